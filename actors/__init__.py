@@ -1,0 +1,1 @@
+"""Agents of this repository, ready to run; none knows a broker."""

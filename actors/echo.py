@@ -1,0 +1,13 @@
+"""Echo: the smallest agent, to see that tasks travel and come back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Echo:
+    """Answers with the question."""
+
+    async def execute(self, task: Any, context: Any) -> Any:  # noqa: ARG002 - every agent gets it
+        """Give the question back."""
+        return task.question

@@ -1,0 +1,54 @@
+"""What ``dramatiq agentpipe.actors`` serves. The only module whose import has effects.
+
+It reads the settings, builds the broker with its middleware, declares an actor for each agent
+of the collection, and makes the broker Dramatiq's. A mistake of the user's ends the process
+with its message and exit code 2, an unreachable broker with 4.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import dramatiq
+
+from agentpipe import logs
+from agentpipe.actor import AgentActor
+from agentpipe.collection import load
+from agentpipe.compile import worker_broker
+from agentpipe.errors import AgentpipeError, ConfigError, Unreachable
+from agentpipe.settings import Settings
+from agentpipe.trace import Redactor
+
+if TYPE_CHECKING:
+    from agentpipe.brokers.broker import StoreBroker
+
+
+def _boot() -> StoreBroker:
+    settings = Settings.from_env(os.environ)
+    if settings.collection_file is None:
+        raise ConfigError("set AGENT_COLLECTION_CONFIG_FILE to the collection to serve")
+    made = worker_broker(load(settings.collection_file), settings, os.environ)
+    logs.redact_output(Redactor(_secrets(made)))
+    logs.configure(settings)
+    return made
+
+
+def _secrets(made: StoreBroker) -> set[str]:
+    actors = [actor for actor in made.actors.values() if isinstance(actor, AgentActor)]
+    return {
+        value
+        for actor in actors
+        if actor.runner is not None
+        for value in actor.runner.context.env.values()
+    }
+
+
+try:
+    broker = _boot()
+except AgentpipeError as error:
+    sys.stderr.write(f"{error}\n")
+    sys.exit(4 if isinstance(error, Unreachable) else 2)
+
+dramatiq.set_broker(broker)

@@ -1,0 +1,58 @@
+"""Agent: the seam that engines fill and that users' classes satisfy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from agentpipe import plugins
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from agentpipe.collection import AgentConfig
+    from agentpipe.context import Context
+    from agentpipe.task import Task
+
+
+class Agent(Protocol):
+    """Answers tasks, one at a time; optional ``open`` and ``close`` frame its life.
+
+    Each of them may be a plain method, which runs in a thread, or a coroutine.
+    """
+
+    def execute(self, task: Task, context: Context) -> Any:
+        """The answer: text, or anything that is JSON."""
+
+
+class Engine(Protocol):
+    """Makes agents of one config; one engine serves all agents of a collection.
+
+    Attributes:
+        search: Folders that ``module:name`` references are looked up in.
+        blocks: Its agents' ``execute`` is a plain function: they are built and run in threads.
+    """
+
+    search: Sequence[Path]
+    blocks: bool
+
+    def __init__(self, config: AgentConfig) -> None:
+        """Check the config.
+
+        Raises:
+            ConfigError: With the file and line.
+        """
+
+    def build(self) -> Agent:
+        """A new agent. What the user's constructor raises goes through."""
+
+
+def open_engine(config: AgentConfig) -> Engine:
+    """The engine for ``config.type``, with its config checked.
+
+    Raises:
+        ConfigError: There is none, or it refuses the config.
+    """
+    factory = plugins.load("agentpipe.engines", config.type)
+    engine: Engine = factory(config)
+    return engine

@@ -1,0 +1,23 @@
+"""Brokers: where tasks wait. A URL chooses one; each module here is one kind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentpipe import plugins
+
+if TYPE_CHECKING:
+    from agentpipe.brokers.store import Store
+    from agentpipe.settings import Settings
+
+
+def open_store(settings: Settings) -> Store:
+    """Open the store that ``settings.broker`` names; the caller closes it.
+
+    Raises:
+        ConfigError: The URL is wrong.
+        Unreachable: It is right, and nothing answers there.
+    """
+    factory = plugins.load_for_url("agentpipe.brokers", settings.broker)
+    store: Store = factory(settings.broker, settings)
+    return store

@@ -1,0 +1,274 @@
+"""Store: the seam between the broker and what keeps its tasks, and the records that cross it.
+
+A store never looks into a payload. Each of its operations is one atomic step, takes many
+ids, and may be called from any thread. A store that is away raises ``Unreachable``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+Verdict = Literal["accepted", "duplicate", "refused"]
+Action = Literal["answer", "bury", "retry", "release"]
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """One agent's queue.
+
+    Attributes:
+        collection: The ring it belongs to; None for a queue outside any collection.
+        max_waiting: Offers are refused while so many tasks wait.
+        concurrency: Claims at once, over the whole fleet.
+    """
+
+    name: str
+    collection: str | None = None
+    max_waiting: int = 100
+    concurrency: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A task that asks to be admitted. Lower ``priority`` is claimed first."""
+
+    task_id: str
+    payload: bytes
+    priority: int = 0
+    delay_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What became of a batch of offers.
+
+    Attributes:
+        verdicts: One per offer, in order.
+        depth: Tasks waiting in the target afterwards.
+        bound: How many may wait there.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    depth: int
+    bound: int
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker process, as the fleet knows it.
+
+    Attributes:
+        name: Unique over hosts and restarts.
+        queues: What it serves.
+        lease_s: It is dead when it has not called ``extend`` for so long.
+    """
+
+    name: str
+    host: str = ""
+    pid: int = 0
+    slots: int = 1
+    lease_s: float = 30.0
+    queues: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A task leased to a worker.
+
+    Attributes:
+        number: Tells this claim of the task from every other one.
+        failures: Earlier runs that ended in a failure of the infrastructure.
+        crashes: Earlier claims whose worker died.
+        submitted_at: Unix seconds.
+    """
+
+    task_id: str
+    queue: str
+    payload: bytes
+    worker: str
+    number: int
+    failures: int = 0
+    crashes: int = 0
+    submitted_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What to do with a claimed task.
+
+    Attributes:
+        action: ``answer`` puts ``result`` into the outbox and forgets the task; ``bury`` also
+            keeps its payload with the dead letters; ``retry`` puts it back after ``delay_s``
+            with one failure more; ``release`` puts it back as if it had not been claimed.
+        outcome: Of ``result``, for the counters.
+        reason: Of a burial, for people.
+    """
+
+    claim: Claim
+    action: Action
+    result: bytes = b""
+    outcome: str = ""
+    reason: str = ""
+    delay_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRecord:
+    """A finished Result on its way to the sink."""
+
+    number: int
+    task_id: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A task that nobody has claimed."""
+
+    number: int
+    task_id: str
+    queue: str
+    payload: bytes
+    submitted_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A Result for a task that never ran."""
+
+    task_id: str
+    result: bytes
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A task that was given up, as it was sent, with the Result that said so.
+
+    Attributes:
+        died_at: Unix seconds.
+    """
+
+    task_id: str
+    queue: str
+    collection: str | None
+    payload: bytes
+    result: bytes
+    outcome: str
+    reason: str
+    died_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """One queue at a moment; a store gives None for what it cannot know."""
+
+    queue: str
+    collection: str | None
+    waiting: int | None
+    delayed: int | None
+    running: int | None
+    limit: int
+    concurrency: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSeen:
+    """A living worker at a moment; ``seen_s`` is how long ago it was heard."""
+
+    name: str
+    host: str
+    pid: int
+    slots: int
+    running: int
+    seen_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """The ledger of a store at one moment.
+
+    ``accepted = waiting + delayed + running + outbox + delivered`` holds in each snapshot.
+    """
+
+    accepted: int | None
+    waiting: int | None
+    delayed: int | None
+    running: int | None
+    outbox: int | None
+    outbox_bytes: int | None
+    delivered: int | None
+    dead: int | None
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    queues: tuple[QueueDepth, ...] = ()
+    workers: tuple[WorkerSeen, ...] = ()
+
+
+class Store(Protocol):
+    """Keeps tasks, results on their way out, and dead letters. Brokers are built on it."""
+
+    def declare(self, queues: Sequence[Queue]) -> None:
+        """Make the queues known with these limits; a collection's ring becomes its queues here.
+
+        A queue that left its ring keeps its tasks and takes no new ones.
+        """
+
+    def offer(self, target: str, offers: Sequence[Offer], *, ring: bool) -> Admission:
+        """Admit tasks to the queue ``target``, or round-robin to the ring of that name.
+
+        An id that lives, or was settled within the retention time, is a ``duplicate``.
+        Queues at their bound are passed over; where all are, the offer is ``refused``.
+        """
+
+    def join(self, worker: Worker) -> None:
+        """Register a worker; its lease starts now."""
+
+    def extend(self, worker: Worker) -> bool:
+        """Renew the worker's lease; False when it had lapsed and its tasks are others' now."""
+
+    def leave(self, worker: Worker) -> int:
+        """End the worker: what it still holds goes back uncounted. Returns how many."""
+
+    def claim(
+        self, worker: Worker, limit: int, *, high_water: int, high_water_bytes: int
+    ) -> list[Claim]:
+        """Lease up to ``limit`` tasks of the worker's queues; none above the outbox's marks.
+
+        Also puts back the tasks of lapsed workers (one crash more) and those whose delay is over.
+        """
+
+    def wait(self, timeout_s: float) -> None:
+        """Return early when a claim may have become possible. One thread at a time."""
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        """Carry them out; False, and nothing done, for each whose claim has been lost."""
+
+    def take_outbox(self, worker: Worker, limit: int, max_bytes: int) -> list[OutboxRecord]:
+        """Lend the oldest results to the worker until it drops them or its lease ends."""
+
+    def drop_outbox(self, worker: Worker, numbers: Sequence[int]) -> None:
+        """Forget results that the sink has confirmed; they count as delivered."""
+
+    def peek(self, queues: Sequence[str] | None, after: int, limit: int) -> list[Waiting]:
+        """Read tasks that wait or are delayed, by rising ``number`` above ``after``."""
+
+    def answer(self, answers: Sequence[Answer]) -> list[bool]:
+        """Settle tasks that nobody has claimed; False for those that are not waiting now."""
+
+    def dead_letters(
+        self, collection: str | None = None, task_ids: Sequence[str] | None = None
+    ) -> list[DeadLetter]:
+        """Dead letters, oldest first, all or those asked for."""
+
+    def drop_dead(self, task_ids: Sequence[str]) -> int:
+        """Forget dead letters; returns how many there were."""
+
+    def stats(self) -> Stats:
+        """One consistent snapshot."""
+
+    def close(self) -> None:
+        """Release files and connections. Whoever made the store closes it."""

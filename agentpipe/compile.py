@@ -1,0 +1,84 @@
+"""Compile: collections -> Dramatiq actors on a broker, ready to run."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from typing import TYPE_CHECKING
+
+from agentpipe.actor import AgentActor
+from agentpipe.agent import open_engine
+from agentpipe.brokers import open_store
+from agentpipe.brokers.broker import StoreBroker
+from agentpipe.brokers.store import Worker
+from agentpipe.collection import load_agent_config, resolve_contexts
+from agentpipe.dispatcher import Dispatcher
+from agentpipe.errors import ConfigError, Problem
+from agentpipe.results import Results
+from agentpipe.run import Runner
+from agentpipe.sinks import open_sink
+from agentpipe.worker import Workers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from agentpipe.collection import Collection
+    from agentpipe.settings import Settings
+
+
+def worker_broker(
+    collections: Sequence[Collection], settings: Settings, environ: Mapping[str, str]
+) -> StoreBroker:
+    """A broker whose actors run: what ``dramatiq agentpipe.actors`` serves.
+
+    Args:
+        collections: All that this process serves.
+        settings: Where to, and how.
+        environ: Where contexts find their ``${VARIABLES}``.
+
+    Raises:
+        ConfigError: Listing everything wrong with the agents and contexts.
+        Unreachable: The store does not answer.
+    """
+    runners = make_runners(collections, environ)
+    store = open_store(settings)
+    worker = Worker(name=_worker_name(), host=socket.gethostname(), lease_s=settings.lease_s)
+    dispatcher = Dispatcher(store)
+    results = Results(worker.name, settings.retry_delay_s)
+    workers = Workers(worker, settings, results, lambda: open_sink(settings))
+    broker = StoreBroker(store, [dispatcher, results, workers])
+    dispatcher.declare(collections)
+    for collection in collections:
+        for spec in collection.agents:
+            AgentActor(collection, spec, broker, runners[spec.queue])
+    return broker
+
+
+def make_runners(
+    collections: Sequence[Collection], environ: Mapping[str, str]
+) -> dict[str, Runner]:
+    """A Runner for each agent, by its queue; agents themselves are built with their first task.
+
+    Raises:
+        ConfigError: Listing everything wrong with the agents and contexts.
+    """
+    contexts = resolve_contexts(collections, environ)
+    problems: list[Problem] = []
+    runners: dict[str, Runner] = {}
+    for collection in collections:
+        try:
+            engine = open_engine(load_agent_config(collection.config_file))
+        except ConfigError as error:
+            problems += error.problems
+            continue
+        for spec in collection.agents:
+            context = contexts[collection.name][spec.context_index or 0]
+            runners[spec.queue] = Runner(spec.queue, collection, engine, context)
+    if problems:
+        raise ConfigError(problems)
+    return runners
+
+
+def _worker_name() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"

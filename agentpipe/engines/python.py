@@ -1,0 +1,68 @@
+"""PythonEngine: a class of the user's own, named in the config as ``module:Class``."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.errors import ConfigError, Problem
+from agentpipe.locate import locate
+
+if TYPE_CHECKING:
+    from agentpipe.agent import Agent
+    from agentpipe.collection import AgentConfig
+
+
+class PythonEngine:
+    """Builds agents of the class that ``config.class`` names.
+
+    The config's other keys are the constructor's keywords. The class is looked up in the current
+    folder, the config's own folder and the folder above that.
+    """
+
+    def __init__(self, config: AgentConfig) -> None:
+        folder = config.file.absolute().parent
+        self.search = (Path.cwd(), folder, folder.parent)
+        self._place = (str(config.file), config.line)
+        arguments = dict(config.config)
+        reference = arguments.pop("class", None)
+        if not isinstance(reference, str) or not reference:
+            raise self._problem('a python agent names its class: class: "my_agents:MyAgent"')
+        self._class = self._located(reference)
+        self._arguments = arguments
+        self._check(reference)
+        self.blocks = not inspect.iscoroutinefunction(getattr(self._class, "execute", None))
+
+    def build(self) -> Agent:
+        """A new instance; the user's constructor may raise anything."""
+        agent: Agent = self._class(**self._arguments)
+        return agent
+
+    def _located(self, reference: str) -> Any:
+        try:
+            return locate(reference, self.search)
+        except ConfigError as error:
+            raise self._problem(str(error)) from error
+
+    def _check(self, reference: str) -> None:
+        if not callable(self._class):
+            raise self._problem(f"{reference} is no class but {type(self._class).__name__}")
+        if inspect.isclass(self._class) and not callable(getattr(self._class, "execute", None)):
+            raise self._problem(f"{reference} has no method execute(self, task, context)")
+        try:
+            inspect.signature(self._class).bind(**self._arguments)
+        except TypeError as error:
+            raise self._problem(f"{reference}: {error}{self._nearest()}") from error
+
+    def _nearest(self) -> str:
+        names = list(inspect.signature(self._class).parameters)
+        for argument in self._arguments:
+            near = difflib.get_close_matches(argument, names, 1)
+            if argument not in names and near:
+                return f"; did you mean {near[0]!r}?"
+        return f"; it takes {', '.join(names)}" if names else "; it takes no config"
+
+    def _problem(self, message: str) -> ConfigError:
+        return ConfigError(Problem(message, *self._place))

@@ -1,0 +1,114 @@
+"""Every error of agentpipe.
+
+::
+
+    AgentpipeError
+    ├── ConfigError         a setting, collection or agent config is wrong; lists every problem
+    ├── TaskError           a task cannot be accepted as it stands
+    ├── FormatError         a stored record cannot be read (other schema, broken bytes)
+    ├── QueueFull           every queue that could take the task is at its bound
+    ├── Unreachable         a broker or a sink does not answer
+    ├── InfraError          for agents: the infrastructure failed, run the task again
+    ├── AnswerError         an agent's answer is not text or JSON
+    ├── TimeLimitExceeded   a run took longer than its collection allows
+    └── Interrupted         a run was stopped so that another worker can take the task
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class AgentpipeError(Exception):
+    """The root: catch it to catch all of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in one place.
+
+    Attributes:
+        message: What is wrong and what to do.
+        file: The file it stands in, or an empty string.
+        line: Counted from 1; 0 where no line can be named.
+    """
+
+    message: str
+    file: str = ""
+    line: int = 0
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.file and self.line else self.file
+        return f"{place}: {self.message}" if place else self.message
+
+
+class ConfigError(AgentpipeError):
+    """What the user configured cannot work; ``problems`` holds all of it, in file order."""
+
+    def __init__(self, problems: str | Problem | Iterable[Problem]) -> None:
+        if isinstance(problems, str):
+            problems = Problem(problems)
+        if isinstance(problems, Problem):
+            problems = (problems,)
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class TaskError(AgentpipeError):
+    """A task is malformed; the message names the field."""
+
+
+class FormatError(AgentpipeError):
+    """A record from a queue or a stream is not one of ours, or of a version we do not know."""
+
+
+class QueueFull(AgentpipeError):  # noqa: N818 - the contract's name
+    """No queue has room.
+
+    Attributes:
+        target: The collection or queue that was asked.
+        depth: Waiting tasks over all its queues.
+        bound: What they may hold together.
+    """
+
+    def __init__(self, target: str, depth: int, bound: int) -> None:
+        self.target, self.depth, self.bound = target, depth, bound
+        super().__init__(
+            f"{target!r} is full: {depth} tasks wait, {bound} may. "
+            "Start more workers, raise max_queue_size, or send with --on-full wait."
+        )
+
+
+class Unreachable(AgentpipeError):  # noqa: N818 - reads as what happened
+    """A broker or sink does not answer; the message names its URL without a password."""
+
+
+class InfraError(AgentpipeError):
+    """Raise it in an agent when a service it needs fails: the task is tried again.
+
+    Attributes:
+        retry_after_s: Not before so many seconds, where the service said so.
+    """
+
+    def __init__(self, message: str = "", *, retry_after_s: float | None = None) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+
+class AnswerError(AgentpipeError):
+    """An agent returned something that is neither text nor JSON."""
+
+
+class TimeLimitExceeded(AgentpipeError):  # noqa: N818 - reads as what happened
+    """A run took longer than its time limit."""
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(f"The run took longer than its time limit of {limit_s:g} s.")
+
+
+class Interrupted(AgentpipeError):  # noqa: N818 - reads as what happened
+    """The worker stops, or lost its lease: the run ended early and counts for nothing."""

@@ -1,0 +1,116 @@
+"""Forwarder: carries results from the outbox to the sink, in confirmed batches.
+
+A batch is published, confirmed, and only then dropped from the outbox. A crash in between
+repeats it, which readers drop by task id; no order of these steps can lose one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from agentpipe.errors import AgentpipeError
+from agentpipe.sinks.sink import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agentpipe.brokers.store import OutboxRecord, Store, Worker
+    from agentpipe.sinks.sink import Sink
+
+BATCH = 500
+BATCH_BYTES = 8 * 1024 * 1024
+LOOK_EVERY_S = 1.0
+MAX_PAUSE_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Forwarder:
+    """One thread that forwards; the sink is opened, kept and closed in it."""
+
+    def __init__(self, store: Store, worker: Worker, open_sink: Callable[[], Sink]) -> None:
+        self._store, self._worker, self._open_sink = store, worker, open_sink
+        self._sink: Sink | None = None
+        self._batch: list[OutboxRecord] = []
+        self._failures = 0
+        self._filled = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="agentpipe-forward", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def notify(self) -> None:
+        """Results were put into the outbox."""
+        self._filled.set()
+
+    def stop(self, timeout_s: float) -> None:
+        """Carry off what is there and end; what a failing sink keeps back stays in the outbox."""
+        self._stopping.set()
+        self._filled.set()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while True:
+            self._filled.wait(LOOK_EVERY_S)
+            self._filled.clear()
+            stopping = self._stopping.is_set()
+            while self._forward():
+                pass
+            if stopping or (self._stopping.is_set() and self._failures):
+                break
+        if self._sink is not None:
+            self._sink.close()
+
+    def _forward(self) -> bool:
+        """Carry one batch; whether there may be more."""
+        try:
+            if not self._batch:
+                self._batch = self._store.take_outbox(self._worker, BATCH, BATCH_BYTES)
+            if not self._batch:
+                return False
+            self._publish()
+            self._store.drop_outbox(self._worker, [record.number for record in self._batch])
+        except AgentpipeError as error:
+            self._failed(error)
+            return not self._stopping.is_set()
+        self._recovered()
+        return True
+
+    def _publish(self) -> None:
+        if self._sink is None:
+            self._sink = self._open_sink()
+        self._sink.publish([Record(record.task_id, record.payload) for record in self._batch])
+
+    def _failed(self, error: AgentpipeError) -> None:
+        if not self._failures:
+            log.warning("results wait in the outbox: %s", error)
+        self._failures += 1
+        self._stopping.wait(min(MAX_PAUSE_S, 0.1 * 2**self._failures))
+
+    def _recovered(self) -> None:
+        self._batch = []
+        if self._failures:
+            log.warning("the sink takes results again, after %d tries", self._failures)
+        self._failures = 0
+
+
+def drain(store: Store, worker: Worker, sink: Sink) -> int:
+    """Forward all that is in the outbox, in the caller's thread; returns how many.
+
+    For commands that answer tasks where no worker may be running.
+    """
+    carried = 0
+    deadline = time.monotonic() + worker.lease_s / 2
+    while time.monotonic() < deadline:
+        batch = store.take_outbox(worker, BATCH, BATCH_BYTES)
+        if not batch:
+            break
+        sink.publish([Record(record.task_id, record.payload) for record in batch])
+        store.drop_outbox(worker, [record.number for record in batch])
+        carried += len(batch)
+    return carried

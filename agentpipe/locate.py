@@ -1,0 +1,297 @@
+"""Finds what a reference in a config names: ``module:Name`` or ``path/to/file.py:Name``.
+
+It imports the user's module and hands out the object; it neither calls nor checks it. One module
+name means one file in a process: a second file of the same name is refused, never mixed up.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import importlib
+import importlib.machinery
+import importlib.util
+import sys
+import threading
+import traceback
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import ModuleType
+
+_MAX_TEXT = 2000
+
+# Python locks each module, but not our look at sys.modules and sys.path before the import.
+_LOCK = threading.RLock()
+
+
+def locate(reference: str, search: Sequence[Path]) -> Any:
+    """Import the module that ``reference`` names and return the attribute after the colon.
+
+    A module is looked for in the folders of ``search``, in their order, then where Python looks.
+    The folder in which it is found is appended to ``sys.path`` and stays there, so that the
+    module can import its neighbours. A file is found relative to the folders only, and its own
+    folder is appended. Thread-safe; it may block for as long as the user's imports take.
+
+    Raises:
+        ConfigError: The reference is malformed, its module is not found, fails to import or has
+            no such attribute, or two files claim one module name.
+    """
+    module_name, attribute = split(reference)
+    folders = list(dict.fromkeys(Path(folder).resolve() for folder in search))
+    with _LOCK:
+        if _is_path(module_name):
+            module = _from_path(reference, module_name, folders)
+        else:
+            module = _from_name(reference, module_name, folders)
+        return _attribute(reference, module, attribute)
+
+
+def split(reference: str) -> tuple[str, str]:
+    """The module (or path) and the attribute of a reference, nothing imported.
+
+    Raises:
+        ConfigError: It has not this form.
+    """
+    module_name, _, attribute = reference.rpartition(":")
+    if _is_dotted(attribute) and (_is_path(module_name) or _is_dotted(module_name)):
+        return module_name, attribute
+    raise ConfigError(f"{reference!r:.200} is not a reference: write module:Name or file.py:Name")
+
+
+def explain(error: BaseException) -> str:
+    """Type, text and place of an exception out of the user's code, however odd it is.
+
+    The place is the deepest line of the user's own, not the line in a library that it called.
+    """
+    try:
+        said = f"{type(error).__name__}: {error}"
+    except BaseException:  # noqa: BLE001 - the exception's own __str__ may raise anything
+        said = f"{type(error).__name__} (whose text cannot be read)"
+    place = _place(error)
+    return f"{said[:_MAX_TEXT]} (at {place})" if place else said[:_MAX_TEXT]
+
+
+def _is_path(module_name: str) -> bool:
+    return module_name.endswith(".py") and module_name != ".py"
+
+
+def _is_dotted(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split("."))
+
+
+def _from_path(reference: str, path: str, folders: list[Path]) -> ModuleType:
+    for folder in folders:
+        if _is_file(folder / path):
+            return _load_file((folder / path).resolve(), reference)
+    raise ConfigError(f"{reference!r}: there is no file {path!r} in {_listed(folders)}")
+
+
+def _load_file(file: Path, reference: str) -> ModuleType:
+    """Two files of one name may live side by side: the name holds a digest of the path."""
+    digest = hashlib.sha256(str(file).encode()).hexdigest()[:12]
+    name = f"{file.stem.replace('.', '_')}_{digest}"
+    if name not in sys.modules:
+        _open_folder(file, file.parent)
+        with _named_failure(reference):
+            _execute(name, file)
+    return sys.modules[name]
+
+
+def _from_name(reference: str, name: str, folders: list[Path]) -> ModuleType:
+    for folder in folders:
+        file = _file_of(name, folder)
+        if file:
+            return _import_from(folder, name, file, reference)
+    return _import_from_path(reference, name, folders)
+
+
+def _import_from(folder: Path, name: str, file: Path, reference: str) -> ModuleType:
+    top = name.partition(".")[0]
+    top_file = _file_of(top, folder)
+    top_place = top_file or folder / top
+    if top in sys.stdlib_module_names:
+        raise _clash(top, "Python's standard library", top_place)
+    _refuse_other(top, top_place)
+    _refuse_other(name, file)
+    if name not in sys.modules:
+        _open_folder(file, folder)
+    with _named_failure(reference):
+        # By file, since a name found in the search wins over one that is merely installed.
+        if top_file and top not in sys.modules:
+            _execute(top, top_file)
+        importlib.import_module(top)
+    _refuse_other(top, top_place)
+    with _named_failure(reference):
+        module = importlib.import_module(name)
+    _refuse_other(name, file)
+    return module
+
+
+def _import_from_path(reference: str, name: str, folders: list[Path]) -> ModuleType:
+    importlib.invalidate_caches()
+    with _named_failure(reference):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if not error.name or not f"{name}.".startswith(f"{error.name}."):
+                raise
+    raise ConfigError(
+        f"{reference!r}: there is no module {name!r} in {_listed(folders)}, "
+        "and none where Python looks"
+    )
+
+
+def _execute(name: str, file: Path) -> None:
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+
+
+def _attribute(reference: str, module: ModuleType, path: str) -> Any:
+    target: Any = module
+    for name in path.split("."):
+        try:
+            target = getattr(target, name)
+        except AttributeError:
+            near = difflib.get_close_matches(name, dir(target), 1)
+            hint = f": did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{reference!r}: {_home(module)} has no {name!r}{hint}") from None
+    return target
+
+
+def _file_of(name: str, folder: Path) -> Path | None:
+    """The source of a dotted name below ``folder``; a package wins over a module, as in Python."""
+    base = folder.joinpath(*name.split("."))
+    for file in (base / "__init__.py", base.parent / f"{base.name}.py"):
+        if _is_file(file):
+            return file.resolve()
+    return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # no permission, too long a name, a NUL
+        return False
+
+
+def _home(module: ModuleType) -> Path | None:
+    """The file that a loaded module came from; a package without ``__init__.py`` has none."""
+    file = getattr(module, "__file__", None)
+    return Path(file).resolve() if file else None
+
+
+def _refuse_other(name: str, place: Path) -> None:
+    module = sys.modules.get(name)
+    if module is None:
+        return
+    home = _home(module)
+    if home is None and hasattr(module, "__path__") and place.is_dir():
+        return  # its parts may lie in many folders
+    if home != place:
+        raise _clash(name, str(home or "Python itself"), place)
+
+
+def _clash(name: str, taken_by: str, place: Path) -> ConfigError:
+    return ConfigError(
+        f"the module name {name!r} is taken by {taken_by} and also claimed by {place}: "
+        "rename one of them"
+    )
+
+
+def _open_folder(file: Path, folder: Path) -> None:
+    """Let ``file`` import its neighbours in ``folder``, once it is sure that it will get those."""
+    importlib.invalidate_caches()
+    _refuse_mistaken_neighbours(file, folder, {file})
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+
+def _refuse_mistaken_neighbours(file: Path, folder: Path, seen: set[Path]) -> None:
+    """A ``helpers.py`` here and one in another collection: the first loaded would serve both."""
+    for name in sorted(_imports(file)):
+        neighbour = _file_of(name, folder)
+        if neighbour is None or neighbour in seen:
+            continue
+        seen.add(neighbour)
+        found = _importable(name, folder)
+        if found and found != neighbour and not _is_library(str(found)):
+            raise _clash(name, str(found), neighbour)
+        _refuse_mistaken_neighbours(neighbour, folder, seen)
+
+
+def _imports(file: Path) -> set[str]:
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return set()  # the import itself says it better
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def _importable(name: str, folder: Path) -> Path | None:
+    """The file that ``import name`` would give once ``folder`` is on the path."""
+    if name in sys.modules:
+        return _home(sys.modules[name])
+    spec = importlib.machinery.PathFinder.find_spec(name, [*sys.path, str(folder)])
+    return Path(spec.origin).resolve() if spec and spec.origin else None
+
+
+@contextmanager
+def _named_failure(reference: str) -> Iterator[None]:
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{reference!r}: its import fails: {explain(error)}") from error
+
+
+def _place(error: BaseException) -> str:
+    if isinstance(error, SyntaxError) and _is_path(error.filename or ""):
+        return f"{error.filename}:{error.lineno}"
+    frames = traceback.walk_tb(error.__traceback__)
+    places = [(frame.f_code.co_filename, line) for frame, line in frames]
+    own = [place for place in places if not _is_library(place[0])]
+    foreign = [place for place in places if not _is_machinery(place[0])]
+    file, line = (own or foreign or [("", 0)])[-1]
+    return f"{file}:{line}" if file else ""
+
+
+def _is_machinery(file: str) -> bool:
+    return file.startswith("<") or Path(__file__).parent in Path(file).parents
+
+
+def _is_library(file: str) -> bool:
+    folders = Path(file).parents
+    installed = any(folder.name in {"site-packages", "dist-packages"} for folder in folders)
+    return installed or _is_machinery(file) or _stdlib() in folders
+
+
+@cache
+def _stdlib() -> Path:
+    import sysconfig
+
+    return Path(sysconfig.get_path("stdlib")).resolve()
+
+
+def _listed(folders: list[Path]) -> str:
+    return ", ".join(map(str, folders)) or "any folder (none was given)"

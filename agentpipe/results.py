@@ -1,0 +1,331 @@
+"""Results: a Dramatiq middleware that turns the outcome of a run into a Result.
+
+It only puts a settlement on the message. What is raised in ``after_process_message`` is
+swallowed by Dramatiq and the message acked, so nothing that can fail for want of a server
+belongs here: the consumer settles, and the outbox delivers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import dramatiq
+import orjson
+from dramatiq.middleware import SkipMessage
+
+from agentpipe.actor import AgentActor
+from agentpipe.brokers.store import Settlement
+from agentpipe.errors import AgentpipeError, InfraError, Interrupted, TimeLimitExceeded
+from agentpipe.evaluate import reward
+from agentpipe.run import Run, answer_text
+from agentpipe.task import Result, Task, utc
+from agentpipe.trace import Redactor
+
+if TYPE_CHECKING:
+    from agentpipe.brokers.broker import ClaimedMessage
+    from agentpipe.brokers.store import Action
+
+MAX_RETRY_DELAY_S = 300.0
+MAX_ERROR_CHARS = 4_000
+TOO_BUSY = frozenset({408, 429})
+SERVER_ERRORS = range(500, 600)
+# The libraries that agents use raise these without deriving from ConnectionError or
+# TimeoutError; they are known by name so that none of them has to be imported.
+TRANSPORT_ERRORS = frozenset(
+    {
+        "APIConnectionError",
+        "ClientConnectionError",
+        "ConnectError",
+        "ConnectionError",
+        "HTTPTimeoutError",
+        "MaxRetryError",
+        "ServerDisconnectedError",
+        "Timeout",
+        "TimeoutException",
+        "TransportError",
+    }
+)
+
+log = logging.getLogger(__name__)
+
+
+class Results(dramatiq.Middleware):
+    """Decides what each message's end means: answered, tried again, dead, or given back."""
+
+    def __init__(self, worker: str, retry_delay_s: float) -> None:
+        self._worker, self._retry_delay_s = worker, retry_delay_s
+        self._redactors: dict[str, Redactor] = {}
+
+    def before_process_message(
+        self,
+        broker: dramatiq.Broker,
+        message: ClaimedMessage,  # type: ignore[override]
+    ) -> None:
+        """Skip what must not run: unreadable, crashed too often, past its deadline."""
+        message.started_at = time.time()
+        end = _end_without_a_run(broker, message)
+        if end is not None:
+            action, outcome, error = end
+            message.settlement = self._settle(broker, message, action, outcome, error=error)
+            raise SkipMessage(outcome)
+
+    def after_process_message(
+        self,
+        broker: dramatiq.Broker,
+        message: ClaimedMessage,  # type: ignore[override]
+        *,
+        result: Any = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Put the settlement of a run on its message."""
+        if exception is None:
+            run = result if isinstance(result, Run) else _plain_run(result)
+            broken = any(evaluation.broken for evaluation in run.evaluations)
+            outcome = "eval_error" if broken else "ok"
+            message.settlement = self._settle(broker, message, "answer", outcome, run=run)
+        elif isinstance(exception, Interrupted):
+            message.settlement = Settlement(message.claim, "release")
+        elif _is_infra(exception):
+            message.settlement = self._retry(broker, message, exception)
+        else:
+            outcome = "limit" if isinstance(exception, TimeLimitExceeded) else "agent_error"
+            message.settlement = self._settle(broker, message, "answer", outcome, error=exception)
+
+    def give_up(self, broker: dramatiq.Broker, message: ClaimedMessage) -> Settlement:
+        """Bury a message that no hook could make a settlement for; the log says why."""
+        error = AgentpipeError("agentpipe failed to make a result of this run: see the log")
+        actor = broker.actors.get(message.actor_name)
+        collection = actor.collection.name if isinstance(actor, AgentActor) else None
+        result = Result(
+            task_id=message.claim.task_id,
+            collection=collection,
+            agent=message.claim.queue,
+            outcome="infra_error",
+            error=_error(error),
+            worker=self._worker,
+            finished_at=utc(time.time()),
+        )
+        encoded = orjson.dumps(result.to_dict())
+        return Settlement(message.claim, "bury", encoded, "infra_error", str(error))
+
+    def _retry(
+        self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException
+    ) -> Settlement:
+        failures = message.claim.failures
+        actor = broker.actors.get(message.actor_name)
+        allowed = actor.collection.max_retries if isinstance(actor, AgentActor) else 2
+        if failures >= allowed:
+            return self._settle(broker, message, "bury", "infra_error", error=error)
+        delay_s = _delay_s(error, self._retry_delay_s, failures)
+        log.warning(
+            "task %s: %s; run %d of %d follows in %.1f s",
+            message.message_id,
+            type(error).__name__,
+            failures + 2,
+            allowed + 1,
+            delay_s,
+        )
+        return Settlement(message.claim, "retry", delay_s=delay_s)
+
+    def _settle(
+        self,
+        broker: dramatiq.Broker,
+        message: ClaimedMessage,
+        action: Action,
+        outcome: str,
+        *,
+        error: BaseException | None = None,
+        run: Run | None = None,
+    ) -> Settlement:
+        redactor = self._redactor(broker, message.actor_name)
+        result = _result(broker, message, outcome, error, run, self._worker)
+        encoded = encode(result, redactor)
+        reason = "" if error is None else redactor.text(f"{type(error).__name__}: {_text(error)}")
+        if error is not None:
+            log.warning("task %s: %s, %s", message.message_id, outcome, reason[:300])
+        return Settlement(message.claim, action, encoded, outcome, reason[:MAX_ERROR_CHARS])
+
+    def _redactor(self, broker: dramatiq.Broker, actor_name: str) -> Redactor:
+        if actor_name not in self._redactors:
+            actor = broker.actors.get(actor_name)
+            runner = actor.runner if isinstance(actor, AgentActor) else None
+            self._redactors[actor_name] = Redactor(runner.context.env.values() if runner else ())
+        return self._redactors[actor_name]
+
+
+def cancelled(task_id: str, task: Task | None, queue: str, collection: str | None) -> Result:
+    """The Result of a task that was taken back before it ran."""
+    return Result(
+        task_id=task_id,
+        collection=collection,
+        agent=queue,
+        outcome="cancelled",
+        finished_at=utc(time.time()),
+        **_carried(task),
+    )
+
+
+def encode(result: Result, redactor: Redactor) -> bytes:
+    """The wire form of a Result. Ids and metadata are the sender's own words and stay."""
+    record = result.to_dict()
+    try:
+        encoded = orjson.dumps(record)
+    except TypeError as error:  # Spans are the agent's own, and need not be JSON.
+        record["trace"] = [{"dropped": f"the trace is not JSON: {error}"}]
+        encoded = orjson.dumps(record)
+    if redactor.occurs_in(encoded):
+        for name in ("result", "evaluation_results", "trace", "error"):
+            record[name] = redactor.value(record[name])
+        encoded = orjson.dumps(record)
+    return encoded
+
+
+def _end_without_a_run(
+    broker: dramatiq.Broker, message: ClaimedMessage
+) -> tuple[Action, str, BaseException] | None:
+    if message.problem is not None:
+        return "bury", "infra_error", message.problem
+    actor = broker.actors.get(message.actor_name)
+    if actor is None:
+        known = AgentpipeError(f"no actor {message.actor_name!r} is known to this worker")
+        return "bury", "infra_error", known
+    crashes, allowed = message.claim.crashes, 3
+    if isinstance(actor, AgentActor):
+        allowed = actor.collection.max_crashes
+        if message.task is None:
+            return "bury", "infra_error", AgentpipeError("a plain message in an agent's queue")
+    if crashes >= allowed:
+        return "bury", "crashed", AgentpipeError(f"its worker died {crashes} times while it ran")
+    deadline = message.task.deadline if message.task else None
+    if deadline is not None and time.time() > deadline:
+        return "answer", "stale", AgentpipeError(f"not started by its deadline, {utc(deadline)}")
+    return None
+
+
+def _result(
+    broker: dramatiq.Broker,
+    message: ClaimedMessage,
+    outcome: str,
+    error: BaseException | None,
+    run: Run | None,
+    worker: str,
+) -> Result:
+    claim = message.claim
+    actor = broker.actors.get(message.actor_name)
+    evaluations = list(run.evaluations) if run else []
+    score = reward(evaluations) if outcome == "ok" else None
+    ran = run is not None or message.tracer is not None
+    return Result(
+        result=run.answer if run else None,
+        evaluation_results=[evaluation.to_dict() for evaluation in evaluations],
+        trace=message.tracer.spans if message.tracer else [],
+        task_id=claim.task_id,
+        collection=actor.collection.name if isinstance(actor, AgentActor) else None,
+        agent=message.actor_name,
+        attempt=claim.failures + claim.crashes + int(ran),
+        outcome=outcome,
+        reward=score,
+        reward_trustworthy=score is not None,
+        error=_error(error) if error else _evaluation_error(evaluations),
+        worker=worker,
+        submitted_at=utc(claim.submitted_at),
+        started_at=utc(message.started_at) if ran else None,
+        finished_at=utc(time.time()),
+        **_carried(message.task),
+    )
+
+
+def _carried(task: Task | None) -> dict[str, Any]:
+    """What a Result repeats of its task."""
+    if task is None:
+        return {}
+    return {
+        "metadata": task.metadata,
+        "group_id": task.group_id,
+        "sample_index": task.sample_index,
+        "group_size": task.group_size,
+        "policy_version": task.policy_version,
+        "seed": task.seed,
+        "replay_of": task.replay_of,
+    }
+
+
+def _plain_run(value: Any) -> Run:
+    """What a plain Dramatiq actor returned, if it is JSON."""
+    answer_text(value)
+    return Run(value)
+
+
+def _is_infra(error: BaseException | None) -> bool:
+    """Whether a service failed, not the agent: judged by type, HTTP status, name, or cause."""
+    while error is not None:
+        if isinstance(error, (InfraError, ConnectionError, TimeoutError)):
+            return True
+        status = _status(error)
+        if status in TOO_BUSY or status in SERVER_ERRORS:
+            return True
+        if any(kind.__name__ in TRANSPORT_ERRORS for kind in type(error).__mro__):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status as httpx and requests, openai, aiohttp, or urllib keep it."""
+    response = getattr(error, "response", None)
+    for holder, name in (
+        (response, "status_code"),
+        (error, "status_code"),
+        (error, "status"),
+        (error, "code"),
+    ):
+        status = getattr(holder, name, None)
+        if isinstance(status, int):
+            return status
+    return None
+
+
+def _delay_s(error: BaseException, base_s: float, failures: int) -> float:
+    """Doubling with each failure, with jitter so that a fleet does not come back at once."""
+    delay_s = min(MAX_RETRY_DELAY_S, base_s * 2.0**failures) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+    asked = getattr(error, "retry_after_s", None)
+    return max(delay_s, float(asked)) if isinstance(asked, (int, float)) else delay_s
+
+
+def _error(error: BaseException) -> dict[str, Any]:
+    own = isinstance(error, AgentpipeError) and not isinstance(error, InfraError)
+    return {
+        "type": type(error).__name__,
+        "message": _text(error),
+        "traceback": None if own else _traceback(error),
+    }
+
+
+def _evaluation_error(evaluations: list[Any]) -> dict[str, Any] | None:
+    for evaluation in evaluations:
+        if evaluation.broken:
+            return {"type": "EvaluationError", "message": evaluation.error, "traceback": None}
+    return None
+
+
+def _text(error: BaseException) -> str:
+    """The error's message, though its ``__str__`` be hostile."""
+    if isinstance(error, asyncio.CancelledError):
+        return "the agent cancelled itself"
+    try:
+        return str(error)[:MAX_ERROR_CHARS].encode(errors="replace").decode()
+    except Exception:  # noqa: BLE001 - it is the agent's code
+        return "its message cannot be shown: __str__ raises"
+
+
+def _traceback(error: BaseException) -> str | None:
+    try:
+        text = "".join(traceback.format_tb(error.__traceback__))
+    except Exception:  # noqa: BLE001 - linecache reads the agent's files
+        return None
+    return text[-MAX_ERROR_CHARS:].encode(errors="replace").decode() or None

@@ -1,0 +1,129 @@
+"""Settings: one frozen object, read once from the environment at the edge of the program."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
+
+from agentpipe.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+HOME = ".agentpipe"
+DAY_S = 86_400.0
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+LOG_FORMATS = ("text", "json")
+
+
+def embedded_url(name: str) -> str:
+    """The URL of an embedded store below the current folder."""
+    return f"sqlite:///{quote(str(Path.cwd() / HOME / name))}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the environment says.
+
+    Attributes:
+        broker: URL of the store that holds tasks and the outbox.
+        sink: URL of the stream that results go to.
+        collection_file: The collection to work with, where one is named.
+        lease_s: A worker that is silent for longer is dead and its tasks run elsewhere.
+        grace_s: How long a stopping worker lets its runs finish.
+        outbox_high_water: Above so many undelivered results workers claim nothing.
+        outbox_high_water_bytes: The same, by size.
+        retention_s: How long the id of a settled task is remembered.
+        retry_delay_s: Pause before the first retry; it doubles with each further one.
+        slots: Runs at once in one worker process; 0 means as many as its agents may have.
+        supervisor_pid: The process that started this worker and ends with it; 0 for none.
+    """
+
+    broker: str = field(default_factory=lambda: embedded_url("broker.db"))
+    sink: str = field(default_factory=lambda: embedded_url("results.db"))
+    collection_file: Path | None = None
+    lease_s: float = 30.0
+    grace_s: float = 30.0
+    outbox_high_water: int = 10_000
+    outbox_high_water_bytes: int = 256 * 1024 * 1024
+    retention_s: float = 7 * DAY_S
+    retry_delay_s: float = 1.0
+    slots: int = 0
+    log_level: str = "INFO"
+    log_format: str = "text"
+    supervisor_pid: int = 0
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """Read ``environ``; an empty value counts as unset.
+
+        Raises:
+            ConfigError: With one problem for each variable that cannot be read.
+        """
+        values: dict[str, Any] = {}
+        problems = []
+        for variable, (name, parse) in _VARIABLES.items():
+            if text := environ.get(variable, ""):
+                try:
+                    values[name] = parse(text)
+                except ValueError as error:
+                    problems.append(Problem(f"{variable}: {error}"))
+        if problems:
+            raise ConfigError(problems)
+        return cls(**values)
+
+    def with_urls(self, broker: str | None, sink: str | None) -> Self:
+        """Itself with the given URLs in place of its own."""
+        return replace(self, broker=broker or self.broker, sink=sink or self.sink)
+
+
+def without_password(url: str) -> str:
+    """``url`` as it may be shown."""
+    return re.sub(r"(//[^/@:]*):[^@/]*@", r"\1:***@", url)
+
+
+def _number(kind: Callable[[str], float], low: float, unit: str) -> Callable[[str], Any]:
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value < math.inf:
+            raise ValueError(f"expected {unit}, at least {low:g}; got {text[:40]!r}")
+        return value
+
+    return parse
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        for choice in choices:
+            if choice.lower() == text.lower():
+                return choice
+        raise ValueError(f"expected one of {', '.join(choices)}; got {text[:40]!r}")
+
+    return parse
+
+
+_VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "AGENTPIPE_BROKER": ("broker", str),
+    "AGENTPIPE_SINK": ("sink", str),
+    "AGENT_COLLECTION_CONFIG_FILE": ("collection_file", Path),
+    "AGENTPIPE_LEASE_S": ("lease_s", _number(float, 0.5, "seconds")),
+    "AGENTPIPE_GRACE_S": ("grace_s", _number(float, 0, "seconds")),
+    "AGENTPIPE_OUTBOX_HIGH_WATER": ("outbox_high_water", _number(int, 1, "a number of records")),
+    "AGENTPIPE_OUTBOX_HIGH_WATER_BYTES": (
+        "outbox_high_water_bytes",
+        _number(int, 1, "a number of bytes"),
+    ),
+    "AGENTPIPE_RETENTION_S": ("retention_s", _number(float, 0, "seconds")),
+    "AGENTPIPE_RETRY_DELAY_S": ("retry_delay_s", _number(float, 0, "seconds")),
+    "AGENTPIPE_SLOTS": ("slots", _number(int, 1, "a number of runs")),
+    "AGENTPIPE_LOG_LEVEL": ("log_level", _one_of(LOG_LEVELS)),
+    "AGENTPIPE_LOG_FORMAT": ("log_format", _one_of(LOG_FORMATS)),
+    "AGENTPIPE_SUPERVISOR_PID": ("supervisor_pid", _number(int, 1, "a process id")),
+}

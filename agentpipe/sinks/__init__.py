@@ -1,0 +1,23 @@
+"""Sinks: the streams that results go to. A URL chooses one; each module here is one kind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentpipe import plugins
+
+if TYPE_CHECKING:
+    from agentpipe.settings import Settings
+    from agentpipe.sinks.sink import Sink
+
+
+def open_sink(settings: Settings) -> Sink:
+    """Open the sink that ``settings.sink`` names; the caller closes it.
+
+    Raises:
+        ConfigError: The URL is wrong.
+        Unreachable: It is right, and nothing answers there.
+    """
+    factory = plugins.load_for_url("agentpipe.sinks", settings.sink)
+    sink: Sink = factory(settings.sink)
+    return sink

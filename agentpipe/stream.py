@@ -1,0 +1,79 @@
+"""Stream: reads a sink's Results, each task once, and commits each after its use."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from agentpipe.errors import FormatError
+from agentpipe.task import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agentpipe.sinks.sink import Reader, Record
+
+# Repeats come from a crash between publishing and dropping, so they lie close together.
+REMEMBERED_IDS = 200_000
+BATCH = 100
+POLL_S = 0.5
+
+log = logging.getLogger(__name__)
+
+
+class Stream:
+    """Iterates over Results; a record is committed when the caller comes back for the next.
+
+    A caller that leaves the loop early has not come back: its last record is read again by
+    its group. The reader stays the maker's to close.
+
+    Attributes:
+        skipped: Records so far that were no Results.
+        repeated: Records so far whose task had been seen.
+    """
+
+    def __init__(self, reader: Reader, *, timeout_s: float | None = None) -> None:
+        self._reader, self._timeout_s = reader, timeout_s
+        self._seen: OrderedDict[str, None] = OrderedDict()
+        self.skipped = 0
+        self.repeated = 0
+
+    def __iter__(self) -> Iterator[Result]:
+        """Until ``timeout_s`` passes without a record, or for ever."""
+        for record in self._records():
+            result = self._decoded(record)
+            if result is not None:
+                yield result
+            self._reader.commit(record)
+
+    def _records(self) -> Iterator[Record]:
+        heard_at = time.monotonic()
+        while True:
+            silence_s = time.monotonic() - heard_at
+            if self._timeout_s is not None and silence_s >= self._timeout_s:
+                return
+            left_s = POLL_S if self._timeout_s is None else self._timeout_s - silence_s
+            records = self._reader.poll(BATCH, min(POLL_S, left_s))
+            yield from records
+            if records:
+                heard_at = time.monotonic()
+
+    def _decoded(self, record: Record) -> Result | None:
+        try:
+            result = Result.decode(record.payload)
+        except FormatError as error:
+            self.skipped += 1
+            log.warning("skipped record %s of the stream: %s", record.position, error)
+            return None
+        if result.task_id in self._seen:
+            self.repeated += 1
+            return None
+        self._remember(result.task_id)
+        return result
+
+    def _remember(self, task_id: str) -> None:
+        self._seen[task_id] = None
+        if len(self._seen) > REMEMBERED_IDS:
+            self._seen.popitem(last=False)
