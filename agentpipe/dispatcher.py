@@ -46,6 +46,17 @@ class Sent:
     depth: int = 0
     bound: int = 0
 
+    @classmethod
+    def of(cls, batches: Sequence[Sent]) -> Sent:
+        """All of them as one."""
+        return cls(
+            task_ids=tuple(chain.from_iterable(batch.task_ids for batch in batches)),
+            duplicate_ids=tuple(chain.from_iterable(batch.duplicate_ids for batch in batches)),
+            refused=sum(batch.refused for batch in batches),
+            depth=max((batch.depth for batch in batches), default=0),
+            bound=max((batch.bound for batch in batches), default=0),
+        )
+
     @property
     def accepted(self) -> int:
         """How many tasks were accepted."""
@@ -132,7 +143,7 @@ class Dispatcher(dramatiq.Middleware):
         Raises:
             TaskError: One is malformed; the batches before it are accepted.
         """
-        return _merged(list(self.send_batches(collection, tasks, on_full=on_full)))
+        return Sent.of(list(self.send_batches(collection, tasks, on_full=on_full)))
 
     def send_batches(
         self,
@@ -190,14 +201,4 @@ def _sent(offers: Sequence[Offer], admission: Admission, *, count_refused: bool)
         refused=admission.verdicts.count("refused") if count_refused else 0,
         depth=admission.depth,
         bound=admission.bound,
-    )
-
-
-def _merged(batches: Sequence[Sent]) -> Sent:
-    return Sent(
-        task_ids=tuple(chain.from_iterable(batch.task_ids for batch in batches)),
-        duplicate_ids=tuple(chain.from_iterable(batch.duplicate_ids for batch in batches)),
-        refused=sum(batch.refused for batch in batches),
-        depth=max((batch.depth for batch in batches), default=0),
-        bound=max((batch.bound for batch in batches), default=0),
     )

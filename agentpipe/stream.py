@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
@@ -49,16 +50,16 @@ class Stream:
             self._reader.commit(record)
 
     def _records(self) -> Iterator[Record]:
-        heard_at = time.monotonic()
+        timeout_s = math.inf if self._timeout_s is None else self._timeout_s
+        quiet_until = time.monotonic() + timeout_s
         while True:
-            silence_s = time.monotonic() - heard_at
-            if self._timeout_s is not None and silence_s >= self._timeout_s:
-                return
-            left_s = POLL_S if self._timeout_s is None else self._timeout_s - silence_s
+            left_s = max(0.0, quiet_until - time.monotonic())
             records = self._reader.poll(BATCH, min(POLL_S, left_s))
             yield from records
             if records:
-                heard_at = time.monotonic()
+                quiet_until = time.monotonic() + timeout_s
+            elif time.monotonic() >= quiet_until:
+                return
 
     def _decoded(self, record: Record) -> Result | None:
         try:

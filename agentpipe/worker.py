@@ -151,8 +151,17 @@ class Consumer:
         self._claiming = False
         self.ends_by = time.monotonic() + self._settings.grace_s + 3 * LAST_WORDS_S
 
-    def abandon(self) -> None:
-        """The lease was lost: whatever runs here is others' now. Join again as before."""
+    def keep(self) -> None:
+        """Renew the lease; where it was lost, interrupt what runs here and join again.
+
+        Raises:
+            Unreachable: The store does not answer.
+        """
+        if self._joined and not self.broker.store.extend(self.worker):
+            log.warning("the lease was lost: its tasks went to other workers")
+            self._abandon()
+
+    def _abandon(self) -> None:
         self._loop.interrupt_all()
         self.broker.store.join(self.worker)
 
@@ -393,9 +402,7 @@ class Keeper(threading.Thread):
 
     def _beat(self) -> bool:
         try:
-            if not self._consumer.broker.store.extend(self._consumer.worker):
-                log.warning("the lease was lost: its tasks went to other workers")
-                self._consumer.abandon()
+            self._consumer.keep()
         except AgentpipeError:
             return False  # The consumer says so; here the next try matters.
         return True

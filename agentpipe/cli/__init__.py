@@ -1,0 +1,71 @@
+"""The command line: parse, call one function, print.
+
+Each module here but ``common`` is one command, with ``add(commands)`` for its arguments and
+``run(args)``, which returns the exit code. Only the chosen one is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+from typing import NoReturn
+
+from agentpipe import __version__
+from agentpipe.errors import AgentpipeError, ConfigError, QueueFull, TaskError, Unreachable
+
+COMMANDS = {
+    "send": "accept tasks for a collection",
+    "tail": "follow the stream of results",
+    "work": "run workers",
+    "status": "show the ledger and each agent",
+    "check": "validate a collection and everything it names",
+    "dead": "list, show, replay or drop dead letters",
+    "purge": "answer all waiting tasks with `cancelled`",
+}
+OK, FAILED, USAGE, FULL, UNREACHABLE, PARTLY, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+EXIT_CODES = {ConfigError: USAGE, TaskError: USAGE, QueueFull: FULL, Unreachable: UNREACHABLE}
+EPILOG = (
+    "exit codes: 0 ok, 1 failed, 2 usage or config, 3 queue full, 4 server unreachable, "
+    "5 partly, 130 interrupted"
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns its exit code, and prints errors for the person who gets them."""
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        args = _parser(arguments).parse_args(arguments)
+        return int(args.run(args))
+    except AgentpipeError as error:
+        sys.stderr.write(f"{error}\n")
+        return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), FAILED)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stdout = None  # type: ignore[assignment]  # Whoever read it has had enough.
+        return OK
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong first, in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{message}\nSee: {self.prog} --help\n")
+
+
+def _parser(arguments: list[str]) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="agentpipe",
+        description="Runs AI agents by the thousand and gives every result back as one stream.",
+        epilog=EPILOG,
+    )
+    parser.add_argument("--version", action="version", version=f"agentpipe {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary, epilog=EPILOG)
+        if name in arguments:  # The others are only listed.
+            module = import_module(f"agentpipe.cli.{name}")
+            module.add(command)
+            command.set_defaults(run=module.run)
+    return parser

@@ -1,0 +1,141 @@
+"""What commands share: their common options, and how they print."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from agentpipe.errors import ConfigError
+from agentpipe.settings import Settings, without_password
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from agentpipe.brokers.store import Store
+    from agentpipe.collection import Collection
+    from agentpipe.sinks.sink import Sink
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """The options that every command takes."""
+    parser.add_argument(
+        "-c",
+        "--collection-file",
+        metavar="FILE",
+        help="the collection file (default: $AGENT_COLLECTION_CONFIG_FILE)",
+    )
+    parser.add_argument(
+        "--broker",
+        metavar="URL",
+        help="where tasks wait (default: $AGENTPIPE_BROKER, else embedded)",
+    )
+    parser.add_argument(
+        "--sink", metavar="URL", help="where results go (default: $AGENTPIPE_SINK, else embedded)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """The environment's settings, with the command's options in their place."""
+    return Settings.from_env(os.environ).with_urls(args.broker, args.sink)
+
+
+def collection_file(args: argparse.Namespace, settings: Settings) -> Path:
+    """The collection file that the command works with.
+
+    Raises:
+        ConfigError: None was named.
+    """
+    from pathlib import Path
+
+    if args.collection_file:
+        return Path(args.collection_file)
+    if settings.collection_file is None:
+        raise ConfigError(
+            "name a collection file with -c FILE, or set AGENT_COLLECTION_CONFIG_FILE"
+        )
+    return settings.collection_file
+
+
+def collections_of(args: argparse.Namespace, settings: Settings) -> tuple[Collection, ...]:
+    """The collections of that file."""
+    from agentpipe.collection import load
+
+    return load(collection_file(args, settings))
+
+
+@contextmanager
+def opened_store(settings: Settings) -> Iterator[Store]:
+    """The broker's store for the length of a command."""
+    from agentpipe.brokers import open_store
+
+    store = open_store(settings)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@contextmanager
+def opened_sink(settings: Settings) -> Iterator[Sink]:
+    """The sink for the length of a command."""
+    from agentpipe.sinks import open_sink
+
+    sink = open_sink(settings)
+    try:
+        yield sink
+    finally:
+        sink.close()
+
+
+def print_json(value: Any) -> None:
+    """One line on stdout."""
+    sys.stdout.buffer.write(orjson.dumps(value) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def print_text(text: str) -> None:
+    """One line on stdout, harmless to a terminal."""
+    sys.stdout.write(printable(text) + "\n")
+    sys.stdout.flush()
+
+
+def say(text: str) -> None:
+    """Words for the person at the terminal, apart from the data."""
+    sys.stderr.write(printable(text) + "\n")
+
+
+def say_where(settings: Settings) -> None:
+    """Name the stores that a command uses."""
+    say(f"broker {without_password(settings.broker)}, sink {without_password(settings.sink)}")
+
+
+def printable(text: str) -> str:
+    """``text`` without what could steer a terminal: each control character as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() or character == "\n" else _escaped(character)
+        for character in text
+    )
+
+
+def one_line(text: str, width: int) -> str:
+    """``text`` as at most ``width`` harmless characters of one line."""
+    flat = printable(" ".join(text[: width * 4].split()))
+    return flat if len(flat) <= width else flat[: width - 1] + "…"
+
+
+def wants_color() -> bool:
+    """Whether stdout is a terminal that may be coloured."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode()

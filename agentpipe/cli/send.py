@@ -1,0 +1,271 @@
+"""``agentpipe send``: accept tasks, and with ``--wait`` follow them to their results."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from agentpipe.cli import FAILED, FULL, OK, PARTLY
+from agentpipe.cli.common import (
+    add_common,
+    collections_of,
+    one_line,
+    opened_sink,
+    print_json,
+    print_text,
+    say,
+    say_where,
+    settings_of,
+)
+from agentpipe.dispatcher import Dispatcher, Sent
+from agentpipe.errors import ConfigError, Problem, QueueFull, TaskError
+from agentpipe.intake import admit
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import BinaryIO
+
+    from agentpipe.settings import Settings
+    from agentpipe.task import Result, Task
+
+MAX_LINE_BYTES = 64 * 1024 * 1024
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("collection", metavar="COLLECTION", help="a collection's name")
+    parser.add_argument("question", metavar="QUESTION", nargs="?", help="one task's question")
+    parser.add_argument("--file", metavar="TASKS.jsonl", help="a task a line; - for stdin")
+    parser.add_argument("--metadata", metavar="K=V", action="append", default=[], help="for each")
+    parser.add_argument(
+        "--on-full",
+        choices=("refuse", "wait"),
+        default="refuse",
+        help="when every queue is at its bound (default: refuse)",
+    )
+    parser.add_argument("--wait", action="store_true", help="print each Result as it comes")
+    parser.add_argument(
+        "--timeout", metavar="S", type=float, help="with --wait: give up after S seconds"
+    )
+    add_common(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Send, and tell what became of the tasks."""
+    settings = settings_of(args)
+    tasks = _tasks(args)
+    _refuse_unknown(args, settings)
+    say_where(settings)
+    with ExitStack() as stack:
+        # Open where the stream is now, so that no result can slip in before we look.
+        sink = stack.enter_context(opened_sink(settings)) if args.wait else None
+        reader = sink.follow(None, "now") if sink else None
+        dispatcher = Dispatcher.open(collections_of(args, settings), settings)
+        stack.callback(dispatcher.close)
+        sent = _send(dispatcher, args, tasks)
+        if reader is None or sink is None:
+            return _report(args, sent)
+        stack.callback(reader.close)
+        if sent.duplicates:  # Their results may lie in the past.
+            reader.close()
+            reader = sink.follow(None, "beginning")
+        return _follow(args, sent, reader)
+
+
+def _refuse_unknown(args: argparse.Namespace, settings: Settings) -> None:
+    import difflib
+
+    names = [collection.name for collection in collections_of(args, settings)]
+    if args.collection not in names:
+        near = difflib.get_close_matches(args.collection, names, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
+        raise ConfigError(f"no collection {args.collection!r} in this file: {hint}")
+
+
+def _send(dispatcher: Dispatcher, args: argparse.Namespace, tasks: Iterable[Task]) -> Sent:
+    batches: list[Sent] = []
+    try:
+        with _progress("sent", args) as advance:
+            for batch in dispatcher.send_batches(args.collection, tasks, on_full=args.on_full):
+                batches.append(batch)
+                advance(batch.accepted + batch.duplicates)
+    except TaskError as error:
+        accepted = Sent.of(batches).accepted
+        raise TaskError(f"{error}; {accepted} tasks before it were accepted") from error
+    return Sent.of(batches)
+
+
+def _report(args: argparse.Namespace, sent: Sent) -> int:
+    if args.json:
+        print_json(
+            {
+                "accepted": sent.accepted,
+                "duplicates": sent.duplicates,
+                "refused": sent.refused,
+                "task_ids": sent.task_ids,
+            }
+        )
+    else:
+        counts = f"{sent.accepted} accepted, {sent.duplicates} duplicates, {sent.refused} refused"
+        print_text(counts)
+    return _admission_code(args, sent)
+
+
+def _admission_code(args: argparse.Namespace, sent: Sent) -> int:
+    if not sent.refused:
+        return OK
+    say(str(QueueFull(args.collection, sent.depth, sent.bound)))
+    return PARTLY if sent.accepted or sent.duplicates else FULL
+
+
+def _follow(args: argparse.Namespace, sent: Sent, reader: Any) -> int:
+    """Print the results of what was sent; 0 if all are ok, 5 if some are, 1 if none is."""
+    from agentpipe.stream import Stream
+
+    missing = set(sent.task_ids + sent.duplicate_ids)
+    asked, good = len(missing), 0
+    deadline = time.monotonic() + args.timeout if args.timeout is not None else None
+    with _progress("answered", args, total=asked) as advance:
+        for result in _awaited(Stream, reader, missing, deadline):
+            good += result.outcome == "ok"
+            _print_result(args, result)
+            advance(1)
+    if missing:
+        say(f"{len(missing)} of {asked} tasks have no result yet; they stay in the store")
+    if sent.refused:
+        return _admission_code(args, sent)
+    if good == asked:
+        return OK
+    return PARTLY if good else FAILED
+
+
+def _awaited(
+    stream: Any, reader: Any, missing: set[str], deadline: float | None
+) -> Iterator[Result]:
+    while missing:
+        left_s = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
+        if left_s <= 0:
+            return
+        for result in stream(reader, timeout_s=left_s):
+            if result.task_id in missing:
+                missing.discard(result.task_id)
+                yield result
+            if not missing or (deadline is not None and time.monotonic() > deadline):
+                break
+
+
+def _print_result(args: argparse.Namespace, result: Result) -> None:
+    if args.json:
+        print_json(result.to_dict())
+        return
+    answer = result.result if isinstance(result.result, str) else orjson.dumps(result.result)
+    text = answer if isinstance(answer, str) else answer.decode()
+    shown = text if result.error is None else f"{result.outcome}: {result.error['message']}"
+    print_text(one_line(shown, 2_000))
+
+
+def _tasks(args: argparse.Namespace) -> Iterable[Task]:
+    if (args.question is None) == (args.file is None):
+        raise ConfigError("give one QUESTION, or --file TASKS.jsonl (- for stdin)")
+    metadata = _metadata(args.metadata)
+    if args.question is not None:
+        return [_with_metadata(admit(args.question), metadata)]
+    if args.file == "-":
+        return _lines("stdin", sys.stdin.buffer, metadata)
+    path = Path(args.file)
+    _check_file(path, metadata)
+    return _from_file(path, metadata)
+
+
+def _check_file(path: Path, metadata: dict[str, str]) -> None:
+    """Read a file through before any of it is sent: all its mistakes at once, or none."""
+    problems: list[Problem] = []
+    for _ in _from_file(path, metadata, problems):
+        pass
+    if problems:
+        raise ConfigError(problems)
+
+
+def _from_file(
+    path: Path, metadata: dict[str, str], problems: list[Problem] | None = None
+) -> Iterator[Task]:
+    try:
+        with path.open("rb") as stream:
+            yield from _lines(str(path), stream, metadata, problems)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+
+
+def _lines(
+    name: str, stream: BinaryIO, metadata: dict[str, str], problems: list[Problem] | None = None
+) -> Iterator[Task]:
+    """A task for each line that is not blank; a wrong one is noted or, without a list, raised."""
+    line_number = 0
+    while line := stream.readline(MAX_LINE_BYTES):
+        line_number += 1
+        if not line.strip():
+            continue
+        try:
+            yield _with_metadata(admit(_parsed(line)), metadata)
+        except TaskError as error:
+            problem = Problem(str(error), name, line_number)
+            if problems is None:
+                raise TaskError(str(problem)) from error
+            problems.append(problem)
+
+
+def _parsed(line: bytes) -> Any:
+    if len(line) >= MAX_LINE_BYTES:
+        raise TaskError(f"longer than {MAX_LINE_BYTES:,} bytes: is this a file of one task a line?")
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise TaskError(f"not JSON: {error}") from error
+
+
+def _metadata(pairs: list[str]) -> dict[str, str]:
+    metadata = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--metadata {pair!r}: write NAME=VALUE")
+        metadata[name] = value
+    return metadata
+
+
+def _with_metadata(task: Task, metadata: dict[str, str]) -> Task:
+    return replace(task, metadata={**task.metadata, **metadata}) if metadata else task
+
+
+class _progress:  # noqa: N801 - reads as the function it is
+    """A bar on a terminal, nothing elsewhere; gives the function that advances it."""
+
+    def __init__(self, verb: str, args: argparse.Namespace, total: int | None = None) -> None:
+        self._verb, self._total = verb, total
+        shown = sys.stderr.isatty() and (args.file is not None or args.wait)
+        self._bar: Any = self._make() if shown else None
+
+    def _make(self) -> Any:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        return Progress(*columns, console=Console(stderr=True), transient=True)
+
+    def __enter__(self) -> Callable[[int], None]:
+        if self._bar is None:
+            return lambda _number: None
+        self._bar.start()
+        bar = self._bar.add_task(self._verb, total=self._total)
+        return lambda number: self._bar.advance(bar, number)
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()

@@ -1,0 +1,61 @@
+"""``agentpipe status``: the ledger, each agent, the workers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.cli import OK
+from agentpipe.cli.common import (
+    add_common,
+    opened_store,
+    print_json,
+    print_text,
+    say_where,
+    settings_of,
+)
+from agentpipe.stats import as_dict
+
+if TYPE_CHECKING:
+    import argparse
+
+STAGES = ("accepted", "waiting", "delayed", "running", "outbox", "delivered")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    add_common(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print one snapshot."""
+    settings = settings_of(args)
+    with opened_store(settings) as store:
+        status = as_dict(store.stats())
+    if args.json:
+        print_json(status)
+        return OK
+    say_where(settings)
+    for line in _lines(status):
+        print_text(line)
+    return OK
+
+
+def _lines(status: dict[str, Any]) -> list[str]:
+    lines = ["  ".join(f"{stage} {_shown(status[stage])}" for stage in STAGES)]
+    outcomes = [f"{name} {number}" for name, number in status["outcomes"].items()]
+    lines.append("  ".join([*outcomes, f"dead {_shown(status['dead'])}"]))
+    lines += [
+        f"{agent['agent']:<32} waiting {_shown(agent['waiting'])}/{agent['limit']}"
+        f"  delayed {_shown(agent['delayed'])}  running {_shown(agent['running'])}"
+        for agent in status["agents"]
+    ]
+    lines += [
+        f"worker {worker['worker']}  running {worker['running']}/{worker['slots']}"
+        f"  heard {worker['seen_s']:.0f} s ago"
+        for worker in status["workers"]
+    ]
+    return lines
+
+
+def _shown(number: int | None) -> str:
+    return "?" if number is None else f"{number:,}"

@@ -1,0 +1,90 @@
+"""``agentpipe tail``: follow the stream of results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+
+from agentpipe.cli import OK
+from agentpipe.cli.common import (
+    add_common,
+    one_line,
+    opened_sink,
+    print_json,
+    print_text,
+    say,
+    settings_of,
+)
+from agentpipe.errors import ConfigError
+from agentpipe.stream import Stream
+from agentpipe.task import OUTCOMES
+
+if TYPE_CHECKING:
+    import argparse
+
+    from agentpipe.task import Result
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument(
+        "--from",
+        dest="start",
+        choices=("beginning", "now"),
+        default="now",
+        help="where a reader without a past begins (default: now)",
+    )
+    parser.add_argument("--limit", metavar="N", type=int, help="stop after N results")
+    parser.add_argument(
+        "--timeout", metavar="S", type=float, help="stop after S seconds without a record"
+    )
+    parser.add_argument("--group", metavar="NAME", help="resume where this group left off")
+    parser.add_argument("--collection", metavar="NAME", help="only this collection's")
+    parser.add_argument("--outcome", choices=OUTCOMES, help="only these")
+    add_common(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print results until the limit, the silence, or Ctrl-C."""
+    if args.limit is not None and args.limit < 1:
+        raise ConfigError("--limit is at least 1")
+    with opened_sink(settings_of(args)) as sink:
+        reader = sink.follow(args.group, args.start)
+        try:
+            _print_all(args, Stream(reader, timeout_s=args.timeout))
+        finally:
+            reader.close()
+    return OK
+
+
+def _print_all(args: argparse.Namespace, stream: Stream) -> None:
+    printed = 0
+    for result in stream:
+        if printed == args.limit:  # We came back, so the last one is committed.
+            return
+        if not _is_wanted(args, result):
+            continue
+        print_json(result.to_dict()) if args.json else print_text(_line(result))
+        printed += 1
+    if stream.skipped:
+        say(f"{stream.skipped} records could not be read")
+
+
+def _is_wanted(args: argparse.Namespace, result: Result) -> bool:
+    if args.collection is not None and result.collection != args.collection:
+        return False
+    return args.outcome is None or result.outcome == args.outcome
+
+
+def _line(result: Result) -> str:
+    at = (result.finished_at or "")[11:19]
+    reward = "" if result.reward is None else f" reward {result.reward:g}"
+    if result.error is not None:
+        what = f"{result.error.get('type')}: {result.error.get('message')}"
+    elif isinstance(result.result, str):
+        what = result.result
+    else:
+        what = orjson.dumps(result.result).decode()
+    head = f"{at} {result.outcome:<11} {result.task_id} {result.agent}{reward}"
+    return f"{one_line(head, 160)}  {one_line(what, 120)}"

@@ -1,0 +1,68 @@
+"""``agentpipe work``: run workers until told to end, or until all is done."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agentpipe import logs
+from agentpipe.cli.common import (
+    add_common,
+    collection_file,
+    opened_store,
+    say_where,
+    settings_of,
+)
+from agentpipe.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument(
+        "--processes", metavar="N", type=int, help="worker processes (default: one per core)"
+    )
+    parser.add_argument(
+        "--slots",
+        metavar="N",
+        type=int,
+        help="runs at once per process (default: as many as the agents may have)",
+    )
+    parser.add_argument("--burst", action="store_true", help="end when nothing is left to do")
+    add_common(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check the collection first, so that a mistake is one message and not one a worker."""
+    from agentpipe.collection import load
+    from agentpipe.compile import make_runners
+    from agentpipe.dispatcher import Dispatcher
+    from agentpipe.stats import is_done
+    from agentpipe.supervise import Supervisor
+
+    _refuse_below_one(args)
+    settings = settings_of(args)
+    path = collection_file(args, settings)
+    collections = load(path)
+    make_runners(collections, os.environ)
+    settings = replace(
+        settings, collection_file=path.absolute(), slots=args.slots or settings.slots
+    )
+    logs.configure(settings)
+    say_where(settings)
+    queues = frozenset(agent.queue for each in collections for agent in each.agents)
+    with opened_store(settings) as store:
+        Dispatcher(store).declare(collections)
+        done = (lambda: is_done(store.stats(), queues)) if args.burst else None
+        processes = args.processes or os.cpu_count() or 1
+        return Supervisor(settings, os.environ, processes, done).run()
+
+
+def _refuse_below_one(args: argparse.Namespace) -> None:
+    for name in ("processes", "slots"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name} is at least 1, not {value}")
