@@ -12,6 +12,7 @@ import logging
 import random
 import time
 import traceback
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
@@ -143,7 +144,7 @@ class Results(dramatiq.Middleware):
         run: Run | None = None,
     ) -> Settlement:
         redactor = self._redactor(broker, message.actor_name)
-        result = _result(broker, message, outcome, error, run, self._worker)
+        result = replace(_result(broker, message, outcome, error, run), worker=self._worker)
         encoded = encode(result, redactor)
         reason = "" if error is None else redactor.text(f"{type(error).__name__}: {_text(error)}")
         if error is not None:
@@ -213,7 +214,6 @@ def _result(
     outcome: str,
     error: BaseException | None,
     run: Run | None,
-    worker: str,
 ) -> Result:
     claim = message.claim
     actor = broker.actors.get(message.actor_name)
@@ -232,7 +232,6 @@ def _result(
         reward=score,
         reward_trustworthy=score is not None,
         error=_error(error) if error else _evaluation_error(evaluations),
-        worker=worker,
         submitted_at=utc(claim.submitted_at),
         started_at=utc(message.started_at) if ran else None,
         finished_at=utc(time.time()),

@@ -410,7 +410,8 @@ def _admit(db: sqlite3.Connection, admitted: Sequence[tuple[Offer, int]]) -> Non
 def _depth(db: sqlite3.Connection, target: str, *, ring: bool) -> tuple[int, int]:
     where = "collection = ? AND position IS NOT NULL" if ring else "name = ?"
     depth, bound = db.execute(
-        f"SELECT coalesce(sum(waiting), 0), coalesce(sum(max_waiting), 0) FROM queues WHERE {where}",
+        "SELECT coalesce(sum(waiting), 0), coalesce(sum(max_waiting), 0)"
+        f" FROM queues WHERE {where}",
         (target,),
     ).fetchone()
     return depth, bound

@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        sys.stdout = None  # type: ignore[assignment]  # Whoever read it has had enough.
+        sys.stdout = None  # Whoever read it has had enough.
         return OK
 
 
