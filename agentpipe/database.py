@@ -70,20 +70,20 @@ class Database:
 
     def __init__(self, address: Address, schema: str, version: int) -> None:
         self.path = address.path
+        self._synchronous, self._current_synchronous = address.synchronous, ""
         self._mutex = threading.RLock()
         with self._translated():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(f"{self.path}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            self._connection = self._connect(address.synchronous)
+            self._connection = self._connect()
             self._migrate(schema, version)
 
-    def _connect(self, synchronous: str) -> sqlite3.Connection:
+    def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self.path, timeout=30, isolation_level=None, check_same_thread=False
         )
         with self._locked():
             connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute(f"PRAGMA synchronous = {synchronous}")
         return connection
 
     def _migrate(self, schema: str, version: int) -> None:
@@ -100,9 +100,14 @@ class Database:
                 )
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
-        """One transaction that commits at the end of the block, or not at all."""
+    def write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """One transaction that commits at the end of the block, or not at all.
+
+        One that is not ``durable`` may be taken back by a power loss, alone or with others like
+        it, until a durable one follows: it saves the wait for the disk.
+        """
         with self._mutex, self._translated(), self._locked():
+            self._set_synchronous(self._synchronous if durable else "normal")
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -120,6 +125,11 @@ class Database:
                 yield self._connection
             finally:
                 self._connection.rollback()
+
+    def _set_synchronous(self, synchronous: str) -> None:
+        if synchronous != self._current_synchronous:
+            self._connection.execute(f"PRAGMA synchronous = {synchronous}")
+            self._current_synchronous = synchronous
 
     def version_probe(self) -> VersionProbe:
         """A probe with a connection of its own, for one thread."""

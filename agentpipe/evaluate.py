@@ -177,11 +177,11 @@ def _template_problems(config: dict[Any, Any]) -> list[str]:
 def _misspelt_keys(config: dict[Any, Any]) -> list[str]:
     """Keys far from all of ours are somebody's extras, which MCP-Universe drops too."""
     problems = []
-    for key in config:
+    for key in config.keys() - _DEFAULTS.keys():
         near = difflib.get_close_matches(str(key), _DEFAULTS, 1)
-        if key not in _DEFAULTS and near:
+        if near:
             problems.append(f"unknown key {key!r:.100}: did you mean {near[0]!r}?")
-    return problems
+    return sorted(problems)
 
 
 def _is_reference(func: str) -> bool:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 BATCH = 500
 BATCH_BYTES = 8 * 1024 * 1024
 LOOK_EVERY_S = 1.0
+PACE_S = 0.02
 MAX_PAUSE_S = 5.0
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,8 @@ class Forwarder:
             self._filled.clear()
             stopping = self._stopping.is_set()
             while self._forward():
-                pass
+                # A first result goes at once; those after it go together.
+                self._stopping.wait(PACE_S)
             if stopping or (self._stopping.is_set() and self._failures):
                 break
         if self._sink is not None:

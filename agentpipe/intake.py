@@ -15,7 +15,7 @@ def admit(data: Any) -> Task:
     Raises:
         TaskError: Saying what is wrong and what is right.
     """
-    task = Task.load(data)
+    task = Task.load(data, give_id=True)
     if task.evaluators and (problems := check(task.evaluators)):
         raise TaskError("; ".join(problems))
-    return task.with_id()
+    return task

@@ -10,7 +10,7 @@ import difflib
 import math
 import secrets
 import time
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -85,8 +85,10 @@ class Task:
     replay_of: str | None = None
 
     @classmethod
-    def load(cls, data: Any) -> Task:
+    def load(cls, data: Any, *, give_id: bool = False) -> Task:
         """Check ``data`` (a dict, a text that is the question, or a Task) and make a Task of it.
+
+        With ``give_id`` a task without an id gets a fresh one.
 
         Keys that are no field are dropped, as MCP-Universe does, unless one looks like a
         misspelt field.
@@ -110,6 +112,8 @@ class Task:
         if known.get("deadline") is not None:
             known["deadline"] = _timestamp(known["deadline"])
         _refuse_what_json_cannot_hold(known)
+        if give_id and not known.get("task_id"):
+            known["task_id"] = new_id()
         return cls(**known)
 
     def encode(self) -> bytes:
@@ -146,10 +150,6 @@ class Task:
             return cls.load({name: value for name, value in data.items() if name != "schema"})
         except TaskError as error:
             raise FormatError(f"not a task: {error}") from error
-
-    def with_id(self) -> Task:
-        """Itself, or a copy with a fresh id where it has none."""
-        return self if self.task_id else replace(self, task_id=new_id())
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ An agent adds its own spans so::
 
 from __future__ import annotations
 
+import random
 import time
 import uuid
 from contextlib import contextmanager
@@ -34,12 +35,17 @@ _tracer: ContextVar[Tracer | None] = ContextVar("agentpipe_tracer", default=None
 _parent: ContextVar[Span | None] = ContextVar("agentpipe_span", default=None)
 
 
+def _new_id() -> str:
+    """As a UUID reads; from the process's own generator, for it need only be unique."""
+    return str(uuid.UUID(int=random.getrandbits(128), version=4))
+
+
 @dataclass(slots=True)
 class Span:
     """A step of a run that has begun."""
 
     parent_id: str
-    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    id: str = field(default_factory=_new_id)
     records: list[dict[str, Any]] = field(default_factory=list)
     timestamp: float = field(default_factory=time.time)
     started: float = field(default_factory=time.monotonic)
@@ -57,13 +63,13 @@ class Tracer:
     """
 
     def __init__(self) -> None:
-        self.trace_id = str(uuid.uuid4())
+        self.trace_id = _new_id()
         self.spans: list[dict[str, Any]] = []
 
     @contextmanager
     def root(self) -> Iterator[Span]:
         """The span of the whole run; ``span`` adds children below it."""
-        tracer_token, root_id = _tracer.set(self), str(uuid.uuid4())
+        tracer_token, root_id = _tracer.set(self), _new_id()
         try:
             with self._open(Span(parent_id=root_id, id=root_id)) as root:
                 yield root

@@ -44,6 +44,9 @@ PRIVATE_NAMES = ("_add_consumer", "_add_worker", "worker_threads", "consumers", 
 CLAIM_BATCH = 32
 MAX_SLOTS = 1_000
 TICK_S = 1.0
+# A thread that comes back from the disk waits for the interpreter for so long at the most;
+# Python's own 5 ms would be the greater part of a short task's way through the process.
+SWITCH_INTERVAL_S = 0.0005
 MAX_OUTAGE_PAUSE_S = 2.0
 # A loop that has not turned for so long is held up by an agent's code.
 BLOCKED_AFTER_S = 5.0
@@ -94,6 +97,7 @@ class Workers(dramatiq.Middleware):
             lease_s=self._worker.lease_s,
             queues=frozenset(worker.consumers),
         )
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._loop.start()
         self._forwarder.start()
         self._consumer.begin(served, self._loop)

@@ -8,6 +8,7 @@ stands still while a laptop sleeps. It starts anew at boot, so a lease is alive 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -32,7 +33,7 @@ from agentpipe.database import Database, parse_url
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from agentpipe.settings import Settings
 
@@ -83,7 +84,11 @@ CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL)
 
 
 class SqliteStore:
-    """The ``Store`` over ``sqlite:///file``; see the seam for what each operation promises."""
+    """The ``Store`` over ``sqlite:///file``; see the seam for what each operation promises.
+
+    What a power loss may take back is not made durable: a claim (the task waits again), a beat,
+    the dropping of a delivered result (it is published again, and the stream drops it).
+    """
 
     def __init__(self, url: str, settings: Settings) -> None:
         self._database = Database(parse_url(url), SCHEMA, LAYOUT)
@@ -129,16 +134,16 @@ class SqliteStore:
 
     def join(self, worker: Worker) -> None:
         row = (worker.name, worker.host, worker.pid, worker.slots, worker.lease_s, time.monotonic())
-        with self._database.write() as db:
+        with self._database.write(durable=False) as db:
             db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def extend(self, worker: Worker) -> bool:
         beat = (time.monotonic(), worker.name)
-        with self._database.write() as db:
+        with self._database.write(durable=False) as db:
             return db.execute("UPDATE workers SET beat = ? WHERE name = ?", beat).rowcount == 1
 
     def leave(self, worker: Worker) -> int:
-        with self._database.write() as db:
+        with self._database.write(durable=False) as db:
             return _end_worker(db, worker.name, crashed=False)
 
     def claim(
@@ -146,7 +151,7 @@ class SqliteStore:
     ) -> list[Claim]:
         if not self._may_claim():
             return []
-        with self._database.write() as db:
+        with self._database.write(durable=False) as db:
             _end_lapsed_workers(db)
             _wake_delayed(db)
             self._sweep(db)
@@ -188,14 +193,17 @@ class SqliteStore:
         self._busy_until = time.monotonic() + BUSY_FOR_S
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        changes: Counter[str] = Counter()
         with self._database.write() as db:
-            return [_settle(db, settlement) for settlement in settlements]
+            done = [_settle(db, settlement, changes) for settlement in settlements]
+            _count(db, changes)
+        return done
 
     def take_outbox(self, worker: Worker, limit: int, max_bytes: int) -> list[OutboxRecord]:
         with self._database.read() as db:
             if db.execute("SELECT 1 FROM outbox WHERE taker IS NULL LIMIT 1").fetchone() is None:
                 return []
-        with self._database.write() as db:
+        with self._database.write(durable=False) as db:
             rows = db.execute(
                 "SELECT seq, task_id, bytes FROM outbox WHERE taker IS NULL ORDER BY seq LIMIT ?",
                 (limit,),
@@ -208,16 +216,19 @@ class SqliteStore:
             return [OutboxRecord(seq, task_id, _outbox_body(db, seq)) for seq, task_id in taken]
 
     def drop_outbox(self, worker: Worker, numbers: Sequence[int]) -> None:
-        with self._database.write() as db:
-            for number in numbers:
-                # Only the taker drops: after a lapsed lease the record may be another's.
-                row = db.execute(
-                    "DELETE FROM outbox WHERE seq = ? AND taker = ? RETURNING bytes",
-                    (number, worker.name),
-                ).fetchone()
-                if row is not None:
-                    db.execute("DELETE FROM outbox_bodies WHERE seq = ?", (number,))
-                    _count(db, outbox=-1, outbox_bytes=-row[0], delivered=1)
+        mine = (orjson.dumps(list(numbers)).decode(), worker.name)
+        with self._database.write(durable=False) as db:
+            # Only the taker drops: after a lapsed lease the record may be another's.
+            dropped = db.execute(
+                "DELETE FROM outbox WHERE seq IN (SELECT value FROM json_each(?)) AND taker = ?"
+                " RETURNING seq, bytes",
+                mine,
+            ).fetchall()
+            db.executemany(
+                "DELETE FROM outbox_bodies WHERE seq = ?", [(seq,) for seq, _ in dropped]
+            )
+            size = sum(size for _, size in dropped)
+            _count(db, {"outbox": -len(dropped), "outbox_bytes": -size, "delivered": len(dropped)})
 
     def peek(self, queues: Sequence[str] | None, after: int, limit: int) -> list[Waiting]:
         where = "" if queues is None else " AND q.name IN (SELECT value FROM json_each(:queues))"
@@ -232,8 +243,11 @@ class SqliteStore:
             return [Waiting(*row) for row in rows]
 
     def answer(self, answers: Sequence[Answer]) -> list[bool]:
+        changes: Counter[str] = Counter()
         with self._database.write() as db:
-            return [_answer_unclaimed(db, answer) for answer in answers]
+            done = [_answer_unclaimed(db, answer, changes) for answer in answers]
+            _count(db, changes)
+        return done
 
     def dead_letters(
         self, collection: str | None = None, task_ids: Sequence[str] | None = None
@@ -364,7 +378,7 @@ def _rows_of(queues: Iterable[Queue]) -> Iterable[tuple[str, str | None, int | N
         yield queue.name, queue.collection, position, queue.max_waiting, queue.concurrency
 
 
-def _count(db: sqlite3.Connection, **changes: int) -> None:
+def _count(db: sqlite3.Connection, changes: Mapping[str, int]) -> None:
     db.executemany(
         "INSERT INTO counters VALUES (?, ?)"
         " ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
@@ -404,7 +418,7 @@ def _admit(db: sqlite3.Connection, admitted: Sequence[tuple[Offer, int]]) -> Non
     for (qid, state), number in grown.items():
         column = "delayed" if state == DELAYED else "waiting"
         db.execute(f"UPDATE queues SET {column} = {column} + ? WHERE qid = ?", (number, qid))
-    _count(db, accepted=len(admitted))
+    _count(db, {"accepted": len(admitted)})
 
 
 def _depth(db: sqlite3.Connection, target: str, *, ring: bool) -> tuple[int, int]:
@@ -500,7 +514,7 @@ def _claim_from(
     return [Claim(row[0], queue, row[1], worker.name, *row[2:]) for row in rows]
 
 
-def _settle(db: sqlite3.Connection, settlement: Settlement) -> bool:
+def _settle(db: sqlite3.Connection, settlement: Settlement, changes: Counter[str]) -> bool:
     claim = settlement.claim
     row = db.execute(
         "SELECT seq, qid FROM tasks WHERE id = ? AND state = 2 AND worker = ? AND number = ?",
@@ -523,7 +537,8 @@ def _settle(db: sqlite3.Connection, settlement: Settlement) -> bool:
     else:
         if settlement.action == "bury":
             _bury(db, seq, qid, settlement)
-        _put_in_outbox(db, seq, claim.task_id, settlement.result, settlement.outcome)
+        _put_in_outbox(db, seq, claim.task_id, settlement.result)
+        changes.update(_gains(settlement.result, settlement.outcome))
     return True
 
 
@@ -543,9 +558,7 @@ def _bury(db: sqlite3.Connection, seq: int, qid: int, settlement: Settlement) ->
     )
 
 
-def _put_in_outbox(
-    db: sqlite3.Connection, seq: int, task_id: str, result: bytes, outcome: str
-) -> None:
+def _put_in_outbox(db: sqlite3.Connection, seq: int, task_id: str, result: bytes) -> None:
     """The task's end: its payload goes, its id stays for the retention time."""
     db.execute(
         "UPDATE tasks SET state = 3, worker = NULL, due = NULL, settled_at = ? WHERE seq = ?",
@@ -556,10 +569,13 @@ def _put_in_outbox(
         "INSERT INTO outbox (task_id, bytes) VALUES (?, ?)", (task_id, len(result))
     ).lastrowid
     db.execute("INSERT INTO outbox_bodies VALUES (?, ?)", (number, result))
-    _count(db, outbox=1, outbox_bytes=len(result), **{f"outcome:{outcome}": 1})
 
 
-def _answer_unclaimed(db: sqlite3.Connection, answer: Answer) -> bool:
+def _gains(result: bytes, outcome: str) -> dict[str, int]:
+    return {"outbox": 1, "outbox_bytes": len(result), f"outcome:{outcome}": 1}
+
+
+def _answer_unclaimed(db: sqlite3.Connection, answer: Answer, changes: Counter[str]) -> bool:
     row = db.execute(
         "SELECT seq, qid, state FROM tasks WHERE id = ? AND state IN (0, 1)", (answer.task_id,)
     ).fetchone()
@@ -568,7 +584,8 @@ def _answer_unclaimed(db: sqlite3.Connection, answer: Answer) -> bool:
     seq, qid, state = row
     column = "waiting" if state == WAITING else "delayed"
     db.execute(f"UPDATE queues SET {column} = {column} - 1 WHERE qid = ?", (qid,))
-    _put_in_outbox(db, seq, answer.task_id, answer.result, answer.outcome)
+    _put_in_outbox(db, seq, answer.task_id, answer.result)
+    changes.update(_gains(answer.result, answer.outcome))
     return True
 
 
