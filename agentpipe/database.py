@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from agentpipe import bell
 from agentpipe.errors import ConfigError, Unreachable
 
 if TYPE_CHECKING:
@@ -108,13 +109,17 @@ class Database:
         """
         with self._mutex, self._translated(), self._locked():
             self._set_synchronous(self._synchronous if durable else "normal")
+            before = self._connection.total_changes
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
             except BaseException:
                 self._connection.rollback()
                 raise
+            changed = self._connection.total_changes != before
             self._connection.execute("COMMIT")
+            if changed:  # Else a listener that looks by a transaction would wake itself for ever.
+                bell.ring(self._lock)
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -131,10 +136,10 @@ class Database:
             self._connection.execute(f"PRAGMA synchronous = {synchronous}")
             self._current_synchronous = synchronous
 
-    def version_probe(self) -> VersionProbe:
-        """A probe with a connection of its own, for one thread."""
+    def listener(self) -> bell.Listener:
+        """Tells one thread of commits, from this process or any other; whoever asks closes it."""
         with self._translated():
-            return VersionProbe(self.path)
+            return bell.listen(f"{self.path}-lock", VersionProbe(self.path).changed)
 
     def close(self) -> None:
         """Close the file; calling it twice is harmless."""
@@ -161,7 +166,7 @@ class Database:
 
 
 class VersionProbe:
-    """Tells cheaply (about 3 us) whether anybody committed since the last look."""
+    """Tells whether anybody committed since the last look, where nothing rings."""
 
     def __init__(self, path: Path) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -173,10 +178,6 @@ class VersionProbe:
         changed = version != self._seen
         self._seen = version
         return changed
-
-    def close(self) -> None:
-        """Close its connection."""
-        self._connection.close()
 
     def _version(self) -> int:
         (version,) = self._connection.execute("PRAGMA data_version").fetchone()

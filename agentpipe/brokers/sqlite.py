@@ -41,11 +41,6 @@ WAITING, DELAYED, RUNNING, SETTLED = range(4)
 LAYOUT = 1
 SWEEP_EVERY_S = 30.0
 SWEEP_ROWS = 5_000
-# Idle latency against idle cost: a look costs about 40 us with its wake-up, so 8 ms is half a
-# percent of a core. While there is traffic, looks are closer together.
-IDLE_LOOK_S = 0.008
-BUSY_LOOK_S = 0.002
-BUSY_FOR_S = 0.5
 
 # Payloads have a table of their own, so that a change of state never rewrites one.
 SCHEMA = """
@@ -92,17 +87,20 @@ class SqliteStore:
 
     def __init__(self, url: str, settings: Settings) -> None:
         self._database = Database(parse_url(url), SCHEMA, LAYOUT)
-        self._probe = self._database.version_probe()
+        self._listener = self._database.listener()
         self._retention_s = settings.retention_s
         self._next_sweep = 0.0
-        self._busy_until = 0.0
 
     def declare(self, queues: Sequence[Queue]) -> None:
         wanted = {row[0]: row for row in _rows_of(queues)}
         with self._database.read() as db:
             found = {row[0]: tuple(row) for row in db.execute(_SELECT_DECLARED)}
         rings = {row[1] for row in wanted.values() if row[1]}
-        stale = [name for name, row in found.items() if row[1] in rings and name not in wanted]
+        stale = [
+            name
+            for name, (_, ring, position, *_) in found.items()
+            if ring in rings and position is not None and name not in wanted
+        ]
         # Every sender declares at its start: write only where something differs.
         if all(found.get(name) == row for name, row in wanted.items()) and not stale:
             return
@@ -184,13 +182,7 @@ class SqliteStore:
         self._next_sweep = time.monotonic() + (0 if swept == SWEEP_ROWS else SWEEP_EVERY_S)
 
     def wait(self, timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not self._probe.changed():
-            now = time.monotonic()
-            if now >= deadline:
-                return
-            time.sleep(BUSY_LOOK_S if now < self._busy_until else IDLE_LOOK_S)
-        self._busy_until = time.monotonic() + BUSY_FOR_S
+        self._listener.wait(timeout_s)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         changes: Counter[str] = Counter()
@@ -200,10 +192,19 @@ class SqliteStore:
         return done
 
     def take_outbox(self, worker: Worker, limit: int, max_bytes: int) -> list[OutboxRecord]:
+        now = time.monotonic()
         with self._database.read() as db:
-            if db.execute("SELECT 1 FROM outbox WHERE taker IS NULL LIMIT 1").fetchone() is None:
-                return []
+            (found,) = db.execute(
+                "SELECT EXISTS (SELECT 1 FROM outbox WHERE taker IS NULL)"
+                f" OR EXISTS (SELECT 1 FROM workers WHERE {_LAPSED})",
+                (now, now),
+            ).fetchone()
+        if not found:
+            return []
         with self._database.write(durable=False) as db:
+            _end_lapsed_workers(db)
+            if not _is_known(db, worker):
+                return []  # Nobody would free what it takes.
             rows = db.execute(
                 "SELECT seq, task_id, bytes FROM outbox WHERE taker IS NULL ORDER BY seq LIMIT ?",
                 (limit,),
@@ -268,11 +269,12 @@ class SqliteStore:
             return dropped
 
     def stats(self) -> Stats:
+        now = time.monotonic()
         with self._database.read() as db:
             counters = dict(db.execute("SELECT name, value FROM counters").fetchall())
             (dead,) = db.execute("SELECT count(*) FROM dead").fetchone()
             queues = tuple(QueueDepth(*row) for row in db.execute(_SELECT_DEPTHS))
-            workers = tuple(_seen(row) for row in db.execute(_SELECT_WORKERS))
+            workers = tuple(_seen(row) for row in db.execute(_SELECT_WORKERS, (now, now)))
         prefix = "outcome:"
         return Stats(
             accepted=counters.get("accepted", 0),
@@ -293,7 +295,7 @@ class SqliteStore:
         )
 
     def close(self) -> None:
-        self._probe.close()
+        self._listener.close()
         self._database.close()
 
 
@@ -358,7 +360,8 @@ _SELECT_DEPTHS = (
 )
 _SELECT_WORKERS = (
     "SELECT name, host, pid, slots, beat,"
-    " (SELECT count(*) FROM tasks WHERE state = 2 AND worker = name) FROM workers ORDER BY name"
+    " (SELECT count(*) FROM tasks WHERE state = 2 AND worker = name) FROM workers"
+    f" WHERE NOT ({_LAPSED}) ORDER BY name"
 )
 _UPSERT_QUEUE = (
     "INSERT INTO queues (name, collection, position, max_waiting, concurrency)"
@@ -457,6 +460,11 @@ def _end_worker(db: sqlite3.Connection, name: str, *, crashed: bool) -> int:
     return sum(number for _, number in held)
 
 
+def _is_known(db: sqlite3.Connection, worker: Worker) -> bool:
+    found = db.execute("SELECT 1 FROM workers WHERE name = ?", (worker.name,)).fetchone()
+    return found is not None
+
+
 def _wake_delayed(db: sqlite3.Connection) -> None:
     due = db.execute(
         "UPDATE tasks SET state = 0, due = NULL WHERE state = 1 AND due <= ? RETURNING qid",
@@ -468,7 +476,7 @@ def _wake_delayed(db: sqlite3.Connection) -> None:
 
 
 def _claim(db: sqlite3.Connection, worker: Worker, limit: int) -> list[Claim]:
-    if db.execute("SELECT 1 FROM workers WHERE name = ?", (worker.name,)).fetchone() is None:
+    if not _is_known(db, worker):
         return []  # Its lease lapsed: it learns so from its next extend.
     ready = _ready_queues(db, worker, limit)
     (turn,) = db.execute("SELECT coalesce(max(turn), 0) FROM queues").fetchone()

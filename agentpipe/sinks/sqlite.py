@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentpipe.database import Address, Database, VersionProbe, parse_url
+from agentpipe.database import Address, Database, parse_url
 from agentpipe.errors import Unreachable
 from agentpipe.sinks.sink import Record
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
+    from agentpipe.bell import Listener
     from agentpipe.sinks.sink import Start
 
 LAYOUT = 1
-LOOK_EVERY_S = 0.01
 SCHEMA = """
 CREATE TABLE records (
     position INTEGER PRIMARY KEY AUTOINCREMENT, task_id TEXT NOT NULL UNIQUE, body BLOB NOT NULL);
@@ -68,14 +68,14 @@ class SqliteReader:
 
     def __init__(self, database: Database, after: int) -> None:
         self._database, self._after = database, after
-        self._probe = database.version_probe()
+        self._listener = database.listener()
 
     def poll(self, limit: int, timeout_s: float) -> list[Record]:
         deadline = time.monotonic() + timeout_s
         while True:
             with self._database.read() as db:
                 records = _records(db, self._after, None, limit)
-            if records or not _changed_before(self._probe, deadline):
+            if records or not _heard_before(self._listener, deadline):
                 break
         if records:
             self._after = records[-1].position
@@ -85,7 +85,7 @@ class SqliteReader:
         """Nothing to do: it has no group."""
 
     def close(self) -> None:
-        self._probe.close()
+        self._listener.close()
 
 
 class SqliteGroupReader:
@@ -95,7 +95,7 @@ class SqliteGroupReader:
         # A commit that a power loss takes back repeats a record and loses none, so that
         # ``normal`` is enough here, and eight times as fast.
         self._database = Database(Address(address.path, "normal"), SCHEMA, LAYOUT)
-        self._probe = self._database.version_probe()
+        self._listener = self._database.listener()
         self._group = group
         self._pulse = _Pulse(address.path)
         with self._database.write() as db:
@@ -105,7 +105,7 @@ class SqliteGroupReader:
         deadline = time.monotonic() + timeout_s
         while True:
             records = self._borrow(limit)
-            if records or not _changed_before(self._probe, deadline):
+            if records or not _heard_before(self._listener, deadline):
                 return records
 
     def commit(self, record: Record) -> None:
@@ -122,7 +122,7 @@ class SqliteGroupReader:
 
     def close(self) -> None:
         self._pulse.stop()
-        self._probe.close()
+        self._listener.close()
         self._database.close()
 
     def _borrow(self, limit: int) -> list[Record]:
@@ -200,9 +200,6 @@ def _records(db: sqlite3.Connection, after: int, last: int | None, limit: int) -
     return [Record(task_id, body, position) for task_id, body, position in rows]
 
 
-def _changed_before(probe: VersionProbe, deadline: float) -> bool:
-    while not probe.changed():
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(LOOK_EVERY_S)
-    return True
+def _heard_before(listener: Listener, deadline: float) -> bool:
+    left_s = deadline - time.monotonic()
+    return left_s > 0 and listener.wait(left_s)

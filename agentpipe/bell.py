@@ -1,0 +1,99 @@
+"""Bell: wakes the processes that wait for a change of a file, at no cost while there is none.
+
+Whoever changed something writes a byte to the bell's file; on Linux the kernel then wakes the
+listeners (inotify). Where it cannot, a listener looks by itself, every few milliseconds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+IN_MODIFY = 0x2
+EVENTS_BYTES = 4096
+# Not more often than this are listeners woken while changes follow each other.
+PAUSE_S = 0.002
+LOOK_EVERY_S = 0.01
+
+
+class Listener(Protocol):
+    """One thread's ear."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """True once something may have changed since the last call; False at the timeout."""
+
+    def close(self) -> None:
+        """Stop to listen; a ``wait`` in another thread ends by itself."""
+
+
+def ring(file: int) -> None:
+    """Wake all listeners of the open file."""
+    os.pwrite(file, b"\0", 0)
+
+
+def listen(path: str, changed: Callable[[], bool]) -> Listener:
+    """A listener on the bell at ``path``, or one that asks ``changed``."""
+    try:
+        return KernelListener(path)
+    except OSError:  # Not Linux, or out of watches.
+        return LookingListener(changed)
+
+
+class KernelListener:
+    """Sleeps in the kernel."""
+
+    def __init__(self, path: str) -> None:
+        if not sys.platform.startswith("linux"):
+            raise OSError("inotify is Linux's")
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._file = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._file < 0 or libc.inotify_add_watch(self._file, os.fsencode(path), IN_MODIFY) < 0:
+            raise OSError(ctypes.get_errno(), "inotify")
+        self._poll = select.poll()
+        self._poll.register(self._file, select.POLLIN)
+        self._woken_at = 0.0
+
+    def wait(self, timeout_s: float) -> bool:
+        """See the protocol."""
+        since_s = time.monotonic() - self._woken_at
+        if since_s < PAUSE_S:
+            time.sleep(PAUSE_S - since_s)
+        rung = bool(self._poll.poll(timeout_s * 1000))
+        with suppress(OSError):
+            os.read(self._file, EVENTS_BYTES)
+        self._woken_at = time.monotonic()
+        return rung
+
+    def close(self) -> None:
+        """See the protocol."""
+        with suppress(OSError):
+            os.close(self._file)
+        self._file = -1
+
+
+class LookingListener:
+    """Asks again and again."""
+
+    def __init__(self, changed: Callable[[], bool]) -> None:
+        self._changed = changed
+
+    def wait(self, timeout_s: float) -> bool:
+        """See the protocol."""
+        deadline = time.monotonic() + timeout_s
+        while not self._changed():
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return False
+            time.sleep(min(LOOK_EVERY_S, left_s))
+        return True
+
+    def close(self) -> None:
+        """Nothing is held."""
