@@ -1,0 +1,293 @@
+"""A scratch project for each test, and the commands that a user would give in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from agentpipe.brokers import open_store
+from agentpipe.settings import Settings
+from agentpipe.stats import as_dict
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agentpipe.brokers.store import Store
+
+HERE = Path(__file__).parent
+TIMEOUT_S = 60.0
+STAGES = ("waiting", "delayed", "running", "outbox", "delivered")
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one object on stdout."""
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[Any]:
+        """The objects on stdout, one a line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Fleet:
+    """An ``agentpipe work`` in the background."""
+
+    def __init__(self, project: Project, process: subprocess.Popen[bytes], log: Path) -> None:
+        self._project, self.process, self._log = project, process, log
+
+    @property
+    def log(self) -> str:
+        """What it and its workers have said so far."""
+        return self._log.read_text(errors="replace")
+
+    @property
+    def pids(self) -> set[int]:
+        """The worker processes that serve now."""
+        return {worker["pid"] for worker in self._project.stats()["workers"]}
+
+    def ready(self, workers: int) -> Fleet:
+        """Itself, once so many workers serve."""
+        wait_until(lambda: len(self.pids) == workers, TIMEOUT_S, f"{workers} workers serve")
+        return self
+
+    def signal(self, kind: signal.Signals) -> None:
+        """Send a signal to the supervisor's group, as a terminal does."""
+        os.killpg(self.process.pid, kind)
+
+    def end(self, timeout_s: float = TIMEOUT_S) -> int:
+        """The exit code, once it has ended."""
+        return self.process.wait(timeout_s)
+
+    def stop(self) -> int:
+        """Ask it to end, and wait."""
+        self.signal(signal.SIGTERM)
+        return self.end()
+
+
+class Project:
+    """A folder with a collection, agents and tasks of its own, and an environment to match."""
+
+    def __init__(self, folder: Path, broker_url: str, sink_url: str) -> None:
+        self.folder = folder
+        self.marker = f"AGENTPIPE_TEST_MARKER={uuid.uuid4().hex}"
+        self.environ = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "AGENTPIPE_BROKER": broker_url,
+            "AGENTPIPE_SINK": sink_url,
+            "AGENT_COLLECTION_CONFIG_FILE": str(folder / "collection.yaml"),
+            "AGENTPIPE_LEASE_S": "2",
+            "AGENTPIPE_GRACE_S": "5",
+            "AGENTPIPE_RETRY_DELAY_S": "0.1",
+            **dict([self.marker.split("=")]),
+        }
+        self.journal_file = folder / "journal.jsonl"
+        self._store: Store | None = None
+        self._fleets = 0
+        shutil.copy(HERE / "toys.py", folder)
+        self.write("agent.yaml", _agent("toys:Toy", self.journal_file))
+        self.write("plain.yaml", _agent("toys:PlainToy", self.journal_file))
+
+    def write(self, name: str, content: str | bytes) -> Path:
+        """A file of the project."""
+        path = self.folder / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    def collection(self, name: str = "toys", config: str = "./agent.yaml", **spec: Any) -> None:
+        """Add a collection to the project's file."""
+        document = {"kind": "collection", "spec": {"name": name, "config": config, **spec}}
+        with (self.folder / "collection.yaml").open("a") as stream:
+            yaml.safe_dump(document, stream, explicit_start=True)
+
+    def tasks(self, *questions: str | dict[str, Any], name: str = "tasks.jsonl") -> str:
+        """A task file; ids are its name and the line, where none is given."""
+        stem = Path(name).stem
+        tasks = [q if isinstance(q, dict) else {"question": q} for q in questions]
+        lines = [json.dumps({"task_id": f"{stem}-{n}", **task}) for n, task in enumerate(tasks)]
+        return str(self.write(name, "\n".join(lines) + "\n"))
+
+    def run(
+        self,
+        *args: str,
+        stdin: str | bytes = "",
+        env: dict[str, str] | None = None,
+        timeout_s: float = TIMEOUT_S,
+        folder: Path | None = None,
+    ) -> Done:
+        """One command, to its end."""
+        ended = subprocess.run(
+            self._command(*args),
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            capture_output=True,
+            env={**self.environ, **(env or {})},
+            cwd=folder or self.folder,
+            timeout=timeout_s,
+            check=False,
+        )
+        return Done(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
+
+    def ok(self, *args: str, **options: Any) -> Done:
+        """One command that succeeds."""
+        done = self.run(*args, **options)
+        assert done.code == 0, (args, done)
+        return done
+
+    def start(self, *args: str, **env: str) -> subprocess.Popen[str]:
+        """One command in the background."""
+        return subprocess.Popen(
+            self._command(*args),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**self.environ, **env},
+            cwd=self.folder,
+            text=True,
+            start_new_session=True,
+        )
+
+    def work(
+        self,
+        *args: str,
+        command: tuple[str, ...] = ("work",),
+        folder: Path | None = None,
+        **env: str,
+    ) -> Fleet:
+        """Workers in the background."""
+        self._fleets += 1
+        log = self.folder / f"work-{self._fleets}.log"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                self._command(*command, *args),
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                env={**self.environ, **env},
+                cwd=folder or self.folder,
+                start_new_session=True,
+            )
+        return Fleet(self, process, log)
+
+    def burst(self, *args: str, **options: Any) -> Done:
+        """Workers until all is answered."""
+        return self.ok("work", "--burst", *args, **options)
+
+    def send(self, *questions: str | dict[str, Any], to: str = "toys") -> list[str]:
+        """Send tasks that must all be accepted; returns their ids."""
+        ids: list[str] = self.ok("send", to, "--file", self.tasks(*questions), "--json").json[
+            "task_ids"
+        ]
+        assert len(ids) == len(questions)
+        return ids
+
+    def results(self, *args: str) -> list[dict[str, Any]]:
+        """The whole stream so far, as ``tail`` gives it."""
+        return self.ok("tail", "--from", "beginning", "--timeout", "0", "--json", *args).lines
+
+    def by_id(self) -> dict[str, dict[str, Any]]:
+        """The same by task id; each must be there once."""
+        results = self.results()
+        by_id = {result["task_id"]: result for result in results}
+        assert len(by_id) == len(results)
+        return by_id
+
+    def stats(self) -> dict[str, Any]:
+        """What ``status --json`` prints, without a process for each look; one thread's."""
+        if self._store is None:
+            self._store = self.open_store()
+        return as_dict(self._store.stats())
+
+    def open_store(self) -> Store:
+        """The project's store, for a thread of its own."""
+        return open_store(Settings.from_env(self.environ))
+
+    def until(self, timeout_s: float = TIMEOUT_S, **wanted: int) -> dict[str, Any]:
+        """The ledger, once it shows these numbers."""
+
+        def reached() -> dict[str, Any] | None:
+            stats = self.stats()
+            return stats if all(stats[name] == value for name, value in wanted.items()) else None
+
+        try:
+            return wait_until(reached, timeout_s, f"{wanted}") or {}
+        except AssertionError as error:
+            raise AssertionError(f"{error}, but {self.stats()}") from None
+
+    def journal(self, event: str = "") -> list[dict[str, Any]]:
+        """What the agents noted, in order."""
+        text = self.journal_file.read_text() if self.journal_file.exists() else ""
+        entries = [json.loads(line) for line in text.splitlines()]
+        return [entry for entry in entries if event in ("", entry["event"])]
+
+    @contextmanager
+    def ledger_watched(self) -> Iterator[list[dict[str, Any]]]:
+        """Look at the ledger all the time; it must balance at each look."""
+        looks: list[dict[str, Any]] = []
+        stopping = threading.Event()
+
+        def look() -> None:
+            store = self.open_store()
+            while not stopping.wait(0.01):
+                looks.append(as_dict(store.stats()))
+            store.close()
+
+        watcher = threading.Thread(target=look)
+        watcher.start()
+        try:
+            yield looks
+        finally:
+            stopping.set()
+            watcher.join()
+        wrong = [look for look in looks if look["accepted"] != sum(look[s] for s in STAGES)]
+        assert looks
+        assert not wrong, wrong[0]
+
+    def processes(self) -> set[int]:
+        """All that was started here and lives, found by a mark in the environment."""
+        found = set()
+        for entry in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if self.marker.encode() in (entry / "environ").read_bytes():
+                    found.add(int(entry.name))
+        return found
+
+    def close(self) -> None:
+        """Leave nothing running."""
+        while living := self.processes():
+            for pid in living:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        if self._store is not None:
+            self._store.close()
+
+    def _command(self, *args: str) -> list[str]:
+        module = () if args[0] in ("-m", "-c") else ("-m", "agentpipe")
+        return [sys.executable, *module, *args]
+
+
+def _agent(reference: str, journal: Path) -> str:
+    config = {"class": reference, "journal": str(journal)}
+    spec = {"name": "toy", "type": "python", "config": config}
+    return yaml.safe_dump({"kind": "agent", "spec": spec})

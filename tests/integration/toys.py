@@ -1,0 +1,223 @@
+"""Agents for the tests, copied into each scratch project: they do what their question says.
+
+A question is a verb and its argument. Every run writes its start and its end into a journal,
+so that a test knows what ran, where and when, whatever agentpipe says about it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import agentpipe
+
+# A library of the user's that logs on its own, as soon as it is imported.
+own_log = logging.getLogger("toys.own")
+own_log.addHandler(logging.StreamHandler())
+own_log.propagate = False
+
+
+class Toy:
+    """Answers on the worker's loop."""
+
+    def __init__(self, journal: str) -> None:
+        self.journal = Journal(journal)
+
+    async def execute(self, task: Any, context: Any) -> Any:
+        """Do what the question says."""
+        self.journal.note("started", task, context)
+        verb, _, argument = task.question.partition(" ")
+        if verb in _COROUTINES:
+            answer = await _COROUTINES[verb](argument, self.journal, task)
+        else:
+            answer = _FUNCTIONS[verb](argument, task, context)
+        self.journal.note("finished", task, context)
+        return answer
+
+
+class PlainToy(Toy):
+    """The same as a plain function, which runs in a thread."""
+
+    def execute(self, task: Any, context: Any) -> Any:
+        """Do what the question says."""
+        self.journal.note("started", task, context)
+        verb, _, argument = task.question.partition(" ")
+        answer = _FUNCTIONS[verb](argument, task, context)
+        self.journal.note("finished", task, context)
+        return answer
+
+
+class Journal:
+    """A line for each event, appended in one write so that no process cuts another's."""
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    def note(self, event: str, task: Any, context: Any) -> None:
+        """Append an event."""
+        line = {
+            "event": event,
+            "task_id": task.task_id,
+            "who": context.env.get("WHO", ""),
+            "pid": os.getpid(),
+            "wall": time.time(),
+            "monotonic": time.monotonic(),
+        }
+        file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        os.write(file, json.dumps(line).encode() + b"\n")
+        os.close(file)
+
+    def starts(self, task_id: str) -> int:
+        """How often a task has started so far."""
+        entries = map(json.loads, self.path.read_text().splitlines())
+        return sum(e["event"] == "started" and e["task_id"] == task_id for e in entries)
+
+
+async def _sleep(argument: str, _journal: Journal, _task: Any) -> str:
+    await asyncio.sleep(float(argument))
+    return "slept"
+
+
+async def _sleep_at_first(argument: str, journal: Journal, task: Any) -> str:
+    if journal.starts(task.task_id) == 1:
+        await asyncio.sleep(float(argument))
+    return "awake"
+
+
+async def _block_at_first(argument: str, journal: Journal, task: Any) -> str:
+    if journal.starts(task.task_id) == 1:
+        time.sleep(float(argument))  # noqa: ASYNC251 - the mistake that is tested
+    return "awake"
+
+
+async def _swallow(argument: str, _journal: Journal, _task: Any) -> str:
+    until = time.monotonic() + float(argument)
+    while time.monotonic() < until:
+        try:
+            await asyncio.sleep(until - time.monotonic())
+        except asyncio.CancelledError:
+            continue
+    return "nobody stops me"
+
+
+async def _fail_until_run(argument: str, journal: Journal, task: Any) -> str:
+    if journal.starts(task.task_id) < int(argument):
+        raise agentpipe.InfraError("the model's server is away")
+    return "recovered"
+
+
+async def _crash_at_first(_argument: str, journal: Journal, task: Any) -> str:
+    if journal.starts(task.task_id) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "survived"
+
+
+_COROUTINES = {
+    "sleep": _sleep,
+    "sleep-at-first": _sleep_at_first,
+    "block-at-first": _block_at_first,
+    "swallow": _swallow,
+    "fail-until-run": _fail_until_run,
+    "crash-at-first": _crash_at_first,
+}
+
+
+class Hostile(Exception):  # noqa: N818 - it is what it is called
+    """Cannot be shown."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+    __repr__ = __str__
+
+
+class Unprintable:
+    """Neither can this."""
+
+    def __repr__(self) -> str:
+        raise SystemExit(3)
+
+    __str__ = __repr__
+
+
+def _raise(error: BaseException) -> Any:
+    raise error
+
+
+def _cycle(*_: Any) -> Any:
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    return cycle
+
+
+def _deep(*_: Any) -> Any:
+    deep: list[Any] = []
+    for _level in range(100_000):
+        deep = [deep]
+    return deep
+
+
+def _leak(how: str, task: Any, context: Any) -> Any:
+    """Be as careless with the credential as agents are."""
+    token = context.env["TOKEN"]
+    if how == "raise":
+        raise ValueError(f"401 for {token} and {dict(context.env)}")
+    if how == "retry":
+        raise agentpipe.InfraError(f"503 for {token}")
+    if how == "log":
+        logging.getLogger("some.library").error("using %s, %r", token, dict(context.env))
+        own_log.warning("using %s", token)
+    elif how == "print":
+        print(task.task_id, token, dict(context.env))  # noqa: T201 - agents print
+    elif how == "span":
+        with agentpipe.trace.span({"type": "tool", token: [token]}) as span:
+            span.add({"header": f"Bearer {token}", "all": json.dumps(dict(context.env))})
+    elif how == "key":
+        return {token: {"nested": [token]}}
+    elif how == "tamper":
+        task.metadata["token"] = token
+        task.evaluators.clear()
+    elif how == "bytes":
+        return token.encode()
+    return {"who": context.env["WHO"], "token": token, "text": f"<{token}>"}
+
+
+_FUNCTIONS: dict[str, Any] = {
+    "echo": lambda argument, _task, _context: argument,
+    "block": lambda argument, _task, _context: time.sleep(float(argument)),
+    "kill": lambda *_: os.kill(os.getpid(), signal.SIGKILL),
+    "who": lambda _argument, _task, context: dict(context.env),
+    "leak": _leak,
+    "raise": lambda argument, *_: _raise(ValueError(argument)),
+    "hostile-error": lambda *_: _raise(Hostile()),
+    "infra": lambda *_: _raise(agentpipe.InfraError("away for good")),
+    "refused": lambda *_: _raise(ConnectionRefusedError("nobody listens")),
+    "exit": lambda *_: _raise(SystemExit(3)),
+    "keyboard": lambda *_: _raise(KeyboardInterrupt()),
+    "stop": lambda *_: _raise(StopIteration()),
+    "cancelled": lambda *_: _raise(asyncio.CancelledError()),
+    "base": lambda *_: _raise(BaseException("at the root")),
+    "bytes": lambda *_: b"\xff\x00",
+    "set": lambda *_: {1, 2},
+    "nan": lambda *_: {"score": float("nan")},
+    "cycle": _cycle,
+    "deep": _deep,
+    "object": lambda *_: Unprintable(),
+    "objects": lambda *_: {"a": [Unprintable()]},
+    "key": lambda *_: {Unprintable(): 1},
+    "surrogate": lambda *_: "\ud800",
+    "huge": lambda *_: 10**5000,
+    "big": lambda *_: "x" * 5_000_000,
+    "controls": lambda *_: "\x1b[2J\x1b]0;owned\x07\x9b31m\u202e[red]markup[/red]\r\nsecond line",
+}
+
+
+def broken_judge(_answer: str) -> bool:
+    """An evaluator that cannot judge."""
+    raise RuntimeError("the judge is ill")
