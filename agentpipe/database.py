@@ -49,7 +49,7 @@ def parse_url(url: str) -> Address:
     """
     parts = urlsplit(url)
     path = unquote(parts.path.removeprefix("/"))
-    if parts.netloc or not path:
+    if parts.netloc or not path or "\0" in path:
         raise ConfigError(f"{url}: write sqlite:///file.db, or sqlite:////folder/file.db")
     synchronous = "full"
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
@@ -113,13 +113,14 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
+                changed = self._connection.total_changes != before
+                self._connection.execute("COMMIT")
             except BaseException:
                 self._connection.rollback()
                 raise
-            changed = self._connection.total_changes != before
-            self._connection.execute("COMMIT")
             if changed:  # Else a listener that looks by a transaction would wake itself for ever.
-                bell.ring(self._lock)
+                with suppress(OSError):  # The disk may be full; listeners look at times unasked.
+                    bell.ring(self._lock)
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -151,6 +152,8 @@ class Database:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
+        if self._lock < 0:
+            raise Unreachable(f"{self.path} has been closed here")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
             yield

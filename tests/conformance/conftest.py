@@ -1,0 +1,127 @@
+"""The implementations of the seams: a new one is an entry here, and no test changes.
+
+A ``url`` makes an address of its own for each test, empty, and may ask pytest's ``request``
+for the fixture of a server. Everything is opened by that address, as a user's would be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from agentpipe.brokers import open_store
+from agentpipe.settings import Settings
+from agentpipe.sinks import open_sink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from agentpipe.brokers.store import Store
+    from agentpipe.sinks.sink import Sink
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What an implementation can do; a test that needs what it cannot is skipped.
+
+    Attributes:
+        remembers_ids: It knows the ids of living and settled tasks.
+        knows_depths: It can count tasks, so that ``stats`` holds a ledger.
+        shares_dead_letters: Dead letters can be read and dropped by id.
+    """
+
+    remembers_ids: bool = True
+    knows_depths: bool = True
+    shares_dead_letters: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One implementation of a seam."""
+
+    url: Callable[[pytest.FixtureRequest, Path], str]
+    traits: Traits = Traits()
+
+
+STORES = {
+    "sqlite": Kind(lambda _, folder: f"sqlite:///{folder / 'broker.db'}?synchronous=normal"),
+}
+SINKS = {
+    "sqlite": Kind(lambda _, folder: f"sqlite:///{folder / 'results.db'}?synchronous=normal"),
+}
+
+
+class OpenStore(Protocol):
+    """Opens one more connection to the test's store; the test need not close it."""
+
+    def __call__(self, *, retention_s: float = 60.0) -> Store: ...
+
+
+class OpenSink(Protocol):
+    """Opens one more connection to the test's sink; the test need not close it."""
+
+    def __call__(self) -> Sink: ...
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(trait): skipped where the implementation lacks it")
+
+
+def _skip_without_traits(request: pytest.FixtureRequest, name: str, traits: Traits) -> None:
+    for marker in request.node.iter_markers("needs"):
+        for trait in marker.args:
+            if not getattr(traits, trait):
+                pytest.skip(f"{name}: not {trait}")
+
+
+@pytest.fixture(params=sorted(STORES))
+def store_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    kind = STORES[request.param]
+    _skip_without_traits(request, request.param, kind.traits)
+    return Settings(broker=kind.url(request, tmp_path))
+
+
+@pytest.fixture
+def open_another(store_settings: Settings) -> Iterator[OpenStore]:
+    opened: list[Store] = []
+
+    def open_one(*, retention_s: float = 60.0) -> Store:
+        opened.append(open_store(replace(store_settings, retention_s=retention_s)))
+        return opened[-1]
+
+    yield open_one
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture
+def store(open_another: OpenStore) -> Store:
+    return open_another()
+
+
+@pytest.fixture(params=sorted(SINKS))
+def sink_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    kind = SINKS[request.param]
+    _skip_without_traits(request, request.param, kind.traits)
+    return Settings(sink=kind.url(request, tmp_path))
+
+
+@pytest.fixture
+def open_another_sink(sink_settings: Settings) -> Iterator[OpenSink]:
+    opened: list[Sink] = []
+
+    def open_one() -> Sink:
+        opened.append(open_sink(sink_settings))
+        return opened[-1]
+
+    yield open_one
+    for sink in opened:
+        sink.close()
+
+
+@pytest.fixture
+def sink(open_another_sink: OpenSink) -> Sink:
+    return open_another_sink()

@@ -1,0 +1,60 @@
+"""What the conformance suites run in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.brokers import open_store
+from agentpipe.brokers.store import Offer, Settlement, Worker
+from agentpipe.sinks import open_sink
+
+if TYPE_CHECKING:
+    from agentpipe.settings import Settings
+
+
+def offer_one_by_one(
+    settings: Settings, target: str, ids: list[str], gate: Any, verdicts: Any
+) -> None:
+    """Offer tasks to a ring, at once with others who come to the ``gate``."""
+    store = open_store(settings)
+    gate.wait(60)
+    found: dict[str, int] = {}
+    for task_id in ids:
+        offer = Offer(task_id, b"{}")
+        (verdict,) = store.offer(target, [offer], ring=True).verdicts
+        found[verdict] = found.get(verdict, 0) + 1
+    verdicts.put(found)
+    store.close()
+
+
+def claim_and_answer(
+    settings: Settings, queues: frozenset[str], name: str, gate: Any, claimed: Any
+) -> None:
+    """Claim and release over and over, at once with others, noting when each claim was held."""
+    store = open_store(settings)
+    worker = Worker(name, queues=queues, lease_s=60)
+    store.join(worker)
+    gate.wait(60)
+    held = []
+    quiet_until = time.monotonic() + 1
+    while time.monotonic() < quiet_until:
+        for claim in store.claim(worker, 2, high_water=10**6, high_water_bytes=10**9):
+            begun = time.monotonic()
+            time.sleep(0.002)  # The run.
+            held.append((claim.queue, begun, time.monotonic(), claim.task_id))
+            store.settle([Settlement(claim, "answer", b"{}", "ok")])
+            quiet_until = time.monotonic() + 1
+    claimed.put(held)
+    store.close()
+
+
+def read_and_hang(settings: Settings, group: str, limit: int, polled: Any) -> None:
+    """Read records, commit the first, and hold the others until killed."""
+    sink = open_sink(settings)
+    reader = sink.follow(group, "beginning")
+    records = reader.poll(limit, 30)
+    reader.commit(records[0])
+    polled.put((os.getpid(), [record.task_id for record in records]))
+    time.sleep(600)

@@ -1,0 +1,1164 @@
+"""The promises of the Store seam, over every implementation in conftest."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import threading
+import time
+import uuid
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agentpipe.brokers.store import (
+    Admission,
+    Answer,
+    Claim,
+    Offer,
+    Queue,
+    QueueDepth,
+    Settlement,
+    Stats,
+    Store,
+    Worker,
+)
+from agentpipe.errors import Unreachable
+from tests.conformance.processes import claim_and_answer, offer_one_by_one
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from agentpipe.settings import Settings
+    from tests.conformance.conftest import OpenStore
+
+LEASE_S = 0.2
+PATIENCE_S = 20.0
+MEBIBYTE = 1024 * 1024
+SPAWN = multiprocessing.get_context("spawn")
+
+ids_needed = pytest.mark.needs("remembers_ids")
+depths_needed = pytest.mark.needs("knows_depths")
+dead_letters_needed = pytest.mark.needs("shares_dead_letters")
+
+
+def unique(noun: str) -> str:
+    return f"{noun}-{uuid.uuid4().hex[:8]}"
+
+
+def offers(ids: Iterable[Any], **fields: Any) -> list[Offer]:
+    return [Offer(str(task_id), f"payload of {task_id}".encode(), **fields) for task_id in ids]
+
+
+def put(store: Store, queue: str, ids: Iterable[Any], **fields: Any) -> Admission:
+    return store.offer(queue, offers(ids, **fields), ring=False)
+
+
+def declared(store: Store, number: int = 1, **limits: Any) -> list[str]:
+    """Declare queues outside any collection."""
+    names = [unique("queue") for _ in range(number)]
+    store.declare([Queue(name, **{"concurrency": 100, **limits}) for name in names])
+    return names
+
+
+def ring_of(store: Store, number: int, **limits: Any) -> tuple[str, list[str]]:
+    """Declare a collection."""
+    collection = unique("ring")
+    names = [f"{collection}_{index}" for index in range(number)]
+    store.declare([Queue(name, collection, **{"concurrency": 100, **limits}) for name in names])
+    return collection, names
+
+
+def joined(store: Store, queues: Iterable[str], lease_s: float = 60.0) -> Worker:
+    worker = Worker(unique("worker"), slots=100, lease_s=lease_s, queues=frozenset(queues))
+    store.join(worker)
+    return worker
+
+
+def claim(
+    store: Store, worker: Worker, limit: int = 100, *, marks: tuple[int, int] = (10**6, 10**9)
+) -> list[Claim]:
+    return store.claim(worker, limit, high_water=marks[0], high_water_bytes=marks[1])
+
+
+def ids_of(records: Iterable[Any]) -> list[str]:
+    return [record.task_id for record in records]
+
+
+def claimed_and_left(store: Store, queue: str, number: int = 1) -> tuple[Worker, list[Claim]]:
+    """Claims of a worker that is never heard again."""
+    worker = joined(store, [queue], LEASE_S)
+
+    def attempt() -> list[Claim]:
+        store.join(worker)
+        return claim(store, worker, number)
+
+    return worker, wait_until(attempt, PATIENCE_S, "a claim within a short lease")
+
+
+def claimed_after_lapse(store: Store, worker: Worker, number: int = 1) -> list[Claim]:
+    claims: list[Claim] = []
+
+    def attempt() -> bool:
+        claims.extend(claim(store, worker))
+        return len(claims) >= number
+
+    wait_until(attempt, PATIENCE_S, "the lapsed worker's tasks are claimed again")
+    return claims
+
+
+def settle(store: Store, claimed: Claim, action: Any, **fields: Any) -> bool:
+    (done,) = store.settle([Settlement(claimed, action, **fields)])
+    return done
+
+
+def answered(store: Store, claims: Sequence[Claim], result: bytes = b"{}") -> list[bool]:
+    return store.settle([Settlement(each, "answer", result, "ok") for each in claims])
+
+
+def balanced(store: Store) -> Stats:
+    """The ledger, which always adds up."""
+    stats = store.stats()
+    parts = (stats.waiting, stats.delayed, stats.running, stats.outbox, stats.delivered)
+    assert stats.accepted == sum(part or 0 for part in parts), stats
+    assert stats.waiting == sum(depth.waiting or 0 for depth in stats.queues)
+    assert stats.delayed == sum(depth.delayed or 0 for depth in stats.queues)
+    assert stats.running == sum(depth.running or 0 for depth in stats.queues)
+    return stats
+
+
+def depths(store: Store) -> dict[str, QueueDepth]:
+    return {depth.queue: depth for depth in balanced(store).queues}
+
+
+# Declaring.
+
+
+@depths_needed
+def test_a_declared_queue_is_known_with_its_limits(store: Store) -> None:
+    name = unique("queue")
+    store.declare([Queue(name, "crew", max_waiting=7, concurrency=3)])
+    assert depths(store)[name] == QueueDepth(name, "crew", 0, 0, 0, limit=7, concurrency=3)
+
+
+def test_a_redeclared_bound_holds_from_then_on(store: Store) -> None:
+    (queue,) = declared(store, max_waiting=1)
+    assert put(store, queue, ["a", "b"]).verdicts == ("accepted", "refused")
+    store.declare([Queue(queue, max_waiting=2)])
+    assert put(store, queue, ["b", "c"]).verdicts == ("accepted", "refused")
+    store.declare([Queue(queue, max_waiting=1)])
+    assert put(store, queue, ["c"]).verdicts == ("refused",)
+
+
+def test_a_redeclared_concurrency_holds_from_then_on(store: Store) -> None:
+    (queue,) = declared(store, concurrency=1)
+    put(store, queue, "abcd")
+    worker = joined(store, [queue])
+    assert len(claim(store, worker)) == 1
+    store.declare([Queue(queue, concurrency=3)])
+    assert len(claim(store, worker)) == 2
+
+
+@depths_needed
+def test_a_queue_that_left_its_ring_keeps_its_tasks_and_takes_none(store: Store) -> None:
+    ring, (first, second) = ring_of(store, 2)
+    store.offer(ring, offers("abcd"), ring=True)
+    store.declare([Queue(first, ring, concurrency=100)])
+    assert store.offer(ring, offers("efgh"), ring=True).verdicts == ("accepted",) * 4
+    assert depths(store)[second].waiting == 2
+    assert depths(store)[first].waiting == 6
+    assert sorted(ids_of(claim(store, joined(store, [second])))) == ["b", "d"]
+
+
+def test_a_queue_that_returned_to_its_ring_takes_tasks_again(store: Store) -> None:
+    ring, (first, second) = ring_of(store, 2)
+    store.declare([Queue(first, ring)])
+    store.declare([Queue(first, ring), Queue(second, ring)])
+    store.offer(ring, offers("ab"), ring=True)
+    assert len(claim(store, joined(store, [second]))) == 1
+
+
+def test_declaring_a_ring_leaves_others_as_they_are(store: Store) -> None:
+    ring, _ = ring_of(store, 2)
+    ring_of(store, 3)
+    assert store.offer(ring, offers("ab"), ring=True).verdicts == ("accepted",) * 2
+
+
+def test_queues_in_another_order_make_a_ring_of_the_same_queues(store: Store) -> None:
+    ring, names = ring_of(store, 3, max_waiting=1)
+    store.declare([Queue(name, ring, max_waiting=1) for name in reversed(names)])
+    assert store.offer(ring, offers("abcd"), ring=True).verdicts.count("accepted") == 3
+
+
+def test_declaring_again_what_is_known_wakes_nobody(store: Store, open_another: OpenStore) -> None:
+    ring, names = ring_of(store, 2)
+    store.declare([Queue(names[0], ring)])
+    other = open_another()
+    store.wait(0)
+    other.declare([Queue(names[0], ring)])
+    begun = time.monotonic()
+    store.wait(0.1)
+    assert time.monotonic() - begun >= 0.09
+
+
+# Offering.
+
+
+def test_a_ring_is_offered_round_robin(store: Store) -> None:
+    ring, names = ring_of(store, 3)
+    store.offer(ring, offers(range(7)), ring=True)
+    shares = [sorted(ids_of(claim(store, joined(store, [name])))) for name in names]
+    assert shares == [["0", "3", "6"], ["1", "4"], ["2", "5"]]
+
+
+def test_round_robin_goes_on_between_calls_and_senders(
+    store: Store, open_another: OpenStore
+) -> None:
+    ring, names = ring_of(store, 3)
+    senders = [store, open_another(), open_another()]
+    for index in range(9):
+        senders[index % 3].offer(ring, offers([index, f"{index}'"]), ring=True)
+    shares = [len(claim(store, joined(store, [name]))) for name in names]
+    assert shares == [6, 6, 6]
+
+
+def test_full_queues_are_passed_over(store: Store) -> None:
+    ring, names = ring_of(store, 3, max_waiting=2)
+    put(store, names[1], "xy")
+    assert store.offer(ring, offers("abcd"), ring=True).verdicts == ("accepted",) * 4
+    assert sorted(ids_of(claim(store, joined(store, [names[0]])))) == ["a", "c"]
+    assert sorted(ids_of(claim(store, joined(store, [names[2]])))) == ["b", "d"]
+
+
+def test_where_all_are_full_the_rest_is_refused_with_depth_and_bound(store: Store) -> None:
+    ring, _ = ring_of(store, 2, max_waiting=2)
+    admission = store.offer(ring, offers("abcdef"), ring=True)
+    assert admission == Admission(("accepted",) * 4 + ("refused",) * 2, depth=4, bound=4)
+
+
+def test_one_full_queue_refuses_with_its_own_depth_and_bound(store: Store) -> None:
+    _, (first, _) = ring_of(store, 2, max_waiting=3)
+    admission = put(store, first, "abcd")
+    assert admission == Admission(("accepted",) * 3 + ("refused",), depth=3, bound=3)
+
+
+def test_what_is_refused_is_not_stored_and_may_come_again(store: Store) -> None:
+    (queue,) = declared(store, max_waiting=1)
+    put(store, queue, "ab")
+    worker = joined(store, [queue])
+    assert ids_of(claim(store, worker)) == ["a"]
+    assert put(store, queue, "b").verdicts == ("accepted",)
+    assert ids_of(claim(store, worker)) == ["b"]
+
+
+def test_an_unknown_target_refuses_with_a_bound_of_nothing(store: Store) -> None:
+    assert put(store, unique("nowhere"), "a") == Admission(("refused",), 0, 0)
+    ring = store.offer(unique("nowhere"), offers("a"), ring=True)
+    assert ring == Admission(("refused",), 0, 0)
+
+
+def test_no_offers_are_admitted_as_nothing(store: Store) -> None:
+    ring, _ = ring_of(store, 1)
+    assert store.offer(ring, [], ring=True).verdicts == ()
+
+
+@ids_needed
+def test_an_id_is_accepted_once_within_a_batch(store: Store) -> None:
+    ring, names = ring_of(store, 2)
+    verdicts = store.offer(ring, offers("abab"), ring=True).verdicts
+    assert verdicts == ("accepted", "accepted", "duplicate", "duplicate")
+    assert sorted(ids_of(claim(store, joined(store, names)))) == ["a", "b"]
+
+
+@ids_needed
+def test_an_id_is_accepted_once_while_it_lives(store: Store) -> None:
+    _, (first, second) = ring_of(store, 2)
+    put(store, first, "w")
+    put(store, first, "d", delay_s=60)
+    put(store, second, "r")
+    claim(store, joined(store, [second]))
+    assert put(store, second, "wdr").verdicts == ("duplicate",) * 3
+
+
+@ids_needed
+def test_a_duplicate_is_no_refusal_though_the_queue_is_full(store: Store) -> None:
+    (queue,) = declared(store, max_waiting=1)
+    assert put(store, queue, "ab").verdicts == ("accepted", "refused")
+    assert put(store, queue, "ab").verdicts == ("duplicate", "refused")
+
+
+@ids_needed
+def test_a_settled_id_is_a_duplicate(store: Store) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "abc")
+    answered(store, claim(store, joined(store, [queue]), 2))
+    assert store.answer([Answer("c", b"{}", "cancelled")]) == [True]
+    assert put(store, queue, "abc").verdicts == ("duplicate",) * 3
+
+
+@ids_needed
+def test_a_settled_id_is_forgotten_after_the_retention_time(open_another: OpenStore) -> None:
+    forgetful = open_another(retention_s=0.05)
+    (queue,) = declared(forgetful)
+    put(forgetful, queue, ["settled", "living"])
+    worker = joined(forgetful, [queue])
+    answered(forgetful, claim(forgetful, worker, 1))
+
+    def accepted_again() -> bool:
+        # A store forgets at its leisure, and a young one looks sooner.
+        sweeper = open_another(retention_s=0.05)
+        claim(sweeper, worker, 1)
+        return put(sweeper, queue, ["settled"]).verdicts == ("accepted",)
+
+    wait_until(accepted_again, PATIENCE_S, "the settled id is accepted again")
+    assert put(forgetful, queue, ["living"]).verdicts == ("duplicate",)
+    balanced(forgetful)
+
+
+def test_the_bound_is_exact_with_eight_processes_offering_at_once(
+    store: Store, store_settings: Settings
+) -> None:
+    ring, names = ring_of(store, 2, max_waiting=25)
+    gate, verdicts = SPAWN.Barrier(8), SPAWN.Queue()
+    senders = [
+        SPAWN.Process(
+            target=offer_one_by_one,
+            args=(store_settings, ring, [f"{sender}-{n}" for n in range(20)], gate, verdicts),
+            daemon=True,
+        )
+        for sender in range(8)
+    ]
+    for sender in senders:
+        sender.start()
+    total: Counter[str] = Counter()
+    for _ in senders:
+        total.update(verdicts.get(timeout=60))
+    for sender in senders:
+        sender.join(30)
+    assert total == {"accepted": 50, "refused": 110}
+    waiting = [len(claim(store, joined(store, [name]))) for name in names]
+    assert waiting == [25, 25]
+
+
+# Priorities and delays.
+
+
+def test_lower_priorities_are_claimed_first_and_equals_in_order(store: Store) -> None:
+    (queue,) = declared(store)
+    put(store, queue, ["e", "f"], priority=9)
+    put(store, queue, ["c", "d"])
+    put(store, queue, ["a", "b"], priority=-9)
+    worker = joined(store, [queue])
+    order = [ids_of(claim(store, worker, 1))[0] for _ in range(6)]
+    assert order == ["a", "b", "c", "d", "e", "f"]
+
+
+@depths_needed
+def test_a_delayed_task_waits_until_its_delay_is_over(store: Store) -> None:
+    (queue,) = declared(store)
+    due = time.monotonic() + 0.15
+    put(store, queue, ["late"], delay_s=0.15)
+    put(store, queue, ["never"], delay_s=3600)
+    assert depths(store)[queue].delayed == 2
+    worker = joined(store, [queue])
+    claims = claimed_after_lapse(store, worker)
+    assert time.monotonic() >= due - 0.01
+    assert ids_of(claims) == ["late"]
+    assert (depths(store)[queue].delayed, depths(store)[queue].running) == (1, 1)
+
+
+def test_delayed_tasks_do_not_count_against_the_bound(store: Store) -> None:
+    (queue,) = declared(store, max_waiting=2)
+    put(store, queue, ["late"], delay_s=3600)
+    assert put(store, queue, "ab").verdicts == ("accepted", "accepted")
+
+
+# Claiming.
+
+
+def test_a_claim_tells_all_about_the_task(store: Store) -> None:
+    (queue,) = declared(store)
+    before = time.time()
+    put(store, queue, ["a"])
+    worker = joined(store, [queue])
+    (claimed,) = claim(store, worker)
+    assert (claimed.task_id, claimed.queue, claimed.payload) == ("a", queue, b"payload of a")
+    assert (claimed.worker, claimed.failures, claimed.crashes) == (worker.name, 0, 0)
+    assert before - 0.01 <= claimed.submitted_at <= time.time() + 0.01
+
+
+def test_a_claim_is_never_larger_than_asked_for(store: Store) -> None:
+    names = declared(store, 3)
+    for name in names:
+        put(store, name, [f"{name}-{index}" for index in range(5)])
+    worker = joined(store, names)
+    assert [len(claim(store, worker, limit)) for limit in (1, 2, 7, 100)] == [1, 2, 7, 5]
+
+
+def test_a_task_is_claimed_by_one_worker(store: Store, open_another: OpenStore) -> None:
+    (queue,) = declared(store, max_waiting=200)
+    put(store, queue, range(100))
+    connections = [store, open_another(), open_another()]
+    workers = [joined(store, [queue]) for _ in connections]
+    found: Counter[str] = Counter()
+    for turn in range(30):
+        at = turn % 3
+        found.update(ids_of(claim(connections[at], workers[at], 4)))
+    assert found == {str(index): 1 for index in range(100)}
+
+
+def test_claims_never_exceed_the_concurrency_over_all_workers(
+    store: Store, open_another: OpenStore
+) -> None:
+    (queue,) = declared(store, concurrency=3)
+    put(store, queue, range(10))
+    other = open_another()
+    one, two = joined(store, [queue]), joined(store, [queue])
+    claims = claim(store, one, 2) + claim(other, two, 2)
+    assert len(claims) == 3
+    assert claim(store, one) == []
+    settle(store, claims[0], "retry", delay_s=60)
+    settle(store, claims[1], "release")
+    settle(store, claims[2], "answer", result=b"{}", outcome="ok")
+    assert len(claim(store, one, 2) + claim(other, two, 2)) == 3
+
+
+def test_one_run_at_a_time_over_four_processes(store: Store, store_settings: Settings) -> None:
+    queues = declared(store, 2, concurrency=1)
+    for queue in queues:
+        put(store, queue, [f"{queue}-{index}" for index in range(40)])
+    gate, claimed = SPAWN.Barrier(4), SPAWN.Queue()
+    processes = [
+        SPAWN.Process(
+            target=claim_and_answer,
+            args=(store_settings, frozenset(queues), f"worker-{index}", gate, claimed),
+            daemon=True,
+        )
+        for index in range(4)
+    ]
+    for process in processes:
+        process.start()
+    held = sorted(entry for _ in processes for entry in claimed.get(timeout=60))
+    for process in processes:
+        process.join(30)
+    assert len({task_id for *_, task_id in held}) == len(held) == 80
+    for (queue, _, ended, _), (next_queue, begun, _, _) in pairwise(held):
+        assert queue != next_queue or ended <= begun
+
+
+def test_a_claim_is_fair_over_queues(store: Store) -> None:
+    names = declared(store, 4)
+    for name in names:
+        put(store, name, [f"{name}-{index}" for index in range(20)])
+    worker = joined(store, names)
+    shares = Counter(each.queue for each in claim(store, worker, 20))
+    assert shares == dict.fromkeys(names, 5)
+    singles = Counter(claim(store, worker, 1)[0].queue for _ in range(20))
+    assert singles == dict.fromkeys(names, 5)
+
+
+def test_a_busy_queue_does_not_starve_a_small_one(store: Store) -> None:
+    busy, small = declared(store, 2)
+    put(store, busy, range(90))
+    worker = joined(store, [busy, small])
+    claim(store, worker, 5)
+    put(store, small, ["small"])
+    assert "small" in ids_of(claim(store, worker, 2))
+
+
+def test_only_served_queues_are_claimed(store: Store) -> None:
+    served, other = declared(store, 2)
+    put(store, served, ["mine"])
+    put(store, other, ["theirs"])
+    assert ids_of(claim(store, joined(store, [served]))) == ["mine"]
+    assert claim(store, joined(store, [])) == []
+
+
+def test_a_worker_that_never_joined_claims_nothing(store: Store) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "a")
+    assert claim(store, Worker(unique("stranger"), queues=frozenset([queue]))) == []
+
+
+def test_nothing_is_claimed_above_the_high_water_mark_of_records(store: Store) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "abcd")
+    worker = joined(store, [queue])
+    answered(store, claim(store, worker, 2))
+    assert claim(store, worker, marks=(2, 10**9)) == []
+    assert len(claim(store, worker, 1, marks=(3, 10**9))) == 1
+    (first, _) = store.take_outbox(worker, 10, MEBIBYTE)
+    assert claim(store, worker, marks=(2, 10**9)) == []
+    store.drop_outbox(worker, [first.number])
+    assert len(claim(store, worker, 1, marks=(2, 10**9))) == 1
+
+
+def test_nothing_is_claimed_above_the_high_water_mark_of_bytes(store: Store) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "abc")
+    worker = joined(store, [queue])
+    answered(store, claim(store, worker, 1), b"x" * 1000)
+    assert claim(store, worker, marks=(10**6, 1000)) == []
+    assert len(claim(store, worker, 1, marks=(10**6, 1001))) == 1
+
+
+# Leases.
+
+
+def test_a_lapsed_workers_task_is_anothers_with_one_crash_more(store: Store) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "a")
+    _, (lost,) = claimed_and_left(store, queue)
+    worker = joined(store, [queue])
+    (found,) = claimed_after_lapse(store, worker)
+    assert (found.task_id, found.crashes, found.failures) == ("a", 1, 0)
+    assert (found.worker, found.payload) == (worker.name, lost.payload)
+    assert found.number != lost.number
+
+
+def test_each_lapse_counts_one_crash(store: Store) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "a")
+    crashes = []
+    for _ in range(3):
+        _, (claimed,) = claimed_and_left(store, queue)
+        crashes.append(claimed.crashes)
+    assert crashes == sorted(set(crashes))
+    assert claimed_after_lapse(store, joined(store, [queue]))[0].crashes == crashes[-1] + 1
+
+
+def test_after_a_lapse_the_old_worker_neither_extends_nor_settles(store: Store) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "a")
+    old, (lost,) = claimed_and_left(store, queue)
+    (found,) = claimed_after_lapse(store, joined(store, [queue]))
+    assert store.extend(old) is False
+    for action in ("answer", "bury", "retry", "release"):
+        assert settle(store, lost, action, result=b"late", outcome="ok") is False
+    assert store.take_outbox(joined(store, []), 10, MEBIBYTE) == []
+    assert store.dead_letters() == []
+    assert settle(store, found, "answer", result=b"{}", outcome="ok") is True
+
+
+def test_an_old_claim_is_lost_though_its_worker_came_back_and_claimed_again(store: Store) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "a")
+    old, (lost,) = claimed_and_left(store, queue)
+    other = joined(store, [queue])
+    settle(store, claimed_after_lapse(store, other)[0], "release")
+    again = replace(old, lease_s=60.0)
+    store.join(again)
+    (found,) = claim(store, again)
+    assert settle(store, lost, "answer", result=b"late", outcome="ok") is False
+    assert settle(store, found, "answer", result=b"{}", outcome="ok") is True
+
+
+def test_a_worker_that_extends_keeps_its_tasks(store: Store, open_another: OpenStore) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "a")
+    keeper, other = joined(store, [queue], 0.5), joined(store, [queue])
+    assert store.extend(keeper)
+    (claimed,) = claim(store, keeper)
+    second, ends = open_another(), time.monotonic() + 1.2
+    while time.monotonic() < ends:
+        assert store.extend(keeper)
+        assert claim(second, other) == []
+    assert settle(store, claimed, "answer", result=b"{}", outcome="ok")
+
+
+@depths_needed
+def test_the_ledger_holds_over_a_lapse(store: Store) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "abc")
+    claimed_and_left(store, queue, 2)
+    assert balanced(store).accepted == 3
+    claimed_after_lapse(store, joined(store, [queue]), 3)
+    assert depths(store)[queue].running == 3
+
+
+def test_a_worker_that_leaves_gives_back_uncounted(store: Store) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "ab")
+    worker = joined(store, [queue])
+    (first, _) = claim(store, worker)
+    settle(store, first, "retry")
+    (first,) = claimed_after_lapse(store, worker)
+    assert store.leave(worker) == 2
+    assert store.leave(worker) == 0
+    again = {each.task_id: each for each in claim(store, joined(store, [queue]))}
+    assert (again["a"].failures, again["a"].crashes) == (1, 0)
+    assert (again["b"].failures, again["b"].crashes) == (0, 0)
+    assert settle(store, first, "answer", result=b"{}", outcome="ok") is False
+
+
+def test_a_worker_that_left_claims_nothing_and_does_not_extend(store: Store) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "a")
+    worker = joined(store, [queue])
+    store.leave(worker)
+    assert store.extend(worker) is False
+    assert claim(store, worker) == []
+
+
+# Settling.
+
+
+@depths_needed
+def test_an_answer_goes_to_the_outbox_and_the_task_is_gone(store: Store) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "a")
+    worker = joined(store, [queue])
+    (claimed,) = claim(store, worker)
+    assert settle(store, claimed, "answer", result=b'{"x":1}', outcome="ok")
+    stats = balanced(store)
+    assert (stats.accepted, stats.running, stats.outbox, stats.outbox_bytes) == (1, 0, 1, 7)
+    assert stats.outcomes == {"ok": 1}
+    (record,) = store.take_outbox(worker, 10, MEBIBYTE)
+    assert (record.task_id, record.payload) == ("a", b'{"x":1}')
+    assert claim(store, worker) == []
+    assert store.dead_letters() == []
+
+
+@dead_letters_needed
+@depths_needed
+def test_a_burial_answers_and_keeps_the_task_as_it_was_sent(store: Store) -> None:
+    ring, (queue,) = ring_of(store, 1)
+    put(store, queue, "a")
+    worker = joined(store, [queue])
+    (claimed,) = claim(store, worker)
+    before = time.time()
+    assert settle(
+        store, claimed, "bury", result=b'{"bad":1}', outcome="infra_error", reason="no luck"
+    )
+    stats = balanced(store)
+    assert (stats.dead, stats.outbox, stats.outcomes) == (1, 1, {"infra_error": 1})
+    (letter,) = store.dead_letters()
+    assert (letter.task_id, letter.queue, letter.collection) == ("a", queue, ring)
+    assert (letter.payload, letter.result) == (b"payload of a", b'{"bad":1}')
+    assert (letter.outcome, letter.reason) == ("infra_error", "no luck")
+    assert before - 0.01 <= letter.died_at <= time.time() + 0.01
+    assert ids_of(store.take_outbox(worker, 10, MEBIBYTE)) == ["a"]
+
+
+@depths_needed
+def test_a_retry_waits_for_its_delay_with_one_failure_more(store: Store) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "a")
+    worker = joined(store, [queue])
+    (claimed,) = claim(store, worker)
+    due = time.monotonic() + 0.1
+    assert settle(store, claimed, "retry", delay_s=0.1)
+    stats = balanced(store)
+    assert (stats.delayed, stats.running, stats.outbox) == (1, 0, 0)
+    (again,) = claimed_after_lapse(store, worker)
+    assert time.monotonic() >= due - 0.01
+    assert (again.failures, again.crashes, again.payload) == (1, 0, b"payload of a")
+
+
+@depths_needed
+def test_a_release_puts_back_uncounted_and_in_its_old_place(store: Store) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "ab")
+    worker = joined(store, [queue])
+    (claimed,) = claim(store, worker, 1)
+    assert settle(store, claimed, "release")
+    stats = balanced(store)
+    assert (stats.waiting, stats.running) == (2, 0)
+    (again,) = claim(store, worker, 1)
+    assert (again.task_id, again.failures, again.crashes) == ("a", 0, 0)
+
+
+def test_what_comes_back_is_never_refused(store: Store) -> None:
+    (queue,) = declared(store, max_waiting=2)
+    put(store, queue, "ab")
+    worker = joined(store, [queue])
+    released, retried = claim(store, worker)
+    assert put(store, queue, "cd").verdicts == ("accepted", "accepted")
+    assert settle(store, released, "release")
+    assert settle(store, retried, "retry")
+    assert put(store, queue, "e").verdicts == ("refused",)
+    found = claimed_after_lapse(store, worker, 4)
+    assert sorted(ids_of(found)) == ["a", "b", "c", "d"]
+
+
+@depths_needed
+def test_settling_twice_does_nothing_the_second_time(store: Store) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "a")
+    (claimed,) = claim(store, joined(store, [queue]))
+    settlement = Settlement(claimed, "answer", b"{}", "ok")
+    assert store.settle([settlement, settlement]) == [True, False]
+    assert store.settle([settlement]) == [False]
+    assert balanced(store).outbox == 1
+
+
+@depths_needed
+def test_a_batch_is_settled_one_by_one_and_in_order(store: Store) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "abcde")
+    worker = joined(store, [queue])
+    claims = {each.task_id: each for each in claim(store, worker)}
+    strange = replace(claims["e"], number=claims["e"].number + 7)
+    assert store.settle(
+        [
+            Settlement(claims["a"], "answer", b"1", "ok"),
+            Settlement(strange, "answer", b"no", "ok"),
+            Settlement(claims["b"], "bury", b"2", "crashed", "it died"),
+            Settlement(claims["c"], "retry", delay_s=60),
+            Settlement(claims["d"], "release"),
+        ]
+    ) == [True, False, True, True, True]
+    stats = balanced(store)
+    assert (stats.waiting, stats.delayed, stats.running, stats.outbox) == (1, 1, 1, 2)
+    assert stats.outcomes == {"ok": 1, "crashed": 1}
+
+
+def test_a_claim_of_no_task_settles_as_lost(store: Store) -> None:
+    strange = Claim("never-offered", "nowhere", b"", "nobody", 1)
+    assert settle(store, strange, "answer", result=b"{}", outcome="ok") is False
+
+
+# The outbox.
+
+
+def outbox_of(store: Store, ids: Iterable[str], size: int = 2) -> Worker:
+    """A worker, and results of these tasks in the outbox."""
+    (queue,) = declared(store)
+    worker = joined(store, [queue])
+    for task_id in ids:
+        put(store, queue, [task_id])
+        answered(store, claim(store, worker), b"x" * size)
+    return worker
+
+
+def test_the_outbox_is_lent_oldest_first_and_once(store: Store, open_another: OpenStore) -> None:
+    worker = outbox_of(store, "abcde")
+    other = joined(store, [])
+    first = store.take_outbox(worker, 2, MEBIBYTE)
+    second = open_another().take_outbox(other, 10, MEBIBYTE)
+    assert (ids_of(first), ids_of(second)) == (["a", "b"], ["c", "d", "e"])
+    assert store.take_outbox(worker, 10, MEBIBYTE) == []
+
+
+@depths_needed
+def test_dropped_records_count_as_delivered(store: Store) -> None:
+    worker = outbox_of(store, "abc")
+    first, second, _ = store.take_outbox(worker, 10, MEBIBYTE)
+    store.drop_outbox(worker, [first.number, second.number])
+    stats = balanced(store)
+    assert (stats.outbox, stats.outbox_bytes, stats.delivered) == (1, 2, 2)
+    store.drop_outbox(worker, [first.number])
+    assert balanced(store).delivered == 2
+
+
+def test_the_records_of_a_worker_that_left_are_lent_to_others(store: Store) -> None:
+    worker = outbox_of(store, "ab")
+    store.take_outbox(worker, 10, MEBIBYTE)
+    store.leave(worker)
+    assert ids_of(store.take_outbox(joined(store, []), 10, MEBIBYTE)) == ["a", "b"]
+
+
+def test_the_records_of_a_lapsed_worker_are_lent_to_others(store: Store) -> None:
+    outbox_of(store, "ab")
+    silent, other = joined(store, [], LEASE_S), joined(store, [])
+
+    def taken() -> list[Any]:
+        store.join(silent)
+        return store.take_outbox(silent, 10, MEBIBYTE)
+
+    lent = wait_until(taken, PATIENCE_S, "the silent worker takes the outbox")
+    found: list[Any] = wait_until(
+        lambda: store.take_outbox(other, 10, MEBIBYTE), PATIENCE_S, "the outbox is lent again"
+    )
+    assert ids_of(found) == ["a", "b"]
+    store.drop_outbox(silent, [record.number for record in lent])
+    store.leave(other)
+    assert len(store.take_outbox(joined(store, []), 10, MEBIBYTE)) == 2
+
+
+def test_a_worker_that_is_no_longer_known_is_lent_nothing(store: Store) -> None:
+    worker = outbox_of(store, "a")
+    store.leave(worker)
+    assert store.take_outbox(worker, 10, MEBIBYTE) == []
+    assert len(store.take_outbox(joined(store, []), 10, MEBIBYTE)) == 1
+
+
+def test_as_many_records_are_lent_as_fit_and_at_least_one(store: Store) -> None:
+    worker = outbox_of(store, "abcd", size=100)
+    assert ids_of(store.take_outbox(worker, 10, 250)) == ["a", "b"]
+    assert ids_of(store.take_outbox(worker, 10, 50)) == ["c"]
+    assert ids_of(store.take_outbox(worker, 10, 100)) == ["d"]
+
+
+# Peeking, and answering what nobody claimed.
+
+
+def test_peek_shows_what_waits_or_is_delayed_and_nothing_else(store: Store) -> None:
+    (queue,) = declared(store)
+    before = time.time()
+    put(store, queue, "abc")
+    put(store, queue, "d", delay_s=60)
+    claim(store, joined(store, [queue]), 1)
+    seen = store.peek(None, -1, 100)
+    assert ids_of(seen) == ["b", "c", "d"]
+    assert [entry.number for entry in seen] == sorted({entry.number for entry in seen})
+    assert {entry.queue for entry in seen} == {queue}
+    assert seen[0].payload == b"payload of b"
+    assert before - 0.01 <= seen[0].submitted_at <= time.time() + 0.01
+
+
+def test_peek_goes_through_the_asked_queues_page_by_page(store: Store) -> None:
+    mine, also_mine, other = declared(store, 3)
+    for index in range(5):
+        put(store, mine, [f"m{index}"])
+        put(store, other, [f"o{index}"])
+        put(store, also_mine, [f"n{index}"])
+    found, after = [], -1
+    while page := store.peek([mine, also_mine], after, 3):
+        assert len(page) <= 3
+        found += ids_of(page)
+        after = page[-1].number
+    assert sorted(found) == sorted([f"{letter}{index}" for letter in "mn" for index in range(5)])
+    assert store.peek([], -1, 10) == []
+
+
+@depths_needed
+def test_an_unclaimed_task_can_be_answered(store: Store) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "abc")
+    put(store, queue, "d", delay_s=60)
+    worker = joined(store, [queue])
+    claim(store, worker, 1)
+    answers = [Answer(task_id, b"{}", "cancelled") for task_id in ("a", "b", "d", "strange", "b")]
+    assert store.answer(answers) == [False, True, True, False, False]
+    stats = balanced(store)
+    assert (stats.waiting, stats.delayed, stats.running, stats.outbox) == (1, 0, 1, 2)
+    assert stats.outcomes == {"cancelled": 2}
+    assert ids_of(store.take_outbox(worker, 10, MEBIBYTE)) == ["b", "d"]
+    assert ids_of(claim(store, worker)) == ["c"]
+
+
+# Dead letters.
+
+
+def bury(store: Store, collection: str, queue: str, ids: Iterable[str]) -> None:
+    store.declare([Queue(queue, collection)])
+    worker = joined(store, [queue])
+    for task_id in ids:
+        put(store, queue, [task_id])
+        (claimed,) = claim(store, worker)
+        settle(store, claimed, "bury", result=b"{}", outcome="crashed", reason="it died")
+
+
+@dead_letters_needed
+def test_dead_letters_are_listed_oldest_first_by_collection_and_id(store: Store) -> None:
+    one, two = unique("one"), unique("two")
+    bury(store, one, f"{one}_0", ["a", "b"])
+    bury(store, two, f"{two}_0", ["c"])
+    bury(store, one, f"{one}_0", ["d"])
+    assert ids_of(store.dead_letters()) == ["a", "b", "c", "d"]
+    assert ids_of(store.dead_letters(one)) == ["a", "b", "d"]
+    assert ids_of(store.dead_letters(task_ids=["d", "c", "strange"])) == ["c", "d"]
+    assert ids_of(store.dead_letters(one, ["c", "d"])) == ["d"]
+    assert store.dead_letters(task_ids=[]) == []
+
+
+@dead_letters_needed
+@depths_needed
+def test_dropped_dead_letters_are_gone_and_their_answers_stay(store: Store) -> None:
+    one = unique("one")
+    bury(store, one, f"{one}_0", ["a", "b"])
+    assert store.drop_dead(["a", "strange"]) == 1
+    assert store.drop_dead(["a"]) == 0
+    assert ids_of(store.dead_letters()) == ["b"]
+    stats = balanced(store)
+    assert (stats.dead, stats.outbox) == (1, 2)
+
+
+# Stats.
+
+
+@depths_needed
+def test_an_empty_store_has_an_empty_ledger(store: Store) -> None:
+    stats = balanced(store)
+    assert (stats.accepted, stats.outbox, stats.outbox_bytes, stats.delivered) == (0, 0, 0, 0)
+    assert (stats.dead, stats.outcomes, stats.queues, stats.workers) == (0, {}, (), ())
+
+
+@depths_needed
+def test_stats_show_each_queue_of_a_ring_in_order(store: Store) -> None:
+    ring, names = ring_of(store, 12, max_waiting=5, concurrency=2)
+    store.offer(ring, offers(range(13)), ring=True)
+    claim(store, joined(store, [names[0]]), 1)
+    seen = [depth for depth in balanced(store).queues if depth.collection == ring]
+    assert [depth.queue for depth in seen] == names
+    assert seen[0] == QueueDepth(names[0], ring, 1, 0, 1, limit=5, concurrency=2)
+
+
+def test_stats_show_the_living_workers(store: Store) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "ab")
+    worker = Worker(
+        unique("worker"), "host", os.getpid(), slots=9, lease_s=60, queues=frozenset([queue])
+    )
+    store.join(worker)
+    joined(store, [], LEASE_S)
+    claim(store, worker)
+
+    def seen() -> Any:
+        workers = store.stats().workers
+        return workers[0] if len(workers) == 1 else None
+
+    shown: Any = wait_until(seen, PATIENCE_S, "only the living worker is shown")
+    assert (shown.name, shown.host, shown.pid) == (worker.name, "host", os.getpid())
+    assert (shown.slots, shown.running) == (9, 2)
+    assert 0 <= shown.seen_s < PATIENCE_S
+
+
+# Waiting.
+
+
+def test_wait_returns_early_when_another_connection_offers(
+    store: Store, open_another: OpenStore
+) -> None:
+    (queue,) = declared(store)
+    other = open_another()
+    store.wait(0)
+    waiting, returned = threading.Event(), threading.Event()
+
+    def wait_for_it() -> None:
+        waiting.set()
+        store.wait(30)
+        returned.set()
+
+    thread = threading.Thread(target=wait_for_it)
+    thread.start()
+    waiting.wait(PATIENCE_S)
+    assert not returned.wait(0.05)
+    put(other, queue, "a")
+    assert returned.wait(10)
+    thread.join(PATIENCE_S)
+
+
+def test_wait_returns_for_what_was_offered_just_before(store: Store) -> None:
+    (queue,) = declared(store)
+    store.wait(0)
+    put(store, queue, "a")
+    begun = time.monotonic()
+    store.wait(30)
+    assert time.monotonic() - begun < 10
+
+
+def test_wait_gives_up_at_its_timeout(store: Store) -> None:
+    store.wait(0)
+    begun = time.monotonic()
+    store.wait(0.05)
+    assert 0.04 <= time.monotonic() - begun < 10
+
+
+# The rest.
+
+
+def test_large_payloads_pass_unchanged(store: Store) -> None:
+    (queue,) = declared(store)
+    payload, result = os.urandom(9 * MEBIBYTE), os.urandom(20 * MEBIBYTE)
+    store.offer(queue, [Offer("large", payload)], ring=False)
+    worker = joined(store, [queue])
+    (claimed,) = claim(store, worker)
+    assert claimed.payload == payload
+    assert settle(store, claimed, "answer", result=result, outcome="ok")
+    (record,) = store.take_outbox(worker, 1, MEBIBYTE)
+    assert record.payload == result
+
+
+def test_any_text_is_an_id(store: Store) -> None:
+    (queue,) = declared(store)
+    strange = ["", "a b", "'; DROP TABLE tasks; --", "Zoë ☃ \U0001f600", "x" * 256, "1", "01", "%"]
+    assert put(store, queue, strange).verdicts == ("accepted",) * len(strange)
+    claims = claim(store, joined(store, [queue]))
+    assert sorted(ids_of(claims)) == sorted(strange)
+    assert all(answered(store, claims))
+
+
+def test_everything_survives_closing(store: Store, open_another: OpenStore) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "ab")
+    worker = joined(store, [queue])
+    answered(store, claim(store, worker, 1))
+    store.leave(worker)
+    store.close()
+    later = open_another()
+    reader = joined(later, [queue])
+    assert ids_of(later.take_outbox(reader, 10, MEBIBYTE)) == ["a"]
+    assert ids_of(claim(later, reader)) == ["b"]
+
+
+def test_closing_twice_is_harmless_and_a_closed_store_is_unreachable(store: Store) -> None:
+    (queue,) = declared(store)
+    store.close()
+    store.close()
+    with pytest.raises(Unreachable):
+        put(store, queue, "a")
+    with pytest.raises(Unreachable):
+        store.stats()
+
+
+def test_closing_does_not_break_a_wait(store: Store) -> None:
+    begun = threading.Event()
+    ends: list[Unreachable | None] = []
+
+    def wait_for_it() -> None:
+        begun.set()
+        try:
+            store.wait(0.3)
+        except Unreachable as error:
+            ends.append(error)
+        else:
+            ends.append(None)
+
+    thread = threading.Thread(target=wait_for_it)
+    thread.start()
+    begun.wait(PATIENCE_S)
+    store.close()
+    thread.join(PATIENCE_S)
+    assert len(ends) == 1
+
+
+def test_many_threads_may_share_a_store(store: Store) -> None:
+    (queue,) = declared(store, max_waiting=1000)
+    worker = joined(store, [queue])
+    found: list[str] = []
+
+    def offer_and_claim(number: int) -> None:
+        for index in range(10):
+            put(store, queue, [f"{number}-{index}"])
+            claims = claim(store, worker, 2)
+            answered(store, claims)
+            found.extend(ids_of(claims))
+
+    threads = [threading.Thread(target=offer_and_claim, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    found += ids_of(claim(store, worker))
+    assert sorted(found) == sorted(
+        f"{number}-{index}" for number in range(6) for index in range(10)
+    )
+
+
+# Anything, in any order.
+
+
+class Chaos:
+    """Random operations of several workers, and what a ledger on paper says of them."""
+
+    def __init__(self, store: Store, seed: int) -> None:
+        self.store, self.random = store, random.Random(seed)
+        self.ring, self.queues = ring_of(store, 3, max_waiting=6, concurrency=2)
+        # One is silent for longer than its lease, now and then.
+        self.workers = [joined(store, self.queues, lease_s) for lease_s in (60, 60, 0.03)]
+        self.held: list[Claim] = []
+        self.accepted: set[str] = set()
+        self.answered: Counter[str] = Counter()
+        self.delivered: Counter[str] = Counter()
+        self.taken: list[tuple[Worker, Any]] = []
+
+    def step(self) -> None:
+        usual = [self.offer, self.claim, self.settle]
+        rare = [self.take, self.drop, self.answer, self.leave, self.extend]
+        operation = self.random.choice(usual + usual + rare)
+        operation()
+        for depth in balanced(self.store).queues:
+            assert (depth.running or 0) <= depth.concurrency
+
+    def offer(self) -> None:
+        ids = [f"t{self.random.randrange(400)}" for _ in range(self.random.randrange(1, 8))]
+        batch = [
+            Offer(task_id, b"{}", self.random.randrange(3), self.random.choice([0, 0, 0.01]))
+            for task_id in ids
+        ]
+        verdicts = self.store.offer(self.ring, batch, ring=True).verdicts
+        for task_id, verdict in zip(ids, verdicts, strict=True):
+            assert (verdict == "duplicate") == (task_id in self.accepted)
+            if verdict == "accepted":
+                self.accepted.add(task_id)
+
+    def claim(self) -> None:
+        self.held += claim(self.store, self.random.choice(self.workers), 4)
+
+    def settle(self) -> None:
+        self.random.shuffle(self.held)
+        batch = [
+            Settlement(
+                each,
+                self.random.choice(["answer", "answer", "bury", "retry", "release"]),
+                each.task_id.encode(),
+                "ok",
+                delay_s=self.random.choice([0, 0.01]),
+            )
+            for each in self.held[:3]
+        ]
+        del self.held[:3]
+        for settlement, done in zip(batch, self.store.settle(batch), strict=True):
+            if done and settlement.action in ("answer", "bury"):
+                self.answered[settlement.claim.task_id] += 1
+
+    def take(self) -> None:
+        worker = self.random.choice(self.workers)
+        self.taken += [(worker, each) for each in self.store.take_outbox(worker, 3, 8)]
+
+    def drop(self) -> None:
+        for worker, record in self.taken[:2]:
+            before = self.store.stats().delivered
+            self.store.drop_outbox(worker, [record.number])
+            if self.store.stats().delivered != before:
+                self.delivered[record.payload.decode()] += 1
+        del self.taken[:2]
+
+    def answer(self) -> None:
+        waiting = self.store.peek(self.queues, -1, 50)
+        for entry in self.random.sample(waiting, min(1, len(waiting))):
+            (done,) = self.store.answer([Answer(entry.task_id, entry.task_id.encode(), "stale")])
+            self.answered[entry.task_id] += done
+
+    def leave(self) -> None:
+        worker = self.random.choice(self.workers)
+        self.store.leave(worker)
+        self.store.join(worker)
+
+    def extend(self) -> None:
+        for worker in self.workers:
+            if not self.store.extend(worker):
+                self.store.join(worker)
+
+    def finish(self) -> None:
+        for worker in self.workers:
+            self.store.leave(worker)
+        self.workers = [joined(self.store, self.queues)]
+        self.taken.clear()
+        wait_until(self._is_done, PATIENCE_S, "everything is answered and delivered")
+
+    def _is_done(self) -> bool:
+        self.claim()
+        self.settle()
+        self.take()
+        self.drop()
+        return self.store.stats().delivered == len(self.accepted)
+
+
+@ids_needed
+@depths_needed
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_happens_each_task_is_answered_and_delivered_once(store: Store, seed: int) -> None:
+    chaos = Chaos(store, seed)
+    for _ in range(400):
+        chaos.step()
+    chaos.finish()
+    assert chaos.answered == chaos.delivered == dict.fromkeys(chaos.accepted, 1)
+    assert balanced(store).outbox == 0
