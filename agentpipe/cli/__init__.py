@@ -20,6 +20,7 @@ COMMANDS = {
     "work": "run workers",
     "status": "show the ledger and each agent",
     "check": "validate a collection and everything it names",
+    "report": "add up the stream: outcomes, pass rate, throughput",
     "dead": "list, show, replay or drop dead letters",
     "purge": "answer all waiting tasks with `cancelled`",
 }

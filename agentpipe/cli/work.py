@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,9 +17,14 @@ from agentpipe.cli.common import (
     settings_of,
 )
 from agentpipe.errors import ConfigError
+from agentpipe.stats import is_done
 
 if TYPE_CHECKING:
     import argparse
+
+    from agentpipe.brokers.store import Store
+
+log = logging.getLogger(__name__)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +47,6 @@ def run(args: argparse.Namespace) -> int:
     from agentpipe.collection import load
     from agentpipe.compile import make_runners
     from agentpipe.dispatcher import Dispatcher
-    from agentpipe.stats import is_done
     from agentpipe.supervise import Supervisor
 
     _refuse_below_one(args)
@@ -56,9 +62,27 @@ def run(args: argparse.Namespace) -> int:
     queues = frozenset(agent.queue for each in collections for agent in each.agents)
     with opened_store(settings) as store:
         Dispatcher(store).declare(collections)
-        done = (lambda: is_done(store.stats(), queues)) if args.burst else None
         processes = args.processes or os.cpu_count() or 1
+        done = _Burst(store, queues).is_done if args.burst else None
         return Supervisor(settings, os.environ, processes, done).run()
+
+
+class _Burst:
+    """Looks whether all is done, and tells how far it is: often at first, then seldom."""
+
+    def __init__(self, store: Store, queues: frozenset[str]) -> None:
+        self._store, self._queues = store, queues
+        self._started = time.monotonic()
+        self._tell_at = self._started + 1.0
+
+    def is_done(self) -> bool:
+        stats = self._store.stats()
+        now = time.monotonic()
+        if now >= self._tell_at:
+            self._tell_at = now + max(1.0, (now - self._started) / 10)
+            open_tasks = (stats.waiting or 0) + (stats.delayed or 0) + (stats.running or 0)
+            log.info("%d tasks to go, %d delivered", open_tasks, stats.delivered or 0)
+        return is_done(stats, self._queues)
 
 
 def _refuse_below_one(args: argparse.Namespace) -> None:

@@ -1,0 +1,54 @@
+# `make` alone prints the targets.
+PYTHON ?= python3
+BIN := .venv/bin
+# The main job keeps its stores apart from yours, so that it can start afresh each time.
+DEMO := .agentpipe/run
+DEMO_STORES := --broker sqlite:///$(DEMO)/broker.db --sink sqlite:///$(DEMO)/results.db
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format bench clean
+
+help: ## print the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "agentpipe needs Python 3.11 or later: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/installed: $(BIN)/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@
+
+run: .venv/installed ## run 200 tasks on four agents in two processes, offline
+	@rm -rf $(DEMO)
+	@$(BIN)/agentpipe send almanac -c configs/almanac.yaml $(DEMO_STORES) \
+		--file configs/almanac-tasks.jsonl
+	@$(BIN)/agentpipe work -c configs/almanac.yaml $(DEMO_STORES) --processes 2 --burst
+	@$(BIN)/agentpipe report $(DEMO_STORES)
+	@echo "Try next:"
+	@echo "  $(BIN)/agentpipe tail --from beginning --limit 5 --sink sqlite:///$(DEMO)/results.db"
+	@echo "  $(BIN)/agentpipe status --broker sqlite:///$(DEMO)/broker.db"
+
+test: .venv/installed-dev ## run every test
+	$(BIN)/python -m pytest
+
+check: .venv/installed-dev ## format, lint, types, import direction, unit tests: all that a change must pass
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/unit
+
+format: .venv/installed-dev ## format the code, and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/installed-dev ## measure, each figure as a ratio within one run
+	$(BIN)/python tests/bench/bench.py
+
+clean: ## remove the environment and the main job's stores
+	rm -rf .venv $(DEMO)
