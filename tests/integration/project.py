@@ -155,14 +155,14 @@ class Project:
         assert done.code == 0, (args, done)
         return done
 
-    def start(self, *args: str, **env: str) -> subprocess.Popen[str]:
+    def start(self, *args: str) -> subprocess.Popen[str]:
         """One command in the background."""
         return subprocess.Popen(
             self._command(*args),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**self.environ, **env},
+            env=self.environ,
             cwd=self.folder,
             text=True,
             start_new_session=True,
@@ -173,7 +173,7 @@ class Project:
         *args: str,
         command: tuple[str, ...] = ("work",),
         folder: Path | None = None,
-        **env: str,
+        env: dict[str, str] | None = None,
     ) -> Fleet:
         """Workers in the background."""
         self._fleets += 1
@@ -184,7 +184,7 @@ class Project:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
-                env={**self.environ, **env},
+                env={**self.environ, **(env or {})},
                 cwd=folder or self.folder,
                 start_new_session=True,
             )

@@ -1,0 +1,128 @@
+"""Workers are replaced when they die, and end in good order when they are told to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from tests.integration.project import Project
+
+REPOSITORY = Path(__file__).parents[2]
+DRAMATIQ = ("-m", "dramatiq", "agentpipe.actors", "--processes", "1", "--threads", "1")
+PROMISED_S = 5.0
+
+
+def test_a_killed_worker_is_replaced_and_the_others_runs_go_on(project: Project) -> None:
+    project.collection(number=4)
+    fleet = project.work("--processes", "2", "--slots", "2").ready(2)
+    project.send(*["sleep 2"] * 4)
+    project.until(running=4)
+    killed, spared = sorted(fleet.pids)
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: fleet.pids - {killed, spared}, PROMISED_S, "another worker serves")
+    project.until(delivered=4)
+    assert fleet.stop() == 0
+    results = project.by_id().values()
+    assert sorted(result["attempt"] for result in results) == [1, 1, 2, 2]
+    unharmed = {result["worker"].split("-")[-2] for result in results if result["attempt"] == 1}
+    assert unharmed == {str(spared)}
+    assert "replaced" in fleet.log
+
+
+def test_workers_whose_supervisor_is_killed_end_and_give_back(project: Project) -> None:
+    project.environ["AGENTPIPE_GRACE_S"] = "0"
+    project.collection(number=2)
+    project.send("sleep-at-first 60", "sleep-at-first 60")
+    fleet = project.work("--processes", "2", "--slots", "1").ready(2)
+    project.until(running=2)
+    fleet.process.kill()
+    fleet.end()
+    wait_until(lambda: not project.processes(), 20, "the workers end by themselves")
+    assert fleet.pids == set()
+    assert project.stats()["waiting"] == 2
+    project.burst("--processes", "1")
+    assert [result["attempt"] for result in project.results()] == [1, 1]
+
+
+@pytest.mark.parametrize(("kind", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_one_signal_lets_runs_finish_within_the_grace_and_gives_back_the_rest(
+    project: Project, kind: signal.Signals, code: int
+) -> None:
+    project.collection(concurrency=3, max_queue_size=3)
+    short, *long = project.send("sleep 1.5", "sleep-at-first 60", "sleep-at-first 60")
+    fleet = project.work("--processes", "1", env={"AGENTPIPE_GRACE_S": "2"})
+    project.until(running=3)
+    project.ok("send", "toys", "--file", project.tasks(*["echo"] * 3, name="more.jsonl"))
+    fleet.signal(kind)
+    assert fleet.end() == code
+    assert "Traceback" not in fleet.log
+    # What is given back enters a queue that is full.
+    stats = project.until(timeout_s=0, delivered=1, waiting=5, running=0)
+    assert stats["workers"] == []
+    project.burst("--processes", "1")
+    results = project.by_id()
+    assert {result["outcome"] for result in results.values()} == {"ok"}
+    assert {result["attempt"] for result in results.values()} == {1}
+    starts = [entry["task_id"] for entry in project.journal("started")]
+    assert [starts.count(task_id) for task_id in (short, *long)] == [1, 2, 2]
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_at_once_and_still_gives_back(
+    project: Project, kind: signal.Signals
+) -> None:
+    project.environ["AGENTPIPE_GRACE_S"] = "60"
+    project.collection(number=2, concurrency=2)
+    project.send("sleep 60", "sleep 60", "block-at-first 60", "sleep 60")
+    fleet = project.work("--processes", "2", "--slots", "2")
+    wait_until(lambda: len(project.journal("started")) >= 3, 30, "runs have begun")
+    fleet.signal(kind)
+    wait_until(lambda: "ending" in fleet.log, 10, "the first signal is noted")
+    begun = time.monotonic()
+    fleet.signal(kind)
+    assert fleet.end() == (130 if kind == signal.SIGINT else 0)
+    assert time.monotonic() - begun < 8
+    project.until(timeout_s=0, waiting=4, running=0)
+    assert project.processes() == set()
+
+
+def test_dramatiq_serves_the_agents_from_the_repository_and_from_anywhere(
+    project: Project, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    project.collection(number=4)
+    project.send(*["sleep 0.3"] * 8)
+    places = (REPOSITORY, tmp_path_factory.mktemp("elsewhere"))
+    fleets = [
+        project.work(command=DRAMATIQ, folder=place, env={"AGENTPIPE_SLOTS": "2"})
+        for place in places
+    ]
+    project.until(delivered=8)
+    for fleet in fleets:
+        fleet.ready(2)
+        fleet.process.send_signal(signal.SIGTERM)
+    assert [fleet.end() for fleet in fleets] == [0, 0]
+    assert {result["outcome"] for result in project.results()} == {"ok"}
+    assert project.stats()["workers"] == []
+
+
+def test_dramatiq_without_a_collection_says_what_to_set(project: Project) -> None:
+    done = project.run(*DRAMATIQ, env={"AGENT_COLLECTION_CONFIG_FILE": ""})
+    assert "set AGENT_COLLECTION_CONFIG_FILE" in done.err
+    assert "Traceback" not in done.err
+    assert done.code == 2
+
+
+def test_burst_ends_at_once_when_nothing_is_to_do(project: Project) -> None:
+    project.collection()
+    begun = time.monotonic()
+    assert project.run("work", "--burst").code == 0
+    assert time.monotonic() - begun < 5
+    assert project.journal() == []
