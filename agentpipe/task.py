@@ -212,6 +212,11 @@ class Result:
         except orjson.JSONDecodeError as error:
             raise FormatError(f"not JSON: {error}") from error
         _refuse_other_schemas(record, "result")
+        if not record.get("task_id"):
+            raise FormatError("not a result: it has no task_id")
+        for name, value in record.items():
+            if not isinstance(value, _RESULT_KINDS.get(name, object)):
+                raise FormatError(f"not a result: {name} is {_kind(value)}")
         return cls(**{name: record[name] for name in _RESULT_FIELDS if name in record})
 
 
@@ -273,6 +278,20 @@ _CHECKS: dict[str, tuple[str, Any]] = {
 _EMPTY = asdict(Task())
 _DEFAULTS = {name: _EMPTY[name] for name in _CHECKS}
 _RESULT_FIELDS = tuple(entry.name for entry in fields(Result))
+_OR_NULL = type(None)
+# What readers rely on; other fields may hold any JSON.
+_RESULT_KINDS: dict[str, Any] = {
+    "task_id": str,
+    "outcome": str,
+    "evaluation_results": list,
+    "trace": list,
+    "metadata": dict,
+    "usage": dict,
+    "error": (dict, _OR_NULL),
+    "reward": (int, float, _OR_NULL),
+    **dict.fromkeys(("collection", "agent", "worker", "group_id"), (str, _OR_NULL)),
+    **dict.fromkeys(("submitted_at", "started_at", "finished_at"), (str, _OR_NULL)),
+}
 
 
 def _refuse_misspelt(data: dict[Any, Any]) -> None:
@@ -292,7 +311,11 @@ def _timestamp(value: str | float) -> float:
             raise TaskError(f"deadline: {value!r} is not ISO 8601") from error
         if moment.tzinfo is None:
             raise TaskError(f"deadline: {value!r} has no zone: end it with Z or +01:00")
-        return moment.timestamp()
+        value = moment.timestamp()
+    try:
+        utc(value)  # It is shown so.
+    except (ValueError, OverflowError, OSError) as error:
+        raise TaskError(f"deadline: {value!r} is no time: {error}") from error
     return float(value)
 
 

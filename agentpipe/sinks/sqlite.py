@@ -12,6 +12,7 @@ import os
 import time
 import uuid
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,6 +99,7 @@ class SqliteGroupReader:
         self._listener = self._database.listener()
         self._group = group
         self._pulse = _Pulse(address.path)
+        self._lent: list[_Loan] = []  # In the order of polling, not of the stream.
         with self._database.write() as db:
             db.execute("INSERT OR IGNORE INTO groups VALUES (?, ?)", (group, after + 1))
 
@@ -109,16 +111,18 @@ class SqliteGroupReader:
                 return records
 
     def commit(self, record: Record) -> None:
-        mine = (self._group, self._pulse.name)
+        used = next((n for n, loan in enumerate(self._lent) if loan.covers(record)), None)
+        if used is None:
+            return  # It was committed before.
+        loan = replace(self._lent[used], first=record.position + 1)
+        ended = used + (loan.first > loan.last)
         with self._database.write() as db:
-            db.execute(
-                "DELETE FROM loans WHERE owner = ? AND reader = ? AND last <= ?",
-                (*mine, record.position),
+            db.executemany(
+                "DELETE FROM loans WHERE rowid = ?", [(each.rowid,) for each in self._lent[:ended]]
             )
-            db.execute(
-                "UPDATE loans SET first = ?3 + 1 WHERE owner = ?1 AND reader = ?2 AND first <= ?3",
-                (*mine, record.position),
-            )
+            if ended == used:
+                db.execute("UPDATE loans SET first = ? WHERE rowid = ?", (loan.first, loan.rowid))
+        self._lent[: used + 1] = [] if ended > used else [loan]
 
     def close(self) -> None:
         self._pulse.stop()
@@ -128,29 +132,52 @@ class SqliteGroupReader:
     def _borrow(self, limit: int) -> list[Record]:
         """Records that a dead reader left, else the group's next ones."""
         with self._database.write() as db:
-            loans = db.execute(
-                "SELECT rowid, first, last, reader FROM loans WHERE owner = ? ORDER BY first",
-                (self._group,),
-            ).fetchall()
-            for rowid, first, last, reader in loans:
-                if not self._pulse.beats(reader):
-                    db.execute(
-                        "UPDATE loans SET reader = ? WHERE rowid = ?", (self._pulse.name, rowid)
-                    )
-                    return _records(db, first - 1, last, -1)
-            return self._borrow_next(db, limit)
+            records = self._borrow_left(db, limit) or self._borrow_next(db, limit)
+            if not records:
+                return []
+            first, last = records[0].position, records[-1].position
+            rowid = db.execute(
+                "INSERT INTO loans VALUES (?, ?, ?, ?)",
+                (self._group, first, last, self._pulse.name),
+            ).lastrowid
+        assert rowid is not None
+        self._lent.append(_Loan(rowid, first, last))
+        return records
+
+    def _borrow_left(self, db: sqlite3.Connection, limit: int) -> list[Record]:
+        loans = db.execute(
+            "SELECT rowid, first, last, reader FROM loans WHERE owner = ? ORDER BY first",
+            (self._group,),
+        ).fetchall()
+        for rowid, first, last, reader in loans:
+            if not self._pulse.beats(reader):
+                records = _records(db, first - 1, last, limit)
+                db.execute(
+                    "UPDATE loans SET first = ? WHERE rowid = ?", (records[-1].position + 1, rowid)
+                )
+                db.execute("DELETE FROM loans WHERE rowid = ? AND first > last", (rowid,))
+                return records
+        return []
 
     def _borrow_next(self, db: sqlite3.Connection, limit: int) -> list[Record]:
         (start,) = db.execute("SELECT next FROM groups WHERE name = ?", (self._group,)).fetchone()
         records = _records(db, start - 1, None, limit)
         if records:
-            first, last = records[0].position, records[-1].position
-            db.execute("UPDATE groups SET next = ? WHERE name = ?", (last + 1, self._group))
-            db.execute(
-                "INSERT INTO loans VALUES (?, ?, ?, ?)",
-                (self._group, first, last, self._pulse.name),
-            )
+            after = (records[-1].position + 1, self._group)
+            db.execute("UPDATE groups SET next = ? WHERE name = ?", after)
         return records
+
+
+@dataclass(frozen=True, slots=True)
+class _Loan:
+    """A range of positions that this reader has polled and not committed."""
+
+    rowid: int
+    first: int
+    last: int
+
+    def covers(self, record: Record) -> bool:
+        return bool(self.first <= record.position <= self.last)
 
 
 class _Pulse:
