@@ -273,12 +273,16 @@ class Project:
                     found.add(int(entry.name))
         return found
 
-    def close(self) -> None:
+    def kill(self) -> None:
         """Leave nothing running."""
         while living := self.processes():
             for pid in living:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Leave nothing running and nothing open."""
+        self.kill()
         if self._store is not None:
             self._store.close()
 
