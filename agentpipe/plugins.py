@@ -31,13 +31,16 @@ def load(group: str, name: str) -> Any:
         raise ConfigError(f"no {NOUNS[group]} {name!r} is installed: {hint}")
     try:
         return found[name].load()
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:
         raise ConfigError(f"{NOUNS[group]} {name!r} cannot be imported: {error}") from error
 
 
 def load_for_url(group: str, url: str) -> Any:
     """The same, by the scheme of ``url``."""
-    scheme = urlsplit(url).scheme
+    try:
+        scheme = urlsplit(url).scheme
+    except ValueError:  # A bracket of an IPv6 address is missing.
+        scheme = ""
     if not scheme:
         raise ConfigError(
             f"{without_password(url)!r} is no URL of a {NOUNS[group]}: "

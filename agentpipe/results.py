@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.store import Action
 
 MAX_RETRY_DELAY_S = 300.0
+MAX_ASKED_DELAY_S = 86_400.0
 MAX_ERROR_CHARS = 4_000
 TOO_BUSY = frozenset({408, 429})
 SERVER_ERRORS = range(500, 600)
@@ -49,6 +50,8 @@ TRANSPORT_ERRORS = frozenset(
         "Timeout",
         "TimeoutException",
         "TransportError",
+        "URLError",
+        "gaierror",
     }
 )
 
@@ -110,6 +113,7 @@ class Results(dramatiq.Middleware):
             error=_error(error),
             worker=self._worker,
             finished_at=utc(time.time()),
+            **_carried(message.task),
         )
         encoded = orjson.dumps(result.to_dict())
         return Settlement(message.claim, "bury", encoded, "infra_error", str(error))
@@ -180,6 +184,7 @@ def encode(result: Result, redactor: Redactor) -> bytes:
         record["trace"] = [{"dropped": f"the trace is not JSON: {error}"}]
         encoded = orjson.dumps(record)
     if redactor.occurs_in(encoded):
+        record = orjson.loads(encoded)  # Tuples and dataclasses of the agent's are JSON by now.
         for name in ("result", "evaluation_results", "trace", "error"):
             record[name] = redactor.value(record[name])
         encoded = orjson.dumps(record)
@@ -262,38 +267,52 @@ def _plain_run(value: Any) -> Run:
 
 def _is_infra(error: BaseException | None) -> bool:
     """Whether a service failed, not the agent: judged by type, HTTP status, name, or cause."""
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:  # Causes may go in a circle.
+        if isinstance(error, BaseExceptionGroup):
+            return all(_is_infra(each) for each in error.exceptions)
         if isinstance(error, (InfraError, ConnectionError, TimeoutError)):
             return True
         status = _status(error)
         if status in TOO_BUSY or status in SERVER_ERRORS:
             return True
-        if any(kind.__name__ in TRANSPORT_ERRORS for kind in type(error).__mro__):
+        named = any(kind.__name__ in TRANSPORT_ERRORS for kind in type(error).__mro__)
+        if named and status is None:  # With a status, a server did answer.
             return True
+        seen.add(id(error))
         error = error.__cause__
     return False
 
 
 def _status(error: BaseException) -> int | None:
     """The HTTP status as httpx and requests, openai, aiohttp, or urllib keep it."""
-    response = getattr(error, "response", None)
+    response = _attribute(error, "response")
     for holder, name in (
         (response, "status_code"),
         (error, "status_code"),
         (error, "status"),
         (error, "code"),
     ):
-        status = getattr(holder, name, None)
+        status = _attribute(holder, name)
         if isinstance(status, int):
             return status
     return None
 
 
+def _attribute(holder: Any, name: str) -> Any:
+    try:
+        return getattr(holder, name, None)
+    except Exception:  # noqa: BLE001 - properties of others' classes may raise anything
+        return None
+
+
 def _delay_s(error: BaseException, base_s: float, failures: int) -> float:
     """Doubling with each failure, with jitter so that a fleet does not come back at once."""
     delay_s = min(MAX_RETRY_DELAY_S, base_s * 2.0**failures) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
-    asked = getattr(error, "retry_after_s", None)
-    return max(delay_s, float(asked)) if isinstance(asked, (int, float)) else delay_s
+    asked = _attribute(error, "retry_after_s")
+    if not isinstance(asked, (int, float)):
+        return delay_s
+    return max(delay_s, min(float(asked), MAX_ASKED_DELAY_S))
 
 
 def _error(error: BaseException) -> dict[str, Any]:
@@ -318,7 +337,7 @@ def _text(error: BaseException) -> str:
         return "the agent cancelled itself"
     try:
         return str(error)[:MAX_ERROR_CHARS].encode(errors="replace").decode()
-    except Exception:  # noqa: BLE001 - it is the agent's code
+    except BaseException:  # noqa: BLE001 - it is the agent's code, and may even exit
         return "its message cannot be shown: __str__ raises"
 
 

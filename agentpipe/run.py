@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 import math
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,8 @@ class Runner:
         try:
             with tracer.root() as span:
                 span.add({"type": "agent", "name": self.name, "messages": [task.question]})
-                answer = await instance.answer(task, self._collection.time_limit_s)
+                # A copy: what the agent does to it changes neither judgement nor Result.
+                answer = await instance.answer(deepcopy(task), self._collection.time_limit_s)
                 text = answer_text(answer)
         except BaseException:
             # What an agent's failure leaves behind must not meet the next task.
@@ -130,7 +132,7 @@ class _Instance:
             if closing is not None:
                 async with asyncio.timeout(CANCEL_GRACE_S):
                     await self._call(closing, closing)
-        except Exception as error:  # noqa: BLE001 - the run's outcome stands
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - the run's outcome stands
             log.warning("agent %s: close() failed: %s", self._name, type(error).__name__)
         finally:
             self._agent = None
@@ -138,11 +140,11 @@ class _Instance:
                 self._thread.close()
 
     async def _answer(self, task: Task) -> Any:
-        if self._agent is None:
-            await self._open()
-        assert self._agent is not None
-        agent, context = self._agent, self._context
         try:
+            if self._agent is None:
+                await self._open()
+            assert self._agent is not None
+            agent, context = self._agent, self._context
             return await self._call(agent.execute, lambda: agent.execute(task, context))
         except (SystemExit, KeyboardInterrupt) as error:
             # asyncio would end the worker's whole loop for these.

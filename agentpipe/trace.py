@@ -12,6 +12,7 @@ An agent adds its own spans so::
 
 from __future__ import annotations
 
+import json
 import random
 import time
 import uuid
@@ -117,7 +118,8 @@ class Redactor:
     """Masks the values of contexts in what leaves a worker."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        self._secrets = sorted({s for s in secrets if _is_secret(s)}, key=len, reverse=True)
+        forms = {form for secret in secrets if _is_secret(secret) for form in _forms(secret)}
+        self._secrets = sorted(forms, key=len, reverse=True)
         self._in_json = [orjson.dumps(secret)[1:-1] for secret in self._secrets]
 
     def text(self, text: str) -> str:
@@ -131,7 +133,7 @@ class Redactor:
         return any(secret in encoded for secret in self._in_json)
 
     def value(self, value: Any) -> Any:
-        """A copy of JSON data with each secret masked, in keys too."""
+        """A copy of parsed JSON with each secret masked, in keys too."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, dict):
@@ -139,6 +141,17 @@ class Redactor:
         if isinstance(value, list):
             return [self.value(item) for item in value]
         return value
+
+
+def _forms(secret: str) -> set[str]:
+    """As it is, as it stands inside a repr or a JSON text of either style, and those in JSON."""
+    quoted = {repr(secret)[1:-1], repr(secret.encode())[2:-1], json.dumps(secret)[1:-1]}
+    forms = {secret, _in_json(secret), *quoted}
+    return forms | {_in_json(form) for form in forms}
+
+
+def _in_json(text: str) -> str:
+    return orjson.dumps(text)[1:-1].decode()
 
 
 def _is_secret(value: str) -> bool:
