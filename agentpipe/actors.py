@@ -14,35 +14,34 @@ from typing import TYPE_CHECKING
 import dramatiq
 
 from agentpipe import logs
-from agentpipe.actor import AgentActor
-from agentpipe.collection import load
+from agentpipe.collection import load, resolve_contexts
 from agentpipe.compile import worker_broker
 from agentpipe.errors import AgentpipeError, ConfigError, Unreachable
 from agentpipe.settings import Settings
 from agentpipe.trace import Redactor
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from agentpipe.brokers.broker import StoreBroker
+    from agentpipe.collection import Collection
 
 
 def _boot() -> StoreBroker:
     settings = Settings.from_env(os.environ)
     if settings.collection_file is None:
         raise ConfigError("set AGENT_COLLECTION_CONFIG_FILE to the collection to serve")
-    made = worker_broker(load(settings.collection_file), settings, os.environ)
-    logs.redact_output(Redactor(_secrets(made)))
+    collections = load(settings.collection_file)
+    # First of all: the log handlers of users' modules keep the streams that they find.
+    logs.redact_output(Redactor(_secrets(collections)))
+    made = worker_broker(collections, settings, os.environ)
     logs.configure(settings)
     return made
 
 
-def _secrets(made: StoreBroker) -> set[str]:
-    actors = [actor for actor in made.actors.values() if isinstance(actor, AgentActor)]
-    return {
-        value
-        for actor in actors
-        if actor.runner is not None
-        for value in actor.runner.context.env.values()
-    }
+def _secrets(collections: Sequence[Collection]) -> set[str]:
+    contexts = resolve_contexts(collections, os.environ).values()
+    return {value for each in contexts for context in each for value in context.env.values()}
 
 
 try:

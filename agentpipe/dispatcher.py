@@ -111,7 +111,13 @@ class Dispatcher(dramatiq.Middleware):
         """Make each collection's agents and limits known to the store."""
         self._store.declare(
             [
-                Queue(agent.queue, each.name, each.max_queue_size, each.concurrency)
+                Queue(
+                    agent.queue,
+                    each.name,
+                    each.max_queue_size,
+                    each.concurrency,
+                    each.max_crashes,
+                )
                 for each in collections
                 for agent in each.agents
             ]

@@ -46,7 +46,7 @@ SWEEP_ROWS = 5_000
 SCHEMA = """
 CREATE TABLE queues (
     qid INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, collection TEXT, position INTEGER,
-    max_waiting INTEGER NOT NULL, concurrency INTEGER NOT NULL,
+    max_waiting INTEGER NOT NULL, concurrency INTEGER NOT NULL, max_crashes INTEGER NOT NULL,
     waiting INTEGER NOT NULL DEFAULT 0, delayed INTEGER NOT NULL DEFAULT 0,
     running INTEGER NOT NULL DEFAULT 0, turn INTEGER NOT NULL DEFAULT 0);
 CREATE UNIQUE INDEX queues_ring ON queues (collection, position) WHERE position IS NOT NULL;
@@ -56,10 +56,12 @@ CREATE TABLE tasks (
     seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, qid INTEGER NOT NULL,
     state INTEGER NOT NULL, priority INTEGER NOT NULL, number INTEGER NOT NULL DEFAULT 0,
     failures INTEGER NOT NULL DEFAULT 0, crashes INTEGER NOT NULL DEFAULT 0,
-    worker TEXT, due REAL, submitted_at REAL NOT NULL, settled_at REAL);
+    last_chance INTEGER NOT NULL DEFAULT 0, worker TEXT, due REAL,
+    submitted_at REAL NOT NULL, settled_at REAL);
 CREATE INDEX tasks_waiting ON tasks (qid, priority, seq) WHERE state = 0;
 CREATE INDEX tasks_delayed ON tasks (due) WHERE state = 1;
 CREATE INDEX tasks_running ON tasks (worker) WHERE state = 2;
+CREATE INDEX tasks_last_chance ON tasks (state, worker) WHERE last_chance = 1;
 CREATE INDEX tasks_settled ON tasks (settled_at) WHERE state = 3;
 CREATE TABLE payloads (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE outbox (
@@ -352,7 +354,9 @@ class _Rooms:
 
 
 _LAPSED = "NOT (beat <= ? AND ? < beat + lease_s)"
-_SELECT_DECLARED = "SELECT name, collection, position, max_waiting, concurrency FROM queues"
+_SELECT_DECLARED = (
+    "SELECT name, collection, position, max_waiting, concurrency, max_crashes FROM queues"
+)
 _SELECT_DEPTHS = (
     "SELECT name, collection, waiting, delayed, running, max_waiting, concurrency FROM queues"
     " WHERE position IS NOT NULL OR collection IS NULL OR waiting + delayed + running > 0"
@@ -364,21 +368,22 @@ _SELECT_WORKERS = (
     f" WHERE NOT ({_LAPSED}) ORDER BY name"
 )
 _UPSERT_QUEUE = (
-    "INSERT INTO queues (name, collection, position, max_waiting, concurrency)"
-    " VALUES (?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET collection = excluded.collection,"
+    "INSERT INTO queues (name, collection, position, max_waiting, concurrency, max_crashes)"
+    " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET collection = excluded.collection,"
     " position = excluded.position, max_waiting = excluded.max_waiting,"
-    " concurrency = excluded.concurrency"
+    " concurrency = excluded.concurrency, max_crashes = excluded.max_crashes"
 )
 
 
-def _rows_of(queues: Iterable[Queue]) -> Iterable[tuple[str, str | None, int | None, int, int]]:
+def _rows_of(queues: Iterable[Queue]) -> Iterable[tuple[Any, ...]]:
     positions: dict[str, int] = {}
     for queue in queues:
         position = None
         if queue.collection is not None:
             position = positions.get(queue.collection, 0)
             positions[queue.collection] = position + 1
-        yield queue.name, queue.collection, position, queue.max_waiting, queue.concurrency
+        limits = (queue.max_waiting, queue.concurrency, queue.max_crashes)
+        yield (queue.name, queue.collection, position, *limits)
 
 
 def _count(db: sqlite3.Connection, changes: Mapping[str, int]) -> None:
@@ -443,14 +448,17 @@ def _end_lapsed_workers(db: sqlite3.Connection) -> None:
 
 def _end_worker(db: sqlite3.Connection, name: str, *, crashed: bool) -> int:
     """Put back what the worker held, with one crash more each if it crashed."""
+    if crashed:
+        db.execute(
+            "UPDATE tasks SET crashes = crashes + 1, last_chance = (crashes + 2 ="
+            " (SELECT max_crashes FROM queues q WHERE q.qid = tasks.qid))"
+            " WHERE state = 2 AND worker = ?",
+            (name,),
+        )
     held = db.execute(
         "SELECT qid, count(*) FROM tasks WHERE state = 2 AND worker = ? GROUP BY qid", (name,)
     ).fetchall()
-    db.execute(
-        "UPDATE tasks SET state = 0, worker = NULL, crashes = crashes + ?"
-        " WHERE state = 2 AND worker = ?",
-        (int(crashed), name),
-    )
+    db.execute("UPDATE tasks SET state = 0, worker = NULL WHERE state = 2 AND worker = ?", (name,))
     db.executemany(
         "UPDATE queues SET running = running - ?1, waiting = waiting + ?1 WHERE qid = ?2",
         [(number, qid) for qid, number in held],
@@ -512,14 +520,29 @@ def _ready_queues(db: sqlite3.Connection, worker: Worker, limit: int) -> list[tu
 def _claim_from(
     db: sqlite3.Connection, worker: Worker, qid: int, queue: str, limit: int
 ) -> list[Claim]:
+    claims = []
+    for seq in _claimable(db, worker, qid, limit):
+        row = db.execute(
+            "UPDATE tasks SET state = 2, worker = ?, number = number + 1 WHERE seq = ?"
+            " RETURNING id, (SELECT body FROM payloads p WHERE p.seq = tasks.seq), number,"
+            " failures, crashes, submitted_at",
+            (worker.name, seq),
+        ).fetchone()
+        claims.append(Claim(row[0], queue, row[1], worker.name, *row[2:]))
+    return claims
+
+
+def _claimable(db: sqlite3.Connection, worker: Worker, qid: int, limit: int) -> list[int]:
+    """The next tasks of a queue, and at most one in its last chance to a worker."""
     rows = db.execute(
-        "UPDATE tasks SET state = 2, worker = ?, number = number + 1 WHERE seq IN"
-        " (SELECT seq FROM tasks WHERE qid = ? AND state = 0 ORDER BY priority, seq LIMIT ?)"
-        " RETURNING id, (SELECT body FROM payloads p WHERE p.seq = tasks.seq), number, failures,"
-        " crashes, submitted_at",
-        (worker.name, qid, limit),
+        "SELECT seq, last_chance FROM tasks WHERE qid = ? AND state = 0"
+        " AND (last_chance = 0 OR NOT EXISTS"
+        " (SELECT 1 FROM tasks l WHERE l.last_chance = 1 AND l.state = 2 AND l.worker = ?))"
+        " ORDER BY priority, seq LIMIT ?",
+        (qid, worker.name, limit),
     ).fetchall()
-    return [Claim(row[0], queue, row[1], worker.name, *row[2:]) for row in rows]
+    alone = next((seq for seq, last_chance in rows if last_chance), None)
+    return [seq for seq, last_chance in rows if not last_chance or seq == alone]
 
 
 def _settle(db: sqlite3.Connection, settlement: Settlement, changes: Counter[str]) -> bool:

@@ -24,12 +24,14 @@ class Queue:
         collection: The ring it belongs to; None for a queue outside any collection.
         max_waiting: Offers are refused while so many tasks wait.
         concurrency: Claims at once, over the whole fleet.
+        max_crashes: How many of a task's claims may end with their worker.
     """
 
     name: str
     collection: str | None = None
     max_waiting: int = 100
     concurrency: int = 1
+    max_crashes: int = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +241,8 @@ class Store(Protocol):
         """Lease up to ``limit`` tasks of the worker's queues; none above the outbox's marks.
 
         Also puts back the tasks of lapsed workers (one crash more) and those whose delay is over.
+        A task that one more crash would kill is claimed only by a worker that holds no other
+        such task: of those that ran beside the one that kills its worker, none dies with it.
         """
 
     def wait(self, timeout_s: float) -> None:

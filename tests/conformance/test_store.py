@@ -532,6 +532,21 @@ def test_each_lapse_counts_one_crash(store: Store) -> None:
     assert claimed_after_lapse(store, joined(store, [queue]))[0].crashes == crashes[-1] + 1
 
 
+def test_tasks_in_their_last_chance_do_not_share_a_worker(store: Store) -> None:
+    one, other = declared(store, 2, max_crashes=2)
+    put(store, one, ["killer", "beside it"])
+    claimed_and_left(store, one, 2)
+    worker, second = (joined(store, [one, other]) for _ in range(2))
+    (alone,) = claimed_after_lapse(store, worker)
+    put(store, other, ["fresh"])
+    assert ids_of(claim(store, worker)) == ["fresh"]
+    (beside,) = claim(store, second)
+    assert {alone.task_id, beside.task_id} == {"killer", "beside it"}
+    settle(store, beside, "release")
+    settle(store, alone, "answer", result=b"{}", outcome="ok")
+    assert ids_of(claim(store, worker)) == [beside.task_id]
+
+
 def test_after_a_lapse_the_old_worker_neither_extends_nor_settles(store: Store) -> None:
     (queue,) = declared(store)
     put(store, queue, "a")
