@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agentpipe import trace
     from agentpipe.collection import Collection, load
+    from agentpipe.compile import sender_broker
     from agentpipe.context import Context
     from agentpipe.dispatcher import Dispatcher, Sent
     from agentpipe.errors import (
@@ -40,6 +41,7 @@ __all__ = [
     "TaskError",
     "Unreachable",
     "load",
+    "sender_broker",
     "trace",
 ]
 
@@ -59,6 +61,7 @@ _HOMES = {
     "TaskError": "errors",
     "Unreachable": "errors",
     "load": "collection",
+    "sender_broker": "compile",
 }
 
 

@@ -23,6 +23,9 @@ from agentpipe.worker import Workers
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import dramatiq
+
+    from agentpipe.brokers.store import Store
     from agentpipe.collection import Collection
     from agentpipe.settings import Settings
 
@@ -44,14 +47,33 @@ def worker_broker(
     runners = make_runners(collections, environ)
     store = open_store(settings)
     worker = Worker(name=_worker_name(), host=socket.gethostname(), lease_s=settings.lease_s)
-    dispatcher = Dispatcher(store)
     results = Results(worker.name, settings.retry_delay_s)
     workers = Workers(worker, settings, results, lambda: open_sink(settings))
-    broker = StoreBroker(store, [dispatcher, results, workers])
+    return _declared(store, [results, workers], collections, runners)
+
+
+def sender_broker(collections: Sequence[Collection], settings: Settings) -> StoreBroker:
+    """A broker whose actors only send: it needs the collections' names and limits, no agent.
+
+    Raises:
+        ConfigError: The broker's URL is wrong.
+        Unreachable: The store does not answer.
+    """
+    return _declared(open_store(settings), [], collections, {})
+
+
+def _declared(
+    store: Store,
+    middleware: list[dramatiq.Middleware],
+    collections: Sequence[Collection],
+    runners: Mapping[str, Runner],
+) -> StoreBroker:
+    dispatcher = Dispatcher(store)
+    broker = StoreBroker(store, [dispatcher, *middleware])
     dispatcher.declare(collections)
     for collection in collections:
         for spec in collection.agents:
-            AgentActor(collection, spec, broker, runners[spec.queue])
+            AgentActor(collection, spec, broker, runners.get(spec.queue))
     return broker
 
 

@@ -31,9 +31,13 @@ if TYPE_CHECKING:
     from agentpipe.brokers.broker import ClaimedMessage
     from agentpipe.brokers.store import Action
 
+# For actors outside any collection.
+PLAIN_RETRIES = 2
+PLAIN_CRASHES = 3
 MAX_RETRY_DELAY_S = 300.0
 MAX_ASKED_DELAY_S = 86_400.0
 MAX_ERROR_CHARS = 4_000
+WITHHELD = "not shown: the answer holds a credential"
 TOO_BUSY = frozenset({408, 429})
 SERVER_ERRORS = range(500, 600)
 # The libraries that agents use raise these without deriving from ConnectionError or
@@ -110,7 +114,7 @@ class Results(dramatiq.Middleware):
             collection=collection,
             agent=message.claim.queue,
             outcome="infra_error",
-            error=_error(error),
+            error=_error(error, Redactor(())),
             worker=self._worker,
             finished_at=utc(time.time()),
             **_carried(message.task),
@@ -123,7 +127,7 @@ class Results(dramatiq.Middleware):
     ) -> Settlement:
         failures = message.claim.failures
         actor = broker.actors.get(message.actor_name)
-        allowed = actor.collection.max_retries if isinstance(actor, AgentActor) else 2
+        allowed = actor.collection.max_retries if isinstance(actor, AgentActor) else PLAIN_RETRIES
         if failures >= allowed:
             return self._settle(broker, message, "bury", "infra_error", error=error)
         delay_s = _delay_s(error, self._retry_delay_s, failures)
@@ -148,10 +152,12 @@ class Results(dramatiq.Middleware):
         run: Run | None = None,
     ) -> Settlement:
         redactor = self._redactor(broker, message.actor_name)
-        result = replace(_result(broker, message, outcome, error, run), worker=self._worker)
+        failure = None if error is None else _error(error, redactor)
+        result = replace(_result(broker, message, outcome, failure, run), worker=self._worker)
         encoded = encode(result, redactor)
-        reason = "" if error is None else redactor.text(f"{type(error).__name__}: {_text(error)}")
-        if error is not None:
+        reason = ""
+        if failure is not None:
+            reason = redactor.text(f"{failure['type']}: {failure['message']}")
             log.warning("task %s: %s, %s", message.message_id, outcome, reason[:300])
         return Settlement(message.claim, action, encoded, outcome, reason[:MAX_ERROR_CHARS])
 
@@ -185,10 +191,21 @@ def encode(result: Result, redactor: Redactor) -> bytes:
         encoded = orjson.dumps(record)
     if redactor.occurs_in(encoded):
         record = orjson.loads(encoded)  # Tuples and dataclasses of the agent's are JSON by now.
+        if redactor.occurs_in(orjson.dumps(record["result"])):
+            _withhold_quotations(record)
         for name in ("result", "evaluation_results", "trace", "error"):
             record[name] = redactor.value(record[name])
         encoded = orjson.dumps(record)
     return encoded
+
+
+def _withhold_quotations(record: dict[str, Any]) -> None:
+    """Evaluators quote the answer in part, and a part of a secret cannot be recognised."""
+    for evaluation in record["evaluation_results"]:
+        for name in ("reason", "error"):
+            evaluation[name] = evaluation[name] and WITHHELD
+    if record["error"]:
+        record["error"]["message"] = WITHHELD
 
 
 def _end_without_a_run(
@@ -200,7 +217,7 @@ def _end_without_a_run(
     if actor is None:
         known = AgentpipeError(f"no actor {message.actor_name!r} is known to this worker")
         return "bury", "infra_error", known
-    crashes, allowed = message.claim.crashes, 3
+    crashes, allowed = message.claim.crashes, PLAIN_CRASHES
     if isinstance(actor, AgentActor):
         allowed = actor.collection.max_crashes
         if message.task is None:
@@ -217,7 +234,7 @@ def _result(
     broker: dramatiq.Broker,
     message: ClaimedMessage,
     outcome: str,
-    error: BaseException | None,
+    failure: dict[str, Any] | None,
     run: Run | None,
 ) -> Result:
     claim = message.claim
@@ -236,7 +253,7 @@ def _result(
         outcome=outcome,
         reward=score,
         reward_trustworthy=score is not None,
-        error=_error(error) if error else _evaluation_error(evaluations),
+        error=failure or _evaluation_error(evaluations),
         submitted_at=utc(claim.submitted_at),
         started_at=utc(message.started_at) if ran else None,
         finished_at=utc(time.time()),
@@ -315,11 +332,11 @@ def _delay_s(error: BaseException, base_s: float, failures: int) -> float:
     return max(delay_s, min(float(asked), MAX_ASKED_DELAY_S))
 
 
-def _error(error: BaseException) -> dict[str, Any]:
+def _error(error: BaseException, redactor: Redactor) -> dict[str, Any]:
     own = isinstance(error, AgentpipeError) and not isinstance(error, InfraError)
     return {
         "type": type(error).__name__,
-        "message": _text(error),
+        "message": redactor.text(_text(error))[:MAX_ERROR_CHARS],  # In this order.
         "traceback": None if own else _traceback(error),
     }
 
@@ -336,7 +353,7 @@ def _text(error: BaseException) -> str:
     if isinstance(error, asyncio.CancelledError):
         return "the agent cancelled itself"
     try:
-        return str(error)[:MAX_ERROR_CHARS].encode(errors="replace").decode()
+        return str(error).encode(errors="replace").decode()
     except BaseException:  # noqa: BLE001 - it is the agent's code, and may even exit
         return "its message cannot be shown: __str__ raises"
 

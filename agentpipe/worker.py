@@ -11,12 +11,14 @@ import asyncio
 import logging
 import multiprocessing.util
 import os
+import resource
 import signal
 import sys
 import threading
 import time
 import traceback
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
@@ -98,6 +100,7 @@ class Workers(dramatiq.Middleware):
             queues=frozenset(worker.consumers),
         )
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+        _raise_file_limit()
         self._loop.start()
         self._forwarder.start()
         self._consumer.begin(served, self._loop)
@@ -287,7 +290,7 @@ class LoopThread(threading.Thread):
         self._loop = asyncio.new_event_loop()
         self._runs: dict[asyncio.Task[None], ClaimedMessage] = {}
         self._interrupted: set[str] = set()
-        self.turned_at = time.monotonic()
+        self._turned = True
 
     def run(self) -> None:
         """Turn until ``stop``."""
@@ -308,9 +311,11 @@ class LoopThread(threading.Thread):
         """End all runs and give their tasks back; from any thread."""
         self._loop.call_soon_threadsafe(self._interrupt, list(self._runs))
 
-    def turn(self) -> None:
-        """Note the time at the loop's next turn; from any thread."""
+    def ask_to_turn(self) -> bool:
+        """Whether the loop has turned since the last call; from one thread."""
+        turned, self._turned = self._turned, False
         self._loop.call_soon_threadsafe(self._note_turn)
+        return turned
 
     def stack(self) -> str:
         """Where the loop's thread is now."""
@@ -318,7 +323,7 @@ class LoopThread(threading.Thread):
         return "".join(traceback.format_stack(frame)) if frame else ""
 
     def _note_turn(self) -> None:
-        self.turned_at = time.monotonic()
+        self._turned = True
 
     def _start_runs(self, messages: Iterable[ClaimedMessage]) -> None:
         for message in messages:
@@ -389,6 +394,7 @@ class Keeper(threading.Thread):
         self._consumer, self._loop = consumer, loop
         self._supervisor_pid = supervisor_pid
         self._parent_pid = os.getppid()
+        self._blocked_s = 0.0
         self._warned = False
 
     def run(self) -> None:
@@ -398,8 +404,10 @@ class Keeper(threading.Thread):
         while True:
             if time.monotonic() >= next_beat:
                 next_beat = time.monotonic() + (lease_s / 3 if self._beat() else lease_s / 10)
-            self._loop.turn()
-            time.sleep(min(TICK_S, lease_s / 10))
+            tick_s = min(TICK_S, lease_s / 10)
+            time.sleep(tick_s)
+            # Counted in our own ticks: a process that was frozen has no blocked loop.
+            self._blocked_s = 0.0 if self._loop.ask_to_turn() else self._blocked_s + tick_s
             self._look_at_loop()
             self._look_at_end()
             self._look_at_parents()
@@ -412,8 +420,7 @@ class Keeper(threading.Thread):
         return True
 
     def _look_at_loop(self) -> None:
-        blocked_s = time.monotonic() - self._loop.turned_at
-        if blocked_s < BLOCKED_AFTER_S:
+        if self._blocked_s < BLOCKED_AFTER_S:
             self._warned = False
             return
         if not self._warned:
@@ -474,6 +481,17 @@ def _alive(pid: int) -> bool:
 
 
 def _slots_for(broker: dramatiq.Broker) -> int:
-    """As many runs as the agents may have at once, within reason."""
-    agents = [actor for actor in broker.actors.values() if isinstance(actor, AgentActor)]
-    return max(1, min(MAX_SLOTS, sum(actor.collection.concurrency for actor in agents) or 8))
+    """As many runs as the actors may have at once, within reason."""
+    wanted = 0
+    for actor in broker.actors.values():
+        own = actor.options.get("concurrency", 1)
+        wanted += actor.collection.concurrency if isinstance(actor, AgentActor) else own
+    return max(1, min(MAX_SLOTS, wanted))
+
+
+def _raise_file_limit() -> None:
+    """An agent in a thread has a loop, and thus files, of its own; many shells allow only 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(OSError, ValueError):  # A hard limit without a number is not for all systems.
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
