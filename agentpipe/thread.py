@@ -10,6 +10,8 @@ import asyncio
 import contextvars
 import inspect
 import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -18,19 +20,35 @@ from dramatiq.middleware import Interrupt, raise_thread_exception
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    _Report = Callable[[Any, BaseException | None], None]
-    _Job = tuple[Callable[[], Any], contextvars.Context, _Report]
-
 
 class RunInterrupted(Interrupt):
     """Raised inside an agent's thread when its run has to end; ``except Exception`` misses it."""
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """One call: what to do, and how far it is.
+
+    Attributes:
+        exposed: An exception may be raised into it now.
+    """
+
+    function: Callable[[], Any]
+    report: Callable[[Any, BaseException | None], None]
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+    task: asyncio.Task[Any] | None = None
+    exposed: bool = False
+    interrupted: bool = False
 
 
 class AgentThread:
     """Runs calls one after the other; ``close`` lets it end once they are done."""
 
     def __init__(self, name: str) -> None:
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._latest: _Call | None = None
+        # Held while a call begins, ends or is interrupted, so that none is hit that has ended.
+        self._lock = threading.Lock()
         self._runner: asyncio.Runner | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -41,53 +59,65 @@ class AgentThread:
         future: asyncio.Future[Any] = loop.create_future()
 
         def report(value: Any, error: BaseException | None) -> None:
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # The loop has been closed meanwhile.
                 loop.call_soon_threadsafe(_resolve, future, value, error)
 
-        self._jobs.put((function, contextvars.copy_context(), report))
+        self._latest = _Call(function, report)
+        self._calls.put(self._latest)
         return await future
 
     def interrupt(self) -> None:
-        """Ask the running call to end: a coroutine is cancelled, a function gets an exception.
+        """Ask the latest call to end: a coroutine is cancelled, a function gets an exception.
 
         A function that sits in a system call notices only when that returns.
         """
-        loop = self._runner.get_loop() if self._runner else None
-        if loop is not None and loop.is_running():
-            loop.call_soon_threadsafe(_cancel_all, loop)
-        elif self._thread.ident is not None and self._thread.is_alive():
-            raise_thread_exception(self._thread.ident, RunInterrupted)  # type: ignore[no-untyped-call]
+        with self._lock:
+            call = self._latest
+            if call is None or call.interrupted:
+                return
+            call.interrupted = True
+            if call.task is not None:
+                with suppress(RuntimeError):  # Its loop has been closed.
+                    call.task.get_loop().call_soon_threadsafe(call.task.cancel)
+            elif call.exposed:
+                raise_thread_exception(self._thread.ident, RunInterrupted)  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """End after the calls that were made."""
-        self._jobs.put(None)
+        self._calls.put(None)
 
     def _run(self) -> None:
-        while True:
+        while (call := self._calls.get()) is not None:
+            value = error = None
             try:
-                job = self._jobs.get()
-                if job is None:
-                    break
-                self._perform(*job)
-            except RunInterrupted:
-                continue  # It came late, between two calls.
+                value = self._perform(call)
+            except BaseException as caught:  # noqa: BLE001 - all of it belongs to the caller
+                error = caught
+            call.report(value, error)
         if self._runner is not None:
             self._runner.close()
 
-    def _perform(
-        self,
-        function: Callable[[], Any],
-        context: contextvars.Context,
-        report: _Report,
-    ) -> None:
+    def _perform(self, call: _Call) -> Any:
         try:
-            value = context.run(function)
-            if inspect.isawaitable(value):
-                value = self._loop().run(_awaited(value), context=context)
-        except BaseException as error:  # noqa: BLE001 - all of it belongs to the caller
-            report(None, error)
-        else:
-            report(value, None)
+            self._expose(call)
+            value = call.context.run(call.function)
+        finally:
+            self._cover(call)
+        if inspect.isawaitable(value):
+            value = self._loop().run(_awaited(call, value), context=call.context)
+        return value
+
+    def _expose(self, call: _Call) -> None:
+        with self._lock:
+            if call.interrupted:
+                raise RunInterrupted
+            call.exposed = True
+
+    def _cover(self, call: _Call) -> None:
+        with self._lock:
+            call.exposed = False
+        for _ in range(2):
+            """Here an interruption that came just before is raised, at the latest."""
 
     def _loop(self) -> asyncio.Runner:
         if self._runner is None:
@@ -104,13 +134,11 @@ async def call_in_thread(function: Callable[[], Any]) -> Any:
         thread.close()
 
 
-async def _awaited(value: Any) -> Any:
+async def _awaited(call: _Call, value: Any) -> Any:
+    call.task = asyncio.current_task()
+    if call.interrupted:
+        raise asyncio.CancelledError
     return await value
-
-
-def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
-    for task in asyncio.all_tasks(loop):
-        task.cancel()
 
 
 def _resolve(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:

@@ -1,0 +1,51 @@
+"""Agents, an engine for them, and what a Runner needs beside: for the unit tests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.collection import Collection
+from agentpipe.context import Context
+from agentpipe.run import Runner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from agentpipe.agent import Agent
+    from agentpipe.collection import AgentConfig
+
+CREW = Collection(name="crew", file=Path("crew.yaml"), line=1, config_file=Path("agent.yaml"))
+
+
+class MadeEngine:
+    """Builds agents by a function of the test's."""
+
+    search: Sequence[Path] = ()
+
+    def __init__(
+        self,
+        config: AgentConfig | None = None,
+        *,
+        make: Callable[[], Any] = object,
+        blocks: bool = False,
+    ) -> None:
+        del config
+        self._make, self.blocks = make, blocks
+
+    def build(self) -> Agent:
+        agent: Agent = self._make()
+        return agent
+
+
+def runner_of(
+    make: Callable[[], Any],
+    *,
+    blocks: bool = False,
+    env: dict[str, str] | None = None,
+    **limits: Any,
+) -> Runner:
+    """A Runner of agents that ``make`` makes."""
+    engine = MadeEngine(make=make, blocks=blocks)
+    return Runner("crew_0", replace(CREW, **limits), engine, Context(env or {}))
