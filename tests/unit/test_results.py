@@ -1,0 +1,498 @@
+"""How a run's end becomes a settlement, and that nothing an agent does can spoil it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from dramatiq.middleware import SkipMessage
+
+from agentpipe.actor import AgentActor
+from agentpipe.brokers import open_store
+from agentpipe.brokers.broker import ClaimedMessage, StoreBroker
+from agentpipe.brokers.store import Claim, Settlement
+from agentpipe.errors import AnswerError, InfraError, Interrupted, TimeLimitExceeded
+from agentpipe.evaluate import Evaluation
+from agentpipe.results import MAX_ASKED_DELAY_S, MAX_RETRY_DELAY_S, Results, cancelled
+from agentpipe.run import Run
+from agentpipe.settings import Settings
+from agentpipe.task import Result, Task
+from agentpipe.trace import MASK, Tracer
+from tests.unit.agents import CREW, runner_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CANARY = 'canary-"5f3a'
+TASK = Task(
+    question="Why?",
+    task_id="t1",
+    metadata={"mine": 1},
+    group_id="g1",
+    sample_index=2,
+    group_size=4,
+    policy_version="v7",
+    seed=9,
+    replay_of="t0",
+)
+
+
+class Bench:
+    """The middleware, an actor, and messages for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.results = Results("worker-1", retry_delay_s=1.0)
+        settings = Settings(broker=f"sqlite:///{folder / 'broker.db'}")
+        self.broker = StoreBroker(open_store(settings), [self.results])
+        crew = replace(CREW, max_retries=2, max_crashes=3)
+        runner = runner_of(object, env={"TOKEN": CANARY, "MODE": "on"})
+        AgentActor(crew, crew.agents[0], self.broker, runner)
+
+    def message(self, task: Task = TASK, **claim: Any) -> ClaimedMessage:
+        fields = {"payload": task.encode(), "submitted_at": 1000.0, **claim}
+        message = ClaimedMessage(Claim("t1", "crew_0", worker="worker-1", number=1, **fields))
+        message.tracer = Tracer()
+        return message
+
+    def end(self, message: ClaimedMessage | None = None, **end: Any) -> Settlement:
+        message = message or self.message()
+        self.results.after_process_message(self.broker, message, **end)
+        assert message.settlement is not None
+        return message.settlement
+
+    def skip(self, message: ClaimedMessage) -> Settlement:
+        with pytest.raises(SkipMessage):
+            self.results.before_process_message(self.broker, message)
+        assert message.settlement is not None
+        return message.settlement
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.broker.close()
+
+
+def result_of(settlement: Settlement) -> Result:
+    result = Result.decode(settlement.result)
+    assert result.outcome == settlement.outcome
+    return result
+
+
+def evaluation(*, passed: bool, broken: bool = False) -> Evaluation:
+    error = "it broke" if broken else ""
+    return Evaluation({"func": "raw"}, "4", passed=passed, error=error, broken=broken)
+
+
+# Answers.
+
+
+def test_an_answer_is_ok_and_carries_all_that_came_with_its_task(bench: Bench) -> None:
+    settlement = bench.end(result=Run({"x": 4}))
+    result = result_of(settlement)
+    assert (settlement.action, result.outcome, result.result) == ("answer", "ok", {"x": 4})
+    assert (result.task_id, result.collection, result.agent) == ("t1", "crew", "crew_0")
+    assert (result.metadata, result.group_id, result.sample_index) == ({"mine": 1}, "g1", 2)
+    assert (result.group_size, result.policy_version, result.seed) == (4, "v7", 9)
+    assert (result.replay_of, result.worker, result.error) == ("t0", "worker-1", None)
+    assert result.submitted_at == "1970-01-01T00:16:40.000000Z"
+    assert result.submitted_at < (result.started_at or "") <= (result.finished_at or "")
+
+
+def test_an_attempt_counts_failures_and_crashes_before(bench: Bench) -> None:
+    assert result_of(bench.end(result=Run(4))).attempt == 1
+    again = bench.message(failures=2, crashes=1)
+    assert result_of(bench.end(again, result=Run(4))).attempt == 4
+
+
+@pytest.mark.parametrize(
+    ("passed", "reward"), [([], None), ([True], 1.0), ([True, False], 0.5), ([False], 0.0)]
+)
+def test_the_reward_is_the_mean_of_passed(
+    bench: Bench, passed: list[bool], reward: float | None
+) -> None:
+    run = Run("4", tuple(evaluation(passed=each) for each in passed))
+    result = result_of(bench.end(result=run))
+    assert (result.outcome, result.reward) == ("ok", reward)
+    assert result.reward_trustworthy == (reward is not None)
+    assert [each["passed"] for each in result.evaluation_results] == passed
+
+
+def test_a_broken_evaluator_is_no_wrong_answer(bench: Bench) -> None:
+    run = Run("4", (evaluation(passed=True), evaluation(passed=False, broken=True)))
+    result = result_of(bench.end(result=run))
+    assert (result.outcome, result.result, result.reward) == ("eval_error", "4", None)
+    assert not result.reward_trustworthy
+    assert result.error == {"type": "EvaluationError", "message": "it broke", "traceback": None}
+
+
+# Failures.
+
+
+def test_an_agents_exception_is_answered_not_retried(bench: Bench) -> None:
+    with pytest.raises(LookupError) as caught:
+        raise LookupError("no such thing")
+    settlement = bench.end(exception=caught.value)
+    result = result_of(settlement)
+    assert (settlement.action, result.outcome, result.reward) == ("answer", "agent_error", None)
+    assert result.error is not None
+    assert (result.error["type"], result.error["message"]) == ("LookupError", "no such thing")
+    assert "test_an_agents_exception_is_answered" in result.error["traceback"]
+    assert settlement.reason == "LookupError: no such thing"
+
+
+def test_a_time_limit_is_answered_not_retried(bench: Bench) -> None:
+    settlement = bench.end(exception=TimeLimitExceeded(5))
+    result = result_of(settlement)
+    assert (settlement.action, result.outcome) == ("answer", "limit")
+    assert result.error == {
+        "type": "TimeLimitExceeded",
+        "message": "The run took longer than its time limit of 5 s.",
+        "traceback": None,
+    }
+
+
+def test_what_is_no_answer_is_the_agents_error(bench: Bench) -> None:
+    assert bench.end(exception=AnswerError("the answer is of type set")).outcome == "agent_error"
+
+
+def test_an_interrupted_run_is_given_back(bench: Bench) -> None:
+    assert bench.end(exception=Interrupted()).action == "release"
+
+
+def test_an_agent_that_cancels_itself_is_its_own_error(bench: Bench) -> None:
+    result = result_of(bench.end(exception=asyncio.CancelledError()))
+    assert result.outcome == "agent_error"
+    assert result.error is not None
+    assert result.error["message"] == "the agent cancelled itself"
+
+
+class OwnInfraError(InfraError):
+    """A user's."""
+
+
+class APIConnectionError(Exception):
+    """Named as a client library names it."""
+
+
+class StrangeTimeoutError(Exception):
+    """A stranger."""
+
+
+class ConnectTimeoutError(StrangeTimeoutError, APIConnectionError):
+    """Known by a name of its bases."""
+
+
+class StatusError(Exception):
+    """Keeps a status as some client library does."""
+
+    def __init__(self, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
+
+
+def with_cause(cause: BaseException) -> Exception:
+    error = RuntimeError("the tool failed")
+    error.__cause__ = cause
+    return error
+
+
+def refused_connection() -> Exception:
+    try:
+        urllib.request.urlopen("http://127.0.0.1:1", timeout=5)
+    except OSError as error:
+        return error
+    raise AssertionError("something listens on port 1")
+
+
+def http_error(status: int) -> urllib.error.HTTPError:
+    return urllib.error.HTTPError("http://h", status, "", None, None)  # type: ignore[arg-type]
+
+
+INFRA = [
+    pytest.param(InfraError("down"), id="InfraError"),
+    pytest.param(OwnInfraError(), id="derived from InfraError"),
+    pytest.param(ConnectionResetError(), id="connection"),
+    pytest.param(TimeoutError(), id="timeout"),
+    pytest.param(TimeoutError(), id="asyncio timeout"),
+    pytest.param(refused_connection(), id="urllib: refused"),
+    pytest.param(APIConnectionError(), id="name"),
+    pytest.param(ConnectTimeoutError(), id="name of a base"),
+    pytest.param(StatusError(status_code=429), id="429"),
+    pytest.param(StatusError(status=408), id="408"),
+    pytest.param(StatusError(code=503), id="503"),
+    pytest.param(StatusError(response=SimpleNamespace(status_code=500)), id="response 500"),
+    pytest.param(http_error(502), id="urllib: 502"),
+    pytest.param(with_cause(ConnectionError()), id="cause"),
+    pytest.param(with_cause(with_cause(StatusError(status=599))), id="cause of cause"),
+    pytest.param(ExceptionGroup("g", [TimeoutError(), ConnectionError()]), id="group"),
+]
+
+
+@pytest.mark.parametrize("error", INFRA)
+def test_a_failure_of_the_infrastructure_is_retried(bench: Bench, error: Exception) -> None:
+    settlement = bench.end(exception=error)
+    assert (settlement.action, settlement.result) == ("retry", b"")
+    assert 0.5 <= settlement.delay_s <= 1.0
+
+
+def circular() -> Exception:
+    first, second = RuntimeError("a"), RuntimeError("b")
+    first.__cause__, second.__cause__ = second, first
+    return first
+
+
+class Hostile(Exception):  # noqa: N818 - what it is
+    """Breaks whatever touches it."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no __str__")
+
+    __repr__ = __str__
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+AGENTS_OWN = [
+    pytest.param(ValueError("x"), id="ValueError"),
+    pytest.param(StatusError(status_code=404), id="404"),
+    pytest.param(StatusError(status_code="500"), id="a status that is a text"),
+    pytest.param(StatusError(response=SimpleNamespace(status_code=401)), id="401"),
+    pytest.param(http_error(404), id="urllib: 404"),
+    pytest.param(StrangeTimeoutError(), id="a stranger's name"),
+    pytest.param(circular(), id="causes in a circle"),
+    pytest.param(Hostile(), id="hostile"),
+    pytest.param(ExceptionGroup("g", [TimeoutError(), ValueError()]), id="mixed group"),
+    pytest.param(FileNotFoundError("x"), id="file not found"),
+]
+
+
+@pytest.mark.parametrize("error", AGENTS_OWN)
+def test_everything_else_is_the_agents_error(bench: Bench, error: BaseException) -> None:
+    assert bench.end(exception=error).outcome == "agent_error"
+
+
+def test_after_the_last_retry_the_task_is_dead(bench: Bench) -> None:
+    actions = []
+    for failures in range(3):
+        settlement = bench.end(bench.message(failures=failures), exception=InfraError("down"))
+        actions.append(settlement.action)
+    assert actions == ["retry", "retry", "bury"]
+    result = result_of(settlement)
+    assert (result.outcome, result.attempt, result.reward) == ("infra_error", 3, None)
+    assert settlement.reason == "InfraError: down"
+
+
+def delay_s(bench: Bench, failures: int, **asked: Any) -> float:
+    actor = bench.broker.actors["crew_0"]
+    assert isinstance(actor, AgentActor)
+    actor.collection = replace(CREW, max_retries=100)
+    error = InfraError("down", **asked)
+    return bench.end(bench.message(failures=failures), exception=error).delay_s
+
+
+def test_retries_back_off_with_jitter_up_to_a_limit(bench: Bench) -> None:
+    for failures in range(6):
+        delays = [delay_s(bench, failures) for _ in range(40)]
+        assert all(0.5 * 2**failures <= delay <= 2**failures for delay in delays)
+        assert len(set(delays)) > 30
+    assert 0.5 * MAX_RETRY_DELAY_S <= delay_s(bench, 99) <= MAX_RETRY_DELAY_S
+
+
+@pytest.mark.parametrize(
+    ("asked", "low", "high"),
+    [
+        (60.0, 60, 60),
+        (7, 7, 7),
+        (0.01, 0.5, 1),
+        (-5.0, 0.5, 1),
+        (None, 0.5, 1),
+        (float("nan"), 0.5, 1),
+        (float("inf"), MAX_ASKED_DELAY_S, MAX_ASKED_DELAY_S),
+    ],
+)
+def test_a_retry_waits_as_long_as_the_service_asked(
+    bench: Bench, asked: Any, low: float, high: float
+) -> None:
+    assert low <= delay_s(bench, 0, retry_after_s=asked) <= high
+
+
+# Hostile agents.
+
+
+class HostileText(Exception):  # noqa: N818 - what it is
+    """Its text is what the test says, or raises it."""
+
+    def __init__(self, text: Any) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        if isinstance(self.text, type):
+            raise self.text
+        return self.text  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "text", [RuntimeError, RecursionError, SystemExit, KeyboardInterrupt, 7, None]
+)
+def test_a_message_that_cannot_be_shown_is_said_to_be_so(bench: Bench, text: Any) -> None:
+    result = result_of(bench.end(exception=HostileText(text)))
+    assert result.error is not None
+    assert result.error["message"] == "its message cannot be shown: __str__ raises"
+
+
+def test_a_message_of_surrogates_or_of_any_length_is_shown(bench: Bench) -> None:
+    shown = result_of(bench.end(exception=HostileText("a\ud800b"))).error or {}
+    assert shown["message"] == "a?b"
+    shown = result_of(bench.end(exception=HostileText("x" * 10_000_000))).error or {}
+    assert len(shown["message"]) <= 4000
+
+
+@dataclass
+class Thing:
+    """orjson writes dataclasses by itself."""
+
+    name: str
+
+
+def cyclic() -> dict[str, Any]:
+    cycle: dict[str, Any] = {}
+    cycle["again"] = cycle
+    return cycle
+
+
+@pytest.mark.parametrize(
+    "data", [{"x": {1, 2}}, {"x": b"bytes"}, {"x": object()}, {"x": "\ud800"}, cyclic(), {1: 2}]
+)
+def test_a_trace_that_is_not_json_is_dropped_and_the_answer_kept(bench: Bench, data: Any) -> None:
+    message = bench.message()
+    assert message.tracer is not None
+    with message.tracer.root() as span:
+        span.add(data)
+    result = result_of(bench.end(message, result=Run("4")))
+    assert (result.outcome, result.result) == ("ok", "4")
+    assert "the trace is not JSON" in result.trace[0]["dropped"]
+
+
+def test_a_trace_is_in_the_result(bench: Bench) -> None:
+    message = bench.message()
+    assert message.tracer is not None
+    with message.tracer.root() as span:
+        span.add({"type": "agent"})
+    result = result_of(bench.end(message, result=Run("4")))
+    assert result.trace[0]["records"][0]["data"] == {"type": "agent"}
+
+
+# Secrets.
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        f"my token is {CANARY}",
+        {"token": [CANARY]},
+        {CANARY: 1},
+        ("a", (CANARY,)),
+        orjson.dumps({"token": CANARY}).decode(),
+    ],
+)
+def test_no_secret_leaves_in_an_answer(bench: Bench, answer: Any) -> None:
+    settlement = bench.end(result=Run(answer))
+    assert b"5f3a" not in settlement.result
+    assert MASK.encode() in settlement.result
+
+
+def test_no_secret_leaves_in_a_trace(bench: Bench) -> None:
+    message = bench.message()
+    assert message.tracer is not None
+    with message.tracer.root() as span:
+        span.add({"header": CANARY, "nested": (CANARY,), "thing": Thing(CANARY)})
+    assert b"5f3a" not in bench.end(message, result=Run("4")).result
+
+
+def test_no_secret_leaves_in_an_error(bench: Bench) -> None:
+    settlement = bench.end(exception=ValueError(f"bad token {CANARY}"))
+    assert b"5f3a" not in settlement.result
+    assert settlement.reason == f"ValueError: bad token {MASK}"
+
+
+def test_no_secret_leaves_in_an_evaluation(bench: Bench) -> None:
+    run = Run("4", (Evaluation({}, CANARY, passed=False, reason=f"not {CANARY}"),))
+    assert b"5f3a" not in bench.end(result=run).result
+
+
+def test_the_senders_words_are_not_masked(bench: Bench) -> None:
+    task = replace(TASK, metadata={"token": CANARY})
+    result = result_of(bench.end(bench.message(task), result=Run(CANARY)))
+    assert (result.metadata, result.result) == ({"token": CANARY}, MASK)
+
+
+# What never runs.
+
+
+def test_a_crashing_task_is_dead_after_its_last_crash(bench: Bench) -> None:
+    bench.results.before_process_message(bench.broker, bench.message(crashes=2))
+    message = bench.message(crashes=3)
+    message.tracer = None
+    settlement = bench.skip(message)
+    result = result_of(settlement)
+    assert (settlement.action, result.outcome, result.attempt) == ("bury", "crashed", 3)
+    assert result.started_at is None
+    assert "died 3 times" in settlement.reason
+
+
+def test_a_task_past_its_deadline_is_stale(bench: Bench) -> None:
+    settlement = bench.skip(bench.message(replace(TASK, deadline=time.time() - 1)))
+    assert (settlement.action, settlement.outcome) == ("answer", "stale")
+    in_time = bench.message(replace(TASK, deadline=time.time() + 1000))
+    bench.results.before_process_message(bench.broker, in_time)
+    assert in_time.settlement is None
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\xff\xfe",
+        b"{",
+        b"[]",
+        b'"text"',
+        b'{"schema": 99}',
+        b'{"schema": 1, "question": 7}',
+        b'{"actor_name": 7}',
+        b"[" * 5000,
+    ],
+)
+def test_what_cannot_be_read_is_dead_with_a_reason(bench: Bench, payload: bytes) -> None:
+    settlement = bench.skip(bench.message(payload=payload))
+    assert (settlement.action, settlement.outcome) == ("bury", "infra_error")
+    assert settlement.reason.startswith("FormatError: ")
+    assert result_of(settlement).task_id == "t1"
+
+
+def test_an_unknown_actor_is_dead_with_a_reason(bench: Bench) -> None:
+    message = ClaimedMessage(Claim("t1", "nowhere_0", TASK.encode(), "worker-1", 1))
+    assert "no actor 'nowhere_0' is known" in bench.skip(message).reason
+
+
+def test_giving_up_buries_with_all_that_is_known(bench: Bench) -> None:
+    settlement = bench.results.give_up(bench.broker, bench.message())
+    result = result_of(settlement)
+    assert (settlement.action, result.outcome, result.task_id) == ("bury", "infra_error", "t1")
+    assert (result.collection, result.agent, result.metadata) == ("crew", "crew_0", {"mine": 1})
+
+
+def test_a_cancelled_task_has_a_result_too() -> None:
+    result = cancelled("t1", TASK, "crew_0", "crew")
+    assert (result.outcome, result.task_id, result.agent) == ("cancelled", "t1", "crew_0")
+    assert (result.attempt, result.reward, result.metadata) == (0, None, {"mine": 1})
+    assert cancelled("t1", None, "crew_0", None).metadata == {}
