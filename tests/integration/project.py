@@ -120,7 +120,7 @@ class Project:
         """Add a collection to the project's file."""
         document = {"kind": "collection", "spec": {"name": name, "config": config, **spec}}
         with (self.folder / "collection.yaml").open("a") as stream:
-            yaml.safe_dump(document, stream, explicit_start=True)
+            yaml.safe_dump(document, stream, explicit_start=True, sort_keys=False)
 
     def tasks(self, *questions: str | dict[str, Any], name: str = "tasks.jsonl") -> str:
         """A task file; ids are its name and the line, where none is given."""

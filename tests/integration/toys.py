@@ -7,6 +7,7 @@ so that a test knows what ran, where and when, whatever agentpipe says about it.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 import os
@@ -185,6 +186,9 @@ def _leak(how: str, task: Any, context: Any) -> Any:
         task.evaluators.clear()
     elif how == "bytes":
         return token.encode()
+    elif how == "digest":
+        digest = hashlib.sha256(token.encode()).hexdigest()
+        return {"who": context.env["WHO"], "digest": digest, "names": [*context.env]}
     return {"who": context.env["WHO"], "token": token, "text": f"<{token}>"}
 
 
