@@ -83,7 +83,7 @@ class Settings:
 
 def without_password(url: str) -> str:
     """``url`` as it may be shown."""
-    return re.sub(r"(://[^/@:]*):.*@", r"\1:***@", url)  # To the last @: one may be unescaped.
+    return re.sub(r"(//[^/@:]*):.*@", r"\1:***@", url)  # To the last @: one may be unescaped.
 
 
 def _number(kind: Callable[[str], float], low: float, unit: str) -> Callable[[str], Any]:

@@ -1,0 +1,109 @@
+"""A Stream gives each task once, commits after use, and survives what it cannot read."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import orjson
+
+from agentpipe import stream
+from agentpipe.sinks.sink import Record
+from agentpipe.stream import Stream
+from agentpipe.task import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pytest
+
+
+class ListReader:
+    """A Reader over pages in memory."""
+
+    def __init__(self, pages: Sequence[Sequence[Record]]) -> None:
+        self.pages = [list(page) for page in pages]
+        self.committed: list[int] = []
+
+    def poll(self, limit: int, timeout_s: float) -> list[Record]:
+        if not self.pages:
+            time.sleep(timeout_s)
+            return []
+        page = self.pages[0]
+        taken, self.pages[0] = page[:limit], page[limit:]
+        if not self.pages[0]:
+            self.pages.pop(0)
+        return taken
+
+    def commit(self, record: Record) -> None:
+        self.committed.append(record.position)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def record(task_id: str, position: int = 0, payload: bytes | None = None) -> Record:
+    if payload is None:
+        payload = orjson.dumps(Result(task_id=task_id).to_dict())
+    return Record(task_id, payload, position)
+
+
+def test_results_come_in_order_and_the_silence_ends_it() -> None:
+    reader = ListReader([[record("a"), record("b")], [], [record("c")]])
+    assert [each.task_id for each in Stream(reader, timeout_s=0)] == ["a", "b"]
+    assert [each.task_id for each in Stream(reader, timeout_s=0.01)] == ["c"]
+
+
+def test_a_record_is_committed_when_the_caller_comes_back() -> None:
+    reader = ListReader([[record("a", 1), record("b", 2), record("c", 3)]])
+    results = iter(Stream(reader, timeout_s=0))
+    next(results)
+    assert reader.committed == []
+    next(results)
+    assert reader.committed == [1]
+    next(results)
+    assert next(results, None) is None
+    assert reader.committed == [1, 2, 3]
+
+
+def test_a_caller_that_leaves_has_not_used_its_last_record() -> None:
+    reader = ListReader([[record("a", 1), record("b", 2)]])
+    for _ in Stream(reader, timeout_s=0):
+        break
+    assert reader.committed == []
+
+
+def test_a_repeated_task_is_dropped_counted_and_committed() -> None:
+    reader = ListReader([[record("a", 1), record("b", 2), record("a", 3)], [record("a", 4)]])
+    results = Stream(reader, timeout_s=0)
+    assert [each.task_id for each in results] == ["a", "b"]
+    assert (results.repeated, results.skipped) == (2, 0)
+    assert reader.committed == [1, 2, 3, 4]
+
+
+def test_what_is_no_result_is_skipped_counted_and_committed() -> None:
+    broken = [b"", b"\xff", b"{}", b"[1]", b'{"schema": 2}', b'{"schema": 1, "task_id": {}}']
+    pages = [[record("x", index, payload) for index, payload in enumerate(broken)]]
+    reader = ListReader([*pages, [record("z", 99)]])
+    results = Stream(reader, timeout_s=0)
+    assert [each.task_id for each in results] == ["z"]
+    assert results.skipped == len(broken)
+    assert reader.committed == [0, 1, 2, 3, 4, 5, 99]
+
+
+def test_the_newest_ids_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "REMEMBERED_IDS", 2)
+    reader = ListReader([[record(each) for each in "abcca"]])
+    results = Stream(reader, timeout_s=0)
+    assert [each.task_id for each in results] == ["a", "b", "c", "a"]
+    assert results.repeated == 1
+
+
+def test_the_timeout_begins_anew_with_each_record() -> None:
+    class SlowReader(ListReader):
+        def poll(self, limit: int, timeout_s: float) -> list[Record]:
+            time.sleep(min(0.03, timeout_s))
+            return super().poll(limit, 0 if self.pages else timeout_s)
+
+    reader = SlowReader([[record(each)] for each in "abcdef"])
+    assert len(list(Stream(reader, timeout_s=0.1))) == 6
