@@ -8,6 +8,7 @@ cost about as much as one. ``PRIVATE_NAMES`` lists what of Dramatiq this relies 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import multiprocessing.util
 import os
@@ -288,6 +289,7 @@ class LoopThread(threading.Thread):
         super().__init__(name="agentpipe-loop", daemon=True)
         self._broker, self._consumer, self._grace_s = broker, consumer, grace_s
         self._loop = asyncio.new_event_loop()
+        self._loop.set_task_factory(_make_task)
         self._runs: dict[asyncio.Task[None], ClaimedMessage] = {}
         self._interrupted: set[str] = set()
         self._turned = True
@@ -317,6 +319,11 @@ class LoopThread(threading.Thread):
         self._loop.call_soon_threadsafe(self._note_turn)
         return turned
 
+    def running(self) -> ClaimedMessage | None:
+        """Whose code the loop's thread is in now, if an agent's; from any thread."""
+        task = asyncio.current_task(self._loop)
+        return task.message if isinstance(task, _Task) else None
+
     def stack(self) -> str:
         """Where the loop's thread is now."""
         frame = sys._current_frames().get(self.ident or 0)  # noqa: SLF001 - documented for debuggers
@@ -327,7 +334,9 @@ class LoopThread(threading.Thread):
 
     def _start_runs(self, messages: Iterable[ClaimedMessage]) -> None:
         for message in messages:
-            run = self._loop.create_task(self._process(message))
+            context = contextvars.copy_context()
+            context.run(_message.set, message)
+            run = self._loop.create_task(self._process(message), context=context)
             self._runs[run] = message
             run.add_done_callback(self._ended)
 
@@ -381,6 +390,28 @@ class LoopThread(threading.Thread):
                 run.cancel()
 
 
+_message: contextvars.ContextVar[ClaimedMessage | None] = contextvars.ContextVar(
+    "agentpipe_message", default=None
+)
+
+
+class _Task(asyncio.Task[Any]):
+    """A task of the loop that knows for which message it is, as do those that agents start."""
+
+    message: ClaimedMessage | None = None
+
+
+def _make_task(
+    loop: asyncio.AbstractEventLoop,
+    coroutine: Any,
+    context: contextvars.Context | None = None,
+    **options: Any,
+) -> _Task:
+    task = _Task(coroutine, loop=loop, context=context, **options)
+    task.message = _message.get() if context is None else context.get(_message)
+    return task
+
+
 class Keeper(threading.Thread):
     """Keeps the lease, and watches over the loop and over those who started the process.
 
@@ -431,6 +462,9 @@ class Keeper(threading.Thread):
                 self._loop.stack(),
             )
         late = [message for message in self._consumer.held if self._is_late(message)]
+        culprit = self._loop.running()
+        if culprit in late:
+            late = [culprit]  # The others only waited for it: they are given back.
         if late:
             log.error("the loop is blocked beyond a time limit: the process ends to be replaced")
             self._end_process(late)

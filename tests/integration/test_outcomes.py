@@ -1,0 +1,167 @@
+"""What becomes of runs that fail, hang, or answer with what is no answer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.integration.project import Project
+
+NO_ANSWERS = {
+    "bytes": "bytes",
+    "set": "set",
+    "nan": "nan",
+    "cycle": "cycle",
+    "deep": "deeper than",
+    "object": "Unprintable",
+    "objects": "Unprintable",
+    "key": "key of type Unprintable",
+    "surrogate": "not text or JSON",
+    "huge": "not text or JSON",
+}
+AGENT_ERRORS = {
+    "raise so": "so",
+    "hostile-error": "cannot be shown",
+    "exit": "SystemExit",
+    "keyboard": "KeyboardInterrupt",
+    "stop": "StopIteration",
+    "cancelled": "cancelled itself",
+    "base": "at the root",
+    "nonsense": "nonsense",
+    **NO_ANSWERS,
+}
+CHAIN = {"func": "raw", "op": "=", "value": "right"}
+
+
+@pytest.fixture
+def lively(project: Project) -> Project:
+    """A project with an agent on the loop and one in a thread, that share a worker."""
+    for name, config in (("toys", "./agent.yaml"), ("plain", "./plain.yaml")):
+        project.collection(name, config, number=4, time_limit=2, max_retries=2)
+    return project
+
+
+def _send_to_both(project: Project, tasks: list[dict[str, Any]]) -> None:
+    for name in ("toys", "plain"):
+        own = [{**task, "task_id": f"{name} {task['question']}"} for task in tasks]
+        sent = project.ok("send", name, "--file", project.tasks(*own), "--json").json
+        assert sent["accepted"] == len(tasks)
+
+
+def test_whatever_an_agent_does_its_task_is_answered_and_the_worker_lives(lively: Project) -> None:
+    questions = [*AGENT_ERRORS, "big", "controls", "infra", "refused", "echo at the end"]
+    _send_to_both(lively, [{"question": question} for question in questions])
+    done = lively.burst("--processes", "1")
+    assert "replaced" not in done.err
+    results = lively.by_id()
+    assert len(results) == 2 * len(questions)
+    for task_id, result in results.items():
+        question = task_id.partition(" ")[2]
+        expected = "ok"
+        if question in AGENT_ERRORS:
+            expected = "agent_error"
+            assert AGENT_ERRORS[question] in result["error"]["message"], result
+            assert result["result"] is None
+            assert result["attempt"] == 1
+        if question in ("infra", "refused"):
+            expected = "infra_error"
+            assert result["attempt"] == 3
+        assert (task_id, result["outcome"]) == (task_id, expected), result
+    assert len({result["worker"] for result in results.values()}) == 1
+    assert len(results["toys big"]["result"]) == 5_000_000
+    assert results["plain echo at the end"]["result"] == "at the end"
+    _assert_retries_were_counted(lively)
+    _assert_harmless_on_a_terminal(lively)
+
+
+def _assert_retries_were_counted(project: Project) -> None:
+    runs = Counter(entry["task_id"].partition(" ")[2] for entry in project.journal("started"))
+    assert (runs.pop("infra"), runs.pop("refused")) == (6, 6)
+    assert set(runs.values()) == {2}
+    dead = project.ok("dead", "list", "--json").json
+    assert {letter["outcome"] for letter in dead["dead"]} == {"infra_error"}
+    assert dead["total"] == 4
+
+
+def _assert_harmless_on_a_terminal(project: Project) -> None:
+    for command in ("tail --from beginning --timeout 0", "dead list", "dead show toys~infra"):
+        done = project.ok(*(word.replace("~", " ") for word in command.split()))
+        assert all(character.isprintable() or character == "\n" for character in done.out)
+        assert "Traceback" not in done.err
+    tail = project.ok("tail", "--from", "beginning", "--timeout", "0").out
+    assert "[red]markup[/red]" in tail
+    assert len(tail.splitlines()) == len(project.results())
+
+
+def test_infrastructure_is_retried_agents_are_not_and_evaluators_are_told_apart(
+    lively: Project,
+) -> None:
+    tasks: list[dict[str, Any]] = [
+        {"task_id": "recovers", "question": "fail-until-run 3"},
+        {"task_id": "never", "question": "infra"},
+        {"task_id": "agent", "question": "raise a bug"},
+        {"task_id": "right", "question": "echo right", "evaluators": [CHAIN]},
+        {"task_id": "half", "question": "echo right", "evaluators": [CHAIN, CHAIN | {"op": "<"}]},
+        {"task_id": "wrong", "question": "echo wrong", "evaluators": [CHAIN]},
+        {
+            "task_id": "judge",
+            "question": "echo right",
+            "evaluators": [CHAIN, {"func": "toys:broken_judge"}],
+        },
+        {"task_id": "stale", "question": "echo late", "deadline": 1},
+    ]
+    lively.send(*tasks)
+    lively.burst("--processes", "1")
+    results = lively.by_id()
+    shown = {
+        task_id: (result["outcome"], result["attempt"], result["reward"])
+        for task_id, result in results.items()
+    }
+    assert shown == {
+        "recovers": ("ok", 3, None),
+        "never": ("infra_error", 3, None),
+        "agent": ("agent_error", 1, None),
+        "right": ("ok", 1, 1.0),
+        "half": ("ok", 1, 0.5),
+        "wrong": ("ok", 1, 0.0),
+        "judge": ("eval_error", 1, None),
+        "stale": ("stale", 0, None),
+    }
+    assert "the judge is ill" in results["judge"]["error"]["message"]
+    assert results["judge"]["result"] == "right"
+    assert results["stale"]["started_at"] is None
+    assert "toys.py" in results["agent"]["error"]["traceback"]
+    (dead,) = lively.ok("dead", "list", "--json").json["dead"]
+    assert dead["task_id"] == "never"
+    assert "stale" not in [entry["task_id"] for entry in lively.journal()]
+
+
+def test_runs_beyond_their_time_limit_are_answered_wherever_they_hang(project: Project) -> None:
+    for name, config in (("toys", "./agent.yaml"), ("plain", "./plain.yaml")):
+        project.collection(name, config, number=2, time_limit=1)
+    project.ok("send", "toys", "--file", project.tasks("swallow 60", "sleep 60", name="aio.jsonl"))
+    project.ok("send", "plain", "--file", project.tasks("block 60", name="plain.jsonl"))
+    project.ok("send", "toys", "--file", project.tasks(*["echo hi"] * 20, name="good.jsonl"))
+    project.burst("--processes", "1", timeout_s=40)
+    outcomes = {task_id: result["outcome"] for task_id, result in project.by_id().items()}
+    late = {"aio-0", "aio-1", "plain-0"}
+    assert {task_id for task_id, outcome in outcomes.items() if outcome == "limit"} == late
+    assert Counter(outcomes.values()) == {"limit": 3, "ok": 20}
+
+
+def test_a_process_whose_loop_is_blocked_is_replaced_and_all_are_answered(
+    project: Project,
+) -> None:
+    project.collection(number=4, time_limit=0.5)
+    project.send("block 60", *["sleep 0.3"] * 19)
+    done = project.burst("--processes", "2", "--slots", "2")
+    results = project.by_id()
+    outcomes = Counter(result["outcome"] for result in results.values())
+    assert outcomes == {"limit": 1, "ok": 19}
+    assert results["tasks-0"]["outcome"] == "limit"
+    assert {result["attempt"] for result in results.values()} == {1}
+    assert "isolation: thread" in done.err
+    assert "toys.py" in done.err
