@@ -48,7 +48,7 @@ format: .venv/installed-dev ## format the code, and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 bench: .venv/installed-dev ## measure, each figure as a ratio within one run
-	$(BIN)/python tests/bench/bench.py
+	$(BIN)/python -m tests.bench.bench
 
 clean: ## remove the environment and the main job's stores
 	rm -rf .venv $(DEMO)

@@ -39,12 +39,12 @@ def ring(file: int) -> None:
     os.pwrite(file, b"\0", 0)
 
 
-def listen(path: str, changed: Callable[[], bool]) -> Listener:
-    """A listener on the bell at ``path``, or one that asks ``changed``."""
+def listen(path: str, make_probe: Callable[[], Callable[[], bool]]) -> Listener:
+    """A listener on the bell at ``path``, or one that asks a probe whether anything changed."""
     try:
         return KernelListener(path)
     except OSError:  # Not Linux, or out of watches.
-        return LookingListener(changed)
+        return LookingListener(make_probe())
 
 
 class KernelListener:

@@ -71,12 +71,13 @@ class Database:
 
     def __init__(self, address: Address, schema: str, version: int) -> None:
         self.path = address.path
-        self._synchronous, self._current_synchronous = address.synchronous, ""
+        self._durable = address.synchronous == "full"
         self._mutex = threading.RLock()
         with self._translated():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(f"{self.path}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             self._connection = self._connect()
+            self._wal = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             self._migrate(schema, version)
 
     def _connect(self) -> sqlite3.Connection:
@@ -85,6 +86,7 @@ class Database:
         )
         with self._locked():
             connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
         return connection
 
     def _migrate(self, schema: str, version: int) -> None:
@@ -107,8 +109,25 @@ class Database:
         One that is not ``durable`` may be taken back by a power loss, alone or with others like
         it, until a durable one follows: it saves the wait for the disk.
         """
-        with self._mutex, self._translated(), self._locked():
-            self._set_synchronous(self._synchronous if durable else "normal")
+        with self._translated():
+            with self._transaction() as connection:
+                yield connection
+            if durable:
+                self.sync()
+
+    def sync(self) -> None:
+        """Wait until all that was committed is on the disk, unless ``normal`` was asked for.
+
+        This is what SQLite does for ``synchronous = FULL``, but after the locks are free: while
+        one writer waits for the disk the next one works, and one sync serves them all.
+        """
+        if self._durable:
+            with self._translated():
+                os.fdatasync(self._wal)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._mutex, self._locked():
             before = self._connection.total_changes
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -132,23 +151,19 @@ class Database:
             finally:
                 self._connection.rollback()
 
-    def _set_synchronous(self, synchronous: str) -> None:
-        if synchronous != self._current_synchronous:
-            self._connection.execute(f"PRAGMA synchronous = {synchronous}")
-            self._current_synchronous = synchronous
-
     def listener(self) -> bell.Listener:
         """Tells one thread of commits, from this process or any other; whoever asks closes it."""
         with self._translated():
-            return bell.listen(f"{self.path}-lock", VersionProbe(self.path).changed)
+            return bell.listen(f"{self.path}-lock", lambda: VersionProbe(self.path).changed)
 
     def close(self) -> None:
         """Close the file; calling it twice is harmless."""
         with self._mutex:
-            self._connection.close()
-            with suppress(OSError):
+            if self._lock >= 0:
+                os.close(self._wal)
+                self._connection.close()
                 os.close(self._lock)
-            self._lock = -1
+                self._lock = -1
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

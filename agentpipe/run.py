@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import logging
 import math
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +70,7 @@ class Runner:
             with tracer.root() as span:
                 span.add({"type": "agent", "name": self.name, "messages": [task.question]})
                 # A copy: what the agent does to it changes neither judgement nor Result.
-                answer = await instance.answer(deepcopy(task), self._collection.time_limit_s)
+                answer = await instance.answer(task.copy(), self._collection.time_limit_s)
                 text = answer_text(answer)
         except BaseException:
             # What an agent's failure leaves behind must not meet the next task.

@@ -138,6 +138,10 @@ class Task:
             )
         return data
 
+    def copy(self) -> Task:
+        """A copy that shares nothing that can be changed; by way of JSON, which is quicker."""
+        return Task(**orjson.loads(orjson.dumps(self)))
+
     @classmethod
     def decode(cls, data: dict[str, Any]) -> Task:
         """Read what ``encode`` wrote, already parsed.

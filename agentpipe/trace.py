@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import random
 import time
-import uuid
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -38,7 +37,8 @@ _parent: ContextVar[Span | None] = ContextVar("agentpipe_span", default=None)
 
 def _new_id() -> str:
     """As a UUID reads; from the process's own generator, for it need only be unique."""
-    return str(uuid.UUID(int=random.getrandbits(128), version=4))
+    digits = f"{random.getrandbits(128):032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 @dataclass(slots=True)

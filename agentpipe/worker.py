@@ -40,8 +40,15 @@ if TYPE_CHECKING:
     from agentpipe.settings import Settings
     from agentpipe.sinks.sink import Sink
 
-# Attributes of dramatiq.Worker that we replace, set or fill.
-PRIVATE_NAMES = ("_add_consumer", "_add_worker", "worker_threads", "consumers", "workers")
+# Attributes of dramatiq.Worker that we replace, set, fill or read.
+PRIVATE_NAMES = (
+    "_add_consumer",
+    "_add_worker",
+    "worker_threads",
+    "consumer_whitelist",
+    "consumers",
+    "workers",
+)
 
 # Small claims interleave with other processes' ones, so that none takes all there is.
 CLAIM_BATCH = 32
@@ -213,10 +220,13 @@ class Consumer:
         if not self._joined:
             self.broker.store.join(self.worker)
             self._joined = True
-        self._settle()
+        settled = self._settle()
         while self._claiming and (claimed := self._claim()):
             self._loop.start_runs(claimed)
-            self._settle()
+            settled += self._settle()
+        if settled:  # The next runs are on their way while the disk works for the last ones.
+            self.broker.store.sync()
+            self.forwarder.notify()
         if self._failures:
             log.warning("the broker answers again, after %d tries", self._failures)
             self._failures = 0
@@ -227,6 +237,7 @@ class Consumer:
         while time.monotonic() < deadline:
             try:
                 self._settle()
+                self.broker.store.sync()
                 self.forwarder.stop(max(0.0, deadline - time.monotonic()))
                 self.leave()
             except AgentpipeError as error:
@@ -234,10 +245,10 @@ class Consumer:
             else:
                 return
 
-    def _settle(self) -> None:
+    def _settle(self) -> int:
         batch = [self._finished[index] for index in range(len(self._finished))]
         if not batch:
-            return
+            return 0
         done = self.broker.store.settle([self._settlement_of(message) for message in batch])
         for message, settled in zip(batch, done, strict=True):
             self._finished.popleft()
@@ -246,7 +257,7 @@ class Consumer:
                 log.warning(
                     "task %s: its lease was lost, the run does not count", message.claim.task_id
                 )
-        self.forwarder.notify()
+        return len(batch)
 
     def _settlement_of(self, message: ClaimedMessage) -> Settlement:
         return message.settlement or self.results.give_up(self.broker, message)

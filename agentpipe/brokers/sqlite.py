@@ -84,7 +84,9 @@ class SqliteStore:
     """The ``Store`` over ``sqlite:///file``; see the seam for what each operation promises.
 
     What a power loss may take back is not made durable: a claim (the task waits again), a beat,
-    the dropping of a delivered result (it is published again, and the stream drops it).
+    the dropping of a delivered result (it is published again, and the stream drops it). Nothing
+    is lent to a forwarder before it is durable, so that no result is in the stream whose task
+    could still come back.
     """
 
     def __init__(self, url: str, settings: Settings) -> None:
@@ -188,10 +190,13 @@ class SqliteStore:
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         changes: Counter[str] = Counter()
-        with self._database.write() as db:
+        with self._database.write(durable=False) as db:
             done = [_settle(db, settlement, changes) for settlement in settlements]
             _count(db, changes)
         return done
+
+    def sync(self) -> None:
+        self._database.sync()
 
     def take_outbox(self, worker: Worker, limit: int, max_bytes: int) -> list[OutboxRecord]:
         now = time.monotonic()
@@ -203,7 +208,7 @@ class SqliteStore:
             ).fetchone()
         if not found:
             return []
-        with self._database.write(durable=False) as db:
+        with self._database.write() as db:
             _end_lapsed_workers(db)
             if not _is_known(db, worker):
                 return []  # Nobody would free what it takes.

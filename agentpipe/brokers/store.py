@@ -249,7 +249,13 @@ class Store(Protocol):
         """Return early when a claim may have become possible. One thread at a time."""
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
-        """Carry them out; False, and nothing done, for each whose claim has been lost."""
+        """Carry them out; False, and nothing done, for each whose claim has been lost.
+
+        They are safe from the death of any process at once, from a power loss after ``sync``.
+        """
+
+    def sync(self) -> None:
+        """Return once what was settled is as durable as the store's URL promises."""
 
     def take_outbox(self, worker: Worker, limit: int, max_bytes: int) -> list[OutboxRecord]:
         """Lend the oldest results to the worker until it drops them or its lease ends."""
