@@ -38,16 +38,23 @@ class Stream:
     def __init__(self, reader: Reader, *, timeout_s: float | None = None) -> None:
         self._reader, self._timeout_s = reader, timeout_s
         self._seen: OrderedDict[str, None] = OrderedDict()
+        self._stopped = False
         self.skipped = 0
         self.repeated = 0
 
+    def stop(self) -> None:
+        """End the loop with the record in hand, which counts as used."""
+        self._stopped = True
+
     def __iter__(self) -> Iterator[Result]:
-        """Until ``timeout_s`` passes without a record, or for ever."""
+        """Until ``stop``, until ``timeout_s`` passes without a record, or for ever."""
         for record in self._records():
             result = self._decoded(record)
             if result is not None:
                 yield result
             self._reader.commit(record)
+            if self._stopped:
+                return
 
     def _records(self) -> Iterator[Record]:
         timeout_s = math.inf if self._timeout_s is None else self._timeout_s

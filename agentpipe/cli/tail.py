@@ -61,12 +61,12 @@ def run(args: argparse.Namespace) -> int:
 def _print_all(args: argparse.Namespace, stream: Stream) -> None:
     printed = 0
     for result in stream:
-        if printed == args.limit:  # We came back, so the last one is committed.
-            return
         if not _is_wanted(args, result):
             continue
         print_json(result.to_dict()) if args.json else print_text(_line(result))
         printed += 1
+        if printed == args.limit:
+            stream.stop()
     if stream.skipped:
         say(f"{stream.skipped} records could not be read")
 
