@@ -1,0 +1,291 @@
+"""The documents are true: what they show runs, and they name all there is, and nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agentpipe
+from agentpipe import cli, evaluate
+from agentpipe.collection import (
+    Collection,
+    _CollectionSpec,
+    _ComponentSpec,
+    _ContextEntry,
+)
+from agentpipe.report import Report
+from agentpipe.settings import _VARIABLES, Settings
+from agentpipe.stats import as_dict
+from agentpipe.task import OUTCOMES, Result, Task
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+TIMEOUT_S = 60
+DOCUMENTS = ("README.md", "docs/reference.md", "docs/operations.md", "docs/design.md")
+
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FILE_NAME = re.compile(r"# (\S+\.(?:py|yaml))\n")
+_HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
+_FIRST_CELL = re.compile(r"^\| `([^`]+)`", re.MULTILINE)
+_OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
+_PATH = re.compile(r"`((?:agentpipe|tests|docs|configs|actors|brokers)/[\w/.-]*\w\.\w+)`")
+_LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]*))?\)")
+
+
+def read(document: str) -> str:
+    return (ROOT / document).read_text()
+
+
+def blocks(document: str, language: str) -> list[str]:
+    return [text for kind, text in _BLOCK.findall(read(document)) if kind == language]
+
+
+def section(document: str, heading: str) -> str:
+    """All below a heading that begins so, up to the next one of the same level or above."""
+    match = re.search(rf"^(#+) {re.escape(heading)}.*?$", read(document), re.MULTILINE)
+    assert match, (document, heading)
+    rest = read(document)[match.end() :]
+    end = re.search(rf"^#{{1,{len(match[1])}}} ", rest, re.MULTILINE)
+    return match[0] + (rest[: end.start()] if end else rest)
+
+
+def tables(text: str) -> list[dict[str, list[str]]]:
+    """The rows of each table with code in its first column, by that code."""
+    found = []
+    for paragraph in text.split("\n\n"):
+        rows = [line for line in paragraph.splitlines() if _FIRST_CELL.match(line)]
+        if rows:
+            found.append({_FIRST_CELL.findall(row)[0]: cells(row) for row in rows})
+    return found
+
+
+def cells(row: str) -> list[str]:
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+def run(folder: Path, *command: str) -> str:
+    """What a command prints, once it has ended well; nothing of it is left running."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("AGENT")}
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**clean, "PATH": f"{BIN}:{os.environ['PATH']}", "COLUMNS": "80"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        printed, _ = process.communicate(timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGTERM)
+        printed, _ = process.communicate(timeout=TIMEOUT_S)
+        pytest.fail(f"not within {TIMEOUT_S} s:\n{printed}")
+    assert process.returncode == 0, printed
+    return printed
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """A folder with what a clone has for its users."""
+    for name in ("configs", "actors"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("Makefile", "setup.cfg", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def run_document(document: str, folder: Path) -> str:
+    """Write a document's files and run its blocks, in their order, in one shell."""
+    for text in blocks(document, "python") + blocks(document, "yaml"):
+        if name := _FILE_NAME.match(text):
+            assert not (folder / name[1]).exists(), f"{document} has {name[1]} twice"
+            (folder / name[1]).write_text(text)
+    script = "trap 'echo \"it was: $BASH_COMMAND\"' ERR\n" + "\n".join(blocks(document, "sh"))
+    return run(folder, "bash", "-euo", "pipefail", "-c", script)
+
+
+def test_the_tour_of_the_readme_runs(scratch: Path) -> None:
+    printed = run_document("README.md", scratch)
+    for expected in (
+        "3 accepted, 0 duplicates, 0 refused",
+        "0 accepted, 3 duplicates, 0 refused",
+        "GOOD MORNING! From the north",
+        "infra_error call-3 shout_0  InfraError: the line is down",
+        "accepted 3  waiting 0  delayed 0  running 0  outbox 0  delivered 3",
+        "1 replayed, 0 refused",
+        "1 tasks answered `cancelled`",
+        "50 0 0",  # of pipeline.py
+    ):
+        assert expected in printed, printed
+    assert "4711" not in printed
+    assert all(b"4711" not in path.read_bytes() for path in scratch.glob(".agentpipe/*.db"))
+
+
+@pytest.mark.parametrize("document", ["docs/reference.md", "docs/operations.md"])
+def test_the_commands_of_a_document_run(document: str, scratch: Path) -> None:
+    run_document(document, scratch)
+
+
+def test_make_run_prints_what_the_readme_shows(scratch: Path) -> None:
+    shown = blocks("README.md", "console")[0].splitlines()
+    assert shown[0] == "$ make run"
+    dry = run(scratch, "make", "--dry-run", "run", "PYTHON=python3")
+    assert [line for line in shown[1:3] if line not in dry] == []
+    # The environment is there already: this one.
+    made = run(scratch, "make", "--old-file=.venv/installed", "run", f"BIN={BIN}")
+    lines = {shape(line) for line in made.replace(str(BIN), ".venv/bin").splitlines()}
+    told = [line for line in shown[3:] if line.strip("., ") and "INFO" not in line]
+    assert [line for line in told if shape(line) not in lines] == [], made
+    assert "178" not in made
+    assert "pass rate    89.3% of 200 evaluated" in made, made
+
+
+def shape(line: str) -> str:
+    """A line without what differs from run to run."""
+    return re.sub(r"\d[\d.,]*", "N", line).rstrip()
+
+
+def test_the_make_targets_that_the_readme_names_are_there(scratch: Path) -> None:
+    for target in set(re.findall(r"\bmake ([a-z]+)", "".join(blocks("README.md", "console")))):
+        run(scratch, "make", "--dry-run", target)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_python_blocks_compile(document: str) -> None:
+    for text in blocks(document, "python"):
+        compile(text, document, "exec")
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """Each command with the options of its help; the actions of ``dead`` are part of it."""
+    found = []
+    for name in cli.COMMANDS:
+        parser = argparse.ArgumentParser()
+        import_module(f"agentpipe.cli.{name}").add(parser)
+        helps = [parser.format_help()]
+        for action in parser._actions:  # noqa: SLF001 - argparse has no other way
+            if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+                helps += [each.format_help() for each in action.choices.values()]
+        found.append((name, sorted(set(_OPTION.findall(" ".join(helps))))))
+    return found
+
+
+@pytest.mark.parametrize(("name", "options"), commands())
+def test_a_command_is_documented_with_each_option(name: str, options: list[str]) -> None:
+    own = _BLOCK.sub("", section("docs/reference.md", f"`agentpipe {name}"))
+    common = section("docs/reference.md", "Commands").partition("###")[0]
+    assert "--json" in options
+    assert [option for option in options if f"`{option}" not in own + common] == []
+    invented = set(_OPTION.findall(" ".join(re.findall(r"`[^`]*`", own)))) - set(options)
+    assert not invented
+    assert f"`{name}" in section("README.md", "Commands")
+
+
+def test_what_the_commands_print_is_documented() -> None:
+    from agentpipe.brokers.store import QueueDepth, Stats, WorkerSeen
+
+    depth = QueueDepth("q", "c", 0, 0, 0, 1, 1)
+    stats = Stats(0, 0, 0, 0, 0, 0, 0, 0, {}, (depth,), (WorkerSeen("w", "h", 1, 1, 0, 0.0),))
+    status = as_dict(stats)
+    words = [*status, *status["agents"][0], *status["workers"][0]]
+    text = section("docs/reference.md", "`agentpipe status`")
+    assert [word for word in words if not re.search(rf"\b{word}\b", text)] == []
+    text = section("docs/reference.md", "`agentpipe report`")
+    assert [word for word in Report().to_dict() if f'"{word}"' not in text] == []
+
+
+def test_exit_codes_are_documented() -> None:
+    codes = [cli.OK, cli.FAILED, cli.USAGE, cli.FULL, cli.UNREACHABLE, cli.PARTLY, cli.INTERRUPTED]
+    text = section("docs/reference.md", "Commands")
+    assert [code for code in codes if not re.search(rf"^\| {code} \|", text, re.MULTILINE)] == []
+
+
+@pytest.mark.parametrize(
+    ("heading", "number", "names"),
+    [
+        ("Collection", 0, set(_CollectionSpec().fields)),
+        ("Collection", 1, set(_ContextEntry().fields)),
+        ("Agent config", 0, set(_ComponentSpec().fields)),
+        ("Task", 0, {each.name for each in fields(Task)}),
+        ("Evaluators", 0, set(evaluate._DEFAULTS)),  # noqa: SLF001 - the tables are its twins
+        ("Evaluators", 1, set(evaluate._STEPS)),  # noqa: SLF001
+        ("Result", 0, {each.name for each in fields(Result)}),
+        ("Settings", 0, set(_VARIABLES)),
+    ],
+)
+def test_a_table_names_all_there_is(heading: str, number: int, names: set[str]) -> None:
+    table = tables(section("docs/reference.md", heading))[number]
+    assert {name.partition("(")[0] for name in table} == names
+
+
+def test_defaults_are_the_codes() -> None:
+    defaults: dict[str, Any] = {each.name: each.default for each in fields(Collection)}
+    for name, (_, shown, *_) in tables(section("docs/reference.md", "Collection"))[0].items():
+        default = defaults.get(name, defaults.get(f"{name}_s"))
+        if isinstance(default, (int, float)):
+            assert number_of(shown) == default, name
+    settings = Settings()
+    for variable, (_, shown, *_) in tables(section("docs/reference.md", "Settings"))[0].items():
+        name = _VARIABLES[variable][0]
+        if re.match(r"\d", shown):
+            assert number_of(shown) == getattr(settings, name), variable
+
+
+def number_of(cell: str) -> float:
+    return float(cell.split(maxsplit=1)[0].replace(",", ""))
+
+
+def test_outcomes_are_documented() -> None:
+    assert list(tables(section("README.md", "Outcomes"))[0]) == list(OUTCOMES)
+    row = tables(section("docs/reference.md", "Result"))[0]["outcome"]
+    assert re.findall(r"`(\w+)`", row[2]) == list(OUTCOMES)
+
+
+def test_operators_are_documented() -> None:
+    row = tables(section("docs/reference.md", "Evaluators"))[0]["op"]
+    assert re.findall(r"`([^`]+)`", row[1]) == list(evaluate._OPS)  # noqa: SLF001
+
+
+def test_public_names_are_documented() -> None:
+    text = section("docs/reference.md", "Python")
+    assert [name for name in agentpipe.__all__ if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_the_house_has_the_rooms_that_the_design_shows() -> None:
+    text = section("docs/design.md", "3. The house")
+    modules = {str(path.relative_to(ROOT / "agentpipe")) for path in ROOT.glob("agentpipe/**/*.py")}
+    packages = {name for name in modules if "/" in name and name.endswith("__init__.py")}
+    shown = set(re.findall(r"[\w/]+\.py\b", text))
+    shown |= {f"cli/{name}.py" for name in cli.COMMANDS if f"{name}.py" in shown}
+    assert not modules - packages - shown
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_paths_and_links_lead_somewhere(document: str) -> None:
+    text = read(document)
+    assert [path for path in _PATH.findall(text) if not (ROOT / path).exists()] == []
+    folder = (ROOT / document).parent
+    for target, anchor in _LINK.findall(text):
+        if "://" not in target:
+            place = folder / target if target else ROOT / document
+            assert place.exists(), target
+            assert not anchor or anchor in anchors(place.read_text()), (target, anchor)
+
+
+def anchors(text: str) -> set[str]:
+    """As GitHub makes them of headings."""
+    words = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in _HEADING.findall(text)]
+    return {word.replace(" ", "-") for word in words}
