@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agentpipe import plugins
+from agentpipe.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +54,9 @@ def open_engine(config: AgentConfig) -> Engine:
     Raises:
         ConfigError: There is none, or it refuses the config.
     """
-    factory = plugins.load("agentpipe.engines", config.type)
+    try:
+        factory = plugins.load("agentpipe.engines", config.type)
+    except ConfigError as error:
+        raise ConfigError(Problem(str(error), str(config.file), config.line)) from error
     engine: Engine = factory(config)
     return engine

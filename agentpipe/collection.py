@@ -241,7 +241,16 @@ def _find(config: str, folder: Path) -> Path:
         if not config or _is_file(place):
             return place
     tried = " and ".join(repr(str(place)) for place in places)
-    raise FileNotFoundError(f"no such file: tried {tried}; write its path from this file's folder")
+    near = difflib.get_close_matches(places[0].name, _names_in(places[0].parent), 1)
+    hint = f"did you mean {near[0]!r}?" if near else "write its path from this file's folder"
+    raise FileNotFoundError(f"no such file: tried {tried}; {hint}")
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except OSError:
+        return []
 
 
 def _is_file(place: Path) -> bool:

@@ -143,9 +143,12 @@ def _import_from_path(reference: str, name: str, folders: list[Path]) -> ModuleT
         except ModuleNotFoundError as error:
             if not error.name or not f"{name}.".startswith(f"{error.name}."):
                 raise
+    stems = [file.stem for folder in folders for file in folder.glob("*.py")]
+    near = difflib.get_close_matches(name, stems, 1)
+    hint = f": did you mean {near[0]!r}?" if near else ""
     raise ConfigError(
         f"{reference!r}: there is no module {name!r} in {_listed(folders)}, "
-        "and none where Python looks"
+        f"and none where Python looks{hint}"
     )
 
 

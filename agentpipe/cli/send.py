@@ -26,6 +26,7 @@ from agentpipe.cli.common import (
 from agentpipe.dispatcher import Dispatcher, Sent
 from agentpipe.errors import ConfigError, Problem, QueueFull, TaskError
 from agentpipe.intake import admit
+from agentpipe.task import MAX_TASK_BYTES
 
 if TYPE_CHECKING:
     import argparse
@@ -208,17 +209,28 @@ def _lines(
 ) -> Iterator[Task]:
     """A task for each line that is not blank; a wrong one is noted or, without a list, raised."""
     line_number = 0
-    while line := stream.readline(MAX_LINE_BYTES):
+    while line := _next_line(stream):
         line_number += 1
         if not line.strip():
             continue
         try:
-            yield _with_metadata(admit(_parsed(line)), metadata)
+            task = _with_metadata(admit(_parsed(line)), metadata)
+            if len(line) > MAX_TASK_BYTES // 2:
+                task.encode()  # So that one that is too large is told by its line.
+            yield task
         except TaskError as error:
             problem = Problem(str(error), name, line_number)
             if problems is None:
                 raise TaskError(str(problem)) from error
             problems.append(problem)
+
+
+def _next_line(stream: BinaryIO) -> bytes:
+    """The next line, or only the first part of one that is far too long."""
+    line = part = stream.readline(MAX_LINE_BYTES)
+    while len(part) == MAX_LINE_BYTES and not part.endswith(b"\n"):
+        part = stream.readline(MAX_LINE_BYTES)
+    return line
 
 
 def _parsed(line: bytes) -> Any:

@@ -1,0 +1,222 @@
+"""Mistakes get a message with place and remedy; malice gets a reason, and the worker lives."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+
+from agentpipe.brokers.store import Offer
+from agentpipe.settings import Settings
+from agentpipe.sinks import open_sink
+from agentpipe.sinks.sink import Record
+
+if TYPE_CHECKING:
+    from tests.integration.project import Done, Project
+
+HEAD = "kind: collection\nspec:\n  name: toys\n  config: ./agent.yaml\n"
+ALIASES = "a0: &a0 [x]\n" + "".join(
+    f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(9)
+)
+COLLECTIONS: dict[str, tuple[str | bytes, int, tuple[str, ...]]] = {
+    "a duplicate key": (HEAD + "  name: other\n", 5, ("name", "line 3")),
+    "an alias bomb": (ALIASES, 2, ("aliases",)),
+    "deep nesting": (HEAD + "  context: " + "[" * 60 + "]" * 60 + "\n", 5, ("50",)),
+    "a number in env": (HEAD + "  context:\n  - env: {PORT: 8080}\n", 6, ("env.PORT", "quotes")),
+    "names that clash": (HEAD + "---\n" + HEAD, 8, ("'toys'", "choose another")),
+    "number: 0": (HEAD + "  number: 0\n", 5, ("number", "from 1")),
+    "a misspelt key": (HEAD + "  max_queue_sise: 5\n", 5, ("did you mean 'max_queue_size'",)),
+    "a wrong kind": ("kind: colection\nspec: {}\n", 1, ("did you mean 'collection'",)),
+    "an agent config": ("kind: agent\nspec: {name: a, type: b}\n", 1, ("agent config",)),
+    "no YAML": (HEAD + "\tnumber: 1\n", 5, ("not YAML",)),
+    "no UTF-8": (HEAD.encode() + b"  # \xff\n", 5, ("UTF-8",)),
+    "a NUL": (HEAD.encode() + b"# \0\n", 5, ()),
+    "no document": ("# nothing\n", 1, ("document",)),
+    "no agent config": (
+        HEAD.replace("agent.yaml", "agnet.yaml"),
+        4,
+        ("agnet.yaml", "did you mean 'agent.yaml'"),
+    ),
+    "isolation not yet": (HEAD + "  isolation: process\n", 5, ("not supported",)),
+    "a schedule not yet": (HEAD + "  schedule: []\n", 5, ("not supported",)),
+    "a text for a number": (HEAD + "  concurrency: many\n", 5, ("whole number",)),
+    "a limit that is none": (HEAD + "  time_limit: .nan\n", 5, ("seconds",)),
+    "a name that is none": (HEAD.replace("toys", "to/ys"), 3, ("letter",)),
+}
+CONFIG = "kind: agent\nspec:\n  name: toy\n  type: python\n  config:\n    class: toys:Toy\n"
+AGENTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "no such module": (CONFIG.replace("toys:Toy", "toyz:Toy"), ("toyz", "did you mean 'toys'")),
+    "no such class": (CONFIG.replace("toys:Toy", "toys:Toi"), ("did you mean", "Toy")),
+    "no method": (CONFIG.replace("toys:Toy", "toys:Journal"), ("execute",)),
+    "no such engine": (CONFIG.replace("python", "pyton"), ("did you mean 'python'",)),
+    "a misspelt argument": (CONFIG + "    journl: x\n", ("did you mean 'journal'",)),
+    "a missing argument": (CONFIG, ("journal",)),
+    "a broken module": (
+        CONFIG.replace("toys:Toy", "broken:Toy"),
+        ("ZeroDivisionError", "broken.py:2"),
+    ),
+    "no class": ("kind: agent\nspec: {name: toy, type: python, config: {}}\n", ("class:",)),
+}
+TASKS: dict[str, tuple[str, ...]] = {
+    '{"question": "ok"}': (),
+    '{"question": NaN}': ("not JSON",),
+    '{"question": "\\u0000"}': ("question", "NUL"),
+    '{"question": "half': ("not JSON",),
+    '{"questoin": "x"}': ("did you mean 'question'",),
+    '{"question": 5}': ("question", "a text"),
+    "[1]": ("object",),
+    '{"metadata": ' + '{"a":' * 60 + "1" + "}" * 61: ("metadata", "50"),
+    '{"question": "x", "deadline": "2030-01-01"}': ("deadline", "zone"),
+    '{"question": "x", "evaluators": [{"func": "jsn"}]}': ("evaluators[0]", "json"),
+    '{"question": "' + "x" * 11_000_000 + '"}': ("11,000,", "10,485,760"),
+    '{"question": "' + "x" * 65 * 1024**2 + '"}': ("longer than",),
+    "{}, {}": ("not JSON",),
+}
+
+
+def _assert_refused(done: Done) -> None:
+    assert done.code == 2, done
+    assert "Traceback" not in done.err
+    assert done.out == ""
+
+
+@pytest.mark.parametrize("case", COLLECTIONS)
+def test_a_wrong_collection_is_refused_with_its_line(project: Project, case: str) -> None:
+    content, line, words = COLLECTIONS[case]
+    project.write("collection.yaml", content)
+    done = project.run("send", "toys", "echo hi")
+    _assert_refused(done)
+    assert f"collection.yaml:{line}: " in done.err
+    for word in words:
+        assert word in done.err
+
+
+@pytest.mark.parametrize("case", AGENTS)
+def test_a_wrong_agent_config_is_refused_before_any_worker_starts(
+    project: Project, case: str
+) -> None:
+    content, words = AGENTS[case]
+    project.write("collection.yaml", HEAD)
+    project.write("agent.yaml", content)
+    project.write("broken.py", "# A mistake:\n1/0\n")
+    done = project.run("work", "--burst")
+    _assert_refused(done)
+    assert "agent.yaml:" in done.err
+    for word in words:
+        assert word in done.err, done.err
+
+
+def test_missing_variables_are_listed_at_once_and_values_never_shown(project: Project) -> None:
+    env = {"GONE": "${GONE}", "LOST": "x${LOST}", "FILE": "${file:/no/such}", "HERE": "${HERE}"}
+    project.collection(context=[{"env": env}])
+    for command in (("work", "--burst"), ("check",)):
+        done = project.run(*command, env={"HERE": "a-credential"})
+        said = done.out + done.err
+        assert done.code == 2
+        assert all(name in said for name in ("GONE", "LOST", "/no/such"))
+        assert "a-credential" not in said
+        assert "Traceback" not in said
+    project.ok("send", "toys", "echo hi")  # A sender needs no credentials.
+
+
+def test_a_wrong_task_file_is_refused_whole_with_all_its_lines(project: Project) -> None:
+    project.collection()
+    file = project.write("tasks.jsonl", "\n".join(TASKS) + "\n")
+    done = project.run("send", "toys", "--file", str(file))
+    _assert_refused(done)
+    told = dict(line.split(": ", 1) for line in done.err.splitlines() if "tasks.jsonl:" in line)
+    for number, words in enumerate(TASKS.values(), 1):
+        message = told.pop(f"{file}:{number}", "")
+        assert bool(message) == bool(words)
+        assert all(word in message for word in words), message
+    assert told == {}
+    assert project.stats()["accepted"] == 0
+    done = project.run("send", "toys", "--file", "-", stdin='"one"\n"two"\nthree\n')
+    _assert_refused(done)
+    assert "stdin:3" in done.err
+    assert f"{project.stats()['accepted']} tasks before it were accepted" in done.err
+
+
+def test_wrong_words_on_the_command_line_are_refused(project: Project) -> None:
+    project.collection()
+    cases: list[tuple[tuple[str, ...], dict[str, str], str]] = [
+        (("send", "toyz", "hi"), {}, "did you mean 'toys'"),
+        (("send", "toys"), {}, "--file"),
+        (("send", "toys", "hi", "--metadata", "x"), {}, "NAME=VALUE"),
+        (("send", "toys", "--file", "none.jsonl"), {}, "none.jsonl"),
+        (("send", "toys", "hi", "-c", "none.yaml"), {}, "none.yaml"),
+        (("tail", "--limit", "0"), {}, "at least 1"),
+        (("work", "--processes", "0"), {}, "at least 1"),
+        (("status", "--broker", "sqlit:///x.db"), {}, "did you mean 'sqlite'"),
+        (("status", "--broker", "sqlite:///x.db?sync=normal"), {}, "synchronous"),
+        (("status",), {"AGENTPIPE_LEASE_S": "soon"}, "AGENTPIPE_LEASE_S"),
+        (("send", "toys", "hi"), {"AGENT_COLLECTION_CONFIG_FILE": ""}, "-c FILE"),
+        (("nonsense",), {}, "nonsense"),
+    ]
+    for command, env, word in cases:
+        done = project.run(*command, env=env)
+        _assert_refused(done)
+        assert word in done.err, (command, done.err)
+    away = project.run("status", "--broker", "sqlite:////dev/null/x.db")
+    assert (away.code, "Traceback" in away.err) == (4, False)
+
+
+FOREIGN: dict[str, Any] = {
+    "args": [],
+    "kwargs": {},
+    "options": {},
+    "message_id": "foreign",
+    "message_timestamp": 0,
+}
+GARBAGE: dict[str, tuple[bytes, str]] = {
+    "bytes": (b"\xff\xfe\x00", "not JSON"),
+    "half": (b'{"schema": 1, "ques', "not JSON"),
+    "deep": (b"[" * 1_000_000, "not JSON"),
+    "list": (b"[]", "list"),
+    "bare": (b"{}", "schema None"),
+    "newer": (b'{"schema": 99, "question": "hi"}', "schema 99"),
+    "wrong": (b'{"schema": 1, "question": 5}', "question"),
+    "stranger": (orjson.dumps(FOREIGN | {"actor_name": "nobody"}), "nobody"),
+    "plain": (orjson.dumps(FOREIGN | {"actor_name": "toys_0"}), "plain message"),
+    "broken": (orjson.dumps(FOREIGN | {"actor_name": 5}), "actor_name"),
+}
+
+
+def test_what_nobody_can_read_dies_with_a_reason_and_the_worker_lives(project: Project) -> None:
+    project.collection()
+    project.send("echo first")
+    store = project.open_store()
+    offers = [Offer(name, payload) for name, (payload, _) in GARBAGE.items()]
+    store.offer("toys", offers, ring=True)
+    store.close()
+    project.ok("send", "toys", "echo last")
+    done = project.burst("--processes", "1")
+    assert "replaced" not in done.err
+    results = project.results()
+    assert [result["outcome"] for result in results].count("ok") == 2
+    letters = {one["task_id"]: one for one in project.ok("dead", "list", "--json").json["dead"]}
+    assert letters.keys() == GARBAGE.keys()
+    for name, (_, reason) in GARBAGE.items():
+        assert reason in letters[name]["reason"]
+        assert letters[name]["outcome"] == "infra_error"
+    shown = project.ok("dead", "show", *GARBAGE)
+    assert all(character.isprintable() or character == "\n" for character in shown.out)
+    assert len(project.ok("dead", "show", *GARBAGE, "--json").json["dead"]) == len(GARBAGE)
+    refused = project.run("dead", "replay", "bytes")
+    assert (refused.code, "Drop it" in refused.err) == (2, True)
+    project.ok("dead", "drop", "--all")
+
+
+def test_records_that_are_no_results_are_skipped_by_readers(project: Project) -> None:
+    project.collection()
+    project.send("echo hi")
+    project.burst("--processes", "1")
+    sink = open_sink(Settings.from_env(project.environ))
+    records = [b"\xff", b"[]", b'{"schema": 99}', b'{"schema": 1, "outcome": 5}']
+    sink.publish([Record(f"x{n}", payload) for n, payload in enumerate(records)])
+    sink.close()
+    done = project.ok("tail", "--from", "beginning", "--timeout", "0", "--json")
+    assert [json.loads(line)["result"] for line in done.out.splitlines()] == ["hi"]
+    assert "4 records could not be read" in done.err
