@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
     import dramatiq
 
+    from agentpipe.agent import Engine
     from agentpipe.brokers.store import Store
     from agentpipe.collection import Collection
+    from agentpipe.context import Context
     from agentpipe.settings import Settings
 
 
@@ -85,21 +87,30 @@ def make_runners(
     Raises:
         ConfigError: Listing everything wrong with the agents and contexts.
     """
-    contexts = resolve_contexts(collections, environ)
     problems: list[Problem] = []
-    runners: dict[str, Runner] = {}
+    contexts: dict[str, tuple[Context, ...]] = {}
+    engines: dict[str, Engine] = {}
+    try:
+        contexts = resolve_contexts(collections, environ)
+    except ConfigError as error:
+        problems += error.problems
     for collection in collections:
         try:
-            engine = open_engine(load_agent_config(collection.config_file))
+            engines[collection.name] = open_engine(load_agent_config(collection.config_file))
         except ConfigError as error:
             problems += error.problems
-            continue
-        for spec in collection.agents:
-            context = contexts[collection.name][spec.context_index or 0]
-            runners[spec.queue] = Runner(spec.queue, collection, engine, context)
     if problems:
         raise ConfigError(problems)
-    return runners
+    return {
+        spec.queue: Runner(
+            spec.queue,
+            each,
+            engines[each.name],
+            contexts[each.name][spec.context_index or 0],
+        )
+        for each in collections
+        for spec in each.agents
+    }
 
 
 def _worker_name() -> str:

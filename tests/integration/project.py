@@ -106,6 +106,7 @@ class Project:
         self.journal_file = folder / "journal.jsonl"
         self._store: Store | None = None
         self._fleets = 0
+        self._started: list[subprocess.Popen[Any]] = []
         shutil.copy(HERE / "toys.py", folder)
         self.write("agent.yaml", _agent("toys:Toy", self.journal_file))
         self.write("plain.yaml", _agent("toys:PlainToy", self.journal_file))
@@ -157,7 +158,7 @@ class Project:
 
     def start(self, *args: str) -> subprocess.Popen[str]:
         """One command in the background."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self._command(*args),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -167,6 +168,8 @@ class Project:
             text=True,
             start_new_session=True,
         )
+        self._started.append(process)
+        return process
 
     def work(
         self,
@@ -188,6 +191,7 @@ class Project:
                 cwd=folder or self.folder,
                 start_new_session=True,
             )
+        self._started.append(process)
         return Fleet(self, process, log)
 
     def burst(self, *args: str, **options: Any) -> Done:
@@ -279,6 +283,11 @@ class Project:
             for pid in living:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+        for process in self._started:
+            process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
 
     def close(self) -> None:
         """Leave nothing running and nothing open."""

@@ -1,0 +1,167 @@
+"""The commands, as people and scripts use them."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from tests.integration.project import Project
+
+
+@pytest.fixture
+def served(project: Project) -> Project:
+    """A project with a worker in the background."""
+    project.collection(number=2, max_queue_size=5)
+    project.work("--processes", "1").ready(1)
+    return project
+
+
+def test_send_waits_for_results_and_its_exit_code_tells_how_they_are(served: Project) -> None:
+    good = served.run("send", "toys", "echo hi", "--wait", "--json", "--metadata", "run=7")
+    assert good.code == 0
+    assert (good.json["result"], good.json["metadata"]) == ("hi", {"run": "7"})
+    assert served.run("send", "toys", "echo hi", "--wait").out == "hi\n"
+    bad = served.run("send", "toys", "raise a bug", "--wait")
+    assert bad.code == 1
+    assert bad.out == "agent_error: a bug\n"
+    file = served.tasks("echo hi", "raise a bug", name="mixed.jsonl")
+    mixed = served.run("send", "toys", "--file", file, "--wait", "--json")
+    assert mixed.code == 5
+    assert Counter(result["outcome"] for result in mixed.lines) == {"ok": 1, "agent_error": 1}
+    again = served.run("send", "toys", "--file", file, "--wait", "--json")
+    assert again.code == 5
+    assert {result["task_id"] for result in again.lines} == {"mixed-0", "mixed-1"}
+    assert len([e for e in served.journal("started") if e["task_id"] == "mixed-0"]) == 1
+    begun = time.monotonic()
+    late = served.run("send", "toys", "sleep 60", "--wait", "--timeout", "0.5")
+    assert (late.code, late.out) == (1, "")
+    assert "1 of 1 tasks have no result yet" in late.err
+    assert time.monotonic() - begun < 10
+
+
+def test_send_may_wait_for_room_and_reads_from_stdin(served: Project) -> None:
+    lines = "\n".join(f'"echo {number}"' for number in range(60)) + "\n\n"
+    sent = served.ok("send", "toys", "--file", "-", "--on-full", "wait", "--json", stdin=lines)
+    assert sent.json["accepted"] == 60
+    assert sent.json["refused"] == 0
+    served.until(delivered=60)
+    assert {result["result"] for result in served.results()} == {str(n) for n in range(60)}
+
+
+def test_a_file_sent_twice_adds_only_what_is_missing(project: Project) -> None:
+    project.collection(max_queue_size=3)
+    file = project.tasks(*["echo hi"] * 4)
+    first = project.run("send", "toys", "--file", file, "--json")
+    assert first.code == 5
+    assert first.json == {
+        "accepted": 3,
+        "duplicates": 0,
+        "refused": 1,
+        "task_ids": ["tasks-0", "tasks-1", "tasks-2"],
+    }
+    project.burst("--processes", "1")
+    second = project.ok("send", "toys", "--file", file, "--json").json
+    assert (second["accepted"], second["duplicates"], second["task_ids"]) == (1, 3, ["tasks-3"])
+    third = project.ok("send", "toys", "--file", file)
+    assert third.out == "0 accepted, 4 duplicates, 0 refused\n"
+
+
+def test_tail_follows_filters_and_resumes(project: Project) -> None:
+    project.collection()
+    project.collection("others")
+    project.send("echo one", "raise two", "echo three", "echo four")
+    project.ok("send", "others", "echo five")
+    project.burst("--processes", "1")
+    from_begin = ("--from", "beginning", "--timeout", "0")
+    assert len(project.results()) == 5
+    assert [r["outcome"] for r in project.results("--outcome", "agent_error")] == ["agent_error"]
+    assert [r["result"] for r in project.results("--collection", "others")] == ["five"]
+    assert len(project.ok("tail", *from_begin, "--limit", "2").out.splitlines()) == 2
+    assert project.ok("tail", "--timeout", "0").out == ""
+    seen = [
+        result["task_id"]
+        for limit in ("2", "1", "9")
+        for result in project.results("--group", "trainer", "--limit", limit)
+    ]
+    assert len(seen) == len(set(seen)) == 5
+    assert len(project.results("--group", "notebook")) == 5
+
+
+def test_tail_shows_what_comes_until_it_is_interrupted(served: Project) -> None:
+    tail = served.start("tail", "--limit", "3")
+    quiet = served.start("tail", "--outcome", "crashed")
+    served.send("echo before")  # May come before the reader; the limit does not depend on it.
+    served.until(delivered=1)
+    numbers = iter(range(100))
+
+    def answered() -> bool:
+        served.ok("send", "toys", f"echo {next(numbers)}", "--wait")
+        return tail.poll() is not None
+
+    wait_until(answered, 30, "tail has shown three results")
+    out, err = tail.communicate()
+    assert (tail.returncode, len(out.splitlines()), err) == (0, 3, "")
+    quiet.send_signal(2)
+    out, err = quiet.communicate(timeout=10)
+    assert (quiet.returncode, out, err) == (130, "", "")
+
+
+def test_purge_answers_what_waits_with_cancelled(project: Project) -> None:
+    project.collection()
+    project.collection("others")
+    project.send("echo one", {"task_id": "mine", "question": "echo", "metadata": {"n": 1}})
+    project.ok("send", "others", "echo stays")
+    assert project.ok("purge", "toys", "--json").json == {"purged": 2}
+    results = project.by_id()
+    assert {result["outcome"] for result in results.values()} == {"cancelled"}
+    assert results["mine"]["metadata"] == {"n": 1}
+    status = project.ok("status", "--json").json
+    assert (status["waiting"], status["delivered"], status["outcomes"]) == (1, 2, {"cancelled": 2})
+    assert project.ok("purge", "--json").json == {"purged": 1}
+    assert project.journal() == []
+    sent = project.ok("send", "toys", "--file", project.tasks({"task_id": "mine"}), "--json").json
+    assert sent["duplicates"] == 1
+
+
+def test_check_finds_everything_at_once(project: Project) -> None:
+    project.collection(number=0, context=[{"env": {"A": "${UNSET_ONE}"}}])
+    project.collection(config="./none.yaml", isolation="thred")
+    done = project.run("check", "--json", "--broker", "sqlit:///x.db")
+    assert done.code == 2
+    problems = done.json["problems"]
+    assert done.json["ok"] is False
+    words = ("number", "choose another", "none.yaml", "did you mean 'thread'", "'sqlite'")
+    for word in words:
+        assert any(word in problem["message"] for problem in problems), word
+    assert all(problem["line"] for problem in problems if problem["file"])
+    project.write("collection.yaml", "")
+    project.collection(context=[{"env": {"A": "${UNSET_ONE}"}}])
+    project.collection("second", context=[{"env": {"B": "${UNSET_TWO}"}}], config="./second.yaml")
+    project.write("second.yaml", "kind: agent\nspec: {name: a, type: pythn}\n")
+    messages = [p["message"] for p in project.run("check", "--json").json["problems"]]
+    for word in ("UNSET_ONE", "UNSET_TWO", "'python'"):
+        assert any(word in message for message in messages), (word, messages)
+    project.write("collection.yaml", "")
+    project.collection()
+    assert project.ok("check", "--json").json == {"ok": True, "problems": []}
+    away = project.run("check", "--json", "--sink", "sqlite:////dev/null/x.db")
+    assert (away.code, len(away.json["problems"])) == (4, 1)
+
+
+def test_status_tells_people_what_it_tells_scripts(served: Project) -> None:
+    served.send("sleep 60", "sleep 60", "echo waits")
+    served.until(running=2)
+    status = served.ok("status", "--json").json
+    assert [agent["queue"] for agent in status["agents"]] == ["toys_0", "toys_1"]
+    assert sum(agent["waiting"] for agent in status["agents"]) == 1
+    assert {agent["limit"] for agent in status["agents"]} == {5}
+    assert [worker["running"] for worker in status["workers"]] == [2]
+    shown = served.ok("status").out
+    for word in ("accepted 3", "waiting 1", "running 2", "toys_0", "running 2/2"):
+        assert word in shown
