@@ -586,6 +586,24 @@ def test_a_worker_that_extends_keeps_its_tasks(store: Store, open_another: OpenS
     assert settle(store, claimed, "answer", result=b"{}", outcome="ok")
 
 
+def test_a_worker_holds_one_task_in_its_last_chance_at_a_time(store: Store) -> None:
+    (queue,) = declared(store, max_crashes=2)
+    put(store, queue, "ab")
+    claimed_and_left(store, queue, 2)
+    one, two = joined(store, [queue]), joined(store, [queue])
+    (first,) = claimed_after_lapse(store, one)
+    assert first.crashes == 1
+    put(store, queue, "c")
+    assert ids_of(claim(store, one)) == ["c"]
+    assert claim(store, one) == []
+    (second,) = claim(store, two)
+    assert {first.task_id, second.task_id} == {"a", "b"}
+    assert settle(store, second, "release")
+    assert claim(store, one) == []
+    assert settle(store, first, "answer", result=b"{}", outcome="ok")
+    assert ids_of(claim(store, one)) == [second.task_id]
+
+
 @depths_needed
 def test_the_ledger_holds_over_a_lapse(store: Store) -> None:
     (queue,) = declared(store)
@@ -731,6 +749,14 @@ def test_a_batch_is_settled_one_by_one_and_in_order(store: Store) -> None:
     stats = balanced(store)
     assert (stats.waiting, stats.delayed, stats.running, stats.outbox) == (1, 1, 1, 2)
     assert stats.outcomes == {"ok": 1, "crashed": 1}
+
+
+def test_what_was_settled_can_be_made_durable(store: Store) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "a")
+    answered(store, claim(store, joined(store, [queue])))
+    store.sync()
+    store.sync()
 
 
 def test_a_claim_of_no_task_settles_as_lost(store: Store) -> None:
