@@ -89,7 +89,9 @@ def _cancelled(entry: Waiting, collections: dict[str, str | None]) -> Answer:
 @contextmanager
 def _as_worker(store: Store, lease_s: float) -> Iterator[Worker]:
     """A worker that serves no queue, for what only a worker may do."""
-    worker = Worker(f"operator-{uuid.uuid4().hex[:8]}", host=socket.gethostname(), lease_s=lease_s)
+    worker = Worker(
+        f"operator-{uuid.uuid4().hex[:8]}", host=socket.gethostname(), slots=0, lease_s=lease_s
+    )
     store.join(worker)
     try:
         yield worker

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import math
 import multiprocessing.util
 import os
 import resource
@@ -52,6 +53,9 @@ PRIVATE_NAMES = (
 
 # Small claims interleave with other processes' ones, so that none takes all there is.
 CLAIM_BATCH = 32
+# For so long a worker takes only its even share of what is ready, so that the others, who are
+# woken meanwhile, get theirs; what they have not taken by then is for whoever comes.
+SHARE_FOR_S = 0.02
 MAX_SLOTS = 1_000
 TICK_S = 1.0
 # A thread that comes back from the disk waits for the interpreter for so long at the most;
@@ -204,11 +208,17 @@ class Consumer:
         """Dramatiq's tests call it; a pause is not ours to give."""
 
     def _run(self) -> None:
+        greedy_at = math.inf
         while not self._stopping:
-            self._wake.wait()
+            rung = self._wake.wait(_until(greedy_at))
             self._wake.clear()
+            greedy = time.monotonic() >= greedy_at
+            if greedy:
+                greedy_at = math.inf
+            elif rung and greedy_at == math.inf:
+                greedy_at = time.monotonic() + SHARE_FOR_S
             try:
-                self._turn()
+                self._turn(greedy=greedy)
             except AgentpipeError as error:
                 self._failed(error)
             except Exception:
@@ -216,12 +226,12 @@ class Consumer:
                 time.sleep(TICK_S)
         self._last_turn()
 
-    def _turn(self) -> None:
+    def _turn(self, *, greedy: bool) -> None:
         if not self._joined:
             self.broker.store.join(self.worker)
             self._joined = True
         settled = self._settle()
-        while self._claiming and (claimed := self._claim()):
+        while self._claiming and (claimed := self._claim(greedy=greedy)):
             self._loop.start_runs(claimed)
             settled += self._settle()
         if settled:  # The next runs are on their way while the disk works for the last ones.
@@ -262,7 +272,7 @@ class Consumer:
     def _settlement_of(self, message: ClaimedMessage) -> Settlement:
         return message.settlement or self.results.give_up(self.broker, message)
 
-    def _claim(self) -> list[ClaimedMessage]:
+    def _claim(self, *, greedy: bool) -> list[ClaimedMessage]:
         free = self.worker.slots - len(self._held)
         if free <= 0:
             return []
@@ -271,6 +281,7 @@ class Consumer:
             min(free, CLAIM_BATCH),
             high_water=self._settings.outbox_high_water,
             high_water_bytes=self._settings.outbox_high_water_bytes,
+            held=None if greedy else len(self._held),
         )
         messages = [ClaimedMessage(claim) for claim in claims]
         for message in messages:
@@ -532,6 +543,10 @@ def _slots_for(broker: dramatiq.Broker) -> int:
         own = actor.options.get("concurrency", 1)
         wanted += actor.collection.concurrency if isinstance(actor, AgentActor) else own
     return max(1, min(MAX_SLOTS, wanted))
+
+
+def _until(moment: float) -> float | None:
+    return None if moment == math.inf else max(0.0, moment - time.monotonic())
 
 
 def _raise_file_limit() -> None:

@@ -149,7 +149,13 @@ class SqliteStore:
             return _end_worker(db, worker.name, crashed=False)
 
     def claim(
-        self, worker: Worker, limit: int, *, high_water: int, high_water_bytes: int
+        self,
+        worker: Worker,
+        limit: int,
+        *,
+        high_water: int,
+        high_water_bytes: int,
+        held: int | None = None,
     ) -> list[Claim]:
         if not self._may_claim():
             return []
@@ -161,7 +167,7 @@ class SqliteStore:
                 return []
             if _counter(db, "outbox_bytes") >= high_water_bytes:
                 return []
-            return _claim(db, worker, limit)
+            return _claim(db, worker, limit, held)
 
     def _may_claim(self) -> bool:
         now = time.monotonic()
@@ -488,10 +494,15 @@ def _wake_delayed(db: sqlite3.Connection) -> None:
     )
 
 
-def _claim(db: sqlite3.Connection, worker: Worker, limit: int) -> list[Claim]:
+def _claim(db: sqlite3.Connection, worker: Worker, limit: int, held: int | None) -> list[Claim]:
     if not _is_known(db, worker):
         return []  # Its lease lapsed: it learns so from its next extend.
     ready = _ready_queues(db, worker, limit)
+    if held is not None:
+        limit = min(limit, _even_share(db, len(ready)) - held)
+        ready = ready[: max(0, limit)]
+    if not ready:
+        return []
     (turn,) = db.execute("SELECT coalesce(max(turn), 0) FROM queues").fetchone()
     claims: list[Claim] = []
     for left, (qid, name, room) in enumerate(ready):
@@ -505,6 +516,13 @@ def _claim(db: sqlite3.Connection, worker: Worker, limit: int) -> list[Claim]:
         )
         claims += claimed
     return claims
+
+
+def _even_share(db: sqlite3.Connection, ready: int) -> int:
+    """What each living worker would have if all that runs and is ready were spread evenly."""
+    (workers,) = db.execute("SELECT count(*) FROM workers WHERE slots > 0").fetchone()
+    (running,) = db.execute("SELECT count(*) FROM tasks WHERE state = 2").fetchone()
+    return int(-(-(running + ready) // max(1, workers)))
 
 
 def _ready_queues(db: sqlite3.Connection, worker: Worker, limit: int) -> list[tuple[int, str, int]]:

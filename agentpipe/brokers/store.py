@@ -236,9 +236,18 @@ class Store(Protocol):
         """End the worker: what it still holds goes back uncounted. Returns how many."""
 
     def claim(
-        self, worker: Worker, limit: int, *, high_water: int, high_water_bytes: int
+        self,
+        worker: Worker,
+        limit: int,
+        *,
+        high_water: int,
+        high_water_bytes: int,
+        held: int | None = None,
     ) -> list[Claim]:
         """Lease up to ``limit`` tasks of the worker's queues; none above the outbox's marks.
+
+        With ``held``, the number of claims it has, it may get no more than an even share of what
+        runs and could run: the rest is left for the other living workers.
 
         Also puts back the tasks of lapsed workers (one crash more) and those whose delay is over.
         A task that one more crash would kill is claimed only by a worker that holds no other

@@ -532,6 +532,19 @@ def test_each_lapse_counts_one_crash(store: Store) -> None:
     assert claimed_after_lapse(store, joined(store, [queue]))[0].crashes == crashes[-1] + 1
 
 
+def test_a_worker_that_says_what_it_holds_leaves_the_others_their_share(store: Store) -> None:
+    queues = declared(store, 4, concurrency=1)
+    for queue in queues:
+        put(store, queue, [queue])
+    one, other = (joined(store, queues) for _ in range(2))
+    marks = {"high_water": 10**6, "high_water_bytes": 10**9}
+    assert len(store.claim(one, 100, held=0, **marks)) == 2
+    assert store.claim(one, 100, held=2, **marks) == []
+    assert len(store.claim(other, 100, held=0, **marks)) == 2
+    store.leave(other)
+    assert len(store.claim(one, 100, held=2, **marks)) == 2
+
+
 def test_tasks_in_their_last_chance_do_not_share_a_worker(store: Store) -> None:
     one, other = declared(store, 2, max_crashes=2)
     put(store, one, ["killer", "beside it"])
