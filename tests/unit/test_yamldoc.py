@@ -197,9 +197,9 @@ def test_nesting_is_allowed_up_to_the_limit(tmp_path: Path) -> None:
 )
 def test_deeper_nesting_is_refused_quickly(tmp_path: Path, text: str) -> None:
     file = write(tmp_path, text)
-    start = time.monotonic()
+    start = time.process_time()
     (problem,) = refused(file)
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
     assert problem == Problem(f"nested deeper than {MAX_DEPTH} levels: flatten it", str(file), 3)
 
 
@@ -213,9 +213,9 @@ def bomb(pattern: str) -> str:
 @pytest.mark.parametrize("pattern", ["[{}]", "{{<<: [{}]}}"], ids=["values", "merges"])
 def test_alias_bombs_are_refused_quickly(tmp_path: Path, pattern: str) -> None:
     file = write(tmp_path, bomb(pattern))
-    start = time.monotonic()
+    start = time.process_time()
     (problem,) = refused(file)
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
     assert f"more than {MAX_NODES:,} keys and values" in problem.message
 
 
