@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from agentpipe.errors import ConfigError
 from agentpipe.settings import without_password
 
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 NOUNS = {
     "agentpipe.brokers": "broker",
     "agentpipe.sinks": "sink",
     "agentpipe.engines": "engine",
+}
+# What the documents announce; whoever asks for it learns that it is no typo.
+COMING = {
+    "agentpipe.brokers": ("redis", "rediss", "amqp", "amqps"),
+    "agentpipe.sinks": ("kafka", "amqp", "amqps"),
+    "agentpipe.engines": ("llm", "command", "mcpuniverse"),
 }
 
 
@@ -26,13 +35,19 @@ def load(group: str, name: str) -> Any:
 
     found = {entry.name: entry for entry in entry_points(group=group)}
     if name not in found:
-        near = difflib.get_close_matches(name, found, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"installed: {', '.join(sorted(found))}"
-        raise ConfigError(f"no {NOUNS[group]} {name!r} is installed: {hint}")
+        raise ConfigError(f"no {NOUNS[group]} {name!r} is installed: {_hint(group, name, found)}")
     try:
         return found[name].load()
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{NOUNS[group]} {name!r} cannot be imported: {error}") from error
+
+
+def _hint(group: str, name: str, found: Collection[str]) -> str:
+    installed = f"installed: {', '.join(sorted(found))}"
+    if name in COMING[group]:
+        return f"it is not in this version yet; {installed}"
+    near = difflib.get_close_matches(name, found, 1)
+    return f"did you mean {near[0]!r}?" if near else installed
 
 
 def load_for_url(group: str, url: str) -> Any:

@@ -73,6 +73,14 @@ def test_a_caller_that_leaves_has_not_used_its_last_record() -> None:
     assert reader.committed == []
 
 
+def test_a_caller_that_stops_has_used_its_last_record_and_waits_for_no_other() -> None:
+    reader = ListReader([[record("a", 1), record("b", 2)]])
+    stopped = Stream(reader)
+    for _ in stopped:
+        stopped.stop()
+    assert reader.committed == [1]
+
+
 def test_a_repeated_task_is_dropped_counted_and_committed() -> None:
     reader = ListReader([[record("a", 1), record("b", 2), record("a", 3)], [record("a", 4)]])
     results = Stream(reader, timeout_s=0)
