@@ -77,7 +77,7 @@ class Forwarder:
                 return False
             self._publish()
             self._store.drop_outbox(self._worker, [record.number for record in self._batch])
-        except AgentpipeError as error:
+        except Exception as error:  # noqa: BLE001 - a sink may be a third party's
             self._failed(error)
             return not self._stopping.is_set()
         self._recovered()
@@ -88,9 +88,10 @@ class Forwarder:
             self._sink = self._open_sink()
         self._sink.publish([Record(record.task_id, record.payload) for record in self._batch])
 
-    def _failed(self, error: AgentpipeError) -> None:
+    def _failed(self, error: Exception) -> None:
         if not self._failures:
-            log.warning("results wait in the outbox: %s", error)
+            bug = None if isinstance(error, AgentpipeError) else error
+            log.warning("results wait in the outbox: %s", error, exc_info=bug)
         self._failures += 1
         self._stopping.wait(min(MAX_PAUSE_S, 0.1 * 2**self._failures))
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import threading
 import time
 from typing import TYPE_CHECKING, TextIO
-
-import orjson
 
 from agentpipe.task import utc
 
@@ -59,7 +58,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode()
+        return json.dumps(line, default=str)  # orjson refuses texts that are not quite Unicode.
 
 
 class TextFormatter(logging.Formatter):

@@ -292,7 +292,7 @@ class Consumer:
         while not self._stopping:
             try:
                 self.broker.store.wait(TICK_S)
-            except AgentpipeError:
+            except Exception:  # noqa: BLE001 - the consumer meets the same store, and tells
                 time.sleep(TICK_S)
             self._wake.set()
 

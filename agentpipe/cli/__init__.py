@@ -7,9 +7,10 @@ Each module here but ``common`` is one command, with ``add(commands)`` for its a
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from agentpipe import __version__
 from agentpipe.errors import AgentpipeError, ConfigError, QueueFull, TaskError, Unreachable
@@ -51,8 +52,28 @@ def main(argv: list[str] | None = None) -> int:
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong first, in one line."""
 
+    _intermixing = False
+
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"{message}\nSee: {self.prog} --help\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Let options stand between arguments: ``send NAME -c FILE QUESTION``."""
+        if self._intermixing or self._subparsers is not None:
+            return super().parse_known_args(args, namespace)
+        self._intermixing = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._intermixing = False
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        choices = list(map(str, action.choices or ()))
+        near = difflib.get_close_matches(str(value), choices, 1)
+        if near and str(value) not in choices:
+            noun = action.metavar or action.dest
+            self.error(f"unknown {noun} {value!r}: did you mean {near[0]!r}?")
+        super()._check_value(action, value)
 
 
 def _parser(arguments: list[str]) -> argparse.ArgumentParser:
