@@ -82,7 +82,7 @@ def _cancelled(entry: Waiting, collections: dict[str, str | None]) -> Answer:
         task = Task.decode(orjson.loads(entry.payload))
     except (FormatError, orjson.JSONDecodeError):
         task = None  # It is answered all the same.
-    result = cancelled(entry.task_id, task, entry.queue, collections.get(entry.queue))
+    result = cancelled(entry, task, collections.get(entry.queue))
     return Answer(entry.task_id, orjson.dumps(result.to_dict()), result.outcome)
 
 

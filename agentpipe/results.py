@@ -13,6 +13,7 @@ import random
 import time
 import traceback
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
@@ -29,7 +30,7 @@ from agentpipe.trace import Redactor
 
 if TYPE_CHECKING:
     from agentpipe.brokers.broker import ClaimedMessage
-    from agentpipe.brokers.store import Action
+    from agentpipe.brokers.store import Action, Waiting
 
 # For actors outside any collection.
 PLAIN_RETRIES = 2
@@ -37,6 +38,7 @@ PLAIN_CRASHES = 3
 MAX_RETRY_DELAY_S = 300.0
 MAX_ASKED_DELAY_S = 86_400.0
 MAX_ERROR_CHARS = 4_000
+OUR_FOLDER = str(Path(__file__).parent)
 WITHHELD = "not shown: the answer holds a credential"
 TOO_BUSY = frozenset({408, 429})
 SERVER_ERRORS = range(500, 600)
@@ -169,13 +171,14 @@ class Results(dramatiq.Middleware):
         return self._redactors[actor_name]
 
 
-def cancelled(task_id: str, task: Task | None, queue: str, collection: str | None) -> Result:
-    """The Result of a task that was taken back before it ran."""
+def cancelled(entry: Waiting, task: Task | None, collection: str | None) -> Result:
+    """The Result of a task that was taken back before it ran; no task if it is unreadable."""
     return Result(
-        task_id=task_id,
+        task_id=entry.task_id,
         collection=collection,
-        agent=queue,
+        agent=entry.queue,
         outcome="cancelled",
+        submitted_at=utc(entry.submitted_at),
         finished_at=utc(time.time()),
         **_carried(task),
     )
@@ -359,8 +362,11 @@ def _text(error: BaseException) -> str:
 
 
 def _traceback(error: BaseException) -> str | None:
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(OUR_FOLDER):
+        frames = frames.tb_next  # The agent's code begins below ours.
     try:
-        text = "".join(traceback.format_tb(error.__traceback__))
+        text = "".join(traceback.format_tb(frames))
     except Exception:  # noqa: BLE001 - linecache reads the agent's files
         return None
     return text[-MAX_ERROR_CHARS:].encode(errors="replace").decode() or None

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from agentpipe.errors import FormatError
 from agentpipe.task import Result
@@ -14,7 +14,8 @@ from agentpipe.task import Result
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from agentpipe.sinks.sink import Reader, Record
+    from agentpipe.settings import Settings
+    from agentpipe.sinks.sink import Reader, Record, Sink, Start
 
 # Repeats come from a crash between publishing and dropping, so they lie close together.
 REMEMBERED_IDS = 200_000
@@ -28,19 +29,57 @@ class Stream:
     """Iterates over Results; a record is committed when the caller comes back for the next.
 
     A caller that leaves the loop early has not come back: its last record is read again by
-    its group. The reader stays the maker's to close.
+    its group. Close it, or use it in a ``with``::
+
+        with Stream.open(Settings(), start="beginning", timeout_s=5) as stream:
+            for result in stream: ...
 
     Attributes:
         skipped: Records so far that were no Results.
         repeated: Records so far whose task had been seen.
     """
 
-    def __init__(self, reader: Reader, *, timeout_s: float | None = None) -> None:
-        self._reader, self._timeout_s = reader, timeout_s
+    def __init__(
+        self, reader: Reader, *, timeout_s: float | None = None, sink: Sink | None = None
+    ) -> None:
+        """Read from ``reader``; it is closed with the stream, and so is ``sink`` if given."""
+        self._reader, self._timeout_s, self._sink = reader, timeout_s, sink
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._stopped = False
         self.skipped = 0
         self.repeated = 0
+
+    @classmethod
+    def open(
+        cls,
+        settings: Settings,
+        *,
+        group: str | None = None,
+        start: Start = "now",
+        timeout_s: float | None = None,
+    ) -> Self:
+        """The stream of ``settings.sink``, from ``start`` or where ``group`` left off.
+
+        Raises:
+            ConfigError: The sink's URL is wrong.
+            Unreachable: Nothing answers there.
+        """
+        from agentpipe.sinks import open_sink
+
+        sink = open_sink(settings)
+        return cls(sink.follow(group, start), timeout_s=timeout_s, sink=sink)
+
+    def close(self) -> None:
+        """Give back what was read and not used."""
+        self._reader.close()
+        if self._sink is not None:
+            self._sink.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def stop(self) -> None:
         """End the loop with the record in hand, which counts as used."""

@@ -15,8 +15,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from agentpipe.consume import LAST_WORDS_S
 from agentpipe.errors import Unreachable
-from agentpipe.worker import LAST_WORDS_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -25,6 +25,7 @@ COMMANDS = {
     "dead": "list, show, replay or drop dead letters",
     "purge": "answer all waiting tasks with `cancelled`",
 }
+COMING = ("top", "why", "cancel", "schedule", "init")  # What the documents announce.
 OK, FAILED, USAGE, FULL, UNREACHABLE, PARTLY, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 EXIT_CODES = {ConfigError: USAGE, TaskError: USAGE, QueueFull: FULL, Unreachable: UNREACHABLE}
 EPILOG = (
@@ -68,6 +69,8 @@ class _Parser(argparse.ArgumentParser):
             self._intermixing = False
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if value in COMING:
+            self.error(f"{value!r} is not in this version yet")
         choices = list(map(str, action.choices or ()))
         near = difflib.get_close_matches(str(value), choices, 1)
         if near and str(value) not in choices:

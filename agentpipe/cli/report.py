@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from agentpipe.cli import OK
 from agentpipe.cli.common import (
     add_common,
-    opened_sink,
     print_json,
     print_text,
     settings_of,
@@ -30,15 +29,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read the stream from its beginning to its present end, and print the totals."""
     settings = settings_of(args)
-    with opened_sink(settings) as sink:
-        reader = sink.follow(None, "beginning")
-        wanted = (
-            result
-            for result in Stream(reader, timeout_s=0)
-            if args.collection in (None, result.collection)
+    with Stream.open(settings, start="beginning", timeout_s=0) as stream:
+        report = summarise(
+            result for result in stream if args.collection in (None, result.collection)
         )
-        report = summarise(wanted)
-        reader.close()
     if args.json:
         print_json(report.to_dict())
     else:

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import BinaryIO
 
-    from agentpipe.settings import Settings
     from agentpipe.task import Result, Task
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
@@ -62,13 +61,14 @@ def run(args: argparse.Namespace) -> int:
     """Send, and tell what became of the tasks."""
     settings = settings_of(args)
     tasks = _tasks(args)
-    _refuse_unknown(args, settings)
+    collections = collections_of(args, settings)
+    _refuse_unknown(args.collection, [collection.name for collection in collections])
     say_where(settings)
     with ExitStack() as stack:
         # Open where the stream is now, so that no result can slip in before we look.
         sink = stack.enter_context(opened_sink(settings)) if args.wait else None
         reader = sink.follow(None, "now") if sink else None
-        dispatcher = Dispatcher.open(collections_of(args, settings), settings)
+        dispatcher = Dispatcher.open(collections, settings)
         stack.callback(dispatcher.close)
         sent = _send(dispatcher, args, tasks)
         if reader is None or sink is None:
@@ -80,14 +80,13 @@ def run(args: argparse.Namespace) -> int:
         return _follow(args, sent, reader)
 
 
-def _refuse_unknown(args: argparse.Namespace, settings: Settings) -> None:
+def _refuse_unknown(name: str, names: list[str]) -> None:
     import difflib
 
-    names = [collection.name for collection in collections_of(args, settings)]
-    if args.collection not in names:
-        near = difflib.get_close_matches(args.collection, names, 1)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
-        raise ConfigError(f"no collection {args.collection!r} in this file: {hint}")
+        raise ConfigError(f"no collection {name!r} in this file: {hint}")
 
 
 def _send(dispatcher: Dispatcher, args: argparse.Namespace, tasks: Iterable[Task]) -> Sent:

@@ -10,7 +10,6 @@ from agentpipe.cli import OK
 from agentpipe.cli.common import (
     add_common,
     one_line,
-    opened_sink,
     print_json,
     print_text,
     say,
@@ -49,12 +48,11 @@ def run(args: argparse.Namespace) -> int:
     """Print results until the limit, the silence, or Ctrl-C."""
     if args.limit is not None and args.limit < 1:
         raise ConfigError("--limit is at least 1")
-    with opened_sink(settings_of(args)) as sink:
-        reader = sink.follow(args.group, args.start)
-        try:
-            _print_all(args, Stream(reader, timeout_s=args.timeout))
-        finally:
-            reader.close()
+    settings = settings_of(args)
+    with Stream.open(
+        settings, group=args.group, start=args.start, timeout_s=args.timeout
+    ) as stream:
+        _print_all(args, stream)
     return OK
 
 

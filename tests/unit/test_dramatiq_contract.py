@@ -21,7 +21,9 @@ from dramatiq.middleware import (
 )
 
 from agentpipe import worker as ours
-from agentpipe.worker import PRIVATE_NAMES, Consumer, LoopThread
+from agentpipe.consume import Consumer
+from agentpipe.loop import LoopThread
+from agentpipe.worker import PRIVATE_NAMES
 from tests.support import wait_until
 
 PATIENCE_S = 20.0

@@ -17,7 +17,7 @@ from dramatiq.middleware import SkipMessage
 from agentpipe.actor import AgentActor
 from agentpipe.brokers import open_store
 from agentpipe.brokers.broker import ClaimedMessage, StoreBroker
-from agentpipe.brokers.store import Claim, Settlement
+from agentpipe.brokers.store import Claim, Settlement, Waiting
 from agentpipe.errors import AnswerError, InfraError, Interrupted, TimeLimitExceeded
 from agentpipe.evaluate import Evaluation
 from agentpipe.results import MAX_ASKED_DELAY_S, MAX_RETRY_DELAY_S, Results, cancelled
@@ -492,7 +492,9 @@ def test_giving_up_buries_with_all_that_is_known(bench: Bench) -> None:
 
 
 def test_a_cancelled_task_has_a_result_too() -> None:
-    result = cancelled("t1", TASK, "crew_0", "crew")
+    entry = Waiting(1, "t1", "crew_0", b"{}", 0.0)
+    result = cancelled(entry, TASK, "crew")
     assert (result.outcome, result.task_id, result.agent) == ("cancelled", "t1", "crew_0")
     assert (result.attempt, result.reward, result.metadata) == (0, None, {"mine": 1})
-    assert cancelled("t1", None, "crew_0", None).metadata == {}
+    assert result.submitted_at == "1970-01-01T00:00:00.000000Z"
+    assert cancelled(entry, None, None).metadata == {}

@@ -1,0 +1,213 @@
+"""Consumer: claims tasks for all queues of a process, and settles those that have run."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.broker import ClaimedMessage, StoreBroker
+from agentpipe.errors import AgentpipeError
+
+if TYPE_CHECKING:
+    from agentpipe.brokers.store import Settlement, Worker
+    from agentpipe.forward import Forwarder
+    from agentpipe.loop import LoopThread
+    from agentpipe.results import Results
+    from agentpipe.settings import Settings
+
+# Small claims interleave with other processes' ones, so that none takes all there is.
+CLAIM_BATCH = 32
+# For so long a worker takes only its even share of what is ready, so that the others, who are
+# woken meanwhile, get theirs; what they have not taken by then is for whoever comes.
+SHARE_FOR_S = 0.02
+TICK_S = 1.0
+MAX_OUTAGE_PAUSE_S = 2.0
+# What a process that ends may take to settle and to carry off its outbox.
+LAST_WORDS_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Consumer:
+    """Claims for all queues of the process, and settles what has run.
+
+    Stands in for each of Dramatiq's consumer threads, hence its method names.
+    """
+
+    def __init__(
+        self, broker: StoreBroker, settings: Settings, results: Results, forwarder: Forwarder
+    ) -> None:
+        self.broker, self.results, self.forwarder = broker, results, forwarder
+        self.ends_by = float("inf")
+        self._settings = settings
+        self._joined = False
+        self._claiming = True
+        self._stopping = False
+        self._held: dict[str, ClaimedMessage] = {}
+        self._finished: deque[ClaimedMessage] = deque()
+        self._wake = threading.Event()
+        self._failures = 0
+        self._thread = threading.Thread(target=self._run, name="agentpipe-consume", daemon=True)
+        self._waker = threading.Thread(target=self._watch, name="agentpipe-watch", daemon=True)
+
+    def begin(self, worker: Worker, loop: LoopThread) -> None:
+        """Start to claim, as soon as the store answers."""
+        self.worker, self._loop = worker, loop
+        self._thread.start()
+        self._waker.start()
+
+    @property
+    def held(self) -> list[ClaimedMessage]:
+        """What this process has claimed and not settled."""
+        return list(self._held.values())
+
+    def post_process_message(self, message: ClaimedMessage) -> None:
+        """Settle a message soon; from any thread."""
+        self._finished.append(message)
+        self._wake.set()
+
+    def claim_no_more(self) -> None:
+        """Let what runs finish, and take nothing new."""
+        self._claiming = False
+        self.ends_by = time.monotonic() + self._settings.grace_s + 3 * LAST_WORDS_S
+
+    def keep(self) -> None:
+        """Renew the lease; where it was lost, interrupt what runs here and join again.
+
+        Raises:
+            Unreachable: The store does not answer.
+        """
+        if self._joined and not self.broker.store.extend(self.worker):
+            log.warning("the lease was lost: its tasks went to other workers")
+            self._abandon()
+
+    def _abandon(self) -> None:
+        self._loop.interrupt_all()
+        self.broker.store.join(self.worker)
+
+    def leave(self) -> None:
+        """Give back all that is held, uncounted; once is enough."""
+        if self._joined:
+            back = self.broker.store.leave(self.worker)
+            self._joined = False
+            log.info("worker %s ends and gives back %d tasks", self.worker.name, back)
+
+    def stop(self) -> None:
+        """Settle what has finished, give back the rest, carry off the outbox, and end."""
+        self._claiming = False
+        self._stopping = True
+        self._wake.set()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for that."""
+        self._thread.join(timeout)
+
+    def close(self) -> None:
+        """Nothing is left to do after ``join``."""
+
+    def pause(self) -> None:
+        """Dramatiq's tests call it; a pause is not ours to give."""
+
+    def _run(self) -> None:
+        greedy_at = math.inf
+        while not self._stopping:
+            rung = self._wake.wait(_until(greedy_at))
+            self._wake.clear()
+            greedy = time.monotonic() >= greedy_at
+            if greedy:
+                greedy_at = math.inf
+            elif rung and greedy_at == math.inf:
+                greedy_at = time.monotonic() + SHARE_FOR_S
+            try:
+                self._turn(greedy=greedy)
+            except AgentpipeError as error:
+                self._failed(error)
+            except Exception:
+                log.exception("the consumer met a bug of agentpipe's; it goes on")
+                time.sleep(TICK_S)
+        self._last_turn()
+
+    def _turn(self, *, greedy: bool) -> None:
+        if not self._joined:
+            self.broker.store.join(self.worker)
+            self._joined = True
+        settled = self._settle()
+        while self._claiming and (claimed := self._claim(greedy=greedy)):
+            self._loop.start_runs(claimed)
+            settled += self._settle()
+        if settled:  # The next runs are on their way while the disk works for the last ones.
+            self.broker.store.sync()
+            self.forwarder.notify()
+        if self._failures:
+            log.warning("the broker answers again, after %d tries", self._failures)
+            self._failures = 0
+
+    def _last_turn(self) -> None:
+        """At the end, a store that is away has some seconds to come back."""
+        deadline = time.monotonic() + LAST_WORDS_S
+        while time.monotonic() < deadline:
+            try:
+                self._settle()
+                self.broker.store.sync()
+                self.forwarder.stop(max(0.0, deadline - time.monotonic()))
+                self.leave()
+            except AgentpipeError as error:
+                self._failed(error)
+            else:
+                return
+
+    def _settle(self) -> int:
+        batch = [self._finished[index] for index in range(len(self._finished))]
+        if not batch:
+            return 0
+        done = self.broker.store.settle([self._settlement_of(message) for message in batch])
+        for message, settled in zip(batch, done, strict=True):
+            self._finished.popleft()
+            self._held.pop(message.claim.task_id, None)
+            if not settled:
+                log.warning(
+                    "task %s: its lease was lost, the run does not count", message.claim.task_id
+                )
+        return len(batch)
+
+    def _settlement_of(self, message: ClaimedMessage) -> Settlement:
+        return message.settlement or self.results.give_up(self.broker, message)
+
+    def _claim(self, *, greedy: bool) -> list[ClaimedMessage]:
+        free = self.worker.slots - len(self._held)
+        if free <= 0:
+            return []
+        claims = self.broker.store.claim(
+            self.worker,
+            min(free, CLAIM_BATCH),
+            high_water=self._settings.outbox_high_water,
+            high_water_bytes=self._settings.outbox_high_water_bytes,
+            held=None if greedy else len(self._held),
+        )
+        messages = [ClaimedMessage(claim) for claim in claims]
+        for message in messages:
+            self._held[message.claim.task_id] = message
+        return messages
+
+    def _watch(self) -> None:
+        while not self._stopping:
+            try:
+                self.broker.store.wait(TICK_S)
+            except Exception:  # noqa: BLE001 - the consumer meets the same store, and tells
+                time.sleep(TICK_S)
+            self._wake.set()
+
+    def _failed(self, error: AgentpipeError) -> None:
+        if not self._failures:
+            log.warning("the broker does not answer, the worker waits for it: %s", error)
+        self._failures += 1
+        time.sleep(min(MAX_OUTAGE_PAUSE_S, 0.05 * 2**self._failures))
+        self._wake.set()
+
+
+def _until(moment: float) -> float | None:
+    return None if moment == math.inf else max(0.0, moment - time.monotonic())
