@@ -1,0 +1,302 @@
+"""SqliteStore: the embedded store, one file for all processes of a machine.
+
+Leases are kept on the monotonic clock, which all processes of a machine share and which
+stands still while a laptop sleeps. It starts anew at boot, so a lease is alive only while
+``beat <= now < beat + lease``: a beat from before the last boot never looks alive for long.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from agentpipe.brokers.sqlite.admission import Rooms, admit, depth_and_bound, known_ids
+from agentpipe.brokers.sqlite.leases import (
+    claim_tasks,
+    end_lapsed_workers,
+    end_worker,
+    is_known,
+    wake_delayed,
+)
+from agentpipe.brokers.sqlite.settling import (
+    answer_unclaimed,
+    fitting,
+    outbox_body,
+    settle_task,
+)
+from agentpipe.brokers.sqlite.tables import (
+    LAPSED,
+    LAYOUT,
+    SCHEMA,
+    SELECT_DECLARED,
+    SELECT_DEPTHS,
+    SELECT_WORKERS,
+    UPSERT_QUEUE,
+    add_to_counters,
+    counter,
+    queue_rows,
+    worker_seen,
+)
+from agentpipe.brokers.store import (
+    Admission,
+    Answer,
+    Claim,
+    DeadLetter,
+    Offer,
+    OutboxRecord,
+    Queue,
+    QueueDepth,
+    Settlement,
+    Stats,
+    Verdict,
+    Waiting,
+    Worker,
+)
+from agentpipe.database import Database, parse_url
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+
+    from agentpipe.settings import Settings
+
+SWEEP_EVERY_S = 30.0
+SWEEP_ROWS = 5_000
+
+
+class SqliteStore:
+    """The ``Store`` over ``sqlite:///file``; see the seam for what each operation promises.
+
+    What a power loss may take back is not made durable: a claim (the task waits again), a beat,
+    the dropping of a delivered result (it is published again, and the stream drops it). Nothing
+    is lent to a forwarder before it is durable, so that no result is in the stream whose task
+    could still come back.
+    """
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        self._database = Database(parse_url(url), SCHEMA, LAYOUT)
+        self._listener = self._database.listener()
+        self._retention_s = settings.retention_s
+        self._next_sweep = 0.0
+
+    def declare(self, queues: Sequence[Queue]) -> None:
+        wanted = {row[0]: row for row in queue_rows(queues)}
+        with self._database.read() as db:
+            found = {row[0]: tuple(row) for row in db.execute(SELECT_DECLARED)}
+        rings = {row[1] for row in wanted.values() if row[1]}
+        stale = [
+            name
+            for name, (_, ring, position, *_) in found.items()
+            if ring in rings and position is not None and name not in wanted
+        ]
+        # Every sender declares at its start: write only where something differs.
+        if all(found.get(name) == row for name, row in wanted.items()) and not stale:
+            return
+        with self._database.write() as db:
+            for ring in rings:
+                db.execute("UPDATE queues SET position = NULL WHERE collection = ?", (ring,))
+            db.executemany(UPSERT_QUEUE, wanted.values())
+
+    def offer(self, target: str, offers: Sequence[Offer], *, ring: bool) -> Admission:
+        with self._database.write() as db:
+            known = known_ids(db, [offer.task_id for offer in offers])
+            rooms = Rooms(db, target, len(offers), ring=ring)
+            verdicts: list[Verdict] = []
+            admitted: list[tuple[Offer, int]] = []
+            for offer in offers:
+                if offer.task_id in known:
+                    verdicts.append("duplicate")
+                elif (qid := rooms.next()) is None:
+                    verdicts.append("refused")
+                else:
+                    known.add(offer.task_id)
+                    admitted.append((offer, qid))
+                    verdicts.append("accepted")
+            if admitted:
+                admit(db, admitted)
+                rooms.advance()
+            full = "refused" in verdicts
+            waiting, bound = depth_and_bound(db, target, ring=ring) if full else (0, 0)
+        return Admission(tuple(verdicts), waiting, bound)
+
+    def join(self, worker: Worker) -> None:
+        row = (worker.name, worker.host, worker.pid, worker.slots, worker.lease_s, time.monotonic())
+        with self._database.write(durable=False) as db:
+            db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def extend(self, worker: Worker) -> bool:
+        beat = (time.monotonic(), worker.name)
+        with self._database.write(durable=False) as db:
+            return db.execute("UPDATE workers SET beat = ? WHERE name = ?", beat).rowcount == 1
+
+    def leave(self, worker: Worker) -> int:
+        with self._database.write(durable=False) as db:
+            return end_worker(db, worker.name, crashed=False)
+
+    def claim(
+        self,
+        worker: Worker,
+        limit: int,
+        *,
+        high_water: int,
+        high_water_bytes: int,
+        held: int | None = None,
+    ) -> list[Claim]:
+        if not self._may_claim():
+            return []
+        with self._database.write(durable=False) as db:
+            end_lapsed_workers(db)
+            wake_delayed(db)
+            self._sweep(db)
+            if counter(db, "outbox") >= high_water:
+                return []
+            if counter(db, "outbox_bytes") >= high_water_bytes:
+                return []
+            return claim_tasks(db, worker, limit, held)
+
+    def _may_claim(self) -> bool:
+        now = time.monotonic()
+        with self._database.read() as db:
+            (found,) = db.execute(
+                "SELECT EXISTS (SELECT 1 FROM queues WHERE waiting > 0 AND running < concurrency)"
+                " OR EXISTS (SELECT 1 FROM tasks WHERE state = 1 AND due <= ?)"
+                f" OR EXISTS (SELECT 1 FROM workers WHERE {LAPSED})",
+                (time.time(), now, now),
+            ).fetchone()
+        return bool(found) or now >= self._next_sweep
+
+    def _sweep(self, db: sqlite3.Connection) -> None:
+        """Forget the ids of tasks settled longer ago than the retention time."""
+        if time.monotonic() < self._next_sweep:
+            return
+        swept = db.execute(
+            "DELETE FROM tasks WHERE seq IN"
+            " (SELECT seq FROM tasks WHERE state = 3 AND settled_at < ? LIMIT ?)",
+            (time.time() - self._retention_s, SWEEP_ROWS),
+        ).rowcount
+        self._next_sweep = time.monotonic() + (0 if swept == SWEEP_ROWS else SWEEP_EVERY_S)
+
+    def wait(self, timeout_s: float) -> None:
+        self._listener.wait(timeout_s)
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        changes: Counter[str] = Counter()
+        with self._database.write(durable=False) as db:
+            done = [settle_task(db, settlement, changes) for settlement in settlements]
+            add_to_counters(db, changes)
+        return done
+
+    def sync(self) -> None:
+        self._database.sync()
+
+    def take_outbox(self, worker: Worker, limit: int, max_bytes: int) -> list[OutboxRecord]:
+        now = time.monotonic()
+        with self._database.read() as db:
+            (found,) = db.execute(
+                "SELECT EXISTS (SELECT 1 FROM outbox WHERE taker IS NULL)"
+                f" OR EXISTS (SELECT 1 FROM workers WHERE {LAPSED})",
+                (now, now),
+            ).fetchone()
+        if not found:
+            return []
+        with self._database.write() as db:
+            end_lapsed_workers(db)
+            if not is_known(db, worker):
+                return []  # Nobody would free what it takes.
+            rows = db.execute(
+                "SELECT seq, task_id, bytes FROM outbox WHERE taker IS NULL ORDER BY seq LIMIT ?",
+                (limit,),
+            )
+            taken = [(seq, task_id) for seq, task_id in fitting(rows, max_bytes)]
+            db.executemany(
+                "UPDATE outbox SET taker = ? WHERE seq = ?",
+                [(worker.name, seq) for seq, _ in taken],
+            )
+            return [OutboxRecord(seq, task_id, outbox_body(db, seq)) for seq, task_id in taken]
+
+    def drop_outbox(self, worker: Worker, numbers: Sequence[int]) -> None:
+        mine = (orjson.dumps(list(numbers)).decode(), worker.name)
+        with self._database.write(durable=False) as db:
+            # Only the taker drops: after a lapsed lease the record may be another's.
+            dropped = db.execute(
+                "DELETE FROM outbox WHERE seq IN (SELECT value FROM json_each(?)) AND taker = ?"
+                " RETURNING seq, bytes",
+                mine,
+            ).fetchall()
+            db.executemany(
+                "DELETE FROM outbox_bodies WHERE seq = ?", [(seq,) for seq, _ in dropped]
+            )
+            size = sum(size for _, size in dropped)
+            add_to_counters(
+                db, {"outbox": -len(dropped), "outbox_bytes": -size, "delivered": len(dropped)}
+            )
+
+    def peek(self, queues: Sequence[str] | None, after: int, limit: int) -> list[Waiting]:
+        where = "" if queues is None else " AND q.name IN (SELECT value FROM json_each(:queues))"
+        names = orjson.dumps(list(queues or ())).decode()
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT t.seq, t.id, q.name, p.body, t.submitted_at"
+                " FROM tasks t JOIN queues q USING (qid) JOIN payloads p USING (seq)"
+                f" WHERE t.state IN (0, 1) AND t.seq > :after{where} ORDER BY t.seq LIMIT :limit",
+                {"after": after, "limit": limit, "queues": names},
+            )
+            return [Waiting(*row) for row in rows]
+
+    def answer(self, answers: Sequence[Answer]) -> list[bool]:
+        changes: Counter[str] = Counter()
+        with self._database.write() as db:
+            done = [answer_unclaimed(db, answer, changes) for answer in answers]
+            add_to_counters(db, changes)
+        return done
+
+    def dead_letters(
+        self, collection: str | None = None, task_ids: Sequence[str] | None = None
+    ) -> list[DeadLetter]:
+        query = "SELECT * FROM dead WHERE (:collection IS NULL OR collection = :collection)"
+        values: dict[str, Any] = {"collection": collection}
+        if task_ids is not None:
+            query += " AND task_id IN (SELECT value FROM json_each(:ids))"
+            values["ids"] = orjson.dumps(list(task_ids)).decode()
+        with self._database.read() as db:
+            return [DeadLetter(*row) for row in db.execute(f"{query} ORDER BY died_at", values)]
+
+    def drop_dead(self, task_ids: Sequence[str]) -> int:
+        with self._database.write() as db:
+            dropped = 0
+            for task_id in task_ids:
+                dropped += db.execute("DELETE FROM dead WHERE task_id = ?", (task_id,)).rowcount
+            return dropped
+
+    def stats(self) -> Stats:
+        now = time.monotonic()
+        with self._database.read() as db:
+            counters = dict(db.execute("SELECT name, value FROM counters").fetchall())
+            (dead,) = db.execute("SELECT count(*) FROM dead").fetchone()
+            queues = tuple(QueueDepth(*row) for row in db.execute(SELECT_DEPTHS))
+            workers = tuple(worker_seen(row) for row in db.execute(SELECT_WORKERS, (now, now)))
+        prefix = "outcome:"
+        return Stats(
+            accepted=counters.get("accepted", 0),
+            waiting=sum(queue.waiting or 0 for queue in queues),
+            delayed=sum(queue.delayed or 0 for queue in queues),
+            running=sum(queue.running or 0 for queue in queues),
+            outbox=counters.get("outbox", 0),
+            outbox_bytes=counters.get("outbox_bytes", 0),
+            delivered=counters.get("delivered", 0),
+            dead=dead,
+            outcomes={
+                name.removeprefix(prefix): value
+                for name, value in sorted(counters.items())
+                if name.startswith(prefix)
+            },
+            queues=queues,
+            workers=workers,
+        )
+
+    def close(self) -> None:
+        self._listener.close()
+        self._database.close()

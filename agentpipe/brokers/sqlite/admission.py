@@ -1,0 +1,111 @@
+"""Admission: which queue takes an offered task, round-robin and up to its bound."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import orjson
+
+from agentpipe.brokers.sqlite.tables import DELAYED, WAITING, add_to_counters
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+
+    from agentpipe.brokers.store import Offer
+
+
+class Rooms:
+    """Hands out queues round-robin from the ring's cursor, each up to its bound."""
+
+    def __init__(self, db: sqlite3.Connection, target: str, wanted: int, *, ring: bool) -> None:
+        self._db, self._ring = db, target if ring else None
+        if ring:
+            row = db.execute("SELECT cursor FROM rings WHERE collection = ?", (target,)).fetchone()
+            self._cursor = row[0] if row else 0
+            self._free = self._in_ring(target, wanted)
+        else:
+            self._cursor = 0
+            self._free = db.execute(
+                "SELECT qid, max_waiting - waiting, 0 FROM queues"
+                " WHERE name = ? AND waiting < max_waiting",
+                (target,),
+            ).fetchall()
+        self._free.reverse()
+        self._later: list[tuple[int, int, int]] = []
+
+    def _in_ring(self, target: str, wanted: int) -> list[tuple[int, int, int]]:
+        """Up to ``wanted`` queues with room, in ring order from the cursor: more cannot be used."""
+        query = (
+            "SELECT qid, max_waiting - waiting, position FROM queues WHERE collection = ?"
+            " AND position IS NOT NULL AND waiting < max_waiting AND position {} ?"
+            " ORDER BY position LIMIT ?"
+        )
+        ahead = self._db.execute(query.format(">="), (target, self._cursor, wanted)).fetchall()
+        behind = self._db.execute(
+            query.format("<"), (target, self._cursor, wanted - len(ahead))
+        ).fetchall()
+        return ahead + behind
+
+    def next(self) -> int | None:
+        """The queue for the next task, or None where all are full."""
+        if not self._free:
+            self._free, self._later = self._later[::-1], []
+        if not self._free:
+            return None
+        qid, room, position = self._free.pop()
+        if room > 1:
+            self._later.append((qid, room - 1, position))
+        self._cursor = position + 1
+        return qid
+
+    def advance(self) -> None:
+        """Remember where the next offer begins."""
+        if self._ring is not None:
+            self._db.execute(
+                "INSERT OR REPLACE INTO rings VALUES (?, ?)", (self._ring, self._cursor)
+            )
+
+
+def known_ids(db: sqlite3.Connection, ids: Sequence[str]) -> set[str]:
+    """Those of ``ids`` that live or are remembered."""
+    rows = db.execute(
+        "SELECT id FROM tasks WHERE id IN (SELECT value FROM json_each(?))",
+        (orjson.dumps(ids).decode(),),
+    )
+    return {row[0] for row in rows}
+
+
+def admit(db: sqlite3.Connection, admitted: Sequence[tuple[Offer, int]]) -> None:
+    """Store the offers, each in the queue that it was given."""
+    (last,) = db.execute("SELECT coalesce(max(seq), 0) FROM tasks").fetchone()
+    now = time.time()
+    tasks, payloads = [], []
+    grown: dict[tuple[int, int], int] = {}
+    for seq, (offer, qid) in enumerate(admitted, last + 1):
+        state, due = (DELAYED, now + offer.delay_s) if offer.delay_s > 0 else (WAITING, None)
+        tasks.append((seq, offer.task_id, qid, state, offer.priority, due, now))
+        payloads.append((seq, offer.payload))
+        grown[qid, state] = grown.get((qid, state), 0) + 1
+    db.executemany(
+        "INSERT INTO tasks (seq, id, qid, state, priority, due, submitted_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        tasks,
+    )
+    db.executemany("INSERT INTO payloads VALUES (?, ?)", payloads)
+    for (qid, state), number in grown.items():
+        column = "delayed" if state == DELAYED else "waiting"
+        db.execute(f"UPDATE queues SET {column} = {column} + ? WHERE qid = ?", (number, qid))
+    add_to_counters(db, {"accepted": len(admitted)})
+
+
+def depth_and_bound(db: sqlite3.Connection, target: str, *, ring: bool) -> tuple[int, int]:
+    """What waits in a queue or ring, and what may."""
+    where = "collection = ? AND position IS NOT NULL" if ring else "name = ?"
+    depth, bound = db.execute(
+        "SELECT coalesce(sum(waiting), 0), coalesce(sum(max_waiting), 0)"
+        f" FROM queues WHERE {where}",
+        (target,),
+    ).fetchone()
+    return depth, bound

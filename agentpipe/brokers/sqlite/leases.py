@@ -1,0 +1,138 @@
+"""Leases: who may run what, and what comes back from workers that are gone."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.sqlite.tables import LAPSED
+from agentpipe.brokers.store import Claim
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from agentpipe.brokers.store import Worker
+
+
+def end_lapsed_workers(db: sqlite3.Connection) -> None:
+    """End each worker whose lease is over, as crashed."""
+    now = time.monotonic()
+    lapsed = db.execute(f"SELECT name FROM workers WHERE {LAPSED}", (now, now)).fetchall()
+    for (name,) in lapsed:
+        end_worker(db, name, crashed=True)
+
+
+def end_worker(db: sqlite3.Connection, name: str, *, crashed: bool) -> int:
+    """Put back what the worker held, with one crash more each if it crashed."""
+    if crashed:
+        db.execute(
+            "UPDATE tasks SET crashes = crashes + 1, last_chance = (crashes + 2 ="
+            " (SELECT max_crashes FROM queues q WHERE q.qid = tasks.qid))"
+            " WHERE state = 2 AND worker = ?",
+            (name,),
+        )
+    held = db.execute(
+        "SELECT qid, count(*) FROM tasks WHERE state = 2 AND worker = ? GROUP BY qid", (name,)
+    ).fetchall()
+    db.execute("UPDATE tasks SET state = 0, worker = NULL WHERE state = 2 AND worker = ?", (name,))
+    db.executemany(
+        "UPDATE queues SET running = running - ?1, waiting = waiting + ?1 WHERE qid = ?2",
+        [(number, qid) for qid, number in held],
+    )
+    db.execute("UPDATE outbox SET taker = NULL WHERE taker = ?", (name,))
+    db.execute("DELETE FROM workers WHERE name = ?", (name,))
+    return sum(number for _, number in held)
+
+
+def is_known(db: sqlite3.Connection, worker: Worker) -> bool:
+    """Whether the worker has joined and neither left nor lapsed."""
+    found = db.execute("SELECT 1 FROM workers WHERE name = ?", (worker.name,)).fetchone()
+    return found is not None
+
+
+def wake_delayed(db: sqlite3.Connection) -> None:
+    """Let the tasks wait whose delay is over."""
+    due = db.execute(
+        "UPDATE tasks SET state = 0, due = NULL WHERE state = 1 AND due <= ? RETURNING qid",
+        (time.time(),),
+    ).fetchall()
+    db.executemany(
+        "UPDATE queues SET delayed = delayed - 1, waiting = waiting + 1 WHERE qid = ?", due
+    )
+
+
+def claim_tasks(
+    db: sqlite3.Connection, worker: Worker, limit: int, held: int | None
+) -> list[Claim]:
+    """Lease tasks to the worker; see ``Store.claim``."""
+    if not is_known(db, worker):
+        return []  # Its lease lapsed: it learns so from its next extend.
+    ready = _ready_queues(db, worker, limit)
+    if held is not None:
+        limit = min(limit, _even_share(db, len(ready)) - held)
+        ready = ready[: max(0, limit)]
+    if not ready:
+        return []
+    (turn,) = db.execute("SELECT coalesce(max(turn), 0) FROM queues").fetchone()
+    claims: list[Claim] = []
+    for left, (qid, name, room) in enumerate(ready):
+        # An equal share for each queue that is ready, the rest for a later claim.
+        share = max(1, (limit - len(claims)) // (len(ready) - left))
+        claimed = _claim_from(db, worker, qid, name, min(room, share))
+        db.execute(
+            "UPDATE queues SET waiting = waiting - ?1, running = running + ?1, turn = ?2"
+            " WHERE qid = ?3",
+            (len(claimed), turn + left + 1, qid),
+        )
+        claims += claimed
+    return claims
+
+
+def _even_share(db: sqlite3.Connection, ready: int) -> int:
+    """What each living worker would have if all that runs and is ready were spread evenly."""
+    (workers,) = db.execute("SELECT count(*) FROM workers WHERE slots > 0").fetchone()
+    (running,) = db.execute("SELECT count(*) FROM tasks WHERE state = 2").fetchone()
+    return int(-(-(running + ready) // max(1, workers)))
+
+
+def _ready_queues(db: sqlite3.Connection, worker: Worker, limit: int) -> list[tuple[int, str, int]]:
+    """Queues of this worker with a task and room for a run, the longest unserved first."""
+    rows = db.execute(
+        "SELECT qid, name, concurrency - running FROM queues"
+        " WHERE waiting > 0 AND running < concurrency ORDER BY turn"
+    )
+    ready = []
+    for row in rows:
+        if row[1] in worker.queues:
+            ready.append(row)
+            if len(ready) == limit:
+                break
+    return ready
+
+
+def _claim_from(
+    db: sqlite3.Connection, worker: Worker, qid: int, queue: str, limit: int
+) -> list[Claim]:
+    claims = []
+    for seq in _claimable(db, worker, qid, limit):
+        row = db.execute(
+            "UPDATE tasks SET state = 2, worker = ?, number = number + 1 WHERE seq = ?"
+            " RETURNING id, (SELECT body FROM payloads p WHERE p.seq = tasks.seq), number,"
+            " failures, crashes, submitted_at",
+            (worker.name, seq),
+        ).fetchone()
+        claims.append(Claim(row[0], queue, row[1], worker.name, *row[2:]))
+    return claims
+
+
+def _claimable(db: sqlite3.Connection, worker: Worker, qid: int, limit: int) -> list[int]:
+    """The next tasks of a queue, and at most one in its last chance to a worker."""
+    rows = db.execute(
+        "SELECT seq, last_chance FROM tasks WHERE qid = ? AND state = 0"
+        " AND (last_chance = 0 OR NOT EXISTS"
+        " (SELECT 1 FROM tasks l WHERE l.last_chance = 1 AND l.state = 2 AND l.worker = ?))"
+        " ORDER BY priority, seq LIMIT ?",
+        (qid, worker.name, limit),
+    ).fetchall()
+    alone = next((seq for seq, last_chance in rows if last_chance), None)
+    return [seq for seq, last_chance in rows if not last_chance or seq == alone]

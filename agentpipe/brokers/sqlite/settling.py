@@ -1,0 +1,108 @@
+"""Settling: how a task ends or goes back, and its Result's way into and out of the outbox."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.sqlite.tables import WAITING
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections import Counter
+    from collections.abc import Iterable
+
+    from agentpipe.brokers.store import Answer, Settlement
+
+
+def settle_task(db: sqlite3.Connection, settlement: Settlement, changes: Counter[str]) -> bool:
+    """Carry one out; False where the claim has been lost. ``changes`` collects the counters'."""
+    claim = settlement.claim
+    row = db.execute(
+        "SELECT seq, qid FROM tasks WHERE id = ? AND state = 2 AND worker = ? AND number = ?",
+        (claim.task_id, claim.worker, claim.number),
+    ).fetchone()
+    if row is None:
+        return False
+    seq, qid = row
+    db.execute("UPDATE queues SET running = running - 1 WHERE qid = ?", (qid,))
+    if settlement.action == "release":
+        db.execute("UPDATE tasks SET state = 0, worker = NULL WHERE seq = ?", (seq,))
+        db.execute("UPDATE queues SET waiting = waiting + 1 WHERE qid = ?", (qid,))
+    elif settlement.action == "retry":
+        db.execute(
+            "UPDATE tasks SET state = 1, worker = NULL, failures = failures + 1, due = ?"
+            " WHERE seq = ?",
+            (time.time() + settlement.delay_s, seq),
+        )
+        db.execute("UPDATE queues SET delayed = delayed + 1 WHERE qid = ?", (qid,))
+    else:
+        if settlement.action == "bury":
+            _bury(db, seq, qid, settlement)
+        _put_in_outbox(db, seq, claim.task_id, settlement.result)
+        changes.update(_gains(settlement.result, settlement.outcome))
+    return True
+
+
+def _bury(db: sqlite3.Connection, seq: int, qid: int, settlement: Settlement) -> None:
+    db.execute(
+        "INSERT OR REPLACE INTO dead SELECT ?, q.name, q.collection, p.body, ?, ?, ?, ?"
+        " FROM queues q, payloads p WHERE q.qid = ? AND p.seq = ?",
+        (
+            settlement.claim.task_id,
+            settlement.result,
+            settlement.outcome,
+            settlement.reason,
+            time.time(),
+            qid,
+            seq,
+        ),
+    )
+
+
+def _put_in_outbox(db: sqlite3.Connection, seq: int, task_id: str, result: bytes) -> None:
+    """The task's end: its payload goes, its id stays for the retention time."""
+    db.execute(
+        "UPDATE tasks SET state = 3, worker = NULL, due = NULL, settled_at = ? WHERE seq = ?",
+        (time.time(), seq),
+    )
+    db.execute("DELETE FROM payloads WHERE seq = ?", (seq,))
+    number = db.execute(
+        "INSERT INTO outbox (task_id, bytes) VALUES (?, ?)", (task_id, len(result))
+    ).lastrowid
+    db.execute("INSERT INTO outbox_bodies VALUES (?, ?)", (number, result))
+
+
+def _gains(result: bytes, outcome: str) -> dict[str, int]:
+    return {"outbox": 1, "outbox_bytes": len(result), f"outcome:{outcome}": 1}
+
+
+def answer_unclaimed(db: sqlite3.Connection, answer: Answer, changes: Counter[str]) -> bool:
+    """Settle a task that waits or is delayed; False where it does not."""
+    row = db.execute(
+        "SELECT seq, qid, state FROM tasks WHERE id = ? AND state IN (0, 1)", (answer.task_id,)
+    ).fetchone()
+    if row is None:
+        return False
+    seq, qid, state = row
+    column = "waiting" if state == WAITING else "delayed"
+    db.execute(f"UPDATE queues SET {column} = {column} - 1 WHERE qid = ?", (qid,))
+    _put_in_outbox(db, seq, answer.task_id, answer.result)
+    changes.update(_gains(answer.result, answer.outcome))
+    return True
+
+
+def fitting(rows: Iterable[tuple[int, str, int]], max_bytes: int) -> Iterable[tuple[int, str]]:
+    """The first rows that fit into ``max_bytes`` together, and at least one."""
+    total = 0
+    for seq, task_id, size in rows:
+        if total and total + size > max_bytes:
+            return
+        total += size
+        yield seq, task_id
+
+
+def outbox_body(db: sqlite3.Connection, seq: int) -> bytes:
+    """The Result itself."""
+    (body,) = db.execute("SELECT body FROM outbox_bodies WHERE seq = ?", (seq,)).fetchone()
+    return bytes(body)

@@ -1,0 +1,109 @@
+"""The tables of the embedded store, and queries that are put together from them."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.brokers.store import WorkerSeen
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Mapping
+
+    from agentpipe.brokers.store import Queue
+
+LAYOUT = 1
+# States of a task.
+WAITING, DELAYED, RUNNING, SETTLED = range(4)
+
+# Payloads have a table of their own, so that a change of state never rewrites one.
+SCHEMA = """
+CREATE TABLE queues (
+    qid INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, collection TEXT, position INTEGER,
+    max_waiting INTEGER NOT NULL, concurrency INTEGER NOT NULL, max_crashes INTEGER NOT NULL,
+    waiting INTEGER NOT NULL DEFAULT 0, delayed INTEGER NOT NULL DEFAULT 0,
+    running INTEGER NOT NULL DEFAULT 0, turn INTEGER NOT NULL DEFAULT 0);
+CREATE UNIQUE INDEX queues_ring ON queues (collection, position) WHERE position IS NOT NULL;
+CREATE INDEX queues_ready ON queues (turn) WHERE waiting > 0 AND running < concurrency;
+CREATE TABLE rings (collection TEXT PRIMARY KEY, cursor INTEGER NOT NULL);
+CREATE TABLE tasks (
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, qid INTEGER NOT NULL,
+    state INTEGER NOT NULL, priority INTEGER NOT NULL, number INTEGER NOT NULL DEFAULT 0,
+    failures INTEGER NOT NULL DEFAULT 0, crashes INTEGER NOT NULL DEFAULT 0,
+    last_chance INTEGER NOT NULL DEFAULT 0, worker TEXT, due REAL,
+    submitted_at REAL NOT NULL, settled_at REAL);
+CREATE INDEX tasks_waiting ON tasks (qid, priority, seq) WHERE state = 0;
+CREATE INDEX tasks_delayed ON tasks (due) WHERE state = 1;
+CREATE INDEX tasks_running ON tasks (worker) WHERE state = 2;
+CREATE INDEX tasks_last_chance ON tasks (state, worker) WHERE last_chance = 1;
+CREATE INDEX tasks_settled ON tasks (settled_at) WHERE state = 3;
+CREATE TABLE payloads (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE outbox (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, task_id TEXT NOT NULL, bytes INTEGER NOT NULL,
+    taker TEXT);
+CREATE INDEX outbox_free ON outbox (seq) WHERE taker IS NULL;
+CREATE TABLE outbox_bodies (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE dead (
+    task_id TEXT PRIMARY KEY, queue TEXT NOT NULL, collection TEXT, payload BLOB NOT NULL,
+    result BLOB NOT NULL, outcome TEXT NOT NULL, reason TEXT NOT NULL, died_at REAL NOT NULL);
+CREATE INDEX dead_by_age ON dead (died_at);
+CREATE TABLE workers (
+    name TEXT PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL, slots INTEGER NOT NULL,
+    lease_s REAL NOT NULL, beat REAL NOT NULL);
+CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL)
+"""
+
+LAPSED = "NOT (beat <= ? AND ? < beat + lease_s)"
+SELECT_DECLARED = (
+    "SELECT name, collection, position, max_waiting, concurrency, max_crashes FROM queues"
+)
+SELECT_DEPTHS = (
+    "SELECT name, collection, waiting, delayed, running, max_waiting, concurrency FROM queues"
+    " WHERE position IS NOT NULL OR collection IS NULL OR waiting + delayed + running > 0"
+    " ORDER BY collection, position, name"
+)
+SELECT_WORKERS = (
+    "SELECT name, host, pid, slots, beat,"
+    " (SELECT count(*) FROM tasks WHERE state = 2 AND worker = name) FROM workers"
+    f" WHERE NOT ({LAPSED}) ORDER BY name"
+)
+UPSERT_QUEUE = (
+    "INSERT INTO queues (name, collection, position, max_waiting, concurrency, max_crashes)"
+    " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET collection = excluded.collection,"
+    " position = excluded.position, max_waiting = excluded.max_waiting,"
+    " concurrency = excluded.concurrency, max_crashes = excluded.max_crashes"
+)
+
+
+def queue_rows(queues: Iterable[Queue]) -> Iterable[tuple[Any, ...]]:
+    """What ``UPSERT_QUEUE`` takes: positions count up within each collection."""
+    positions: dict[str, int] = {}
+    for queue in queues:
+        position = None
+        if queue.collection is not None:
+            position = positions.get(queue.collection, 0)
+            positions[queue.collection] = position + 1
+        limits = (queue.max_waiting, queue.concurrency, queue.max_crashes)
+        yield (queue.name, queue.collection, position, *limits)
+
+
+def add_to_counters(db: sqlite3.Connection, changes: Mapping[str, int]) -> None:
+    """Add to each counter, once per transaction."""
+    db.executemany(
+        "INSERT INTO counters VALUES (?, ?)"
+        " ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+        changes.items(),
+    )
+
+
+def counter(db: sqlite3.Connection, name: str) -> int:
+    """Its value; 0 before its first change."""
+    row = db.execute("SELECT value FROM counters WHERE name = ?", (name,)).fetchone()
+    return row[0] if row else 0
+
+
+def worker_seen(row: tuple[str, str, int, int, float, int]) -> WorkerSeen:
+    """One row of ``SELECT_WORKERS``."""
+    name, host, pid, slots, beat, running = row
+    return WorkerSeen(name, host, pid, slots, running, max(0.0, time.monotonic() - beat))
