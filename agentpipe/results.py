@@ -7,13 +7,9 @@ belongs here: the consumer settles, and the outbox delivers.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import random
 import time
-import traceback
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
@@ -22,8 +18,9 @@ from dramatiq.middleware import SkipMessage
 
 from agentpipe.actor import AgentActor
 from agentpipe.brokers.store import Settlement
-from agentpipe.errors import AgentpipeError, InfraError, Interrupted, TimeLimitExceeded
+from agentpipe.errors import AgentpipeError, Interrupted, TimeLimitExceeded
 from agentpipe.evaluate import reward
+from agentpipe.failure import MAX_ERROR_CHARS, error_record, is_infra, retry_delay_s
 from agentpipe.run import Run, answer_text
 from agentpipe.task import Result, Task, utc
 from agentpipe.trace import Redactor
@@ -35,31 +32,7 @@ if TYPE_CHECKING:
 # For actors outside any collection.
 PLAIN_RETRIES = 2
 PLAIN_CRASHES = 3
-MAX_RETRY_DELAY_S = 300.0
-MAX_ASKED_DELAY_S = 86_400.0
-MAX_ERROR_CHARS = 4_000
-OUR_FOLDER = str(Path(__file__).parent)
 WITHHELD = "not shown: the answer holds a credential"
-TOO_BUSY = frozenset({408, 429})
-SERVER_ERRORS = range(500, 600)
-# The libraries that agents use raise these without deriving from ConnectionError or
-# TimeoutError; they are known by name so that none of them has to be imported.
-TRANSPORT_ERRORS = frozenset(
-    {
-        "APIConnectionError",
-        "ClientConnectionError",
-        "ConnectError",
-        "ConnectionError",
-        "HTTPTimeoutError",
-        "MaxRetryError",
-        "ServerDisconnectedError",
-        "Timeout",
-        "TimeoutException",
-        "TransportError",
-        "URLError",
-        "gaierror",
-    }
-)
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +73,7 @@ class Results(dramatiq.Middleware):
             message.settlement = self._settle(broker, message, "answer", outcome, run=run)
         elif isinstance(exception, Interrupted):
             message.settlement = Settlement(message.claim, "release")
-        elif _is_infra(exception):
+        elif is_infra(exception):
             message.settlement = self._retry(broker, message, exception)
         else:
             outcome = "limit" if isinstance(exception, TimeLimitExceeded) else "agent_error"
@@ -116,7 +89,7 @@ class Results(dramatiq.Middleware):
             collection=collection,
             agent=message.claim.queue,
             outcome="infra_error",
-            error=_error(error, Redactor(())),
+            error=error_record(error, Redactor(())),
             worker=self._worker,
             finished_at=utc(time.time()),
             **_carried(message.task),
@@ -132,7 +105,7 @@ class Results(dramatiq.Middleware):
         allowed = actor.collection.max_retries if isinstance(actor, AgentActor) else PLAIN_RETRIES
         if failures >= allowed:
             return self._settle(broker, message, "bury", "infra_error", error=error)
-        delay_s = _delay_s(error, self._retry_delay_s, failures)
+        delay_s = retry_delay_s(error, self._retry_delay_s, failures)
         log.warning(
             "task %s: %s; run %d of %d follows in %.1f s",
             message.message_id,
@@ -154,7 +127,7 @@ class Results(dramatiq.Middleware):
         run: Run | None = None,
     ) -> Settlement:
         redactor = self._redactor(broker, message.actor_name)
-        failure = None if error is None else _error(error, redactor)
+        failure = None if error is None else error_record(error, redactor)
         result = replace(_result(broker, message, outcome, failure, run), worker=self._worker)
         encoded = encode(result, redactor)
         reason = ""
@@ -285,88 +258,8 @@ def _plain_run(value: Any) -> Run:
     return Run(value)
 
 
-def _is_infra(error: BaseException | None) -> bool:
-    """Whether a service failed, not the agent: judged by type, HTTP status, name, or cause."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:  # Causes may go in a circle.
-        if isinstance(error, BaseExceptionGroup):
-            return all(_is_infra(each) for each in error.exceptions)
-        if isinstance(error, (InfraError, ConnectionError, TimeoutError)):
-            return True
-        status = _status(error)
-        if status in TOO_BUSY or status in SERVER_ERRORS:
-            return True
-        named = any(kind.__name__ in TRANSPORT_ERRORS for kind in type(error).__mro__)
-        if named and status is None:  # With a status, a server did answer.
-            return True
-        seen.add(id(error))
-        error = error.__cause__
-    return False
-
-
-def _status(error: BaseException) -> int | None:
-    """The HTTP status as httpx and requests, openai, aiohttp, or urllib keep it."""
-    response = _attribute(error, "response")
-    for holder, name in (
-        (response, "status_code"),
-        (error, "status_code"),
-        (error, "status"),
-        (error, "code"),
-    ):
-        status = _attribute(holder, name)
-        if isinstance(status, int):
-            return status
-    return None
-
-
-def _attribute(holder: Any, name: str) -> Any:
-    try:
-        return getattr(holder, name, None)
-    except Exception:  # noqa: BLE001 - properties of others' classes may raise anything
-        return None
-
-
-def _delay_s(error: BaseException, base_s: float, failures: int) -> float:
-    """Doubling with each failure, with jitter so that a fleet does not come back at once."""
-    delay_s = min(MAX_RETRY_DELAY_S, base_s * 2.0**failures) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
-    asked = _attribute(error, "retry_after_s")
-    if not isinstance(asked, (int, float)):
-        return delay_s
-    return max(delay_s, min(float(asked), MAX_ASKED_DELAY_S))
-
-
-def _error(error: BaseException, redactor: Redactor) -> dict[str, Any]:
-    own = isinstance(error, AgentpipeError) and not isinstance(error, InfraError)
-    return {
-        "type": type(error).__name__,
-        "message": redactor.text(_text(error))[:MAX_ERROR_CHARS],  # In this order.
-        "traceback": None if own else _traceback(error),
-    }
-
-
 def _evaluation_error(evaluations: list[Any]) -> dict[str, Any] | None:
     for evaluation in evaluations:
         if evaluation.broken:
             return {"type": "EvaluationError", "message": evaluation.error, "traceback": None}
     return None
-
-
-def _text(error: BaseException) -> str:
-    """The error's message, though its ``__str__`` be hostile."""
-    if isinstance(error, asyncio.CancelledError):
-        return "the agent cancelled itself"
-    try:
-        return str(error).encode(errors="replace").decode()
-    except BaseException:  # noqa: BLE001 - it is the agent's code, and may even exit
-        return "its message cannot be shown: __str__ raises"
-
-
-def _traceback(error: BaseException) -> str | None:
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(OUR_FOLDER):
-        frames = frames.tb_next  # The agent's code begins below ours.
-    try:
-        text = "".join(traceback.format_tb(frames))
-    except Exception:  # noqa: BLE001 - linecache reads the agent's files
-        return None
-    return text[-MAX_ERROR_CHARS:].encode(errors="replace").decode() or None

@@ -20,7 +20,8 @@ from agentpipe.brokers.broker import ClaimedMessage, StoreBroker
 from agentpipe.brokers.store import Claim, Settlement, Waiting
 from agentpipe.errors import AnswerError, InfraError, Interrupted, TimeLimitExceeded
 from agentpipe.evaluate import Evaluation
-from agentpipe.results import MAX_ASKED_DELAY_S, MAX_RETRY_DELAY_S, Results, cancelled
+from agentpipe.failure import MAX_ASKED_DELAY_S, MAX_RETRY_DELAY_S
+from agentpipe.results import Results, cancelled
 from agentpipe.run import Run
 from agentpipe.settings import Settings
 from agentpipe.task import Result, Task
