@@ -260,7 +260,8 @@ class _progress:  # noqa: N801 - reads as the function it is
 
     def __init__(self, verb: str, args: argparse.Namespace, total: int | None = None) -> None:
         self._verb, self._total = verb, total
-        shown = sys.stderr.isatty() and (args.file is not None or args.wait)
+        raw = args.json and sys.stdout.isatty()  # Its lines would run through the bar.
+        shown = sys.stderr.isatty() and not raw and (args.file is not None or args.wait)
         self._bar: Any = self._make() if shown else None
 
     def _make(self) -> Any:
@@ -268,7 +269,15 @@ class _progress:  # noqa: N801 - reads as the function it is
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        return Progress(*columns, console=Console(stderr=True), transient=True)
+        # On one terminal rich prints the data above the bar; in a pipe it must not touch it.
+        redirected = sys.stdout.isatty()
+        return Progress(
+            *columns,
+            console=Console(stderr=True),
+            transient=True,
+            redirect_stdout=redirected,
+            redirect_stderr=redirected,
+        )
 
     def __enter__(self) -> Callable[[int], None]:
         if self._bar is None:
