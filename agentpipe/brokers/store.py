@@ -247,7 +247,7 @@ class Store(Protocol):
         """Lease up to ``limit`` tasks of the worker's queues; none above the outbox's marks.
 
         With ``held``, the number of claims it has, it may get no more than an even share of what
-        runs and could run: the rest is left for the other living workers.
+        runs and could run: the rest is left for the other living workers of the same queues.
 
         Also puts back the tasks of lapsed workers (one crash more) and those whose delay is over.
         A task that one more crash would kill is claimed only by a worker that holds no other

@@ -16,6 +16,7 @@ import orjson
 from agentpipe.brokers.sqlite.admission import Rooms, admit, depth_and_bound, known_ids
 from agentpipe.brokers.sqlite.leases import (
     claim_tasks,
+    digest_of,
     end_lapsed_workers,
     end_worker,
     is_known,
@@ -123,9 +124,10 @@ class SqliteStore:
         return Admission(tuple(verdicts), waiting, bound)
 
     def join(self, worker: Worker) -> None:
-        row = (worker.name, worker.host, worker.pid, worker.slots, worker.lease_s, time.monotonic())
+        seen = (worker.name, worker.host, worker.pid, worker.slots, worker.lease_s)
+        row = (*seen, time.monotonic(), digest_of(worker.queues))
         with self._database.write(durable=False) as db:
-            db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?, ?)", row)
+            db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
     def extend(self, worker: Worker) -> bool:
         beat = (time.monotonic(), worker.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,11 @@ if TYPE_CHECKING:
     import sqlite3
 
     from agentpipe.brokers.store import Worker
+
+
+def digest_of(queues: frozenset[str]) -> bytes:
+    """Equal for workers that serve the same queues."""
+    return hashlib.blake2b("\n".join(sorted(queues)).encode(), digest_size=8).digest()
 
 
 def end_lapsed_workers(db: sqlite3.Connection) -> None:
@@ -69,7 +75,7 @@ def claim_tasks(
         return []  # Its lease lapsed: it learns so from its next extend.
     ready = _ready_queues(db, worker, limit)
     if held is not None:
-        limit = min(limit, _even_share(db, len(ready)) - held)
+        limit = min(limit, _even_share(db, worker, len(ready)) - held)
         ready = ready[: max(0, limit)]
     if not ready:
         return []
@@ -88,10 +94,13 @@ def claim_tasks(
     return claims
 
 
-def _even_share(db: sqlite3.Connection, ready: int) -> int:
-    """What each living worker would have if all that runs and is ready were spread evenly."""
-    (workers,) = db.execute("SELECT count(*) FROM workers WHERE slots > 0").fetchone()
-    (running,) = db.execute("SELECT count(*) FROM tasks WHERE state = 2").fetchone()
+def _even_share(db: sqlite3.Connection, worker: Worker, ready: int) -> int:
+    """What each worker for the same queues would have if all there were spread evenly."""
+    peers = "SELECT p.name FROM workers w JOIN workers p USING (serves) WHERE w.name = ?"
+    (workers,) = db.execute(f"SELECT count(*) FROM ({peers})", (worker.name,)).fetchone()
+    (running,) = db.execute(
+        f"SELECT count(*) FROM tasks WHERE state = 2 AND worker IN ({peers})", (worker.name,)
+    ).fetchone()
     return int(-(-(running + ready) // max(1, workers)))
 
 

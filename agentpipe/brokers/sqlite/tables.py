@@ -50,7 +50,7 @@ CREATE TABLE dead (
 CREATE INDEX dead_by_age ON dead (died_at);
 CREATE TABLE workers (
     name TEXT PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL, slots INTEGER NOT NULL,
-    lease_s REAL NOT NULL, beat REAL NOT NULL);
+    lease_s REAL NOT NULL, beat REAL NOT NULL, serves BLOB NOT NULL);
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL)
 """
 
