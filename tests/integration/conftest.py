@@ -32,4 +32,5 @@ def project(tmp_path: Path, broker_url: str, sink_url: str) -> Iterator[Project]
     try:
         yield made
     finally:
+        made.show_logs()
         made.close()

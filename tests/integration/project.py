@@ -289,6 +289,11 @@ class Project:
                 if stream is not None:
                     stream.close()
 
+    def show_logs(self) -> None:
+        """Print what the workers said: pytest shows it with a failure."""
+        for log in sorted(self.folder.glob("work-*.log")):
+            print(f"{log.name}:\n{log.read_text(errors='replace')[-5_000:]}")  # noqa: T201 - for pytest
+
     def close(self) -> None:
         """Leave nothing running and nothing open."""
         self.kill()

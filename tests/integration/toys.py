@@ -113,19 +113,12 @@ async def _fail_until_run(argument: str, journal: Journal, task: Any) -> str:
     return "recovered"
 
 
-async def _crash_at_first(_argument: str, journal: Journal, task: Any) -> str:
-    if journal.starts(task.task_id) == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return "survived"
-
-
 _COROUTINES = {
     "sleep": _sleep,
     "sleep-at-first": _sleep_at_first,
     "block-at-first": _block_at_first,
     "swallow": _swallow,
     "fail-until-run": _fail_until_run,
-    "crash-at-first": _crash_at_first,
 }
 
 
