@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from agentpipe.collection import AgentConfig
+    from agentpipe.agent_config import AgentConfig
     from agentpipe.context import Context
     from agentpipe.task import Task
 

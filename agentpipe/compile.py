@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from agentpipe.actor import AgentActor
 from agentpipe.agent import open_engine
+from agentpipe.agent_config import load_agent_config
 from agentpipe.brokers import open_store
 from agentpipe.brokers.broker import StoreBroker
 from agentpipe.brokers.store import Worker
-from agentpipe.collection import load_agent_config, resolve_contexts
+from agentpipe.collection import resolve_contexts
 from agentpipe.dispatcher import Dispatcher
 from agentpipe.errors import ConfigError, Problem
 from agentpipe.results import Results

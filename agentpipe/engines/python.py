@@ -12,7 +12,7 @@ from agentpipe.locate import locate
 
 if TYPE_CHECKING:
     from agentpipe.agent import Agent
-    from agentpipe.collection import AgentConfig
+    from agentpipe.agent_config import AgentConfig
 
 
 class PythonEngine:

@@ -18,13 +18,10 @@ import pytest
 
 import agentpipe
 from agentpipe import cli, evaluate
-from agentpipe.collection import (
-    Collection,
-    _CollectionSpec,
-    _ComponentSpec,
-    _ContextEntry,
-)
+from agentpipe.chain import OPS, STEPS
+from agentpipe.collection import Collection
 from agentpipe.report import Report
+from agentpipe.schema import CollectionSpec, ComponentSpec, ContextEntry
 from agentpipe.settings import _VARIABLES, Settings
 from agentpipe.stats import as_dict
 from agentpipe.task import OUTCOMES, Result, Task
@@ -216,12 +213,12 @@ def test_exit_codes_are_documented() -> None:
 @pytest.mark.parametrize(
     ("heading", "number", "names"),
     [
-        ("Collection", 0, set(_CollectionSpec().fields)),
-        ("Collection", 1, set(_ContextEntry().fields)),
-        ("Agent config", 0, set(_ComponentSpec().fields)),
+        ("Collection", 0, set(CollectionSpec().fields)),
+        ("Collection", 1, set(ContextEntry().fields)),
+        ("Agent config", 0, set(ComponentSpec().fields)),
         ("Task", 0, {each.name for each in fields(Task)}),
         ("Evaluators", 0, set(evaluate._DEFAULTS)),  # noqa: SLF001 - the tables are its twins
-        ("Evaluators", 1, set(evaluate._STEPS)),  # noqa: SLF001
+        ("Evaluators", 1, set(STEPS)),
         ("Result", 0, {each.name for each in fields(Result)}),
         ("Settings", 0, set(_VARIABLES)),
     ],
@@ -256,7 +253,7 @@ def test_outcomes_are_documented() -> None:
 
 def test_operators_are_documented() -> None:
     row = tables(section("docs/reference.md", "Evaluators"))[0]["op"]
-    assert re.findall(r"`([^`]+)`", row[1]) == list(evaluate._OPS)  # noqa: SLF001
+    assert re.findall(r"`([^`]+)`", row[1]) == list(OPS)
 
 
 def test_public_names_are_documented() -> None:

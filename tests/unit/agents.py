@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from agentpipe.agent import Agent
-    from agentpipe.collection import AgentConfig
+    from agentpipe.agent_config import AgentConfig
 
 CREW = Collection(name="crew", file=Path("crew.yaml"), line=1, config_file=Path("agent.yaml"))
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from agentpipe.agent_config import load_agent_config
 from agentpipe.collection import (
     MAX_AGENTS,
     Collection,
     ContextSpec,
     load,
-    load_agent_config,
     resolve_contexts,
 )
 from agentpipe.context import Context

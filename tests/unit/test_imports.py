@@ -23,7 +23,9 @@ PACKAGE = ROOT / "agentpipe"
 LAYERS = (
     ("errors", "bell", "thread", "brokers.store", "sinks.sink", "agentpipe"),
     ("settings", "task", "trace", "context", "locate", "yamldoc", "database", "stats", "report"),
-    ("logs", "plugins", "forward", "collection", "evaluate"),
+    ("logs", "plugins", "forward", "failure", "chain", "schema"),
+    ("user_function", "component"),
+    ("collection", "agent_config", "evaluate"),
     ("intake", "agent", "run", "brokers", "sinks"),
     ("brokers.sqlite.tables",),
     ("brokers.sqlite.",),

@@ -1,0 +1,92 @@
+"""Agent configs: which of a file's components is to run, and what its engine gets to see.
+
+No engine's own keys are judged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.component import problem_at, raise_problems, read_components
+from agentpipe.errors import ConfigError
+from agentpipe.schema import ComponentDocument, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from agentpipe.component import Component
+    from agentpipe.errors import Problem
+    from agentpipe.yamldoc import Document
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """The entry point of an agent config, and the documents it may refer to.
+
+    Attributes:
+        config: The engine's business, unchecked.
+        line: Where the entry point's document begins.
+        documents: All of the file, the entry point among them.
+    """
+
+    type: str
+    name: str
+    config: Mapping[str, Any] = field(repr=False)
+    file: Path
+    line: int
+    documents: tuple[Document, ...]
+
+
+def load_agent_config(path: Path | str) -> AgentConfig:
+    """Read an agent config and find its entry point.
+
+    That is the component with ``is_main: true``, else the only workflow, else the only agent.
+
+    Raises:
+        ConfigError: With every problem of the file, in its order.
+    """
+    components, problems = read_components(Path(path), ComponentDocument())
+    problems += _wrong_marks(components)
+    raise_problems(problems)
+    document, spec = _entry_point(components)
+    return AgentConfig(
+        type=spec["type"],
+        name=spec["name"],
+        config=spec.get("config", {}),
+        file=Path(path).absolute(),
+        line=document.line,
+        documents=tuple(document for document, _ in components),
+    )
+
+
+def _entry_point(components: list[Component]) -> Component:
+    runnable = [component for component in components if _kind(component) != "llm"]
+    marked = [(document, spec) for document, spec in runnable if spec.get("is_main")]
+    workflows = [component for component in runnable if _kind(component) == "workflow"]
+    agents = [component for component in runnable if _kind(component) == "agent"]
+    for candidates in (marked, workflows, agents):
+        if len(candidates) == 1:
+            return candidates[0]
+    if not runnable:
+        problem = problem_at(components[0][0], (), "nothing to run: add a document of kind agent")
+    else:
+        names = ", ".join(shown(spec["name"]) for _, spec in runnable)
+        message = f"which of {names} is to run? Write `is_main: true` into the spec of one"
+        problem = problem_at(runnable[0][0], (), message)
+    raise ConfigError(problem)
+
+
+def _wrong_marks(components: list[Component]) -> Iterator[Problem]:
+    marked = [component for component in components if component[1].get("is_main")]
+    for document, _ in (component for component in marked if _kind(component) == "llm"):
+        message = "an llm cannot run by itself: mark the agent or workflow that uses it"
+        yield problem_at(document, ("spec", "is_main"), message)
+    for document, _ in marked[1:]:
+        message = f"the document in line {marked[0][0].line} is marked already: keep one mark"
+        yield problem_at(document, ("spec", "is_main"), message)
+
+
+def _kind(component: Component) -> Any:
+    return component[0].data.get("kind")
