@@ -145,13 +145,13 @@ class Redactor:
 
 def _forms(secret: str) -> set[str]:
     """As it is, as it stands inside a repr or a JSON text of either style, and those in JSON."""
-    quoted = {repr(secret)[1:-1], repr(secret.encode())[2:-1], json.dumps(secret)[1:-1]}
-    forms = {secret, _in_json(secret), *quoted}
-    return forms | {_in_json(form) for form in forms}
+    reprs = {repr(secret)[1:-1], repr(secret.encode())[2:-1]}
+    forms = {secret, *reprs, *_in_json(secret)}
+    return forms.union(*map(_in_json, forms))
 
 
-def _in_json(text: str) -> str:
-    return orjson.dumps(text)[1:-1].decode()
+def _in_json(text: str) -> set[str]:
+    return {orjson.dumps(text)[1:-1].decode(), json.dumps(text)[1:-1]}
 
 
 def _is_secret(value: str) -> bool:
