@@ -90,7 +90,8 @@ class Consumer:
         self.broker.store.join(self.worker)
 
     def leave(self) -> None:
-        """Give back all that is held, uncounted; once is enough."""
+        """Give back all that is held, uncounted, and claim no more; once is enough."""
+        self._claiming = False
         if self._joined:
             back = self.broker.store.leave(self.worker)
             self._joined = False
@@ -132,7 +133,7 @@ class Consumer:
         self._last_turn()
 
     def _turn(self, *, greedy: bool) -> None:
-        if not self._joined:
+        if not self._joined and self._claiming:
             self.broker.store.join(self.worker)
             self._joined = True
         settled = self._settle()

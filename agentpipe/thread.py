@@ -117,7 +117,7 @@ class AgentThread:
         with self._lock:
             call.exposed = False
         for _ in range(2):
-            """Here an interruption that came just before is raised, at the latest."""
+            pass  # Where a loop turns, an interruption that came just before is raised.
 
     def _loop(self) -> asyncio.Runner:
         if self._runner is None:
