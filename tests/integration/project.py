@@ -242,7 +242,8 @@ class Project:
     def journal(self, event: str = "") -> list[dict[str, Any]]:
         """What the agents noted, in order."""
         text = self.journal_file.read_text() if self.journal_file.exists() else ""
-        entries = [json.loads(line) for line in text.splitlines()]
+        whole = text[: text.rfind("\n") + 1]  # A line may be seen while it is written.
+        entries = [json.loads(line) for line in whole.splitlines()]
         return [entry for entry in entries if event in ("", entry["event"])]
 
     @contextmanager

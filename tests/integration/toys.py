@@ -76,7 +76,9 @@ class Journal:
 
     def starts(self, task_id: str) -> int:
         """How often a task has started so far."""
-        entries = map(json.loads, self.path.read_text().splitlines())
+        text = self.path.read_text()
+        whole = text[: text.rfind("\n") + 1]  # Another's line may be seen while it is written.
+        entries = map(json.loads, whole.splitlines())
         return sum(e["event"] == "started" and e["task_id"] == task_id for e in entries)
 
 
