@@ -127,8 +127,8 @@ def test_the_tour_of_the_readme_runs(scratch: Path) -> None:
         "50 0 0",  # of pipeline.py
     ):
         assert expected in printed, printed
-    assert "4711" not in printed
-    assert all(b"4711" not in path.read_bytes() for path in scratch.glob(".agentpipe/*.db"))
+    assert "north-4711" not in printed
+    assert all(b"north-4711" not in path.read_bytes() for path in scratch.glob(".agentpipe/*.db"))
 
 
 @pytest.mark.parametrize("document", ["docs/reference.md", "docs/operations.md"])

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-CANARY = 'canary-"5f3a'
+CANARY = 'canary-"zebrawing'
 TASK = Task(
     question="Why?",
     task_id="t1",
@@ -408,7 +408,7 @@ def test_a_trace_is_in_the_result(bench: Bench) -> None:
 )
 def test_no_secret_leaves_in_an_answer(bench: Bench, answer: Any) -> None:
     settlement = bench.end(result=Run(answer))
-    assert b"5f3a" not in settlement.result
+    assert b"zebrawing" not in settlement.result
     assert MASK.encode() in settlement.result
 
 
@@ -417,18 +417,18 @@ def test_no_secret_leaves_in_a_trace(bench: Bench) -> None:
     assert message.tracer is not None
     with message.tracer.root() as span:
         span.add({"header": CANARY, "nested": (CANARY,), "thing": Thing(CANARY)})
-    assert b"5f3a" not in bench.end(message, result=Run("4")).result
+    assert b"zebrawing" not in bench.end(message, result=Run("4")).result
 
 
 def test_no_secret_leaves_in_an_error(bench: Bench) -> None:
     settlement = bench.end(exception=ValueError(f"bad token {CANARY}"))
-    assert b"5f3a" not in settlement.result
+    assert b"zebrawing" not in settlement.result
     assert settlement.reason == f"ValueError: bad token {MASK}"
 
 
 def test_no_secret_leaves_in_an_evaluation(bench: Bench) -> None:
     run = Run("4", (Evaluation({}, CANARY, passed=False, reason=f"not {CANARY}"),))
-    assert b"5f3a" not in bench.end(result=run).result
+    assert b"zebrawing" not in bench.end(result=run).result
 
 
 def test_the_senders_words_are_not_masked(bench: Bench) -> None:
