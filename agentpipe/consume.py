@@ -110,9 +110,6 @@ class Consumer:
     def close(self) -> None:
         """Nothing is left to do after ``join``."""
 
-    def pause(self) -> None:
-        """Dramatiq's tests call it; a pause is not ours to give."""
-
     def _run(self) -> None:
         greedy_at = math.inf
         while not self._stopping:

@@ -49,9 +49,6 @@ class LoopThread(threading.Thread):
         """Let runs finish within the grace, interrupt the rest, close the agents, and end."""
         asyncio.run_coroutine_threadsafe(self._finish(), self._loop)
 
-    def pause(self) -> None:
-        """Dramatiq's tests call it; a pause is not ours to give."""
-
     def interrupt_all(self) -> None:
         """End all runs and give their tasks back; from any thread."""
         self._loop.call_soon_threadsafe(self._interrupt, list(self._runs))

@@ -20,6 +20,7 @@ from agentpipe.errors import ConfigError, Problem, Unreachable
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from agentpipe.settings import Settings
 
@@ -34,9 +35,20 @@ def run(args: argparse.Namespace) -> int:
     """Print each problem with its place; 2 if any is the user's, 4 if only a server is away."""
     args.collection_file = args.file or args.collection_file
     settings = settings_of(args)
-    wrong = _problems_of(lambda: _check_collection(args, settings))
-    wrong += _problems_of(lambda: _open_stores(settings))
-    away = _unreachable(settings)
+    wrong: list[Problem] = []
+    away: list[Problem] = []
+    attempts: tuple[Callable[[], None], ...] = (
+        lambda: _check_collection(args, settings),
+        lambda: _open(opened_store(settings)),
+        lambda: _open(opened_sink(settings)),
+    )
+    for attempt in attempts:
+        try:
+            attempt()
+        except ConfigError as error:
+            wrong += error.problems
+        except Unreachable as error:
+            away.append(Problem(str(error)))
     problems = wrong + away
     if args.json:
         print_json({"ok": not problems, "problems": [_as_dict(problem) for problem in problems]})
@@ -56,33 +68,9 @@ def _check_collection(args: argparse.Namespace, settings: Settings) -> None:
     make_runners(load(collection_file(args, settings)), os.environ)
 
 
-def _open_stores(settings: Settings) -> None:
-    try:
-        with opened_store(settings), opened_sink(settings):
-            pass
-    except Unreachable:
-        pass  # Told apart from mistakes, below.
-
-
-def _unreachable(settings: Settings) -> list[Problem]:
-    problems = []
-    for opened in (opened_store, opened_sink):
-        try:
-            with opened(settings):
-                pass
-        except Unreachable as error:
-            problems.append(Problem(str(error)))
-        except ConfigError:
-            pass  # Told already.
-    return problems
-
-
-def _problems_of(check: Callable[[], None]) -> list[Problem]:
-    try:
-        check()
-    except ConfigError as error:
-        return list(error.problems)
-    return []
+def _open(opening: AbstractContextManager[object]) -> None:
+    with opening:
+        pass
 
 
 def _as_dict(problem: Problem) -> dict[str, str | int | None]:
