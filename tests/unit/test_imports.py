@@ -27,8 +27,9 @@ LAYERS = (
     ("user_function", "component"),
     ("collection", "agent_config", "evaluate"),
     ("intake", "agent", "run", "brokers", "sinks"),
-    ("brokers.sqlite.tables",),
-    ("brokers.sqlite.",),
+    ("brokers.sqlite.tables", "brokers.rabbitmq.names", "brokers.redis.scripts"),
+    ("brokers.sqlite.", "brokers.rabbitmq.connection", "brokers.redis."),
+    ("brokers.rabbitmq.",),
     ("actor", "dispatcher", "stream", "brokers.", "sinks.", "engines", "engines."),
     ("brokers.broker",),
     ("results",),
@@ -42,7 +43,13 @@ LAYERS = (
     ("cli.",),
     ("__main__",),
 )
-FOUND_BY_ENTRY_POINT = ("engines.", "brokers.sqlite", "sinks.sqlite")
+FOUND_BY_ENTRY_POINT = (
+    "engines.",
+    "brokers.sqlite",
+    "brokers.redis",
+    "brokers.rabbitmq",
+    "sinks.sqlite",
+)
 HEAVY = ("redis", "kafka", "pika", "rich", "dramatiq", "marshmallow", "yaml", "asyncio")
 
 
