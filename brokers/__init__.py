@@ -1,0 +1,1 @@
+"""Runs the real servers on this machine, for `make` and for the tests; see README.md."""

@@ -1,0 +1,111 @@
+"""Processes of a server: started, found again by a later command, and ended."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable, Mapping, Sequence
+
+_PAUSE_S = 0.01
+# A parent-death signal fires when the thread that started the child ends, so one thread that
+# lives as long as this process starts them all.
+_starter = ThreadPoolExecutor(1, "server-starter")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to start; ``orphan_signal`` is what it gets when we die."""
+
+    argv: Sequence[str]
+    environ: Mapping[str, str]
+    orphan_signal: str = "KILL"
+
+
+class Process:
+    """A process that leads a group of its own; started by us or by an earlier command."""
+
+    def __init__(self, pid: int, birth: str, child: subprocess.Popen[bytes] | None = None) -> None:
+        self.pid, self.birth, self._child = pid, birth, child
+
+    @classmethod
+    def start(cls, command: Command, folder: Path, log: Path, *, detached: bool) -> Process:
+        """Start ``command`` in ``folder``; unless ``detached``, it ends when this process does."""
+        argv = list(command.argv) if detached else [*_leash(command.orphan_signal), *command.argv]
+        with log.open("ab") as output:
+            child = _starter.submit(
+                subprocess.Popen,
+                argv,
+                cwd=folder,
+                env=dict(command.environ),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            ).result()
+        return cls(child.pid, birth_of(child.pid), child)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs; another process that was given its number later does not count."""
+        if self._child:
+            return self._child.poll() is None
+        return bool(self.birth) and birth_of(self.pid) == self.birth
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to its group, if it lives."""
+        if self.alive:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
+
+    def ends_within(self, timeout_s: float) -> bool:
+        """Wait for its end."""
+        return holds_within(lambda: not self.alive, timeout_s)
+
+
+def holds_within(condition: Callable[[], bool], timeout_s: float) -> bool:
+    """Whether ``condition`` comes true in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_PAUSE_S)
+    return True
+
+
+def birth_of(pid: int) -> str:
+    """When a process began, as a text to compare; empty when there is none, or a zombie."""
+    if not Path("/proc/self/stat").exists():
+        return _birth_by_ps(pid)
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    state, *others = stat.rpartition(")")[2].split()
+    return "" if state in "ZX" else others[18]
+
+
+def _birth_by_ps(pid: int) -> str:
+    argv = ["ps", "-o", "lstart=", "-p", str(pid)]
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
+
+
+@functools.cache
+def _leash(orphan_signal: str) -> tuple[str, ...]:
+    """What ties a child's life to ours, where the system can."""
+    setpriv = shutil.which("setpriv")
+    if not setpriv:
+        return ()
+    prefix = (setpriv, "--pdeathsig", orphan_signal)
+    trial = subprocess.run([*prefix, "true"], capture_output=True, check=False)
+    return () if trial.returncode else prefix

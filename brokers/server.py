@@ -1,0 +1,213 @@
+"""A real server on this machine, with a folder and ports of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from brokers.errors import LaunchError
+from brokers.ports import HOST, free_port, is_free
+from brokers.process import Command, Process, holds_within
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+HERE = Path(__file__).parent
+_READY_S, _STOP_S, _KILLED_S = 120.0, 30.0, 10.0
+_MARK = "server.json"
+_LOG_LINES = 15
+
+
+class Server(ABC):
+    """One server: it starts, stops, dies and comes back on the same port with the same data.
+
+    Methods may be called from any thread, by one at a time. Unless ``detached``, it ends when
+    this process does, however that ends.
+
+    Args:
+        folder: Its data, its log and all else it writes; made at the first start.
+        port: Where it listens on 127.0.0.1; a free one is chosen without it.
+        environ: What ``os.environ`` holds.
+        settings: Lines of its configuration file that replace or add to ours.
+        detached: Lives on when this process ends.
+    """
+
+    kind: ClassVar[str]
+    default_port: ClassVar[int]
+
+    def __init__(
+        self,
+        folder: Path,
+        port: int | None = None,
+        *,
+        environ: Mapping[str, str],
+        settings: Mapping[str, str] | None = None,
+        detached: bool = False,
+    ) -> None:
+        self.folder = folder.resolve()
+        self.port = port or free_port()
+        self._environ, self._settings, self._detached = (
+            dict(environ),
+            dict(settings or {}),
+            detached,
+        )
+        self._processes = _remembered(self.folder)
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """What agentpipe needs in order to find it."""
+
+    @abstractmethod
+    def answers(self) -> bool:
+        """Whether a server of this kind takes requests on the port.
+
+        Raises:
+            OSError: Nothing answers there, or something else.
+        """
+
+    @abstractmethod
+    def _prepare(self) -> Sequence[Command]:
+        """Install and configure it; what to start then, the server itself last."""
+
+    @property
+    def running(self) -> bool:
+        """Whether its process lives."""
+        return bool(self._processes) and self._processes[-1].alive
+
+    @property
+    def log(self) -> Path:
+        """What it has printed."""
+        return self.folder / "server.log"
+
+    def start(self) -> Self:
+        """Itself, once it takes requests; nothing happens if it runs.
+
+        Raises:
+            LaunchError: It cannot be had, its port is taken, or it ended; with its last words.
+        """
+        if self.running:
+            return self
+        self._claim_folder()
+        self._refuse_taken_ports()
+        try:
+            for command in self._prepare():
+                self._spawn(command)
+            self._await_answer()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """End it in good order; its port and its data are kept."""
+        if self.running:
+            self._processes[-1].signal(signal.SIGTERM)
+            self._processes[-1].ends_within(_STOP_S)
+        self.kill()
+
+    def kill(self) -> None:
+        """End it at once, as a crash would; its port and its data are kept."""
+        for process in reversed(self._processes):
+            process.signal(signal.SIGKILL)
+        for process in self._processes:
+            if not process.ends_within(_KILLED_S):
+                raise LaunchError(f"{self.kind}: process {process.pid} does not end")
+        self._processes = []
+        if (self.folder / _MARK).exists():
+            self._remember()
+
+    def drop(self) -> None:
+        """End it and remove its folder.
+
+        Raises:
+            LaunchError: The folder is not one of a server; nothing is removed.
+        """
+        if self.folder.exists() and not (self.folder / _MARK).exists():
+            raise LaunchError(f"{self.folder} is no server's folder: it is left as it is")
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.drop()
+
+    @property
+    def _ports(self) -> Mapping[str, int]:
+        """Each port it listens on, by what to call it."""
+        return {"port": self.port}
+
+    def _claim_folder(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / _MARK).exists() and any(self.folder.iterdir()):
+            raise LaunchError(f"{self.folder} has other files in it: choose an empty folder")
+        self._processes = []
+        self._remember()
+
+    def _refuse_taken_ports(self) -> None:
+        for name, port in self._ports.items():
+            if not is_free(port):
+                who = f"another {self.kind}" if self._foreign_answers() else "another program"
+                raise LaunchError(
+                    f"{self.kind}: {name} {port} of {HOST} is taken by {who}: "
+                    "use that one, stop it, or choose another port"
+                )
+
+    def _foreign_answers(self) -> bool:
+        with suppress(OSError):
+            return self.answers()
+        return False
+
+    def _spawn(self, command: Command) -> None:
+        process = Process.start(command, self.folder, self.log, detached=self._detached)
+        self._processes.append(process)
+        self._remember()
+
+    def _remember(self) -> None:
+        state: dict[str, Any] = {
+            "kind": self.kind,
+            "ports": dict(self._ports),
+            "processes": [[process.pid, process.birth] for process in self._processes],
+        }
+        fresh = self.folder / f"{_MARK}.new"
+        fresh.write_text(json.dumps(state))
+        fresh.replace(self.folder / _MARK)
+
+    def _await_answer(self) -> None:
+        if not holds_within(lambda: self._has_ended() or self._ready(), _READY_S):
+            raise LaunchError(f"{self.kind} does not answer after {_READY_S:g} s\n{self._tail()}")
+        if self._has_ended():
+            raise LaunchError(f"{self.kind} ended while it started, saying:\n{self._tail()}")
+
+    def _has_ended(self) -> bool:
+        return not self.running
+
+    def _ready(self) -> bool:
+        with suppress(OSError):
+            return self.answers()
+        return False
+
+    def _tail(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+        return "\n".join(f"  {line}" for line in lines) + f"\n({self.log})"
+
+
+def remembered(folder: Path) -> dict[str, Any] | None:
+    """What a server wrote of itself into its folder; None without one."""
+    try:
+        state = json.loads((folder / _MARK).read_text())
+    except (OSError, ValueError):
+        return None
+    return state if isinstance(state, dict) else None
+
+
+def _remembered(folder: Path) -> list[Process]:
+    state = remembered(folder) or {}
+    return [Process(pid, birth) for pid, birth in state.get("processes", [])]

@@ -1,0 +1,112 @@
+"""RabbitMQ."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from brokers import health
+from brokers.install import program
+from brokers.ports import HOST, free_port
+from brokers.process import Command
+from brokers.server import HERE, Server
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+_USER = "guest"
+_PASSWORD = "guest"  # noqa: S105 - RabbitMQ's default, which only this machine can use
+
+
+class RabbitServer(Server):
+    """RabbitMQ with the user ``guest`` and the vhost ``/``.
+
+    Args:
+        management: Also serves the management API, at ``management_url``.
+        management_port: Where; a free port without it.
+    """
+
+    kind: ClassVar[str] = "rabbitmq"
+    default_port: ClassVar[int] = 5672
+
+    def __init__(
+        self,
+        folder: Path,
+        port: int | None = None,
+        *,
+        environ: Mapping[str, str],
+        settings: Mapping[str, str] | None = None,
+        detached: bool = False,
+        management: bool = True,
+        management_port: int | None = None,
+    ) -> None:
+        super().__init__(folder, port, environ=environ, settings=settings, detached=detached)
+        self.management_port = (management_port or free_port()) if management else None
+        self._node_port, self._names_port = free_port(), free_port()
+
+    @property
+    def url(self) -> str:  # noqa: D102 - the base speaks for it
+        return f"amqp://{_USER}:{_PASSWORD}@{HOST}:{self.port}/%2F"
+
+    @property
+    def management_url(self) -> str:
+        """Where the management API is."""
+        return f"http://{_USER}:{_PASSWORD}@{HOST}:{self.management_port}"
+
+    def answers(self) -> bool:  # noqa: D102 - the base speaks for it
+        return health.rabbitmq(self.port, _USER, _PASSWORD) and (
+            self.management_port is None
+            or health.management(self.management_port, _USER, _PASSWORD)
+        )
+
+    @property
+    def _ports(self) -> Mapping[str, int]:
+        management = {"management port": self.management_port} if self.management_port else {}
+        return {"port": self.port, **management}
+
+    def _prepare(self) -> Sequence[Command]:
+        server = program("rabbitmq-server", "rabbitmq-server", self._environ)
+        names = program("epmd", "erlang-base", self._environ)
+        self._write_files()
+        environ = self._server_environ()
+        return [
+            # Erlang's server of node names; RabbitMQ would start one that outlives it.
+            Command([names, "-port", str(self._names_port), "-address", HOST], environ),
+            Command([server, "-noinput"], environ),
+        ]
+
+    def _write_files(self) -> None:
+        own = {"listeners.tcp.1": f"{HOST}:{self.port}"}
+        if self.management_port:
+            own |= {"management.tcp.ip": HOST, "management.tcp.port": str(self.management_port)}
+        lines = "".join(f"{name} = {value}\n" for name, value in (own | self._settings).items())
+        (self.folder / "rabbitmq.conf").write_text((HERE / "rabbitmq.conf").read_text() + lines)
+        plugins = "rabbitmq_management" if self.management_port else ""
+        (self.folder / "plugins").write_text(f"[{plugins}].\n")
+        for name in ("home", "data", "log"):
+            (self.folder / name).mkdir(exist_ok=True)
+
+    def _server_environ(self) -> dict[str, str]:
+        folder = self.folder
+        inherited = {
+            name: value
+            for name, value in self._environ.items()
+            if not name.startswith(("RABBITMQ_", "ERL_"))
+        }
+        return inherited | {
+            "HOME": str(folder / "home"),
+            "ERL_EPMD_ADDRESS": HOST,
+            "ERL_EPMD_PORT": str(self._names_port),
+            # The script becomes the server, instead of waiting for it; hence `-noinput` above.
+            "RABBITMQ_ALLOW_INPUT": "yes",
+            "RABBITMQ_CONF_ENV_FILE": str(folder / "no-rabbitmq-env.conf"),
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
+            "RABBITMQ_DIST_PORT": str(self._node_port),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+            "RABBITMQ_NODENAME": "rabbit@localhost",
+            "RABBITMQ_PID_FILE": str(folder / "rabbitmq.pid"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+        }

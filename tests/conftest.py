@@ -1,0 +1,64 @@
+"""Real servers, each started when the first test asks for it; see brokers/README.md."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import pytest
+
+from brokers.errors import LaunchError
+from brokers.server import Server
+from brokers.server_rabbitmq import RabbitServer
+from brokers.server_redis import RedisServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+Kind = TypeVar("Kind", bound=Server)
+
+
+class OwnServer(Protocol):
+    """``own_server(RabbitServer, port=..., settings={...})`` starts one for this test alone."""
+
+    def __call__(self, kind: type[Kind], **options: Any) -> Kind: ...
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis that all tests share: each takes a prefix of its own."""
+    with started(RedisServer(tmp_path_factory.mktemp("redis"), environ=os.environ)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
+    """A RabbitMQ that all tests share: each takes queues or a vhost of its own."""
+    with started(RabbitServer(tmp_path_factory.mktemp("rabbitmq"), environ=os.environ)) as server:
+        yield server
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[OwnServer]:
+    """Starts servers that the test may stop and kill; they are gone after it."""
+    with ExitStack() as stack:
+
+        def start(kind: type[Kind], **options: Any) -> Kind:
+            folder = tmp_path / f"{kind.kind}-{len(list(tmp_path.iterdir()))}"
+            server = started(kind(folder, environ=os.environ, **options))
+            stack.callback(server.drop)
+            return server
+
+        yield start
+
+
+def started(server: Kind) -> Kind:
+    """The server, running; one that cannot be had is a failure in CI, and a skip elsewhere."""
+    try:
+        return server.start()
+    except LaunchError as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
