@@ -2,10 +2,14 @@
 
 A ``url`` makes an address of its own for each test, empty, and may ask pytest's ``request``
 for the fixture of a server. Everything is opened by that address, as a user's would be.
+A store or a sink of somebody else's is named on the command line instead::
+
+    pytest tests/conformance/test_store.py --store-url "toy:///{folder}/toy.json"
 """
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -66,8 +70,35 @@ class OpenSink(Protocol):
     def __call__(self) -> Sink: ...
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    for seam in ("store", "sink"):
+        parser.addoption(
+            f"--{seam}-url",
+            help=f"test the {seam} behind this URL instead of ours; {{folder}} is empty for each "
+            "test, {name} is unique",
+        )
+    parser.addoption(
+        "--lacks", action="append", default=[], help="a trait that what is behind the URL has not"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(trait): skipped where the implementation lacks it")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    for seam, kinds in (("store", STORES), ("sink", SINKS)):
+        if f"{seam}_settings" in metafunc.fixturenames:
+            url = metafunc.config.getoption(f"{seam}_url", None)
+            found = {"outside": _outside(url, metafunc.config.getoption("lacks"))} if url else kinds
+            metafunc.parametrize(f"{seam}_settings", found.items(), indirect=True, ids=found)
+
+
+def _outside(url: str, lacks: list[str]) -> Kind:
+    def make(_: pytest.FixtureRequest, folder: Path) -> str:
+        return url.format(folder=folder, name=f"test-{uuid.uuid4().hex[:8]}")
+
+    return Kind(make, Traits(**dict.fromkeys(lacks, False)))
 
 
 def _skip_without_traits(request: pytest.FixtureRequest, name: str, traits: Traits) -> None:
@@ -77,10 +108,10 @@ def _skip_without_traits(request: pytest.FixtureRequest, name: str, traits: Trai
                 pytest.skip(f"{name}: not {trait}")
 
 
-@pytest.fixture(params=sorted(STORES))
+@pytest.fixture
 def store_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    kind = STORES[request.param]
-    _skip_without_traits(request, request.param, kind.traits)
+    name, kind = request.param
+    _skip_without_traits(request, name, kind.traits)
     return Settings(broker=kind.url(request, tmp_path))
 
 
@@ -102,10 +133,10 @@ def store(open_another: OpenStore) -> Store:
     return open_another()
 
 
-@pytest.fixture(params=sorted(SINKS))
+@pytest.fixture
 def sink_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
-    kind = SINKS[request.param]
-    _skip_without_traits(request, request.param, kind.traits)
+    name, kind = request.param
+    _skip_without_traits(request, name, kind.traits)
     return Settings(sink=kind.url(request, tmp_path))
 
 

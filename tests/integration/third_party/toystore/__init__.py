@@ -1,0 +1,254 @@
+"""ToyStore: a whole store in one JSON file, to show what a store of your own must do.
+
+Each operation locks the file, reads all of it, takes its step, and puts a new file in its
+place. That is slow with many tasks, but short, and atomic over all threads and processes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import orjson
+
+from agentpipe.brokers.store import Admission, OutboxRecord, QueueDepth, Stats, WorkerSeen
+from agentpipe.errors import ConfigError, Unreachable
+
+from .state import State, data
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from agentpipe.brokers.store import (
+        Answer,
+        Claim,
+        DeadLetter,
+        Offer,
+        Queue,
+        Settlement,
+        Verdict,
+        Waiting,
+        Worker,
+    )
+    from agentpipe.settings import Settings
+
+LOOK_EVERY_S = 0.002
+
+
+class ToyStore:
+    """The ``Store`` over ``toy:///file.json``. Safe from the death of any process."""
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        self._path = Path(unquote(urlsplit(url).path.removeprefix("/"))).absolute()
+        if not self._path.suffix:
+            raise ConfigError(f"{url}: write toy:///file.json, or toy:////folder/file.json")
+        self._retention_s = settings.retention_s
+        self._seen: tuple[int, ...] = ()
+        self._closed = False
+
+    @contextmanager
+    def _step(self) -> Iterator[State]:
+        """What the block does to the state happens at once, or not at all."""
+        if self._closed:
+            raise Unreachable(f"{self._path} has been closed")
+        try:
+            with self._path.with_suffix(".lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                before = self._path.read_bytes() if self._path.exists() else b""
+                state = State.parse(before)
+                yield state
+                if (after := orjson.dumps(state)) != before:
+                    self._path.with_suffix(".new").write_bytes(after)
+                    self._path.with_suffix(".new").replace(self._path)
+        except OSError as error:
+            raise Unreachable(f"{self._path}: {error}") from error
+
+    def declare(self, queues: Sequence[Queue]) -> None:
+        with self._step() as state:
+            state.declare(queues)
+
+    def offer(self, target: str, offers: Sequence[Offer], *, ring: bool) -> Admission:
+        with self._step() as state:
+            waiting, queues = state.count("waiting"), state.targets(target, ring=ring)
+            verdicts: list[Verdict] = []
+            at = state.cursors.get(target, 0)
+            for offer in offers:
+                turn = (queues[(at + step) % len(queues)] for step in range(len(queues)))
+                free = (name for name in turn if waiting[name] < state.queues[name].max_waiting)
+                if offer.task_id in state.tasks:
+                    verdicts.append("duplicate")
+                elif queue := next(free, None):
+                    state.admit(offer, queue)
+                    waiting[queue] += offer.delay_s <= 0
+                    at = queues.index(queue) + 1
+                    verdicts.append("accepted")
+                else:
+                    verdicts.append("refused")
+            state.cursors[target] = at
+            depth = sum(waiting[name] for name in queues)
+            bound = sum(state.queues[name].max_waiting for name in queues)
+        return Admission(tuple(verdicts), depth, bound)
+
+    def join(self, worker: Worker) -> None:
+        with self._step() as state:
+            state.join(worker)
+
+    def extend(self, worker: Worker) -> bool:
+        with self._step() as state:
+            if worker.name in state.workers:
+                state.workers[worker.name].beat = time.time()
+            return worker.name in state.workers
+
+    def leave(self, worker: Worker) -> int:
+        with self._step() as state:
+            return state.end_worker(worker.name, crashes=0)
+
+    def claim(
+        self,
+        worker: Worker,
+        limit: int,
+        *,
+        high_water: int,
+        high_water_bytes: int,
+        held: int | None = None,
+    ) -> list[Claim]:
+        claims: list[Claim] = []
+        with self._step() as state:
+            state.pass_time()
+            full = len(state.outbox) >= high_water or state.outbox_bytes() >= high_water_bytes
+            if full or worker.name not in state.workers:
+                return []
+            ready = state.ready(worker)
+            if held is not None:
+                share = state.even_share(worker, sum(map(len, ready.values())))
+                limit = min(limit, share - held)
+            while ready and len(claims) < limit:
+                queue = min(ready, key=lambda name: state.turns.get(name, 0))
+                claims.append(state.lease(worker, ready[queue].popleft()))
+                if not ready[queue]:
+                    del ready[queue]
+        return claims
+
+    def wait(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while (seen := self._look()) == self._seen and time.monotonic() < deadline:
+            time.sleep(LOOK_EVERY_S)
+        self._seen = seen
+
+    def _look(self) -> tuple[int, ...]:
+        """Differs after each step."""
+        try:
+            stat = self._path.stat()
+        except OSError:
+            return ()
+        return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        with self._step() as state:
+            keep_until = time.time() + self._retention_s
+            return [state.settle(each, keep_until) for each in settlements]
+
+    def sync(self) -> None:
+        """Nothing: this store promises nothing against a power loss."""
+
+    def take_outbox(self, worker: Worker, limit: int, max_bytes: int) -> list[OutboxRecord]:
+        taken: list[OutboxRecord] = []
+        with self._step() as state:
+            state.pass_time()
+            free = [result for result in state.outbox if not result.taker]
+            for result in free[:limit] if worker.name in state.workers else ():
+                max_bytes -= len(result.payload)
+                if taken and max_bytes < 0:
+                    break
+                result.taker = worker.name
+                taken.append(OutboxRecord(result.number, result.task_id, data(result.payload)))
+        return taken
+
+    def drop_outbox(self, worker: Worker, numbers: Sequence[int]) -> None:
+        with self._step() as state:
+            known = len(state.outbox)
+            mine = {result.number for result in state.outbox if result.taker == worker.name}
+            drop = mine.intersection(numbers)
+            state.outbox = [result for result in state.outbox if result.number not in drop]
+            state.delivered += known - len(state.outbox)
+
+    def peek(self, queues: Sequence[str] | None, after: int, limit: int) -> list[Waiting]:
+        with self._step() as state:
+            found = [
+                state.waiting(task_id)
+                for task_id, task in state.tasks.items()
+                if task.state in ("waiting", "delayed") and task.number > after
+                if queues is None or task.queue in queues
+            ]
+        return sorted(found, key=lambda entry: entry.number)[:limit]
+
+    def answer(self, answers: Sequence[Answer]) -> list[bool]:
+        done: list[bool] = []
+        with self._step() as state:
+            for answer in answers:
+                task = state.tasks.get(answer.task_id)
+                done.append(task is not None and task.state in ("waiting", "delayed"))
+                if done[-1]:
+                    state.answer(answer, time.time() + self._retention_s)
+        return done
+
+    def dead_letters(
+        self, collection: str | None = None, task_ids: Sequence[str] | None = None
+    ) -> list[DeadLetter]:
+        with self._step() as state:
+            letters = [state.letter(task_id) for task_id in state.dead]
+        return [
+            letter
+            for letter in letters
+            if collection in (None, letter.collection)
+            and (task_ids is None or letter.task_id in task_ids)
+        ]
+
+    def drop_dead(self, task_ids: Sequence[str]) -> int:
+        with self._step() as state:
+            return sum(state.dead.pop(task_id, None) is not None for task_id in task_ids)
+
+    def stats(self) -> Stats:
+        with self._step() as state:
+            waiting, delayed, running = map(state.count, ("waiting", "delayed", "running"))
+            held = Counter(task.worker for task in state.tasks.values())
+        ring_order = sorted(
+            state.queues.items(),
+            key=lambda item: (item[1].collection or "", item[1].position or 0, item[0]),
+        )
+        return Stats(
+            accepted=state.accepted,
+            waiting=waiting.total(),
+            delayed=delayed.total(),
+            running=running.total(),
+            outbox=len(state.outbox),
+            outbox_bytes=state.outbox_bytes(),
+            delivered=state.delivered,
+            dead=len(state.dead),
+            outcomes=state.outcomes,
+            queues=tuple(
+                QueueDepth(
+                    name,
+                    queue.collection,
+                    waiting[name],
+                    delayed[name],
+                    running[name],
+                    queue.max_waiting,
+                    queue.concurrency,
+                )
+                for name, queue in ring_order
+            ),
+            workers=tuple(
+                WorkerSeen(name, w.host, w.pid, w.slots, held[name], time.time() - w.beat)
+                for name, w in state.workers.items()
+                if w.lives
+            ),
+        )
+
+    def close(self) -> None:
+        self._closed = True

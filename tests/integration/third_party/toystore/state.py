@@ -1,0 +1,249 @@
+"""State: what a toy store's file holds, and the steps of which operations are made."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+
+from agentpipe.brokers.store import Answer, Claim, DeadLetter, Waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentpipe.brokers.store import Offer, Queue, Settlement, Worker
+
+
+@dataclass(slots=True)
+class QueueState:
+    collection: str | None
+    position: int | None  # In its ring; None outside any, or when it left.
+    max_waiting: int
+    concurrency: int
+    max_crashes: int
+
+
+@dataclass(slots=True)
+class TaskState:
+    queue: str
+    payload: str
+    priority: int
+    number: int  # Its place among its equals.
+    submitted_at: float
+    state: Literal["waiting", "delayed", "running", "settled"] = "waiting"
+    changes_at: float = 0.0  # When a delay is over, or a settled id forgotten.
+    worker: str = ""
+    claim: int = 0
+    failures: int = 0
+    crashes: int = 0
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return self.priority, self.number
+
+
+@dataclass(slots=True)
+class ResultState:
+    number: int
+    task_id: str
+    payload: str
+    taker: str = ""
+
+
+@dataclass(slots=True)
+class WorkerState:
+    host: str
+    pid: int
+    slots: int
+    lease_s: float
+    beat: float
+    queues: list[str]
+
+    @property
+    def lives(self) -> bool:
+        return time.time() < self.beat + self.lease_s
+
+
+@dataclass(slots=True)
+class State:
+    """All of it; bytes are kept as texts of one character each."""
+
+    queues: dict[str, QueueState] = field(default_factory=dict)
+    turns: dict[str, int] = field(default_factory=dict)  # When each queue was served last.
+    cursors: dict[str, int] = field(default_factory=dict)  # Where each ring goes on.
+    tasks: dict[str, TaskState] = field(default_factory=dict)
+    outbox: list[ResultState] = field(default_factory=list)
+    dead: dict[str, dict[str, Any]] = field(default_factory=dict)
+    workers: dict[str, WorkerState] = field(default_factory=dict)
+    outcomes: dict[str, int] = field(default_factory=dict)
+    accepted: int = 0
+    delivered: int = 0
+    last_number: int = 0
+
+    @classmethod
+    def parse(cls, data: bytes) -> State:
+        fields = orjson.loads(data or b"{}")
+        for name, kind in (("queues", QueueState), ("tasks", TaskState), ("workers", WorkerState)):
+            fields[name] = {key: kind(**value) for key, value in fields.get(name, {}).items()}
+        fields["outbox"] = [ResultState(**value) for value in fields.get("outbox", ())]
+        return cls(**fields)
+
+    def next_number(self) -> int:
+        self.last_number += 1
+        return self.last_number
+
+    def declare(self, queues: Sequence[Queue]) -> None:
+        rings = {queue.collection for queue in queues} - {None}
+        for known in self.queues.values():
+            known.position = None if known.collection in rings else known.position
+        for position, queue in enumerate(queues):
+            limits = (queue.max_waiting, queue.concurrency, queue.max_crashes)
+            place = None if queue.collection is None else position
+            self.queues[queue.name] = QueueState(queue.collection, place, *limits)
+
+    def join(self, worker: Worker) -> None:
+        seen = (worker.host, worker.pid, worker.slots, worker.lease_s, time.time())
+        self.workers[worker.name] = WorkerState(*seen, sorted(worker.queues))
+
+    def count(self, state: str) -> Counter[str]:
+        """How many tasks of each queue are in this state."""
+        return Counter(task.queue for task in self.tasks.values() if task.state == state)
+
+    def outbox_bytes(self) -> int:
+        return sum(len(result.payload) for result in self.outbox)
+
+    def pass_time(self) -> None:
+        """What became due: workers that died, delays that are over, ids to be forgotten."""
+        for name in [name for name, worker in self.workers.items() if not worker.lives]:
+            self.end_worker(name, crashes=1)
+        for task_id, task in list(self.tasks.items()):
+            if task.state == "delayed" and time.time() >= task.changes_at:
+                task.state = "waiting"
+            elif task.state == "settled" and time.time() >= task.changes_at:
+                del self.tasks[task_id]
+
+    def end_worker(self, name: str, *, crashes: int) -> int:
+        """Put back what the worker held."""
+        held = [task for task in self.tasks.values() if task.worker == name]
+        for task in held:
+            task.state, task.worker, task.crashes = "waiting", "", task.crashes + crashes
+        for result in self.outbox:
+            result.taker = "" if result.taker == name else result.taker
+        self.workers.pop(name, None)
+        return len(held)
+
+    def targets(self, target: str, *, ring: bool) -> list[str]:
+        """The queues that an offer may go to, in ring order."""
+        if not ring:
+            return [target] if target in self.queues else []
+        places = ((q.position, name) for name, q in self.queues.items() if q.collection == target)
+        return [name for _, name in sorted((at, name) for at, name in places if at is not None)]
+
+    def admit(self, offer: Offer, queue: str) -> None:
+        now = time.time()
+        self.accepted += 1
+        self.tasks[offer.task_id] = TaskState(
+            queue, _text(offer.payload), offer.priority, self.next_number(), now
+        )
+        if offer.delay_s > 0:
+            self.delay(self.tasks[offer.task_id], offer.delay_s)
+
+    def delay(self, task: TaskState, delay_s: float) -> None:
+        task.state, task.changes_at = "delayed", time.time() + delay_s
+
+    def ready(self, worker: Worker) -> dict[str, deque[str]]:
+        """What the worker could claim, by queue: as much as may run, the first ones first."""
+        running, found = self.count("running"), dict[str, deque[str]]()
+        alone = any(t.worker == worker.name and self.is_last_chance(t) for t in self.tasks.values())
+        for task_id, task in sorted(self.tasks.items(), key=lambda item: item[1].place):
+            if task.state != "waiting" or task.queue not in worker.queues:
+                continue
+            room = self.queues[task.queue].concurrency - running[task.queue]
+            last_chance = self.is_last_chance(task)
+            if room > 0 and not (alone and last_chance):
+                found.setdefault(task.queue, deque()).append(task_id)
+                running[task.queue] += 1
+                alone = alone or last_chance
+        return found
+
+    def is_last_chance(self, task: TaskState) -> bool:
+        return 0 < task.crashes == self.queues[task.queue].max_crashes - 1
+
+    def even_share(self, worker: Worker, ready: int) -> int:
+        """What each worker for the same queues would hold if all were spread evenly."""
+        mine = sorted(worker.queues)
+        peers = {name for name, peer in self.workers.items() if peer.queues == mine}
+        running = sum(task.worker in peers for task in self.tasks.values())
+        return -(-(running + ready) // len(peers))
+
+    def lease(self, worker: Worker, task_id: str) -> Claim:
+        task = self.tasks[task_id]
+        task.state, task.worker, task.claim = "running", worker.name, self.next_number()
+        self.turns[task.queue] = task.claim
+        return Claim(
+            task_id,
+            task.queue,
+            data(task.payload),
+            worker.name,
+            task.claim,
+            task.failures,
+            task.crashes,
+            task.submitted_at,
+        )
+
+    def settle(self, settlement: Settlement, keep_until: float) -> bool:
+        claim = settlement.claim
+        task = self.tasks.get(claim.task_id)
+        if task is None or (task.worker, task.claim) != (claim.worker, claim.number):
+            return False
+        task.worker = ""
+        if settlement.action == "release":
+            task.state = "waiting"
+        elif settlement.action == "retry":
+            task.failures += 1
+            self.delay(task, settlement.delay_s)
+        else:
+            if settlement.action == "bury":
+                self.bury(settlement, task)
+            self.answer(Answer(claim.task_id, settlement.result, settlement.outcome), keep_until)
+        return True
+
+    def bury(self, settlement: Settlement, task: TaskState) -> None:
+        self.dead.pop(settlement.claim.task_id, None)
+        self.dead[settlement.claim.task_id] = {
+            "queue": task.queue,
+            "collection": self.queues[task.queue].collection,
+            "payload": task.payload,
+            "result": _text(settlement.result),
+            "outcome": settlement.outcome,
+            "reason": settlement.reason,
+            "died_at": time.time(),
+        }
+
+    def answer(self, answer: Answer, keep_until: float) -> None:
+        """The end of a task; its id stays known until ``keep_until``."""
+        task = self.tasks[answer.task_id]
+        task.state, task.payload, task.changes_at = "settled", "", keep_until
+        self.outbox.append(ResultState(self.next_number(), answer.task_id, _text(answer.result)))
+        self.outcomes[answer.outcome] = self.outcomes.get(answer.outcome, 0) + 1
+
+    def waiting(self, task_id: str) -> Waiting:
+        task = self.tasks[task_id]
+        return Waiting(task.number, task_id, task.queue, data(task.payload), task.submitted_at)
+
+    def letter(self, task_id: str) -> DeadLetter:
+        fields = self.dead[task_id]
+        kept = {name: data(fields[name]) for name in ("payload", "result")}
+        return DeadLetter(task_id, **{**fields, **kept})
+
+
+def data(text: str) -> bytes:
+    """What was kept as a text."""
+    return text.encode("latin-1")
+
+
+def _text(payload: bytes) -> str:
+    return payload.decode("latin-1")
