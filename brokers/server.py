@@ -7,15 +7,20 @@ import shutil
 import signal
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from brokers import docker
 from brokers.errors import LaunchError
+from brokers.install import NotInstalledError
 from brokers.ports import HOST, free_port, is_free
 from brokers.process import Command, Process, holds_within
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from brokers.docker import Container
 
 HERE = Path(__file__).parent
 _READY_S, _STOP_S, _KILLED_S = 120.0, 30.0, 10.0
@@ -56,7 +61,9 @@ class Server(ABC):
             dict(settings or {}),
             detached,
         )
-        self._processes = _remembered(self.folder)
+        state = remembered(self.folder) or {}
+        self._processes = [Process(pid, birth) for pid, birth in state.get("processes", [])]
+        self._in_container = bool(state.get("container"))
 
     @property
     @abstractmethod
@@ -72,8 +79,16 @@ class Server(ABC):
         """
 
     @abstractmethod
-    def _prepare(self) -> Sequence[Command]:
-        """Install and configure it; what to start then, the server itself last."""
+    def _commands(self) -> Sequence[Command]:
+        """Install it if need be and configure it; what to start then, the server itself last.
+
+        Raises:
+            NotInstalledError: It cannot be had without a container.
+        """
+
+    @abstractmethod
+    def _container(self) -> Container:
+        """Configure it to run in a container."""
 
     @property
     def running(self) -> bool:
@@ -113,6 +128,8 @@ class Server(ABC):
 
     def kill(self) -> None:
         """End it at once, as a crash would; its port and its data are kept."""
+        if self._in_container:
+            docker.kill(self._container_name, self._environ)
         for process in reversed(self._processes):
             process.signal(signal.SIGKILL)
         for process in self._processes:
@@ -131,6 +148,8 @@ class Server(ABC):
         if self.folder.exists() and not (self.folder / _MARK).exists():
             raise LaunchError(f"{self.folder} is no server's folder: it is left as it is")
         self.kill()
+        if self._in_container:
+            docker.drop(self._container_name, self._environ)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -165,6 +184,31 @@ class Server(ABC):
             return self.answers()
         return False
 
+    def _prepare(self) -> Sequence[Command]:
+        self._in_container = False
+        try:
+            return self._commands()
+        except NotInstalledError as error:
+            if not docker.answers(self._environ):
+                raise LaunchError(
+                    f"{error}\nA Docker engine would do as well; there is none."
+                ) from error
+            self._in_container = True
+            return [self._container().command(self._container_name, self._environ)]
+
+    @property
+    def _container_name(self) -> str:
+        return f"agentpipe-{self.kind}-{sha256(bytes(self.folder)).hexdigest()[:12]}"
+
+    def _configure(self, base: Path, own: Mapping[str, str], sign: str) -> Path:
+        """Our configuration with ``own`` lines and the caller's; later lines win."""
+        lines = "".join(
+            f"{name}{sign}{value}\n" for name, value in {**own, **self._settings}.items()
+        )
+        conf = self.folder / base.name
+        conf.write_text(base.read_text() + lines)
+        return conf
+
     def _spawn(self, command: Command) -> None:
         process = Process.start(command, self.folder, self.log, detached=self._detached)
         self._processes.append(process)
@@ -174,6 +218,7 @@ class Server(ABC):
         state: dict[str, Any] = {
             "kind": self.kind,
             "ports": dict(self._ports),
+            "container": self._in_container,
             "processes": [[process.pid, process.birth] for process in self._processes],
         }
         fresh = self.folder / f"{_MARK}.new"
@@ -206,8 +251,3 @@ def remembered(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return state if isinstance(state, dict) else None
-
-
-def _remembered(folder: Path) -> list[Process]:
-    state = remembered(folder) or {}
-    return [Process(pid, birth) for pid, birth in state.get("processes", [])]

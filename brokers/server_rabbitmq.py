@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from brokers import health
+from brokers.docker import Container
 from brokers.install import program
 from brokers.ports import HOST, free_port
 from brokers.process import Command
@@ -22,7 +23,7 @@ class RabbitServer(Server):
     """RabbitMQ with the user ``guest`` and the vhost ``/``.
 
     Args:
-        management: Also serves the management API, at ``management_url``.
+        management: Also serves the management API, at ``management_url``. It stops 5 s later then.
         management_port: Where; a free port without it.
     """
 
@@ -37,7 +38,7 @@ class RabbitServer(Server):
         environ: Mapping[str, str],
         settings: Mapping[str, str] | None = None,
         detached: bool = False,
-        management: bool = True,
+        management: bool = False,
         management_port: int | None = None,
     ) -> None:
         super().__init__(folder, port, environ=environ, settings=settings, detached=detached)
@@ -45,7 +46,7 @@ class RabbitServer(Server):
         self._node_port, self._names_port = free_port(), free_port()
 
     @property
-    def url(self) -> str:  # noqa: D102 - the base speaks for it
+    def url(self) -> str:
         return f"amqp://{_USER}:{_PASSWORD}@{HOST}:{self.port}/%2F"
 
     @property
@@ -53,7 +54,7 @@ class RabbitServer(Server):
         """Where the management API is."""
         return f"http://{_USER}:{_PASSWORD}@{HOST}:{self.management_port}"
 
-    def answers(self) -> bool:  # noqa: D102 - the base speaks for it
+    def answers(self) -> bool:
         return health.rabbitmq(self.port, _USER, _PASSWORD) and (
             self.management_port is None
             or health.management(self.management_port, _USER, _PASSWORD)
@@ -64,10 +65,15 @@ class RabbitServer(Server):
         management = {"management port": self.management_port} if self.management_port else {}
         return {"port": self.port, **management}
 
-    def _prepare(self) -> Sequence[Command]:
+    def _commands(self) -> Sequence[Command]:
         server = program("rabbitmq-server", "rabbitmq-server", self._environ)
         names = program("epmd", "erlang-base", self._environ)
-        self._write_files()
+        for name in ("home", "data", "log"):
+            (self.folder / name).mkdir(exist_ok=True)
+        own = {"listeners.tcp.1": f"{HOST}:{self.port}"}
+        if self.management_port:
+            own |= {"management.tcp.ip": HOST, "management.tcp.port": str(self.management_port)}
+        self._write_conf(own)
         environ = self._server_environ()
         return [
             # Erlang's server of node names; RabbitMQ would start one that outlives it.
@@ -75,16 +81,21 @@ class RabbitServer(Server):
             Command([server, "-noinput"], environ),
         ]
 
-    def _write_files(self) -> None:
-        own = {"listeners.tcp.1": f"{HOST}:{self.port}"}
-        if self.management_port:
-            own |= {"management.tcp.ip": HOST, "management.tcp.port": str(self.management_port)}
-        lines = "".join(f"{name} = {value}\n" for name, value in (own | self._settings).items())
-        (self.folder / "rabbitmq.conf").write_text((HERE / "rabbitmq.conf").read_text() + lines)
+    def _container(self) -> Container:
+        management = {self.management_port: 15672} if self.management_port else {}
+        return Container(
+            image=f"rabbitmq:4{'-management' if management else ''}",
+            ports={self.port: self.default_port, **management},
+            conf=(self._write_conf({}), "/etc/rabbitmq/conf.d/20-agentpipe.conf"),
+            data="/var/lib/rabbitmq",
+            # The data are kept under the node's name, which is the host's without this.
+            variables={"RABBITMQ_NODENAME": "rabbit@localhost"},
+        )
+
+    def _write_conf(self, own: dict[str, str]) -> Path:
         plugins = "rabbitmq_management" if self.management_port else ""
         (self.folder / "plugins").write_text(f"[{plugins}].\n")
-        for name in ("home", "data", "log"):
-            (self.folder / name).mkdir(exist_ok=True)
+        return self._configure(HERE / "rabbitmq.conf", own, " = ")
 
     def _server_environ(self) -> dict[str, str]:
         folder = self.folder

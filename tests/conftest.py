@@ -10,6 +10,7 @@ import pytest
 
 from brokers.errors import LaunchError
 from brokers.server import Server
+from brokers.server_kafka import KafkaServer
 from brokers.server_rabbitmq import RabbitServer
 from brokers.server_redis import RedisServer
 
@@ -36,7 +37,15 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 @pytest.fixture(scope="session")
 def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
     """A RabbitMQ that all tests share: each takes queues or a vhost of its own."""
-    with started(RabbitServer(tmp_path_factory.mktemp("rabbitmq"), environ=os.environ)) as server:
+    folder = tmp_path_factory.mktemp("rabbitmq")
+    with started(RabbitServer(folder, environ=os.environ, management=True)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    """A Kafka that all tests share: each takes a topic of its own."""
+    with started(KafkaServer(tmp_path_factory.mktemp("kafka"), environ=os.environ)) as server:
         yield server
 
 
