@@ -1,19 +1,23 @@
 # `make` alone prints the targets.
 PYTHON ?= python3
 BIN := .venv/bin
+NEED_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "agentpipe needs Python 3.11 or later: make PYTHON=python3.12 ..."; exit 1; }
+LAUNCH = $(NEED_PYTHON); $(PYTHON) -m brokers.launch
 # The main job keeps its stores apart from yours, so that it can start afresh each time.
 DEMO := .agentpipe/run
 DEMO_STORES := --broker sqlite:///$(DEMO)/broker.db --sink sqlite:///$(DEMO)/results.db
 
+SERVERS := redis rabbitmq kafka
+
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench clean
+.PHONY: help run test check format bench clean $(SERVERS) $(SERVERS:%=drop%)
 
 help: ## print the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "agentpipe needs Python 3.11 or later: make PYTHON=python3.12 ..."; exit 1; }
+	@$(NEED_PYTHON)
 	$(PYTHON) -m venv .venv
 
 .venv/installed: $(BIN)/python setup.cfg pyproject.toml
@@ -49,6 +53,24 @@ format: .venv/installed-dev ## format the code, and fix what can be fixed
 
 bench: .venv/installed-dev ## measure, each figure as a ratio within one run
 	$(BIN)/python -m tests.bench.bench
+
+redis: ## start Redis in the background, here; the same for the next two
+	@$(LAUNCH) start redis
+
+rabbitmq: ## start RabbitMQ
+	@$(LAUNCH) start rabbitmq
+
+kafka: ## start Kafka
+	@$(LAUNCH) start kafka
+
+dropredis: ## stop Redis and remove its data; the same for the next two
+	@$(LAUNCH) drop redis
+
+droprabbitmq: ## stop RabbitMQ and remove its data
+	@$(LAUNCH) drop rabbitmq
+
+dropkafka: ## stop Kafka and remove its data
+	@$(LAUNCH) drop kafka
 
 clean: ## remove the environment and the main job's stores
 	rm -rf .venv $(DEMO)

@@ -35,7 +35,8 @@ class Server(ABC):
     this process does, however that ends.
 
     Args:
-        folder: Its data, its log and all else it writes; made at the first start.
+        folder: Its data, its log and all else it writes; made at the first start. Where one runs
+            already, this is that one, with its ports.
         port: Where it listens on 127.0.0.1; a free one is chosen without it.
         environ: What ``os.environ`` holds.
         settings: Lines of its configuration file that replace or add to ours.
@@ -55,15 +56,16 @@ class Server(ABC):
         detached: bool = False,
     ) -> None:
         self.folder = folder.resolve()
-        self.port = port or free_port()
         self._environ, self._settings, self._detached = (
             dict(environ),
             dict(settings or {}),
             detached,
         )
-        state = remembered(self.folder) or {}
+        state = self._remembered()
         self._processes = [Process(pid, birth) for pid, birth in state.get("processes", [])]
         self._in_container = bool(state.get("container"))
+        self._ports_now: dict[str, int] = state["ports"] if self.running else {}
+        self.port = self._ports_now.get("port") or port or free_port()
 
     @property
     @abstractmethod
@@ -108,8 +110,8 @@ class Server(ABC):
         """
         if self.running:
             return self
-        self._claim_folder()
         self._refuse_taken_ports()
+        self._claim_folder()
         try:
             for command in self._prepare():
                 self._spawn(command)
@@ -173,16 +175,11 @@ class Server(ABC):
     def _refuse_taken_ports(self) -> None:
         for name, port in self._ports.items():
             if not is_free(port):
-                who = f"another {self.kind}" if self._foreign_answers() else "another program"
                 raise LaunchError(
-                    f"{self.kind}: {name} {port} of {HOST} is taken by {who}: "
-                    "use that one, stop it, or choose another port"
+                    f"{self.kind}: {name} {port} of {HOST} is taken by "
+                    + (f"another one: use it ({self.url}), " if self._ready() else "something: ")
+                    + "stop it, or choose another port"
                 )
-
-    def _foreign_answers(self) -> bool:
-        with suppress(OSError):
-            return self.answers()
-        return False
 
     def _prepare(self) -> Sequence[Command]:
         self._in_container = False
@@ -190,9 +187,8 @@ class Server(ABC):
             return self._commands()
         except NotInstalledError as error:
             if not docker.answers(self._environ):
-                raise LaunchError(
-                    f"{error}\nA Docker engine would do as well; there is none."
-                ) from error
+                words = "Or start Docker, or give agentpipe the URL of a server that you have."
+                raise NotInstalledError(f"{error}\n{words}") from error
             self._in_container = True
             return [self._container().command(self._container_name, self._environ)]
 
@@ -213,6 +209,15 @@ class Server(ABC):
         process = Process.start(command, self.folder, self.log, detached=self._detached)
         self._processes.append(process)
         self._remember()
+
+    def _remembered(self) -> dict[str, Any]:
+        try:
+            state: dict[str, Any] = json.loads((self.folder / _MARK).read_text())
+        except (OSError, ValueError):
+            return {}
+        if state["kind"] != self.kind:
+            raise LaunchError(f"{self.folder} is a folder of {state['kind']}: choose another one")
+        return state
 
     def _remember(self) -> None:
         state: dict[str, Any] = {
@@ -242,12 +247,3 @@ class Server(ABC):
     def _tail(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
         return "\n".join(f"  {line}" for line in lines) + f"\n({self.log})"
-
-
-def remembered(folder: Path) -> dict[str, Any] | None:
-    """What a server wrote of itself into its folder; None without one."""
-    try:
-        state = json.loads((folder / _MARK).read_text())
-    except (OSError, ValueError):
-        return None
-    return state if isinstance(state, dict) else None

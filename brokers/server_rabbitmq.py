@@ -42,7 +42,8 @@ class RabbitServer(Server):
         management_port: int | None = None,
     ) -> None:
         super().__init__(folder, port, environ=environ, settings=settings, detached=detached)
-        self.management_port = (management_port or free_port()) if management else None
+        running = self._ports_now.get("management port")
+        self.management_port = running or ((management_port or free_port()) if management else None)
         self._node_port, self._names_port = free_port(), free_port()
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pytest
 
-from brokers.errors import LaunchError
+from brokers.install import NotInstalledError
 from brokers.server import Server
 from brokers.server_kafka import KafkaServer
 from brokers.server_rabbitmq import RabbitServer
@@ -67,7 +67,7 @@ def started(server: Kind) -> Kind:
     """The server, running; one that cannot be had is a failure in CI, and a skip elsewhere."""
     try:
         return server.start()
-    except LaunchError as error:
+    except NotInstalledError as error:
         if os.environ.get("CI"):
             pytest.fail(str(error), pytrace=False)
         pytest.skip(str(error))
