@@ -35,11 +35,19 @@ class Traits:
         remembers_ids: It knows the ids of living and settled tasks.
         knows_depths: It can count tasks, so that ``stats`` holds a ledger.
         shares_dead_letters: Dead letters can be read and dropped by id.
+        shares_queues: Several workers may serve one queue at the same time.
+        moves_bounds: What waits when a bound is changed counts against the new one.
+        answers_at_once: What was just offered or freed can be claimed at once. Where the server
+            pushes tasks, a claim that finds nothing is tried again for a moment, and leases in
+            the tests are longer.
     """
 
     remembers_ids: bool = True
     knows_depths: bool = True
     shares_dead_letters: bool = True
+    shares_queues: bool = True
+    moves_bounds: bool = True
+    answers_at_once: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +61,24 @@ class Kind:
 STORES = {
     "sqlite": Kind(lambda _, folder: f"sqlite:///{folder / 'broker.db'}?synchronous=normal"),
 }
+PUSHED = Traits(
+    remembers_ids=False,
+    knows_depths=False,
+    shares_queues=False,
+    moves_bounds=False,
+    answers_at_once=False,
+)
+STORES["rabbitmq"] = Kind(
+    lambda request, _: f"{request.getfixturevalue('rabbitmq_server').url}?prefix={unique('test')}",
+    PUSHED,
+)
 SINKS = {
     "sqlite": Kind(lambda _, folder: f"sqlite:///{folder / 'results.db'}?synchronous=normal"),
 }
+
+
+def unique(noun: str) -> str:
+    return f"{noun}-{uuid.uuid4().hex[:8]}"
 
 
 class OpenStore(Protocol):
@@ -96,7 +119,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _outside(url: str, lacks: list[str]) -> Kind:
     def make(_: pytest.FixtureRequest, folder: Path) -> str:
-        return url.format(folder=folder, name=f"test-{uuid.uuid4().hex[:8]}")
+        return url.format(folder=folder, name=unique("test"))
 
     return Kind(make, Traits(**dict.fromkeys(lacks, False)))
 
@@ -108,10 +131,28 @@ def _skip_without_traits(request: pytest.FixtureRequest, name: str, traits: Trai
                 pytest.skip(f"{name}: not {trait}")
 
 
+@dataclass(slots=True)
+class Pace:
+    """How quickly the store under test answers.
+
+    Attributes:
+        lease_s: Short, and long enough to claim within it.
+        patience_s: For so long a claim may find nothing though there is something.
+    """
+
+    lease_s: float = 0.2
+    patience_s: float = 0.0
+
+
+PACE = Pace()
+
+
 @pytest.fixture
 def store_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     name, kind = request.param
     _skip_without_traits(request, name, kind.traits)
+    at_once = kind.traits.answers_at_once
+    PACE.lease_s, PACE.patience_s = (0.2, 0.0) if at_once else (1.0, 0.3)
     return Settings(broker=kind.url(request, tmp_path))
 
 

@@ -28,6 +28,7 @@ from agentpipe.brokers.store import (
     Worker,
 )
 from agentpipe.errors import Unreachable
+from tests.conformance.conftest import PACE
 from tests.conformance.processes import claim_and_answer, offer_one_by_one
 from tests.support import wait_until
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from agentpipe.settings import Settings
     from tests.conformance.conftest import OpenStore
 
-LEASE_S = 0.2
 PATIENCE_S = 20.0
 MEBIBYTE = 1024 * 1024
 SPAWN = multiprocessing.get_context("spawn")
@@ -45,6 +45,7 @@ SPAWN = multiprocessing.get_context("spawn")
 ids_needed = pytest.mark.needs("remembers_ids")
 depths_needed = pytest.mark.needs("knows_depths")
 dead_letters_needed = pytest.mark.needs("shares_dead_letters")
+shared_queues_needed = pytest.mark.needs("shares_queues")
 
 
 def unique(noun: str) -> str:
@@ -83,7 +84,19 @@ def joined(store: Store, queues: Iterable[str], lease_s: float = 60.0) -> Worker
 def claim(
     store: Store, worker: Worker, limit: int = 100, *, marks: tuple[int, int] = (10**6, 10**9)
 ) -> list[Claim]:
-    return store.claim(worker, limit, high_water=marks[0], high_water_bytes=marks[1])
+    """What can be claimed, given a moment where the server has to push it first."""
+    high_water, high_water_bytes = marks
+    claims: list[Claim] = []
+    ends = time.monotonic() + PACE.patience_s
+    while True:
+        claims += store.claim(
+            worker,
+            limit - len(claims),
+            high_water=high_water,
+            high_water_bytes=high_water_bytes,
+        )
+        if len(claims) >= limit or time.monotonic() >= ends:
+            return claims
 
 
 def ids_of(records: Iterable[Any]) -> list[str]:
@@ -92,7 +105,7 @@ def ids_of(records: Iterable[Any]) -> list[str]:
 
 def claimed_and_left(store: Store, queue: str, number: int = 1) -> tuple[Worker, list[Claim]]:
     """Claims of a worker that is never heard again."""
-    worker = joined(store, [queue], LEASE_S)
+    worker = joined(store, [queue], PACE.lease_s)
 
     def attempt() -> list[Claim]:
         store.join(worker)
@@ -146,6 +159,7 @@ def test_a_declared_queue_is_known_with_its_limits(store: Store) -> None:
     assert depths(store)[name] == QueueDepth(name, "crew", 0, 0, 0, limit=7, concurrency=3)
 
 
+@pytest.mark.needs("moves_bounds")
 def test_a_redeclared_bound_holds_from_then_on(store: Store) -> None:
     (queue,) = declared(store, max_waiting=1)
     assert put(store, queue, ["a", "b"]).verdicts == ("accepted", "refused")
@@ -400,6 +414,7 @@ def test_a_claim_is_never_larger_than_asked_for(store: Store) -> None:
     assert [len(claim(store, worker, limit)) for limit in (1, 2, 7, 100)] == [1, 2, 7, 5]
 
 
+@shared_queues_needed
 def test_a_task_is_claimed_by_one_worker(store: Store, open_another: OpenStore) -> None:
     (queue,) = declared(store, max_waiting=200)
     put(store, queue, range(100))
@@ -412,6 +427,7 @@ def test_a_task_is_claimed_by_one_worker(store: Store, open_another: OpenStore) 
     assert found == {str(index): 1 for index in range(100)}
 
 
+@shared_queues_needed
 def test_claims_never_exceed_the_concurrency_over_all_workers(
     store: Store, open_another: OpenStore
 ) -> None:
@@ -545,6 +561,7 @@ def test_a_worker_that_says_what_it_holds_leaves_the_others_their_share(store: S
     assert len(store.claim(one, 100, held=2, **marks)) == 2
 
 
+@shared_queues_needed
 def test_tasks_in_their_last_chance_do_not_share_a_worker(store: Store) -> None:
     one, other = declared(store, 2, max_crashes=2)
     put(store, one, ["killer", "beside it"])
@@ -599,6 +616,7 @@ def test_a_worker_that_extends_keeps_its_tasks(store: Store, open_another: OpenS
     assert settle(store, claimed, "answer", result=b"{}", outcome="ok")
 
 
+@shared_queues_needed
 def test_a_worker_holds_one_task_in_its_last_chance_at_a_time(store: Store) -> None:
     (queue,) = declared(store, max_crashes=2)
     put(store, queue, "ab")
@@ -819,7 +837,7 @@ def test_the_records_of_a_worker_that_left_are_lent_to_others(store: Store) -> N
 
 def test_the_records_of_a_lapsed_worker_are_lent_to_others(store: Store) -> None:
     outbox_of(store, "ab")
-    silent, other = joined(store, [], LEASE_S), joined(store, [])
+    silent, other = joined(store, [], PACE.lease_s), joined(store, [])
 
     def taken() -> list[Any]:
         store.join(silent)
@@ -961,7 +979,7 @@ def test_stats_show_the_living_workers(store: Store) -> None:
         unique("worker"), "host", os.getpid(), slots=9, lease_s=60, queues=frozenset([queue])
     )
     store.join(worker)
-    joined(store, [], LEASE_S)
+    joined(store, [], PACE.lease_s)
     claim(store, worker)
 
     def seen() -> Any:

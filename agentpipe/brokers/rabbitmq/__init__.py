@@ -1,0 +1,235 @@
+"""RabbitStore: tasks in RabbitMQ, for those who have one already.
+
+AMQP has no transaction over a publish and an acknowledgement: whatever has to move from one queue
+into another is published, confirmed, and only then acknowledged. A crash in between repeats it
+and loses nothing. So a task is run at least once, and answered exactly once behind the stream.
+
+Each agent has a queue for first offers, bounded by the server, and one for what comes back, which
+nothing bounds. One worker at a time serves an agent: it holds an exclusive queue as its lock, and
+so no agent runs more than its concurrency over the whole fleet. A lease is the connection's: when
+it ends, the server delivers again what was not acknowledged.
+
+What this broker does not do: it remembers no ids, so that a task sent twice is run twice; it knows
+three priorities, below, at and above 0.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from agentpipe.brokers.rabbitmq.address import Address
+from agentpipe.brokers.rabbitmq.connection import Link, Session
+from agentpipe.brokers.rabbitmq.counting import count
+from agentpipe.brokers.rabbitmq.desk import Desk
+from agentpipe.brokers.rabbitmq.offering import Offering
+from agentpipe.brokers.store import (
+    Admission,
+    Answer,
+    Claim,
+    DeadLetter,
+    Offer,
+    OutboxRecord,
+    Queue,
+    Settlement,
+    Stats,
+    Waiting,
+    Worker,
+)
+from agentpipe.errors import Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from agentpipe.settings import Settings
+
+T = TypeVar("T")
+
+
+class RabbitStore:
+    """The ``Store`` over ``amqp://`` and ``amqps://``; see the seam for what each operation promises.
+
+    Raises:
+        ConfigError: The URL is wrong.
+        Unreachable: The server does not answer, or refuses the user or the vhost.
+    """
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        self._address = Address.parse(url)
+        # The server notices a silent connection after one to two of these.
+        heartbeat_s = max(1, int(settings.lease_s / 2))
+        self._link = Link(self._address.parameters(heartbeat_s), self._address.shown)
+        self._declared: dict[str, Queue] = {}
+        self._cursors: dict[str, int] = {}
+        self._desk: Desk | None = None
+        self._bell = threading.Event()
+        self._on_desk(_nothing)
+
+    def declare(self, queues: Sequence[Queue]) -> None:
+        rings = {queue.collection for queue in queues if queue.collection}
+        for queue in list(self._declared.values()):
+            if queue.collection in rings:
+                del self._declared[queue.name]
+        changed = any(self._declared.get(queue.name) != queue for queue in queues)
+        self._declared.update({queue.name: queue for queue in queues})
+        if changed and self._desk is not None and self._desk.servings:
+            self._on_desk(_introduce_all)
+
+    def offer(self, target: str, offers: Sequence[Offer], *, ring: bool) -> Admission:
+        queues = self._targets(target, ring=ring)
+        if not queues:
+            return Admission(("refused",) * len(offers), 0, 0)
+
+        async def offer(desk: Desk) -> Admission:
+            cursor = self._cursors.get(target, 0)
+            offering = Offering(desk, desk.publisher, queues, cursor)
+            admission = await offering.make(offers)
+            self._cursors[target] = offering.cursor
+            return admission
+
+        return self._on_desk(offer)
+
+    def _targets(self, target: str, *, ring: bool) -> list[Queue]:
+        if ring:
+            return [queue for queue in self._declared.values() if queue.collection == target]
+        return [self._declared[target]] if target in self._declared else []
+
+    def join(self, worker: Worker) -> None:
+        self._on_desk(lambda desk: desk.join(worker, self._bell.set))
+
+    def extend(self, worker: Worker) -> bool:
+        async def extend(desk: Desk) -> bool:
+            serving = desk.servings.get(worker.name)
+            if serving is None or not serving.is_alive:
+                return False
+            serving.extend()
+            return True
+
+        return self._on_desk(extend)
+
+    def leave(self, worker: Worker) -> int:
+        async def leave(desk: Desk) -> int:
+            serving = desk.servings.pop(worker.name, None)
+            desk.outbox.give_back(worker.name)
+            return 0 if serving is None else await serving.leave()
+
+        return self._on_desk(leave)
+
+    def claim(
+        self,
+        worker: Worker,
+        limit: int,
+        *,
+        high_water: int,
+        high_water_bytes: int,
+        held: int | None = None,  # noqa: ARG002 - agents are shared out, not their tasks
+    ) -> list[Claim]:
+        async def claim(desk: Desk) -> list[Claim]:
+            serving = desk.servings.get(worker.name)
+            if serving is None or not serving.is_alive:
+                return []
+            if await desk.outbox.is_above(high_water, high_water_bytes):
+                return []
+            return serving.claim(limit)
+
+        return self._on_desk(claim)
+
+    def wait(self, timeout_s: float) -> None:
+        self._bell.wait(timeout_s)
+        self._bell.clear()
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        async def settle(desk: Desk) -> list[bool]:
+            done = {}
+            for name in {settlement.claim.worker for settlement in settlements}:
+                mine = [each for each in settlements if each.claim.worker == name]
+                serving = desk.servings.get(name)
+                lost = [False] * len(mine)
+                done[name] = iter(lost if serving is None else await serving.settle(mine))
+            return [next(done[settlement.claim.worker]) for settlement in settlements]
+
+        return self._on_desk(settle)
+
+    def sync(self) -> None:
+        """Nothing is left to do: each settlement waited for the server's confirmation."""
+
+    def take_outbox(self, worker: Worker, limit: int, max_bytes: int) -> list[OutboxRecord]:
+        async def take(desk: Desk) -> list[OutboxRecord]:
+            serving = desk.servings.get(worker.name)
+            if serving is None or not serving.is_alive:
+                return []
+            return await desk.outbox.take(worker.name, limit, max_bytes)
+
+        return self._on_desk(take)
+
+    def drop_outbox(self, worker: Worker, numbers: Sequence[int]) -> None:
+        async def drop(desk: Desk) -> None:
+            desk.outbox.drop(worker.name, numbers)
+
+        self._on_desk(drop)
+
+    def peek(self, queues: Sequence[str] | None, after: int, limit: int) -> list[Waiting]:
+        async def peek(desk: Desk) -> list[Waiting]:
+            return await (await desk.hand()).peek(queues, after, limit)
+
+        return self._on_desk(peek)
+
+    def answer(self, answers: Sequence[Answer]) -> list[bool]:
+        async def answer(desk: Desk) -> list[bool]:
+            return await (await desk.hand()).answer(answers)
+
+        return self._on_desk(answer)
+
+    def dead_letters(
+        self, collection: str | None = None, task_ids: Sequence[str] | None = None
+    ) -> list[DeadLetter]:
+        def wanted(letter: DeadLetter) -> bool:
+            asked = task_ids is None or letter.task_id in task_ids
+            return asked and collection in (None, letter.collection)
+
+        async def read(desk: Desk) -> list[DeadLetter]:
+            return await desk.dead.read(await desk.session.channel(), wanted)
+
+        return self._on_desk(read)
+
+    def drop_dead(self, task_ids: Sequence[str]) -> int:
+        ids = set(task_ids)
+
+        async def drop(desk: Desk) -> int:
+            channel = await desk.session.channel()
+            return len(await desk.dead.read(channel, lambda it: it.task_id in ids, drop=True))
+
+        return self._on_desk(drop)
+
+    def stats(self) -> Stats:
+        return self._on_desk(count)
+
+    def close(self) -> None:
+        self._link.close(self._farewell)
+
+    async def _farewell(self) -> None:
+        if self._desk is not None:
+            await self._desk.close()
+
+    def _on_desk(self, operation: Callable[[Desk], Coroutine[Any, Any, T]]) -> T:
+        async def perform(session: Session) -> T:
+            if self._desk is None or self._desk.session is not session:
+                desk = Desk(session, self._address.names, self._declared)
+                await desk.open()
+                self._desk = desk
+            return await operation(self._desk)
+
+        return self._link.run(perform)
+
+
+async def _nothing(_desk: Desk) -> None:
+    """Connecting was all."""
+
+
+async def _introduce_all(desk: Desk) -> None:
+    for serving in desk.servings.values():
+        await desk.introduce(serving.worker.queues)
+        serving.look_again()
+
+
+__all__ = ["RabbitStore", "Unreachable"]

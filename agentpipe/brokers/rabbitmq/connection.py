@@ -1,0 +1,475 @@
+"""Link: one AMQP connection with an event loop of its own, and channels that can be awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+import threading
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import pika
+from pika import exceptions, spec
+from pika.adapters.asyncio_connection import AsyncioConnection
+
+from agentpipe.brokers.rabbitmq.names import DELAY_QUEUES
+from agentpipe.errors import Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+
+    from agentpipe.brokers.rabbitmq.names import Declaration, Letter, Names
+
+T = TypeVar("T")
+Fate = Literal["taken", "refused", "unroutable"]
+
+CONNECT_S = 10.0
+# A server that says nothing for so long is away; one that has blocked us is given as long.
+ANSWER_S = 20.0
+NOT_FOUND, LOCKED, PRECONDITION_FAILED = 404, 405, 406
+
+
+class Lost(Exception):  # noqa: N818 - reads as what happened
+    """A channel or connection is gone, and with it what was under way on it.
+
+    Attributes:
+        code: AMQP's, where the server gave one.
+    """
+
+    def __init__(self, reason: str, code: int = 0) -> None:
+        self.code = code
+        super().__init__(reason)
+
+
+class Delivery:
+    """What was delivered: ``tag``, ``redelivered``, ``headers``, ``body``."""
+
+    __slots__ = ("body", "headers", "redelivered", "tag")
+
+    def __init__(self, method: Any, properties: Any, body: bytes) -> None:
+        self.tag: int = method.delivery_tag
+        self.redelivered: bool = bool(method.redelivered)
+        self.headers: dict[str, Any] = properties.headers or {}
+        self.body = body
+
+
+class _Batch:
+    """Published letters whose confirmations are awaited together."""
+
+    def __init__(self, first: int, number: int, done: asyncio.Future[Any]) -> None:
+        self._first, self.done = first, done
+        self._left = number
+        self.fates: list[Fate] = ["taken"] * number
+
+    def settle(self, tag: int, *, taken: bool) -> None:
+        if not taken:
+            self.fates[tag - self._first] = "refused"
+        self._left -= 1
+        if not self._left and not self.done.done():
+            self.done.set_result(None)
+
+    def returned(self, tag: int) -> None:
+        self.fates[tag - self._first] = "unroutable"
+
+
+class Channel:
+    """A channel on which every letter is confirmed; all of its calls fail when it closes."""
+
+    def __init__(self, raw: Any, on_closed: Callable[[], None]) -> None:
+        self._raw = raw
+        self._loop = asyncio.get_running_loop()
+        self._waiting: set[asyncio.Future[Any]] = set()
+        self._unconfirmed: dict[int, _Batch] = {}
+        self._published = 0
+        self._prefetch = 0
+        self._getting = asyncio.Lock()
+        self._got: asyncio.Future[Any] | None = None
+        self._when_cancelled: dict[str, Callable[[], None]] = {}
+        self._on_closed = on_closed
+        raw.add_on_close_callback(self._closed)
+        raw.add_on_return_callback(self._returned)
+        raw.add_on_cancel_callback(self._cancelled)
+        raw.add_callback(self._empty, [spec.Basic.GetEmpty], one_shot=False)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used."""
+        return bool(self._raw.is_open)
+
+    async def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """One of pika's methods that are answered; returns the answer.
+
+        Raises:
+            Lost: The channel was closed instead, with the server's code.
+        """
+        future = self._future()
+        try:
+            getattr(self._raw, method)(*args, callback=_resolver(future), **kwargs)
+        except exceptions.AMQPError as error:
+            raise Lost(repr(error)) from error
+        return (await future).method
+
+    async def confirm(self) -> None:
+        """Have all letters confirmed; once, before the first."""
+        done = self._future()
+        self._raw.confirm_delivery(self._confirmed, callback=_resolver(done))
+        await done
+
+    async def declare(self, queue: Declaration) -> int:
+        """Make the queue if there is none; returns how many messages are ready in it."""
+        answer = await self.call(
+            "queue_declare", queue.name, durable=True, arguments=dict(queue.arguments)
+        )
+        return int(answer.message_count)
+
+    async def depth(self, name: str) -> int | None:
+        """How many messages are ready; None, and the channel is gone, where there is no queue."""
+        try:
+            answer = await self.call("queue_declare", name, passive=True)
+        except Lost as error:
+            if error.code == NOT_FOUND:
+                return None
+            raise
+        return int(answer.message_count)
+
+    async def publish(self, letters: Sequence[Letter]) -> list[Fate]:
+        """Publish all, and wait until the server has them safe, or not."""
+        if not letters:
+            return []
+        batch = _Batch(self._published + 1, len(letters), self._future())
+        for letter in letters:
+            self._published += 1
+            self._unconfirmed[self._published] = batch
+            self._send(letter)
+        await batch.done
+        return batch.fates
+
+    def _send(self, letter: Letter) -> None:
+        properties = pika.BasicProperties(
+            message_id=str(self._published),
+            headers=dict(letter.headers),
+            delivery_mode=2 if letter.lasting else 1,
+            priority=letter.priority,
+            expiration=None if letter.expires_ms is None else str(letter.expires_ms),
+        )
+        try:
+            self._raw.basic_publish(
+                letter.exchange, letter.key, letter.body, properties, mandatory=True
+            )
+        except exceptions.AMQPError as error:
+            raise Lost(repr(error)) from error
+
+    async def consume(
+        self,
+        queue: str,
+        prefetch: int,
+        receive: Callable[[Delivery], None],
+        cancelled: Callable[[], None] = lambda: None,
+        **arguments: Any,
+    ) -> str:
+        """Have messages delivered, at most ``prefetch`` unacknowledged; returns the consumer's tag.
+
+        ``cancelled`` is called when the server ends it, because the queue is gone.
+        """
+        if prefetch != self._prefetch:
+            await self.call("basic_qos", prefetch_count=prefetch)
+            self._prefetch = prefetch
+
+        def on_message(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
+            receive(Delivery(method, properties, body))
+
+        answer = await self.call("basic_consume", queue, on_message, arguments=arguments)
+        self._when_cancelled[answer.consumer_tag] = cancelled
+        return str(answer.consumer_tag)
+
+    async def cancel(self, consumer: str) -> None:
+        """Have nothing more delivered; what was stays unacknowledged."""
+        self._when_cancelled.pop(consumer, None)
+        await self.call("basic_cancel", consumer)
+
+    async def get(self, queue: str) -> Delivery | None:
+        """Take one message, if there is one."""
+        async with self._getting:
+            future = self._got = self._future()
+
+            def on_message(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
+                if not future.done():
+                    future.set_result(Delivery(method, properties, body))
+
+            try:
+                self._raw.basic_get(queue, on_message)
+            except (exceptions.AMQPError, exceptions.ChannelError) as error:
+                raise Lost(repr(error)) from error
+            delivery: Delivery | None = await future
+            return delivery
+
+    def ack(self, tag: int) -> None:
+        """Done with it."""
+        if self.is_open:
+            self._raw.basic_ack(tag)
+
+    def requeue(self, tag: int) -> None:
+        """Put it back where it was."""
+        if self.is_open:
+            self._raw.basic_nack(tag, requeue=True)
+
+    def close(self) -> None:
+        """Give back all that is unacknowledged."""
+        if self.is_open:
+            self._raw.close()
+
+    def _future(self) -> asyncio.Future[Any]:
+        if not self.is_open:
+            raise Lost("the channel is closed")
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._waiting.add(future)
+        future.add_done_callback(self._waiting.discard)
+        return future
+
+    def _confirmed(self, frame: Any) -> None:
+        method = frame.method
+        taken = isinstance(method, spec.Basic.Ack)
+        tags = [method.delivery_tag]
+        if method.multiple:
+            tags = [tag for tag in self._unconfirmed if tag <= method.delivery_tag]
+        for tag in tags:
+            self._unconfirmed.pop(tag).settle(tag, taken=taken)
+
+    def _returned(self, _channel: Any, _method: Any, properties: Any, _body: bytes) -> None:
+        tag = int(properties.message_id)
+        if tag in self._unconfirmed:
+            self._unconfirmed[tag].returned(tag)
+
+    def _cancelled(self, frame: Any) -> None:
+        self._when_cancelled.pop(frame.method.consumer_tag, lambda: None)()
+
+    def _empty(self, _frame: Any) -> None:
+        if self._got is not None and not self._got.done():
+            self._got.set_result(None)
+
+    def _closed(self, _channel: Any, reason: Any) -> None:
+        code = getattr(reason, "reply_code", 0)
+        text = getattr(reason, "reply_text", "") or repr(reason)
+        for future in list(self._waiting):
+            if not future.done():
+                future.set_exception(Lost(text, code))
+                future.exception()  # Nobody may be there to ask.
+        self._unconfirmed.clear()
+        self._on_closed()
+
+
+async def make_delays(channel: Channel, names: Names) -> None:
+    """Make the delay queues, and for each an exchange that leaves a letter's key as it is."""
+    for level in range(DELAY_QUEUES):
+        later = names.later(level)
+        await channel.call("exchange_declare", later.name, "fanout", durable=True)
+        await channel.declare(later)
+        await channel.call("queue_bind", later.name, later.name)
+
+
+class Session:
+    """One life of the connection.
+
+    Attributes:
+        blocked: Why the server takes nothing from us at present, or an empty string.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.blocked = ""
+        self.why_lost = ""
+        connection.add_on_connection_blocked_callback(self._on_blocked)
+        connection.add_on_connection_unblocked_callback(self._on_unblocked)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it lives."""
+        return bool(self._connection.is_open)
+
+    async def channel(self, on_closed: Callable[[], None] = lambda: None) -> Channel:
+        """A new channel with confirmations."""
+        opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        try:
+            self._connection.channel(on_open_callback=_resolver(opened))
+        except exceptions.AMQPError as error:
+            raise Lost(repr(error)) from error
+        channel = Channel(await asyncio.wait_for(opened, ANSWER_S), on_closed)
+        await channel.confirm()
+        return channel
+
+    def close(self) -> None:
+        """End it."""
+        if self.is_open:
+            self._connection.close()
+
+    def _on_blocked(self, _connection: Any, frame: Any) -> None:
+        self.blocked = frame.method.reason or "no reason given"
+
+    def _on_unblocked(self, _connection: Any, _frame: Any) -> None:
+        self.blocked = ""
+
+
+class Link:
+    """The connection of a process, made when it is needed and made again when it was lost.
+
+    Operations are coroutines over a ``Session``; they run on the link's own thread.
+    """
+
+    def __init__(self, parameters: pika.ConnectionParameters, shown_url: str) -> None:
+        self._parameters, self._shown = parameters, shown_url
+        self._starting = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+        self._closed = False
+        self._session: Session | None = None
+
+    def run(self, operation: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
+        """What the operation returns; from any thread but the link's own.
+
+        Raises:
+            Unreachable: There is no connection, or it was lost meanwhile.
+        """
+        loop = self._running_loop()
+        try:
+            return asyncio.run_coroutine_threadsafe(self._perform(operation), loop).result()
+        except Lost as error:
+            raise Unreachable(f"{self._shown}: the connection was lost: {error}") from error
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        with self._starting:
+            if self._closed:
+                raise Unreachable(f"{self._shown}: this connection was closed")
+            if self._loop is None or self._pid != os.getpid():
+                self._pid, self._loop, self._session = os.getpid(), asyncio.new_event_loop(), None
+                self._connecting = asyncio.Lock()
+                self._thread = threading.Thread(
+                    target=self._loop.run_forever, name="agentpipe-rabbitmq", daemon=True
+                )
+                self._thread.start()
+            return self._loop
+
+    async def _perform(self, operation: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
+        session = await self._connected()
+        try:
+            return await asyncio.wait_for(operation(session), ANSWER_S)
+        except TimeoutError as error:
+            if session.blocked:
+                raise Unreachable(
+                    f"{self._shown}: the server takes nothing at present: {session.blocked}. "
+                    "Free its memory or disk."
+                ) from error
+            session.close()
+            raise Unreachable(f"{self._shown}: no answer within {ANSWER_S:g} s") from error
+
+    async def _connected(self) -> Session:
+        async with self._connecting:
+            if self._session is None or not self._session.is_open:
+                self._session = await self._connect()
+            return self._session
+
+    async def _connect(self) -> Session:
+        logging.getLogger("pika").setLevel(logging.CRITICAL)  # We say it, in one line.
+        opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def failed(_connection: Any, error: BaseException) -> None:
+            if not opened.done():
+                opened.set_exception(error)
+
+        AsyncioConnection(
+            self._parameters,
+            on_open_callback=_resolver(opened),
+            on_open_error_callback=failed,
+            custom_ioloop=asyncio.get_running_loop(),
+        )
+        try:
+            return Session(await asyncio.wait_for(opened, CONNECT_S))
+        except Exception as error:
+            raise Unreachable(f"{self._shown}: {why_not(error)}") from error
+
+    def close(self, before: Callable[[], Awaitable[None]]) -> None:
+        """End the connection, after ``before``; what is unacknowledged goes back."""
+        with self._starting:
+            self._closed = True
+            loop, thread, self._loop = self._loop, self._thread, None
+        if loop is None or thread is None or self._pid != os.getpid():
+            return
+        asyncio.run_coroutine_threadsafe(self._end(before), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+    async def _end(self, before: Callable[[], Awaitable[None]]) -> None:
+        if self._session is not None and self._session.is_open:
+            try:
+                await asyncio.wait_for(before(), ANSWER_S)
+            except (Lost, TimeoutError):
+                pass
+            self._session.close()
+            await asyncio.sleep(0.05)  # For the farewell to be written.
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def why_not(error: BaseException) -> str:
+    """Why there is no connection, and what to do, in one line."""
+    causes = list(_causes(error))
+    for kinds, text in _REASONS:
+        for cause in causes:
+            if isinstance(cause, kinds):
+                return text.format(cause=" ".join(str(cause).split()))
+    return f"no connection: {' '.join(str(causes[-1] or error).split()) or repr(error)}"
+
+
+_REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
+    (
+        (exceptions.ProbableAuthenticationError, exceptions.AuthenticationError),
+        "the server refuses this user or password: correct them in the URL",
+    ),
+    (
+        (exceptions.ProbableAccessDeniedError,),
+        "the server refuses this vhost: create it, allow the user to use it, or correct the URL",
+    ),
+    (
+        (exceptions.ConnectionClosedByBroker,),
+        "the server closed the connection: {cause}; is the vhost in the URL the right one?",
+    ),
+    (
+        (ssl.SSLError,),
+        "TLS failed ({cause}): use amqp:// for a port without TLS, or give ?cafile= for a"
+        " certificate of your own",
+    ),
+    (
+        (exceptions.IncompatibleProtocolError, exceptions.ProtocolSyntaxError),
+        "what answers there does not speak AMQP 0.9.1: correct host and port",
+    ),
+    ((ConnectionRefusedError,), "nothing listens there: start RabbitMQ, or correct the URL"),
+    ((socket.gaierror,), "this host name is not known: correct the URL"),
+    (
+        (exceptions.StreamLostError, ConnectionError, exceptions.ConnectionOpenAborted),
+        "the connection was dropped while it was made ({cause}): is it a RabbitMQ, and amqps:// if"
+        " the port wants TLS?",
+    ),
+    ((TimeoutError,), "no answer: is the server up, and is it a RabbitMQ?"),
+)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error and all that pika has wrapped in it, outermost first."""
+    found = [error]
+    for inner in (*getattr(error, "exceptions", ()), getattr(error, "exception", None)):
+        if isinstance(inner, BaseException):
+            found += _causes(inner)
+    return found
+
+
+def _resolver(future: asyncio.Future[Any]) -> Callable[[Any], None]:
+    def resolve(value: Any) -> None:
+        if not future.done():
+            future.set_result(value)
+
+    return resolve

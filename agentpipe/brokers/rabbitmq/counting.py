@@ -1,0 +1,121 @@
+"""Counting: what the server and the workers tell, put together into one snapshot.
+
+The server tells how many messages are ready in a queue that one can name, and no more. How many
+are with the workers only they know, so they are asked. What nobody can tell is None.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import orjson
+
+from agentpipe.brokers.rabbitmq.crew import Member
+from agentpipe.brokers.rabbitmq.names import DELAY_QUEUES, Letter
+from agentpipe.brokers.store import QueueDepth, Stats, WorkerSeen
+
+if TYPE_CHECKING:
+    from agentpipe.brokers.rabbitmq.connection import Channel, Delivery
+    from agentpipe.brokers.rabbitmq.desk import Desk
+    from agentpipe.brokers.store import Queue
+
+ROLL_CALL_S = 1.0
+
+
+async def count(desk: Desk) -> Stats:
+    """A snapshot. A task that moves on meanwhile may be counted twice, but is never missed."""
+    await desk.read_registry()
+    queues = desk.registry.current()
+    waiting = {queue.name: await _waiting(desk, queue) for queue in queues}
+    crew, complete = await call_the_roll(desk)
+    delayed = await _delayed(desk)
+    ready = await desk.count(desk.names.outbox.name) or 0
+    again, still_complete = await call_the_roll(desk)
+    running, prefetched = Counter[str](), Counter[str]()
+    for member in crew:
+        running.update(member.running)
+        prefetched.update(member.prefetched)
+    depths = tuple(
+        QueueDepth(
+            queue.name,
+            queue.collection,
+            waiting[queue.name] + prefetched[queue.name],
+            None,
+            running[queue.name] if complete else None,
+            queue.max_waiting,
+            queue.concurrency,
+        )
+        for queue in queues
+    )
+    lent = sum(member.lent for member in again)
+    return Stats(
+        accepted=None,
+        waiting=sum(depth.waiting or 0 for depth in depths),
+        delayed=delayed,
+        running=running.total() if complete else None,
+        outbox=ready + lent if still_complete else None,
+        outbox_bytes=None,
+        delivered=None,
+        dead=await desk.count(desk.names.dead.name) or 0,
+        queues=depths,
+        workers=tuple(_seen(member) for member in sorted(crew, key=lambda it: it.name)),
+    )
+
+
+async def _waiting(desk: Desk, queue: Queue) -> int:
+    counts = [await desk.count(source.name) for source in desk.sources(queue)]
+    return sum(number or 0 for number in counts)
+
+
+async def _delayed(desk: Desk) -> int:
+    total = 0
+    for level in range(DELAY_QUEUES):
+        number = await desk.count(desk.names.later(level).name)
+        if number is None:
+            break  # They are made all at once, in this order.
+        total += number
+    return total
+
+
+async def call_the_roll(desk: Desk) -> tuple[list[Member], bool]:
+    """What each worker tells of itself, and whether all have answered."""
+    channel = await desk.session.channel()
+    answers: asyncio.Queue[Member] = asyncio.Queue()
+    try:
+        return await _answers(desk, channel, answers)
+    finally:
+        channel.close()
+
+
+async def _answers(
+    desk: Desk, channel: Channel, answers: asyncio.Queue[Member]
+) -> tuple[list[Member], bool]:
+    def receive(delivery: Delivery) -> None:
+        channel.ack(delivery.tag)
+        answers.put_nowait(Member.decode(orjson.loads(delivery.body)))
+
+    await channel.call("exchange_declare", desk.names.crew, "fanout", durable=True)
+    queue = str((await channel.call("queue_declare", "", exclusive=True)).queue)
+    await channel.consume(queue, 0, receive)
+    asked = Letter("", orjson.dumps({"kind": "roll", "to": queue}), {}, desk.names.crew)
+    if await channel.publish([asked]) == ["unroutable"]:
+        return [], True
+    crew: list[Member] = []
+    ends = time.monotonic() + ROLL_CALL_S
+    while len(crew) < max([1, *(member.known for member in crew)]):
+        try:
+            left_s = max(0.0, ends - time.monotonic())
+            crew.append(await asyncio.wait_for(answers.get(), left_s))
+        except TimeoutError:
+            break
+    complete = bool(crew) and len(crew) >= max(member.known for member in crew)
+    await channel.call("queue_delete", queue)
+    return crew, complete
+
+
+def _seen(member: Member) -> WorkerSeen:
+    running = sum(member.running.values())
+    return WorkerSeen(member.name, member.host, member.pid, member.slots, running, 0.0)

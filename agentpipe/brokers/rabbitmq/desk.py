@@ -1,0 +1,177 @@
+"""Desk: all that stands on one connection: its channels, workers, locks and queues."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.rabbitmq.connection import Channel, Lost, Session, make_delays
+from agentpipe.brokers.rabbitmq.dead import DeadLetters
+from agentpipe.brokers.rabbitmq.hand import Hand
+from agentpipe.brokers.rabbitmq.outbox import Outbox
+from agentpipe.brokers.rabbitmq.registry import Entry, Registry
+from agentpipe.brokers.rabbitmq.serving import Serving
+from agentpipe.brokers.store import Queue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from agentpipe.brokers.rabbitmq.names import Declaration, Names
+    from agentpipe.brokers.store import Worker
+
+REGISTRY_S = 2.0
+
+
+class Desk:
+    """What a process does on one connection; when that is lost, all of this is.
+
+    Attributes:
+        publisher: The channel that offers go out on.
+        servings: The workers that have joined here, by name.
+    """
+
+    def __init__(self, session: Session, names: Names, declared: Mapping[str, Queue]) -> None:
+        self.session, self.names, self._declared = session, names, declared
+        self.dead = DeadLetters(names)
+        self.registry = Registry(names, self._registered)
+        self.servings: dict[str, Serving] = {}
+        self._locked: dict[str, Serving] = {}
+        self._admin: Channel | None = None
+        self._administering = asyncio.Lock()
+        self._prepared: set[str] = set()
+        self._delays_made = False
+        self._entries = 0
+        self._hand: Hand | None = None
+
+    async def open(self) -> None:
+        """Make what everybody needs."""
+        self.publisher = await self.session.channel()
+        self.outbox = Outbox(self.names, await self.session.channel())
+        await self.outbox.open()
+
+    async def channel(self, on_closed: Callable[[], None]) -> Channel:
+        """A channel of its own for a worker."""
+        return await self.session.channel(on_closed)
+
+    async def admin(self) -> Channel:
+        """A channel for calls that may fail and take the channel with them."""
+        if self._admin is None or not self._admin.is_open:
+            self._admin = await self.session.channel()
+        return self._admin
+
+    async def hand(self) -> Hand:
+        """What an operator has taken from the queues to look at."""
+        if self._hand is None:
+            self._hand = Hand(self, await self.session.channel())
+        return self._hand
+
+    # Queues.
+
+    def limits(self, queue: str) -> Queue:
+        """What this process has declared, or else what the registry says."""
+        return self._declared.get(queue) or self.registry.queues.get(queue) or Queue(queue)
+
+    def sources(self, queue: Queue) -> list[Declaration]:
+        """All queues in which its tasks may wait; those under bounds of old are among them."""
+        bounds = dict.fromkeys([queue.max_waiting, *self.registry.bounds(queue.name)])
+        waiting = [self.names.admission(queue.name, bound) for bound in bounds]
+        return [self.names.back(queue.name), *waiting]
+
+    async def prepare(self, queue: Queue) -> None:
+        """Make the queues of an agent, known to everybody first: a crash must not hide them."""
+        await self.introduce([queue.name])
+        async with self._administering:
+            admin = await self.admin()
+            for source in self.sources(queue):
+                await admin.declare(source)
+        self._prepared.add(queue.name)
+
+    async def prepare_delays(self, queue: Queue) -> None:
+        """Make what a delayed task needs on its way."""
+        if queue.name not in self._prepared:
+            await self.prepare(queue)
+        if not self._delays_made:
+            async with self._administering:
+                await make_delays(await self.admin(), self.names)
+            self._delays_made = True
+
+    async def depth(self, queue: Queue) -> int:
+        """How many first offers wait there."""
+        return await self.count(self.names.admission(queue.name, queue.max_waiting).name) or 0
+
+    async def count(self, name: str) -> int | None:
+        """How many messages are ready; None where there is no queue of this name."""
+        async with self._administering:
+            return await (await self.admin()).depth(name)
+
+    # The registry.
+
+    async def read_registry(self) -> None:
+        """Wait until all is read that is in it now."""
+        if not self._entries:
+            self._entries = max(1, await self.registry.follow(await self.session.channel()))
+            there = self._entries - 1 if self._entries == 1 else self._entries
+            ends = time.monotonic() + REGISTRY_S
+            while self.registry.read < there and time.monotonic() < ends:
+                await asyncio.sleep(0.005)
+
+    async def introduce(self, queues: Iterable[str]) -> None:
+        """Tell everybody of these queues, where the registry does not know them as they are."""
+        await self.read_registry()
+        wanted = set(queues)
+        rings = {self._declared[name].collection for name in wanted & self._declared.keys()}
+        mine = [
+            queue
+            for queue in self._declared.values()
+            if queue.name in wanted or (queue.collection and queue.collection in rings)
+        ]
+        new = [entry for entry in Entry.of(mine) if not self.registry.knows(entry)]
+        await self.registry.append(self.publisher, new)
+
+    def _registered(self, entry: Entry) -> None:
+        for serving in self.servings.values():
+            if serving.worker.queues & set(entry.queues):
+                serving.look_again()
+
+    # Workers.
+
+    async def join(self, worker: Worker, ring: Callable[[], None]) -> None:
+        """Begin to serve; a worker of the same name is a new one from now on."""
+        if worker.name in self.servings:
+            await self.servings.pop(worker.name).close()
+        serving = self.servings[worker.name] = Serving(self, worker, ring)
+        await serving.open()
+
+    async def lapse(self, serving: Serving) -> None:
+        """End a worker that was silent for too long: what it held is delivered again."""
+        await serving.close()
+        self.outbox.give_back(serving.worker.name)
+
+    async def lock(self, queue: str, serving: Serving) -> bool:
+        """Whether the worker is the one that serves this agent from now on."""
+        if queue in self._locked:
+            return self._locked[queue] is serving
+        async with self._administering:
+            admin = await self.admin()
+            try:
+                await admin.call("queue_declare", self.names.lock(queue), exclusive=True)
+            except Lost:
+                if self.session.is_open:
+                    return False  # Another connection has it.
+                raise
+        self._locked[queue] = serving
+        return True
+
+    async def unlock(self, queue: str) -> None:
+        """Let others serve it."""
+        if self._locked.pop(queue, None) is not None:
+            async with self._administering:
+                await (await self.admin()).call("queue_delete", self.names.lock(queue))
+
+    async def close(self) -> None:
+        """Give back what an operator has looked at."""
+        with suppress(Lost):
+            if self._hand is not None:
+                await self._hand.give_back()

@@ -1,0 +1,106 @@
+"""Hand: tasks that an operator has taken from the queues, to look at them or to answer them.
+
+AMQP has no looking without taking. What is not answered goes back when the store is closed.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.rabbitmq.names import DELAY_QUEUES, Message
+from agentpipe.brokers.store import Waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from agentpipe.brokers.rabbitmq.connection import Channel
+    from agentpipe.brokers.rabbitmq.desk import Desk
+    from agentpipe.brokers.store import Answer
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    number: int
+    message: Message
+    tag: int
+    delayed: bool
+
+    def shown(self) -> Waiting:
+        message = self.message
+        return Waiting(
+            self.number, message.task_id, message.queue, message.payload, message.submitted_ms / 1e3
+        )
+
+
+class Hand:
+    """What has been taken and not been answered."""
+
+    def __init__(self, desk: Desk, channel: Channel) -> None:
+        self._desk, self._channel = desk, channel
+        self._taken: dict[int, _Taken] = {}
+        self._last = 0
+
+    async def peek(
+        self, queues: Sequence[str] | None, after: int, limit: int
+    ) -> list[Waiting]:
+        """Up to ``limit`` tasks with higher numbers than ``after``."""
+        await self._desk.read_registry()
+        known = {queue.name for queue in self._desk.registry.queues.values()}
+        wanted = known if queues is None else set(queues)
+        found = [it for it in self._taken.values() if it.number > after]
+        found = [it for it in found if it.message.queue in wanted]
+        for name, delayed in self._places(wanted & known):
+            while len(found) < limit and (taken := await self._take(name, delayed=delayed)):
+                if taken.message.queue in wanted:
+                    found.append(taken)
+        return [taken.shown() for taken in found[:limit]]
+
+    def _places(self, queues: set[str]) -> Iterator[tuple[str, bool]]:
+        for name in sorted(queues):
+            for source in self._desk.sources(self._desk.limits(name)):
+                yield source.name, False
+        if queues:
+            for level in range(DELAY_QUEUES):
+                yield self._desk.names.later(level).name, True
+
+    async def _take(self, name: str, *, delayed: bool) -> _Taken | None:
+        if not await self._desk.count(name):  # A queue that is not there would end the channel.
+            return None
+        delivery = await self._channel.get(name)
+        if delivery is None:
+            return None
+        self._last += 1
+        queue = str(delivery.headers.get("agentpipe-queue", ""))
+        fallback = f"foreign-{uuid.uuid4().hex}"
+        message = Message.read(queue, delivery.body, delivery.headers, fallback)
+        taken = _Taken(self._last, message, delivery.tag, delayed)
+        self._taken[taken.number] = taken
+        return taken
+
+    async def answer(self, answers: Sequence[Answer]) -> list[bool]:
+        """Answer those of them that are in the hand."""
+        found = {taken.message.task_id: taken for taken in self._taken.values()}
+        mine = [(answer, found.pop(answer.task_id, None)) for answer in answers]
+        outbox = self._desk.outbox
+        letters = [outbox.letter(answer.task_id, answer.result) for answer, taken in mine if taken]
+        await self._channel.publish(letters)
+        outbox.has_put(letters)
+        for _, taken in mine:
+            if taken is not None:
+                del self._taken[taken.number]
+                self._channel.ack(taken.tag)
+        return [taken is not None for _, taken in mine]
+
+    async def give_back(self) -> None:
+        """Put back what was not answered; a copy, for what is requeued looks like a crash."""
+        waiting = [it for it in self._taken.values() if not it.delayed]
+        names = self._desk.names
+        await self._channel.publish([it.message.to(names.back(it.message.queue)) for it in waiting])
+        for taken in self._taken.values():
+            if taken.delayed:
+                self._channel.requeue(taken.tag)
+            else:
+                self._channel.ack(taken.tag)
+        self._taken.clear()

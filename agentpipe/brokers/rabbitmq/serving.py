@@ -1,0 +1,435 @@
+"""Serving: one joined worker, the agents it serves, and what it has claimed."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+import uuid
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+import orjson
+
+from agentpipe.brokers.rabbitmq.connection import Lost, make_delays
+from agentpipe.brokers.rabbitmq.crew import Member, share_of
+from agentpipe.brokers.rabbitmq.names import Letter, Message
+from agentpipe.brokers.store import Claim
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
+
+    from agentpipe.brokers.rabbitmq.connection import Delivery
+    from agentpipe.brokers.rabbitmq.desk import Desk
+    from agentpipe.brokers.rabbitmq.names import Declaration
+    from agentpipe.brokers.store import Queue, Settlement, Worker
+
+TICK_S = 1.0
+# A task in its last chance that may not run beside another one comes again after so long.
+APART_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Prefetched:
+    """A task that was delivered and that nobody has claimed yet."""
+
+    message: Message
+    tag: int
+
+
+@dataclass(slots=True)
+class Post:
+    """An agent that this worker serves.
+
+    Attributes:
+        consumers: Their tags, by the queue's name.
+        leaving: It is to be another worker's as soon as nothing runs.
+    """
+
+    queue: Queue
+    consumers: dict[str, str] = field(default_factory=dict)
+    ready: deque[Prefetched] = field(default_factory=deque)
+    running: int = 0
+    leaving: bool = False
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a task could be claimed now."""
+        return bool(self.ready) and not self.leaving and self.running < self.queue.concurrency
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A claimed task."""
+
+    claim: Claim
+    message: Message
+    tag: int
+    post: Post
+
+
+class Serving:
+    """What one worker does on one connection; a new connection needs a new one.
+
+    An agent is served by one worker at a time, which holds its lock. Deliveries are bounded by
+    the agent's concurrency, per queue that it takes them from.
+    """
+
+    def __init__(self, desk: Desk, worker: Worker, ring: Callable[[], None]) -> None:
+        self.worker = worker
+        self._desk, self._names, self._ring = desk, desk.names, ring
+        self._posts: dict[str, Post] = {}
+        self._turns: dict[str, None] = {}
+        self._held: dict[int, Held] = {}
+        self._members: dict[str, Member] = {}
+        self._numbers = itertools.count(time.time_ns())
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._gone = False
+        self.extend()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its claims still count."""
+        return not self._gone and self._channel.is_open and time.monotonic() < self._lapses_at
+
+    def extend(self) -> None:
+        """Renew the lease."""
+        self._lapses_at = time.monotonic() + self.worker.lease_s
+
+    async def open(self) -> None:
+        """Tell the others, and begin to take over agents."""
+        self._channel = await self._desk.channel(self._ring)
+        if self.worker.queues:
+            await make_delays(self._channel, self._names)
+            await self._desk.introduce(self.worker.queues)
+        await self._channel.call("exchange_declare", self._names.crew, "fanout", durable=True)
+        answer = await self._channel.call("queue_declare", "", exclusive=True)
+        self._address = str(answer.queue)
+        await self._channel.consume(self._address, 0, self._hear)
+        await self._channel.call("queue_bind", self._address, self._names.crew)
+        await self._tell(reply=True)
+        self._begin(self._steward())
+
+    # What the others say.
+
+    def member(self) -> Member:
+        """What there is to tell."""
+        return Member(
+            self.worker.name,
+            self._address,
+            self.worker.host,
+            self.worker.pid,
+            self.worker.slots,
+            self.worker.queues,
+            frozenset(self._posts),
+            {name: post.running for name, post in self._posts.items() if post.running},
+            {name: len(post.ready) for name, post in self._posts.items() if post.ready},
+            self._desk.outbox.lent_to(self.worker.name),
+            len(self._members) + 1,
+        )
+
+    async def _tell(self, *, reply: bool = False) -> None:
+        hello = self.member().encode(kind="hello", reply=reply)
+        await self._channel.publish([_note(hello, exchange=self._names.crew)])
+
+    def _hear(self, delivery: Delivery) -> None:
+        self._channel.ack(delivery.tag)
+        note = orjson.loads(delivery.body)
+        if note["kind"] == "roll":
+            answer = _note(self.member().encode(), key=note["to"])
+            self._begin(self._publish([answer]))
+        elif note["kind"] == "hello" and note["name"] != self.worker.name:
+            self._meet(Member.decode(note), reply=note["reply"])
+        elif note["kind"] == "gone":
+            self._forget(note["name"])
+
+    def _meet(self, member: Member, *, reply: bool) -> None:
+        self._members[member.name] = member
+        self._changed.set()
+        if reply:
+            self._begin(self._tell())
+
+    def _forget(self, name: str) -> None:
+        if self._members.pop(name, None) is not None:
+            self._changed.set()
+
+    async def _probe(self) -> None:
+        """See whether the next worker of the round is still there: its queue went with it."""
+        names = sorted([*self._members, self.worker.name])
+        following = names[(names.index(self.worker.name) + 1) % len(names)]
+        if following == self.worker.name:
+            return
+        note = _note(orjson.dumps({"kind": "probe"}), key=self._members[following].address)
+        if await self._channel.publish([note]) == ["unroutable"]:
+            self._forget(following)
+            gone = orjson.dumps({"kind": "gone", "name": following})
+            await self._channel.publish([_note(gone, exchange=self._names.crew)])
+
+    # Which agents it serves.
+
+    def look_again(self) -> None:
+        """Limits or queues have changed."""
+        self._changed.set()
+
+    async def _steward(self) -> None:
+        tick_s = min(TICK_S, self.worker.lease_s / 4)
+        next_probe = time.monotonic()
+        while self.is_alive:
+            if time.monotonic() >= next_probe:
+                next_probe = time.monotonic() + TICK_S
+                await self._probe()
+            if await self._balance():
+                await self._tell()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), tick_s)
+            self._changed.clear()
+        await self._desk.lapse(self)
+
+    async def _balance(self) -> bool:
+        """Take and leave agents; whether there is something to tell."""
+        share = share_of(self.worker.name, [*self._members.values(), self.member()])
+        others = {name for member in self._members.values() for name in member.owned}
+        before = set(self._posts)
+        for name in sorted(share - self._posts.keys() - others):
+            if not self.is_alive:
+                return False
+            await self._take(name)
+        for name, post in list(self._posts.items()):
+            post.leaving = name not in share
+            if not post.leaving:
+                await self._adjust(post)
+            elif await self._vacate(post):
+                del self._posts[name]
+        return before != set(self._posts)
+
+    async def _take(self, name: str) -> None:
+        if await self._desk.lock(name, self):
+            post = Post(self._desk.limits(name))
+            await self._adjust(post)
+            self._posts[name] = post
+            self._ring()
+
+    async def _adjust(self, post: Post) -> None:
+        """Consume from all queues in which tasks of this agent may wait, within its limits."""
+        limits = self._desk.limits(post.queue.name)
+        if limits.concurrency != post.queue.concurrency:
+            await self._stop(post)
+        post.queue = limits
+        sources = self._desk.sources(post.queue)
+        for source in sources:
+            if source.name not in post.consumers:
+                await self._channel.declare(source)
+                post.consumers[source.name] = await self._channel.consume(
+                    source.name,
+                    limits.concurrency,
+                    partial(self._receive, post),
+                    partial(self._bereft, post, source.name),
+                )
+        if post.ready:
+            self._turns[post.queue.name] = None
+
+    def _bereft(self, post: Post, source: str) -> None:
+        """Somebody has deleted a queue: it is made again."""
+        post.consumers.pop(source, None)
+        self._changed.set()
+
+    async def _stop(self, post: Post) -> None:
+        while post.consumers:
+            _, consumer = post.consumers.popitem()
+            await self._channel.cancel(consumer)
+
+    async def _vacate(self, post: Post) -> bool:
+        """Take nothing more for this agent; whether it is another's now."""
+        await self._stop(post)
+        unclaimed = list(post.ready)
+        post.ready.clear()
+        await self._put_back(unclaimed)
+        if post.running:
+            return False
+        await self._desk.unlock(post.queue.name)
+        return True
+
+    # Tasks.
+
+    def _receive(self, post: Post, delivery: Delivery) -> None:
+        fallback = f"foreign-{uuid.uuid4().hex}"
+        message = Message.read(post.queue.name, delivery.body, delivery.headers, fallback)
+        if delivery.redelivered:
+            # Somebody's claim ended with its worker. The count must outlive us, too.
+            self._begin(self._replace([(message.crashed().to(self._back(post)), delivery.tag)]))
+            return
+        post.ready.append(Prefetched(message, delivery.tag))
+        self._turns[post.queue.name] = None
+        self._ring()
+
+    def claim(self, limit: int) -> list[Claim]:
+        """Up to ``limit`` tasks, one of each agent in turn."""
+        claims: list[Claim] = []
+        while len(claims) < limit and self._turns and self.is_alive:
+            name = next(iter(self._turns))
+            del self._turns[name]
+            post = self._posts.get(name)
+            if post is None or not post.has_room:
+                continue
+            prefetched = post.ready.popleft()
+            if self._must_wait(prefetched.message, post):
+                later = prefetched.message.delayed(self._names, APART_S)
+                self._begin(self._replace([(later, prefetched.tag)]))
+            else:
+                claims.append(self._claim(post, prefetched))
+            if post.has_room:
+                self._turns[name] = None
+        return claims
+
+    def _claim(self, post: Post, prefetched: Prefetched) -> Claim:
+        message = prefetched.message
+        claim = Claim(
+            message.task_id,
+            post.queue.name,
+            message.payload,
+            self.worker.name,
+            next(self._numbers),
+            message.failures,
+            message.crashes,
+            message.submitted_ms / 1000,
+        )
+        self._held[claim.number] = Held(claim, message, prefetched.tag, post)
+        post.running += 1
+        return claim
+
+    def _must_wait(self, message: Message, post: Post) -> bool:
+        """Whether one crash more would kill it, and another such task is held."""
+        return _in_last_chance(message, post) and any(
+            _in_last_chance(held.message, held.post) for held in self._held.values()
+        )
+
+    async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        """Publish what follows from each, have it confirmed, and only then acknowledge."""
+        found: dict[int, Held] = {}
+        done: list[bool] = []
+        letters: list[Letter] = []
+        for settlement in settlements:
+            number = settlement.claim.number
+            held = self._held.get(number) if self.is_alive and number not in found else None
+            done.append(held is not None and held.claim.task_id == settlement.claim.task_id)
+            if held is not None and done[-1]:
+                found[number] = held
+                letters += self._consequences(settlement, held)
+        await self._publish(letters)
+        self._desk.outbox.has_put(letters)
+        for number, held in found.items():
+            self._channel.ack(held.tag)
+            self._let_go(number)
+        return done
+
+    def _consequences(self, settlement: Settlement, held: Held) -> list[Letter]:
+        if settlement.action == "release":
+            return [held.message.to(self._back(held.post))]
+        if settlement.action == "retry":
+            failed = held.message.failed()
+            if settlement.delay_s <= 0:
+                return [failed.to(self._back(held.post))]
+            return [failed.delayed(self._names, settlement.delay_s)]
+        letters = [self._desk.outbox.letter(held.claim.task_id, settlement.result)]
+        if settlement.action == "bury":
+            letters.append(self._desk.dead.letter(settlement, held.post.queue.collection))
+        return letters
+
+    def _let_go(self, number: int) -> None:
+        held = self._held.pop(number, None)
+        if held is None:
+            return
+        held.post.running -= 1
+        if held.post.has_room:
+            self._turns[held.post.queue.name] = None
+        if held.post.leaving:
+            self._changed.set()
+
+    # How it ends.
+
+    async def leave(self) -> int:
+        """Give everything back uncounted; returns how many claims."""
+        claims = len(self._held) if self.is_alive else 0
+        self._gone = True
+        with suppress(Lost):
+            for post in self._posts.values():
+                await self._stop(post)
+            unclaimed = [each for post in self._posts.values() for each in post.ready]
+            held = [Prefetched(each.message, each.tag) for each in self._held.values()]
+            await self._put_back([*held, *unclaimed])
+            await self._say_goodbye()
+        await self.close()
+        return claims
+
+    async def _say_goodbye(self) -> None:
+        gone = orjson.dumps({"kind": "gone", "name": self.worker.name})
+        for name in self._posts:
+            await self._desk.unlock(name)
+        self._posts.clear()
+        await self._channel.call("queue_delete", self._address)
+        with suppress(Lost):
+            await self._channel.publish([_note(gone, exchange=self._names.crew)])
+
+    async def close(self) -> None:
+        """End it as it is: what it holds counts a crash when it is delivered again."""
+        self._gone = True
+        self._channel.close()
+        for name in list(self._posts):
+            with suppress(Lost):
+                await self._desk.unlock(name)
+        self._held.clear()
+        mine = asyncio.current_task()
+        for task in self._tasks:
+            if task is not mine:
+                task.cancel()
+
+    # Publishing.
+
+    def _back(self, post: Post) -> Declaration:
+        return self._names.back(post.queue.name)
+
+    async def _put_back(self, prefetched: Iterable[Prefetched]) -> None:
+        """As if they had never been delivered: a copy first, for a requeued one looks crashed."""
+        pairs = [(it.message.to(self._names.back(it.message.queue)), it.tag) for it in prefetched]
+        await self._replace(pairs)
+
+    async def _replace(self, pairs: Sequence[tuple[Letter, int]]) -> None:
+        """Publish each letter in the place of the delivery it stands for."""
+        await self._publish([letter for letter, _ in pairs])
+        for _, tag in pairs:
+            self._channel.ack(tag)
+
+    async def _publish(self, letters: Sequence[Letter]) -> None:
+        """All of them; a queue that somebody has deleted is made again."""
+        fates = await self._channel.publish(letters)
+        lost = [letter for letter, fate in zip(letters, fates, strict=True) if fate != "taken"]
+        lasting = [letter for letter in lost if letter.lasting]
+        if lasting:
+            for letter in lasting:
+                await self._channel.declare(self._names.unbounded(letter.key))
+            if any(letter.exchange for letter in lasting):
+                await make_delays(self._channel, self._names)
+            if set(await self._channel.publish(lasting)) != {"taken"}:
+                raise Lost("the server refuses to store tasks or results")
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(_until_lost(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _until_lost(work: Coroutine[Any, Any, None]) -> None:
+    with suppress(Lost):
+        await work
+
+
+def _in_last_chance(message: Message, post: Post) -> bool:
+    return 0 < message.crashes == post.queue.max_crashes - 1
+
+
+def _note(body: bytes, *, key: str = "", exchange: str = "") -> Letter:
+    return Letter(key, body, {}, exchange, lasting=False)
