@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from pathlib import Path
 from typing import Any
 
 
@@ -18,3 +20,16 @@ class Waiting:
     async def execute(self, _task: Any, _context: Any) -> str:
         await asyncio.sleep(self.pause_s)
         return "42"
+
+
+class Noting(Waiting):
+    """Notes in a file when it starts."""
+
+    def __init__(self, journal: str, pause_s: float) -> None:
+        super().__init__(pause_s)
+        self.journal = Path(journal)
+
+    async def execute(self, task: Any, context: Any) -> str:
+        with self.journal.open("a") as file:
+            file.write(f"{time.time()}\n")
+        return await super().execute(task, context)

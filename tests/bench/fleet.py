@@ -1,8 +1,9 @@
-"""A scratch folder with a collection, and the processes that work on it."""
+"""A scratch folder with a collection, and the processes that work on it. Linux only (/proc)."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,10 +22,18 @@ if TYPE_CHECKING:
 AGENTS = Path(__file__).with_name("agents.py")
 AGENTPIPE = [sys.executable, "-m", "agentpipe"]
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+PATIENCE_S = 180.0
 
 
 class Fleet:
-    def __init__(self, folder: Path, number: int, agent: str, **config: Any) -> None:
+    """Agents of one kind, ``number`` of them.
+
+    Attributes:
+        environ: What the commands run with.
+        stream_file: Where results go.
+    """
+
+    def __init__(self, folder: Path, number: int, agent: str, broker: str, **config: Any) -> None:
         self.folder = folder
         python = {"class": f"{AGENTS}:{agent}", **config}
         agent_spec = {"name": "a", "type": "python", "config": python}
@@ -35,10 +44,11 @@ class Fleet:
         self.environ = {
             **{name: value for name, value in os.environ.items() if "AGENTPIPE" not in name},
             "AGENT_COLLECTION_CONFIG_FILE": str(folder / "bench.yaml"),
-            "AGENTPIPE_BROKER": f"sqlite:///{folder}/broker.db",
+            "AGENTPIPE_BROKER": broker or f"sqlite:///{folder}/broker.db",
             "AGENTPIPE_SINK": f"sqlite:///{folder}/results.db",
-            "AGENTPIPE_LOG_LEVEL": "ERROR",
         }
+        self.stream_file = folder / "results.db"
+        self._log = folder / "work.log"
 
     def _write(self, name: str, document: dict[str, Any]) -> None:
         (self.folder / name).write_bytes(orjson.dumps(document))  # JSON is YAML.
@@ -60,32 +70,42 @@ class Fleet:
         status: dict[str, Any] = orjson.loads(self.run("status", "--json"))
         return status
 
-    def results(self) -> list[dict[str, Any]]:
-        lines = self.run("tail", "--from", "beginning", "--timeout", "0", "--json").splitlines()
+    def results(self, number: int) -> list[dict[str, Any]]:
+        """The whole stream, once it holds so many."""
+        stream = ["tail", "--from", "beginning", "--json", "--limit", str(number)]
+        lines = self.run(*stream, "--timeout", str(PATIENCE_S)).splitlines()
         return [orjson.loads(line) for line in lines]
 
     @contextmanager
-    def working(self, *options: str) -> Iterator[None]:
-        """Workers in the background, up and idle when the block begins."""
-        process = subprocess.Popen(
-            [*AGENTPIPE, "work", *options], env=self.environ, stderr=subprocess.DEVNULL
-        )
+    def working(self, *options: str) -> Iterator[int]:
+        """Workers in the background, up and idle when the block begins; gives one's process id."""
+        with self._log.open("wb") as log:
+            process = subprocess.Popen([*AGENTPIPE, "work", *options], env=self.environ, stderr=log)
         try:
-            while not self.status()["workers"]:
-                time.sleep(0.05)
-            yield
+            yield self.worker_pid()
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()
 
-    def worker_pid(self) -> int:
-        return int(self.status()["workers"][0]["pid"])
+    def worker_pid(self, nth: int = 1) -> int:
+        """The nth worker process that was started, once it serves."""
+        deadline = time.monotonic() + PATIENCE_S
+        while len(pids := self._worker_pids()) < nth:
+            if time.monotonic() > deadline:
+                raise TimeoutError(self._log.read_text())
+            time.sleep(0.02)
+        return pids[nth - 1]
+
+    def _worker_pids(self) -> list[int]:
+        names = re.findall(r"worker \S+-(\d+)-\w+ serves", self._log.read_text())
+        return list(map(int, names))
 
 
 @contextmanager
-def fleet(number: int, agent: str, **config: Any) -> Iterator[Fleet]:
+def fleet(number: int, agent: str, broker: str = "", **config: Any) -> Iterator[Fleet]:
+    """On the embedded store, if no other is named."""
     with tempfile.TemporaryDirectory() as folder:
-        yield Fleet(Path(folder), number, agent, **config)
+        yield Fleet(Path(folder), number, agent, broker, **config)
 
 
 def seconds(timestamp: str) -> float:
@@ -98,11 +118,11 @@ def results_per_s(results: list[dict[str, Any]]) -> float:
     return len(results) / (last - first)
 
 
-def cpu_share(pid: int, duration_s: float) -> float:
+def cpu_shares(pids: list[int], duration_s: float) -> list[float]:
     """Of one core, over the next ``duration_s``."""
-    before = _cpu_s(pid)
+    before = [_cpu_s(pid) for pid in pids]
     time.sleep(duration_s)
-    return (_cpu_s(pid) - before) / duration_s
+    return [(_cpu_s(pid) - at) / duration_s for pid, at in zip(pids, before, strict=True)]
 
 
 def memory_mb(pid: int) -> float:

@@ -1,0 +1,33 @@
+"""How long commands take to start."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from tests.bench.figures import show
+from tests.bench.fleet import AGENTPIPE, fleet
+
+if TYPE_CHECKING:
+    from tests.bench.fleet import Fleet
+
+
+def measure() -> None:
+    with fleet(8, "Instant") as scratch:
+        bare_ms = _start_ms([sys.executable, "-c", "pass"], scratch)
+        for arguments in (["--help"], ["send", "bench", "q"]):
+            took_ms = _start_ms([*AGENTPIPE, *arguments], scratch)
+            beside = f"{took_ms - bare_ms:.0f} ms more than bare Python's {bare_ms:.0f} ms"
+            show(f"agentpipe {arguments[0]}", f"{took_ms:.0f} ms", beside)
+
+
+def _start_ms(command: list[str], scratch: Fleet) -> float:
+    samples = []
+    for _ in range(11):
+        started = time.perf_counter()
+        subprocess.run(command, env=scratch.environ, capture_output=True, check=True)
+        samples.append((time.perf_counter() - started) * 1000)
+    return statistics.median(samples)
