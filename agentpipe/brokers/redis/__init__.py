@@ -1,0 +1,244 @@
+"""RedisStore: the store for a fleet of machines, on one Redis.
+
+Every operation is one Lua script over many ids, so that each is atomic and costs one round trip.
+All keys of a store begin with ``{prefix}:``; the braces are a cluster's hash tag, so that they
+lie on one node. Leases run on the server's clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.brokers.redis.address import parse_url
+from agentpipe.brokers.redis.ear import Ear
+from agentpipe.brokers.redis.link import Link
+from agentpipe.brokers.redis.replies import (
+    as_claims,
+    as_dead_letters,
+    as_outbox,
+    as_stats,
+    as_waiting,
+)
+from agentpipe.brokers.redis.requests import Requests
+from agentpipe.brokers.redis.settling import Settler
+from agentpipe.brokers.store import (
+    Admission,
+    Answer,
+    Claim,
+    DeadLetter,
+    Offer,
+    OutboxRecord,
+    Queue,
+    Settlement,
+    Stats,
+    Verdict,
+    Waiting,
+    Worker,
+)
+from agentpipe.errors import Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Sequence
+
+    from agentpipe.settings import Settings
+
+LAYOUT = 1
+# Answers are remembered for so long, those that hold something for a living worker longer.
+REMEMBER_S = 3_600
+REMEMBER_HELD_S = 7 * 86_400
+PAGE_BYTES = 8 * 1024 * 1024
+MAX_PRIORITY = 2**53  # Scores are doubles.
+_VERDICTS: dict[int, Verdict] = {ord("a"): "accepted", ord("d"): "duplicate", ord("r"): "refused"}
+
+log = logging.getLogger(__name__)
+
+
+class RedisStore:
+    """The ``Store`` over ``redis://host``; see the seam for what each operation promises.
+
+    A request that got no answer is repeated under its number, at once or by the next call for
+    the same, and is answered as the first was: nothing is lost, stranded or done twice.
+    """
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        self._link = Link(parse_url(url))
+        self._ear = Ear(self._link)
+        self._requests = Requests()
+        self._retention_s = settings.retention_s
+        self._declared: dict[str, Queue] = {}
+        self._settler = Settler(self._settle)
+        try:
+            self._check_layout()
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_layout(self) -> None:
+        found = self._link.read("HGET", f"{self._link.base}:store", "layout")
+        if found is not None and int(found) != LAYOUT:
+            raise Unreachable(
+                f"{self._link.address.url} has layout {int(found)}, this agentpipe knows "
+                f"{LAYOUT}: use the version that made it, or another prefix"
+            )
+
+    def declare(self, queues: Sequence[Queue]) -> None:
+        rings = {queue.collection for queue in queues if queue.collection is not None}
+        kept = {
+            name: queue
+            for name, queue in self._declared.items()
+            if queue.collection not in rings and name not in {queue.name for queue in queues}
+        }
+        self._declared = {**kept, **{queue.name: queue for queue in queues}}
+        self._declare(queues)
+
+    def _declare(self, queues: Iterable[Queue]) -> int:
+        new: int = self._link.run("declare", LAYOUT, *_queue_args(queues))
+        return new
+
+    def _declare_again(self) -> bool:
+        """Whether the server had forgotten what this process has declared."""
+        if not self._declared or not self._declare(self._declared.values()):
+            return False
+        log.warning("%s was emptied: the queues are declared anew", self._link.address.url)
+        return True
+
+    def offer(self, target: str, offers: Sequence[Offer], *, ring: bool) -> Admission:
+        admission = self._offer(target, offers, ring=ring)
+        if "refused" in admission.verdicts and not admission.bound and self._declare_again():
+            return self._offer(target, offers, ring=ring)
+        return admission
+
+    def _offer(self, target: str, offers: Sequence[Offer], *, ring: bool) -> Admission:
+        plain = not any(offer.priority or offer.delay_s for offer in offers)
+        args: list[str | bytes | float] = [target, int(ring), int(not plain)]
+        for offer in offers:
+            args += (offer.task_id, offer.payload)
+            if not plain:
+                priority = max(-MAX_PRIORITY, min(MAX_PRIORITY, offer.priority))
+                args += (priority, offer.delay_s)
+        what = (target, ring, tuple(offer.task_id for offer in offers))
+        depth, bound, verdicts = self._ask("offer", what, *args).split(b" ")
+        return Admission(tuple(_VERDICTS[letter] for letter in verdicts), int(depth), int(bound))
+
+    def _ask(
+        self, script: str, what: Hashable, *args: str | bytes | float, kept_s: int = REMEMBER_S
+    ) -> Any:
+        """Run a script under a request of its own, or of an earlier attempt without an answer."""
+        with self._requests.request((script, what)) as request:
+            return self._link.run(script, request.name, request.number, kept_s, *args)
+
+    def join(self, worker: Worker) -> None:
+        self._declare_again()
+        queues = sorted(worker.queues)
+        seen = (worker.name, worker.host, worker.pid, worker.slots, worker.lease_s)
+        digest = hashlib.blake2b("\n".join(queues).encode(), digest_size=8).hexdigest()
+        self._link.run("join", *seen, digest, *queues)
+
+    def extend(self, worker: Worker) -> bool:
+        return bool(self._link.run("extend", worker.name, worker.lease_s))
+
+    def leave(self, worker: Worker) -> int:
+        held: int = self._link.run("leave", worker.name)
+        return held
+
+    def claim(
+        self,
+        worker: Worker,
+        limit: int,
+        *,
+        high_water: int,
+        high_water_bytes: int,
+        held: int | None = None,
+    ) -> list[Claim]:
+        if limit <= 0:
+            return []
+        values = self._ask(
+            "claim",
+            worker.name,
+            worker.name,
+            limit,
+            high_water,
+            high_water_bytes,
+            -1 if held is None else held,
+            self._retention_s,
+            kept_s=REMEMBER_HELD_S,
+        )
+        return as_claims(values, worker.name)
+
+    def wait(self, timeout_s: float) -> None:
+        self._ear.wait(timeout_s)
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        return self._settler.settle(settlements)
+
+    def _settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        args: list[str | bytes | float] = []
+        for each in settlements:
+            claim = each.claim
+            args += (each.action, claim.task_id, claim.worker, claim.number)
+            args += (each.delay_s, each.outcome, each.reason, each.result)
+        what = tuple(each.claim.number for each in settlements)
+        return [letter == ord("d") for letter in self._ask("settle", what, *args)]
+
+    def sync(self) -> None:
+        """The server's own settings say how durable it is (``appendfsync``)."""
+
+    def take_outbox(self, worker: Worker, limit: int, max_bytes: int) -> list[OutboxRecord]:
+        name = worker.name
+        values = self._ask("take_outbox", name, name, limit, max_bytes, kept_s=REMEMBER_HELD_S)
+        return as_outbox(values)
+
+    def drop_outbox(self, worker: Worker, numbers: Sequence[int]) -> None:
+        self._link.run("drop_outbox", worker.name, *numbers)
+
+    def peek(self, queues: Sequence[str] | None, after: int, limit: int) -> list[Waiting]:
+        wanted: tuple[int | str, ...] = (0,) if queues is None else (1, *queues)
+        while True:
+            seen, *values = self._link.run("peek", after, limit, PAGE_BYTES, *wanted)
+            if values or not seen:
+                return as_waiting(values)
+            after = int(seen)  # So far there was none of these queues.
+
+    def answer(self, answers: Sequence[Answer]) -> list[bool]:
+        args: list[str | bytes | float] = []
+        for each in answers:
+            args += (each.task_id, each.result, each.outcome)
+        what = tuple(each.task_id for each in answers)
+        return [letter == ord("d") for letter in self._ask("answer", what, *args)]
+
+    def dead_letters(
+        self, collection: str | None = None, task_ids: Sequence[str] | None = None
+    ) -> list[DeadLetter]:
+        wanted: tuple[int | str, ...] = (0,) if task_ids is None else (1, *task_ids)
+        found: list[DeadLetter] = []
+        after = b"0"
+        while after:
+            after, *values = self._link.run(
+                "dead_letters", after, PAGE_BYTES, collection or "", *wanted
+            )
+            found += as_dead_letters(values)
+        return found
+
+    def drop_dead(self, task_ids: Sequence[str]) -> int:
+        return int(self._ask("drop_dead", tuple(task_ids), *task_ids))
+
+    def stats(self) -> Stats:
+        return as_stats(self._link.run("stats"))
+
+    def close(self) -> None:
+        self._ear.close()
+        self._link.close()
+
+
+def _queue_args(queues: Iterable[Queue]) -> Iterable[str | int]:
+    """What ``declare`` takes: positions count up within each collection."""
+    positions: dict[str, int] = {}
+    for queue in queues:
+        place: str | int = ""
+        if queue.collection is not None:
+            place = positions.get(queue.collection, 0)
+            positions[queue.collection] = place + 1
+        yield from (queue.name, queue.collection or "", place)
+        yield from (queue.max_waiting, queue.concurrency, queue.max_crashes)

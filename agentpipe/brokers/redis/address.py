@@ -1,0 +1,135 @@
+"""Address: what the URL of a Redis store says."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from agentpipe.errors import ConfigError
+from agentpipe.settings import without_password
+
+DEFAULT_PREFIX = "agentpipe"
+PORT = 6379
+SENTINEL_PORT = 26379
+# Of the client library; each is the path of a file, or what `_TLS_VALUES` allows.
+TLS_PARAMETERS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs")
+_TLS_VALUES = {"ssl_cert_reqs": ("required", "none")}
+_SHAPES = {
+    "redis": "redis://[USER:PASSWORD@]HOST[:PORT][/DB]",
+    "rediss": "rediss://[USER:PASSWORD@]HOST[:PORT][/DB]",
+    "unix": "unix://[USER:PASSWORD@]/path/of/redis.sock[?db=DB]",
+    "redis+sentinel": "redis+sentinel://[USER:PASSWORD@]HOST[:PORT],HOST[:PORT]/NAME[?db=DB]",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a Redis is, who asks, and which of its keys are meant.
+
+    Attributes:
+        url: As it may be shown, without a password.
+        hosts: The server, or several Sentinels; none for a socket file.
+        path: The socket file.
+        service: What Sentinels call the server.
+        prefix: Begins the name of each key: several sets may share a database.
+        tls: Keywords of the client library; None without TLS.
+    """
+
+    url: str
+    hosts: tuple[tuple[str, int], ...] = ()
+    path: str = ""
+    service: str = ""
+    db: int = 0
+    username: str | None = None
+    password: str | None = None
+    prefix: str = DEFAULT_PREFIX
+    tls: dict[str, str] | None = None
+
+
+def parse_url(url: str) -> Address:
+    """Read ``redis://``, ``rediss://``, ``unix://`` and ``redis+sentinel://``.
+
+    Raises:
+        ConfigError: Saying what is wrong in it and how it is written.
+    """
+    try:
+        return _address(url, urlsplit(url))
+    except ValueError as error:
+        scheme = url.partition(":")[0]
+        raise ConfigError(
+            f"{without_password(url)}: {error}; write {_SHAPES.get(scheme, _SHAPES['redis'])}"
+        ) from error
+
+
+def _address(url: str, parts: SplitResult) -> Address:
+    parameters = _parameters(parts.scheme, parts.query)
+    credentials, _, place = parts.netloc.rpartition("@")
+    user, _, password = credentials.partition(":")
+    fields: dict[str, Any] = {
+        "url": without_password(url),
+        "username": unquote(user) or None,
+        "password": unquote(password) or None,
+        "prefix": _prefix(parameters.pop("prefix", DEFAULT_PREFIX)),
+    }
+    name = unquote(parts.path.removeprefix("/"))
+    if parts.scheme == "unix":
+        fields["path"] = _socket_file(place, unquote(parts.path))
+    elif parts.scheme == "redis+sentinel":
+        fields["service"] = _service(name)
+        fields["hosts"] = tuple(_host(each, SENTINEL_PORT) for each in place.split(","))
+    else:
+        fields["hosts"] = (_host(place, PORT),)
+        parameters.setdefault("db", name or "0")
+    fields["db"] = _database(parameters.pop("db", "0"))
+    fields["tls"] = parameters if parts.scheme == "rediss" else None
+    return Address(**fields)
+
+
+def _socket_file(place: str, path: str) -> str:
+    if place or len(path) < 2:  # noqa: PLR2004 - a slash and a name
+        raise ValueError("the path of a socket file begins with a third slash")
+    return path
+
+
+def _service(name: str) -> str:
+    if not name or "/" in name:
+        raise ValueError("the name that the Sentinels have for the server is missing")
+    return name
+
+
+def _parameters(scheme: str, query: str) -> dict[str, str]:
+    known = ["prefix", "db", *(TLS_PARAMETERS if scheme == "rediss" else ())]
+    found: dict[str, str] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+            raise ValueError(f"unknown parameter {name!r}: {hint}")
+        if not value:
+            raise ValueError(f"{name} is empty")
+        allowed = _TLS_VALUES.get(name)
+        if allowed and value not in allowed:
+            raise ValueError(f"{name} is {' or '.join(allowed)}, not {value!r}")
+        found[name] = value
+    return found
+
+
+def _prefix(value: str) -> str:
+    if "{" in value or "}" in value:
+        raise ValueError("a prefix has no braces: they are put around it, as the keys' hash tag")
+    return value
+
+
+def _host(place: str, default_port: int) -> tuple[str, int]:
+    parts = urlsplit(f"//{place}")
+    if not parts.hostname:
+        raise ValueError("the host is missing")
+    return unquote(parts.hostname), parts.port or default_port
+
+
+def _database(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"a database has a number, not {text[:40]!r}")
+    return int(text)

@@ -1,0 +1,33 @@
+#!lua flags=allow-oom
+-- ARGV: session, request, seconds to remember it, then for each answer its task's id, the result
+-- and the outcome. Returns a letter for each: d for done, n where the task does not wait.
+
+local before = answered()
+if before then
+  return before
+end
+
+local done, ended, seen = {}, {}, {}
+for index = 4, #ARGV, 3 do
+  local id, letter = ARGV[index], 'n'
+  local record = not seen[id] and call('HGET', TASKS, id)
+  if record then
+    local task = task_of(record)
+    local state = nil
+    if call('ZREM', place_of(task), task.seq .. id) == 1 then
+      state = 'waiting'
+    elseif call('ZREM', DELAYED, id) == 1 then
+      state = 'delayed'
+    end
+    if state then
+      count(queue_of(task.queue), state, -1)
+      ended[#ended + 1] = {id, task, ARGV[index + 1], ARGV[index + 2]}
+      seen[id], letter = true, 'd'
+    end
+  end
+  done[#done + 1] = letter
+end
+put_in_outbox(ended, now())
+save_queues()
+flush()
+return remember(table.concat(done))

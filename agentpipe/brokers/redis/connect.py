@@ -1,0 +1,131 @@
+"""Connect: an address -> connections, and what goes wrong with them in our words."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import InvalidResponse, NoPermissionError, OutOfMemoryError
+from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError, Sentinel
+
+from agentpipe.errors import AgentpipeError, Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agentpipe.brokers.redis.address import Address
+
+CONNECT_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 10.0
+MAX_CONNECTIONS = 10_000  # As many as there are threads; the library's own limit is 100.
+OLDEST = (7, 0)
+
+log = logging.getLogger(__name__)
+
+
+def open_client(address: Address) -> redis.Redis:
+    """A client that connects when it is first used, and repeats nothing by itself."""
+    options: dict[str, Any] = {
+        "db": address.db,
+        "username": address.username,
+        "password": address.password,
+        "protocol": 2,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "socket_timeout": ANSWER_TIMEOUT_S,
+        "socket_keepalive": True,
+        "retry": Retry(NoBackoff(), 0),
+        "max_connections": MAX_CONNECTIONS,
+    }
+    if address.path:
+        del options["socket_connect_timeout"], options["socket_keepalive"]
+        return redis.Redis(unix_socket_path=address.path, **options)
+    if address.service:
+        asking = {name: options[name] for name in ("socket_connect_timeout", "socket_timeout")}
+        sentinel: Any = Sentinel(address.hosts, sentinel_kwargs=asking, **options)  # type: ignore[no-untyped-call]
+        client: redis.Redis = sentinel.master_for(address.service)
+        return client
+    ((host, port),) = address.hosts
+    if address.tls is not None:
+        options |= {"ssl": True, **address.tls}
+    return redis.Redis(host=host, port=port, **options)
+
+
+def greet(client: redis.Redis, address: Address) -> None:
+    """Make sure that a Redis answers, of a version that has what we need.
+
+    Raises:
+        Unreachable: Saying what is wrong and what to do.
+    """
+    with translated(address):
+        client.ping()
+        try:
+            info = client.info()
+        except NoPermissionError:
+            return  # Whoever forbids it to ask knows what runs there.
+    version = tuple(int(part) for part in info["redis_version"].split(".")[:2])
+    if version < OLDEST:
+        raise Unreachable(
+            f"{address.url}: Redis {info['redis_version']} is too old, 7.0 or later is needed"
+        )
+    policy = info.get("maxmemory_policy", "noeviction")
+    if info.get("maxmemory", 0) and policy != "noeviction":
+        log.warning(
+            "%s may throw tasks away: its maxmemory-policy is %s; set it to noeviction",
+            address.url,
+            policy,
+        )
+
+
+@contextmanager
+def translated(address: Address) -> Iterator[None]:
+    """Raise ``Unreachable`` for what the client library raises, but for a missing script."""
+    try:
+        yield
+    except redis.exceptions.NoScriptError:
+        raise
+    except (redis.RedisError, OSError) as error:
+        raise _told(address, error) from error
+
+
+def _told(address: Address, error: Exception) -> AgentpipeError:
+    text = " ".join(str(error).split())
+    remedy = _remedy(error, text)
+    return Unreachable(f"{address.url}: {remedy} ({text})" if remedy else f"{address.url}: {text}")
+
+
+# By a part of the message, where its class does not tell enough.
+_BY_TEXT = {
+    "SSL": "TLS failed: write redis:// for a server without it, or name its CA with ssl_ca_certs",
+    "DB index": "there is no such database",
+    "MISCONF": "the server cannot write to its disk; see its log",
+    "MOVED": "this node of a cluster has not these keys: name the one that has",
+    "CLUSTERDOWN": "the cluster is down",
+    "MASTERDOWN": "a replica without its primary: name the primary",
+    "Connection refused": "nothing listens there: start Redis, or correct the URL",
+    "No such file": "nothing listens there: start Redis, or correct the path",
+    "closed by server": "the connection was closed: does it want TLS (rediss://)?",
+    "reset by peer": "the connection was closed: does it want TLS (rediss://)?",
+    "Name or service": "no such host",
+}
+_BY_KIND: dict[type[Exception], str] = {
+    redis.AuthenticationError: "wrong user or password: write USER:PASSWORD@ before the host",
+    redis.BusyLoadingError: "it is still loading its data: try again in a moment",
+    redis.ReadOnlyError: "this is a replica that takes no writes: name the primary",
+    redis.TimeoutError: "no answer: is this the right port, and does the server respond?",
+    OutOfMemoryError: "the server's memory is full, nothing was stored: raise its maxmemory, "
+    "or wait until tasks have run",
+    NoPermissionError: "the user may not do this: allow +@all on the keys with the prefix",
+    InvalidResponse: "what answers there is no Redis",
+    MasterNotFoundError: "the Sentinels know no such primary, or do not answer",
+}
+
+
+def _remedy(error: Exception, text: str) -> str:
+    for kind, remedy in _BY_KIND.items():
+        if isinstance(error, kind):
+            return remedy
+    return next((remedy for part, remedy in _BY_TEXT.items() if part in text), "")

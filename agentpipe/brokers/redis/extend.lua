@@ -1,0 +1,8 @@
+#!lua flags=allow-oom
+-- ARGV: name, lease. Returns 1, or 0 where the worker is not known any more.
+
+if not call('ZSCORE', WORKERS, ARGV[1]) then
+  return 0
+end
+call('ZADD', WORKERS, now() + tonumber(ARGV[2]), ARGV[1])
+return 1

@@ -1,0 +1,10 @@
+#!lua flags=allow-oom
+-- ARGV: name. Returns how many tasks went back.
+
+local held = end_worker(ARGV[1], false)
+save_queues()
+flush()
+if held > 0 and call('EXISTS', READY) == 1 then
+  ring()
+end
+return held

@@ -1,0 +1,138 @@
+#!lua
+-- ARGV: session, request, seconds to remember it, target, '1' for a ring, '1' where priorities and
+-- delays follow, then for each offer its id and payload, and with them priority and delay.
+-- Returns 'depth bound verdicts': a letter for each offer (accepted, duplicate, refused).
+
+local before = answered()
+if before then
+  return before
+end
+
+local target, to_ring, step = ARGV[4], ARGV[5] == '1', ARGV[6] == '1' and 4 or 2
+local total = (#ARGV - 6) / step
+local ids = {}
+for index = 1, total do
+  ids[index] = ARGV[7 + (index - 1) * step]
+end
+local living = read_many('HMGET', TASKS, ids)
+local settled = read_many('ZMSCORE', SETTLED, ids)
+
+-- Queues with room, in the ring's order from its cursor on; no more than can be used.
+local free, later_on, cursor = {}, {}, 0
+
+local function add_free(name)
+  local queue = queue_of(name)
+  if queue and queue.waiting < queue.limit then
+    free[#free + 1] = {queue, queue.limit - queue.waiting}
+  end
+end
+
+local function find_free()
+  if not to_ring then
+    add_free(target)
+    return
+  end
+  local room = base .. ':room:' .. target
+  cursor = tonumber(call('HGET', base .. ':cursors', target) or 0)
+  for _, name in ipairs(call('ZRANGEBYSCORE', room, cursor, '+inf', 'LIMIT', 0, total)) do
+    add_free(name)
+  end
+  if #free < total then
+    local rest = total - #free
+    for _, name in ipairs(call('ZRANGEBYSCORE', room, '-inf', '(' .. cursor, 'LIMIT', 0, rest)) do
+      add_free(name)
+    end
+  end
+end
+
+local at = 0
+
+local function next_queue()
+  at = at + 1
+  if at > #free then
+    free, later_on, at = later_on, {}, 1
+  end
+  local found = free[at]
+  if not found then
+    return nil
+  end
+  if found[2] > 1 then
+    later_on[#later_on + 1] = {found[1], found[2] - 1}
+  end
+  if to_ring then
+    cursor = tonumber(found[1].position) + 1
+  end
+  return found[1]
+end
+
+local function depth_and_bound()
+  local depth, bound = 0, 0
+  local names = to_ring and call('ZRANGE', base .. ':ring:' .. target, 0, -1) or {target}
+  for _, name in ipairs(names) do
+    local queue = queue_of(name)
+    if queue then
+      depth, bound = depth + queue.waiting, bound + queue.limit
+    end
+  end
+  return depth, bound
+end
+
+local time = now()
+local submitted = string.format('%.6f', time)
+local seen, verdicts, accepted, refused, waking = {}, {}, 0, false, false
+local first = nil
+find_free()
+
+local function admit(index, queue)
+  first = first or numbers(total)
+  local place = 7 + (index - 1) * step
+  local id, priority, delay = ids[index], '0', 0
+  if step == 4 then
+    priority, delay = ARGV[place + 2], tonumber(ARGV[place + 3])
+  end
+  local number = first + index - 1
+  local seq = string.format('%016.0f', number)
+  later('HSET', TASKS, id, seq .. ' ' .. priority .. ' 0 0 0 ' .. submitted .. ' ' .. queue.name)
+  later('HSET', PAYLOADS, id, ARGV[place + 1])
+  later('ZADD', ORDER, number, id)
+  if delay > 0 then
+    later('ZADD', DELAYED, time + delay, id)
+    count(queue, 'delayed', 1)
+  else
+    later('ZADD', base .. ':waiting:' .. queue.name, priority, seq .. id)
+    count(queue, 'waiting', 1)
+    waking = waking or is_ready(queue)
+  end
+end
+
+for index = 1, total do
+  local id = ids[index]
+  if living[index] or settled[index] or seen[id] then
+    verdicts[index] = 'd'
+  else
+    local queue = next_queue()
+    if queue then
+      admit(index, queue)
+      accepted, seen[id], verdicts[index] = accepted + 1, true, 'a'
+    else
+      refused, verdicts[index] = true, 'r'
+    end
+  end
+end
+
+if accepted > 0 then
+  call('HINCRBY', STORE, 'accepted', accepted)
+  if to_ring then
+    call('HSET', base .. ':cursors', target, cursor)
+  end
+  save_queues()
+  flush()
+  if waking then
+    ring()
+  end
+end
+local depth, bound = 0, 0
+if refused then
+  depth, bound = depth_and_bound()
+end
+return remember(depth .. ' ' .. bound .. ' ' .. table.concat(verdicts))

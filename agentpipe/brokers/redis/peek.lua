@@ -1,0 +1,35 @@
+#!lua flags=no-writes
+-- ARGV: number to begin after, limit, bytes, '1' where only the queues that follow are meant.
+-- Returns the number to go on after ('' at the end), then five values for each task: number, id,
+-- queue, payload, submitted. Looks at a portion of all tasks at most.
+
+local limit, max_bytes, wanted = tonumber(ARGV[2]), tonumber(ARGV[3]), nil
+if ARGV[4] == '1' then
+  wanted = {}
+  for index = 5, #ARGV do
+    wanted[ARGV[index]] = true
+  end
+end
+
+local function is_unclaimed(id, task)
+  return call('ZSCORE', place_of(task), task.seq .. id) or call('ZSCORE', DELAYED, id)
+end
+
+local after, reply, found, bytes = '', {''}, 0, 0
+local ids = call('ZRANGEBYSCORE', ORDER, '(' .. ARGV[1], '+inf', 'LIMIT', 0, CHUNK)
+for index, record in ipairs(read_many('HMGET', TASKS, ids)) do
+  local id, task = ids[index], task_of(record)
+  after = task.seq
+  if (not wanted or wanted[task.queue]) and is_unclaimed(id, task) then
+    local payload = call('HGET', PAYLOADS, id) or ''
+    for _, value in ipairs({task.seq, id, task.queue, payload, task.submitted}) do
+      reply[#reply + 1] = value
+    end
+    found, bytes = found + 1, bytes + #payload
+    if found >= limit or bytes >= max_bytes then
+      break
+    end
+  end
+end
+reply[1] = after
+return reply

@@ -1,0 +1,124 @@
+"""Replies: what the scripts answer, as records of the seam."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.brokers.store import (
+    Claim,
+    DeadLetter,
+    OutboxRecord,
+    QueueDepth,
+    Stats,
+    Waiting,
+    WorkerSeen,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_OUTCOME = b"outcome:"
+
+
+def _rows(values: Sequence[Any], width: int) -> Iterator[tuple[Any, ...]]:
+    """Flat values as rows of ``width``."""
+    return zip(*[iter(values)] * width, strict=True)
+
+
+def as_claims(values: Sequence[bytes], worker: str) -> list[Claim]:
+    """The answer of ``claim``."""
+    return [
+        Claim(
+            task_id.decode(),
+            queue.decode(),
+            payload,
+            worker,
+            int(number),
+            int(failures),
+            int(crashes),
+            float(submitted_at),
+        )
+        for task_id, queue, payload, number, failures, crashes, submitted_at in _rows(values, 7)
+    ]
+
+
+def as_outbox(values: Sequence[bytes]) -> list[OutboxRecord]:
+    """The answer of ``take_outbox``."""
+    return [
+        OutboxRecord(int(number), task_id.decode(), payload)
+        for number, task_id, payload in _rows(values, 3)
+    ]
+
+
+def as_waiting(values: Sequence[bytes]) -> list[Waiting]:
+    """The answer of ``peek`` but for its first value."""
+    return [
+        Waiting(int(number), task_id.decode(), queue.decode(), payload, float(submitted_at))
+        for number, task_id, queue, payload, submitted_at in _rows(values, 5)
+    ]
+
+
+def as_dead_letters(values: Sequence[bytes]) -> list[DeadLetter]:
+    """The answer of ``dead_letters`` but for its first value."""
+    return [
+        DeadLetter(
+            task_id.decode(),
+            queue.decode(),
+            collection.decode() or None,
+            payload,
+            result,
+            outcome.decode(),
+            reason.decode(),
+            float(died_at),
+        )
+        for task_id, queue, collection, payload, result, outcome, reason, died_at in _rows(
+            values, 8
+        )
+    ]
+
+
+def as_stats(answer: Sequence[Any]) -> Stats:
+    """The answer of ``stats``."""
+    counters = {name: int(value) for name, value in _rows(answer[0], 2)}
+    # Those of a ring in its order; one that left its ring only while it has tasks.
+    placed = sorted(_depths(answer[3]), key=lambda entry: entry[0])
+    queues = tuple(depth for _, depth in placed)
+    return Stats(
+        accepted=counters.get(b"accepted", 0),
+        waiting=sum(queue.waiting or 0 for queue in queues),
+        delayed=sum(queue.delayed or 0 for queue in queues),
+        running=sum(queue.running or 0 for queue in queues),
+        outbox=answer[1],
+        outbox_bytes=counters.get(b"outbox_bytes", 0),
+        delivered=counters.get(b"delivered", 0),
+        dead=answer[2],
+        outcomes={
+            name.removeprefix(_OUTCOME).decode(): value
+            for name, value in sorted(counters.items())
+            if name.startswith(_OUTCOME)
+        },
+        queues=queues,
+        workers=tuple(sorted(_workers(answer[4]), key=lambda worker: worker.name)),
+    )
+
+
+def _depths(values: Sequence[bytes]) -> Iterator[tuple[tuple[str, int, str], QueueDepth]]:
+    """Each queue that is worth showing, with what to sort it by."""
+    for name, collection, position, *numbers in _rows(values, 8):
+        waiting, delayed, running, limit, concurrency = map(int, numbers)
+        if position or not collection or waiting + delayed + running:
+            owner, queue = collection.decode(), name.decode()
+            depth = QueueDepth(queue, owner or None, waiting, delayed, running, limit, concurrency)
+            yield (owner, int(position or -1), queue), depth
+
+
+def _workers(values: Sequence[bytes]) -> Iterator[WorkerSeen]:
+    for name, host, pid, slots, running, seen_s in _rows(values, 6):
+        yield WorkerSeen(
+            name.decode(),
+            host.decode(),
+            int(pid),
+            int(slots),
+            int(running),
+            max(0.0, float(seen_s)),
+        )

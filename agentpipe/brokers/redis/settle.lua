@@ -1,0 +1,92 @@
+#!lua flags=allow-oom
+-- ARGV: session, request, seconds to remember it, then for each settlement its action, the
+-- claim's id, worker and number, and the delay, outcome, reason and result. Returns a letter for
+-- each: d for done, l where the claim was lost.
+
+local before = answered()
+if before then
+  return before
+end
+
+local STEP = 8
+local time = now()
+local total = (#ARGV - 3) / STEP
+local done, ended, waking = {}, {}, false
+
+local function field(index, number)
+  return ARGV[3 + (index - 1) * STEP + number]
+end
+
+-- The numbers of the workers' claims, by worker and id.
+local function claims_held()
+  local wanted, held = {}, {}
+  for index = 1, total do
+    local worker = field(index, 3)
+    wanted[worker] = wanted[worker] or {}
+    table.insert(wanted[worker], field(index, 2))
+  end
+  for worker, ids in pairs(wanted) do
+    held[worker] = {}
+    for index, number in ipairs(read_many('HMGET', base .. ':held:' .. worker, ids)) do
+      held[worker][ids[index]] = number
+    end
+  end
+  return held
+end
+
+local function bury(index, id, task)
+  local queue, number = queue_of(task.queue), numbers(1)
+  call('HSET', base .. ':dead:' .. id, 'queue', task.queue, 'collection', queue.collection,
+    'payload', call('HGET', PAYLOADS, id) or '', 'result', field(index, 8),
+    'outcome', field(index, 6), 'reason', field(index, 7),
+    'died_at', string.format('%.6f', time))
+  call('ZADD', DEAD, number, id)
+end
+
+local function settle(index, id, task)
+  local action, queue = field(index, 1), queue_of(task.queue)
+  count(queue, 'running', -1)
+  if action == 'release' then
+    put_back(id, task)
+    waking = true
+  elseif action == 'retry' then
+    task.failures = task.failures + 1
+    later('HSET', TASKS, id, record_of(task))
+    later('ZADD', DELAYED, time + tonumber(field(index, 5)), id)
+    count(queue, 'delayed', 1)
+  else
+    if action == 'bury' then
+      bury(index, id, task)
+    end
+    ended[#ended + 1] = {id, task, field(index, 8), field(index, 6)}
+  end
+end
+
+local held = claims_held()
+local ids = {}
+for index = 1, total do
+  ids[index] = field(index, 2)
+end
+local records = read_many('HMGET', TASKS, ids)
+for index = 1, total do
+  local id, worker = ids[index], field(index, 3)
+  if records[index] and held[worker][id] == field(index, 4) then
+    local task = task_of(records[index])
+    held[worker][id] = nil
+    later('HDEL', base .. ':held:' .. worker, id)
+    if task.last == '1' then
+      call('HDEL', base .. ':worker:' .. worker, 'last')
+    end
+    settle(index, id, task)
+    done[index] = 'd'
+  else
+    done[index] = 'l'
+  end
+end
+put_in_outbox(ended, time)
+save_queues()
+flush()
+if waking and call('EXISTS', READY) == 1 then
+  ring()
+end
+return remember(table.concat(done))

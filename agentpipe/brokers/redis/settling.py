@@ -1,0 +1,89 @@
+"""Settling: settlements on their way to the server, and those whose answer was lost.
+
+A caller that got no answer settles the same claims again, perhaps with others among them. What
+the lost attempt did is then found out first, so that nobody hears that a claim was lost which
+its own settlement had ended.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from agentpipe.errors import Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from agentpipe.brokers.store import Settlement
+
+PORTION = 500
+PORTION_BYTES = 8 * 1024 * 1024
+
+
+class Settler:
+    """Settles in portions; from any thread.
+
+    Args:
+        ask: Carries a portion out, and when asked the same again gives the same answer.
+    """
+
+    def __init__(self, ask: Callable[[Sequence[Settlement]], list[bool]]) -> None:
+        self._ask = ask
+        self._unsure: list[Sequence[Settlement]] = []
+        # Done, but nobody was told: the action, by the claim's number.
+        self._done: dict[int, str] = {}
+        self._mutex = threading.Lock()
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        """As the seam says.
+
+        Raises:
+            Unreachable: Some may be carried out; settle all of them again.
+        """
+        with self._mutex:
+            self._find_out()
+            done: list[bool] = []
+            try:
+                for portion in _portions(settlements):
+                    done += self._settle(portion)
+            except Unreachable:
+                self._note(settlements, done)
+                raise
+            return done
+
+    def _find_out(self) -> None:
+        while self._unsure:
+            portion = self._unsure[0]
+            self._note(portion, self._ask(portion))
+            del self._unsure[0]
+
+    def _settle(self, portion: Sequence[Settlement]) -> list[bool]:
+        actions = [self._done.pop(each.claim.number, None) for each in portion]
+        pairs = list(zip(portion, actions, strict=True))
+        fresh = [each for each, action in pairs if action is None]
+        try:
+            answers = iter(self._ask(fresh) if fresh else [])
+        except Unreachable:
+            self._unsure.append(fresh)
+            self._done |= {each.claim.number: action for each, action in pairs if action}
+            raise
+        return [
+            next(answers) if action is None else action == each.action for each, action in pairs
+        ]
+
+    def _note(self, settlements: Sequence[Settlement], done: Sequence[bool]) -> None:
+        for each, was_done in zip(settlements, done, strict=False):  # Those up to a failure.
+            if was_done:
+                self._done[each.claim.number] = each.action
+
+
+def _portions(settlements: Sequence[Settlement]) -> Iterator[Sequence[Settlement]]:
+    first = size = 0
+    for index, each in enumerate(settlements):
+        if index > first and (index - first == PORTION or size + len(each.result) > PORTION_BYTES):
+            yield settlements[first:index]
+            first, size = index, 0
+        size += len(each.result)
+    if settlements:
+        yield settlements[first:]

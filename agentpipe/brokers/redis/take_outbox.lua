@@ -1,0 +1,65 @@
+#!lua flags=allow-oom
+-- ARGV: session, request, seconds to remember it, worker, limit, bytes.
+-- Returns three values for each record: number, task id, result.
+
+local worker, limit, max_bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+local LENT = base .. ':lent:' .. worker
+
+-- `entries` are 'number size id'.
+local function told(entries)
+  local labels, reply = {}, {}
+  for index, entry in ipairs(entries) do
+    labels[index] = entry:match('^%d+')
+  end
+  local bodies = read_many('HMGET', RESULTS, labels)
+  for index, entry in ipairs(entries) do
+    reply[#reply + 1] = labels[index]
+    reply[#reply + 1] = entry:match('^%d+ %d+ (.*)$')
+    reply[#reply + 1] = bodies[index] or ''
+  end
+  return reply
+end
+
+local function again(memory)
+  local entries = {}
+  for _, entry in ipairs(cmsgpack.unpack(memory)) do
+    if call('HEXISTS', LENT, entry:match('^%d+')) == 1 then
+      entries[#entries + 1] = entry
+    end
+  end
+  return told(entries)
+end
+
+local before = answered()
+if before then
+  return before == 'overtaken' and {} or again(before)
+end
+
+-- The oldest that fit together, and at least one.
+local function fitting()
+  local entries, total = {}, 0
+  for _, entry in ipairs(call('ZRANGE', OUTBOX, 0, limit - 1)) do
+    local size = tonumber(entry:match('^%d+ (%d+)'))
+    if #entries > 0 and total + size > max_bytes then
+      break
+    end
+    total = total + size
+    entries[#entries + 1] = entry
+  end
+  return entries
+end
+
+if end_lapsed(now()) and call('EXISTS', READY) == 1 then
+  ring()
+end
+local entries = {}
+if call('EXISTS', base .. ':worker:' .. worker) == 1 then -- Else nobody would free what it takes.
+  entries = fitting()
+end
+for _, entry in ipairs(entries) do
+  later('ZREM', OUTBOX, entry)
+  later('HSET', LENT, entry:match('^%d+'), entry)
+end
+flush()
+remember(cmsgpack.pack(entries))
+return told(entries)
