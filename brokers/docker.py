@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_TIMEOUT_S = 60.0
+_TIMEOUT_S, _PULL_TIMEOUT_S = 60.0, 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,12 @@ def answers(environ: Mapping[str, str]) -> bool:
     return bool(shutil.which("docker", path=environ.get("PATH"))) and _run(["info"], environ)
 
 
+def pull(image: str, environ: Mapping[str, str]) -> None:
+    """Fetch what is not here yet; if that fails, starting it says why."""
+    if not _run(["image", "inspect", image], environ):
+        _run(["pull", image], environ, _PULL_TIMEOUT_S)
+
+
 def kill(name: str, environ: Mapping[str, str]) -> None:
     """End the container at once; its volume stays."""
     _run(["rm", "--force", name], environ)
@@ -63,13 +69,13 @@ def drop(name: str, environ: Mapping[str, str]) -> None:
     _run(["volume", "rm", "--force", name], environ)
 
 
-def _run(arguments: list[str], environ: Mapping[str, str]) -> bool:
+def _run(arguments: list[str], environ: Mapping[str, str], timeout_s: float = _TIMEOUT_S) -> bool:
     try:
         done = subprocess.run(
             ["docker", *arguments],  # noqa: S607 - whichever is on the PATH
             env=dict(environ),
             capture_output=True,
-            timeout=_TIMEOUT_S,
+            timeout=timeout_s,
             check=False,
         )
     except subprocess.TimeoutExpired:

@@ -190,7 +190,9 @@ class Server(ABC):
                 words = "Or start Docker, or give agentpipe the URL of a server that you have."
                 raise NotInstalledError(f"{error}\n{words}") from error
             self._in_container = True
-            return [self._container().command(self._container_name, self._environ)]
+            container = self._container()
+            docker.pull(container.image, self._environ)
+            return [container.command(self._container_name, self._environ)]
 
     @property
     def _container_name(self) -> str:

@@ -22,7 +22,10 @@ _FORMAT_TIMEOUT_S = 120.0
 
 
 class KafkaServer(Server):
-    """Kafka, one node, which makes topics when they are first named."""
+    """Kafka, one node, which makes topics when they are first named.
+
+    After ``kill`` it starts about 10 s later than after ``stop``: its old session must run out.
+    """
 
     kind: ClassVar[str] = "kafka"
     default_port: ClassVar[int] = 9092

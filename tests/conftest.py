@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from brokers.install import NotInstalledError
-from brokers.server import Server
 from brokers.server_kafka import KafkaServer
 from brokers.server_rabbitmq import RabbitServer
 from brokers.server_redis import RedisServer
+from tests.servers import Kind, OwnServer, started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-Kind = TypeVar("Kind", bound=Server)
-
-
-class OwnServer(Protocol):
-    """``own_server(RabbitServer, port=..., settings={...})`` starts one for this test alone."""
-
-    def __call__(self, kind: type[Kind], **options: Any) -> Kind: ...
 
 
 @pytest.fixture(scope="session")
@@ -56,18 +47,8 @@ def own_server(tmp_path: Path) -> Iterator[OwnServer]:
 
         def start(kind: type[Kind], **options: Any) -> Kind:
             folder = tmp_path / f"{kind.kind}-{len(list(tmp_path.iterdir()))}"
-            server = started(kind(folder, environ=os.environ, **options))
+            server = kind(folder, environ=os.environ, **options)
             stack.callback(server.drop)
-            return server
+            return started(server)
 
         yield start
-
-
-def started(server: Kind) -> Kind:
-    """The server, running; one that cannot be had is a failure in CI, and a skip elsewhere."""
-    try:
-        return server.start()
-    except NotInstalledError as error:
-        if os.environ.get("CI"):
-            pytest.fail(str(error), pytrace=False)
-        pytest.skip(str(error))

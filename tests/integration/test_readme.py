@@ -29,7 +29,13 @@ from agentpipe.task import OUTCOMES, Result, Task
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 TIMEOUT_S = 60
-DOCUMENTS = ("README.md", "docs/reference.md", "docs/operations.md", "docs/design.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/reference.md",
+    "docs/operations.md",
+    "docs/design.md",
+    "brokers/README.md",
+)
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE_NAME = re.compile(r"# (\S+\.(?:py|yaml))\n")
