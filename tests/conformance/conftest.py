@@ -59,6 +59,9 @@ class Kind:
 
 
 STORES = {
+    "redis": Kind(
+        lambda request, _: f"{request.getfixturevalue('redis_server').url}?prefix={unique('test')}"
+    ),
     "sqlite": Kind(lambda _, folder: f"sqlite:///{folder / 'broker.db'}?synchronous=normal"),
 }
 PUSHED = Traits(
