@@ -42,6 +42,7 @@ from agentpipe.errors import Unreachable
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
 
+    from agentpipe.brokers.redis.link import Argument
     from agentpipe.settings import Settings
 
 LAYOUT = 1
@@ -76,7 +77,7 @@ class RedisStore:
             raise
 
     def _check_layout(self) -> None:
-        found = self._link.read("HGET", f"{self._link.base}:store", "layout")
+        found = self._link.call("HGET", f"{self._link.base}:store", "layout")
         if found is not None and int(found) != LAYOUT:
             raise Unreachable(
                 f"{self._link.address.url} has layout {int(found)}, this agentpipe knows "
@@ -112,7 +113,7 @@ class RedisStore:
 
     def _offer(self, target: str, offers: Sequence[Offer], *, ring: bool) -> Admission:
         plain = not any(offer.priority or offer.delay_s for offer in offers)
-        args: list[str | bytes | float] = [target, int(ring), int(not plain)]
+        args: list[Argument] = [target, int(ring), int(not plain)]
         for offer in offers:
             args += (offer.task_id, offer.payload)
             if not plain:
@@ -122,9 +123,7 @@ class RedisStore:
         depth, bound, verdicts = self._ask("offer", what, *args).split(b" ")
         return Admission(tuple(_VERDICTS[letter] for letter in verdicts), int(depth), int(bound))
 
-    def _ask(
-        self, script: str, what: Hashable, *args: str | bytes | float, kept_s: int = REMEMBER_S
-    ) -> Any:
+    def _ask(self, script: str, what: Hashable, *args: Argument, kept_s: int = REMEMBER_S) -> Any:
         """Run a script under a request of its own, or of an earlier attempt without an answer."""
         with self._requests.request((script, what)) as request:
             return self._link.run(script, request.name, request.number, kept_s, *args)
@@ -174,7 +173,7 @@ class RedisStore:
         return self._settler.settle(settlements)
 
     def _settle(self, settlements: Sequence[Settlement]) -> list[bool]:
-        args: list[str | bytes | float] = []
+        args: list[Argument] = []
         for each in settlements:
             claim = each.claim
             args += (each.action, claim.task_id, claim.worker, claim.number)
@@ -202,7 +201,7 @@ class RedisStore:
             after = int(seen)  # So far there was none of these queues.
 
     def answer(self, answers: Sequence[Answer]) -> list[bool]:
-        args: list[str | bytes | float] = []
+        args: list[Argument] = []
         for each in answers:
             args += (each.task_id, each.result, each.outcome)
         what = tuple(each.task_id for each in answers)

@@ -1,4 +1,5 @@
 #!lua flags=allow-oom
+-- needs: ending
 -- ARGV: session, request, seconds to remember it, then for each answer its task's id, the result
 -- and the outcome. Returns a letter for each: d for done, n where the task does not wait.
 

@@ -1,9 +1,11 @@
 #!lua flags=allow-oom
+-- needs: ending
 -- ARGV: session, request, seconds to remember it, worker, limit, marks of the outbox by records and
 -- by bytes, claims held ('-1' where any number may be had), seconds that settled ids are known.
 -- Returns seven values for each claim: id, queue, payload, number, failures, crashes, submitted.
 
-local name, limit, held = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[8])
+local name, asked, held = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[8])
+local limit, kept_back = asked, false
 local HELD = base .. ':held:' .. name
 
 -- `claims` holds {id, number, task}.
@@ -132,7 +134,7 @@ local function claim_from(queue, room, number, alone)
   end
   count(queue, 'waiting', -#claims)
   count(queue, 'running', #claims)
-  queue.turn, queue.turned = number, true
+  queue.turn, queue.changed.turn = number, true
   return claims, lone ~= nil
 end
 
@@ -145,6 +147,7 @@ local function claim_tasks(ready, alone)
     local room = math.min(share, queue.concurrency - queue.running)
     local found, took_last = claim_from(queue, room, number, alone)
     number, alone = number + #found + 1, alone and not took_last
+    kept_back = kept_back or is_ready(queue)
     for _, claim in ipairs(found) do
       claims[#claims + 1] = claim
       ids[#ids + 1] = claim[1]
@@ -166,7 +169,7 @@ local function claim()
   if not worker[1] then
     return {} -- Its lease lapsed: it learns so from its next extend.
   end
-  call('DEL', RUNG)
+  call('HDEL', STORE, 'rung')
   if above_marks() then
     return {}
   end
@@ -175,6 +178,7 @@ local function claim()
     limit = math.min(limit, even_share(worker[1], #ready) - held)
     for index = #ready, math.max(0, limit) + 1, -1 do
       ready[index] = nil
+      kept_back = true
     end
   end
   if #ready == 0 then
@@ -191,7 +195,10 @@ local claims = claim()
 if #claims == 0 then
   remember(cmsgpack.pack({}))
 end
-if came_back and call('EXISTS', READY) == 1 then
-  ring()
+-- Who got something and less than asked for left the rest to others, or for a later claim.
+if came_back or (kept_back and #claims > 0 and #claims < asked) then
+  if call('EXISTS', READY) == 1 then
+    ring()
+  end
 end
 return told(claims)

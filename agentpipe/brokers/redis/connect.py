@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 10.0
-MAX_CONNECTIONS = 10_000  # As many as there are threads; the library's own limit is 100.
 OLDEST = (7, 0)
 
 log = logging.getLogger(__name__)
@@ -38,7 +37,6 @@ def open_client(address: Address) -> redis.Redis:
         "socket_timeout": ANSWER_TIMEOUT_S,
         "socket_keepalive": True,
         "retry": Retry(NoBackoff(), 0),
-        "max_connections": MAX_CONNECTIONS,
     }
     if address.path:
         del options["socket_connect_timeout"], options["socket_keepalive"]

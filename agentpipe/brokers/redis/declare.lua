@@ -38,7 +38,8 @@ local function declare(name, collection, position, limit, concurrency, max_crash
   end
   -- Both indexes are made anew.
   call('ZREM', READY, name)
-  queue.was_ready, queue.had_room, queue.changed = false, false, true
+  queue.was_ready, queue.had_room = false, false
+  count(queue, 'waiting', 0)
   if is_ready(queue) then
     ring()
   end

@@ -47,8 +47,7 @@ class Ear:
     def _subscribe(self) -> None:
         if self._closed:
             raise redis.ConnectionError("closed")
-        connection = self._link.ear()
-        connection.connect()
+        connection = self._link.connection()
         self._connection, self._pid = connection, os.getpid()
         connection.send_command("SUBSCRIBE", f"{self._link.base}:wake")
         connection.read_response()

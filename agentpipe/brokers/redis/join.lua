@@ -1,4 +1,5 @@
 #!lua flags=allow-oom
+-- needs: ending
 -- ARGV: name, host, pid, slots, lease, the digest of its queues' names, and these names.
 
 local name, lease, serves = ARGV[1], tonumber(ARGV[5]), ARGV[6]

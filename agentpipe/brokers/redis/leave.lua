@@ -1,4 +1,5 @@
 #!lua flags=allow-oom
+-- needs: ending
 -- ARGV: name. Returns how many tasks went back.
 
 local held = end_worker(ARGV[1], false)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from agentpipe.brokers.redis.address import Address
     from agentpipe.brokers.redis.scripts import Script
 
+Argument = str | bytes | float
+
 
 class Link:
     """One process's way to the server; from any thread.
@@ -27,15 +31,18 @@ class Link:
         self.address = address
         self.base = f"{{{address.prefix}}}"
         self._scripts = load_scripts(self.base)
-        self._closed = False
         self._client = open_client(address)
+        # Ours, not the library's pool: that asks the kernel before each call whether the
+        # connection still lives, which a call finds out anyway.
+        self._idle: deque[Any] = deque()
+        self._pid = os.getpid()
+        self._closed = False
         try:
             greet(self._client, address)
-        except BaseException:
+        finally:
             self._client.close()
-            raise
 
-    def run(self, name: str, *args: str | bytes | float) -> Any:
+    def run(self, name: str, *args: Argument) -> Any:
         """What the script answers.
 
         Raises:
@@ -43,53 +50,77 @@ class Link:
         """
         script = self._scripts[name]
         try:
-            return self._call("EVALSHA", script.sha, 1, self.base, *args)
+            return self.call("EVALSHA", script.sha, 1, self.base, *args)
         except NoScriptError:
             self._load(script)
-            return self._call("EVALSHA", script.sha, 1, self.base, *args)
+            return self.call("EVALSHA", script.sha, 1, self.base, *args)
 
     def _load(self, script: Script) -> None:
         if script.ends_workers:
-            # The server has restarted, and could not be told that the workers live.
-            self._call("EVAL", self._scripts["grace"].text, 1, self.base)
-        self._call("SCRIPT LOAD", script.text)
+            # The server has restarted: no worker could reach it to say that it lives.
+            self.call("EVAL", self._scripts["grace"].text, 1, self.base)
+        self.call("SCRIPT", "LOAD", script.text)
 
-    def read(self, *command: str) -> Any:
-        """What a plain command answers."""
-        return self._call(*command)
-
-    def _call(self, *command: str | bytes | float) -> Any:
+    def call(self, *command: Argument) -> Any:
+        """What a command answers, for one that may be done twice."""
+        if self._closed:
+            raise Unreachable(f"{self.address.url}: this store has been closed")
+        packed = _packed(command)
         with translated(self.address):
             try:
-                return self._call_once(command)
+                return self._call_once(packed)
             except redis.TimeoutError:
                 raise
             except redis.ConnectionError:
-                return self._call_once(command)
+                self._drop_idle()
+                return self._call_once(packed)
 
-    def _call_once(self, command: tuple[str | bytes | float, ...]) -> Any:
-        """Less than the library's own way does, which takes twice as long."""
-        if self._closed:
-            raise Unreachable(f"{self.address.url}: this store has been closed")
-        pool = self._client.connection_pool
-        connection: Any = pool.get_connection()
+    def _call_once(self, packed: bytes) -> Any:
+        connection = self._connection()
         try:
-            connection.send_command(*command)
-            return connection.read_response()
+            connection.send_packed_command([packed], check_health=False)
+            answer = connection.read_response()
         except ResponseError:
+            self._idle.append(connection)
             raise
         except BaseException:
             connection.disconnect()
             raise
-        finally:
-            pool.release(connection)
+        self._idle.append(connection)
+        if self._closed:
+            self._drop_idle()
+        return answer
 
-    def ear(self) -> Any:
-        """A connection of its own, not yet connected."""
-        return self._client.connection_pool.make_connection()
+    def _connection(self) -> Any:
+        if self._pid != os.getpid():  # The parent's are not ours.
+            self._idle, self._pid = deque(), os.getpid()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self.connection()
+
+    def connection(self) -> Any:
+        """A fresh one, for the caller to close."""
+        pool = self._client.connection_pool
+        connection = pool.connection_class(**pool.connection_kwargs)
+        connection.connect()
+        return connection
+
+    def _drop_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().disconnect()
 
     def close(self) -> None:
         """Once is enough."""
         self._closed = True
+        self._drop_idle()
         self._client.close()
-        self._client.connection_pool.disconnect()
+
+
+def _packed(command: tuple[Argument, ...]) -> bytes:
+    """A command as the server reads it."""
+    parts = [b"*%d\r\n" % len(command)]
+    for value in command:
+        data = value if isinstance(value, bytes) else str(value).encode()
+        parts += (b"$%d\r\n" % len(data), data, b"\r\n")
+    return b"".join(parts)

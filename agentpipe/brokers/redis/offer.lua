@@ -18,7 +18,8 @@ local living = read_many('HMGET', TASKS, ids)
 local settled = read_many('ZMSCORE', SETTLED, ids)
 
 -- Queues with room, in the ring's order from its cursor on; no more than can be used.
-local free, later_on, cursor = {}, {}, 0
+local stored = call('HMGET', STORE, 'next', 'accepted', 'rung', 'cursor:' .. target)
+local free, later_on, cursor = {}, {}, tonumber(stored[4] or 0)
 
 local function add_free(name)
   local queue = queue_of(name)
@@ -33,7 +34,6 @@ local function find_free()
     return
   end
   local room = base .. ':room:' .. target
-  cursor = tonumber(call('HGET', base .. ':cursors', target) or 0)
   for _, name in ipairs(call('ZRANGEBYSCORE', room, cursor, '+inf', 'LIMIT', 0, total)) do
     add_free(name)
   end
@@ -80,11 +80,10 @@ end
 local time = now()
 local submitted = string.format('%.6f', time)
 local seen, verdicts, accepted, refused, waking = {}, {}, 0, false, false
-local first = nil
+local first = tonumber(stored[1] or 0) + 1
 find_free()
 
 local function admit(index, queue)
-  first = first or numbers(total)
   local place = 7 + (index - 1) * step
   local id, priority, delay = ids[index], '0', 0
   if step == 4 then
@@ -121,13 +120,14 @@ for index = 1, total do
 end
 
 if accepted > 0 then
-  call('HINCRBY', STORE, 'accepted', accepted)
+  local values = {'next', first + total - 1, 'accepted', tonumber(stored[2] or 0) + accepted}
   if to_ring then
-    call('HSET', base .. ':cursors', target, cursor)
+    values[5], values[6] = 'cursor:' .. target, cursor
   end
+  call('HSET', STORE, unpack(values))
   save_queues()
   flush()
-  if waking then
+  if waking and not stored[3] then
     ring()
   end
 end

@@ -16,7 +16,6 @@ local RESULTS = base .. ':results'
 local OUTBOX = base .. ':outbox'
 local WORKERS = base .. ':workers'
 local DEAD = base .. ':dead'
-local RUNG = base .. ':rung'
 local WAKE = base .. ':wake'
 
 local CHUNK = 4000 -- Lua's stack takes not many more arguments at once.
@@ -125,7 +124,7 @@ local function queue_of(name)
         waiting = tonumber(found[6]), delayed = tonumber(found[7]),
         running = tonumber(found[8]), turn = tonumber(found[9]),
       }
-      queue.was_ready, queue.had_room = is_ready(queue), has_room(queue)
+      queue.was_ready, queue.had_room, queue.changed = is_ready(queue), has_room(queue), {}
     else
       queue = false
     end
@@ -136,39 +135,42 @@ end
 
 local function count(queue, state, change)
   queue[state] = queue[state] + change
-  queue.changed = true
+  queue.changed[state] = true
+end
+
+local function save_queue(name, queue)
+  local values = {}
+  for field in pairs(queue.changed) do
+    values[#values + 1] = field
+    values[#values + 1] = queue[field]
+  end
+  call('HSET', base .. ':queue:' .. name, unpack(values))
 end
 
 -- Write what changed, and keep the two indexes: queues with work, by turn, and with room.
 local function save_queues()
   for name, queue in pairs(queues) do
-    if queue and queue.changed then
-      call('HSET', base .. ':queue:' .. name, 'waiting', queue.waiting, 'delayed', queue.delayed,
-        'running', queue.running, 'turn', queue.turn)
-      if is_ready(queue) then
-        if not queue.was_ready or queue.turned then
-          call('ZADD', READY, queue.turn, name)
-        end
-      elseif queue.was_ready then
+    if queue and next(queue.changed) then
+      save_queue(name, queue)
+      local ready, room = is_ready(queue), has_room(queue)
+      if ready and (not queue.was_ready or queue.changed.turn) then
+        call('ZADD', READY, queue.turn, name)
+      elseif queue.was_ready and not ready then
         call('ZREM', READY, name)
       end
-      if has_room(queue) ~= queue.had_room then
-        local room = base .. ':room:' .. queue.collection
-        if queue.had_room then
-          call('ZREM', room, name)
-        else
-          call('ZADD', room, queue.position, name)
-        end
+      if room and not queue.had_room then
+        call('ZADD', base .. ':room:' .. queue.collection, queue.position, name)
+      elseif queue.had_room and not room then
+        call('ZREM', base .. ':room:' .. queue.collection, name)
       end
-      queue.was_ready, queue.had_room = is_ready(queue), has_room(queue)
-      queue.changed, queue.turned = false, false
+      queue.was_ready, queue.had_room, queue.changed = ready, room, {}
     end
   end
 end
 
 -- Wake who waits for work, once until somebody claims.
 local function ring()
-  if call('SET', RUNG, '1', 'NX') then
+  if call('HSETNX', STORE, 'rung', '1') == 1 then
     call('PUBLISH', WAKE, '')
   end
 end
@@ -198,83 +200,4 @@ end
 local function put_back(id, task)
   later('ZADD', place_of(task), task.priority, task.seq .. id)
   count(queue_of(task.queue), 'waiting', 1)
-end
-
--- End tasks with their results; `ended` holds {id, task, result, outcome}.
-local function put_in_outbox(ended, time)
-  if #ended == 0 then
-    return
-  end
-  local number, bytes, outcomes = numbers(#ended), 0, {}
-  for _, each in ipairs(ended) do
-    local id, task, result, outcome = each[1], each[2], each[3], each[4]
-    local label = string.format('%.0f', number)
-    later('HDEL', TASKS, id)
-    later('HDEL', PAYLOADS, id)
-    later('ZREM', ORDER, id)
-    later('ZADD', SETTLED, time, id)
-    later('HSET', RESULTS, label, result)
-    later('ZADD', OUTBOX, number, label .. ' ' .. #result .. ' ' .. id)
-    bytes, number = bytes + #result, number + 1
-    outcomes[outcome] = (outcomes[outcome] or 0) + 1
-  end
-  call('HINCRBY', STORE, 'outbox_bytes', bytes)
-  for outcome, times in pairs(outcomes) do
-    call('HINCRBY', STORE, 'outcome:' .. outcome, times)
-  end
-end
-
--- Workers.
-
-local function put_back_held(name, crashed)
-  local ids = call('HKEYS', base .. ':held:' .. name)
-  for index, record in ipairs(read_many('HMGET', TASKS, ids)) do
-    if record then
-      local task = task_of(record)
-      local queue = queue_of(task.queue)
-      if crashed then
-        task.crashes = task.crashes + 1
-        task.last = task.crashes + 1 == queue.max_crashes and '1' or '0'
-        later('HSET', TASKS, ids[index], record_of(task))
-      end
-      count(queue, 'running', -1)
-      put_back(ids[index], task)
-    end
-  end
-  return #ids
-end
-
-local function leave_fleet(name, serves)
-  call('SREM', base .. ':fleet:' .. serves, name)
-  if call('EXISTS', base .. ':fleet:' .. serves) == 0 then
-    call('DEL', base .. ':serves:' .. serves)
-  end
-end
-
-local function end_worker(name, crashed)
-  local held = put_back_held(name, crashed)
-  for _, entry in ipairs(call('HVALS', base .. ':lent:' .. name)) do
-    later('ZADD', OUTBOX, entry:match('^%d+'), entry)
-  end
-  local serves = call('HGET', base .. ':worker:' .. name, 'serves')
-  if serves then
-    leave_fleet(name, serves)
-  end
-  call('DEL', base .. ':worker:' .. name, base .. ':held:' .. name, base .. ':lent:' .. name)
-  call('ZREM', WORKERS, name)
-  return held
-end
-
--- Whether any worker's lease was over; what it held is put back.
-local function end_lapsed(time)
-  local lapsed = call('ZRANGEBYSCORE', WORKERS, '-inf', time, 'LIMIT', 0, 10)
-  if #lapsed == 0 then
-    return false
-  end
-  for _, name in ipairs(lapsed) do
-    end_worker(name, true)
-  end
-  save_queues()
-  flush()
-  return true
 end

@@ -6,7 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from importlib import resources
 
-# They end workers whose lease is over. See ``Script.mark``.
+_SHARED = ("prelude", "ending")
+# They end workers whose lease is over; see ``load_scripts``.
 _ENDING = ("claim", "take_outbox")
 
 
@@ -31,20 +32,22 @@ def load_scripts(mark: str) -> dict[str, Script]:
         mark: Names the set of keys. Scripts that end workers bear it, so that a server that
             has restarted lacks them for each set: whoever meets that knows it was away.
     """
-    folder = resources.files(__package__)
-    prelude = (folder / "prelude.lua").read_text(encoding="utf-8")
-    scripts = {}
-    for file in folder.iterdir():
-        name, _, kind = file.name.rpartition(".")
-        if kind == "lua" and name != "prelude":
-            scripts[name] = _script(name, file.read_text(encoding="utf-8"), prelude, mark)
-    return scripts
+    files = {
+        file.name.removesuffix(".lua"): file.read_text(encoding="utf-8")
+        for file in resources.files(__package__).iterdir()
+        if file.name.endswith(".lua")
+    }
+    shared = {name: files.pop(name) for name in _SHARED}
+    return {name: _script(name, body, shared, mark) for name, body in files.items()}
 
 
-def _script(name: str, body: str, prelude: str, mark: str) -> Script:
+def _script(name: str, body: str, shared: dict[str, str], mark: str) -> Script:
     flags, _, rest = body.partition("\n")  # The server reads a script's flags in its first line.
+    text = f"{flags}\n{shared['prelude']}\n"
+    if rest.startswith("-- needs: ending\n"):
+        text += f"{shared['ending']}\n"
+    text += rest
     ends_workers = name in _ENDING
-    text = f"{flags}\n{prelude}\n{rest}"
     if ends_workers:
         text += f"-- {mark!a}\n"
     sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()

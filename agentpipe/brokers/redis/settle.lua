@@ -1,4 +1,5 @@
 #!lua flags=allow-oom
+-- needs: ending
 -- ARGV: session, request, seconds to remember it, then for each settlement its action, the
 -- claim's id, worker and number, and the delay, outcome, reason and result. Returns a letter for
 -- each: d for done, l where the claim was lost.

@@ -1,4 +1,5 @@
 #!lua flags=allow-oom
+-- needs: ending
 -- ARGV: session, request, seconds to remember it, worker, limit, bytes.
 -- Returns three values for each record: number, task id, result.
 
