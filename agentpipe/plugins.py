@@ -19,7 +19,7 @@ NOUNS = {
 }
 # What the documents announce; whoever asks for it learns that it is no typo.
 COMING = {
-    "agentpipe.brokers": ("amqp", "amqps"),
+    "agentpipe.brokers": (),
     "agentpipe.sinks": ("kafka", "amqp", "amqps"),
     "agentpipe.engines": ("llm", "command", "mcpuniverse"),
 }

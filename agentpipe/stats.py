@@ -26,10 +26,23 @@ def as_dict(stats: Stats) -> dict[str, Any]:
 
 
 def is_done(stats: Stats, queues: frozenset[str]) -> bool:
-    """Whether nothing of these queues waits, is delayed or runs, and the outbox is empty."""
+    """Whether nothing of these queues waits, is delayed or runs, and the outbox is empty.
+
+    What a store cannot know of a queue is taken from its whole, and what it cannot know at all
+    is not done.
+    """
     mine = [depth for depth in stats.queues if depth.queue in queues]
-    open_tasks = sum((d.waiting or 0) + (d.delayed or 0) + (d.running or 0) for d in mine)
-    return not open_tasks and not stats.outbox
+    stages = (
+        _known([depth.waiting for depth in mine], stats.waiting),
+        _known([depth.delayed for depth in mine], stats.delayed),
+        _known([depth.running for depth in mine], stats.running),
+        stats.outbox,
+    )
+    return all(stage == 0 for stage in stages)
+
+
+def _known(parts: list[int | None], whole: int | None) -> int | None:
+    return whole if None in parts else sum(part or 0 for part in parts)
 
 
 def _agent(depth: QueueDepth) -> dict[str, Any]:

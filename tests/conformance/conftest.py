@@ -18,6 +18,7 @@ import pytest
 from agentpipe.brokers import open_store
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
+from tests.conformance.pace import PACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,7 +37,6 @@ class Traits:
         knows_depths: It can count tasks, so that ``stats`` holds a ledger.
         shares_dead_letters: Dead letters can be read and dropped by id.
         shares_queues: Several workers may serve one queue at the same time.
-        moves_bounds: What waits when a bound is changed counts against the new one.
         answers_at_once: What was just offered or freed can be claimed at once. Where the server
             pushes tasks, a claim that finds nothing is tried again for a moment, and leases in
             the tests are longer.
@@ -46,7 +46,6 @@ class Traits:
     knows_depths: bool = True
     shares_dead_letters: bool = True
     shares_queues: bool = True
-    moves_bounds: bool = True
     answers_at_once: bool = True
 
 
@@ -68,7 +67,6 @@ PUSHED = Traits(
     remembers_ids=False,
     knows_depths=False,
     shares_queues=False,
-    moves_bounds=False,
     answers_at_once=False,
 )
 STORES["rabbitmq"] = Kind(
@@ -134,28 +132,12 @@ def _skip_without_traits(request: pytest.FixtureRequest, name: str, traits: Trai
                 pytest.skip(f"{name}: not {trait}")
 
 
-@dataclass(slots=True)
-class Pace:
-    """How quickly the store under test answers.
-
-    Attributes:
-        lease_s: Short, and long enough to claim within it.
-        patience_s: For so long a claim may find nothing though there is something.
-    """
-
-    lease_s: float = 0.2
-    patience_s: float = 0.0
-
-
-PACE = Pace()
-
-
 @pytest.fixture
 def store_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     name, kind = request.param
     _skip_without_traits(request, name, kind.traits)
     at_once = kind.traits.answers_at_once
-    PACE.lease_s, PACE.patience_s = (0.2, 0.0) if at_once else (1.0, 0.3)
+    PACE.lease_s, PACE.patience_s = (0.2, 0.0) if at_once else (1.0, 0.4)
     return Settings(broker=kind.url(request, tmp_path))
 
 

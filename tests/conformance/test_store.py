@@ -28,7 +28,7 @@ from agentpipe.brokers.store import (
     Worker,
 )
 from agentpipe.errors import Unreachable
-from tests.conformance.conftest import PACE
+from tests.conformance.pace import PACE
 from tests.conformance.processes import claim_and_answer, offer_one_by_one
 from tests.support import wait_until
 
@@ -82,18 +82,25 @@ def joined(store: Store, queues: Iterable[str], lease_s: float = 60.0) -> Worker
 
 
 def claim(
-    store: Store, worker: Worker, limit: int = 100, *, marks: tuple[int, int] = (10**6, 10**9)
+    store: Store,
+    worker: Worker,
+    limit: int = 100,
+    *,
+    marks: tuple[int, int] = (10**6, 10**9),
+    held: int | None = None,
 ) -> list[Claim]:
     """What can be claimed, given a moment where the server has to push it first."""
     high_water, high_water_bytes = marks
     claims: list[Claim] = []
     ends = time.monotonic() + PACE.patience_s
+    PACE.settle(store)
     while True:
         claims += store.claim(
             worker,
             limit - len(claims),
             high_water=high_water,
             high_water_bytes=high_water_bytes,
+            held=held,
         )
         if len(claims) >= limit or time.monotonic() >= ends:
             return claims
@@ -159,7 +166,6 @@ def test_a_declared_queue_is_known_with_its_limits(store: Store) -> None:
     assert depths(store)[name] == QueueDepth(name, "crew", 0, 0, 0, limit=7, concurrency=3)
 
 
-@pytest.mark.needs("moves_bounds")
 def test_a_redeclared_bound_holds_from_then_on(store: Store) -> None:
     (queue,) = declared(store, max_waiting=1)
     assert put(store, queue, ["a", "b"]).verdicts == ("accepted", "refused")
@@ -553,12 +559,11 @@ def test_a_worker_that_says_what_it_holds_leaves_the_others_their_share(store: S
     for queue in queues:
         put(store, queue, [queue])
     one, other = (joined(store, queues) for _ in range(2))
-    marks = {"high_water": 10**6, "high_water_bytes": 10**9}
-    assert len(store.claim(one, 100, held=0, **marks)) == 2
-    assert store.claim(one, 100, held=2, **marks) == []
-    assert len(store.claim(other, 100, held=0, **marks)) == 2
+    assert len(claim(store, one, held=0)) == 2
+    assert claim(store, one, held=2) == []
+    assert len(claim(store, other, held=0)) == 2
     store.leave(other)
-    assert len(store.claim(one, 100, held=2, **marks)) == 2
+    assert len(claim(store, one, held=2)) == 2
 
 
 @shared_queues_needed
@@ -596,6 +601,7 @@ def test_an_old_claim_is_lost_though_its_worker_came_back_and_claimed_again(stor
     old, (lost,) = claimed_and_left(store, queue)
     other = joined(store, [queue])
     settle(store, claimed_after_lapse(store, other)[0], "release")
+    store.leave(other)
     again = replace(old, lease_s=60.0)
     store.join(again)
     (found,) = claim(store, again)
@@ -606,10 +612,11 @@ def test_an_old_claim_is_lost_though_its_worker_came_back_and_claimed_again(stor
 def test_a_worker_that_extends_keeps_its_tasks(store: Store, open_another: OpenStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "a")
-    keeper, other = joined(store, [queue], 0.5), joined(store, [queue])
+    keeper = joined(store, [queue], 2.5 * PACE.lease_s)
     assert store.extend(keeper)
-    (claimed,) = claim(store, keeper)
-    second, ends = open_another(), time.monotonic() + 1.2
+    (claimed,) = claim(store, keeper, 1)
+    second, ends = open_another(), time.monotonic() + 6 * PACE.lease_s
+    other = joined(second, [queue])
     while time.monotonic() < ends:
         assert store.extend(keeper)
         assert claim(second, other) == []
@@ -737,6 +744,15 @@ def test_a_release_puts_back_uncounted_and_in_its_old_place(store: Store) -> Non
     assert (again.task_id, again.failures, again.crashes) == ("a", 0, 0)
 
 
+@pytest.mark.needs("answers_at_once")
+def test_what_came_back_counts_against_the_bound(store: Store) -> None:
+    (queue,) = declared(store, max_waiting=1)
+    put(store, queue, "a")
+    (claimed,) = claim(store, joined(store, [queue]))
+    assert settle(store, claimed, "release")
+    assert put(store, queue, "b").verdicts == ("refused",)
+
+
 def test_what_comes_back_is_never_refused(store: Store) -> None:
     (queue,) = declared(store, max_waiting=2)
     put(store, queue, "ab")
@@ -745,7 +761,6 @@ def test_what_comes_back_is_never_refused(store: Store) -> None:
     assert put(store, queue, "cd").verdicts == ("accepted", "accepted")
     assert settle(store, released, "release")
     assert settle(store, retried, "retry")
-    assert put(store, queue, "e").verdicts == ("refused",)
     found = claimed_after_lapse(store, worker, 4)
     assert sorted(ids_of(found)) == ["a", "b", "c", "d"]
 
@@ -809,10 +824,9 @@ def outbox_of(store: Store, ids: Iterable[str], size: int = 2) -> Worker:
 
 
 def test_the_outbox_is_lent_oldest_first_and_once(store: Store, open_another: OpenStore) -> None:
-    worker = outbox_of(store, "abcde")
-    other = joined(store, [])
+    worker, other = outbox_of(store, "abcde"), open_another()
     first = store.take_outbox(worker, 2, MEBIBYTE)
-    second = open_another().take_outbox(other, 10, MEBIBYTE)
+    second = other.take_outbox(joined(other, []), 10, MEBIBYTE)
     assert (ids_of(first), ids_of(second)) == (["a", "b"], ["c", "d", "e"])
     assert store.take_outbox(worker, 10, MEBIBYTE) == []
 
@@ -871,7 +885,7 @@ def test_as_many_records_are_lent_as_fit_and_at_least_one(store: Store) -> None:
 
 
 def test_peek_shows_what_waits_or_is_delayed_and_nothing_else(store: Store) -> None:
-    (queue,) = declared(store)
+    (queue,) = declared(store, concurrency=1)
     before = time.time()
     put(store, queue, "abc")
     put(store, queue, "d", delay_s=60)
@@ -925,6 +939,7 @@ def bury(store: Store, collection: str, queue: str, ids: Iterable[str]) -> None:
         put(store, queue, [task_id])
         (claimed,) = claim(store, worker)
         settle(store, claimed, "bury", result=b"{}", outcome="crashed", reason="it died")
+    store.leave(worker)
 
 
 @dead_letters_needed
@@ -999,6 +1014,7 @@ def test_wait_returns_early_when_another_connection_offers(
     store: Store, open_another: OpenStore
 ) -> None:
     (queue,) = declared(store)
+    claim(store, joined(store, [queue]))
     other = open_another()
     store.wait(0)
     waiting, returned = threading.Event(), threading.Event()
@@ -1019,6 +1035,7 @@ def test_wait_returns_early_when_another_connection_offers(
 
 def test_wait_returns_for_what_was_offered_just_before(store: Store) -> None:
     (queue,) = declared(store)
+    claim(store, joined(store, [queue]))
     store.wait(0)
     put(store, queue, "a")
     begun = time.monotonic()

@@ -33,10 +33,10 @@ from agentpipe.brokers.store import (
     Queue,
     Settlement,
     Stats,
+    Verdict,
     Waiting,
     Worker,
 )
-from agentpipe.errors import Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -70,17 +70,19 @@ class RabbitStore:
         for queue in list(self._declared.values()):
             if queue.collection in rings:
                 del self._declared[queue.name]
-        changed = any(self._declared.get(queue.name) != queue for queue in queues)
         self._declared.update({queue.name: queue for queue in queues})
-        if changed and self._desk is not None and self._desk.servings:
-            self._on_desk(_introduce_all)
+        names = [queue.name for queue in queues]
+        self._on_desk(lambda desk: desk.introduce(names))
 
     def offer(self, target: str, offers: Sequence[Offer], *, ring: bool) -> Admission:
-        queues = self._targets(target, ring=ring)
-        if not queues:
-            return Admission(("refused",) * len(offers), 0, 0)
-
         async def offer(desk: Desk) -> Admission:
+            queues = desk.targets(target, ring=ring)
+            if not queues:
+                await desk.registry.read(0)
+                queues = desk.targets(target, ring=ring)
+            if not queues:
+                nowhere: Verdict = "refused"
+                return Admission((nowhere,) * len(offers), 0, 0)
             cursor = self._cursors.get(target, 0)
             offering = Offering(desk, desk.publisher, queues, cursor)
             admission = await offering.make(offers)
@@ -88,11 +90,6 @@ class RabbitStore:
             return admission
 
         return self._on_desk(offer)
-
-    def _targets(self, target: str, *, ring: bool) -> list[Queue]:
-        if ring:
-            return [queue for queue in self._declared.values() if queue.collection == target]
-        return [self._declared[target]] if target in self._declared else []
 
     def join(self, worker: Worker) -> None:
         self._on_desk(lambda desk: desk.join(worker, self._bell.set))
@@ -224,12 +221,3 @@ class RabbitStore:
 
 async def _nothing(_desk: Desk) -> None:
     """Connecting was all."""
-
-
-async def _introduce_all(desk: Desk) -> None:
-    for serving in desk.servings.values():
-        await desk.introduce(serving.worker.queues)
-        serving.look_again()
-
-
-__all__ = ["RabbitStore", "Unreachable"]

@@ -66,6 +66,7 @@ class Address:
 
     def parameters(self, heartbeat_s: int) -> pika.ConnectionParameters:
         """As pika wants them."""
+        tls = {"ssl_options": pika.SSLOptions(self.tls, self.host)} if self.tls else {}
         return pika.ConnectionParameters(
             host=self.host,
             port=self.port,
@@ -75,15 +76,17 @@ class Address:
             connection_attempts=1,
             socket_timeout=5,
             stack_timeout=8,
-            ssl_options=pika.SSLOptions(self.tls, self.host) if self.tls else None,
             client_properties={"connection_name": f"agentpipe {self.names.prefix}"},
+            **tls,
         )
 
 
 def _refuse_unknown(shown: str, given: dict[str, str]) -> None:
     for name in given:
         if name not in PARAMETERS:
-            raise ConfigError(f"{shown}: {name!r} is no parameter; there are {', '.join(PARAMETERS)}")
+            raise ConfigError(
+                f"{shown}: {name!r} is no parameter; there are {', '.join(PARAMETERS)}"
+            )
     if given.get("queues", "classic") not in QUEUES:
         raise ConfigError(f"{shown}: queues is one of {', '.join(QUEUES)}")
 

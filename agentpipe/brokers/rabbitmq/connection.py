@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import pika
@@ -28,6 +29,7 @@ Fate = Literal["taken", "refused", "unroutable"]
 CONNECT_S = 10.0
 # A server that says nothing for so long is away; one that has blocked us is given as long.
 ANSWER_S = 20.0
+FAREWELL_S = 2.0
 NOT_FOUND, LOCKED, PRECONDITION_FAILED = 404, 405, 406
 
 
@@ -279,7 +281,8 @@ class Session:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self.blocked = ""
-        self.why_lost = ""
+        self._ended = asyncio.Event()
+        connection.add_on_close_callback(lambda *_: self._ended.set())
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
 
@@ -303,6 +306,10 @@ class Session:
         """End it."""
         if self.is_open:
             self._connection.close()
+
+    async def ended(self) -> None:
+        """Wait until it has ended."""
+        await self._ended.wait()
 
     def _on_blocked(self, _connection: Any, frame: Any) -> None:
         self.blocked = frame.method.reason or "no reason given"
@@ -374,9 +381,9 @@ class Link:
         logging.getLogger("pika").setLevel(logging.CRITICAL)  # We say it, in one line.
         opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
-        def failed(_connection: Any, error: BaseException) -> None:
+        def failed(_connection: Any, error: Exception | str) -> None:
             if not opened.done():
-                opened.set_exception(error)
+                opened.set_exception(error if isinstance(error, Exception) else Lost(error))
 
         AsyncioConnection(
             self._parameters,
@@ -403,12 +410,11 @@ class Link:
 
     async def _end(self, before: Callable[[], Awaitable[None]]) -> None:
         if self._session is not None and self._session.is_open:
-            try:
+            with suppress(Lost, TimeoutError):
                 await asyncio.wait_for(before(), ANSWER_S)
-            except (Lost, TimeoutError):
-                pass
             self._session.close()
-            await asyncio.sleep(0.05)  # For the farewell to be written.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._session.ended(), FAREWELL_S)
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
@@ -422,7 +428,7 @@ def why_not(error: BaseException) -> str:
         for cause in causes:
             if isinstance(cause, kinds):
                 return text.format(cause=" ".join(str(cause).split()))
-    return f"no connection: {' '.join(str(causes[-1] or error).split()) or repr(error)}"
+    return f"no connection: {' '.join(str(causes[-1]).split()) or repr(error)}"
 
 
 _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
@@ -451,8 +457,8 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ((socket.gaierror,), "this host name is not known: correct the URL"),
     (
         (exceptions.StreamLostError, ConnectionError, exceptions.ConnectionOpenAborted),
-        "the connection was dropped while it was made ({cause}): is it a RabbitMQ, and amqps:// if"
-        " the port wants TLS?",
+        "the connection was dropped while it was made ({cause}): is it a RabbitMQ? Does the port"
+        " want amqps://?",
     ),
     ((TimeoutError,), "no answer: is the server up, and is it a RabbitMQ?"),
 )

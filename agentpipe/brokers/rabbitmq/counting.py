@@ -23,13 +23,17 @@ if TYPE_CHECKING:
     from agentpipe.brokers.store import Queue
 
 ROLL_CALL_S = 1.0
+# The registry changes seldom, and reading it takes its lock.
+REGISTRY_S = 1.0
 
 
 async def count(desk: Desk) -> Stats:
     """A snapshot. A task that moves on meanwhile may be counted twice, but is never missed."""
-    await desk.read_registry()
+    await desk.registry.read(REGISTRY_S)
     queues = desk.registry.current()
-    waiting = {queue.name: await _waiting(desk, queue) for queue in queues}
+    former = desk.registry.former()
+    waiting = {queue.name: await _waiting(desk, queue) for queue in (*queues, *former)}
+    queues += [queue for queue in former if waiting[queue.name]]
     crew, complete = await call_the_roll(desk)
     delayed = await _delayed(desk)
     ready = await desk.count(desk.names.outbox.name) or 0
@@ -97,7 +101,6 @@ async def _answers(
         channel.ack(delivery.tag)
         answers.put_nowait(Member.decode(orjson.loads(delivery.body)))
 
-    await channel.call("exchange_declare", desk.names.crew, "fanout", durable=True)
     queue = str((await channel.call("queue_declare", "", exclusive=True)).queue)
     await channel.consume(queue, 0, receive)
     asked = Letter("", orjson.dumps({"kind": "roll", "to": queue}), {}, desk.names.crew)

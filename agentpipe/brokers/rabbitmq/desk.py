@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from agentpipe.brokers.rabbitmq.dead import DeadLetters
 from agentpipe.brokers.rabbitmq.hand import Hand
 from agentpipe.brokers.rabbitmq.outbox import Outbox
 from agentpipe.brokers.rabbitmq.registry import Entry, Registry
-from agentpipe.brokers.rabbitmq.serving import Serving
+from agentpipe.brokers.rabbitmq.serving import Serving, note_of_absence, note_of_change
 from agentpipe.brokers.store import Queue
 
 if TYPE_CHECKING:
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.rabbitmq.names import Declaration, Names
     from agentpipe.brokers.store import Worker
-
-REGISTRY_S = 2.0
 
 
 class Desk:
@@ -35,20 +32,21 @@ class Desk:
     def __init__(self, session: Session, names: Names, declared: Mapping[str, Queue]) -> None:
         self.session, self.names, self._declared = session, names, declared
         self.dead = DeadLetters(names)
-        self.registry = Registry(names, self._registered)
+        self.registry = Registry(names, session.channel)
         self.servings: dict[str, Serving] = {}
         self._locked: dict[str, Serving] = {}
         self._admin: Channel | None = None
         self._administering = asyncio.Lock()
         self._prepared: set[str] = set()
         self._delays_made = False
-        self._entries = 0
         self._hand: Hand | None = None
 
     async def open(self) -> None:
         """Make what everybody needs."""
-        self.publisher = await self.session.channel()
-        self.outbox = Outbox(self.names, await self.session.channel())
+        # Without one of these nothing works: then the connection is made anew.
+        self.publisher = await self.session.channel(self.session.close)
+        await self.publisher.call("exchange_declare", self.names.crew, "fanout", durable=True)
+        self.outbox = Outbox(self.names, await self.session.channel(self.session.close))
         await self.outbox.open()
 
     async def channel(self, on_closed: Callable[[], None]) -> Channel:
@@ -71,7 +69,7 @@ class Desk:
 
     def limits(self, queue: str) -> Queue:
         """What this process has declared, or else what the registry says."""
-        return self._declared.get(queue) or self.registry.queues.get(queue) or Queue(queue)
+        return self._declared.get(queue) or self.registry.queue(queue) or Queue(queue)
 
     def sources(self, queue: Queue) -> list[Declaration]:
         """All queues in which its tasks may wait; those under bounds of old are among them."""
@@ -92,34 +90,35 @@ class Desk:
         """Make what a delayed task needs on its way."""
         if queue.name not in self._prepared:
             await self.prepare(queue)
-        if not self._delays_made:
-            async with self._administering:
+        await self.make_delays()
+
+    async def make_delays(self) -> None:
+        """Make the delay queues, once per connection."""
+        async with self._administering:
+            if not self._delays_made:
                 await make_delays(await self.admin(), self.names)
             self._delays_made = True
 
     async def depth(self, queue: Queue) -> int:
-        """How many first offers wait there."""
-        return await self.count(self.names.admission(queue.name, queue.max_waiting).name) or 0
+        """How many first offers wait, those under bounds of old among them."""
+        _, *waiting = self.sources(queue)
+        return sum([await self.count(source.name) or 0 for source in waiting])
+
+    def targets(self, target: str, *, ring: bool) -> list[Queue]:
+        """The queues that an offer may go to, in order."""
+        if not ring:
+            known = self._declared.get(target) or self.registry.queue(target)
+            return [known] if known else []
+        mine = [queue for queue in self._declared.values() if queue.collection == target]
+        return mine or self.registry.ring(target)
 
     async def count(self, name: str) -> int | None:
         """How many messages are ready; None where there is no queue of this name."""
         async with self._administering:
             return await (await self.admin()).depth(name)
 
-    # The registry.
-
-    async def read_registry(self) -> None:
-        """Wait until all is read that is in it now."""
-        if not self._entries:
-            self._entries = max(1, await self.registry.follow(await self.session.channel()))
-            there = self._entries - 1 if self._entries == 1 else self._entries
-            ends = time.monotonic() + REGISTRY_S
-            while self.registry.read < there and time.monotonic() < ends:
-                await asyncio.sleep(0.005)
-
     async def introduce(self, queues: Iterable[str]) -> None:
         """Tell everybody of these queues, where the registry does not know them as they are."""
-        await self.read_registry()
         wanted = set(queues)
         rings = {self._declared[name].collection for name in wanted & self._declared.keys()}
         mine = [
@@ -127,13 +126,16 @@ class Desk:
             for queue in self._declared.values()
             if queue.name in wanted or (queue.collection and queue.collection in rings)
         ]
-        new = [entry for entry in Entry.of(mine) if not self.registry.knows(entry)]
-        await self.registry.append(self.publisher, new)
-
-    def _registered(self, entry: Entry) -> None:
+        if await self.registry.note(Entry.of(mine)):
+            await self.publisher.publish([note_of_change(self.names.crew)])
         for serving in self.servings.values():
-            if serving.worker.queues & set(entry.queues):
-                serving.look_again()
+            serving.look_again()
+
+    async def has_changed(self) -> None:
+        """Somebody has told of new queues or limits."""
+        await self.registry.read(0)
+        for serving in self.servings.values():
+            serving.look_again()
 
     # Workers.
 
@@ -169,6 +171,12 @@ class Desk:
         if self._locked.pop(queue, None) is not None:
             async with self._administering:
                 await (await self.admin()).call("queue_delete", self.names.lock(queue))
+
+    async def say_goodbye(self, worker: str, address: str) -> None:
+        """Tell the others that a worker is gone."""
+        async with self._administering:
+            await (await self.admin()).call("queue_delete", address)
+        await self.publisher.publish([note_of_absence(worker, self.names.crew)])
 
     async def close(self) -> None:
         """Give back what an operator has looked at."""

@@ -42,12 +42,11 @@ class Hand:
         self._taken: dict[int, _Taken] = {}
         self._last = 0
 
-    async def peek(
-        self, queues: Sequence[str] | None, after: int, limit: int
-    ) -> list[Waiting]:
+    async def peek(self, queues: Sequence[str] | None, after: int, limit: int) -> list[Waiting]:
         """Up to ``limit`` tasks with higher numbers than ``after``."""
-        await self._desk.read_registry()
-        known = {queue.name for queue in self._desk.registry.queues.values()}
+        registry = self._desk.registry
+        await registry.read(0)
+        known = {queue.name for queue in (*registry.current(), *registry.former())}
         wanted = known if queues is None else set(queues)
         found = [it for it in self._taken.values() if it.number > after]
         found = [it for it in found if it.message.queue in wanted]

@@ -68,8 +68,8 @@ class Names:
 
     @property
     def registry(self) -> Declaration:
-        """Which collections and queues there are; a stream, which everybody reads from its start."""
-        return Declaration(f"{self.prefix}.registry", {"x-queue-type": "stream"})
+        """Which collections and queues there are."""
+        return self.unbounded(f"{self.prefix}.registry")
 
     @property
     def crew(self) -> str:
@@ -140,7 +140,9 @@ class Message:
         )
 
     @classmethod
-    def read(cls, queue: str, body: bytes, headers: Mapping[str, Any] | None, fallback: str) -> Self:
+    def read(
+        cls, queue: str, body: bytes, headers: Mapping[str, Any] | None, fallback: str
+    ) -> Self:
         """A delivered one; what somebody else has put there gets the id ``fallback``."""
         found = headers or {}
         task_id = found.get("agentpipe-id", fallback)
@@ -148,10 +150,10 @@ class Message:
             task_id if isinstance(task_id, str) else fallback,
             queue,
             body,
-            _count(found, "agentpipe-failures"),
-            _count(found, "agentpipe-crashes"),
-            _count(found, "agentpipe-submitted-ms") or time.time_ns() // 1_000_000,
-            _count(found, "agentpipe-priority"),
+            _count(headers, "agentpipe-failures"),
+            _count(headers, "agentpipe-crashes"),
+            _count(headers, "agentpipe-submitted-ms") or time.time_ns() // 1_000_000,
+            _count(headers, "agentpipe-priority"),
         )
 
     def failed(self) -> Self:

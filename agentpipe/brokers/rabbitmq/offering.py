@@ -23,13 +23,10 @@ LOOK_AT_MOST = 64
 class Offering:
     """One batch of offers on its way into a ring's queues, or into one queue."""
 
-    def __init__(
-        self, desk: Desk, channel: Channel, queues: Sequence[Queue], cursor: int
-    ) -> None:
+    def __init__(self, desk: Desk, channel: Channel, queues: Sequence[Queue], cursor: int) -> None:
         self._desk, self._channel, self._queues = desk, channel, queues
         self._cursor = cursor % len(queues)
         self._room: dict[str, float] = {queue.name: math.inf for queue in queues}
-        self._missing: dict[str, Queue] = {}
 
     @property
     def cursor(self) -> int:
@@ -38,22 +35,19 @@ class Offering:
 
     async def make(self, offers: Sequence[Offer]) -> Admission:
         """Offer all of them, in order."""
-        if 1 < len(self._queues) <= min(len(offers), LOOK_AT_MOST):
-            await self._look()
+        await self._look(all_of_them=1 < len(self._queues) <= min(len(offers), LOOK_AT_MOST))
         verdicts: list[Verdict] = ["refused"] * len(offers)
         todo = list(range(len(offers)))
         while todo:
             placed = [(at, queue) for at in todo if (queue := self._next(offers[at])) is not None]
-            letters = [await self._letter(offers[at], queue) for at, queue in placed]
-            fates = await self._channel.publish(letters)
             todo = []
-            for (at, queue), fate in zip(placed, fates, strict=True):
+            for at, fate in zip(
+                [at for at, _ in placed], await self._publish(offers, placed), strict=True
+            ):
                 if fate == "taken":
                     verdicts[at] = "accepted"
                 else:
                     todo.append(at)
-                    self._failed(queue, fate)
-            await self._make_missing()
         if "refused" not in verdicts:
             return Admission(tuple(verdicts), 0, 0)
         bound = sum(queue.max_waiting for queue in self._queues)
@@ -78,21 +72,29 @@ class Offering:
             return message.delayed(self._desk.names, offer.delay_s)
         return message.to(self._desk.names.admission(queue.name, queue.max_waiting))
 
-    def _failed(self, queue: Queue, fate: Fate) -> None:
-        if fate == "refused":
-            self._room[queue.name] = 0
-        else:
-            self._room[queue.name] += 1
-            self._missing[queue.name] = queue
+    async def _publish(
+        self, offers: Sequence[Offer], placed: Sequence[tuple[int, Queue]]
+    ) -> list[Fate]:
+        """What became of each; queues that are not there yet are made."""
+        letters = [await self._letter(offers[at], queue) for at, queue in placed]
+        fates = await self._channel.publish(letters)
+        missing = [at for at, fate in enumerate(fates) if fate == "unroutable"]
+        if missing:
+            for queue in {placed[at][1].name: placed[at][1] for at in missing}.values():
+                await self._desk.prepare(queue)
+            again = await self._channel.publish([letters[at] for at in missing])
+            for at, fate in zip(missing, again, strict=True):
+                fates[at] = fate
+        for (_, queue), fate in zip(placed, fates, strict=True):
+            if fate == "refused":
+                self._room[queue.name] = 0
+        return fates
 
-    async def _make_missing(self) -> None:
-        for queue in self._missing.values():
-            await self._desk.prepare(queue)
-        self._missing.clear()
-
-    async def _look(self) -> None:
+    async def _look(self, *, all_of_them: bool) -> None:
+        """See how much room there is. The server does not count what waits under another bound."""
         for queue in self._queues:
-            self._room[queue.name] = queue.max_waiting - await self._desk.depth(queue)
+            if all_of_them or len(self._desk.registry.bounds(queue.name)) > 1:
+                self._room[queue.name] = queue.max_waiting - await self._desk.depth(queue)
 
     async def _depth(self) -> int:
         return sum([await self._desk.depth(queue) for queue in self._queues])

@@ -1,122 +1,216 @@
 """Registry: which collections and queues there are, and within which limits.
 
-A stream that all processes read from its start: AMQP has no list of queues, and a queue whose
-bound has changed is another queue, which somebody has to know of.
+AMQP has no list of queues, and a queue whose bound has changed is another queue, which somebody
+has to know of. The registry is one message in a durable queue. Who reads or changes it holds an
+exclusive queue meanwhile; a crash in the middle leaves two messages, which the next reader merges.
 """
 
 from __future__ import annotations
 
+import asyncio
+import random
+import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
+from agentpipe.brokers.rabbitmq.connection import LOCKED, Lost
 from agentpipe.brokers.rabbitmq.names import Letter
 from agentpipe.brokers.store import Queue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-    from agentpipe.brokers.rabbitmq.connection import Channel, Delivery
+    from agentpipe.brokers.rabbitmq.connection import Channel
     from agentpipe.brokers.rabbitmq.names import Names
 
-PREFETCH = 200
+# Each holder needs some milliseconds; whoever holds it for longer hangs.
+LOCK_S = 15.0
+RETRY_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A collection with its queues in order, or a queue outside any collection."""
+    """A collection with its queues in order, or a queue outside any collection.
+
+    Attributes:
+        former: Queues that have left; tasks may wait there still.
+        bounds: All that its queues have had; the last one holds.
+        noted_at: Unix seconds.
+    """
 
     collection: str | None
     queues: tuple[str, ...]
-    max_waiting: int
+    bounds: tuple[int, ...]
     concurrency: int
     max_crashes: int
+    former: tuple[str, ...] = ()
+    noted_at: float = 0.0
 
     @classmethod
-    def of(cls, queues: Sequence[Queue]) -> list[Self]:
-        """Entries that say the same as ``queues``."""
-        found: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    def of(cls, queues: Iterable[Queue]) -> list[Self]:
+        """Entries that say the same as ``queues``; a collection's limits are its first queue's."""
+        found: dict[tuple[str | None, str], list[Queue]] = defaultdict(list)
         for queue in queues:
-            limits = (queue.max_waiting, queue.concurrency, queue.max_crashes)
-            alone = queue.name if queue.collection is None else None
-            found[(queue.collection, alone, *limits)].append(queue.name)
-        return [cls(key[0], tuple(names), *key[2:]) for key, names in found.items()]
-
-    def each(self) -> list[Queue]:
-        """Its queues."""
-        limits = (self.max_waiting, self.concurrency, self.max_crashes)
-        return [Queue(name, self.collection, *limits) for name in self.queues]
-
-    def encode(self) -> bytes:
-        """As it lies in the stream."""
-        return orjson.dumps(
-            {name: getattr(self, name) for name in ("collection", "queues", *_LIMITS)}
-        )
+            found[(queue.collection, "" if queue.collection else queue.name)].append(queue)
+        now = time.time()
+        return [
+            cls(
+                mine[0].collection,
+                tuple(queue.name for queue in mine),
+                (mine[0].max_waiting,),
+                mine[0].concurrency,
+                mine[0].max_crashes,
+                noted_at=now,
+            )
+            for mine in found.values()
+        ]
 
     @classmethod
-    def decode(cls, body: bytes) -> Self:
-        """What ``encode`` wrote."""
-        fields = orjson.loads(body)
-        limits = (int(fields[name]) for name in _LIMITS)
-        return cls(fields["collection"], tuple(fields["queues"]), *limits)
+    def decode(cls, record: Mapping[str, Any]) -> Self:
+        """From the registry's JSON."""
+        fields = {name: record[name] for name in cls.__slots__}
+        for name in ("queues", "bounds", "former"):
+            fields[name] = tuple(fields[name])
+        return cls(**fields)
 
+    @property
+    def key(self) -> str:
+        """What there is one entry of."""
+        return f"collection {self.collection}" if self.collection else self.queues[0]
 
-_LIMITS = ("max_waiting", "concurrency", "max_crashes")
+    def after(self, earlier: Entry) -> Self:
+        """Itself, with what must not be forgotten of an earlier entry."""
+        bounds = (*(bound for bound in earlier.bounds if bound != self.bounds[-1]), *self.bounds)
+        before = dict.fromkeys((*earlier.former, *earlier.queues, *self.former))
+        former = tuple(name for name in before if name not in self.queues)
+        return replace(self, bounds=tuple(dict.fromkeys(reversed(bounds)))[::-1], former=former)
+
+    def says(self, other: Entry) -> bool:
+        """Whether it tells nothing but what ``other`` tells."""
+        limits = (self.queues, self.bounds[-1], self.concurrency, self.max_crashes)
+        return limits == (other.queues, other.bounds[-1], other.concurrency, other.max_crashes)
+
+    def current(self) -> list[Queue]:
+        """Its queues, in order."""
+        limits = (self.bounds[-1], self.concurrency, self.max_crashes)
+        return [Queue(name, self.collection, *limits) for name in self.queues]
 
 
 class Registry:
-    """What has been read of the stream so far; ``changed`` is called with each entry."""
+    """What one process knows of the registry."""
 
-    def __init__(self, names: Names, changed: Callable[[Entry], None]) -> None:
-        self._names, self._changed = names, changed
-        self._latest: dict[str | None, Entry] = {}
-        self._bounds: dict[str, list[int]] = defaultdict(list)
-        self.queues: dict[str, Queue] = {}
-        self.read = 0
+    def __init__(self, names: Names, connection: Callable[[], Awaitable[Channel]]) -> None:
+        self._names, self._channel = names, connection
+        self._entries: dict[str, Entry] = {}
+        self._reading = asyncio.Lock()
+        self._read_at = float("-inf")
 
-    async def follow(self, channel: Channel) -> int:
-        """Read it from the start and go on; returns how many entries there are now."""
-        self._channel = channel
-        there = await channel.declare(self._names.registry)
-        offset = {"x-stream-offset": "first"}
-        await channel.consume(self._names.registry.name, PREFETCH, self._receive, **offset)
-        return there
+    def ring(self, collection: str) -> list[Queue]:
+        """The queues of a collection, in order."""
+        entry = self._entries.get(f"collection {collection}")
+        return entry.current() if entry else []
 
-    def bounds(self, queue: str) -> list[int]:
-        """All bounds that this queue has had: tasks may wait under each."""
-        return self._bounds[queue]
+    def queue(self, name: str) -> Queue | None:
+        """A queue, whether or not it has left its collection."""
+        entry = self._entry(name)
+        if entry is None:
+            return None
+        limits = (entry.bounds[-1], entry.concurrency, entry.max_crashes)
+        return Queue(name, entry.collection, *limits)
 
-    def knows(self, entry: Entry) -> bool:
-        """Whether this is what was last said of its queues."""
-        return all(self.queues.get(queue.name) == queue for queue in entry.each()) and (
-            entry.collection is None or self._latest.get(entry.collection) == entry
-        )
+    def bounds(self, queue: str) -> tuple[int, ...]:
+        """All bounds that it has had: tasks may wait under each."""
+        entry = self._entry(queue)
+        return entry.bounds if entry else ()
 
     def current(self) -> list[Queue]:
-        """The queues that belong to their collection now, or to none."""
-        return [
-            queue
-            for queue in self.queues.values()
-            if queue.collection is None or queue.name in self._latest[queue.collection].queues
-        ]
+        """All queues that belong to their collection now, or to none."""
+        return [queue for entry in self._entries.values() for queue in entry.current()]
 
-    async def append(self, channel: Channel, entries: Iterable[Entry]) -> None:
-        """Tell everybody, and those who come later."""
-        key = self._names.registry.name
-        await channel.publish([Letter(key, entry.encode(), {}) for entry in entries])
+    def former(self) -> list[Queue]:
+        """All queues that have left their collection."""
+        gone = [name for entry in self._entries.values() for name in entry.former]
+        return [queue for name in gone if (queue := self.queue(name)) is not None]
 
-    def _receive(self, delivery: Delivery) -> None:
-        self._channel.ack(delivery.tag)
-        self.read += 1
+    def _entry(self, queue: str) -> Entry | None:
+        for entry in self._entries.values():
+            if queue in entry.queues or queue in entry.former:
+                return entry
+        return None
+
+    async def read(self, max_age_s: float = float("inf")) -> None:
+        """Read it, unless that was done within ``max_age_s``."""
+        async with self._reading:
+            if time.monotonic() - self._read_at >= max_age_s or not self._entries:
+                await self._exchange(())
+
+    async def note(self, entries: Sequence[Entry]) -> bool:
+        """Enter what it does not say yet; whether there was anything."""
+        async with self._reading:
+            if all(self._knows(entry) for entry in entries):
+                return False
+            return await self._exchange(entries)
+
+    def _knows(self, entry: Entry) -> bool:
+        return entry.key in self._entries and entry.says(self._entries[entry.key])
+
+    async def _exchange(self, entries: Sequence[Entry]) -> bool:
+        channel = await self._locked()
         try:
-            entry = Entry.decode(delivery.body)
-        except (ValueError, KeyError, TypeError):
-            return  # Not ours.
-        self._latest[entry.collection] = entry
-        for queue in entry.each():
-            self.queues[queue.name] = queue
-            if queue.max_waiting not in self._bounds[queue.name]:
-                self._bounds[queue.name].append(queue.max_waiting)
-        self._changed(entry)
+            return await self._read_and_write(channel, entries)
+        finally:
+            self._read_at = time.monotonic()
+            await channel.call("queue_delete", self._lock)
+            channel.close()
+
+    @property
+    def _lock(self) -> str:
+        return f"{self._names.registry.name}.lock"
+
+    async def _locked(self) -> Channel:
+        """A channel of a connection that holds the lock."""
+        ends = time.monotonic() + LOCK_S
+        while True:
+            channel = await self._channel()
+            try:
+                await channel.call("queue_declare", self._lock, exclusive=True)
+            except Lost as error:
+                if error.code != LOCKED or time.monotonic() > ends:
+                    raise
+                await asyncio.sleep(RETRY_S * (1 + random.random()))  # noqa: S311 - no secret
+            else:
+                return channel
+
+    async def _read_and_write(self, channel: Channel, entries: Sequence[Entry]) -> bool:
+        await channel.declare(self._names.registry)
+        tags, found = [], dict[str, Entry]()
+        while delivery := await channel.get(self._names.registry.name):
+            tags.append(delivery.tag)
+            for record in orjson.loads(delivery.body):
+                _add(found, Entry.decode(record))
+        before = dict(found)
+        for entry in entries:
+            if entry.key not in found or not entry.says(found[entry.key]):
+                _add(found, entry)
+        self._entries = found
+        changed = found != before
+        if changed or len(tags) > 1:
+            body = orjson.dumps(list(found.values()))
+            await channel.publish([Letter(self._names.registry.name, body, {})])
+        for tag in tags:
+            if changed or len(tags) > 1:
+                channel.ack(tag)
+            else:
+                channel.requeue(tag)
+        return changed
+
+
+def _add(entries: dict[str, Entry], entry: Entry) -> None:
+    """Put it in; of two about the same, the later one holds and remembers the other."""
+    known = entries.get(entry.key)
+    if known is not None and known.noted_at > entry.noted_at:
+        known, entry = entry, known
+    entries[entry.key] = entry if known is None else entry.after(known)

@@ -10,7 +10,7 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -104,9 +104,8 @@ class Serving:
         """Tell the others, and begin to take over agents."""
         self._channel = await self._desk.channel(self._ring)
         if self.worker.queues:
-            await make_delays(self._channel, self._names)
+            await self._desk.make_delays()
             await self._desk.introduce(self.worker.queues)
-        await self._channel.call("exchange_declare", self._names.crew, "fanout", durable=True)
         answer = await self._channel.call("queue_declare", "", exclusive=True)
         self._address = str(answer.queue)
         await self._channel.consume(self._address, 0, self._hear)
@@ -146,6 +145,8 @@ class Serving:
             self._meet(Member.decode(note), reply=note["reply"])
         elif note["kind"] == "gone":
             self._forget(note["name"])
+        elif note["kind"] == "change":
+            self._begin(self._desk.has_changed())
 
     def _meet(self, member: Member, *, reply: bool) -> None:
         self._members[member.name] = member
@@ -166,8 +167,7 @@ class Serving:
         note = _note(orjson.dumps({"kind": "probe"}), key=self._members[following].address)
         if await self._channel.publish([note]) == ["unroutable"]:
             self._forget(following)
-            gone = orjson.dumps({"kind": "gone", "name": following})
-            await self._channel.publish([_note(gone, exchange=self._names.crew)])
+            await self._channel.publish([note_of_absence(following, self._names.crew)])
 
     # Which agents it serves.
 
@@ -361,31 +361,22 @@ class Serving:
             unclaimed = [each for post in self._posts.values() for each in post.ready]
             held = [Prefetched(each.message, each.tag) for each in self._held.values()]
             await self._put_back([*held, *unclaimed])
-            await self._say_goodbye()
         await self.close()
         return claims
-
-    async def _say_goodbye(self) -> None:
-        gone = orjson.dumps({"kind": "gone", "name": self.worker.name})
-        for name in self._posts:
-            await self._desk.unlock(name)
-        self._posts.clear()
-        await self._channel.call("queue_delete", self._address)
-        with suppress(Lost):
-            await self._channel.publish([_note(gone, exchange=self._names.crew)])
 
     async def close(self) -> None:
         """End it as it is: what it holds counts a crash when it is delivered again."""
         self._gone = True
-        self._channel.close()
-        for name in list(self._posts):
-            with suppress(Lost):
-                await self._desk.unlock(name)
-        self._held.clear()
         mine = asyncio.current_task()
-        for task in self._tasks:
-            if task is not mine:
-                task.cancel()
+        for task in self._tasks - ({mine} if mine else set()):
+            task.cancel()
+        self._channel.close()
+        self._held.clear()
+        posts, self._posts = list(self._posts), {}
+        with suppress(Lost):
+            for name in posts:
+                await self._desk.unlock(name)
+            await self._desk.say_goodbye(self.worker.name, self._address)
 
     # Publishing.
 
@@ -429,6 +420,16 @@ async def _until_lost(work: Coroutine[Any, Any, None]) -> None:
 
 def _in_last_chance(message: Message, post: Post) -> bool:
     return 0 < message.crashes == post.queue.max_crashes - 1
+
+
+def note_of_absence(name: str, crew: str) -> Letter:
+    """What tells the others that a worker is gone."""
+    return _note(orjson.dumps({"kind": "gone", "name": name}), exchange=crew)
+
+
+def note_of_change(crew: str) -> Letter:
+    """What tells the workers to read the registry again."""
+    return _note(orjson.dumps({"kind": "change"}), exchange=crew)
 
 
 def _note(body: bytes, *, key: str = "", exchange: str = "") -> Letter:
