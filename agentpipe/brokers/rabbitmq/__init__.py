@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 
 class RabbitStore:
-    """The ``Store`` over ``amqp://`` and ``amqps://``; see the seam for what each operation promises.
+    """The ``Store`` over ``amqp://`` and ``amqps://``; the seam says what each operation promises.
 
     Raises:
         ConfigError: The URL is wrong.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import pika
@@ -66,7 +66,9 @@ class Address:
 
     def parameters(self, heartbeat_s: int) -> pika.ConnectionParameters:
         """As pika wants them."""
-        tls = {"ssl_options": pika.SSLOptions(self.tls, self.host)} if self.tls else {}
+        tls: dict[str, Any] = {}
+        if self.tls is not None:
+            tls["ssl_options"] = pika.SSLOptions(self.tls, self.host)
         return pika.ConnectionParameters(
             host=self.host,
             port=self.port,

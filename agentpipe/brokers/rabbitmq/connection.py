@@ -446,8 +446,7 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ),
     (
         (ssl.SSLError,),
-        "TLS failed ({cause}): use amqp:// for a port without TLS, or give ?cafile= for a"
-        " certificate of your own",
+        "TLS failed ({cause}): use amqp:// for a plain port, or give ?cafile= for your own CA",
     ),
     (
         (exceptions.IncompatibleProtocolError, exceptions.ProtocolSyntaxError),
@@ -457,8 +456,7 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ((socket.gaierror,), "this host name is not known: correct the URL"),
     (
         (exceptions.StreamLostError, ConnectionError, exceptions.ConnectionOpenAborted),
-        "the connection was dropped while it was made ({cause}): is it a RabbitMQ? Does the port"
-        " want amqps://?",
+        "the connection was dropped ({cause}): is it a RabbitMQ? Does the port want amqps://?",
     ),
     ((TimeoutError,), "no answer: is the server up, and is it a RabbitMQ?"),
 )

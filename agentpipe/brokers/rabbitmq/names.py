@@ -140,12 +140,9 @@ class Message:
         )
 
     @classmethod
-    def read(
-        cls, queue: str, body: bytes, headers: Mapping[str, Any] | None, fallback: str
-    ) -> Self:
+    def read(cls, queue: str, body: bytes, headers: Mapping[str, Any], fallback: str) -> Self:
         """A delivered one; what somebody else has put there gets the id ``fallback``."""
-        found = headers or {}
-        task_id = found.get("agentpipe-id", fallback)
+        task_id = headers.get("agentpipe-id", fallback)
         return cls(
             task_id if isinstance(task_id, str) else fallback,
             queue,
