@@ -49,7 +49,8 @@ class Consumer:
         self._stopping = False
         self._held: dict[str, ClaimedMessage] = {}
         self._finished: deque[ClaimedMessage] = deque()
-        self._wake = threading.Event()
+        self._wake, self._rung = threading.Event(), threading.Event()
+        self._greedy_at = math.inf
         self._failures = 0
         self._thread = threading.Thread(target=self._run, name="agentpipe-consume", daemon=True)
         self._waker = threading.Thread(target=self._watch, name="agentpipe-watch", daemon=True)
@@ -65,9 +66,9 @@ class Consumer:
         """What this process has claimed and not settled."""
         return list(self._held.values())
 
-    def post_process_message(self, message: ClaimedMessage) -> None:
-        """Settle a message soon; from any thread."""
-        self._finished.append(message)
+    def post_process(self, messages: list[ClaimedMessage]) -> None:
+        """Settle them soon; from any thread."""
+        self._finished.extend(messages)
         self._wake.set()
 
     def claim_no_more(self) -> None:
@@ -111,17 +112,11 @@ class Consumer:
         """Nothing is left to do after ``join``."""
 
     def _run(self) -> None:
-        greedy_at = math.inf
         while not self._stopping:
-            rung = self._wake.wait(_until(greedy_at))
+            self._wake.wait(_until(self._greedy_at))
             self._wake.clear()
-            greedy = time.monotonic() >= greedy_at
-            if greedy:
-                greedy_at = math.inf
-            elif rung and greedy_at == math.inf:
-                greedy_at = time.monotonic() + SHARE_FOR_S
             try:
-                self._turn(greedy=greedy)
+                self._turn()
             except AgentpipeError as error:
                 self._failed(error)
             except Exception:
@@ -129,20 +124,38 @@ class Consumer:
                 time.sleep(TICK_S)
         self._last_turn()
 
-    def _turn(self, *, greedy: bool) -> None:
+    def _turn(self) -> None:
         if not self._joined and self._claiming:
             self.broker.store.join(self.worker)
             self._joined = True
-        settled = self._settle()
-        while self._claiming and (claimed := self._claim(greedy=greedy)):
+        if self._failures:  # While the store was away the lease may have lapsed.
+            self.keep()
+        greedy = self._is_greedy()
+        settled, more = self._settle(), self._claiming
+        while more:
+            claimed = self._claim(greedy=greedy)
             self._loop.start_runs(claimed)
-            settled += self._settle()
+            more = len(claimed) == CLAIM_BATCH  # If less was kept back, ``wait`` tells so.
+            settled += self._settle() if more else 0
         if settled:  # The next runs are on their way while the disk works for the last ones.
             self.broker.store.sync()
             self.forwarder.notify()
         if self._failures:
             log.warning("the broker answers again, after %d tries", self._failures)
             self._failures = 0
+
+    def _is_greedy(self) -> bool:
+        """Whether the others had their time; it begins when the store has something new."""
+        greedy = time.monotonic() >= self._greedy_at
+        if greedy:
+            self._greedy_at = math.inf
+        if self._rung.is_set():
+            self._rung.clear()
+            self._be_greedy_soon()
+        return greedy
+
+    def _be_greedy_soon(self) -> None:
+        self._greedy_at = min(self._greedy_at, time.monotonic() + SHARE_FOR_S)
 
     def _last_turn(self) -> None:
         """At the end, a store that is away has some seconds to come back."""
@@ -186,6 +199,8 @@ class Consumer:
             high_water_bytes=self._settings.outbox_high_water_bytes,
             held=None if greedy else len(self._held),
         )
+        if not claims and not greedy:
+            self._be_greedy_soon()
         messages = [ClaimedMessage(claim) for claim in claims]
         for message in messages:
             self._held[message.claim.task_id] = message
@@ -197,6 +212,7 @@ class Consumer:
                 self.broker.store.wait(TICK_S)
             except Exception:  # noqa: BLE001 - the consumer meets the same store, and tells
                 time.sleep(TICK_S)
+            self._rung.set()
             self._wake.set()
 
     def _failed(self, error: AgentpipeError) -> None:

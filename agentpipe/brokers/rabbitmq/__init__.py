@@ -19,7 +19,7 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentpipe.brokers.rabbitmq.address import Address
-from agentpipe.brokers.rabbitmq.connection import Link, Session
+from agentpipe.brokers.rabbitmq.connection import Link, Lost, Session
 from agentpipe.brokers.rabbitmq.counting import count
 from agentpipe.brokers.rabbitmq.desk import Desk
 from agentpipe.brokers.rabbitmq.offering import Offering
@@ -62,6 +62,7 @@ class RabbitStore:
         self._declared: dict[str, Queue] = {}
         self._cursors: dict[str, int] = {}
         self._desk: Desk | None = None
+        self._joined: set[str] = set()
         self._bell = threading.Event()
         self._on_desk(_nothing)
 
@@ -93,6 +94,7 @@ class RabbitStore:
 
     def join(self, worker: Worker) -> None:
         self._on_desk(lambda desk: desk.join(worker, self._bell.set))
+        self._joined.add(worker.name)
 
     def extend(self, worker: Worker) -> bool:
         async def extend(desk: Desk) -> bool:
@@ -105,6 +107,8 @@ class RabbitStore:
         return self._on_desk(extend)
 
     def leave(self, worker: Worker) -> int:
+        self._joined.discard(worker.name)
+
         async def leave(desk: Desk) -> int:
             serving = desk.servings.pop(worker.name, None)
             desk.outbox.give_back(worker.name)
@@ -123,6 +127,8 @@ class RabbitStore:
     ) -> list[Claim]:
         async def claim(desk: Desk) -> list[Claim]:
             serving = desk.servings.get(worker.name)
+            if serving is None and worker.name in self._joined:
+                raise Lost("its tasks are delivered again")  # It shall look whether it has a lease.
             if serving is None or not serving.is_alive:
                 return []
             if await desk.outbox.is_above(high_water, high_water_bytes):

@@ -343,7 +343,7 @@ class Link:
         try:
             return asyncio.run_coroutine_threadsafe(self._perform(operation), loop).result()
         except Lost as error:
-            raise Unreachable(f"{self._shown}: the connection was lost: {error}") from error
+            raise Unreachable(f"{self._shown}: {_what_was_lost(error)}") from error
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._starting:
@@ -421,6 +421,12 @@ class Link:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def _what_was_lost(error: Lost) -> str:
+    if error.code == PRECONDITION_FAILED:
+        return f"a queue of that name is of another kind ({error}): give a ?prefix= of your own"
+    return f"the connection was lost: {error}"
+
+
 def why_not(error: BaseException) -> str:
     """Why there is no connection, and what to do, in one line."""
     causes = list(_causes(error))
@@ -465,7 +471,8 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
 def _causes(error: BaseException) -> list[BaseException]:
     """The error and all that pika has wrapped in it, outermost first."""
     found = [error]
-    for inner in (*getattr(error, "exceptions", ()), getattr(error, "exception", None)):
+    inside = (*error.args, *getattr(error, "exceptions", ()), getattr(error, "exception", None))
+    for inner in inside:
         if isinstance(inner, BaseException):
             found += _causes(inner)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import time
 import uuid
 from collections import deque
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 TICK_S = 1.0
 # A task in its last chance that may not run beside another one comes again after so long.
 APART_S = 2.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +182,17 @@ class Serving:
         tick_s = min(TICK_S, self.worker.lease_s / 4)
         next_probe = time.monotonic()
         while self.is_alive:
-            if time.monotonic() >= next_probe:
-                next_probe = time.monotonic() + TICK_S
-                await self._probe()
-            if await self._balance():
-                await self._tell()
+            self._changed.clear()
+            try:
+                if time.monotonic() >= next_probe:
+                    next_probe = time.monotonic() + TICK_S
+                    await self._probe()
+                if await self._balance():
+                    await self._tell()
+            except Lost as error:
+                log.warning("worker %s cannot take over agents: %s", self.worker.name, error)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), tick_s)
-            self._changed.clear()
         await self._desk.lapse(self)
 
     async def _balance(self) -> bool:
@@ -234,6 +240,7 @@ class Serving:
 
     def _bereft(self, post: Post, source: str) -> None:
         """Somebody has deleted a queue: it is made again."""
+        log.warning("queue %s was deleted under worker %s: made again", source, self.worker.name)
         post.consumers.pop(source, None)
         self._changed.set()
 
