@@ -32,6 +32,7 @@ LAYERS = (
         "brokers.sqlite.",
         "brokers.rabbitmq.connection",
         "brokers.rabbitmq.crew",
+        "brokers.rabbitmq.management",
         "brokers.redis.connect",
     ),
     ("brokers.rabbitmq.", "brokers.redis."),

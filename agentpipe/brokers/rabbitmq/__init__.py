@@ -217,7 +217,7 @@ class RabbitStore:
     def _on_desk(self, operation: Callable[[Desk], Coroutine[Any, Any, T]]) -> T:
         async def perform(session: Session) -> T:
             if self._desk is None or self._desk.session is not session:
-                desk = Desk(session, self._address.names, self._declared)
+                desk = Desk(session, self._address, self._declared)
                 await desk.open()
                 self._desk = desk
             return await operation(self._desk)

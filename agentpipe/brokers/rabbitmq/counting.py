@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 import orjson
 
 from agentpipe.brokers.rabbitmq.crew import Member
+from agentpipe.brokers.rabbitmq.management import queue_figures
 from agentpipe.brokers.rabbitmq.names import DELAY_QUEUES, Letter
 from agentpipe.brokers.store import QueueDepth, Stats, WorkerSeen
 
 if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.connection import Channel, Delivery
     from agentpipe.brokers.rabbitmq.desk import Desk
+    from agentpipe.brokers.rabbitmq.management import QueueFigures
     from agentpipe.brokers.store import Queue
 
 ROLL_CALL_S = 1.0
@@ -29,15 +31,12 @@ REGISTRY_S = 1.0
 
 async def count(desk: Desk) -> Stats:
     """A snapshot. A task that moves on meanwhile may be counted twice, but is never missed."""
-    await desk.registry.read(REGISTRY_S)
-    queues = desk.registry.current()
-    former = desk.registry.former()
-    waiting = {queue.name: await _waiting(desk, queue) for queue in (*queues, *former)}
-    queues += [queue for queue in former if waiting[queue.name]]
+    queues, waiting = await _queues(desk)
     crew, complete = await call_the_roll(desk)
     delayed = await _delayed(desk)
     ready = await desk.count(desk.names.outbox.name) or 0
     again, still_complete = await call_the_roll(desk)
+    figures = await _figures(desk)
     running, prefetched = Counter[str](), Counter[str]()
     for member in crew:
         running.update(member.running)
@@ -54,19 +53,35 @@ async def count(desk: Desk) -> Stats:
         )
         for queue in queues
     )
-    lent = sum(member.lent for member in again)
+    outbox = figures.get(desk.names.outbox.name)
+    carried = ready + sum(member.lent for member in again)
     return Stats(
         accepted=None,
         waiting=sum(depth.waiting or 0 for depth in depths),
         delayed=delayed,
         running=running.total() if complete else None,
-        outbox=ready + lent if still_complete else None,
-        outbox_bytes=None,
+        outbox=carried if still_complete else getattr(outbox, "messages", None),
+        outbox_bytes=getattr(outbox, "size_bytes", None),
         delivered=None,
         dead=await desk.count(desk.names.dead.name) or 0,
         queues=depths,
         workers=tuple(_seen(member) for member in sorted(crew, key=lambda it: it.name)),
     )
+
+
+async def _figures(desk: Desk) -> dict[str, QueueFigures]:
+    """What the management API adds, where there is one."""
+    if not desk.address.management:
+        return {}
+    return await asyncio.to_thread(queue_figures, desk.address)
+
+
+async def _queues(desk: Desk) -> tuple[list[Queue], dict[str, int]]:
+    """All queues with how much waits there; those that left their ring only while they hold any."""
+    await desk.registry.read(REGISTRY_S)
+    current, former = desk.registry.current(), desk.registry.former()
+    waiting = {queue.name: await _waiting(desk, queue) for queue in (*current, *former)}
+    return [*current, *(queue for queue in former if waiting[queue.name])], waiting
 
 
 async def _waiting(desk: Desk, queue: Queue) -> int:

@@ -17,7 +17,8 @@ from agentpipe.brokers.store import Queue
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from agentpipe.brokers.rabbitmq.names import Declaration, Names
+    from agentpipe.brokers.rabbitmq.address import Address
+    from agentpipe.brokers.rabbitmq.names import Declaration
     from agentpipe.brokers.store import Worker
 
 
@@ -29,8 +30,9 @@ class Desk:
         servings: The workers that have joined here, by name.
     """
 
-    def __init__(self, session: Session, names: Names, declared: Mapping[str, Queue]) -> None:
-        self.session, self.names, self._declared = session, names, declared
+    def __init__(self, session: Session, address: Address, declared: Mapping[str, Queue]) -> None:
+        self.session, self.address, self._declared = session, address, declared
+        self.names = names = address.names
         self.dead = DeadLetters(names)
         self.registry = Registry(names, session.channel)
         self.servings: dict[str, Serving] = {}
