@@ -35,6 +35,7 @@ class LoopThread(threading.Thread):
         self._loop.set_task_factory(_make_task)
         self._runs: dict[asyncio.Task[None], ClaimedMessage] = {}
         self._interrupted: set[str] = set()
+        self._ended_runs: list[ClaimedMessage] = []
         self._turned = True
 
     def run(self) -> None:
@@ -85,7 +86,14 @@ class LoopThread(threading.Thread):
         self._interrupted.discard(message.claim.task_id)
         if run.cancelled():  # Before its first step.
             message.settlement = Settlement(message.claim, "release")
-        self._consumer.post_process_message(message)
+        if not self._ended_runs:
+            # Those that end together are settled together.
+            self._loop.call_soon(self._post_ended)
+        self._ended_runs.append(message)
+
+    def _post_ended(self) -> None:
+        ended, self._ended_runs = self._ended_runs, []
+        self._consumer.post_process(ended)
 
     async def _process(self, message: ClaimedMessage) -> None:
         """Dramatiq's life of a message: signals before and after, whatever happens between."""
