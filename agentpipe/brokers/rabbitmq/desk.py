@@ -180,6 +180,12 @@ class Desk:
             await (await self.admin()).call("queue_delete", address)
         await self.publisher.publish([note_of_absence(worker, self.names.crew)])
 
+    async def unlock_all(self, serving: Serving) -> None:
+        """Let others serve all that this worker served."""
+        for queue, owner in list(self._locked.items()):
+            if owner is serving:
+                await self.unlock(queue)
+
     async def close(self) -> None:
         """Give back what an operator has looked at."""
         with suppress(Lost):

@@ -91,6 +91,7 @@ class Serving:
         self._numbers = itertools.count(time.time_ns())
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stewarding: asyncio.Task[None] | None = None
         self._gone = False
         self.extend()
 
@@ -114,7 +115,7 @@ class Serving:
         await self._channel.consume(self._address, 0, self._hear)
         await self._channel.call("queue_bind", self._address, self._names.crew)
         await self._tell(reply=True)
-        self._begin(self._steward())
+        self._stewarding = self._begin(self._steward())
 
     # What the others say.
 
@@ -361,7 +362,7 @@ class Serving:
     async def leave(self) -> int:
         """Give everything back uncounted; returns how many claims."""
         claims = len(self._held) if self.is_alive else 0
-        self._gone = True
+        await self._dismiss_steward()
         with suppress(Lost):
             for post in self._posts.values():
                 await self._stop(post)
@@ -373,17 +374,20 @@ class Serving:
 
     async def close(self) -> None:
         """End it as it is: what it holds counts a crash when it is delivered again."""
-        self._gone = True
-        mine = asyncio.current_task()
-        for task in self._tasks - ({mine} if mine else set()):
-            task.cancel()
+        await self._dismiss_steward()
         self._channel.close()
         self._held.clear()
-        posts, self._posts = list(self._posts), {}
+        self._posts.clear()
         with suppress(Lost):
-            for name in posts:
-                await self._desk.unlock(name)
+            await self._desk.unlock_all(self)
             await self._desk.say_goodbye(self.worker.name, self._address)
+
+    async def _dismiss_steward(self) -> None:
+        """From now on nobody changes the posts."""
+        self._gone = True
+        if self._stewarding is not None and self._stewarding is not asyncio.current_task():
+            self._stewarding.cancel()
+            await asyncio.wait([self._stewarding])
 
     # Publishing.
 
@@ -414,10 +418,11 @@ class Serving:
             if set(await self._channel.publish(lasting)) != {"taken"}:
                 raise Lost("the server refuses to store tasks or results")
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(_until_lost(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 async def _until_lost(work: Coroutine[Any, Any, None]) -> None:
