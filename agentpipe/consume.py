@@ -131,12 +131,12 @@ class Consumer:
         if self._failures:  # While the store was away the lease may have lapsed.
             self.keep()
         greedy = self._is_greedy()
-        settled, more = self._settle(), self._claiming
-        while more:
-            claimed = self._claim(greedy=greedy)
+        settled = self._settle()
+        while self._claiming and (claimed := self._claim(greedy=greedy)):
             self._loop.start_runs(claimed)
-            more = len(claimed) == CLAIM_BATCH  # If less was kept back, ``wait`` tells so.
-            settled += self._settle() if more else 0
+            if len(claimed) < CLAIM_BATCH:
+                break  # What the store kept back, it tells of by ``wait``.
+            settled += self._settle()
         if settled:  # The next runs are on their way while the disk works for the last ones.
             self.broker.store.sync()
             self.forwarder.notify()

@@ -255,7 +255,10 @@ class Store(Protocol):
         """
 
     def wait(self, timeout_s: float) -> None:
-        """Return early when a claim may have become possible. One thread at a time."""
+        """Return early when a claim may have become possible. One thread at a time.
+
+        It is possible, too, where a claim gave some of the tasks and kept others back.
+        """
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         """Carry them out; False, and nothing done, for each whose claim has been lost.

@@ -1043,6 +1043,22 @@ def test_wait_returns_for_what_was_offered_just_before(store: Store) -> None:
     assert time.monotonic() - begun < 10
 
 
+@shared_queues_needed
+def test_wait_returns_for_what_a_claim_kept_back(store: Store, open_another: OpenStore) -> None:
+    queues = declared(store, 4, concurrency=1)
+    for queue in queues:
+        put(store, queue, [queue])
+    one, _ = (joined(store, queues) for _ in range(2))
+    ears = (store, open_another())
+    for ear in ears * 2:  # A first wait may only begin to listen.
+        ear.wait(0)
+    assert len(claim(store, one, held=0)) == 2
+    for ear in ears:
+        begun = time.monotonic()
+        ear.wait(30)
+        assert time.monotonic() - begun < 10
+
+
 def test_wait_gives_up_at_its_timeout(store: Store) -> None:
     store.wait(0)
     begun = time.monotonic()
