@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
@@ -128,13 +127,44 @@ class Results(dramatiq.Middleware):
     ) -> Settlement:
         redactor = self._redactor(broker, message.actor_name)
         failure = None if error is None else error_record(error, redactor)
-        result = replace(_result(broker, message, outcome, failure, run), worker=self._worker)
-        encoded = encode(result, redactor)
+        encoded = encode(self._result(broker, message, outcome, failure, run), redactor)
         reason = ""
         if failure is not None:
             reason = redactor.text(f"{failure['type']}: {failure['message']}")
             log.warning("task %s: %s, %s", message.message_id, outcome, reason[:300])
         return Settlement(message.claim, action, encoded, outcome, reason[:MAX_ERROR_CHARS])
+
+    def _result(
+        self,
+        broker: dramatiq.Broker,
+        message: ClaimedMessage,
+        outcome: str,
+        failure: dict[str, Any] | None,
+        run: Run | None,
+    ) -> Result:
+        claim = message.claim
+        actor = broker.actors.get(message.actor_name)
+        evaluations = list(run.evaluations) if run else []
+        score = reward(evaluations) if outcome == "ok" else None
+        ran = run is not None or message.tracer is not None
+        return Result(
+            result=run.answer if run else None,
+            evaluation_results=[evaluation.to_dict() for evaluation in evaluations],
+            trace=message.tracer.spans if message.tracer else [],
+            task_id=claim.task_id,
+            collection=actor.collection.name if isinstance(actor, AgentActor) else None,
+            agent=message.actor_name,
+            attempt=claim.failures + claim.crashes + int(ran),
+            outcome=outcome,
+            reward=score,
+            reward_trustworthy=score is not None,
+            error=failure or _evaluation_error(evaluations),
+            worker=self._worker,
+            submitted_at=utc(claim.submitted_at),
+            started_at=utc(message.started_at) if ran else None,
+            finished_at=utc(time.time()),
+            **_carried(message.task),
+        )
 
     def _redactor(self, broker: dramatiq.Broker, actor_name: str) -> Redactor:
         if actor_name not in self._redactors:
@@ -204,37 +234,6 @@ def _end_without_a_run(
     if deadline is not None and time.time() > deadline:
         return "answer", "stale", AgentpipeError(f"not started by its deadline, {utc(deadline)}")
     return None
-
-
-def _result(
-    broker: dramatiq.Broker,
-    message: ClaimedMessage,
-    outcome: str,
-    failure: dict[str, Any] | None,
-    run: Run | None,
-) -> Result:
-    claim = message.claim
-    actor = broker.actors.get(message.actor_name)
-    evaluations = list(run.evaluations) if run else []
-    score = reward(evaluations) if outcome == "ok" else None
-    ran = run is not None or message.tracer is not None
-    return Result(
-        result=run.answer if run else None,
-        evaluation_results=[evaluation.to_dict() for evaluation in evaluations],
-        trace=message.tracer.spans if message.tracer else [],
-        task_id=claim.task_id,
-        collection=actor.collection.name if isinstance(actor, AgentActor) else None,
-        agent=message.actor_name,
-        attempt=claim.failures + claim.crashes + int(ran),
-        outcome=outcome,
-        reward=score,
-        reward_trustworthy=score is not None,
-        error=failure or _evaluation_error(evaluations),
-        submitted_at=utc(claim.submitted_at),
-        started_at=utc(message.started_at) if ran else None,
-        finished_at=utc(time.time()),
-        **_carried(message.task),
-    )
 
 
 def _carried(task: Task | None) -> dict[str, Any]:

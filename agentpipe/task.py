@@ -12,6 +12,7 @@ import secrets
 import time
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -43,8 +44,14 @@ def new_id() -> str:
 
 def utc(timestamp: float) -> str:
     """Unix seconds as ISO 8601 in UTC, always with microseconds: such texts sort by time."""
-    moment = datetime.fromtimestamp(timestamp, UTC)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    fraction, whole = math.modf(timestamp)
+    seconds, micros = divmod(int(whole) * 1_000_000 + round(fraction * 1e6), 1_000_000)
+    return f"{_utc_second(seconds)}.{micros:06}Z"
+
+
+@lru_cache(maxsize=64)
+def _utc_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
 
 
 @dataclass(frozen=True, slots=True)
