@@ -19,7 +19,7 @@ from agentpipe.brokers.rabbitmq.names import DELAY_QUEUES
 from agentpipe.errors import Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
     from agentpipe.brokers.rabbitmq.names import Declaration, Letter, Names
 
@@ -186,10 +186,26 @@ class Channel:
         self._when_cancelled[answer.consumer_tag] = cancelled
         return str(answer.consumer_tag)
 
-    async def cancel(self, consumer: str) -> None:
-        """Have nothing more delivered; what was stays unacknowledged."""
-        self._when_cancelled.pop(consumer, None)
-        await self.call("basic_cancel", consumer)
+    async def cancel(self, consumers: Iterable[str]) -> None:
+        """Have nothing more delivered; what was, or is on its way, stays unacknowledged.
+
+        pika's own ``basic_cancel`` would have the server deliver again what is on its way.
+        """
+        for consumer in consumers:
+            self._when_cancelled.pop(consumer, None)
+            cancel = spec.Basic.Cancel(consumer, nowait=True)  # type: ignore[arg-type]
+            self._raw._send_method(cancel)  # noqa: SLF001 - see above
+        await self.catch_up()
+
+    async def delete(self, queues: Iterable[str]) -> None:
+        """Delete queues, many at the price of one."""
+        for queue in queues:
+            self._raw.queue_delete(queue)
+        await self.catch_up()
+
+    async def catch_up(self) -> None:
+        """Wait until the server has done all that it was told on this channel."""
+        await self.call("basic_qos", prefetch_count=self._prefetch)
 
     async def get(self, queue: str) -> Delivery | None:
         """Take one message, if there is one."""

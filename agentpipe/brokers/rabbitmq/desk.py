@@ -168,23 +168,21 @@ class Desk:
         self._locked[queue] = serving
         return True
 
-    async def unlock(self, queue: str) -> None:
-        """Let others serve it."""
-        if self._locked.pop(queue, None) is not None:
-            async with self._administering:
-                await (await self.admin()).call("queue_delete", self.names.lock(queue))
+    async def unlock(self, queues: Iterable[str]) -> None:
+        """Let others serve them."""
+        mine = [queue for queue in queues if self._locked.pop(queue, None) is not None]
+        async with self._administering:
+            await (await self.admin()).delete(self.names.lock(queue) for queue in mine)
 
     async def say_goodbye(self, worker: str, address: str) -> None:
         """Tell the others that a worker is gone."""
         async with self._administering:
-            await (await self.admin()).call("queue_delete", address)
+            await (await self.admin()).delete([address])
         await self.publisher.publish([note_of_absence(worker, self.names.crew)])
 
     async def unlock_all(self, serving: Serving) -> None:
         """Let others serve all that this worker served."""
-        for queue, owner in list(self._locked.items()):
-            if owner is serving:
-                await self.unlock(queue)
+        await self.unlock([queue for queue, owner in self._locked.items() if owner is serving])
 
     async def close(self) -> None:
         """Give back what an operator has looked at."""

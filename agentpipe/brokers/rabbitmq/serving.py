@@ -92,6 +92,7 @@ class Serving:
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stewarding: asyncio.Task[None] | None = None
+        self._balanced = False
         self._gone = False
         self.extend()
 
@@ -182,14 +183,16 @@ class Serving:
     async def _steward(self) -> None:
         tick_s = min(TICK_S, self.worker.lease_s / 4)
         next_probe = time.monotonic()
+        self._changed.set()
         while self.is_alive:
-            self._changed.clear()
             try:
                 if time.monotonic() >= next_probe:
                     next_probe = time.monotonic() + TICK_S
                     await self._probe()
-                if await self._balance():
-                    await self._tell()
+                if self._changed.is_set() or not self._balanced:
+                    self._changed.clear()
+                    if await self._balance():
+                        await self._tell()
             except Lost as error:
                 log.warning("worker %s cannot take over agents: %s", self.worker.name, error)
             with suppress(TimeoutError):
@@ -211,6 +214,7 @@ class Serving:
                 await self._adjust(post)
             elif await self._vacate(post):
                 del self._posts[name]
+        self._balanced = set(self._posts) == share
         return before != set(self._posts)
 
     async def _take(self, name: str) -> None:
@@ -246,9 +250,8 @@ class Serving:
         self._changed.set()
 
     async def _stop(self, post: Post) -> None:
-        while post.consumers:
-            _, consumer = post.consumers.popitem()
-            await self._channel.cancel(consumer)
+        consumers, post.consumers = list(post.consumers.values()), {}
+        await self._channel.cancel(consumers)
 
     async def _vacate(self, post: Post) -> bool:
         """Take nothing more for this agent; whether it is another's now."""
@@ -258,7 +261,7 @@ class Serving:
         await self._put_back(unclaimed)
         if post.running:
             return False
-        await self._desk.unlock(post.queue.name)
+        await self._desk.unlock([post.queue.name])
         return True
 
     # Tasks.
@@ -269,6 +272,9 @@ class Serving:
         if delivery.redelivered:
             # Somebody's claim ended with its worker. The count must outlive us, too.
             self._begin(self._replace([(message.crashed().to(self._back(post)), delivery.tag)]))
+            return
+        if self._gone or self._posts.get(post.queue.name, post) is not post:
+            self._begin(self._put_back([Prefetched(message, delivery.tag)]))
             return
         post.ready.append(Prefetched(message, delivery.tag))
         self._turns[post.queue.name] = None
@@ -364,8 +370,8 @@ class Serving:
         claims = len(self._held) if self.is_alive else 0
         await self._dismiss_steward()
         with suppress(Lost):
-            for post in self._posts.values():
-                await self._stop(post)
+            consumers = [it for post in self._posts.values() for it in post.consumers.values()]
+            await self._channel.cancel(consumers)
             unclaimed = [each for post in self._posts.values() for each in post.ready]
             held = [Prefetched(each.message, each.tag) for each in self._held.values()]
             await self._put_back([*held, *unclaimed])
