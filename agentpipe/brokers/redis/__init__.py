@@ -178,7 +178,7 @@ class RedisStore:
             claim = each.claim
             args += (each.action, claim.task_id, claim.worker, claim.number)
             args += (each.delay_s, each.outcome, each.reason, each.result)
-        what = tuple(each.claim.number for each in settlements)
+        what = tuple((each.claim.task_id, each.claim.number) for each in settlements)
         return [letter == ord("d") for letter in self._ask("settle", what, *args)]
 
     def sync(self) -> None:
@@ -235,9 +235,9 @@ def _queue_args(queues: Iterable[Queue]) -> Iterable[str | int]:
     """What ``declare`` takes: positions count up within each collection."""
     positions: dict[str, int] = {}
     for queue in queues:
-        place: str | int = ""
+        place = -1
         if queue.collection is not None:
             place = positions.get(queue.collection, 0)
             positions[queue.collection] = place + 1
-        yield from (queue.name, queue.collection or "", place)
-        yield from (queue.max_waiting, queue.concurrency, queue.max_crashes)
+        yield from (queue.name, queue.max_waiting, queue.concurrency, queue.max_crashes)
+        yield from (place, queue.collection or "")

@@ -14,15 +14,19 @@ for index = 4, #ARGV, 3 do
   local record = not seen[id] and call('HGET', TASKS, id)
   if record then
     local task = task_of(record)
+    read_queues({task.queue})
     local state = nil
     if call('ZREM', place_of(task), task.seq .. id) == 1 then
-      state = 'waiting'
+      state = WAITING
     elseif call('ZREM', DELAYED, id) == 1 then
-      state = 'delayed'
+      state = DELAYED
     end
     if state then
-      count(queue_of(task.queue), state, -1)
-      ended[#ended + 1] = {id, task, ARGV[index + 1], ARGV[index + 2]}
+      count(task.queue, state, -1)
+      if state == WAITING and task.last == '1' then
+        count(task.queue, LAST, -1)
+      end
+      ended[#ended + 1] = {id, ARGV[index + 1], ARGV[index + 2]}
       seen[id], letter = true, 'd'
     end
   end
@@ -30,5 +34,4 @@ for index = 4, #ARGV, 3 do
 end
 put_in_outbox(ended, now())
 save_queues()
-flush()
 return remember(table.concat(done))

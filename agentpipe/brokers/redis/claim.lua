@@ -2,39 +2,31 @@
 -- needs: ending
 -- ARGV: session, request, seconds to remember it, worker, limit, marks of the outbox by records and
 -- by bytes, claims held ('-1' where any number may be had), seconds that settled ids are known.
--- Returns seven values for each claim: id, queue, payload, number, failures, crashes, submitted.
+-- Returns nothing, or the number of the claims and for each three values: id, record, payload.
 
 local name, asked, held = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[8])
 local limit, kept_back = asked, false
 local HELD = base .. ':held:' .. name
 
--- `claims` holds {id, number, task}.
-local function told(claims)
-  local ids, reply = {}, {}
-  for index, claim in ipairs(claims) do
-    ids[index] = claim[1]
-  end
-  local payloads = read_many('HMGET', PAYLOADS, ids)
-  for index, claim in ipairs(claims) do
-    local task = claim[3]
-    for _, value in ipairs({claim[1], task.queue, payloads[index] or '', claim[2],
-      tostring(task.failures), tostring(task.crashes), task.submitted}) do
-      reply[#reply + 1] = value
-    end
+local function told(number, ids, records)
+  local payloads, reply = read_many('HMGET', PAYLOADS, ids), {number}
+  for index, id in ipairs(ids) do
+    local at = #reply
+    reply[at + 1], reply[at + 2], reply[at + 3] = id, records[index], payloads[index] or ''
   end
   return reply
 end
 
 -- What an earlier request was given, as far as the worker still holds it.
 local function again(memory)
-  local claims = {}
-  for _, entry in ipairs(cmsgpack.unpack(memory)) do
-    local id, number = entry[1], entry[2]
-    if call('HGET', HELD, id) == number then
-      claims[#claims + 1] = {id, number, task_of(call('HGET', TASKS, id))}
+  local given, ids = cmsgpack.unpack(memory), {}
+  local number = table.remove(given)
+  for index, held_as in ipairs(read_many('HMGET', HELD, given)) do
+    if held_as == number then
+      ids[#ids + 1] = given[index]
     end
   end
-  return told(claims)
+  return told(number, ids, read_records(ids))
 end
 
 local before = answered()
@@ -47,14 +39,15 @@ local function wake_delayed(time)
   if #due == 0 then
     return false
   end
-  for index, record in ipairs(call('HMGET', TASKS, unpack(due))) do
-    local task = task_of(record)
-    count(queue_of(task.queue), 'delayed', -1)
-    put_back(due[index], task)
+  for index, record in ipairs(read_records(due)) do
+    if record then
+      local task = task_of(record)
+      count(task.queue, DELAYED, -1)
+      put_back(due[index], task)
+    end
   end
   call('ZREM', DELAYED, unpack(due))
   save_queues()
-  flush()
   return true
 end
 
@@ -66,9 +59,8 @@ local function forget_settled(time)
   end
 end
 
-local function above_marks()
-  return call('HLEN', RESULTS) >= tonumber(ARGV[6])
-    or tonumber(call('HGET', STORE, 'outbox_bytes') or 0) >= tonumber(ARGV[7])
+local function above_marks(bytes)
+  return call('HLEN', RESULTS) >= tonumber(ARGV[6]) or bytes >= tonumber(ARGV[7])
 end
 
 -- Queues of the worker with a task and room for a run, the longest unserved first.
@@ -99,79 +91,71 @@ local function even_share(serves, ready)
   return math.ceil((running + ready) / math.max(1, #peers))
 end
 
--- The next tasks of a queue, and at most one in its last chance to a worker.
-local function next_members(queue, room, alone)
-  local waiting, last = base .. ':waiting:' .. queue, base .. ':last:' .. queue
-  local found = call('ZRANGE', waiting, 0, room - 1)
-  local lone = alone and call('ZRANGE', last, 0, 0, 'WITHSCORES') or {}
-  if not lone[1] then
-    return found, nil
-  end
-  if #found == room then
-    local rival = found[room]
-    local mine, its = tonumber(lone[2]), tonumber(call('ZSCORE', waiting, rival))
-    if its < mine or (its == mine and rival < lone[1]) then
-      return found, nil
-    end
-    found[room] = nil
-  end
-  return found, lone[1]
+-- Whether the first in its last chance comes before the others of its queue.
+local function last_comes_first(queue)
+  local last = call('ZRANGE', base .. ':last:' .. queue, 0, 0, 'WITHSCORES')
+  local rival = call('ZRANGE', base .. ':waiting:' .. queue, 0, 0, 'WITHSCORES')
+  local mine, its = tonumber(last[2]), tonumber(rival[2])
+  return mine < its or (mine == its and last[1] < rival[1])
 end
 
-local function claim_from(queue, room, number, alone)
-  local members, lone = next_members(queue.name, room, alone)
-  for _, member in ipairs(members) do
-    later('ZREM', base .. ':waiting:' .. queue.name, member)
+-- Take the next tasks of a queue, and at most one in its last chance; false where none was.
+local function take_members(queue, room, alone)
+  local members, lone = {}, alone and queues[queue][LAST] > 0
+  if lone then
+    local others = queues[queue][WAITING] - queues[queue][LAST]
+    lone = others < room or last_comes_first(queue)
   end
   if lone then
-    later('ZREM', base .. ':last:' .. queue.name, lone)
-    call('HSET', base .. ':worker:' .. name, 'last', lone:sub(17))
-    members[#members + 1] = lone
+    members[1], room = call('ZPOPMIN', base .. ':last:' .. queue)[1], room - 1
+    count(queue, LAST, -1)
+    call('HSET', base .. ':worker:' .. name, 'last', members[1])
   end
-  local claims = {}
-  for index, member in ipairs(members) do
-    claims[index] = {member:sub(17), string.format('%.0f', number + index - 1)}
+  if room > 0 then
+    local popped = call('ZPOPMIN', base .. ':waiting:' .. queue, room)
+    for index = 1, #popped, 2 do
+      members[#members + 1] = popped[index]
+    end
   end
-  count(queue, 'waiting', -#claims)
-  count(queue, 'running', #claims)
-  queue.turn, queue.changed.turn = number, true
-  return claims, lone ~= nil
+  return members, lone
 end
 
 -- An equal share for each queue that is ready, the rest for a later claim.
 local function claim_tasks(ready, alone)
-  local number, claims, memory, ids = numbers(limit + #ready), {}, {}, {}
-  for place, queue_name in ipairs(ready) do
-    local queue = queue_of(queue_name)
-    local share = math.max(1, math.floor((limit - #claims) / (#ready - place + 1)))
-    local room = math.min(share, queue.concurrency - queue.running)
-    local found, took_last = claim_from(queue, room, number, alone)
-    number, alone = number + #found + 1, alone and not took_last
-    kept_back = kept_back or is_ready(queue)
-    for _, claim in ipairs(found) do
-      claims[#claims + 1] = claim
-      ids[#ids + 1] = claim[1]
-      memory[#memory + 1] = {claim[1], claim[2]}
-      later('HSET', HELD, claim[1], claim[2])
+  local turn, ids = numbers(1), {}
+  local number = string.format('%d', turn)
+  read_queues(ready)
+  for place, name_of_queue in ipairs(ready) do
+    local queue = queues[name_of_queue]
+    local share = math.max(1, math.floor((limit - #ids) / (#ready - place + 1)))
+    local room = math.min(share, queue[CONCURRENCY] - queue[RUNNING])
+    local members, lone = take_members(name_of_queue, room, alone)
+    for _, member in ipairs(members) do
+      local id = member:sub(17)
+      ids[#ids + 1] = id
+      later('HSET', HELD, id, number)
     end
+    alone = alone and not lone
+    queue[TURN] = turn
+    count(name_of_queue, WAITING, -#members)
+    count(name_of_queue, RUNNING, #members)
+    kept_back = kept_back or is_ready(queue)
   end
-  for index, record in ipairs(read_many('HMGET', TASKS, ids)) do
-    claims[index][3] = task_of(record)
-  end
-  remember(cmsgpack.pack(memory))
   save_queues()
-  flush()
-  return claims
+  return number, ids
 end
 
 local function claim()
   local worker = call('HMGET', base .. ':worker:' .. name, 'serves', 'last')
   if not worker[1] then
-    return {} -- Its lease lapsed: it learns so from its next extend.
+    return nil, {} -- Its lease lapsed: it learns so from its next extend.
   end
-  call('HDEL', STORE, 'rung')
-  if above_marks() then
-    return {}
+  local stored = call('HMGET', STORE, 'rung', 'outbox_bytes')
+  if stored[1] then
+    call('HDEL', STORE, 'rung')
+  end
+  if above_marks(tonumber(stored[2] or 0)) then
+    return nil, {}
   end
   local ready = ready_queues(worker[1])
   if held >= 0 and #ready > 0 then
@@ -182,7 +166,7 @@ local function claim()
     end
   end
   if #ready == 0 then
-    return {}
+    return nil, {}
   end
   return claim_tasks(ready, not worker[2])
 end
@@ -190,15 +174,17 @@ end
 local time = now()
 local came_back = end_lapsed(time)
 came_back = wake_delayed(time) or came_back
-forget_settled(time)
-local claims = claim()
-if #claims == 0 then
-  remember(cmsgpack.pack({}))
+if ARGV[2] % 8 == 1 then
+  forget_settled(time)
 end
+local number, ids = claim()
 -- Who got something and less than asked for left the rest to others, or for a later claim.
-if came_back or (kept_back and #claims > 0 and #claims < asked) then
+if came_back or (kept_back and #ids > 0 and #ids < asked) then
   if call('EXISTS', READY) == 1 then
     ring()
   end
 end
-return told(claims)
+local reply = number and told(number, ids, read_many('HMGET', TASKS, ids)) or {}
+ids[#ids + 1] = number or '0'
+remember(cmsgpack.pack(ids))
+return reply

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- ARGV: the layout's number, then for each queue its name, collection ('' for none), position
--- ('' outside a ring), limit, concurrency and max_crashes. Returns how many are new.
+-- ARGV: the layout's number, then for each queue six values: name, limit, concurrency, max_crashes,
+-- position (-1 outside a ring) and collection ('' for none). Returns how many of them are new.
 
-local rings, new = {}, 0
+local rings, names, new = {}, {}, 0
 
 if call('EXISTS', STORE) == 0 then
   -- Numbers begin at the time, so that those of a store that was emptied never come back.
@@ -10,54 +10,74 @@ if call('EXISTS', STORE) == 0 then
   call('HSET', STORE, 'layout', ARGV[1], 'next', time[1] * 1000000 + time[2])
 end
 
-local function leave_ring(collection, name)
-  call('ZREM', base .. ':ring:' .. collection, name)
-  call('ZREM', base .. ':room:' .. collection, name)
+local function leave_ring(name, queue)
+  call('ZREM', base .. ':ring:' .. queue[COLLECTION], name)
+  call('ZREM', base .. ':room:' .. queue[COLLECTION], name)
 end
 
-local function declare(name, collection, position, limit, concurrency, max_crashes)
-  local key = base .. ':queue:' .. name
-  local found = call('HMGET', key, 'limit', 'concurrency', 'max_crashes', 'position', 'collection')
-  local same = found[1] == limit and found[2] == concurrency and found[3] == max_crashes
-    and found[4] == position and found[5] == collection
-  if same then
-    return
+local function differs(queue, limits)
+  for index, value in ipairs(limits) do
+    if queue[index] ~= value then
+      return true
+    end
   end
-  call('HSET', key, 'limit', limit, 'concurrency', concurrency, 'max_crashes', max_crashes,
-    'position', position, 'collection', collection)
-  if not found[1] then
-    new = new + 1
-    call('HSET', key, 'waiting', 0, 'delayed', 0, 'running', 0, 'turn', 0)
-    call('SADD', QUEUES, name)
-  elseif found[4] ~= '' then
-    leave_ring(found[5], name)
+  return false
+end
+
+local function change(name, limits)
+  local queue = queues[name]
+  if not queue then
+    queue, new = {}, new + 1
+    queues[name] = queue
+    for state = WAITING, TURN do
+      queue[state] = 0
+    end
+  elseif queue[POSITION] >= 0 then
+    leave_ring(name, queue)
   end
-  local queue = queue_of(name)
-  if queue.position ~= '' then
-    call('ZADD', base .. ':ring:' .. collection, position, name)
+  for index, value in ipairs(limits) do
+    queue[index] = value
   end
-  -- Both indexes are made anew.
+  if queue[POSITION] >= 0 then
+    call('ZADD', base .. ':ring:' .. queue[COLLECTION], queue[POSITION], name)
+  end
   call('ZREM', READY, name)
-  queue.was_ready, queue.had_room = false, false
-  count(queue, 'waiting', 0)
+  found_turn[name], found_room[name], changed[name] = false, false, true -- To be indexed anew.
   if is_ready(queue) then
     ring()
   end
 end
 
-for first = 2, #ARGV, 6 do
-  local name, collection, position = ARGV[first], ARGV[first + 1], ARGV[first + 2]
-  declare(name, collection, position, ARGV[first + 3], ARGV[first + 4], ARGV[first + 5])
-  if position ~= '' then
+local function declare(index)
+  local name, collection = ARGV[index], ARGV[index + 5]
+  local limits = {}
+  for offset = 1, 4 do
+    limits[offset] = tonumber(ARGV[index + offset])
+  end
+  limits[COLLECTION] = collection
+  if not queues[name] or differs(queues[name], limits) then
+    change(name, limits)
+  end
+  if limits[POSITION] >= 0 then
     rings[collection] = rings[collection] or {}
     rings[collection][name] = true
   end
 end
-for collection, names in pairs(rings) do
-  for _, name in ipairs(call('ZRANGE', base .. ':ring:' .. collection, 0, -1)) do
-    if not names[name] then
-      leave_ring(collection, name)
-      call('HSET', base .. ':queue:' .. name, 'position', '')
+
+for index = 2, #ARGV, 6 do
+  names[#names + 1] = ARGV[index]
+end
+read_queues(names)
+for index = 2, #ARGV, 6 do
+  declare(index)
+end
+for collection, members in pairs(rings) do
+  local before = call('ZRANGE', base .. ':ring:' .. collection, 0, -1)
+  read_queues(before)
+  for _, name in ipairs(before) do
+    if not members[name] then
+      leave_ring(name, queues[name])
+      queues[name][POSITION], found_room[name], changed[name] = -1, false, true
     end
   end
 end

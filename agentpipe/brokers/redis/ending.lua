@@ -1,24 +1,26 @@
 -- How tasks end and come back: what the scripts share that do either.
 
--- End tasks with their results; `ended` holds {id, task, result, outcome}.
+-- End tasks with their results; `ended` holds {id, result, outcome}.
 local function put_in_outbox(ended, time)
   if #ended == 0 then
     return
   end
-  local number, bytes, outcomes = numbers(#ended), 0, {}
+  local settled_at = string.format('%.6f', time)
+  local stored = call('HMGET', STORE, 'next', 'outbox_bytes')
+  local number, bytes, outcomes = tonumber(stored[1]), tonumber(stored[2] or 0), {}
   for _, each in ipairs(ended) do
-    local id, task, result, outcome = each[1], each[2], each[3], each[4]
-    local label = string.format('%.0f', number)
+    local id, result, outcome = each[1], each[2], each[3]
+    number, bytes = number + 1, bytes + #result
+    local label = string.format('%d', number)
     later('HDEL', TASKS, id)
     later('HDEL', PAYLOADS, id)
     later('ZREM', ORDER, id)
-    later('ZADD', SETTLED, time, id)
+    later('ZADD', SETTLED, settled_at, id)
     later('HSET', RESULTS, label, result)
-    later('ZADD', OUTBOX, number, label .. ' ' .. #result .. ' ' .. id)
-    bytes, number = bytes + #result, number + 1
+    later('ZADD', OUTBOX, label, string.format('%s %d %s', label, #result, id))
     outcomes[outcome] = (outcomes[outcome] or 0) + 1
   end
-  call('HINCRBY', STORE, 'outbox_bytes', bytes)
+  call('HSET', STORE, 'next', number, 'outbox_bytes', bytes)
   for outcome, times in pairs(outcomes) do
     call('HINCRBY', STORE, 'outcome:' .. outcome, times)
   end
@@ -28,16 +30,15 @@ end
 
 local function put_back_held(name, crashed)
   local ids = call('HKEYS', base .. ':held:' .. name)
-  for index, record in ipairs(read_many('HMGET', TASKS, ids)) do
+  for index, record in ipairs(read_records(ids)) do
     if record then
       local task = task_of(record)
-      local queue = queue_of(task.queue)
       if crashed then
         task.crashes = task.crashes + 1
-        task.last = task.crashes + 1 == queue.max_crashes and '1' or '0'
+        task.last = task.crashes + 1 == queues[task.queue][MAX_CRASHES] and '1' or '0'
         later('HSET', TASKS, ids[index], record_of(task))
       end
-      count(queue, 'running', -1)
+      count(task.queue, RUNNING, -1)
       put_back(ids[index], task)
     end
   end
@@ -75,6 +76,5 @@ local function end_lapsed(time)
     end_worker(name, true)
   end
   save_queues()
-  flush()
   return true
 end

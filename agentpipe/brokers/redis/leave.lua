@@ -4,7 +4,6 @@
 
 local held = end_worker(ARGV[1], false)
 save_queues()
-flush()
 if held > 0 and call('EXISTS', READY) == 1 then
   ring()
 end

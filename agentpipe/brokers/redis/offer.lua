@@ -21,28 +21,30 @@ local settled = read_many('ZMSCORE', SETTLED, ids)
 local stored = call('HMGET', STORE, 'next', 'accepted', 'rung', 'cursor:' .. target)
 local free, later_on, cursor = {}, {}, tonumber(stored[4] or 0)
 
-local function add_free(name)
-  local queue = queue_of(name)
-  if queue and queue.waiting < queue.limit then
-    free[#free + 1] = {queue, queue.limit - queue.waiting}
+local function add_free(names)
+  read_queues(names)
+  for _, name in ipairs(names) do
+    local queue = queues[name]
+    if queue and queue[WAITING] < queue[LIMIT] then
+      free[#free + 1] = {name, queue[LIMIT] - queue[WAITING]}
+    end
   end
 end
 
 local function find_free()
   if not to_ring then
-    add_free(target)
+    add_free({target})
     return
   end
   local room = base .. ':room:' .. target
-  for _, name in ipairs(call('ZRANGEBYSCORE', room, cursor, '+inf', 'LIMIT', 0, total)) do
-    add_free(name)
-  end
-  if #free < total then
-    local rest = total - #free
-    for _, name in ipairs(call('ZRANGEBYSCORE', room, '-inf', '(' .. cursor, 'LIMIT', 0, rest)) do
-      add_free(name)
+  local names = call('ZRANGEBYSCORE', room, cursor, '+inf', 'LIMIT', 0, total)
+  if #names < total then
+    local behind = call('ZRANGEBYSCORE', room, '-inf', '(' .. cursor, 'LIMIT', 0, total - #names)
+    for _, name in ipairs(behind) do
+      names[#names + 1] = name
     end
   end
+  add_free(names)
 end
 
 local at = 0
@@ -60,7 +62,7 @@ local function next_queue()
     later_on[#later_on + 1] = {found[1], found[2] - 1}
   end
   if to_ring then
-    cursor = tonumber(found[1].position) + 1
+    cursor = queues[found[1]][POSITION] + 1
   end
   return found[1]
 end
@@ -68,10 +70,11 @@ end
 local function depth_and_bound()
   local depth, bound = 0, 0
   local names = to_ring and call('ZRANGE', base .. ':ring:' .. target, 0, -1) or {target}
+  read_queues(names)
   for _, name in ipairs(names) do
-    local queue = queue_of(name)
+    local queue = queues[name]
     if queue then
-      depth, bound = depth + queue.waiting, bound + queue.limit
+      depth, bound = depth + queue[WAITING], bound + queue[LIMIT]
     end
   end
   return depth, bound
@@ -90,17 +93,17 @@ local function admit(index, queue)
     priority, delay = ARGV[place + 2], tonumber(ARGV[place + 3])
   end
   local number = first + index - 1
-  local seq = string.format('%016.0f', number)
-  later('HSET', TASKS, id, seq .. ' ' .. priority .. ' 0 0 0 ' .. submitted .. ' ' .. queue.name)
+  local seq = string.format('%016d', number)
+  later('HSET', TASKS, id, seq .. ' ' .. priority .. ' 0 0 0 ' .. submitted .. ' ' .. queue)
   later('HSET', PAYLOADS, id, ARGV[place + 1])
-  later('ZADD', ORDER, number, id)
+  later('ZADD', ORDER, seq, id)
   if delay > 0 then
     later('ZADD', DELAYED, time + delay, id)
-    count(queue, 'delayed', 1)
+    count(queue, DELAYED, 1)
   else
-    later('ZADD', base .. ':waiting:' .. queue.name, priority, seq .. id)
-    count(queue, 'waiting', 1)
-    waking = waking or is_ready(queue)
+    later('ZADD', base .. ':waiting:' .. queue, priority, seq .. id)
+    count(queue, WAITING, 1)
+    waking = waking or is_ready(queues[queue])
   end
 end
 
@@ -126,7 +129,6 @@ if accepted > 0 then
   end
   call('HSET', STORE, unpack(values))
   save_queues()
-  flush()
   if waking and not stored[3] then
     ring()
   end

@@ -100,72 +100,64 @@ local function remember(reply)
   return reply
 end
 
--- Queues are read once and written once by a script.
+-- Queues are read once and written once by a script, all together: packed arrays, by name. The
+-- position in the ring is -1 outside one, the collection may be empty, LAST counts those of the
+-- waiting that are in their last chance, TURN is the number at which it was last served.
 
-local queues = {}
+local LIMIT, CONCURRENCY, MAX_CRASHES, POSITION, COLLECTION = 1, 2, 3, 4, 5
+local WAITING, DELAYED, RUNNING, LAST, TURN = 6, 7, 8, 9, 10
+
+-- As read: the queues, the turn at which each is indexed as ready, whether it is as with room.
+local queues, found_turn, found_room, changed = {}, {}, {}, {}
 
 local function is_ready(queue)
-  return queue.waiting > 0 and queue.running < queue.concurrency
+  return queue[WAITING] > 0 and queue[RUNNING] < queue[CONCURRENCY]
 end
 
 local function has_room(queue)
-  return queue.position ~= '' and queue.waiting < queue.limit
+  return queue[POSITION] >= 0 and queue[WAITING] < queue[LIMIT]
 end
 
-local function queue_of(name)
-  local queue = queues[name]
-  if queue == nil then
-    local found = call('HMGET', base .. ':queue:' .. name, 'limit', 'concurrency', 'max_crashes',
-      'position', 'collection', 'waiting', 'delayed', 'running', 'turn')
-    if found[1] then
-      queue = {
-        name = name, limit = tonumber(found[1]), concurrency = tonumber(found[2]),
-        max_crashes = tonumber(found[3]), position = found[4], collection = found[5],
-        waiting = tonumber(found[6]), delayed = tonumber(found[7]),
-        running = tonumber(found[8]), turn = tonumber(found[9]),
-      }
-      queue.was_ready, queue.had_room, queue.changed = is_ready(queue), has_room(queue), {}
-    else
-      queue = false
+-- Read those that `queues` is to hold; false for one that is not known.
+local function read_queues(names)
+  for index, packed in ipairs(read_many('HMGET', QUEUES, names)) do
+    local name = names[index]
+    if queues[name] == nil then
+      local queue = packed and cmsgpack.unpack(packed)
+      queues[name] = queue
+      if queue then
+        found_turn[name], found_room[name] = is_ready(queue) and queue[TURN], has_room(queue)
+      end
     end
-    queues[name] = queue
   end
-  return queue
 end
 
-local function count(queue, state, change)
+local function count(name, state, change)
+  local queue = queues[name]
   queue[state] = queue[state] + change
-  queue.changed[state] = true
-end
-
-local function save_queue(name, queue)
-  local values = {}
-  for field in pairs(queue.changed) do
-    values[#values + 1] = field
-    values[#values + 1] = queue[field]
-  end
-  call('HSET', base .. ':queue:' .. name, unpack(values))
+  changed[name] = true
 end
 
 -- Write what changed, and keep the two indexes: queues with work, by turn, and with room.
 local function save_queues()
-  for name, queue in pairs(queues) do
-    if queue and next(queue.changed) then
-      save_queue(name, queue)
-      local ready, room = is_ready(queue), has_room(queue)
-      if ready and (not queue.was_ready or queue.changed.turn) then
-        call('ZADD', READY, queue.turn, name)
-      elseif queue.was_ready and not ready then
-        call('ZREM', READY, name)
-      end
-      if room and not queue.had_room then
-        call('ZADD', base .. ':room:' .. queue.collection, queue.position, name)
-      elseif queue.had_room and not room then
-        call('ZREM', base .. ':room:' .. queue.collection, name)
-      end
-      queue.was_ready, queue.had_room, queue.changed = ready, room, {}
+  for name in pairs(changed) do
+    local queue = queues[name]
+    local ready, room = is_ready(queue), has_room(queue)
+    later('HSET', QUEUES, name, cmsgpack.pack(queue))
+    if ready and found_turn[name] ~= queue[TURN] then
+      later('ZADD', READY, string.format('%d', queue[TURN]), name)
+    elseif found_turn[name] and not ready then
+      later('ZREM', READY, name)
     end
+    if room and not found_room[name] then
+      later('ZADD', base .. ':room:' .. queue[COLLECTION], queue[POSITION], name)
+    elseif found_room[name] and not room then
+      later('ZREM', base .. ':room:' .. queue[COLLECTION], name)
+    end
+    found_turn[name], found_room[name] = ready and queue[TURN], room
   end
+  changed = {}
+  flush()
 end
 
 -- Wake who waits for work, once until somebody claims.
@@ -192,6 +184,26 @@ local function task_of(record)
   }
 end
 
+-- The two of a record that each settlement needs.
+local function last_and_queue(record)
+  return record:match('^%d+ %S+ %d+ %d+ (%d) %S+ (.*)$')
+end
+
+-- The records of tasks, false for one that does not live; their queues are read, too.
+local function read_records(ids)
+  local records, names, seen = read_many('HMGET', TASKS, ids), {}, {}
+  for _, record in ipairs(records) do
+    if record then
+      local _, name = last_and_queue(record)
+      if not seen[name] then
+        names[#names + 1], seen[name] = name, true
+      end
+    end
+  end
+  read_queues(names)
+  return records
+end
+
 -- Where a task waits. Equal priorities sort by member, thus by number.
 local function place_of(task)
   return base .. (task.last == '1' and ':last:' or ':waiting:') .. task.queue
@@ -199,5 +211,8 @@ end
 
 local function put_back(id, task)
   later('ZADD', place_of(task), task.priority, task.seq .. id)
-  count(queue_of(task.queue), 'waiting', 1)
+  count(task.queue, WAITING, 1)
+  if task.last == '1' then
+    count(task.queue, LAST, 1)
+  end
 end

@@ -25,21 +25,29 @@ def _rows(values: Sequence[Any], width: int) -> Iterator[tuple[Any, ...]]:
     return zip(*[iter(values)] * width, strict=True)
 
 
-def as_claims(values: Sequence[bytes], worker: str) -> list[Claim]:
+def as_claims(answer: Sequence[bytes], worker: str) -> list[Claim]:
     """The answer of ``claim``."""
+    if not answer:
+        return []
+    number, *values = answer
     return [
-        Claim(
-            task_id.decode(),
-            queue.decode(),
-            payload,
-            worker,
-            int(number),
-            int(failures),
-            int(crashes),
-            float(submitted_at),
-        )
-        for task_id, queue, payload, number, failures, crashes, submitted_at in _rows(values, 7)
+        _claim(task_id, record, payload, worker, int(number))
+        for task_id, record, payload in _rows(values, 3)
     ]
+
+
+def _claim(task_id: bytes, record: bytes, payload: bytes, worker: str, number: int) -> Claim:
+    _, _, failures, crashes, _, submitted_at, queue = record.decode().split(" ", 6)
+    return Claim(
+        task_id.decode(),
+        queue,
+        payload,
+        worker,
+        number,
+        int(failures),
+        int(crashes),
+        float(submitted_at),
+    )
 
 
 def as_outbox(values: Sequence[bytes]) -> list[OutboxRecord]:
@@ -102,14 +110,14 @@ def as_stats(answer: Sequence[Any]) -> Stats:
     )
 
 
-def _depths(values: Sequence[bytes]) -> Iterator[tuple[tuple[str, int, str], QueueDepth]]:
+def _depths(values: Sequence[Any]) -> Iterator[tuple[tuple[str, int, str], QueueDepth]]:
     """Each queue that is worth showing, with what to sort it by."""
     for name, collection, position, *numbers in _rows(values, 8):
-        waiting, delayed, running, limit, concurrency = map(int, numbers)
-        if position or not collection or waiting + delayed + running:
+        waiting, delayed, running, limit, concurrency = numbers
+        if position >= 0 or not collection or waiting + delayed + running:
             owner, queue = collection.decode(), name.decode()
             depth = QueueDepth(queue, owner or None, waiting, delayed, running, limit, concurrency)
-            yield (owner, int(position or -1), queue), depth
+            yield (owner, position, queue), depth
 
 
 def _workers(values: Sequence[bytes]) -> Iterator[WorkerSeen]:

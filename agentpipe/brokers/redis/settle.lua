@@ -35,31 +35,31 @@ local function claims_held()
   return held
 end
 
-local function bury(index, id, task)
-  local queue, number = queue_of(task.queue), numbers(1)
-  call('HSET', base .. ':dead:' .. id, 'queue', task.queue, 'collection', queue.collection,
+local function bury(index, id, queue)
+  call('HSET', base .. ':dead:' .. id, 'queue', queue, 'collection', queues[queue][COLLECTION],
     'payload', call('HGET', PAYLOADS, id) or '', 'result', field(index, 8),
     'outcome', field(index, 6), 'reason', field(index, 7),
     'died_at', string.format('%.6f', time))
-  call('ZADD', DEAD, number, id)
+  call('ZADD', DEAD, numbers(1), id)
 end
 
-local function settle(index, id, task)
-  local action, queue = field(index, 1), queue_of(task.queue)
-  count(queue, 'running', -1)
+local function settle(index, id, queue, record)
+  local action = field(index, 1)
+  count(queue, RUNNING, -1)
   if action == 'release' then
-    put_back(id, task)
+    put_back(id, task_of(record))
     waking = true
   elseif action == 'retry' then
+    local task = task_of(record)
     task.failures = task.failures + 1
     later('HSET', TASKS, id, record_of(task))
     later('ZADD', DELAYED, time + tonumber(field(index, 5)), id)
-    count(queue, 'delayed', 1)
+    count(queue, DELAYED, 1)
   else
     if action == 'bury' then
-      bury(index, id, task)
+      bury(index, id, queue)
     end
-    ended[#ended + 1] = {id, task, field(index, 8), field(index, 6)}
+    ended[#ended + 1] = {id, field(index, 8), field(index, 6)}
   end
 end
 
@@ -68,17 +68,18 @@ local ids = {}
 for index = 1, total do
   ids[index] = field(index, 2)
 end
-local records = read_many('HMGET', TASKS, ids)
+local records = read_records(ids)
 for index = 1, total do
   local id, worker = ids[index], field(index, 3)
-  if records[index] and held[worker][id] == field(index, 4) then
-    local task = task_of(records[index])
+  local record = records[index]
+  if record and held[worker][id] == field(index, 4) then
+    local last, queue = last_and_queue(record)
     held[worker][id] = nil
     later('HDEL', base .. ':held:' .. worker, id)
-    if task.last == '1' then
+    if last == '1' then
       call('HDEL', base .. ':worker:' .. worker, 'last')
     end
-    settle(index, id, task)
+    settle(index, id, queue, record)
     done[index] = 'd'
   else
     done[index] = 'l'
@@ -86,7 +87,6 @@ for index = 1, total do
 end
 put_in_outbox(ended, time)
 save_queues()
-flush()
 if waking and call('EXISTS', READY) == 1 then
   ring()
 end

@@ -1,14 +1,15 @@
 #!lua flags=no-writes
--- Returns the store's counters by name, the numbers of results and of dead letters, eight values
--- for each queue (name, collection, position, waiting, delayed, running, limit, concurrency) and six
--- for each living worker (name, host, pid, slots, running, seconds since it was heard).
+-- Returns the store's counters by name, the numbers of results and of dead letters, for each queue
+-- eight values (name, collection, position, waiting, delayed, running, limit, concurrency) and for each
+-- living worker six: name, host, pid, slots, running, seconds since it was heard.
 
-local time, queue_values, worker_values = now(), {}, {}
-for _, name in ipairs(call('SMEMBERS', QUEUES)) do
-  queue_values[#queue_values + 1] = name
-  for _, value in ipairs(call('HMGET', base .. ':queue:' .. name, 'collection', 'position',
-    'waiting', 'delayed', 'running', 'limit', 'concurrency')) do
-    queue_values[#queue_values + 1] = value
+local time, values, depths = now(), {}, {}
+local found = call('HGETALL', QUEUES)
+for index = 1, #found, 2 do
+  local queue = cmsgpack.unpack(found[index + 1])
+  depths[#depths + 1] = found[index]
+  for _, field in ipairs({COLLECTION, POSITION, WAITING, DELAYED, RUNNING, LIMIT, CONCURRENCY}) do
+    depths[#depths + 1] = queue[field]
   end
 end
 local living = call('ZRANGEBYSCORE', WORKERS, '(' .. time, '+inf', 'WITHSCORES')
@@ -18,8 +19,7 @@ for index = 1, #living, 2 do
   for _, value in ipairs({name, found[1], found[2], found[3],
     tostring(call('HLEN', base .. ':held:' .. name)),
     tostring(time - (tonumber(living[index + 1]) - tonumber(found[4])))}) do
-    worker_values[#worker_values + 1] = value
+    values[#values + 1] = value
   end
 end
-return {call('HGETALL', STORE), call('HLEN', RESULTS), call('ZCARD', DEAD), queue_values,
-  worker_values}
+return {call('HGETALL', STORE), call('HLEN', RESULTS), call('ZCARD', DEAD), depths, values}
