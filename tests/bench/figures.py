@@ -73,13 +73,17 @@ def sender(scratch: Fleet) -> Dispatcher:
     return Dispatcher.open(load(scratch.environ["AGENT_COLLECTION_CONFIG_FILE"]), settings)
 
 
-def latencies_ms(scratch: Fleet, number: int, pause_s: float = 0.05) -> list[float]:
-    """From sending to the start of the run, on workers that are idle; sorted."""
+def latencies_ms(scratch: Fleet, number: int, before: int = 0) -> list[float]:
+    """From sending to the start of the run, on workers that are idle; sorted.
+
+    Args:
+        before: How many results are in the stream already.
+    """
     dispatcher, sent = sender(scratch), {}
     for _ in range(number):
-        time.sleep(pause_s)
+        time.sleep(0.05)
         at = time.time()
         sent[dispatcher.send("bench", "q")] = at
     dispatcher.close()
-    found = scratch.results(number)
-    return sorted((seconds(each["started_at"]) - sent[each["task_id"]]) * 1000 for each in found)
+    ours = [each for each in scratch.results(before + number) if each["task_id"] in sent]
+    return sorted((seconds(each["started_at"]) - sent[each["task_id"]]) * 1000 for each in ours)

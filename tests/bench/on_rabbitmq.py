@@ -24,7 +24,7 @@ BULK, SINGLE, RUNS = 10_000, 2_000, 8_000
 def measure() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
-        RabbitServer(Path(folder) / "rabbitmq", environ=os.environ) as server,
+        RabbitServer(Path(folder) / "rabbitmq", environ=os.environ, management=True) as server,
     ):
         sending(server.url)
         running(server.url)

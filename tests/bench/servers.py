@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from brokers.server import Server
 
+QUEUES = 1_000
 LEASE_S = 5
 
 
@@ -36,10 +37,13 @@ def delivered_per_s(broker: str, number: int) -> float:
 
 def idle(server: Server, broker: str, look: Callable[[], None] | None = None) -> None:
     """A thousand queues with nothing to do, and then a task now and then."""
-    with fleet(1_000, "Instant", broker) as scratch:
+    with fleet(QUEUES, "Instant", broker) as scratch:
+        scratch.send([{"question": "q"}] * QUEUES)
         started = time.perf_counter()
         with scratch.working("--processes", "1") as pid:
-            show("1,000 queues, until they are served", f"{time.perf_counter() - started:.1f} s")
+            scratch.results(QUEUES)
+            took_s = time.perf_counter() - started
+            show("1,000 queues, until each has answered", f"{took_s:.1f} s", "from the start")
             time.sleep(3)
             share, servers = cpu_shares([pid, pid_of(server)], 15)
             show("  idle", f"{share:.2%}", f"of one core, {memory_mb(pid):.0f} MB")
@@ -47,7 +51,7 @@ def idle(server: Server, broker: str, look: Callable[[], None] | None = None) ->
             show(f"  {server.kind} meanwhile", f"{servers:.2%}", beside)
             if look is not None:
                 look()
-            show_latencies("  from send to start", latencies_ms(scratch, 200))
+            show_latencies("  from send to start", latencies_ms(scratch, 200, before=QUEUES))
 
 
 def killed(broker: str) -> None:
