@@ -184,6 +184,7 @@ GARBAGE: dict[str, tuple[bytes, str]] = {
 }
 
 
+@pytest.mark.every_broker
 def test_what_nobody_can_read_dies_with_a_reason_and_the_worker_lives(project: Project) -> None:
     project.collection()
     project.send("echo first")

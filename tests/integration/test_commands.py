@@ -45,6 +45,7 @@ def test_send_waits_for_results_and_its_exit_code_tells_how_they_are(served: Pro
     assert time.monotonic() - begun < 10
 
 
+@pytest.mark.every_broker
 def test_send_may_wait_for_room_and_reads_from_stdin(served: Project) -> None:
     lines = "\n".join(f'"echo {number}"' for number in range(60)) + "\n\n"
     sent = served.ok("send", "toys", "--file", "-", "--on-full", "wait", "--json", stdin=lines)
@@ -112,6 +113,7 @@ def test_tail_shows_what_comes_until_it_is_interrupted(served: Project) -> None:
     assert (quiet.returncode, out, err) == (130, "", "")
 
 
+@pytest.mark.every_broker
 def test_purge_answers_what_waits_with_cancelled(project: Project) -> None:
     project.collection()
     project.collection("others")
@@ -121,10 +123,16 @@ def test_purge_answers_what_waits_with_cancelled(project: Project) -> None:
     results = project.by_id()
     assert {result["outcome"] for result in results.values()} == {"cancelled"}
     assert results["mine"]["metadata"] == {"n": 1}
-    status = project.ok("status", "--json").json
-    assert (status["waiting"], status["delivered"], status["outcomes"]) == (1, 2, {"cancelled": 2})
+    project.until(waiting=1, delivered=2)
     assert project.ok("purge", "--json").json == {"purged": 1}
     assert project.journal() == []
+
+
+def test_a_purged_task_is_settled(project: Project) -> None:
+    project.collection()
+    project.send({"task_id": "mine", "question": "echo"})
+    project.ok("purge")
+    assert project.ok("status", "--json").json["outcomes"] == {"cancelled": 1}
     sent = project.ok("send", "toys", "--file", project.tasks({"task_id": "mine"}), "--json").json
     assert sent["duplicates"] == 1
 

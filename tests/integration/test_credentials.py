@@ -7,11 +7,11 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    import pytest
-
     from tests.integration.project import Project
 
 TASKS = 1_000
@@ -25,6 +25,7 @@ WAYS = ("return", "raise", "log", "print", "span", "key", "tamper", "bytes", "re
 NEVER = [{"func": "raw", "op": "=", "value": "never"}]
 
 
+@pytest.mark.every_broker
 def test_two_contexts_and_a_thousand_tasks_leak_nothing(
     project: Project, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

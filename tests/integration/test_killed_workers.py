@@ -9,41 +9,67 @@ from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.support import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from brokers.server import Server
     from tests.integration.project import Fleet, Project
 
-TASKS, KILLS = 300, 20
+TASKS, KILLS, RESTARTS = 300, 20, 5
 
 
 def test_300_tasks_survive_20_kills_and_none_runs_after_its_result(project: Project) -> None:
-    project.environ["AGENTPIPE_LEASE_S"] = "1"
     project.collection(number=8, max_crashes=KILLS + 1)
+    _run_while_workers_are_killed(project, lambda _: None)
+
+
+def test_300_tasks_survive_20_kills_and_5_restarts_of_the_server(
+    project: Project, server: Server
+) -> None:
+    def restart(kill: int) -> None:
+        if kill % (KILLS // RESTARTS) == 0:
+            server.kill() if kill else server.stop()
+            server.start()
+
+    # Where the server restarts, RabbitMQ counts a crash for each task that was out.
+    project.collection(number=8, max_crashes=2 * KILLS)
+    _run_while_workers_are_killed(project, restart)
+
+
+def _run_while_workers_are_killed(project: Project, after_kill: Callable[[int], None]) -> None:
+    project.environ["AGENTPIPE_LEASE_S"] = "1"
     project.send(*["sleep 0.1"] * TASKS)
     with project.ledger_watched() as looks:
         fleet = project.work("--processes", "4", "--slots", "2")
-        _kill_some(project, fleet)
+        killed = set[int]()
+        for kill in range(KILLS):
+            killed.add(_kill_one(project, fleet, kill, killed))
+            after_kill(kill)
         project.until(delivered=TASKS)
         fleet.stop()
-    assert len(looks) > 100
+    assert len(looks) > 50
     results = project.by_id()
     assert len(results) == TASKS
     assert {result["outcome"] for result in results.values()} == {"ok"}
-    _assert_nothing_ran_after_its_result(project, results)
+    assert {entry["task_id"] for entry in project.journal("finished")} == set(results)
+    if project.settles_in_one_step:
+        _assert_nothing_ran_after_its_result(project, results)
 
 
-def _kill_some(project: Project, fleet: Fleet) -> None:
-    rng, killed = random.Random(20), set[int]()
-    for kill in range(KILLS):
+def _kill_one(project: Project, fleet: Fleet, kill: int, killed: set[int]) -> int:
+    """Kill any of those that live, once so many tasks have run."""
 
-        def living(kill: int = kill) -> list[int]:
-            busy = len(project.journal("started")) > 12 * kill
-            return sorted(fleet.pids - killed) if busy else []
+    def living() -> list[int]:
+        busy = len(project.journal("started")) > 12 * kill
+        return sorted(fleet.pids - killed) if busy else []
 
-        pid = rng.choice(wait_until(living, 30, f"a worker for kill {kill}"))
-        os.kill(pid, signal.SIGKILL)
-        killed.add(pid)
+    pid = random.Random(kill).choice(wait_until(living, 30, f"a worker for kill {kill}"))
+    os.kill(pid, signal.SIGKILL)
+    return pid
 
 
 def _assert_nothing_ran_after_its_result(
@@ -56,10 +82,9 @@ def _assert_nothing_ran_after_its_result(
     for entry in project.journal("started"):
         finished_at = datetime.fromisoformat(results[entry["task_id"]]["finished_at"])
         assert entry["wall"] <= finished_at.timestamp()
-    ended = Counter(entry["task_id"] for entry in project.journal("finished"))
-    assert set(ended) == set(results)
 
 
+@pytest.mark.every_broker
 def test_a_frozen_workers_runs_do_not_count(project: Project) -> None:
     project.environ["AGENTPIPE_LEASE_S"] = "1"
     project.collection(number=2)
@@ -73,13 +98,14 @@ def test_a_frozen_workers_runs_do_not_count(project: Project) -> None:
     os.kill(pid, signal.SIGCONT)
     wait_until(lambda: "lease was lost" in frozen.log, 10, "the frozen worker notices")
     wait_until(lambda: pid in frozen.pids, 10, "and joins again")
-    project.until(timeout_s=0, accepted=2, delivered=2, running=0)
+    project.until(timeout_s=0, delivered=2, waiting=0, running=0, outbox=0)
     results = project.results()
     assert [(result["outcome"], result["attempt"]) for result in results] == [("ok", 2)] * 2
     assert str(pid) not in {result["worker"].split("-")[-2] for result in results}
     assert len(project.journal("started")) == 4
 
 
+@pytest.mark.every_broker
 def test_a_task_that_kills_its_worker_dies_alone(project: Project) -> None:
     project.environ["AGENTPIPE_LEASE_S"] = "0.5"
     project.collection(number=2, concurrency=4)

@@ -48,6 +48,7 @@ print(accepted)
 """
 
 
+@pytest.mark.every_broker
 def test_eight_sending_commands_fill_the_queues_to_the_bound_exactly(project: Project) -> None:
     project.collection(number=AGENTS, max_queue_size=BOUND)
     files = [project.tasks(*["echo hi"] * 40, name=f"sender{n}.jsonl") for n in range(SENDERS)]
@@ -60,6 +61,7 @@ def test_eight_sending_commands_fill_the_queues_to_the_bound_exactly(project: Pr
     assert "100 tasks wait, 100 may" in refused.err
 
 
+@pytest.mark.every_broker
 @pytest.mark.parametrize("send", [WITH_DISPATCHER, WITH_ACTORS], ids=["dispatcher", "actors"])
 def test_eight_programs_fill_the_queues_one_by_one_to_the_bound_exactly(
     project: Project, send: str
@@ -84,7 +86,7 @@ def _assert_sent(project: Project, senders: list[subprocess.Popen[str]]) -> None
         outputs.append(out)
     assert sum(map(_accepted, outputs)) == ROOM
     stats = project.stats()
-    assert (stats["accepted"], stats["waiting"]) == (ROOM, ROOM)
+    assert stats["waiting"] == ROOM
     assert [agent["waiting"] for agent in stats["agents"]] == [BOUND] * AGENTS
 
 
@@ -92,6 +94,7 @@ def _accepted(output: str) -> int:
     return int(output.split(":")[1].split(",", maxsplit=1)[0]) if "{" in output else int(output)
 
 
+@pytest.mark.every_broker
 def test_no_agent_runs_more_at_once_than_its_concurrency_over_four_processes(
     project: Project,
 ) -> None:
