@@ -6,6 +6,7 @@ of senders share one round-robin and none can overfill a queue.
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import dramatiq
 
 from agentpipe.brokers.store import Admission, Offer, Queue, Store
-from agentpipe.errors import ConfigError, QueueFull
+from agentpipe.errors import ConfigError, QueueFull, Unreachable
 from agentpipe.intake import admit
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 BATCH = 1_000
 BATCH_BYTES = 4 * 1024 * 1024
 FULL_PAUSE_S = 0.25
+MAX_OUTAGE_PAUSE_S = 2.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +148,12 @@ class Dispatcher(dramatiq.Middleware):
     ) -> Sent:
         """Accept tasks, many per round trip, in their order.
 
-        Tasks are read as they are needed, so ``tasks`` may be endless.
+        Tasks are read as they are needed, so ``tasks`` may be endless. With ``on_full="wait"``
+        they wait for room, and for a store that does not answer.
 
         Raises:
             TaskError: One is malformed; the batches before it are accepted.
+            Unreachable: The store does not answer; likewise.
         """
         return Sent.of(list(self.send_batches(collection, tasks, on_full=on_full)))
 
@@ -159,25 +165,45 @@ class Dispatcher(dramatiq.Middleware):
         on_full: Literal["refuse", "wait"] = "refuse",
     ) -> Iterator[Sent]:
         """The same, telling after each round trip what became of its tasks."""
-        for offers in _batches(_offer(task) for task in tasks):
-            admission = self._store.offer(collection, offers, ring=True)
+        waiting = on_full == "wait"
+        offer = self._offer_patiently if waiting else self._offer
+        for offers in _batches(_offer_of(task) for task in tasks):
+            admission = offer(collection, offers)
             if not admission.bound and "refused" in admission.verdicts:
                 raise ConfigError(f"no agent serves collection {collection!r}: declare it first")
-            waiting = on_full == "wait"
             yield _sent(offers, admission, count_refused=not waiting)
             refused = _refused(offers, admission)
             while waiting and refused:
                 time.sleep(FULL_PAUSE_S)
-                admission = self._store.offer(collection, refused, ring=True)
+                admission = offer(collection, refused)
                 yield _sent(refused, admission, count_refused=False)
                 refused = _refused(refused, admission)
+
+    def _offer(self, collection: str, offers: Sequence[Offer]) -> Admission:
+        return self._store.offer(collection, offers, ring=True)
+
+    def _offer_patiently(self, collection: str, offers: Sequence[Offer]) -> Admission:
+        """Offer the same again until the store answers: under their ids, as the first time."""
+        tries = 0
+        while True:
+            try:
+                admission = self._offer(collection, offers)
+            except Unreachable as error:
+                if not tries:
+                    log.warning("the broker does not answer, sending waits for it: %s", error)
+                tries += 1
+                time.sleep(min(MAX_OUTAGE_PAUSE_S, 0.05 * 2**tries))
+            else:
+                if tries:
+                    log.warning("the broker answers again, after %d tries", tries)
+                return admission
 
     def close(self) -> None:
         """Close the store; not for a dispatcher whose broker does."""
         self._store.close()
 
 
-def _offer(task: Any) -> Offer:
+def _offer_of(task: Any) -> Offer:
     admitted = admit(task)
     return Offer(admitted.task_id, admitted.encode(), admitted.priority)
 

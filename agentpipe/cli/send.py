@@ -24,7 +24,7 @@ from agentpipe.cli.common import (
     settings_of,
 )
 from agentpipe.dispatcher import Dispatcher, Sent
-from agentpipe.errors import ConfigError, Problem, QueueFull, TaskError
+from agentpipe.errors import ConfigError, Problem, QueueFull, TaskError, Unreachable
 from agentpipe.intake import admit
 from agentpipe.task import MAX_TASK_BYTES
 
@@ -96,9 +96,9 @@ def _send(dispatcher: Dispatcher, args: argparse.Namespace, tasks: Iterable[Task
             for batch in dispatcher.send_batches(args.collection, tasks, on_full=args.on_full):
                 batches.append(batch)
                 advance(batch.accepted + batch.duplicates)
-    except TaskError as error:
+    except (TaskError, Unreachable) as error:
         accepted = Sent.of(batches).accepted
-        raise TaskError(f"{error}; {accepted} tasks before it were accepted") from error
+        raise type(error)(f"{error}; {accepted} tasks before it were accepted") from error
     return Sent.of(batches)
 
 

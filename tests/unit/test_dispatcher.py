@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agentpipe.brokers.sqlite import SqliteStore
+from agentpipe.brokers.store import Queue
+from agentpipe.dispatcher import Dispatcher
+from agentpipe.errors import Unreachable
+from agentpipe.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from agentpipe.brokers.store import Admission, Offer
+
+
+class FlakyStore(SqliteStore):
+    """Away for the first offers; the last of them it takes, and the answer is lost."""
+
+    away = 3
+
+    def offer(self, target: str, offers: Sequence[Offer], *, ring: bool) -> Admission:
+        self.away -= 1
+        if self.away > 0:
+            raise Unreachable("sqlite:///away: gone")
+        admission = super().offer(target, offers, ring=ring)
+        if self.away == 0:
+            raise Unreachable("sqlite:///away: gone")
+        return admission
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[FlakyStore]:
+    url = f"sqlite:///{tmp_path}/broker.db?synchronous=normal"
+    made = FlakyStore(url, Settings(broker=url))
+    made.declare([Queue("toys_0", "toys")])
+    yield made
+    made.close()
+
+
+def tasks(number: int) -> list[dict[str, Any]]:
+    return [{"task_id": f"t{n}", "question": "hi"} for n in range(number)]
+
+
+def test_who_waits_for_room_waits_for_a_store_that_is_away_and_sends_nothing_twice(
+    store: FlakyStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        sent = Dispatcher(store).send_many("toys", tasks(5), on_full="wait")
+    assert set(sent.task_ids + sent.duplicate_ids) == {f"t{n}" for n in range(5)}
+    assert store.stats().accepted == 5
+    assert [record.message for record in caplog.records] == [
+        "the broker does not answer, sending waits for it: sqlite:///away: gone",
+        "the broker answers again, after 3 tries",
+    ]
+
+
+def test_who_does_not_is_told_at_once(store: FlakyStore) -> None:
+    with pytest.raises(Unreachable):
+        Dispatcher(store).send_many("toys", tasks(5))
+    assert store.away == 2
