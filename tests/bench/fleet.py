@@ -33,11 +33,20 @@ class Fleet:
         stream_file: Where results go.
     """
 
-    def __init__(self, folder: Path, number: int, agent: str, broker: str, **config: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        number: int,
+        agent: str,
+        *,
+        broker: str,
+        concurrency: int,
+        **config: Any,
+    ) -> None:
         self.folder = folder
         python = {"class": f"{AGENTS}:{agent}", **config}
         agent_spec = {"name": "a", "type": "python", "config": python}
-        limits = {"number": number, "max_queue_size": 1_000_000}
+        limits = {"number": number, "max_queue_size": 1_000_000, "concurrency": concurrency}
         self._write("agent.yaml", {"kind": "agent", "spec": agent_spec})
         spec = {"name": "bench", "config": "agent.yaml", **limits}
         self._write("bench.yaml", {"kind": "collection", "spec": spec})
@@ -102,10 +111,12 @@ class Fleet:
 
 
 @contextmanager
-def fleet(number: int, agent: str, broker: str = "", **config: Any) -> Iterator[Fleet]:
+def fleet(
+    number: int, agent: str, broker: str = "", concurrency: int = 1, **config: Any
+) -> Iterator[Fleet]:
     """On the embedded store, if no other is named."""
     with tempfile.TemporaryDirectory() as folder:
-        yield Fleet(Path(folder), number, agent, broker, **config)
+        yield Fleet(Path(folder), number, agent, broker=broker, concurrency=concurrency, **config)
 
 
 def seconds(timestamp: str) -> float:

@@ -57,10 +57,10 @@ def sending(url: str) -> None:
 def running(url: str) -> None:
     ours, dramatiq = [], []
     for _ in range(ROUNDS):
-        ours.append(servers.delivered_per_s(_fresh(url), RUNS))
+        ours.append(servers.delivered_per_s(_fresh(url), RUNS, 1))
         dramatiq.append(rivals.tasks_per_s(rivals.DRAMATIQ, url, RUNS))
     theirs = f"Dramatiq's ({rivals.DRAMATIQ.settings})"
-    show_rounds("instant agents, results in the stream", ours, dramatiq, theirs)
+    show_rounds("instant agents, 8 at once, results in the stream", ours, dramatiq, theirs)
 
 
 def connections(server: RabbitServer) -> None:

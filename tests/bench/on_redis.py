@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 ROUNDS = 3
 BULK, SINGLE, RUNS = 30_000, 3_000, 20_000
+# Of each of eight agents: a run at a time, and about as many in all as the rivals begin.
+CONCURRENCIES = (1, 16)
 
 
 def measure() -> None:
@@ -82,26 +84,28 @@ def _bare_per_s(client: redis.Redis) -> float:
 
 def running(url: str) -> None:
     """Two processes each; the rivals' tasks do nothing and leave nothing."""
-    settled, delivered = [], []
     taskiq: list[float] = []
     dramatiq: list[float] = []
+    settled: dict[int, list[float]] = {concurrency: [] for concurrency in CONCURRENCIES}
+    delivered: list[float] = []
     for _ in range(ROUNDS):
         for rival, speeds in ((rivals.TASKIQ, taskiq), (rivals.DRAMATIQ, dramatiq)):
             _emptied(url)
             speeds.append(rivals.tasks_per_s(rival, url, RUNS))
-        settled.append(_settled_per_s(url))
+        for concurrency in CONCURRENCIES:
+            settled[concurrency].append(_settled_per_s(url, concurrency))
         _emptied(url)
-        delivered.append(servers.delivered_per_s(url, RUNS))
-    for speeds, what in ((settled, "results in the outbox"), (delivered, "results in the stream")):
-        label = f"instant agents, {what}"
+        delivered.append(servers.delivered_per_s(url, RUNS, CONCURRENCIES[-1]))
+    shown = [(f"instant agents, {8 * c} at once", settled[c]) for c in CONCURRENCIES]
+    for label, speeds in (*shown, ("  and each result in the stream", delivered)):
         show_rounds(label, speeds, taskiq, f"taskiq's ({rivals.TASKIQ.settings})")
         show_rounds("", speeds, dramatiq, f"Dramatiq's ({rivals.DRAMATIQ.settings})")
 
 
-def _settled_per_s(url: str) -> float:
+def _settled_per_s(url: str, concurrency: int) -> float:
     """With the stream away, so that every Result stays in the outbox until all are there."""
     _emptied(url)
-    with fleet(8, "Instant", url) as scratch:
+    with fleet(8, "Instant", url, concurrency) as scratch:
         scratch.environ["AGENTPIPE_OUTBOX_HIGH_WATER"] = str(RUNS + 1)
         scratch.send(tasks(RUNS))
         scratch.stream_file.mkdir()  # No file can be opened there.

@@ -38,13 +38,13 @@ DRAMATIQ = Rival(
     "Dramatiq",
     f"{PEERS}.dramatiq_noop",
     ("dramatiq", f"{PEERS}.dramatiq_noop", "-p", "2", "-t", "8", "--skip-logging"),
-    "8 threads",
+    "16 at once",
 )
 TASKIQ = Rival(
     "taskiq",
     f"{PEERS}.taskiq_noop",
     ("taskiq", "worker", f"{PEERS}.taskiq_noop:broker", "-w", "2", "--log-level", "ERROR"),
-    "lists, without acknowledgement",
+    "200 at once, nothing acknowledged",
 )
 
 

@@ -27,9 +27,9 @@ def pid_of(server: Server) -> int:
     return int(state["processes"][-1][0])
 
 
-def delivered_per_s(broker: str, number: int) -> float:
-    """Instant agents, two processes, each Result in the embedded stream."""
-    with fleet(8, "Instant", broker) as scratch:
+def delivered_per_s(broker: str, number: int, concurrency: int) -> float:
+    """Eight instant agents, two processes, each Result in the embedded stream."""
+    with fleet(8, "Instant", broker, concurrency) as scratch:
         scratch.send(tasks(number))
         with scratch.working("--processes", "2"):
             return results_per_s(scratch.results(number))
