@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.store import Store
 
+SURE_AFTER_S = 0.5
+
 log = logging.getLogger(__name__)
 
 
@@ -74,6 +76,7 @@ class _Burst:
         self._store, self._queues = store, queues
         self._started = time.monotonic()
         self._tell_at = self._started + 1.0
+        self._done_at: float | None = None
 
     def is_done(self) -> bool:
         stats = self._store.stats()
@@ -82,7 +85,12 @@ class _Burst:
             self._tell_at = now + max(1.0, (now - self._started) / 10)
             open_tasks = (stats.waiting or 0) + (stats.delayed or 0) + (stats.running or 0)
             log.info("%d tasks to go, %d delivered", open_tasks, stats.delivered or 0)
-        return is_done(stats, self._queues)
+        if not is_done(stats, self._queues):
+            self._done_at = None
+            return False
+        self._done_at = self._done_at or now
+        # Where the store keeps no ledger, a task may be on its way back from a dead worker.
+        return stats.accepted is not None or now - self._done_at >= SURE_AFTER_S
 
 
 def _refuse_below_one(args: argparse.Namespace) -> None:

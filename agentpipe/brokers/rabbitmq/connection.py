@@ -89,6 +89,7 @@ class Channel:
         self._getting = asyncio.Lock()
         self._got: asyncio.Future[Any] | None = None
         self._when_cancelled: dict[str, Callable[[], None]] = {}
+        self._why_closed = ""
         self._on_closed = on_closed
         raw.add_on_close_callback(self._closed)
         raw.add_on_return_callback(self._returned)
@@ -240,7 +241,7 @@ class Channel:
 
     def _future(self) -> asyncio.Future[Any]:
         if not self.is_open:
-            raise Lost("the channel is closed")
+            raise Lost(f"the channel is closed: {self._why_closed}")
         future: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.add(future)
         future.add_done_callback(self._waiting.discard)
@@ -269,7 +270,7 @@ class Channel:
 
     def _closed(self, _channel: Any, reason: Any) -> None:
         code = getattr(reason, "reply_code", 0)
-        text = getattr(reason, "reply_text", "") or repr(reason)
+        text = self._why_closed = getattr(reason, "reply_text", "") or repr(reason)
         for future in list(self._waiting):
             if not future.done():
                 future.set_exception(Lost(text, code))

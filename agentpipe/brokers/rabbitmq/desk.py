@@ -145,8 +145,9 @@ class Desk:
         """Begin to serve; a worker of the same name is a new one from now on."""
         if worker.name in self.servings:
             await self.servings.pop(worker.name).close()
-        serving = self.servings[worker.name] = Serving(self, worker, ring)
+        serving = Serving(self, worker, ring)
         await serving.open()
+        self.servings[worker.name] = serving
 
     async def lapse(self, serving: Serving) -> None:
         """End a worker that was silent for too long: what it held is delivered again."""
@@ -178,7 +179,7 @@ class Desk:
         """Tell the others that a worker is gone."""
         async with self._administering:
             await (await self.admin()).delete([address])
-        await self.publisher.publish([note_of_absence(worker, self.names.crew)])
+        await self.publisher.publish([note_of_absence(worker, address, self.names.crew)])
 
     async def unlock_all(self, serving: Serving) -> None:
         """Let others serve all that this worker served."""

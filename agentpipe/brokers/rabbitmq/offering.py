@@ -35,7 +35,9 @@ class Offering:
 
     async def make(self, offers: Sequence[Offer]) -> Admission:
         """Offer all of them, in order."""
-        await self._look(all_of_them=1 < len(self._queues) <= min(len(offers), LOOK_AT_MOST))
+        few = 1 < len(self._queues) <= min(len(offers), LOOK_AT_MOST)
+        # Replicated queues refuse late: what is known to be too much is not even sent.
+        await self._look(all_of_them=few or self._desk.names.quorum)
         verdicts: list[Verdict] = ["refused"] * len(offers)
         todo = list(range(len(offers)))
         while todo:

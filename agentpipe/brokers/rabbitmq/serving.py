@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import random
 import time
 import uuid
 from collections import deque
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from agentpipe.brokers.store import Queue, Settlement, Worker
 
 TICK_S = 1.0
+# Who has not heard of a worker hears of it so late at the latest.
+TELL_EVERY_S = 10.0
 # A task in its last chance that may not run beside another one comes again after so long.
 APART_S = 2.0
 
@@ -92,7 +95,11 @@ class Serving:
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stewarding: asyncio.Task[None] | None = None
+        self._probe_at = self._tell_at = 0.0
         self._balanced = False
+        self._moving = 0
+        self._recounting: dict[str, list[tuple[Post, Prefetched]]] = {}
+        self._isolating: asyncio.Task[None] | None = None
         self._gone = False
         self.extend()
 
@@ -149,7 +156,7 @@ class Serving:
         elif note["kind"] == "hello" and note["name"] != self.worker.name:
             self._meet(Member.decode(note), reply=note["reply"])
         elif note["kind"] == "gone":
-            self._forget(note["name"])
+            self._forget(note["name"], note["address"])
         elif note["kind"] == "change":
             self._begin(self._desk.has_changed())
 
@@ -159,20 +166,28 @@ class Serving:
         if reply:
             self._begin(self._tell())
 
-    def _forget(self, name: str) -> None:
-        if self._members.pop(name, None) is not None:
+    def _forget(self, name: str, address: str) -> None:
+        if name in self._members and self._members[name].address == address:
+            del self._members[name]
             self._changed.set()
 
     async def _probe(self) -> None:
-        """See whether the next worker of the round is still there: its queue went with it."""
+        """See whether two of the others are still there: a worker's queue goes with it.
+
+        The next one of the round, so that each is looked at each second, and any other one, for
+        rounds may differ.
+        """
         names = sorted([*self._members, self.worker.name])
         following = names[(names.index(self.worker.name) + 1) % len(names)]
-        if following == self.worker.name:
-            return
-        note = _note(orjson.dumps({"kind": "probe"}), key=self._members[following].address)
+        for name in {following, random.choice(names)} - {self.worker.name}:  # noqa: S311 - no secret
+            await self._probe_one(self._members[name])
+
+    async def _probe_one(self, member: Member) -> None:
+        note = _note(orjson.dumps({"kind": "probe"}), key=member.address)
         if await self._channel.publish([note]) == ["unroutable"]:
-            self._forget(following)
-            await self._channel.publish([note_of_absence(following, self._names.crew)])
+            self._forget(member.name, member.address)
+            gone = note_of_absence(member.name, member.address, self._names.crew)
+            await self._channel.publish([gone])
 
     # Which agents it serves.
 
@@ -182,25 +197,34 @@ class Serving:
 
     async def _steward(self) -> None:
         tick_s = min(TICK_S, self.worker.lease_s / 4)
-        next_probe = time.monotonic()
         self._changed.set()
         while self.is_alive:
             try:
-                if time.monotonic() >= next_probe:
-                    next_probe = time.monotonic() + TICK_S
-                    await self._probe()
-                if self._changed.is_set() or not self._balanced:
-                    self._changed.clear()
-                    if await self._balance():
-                        await self._tell()
+                await self._look_after()
             except Lost as error:
                 log.warning("worker %s cannot take over agents: %s", self.worker.name, error)
+            except Exception:  # A steward that ends leaves its agents to nobody.
+                log.exception("a worker's steward met a bug of agentpipe's; it goes on")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), tick_s)
         await self._desk.lapse(self)
 
+    async def _look_after(self) -> None:
+        now = time.monotonic()
+        if now >= self._probe_at:
+            self._probe_at = now + TICK_S
+            await self._probe()
+        if self._changed.is_set() or not self._balanced:
+            self._changed.clear()
+            if await self._balance():
+                self._tell_at = 0.0
+        if now >= self._tell_at:
+            self._tell_at = now + TELL_EVERY_S
+            await self._tell()
+
     async def _balance(self) -> bool:
         """Take and leave agents; whether there is something to tell."""
+        self._end_isolation()
         share = share_of(self.worker.name, [*self._members.values(), self.member()])
         others = {name for member in self._members.values() for name in member.owned}
         before = set(self._posts)
@@ -230,8 +254,8 @@ class Serving:
         if limits.concurrency != post.queue.concurrency:
             await self._stop(post)
         post.queue = limits
-        sources = self._desk.sources(post.queue)
-        for source in sources:
+        back, *waiting = self._desk.sources(post.queue)
+        for source in waiting if self._isolating else [back, *waiting]:
             if source.name not in post.consumers:
                 await self._channel.declare(source)
                 post.consumers[source.name] = await self._channel.consume(
@@ -269,34 +293,57 @@ class Serving:
     def _receive(self, post: Post, delivery: Delivery) -> None:
         fallback = f"foreign-{uuid.uuid4().hex}"
         message = Message.read(post.queue.name, delivery.body, delivery.headers, fallback)
+        prefetched = Prefetched(message, delivery.tag)
         if delivery.redelivered:
-            # Somebody's claim ended with its worker. The count must outlive us, too.
-            self._begin(self._replace([(message.crashed().to(self._back(post)), delivery.tag)]))
-            return
-        if self._gone or self._posts.get(post.queue.name, post) is not post:
-            self._begin(self._put_back([Prefetched(message, delivery.tag)]))
-            return
-        post.ready.append(Prefetched(message, delivery.tag))
-        self._turns[post.queue.name] = None
-        self._ring()
+            self._begin(self._recount(prefetched))
+        elif message.task_id in self._recounting:
+            self._recounting[message.task_id].append((post, prefetched))
+        else:
+            self._admit(post, prefetched)
+
+    async def _recount(self, lost: Prefetched) -> None:
+        """A claim ended with its worker: put a copy with one crash more in the task's place.
+
+        The copy may be here before its original is gone. If it ran at once and killed this
+        worker, too, there would be two of them; so it waits.
+        """
+        message = lost.message.crashed()
+        arrived = self._recounting.setdefault(message.task_id, [])
+        try:
+            await self._replace([(message.to(self._names.back(message.queue)), lost.tag)])
+            await self._channel.catch_up()
+        finally:
+            self._recounting.pop(message.task_id, None)
+        for post, prefetched in arrived:
+            self._admit(post, prefetched)
+
+    def _admit(self, post: Post, prefetched: Prefetched) -> None:
+        if self._gone or post.leaving:
+            self._begin(self._put_back([prefetched]))
+        elif _in_last_chance(prefetched.message, post) and self._has_one_in_last_chance():
+            self._begin(self._keep_apart(prefetched))
+        else:
+            post.ready.append(prefetched)
+            self._turns[post.queue.name] = None
+            self._ring()
 
     def claim(self, limit: int) -> list[Claim]:
         """Up to ``limit`` tasks, one of each agent in turn."""
         claims: list[Claim] = []
+        waiting: dict[str, None] = {}
         while len(claims) < limit and self._turns and self.is_alive:
             name = next(iter(self._turns))
             del self._turns[name]
             post = self._posts.get(name)
             if post is None or not post.has_room:
                 continue
-            prefetched = post.ready.popleft()
-            if self._must_wait(prefetched.message, post):
-                later = prefetched.message.delayed(self._names, APART_S)
-                self._begin(self._replace([(later, prefetched.tag)]))
-            else:
-                claims.append(self._claim(post, prefetched))
+            if _in_last_chance(post.ready[0].message, post) and not self._is_isolated():
+                waiting[name] = None
+                continue
+            claims.append(self._claim(post, post.ready.popleft()))
             if post.has_room:
                 self._turns[name] = None
+        self._turns.update(waiting)
         return claims
 
     def _claim(self, post: Post, prefetched: Prefetched) -> Claim:
@@ -315,11 +362,40 @@ class Serving:
         post.running += 1
         return claim
 
-    def _must_wait(self, message: Message, post: Post) -> bool:
-        """Whether one crash more would kill it, and another such task is held."""
-        return _in_last_chance(message, post) and any(
-            _in_last_chance(held.message, held.post) for held in self._held.values()
-        )
+    def _has_one_in_last_chance(self) -> bool:
+        ready = ((each.message, post) for post in self._posts.values() for each in post.ready)
+        held = ((each.message, each.post) for each in self._held.values())
+        return any(_in_last_chance(message, post) for message, post in (*ready, *held))
+
+    async def _keep_apart(self, prefetched: Prefetched) -> None:
+        """Have it delivered again later: two in their last chance must not die together."""
+        self._moving += 1
+        try:
+            later = prefetched.message.delayed(self._names, APART_S)
+            await self._replace([(later, prefetched.tag)])
+        finally:
+            self._moving -= 1
+            self._ring()
+
+    def _is_isolated(self) -> bool:
+        """Whether nothing that one crash more would kill can be delivered now; sees to it."""
+        if self._isolating is None:
+            self._isolating = self._begin(self._isolate())
+        return self._isolating.done() and not self._moving
+
+    async def _isolate(self) -> None:
+        """Take no returned tasks: no others have crashed before."""
+        consumers = []
+        for post in self._posts.values():
+            consumer = post.consumers.pop(self._back(post).name, None)
+            consumers += [consumer] if consumer else []
+        await self._channel.cancel(consumers)
+        self._ring()
+
+    def _end_isolation(self) -> None:
+        if self._isolating is not None and not self._has_one_in_last_chance():
+            self._isolating = None
+            self._changed.set()
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         """Publish what follows from each, have it confirmed, and only then acknowledge."""
@@ -362,6 +438,7 @@ class Serving:
             self._turns[held.post.queue.name] = None
         if held.post.leaving:
             self._changed.set()
+        self._end_isolation()
 
     # How it ends.
 
@@ -440,9 +517,10 @@ def _in_last_chance(message: Message, post: Post) -> bool:
     return 0 < message.crashes == post.queue.max_crashes - 1
 
 
-def note_of_absence(name: str, crew: str) -> Letter:
-    """What tells the others that a worker is gone."""
-    return _note(orjson.dumps({"kind": "gone", "name": name}), exchange=crew)
+def note_of_absence(name: str, address: str, crew: str) -> Letter:
+    """What tells the others that a worker is gone; it may have come back at another address."""
+    gone = {"kind": "gone", "name": name, "address": address}
+    return _note(orjson.dumps(gone), exchange=crew)
 
 
 def note_of_change(crew: str) -> Letter:
