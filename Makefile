@@ -51,7 +51,11 @@ format: .venv/installed-dev ## format the code, and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/installed-dev ## measure, each figure as a ratio within one run
+.venv/installed-bench: .venv/installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
+	@touch $@
+
+bench: .venv/installed-bench ## measure, each figure beside something of the same run
 	$(BIN)/python -m tests.bench.bench
 
 redis: ## start Redis in the background, here; the same for the next two
