@@ -1,0 +1,161 @@
+"""A broker's URL that is wrong, or leads elsewhere: one line says so, and what to do."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agentpipe.brokers import open_store
+from agentpipe.errors import AgentpipeError, ConfigError, Unreachable
+from agentpipe.settings import Settings
+from brokers.ports import HOST, free_port
+from brokers.server_redis import RedisServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from brokers.server_rabbitmq import RabbitServer
+    from tests.integration.project import Project
+    from tests.servers import OwnServer
+
+PASSWORD = "geheim"
+MISTYPED = {
+    "an unknown parameter": ("redis://{host}:{redis}/0?prefx=a", "did you mean 'prefix'"),
+    "a database that is no number": ("redis://{host}:{redis}/first", "a number, not 'first'"),
+    "a port that is no number": ("redis://{host}:sixthousand/0", "sixthousand"),
+    "a port that cannot be": ("redis://{host}:70000/0", "0-65535"),
+    "no host": ("redis:///0", "the host is missing"),
+    "no scheme": ("{host}:{redis}/0", "is no URL of a broker"),
+    "rabbit: an unknown parameter": ("amqp://{host}:{rabbit}/?prefx=a", "prefix"),
+    "rabbit: a parameter without a value": ("amqp://{host}:{rabbit}/?prefix", "prefix"),
+    "rabbit: a kind of queue that is none": ("amqp://{host}:{rabbit}/?queues=fast", "quorum"),
+    "rabbit: a port that is no number": ("amqp://{host}:many/", "many"),
+    "rabbit: no CA file": ("amqps://{host}:{rabbit}/?cafile=/no/such", "/no/such"),
+}
+ELSEWHERE = {
+    "nothing listens": ("redis://{host}:{free}/0", "nothing listens there"),
+    "no such host": ("redis://no-such-host.invalid/0", "no such host"),
+    "no such socket": ("unix:///no/such.sock", "correct the path"),
+    "no password": ("redis://{host}:{redis}/0", "write USER:PASSWORD@"),
+    "a wrong password": ("redis://:wrong@{host}:{redis}/0", "wrong user or password"),
+    "no such database": ("redis://:{password}@{host}:{redis}/99", "no such database"),
+    "a web server": ("redis://{host}:{web}/0", "no Redis"),
+    "RabbitMQ": ("redis://{host}:{rabbit}/0", "Redis"),
+    "TLS to a plain port": ("rediss://:{password}@{host}:{redis}/0", "with TLS?"),
+    "plain to a TLS port": ("redis://:{password}@{host}:{tls}/0", "rediss://"),
+    "a CA that nobody knows": ("rediss://:{password}@{host}:{tls}/0", "ssl_ca_certs"),
+    "rabbit: nothing listens": ("amqp://{host}:{free}/", "nothing listens there"),
+    "rabbit: no such host": ("amqp://no-such-host.invalid/", "host name is not known"),
+    "rabbit: a wrong password": ("amqp://guest:wrong@{host}:{rabbit}/%2F", "user or password"),
+    "rabbit: no such vhost": ("amqp://guest:guest@{host}:{rabbit}/none", "vhost"),
+    "rabbit: a web server": ("amqp://{host}:{web}/", "AMQP"),
+    "rabbit: Redis": ("amqp://{host}:{redis}/", "RabbitMQ"),
+    "rabbit: TLS to a plain port": ("amqps://guest:guest@{host}:{rabbit}/%2F", "amqp://"),
+    "rabbit: plain to a TLS port": ("amqp://guest:guest@{host}:{tls}/%2F", "amqps://"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Town:
+    """Servers of all kinds, and who lives where."""
+
+    ports: dict[str, int]
+    certificate: Path
+
+    def url(self, pattern: str) -> str:
+        return pattern.format(host=HOST, password=PASSWORD, **self.ports)
+
+
+@pytest.fixture
+def town(tmp_path: Path, own_server: OwnServer, rabbitmq_server: RabbitServer) -> Iterator[Town]:
+    certificate, key = _certificate(tmp_path)
+    tls = {
+        "tls-port": str(free_port()),
+        "tls-cert-file": str(certificate),
+        "tls-key-file": str(key),
+        "tls-auth-clients": "no",
+    }
+    redis = own_server(RedisServer, settings=tls | {"requirepass": PASSWORD})
+    with _web_server() as web:
+        ports = {"redis": redis.port, "tls": int(tls["tls-port"]), "web": web}
+        ports |= {"rabbit": rabbitmq_server.port, "free": free_port()}
+        yield Town(ports, certificate)
+
+
+def _certificate(folder: Path) -> tuple[Path, Path]:
+    """One for 127.0.0.1, signed by itself."""
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+    names = ("-addext", f"subjectAltName=IP:{HOST}")
+    files = ("-out", str(certificate), "-keyout", str(key))
+    subprocess.run([*command.split(), *names, *files], check=True, capture_output=True)
+    return certificate, key
+
+
+class _Web(BaseHTTPRequestHandler):
+    """Refuses everything, in HTTP."""
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def _web_server() -> Iterator[int]:
+    with HTTPServer((HOST, 0), _Web) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def test_a_url_that_is_mistyped_or_leads_elsewhere_is_told_in_one_line(town: Town) -> None:
+    urls = {case: town.url(pattern) for case, (pattern, _) in (MISTYPED | ELSEWHERE).items()}
+    with ThreadPoolExecutor(len(urls)) as pool:  # Some are silent until nobody waits any more.
+        told = dict(zip(urls, pool.map(_refusal, urls.values()), strict=True))
+    for kind, cases in ((ConfigError, MISTYPED), (Unreachable, ELSEWHERE)):
+        for case, (_, word) in cases.items():
+            assert isinstance(told[case], kind), (case, told[case])
+            assert _tells(str(told[case]), urls[case], word), (case, told[case])
+    trusted = town.url("rediss://:{password}@{host}:{tls}/0?ssl_ca_certs=") + str(town.certificate)
+    open_store(Settings(broker=trusted)).close()
+
+
+def _refusal(url: str) -> AgentpipeError | None:
+    try:
+        open_store(Settings(broker=url)).close()
+    except AgentpipeError as error:
+        return error
+    return None
+
+
+COMMANDS = ("status", "send toys hi", "send toys hi --on-full wait", "work", "work --burst")
+
+
+@pytest.mark.parametrize("scheme", ["redis", "amqp"])
+def test_commands_end_with_that_line(project: Project, scheme: str) -> None:
+    project.collection()
+    away = f"{scheme}://someone:{PASSWORD}@{HOST}:{free_port()}"
+    for command in COMMANDS:
+        done = project.run(*command.split(), env={"AGENTPIPE_BROKER": away}, timeout_s=20)
+        assert (done.code, done.out) == (4, ""), (command, done)
+        assert _tells(done.err.splitlines()[-1], away, "nothing listens there"), (command, done)
+        assert len(done.err.splitlines()) <= 2, (command, done)
+    mistyped = project.run("status", "--broker", f"{away}?prefx=a")
+    assert (mistyped.code, mistyped.out) == (2, "")
+    assert _tells(mistyped.err.rstrip("\n"), away, "prefix"), mistyped
+
+
+def _tells(line: str, url: str, word: str) -> bool:
+    """Whether it names the URL and says the word, in one line and without the password."""
+    shown = url.partition("?")[0].rpartition("@")[2]
+    hidden = ("Traceback", PASSWORD, "wrong@", "\n")
+    return word in line and shown in line and not any(each in line for each in hidden)
