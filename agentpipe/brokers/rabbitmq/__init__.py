@@ -15,6 +15,7 @@ three priorities, below, at and above 0.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -62,6 +63,7 @@ class RabbitStore:
         self._declared: dict[str, Queue] = {}
         self._cursors: dict[str, int] = {}
         self._desk: Desk | None = None
+        self._opening = asyncio.Lock()
         self._joined: set[str] = set()
         self._bell = threading.Event()
         self._on_desk(_nothing)
@@ -216,13 +218,19 @@ class RabbitStore:
 
     def _on_desk(self, operation: Callable[[Desk], Coroutine[Any, Any, T]]) -> T:
         async def perform(session: Session) -> T:
+            return await operation(await self._desk_on(session))
+
+        return self._link.run(perform)
+
+    async def _desk_on(self, session: Session) -> Desk:
+        async with self._opening:
             if self._desk is None or self._desk.session is not session:
                 desk = Desk(session, self._address, self._declared)
                 await desk.open()
+                if self._desk is not None:
+                    await desk.take_over(self._desk)
                 self._desk = desk
-            return await operation(self._desk)
-
-        return self._link.run(perform)
+            return self._desk
 
 
 async def _nothing(_desk: Desk) -> None:

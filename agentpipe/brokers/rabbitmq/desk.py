@@ -149,6 +149,14 @@ class Desk:
         await serving.open()
         self.servings[worker.name] = serving
 
+    async def take_over(self, earlier: Desk) -> None:
+        """Let the workers of a connection that was lost go on here."""
+        for name, old in earlier.servings.items():
+            serving = Serving(self, old.worker, old.ring)
+            serving.inherit(old)
+            await serving.open()
+            self.servings[name] = serving
+
     async def lapse(self, serving: Serving) -> None:
         """End a worker that was silent for too long: what it held is delivered again."""
         await serving.close()

@@ -31,7 +31,8 @@ class Outbox:
 
     def __init__(self, names: Names, channel: Channel) -> None:
         self._queue, self._channel = names.outbox, channel
-        self._numbers = itertools.count(1)
+        # A number of an earlier connection must not stand for another record of this one.
+        self._numbers = itertools.count(time.time_ns())
         self._lent: dict[int, _Lent] = {}
         self._next: Delivery | None = None
         self._records = 0

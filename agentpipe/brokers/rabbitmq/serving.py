@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 TICK_S = 1.0
 # Who has not heard of a worker hears of it so late at the latest.
 TELL_EVERY_S = 10.0
+# After the connection was lost, all workers have so long to come back to what they ran.
+REUNION_S = 5.0
 # A task in its last chance that may not run beside another one comes again after so long.
 APART_S = 2.0
 
@@ -86,7 +88,8 @@ class Serving:
 
     def __init__(self, desk: Desk, worker: Worker, ring: Callable[[], None]) -> None:
         self.worker = worker
-        self._desk, self._names, self._ring = desk, desk.names, ring
+        self.ring = ring
+        self._desk, self._names = desk, desk.names
         self._posts: dict[str, Post] = {}
         self._turns: dict[str, None] = {}
         self._held: dict[int, Held] = {}
@@ -99,6 +102,9 @@ class Serving:
         self._balanced = False
         self._moving = 0
         self._recounting: dict[str, list[tuple[Post, Prefetched]]] = {}
+        self._awaited: dict[str, Held] = {}
+        self._was_ready: set[str] = set()
+        self._reunion_ends = 0.0
         self._isolating: asyncio.Task[None] | None = None
         self._gone = False
         self.extend()
@@ -106,15 +112,30 @@ class Serving:
     @property
     def is_alive(self) -> bool:
         """Whether its claims still count."""
-        return not self._gone and self._channel.is_open and time.monotonic() < self._lapses_at
+        now = time.monotonic()
+        strayed = self._awaited and now >= self._reunion_ends
+        return not (self._gone or strayed) and self._channel.is_open and now < self._lapses_at
 
     def extend(self) -> None:
         """Renew the lease."""
         self._lapses_at = time.monotonic() + self.worker.lease_s
 
+    def inherit(self, earlier: Serving) -> None:
+        """Go on with what ran when the connection was lost, once it is delivered here again.
+
+        The others are thought to come back, too, so that each is delivered its own.
+        """
+        held = {each.claim.task_id: each for each in earlier._held.values()}
+        self._awaited = {**earlier._awaited, **held}
+        self._was_ready = {
+            each.message.task_id for post in earlier._posts.values() for each in post.ready
+        }
+        self._members, self._lapses_at = earlier._members, earlier._lapses_at
+        self._reunion_ends = time.monotonic() + REUNION_S
+
     async def open(self) -> None:
         """Tell the others, and begin to take over agents."""
-        self._channel = await self._desk.channel(self._ring)
+        self._channel = await self._desk.channel(self.ring)
         if self.worker.queues:
             await self._desk.make_delays()
             await self._desk.introduce(self.worker.queues)
@@ -202,16 +223,18 @@ class Serving:
             try:
                 await self._look_after()
             except Lost as error:
-                log.warning("worker %s cannot take over agents: %s", self.worker.name, error)
+                if self._channel.is_open:
+                    log.warning("worker %s cannot take over agents: %s", self.worker.name, error)
             except Exception:  # A steward that ends leaves its agents to nobody.
                 log.exception("a worker's steward met a bug of agentpipe's; it goes on")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), tick_s)
-        await self._desk.lapse(self)
+        if self._channel.is_open:  # Else whoever comes after it goes on with what it held.
+            await self._desk.lapse(self)
 
     async def _look_after(self) -> None:
         now = time.monotonic()
-        if now >= self._probe_at:
+        if now >= max(self._probe_at, self._reunion_ends):
             self._probe_at = now + TICK_S
             await self._probe()
         if self._changed.is_set() or not self._balanced:
@@ -244,9 +267,10 @@ class Serving:
     async def _take(self, name: str) -> None:
         if await self._desk.lock(name, self):
             post = Post(self._desk.limits(name))
+            post.running = sum(it.claim.queue == name for it in self._awaited.values())
             await self._adjust(post)
             self._posts[name] = post
-            self._ring()
+            self.ring()
 
     async def _adjust(self, post: Post) -> None:
         """Consume from all queues in which tasks of this agent may wait, within its limits."""
@@ -294,12 +318,19 @@ class Serving:
         fallback = f"foreign-{uuid.uuid4().hex}"
         message = Message.read(post.queue.name, delivery.body, delivery.headers, fallback)
         prefetched = Prefetched(message, delivery.tag)
-        if delivery.redelivered:
+        if message.task_id in self._awaited:
+            self._go_on(post, prefetched)
+        elif delivery.redelivered and message.task_id not in self._was_ready:
             self._begin(self._recount(prefetched))
         elif message.task_id in self._recounting:
             self._recounting[message.task_id].append((post, prefetched))
         else:
             self._admit(post, prefetched)
+
+    def _go_on(self, post: Post, prefetched: Prefetched) -> None:
+        """It runs here still: the claim is the same, only the delivery is another one."""
+        claim = self._awaited.pop(prefetched.message.task_id).claim
+        self._held[claim.number] = Held(claim, prefetched.message, prefetched.tag, post)
 
     async def _recount(self, lost: Prefetched) -> None:
         """A claim ended with its worker: put a copy with one crash more in the task's place.
@@ -325,7 +356,7 @@ class Serving:
         else:
             post.ready.append(prefetched)
             self._turns[post.queue.name] = None
-            self._ring()
+            self.ring()
 
     def claim(self, limit: int) -> list[Claim]:
         """Up to ``limit`` tasks, one of each agent in turn."""
@@ -375,7 +406,7 @@ class Serving:
             await self._replace([(later, prefetched.tag)])
         finally:
             self._moving -= 1
-            self._ring()
+            self.ring()
 
     def _is_isolated(self) -> bool:
         """Whether nothing that one crash more would kill can be delivered now; sees to it."""
@@ -390,7 +421,7 @@ class Serving:
             consumer = post.consumers.pop(self._back(post).name, None)
             consumers += [consumer] if consumer else []
         await self._channel.cancel(consumers)
-        self._ring()
+        self.ring()
 
     def _end_isolation(self) -> None:
         if self._isolating is not None and not self._has_one_in_last_chance():
@@ -399,6 +430,8 @@ class Serving:
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         """Publish what follows from each, have it confirmed, and only then acknowledge."""
+        if self.is_alive and any(each.claim.task_id in self._awaited for each in settlements):
+            raise Lost("what was running has not been delivered again yet")
         found: dict[int, Held] = {}
         done: list[bool] = []
         letters: list[Letter] = []
