@@ -27,7 +27,12 @@ LAYERS = (
     ("user_function", "component"),
     ("collection", "agent_config", "evaluate"),
     ("intake", "agent", "run", "brokers", "sinks"),
-    ("brokers.sqlite.tables", "brokers.rabbitmq.names", "brokers.redis.scripts"),
+    (
+        "brokers.sqlite.tables",
+        "brokers.rabbitmq.names",
+        "brokers.redis.address",
+        "brokers.redis.scripts",
+    ),
     (
         "brokers.sqlite.",
         "brokers.rabbitmq.connection",

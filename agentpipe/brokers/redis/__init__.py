@@ -77,7 +77,7 @@ class RedisStore:
             raise
 
     def _check_layout(self) -> None:
-        found = self._link.call("HGET", f"{self._link.base}:store", "layout")
+        found = self._link.call("HGET", self._link.key, "layout")
         if found is not None and int(found) != LAYOUT:
             raise Unreachable(
                 f"{self._link.address.url} has layout {int(found)}, this agentpipe knows "

@@ -13,9 +13,9 @@ from agentpipe.settings import without_password
 DEFAULT_PREFIX = "agentpipe"
 PORT = 6379
 SENTINEL_PORT = 26379
-# Of the client library; each is the path of a file, or what `_TLS_VALUES` allows.
-TLS_PARAMETERS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs")
-_TLS_VALUES = {"ssl_cert_reqs": ("required", "none")}
+# Of TLS, as the client library calls them.
+FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_VALUES = {"ssl_cert_reqs": ("required", "none")}
 _SHAPES = {
     "redis": "redis://[USER:PASSWORD@]HOST[:PORT][/DB]",
     "rediss": "rediss://[USER:PASSWORD@]HOST[:PORT][/DB]",
@@ -100,7 +100,7 @@ def _service(name: str) -> str:
 
 
 def _parameters(scheme: str, query: str) -> dict[str, str]:
-    known = ["prefix", "db", *(TLS_PARAMETERS if scheme == "rediss" else ())]
+    known = ["prefix", "db", *((*FILES, *_VALUES) if scheme == "rediss" else ())]
     found: dict[str, str] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in known:
@@ -109,7 +109,7 @@ def _parameters(scheme: str, query: str) -> dict[str, str]:
             raise ValueError(f"unknown parameter {name!r}: {hint}")
         if not value:
             raise ValueError(f"{name} is empty")
-        allowed = _TLS_VALUES.get(name)
+        allowed = _VALUES.get(name)
         if allowed and value not in allowed:
             raise ValueError(f"{name} is {' or '.join(allowed)}, not {value!r}")
         found[name] = value

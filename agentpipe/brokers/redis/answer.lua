@@ -17,14 +17,14 @@ for index = 4, #ARGV, 3 do
     read_queues({task.queue})
     local state = nil
     if call('ZREM', place_of(task), task.seq .. id) == 1 then
-      state = WAITING
+      state = N_WAITING
     elseif call('ZREM', DELAYED, id) == 1 then
-      state = DELAYED
+      state = N_DELAYED
     end
     if state then
       count(task.queue, state, -1)
-      if state == WAITING and task.last == '1' then
-        count(task.queue, LAST, -1)
+      if state == N_WAITING and task.last == '1' then
+        count(task.queue, N_LAST, -1)
       end
       ended[#ended + 1] = {id, ARGV[index + 1], ARGV[index + 2]}
       seen[id], letter = true, 'd'

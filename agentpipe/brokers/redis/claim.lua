@@ -42,7 +42,7 @@ local function wake_delayed(time)
   for index, record in ipairs(read_records(due)) do
     if record then
       local task = task_of(record)
-      count(task.queue, DELAYED, -1)
+      count(task.queue, N_DELAYED, -1)
       put_back(due[index], task)
     end
   end
@@ -101,14 +101,14 @@ end
 
 -- Take the next tasks of a queue, and at most one in its last chance; false where none was.
 local function take_members(queue, room, alone)
-  local members, lone = {}, alone and queues[queue][LAST] > 0
+  local members, lone = {}, alone and queues[queue][N_LAST] > 0
   if lone then
-    local others = queues[queue][WAITING] - queues[queue][LAST]
+    local others = queues[queue][N_WAITING] - queues[queue][N_LAST]
     lone = others < room or last_comes_first(queue)
   end
   if lone then
     members[1], room = call('ZPOPMIN', base .. ':last:' .. queue)[1], room - 1
-    count(queue, LAST, -1)
+    count(queue, N_LAST, -1)
     call('HSET', base .. ':worker:' .. name, 'last', members[1])
   end
   if room > 0 then
@@ -128,7 +128,7 @@ local function claim_tasks(ready, alone)
   for place, name_of_queue in ipairs(ready) do
     local queue = queues[name_of_queue]
     local share = math.max(1, math.floor((limit - #ids) / (#ready - place + 1)))
-    local room = math.min(share, queue[CONCURRENCY] - queue[RUNNING])
+    local room = math.min(share, queue[CONCURRENCY] - queue[N_RUNNING])
     local members, lone = take_members(name_of_queue, room, alone)
     for _, member in ipairs(members) do
       local id = member:sub(17)
@@ -137,8 +137,8 @@ local function claim_tasks(ready, alone)
     end
     alone = alone and not lone
     queue[TURN] = turn
-    count(name_of_queue, WAITING, -#members)
-    count(name_of_queue, RUNNING, #members)
+    count(name_of_queue, N_WAITING, -#members)
+    count(name_of_queue, N_RUNNING, #members)
     kept_back = kept_back or is_ready(queue)
   end
   save_queues()

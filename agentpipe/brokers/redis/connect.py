@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -12,7 +13,8 @@ from redis.exceptions import InvalidResponse, NoPermissionError, OutOfMemoryErro
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
-from agentpipe.errors import AgentpipeError, Unreachable
+from agentpipe.brokers.redis.address import FILES
+from agentpipe.errors import AgentpipeError, ConfigError, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 10.0
 OLDEST = (7, 0)
+# Sentinels have no databases, and passwords of their own.
+_OF_THE_SERVER = ("db", "username", "password")
 
 log = logging.getLogger(__name__)
 
@@ -42,24 +46,38 @@ def open_client(address: Address) -> redis.Redis:
         del options["socket_connect_timeout"], options["socket_keepalive"]
         return redis.Redis(unix_socket_path=address.path, **options)
     if address.service:
-        asking = {name: options[name] for name in ("socket_connect_timeout", "socket_timeout")}
+        asking = {name: options[name] for name in options if name not in _OF_THE_SERVER}
         sentinel: Any = Sentinel(address.hosts, sentinel_kwargs=asking, **options)  # type: ignore[no-untyped-call]
         client: redis.Redis = sentinel.master_for(address.service)
         return client
     ((host, port),) = address.hosts
     if address.tls is not None:
-        options |= {"ssl": True, **address.tls}
+        options |= {"ssl": True, **_existing(address)}
     return redis.Redis(host=host, port=port, **options)
 
 
-def greet(client: redis.Redis, address: Address) -> None:
-    """Make sure that a Redis answers, of a version that has what we need.
+def _existing(address: Address) -> dict[str, str]:
+    """The parameters of TLS, whose files are there."""
+    tls = address.tls or {}
+    for name, value in tls.items():
+        if name in FILES and not Path(value).is_file():
+            raise ConfigError(f"{address.url}: {name}: there is no file {value!r}")
+    return tls
+
+
+def greet(client: redis.Redis, address: Address, channel: str) -> None:
+    """Make sure that a Redis answers, of a version that has what we need, and lets us speak.
+
+    Args:
+        client: Not yet connected.
+        address: Its own.
+        channel: Where nobody listens.
 
     Raises:
         Unreachable: Saying what is wrong and what to do.
     """
     with translated(address):
-        client.ping()
+        client.publish(channel, "")
         try:
             info = client.info()
         except NoPermissionError:
@@ -91,7 +109,9 @@ def translated(address: Address) -> Iterator[None]:
 
 def _told(address: Address, error: Exception) -> AgentpipeError:
     text = " ".join(str(error).split())
-    remedy = _remedy(error, text)
+    if isinstance(error, MasterNotFoundError):
+        text = text.partition(" : ")[0]  # What follows is for the library's makers.
+    remedy = _remedy(address, error, text)
     return Unreachable(f"{address.url}: {remedy} ({text})" if remedy else f"{address.url}: {text}")
 
 
@@ -105,24 +125,27 @@ _BY_TEXT = {
     "MASTERDOWN": "a replica without its primary: name the primary",
     "Connection refused": "nothing listens there: start Redis, or correct the URL",
     "No such file": "nothing listens there: start Redis, or correct the path",
-    "closed by server": "the connection was closed: does it want TLS (rediss://)?",
-    "reset by peer": "the connection was closed: does it want TLS (rediss://)?",
-    "Name or service": "no such host",
+    "closed by server": "it hung up: it may be no Redis, or want TLS (rediss://)",
+    "reset by peer": "it hung up: it may be no Redis, or want TLS (rediss://)",
+    "not known": "there is no such host",
 }
 _BY_KIND: dict[type[Exception], str] = {
     redis.AuthenticationError: "wrong user or password: write USER:PASSWORD@ before the host",
     redis.BusyLoadingError: "it is still loading its data: try again in a moment",
     redis.ReadOnlyError: "this is a replica that takes no writes: name the primary",
-    redis.TimeoutError: "no answer: is this the right port, and does the server respond?",
     OutOfMemoryError: "the server's memory is full, nothing was stored: raise its maxmemory, "
     "or wait until tasks have run",
-    NoPermissionError: "the user may not do this: allow +@all on the keys with the prefix",
+    NoPermissionError: "the user may not do this: give it ~* &* +@all, or only the prefix's keys "
+    "and channels",
     InvalidResponse: "what answers there is no Redis",
     MasterNotFoundError: "the Sentinels know no such primary, or do not answer",
 }
 
 
-def _remedy(error: Exception, text: str) -> str:
+def _remedy(address: Address, error: Exception, text: str) -> str:
+    if isinstance(error, redis.TimeoutError):
+        tls = ", and with TLS" if address.tls is not None else ""
+        return f"no answer: does a Redis run there{tls}?"
     for kind, remedy in _BY_KIND.items():
         if isinstance(error, kind):
             return remedy

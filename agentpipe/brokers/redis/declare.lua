@@ -29,7 +29,7 @@ local function change(name, limits)
   if not queue then
     queue, new = {}, new + 1
     queues[name] = queue
-    for state = WAITING, TURN do
+    for state = N_WAITING, TURN do
       queue[state] = 0
     end
   elseif queue[POSITION] >= 0 then

@@ -38,7 +38,7 @@ local function put_back_held(name, crashed)
         task.last = task.crashes + 1 == queues[task.queue][MAX_CRASHES] and '1' or '0'
         later('HSET', TASKS, ids[index], record_of(task))
       end
-      count(task.queue, RUNNING, -1)
+      count(task.queue, N_RUNNING, -1)
       put_back(ids[index], task)
     end
   end

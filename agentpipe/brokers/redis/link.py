@@ -30,6 +30,7 @@ class Link:
     def __init__(self, address: Address) -> None:
         self.address = address
         self.base = f"{{{address.prefix}}}"
+        self.key = f"{self.base}:store"
         self._scripts = load_scripts(self.base)
         self._client = open_client(address)
         # Ours, not the library's pool: that asks the kernel before each call whether the
@@ -38,7 +39,7 @@ class Link:
         self._pid = os.getpid()
         self._closed = False
         try:
-            greet(self._client, address)
+            greet(self._client, address, f"{self.base}:hello")
         finally:
             self._client.close()
 
@@ -50,15 +51,15 @@ class Link:
         """
         script = self._scripts[name]
         try:
-            return self.call("EVALSHA", script.sha, 1, self.base, *args)
+            return self.call("EVALSHA", script.sha, 1, self.key, *args)
         except NoScriptError:
             self._load(script)
-            return self.call("EVALSHA", script.sha, 1, self.base, *args)
+            return self.call("EVALSHA", script.sha, 1, self.key, *args)
 
     def _load(self, script: Script) -> None:
         if script.ends_workers:
             # The server has restarted: no worker could reach it to say that it lives.
-            self.call("EVAL", self._scripts["grace"].text, 1, self.base)
+            self.call("EVAL", self._scripts["grace"].text, 1, self.key)
         self.call("SCRIPT", "LOAD", script.text)
 
     def call(self, *command: Argument) -> Any:

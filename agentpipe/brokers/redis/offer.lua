@@ -25,8 +25,8 @@ local function add_free(names)
   read_queues(names)
   for _, name in ipairs(names) do
     local queue = queues[name]
-    if queue and queue[WAITING] < queue[LIMIT] then
-      free[#free + 1] = {name, queue[LIMIT] - queue[WAITING]}
+    if queue and queue[N_WAITING] < queue[LIMIT] then
+      free[#free + 1] = {name, queue[LIMIT] - queue[N_WAITING]}
     end
   end
 end
@@ -74,7 +74,7 @@ local function depth_and_bound()
   for _, name in ipairs(names) do
     local queue = queues[name]
     if queue then
-      depth, bound = depth + queue[WAITING], bound + queue[LIMIT]
+      depth, bound = depth + queue[N_WAITING], bound + queue[LIMIT]
     end
   end
   return depth, bound
@@ -99,10 +99,10 @@ local function admit(index, queue)
   later('ZADD', ORDER, seq, id)
   if delay > 0 then
     later('ZADD', DELAYED, time + delay, id)
-    count(queue, DELAYED, 1)
+    count(queue, N_DELAYED, 1)
   else
     later('ZADD', base .. ':waiting:' .. queue, priority, seq .. id)
-    count(queue, WAITING, 1)
+    count(queue, N_WAITING, 1)
     waking = waking or is_ready(queues[queue])
   end
 end

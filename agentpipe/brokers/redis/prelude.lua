@@ -1,10 +1,10 @@
--- What the scripts share. KEYS[1] is the {prefix} with which each key of the set begins: one hash
--- tag, so that all of them lie in one slot of a cluster.
+-- What the scripts share. KEYS[1] is '{prefix}:store'; each key of the set begins with the same
+-- {prefix}, a hash tag, so that all of them lie in one slot of a cluster.
 
-local base = KEYS[1]
+local STORE = KEYS[1]
+local base = STORE:sub(1, -7)
 local call = redis.call
 
-local STORE = base .. ':store'
 local QUEUES = base .. ':queues'
 local READY = base .. ':ready'
 local DELAYED = base .. ':delayed'
@@ -101,21 +101,21 @@ local function remember(reply)
 end
 
 -- Queues are read once and written once by a script, all together: packed arrays, by name. The
--- position in the ring is -1 outside one, the collection may be empty, LAST counts those of the
+-- position in the ring is -1 outside one, the collection may be empty, N_LAST counts those of the
 -- waiting that are in their last chance, TURN is the number at which it was last served.
 
 local LIMIT, CONCURRENCY, MAX_CRASHES, POSITION, COLLECTION = 1, 2, 3, 4, 5
-local WAITING, DELAYED, RUNNING, LAST, TURN = 6, 7, 8, 9, 10
+local N_WAITING, N_DELAYED, N_RUNNING, N_LAST, TURN = 6, 7, 8, 9, 10
 
 -- As read: the queues, the turn at which each is indexed as ready, whether it is as with room.
 local queues, found_turn, found_room, changed = {}, {}, {}, {}
 
 local function is_ready(queue)
-  return queue[WAITING] > 0 and queue[RUNNING] < queue[CONCURRENCY]
+  return queue[N_WAITING] > 0 and queue[N_RUNNING] < queue[CONCURRENCY]
 end
 
 local function has_room(queue)
-  return queue[POSITION] >= 0 and queue[WAITING] < queue[LIMIT]
+  return queue[POSITION] >= 0 and queue[N_WAITING] < queue[LIMIT]
 end
 
 -- Read those that `queues` is to hold; false for one that is not known.
@@ -211,8 +211,8 @@ end
 
 local function put_back(id, task)
   later('ZADD', place_of(task), task.priority, task.seq .. id)
-  count(task.queue, WAITING, 1)
+  count(task.queue, N_WAITING, 1)
   if task.last == '1' then
-    count(task.queue, LAST, 1)
+    count(task.queue, N_LAST, 1)
   end
 end

@@ -45,7 +45,7 @@ end
 
 local function settle(index, id, queue, record)
   local action = field(index, 1)
-  count(queue, RUNNING, -1)
+  count(queue, N_RUNNING, -1)
   if action == 'release' then
     put_back(id, task_of(record))
     waking = true
@@ -54,7 +54,7 @@ local function settle(index, id, queue, record)
     task.failures = task.failures + 1
     later('HSET', TASKS, id, record_of(task))
     later('ZADD', DELAYED, time + tonumber(field(index, 5)), id)
-    count(queue, DELAYED, 1)
+    count(queue, N_DELAYED, 1)
   else
     if action == 'bury' then
       bury(index, id, queue)

@@ -8,7 +8,7 @@ local found = call('HGETALL', QUEUES)
 for index = 1, #found, 2 do
   local queue = cmsgpack.unpack(found[index + 1])
   depths[#depths + 1] = found[index]
-  for _, field in ipairs({COLLECTION, POSITION, WAITING, DELAYED, RUNNING, LIMIT, CONCURRENCY}) do
+  for _, field in ipairs({COLLECTION, POSITION, N_WAITING, N_DELAYED, N_RUNNING, LIMIT, CONCURRENCY}) do
     depths[#depths + 1] = queue[field]
   end
 end

@@ -1,0 +1,533 @@
+"""What is special to the Redis store: its server's restarts, refusals, and lost answers."""
+
+from __future__ import annotations
+
+import http.server
+import logging
+import multiprocessing
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import uuid
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+from agentpipe.brokers import open_store
+from agentpipe.brokers.store import Answer, Offer, Queue, Settlement, Store, Worker
+from agentpipe.cli import UNREACHABLE, main
+from agentpipe.errors import Unreachable
+from agentpipe.settings import Settings
+from brokers.ports import HOST, free_port
+from brokers.server_redis import RedisServer
+from tests.proxy import Proxy
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.servers import OwnServer
+
+QUEUE = "crew_0"
+MARKS: dict[str, int] = {"high_water": 10**6, "high_water_bytes": 10**9}
+PATIENCE_S = 30.0
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Store]:
+    with closing(open_store(Settings(broker=url))) as store:
+        yield store
+
+
+def declared(store: Store, name: str = QUEUE) -> None:
+    store.declare([Queue(name, "crew", max_waiting=10**6, concurrency=100)])
+
+
+def put(store: Store, ids: str | list[str], queue: str = QUEUE) -> tuple[str, ...]:
+    return store.offer(queue, [Offer(each, b"payload") for each in ids], ring=False).verdicts
+
+
+def joined(store: Store, lease_s: float = 60.0) -> Worker:
+    worker = Worker(f"worker-{uuid.uuid4().hex[:6]}", lease_s=lease_s, queues=frozenset([QUEUE]))
+    store.join(worker)
+    return worker
+
+
+def answers(claims: list[Any]) -> list[Settlement]:
+    return [Settlement(claim, "answer", b"result", "ok") for claim in claims]
+
+
+@pytest.fixture
+def url(redis_server: RedisServer) -> str:
+    return f"{redis_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    with opened(url) as store:
+        declared(store)
+        yield store
+
+
+@pytest.fixture
+def raw(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_server.url) as client:
+        yield client
+
+
+def keys_of(url: str) -> str:
+    return "{" + url.rpartition("=")[2] + "}"
+
+
+# Keys.
+
+
+def test_the_hash_of_tasks_is_as_long_as_there_are_unsettled_ones(
+    store: Store, url: str, raw: redis.Redis
+) -> None:
+    def unsettled() -> Any:
+        return raw.hlen(f"{keys_of(url)}:tasks")
+
+    put(store, "abcd")
+    store.offer(QUEUE, [Offer("late", b"", delay_s=60)], ring=False)
+    worker = joined(store)
+    claims = store.claim(worker, 2, **MARKS)
+    assert unsettled() == 5
+    store.settle([*answers(claims[:1]), Settlement(claims[1], "retry", delay_s=60)])
+    assert unsettled() == 4
+    store.answer([Answer("late", b"", "cancelled")])
+    assert unsettled() == 3
+    assert raw.zcard(f"{keys_of(url)}:waiting:{QUEUE}") == 2
+
+
+def test_each_prefix_is_a_store_of_its_own(store: Store, redis_server: RedisServer) -> None:
+    with opened(f"{redis_server.url}?prefix=other-{uuid.uuid4().hex[:8]}") as other:
+        declared(other)
+        assert put(store, "a") == put(other, "a") == ("accepted",)
+        assert len(other.claim(joined(other), 10, **MARKS)) == 1
+        assert len(store.claim(joined(store), 10, **MARKS)) == 1
+
+
+def test_nothing_but_the_memory_of_answers_and_ids_is_left_of_what_is_done(
+    store: Store, url: str, raw: redis.Redis
+) -> None:
+    put(store, "ab")
+    worker = joined(store)
+    store.settle(answers(store.claim(worker, 2, **MARKS)))
+    store.drop_outbox(worker, [each.number for each in store.take_outbox(worker, 10, 10**6)])
+    store.leave(worker)
+    found = {key.decode().split(":")[1] for key in raw.scan_iter(f"{keys_of(url)}*", 1000)}
+    assert found == {"store", "queues", "ring", "room", "settled", "replies"}
+
+
+def test_a_layout_of_another_version_is_refused(store: Store, url: str, raw: redis.Redis) -> None:
+    put(store, "a")
+    raw.hset(f"{keys_of(url)}:store", "layout", "99")
+    with pytest.raises(Unreachable, match="has layout 99, this agentpipe knows 1"):
+        open_store(Settings(broker=url))
+
+
+def test_more_tasks_of_others_than_one_look_can_see_are_passed_over(store: Store) -> None:
+    declared(store, "crew_1")
+    for first in range(0, 9000, 3000):
+        put(store, [f"other-{index}" for index in range(first, first + 3000)], "crew_1")
+    put(store, "a")
+    assert [each.task_id for each in store.peek([QUEUE], -1, 10)] == ["a"]
+
+
+def test_dead_letters_that_fill_several_answers_are_all_read(store: Store) -> None:
+    worker, large = joined(store), b"x" * 5_000_000
+    for task_id in "abc":
+        store.offer(QUEUE, [Offer(task_id, large)], ring=False)
+        (claim,) = store.claim(worker, 1, **MARKS)
+        store.settle([Settlement(claim, "bury", b"{}", "crashed", "it died")])
+    assert [letter.task_id for letter in store.dead_letters()] == ["a", "b", "c"]
+    assert [letter.task_id for letter in store.dead_letters("crew", ["c", "a"])] == ["a", "c"]
+
+
+# Processes.
+
+
+def offer_in_child(store: Store, verdicts: Any) -> None:
+    verdicts.put([put(store, [f"child-{index}"]) for index in range(30)])
+    store.wait(0)
+    store.close()
+
+
+def test_a_fork_has_connections_of_its_own(store: Store) -> None:
+    put(store, "a")
+    store.wait(0)
+    fork = multiprocessing.get_context("fork")
+    verdicts = fork.Queue()
+    child = fork.Process(target=offer_in_child, args=(store, verdicts), daemon=True)
+    child.start()
+    mine = [put(store, [f"parent-{index}"]) for index in range(30)]
+    theirs = verdicts.get(timeout=PATIENCE_S)
+    child.join(PATIENCE_S)
+    assert mine == theirs == [("accepted",)] * 30
+    assert store.stats().waiting == 61
+
+
+# The server's own life.
+
+
+def test_scripts_come_back_after_a_flush(store: Store, raw: redis.Redis) -> None:
+    put(store, "a")
+    raw.script_flush()
+    assert put(store, "b") == ("accepted",)
+    worker = joined(store)
+    raw.script_flush()
+    assert len(store.claim(worker, 10, **MARKS)) == 2
+
+
+def test_an_emptied_store_is_declared_anew_and_goes_on(
+    own_server: OwnServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = own_server(RedisServer)
+    with opened(server.url) as store, redis.Redis.from_url(server.url) as client:
+        declared(store)
+        put(store, "abc")
+        worker = joined(store)
+        lost = store.claim(worker, 2, **MARKS)
+        client.flushall()
+        assert store.settle(answers(lost)) == [False, False]
+        assert store.extend(worker) is False
+        assert store.claim(worker, 10, **MARKS) == []
+        assert put(store, "ab") == ("accepted",) * 2
+        assert [record.message.partition(" was ")[2] for record in caplog.records] == [
+            "emptied: the queues are declared anew"
+        ]
+        store.join(worker)
+        again = store.claim(worker, 10, **MARKS)
+        assert store.settle(answers(lost)) == [False, False]
+        assert store.settle(answers(again)) == [True, True]
+        stats = store.stats()
+        assert (stats.accepted, stats.outbox) == (2, 2)
+
+
+def test_a_worker_that_joins_an_emptied_store_declares_its_queues(own_server: OwnServer) -> None:
+    server = own_server(RedisServer)
+    with opened(server.url) as store, redis.Redis.from_url(server.url) as client:
+        declared(store)
+        client.flushall()
+        joined(store)
+        assert [depth.queue for depth in store.stats().queues] == [QUEUE]
+
+
+def test_a_restart_costs_no_worker_its_lease_however_long_it_took(own_server: OwnServer) -> None:
+    server = own_server(RedisServer)
+    with opened(server.url) as store, opened(server.url) as other:
+        declared(store)
+        put(store, "ab")
+        worker, rival = joined(store, 0.5), joined(other, 0.5)
+        claims = store.claim(worker, 1, **MARKS)
+        server.kill()
+        with pytest.raises(Unreachable, match="nothing listens there"):
+            store.extend(worker)
+        time.sleep(0.6)  # The leases' time runs out, for nobody can renew them.
+        server.start()
+        assert [each.task_id for each in other.claim(rival, 10, **MARKS)] == ["b"]
+        assert store.extend(worker)
+        assert store.settle(answers(claims)) == [True]
+
+
+def test_a_server_that_does_not_respond_is_unreachable_and_goes_on_later(
+    own_server: OwnServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentpipe.brokers.redis.connect.ANSWER_TIMEOUT_S", 0.3)
+    server = own_server(RedisServer)
+    with opened(server.url) as store, redis.Redis.from_url(server.url) as client:
+        declared(store)
+        client.execute_command("CLIENT", "PAUSE", 700, "ALL")
+        with pytest.raises(Unreachable, match="no answer"):
+            put(store, "ab")
+        taken = wait_until(lambda: attempt(lambda: put(store, "ab")), PATIENCE_S, "it answers")
+        assert taken == ("accepted", "accepted")
+
+
+def attempt(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Unreachable:
+        return None
+
+
+# Memory.
+
+
+def test_a_policy_that_throws_keys_away_is_warned_of(
+    own_server: OwnServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = own_server(RedisServer, settings={"maxmemory-policy": "allkeys-lru"})
+    with opened(server.url):
+        assert not caplog.records
+    with redis.Redis.from_url(server.url) as client:
+        client.config_set("maxmemory", "200mb")
+    with caplog.at_level(logging.WARNING), opened(server.url):
+        (record,) = caplog.records
+    assert "maxmemory-policy is allkeys-lru; set it to noeviction" in record.message
+
+
+def test_full_memory_refuses_tasks_and_nothing_else(own_server: OwnServer) -> None:
+    server = own_server(RedisServer)
+    with opened(server.url) as store, redis.Redis.from_url(server.url) as client:
+        declared(store)
+        put(store, "abc")
+        worker = joined(store)
+        claims = store.claim(worker, 1, **MARKS)
+        client.config_set("maxmemory", 1)
+        with pytest.raises(Unreachable, match="memory is full, nothing was stored"):
+            put(store, "xyz")
+        claims += store.claim(worker, 10, **MARKS)
+        assert store.settle(answers(claims)) == [True] * 3
+        assert store.extend(worker)
+        store.drop_outbox(worker, [each.number for each in store.take_outbox(worker, 10, 10**6)])
+        assert store.leave(worker) == 0
+        stats = store.stats()
+        assert (stats.accepted, stats.delivered) == (3, 3)
+        client.config_set("maxmemory", 0)
+        assert put(store, "xyz") == ("accepted",) * 3
+
+
+# Ways to a server.
+
+
+def works(url: str) -> bool:
+    with opened(url) as store:
+        declared(store)
+        put(store, "a")
+        claims = store.claim(joined(store), 1, **MARKS)
+        return store.settle(answers(claims)) == [True]
+
+
+def test_a_socket_file_leads_there(own_server: OwnServer, tmp_path: Path) -> None:
+    file = tmp_path / "redis.sock"
+    own_server(RedisServer, settings={"unixsocket": str(file)})
+    assert works(f"unix://{file}?db=2")
+
+
+def test_a_password_opens_a_user_and_is_never_shown(
+    own_server: OwnServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = own_server(RedisServer)
+    with redis.Redis.from_url(server.url) as client:
+        for user, channels in (("ann", ["{ann}:*"]), ("bob", [])):
+            rules: Any = {"keys": ["{ann}:*"], "channels": channels, "commands": ["+@all"]}
+            client.acl_setuser(user, enabled=True, passwords="+canary@1", **rules)
+        client.config_set("requirepass", "canary2")
+    place = server.url.removeprefix("redis://")
+    assert works(f"redis://ann:canary%401@{place}?prefix=ann")
+    assert works(f"redis://:canary2@{place}")
+    for wrong in (place, f":canary3@{place}", f"ann:canary4@{place}"):
+        assert_refused(f"redis://{wrong}", "wrong user or password", capsys)
+    assert_refused(f"redis://bob:canary%401@{place}?prefix=ann", "may not do this", capsys)
+    assert_refused(f"redis://ann:canary%401@{place}", "may not do this", capsys)
+    assert_refused(f"redis://:canary2@{place.replace('/0', '/999')}", "no such database", capsys)
+
+
+def assert_refused(url: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command line says it in one line, with its exit code."""
+    capsys.readouterr()
+    assert main(["status", "--broker", url]) == UNREACHABLE
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert why in line
+    assert "canary" not in line
+
+
+def test_where_nothing_listens_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert_refused(f"redis://:canary@{HOST}:{free_port()}", "nothing listens there", capsys)
+    sentinels = f"{HOST}:{free_port()},{HOST}:{free_port()}"
+    assert_refused(f"redis+sentinel://{sentinels}/main", "the Sentinels know no such", capsys)
+    assert_refused("unix:///nowhere/redis.sock", "nothing listens there", capsys)
+
+
+def test_where_something_else_answers_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    class Quiet(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None: ...
+
+    with http.server.HTTPServer((HOST, 0), Quiet) as website:
+        thread = threading.Thread(target=website.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        assert_refused(f"redis://{HOST}:{website.server_port}", "no Redis", capsys)
+        website.shutdown()
+        thread.join()
+
+
+def test_what_accepts_and_says_nothing_is_given_up(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentpipe.brokers.redis.connect.ANSWER_TIMEOUT_S", 0.2)
+    with socket.create_server((HOST, 0)) as silent:
+        port = silent.getsockname()[1]
+        assert_refused(f"redis://{HOST}:{port}", "does a Redis run there?", capsys)
+        assert_refused(f"rediss://{HOST}:{port}", "there, and with TLS?", capsys)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[str, str]:
+    """A certificate for this host, which vouches for itself, and its key."""
+    made = (str(tmp_path / "cert.pem"), str(tmp_path / "key.pem"))
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
+    command += ["-subj", "/CN=localhost", "-addext", f"subjectAltName=IP:{HOST}"]
+    subprocess.run([*command, "-out", made[0], "-keyout", made[1]], check=True, capture_output=True)
+    return made
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl to make a certificate")
+def test_tls_is_spoken_where_it_is_asked_for(
+    own_server: OwnServer, certificate: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, key = certificate
+    port = free_port()
+    tls = {"tls-port": str(port), "tls-cert-file": file, "tls-key-file": key}
+    own_server(RedisServer, settings={**tls, "tls-ca-cert-file": file, "tls-auth-clients": "no"})
+    assert works(f"rediss://{HOST}:{port}?ssl_ca_certs={file}")
+    assert works(f"rediss://{HOST}:{port}?ssl_cert_reqs=none&prefix=b")
+    assert_refused(f"rediss://{HOST}:{port}", "name its CA with ssl_ca_certs", capsys)
+    assert_refused(f"redis://:canary@{HOST}:{port}", "want TLS (rediss://)", capsys)
+
+
+def test_a_node_of_a_cluster_holds_all_keys_of_a_store(own_server: OwnServer) -> None:
+    server = own_server(RedisServer, settings={"cluster-enabled": "yes"})
+    with redis.Redis.from_url(server.url) as client:
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        wait_until(lambda: cluster_state(client) == "ok", PATIENCE_S, "the cluster is up")
+    with opened(server.url) as store:
+        use_every_operation(store)
+
+
+def use_every_operation(store: Store) -> None:
+    """The server refuses a script whose keys do not lie together."""
+    declared(store)
+    store.declare([Queue("crew_1", "crew")])  # The other leaves its ring.
+    put(store, "abcdef")
+    store.offer("crew", [Offer("late", b"", priority=1, delay_s=60)], ring=True)
+    worker, silent = joined(store), joined(store, 0.1)
+    store.claim(silent, 1, held=0, **MARKS)
+    claims = store.claim(worker, 3, **MARKS)
+    actions: tuple[Any, ...] = ("bury", "retry", "release")
+    batch = [Settlement(*pair, b"{}", "ok") for pair in zip(claims, actions, strict=True)]
+    assert store.settle(batch) == [True] * 3
+    assert store.answer([Answer("late", b"", "cancelled")]) == [True]
+    wait_until(lambda: store.claim(worker, 1, **MARKS), PATIENCE_S, "the silent one lapses")
+    wait_until(lambda: not store.extend(silent), PATIENCE_S, "the silent one is ended")
+    records = store.take_outbox(worker, 1, 100)
+    store.drop_outbox(worker, [record.number for record in records])
+    assert store.take_outbox(worker, 1, 100)
+    assert store.leave(worker)
+    assert store.peek(None, -1, 10)
+    assert [letter.task_id for letter in store.dead_letters()] == [claims[0].task_id]
+    assert store.drop_dead([claims[0].task_id]) == 1
+    assert store.stats().delivered == 1
+
+
+def cluster_state(client: redis.Redis) -> str:
+    info: Any = client.cluster("INFO")
+    return str(info["cluster_state"])
+
+
+@pytest.fixture
+def sentinel(own_server: OwnServer, tmp_path: Path) -> Iterator[tuple[int, RedisServer]]:
+    """A Sentinel that watches one server, and that server."""
+    server = own_server(RedisServer)
+    port = free_port()
+    conf = tmp_path / "sentinel.conf"
+    conf.write_text(
+        f"port {port}\nbind {HOST}\ndir {tmp_path}\nsentinel monitor main {HOST} {server.port} 1\n"
+    )
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("needs redis-server on the path")
+    process = subprocess.Popen([program, str(conf), "--sentinel"], stdout=subprocess.DEVNULL)
+    with redis.Redis(HOST, port) as client:
+        wait_until(lambda: answers_ping(client), PATIENCE_S, "the Sentinel answers")
+    yield port, server
+    process.kill()
+    process.wait()
+
+
+def answers_ping(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False
+
+
+def test_sentinels_lead_to_the_primary(sentinel: tuple[int, RedisServer]) -> None:
+    port, server = sentinel
+    url = f"redis+sentinel://{HOST}:{free_port()},{HOST}:{port}/main"
+    assert works(url)
+    with opened(url) as store:
+        assert put(store, "b") == ("accepted",)
+        server.kill()
+        server.start()
+        assert put(store, "bc") == ("duplicate", "accepted")
+
+
+# Lost answers.
+
+
+class Insistent:
+    """Calls again where no answer came, as senders and workers do."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.gave_up = 0
+
+    def __getattr__(self, operation: str) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            deadline = time.monotonic() + PATIENCE_S
+            while time.monotonic() < deadline:
+                try:
+                    return getattr(self._store, operation)(*args, **options)
+                except Unreachable:
+                    self.gave_up += 1
+            raise AssertionError(f"{operation} got no answer")
+
+        return call
+
+
+def test_lost_answers_strand_lose_and_double_nothing(redis_server: RedisServer) -> None:
+    with Proxy(redis_server.port) as proxy:
+        url = f"redis://{HOST}:{proxy.port}/0?prefix=test-{uuid.uuid4().hex[:8]}"
+        with opened(url) as store:
+            declared(store)
+            worker = joined(store)
+            proxy.loss = 0.3
+            tasks, delivered, insistent = lossy_runs(Insistent(store), worker, proxy)
+            proxy.loss = 0.0
+            stats = store.stats()
+            assert insistent.gave_up
+            assert store.leave(worker) == 0
+    assert sorted(delivered) == sorted(tasks)
+    assert (stats.accepted, stats.delivered) == (len(tasks), len(tasks))
+    assert (stats.dead, stats.outcomes) == (0, {"ok": len(tasks)})
+
+
+def lossy_runs(store: Any, worker: Worker, proxy: Proxy) -> tuple[list[str], list[str], Any]:
+    """Offer, run and deliver until enough answers were lost; each step must be told the truth."""
+    tasks: list[str] = []
+    delivered: list[str] = []
+    held: list[Any] = []
+    while proxy.lost < 100 or len(delivered) < len(tasks):
+        if proxy.lost < 100:
+            batch = [f"{len(tasks) + index}" for index in range(3)]
+            assert (
+                store.offer(QUEUE, [Offer(each, b"") for each in batch], ring=False).verdicts
+                == ("accepted",) * 3
+            )
+            tasks += batch
+        held += store.claim(worker, 3, **MARKS)
+        release = [Settlement(each, "release") for each in held[2:]]
+        assert store.settle([*release, *answers(held[:2])]) == [True] * len(held)
+        held = []
+        records = store.take_outbox(worker, 10, 10**6)
+        delivered += [record.task_id for record in records]
+        store.drop_outbox(worker, [record.number for record in records])
+    return tasks, delivered, store
