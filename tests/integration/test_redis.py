@@ -415,8 +415,9 @@ def use_every_operation(store: Store) -> None:
     batch = [Settlement(*pair, b"{}", "ok") for pair in zip(claims, actions, strict=True)]
     assert store.settle(batch) == [True] * 3
     assert store.answer([Answer("late", b"", "cancelled")]) == [True]
-    wait_until(lambda: store.claim(worker, 1, **MARKS), PATIENCE_S, "the silent one lapses")
-    wait_until(lambda: not store.extend(silent), PATIENCE_S, "the silent one is ended")
+    wait_until(lambda: len(store.stats().workers) == 1, PATIENCE_S, "the silent one lapses")
+    assert store.claim(worker, 1, **MARKS)
+    assert not store.extend(silent)
     records = store.take_outbox(worker, 1, 100)
     store.drop_outbox(worker, [record.number for record in records])
     assert store.take_outbox(worker, 1, 100)
