@@ -77,7 +77,7 @@ class Address:
             heartbeat=heartbeat_s,
             connection_attempts=1,
             socket_timeout=5,
-            stack_timeout=8,
+            stack_timeout=5,
             client_properties={"connection_name": f"agentpipe {self.names.prefix}"},
             **tls,
         )

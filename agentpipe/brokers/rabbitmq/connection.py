@@ -473,15 +473,18 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ),
     (
         (exceptions.IncompatibleProtocolError, exceptions.ProtocolSyntaxError),
-        "what answers there does not speak AMQP 0.9.1: correct host and port",
+        "what answers there does not speak AMQP 0.9.1: correct host and port, or try amqps://",
     ),
     ((ConnectionRefusedError,), "nothing listens there: start RabbitMQ, or correct the URL"),
     ((socket.gaierror,), "this host name is not known: correct the URL"),
     (
-        (exceptions.StreamLostError, ConnectionError, exceptions.ConnectionOpenAborted),
-        "the connection was dropped ({cause}): is it a RabbitMQ? Does the port want amqps://?",
+        (TimeoutError, exceptions.ConnectionOpenAborted),  # pika aborts when time is up.
+        "no AMQP was spoken in time: is the server up, is it a RabbitMQ, does it want amqps://?",
     ),
-    ((TimeoutError,), "no answer: is the server up, and is it a RabbitMQ?"),
+    (
+        (exceptions.StreamLostError, ConnectionError),
+        "the connection was dropped at once: is it a RabbitMQ? Does the port want amqps://?",
+    ),
 )
 
 
