@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import uuid
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import pika
 import pytest
 
 from brokers.server_rabbitmq import RabbitServer
@@ -14,9 +17,12 @@ if TYPE_CHECKING:
     from tests.integration.project import Project
 
 
+MORE_THAN_AMQP_TELLS = ("accepted", "delivered", "outbox_bytes")
+
+
 @pytest.fixture
-def broker_url(rabbitmq_server: RabbitServer, request: pytest.FixtureRequest) -> str:
-    return f"{rabbitmq_server.url}?prefix=test-{abs(hash(request.node.nodeid))}"
+def broker_url(rabbitmq_server: RabbitServer) -> str:
+    return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
 
 
 class TestOnItsOwnServer:
@@ -43,3 +49,114 @@ class TestOnItsOwnServer:
         runs = Counter(entry["task_id"] for entry in project.journal("started"))
         assert set(runs.values()) == {1}
         assert {result["attempt"] for result in project.results()} == {1}
+
+
+def test_agents_are_shared_out_over_the_processes(project: Project) -> None:
+    project.collection(number=8)
+    project.work("--processes", "2").ready(2)
+
+    batches = itertools.count()
+
+    def both_work() -> bool:
+        batch = project.tasks(*["echo hi"] * 8, name=f"batch-{next(batches)}.jsonl")
+        project.ok("send", "toys", "--file", batch)
+        return len({entry["pid"] for entry in project.journal("started")}) == 2
+
+    wait_until(both_work, 30, "both processes run tasks")
+
+
+def test_status_has_null_for_what_amqp_cannot_tell(project: Project) -> None:
+    project.collection(number=2)
+    project.send("echo one", "echo two")
+    project.burst("--processes", "1")
+    status = project.ok("status", "--json").json
+    assert {name: status[name] for name in MORE_THAN_AMQP_TELLS} == dict.fromkeys(
+        MORE_THAN_AMQP_TELLS
+    )
+    assert status["outcomes"] == {}
+    assert [agent["delayed"] for agent in status["agents"]] == [None, None]
+    known = ("waiting", "delayed", "running", "outbox", "dead")
+    assert {name: status[name] for name in known} == dict.fromkeys(known, 0)
+    assert "delivered ?" in project.ok("status").out
+
+
+def test_the_management_api_tells_how_large_the_outbox_is(
+    project: Project, rabbitmq_server: RabbitServer, broker_url: str
+) -> None:
+    project.collection()
+    project.environ["AGENTPIPE_BROKER"] = (
+        f"{broker_url}&management={rabbitmq_server.management_url}"
+    )
+    project.send("echo hi")
+    assert project.ok("status", "--json").json["outbox_bytes"] == 0
+    wrong = f"{broker_url}&management=http://guest:wrong-one@127.0.0.1:1"
+    done = project.run("status", "--broker", wrong)
+    assert done.code == 4
+    assert "management" in done.err
+    assert "wrong-one" not in done.err
+
+
+def test_a_changed_bound_is_another_queue_and_the_old_one_is_served(project: Project) -> None:
+    project.collection(number=1, max_queue_size=3)
+    project.ok("send", "toys", "--file", project.tasks(*["echo old"] * 3, name="old.jsonl"))
+    fleet = project.work("--processes", "1").ready(1)
+    wait_until(lambda: len(project.results()) == 3, 30, "what waits is answered")
+    (project.folder / "collection.yaml").unlink()
+    project.collection(number=1, max_queue_size=50)
+    project.ok("send", "toys", "--file", project.tasks(*["echo new"] * 50, name="new.jsonl"))
+    wait_until(lambda: len(project.results()) == 53, 30, "the running worker serves the new bound")
+    assert fleet.stop() == 0
+    (agent,) = project.ok("status", "--json").json["agents"]
+    assert agent["limit"] == 50
+
+
+def test_what_waits_under_the_old_bound_counts_against_the_new_one(project: Project) -> None:
+    project.collection(number=1, max_queue_size=3)
+    project.ok("send", "toys", "--file", project.tasks(*["echo old"] * 3, name="old.jsonl"))
+    (project.folder / "collection.yaml").unlink()
+    project.collection(number=1, max_queue_size=4)
+    more = project.tasks(*["echo new"] * 3, name="new.jsonl")
+    sent = project.run("send", "toys", "--file", more, "--json")
+    assert (sent.code, sent.json["accepted"], sent.json["refused"]) == (5, 1, 2)
+    project.burst("--processes", "1")
+    assert len(project.results()) == 4
+
+
+def test_replicated_queues_do_the_same(project: Project, broker_url: str) -> None:
+    project.environ["AGENTPIPE_BROKER"] = f"{broker_url}&queues=quorum"
+    project.collection(number=2, max_retries=1)
+    project.send("echo hi", "echo there", "infra")
+    project.burst("--processes", "1")
+    outcomes = Counter(result["outcome"] for result in project.results())
+    assert outcomes == {"ok": 2, "infra_error": 1}
+    assert project.ok("dead", "list", "--json").json["total"] == 1
+
+
+def test_queues_of_another_kind_are_told_and_left_alone(project: Project, broker_url: str) -> None:
+    project.collection()
+    project.send("echo hi")
+    done = project.run("send", "toys", "echo more", "--broker", f"{broker_url}&queues=quorum")
+    assert done.code == 4
+    assert "?prefix=" in done.err
+    assert done.err.count("\n") <= 2
+    project.burst("--processes", "1")
+    assert len(project.results()) == 1
+
+
+def test_deleted_queues_are_made_again_under_a_running_worker(
+    project: Project, broker_url: str
+) -> None:
+    prefix = broker_url.partition("prefix=")[2]
+    project.collection(number=1)
+    fleet = project.work("--processes", "1").ready(1)
+    project.send("echo before")
+    wait_until(lambda: len(project.results()) == 1, 30, "the first is answered")
+    connection = pika.BlockingConnection(pika.URLParameters(broker_url.partition("?")[0]))
+    channel = connection.channel()
+    for name in ("toys_0.in.100", "toys_0.back", "outbox", "registry"):
+        channel.queue_delete(f"{prefix}.{name}")
+    connection.close()
+    project.ok("send", "toys", "--file", project.tasks("echo after", name="after.jsonl"))
+    wait_until(lambda: len(project.results()) == 2, 30, "the worker goes on")
+    assert "was deleted under worker" in fleet.log
+    assert fleet.stop() == 0

@@ -1,0 +1,175 @@
+"""What the RabbitMQ store decides without a server."""
+
+from __future__ import annotations
+
+import ssl
+from collections import Counter
+
+import orjson
+import pytest
+from pika import exceptions
+from pika.channel import Channel
+
+from agentpipe.brokers.rabbitmq.address import Address
+from agentpipe.brokers.rabbitmq.connection import why_not
+from agentpipe.brokers.rabbitmq.crew import Member, share_of
+from agentpipe.brokers.rabbitmq.names import (
+    DELAY_QUEUES,
+    SHORTEST_DELAY_MS,
+    Message,
+    Names,
+    delay_level,
+)
+from agentpipe.brokers.rabbitmq.registry import Entry
+from agentpipe.brokers.store import Offer, Queue
+from agentpipe.errors import ConfigError
+
+NAMES = Names("fleet")
+
+
+def crew(*slots: int, queues: int = 8, first: str = "") -> list[Member]:
+    served = frozenset(f"q{index}" for index in range(queues))
+    return [
+        Member(f"{first}w{index}", "", slots=number, queues=served)
+        for index, number in enumerate(slots)
+    ]
+
+
+# Who serves what.
+
+
+@pytest.mark.parametrize("slots", [(1,), (4, 4), (1, 1, 1), (100, 4), (0, 0), (7, 1, 3, 2, 9)])
+def test_each_queue_is_in_one_share(slots: tuple[int, ...]) -> None:
+    members = crew(*slots, queues=50)
+    shares = [share_of(member.name, members) for member in members]
+    served = Counter(queue for share in shares for queue in share)
+    assert served == dict.fromkeys((f"q{index}" for index in range(50)), 1)
+
+
+def test_shares_go_by_slots() -> None:
+    members = crew(30, 10, queues=40)
+    assert [len(share_of(member.name, members)) for member in members] == [30, 10]
+
+
+def test_all_come_to_the_same_shares_in_whatever_order_they_heard() -> None:
+    members = crew(3, 2, 5)
+    assert all(share_of(it.name, members) == share_of(it.name, members[::-1]) for it in members)
+
+
+def test_a_queue_goes_only_to_who_serves_it() -> None:
+    here, there = crew(4, queues=2)[0], crew(4, queues=4, first="x")[0]
+    shares = {member.name: share_of(member.name, [here, there]) for member in (here, there)}
+    assert shares[here.name] <= here.queues
+    assert shares[here.name] | shares[there.name] == there.queues
+
+
+def test_a_member_comes_back_from_the_wire_as_it_was() -> None:
+    member = Member("w", "amq.gen-1", "host", 7, 3, frozenset("ab"), frozenset("a"), {"a": 2})
+    assert Member.decode(orjson.loads(member.encode(kind="hello", news=1))) == member
+
+
+# Delays.
+
+
+def test_a_delay_waits_behind_none_that_is_twice_as_long() -> None:
+    for delay_ms in (1, 99, 100, 101, 200, 201, 60_000, 3_600_000):
+        longest = SHORTEST_DELAY_MS * 2 ** delay_level(delay_ms)
+        assert delay_ms <= longest
+        assert delay_level(delay_ms) == 0 or longest < 2 * delay_ms
+
+
+def test_any_delay_has_a_queue() -> None:
+    assert delay_level(10**12) == DELAY_QUEUES - 1
+    assert delay_level(0) == 0
+
+
+def test_a_delayed_message_keeps_the_key_that_brings_it_back() -> None:
+    letter = Message.offered(Offer("a", b"{}"), "crew_0").delayed(NAMES, 1.5)
+    assert (letter.key, letter.expires_ms) == ("fleet.crew_0.back", 1500)
+    assert letter.exchange == NAMES.later(delay_level(1500)).name
+
+
+# Messages.
+
+
+def test_a_message_is_read_as_it_was_written() -> None:
+    sent = Message.offered(Offer("a \u2603", b"\x00{}", priority=-7), "crew_0").failed().crashed()
+    letter = sent.to(NAMES.back("crew_0"))
+    assert Message.read("crew_0", letter.body, letter.headers, "other") == sent
+
+
+def test_what_somebody_else_has_put_there_gets_an_id() -> None:
+    read = Message.read("crew_0", b"\xff", {"agentpipe-crashes": "many"}, "foreign-1")
+    assert (read.task_id, read.payload, read.crashes) == ("foreign-1", b"\xff", 0)
+
+
+def test_lower_priorities_are_higher_ones_of_amqp() -> None:
+    levels = [
+        Message("a", "q", b"", priority=priority).to(NAMES.back("q")).priority
+        for priority in (-9, -1, 0, 1, 9)
+    ]
+    assert levels == [2, 2, 1, 0, 0]
+
+
+# The registry.
+
+
+def test_an_entry_remembers_bounds_and_queues_of_old() -> None:
+    (first,) = Entry.of([Queue("c_0", "c", 5), Queue("c_1", "c", 5)])
+    (second,) = Entry.of([Queue("c_0", "c", 9)])
+    (third,) = Entry.of([Queue("c_0", "c", 5)])
+    both = second.after(first)
+    assert (both.queues, both.former, both.bounds) == (("c_0",), ("c_1",), (5, 9))
+    assert third.after(both).bounds == (9, 5)
+    assert both.says(second)
+    assert not both.says(third)
+
+
+# Addresses.
+
+
+def test_a_url_is_taken_apart() -> None:
+    address = Address.parse("amqp://ann:p%40ss@host:1234/%2Fteam?prefix=mine&queues=quorum")
+    assert (address.host, address.port, address.vhost) == ("host", 1234, "/team")
+    assert (address.user, address.password) == ("ann", "p@ss")
+    assert address.names == Names("mine", quorum=True)
+    assert "p%40ss" not in address.shown
+
+
+@pytest.mark.parametrize(("url", "port"), [("amqp://h", 5672), ("amqps://h/", 5671)])
+def test_what_a_url_leaves_out_is_the_usual(url: str, port: int) -> None:
+    address = Address.parse(url)
+    assert (address.port, address.vhost, address.user) == (port, "/", "guest")
+    assert (address.tls is not None) == url.startswith("amqps")
+
+
+@pytest.mark.parametrize(
+    "rest",
+    ["/?prefx=a", "/?queues=odd", ":port/", "/?prefix", "/?cafile=/no/such/file"],
+)
+def test_a_wrong_url_is_told_without_its_password(rest: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        Address.parse(f"amqps://ann:s3cret@host{rest}")
+    assert "s3cret" not in str(told.value)
+    assert "host" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (exceptions.AMQPConnectionError(ConnectionRefusedError(111, "refused")), "nothing listens"),
+        (exceptions.ProbableAuthenticationError("no"), "password"),
+        (exceptions.ProbableAccessDeniedError("no"), "vhost"),
+        (exceptions.AMQPConnectionError(ssl.SSLError(1, "wrong version")), "TLS failed"),
+        (exceptions.IncompatibleProtocolError("x"), "AMQP 0.9.1"),
+        (TimeoutError(), "in time"),
+        (ValueError("something else"), "something else"),
+    ],
+)
+def test_each_failure_to_connect_says_what_to_do(error: Exception, word: str) -> None:
+    assert word in why_not(error)
+    assert "\n" not in why_not(error)
+
+
+def test_the_private_name_of_pika_that_we_use_is_there() -> None:
+    assert callable(getattr(Channel, "_send_method"))  # noqa: B009 - private to pika, so not in its types
