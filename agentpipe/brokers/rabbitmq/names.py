@@ -42,8 +42,18 @@ class Names:
     quorum: bool = False
 
     def admission(self, queue: str, bound: int) -> Declaration:
-        """Where first offers wait; the bound is a part of the name since it cannot be changed."""
-        limits = {"x-max-length": bound, "x-overflow": "reject-publish"}
+        """Where first offers wait; the bound is a part of the name since it cannot be changed.
+
+        After a restart the server applies the bound to what was unacknowledged as well, and
+        drops the oldest, whatever ``x-overflow`` says: they are dead-lettered to where returned
+        tasks wait, which must be there before.
+        """
+        limits = {
+            "x-max-length": bound,
+            "x-overflow": "reject-publish",
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": self.back(queue).name,
+        }
         if not self.quorum:
             limits["x-max-priority"] = PRIORITIES
         return self._durable(f"{self.prefix}.{queue}.in.{bound}", **limits)
