@@ -11,7 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from agentpipe.errors import AgentpipeError
+from agentpipe.errors import AgentpipeError, Unreachable
 from agentpipe.sinks.sink import Record
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ BATCH_BYTES = 8 * 1024 * 1024
 LOOK_EVERY_S = 1.0
 PACE_S = 0.02
 MAX_PAUSE_S = 5.0
+STORE_PAUSE_S = 0.25
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Forwarder:
         self._store, self._worker, self._open_sink = store, worker, open_sink
         self._sink: Sink | None = None
         self._batch: list[OutboxRecord] = []
+        self._published = False
         self._failures = 0
         self._filled = threading.Event()
         self._stopping = threading.Event()
@@ -75,18 +77,28 @@ class Forwarder:
                 self._batch = self._store.take_outbox(self._worker, BATCH, BATCH_BYTES)
             if not self._batch:
                 return False
-            self._publish()
-            self._store.drop_outbox(self._worker, [record.number for record in self._batch])
+            self._published = self._published or self._publish()
+            if self._published:
+                self._store.drop_outbox(self._worker, [record.number for record in self._batch])
+                self._batch, self._published = [], False
+                return True
+        except Unreachable:  # The consumer meets the same store, and tells.
+            self._stopping.wait(STORE_PAUSE_S)
+        except Exception:
+            log.exception("the forwarder met a bug of agentpipe's; it goes on")
+            self._stopping.wait(MAX_PAUSE_S)
+        return not self._stopping.is_set()
+
+    def _publish(self) -> bool:
+        try:
+            if self._sink is None:
+                self._sink = self._open_sink()
+            self._sink.publish([Record(record.task_id, record.payload) for record in self._batch])
         except Exception as error:  # noqa: BLE001 - a sink may be a third party's
             self._failed(error)
-            return not self._stopping.is_set()
+            return False
         self._recovered()
         return True
-
-    def _publish(self) -> None:
-        if self._sink is None:
-            self._sink = self._open_sink()
-        self._sink.publish([Record(record.task_id, record.payload) for record in self._batch])
 
     def _failed(self, error: Exception) -> None:
         if not self._failures:
@@ -96,7 +108,6 @@ class Forwarder:
         self._stopping.wait(min(MAX_PAUSE_S, 0.1 * 2**self._failures))
 
     def _recovered(self) -> None:
-        self._batch = []
         if self._failures:
             log.warning("the sink takes results again, after %d tries", self._failures)
         self._failures = 0
