@@ -219,6 +219,15 @@ def test_a_worker_that_joins_an_emptied_store_declares_its_queues(own_server: Ow
         assert [depth.queue for depth in store.stats().queues] == [QUEUE]
 
 
+def test_a_worker_that_joins_leaves_the_limits_that_others_declared_since(
+    store: Store, url: str
+) -> None:
+    with opened(url) as later:
+        later.declare([Queue(QUEUE, "crew", max_waiting=7)])
+        joined(store)
+        assert [depth.limit for depth in store.stats().queues] == [7]
+
+
 def test_a_restart_costs_no_worker_its_lease_however_long_it_took(own_server: OwnServer) -> None:
     server = own_server(RedisServer)
     with opened(server.url) as store, opened(server.url) as other:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 LAYOUT = 1
 # Answers are remembered for so long, those that hold something for a living worker longer.
 REMEMBER_S = 3_600
-REMEMBER_HELD_S = 7 * 86_400
+REMEMBER_HELD_S = 86_400
 PAGE_BYTES = 8 * 1024 * 1024
 MAX_PRIORITY = 2**53  # Scores are doubles.
 _VERDICTS: dict[int, Verdict] = {ord("a"): "accepted", ord("d"): "duplicate", ord("r"): "refused"}
@@ -92,15 +92,12 @@ class RedisStore:
             if queue.collection not in rings and name not in {queue.name for queue in queues}
         }
         self._declared = {**kept, **{queue.name: queue for queue in queues}}
-        self._declare(queues)
-
-    def _declare(self, queues: Iterable[Queue]) -> int:
-        new: int = self._link.run("declare", LAYOUT, *_queue_args(queues))
-        return new
+        self._link.run("declare", LAYOUT, 0, *_queue_args(queues))
 
     def _declare_again(self) -> bool:
-        """Whether the server had forgotten what this process has declared."""
-        if not self._declared or not self._declare(self._declared.values()):
+        """Whether the server had forgotten what this process has declared; it knows now."""
+        known = self._declared.values()
+        if not known or not self._link.run("declare", LAYOUT, 1, *_queue_args(known)):
             return False
         log.warning("%s was emptied: the queues are declared anew", self._link.address.url)
         return True

@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
--- ARGV: the layout's number, then for each queue six values: name, limit, concurrency, max_crashes,
--- position (-1 outside a ring) and collection ('' for none). Returns how many of them are new.
+-- ARGV: the layout's number, '1' where only unknown queues are meant, then for each queue name,
+-- limit, concurrency, max_crashes, position (-1 outside a ring) and collection ('' for none).
+-- Returns how many of them are new.
 
-local rings, names, new = {}, {}, 0
+local only_new, rings, names, new = ARGV[2] == '1', {}, {}, 0
 
 if call('EXISTS', STORE) == 0 then
   -- Numbers begin at the time, so that those of a store that was emptied never come back.
@@ -55,20 +56,20 @@ local function declare(index)
     limits[offset] = tonumber(ARGV[index + offset])
   end
   limits[COLLECTION] = collection
-  if not queues[name] or differs(queues[name], limits) then
+  if not queues[name] or (not only_new and differs(queues[name], limits)) then
     change(name, limits)
   end
-  if limits[POSITION] >= 0 then
+  if limits[POSITION] >= 0 and not only_new then
     rings[collection] = rings[collection] or {}
     rings[collection][name] = true
   end
 end
 
-for index = 2, #ARGV, 6 do
+for index = 3, #ARGV, 6 do
   names[#names + 1] = ARGV[index]
 end
 read_queues(names)
-for index = 2, #ARGV, 6 do
+for index = 3, #ARGV, 6 do
   declare(index)
 end
 for collection, members in pairs(rings) do

@@ -1,14 +1,15 @@
 #!lua flags=no-writes
--- Returns the store's counters by name, the numbers of results and of dead letters, for each queue
--- eight values (name, collection, position, waiting, delayed, running, limit, concurrency) and for each
--- living worker six: name, host, pid, slots, running, seconds since it was heard.
+-- Returns the store's counters by name, the numbers of results and of dead letters, eight values for
+-- each queue (its name, and the fields below) and six for each living worker: name, host, pid, slots,
+-- running, seconds since it was heard.
 
+local FIELDS = {COLLECTION, POSITION, N_WAITING, N_DELAYED, N_RUNNING, LIMIT, CONCURRENCY}
 local time, values, depths = now(), {}, {}
 local found = call('HGETALL', QUEUES)
 for index = 1, #found, 2 do
   local queue = cmsgpack.unpack(found[index + 1])
   depths[#depths + 1] = found[index]
-  for _, field in ipairs({COLLECTION, POSITION, N_WAITING, N_DELAYED, N_RUNNING, LIMIT, CONCURRENCY}) do
+  for _, field in ipairs(FIELDS) do
     depths[#depths + 1] = queue[field]
   end
 end
