@@ -235,18 +235,18 @@ class Project:
             self._store = self.open_store()
         stats = as_dict(self._store.stats())
         if stats["delivered"] is None:
-            stats["delivered"] = self._in_stream()
+            stats["delivered"] = len(self.streamed())
         return stats
 
-    def _in_stream(self) -> int:
-        """How many tasks have a Result there."""
+    def streamed(self) -> set[str]:
+        """The tasks that have a Result in the stream; one thread's, like ``stats``."""
         with suppress(Unreachable):  # It may be away.
             if self._sink is None:
                 self._sink = open_sink(Settings.from_env(self.environ))
                 self._reader = self._sink.follow(None, "beginning")
             while self._reader and (records := self._reader.poll(1_000, 0)):
                 self._streamed.update(record.task_id for record in records)
-        return len(self._streamed)
+        return self._streamed
 
     def open_store(self) -> Store:
         """The project's store, for a thread of its own."""

@@ -7,11 +7,16 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import pika
+import pytest
+import redis
+
+from agentpipe.brokers.rabbitmq.names import Names
 from tests.support import wait_until
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from brokers.server import Server
     from tests.integration.project import Project
@@ -85,3 +90,52 @@ def _assert_nothing_was_lost_or_ran_twice(project: Project) -> None:
     # RabbitMQ gives what was running to somebody again.
     again = 0 if project.settles_in_one_step else SLOTS
     assert runs.total() <= len(results) + again
+
+
+@pytest.mark.parametrize("server", ["redis"], indirect=True)
+def test_workers_go_on_when_redis_is_flushed(project: Project, server: Server) -> None:
+    def flush() -> None:
+        with redis.Redis(port=server.port) as client:
+            client.flushall()
+            client.script_flush()
+
+    _assert_workers_go_on(project, flush, "was emptied")
+
+
+@pytest.mark.parametrize("broker_url", ["rabbitmq"], indirect=True)
+@pytest.mark.parametrize(
+    ("do", "said"),
+    [("queue_purge", ""), ("queue_delete", "was deleted")],  # Of a purge the server tells nobody.
+)
+def test_workers_go_on_when_queues_are_purged_or_deleted(
+    project: Project, broker_url: str, do: str, said: str
+) -> None:
+    url, _, prefix = broker_url.partition("?prefix=")
+    names = Names(prefix)
+    agents = [(names.admission(agent, 10), names.back(agent)) for agent in ("toys_0", "toys_1")]
+
+    def forget() -> None:
+        with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+            channel = connection.channel()
+            for queue in (names.registry, names.outbox, *agents[0], *agents[1]):
+                getattr(channel, do)(queue.name)
+
+    _assert_workers_go_on(project, forget, said)
+
+
+def _assert_workers_go_on(project: Project, forget: Callable[[], None], said: str) -> None:
+    project.collection(number=2, max_queue_size=10)
+    fleet = project.work("--processes", "2", "--slots", "1").ready(2)
+    project.send(*["sleep 2"] * 2, *["echo hi"] * 8)
+    project.until(running=2)
+    forget()
+    wait_until(lambda: said in fleet.log, 20, "a worker says so")
+    new = {f"new-{number}" for number in range(10)}
+    project.send(*[{"task_id": task_id, "question": "echo hi"} for task_id in new])
+    wait_until(lambda: new <= project.streamed(), 30, "they serve the new ones")
+    project.until(waiting=0, delayed=0, running=0, outbox=0)
+    assert fleet.stop() == 0
+    for word in ("replaced", "Traceback"):
+        assert word not in fleet.log
+    runs = Counter(entry["task_id"] for entry in project.journal("started"))
+    assert set(runs.values()) == {1}
