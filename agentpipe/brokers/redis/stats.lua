@@ -1,7 +1,7 @@
 #!lua flags=no-writes
--- Returns the store's counters by name, the numbers of results and of dead letters, eight values for
--- each queue (its name, and the fields below) and six for each living worker: name, host, pid, slots,
--- running, seconds since it was heard.
+-- Returns the store's counters by name, the numbers of results and of dead letters, eight values
+-- for each queue (its name, and the fields below) and six for each living worker: name, host, pid,
+-- slots, running, seconds since it was heard.
 
 local FIELDS = {COLLECTION, POSITION, N_WAITING, N_DELAYED, N_RUNNING, LIMIT, CONCURRENCY}
 local time, values, depths = now(), {}, {}
