@@ -32,6 +32,7 @@ for index = 4, #ARGV, 3 do
   end
   done[#done + 1] = letter
 end
-put_in_outbox(ended, now())
+local _, time_text = now()
+put_in_outbox(ended, time_text)
 save_queues()
 return remember(table.concat(done))

@@ -1,11 +1,10 @@
 -- How tasks end and come back: what the scripts share that do either.
 
 -- End tasks with their results; `ended` holds {id, result, outcome}.
-local function put_in_outbox(ended, time)
+local function put_in_outbox(ended, settled_at)
   if #ended == 0 then
     return
   end
-  local settled_at = string.format('%.6f', time)
   local stored = call('HMGET', STORE, 'next', 'outbox_bytes')
   local number, bytes, outcomes = tonumber(stored[1]), tonumber(stored[2] or 0), {}
   for _, each in ipairs(ended) do
@@ -20,7 +19,8 @@ local function put_in_outbox(ended, time)
     later('ZADD', OUTBOX, label, string.format('%s %d %s', label, #result, id))
     outcomes[outcome] = (outcomes[outcome] or 0) + 1
   end
-  call('HSET', STORE, 'next', number, 'outbox_bytes', bytes)
+  call('HSET', STORE, 'next', string.format('%d', number), 'outbox_bytes',
+    string.format('%d', bytes))
   for outcome, times in pairs(outcomes) do
     call('HINCRBY', STORE, 'outcome:' .. outcome, times)
   end

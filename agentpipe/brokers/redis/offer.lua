@@ -77,11 +77,10 @@ local function depth_and_bound()
       depth, bound = depth + queue[N_WAITING], bound + queue[LIMIT]
     end
   end
-  return depth, bound
+  return string.format('%d %d ', depth, bound)
 end
 
-local time = now()
-local submitted = string.format('%.6f', time)
+local time, submitted = now()
 local seen, verdicts, accepted, refused, waking = {}, {}, 0, false, false
 local first = tonumber(stored[1] or 0) + 1
 find_free()
@@ -123,9 +122,10 @@ for index = 1, total do
 end
 
 if accepted > 0 then
-  local values = {'next', first + total - 1, 'accepted', tonumber(stored[2] or 0) + accepted}
+  local values = {'next', string.format('%d', first + total - 1),
+    'accepted', string.format('%d', tonumber(stored[2] or 0) + accepted)}
   if to_ring then
-    values[5], values[6] = 'cursor:' .. target, cursor
+    values[5], values[6] = 'cursor:' .. target, string.format('%d', cursor)
   end
   call('HSET', STORE, unpack(values))
   save_queues()
@@ -133,8 +133,4 @@ if accepted > 0 then
     ring()
   end
 end
-local depth, bound = 0, 0
-if refused then
-  depth, bound = depth_and_bound()
-end
-return remember(depth .. ' ' .. bound .. ' ' .. table.concat(verdicts))
+return remember((refused and depth_and_bound() or '0 0 ') .. table.concat(verdicts))

@@ -10,7 +10,7 @@ if before then
 end
 
 local STEP = 8
-local time = now()
+local time, time_text = now()
 local total = (#ARGV - 3) / STEP
 local done, ended, waking = {}, {}, false
 
@@ -39,7 +39,7 @@ local function bury(index, id, queue)
   call('HSET', base .. ':dead:' .. id, 'queue', queue, 'collection', queues[queue][COLLECTION],
     'payload', call('HGET', PAYLOADS, id) or '', 'result', field(index, 8),
     'outcome', field(index, 6), 'reason', field(index, 7),
-    'died_at', string.format('%.6f', time))
+    'died_at', time_text)
   call('ZADD', DEAD, numbers(1), id)
 end
 
@@ -85,7 +85,7 @@ for index = 1, total do
     done[index] = 'l'
   end
 end
-put_in_outbox(ended, time)
+put_in_outbox(ended, time_text)
 save_queues()
 if waking and call('EXISTS', READY) == 1 then
   ring()
