@@ -30,22 +30,24 @@ def offer_one_by_one(
 
 
 def claim_and_answer(
-    settings: Settings, queues: frozenset[str], name: str, gate: Any, claimed: Any
+    settings: Settings, queues: frozenset[str], name: str, *, gate: Any, left: Any, claimed: Any
 ) -> None:
-    """Claim and release over and over, at once with others, noting when each claim was held."""
+    """Claim and answer until nothing is ``left``, at once with others, noting when each ran."""
     store = open_store(settings)
     worker = Worker(name, queues=queues, lease_s=60)
     store.join(worker)
     gate.wait(60)
     held = []
-    quiet_until = time.monotonic() + 1
-    while time.monotonic() < quiet_until:
+    ends = time.monotonic() + 60
+    while left.value and time.monotonic() < ends:
         for claim in store.claim(worker, 2, high_water=10**6, high_water_bytes=10**9):
             begun = time.monotonic()
             time.sleep(0.002)  # The run.
             held.append((claim.queue, begun, time.monotonic(), claim.task_id))
             store.settle([Settlement(claim, "answer", b"{}", "ok")])
-            quiet_until = time.monotonic() + 1
+            with left.get_lock():
+                left.value -= 1
+        store.wait(0.01)
     claimed.put(held)
     store.close()
 

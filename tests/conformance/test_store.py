@@ -454,11 +454,12 @@ def test_one_run_at_a_time_over_four_processes(store: Store, store_settings: Set
     queues = declared(store, 2, concurrency=1)
     for queue in queues:
         put(store, queue, [f"{queue}-{index}" for index in range(40)])
-    gate, claimed = SPAWN.Barrier(4), SPAWN.Queue()
+    gate, left, claimed = SPAWN.Barrier(4), SPAWN.Value("i", 80), SPAWN.Queue()
     processes = [
         SPAWN.Process(
             target=claim_and_answer,
-            args=(store_settings, frozenset(queues), f"worker-{index}", gate, claimed),
+            args=(store_settings, frozenset(queues), f"worker-{index}"),
+            kwargs={"gate": gate, "left": left, "claimed": claimed},
             daemon=True,
         )
         for index in range(4)

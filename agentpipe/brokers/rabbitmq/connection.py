@@ -8,7 +8,7 @@ import os
 import socket
 import ssl
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import pika
@@ -19,7 +19,7 @@ from agentpipe.brokers.rabbitmq.names import DELAY_QUEUES
 from agentpipe.errors import Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 
     from agentpipe.brokers.rabbitmq.names import Declaration, Letter, Names
 
@@ -43,6 +43,15 @@ class Lost(Exception):  # noqa: N818 - reads as what happened
     def __init__(self, reason: str, code: int = 0) -> None:
         self.code = code
         super().__init__(reason)
+
+
+@contextmanager
+def _lost_where_closed() -> Iterator[None]:
+    """What pika says of something that is closed already, as ours."""
+    try:
+        yield
+    except (exceptions.AMQPError, exceptions.ChannelError) as error:
+        raise Lost(repr(error)) from error
 
 
 class Delivery:
@@ -108,10 +117,8 @@ class Channel:
             Lost: The channel was closed instead, with the server's code.
         """
         future = self._future()
-        try:
+        with _lost_where_closed():
             getattr(self._raw, method)(*args, callback=_resolver(future), **kwargs)
-        except exceptions.AMQPError as error:
-            raise Lost(repr(error)) from error
         return (await future).method
 
     async def confirm(self) -> None:
@@ -126,6 +133,11 @@ class Channel:
             "queue_declare", queue.name, durable=True, arguments=dict(queue.arguments)
         )
         return int(answer.message_count)
+
+    def ensure(self, queue: Declaration) -> None:
+        """The same without an answer; the server closes the channel where it is of another kind."""
+        with _lost_where_closed():
+            self._raw.queue_declare(queue.name, durable=True, arguments=dict(queue.arguments))
 
     async def depth(self, name: str) -> int | None:
         """How many messages are ready; None, and the channel is gone, where there is no queue."""
@@ -157,12 +169,10 @@ class Channel:
             priority=letter.priority,
             expiration=None if letter.expires_ms is None else str(letter.expires_ms),
         )
-        try:
+        with _lost_where_closed():
             self._raw.basic_publish(
                 letter.exchange, letter.key, letter.body, properties, mandatory=True
             )
-        except exceptions.AMQPError as error:
-            raise Lost(repr(error)) from error
 
     async def consume(
         self,
@@ -174,7 +184,8 @@ class Channel:
     ) -> str:
         """Have messages delivered, at most ``prefetch`` unacknowledged; returns the consumer's tag.
 
-        ``cancelled`` is called when the server ends it, because the queue is gone.
+        ``cancelled`` is called when the server ends it, because the queue is gone. The server
+        is not waited for: it closes the channel where there is no such queue.
         """
         if prefetch != self._prefetch:
             await self.call("basic_qos", prefetch_count=prefetch)
@@ -183,9 +194,10 @@ class Channel:
         def on_message(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
             receive(Delivery(method, properties, body))
 
-        answer = await self.call("basic_consume", queue, on_message, arguments=arguments)
-        self._when_cancelled[answer.consumer_tag] = cancelled
-        return str(answer.consumer_tag)
+        with _lost_where_closed():
+            consumer = str(self._raw.basic_consume(queue, on_message, arguments=arguments))
+        self._when_cancelled[consumer] = cancelled
+        return consumer
 
     async def cancel(self, consumers: Iterable[str]) -> None:
         """Have nothing more delivered; what was, or is on its way, stays unacknowledged.
@@ -217,10 +229,8 @@ class Channel:
                 if not future.done():
                     future.set_result(Delivery(method, properties, body))
 
-            try:
+            with _lost_where_closed():
                 self._raw.basic_get(queue, on_message)
-            except (exceptions.AMQPError, exceptions.ChannelError) as error:
-                raise Lost(repr(error)) from error
             delivery: Delivery | None = await future
             return delivery
 
@@ -311,10 +321,8 @@ class Session:
     async def channel(self, on_closed: Callable[[], None] = lambda: None) -> Channel:
         """A new channel with confirmations."""
         opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        try:
+        with _lost_where_closed():
             self._connection.channel(on_open_callback=_resolver(opened))
-        except exceptions.AMQPError as error:
-            raise Lost(repr(error)) from error
         channel = Channel(await asyncio.wait_for(opened, ANSWER_S), on_closed)
         await channel.confirm()
         return channel

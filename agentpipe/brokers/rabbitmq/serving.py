@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from agentpipe.brokers.store import Queue, Settlement, Worker
 
 TICK_S = 1.0
+# An agent that should be ours is another's still.
+RETRY_S = 0.1
 # Who has not heard of a worker hears of it so late at the latest.
 TELL_EVERY_S = 10.0
 # After the connection was lost, all workers have so long to come back to what they ran.
@@ -228,7 +230,8 @@ class Serving:
             except Exception:  # A steward that ends leaves its agents to nobody.
                 log.exception("a worker's steward met a bug of agentpipe's; it goes on")
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), tick_s)
+                pause_s = tick_s if self._balanced else min(tick_s, RETRY_S)
+                await asyncio.wait_for(self._changed.wait(), pause_s)
         if self._channel.is_open:  # Else whoever comes after it goes on with what it held.
             await self._desk.lapse(self)
 
@@ -281,7 +284,7 @@ class Serving:
         back, *waiting = self._desk.sources(post.queue)
         for source in waiting if self._isolating else [back, *waiting]:
             if source.name not in post.consumers:
-                await self._channel.declare(source)
+                self._channel.ensure(source)
                 post.consumers[source.name] = await self._channel.consume(
                     source.name,
                     limits.concurrency,
