@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import uuid
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tests.bench.fleet import fleet
 
 ROUNDS = 3
 BULK, SINGLE, RUNS = 10_000, 2_000, 8_000
+CONCURRENCIES = (1, 16)  # Of each of eight agents.
 
 
 def measure() -> None:
@@ -28,21 +28,16 @@ def measure() -> None:
     ):
         sending(server.url)
         running(server.url)
-        servers.idle(server, _fresh(server.url), lambda: connections(server))
+        servers.idle(server, servers.fresh(server.url), lambda: connections(server))
         found = rivals.latencies_ms(rivals.DRAMATIQ, server.url, 200, 0.05)
         show_latencies("    Dramatiq's, one queue", found)
-        servers.killed(_fresh(server.url))
-
-
-def _fresh(url: str) -> str:
-    """Queues that nobody has used."""
-    return f"{url}?prefix={uuid.uuid4().hex[:8]}."
+        servers.killed(server.url)
 
 
 def sending(url: str) -> None:
     bulk, single, dramatiq = [], [], []
     for _ in range(ROUNDS):
-        with fleet(8, "Instant", _fresh(url)) as scratch:
+        with fleet(8, "Instant", servers.fresh(url)) as scratch:
             bulk.append(bulk_per_s(scratch, BULK))
             single.append(single_per_s(scratch, SINGLE))
             scratch.run("purge", "bench")
@@ -55,12 +50,15 @@ def sending(url: str) -> None:
 
 
 def running(url: str) -> None:
-    ours, dramatiq = [], []
+    dramatiq: list[float] = []
+    ours: dict[int, list[float]] = {concurrency: [] for concurrency in CONCURRENCIES}
     for _ in range(ROUNDS):
-        ours.append(servers.delivered_per_s(_fresh(url), RUNS, 1))
+        for concurrency, speeds in ours.items():
+            speeds.append(servers.delivered_per_s(servers.fresh(url), RUNS, concurrency))
         dramatiq.append(rivals.tasks_per_s(rivals.DRAMATIQ, url, RUNS))
     theirs = f"Dramatiq's ({rivals.DRAMATIQ.settings})"
-    show_rounds("instant agents, 8 at once, results in the stream", ours, dramatiq, theirs)
+    for concurrency, speeds in ours.items():
+        show_rounds(f"instant agents, {8 * concurrency} at once", speeds, dramatiq, theirs)
 
 
 def connections(server: RabbitServer) -> None:

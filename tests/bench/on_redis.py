@@ -96,7 +96,7 @@ def running(url: str) -> None:
             settled[concurrency].append(_settled_per_s(url, concurrency))
         _emptied(url)
         delivered.append(servers.delivered_per_s(url, RUNS, CONCURRENCIES[-1]))
-    shown = [(f"instant agents, {8 * c} at once", settled[c]) for c in CONCURRENCIES]
+    shown = [(f"instant agents, {8 * each} at once", settled[each]) for each in CONCURRENCIES]
     for label, speeds in (*shown, ("  and each result in the stream", delivered)):
         show_rounds(label, speeds, taskiq, f"taskiq's ({rivals.TASKIQ.settings})")
         show_rounds("", speeds, dramatiq, f"Dramatiq's ({rivals.DRAMATIQ.settings})")
