@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import dramatiq
 import orjson
+import pika
 import pytest
 
+from agentpipe.brokers.rabbitmq.names import Names
 from agentpipe.brokers.store import Offer
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
@@ -180,6 +183,10 @@ GARBAGE: dict[str, tuple[bytes, str]] = {
     "wrong": (b'{"schema": 1, "question": 5}', "question"),
     "stranger": (orjson.dumps(FOREIGN | {"actor_name": "nobody"}), "nobody"),
     "plain": (orjson.dumps(FOREIGN | {"actor_name": "toys_0"}), "plain message"),
+    "stock": (
+        dramatiq.Message("theirs", "their_actor", (), {}, {}).encode(),
+        "their_actor",
+    ),
     "broken": (orjson.dumps(FOREIGN | {"actor_name": 5}), "actor_name"),
 }
 
@@ -193,10 +200,7 @@ def test_what_nobody_can_read_dies_with_a_reason_and_the_worker_lives(project: P
     store.offer("toys", offers, ring=True)
     store.close()
     project.ok("send", "toys", "echo last")
-    done = project.burst("--processes", "1")
-    assert "replaced" not in done.err
-    results = project.results()
-    assert [result["outcome"] for result in results].count("ok") == 2
+    _assert_the_rest_flows(project)
     letters = {one["task_id"]: one for one in project.ok("dead", "list", "--json").json["dead"]}
     assert letters.keys() == GARBAGE.keys()
     for name, (_, reason) in GARBAGE.items():
@@ -208,6 +212,34 @@ def test_what_nobody_can_read_dies_with_a_reason_and_the_worker_lives(project: P
     refused = project.run("dead", "replay", "bytes")
     assert (refused.code, "Drop it" in refused.err) == (2, True)
     project.ok("dead", "drop", "--all")
+
+
+def _assert_the_rest_flows(project: Project) -> None:
+    done = project.burst("--processes", "1")
+    assert "replaced" not in done.err
+    assert [result["outcome"] for result in project.results()].count("ok") == 2
+
+
+@pytest.mark.parametrize("broker_url", ["rabbitmq"], indirect=True)
+def test_what_others_put_into_a_queue_of_rabbitmq_dies_as_well(
+    project: Project, broker_url: str
+) -> None:
+    url, _, prefix = broker_url.partition("?prefix=")
+    project.collection(max_queue_size=50)
+    project.send("echo first")
+    queue = Names(prefix).admission("toys_0", 50).name
+    properties = pika.BasicProperties(headers={"agentpipe-id": 5, "agentpipe-crashes": "many"})
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()
+        for payload, _ in GARBAGE.values():
+            channel.basic_publish("", queue, payload)
+        channel.basic_publish("", queue, b"marked", properties)
+    project.ok("send", "toys", "echo last")
+    _assert_the_rest_flows(project)
+    reasons = {letter["reason"] for letter in project.ok("dead", "list", "--json").json["dead"]}
+    assert project.stats()["dead"] == len(GARBAGE) + 1
+    for _, word in GARBAGE.values():
+        assert any(word in reason for reason in reasons), (word, reasons)
 
 
 def test_records_that_are_no_results_are_skipped_by_readers(project: Project) -> None:
