@@ -309,7 +309,8 @@ class Session:
         self._connection = connection
         self.blocked = ""
         self._ended = asyncio.Event()
-        connection.add_on_close_callback(lambda *_: self._ended.set())
+        self._opening: set[asyncio.Future[Any]] = set()
+        connection.add_on_close_callback(self._on_closed)
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
 
@@ -323,7 +324,9 @@ class Session:
         opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         with _lost_where_closed():
             self._connection.channel(on_open_callback=_resolver(opened))
-        channel = Channel(await asyncio.wait_for(opened, ANSWER_S), on_closed)
+        self._opening.add(opened)
+        opened.add_done_callback(self._opening.discard)
+        channel = Channel(await opened, on_closed)
         await channel.confirm()
         return channel
 
@@ -335,6 +338,12 @@ class Session:
     async def ended(self) -> None:
         """Wait until it has ended."""
         await self._ended.wait()
+
+    def _on_closed(self, _connection: Any, reason: Any) -> None:
+        self._ended.set()
+        for opened in list(self._opening):
+            if not opened.done():
+                opened.set_exception(Lost(repr(reason)))
 
     def _on_blocked(self, _connection: Any, frame: Any) -> None:
         self.blocked = frame.method.reason or "no reason given"
