@@ -57,10 +57,14 @@ class Link:
             return self.call("EVALSHA", script.sha, 1, self.key, *args)
 
     def _load(self, script: Script) -> None:
-        if script.ends_workers:
-            # The server has restarted: no worker could reach it to say that it lives.
-            self.call("EVAL", self._scripts["grace"].text, 1, self.key)
-        self.call("SCRIPT", "LOAD", script.text)
+        if not script.ends_workers:
+            self.call("SCRIPT", "LOAD", script.text)
+            return
+        # The server has restarted: no worker could reach it to say that it lives.
+        self.call("EVAL", self._scripts["grace"].text, 1, self.key)
+        for each in self._scripts.values():  # Together: one not used yet tells of no restart.
+            if each.ends_workers:
+                self.call("SCRIPT", "LOAD", each.text)
 
     def call(self, *command: Argument) -> Any:
         """What a command answers, for one that may be done twice."""
