@@ -89,7 +89,11 @@ class Dispatcher(dramatiq.Middleware):
         from agentpipe.brokers import open_store
 
         dispatcher = cls(open_store(settings))
-        dispatcher.declare(collections)
+        try:
+            dispatcher.declare(collections)
+        except BaseException:
+            dispatcher.close()
+            raise
         return dispatcher
 
     @property
