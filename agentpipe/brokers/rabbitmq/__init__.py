@@ -20,7 +20,8 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentpipe.brokers.rabbitmq.address import Address
-from agentpipe.brokers.rabbitmq.connection import Link, Lost, Session
+from agentpipe.brokers.rabbitmq.channel import Lost
+from agentpipe.brokers.rabbitmq.connection import ANSWER_S, Link, Session
 from agentpipe.brokers.rabbitmq.counting import count
 from agentpipe.brokers.rabbitmq.desk import Desk
 from agentpipe.brokers.rabbitmq.offering import Offering
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from agentpipe.settings import Settings
 
 T = TypeVar("T")
+OFFER_S = 60.0
 
 
 class RabbitStore:
@@ -92,7 +94,8 @@ class RabbitStore:
             self._cursors[target] = offering.cursor
             return admission
 
-        return self._on_desk(offer)
+        # Its queues may have to be made first.
+        return self._on_desk(offer, OFFER_S)
 
     def join(self, worker: Worker) -> None:
         self._on_desk(lambda desk: desk.join(worker, self._bell.set))
@@ -216,11 +219,13 @@ class RabbitStore:
         if self._desk is not None:
             await self._desk.close()
 
-    def _on_desk(self, operation: Callable[[Desk], Coroutine[Any, Any, T]]) -> T:
+    def _on_desk(
+        self, operation: Callable[[Desk], Coroutine[Any, Any, T]], answer_s: float = ANSWER_S
+    ) -> T:
         async def perform(session: Session) -> T:
             return await operation(await self._desk_on(session))
 
-        return self._link.run(perform)
+        return self._link.run(perform, answer_s)
 
     async def _desk_on(self, session: Session) -> Desk:
         async with self._opening:

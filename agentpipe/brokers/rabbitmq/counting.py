@@ -19,7 +19,7 @@ from agentpipe.brokers.rabbitmq.names import DELAY_QUEUES, Letter
 from agentpipe.brokers.store import QueueDepth, Stats, WorkerSeen
 
 if TYPE_CHECKING:
-    from agentpipe.brokers.rabbitmq.connection import Channel, Delivery
+    from agentpipe.brokers.rabbitmq.channel import Channel, Delivery
     from agentpipe.brokers.rabbitmq.desk import Desk
     from agentpipe.brokers.rabbitmq.management import QueueFigures
     from agentpipe.brokers.store import Queue

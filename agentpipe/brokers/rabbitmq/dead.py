@@ -14,7 +14,7 @@ from agentpipe.brokers.store import DeadLetter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agentpipe.brokers.rabbitmq.connection import Channel, Delivery
+    from agentpipe.brokers.rabbitmq.channel import Channel, Delivery
     from agentpipe.brokers.rabbitmq.names import Names
     from agentpipe.brokers.store import Settlement
 

@@ -6,18 +6,20 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.rabbitmq.connection import Channel, Lost, Session, make_delays
+from agentpipe.brokers.rabbitmq.channel import Channel, Lost, make_delays
 from agentpipe.brokers.rabbitmq.dead import DeadLetters
 from agentpipe.brokers.rabbitmq.hand import Hand
 from agentpipe.brokers.rabbitmq.outbox import Outbox
 from agentpipe.brokers.rabbitmq.registry import Entry, Registry
-from agentpipe.brokers.rabbitmq.serving import Serving, note_of_absence, note_of_change
+from agentpipe.brokers.rabbitmq.roster import note_of_absence, note_of_change
+from agentpipe.brokers.rabbitmq.serving import Serving
 from agentpipe.brokers.store import Queue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from agentpipe.brokers.rabbitmq.address import Address
+    from agentpipe.brokers.rabbitmq.connection import Session
     from agentpipe.brokers.rabbitmq.names import Declaration
     from agentpipe.brokers.store import Worker
 
@@ -79,19 +81,22 @@ class Desk:
         waiting = [self.names.admission(queue.name, bound) for bound in bounds]
         return [self.names.back(queue.name), *waiting]
 
-    async def prepare(self, queue: Queue) -> None:
-        """Make the queues of an agent, known to everybody first: a crash must not hide them."""
-        await self.introduce([queue.name])
+    async def prepare(self, queues: Iterable[Queue]) -> None:
+        """Make the queues of agents, known to everybody first: a crash must not hide them."""
+        queues = list(queues)
+        await self.introduce(queue.name for queue in queues)
         async with self._administering:
             admin = await self.admin()
-            for source in self.sources(queue):
-                await admin.declare(source)
-        self._prepared.add(queue.name)
+            for queue in queues:
+                for source in self.sources(queue):
+                    admin.ensure(source)
+            await admin.catch_up()
+        self._prepared.update(queue.name for queue in queues)
 
     async def prepare_delays(self, queue: Queue) -> None:
         """Make what a delayed task needs on its way."""
         if queue.name not in self._prepared:
-            await self.prepare(queue)
+            await self.prepare([queue])
         await self.make_delays()
 
     async def make_delays(self) -> None:
@@ -162,19 +167,26 @@ class Desk:
         await serving.close()
         self.outbox.give_back(serving.worker.name)
 
-    async def lock(self, queue: str, serving: Serving) -> bool:
-        """Whether the worker is the one that serves this agent from now on."""
-        if queue in self._locked:
-            return self._locked[queue] is serving
+    async def lock(self, queues: Sequence[str], serving: Serving) -> list[str]:
+        """Those of the agents that this worker is the one to serve from now on."""
+        free = [queue for queue in queues if queue not in self._locked]
+        if not await self._lock_all(free):
+            free = [queue for queue in free if await self._lock_all([queue])]
+        self._locked.update(dict.fromkeys(free, serving))
+        return [queue for queue in queues if self._locked.get(queue) is serving]
+
+    async def _lock_all(self, queues: Sequence[str]) -> bool:
+        """All of them at the price of one, or none where another connection has any."""
         async with self._administering:
             admin = await self.admin()
             try:
-                await admin.call("queue_declare", self.names.lock(queue), exclusive=True)
+                for queue in queues:
+                    admin.lock(self.names.lock(queue))
+                await admin.catch_up()
             except Lost:
                 if self.session.is_open:
-                    return False  # Another connection has it.
+                    return False
                 raise
-        self._locked[queue] = serving
         return True
 
     async def unlock(self, queues: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ from agentpipe.brokers.store import Admission
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentpipe.brokers.rabbitmq.connection import Channel, Fate
+    from agentpipe.brokers.rabbitmq.channel import Channel, Fate
     from agentpipe.brokers.rabbitmq.desk import Desk
     from agentpipe.brokers.rabbitmq.names import Letter
     from agentpipe.brokers.store import Offer, Queue, Verdict
@@ -82,8 +82,7 @@ class Offering:
         fates = await self._channel.publish(letters)
         missing = [at for at, fate in enumerate(fates) if fate == "unroutable"]
         if missing:
-            for queue in {placed[at][1].name: placed[at][1] for at in missing}.values():
-                await self._desk.prepare(queue)
+            await self._desk.prepare({placed[at][1] for at in missing})
             again = await self._channel.publish([letters[at] for at in missing])
             for at, fate in zip(missing, again, strict=True):
                 fates[at] = fate

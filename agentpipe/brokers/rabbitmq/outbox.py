@@ -13,7 +13,7 @@ from agentpipe.brokers.store import OutboxRecord
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from agentpipe.brokers.rabbitmq.connection import Channel, Delivery
+    from agentpipe.brokers.rabbitmq.channel import Channel, Delivery
     from agentpipe.brokers.rabbitmq.names import Names
 
 LOOK_EVERY_S = 0.25

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
-from agentpipe.brokers.rabbitmq.connection import LOCKED, Lost
+from agentpipe.brokers.rabbitmq.channel import LOCKED, Lost
 from agentpipe.brokers.rabbitmq.names import Letter
 from agentpipe.brokers.store import Queue
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-    from agentpipe.brokers.rabbitmq.connection import Channel
+    from agentpipe.brokers.rabbitmq.channel import Channel
     from agentpipe.brokers.rabbitmq.names import Names
 
 # Each holder needs some milliseconds; whoever holds it for longer hangs.
@@ -105,6 +105,7 @@ class Registry:
     def __init__(self, names: Names, connection: Callable[[], Awaitable[Channel]]) -> None:
         self._names, self._channel = names, connection
         self._entries: dict[str, Entry] = {}
+        self._by_queue: dict[str, Entry] = {}
         self._reading = asyncio.Lock()
         self._read_at = float("-inf")
 
@@ -115,7 +116,7 @@ class Registry:
 
     def queue(self, name: str) -> Queue | None:
         """A queue, whether or not it has left its collection."""
-        entry = self._entry(name)
+        entry = self._by_queue.get(name)
         if entry is None:
             return None
         limits = (entry.bounds[-1], entry.concurrency, entry.max_crashes)
@@ -123,7 +124,7 @@ class Registry:
 
     def bounds(self, queue: str) -> tuple[int, ...]:
         """All bounds that it has had: tasks may wait under each."""
-        entry = self._entry(queue)
+        entry = self._by_queue.get(queue)
         return entry.bounds if entry else ()
 
     def current(self) -> list[Queue]:
@@ -134,12 +135,6 @@ class Registry:
         """All queues that have left their collection."""
         gone = [name for entry in self._entries.values() for name in entry.former]
         return [queue for name in gone if (queue := self.queue(name)) is not None]
-
-    def _entry(self, queue: str) -> Entry | None:
-        for entry in self._entries.values():
-            if queue in entry.queues or queue in entry.former:
-                return entry
-        return None
 
     async def read(self, max_age_s: float = float("inf")) -> None:
         """Read it, unless that was done within ``max_age_s``."""
@@ -196,6 +191,9 @@ class Registry:
             if entry.key not in found or not entry.says(found[entry.key]):
                 _add(found, entry)
         self._entries = found
+        self._by_queue = {
+            name: entry for entry in found.values() for name in (*entry.former, *entry.queues)
+        }
         changed = found != before
         if changed or len(tags) > 1:
             body = orjson.dumps(list(found.values()))

@@ -5,33 +5,32 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import random
 import time
 import uuid
-from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
-from agentpipe.brokers.rabbitmq.connection import Lost, make_delays
+from agentpipe.brokers.rabbitmq.channel import Lost, make_delays
 from agentpipe.brokers.rabbitmq.crew import Member, share_of
-from agentpipe.brokers.rabbitmq.names import Letter, Message
+from agentpipe.brokers.rabbitmq.names import Message
+from agentpipe.brokers.rabbitmq.post import Held, Post, Prefetched, in_last_chance
+from agentpipe.brokers.rabbitmq.roster import Roster
 from agentpipe.brokers.store import Claim
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
 
-    from agentpipe.brokers.rabbitmq.connection import Delivery
+    from agentpipe.brokers.rabbitmq.channel import Delivery
     from agentpipe.brokers.rabbitmq.desk import Desk
-    from agentpipe.brokers.rabbitmq.names import Declaration
-    from agentpipe.brokers.store import Queue, Settlement, Worker
+    from agentpipe.brokers.rabbitmq.names import Declaration, Letter
+    from agentpipe.brokers.store import Settlement, Worker
 
 TICK_S = 1.0
 # An agent that should be ours is another's still.
 RETRY_S = 0.1
+# So many agents are taken over at once.
+PORTION = 50
 # Who has not heard of a worker hears of it so late at the latest.
 TELL_EVERY_S = 10.0
 # After the connection was lost, all workers have so long to come back to what they ran.
@@ -40,45 +39,6 @@ REUNION_S = 5.0
 APART_S = 2.0
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Prefetched:
-    """A task that was delivered and that nobody has claimed yet."""
-
-    message: Message
-    tag: int
-
-
-@dataclass(slots=True)
-class Post:
-    """An agent that this worker serves.
-
-    Attributes:
-        consumers: Their tags, by the queue's name.
-        leaving: It is to be another worker's as soon as nothing runs.
-    """
-
-    queue: Queue
-    consumers: dict[str, str] = field(default_factory=dict)
-    ready: deque[Prefetched] = field(default_factory=deque)
-    running: int = 0
-    leaving: bool = False
-
-    @property
-    def has_room(self) -> bool:
-        """Whether a task could be claimed now."""
-        return bool(self.ready) and not self.leaving and self.running < self.queue.concurrency
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A claimed task."""
-
-    claim: Claim
-    message: Message
-    tag: int
-    post: Post
 
 
 class Serving:
@@ -95,7 +55,13 @@ class Serving:
         self._posts: dict[str, Post] = {}
         self._turns: dict[str, None] = {}
         self._held: dict[int, Held] = {}
-        self._members: dict[str, Member] = {}
+        self._roster = Roster(
+            desk.names,
+            me=self.member,
+            changed=self.look_again,
+            registry_changed=desk.has_changed,
+            begin=self._begin,
+        )
         self._numbers = itertools.count(time.time_ns())
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -132,7 +98,7 @@ class Serving:
         self._was_ready = {
             each.message.task_id for post in earlier._posts.values() for each in post.ready
         }
-        self._members, self._lapses_at = earlier._members, earlier._lapses_at
+        self._roster.members, self._lapses_at = earlier._roster.members, earlier._lapses_at
         self._reunion_ends = time.monotonic() + REUNION_S
 
     async def open(self) -> None:
@@ -141,20 +107,14 @@ class Serving:
         if self.worker.queues:
             await self._desk.make_delays()
             await self._desk.introduce(self.worker.queues)
-        answer = await self._channel.call("queue_declare", "", exclusive=True)
-        self._address = str(answer.queue)
-        await self._channel.consume(self._address, 0, self._hear)
-        await self._channel.call("queue_bind", self._address, self._names.crew)
-        await self._tell(reply=True)
+        await self._roster.open(self._channel)
         self._stewarding = self._begin(self._steward())
-
-    # What the others say.
 
     def member(self) -> Member:
         """What there is to tell."""
         return Member(
             self.worker.name,
-            self._address,
+            self._roster.address,
             self.worker.host,
             self.worker.pid,
             self.worker.slots,
@@ -163,54 +123,8 @@ class Serving:
             {name: post.running for name, post in self._posts.items() if post.running},
             {name: len(post.ready) for name, post in self._posts.items() if post.ready},
             self._desk.outbox.lent_to(self.worker.name),
-            len(self._members) + 1,
+            len(self._roster.members) + 1,
         )
-
-    async def _tell(self, *, reply: bool = False) -> None:
-        hello = self.member().encode(kind="hello", reply=reply)
-        await self._channel.publish([_note(hello, exchange=self._names.crew)])
-
-    def _hear(self, delivery: Delivery) -> None:
-        self._channel.ack(delivery.tag)
-        note = orjson.loads(delivery.body)
-        if note["kind"] == "roll":
-            answer = _note(self.member().encode(), key=note["to"])
-            self._begin(self._publish([answer]))
-        elif note["kind"] == "hello" and note["name"] != self.worker.name:
-            self._meet(Member.decode(note), reply=note["reply"])
-        elif note["kind"] == "gone":
-            self._forget(note["name"], note["address"])
-        elif note["kind"] == "change":
-            self._begin(self._desk.has_changed())
-
-    def _meet(self, member: Member, *, reply: bool) -> None:
-        self._members[member.name] = member
-        self._changed.set()
-        if reply:
-            self._begin(self._tell())
-
-    def _forget(self, name: str, address: str) -> None:
-        if name in self._members and self._members[name].address == address:
-            del self._members[name]
-            self._changed.set()
-
-    async def _probe(self) -> None:
-        """See whether two of the others are still there: a worker's queue goes with it.
-
-        The next one of the round, so that each is looked at each second, and any other one, for
-        rounds may differ.
-        """
-        names = sorted([*self._members, self.worker.name])
-        following = names[(names.index(self.worker.name) + 1) % len(names)]
-        for name in {following, random.choice(names)} - {self.worker.name}:  # noqa: S311 - no secret
-            await self._probe_one(self._members[name])
-
-    async def _probe_one(self, member: Member) -> None:
-        note = _note(orjson.dumps({"kind": "probe"}), key=member.address)
-        if await self._channel.publish([note]) == ["unroutable"]:
-            self._forget(member.name, member.address)
-            gone = note_of_absence(member.name, member.address, self._names.crew)
-            await self._channel.publish([gone])
 
     # Which agents it serves.
 
@@ -239,25 +153,26 @@ class Serving:
         now = time.monotonic()
         if now >= max(self._probe_at, self._reunion_ends):
             self._probe_at = now + TICK_S
-            await self._probe()
+            await self._roster.probe()
         if self._changed.is_set() or not self._balanced:
             self._changed.clear()
             if await self._balance():
                 self._tell_at = 0.0
         if now >= self._tell_at:
             self._tell_at = now + TELL_EVERY_S
-            await self._tell()
+            await self._roster.tell()
 
     async def _balance(self) -> bool:
         """Take and leave agents; whether there is something to tell."""
         self._end_isolation()
-        share = share_of(self.worker.name, [*self._members.values(), self.member()])
-        others = {name for member in self._members.values() for name in member.owned}
+        share = share_of(self.worker.name, [*self._roster.members.values(), self.member()])
+        others = {name for member in self._roster.members.values() for name in member.owned}
         before = set(self._posts)
-        for name in sorted(share - self._posts.keys() - others):
+        wanted = sorted(share - self._posts.keys() - others)
+        for first in range(0, len(wanted), PORTION):
             if not self.is_alive:
                 return False
-            await self._take(name)
+            await self._take(wanted[first : first + PORTION])
         for name, post in list(self._posts.items()):
             post.leaving = name not in share
             if not post.leaving:
@@ -267,8 +182,8 @@ class Serving:
         self._balanced = set(self._posts) == share
         return before != set(self._posts)
 
-    async def _take(self, name: str) -> None:
-        if await self._desk.lock(name, self):
+    async def _take(self, names: Sequence[str]) -> None:
+        for name in await self._desk.lock(names, self):
             post = Post(self._desk.limits(name))
             post.running = sum(it.claim.queue == name for it in self._awaited.values())
             await self._adjust(post)
@@ -354,7 +269,7 @@ class Serving:
     def _admit(self, post: Post, prefetched: Prefetched) -> None:
         if self._gone or post.leaving:
             self._begin(self._put_back([prefetched]))
-        elif _in_last_chance(prefetched.message, post) and self._has_one_in_last_chance():
+        elif in_last_chance(prefetched.message, post) and self._has_one_in_last_chance():
             self._begin(self._keep_apart(prefetched))
         else:
             post.ready.append(prefetched)
@@ -371,7 +286,7 @@ class Serving:
             post = self._posts.get(name)
             if post is None or not post.has_room:
                 continue
-            if _in_last_chance(post.ready[0].message, post) and not self._is_isolated():
+            if in_last_chance(post.ready[0].message, post) and not self._is_isolated():
                 waiting[name] = None
                 continue
             claims.append(self._claim(post, post.ready.popleft()))
@@ -399,7 +314,7 @@ class Serving:
     def _has_one_in_last_chance(self) -> bool:
         ready = ((each.message, post) for post in self._posts.values() for each in post.ready)
         held = ((each.message, each.post) for each in self._held.values())
-        return any(_in_last_chance(message, post) for message, post in (*ready, *held))
+        return any(in_last_chance(message, post) for message, post in (*ready, *held))
 
     async def _keep_apart(self, prefetched: Prefetched) -> None:
         """Have it delivered again later: two in their last chance must not die together."""
@@ -499,7 +414,7 @@ class Serving:
         self._posts.clear()
         with suppress(Lost):
             await self._desk.unlock_all(self)
-            await self._desk.say_goodbye(self.worker.name, self._address)
+            await self._desk.say_goodbye(self.worker.name, self._roster.address)
 
     async def _dismiss_steward(self) -> None:
         """From now on nobody changes the posts."""
@@ -547,22 +462,3 @@ class Serving:
 async def _until_lost(work: Coroutine[Any, Any, None]) -> None:
     with suppress(Lost):
         await work
-
-
-def _in_last_chance(message: Message, post: Post) -> bool:
-    return 0 < message.crashes == post.queue.max_crashes - 1
-
-
-def note_of_absence(name: str, address: str, crew: str) -> Letter:
-    """What tells the others that a worker is gone; it may have come back at another address."""
-    gone = {"kind": "gone", "name": name, "address": address}
-    return _note(orjson.dumps(gone), exchange=crew)
-
-
-def note_of_change(crew: str) -> Letter:
-    """What tells the workers to read the registry again."""
-    return _note(orjson.dumps({"kind": "change"}), exchange=crew)
-
-
-def _note(body: bytes, *, key: str = "", exchange: str = "") -> Letter:
-    return Letter(key, body, {}, exchange, lasting=False)
