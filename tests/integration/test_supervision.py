@@ -91,8 +91,8 @@ def test_a_second_signal_ends_at_once_and_still_gives_back(
 ) -> None:
     project.environ["AGENTPIPE_GRACE_S"] = "60"
     project.collection(number=2, concurrency=2)
+    fleet = project.work("--processes", "2", "--slots", "2").ready(2)
     project.send("sleep 60", "sleep 60", "block-at-first 60", "sleep 60")
-    fleet = project.work("--processes", "2", "--slots", "2")
     wait_until(lambda: len(project.journal("started")) >= 3, 30, "runs have begun")
     fleet.signal(kind)
     wait_until(lambda: "ending" in fleet.log, 10, "the first signal is noted")
