@@ -403,6 +403,7 @@ class Serving:
             unclaimed = [each for post in self._posts.values() for each in post.ready]
             held = [Prefetched(each.message, each.tag) for each in self._held.values()]
             await self._put_back([*held, *unclaimed])
+            await self._channel.catch_up()  # What is not acknowledged by then would come twice.
         await self.close()
         return claims
 
