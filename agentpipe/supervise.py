@@ -123,11 +123,12 @@ class Supervisor:
     def _stop(self) -> None:
         """Ask all to end and wait; a second signal is passed on and ends them at once."""
         self._signal(signal.SIGTERM)
-        passed_on = len(self._signals)
+        passed_on, again_at = len(self._signals), float("inf")
         deadline = time.monotonic() + self._settings.grace_s + 4 * LAST_WORDS_S
         while self._living() and time.monotonic() < deadline:
-            if len(self._signals) > max(1, passed_on):
-                passed_on = len(self._signals)
+            if len(self._signals) > max(1, passed_on) or time.monotonic() >= again_at:
+                # Two signals that meet a busy process are one: who is still there gets another.
+                passed_on, again_at = len(self._signals), time.monotonic() + 3.0
                 self._signal(signal.SIGTERM)
             time.sleep(LOOK_EVERY_S / 2)
 

@@ -74,6 +74,7 @@ class Serving:
         self._was_ready: set[str] = set()
         self._reunion_ends = 0.0
         self._isolating: asyncio.Task[None] | None = None
+        self._settling = asyncio.Lock()
         self._gone = False
         self.extend()
 
@@ -186,8 +187,8 @@ class Serving:
         for name in await self._desk.lock(names, self):
             post = Post(self._desk.limits(name))
             post.running = sum(it.claim.queue == name for it in self._awaited.values())
-            await self._adjust(post)
             self._posts[name] = post
+            await self._adjust(post)
             self.ring()
 
     async def _adjust(self, post: Post) -> None:
@@ -348,6 +349,10 @@ class Serving:
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         """Publish what follows from each, have it confirmed, and only then acknowledge."""
+        async with self._settling:
+            return await self._settle(settlements)
+
+    async def _settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         if self.is_alive and any(each.claim.task_id in self._awaited for each in settlements):
             raise Lost("what was running has not been delivered again yet")
         found: dict[int, Held] = {}
@@ -398,14 +403,21 @@ class Serving:
         claims = len(self._held) if self.is_alive else 0
         await self._dismiss_steward()
         with suppress(Lost):
-            consumers = [it for post in self._posts.values() for it in post.consumers.values()]
-            await self._channel.cancel(consumers)
-            unclaimed = [each for post in self._posts.values() for each in post.ready]
-            held = [Prefetched(each.message, each.tag) for each in self._held.values()]
-            await self._put_back([*held, *unclaimed])
-            await self._channel.catch_up()  # What is not acknowledged by then would come twice.
+            async with self._settling:  # What is being settled is not given back as well.
+                await self._give_back()
         await self.close()
         return claims
+
+    async def _give_back(self) -> None:
+        consumers = [it for post in self._posts.values() for it in post.consumers.values()]
+        await self._channel.cancel(consumers)
+        unclaimed = [each for post in self._posts.values() for each in post.ready]
+        held = [Prefetched(each.message, each.tag) for each in self._held.values()]
+        await self._put_back([*held, *unclaimed])
+        # What is not acknowledged by the end would come twice.
+        if others := self._tasks - {self._stewarding}:
+            await asyncio.wait(others, timeout=TICK_S)
+        await self._channel.catch_up()
 
     async def close(self) -> None:
         """End it as it is: what it holds counts a crash when it is delivered again."""
