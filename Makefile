@@ -39,7 +39,7 @@ run: .venv/installed ## run 200 tasks on four agents in two processes, offline
 	@echo "  $(BIN)/agentpipe status --broker sqlite:///$(DEMO)/broker.db"
 
 test: .venv/installed-dev ## run every test
-	$(BIN)/python -m pytest -n 3
+	$(BIN)/python -m pytest -n 4
 
 check: .venv/installed-dev ## format, lint, types, import direction, unit tests: all that a change must pass
 	$(BIN)/ruff format --check .
