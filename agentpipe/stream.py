@@ -101,6 +101,8 @@ class Stream:
         while True:
             left_s = max(0.0, quiet_until - time.monotonic())
             records = self._reader.poll(BATCH, min(POLL_S, left_s))
+            for task_id in self._reader.recall():
+                self._remember(task_id)
             yield from records
             if records:
                 quiet_until = time.monotonic() + timeout_s

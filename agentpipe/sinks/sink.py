@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Start = Literal["beginning", "now"]
+# A number is Unix seconds: the first record that was published then or later.
+Start = Literal["beginning", "now"] | float
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,13 @@ class Reader(Protocol):
 
     def commit(self, record: Record) -> None:
         """This record, and all polled before it, have been used."""
+
+    def recall(self) -> list[str]:
+        """Ids of tasks whose records lie shortly before what this reader has been given.
+
+        A group's new reader was not there when they were polled, and a repeat of theirs may
+        come. Each is told once; ask after each poll. Empty where nothing can be read back.
+        """
 
     def close(self) -> None:
         """Give back what was polled and not committed."""

@@ -28,11 +28,14 @@ if TYPE_CHECKING:
     from agentpipe.bell import Listener
     from agentpipe.sinks.sink import Start
 
-LAYOUT = 1
+LAYOUT = 2
+# Of so many records before its own first one a group's reader knows the ids.
+RECALLED = 20_000
 SCHEMA = """
 CREATE TABLE records (
     position INTEGER PRIMARY KEY AUTOINCREMENT, task_id TEXT NOT NULL, digest BLOB NOT NULL,
-    body BLOB NOT NULL, UNIQUE (task_id, digest));
+    body BLOB NOT NULL, published_at REAL NOT NULL, UNIQUE (task_id, digest));
+CREATE INDEX records_by_time ON records (published_at);
 CREATE TABLE groups (name TEXT PRIMARY KEY, next INTEGER NOT NULL);
 CREATE TABLE loans (
     owner TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, reader TEXT NOT NULL);
@@ -49,15 +52,16 @@ class SqliteSink:
 
     def publish(self, records: Sequence[Record]) -> None:
         with self._database.write() as db:
+            now = time.time()
             db.executemany(
-                "INSERT OR IGNORE INTO records (task_id, digest, body) VALUES (?, ?, ?)",
-                [(record.task_id, _digest(record), record.payload) for record in records],
+                "INSERT OR IGNORE INTO records (task_id, digest, body, published_at)"
+                " VALUES (?, ?, ?, ?)",
+                [(record.task_id, _digest(record), record.payload, now) for record in records],
             )
 
     def follow(self, group: str | None, start: Start) -> SqliteReader | SqliteGroupReader:
         with self._database.read() as db:
-            (end,) = db.execute("SELECT coalesce(max(position), 0) FROM records").fetchone()
-        after = 0 if start == "beginning" else end
+            after = _position_before(db, start)
         if group is None:
             return SqliteReader(self._database, after)
         return SqliteGroupReader(self._address, group, after)
@@ -87,6 +91,9 @@ class SqliteReader:
     def commit(self, record: Record) -> None:
         """Nothing to do: it has no group."""
 
+    def recall(self) -> list[str]:
+        return []  # It has no past.
+
     def close(self) -> None:
         self._listener.close()
 
@@ -104,6 +111,21 @@ class SqliteGroupReader:
         self._lent: list[_Loan] = []  # In the order of polling, not of the stream.
         with self._database.write() as db:
             db.execute("INSERT OR IGNORE INTO groups VALUES (?, ?)", (group, after + 1))
+        self._recalled = False
+
+    def recall(self) -> list[str]:
+        if self._recalled or not self._lent:
+            return []
+        self._recalled = True
+        first = self._lent[0].first
+        with self._database.read() as db:
+            return [
+                task_id
+                for (task_id,) in db.execute(
+                    "SELECT task_id FROM records WHERE position >= ? AND position < ?",
+                    (first - RECALLED, first),
+                )
+            ]
 
     def poll(self, limit: int, timeout_s: float) -> list[Record]:
         deadline = time.monotonic() + timeout_s
@@ -218,6 +240,18 @@ class _Pulse:
         with suppress(OSError):
             (self._folder / self.name).unlink()
             os.close(self._file)
+
+
+def _position_before(db: sqlite3.Connection, start: Start) -> int:
+    if start == "beginning":
+        return 0
+    if start == "now":
+        found = db.execute("SELECT max(position) FROM records").fetchone()
+    else:
+        found = db.execute(
+            "SELECT max(position) FROM records WHERE published_at < ?", (start,)
+        ).fetchone()
+    return int(found[0] or 0)
 
 
 def _records(db: sqlite3.Connection, after: int, last: int | None, limit: int) -> list[Record]:

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -338,6 +339,37 @@ def test_a_record_that_is_no_result_is_skipped_and_counted(sink: Sink) -> None:
     again = sink.follow(group, "beginning")
     assert nothing_more(again)
     again.close()
+
+
+def test_a_groups_new_reader_knows_what_the_last_one_read(sink: Sink) -> None:
+    group = unique("group")
+    sink.publish([result_record(task_id) for task_id in "abc"])
+    first = sink.follow(group, "beginning")
+    assert sorted(result.task_id for result in Stream(first, timeout_s=0.3)) == ["a", "b", "c"]
+    first.close()
+    # Not to the letter the same: another run's, or one that was cut.
+    repeat = orjson.dumps(Result(task_id="b", worker="another").to_dict())
+    sink.publish([Record("b", repeat), result_record("d")])
+    second = sink.follow(group, "beginning")
+    assert [result.task_id for result in Stream(second, timeout_s=0.3)] == ["d"]
+    second.close()
+
+
+def test_a_reader_may_begin_at_a_moment(sink: Sink) -> None:
+    sink.publish(records("ab"))
+    wait_until(partial(_has_passed, time.time() + 0.01), 1, "the clock goes on")
+    moment = time.time()
+    wait_until(partial(_has_passed, moment + 0.01), 1, "the clock goes on")
+    sink.publish(records("cd"))
+    for group in (None, unique("group")):
+        reader = sink.follow(group, moment)
+        assert sorted(ids_of(read(reader, 2))) == ["c", "d"]
+        assert nothing_more(reader)
+        reader.close()
+
+
+def _has_passed(moment: float) -> bool:
+    return time.time() > moment
 
 
 def test_a_result_counts_as_used_when_the_caller_comes_back(sink: Sink) -> None:

@@ -24,6 +24,7 @@ class ListReader:
     def __init__(self, pages: Sequence[Sequence[Record]]) -> None:
         self.pages = [list(page) for page in pages]
         self.committed: list[int] = []
+        self.recalled: list[str] = []
 
     def poll(self, limit: int, timeout_s: float) -> list[Record]:
         if not self.pages:
@@ -34,6 +35,10 @@ class ListReader:
         if not self.pages[0]:
             self.pages.pop(0)
         return taken
+
+    def recall(self) -> list[str]:
+        recalled, self.recalled = self.recalled, []
+        return recalled
 
     def commit(self, record: Record) -> None:
         self.committed.append(record.position)
@@ -87,6 +92,14 @@ def test_a_repeated_task_is_dropped_counted_and_committed() -> None:
     assert [each.task_id for each in results] == ["a", "b"]
     assert (results.repeated, results.skipped) == (2, 0)
     assert reader.committed == [1, 2, 3, 4]
+
+
+def test_what_a_groups_reader_recalls_is_not_given_again() -> None:
+    reader = ListReader([[record("a", 3), record("c", 4)]])
+    reader.recalled = ["a", "b"]
+    results = Stream(reader, timeout_s=0)
+    assert [each.task_id for each in results] == ["c"]
+    assert results.repeated == 1
 
 
 def test_what_is_no_result_is_skipped_counted_and_committed() -> None:
