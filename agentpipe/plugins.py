@@ -20,7 +20,7 @@ NOUNS = {
 # What the documents announce; whoever asks for it learns that it is no typo.
 COMING = {
     "agentpipe.brokers": (),
-    "agentpipe.sinks": ("kafka", "amqp", "amqps"),
+    "agentpipe.sinks": ("amqp", "amqps"),
     "agentpipe.engines": ("llm", "command", "mcpuniverse"),
 }
 

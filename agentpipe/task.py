@@ -205,6 +205,7 @@ class Result:
     policy_version: str | int | None = None
     seed: int | None = None
     replay_of: str | None = None
+    truncated: dict[str, Any] | None = None
     schema: int = SCHEMA
 
     def to_dict(self) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class Traits:
         answers_at_once: What was just offered or freed can be claimed at once. Where the server
             pushes tasks, a claim that finds nothing is tried again for a moment, and leases in
             the tests are longer.
+        shares_records: Readers of one group share its records one by one. Otherwise each has a
+            part of the stream to itself, and what it has not read waits for it.
     """
 
     remembers_ids: bool = True
@@ -47,6 +49,7 @@ class Traits:
     shares_dead_letters: bool = True
     shares_queues: bool = True
     answers_at_once: bool = True
+    shares_records: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,12 @@ STORES["rabbitmq"] = Kind(
     PUSHED,
 )
 SINKS = {
+    "kafka": Kind(
+        lambda request, _: (
+            f"{request.getfixturevalue('kafka_server').url}/{unique('test')}?partitions=1"
+        ),
+        Traits(shares_records=False),
+    ),
     "sqlite": Kind(lambda _, folder: f"sqlite:///{folder / 'results.db'}?synchronous=normal"),
 }
 

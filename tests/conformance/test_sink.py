@@ -252,6 +252,7 @@ def test_readers_of_one_group_share_without_overlap(
         reader.close()
 
 
+@pytest.mark.needs("shares_records")
 def test_uncommitted_records_are_another_readers_once_theirs_closes(sink: Sink) -> None:
     group = unique("group")
     sink.publish(records("abc"))
@@ -293,6 +294,7 @@ def test_committing_twice_is_harmless(sink: Sink) -> None:
     again.close()
 
 
+@pytest.mark.needs("shares_records")
 def test_a_killed_readers_records_are_read_by_the_next(sink: Sink, sink_settings: Settings) -> None:
     group = unique("group")
     sink.publish(records(range(10)))

@@ -26,13 +26,15 @@ LAYERS = (
     ("logs", "plugins", "forward", "failure", "chain", "schema"),
     ("user_function", "component"),
     ("collection", "agent_config", "evaluate"),
-    ("intake", "agent", "run", "brokers", "sinks"),
+    ("intake", "agent", "run", "brokers", "sinks", "fit"),
     ("brokers.rabbitmq.names",),
     (
         "brokers.sqlite.tables",
         "brokers.rabbitmq.channel",
         "brokers.redis.address",
         "brokers.redis.scripts",
+        "sinks.kafka.address",
+        "sinks.kafka.errors",
     ),
     (
         "brokers.sqlite.",
@@ -41,8 +43,9 @@ LAYERS = (
         "brokers.rabbitmq.management",
         "brokers.rabbitmq.post",
         "brokers.redis.connect",
+        "sinks.kafka.topic",
     ),
-    ("brokers.rabbitmq.", "brokers.redis."),
+    ("brokers.rabbitmq.", "brokers.redis.", "sinks.kafka."),
     ("brokers.rabbitmq.serving",),
     ("brokers.rabbitmq.desk",),
     ("actor", "dispatcher", "stream", "brokers.", "sinks.", "engines", "engines."),
@@ -63,6 +66,7 @@ FOUND_BY_ENTRY_POINT = (
     "brokers.sqlite",
     "brokers.redis",
     "brokers.rabbitmq",
+    "sinks.kafka",
     "sinks.sqlite",
 )
 HEAVY = ("redis", "kafka", "pika", "rich", "dramatiq", "marshmallow", "yaml", "asyncio")

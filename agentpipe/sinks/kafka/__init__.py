@@ -1,0 +1,103 @@
+"""KafkaSink: the stream as a Kafka topic, keyed by task.
+
+Repeats of a task have its key, thus its partition: whoever reads them reads both. The
+producer is idempotent, so that its own tries again make none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kafka import KafkaProducer
+
+from agentpipe.errors import ConfigError, Unreachable
+from agentpipe.fit import fit
+from agentpipe.sinks.kafka.address import Address
+from agentpipe.sinks.kafka.errors import unreachable
+from agentpipe.sinks.kafka.reader import KafkaReader
+from agentpipe.sinks.kafka.topic import ANSWER_MS, CONNECT_MS, prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentpipe.sinks.sink import Record, Start
+
+# Of one request, before compression.
+BATCH_BYTES = 256 * 1024
+# Until a record is confirmed, all tries included.
+DELIVERY_MS = 20_000
+CLOSE_S = 5.0
+
+
+class KafkaSink:
+    """The ``Sink`` over ``kafka://host:port/topic``."""
+
+    def __init__(self, url: str) -> None:
+        self._address = Address.parse(url)
+        self._max_bytes = prepare(self._address)
+        self._producer: KafkaProducer | None = None
+        self._closed = False
+
+    def publish(self, records: Sequence[Record]) -> None:
+        self._refuse_if_closed()
+        if not records:
+            return
+        try:
+            with unreachable(self._address.shown):
+                self._publish(records)
+        except Unreachable:
+            # What is under way in it may still arrive, or never: begin with a new one.
+            self._drop_producer(timeout_s=0)
+            raise
+
+    def follow(self, group: str | None, start: Start) -> KafkaReader:
+        self._refuse_if_closed()
+        return KafkaReader(self._address, group, start)
+
+    def close(self) -> None:
+        self._closed = True
+        self._drop_producer(CLOSE_S)
+
+    def _publish(self, records: Sequence[Record]) -> None:
+        if self._producer is None:
+            self._max_bytes = prepare(self._address)  # The topic may be gone, or another.
+            self._producer = _producer(self._address, self._max_bytes)
+        producer, topic = self._producer, self._address.topic
+        remedy = f"raise max.message.bytes of the topic {topic}, now about {self._max_bytes:,}"
+        # Each is handed over before any is waited for; they travel together.
+        futures = [
+            producer.send(topic, fit(record, self._max_bytes, remedy), key=record.task_id.encode())
+            for record in records
+        ]
+        for future in futures:
+            future.get(timeout=DELIVERY_MS / 1000)
+
+    def _drop_producer(self, timeout_s: float) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.close(timeout=timeout_s)
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise Unreachable(f"{self._address.shown}: this sink was closed")
+
+
+def _producer(address: Address, max_bytes: int) -> KafkaProducer:
+    try:
+        return KafkaProducer(
+            **address.client,
+            acks="all",
+            enable_idempotence=True,
+            compression_type=address.compression,
+            batch_size=min(BATCH_BYTES, max_bytes),
+            max_request_size=2**31 - 1,  # The topic's limit is the one that counts.
+            allow_auto_create_topics=False,
+            bootstrap_timeout_ms=CONNECT_MS,
+            request_timeout_ms=ANSWER_MS,
+            delivery_timeout_ms=DELIVERY_MS,
+            max_block_ms=ANSWER_MS,
+            reconnect_backoff_max_ms=1_000,
+            metrics_enabled=False,
+        )
+    except AssertionError as error:  # A package for the compression is missing.
+        raise ConfigError(f"{address.shown}: {error}") from error

@@ -1,0 +1,59 @@
+"""Topic: made where it is missing, so that nobody waits for it; and how much a record may hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kafka import errors as kafka
+from kafka.admin import ConfigResource, KafkaAdminClient
+
+from agentpipe.sinks.kafka.errors import quiet, unreachable
+
+if TYPE_CHECKING:
+    from agentpipe.sinks.kafka.address import Address
+
+CONNECT_MS = 8_000
+ANSWER_MS = 10_000
+LIMIT = "max.message.bytes"
+# Kafka's own default, where the topic cannot be asked.
+MAX_BYTES = 1_048_588
+# What a record has around its value: key, headers, the batch's own.
+OVERHEAD_BYTES = 1_024
+
+
+def prepare(address: Address) -> int:
+    """Make the topic if it is missing; how many bytes a record's value may have.
+
+    Raises:
+        Unreachable: No broker answers, or it refuses us.
+    """
+    quiet()
+    with unreachable(address.shown):
+        admin = KafkaAdminClient(
+            **address.client, bootstrap_timeout_ms=CONNECT_MS, request_timeout_ms=ANSWER_MS
+        )
+        try:
+            _make(admin, address)
+            return address.max_bytes or _limit(admin, address.topic) - OVERHEAD_BYTES
+        finally:
+            admin.close()
+
+
+def _make(admin: KafkaAdminClient, address: Address) -> None:
+    if address.topic in admin.list_topics():
+        return
+    options = {"num_partitions": address.partitions, "replication_factor": address.replication}
+    try:
+        admin.create_topics({address.topic: options}, wait_for_metadata=True)
+    except kafka.TopicAlreadyExistsError:
+        admin.wait_for_topics([address.topic])
+
+
+def _limit(admin: KafkaAdminClient, topic: str) -> int:
+    try:
+        found = admin.describe_configs(
+            [ConfigResource("TOPIC", topic, [LIMIT])], config_filter="all"
+        )
+        return int(found["topic"][topic][LIMIT]["value"])
+    except (kafka.KafkaError, KeyError, ValueError):
+        return MAX_BYTES  # Not all may ask.
