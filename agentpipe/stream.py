@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Self
 
-from agentpipe.errors import FormatError
+from agentpipe.errors import FormatError, Unreachable
 from agentpipe.task import Result
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 REMEMBERED_IDS = 200_000
 BATCH = 100
 POLL_S = 0.5
+AWAY_PAUSE_S = 0.2
 
 log = logging.getLogger(__name__)
 
@@ -34,18 +35,32 @@ class Stream:
         with Stream.open(Settings(), start="beginning", timeout_s=5) as stream:
             for result in stream: ...
 
+    A sink that goes away while it is read is waited for, as silence is.
+
     Attributes:
         skipped: Records so far that were no Results.
         repeated: Records so far whose task had been seen.
     """
 
     def __init__(
-        self, reader: Reader, *, timeout_s: float | None = None, sink: Sink | None = None
+        self,
+        reader: Reader,
+        *,
+        timeout_s: float | None = None,
+        commit_every: int = 1,
+        sink: Sink | None = None,
     ) -> None:
-        """Read from ``reader``; it is closed with the stream, and so is ``sink`` if given."""
+        """Read from ``reader``; it is closed with the stream, and so is ``sink`` if given.
+
+        With ``commit_every`` so many used records are committed together, or fewer where no
+        more are there: quicker, and a reader that is killed has as many repeated.
+        """
         self._reader, self._timeout_s, self._sink = reader, timeout_s, sink
+        self._commit_every, self._used = max(1, commit_every), 0
+        self._last_used: Record | None = None
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._stopped = False
+        self._away: Unreachable | None = None
         self.skipped = 0
         self.repeated = 0
 
@@ -57,6 +72,7 @@ class Stream:
         group: str | None = None,
         start: Start = "now",
         timeout_s: float | None = None,
+        commit_every: int = 1,
     ) -> Self:
         """The stream of ``settings.sink``, from ``start`` or where ``group`` left off.
 
@@ -67,10 +83,12 @@ class Stream:
         from agentpipe.sinks import open_sink
 
         sink = open_sink(settings)
-        return cls(sink.follow(group, start), timeout_s=timeout_s, sink=sink)
+        reader = sink.follow(group, start)
+        return cls(reader, timeout_s=timeout_s, commit_every=commit_every, sink=sink)
 
     def close(self) -> None:
         """Give back what was read and not used."""
+        self._commit()
         self._reader.close()
         if self._sink is not None:
             self._sink.close()
@@ -91,23 +109,53 @@ class Stream:
             result = self._decoded(record)
             if result is not None:
                 yield result
-            self._reader.commit(record)
+            self._last_used = record
+            self._used += 1
+            if self._stopped or self._used >= self._commit_every:
+                self._commit()
             if self._stopped:
                 return
+
+    def _commit(self) -> None:
+        """Commit what was used; where the sink is away, it may come again, and is known here."""
+        if self._last_used is not None:
+            try:
+                self._reader.commit(self._last_used)
+            except Unreachable as error:
+                log.warning("what was read could not be committed: %s", error)
+            self._last_used, self._used = None, 0
 
     def _records(self) -> Iterator[Record]:
         timeout_s = math.inf if self._timeout_s is None else self._timeout_s
         quiet_until = time.monotonic() + timeout_s
         while True:
             left_s = max(0.0, quiet_until - time.monotonic())
-            records = self._reader.poll(BATCH, min(POLL_S, left_s))
-            for task_id in self._reader.recall():
-                self._remember(task_id)
+            records = self._poll(min(POLL_S, left_s))
             yield from records
             if records:
                 quiet_until = time.monotonic() + timeout_s
-            elif time.monotonic() >= quiet_until:
+                continue
+            self._commit()
+            if time.monotonic() >= quiet_until:
+                if self._away is not None:
+                    raise self._away
                 return
+
+    def _poll(self, timeout_s: float) -> list[Record]:
+        try:
+            records = self._reader.poll(BATCH, timeout_s)
+        except Unreachable as error:
+            if self._away is None:
+                log.warning("the stream is waited for: %s", error)
+            self._away = error
+            time.sleep(min(timeout_s, AWAY_PAUSE_S))
+            return []
+        if self._away is not None:
+            log.warning("the stream is there again")
+            self._away = None
+        for task_id in self._reader.recall():
+            self._remember(task_id)
+        return records
 
     def _decoded(self, record: Record) -> Result | None:
         try:

@@ -6,16 +6,16 @@ import time
 from typing import TYPE_CHECKING
 
 import orjson
+import pytest
 
 from agentpipe import stream
+from agentpipe.errors import Unreachable
 from agentpipe.sinks.sink import Record
 from agentpipe.stream import Stream
 from agentpipe.task import Result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import pytest
 
 
 class ListReader:
@@ -69,6 +69,46 @@ def test_a_record_is_committed_when_the_caller_comes_back() -> None:
     next(results)
     assert next(results, None) is None
     assert reader.committed == [1, 2, 3]
+
+
+def test_records_may_be_committed_together_and_are_before_anything_is_waited_for() -> None:
+    reader = ListReader([[record(each, n) for n, each in enumerate("abcde")], []])
+    stream = Stream(reader, timeout_s=0, commit_every=2)
+    assert len(list(stream)) == 5
+    assert reader.committed == [1, 3, 4]
+    stream.close()
+    assert reader.committed == [1, 3, 4]
+
+
+def test_closing_commits_what_was_used_and_not_what_is_in_hand() -> None:
+    reader = ListReader([[record(each, n) for n, each in enumerate("abcde")]])
+    stream = Stream(reader, timeout_s=0, commit_every=100)
+    results = iter(stream)
+    for _ in range(3):
+        next(results)
+    stream.close()
+    assert reader.committed == [1]
+
+
+class AwayReader(ListReader):
+    """Away for the first polls."""
+
+    def __init__(self, pages: Sequence[Sequence[Record]], polls: int) -> None:
+        super().__init__(pages)
+        self.polls = polls
+
+    def poll(self, limit: int, timeout_s: float) -> list[Record]:
+        if self.polls:
+            self.polls -= 1
+            raise Unreachable("gone")
+        return super().poll(limit, timeout_s)
+
+
+def test_a_sink_that_goes_away_is_waited_for_as_silence_is() -> None:
+    back = AwayReader([[record("a")]], polls=2)
+    assert [each.task_id for each in Stream(back, timeout_s=1)] == ["a"]
+    with pytest.raises(Unreachable, match="gone"):
+        list(Stream(AwayReader([], polls=1_000), timeout_s=0.05))
 
 
 def test_a_caller_that_leaves_has_not_used_its_last_record() -> None:
