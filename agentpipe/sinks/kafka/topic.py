@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 from kafka import errors as kafka
@@ -10,8 +11,11 @@ from kafka.admin import ConfigResource, KafkaAdminClient
 from agentpipe.sinks.kafka.errors import quiet, unreachable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from agentpipe.sinks.kafka.address import Address
 
+KNOCK_S = 3.0
 CONNECT_MS = 8_000
 ANSWER_MS = 10_000
 LIMIT = "max.message.bytes"
@@ -29,6 +33,7 @@ def prepare(address: Address) -> int:
     """
     quiet()
     with unreachable(address.shown):
+        _knock(address.servers)
         admin = KafkaAdminClient(
             **address.client, bootstrap_timeout_ms=CONNECT_MS, request_timeout_ms=ANSWER_MS
         )
@@ -37,6 +42,19 @@ def prepare(address: Address) -> int:
             return address.max_bytes or _limit(admin, address.topic) - OVERHEAD_BYTES
         finally:
             admin.close()
+
+
+def _knock(servers: Sequence[str]) -> None:
+    """Whether anything listens: the client tries for seconds, and leaves its sockets open."""
+    for number, server in enumerate(servers, 1):
+        host, _, port = server.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), KNOCK_S).close()
+        except OSError:
+            if number == len(servers):
+                raise
+        else:
+            return
 
 
 def _make(admin: KafkaAdminClient, address: Address) -> None:

@@ -1,0 +1,284 @@
+"""What is Kafka's alone: topics, limits, groups by partition, and brokers that go away."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from kafka import KafkaProducer
+from kafka.admin import KafkaAdminClient
+
+from agentpipe.errors import Unreachable
+from agentpipe.settings import Settings
+from agentpipe.sinks import open_sink
+from agentpipe.sinks.sink import Record
+from agentpipe.stream import Stream
+from agentpipe.task import Result
+from brokers.server_kafka import KafkaServer
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from agentpipe.sinks.sink import Reader, Sink
+    from tests.integration.project import Project
+    from tests.servers import OwnServer
+
+PARTITIONS = 4
+
+
+@pytest.fixture
+def topic() -> str:
+    return f"test-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def url(kafka_server: KafkaServer, topic: str) -> str:
+    return f"{kafka_server.url}/{topic}?partitions={PARTITIONS}"
+
+
+@pytest.fixture
+def sink(url: str) -> Iterator[Sink]:
+    opened = open_sink(Settings(sink=url))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def admin(kafka_server: KafkaServer) -> Iterator[KafkaAdminClient]:
+    client = KafkaAdminClient(bootstrap_servers=kafka_server.url.removeprefix("kafka://"))
+    yield client
+    client.close()
+
+
+def record(task_id: str, **fields: Any) -> Record:
+    return Record(task_id, orjson.dumps(Result(task_id=task_id, **fields).to_dict()))
+
+
+def read_all(sink: Sink) -> list[Result]:
+    reader = sink.follow(None, "beginning")
+    found = list(Stream(reader, timeout_s=0))
+    reader.close()
+    return found
+
+
+def test_the_topic_is_made_as_the_url_says(sink: Sink, admin: KafkaAdminClient, topic: str) -> None:
+    reader = sink.follow(None, "beginning")
+    assert reader.poll(1, 0) == []
+    reader.close()
+    (described,) = admin.describe_topics([topic])
+    assert len(described["partitions"]) == PARTITIONS
+
+
+def test_a_topic_that_was_deleted_is_made_again(
+    sink: Sink, admin: KafkaAdminClient, topic: str
+) -> None:
+    sink.publish([record("before")])
+    admin.delete_topics([topic])
+    wait_until(lambda: topic not in admin.list_topics(), 20, "it is gone")
+
+    def is_taken() -> bool:
+        try:
+            sink.publish([record("after")])
+        except Unreachable:
+            return False
+        return True
+
+    wait_until(is_taken, 60, "results are taken again")
+    assert [each.task_id for each in read_all(sink)] == ["after"]
+
+
+def test_a_trace_of_20_mb_is_cut_and_what_comes_after_is_not_held_up(sink: Sink) -> None:
+    noise = os.urandom(5_000).hex()
+    spans = [{"span_index": index, "text": noise} for index in range(2_000)]
+    sink.publish([record("a"), record("large", result="answer", trace=spans), record("z")])
+    found = {each.task_id: each for each in read_all(sink)}
+    assert set(found) == {"a", "large", "z"}
+    large = found["large"]
+    assert large.result == "answer"
+    assert large.truncated is not None
+    assert large.truncated["spans"] == 2_000
+    assert "max.message.bytes" in large.truncated["remedy"]
+    assert large.trace[0]["span_index"] == 0
+    assert large.trace[-1]["span_index"] == 1_999
+
+
+def test_what_others_put_into_the_topic_is_skipped_and_counted(
+    sink: Sink, kafka_server: KafkaServer, topic: str
+) -> None:
+    producer = KafkaProducer(bootstrap_servers=kafka_server.url.removeprefix("kafka://"))
+    for value, key in ((b"\xff\xfe", None), (None, b"k"), (b"{", b"\xff"), (b'{"schema": 9}', b"")):
+        producer.send(topic, value, key=key).get(10)
+    producer.close()
+    sink.publish([record("a")])
+    group = f"group-{topic}"
+    with Stream(sink.follow(group, "beginning"), timeout_s=0.5) as stream:
+        assert [each.task_id for each in stream] == ["a"]
+        assert stream.skipped == 4
+    again = Stream(sink.follow(group, "beginning"), timeout_s=0.5)
+    assert list(again) == []
+    again.close()
+
+
+def test_other_clients_find_the_task_in_the_key(sink: Sink, url: str) -> None:
+    sink.publish([record("task-7")])
+    (found,) = sink.follow(None, "beginning").poll(1, 10)
+    assert found.task_id == "task-7"
+    assert found.position == (found.position[0], 0)
+    assert "password" not in url
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("kafka://127.0.0.1:1/topic", "start Kafka"),
+        ("kafka://someone:hunter22@127.0.0.1:1/topic", "start Kafka"),
+    ],
+)
+def test_no_broker_is_one_line_without_a_password(url: str, said: str) -> None:
+    with pytest.raises(Unreachable, match=said) as caught:
+        open_sink(Settings(sink=url))
+    assert "hunter22" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings(  # The client leaves the sockets of a refused login to the collector.
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+def test_a_login_that_the_broker_does_not_know_is_told_in_one_line(
+    kafka_server: KafkaServer, topic: str
+) -> None:
+    server = kafka_server.url.removeprefix("kafka://")
+    with pytest.raises(Unreachable) as caught:
+        open_sink(Settings(sink=f"kafka://someone:hunter22@{server}/{topic}"))
+    assert "hunter22" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# Groups.
+
+
+def test_a_busy_reader_keeps_its_place_and_another_may_come_meanwhile(
+    kafka_server: KafkaServer, topic: str
+) -> None:
+    """No poll for longer than a session: a training step is no death."""
+    with_short_session = f"{kafka_server.url}/{topic}?partitions=2&session_s=6"
+    sink = open_sink(Settings(sink=with_short_session))
+    group = f"group-{topic}"
+    busy = sink.follow(group, "beginning")
+    sink.publish([record(f"t-{n}") for n in range(40)])
+    mine = read(busy, 1, limit=1)
+    idle_since = time.monotonic()
+    other = sink.follow(group, "beginning")
+    theirs: list[Record] = []
+
+    def has_shared() -> bool:
+        polled = other.poll(100, 0.2)
+        theirs.extend(polled)
+        if polled:
+            other.commit(polled[-1])
+        return bool(theirs) and time.monotonic() - idle_since > 8
+
+    wait_until(has_shared, 60, "the other has its share")
+    busy.commit(mine[-1])
+    rest = read(busy, 40 - len(theirs) - 1, limit=100)
+    ids = [each.task_id for each in (*mine, *theirs, *rest)]
+    assert len(set(ids)) == 40
+    assert len(ids) <= 41  # What was in hand when its partition went to the other.
+    for reader in (busy, other):
+        reader.close()
+    sink.close()
+
+
+def read(reader: Reader, number: int, limit: int) -> list[Record]:
+    found: list[Record] = []
+
+    def enough() -> bool:
+        found.extend(reader.poll(limit, 0.2))
+        return len(found) >= number
+
+    wait_until(enough, 60, f"{number} records")
+    return found
+
+
+class TestOnItsOwnServer:
+    @pytest.fixture
+    def server(self, own_server: OwnServer) -> KafkaServer:
+        return own_server(KafkaServer, settings={"group.min.session.timeout.ms": "500"})
+
+    @pytest.fixture
+    def broker_url(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path}/store/broker.db"
+
+    @pytest.fixture
+    def sink_url(self, server: KafkaServer, topic: str) -> str:
+        return f"{server.url}/{topic}?session_s=1&partitions=2"
+
+    def test_a_reader_killed_again_and_again_uses_each_record(
+        self, project: Project, sink_url: str, tmp_path: Path
+    ) -> None:
+        """At most what it had in hand is used twice, for each kill."""
+        total, kills = 400, 6
+        sink = open_sink(Settings(sink=sink_url))
+        sink.publish([record(f"t-{n}") for n in range(total)])
+        used = tmp_path / "used"
+        used.touch()
+        lines = itertools.count(total // (kills + 2), total // (kills + 2))
+        for goal in itertools.islice(lines, kills):
+            self._tail_until(project, used, goal)
+        with used.open("ab") as stream:
+            subprocess.run(
+                [*TAIL, "--timeout", "3"], env=project.environ, stdout=stream, check=True
+            )
+        ids = Counter(orjson.loads(line)["task_id"] for line in used.read_bytes().splitlines())
+        assert len(ids) == total
+        assert ids.total() <= total + kills
+        sink.close()
+
+    def _tail_until(self, project: Project, used: Path, goal: int) -> None:
+        with used.open("ab") as stream:
+            process = subprocess.Popen(TAIL, env=project.environ, stdout=stream)
+            wait_until(lambda: used.read_bytes().count(b"\n") >= goal, 60, f"{goal} are used")
+            process.kill()
+            process.wait()
+
+    def test_a_broker_that_is_killed_under_load_costs_nothing(
+        self, project: Project, server: KafkaServer
+    ) -> None:
+        tasks = 300
+        project.environ["AGENTPIPE_OUTBOX_HIGH_WATER"] = "1000"
+        project.collection(number=4, max_queue_size=tasks)
+        fleet = project.work("--processes", "2").ready(2)
+        for outage in range(2):
+            server.kill()
+            project.ok(
+                "send",
+                "toys",
+                "--file",
+                project.tasks(*["echo hi"] * tasks, name=f"{outage}.jsonl"),
+            )
+            project.until(waiting=0, running=0, outbox=tasks)
+            server.start()
+            project.until(timeout_s=90, outbox=0)
+        assert fleet.stop() == 0
+        assert len(project.by_id()) == 2 * tasks
+        runs = Counter(entry["task_id"] for entry in project.journal("started"))
+        assert len(runs) == 2 * tasks
+        assert set(runs.values()) == {1}
+        assert "results wait in the outbox" in fleet.log
+        assert "the sink takes results again" in fleet.log
+
+
+TAIL = [
+    *(sys.executable, "-m", "agentpipe", "tail"),
+    *("--group", "trainer", "--from", "beginning", "--json"),
+]
