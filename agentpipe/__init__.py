@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         TaskError,
         Unreachable,
     )
+    from agentpipe.mq import MQFactory
+    from agentpipe.pipeline import AgentPipeline, TaskConfig
     from agentpipe.settings import Settings
     from agentpipe.stream import Stream
     from agentpipe.task import Result, Task
@@ -26,18 +28,21 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AgentPipeline",
     "AgentpipeError",
     "Collection",
     "ConfigError",
     "Context",
     "Dispatcher",
     "InfraError",
+    "MQFactory",
     "QueueFull",
     "Result",
     "Sent",
     "Settings",
     "Stream",
     "Task",
+    "TaskConfig",
     "TaskError",
     "Unreachable",
     "load",
@@ -46,18 +51,21 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AgentPipeline": "pipeline",
     "AgentpipeError": "errors",
     "Collection": "collection",
     "ConfigError": "errors",
     "Context": "context",
     "Dispatcher": "dispatcher",
     "InfraError": "errors",
+    "MQFactory": "mq",
     "QueueFull": "errors",
     "Result": "task",
     "Sent": "dispatcher",
     "Settings": "settings",
     "Stream": "stream",
     "Task": "task",
+    "TaskConfig": "pipeline",
     "TaskError": "errors",
     "Unreachable": "errors",
     "load": "collection",

@@ -31,7 +31,7 @@ def _boot() -> StoreBroker:
     settings = Settings.from_env(os.environ)
     if settings.collection_file is None:
         raise ConfigError("set AGENT_COLLECTION_CONFIG_FILE to the collection to serve")
-    collections = load(settings.collection_file)
+    collections = load(settings.collection_file, settings.max_queue_size)
     # First of all: the log handlers of users' modules keep the streams that they find.
     logs.redact_output(Redactor(_secrets(collections)))
     made = worker_broker(collections, settings, os.environ)

@@ -98,8 +98,10 @@ class Collection:
         )
 
 
-def load(path: Path | str) -> tuple[Collection, ...]:
+def load(path: Path | str, max_queue_size: int = 100) -> tuple[Collection, ...]:
     """Read a collection file; the agent configs it names must exist but are not read.
+
+    ``max_queue_size`` is that of the collections that do not say.
 
     Raises:
         ConfigError: With every problem of the file, in its order.
@@ -113,6 +115,7 @@ def load(path: Path | str) -> tuple[Collection, ...]:
         except FileNotFoundError as error:
             problems.append(problem_at(document, ("spec", "config"), str(error)))
         else:
+            spec.setdefault("max_queue_size", max_queue_size)
             collections.append((document, spec, config_file))
     raise_problems(problems)
     return tuple(_collection(*parts) for parts in collections)

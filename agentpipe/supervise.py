@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.consume import LAST_WORDS_S
 from agentpipe.errors import Unreachable
+from agentpipe.settings import SEED_VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -152,10 +153,11 @@ class Supervisor:
 def _child_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
     """URLs may hold passwords, so children are told by environment, never by argv."""
     child = {
-        **environ,
+        **{name: value for name, value in environ.items() if name not in SEED_VARIABLES},
         "AGENTPIPE_BROKER": settings.broker,
         "AGENTPIPE_SINK": settings.sink,
         "AGENT_COLLECTION_CONFIG_FILE": str(settings.collection_file),
+        "AGENTPIPE_MAX_QUEUE_SIZE": str(settings.max_queue_size),
         "AGENTPIPE_SUPERVISOR_PID": str(os.getpid()),
     }
     if settings.slots:

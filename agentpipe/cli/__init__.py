@@ -24,6 +24,9 @@ COMMANDS = {
     "report": "add up the stream: outcomes, pass rate, throughput",
     "dead": "list, show, replay or drop dead letters",
     "purge": "answer all waiting tasks with `cancelled`",
+    "start-workers": "run workers, by MCP-Universe's options",
+    "consume-outputs": "follow the stream, by MCP-Universe's options",
+    "clean-tasks": "answer a file's waiting tasks with `cancelled`, by MCP-Universe's options",
 }
 COMING = ("top", "why", "cancel", "schedule", "init")  # What the documents announce.
 OK, FAILED, USAGE, FULL, UNREACHABLE, PARTLY, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
@@ -90,7 +93,7 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary, epilog=EPILOG)
         if name in arguments:  # The others are only listed.
-            module = import_module(f"agentpipe.cli.{name}")
+            module = import_module(f"agentpipe.cli.{name.replace('-', '_')}")
             module.add(command)
             command.set_defaults(run=module.run)
     return parser

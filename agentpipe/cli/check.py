@@ -65,7 +65,7 @@ def _check_collection(args: argparse.Namespace, settings: Settings) -> None:
     from agentpipe.collection import load
     from agentpipe.compile import make_runners
 
-    make_runners(load(collection_file(args, settings)), os.environ)
+    make_runners(load(collection_file(args, settings), settings.max_queue_size), os.environ)
 
 
 def _open(opening: AbstractContextManager[object]) -> None:

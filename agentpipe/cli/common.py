@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agentpipe.errors import ConfigError
-from agentpipe.settings import Settings, without_password
+from agentpipe.settings import SEED_VARIABLES, Settings, without_password
 
 if TYPE_CHECKING:
     import argparse
@@ -43,7 +43,15 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 
 def settings_of(args: argparse.Namespace) -> Settings:
     """The environment's settings, with the command's options in their place."""
-    return Settings.from_env(os.environ).with_urls(args.broker, args.sink)
+    environ = dict(os.environ)
+    for option, ours in (("broker", "AGENTPIPE_BROKER"), ("sink", "AGENTPIPE_SINK")):
+        if url := getattr(args, option):
+            environ[ours] = url
+            # What was named for it elsewhere does not count beside an option.
+            for name in SEED_VARIABLES:
+                if name.startswith("REDIS") == (option == "broker"):
+                    environ.pop(name, None)
+    return Settings.from_env(environ)
 
 
 def collection_file(args: argparse.Namespace, settings: Settings) -> Path:
@@ -67,7 +75,7 @@ def collections_of(args: argparse.Namespace, settings: Settings) -> tuple[Collec
     """The collections of that file."""
     from agentpipe.collection import load
 
-    return load(collection_file(args, settings))
+    return load(collection_file(args, settings), settings.max_queue_size)
 
 
 @contextmanager

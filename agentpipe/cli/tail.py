@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import orjson
@@ -20,8 +22,8 @@ from agentpipe.stream import Stream
 from agentpipe.task import OUTCOMES
 
 if TYPE_CHECKING:
-    import argparse
-
+    from agentpipe.settings import Settings
+    from agentpipe.sinks.sink import Start
     from agentpipe.task import Result
 
 
@@ -30,8 +32,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from",
         dest="start",
-        choices=("beginning", "now"),
+        type=_start,
         default="now",
+        metavar="beginning|now|TIME",
         help="where a reader without a past begins (default: now)",
     )
     parser.add_argument("--limit", metavar="N", type=int, help="stop after N results")
@@ -41,16 +44,53 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--group", metavar="NAME", help="resume where this group left off")
     parser.add_argument("--collection", metavar="NAME", help="only this collection's")
     parser.add_argument("--outcome", choices=OUTCOMES, help="only these")
+    parser.add_argument(
+        "--commit-every",
+        metavar="N",
+        type=int,
+        default=1,
+        help="for a group: N results at once; quicker, and a killed reader repeats as many",
+    )
     add_common(parser)
+
+
+def _start(text: str) -> Start:
+    """``beginning``, ``now``, Unix seconds, or ISO 8601 with a zone."""
+    if text == "beginning":
+        return "beginning"
+    if text == "now":
+        return "now"
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is none of beginning, now, Unix seconds, and ISO 8601 with a zone "
+            "(2026-01-31T12:00:00Z)"
+        )
+    return moment.timestamp()
 
 
 def run(args: argparse.Namespace) -> int:
     """Print results until the limit, the silence, or Ctrl-C."""
+    return follow(args, settings_of(args))
+
+
+def follow(args: argparse.Namespace, settings: Settings) -> int:
+    """The same, with settings from elsewhere."""
     if args.limit is not None and args.limit < 1:
         raise ConfigError("--limit is at least 1")
-    settings = settings_of(args)
     with Stream.open(
-        settings, group=args.group, start=args.start, timeout_s=args.timeout
+        settings,
+        group=args.group,
+        start=args.start,
+        timeout_s=args.timeout,
+        commit_every=args.commit_every,
     ) as stream:
         _print_all(args, stream)
     return OK

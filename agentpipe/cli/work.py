@@ -21,8 +21,10 @@ from agentpipe.stats import is_done
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
     from agentpipe.brokers.store import Store
+    from agentpipe.settings import Settings
 
 SURE_AFTER_S = 0.5
 
@@ -45,28 +47,34 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run as the options say."""
+    _refuse_below_one(args)
+    settings = settings_of(args)
+    settings = replace(settings, slots=args.slots or settings.slots)
+    path = collection_file(args, settings)
+    return serve(path, settings, processes=args.processes, burst=args.burst)
+
+
+def serve(
+    path: Path, settings: Settings, *, processes: int | None = None, burst: bool = False
+) -> int:
     """Check the collection first, so that a mistake is one message and not one a worker."""
     from agentpipe.collection import load
     from agentpipe.compile import make_runners
     from agentpipe.dispatcher import Dispatcher
     from agentpipe.supervise import Supervisor
 
-    _refuse_below_one(args)
-    settings = settings_of(args)
-    path = collection_file(args, settings)
-    collections = load(path)
+    collections = load(path, settings.max_queue_size)
     make_runners(collections, os.environ)
-    settings = replace(
-        settings, collection_file=path.absolute(), slots=args.slots or settings.slots
-    )
+    settings = replace(settings, collection_file=path.absolute())
     logs.configure(settings)
     say_where(settings)
     queues = frozenset(agent.queue for each in collections for agent in each.agents)
     with opened_store(settings) as store:
         Dispatcher(store).declare(collections)
-        processes = args.processes or os.cpu_count() or 1
-        done = _Burst(store, queues).is_done if args.burst else None
-        return Supervisor(settings, os.environ, processes, done).run()
+        done = _Burst(store, queues).is_done if burst else None
+        wanted = processes or os.cpu_count() or 1
+        return Supervisor(settings, os.environ, wanted, done).run()
 
 
 class _Burst:

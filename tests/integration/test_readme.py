@@ -33,6 +33,7 @@ DOCUMENTS = (
     "README.md",
     "docs/reference.md",
     "docs/operations.md",
+    "docs/from-mcp-universe.md",
     "docs/design.md",
     "brokers/README.md",
 )
@@ -137,7 +138,9 @@ def test_the_tour_of_the_readme_runs(scratch: Path) -> None:
     assert all(b"north-4711" not in path.read_bytes() for path in scratch.glob(".agentpipe/*.db"))
 
 
-@pytest.mark.parametrize("document", ["docs/reference.md", "docs/operations.md"])
+@pytest.mark.parametrize(
+    "document", ["docs/reference.md", "docs/operations.md", "docs/from-mcp-universe.md"]
+)
 def test_the_commands_of_a_document_run(document: str, scratch: Path) -> None:
     run_document(document, scratch)
 
@@ -177,7 +180,7 @@ def commands() -> list[tuple[str, list[str]]]:
     found = []
     for name in cli.COMMANDS:
         parser = argparse.ArgumentParser()
-        import_module(f"agentpipe.cli.{name}").add(parser)
+        import_module(f"agentpipe.cli.{name.replace('-', '_')}").add(parser)
         helps = [parser.format_help()]
         for action in parser._actions:  # noqa: SLF001 - argparse has no other way
             if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001

@@ -1,0 +1,31 @@
+"""``agentpipe consume-outputs``: MCP-Universe's name for ``tail`` with its group."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentpipe.cli.seed import add_seed, seed_settings
+from agentpipe.cli.tail import follow
+from agentpipe.pipeline import GROUP
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument(
+        "--max-messages", dest="limit", metavar="N", type=int, help="stop after N results"
+    )
+    parser.add_argument(
+        "--timeout", metavar="S", type=float, help="stop after S seconds without a record"
+    )
+    add_seed(parser)
+    parser.set_defaults(
+        start="beginning", group=GROUP, collection=None, outcome=None, commit_every=1
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print results until the limit, the silence, or Ctrl-C."""
+    return follow(args, seed_settings(args))

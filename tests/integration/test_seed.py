@@ -1,0 +1,129 @@
+"""What MCP-Universe's users wrote works, with only the import changed."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+
+if TYPE_CHECKING:
+    from brokers.server_kafka import KafkaServer
+    from brokers.server_redis import RedisServer
+    from tests.integration.project import Project
+
+# The seed's examples; what differs is where the names come from.
+SEND = """
+from agentpipe import TaskConfig
+from agentpipe import AgentPipeline
+
+pipeline = AgentPipeline(config_path="collection.yaml")
+task_config = TaskConfig(
+    task_name="example_task",
+    question="echo What is the capital of France?",
+)
+success = pipeline.send_task(
+    agent_collection_name="toys",
+    task_config=task_config
+)
+if success:
+    print("Task submitted successfully")
+else:
+    print("Task submission failed (queue full)")
+"""
+PULL = """
+from agentpipe import AgentPipeline
+
+pipeline = AgentPipeline(config_path="collection.yaml")
+for result in pipeline.pull_task_outputs(limit=1, timeout=30):
+    print(f"Result: {result['result']}")
+    print(f"Evaluation: {result['evaluation_results']}")
+    print(f"Trace: {result['trace'][0]['trace_id']}")
+"""
+
+
+@pytest.fixture
+def seed_environ(
+    project: Project, redis_server: RedisServer, kafka_server: KafkaServer
+) -> dict[str, str]:
+    """The seed's variables alone, and real servers behind them."""
+    del project.environ["AGENTPIPE_BROKER"], project.environ["AGENTPIPE_SINK"]
+    redis, kafka = urlsplit(redis_server.url), urlsplit(kafka_server.url)
+    project.environ |= {
+        "REDIS_HOST": str(redis.hostname),
+        "REDIS_PORT": str(redis.port),
+        "KAFKA_HOST": str(kafka.hostname),
+        "KAFKA_PORT": str(kafka.port),
+        "MQ_TOPIC": f"topic-{uuid.uuid4().hex[:8]}",
+    }
+    return project.environ
+
+
+def test_the_seeds_examples_run_on_redis_and_kafka(
+    project: Project, seed_environ: dict[str, str]
+) -> None:
+    assert "AGENTPIPE_SINK" not in seed_environ
+    project.collection(number=2)
+    assert project.ok("-c", SEND).out == "Task submitted successfully\n"
+    fleet = project.work("--agent-collection", "collection.yaml", command=("start-workers",))
+    printed = project.ok("-c", PULL).out
+    assert "Result: What is the capital of France?" in printed
+    assert "Evaluation: []" in printed
+    assert fleet.stop() == 0
+    assert project.ok("clean-tasks", "--agent-collection", "collection.yaml", "--json").json == {
+        "purged": 0
+    }
+
+
+def test_the_verbs_options_count_more_than_the_variables(project: Project) -> None:
+    project.collection(number=1)
+    for option in ("--kafka-port", "--redis-port"):
+        wrong = ["clean-tasks", "--agent-collection", "collection.yaml", option, "1"]
+        environ = {"AGENTPIPE_BROKER": "", "AGENTPIPE_SINK": "", "REDIS_HOST": "127.0.0.1"}
+        done = project.run(*wrong, env=environ)
+        assert done.code in (0, 4)
+        named = "redis://127.0.0.1:1/" if "redis" in option else "kafka://localhost:1/"
+        assert named in done.err
+
+
+def test_the_bound_given_to_start_workers_reaches_them(project: Project) -> None:
+    project.collection(number=1)
+    options = ("--agent-collection", "collection.yaml", "--max-queue-size", "7")
+    fleet = project.work(*options, command=("start-workers",)).ready(2)
+    assert [agent["limit"] for agent in project.stats()["agents"]] == [7]
+    assert fleet.stop() == 0
+
+
+def test_clean_cancels_what_waits_before_the_workers_start(project: Project) -> None:
+    project.collection(number=1)
+    project.send("echo old", "echo older")
+    options = ("--agent-collection", "collection.yaml", "--clean")
+    fleet = project.work(*options, command=("start-workers",)).ready(2)
+    assert fleet.stop() == 0
+    assert {result["outcome"] for result in project.results()} == {"cancelled"}
+    assert project.journal("started") == []
+
+
+def test_consume_outputs_goes_on_where_it_left_off(project: Project) -> None:
+    project.collection(number=1)
+    project.send("echo a", "echo b", "echo c")
+    project.burst("--processes", "1")
+    consume = ("consume-outputs", "--agent-collection", "collection.yaml", "--json")
+    first = project.ok(*consume, "--max-messages", "2").lines
+    rest = project.ok(*consume, "--timeout", "0").lines
+    assert sorted(result["result"] for result in first + rest) == ["a", "b", "c"]
+    assert len(first) == 2
+
+
+def test_a_stream_may_be_read_from_a_moment(project: Project) -> None:
+    project.collection(number=1)
+    project.send("echo a")
+    project.burst("--processes", "1")
+    (result,) = project.results()
+    tail = ("tail", "--timeout", "0", "--json")
+    assert len(project.ok(*tail, "--from", result["started_at"]).lines) == 1
+    assert project.ok(*tail, "--from", "2100-01-01T00:00:00Z").lines == []
+    done = project.run(*tail, "--from", "yesterday")
+    assert (done.code, "ISO 8601" in done.err) == (2, True)
+    assert "Traceback" not in done.err
