@@ -264,6 +264,7 @@ def test_uncommitted_records_are_another_readers_once_theirs_closes(sink: Sink) 
     second.close()
 
 
+@pytest.mark.needs("shares_records")
 def test_a_commit_covers_all_that_was_polled_before_and_nothing_after(sink: Sink) -> None:
     group = unique("group")
     sink.publish(records("abcdef"))
