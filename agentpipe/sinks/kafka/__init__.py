@@ -6,9 +6,11 @@ producer is idempotent, so that its own tries again make none.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from kafka import KafkaProducer
+from kafka.errors import KafkaError
 
 from agentpipe.errors import ConfigError, Unreachable
 from agentpipe.fit import fit
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 BATCH_BYTES = 256 * 1024
 # Until a record is confirmed, all tries included.
 DELIVERY_MS = 20_000
+# A producer is closed once nothing is under way in it, which the time for delivery sees to.
 CLOSE_S = 5.0
 
 
@@ -47,7 +50,7 @@ class KafkaSink:
                 self._publish(records)
         except Unreachable:
             # What is under way in it may still arrive, or never: begin with a new one.
-            self._drop_producer(timeout_s=0)
+            self._drop_producer()
             raise
 
     def follow(self, group: str | None, start: Start) -> KafkaReader:
@@ -56,7 +59,7 @@ class KafkaSink:
 
     def close(self) -> None:
         self._closed = True
-        self._drop_producer(CLOSE_S)
+        self._drop_producer()
 
     def _publish(self, records: Sequence[Record]) -> None:
         if self._producer is None:
@@ -70,12 +73,13 @@ class KafkaSink:
             for record in records
         ]
         for future in futures:
-            future.get(timeout=DELIVERY_MS / 1000)
+            future.get(timeout=DELIVERY_MS / 1000 + CLOSE_S)
 
-    def _drop_producer(self, timeout_s: float) -> None:
+    def _drop_producer(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            producer.close(timeout=timeout_s)
+            with suppress(KafkaError):
+                producer.close(timeout=CLOSE_S)
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
