@@ -20,7 +20,7 @@ NOUNS = {
 # What the documents announce; whoever asks for it learns that it is no typo.
 COMING = {
     "agentpipe.brokers": (),
-    "agentpipe.sinks": ("amqp", "amqps"),
+    "agentpipe.sinks": (),
     "agentpipe.engines": ("llm", "command", "mcpuniverse"),
 }
 

@@ -42,6 +42,7 @@ class Traits:
             the tests are longer.
         shares_records: Readers of one group share its records one by one. Otherwise each has a
             part of the stream to itself, and what it has not read waits for it.
+        remembers_reads: A group's new reader learns which tasks the last one read.
     """
 
     remembers_ids: bool = True
@@ -50,6 +51,7 @@ class Traits:
     shares_queues: bool = True
     answers_at_once: bool = True
     shares_records: bool = True
+    remembers_reads: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,12 @@ SINKS = {
             f"{request.getfixturevalue('kafka_server').url}/{unique('test')}?partitions=1"
         ),
         Traits(shares_records=False),
+    ),
+    "rabbitmq": Kind(
+        lambda request, _: (
+            f"{request.getfixturevalue('rabbitmq_server').url}?topic={unique('test')}&stream=yes"
+        ),
+        Traits(remembers_reads=False),
     ),
     "sqlite": Kind(lambda _, folder: f"sqlite:///{folder / 'results.db'}?synchronous=normal"),
 }

@@ -344,6 +344,7 @@ def test_a_record_that_is_no_result_is_skipped_and_counted(sink: Sink) -> None:
     again.close()
 
 
+@pytest.mark.needs("remembers_reads")
 def test_a_groups_new_reader_knows_what_the_last_one_read(sink: Sink) -> None:
     group = unique("group")
     sink.publish([result_record(task_id) for task_id in "abc"])

@@ -10,8 +10,8 @@ import pytest
 from pika import exceptions
 from pika.channel import Channel
 
+from agentpipe.amqp.connection import why_not
 from agentpipe.brokers.rabbitmq.address import Address
-from agentpipe.brokers.rabbitmq.connection import why_not
 from agentpipe.brokers.rabbitmq.crew import Member, share_of
 from agentpipe.brokers.rabbitmq.names import (
     DELAY_QUEUES,
@@ -130,8 +130,12 @@ def test_an_entry_remembers_bounds_and_queues_of_old() -> None:
 
 def test_a_url_is_taken_apart() -> None:
     address = Address.parse("amqp://ann:p%40ss@host:1234/%2Fteam?prefix=mine&queues=quorum")
-    assert (address.host, address.port, address.vhost) == ("host", 1234, "/team")
-    assert (address.user, address.password) == ("ann", "p@ss")
+    assert (address.server.host, address.server.port, address.server.vhost) == (
+        "host",
+        1234,
+        "/team",
+    )
+    assert (address.server.user, address.server.password) == ("ann", "p@ss")
     assert address.names == Names("mine", quorum=True)
     assert "p%40ss" not in address.shown
 
@@ -139,8 +143,8 @@ def test_a_url_is_taken_apart() -> None:
 @pytest.mark.parametrize(("url", "port"), [("amqp://h", 5672), ("amqps://h/", 5671)])
 def test_what_a_url_leaves_out_is_the_usual(url: str, port: int) -> None:
     address = Address.parse(url)
-    assert (address.port, address.vhost, address.user) == (port, "/", "guest")
-    assert (address.tls is not None) == url.startswith("amqps")
+    assert (address.server.port, address.server.vhost, address.server.user) == (port, "/", "guest")
+    assert (address.server.tls is not None) == url.startswith("amqps")
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,9 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from agentpipe.amqp.channel import Lost
+from agentpipe.amqp.connection import ANSWER_S, Link, Session
 from agentpipe.brokers.rabbitmq.address import Address
-from agentpipe.brokers.rabbitmq.channel import Lost
-from agentpipe.brokers.rabbitmq.connection import ANSWER_S, Link, Session
 from agentpipe.brokers.rabbitmq.counting import count
 from agentpipe.brokers.rabbitmq.desk import Desk
 from agentpipe.brokers.rabbitmq.offering import Offering

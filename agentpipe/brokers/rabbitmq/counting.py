@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from agentpipe.amqp.letter import Letter
 from agentpipe.brokers.rabbitmq.crew import Member
 from agentpipe.brokers.rabbitmq.management import queue_figures
-from agentpipe.brokers.rabbitmq.names import DELAY_QUEUES, Letter
+from agentpipe.brokers.rabbitmq.names import DELAY_QUEUES
 from agentpipe.brokers.store import QueueDepth, Stats, WorkerSeen
 
 if TYPE_CHECKING:
-    from agentpipe.brokers.rabbitmq.channel import Channel, Delivery
+    from agentpipe.amqp.channel import Channel, Delivery
     from agentpipe.brokers.rabbitmq.desk import Desk
     from agentpipe.brokers.rabbitmq.management import QueueFigures
     from agentpipe.brokers.store import Queue

@@ -8,13 +8,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.rabbitmq.names import Letter
+from agentpipe.amqp.letter import Letter
 from agentpipe.brokers.store import DeadLetter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agentpipe.brokers.rabbitmq.channel import Channel, Delivery
+    from agentpipe.amqp.channel import Channel, Delivery
     from agentpipe.brokers.rabbitmq.names import Names
     from agentpipe.brokers.store import Settlement
 

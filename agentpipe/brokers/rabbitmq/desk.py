@@ -6,9 +6,10 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.rabbitmq.channel import Channel, Lost, make_delays
+from agentpipe.amqp.channel import Channel, Lost
 from agentpipe.brokers.rabbitmq.dead import DeadLetters
 from agentpipe.brokers.rabbitmq.hand import Hand
+from agentpipe.brokers.rabbitmq.names import make_delays
 from agentpipe.brokers.rabbitmq.outbox import Outbox
 from agentpipe.brokers.rabbitmq.registry import Entry, Registry
 from agentpipe.brokers.rabbitmq.roster import note_of_absence, note_of_change
@@ -18,9 +19,9 @@ from agentpipe.brokers.store import Queue
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from agentpipe.amqp.connection import Session
+    from agentpipe.amqp.letter import Declaration
     from agentpipe.brokers.rabbitmq.address import Address
-    from agentpipe.brokers.rabbitmq.connection import Session
-    from agentpipe.brokers.rabbitmq.names import Declaration
     from agentpipe.brokers.store import Worker
 
 

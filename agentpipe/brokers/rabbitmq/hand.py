@@ -15,7 +15,7 @@ from agentpipe.brokers.store import Waiting
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from agentpipe.brokers.rabbitmq.channel import Channel
+    from agentpipe.amqp.channel import Channel
     from agentpipe.brokers.rabbitmq.desk import Desk
     from agentpipe.brokers.store import Answer
 

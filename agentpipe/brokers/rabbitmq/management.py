@@ -38,7 +38,7 @@ def queue_figures(address: Address) -> dict[str, QueueFigures]:
     Raises:
         Unreachable: The API does not answer, or refuses the user.
     """
-    vhost = quote(address.vhost, safe="")
+    vhost = quote(address.server.vhost, safe="")
     path = f"/api/queues/{vhost}?columns={COLUMNS}"
     return {
         record["name"]: QueueFigures(
@@ -53,8 +53,8 @@ def queue_figures(address: Address) -> dict[str, QueueFigures]:
 def _get(address: Address, path: str) -> Any:
     parts = urlsplit(address.management)
     host = parts.netloc.rpartition("@")[2]
-    user = unquote(parts.username or address.user)
-    password = unquote(parts.password or address.password)
+    user = unquote(parts.username or address.server.user)
+    password = unquote(parts.password or address.server.password)
     request = urllib.request.Request(f"{parts.scheme}://{host}{parts.path.rstrip('/')}{path}")  # noqa: S310 - the user's own URL
     token = b64encode(f"{user}:{password}".encode()).decode()
     request.add_header("Authorization", f"Basic {token}")

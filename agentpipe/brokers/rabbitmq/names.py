@@ -6,9 +6,12 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
+from agentpipe.amqp.letter import Declaration, Letter
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from agentpipe.amqp.channel import Channel
     from agentpipe.brokers.store import Offer
 
 # Agents run for up to an hour, and longer; from RabbitMQ 3.12 a queue may say so itself.
@@ -20,14 +23,6 @@ DELAY_QUEUES = 24
 LONGEST_DELAY_MS = 40 * 86_400_000
 # Numbers count up, and higher ones are delivered first; each level costs the server memory.
 PRIORITIES = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Declaration:
-    """A queue and the arguments it is made with; they cannot be changed later."""
-
-    name: str
-    arguments: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,25 +103,6 @@ def delay_level(delay_ms: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
-    """A message to publish.
-
-    Attributes:
-        expires_ms: It leaves its queue after so long.
-        lasting: Whether it survives a restart of the server.
-        priority: AMQP's, where higher is first.
-    """
-
-    key: str
-    body: bytes
-    headers: Mapping[str, Any]
-    exchange: str = ""
-    expires_ms: int | None = None
-    lasting: bool = True
-    priority: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Message:
     """A task as it lies in a queue: all but the payload is in the headers."""
 
@@ -198,3 +174,12 @@ class Message:
 def _count(headers: Mapping[str, Any], name: str) -> int:
     value = headers.get(name)
     return value if isinstance(value, int) else 0
+
+
+async def make_delays(channel: Channel, names: Names) -> None:
+    """Make the delay queues, and for each an exchange that leaves a letter's key as it is."""
+    for level in range(DELAY_QUEUES):
+        later = names.later(level)
+        await channel.call("exchange_declare", later.name, "fanout", durable=True)
+        await channel.declare(later)
+        await channel.call("queue_bind", later.name, later.name)

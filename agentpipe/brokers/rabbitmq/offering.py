@@ -11,9 +11,9 @@ from agentpipe.brokers.store import Admission
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentpipe.brokers.rabbitmq.channel import Channel, Fate
+    from agentpipe.amqp.channel import Channel, Fate
+    from agentpipe.amqp.letter import Letter
     from agentpipe.brokers.rabbitmq.desk import Desk
-    from agentpipe.brokers.rabbitmq.names import Letter
     from agentpipe.brokers.store import Offer, Queue, Verdict
 
 # Rings of more queues are offered to without looking first which of them have room.

@@ -7,13 +7,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.rabbitmq.names import Letter
+from agentpipe.amqp.letter import Letter
 from agentpipe.brokers.store import OutboxRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from agentpipe.brokers.rabbitmq.channel import Channel, Delivery
+    from agentpipe.amqp.channel import Channel, Delivery
     from agentpipe.brokers.rabbitmq.names import Names
 
 LOOK_EVERY_S = 0.25

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
-from agentpipe.brokers.rabbitmq.channel import LOCKED, Lost
-from agentpipe.brokers.rabbitmq.names import Letter
+from agentpipe.amqp.channel import LOCKED, Lost
+from agentpipe.amqp.letter import Letter
 from agentpipe.brokers.store import Queue
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-    from agentpipe.brokers.rabbitmq.channel import Channel
+    from agentpipe.amqp.channel import Channel
     from agentpipe.brokers.rabbitmq.names import Names
 
 # Each holder needs some milliseconds; whoever holds it for longer hangs.

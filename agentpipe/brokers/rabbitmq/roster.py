@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from agentpipe.amqp.letter import Letter
 from agentpipe.brokers.rabbitmq.crew import Member
-from agentpipe.brokers.rabbitmq.names import Letter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
 
-    from agentpipe.brokers.rabbitmq.channel import Channel, Delivery
+    from agentpipe.amqp.channel import Channel, Delivery
     from agentpipe.brokers.rabbitmq.names import Names
 
 

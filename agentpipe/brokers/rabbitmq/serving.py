@@ -11,9 +11,9 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.brokers.rabbitmq.channel import Lost, make_delays
+from agentpipe.amqp.channel import Lost
 from agentpipe.brokers.rabbitmq.crew import Member, share_of
-from agentpipe.brokers.rabbitmq.names import Message
+from agentpipe.brokers.rabbitmq.names import Message, make_delays
 from agentpipe.brokers.rabbitmq.post import Held, Post, Prefetched, in_last_chance
 from agentpipe.brokers.rabbitmq.roster import Roster
 from agentpipe.brokers.store import Claim
@@ -21,9 +21,9 @@ from agentpipe.brokers.store import Claim
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
 
-    from agentpipe.brokers.rabbitmq.channel import Delivery
+    from agentpipe.amqp.channel import Delivery
+    from agentpipe.amqp.letter import Declaration, Letter
     from agentpipe.brokers.rabbitmq.desk import Desk
-    from agentpipe.brokers.rabbitmq.names import Declaration, Letter
     from agentpipe.brokers.store import Settlement, Worker
 
 TICK_S = 1.0

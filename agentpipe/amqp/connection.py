@@ -15,7 +15,7 @@ import pika
 from pika import exceptions
 from pika.adapters.asyncio_connection import AsyncioConnection
 
-from agentpipe.brokers.rabbitmq.channel import (
+from agentpipe.amqp.channel import (
     PRECONDITION_FAILED,
     Channel,
     Lost,

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import pika
 from pika import exceptions, spec
 
-from agentpipe.brokers.rabbitmq.names import DELAY_QUEUES
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from agentpipe.brokers.rabbitmq.names import Declaration, Letter, Names
+    from agentpipe.amqp.letter import Declaration, Letter
 
 Fate = Literal["taken", "refused", "unroutable"]
 NOT_FOUND, LOCKED, PRECONDITION_FAILED = 404, 405, 406
@@ -226,10 +224,10 @@ class Channel:
             delivery: Delivery | None = await future
             return delivery
 
-    def ack(self, tag: int) -> None:
-        """Done with it."""
+    def ack(self, tag: int, *, multiple: bool = False) -> None:
+        """Done with it, and with ``multiple`` with all that were delivered here before it."""
         if self.is_open:
-            self._raw.basic_ack(tag)
+            self._raw.basic_ack(tag, multiple=multiple)
 
     def requeue(self, tag: int) -> None:
         """Put it back where it was."""
@@ -279,15 +277,6 @@ class Channel:
                 future.exception()  # Nobody may be there to ask.
         self._unconfirmed.clear()
         self._on_closed()
-
-
-async def make_delays(channel: Channel, names: Names) -> None:
-    """Make the delay queues, and for each an exchange that leaves a letter's key as it is."""
-    for level in range(DELAY_QUEUES):
-        later = names.later(level)
-        await channel.call("exchange_declare", later.name, "fanout", durable=True)
-        await channel.declare(later)
-        await channel.call("queue_bind", later.name, later.name)
 
 
 def resolver(future: asyncio.Future[Any]) -> Callable[[Any], None]:

@@ -1,0 +1,36 @@
+"""Letter: a message to publish; and how a queue is declared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """A queue and the arguments it is made with; they cannot be changed later."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A message to publish.
+
+    Attributes:
+        expires_ms: It leaves its queue after so long.
+        lasting: Whether it survives a restart of the server.
+        priority: AMQP's, where higher is first.
+    """
+
+    key: str
+    body: bytes
+    headers: Mapping[str, Any]
+    exchange: str = ""
+    expires_ms: int | None = None
+    lasting: bool = True
+    priority: int | None = None
