@@ -10,8 +10,10 @@ DEMO_STORES := --broker sqlite:///$(DEMO)/broker.db --sink sqlite:///$(DEMO)/res
 
 SERVERS := redis rabbitmq kafka
 
+TORCH := .venv-torch
+
 .DEFAULT_GOAL := help
-.PHONY: help run test check format bench clean $(SERVERS) $(SERVERS:%=drop%)
+.PHONY: help run test test-torch check format bench clean $(SERVERS) $(SERVERS:%=drop%)
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +42,17 @@ run: .venv/installed ## run 200 tasks on four agents in two processes, offline
 
 test: .venv/installed-dev ## run every test
 	$(BIN)/python -m pytest -n 4
+
+# An environment of its own: torch is large, and nothing else needs it.
+$(TORCH)/installed: setup.cfg pyproject.toml
+	@$(NEED_PYTHON)
+	$(PYTHON) -m venv $(TORCH)
+	$(TORCH)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[torch]" "pytest>=8.3" torchdata
+	@touch $@
+
+test-torch: $(TORCH)/installed ## test the PyTorch dataset, in an environment of its own
+	@# torch warns of things that are its own.
+	$(TORCH)/bin/python -m pytest tests/torch --override-ini filterwarnings=default
 
 check: .venv/installed-dev ## format, lint, types, import direction, unit tests: all that a change must pass
 	$(BIN)/ruff format --check .
@@ -76,5 +89,5 @@ droprabbitmq: ## stop RabbitMQ and remove its data
 dropkafka: ## stop Kafka and remove its data
 	@$(LAUNCH) drop kafka
 
-clean: ## remove the environment and the main job's stores
-	rm -rf .venv $(DEMO)
+clean: ## remove the environments and the main job's stores
+	rm -rf .venv $(TORCH) $(DEMO)

@@ -9,6 +9,7 @@
     ├── QueueFull           every queue that could take the task is at its bound
     ├── Unreachable         a broker or a sink does not answer
     ├── InfraError          for agents: the infrastructure failed, run the task again
+    ├── MissingExtra        a package is not installed; an ImportError as well
     ├── AnswerError         an agent's answer is not text or JSON
     ├── TimeLimitExceeded   a run took longer than its collection allows
     └── Interrupted         a run was stopped so that another worker can take the task
@@ -97,6 +98,10 @@ class InfraError(AgentpipeError):
     def __init__(self, message: str = "", *, retry_after_s: float | None = None) -> None:
         self.retry_after_s = retry_after_s
         super().__init__(message)
+
+
+class MissingExtra(AgentpipeError, ImportError):  # noqa: N818 - reads as what is wrong
+    """A part of agentpipe wants a package that only its extra installs; the message names it."""
 
 
 class AnswerError(AgentpipeError):

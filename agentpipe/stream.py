@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Self
 
 from agentpipe.errors import FormatError, Unreachable
 from agentpipe.task import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from agentpipe.settings import Settings
     from agentpipe.sinks.sink import Reader, Record, Sink, Start
@@ -40,6 +40,7 @@ class Stream:
     Attributes:
         skipped: Records so far that were no Results.
         repeated: Records so far whose task had been seen.
+        keep: So many used records are held uncommitted.
     """
 
     def __init__(
@@ -48,17 +49,22 @@ class Stream:
         *,
         timeout_s: float | None = None,
         commit_every: int = 1,
+        keep: float = 0,
+        known: Iterable[str] = (),
         sink: Sink | None = None,
     ) -> None:
         """Read from ``reader``; it is closed with the stream, and so is ``sink`` if given.
 
         With ``commit_every`` so many used records are committed together, or fewer where no
-        more are there: quicker, and a reader that is killed has as many repeated.
+        more are there: quicker, and a reader that is killed has as many repeated. The newest
+        ``keep`` of them are not committed but held, all with ``math.inf``. The tasks of ``known``
+        ids are passed over.
         """
         self._reader, self._timeout_s, self._sink = reader, timeout_s, sink
-        self._commit_every, self._used = max(1, commit_every), 0
-        self._last_used: Record | None = None
-        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._commit_every = max(1, commit_every)
+        self._held: deque[Record] = deque()
+        self._seen: OrderedDict[str, None] = OrderedDict.fromkeys(known)
+        self.keep = keep
         self._stopped = False
         self._away: Unreachable | None = None
         self.skipped = 0
@@ -73,6 +79,8 @@ class Stream:
         start: Start = "now",
         timeout_s: float | None = None,
         commit_every: int = 1,
+        keep: float = 0,
+        known: Iterable[str] = (),
     ) -> Self:
         """The stream of ``settings.sink``, from ``start`` or where ``group`` left off.
 
@@ -84,11 +92,18 @@ class Stream:
 
         sink = open_sink(settings)
         reader = sink.follow(group, start)
-        return cls(reader, timeout_s=timeout_s, commit_every=commit_every, sink=sink)
+        return cls(
+            reader,
+            timeout_s=timeout_s,
+            commit_every=commit_every,
+            keep=keep,
+            known=known,
+            sink=sink,
+        )
 
     def close(self) -> None:
         """Give back what was read and not used."""
-        self._commit()
+        self._settle()
         self._reader.close()
         if self._sink is not None:
             self._sink.close()
@@ -109,21 +124,31 @@ class Stream:
             result = self._decoded(record)
             if result is not None:
                 yield result
-            self._last_used = record
-            self._used += 1
-            if self._stopped or self._used >= self._commit_every:
-                self._commit()
+            self._held.append(record)
+            if self._stopped or len(self._held) - self.keep >= self._commit_every:
+                self._settle()
             if self._stopped:
                 return
 
-    def _commit(self) -> None:
-        """Commit what was used; where the sink is away, it may come again, and is known here."""
-        if self._last_used is not None:
+    @property
+    def held(self) -> list[str]:
+        """The tasks of what was used and is not released, the oldest first."""
+        return [record.task_id for record in self._held]
+
+    def release(self, number: int) -> None:
+        """Commit the oldest ``number`` of those."""
+        released = [self._held.popleft() for _ in range(min(number, len(self._held)))]
+        if released:
             try:
-                self._reader.commit(self._last_used)
-            except Unreachable as error:
+                self._reader.commit(released[-1])
+            except Unreachable as error:  # They may come again, and are known here.
                 log.warning("what was read could not be committed: %s", error)
-            self._last_used, self._used = None, 0
+
+    def _settle(self) -> None:
+        """Commit all that is not to be kept."""
+        excess = len(self._held) - self.keep
+        if excess > 0:
+            self.release(int(excess))
 
     def _records(self) -> Iterator[Record]:
         timeout_s = math.inf if self._timeout_s is None else self._timeout_s
@@ -135,7 +160,7 @@ class Stream:
             if records:
                 quiet_until = time.monotonic() + timeout_s
                 continue
-            self._commit()
+            self._settle()
             if time.monotonic() >= quiet_until:
                 if self._away is not None:
                     raise self._away

@@ -52,7 +52,7 @@ LAYERS = (
     ("actor", "dispatcher", "stream", "brokers.", "sinks.", "engines", "engines."),
     ("brokers.broker",),
     ("results",),
-    ("consume", "operations", "mq"),
+    ("consume", "operations", "mq", "dataset"),
     ("loop", "keep"),
     ("worker",),
     ("compile", "supervise"),
@@ -192,7 +192,8 @@ def test_sending_loads_no_engine_and_no_agent(tmp_path: Path) -> None:
 
 
 def test_importing_has_no_effects(tmp_path: Path) -> None:
-    quiet = sorted(set(MODULES) - {"actors", "__main__", "agentpipe"})
+    # The dataset wants PyTorch, which is not here.
+    quiet = sorted(set(MODULES) - {"actors", "__main__", "agentpipe", "dataset"})
     code = f"""
 import importlib, json, logging, os, signal, sys, threading
 def state():
@@ -218,6 +219,21 @@ if dramatiq.broker.global_broker is not None:
 print(json.dumps(changed))
 """
     assert in_fresh_process(code, tmp_path) == []
+
+
+def test_without_pytorch_the_dataset_names_what_to_install(tmp_path: Path) -> None:
+    code = """
+import json, sys
+sys.modules["torch"] = None  # As if it were not installed.
+try:
+    import agentpipe.dataset
+except ImportError as error:
+    import agentpipe
+    print(json.dumps([str(error), isinstance(error, agentpipe.AgentpipeError)]))
+"""
+    said, is_ours = in_fresh_process(code, tmp_path)
+    assert "pip install 'agentpipe[torch]'" in said
+    assert is_ours
 
 
 def test_every_public_name_can_be_imported(tmp_path: Path) -> None:

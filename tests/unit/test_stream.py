@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -88,6 +89,28 @@ def test_closing_commits_what_was_used_and_not_what_is_in_hand() -> None:
         next(results)
     stream.close()
     assert reader.committed == [1]
+
+
+def test_what_is_held_is_committed_as_it_is_released() -> None:
+    reader = ListReader([[record(each, n) for n, each in enumerate("abcde")]])
+    stream = Stream(reader, timeout_s=0, keep=math.inf, known=["b"])
+    assert [each.task_id for each in stream] == ["a", "c", "d", "e"]
+    assert reader.committed == []
+    assert stream.held == ["a", "b", "c", "d", "e"]
+    stream.release(2)
+    assert (reader.committed, stream.held) == ([1], ["c", "d", "e"])
+    stream.release(99)
+    assert (reader.committed, stream.held) == ([1, 4], [])
+    stream.close()
+    assert reader.committed == [1, 4]
+
+
+def test_the_newest_may_be_kept_back_and_the_others_are_committed() -> None:
+    reader = ListReader([[record(each, n) for n, each in enumerate("abcde")]])
+    stream = Stream(reader, timeout_s=0, keep=2)
+    assert len(list(stream)) == 5
+    assert reader.committed == [0, 1, 2]
+    assert stream.held == ["d", "e"]
 
 
 class AwayReader(ListReader):
