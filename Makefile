@@ -68,7 +68,13 @@ format: .venv/installed-dev ## format the code, and fix what can be fixed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
 	@touch $@
 
-bench: .venv/installed-bench ## measure, each figure beside something of the same run
+.venv-peer/installed:
+	@$(NEED_PYTHON)
+	$(PYTHON) -m venv .venv-peer
+	.venv-peer/bin/python -m pip install --quiet --disable-pip-version-check mcpuniverse==1.1.3
+	@touch $@
+
+bench: .venv/installed-bench .venv-peer/installed ## measure, each figure beside something of the same run
 	$(BIN)/python -m tests.bench.bench
 
 redis: ## start Redis in the background, here; the same for the next two
@@ -90,4 +96,4 @@ dropkafka: ## stop Kafka and remove its data
 	@$(LAUNCH) drop kafka
 
 clean: ## remove the environments and the main job's stores
-	rm -rf .venv $(TORCH) $(DEMO)
+	rm -rf .venv .venv-peer $(TORCH) $(DEMO)

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, Self
 
 from agentpipe.errors import ConfigError
-from agentpipe.settings import MQ_TYPES, Settings
+from agentpipe.settings import MQ_TYPES, SEED_GROUP, Settings
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.sink import Record
 from agentpipe.task import new_id
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from agentpipe.sinks.sink import Sink
 
-GROUP = "mcpuniverse-group"
 BATCH = 100
 
 
@@ -113,7 +112,7 @@ class MQFactory:
         host: str | None = None,
         port: int | None = None,
         *,
-        group: str = GROUP,
+        group: str = SEED_GROUP,
     ) -> Consumer:
         """A consumer; without a ``value_deserializer`` messages are bytes. Raises the same."""
         return Consumer(_opened(mq_type, topic, host, port), value_deserializer or bytes, group)

@@ -12,7 +12,7 @@ from agentpipe.collection import load
 from agentpipe.dispatcher import Dispatcher
 from agentpipe.errors import ConfigError, QueueFull, TaskError
 from agentpipe.intake import admit
-from agentpipe.settings import MQ_TYPES, SEED_VARIABLES, Settings
+from agentpipe.settings import MQ_TYPES, SEED_GROUP, SEED_VARIABLES, Settings
 from agentpipe.stream import Stream
 from agentpipe.task import Task
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from agentpipe.sinks.sink import Start
-
-# Whoever names no group reads on where the last one who named none left off.
-GROUP = "mcpuniverse-group"
 
 
 class AgentPipeline:
@@ -101,7 +98,7 @@ class AgentPipeline:
         self,
         limit: int | None = None,
         timeout: float | None = None,
-        group: str | None = GROUP,
+        group: str | None = SEED_GROUP,
         *,
         start: Start = "beginning",
         commit_every: int = 1,
@@ -134,7 +131,7 @@ class AgentPipeline:
 
     def start_celery_workers(self) -> int:
         """Run workers until they are told to end, as ``agentpipe work``; the name is the peer's."""
-        from agentpipe.cli.work import serve
+        from agentpipe.fleet import serve
 
         return serve(self._path, self.settings)
 

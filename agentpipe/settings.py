@@ -19,6 +19,8 @@ DAY_S = 86_400.0
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LOG_FORMATS = ("text", "json")
 TOPIC = "agent-task-mq"
+# Whose MCP-Universe's consumers are; it reads the queue of the topic's name where there is one.
+SEED_GROUP = "mcpuniverse-group"
 MQ_TYPES = ("kafka", "rabbitmq")
 
 

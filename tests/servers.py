@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pytest
 
 from brokers.install import NotInstalledError
+from brokers.ports import HOST
 from brokers.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 Kind = TypeVar("Kind", bound=Server)
 
@@ -39,3 +42,13 @@ def needed() -> Iterator[None]:
         if os.environ.get("CI"):
             pytest.fail(str(error), pytrace=False)
         pytest.skip(str(error))
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """One for 127.0.0.1, signed by itself."""
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+    names = ("-addext", f"subjectAltName=IP:{HOST}")
+    files = ("-out", str(certificate), "-keyout", str(key))
+    subprocess.run([*command.split(), *names, *files], check=True, capture_output=True)
+    return certificate, key

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.cli.seed import add_seed, seed_settings
 from agentpipe.cli.tail import follow
-from agentpipe.pipeline import GROUP
+from agentpipe.settings import SEED_GROUP
 
 if TYPE_CHECKING:
     import argparse
@@ -22,7 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add_seed(parser)
     parser.set_defaults(
-        start="beginning", group=GROUP, collection=None, outcome=None, commit_every=1
+        start="beginning", group=SEED_GROUP, collection=None, outcome=None, commit_every=1
     )
 
 

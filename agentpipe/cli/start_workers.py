@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from agentpipe.cli.clean_tasks import clean
 from agentpipe.cli.common import collection_file
 from agentpipe.cli.seed import add_seed, seed_settings
-from agentpipe.cli.work import serve
+from agentpipe.cli.work import serve_here
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ def run(args: argparse.Namespace) -> int:
     if args.max_queue_size is not None and args.max_queue_size < 1:
         raise ConfigError("--max-queue-size is at least 1")
     settings = seed_settings(args)
-    path = collection_file(args, settings)
     if args.clean:
-        clean(path, settings)
-    return serve(path, settings)
+        clean(collection_file(args, settings), settings)
+    return serve_here(args, settings)

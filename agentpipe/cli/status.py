@@ -18,6 +18,8 @@ from agentpipe.stats import as_dict
 if TYPE_CHECKING:
     import argparse
 
+    from agentpipe.settings import Settings
+
 STAGES = ("accepted", "waiting", "delayed", "running", "outbox", "delivered")
 
 
@@ -37,7 +39,21 @@ def run(args: argparse.Namespace) -> int:
     say_where(settings)
     for line in _lines(status):
         print_text(line)
+    if (held_up := _why_held_up(status, settings)) is not None:
+        print_text(held_up)
     return OK
+
+
+def _why_held_up(status: dict[str, Any], settings: Settings) -> str | None:
+    """Whether workers wait for the sink, as far as it has been told here where its mark is."""
+    records, size = status["outbox"] or 0, status["outbox_bytes"] or 0
+    mark, bytes_mark = settings.outbox_high_water, settings.outbox_high_water_bytes
+    if records < mark and size < bytes_mark:
+        return None
+    return (
+        f"the outbox is at its mark ({records:,} of {mark:,} records, {size:,} of {bytes_mark:,} "
+        "bytes): workers claim nothing until the sink takes results"
+    )
 
 
 def _lines(status: dict[str, Any]) -> list[str]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,23 +9,15 @@ from agentpipe import logs
 from agentpipe.cli.common import (
     add_common,
     collection_file,
-    opened_store,
     say_where,
     settings_of,
 )
 from agentpipe.errors import ConfigError
-from agentpipe.stats import is_done
 
 if TYPE_CHECKING:
     import argparse
-    from pathlib import Path
 
-    from agentpipe.brokers.store import Store
     from agentpipe.settings import Settings
-
-SURE_AFTER_S = 0.5
-
-log = logging.getLogger(__name__)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -51,54 +40,23 @@ def run(args: argparse.Namespace) -> int:
     _refuse_below_one(args)
     settings = settings_of(args)
     settings = replace(settings, slots=args.slots or settings.slots)
-    path = collection_file(args, settings)
-    return serve(path, settings, processes=args.processes, burst=args.burst)
+    return serve_here(args, settings, processes=args.processes, burst=args.burst)
 
 
-def serve(
-    path: Path, settings: Settings, *, processes: int | None = None, burst: bool = False
+def serve_here(
+    args: argparse.Namespace,
+    settings: Settings,
+    *,
+    processes: int | None = None,
+    burst: bool = False,
 ) -> int:
-    """Check the collection first, so that a mistake is one message and not one a worker."""
-    from agentpipe.collection import load
-    from agentpipe.compile import make_runners
-    from agentpipe.dispatcher import Dispatcher
-    from agentpipe.supervise import Supervisor
+    """Workers for the file that the arguments name, with logs on this terminal."""
+    from agentpipe.fleet import serve
 
-    collections = load(path, settings.max_queue_size)
-    make_runners(collections, os.environ)
-    settings = replace(settings, collection_file=path.absolute())
+    path = collection_file(args, settings)
     logs.configure(settings)
     say_where(settings)
-    queues = frozenset(agent.queue for each in collections for agent in each.agents)
-    with opened_store(settings) as store:
-        Dispatcher(store).declare(collections)
-        done = _Burst(store, queues).is_done if burst else None
-        wanted = processes or os.cpu_count() or 1
-        return Supervisor(settings, os.environ, wanted, done).run()
-
-
-class _Burst:
-    """Looks whether all is done, and tells how far it is: often at first, then seldom."""
-
-    def __init__(self, store: Store, queues: frozenset[str]) -> None:
-        self._store, self._queues = store, queues
-        self._started = time.monotonic()
-        self._tell_at = self._started + 1.0
-        self._done_at: float | None = None
-
-    def is_done(self) -> bool:
-        stats = self._store.stats()
-        now = time.monotonic()
-        if now >= self._tell_at:
-            self._tell_at = now + max(1.0, (now - self._started) / 10)
-            open_tasks = (stats.waiting or 0) + (stats.delayed or 0) + (stats.running or 0)
-            log.info("%d tasks to go, %d delivered", open_tasks, stats.delivered or 0)
-        if not is_done(stats, self._queues):
-            self._done_at = None
-            return False
-        self._done_at = self._done_at or now
-        # Where the store keeps no ledger, a task may be on its way back from a dead worker.
-        return stats.accepted is not None or now - self._done_at >= SURE_AFTER_S
+    return serve(path, settings, processes=processes, burst=burst)
 
 
 def _refuse_below_one(args: argparse.Namespace) -> None:

@@ -13,6 +13,13 @@ class Instant:
         return "42"
 
 
+class Wordy:
+    """Makes a Result of some 3 KB."""
+
+    async def execute(self, _task: Any, _context: Any) -> str:
+        return "42 " * 600
+
+
 class Waiting:
     def __init__(self, pause_s: float = 1.0) -> None:
         self.pause_s = pause_s

@@ -1,4 +1,4 @@
-"""Figures, each beside something of the same run: ``make bench``, or with brokers by name.
+"""Figures, each beside something of the same run: ``make bench``, or with servers by name.
 
 Absolute numbers are this machine's; the ratios travel. Linux only (/proc).
 """
@@ -11,15 +11,15 @@ from importlib import import_module
 
 from tests.bench import starting
 
-BROKERS = ("sqlite", "redis", "rabbitmq")
+SERVERS = ("sqlite", "redis", "rabbitmq", "kafka")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.bench", description=__doc__)
-    parser.add_argument("brokers", nargs="*", help=f"of {', '.join(BROKERS)}; default: all")
-    asked = parser.parse_args().brokers
+    parser.add_argument("servers", nargs="*", help=f"of {', '.join(SERVERS)}; default: all")
+    asked = parser.parse_args().servers
     starting.measure()
-    for name in BROKERS:
+    for name in SERVERS:
         if name in asked or not asked:
             sys.stdout.write(f"\n{name}\n")
             import_module(f"tests.bench.on_{name}").measure()

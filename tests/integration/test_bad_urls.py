@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from agentpipe.errors import AgentpipeError, ConfigError, Unreachable
 from agentpipe.settings import Settings
 from brokers.ports import HOST, free_port
 from brokers.server_redis import RedisServer
+from tests.servers import self_signed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +76,7 @@ class Town:
 
 @pytest.fixture
 def town(tmp_path: Path, own_server: OwnServer, rabbitmq_server: RabbitServer) -> Iterator[Town]:
-    certificate, key = _certificate(tmp_path)
+    certificate, key = self_signed(tmp_path)
     tls = {
         "tls-port": str(free_port()),
         "tls-cert-file": str(certificate),
@@ -88,16 +88,6 @@ def town(tmp_path: Path, own_server: OwnServer, rabbitmq_server: RabbitServer) -
         ports = {"redis": redis.port, "tls": int(tls["tls-port"]), "web": web}
         ports |= {"rabbit": rabbitmq_server.port, "free": free_port()}
         yield Town(ports, certificate)
-
-
-def _certificate(folder: Path) -> tuple[Path, Path]:
-    """One for 127.0.0.1, signed by itself."""
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
-    names = ("-addext", f"subjectAltName=IP:{HOST}")
-    files = ("-out", str(certificate), "-keyout", str(key))
-    subprocess.run([*command.split(), *names, *files], check=True, capture_output=True)
-    return certificate, key
 
 
 class _Web(BaseHTTPRequestHandler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import subprocess
@@ -22,7 +23,9 @@ from agentpipe.sinks import open_sink
 from agentpipe.sinks.sink import Record
 from agentpipe.stream import Stream
 from agentpipe.task import Result
+from brokers.ports import HOST, free_port
 from brokers.server_kafka import KafkaServer
+from tests.servers import self_signed
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -162,6 +165,8 @@ def test_a_login_that_the_broker_does_not_know_is_told_in_one_line(
         open_sink(Settings(sink=f"kafka://someone:hunter22@{server}/{topic}"))
     assert "hunter22" not in str(caught.value)
     assert "\n" not in str(caught.value)
+    del caught
+    gc.collect()  # Here, where its sockets are excused.
 
 
 # Groups.
@@ -208,6 +213,49 @@ def read(reader: Reader, number: int, limit: int) -> list[Record]:
 
     wait_until(enough, 60, f"{number} records")
     return found
+
+
+class TestBehindALogin:
+    """A listener with TLS that lets in those who have a password."""
+
+    @pytest.fixture
+    def guarded(self, own_server: OwnServer, tmp_path: Path) -> str:
+        certificate, key = self_signed(tmp_path)
+        both = tmp_path / "both.pem"
+        both.write_bytes(key.read_bytes() + certificate.read_bytes())
+        plain, login, controller = free_port(), free_port(), free_port()
+        users = "org.apache.kafka.common.security.plain.PlainLoginModule required "
+        settings = {
+            "listeners": f"PLAINTEXT://{HOST}:{plain},LOGIN://{HOST}:{login}"
+            f",CONTROLLER://{HOST}:{controller}",
+            "advertised.listeners": f"PLAINTEXT://{HOST}:{plain},LOGIN://{HOST}:{login}",
+            "controller.quorum.voters": f"1@{HOST}:{controller}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,LOGIN:SASL_SSL"
+            ",CONTROLLER:PLAINTEXT",
+            "sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.login.plain.sasl.jaas.config": f'{users} user_ann="hunter 22";',
+            "listener.name.login.ssl.keystore.type": "PEM",
+            "listener.name.login.ssl.keystore.location": str(both),
+        }
+        own_server(KafkaServer, port=plain, settings=settings)
+        return f"{HOST}:{login}/topic?cafile={certificate}"
+
+    @pytest.mark.filterwarnings(  # The client leaves the sockets of a refused login open.
+        "ignore::pytest.PytestUnraisableExceptionWarning"
+    )
+    def test_the_right_password_is_let_in_and_another_is_told(self, guarded: str) -> None:
+        sink = open_sink(Settings(sink=f"kafka://ann:hunter%2022@{guarded}"))
+        sink.publish([record("a")])
+        assert [each.task_id for each in read_all(sink)] == ["a"]
+        group = sink.follow("trainer", "beginning")
+        assert len(read(group, 1, limit=1)) == 1
+        group.close()
+        sink.close()
+        with pytest.raises(Unreachable, match="user and password") as caught:
+            open_sink(Settings(sink=f"kafka://ann:wrong77@{guarded}"))
+        assert "wrong77" not in str(caught.value)
+        del caught
+        gc.collect()
 
 
 class TestOnItsOwnServer:

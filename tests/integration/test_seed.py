@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 import pytest
 
 if TYPE_CHECKING:
-    from brokers.server_kafka import KafkaServer
     from brokers.server_redis import RedisServer
     from tests.integration.project import Project
 
@@ -43,37 +42,34 @@ for result in pipeline.pull_task_outputs(limit=1, timeout=30):
 """
 
 
-@pytest.fixture
-def seed_environ(
-    project: Project, redis_server: RedisServer, kafka_server: KafkaServer
-) -> dict[str, str]:
+@pytest.fixture(params=["kafka", "rabbitmq"])
+def mq_type(request: pytest.FixtureRequest, project: Project, redis_server: RedisServer) -> str:
     """The seed's variables alone, and real servers behind them."""
+    kind: str = request.param
     del project.environ["AGENTPIPE_BROKER"], project.environ["AGENTPIPE_SINK"]
-    redis, kafka = urlsplit(redis_server.url), urlsplit(kafka_server.url)
+    redis = urlsplit(redis_server.url)
+    queue = urlsplit(request.getfixturevalue(f"{kind}_server").url)
     project.environ |= {
         "REDIS_HOST": str(redis.hostname),
         "REDIS_PORT": str(redis.port),
-        "KAFKA_HOST": str(kafka.hostname),
-        "KAFKA_PORT": str(kafka.port),
+        f"{kind.upper()}_HOST": str(queue.hostname),
+        f"{kind.upper()}_PORT": str(queue.port),
         "MQ_TOPIC": f"topic-{uuid.uuid4().hex[:8]}",
     }
-    return project.environ
+    return kind
 
 
-def test_the_seeds_examples_run_on_redis_and_kafka(
-    project: Project, seed_environ: dict[str, str]
-) -> None:
-    assert "AGENTPIPE_SINK" not in seed_environ
+def test_the_seeds_examples_run_on_real_servers(project: Project, mq_type: str) -> None:
     project.collection(number=2)
-    assert project.ok("-c", SEND).out == "Task submitted successfully\n"
-    fleet = project.work("--agent-collection", "collection.yaml", command=("start-workers",))
-    printed = project.ok("-c", PULL).out
+    send, pull = (text.replace('.yaml")', f'.yaml", mq_type="{mq_type}")') for text in (SEND, PULL))
+    assert project.ok("-c", send).out == "Task submitted successfully\n"
+    verb = ("--agent-collection", "collection.yaml", "--mq-type", mq_type)
+    fleet = project.work(*verb, command=("start-workers",))
+    printed = project.ok("-c", pull).out
     assert "Result: What is the capital of France?" in printed
     assert "Evaluation: []" in printed
     assert fleet.stop() == 0
-    assert project.ok("clean-tasks", "--agent-collection", "collection.yaml", "--json").json == {
-        "purged": 0
-    }
+    assert project.ok("clean-tasks", *verb, "--json").json == {"purged": 0}
 
 
 def test_the_verbs_options_count_more_than_the_variables(project: Project) -> None:

@@ -59,6 +59,11 @@ class Address:
     client: Mapping[str, Any]
     shown: str
 
+    @property
+    def has_login(self) -> bool:
+        """Whether we come with a user and a password."""
+        return "sasl_mechanism" in self.client
+
     @classmethod
     def parse(cls, url: str) -> Self:
         """Take ``kafka://user:password@host:port,host:port/topic?...`` apart.

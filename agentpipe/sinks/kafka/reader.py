@@ -2,7 +2,7 @@
 
 The client library wants one thread at a time, and a group wants to hear of its members all
 the time. The caller's thread does all the work while it polls and commits; while it is busy
-elsewhere, a caretaker takes part in the group in its place, with everything paused.
+elsewhere, a caretaker takes part in the group in its place.
 """
 
 from __future__ import annotations
@@ -34,11 +34,10 @@ PARTITION_BYTES = 1024 * 1024
 STEP_MS = 100
 # By its answer a reader hears that the group shares anew, which takes two rounds.
 HEARTBEAT_MS = 300
-# How long a group may take to let a reader in; a dead member is waited for.
+# How long a commit may wait for the group to settle.
 JOIN_S = 60.0
-# A caller away for so long is busy; in a step the caretaker holds the client.
+# A caller away for so long is busy.
 BUSY_S = 1.0
-CARE_MS = 50
 # For so long a reader goes on looking for what it knows to be there.
 ARRIVE_S = 30.0
 
@@ -70,6 +69,8 @@ class KafkaReader:
         deadline = time.monotonic() + timeout_s
         with self._attending(), unreachable(self._address.shown):
             while True:
+                if self._group is not None:
+                    self._attend()
                 left_ms = max(0, int((deadline - time.monotonic()) * 1000))
                 found = self._consumer.poll(min(STEP_MS, left_ms), max_records=limit)
                 # What came of a partition that is new here comes again, from where it begins.
@@ -120,12 +121,7 @@ class KafkaReader:
         # Who leads the group shares out what it knows of; at first that would be nothing.
         self._consumer.partitions_for_topic(self._address.topic)
         self._consumer.subscribe([self._address.topic], listener=self._share)
-        deadline = time.monotonic() + JOIN_S
-        while self._consumer.group_metadata().state != MemberState.STABLE:
-            self._consumer.poll(STEP_MS, max_records=1)
-            if time.monotonic() > deadline:
-                raise kafka.KafkaTimeoutError(f"the group let nobody in within {JOIN_S:g} s")
-        self._take_in_new()
+        self._attend()
 
     def _read_all(self) -> None:
         numbers = self._consumer.partitions_for_topic(self._address.topic) or set()
@@ -187,14 +183,39 @@ class KafkaReader:
         return all(self._consumer.position(tp) >= ends[tp] for tp in held)
 
     def _commit(self, offsets: dict[TopicPartition, int]) -> None:
-        if not offsets:
-            return
-        with suppress(kafka.CommitFailedError, kafka.RebalanceInProgressError):
-            # Of a partition that has just become another's: it reads the record again.
-            self._consumer.commit(
-                {tp: OffsetAndMetadata(offset, "", -1) for tp, offset in offsets.items()},
-                timeout_ms=ANSWER_MS,
-            )
+        """Commit for the partitions that are still this reader's, once the group is settled."""
+        deadline = time.monotonic() + JOIN_S
+        while offsets:
+            try:
+                self._consumer.commit(
+                    {tp: OffsetAndMetadata(offset, "", -1) for tp, offset in offsets.items()},
+                    timeout_ms=ANSWER_MS,
+                )
+            except kafka.RebalanceInProgressError:
+                gone = self._attend()
+                held = self._share.held.difference(gone)
+                offsets = {tp: offset for tp, offset in offsets.items() if tp in held}
+            except kafka.CommitFailedError:
+                return  # The group has given them to others, who read the record again.
+            else:
+                return
+            if time.monotonic() > deadline:
+                raise kafka.KafkaTimeoutError(f"the group was not settled within {JOIN_S:g} s")
+
+    def _attend(self) -> list[TopicPartition]:
+        """Take part in the group, and see it settled; the partitions that are new here.
+
+        A poll would do, but one that ends early can leave a join behind that nobody takes up
+        again: the client then sees no need to, and every commit fails.
+        """
+        coordinator = self._consumer._coordinator  # noqa: SLF001 - see above
+        if self._consumer.group_metadata().state is not MemberState.STABLE:
+            coordinator.request_rejoin()
+        # A member that died is waited for until its session has run out.
+        patience_s = self._address.session_s + ANSWER_MS / 1000
+        if not coordinator.poll(timeout_ms=patience_s * 1000):
+            raise kafka.KafkaTimeoutError(f"the group was not settled within {patience_s:g} s")
+        return self._take_in_new()
 
     def _care(self) -> None:
         """Take part in the group while the caller is busy."""
@@ -203,11 +224,7 @@ class KafkaReader:
                 if self._closed.is_set() or time.monotonic() - self._touched_at < BUSY_S:
                     continue
                 with suppress(kafka.KafkaError, OSError):
-                    held = self._consumer.assignment()
-                    self._consumer.pause(*held)
-                    self._consumer.poll(CARE_MS, max_records=1)
-                    self._take_in_new()
-                    self._consumer.resume(*self._consumer.assignment())
+                    self._attend()
 
 
 class _Share(ConsumerRebalanceListener):  # type: ignore[misc]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kafka import errors as kafka
 from kafka.admin import ConfigResource, KafkaAdminClient
 
+from agentpipe.errors import Unreachable
 from agentpipe.sinks.kafka.errors import quiet, unreachable
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from agentpipe.sinks.kafka.address import Address
 
 KNOCK_S = 3.0
-CONNECT_MS = 8_000
+CONNECT_MS = 5_000
 ANSWER_MS = 10_000
 LIMIT = "max.message.bytes"
 # Kafka's own default, where the topic cannot be asked.
@@ -34,14 +35,27 @@ def prepare(address: Address) -> int:
     quiet()
     with unreachable(address.shown):
         _knock(address.servers)
-        admin = KafkaAdminClient(
-            **address.client, bootstrap_timeout_ms=CONNECT_MS, request_timeout_ms=ANSWER_MS
-        )
+        admin = _admin(address)
         try:
             _make(admin, address)
             return address.max_bytes or _limit(admin, address.topic) - OVERHEAD_BYTES
         finally:
             admin.close()
+
+
+def _admin(address: Address) -> KafkaAdminClient:
+    try:
+        return KafkaAdminClient(
+            **address.client, bootstrap_timeout_ms=CONNECT_MS, request_timeout_ms=ANSWER_MS
+        )
+    except kafka.KafkaTimeoutError as error:  # All that the client says, whatever the reason.
+        hint = (
+            "correct user and password, or ?sasl=" if address.has_login else "does it want a user"
+        )
+        raise Unreachable(
+            f"{address.shown}: what listens there does not let us in: {hint}, or ?tls=yes, "
+            "or is another server's port?"
+        ) from error
 
 
 def _knock(servers: Sequence[str]) -> None:

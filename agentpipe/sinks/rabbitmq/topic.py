@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from agentpipe.amqp.address import Server, parse, refuse_other
 from agentpipe.amqp.letter import Declaration, Letter
 from agentpipe.errors import ConfigError
-from agentpipe.settings import TOPIC
+from agentpipe.settings import SEED_GROUP, TOPIC
 
 if TYPE_CHECKING:
     from agentpipe.amqp.channel import Channel, Delivery
@@ -65,8 +65,8 @@ class Topic:
         return Declaration(f"{self.name}.stream", {"x-queue-type": "stream"})
 
     def of_group(self, group: str) -> Declaration:
-        """A group's own; the group that is called as the topic has the topic's queue."""
-        if group == self.name:
+        """A group's own; MCP-Universe's, and one called as the topic, have the topic's queue."""
+        if group in (self.name, SEED_GROUP):
             return self.queue
         if not 0 < len(group) <= 255 - MAX_NAME_CHARS - len("..filling"):
             raise ConfigError(f"group {group!r:.60}: a name of 1 to 40 characters")
