@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agentpipe.errors import AgentpipeError, Unreachable
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 BATCH = 500
 BATCH_BYTES = 8 * 1024 * 1024
 LOOK_EVERY_S = 1.0
-PACE_S = 0.02
+PACE_S = 0.05
 MAX_PAUSE_S = 5.0
 STORE_PAUSE_S = 0.25
 
@@ -58,6 +59,7 @@ class Forwarder:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
+        self._get_ready()
         while True:
             self._filled.wait(LOOK_EVERY_S)
             self._filled.clear()
@@ -69,6 +71,12 @@ class Forwarder:
                 break
         if self._sink is not None:
             self._sink.close()
+
+    def _get_ready(self) -> None:
+        """Connect before the first result is there; what fails is told when one is."""
+        with suppress(Exception):
+            self._sink = self._open_sink()
+            self._sink.publish([])
 
     def _forward(self) -> bool:
         """Carry one batch; whether there may be more."""

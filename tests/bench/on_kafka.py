@@ -84,7 +84,7 @@ def consumed(scratch: Fleet, number: int) -> list[tuple[float, float]]:
 def _consumed(url: str, number: int, ready: threading.Event) -> list[tuple[float, float]]:
     from kafka import KafkaConsumer
 
-    server, _, topic = url.removeprefix("kafka://").partition("/")
+    server, _, topic = url.partition("?")[0].removeprefix("kafka://").partition("/")
     open_sink(Settings(sink=url)).close()  # Makes it.
     consumer = KafkaConsumer(topic, bootstrap_servers=server, auto_offset_reset="earliest")
     found: list[tuple[float, float]] = []
@@ -195,7 +195,7 @@ def _sent_and_published(url: str, number: int) -> list[tuple[float, float]]:
 def _peer_records(url: str, number: int) -> Iterator[tuple[float, float]]:
     from kafka import KafkaConsumer
 
-    server, _, topic = url.removeprefix("kafka://").partition("/")
+    server, _, topic = url.partition("?")[0].removeprefix("kafka://").partition("/")
     consumer = KafkaConsumer(topic, bootstrap_servers=server, auto_offset_reset="earliest")
     for _, message in zip(range(number), consumer, strict=False):
         yield orjson.loads(message.value)["metadata"]["sent"], message.timestamp / 1000

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Of one request, before compression.
 BATCH_BYTES = 256 * 1024
 # Until a record is confirmed, all tries included.
-DELIVERY_MS = 20_000
+DELIVERY_MS = 12_000
 # A producer is closed once nothing is under way in it, which the time for delivery sees to.
 CLOSE_S = 5.0
 
@@ -42,15 +42,15 @@ class KafkaSink:
         self._closed = False
 
     def publish(self, records: Sequence[Record]) -> None:
+        """See ``Sink``; without records it just gets ready for some."""
         self._refuse_if_closed()
-        if not records:
-            return
         try:
             with unreachable(self._address.shown):
                 self._publish(records)
         except Unreachable:
             # What is under way in it may still arrive, or never: begin with a new one.
             self._drop_producer()
+            self._max_bytes = 0
             raise
 
     def follow(self, group: str | None, start: Start) -> KafkaReader:
@@ -63,7 +63,8 @@ class KafkaSink:
 
     def _publish(self, records: Sequence[Record]) -> None:
         if self._producer is None:
-            self._max_bytes = prepare(self._address)  # The topic may be gone, or another.
+            # After a failure the topic may be gone, or another.
+            self._max_bytes = self._max_bytes or prepare(self._address)
             self._producer = _producer(self._address, self._max_bytes)
         producer, topic = self._producer, self._address.topic
         remedy = f"raise max.message.bytes of the topic {topic}, now about {self._max_bytes:,}"
