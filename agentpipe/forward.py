@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 BATCH = 500
 BATCH_BYTES = 8 * 1024 * 1024
 LOOK_EVERY_S = 1.0
-PACE_S = 0.05
+FEW, PACE_S = 2, 0.05
 MAX_PAUSE_S = 5.0
 STORE_PAUSE_S = 0.25
 
@@ -39,6 +39,7 @@ class Forwarder:
         self._sink: Sink | None = None
         self._batch: list[OutboxRecord] = []
         self._published = False
+        self._carried = 0
         self._failures = 0
         self._filled = threading.Event()
         self._stopping = threading.Event()
@@ -65,8 +66,9 @@ class Forwarder:
             self._filled.clear()
             stopping = self._stopping.is_set()
             while self._forward():
-                # A first result goes at once; those after it go together.
-                self._stopping.wait(PACE_S)
+                # Where results are few each goes at once; where they are many they go together.
+                if self._carried > FEW:
+                    self._stopping.wait(PACE_S)
             if stopping or (self._stopping.is_set() and self._failures):
                 break
         if self._sink is not None:
@@ -88,6 +90,7 @@ class Forwarder:
             self._published = self._published or self._publish()
             if self._published:
                 self._store.drop_outbox(self._worker, [record.number for record in self._batch])
+                self._carried = len(self._batch)
                 self._batch, self._published = [], False
                 return True
         except Unreachable:  # The consumer meets the same store, and tells.
