@@ -13,7 +13,7 @@ SERVERS := redis rabbitmq kafka
 TORCH := .venv-torch
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-torch check format bench clean $(SERVERS) $(SERVERS:%=drop%)
+.PHONY: help run test test-torch test-peer check format bench clean $(SERVERS) $(SERVERS:%=drop%)
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,8 +71,11 @@ format: .venv/installed-dev ## format the code, and fix what can be fixed
 .venv-peer/installed:
 	@$(NEED_PYTHON)
 	$(PYTHON) -m venv .venv-peer
-	.venv-peer/bin/python -m pip install --quiet --disable-pip-version-check mcpuniverse==1.1.3
+	.venv-peer/bin/python -m pip install --quiet --disable-pip-version-check mcpuniverse==1.1.3 "pytest>=8.3"
 	@touch $@
+
+test-peer: .venv/installed .venv-peer/installed ## test that MCP-Universe's own code reads our results
+	.venv-peer/bin/python -m pytest tests/peer --override-ini filterwarnings=default
 
 bench: .venv/installed-bench .venv-peer/installed ## measure, each figure beside something of the same run
 	$(BIN)/python -m tests.bench.bench

@@ -18,6 +18,7 @@ from agentpipe.sinks import open_sink
 from agentpipe.sinks.sink import Record
 from agentpipe.stream import Stream
 from agentpipe.task import Result
+from brokers.ports import free_port
 from brokers.server_kafka import KafkaServer
 from brokers.server_redis import RedisServer
 from tests.bench.figures import EVALUATOR, per_s, sender, show, show_latencies
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 ROUNDS = 3
 RUNS, LATENCIES, RECORDS, MANY = 20_000, 200, 50_000, 1_000
+MARK = 10_000
 PEER_RUNS, PEER_LATENCIES = 150, 40
 
 
@@ -44,6 +46,7 @@ def measure() -> None:
         found = latencies_ms(redis.url, kafka.url)
         reading(kafka.url)
         many_agents(redis.url, kafka.url)
+        away(redis.url)
         beside: dict[str, Any] = {}
         if PYTHON.exists():
             beside = peer_figures(redis.url, kafka.url)
@@ -167,6 +170,21 @@ def many_agents(redis_url: str, kafka_url: str) -> None:
             scratch.send([{"question": "q"}] * 5 * MANY)
             consumed(scratch, 5 * MANY)
             show(f"{MANY:,} agents in one process", f"{memory_mb(pid):.0f} MB")
+
+
+def away(redis_url: str) -> None:
+    """A worker whose results find nobody, up to the outbox's mark and beyond."""
+    with fleet(8, "Wordy", fresh(redis_url), 16) as scratch:
+        scratch.environ["AGENTPIPE_SINK"] = f"kafka://127.0.0.1:{free_port()}/nobody"
+        with scratch.working("--processes", "1") as pid:
+            before = memory_mb(pid)
+            scratch.send([{"question": "q"}] * 2 * MARK)
+            while scratch.status()["outbox"] < MARK:
+                time.sleep(0.2)
+            time.sleep(5)
+            outbox = scratch.status()["outbox"]
+            beside = f"{outbox:,} results wait, {before:.0f} MB before"
+            show("a worker while Kafka is away", f"{memory_mb(pid):.0f} MB", beside)
 
 
 def peer_figures(redis_url: str, kafka_url: str) -> dict[str, Any]:

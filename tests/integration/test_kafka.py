@@ -5,11 +5,14 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import time
 import uuid
 from collections import Counter
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -30,10 +33,9 @@ from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from agentpipe.sinks.sink import Reader, Sink
-    from tests.integration.project import Project
+    from tests.integration.project import Fleet, Project
     from tests.servers import OwnServer
 
 PARTITIONS = 4
@@ -167,6 +169,40 @@ def test_a_login_that_the_broker_does_not_know_is_told_in_one_line(
     assert "\n" not in str(caught.value)
     del caught
     gc.collect()  # Here, where its sockets are excused.
+
+
+class TestOfWorkers:
+    @pytest.fixture
+    def sink_url(self, url: str) -> str:
+        return url
+
+    def test_workers_killed_while_they_publish_leave_one_result_of_each_task(
+        self, project: Project, sink: Sink
+    ) -> None:
+        """A death between the publication and the outbox's end of it repeats some, raw."""
+        tasks, kills = 600, 5
+        project.environ["AGENTPIPE_LEASE_S"] = "1"
+        project.collection(number=8, max_queue_size=tasks, max_crashes=kills)
+        fleet = project.work("--processes", "2").ready(2)
+        project.send(*["echo hi"] * tasks)
+        for kill in range(kills):
+            goal = (kill + 1) * tasks // (kills + 2)
+            wait_until(partial(_has_delivered, project, goal), 60, f"{goal} are delivered")
+            os.kill(wait_until(partial(_living, fleet), 60, "a worker"), signal.SIGKILL)
+        project.until(waiting=0, running=0, outbox=0)
+        assert fleet.stop() == 0
+        assert len(project.by_id()) == tasks
+        with Stream(sink.follow("raw", "beginning"), timeout_s=1) as stream:
+            assert len(list(stream)) == tasks
+
+
+def _has_delivered(project: Project, goal: int) -> bool:
+    return int(project.stats()["delivered"]) >= goal
+
+
+def _living(fleet: Fleet) -> int:
+    """One of the workers; the dead are listed until their lease is over."""
+    return next((pid for pid in fleet.pids if Path(f"/proc/{pid}").exists()), 0)
 
 
 # Groups.

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from agentpipe import ConfigError, MQFactory
+
 if TYPE_CHECKING:
     from brokers.server_redis import RedisServer
     from tests.integration.project import Project
@@ -70,6 +72,38 @@ def test_the_seeds_examples_run_on_real_servers(project: Project, mq_type: str) 
     assert "Evaluation: []" in printed
     assert fleet.stop() == 0
     assert project.ok("clean-tasks", *verb, "--json").json == {"purged": 0}
+
+
+@pytest.mark.parametrize("mq_type", ["kafka", "rabbitmq"])
+def test_bare_producers_and_consumers_are_made_by_the_factory(
+    request: pytest.FixtureRequest, mq_type: str
+) -> None:
+    server = urlsplit(request.getfixturevalue(f"{mq_type}_server").url)
+    where = {"host": server.hostname, "port": server.port}
+    topic = f"topic-{uuid.uuid4().hex[:8]}"
+    with MQFactory.create_producer(mq_type, topic, **where) as producer:
+        assert producer.send({"n": 1})
+        assert producer.send("text", key="k")
+    with MQFactory.create_producer(mq_type, topic, value_serializer=repr_bytes, **where) as other:
+        other.send([3])
+        other.flush()
+    consumer = MQFactory.create_consumer(mq_type, topic, value_deserializer=bytes.decode, **where)
+    found = list(consumer.consume_messages(max_messages=3))
+    assert sorted(found) == ["[3]", "text", '{"n":1}']
+    consumer.close()
+    with MQFactory.create_producer(mq_type, topic, **where) as producer:
+        producer.send(b"new")
+    with MQFactory.create_consumer(mq_type, topic, **where) as again:  # The others were used.
+        assert list(again.consume_messages(max_messages=1)) == [b"new"]
+
+
+def repr_bytes(value: object) -> bytes:
+    return repr(value).encode()
+
+
+def test_a_kind_that_nobody_knows_is_told() -> None:
+    with pytest.raises(ConfigError, match="kafka, rabbitmq"):
+        MQFactory.create_producer("nats", "topic")
 
 
 def test_the_verbs_options_count_more_than_the_variables(project: Project) -> None:

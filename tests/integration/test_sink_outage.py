@@ -86,6 +86,29 @@ def test_while_the_sink_is_out_workers_stop_above_the_high_water_and_then_go_on(
         assert "the sink takes results again" in fleet.log
 
 
+def test_the_pressure_of_a_sink_that_is_out_reaches_the_sender(
+    project: Project, sink_url: str
+) -> None:
+    project.environ["AGENTPIPE_OUTBOX_HIGH_WATER"] = "5"
+    project.collection(number=1, max_queue_size=10)
+    with away(Path(sink_url.removeprefix("sqlite:///"))):
+        fleet = project.work("--processes", "1").ready(1)
+        accepted = []
+
+        def is_refused() -> bool:
+            done = project.run("send", "toys", "echo hi", "--json")
+            accepted.extend(done.json["task_ids"])
+            return done.code == 3
+
+        wait_until(is_refused, 60, "a task is refused")
+        stats = project.until(waiting=10)
+        assert stats["outbox"] >= 5
+        assert stats["running"] == 0
+    project.until(delivered=len(accepted))
+    assert fleet.stop() == 0
+    assert set(project.by_id()) == set(accepted)
+
+
 def _wait_for_beats(project: Project) -> None:
     """Until each worker has beaten twice, so that it had the occasion to claim more."""
     beats, ages = Counter[str](), dict[str, float]()

@@ -7,7 +7,7 @@ task's metadata say when it was sent.
 import sys
 import time
 
-from mcpuniverse.pipeline.launcher import AgentPipeline  # type: ignore[import-not-found]
+from mcpuniverse.pipeline.launcher import AgentPipeline
 
 path, name, number, pause_s = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
 pipeline = AgentPipeline(config_path=path, max_queue_size=1_000_000)
