@@ -51,6 +51,8 @@ class SqliteSink:
         self._database = Database(self._address, SCHEMA, LAYOUT)
 
     def publish(self, records: Sequence[Record]) -> None:
+        if not records:
+            return
         with self._database.write() as db:
             now = time.time()
             db.executemany(

@@ -89,6 +89,9 @@ def test_a_frozen_workers_runs_do_not_count(project: Project) -> None:
     project.environ["AGENTPIPE_LEASE_S"] = "1"
     project.collection(number=2)
     project.send("sleep-at-first 0.5", "sleep-at-first 60")
+    assert (
+        project.results() == []
+    )  # Makes the stream's file, so that nobody is frozen while it does.
     frozen = project.work("--processes", "1").ready(1)
     wait_until(lambda: len(project.journal("started")) == 2, 10, "both tasks run")
     (pid,) = frozen.pids
