@@ -49,7 +49,10 @@ class Sink(Protocol):
     """A stream of records. Everything may raise ``Unreachable``."""
 
     def publish(self, records: Sequence[Record]) -> None:
-        """Return once all are durable in the stream; after an error any of them may be."""
+        """Return once all are durable in the stream; after an error any of them may be.
+
+        Without records it connects, so that the first do not wait for that.
+        """
 
     def follow(self, group: str | None, start: Start) -> Reader:
         """A reader that begins at ``start``, or where its group left off.
