@@ -1,21 +1,18 @@
-"""Server: an amqp:// URL taken apart, but for what the parameters mean to broker and sink."""
+"""Server: where a RabbitMQ is, by its URL; parameters are broker's and sink's matter."""
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import unquote
 
 import pika
 
-from agentpipe.errors import ConfigError
-from agentpipe.settings import without_password
-
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    import ssl
 
-TLS_PARAMETERS = ("cafile", "certfile", "keyfile")
+    from agentpipe.url import Url
+
 PORTS = {"amqp": 5672, "amqps": 5671}
 
 
@@ -54,53 +51,23 @@ class Server:
         )
 
 
-def parse(url: str, known: Sequence[str]) -> tuple[Server, dict[str, str]]:
-    """Take ``amqp://user:password@host:port/vhost?...`` apart: the server, and the parameters.
-
-    ``known`` are those that it may have, beside those of TLS.
+def server_of(url: Url) -> Server:
+    """The server that ``amqp://user:password@host:port/vhost`` names.
 
     Raises:
-        ConfigError: It cannot be read, or has a parameter that is not known.
+        ConfigError: The port is none, or a certificate cannot be read.
     """
-    shown = without_password(url)
+    parts = url.parts
     try:
-        parts = urlsplit(url)
         port = parts.port or PORTS[parts.scheme]
-        given = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
     except ValueError as error:
-        raise ConfigError(f"{shown}: {error}") from error
-    _refuse_unknown(shown, given, (*known, *TLS_PARAMETERS))
-    server = Server(
+        raise url.wrong(str(error)) from error
+    return Server(
         parts.hostname or "localhost",
         port,
         unquote(parts.username or "guest"),
         unquote(parts.password or "guest"),
         unquote(parts.path[1:]) or "/",
-        shown,
-        _tls(shown, parts, given),
+        url.shown,
+        url.tls() if parts.scheme == "amqps" else None,
     )
-    return server, given
-
-
-def refuse_other(shown: str, name: str, value: str, choices: Sequence[str]) -> None:
-    """Raise ConfigError where the parameter ``name`` is none of the ``choices``."""
-    if value not in choices:
-        raise ConfigError(f"{shown}: {name} is one of {', '.join(choices)}")
-
-
-def _refuse_unknown(shown: str, given: Mapping[str, str], known: Sequence[str]) -> None:
-    for name in given:
-        if name not in known:
-            raise ConfigError(f"{shown}: {name!r} is no parameter; there are {', '.join(known)}")
-
-
-def _tls(shown: str, parts: SplitResult, given: dict[str, str]) -> ssl.SSLContext | None:
-    if parts.scheme != "amqps":
-        return None
-    try:
-        context = ssl.create_default_context(cafile=given.get("cafile"))
-        if "certfile" in given:
-            context.load_cert_chain(given["certfile"], given.get("keyfile"))
-    except OSError as error:
-        raise ConfigError(f"{shown}: the certificates cannot be read: {error}") from error
-    return context

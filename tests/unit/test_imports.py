@@ -23,7 +23,7 @@ PACKAGE = ROOT / "agentpipe"
 LAYERS = (
     ("errors", "bell", "thread", "brokers.store", "sinks.sink", "agentpipe"),
     ("settings", "task", "trace", "context", "locate", "yamldoc", "database", "stats", "report"),
-    ("logs", "plugins", "forward", "failure", "chain", "schema"),
+    ("logs", "plugins", "url", "forward", "failure", "chain", "schema"),
     ("user_function", "component"),
     ("collection", "agent_config", "evaluate"),
     ("intake", "agent", "run", "brokers", "sinks", "fit"),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from agentpipe.amqp.address import Server, parse, refuse_other
+from agentpipe.amqp.address import Server, server_of
 from agentpipe.brokers.rabbitmq.names import Names
+from agentpipe.url import Url
 
 if TYPE_CHECKING:
     import pika
@@ -34,11 +35,10 @@ class Address:
         Raises:
             ConfigError: It cannot be read, or has a parameter that is not known.
         """
-        server, given = parse(url, PARAMETERS)
-        queues = given.get("queues", QUEUES[0])
-        refuse_other(server.shown, "queues", queues, QUEUES)
-        names = Names(given.get("prefix", "agentpipe"), quorum=queues == "quorum")
-        return cls(server, names, given.get("management", ""))
+        parsed = Url.parse(url, PARAMETERS)
+        quorum = parsed.one_of("queues", QUEUES) == "quorum"
+        names = Names(parsed.given.get("prefix", "agentpipe"), quorum=quorum)
+        return cls(server_of(parsed), names, parsed.given.get("management", ""))
 
     @property
     def shown(self) -> str:

@@ -6,10 +6,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from agentpipe.amqp.address import Server, parse, refuse_other
+from agentpipe.amqp.address import Server, server_of
 from agentpipe.amqp.letter import Declaration, Letter
 from agentpipe.errors import ConfigError
 from agentpipe.settings import SEED_GROUP, TOPIC
+from agentpipe.url import Url
 
 if TYPE_CHECKING:
     from agentpipe.amqp.channel import Channel, Delivery
@@ -46,13 +47,12 @@ class Topic:
         Raises:
             ConfigError: It cannot be read, or has a parameter that is not known.
         """
-        server, given = parse(url, PARAMETERS)
-        stream = given.get("stream", CHOICES[0])
-        refuse_other(server.shown, "stream", stream, CHOICES)
-        name = given.get("topic", TOPIC)
-        if not 0 < len(name) <= MAX_NAME_CHARS:
-            raise ConfigError(f"{server.shown}: a topic has 1 to {MAX_NAME_CHARS} characters")
-        return cls(server, name, stream == "yes")
+        parsed = Url.parse(url, PARAMETERS)
+        keeps = parsed.one_of("stream", CHOICES) == "yes"
+        name = parsed.given.get("topic", TOPIC)
+        if len(name) > MAX_NAME_CHARS:
+            raise parsed.wrong(f"a topic has at most {MAX_NAME_CHARS} characters")
+        return cls(server_of(parsed), name, keeps)
 
     @property
     def queue(self) -> Declaration:

@@ -1,0 +1,84 @@
+"""The URLs of Kafka and RabbitMQ as sinks, taken apart without a server."""
+
+from __future__ import annotations
+
+import pytest
+
+from agentpipe.errors import ConfigError
+from agentpipe.sinks.kafka.address import Address
+from agentpipe.sinks.rabbitmq.topic import Topic
+
+
+def test_a_kafka_url_is_taken_apart() -> None:
+    address = Address.parse(
+        "kafka://ann:p%40ss@one:1234,[::1]/my.topic?partitions=3&replication=2"
+        "&compression=none&max_bytes=5000&recall=0&session_s=30&sasl=SCRAM-SHA-256&tls=yes"
+    )
+    assert address.servers == ("one:1234", "[::1]:9092")
+    assert (address.topic, address.partitions, address.replication) == ("my.topic", 3, 2)
+    assert (address.compression, address.max_bytes) == (None, 5000)
+    assert (address.recall, address.session_s) == (0, 30)
+    assert address.client["security_protocol"] == "SASL_SSL"
+    assert address.client["sasl_mechanism"] == "SCRAM-SHA-256"
+    assert address.client["sasl_plain_password"] == "p@ss"
+    assert "p%40ss" not in address.shown
+
+
+def test_what_a_kafka_url_leaves_out_is_the_usual() -> None:
+    address = Address.parse("kafka://")
+    assert (address.servers, address.topic) == (("localhost:9092",), "agent-task-mq")
+    assert (address.partitions, address.replication, address.compression) == (8, -1, "gzip")
+    assert address.client["security_protocol"] == "PLAINTEXT"
+    assert not address.has_login
+
+
+@pytest.mark.parametrize(
+    ("rest", "said"),
+    [
+        ("h/t?partition=3", "partitions"),
+        ("h/t?partitions=0", "at least 1"),
+        ("h/t?partitions=many", "whole number"),
+        ("h/t?compression=zip", "gzip"),
+        ("h/t?tls=maybe", "no, yes"),
+        ("h/t?sasl=PLAIN", "wants a user"),
+        ("h/t?cafile=/no/such/file", "certificates"),
+        ("h:0/t", "host:port"),
+        ("h:99999/t", "host:port"),
+        ("h:x/t", "host:port"),
+        ("a,,b/t", "host:port"),
+        ("h/a%20b", "no topic"),
+        ("h/..", "no topic"),
+        ("h/t?x", "x"),
+    ],
+)
+def test_a_wrong_kafka_url_is_told_without_its_password(rest: str, said: str) -> None:
+    login = "" if "sasl" in rest else "ann:s3cret@"
+    with pytest.raises(ConfigError, match=said) as told:
+        Address.parse(f"kafka://{login}{rest}")
+    assert "s3cret" not in str(told.value)
+
+
+def test_a_rabbitmq_url_is_taken_apart() -> None:
+    topic = Topic.parse("amqps://ann:p%40ss@host/%2Fteam?topic=mine&stream=yes")
+    assert (topic.name, topic.keeps) == ("mine", True)
+    assert (topic.server.port, topic.server.vhost, topic.server.user) == (5671, "/team", "ann")
+    assert topic.server.tls is not None
+    plain = Topic.parse("amqp://")
+    assert (plain.name, plain.keeps, plain.server.host) == ("agent-task-mq", False, "localhost")
+
+
+def test_a_group_has_a_queue_of_its_own_but_the_seeds_has_the_topics() -> None:
+    topic = Topic.parse("amqp://h/?topic=mine")
+    assert topic.of_group("trainer").name == "mine.trainer"
+    assert topic.of_group("mine") == topic.of_group("mcpuniverse-group") == topic.queue
+    assert topic.queue.arguments == {}
+    for group in ("", "x" * 60):
+        with pytest.raises(ConfigError, match="1 to 40"):
+            topic.of_group(group)
+
+
+@pytest.mark.parametrize("rest", ["?topc=a", "?stream=maybe", ":port/", f"?topic={'x' * 201}"])
+def test_a_wrong_rabbitmq_url_is_told_without_its_password(rest: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        Topic.parse(f"amqp://ann:s3cret@host{rest}")
+    assert "s3cret" not in str(told.value)
