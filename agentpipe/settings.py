@@ -115,7 +115,9 @@ class _Server:
         host = environ.get(f"{self.variables}_HOST") or "localhost"
         text = environ.get(f"{self.variables}_PORT") or str(self.port)
         if not text.isdecimal() or not 0 < int(text) < 65_536:  # noqa: PLR2004 - TCP's ports
-            raise ValueError(f"{self.variables}_PORT: expected a port, got {text[:40]!r}")
+            # Kubernetes sets REDIS_PORT=tcp://... for a service of that name.
+            hint = "; set enableServiceLinks: false" if text.startswith("tcp://") else ""
+            raise ValueError(f"{self.variables}_PORT: expected a port, got {text[:40]!r}{hint}")
         host = f"[{host}]" if ":" in host and "[" not in host else host
         topic = quote(environ.get("MQ_TOPIC") or TOPIC, safe="")
         return f"{self.scheme}://{host}:{int(text)}{self.path.format(topic=topic)}"

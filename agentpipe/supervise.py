@@ -124,7 +124,7 @@ class Supervisor:
     def _stop(self) -> None:
         """Ask all to end and wait; a second signal is passed on and ends them at once."""
         self._signal(signal.SIGTERM)
-        passed_on, again_at = len(self._signals), float("inf")
+        passed_on, again_at = 0, float("inf")
         deadline = time.monotonic() + self._settings.grace_s + 4 * LAST_WORDS_S
         while self._living() and time.monotonic() < deadline:
             if len(self._signals) > max(1, passed_on) or time.monotonic() >= again_at:

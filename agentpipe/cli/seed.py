@@ -59,9 +59,13 @@ def seed_settings(args: argparse.Namespace) -> Settings:
 
 
 def _mq_type(args: argparse.Namespace, environ: dict[str, str]) -> str | None:
-    """The one given; kafka where MCP-Universe's variables leave the choice."""
+    """The one given; kafka where MCP-Universe's variables leave the choice.
+
+    Kafka is what `AgentPipeline` says by itself: with nothing set it stays with the embedded
+    stream there, and so it does here.
+    """
     queues = any(environ.get(name) for name in SEED_VARIABLES if not name.startswith("REDIS"))
-    if args.mq_type is None and queues and not environ.get("AGENTPIPE_SINK"):
-        return MQ_TYPES[0]
     kind: str | None = args.mq_type
+    if kind in (None, MQ_TYPES[0]):
+        return MQ_TYPES[0] if queues and (kind or not environ.get("AGENTPIPE_SINK")) else None
     return kind

@@ -14,10 +14,19 @@ from tests.bench.fleet import AGENTPIPE, fleet
 if TYPE_CHECKING:
     from tests.bench.fleet import Fleet
 
+SENDER = """
+import os
+from agentpipe import AgentPipeline
+file = os.environ["AGENT_COLLECTION_CONFIG_FILE"]
+assert AgentPipeline(file).send_task("bench", {"question": "q"})
+"""
+
 
 def measure() -> None:
     with fleet(8, "Instant") as scratch:
         bare_ms = _start_ms([sys.executable, "-c", "pass"], scratch)
+        sender_ms = _start_ms([sys.executable, "-c", SENDER], scratch)
+        show("AgentPipeline.send_task", f"{sender_ms:.0f} ms", f"{sender_ms - bare_ms:.0f} ms more")
         for arguments in (["--help"], ["send", "bench", "q"]):
             took_ms = _start_ms([*AGENTPIPE, *arguments], scratch)
             beside = f"{took_ms - bare_ms:.0f} ms more than bare Python's {bare_ms:.0f} ms"

@@ -98,6 +98,11 @@ def test_what_is_no_port_is_told_by_its_variable(port: str) -> None:
         Settings.from_env({"KAFKA_PORT": port})
 
 
+def test_what_kubernetes_puts_there_gets_a_hint() -> None:
+    with pytest.raises(ConfigError, match="enableServiceLinks"):
+        Settings.from_env({"REDIS_PORT": "tcp://10.0.0.1:6379"})
+
+
 def test_an_mq_type_that_nobody_knows_is_told() -> None:
     with pytest.raises(ConfigError, match="kafka, rabbitmq"):
         Settings.from_env({}, "nats")
