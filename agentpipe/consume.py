@@ -45,6 +45,8 @@ class Consumer:
         self.ends_by = float("inf")
         self._settings = settings
         self._joined = False
+        # Who beats while another thread leaves would find the lease lost, and join again.
+        self._membership = threading.RLock()
         self._claiming = True
         self._stopping = False
         self._held: dict[str, ClaimedMessage] = {}
@@ -82,9 +84,10 @@ class Consumer:
         Raises:
             Unreachable: The store does not answer.
         """
-        if self._joined and not self.broker.store.extend(self.worker):
-            log.warning("the lease was lost: its tasks went to other workers")
-            self._abandon()
+        with self._membership:
+            if self._joined and not self.broker.store.extend(self.worker):
+                log.warning("the lease was lost: its tasks went to other workers")
+                self._abandon()
 
     def _abandon(self) -> None:
         self._loop.interrupt_all()
@@ -93,10 +96,11 @@ class Consumer:
     def leave(self) -> None:
         """Give back all that is held, uncounted, and claim no more; once is enough."""
         self._claiming = False
-        if self._joined:
-            back = self.broker.store.leave(self.worker)
-            self._joined = False
-            log.info("worker %s ends and gives back %d tasks", self.worker.name, back)
+        with self._membership:
+            if self._joined:
+                back = self.broker.store.leave(self.worker)
+                self._joined = False
+                log.info("worker %s ends and gives back %d tasks", self.worker.name, back)
 
     def stop(self) -> None:
         """Settle what has finished, give back the rest, carry off the outbox, and end."""
@@ -125,9 +129,10 @@ class Consumer:
         self._last_turn()
 
     def _turn(self) -> None:
-        if not self._joined and self._claiming:
-            self.broker.store.join(self.worker)
-            self._joined = True
+        with self._membership:
+            if not self._joined and self._claiming:
+                self.broker.store.join(self.worker)
+                self._joined = True
         if self._failures:  # While the store was away the lease may have lapsed.
             self.keep()
         greedy = self._is_greedy()

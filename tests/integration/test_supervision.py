@@ -61,8 +61,8 @@ def test_one_signal_lets_runs_finish_within_the_grace_and_gives_back_the_rest(
     project: Project, kind: signal.Signals, code: int
 ) -> None:
     project.collection(concurrency=3, max_queue_size=3)
-    project.send("sleep 3", "sleep-at-first 60", "sleep-at-first 60")
-    fleet = project.work("--processes", "1", env={"AGENTPIPE_GRACE_S": "3.5"})
+    project.send("sleep 5", "sleep-at-first 60", "sleep-at-first 60")
+    fleet = project.work("--processes", "1", env={"AGENTPIPE_GRACE_S": "5.5"})
     project.until(running=3)
     project.ok("send", "toys", "--file", project.tasks(*["echo"] * 3, name="more.jsonl"))
     fleet.signal(kind)
