@@ -124,8 +124,11 @@ class SqliteGroupReader:
             return [
                 task_id
                 for (task_id,) in db.execute(
-                    "SELECT task_id FROM records WHERE position >= ? AND position < ?",
-                    (first - RECALLED, first),
+                    # What is lent may yet come back, and is then no repeat.
+                    "SELECT task_id FROM records WHERE position >= ?1 AND position < ?2"
+                    " AND NOT EXISTS (SELECT 1 FROM loans WHERE owner = ?3"
+                    " AND position BETWEEN first AND last)",
+                    (first - RECALLED, first, self._group),
                 )
             ]
 

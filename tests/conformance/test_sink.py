@@ -217,6 +217,19 @@ def test_a_group_with_a_past_ignores_where_to_start(sink: Sink) -> None:
     second.close()
 
 
+def test_what_a_reader_gives_back_is_no_repeat_for_one_that_came_later(sink: Sink) -> None:
+    group = unique("group")
+    sink.publish([result_record(each) for each in "abcd"])
+    first = sink.follow(group, "beginning")
+    held = ids_of(read(first, 2, limit=2))
+    with Stream(sink.follow(group, "beginning"), timeout_s=0.5) as stream:
+        results = iter(stream)
+        found = [next(results).task_id]
+        first.close()
+        found += [each.task_id for each in results]
+    assert sorted(found) == sorted("abcd"), f"the first reader held {held}"
+
+
 def test_a_group_that_began_now_keeps_what_comes_while_nobody_reads(sink: Sink) -> None:
     group = unique("group")
     sink.publish(records("a"))
