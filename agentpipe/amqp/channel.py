@@ -83,6 +83,7 @@ class Channel:
         self._getting = asyncio.Lock()
         self._got: asyncio.Future[Any] | None = None
         self._when_cancelled: dict[str, Callable[[], None]] = {}
+        self._starting: dict[str, asyncio.Future[Any]] = {}
         self._why_closed = ""
         self._on_closed = on_closed
         raw.add_on_close_callback(self._closed)
@@ -177,17 +178,36 @@ class Channel:
         ``cancelled`` is called when the server ends it, because the queue is gone. The server
         is not waited for: it closes the channel where there is no such queue.
         """
-        if prefetch != self._prefetch:
-            await self.call("basic_qos", prefetch_count=prefetch)
-            self._prefetch = prefetch
+        await self._limit(prefetch)
 
         def on_message(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
             receive(Delivery(method, properties, body))
 
+        started = self._future()
         with lost_where_closed():
-            consumer = str(self._raw.basic_consume(queue, on_message, arguments=arguments))
+            consumer = str(
+                self._raw.basic_consume(
+                    queue, on_message, arguments=arguments, callback=resolver(started)
+                )
+            )
+        self._starting[consumer] = started
         self._when_cancelled[consumer] = cancelled
         return consumer
+
+    async def resume(self, queue: str, consumer: str, prefetch: int) -> None:
+        """Have messages delivered to a cancelled consumer again.
+
+        pika keeps what it knows of each new consumer as long as the channel lives, so that one
+        for each poll would be a leak.
+        """
+        await self._limit(prefetch)
+        consume = spec.Basic.Consume(queue=queue, consumer_tag=consumer, nowait=True)
+        self._raw._send_method(consume)  # noqa: SLF001 - see above
+
+    async def _limit(self, prefetch: int) -> None:
+        if prefetch != self._prefetch:
+            await self.call("basic_qos", prefetch_count=prefetch)
+            self._prefetch = prefetch
 
     async def cancel(self, consumers: Iterable[str]) -> None:
         """Have nothing more delivered; what was, or is on its way, stays unacknowledged.
@@ -196,6 +216,8 @@ class Channel:
         """
         for consumer in consumers:
             self._when_cancelled.pop(consumer, None)
+            if started := self._starting.pop(consumer, None):
+                await started  # A server of 3.10 ends the channel when it is cancelled earlier.
             cancel = spec.Basic.Cancel(consumer, nowait=True)  # type: ignore[arg-type]
             self._raw._send_method(cancel)  # noqa: SLF001 - see above
         await self.catch_up()
@@ -224,10 +246,10 @@ class Channel:
             delivery: Delivery | None = await future
             return delivery
 
-    def ack(self, tag: int, *, multiple: bool = False) -> None:
-        """Done with it, and with ``multiple`` with all that were delivered here before it."""
+    def ack(self, tag: int, *, all_before: bool = False) -> None:
+        """Done with it."""
         if self.is_open:
-            self._raw.basic_ack(tag, multiple=multiple)
+            self._raw.basic_ack(tag, multiple=all_before)
 
     def requeue(self, tag: int) -> None:
         """Put it back where it was."""

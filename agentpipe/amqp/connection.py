@@ -96,8 +96,9 @@ class Link:
     Operations are coroutines over a ``Session``; they run on the link's own thread.
     """
 
-    def __init__(self, parameters: pika.ConnectionParameters, shown_url: str) -> None:
-        self._parameters, self._shown = parameters, shown_url
+    def __init__(self, parameters: pika.ConnectionParameters, shown_url: str, own: str) -> None:
+        """``own`` is the URL's parameter that gives queues names of one's own."""
+        self._parameters, self._shown, self._own = parameters, shown_url, own
         self._starting = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -119,7 +120,7 @@ class Link:
                 self._perform(operation, answer_s), loop
             ).result()
         except Lost as error:
-            raise Unreachable(f"{self._shown}: {_what_was_lost(error)}") from error
+            raise Unreachable(f"{self._shown}: {_what_was_lost(error, self._own)}") from error
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._starting:
@@ -199,9 +200,9 @@ class Link:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _what_was_lost(error: Lost) -> str:
+def _what_was_lost(error: Lost, own: str) -> str:
     if error.code == PRECONDITION_FAILED:
-        return f"a queue of that name is of another kind ({error}): give a ?prefix= of your own"
+        return f"a queue of that name is of another kind ({error}): give a {own} of your own"
     return f"the connection was lost: {error}"
 
 

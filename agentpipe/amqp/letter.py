@@ -1,4 +1,4 @@
-"""Letter: a message to publish; and how a queue is declared."""
+"""Letter: a message to publish. Declaration: a queue to make."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+# Agents run for up to an hour, and longer; from RabbitMQ 3.12 a queue may say so itself.
+CONSUMER_TIMEOUT_MS = 7 * 86_400_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,11 +73,21 @@ def run(args: argparse.Namespace) -> int:
         sent = _send(dispatcher, args, tasks)
         if reader is None or sink is None:
             return _report(args, sent)
-        stack.callback(reader.close)
         if sent.duplicates:  # Their results may lie in the past.
-            reader.close()
-            reader = sink.follow(None, "beginning")
+            reader = _from_the_beginning(sink, reader)
+        stack.callback(reader.close)
         return _follow(args, sent, reader)
+
+
+def _from_the_beginning(sink: Any, reader: Any) -> Any:
+    """A reader of all there was, or the one there is where the sink keeps no past."""
+    try:
+        earlier = sink.follow(None, "beginning")
+    except ConfigError as error:
+        say(f"results that are in the stream already are not shown: {error}")
+        return reader
+    reader.close()
+    return earlier
 
 
 def _refuse_unknown(name: str, names: list[str]) -> None:

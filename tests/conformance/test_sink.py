@@ -217,6 +217,7 @@ def test_a_group_with_a_past_ignores_where_to_start(sink: Sink) -> None:
     second.close()
 
 
+@pytest.mark.needs("shares_records")
 def test_what_a_reader_gives_back_is_no_repeat_for_one_that_came_later(sink: Sink) -> None:
     group = unique("group")
     sink.publish([result_record(each) for each in "abcd"])

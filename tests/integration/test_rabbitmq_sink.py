@@ -1,33 +1,34 @@
-"""What is RabbitMQ's alone as a sink: the queue that all know, groups beside it, no past."""
+"""What is the RabbitMQ sink's alone: the queue that all know, and what a queue cannot do."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
-import subprocess
-import sys
+import threading
+import time
 import uuid
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import pika
 import pytest
 
 from agentpipe.errors import ConfigError, Unreachable
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
-from agentpipe.sinks.sink import Record
-from agentpipe.stream import Stream
-from agentpipe.task import Result
+from agentpipe.sinks.sink import Reader, Record, Sink
+from brokers.ports import free_port
 from brokers.server_rabbitmq import RabbitServer
+from tests.conformance.processes import read_and_hang
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from agentpipe.sinks.sink import Sink
-    from tests.integration.project import Project
     from tests.servers import OwnServer
+
+PATIENCE_S = 20.0
+SPAWN = multiprocessing.get_context("spawn")
 
 
 @pytest.fixture
@@ -47,141 +48,277 @@ def sink(url: str) -> Iterator[Sink]:
     opened.close()
 
 
-def records(*ids: str) -> list[Record]:
-    return [Record(each, orjson.dumps(Result(task_id=each).to_dict())) for each in ids]
+def records(ids: Iterable[Any]) -> list[Record]:
+    return [Record(str(each), f"result of {each}".encode()) for each in ids]
 
 
-def ids_of(sink: Sink, group: str | None, start: Any = "now") -> list[str]:
-    with Stream(sink.follow(group, start), timeout_s=0.2) as stream:
-        return [result.task_id for result in stream]
+def read(reader: Reader, number: int) -> list[str]:
+    found: list[str] = []
+
+    def enough() -> bool:
+        found.extend(record.task_id for record in reader.poll(100, 0.2))
+        return len(found) >= number
+
+    wait_until(enough, PATIENCE_S, f"{number} records")
+    return found
 
 
-@contextmanager
-def bare(url: str) -> Iterator[Any]:
-    """A channel of pika's own."""
-    connection = pika.BlockingConnection(pika.URLParameters(url.partition("?")[0]))
-    yield connection.channel()
+def bare(server: RabbitServer, queue: str) -> list[tuple[int, bytes]]:
+    """Delivery mode and body of all that a user of pika takes from a queue."""
+    connection = pika.BlockingConnection(pika.URLParameters(server.url))
+    channel = connection.channel()
+    channel.queue_declare(queue, durable=True)  # As all do who know nothing of us.
+    found: list[tuple[int, Any]] = []  # The stubs take the body for a text.
+    while (got := channel.basic_get(queue, auto_ack=True))[0] is not None:
+        found.append((got[1].delivery_mode or 0, got[2]))
     connection.close()
+    return found
 
 
-def test_a_bare_client_reads_the_queue_of_the_topic_whoever_reads_beside_it(
-    sink: Sink, url: str, topic: str
+# A queue without a stream.
+
+
+def test_the_topics_queue_is_anybodys_and_nobody_of_ours_takes_from_it(
+    sink: Sink, rabbitmq_server: RabbitServer, topic: str
 ) -> None:
-    tail, group = sink.follow(None, "now"), sink.follow("trainer", "now")
-    sink.publish(records("a", "b"))
-    for reader in (tail, group):
-        assert [each.task_id for each in reader.poll(10, 10)] == ["a", "b"]
+    sink.publish(records("a"))
+    tail, one, two = (sink.follow(group, "now") for group in (None, "one", "two"))
+    sink.publish(records("bc"))
+    for reader in (tail, one, two):
+        found = read(reader, 2)
+        assert found == ["b", "c"]
         reader.close()
-    with bare(url) as channel:
-        for expected in "ab":
-            _, properties, body = channel.basic_get(topic, auto_ack=True)
-            assert orjson.loads(body)["task_id"] == expected
-            assert properties.delivery_mode == 2
+    taken = bare(rabbitmq_server, topic)
+    assert taken == [(2, b"result of a"), (2, b"result of b"), (2, b"result of c")]
 
 
-def test_the_topics_queue_takes_results_before_anybody_reads(sink: Sink, topic: str) -> None:
-    sink.publish(records("a", "b"))
-    assert ids_of(sink, topic, "beginning") == ["a", "b"]
-    assert ids_of(sink, topic, "beginning") == []
+def test_the_group_of_the_topics_name_reads_that_queue(
+    sink: Sink, rabbitmq_server: RabbitServer, topic: str
+) -> None:
+    sink.publish(records("abc"))
+    reader = sink.follow(topic, "beginning")
+    first, *_ = reader.poll(10, PATIENCE_S)
+    reader.commit(first)
+    assert reader.recall() == []
+    reader.close()
+    left: list[tuple[int, bytes]] = []
+
+    def all_taken() -> bool:
+        left.extend(bare(rabbitmq_server, topic))
+        return len(left) == 2
+
+    wait_until(all_taken, PATIENCE_S, "what was not committed is there")
+    assert [body for _, body in left] == [b"result of b", b"result of c"]
 
 
-@pytest.mark.parametrize("group", [None, "trainer"])
 @pytest.mark.parametrize("start", ["beginning", 1.0])
-def test_that_a_queue_holds_no_past_is_said(sink: Sink, group: str | None, start: Any) -> None:
+def test_what_a_queue_forgot_is_said_and_not_pretended(sink: Sink, topic: str, start: Any) -> None:
     sink.publish(records("a"))
-    with pytest.raises(ConfigError, match="stream=yes"):
-        sink.follow(group, start)
+    for group in (None, "late"):
+        with pytest.raises(ConfigError, match="stream=yes") as told:
+            sink.follow(group, start)
+        assert topic in str(told.value)
+        assert "\n" not in str(told.value)
+        assert "guest:guest" not in str(told.value)
 
 
-def test_a_group_that_is_there_goes_on_whatever_start_is_given(sink: Sink) -> None:
-    sink.follow("trainer", "now").close()
-    sink.publish(records("a"))
-    assert ids_of(sink, "trainer", "beginning") == ["a"]
+def test_who_was_there_before_the_first_result_has_the_beginning(sink: Sink) -> None:
+    reader = sink.follow("early", "beginning")
+    sink.publish(records("ab"))
+    assert read(reader, 2) == ["a", "b"]
+    reader.close()
 
 
-def test_a_group_whose_filling_was_cut_short_is_filled_anew(url: str, topic: str) -> None:
+def test_a_group_goes_on_without_a_stream(sink: Sink) -> None:
+    sink.follow("group", "now").close()
+    sink.publish(records("ab"))
+    reader = sink.follow("group", "beginning")
+    assert read(reader, 2) == ["a", "b"]
+    reader.close()
+
+
+def test_a_killed_reader_gives_back_what_it_had(sink: Sink, url: str) -> None:
+    sink.follow("group", "now").close()
+    sink.publish(records(range(10)))
+    polled = SPAWN.Queue()
+    process = SPAWN.Process(
+        target=read_and_hang, args=(Settings(sink=url), "group", 4, polled), daemon=True
+    )
+    process.start()
+    pid, lent = polled.get(timeout=60)
+    reader = sink.follow("group", "now")
+    mine = read(reader, 10 - len(lent))
+    assert set(mine).isdisjoint(lent)
+    os.kill(pid, signal.SIGKILL)
+    process.join(30)
+    assert sorted(read(reader, len(lent) - 1)) == sorted(lent[1:])
+    reader.close()
+
+
+# With a stream.
+
+
+def test_a_stream_is_read_from_the_beginning_as_often_as_one_likes(
+    url: str, rabbitmq_server: RabbitServer, topic: str
+) -> None:
     sink = open_sink(Settings(sink=f"{url}&stream=yes"))
-    sink.publish(records("a", "b", "c"))
-    with bare(url) as channel:  # As a reader leaves it that dies in the middle.
-        channel.queue_declare(f"{topic}.trainer.filling", durable=True)
-    sink.follow("other", "beginning").close()
-    with bare(url) as channel:
-        arguments = {"x-consumer-timeout": 7 * 86_400_000}
-        channel.queue_declare(f"{topic}.trainer", durable=True, arguments=arguments)
-    assert ids_of(sink, "trainer", "beginning") == ["a", "b", "c"]
-    assert ids_of(sink, "trainer", "beginning") == []
+    sink.publish(records(range(1200)))
+    expected = [str(number) for number in range(1200)]
+    for group in (None, None, "one", "two"):
+        reader = sink.follow(group, "beginning")
+        assert read(reader, 1200) == expected
+        reader.close()
+    sink.close()
+    assert len(bare(rabbitmq_server, topic)) == 1200
+
+
+def test_a_poll_without_patience_finds_what_is_there(url: str) -> None:
+    sink = open_sink(Settings(sink=f"{url}&stream=yes"))
+    sink.publish(records(range(500)))
+    for group in (None, "group"):
+        reader = sink.follow(group, "beginning")
+        found = 0
+        while polled := reader.poll(100, 0):
+            found += len(polled)
+        assert found == 500
+        reader.close()
     sink.close()
 
 
-def test_a_killed_reader_gives_back_all_but_what_it_used(project: Project, url: str) -> None:
-    project.environ["AGENTPIPE_SINK"] = url
-    sink = open_sink(Settings(sink=url))
-    sink.follow("trainer", "now").close()
-    sink.publish(records(*map(str, range(50))))
-    command = [sys.executable, "-m", "agentpipe", "tail", "--group", "trainer", "--json"]
-    process = subprocess.Popen(command, env=project.environ, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    seen = [orjson.loads(process.stdout.readline())["task_id"] for _ in range(10)]
-    process.send_signal(signal.SIGKILL)
-    rest, _ = process.communicate()
-    seen += [orjson.loads(line)["task_id"] for line in rest.splitlines()]
-    again = ids_of(sink, "trainer")
-    assert set(seen) | set(again) == set(map(str, range(50)))
-    assert len(set(seen) & set(again)) <= 1
+def test_a_group_that_was_left_half_filled_is_filled_again(
+    url: str, rabbitmq_server: RabbitServer, topic: str
+) -> None:
+    sink = open_sink(Settings(sink=f"{url}&stream=yes"))
+    sink.publish(records("ab"))
+    connection = pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url))
+    arguments = {"x-consumer-timeout": 7 * 86_400_000}
+    connection.channel().queue_declare(f"{topic}.group.g", durable=True, arguments=arguments)
+    connection.close()
+    reader = sink.follow("g", "beginning")
+    assert read(reader, 2) == ["a", "b"]
+    reader.close()
     sink.close()
 
 
-def test_results_outlive_a_server_that_is_killed(own_server: OwnServer, topic: str) -> None:
+# Servers that fail, and wrong URLs.
+
+
+def test_a_killed_server_keeps_what_it_confirmed(own_server: OwnServer, topic: str) -> None:
     server = own_server(RabbitServer)
     sink = open_sink(Settings(sink=f"{server.url}?topic={topic}"))
-    reader = sink.follow("trainer", "now")
-    sink.publish(records("a", "b"))
-    assert len(reader.poll(2, 10)) >= 1
+    group, tail = sink.follow("group", "now"), sink.follow(None, "now")
+    confirmed: list[str] = []
+    stop = threading.Event()
+
+    def publish() -> None:
+        number = 0
+        while not stop.is_set():
+            batch = [f"{number}-{index}" for index in range(20)]
+            try:
+                sink.publish(records(batch))
+            except Unreachable:
+                stop.wait(0.05)
+                continue
+            confirmed.extend(batch)
+            number += 1
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    wait_until(lambda: len(confirmed) > 400, PATIENCE_S, "results flow")
     server.kill()
-    with pytest.raises(Unreachable):
-        sink.publish(records("lost"))
-    with pytest.raises(Unreachable):
+    before = len(confirmed)
+    server.start()
+    wait_until(lambda: len(confirmed) > before + 400, 60, "results flow again")
+    stop.set()
+    thread.join()
+    for reader in (group, tail):  # They go on, on the new connection.
+        missing = set(confirmed)
+        wait_until(lambda: _without(missing, reader), 60, "all is read")  # noqa: B023
+        reader.close()
+    sink.close()
+    assert set(confirmed) <= {body.decode()[10:] for _, body in bare(server, topic)}
+
+
+def _without(missing: set[str], reader: Reader) -> bool:
+    try:
+        missing -= {record.task_id for record in reader.poll(100, 0.2)}
+    except Unreachable:
+        return False
+    return not missing
+
+
+def test_a_commit_after_a_reconnect_takes_nothing_that_is_not_its_own(
+    own_server: OwnServer, topic: str
+) -> None:
+    server = own_server(RabbitServer)
+    sink = open_sink(Settings(sink=f"{server.url}?topic={topic}"))
+    reader = sink.follow("group", "now")
+    sink.publish(records("abc"))
+    old = reader.poll(3, PATIENCE_S)[-1]
+    server.stop()
+    with pytest.raises(Unreachable, match=r"nothing listens|connection was lost"):
         reader.poll(1, 0)
     server.start()
-    sink.publish(records("c"))
-    with Stream(reader, timeout_s=1) as stream:
-        assert sorted(result.task_id for result in stream) == ["a", "b", "c"]
+    wait_until(lambda: _answers(lambda: reader.poll(3, 1)), 30, "it recovers by itself")
+    reader.commit(old)
+    reader.close()
+    again = sink.follow("group", "now")
+    assert sorted(read(again, 3)) == ["a", "b", "c"]
+    again.close()
     sink.close()
 
 
-def test_a_queue_that_was_deleted_is_made_again(sink: Sink, url: str, topic: str) -> None:
-    with bare(url) as channel:
-        channel.queue_delete(topic)
-        channel.exchange_delete(topic)
-
-    def is_taken() -> bool:
-        try:
-            sink.publish(records("a"))
-        except Unreachable:
-            return False
-        return True
-
-    wait_until(is_taken, 20, "results are taken again")
-    assert ids_of(sink, topic, "beginning") == ["a"]
+def _answers(call: Callable[[], object]) -> bool:
+    try:
+        return bool(call())
+    except Unreachable:
+        return False
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "said"),
+    ("pattern", "word"),
     [
-        ("guest:guest@", "guest:wrong77@", "user or password"),
-        ("/%2F", "/nowhere", "vhost"),
+        ("amqp://guest:wrong@127.0.0.1:{port}/%2F", "user or password"),
+        ("amqp://guest:guest@127.0.0.1:{port}/none", "vhost"),
+        ("amqp://guest:guest@127.0.0.1:{free}/", "nothing listens there"),
+        ("amqps://guest:guest@127.0.0.1:{port}/%2F", "amqp://"),
     ],
 )
-def test_what_the_server_refuses_is_told_in_one_line(
-    url: str, before: str, after: str, said: str
+def test_where_nobody_lets_us_in_is_told_in_one_line(
+    rabbitmq_server: RabbitServer, pattern: str, word: str
 ) -> None:
-    with pytest.raises(Unreachable, match=said) as told:
-        open_sink(Settings(sink=url.replace(before, after)))
-    assert "wrong77" not in str(told.value)
+    url = pattern.format(port=rabbitmq_server.port, free=free_port())
+    with pytest.raises(Unreachable, match=word) as told:
+        open_sink(Settings(sink=url))
     assert "\n" not in str(told.value)
+    assert not any(each in str(told.value) for each in ("guest:guest", "wrong@"))
 
 
-@pytest.mark.parametrize("rest", ["stream=maybe", "topc=x", f"topic={'x' * 300}"])
-def test_a_wrong_url_is_the_users_mistake(rabbitmq_server: RabbitServer, rest: str) -> None:
-    with pytest.raises(ConfigError):
-        open_sink(Settings(sink=f"{rabbitmq_server.url}?{rest}"))
+@pytest.mark.parametrize(
+    "query", ["topc=a", "prefix=a", "stream=maybe", "topic=amq.x", f"topic={'a' * 200}"]
+)
+def test_a_wrong_parameter_is_told(query: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        open_sink(Settings(sink=f"amqp://ann:s3cret@host/?{query}"))
+    assert "s3cret" not in str(told.value)
+
+
+def test_an_exchange_of_another_kind_is_told(
+    sink: Sink, rabbitmq_server: RabbitServer, topic: str
+) -> None:
+    connection = pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url))
+    connection.channel().exchange_declare(topic, durable=True)  # A direct one.
+    connection.close()
+    with pytest.raises(Unreachable, match=r"\?topic="):
+        sink.publish(records("a"))
+
+
+def test_many_idle_polls_leave_nothing_behind(sink: Sink) -> None:
+    reader = sink.follow("group", "now")
+    begun = time.monotonic()
+    for _ in range(300):
+        assert reader.poll(10, 0) == []
+    assert time.monotonic() - begun < PATIENCE_S
+    sink.publish(records("a"))
+    assert read(reader, 1) == ["a"]
+    reader.close()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from agentpipe.amqp.address import server_of
 from agentpipe.errors import ConfigError
 from agentpipe.sinks.kafka.address import Address
-from agentpipe.sinks.rabbitmq.topic import Topic
+from agentpipe.sinks.rabbitmq.topic import PARAMETERS, Topic
+from agentpipe.url import Url
 
 
 def test_a_kafka_url_is_taken_apart() -> None:
@@ -58,27 +60,40 @@ def test_a_wrong_kafka_url_is_told_without_its_password(rest: str, said: str) ->
     assert "s3cret" not in str(told.value)
 
 
+def topic_of(url: str) -> Topic:
+    return Topic.of(Url.parse(url, PARAMETERS))
+
+
 def test_a_rabbitmq_url_is_taken_apart() -> None:
-    topic = Topic.parse("amqps://ann:p%40ss@host/%2Fteam?topic=mine&stream=yes")
-    assert (topic.name, topic.keeps) == ("mine", True)
-    assert (topic.server.port, topic.server.vhost, topic.server.user) == (5671, "/team", "ann")
-    assert topic.server.tls is not None
-    plain = Topic.parse("amqp://")
-    assert (plain.name, plain.keeps, plain.server.host) == ("agent-task-mq", False, "localhost")
+    url = "amqps://ann:p%40ss@host/%2Fteam?topic=mine&stream=yes"
+    topic, server = topic_of(url), server_of(Url.parse(url, PARAMETERS))
+    assert (topic.name, topic.has_stream) == ("mine", True)
+    assert (server.port, server.vhost, server.user) == (5671, "/team", "ann")
+    assert server.tls is not None
+    plain = topic_of("amqp://")
+    assert (plain.name, plain.has_stream) == ("agent-task-mq", False)
 
 
 def test_a_group_has_a_queue_of_its_own_but_the_seeds_has_the_topics() -> None:
-    topic = Topic.parse("amqp://h/?topic=mine")
-    assert topic.of_group("trainer").name == "mine.trainer"
-    assert topic.of_group("mine") == topic.of_group("mcpuniverse-group") == topic.queue
+    topic = topic_of("amqp://h/?topic=mine")
+    assert topic.group("stream").name == "mine.group.stream"
+    assert topic.group("mine") == topic.group("mcpuniverse-group") == topic.queue
     assert topic.queue.arguments == {}
-    for group in ("", "x" * 60):
-        with pytest.raises(ConfigError, match="1 to 40"):
-            topic.of_group(group)
+    for group in ("", "x" * 130):
+        with pytest.raises(ConfigError, match="1 to 120"):
+            topic.group(group)
 
 
-@pytest.mark.parametrize("rest", ["?topc=a", "?stream=maybe", ":port/", f"?topic={'x' * 201}"])
+def read_whole(text: str) -> None:
+    url = Url.parse(text, PARAMETERS)
+    server_of(url)
+    Topic.of(url)
+
+
+@pytest.mark.parametrize(
+    "rest", ["?topc=a", "?stream=maybe", ":port/", f"?topic={'x' * 130}", "?topic=amq.x"]
+)
 def test_a_wrong_rabbitmq_url_is_told_without_its_password(rest: str) -> None:
     with pytest.raises(ConfigError) as told:
-        Topic.parse(f"amqp://ann:s3cret@host{rest}")
+        read_whole(f"amqp://ann:s3cret@host{rest}")
     assert "s3cret" not in str(told.value)

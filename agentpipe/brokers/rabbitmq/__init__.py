@@ -61,7 +61,9 @@ class RabbitStore:
         self._address = Address.parse(url)
         # The server notices a silent connection after one to two of these.
         heartbeat_s = max(1, int(settings.lease_s / 2))
-        self._link = Link(self._address.parameters(heartbeat_s), self._address.shown)
+        self._link = Link(
+            self._address.parameters(heartbeat_s), self._address.shown, own="?prefix="
+        )
         self._declared: dict[str, Queue] = {}
         self._cursors: dict[str, int] = {}
         self._desk: Desk | None = None

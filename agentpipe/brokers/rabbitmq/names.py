@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from agentpipe.amqp.letter import Declaration, Letter
+from agentpipe.amqp.letter import CONSUMER_TIMEOUT_MS, Declaration, Letter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from agentpipe.amqp.channel import Channel
     from agentpipe.brokers.store import Offer
 
-# Agents run for up to an hour, and longer; from RabbitMQ 3.12 a queue may say so itself.
-CONSUMER_TIMEOUT_MS = 7 * 86_400_000
 # Each delay queue holds delays of up to twice those of the one before, so that a message never
 # waits for one ahead of it for longer than it would have waited anyway.
 SHORTEST_DELAY_MS = 100

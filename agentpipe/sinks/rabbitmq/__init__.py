@@ -1,69 +1,171 @@
-"""RabbitSink: the stream as a fanout exchange, with a queue for each who reads it."""
+"""RabbitSink: the stream as a topic of RabbitMQ, for those who have one already.
+
+Results are published to a fanout exchange. The durable queue of the same name takes all of them
+for whoever consumes from it, as users of RabbitMQ are used to; each group has a queue of its own
+beside it, and so has each reader without a group. A queue forgets what was read: only with
+``?stream=yes`` there is a stream queue, too, which can be read from the beginning.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import TYPE_CHECKING
 
+from agentpipe.amqp.address import server_of
+from agentpipe.amqp.channel import LOCKED, NOT_FOUND, Lost
 from agentpipe.amqp.connection import Link, Session
-from agentpipe.errors import Unreachable
-from agentpipe.fit import fit
-from agentpipe.sinks.rabbitmq.history import HistoryReader
-from agentpipe.sinks.rabbitmq.reader import QueueReader
-from agentpipe.sinks.rabbitmq.topic import Topic
+from agentpipe.errors import ConfigError
+from agentpipe.sinks.rabbitmq.history import fill
+from agentpipe.sinks.rabbitmq.reader import GroupReader, StreamReader, TailReader
+from agentpipe.sinks.rabbitmq.topic import PARAMETERS, Topic
+from agentpipe.url import Url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agentpipe.amqp.channel import Channel
+    from agentpipe.amqp.letter import Declaration, Letter
     from agentpipe.sinks.sink import Reader, Record, Start
 
-HEARTBEAT_S = 20
-# RabbitMQ 4 takes 16 MiB unless told otherwise, headers included; older ones take more.
-MAX_BYTES = 16 * 1024 * 1024 - 64 * 1024
-REMEDY = "raise max_message_size of the server"
+HEARTBEAT_S = 30
+PUBLISH_S = 60.0
+# A new group may have a long history copied into its queue.
+FOLLOW_S = 3600.0
+LOCKED_PAUSE_S = 0.1
 
 
 class RabbitSink:
-    """The ``Sink`` over ``amqp://host:port/vhost?topic=...``."""
+    """The ``Sink`` over ``amqp://`` and ``amqps://``.
+
+    Raises:
+        ConfigError: The URL is wrong.
+        Unreachable: The server does not answer, or refuses the user or the vhost.
+    """
 
     def __init__(self, url: str) -> None:
-        self._topic = Topic.parse(url)
-        self._link = new_link(self._topic)
-        self._channel: Channel | None = None
-        self._link.run(self._opened)
+        parsed = Url.parse(url, PARAMETERS)
+        self._topic = Topic.of(parsed)
+        self._shown = parsed.shown
+        parameters = server_of(parsed).parameters(HEARTBEAT_S, self._topic.name)
+        self._link = Link(parameters, parsed.shown, own="?topic=")
+        self._publisher: tuple[Session, Channel] | None = None
+        self._following = threading.Lock()
+        self._link.run(_nothing)
 
     def publish(self, records: Sequence[Record]) -> None:
-        letters = [self._topic.letter(record, fit(record, MAX_BYTES, REMEDY)) for record in records]
+        letters = [self._topic.letter(record) for record in records]
+        self._link.run(lambda session: self._publish(session, letters), PUBLISH_S)
 
-        async def publish(session: Session) -> None:
-            channel = await self._opened(session)
-            fates = await channel.publish(letters)
-            if set(fates) - {"taken"}:
-                channel.close()  # Its queues are gone: they are made with the next.
-                raise Unreachable(f"{self._topic.server.shown}: not all results were taken")
+    async def _publish(self, session: Session, letters: Sequence[Letter]) -> None:
+        channel = await self._publisher_on(session)
+        fates = await channel.publish(letters)
+        lost = [letter for letter, fate in zip(letters, fates, strict=True) if fate != "taken"]
+        if lost:  # Somebody has deleted the queues.
+            await self._topic.declare(channel)
+            if set(await channel.publish(lost)) != {"taken"}:
+                raise Lost("the server refuses to store results")
 
-        self._link.run(publish)
+    async def _publisher_on(self, session: Session) -> Channel:
+        if self._publisher is not None:
+            known, channel = self._publisher
+            if known is session and channel.is_open:
+                return channel
+        channel = await session.channel()
+        await self._topic.declare(channel)
+        self._publisher = session, channel
+        return channel
 
     def follow(self, group: str | None, start: Start) -> Reader:
-        if group is None and start != "now":
-            return HistoryReader(new_link(self._topic), self._topic, start)
-        return QueueReader(new_link(self._topic), self._topic, group, start)
+        """A reader.
+
+        Raises:
+            ConfigError: It would begin with what no queue has any more.
+        """
+        if group is not None:
+            queue = self._topic.group(group)
+            with self._following:
+                self._link.run(lambda session: self._found(session, queue, start), FOLLOW_S)
+            return GroupReader(self._link, queue)
+        self._link.run(lambda session: self._prepare(session, start))
+        if start == "now" or not self._topic.has_stream:
+            return TailReader(self._link, self._topic)
+        return StreamReader(self._link, self._topic, _since_s(start))
+
+    async def _prepare(self, session: Session, start: Start) -> None:
+        """Have exchange and queues, and refuse a start that they cannot give."""
+        forgets = start != "now" and not self._topic.has_stream
+        if forgets and await self._exists(session, self._topic.name):
+            raise ConfigError(
+                f"{self._shown}: a queue cannot be read from the beginning or from a moment that "
+                "is past. Give the sink's URL &stream=yes, for the workers too, before the "
+                f"results come; or read what waits in the queue with the group {self._topic.name!r}"
+            )
+        channel = await session.channel()
+        await self._topic.declare(channel)
+        channel.close()
+
+    async def _found(self, session: Session, queue: Declaration, start: Start) -> None:
+        """Have the group's queue, with its past when it is new; one at a time does that."""
+        if queue.name == self._topic.name:
+            return await self._prepare(session, "now")
+        if await self._is_complete(session, queue):
+            return None
+        await self._prepare(session, start)
+        channel = await self._locked(session, f"{queue.name}.lock")
+        if not await self._is_complete(session, queue):
+            if start == "now" or not self._topic.has_stream:
+                await self._topic.bind(channel, queue)
+            else:
+                await fill(session, self._topic, queue, _since_s(start))
+            # An exchange of its name marks a queue that was not left half filled.
+            await channel.call("exchange_declare", queue.name, "fanout", durable=True)
+        await channel.delete([f"{queue.name}.lock"])
+        channel.close()
+        return None
+
+    async def _is_complete(self, session: Session, queue: Declaration) -> bool:
+        if not await self._exists(session, queue.name):
+            return False
+        channel = await session.channel()
+        there = await channel.depth(queue.name) is not None
+        channel.close()
+        return there
+
+    async def _exists(self, session: Session, exchange: str) -> bool:
+        channel = await session.channel()
+        try:
+            await channel.call("exchange_declare", exchange, passive=True)
+        except Lost as error:
+            if error.code == NOT_FOUND:
+                return False
+            raise
+        channel.close()
+        return True
+
+    async def _locked(self, session: Session, name: str) -> Channel:
+        while True:
+            channel = await session.channel()
+            try:
+                await channel.call("queue_declare", name, exclusive=True)
+            except Lost as error:
+                if error.code != LOCKED:
+                    raise
+                await asyncio.sleep(LOCKED_PAUSE_S)
+            else:
+                return channel
 
     def close(self) -> None:
-        async def nothing() -> None:
-            """All is confirmed."""
-
-        self._link.close(nothing)
-
-    async def _opened(self, session: Session) -> Channel:
-        """The channel, with the topic's queues made."""
-        if self._channel is None or not self._channel.is_open:
-            self._channel = await session.channel()
-            await self._topic.make(self._channel)
-        return self._channel
+        self._link.close(_farewell)
 
 
-def new_link(topic: Topic) -> Link:
-    """A connection of one's own: what it holds goes back when it ends."""
-    parameters = topic.server.parameters(HEARTBEAT_S, topic.name)
-    return Link(parameters, topic.server.shown)
+def _since_s(start: Start) -> float:
+    return 0.0 if isinstance(start, str) else start
+
+
+async def _nothing(_session: Session) -> None:
+    """Connecting was all."""
+
+
+async def _farewell() -> None:
+    """There is nothing to put in order."""

@@ -1,147 +1,119 @@
-"""HistoryReader: reads a stream queue from any place, as often as one likes."""
+"""History: what the stream queue holds, read from anywhere up to the present."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections import deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.amqp.channel import Lost
 from agentpipe.amqp.letter import Letter
-from agentpipe.sinks.rabbitmq.topic import AT_HEADER, id_of
-from agentpipe.sinks.sink import Record
+from agentpipe.sinks.rabbitmq.topic import MARK, OFFSET, published_us
 
 if TYPE_CHECKING:
-    from agentpipe.amqp.channel import Channel, Delivery
-    from agentpipe.amqp.connection import Link, Session
-    from agentpipe.sinks.rabbitmq.topic import Topic
-    from agentpipe.sinks.sink import Start
+    from collections.abc import AsyncIterator
 
-PREFETCH = 500
-ANSWER_S = 20.0
-# For so long what is known to be there is waited for.
-ARRIVE_S = 30.0
-OFFSET_HEADER = "x-stream-offset"
-# Lies in the stream alone: whoever put it there has read all that was there before.
-MARK_HEADER = "agentpipe-mark"
+    from agentpipe.amqp.channel import Channel, Delivery
+    from agentpipe.amqp.connection import Session
+    from agentpipe.amqp.letter import Declaration
+    from agentpipe.sinks.rabbitmq.topic import Topic
+
+# Delivered ahead of a reader that has its queue for itself.
+AHEAD = 500
+ACKED_TOGETHER = 100
+BATCH = 500
+# Servers' and publishers' clocks differ; it is read from a little earlier and sifted.
+CLOCKS_DIFFER_S = 60
+
+
+class Inbox:
+    """Deliveries of one consumer that wait to be taken."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Delivery] = deque()
+        self.changed = asyncio.Event()
+
+    def receive(self, delivery: Delivery) -> None:
+        """One more."""
+        self.waiting.append(delivery)
+        self.changed.set()
 
 
 class History:
-    """A stream queue as it is read on one channel, from ``start`` or behind ``offset``.
+    """A consumer of the stream queue. What it reads stays there."""
 
-    Attributes:
-        offset: Of the last delivery that was taken; None before the first.
-        is_read: Whether all that was there at the beginning has been taken.
+    def __init__(self, topic: Topic) -> None:
+        self._topic = topic
+        self.inbox = Inbox()
+
+    async def open(self, session: Session, offset: Any) -> None:
+        """Begin at ``offset``, as the server understands it."""
+        self.channel: Channel = await session.channel(self.inbox.changed.set)
+        await self.channel.consume(
+            self._topic.stream.name, AHEAD, self.inbox.receive, **{OFFSET: offset}
+        )
+
+    async def mark(self) -> str:
+        """Put a mark where the stream ends now; readers pass over it."""
+        name = uuid.uuid4().hex
+        letter = Letter(self._topic.stream.name, b"", {MARK: name})
+        if await self.channel.publish([letter]) != ["taken"]:
+            raise Lost("the server refuses to store in the stream queue")
+        return name
+
+    async def up_to_now(self) -> AsyncIterator[Delivery]:
+        """All up to the present, the mark of which comes last."""
+        mark = await self.mark()
+        while True:
+            delivery = await self._next()
+            if delivery.tag % ACKED_TOGETHER == 0:
+                self.channel.ack(delivery.tag, all_before=True)
+            if MARK not in delivery.headers or delivery.headers[MARK] == mark:
+                yield delivery
+            if delivery.headers.get(MARK) == mark:
+                return
+
+    async def _next(self) -> Delivery:
+        while not self.inbox.waiting:
+            self.inbox.changed.clear()
+            if not self.channel.is_open:
+                raise Lost("the stream queue is gone")
+            await self.inbox.changed.wait()
+        return self.inbox.waiting.popleft()
+
+
+async def fill(session: Session, topic: Topic, queue: Declaration, since_s: float) -> None:
+    """Bind a queue that begins with what was published since then.
+
+    What is published just between the two may be in it twice.
     """
-
-    def __init__(self, topic: Topic, start: Start, offset: int | None = None) -> None:
-        self._topic, self._start, self.offset = topic, start, offset
-        self._mark = uuid.uuid4().hex
-        self._arrived: deque[Delivery] = deque()
-        self._rung = asyncio.Event()
-        self.is_read = False
-
-    async def open(self, channel: Channel) -> None:
-        """Begin."""
-        self._channel = channel
-        stream = self._topic.stream.name
-        await channel.publish([Letter(stream, b"", {MARK_HEADER: self._mark})])
-        await channel.consume(stream, PREFETCH, self._receive, **{OFFSET_HEADER: self._from()})
-
-    async def take(self, limit: int, timeout_s: float) -> list[Delivery]:
-        """The next records, waiting up to ``timeout_s`` for the first.
-
-        Returns early, perhaps with none, when all that was there at the beginning has been taken.
-        """
-        found: list[Delivery] = []
-        deadline = time.monotonic() + timeout_s
-        while not found and (self._arrived or await self._hear(deadline)):
-            while self._arrived and len(found) < limit:
-                delivery = self._arrived.popleft()
-                self._channel.ack(delivery.tag)  # That is how a stream is asked for more.
-                self.offset = int(delivery.headers.get(OFFSET_HEADER, 0))
-                if delivery.headers.get(MARK_HEADER) == self._mark:
-                    self.is_read = True
-                    return found
-                if MARK_HEADER not in delivery.headers and self._is_wanted(delivery):
-                    found.append(delivery)
-        return found
-
-    def _from(self) -> Any:
-        if self.offset is not None:
-            return self.offset + 1
-        if self._start == "beginning":
-            return "first"
-        assert not isinstance(self._start, str)
-        return datetime.fromtimestamp(self._start, UTC)
-
-    def _is_wanted(self, delivery: Delivery) -> bool:
-        """The server begins with a block of records, some of which may be older."""
-        at = delivery.headers.get(AT_HEADER)
-        if isinstance(self._start, str) or not isinstance(at, int):
-            return True
-        return at >= self._start * 1000
-
-    def _receive(self, delivery: Delivery) -> None:
-        self._arrived.append(delivery)
-        self._rung.set()
-
-    async def _hear(self, deadline: float) -> bool:
-        self._rung.clear()
-        try:
-            await asyncio.wait_for(self._rung.wait(), max(0.0, deadline - time.monotonic()))
-        except TimeoutError:
-            return False
-        return True
+    history = History(topic)
+    await history.open(session, moment(since_s))
+    try:
+        await history.channel.declare(queue)
+        await _copy(history, queue, since_s)
+        await topic.bind(history.channel, queue)
+        await _copy(history, queue, since_s)
+    finally:
+        history.channel.close()
 
 
-class HistoryReader:
-    """The ``Reader`` without a group, of what is past."""
+async def _copy(history: History, queue: Declaration, since_s: float) -> None:
+    letters: list[Letter] = []
+    async for delivery in history.up_to_now():
+        if MARK not in delivery.headers and published_us(delivery) >= since_s * 1e6:
+            headers = {key: it for key, it in delivery.headers.items() if key != OFFSET}
+            letters.append(Letter(queue.name, delivery.body, headers))
+        if letters and (len(letters) >= BATCH or MARK in delivery.headers):
+            if set(await history.channel.publish(letters)) != {"taken"}:
+                raise Lost("the server refuses to store a group's records")
+            letters.clear()
 
-    def __init__(self, link: Link, topic: Topic, start: Start) -> None:
-        self._link, self._topic, self._start = link, topic, start
-        self._channel: Channel | None = None
-        self._history: History | None = None
-        if not topic.keeps:
-            raise topic.no_past("a new reader")
-        try:
-            link.run(self._opened)
-        except BaseException:
-            self.close()
-            raise
 
-    def poll(self, limit: int, timeout_s: float) -> list[Record]:
-        async def poll(session: Session) -> list[Record]:
-            history = await self._opened(session)
-            deadline = time.monotonic() + timeout_s
-            found = [] if history.is_read else await history.take(limit, ARRIVE_S)
-            if not found:
-                found = await history.take(limit, deadline - time.monotonic())
-            return [Record(id_of(each), each.body, history.offset) for each in found]
-
-        return self._link.run(poll, timeout_s + ARRIVE_S + ANSWER_S)
-
-    def commit(self, record: Record) -> None:
-        """Nothing to do: it has no group."""
-
-    def recall(self) -> list[str]:
-        return []  # It has no past.
-
-    def close(self) -> None:
-        async def give_back() -> None:
-            if self._channel is not None:
-                self._channel.close()
-
-        self._link.close(give_back)
-
-    async def _opened(self, session: Session) -> History:
-        if self._history is None or self._channel is None or not self._channel.is_open:
-            channel = await session.channel()
-            await self._topic.make(channel)
-            offset = self._history.offset if self._history else None
-            history = History(self._topic, self._start, offset)
-            await history.open(channel)
-            self._channel, self._history = channel, history
-        return self._history
+def moment(since_s: float) -> Any:
+    """An offset for the server that is surely not later."""
+    if since_s <= CLOCKS_DIFFER_S:
+        return "first"
+    return datetime.fromtimestamp(since_s - CLOCKS_DIFFER_S, UTC)

@@ -1,142 +1,245 @@
-"""QueueReader: reads the queue of a group, or one that lives as long as its reader.
-
-Records are taken one by one as they are asked for, so that readers of a group share them and
-none holds more than it has polled. What is not acknowledged goes back with the connection.
-"""
+"""Readers: of a group's queue, of a queue of one's own, and of the stream queue."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-import uuid
-from typing import TYPE_CHECKING
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
-from agentpipe.amqp.letter import Letter
-from agentpipe.sinks.rabbitmq.history import History
-from agentpipe.sinks.rabbitmq.topic import ID_HEADER, id_of
-from agentpipe.sinks.sink import Record
+from agentpipe.amqp.channel import Lost
+from agentpipe.amqp.connection import ANSWER_S
+from agentpipe.errors import Unreachable
+from agentpipe.sinks.rabbitmq.history import AHEAD, History, Inbox, moment
+from agentpipe.sinks.rabbitmq.topic import MARK, OFFSET, published_us, record_of
 
 if TYPE_CHECKING:
     from agentpipe.amqp.channel import Channel, Delivery
     from agentpipe.amqp.connection import Link, Session
     from agentpipe.amqp.letter import Declaration
     from agentpipe.sinks.rabbitmq.topic import Topic
-    from agentpipe.sinks.sink import Start
+    from agentpipe.sinks.sink import Record
 
-# The server answers for as long as a poll takes, and then some.
-ANSWER_S = 20.0
-COPY_BATCH = 500
-COPY_S = 3_600.0
+# What the server has ready is on its way, whatever the caller's timeout.
+ON_ITS_WAY_S = 5.0
+
+log = logging.getLogger(__name__)
 
 
-class QueueReader:
-    """The ``Reader`` of a queue."""
+class GroupReader:
+    """Shares a queue with others: it takes no more than it is asked for.
 
-    def __init__(self, link: Link, topic: Topic, group: str | None, start: Start) -> None:
-        self._link, self._topic, self._group, self._start = link, topic, group, start
-        self._queue = ""
+    A delivery tag means nothing on another channel, so a record's position is its tag and the
+    number of the channel that it came by.
+    """
+
+    def __init__(self, link: Link, queue: Declaration) -> None:
+        self._link, self._queue = link, queue
+        self._session: Session | None = None
         self._channel: Channel | None = None
-        # Tells what was delivered on the present channel from all else: tags begin anew on each.
-        self._life = ""
-        self._acknowledged = 0
-        try:
-            link.run(self._opened, COPY_S)
-        except BaseException:
-            self.close()
-            raise
+        self._life = self._acked = 0
+        self._wanted = 0
+        self._consumer = ""
 
     def poll(self, limit: int, timeout_s: float) -> list[Record]:
-        deadline = time.monotonic() + timeout_s
+        async def poll(session: Session) -> list[Delivery]:
+            return await self._poll(await self._channel_on(session), limit, timeout_s)
 
-        async def poll(session: Session) -> list[Record]:
-            channel = await self._opened(session)
-            found = await self._take(channel, limit)
-            left_s = deadline - time.monotonic()
-            if found or left_s <= 0:
-                return found
-            first = await _first(channel, self._queue, left_s)
-            return [self._record(first)] if first else []
-
-        return self._link.run(poll, timeout_s + ANSWER_S)
+        found = self._link.run(poll, timeout_s + ON_ITS_WAY_S + ANSWER_S)
+        return [record_of(delivery, (self._life, delivery.tag)) for delivery in found]
 
     def commit(self, record: Record) -> None:
-        async def commit(session: Session) -> None:
-            channel = await self._opened(session)
-            life, tag = record.position
-            # What another connection delivered has gone back with it, and comes again.
-            if life == self._life and tag > self._acknowledged:
-                self._acknowledged = tag
-                channel.ack(tag, multiple=True)
-                await channel.catch_up()
+        life, tag = record.position
+
+        async def commit(_session: Session) -> None:
+            if self._channel is not None and life == self._life and tag > self._acked:
+                self._channel.ack(tag, all_before=True)
+                self._acked = tag
 
         self._link.run(commit)
 
     def recall(self) -> list[str]:
-        return []  # A queue keeps nothing that was acknowledged, nor who read what of a stream.
+        return []  # Nobody knows which records of a stream the group's readers have used.
 
     def close(self) -> None:
-        async def give_back() -> None:
-            if self._channel is not None:
-                self._channel.close()
+        with suppress(Unreachable):
+            self._link.run(self._close)
 
-        self._link.close(give_back)
+    async def _close(self, _session: Session) -> None:
+        if self._channel is not None:
+            self._channel.close()
 
-    async def _opened(self, session: Session) -> Channel:
-        if self._channel is None or not self._channel.is_open:
-            channel = await session.channel()
-            await self._topic.make(channel)
-            if self._group is None:
-                answer = await channel.call("queue_declare", "", exclusive=True)
-                self._queue = str(answer.queue)
-                await channel.call("queue_bind", self._queue, self._topic.name)
-            else:
-                queue = self._topic.of_group(self._group)
-                self._queue = queue.name
-                await self._make_group(session, channel, queue)
-            self._channel, self._life, self._acknowledged = channel, uuid.uuid4().hex, 0
+    async def _channel_on(self, session: Session) -> Channel:
+        if self._channel is None or self._session is not session or not self._channel.is_open:
+            self._inbox = Inbox()
+            self._channel = await session.channel(self._inbox.changed.set)
+            self._session, self._life, self._acked = session, self._life + 1, 0
+            self._consumer = ""
         return self._channel
 
-    async def _make_group(self, session: Session, channel: Channel, queue: Declaration) -> None:
-        """Its queue, with the past in it where the group begins there."""
-        filling = f"{queue.name}.filling"
-        probe = await session.channel()
-        is_new = await probe.depth(queue.name) is None
-        if not is_new and await (await session.channel()).depth(filling) is None:
-            return
-        if self._start != "now":
-            if not self._topic.keeps:
-                raise self._topic.no_past(f"the new group {self._group!r}")
-            # For whoever goes on with it, should we die in the middle.
-            await channel.call("queue_declare", filling, durable=True)
-        await self._topic.bind(channel, queue)
-        if self._start != "now":
-            await self._fill(session, channel, queue.name)
-            await channel.delete([filling])
-
-    async def _fill(self, session: Session, channel: Channel, queue: str) -> None:
-        """Copy what the stream holds; what came since the binding is there already."""
-        history = History(self._topic, self._start)
-        await history.open(await session.channel())
-        while not history.is_read:
-            found = await history.take(COPY_BATCH, ANSWER_S)
-            await channel.publish(
-                [Letter(queue, each.body, {ID_HEADER: id_of(each)}) for each in found]
-            )
-
-    async def _take(self, channel: Channel, limit: int) -> list[Record]:
-        found: list[Record] = []
-        while len(found) < limit and (delivery := await channel.get(self._queue)):
-            found.append(self._record(delivery))
+    async def _poll(self, channel: Channel, limit: int, timeout_s: float) -> list[Delivery]:
+        deadline = time.monotonic() + timeout_s
+        if await channel.declare(self._queue):
+            deadline = max(deadline, time.monotonic() + ON_ITS_WAY_S)
+        self._inbox.changed.clear()
+        self._wanted = limit
+        try:
+            await self._consume(channel, limit)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(
+                    self._inbox.changed.wait(), max(0.0, deadline - time.monotonic())
+                )
+            await channel.cancel([self._consumer])
+        finally:
+            self._wanted = 0
+        found = list(self._inbox.waiting)
+        self._inbox.waiting.clear()
         return found
 
-    def _record(self, delivery: Delivery) -> Record:
-        return Record(id_of(delivery), delivery.body, (self._life, delivery.tag))
+    async def _consume(self, channel: Channel, limit: int) -> None:
+        if self._consumer:
+            await channel.resume(self._queue.name, self._consumer, limit)
+        else:
+            self._consumer = await channel.consume(self._queue.name, limit, self._receive)
+
+    def _receive(self, delivery: Delivery) -> None:
+        if len(self._inbox.waiting) < self._wanted:
+            self._inbox.receive(delivery)
+        elif self._channel is not None:  # It comes too late: it is the group's again.
+            self._channel.requeue(delivery.tag)
 
 
-async def _first(channel: Channel, queue: str, timeout_s: float) -> Delivery | None:
-    """The next message of an empty queue: the server pushes one, and no second."""
-    arrived: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
-    consumer = await channel.consume(queue, 1, arrived.set_result)
-    done, _ = await asyncio.wait([arrived], timeout=timeout_s)
-    await channel.cancel([consumer])
-    return arrived.result() if done or arrived.done() else None
+class _OwnReader(ABC):
+    """Has a queue for itself, so that the server may deliver ahead."""
+
+    def __init__(self, link: Link, topic: Topic) -> None:
+        self._link, self._topic = link, topic
+        self._session: Session | None = None
+        self._channel: Channel | None = None
+        self._inbox: Inbox | None = None
+        self._link.run(self._inbox_on)
+
+    def poll(self, limit: int, timeout_s: float) -> list[Record]:
+        async def poll(session: Session) -> list[Record]:
+            return await self._poll(await self._inbox_on(session), limit, timeout_s)
+
+        return self._link.run(poll, timeout_s + ON_ITS_WAY_S + ANSWER_S)
+
+    def commit(self, record: Record) -> None:  # noqa: B027 - that is all there is to it
+        """Nothing to do: it has no group."""
+
+    def recall(self) -> list[str]:
+        return []  # It has no past.
+
+    def close(self) -> None:
+        with suppress(Unreachable):
+            self._link.run(self._close)
+
+    async def _close(self, _session: Session) -> None:
+        if self._channel is not None:
+            self._channel.close()
+
+    async def _inbox_on(self, session: Session) -> Inbox:
+        stale = self._channel is None or self._session is not session
+        if self._inbox is None or self._channel is None or stale or not self._channel.is_open:
+            self._channel, self._inbox = await self._open(session)
+            self._session = session
+        return self._inbox
+
+    async def _poll(self, inbox: Inbox, limit: int, timeout_s: float) -> list[Record]:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            inbox.changed.clear()
+            if records := self._take(inbox, limit):
+                return records
+            if self._channel is None or not self._channel.is_open:
+                raise Lost("the server ended the channel")
+            left_s = self._patience_s(deadline) - time.monotonic()
+            if left_s <= 0:
+                return []
+            with suppress(TimeoutError):
+                await asyncio.wait_for(inbox.changed.wait(), left_s)
+
+    def _take(self, inbox: Inbox, limit: int) -> list[Record]:
+        found: list[Record] = []
+        tag = 0
+        while inbox.waiting and len(found) < limit:
+            delivery = inbox.waiting.popleft()
+            tag = delivery.tag
+            if (record := self._sifted(delivery)) is not None:
+                found.append(record)
+        if tag and self._channel is not None:
+            self._channel.ack(tag, all_before=True)
+        return found
+
+    def _patience_s(self, deadline: float) -> float:
+        return deadline
+
+    def _sifted(self, delivery: Delivery) -> Record | None:
+        return record_of(delivery, delivery.tag)
+
+    @abstractmethod
+    async def _open(self, session: Session) -> tuple[Channel, Inbox]:
+        """A channel on which records arrive in an inbox."""
+
+
+class TailReader(_OwnReader):
+    """Reads what comes from now on, out of a queue that the server drops with its reader."""
+
+    def __init__(self, link: Link, topic: Topic) -> None:
+        self._queue = topic.tail()
+        self._began = False
+        super().__init__(link, topic)
+
+    async def _open(self, session: Session) -> tuple[Channel, Inbox]:
+        if self._began:
+            await self._warn_if_gone(session)
+        inbox = Inbox()
+        channel = await session.channel(inbox.changed.set)
+        await self._topic.bind(channel, self._queue)
+        await channel.consume(self._queue.name, AHEAD, inbox.receive)
+        self._began = True
+        return channel, inbox
+
+    async def _warn_if_gone(self, session: Session) -> None:
+        channel = await session.channel()
+        if await channel.depth(self._queue.name) is None:
+            log.warning("the reader was away for too long: what came meanwhile is missing")
+        channel.close()
+
+    async def _close(self, session: Session) -> None:
+        await (await session.channel()).delete([self._queue.name])
+        await super()._close(session)
+
+
+class StreamReader(_OwnReader):
+    """Reads the stream queue from a moment on, and takes nothing away.
+
+    Up to the mark that it makes at the beginning, records are there and on their way.
+    """
+
+    def __init__(self, link: Link, topic: Topic, since_s: float) -> None:
+        self._since_us = since_s * 1e6
+        self._from: Any = moment(since_s)
+        self._mark = ""
+        super().__init__(link, topic)
+
+    async def _open(self, session: Session) -> tuple[Channel, Inbox]:
+        history = History(self._topic)
+        await history.open(session, self._from)
+        self._mark = await history.mark()
+        return history.channel, history.inbox
+
+    def _patience_s(self, deadline: float) -> float:
+        return max(deadline, time.monotonic() + ON_ITS_WAY_S) if self._mark else deadline
+
+    def _sifted(self, delivery: Delivery) -> Record | None:
+        offset = delivery.headers[OFFSET]
+        self._from = offset + 1
+        if delivery.headers.get(MARK) == self._mark:
+            self._mark = ""
+        if MARK in delivery.headers or published_us(delivery) < self._since_us:
+            return None
+        return record_of(delivery, offset)

@@ -1,102 +1,109 @@
-"""Topic: an exchange, the queue that everybody knows by its name, and each group's own."""
+"""Topic: what this sink calls its exchange and queues, and the letters in them."""
 
 from __future__ import annotations
 
 import time
+import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from agentpipe.amqp.address import Server, server_of
-from agentpipe.amqp.letter import Declaration, Letter
+from agentpipe.amqp.letter import CONSUMER_TIMEOUT_MS, Declaration, Letter
 from agentpipe.errors import ConfigError
+from agentpipe.fit import fit
 from agentpipe.settings import SEED_GROUP, TOPIC
-from agentpipe.url import Url
+from agentpipe.sinks.sink import Record
 
 if TYPE_CHECKING:
     from agentpipe.amqp.channel import Channel, Delivery
-    from agentpipe.sinks.sink import Record
+    from agentpipe.url import Url
 
 PARAMETERS = ("topic", "stream")
-CHOICES = ("no", "yes")
-ID_HEADER = "agentpipe-id"
-# When it was published, in milliseconds of Unix time.
-AT_HEADER = "agentpipe-at-ms"
-# A caller may be busy with a record for longer than the server's half an hour; from RabbitMQ
-# 3.12 a queue may say so itself.
-CONSUMER_TIMEOUT_MS = 7 * 86_400_000
-# What AMQP allows, less what our suffixes need.
-MAX_NAME_CHARS = 200
+# The server refuses larger messages by default from 4.0 on, and ends the connection.
+REMEDY = "RabbitMQ 4 takes 16 MiB at most by default, and so do we"
+MAX_BYTES = 16 * 1024 * 1024 - 64 * 1024
+# Names have up to 255 bytes; ours add a word and an id to the topic.
+MAX_NAME_BYTES = 120
+# A reader without a group may be away for so long; then the server drops what it had not read.
+TAIL_EXPIRES_MS = 30 * 60_000
+ID, PUBLISHED, MARK, OFFSET = (
+    "agentpipe-id",
+    "agentpipe-published-us",
+    "agentpipe-mark",
+    "x-stream-offset",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """Where results go.
+    """A fanout exchange and the queues bound to it.
 
     Attributes:
-        keeps: Whether there is a stream queue, which can be read from the beginning many times.
+        name: The exchange's, and that of the queue that everybody knows.
+        has_stream: Whether there is a stream queue as well, which keeps what was read.
     """
 
-    server: Server
     name: str
-    keeps: bool
+    has_stream: bool
 
     @classmethod
-    def parse(cls, url: str) -> Self:
-        """Take ``amqp://user:password@host:port/vhost?topic=...&stream=yes`` apart.
+    def of(cls, url: Url) -> Self:
+        """The topic that a URL names.
 
         Raises:
-            ConfigError: It cannot be read, or has a parameter that is not known.
+            ConfigError: The server would not take the name.
         """
-        parsed = Url.parse(url, PARAMETERS)
-        keeps = parsed.one_of("stream", CHOICES) == "yes"
-        name = parsed.given.get("topic", TOPIC)
-        if len(name) > MAX_NAME_CHARS:
-            raise parsed.wrong(f"a topic has at most {MAX_NAME_CHARS} characters")
-        return cls(server_of(parsed), name, keeps)
+        name = url.given.get("topic", TOPIC)
+        if len(name.encode()) > MAX_NAME_BYTES or name.startswith("amq."):
+            raise url.wrong(
+                f"topic is a name of up to {MAX_NAME_BYTES} bytes that does not begin with amq."
+            )
+        return cls(name, url.one_of("stream", ("no", "yes")) == "yes")
 
     @property
     def queue(self) -> Declaration:
-        """What MCP-Universe's consumers read: plain, durable, without arguments."""
+        """As anybody declares it who knows nothing of us; so it has no arguments."""
         return Declaration(self.name, {})
 
     @property
     def stream(self) -> Declaration:
-        """Keeps all, for whoever reads it."""
+        """All there was, to be read from any place by any number of readers."""
         return Declaration(f"{self.name}.stream", {"x-queue-type": "stream"})
 
-    def of_group(self, group: str) -> Declaration:
-        """A group's own; MCP-Universe's, and one called as the topic, have the topic's queue."""
-        if group in (self.name, SEED_GROUP):
+    def group(self, name: str) -> Declaration:
+        """A group's queue; MCP-Universe's group, and that of the topic's name, have the topic's."""
+        if name in (self.name, SEED_GROUP):
             return self.queue
-        if not 0 < len(group) <= 255 - MAX_NAME_CHARS - len("..filling"):
-            raise ConfigError(f"group {group!r:.60}: a name of 1 to 40 characters")
-        name = f"{self.name}.{group}"
-        return Declaration(name, {"x-consumer-timeout": CONSUMER_TIMEOUT_MS})
+        if not name or len(name.encode()) > MAX_NAME_BYTES:
+            raise ConfigError(f"a group's name has 1 to {MAX_NAME_BYTES} bytes: {name[:40]!r}")
+        return Declaration(f"{self.name}.group.{name}", {"x-consumer-timeout": CONSUMER_TIMEOUT_MS})
 
-    def letter(self, record: Record, body: bytes) -> Letter:
-        """A result on its way to all queues of the topic."""
-        headers = {ID_HEADER: record.task_id, AT_HEADER: time.time_ns() // 1_000_000}
-        return Letter("", body, headers, self.name)
+    def tail(self) -> Declaration:
+        """A queue for one reader; it outlives a lost connection, and not its reader."""
+        return Declaration(f"{self.name}.tail.{uuid.uuid4().hex}", {"x-expires": TAIL_EXPIRES_MS})
 
-    async def make(self, channel: Channel) -> None:
-        """The exchange, and the queues that take results before any reader comes."""
+    def letter(self, record: Record) -> Letter:
+        """A record on its way to all of them."""
+        headers = {ID: record.task_id, PUBLISHED: time.time_ns() // 1000}
+        return Letter(self.name, fit(record, MAX_BYTES, REMEDY), headers, exchange=self.name)
+
+    async def declare(self, channel: Channel) -> None:
+        """Make exchange and queues, so that nothing is lost that comes before any reader."""
         await channel.call("exchange_declare", self.name, "fanout", durable=True)
-        for queue in (self.queue, self.stream) if self.keeps else (self.queue,):
+        for queue in (self.queue, self.stream) if self.has_stream else (self.queue,):
             await self.bind(channel, queue)
 
     async def bind(self, channel: Channel, queue: Declaration) -> None:
-        """Make a queue, and let it have what comes from now on."""
+        """Have all that comes put into this queue, too."""
         await channel.declare(queue)
         await channel.call("queue_bind", queue.name, self.name)
 
-    def no_past(self, who: str) -> ConfigError:
-        """What is said to one who wants what a queue cannot give."""
-        return ConfigError(
-            f"{self.server.shown}: a queue holds no past for {who}: begin now, read as the group "
-            f"{self.name!r}, or give ?stream=yes to all who publish and read"
-        )
+
+def record_of(delivery: Delivery, position: Any) -> Record:
+    """What was delivered; what somebody else has put there has no id."""
+    return Record(str(delivery.headers.get(ID, "")), delivery.body, position)
 
 
-def id_of(delivery: Delivery) -> str:
-    """The task whose result it is; empty for what others put there."""
-    return str(delivery.headers.get(ID_HEADER, ""))
+def published_us(delivery: Delivery) -> int:
+    """When it was published, by its publisher's clock; 0 where nobody said."""
+    value = delivery.headers.get(PUBLISHED)
+    return value if isinstance(value, int) else 0
