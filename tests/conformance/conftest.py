@@ -154,7 +154,7 @@ def store_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     name, kind = request.param
     _skip_without_traits(request, name, kind.traits)
     at_once = kind.traits.answers_at_once
-    PACE.lease_s, PACE.patience_s = (0.2, 0.0) if at_once else (2.0, 0.8)
+    PACE.lease_s, PACE.patience_s = (0.2, 0.0) if at_once else (2.0, 1.6)
     return Settings(broker=kind.url(request, tmp_path))
 
 

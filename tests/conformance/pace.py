@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from agentpipe.brokers.store import Store
 
-QUIET_S = 0.15
+QUIET_S = 0.3
 
 
 @dataclass(slots=True)
