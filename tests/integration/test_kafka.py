@@ -88,6 +88,9 @@ def test_a_topic_that_was_deleted_is_made_again(
     sink: Sink, admin: KafkaAdminClient, topic: str
 ) -> None:
     sink.publish([record("before")])
+    group = sink.follow("trainer", "beginning")
+    group.commit(read(group, 1, limit=1)[0])
+    assert group.poll(1, 0) == []
     admin.delete_topics([topic])
     wait_until(lambda: topic not in admin.list_topics(), 20, "it is gone")
 
@@ -100,6 +103,9 @@ def test_a_topic_that_was_deleted_is_made_again(
 
     wait_until(is_taken, 60, "results are taken again")
     assert [each.task_id for each in read_all(sink)] == ["after"]
+    (found,) = read(group, 1, limit=1)
+    assert found.task_id == "after"
+    group.close()
 
 
 def test_a_trace_of_20_mb_is_cut_and_what_comes_after_is_not_held_up(sink: Sink) -> None:

@@ -51,7 +51,8 @@ class KafkaReader:
         self._share = _Share()
         self._polled: deque[tuple[TopicPartition, int]] = deque()
         self._recalled: list[str] = []
-        # Of each partition, what lies below was used before this reader had it.
+        # Of each partition, what lies below was used before this reader had it; once that has been
+        # passed there is no entry any more: a topic that is made anew begins at 0 again.
         self._floors: dict[TopicPartition, int] = {}
         self._touched_at = time.monotonic()
         self._closed = threading.Event()
@@ -80,6 +81,7 @@ class KafkaReader:
                     return records
                 # An empty answer may only mean that it has not arrived yet.
                 if not left_ms and (self._is_at_end() or time.monotonic() > deadline + ARRIVE_S):
+                    self._floors.clear()
                     return []
 
     def commit(self, record: Record) -> None:
@@ -87,15 +89,16 @@ class KafkaReader:
             return
         partition, offset = record.position
         used = (TopicPartition(self._address.topic, partition), offset)
-        if used not in self._polled:
-            return  # It was committed before, or is another reader's by now.
-        offsets: dict[TopicPartition, int] = {}
-        while self._polled:
-            tp, at = self._polled.popleft()
-            offsets[tp] = max(offsets.get(tp, 0), at + 1)
-            if (tp, at) == used:
-                break
         with self._attending(), unreachable(self._address.shown):
+            self._take_in_new()
+            if used not in self._polled:
+                return  # It was committed before, or is another reader's by now.
+            offsets: dict[TopicPartition, int] = {}
+            while self._polled:
+                tp, at = self._polled.popleft()
+                offsets[tp] = max(offsets.get(tp, 0), at + 1)
+                if (tp, at) == used:
+                    break
             self._commit({tp: at for tp, at in offsets.items() if tp in self._share.held})
 
     def recall(self) -> list[str]:
@@ -170,6 +173,7 @@ class KafkaReader:
                 if message.offset < floor:
                     self._recalled.append(_id_of(message))
                     continue
+                self._floors.pop(tp, None)
                 records.append(
                     Record(_id_of(message), message.value or b"", (tp.partition, message.offset))
                 )
