@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from agentpipe.amqp.letter import Declaration
     from agentpipe.sinks.rabbitmq.topic import Topic
 
-# Delivered ahead of a reader that has its queue for itself.
-AHEAD = 500
-ACKED_TOGETHER = 100
+# Delivered ahead of a reader that has its queue for itself; traces can be megabytes each.
+AHEAD = 100
+ACKED_TOGETHER = 25
 BATCH = 500
 # Servers' and publishers' clocks differ; it is read from a little earlier and sifted.
 CLOCKS_DIFFER_S = 60
