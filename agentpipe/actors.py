@@ -17,8 +17,8 @@ from agentpipe import logs
 from agentpipe.collection import load, resolve_contexts
 from agentpipe.compile import worker_broker
 from agentpipe.errors import AgentpipeError, ConfigError, Unreachable
+from agentpipe.redactor import Redactor
 from agentpipe.settings import Settings
-from agentpipe.trace import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agentpipe import plugins
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from agentpipe.agent_config import AgentConfig
     from agentpipe.context import Context
+    from agentpipe.evaluate import Evaluation
     from agentpipe.task import Task
 
 
@@ -26,8 +28,20 @@ class Agent(Protocol):
         """The answer: text, or anything that is JSON."""
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An answer whose task's evaluators have judged it already, where the agent lives."""
+
+    answer: Any
+    evaluations: tuple[Evaluation, ...]
+
+
 class Engine(Protocol):
     """Makes agents of one config; one engine serves all agents of a collection.
+
+    A class may say ``has_processes = True``: its agents live in processes of their own, so that
+    ``isolation: process`` adds nothing. An engine may have ``secrets``: texts beside those of the
+    contexts that are masked in what its agents leave behind.
 
     Attributes:
         search: Folders that ``module:name`` references are looked up in.
@@ -54,9 +68,21 @@ def open_engine(config: AgentConfig) -> Engine:
     Raises:
         ConfigError: There is none, or it refuses the config.
     """
+    engine: Engine = _engine_class(config)(config)
+    return engine
+
+
+def has_processes(config: AgentConfig) -> bool:
+    """Whether the agents of ``config`` live in processes of their own anyhow.
+
+    Raises:
+        ConfigError: There is no such engine.
+    """
+    return bool(getattr(_engine_class(config), "has_processes", False))
+
+
+def _engine_class(config: AgentConfig) -> Any:
     try:
-        factory = plugins.load("agentpipe.engines", config.type)
+        return plugins.load("agentpipe.engines", config.type)
     except ConfigError as error:
         raise ConfigError(Problem(str(error), str(config.file), config.line)) from error
-    engine: Engine = factory(config)
-    return engine

@@ -38,6 +38,12 @@ class AgentConfig:
     line: int
     documents: tuple[Document, ...]
 
+    @property
+    def search(self) -> tuple[Path, ...]:
+        """Folders in which a reference to code is looked up."""
+        folder = self.file.parent
+        return (Path.cwd(), folder, folder.parent)
+
 
 def load_agent_config(path: Path | str) -> AgentConfig:
     """Read an agent config and find its entry point.

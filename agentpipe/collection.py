@@ -72,7 +72,7 @@ class Collection:
         concurrency: Tasks that may run per agent, over all workers.
         max_retries: Further runs after failures of the infrastructure.
         max_crashes: Claims that end without a word before a task is dead.
-        isolation: ``coroutine`` or ``thread``.
+        isolation: ``coroutine``, ``thread`` or ``process``.
     """
 
     name: str

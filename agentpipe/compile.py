@@ -8,7 +8,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 from agentpipe.actor import AgentActor
-from agentpipe.agent import open_engine
+from agentpipe.agent import has_processes, open_engine
 from agentpipe.agent_config import load_agent_config
 from agentpipe.brokers import open_store
 from agentpipe.brokers.broker import StoreBroker
@@ -97,7 +97,8 @@ def make_runners(
         problems += error.problems
     for collection in collections:
         try:
-            engines[collection.name] = open_engine(load_agent_config(collection.config_file))
+            env = contexts[collection.name][0].env if contexts else {}
+            engines[collection.name] = _engine(collection, env)
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -112,6 +113,15 @@ def make_runners(
         for each in collections
         for spec in each.agents
     }
+
+
+def _engine(collection: Collection, env: Mapping[str, str]) -> Engine:
+    config = load_agent_config(collection.config_file)
+    if collection.isolation != "process" or has_processes(config):
+        return open_engine(config)
+    from agentpipe.children.engine import ChildEngine
+
+    return ChildEngine(config, env)
 
 
 def _worker_name() -> str:

@@ -10,8 +10,11 @@
     ├── Unreachable         a broker or a sink does not answer
     ├── InfraError          for agents: the infrastructure failed, run the task again
     ├── MissingExtra        a package is not installed; an ImportError as well
+    ├── AgentFailed         an agent in a process of its own failed
+    ├── AgentCrashed        the process of an agent ended without a word
     ├── AnswerError         an agent's answer is not text or JSON
-    ├── TimeLimitExceeded   a run took longer than its collection allows
+    ├── RunLimitExceeded    a run took more requests or tokens than its agent may
+    │   └── TimeLimitExceeded   it took longer than its collection allows
     └── Interrupted         a run was stopped so that another worker can take the task
 """
 
@@ -104,11 +107,43 @@ class MissingExtra(AgentpipeError, ImportError):  # noqa: N818 - reads as what i
     """A part of agentpipe wants a package that only its extra installs; the message names it."""
 
 
+class AgentFailed(AgentpipeError):  # noqa: N818 - reads as what happened
+    """An agent failed in a process of its own, which told so.
+
+    Attributes:
+        kind: The name of the error's type there.
+        traceback: As text, where there is one.
+        infra: A service failed, not the agent.
+        retry_after_s: Not before so many seconds, where the service said so.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: str = "AgentFailed",
+        traceback: str | None = None,
+        infra: bool = False,
+        retry_after_s: float | None = None,
+    ) -> None:
+        self.kind, self.traceback = kind, traceback
+        self.infra, self.retry_after_s = infra, retry_after_s
+        super().__init__(message)
+
+
+class AgentCrashed(AgentpipeError):  # noqa: N818 - reads as what happened
+    """The process of an agent ended in the middle of a run; the worker goes on."""
+
+
 class AnswerError(AgentpipeError):
     """An agent returned something that is neither text nor JSON."""
 
 
-class TimeLimitExceeded(AgentpipeError):  # noqa: N818 - reads as what happened
+class RunLimitExceeded(AgentpipeError):  # noqa: N818 - reads as what happened
+    """A run came to a limit before it had an answer; the message says which."""
+
+
+class TimeLimitExceeded(RunLimitExceeded):
     """A run took longer than its time limit."""
 
     def __init__(self, limit_s: float) -> None:

@@ -8,10 +8,10 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.errors import AgentpipeError, InfraError
+from agentpipe.errors import AgentFailed, AgentpipeError, InfraError
 
 if TYPE_CHECKING:
-    from agentpipe.trace import Redactor
+    from agentpipe.redactor import Redactor
 
 MAX_RETRY_DELAY_S = 300.0
 MAX_ASKED_DELAY_S = 86_400.0
@@ -47,6 +47,8 @@ def is_infra(error: BaseException | None) -> bool:
             return all(is_infra(each) for each in error.exceptions)
         if isinstance(error, (InfraError, ConnectionError, TimeoutError)):
             return True
+        if isinstance(error, AgentFailed):
+            return error.infra
         status = _status(error)
         if status in TOO_BUSY or status in SERVER_ERRORS:
             return True
@@ -91,12 +93,16 @@ def retry_delay_s(error: BaseException, base_s: float, failures: int) -> float:
 
 def error_record(error: BaseException, redactor: Redactor) -> dict[str, Any]:
     """``{type, message, traceback}``; the traceback begins at the agent's code, ours have none."""
-    own = isinstance(error, AgentpipeError) and not isinstance(error, InfraError)
     return {
-        "type": type(error).__name__,
+        "type": error_kind(error),
         "message": redactor.text(error_text(error))[:MAX_ERROR_CHARS],  # In this order.
-        "traceback": None if own else _traceback(error),
+        "traceback": _traceback_of(error),
     }
+
+
+def error_kind(error: BaseException) -> str:
+    """The name of its type, where it was raised."""
+    return error.kind if isinstance(error, AgentFailed) else type(error).__name__
 
 
 def error_text(error: BaseException) -> str:
@@ -107,6 +113,13 @@ def error_text(error: BaseException) -> str:
         return str(error).encode(errors="replace").decode()
     except BaseException:  # noqa: BLE001 - it is the agent's code, and may even exit
         return "its message cannot be shown: __str__ raises"
+
+
+def _traceback_of(error: BaseException) -> str | None:
+    if isinstance(error, AgentFailed):
+        return error.traceback
+    own = isinstance(error, AgentpipeError) and not isinstance(error, InfraError)
+    return None if own else _traceback(error)
 
 
 def _traceback(error: BaseException) -> str | None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TextIO
 from agentpipe.task import utc
 
 if TYPE_CHECKING:
+    from agentpipe.redactor import Redactor
     from agentpipe.settings import Settings
-    from agentpipe.trace import Redactor
 
 
 class RedactingStream:

@@ -21,7 +21,7 @@ NOUNS = {
 COMING = {
     "agentpipe.brokers": (),
     "agentpipe.sinks": (),
-    "agentpipe.engines": ("llm", "command", "mcpuniverse"),
+    "agentpipe.engines": ("mcpuniverse",),
 }
 
 

@@ -17,12 +17,12 @@ from dramatiq.middleware import SkipMessage
 
 from agentpipe.actor import AgentActor
 from agentpipe.brokers.store import Settlement
-from agentpipe.errors import AgentpipeError, Interrupted, TimeLimitExceeded
+from agentpipe.errors import AgentCrashed, AgentpipeError, Interrupted, RunLimitExceeded
 from agentpipe.evaluate import reward
 from agentpipe.failure import MAX_ERROR_CHARS, error_record, is_infra, retry_delay_s
+from agentpipe.redactor import Redactor
 from agentpipe.run import Run, answer_text
 from agentpipe.task import Result, Task, utc
-from agentpipe.trace import Redactor
 
 if TYPE_CHECKING:
     from agentpipe.brokers.broker import ClaimedMessage
@@ -72,10 +72,13 @@ class Results(dramatiq.Middleware):
             message.settlement = self._settle(broker, message, "answer", outcome, run=run)
         elif isinstance(exception, Interrupted):
             message.settlement = Settlement(message.claim, "release")
+        elif isinstance(exception, AgentCrashed):
+            # Unlike a worker's death it is this task's own doing, so it is not tried again.
+            message.settlement = self._settle(broker, message, "bury", "crashed", error=exception)
         elif is_infra(exception):
             message.settlement = self._retry(broker, message, exception)
         else:
-            outcome = "limit" if isinstance(exception, TimeLimitExceeded) else "agent_error"
+            outcome = "limit" if isinstance(exception, RunLimitExceeded) else "agent_error"
             message.settlement = self._settle(broker, message, "answer", outcome, error=exception)
 
     def give_up(self, broker: dramatiq.Broker, message: ClaimedMessage) -> Settlement:
@@ -159,6 +162,7 @@ class Results(dramatiq.Middleware):
             reward=score,
             reward_trustworthy=score is not None,
             error=failure or _evaluation_error(evaluations),
+            usage=message.tracer.usage.to_dict() if message.tracer else {},
             worker=self._worker,
             submitted_at=utc(claim.submitted_at),
             started_at=utc(message.started_at) if ran else None,
@@ -170,7 +174,7 @@ class Results(dramatiq.Middleware):
         if actor_name not in self._redactors:
             actor = broker.actors.get(actor_name)
             runner = actor.runner if isinstance(actor, AgentActor) else None
-            self._redactors[actor_name] = Redactor(runner.context.env.values() if runner else ())
+            self._redactors[actor_name] = Redactor(runner.secrets if runner else ())
         return self._redactors[actor_name]
 
 
@@ -190,16 +194,12 @@ def cancelled(entry: Waiting, task: Task | None, collection: str | None) -> Resu
 def encode(result: Result, redactor: Redactor) -> bytes:
     """The wire form of a Result. Ids and metadata are the sender's own words and stay."""
     record = result.to_dict()
-    try:
-        encoded = orjson.dumps(record)
-    except TypeError as error:  # Spans are the agent's own, and need not be JSON.
-        record["trace"] = [{"dropped": f"the trace is not JSON: {error}"}]
-        encoded = orjson.dumps(record)
+    encoded = orjson.dumps(record)
     if redactor.occurs_in(encoded):
         record = orjson.loads(encoded)  # Tuples and dataclasses of the agent's are JSON by now.
         if redactor.occurs_in(orjson.dumps(record["result"])):
             _withhold_quotations(record)
-        for name in ("result", "evaluation_results", "trace", "error"):
+        for name in ("result", "evaluation_results", "trace", "error", "usage"):
             record[name] = redactor.value(record[name])
         encoded = orjson.dumps(record)
     return encoded

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import logging
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from agentpipe.errors import AnswerError, TimeLimitExceeded
+from agentpipe.agent import Judged
+from agentpipe.errors import AnswerError
 from agentpipe.evaluate import Evaluation, evaluate
-from agentpipe.thread import AgentThread, call_in_thread
+from agentpipe.failure import error_kind, error_text
+from agentpipe.instance import Instance
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
-    from agentpipe.agent import Agent, Engine
+    from agentpipe.agent import Engine
     from agentpipe.collection import Collection
     from agentpipe.context import Context
     from agentpipe.task import Task
-    from agentpipe.trace import Tracer
+    from agentpipe.trace import Span, Tracer
 
-# How long a run that was told to end may take to clean up before it is left behind.
-CANCEL_GRACE_S = 1.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_ANSWER_DEPTH = 200
-
-log = logging.getLogger(__name__)
+# Of an answer or an error in the trace: the Result has them whole.
+MAX_RECORDED_CHARS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,12 @@ class Runner:
     def __init__(self, name: str, collection: Collection, engine: Engine, context: Context) -> None:
         self.name, self.context = name, context
         self._collection, self._engine = collection, engine
-        self._idle: list[_Instance] = []
+        self._idle: list[Instance] = []
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What of the context and of the worker's environment must not leave a run."""
+        return (*self.context.env.values(), *getattr(self._engine, "secrets", ()))
 
     async def run(self, task: Task, tracer: Tracer) -> Run:
         """Have the agent answer, and evaluate the answer.
@@ -67,16 +71,20 @@ class Runner:
         """
         instance = self._idle.pop() if self._idle else self._new_instance()
         try:
-            with tracer.root() as span:
-                span.add({"type": "agent", "name": self.name, "messages": [task.question]})
+            with tracer.root() as span, self._recorded(span, task) as record:
                 # A copy: what the agent does to it changes neither judgement nor Result.
                 answer = await instance.answer(task.copy(), self._collection.time_limit_s)
+                judged = answer if isinstance(answer, Judged) else None
+                answer = judged.answer if judged else answer
                 text = answer_text(answer)
+                record["response"] = text[:MAX_RECORDED_CHARS]
         except BaseException:
             # What an agent's failure leaves behind must not meet the next task.
             await instance.close()
             raise
         self._idle.append(instance)
+        if judged:
+            return Run(answer, judged.evaluations)
         return Run(answer, tuple(await self._evaluate(task, text)))
 
     async def close(self) -> None:
@@ -84,9 +92,26 @@ class Runner:
         while self._idle:
             await self._idle.pop().close()
 
-    def _new_instance(self) -> _Instance:
+    @contextmanager
+    def _recorded(self, span: Span, task: Task) -> Iterator[dict[str, Any]]:
+        """Write the agent's record of MCP-Universe's trace format, whatever becomes of the run."""
+        record: dict[str, Any] = {
+            "type": "agent",
+            "class": type(self._engine).__name__,
+            "name": self.name,
+        }
+        record |= {"messages": [task.question], "response": "", "error": ""}
+        try:
+            yield record
+        except BaseException as error:
+            record["error"] = f"{error_kind(error)}: {error_text(error)}"[:MAX_RECORDED_CHARS]
+            raise
+        finally:
+            span.add(record)
+
+    def _new_instance(self) -> Instance:
         in_thread = self._engine.blocks or self._collection.isolation == "thread"
-        return _Instance(self.name, self._engine, self.context, in_thread=in_thread)
+        return Instance(self.name, self._engine, self.context, in_thread=in_thread)
 
     async def _evaluate(self, task: Task, text: str) -> list[Evaluation]:
         if not task.evaluators:
@@ -101,82 +126,6 @@ class Runner:
                 Evaluation(config=config, response=text, passed=False, error=error, broken=True)
                 for config in task.evaluators
             ]
-
-
-class _Instance:
-    """An agent object, built with its first task; in a thread of its own where it would block."""
-
-    def __init__(self, name: str, engine: Engine, context: Context, *, in_thread: bool) -> None:
-        self._name, self._engine, self._context = name, engine, context
-        self._agent: Agent | None = None
-        self._thread = AgentThread(name) if in_thread else None
-
-    async def answer(self, task: Task, limit_s: float) -> Any:
-        """The agent's answer; the run is told to end at the limit, or when this is cancelled."""
-        run = asyncio.ensure_future(self._answer(task))
-        try:
-            done, _ = await asyncio.wait({run}, timeout=limit_s)
-        except asyncio.CancelledError:
-            await self._end(run)
-            raise
-        if done:
-            return run.result()
-        await self._end(run)
-        raise TimeLimitExceeded(limit_s)
-
-    async def close(self) -> None:
-        """Close the agent as far as it lets itself be closed; never raises."""
-        closing = getattr(self._agent, "close", None)
-        try:
-            if closing is not None:
-                async with asyncio.timeout(CANCEL_GRACE_S):
-                    await self._call(closing, closing)
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - the run's outcome stands
-            log.warning("agent %s: close() failed: %s", self._name, type(error).__name__)
-        finally:
-            self._agent = None
-            if self._thread is not None:
-                self._thread.close()
-
-    async def _answer(self, task: Task) -> Any:
-        try:
-            if self._agent is None:
-                await self._open()
-            assert self._agent is not None
-            agent, context = self._agent, self._context
-            return await self._call(agent.execute, lambda: agent.execute(task, context))
-        except (SystemExit, KeyboardInterrupt) as error:
-            # asyncio would end the worker's whole loop for these.
-            raise AnswerError(f"the agent raised {type(error).__name__}") from error
-
-    async def _open(self) -> None:
-        # A coroutine's agent may make loop-bound clients when it is built, a plain one
-        # connections that belong to their thread: each is built where it will run.
-        build = self._engine.build
-        self._agent = await self._thread.call(build) if self._thread else build()
-        opening = getattr(self._agent, "open", None)
-        if opening is not None:
-            await self._call(opening, opening)
-
-    async def _call(self, function: Callable[..., Any], call: Callable[[], Any]) -> Any:
-        if self._thread is not None:
-            return await self._thread.call(call)
-        if inspect.iscoroutinefunction(function):
-            return await call()
-        return await call_in_thread(call)
-
-    async def _end(self, run: asyncio.Future[Any]) -> None:
-        """End a run; one that does not heed it within the grace is left behind, with a warning."""
-        if self._thread is not None:
-            self._thread.interrupt()
-        else:
-            run.cancel()
-        done, _ = await asyncio.wait({run}, timeout=CANCEL_GRACE_S)
-        if not done:
-            run.cancel()
-            log.warning("agent %s: a run goes on after it was told to end", self._name)
-        elif not run.cancelled():
-            run.exception()  # Seen, so that asyncio does not report it as lost.
 
 
 def answer_text(answer: Any) -> str:

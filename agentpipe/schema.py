@@ -31,7 +31,6 @@ _WORDS: dict[str, Any] = {
     "null": "has no value: give it one, or remove the key",
 }
 _NOT_YET = "not supported in this version yet: remove it"
-_NO_PROCESS = "process is not supported in this version yet: use coroutine or thread"
 
 
 def shown(value: Any) -> str:
@@ -201,7 +200,7 @@ class CollectionSpec(_Strict):
     time_limit = _Checked(_seconds, attribute="time_limit_s")
     max_retries = _Checked(_whole(0))
     max_crashes = _Checked(_whole(1))
-    isolation = _Checked(_one_of("coroutine", "thread", refused={"process": _NO_PROCESS}))
+    isolation = _Checked(_one_of("coroutine", "thread", "process"))
     schedule = _Checked(_not_yet, error_messages={"null": _NOT_YET})
 
 

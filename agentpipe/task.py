@@ -67,6 +67,7 @@ class Task:
             ``group_size``.
         policy_version: The sender's label of the weights or prompt that produced the task.
         seed: For this sample's model calls.
+        sampling: Their other settings, such as ``temperature``, before those of the agent.
         priority: Lower numbers run first, as in Dramatiq.
         deadline: Unix seconds; a task that has not started by then is answered ``stale``.
         replay_of: The dead task whose replay this is.
@@ -87,6 +88,7 @@ class Task:
     group_size: int | None = None
     policy_version: str | int | None = None
     seed: int | None = None
+    sampling: dict[str, Any] = field(default_factory=dict)
     priority: int = 0
     deadline: float | None = None
     replay_of: str | None = None
@@ -279,6 +281,7 @@ _CHECKS: dict[str, tuple[str, Any]] = {
     "group_size": ("a whole number", _or_null(_is_int)),
     "policy_version": ("a text or a whole number", _or_null(lambda v: _is_text(v) or _is_int(v))),
     "seed": ("a whole number", _or_null(_is_int)),
+    "sampling": ("an object", _is_object),
     "priority": ("a whole number", _is_int),
     "deadline": (
         "Unix seconds, or ISO 8601 with a zone",

@@ -1,4 +1,4 @@
-"""Trace: the spans of one run, in MCP-Universe's format, and the one place that redacts.
+"""Trace: the spans of one run, in MCP-Universe's format, and what it used.
 
 A span is ``{id, trace_id, parent_id, records: [{timestamp, data}], running_time, timestamp,
 span_index}``; it enters the list when it ends, so children stand before their parents, and
@@ -12,7 +12,6 @@ An agent adds its own spans so::
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from contextlib import contextmanager
@@ -22,14 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+from agentpipe.usage import Usage
 
-MASK = "***"
-# Shorter values, and these words, are settings rather than secrets: masking each "1" or "true"
-# of an answer would destroy it.
-MIN_SECRET = 4
-NO_SECRETS = frozenset({"true", "false", "none", "null"})
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+# ReAct agents record their whole history with each step: a long run's trace grows with the square.
+MAX_RECORD_BYTES = 1024 * 1024
+MAX_TRACE_BYTES = 16 * 1024 * 1024
+_CUT_TEXT_CHARS = 10_000
 
 _tracer: ContextVar[Tracer | None] = ContextVar("agentpipe_tracer", default=None)
 _parent: ContextVar[Span | None] = ContextVar("agentpipe_span", default=None)
@@ -59,23 +59,34 @@ class Span:
 class Tracer:
     """Collects the spans of one run.
 
+    A record that is no JSON, or is too large, is recorded as such; the rest of the trace stays.
+
     Attributes:
         spans: Those that have ended, as they stand in a Result.
+        usage: Summed over the run.
     """
 
     def __init__(self) -> None:
         self.trace_id = _new_id()
         self.spans: list[dict[str, Any]] = []
+        self.usage = Usage()
+        self._bytes = 0
 
     @contextmanager
     def root(self) -> Iterator[Span]:
         """The span of the whole run; ``span`` adds children below it."""
-        tracer_token, root_id = _tracer.set(self), _new_id()
+        root_id = _new_id()
+        with self.listening(), self._open(Span(parent_id=root_id, id=root_id)) as root:
+            yield root
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Collect what is recorded meanwhile, below no span of its own."""
+        token = _tracer.set(self)
         try:
-            with self._open(Span(parent_id=root_id, id=root_id)) as root:
-                yield root
+            yield
         finally:
-            _tracer.reset(tracer_token)
+            _tracer.reset(token)
 
     @contextmanager
     def _open(self, span: Span) -> Iterator[Span]:
@@ -87,17 +98,44 @@ class Tracer:
             self._end(span)
 
     def _end(self, span: Span) -> None:
-        self.spans.append(
+        self.take(
             {
                 "id": span.id,
-                "trace_id": self.trace_id,
                 "parent_id": span.parent_id,
                 "records": span.records,
                 "running_time": time.monotonic() - span.started,
                 "timestamp": span.timestamp,
+            }
+        )
+
+    def take(self, span: Mapping[str, Any]) -> None:
+        """Add a span that has ended, from wherever; what it lacks is filled in."""
+        parent = _parent.get()
+        now = time.time()
+        self.spans.append(
+            {
+                "id": str(span.get("id") or _new_id()),
+                "trace_id": self.trace_id,
+                "parent_id": str(span.get("parent_id") or (parent.id if parent else "")),
+                "records": [self._fitted(record) for record in _records_of(span, now)],
+                "running_time": span.get("running_time", 0.0),
+                "timestamp": span.get("timestamp", now),
                 "span_index": len(self.spans),
             }
         )
+
+    def _fitted(self, record: dict[str, Any]) -> dict[str, Any]:
+        try:
+            size = len(orjson.dumps(record))
+            if size > MAX_RECORD_BYTES:
+                record = {**record, "data": _cut(record["data"])}
+                size = len(orjson.dumps(record))
+        except TypeError as error:
+            return _without_data(record, f"not JSON: {error}")
+        if self._bytes + size > MAX_TRACE_BYTES or size > MAX_RECORD_BYTES:
+            return _without_data(record, f"too large: {size:,} bytes")
+        self._bytes += size
+        return record
 
 
 @contextmanager
@@ -114,45 +152,46 @@ def span(data: Mapping[str, Any]) -> Iterator[Span]:
         yield opened
 
 
-class Redactor:
-    """Masks the values of contexts in what leaves a worker."""
+def record_spans(spans: Sequence[Mapping[str, Any]]) -> None:
+    """Add spans of another program to the current run, in MCP-Universe's format or as plain data.
 
-    def __init__(self, secrets: Iterable[str]) -> None:
-        forms = {form for secret in secrets if _is_secret(secret) for form in _forms(secret)}
-        self._secrets = sorted(forms, key=len, reverse=True)
-        self._in_json = [orjson.dumps(secret)[1:-1] for secret in self._secrets]
-
-    def text(self, text: str) -> str:
-        """``text`` with each secret masked, the longest first."""
-        for secret in self._secrets:
-            text = text.replace(secret, MASK)
-        return text
-
-    def occurs_in(self, encoded: bytes) -> bool:
-        """Whether a JSON text that orjson wrote holds a secret: cheap, and most hold none."""
-        return any(secret in encoded for secret in self._in_json)
-
-    def value(self, value: Any) -> Any:
-        """A copy of parsed JSON with each secret masked, in keys too."""
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, dict):
-            return {self.text(name): self.value(item) for name, item in value.items()}
-        if isinstance(value, list):
-            return [self.value(item) for item in value]
-        return value
+    Raises:
+        TypeError: They are no list of objects.
+    """
+    if not isinstance(spans, list) or not all(isinstance(each, dict) for each in spans):
+        raise TypeError("trace: expected a list of objects")
+    tracer = _tracer.get()
+    for each in spans if tracer else ():
+        assert tracer is not None
+        tracer.take(each)
 
 
-def _forms(secret: str) -> set[str]:
-    """As it is, as it stands inside a repr or a JSON text of either style, and those in JSON."""
-    reprs = {repr(secret)[1:-1], repr(secret.encode())[2:-1]}
-    forms = {secret, *reprs, *_in_json(secret)}
-    return forms.union(*map(_in_json, forms))
+def record_usage(usage: Mapping[str, Any]) -> None:
+    """Add to what the current run used; see ``Usage.add``."""
+    tracer = _tracer.get()
+    (tracer.usage if tracer else Usage()).add(usage)
 
 
-def _in_json(text: str) -> set[str]:
-    return {orjson.dumps(text)[1:-1].decode(), json.dumps(text)[1:-1]}
+def _records_of(span: Mapping[str, Any], now: float) -> list[dict[str, Any]]:
+    records = span.get("records")
+    if isinstance(records, list) and all(isinstance(record, dict) for record in records):
+        return records
+    return [{"timestamp": now, "data": dict(span)}]
 
 
-def _is_secret(value: str) -> bool:
-    return len(value) >= MIN_SECRET and value.lower() not in NO_SECRETS
+def _without_data(record: Mapping[str, Any], why: str) -> dict[str, Any]:
+    kind = record["data"].get("type") if isinstance(record.get("data"), dict) else None
+    kept = {"type": kind} if isinstance(kind, str) else {}
+    return {"timestamp": record.get("timestamp", 0.0), "data": {**kept, "dropped": why}}
+
+
+def _cut(value: Any) -> Any:
+    """A copy whose long texts are cut in their middle."""
+    if isinstance(value, str) and len(value) > _CUT_TEXT_CHARS:
+        half = _CUT_TEXT_CHARS // 2
+        return f"{value[:half]}... ({len(value):,} characters in all) ...{value[-half:]}"
+    if isinstance(value, dict):
+        return {name: _cut(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_cut(item) for item in value]
+    return value

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.errors import ConfigError, Problem
 from agentpipe.locate import locate
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from agentpipe.agent import Agent
     from agentpipe.agent_config import AgentConfig
 
@@ -23,8 +25,7 @@ class PythonEngine:
     """
 
     def __init__(self, config: AgentConfig) -> None:
-        folder = config.file.absolute().parent
-        self.search = (Path.cwd(), folder, folder.parent)
+        self.search: Sequence[Path] = config.search
         self._place = (str(config.file), config.line)
         arguments = dict(config.config)
         reference = arguments.pop("class", None)

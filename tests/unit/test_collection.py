@@ -293,11 +293,7 @@ def test_no_repr_shows_a_value(folder: Path) -> None:
         ("isolation: threads", "spec.isolation: 'threads' is unknown: did you mean 'thread'?"),
         (
             "isolation: x",
-            "spec.isolation: 'x' is unknown: choose from coroutine, thread",
-        ),
-        (
-            "isolation: process",
-            "spec.isolation: process is not supported in this version yet: use coroutine or thread",
+            "spec.isolation: 'x' is unknown: choose from coroutine, process, thread",
         ),
         (
             "schedule: [{cron: '0 3 * * *'}]",
@@ -486,7 +482,7 @@ def test_contexts_count_for_the_limit_of_agents(folder: Path) -> None:
 
 def test_all_problems_of_a_file_are_told_at_once_in_its_order(folder: Path) -> None:
     first = spec("number: 0", "contexts: []", "schedule: []").replace("agent-1", "none")
-    second = spec("context:", "- env:", "    A: 1", "    B: 2", "isolation: process")
+    second = spec("context:", "- env:", "    A: 1", "    B: 2", "isolation: fiber")
     problems = problems_of(write(folder, f"{first}---\n{second}"))
     assert [(line, message.split(": ")[0]) for line, message in problems] == [
         (4, "spec.config"),

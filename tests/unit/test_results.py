@@ -21,11 +21,12 @@ from agentpipe.brokers.store import Claim, Settlement, Waiting
 from agentpipe.errors import AnswerError, InfraError, Interrupted, TimeLimitExceeded
 from agentpipe.evaluate import Evaluation
 from agentpipe.failure import MAX_ASKED_DELAY_S, MAX_RETRY_DELAY_S
+from agentpipe.redactor import MASK
 from agentpipe.results import Results, cancelled
 from agentpipe.run import Run
 from agentpipe.settings import Settings
 from agentpipe.task import Result, Task
-from agentpipe.trace import MASK, Tracer
+from agentpipe.trace import Tracer
 from tests.unit.agents import CREW, runner_of
 
 if TYPE_CHECKING:
@@ -374,14 +375,17 @@ def cyclic() -> dict[str, Any]:
 @pytest.mark.parametrize(
     "data", [{"x": {1, 2}}, {"x": b"bytes"}, {"x": object()}, {"x": "\ud800"}, cyclic(), {1: 2}]
 )
-def test_a_trace_that_is_not_json_is_dropped_and_the_answer_kept(bench: Bench, data: Any) -> None:
+def test_a_record_that_is_not_json_is_dropped_and_all_else_kept(bench: Bench, data: Any) -> None:
     message = bench.message()
     assert message.tracer is not None
     with message.tracer.root() as span:
-        span.add(data)
+        span.add({"type": "agent", **data})
+        span.add({"type": "llm"})
     result = result_of(bench.end(message, result=Run("4")))
     assert (result.outcome, result.result) == ("ok", "4")
-    assert "the trace is not JSON" in result.trace[0]["dropped"]
+    dropped, kept = (record["data"] for record in result.trace[0]["records"])
+    assert "not JSON" in dropped["dropped"]
+    assert (dropped["type"], kept) == ("agent", {"type": "llm"})
 
 
 def test_a_trace_is_in_the_result(bench: Bench) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agentpipe import run, trace
+from agentpipe import instance, run, trace
 from agentpipe.errors import AnswerError, TimeLimitExceeded
 from agentpipe.run import Run, answer_text
 from agentpipe.task import Task
@@ -186,7 +186,7 @@ def test_a_coroutine_in_a_thread_is_cancelled_at_its_time_limit() -> None:
 def test_an_agent_that_swallows_its_cancellation_is_left_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(run, "CANCEL_GRACE_S", 0.05)
+    monkeypatch.setattr(instance, "CANCEL_GRACE_S", 0.05)
     release = threading.Event()
 
     async def stubborn(*_: Any) -> str:
@@ -212,7 +212,7 @@ def test_an_agent_that_swallows_its_cancellation_is_left_behind(
 def test_a_function_that_swallows_its_interruption_is_left_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(run, "CANCEL_GRACE_S", 0.05)
+    monkeypatch.setattr(instance, "CANCEL_GRACE_S", 0.05)
     release = threading.Event()
 
     def stubborn(*_: Any) -> None:
@@ -361,7 +361,7 @@ def test_what_fails_while_opening_is_tried_anew_by_the_next_task() -> None:
 
 
 def test_a_close_that_fails_or_hangs_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "CANCEL_GRACE_S", 0.05)
+    monkeypatch.setattr(instance, "CANCEL_GRACE_S", 0.05)
 
     class Failing(Coroutine_):
         async def close(self) -> None:

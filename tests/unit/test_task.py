@@ -38,6 +38,7 @@ FULL: dict[str, Any] = {
     "sample_index": 0,
     "group_size": 4,
     "policy_version": 3,
+    "sampling": {"temperature": 0.5},
     "seed": 42,
     "priority": -5,
     "deadline": 2_000_000_000.5,

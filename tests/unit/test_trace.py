@@ -12,7 +12,8 @@ import orjson
 import pytest
 
 from agentpipe import trace
-from agentpipe.trace import MASK, Redactor, Tracer
+from agentpipe.redactor import MASK, Redactor
+from agentpipe.trace import Tracer
 
 SPAN_KEYS = ["id", "trace_id", "parent_id", "records", "running_time", "timestamp", "span_index"]
 CANARY = "canary-5f3a"

@@ -1,0 +1,72 @@
+"""Pipes to and from a child, on the loop of who awaits them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import suppress
+
+from agentpipe.errors import AnswerError
+
+STDERR_END_BYTES = 4_000
+CHUNK_BYTES = 65_536
+
+
+async def write(number: int, data: bytes) -> None:
+    """Give ``data`` to who may not want it."""
+    loop = asyncio.get_running_loop()
+    pipe = os.fdopen(number, "wb", buffering=0)
+    transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, pipe)
+    writer = asyncio.StreamWriter(transport, protocol, None, loop)
+    try:
+        with suppress(ConnectionError):
+            writer.write(data)
+            await writer.drain()
+    finally:
+        transport.abort()
+
+
+async def read(number: int, max_bytes: int) -> bytes:
+    """All that is written.
+
+    Raises:
+        AnswerError: That is more than ``max_bytes``.
+    """
+    data = bytearray()
+    async with Pipe(number) as reader:
+        while chunk := await reader.read(CHUNK_BYTES):
+            data += chunk
+            if len(data) > max_bytes:
+                raise AnswerError(
+                    f"the command wrote more than {max_bytes:,} bytes: "
+                    "raise max_output_bytes, or have it store them and answer their address"
+                )
+    return bytes(data)
+
+
+async def read_end(number: int) -> str:
+    """The last of what is written, as text that cannot hurt a terminal or a record."""
+    tail = b""
+    async with Pipe(number) as reader:
+        while chunk := await reader.read(CHUNK_BYTES):
+            tail = (tail + chunk)[-STDERR_END_BYTES:]
+    return tail.decode(errors="replace").strip()
+
+
+class Pipe:
+    """The reading end of a pipe as a stream, closed at the end."""
+
+    def __init__(self, number: int, max_line_bytes: int = CHUNK_BYTES) -> None:
+        self._pipe = os.fdopen(number, "rb", buffering=0)
+        self._max_line_bytes = max_line_bytes
+
+    async def __aenter__(self) -> asyncio.StreamReader:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=self._max_line_bytes)
+        self._transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), self._pipe
+        )
+        return reader
+
+    async def __aexit__(self, *_: object) -> None:
+        self._transport.close()

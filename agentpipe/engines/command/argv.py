@@ -1,0 +1,67 @@
+"""Argv: a command's arguments, with places for a task's plain fields."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentpipe.task import Task
+
+FIELDS = (
+    "question",
+    "task_id",
+    "category",
+    "seed",
+    "group_id",
+    "sample_index",
+    "group_size",
+    "policy_version",
+)
+# The config's folder: the program works elsewhere.
+HERE = "here"
+_METADATA = "metadata."
+_PLACE = re.compile(r"\{\{\s*(?P<name>[^{}\s]+)\s*\}\}")
+
+
+def filled(argv: Sequence[str], task: Task, here: str) -> list[str]:
+    """``argv`` for this task; what a task does not have leaves its place empty."""
+
+    def replacement(match: re.Match[str]) -> str:
+        value = here if match["name"] == HERE else _value(task, match["name"])
+        return "" if value is None else str(value)
+
+    return [_PLACE.sub(replacement, argument) for argument in argv]
+
+
+def argv_problems(argv: Any) -> list[str]:
+    """What is wrong with it, a sentence each."""
+    texts = isinstance(argv, list) and argv and all(isinstance(part, str) for part in argv)
+    if not texts or not argv[0]:
+        return ['argv: expected the program and its arguments: argv: [sh, "{{ here }}/answer.sh"]']
+    if any("\0" in part for part in argv):
+        return ["argv: contains a NUL character: remove it"]
+    if _PLACE.search(argv[0]):
+        return ["argv: which program runs is not for a task to say: name it"]
+    names = [match["name"] for part in argv for match in _PLACE.finditer(part)]
+    return [problem for name in names if (problem := _name_problem(name))]
+
+
+def _value(task: Task, name: str) -> Any:
+    if name.startswith(_METADATA):
+        return task.metadata.get(name.removeprefix(_METADATA))
+    return getattr(task, name)
+
+
+def _name_problem(name: str) -> str:
+    if name in (*FIELDS, HERE) or name.startswith(_METADATA):
+        return ""
+    near = difflib.get_close_matches(name, FIELDS, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join((*FIELDS, HERE))}"
+    return (
+        f"argv: {{{{ {name} }}}} is no field of a task: {hint} "
+        "(the context's values are in the program's environment)"
+    )

@@ -1,0 +1,42 @@
+"""Usage: what a run took of the models, summed over its requests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+COUNTS = ("requests", "input_tokens", "output_tokens", "cached_tokens")
+USD = "usd"
+
+
+class Usage:
+    """Sums. ``usd`` is given only where the price of everything in it was known."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._unpriced = False
+
+    def add(self, usage: Any) -> None:
+        """Add the numbers of one request or more; keys beyond ours are summed as well.
+
+        Raises:
+            TypeError: It is no mapping of names to numbers.
+        """
+        if not isinstance(usage, Mapping):
+            raise TypeError("usage: expected an object")
+        for name, number in usage.items():
+            is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+            if not is_number or not math.isfinite(number):
+                raise TypeError(f"usage: {str(name)[:40]!r} is no number")
+        for name, number in usage.items():
+            self._sums[name] = self._sums.get(name, 0) + number
+        self._unpriced |= bool(usage) and USD not in usage
+
+    def to_dict(self) -> dict[str, Any]:
+        """The sums, as far as they are known: those of ``COUNTS``, and ``usd``."""
+        return {
+            name: round(number, 9)
+            for name, number in self._sums.items()
+            if name != USD or not self._unpriced
+        }
