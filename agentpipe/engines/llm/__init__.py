@@ -1,0 +1,47 @@
+"""LlmEngine: a model with MCP tools as an agent, by pydantic-ai; the extra ``llm`` installs it."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from agentpipe.engines.llm.places import Places
+from agentpipe.engines.llm.servers import VARIABLE, load_catalogue
+from agentpipe.engines.llm.spec import read_spec
+from agentpipe.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from agentpipe.agent import Agent
+    from agentpipe.agent_config import AgentConfig
+
+
+class LlmEngine:
+    """Builds agents from our own form (``type: llm``) or MCP-Universe's; see ``spec.py``.
+
+    Attributes:
+        secrets: Credentials of the worker's environment that its agents may use.
+    """
+
+    blocks = False
+
+    def __init__(self, config: AgentConfig) -> None:
+        self.search: Sequence[Path] = config.search
+        self._spec = read_spec(config)
+        catalogue = load_catalogue(os.environ.get(VARIABLE))
+        problems = list(catalogue.problems(list(self._spec.servers)))
+        if not all(find_spec(name) for name in ("pydantic_ai", "openai", "anthropic", "mcp")):
+            problems.append("llm agents need more packages: pip install 'agentpipe[llm]'")
+        if problems:
+            raise ConfigError([Problem(text, str(config.file), config.line) for text in problems])
+        self._places = Places(self._spec, catalogue, os.environ)
+        self.secrets = self._places.secrets
+
+    def build(self) -> Agent:
+        """An agent that has nothing open yet."""
+        from agentpipe.engines.llm.agent import LlmAgent
+
+        return LlmAgent(self._spec, self._places)
