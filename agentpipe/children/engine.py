@@ -40,10 +40,9 @@ class ChildEngine:
 
     def build(self) -> Agent:
         """An agent whose child is started with its first task."""
-        module = Path(serve.__file__)
+        forks = nursery(sys.executable, serve.__name__)
         opening = {"file": str(self._config.file)}
-        env = passed_on(PASSED_ON)
-        return ChildAgent(nursery(module=module), opening, env, cwd=str(Path.cwd()))
+        return ChildAgent(forks, opening, passed_on(PASSED_ON), cwd=str(Path.cwd()))
 
     def _probe(self, env: Mapping[str, str]) -> None:
         command = [sys.executable, "-m", "agentpipe.children.probe", str(self._config.file)]

@@ -19,7 +19,6 @@ from agentpipe.errors import InfraError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 # What a child may know of the worker's environment unless its config says otherwise.
 PASSED_ON = ("PATH", "HOME", "LANG")
@@ -55,9 +54,10 @@ class Nursery:
     The warden is started with the first child, and started anew if it died.
     """
 
-    def __init__(self, python: str = sys.executable, module: Path | None = None) -> None:
+    def __init__(self, python: str = sys.executable, *module: str) -> None:
         self._command = [python, warden.__file__]
-        self._module = [str(module)] if module else []
+        self._module = module
+        self._env = FOR_PYTHON if python == sys.executable else PASSED_ON
         self._socket: socket.socket | None = None
         self._children: dict[int, Child] = {}
         self._count = 0
@@ -125,7 +125,7 @@ class Nursery:
                 [*self._command, str(its.fileno()), *self._module],
                 pass_fds=[its.fileno()],
                 stdin=subprocess.DEVNULL,
-                env=passed_on(FOR_PYTHON),
+                env=passed_on(self._env),
             )
         listening = (ours, process)
         threading.Thread(target=self._listen, args=listening, name="warden", daemon=True).start()
@@ -162,9 +162,14 @@ def _fail(child: Child, text: str) -> None:
 
 
 @cache
-def nursery(python: str = sys.executable, module: Path | None = None) -> Nursery:
-    """The process's nursery of this kind; its warden ends with the process."""
-    return Nursery(python, module)
+def nursery(python: str = sys.executable, *module: str) -> Nursery:
+    """The process's nursery of this kind; its warden ends with the process.
+
+    Args:
+        python: The interpreter of the children that are forks.
+        module: What they are forked for: its name, and the folder it lies in if it needs one.
+    """
+    return Nursery(python, *module)
 
 
 def passed_on(names: Sequence[str]) -> dict[str, str]:

@@ -5,9 +5,10 @@ the servers that the child started, often in sessions of their own. The warden o
 worker by a moment, and on Linux whatever loses its parent below it becomes its own child: thus
 it can end all of it. Who detaches itself and hides its run is ended with the next run that ends.
 
-It runs in any Python that has the standard library, by its path, with one argument: the number
-of a Unix stream socket. With a second argument, a module's file, it imports that once, calls its
-``preload()``, and children may be forks that call the module's ``serve(channel)``.
+It runs in any Python that has the standard library, by its path; its argument is the number of
+a Unix stream socket. With the name of a module, and perhaps the folder that it lies in, it
+imports that once, calls its ``preload()``, and children may be forks that call its
+``serve(channel)``.
 
 Each message is a JSON object behind its length, four bytes in network order. It is asked
 ``{"start": number, "argv": [...] or null for a fork, "env": {...}, "scratch": bool, "cwd": path}``
@@ -22,7 +23,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import gc
-import importlib.util
+import importlib
 import json
 import os
 import select
@@ -338,14 +339,9 @@ def remove_folder(path: str) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def _preloaded(file: str) -> Serve:
-    sys.path.insert(0, str(Path(file).parent))
-    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+def _preloaded(name: str, folders: list[str]) -> Serve:
+    sys.path[:0] = folders
+    module = importlib.import_module(name)
     module.preload()
     gc.collect()
     gc.freeze()  # Collections in the children would touch, and thus copy, every page.
@@ -359,9 +355,10 @@ def main(arguments: list[str]) -> None:
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     worker = socket.socket(fileno=int(arguments[0]))
     worker.set_inheritable(False)
-    serve = _preloaded(arguments[1]) if arguments[1:] else None
+    serve = _preloaded(arguments[1], arguments[2:]) if arguments[1:] else None
     Warden(worker, serve).work()
 
 
 if __name__ == "__main__":
+    del sys.path[0]  # This folder's modules are no top-level ones.
     main(sys.argv[1:])

@@ -11,7 +11,7 @@ from pydantic_ai.messages import ModelRequest, SystemPromptPart, ToolReturnPart,
 from agentpipe.engines.llm.clients import new_client
 from agentpipe.engines.llm.model import LlmModel
 from agentpipe.engines.llm.spec import setting_problems
-from agentpipe.engines.llm.toolbox import Toolbox
+from agentpipe.engines.llm.toolbox import CLOSE_LIMIT_S, Toolbox
 from agentpipe.errors import AgentFailed, RunLimitExceeded
 from agentpipe.template import render
 
@@ -33,6 +33,8 @@ class LlmAgent:
     Args:
         places: Finds the model, its key and the servers in a context.
     """
+
+    grace_s = 2 * CLOSE_LIMIT_S
 
     def __init__(self, spec: LlmSpec, places: Places) -> None:
         self._spec, self._places = spec, places

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # A run that has come a way is worth waiting for; one that has not is put back.
 TRIES_ON_THE_WAY = 4
-MAX_PAUSE_S = 60.0
+PAUSE_S, MAX_PAUSE_S = 1.0, 60.0
 
 
 class LlmModel:
@@ -63,7 +63,7 @@ class LlmModel:
             try:
                 return await self._recorded(messages, transcript, settings, tools)
             except AgentFailed as failure:
-                pause_s = max(failure.retry_after_s or 0.0, 2.0**done)
+                pause_s = max(failure.retry_after_s or 0.0, PAUSE_S * 2**done)
                 if not failure.infra or done == tries or pause_s > MAX_PAUSE_S:
                     raise
                 await asyncio.sleep(pause_s)

@@ -34,8 +34,8 @@ def _npm(package: str, *arguments: str, env: tuple[str, ...] = ()) -> dict[str, 
     return {**entry, "env": {name: f"{{{{{name}}}}}" for name in env}}
 
 
-# Servers whose packages come from PyPI (into the worker's environment, or fetched by uvx) or npm (fetched by npx),
-# by the names that MCP-Universe's files use.
+# By the names that MCP-Universe's files use; their packages come from PyPI (into the worker's
+# environment, or fetched by uvx) or from npm (fetched by npx).
 BUILT_IN: dict[str, dict[str, Any]] = {
     # Its package wants an MCP library of its own: uv gives it an environment.
     "calculator": {"stdio": {"command": "uvx", "args": ["mcp-server-calculator"]}},

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from agentpipe.engines.llm.servers import Server
 
 MAX_NAME_CHARS = 64
+CLOSE_LIMIT_S = 2.0
 _NO_NAME_CHAR = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -92,7 +93,9 @@ class Session:
     async def close(self) -> None:
         """End the session, and the server with it where it is ours."""
         self._stop.set()
-        await asyncio.wait({self._life}, timeout=2.0)
+        if not self._ready.done():
+            self._life.cancel()
+        await asyncio.wait({self._life}, timeout=CLOSE_LIMIT_S)
         self._life.cancel()
         if self._ready.done() and not self._ready.cancelled():
             self._ready.exception()

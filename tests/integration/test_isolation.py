@@ -1,0 +1,185 @@
+"""``isolation: process``: an agent's crash, its environment and its time are its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from tests.integration.project import Project
+
+CANARY = "canary-0815"
+PATIENCE_S = 30.0
+AGENT = """
+import os
+import subprocess
+import sys
+import time
+
+import agentpipe
+
+SEEN = []
+
+
+class Apart:
+    async def execute(self, task, context):
+        return act(task, context)
+
+
+class Plain:
+    def execute(self, task, context):
+        return act(task, context)
+
+
+def act(task, context):
+    SEEN.append(task.question)
+    match task.question.split():
+        case ["environ"]:
+            return dict(os.environ)
+        case ["change"]:
+            os.environ["LEFT"] = "behind"
+            return os.environ["TOKEN"]
+        case ["seen"]:
+            return SEEN
+        case ["pid"]:
+            return os.getpid()
+        case ["span"]:
+            with agentpipe.trace.span({"type": "tool", "token": context.env["TOKEN"]}):
+                agentpipe.trace.record_usage({"requests": 1, "input_tokens": 7})
+            return "spanned"
+        case ["print"]:
+            print("printed", context.env["TOKEN"])
+            return "printed"
+        case ["infra"]:
+            raise agentpipe.InfraError("the line is down")
+        case ["error"]:
+            raise LookupError(f"no {context.env['TOKEN']}")
+        case ["odd"]:
+            return {1, 2}
+        case ["exit"]:
+            sys.exit(3)
+        case ["die", number]:
+            os.kill(os.getpid(), int(number))
+        case ["hang"]:
+            subprocess.Popen(["sleep", "600"], start_new_session=True)
+            time.sleep(600)
+    return task.question
+"""
+
+
+@pytest.fixture(params=["Apart", "Plain"])
+def apart(project: Project, request: pytest.FixtureRequest) -> Project:
+    """A project whose agents live in processes of their own, in two contexts."""
+    project.write("apart.py", AGENT)
+    config = {"class": f"apart:{request.param}"}
+    agent = {"kind": "agent", "spec": {"name": "apart", "type": "python", "config": config}}
+    project.write("apart.yaml", yaml.safe_dump(agent))
+    contexts = [{"env": {"TOKEN": f"{CANARY}-{n}"}, "metadata": {"n": n}} for n in range(2)]
+    limits = {"time_limit": 3, "max_retries": 1, "isolation": "process"}
+    project.collection("apart", "./apart.yaml", context=contexts, **limits)
+    return project
+
+
+def _answers(project: Project, *questions: str) -> dict[str, dict[str, Any]]:
+    project.send(*({"question": q, "task_id": q} for q in questions), to="apart")
+    project.burst("--processes", "1", env={"WORKERS_OWN": "secret"})
+    return project.by_id()
+
+
+def test_what_an_agent_does_is_its_tasks_own_outcome(apart: Project) -> None:
+    questions = ("hello", "span", "print", "error", "infra", "odd", "exit", "die 11", "die 9")
+    results = _answers(apart, *questions, "hang", "after", "pid")
+    assert {question: result["outcome"] for question, result in results.items()} == {
+        "hello": "ok",
+        "span": "ok",
+        "print": "ok",
+        "error": "agent_error",
+        "infra": "infra_error",
+        "odd": "agent_error",
+        "exit": "agent_error",
+        "die 11": "crashed",
+        "die 9": "crashed",
+        "hang": "limit",
+        "after": "ok",
+        "pid": "ok",
+    }
+    assert results["span"]["usage"] == {"requests": 1, "input_tokens": 7}
+    tool, agent = results["span"]["trace"]
+    assert tool["records"][0]["data"] == {"type": "tool", "token": "***"}
+    assert (tool["parent_id"], tool["trace_id"]) == (agent["id"], agent["trace_id"])
+    error = results["error"]["error"]
+    assert (error["type"], error["message"]) == ("LookupError", "no ***")
+    assert "apart.py" in error["traceback"]
+    assert "signal 11" in results["die 11"]["error"]["message"]
+    assert apart.stats()["dead"] == 3  # The crashes, and the failure of the infrastructure.
+    assert results["infra"]["attempt"] == 2
+    assert results["pid"]["result"] != os.getpid()
+    assert CANARY not in str(results)
+
+
+def test_it_has_its_contexts_environment_and_nothing_of_the_workers(apart: Project) -> None:
+    results = _answers(apart, "environ", "change", "environ again", "seen")
+    environ = results["environ"]["result"]
+    assert set(environ) <= {"AGENTPIPE_RUN", "HOME", "LANG", "PATH", "TOKEN"}
+    assert results["change"]["result"] == "***"
+    # Round-robin gave "seen" to the agent that had "change", whose module has seen both.
+    assert results["seen"]["result"] == ["change", "seen"]
+
+
+def test_nothing_is_left_of_a_run_that_hung(apart: Project) -> None:
+    fleet = apart.work("--processes", "1").ready(1)
+    apart.send("hang", to="apart")
+    apart.until(delivered=1)
+    wait_until(lambda: not _sleepers(), PATIENCE_S, "the sleeper has ended")
+    fleet.stop()
+
+
+def test_children_end_with_a_worker_that_is_killed(apart: Project) -> None:
+    fleet = apart.work("--processes", "1").ready(1)
+    apart.send("hang", to="apart")
+    wait_until(_sleepers, PATIENCE_S, "the agent has started a process")
+    (worker,) = fleet.pids
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: not _sleepers(), PATIENCE_S, "its process has ended")
+    fleet.stop()
+
+
+def _sleepers() -> set[int]:
+    """Processes that an agent started: they have its context's variable."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            environ = (entry / "environ").read_bytes()
+            if CANARY.encode() in environ and b"sleep" in (entry / "cmdline").read_bytes():
+                found.add(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import none_such", "none_such"),
+        ("import os; os._exit(7)", "ended its process with 7"),
+        ("x = 1", "Apart"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_told_and_does_not_hurt(
+    project: Project, source: str, message: str
+) -> None:
+    project.write("apart.py", source)
+    config = {"class": "apart:Apart"}
+    agent = {"kind": "agent", "spec": {"name": "apart", "type": "python", "config": config}}
+    project.write("apart.yaml", yaml.safe_dump(agent))
+    project.collection("apart", "./apart.yaml", isolation="process")
+    done = project.run("check", "--json")
+    assert done.code == 2
+    assert message in done.json["problems"][0]["message"]

@@ -1,0 +1,76 @@
+"""An MCP server of our own, on nothing but the standard library: it misbehaves as it is told.
+
+``python mcp_server.py [rubbish] [hang] [die] [loud]``: it prints what is no message, never says
+that it is ready, ends at once, or writes to stderr. Its tools are ``echo``, ``environ`` (the
+value of a variable of its own), ``pid``, ``fail``, ``crash``, ``freeze`` and ``noise``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+TEXT = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
+TOOLS = ("echo", "environ", "pid", "fail", "crash", "freeze", "noise")
+
+
+def main(habits: list[str]) -> None:
+    if "die" in habits:
+        sys.exit("no licence found")
+    if "loud" in habits:
+        sys.stderr.write("starting\n")
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "rubbish" in habits:
+            write("{not json\n\x00\x1b[31mred")
+        if "hang" in habits:
+            time.sleep(600)
+        if "id" in request:
+            answer(request)
+
+
+def answer(request: dict[str, Any]) -> None:
+    match request["method"]:
+        case "initialize":
+            result: dict[str, Any] = {
+                "protocolVersion": request["params"]["protocolVersion"],
+                "capabilities": {"tools": {}},
+                "serverInfo": {"name": "odd", "version": "1"},
+            }
+        case "tools/list":
+            tools = [{"name": name, "description": name, "inputSchema": TEXT} for name in TOOLS]
+            result = {"tools": tools}
+        case "tools/call":
+            result = call(**request["params"])
+        case _:
+            result = {}
+    write(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": result}))
+
+
+def write(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def call(name: str, arguments: dict[str, Any], **_: Any) -> dict[str, Any]:
+    text = arguments.get("text", "")
+    match name:
+        case "environ":
+            text = os.environ.get(text, "not set")
+        case "pid":
+            text = str(os.getpid())
+        case "crash":
+            sys.stderr.write("out of luck\n")
+            os._exit(1)
+        case "freeze":
+            time.sleep(600)
+        case "noise":
+            write("noise " * 1_000)
+    return {"content": [{"type": "text", "text": text}], "isError": name == "fail"}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
