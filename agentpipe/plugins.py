@@ -21,7 +21,7 @@ NOUNS = {
 COMING = {
     "agentpipe.brokers": (),
     "agentpipe.sinks": (),
-    "agentpipe.engines": ("mcpuniverse",),
+    "agentpipe.engines": (),
 }
 
 

@@ -141,10 +141,15 @@ def load_catalogue(path: str | None) -> Catalogue:
     Raises:
         ConfigError: The file cannot be read as such a list.
     """
-    return Catalogue(_read(Path(path)) if path else {})
+    return Catalogue(read_list(Path(path)) if path else {})
 
 
-def _read(path: Path) -> dict[str, dict[str, Any]]:
+def read_list(path: Path) -> dict[str, dict[str, Any]]:
+    """The entries of a list, each in MCP-Universe's form, but with ``http`` as one more transport.
+
+    Raises:
+        ConfigError: The file cannot be read as such a list.
+    """
     try:
         data = path.read_bytes()
         listed = orjson.loads(data) if len(data) <= MAX_FILE_BYTES else None
