@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from agentpipe import plugins
 from agentpipe.errors import ConfigError, Problem
+from agentpipe.mcp_universe import engine_for, problems
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,13 +50,15 @@ class Engine(Protocol):
 
 
 def open_engine(config: AgentConfig) -> Engine:
-    """The engine for ``config.type``, with its config checked.
+    """The engine that runs ``config``, with its config checked.
 
     Raises:
         ConfigError: There is none, or it refuses the config.
     """
+    if found := problems(config):
+        raise ConfigError(found)
     try:
-        factory = plugins.load("agentpipe.engines", config.type)
+        factory = plugins.load("agentpipe.engines", engine_for(config))
     except ConfigError as error:
         raise ConfigError(Problem(str(error), str(config.file), config.line)) from error
     engine: Engine = factory(config)

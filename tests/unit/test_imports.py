@@ -23,8 +23,11 @@ PACKAGE = ROOT / "agentpipe"
 LAYERS = (
     ("errors", "bell", "thread", "brokers.store", "sinks.sink", "agentpipe"),
     ("settings", "task", "trace", "context", "locate", "yamldoc", "database", "stats", "report"),
-    ("logs", "plugins", "url", "forward", "failure", "chain", "schema"),
-    ("user_function", "component"),
+    ("logs", "plugins", "url", "forward", "failure", "schema", "template"),
+    ("component",),
+    ("mcp_universe",),
+    ("chain",),
+    ("user_function",),
     ("collection", "agent_config", "evaluate"),
     ("intake", "agent", "run", "brokers", "sinks", "fit"),
     ("amqp", "amqp.letter", "amqp.address"),
