@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from agentpipe import plugins
 from agentpipe.errors import ConfigError, Problem
-from agentpipe.mcp_universe import engine_for, problems
+from agentpipe.mcp_universe import engine_for, hint_to_type, problems
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +60,7 @@ def open_engine(config: AgentConfig) -> Engine:
     try:
         factory = plugins.load("agentpipe.engines", engine_for(config))
     except ConfigError as error:
-        raise ConfigError(Problem(str(error), str(config.file), config.line)) from error
+        message = f"{error}{hint_to_type(config.type)}"
+        raise ConfigError(Problem(message, str(config.file), config.line)) from error
     engine: Engine = factory(config)
     return engine

@@ -189,4 +189,4 @@ def _unknown_op(op: str) -> str:
     known = f"known are {' '.join(OPS)}"
     if re.fullmatch(r"\w+[._][\w.]+", op):
         return f"op: {op!r:.100} is not in {VERSION}: {nearest(op, DOMAIN_OPS)}; here {known}"
-    return f"op: unknown operator {op!r:.100}; {known}"
+    return f"op: unknown operator {op!r:.100}, also in {VERSION}; {known}"

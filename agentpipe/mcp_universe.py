@@ -323,6 +323,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"choose from {', '.join(names)}"
 
 
+def hint_to_type(name: str) -> str:
+    """Words to add where there is no engine of a name, if a type of MCP-Universe's is like it."""
+    near = difflib.get_close_matches(name, [*AGENTS, *WORKFLOWS], 1)
+    return f"; MCP-Universe has the type {near[0]!r}" if near and near != [name] else ""
+
+
 # What runs what.
 
 
@@ -347,6 +353,17 @@ def task_needs(task: Task) -> list[str]:
     ops = [str(evaluator.get("op", "")) for evaluator in task.evaluators]
     needs = [name for name in ("prepares", "cleanups") if getattr(task, name)]
     return needs + [f"op {op}" for op in dict.fromkeys(ops) if op in DOMAIN_OPS]
+
+
+def task_faults(task: Task) -> list[str]:
+    """What MCP-Universe passes over with a word in its log, and the task runs unprepared."""
+    names = [str(prepare.get("prepare_func", "")) for prepare in task.prepares]
+    return [
+        f"prepares[{index}]: prepare_func: {name!r:.100} is not in {VERSION}: "
+        f"{nearest(name, PREPARES)}"
+        for index, name in enumerate(names)
+        if name not in PREPARES
+    ]
 
 
 def _is_theirs(config: AgentConfig) -> bool:
