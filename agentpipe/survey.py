@@ -22,6 +22,7 @@ from agentpipe.agent_config import load_agent_config
 from agentpipe.benchmark import load_benchmarks
 from agentpipe.collection import load, resolve_contexts
 from agentpipe.errors import ConfigError, Problem
+from agentpipe.plugins import is_installed
 from agentpipe.schema import AGENT_KINDS, BENCHMARK
 from agentpipe.task_file import entries_of, is_document, read_document, read_lines, task_of
 from agentpipe.yamldoc import kind_in, kind_of, load_documents
@@ -279,14 +280,15 @@ def _judge_lines(path: Path) -> list[str]:
 
 
 def _judge_agent(config: AgentConfig) -> list[str]:
+    """Our engines look at their configs themselves; MCP-Universe's is not started for that."""
     engine = mcp_universe.engine_for(config)
-    if engine == config.type != PEER:
-        open_engine(config)
-    elif found := mcp_universe.problems(config):
+    if found := mcp_universe.problems(config):
         raise ConfigError(found)
-    if engine != PEER:
-        return []
-    return mcp_universe.why_not_native(config) or [f"type {PEER}"]
+    if engine == PEER:
+        return mcp_universe.why_not_native(config) or [f"type {PEER}"]
+    if engine == config.type or is_installed("agentpipe.engines", engine):
+        open_engine(config)
+    return []
 
 
 def _judge_collections(path: Path, environ: Mapping[str, str]) -> list[str]:
