@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import os
 import stat
-from contextlib import contextmanager
+import sys
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -22,6 +23,7 @@ from agentpipe.agent_config import load_agent_config
 from agentpipe.benchmark import load_benchmarks
 from agentpipe.collection import load, resolve_contexts
 from agentpipe.errors import ConfigError, Problem
+from agentpipe.locate import explain
 from agentpipe.plugins import is_installed
 from agentpipe.schema import AGENT_KINDS, BENCHMARK
 from agentpipe.task_file import entries_of, is_document, read_document, read_lines, task_of
@@ -237,7 +239,9 @@ def _is_component(data: Any) -> bool:
 
 def _nearest_kind(document: Document) -> str:
     """The kind that a document is of, or seems to be meant for; empty for what is not ours."""
-    kind, data = kind_in(document).lower(), document.data
+    kind, data = kind_in(document), document.data
+    if isinstance(data, dict) and "apiVersion" in data:
+        return ""  # Kubernetes has agents, workflows and benchmarks of its own.
     if near := difflib.get_close_matches(kind, _KINDS, 1, _NEAR):
         return near[0]
     spec = data.get("spec") if isinstance(data, dict) and "kind" not in data else None
@@ -287,8 +291,19 @@ def _judge_agent(config: AgentConfig) -> list[str]:
     if engine == PEER:
         return mcp_universe.why_not_native(config) or [f"type {PEER}"]
     if engine == config.type or is_installed("agentpipe.engines", engine):
-        open_engine(config)
+        _try_engine(config)
     return []
+
+
+def _try_engine(config: AgentConfig) -> None:
+    try:
+        with redirect_stdout(sys.stderr):  # The user's module may print when it is imported.
+            open_engine(config)
+    except ConfigError:
+        raise
+    except Exception as error:
+        message = f"its engine fails: {explain(error)}"
+        raise ConfigError(Problem(message, str(config.file), config.line)) from error
 
 
 def _judge_collections(path: Path, environ: Mapping[str, str]) -> list[str]:

@@ -91,9 +91,9 @@ def kind_of(value: Any) -> str:
 
 
 def kind_in(document: Document) -> str:
-    """What a document says it is; empty where it does not say."""
+    """What a document says it is, in small letters; empty where it does not say."""
     kind = document.data.get("kind") if isinstance(document.data, dict) else ""
-    return kind if isinstance(kind, str) else ""
+    return kind.lower() if isinstance(kind, str) else ""
 
 
 def label(path: KeyPath) -> str:

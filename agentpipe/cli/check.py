@@ -75,7 +75,12 @@ def _print_file(each: Surveyed) -> None:
 def _survey_as_dict(found: list[Surveyed], totals: dict[str, int]) -> dict[str, Any]:
     problems = [problem for each in found for problem in each.problems]
     files = [
-        {"file": each.file, "kind": each.kind, "runs": each.runs, "reasons": each.reasons}
+        {
+            "file": _encodable(each.file),
+            "kind": each.kind,
+            "runs": each.runs,
+            "reasons": list(map(_encodable, each.reasons)),
+        }
         for each in found
     ]
     return {
@@ -130,7 +135,12 @@ def _open(opening: AbstractContextManager[object]) -> None:
 
 def _as_dict(problem: Problem) -> dict[str, str | int | None]:
     return {
-        "file": problem.file or None,
+        "file": _encodable(problem.file) or None,
         "line": problem.line or None,
-        "message": problem.message,
+        "message": _encodable(problem.message),
     }
+
+
+def _encodable(text: str) -> str:
+    """A file's name may hold bytes that are no characters, which JSON cannot say."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -75,9 +76,10 @@ def test_check_gives_every_reason_why_files_do_not_run(files: Project) -> None:
     (files.folder / "configs" / "again").symlink_to(files.folder / "configs")
     (files.folder / "configs" / ".git").mkdir()
     files.write("configs/.git/x.json", "{")
+    (files.folder / "configs" / os.fsdecode(b"\xff.json")).write_text("{")
     done = files.run("check", "configs", "nowhere.json", "--json", *NOWHERE)
     assert (done.code, done.err) == (2, "")
-    assert done.json["totals"] == {"native": 0, "mcpuniverse": 1, "no": 4, "other": 1}
+    assert done.json["totals"] == {"native": 0, "mcpuniverse": 1, "no": 5, "other": 1}
     assert done.json["ok"] is False
     told = [(each["file"], each["line"], each["message"]) for each in done.json["problems"]]
     for file, line, word in (
@@ -85,6 +87,7 @@ def test_check_gives_every_reason_why_files_do_not_run(files: Project) -> None:
         ("configs/walks/bench.yaml", 4, "'azure' is no llm of mcpuniverse 1.1.3"),
         ("configs/broken.json", 1, "not UTF-8"),
         ("nowhere.json", None, "no such file"),
+        ("configs/\\udcff.json", 1, "not JSON"),
     ):
         assert any((f, n) == (file, line) and word in m for f, n, m in told), (file, told)
     shown = files.run("check", "configs", *NOWHERE)

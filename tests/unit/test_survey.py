@@ -107,6 +107,8 @@ def seen(name: str, text: str | bytes, **others: str) -> Surveyed:
         ("o.json", "{}", "other", "other", ["JSON: an empty object"]),
         ("o.json", "5", "other", "other", ["JSON: a whole number"]),
         ("o.yaml", "kind: Deployment\nspec: {}\n", "other", "other", ["YAML: kind 'Deployment'"]),
+        ("o.yaml", "apiVersion: v1\nkind: Agent\n", "other", "other", ["YAML: kind 'Agent'"]),
+        ("b.yaml", BENCH.replace("kind: b", "kind: B"), "benchmark", "native", []),
         ("o.yaml", "question: x\n", "other", "other", ["YAML: a task; write tasks as JSON"]),
         (
             "r.jsonl",
@@ -236,6 +238,25 @@ def test_one_collection_file_is_looked_at_as_ever() -> None:
     assert [name for name, yes in told.items() if yes] == ["c.yaml", "broken.yaml", "none.yaml"]
     assert is_for_collection([])
     assert not is_for_collection([Path("c.yaml"), Path("c.yaml")])
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_the_users_module_prints_is_no_data(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("toy_of_survey.py").write_text("print('hello')\n" + TOY)
+    assert seen("a.yaml", OWN).runs == "native"
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "hello\n")
+
+
+@pytest.mark.usefixtures("folder")
+def test_an_engine_that_fails_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Any) -> None:
+        raise ZeroDivisionError("by mistake")
+
+    monkeypatch.setattr("agentpipe.survey.open_engine", fail)
+    (reason,) = seen("a.yaml", OWN).reasons
+    assert "a.yaml:1: its engine fails: " in reason
+    assert "by mistake" in reason
 
 
 # Folders.
