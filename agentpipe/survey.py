@@ -50,7 +50,7 @@ MAX_PROBLEMS = 1000
 _JSON, _YAML = {".json", ".jsonl"}, {".yaml", ".yml"}
 _KINDS = ("collection", BENCHMARK, *AGENT_KINDS)
 _NEAR = 0.8
-_FEW_KEYS, _MANY_KEYS, _FIRST_LINES = 5, 100, 100
+_FEW_KEYS, _MANY_KEYS, _FIRST = 5, 100, 100
 _TASK_KEYS = frozenset(
     (
         "question",
@@ -207,7 +207,7 @@ def _read_yaml(path: Path) -> tuple[str, _Judge]:
 
 def _read_json(whole: Entry) -> tuple[str, _Judge]:
     entries = entries_of(whole)
-    if not any(_is_task(entry.data) for entry in entries):
+    if not any(_is_task(entry.data) for entry in entries[:_FIRST]):
         return OTHER, lambda _: [_describe(whole.data, "JSON")]
     kind = "tasks" if isinstance(whole.data, list) else "task"
     return kind, lambda _: _judge_tasks(entries)
@@ -216,7 +216,7 @@ def _read_json(whole: Entry) -> tuple[str, _Judge]:
 def _read_lines(path: Path) -> tuple[str, _Judge]:
     """By its first lines; one that cannot be read is a task's where others are."""
     with _opened(path) as stream:
-        first = list(islice(read_lines(str(path), stream), _FIRST_LINES))
+        first = list(islice(read_lines(str(path), stream), _FIRST))
     if any(_is_task(entry.data) or isinstance(entry.data, str) for entry in first):
         return "tasks", lambda _: _judge_lines(path)
     if not first:
@@ -379,7 +379,7 @@ def _describe(data: Any, language: str) -> str:
     if isinstance(data, dict):
         return _describe_object(data, language)
     if isinstance(data, list):
-        return f"{language}: a list of {len(data):,}, of which none is a task"
+        return f"{language}: a list of {len(data):,}, not of tasks"
     return f"{language}: {kind_of(data)}"
 
 

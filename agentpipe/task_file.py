@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from agentpipe.yamldoc import KeyPath
 
 MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
-MAX_PARTS = 1_000_000
+MAX_TASKS = 200_000
+# What is walked here and not by the decoder, and of how much of it the line is kept.
+MAX_PARTS, MAX_LINED = 2_000_000, 500_000
 MAX_LINE_BYTES = 64 * 1024 * 1024
 
 # Deep enough for a list of tasks with their evaluators' keys.
@@ -150,6 +152,7 @@ class _Reader:
         self._text, self._file = text, file
         self._decoder = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
         self._seen = (0, 1)  # A position and its line.
+        self._parts = 0
 
     def read(self) -> Any:
         try:
@@ -186,7 +189,7 @@ class _Reader:
         return found, self._past_space(start) + 1
 
     def _key(self, start: int, path: KeyPath, found: dict[str, Any]) -> tuple[str, int]:
-        line = self._note(start, ())
+        line = self._line(start)
         name, end = self._decoder.raw_decode(self._text, start)
         if not isinstance(name, str):
             raise json.JSONDecodeError("a key is no text", self._text, start)
@@ -220,13 +223,18 @@ class _Reader:
         match = _SPACE.match(self._text, start)
         return match.end() if match else start
 
-    def _note(self, position: int, path: KeyPath) -> int:
-        """The line of a position that is not before the last one; the first for a path stays."""
+    def _note(self, position: int, path: KeyPath) -> None:
+        line = self._line(position)
+        self._parts += 1
+        if self._parts > MAX_PARTS or (len(path) == 1 and path[0] == MAX_TASKS):
+            raise _RefusedError("too much for one JSON text: write a task a line, as .jsonl")
+        if len(path) <= 1 or self._parts < MAX_LINED:
+            self.lines.setdefault(path, line)
+
+    def _line(self, position: int) -> int:
+        """The line of a position that is not before the last one."""
         before, line = self._seen
         self._seen = (position, line + self._text.count("\n", before, position))
-        self.lines.setdefault(path, self._seen[1])
-        if len(self.lines) > MAX_PARTS:
-            raise _RefusedError(f"more than {MAX_PARTS:,} parts: write a task a line, as .jsonl")
         return self._seen[1]
 
 

@@ -103,7 +103,7 @@ def seen(name: str, text: str | bytes, **others: str) -> Surveyed:
             "other",
             ["JSON: an object with name, version"],
         ),
-        ("o.json", "[1, 2]", "other", "other", ["JSON: a list of 2, of which none is a task"]),
+        ("o.json", "[1, 2]", "other", "other", ["JSON: a list of 2, not of tasks"]),
         ("o.json", "{}", "other", "other", ["JSON: an empty object"]),
         ("o.json", "5", "other", "other", ["JSON: a whole number"]),
         ("o.yaml", "kind: Deployment\nspec: {}\n", "other", "other", ["YAML: kind 'Deployment'"]),

@@ -64,7 +64,7 @@ BROKEN = {
     '{"e": [{"v": {"d": [\n{"x": 1, "x": 2}]}}]}': (1, "duplicate key 'x'"),
     "[" * 100_000: (1, "nested too deeply"),
     "[" + "1" * 5000 + "]": (1, "a number is too long"),
-    "[" + "1," * 1_000_100 + "1]": (1, "1,000,000 parts"),
+    "[" + "1," * 200_100 + "1]": (1, "a task a line"),
     '{"a": "half': (1, "unterminated"),
     '{"a": "\n"}': (1, "control character"),
 }
@@ -177,6 +177,24 @@ def test_lines_are_read_one_by_one(tmp_path: Path) -> None:
     task, problems = task_of(entries[1])
     assert task is None
     assert str(problems[0]).startswith("here:3: not JSON: ")
+
+
+def test_there_is_an_end_to_what_is_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentpipe.task_file.MAX_PARTS", 100)
+    path = write(tmp_path, '{"metadata": {"a": [' + "1," * 100 + "1]}}")
+    with pytest.raises(ConfigError, match="write a task a line"):
+        read_document(path)
+
+
+def test_a_long_list_is_read_though_not_every_line_of_it_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentpipe.task_file.MAX_LINED", 100)
+    one = {"question": "x", "evaluators": [{"func": "raw", "op": "=", "value": 1}] * 3}
+    text = "[" + ",\n".join([json.dumps(one)] * 300) + ',\n{"question": 5}]'
+    with pytest.raises(ConfigError) as caught:
+        load_tasks(write(tmp_path, text))
+    assert [problem.line for problem in caught.value.problems] == [301]
 
 
 def test_entries_keep_the_lines_of_their_own_parts(tmp_path: Path) -> None:
