@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from agentpipe import plugins
 from agentpipe.errors import ConfigError, Problem
+from agentpipe.mcp_universe import engine_for, hint_to_type, problems
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,27 +63,35 @@ class Engine(Protocol):
         """A new agent. What the user's constructor raises goes through."""
 
 
-def open_engine(config: AgentConfig) -> Engine:
-    """The engine for ``config.type``, with its config checked.
+def open_engine(config: AgentConfig, name: str | None = None) -> Engine:
+    """The engine ``name``, or the one that is meant for ``config``, with the config checked.
 
     Raises:
         ConfigError: There is none, or it refuses the config.
     """
-    engine: Engine = _engine_class(config)(config)
+    if found := problems(config):
+        raise ConfigError(found)
+    engine: Engine = engine_class(config, name)(config)
     return engine
 
 
-def has_processes(config: AgentConfig) -> bool:
+def has_processes(config: AgentConfig, name: str | None = None) -> bool:
     """Whether the agents of ``config`` live in processes of their own anyhow.
 
     Raises:
         ConfigError: There is no such engine.
     """
-    return bool(getattr(_engine_class(config), "has_processes", False))
+    return bool(getattr(engine_class(config, name), "has_processes", False))
 
 
-def _engine_class(config: AgentConfig) -> Any:
+def engine_class(config: AgentConfig, name: str | None = None) -> Any:
+    """The class of the engine ``name``, or of the one that is meant for ``config``.
+
+    Raises:
+        ConfigError: There is no such engine.
+    """
     try:
-        return plugins.load("agentpipe.engines", config.type)
+        return plugins.load("agentpipe.engines", name or engine_for(config))
     except ConfigError as error:
-        raise ConfigError(Problem(str(error), str(config.file), config.line)) from error
+        message = f"{error}{hint_to_type(config.type)}"
+        raise ConfigError(Problem(message, str(config.file), config.line)) from error

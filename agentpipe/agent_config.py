@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.component import problem_at, raise_problems, read_components
-from agentpipe.errors import ConfigError
-from agentpipe.schema import ComponentDocument, shown
+from agentpipe.errors import ConfigError, Problem
+from agentpipe.schema import BENCHMARK, ComponentDocument, shown
+from agentpipe.yamldoc import kind_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from agentpipe.component import Component
-    from agentpipe.errors import Problem
     from agentpipe.yamldoc import Document
+
+_NOTHING = "nothing to run: add a document of kind agent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +47,22 @@ class AgentConfig:
         return (Path.cwd(), folder, folder.parent)
 
 
-def load_agent_config(path: Path | str) -> AgentConfig:
-    """Read an agent config and find its entry point.
+def load_agent_config(path: Path | str, name: str = "") -> AgentConfig:
+    """Read an agent config and find its entry point; benchmarks in it are passed over.
 
-    That is the component with ``is_main: true``, else the only workflow, else the only agent.
+    That is the component called ``name``; without one it is that with ``is_main: true``, else the
+    only workflow, else the only agent.
 
     Raises:
         ConfigError: With every problem of the file, in its order.
     """
-    components, problems = read_components(Path(path), ComponentDocument())
+    components, problems = read_components(Path(path), ComponentDocument(), _is_component)
     problems += _wrong_marks(components)
     raise_problems(problems)
-    document, spec = _entry_point(components)
+    if not components:
+        raise ConfigError(Problem(_NOTHING, str(path), 1))
+    named = [component for component in components if component[1]["name"] == name]
+    document, spec = named[0] if named else _entry_point(components)
     return AgentConfig(
         type=spec["type"],
         name=spec["name"],
@@ -65,6 +71,10 @@ def load_agent_config(path: Path | str) -> AgentConfig:
         line=document.line,
         documents=tuple(document for document, _ in components),
     )
+
+
+def _is_component(document: Document) -> bool:
+    return kind_in(document) != BENCHMARK
 
 
 def _entry_point(components: list[Component]) -> Component:
@@ -76,7 +86,7 @@ def _entry_point(components: list[Component]) -> Component:
         if len(candidates) == 1:
             return candidates[0]
     if not runnable:
-        problem = problem_at(components[0][0], (), "nothing to run: add a document of kind agent")
+        problem = problem_at(components[0][0], (), _NOTHING)
     else:
         names = ", ".join(shown(spec["name"]) for _, spec in runnable)
         message = f"which of {names} is to run? Write `is_main: true` into the spec of one"

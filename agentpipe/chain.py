@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.errors import AgentpipeError
 from agentpipe.locate import explain
+from agentpipe.mcp_universe import DOMAIN_OPS, VERSION, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,8 +152,8 @@ OPS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def compare(leaf: Any, op: str, value: Any) -> None:
-    """Return if ``leaf op value`` holds.
+def compare(leaf: Any, op: str, value: Any, written: Any) -> None:
+    """Return if ``leaf op value`` holds; messages show ``written``, what the evaluator says.
 
     Raises:
         WrongAnswerError: It does not, or the answer's part cannot be compared so.
@@ -162,15 +163,17 @@ def compare(leaf: Any, op: str, value: Any) -> None:
         passed = bool(OPS[op](leaf, value))
     except (Exception, SystemExit) as error:
         if isinstance(error, (TypeError, RecursionError)) and type(leaf) in _JSON_TYPES:
-            told = f"{show(leaf)} cannot be compared: {op} {show(value)}"
+            told = f"{show(leaf)} cannot be compared: {op} {show(written)}"
             raise WrongAnswerError(told) from None
         raise BrokenEvaluatorError(f"comparing by {op!r} fails: {explain(error)}") from error
     if not passed:
-        raise WrongAnswerError(f"{show(leaf)} does not satisfy: {op} {show(value)}")
+        raise WrongAnswerError(f"{show(leaf)} does not satisfy: {op} {show(written)}")
 
 
 def op_problems(op: str, value: Any) -> list[str]:
     """What is wrong with a comparison before any answer is there; no ``op`` is fine."""
+    if op in DOMAIN_OPS:
+        return []
     if op and op not in OPS:
         return [_unknown_op(op)]
     if op == "in" and not isinstance(value, (str, list, tuple)):
@@ -185,8 +188,5 @@ def op_problems(op: str, value: Any) -> list[str]:
 def _unknown_op(op: str) -> str:
     known = f"known are {' '.join(OPS)}"
     if re.fullmatch(r"\w+[._][\w.]+", op):
-        return (
-            f"op: {op!r:.100} looks like one of MCP-Universe's domain checks, which need "
-            f"the mcpuniverse engine; it is not in this version. Here {known}"
-        )
-    return f"op: unknown operator {op!r:.100}; {known}"
+        return f"op: {op!r:.100} is not in {VERSION}: {nearest(op, DOMAIN_OPS)}; here {known}"
+    return f"op: unknown operator {op!r:.100}, also in {VERSION}; {known}"

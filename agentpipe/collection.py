@@ -5,7 +5,6 @@ Nothing is built or run here, and the agent configs that they name are not read.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.component import problem_at, raise_problems, read_components
 from agentpipe.context import Context, resolve
 from agentpipe.errors import ConfigError, Problem
+from agentpipe.paths import find_file
 from agentpipe.schema import CollectionDocument
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class Collection:
         max_retries: Further runs after failures of the infrastructure.
         max_crashes: Claims that end without a word before a task is dead.
         isolation: ``coroutine``, ``thread`` or ``process``.
+        engine: Instead of the one that is meant for the agent config; for MCP-Universe's only.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Collection:
     max_retries: int = 2
     max_crashes: int = 3
     isolation: str = "coroutine"
+    engine: str | None = None
 
     @property
     def agents(self) -> tuple[AgentSpec, ...]:
@@ -107,11 +109,14 @@ def load(path: Path | str, max_queue_size: int = 100) -> tuple[Collection, ...]:
         ConfigError: With every problem of the file, in its order.
     """
     components, problems = read_components(Path(path), CollectionDocument())
+    folders = (Path(path).parent, Path())
     problems += _too_many_agents(components)
     collections = []
     for document, spec in components:
         try:
-            config_file = _find(spec.get("config", ""), Path(path).parent)
+            # What is no valid text at all is a problem already: another would only confuse.
+            config = spec.get("config", "")
+            config_file = find_file(config, folders) if config else Path()
         except FileNotFoundError as error:
             problems.append(problem_at(document, ("spec", "config"), str(error)))
         else:
@@ -176,33 +181,6 @@ def _context_spec(document: Document, index: int, context: dict[str, Any]) -> Co
         document.line_of(path),
         MappingProxyType({name: document.line_of((*path, "env", name)) for name in env}),
     )
-
-
-def _find(config: str, folder: Path) -> Path:
-    """An agent config's absolute path; FileNotFoundError says where it was sought in vain."""
-    places = list(dict.fromkeys([(folder / config).absolute(), Path(config).absolute()]))
-    for place in places:
-        # What is no valid text at all is a problem already: another would only confuse.
-        if not config or _is_file(place):
-            return place
-    tried = " and ".join(repr(str(place)) for place in places)
-    near = difflib.get_close_matches(places[0].name, _names_in(places[0].parent), 1)
-    hint = f"did you mean {near[0]!r}?" if near else "write its path from this file's folder"
-    raise FileNotFoundError(f"no such file: tried {tried}; {hint}")
-
-
-def _names_in(folder: Path) -> list[str]:
-    try:
-        return [path.name for path in folder.iterdir()]
-    except OSError:
-        return []
-
-
-def _is_file(place: Path) -> bool:
-    try:
-        return place.is_file()
-    except OSError:
-        return False
 
 
 def _too_many_agents(components: list[Component]) -> Iterator[Problem]:

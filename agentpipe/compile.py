@@ -15,7 +15,9 @@ from agentpipe.brokers.broker import StoreBroker
 from agentpipe.brokers.store import Worker
 from agentpipe.collection import resolve_contexts
 from agentpipe.dispatcher import Dispatcher
+from agentpipe.either import EitherEngine
 from agentpipe.errors import ConfigError, Problem
+from agentpipe.mcp_universe import is_theirs
 from agentpipe.results import Results
 from agentpipe.run import Runner
 from agentpipe.sinks import open_sink
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     import dramatiq
 
     from agentpipe.agent import Engine
+    from agentpipe.agent_config import AgentConfig
     from agentpipe.brokers.store import Store
     from agentpipe.collection import Collection
     from agentpipe.context import Context
@@ -117,11 +120,20 @@ def make_runners(
 
 def _engine(collection: Collection, env: Mapping[str, str]) -> Engine:
     config = load_agent_config(collection.config_file)
-    if collection.isolation != "process" or has_processes(config):
-        return open_engine(config)
+    name = collection.engine
+    if name is not None and not is_theirs(config):
+        message = f"engine: an agent of type {config.type!r} has its own: remove the key"
+        raise ConfigError(Problem(message, str(collection.file), collection.line))
+    if collection.isolation != "process" or has_processes(config, name):
+        engine = open_engine(config, name)
+        return engine if name or not is_theirs(config) else _either(config, engine)
     from agentpipe.children.engine import ChildEngine
 
     return ChildEngine(config, env)
+
+
+def _either(config: AgentConfig, engine: Engine) -> Engine:
+    return engine if has_processes(config) else EitherEngine(config, engine)
 
 
 def _worker_name() -> str:

@@ -7,20 +7,22 @@ from typing import TYPE_CHECKING, Any
 from marshmallow import Schema, ValidationError
 
 from agentpipe.errors import ConfigError, Problem
-from agentpipe.schema import NOT_A_COLLECTION, NOT_AN_AGENT_CONFIG, shown
+from agentpipe.schema import NOT_A_BENCHMARK, NOT_A_COLLECTION, NOT_AN_AGENT_CONFIG, shown
 from agentpipe.yamldoc import Document, KeyPath, label, load_documents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 Component = tuple[Document, dict[str, Any]]
 
 
-def read_components(path: Path, schema: Schema) -> tuple[list[Component], list[Problem]]:
-    """All documents of a file with what is valid of them, and the problems of the rest."""
+def read_components(
+    path: Path, schema: Schema, wanted: Callable[[Document], bool] = lambda _: True
+) -> tuple[list[Component], list[Problem]]:
+    """The wanted documents of a file with what is valid of them, and the problems of the rest."""
     components, problems = [], []
-    for document in load_documents(path):
+    for document in filter(wanted, load_documents(path)):
         spec, found = _check(schema, document)
         components.append((document, spec))
         problems += found
@@ -34,7 +36,7 @@ def _check(schema: Schema, document: Document) -> tuple[dict[str, Any], list[Pro
         # Not raised from here: the error holds the document, credentials and all.
         messages: Any = error.messages
         valid = error.valid_data
-    if messages.get("kind") in ([NOT_A_COLLECTION], [NOT_AN_AGENT_CONFIG]):
+    if messages.get("kind") in ([NOT_A_COLLECTION], [NOT_A_BENCHMARK], [NOT_AN_AGENT_CONFIG]):
         # Each of its other keys would be a problem too, and none of them is the point.
         messages, valid = {"kind": messages["kind"]}, {}
     problems = [problem_at(document, path, text) for path, text in _flat(messages)]

@@ -8,9 +8,9 @@ evaluator causes is a broken evaluator. The two are never mixed: a trainer learn
 from __future__ import annotations
 
 import difflib
-import re
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.chain import (
@@ -24,6 +24,8 @@ from agentpipe.chain import (
 )
 from agentpipe.errors import ConfigError
 from agentpipe.locate import explain, split
+from agentpipe.mcp_universe import DOMAIN_OPS
+from agentpipe.template import render
 from agentpipe.user_function import (
     accept_verdict,
     call_function,
@@ -32,7 +34,7 @@ from agentpipe.user_function import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from agentpipe.task import Task
@@ -41,6 +43,8 @@ MAX_RESPONSE_CHARS = 100_000
 _MAX_REASON_CHARS = 2000
 
 _DEFAULTS: dict[str, Any] = {"func": "", "op": "", "value": None, "op_args": None, "desc": ""}
+_RENDERED = ("value", "op_args")
+_BY_THEIR_ENGINE = "op {} is MCP-Universe's: run the collection by the mcpuniverse engine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,7 @@ async def evaluate(
     answer_text: str,
     task: Task,
     search: Sequence[Path] = (),
+    env: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Evaluation]:
     """Judge an answer by each evaluator in turn; only a cancellation is raised.
 
@@ -100,9 +105,10 @@ async def evaluate(
     The user's function gets the answer's text and, if its parameters have these names, ``value``,
     ``op_args`` and ``task``. With ``op`` it returns what is compared with ``value``; without, its
     verdict: a bool, ``(bool, reason)`` or ``{"passed": bool, "reason": text}``. A plain function
-    runs in a thread, which a cancellation leaves running.
+    runs in a thread, which a cancellation leaves running. ``{{ NAME }}`` in ``value`` and
+    ``op_args`` stands for what ``env`` has by that name; what is recorded shows the template.
     """
-    return [await _evaluate(config, answer_text, task, search) for config in evaluators]
+    return [await _evaluate(config, answer_text, task, search, env) for config in evaluators]
 
 
 def reward(evaluations: Sequence[Evaluation]) -> float | None:
@@ -113,14 +119,14 @@ def reward(evaluations: Sequence[Evaluation]) -> float | None:
 
 
 async def _evaluate(
-    config: Any, answer_text: str, task: Task, search: Sequence[Path]
+    config: Any, answer_text: str, task: Task, search: Sequence[Path], env: Mapping[str, str]
 ) -> Evaluation:
     given = config if isinstance(config, dict) else {}
     filled = {name: given.get(name, default) for name, default in _DEFAULTS.items()}
     verdict = partial(Evaluation, filled, _readable(answer_text, MAX_RESPONSE_CHARS))
     try:
         _refuse(_problems(config))
-        await _judge(filled, answer_text, task, search)
+        await _judge(filled, answer_text, task, search, env)
     except WrongAnswerError as error:
         return verdict(passed=False, reason=_readable(str(error), _MAX_REASON_CHARS))
     except (BrokenEvaluatorError, ConfigError) as error:
@@ -133,18 +139,25 @@ async def _evaluate(
 
 
 async def _judge(
-    config: dict[str, Any], answer_text: str, task: Task, search: Sequence[Path]
+    config: dict[str, Any],
+    answer_text: str,
+    task: Task,
+    search: Sequence[Path],
+    env: Mapping[str, str],
 ) -> None:
-    func, op, value = config["func"], config["op"], config["value"]
+    func, op = config["func"], config["op"]
+    if op in DOMAIN_OPS:
+        raise BrokenEvaluatorError(_BY_THEIR_ENGINE.format(op))
+    rendered = config | {name: render(config[name], env) for name in _RENDERED}
     if not is_reference(func):
         leaves = run_chain(func, answer_text)
     else:
-        returned = await call_function(config, answer_text, task, search)
+        returned = await call_function(rendered, answer_text, task, search)
         if not op:
             accept_verdict(func, returned)
         leaves = [returned]
     for leaf in leaves if op else ():
-        compare(leaf, op, value)
+        compare(leaf, op, rendered["value"], config["value"])
 
 
 # What can be seen without an answer.
@@ -160,17 +173,10 @@ def _problems(config: Any) -> list[str]:
     if texts:
         return problems + [f"{name}: expected a text, got {show(config[name])}" for name in texts]
     problems += _func_problems(config["func"])
-    problems += _template_problems(config)
-    return problems + op_problems(config.get("op", ""), config.get("value"))
-
-
-def _template_problems(config: dict[Any, Any]) -> list[str]:
-    """MCP-Universe renders these; unrendered, they would be compared as they stand."""
-    return [
-        f"{name}: templates such as {{{{ NAME }}}} are not supported in this version yet"
-        for name in ("value", "op_args")
-        if re.search(r"\{\{.*\}\}", str(config.get(name, "")))
-    ]
+    op = config.get("op", "")
+    if op in DOMAIN_OPS and is_reference(config["func"]):
+        problems.append(f"op: {op!r} judges what a chain leaves, not what a function returns")
+    return problems + op_problems(op, config.get("value"))
 
 
 def _misspelt_keys(config: dict[Any, Any]) -> list[str]:

@@ -9,13 +9,22 @@ from agentpipe.evaluate import check
 from agentpipe.task import Task
 
 
+def judged(data: Any) -> tuple[Task | None, list[str]]:
+    """The Task in ``data``, with an id, and all that keeps it from being accepted."""
+    try:
+        task = Task.load(data, give_id=True)
+    except TaskError as error:
+        return None, [str(error)]
+    return task, check(task.evaluators)
+
+
 def admit(data: Any) -> Task:
     """The Task in ``data``, with an id and with evaluators that can work.
 
     Raises:
         TaskError: Saying what is wrong and what is right.
     """
-    task = Task.load(data, give_id=True)
-    if task.evaluators and (problems := check(task.evaluators)):
+    task, problems = judged(data)
+    if task is None or problems:
         raise TaskError("; ".join(problems))
     return task

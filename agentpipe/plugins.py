@@ -17,12 +17,13 @@ NOUNS = {
     "agentpipe.sinks": "sink",
     "agentpipe.engines": "engine",
 }
-# What the documents announce; whoever asks for it learns that it is no typo.
-COMING = {
-    "agentpipe.brokers": (),
-    "agentpipe.sinks": (),
-    "agentpipe.engines": (),
-}
+
+
+def is_installed(group: str, name: str) -> bool:
+    """Whether something of ``group`` has that name; it is not imported."""
+    from importlib.metadata import entry_points
+
+    return bool(entry_points(group=group, name=name))
 
 
 def load(group: str, name: str) -> Any:
@@ -35,17 +36,15 @@ def load(group: str, name: str) -> Any:
 
     found = {entry.name: entry for entry in entry_points(group=group)}
     if name not in found:
-        raise ConfigError(f"no {NOUNS[group]} {name!r} is installed: {_hint(group, name, found)}")
+        raise ConfigError(f"no {NOUNS[group]} {name!r} is installed: {_hint(name, found)}")
     try:
         return found[name].load()
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{NOUNS[group]} {name!r} cannot be imported: {error}") from error
 
 
-def _hint(group: str, name: str, found: Collection[str]) -> str:
+def _hint(name: str, found: Collection[str]) -> str:
     installed = f"installed: {', '.join(sorted(found))}"
-    if name in COMING[group]:
-        return f"it is not in this version yet; {installed}"
     near = difflib.get_close_matches(name, found, 1)
     return f"did you mean {near[0]!r}?" if near else installed
 

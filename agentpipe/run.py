@@ -116,10 +116,10 @@ class Runner:
     async def _evaluate(self, task: Task, text: str) -> list[Evaluation]:
         if not task.evaluators:
             return []
-        limit_s = self._collection.time_limit_s
+        limit_s, env = self._collection.time_limit_s, self.context.env
         try:
             async with asyncio.timeout(limit_s):
-                return await evaluate(task.evaluators, text, task, self._engine.search)
+                return await evaluate(task.evaluators, text, task, self._engine.search, env)
         except TimeoutError:
             error = f"the evaluators took longer than {limit_s:g} s together"
             return [

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validates_schema
 
@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 MAX_NUMBER = 1_000_000_000
 AGENT_KINDS = ("agent", "llm", "workflow")
 NOT_A_COLLECTION = "this is an agent config: give the collection file that names it"
+BENCHMARK = "benchmark"
+NOT_A_BENCHMARK = "this is a benchmark: give its file to `agentpipe send` with --file"
 NOT_AN_AGENT_CONFIG = "this is a collection: give the agent config that it names"
 
 _MAX_NAME_CHARS = 200
+_NEAR = 0.8
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DIGITS = re.compile(r"\s*[+-]?[0-9]{1,20}\s*")
@@ -50,11 +53,21 @@ def _hint(name: str, choices: Iterable[str]) -> str:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValidationError(f"expected a text, got {shown(value)}: put it in quotes")
+    _any_text(value)
     if not value.strip() or "\0" in value:
         raise ValidationError("expected a text, got an empty one or a NUL: fill it in")
+    return str(value)
+
+
+def _any_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValidationError(f"expected a text, got {shown(value)}: put it in quotes")
     return value
+
+
+def _not_empty(value: list[Any]) -> None:
+    if not value:
+        raise ValidationError("names none: add one")
 
 
 def _name(value: Any) -> str:
@@ -158,8 +171,9 @@ class _Checked(fields.Field[Any]):
 
 
 class _Strict(Schema):
-    """Refuses unknown keys, naming the nearest that is known."""
+    """Refuses unknown keys, naming the nearest that is known; a lenient one only misspelt ones."""
 
+    lenient: ClassVar[bool] = False
     error_messages = {"type": "expected keys with values (`key: value`)"}  # noqa: RUF012 - marshmallow's
 
     class Meta:
@@ -171,6 +185,8 @@ class _Strict(Schema):
             return
         known = [name for name in self.fields if getattr(self.fields[name], "check", 0) != _not_yet]
         unknown = [name for name in original if name not in self.fields]
+        if self.lenient:
+            unknown = [name for name in unknown if difflib.get_close_matches(name, known, 1, _NEAR)]
         if unknown:
             raise ValidationError(
                 {name: [f"unknown key: {_hint(name, known)}"] for name in unknown}
@@ -201,6 +217,7 @@ class CollectionSpec(_Strict):
     max_retries = _Checked(_whole(0))
     max_crashes = _Checked(_whole(1))
     isolation = _Checked(_one_of("coroutine", "thread", "process"))
+    engine = _Checked(_one_of("mcpuniverse"))
     schedule = _Checked(_not_yet, error_messages={"null": _NOT_YET})
 
 
@@ -208,9 +225,34 @@ class CollectionDocument(_Strict):
     """A document of a collection file."""
 
     kind = _Checked(
-        _one_of("collection", refused=dict.fromkeys(AGENT_KINDS, NOT_A_COLLECTION)), required=True
+        _one_of(
+            "collection",
+            refused={**dict.fromkeys(AGENT_KINDS, NOT_A_COLLECTION), BENCHMARK: NOT_A_BENCHMARK},
+        ),
+        required=True,
     )
     spec = fields.Nested(CollectionSpec, required=True, error_messages=_WORDS)
+
+
+class BenchmarkSpec(_Strict):
+    """The ``spec`` of a benchmark; MCP-Universe's newer files have more keys than these."""
+
+    lenient = True
+    description = _Checked(_any_text)
+    agent = _Checked(_text)
+    tasks = fields.List(
+        _Checked(_text),
+        required=True,
+        validate=_not_empty,
+        error_messages=_WORDS | {"invalid": "expected a list: begin each path with `- `"},
+    )
+
+
+class BenchmarkDocument(_Strict):
+    """A document that names an agent and its tasks."""
+
+    kind = _Checked(_any_text, required=True)
+    spec = fields.Nested(BenchmarkSpec, required=True, error_messages=_WORDS)
 
 
 class ComponentSpec(_Strict):

@@ -74,7 +74,7 @@ def load_documents(path: Path) -> tuple[Document, ...]:
         ConfigError: The file cannot be read, is not YAML, or holds what we refuse.
     """
     file = str(path)
-    loader = _loader(_read(path), file)
+    loader = _loader(read_text(path), file)
     builder = _Builder(loader)
     built = [builder.document(node) for node in _compose(loader)]
     if builder.problems:
@@ -90,6 +90,12 @@ def kind_of(value: Any) -> str:
     return _KIND_NAMES.get(type(value), type(value).__name__)
 
 
+def kind_in(document: Document) -> str:
+    """What a document says it is, in small letters; empty where it does not say."""
+    kind = document.data.get("kind") if isinstance(document.data, dict) else ""
+    return kind.lower() if isinstance(kind, str) else ""
+
+
 def label(path: KeyPath) -> str:
     """A path as ``spec.context[0].env``; keys that look unlike keys are shown as ``?``.
 
@@ -103,14 +109,19 @@ def _shown(key: str) -> str:
     return key if _PLAIN_KEY.fullmatch(key) else "?"
 
 
-def _read(path: Path) -> str:
-    """The text of a file; raised after each except, so that no error carries the bytes along."""
+def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
+    """The text of a file.
+
+    Raises:
+        ConfigError: It cannot be read, is too large or not UTF-8.
+    """
+    # Raised after each except, so that no error carries the bytes along.
     try:
         with path.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
-        if len(data) <= MAX_BYTES:
+            data = stream.read(max_bytes + 1)
+        if len(data) <= max_bytes:
             return data.decode("utf-8-sig")
-        problem = Problem(f"larger than {MAX_BYTES // 1024**2} MB: split it", str(path))
+        problem = Problem(f"larger than {max_bytes // 1024**2} MB: split it", str(path))
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         problem = Problem("not UTF-8: save the file in that encoding", str(path), line)

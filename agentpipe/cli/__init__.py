@@ -20,7 +20,7 @@ COMMANDS = {
     "tail": "follow the stream of results",
     "work": "run workers",
     "status": "show the ledger and each agent",
-    "check": "validate a collection and everything it names",
+    "check": "validate a collection and all it names, or tell how files run",
     "report": "add up the stream: outcomes, pass rate, throughput",
     "dead": "list, show, replay or drop dead letters",
     "purge": "answer all waiting tasks with `cancelled`",

@@ -1,9 +1,10 @@
-"""``agentpipe check``: find everything that is wrong, at once."""
+"""``agentpipe check``: find everything that is wrong at once, and say how files run."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from agentpipe.cli import OK, UNREACHABLE, USAGE
 from agentpipe.cli.common import (
@@ -23,17 +24,76 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from agentpipe.settings import Settings
+    from agentpipe.survey import Surveyed
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("file", metavar="FILE", nargs="?", help="the collection file, as with -c")
+    parser.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="*",
+        help="a collection file, as with -c; or tasks, agents, benchmarks and folders of them",
+    )
     add_common(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    """Check one collection and its servers, or tell of each file how it runs."""
+    from agentpipe import survey
+
+    paths = [Path(path) for path in args.paths]
+    if survey.is_for_collection(paths):
+        return _check(args)
+    return _survey(args, paths)
+
+
+def _survey(args: argparse.Namespace, paths: list[Path]) -> int:
+    """Print how each file runs; 2 if any does not."""
+    from agentpipe.survey import NO, RUNS, survey
+
+    found = []
+    for each in survey(paths, os.environ):
+        found.append(each)
+        if not args.json:
+            _print_file(each)
+    totals = {runs: sum(each.runs == runs for each in found) for runs in RUNS}
+    if args.json:
+        print_json(_survey_as_dict(found, totals))
+    else:
+        print_text(", ".join(f"{count} {runs}" for runs, count in totals.items()))
+    return USAGE if totals[NO] else OK
+
+
+def _print_file(each: Surveyed) -> None:
+    notes = f": {'; '.join(each.notes)}" if each.notes else ""
+    print_text(f"{each.runs:<12} {each.file} ({each.kind}){notes}")
+    for problem in each.problems:
+        print_text(f"  {problem}")
+
+
+def _survey_as_dict(found: list[Surveyed], totals: dict[str, int]) -> dict[str, Any]:
+    problems = [problem for each in found for problem in each.problems]
+    files = [
+        {
+            "file": _encodable(each.file),
+            "kind": each.kind,
+            "runs": each.runs,
+            "reasons": list(map(_encodable, each.reasons)),
+        }
+        for each in found
+    ]
+    return {
+        "ok": not problems,
+        "problems": [_as_dict(problem) for problem in problems],
+        "files": files,
+        "totals": totals,
+    }
+
+
+def _check(args: argparse.Namespace) -> int:
     """Print each problem with its place; 2 if any is the user's, 4 if only a server is away."""
-    args.collection_file = args.file or args.collection_file
+    args.collection_file = next(iter(args.paths), args.collection_file)
     settings = settings_of(args)
     wrong: list[Problem] = []
     away: list[Problem] = []
@@ -75,7 +135,12 @@ def _open(opening: AbstractContextManager[object]) -> None:
 
 def _as_dict(problem: Problem) -> dict[str, str | int | None]:
     return {
-        "file": problem.file or None,
+        "file": _encodable(problem.file) or None,
         "line": problem.line or None,
-        "message": problem.message,
+        "message": _encodable(problem.message),
     }
+
+
+def _encodable(text: str) -> str:
+    """A file's name may hold bytes that are no characters, which JSON cannot say."""
+    return text.encode("utf-8", "backslashreplace").decode()

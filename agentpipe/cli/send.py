@@ -26,7 +26,7 @@ from agentpipe.cli.common import (
 from agentpipe.dispatcher import Dispatcher, Sent
 from agentpipe.errors import ConfigError, Problem, QueueFull, TaskError, Unreachable
 from agentpipe.intake import admit
-from agentpipe.task import MAX_TASK_BYTES
+from agentpipe.task_file import is_document, load_tasks, read_lines, task_of
 
 if TYPE_CHECKING:
     import argparse
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
     from agentpipe.task import Result, Task
 
-MAX_LINE_BYTES = 64 * 1024 * 1024
-
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("collection", metavar="COLLECTION", help="a collection's name")
     parser.add_argument("question", metavar="QUESTION", nargs="?", help="one task's question")
-    parser.add_argument("--file", metavar="TASKS.jsonl", help="a task a line; - for stdin")
+    parser.add_argument(
+        "--file", metavar="TASKS", help="a task a line; JSON; a benchmark; - for stdin"
+    )
     parser.add_argument("--metadata", metavar="K=V", action="append", default=[], help="for each")
     parser.add_argument(
         "--on-full",
@@ -185,70 +185,53 @@ def _tasks(args: argparse.Namespace) -> Iterable[Task]:
     if (args.question is None) == (args.file is None):
         raise ConfigError("give one QUESTION, or --file TASKS.jsonl (- for stdin)")
     metadata = _metadata(args.metadata)
+    return (_with_metadata(task, metadata) for task in _unmarked(args))
+
+
+def _unmarked(args: argparse.Namespace) -> Iterable[Task]:
+    """The tasks without the command's metadata; of a file only when all of it is right."""
     if args.question is not None:
-        return [_with_metadata(admit(args.question), metadata)]
+        return [admit(args.question)]
     if args.file == "-":
-        return _lines("stdin", sys.stdin.buffer, metadata)
+        return _lines(sys.stdin.buffer, "stdin")
     path = Path(args.file)
-    _check_file(path, metadata)
-    return _from_file(path, metadata)
+    if path.suffix.lower() in {".yaml", ".yml"}:
+        from agentpipe.benchmark import load_benchmarks, tasks_of
+
+        return tasks_of(load_benchmarks(path))
+    if is_document(path):
+        return load_tasks(path)
+    _check_file(path)
+    return _from_file(path)
 
 
-def _check_file(path: Path, metadata: dict[str, str]) -> None:
+def _check_file(path: Path) -> None:
     """Read a file through before any of it is sent: all its mistakes at once, or none."""
     problems: list[Problem] = []
-    for _ in _from_file(path, metadata, problems):
+    for _ in _from_file(path, problems):
         pass
     if problems:
         raise ConfigError(problems)
 
 
-def _from_file(
-    path: Path, metadata: dict[str, str], problems: list[Problem] | None = None
-) -> Iterator[Task]:
+def _from_file(path: Path, problems: list[Problem] | None = None) -> Iterator[Task]:
     try:
         with path.open("rb") as stream:
-            yield from _lines(str(path), stream, metadata, problems)
+            yield from _lines(stream, str(path), problems)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
 
 
-def _lines(
-    name: str, stream: BinaryIO, metadata: dict[str, str], problems: list[Problem] | None = None
-) -> Iterator[Task]:
+def _lines(stream: BinaryIO, name: str, problems: list[Problem] | None = None) -> Iterator[Task]:
     """A task for each line that is not blank; a wrong one is noted or, without a list, raised."""
-    line_number = 0
-    while line := _next_line(stream):
-        line_number += 1
-        if not line.strip():
-            continue
-        try:
-            task = _with_metadata(admit(_parsed(line)), metadata)
-            if len(line) > MAX_TASK_BYTES // 2:
-                task.encode()  # So that one that is too large is told by its line.
+    for entry in read_lines(name, stream):
+        task, found = task_of(entry)
+        if found and problems is None:
+            raise TaskError("\n".join(map(str, found)))
+        if problems is not None:
+            problems += found
+        if task is not None and not found:
             yield task
-        except TaskError as error:
-            problem = Problem(str(error), name, line_number)
-            if problems is None:
-                raise TaskError(str(problem)) from error
-            problems.append(problem)
-
-
-def _next_line(stream: BinaryIO) -> bytes:
-    """The next line, or only the first part of one that is far too long."""
-    line = part = stream.readline(MAX_LINE_BYTES)
-    while len(part) == MAX_LINE_BYTES and not part.endswith(b"\n"):
-        part = stream.readline(MAX_LINE_BYTES)
-    return line
-
-
-def _parsed(line: bytes) -> Any:
-    if len(line) >= MAX_LINE_BYTES:
-        raise TaskError(f"longer than {MAX_LINE_BYTES:,} bytes: is this a file of one task a line?")
-    try:
-        return orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        raise TaskError(f"not JSON: {error}") from error
 
 
 def _metadata(pairs: list[str]) -> dict[str, str]:

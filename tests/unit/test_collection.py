@@ -585,7 +585,7 @@ AGENT = "kind: agent\nspec:\n  name: a\n  type: basic\n"
         (
             AGENT.replace("agent", "benchmark"),
             1,
-            "kind: 'benchmark' is unknown: choose from agent, llm, workflow",
+            "nothing to run: add a document of kind agent",
         ),
         (
             MCP_UNIVERSE.split("---", maxsplit=1)[0],

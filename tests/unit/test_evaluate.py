@@ -190,8 +190,8 @@ def test_comparisons_that_the_answer_fails(leaf: Any, op: str, value: Any) -> No
         (">=", NAN),
         ("=", NAN),
         ("==", 1),
-        ("github.check_repository", 1),
-        ("postgres_security_verifier", 1),
+        ("github.check_repositories", 1),
+        ("jcodemunch.llm_as_a_judge", 1),
     ],
 )
 def test_an_op_that_could_never_hold_is_broken_and_found_beforehand(op: str, value: Any) -> None:
@@ -225,11 +225,56 @@ def test_check_names_the_place_and_the_nearest_name() -> None:
     ]
 
 
-def test_check_lists_the_ops_and_says_what_domain_ops_need() -> None:
+def test_check_lists_the_ops_and_names_the_nearest_of_mcp_universe() -> None:
     (unknown,) = check([{"func": "json", "op": "=="}])
     assert "known are = < <= > >= in contain" in unknown
-    (domain,) = check([{"func": "json", "op": "github.check_x"}])
-    assert "need the mcpuniverse engine; it is not in this version" in domain
+    (domain,) = check([{"func": "json", "op": "github.check_repo"}])
+    assert "is not in mcpuniverse 1.1.3: did you mean 'github.check_repository'" in domain
+
+
+@pytest.mark.parametrize("op", ["github.check_repository", "postgres_security_verifier"])
+def test_an_op_of_mcp_universe_is_accepted_and_judged_by_its_own_engine_only(op: str) -> None:
+    assert check([{"func": "raw", "op": op, "value": {"any": "thing"}}]) == []
+    evaluation = judged("whatever", "raw", op, {"any": "thing"})
+    assert is_broken(evaluation)
+    expected = f"op {op} is MCP-Universe's: run the collection by the mcpuniverse engine"
+    assert evaluation.error == expected
+
+
+def test_an_op_of_mcp_universe_cannot_judge_what_a_function_returns() -> None:
+    (problem,) = check([{"func": "mine:f", "op": "github.check_repository"}])
+    assert "judges what a chain leaves" in problem
+
+
+# Templates.
+
+
+def rendered(answer: str, env: dict[str, str], **config: Any) -> Evaluation:
+    text = json.dumps(answer)
+    return asyncio.run(evaluate([{"func": "json", **config}], text, Task(), (), env))[0]
+
+
+def test_a_template_is_compared_by_the_contexts_value_and_recorded_as_it_is_written() -> None:
+    config = {"op": "=", "value": "{{ OWNER }}/{{NAME}}"}
+    assert check([{"func": "json", **config}]) == []
+    env = {"OWNER": "a-secret", "NAME": "repo"}
+    passed, failed = rendered("a-secret/repo", env, **config), rendered("else", env, **config)
+    assert passed.passed
+    assert is_wrong(failed)
+    assert "a-secret" not in str(failed)
+    assert passed.config["value"] == failed.config["value"] == "{{ OWNER }}/{{NAME}}"
+    assert rendered("{{ OWNER }}/repo", {"NAME": "repo"}, **config).passed
+
+
+def test_a_function_gets_its_arguments_rendered(tmp_path: Path) -> None:
+    (tmp_path / "arguments.py").write_text(
+        "def f(answer, value, op_args):\n    return [value, op_args] == ['x', {'who': ['y']}]\n"
+    )
+    config = {"func": "arguments:f", "value": "{{ X }}", "op_args": {"who": ["{{ Y }}"]}}
+    env = {"X": "x", "Y": "y"}
+    (evaluation,) = asyncio.run(evaluate([config], "", Task(), (tmp_path,), env))
+    assert evaluation.passed, evaluation
+    assert evaluation.config["op_args"] == {"who": ["{{ Y }}"]}
 
 
 @pytest.mark.parametrize(

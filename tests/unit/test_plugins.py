@@ -73,14 +73,6 @@ def test_an_unknown_name_is_told_the_nearest_or_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("group", "name"), [(group, name) for group, names in plugins.COMING.items() for name in names]
-)
-def test_what_is_to_come_is_told_so(group: str, name: str) -> None:
-    with pytest.raises(ConfigError, match=f"{name}.* not in this version yet; installed: "):
-        plugins.load(group, name)
-
-
-@pytest.mark.parametrize(
     "url", ["", "broker.db", "/tmp/broker.db", "user:canary@host", "redis://[::1"]
 )
 def test_what_is_no_url_is_told_how_one_looks(url: str) -> None:

@@ -92,6 +92,16 @@ def test_an_agent_answers_knowing_task_and_context(kind: Any, options: dict[str,
 
 
 @every_kind
+def test_evaluators_know_the_context(kind: Any, options: dict[str, Any]) -> None:
+    evaluators = [{"func": "raw", "op": "=", "value": "{{ NAME }}"}]
+    runner = runner_of(lambda: kind(lambda *_: "Zoë"), env={"NAME": "Zoë"}, **options)
+    (run_,) = answers(runner, "Who?", evaluators=evaluators)
+    assert isinstance(run_, Run)
+    assert [evaluation.passed for evaluation in run_.evaluations] == [True]
+    assert run_.evaluations[0].config["value"] == "{{ NAME }}"
+
+
+@every_kind
 def test_what_an_agent_raises_comes_out(kind: Any, options: dict[str, Any]) -> None:
     def fail(*_: Any) -> None:
         raise LookupError("no such thing")

@@ -7,9 +7,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from agentpipe.engines.llm.places import Places
-from agentpipe.engines.llm.servers import VARIABLE, load_catalogue
 from agentpipe.engines.llm.spec import read_spec
 from agentpipe.errors import ConfigError, Problem
+from agentpipe.mcp_servers import VARIABLE, load_catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

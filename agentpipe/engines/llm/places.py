@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from agentpipe.context import Context
-    from agentpipe.engines.llm.servers import Catalogue, Server
     from agentpipe.engines.llm.spec import LlmSpec
+    from agentpipe.mcp_servers import Catalogue, Server
     from agentpipe.task import Task
 
 # Servers that need no key get this one; the SDKs insist on some.
@@ -39,6 +39,8 @@ class Places:
         provider = spec.provider
         names = {*catalogue.names(), *provider.key_names, *provider.url_names}
         self._environ = {name: environ[name] for name in names if environ.get(name)}
+        if spec.api_key:
+            self._environ[provider.key_names[0]] = spec.api_key
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.engines.llm.providers import PROVIDERS
 from agentpipe.errors import ConfigError, Problem
+from agentpipe.mcp_universe import AGENTS, LLMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from agentpipe.agent_config import AgentConfig
     from agentpipe.engines.llm.providers import Provider
 
-BASIC = ("basic",)
-FUNCTION_CALL = ("function-call", "function_call", "fc")
 # What MCP-Universe asks for where a file does not say.
 THEIR_MODELS = {
     "openai": "gpt-4.1",
@@ -47,8 +46,10 @@ SETTINGS: dict[str, tuple[type, ...]] = {
     "reasoning_effort": (str,),
     "extra_body": (dict,),
 }
-_THEIR_SETTINGS = {"max_completion_tokens": "max_tokens", "reasoning": "reasoning_effort"}
-_USE_THE_ENGINE = "the agent's type is left to the engine `mcpuniverse` then"
+_THEIR_SETTINGS: dict[str, str] = {
+    "max_completion_tokens": "max_tokens",
+    "reasoning": "reasoning_effort",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class LlmSpec:
     Attributes:
         model: As its provider calls it.
         base_url: Empty for the provider's own, or what a variable says.
+        api_key: Where no context has one; MCP-Universe's files may hold it.
         settings: Of each request.
         servers: The entries of the MCP servers that it uses.
         max_iterations: Requests per task.
@@ -74,6 +76,7 @@ class LlmSpec:
     provider: Provider
     model: str
     base_url: str = ""
+    api_key: str = field(default="", repr=False)
     instruction: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     servers: tuple[Mapping[str, Any], ...] = ()
@@ -188,68 +191,34 @@ def _unknown(given: Mapping[str, Any], known: tuple[str, ...]) -> Iterator[str]:
             yield f"unknown key {str(key)[:40]!r} in config: {hint}"
 
 
-# MCP-Universe's form.
-
-_THEIR_AGENT_KEYS = ("llm", "name", "instruction", "servers", "max_iterations")
-_THEIR_LLM_KEYS = (
-    "model_name",
-    "base_url",
-    "ollama_url",
-    "timeout",
-    *_THEIR_SETTINGS,
-    *SETTINGS,
-)
-# Keys whose usual values change nothing here.
-_HARMLESS = {"summarize_tool_response": (False,), "use_llm_tool_api": ("no", "yes")}
+# MCP-Universe's form; that these types and keys are all there are, ``mcp_universe`` has seen to.
 
 
-def _theirs(config: AgentConfig, problems: list[str]) -> LlmSpec | None:
-    given = {
-        key: value
-        for key, value in config.config.items()
-        if value not in _HARMLESS.get(key, ()) and value not in ("", [], {}, None)
-    }
-    problems += (f"{key}: {_USE_THE_ENGINE}" for key in given if key not in _THEIR_AGENT_KEYS)
-    llm = _document(config, given.get("llm"), problems)
-    if llm is None:
-        return None
-    kind, parts = llm.get("type"), dict(llm.get("config") or {})
-    if kind not in THEIR_MODELS:
-        problems.append(f"an llm of type {kind!r} is not spoken natively: {_USE_THE_ENGINE}")
-        return None
-    problems += (f"llm: {key}: {_USE_THE_ENGINE}" for key in parts if key not in _THEIR_LLM_KEYS)
-    calls_tools = config.type in FUNCTION_CALL
-    options = _options({key: given[key] for key in given if key in _OPTIONS}, problems)
-    options.setdefault("max_iterations", THEIR_MAX_ITERATIONS)
-    settings = {
-        str(_THEIR_SETTINGS.get(key, key)): value
-        for key, value in parts.items()
-        if key in SETTINGS or key in _THEIR_SETTINGS
-    }
-    problems += setting_problems(settings)
-    base_url = parts.get("base_url") or parts.get("ollama_url") or ""
-    if "timeout" in parts:
-        options["request_timeout_s"] = parts["timeout"]
-    if not calls_tools:
+def _theirs(config: AgentConfig, problems: list[str]) -> LlmSpec:
+    llm = _document(config, config.config["llm"])
+    kind = next(name for name in LLMS[llm["type"]].names if name in THEIR_MODELS)
+    given = dict(llm.get("config") or {})
+    own = {key: value for key, value in config.config.items() if key in _OPTIONS and value}
+    options = _options({"max_iterations": THEIR_MAX_ITERATIONS, **own}, problems)
+    if AGENTS[config.type] is not AGENTS["function-call"]:
         options["servers"] = ()
-    model = parts.get("model_name") or THEIR_MODELS[kind]
-    if not model:
-        problems.append("llm: model_name is missing: add it")
+    if "timeout" in given:
+        options["request_timeout_s"] = given["timeout"]
+    renamed = {_THEIR_SETTINGS.get(str(key), str(key)): value for key, value in given.items()}
+    settings = {key: value for key, value in renamed.items() if key in SETTINGS}
+    problems += setting_problems(settings)
     return LlmSpec(
-        config.name, PROVIDERS[kind], model, base_url=base_url, settings=settings, **options
+        name=config.name,
+        provider=PROVIDERS[kind],
+        model=given.get("model_name") or THEIR_MODELS[kind],
+        base_url=given.get("base_url") or given.get("ollama_url") or "",
+        api_key=given.get("api_key") or "",
+        settings=settings,
+        **options,
     )
 
 
-def _document(config: AgentConfig, name: Any, problems: list[str]) -> Mapping[str, Any] | None:
-    llms = {
-        document.data["spec"].get("name"): document.data["spec"]
-        for document in config.documents
-        if document.data.get("kind") == "llm"
-    }
-    if name in llms:
-        spec: Mapping[str, Any] = llms[name]
-        return spec
-    known = ", ".join(map(repr, llms)) or "none"
-    wanted = f"no llm {name!r}" if name else "config.llm is missing: it names an llm"
-    problems.append(f"{wanted} in this file; it has {known}")
-    return None
+def _document(config: AgentConfig, name: str) -> Mapping[str, Any]:
+    specs = (d.data["spec"] for d in config.documents if d.data.get("kind") == "llm")
+    spec: Mapping[str, Any] = next(spec for spec in specs if spec["name"] == name)
+    return spec

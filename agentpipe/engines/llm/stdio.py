@@ -18,7 +18,7 @@ from agentpipe.children.pipes import Pipe, read_end
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from agentpipe.engines.llm.servers import Server
+    from agentpipe.mcp_servers import Server
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 LAST_WORDS_S = 1.0

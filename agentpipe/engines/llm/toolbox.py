@@ -25,7 +25,7 @@ from agentpipe.failure import is_infra
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agentpipe.engines.llm.servers import Server
+    from agentpipe.mcp_servers import Server
 
 MAX_NAME_CHARS = 64
 CLOSE_LIMIT_S = 2.0

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.children.agent import ChildAgent
 from agentpipe.children.nursery import PASSED_ON, nursery, passed_on
-from agentpipe.engines.llm.servers import VARIABLE as SERVERS
-from agentpipe.engines.llm.servers import read_list
 from agentpipe.errors import ConfigError, Problem
+from agentpipe.mcp_servers import VARIABLE as SERVERS
+from agentpipe.mcp_servers import read_list
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -36,6 +36,7 @@ def _npm(package: str, *arguments: str, env: tuple[str, ...] = ()) -> dict[str, 
 
 # By the names that MCP-Universe's files use; their packages come from PyPI (into the worker's
 # environment, or fetched by uvx) or from npm (fetched by npx).
+_GITHUB = "ghcr.io/github/github-mcp-server"
 BUILT_IN: dict[str, dict[str, Any]] = {
     # Its package wants an MCP library of its own: uv gives it an environment.
     "calculator": {"stdio": {"command": "uvx", "args": ["mcp-server-calculator"]}},
@@ -49,6 +50,14 @@ BUILT_IN: dict[str, dict[str, Any]] = {
     "playwright": _npm("@playwright/mcp@latest", "--headless", "--isolated"),
     "chrome": _npm("chrome-devtools-mcp@latest", "--headless=true", "--isolated=true"),
     "sequential-thinking": _npm("@modelcontextprotocol/server-sequential-thinking"),
+    "notion": _npm("@notionhq/notion-mcp-server", env=("OPENAPI_MCP_HEADERS",)),
+    "github": {
+        "stdio": {
+            "command": "docker",
+            "args": ["run", "-i", "--rm", "-e", "GITHUB_PERSONAL_ACCESS_TOKEN", _GITHUB],
+        },
+        "env": {"GITHUB_PERSONAL_ACCESS_TOKEN": "{{GITHUB_PERSONAL_ACCESS_TOKEN}}"},
+    },
     "memory": _npm("@modelcontextprotocol/server-memory"),
 }
 
@@ -142,6 +151,14 @@ def load_catalogue(path: str | None) -> Catalogue:
         ConfigError: The file cannot be read as such a list.
     """
     return Catalogue(read_list(Path(path)) if path else {})
+
+
+def listed_names(path: str | None) -> frozenset[str]:
+    """The names that the file at ``path`` has; none where it cannot be read."""
+    try:
+        return frozenset(read_list(Path(path)) if path else ())
+    except ConfigError:
+        return frozenset()
 
 
 def read_list(path: Path) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,40 @@
+"""Files that other files name: where they are sought, and what is said when they are nowhere."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+
+def find_file(written: str, folders: Iterable[Path]) -> Path:
+    """The absolute path of the first file that there is.
+
+    Raises:
+        FileNotFoundError: Saying where it was sought in vain, and what is like it there.
+    """
+    places = list(dict.fromkeys((folder / written).absolute() for folder in folders))
+    for place in places:
+        if _is_file(place):
+            return place
+    tried = " and ".join(repr(str(place)) for place in places)
+    near = difflib.get_close_matches(places[0].name, _names_in(places[0].parent), 1)
+    hint = f"did you mean {near[0]!r}?" if near else "write its path from this file's folder"
+    raise FileNotFoundError(f"no such file: tried {tried}; {hint}")
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except OSError:
+        return []
+
+
+def _is_file(place: Path) -> bool:
+    try:
+        return place.is_file()
+    except OSError:
+        return False

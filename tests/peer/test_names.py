@@ -1,0 +1,59 @@
+"""Our table of MCP-Universe's names is what its registries hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("mcpuniverse", reason="runs in an environment of its own: make test-peer")
+
+from mcpuniverse.benchmark.configs.mcpmark.prepares import PREPARE_FUNCTIONS
+from mcpuniverse.common.misc import ComponentABCMeta
+from mcpuniverse.evaluator import COMPARISON_FUNCTIONS, EVALUATION_FUNCTIONS
+from mcpuniverse.workflows.builder import WorkflowBuilder
+
+ROOT = Path(__file__).parents[2]
+GROUPS = {"agent": "agent", "llm": "llm", "workflow": "workflows"}
+# In our own environment: nothing of ours is imported where its consumer runs.
+TELL = """
+import json
+from agentpipe import chain, mcp_universe as names
+types = {kind: {name: [each.names[0], sorted(each.keys), sorted(each.references)]
+                for name, each in types.items()} for kind, types in names.TYPES.items()}
+print(json.dumps([types, sorted({*names.DOMAIN_OPS, *chain.OPS}), sorted(chain.STEPS),
+                  sorted(names.PREPARES)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def ours() -> Any:
+    command = [str(ROOT / ".venv" / "bin" / "python"), "-c", TELL]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return json.loads(done.stdout)
+
+
+def told(each: Any) -> list[Any]:
+    """A class as our table tells of it."""
+    parameters = WorkflowBuilder._get_constructor_signature(each)  # noqa: SLF001 - the only way
+    references = {key for key, of in parameters.items() if of["is_llm_or_executor"]}
+    config = getattr(each, "config_class", None)
+    keys = {entry.name for entry in dataclasses.fields(config)} if config else set(parameters)
+    return [each.__name__, sorted(keys - references), sorted(references)]
+
+
+def test_operators_functions_and_preparations(ours: Any) -> None:
+    theirs = (COMPARISON_FUNCTIONS, EVALUATION_FUNCTIONS, PREPARE_FUNCTIONS)
+    assert [sorted(each) for each in theirs] == ours[1:]
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_types_with_their_keys_and_references(ours: Any, kind: str) -> None:
+    classes = WorkflowBuilder._name_to_class(  # noqa: SLF001 - likewise
+        ComponentABCMeta.get_class(GROUPS[kind])
+    )
+    assert {name: told(each) for name, each in classes.items()} == ours[0][kind]

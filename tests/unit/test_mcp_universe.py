@@ -1,0 +1,221 @@
+"""What of MCP-Universe's runs natively, what needs its own code, and what nothing can run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from agentpipe.agent import open_engine
+from agentpipe.agent_config import load_agent_config
+from agentpipe.chain import OPS, STEPS
+from agentpipe.errors import ConfigError
+from agentpipe.mcp_universe import (
+    AGENTS,
+    DOMAIN_OPS,
+    LLMS,
+    TYPES,
+    engine_for,
+    problems,
+    task_needs,
+    why_not_native,
+)
+from agentpipe.task import Task
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from agentpipe.agent_config import AgentConfig
+
+LLM = {"kind": "llm", "spec": {"name": "l", "type": "openai", "config": {"model_name": "m"}}}
+
+
+def component(kind: str, name: str, type_: str, **config: Any) -> dict[str, Any]:
+    return {"kind": kind, "spec": {"name": name, "type": type_, "config": config}}
+
+
+def loaded(folder: Path, *documents: dict[str, Any], main: str = "") -> AgentConfig:
+    for document in documents:
+        if document["spec"]["name"] == main:
+            document["spec"]["is_main"] = True
+    path = folder / "agent.yaml"
+    path.write_text(yaml.safe_dump_all(documents, sort_keys=False))
+    return load_agent_config(path)
+
+
+def agent(
+    folder: Path, type_: str, llm: dict[str, Any] | None = None, **config: Any
+) -> AgentConfig:
+    return loaded(folder, llm or LLM, component("agent", "a", type_, llm="l", **config))
+
+
+def test_there_are_as_many_names_as_it_has() -> None:
+    assert len(DOMAIN_OPS) == 211 - len(OPS)
+    assert not DOMAIN_OPS & OPS.keys()
+    assert set(STEPS) == {"json", "get", "len", "foreach", "raw", "list"}
+    assert [len(types) for types in TYPES.values()] == [29, 31, 10]
+
+
+# Engines.
+
+
+@pytest.mark.parametrize(
+    "type_", ["python", "llm", "command", "somebodys", "ReAct2", "mcpuniverse"]
+)
+def test_a_type_that_is_not_mcp_universes_is_an_engines_name(tmp_path: Path, type_: str) -> None:
+    config = agent(tmp_path, type_, tools_prompt="x")
+    assert engine_for(config) == type_
+    assert (why_not_native(config), problems(config)) == ([], [])
+
+
+@pytest.mark.parametrize("type_", ["basic", "function-call", "function_call", "fc", "FunctionCall"])
+@pytest.mark.parametrize("llm", sorted(name for name in LLMS if LLMS[name].native))
+def test_a_simple_agent_runs_natively(tmp_path: Path, type_: str, llm: str) -> None:
+    model = component("llm", "l", llm, model_name="a/m", temperature=0, base_url="u", max_tokens=5)
+    config = agent(
+        tmp_path,
+        type_,
+        model,
+        instruction="Be brief.",
+        max_iterations=3,
+        summarize_tool_response=False,
+        use_llm_tool_api="no",
+        template_vars={},
+        servers=[{"name": "time", "tools": ["now"], "transport": "stdio", "permissions": []}],
+    )
+    assert why_not_native(config) == []
+    assert engine_for(config) == "llm"
+    assert problems(config) == []
+
+
+@pytest.mark.parametrize(
+    ("type_", "config", "reasons"),
+    [
+        ("react", {}, ["type react"]),
+        ("claude-code", {}, ["type claude-code"]),
+        ("basic", {"tools_prompt": "x", "resources": ["r"]}, ["tools_prompt", "resources"]),
+        ("fc", {"summarize_tool_response": True}, ["summarize_tool_response"]),
+        ("fc", {"use_llm_tool_api": "yes"}, ["use_llm_tool_api"]),
+        (
+            "fc",
+            {"servers": [{"name": "s", "permissions": [{"tool": "*"}]}]},
+            ["server's permissions"],
+        ),
+    ],
+)
+def test_what_an_agent_has_beyond_ours_needs_its_own_code(
+    tmp_path: Path, type_: str, config: dict[str, Any], reasons: list[str]
+) -> None:
+    found = agent(tmp_path, type_, **config)
+    assert engine_for(found) == "mcpuniverse"
+    said = why_not_native(found)
+    assert len(said) == len(reasons)
+    assert all(reason in text for reason, text in zip(reasons, said, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("type_", "config", "reason"),
+    [
+        ("claude_gateway", {}, "llm type claude_gateway"),
+        (
+            "openrouter",
+            {"model_name": "GPT5_OR"},
+            "llm model_name is MCP-Universe's own word for a model",
+        ),
+    ],
+)
+def test_so_does_a_model(tmp_path: Path, type_: str, config: dict[str, Any], reason: str) -> None:
+    found = agent(tmp_path, "basic", component("llm", "l", type_, **config))
+    assert (engine_for(found), why_not_native(found)) == ("mcpuniverse", [reason])
+    assert problems(found) == []
+
+
+def test_workflows_need_its_own_code(tmp_path: Path) -> None:
+    steps = [component("agent", name, "basic", llm="l") for name in ("one", "two", "three")]
+    work = component("workflow", "w", "parallelization", agents=["one", "two"], aggregator="three")
+    main = component("agent", "main", "workflow", workflow="w", instruction="Lead.")
+    config = loaded(tmp_path, LLM, *steps, work, main, main="main")
+    assert (engine_for(config), problems(config)) == ("mcpuniverse", [])
+
+
+# Mistakes.
+
+
+def messages(config: AgentConfig) -> list[str]:
+    return [str(problem).partition("agent.yaml:")[2] for problem in problems(config)]
+
+
+@pytest.mark.parametrize(
+    ("documents", "expected"),
+    [
+        ([component("agent", "a", "basic")], ["spec.config.llm: missing: name an llm"]),
+        (
+            [LLM, component("agent", "a", "fc", llm="k")],
+            ["'k' is not in this file: choose from l"],
+        ),
+        ([LLM, component("agent", "a", "fc", llm=["l", 5])], ["'' is not in this file"]),
+        (
+            [LLM, component("agent", "a", "fc", llm="l", max_iteration=1)],
+            ["did you mean 'max_iterations'"],
+        ),
+        ([LLM, component("agent", "a", "react", llm="a")], ["'a' is an agent: name an llm"]),
+        (
+            [
+                component("llm", "l", "azure"),
+                component("agent", "a", "react", llm="l", intsruction=""),
+            ],
+            ["'azure' is no llm of mcpuniverse 1.1.3", "'instruction'"],
+        ),
+        (
+            [
+                component("agent", "a", "workflow", workflow="w"),
+                component("workflow", "w", "chain", agents=["a"]),
+            ],
+            ["a cycle, a -> w -> a"],
+        ),
+    ],
+)
+def test_what_nothing_can_run_is_named_with_its_line(
+    tmp_path: Path, documents: list[dict[str, Any]], expected: list[str]
+) -> None:
+    config = loaded(tmp_path, *documents, main="a")
+    said = messages(config)
+    assert len(said) == len(expected), said
+    assert all(word in text for word, text in zip(expected, said, strict=True)), said
+    assert all(text.partition(":")[0].isdigit() for text in said)
+    with pytest.raises(ConfigError, match=r"agent\.yaml"):
+        open_engine(config)
+
+
+def test_a_long_chain_of_components_is_no_trouble(tmp_path: Path) -> None:
+    chain = [component("workflow", f"w{n}", "chain", agents=[f"w{n + 1}"]) for n in range(1500)]
+    chain.append(component("agent", "w1500", "claude-code"))
+    assert problems(loaded(tmp_path, *chain, main="w0")) == []
+    chain[1499]["spec"]["config"]["agents"] = ["w0"]
+    (cycle,) = problems(loaded(tmp_path, *chain, main="w0"))
+    assert "a cycle, " in str(cycle)
+
+
+def test_ours_looks_only_at_what_it_needs(tmp_path: Path) -> None:
+    broken = component("agent", "b", "react2")
+    config = loaded(tmp_path, LLM, component("agent", "a", "basic", llm="l"), broken, main="a")
+    assert (engine_for(config), problems(config)) == ("llm", [])
+    config = loaded(tmp_path, LLM, component("agent", "a", "react", llm="l"), broken, main="a")
+    assert "'react2' is no agent of mcpuniverse 1.1.3: did you mean 'react'" in messages(config)[0]
+
+
+# Tasks.
+
+
+def test_a_tasks_needs_are_named_once() -> None:
+    op = {"func": "json", "op": "github.check_repository"}
+    task = Task(evaluators=[op, op, {"func": "raw", "op": "="}, {"func": "m:f"}], prepares=[{}])
+    assert task_needs(task) == ["prepares", "op github.check_repository"]
+    assert task_needs(Task(evaluators=[{"func": "json"}], cleanups=[])) == []
+
+
+def test_each_name_is_of_one_type_only() -> None:
+    for types in TYPES.values():
+        assert all(name in each.names for name, each in types.items())
+    assert AGENTS["react"].keys > {"max_iterations"}
