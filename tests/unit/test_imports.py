@@ -32,6 +32,7 @@ LAYERS = (
     ("amqp.connection", "brokers.rabbitmq.names"),
     (
         "brokers.sqlite.tables",
+        "brokers.sqlite.turns",
         "brokers.redis.address",
         "brokers.redis.scripts",
         "sinks.kafka.address",
