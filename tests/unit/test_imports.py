@@ -41,6 +41,7 @@ LAYERS = (
     (
         "brokers.sqlite.",
         "brokers.rabbitmq.crew",
+        "brokers.rabbitmq.holds",
         "brokers.rabbitmq.management",
         "brokers.rabbitmq.post",
         "brokers.redis.connect",
