@@ -99,36 +99,51 @@ end
 -- How many runs each open gate would let through if each queue that was chosen got one.
 local spare = {}
 
--- The first `limit` of both, by turn.
-local function merged(found, more)
-  for _, queue in ipairs(more) do
-    found[#found + 1] = queue
-  end
-  read_queues(found)
+-- Of queues that lie in different indexes: when each was served last.
+local turns = {}
+
+local function sort_by_turn(found)
   table.sort(found, function(one, other)
-    local mine, its = queues[one][TURN], queues[other][TURN]
-    return mine < its or (mine == its and one < other)
+    return turns[one] < turns[other] or (turns[one] == turns[other] and one < other)
   end)
+end
+
+local function add_to(found, index, more)
+  for place, turn in ipairs(read_many('ZMSCORE', index, more)) do
+    found[#found + 1], turns[more[place]] = more[place], tonumber(turn)
+  end
+  if #found > limit then
+    sort_by_turn(found)
+  end
   for place = #found, limit + 1, -1 do
     found[place] = nil
   end
-  return found
 end
 
--- Likewise with those that are behind gates: gates come by the turn of their first queue, so that
--- those need not be looked at that come after all that can be claimed.
-local function with_gated(found, serves)
-  local from = 0
+local function are_all_before(found, turn)
+  for _, queue in ipairs(found) do
+    if turns[queue] > turn then
+      return false
+    end
+  end
+  return true
+end
+
+-- Those of READY and of the gates together. Gates come by the turn of their first queue, so that
+-- those need not be looked into that come after all that can be claimed.
+local function with_gated(ungated, serves)
+  local found, from = {}, 0
+  add_to(found, READY, ungated)
   repeat
     local page = call('ZRANGE', OPEN, from, from + 99, 'WITHSCORES')
     for place = 1, #page, 2 do
       local gate, turn = page[place], tonumber(page[place + 1])
-      if #found >= limit and queues[found[limit]][TURN] < turn then
+      if #found >= limit and are_all_before(found, turn) then
         return found
       end
       spare[gate] = room_of(gate, 0)
-      local wanted = math.min(limit, spare[gate])
-      found = merged(found, served_of(ready_index(gate), serves, wanted))
+      local index = ready_index(gate)
+      add_to(found, index, served_of(index, serves, math.min(limit, spare[gate])))
     end
     from = from + 100
   until #page == 0
@@ -138,7 +153,9 @@ end
 local function ready_queues(serves)
   local found = served_of(READY, serves, limit)
   if call('EXISTS', OPEN) == 1 then
-    found = with_gated(merged(found, {}), serves)
+    found = with_gated(found, serves)
+    sort_by_turn(found)
+    read_queues(found)
     for _, queue in ipairs(found) do
       local gate = queues[queue][GATE]
       spare[gate] = (spare[gate] or 0) - 1

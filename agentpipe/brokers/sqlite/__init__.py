@@ -38,6 +38,7 @@ from agentpipe.brokers.sqlite.tables import (
     SELECT_WORKERS,
     UPSERT_GATE,
     UPSERT_QUEUE,
+    WITH_GATES,
     add_to_counters,
     counter,
     queue_rows,
@@ -102,6 +103,8 @@ class SqliteStore:
             for ring in rings:
                 db.execute("UPDATE queues SET position = NULL WHERE collection = ?", (ring,))
             gates = {gate: limit for *_, gate, limit in wanted.values() if gate is not None}
+            for statement in WITH_GATES if gates else ():
+                db.execute(statement)
             db.executemany(UPSERT_GATE, gates.items())
             db.executemany(UPSERT_QUEUE, [row[:-1] for row in wanted.values()])
 

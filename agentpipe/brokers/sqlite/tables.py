@@ -17,8 +17,7 @@ LAYOUT = 2
 # States of a task.
 WAITING, DELAYED, RUNNING, SETTLED = range(4)
 
-# Payloads have a table of their own, so that a change of state never rewrites one. A gate's counts
-# are those of its queues together, kept by a trigger: who claims need not look at each of them.
+# Payloads have a table of their own, so that a change of state never rewrites one.
 SCHEMA = """
 CREATE TABLE queues (
     qid INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, collection TEXT, position INTEGER,
@@ -29,17 +28,11 @@ CREATE TABLE queues (
     ready INTEGER AS (waiting > 0 AND running < concurrency AND held_until = 0) VIRTUAL);
 CREATE UNIQUE INDEX queues_ring ON queues (collection, position) WHERE position IS NOT NULL;
 CREATE INDEX queues_ready ON queues (turn) WHERE ready AND gate IS NULL;
-CREATE INDEX queues_gated ON queues (gate, turn) WHERE ready AND gate IS NOT NULL;
 CREATE INDEX queues_held ON queues (held_until) WHERE held_until > 0;
 CREATE TABLE gates (
     name TEXT PRIMARY KEY, capacity INTEGER NOT NULL, running INTEGER NOT NULL DEFAULT 0,
     ready INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX gates_open ON gates (name) WHERE ready > 0 AND running < capacity;
-CREATE TRIGGER queues_through_gates AFTER UPDATE OF waiting, running, concurrency, gate, held_until
-    ON queues WHEN OLD.gate IS NOT NULL OR NEW.gate IS NOT NULL BEGIN
-    UPDATE gates SET running = running - OLD.running, ready = ready - OLD.ready
-    WHERE name = OLD.gate; UPDATE gates SET running = running + NEW.running,
-    ready = ready + NEW.ready WHERE name = NEW.gate; END;
 CREATE TABLE rings (collection TEXT PRIMARY KEY, cursor INTEGER NOT NULL);
 CREATE TABLE tasks (
     seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, qid INTEGER NOT NULL,
@@ -68,6 +61,23 @@ CREATE TABLE workers (
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL)
 """
 
+# A gate's counts are those of its queues together: who claims need not look at each of them. A
+# trigger keeps them, whatever changes a queue; it is made with the first gate, since it costs all.
+WITH_GATES = (
+    (
+        "CREATE INDEX IF NOT EXISTS queues_gated ON queues (gate, turn)"
+        " WHERE ready AND gate IS NOT NULL"
+    ),
+    (
+        "CREATE TRIGGER IF NOT EXISTS queues_through_gates"
+        " AFTER UPDATE OF waiting, running, concurrency, gate, held_until ON queues"
+        " WHEN OLD.gate IS NOT NULL OR NEW.gate IS NOT NULL BEGIN"
+        " UPDATE gates SET running = running - OLD.running, ready = ready - OLD.ready"
+        " WHERE name = OLD.gate;"
+        " UPDATE gates SET running = running + NEW.running, ready = ready + NEW.ready"
+        " WHERE name = NEW.gate; END"
+    ),
+)
 LAPSED = "NOT (beat <= ? AND ? < beat + lease_s)"
 SELECT_DECLARED = (
     "SELECT name, collection, position, max_waiting, concurrency, max_crashes, gate,"

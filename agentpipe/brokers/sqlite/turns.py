@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from agentpipe.brokers.store import Worker
 
@@ -21,19 +20,21 @@ _COLUMNS = "turn, qid, name, concurrency - running, gate"
 _UNGATED = f"SELECT {_COLUMNS} FROM queues WHERE ready AND gate IS NULL ORDER BY turn"
 _GATED = f"SELECT {_COLUMNS} FROM queues WHERE ready AND gate = ? ORDER BY turn"
 _OPEN_GATES = (
-    "SELECT (SELECT min(turn) FROM queues q WHERE ready AND gate = g.name) AS turn, name,"
+    "SELECT (SELECT turn FROM queues q WHERE ready AND gate = g.name ORDER BY turn LIMIT 1)"
+    " AS turn, name,"
     " capacity - running FROM gates g WHERE ready > 0 AND running < capacity ORDER BY turn"
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(NamedTuple):
     """A queue with a task and room for a run.
 
     Attributes:
+        turn: When it was served last.
         room: For so many runs, by its own limit.
     """
 
+    turn: int
     qid: int
     name: str
     room: int
@@ -47,15 +48,35 @@ class Turns:
         self.queues: list[Ready] = []
         gates = db.execute(_OPEN_GATES).fetchall()
         # What each gate would leave if each queue that was chosen got one run.
-        self._spare: dict[str | None, int] = {name: room for _, name, room in gates}
-        for _, *row in _in_turn(db, gates):
+        self._spare: dict[str, int] = {name: room for _, name, room in gates}
+        for row in self._in_turn(db, gates):
             if len(self.queues) == limit:
                 break
-            self._add(Ready(*row), worker)
+            if row[2] in worker.queues:
+                self._add(Ready(*row))
 
-    def _add(self, queue: Ready, worker: Worker) -> None:
-        if queue.name not in worker.queues:
-            return
+    def _in_turn(self, db: sqlite3.Connection, gates: Sequence[Any]) -> Iterator[Any]:
+        """All that are ready, as far as there is room behind their gates."""
+        ungated = db.execute(_UNGATED)
+        return heapq.merge(ungated, self._gated(db, gates)) if gates else ungated
+
+    def _gated(self, db: sqlite3.Connection, gates: Sequence[Any]) -> Iterator[Any]:
+        """Look into a gate only when the first of its queues has its turn."""
+        later = deque(gates)
+        first_rows: list[Any] = []  # The next one of each gate that has been looked into.
+        others: dict[str, Iterator[Any]] = {}
+        while later or first_rows:
+            if later and (not first_rows or later[0][0] < first_rows[0][0]):
+                gate = later.popleft()[1]
+                others[gate] = db.execute(_GATED, (gate,))
+            else:
+                row = heapq.heappop(first_rows)
+                yield row
+                gate = row[-1]
+            if self._spare[gate] and (row := next(others[gate], None)) is not None:
+                heapq.heappush(first_rows, row)
+
+    def _add(self, queue: Ready) -> None:
         if queue.gate is not None:
             if not self._spare[queue.gate]:
                 return
@@ -64,31 +85,11 @@ class Turns:
 
     def room(self, queue: Ready) -> int:
         """For how many runs there is room now, in the queue and in its gate."""
-        return min(queue.room, 1 + self._spare.get(queue.gate, queue.room))
+        if queue.gate is None:
+            return queue.room
+        return min(queue.room, 1 + self._spare[queue.gate])
 
     def took(self, queue: Ready, runs: int) -> None:
         """So many were claimed of what there was room for."""
         if queue.gate is not None:
             self._spare[queue.gate] += 1 - runs
-
-
-def _in_turn(db: sqlite3.Connection, gates: list[tuple[int, str, int]]) -> Iterator[Any]:
-    """All that are ready; a gate's are looked for only when the first of them has its turn."""
-    ungated = db.execute(_UNGATED)
-    return heapq.merge(ungated, _gated(db, gates)) if gates else ungated
-
-
-def _gated(db: sqlite3.Connection, gates: list[tuple[int, str, int]]) -> Iterator[Any]:
-    later = deque(gates)
-    first_rows: list[Any] = []  # The next one of each gate that has been looked into.
-    others: dict[str, Iterator[Any]] = {}
-    while later or first_rows:
-        if later and (not first_rows or later[0][0] <= first_rows[0][0]):
-            gate = later.popleft()[1]
-            others[gate] = db.execute(_GATED, (gate,))
-        else:
-            row = heapq.heappop(first_rows)
-            yield row
-            gate = row[-1]
-        if (following := next(others[gate], None)) is not None:
-            heapq.heappush(first_rows, following)
