@@ -20,6 +20,7 @@ class AgentActor(dramatiq.Actor[..., None]):
 
     Attributes:
         collection: Where its limits come from.
+        spec: Which of the collection's agents it is.
         runner: Runs its tasks; None in a process that only sends.
     """
 
@@ -30,7 +31,7 @@ class AgentActor(dramatiq.Actor[..., None]):
         broker: dramatiq.Broker,
         runner: Runner | None = None,
     ) -> None:
-        self.collection, self.runner = collection, runner
+        self.collection, self.spec, self.runner = collection, spec, runner
         super().__init__(
             _runs_in_a_worker,
             broker=broker,

@@ -33,12 +33,16 @@ class AgentSpec:
         index: Counted from 0 within its collection.
         queue: Where its tasks wait.
         context_index: Which of the collection's contexts it has; None where there are none.
+        gate: What it shares with all agents of a context whose ``concurrency`` is bounded.
+        gate_limit: That bound.
     """
 
     collection: str
     index: int
     queue: str
     context_index: int | None
+    gate: str | None = None
+    gate_limit: int = 1
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -47,6 +51,7 @@ class ContextSpec:
 
     Attributes:
         line: Where the entry begins.
+        concurrency: Tasks that may run at once of all its agents, over all workers; None for any.
         env_lines: The line of each name of ``env``.
     """
 
@@ -55,6 +60,7 @@ class ContextSpec:
     file: str
     line: int
     env_lines: Mapping[str, int] = field(default_factory=dict)
+    concurrency: int | None = None
 
     def __repr__(self) -> str:
         return f"ContextSpec(env=<{', '.join(self.env)}>, file={self.file!r}, line={self.line})"
@@ -93,11 +99,19 @@ class Collection:
     @property
     def agents(self) -> tuple[AgentSpec, ...]:
         """``number`` agents per context, contexts taking turns; made anew at each access."""
-        count = len(self.contexts)
         return tuple(
-            AgentSpec(self.name, index, f"{self.name}_{index}", index % count if count else None)
-            for index in range(self.number * max(1, count))
+            self._agent(index) for index in range(self.number * max(1, len(self.contexts)))
         )
+
+    def _agent(self, index: int) -> AgentSpec:
+        queue = f"{self.name}_{index}"
+        if not self.contexts:
+            return AgentSpec(self.name, index, queue, None)
+        at = index % len(self.contexts)
+        limit = self.contexts[at].concurrency
+        if limit is None:
+            return AgentSpec(self.name, index, queue, at)
+        return AgentSpec(self.name, index, queue, at, f"{self.name}/{at}", limit)
 
 
 def load(path: Path | str, max_queue_size: int = 100) -> tuple[Collection, ...]:
@@ -180,6 +194,7 @@ def _context_spec(document: Document, index: int, context: dict[str, Any]) -> Co
         document.file,
         document.line_of(path),
         MappingProxyType({name: document.line_of((*path, "env", name)) for name in env}),
+        context.get("concurrency"),
     )
 
 

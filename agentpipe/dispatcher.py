@@ -125,6 +125,8 @@ class Dispatcher(dramatiq.Middleware):
                     each.max_queue_size,
                     each.concurrency,
                     each.max_crashes,
+                    agent.gate,
+                    agent.gate_limit,
                 )
                 for each in collections
                 for agent in each.agents

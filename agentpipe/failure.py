@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
+import time
 import traceback
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.errors import AgentFailed, AgentpipeError, InfraError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from agentpipe.redactor import Redactor
 
 MAX_RETRY_DELAY_S = 300.0
@@ -19,6 +26,9 @@ MAX_ERROR_CHARS = 4_000
 OUR_FOLDER = str(Path(__file__).parent)
 TOO_BUSY = frozenset({408, 429})
 SERVER_ERRORS = range(500, 600)
+# With these a service may say how long nobody shall call it.
+RATE_LIMITS = frozenset({429, 503})
+_NUMBER = re.compile(r"\s*[0-9]+(\.[0-9]*)?\s*")
 # The libraries that agents use raise these without deriving from ConnectionError or
 # TimeoutError; they are known by name so that none of them has to be imported.
 TRANSPORT_ERRORS = frozenset(
@@ -39,25 +49,35 @@ TRANSPORT_ERRORS = frozenset(
 )
 
 
-def is_infra(error: BaseException | None) -> bool:
+def is_infra(error: BaseException) -> bool:
     """Whether a service failed, not the agent: judged by type, HTTP status, name, or cause."""
+    for each in _causes(error):
+        if isinstance(each, BaseExceptionGroup):
+            return all(map(is_infra, each.exceptions))
+        if isinstance(each, AgentFailed):
+            return each.infra
+        if _tells_of_a_service(each):
+            return True
+    return False
+
+
+def _tells_of_a_service(error: BaseException) -> bool:
+    if isinstance(error, (InfraError, ConnectionError, TimeoutError)):
+        return True
+    status = _status(error)
+    if status in TOO_BUSY or status in SERVER_ERRORS:
+        return True
+    named = any(kind.__name__ in TRANSPORT_ERRORS for kind in type(error).__mro__)
+    return named and status is None  # With a status, a server did answer.
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and what it was raised from."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:  # Causes may go in a circle.
-        if isinstance(error, BaseExceptionGroup):
-            return all(is_infra(each) for each in error.exceptions)
-        if isinstance(error, (InfraError, ConnectionError, TimeoutError)):
-            return True
-        if isinstance(error, AgentFailed):
-            return error.infra
-        status = _status(error)
-        if status in TOO_BUSY or status in SERVER_ERRORS:
-            return True
-        named = any(kind.__name__ in TRANSPORT_ERRORS for kind in type(error).__mro__)
-        if named and status is None:  # With a status, a server did answer.
-            return True
+        yield error
         seen.add(id(error))
         error = error.__cause__
-    return False
 
 
 def _status(error: BaseException) -> int | None:
@@ -82,13 +102,77 @@ def _attribute(holder: Any, name: str) -> Any:
         return None
 
 
+def hold_s(error: BaseException) -> float | None:
+    """How long nobody shall call the service: it limits its callers, and has said so."""
+    if isinstance(error, BaseExceptionGroup):
+        return max(filter(None, map(hold_s, error.exceptions)), default=None)
+    limited = any(
+        _status(each) in RATE_LIMITS
+        or (
+            isinstance(each, (InfraError, AgentFailed))
+            and _seconds(_attribute(each, "retry_after_s"))
+        )
+        for each in _causes(error)
+    )
+    return asked_delay_s(error) if limited else None
+
+
+def asked_delay_s(error: BaseException) -> float | None:
+    """In how many seconds the service wants to be called again; None where it does not say.
+
+    It stands in ``retry_after_s``, or in the header Retry-After of the response, of the error or
+    of what it was raised from; the first that can be read counts.
+    """
+    asked = chain.from_iterable(map(_asked, _causes(error)))
+    return next((seconds for seconds in asked if seconds is not None), None)
+
+
+def _asked(error: BaseException) -> Iterator[float | None]:
+    yield _seconds(_attribute(error, "retry_after_s"))
+    for holder in (_attribute(error, "response"), error):
+        yield _retry_after_s(_header(_attribute(holder, "headers")))
+
+
+def _header(headers: Any) -> Any:
+    """The value of Retry-After; some mappings of headers know names in one case only."""
+    try:
+        pairs = headers.items() if hasattr(headers, "items") else headers or ()
+        found = (value for name, value in pairs if _lower(name) == "retry-after")
+        value = next(found, None)
+    except Exception:  # noqa: BLE001 - they are of others' classes
+        return None
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+def _lower(name: Any) -> str:
+    return name.decode("latin-1").lower() if isinstance(name, bytes) else str(name).lower()
+
+
+def _retry_after_s(value: Any) -> float | None:
+    """Seconds or an HTTP date."""
+    if not isinstance(value, str):
+        return _seconds(value)
+    if _NUMBER.fullmatch(value):
+        return _seconds(float(value))
+    try:
+        moment = parsedate_to_datetime(value)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return _seconds(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() - time.time())
+
+
+def _seconds(value: Any) -> float | None:
+    """A time to wait; one that is over already is none, nor is what is no number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    bounded = min(value, MAX_ASKED_DELAY_S)
+    return float(bounded) if bounded > 0 else None  # Not for NaN.
+
+
 def retry_delay_s(error: BaseException, base_s: float, failures: int) -> float:
     """Doubling with each failure, with jitter so that a fleet does not come back at once."""
     delay_s = min(MAX_RETRY_DELAY_S, base_s * 2.0**failures) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
-    asked = _attribute(error, "retry_after_s")
-    if not isinstance(asked, (int, float)):
-        return delay_s
-    return max(delay_s, min(float(asked), MAX_ASKED_DELAY_S))
+    return max(delay_s, asked_delay_s(error) or 0.0)
 
 
 def error_record(error: BaseException, redactor: Redactor) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from agentpipe.actor import AgentActor
 from agentpipe.brokers.store import Settlement
 from agentpipe.errors import AgentCrashed, AgentpipeError, Interrupted, RunLimitExceeded
 from agentpipe.evaluate import reward
-from agentpipe.failure import MAX_ERROR_CHARS, error_record, is_infra, retry_delay_s
+from agentpipe.failure import MAX_ERROR_CHARS, error_record, hold_s, is_infra, retry_delay_s
 from agentpipe.redactor import Redactor
 from agentpipe.run import Run, answer_text
 from agentpipe.task import Result, Task, utc
@@ -76,7 +76,12 @@ class Results(dramatiq.Middleware):
             # Unlike a worker's death it is this task's own doing, so it is not tried again.
             message.settlement = self._settle(broker, message, "bury", "crashed", error=exception)
         elif is_infra(exception):
-            message.settlement = self._retry(broker, message, exception)
+            asked_s = hold_s(exception)
+            message.settlement = (
+                self._retry(broker, message, exception)
+                if asked_s is None
+                else _hold(message, exception, asked_s)
+            )
         else:
             outcome = "limit" if isinstance(exception, RunLimitExceeded) else "agent_error"
             message.settlement = self._settle(broker, message, "answer", outcome, error=exception)
@@ -176,6 +181,18 @@ class Results(dramatiq.Middleware):
             runner = actor.runner if isinstance(actor, AgentActor) else None
             self._redactors[actor_name] = Redactor(runner.secrets if runner else ())
         return self._redactors[actor_name]
+
+
+def _hold(message: ClaimedMessage, error: BaseException, asked_s: float) -> Settlement:
+    """The service is at its limit, and nobody's failure: the run does not count."""
+    log.warning(
+        "task %s: %s; nobody runs tasks of %s for %.1f s, as the service asked",
+        message.message_id,
+        type(error).__name__,
+        message.claim.queue,
+        asked_s,
+    )
+    return Settlement(message.claim, "hold", delay_s=asked_s)
 
 
 def cancelled(entry: Waiting, task: Task | None, collection: str | None) -> Result:

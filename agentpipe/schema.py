@@ -198,7 +198,7 @@ class ContextEntry(_Strict):
 
     env = _Checked(_env)
     metadata = _Checked(_mapping)
-    concurrency = _Checked(_not_yet, error_messages={"null": _NOT_YET})
+    concurrency = _Checked(_whole(1))
 
 
 class CollectionSpec(_Strict):

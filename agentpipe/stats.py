@@ -55,6 +55,7 @@ def _agent(depth: QueueDepth) -> dict[str, Any]:
         "running": depth.running,
         "limit": depth.limit,
         "concurrency": depth.concurrency,
+        "held_s": None if depth.held_s is None else round(depth.held_s, 3),
     }
 
 

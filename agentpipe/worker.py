@@ -12,6 +12,7 @@ import multiprocessing.util
 import os
 import resource
 import sys
+from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -106,9 +107,15 @@ class Workers(dramatiq.Middleware):
 def _slots_for(broker: dramatiq.Broker) -> int:
     """As many runs as the actors may have at once, within reason."""
     wanted = 0
+    through_gates: Counter[tuple[str, int]] = Counter()
     for actor in broker.actors.values():
-        own = actor.options.get("concurrency", 1)
-        wanted += actor.collection.concurrency if isinstance(actor, AgentActor) else own
+        if not isinstance(actor, AgentActor):
+            wanted += actor.options.get("concurrency", 1)
+        elif actor.spec.gate is None:
+            wanted += actor.collection.concurrency
+        else:
+            through_gates[actor.spec.gate, actor.spec.gate_limit] += actor.collection.concurrency
+    wanted += sum(min(limit, runs) for (_, limit), runs in through_gates.items())
     return max(1, min(MAX_SLOTS, wanted))
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 Verdict = Literal["accepted", "duplicate", "refused"]
-Action = Literal["answer", "bury", "retry", "release"]
+Action = Literal["answer", "bury", "retry", "release", "hold"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,9 @@ class Queue:
         max_waiting: Offers are refused while so many tasks wait.
         concurrency: Claims at once, over the whole fleet.
         max_crashes: How many of a task's claims may end with their worker.
+        gate: What it shares with other queues: of all that name it together, no more than
+            ``gate_limit`` tasks are claimed at once; None for a queue that shares nothing.
+        gate_limit: The gate's; of several that were declared the last one holds.
     """
 
     name: str
@@ -32,6 +35,8 @@ class Queue:
     max_waiting: int = 100
     concurrency: int = 1
     max_crashes: int = 3
+    gate: str | None = None
+    gate_limit: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,9 @@ class Settlement:
     Attributes:
         action: ``answer`` puts ``result`` into the outbox and forgets the task; ``bury`` also
             keeps its payload with the dead letters; ``retry`` puts it back after ``delay_s``
-            with one failure more; ``release`` puts it back as if it had not been claimed.
+            with one failure more; ``release`` puts it back as if it had not been claimed;
+            ``hold`` does that, too, and for ``delay_s`` nobody claims from its queue. A hold
+            never shortens an earlier one. The task counts as waiting meanwhile.
         outcome: Of ``result``, for the counters.
         reason: Of a burial, for people.
     """
@@ -167,7 +174,11 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """One queue at a moment; a store gives None for what it cannot know."""
+    """One queue at a moment; a store gives None for what it cannot know.
+
+    Attributes:
+        held_s: For so long nobody claims from it; 0 if it is not held.
+    """
 
     queue: str
     collection: str | None
@@ -176,6 +187,7 @@ class QueueDepth:
     running: int | None
     limit: int
     concurrency: int
+    held_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +261,11 @@ class Store(Protocol):
         With ``held``, the number of claims it has, it may get no more than an even share of what
         runs and could run: the rest is left for the other living workers of the same queues.
 
-        Also puts back the tasks of lapsed workers (one crash more) and those whose delay is over.
+        A queue that is held gives nothing, a gate no more than its limit over all workers; of
+        the queues of one gate, too, the longest unserved comes first.
+
+        Also puts back the tasks of lapsed workers (one crash more) and those whose delay is over,
+        and ends the holds whose time is over.
         A task that one more crash would kill is claimed only by a worker that holds no other
         such task: of those that ran beside the one that kills its worker, none dies with it.
         """

@@ -17,7 +17,7 @@ from agentpipe.agent import Judged, open_engine
 from agentpipe.agent_config import load_agent_config
 from agentpipe.children.agent import MAX_LINE_BYTES
 from agentpipe.context import Context
-from agentpipe.failure import error_record, is_infra
+from agentpipe.failure import error_record, hold_s, is_infra
 from agentpipe.instance import Instance
 from agentpipe.redactor import Redactor
 from agentpipe.run import answer_text
@@ -108,5 +108,4 @@ def _done(answer: Any) -> dict[str, Any]:
 def _told(error: BaseException) -> dict[str, Any]:
     """The worker redacts it: it knows the secrets, and what else is one."""
     record = error_record(error, Redactor(()))
-    retry_after_s = getattr(error, "retry_after_s", None)
-    return {**record, "infra": is_infra(error), "retry_after_s": retry_after_s}
+    return {**record, "infra": is_infra(error), "retry_after_s": hold_s(error)}

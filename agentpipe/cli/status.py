@@ -62,7 +62,7 @@ def _lines(status: dict[str, Any]) -> list[str]:
     lines.append("  ".join([*outcomes, f"dead {_shown(status['dead'])}"]))
     lines += [
         f"{agent['agent']:<32} waiting {_shown(agent['waiting'])}/{agent['limit']}"
-        f"  delayed {_shown(agent['delayed'])}  running {_shown(agent['running'])}"
+        f"  delayed {_shown(agent['delayed'])}  running {_shown(agent['running'])}{_hold(agent)}"
         for agent in status["agents"]
     ]
     lines += [
@@ -71,6 +71,11 @@ def _lines(status: dict[str, Any]) -> list[str]:
         for worker in status["workers"]
     ]
     return lines
+
+
+def _hold(agent: dict[str, Any]) -> str:
+    """Only where there is one."""
+    return f"  held {agent['held_s']:.0f} s" if agent["held_s"] else ""
 
 
 def _shown(number: int | None) -> str:

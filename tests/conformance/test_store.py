@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from tests.conformance.conftest import OpenStore
 
 PATIENCE_S = 20.0
+HOLD_S = 0.1
 MEBIBYTE = 1024 * 1024
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -163,7 +164,9 @@ def depths(store: Store) -> dict[str, QueueDepth]:
 def test_a_declared_queue_is_known_with_its_limits(store: Store) -> None:
     name = unique("queue")
     store.declare([Queue(name, "crew", max_waiting=7, concurrency=3)])
-    assert depths(store)[name] == QueueDepth(name, "crew", 0, 0, 0, limit=7, concurrency=3)
+    assert depths(store)[name] == QueueDepth(
+        name, "crew", 0, 0, 0, limit=7, concurrency=3, held_s=0.0
+    )
 
 
 def test_a_redeclared_bound_holds_from_then_on(store: Store) -> None:
@@ -811,6 +814,304 @@ def test_a_claim_of_no_task_settles_as_lost(store: Store) -> None:
     assert settle(store, strange, "answer", result=b"{}", outcome="ok") is False
 
 
+# Holds.
+
+
+def held_after_a_claim(store: Store, queue: str, delay_s: float) -> tuple[Worker, Claim]:
+    """A worker whose run of the queue's first task was told to come back later."""
+    worker = joined(store, [queue])
+    (claimed,) = claim(store, worker, 1)
+    assert settle(store, claimed, "hold", delay_s=delay_s)
+    return worker, claimed
+
+
+def test_a_hold_puts_back_uncounted_and_the_queue_waits_for_its_end(store: Store) -> None:
+    (queue,) = declared(store, concurrency=1)
+    put(store, queue, "ab")
+    due = time.monotonic() + 2 * HOLD_S
+    worker, _ = held_after_a_claim(store, queue, 2 * HOLD_S)
+    (again,) = claimed_after_lapse(store, worker)
+    assert time.monotonic() >= due - 0.01
+    assert (again.task_id, again.failures, again.crashes) == ("a", 0, 0)
+    answered(store, [again])
+    assert ids_of(claimed_after_lapse(store, worker)) == ["b"]
+
+
+@depths_needed
+def test_a_held_queues_tasks_count_as_waiting(store: Store) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "ab")
+    assert depths(store)[queue].held_s == 0
+    worker, _ = held_after_a_claim(store, queue, 60)
+    depth = depths(store)[queue]
+    assert (depth.waiting, depth.delayed, depth.running) == (2, 0, 0)
+    assert 50 < (depth.held_s or 0) <= 60
+    assert claim(store, worker) == []
+
+
+def test_a_hold_is_told_as_far_as_it_is_known(store: Store) -> None:
+    held, other = declared(store, 2)
+    put(store, held, "a")
+    held_after_a_claim(store, held, 60)
+    seen = {depth.queue: depth.held_s for depth in store.stats().queues}
+    assert 50 < (seen[held] or 0) <= 60
+    assert seen[other] == 0
+
+
+def test_a_hold_holds_for_all_workers_and_only_its_queue(
+    store: Store, open_another: OpenStore
+) -> None:
+    held, sibling = ring_of(store, 2)[1]
+    put(store, held, "ab")
+    held_after_a_claim(store, held, 60)
+    put(store, held, "c")
+    put(store, sibling, "d")
+    other = open_another()
+    assert claim(other, joined(other, [held])) == []
+    assert ids_of(claim(store, joined(store, [held, sibling]))) == ["d"]
+
+
+def test_a_hold_outlives_the_worker_that_asked_for_it(
+    store: Store, open_another: OpenStore
+) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "ab")
+    other = open_another()
+    second = joined(other, [queue])
+    first = joined(store, [queue])
+    claims = claim(store, first, 1) or claim(other, second, 1)
+    holder, heir = (store, first), (other, second)
+    if claims[0].worker == second.name:
+        holder, heir = heir, holder
+    assert settle(holder[0], claims[0], "hold", delay_s=60)
+    holder[0].leave(holder[1])
+    assert claim(heir[0], heir[1]) == []
+
+
+def test_the_longest_of_several_holds_counts(store: Store) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "ab")
+    worker = joined(store, [queue])
+    first, second = claim(store, worker, 2)
+    assert settle(store, first, "hold", delay_s=60)
+    assert settle(store, second, "hold", delay_s=0.01)
+    assert claim(store, worker) == []
+
+
+def test_a_run_that_goes_on_during_a_hold_is_settled_as_usual(store: Store) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "ab")
+    worker = joined(store, [queue])
+    first, second = claim(store, worker, 2)
+    assert settle(store, first, "hold", delay_s=60)
+    assert answered(store, [second]) == [True]
+    assert ids_of(store.take_outbox(worker, 10, MEBIBYTE)) == ["b"]
+
+
+def test_the_hold_of_a_lost_claim_holds_nothing(store: Store) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "a")
+    worker = joined(store, [queue])
+    (claimed,) = claim(store, worker)
+    answered(store, [claimed])
+    assert settle(store, claimed, "hold", delay_s=60) is False
+    put(store, queue, "b")
+    assert ids_of(claim(store, worker)) == ["b"]
+
+
+# Gates.
+
+
+def gated(store: Store, number: int, limit: int, **limits: Any) -> list[str]:
+    """Declare queues that share a gate."""
+    gate = unique("gate")
+    names = [f"{unique('queue')}-{index}" for index in range(number)]
+    declare_gated(store, names, gate, limit, **limits)
+    return names
+
+
+def declare_gated(
+    store: Store, names: Iterable[str], gate: str | None, limit: int, **limits: Any
+) -> None:
+    wide = {"concurrency": 100, **limits}
+    store.declare([Queue(name, gate=gate, gate_limit=limit, **wide) for name in names])
+
+
+def test_a_gate_lets_no_more_through_than_its_limit_within_one_claim(store: Store) -> None:
+    names = gated(store, 4, 3)
+    for name in names:
+        put(store, name, [f"{name}-{index}" for index in range(5)])
+    worker = joined(store, names)
+    claims = claim(store, worker)
+    assert len(claims) == 3
+    assert len({each.queue for each in claims}) == 3
+    assert claim(store, worker) == []
+
+
+def test_a_gate_has_room_for_more_of_one_queue(store: Store) -> None:
+    names = gated(store, 2, 3)
+    put(store, names[0], "abcde")
+    worker = joined(store, names)
+    assert len(claim(store, worker)) + len(claim(store, worker)) == 3
+
+
+@shared_queues_needed
+def test_a_gate_holds_over_all_workers(store: Store, open_another: OpenStore) -> None:
+    names = gated(store, 3, 2)
+    for name in names:
+        put(store, name, [f"{name}-{index}" for index in range(3)])
+    other = open_another()
+    one, two = joined(store, names), joined(store, names)
+    assert len(claim(store, one, 1) + claim(other, two, 5)) == 2
+    assert claim(store, one) == claim(other, two) == []
+
+
+def test_queues_beside_a_full_gate_go_on(store: Store) -> None:
+    names, (free,) = gated(store, 2, 1), declared(store)
+    for name in (*names, free):
+        put(store, name, [f"{name}-{index}" for index in range(2)])
+    worker = joined(store, [*names, free])
+    shares = Counter(each.queue for each in (*claim(store, worker), *claim(store, worker)))
+    assert shares[free] == 2
+    assert shares[names[0]] + shares[names[1]] == 1
+
+
+@pytest.mark.parametrize("action", ["answer", "bury", "retry", "release", "hold"])
+def test_a_settlement_frees_a_gate_for_its_other_queues(store: Store, action: str) -> None:
+    names = gated(store, 2, 1)
+    for name in names:
+        put(store, name, [name])
+    worker = joined(store, names)
+    (first,) = claim(store, worker)
+    assert settle(store, first, action, result=b"{}", outcome="ok", delay_s=60)
+    (second,) = claim(store, worker)
+    assert {first.queue, second.queue} == set(names)
+
+
+def test_a_worker_that_leaves_frees_a_gate(store: Store) -> None:
+    names = gated(store, 2, 1)
+    for name in names:
+        put(store, name, [name])
+    worker = joined(store, names)
+    assert len(claim(store, worker)) == 1
+    store.leave(worker)
+    assert len(claim(store, joined(store, names))) == 1
+
+
+def test_a_lapse_frees_a_gate(store: Store) -> None:
+    names = gated(store, 2, 1)
+    put(store, names[0], "a")
+    claimed_and_left(store, names[0])
+    put(store, names[1], "b")
+    worker = joined(store, names)
+    first = claimed_after_lapse(store, worker)
+    assert len(first) == 1
+    answered(store, first)
+    second = claimed_after_lapse(store, worker)
+    assert {*ids_of(first), *ids_of(second)} == {"a", "b"}
+
+
+def test_a_gate_is_fair_to_its_queues(store: Store) -> None:
+    names = gated(store, 3, 1)
+    for name in names:
+        put(store, name, [f"{name}-{index}" for index in range(4)])
+    worker = joined(store, names)
+    order = []
+    for _ in range(12):
+        (claimed,) = claim(store, worker, 1)
+        answered(store, [claimed])
+        order.append(claimed.queue)
+    assert all(set(order[at : at + 3]) == set(names) for at in range(0, 12, 3))
+
+
+def test_gates_do_not_delay_each_others_turns(store: Store) -> None:
+    one, two, (free,) = gated(store, 2, 1), gated(store, 2, 1), declared(store, concurrency=1)
+    names = [*one, *two, free]
+    for name in names:
+        put(store, name, [f"{name}-{index}" for index in range(4)])
+    worker = joined(store, names)
+    served: Counter[str] = Counter()
+    for _ in range(4):
+        claims = claim(store, worker, 3)
+        served.update(each.queue for each in claims)
+        answered(store, claims)
+    assert served == dict.fromkeys([*one, *two], 2) | {free: 4}
+
+
+def test_a_redeclared_gate_limit_holds_from_then_on(store: Store) -> None:
+    names, gate = [f"{unique('queue')}-{index}" for index in range(4)], unique("gate")
+    declare_gated(store, names, gate, 1)
+    for name in names:
+        put(store, name, [name])
+    worker = joined(store, names)
+    first = claim(store, worker)
+    assert len(first) == 1
+    declare_gated(store, names, gate, 3)
+    second = claim(store, worker, 2)
+    assert len(second) == 2
+    declare_gated(store, names, gate, 1)
+    answered(store, [*first, *second])
+    assert len(claim(store, worker)) == 1
+
+
+def test_a_queue_may_leave_its_gate(store: Store) -> None:
+    names, gate = [f"{unique('queue')}-{index}" for index in range(2)], unique("gate")
+    declare_gated(store, names, gate, 1)
+    for name in names:
+        put(store, name, [name])
+    worker = joined(store, names)
+    (first,) = claim(store, worker)
+    assert claim(store, worker) == []
+    declare_gated(store, set(names) - {first.queue}, None, 1)
+    (second,) = claimed_after_lapse(store, worker)
+    answered(store, [first, second])
+    assert ids_of(store.take_outbox(worker, 10, MEBIBYTE)) == [first.task_id, second.task_id]
+
+
+@shared_queues_needed
+def test_wait_returns_when_a_gate_is_freed_for_another_queue(
+    store: Store, open_another: OpenStore
+) -> None:
+    one, two = gated(store, 2, 1)
+    for name in (one, two):
+        put(store, name, [name])
+    first, other = joined(store, [one]), open_another()
+    (running,) = claim(store, first)
+    second = joined(other, [two])
+    other.wait(0)
+    assert claim(other, second) == []
+    other.wait(0)
+    settle(store, running, "answer", result=b"{}", outcome="ok")
+    begun = time.monotonic()
+    other.wait(30)
+    assert time.monotonic() - begun < 10
+    assert ids_of(claim(other, second)) == [two]
+
+
+def test_a_gate_of_one_over_four_processes(store: Store, store_settings: Settings) -> None:
+    queues = gated(store, 3, 1)
+    for queue in queues:
+        put(store, queue, [f"{queue}-{index}" for index in range(20)])
+    gate, left, claimed = SPAWN.Barrier(4), SPAWN.Value("i", 60), SPAWN.Queue()
+    processes = [
+        SPAWN.Process(
+            target=claim_and_answer,
+            args=(store_settings, frozenset(queues), f"worker-{index}"),
+            kwargs={"gate": gate, "left": left, "claimed": claimed},
+            daemon=True,
+        )
+        for index in range(4)
+    ]
+    for process in processes:
+        process.start()
+    held = [entry for _ in processes for entry in claimed.get(timeout=60)]
+    for process in processes:
+        process.join(30)
+    assert len({task_id for *_, task_id in held}) == len(held) == 60
+    runs = sorted((begun, ended) for _, begun, ended, _ in held)
+    assert all(ended <= begun for (_, ended), (begun, _) in pairwise(runs))
+
+
 # The outbox.
 
 
@@ -985,7 +1286,7 @@ def test_stats_show_each_queue_of_a_ring_in_order(store: Store) -> None:
     claim(store, joined(store, [names[0]]), 1)
     seen = [depth for depth in balanced(store).queues if depth.collection == ring]
     assert [depth.queue for depth in seen] == names
-    assert seen[0] == QueueDepth(names[0], ring, 1, 0, 1, limit=5, concurrency=2)
+    assert seen[0] == QueueDepth(names[0], ring, 1, 0, 1, limit=5, concurrency=2, held_s=0.0)
 
 
 def test_stats_show_the_living_workers(store: Store) -> None:
@@ -1166,7 +1467,10 @@ class Chaos:
 
     def __init__(self, store: Store, seed: int) -> None:
         self.store, self.random = store, random.Random(seed)
-        self.ring, self.queues = ring_of(store, 3, max_waiting=6, concurrency=2)
+        self.ring = unique("ring")
+        self.queues = [f"{self.ring}_{index}" for index in range(4)]
+        self.gate_limit = 2
+        self.declare()
         # One is silent for longer than its lease, now and then.
         self.workers = [joined(store, self.queues, lease_s) for lease_s in (60, 60, 0.03)]
         self.held: list[Claim] = []
@@ -1175,13 +1479,27 @@ class Chaos:
         self.delivered: Counter[str] = Counter()
         self.taken: list[tuple[Worker, Any]] = []
 
+    def declare(self) -> None:
+        """Three queues share a gate, one has none."""
+        gates = ["gate", "gate", "gate", None]
+        self.gate_limit = self.random.randrange(self.gate_limit, 4)
+        self.store.declare(
+            [
+                Queue(name, self.ring, 6, 2, gate=gate, gate_limit=self.gate_limit)
+                for name, gate in zip(self.queues, gates, strict=True)
+            ]
+        )
+
     def step(self) -> None:
         usual = [self.offer, self.claim, self.settle]
-        rare = [self.take, self.drop, self.answer, self.leave, self.extend]
+        rare = [self.take, self.drop, self.answer, self.leave, self.extend, self.declare]
         operation = self.random.choice(usual + usual + rare)
         operation()
+        running = {}
         for depth in balanced(self.store).queues:
-            assert (depth.running or 0) <= depth.concurrency
+            running[depth.queue] = depth.running or 0
+            assert running[depth.queue] <= depth.concurrency
+        assert sum(running[queue] for queue in self.queues[:3]) <= self.gate_limit
 
     def offer(self) -> None:
         ids = [f"t{self.random.randrange(400)}" for _ in range(self.random.randrange(1, 8))]
@@ -1203,7 +1521,7 @@ class Chaos:
         batch = [
             Settlement(
                 each,
-                self.random.choice(["answer", "answer", "bury", "retry", "release"]),
+                self.random.choice(["answer", "answer", "bury", "retry", "release", "hold"]),
                 each.task_id.encode(),
                 "ok",
                 delay_s=self.random.choice([0, 0.01]),

@@ -115,12 +115,19 @@ async def _fail_until_run(argument: str, journal: Journal, task: Any) -> str:
     return "recovered"
 
 
+async def _limited_at_first(argument: str, journal: Journal, task: Any) -> str:
+    if journal.starts(task.task_id) == 1:
+        raise agentpipe.InfraError("slow down", retry_after_s=float(argument))
+    return "served"
+
+
 _COROUTINES = {
     "sleep": _sleep,
     "sleep-at-first": _sleep_at_first,
     "block-at-first": _block_at_first,
     "swallow": _swallow,
     "fail-until-run": _fail_until_run,
+    "limited-at-first": _limited_at_first,
 }
 
 

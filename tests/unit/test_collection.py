@@ -209,6 +209,14 @@ def test_agents_without_contexts_have_no_context_index(folder: Path) -> None:
     assert one(folder, "context: []").contexts == ()
 
 
+def test_agents_of_a_bounded_context_share_a_gate(folder: Path) -> None:
+    collection = one(
+        folder, "number: 2", "context:", "- concurrency: 3", "- {}", "- concurrency: '1'"
+    )
+    shared = [(agent.gate, agent.gate_limit) for agent in collection.agents]
+    assert shared == [("a/0", 3), (None, 1), ("a/2", 1)] * 2
+
+
 def test_a_context_knows_its_lines(folder: Path) -> None:
     collection = one(folder, "context:", "- env:", "    A: x", "    B: ''", "  metadata: {m: [1]}")
     assert collection.contexts == (
@@ -446,8 +454,12 @@ def test_a_document_that_is_no_collection_is_refused(
         ("env:", "env: has no value: give it one, or remove the key"),
         ("metadata: 3", "metadata: expected keys with values (`key: value`), got a whole number"),
         (f"envs: {{A: {CANARY}}}", "envs: unknown key: did you mean 'env'?"),
-        (f"TOKEN: {CANARY}", "TOKEN: unknown key: choose from env, metadata"),
-        ("concurrency: 3", "concurrency: not supported in this version yet: remove it"),
+        (f"TOKEN: {CANARY}", "TOKEN: unknown key: choose from concurrency, env, metadata"),
+        (
+            "concurrency: 0",
+            "concurrency: expected a whole number from 1 to 1,000,000,000, got 0",
+        ),
+        ("concurrency:", "concurrency: has no value: give it one, or remove the key"),
     ],
 )
 def test_a_wrong_context_is_named_without_its_values(

@@ -45,6 +45,7 @@ LAYERS = (
     ("amqp.connection", "brokers.rabbitmq.names"),
     (
         "brokers.sqlite.tables",
+        "brokers.sqlite.turns",
         "brokers.redis.address",
         "brokers.redis.scripts",
         "sinks.kafka.address",
@@ -53,6 +54,7 @@ LAYERS = (
     (
         "brokers.sqlite.",
         "brokers.rabbitmq.crew",
+        "brokers.rabbitmq.holds",
         "brokers.rabbitmq.management",
         "brokers.rabbitmq.post",
         "brokers.redis.connect",

@@ -13,6 +13,7 @@ from pika.channel import Channel
 from agentpipe.amqp.connection import why_not
 from agentpipe.brokers.rabbitmq.address import Address
 from agentpipe.brokers.rabbitmq.crew import Member, share_of
+from agentpipe.brokers.rabbitmq.holds import Holds
 from agentpipe.brokers.rabbitmq.names import (
     DELAY_QUEUES,
     SHORTEST_DELAY_MS,
@@ -66,6 +67,43 @@ def test_a_queue_goes_only_to_who_serves_it() -> None:
 def test_a_member_comes_back_from_the_wire_as_it_was() -> None:
     member = Member("w", "amq.gen-1", "host", 7, 3, frozenset("ab"), frozenset("a"), {"a": 2})
     assert Member.decode(orjson.loads(member.encode(kind="hello", news=1))) == member
+
+
+def test_a_gates_queues_are_in_one_share() -> None:
+    members = crew(3, 1, 2, queues=30)
+    gates = {f"q{index}": f"gate {index % 4}" for index in range(20)}
+    shares = [share_of(it.name, members, lambda name: gates.get(name, name)) for it in members]
+    for gate in set(gates.values()):
+        behind = {queue for queue, its in gates.items() if its == gate}
+        assert [behind & share for share in shares if behind & share] == [behind]
+    assert Counter(q for share in shares for q in share) == dict.fromkeys(members[0].queues, 1)
+
+
+def test_a_gate_goes_to_who_serves_all_of_it() -> None:
+    some, all_of_it = crew(9, queues=1)[0], crew(1, queues=3, first="x")[0]
+    shares = [share_of(it.name, [some, all_of_it], lambda _: "gate") for it in (some, all_of_it)]
+    assert shares == [set(), {"q0", "q1", "q2"}]
+
+
+# Holds.
+
+
+def test_a_hold_that_goes_round_does_not_grow() -> None:
+    holds = Holds()
+    assert holds.hear("q", 60)
+    left = holds.left_s("q")
+    assert not holds.hear("q", 60.1)
+    assert holds.left_s("q") <= left
+    assert holds.hear("q", 90)
+    holds.begin("q", 1)
+    assert holds.left_s("q") > 60
+    assert holds.all().keys() == {"q"}
+
+
+def test_a_hold_is_forgotten_when_it_is_over() -> None:
+    holds = Holds()
+    holds.begin("q", 0)
+    assert (holds.left_s("q"), holds.left_s("other"), holds.all()) == (0, 0, {})
 
 
 # Delays.
@@ -123,6 +161,16 @@ def test_an_entry_remembers_bounds_and_queues_of_old() -> None:
     assert third.after(both).bounds == (9, 5)
     assert both.says(second)
     assert not both.says(third)
+
+
+def test_an_entry_knows_the_gates_of_its_queues() -> None:
+    queues = [Queue("c_0", "c", gate="c/0", gate_limit=2), Queue("c_1", "c")]
+    (entry,) = Entry.of(queues)
+    assert Entry.decode(orjson.loads(orjson.dumps(entry))).current() == queues
+    assert not entry.says(Entry.of([Queue("c_0", "c"), Queue("c_1", "c")])[0])
+    of_old = orjson.loads(orjson.dumps(entry))
+    del of_old["gates"]
+    assert [queue.gate for queue in Entry.decode(of_old).current()] == [None, None]
 
 
 # Addresses.

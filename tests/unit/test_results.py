@@ -315,17 +315,57 @@ def test_retries_back_off_with_jitter_up_to_a_limit(bench: Bench) -> None:
     [
         (60.0, 60, 60),
         (7, 7, 7),
-        (0.01, 0.5, 1),
+        (0.01, 0.01, 0.01),
         (-5.0, 0.5, 1),
         (None, 0.5, 1),
         (float("nan"), 0.5, 1),
         (float("inf"), MAX_ASKED_DELAY_S, MAX_ASKED_DELAY_S),
     ],
 )
-def test_a_retry_waits_as_long_as_the_service_asked(
+def test_a_service_is_left_alone_for_as_long_as_it_asked(
     bench: Bench, asked: Any, low: float, high: float
 ) -> None:
     assert low <= delay_s(bench, 0, retry_after_s=asked) <= high
+
+
+def limited(status: int, **headers: str) -> StatusError:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return StatusError(status_code=status, response=SimpleNamespace(headers=named))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(InfraError("busy", retry_after_s=7), id="InfraError"),
+        pytest.param(limited(429, retry_after="7"), id="429"),
+        pytest.param(limited(503, Retry_After="7"), id="503"),
+        pytest.param(with_cause(limited(429, Retry_After="7")), id="cause"),
+    ],
+)
+def test_what_a_service_asks_for_holds_the_queue_and_counts_nothing(
+    bench: Bench, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    settlement = bench.end(bench.message(failures=99), exception=error)
+    assert (settlement.action, settlement.delay_s, settlement.result) == ("hold", 7, b"")
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "nobody runs tasks of crew_0 for 7.0 s" in line
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(limited(429), id="429 without a time"),
+        pytest.param(limited(429, Retry_After="0"), id="no time"),
+        pytest.param(limited(429, Retry_After="soon"), id="garbage"),
+        pytest.param(limited(500, Retry_After="7"), id="500"),
+    ],
+)
+def test_a_failure_that_is_no_limit_is_a_counted_retry(bench: Bench, error: Exception) -> None:
+    assert bench.end(exception=error).action == "retry"
+
+
+def test_a_counted_retry_waits_at_least_as_long_as_the_service_asked(bench: Bench) -> None:
+    assert bench.end(exception=limited(500, Retry_After="60")).delay_s == 60
 
 
 # Hostile agents.

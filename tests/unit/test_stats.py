@@ -12,7 +12,9 @@ from agentpipe.stats import as_dict, is_done
 EMPTY = Stats(
     accepted=0, waiting=0, delayed=0, running=0, outbox=0, outbox_bytes=0, delivered=0, dead=0
 )
-IDLE = QueueDepth("crew_0", "crew", waiting=0, delayed=0, running=0, limit=100, concurrency=2)
+IDLE = QueueDepth(
+    "crew_0", "crew", waiting=0, delayed=0, running=0, limit=100, concurrency=2, held_s=0.0
+)
 MINE = frozenset({"crew_0"})
 
 
@@ -28,7 +30,7 @@ def test_the_ledger_is_the_contracts() -> None:
         delivered=2,
         dead=1,
         outcomes={"ok": 2, "crashed": 1},
-        queues=(replace(IDLE, waiting=1, delayed=1, running=1),),
+        queues=(replace(IDLE, waiting=1, delayed=1, running=1, held_s=1.23456),),
         workers=(WorkerSeen("w", "host", 7, slots=4, running=1, seen_s=0.12345),),
     )
     assert as_dict(stats) == {
@@ -51,6 +53,7 @@ def test_the_ledger_is_the_contracts() -> None:
                 "running": 1,
                 "limit": 100,
                 "concurrency": 2,
+                "held_s": 1.235,
             }
         ],
         "workers": [

@@ -6,7 +6,9 @@ and loses nothing. So a task is run at least once, and answered exactly once beh
 
 Each agent has a queue for first offers, bounded by the server, and one for what comes back, which
 nothing bounds. One worker at a time serves an agent: it holds an exclusive queue as its lock, and
-so no agent runs more than its concurrency over the whole fleet. A lease is the connection's: when
+so no agent runs more than its concurrency over the whole fleet. Agents that share a gate are
+served by one worker, under one lock. An agent that is held is left alone by whoever serves it, as
+all workers tell each other; nothing but they remember it. A lease is the connection's: when
 it ends, the server delivers again what was not acknowledged.
 
 What this broker does not do: it remembers no ids, so that a task sent twice is run twice; it knows

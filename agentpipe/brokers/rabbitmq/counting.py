@@ -20,6 +20,8 @@ from agentpipe.brokers.rabbitmq.names import DELAY_QUEUES
 from agentpipe.brokers.store import QueueDepth, Stats, WorkerSeen
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from agentpipe.amqp.channel import Channel, Delivery
     from agentpipe.brokers.rabbitmq.desk import Desk
     from agentpipe.brokers.rabbitmq.management import QueueFigures
@@ -42,6 +44,7 @@ async def count(desk: Desk) -> Stats:
     for member in crew:
         running.update(member.running)
         prefetched.update(member.prefetched)
+    held = _held(crew)
     depths = tuple(
         QueueDepth(
             queue.name,
@@ -51,6 +54,7 @@ async def count(desk: Desk) -> Stats:
             running[queue.name] if complete else None,
             queue.max_waiting,
             queue.concurrency,
+            held.get(queue.name, 0.0 if complete else None),
         )
         for queue in queues
     )
@@ -68,6 +72,15 @@ async def count(desk: Desk) -> Stats:
         queues=depths,
         workers=tuple(_seen(member) for member in sorted(crew, key=lambda it: it.name)),
     )
+
+
+def _held(crew: Iterable[Member]) -> dict[str, float]:
+    """Each queue that is held, with how long, as the workers know."""
+    held: dict[str, float] = {}
+    for member in crew:
+        for queue, left_s in member.held.items():
+            held[queue] = max(left_s, held.get(queue, 0.0))
+    return held
 
 
 async def _figures(desk: Desk) -> dict[str, QueueFigures]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class Member:
         running: Its claims, by queue.
         prefetched: What was delivered to it and not claimed, by queue.
         lent: How many results it is carrying to the sink.
+        held: For how many seconds nobody claims from which queues, as it has heard.
         known: How many workers it knows, itself among them.
     """
 
@@ -42,6 +43,7 @@ class Member:
     prefetched: Mapping[str, int] = field(default_factory=dict)
     lent: int = 0
     known: int = 1
+    held: Mapping[str, float] = field(default_factory=dict)
 
     def encode(self, **more: Any) -> bytes:
         """As it goes over the wire."""
@@ -57,28 +59,49 @@ class Member:
         return cls(**fields)
 
 
-def share_of(name: str, members: Iterable[Member]) -> set[str]:
+def share_of(name: str, members: Iterable[Member], unit_of: Callable[[str], str] = str) -> set[str]:
     """The queues that the member ``name`` is to serve: about as many as its slots are of all.
 
-    Depends on nothing but the members, so that all of them come to the same result.
+    Depends on nothing but the members, so that all of them come to the same result. Queues of one
+    unit go to one member, who should serve all of them: those that it does not nobody serves.
     """
+    members = sorted(members, key=lambda member: member.name)
+    mine = next(member.queues for member in members if member.name == name)
     servers: dict[str, list[Member]] = defaultdict(list)
-    for member in sorted(members, key=lambda member: member.name):
+    for member in members:
         for queue in member.queues:
             servers[queue].append(member)
-    groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    units: dict[str, list[str]] = defaultdict(list)
     for queue in sorted(servers):
-        groups[tuple(member.name for member in servers[queue])].append(queue)
+        units[unit_of(queue)].append(queue)
+    groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    crews: dict[tuple[str, ...], list[Member]] = {}
+    for unit, queues in units.items():
+        crew = _crew_of([servers[queue] for queue in queues])
+        names = tuple(member.name for member in crew)
+        groups[names].append(unit)
+        crews[names] = crew
     share: set[str] = set()
-    for names, queues in groups.items():
+    for names, its_units in groups.items():
         if name in names:
-            share.update(_part(names.index(name), servers[queues[0]], queues))
-    return share
+            for unit in _part(names.index(name), crews[names], its_units):
+                share.update(units[unit])
+    return share & mine
 
 
-def _part(index: int, members: list[Member], queues: list[str]) -> list[str]:
-    """The consecutive part of ``queues`` that falls to one of the members, by their slots."""
+def _crew_of(servers: Sequence[list[Member]]) -> list[Member]:
+    """Who serves all of a unit's queues; where nobody does, who serves any."""
+    first, *others = servers
+    common = [member for member in first if all(member in each for each in others)]
+    if common:
+        return common
+    found = {member.name: member for each in servers for member in each}
+    return [found[name] for name in sorted(found)]
+
+
+def _part(index: int, members: list[Member], units: list[str]) -> list[str]:
+    """The consecutive part of ``units`` that falls to one of the members, by their slots."""
     slots = [max(1, member.slots) for member in members]
     before, total = sum(slots[:index]), sum(slots)
-    first = round(len(queues) * before / total)
-    return queues[first : round(len(queues) * (before + slots[index]) / total)]
+    first = round(len(units) * before / total)
+    return units[first : round(len(units) * (before + slots[index]) / total)]

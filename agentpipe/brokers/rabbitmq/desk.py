@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from agentpipe.amqp.channel import Channel, Lost
 from agentpipe.brokers.rabbitmq.dead import DeadLetters
 from agentpipe.brokers.rabbitmq.hand import Hand
-from agentpipe.brokers.rabbitmq.names import make_delays
+from agentpipe.brokers.rabbitmq.holds import Holds
+from agentpipe.brokers.rabbitmq.names import make_delays, unit_of
 from agentpipe.brokers.rabbitmq.outbox import Outbox
 from agentpipe.brokers.rabbitmq.registry import Entry, Registry
 from agentpipe.brokers.rabbitmq.roster import note_of_absence, note_of_change
@@ -25,11 +26,16 @@ if TYPE_CHECKING:
     from agentpipe.brokers.store import Worker
 
 
+# Who looks at the very moment at which a hold ends may find it held still.
+CLOCK_S = 0.001
+
+
 class Desk:
     """What a process does on one connection; when that is lost, all of this is.
 
     Attributes:
         publisher: The channel that offers go out on.
+        holds: Which agents are left alone for a while.
         servings: The workers that have joined here, by name.
     """
 
@@ -38,6 +44,7 @@ class Desk:
         self.names = names = address.names
         self.dead = DeadLetters(names)
         self.registry = Registry(names, session.channel)
+        self.holds = Holds()
         self.servings: dict[str, Serving] = {}
         self._locked: dict[str, Serving] = {}
         self._admin: Channel | None = None
@@ -75,6 +82,10 @@ class Desk:
     def limits(self, queue: str) -> Queue:
         """What this process has declared, or else what the registry says."""
         return self._declared.get(queue) or self.registry.queue(queue) or Queue(queue)
+
+    def unit_of(self, queue: str) -> str:
+        """What one worker serves as a whole, and this queue with it."""
+        return unit_of(self.limits(queue))
 
     def sources(self, queue: Queue) -> list[Declaration]:
         """All queues in which its tasks may wait; those under bounds of old are among them."""
@@ -136,14 +147,33 @@ class Desk:
         ]
         if await self.registry.note(Entry.of(mine)):
             await self.publisher.publish([note_of_change(self.names.crew)])
-        for serving in self.servings.values():
-            serving.look_again()
+        self.look_again()
+
+    async def learn(self, queues: Iterable[str]) -> None:
+        """See how others have declared those of the queues that this process has not."""
+        if set(queues) - self._declared.keys():
+            await self.registry.read(0)
 
     async def has_changed(self) -> None:
         """Somebody has told of new queues or limits."""
         await self.registry.read(0)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Have each worker see what has changed."""
         for serving in self.servings.values():
             serving.look_again()
+
+    def hear_of_hold(self, queue: str, hold_s: float) -> None:
+        """A worker has told for how long nobody may claim from a queue."""
+        if self.holds.hear(queue, hold_s):
+            self.look_again()
+            self.look_after_hold(queue)
+
+    def look_after_hold(self, queue: str) -> None:
+        """Have it claimed from again as soon as its hold is over."""
+        left_s = self.holds.left_s(queue) + CLOCK_S
+        asyncio.get_running_loop().call_later(left_s, self.look_again)
 
     # Workers.
 
@@ -157,6 +187,9 @@ class Desk:
 
     async def take_over(self, earlier: Desk) -> None:
         """Let the workers of a connection that was lost go on here."""
+        self.holds = earlier.holds
+        for queue in self.holds.all():
+            self.look_after_hold(queue)
         for name, old in earlier.servings.items():
             serving = Serving(self, old.worker, old.ring)
             serving.inherit(old)
@@ -168,21 +201,21 @@ class Desk:
         await serving.close()
         self.outbox.give_back(serving.worker.name)
 
-    async def lock(self, queues: Sequence[str], serving: Serving) -> list[str]:
-        """Those of the agents that this worker is the one to serve from now on."""
-        free = [queue for queue in queues if queue not in self._locked]
+    async def lock(self, units: Sequence[str], serving: Serving) -> list[str]:
+        """Those of the units that this worker is the one to serve from now on."""
+        free = [unit for unit in units if unit not in self._locked]
         if not await self._lock_all(free):
-            free = [queue for queue in free if await self._lock_all([queue])]
+            free = [unit for unit in free if await self._lock_all([unit])]
         self._locked.update(dict.fromkeys(free, serving))
-        return [queue for queue in queues if self._locked.get(queue) is serving]
+        return [unit for unit in units if self._locked.get(unit) is serving]
 
-    async def _lock_all(self, queues: Sequence[str]) -> bool:
+    async def _lock_all(self, units: Sequence[str]) -> bool:
         """All of them at the price of one, or none where another connection has any."""
         async with self._administering:
             admin = await self.admin()
             try:
-                for queue in queues:
-                    admin.lock(self.names.lock(queue))
+                for unit in units:
+                    admin.lock(self.names.lock(unit))
                 await admin.catch_up()
             except Lost:
                 if self.session.is_open:
@@ -190,11 +223,11 @@ class Desk:
                 raise
         return True
 
-    async def unlock(self, queues: Iterable[str]) -> None:
+    async def unlock(self, units: Iterable[str]) -> None:
         """Let others serve them."""
-        mine = [queue for queue in queues if self._locked.pop(queue, None) is not None]
+        mine = [unit for unit in units if self._locked.pop(unit, None) is not None]
         async with self._administering:
-            await (await self.admin()).delete(self.names.lock(queue) for queue in mine)
+            await (await self.admin()).delete(self.names.lock(unit) for unit in mine)
 
     async def say_goodbye(self, worker: str, address: str) -> None:
         """Tell the others that a worker is gone."""
@@ -204,7 +237,7 @@ class Desk:
 
     async def unlock_all(self, serving: Serving) -> None:
         """Let others serve all that this worker served."""
-        await self.unlock([queue for queue, owner in self._locked.items() if owner is serving])
+        await self.unlock([unit for unit, owner in self._locked.items() if owner is serving])
 
     async def close(self) -> None:
         """Give back what an operator has looked at."""

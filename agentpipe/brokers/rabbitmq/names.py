@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agentpipe.amqp.channel import Channel
-    from agentpipe.brokers.store import Offer
+    from agentpipe.brokers.store import Offer, Queue
 
 # Each delay queue holds delays of up to twice those of the one before, so that a message never
 # waits for one ahead of it for longer than it would have waited anyway.
@@ -55,9 +55,9 @@ class Names:
         """Where returned tasks wait; nothing is refused here."""
         return self.unbounded(f"{self.prefix}.{queue}.back")
 
-    def lock(self, queue: str) -> str:
-        """An exclusive queue: whoever has it serves the agent."""
-        return f"{self.prefix}.{queue}.lock"
+    def lock(self, unit: str) -> str:
+        """An exclusive queue: whoever has it serves the agent, or all agents of the gate."""
+        return f"{self.prefix}.{unit}.lock"
 
     @property
     def outbox(self) -> Declaration:
@@ -93,6 +93,11 @@ class Names:
             kind = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000}
             arguments = {**kind, **arguments}
         return Declaration(name, {"x-consumer-timeout": CONSUMER_TIMEOUT_MS, **arguments})
+
+
+def unit_of(queue: Queue) -> str:
+    """What one worker serves as a whole: an agent, or all agents of a gate."""
+    return queue.name if queue.gate is None else f"gate {queue.gate}"
 
 
 def delay_level(delay_ms: int) -> int:

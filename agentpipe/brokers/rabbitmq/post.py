@@ -20,24 +20,59 @@ class Prefetched:
 
 
 @dataclass(slots=True)
+class Gate:
+    """What runs of all agents that share it, all of which this worker serves.
+
+    Attributes:
+        posts: These agents, by queue.
+    """
+
+    limit: int
+    running: int = 0
+    posts: dict[str, Post] = field(default_factory=dict)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more may run."""
+        return self.running < self.limit
+
+    def ready(self) -> list[Post]:
+        """Those with a task that may run now, the longest unserved first."""
+        if not self.has_room:
+            return []
+        return sorted((it for it in self.posts.values() if it.has_room), key=lambda it: it.served)
+
+
+@dataclass(slots=True)
 class Post:
     """An agent that this worker serves.
 
     Attributes:
+        unit: What the lock is of under which it is served.
         consumers: Their tags, by the queue's name.
         leaving: It is to be another worker's as soon as nothing runs.
+        served: The number of its last claim.
     """
 
     queue: Queue
+    unit: str
+    gate: Gate | None = None
     consumers: dict[str, str] = field(default_factory=dict)
     ready: deque[Prefetched] = field(default_factory=deque)
     running: int = 0
     leaving: bool = False
+    served: int = 0
 
     @property
     def has_room(self) -> bool:
         """Whether a task could be claimed now."""
         return bool(self.ready) and not self.leaving and self.running < self.queue.concurrency
+
+    def count(self, runs: int) -> None:
+        """So many more run, or fewer."""
+        self.running += runs
+        if self.gate is not None:
+            self.gate.running += runs
 
 
 @dataclass(frozen=True, slots=True)

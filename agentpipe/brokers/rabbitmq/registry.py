@@ -39,6 +39,7 @@ class Entry:
         former: Queues that have left; tasks may wait there still.
         bounds: All that its queues have had; the last one holds.
         noted_at: Unix seconds.
+        gates: Of each queue, with its limit; empty where none of them has one.
     """
 
     collection: str | None
@@ -48,6 +49,7 @@ class Entry:
     max_crashes: int
     former: tuple[str, ...] = ()
     noted_at: float = 0.0
+    gates: tuple[tuple[str, int] | None, ...] = ()
 
     @classmethod
     def of(cls, queues: Iterable[Queue]) -> list[Self]:
@@ -64,6 +66,7 @@ class Entry:
                 mine[0].concurrency,
                 mine[0].max_crashes,
                 noted_at=now,
+                gates=_gates_of(mine),
             )
             for mine in found.values()
         ]
@@ -71,9 +74,11 @@ class Entry:
     @classmethod
     def decode(cls, record: Mapping[str, Any]) -> Self:
         """From the registry's JSON."""
-        fields = {name: record[name] for name in cls.__slots__}
+        fields = {name: record[name] for name in cls.__slots__ if name in record}
         for name in ("queues", "bounds", "former"):
             fields[name] = tuple(fields[name])
+        gates = fields.get("gates", ())
+        fields["gates"] = tuple(None if gate is None else tuple(gate) for gate in gates)
         return cls(**fields)
 
     @property
@@ -90,13 +95,26 @@ class Entry:
 
     def says(self, other: Entry) -> bool:
         """Whether it tells nothing but what ``other`` tells."""
-        limits = (self.queues, self.bounds[-1], self.concurrency, self.max_crashes)
-        return limits == (other.queues, other.bounds[-1], other.concurrency, other.max_crashes)
+        return self._limits == other._limits
+
+    @property
+    def _limits(self) -> tuple[Any, ...]:
+        return self.queues, self.bounds[-1], self.concurrency, self.max_crashes, self.gates
 
     def current(self) -> list[Queue]:
         """Its queues, in order."""
+        gates = self.gates or (None,) * len(self.queues)
+        return [self.queue(*pair) for pair in zip(self.queues, gates, strict=True)]
+
+    def queue(self, name: str, gate: tuple[str, int] | None = None) -> Queue:
+        """One of its queues."""
         limits = (self.bounds[-1], self.concurrency, self.max_crashes)
-        return [Queue(name, self.collection, *limits) for name in self.queues]
+        return Queue(name, self.collection, *limits, *(gate or ()))
+
+
+def _gates_of(queues: Sequence[Queue]) -> tuple[tuple[str, int] | None, ...]:
+    gates = [None if each.gate is None else (each.gate, each.gate_limit) for each in queues]
+    return tuple(gates) if any(gates) else ()
 
 
 class Registry:
@@ -106,6 +124,7 @@ class Registry:
         self._names, self._channel = names, connection
         self._entries: dict[str, Entry] = {}
         self._by_queue: dict[str, Entry] = {}
+        self._gates: dict[str, tuple[str, int] | None] = {}
         self._reading = asyncio.Lock()
         self._read_at = float("-inf")
 
@@ -117,10 +136,7 @@ class Registry:
     def queue(self, name: str) -> Queue | None:
         """A queue, whether or not it has left its collection."""
         entry = self._by_queue.get(name)
-        if entry is None:
-            return None
-        limits = (entry.bounds[-1], entry.concurrency, entry.max_crashes)
-        return Queue(name, entry.collection, *limits)
+        return None if entry is None else entry.queue(name, self._gates.get(name))
 
     def bounds(self, queue: str) -> tuple[int, ...]:
         """All bounds that it has had: tasks may wait under each."""
@@ -193,6 +209,11 @@ class Registry:
         self._entries = found
         self._by_queue = {
             name: entry for entry in found.values() for name in (*entry.former, *entry.queues)
+        }
+        self._gates = {
+            name: gate
+            for entry in found.values()
+            for name, gate in zip(entry.queues, entry.gates, strict=False)
         }
         changed = found != before
         if changed or len(tags) > 1:

@@ -29,6 +29,7 @@ class Roster:
         me: What there is to tell of us.
         changed: Called when somebody came, went, or serves something else.
         registry_changed: Called when somebody has told of new queues or limits.
+        held: Called with each queue of which somebody tells for how long it is held.
         begin: Runs a coroutine on the side.
     """
 
@@ -39,12 +40,13 @@ class Roster:
         me: Callable[[], Member],
         changed: Callable[[], None],
         registry_changed: Callable[[], Coroutine[Any, Any, None]],
+        held: Callable[[str, float], None],
         begin: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self.members: dict[str, Member] = {}
         self.address = ""
         self._crew, self._me, self._changed = names.crew, me, changed
-        self._registry_changed, self._begin = registry_changed, begin
+        self._registry_changed, self._held, self._begin = registry_changed, held, begin
 
     async def open(self, channel: Channel) -> None:
         """Begin to hear, and have the others say who they are."""
@@ -71,12 +73,16 @@ class Roster:
             self._forget(note["name"], note["address"])
         elif note["kind"] == "change":
             self._begin(self._registry_changed())
+        elif note["kind"] == "hold":
+            self._held(note["queue"], note["hold_s"])
 
     async def _answer(self, to: str) -> None:
         await self._channel.publish([_note(self._me().encode(), key=to)])
 
     def _meet(self, member: Member, *, reply: bool) -> None:
         self.members[member.name] = member
+        for queue, hold_s in member.held.items():
+            self._held(queue, hold_s)
         self._changed()
         if reply:
             self._begin(self.tell())
@@ -114,6 +120,12 @@ def note_of_absence(name: str, address: str, crew: str) -> Letter:
 def note_of_change(crew: str) -> Letter:
     """What tells the workers to read the registry again."""
     return _note(orjson.dumps({"kind": "change"}), exchange=crew)
+
+
+def note_of_hold(queue: str, hold_s: float, crew: str) -> Letter:
+    """What tells the workers that nobody may claim from a queue."""
+    hold = {"kind": "hold", "queue": queue, "hold_s": hold_s}
+    return _note(orjson.dumps(hold), exchange=crew)
 
 
 def _note(body: bytes, *, key: str = "", exchange: str = "") -> Letter:

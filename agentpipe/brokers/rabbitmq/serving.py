@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.amqp.channel import Lost
 from agentpipe.brokers.rabbitmq.crew import Member, share_of
 from agentpipe.brokers.rabbitmq.names import Message, make_delays
-from agentpipe.brokers.rabbitmq.post import Held, Post, Prefetched, in_last_chance
-from agentpipe.brokers.rabbitmq.roster import Roster
+from agentpipe.brokers.rabbitmq.post import Gate, Held, Post, Prefetched, in_last_chance
+from agentpipe.brokers.rabbitmq.roster import Roster, note_of_hold
 from agentpipe.brokers.store import Claim
 
 if TYPE_CHECKING:
@@ -44,8 +44,14 @@ log = logging.getLogger(__name__)
 class Serving:
     """What one worker does on one connection; a new connection needs a new one.
 
-    An agent is served by one worker at a time, which holds its lock. Deliveries are bounded by
-    the agent's concurrency, per queue that it takes them from.
+    An agent is served by one worker at a time, which holds its lock; agents that share a gate are
+    served by the same one, under one lock, so that it alone has to count what runs of them. They
+    change hands together, once nothing runs of any of them. Deliveries are bounded by the agent's
+    concurrency, per queue that it takes them from.
+
+    From an agent that is held nothing is consumed: its tasks lie on the server. All workers hear
+    of a hold, and newcomers from them, so that it outlives the worker whose run brought it about.
+    It is forgotten when the last worker ends.
     """
 
     def __init__(self, desk: Desk, worker: Worker, ring: Callable[[], None]) -> None:
@@ -53,6 +59,7 @@ class Serving:
         self.ring = ring
         self._desk, self._names = desk, desk.names
         self._posts: dict[str, Post] = {}
+        self._gates: dict[str, Gate] = {}
         self._turns: dict[str, None] = {}
         self._held: dict[int, Held] = {}
         self._roster = Roster(
@@ -60,6 +67,7 @@ class Serving:
             me=self.member,
             changed=self.look_again,
             registry_changed=desk.has_changed,
+            held=desk.hear_of_hold,
             begin=self._begin,
         )
         self._numbers = itertools.count(time.time_ns())
@@ -108,6 +116,7 @@ class Serving:
         if self.worker.queues:
             await self._desk.make_delays()
             await self._desk.introduce(self.worker.queues)
+            await self._desk.learn(self.worker.queues)
         await self._roster.open(self._channel)
         self._stewarding = self._begin(self._steward())
 
@@ -125,6 +134,7 @@ class Serving:
             {name: len(post.ready) for name, post in self._posts.items() if post.ready},
             self._desk.outbox.lent_to(self.worker.name),
             len(self._roster.members) + 1,
+            self._desk.holds.all(),
         )
 
     # Which agents it serves.
@@ -166,30 +176,63 @@ class Serving:
     async def _balance(self) -> bool:
         """Take and leave agents; whether there is something to tell."""
         self._end_isolation()
-        share = share_of(self.worker.name, [*self._roster.members.values(), self.member()])
-        others = {name for member in self._roster.members.values() for name in member.owned}
-        before = set(self._posts)
-        wanted = sorted(share - self._posts.keys() - others)
+        unit_of, others = self._desk.unit_of, self._roster.members.values()
+        share = share_of(self.worker.name, [*others, self.member()], unit_of)
+        theirs = {unit_of(name) for member in others for name in member.owned}
+        before, left = set(self._posts), set[str]()
+        missing = sorted(share - self._posts.keys())
+        wanted = [name for name in missing if unit_of(name) not in theirs]
         for first in range(0, len(wanted), PORTION):
             if not self.is_alive:
                 return False
             await self._take(wanted[first : first + PORTION])
         for name, post in list(self._posts.items()):
-            post.leaving = name not in share
+            post.leaving = name not in share or post.unit != unit_of(name)
             if not post.leaving:
                 await self._adjust(post)
-            elif await self._vacate(post):
+                continue
+            await self._withdraw(post)
+            if not post.running:
                 del self._posts[name]
+                left.add(post.unit)
+                if post.gate is not None:
+                    post.gate.posts.pop(name, None)
+        await self._leave_units(left)
         self._balanced = set(self._posts) == share
         return before != set(self._posts)
 
     async def _take(self, names: Sequence[str]) -> None:
-        for name in await self._desk.lock(names, self):
-            post = Post(self._desk.limits(name))
+        units = {name: self._desk.unit_of(name) for name in names}
+        locked = set(await self._desk.lock(list(dict.fromkeys(units.values())), self))
+        for name, unit in units.items():
+            if unit not in locked:
+                continue
+            post = Post(self._desk.limits(name), unit, self._gate(name, unit))
             post.running = sum(it.claim.queue == name for it in self._awaited.values())
             self._posts[name] = post
+            if post.gate is not None:
+                post.gate.posts[name] = post
             await self._adjust(post)
             self.ring()
+
+    async def _leave_units(self, units: set[str]) -> None:
+        """Let others serve those of which nothing is served here any more."""
+        units -= {post.unit for post in self._posts.values()}
+        for unit in units:
+            self._gates.pop(unit, None)
+        if units:
+            await self._desk.unlock(units)
+
+    def _gate(self, name: str, unit: str) -> Gate | None:
+        """What the agent shares with others, all of whom are served here or by nobody."""
+        limits = self._desk.limits(name)
+        if limits.gate is None:
+            return None
+        if unit not in self._gates:
+            claims = [it.claim.queue for it in self._awaited.values()]
+            running = sum(self._desk.unit_of(queue) == unit for queue in claims)
+            self._gates[unit] = Gate(limits.gate_limit, running)
+        return self._gates[unit]
 
     async def _adjust(self, post: Post) -> None:
         """Consume from all queues in which tasks of this agent may wait, within its limits."""
@@ -197,18 +240,30 @@ class Serving:
         if limits.concurrency != post.queue.concurrency:
             await self._stop(post)
         post.queue = limits
+        if post.gate is not None and post.gate.limit != limits.gate_limit:
+            post.gate.limit = limits.gate_limit
+            self._reopen(post.gate)
+        if not self._is_held(post):
+            await self._consume(post)
+        if self._is_held(post):  # Perhaps since a moment ago only.
+            await self._withdraw(post)
+        if post.ready:
+            self._turns[post.queue.name] = None
+
+    def _is_held(self, post: Post) -> bool:
+        return self._desk.holds.left_s(post.queue.name) > 0
+
+    async def _consume(self, post: Post) -> None:
         back, *waiting = self._desk.sources(post.queue)
         for source in waiting if self._isolating else [back, *waiting]:
             if source.name not in post.consumers:
                 self._channel.ensure(source)
                 post.consumers[source.name] = await self._channel.consume(
                     source.name,
-                    limits.concurrency,
+                    post.queue.concurrency,
                     partial(self._receive, post),
                     partial(self._bereft, post, source.name),
                 )
-        if post.ready:
-            self._turns[post.queue.name] = None
 
     def _bereft(self, post: Post, source: str) -> None:
         """Somebody has deleted a queue: it is made again."""
@@ -220,16 +275,12 @@ class Serving:
         consumers, post.consumers = list(post.consumers.values()), {}
         await self._channel.cancel(consumers)
 
-    async def _vacate(self, post: Post) -> bool:
-        """Take nothing more for this agent; whether it is another's now."""
+    async def _withdraw(self, post: Post) -> None:
+        """Take nothing more for this agent, and give back what nobody has claimed."""
         await self._stop(post)
         unclaimed = list(post.ready)
         post.ready.clear()
         await self._put_back(unclaimed)
-        if post.running:
-            return False
-        await self._desk.unlock([post.queue.name])
-        return True
 
     # Tasks.
 
@@ -268,7 +319,7 @@ class Serving:
             self._admit(post, prefetched)
 
     def _admit(self, post: Post, prefetched: Prefetched) -> None:
-        if self._gone or post.leaving:
+        if self._gone or post.leaving or self._is_held(post):
             self._begin(self._put_back([prefetched]))
         elif in_last_chance(prefetched.message, post) and self._has_one_in_last_chance():
             self._begin(self._keep_apart(prefetched))
@@ -284,17 +335,30 @@ class Serving:
         while len(claims) < limit and self._turns and self.is_alive:
             name = next(iter(self._turns))
             del self._turns[name]
-            post = self._posts.get(name)
-            if post is None or not post.has_room:
+            post = self._whose_turn(name)
+            if post is None:
                 continue
             if in_last_chance(post.ready[0].message, post) and not self._is_isolated():
                 waiting[name] = None
                 continue
             claims.append(self._claim(post, post.ready.popleft()))
-            if post.has_room:
-                self._turns[name] = None
+            self._give_turns([self._posts[name], post])
         self._turns.update(waiting)
         return claims
+
+    def _whose_turn(self, name: str) -> Post | None:
+        """The agent, or that of its gate which was served longest ago; nobody without room."""
+        post = self._posts.get(name)
+        if post is None or not post.has_room:
+            return None
+        if post.gate is None:
+            return post
+        return next(iter(post.gate.ready()), None)
+
+    def _give_turns(self, posts: Iterable[Post]) -> None:
+        for post in posts:
+            if post.has_room:
+                self._turns[post.queue.name] = None
 
     def _claim(self, post: Post, prefetched: Prefetched) -> Claim:
         message = prefetched.message
@@ -309,7 +373,8 @@ class Serving:
             message.submitted_ms / 1000,
         )
         self._held[claim.number] = Held(claim, message, prefetched.tag, post)
-        post.running += 1
+        post.count(1)
+        post.served = claim.number
         return claim
 
     def _has_one_in_last_chance(self) -> bool:
@@ -358,6 +423,7 @@ class Serving:
         found: dict[int, Held] = {}
         done: list[bool] = []
         letters: list[Letter] = []
+        held_posts: list[Post] = []
         for settlement in settlements:
             number = settlement.claim.number
             held = self._held.get(number) if self.is_alive and number not in found else None
@@ -365,15 +431,29 @@ class Serving:
             if held is not None and done[-1]:
                 found[number] = held
                 letters += self._consequences(settlement, held)
+                if settlement.action == "hold" and settlement.delay_s > 0:
+                    held_posts.append(held.post)
+                    letters.append(self._hold(held.post, settlement.delay_s))
+        for post in held_posts:  # First, so that what was held is not delivered at once again.
+            await self._stop(post)
         await self._publish(letters)
         self._desk.outbox.has_put(letters)
         for number, held in found.items():
             self._channel.ack(held.tag)
             self._let_go(number)
+        for post in held_posts:
+            await self._withdraw(post)
         return done
 
+    def _hold(self, post: Post, hold_s: float) -> Letter:
+        """Leave the agent alone, and tell the others."""
+        name = post.queue.name
+        self._desk.holds.begin(name, hold_s)
+        self._desk.look_after_hold(name)
+        return note_of_hold(name, hold_s, self._names.crew)
+
     def _consequences(self, settlement: Settlement, held: Held) -> list[Letter]:
-        if settlement.action == "release":
+        if settlement.action in ("release", "hold"):
             return [held.message.to(self._back(held.post))]
         if settlement.action == "retry":
             failed = held.message.failed()
@@ -389,12 +469,19 @@ class Serving:
         held = self._held.pop(number, None)
         if held is None:
             return
-        held.post.running -= 1
-        if held.post.has_room:
-            self._turns[held.post.queue.name] = None
+        held.post.count(-1)
+        self._give_turns([held.post])
+        if held.post.gate is not None:
+            self._reopen(held.post.gate)
         if held.post.leaving:
             self._changed.set()
         self._end_isolation()
+
+    def _reopen(self, gate: Gate) -> None:
+        """Give those behind it their turns, which they lost if they had them while it was full."""
+        if ready := gate.ready():
+            self._give_turns(ready)
+            self.ring()
 
     # How it ends.
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.redis.link import Argument
     from agentpipe.settings import Settings
 
-LAYOUT = 1
+LAYOUT = 2
 # Answers are remembered for so long, those that hold something for a living worker longer.
 REMEMBER_S = 3_600
 REMEMBER_HELD_S = 86_400
@@ -237,4 +237,4 @@ def _queue_args(queues: Iterable[Queue]) -> Iterable[str | int]:
             place = positions.get(queue.collection, 0)
             positions[queue.collection] = place + 1
         yield from (queue.name, queue.max_waiting, queue.concurrency, queue.max_crashes)
-        yield from (place, queue.collection or "")
+        yield from (place, queue.collection or "", queue.gate or "", queue.gate_limit)

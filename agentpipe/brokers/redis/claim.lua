@@ -51,6 +51,20 @@ local function wake_delayed(time)
   return true
 end
 
+local function end_holds(time)
+  local over = call('ZRANGEBYSCORE', PAUSED, '-inf', time, 'LIMIT', 0, PORTION)
+  if #over == 0 then
+    return false
+  end
+  read_queues(over)
+  for _, queue in ipairs(over) do
+    queues[queue][HELD_UNTIL], changed[queue] = 0, true
+  end
+  call('ZREM', PAUSED, unpack(over))
+  save_queues()
+  return true
+end
+
 local function forget_settled(time)
   local old = call('ZRANGEBYSCORE', SETTLED, '-inf', '(' .. time - tonumber(ARGV[9]),
     'LIMIT', 0, PORTION)
@@ -63,21 +77,89 @@ local function above_marks(bytes)
   return call('HLEN', RESULTS) >= tonumber(ARGV[6]) or bytes >= tonumber(ARGV[7])
 end
 
--- Queues of the worker with a task and room for a run, the longest unserved first.
-local function ready_queues(serves)
+-- Up to `wanted` queues of the worker with a task and room for a run, the longest unserved first.
+local function served_of(index, serves, wanted)
   local found, from = {}, 0
-  while #found < limit do
-    local page = call('ZRANGE', READY, from, from + 99)
+  while #found < wanted do
+    local page = call('ZRANGE', index, from, from + 99)
     if #page == 0 then
       break
     end
     local served = call('SMISMEMBER', base .. ':serves:' .. serves, unpack(page))
-    for index, queue in ipairs(page) do
-      if served[index] == 1 and #found < limit then
+    for place, queue in ipairs(page) do
+      if served[place] == 1 and #found < wanted then
         found[#found + 1] = queue
       end
     end
     from = from + 100
+  end
+  return found
+end
+
+-- How many runs each open gate would let through if each queue that was chosen got one.
+local spare = {}
+
+-- Of queues that lie in different indexes: when each was served last.
+local turns = {}
+
+local function sort_by_turn(found)
+  table.sort(found, function(one, other)
+    return turns[one] < turns[other] or (turns[one] == turns[other] and one < other)
+  end)
+end
+
+local function add_to(found, index, more)
+  for place, turn in ipairs(read_many('ZMSCORE', index, more)) do
+    found[#found + 1], turns[more[place]] = more[place], tonumber(turn)
+  end
+  if #found > limit then
+    sort_by_turn(found)
+  end
+  for place = #found, limit + 1, -1 do
+    found[place] = nil
+  end
+end
+
+local function are_all_before(found, turn)
+  for _, queue in ipairs(found) do
+    if turns[queue] > turn then
+      return false
+    end
+  end
+  return true
+end
+
+-- Those of READY and of the gates together. Gates come by the turn of their first queue, so that
+-- those need not be looked into that come after all that can be claimed.
+local function with_gated(ungated, serves)
+  local found, from = {}, 0
+  add_to(found, READY, ungated)
+  repeat
+    local page = call('ZRANGE', OPEN, from, from + 99, 'WITHSCORES')
+    for place = 1, #page, 2 do
+      local gate, turn = page[place], tonumber(page[place + 1])
+      if #found >= limit and are_all_before(found, turn) then
+        return found
+      end
+      spare[gate] = room_of(gate, 0)
+      local index = ready_index(gate)
+      add_to(found, index, served_of(index, serves, math.min(limit, spare[gate])))
+    end
+    from = from + 100
+  until #page == 0
+  return found
+end
+
+local function ready_queues(serves)
+  local found = served_of(READY, serves, limit)
+  if call('EXISTS', OPEN) == 1 then
+    found = with_gated(found, serves)
+    sort_by_turn(found)
+    read_queues(found)
+    for _, queue in ipairs(found) do
+      local gate = queues[queue][GATE]
+      spare[gate] = (spare[gate] or 0) - 1
+    end
   end
   return found
 end
@@ -129,7 +211,14 @@ local function claim_tasks(ready, alone)
     local queue = queues[name_of_queue]
     local share = math.max(1, math.floor((limit - #ids) / (#ready - place + 1)))
     local room = math.min(share, queue[CONCURRENCY] - queue[N_RUNNING])
+    local gated = queue[GATE] ~= ''
+    if gated then
+      room = math.min(room, 1 + spare[queue[GATE]])
+    end
     local members, lone = take_members(name_of_queue, room, alone)
+    if gated then
+      spare[queue[GATE]] = spare[queue[GATE]] + 1 - #members
+    end
     for _, member in ipairs(members) do
       local id = member:sub(17)
       ids[#ids + 1] = id
@@ -174,13 +263,14 @@ end
 local time = now()
 local came_back = end_lapsed(time)
 came_back = wake_delayed(time) or came_back
+came_back = end_holds(time) or came_back
 if math.floor(time * 1e6) % 8 == 0 then -- Now and then is enough.
   forget_settled(time)
 end
 local number, ids = claim()
 -- Who got something and less than asked for left the rest to others, or for a later claim.
 if came_back or (kept_back and #ids > 0 and #ids < asked) then
-  if call('EXISTS', READY) == 1 then
+  if anything_ready() then
     ring()
   end
 end

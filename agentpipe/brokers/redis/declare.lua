@@ -1,8 +1,10 @@
 #!lua flags=allow-oom
 -- ARGV: the layout's number, '1' where only unknown queues are meant, then for each queue name,
--- limit, concurrency, max_crashes, position (-1 outside a ring) and collection ('' for none).
+-- limit, concurrency, max_crashes, position (-1 outside a ring), collection and gate ('' for none),
+-- and the gate's limit.
 -- Returns how many of them are new.
 
+local STEP = 8
 local only_new, rings, names, new = ARGV[2] == '1', {}, {}, 0
 
 if call('EXISTS', STORE) == 0 then
@@ -25,16 +27,34 @@ local function differs(queue, limits)
   return false
 end
 
+-- What runs behind the old gate is counted behind the new one.
+local function leave_gate(name, queue)
+  note_gate(queue[GATE], -found_running[name])
+  call('ZREM', ready_index(queue[GATE]), name)
+  found_running[name] = 0
+end
+
+local function limit_gate(gate, limit)
+  if call('HGET', GATES, 'limit ' .. gate) ~= limit then
+    call('HSET', GATES, 'limit ' .. gate, limit)
+    note_gate(gate, 0)
+  end
+end
+
 local function change(name, limits)
   local queue = queues[name]
   if not queue then
     queue, new = {}, new + 1
     queues[name] = queue
-    for state = N_WAITING, TURN do
+    for state = N_WAITING, HELD_UNTIL do
       queue[state] = 0
     end
-  elseif queue[POSITION] >= 0 then
-    leave_ring(name, queue)
+    found_running[name] = 0
+  else
+    leave_gate(name, queue)
+    if queue[POSITION] >= 0 then
+      leave_ring(name, queue)
+    end
   end
   for index, value in ipairs(limits) do
     queue[index] = value
@@ -42,7 +62,6 @@ local function change(name, limits)
   if queue[POSITION] >= 0 then
     call('ZADD', base .. ':ring:' .. queue[COLLECTION], queue[POSITION], name)
   end
-  call('ZREM', READY, name)
   found_turn[name], found_room[name], changed[name] = false, false, true -- To be indexed anew.
   if is_ready(queue) then
     ring()
@@ -50,12 +69,15 @@ local function change(name, limits)
 end
 
 local function declare(index)
-  local name, collection = ARGV[index], ARGV[index + 5]
+  local name, collection, gate = ARGV[index], ARGV[index + 5], ARGV[index + 6]
   local limits = {}
   for offset = 1, 4 do
     limits[offset] = tonumber(ARGV[index + offset])
   end
-  limits[COLLECTION] = collection
+  limits[COLLECTION], limits[GATE] = collection, gate
+  if gate ~= '' and not (only_new and queues[name]) then
+    limit_gate(gate, ARGV[index + 7])
+  end
   if not queues[name] or (not only_new and differs(queues[name], limits)) then
     change(name, limits)
   end
@@ -65,11 +87,11 @@ local function declare(index)
   end
 end
 
-for index = 3, #ARGV, 6 do
+for index = 3, #ARGV, STEP do
   names[#names + 1] = ARGV[index]
 end
 read_queues(names)
-for index = 3, #ARGV, 6 do
+for index = 3, #ARGV, STEP do
   declare(index)
 end
 for collection, members in pairs(rings) do
@@ -83,4 +105,7 @@ for collection, members in pairs(rings) do
   end
 end
 save_queues()
+if a_gate_opened then
+  ring()
+end
 return new

@@ -17,7 +17,7 @@ if dropped > 0 then
   flush()
   call('HINCRBY', STORE, 'delivered', dropped)
   call('HINCRBY', STORE, 'outbox_bytes', -bytes)
-  if call('EXISTS', READY) == 1 then
+  if anything_ready() then
     ring() -- The outbox may have been at its mark.
   end
 end

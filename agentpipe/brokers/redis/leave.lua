@@ -4,7 +4,7 @@
 
 local held = end_worker(ARGV[1], false)
 save_queues()
-if held > 0 and call('EXISTS', READY) == 1 then
+if held > 0 and anything_ready() then
   ring()
 end
 return held

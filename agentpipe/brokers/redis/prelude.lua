@@ -7,6 +7,9 @@ local call = redis.call
 
 local QUEUES = base .. ':queues'
 local READY = base .. ':ready'
+local GATES = base .. ':gates'
+local OPEN = base .. ':open'
+local PAUSED = base .. ':paused'
 local DELAYED = base .. ':delayed'
 local TASKS = base .. ':tasks'
 local PAYLOADS = base .. ':payloads'
@@ -103,16 +106,18 @@ end
 
 -- Queues are read once and written once by a script, all together: packed arrays, by name. The
 -- position in the ring is -1 outside one, the collection may be empty, N_LAST counts those of the
--- waiting that are in their last chance, TURN is the number at which it was last served.
+-- waiting that are in their last chance, TURN is the number at which it was last served, HELD_UNTIL
+-- is 0 where it is not held, GATE is empty where it has none.
 
-local LIMIT, CONCURRENCY, MAX_CRASHES, POSITION, COLLECTION = 1, 2, 3, 4, 5
-local N_WAITING, N_DELAYED, N_RUNNING, N_LAST, TURN = 6, 7, 8, 9, 10
+local LIMIT, CONCURRENCY, MAX_CRASHES, POSITION, COLLECTION, GATE = 1, 2, 3, 4, 5, 6
+local N_WAITING, N_DELAYED, N_RUNNING, N_LAST, TURN, HELD_UNTIL = 7, 8, 9, 10, 11, 12
 
--- As read: the queues, the turn at which each is indexed as ready, whether it is as with room.
-local queues, found_turn, found_room, changed = {}, {}, {}, {}
+-- As read: the queues, the turn at which each is indexed as ready, whether it is as with room, and
+-- what runs of it if it has a gate.
+local queues, found_turn, found_room, found_running, changed = {}, {}, {}, {}, {}
 
 local function is_ready(queue)
-  return queue[N_WAITING] > 0 and queue[N_RUNNING] < queue[CONCURRENCY]
+  return queue[N_WAITING] > 0 and queue[N_RUNNING] < queue[CONCURRENCY] and queue[HELD_UNTIL] == 0
 end
 
 local function has_room(queue)
@@ -128,6 +133,7 @@ local function read_queues(names)
       queues[name] = queue
       if queue then
         found_turn[name], found_room[name] = is_ready(queue) and queue[TURN], has_room(queue)
+        found_running[name] = queue[N_RUNNING]
       end
     end
   end
@@ -139,26 +145,73 @@ local function count(name, state, change)
   changed[name] = true
 end
 
--- Write what changed, and keep the two indexes: queues with work, by turn, and with room.
+-- Gates. GATES has the limit and the running of each. Queues with a gate are not indexed as ready
+-- with the others but in its own index, by turn; OPEN has the gates with work and room for it, each
+-- at the turn of its first queue. So a full gate costs a claim nothing, whatever waits behind it.
+
+local function ready_index(gate)
+  return gate == '' and READY or base .. ':gate:' .. gate
+end
+
+local gates_changed, a_gate_opened = {}, false
+
+local function note_gate(gate, running)
+  if gate ~= '' then
+    gates_changed[gate] = (gates_changed[gate] or 0) + running
+  end
+end
+
+local function room_of(gate, running)
+  local found = call('HMGET', GATES, 'limit ' .. gate, 'running ' .. gate)
+  local now_running = tonumber(found[2] or 0) + running
+  return tonumber(found[1] or 0) - now_running, now_running
+end
+
+-- After the indexes were written.
+local function save_gates()
+  for gate, running in pairs(gates_changed) do
+    local room, now_running = room_of(gate, running)
+    if running ~= 0 then
+      call('HSET', GATES, 'running ' .. gate, string.format('%d', now_running))
+    end
+    local first = room > 0 and call('ZRANGE', ready_index(gate), 0, 0, 'WITHSCORES')
+    if first and first[1] then
+      a_gate_opened = call('ZADD', OPEN, first[2], gate) == 1 or a_gate_opened
+    else
+      call('ZREM', OPEN, gate)
+    end
+  end
+  gates_changed = {}
+end
+
+-- Whether anything could be claimed, by whomever.
+local function anything_ready()
+  return call('EXISTS', READY, OPEN) > 0
+end
+
+-- Write what changed, and keep the indexes: queues with work, by turn, and with room.
 local function save_queues()
   for name in pairs(changed) do
     local queue = queues[name]
     local ready, room = is_ready(queue), has_room(queue)
     later('HSET', QUEUES, name, cmsgpack.pack(queue))
     if ready and found_turn[name] ~= queue[TURN] then
-      later('ZADD', READY, string.format('%d', queue[TURN]), name)
+      later('ZADD', ready_index(queue[GATE]), string.format('%d', queue[TURN]), name)
     elseif found_turn[name] and not ready then
-      later('ZREM', READY, name)
+      later('ZREM', ready_index(queue[GATE]), name)
     end
+    note_gate(queue[GATE], queue[N_RUNNING] - found_running[name])
     if room and not found_room[name] then
       later('ZADD', base .. ':room:' .. queue[COLLECTION], queue[POSITION], name)
     elseif found_room[name] and not room then
       later('ZREM', base .. ':room:' .. queue[COLLECTION], name)
     end
     found_turn[name], found_room[name] = ready and queue[TURN], room
+    found_running[name] = queue[N_RUNNING]
   end
   changed = {}
   flush()
+  save_gates()
 end
 
 -- Wake who waits for work, once until somebody claims.

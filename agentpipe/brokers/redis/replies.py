@@ -112,11 +112,20 @@ def as_stats(answer: Sequence[Any]) -> Stats:
 
 def _depths(values: Sequence[Any]) -> Iterator[tuple[tuple[str, int, str], QueueDepth]]:
     """Each queue that is worth showing, with what to sort it by."""
-    for name, collection, position, *numbers in _rows(values, 8):
+    for name, collection, position, *numbers, held_s in _rows(values, 9):
         waiting, delayed, running, limit, concurrency = numbers
         if position >= 0 or not collection or waiting + delayed + running:
             owner, queue = collection.decode(), name.decode()
-            depth = QueueDepth(queue, owner or None, waiting, delayed, running, limit, concurrency)
+            depth = QueueDepth(
+                queue,
+                owner or None,
+                waiting,
+                delayed,
+                running,
+                limit,
+                concurrency,
+                float(held_s),
+            )
             yield (owner, position, queue), depth
 
 

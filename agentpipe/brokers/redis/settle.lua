@@ -43,12 +43,23 @@ local function bury(index, id, queue)
   call('ZADD', DEAD, numbers(1), id)
 end
 
+local function hold(queue, delay)
+  if delay > 0 then
+    local held_until = math.max(queues[queue][HELD_UNTIL], time + delay)
+    queues[queue][HELD_UNTIL] = held_until
+    later('ZADD', PAUSED, string.format('%.6f', held_until), queue)
+  end
+end
+
 local function settle(index, id, queue, record)
   local action = field(index, 1)
   count(queue, N_RUNNING, -1)
-  if action == 'release' then
+  if action == 'release' or action == 'hold' then
     put_back(id, task_of(record))
     waking = true
+    if action == 'hold' then
+      hold(queue, tonumber(field(index, 5)))
+    end
   elseif action == 'retry' then
     local task = task_of(record)
     task.failures = task.failures + 1
@@ -87,7 +98,7 @@ for index = 1, total do
 end
 put_in_outbox(ended, time_text)
 save_queues()
-if waking and call('EXISTS', READY) == 1 then
+if (waking or a_gate_opened) and anything_ready() then
   ring()
 end
 return remember(table.concat(done))

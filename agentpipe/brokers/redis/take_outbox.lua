@@ -50,7 +50,7 @@ local function fitting()
   return entries
 end
 
-if end_lapsed(now()) and call('EXISTS', READY) == 1 then
+if end_lapsed(now()) and anything_ready() then
   ring()
 end
 local entries = {}

@@ -17,6 +17,7 @@ from agentpipe.brokers.sqlite.admission import Rooms, admit, depth_and_bound, kn
 from agentpipe.brokers.sqlite.leases import (
     claim_tasks,
     digest_of,
+    end_holds,
     end_lapsed_workers,
     end_worker,
     is_known,
@@ -35,7 +36,9 @@ from agentpipe.brokers.sqlite.tables import (
     SELECT_DECLARED,
     SELECT_DEPTHS,
     SELECT_WORKERS,
+    UPSERT_GATE,
     UPSERT_QUEUE,
+    WITH_GATES,
     add_to_counters,
     counter,
     queue_rows,
@@ -99,7 +102,11 @@ class SqliteStore:
         with self._database.write() as db:
             for ring in rings:
                 db.execute("UPDATE queues SET position = NULL WHERE collection = ?", (ring,))
-            db.executemany(UPSERT_QUEUE, wanted.values())
+            gates = {gate: limit for *_, gate, limit in wanted.values() if gate is not None}
+            for statement in WITH_GATES if gates else ():
+                db.execute(statement)
+            db.executemany(UPSERT_GATE, gates.items())
+            db.executemany(UPSERT_QUEUE, [row[:-1] for row in wanted.values()])
 
     def offer(self, target: str, offers: Sequence[Offer], *, ring: bool) -> Admission:
         with self._database.write() as db:
@@ -152,6 +159,7 @@ class SqliteStore:
         with self._database.write(durable=False) as db:
             end_lapsed_workers(db)
             wake_delayed(db)
+            end_holds(db)
             self._sweep(db)
             if counter(db, "outbox") >= high_water:
                 return []
@@ -160,13 +168,15 @@ class SqliteStore:
             return claim_tasks(db, worker, limit, held)
 
     def _may_claim(self) -> bool:
-        now = time.monotonic()
+        now, wall = time.monotonic(), time.time()
         with self._database.read() as db:
             (found,) = db.execute(
-                "SELECT EXISTS (SELECT 1 FROM queues WHERE waiting > 0 AND running < concurrency)"
+                "SELECT EXISTS (SELECT 1 FROM queues WHERE ready AND gate IS NULL)"
+                " OR EXISTS (SELECT 1 FROM gates WHERE ready > 0 AND running < capacity)"
                 " OR EXISTS (SELECT 1 FROM tasks WHERE state = 1 AND due <= ?)"
+                " OR EXISTS (SELECT 1 FROM queues WHERE held_until > 0 AND held_until <= ?)"
                 f" OR EXISTS (SELECT 1 FROM workers WHERE {LAPSED})",
-                (time.time(), now, now),
+                (wall, wall, now, now),
             ).fetchone()
         return bool(found) or now >= self._next_sweep
 
@@ -278,7 +288,8 @@ class SqliteStore:
         with self._database.read() as db:
             counters = dict(db.execute("SELECT name, value FROM counters").fetchall())
             (dead,) = db.execute("SELECT count(*) FROM dead").fetchone()
-            queues = tuple(QueueDepth(*row) for row in db.execute(SELECT_DEPTHS))
+            depths = db.execute(SELECT_DEPTHS, (time.time(),))
+            queues = tuple(QueueDepth(*row) for row in depths)
             workers = tuple(worker_seen(row) for row in db.execute(SELECT_WORKERS, (now, now)))
         prefix = "outcome:"
         return Stats(

@@ -7,11 +7,13 @@ import time
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.sqlite.tables import LAPSED
+from agentpipe.brokers.sqlite.turns import Turns
 from agentpipe.brokers.store import Claim
 
 if TYPE_CHECKING:
     import sqlite3
 
+    from agentpipe.brokers.sqlite.turns import Ready
     from agentpipe.brokers.store import Worker
 
 
@@ -67,13 +69,22 @@ def wake_delayed(db: sqlite3.Connection) -> None:
     )
 
 
+def end_holds(db: sqlite3.Connection) -> None:
+    """Let queues be claimed from again whose hold is over."""
+    db.execute(
+        "UPDATE queues SET held_until = 0 WHERE held_until > 0 AND held_until <= ?",
+        (time.time(),),
+    )
+
+
 def claim_tasks(
     db: sqlite3.Connection, worker: Worker, limit: int, held: int | None
 ) -> list[Claim]:
     """Lease tasks to the worker; see ``Store.claim``."""
     if not is_known(db, worker):
         return []  # Its lease lapsed: it learns so from its next extend.
-    ready = _ready_queues(db, worker, limit)
+    turns = Turns(db, worker, limit)
+    ready = turns.queues
     if held is not None:
         limit = min(limit, _even_share(db, worker, len(ready)) - held)
         ready = ready[: max(0, limit)]
@@ -81,14 +92,15 @@ def claim_tasks(
         return []
     (turn,) = db.execute("SELECT coalesce(max(turn), 0) FROM queues").fetchone()
     claims: list[Claim] = []
-    for left, (qid, name, room) in enumerate(ready):
+    for left, queue in enumerate(ready):
         # An equal share for each queue that is ready, the rest for a later claim.
         share = max(1, (limit - len(claims)) // (len(ready) - left))
-        claimed = _claim_from(db, worker, qid, name, min(room, share))
+        claimed = _claim_from(db, worker, queue, min(turns.room(queue), share))
+        turns.took(queue, len(claimed))
         db.execute(
             "UPDATE queues SET waiting = waiting - ?1, running = running + ?1, turn = ?2"
             " WHERE qid = ?3",
-            (len(claimed), turn + left + 1, qid),
+            (len(claimed), turn + left + 1, queue.qid),
         )
         claims += claimed
     return claims
@@ -104,33 +116,16 @@ def _even_share(db: sqlite3.Connection, worker: Worker, ready: int) -> int:
     return int(-(-(running + ready) // max(1, workers)))
 
 
-def _ready_queues(db: sqlite3.Connection, worker: Worker, limit: int) -> list[tuple[int, str, int]]:
-    """Queues of this worker with a task and room for a run, the longest unserved first."""
-    rows = db.execute(
-        "SELECT qid, name, concurrency - running FROM queues"
-        " WHERE waiting > 0 AND running < concurrency ORDER BY turn"
-    )
-    ready = []
-    for row in rows:
-        if row[1] in worker.queues:
-            ready.append(row)
-            if len(ready) == limit:
-                break
-    return ready
-
-
-def _claim_from(
-    db: sqlite3.Connection, worker: Worker, qid: int, queue: str, limit: int
-) -> list[Claim]:
+def _claim_from(db: sqlite3.Connection, worker: Worker, queue: Ready, limit: int) -> list[Claim]:
     claims = []
-    for seq in _claimable(db, worker, qid, limit):
+    for seq in _claimable(db, worker, queue.qid, limit):
         row = db.execute(
             "UPDATE tasks SET state = 2, worker = ?, number = number + 1 WHERE seq = ?"
             " RETURNING id, (SELECT body FROM payloads p WHERE p.seq = tasks.seq), number,"
             " failures, crashes, submitted_at",
             (worker.name, seq),
         ).fetchone()
-        claims.append(Claim(row[0], queue, row[1], worker.name, *row[2:]))
+        claims.append(Claim(row[0], queue.name, row[1], worker.name, *row[2:]))
     return claims
 
 

@@ -26,9 +26,11 @@ def settle_task(db: sqlite3.Connection, settlement: Settlement, changes: Counter
         return False
     seq, qid = row
     db.execute("UPDATE queues SET running = running - 1 WHERE qid = ?", (qid,))
-    if settlement.action == "release":
+    if settlement.action in ("release", "hold"):
         db.execute("UPDATE tasks SET state = 0, worker = NULL WHERE seq = ?", (seq,))
         db.execute("UPDATE queues SET waiting = waiting + 1 WHERE qid = ?", (qid,))
+        if settlement.action == "hold" and settlement.delay_s > 0:
+            _hold(db, qid, settlement.delay_s)
     elif settlement.action == "retry":
         db.execute(
             "UPDATE tasks SET state = 1, worker = NULL, failures = failures + 1, due = ?"
@@ -42,6 +44,13 @@ def settle_task(db: sqlite3.Connection, settlement: Settlement, changes: Counter
         _put_in_outbox(db, seq, claim.task_id, settlement.result)
         changes.update(_gains(settlement.result, settlement.outcome))
     return True
+
+
+def _hold(db: sqlite3.Connection, qid: int, delay_s: float) -> None:
+    db.execute(
+        "UPDATE queues SET held_until = max(held_until, ?) WHERE qid = ?",
+        (time.time() + delay_s, qid),
+    )
 
 
 def _bury(db: sqlite3.Connection, seq: int, qid: int, settlement: Settlement) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.store import Queue
 
-LAYOUT = 1
+LAYOUT = 2
 # States of a task.
 WAITING, DELAYED, RUNNING, SETTLED = range(4)
 
@@ -23,9 +23,16 @@ CREATE TABLE queues (
     qid INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, collection TEXT, position INTEGER,
     max_waiting INTEGER NOT NULL, concurrency INTEGER NOT NULL, max_crashes INTEGER NOT NULL,
     waiting INTEGER NOT NULL DEFAULT 0, delayed INTEGER NOT NULL DEFAULT 0,
-    running INTEGER NOT NULL DEFAULT 0, turn INTEGER NOT NULL DEFAULT 0);
+    running INTEGER NOT NULL DEFAULT 0, turn INTEGER NOT NULL DEFAULT 0,
+    gate TEXT, held_until REAL NOT NULL DEFAULT 0,
+    ready INTEGER AS (waiting > 0 AND running < concurrency AND held_until = 0) VIRTUAL);
 CREATE UNIQUE INDEX queues_ring ON queues (collection, position) WHERE position IS NOT NULL;
-CREATE INDEX queues_ready ON queues (turn) WHERE waiting > 0 AND running < concurrency;
+CREATE INDEX queues_ready ON queues (turn) WHERE ready AND gate IS NULL;
+CREATE INDEX queues_held ON queues (held_until) WHERE held_until > 0;
+CREATE TABLE gates (
+    name TEXT PRIMARY KEY, capacity INTEGER NOT NULL, running INTEGER NOT NULL DEFAULT 0,
+    ready INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX gates_open ON gates (name) WHERE ready > 0 AND running < capacity;
 CREATE TABLE rings (collection TEXT PRIMARY KEY, cursor INTEGER NOT NULL);
 CREATE TABLE tasks (
     seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, qid INTEGER NOT NULL,
@@ -54,12 +61,31 @@ CREATE TABLE workers (
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL)
 """
 
+# A gate's counts are those of its queues together: who claims need not look at each of them. A
+# trigger keeps them, whatever changes a queue; it is made with the first gate, since it costs all.
+WITH_GATES = (
+    (
+        "CREATE INDEX IF NOT EXISTS queues_gated ON queues (gate, turn)"
+        " WHERE ready AND gate IS NOT NULL"
+    ),
+    (
+        "CREATE TRIGGER IF NOT EXISTS queues_through_gates"
+        " AFTER UPDATE OF waiting, running, concurrency, gate, held_until ON queues"
+        " WHEN OLD.gate IS NOT NULL OR NEW.gate IS NOT NULL BEGIN"
+        " UPDATE gates SET running = running - OLD.running, ready = ready - OLD.ready"
+        " WHERE name = OLD.gate;"
+        " UPDATE gates SET running = running + NEW.running, ready = ready + NEW.ready"
+        " WHERE name = NEW.gate; END"
+    ),
+)
 LAPSED = "NOT (beat <= ? AND ? < beat + lease_s)"
 SELECT_DECLARED = (
-    "SELECT name, collection, position, max_waiting, concurrency, max_crashes FROM queues"
+    "SELECT name, collection, position, max_waiting, concurrency, max_crashes, gate,"
+    " (SELECT capacity FROM gates g WHERE g.name = gate) FROM queues"
 )
 SELECT_DEPTHS = (
-    "SELECT name, collection, waiting, delayed, running, max_waiting, concurrency FROM queues"
+    "SELECT name, collection, waiting, delayed, running, max_waiting, concurrency,"
+    " CASE WHEN held_until > 0 THEN max(0.0, held_until - ?) ELSE 0.0 END FROM queues"
     " WHERE position IS NOT NULL OR collection IS NULL OR waiting + delayed + running > 0"
     " ORDER BY collection, position, name"
 )
@@ -69,15 +95,20 @@ SELECT_WORKERS = (
     f" WHERE NOT ({LAPSED}) ORDER BY name"
 )
 UPSERT_QUEUE = (
-    "INSERT INTO queues (name, collection, position, max_waiting, concurrency, max_crashes)"
-    " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET collection = excluded.collection,"
-    " position = excluded.position, max_waiting = excluded.max_waiting,"
-    " concurrency = excluded.concurrency, max_crashes = excluded.max_crashes"
+    "INSERT INTO queues (name, collection, position, max_waiting, concurrency, max_crashes, gate)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
+    " collection = excluded.collection, position = excluded.position,"
+    " max_waiting = excluded.max_waiting, concurrency = excluded.concurrency,"
+    " max_crashes = excluded.max_crashes, gate = excluded.gate"
+)
+UPSERT_GATE = (
+    "INSERT INTO gates (name, capacity) VALUES (?, ?)"
+    " ON CONFLICT (name) DO UPDATE SET capacity = excluded.capacity"
 )
 
 
 def queue_rows(queues: Iterable[Queue]) -> Iterable[tuple[Any, ...]]:
-    """What ``UPSERT_QUEUE`` takes: positions count up within each collection."""
+    """What ``UPSERT_QUEUE`` takes, and the gate's limit: positions count up within a collection."""
     positions: dict[str, int] = {}
     for queue in queues:
         position = None
@@ -85,7 +116,8 @@ def queue_rows(queues: Iterable[Queue]) -> Iterable[tuple[Any, ...]]:
             position = positions.get(queue.collection, 0)
             positions[queue.collection] = position + 1
         limits = (queue.max_waiting, queue.concurrency, queue.max_crashes)
-        yield (queue.name, queue.collection, position, *limits)
+        gate = (queue.gate, None if queue.gate is None else queue.gate_limit)
+        yield (queue.name, queue.collection, position, *limits, *gate)
 
 
 def add_to_counters(db: sqlite3.Connection, changes: Mapping[str, int]) -> None:

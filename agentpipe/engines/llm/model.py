@@ -16,7 +16,7 @@ from pydantic_ai.tools import ToolDefinition
 
 from agentpipe import trace
 from agentpipe.errors import AgentFailed
-from agentpipe.failure import is_infra
+from agentpipe.failure import hold_s, is_infra
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -175,5 +175,5 @@ def _failure(error: Exception) -> AgentFailed:
         str(error),
         kind=next(kind.__name__ for kind in type(error).__mro__ if kind.__name__[0] != "_"),
         infra=malformed or is_infra(error),
-        retry_after_s=getattr(error, "retry_after", None),
+        retry_after_s=hold_s(error),
     )

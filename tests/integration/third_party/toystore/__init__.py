@@ -127,10 +127,15 @@ class ToyStore:
             if held is not None:
                 share = state.even_share(worker, sum(map(len, ready.values())))
                 limit = min(limit, share - held)
+            room = state.gate_room()
             while ready and len(claims) < limit:
                 queue = min(ready, key=lambda name: state.turns.get(name, 0))
-                claims.append(state.lease(worker, ready[queue].popleft()))
-                if not ready[queue]:
+                gate = state.queues[queue].gate
+                if gate is not None:
+                    room[gate] -= 1
+                if gate is None or room[gate] >= 0:
+                    claims.append(state.lease(worker, ready[queue].popleft()))
+                if not ready[queue] or (gate is not None and room[gate] <= 0):
                     del ready[queue]
         return claims
 
@@ -240,6 +245,7 @@ class ToyStore:
                     running[name],
                     queue.max_waiting,
                     queue.concurrency,
+                    queue.held_s,
                 )
                 for name, queue in ring_order
             ),

@@ -24,6 +24,13 @@ class QueueState:
     max_waiting: int
     concurrency: int
     max_crashes: int
+    gate: str | None
+    gate_limit: int
+    held_until: float = 0.0
+
+    @property
+    def held_s(self) -> float:
+        return max(0.0, self.held_until - time.time())
 
 
 @dataclass(slots=True)
@@ -102,7 +109,13 @@ class State:
         for position, queue in enumerate(queues):
             limits = (queue.max_waiting, queue.concurrency, queue.max_crashes)
             place = None if queue.collection is None else position
-            self.queues[queue.name] = QueueState(queue.collection, place, *limits)
+            held_until = 0.0
+            if queue.name in self.queues:
+                held_until = self.queues[queue.name].held_until
+            gate = (queue.gate, queue.gate_limit)
+            self.queues[queue.name] = QueueState(
+                queue.collection, place, *limits, *gate, held_until
+            )
 
     def join(self, worker: Worker) -> None:
         seen = (worker.host, worker.pid, worker.slots, worker.lease_s, time.time())
@@ -154,6 +167,14 @@ class State:
     def delay(self, task: TaskState, delay_s: float) -> None:
         task.state, task.changes_at = "delayed", time.time() + delay_s
 
+    def gate_room(self) -> dict[str | None, int]:
+        """For how many runs there is room behind each gate."""
+        running = self.count("running")
+        room = {queue.gate: queue.gate_limit for queue in self.queues.values()}
+        for name, queue in self.queues.items():
+            room[queue.gate] -= running[name]
+        return {gate: left for gate, left in room.items() if gate is not None}
+
     def ready(self, worker: Worker) -> dict[str, deque[str]]:
         """What the worker could claim, by queue: as much as may run, the first ones first."""
         running, found = self.count("running"), dict[str, deque[str]]()
@@ -163,7 +184,8 @@ class State:
                 continue
             room = self.queues[task.queue].concurrency - running[task.queue]
             last_chance = self.is_last_chance(task)
-            if room > 0 and not (alone and last_chance):
+            held = self.queues[task.queue].held_s > 0
+            if room > 0 and not held and not (alone and last_chance):
                 found.setdefault(task.queue, deque()).append(task_id)
                 running[task.queue] += 1
                 alone = alone or last_chance
@@ -200,8 +222,11 @@ class State:
         if task is None or (task.worker, task.claim) != (claim.worker, claim.number):
             return False
         task.worker = ""
-        if settlement.action == "release":
+        if settlement.action in ("release", "hold"):
             task.state = "waiting"
+            if settlement.action == "hold":
+                queue = self.queues[task.queue]
+                queue.held_until = max(queue.held_until, time.time() + settlement.delay_s)
         elif settlement.action == "retry":
             task.failures += 1
             self.delay(task, settlement.delay_s)
