@@ -74,8 +74,8 @@ format: .venv/installed-dev ## format the code, and fix what can be fixed
 	.venv-peer/bin/python -m pip install --quiet --disable-pip-version-check mcpuniverse==1.1.3 "pytest>=8.3"
 	@touch $@
 
-test-peer: .venv/installed .venv-peer/installed ## test that MCP-Universe's own code reads our results
-	.venv-peer/bin/python -m pytest tests/peer --override-ini filterwarnings=default
+test-peer: .venv/installed .venv-peer/installed ## test with MCP-Universe's own code: it reads our results, we run its agents
+	.venv-peer/bin/python -m pytest tests/peer tests/mcpuniverse --override-ini filterwarnings=default
 
 bench: .venv/installed-bench .venv-peer/installed ## measure, each figure beside something of the same run
 	$(BIN)/python -m tests.bench.bench

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -17,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "agentpipe" / "engines" / "mcpuniverse"))
 
-import host  # noqa: E402
+# As the real parent imports it: not as a part of agentpipe.
+host: Any = importlib.import_module("host")
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Self
 
 ALLOWED = ("PATH", "HOME", "LANG", "TMPDIR")
 
@@ -46,13 +47,6 @@ class Child:
         theirs.close()
         self._lines = self._sock.makefile("rb")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.hang_up()
-        self.wait(30.0)
-
     def hang_up(self) -> None:
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
@@ -61,6 +55,8 @@ class Child:
 
     def wait(self, timeout_s: float) -> None:
         """Until it has ended by itself."""
+        if self.pid == 0:
+            return
         until = time.monotonic() + timeout_s
         while os.waitpid(self.pid, os.WNOHANG) == (0, 0):
             if time.monotonic() > until:
@@ -68,6 +64,7 @@ class Child:
                 os.waitpid(self.pid, 0)
                 raise AssertionError(f"the child did not end: {self.log.read_text()}")
             time.sleep(0.01)
+        self.pid = 0
 
     def open(self, config: str, servers: dict[str, Any] | None = None) -> dict[str, Any]:
         context = {"env": self.env, "metadata": {}}
@@ -125,7 +122,7 @@ class Child:
             before()
             host.serve(sock)
             code = 0
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - nothing of the parent's may run in a child
             traceback.print_exc()
         finally:
             os._exit(code)
@@ -135,8 +132,9 @@ class Child:
         null = os.open(os.devnull, os.O_RDONLY)
         for number, target in ((null, 0), (log, 1), (log, 2)):
             os.dup2(number, target)
-        sys.stdin, sys.stdout = open(0), open(1, "w", buffering=1)  # noqa: PTH123, SIM115
-        sys.stderr = sys.__stderr__ = open(2, "w", buffering=1)  # noqa: PTH123, SIM115
+        sys.stdin = open(0)  # noqa: SIM115
+        sys.stdout = open(1, "w", buffering=1)  # noqa: SIM115
+        sys.stderr = open(2, "w", buffering=1)  # noqa: SIM115
         os.chdir(self._folder)
         kept = {name: os.environ[name] for name in ALLOWED if name in os.environ}
         os.environ.clear()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
-import sys
 import threading
 import time
 from pathlib import Path
@@ -12,11 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parent))
-
-from children import Child, host
-from llm_stub import LlmStub, call, cut, fail, hang, say
+from tests.llm_stub import LlmStub, call, cut, fail, hang, say
+from tests.mcpuniverse.children import Child, host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,8 +61,7 @@ def thought(**keys: Any) -> str:
 
 
 def impatient() -> None:
-    from host import watch
-
+    watch: Any = importlib.import_module("host.watch")
     watch.PATIENCE_S = 1.0
 
 
@@ -161,7 +157,7 @@ def chain() -> str:
 
 
 def test_a_chain_forgets_one_task_before_the_next(fork: Callable[..., Child]) -> None:
-    with LlmStub(lambda request: say(thought(answer=f"reply-{len(stub.requests)}"))) as stub:
+    with LlmStub([say(thought(answer=f"reply-{n}")) for n in range(1, 5)]) as stub:
         child = fork(stub)
         child.open(chain())
         assert child.run(question="first-question")["answer"] == "reply-2"
@@ -214,9 +210,10 @@ def test_a_context_reaches_everything_and_no_other_child(
         "question": "Use {{ TOKEN }} and {{ UNKNOWN }}",
         "evaluators": [{"func": "raw", "op": "=", "value": ["{{ TOKEN }}"]}],
     }
-    with LlmStub([call("show__show"), say(thought(answer="x"))]) as one, LlmStub(
-        [call("show__show"), say(thought(answer="x"))]
-    ) as two:
+    with (
+        LlmStub([call("show__show"), say(thought(answer="x"))]) as one,
+        LlmStub([call("show__show"), say(thought(answer="x"))]) as two,
+    ):
         children = [
             fork(one, TOKEN="token-1", OPENAI_API_KEY="key-1", OTHER="other-1"),
             fork(two, TOKEN="token-2", OPENAI_API_KEY="key-2"),
@@ -390,7 +387,6 @@ def test_a_pause_between_tries_is_cancelled(fork: Callable[..., Child]) -> None:
 
 
 def with_a_stuck_evaluator() -> None:
-    from host import session
     from mcpuniverse.evaluator.functions import COMPARISON_FUNCTIONS
 
     async def stuck(*_: Any, **__: Any) -> Any:
@@ -398,6 +394,7 @@ def with_a_stuck_evaluator() -> None:
 
     COMPARISON_FUNCTIONS["stuck"] = stuck
     with_functions()
+    session: Any = importlib.import_module("host.session")
     session.GRACE_S = 0.5
 
 
@@ -418,14 +415,14 @@ def test_what_nothing_ends_is_left_behind_but_cleaned_up(fork: Callable[..., Chi
 def with_prints() -> None:
     from mcpuniverse.agent.basic import BasicAgent
 
-    execute = BasicAgent._execute
+    execute: Any = BasicAgent._execute  # noqa: SLF001
 
     async def printing(self: Any, *args: Any, **kwargs: Any) -> Any:
-        print('{"done": {"answer": "forged"}}', flush=True)
+        print('{"done": {"answer": "forged"}}', flush=True)  # noqa: T201
         os.write(1, b"raw\n")
         return await execute(self, *args, **kwargs)
 
-    BasicAgent._execute = printing
+    BasicAgent._execute = printing  # noqa: SLF001
 
 
 def test_prints_go_to_the_log(fork: Callable[..., Child]) -> None:
@@ -482,13 +479,23 @@ def test_a_tasks_own_servers_are_used_for_that_task(fork: Callable[..., Child]) 
     assert names == ["echo__echo_tool", "calculator__calculate", "echo__echo_tool"]
 
 
+def with_one_try() -> None:
+    from functools import partialmethod
+
+    from mcpuniverse.mcp.client import MCPClient
+
+    for name in ("connect_to_stdio_server", "connect_to_sse_server"):
+        setattr(MCPClient, name, partialmethod(getattr(MCPClient, name), retries=1))
+
+
 @pytest.mark.parametrize(
     ("server", "infra"),
     [
-        ({"stdio": {"command": "no-such-command", "args": []}}, False),
-        ({"http_url": "http://127.0.0.1:9/mcp"}, True),
+        ({"name": "s"}, False),
+        ({"name": "nowhere"}, False),
+        ({"name": "s", "transport": "sse", "gateway_address": "http://127.0.0.1:9"}, True),
     ],
-    ids=["command", "network"],
+    ids=["command", "unknown", "network"],
 )
 def test_a_server_that_does_not_start_is_an_error(
     fork: Callable[..., Child],
@@ -496,14 +503,15 @@ def test_a_server_that_does_not_start_is_an_error(
     infra: bool,  # noqa: FBT001
 ) -> None:
     with LlmStub([say("x")]) as stub:
-        child = fork(stub)
-        transport = "http" if "http_url" in server else "stdio"
+        child = fork(stub, with_one_try)
         child.open(
-            config("react", servers=[{"name": "s", "transport": transport}]), {"s": server}
+            config("react", servers=[ECHO, server]),
+            {"s": {"stdio": {"command": "no-such-command", "args": []}}},
         )
         error = child.error(question="q")
-    assert (error["type"], error["infra"]) == ("ServersFailedError", infra), error
-    assert stub.requests == []
+        assert (error["type"], error["infra"]) == ("ServersFailedError", infra), error
+        assert stub.requests == []
+        assert children_of(child.pid) == []
 
 
 def test_a_failing_tool_is_the_models_matter(fork: Callable[..., Child], tmp_path: Path) -> None:
@@ -515,11 +523,13 @@ def test_a_failing_tool_is_the_models_matter(fork: Callable[..., Child], tmp_pat
 
 
 def test_a_server_that_died_makes_no_answer(fork: Callable[..., Child], tmp_path: Path) -> None:
-    with LlmStub([call("show__die"), say(thought(answer="sorry")), say(thought(answer="2"))]) as stub:
+    with LlmStub(
+        [call("show__die"), say(thought(answer="sorry")), say(thought(answer="2"))]
+    ) as stub:
         child = fork(stub, TOKEN="t")
         child.open(config("function-call", servers=[{"name": "show"}]), show_server(tmp_path))
         error = child.error(question="q")
-        assert (error["type"], error["infra"]) == ("ServersFailedError", True), error
+        assert (error["type"], error["infra"]) == ("ServerLostError", True), error
         assert child.run(question="q")["answer"] == "2"
 
 
@@ -557,7 +567,7 @@ def children_of(pid: int) -> list[int]:
 
 def test_preloading_leaves_one_thread() -> None:
     assert [thread.name for thread in threading.enumerate()] == ["MainThread"]
-    assert len(os.listdir("/proc/self/task")) == 1
+    assert len(list(Path("/proc/self/task").iterdir())) == 1
 
 
 def pss_mib(pid: int) -> float:
@@ -582,7 +592,7 @@ def test_children_share_memory_and_start_soon(
             total.append(pss_mib(os.getpid()) + sum(pss_mib(each.pid) for each in children))
     each = (total[-1] - total[0]) / 7
     with capsys.disabled():
-        print(
+        print(  # noqa: T201
             f"\nPSS: parent and one child {total[0]:.0f} MiB, each further child {each:.1f} MiB; "
             f"ready after {ready[0]:.2f} s, then {min(ready[1:]):.2f} to {max(ready[1:]):.2f} s"
         )

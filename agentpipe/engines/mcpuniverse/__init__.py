@@ -1,1 +1,1 @@
-"""MCP-Universe's own agents, each in a process that has mcpuniverse in an environment of its own."""
+"""MCP-Universe's own agents, in processes of a Python that has mcpuniverse."""

@@ -27,14 +27,11 @@ class Blueprint:
     def __init__(self, request: dict[str, Any]) -> None:
         from mcpuniverse.benchmark import task
         from mcpuniverse.common.context import Context
-        from mcpuniverse.mcp.manager import MCPManager
 
         self.context = Context(**request["context"])
         _settle_environ(self.context.env)
         self._components = _components(request["config"], Path(request["file"]).parent)
-        # MCP-Universe renders a server's templates from `os.environ` when it starts the server:
-        # there the context is by now, and what a task's `prepares` put there after it.
-        self.manager = MCPManager(config=_servers(request.get("servers")), context=self.context)
+        self.manager = _manager(_servers(request.get("servers")), self.context)
         task.MCPManager = lambda **_: self.manager
 
     def build(self) -> Agent:
@@ -137,6 +134,18 @@ def _find_prompts(config: dict[str, Any], folder: Path) -> None:
     for name, value in config.items():
         if name.endswith("_prompt") and isinstance(value, str) and value.endswith(".j2"):
             config[name] = str(folder.absolute() / value)
+
+
+def _manager(servers: dict[str, Any], context: Any) -> Any:
+    """One that renders the templates of a server when it starts the server, and no sooner.
+
+    1.1.3 does so too, from ``os.environ``: there the context is, and what a task's ``prepares``
+    have put there after it. Rendering all servers beforehand has no effect but its 50 ms.
+    """
+    from mcpuniverse.mcp.manager import MCPManager
+
+    late = type("LateManager", (MCPManager,), {"set_params": lambda *_, **__: None})
+    return late(config=servers, context=context)
 
 
 def _servers(own: dict[str, Any] | None) -> dict[str, Any]:

@@ -46,7 +46,11 @@ class CancelledRunError(BaseException):
 
 
 class ServersFailedError(Exception):
-    """MCP servers could not be started, or went away; ``__cause__`` says why."""
+    """MCP servers could not be started; ``__cause__`` says why."""
+
+
+class ServerLostError(ConnectionError):
+    """An MCP server went away in the middle of a run."""
 
 
 def error_record(error: BaseException) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-from .failure import CancelledRunError, ServersFailedError, error_record
+from .failure import CancelledRunError, ServerLostError, error_record
 from .verdict import evaluate
 from .watch import Watch
 
@@ -66,9 +66,7 @@ class Run:
             if self.cancelled:
                 raise CancelledRunError("the run was cancelled") from None
             # Nobody else cancels but anyio, when what it talks to a server with breaks.
-            raise ServersFailedError("the connection to an MCP server broke") from (
-                error.__context__ or ConnectionError("broken")
-            )
+            raise ServerLostError("the connection to an MCP server broke") from error
         finally:
             self._working = False
 

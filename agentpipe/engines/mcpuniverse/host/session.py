@@ -13,12 +13,11 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
-from . import watch
 from .agent import Agent, Blueprint
 from .channel import Channel
 from .failure import CancelledRunError, error_record
 from .run import Run, settled
-from .threads import cut_connections, end_children
+from .threads import Connections, end_children
 
 if TYPE_CHECKING:
     import socket
@@ -29,8 +28,10 @@ END_LIMIT_S = 15.0
 
 
 def serve(sock: socket.socket) -> None:
-    """Serve one agent over a connected stream socket, until the other end is closed."""
-    watch.install()
+    """Serve one agent over a connected stream socket, until the other end is closed.
+
+    Threads that an agent left behind may live on: the process should end with ``os._exit``.
+    """
     channel = Channel(sock)
     session = _Session(channel)
     for request in channel.requests():
@@ -41,6 +42,7 @@ def serve(sock: socket.socket) -> None:
 class _Session:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
+        self._connections = Connections()
         self._blueprint: Blueprint | None = None
         self._home: _Home | None = None
         self._run: Run | None = None
@@ -87,7 +89,7 @@ class _Session:
             return
         run.cancelled = True
         run.watch.stop.set()
-        cut_connections()
+        self._connections.cut()
         home.interrupt(run)
         threading.Thread(target=self._see_off, args=(run,), daemon=True).start()
 

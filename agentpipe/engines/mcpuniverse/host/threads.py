@@ -10,6 +10,7 @@ import signal
 import socket
 import stat
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +31,11 @@ async def in_thread(function: Callable[[], Any]) -> Any:
 
     def run() -> None:
         try:
-            settle, outcome = _succeed, context.run(function)
+            settle = partial(_succeed, done, context.run(function))
         except BaseException as error:  # noqa: BLE001 - goes to who awaits
-            settle, outcome = _fail, error
+            settle = partial(_fail, done, error)
         with contextlib.suppress(RuntimeError):  # The loop is closed: nobody awaits.
-            loop.call_soon_threadsafe(settle, done, outcome)
+            loop.call_soon_threadsafe(settle)
 
     threading.Thread(target=run, daemon=True, name="llm").start()
     return await done
@@ -66,25 +67,32 @@ async def bounded(limit_s: float, work: Awaitable[Any]) -> None:
         timer.cancel()
 
 
-def cut_connections() -> None:
-    """Shut down each internet connection of this process, so that reads from them return.
+class Connections:
+    """The internet connections that this process has opened itself.
 
     A child is one agent, and its parent talks to it over another kind of socket.
     """
-    for number in _open_files():
-        with contextlib.suppress(OSError):
-            if not stat.S_ISSOCK(os.fstat(number).st_mode):
+
+    def __init__(self) -> None:
+        self._inherited = {inode for _, inode in _sockets()}
+
+    def cut(self) -> None:
+        """Shut each of them down, so that whoever reads from one returns."""
+        for number, inode in _sockets():
+            if inode in self._inherited:
                 continue
-            with socket.socket(fileno=os.dup(number)) as connection:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as connection:
                 if connection.family in INTERNET:
                     connection.shutdown(socket.SHUT_RDWR)
 
 
-def _open_files() -> list[int]:
-    try:
-        return [int(name) for name in os.listdir("/dev/fd")]
-    except OSError:
-        return []
+def _sockets() -> Iterator[tuple[int, int]]:
+    """Each socket's number and inode."""
+    for file in list(Path("/dev/fd").iterdir()):
+        with contextlib.suppress(OSError):  # The listing's own is closed by now.
+            found = os.fstat(int(file.name))
+            if stat.S_ISSOCK(found.st_mode):
+                yield int(file.name), found.st_ino
 
 
 def end_children() -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from .failure import (
     CancelledRunError,
     LlmFailedError,
-    ServersFailedError,
+    ServerLostError,
     asked_delay_s,
     error_record,
     is_infra,
@@ -81,14 +81,14 @@ class Watch:
 
         Raises:
             LlmFailedError: An LLM call failed for good, or the last one gave nothing.
-            ServersFailedError: An MCP server went away and did not come back.
+            ServerLostError: An MCP server went away and did not come back.
         """
         if self.failure is not None:
             raise self.failure
         if self._silent:
             raise LlmFailedError("the LLM gave no content", infra=False)
         for server, error in self._lost.items():
-            raise ServersFailedError(f"MCP server {server} went away: {error}") from error
+            raise ServerLostError(f"MCP server {server} went away: {error}") from error
 
 
 class _Call:
@@ -136,7 +136,7 @@ class _Call:
 
 
 def install() -> None:
-    """Wrap it all; in a child, once."""
+    """Wrap it all, once; what is in no run is left as it was."""
     import httpx
     import requests
     from mcpuniverse.llm.base import BaseLLM
@@ -147,7 +147,7 @@ def install() -> None:
     httpx.Client.send = _sending(httpx.Client.send)
     requests.Session.send = _sending(requests.Session.send)
     MCPClient.execute_tool = _executing_tool(MCPClient.execute_tool)
-    time.sleep = _sleep
+    setattr(time, "sleep", _sleep)  # noqa: B010 - no type checker lets a function be replaced
 
 
 def _generating(generate: Callable[..., Any]) -> Callable[..., Any]:
@@ -257,7 +257,7 @@ def _executing_tool(execute: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_loss(error: BaseException) -> bool:
-    """Whether the connection to the server is gone; a slow or failing tool is the model's matter."""
+    """Whether the server is gone; a slow or failing tool is the model's matter."""
     chain: list[BaseException] = [error]
     while chain[-1].__cause__ is not None and len(chain) < MAX_CHAIN:
         chain.append(chain[-1].__cause__)
