@@ -44,9 +44,9 @@ def fork() -> Iterator[Callable[..., Child]]:
         child.wait(30.0)
 
 
-def config(kind: str = "basic", /, **more: Any) -> str:
+def config(kind: str = "basic", /, llm_type: str = "openai", **more: Any) -> str:
     """An agent with its LLM, as YAML, of which JSON is a part."""
-    llm = {"kind": "llm", "spec": {"name": "llm-1", "type": "openai", "config": {}}}
+    llm = {"kind": "llm", "spec": {"name": "llm-1", "type": llm_type, "config": {}}}
     more = {"llm": "llm-1", "instruction": "Answer.", **more}
     agent = {"kind": "agent", "spec": {"name": "main", "type": kind, "config": more}}
     return documents(llm, agent)
@@ -61,8 +61,8 @@ def thought(**keys: Any) -> str:
 
 
 def impatient() -> None:
-    watch: Any = importlib.import_module("host.watch")
-    watch.PATIENCE_S = 1.0
+    llm: Any = importlib.import_module("host.llm")
+    llm.PATIENCE_S = 1.0
 
 
 def test_a_basic_agent_answers_and_is_judged(fork: Callable[..., Child]) -> None:
@@ -336,6 +336,44 @@ def test_a_failing_llm_is_no_answer(
         assert llm[0][0]["data"]["error"]
 
 
+LLMS = {
+    "claude": "ANTHROPIC_BASE_URL",
+    "ollama": "OLLAMA_URL",
+    "local_llm": "LOCAL_LLM_BASE_URL",
+}
+
+
+@pytest.mark.parametrize("kind", LLMS)
+@pytest.mark.parametrize("status", [500, 401])
+def test_llms_of_other_kinds_fail_likewise(
+    fork: Callable[..., Child], kind: str, status: int
+) -> None:
+    with LlmStub([fail(status)]) as stub:
+        url = stub.url.removesuffix("/v1")
+        child = fork(stub, impatient, ANTHROPIC_API_KEY="a", **{LLMS[kind]: url})
+        child.open(config(llm_type=kind))
+        error = child.error(question="q")
+    assert (error["type"], error["infra"]) == ("LlmFailed", status == 500), error
+    assert str(status) in error["message"]
+
+
+def test_claude_code_that_cannot_start_is_no_answer(fork: Callable[..., Child]) -> None:
+    agent = {"kind": "agent", "spec": {"name": "main", "type": "claude-code", "config": {}}}
+    with LlmStub([say("x")]) as stub:
+        child = fork(stub, PATH="/nowhere")
+        child.open(json.dumps(agent))
+        assert "laude" in child.error(question="q")["message"]
+
+
+def test_a_question_runs_no_python(fork: Callable[..., Child]) -> None:
+    question = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
+    with LlmStub([say("x")]) as stub:
+        child = fork(stub)
+        child.open(config())
+        assert child.error(question=question)["type"] == "SecurityError"
+        assert stub.requests == []
+
+
 def test_a_short_outage_of_the_llm_is_waited_for(fork: Callable[..., Child]) -> None:
     with LlmStub([fail(500), fail(429, retry_after=0.2), cut(), say("back")]) as stub:
         child = fork(stub)
@@ -466,6 +504,19 @@ def test_a_broken_evaluator_is_not_a_wrong_answer(fork: Callable[..., Child]) ->
     assert [each.get("broken", False) for each in evaluations] == [False] * 2 + [True] * 4
     assert [bool(each["error"]) for each in evaluations] == [False] * 2 + [True] * 4
     assert not any(each["passed"] for each in evaluations)
+
+
+def test_a_judge_without_its_llm_is_broken(fork: Callable[..., Child]) -> None:
+    asked = {"question": "q", "correct_answer": "x"}
+    judge = {"func": "raw", "op": "deepresearch.hle_llm_as_a_judge", "op_args": asked}
+    with LlmStub([say("x"), fail(503)]) as stub:
+        child = fork(stub)
+        child.open(config())
+        done = child.run(question="q", evaluators=[judge])
+    (evaluation,) = done["evaluations"]
+    assert (evaluation["passed"], evaluation["broken"]) == (False, True)
+    assert "503" in evaluation["error"]
+    assert done["usage"]["requests"] == 1
 
 
 def test_a_tasks_own_servers_are_used_for_that_task(fork: Callable[..., Child]) -> None:

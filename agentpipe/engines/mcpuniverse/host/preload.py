@@ -6,7 +6,7 @@ import gc
 import importlib
 import os
 
-from . import environ, watch
+from . import environ, taps
 
 MODULES = (
     "mcpuniverse.workflows.builder",
@@ -40,7 +40,7 @@ def preload() -> None:
     os.environ.pop(ONE_THREAD)
     if given is not None:
         os.environ[ONE_THREAD] = given
-    watch.install()
+    taps.install()
     _warm_up()
     environ.remember()
     gc.collect()

@@ -87,8 +87,9 @@ class Run:
         agent = await start(self._servers())
         agent.begin(self._config.get("seed"))
         answer, text = await self._answer(agent)
-        evaluations = await evaluate(self._config.get("evaluators") or [], text, self._context)
         usage = self.watch.usage.to_dict()
+        configs = self._config.get("evaluators") or []
+        evaluations = await evaluate(configs, text, self._context, self.watch)
         return {"answer": answer, "evaluations": evaluations, "usage": usage}
 
     def _new_task(self) -> Any:

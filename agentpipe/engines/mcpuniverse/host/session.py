@@ -56,12 +56,11 @@ class _Session:
             self._cancel()
 
     def close(self) -> None:
-        run, home = self._run, self._home
-        if run is not None and not run.ended.is_set():
+        if self._run is not None and not self._run.ended.is_set():
             self._cancel()
-            run.ended.wait(END_LIMIT_S)
-        if home is not None:
-            home.close()
+            self._run.ended.wait(END_LIMIT_S)
+        if self._home is not None:  # None where the run was left behind.
+            self._home.close()
         end_children()
 
     def _open(self, request: dict[str, Any]) -> None:

@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from .failure import LlmFailedError
+
+if TYPE_CHECKING:
+    from .watch import Watch
 
 MAX_TEXT = 2_000
 # These look at the answer only, so that an answer of the wrong type is a wrong one.
 PLAIN_OPS = ("=", "<", "<=", ">", ">=", "in", "contain")
 
 
-async def evaluate(configs: list[dict[str, Any]], answer: str, context: Any) -> list[Any]:
+async def evaluate(
+    configs: list[dict[str, Any]], answer: str, context: Any, watch: Watch
+) -> list[Any]:
     """One evaluation for each evaluator; those that could not judge are ``broken``."""
-    return [await _evaluate(config, answer, context) for config in configs]
+    return [await _evaluate(config, answer, context, watch) for config in configs]
 
 
-async def _evaluate(config: dict[str, Any], answer: str, context: Any) -> dict[str, Any]:
+async def _evaluate(
+    config: dict[str, Any], answer: str, context: Any, watch: Watch
+) -> dict[str, Any]:
     from mcpuniverse.evaluator import Evaluator
 
+    watch.unanswered = None
     try:
         evaluator = Evaluator(dict(config), context=context)
-    except Exception as error:  # noqa: BLE001 - an unknown op, say
+        wrong = await _chain_problem(evaluator, answer)
+        result = (await evaluator.evaluate(answer)).model_dump(mode="json")
+    except (Exception, LlmFailedError) as error:  # noqa: BLE001 - an unknown op, say
         return _broken(config, answer, f"{type(error).__name__}: {error}")
-    wrong = await _chain_problem(evaluator, answer)
-    result = (await evaluator.evaluate(answer)).model_dump(mode="json")
+    return _told_apart(dict(result), wrong, watch.unanswered)
+
+
+def _told_apart(
+    result: dict[str, Any], wrong: str | None, unanswered: str | None
+) -> dict[str, Any]:
+    """MCP-Universe calls an answer wrong whatever happened."""
+    if result["passed"]:
+        return result
+    if wrong is None and unanswered is not None:
+        return {**result, "error": unanswered[:MAX_TEXT], "broken": True}
     if not result["error"]:
-        return dict(result)
-    if wrong is None and _is_answers_fault(result):
-        wrong = f"{result['reason']}: {result['error']}"
-    if wrong is None:
+        return result
+    if wrong is None and not _is_answers_fault(result):
         return {**result, "error": result["error"][:MAX_TEXT], "broken": True}
+    wrong = wrong or f"{result['reason']}: {result['error']}"
     return {**result, "reason": wrong[:MAX_TEXT], "error": ""}
 
 
