@@ -75,7 +75,8 @@ format: .venv/installed-dev ## format the code, and fix what can be fixed
 	@touch $@
 
 test-peer: .venv/installed .venv-peer/installed ## test with MCP-Universe's own code: it reads our results, we run its agents
-	.venv-peer/bin/python -m pytest tests/peer tests/mcpuniverse --override-ini filterwarnings=default
+	.venv-peer/bin/python -m pytest tests/peer --override-ini filterwarnings=default
+	.venv-peer/bin/python -m pytest tests/mcpuniverse --override-ini filterwarnings=default
 
 bench: .venv/installed-bench .venv-peer/installed ## measure, each figure beside something of the same run
 	$(BIN)/python -m tests.bench.bench

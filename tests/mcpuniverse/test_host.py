@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.llm_stub import LlmStub, call, cut, fail, hang, say
+from tests.llm_stub import LlmStub, Reply, Request, call, cut, fail, hang, say
 from tests.mcpuniverse.children import Child, host
 
 if TYPE_CHECKING:
@@ -177,6 +178,41 @@ def test_react_forgets_one_task_before_the_next(fork: Callable[..., Child]) -> N
         child.run(question="second-question")
     assert "first-question" not in stub.requests[1].text
     assert "secret-1" not in stub.requests[1].text
+
+
+def parallel() -> str:
+    llm = {"kind": "llm", "spec": {"name": "llm-1", "type": "openai", "config": {}}}
+    members = [
+        {
+            "kind": "agent",
+            "spec": {
+                "name": name,
+                "type": "react",
+                "config": {"llm": "llm-1", "instruction": f"You are {name}."},
+            },
+        }
+        for name in ("wrong", "slow", "last")
+    ]
+    spec = {"agents": ["wrong", "slow"], "aggregator": "last"}
+    workflow = {
+        "kind": "workflow",
+        "spec": {"name": "w", "type": "parallelization", "config": spec},
+    }
+    return documents(llm, *members, workflow)
+
+
+def test_what_is_left_of_a_failed_workflow_asks_no_llm(fork: Callable[..., Child]) -> None:
+    def script(request: Request) -> Reply:
+        wrong = "You are wrong" in request.text
+        return fail(401) if wrong else say(thought(result="not yet"), delay_s=0.5)
+
+    with LlmStub(script) as stub:
+        child = fork(stub)
+        child.open(parallel())
+        assert child.error(question="q")["infra"] is False
+        asked = len(stub.requests)
+        time.sleep(1.5)
+        assert len(stub.requests) <= max(asked, 2)
 
 
 SHOW_ENV = """
@@ -609,6 +645,43 @@ def test_the_end_of_the_conversation_ends_the_servers(fork: Callable[..., Child]
         child.hang_up()
         child.wait(10.0)
     assert not Path(f"/proc/{server}").exists()
+
+
+def test_the_end_of_the_conversation_ends_a_run_with_its_cleanups(
+    fork: Callable[..., Child],
+) -> None:
+    with LlmStub([call("echo__echo_tool", text="said"), hang()]) as stub:
+        child = fork(stub, with_functions)
+        child.open(config("function-call", servers=[ECHO]))
+        child.begin(**FRAMED)
+        stub.wait_for(2)
+        child.hang_up()
+        child.wait(10.0)
+        assert marks(child)[-1].startswith("cleaned always")
+
+
+def test_a_server_that_died_between_tasks_is_started_again(
+    fork: Callable[..., Child], tmp_path: Path
+) -> None:
+    with LlmStub([say(thought(answer="1")), call("show__show"), say(thought(answer="2"))]) as stub:
+        child = fork(stub, TOKEN="t")
+        child.open(config("function-call", servers=[{"name": "show"}]), show_server(tmp_path))
+        child.run(question="q")
+        (server,) = children_of(child.pid)
+        os.kill(server, signal.SIGKILL)
+        time.sleep(0.5)
+        reply = child.run(question="q2")
+        assert reply["answer"] == "2"
+        assert "was-t" in stub.requests[-1].text
+
+
+def test_a_preparation_that_nobody_knows_is_an_error(fork: Callable[..., Child]) -> None:
+    with LlmStub([say("x")]) as stub:
+        child = fork(stub)
+        child.open(config())
+        error = child.error(question="q", prepares=[{"prepare_func": "prepare_nothing"}])
+        assert "prepare_nothing" in error["message"]
+        assert stub.requests == []
 
 
 def children_of(pid: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ from .threads import bounded
 
 KINDS = ("llm", "agent", "workflow")  # A file may hold benchmarks too, which are not ours.
 CLOSE_LIMIT_S = 10.0
+PING_LIMIT_S = 10.0
 
 
 class Blueprint:
@@ -87,9 +89,16 @@ class Agent:
         """Whether its servers have been started."""
         return self._conditions is not None
 
-    def fits(self, servers: list[dict[str, Any]] | None) -> bool:
-        """Whether the servers that run are those that would be started now."""
-        return bool(self._conditions == _conditions(servers))
+    async def fits(self, servers: list[dict[str, Any]] | None) -> bool:
+        """Whether the servers that run are those that would be started now, and answer."""
+        if self._conditions != _conditions(servers):
+            return False
+        try:
+            for client in self._clients():
+                await asyncio.wait_for(client.list_tools(), PING_LIMIT_S)
+        except Exception:  # noqa: BLE001 - whatever a lost connection looks like
+            return False
+        return True
 
     def begin(self, seed: int | None) -> None:
         """Forget the last task, in the members of workflows too, and set the seed."""
@@ -102,9 +111,15 @@ class Agent:
     async def close(self) -> None:
         """Close all that was opened, also by a start that failed; bounded in time."""
         await bounded(CLOSE_LIMIT_S, self.main.cleanup())
-        for agent in self._agents:
-            for client in reversed(agent._mcp_clients.values()):  # noqa: SLF001 - 1.1.3 forgets them
-                await bounded(CLOSE_LIMIT_S, client.cleanup())
+        for client in reversed(self._clients()):  # 1.1.3 forgets those of a start that failed.
+            await bounded(CLOSE_LIMIT_S, client.cleanup())
+
+    def _clients(self) -> list[Any]:
+        return [
+            client
+            for agent in self._agents
+            for client in agent._mcp_clients.values()  # noqa: SLF001 - there is no other way
+        ]
 
 
 def _conditions(servers: list[dict[str, Any]] | None) -> Any:

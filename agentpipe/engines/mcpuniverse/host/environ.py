@@ -7,6 +7,7 @@ with its own environment; in a child the agent's context is what counts.
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
 import sys
 from dataclasses import dataclass
@@ -38,11 +39,16 @@ def remember() -> None:
 def refresh() -> None:
     """Evaluate it all again, in today's environment."""
     for taken in _taken:
-        value = eval(taken.expression, vars(taken.module))  # noqa: S307 - mcpuniverse's own source
-        owner = getattr(taken.module, taken.owner) if taken.owner else taken.module
-        setattr(owner, taken.name, value)
-        if taken.owner:
-            _set_default(owner, taken.name, value)
+        with contextlib.suppress(Exception):  # Such as a KeyError: not for who runs agents.
+            _take(taken)
+
+
+def _take(taken: Taken) -> None:
+    value = eval(taken.expression, vars(taken.module))  # noqa: S307 - mcpuniverse's own source
+    owner = getattr(taken.module, taken.owner) if taken.owner else taken.module
+    setattr(owner, taken.name, value)
+    if taken.owner:
+        _set_default(owner, taken.name, value)
 
 
 def _taken_by(module: ModuleType) -> Iterator[Taken]:

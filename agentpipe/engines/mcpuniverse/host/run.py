@@ -73,6 +73,7 @@ class Run:
     async def end(self, reply: dict[str, Any]) -> None:
         """Run the cleanups, then reply; for who has claimed the run."""
         self.watch.end()
+        self.watch.stop.set()  # A parallel member of a failed workflow may still ask its LLM.
         cleaning = asyncio.ensure_future(self._clean())
         await asyncio.wait({cleaning}, timeout=CLEANUP_LIMIT_S)
         cleaning.cancel()  # Without effect where it is done.
@@ -85,6 +86,7 @@ class Run:
         self._task = self._new_task()
         await self._prepare()
         agent = await start(self._servers())
+        self.watch.go_on()  # Closing an old agent may have swallowed a cancellation.
         agent.begin(self._config.get("seed"))
         answer, text = await self._answer(agent)
         usage = self.watch.usage.to_dict()

@@ -155,7 +155,8 @@ class _Home:
 
     async def _start(self, servers: Any) -> Agent:
         """The agent for the next task, with its servers running."""
-        if self._agent is not None and self._agent.started and not self._agent.fits(servers):
+        agent = self._agent
+        if agent is not None and agent.started and not await agent.fits(servers):
             await self._drop()
         if self._agent is None:
             self._agent = self._blueprint.build()
