@@ -340,6 +340,33 @@ def test_what_a_preparation_sets_is_gone_with_its_task(fork: Callable[..., Child
         assert marks(child)[-1] == "cleaned always PREPARED=None"
 
 
+def with_a_break_in_cleanups() -> None:
+    import asyncio
+
+    from mcpuniverse.benchmark.cleanups import CLEANUP_FUNCTIONS
+
+    async def clean(**_: Any) -> None:
+        for task in asyncio.all_tasks():  # As anyio does when a connection breaks.
+            if "_live" in repr(task):
+                task.cancel()
+        await asyncio.sleep(0.2)
+        mark("cleaned")
+
+    with_functions()
+    CLEANUP_FUNCTIONS["echo", "test_clean"] = clean
+
+
+def test_a_connection_that_breaks_during_cleanups_breaks_nothing_else(
+    fork: Callable[..., Child],
+) -> None:
+    with LlmStub([say(thought(answer="x"))]) as stub:
+        child = fork(stub, with_a_break_in_cleanups)
+        child.open(config("function-call", servers=[ECHO]))
+        assert child.run(**FRAMED)["answer"] == "x"
+        assert marks(child)[-1] == "cleaned"
+        assert child.run(question="q")["answer"] == "x"
+
+
 @pytest.mark.parametrize("kind", ["basic", "function-call", "react", "reflection"])
 @pytest.mark.parametrize(
     ("reply", "infra", "retry_after_s"),

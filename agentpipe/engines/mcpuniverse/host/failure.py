@@ -59,11 +59,18 @@ def error_record(error: BaseException) -> dict[str, Any]:
     name = {"CancelledRunError": "Cancelled", "LlmFailedError": "LlmFailed"}
     return {
         "type": name.get(type(error).__name__, type(error).__name__),
-        "message": str(error)[:MAX_TEXT],
+        "message": _text(error),
         "traceback": None if cancelled else _traceback(error),
         "infra": is_infra(error),
         "retry_after_s": retry_after_s(error),
     }
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)[:MAX_TEXT]
+    except Exception:  # noqa: BLE001 - others' errors
+        return "its message cannot be shown: __str__ raises"
 
 
 def is_infra(error: BaseException) -> bool:

@@ -63,16 +63,13 @@ class Run:
             return await self._work(start)
         except asyncio.CancelledError as error:
             getattr(asyncio.current_task(), "uncancel", int)()
-            if self.cancelled:
-                raise CancelledRunError("the run was cancelled") from None
-            # Nobody else cancels but anyio, when what it talks to a server with breaks.
+            # Where the run is not cancelled, it was anyio, for a connection of its own broke.
             raise ServerLostError("the connection to an MCP server broke") from error
         finally:
             self._working = False
 
     async def end(self, reply: dict[str, Any]) -> None:
         """Run the cleanups, then reply; for who has claimed the run."""
-        self.watch.end()
         self.watch.stop.set()  # A parallel member of a failed workflow may still ask its LLM.
         cleaning = asyncio.ensure_future(self._clean())
         await asyncio.wait({cleaning}, timeout=CLEANUP_LIMIT_S)
@@ -157,6 +154,9 @@ class Run:
 async def settled(run: Run, start: Callable[[Any], Awaitable[Agent]]) -> dict[str, Any]:
     """The reply to a task, an error if it failed."""
     try:
-        return {"done": await run.work(start)}
+        reply = {"done": await run.work(start)}
     except BaseException as error:  # noqa: BLE001 - agents may even exit
-        return {"error": error_record(error)}
+        reply = {"error": error_record(error)}
+    if run.cancelled:  # Whatever came of connections that were cut under it.
+        reply = {"error": error_record(CancelledRunError("the run was cancelled"))}
+    return reply

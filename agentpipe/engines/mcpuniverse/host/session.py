@@ -149,9 +149,18 @@ class _Home:
     async def _serve(self, run: Run) -> None:
         reply = await settled(run, self._start)
         if run.claim():
+            run.watch.end()
             if "error" in reply:
                 await self._drop()
-            await run.end(reply)
+            await self._end(run, reply)
+
+    async def _end(self, run: Run, reply: dict[str, Any]) -> None:
+        ending = asyncio.ensure_future(run.end(reply))
+        while not ending.done():
+            try:
+                await asyncio.wait({ending})
+            except asyncio.CancelledError:  # By anyio, as above; the cleanups go on.
+                await self._drop()
 
     async def _start(self, servers: Any) -> Agent:
         """The agent for the next task, with its servers running."""
