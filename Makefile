@@ -11,9 +11,11 @@ DEMO_STORES := --broker sqlite:///$(DEMO)/broker.db --sink sqlite:///$(DEMO)/res
 SERVERS := redis rabbitmq kafka
 
 TORCH := .venv-torch
+# MCP-Universe's package pins what we use: it has a Python of its own.
+THEIRS := .venv-mcpuniverse
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-torch test-peer check format bench clean $(SERVERS) $(SERVERS:%=drop%)
+.PHONY: help run test test-torch test-mcpuniverse mcpuniverse check format bench clean $(SERVERS) $(SERVERS:%=drop%)
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,16 +70,20 @@ format: .venv/installed-dev ## format the code, and fix what can be fixed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
 	@touch $@
 
-.venv-peer/installed:
+$(THEIRS)/installed:
 	@$(NEED_PYTHON)
-	$(PYTHON) -m venv .venv-peer
-	.venv-peer/bin/python -m pip install --quiet --disable-pip-version-check mcpuniverse==1.1.3 "pytest>=8.3"
+	$(PYTHON) -m venv $(THEIRS)
+	$(THEIRS)/bin/python -m pip install --quiet --disable-pip-version-check mcpuniverse==1.1.3
 	@touch $@
 
-test-peer: .venv/installed .venv-peer/installed ## test that MCP-Universe's own code reads our results
-	.venv-peer/bin/python -m pytest tests/peer --override-ini filterwarnings=default
+mcpuniverse: $(THEIRS)/installed ## make the Python that runs MCP-Universe's own agents
 
-bench: .venv/installed-bench .venv-peer/installed ## measure, each figure beside something of the same run
+test-mcpuniverse: .venv/installed-dev $(THEIRS)/installed ## test with MCP-Universe's own code: it reads our results, we run its agents
+	$(THEIRS)/bin/python -m pip install --quiet --disable-pip-version-check "pytest>=8.3"
+	$(THEIRS)/bin/python -m pytest tests/peer tests/mcpuniverse --override-ini filterwarnings=default
+	$(BIN)/python -m pytest tests/side_by_side
+
+bench: .venv/installed-bench $(THEIRS)/installed ## measure, each figure beside something of the same run
 	$(BIN)/python -m tests.bench.bench
 
 redis: ## start Redis in the background, here; the same for the next two
@@ -99,4 +105,4 @@ dropkafka: ## stop Kafka and remove its data
 	@$(LAUNCH) drop kafka
 
 clean: ## remove the environments and the main job's stores
-	rm -rf .venv .venv-peer $(TORCH) $(DEMO)
+	rm -rf .venv $(THEIRS) $(TORCH) $(DEMO)

@@ -1,6 +1,6 @@
 """The peer, ``mcpuniverse.pipeline`` with Celery, on the same servers; see ``make bench``.
 
-Its own environment is ``.venv-peer`` at the top of the checkout.
+Its own environment is ``.venv-mcpuniverse`` at the top of the checkout.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-PYTHON = ROOT / ".venv-peer" / "bin" / "python"
+PYTHON = ROOT / ".venv-mcpuniverse" / "bin" / "python"
 PEERS = Path(__file__).parent / "peers"
 AGENTS = 8
 # Its workers need some 20 s to be ready, all eight of them.

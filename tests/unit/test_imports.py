@@ -70,6 +70,19 @@ LAYERS = (
     ("engines.llm.toolbox",),
     ("engines.llm.model",),
     ("engines.llm.agent",),
+    (
+        "engines.mcpuniverse.host.channel",
+        "engines.mcpuniverse.host.environ",
+        "engines.mcpuniverse.host.failure",
+        "engines.mcpuniverse.host.threads",
+        "engines.mcpuniverse.host.usage",
+    ),
+    ("engines.mcpuniverse.host.agent", "engines.mcpuniverse.host.watch"),
+    ("engines.mcpuniverse.host.llm", "engines.mcpuniverse.host.verdict"),
+    ("engines.mcpuniverse.host.taps", "engines.mcpuniverse.host.run"),
+    ("engines.mcpuniverse.host.preload",),
+    ("engines.mcpuniverse.host.session",),
+    ("engines.mcpuniverse.host",),
     ("actor", "dispatcher", "stream", "brokers.", "sinks.", "engines", "engines."),
     ("brokers.broker",),
     ("results",),
@@ -95,6 +108,8 @@ FOUND_BY_ENTRY_POINT = (
     "sinks.rabbitmq",
     "sinks.sqlite",
 )
+# It runs in another environment, where there is no agentpipe: alone its imports are relative.
+HOST = "engines.mcpuniverse.host"
 HEAVY = ("redis", "kafka", "pika", "rich", "dramatiq", "marshmallow", "yaml", "asyncio")
 
 
@@ -127,8 +142,9 @@ def imports_of(node: ast.AST) -> Iterator[str]:
         if isinstance(child, ast.Import):
             yield from (_ours(alias.name) for alias in child.names if _is_ours(alias.name))
         elif isinstance(child, ast.ImportFrom):
-            assert not child.level, "imports are absolute"
             module = child.module or ""
+            if child.level:
+                module = f"agentpipe.{HOST}.{module}".rstrip(".")
             if _is_ours(module):
                 names = [f"{module}.{alias.name}" for alias in child.names]
                 yield from (_ours(name if _ours(name) in MODULES else module) for name in names)
@@ -166,6 +182,19 @@ def test_nobody_imports_what_is_found_by_entry_point(module: str) -> None:
         )
     }
     assert not privileged
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_what_runs_beside_mcpuniverse_stands_alone(module: str) -> None:
+    levels = {
+        node.level
+        for node in ast.walk(ast.parse(MODULES[module].read_text()))
+        if isinstance(node, ast.ImportFrom)
+    }
+    if module.startswith(HOST):
+        assert not {other for other in imported(module) if not other.startswith(HOST)}
+    else:
+        assert levels <= {0}, "imports are absolute"
 
 
 @pytest.mark.parametrize("module", ["errors", "brokers.store", "sinks.sink", "thread"])

@@ -58,7 +58,13 @@ class McpUniverseEngine:
             "servers": self._servers,
         }
         forks = nursery(self._python, "host", str(_HOST))
-        return ChildAgent(forks, opening, passed_on(PASSED_ON), grace_s=CLEANUP_LIMIT_S)
+        return ChildAgent(forks, opening, _environment(self._python), grace_s=CLEANUP_LIMIT_S)
+
+
+def _environment(python: str) -> dict[str, str]:
+    """What an agent has beside its context; ``python3`` is the one that has its servers."""
+    env = passed_on(PASSED_ON)
+    return {**env, "PATH": f"{Path(python).parent}:{env.get('PATH', os.defpath)}"}
 
 
 def _python() -> str:

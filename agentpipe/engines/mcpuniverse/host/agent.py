@@ -1,0 +1,170 @@
+"""Blueprint: an agent's config read once, from which agents are built; Agent: one that was."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from . import environ
+from .failure import ServersFailedError
+from .threads import bounded
+
+KINDS = ("llm", "agent", "workflow")  # A file may hold benchmarks too, which are not ours.
+CLOSE_LIMIT_S = 10.0
+PING_LIMIT_S = 10.0
+
+
+class Blueprint:
+    """What a process needs in order to build its agent, again after each failure.
+
+    Attributes:
+        context: MCP-Universe's own Context.
+        manager: Starts MCP servers; tasks use it for their cleanups as well.
+    """
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        from mcpuniverse.benchmark import task
+        from mcpuniverse.common.context import Context
+
+        self.context = Context(**request["context"])
+        _settle_environ(self.context.env)
+        self._components = _components(request["config"], Path(request["file"]).parent)
+        self.manager = _manager(_servers(request.get("servers")), self.context)
+        task.MCPManager = lambda **_: self.manager
+
+    def build(self) -> Agent:
+        """A new agent, which has not started its servers.
+
+        Raises:
+            Exception: Whatever is wrong with the config.
+        """
+        from mcpuniverse.workflows.builder import WorkflowBuilder
+
+        builder = WorkflowBuilder(mcp_manager=self.manager, config=self._components)
+        builder.build(project_id="")
+        builder.set_context(self.context)
+        main = builder.get_entrypoint()
+        if main is None:
+            raise ValueError("none of the file's components is marked is_main, and it has several")
+        names = [component["spec"]["name"] for component in self._components]
+        return Agent(builder.get_component(main), [builder.get_component(name) for name in names])
+
+
+class Agent:
+    """An agent or workflow of MCP-Universe, with the components that it is made of."""
+
+    def __init__(self, main: Any, components: list[Any]) -> None:
+        from mcpuniverse.agent.base import BaseAgent
+        from mcpuniverse.llm.base import BaseLLM
+
+        self.main, self._components = main, components
+        self._agents = [each for each in components if isinstance(each, BaseAgent)]
+        llms = [each.config for each in components if isinstance(each, BaseLLM)]
+        self._seeded = [(config, config.seed) for config in llms if hasattr(config, "seed")]
+        self._conditions: Any = None
+
+    async def start(self, servers: list[dict[str, Any]] | None) -> None:
+        """Start the MCP servers: the task's, or those of the config.
+
+        Raises:
+            ServersFailedError: One of them does not start.
+        """
+        from mcpuniverse.agent.base import BaseAgent
+
+        chosen = {}
+        if servers is not None and isinstance(self.main, BaseAgent):
+            chosen["mcp_servers"] = servers
+        self._conditions = _conditions(servers)
+        try:
+            await self.main.initialize(**chosen)
+        except Exception as error:
+            raise ServersFailedError(f"the MCP servers cannot be started: {error}") from error
+
+    @property
+    def started(self) -> bool:
+        """Whether its servers have been started."""
+        return self._conditions is not None
+
+    async def fits(self, servers: list[dict[str, Any]] | None) -> bool:
+        """Whether the servers that run are those that would be started now, and answer."""
+        if self._conditions != _conditions(servers):
+            return False
+        try:
+            for client in self._clients():
+                await asyncio.wait_for(client.list_tools(), PING_LIMIT_S)
+        except Exception:  # noqa: BLE001 - whatever a lost connection looks like
+            return False
+        return True
+
+    def begin(self, seed: int | None) -> None:
+        """Forget the last task, in the members of workflows too, and set the seed."""
+        for config, usual in self._seeded:
+            config.seed = usual if seed is None else seed
+        for component in self._components:
+            if hasattr(component, "reset"):
+                component.reset()
+
+    async def close(self) -> None:
+        """Close all that was opened, also by a start that failed; bounded in time."""
+        await bounded(CLOSE_LIMIT_S, self.main.cleanup())
+        for client in reversed(self._clients()):  # 1.1.3 forgets those of a start that failed.
+            await bounded(CLOSE_LIMIT_S, client.cleanup())
+
+    def _clients(self) -> list[Any]:
+        return [
+            client
+            for agent in self._agents
+            for client in agent._mcp_clients.values()  # noqa: SLF001 - there is no other way
+        ]
+
+
+def _conditions(servers: list[dict[str, Any]] | None) -> Any:
+    """What the servers depend on: which they are, and the environment that they were given."""
+    return json.dumps(servers, sort_keys=True), dict(os.environ)
+
+
+def _settle_environ(env: dict[str, str]) -> None:
+    """Let the context count, and MCP servers that are "python3 -m ..." find this Python."""
+    os.environ.update(env)
+    here = str(Path(sys.executable).parent)
+    os.environ["PATH"] = os.pathsep.join([here, os.environ.get("PATH", os.defpath)])
+    environ.refresh()
+
+
+def _components(text: str, folder: Path) -> list[dict[str, Any]]:
+    import yaml
+
+    found = [each for each in yaml.safe_load_all(text) if each and each.get("kind") in KINDS]
+    for component in found:
+        _find_prompts(component["spec"].get("config") or {}, folder)
+    return found
+
+
+def _find_prompts(config: dict[str, Any], folder: Path) -> None:
+    """Prompts may be files, named from where the config is: the process runs elsewhere."""
+    for name, value in config.items():
+        if name.endswith("_prompt") and isinstance(value, str) and value.endswith(".j2"):
+            config[name] = str(folder.absolute() / value)
+
+
+def _manager(servers: dict[str, Any], context: Any) -> Any:
+    """One that renders the templates of a server when it starts the server, and no sooner.
+
+    1.1.3 does so too, from ``os.environ``: there the context is, and what a task's ``prepares``
+    have put there after it. Rendering all servers beforehand has no effect but its 50 ms.
+    """
+    from mcpuniverse.mcp.manager import MCPManager
+
+    late = type("LateManager", (MCPManager,), {"set_params": lambda *_, **__: None})
+    return late(config=servers, context=context)
+
+
+def _servers(own: dict[str, Any] | None) -> dict[str, Any]:
+    from mcpuniverse.mcp import manager
+
+    built_in = Path(manager.__file__).parent / "configs" / "server_list.json"
+    return {**json.loads(built_in.read_text()), **(own or {})}

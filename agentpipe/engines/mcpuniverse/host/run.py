@@ -1,0 +1,162 @@
+"""Run: one task, from its preparation to its cleanups, with one reply whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+from .failure import CancelledRunError, ServerLostError, error_record
+from .verdict import evaluate
+from .watch import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from .agent import Agent
+    from .channel import Channel
+
+CLEANUP_LIMIT_S = 60.0
+
+
+class Run:
+    """A task in work.
+
+    Attributes:
+        watch: What its LLM calls and tools do.
+        ended: Set once the reply is sent.
+        cancelled: The parent wants it to end.
+    """
+
+    def __init__(self, task: dict[str, Any], context: Any, channel: Channel) -> None:
+        self.watch = Watch()
+        self.ended = threading.Event()
+        self.cancelled = False
+        self._config, self._context, self._channel = task, context, channel
+        self._task: Any = None
+        self._records: list[Any] = []
+        self._environ = dict(os.environ)
+        self._unclaimed = threading.Lock()
+        self._working = False
+
+    @property
+    def interruptible(self) -> bool:
+        """Whether a cancellation now hits the task itself, not its cleanups."""
+        return self._working
+
+    def claim(self) -> bool:
+        """Whether the caller is the one who ends the run: its own thread, or who gave that up."""
+        return self._unclaimed.acquire(blocking=False)
+
+    async def work(self, start: Callable[[Any], Awaitable[Agent]]) -> dict[str, Any]:
+        """Do the task.
+
+        Raises:
+            BaseException: It failed, or was cancelled.
+        """
+        self._working = True
+        try:
+            if self.cancelled:
+                raise CancelledRunError("the run was cancelled before it began")
+            return await self._work(start)
+        except asyncio.CancelledError as error:
+            getattr(asyncio.current_task(), "uncancel", int)()
+            # Where the run is not cancelled, it was anyio, for a connection of its own broke.
+            raise ServerLostError("the connection to an MCP server broke") from error
+        finally:
+            self._working = False
+
+    async def end(self, reply: dict[str, Any]) -> None:
+        """Run the cleanups, then reply; for who has claimed the run."""
+        self.watch.stop.set()  # A parallel member of a failed workflow may still ask its LLM.
+        cleaning = asyncio.ensure_future(self._clean())
+        await asyncio.wait({cleaning}, timeout=CLEANUP_LIMIT_S)
+        cleaning.cancel()  # Without effect where it is done.
+        self._restore_environ()
+        self._channel.send(reply)
+        self.ended.set()
+
+    async def _work(self, start: Callable[[Any], Awaitable[Agent]]) -> dict[str, Any]:
+        self.watch.begin()
+        self._task = self._new_task()
+        await self._prepare()
+        agent = await start(self._servers())
+        self.watch.go_on()  # Closing an old agent may have swallowed a cancellation.
+        agent.begin(self._config.get("seed"))
+        answer, text = await self._answer(agent)
+        usage = self.watch.usage.to_dict()
+        configs = self._config.get("evaluators") or []
+        evaluations = await evaluate(configs, text, self._context, self.watch)
+        return {"answer": answer, "evaluations": evaluations, "usage": usage}
+
+    def _new_task(self) -> Any:
+        """Theirs, but for the evaluators: an unknown op must not end the task."""
+        from mcpuniverse.benchmark.task import Task, TaskConfig
+
+        known = {name: self._config[name] for name in TaskConfig.model_fields if self._has(name)}
+        return Task({**known, "evaluators": []}, context=self._context)
+
+    def _has(self, name: str) -> bool:
+        return self._config.get(name) is not None
+
+    async def _prepare(self) -> None:
+        from mcpuniverse.benchmark.task import PREPARE_FUNCTIONS
+
+        names = [each.get("prepare_func") for each in self._config.get("prepares") or []]
+        unknown = [name for name in names if name not in PREPARE_FUNCTIONS]
+        if unknown:
+            raise ValueError(f"prepares: MCP-Universe has no function {unknown[0]!r}")
+        await self._task.prepare()
+
+    def _servers(self) -> list[dict[str, Any]] | None:
+        return list(self._task.get_mcp_servers()) if self._task.use_specified_server() else None
+
+    async def _answer(self, agent: Agent) -> tuple[Any, str]:
+        from mcpuniverse.tracer import Tracer
+
+        response = await agent.main.execute(
+            self._task.get_question(),
+            output_format=self._task.get_output_format(),
+            tracer=Tracer(collector=self),
+        )
+        self.watch.check()
+        if response.response is None:
+            raise ValueError("the agent gave no answer")
+        return response.get_response(), response.get_response_str()
+
+    async def _clean(self) -> None:
+        if self._task is not None:
+            await self._task.reset(self._records)
+
+    def _restore_environ(self) -> None:
+        """What `prepares` have set is of this task only."""
+        for name in os.environ.keys() - self._environ.keys():
+            with contextlib.suppress(KeyError):
+                del os.environ[name]
+        os.environ.update(self._environ)
+
+    # As a collector of MCP-Universe's tracer.
+
+    def insert(self, record: Any) -> None:
+        """A span has ended."""
+        self._records.append(record)
+        if not self.ended.is_set():
+            records = [vars(each) for each in record.records]
+            self._channel.send({"span": {**vars(record), "records": records}})
+
+    def get(self, trace_id: str) -> list[Any]:
+        """All that have ended, for there is one trace."""
+        return [record for record in self._records if record.trace_id == trace_id]
+
+
+async def settled(run: Run, start: Callable[[Any], Awaitable[Agent]]) -> dict[str, Any]:
+    """The reply to a task, an error if it failed."""
+    try:
+        reply = {"done": await run.work(start)}
+    except BaseException as error:  # noqa: BLE001 - agents may even exit
+        reply = {"error": error_record(error)}
+    if run.cancelled:  # Whatever came of connections that were cut under it.
+        reply = {"error": error_record(CancelledRunError("the run was cancelled"))}
+    return reply
