@@ -1,4 +1,4 @@
-"""The part of the mcpuniverse engine that runs beside mcpuniverse; run by `make test-mcpuniverse`."""
+"""What runs beside mcpuniverse, of its engine; run by `make test-mcpuniverse`."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_calculator_answers_react(fork: Callable[..., Child]) -> None:
         child.open(config("react", servers=[{"name": "calculator"}]))
         evaluator = {"func": "json -> get(n)", "op": "=", "value": 42}
         done = child.run(question="6*7", output_format={"n": "<n>"}, evaluators=[evaluator])
-    assert done["answer"] == {"n": 42}
+    assert json.loads(done["answer"]) == {"n": 42}
     assert done["evaluations"][0]["passed"]
     assert "42" in stub.requests[1].text
 

@@ -1,4 +1,4 @@
-"""The peer's own consumer reads our results; run by `make test-mcpuniverse`, in the peer's environment."""
+"""The peer's own consumer reads our results; run by `make test-mcpuniverse`, in its environment."""
 
 from __future__ import annotations
 

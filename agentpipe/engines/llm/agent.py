@@ -84,11 +84,20 @@ class _Run:
         for _ in range(self._spec.max_iterations):
             response = await self._ask(settings)
             if not response.tool_calls:
-                return _answer(response, task)
+                return self._final(response, task)
             await self._call(response.tool_calls)
         raise RunLimitExceeded(
             f"no answer within {self._spec.max_iterations} requests: raise max_iterations"
         )
+
+    def _final(self, response: ModelResponse, task: Task) -> str:
+        text = response.text or ""
+        if not text.strip():
+            why = f" (finish reason: {response.finish_reason})" if response.finish_reason else ""
+            raise AgentFailed(f"the model answered nothing{why}", kind="NoAnswer")
+        if self._spec.unwraps:
+            text = _unwrapped(text)
+        return _json_in(text) if task.output_format else text
 
     def _begin(self, instruction: str, question: str) -> None:
         parts: list[Any] = [UserPromptPart(question)]
@@ -151,12 +160,14 @@ def _question(task: Task, env: Mapping[str, str]) -> str:
     )
 
 
-def _answer(response: ModelResponse, task: Task) -> str:
-    text = response.text or ""
-    if not text.strip():
-        why = f" (finish reason: {response.finish_reason})" if response.finish_reason else ""
-        raise AgentFailed(f"the model answered nothing{why}", kind="NoAnswer")
-    return _json_in(text) if task.output_format else text
+def _unwrapped(text: str) -> str:
+    """The answer that stands beside a thought, as MCP-Universe takes it; else the text as it is."""
+    with suppress(orjson.JSONDecodeError):
+        wrapped = orjson.loads(_json_in(text))
+        if isinstance(wrapped, dict) and {"thought", "answer"} <= wrapped.keys():
+            answer = wrapped["answer"]
+            return answer if isinstance(answer, str) else orjson.dumps(answer).decode()
+    return text
 
 
 def _json_in(text: str) -> str:

@@ -70,6 +70,8 @@ class LlmSpec:
         start_limit_s: For a server to be ready.
         tool_limit_s: For one call of a tool.
         max_tool_chars: What a tool may answer; the rest is cut.
+        unwraps: An answer in the form that MCP-Universe's ``function-call`` asks for,
+            ``{"thought": ..., "answer": ...}``, is its ``answer``.
     """
 
     name: str
@@ -88,6 +90,7 @@ class LlmSpec:
     start_limit_s: float = 60.0
     tool_limit_s: float = 300.0
     max_tool_chars: int = 200_000
+    unwraps: bool = False
 
 
 def _above_zero(value: Any) -> bool:
@@ -200,7 +203,8 @@ def _theirs(config: AgentConfig, problems: list[str]) -> LlmSpec:
     given = dict(llm.get("config") or {})
     own = {key: value for key, value in config.config.items() if key in _OPTIONS and value}
     options = _options({"max_iterations": THEIR_MAX_ITERATIONS, **own}, problems)
-    if AGENTS[config.type] is not AGENTS["function-call"]:
+    unwraps = AGENTS[config.type] is AGENTS["function-call"]
+    if not unwraps:
         options["servers"] = ()
     if "timeout" in given:
         options["request_timeout_s"] = given["timeout"]
@@ -214,6 +218,7 @@ def _theirs(config: AgentConfig, problems: list[str]) -> LlmSpec:
         base_url=given.get("base_url") or given.get("ollama_url") or "",
         api_key=given.get("api_key") or "",
         settings=settings,
+        unwraps=unwraps,
         **options,
     )
 

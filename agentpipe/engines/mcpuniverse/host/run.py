@@ -85,10 +85,10 @@ class Run:
         agent = await start(self._servers())
         self.watch.go_on()  # Closing an old agent may have swallowed a cancellation.
         agent.begin(self._config.get("seed"))
-        answer, text = await self._answer(agent)
+        answer = await self._answer(agent)
         usage = self.watch.usage.to_dict()
         configs = self._config.get("evaluators") or []
-        evaluations = await evaluate(configs, text, self._context, self.watch)
+        evaluations = await evaluate(configs, answer, self._context, self.watch)
         return {"answer": answer, "evaluations": evaluations, "usage": usage}
 
     def _new_task(self) -> Any:
@@ -113,7 +113,8 @@ class Run:
     def _servers(self) -> list[dict[str, Any]] | None:
         return list(self._task.get_mcp_servers()) if self._task.use_specified_server() else None
 
-    async def _answer(self, agent: Agent) -> tuple[Any, str]:
+    async def _answer(self, agent: Agent) -> str:
+        """As text, as MCP-Universe's own pipeline puts it on the wire."""
         from mcpuniverse.tracer import Tracer
 
         response = await agent.main.execute(
@@ -124,7 +125,8 @@ class Run:
         self.watch.check()
         if response.response is None:
             raise ValueError("the agent gave no answer")
-        return response.get_response(), response.get_response_str()
+        answer: str = response.get_response_str()
+        return answer
 
     async def _clean(self) -> None:
         if self._task is not None:

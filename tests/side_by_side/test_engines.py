@@ -1,0 +1,217 @@
+"""The same file of MCP-Universe's by our engine and by theirs, and what only theirs can do.
+
+Run by ``make test-mcpuniverse``, which makes the Python that has their package.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from agentpipe.agent import Judged, open_engine
+from agentpipe.agent_config import load_agent_config
+from agentpipe.context import Context
+from agentpipe.errors import AgentpipeError
+from agentpipe.evaluate import evaluate
+from agentpipe.instance import Instance
+from agentpipe.task import Task
+from agentpipe.trace import Tracer
+from tests.integration.project import Project
+from tests.llm_stub import LlmStub, call, fail, hang, say
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.llm_stub import Reply, Request
+
+ROOT = Path(__file__).parents[2]
+ODD = str(ROOT / "tests" / "mcp_server.py")
+MARK = uuid.uuid4().hex
+PATIENCE_S = 60.0
+TOKEN = "canary/of+the context"
+# The form that MCP-Universe's function-call agent asks a model for.
+FINAL = {"thought": "Done.", "answer": {"said": TOKEN, "n": 2}}
+EVALUATORS = [
+    {"func": "json -> get(said)", "op": "=", "value": "{{ TOKEN }}"},
+    {"func": "json -> get(n)", "op": "=", "value": 2},
+]
+
+
+@pytest.fixture(autouse=True)
+def _servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our server in a list of MCP-Universe's form, and the Python of ``make mcpuniverse``."""
+    stdio = {"command": sys.executable, "args": [ODD, MARK]}
+    listed = {"odd": {"stdio": stdio, "env": {"T": "{{TOKEN}}"}}}
+    (tmp_path / "servers.json").write_text(json.dumps(listed))
+    monkeypatch.setenv("AGENTPIPE_MCP_SERVERS", str(tmp_path / "servers.json"))
+    python = ROOT / ".venv-mcpuniverse" / "bin" / "python"
+    monkeypatch.setenv("AGENTPIPE_MCPUNIVERSE_PYTHON", str(python))
+
+
+def _documents(url: str, type_: str = "function-call", **config: Any) -> Iterator[dict[str, Any]]:
+    llm = {"model_name": "gpt-4o-mini", "base_url": url}
+    yield {"kind": "llm", "spec": {"name": "llm-1", "type": "openai", "config": llm}}
+    agent = {"llm": "llm-1", "instruction": "Be brief.", **config}
+    yield {"kind": "agent", "spec": {"name": "it", "type": type_, "config": agent}}
+
+
+@pytest.mark.parametrize("engine", ["llm", "mcpuniverse"])
+def test_the_same_file_gives_the_same_by_either_engine(tmp_path: Path, engine: str) -> None:
+    script = [call("odd__environ", text="T"), say(json.dumps(FINAL))]
+    with LlmStub(script) as stub:
+        file = tmp_path / "agent.yaml"
+        file.write_text(yaml.safe_dump_all(_documents(stub.url, servers=[{"name": "odd"}])))
+        opened = open_engine(load_agent_config(file), engine)
+        env = {"OPENAI_API_KEY": "sk-its-own", "TOKEN": TOKEN}
+        fields: dict[str, Any] = {
+            "output_format": {"said": "text"},
+            "evaluators": EVALUATORS,
+            "seed": 7,
+        }
+        task = Task(question="What does {{ TOKEN }} say?", **fields)
+        answer, tracer, passed = asyncio.run(_asked(opened, task, Context(env)))
+        requests = list(stub.requests)
+    assert json.loads(answer) == {"said": TOKEN, "n": 2}
+    assert passed == [True, True]
+    assert [request.authorization for request in requests] == ["Bearer sk-its-own"] * 2
+    assert [request.seed for request in requests] == [7, 7]
+    assert TOKEN in requests[0].text
+    usage = tracer.usage.to_dict()
+    assert (usage["requests"], usage["input_tokens"], usage["output_tokens"]) == (2, 20, 10)
+    records = [record["data"] for span in tracer.spans for record in span["records"]]
+    (tool,) = (record for record in records if record["type"] == "tool")
+    assert (tool["server"], tool["tool_name"], tool["arguments"]) == (
+        "odd",
+        "environ",
+        {"text": "T"},
+    )
+    assert TOKEN in str(tool["response"])
+    assert sum(record["type"] == "llm" for record in records) == 2
+
+
+async def _asked(engine: Any, task: Task, context: Context) -> tuple[Any, Tracer, list[bool]]:
+    instance, tracer = Instance("it", engine, context, in_thread=False), Tracer()
+    try:
+        with tracer.root():
+            answer = await instance.answer(task, PATIENCE_S)
+    finally:
+        await instance.close()
+    if isinstance(answer, Judged):
+        return answer.answer, tracer, [each.passed for each in answer.evaluations]
+    judged = await evaluate(task.evaluators, answer, task, engine.search, env=context.env)
+    return answer, tracer, [each.passed for each in judged]
+
+
+# With workers.
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    """A project on the embedded store whose workers know the server and the Python."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    store = f"sqlite:///{folder}/store"
+    made = Project(folder, f"{store}/broker.db", f"{store}/results.db")
+    for name in ("AGENTPIPE_MCP_SERVERS", "AGENTPIPE_MCPUNIVERSE_PYTHON"):
+        made.environ[name] = os.environ[name]
+    yield made
+    made.kill()
+    made.close()
+
+
+def _collection(project: Project, stub: LlmStub, type_: str, **spec: Any) -> None:
+    documents = _documents(stub.url, type_, servers=[{"name": "odd"}])
+    project.write("theirs.yaml", yaml.safe_dump_all(documents))
+    env = {"OPENAI_API_KEY": "sk-its-own-key-0815", "TOKEN": TOKEN}
+    limits = {"time_limit": 30, "max_retries": 0, "context": [{"env": env}], **spec}
+    project.collection("theirs", "./theirs.yaml", **limits)
+
+
+def _react(answer: str) -> Reply:
+    return say(json.dumps({"thought": "enough", "answer": answer}))
+
+
+def test_its_react_agent_answers_and_a_failing_model_is_no_answer(project: Project) -> None:
+    def script(request: Request) -> Reply:
+        return fail(400) if "refuse" in request.text else _react("four")
+
+    with LlmStub(script) as stub:
+        _collection(project, stub, "react")
+        right = {"func": "raw", "op": "=", "value": "four"}
+        questions = ("2+2?", "please refuse", "again?")
+        project.send(
+            *({"question": q, "task_id": q, "evaluators": [right]} for q in questions), to="theirs"
+        )
+        project.burst("--processes", "1")
+    results = project.by_id()
+    outcomes = {question: result["outcome"] for question, result in results.items()}
+    assert outcomes == {"2+2?": "ok", "please refuse": "agent_error", "again?": "ok"}
+    assert results["2+2?"]["reward"] == 1.0
+    assert results["2+2?"]["evaluation_results"][0]["config"]["op"] == "="
+    assert results["please refuse"]["reward"] is None
+    assert "sk-its-own" not in json.dumps(list(results.values()))
+
+
+def test_a_simple_agents_task_that_needs_their_code_gets_it(project: Project) -> None:
+    """A native agent; the operator of one of its tasks is MCP-Universe's."""
+    with LlmStub([say("{}")]) as stub:
+        _collection(project, stub, "basic")
+        theirs = {"func": "json", "op": "github.check_repository", "op_args": {"owner": "x"}}
+        ours = {"func": "raw", "op": "=", "value": "{}"}
+        project.send({"question": "a", "task_id": "ours", "evaluators": [ours]}, to="theirs")
+        project.send({"question": "b", "task_id": "theirs", "evaluators": [theirs]}, to="theirs")
+        project.burst("--processes", "1")
+    results = project.by_id()
+    assert (results["ours"]["outcome"], results["ours"]["reward"]) == ("ok", 1.0)
+    # GitHub cannot be reached from here: that is for their operator to say, which ours lacks.
+    (judged,) = results["theirs"]["evaluation_results"]
+    assert "is MCP-Universe's" not in judged["error"] + judged["reason"]
+    assert "BasicAgent" in str(results["theirs"]["trace"])
+    assert "BasicAgent" not in str(results["ours"]["trace"])
+
+
+def test_the_limit_and_a_killed_worker_leave_nothing(project: Project) -> None:
+    with LlmStub(lambda request: hang() if "hang" in request.text else _react("x")) as stub:
+        _collection(project, stub, "react", time_limit=2)
+        fleet = project.work("--processes", "1").ready(1)
+        project.send({"question": "hang", "task_id": "first"}, "fine", to="theirs")
+        project.until(delivered=2)
+        outcomes = {result["outcome"] for result in project.results()}
+        assert outcomes == {"limit", "ok"}
+        project.send({"question": "hang", "task_id": "second"}, to="theirs")
+        wait_until(
+            lambda: stub.requests[-1].text.count("hang") and _servers_of_ours(), 30, "it runs"
+        )
+        (worker,) = fleet.pids
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: not _servers_of_ours(), PATIENCE_S, "its server has ended")
+        fleet.stop()
+
+
+def _servers_of_ours() -> list[str]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if MARK.encode() in entry.read_bytes():
+                found.append(entry.parent.name)
+        except OSError:
+            continue
+    return found
+
+
+def test_a_missing_package_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTPIPE_MCPUNIVERSE_PYTHON", sys.executable)
+    file = tmp_path / "agent.yaml"
+    file.write_text(yaml.safe_dump_all(_documents("http://127.0.0.1:1/v1", "react")))
+    with pytest.raises(AgentpipeError, match=r"has no mcpuniverse: .* -m pip install"):
+        open_engine(load_agent_config(file))
