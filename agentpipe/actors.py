@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import dramatiq
 
 from agentpipe import logs
+from agentpipe.actor import AgentActor
 from agentpipe.collection import load, resolve_contexts
 from agentpipe.compile import worker_broker
 from agentpipe.errors import AgentpipeError, ConfigError, Unreachable
@@ -35,6 +36,8 @@ def _boot() -> StoreBroker:
     # First of all: the log handlers of users' modules keep the streams that they find.
     logs.redact_output(Redactor(_secrets(collections)))
     made = worker_broker(collections, settings, os.environ)
+    if more := _secrets_of_engines(made):
+        logs.redact_output(Redactor(more))
     logs.configure(settings)
     return made
 
@@ -42,6 +45,12 @@ def _boot() -> StoreBroker:
 def _secrets(collections: Sequence[Collection]) -> set[str]:
     contexts = resolve_contexts(collections, os.environ).values()
     return {value for each in contexts for context in each for value in context.env.values()}
+
+
+def _secrets_of_engines(made: StoreBroker) -> set[str]:
+    """Credentials of this environment that agents use where their context has none."""
+    actors = (actor for actor in made.actors.values() if isinstance(actor, AgentActor))
+    return {secret for actor in actors if actor.runner for secret in actor.runner.secrets}
 
 
 try:

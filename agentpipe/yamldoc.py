@@ -38,6 +38,7 @@ _KIND_NAMES = {
 _PREFIX = "tag:yaml.org,2002:"
 _MERGE = _PREFIX + "merge"
 _TEXTS = {_PREFIX + "str", _MERGE}
+_INT = _PREFIX + "int"
 _NUMBERS = {_PREFIX + name for name in ("int", "float", "bool", "null")}
 _CONTAINERS = {_PREFIX + "map", _PREFIX + "seq"}
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
@@ -266,7 +267,8 @@ class _Builder:
         return merged
 
     def _is_key(self, key: yaml.Node, own: Mapping[str, Any]) -> bool:
-        if not isinstance(key, yaml.ScalarNode) or key.tag not in _TEXTS:
+        # A whole number is the text that it is written as: MCP-Universe's files have such keys.
+        if not isinstance(key, yaml.ScalarNode) or key.tag not in (*_TEXTS, _INT):
             self._refuse(key, f"a key is {self._key_kind(key)}, not a text: put it in quotes")
             return False
         self._text(key)

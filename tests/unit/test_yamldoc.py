@@ -122,7 +122,8 @@ def test_a_file_without_a_document_is_refused(tmp_path: Path, text: str | bytes)
         ('a: 1\n"\\ud800": 1\n', 2, "surrogate"),
         ("a: 1\nb: 2\na: 3\n", 3, "duplicate key 'a', first in line 1"),
         ("a:\n  b: {c: 1,\n    c: 2}\n", 3, "duplicate key 'c', first in line 2"),
-        ("a: 1\n3: x\n", 2, "a key is a whole number, not a text"),
+        ("a: 1\n3: x\n'3': y\n", 3, "duplicate key '?', first in line 2"),
+        ("a: 1\n3.5: x\n", 2, "a key is a decimal number, not a text"),
         ("a: 1\non: x\n", 2, "a key is a boolean"),
         ("a: 1\n~: x\n", 2, "a key is nothing"),
         ("a:\n  {{ T }}: x\n", 2, "a key is a mapping"),
@@ -147,7 +148,7 @@ def test_bad_yaml_is_refused_by_line(
 
 
 def test_several_problems_are_told_at_once_in_file_order(tmp_path: Path) -> None:
-    problems = refused(write(tmp_path, "a: !x 1\n---\n1: x\nb: 1\nb: 2\n"))
+    problems = refused(write(tmp_path, "a: !x 1\n---\n1.5: x\nb: 1\nb: 2\n"))
     assert [problem.line for problem in problems] == [1, 3, 5]
 
 
@@ -235,3 +236,8 @@ def test_many_documents_share_one_limit(tmp_path: Path) -> None:
 def test_a_label_hides_keys_that_may_hold_a_value() -> None:
     assert label(("spec", "context", 0, "env", "TOKEN")) == "spec.context[0].env.TOKEN"
     assert label(("spec", f"TOKEN:{CANARY}")) == "spec.?"
+
+
+def test_a_whole_number_as_a_key_is_the_text_it_is_written_as(tmp_path: Path) -> None:
+    (document,) = load_documents(write(tmp_path, "a: {100: x, 0x10: y}\n"))
+    assert document.data == {"a": {"100": "x", "0x10": "y"}}
