@@ -148,19 +148,21 @@ def _settings(settings: Mapping[str, Any], protocol: str) -> dict[str, Any]:
 
 def _open(spec: LlmSpec, access: Access, client: httpx2.AsyncClient) -> Model:
     """The SDKs' own retries are off: what fails is for us to judge."""
-    how: dict[str, Any] = {"base_url": access.base_url, "max_retries": 0, "http_client": client}
     if spec.provider.protocol == "anthropic":
         from anthropic import AsyncAnthropic
         from pydantic_ai.models.anthropic import AnthropicModel
         from pydantic_ai.providers.anthropic import AnthropicProvider
 
-        anthropic = AsyncAnthropic(api_key=access.key, **how)
+        anthropic = AsyncAnthropic(
+            api_key=access.key, base_url=access.base_url, max_retries=0, http_client=client
+        )
         return AnthropicModel(spec.model, provider=AnthropicProvider(anthropic_client=anthropic))
-    from openai import AsyncOpenAI
     from pydantic_ai.models.openai import OpenAIChatModel
     from pydantic_ai.providers.openai import OpenAIProvider
 
-    openai = AsyncOpenAI(api_key=access.key, **how)
+    from agentpipe.engines.llm.lean import lean_client
+
+    openai = lean_client(access.base_url, access.key, client)
     return OpenAIChatModel(spec.model, provider=OpenAIProvider(openai_client=openai))
 
 
