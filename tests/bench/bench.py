@@ -9,7 +9,7 @@ import argparse
 import sys
 from importlib import import_module
 
-from tests.bench import starting
+from tests.bench import on_agents, starting
 
 SERVERS = ("sqlite", "redis", "rabbitmq", "kafka")
 
@@ -19,6 +19,8 @@ def main() -> None:
     parser.add_argument("servers", nargs="*", help=f"of {', '.join(SERVERS)}; default: all")
     asked = parser.parse_args().servers
     starting.measure()
+    if not asked:
+        on_agents.measure()
     for name in SERVERS:
         if name in asked or not asked:
             sys.stdout.write(f"\n{name}\n")
