@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("mcpuniverse", reason="runs in an environment of its own: make test-mcpuniverse")
+pytest.importorskip(
+    "mcpuniverse", reason="runs in an environment of its own: make test-mcpuniverse"
+)
 
 from mcpuniverse.benchmark.configs.mcpmark.prepares import PREPARE_FUNCTIONS
 from mcpuniverse.common.misc import ComponentABCMeta
