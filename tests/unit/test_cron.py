@@ -55,8 +55,8 @@ def test_a_line_of_each_hour_comes_in_both() -> None:
 
 
 def test_following_gives_what_between_gives() -> None:
-    for line in ("*/7 * * * *", "30 2 * * *", "0 1-3 * * sun"):
-        for zone in (BERLIN, "Australia/Lord_Howe", "America/New_York", "UTC"):
+    for line in ("*/20 * * * *", "30 2 * * *", "0 1-3 * * sun"):
+        for zone in (BERLIN, "Australia/Lord_Howe"):
             cron = Cron(line, zone)
             for day in (FORWARD, BACK, datetime(2026, 4, 5, tzinfo=UTC)):
                 moment: datetime | None = day - DAY

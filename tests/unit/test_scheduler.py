@@ -41,8 +41,8 @@ class FakeClock:
 
     def wait(self, seconds: float) -> None:
         assert seconds >= 0
-        # So that one that never waits comes to an end as well.
-        self.time += timedelta(seconds=max(seconds, 0.001))
+        # Coarse, so that hours of waiting for room are few steps.
+        self.time += timedelta(seconds=max(seconds, 15))
         for event in [each for each in self.events if each[0] <= self.time]:
             self.events.remove(event)
             event[1]()
