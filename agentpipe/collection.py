@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from agentpipe.component import Component
-    from agentpipe.yamldoc import Document
+    from agentpipe.yamldoc import Document, KeyPath
 
 MAX_AGENTS = 100_000
 
@@ -67,6 +67,29 @@ class ContextSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ScheduleSpec:
+    """A task file that is sent again and again.
+
+    Attributes:
+        name: Once per collection.
+        cron: Minute, hour, day, month, weekday, as APScheduler reads them.
+        tasks_file: Absolute; it is read at each firing.
+        file: The collection file, as it was named.
+        line: Where the entry begins.
+        timezone: Whose wall clock the line means.
+        missed: Of the firings while no scheduler ran: ``run_once``, ``run_all`` or ``skip``.
+    """
+
+    name: str
+    cron: str
+    tasks_file: Path
+    file: str
+    line: int
+    timezone: str = "UTC"
+    missed: str = "run_once"
+
+
+@dataclass(frozen=True, slots=True)
 class Collection:
     """Agents of one config that share their limits.
 
@@ -80,6 +103,7 @@ class Collection:
         max_crashes: Claims that end without a word before a task is dead.
         isolation: ``coroutine``, ``thread`` or ``process``.
         engine: Instead of the one that is meant for the agent config; for MCP-Universe's only.
+        schedule: What ``agentpipe schedule run`` sends by itself.
     """
 
     name: str
@@ -95,6 +119,7 @@ class Collection:
     max_crashes: int = 3
     isolation: str = "coroutine"
     engine: str | None = None
+    schedule: tuple[ScheduleSpec, ...] = ()
 
     @property
     def agents(self) -> tuple[AgentSpec, ...]:
@@ -133,7 +158,9 @@ def load(path: Path | str, max_queue_size: int = 100) -> tuple[Collection, ...]:
             config_file = find_file(config, folders) if config else Path()
         except FileNotFoundError as error:
             problems.append(problem_at(document, ("spec", "config"), str(error)))
+            _schedule(document, spec, folders, problems)
         else:
+            spec["schedule"] = _schedule(document, spec, folders, problems)
             spec.setdefault("max_queue_size", max_queue_size)
             collections.append((document, spec, config_file))
     raise_problems(problems)
@@ -195,6 +222,39 @@ def _context_spec(document: Document, index: int, context: dict[str, Any]) -> Co
         document.line_of(path),
         MappingProxyType({name: document.line_of((*path, "env", name)) for name in env}),
         context.get("concurrency"),
+    )
+
+
+def _schedule(
+    document: Document, spec: dict[str, Any], folders: tuple[Path, ...], problems: list[Problem]
+) -> tuple[ScheduleSpec, ...]:
+    found: dict[str, ScheduleSpec] = {}
+    for index, entry in enumerate(spec.get("schedule", ())):
+        path = ("spec", "schedule", index)
+        try:
+            each = _schedule_spec(document, path, entry, folders)
+        except FileNotFoundError as error:
+            problems.append(problem_at(document, (*path, "tasks"), str(error)))
+            continue
+        if each.name in found:
+            place = f"the schedule in line {found[each.name].line}"
+            message = f"{each.name!r} is {place} already: give one of them another name"
+            problems.append(problem_at(document, (*path, "name"), message))
+        found[each.name] = each
+    return tuple(found.values())
+
+
+def _schedule_spec(
+    document: Document, path: KeyPath, entry: dict[str, Any], folders: tuple[Path, ...]
+) -> ScheduleSpec:
+    """Without a name of its own it has that of its task file."""
+    written = entry.get("tasks", "")
+    # What is no valid text at all is a problem already.
+    tasks_file = find_file(written, folders) if written else Path()
+    own = {name: value for name, value in entry.items() if name != "tasks"}
+    place = {"file": document.file, "line": document.line_of(path)}
+    return ScheduleSpec(
+        **{"name": tasks_file.stem, "cron": "", **place, **own}, tasks_file=tasks_file
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validates_schema
 
@@ -33,7 +33,6 @@ _WORDS: dict[str, Any] = {
     "required": "missing: add it",
     "null": "has no value: give it one, or remove the key",
 }
-_NOT_YET = "not supported in this version yet: remove it"
 
 
 def shown(value: Any) -> str:
@@ -152,8 +151,26 @@ def _env_fault(name: str, value: Any) -> str:
     return "contains a NUL character: remove it" if "\0" in value else ""
 
 
-def _not_yet(_value: Any) -> NoReturn:
-    raise ValidationError(_NOT_YET)
+def _zone(value: Any) -> str:
+    from agentpipe.cron import zone_of
+
+    name = _text(value)
+    try:
+        zone_of(name)
+    except ValueError as error:
+        raise ValidationError(str(error)) from error
+    return name
+
+
+def _cron(value: Any) -> str:
+    from agentpipe.cron import Cron
+
+    line = _text(value)
+    try:
+        Cron(line)
+    except ValueError as error:
+        raise ValidationError(str(error)) from error
+    return line
 
 
 # The fields.
@@ -183,7 +200,7 @@ class _Strict(Schema):
     def refuse_unknown(self, _data: Any, original: Any, **_kwargs: Any) -> None:
         if not isinstance(original, dict):
             return
-        known = [name for name in self.fields if getattr(self.fields[name], "check", 0) != _not_yet]
+        known = list(self.fields)
         unknown = [name for name in original if name not in self.fields]
         if self.lenient:
             unknown = [name for name in unknown if difflib.get_close_matches(name, known, 1, _NEAR)]
@@ -199,6 +216,16 @@ class ContextEntry(_Strict):
     env = _Checked(_env)
     metadata = _Checked(_mapping)
     concurrency = _Checked(_whole(1))
+
+
+class ScheduleEntry(_Strict):
+    """One entry of a collection's ``schedule``."""
+
+    cron = _Checked(_cron, required=True)
+    tasks = _Checked(_text, required=True)
+    timezone = _Checked(_zone)
+    missed = _Checked(_one_of("run_once", "run_all", "skip"))
+    name = _Checked(_name)
 
 
 class CollectionSpec(_Strict):
@@ -218,7 +245,10 @@ class CollectionSpec(_Strict):
     max_crashes = _Checked(_whole(1))
     isolation = _Checked(_one_of("coroutine", "thread", "process"))
     engine = _Checked(_one_of("mcpuniverse"))
-    schedule = _Checked(_not_yet, error_messages={"null": _NOT_YET})
+    schedule = fields.List(
+        fields.Nested(ScheduleEntry, error_messages=_WORDS),
+        error_messages=_WORDS | {"invalid": "expected a list: begin each entry with `- cron:`"},
+    )
 
 
 class CollectionDocument(_Strict):

@@ -7,7 +7,7 @@ ids, and may be called from any thread. A store that is away raises ``Unreachabl
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -310,3 +310,15 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Release files and connections. Whoever made the store closes it."""
+
+
+@runtime_checkable
+class Calendar(Protocol):
+    """What a scheduler needs of a store beside it; ours have it."""
+
+    def progress(self, name: str, mark: int) -> int | None:
+        """The highest mark that was ever set under ``name``, this one among them; 0 at first.
+
+        None, and nothing done, while another process has the calendar: a store that knows no
+        ids lets only one have it, until its connection ends.
+        """

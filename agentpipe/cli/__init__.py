@@ -23,12 +23,13 @@ COMMANDS = {
     "check": "validate a collection and all it names, or tell how files run",
     "report": "add up the stream: outcomes, pass rate, throughput",
     "dead": "list, show, replay or drop dead letters",
+    "schedule": "send task files when their cron lines say so, or list the next times",
     "purge": "answer all waiting tasks with `cancelled`",
     "start-workers": "run workers, by MCP-Universe's options",
     "consume-outputs": "follow the stream, by MCP-Universe's options",
     "clean-tasks": "answer a file's waiting tasks with `cancelled`, by MCP-Universe's options",
 }
-COMING = ("top", "why", "cancel", "schedule", "init")  # What the documents announce.
+COMING = ("top", "why", "cancel")  # What the documents announce.
 OK, FAILED, USAGE, FULL, UNREACHABLE, PARTLY, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 EXIT_CODES = {ConfigError: USAGE, TaskError: USAGE, QueueFull: FULL, Unreachable: UNREACHABLE}
 EPILOG = (

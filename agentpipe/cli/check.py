@@ -124,8 +124,18 @@ def _check(args: argparse.Namespace) -> int:
 def _check_collection(args: argparse.Namespace, settings: Settings) -> None:
     from agentpipe.collection import load
     from agentpipe.compile import make_runners
+    from agentpipe.schedule import check_files
 
-    make_runners(load(collection_file(args, settings), settings.max_queue_size), os.environ)
+    collections = load(collection_file(args, settings), settings.max_queue_size)
+    problems: list[Problem] = []
+    looks = (lambda: make_runners(collections, os.environ), lambda: check_files(collections))
+    for look in looks:
+        try:
+            look()
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
 
 
 def _open(opening: AbstractContextManager[object]) -> None:

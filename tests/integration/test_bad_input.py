@@ -43,7 +43,11 @@ COLLECTIONS: dict[str, tuple[str | bytes, int, tuple[str, ...]]] = {
         ("agnet.yaml", "did you mean 'agent.yaml'"),
     ),
     "isolation not yet": (HEAD + "  isolation: process\n", 5, ("not supported",)),
-    "a schedule not yet": (HEAD + "  schedule: []\n", 5, ("not supported",)),
+    "a cron line that is none": (
+        HEAD + "  schedule:\n  - {cron: x 3 * * *, tasks: agent.yaml}\n",
+        6,
+        ("'x 3 * * *' is no cron line", "minute"),
+    ),
     "a text for a number": (HEAD + "  concurrency: many\n", 5, ("whole number",)),
     "a limit that is none": (HEAD + "  time_limit: .nan\n", 5, ("seconds",)),
     "a name that is none": (HEAD.replace("toys", "to/ys"), 3, ("letter",)),

@@ -303,11 +303,35 @@ def test_no_repr_shows_a_value(folder: Path) -> None:
             "isolation: x",
             "spec.isolation: 'x' is unknown: choose from coroutine, process, thread",
         ),
+        ("schedule: [{cron: '0 3 * * *'}]", "spec.schedule[0].tasks: missing: add it"),
+        ("schedule:", "spec.schedule: has no value: give it one, or remove the key"),
         (
-            "schedule: [{cron: '0 3 * * *'}]",
-            "spec.schedule: not supported in this version yet: remove it",
+            "schedule: {cron: '0 3 * * *'}",
+            "spec.schedule: expected a list: begin each entry with `- cron:`",
         ),
-        ("schedule:", "spec.schedule: not supported in this version yet: remove it"),
+        (
+            "schedule: [{cron: '0 3 * * *', tasks: agent-1.yaml, time_zone: UTC}]",
+            "spec.schedule[0].time_zone: unknown key: did you mean 'timezone'?",
+        ),
+        (
+            "schedule: [{cron: '0 3 * * *', tasks: agent-1.yaml, missed: run_onse}]",
+            "spec.schedule[0].missed: 'run_onse' is unknown: did you mean 'run_once'?",
+        ),
+        (
+            "schedule: [{cron: '0 3 * *', tasks: agent-1.yaml}]",
+            "spec.schedule[0].cron: '0 3 * *' has 4 fields: write minute hour day month weekday",
+        ),
+        (
+            "schedule: [{cron: '0 3 30 feb *', tasks: agent-1.yaml}]",
+            "spec.schedule[0].cron: '0 3 30 feb *' never fires: there is no such day",
+        ),
+        (
+            "schedule: [{cron: '0 3 * * *', tasks: agent-1.yaml, timezone: Europe/Berln}]",
+            (
+                "spec.schedule[0].timezone: 'Europe/Berln' is no time zone: "
+                "did you mean 'Europe/Berlin'?"
+            ),
+        ),
         ("context: {env: {A: x}}", "spec.context: expected a list: begin each entry with `- env:`"),
         (f"context: {CANARY}", "spec.context: expected a list: begin each entry with `- env:`"),
         ("context:", "spec.context: has no value: give it one, or remove the key"),
@@ -493,7 +517,7 @@ def test_contexts_count_for_the_limit_of_agents(folder: Path) -> None:
 
 
 def test_all_problems_of_a_file_are_told_at_once_in_its_order(folder: Path) -> None:
-    first = spec("number: 0", "contexts: []", "schedule: []").replace("agent-1", "none")
+    first = spec("number: 0", "contexts: []", "schedule: {}").replace("agent-1", "none")
     second = spec("context:", "- env:", "    A: 1", "    B: 2", "isolation: fiber")
     problems = problems_of(write(folder, f"{first}---\n{second}"))
     assert [(line, message.split(": ")[0]) for line, message in problems] == [
@@ -665,3 +689,31 @@ def test_all_problems_of_an_agent_config_are_told_at_once(folder: Path) -> None:
     text = AGENT.replace("basic", "''") + "  x: 1\n---\n" + AGENT.replace("kind: agent", "kind: x")
     problems = problems_of(write(folder, text), load_agent_config)
     assert [line for line, _ in problems] == [4, 5, 7, 9]
+
+
+def test_schedules_have_their_defaults_and_the_name_of_their_file(folder: Path) -> None:
+    (folder / "nightly.jsonl").write_text('{"question": "x"}\n')
+    entry = "schedule: [{cron: '0 3 * * *', tasks: ./nightly.jsonl}]"
+    (only,) = load(write(folder, spec(entry)))
+    (found,) = only.schedule
+    assert (found.name, found.timezone, found.missed) == ("nightly", "UTC", "run_once")
+    assert (found.tasks_file, found.line) == (folder / "nightly.jsonl", 5)
+
+
+def test_a_missing_task_file_is_named_with_what_is_like_it(folder: Path) -> None:
+    (folder / "nightly.jsonl").write_text("")
+    entry = ["schedule:", "- cron: 0 3 * * *", "  tasks: nigthly.jsonl"]
+    ((line, message),) = problems_of(write(folder, spec(*entry)))
+    assert line == 7
+    assert message.startswith("spec.schedule[0].tasks: no such file: tried")
+    assert message.endswith("did you mean 'nightly.jsonl'?")
+
+
+def test_two_schedules_of_a_collection_have_two_names(folder: Path) -> None:
+    (folder / "n.jsonl").write_text("")
+    entries = ["- {cron: 0 3 * * *, tasks: n.jsonl}", "- {cron: 0 4 * * *, tasks: n.jsonl}"]
+    ((line, message),) = problems_of(write(folder, spec("schedule:", *entries)))
+    assert (line, message.partition(": ")[2]) == (
+        7,
+        "'n' is the schedule in line 6 already: give one of them another name",
+    )

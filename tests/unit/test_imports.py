@@ -22,7 +22,7 @@ PACKAGE = ROOT / "agentpipe"
 # everything below that package.
 LAYERS = (
     ("errors", "bell", "thread", "brokers.store", "sinks.sink", "agentpipe"),
-    ("usage", "redactor", "children.warden", "template"),
+    ("cron", "usage", "redactor", "children.warden", "template"),
     ("mcp_servers",),
     ("settings", "task", "trace", "context", "locate", "yamldoc", "database", "stats", "report"),
     ("logs", "plugins", "url", "forward", "failure", "schema", "paths", "children"),
@@ -53,6 +53,7 @@ LAYERS = (
     ),
     (
         "brokers.sqlite.",
+        "brokers.rabbitmq.calendar",
         "brokers.rabbitmq.crew",
         "brokers.rabbitmq.holds",
         "brokers.rabbitmq.management",
@@ -86,7 +87,7 @@ LAYERS = (
     ("actor", "dispatcher", "stream", "brokers.", "sinks.", "engines", "engines."),
     ("brokers.broker",),
     ("results",),
-    ("consume", "operations", "mq", "dataset"),
+    ("consume", "operations", "schedule", "mq", "dataset"),
     ("loop", "keep"),
     ("worker",),
     ("compile", "supervise"),

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentpipe.amqp.channel import Lost
 from agentpipe.amqp.connection import ANSWER_S, Link, Session
+from agentpipe.brokers.rabbitmq import calendar
 from agentpipe.brokers.rabbitmq.address import Address
 from agentpipe.brokers.rabbitmq.counting import count
 from agentpipe.brokers.rabbitmq.desk import Desk
@@ -212,6 +213,12 @@ class RabbitStore:
             return len(await desk.dead.read(channel, lambda it: it.task_id in ids, drop=True))
 
         return self._on_desk(drop)
+
+    def progress(self, name: str, mark: int) -> int | None:
+        async def progress(desk: Desk) -> int | None:
+            return await calendar.progress(desk.names, desk.session.channel, name, mark)
+
+        return self._on_desk(progress)
 
     def stats(self) -> Stats:
         return self._on_desk(count)

@@ -75,6 +75,11 @@ class Names:
         return self.unbounded(f"{self.prefix}.registry")
 
     @property
+    def calendar(self) -> Declaration:
+        """How far schedules have come."""
+        return self.unbounded(f"{self.prefix}.calendar")
+
+    @property
     def crew(self) -> str:
         """The exchange on which workers hear of each other."""
         return f"{self.prefix}.crew"

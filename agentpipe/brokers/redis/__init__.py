@@ -220,6 +220,9 @@ class RedisStore:
     def drop_dead(self, task_ids: Sequence[str]) -> int:
         return int(self._ask("drop_dead", tuple(task_ids), *task_ids))
 
+    def progress(self, name: str, mark: int) -> int | None:
+        return int(self._link.run("progress", name, mark))
+
     def stats(self) -> Stats:
         return as_stats(self._link.run("stats"))
 

@@ -32,6 +32,7 @@ from agentpipe.brokers.sqlite.settling import (
 from agentpipe.brokers.sqlite.tables import (
     LAPSED,
     LAYOUT,
+    RAISE_COUNTER,
     SCHEMA,
     SELECT_DECLARED,
     SELECT_DEPTHS,
@@ -282,6 +283,10 @@ class SqliteStore:
             for task_id in task_ids:
                 dropped += db.execute("DELETE FROM dead WHERE task_id = ?", (task_id,)).rowcount
             return dropped
+
+    def progress(self, name: str, mark: int) -> int | None:
+        with self._database.write() as db:
+            return int(db.execute(RAISE_COUNTER, (f"schedule:{name}", mark)).fetchone()[0])
 
     def stats(self) -> Stats:
         now = time.monotonic()

@@ -120,6 +120,12 @@ def queue_rows(queues: Iterable[Queue]) -> Iterable[tuple[Any, ...]]:
         yield (queue.name, queue.collection, position, *limits, *gate)
 
 
+RAISE_COUNTER = (
+    "INSERT INTO counters VALUES (?, ?)"
+    " ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value) RETURNING value"
+)
+
+
 def add_to_counters(db: sqlite3.Connection, changes: Mapping[str, int]) -> None:
     """Add to each counter, once per transaction."""
     db.executemany(
