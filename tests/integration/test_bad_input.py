@@ -42,7 +42,7 @@ COLLECTIONS: dict[str, tuple[str | bytes, int, tuple[str, ...]]] = {
         4,
         ("agnet.yaml", "did you mean 'agent.yaml'"),
     ),
-    "isolation not yet": (HEAD + "  isolation: process\n", 5, ("not supported",)),
+    "an isolation that is none": (HEAD + "  isolation: fiber\n", 5, ("process, thread",)),
     "a schedule not yet": (HEAD + "  schedule: []\n", 5, ("not supported",)),
     "a text for a number": (HEAD + "  concurrency: many\n", 5, ("whole number",)),
     "a limit that is none": (HEAD + "  time_limit: .nan\n", 5, ("seconds",)),
