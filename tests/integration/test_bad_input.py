@@ -42,7 +42,7 @@ COLLECTIONS: dict[str, tuple[str | bytes, int, tuple[str, ...]]] = {
         4,
         ("agnet.yaml", "did you mean 'agent.yaml'"),
     ),
-    "isolation not yet": (HEAD + "  isolation: process\n", 5, ("not supported",)),
+    "an isolation that is none": (HEAD + "  isolation: fiber\n", 5, ("process, thread",)),
     "a cron line that is none": (
         HEAD + "  schedule:\n  - {cron: x 3 * * *, tasks: agent.yaml}\n",
         6,

@@ -220,7 +220,7 @@ def test_no_file_descriptor_leaks(tmp_path: Path) -> None:
     before = len(list(files.iterdir()))
     ends = _ask(engine, ["a", "fail", "json", "litter"] * 50, Context({"TOKEN": "x"}))
     assert sum(isinstance(end, AgentFailed) for end in ends) == 50
-    assert len(list(files.iterdir())) <= before
+    wait_until(lambda: len(list(files.iterdir())) <= before, PATIENCE_S, "all is closed")
 
 
 @pytest.mark.parametrize(

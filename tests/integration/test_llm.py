@@ -356,7 +356,8 @@ def test_no_file_descriptor_and_no_process_leaks(bench: Bench) -> None:
         for _ in range(5):
             bench.ask(engine, *["x"] * 20)
             bench.ask(engine, "crash")
-        assert len(list(FILES.iterdir())) <= before
+        # The stub's ends of the connections are this process's, too, and close a moment later.
+        wait_until(lambda: len(list(FILES.iterdir())) <= before, PATIENCE_S, "all is closed")
     assert not _children()
 
 
