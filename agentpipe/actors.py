@@ -34,9 +34,10 @@ def _boot() -> StoreBroker:
         raise ConfigError("set AGENT_COLLECTION_CONFIG_FILE to the collection to serve")
     collections = load(settings.collection_file, settings.max_queue_size)
     # First of all: the log handlers of users' modules keep the streams that they find.
-    logs.redact_output(Redactor(_secrets(collections)))
+    secrets = _secrets(collections)
+    logs.redact_output(Redactor(secrets))
     made = worker_broker(collections, settings, os.environ)
-    if more := _secrets_of_engines(made):
+    if more := _secrets_of_runners(made) - secrets:
         logs.redact_output(Redactor(more))
     logs.configure(settings)
     return made
@@ -47,8 +48,8 @@ def _secrets(collections: Sequence[Collection]) -> set[str]:
     return {value for each in contexts for context in each for value in context.env.values()}
 
 
-def _secrets_of_engines(made: StoreBroker) -> set[str]:
-    """Credentials of this environment that agents use where their context has none."""
+def _secrets_of_runners(made: StoreBroker) -> set[str]:
+    """Beside the contexts', those of this environment that agents use where they have none."""
     actors = (actor for actor in made.actors.values() if isinstance(actor, AgentActor))
     return {secret for actor in actors if actor.runner for secret in actor.runner.secrets}
 

@@ -383,13 +383,12 @@ def _agent_needs(config: Mapping[str, Any]) -> Iterator[str]:
         if key not in NATIVE_AGENT_KEYS and value and _SAYS_NOTHING.get(key) != value:
             yield f"{key} is set"
     servers = config.get("servers")
-    listed = listed_names(os.environ.get(VARIABLE))
     for server in servers if isinstance(servers, list) else ():
         if isinstance(server, dict):
             extra = sorted(server.keys() - NATIVE_SERVER_KEYS)
             yield from (f"a server's {key} is set" for key in extra if server[key])
             name = server.get("name")
-            if name in PACKAGE_SERVERS and name not in listed:
+            if name in PACKAGE_SERVERS and name not in listed_names(os.environ.get(VARIABLE)):
                 yield f"the server {name} comes with its package"
 
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validates_schema
 
+from agentpipe.hint import hint
 from agentpipe.yamldoc import kind_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
 MAX_NUMBER = 1_000_000_000
 AGENT_KINDS = ("agent", "llm", "workflow")
@@ -40,12 +41,6 @@ def shown(value: Any) -> str:
     if isinstance(value, (bool, int, float)):
         return str(value).lower()[:40]
     return repr(value[:40]) if isinstance(value, str) else kind_of(value)
-
-
-def _hint(name: str, choices: Iterable[str]) -> str:
-    known = sorted(choices)
-    near = difflib.get_close_matches(name, known, 1)
-    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
 
 
 # What a field may hold.
@@ -89,7 +84,7 @@ def _one_of(
         if text in refused:
             raise ValidationError(refused[text])
         if text not in choices:
-            raise ValidationError(f"{shown(text)} is unknown: {_hint(text, choices)}")
+            raise ValidationError(f"{shown(text)} is unknown: {hint(text, sorted(choices))}")
         return text
 
     return check
@@ -154,23 +149,23 @@ def _env_fault(name: str, value: Any) -> str:
 def _zone(value: Any) -> str:
     from agentpipe.cron import zone_of
 
-    name = _text(value)
-    try:
-        zone_of(name)
-    except ValueError as error:
-        raise ValidationError(str(error)) from error
-    return name
+    return _readable(value, zone_of)
 
 
 def _cron(value: Any) -> str:
     from agentpipe.cron import Cron
 
-    line = _text(value)
+    return _readable(value, Cron)
+
+
+def _readable(value: Any, read: Callable[[str], object]) -> str:
+    """A text that ``read`` takes without a ValueError."""
+    text = _text(value)
     try:
-        Cron(line)
+        read(text)
     except ValueError as error:
         raise ValidationError(str(error)) from error
-    return line
+    return text
 
 
 # The fields.
@@ -206,7 +201,7 @@ class _Strict(Schema):
             unknown = [name for name in unknown if difflib.get_close_matches(name, known, 1, _NEAR)]
         if unknown:
             raise ValidationError(
-                {name: [f"unknown key: {_hint(name, known)}"] for name in unknown}
+                {name: [f"unknown key: {hint(name, sorted(known))}"] for name in unknown}
             )
 
 

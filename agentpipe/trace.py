@@ -152,6 +152,18 @@ def span(data: Mapping[str, Any]) -> Iterator[Span]:
         yield opened
 
 
+@contextmanager
+def step(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A span of one record that says how it ended: set its ``response``; ``error`` sets itself."""
+    with span({**data, "response": "", "error": ""}) as opened:
+        record: dict[str, Any] = opened.records[0]["data"]
+        try:
+            yield record
+        except BaseException as error:
+            record["error"] = f"{type(error).__name__}: {error}"
+            raise
+
+
 def record_spans(spans: Sequence[Mapping[str, Any]]) -> None:
     """Add spans of another program to the current run, in MCP-Universe's format or as plain data.
 

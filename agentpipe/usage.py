@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-COUNTS = ("requests", "input_tokens", "output_tokens", "cached_tokens")
 USD = "usd"
 
 
@@ -34,7 +33,7 @@ class Usage:
         self._unpriced |= bool(usage) and USD not in usage
 
     def to_dict(self) -> dict[str, Any]:
-        """The sums, as far as they are known: those of ``COUNTS``, and ``usd``."""
+        """The sums by name, such as ``requests`` and ``input_tokens``; ``usd`` where known."""
         return {
             name: round(number, 9)
             for name, number in self._sums.items()

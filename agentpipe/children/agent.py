@@ -66,7 +66,7 @@ class ChildAgent:
         """
         if self._child is None:
             await self._start(context)
-        await self._say({"task": orjson.loads(orjson.dumps(task))})
+        await self._say({"task": task})
         try:
             return await self._outcome()
         except asyncio.CancelledError:

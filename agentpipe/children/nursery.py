@@ -101,12 +101,6 @@ class Nursery:
             sent = socket.send_fds(self._socket, [data], list(files)) if files else 0
             self._socket.sendall(data[sent:])
 
-    def close(self) -> None:
-        """End all children, and the warden."""
-        with self._lock:
-            if self._socket is not None:
-                self._socket.shutdown(socket.SHUT_RDWR)
-
     def _ask(self, request: dict[str, Any], files: Sequence[int]) -> Child:
         with self._lock:
             if self._socket is None:

@@ -14,16 +14,10 @@ CHUNK_BYTES = 65_536
 
 async def write(number: int, data: bytes) -> None:
     """Give ``data`` to who may not want it."""
-    loop = asyncio.get_running_loop()
-    pipe = os.fdopen(number, "wb", buffering=0)
-    transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, pipe)
-    writer = asyncio.StreamWriter(transport, protocol, None, loop)
-    try:
+    async with Pen(number) as writer:
         with suppress(ConnectionError):
             writer.write(data)
             await writer.drain()
-    finally:
-        transport.abort()
 
 
 async def read(number: int, max_bytes: int) -> bytes:
@@ -51,6 +45,23 @@ async def read_end(number: int) -> str:
         while chunk := await reader.read(CHUNK_BYTES):
             tail = (tail + chunk)[-STDERR_END_BYTES:]
     return tail.decode(errors="replace").strip()
+
+
+class Pen:
+    """The writing end of a pipe as a stream, closed at the end whatever was not taken."""
+
+    def __init__(self, number: int) -> None:
+        self._pipe = os.fdopen(number, "wb", buffering=0)
+
+    async def __aenter__(self) -> asyncio.StreamWriter:
+        loop = asyncio.get_running_loop()
+        self._transport, protocol = await loop.connect_write_pipe(
+            asyncio.streams.FlowControlMixin, self._pipe
+        )
+        return asyncio.StreamWriter(self._transport, protocol, None, loop)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._transport.abort()
 
 
 class Pipe:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from agentpipe import plugins
 from agentpipe.agent import Judged, open_engine
 from agentpipe.agent_config import load_agent_config
 from agentpipe.children.agent import MAX_LINE_BYTES
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
 
 def preload() -> None:
-    """Import what each child needs, before any of them is forked."""
+    """Import what most children need, before any of them is forked; this module is the rest."""
+    plugins.load("agentpipe.engines", "python")
 
 
 def serve(channel: socket.socket) -> None:

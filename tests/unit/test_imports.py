@@ -22,7 +22,7 @@ PACKAGE = ROOT / "agentpipe"
 # everything below that package.
 LAYERS = (
     ("errors", "bell", "thread", "brokers.store", "sinks.sink", "agentpipe"),
-    ("cron", "usage", "redactor", "children.warden", "template"),
+    ("cron", "usage", "redactor", "children.warden", "template", "hint"),
     ("mcp_servers",),
     ("settings", "task", "trace", "context", "locate", "yamldoc", "database", "stats", "report"),
     ("logs", "plugins", "url", "forward", "failure", "schema", "paths", "children"),

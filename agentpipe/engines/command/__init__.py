@@ -8,7 +8,6 @@ everything that it started.
 from __future__ import annotations
 
 import asyncio
-import difflib
 import errno
 import os
 import shutil
@@ -21,6 +20,7 @@ from agentpipe.children.nursery import PASSED_ON, nursery, passed_on
 from agentpipe.children.pipes import read, read_end, write
 from agentpipe.engines.command.argv import argv_problems, filled
 from agentpipe.errors import AgentFailed, AnswerError, ConfigError, InfraError, Problem
+from agentpipe.hint import unknown_keys
 from agentpipe.trace import record_spans, record_usage
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class CommandEngine:
     def __init__(self, config: AgentConfig) -> None:
         self.search: Sequence[Path] = config.search
         self._folder, self._config = config.file.parent, config.config
-        problems = [*_unknown_keys(self._config), *argv_problems(self._config.get("argv"))]
+        problems = [*unknown_keys(self._config, _KEYS), *argv_problems(self._config.get("argv"))]
         problems = problems + _option_problems(self._config) or self._missing_program()
         if problems:
             raise ConfigError(
@@ -163,16 +163,6 @@ def _take_along(document: Mapping[str, Any]) -> None:
         record_usage(document.get("usage") or {})
     except (TypeError, ValueError) as error:
         raise AnswerError(f"the command's output is not as documented: {error}") from error
-
-
-def _unknown_keys(config: Mapping[str, Any]) -> list[str]:
-    problems = []
-    for key in config:
-        if key not in _KEYS:
-            near = difflib.get_close_matches(str(key), _KEYS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(_KEYS)}"
-            problems.append(f"unknown key {str(key)[:40]!r} in config: {hint}")
-    return problems
 
 
 def _option_problems(config: Mapping[str, Any]) -> list[str]:

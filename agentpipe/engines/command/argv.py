@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import TYPE_CHECKING, Any
+
+from agentpipe.hint import hint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,9 +60,7 @@ def _value(task: Task, name: str) -> Any:
 def _name_problem(name: str) -> str:
     if name in (*FIELDS, HERE) or name.startswith(_METADATA):
         return ""
-    near = difflib.get_close_matches(name, FIELDS, 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join((*FIELDS, HERE))}"
     return (
-        f"argv: {{{{ {name} }}}} is no field of a task: {hint} "
+        f"argv: {{{{ {name} }}}} is no field of a task: {hint(name, (*FIELDS, HERE))} "
         "(the context's values are in the program's environment)"
     )

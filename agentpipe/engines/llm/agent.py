@@ -9,7 +9,7 @@ import orjson
 from pydantic_ai.messages import ModelRequest, SystemPromptPart, ToolReturnPart, UserPromptPart
 
 from agentpipe.engines.llm.clients import new_client
-from agentpipe.engines.llm.model import LlmModel
+from agentpipe.engines.llm.model import Conversation, LlmModel, definition
 from agentpipe.engines.llm.spec import setting_problems
 from agentpipe.engines.llm.toolbox import CLOSE_LIMIT_S, Toolbox
 from agentpipe.errors import AgentFailed, RunLimitExceeded
@@ -56,8 +56,7 @@ class LlmAgent:
         servers = self._places.servers(self._spec, task, context)
         await self._toolbox.open(servers, self._places.env_of_tools(context))
         try:
-            run = _Run(self._spec, self._model, self._toolbox)
-            return await run.answer(task, context.env)
+            return await _Run(self._spec, self._model, self._toolbox, task).answer(context.env)
         finally:
             if not self._spec.keep_sessions:
                 await self._toolbox.close()
@@ -72,51 +71,49 @@ class LlmAgent:
 class _Run:
     """One task's conversation."""
 
-    def __init__(self, spec: LlmSpec, model: LlmModel, toolbox: Toolbox) -> None:
+    def __init__(self, spec: LlmSpec, model: LlmModel, toolbox: Toolbox, task: Task) -> None:
         self._spec, self._model, self._toolbox = spec, model, toolbox
-        self._messages: list[ModelMessage] = []
-        self._transcript: list[dict[str, Any]] = []
+        self._task = task
+        tools = [definition(tool) for tool in toolbox.tools.values()]
+        self._conversation = Conversation(_settings(spec, task), tools)
         self._tokens = 0
 
-    async def answer(self, task: Task, env: Mapping[str, str]) -> str:
-        settings = _settings(self._spec, task)
-        self._begin(render(self._spec.instruction, env), _question(task, env))
+    async def answer(self, env: Mapping[str, str]) -> str:
+        self._begin(render(self._spec.instruction, env), _question(self._task, env))
         for _ in range(self._spec.max_iterations):
-            response = await self._ask(settings)
+            response = await self._ask()
             if not response.tool_calls:
-                return self._final(response, task)
+                return self._final(response)
             await self._call(response.tool_calls)
         raise RunLimitExceeded(
             f"no answer within {self._spec.max_iterations} requests: raise max_iterations"
         )
 
-    def _final(self, response: ModelResponse, task: Task) -> str:
+    def _final(self, response: ModelResponse) -> str:
         text = response.text or ""
         if not text.strip():
             why = f" (finish reason: {response.finish_reason})" if response.finish_reason else ""
             raise AgentFailed(f"the model answered nothing{why}", kind="NoAnswer")
         if self._spec.unwraps:
             text = _unwrapped(text)
-        return _json_in(text) if task.output_format else text
+        return _json_in(text) if self._task.output_format else text
 
     def _begin(self, instruction: str, question: str) -> None:
         parts: list[Any] = [UserPromptPart(question)]
+        told = [{"role": "user", "content": question}]
         if instruction:
             parts.insert(0, SystemPromptPart(instruction))
-            self._transcript.append({"role": "system", "content": instruction})
-        self._messages.append(ModelRequest(parts))
-        self._transcript.append({"role": "user", "content": question})
+            told.insert(0, {"role": "system", "content": instruction})
+        self._say(ModelRequest(parts), *told)
 
-    async def _ask(self, settings: Mapping[str, Any]) -> ModelResponse:
-        response = await self._model.ask(
-            self._messages,
-            self._transcript,
-            settings,
-            list(self._toolbox.tools.values()),
-            patient=len(self._messages) > 1,
-        )
-        self._messages.append(response)
-        self._transcript.append(_told(response))
+    def _say(self, message: ModelMessage, *told: dict[str, Any]) -> None:
+        self._conversation.messages.append(message)
+        self._conversation.transcript.extend(told)
+
+    async def _ask(self) -> ModelResponse:
+        patient = len(self._conversation.messages) > 1
+        response = await self._model.ask(self._conversation, patient=patient)
+        self._say(response, _told(response))
         self._tokens += response.usage.input_tokens + response.usage.output_tokens
         limit = self._spec.max_total_tokens
         if limit is not None and self._tokens > limit:
@@ -125,13 +122,12 @@ class _Run:
 
     async def _call(self, calls: Sequence[ToolCallPart]) -> None:
         """One after the other: a model that asks for two may rely on their order."""
-        results = []
+        results, told = [], []
         for call in calls:
             answer = await self._result(call)
             results.append(ToolReturnPart(call.tool_name, answer, call.tool_call_id))
-            told = {"role": "tool", "tool_call_id": call.tool_call_id, "content": answer}
-            self._transcript.append(told)
-        self._messages.append(ModelRequest(results))
+            told.append({"role": "tool", "tool_call_id": call.tool_call_id, "content": answer})
+        self._say(ModelRequest(results), *told)
 
     async def _result(self, call: ToolCallPart) -> str:
         try:

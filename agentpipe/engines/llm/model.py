@@ -7,6 +7,7 @@ here, so that a failure of the service is never taken for an answer.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pydantic_ai import exceptions
@@ -34,6 +35,20 @@ TRIES_ON_THE_WAY = 4
 PAUSE_S, MAX_PAUSE_S = 1.0, 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What a model is asked with; the two lists grow with each turn.
+
+    Attributes:
+        transcript: The same as ``messages``, as the trace tells it.
+    """
+
+    settings: Mapping[str, Any]
+    tools: Sequence[ToolDefinition]
+    messages: list[ModelMessage] = field(default_factory=list)
+    transcript: list[dict[str, Any]] = field(default_factory=list)
+
+
 class LlmModel:
     """Asks, records each request in the trace, and counts what it used."""
 
@@ -42,18 +57,8 @@ class LlmModel:
         self._priced = True
         self._model = _open(spec, access, client)
 
-    async def ask(
-        self,
-        messages: Sequence[ModelMessage],
-        transcript: Sequence[Mapping[str, Any]],
-        settings: Mapping[str, Any],
-        tools: Sequence[Tool],
-        *,
-        patient: bool,
-    ) -> ModelResponse:
-        """The model's response to ``messages``, which ``transcript`` tells for the trace.
-
-        A failing service is asked again where ``patient``.
+    async def ask(self, conversation: Conversation, *, patient: bool) -> ModelResponse:
+        """The model's next response; a failing service is asked again where ``patient``.
 
         Raises:
             AgentFailed: It failed, with ``infra`` where that is the service's doing.
@@ -61,7 +66,7 @@ class LlmModel:
         tries = TRIES_ON_THE_WAY if patient else 1
         for done in range(1, tries + 1):
             try:
-                return await self._recorded(messages, transcript, settings, tools)
+                return await self._recorded(conversation)
             except AgentFailed as failure:
                 pause_s = max(failure.retry_after_s or 0.0, PAUSE_S * 2**done)
                 if not failure.infra or done == tries or pause_s > MAX_PAUSE_S:
@@ -69,40 +74,24 @@ class LlmModel:
                 await asyncio.sleep(pause_s)
         raise AssertionError
 
-    async def _recorded(
-        self,
-        messages: Sequence[ModelMessage],
-        transcript: Sequence[Mapping[str, Any]],
-        settings: Mapping[str, Any],
-        tools: Sequence[Tool],
-    ) -> ModelResponse:
-        config = {"model_name": self._spec.model, **settings}
+    async def _recorded(self, conversation: Conversation) -> ModelResponse:
+        config = {"model_name": self._spec.model, **conversation.settings}
         record = {"type": "llm", "class": self._spec.provider.name, "config": config}
-        with trace.span({**record, "messages": list(transcript)}) as span:
-            data = span.records[0]["data"]
-            data |= {"response": "", "error": ""}
-            try:
-                response = await self._request(messages, settings, tools)
-            except BaseException as error:
-                data["error"] = f"{type(error).__name__}: {error}"
-                raise
-            data["response"] = response.text or [
+        with trace.step({**record, "messages": list(conversation.transcript)}) as told:
+            response = await self._request(conversation)
+            told["response"] = response.text or [
                 {"name": call.tool_name, "arguments": call.args} for call in response.tool_calls
             ]
             trace.record_usage(self._usage(response))
         return response
 
-    async def _request(
-        self,
-        messages: Sequence[ModelMessage],
-        settings: Mapping[str, Any],
-        tools: Sequence[Tool],
-    ) -> ModelResponse:
+    async def _request(self, conversation: Conversation) -> ModelResponse:
+        messages = conversation.messages
+        settings = _settings(conversation.settings, self._spec.provider.protocol)
+        parameters = ModelRequestParameters(function_tools=list(conversation.tools))
         asked: dict[str, Any] = {
-            "model_settings": _settings(settings, self._spec.provider.protocol),
-            "model_request_parameters": ModelRequestParameters(
-                function_tools=[_definition(tool) for tool in tools]
-            ),
+            "model_settings": settings,
+            "model_request_parameters": parameters,
         }
         try:
             async with asyncio.timeout(self._spec.request_timeout_s):
@@ -131,7 +120,8 @@ class LlmModel:
             return counts
 
 
-def _definition(tool: Tool) -> ToolDefinition:
+def definition(tool: Tool) -> ToolDefinition:
+    """A tool as pydantic-ai has it."""
     return ToolDefinition(
         name=tool.name, parameters_json_schema=tool.parameters, description=tool.description
     )

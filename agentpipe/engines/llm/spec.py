@@ -6,12 +6,12 @@ Ours is ``type: llm`` with everything in its ``config``. Theirs is an agent of t
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.engines.llm.providers import PROVIDERS
 from agentpipe.errors import ConfigError, Problem
+from agentpipe.hint import hint, unknown_keys
 from agentpipe.mcp_universe import AGENTS, LLMS
 
 if TYPE_CHECKING:
@@ -143,16 +143,14 @@ def setting_problems(settings: Mapping[str, Any]) -> Iterator[str]:
     for name, value in settings.items():
         kinds = SETTINGS.get(name)
         if kinds is None:
-            near = difflib.get_close_matches(str(name), SETTINGS, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(SETTINGS)}"
-            yield f"unknown setting {str(name)[:40]!r}: {hint}"
+            yield f"unknown setting {str(name)[:40]!r}: {hint(name, SETTINGS)}"
         elif not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             yield f"{name}: expected {' or '.join(kind.__name__ for kind in kinds)}"
 
 
 def _own(config: AgentConfig, problems: list[str]) -> LlmSpec | None:
     given = dict(config.config)
-    problems += _unknown(given, OWN_KEYS)
+    problems += unknown_keys(given, OWN_KEYS)
     options = _options(given, problems)
     settings = {name: given[name] for name in SETTINGS if name in given}
     problems += setting_problems(settings)
@@ -179,19 +177,9 @@ def _provider_and_model(model: Any, problems: list[str]) -> tuple[Provider, str]
         problems.append('model: write the provider and the model: model: "openai:gpt-4.1"')
         return None
     if prefix not in PROVIDERS:
-        near = difflib.get_close_matches(prefix, PROVIDERS, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(PROVIDERS)}"
-        problems.append(f"model: no provider {prefix!r} is known: {hint}")
+        problems.append(f"model: no provider {prefix!r} is known: {hint(prefix, PROVIDERS)}")
         return None
     return PROVIDERS[prefix], name
-
-
-def _unknown(given: Mapping[str, Any], known: tuple[str, ...]) -> Iterator[str]:
-    for key in given:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
-            yield f"unknown key {str(key)[:40]!r} in config: {hint}"
 
 
 # MCP-Universe's form; that these types and keys are all there are, ``mcp_universe`` has seen to.

@@ -13,7 +13,7 @@ import mcp.types
 from mcp.shared.message import SessionMessage
 
 from agentpipe.children.nursery import nursery
-from agentpipe.children.pipes import Pipe, read_end
+from agentpipe.children.pipes import Pen, Pipe, read_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -93,16 +93,11 @@ class Program:
 
 
 async def _say(number: int, say: Any) -> None:
-    loop = asyncio.get_running_loop()
-    pipe = os.fdopen(number, "wb", buffering=0)
-    transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, pipe)
-    writer = asyncio.StreamWriter(transport, protocol, None, loop)
-    try:
-        async for message in say:
-            text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
-            writer.write(text.encode() + b"\n")
-            await writer.drain()
-    except ConnectionError:
-        say.close()
-    finally:
-        transport.abort()
+    async with Pen(number) as writer:
+        try:
+            async for message in say:
+                text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
+                writer.write(text.encode() + b"\n")
+                await writer.drain()
+        except ConnectionError:
+            say.close()

@@ -210,14 +210,9 @@ class Toolbox:
             "tool_name": tool.tool,
             "arguments": arguments,
         }
-        with trace.span(record) as span:
-            data = span.records[0]["data"]
-            try:
-                answer = await self._sessions[tool.server].call(tool, arguments, self._tool_limit_s)
-            except BaseException as error:
-                data |= {"response": "", "error": f"{type(error).__name__}: {error}"}
-                raise
-            data |= {"response": answer, "error": ""}
+        with trace.step(record) as told:
+            answer = await self._sessions[tool.server].call(tool, arguments, self._tool_limit_s)
+            told["response"] = answer
         return answer if len(answer) <= self._max_chars else f"{answer[: self._max_chars]}... (cut)"
 
     async def close(self) -> None:

@@ -42,7 +42,7 @@ class McpUniverseEngine:
 
     def __init__(self, config: AgentConfig) -> None:
         self.search: Sequence[Path] = config.search
-        self._config = config
+        self._file, self._text = str(config.file), config.file.read_text()
         try:
             self._python = _python()
             self._servers = _listed_servers()
@@ -53,8 +53,8 @@ class McpUniverseEngine:
     def build(self) -> Agent:
         """An agent whose process is forked with its first task."""
         opening = {
-            "config": self._config.file.read_text(),
-            "file": str(self._config.file),
+            "config": self._text,
+            "file": self._file,
             "servers": self._servers,
         }
         forks = nursery(self._python, "host", str(_HOST))
