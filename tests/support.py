@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -19,3 +21,13 @@ def wait_until(predicate: Callable[[], T], timeout_s: float, description: str) -
             raise AssertionError(f"not within {timeout_s:g} s: {description}")
         time.sleep(0.005)
     return value
+
+
+def processes_with(mark: str, file: str = "cmdline") -> set[int]:
+    """Those that live and have ``mark`` in their command line, or in their ``environ``."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if mark.encode() in (entry / file).read_bytes():
+                found.add(int(entry.name))
+    return found

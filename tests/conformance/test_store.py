@@ -453,15 +453,15 @@ def test_claims_never_exceed_the_concurrency_over_all_workers(
     assert len(claim(store, one, 2) + claim(other, two, 2)) == 3
 
 
-def test_one_run_at_a_time_over_four_processes(store: Store, store_settings: Settings) -> None:
-    queues = declared(store, 2, concurrency=1)
-    for queue in queues:
-        put(store, queue, [f"{queue}-{index}" for index in range(40)])
-    gate, left, claimed = SPAWN.Barrier(4), SPAWN.Value("i", 80), SPAWN.Queue()
+def run_by_four_processes(
+    settings: Settings, queues: Iterable[str], total: int
+) -> list[tuple[str, float, float, str]]:
+    """What four workers claimed and answered, each task once: queue, begin, end and id."""
+    gate, left, claimed = SPAWN.Barrier(4), SPAWN.Value("i", total), SPAWN.Queue()
     processes = [
         SPAWN.Process(
             target=claim_and_answer,
-            args=(store_settings, frozenset(queues), f"worker-{index}"),
+            args=(settings, frozenset(queues), f"worker-{index}"),
             kwargs={"gate": gate, "left": left, "claimed": claimed},
             daemon=True,
         )
@@ -472,7 +472,15 @@ def test_one_run_at_a_time_over_four_processes(store: Store, store_settings: Set
     held = sorted(entry for _ in processes for entry in claimed.get(timeout=60))
     for process in processes:
         process.join(30)
-    assert len({task_id for *_, task_id in held}) == len(held) == 80
+    assert len({task_id for *_, task_id in held}) == len(held) == total
+    return held
+
+
+def test_one_run_at_a_time_over_four_processes(store: Store, store_settings: Settings) -> None:
+    queues = declared(store, 2, concurrency=1)
+    for queue in queues:
+        put(store, queue, [f"{queue}-{index}" for index in range(40)])
+    held = run_by_four_processes(store_settings, queues, 80)
     for (queue, _, ended, _), (next_queue, begun, _, _) in pairwise(held):
         assert queue != next_queue or ended <= begun
 
@@ -1092,22 +1100,7 @@ def test_a_gate_of_one_over_four_processes(store: Store, store_settings: Setting
     queues = gated(store, 3, 1)
     for queue in queues:
         put(store, queue, [f"{queue}-{index}" for index in range(20)])
-    gate, left, claimed = SPAWN.Barrier(4), SPAWN.Value("i", 60), SPAWN.Queue()
-    processes = [
-        SPAWN.Process(
-            target=claim_and_answer,
-            args=(store_settings, frozenset(queues), f"worker-{index}"),
-            kwargs={"gate": gate, "left": left, "claimed": claimed},
-            daemon=True,
-        )
-        for index in range(4)
-    ]
-    for process in processes:
-        process.start()
-    held = [entry for _ in processes for entry in claimed.get(timeout=60)]
-    for process in processes:
-        process.join(30)
-    assert len({task_id for *_, task_id in held}) == len(held) == 60
+    held = run_by_four_processes(store_settings, queues, 60)
     runs = sorted((begun, ended) for _, begun, ended, _ in held)
     assert all(ended <= begun for (_, ended), (begun, _) in pairwise(runs))
 

@@ -22,7 +22,7 @@ from agentpipe.errors import Unreachable
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from agentpipe.stats import as_dict
-from tests.support import wait_until
+from tests.support import processes_with, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -303,12 +303,7 @@ class Project:
 
     def processes(self) -> set[int]:
         """All that was started here and lives, found by a mark in the environment."""
-        found = set()
-        for entry in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                if self.marker.encode() in (entry / "environ").read_bytes():
-                    found.add(int(entry.name))
-        return found
+        return processes_with(self.marker, "environ")
 
     def kill(self) -> None:
         """Leave nothing running."""

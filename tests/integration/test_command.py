@@ -18,7 +18,7 @@ from agentpipe.context import Context
 from agentpipe.errors import AgentFailed, AnswerError
 from agentpipe.instance import Instance
 from agentpipe.task import Task
-from tests.support import wait_until
+from tests.support import processes_with, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -152,17 +152,8 @@ def test_its_processes_end_with_the_worker(shell: Project, kind: signal.Signals)
 
 def _sleepers(project: Project) -> set[int]:
     """The test's own, found by a variable of the context: they have nothing else in common."""
-    mark = f"MARK={project.folder}/mark".encode()
-    found = set()
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark in (entry / "environ").read_bytes() and b"sleep" in (
-                (entry / "cmdline").read_bytes()
-            ):
-                found.add(int(entry.name))
-        except OSError:
-            continue
-    return found
+    mark = f"MARK={project.folder}/mark"
+    return processes_with(mark, "environ") & processes_with("sleep")
 
 
 def test_no_artefact_holds_the_token(shell: Project) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
-from tests.support import wait_until
+from tests.support import processes_with, wait_until
 
 if TYPE_CHECKING:
     from tests.integration.project import Project
@@ -153,15 +152,7 @@ def test_children_end_with_a_worker_that_is_killed(apart: Project) -> None:
 
 def _sleepers() -> set[int]:
     """Processes that an agent started: they have its context's variable."""
-    found = set()
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            environ = (entry / "environ").read_bytes()
-            if CANARY.encode() in environ and b"sleep" in (entry / "cmdline").read_bytes():
-                found.add(int(entry.name))
-        except OSError:
-            continue
-    return found
+    return processes_with(CANARY, "environ") & processes_with("sleep")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from agentpipe.instance import Instance
 from agentpipe.task import Task
 from agentpipe.trace import Tracer
 from tests.llm_stub import LlmStub, Reply, call, cut, fail, hang, say
-from tests.support import wait_until
+from tests.support import processes_with, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -361,16 +361,9 @@ def test_no_file_descriptor_and_no_process_leaks(bench: Bench) -> None:
     assert not _children()
 
 
-def _children() -> list[str]:
+def _children() -> set[int]:
     """Our MCP servers that live; other tests may have theirs."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if MARK.encode() in entry.read_bytes():
-                found.append(entry.parent.name)
-        except OSError:
-            continue
-    return found
+    return processes_with(MARK)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from agentpipe.task import Task
 from agentpipe.trace import Tracer
 from tests.integration.project import Project
 from tests.llm_stub import LlmStub, call, fail, hang, say
-from tests.support import wait_until
+from tests.support import processes_with, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -198,15 +198,8 @@ def test_the_limit_and_a_killed_worker_leave_nothing(project: Project) -> None:
         fleet.stop()
 
 
-def _servers_of_ours() -> list[str]:
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if MARK.encode() in entry.read_bytes():
-                found.append(entry.parent.name)
-        except OSError:
-            continue
-    return found
+def _servers_of_ours() -> set[int]:
+    return processes_with(MARK)
 
 
 def test_a_missing_package_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
