@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import dramatiq
 
     from agentpipe.agent import Engine
-    from agentpipe.agent_config import AgentConfig
     from agentpipe.brokers.store import Store
     from agentpipe.collection import Collection
     from agentpipe.context import Context
@@ -124,16 +123,13 @@ def _engine(collection: Collection, env: Mapping[str, str]) -> Engine:
     if name is not None and not is_theirs(config):
         message = f"engine: an agent of type {config.type!r} has its own: remove the key"
         raise ConfigError(Problem(message, str(collection.file), collection.line))
-    if collection.isolation != "process" or has_processes(config, name):
-        engine = open_engine(config, name)
-        return engine if name or not is_theirs(config) else _either(config, engine)
-    from agentpipe.children.engine import ChildEngine
+    has_own = has_processes(config, name)
+    if collection.isolation == "process" and not has_own:
+        from agentpipe.children.engine import ChildEngine
 
-    return ChildEngine(config, env)
-
-
-def _either(config: AgentConfig, engine: Engine) -> Engine:
-    return engine if has_processes(config) else EitherEngine(config, engine)
+        return ChildEngine(config, env)
+    engine = open_engine(config, name)
+    return EitherEngine(config, engine) if is_theirs(config) and not has_own else engine
 
 
 def _worker_name() -> str:

@@ -19,13 +19,6 @@ NOUNS = {
 }
 
 
-def is_installed(group: str, name: str) -> bool:
-    """Whether something of ``group`` has that name; it is not imported."""
-    from importlib.metadata import entry_points
-
-    return bool(entry_points(group=group, name=name))
-
-
 def load(group: str, name: str) -> Any:
     """The object that the entry point ``name`` of ``group`` refers to.
 

@@ -24,7 +24,6 @@ from agentpipe.benchmark import load_benchmarks
 from agentpipe.collection import load, resolve_contexts
 from agentpipe.errors import ConfigError, Problem
 from agentpipe.locate import explain
-from agentpipe.plugins import is_installed
 from agentpipe.schema import AGENT_KINDS, BENCHMARK
 from agentpipe.task_file import entries_of, is_document, read_document, read_lines, task_of
 from agentpipe.yamldoc import kind_in, kind_of, load_documents
@@ -290,8 +289,7 @@ def _judge_agent(config: AgentConfig) -> list[str]:
         raise ConfigError(found)
     if engine == PEER:
         return mcp_universe.why_not_native(config) or [f"type {PEER}"]
-    if engine == config.type or is_installed("agentpipe.engines", engine):
-        _try_engine(config)
+    _try_engine(config)
     return []
 
 
