@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, TextIO
 from agentpipe.task import utc
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agentpipe.redactor import Redactor
     from agentpipe.settings import Settings
 
@@ -49,8 +51,12 @@ class RedactingStream:
     def write(self, text: str) -> int:
         """Write ``text`` with its secrets masked."""
         with self._lock:
-            self._stream.write(self._redactor.text(text))
+            self._stream.write(self.masked(text))
         return len(text)
+
+    def masked(self, text: str) -> str:
+        """``text`` as it would be written."""
+        return self._redactor.text(text)
 
     def flush(self) -> None:
         """Flush what it stands for."""
@@ -99,12 +105,14 @@ class TextFormatter(logging.Formatter):
 
     converter = staticmethod(time.gmtime)
 
-    def __init__(self) -> None:
+    def __init__(self, masked: Callable[[str], str] = str) -> None:
         super().__init__("%(asctime)s %(levelname)-7s [%(process)d] %(message)s", "%H:%M:%S")
+        self._masked = masked
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end; several lines of a message stand side by side."""
-        parts = (part.strip() for part in super().format(record).splitlines())
+        # Masked first: a secret of several lines would not be recognised in one.
+        parts = (part.strip() for part in self._masked(super().format(record)).splitlines())
         line = printable(" | ".join(part for part in parts if part))
         run = _bound_to(record)
         return f"{line} task={_word(run.task)} agent={_word(run.agent)}" if run else line
@@ -137,7 +145,9 @@ def configure(settings: Settings) -> None:
     """Send this process's logs to the present stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(Binder())
-    handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
+    masked = sys.stderr.masked if isinstance(sys.stderr, RedactingStream) else str
+    json_wanted = settings.log_format == "json"
+    handler.setFormatter(JsonFormatter() if json_wanted else TextFormatter(masked))
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     # Dramatiq's own lines repeat ours or hold a task's arguments.
     logging.getLogger("dramatiq").setLevel(logging.WARNING)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 import threading
 from contextvars import copy_context
 from typing import TYPE_CHECKING
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agentpipe import logs
-from agentpipe.logs import Binder, Bound, JsonFormatter, TextFormatter, bound
+from agentpipe.logs import Binder, Bound, JsonFormatter, RedactingStream, TextFormatter, bound
+from agentpipe.redactor import Redactor
 from agentpipe.settings import Settings
 from agentpipe.thread import call_in_thread
 
@@ -115,6 +117,22 @@ def test_an_event_is_one_line_and_harmless() -> None:
     assert line.isprintable()
     (line,) = shown(JsonFormatter(), lambda: in_a_run(fail))
     assert json.loads(line)["exception"].endswith("two\nlines")
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_secret_of_several_lines_is_masked(
+    root: logging.Logger,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    log_format: str,
+) -> None:
+    secret = "KANARIE\x1b-one\n  KANARIE-two"
+    monkeypatch.setattr(sys, "stderr", RedactingStream(sys.stderr, Redactor({secret})))
+    logs.configure(Settings(log_format=log_format))
+    root.error("first: %s", secret)
+    root.error("second: %r", {"key": secret})
+    said = capsys.readouterr().err
+    assert (said.count("***"), "KANARIE" in said) == (2, False)
 
 
 def test_libraries_that_log_what_is_asked_are_quiet_at_info(root: logging.Logger) -> None:
