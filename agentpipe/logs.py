@@ -7,13 +7,36 @@ import logging
 import sys
 import threading
 import time
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from agentpipe.task import utc
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agentpipe.redactor import Redactor
     from agentpipe.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The run that a line is logged in."""
+
+    task: str
+    agent: str
+
+
+# Coroutines inherit it, and so do the threads that agents run in; a thread that an agent starts
+# by itself does not.
+bound: ContextVar[Bound | None] = ContextVar("agentpipe_bound", default=None)
+
+# What children print: it passes whatever the level, for nobody but them knows how grave it is.
+printed = logging.getLogger("agentpipe.printed")
+printed.setLevel(logging.INFO)
+# Libraries that log whole URLs at INFO, and with them what an agent asks.
+_CHATTY = ("httpx", "httpx2", "httpcore", "urllib3")
 
 
 class RedactingStream:
@@ -28,8 +51,12 @@ class RedactingStream:
     def write(self, text: str) -> int:
         """Write ``text`` with its secrets masked."""
         with self._lock:
-            self._stream.write(self._redactor.text(text))
+            self._stream.write(self.masked(text))
         return len(text)
+
+    def masked(self, text: str) -> str:
+        """``text`` as it would be written."""
+        return self._redactor.text(text)
 
     def flush(self) -> None:
         """Flush what it stands for."""
@@ -44,8 +71,18 @@ class RedactingStream:
         return self._stream.fileno()
 
 
+class Binder(logging.Filter):
+    """Gives each record the run it is from, as ``record.bound``."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """True: nothing is left out."""
+        if not hasattr(record, "bound"):  # Else whoever logged it knew better.
+            record.bound = bound.get()
+        return True
+
+
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ``time level logger message`` and ``exception`` if any."""
+    """One JSON object a line: ``time level logger message``, with ``task``, ``agent`` in a run."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""
@@ -56,27 +93,66 @@ class JsonFormatter(logging.Formatter):
             "pid": record.process,
             "message": record.getMessage(),
         }
+        if run := _bound_to(record):
+            line |= {"task": run.task, "agent": run.agent}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)  # orjson refuses texts that are not quite Unicode.
 
 
 class TextFormatter(logging.Formatter):
-    """``time level [pid] message``, in UTC."""
+    """``time level [pid] message``, in UTC, with ``task=... agent=...`` in a run; one line each."""
 
     converter = staticmethod(time.gmtime)
 
-    def __init__(self) -> None:
+    def __init__(self, masked: Callable[[str], str] = str) -> None:
         super().__init__("%(asctime)s %(levelname)-7s [%(process)d] %(message)s", "%H:%M:%S")
+        self._masked = masked
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end; several lines of a message stand side by side."""
+        # Masked first: a secret of several lines would not be recognised in one.
+        parts = (part.strip() for part in self._masked(super().format(record)).splitlines())
+        line = printable(" | ".join(part for part in parts if part))
+        run = _bound_to(record)
+        return f"{line} task={_word(run.task)} agent={_word(run.agent)}" if run else line
+
+
+def _bound_to(record: logging.LogRecord) -> Bound | None:
+    run: Bound | None = getattr(record, "bound", None)
+    return run
+
+
+def _word(text: str) -> str:
+    return printable(text).replace("\n", "\\n")
+
+
+def printable(text: str) -> str:
+    """``text`` without what could steer a terminal: each control character as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() or character == "\n" else _escaped(character)
+        for character in text
+    )
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode()
 
 
 def configure(settings: Settings) -> None:
     """Send this process's logs to the present stderr."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
+    handler.addFilter(Binder())
+    masked = sys.stderr.masked if isinstance(sys.stderr, RedactingStream) else str
+    json_wanted = settings.log_format == "json"
+    handler.setFormatter(JsonFormatter() if json_wanted else TextFormatter(masked))
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     # Dramatiq's own lines repeat ours or hold a task's arguments.
     logging.getLogger("dramatiq").setLevel(logging.WARNING)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def redact_output(redactor: Redactor) -> None:

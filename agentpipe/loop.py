@@ -15,6 +15,7 @@ from agentpipe.actor import AgentActor
 from agentpipe.brokers.store import Settlement
 from agentpipe.consume import LAST_WORDS_S
 from agentpipe.errors import Interrupted
+from agentpipe.logs import Bound, bound
 from agentpipe.thread import call_in_thread
 from agentpipe.trace import Tracer
 
@@ -76,7 +77,7 @@ class LoopThread(threading.Thread):
     def _start_runs(self, messages: Iterable[ClaimedMessage]) -> None:
         for message in messages:
             context = contextvars.copy_context()
-            context.run(_message.set, message)
+            context.run(_bind, message)
             run = self._loop.create_task(self._process(message), context=context)
             self._runs[run] = message
             run.add_done_callback(self._ended)
@@ -141,6 +142,11 @@ class LoopThread(threading.Thread):
 _message: contextvars.ContextVar[ClaimedMessage | None] = contextvars.ContextVar(
     "agentpipe_message", default=None
 )
+
+
+def _bind(message: ClaimedMessage) -> None:
+    _message.set(message)
+    bound.set(Bound(message.claim.task_id, message.claim.queue))
 
 
 class _Task(asyncio.Task[Any]):

@@ -5,22 +5,20 @@ from __future__ import annotations
 import socket
 import uuid
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import orjson
 
-from agentpipe.brokers.store import Answer, DeadLetter, Waiting, Worker
-from agentpipe.errors import FormatError, TaskError
+from agentpipe.brokers.store import Answer, Waiting, Worker
+from agentpipe.errors import FormatError
 from agentpipe.forward import drain
 from agentpipe.results import cancelled
 from agentpipe.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from agentpipe.brokers.store import Store
-    from agentpipe.dispatcher import Dispatcher, Sent
     from agentpipe.sinks.sink import Sink
 
 PAGE = 500
@@ -46,35 +44,6 @@ def deliver(store: Store, sink: Sink, lease_s: float) -> int:
     """Carry the outbox to the sink from here, where no worker may be running."""
     with _as_worker(store, lease_s) as worker:
         return drain(store, worker, sink)
-
-
-def replay(store: Store, dispatcher: Dispatcher, letters: Sequence[DeadLetter]) -> Sent:
-    """Send dead letters as new tasks, and drop those that were accepted.
-
-    The new id is made from the old one: a replay that was cut short and is done again finds
-    its tasks known instead of doubling them.
-    """
-    from agentpipe.dispatcher import Sent
-
-    sent: list[Sent] = []
-    for letter in letters:
-        task = _replayed(letter)
-        one = dispatcher.send_many(letter.collection or letter.queue, [task])
-        if not one.refused:
-            store.drop_dead([letter.task_id])
-        sent.append(one)
-    return Sent.of(sent)
-
-
-def _replayed(letter: DeadLetter) -> Task:
-    try:
-        task = Task.decode(orjson.loads(letter.payload))
-    except (FormatError, orjson.JSONDecodeError) as error:
-        raise TaskError(
-            f"{letter.task_id} cannot be replayed, it is no task: {error}. Drop it instead."
-        ) from error
-    new_id = uuid.uuid5(uuid.NAMESPACE_OID, letter.task_id).hex
-    return replace(task, task_id=new_id, replay_of=letter.task_id, deadline=None)
 
 
 def _cancelled(entry: Waiting, collections: dict[str, str | None]) -> Answer:

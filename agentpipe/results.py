@@ -139,7 +139,9 @@ class Results(dramatiq.Middleware):
         reason = ""
         if failure is not None:
             reason = redactor.text(f"{failure['type']}: {failure['message']}")
-            log.warning("task %s: %s, %s", message.message_id, outcome, reason[:300])
+            # Messages of errors quote questions and answers; the Result has them.
+            log.warning("task %s: %s, %s", message.message_id, outcome, failure["type"])
+            log.debug("task %s: %s", message.message_id, reason[:300])
         return Settlement(message.claim, action, encoded, outcome, reason[:MAX_ERROR_CHARS])
 
     def _result(

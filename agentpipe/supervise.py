@@ -158,6 +158,7 @@ def _child_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, 
         "AGENTPIPE_SINK": settings.sink,
         "AGENT_COLLECTION_CONFIG_FILE": str(settings.collection_file),
         "AGENTPIPE_MAX_QUEUE_SIZE": str(settings.max_queue_size),
+        "AGENTPIPE_LOG_FORMAT": settings.log_format,
         "AGENTPIPE_SUPERVISOR_PID": str(os.getpid()),
     }
     if settings.slots:

@@ -256,6 +256,11 @@ class Channel:
         if self.is_open:
             self._raw.basic_nack(tag, requeue=True)
 
+    def requeue_all(self) -> None:
+        """Put all that is unacknowledged back where it was."""
+        if self.is_open:
+            self._raw.basic_nack(0, multiple=True, requeue=True)
+
     def close(self) -> None:
         """Give back all that is unacknowledged."""
         if self.is_open:

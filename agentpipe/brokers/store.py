@@ -155,21 +155,83 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A task that was given up, as it was sent, with the Result that said so.
+class DeadSummary:
+    """A task that was given up, without what may be large.
 
     Attributes:
-        died_at: Unix seconds.
+        died_at: Unix seconds, the same at each look.
     """
 
     task_id: str
     queue: str
     collection: str | None
-    payload: bytes
-    result: bytes
     outcome: str
     reason: str
     died_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter(DeadSummary):
+    """A task that was given up, as it was sent, with the Result that said so."""
+
+    payload: bytes
+    result: bytes
+
+    @property
+    def summary(self) -> DeadSummary:
+        """The letter without them."""
+        return DeadSummary(
+            self.task_id, self.queue, self.collection, self.outcome, self.reason, self.died_at
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DeadFilter:
+    """Which dead letters are meant: those that fit all that is set.
+
+    Attributes:
+        error: A part of the reason; the case of ASCII letters does not count.
+        since: Unix seconds: those that died then or later.
+        until: Unix seconds: those that died earlier.
+    """
+
+    collection: str | None = None
+    outcome: str | None = None
+    error: str = ""
+    since: float | None = None
+    until: float | None = None
+
+    @property
+    def folded_error(self) -> str:
+        """``error`` in small letters, as far as every store knows the case of letters."""
+        return folded(self.error)
+
+    @property
+    def asks_for_times_only(self) -> bool:
+        """Whether an order by time is all that is needed to tell what fits."""
+        return self.collection is None and self.outcome is None and not self.error
+
+    def fits(self, letter: DeadSummary) -> bool:
+        """Whether a letter is one of them; for stores that look at each."""
+        return (
+            self.collection in (None, letter.collection)
+            and self.outcome in (None, letter.outcome)
+            and self.folded_error in folded(letter.reason)
+            and (self.since is None or letter.died_at >= self.since)
+            and (self.until is None or letter.died_at < self.until)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DeadPage:
+    """Some dead letters, oldest first.
+
+    Attributes:
+        after: Where to go on; None at the end. A page may be short, or empty, before that.
+    """
+
+    letters: tuple[DeadSummary, ...]
+    after: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,10 +359,20 @@ class Store(Protocol):
     def answer(self, answers: Sequence[Answer]) -> list[bool]:
         """Settle tasks that nobody has claimed; False for those that are not waiting now."""
 
-    def dead_letters(
-        self, collection: str | None = None, task_ids: Sequence[str] | None = None
-    ) -> list[DeadLetter]:
-        """Dead letters, oldest first, all or those asked for."""
+    def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
+        """Up to ``limit`` of them, from the oldest on, or from where a page said to go on.
+
+        Where looking at a letter holds up others, one call looks at a bounded number of them.
+
+        Raises:
+            ConfigError: ``after`` is not from a page of such a store.
+        """
+
+    def count_dead(self, wanted: DeadFilter) -> int | None:
+        """How many there are; None where each of them would have to be looked at."""
+
+    def read_dead(self, task_ids: Sequence[str]) -> list[DeadLetter]:
+        """Those of them that are dead letters, whole, oldest first; all are in memory at once."""
 
     def drop_dead(self, task_ids: Sequence[str]) -> int:
         """Forget dead letters; returns how many there were."""
@@ -322,3 +394,8 @@ class Calendar(Protocol):
         None, and nothing done, while another process has the calendar: a store that knows no
         ids lets only one have it, until its connection ends.
         """
+
+
+def folded(text: str) -> str:
+    """``text`` in small letters, but for those outside ASCII."""
+    return text.encode(errors="replace").lower().decode()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from agentpipe.agent import Judged
 from agentpipe.children.pipes import Pipe
 from agentpipe.errors import AgentCrashed, AgentFailed, AgentpipeError
 from agentpipe.evaluate import Evaluation
+from agentpipe.logs import Bound, bound, printed
 from agentpipe.trace import record_spans, record_usage
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class ChildAgent:
         self._nursery, self._opening, self._env = nursery, opening, env
         self._child_grace_s, self._cwd = grace_s, cwd
         self._child: Child | None = None
+        self._run: Bound | None = None
 
     async def execute(self, task: Task, context: Context) -> Any:
         """The child's answer, with its evaluations where it made them.
@@ -64,6 +65,7 @@ class ChildAgent:
             AgentFailed: It told of a failure.
             AgentCrashed: It ended without a word.
         """
+        self._run = bound.get()
         if self._child is None:
             await self._start(context)
         await self._say({"task": task})
@@ -89,17 +91,17 @@ class ChildAgent:
 
     async def _start(self, context: Context) -> None:
         ours, its = socket.socketpair()
-        printed, out = os.pipe()
+        out_of_it, out = os.pipe()
         env = {**self._env, **context.env}
         files = (its.detach(), out, os.dup(out))
         try:
             self._child = await self._nursery.start(None, env, files, self._cwd)
         except BaseException:
             ours.close()
-            os.close(printed)
+            os.close(out_of_it)
             raise
         self._reader, self._writer = await asyncio.open_connection(sock=ours, limit=MAX_LINE_BYTES)
-        self._printing = asyncio.create_task(_print(printed))
+        self._printing = asyncio.create_task(self._pass_on(out_of_it))
         secrets = {"env": dict(context.env), "metadata": dict(context.metadata)}
         await self._say({"open": {**self._opening, "context": secrets}})
         await self._outcome()
@@ -154,6 +156,13 @@ class ChildAgent:
             assert self._child is not None
             self._child.end()
 
+    async def _pass_on(self, number: int) -> None:
+        """Log what the child prints, line by line, as told in the run that it is at."""
+        async with Pipe(number, MAX_PRINTED_BYTES) as reader:
+            while line := await _line(reader):
+                text = line.decode(errors="replace").rstrip("\r\n")
+                printed.info("%s", text, extra={"bound": self._run})
+
 
 def _failure(error: Mapping[str, Any]) -> AgentFailed:
     return AgentFailed(
@@ -171,13 +180,6 @@ def _done(done: Mapping[str, Any]) -> Any:
     if evaluations is None:
         return done.get("answer")
     return Judged(done.get("answer"), tuple(Evaluation(**each) for each in evaluations))
-
-
-async def _print(number: int) -> None:
-    """Pass on what the child prints, line by line, by way of this process's masked output."""
-    async with Pipe(number, MAX_PRINTED_BYTES) as reader:
-        while line := await _line(reader):
-            sys.stderr.write(line.decode(errors="replace"))
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:

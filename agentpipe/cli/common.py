@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agentpipe.errors import ConfigError
+from agentpipe.logs import printable as printable  # noqa: PLC0414 - commands have it from here
 from agentpipe.settings import SEED_VARIABLES, Settings, without_password
 
 if TYPE_CHECKING:
@@ -124,16 +125,6 @@ def say_where(settings: Settings) -> None:
     say(f"broker {without_password(settings.broker)}, sink {without_password(settings.sink)}")
 
 
-def printable(text: str) -> str:
-    """``text`` without what could steer a terminal: each control character as an escape."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() or character == "\n" else _escaped(character)
-        for character in text
-    )
-
-
 def one_line(text: str, width: int) -> str:
     """``text`` as at most ``width`` harmless characters of one line."""
     flat = printable(" ".join(text[: width * 4].split()))
@@ -143,7 +134,3 @@ def one_line(text: str, width: int) -> str:
 def wants_color() -> bool:
     """Whether stdout is a terminal that may be coloured."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", "surrogatepass").decode()

@@ -32,6 +32,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="runs at once per process (default: as many as the agents may have)",
     )
     parser.add_argument("--burst", action="store_true", help="end when nothing is left to do")
+    parser.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        help="of the lines on stderr (default: $AGENTPIPE_LOG_FORMAT, else text)",
+    )
     add_common(parser)
 
 
@@ -39,7 +44,11 @@ def run(args: argparse.Namespace) -> int:
     """Run as the options say."""
     _refuse_below_one(args)
     settings = settings_of(args)
-    settings = replace(settings, slots=args.slots or settings.slots)
+    settings = replace(
+        settings,
+        slots=args.slots or settings.slots,
+        log_format=args.log_format or settings.log_format,
+    )
     return serve_here(args, settings, processes=args.processes, burst=args.burst)
 
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import itertools
 import uuid
 from collections import Counter
-from typing import TYPE_CHECKING
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 import pika
 import pytest
 
+from agentpipe.brokers.store import DeadFilter
 from brokers.server_rabbitmq import RabbitServer
 from tests.support import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agentpipe.brokers.store import Store
     from tests.integration.project import Project
 
 
@@ -160,3 +165,67 @@ def test_deleted_queues_are_made_again_under_a_running_worker(
     wait_until(lambda: len(project.results()) == 2, 30, "the worker goes on")
     assert "was deleted under worker" in fleet.log
     assert fleet.stop() == 0
+
+
+# Dead letters, in more portions than one.
+
+
+@pytest.fixture
+def graves(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Store]:
+    """Opens the project's store, in which 20 tasks are dead and a look takes 3 of them."""
+    monkeypatch.setattr("agentpipe.brokers.rabbitmq.dead.PORTION", 3)
+    project.collection(max_retries=0)
+    project.send(*[{"task_id": f"t-{n:02}", "question": "infra"} for n in range(20)])
+    project.burst("--processes", "1")
+    return project.open_store
+
+
+def all_dead(store: Store, after: str | None = "", **wanted: Any) -> list[str]:
+    found: list[str] = []
+    while after is not None:
+        page = store.dead_letters(DeadFilter(**wanted), after, 100)
+        assert len(page.letters) <= 3
+        found += [letter.task_id for letter in page.letters]
+        after = page.after
+    return sorted(found)
+
+
+DEAD = [f"t-{number:02}" for number in range(20)]
+
+
+def test_a_look_of_several_portions_sees_each_letter_once(graves: Callable[[], Store]) -> None:
+    with closing(graves()) as store:
+        assert all_dead(store) == DEAD
+        assert all_dead(store, error="nothing") == []
+        assert sorted(each.task_id for each in store.read_dead(["t-17", "t-02"])) == [
+            "t-02",
+            "t-17",
+        ]
+        assert store.count_dead(DeadFilter()) == store.stats().dead == 20
+        assert store.drop_dead(["t-19", "t-00", "strange"]) == 2
+        assert all_dead(store) == DEAD[1:-1]
+
+
+def test_another_process_goes_on_at_the_place_and_where_its_letter_was_dropped(
+    graves: Callable[[], Store],
+) -> None:
+    with closing(graves()) as store:
+        first = store.dead_letters(DeadFilter(), "", 3)
+        second = store.dead_letters(DeadFilter(), first.after or "", 3)
+        seen = [letter.task_id for letter in (*first.letters, *second.letters)]
+    assert len(set(seen)) == 6
+    with closing(graves()) as store:
+        assert all_dead(store, second.after) == sorted(set(DEAD) - set(seen))
+        assert store.drop_dead(seen) == 6
+    with closing(graves()) as store:
+        # Those that died in the same millisecond may be shown again, and none is left out.
+        assert all_dead(store, second.after) == sorted(set(DEAD) - set(seen))
+
+
+def test_what_is_looked_at_goes_back_by_itself(
+    graves: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentpipe.brokers.rabbitmq.dead.HOLD_S", 0.01)
+    with closing(graves()) as looker, closing(graves()) as other:
+        looker.dead_letters(DeadFilter(), "", 3)
+        wait_until(lambda: other.count_dead(DeadFilter()) == 20, 10, "all are back")

@@ -18,7 +18,15 @@ import pytest
 import redis
 
 from agentpipe.brokers import open_store
-from agentpipe.brokers.store import Answer, Offer, Queue, Settlement, Store, Worker
+from agentpipe.brokers.store import (
+    Answer,
+    DeadFilter,
+    Offer,
+    Queue,
+    Settlement,
+    Store,
+    Worker,
+)
 from agentpipe.cli import UNREACHABLE, main
 from agentpipe.errors import Unreachable
 from agentpipe.settings import Settings
@@ -146,8 +154,7 @@ def test_dead_letters_that_fill_several_answers_are_all_read(store: Store) -> No
         store.offer(QUEUE, [Offer(task_id, large)], ring=False)
         (claim,) = store.claim(worker, 1, **MARKS)
         store.settle([Settlement(claim, "bury", b"{}", "crashed", "it died")])
-    assert [letter.task_id for letter in store.dead_letters()] == ["a", "b", "c"]
-    assert [letter.task_id for letter in store.dead_letters("crew", ["c", "a"])] == ["a", "c"]
+    assert [letter.task_id for letter in store.read_dead(["c", "a", "b"])] == ["a", "b", "c"]
 
 
 # Processes.
@@ -432,7 +439,9 @@ def use_every_operation(store: Store) -> None:
     assert store.take_outbox(worker, 1, 100)
     assert store.leave(worker)
     assert store.peek(None, -1, 10)
-    assert [letter.task_id for letter in store.dead_letters()] == [claims[0].task_id]
+    (letter,) = store.dead_letters(DeadFilter(), "", 10).letters
+    assert letter.task_id == claims[0].task_id
+    assert store.count_dead(DeadFilter()) == len(store.read_dead([letter.task_id])) == 1
     assert store.drop_dead([claims[0].task_id]) == 1
     assert store.stats().delivered == 1
 

@@ -194,7 +194,13 @@ def _leak(how: str, task: Any, context: Any) -> Any:
     return {"who": context.env["WHO"], "token": token, "text": f"<{token}>"}
 
 
+def _murmur(argument: str, *_: Any) -> str:
+    logging.getLogger("toys.library").warning("at work")
+    return argument
+
+
 _FUNCTIONS: dict[str, Any] = {
+    "murmur": _murmur,
     "echo": lambda argument, _task, _context: argument,
     "block": lambda argument, _task, _context: time.sleep(float(argument)),
     "kill": lambda *_: os.kill(os.getpid(), signal.SIGKILL),

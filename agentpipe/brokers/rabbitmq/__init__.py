@@ -26,13 +26,16 @@ from agentpipe.amqp.connection import ANSWER_S, Link, Session
 from agentpipe.brokers.rabbitmq import calendar
 from agentpipe.brokers.rabbitmq.address import Address
 from agentpipe.brokers.rabbitmq.counting import count
+from agentpipe.brokers.rabbitmq.dead import PORTION
 from agentpipe.brokers.rabbitmq.desk import Desk
 from agentpipe.brokers.rabbitmq.offering import Offering
 from agentpipe.brokers.store import (
     Admission,
     Answer,
     Claim,
+    DeadFilter,
     DeadLetter,
+    DeadPage,
     Offer,
     OutboxRecord,
     Queue,
@@ -44,7 +47,7 @@ from agentpipe.brokers.store import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 
     from agentpipe.settings import Settings
 
@@ -193,26 +196,48 @@ class RabbitStore:
 
         return self._on_desk(answer)
 
-    def dead_letters(
-        self, collection: str | None = None, task_ids: Sequence[str] | None = None
-    ) -> list[DeadLetter]:
-        def wanted(letter: DeadLetter) -> bool:
-            asked = task_ids is None or letter.task_id in task_ids
-            return asked and collection in (None, letter.collection)
+    def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
+        return self._on_desk(lambda desk: desk.dead.page(wanted, after, limit))
 
-        async def read(desk: Desk) -> list[DeadLetter]:
-            return await desk.dead.read(await desk.session.channel(), wanted)
+    def count_dead(self, wanted: DeadFilter) -> int | None:
+        if wanted != DeadFilter():
+            return None
 
-        return self._on_desk(read)
+        async def count(desk: Desk) -> int:
+            return (await desk.count(desk.names.dead.name) or 0) + desk.dead.in_hand
+
+        return self._on_desk(count)
+
+    def read_dead(self, task_ids: Sequence[str]) -> list[DeadLetter]:
+        async def whole(desk: Desk) -> list[DeadLetter]:
+            return desk.dead.whole(missing)
+
+        missing = set(task_ids)
+        found: list[DeadLetter] = []
+        for _ in self._looks(missing):
+            letters = self._on_desk(whole)
+            found += letters
+            missing.difference_update(letter.task_id for letter in letters)
+        return sorted(found, key=lambda letter: letter.died_at)
 
     def drop_dead(self, task_ids: Sequence[str]) -> int:
-        ids = set(task_ids)
+        async def drop(desk: Desk) -> set[str]:
+            dropped = desk.dead.drop(missing)
+            await desk.dead.settled()
+            return dropped
 
-        async def drop(desk: Desk) -> int:
-            channel = await desk.session.channel()
-            return len(await desk.dead.read(channel, lambda it: it.task_id in ids, drop=True))
+        missing = set(task_ids)
+        for _ in self._looks(missing):
+            missing -= self._on_desk(drop)
+        return len(set(task_ids)) - len(missing)
 
-        return self._on_desk(drop)
+    def _looks(self, missing: Collection[str]) -> Iterator[None]:
+        """What the hand holds, then each page of the queue, until nothing is missing."""
+        after: str | None = ""
+        yield
+        while missing and after is not None:
+            after = self.dead_letters(DeadFilter(), after, PORTION).after
+            yield
 
     def progress(self, name: str, mark: int) -> int | None:
         async def progress(desk: Desk) -> int | None:

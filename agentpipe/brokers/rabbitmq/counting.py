@@ -68,7 +68,7 @@ async def count(desk: Desk) -> Stats:
         outbox=carried if still_complete else getattr(outbox, "messages", None),
         outbox_bytes=getattr(outbox, "size_bytes", None),
         delivered=None,
-        dead=await desk.count(desk.names.dead.name) or 0,
+        dead=(await desk.count(desk.names.dead.name) or 0) + desk.dead.in_hand,
         queues=depths,
         workers=tuple(_seen(member) for member in sorted(crew, key=lambda it: it.name)),
     )

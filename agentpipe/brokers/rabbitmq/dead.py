@@ -1,29 +1,51 @@
 """DeadLetters: tasks that were given up, in a durable queue.
 
-A queue can only be read by taking from it: while one process looks, another one sees less.
+A queue can only be read by taking from it: while one process looks, another one sees less. What
+was looked at stays in the hand for a moment, so that the next page goes on from there and what
+is dropped need not be searched for; then it goes back.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import defaultdict
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from agentpipe.amqp.letter import Letter
-from agentpipe.brokers.store import DeadLetter
+from agentpipe.brokers.store import DeadLetter, DeadPage, DeadSummary
+from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Collection, Iterable
 
     from agentpipe.amqp.channel import Channel, Delivery
     from agentpipe.brokers.rabbitmq.names import Names
-    from agentpipe.brokers.store import Settlement
+    from agentpipe.brokers.store import DeadFilter, Settlement
+
+# Of one call, so that it is answered in time and holds little in memory.
+PORTION = 500
+PORTION_BYTES = 8 * 1024 * 1024
+HOLD_S = 5.0
 
 
 class DeadLetters:
     """The queue of dead letters; task and Result lie in the body, one after the other."""
 
-    def __init__(self, names: Names) -> None:
-        self._queue = names.dead
+    def __init__(self, names: Names, open_channel: Callable[[], Awaitable[Channel]]) -> None:
+        self._queue, self._open_channel = names.dead, open_channel
+        self._channel: Channel | None = None
+        self._looking = asyncio.Lock()
+        self._release: asyncio.TimerHandle | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._tags: defaultdict[str, list[int]] = defaultdict(list)
+        self._bodies: dict[str, DeadLetter] = {}
+        self._bytes = 0
+        self._place = self._sought = ""
+        self._since_ms = 0
 
     def letter(self, settlement: Settlement, collection: str | None) -> Letter:
         """A task on its way there."""
@@ -39,28 +61,97 @@ class DeadLetters:
         }
         return Letter(self._queue.name, claim.payload + settlement.result, headers)
 
-    async def count(self, channel: Channel) -> int:
-        """How many nobody is looking at."""
-        return await channel.declare(self._queue)
+    @property
+    def in_hand(self) -> int:
+        """How many were looked at here and are not back in the queue."""
+        return sum(map(len, self._tags.values()))
 
-    async def read(
-        self, channel: Channel, wanted: Callable[[DeadLetter], bool], *, drop: bool = False
-    ) -> list[DeadLetter]:
-        """Those that are wanted, oldest first; the others stay in any case."""
-        await channel.declare(self._queue)
-        found, kept = [], []
-        while delivery := await channel.get(self._queue.name):
-            letter = _read(delivery)
-            is_wanted = wanted(letter)
-            if is_wanted:
-                found.append(letter)
-            if is_wanted and drop:
-                channel.ack(delivery.tag)
-            else:
-                kept.append(delivery.tag)
-        for tag in kept:
-            channel.requeue(tag)
-        return found
+    async def page(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
+        """What a portion of the queue has; from its beginning, unless the last page ended there."""
+        _moment_ms(after)
+        async with self._looking:
+            channel = await self._look(after)
+            found: list[DeadSummary] = []
+            while len(found) < limit and not self._is_full():
+                letter = await self._take(channel)
+                if letter is None and not self._sought:
+                    return DeadPage(tuple(found), None)
+                if letter is None:
+                    self._seek_by_time(after)
+                elif self._is_behind(letter) and wanted.fits(letter):
+                    found.append(letter.summary)
+            more = await channel.declare(self._queue) > 0 or self._sought
+            return DeadPage(tuple(found), self._place if more else None)
+
+    async def _look(self, after: str) -> Channel:
+        """Begin anew, unless the place is where the last look ended."""
+        if self._channel is None or not self._channel.is_open:
+            self._channel = await self._open_channel()
+            await self._channel.declare(self._queue)
+            self._forget()
+        if not after or after != self._place:
+            self.give_back()
+            self._place = self._sought = after
+        self._bodies, self._bytes = {}, 0
+        self._hold()
+        return self._channel
+
+    async def _take(self, channel: Channel) -> DeadLetter | None:
+        delivery = await channel.get(self._queue.name)
+        if delivery is None:
+            return None
+        letter = _read(delivery)
+        self._tags[letter.task_id].append(delivery.tag)
+        self._bodies[letter.task_id] = letter
+        self._bytes += len(delivery.body)
+        return letter
+
+    def _is_full(self) -> bool:
+        return len(self._bodies) >= PORTION or self._bytes >= PORTION_BYTES
+
+    def _is_behind(self, letter: DeadSummary) -> bool:
+        """Whether it comes after the place that was asked for, which the look goes past here."""
+        place = _place_of(letter)
+        if self._sought:
+            if place == self._sought:
+                self._sought = ""
+            return False
+        self._place = place
+        return letter.died_at * 1000 >= self._since_ms
+
+    def _seek_by_time(self, after: str) -> None:
+        """The letter of that place was dropped: begin anew with those that died no earlier."""
+        self.give_back()
+        self._place, self._since_ms = after, _moment_ms(after)
+
+    def _hold(self) -> None:
+        if self._release is not None:
+            self._release.cancel()
+        self._release = asyncio.get_running_loop().call_later(HOLD_S, self.give_back)
+
+    def give_back(self) -> None:
+        """Put back all that was looked at and not dropped."""
+        if self._channel is not None and self._tags:
+            self._channel.requeue_all()
+        self._forget()
+
+    def whole(self, task_ids: Collection[str]) -> list[DeadLetter]:
+        """Those of them that the last page looked at."""
+        return [self._bodies[task_id] for task_id in task_ids if task_id in self._bodies]
+
+    def drop(self, task_ids: Iterable[str]) -> set[str]:
+        """Drop those of them that are in the hand; returns which."""
+        if self._channel is None or not self._channel.is_open:
+            return set()
+        dropped = self._tags.keys() & set(task_ids)
+        for tag in chain.from_iterable(map(self._tags.pop, dropped)):
+            self._channel.ack(tag)
+        return dropped
+
+    async def settled(self) -> None:
+        """Wait until the server has done what it was told."""
+        if self._channel is not None:
+            await self._channel.catch_up()
 
 
 def _read(delivery: Delivery) -> DeadLetter:
@@ -70,9 +161,20 @@ def _read(delivery: Delivery) -> DeadLetter:
         str(headers.get("agentpipe-id", "")),
         str(headers.get("agentpipe-queue", "")),
         headers.get("agentpipe-collection") or None,
-        delivery.body[:length],
-        delivery.body[length:],
         str(headers.get("agentpipe-outcome", "")),
         str(headers.get("agentpipe-reason", "")),
         int(headers.get("agentpipe-died-ms", 0)) / 1000,
+        delivery.body[:length],
+        delivery.body[length:],
     )
+
+
+def _place_of(letter: DeadSummary) -> str:
+    return f"{round(letter.died_at * 1000)}-{letter.task_id}"
+
+
+def _moment_ms(place: str) -> int:
+    moment_ms, dash, _ = place.partition("-")
+    if place and not (dash and moment_ms.isdecimal()):
+        raise ConfigError(f"{place[:40]!r} is not where a list of this store's dead letters ended")
+    return int(moment_ms or 0)

@@ -42,7 +42,7 @@ class Desk:
     def __init__(self, session: Session, address: Address, declared: Mapping[str, Queue]) -> None:
         self.session, self.address, self._declared = session, address, declared
         self.names = names = address.names
-        self.dead = DeadLetters(names)
+        self.dead = DeadLetters(names, session.channel)
         self.registry = Registry(names, session.channel)
         self.holds = Holds()
         self.servings: dict[str, Serving] = {}
@@ -242,5 +242,7 @@ class Desk:
     async def close(self) -> None:
         """Give back what an operator has looked at."""
         with suppress(Lost):
+            self.dead.give_back()
+            await self.dead.settled()
             if self._hand is not None:
                 await self._hand.give_back()

@@ -17,6 +17,7 @@ from agentpipe.brokers.redis.link import Link
 from agentpipe.brokers.redis.replies import (
     as_claims,
     as_dead_letters,
+    as_dead_page,
     as_outbox,
     as_stats,
     as_waiting,
@@ -27,7 +28,9 @@ from agentpipe.brokers.store import (
     Admission,
     Answer,
     Claim,
+    DeadFilter,
     DeadLetter,
+    DeadPage,
     Offer,
     OutboxRecord,
     Queue,
@@ -37,7 +40,7 @@ from agentpipe.brokers.store import (
     Waiting,
     Worker,
 )
-from agentpipe.errors import Unreachable
+from agentpipe.errors import ConfigError, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
@@ -50,6 +53,7 @@ LAYOUT = 2
 REMEMBER_S = 3_600
 REMEMBER_HELD_S = 86_400
 PAGE_BYTES = 8 * 1024 * 1024
+READ_AT_ONCE = 500
 MAX_PRIORITY = 2**53  # Scores are doubles.
 _VERDICTS: dict[int, Verdict] = {ord("a"): "accepted", ord("d"): "duplicate", ord("r"): "refused"}
 
@@ -204,18 +208,26 @@ class RedisStore:
         what = tuple(each.task_id for each in answers)
         return [letter == ord("d") for letter in self._ask("answer", what, *args)]
 
-    def dead_letters(
-        self, collection: str | None = None, task_ids: Sequence[str] | None = None
-    ) -> list[DeadLetter]:
-        wanted: tuple[int | str, ...] = (0,) if task_ids is None else (1, *task_ids)
-        found: list[DeadLetter] = []
-        after = b"0"
-        while after:
-            after, *values = self._link.run(
-                "dead_letters", after, PAGE_BYTES, collection or "", *wanted
-            )
+    def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
+        first, last = _moments(wanted)
+        if after:
+            first = max(first, _moment_of(after) + 1)
+        fields = (wanted.collection or "", wanted.outcome or "", wanted.folded_error)
+        place, *values = self._link.run("dead_letters", first, last, limit, *fields)
+        return as_dead_page(place, values)
+
+    def count_dead(self, wanted: DeadFilter) -> int | None:
+        if not wanted.asks_for_times_only:
+            return None
+        return int(self._link.run("count_dead", *_moments(wanted)))
+
+    def read_dead(self, task_ids: Sequence[str]) -> list[DeadLetter]:
+        left, found = list(dict.fromkeys(task_ids)), []
+        while left:
+            seen, *values = self._link.run("read_dead", PAGE_BYTES, *left[:READ_AT_ONCE])
             found += as_dead_letters(values)
-        return found
+            left = left[seen:]
+        return sorted(found, key=lambda letter: letter.died_at)
 
     def drop_dead(self, task_ids: Sequence[str]) -> int:
         return int(self._ask("drop_dead", tuple(task_ids), *task_ids))
@@ -241,3 +253,15 @@ def _queue_args(queues: Iterable[Queue]) -> Iterable[str | int]:
             positions[queue.collection] = place + 1
         yield from (queue.name, queue.max_waiting, queue.concurrency, queue.max_crashes)
         yield from (place, queue.collection or "", queue.gate or "", queue.gate_limit)
+
+
+def _moments(wanted: DeadFilter) -> tuple[int, str]:
+    """The first microsecond of death, and the last as the server reads it."""
+    first = 0 if wanted.since is None else max(0, round(wanted.since * 1e6))
+    return first, "+inf" if wanted.until is None else f"({round(wanted.until * 1e6)}"
+
+
+def _moment_of(after: str) -> int:
+    if not (after.isdecimal() and len(after) < 19):  # noqa: PLR2004 - as long as its numbers are
+        raise ConfigError(f"{after[:40]!r} is not where a list of this store's dead letters ended")
+    return int(after)

@@ -1,43 +1,34 @@
 #!lua flags=no-writes
--- ARGV: number to begin after, bytes, collection ('' for all), '1' where only the ids that follow
--- are meant. Returns the number to go on after ('' at the end), then eight values for each letter:
--- id, queue, collection, payload, result, outcome, reason, died_at.
+-- ARGV: the first and last microsecond of death ('(' excludes one), limit, then collection, outcome
+-- and a part of the reason in small letters, each '' for any. Returns the microsecond to go on after
+-- ('' at the end), then six values for each letter: id, queue, collection, outcome, reason, and the
+-- microsecond. Looks at a portion of the letters at most.
 
-local max_bytes, collection = tonumber(ARGV[2]), ARGV[3]
-local reply, bytes = {''}, 0
+local limit, collection, outcome, part = tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
 
-local function candidates()
-  if ARGV[4] == '0' then
-    return call('ZRANGEBYSCORE', DEAD, '(' .. ARGV[1], '+inf', 'WITHSCORES', 'LIMIT', 0, PORTION)
-  end
-  local asked, found = {}, {}
-  for index = 5, #ARGV do
-    local score = call('ZSCORE', DEAD, ARGV[index])
-    if score and tonumber(score) > tonumber(ARGV[1]) then
-      asked[#asked + 1] = {ARGV[index], score}
-    end
-  end
-  table.sort(asked, function(one, other) return tonumber(one[2]) < tonumber(other[2]) end)
-  for _, entry in ipairs(asked) do
-    found[#found + 1], found[#found + 2] = entry[1], entry[2]
-  end
-  return found
+local function fits(letter)
+  return letter[1] and (collection == '' or letter[2] == collection)
+    and (outcome == '' or letter[3] == outcome)
+    and (part == '' or letter[4]:lower():find(part, 1, true))
 end
 
-local entries = candidates()
+local entries = call('ZRANGEBYSCORE', DEAD, ARGV[1], ARGV[2], 'WITHSCORES', 'LIMIT', 0, PORTION)
+local reply, found, seen = {''}, 0, 0
 for index = 1, #entries, 2 do
-  local letter = call('HMGET', base .. ':dead:' .. entries[index], 'queue', 'collection', 'payload',
-    'result', 'outcome', 'reason', 'died_at')
-  reply[1] = entries[index + 1]
-  if letter[1] and (collection == '' or letter[2] == collection) then
-    reply[#reply + 1] = entries[index]
-    for _, value in ipairs(letter) do
+  if found >= limit then
+    break
+  end
+  local id, died = entries[index], entries[index + 1]
+  local letter = call('HMGET', base .. ':dead:' .. id, 'queue', 'collection', 'outcome', 'reason')
+  seen = index + 1
+  if fits(letter) then
+    found = found + 1
+    for _, value in ipairs({id, letter[1], letter[2], letter[3], letter[4], died}) do
       reply[#reply + 1] = value
     end
-    bytes = bytes + #letter[3] + #letter[4]
-    if bytes >= max_bytes then
-      break
-    end
   end
+end
+if seen > 0 and (seen < #entries or #entries == 2 * PORTION) then
+  reply[1] = entries[seen]
 end
 return reply

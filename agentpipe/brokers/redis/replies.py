@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.brokers.store import (
     Claim,
     DeadLetter,
+    DeadPage,
+    DeadSummary,
     OutboxRecord,
     QueueDepth,
     Stats,
@@ -66,23 +68,22 @@ def as_waiting(values: Sequence[bytes]) -> list[Waiting]:
     ]
 
 
+def as_dead_page(after: bytes, values: Sequence[bytes]) -> DeadPage:
+    """The answer of ``dead_letters``."""
+    letters = (DeadSummary(*_summary(row)) for row in _rows(values, 6))
+    return DeadPage(tuple(letters), after.decode() or None)
+
+
 def as_dead_letters(values: Sequence[bytes]) -> list[DeadLetter]:
-    """The answer of ``dead_letters`` but for its first value."""
+    """The answer of ``read_dead`` but for its first value."""
     return [
-        DeadLetter(
-            task_id.decode(),
-            queue.decode(),
-            collection.decode() or None,
-            payload,
-            result,
-            outcome.decode(),
-            reason.decode(),
-            float(died_at),
-        )
-        for task_id, queue, collection, payload, result, outcome, reason, died_at in _rows(
-            values, 8
-        )
+        DeadLetter(*_summary(row), payload, result) for *row, payload, result in _rows(values, 8)
     ]
+
+
+def _summary(row: Sequence[bytes]) -> tuple[str, str, str | None, str, str, float]:
+    task_id, queue, collection, outcome, reason, died_us = (value.decode() for value in row)
+    return task_id, queue, collection or None, outcome, reason, int(died_us) / 1e6
 
 
 def as_stats(answer: Sequence[Any]) -> Stats:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 
+from agentpipe.brokers.sqlite import graves
 from agentpipe.brokers.sqlite.admission import Rooms, admit, depth_and_bound, known_ids
 from agentpipe.brokers.sqlite.leases import (
     claim_tasks,
@@ -49,7 +50,9 @@ from agentpipe.brokers.store import (
     Admission,
     Answer,
     Claim,
+    DeadFilter,
     DeadLetter,
+    DeadPage,
     Offer,
     OutboxRecord,
     Queue,
@@ -266,23 +269,21 @@ class SqliteStore:
             add_to_counters(db, changes)
         return done
 
-    def dead_letters(
-        self, collection: str | None = None, task_ids: Sequence[str] | None = None
-    ) -> list[DeadLetter]:
-        query = "SELECT * FROM dead WHERE (:collection IS NULL OR collection = :collection)"
-        values: dict[str, Any] = {"collection": collection}
-        if task_ids is not None:
-            query += " AND task_id IN (SELECT value FROM json_each(:ids))"
-            values["ids"] = orjson.dumps(list(task_ids)).decode()
+    def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
         with self._database.read() as db:
-            return [DeadLetter(*row) for row in db.execute(f"{query} ORDER BY died_at", values)]
+            return graves.page_of(db, wanted, after, limit)
+
+    def count_dead(self, wanted: DeadFilter) -> int:
+        with self._database.read() as db:
+            return graves.count_of(db, wanted)
+
+    def read_dead(self, task_ids: Sequence[str]) -> list[DeadLetter]:
+        with self._database.read() as db:
+            return graves.read(db, task_ids)
 
     def drop_dead(self, task_ids: Sequence[str]) -> int:
         with self._database.write() as db:
-            dropped = 0
-            for task_id in task_ids:
-                dropped += db.execute("DELETE FROM dead WHERE task_id = ?", (task_id,)).rowcount
-            return dropped
+            return graves.drop(db, task_ids)
 
     def progress(self, name: str, mark: int) -> int | None:
         with self._database.write() as db:

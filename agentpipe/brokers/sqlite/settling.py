@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from agentpipe.brokers.sqlite.graves import bury
 from agentpipe.brokers.sqlite.tables import WAITING
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def settle_task(db: sqlite3.Connection, settlement: Settlement, changes: Counter
         db.execute("UPDATE queues SET delayed = delayed + 1 WHERE qid = ?", (qid,))
     else:
         if settlement.action == "bury":
-            _bury(db, seq, qid, settlement)
+            bury(db, seq, qid, settlement)
         _put_in_outbox(db, seq, claim.task_id, settlement.result)
         changes.update(_gains(settlement.result, settlement.outcome))
     return True
@@ -50,22 +51,6 @@ def _hold(db: sqlite3.Connection, qid: int, delay_s: float) -> None:
     db.execute(
         "UPDATE queues SET held_until = max(held_until, ?) WHERE qid = ?",
         (time.time() + delay_s, qid),
-    )
-
-
-def _bury(db: sqlite3.Connection, seq: int, qid: int, settlement: Settlement) -> None:
-    db.execute(
-        "INSERT OR REPLACE INTO dead SELECT ?, q.name, q.collection, p.body, ?, ?, ?, ?"
-        " FROM queues q, payloads p WHERE q.qid = ? AND p.seq = ?",
-        (
-            settlement.claim.task_id,
-            settlement.result,
-            settlement.outcome,
-            settlement.reason,
-            time.time(),
-            qid,
-            seq,
-        ),
     )
 
 

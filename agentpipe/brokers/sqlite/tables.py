@@ -17,7 +17,8 @@ LAYOUT = 2
 # States of a task.
 WAITING, DELAYED, RUNNING, SETTLED = range(4)
 
-# Payloads have a table of their own, so that a change of state never rewrites one.
+# Payloads have a table of their own, so that a change of state never rewrites one. Dead letters
+# are numbered by the microsecond of their death, each with one to itself.
 SCHEMA = """
 CREATE TABLE queues (
     qid INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, collection TEXT, position INTEGER,
@@ -52,9 +53,11 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_free ON outbox (seq) WHERE taker IS NULL;
 CREATE TABLE outbox_bodies (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE dead (
-    task_id TEXT PRIMARY KEY, queue TEXT NOT NULL, collection TEXT, payload BLOB NOT NULL,
-    result BLOB NOT NULL, outcome TEXT NOT NULL, reason TEXT NOT NULL, died_at REAL NOT NULL);
-CREATE INDEX dead_by_age ON dead (died_at);
+    died_us INTEGER PRIMARY KEY, task_id TEXT NOT NULL UNIQUE, queue TEXT NOT NULL,
+    collection TEXT, outcome TEXT NOT NULL, reason TEXT NOT NULL);
+CREATE INDEX dead_of_collection ON dead (collection, outcome);
+CREATE INDEX dead_by_outcome ON dead (outcome);
+CREATE TABLE dead_bodies (died_us INTEGER PRIMARY KEY, payload BLOB NOT NULL, result BLOB NOT NULL);
 CREATE TABLE workers (
     name TEXT PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL, slots INTEGER NOT NULL,
     lease_s REAL NOT NULL, beat REAL NOT NULL, serves BLOB NOT NULL);

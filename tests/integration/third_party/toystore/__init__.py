@@ -16,7 +16,15 @@ from urllib.parse import unquote, urlsplit
 
 import orjson
 
-from agentpipe.brokers.store import Admission, OutboxRecord, QueueDepth, Stats, WorkerSeen
+from agentpipe.brokers.store import (
+    Admission,
+    DeadPage,
+    DeadSummary,
+    OutboxRecord,
+    QueueDepth,
+    Stats,
+    WorkerSeen,
+)
 from agentpipe.errors import ConfigError, Unreachable
 
 from .state import State, data
@@ -27,6 +35,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.store import (
         Answer,
         Claim,
+        DeadFilter,
         DeadLetter,
         Offer,
         Queue,
@@ -202,17 +211,23 @@ class ToyStore:
                     state.answer(answer, time.time() + self._retention_s)
         return done
 
-    def dead_letters(
-        self, collection: str | None = None, task_ids: Sequence[str] | None = None
-    ) -> list[DeadLetter]:
+    def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
+        if after and not after[:1].isdecimal():
+            raise ConfigError(f"{after!r} is not where a list of this store's dead letters ended")
+        found = [letter for letter in self._dead() if wanted.fits(letter)]
+        rest = [letter for letter in found if _place(letter) > after]
+        page = tuple(letter.summary for letter in rest[:limit])
+        return DeadPage(page, _place(page[-1]) if len(rest) > limit else None)
+
+    def count_dead(self, wanted: DeadFilter) -> int:
+        return sum(wanted.fits(letter) for letter in self._dead())
+
+    def read_dead(self, task_ids: Sequence[str]) -> list[DeadLetter]:
+        return [letter for letter in self._dead() if letter.task_id in task_ids]
+
+    def _dead(self) -> list[DeadLetter]:
         with self._step() as state:
-            letters = [state.letter(task_id) for task_id in state.dead]
-        return [
-            letter
-            for letter in letters
-            if collection in (None, letter.collection)
-            and (task_ids is None or letter.task_id in task_ids)
-        ]
+            return sorted((state.letter(task_id) for task_id in state.dead), key=_place)
 
     def drop_dead(self, task_ids: Sequence[str]) -> int:
         with self._step() as state:
@@ -258,3 +273,8 @@ class ToyStore:
 
     def close(self) -> None:
         self._closed = True
+
+
+def _place(letter: DeadSummary) -> str:
+    """Where it stands among the dead letters; such texts sort."""
+    return f"{letter.died_at:020.6f} {letter.task_id}"

@@ -1,0 +1,23 @@
+#!lua flags=no-writes
+-- ARGV: bytes, and ids. Returns how many of the ids were looked at, at least one, then eight values
+-- for each letter: id, queue, collection, outcome, reason, the microsecond of death, payload, result.
+
+local max_bytes, reply, bytes = tonumber(ARGV[1]), {0}, 0
+for index = 2, #ARGV do
+  local id = ARGV[index]
+  local died = call('ZSCORE', DEAD, id)
+  local letter = died and call('HMGET', base .. ':dead:' .. id, 'queue', 'collection', 'outcome',
+    'reason', 'payload', 'result')
+  reply[1] = index - 1
+  if letter and letter[1] then
+    for _, value in ipairs({id, letter[1], letter[2], letter[3], letter[4], died, letter[5],
+      letter[6]}) do
+      reply[#reply + 1] = value
+    end
+    bytes = bytes + #letter[5] + #letter[6]
+    if bytes >= max_bytes then
+      break
+    end
+  end
+end
+return reply

@@ -1,0 +1,128 @@
+"""A dead letter as text: at most 80 columns, harmless to a terminal."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from agentpipe.cli.common import one_line, printable
+from agentpipe.task import utc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from agentpipe.brokers.store import DeadLetter
+
+WIDTH = 80
+LABEL = 10
+# Of what may be long; `--json` has it whole.
+MAX_LINES = 24
+LAST_SPANS = 8
+_UNITS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"))
+
+
+def as_text(letter: DeadLetter) -> str:
+    """The whole letter, as a person wants to read it."""
+    task, result = readable(letter.payload), readable(letter.result)
+    result = result if isinstance(result, dict) else {}
+    lines = [
+        *_field("task", letter.task_id),
+        *_field("agent", f"{letter.queue} of {letter.collection}"),
+        *_field("outcome", f"{letter.outcome}, attempt {result.get('attempt', '?')}"),
+        *_field("died", f"{utc(letter.died_at)}, {age(letter.died_at)} ago"),
+        *_field("worker", result.get("worker")),
+        *_field("submitted", result.get("submitted_at")),
+        *_field("started", result.get("started_at")),
+        *_field("error", letter.reason),
+        *_block("traceback", (result.get("error") or {}).get("traceback"), keep_end=True),
+        *_question(task),
+        *_trace(result.get("trace")),
+    ]
+    return "\n".join(lines)
+
+
+def readable(data: bytes) -> Any:
+    """JSON as it is; bytes that are none as text with escapes."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return data[:2_000].decode(errors="backslashreplace")
+
+
+def age(moment: float) -> str:
+    """How long ago that was, as people say it."""
+    age_s = max(0.0, time.time() - moment)
+    for unit_s, name in _UNITS:
+        if age_s >= unit_s:
+            return f"{age_s / unit_s:.0f} {name}"
+    return f"{age_s:.0f} s"
+
+
+def _field(name: str, value: Any) -> Iterator[str]:
+    if value is None:
+        return
+    lines = _wrapped(str(value).split("\n"), WIDTH - LABEL)
+    for number, line in enumerate(_shortened(list(lines), keep_end=False)):
+        yield f"{'' if number else name:<{LABEL}}{line}"
+
+
+def _block(name: str, value: Any, *, keep_end: bool) -> Iterator[str]:
+    """A text under its name."""
+    if not value:
+        return
+    yield name
+    lines = _wrapped(str(value).rstrip("\n").split("\n"), WIDTH - 2)
+    for line in _shortened(list(lines), keep_end=keep_end):
+        yield f"  {line}"
+
+
+def _question(task: Any) -> Iterator[str]:
+    if isinstance(task, dict) and isinstance(task.get("question"), str):
+        rest = {name: value for name, value in task.items() if name not in ("schema", "question")}
+        yield from _block("question", task["question"], keep_end=False)
+        yield from _block("sent with", _json(rest) if rest else None, keep_end=False)
+    else:
+        yield from _block("sent", task if isinstance(task, str) else _json(task), keep_end=False)
+
+
+def _trace(spans: Any) -> Iterator[str]:
+    spans = [span for span in spans or () if isinstance(span, dict)]
+    if not spans:
+        return
+    last = spans[-LAST_SPANS:]
+    yield "trace" if len(last) == len(spans) else f"trace, the last {len(last)} of {len(spans)}"
+    for span in last:
+        yield f"  {one_line(_span(span), WIDTH - 2)}"
+
+
+def _span(span: dict[str, Any]) -> str:
+    """How long it took and what it was, then what it told last."""
+    records = span.get("records") or [{}]
+    data = records[-1].get("data") or {}
+    took_s = span.get("running_time") or 0.0
+    names = (data.get(name) for name in ("type", "tool_name", "name"))
+    title = " ".join(str(name) for name in names if name)
+    told = data.get("error") or data.get("response") or _json(data)
+    return f"{took_s:8.3f} s  {title}: {told if isinstance(told, str) else _json(told)}"
+
+
+def _wrapped(lines: Iterable[str], width: int) -> Iterator[str]:
+    """Cut, and not at blanks: it is code as often as words."""
+    for line in lines:
+        shown = printable(line.expandtabs(4))
+        for first in range(0, max(1, len(shown)), width):
+            yield shown[first : first + width]
+
+
+def _shortened(lines: list[str], *, keep_end: bool) -> list[str]:
+    left = len(lines) - MAX_LINES
+    if left <= 0:
+        return lines
+    note = f"... {left} more lines: see --json"
+    return [note, *lines[-MAX_LINES:]] if keep_end else [*lines[:MAX_LINES], note]
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode()
