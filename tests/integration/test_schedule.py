@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,7 +21,7 @@ TASKS = 3_000
 CRON = "30 * * * *"
 
 
-def scheduled(project: Project, tasks: int, **spec: object) -> None:
+def scheduled(project: Project, tasks: int, **spec: Any) -> None:
     project.tasks(*[f"echo {number}" for number in range(tasks)], name="nightly.jsonl")
     entry = {"cron": CRON, "tasks": "./nightly.jsonl", "missed": "run_all"}
     project.collection(schedule=[entry], **spec)
