@@ -134,6 +134,11 @@ def printable(text: str) -> str:
     )
 
 
+def encodable(text: str) -> str:
+    """``text`` as JSON can say it: a file's name may hold bytes that are no characters."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def one_line(text: str, width: int) -> str:
     """``text`` as at most ``width`` harmless characters of one line."""
     flat = printable(" ".join(text[: width * 4].split()))
