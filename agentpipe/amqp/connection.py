@@ -57,6 +57,12 @@ class Session:
         """Whether it lives."""
         return bool(self._connection.is_open)
 
+    @property
+    def server_version(self) -> str:
+        """As the server told it when it let us in."""
+        told = getattr(self._connection, "server_properties", None) or {}
+        return str(told.get("version", "of no version"))
+
     async def channel(self, on_closed: Callable[[], None] = lambda: None) -> Channel:
         """A new channel with confirmations."""
         opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

@@ -25,6 +25,9 @@ COMMANDS = {
     "dead": "list, show, replay or drop dead letters",
     "schedule": "send task files when their cron lines say so, or list the next times",
     "purge": "answer all waiting tasks with `cancelled`",
+    "init": "begin a project: a collection, an agent and tasks that run at once",
+    "doctor": "look at versions, servers, clocks and limits, and say what to do",
+    "completion": "print a script that completes commands and options in a shell",
     "start-workers": "run workers, by MCP-Universe's options",
     "consume-outputs": "follow the stream, by MCP-Universe's options",
     "clean-tasks": "answer a file's waiting tasks with `cancelled`, by MCP-Universe's options",
@@ -81,6 +84,11 @@ class _Parser(argparse.ArgumentParser):
             noun = action.metavar or action.dest
             self.error(f"unknown {noun} {value!r}: did you mean {near[0]!r}?")
         super()._check_value(action, value)
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """The parser with the options of all commands."""
+    return _parser(list(COMMANDS))
 
 
 def _parser(arguments: list[str]) -> argparse.ArgumentParser:

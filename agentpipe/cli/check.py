@@ -10,6 +10,7 @@ from agentpipe.cli import OK, UNREACHABLE, USAGE
 from agentpipe.cli.common import (
     add_common,
     collection_file,
+    encodable,
     opened_sink,
     opened_store,
     print_json,
@@ -76,10 +77,10 @@ def _survey_as_dict(found: list[Surveyed], totals: dict[str, int]) -> dict[str, 
     problems = [problem for each in found for problem in each.problems]
     files = [
         {
-            "file": _encodable(each.file),
+            "file": encodable(each.file),
             "kind": each.kind,
             "runs": each.runs,
-            "reasons": list(map(_encodable, each.reasons)),
+            "reasons": list(map(encodable, each.reasons)),
         }
         for each in found
     ]
@@ -145,12 +146,7 @@ def _open(opening: AbstractContextManager[object]) -> None:
 
 def _as_dict(problem: Problem) -> dict[str, str | int | None]:
     return {
-        "file": _encodable(problem.file) or None,
+        "file": encodable(problem.file) or None,
         "line": problem.line or None,
-        "message": _encodable(problem.message),
+        "message": encodable(problem.message),
     }
-
-
-def _encodable(text: str) -> str:
-    """A file's name may hold bytes that are no characters, which JSON cannot say."""
-    return text.encode("utf-8", "backslashreplace").decode()

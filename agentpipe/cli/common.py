@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agentpipe.errors import ConfigError
-from agentpipe.logs import printable as printable  # noqa: PLC0414 - commands have it from here
+from agentpipe.logs import printable
 from agentpipe.settings import SEED_VARIABLES, Settings, without_password
 
 if TYPE_CHECKING:
@@ -123,6 +123,11 @@ def say(text: str) -> None:
 def say_where(settings: Settings) -> None:
     """Name the stores that a command uses."""
     say(f"broker {without_password(settings.broker)}, sink {without_password(settings.sink)}")
+
+
+def encodable(text: str) -> str:
+    """``text`` as JSON can say it: a file's name may hold bytes that are no characters."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def one_line(text: str, width: int) -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from agentpipe.cli.common import one_line, printable
+from agentpipe.cli.common import one_line
+from agentpipe.logs import printable
 from agentpipe.task import utc
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentpipe.database import Address, Database, parse_url
+from agentpipe.disk import examine_folder
 from agentpipe.errors import Unreachable
 from agentpipe.sinks.sink import Record
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agentpipe.bell import Listener
+    from agentpipe.finding import Finding
     from agentpipe.sinks.sink import Start
 
 LAYOUT = 2
@@ -60,6 +62,10 @@ class SqliteSink:
                 " VALUES (?, ?, ?, ?)",
                 [(record.task_id, _digest(record), record.payload, now) for record in records],
             )
+
+    def examine(self) -> list[Finding]:
+        """What is to be known of its folder."""
+        return examine_folder(self._database.path)
 
     def follow(self, group: str | None, start: Start) -> SqliteReader | SqliteGroupReader:
         with self._database.read() as db:

@@ -21,6 +21,7 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from agentpipe.amqp import health
 from agentpipe.amqp.channel import Lost
 from agentpipe.amqp.connection import ANSWER_S, Link, Session
 from agentpipe.brokers.rabbitmq import calendar
@@ -28,6 +29,7 @@ from agentpipe.brokers.rabbitmq.address import Address
 from agentpipe.brokers.rabbitmq.counting import count
 from agentpipe.brokers.rabbitmq.dead import PORTION
 from agentpipe.brokers.rabbitmq.desk import Desk
+from agentpipe.brokers.rabbitmq.nodes import NOT_ASKED, examine_nodes
 from agentpipe.brokers.rabbitmq.offering import Offering
 from agentpipe.brokers.store import (
     Admission,
@@ -49,6 +51,7 @@ from agentpipe.brokers.store import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 
+    from agentpipe.finding import Finding
     from agentpipe.settings import Settings
 
 T = TypeVar("T")
@@ -238,6 +241,11 @@ class RabbitStore:
         while missing and after is not None:
             after = self.dead_letters(DeadFilter(), after, PORTION).after
             yield
+
+    def examine(self) -> list[Finding]:
+        """What the server tells of itself, over AMQP and by its management API."""
+        found = self._link.run(health.examine)
+        return found + (examine_nodes(self._address) if self._address.management else [NOT_ASKED])
 
     def progress(self, name: str, mark: int) -> int | None:
         async def progress(desk: Desk) -> int | None:

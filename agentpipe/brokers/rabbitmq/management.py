@@ -51,6 +51,15 @@ def queue_figures(address: Address) -> dict[str, QueueFigures]:
 
 
 def _get(address: Address, path: str) -> Any:
+    return ask(address, path)[0]
+
+
+def ask(address: Address, path: str) -> tuple[Any, str]:
+    """What the API answers, and the server's time as HTTP has it.
+
+    Raises:
+        Unreachable: The API does not answer, or refuses the user.
+    """
     parts = urlsplit(address.management)
     host = parts.netloc.rpartition("@")[2]
     user = unquote(parts.username or address.server.user)
@@ -60,7 +69,7 @@ def _get(address: Address, path: str) -> Any:
     request.add_header("Authorization", f"Basic {token}")
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310 - likewise
-            return orjson.loads(answer.read())
+            return orjson.loads(answer.read()), answer.headers.get("Date", "")
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         shown = without_password(address.management)

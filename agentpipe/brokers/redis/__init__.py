@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.redis.address import parse_url
 from agentpipe.brokers.redis.ear import Ear
+from agentpipe.brokers.redis.health import examine
 from agentpipe.brokers.redis.link import Link
 from agentpipe.brokers.redis.replies import (
     as_claims,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
 
     from agentpipe.brokers.redis.link import Argument
+    from agentpipe.finding import Finding
     from agentpipe.settings import Settings
 
 LAYOUT = 2
@@ -231,6 +233,10 @@ class RedisStore:
 
     def drop_dead(self, task_ids: Sequence[str]) -> int:
         return int(self._ask("drop_dead", tuple(task_ids), *task_ids))
+
+    def examine(self) -> list[Finding]:
+        """What the server tells of itself."""
+        return examine(self._link)
 
     def progress(self, name: str, mark: int) -> int | None:
         return int(self._link.run("progress", name, mark))

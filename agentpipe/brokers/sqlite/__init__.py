@@ -64,11 +64,13 @@ from agentpipe.brokers.store import (
     Worker,
 )
 from agentpipe.database import Database, parse_url
+from agentpipe.disk import examine_folder
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
+    from agentpipe.finding import Finding
     from agentpipe.settings import Settings
 
 SWEEP_EVERY_S = 30.0
@@ -284,6 +286,10 @@ class SqliteStore:
     def drop_dead(self, task_ids: Sequence[str]) -> int:
         with self._database.write() as db:
             return graves.drop(db, task_ids)
+
+    def examine(self) -> list[Finding]:
+        """What is to be known of its folder."""
+        return examine_folder(self._database.path)
 
     def progress(self, name: str, mark: int) -> int | None:
         with self._database.write() as db:

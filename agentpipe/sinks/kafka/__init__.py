@@ -16,12 +16,14 @@ from agentpipe.errors import ConfigError, Unreachable
 from agentpipe.fit import fit
 from agentpipe.sinks.kafka.address import Address
 from agentpipe.sinks.kafka.errors import unreachable
+from agentpipe.sinks.kafka.health import examine
 from agentpipe.sinks.kafka.reader import KafkaReader
 from agentpipe.sinks.kafka.topic import ANSWER_MS, CONNECT_MS, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from agentpipe.finding import Finding
     from agentpipe.sinks.sink import Record, Start
 
 # Of one request, before compression.
@@ -52,6 +54,10 @@ class KafkaSink:
             self._drop_producer()
             self._max_bytes = 0
             raise
+
+    def examine(self) -> list[Finding]:
+        """What the brokers tell of themselves and of the topic."""
+        return examine(self._address)
 
     def follow(self, group: str | None, start: Start) -> KafkaReader:
         self._refuse_if_closed()

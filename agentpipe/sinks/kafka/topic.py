@@ -35,15 +35,16 @@ def prepare(address: Address) -> int:
     quiet()
     with unreachable(address.shown):
         _knock(address.servers)
-        admin = _admin(address)
+        admin = open_admin(address)
         try:
             _make(admin, address)
-            return address.max_bytes or _limit(admin, address.topic) - OVERHEAD_BYTES
+            return address.max_bytes or record_limit(admin, address.topic) - OVERHEAD_BYTES
         finally:
             admin.close()
 
 
-def _admin(address: Address) -> KafkaAdminClient:
+def open_admin(address: Address) -> KafkaAdminClient:
+    """A client of the brokers, for the caller to close."""
     try:
         return KafkaAdminClient(
             **address.client, bootstrap_timeout_ms=CONNECT_MS, request_timeout_ms=ANSWER_MS
@@ -81,7 +82,8 @@ def _make(admin: KafkaAdminClient, address: Address) -> None:
         admin.wait_for_topics([address.topic])
 
 
-def _limit(admin: KafkaAdminClient, topic: str) -> int:
+def record_limit(admin: KafkaAdminClient, topic: str) -> int:
+    """How many bytes a record of the topic may have."""
     try:
         found = admin.describe_configs(
             [ConfigResource("TOPIC", topic, [LIMIT])], config_filter="all"

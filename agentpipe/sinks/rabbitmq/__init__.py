@@ -12,6 +12,7 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING
 
+from agentpipe.amqp import health
 from agentpipe.amqp.address import server_of
 from agentpipe.amqp.channel import LOCKED, NOT_FOUND, Lost
 from agentpipe.amqp.connection import Link, Session
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from agentpipe.amqp.channel import Channel
     from agentpipe.amqp.letter import Declaration, Letter
+    from agentpipe.finding import Finding
     from agentpipe.sinks.sink import Reader, Record, Start
 
 HEARTBEAT_S = 30
@@ -52,6 +54,10 @@ class RabbitSink:
         self._publisher: tuple[Session, Channel] | None = None
         self._following = threading.Lock()
         self._link.run(_nothing)
+
+    def examine(self) -> list[Finding]:
+        """What the server tells of itself."""
+        return self._link.run(health.examine)
 
     def publish(self, records: Sequence[Record]) -> None:
         letters = [self._topic.letter(record) for record in records]

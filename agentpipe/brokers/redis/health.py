@@ -1,0 +1,97 @@
+"""Health: what a Redis tells of itself."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from agentpipe.errors import Unreachable
+from agentpipe.finding import Finding, clock_skew, fail, ok, round_trip, warn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agentpipe.brokers.redis.link import Link
+
+PINGS = 5
+ALMOST_FULL = 0.9
+
+
+def examine(link: Link) -> list[Finding]:
+    """Of the server behind a link."""
+    info = _info(link)
+    findings = [_trip(link), _clock(link)]
+    if not info:
+        return [*findings, warn("server", "does not let us ask", "allow the user INFO to see more")]
+    version = ok("server", f"Redis {info.get('redis_version', '?')}")
+    return [version, *findings, _policy(info), _memory(info), _persistence(link, info)]
+
+
+def _info(link: Link) -> dict[str, str]:
+    try:
+        text = link.call("INFO").decode(errors="replace")
+    except Unreachable:
+        return {}  # The user may not ask; whether it answers at all is told by the others.
+    pairs = (line.partition(":") for line in text.splitlines() if ":" in line)
+    return {name: value for name, _, value in pairs}
+
+
+def _trip(link: Link) -> Finding:
+    best_s = float("inf")
+    for _ in range(PINGS):
+        begun = time.perf_counter()
+        link.call("PING")
+        best_s = min(best_s, time.perf_counter() - begun)
+    return round_trip(best_s)
+
+
+def _clock(link: Link) -> Finding:
+    before = time.time()
+    seconds, micros = link.call("TIME")
+    after = time.time()
+    theirs = int(seconds) + int(micros) / 1e6
+    return clock_skew(theirs - (before + after) / 2, (after - before) / 2)
+
+
+def _policy(info: Mapping[str, str]) -> Finding:
+    policy = info.get("maxmemory_policy", "?")
+    if policy == "noeviction":
+        return ok("maxmemory-policy", policy)
+    advice = "set maxmemory-policy to noeviction: this one may throw tasks away"
+    if info.get("maxmemory", "0") == "0":
+        return warn("maxmemory-policy", f"{policy}, and no maxmemory yet", advice)
+    return fail("maxmemory-policy", policy, advice)
+
+
+def _memory(info: Mapping[str, str]) -> Finding:
+    used, bound = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    most = f"{bound / 1024**2:.0f} MiB" if bound else "none"
+    found = f"{used / 1024**2:.0f} MiB used, maxmemory {most}"
+    if bound and used > ALMOST_FULL * bound:
+        return warn("memory", found, "raise maxmemory: senders are refused once it is full")
+    return ok("memory", found)
+
+
+def _persistence(link: Link, info: Mapping[str, str]) -> Finding:
+    if info.get("aof_enabled") != "1":
+        advice = "set appendonly yes: a restart of the server forgets what came after a snapshot"
+        return warn("persistence", "no append-only file", advice)
+    if info.get("aof_last_write_status", "ok") != "ok":
+        advice = "see the server's log: it cannot write to its disk"
+        return fail("persistence", "the last write of the append-only file failed", advice)
+    return _sync(link)
+
+
+def _sync(link: Link) -> Finding:
+    try:
+        (*_, value) = link.call("CONFIG", "GET", "appendfsync")
+        sync = value.decode()
+    except (Unreachable, ValueError):
+        return ok("persistence", "append-only file; how often it is synced may not be asked")
+    if sync == "no":
+        advice = "set appendfsync everysec, or always"
+        return warn("persistence", "appendfsync no", advice)
+    lost = (
+        "a power loss takes nothing" if sync == "always" else "a power loss takes a second or two"
+    )
+    return ok("persistence", f"appendfsync {sync}: {lost}")
