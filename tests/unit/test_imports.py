@@ -22,10 +22,11 @@ PACKAGE = ROOT / "agentpipe"
 # everything below that package.
 LAYERS = (
     ("errors", "bell", "thread", "brokers.store", "sinks.sink", "agentpipe"),
-    ("usage", "redactor", "children.warden", "template"),
+    ("usage", "redactor", "children.warden", "template", "vitals"),
     ("mcp_servers",),
     ("settings", "task", "trace", "context", "locate", "yamldoc", "database", "stats", "report"),
-    ("logs", "plugins", "url", "forward", "failure", "schema", "paths", "children"),
+    ("logs", "plugins", "url", "failure", "schema", "paths", "children"),
+    ("forward",),
     ("children.nursery", "children.pipes"),
     ("component",),
     ("mcp_universe",),
@@ -57,6 +58,7 @@ LAYERS = (
         "brokers.rabbitmq.holds",
         "brokers.rabbitmq.management",
         "brokers.rabbitmq.post",
+        "brokers.rabbitmq.tallies",
         "brokers.redis.connect",
         "sinks.kafka.topic",
         "sinks.rabbitmq.topic",
