@@ -101,7 +101,8 @@ SELECT_DEPTHS = (
 SELECT_TALLY = "SELECT sum(done), sum(failed), sum(evaluated), sum(passed), sum(usd) FROM tallies"
 SELECT_RECENT = "SELECT count(*) FROM tasks WHERE state = 3 AND settled_at > ?"
 SELECT_OLDEST = (
-    "SELECT settled_at FROM tasks WHERE id = (SELECT task_id FROM outbox ORDER BY seq LIMIT 1)"
+    "SELECT settled_at FROM tasks WHERE state = 3"
+    " AND id = (SELECT task_id FROM outbox ORDER BY seq LIMIT 1)"
 )
 UPSERT_TALLY = (
     "INSERT INTO tallies SELECT qid, ?, ?, ?, ?, ?, ?, ? FROM queues WHERE name = ?"
