@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.store import RECENT_S
@@ -184,7 +185,7 @@ def throughput(history: History, buckets: int, bucket_s: float) -> list[float]:
     newest = marks[-1].at
     gains = [0.0] * buckets
     seen = 0
-    for before, after in zip(marks, marks[1:], strict=False):
+    for before, after in pairwise(marks):
         place = buckets - 1 - int((newest - after.at) / bucket_s)
         if place >= 0:
             gains[place] += max(0, after.ended - before.ended)

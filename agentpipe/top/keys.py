@@ -11,7 +11,7 @@ from agentpipe.top.view import SORTS, Action, chosen
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentpipe.top.view import Row, View
+    from agentpipe.top.view import Mode, Row, View
 
 Step = tuple["View", Action | None]
 PAGE = 10
@@ -81,7 +81,7 @@ def _elsewhere(view: View, key: str) -> Step:
         return replace(view, mode="dead", letters=None, letter=0), Action("dead")
     if key == "escape":
         return replace(view, filter=""), None
-    modes = {"/": "filter", "?": "help", "h": "help"}
+    modes: dict[str, Mode] = {"/": "filter", "?": "help", "h": "help"}
     return replace(view, mode=modes.get(key, view.mode)), None
 
 
@@ -110,7 +110,7 @@ def _asking(view: View, action: Action) -> View:
 
 def _in_question(view: View, key: str, _rows: Sequence[Row]) -> Step:
     """Only a clear yes counts."""
-    back = "dead" if view.asked and view.asked.verb == "replay" else "table"
+    back: Mode = "dead" if view.looks_at_dead else "table"
     answered = replace(view, mode=back, asked=None)
     if key == "y":
         return answered, view.asked

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from agentpipe.brokers.store import Tally
+from agentpipe.top.flow import is_paused
 from agentpipe.top.history import queue_rates
 
 if TYPE_CHECKING:
@@ -66,6 +67,12 @@ class View:
     letter: int = 0
     notice: str = ""
 
+    @property
+    def looks_at_dead(self) -> bool:
+        """Whether dead letters are seen, perhaps behind a question about one."""
+        asks = self.asked is not None and self.asked.verb == "replay"
+        return self.mode == "dead" or asks
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -107,7 +114,8 @@ def rows_of(history: History, view: View) -> list[Row]:
             agents[depth.collection or NO_COLLECTION].append(agent)
     rows: list[Row] = []
     collections = [
-        _collection(name, its, name in view.opened, bool(rates)) for name, its in agents.items()
+        _collection(name, its, opened=name in view.opened, rated=bool(rates))
+        for name, its in agents.items()
     ]
     for collection in sorted(collections, key=order):
         rows.append(collection)
@@ -129,17 +137,18 @@ def _matches(wanted: str, depth: QueueDepth) -> bool:
     return all(word in text for word in wanted.lower().split())
 
 
-def _order(sort: str) -> Callable[[Row], tuple[float, int]]:
+def _order(sort: str) -> Callable[[Row], float]:
     """By name in the order of their rings, else the greatest first."""
     values: dict[str, Callable[[Row], float | None]] = {
+        "name": lambda _: 0,
         "waiting": lambda row: row.waiting,
         "running": lambda row: row.running,
         "oldest": lambda row: row.oldest_s,
         "failed": lambda row: row.tally.failed,
         "rate": lambda row: row.rate,
     }
-    value = values.get(sort, lambda _: 0)
-    return lambda row: (-(value(row) or 0), 0)
+    value = values[sort]
+    return lambda row: -(value(row) or 0)
 
 
 def _agent(depth: QueueDepth, oldest_s: dict[str, float], rates: dict[str, float]) -> Row:
@@ -157,11 +166,11 @@ def _agent(depth: QueueDepth, oldest_s: dict[str, float], rates: dict[str, float
         rate=rates.get(depth.queue),
         tally=depth.tally,
         held_s=depth.held_s or 0.0,
-        paused=bool(getattr(depth, "paused", False)),  # Not all stores can pause.
+        paused=is_paused(depth),
     )
 
 
-def _collection(name: str, agents: Sequence[Row], opened: bool, rated: bool) -> Row:  # noqa: FBT001 - by one caller
+def _collection(name: str, agents: Sequence[Row], *, opened: bool, rated: bool) -> Row:
     errors = [row.tally for row in agents if row.tally.error_s is not None]
     last = min(errors, key=lambda tally: tally.error_s or 0.0, default=Tally())
     tally = Tally(
