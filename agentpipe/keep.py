@@ -67,9 +67,16 @@ class Keeper(threading.Thread):
 
     def _beat(self) -> bool:
         try:
-            return self._consumer.keep(self._vitals().encode())
+            return self._consumer.keep(self._report())
         except AgentpipeError:
             return False  # The consumer says so; here the next try matters.
+
+    def _report(self) -> bytes | None:
+        try:
+            return self._vitals().encode()
+        except Exception:  # No lease shall be lost for want of it.
+            log.exception("the keeper met a bug of agentpipe's; it goes on")
+            return None
 
     def _vitals(self) -> Vitals:
         error, down_s = self._consumer.forwarder.failing or ("", None)

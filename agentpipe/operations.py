@@ -17,7 +17,7 @@ from agentpipe.results import cancelled
 from agentpipe.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from agentpipe.brokers.store import Store
     from agentpipe.dispatcher import Dispatcher, Sent
@@ -31,17 +31,15 @@ def purge(store: Store, collection: str | None) -> int:
 
     Those that run are left to finish. An interrupted purge is finished by the next one.
     """
-    return _purge(store, lambda owner, _: collection in (None, owner))
+    if collection is None:
+        return purge_queues(store, None)
+    depths = store.stats().queues
+    return purge_queues(store, [it.queue for it in depths if it.collection == collection])
 
 
-def purge_queues(store: Store, queues: Collection[str]) -> int:
-    """The same for some queues."""
-    return _purge(store, lambda _, queue: queue in queues)
-
-
-def _purge(store: Store, is_meant: Callable[[str | None, str], bool]) -> int:
+def purge_queues(store: Store, queues: Sequence[str] | None) -> int:
+    """The same for some queues; None is all."""
     collections = {depth.queue: depth.collection for depth in store.stats().queues}
-    queues = [queue for queue, owner in collections.items() if is_meant(owner, queue)]
     purged, after = 0, -1
     while page := store.peek(queues, after, PAGE):
         after = page[-1].number

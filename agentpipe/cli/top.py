@@ -164,7 +164,7 @@ class StoreHands:
         from agentpipe.operations import purge_queues
 
         with opened_store(self._settings) as store:
-            cancelled = purge_queues(store, frozenset(queues))
+            cancelled = purge_queues(store, queues)
         return f"{cancelled:,} tasks answered `cancelled`; those that run finish"
 
     def replay(self, task_ids: Sequence[str]) -> str:

@@ -28,14 +28,14 @@ def count(number: int | None) -> str:
 
 def rate(per_s: float | None) -> str:
     """Tasks a second; slow ones a minute or an hour, since 0.0/s says nothing."""
-    if per_s is None:
-        return NONE
-    if per_s <= 0:
-        return "0/s"
+    if per_s is None or per_s <= 0:
+        return NONE if per_s is None else "0/s"
     if per_s >= _FRACTIONS:
         return f"{count(round(per_s))}/s"
     if per_s >= 1:
         return f"{per_s:.1f}/s"
+    if per_s * _TENTHS >= 1:
+        return f"{per_s:.2f}/s"
     if per_s * _MINUTE_S >= 1:
         return f"{per_s * _MINUTE_S:.0f}/min"
     return f"{per_s * _HOUR_S:.0f}/h"

@@ -83,11 +83,11 @@ def kept_back(depth: QueueDepth) -> str:
 
 def _kept_words(kept: Sequence[str], queued: Sequence[QueueDepth]) -> str:
     if "held" not in kept:
-        return "every agent with waiting tasks is paused: p resumes what is chosen"
+        return "all agents with work are paused: p resumes what is chosen"
     soonest = figures.duration(min(depth.held_s for depth in queued if depth.held_s))
     if "paused" not in kept:
-        return f"every agent with waiting tasks is held, as its service asked; {soonest} to go"
-    return f"every agent with waiting tasks is paused, or held; {soonest} to go"
+        return f"all agents with work are held, as services asked; {soonest} to go"
+    return f"all agents with work are paused, or held; {soonest} to go"
 
 
 def _running(stats: Stats) -> Iterator[Verdict]:
@@ -96,9 +96,9 @@ def _running(stats: Stats) -> Iterator[Verdict]:
     if not ready or not slots:
         return
     if running >= slots:
-        yield Verdict("running", f"all {slots:,} slots are busy: more workers would run more")
+        yield Verdict("running", f"all {slots:,} slots are busy, more workers would run more")
     if all((depth.running or 0) >= depth.concurrency for depth in ready):
-        yield Verdict("running", "each agent with waiting tasks runs as many as it may at once")
+        yield Verdict("running", "each agent with work runs as many as it may")
     if not running:
         words = "workers are up and run nothing: do they serve these agents?"
         yield Verdict("waiting", words, bad=True)

@@ -38,7 +38,9 @@ _SEQUENCES = {
     b"\x1b": "escape",
 }
 # A sequence of the terminal's, whether known or not; else one character.
-_TOKEN = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1bO.|[\x00-\x7f]|[\xc0-\xff][\x80-\xbf]*", re.DOTALL)
+_TOKEN = re.compile(
+    rb"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1bO.|[\x00-\x7f]|[\xc0-\xff][\x80-\xbf]*", re.DOTALL
+)
 _MOVES = {"up": -1, "k": -1, "down": 1, "j": 1, "page up": -PAGE, "page down": PAGE}
 _FAR = 1_000_000
 _ENDS = {"home": -_FAR, "g": -_FAR, "end": _FAR, "G": _FAR}

@@ -36,16 +36,23 @@ WIDE = 110
 SILENT_S = 15.0
 LAGGING_S = 1.0
 LEAST_LINES = 3
+# From so many lines on, panels stand apart.
+ROOMY = 30
 
 
 def panels(history: History, now: Snapshot, view: View, width: int, height: int) -> list[Text]:
     """All of them; the table gets the lines that the others leave."""
     rows = rows_of(history, view)
     workers, errors = _workers(now, width), _errors(now, width)
-    for_table, for_workers, for_errors = _shares(height, len(rows), len(workers), len(errors))
+    gap = [Text()] if height >= ROOMY else []
+    room = height - 3 * len(gap)
+    for_table, for_workers, for_errors = _shares(room, len(rows), len(workers), len(errors))
     return [
+        *gap,
         *_table(rows, view, width, for_table),
+        *gap,
         *cut(workers, for_workers, "workers"),
+        *gap,
         *cut(errors, for_errors, "agents with errors"),
     ]
 
@@ -92,7 +99,7 @@ def _note(view: View, rows: Sequence[Row]) -> str:
 
 def _values(each: Row, columns: Sequence[Column]) -> list[tuple[str, str]]:
     tally = each.tally
-    sign = {True: "▾ ", False: "▸ ", None: "  "}[each.opened]
+    sign = {True: "▾ ", False: "▸ ", None: "    "}[each.opened]
     passed = f"{tally.passed / tally.evaluated:.0%}" if tally.evaluated else figures.NONE
     state, error = _state(each), plain(tally.error, 200) if tally.error else ""
     values = {
