@@ -154,9 +154,11 @@ def outcome_rates(history: History) -> dict[str, float]:
 
 def queue_rates(history: History) -> dict[str, float]:
     """How many tasks of each queue end a second."""
-    if len(history.recent) < 2:  # noqa: PLR2004 - a rate has two ends
-        return {}
-    first, last = history.recent[0], history.recent[-1]
+    first, last = history.recent[:1], history.recent[1:][-1:]
+    return _gains(first[0], last[0]) if last and last[0].at > first[0].at else {}
+
+
+def _gains(first: Snapshot, last: Snapshot) -> dict[str, float]:
     before = {depth.queue: depth.tally for depth in first.stats.queues}
     gains = {
         depth.queue: depth.tally.done

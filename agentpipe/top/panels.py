@@ -128,7 +128,7 @@ def _state(each: Row) -> str:
 
 
 def _workers(now: Snapshot, width: int) -> list[Text]:
-    columns = [Column("workers", max(24, min(44, width // 3)), "left"), Column("slots used", 11)]
+    columns = [Column("workers", max(20, min(44, width // 4)), "left"), Column("slots used", 11)]
     columns += [Column("loop lag", 8), Column("memory", 8), Column("heard", 11)]
     columns = filled(columns, "", width)
     pairs = [
