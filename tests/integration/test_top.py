@@ -176,7 +176,7 @@ def test_a_dead_letter_is_replayed_after_a_yes(project: Project, terminal: Tmux)
     started(terminal)
     terminal.see("dead 1")
     terminal.press("d")
-    terminal.see("toys_0", "infra_error", "away for good", "r replay")
+    terminal.see("toys_0", "infra_error", "InfraError: away", "r replay")
     terminal.press("r")
     terminal.see("y/n")
     terminal.press("y")
@@ -256,7 +256,7 @@ def test_a_frame_of_a_broker_that_is_away_is_none(project: Project) -> None:
 @pytest.mark.every_broker
 def test_workers_tell_of_themselves(project: Project) -> None:
     project.collection("toys", number=3, max_retries=1)
-    tasks = [
+    tasks: list[dict[str, Any]] = [
         {"question": "echo yes", "evaluators": [{"func": "raw", "op": "=", "value": "yes"}]},
         {"question": "raise boom"},
         {"question": "sleep 60"},

@@ -91,7 +91,7 @@ class Tmux:
         return self.call("display-message", "-p", f"#{{{name}}}").strip()
 
     def state(self) -> tuple[str, ...]:
-        """What a program may leave behind: the screen in use, the cursor, wrapping, the line's modes.
+        """What a program may leave behind: the other screen, no cursor, no wrapping, modes.
 
         The modes as the shell's next program finds them, for the shell has its own while it waits.
         """
