@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.cli import INTERRUPTED, OK
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from agentpipe.top.view import Letter
 
 LEAST_INTERVAL_S = 0.1
+# A broker that takes so long to answer is said to be away.
+PATIENCE_S = 10.0
 # More than anybody reads on a screen; `dead list` has them all.
 MAX_LETTERS = 1_000
 
@@ -130,7 +133,8 @@ def _draw(args: argparse.Namespace, settings: Settings) -> int:
     fetcher.start()
     doer.start()
     terminal = Terminal(sys.stdin.fileno(), sys.stdout.fileno())
-    ended_by = Screen(terminal, fetcher, doer, _scene(settings), wake).run()
+    scene = replace(_scene(settings), late_s=PATIENCE_S + 2 * args.interval)
+    ended_by = Screen(terminal, fetcher, doer, scene, wake).run()
     fetcher.stop()
     if fetcher.problem is not None:
         raise fetcher.problem

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.store import Store
 
 # A look that takes long is taken seldom: no more than this part of the time is spent on looking.
-MAX_SHARE = 0.1
+MAX_SHARE = 0.03
 GOODBYE_S = 0.5
 
 

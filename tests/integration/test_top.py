@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -150,6 +151,20 @@ def test_what_agents_say_cannot_break_it(project: Project, terminal: Tmux) -> No
     started(terminal)
     shown = terminal.see("[bold]\\x1b[2J\\x1b[31m", "▸ toys", KEYS)
     assert shown.splitlines()[0].startswith("agentpipe top")
+
+
+def test_a_sink_that_is_down_is_what_holds_it_up(
+    project: Project, terminal: Tmux, sink_url: str
+) -> None:
+    folder = Path(sink_url.removeprefix("sqlite:///")).parent
+    folder.write_text("a file in the folder's place")
+    project.collection("toys")
+    project.send("echo hi")
+    project.work("--processes", "1").ready(1)
+    started(terminal)
+    terminal.see("»outbox 1«", "lag ", "the sink has taken nothing for", "sink away")
+    folder.unlink()
+    terminal.see("outbox 0", "delivered 1", "nothing holds it up", without=("sink away",))
 
 
 def test_waiting_tasks_are_cancelled_after_a_yes(project: Project, terminal: Tmux) -> None:
