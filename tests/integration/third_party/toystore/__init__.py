@@ -10,13 +10,21 @@ import fcntl
 import time
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import orjson
 
-from agentpipe.brokers.store import Admission, OutboxRecord, QueueDepth, Stats, WorkerSeen
+from agentpipe.brokers.store import (
+    Admission,
+    OutboxRecord,
+    QueueDepth,
+    Stats,
+    Tally,
+    WorkerSeen,
+)
 from agentpipe.errors import ConfigError, Unreachable
 
 from .state import State, data
@@ -98,10 +106,12 @@ class ToyStore:
         with self._step() as state:
             state.join(worker)
 
-    def extend(self, worker: Worker, report: bytes | None = None) -> bool:  # noqa: ARG002 - it tells of no worker
+    def extend(self, worker: Worker, report: bytes | None = None) -> bool:
         with self._step() as state:
             if worker.name in state.workers:
                 state.workers[worker.name].beat = time.time()
+                if report is not None:
+                    state.workers[worker.name].report = report.decode()
             return worker.name in state.workers
 
     def leave(self, worker: Worker) -> int:
@@ -222,6 +232,7 @@ class ToyStore:
         with self._step() as state:
             waiting, delayed, running = map(state.count, ("waiting", "delayed", "running"))
             held = Counter(task.worker for task in state.tasks.values())
+            total = sum((state.tally(name) for name in state.queues), Tally())
         ring_order = sorted(
             state.queues.items(),
             key=lambda item: (item[1].collection or "", item[1].position or 0, item[0]),
@@ -246,14 +257,26 @@ class ToyStore:
                     queue.max_waiting,
                     queue.concurrency,
                     queue.held_s,
+                    state.tally(name),
                 )
                 for name, queue in ring_order
             ),
             workers=tuple(
-                WorkerSeen(name, w.host, w.pid, w.slots, held[name], time.time() - w.beat)
+                WorkerSeen(
+                    name,
+                    w.host,
+                    w.pid,
+                    w.slots,
+                    held[name],
+                    time.time() - w.beat,
+                    w.report.encode(),
+                )
                 for name, w in state.workers.items()
                 if w.lives
             ),
+            tally=replace(total, error="", error_s=None),
+            recent=state.recent(),
+            undelivered_s=state.undelivered_s(),
         )
 
     def close(self) -> None:
