@@ -190,6 +190,13 @@ def test_before_the_first_look_it_says_so() -> None:
     assert any("connecting" in line for line in shown(History()))
 
 
+def test_the_help_is_whole_on_a_small_terminal() -> None:
+    lines = shown(large(), View(mode="help"))
+    assert "quit" in "".join(lines)
+    assert "? and -" in "".join(lines)
+    assert "…" not in "".join(lines)
+
+
 def test_the_chosen_row_is_seen_wherever_it_is() -> None:
     view = View(opened=frozenset({"c3"}), cursor="c3/c3_993")
     assert any("c3_993" in line for line in shown(large(), view))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
@@ -131,8 +131,9 @@ class State:
 
     def tally(self, queue: str) -> Tally:
         """What has ended of it."""
-        *counts, error, failed_at = self.tallies.get(queue, astuple(Tally()))
-        return Tally(*counts, error, failed_at and time.time() - failed_at)
+        tally = Tally(*self.tallies.get(queue, ()))
+        failed_at = tally.error_s
+        return replace(tally, error_s=None if failed_at is None else time.time() - failed_at)
 
     def add_to_tally(self, settlement: Settlement) -> None:
         queue = settlement.claim.queue
