@@ -78,16 +78,20 @@ class Consumer:
         self._claiming = False
         self.ends_by = time.monotonic() + self._settings.grace_s + 3 * LAST_WORDS_S
 
-    def keep(self) -> None:
+    def keep(self, report: bytes | None = None) -> bool:
         """Renew the lease; where it was lost, interrupt what runs here and join again.
+
+        Returns:
+            Whether there is a lease to renew.
 
         Raises:
             Unreachable: The store does not answer.
         """
         with self._membership:
-            if self._joined and not self.broker.store.extend(self.worker):
+            if self._joined and not self.broker.store.extend(self.worker, report):
                 log.warning("the lease was lost: its tasks went to other workers")
                 self._abandon()
+            return self._joined
 
     def _abandon(self) -> None:
         self._loop.interrupt_all()

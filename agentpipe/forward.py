@@ -13,6 +13,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agentpipe.errors import AgentpipeError, Unreachable
+from agentpipe.failure import error_kind, error_text
+from agentpipe.redactor import Redactor
 from agentpipe.sinks.sink import Record
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ class Forwarder:
         self._published = False
         self._carried = 0
         self._failures = 0
+        self._taken_at: float | None = None
+        self._failing: tuple[str, float] | None = None
         self._filled = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="agentpipe-forward", daemon=True)
@@ -52,6 +56,18 @@ class Forwarder:
     def notify(self) -> None:
         """Results were put into the outbox."""
         self._filled.set()
+
+    @property
+    def carrying_s(self) -> float:
+        """For how long it has had what the sink has not confirmed; from any thread."""
+        taken_at = self._taken_at
+        return 0.0 if taken_at is None else time.monotonic() - taken_at
+
+    @property
+    def failing(self) -> tuple[str, float] | None:
+        """Why the sink takes nothing, and for how many seconds; from any thread."""
+        failing = self._failing
+        return failing and (failing[0], time.monotonic() - failing[1])
 
     def stop(self, timeout_s: float) -> None:
         """Carry off what is there and end; what a failing sink keeps back stays in the outbox."""
@@ -85,13 +101,14 @@ class Forwarder:
         try:
             if not self._batch:
                 self._batch = self._store.take_outbox(self._worker, BATCH, BATCH_BYTES)
+                self._taken_at = time.monotonic() if self._batch else None
             if not self._batch:
                 return False
             self._published = self._published or self._publish()
             if self._published:
                 self._store.drop_outbox(self._worker, [record.number for record in self._batch])
                 self._carried = len(self._batch)
-                self._batch, self._published = [], False
+                self._batch, self._published, self._taken_at = [], False, None
                 return True
         except Unreachable:  # The consumer meets the same store, and tells.
             self._stopping.wait(STORE_PAUSE_S)
@@ -115,13 +132,17 @@ class Forwarder:
         if not self._failures:
             bug = None if isinstance(error, AgentpipeError) else error
             log.warning("results wait in the outbox: %s", error, exc_info=bug)
+            self._failing = (
+                Redactor(()).text(f"{error_kind(error)}: {error_text(error)}"),
+                time.monotonic(),
+            )
         self._failures += 1
         self._stopping.wait(min(MAX_PAUSE_S, 0.1 * 2**self._failures))
 
     def _recovered(self) -> None:
         if self._failures:
             log.warning("the sink takes results again, after %d tries", self._failures)
-        self._failures = 0
+        self._failures, self._failing = 0, None
 
 
 def drain(store: Store, worker: Worker, sink: Sink) -> int:

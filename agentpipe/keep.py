@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentpipe.actor import AgentActor
+from agentpipe.brokers.store import MAX_TOLD_ERROR
 from agentpipe.consume import TICK_S
 from agentpipe.errors import AgentpipeError, TimeLimitExceeded
+from agentpipe.vitals import Vitals
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import dramatiq
 
     from agentpipe.brokers.broker import ClaimedMessage
@@ -22,6 +28,8 @@ if TYPE_CHECKING:
 
 # A loop that has not turned for so long is held up by an agent's code.
 BLOCKED_AFTER_S = 5.0
+# Many runs end before anybody could look: they would only make the report longer.
+WORTH_TELLING_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +67,27 @@ class Keeper(threading.Thread):
 
     def _beat(self) -> bool:
         try:
-            self._consumer.keep()
+            return self._consumer.keep(self._report())
         except AgentpipeError:
             return False  # The consumer says so; here the next try matters.
-        return True
+
+    def _report(self) -> bytes | None:
+        try:
+            return self._vitals().encode()
+        except Exception:  # No lease shall be lost for want of it.
+            log.exception("the keeper met a bug of agentpipe's; it goes on")
+            return None
+
+    def _vitals(self) -> Vitals:
+        error, down_s = self._consumer.forwarder.failing or ("", None)
+        return Vitals(
+            lag_s=self._loop.take_lag_s(),
+            rss_bytes=_rss_bytes(),
+            sink_error=error[:MAX_TOLD_ERROR],
+            sink_down_s=down_s,
+            carrying_s=self._consumer.forwarder.carrying_s,
+            oldest_s=_oldest_s(self._consumer.held),
+        )
 
     def _look_at_loop(self) -> None:
         if self._blocked_s < BLOCKED_AFTER_S:
@@ -111,6 +136,25 @@ class Keeper(threading.Thread):
             log.warning("the process that started this worker is gone: it ends, too")
             self._supervisor_pid, self._parent_pid = 0, os.getppid()
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _oldest_s(held: Iterable[ClaimedMessage]) -> dict[str, float]:
+    """How long the oldest run of each queue has been running; young ones are left out."""
+    now = time.time()
+    oldest: dict[str, float] = {}
+    for message in held:
+        queue, age_s = message.claim.queue, now - message.started_at
+        if age_s > max(WORTH_TELLING_S, oldest.get(queue, 0.0)):
+            oldest[queue] = round(age_s, 1)
+    return oldest
+
+
+def _rss_bytes() -> int | None:
+    try:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    except OSError:  # Not every system has it.
+        return None
+    return int(pages) * resource.getpagesize()
 
 
 def _limit_s(broker: dramatiq.Broker, message: ClaimedMessage) -> float:

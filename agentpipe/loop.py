@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import sys
 import threading
+import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ class LoopThread(threading.Thread):
         self._interrupted: set[str] = set()
         self._ended_runs: list[ClaimedMessage] = []
         self._turned = True
+        self._asked_at = self._lag_s = 0.0
 
     def run(self) -> None:
         """Turn until ``stop``."""
@@ -58,8 +60,16 @@ class LoopThread(threading.Thread):
     def ask_to_turn(self) -> bool:
         """Whether the loop has turned since the last call; from one thread."""
         turned, self._turned = self._turned, False
+        if turned:
+            self._asked_at = time.monotonic()
         self._loop.call_soon_threadsafe(self._note_turn)
         return turned
+
+    def take_lag_s(self) -> float:
+        """How late it was at most since the last call; from the thread that asks it to turn."""
+        late_s = 0.0 if self._turned else time.monotonic() - self._asked_at
+        lag_s, self._lag_s = max(self._lag_s, late_s), 0.0
+        return lag_s
 
     def running(self) -> ClaimedMessage | None:
         """Whose code the loop's thread is in now, if an agent's; from any thread."""
@@ -72,6 +82,8 @@ class LoopThread(threading.Thread):
         return "".join(traceback.format_stack(frame)) if frame else ""
 
     def _note_turn(self) -> None:
+        if not self._turned:
+            self._lag_s = max(self._lag_s, time.monotonic() - self._asked_at)
         self._turned = True
 
     def _start_runs(self, messages: Iterable[ClaimedMessage]) -> None:

@@ -16,7 +16,7 @@ from agentpipe.results import cancelled
 from agentpipe.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from agentpipe.brokers.store import Store
     from agentpipe.sinks.sink import Sink
@@ -29,10 +29,15 @@ def purge(store: Store, collection: str | None) -> int:
 
     Those that run are left to finish. An interrupted purge is finished by the next one.
     """
+    if collection is None:
+        return purge_queues(store, None)
+    depths = store.stats().queues
+    return purge_queues(store, [it.queue for it in depths if it.collection == collection])
+
+
+def purge_queues(store: Store, queues: Sequence[str] | None) -> int:
+    """The same for some queues; None is all."""
     collections = {depth.queue: depth.collection for depth in store.stats().queues}
-    queues = None
-    if collection is not None:
-        queues = [queue for queue, owner in collections.items() if owner == collection]
     purged, after = 0, -1
     while page := store.peek(queues, after, PAGE):
         after = page[-1].number

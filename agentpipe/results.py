@@ -16,13 +16,22 @@ import orjson
 from dramatiq.middleware import SkipMessage
 
 from agentpipe.actor import AgentActor
-from agentpipe.brokers.store import Settlement
+from agentpipe.brokers.store import MAX_TOLD_ERROR, Settlement
 from agentpipe.errors import AgentCrashed, AgentpipeError, Interrupted, RunLimitExceeded
 from agentpipe.evaluate import reward
-from agentpipe.failure import MAX_ERROR_CHARS, error_record, hold_s, is_infra, retry_delay_s
+from agentpipe.failure import (
+    MAX_ERROR_CHARS,
+    error_kind,
+    error_record,
+    error_text,
+    hold_s,
+    is_infra,
+    retry_delay_s,
+)
 from agentpipe.redactor import Redactor
 from agentpipe.run import Run, answer_text
 from agentpipe.task import Result, Task, utc
+from agentpipe.usage import USD
 
 if TYPE_CHECKING:
     from agentpipe.brokers.broker import ClaimedMessage
@@ -31,6 +40,7 @@ if TYPE_CHECKING:
 # For actors outside any collection.
 PLAIN_RETRIES = 2
 PLAIN_CRASHES = 3
+EVALUATOR_BROKE = "EvaluationError: an evaluator broke; the result says how"
 WITHHELD = "not shown: the answer holds a credential"
 
 log = logging.getLogger(__name__)
@@ -80,7 +90,7 @@ class Results(dramatiq.Middleware):
             message.settlement = (
                 self._retry(broker, message, exception)
                 if asked_s is None
-                else _hold(message, exception, asked_s)
+                else self._hold(broker, message, exception, asked_s)
             )
         else:
             outcome = "limit" if isinstance(exception, RunLimitExceeded) else "agent_error"
@@ -121,7 +131,31 @@ class Results(dramatiq.Middleware):
             allowed + 1,
             delay_s,
         )
-        return Settlement(message.claim, "retry", delay_s=delay_s)
+        reason = self._reason(broker, message, error)
+        usd = _usd(message)
+        return Settlement(message.claim, "retry", reason=reason, delay_s=delay_s, usd=usd)
+
+    def _hold(
+        self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException, asked_s: float
+    ) -> Settlement:
+        """The service is at its limit, and nobody's failure: the run does not count."""
+        log.warning(
+            "task %s: %s; nobody runs tasks of %s for %.1f s, as the service asked",
+            message.message_id,
+            type(error).__name__,
+            message.claim.queue,
+            asked_s,
+        )
+        reason = self._reason(broker, message, error)
+        usd = _usd(message)
+        return Settlement(message.claim, "hold", reason=reason, delay_s=asked_s, usd=usd)
+
+    def _reason(
+        self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException
+    ) -> str:
+        """Of a run that does not end its task: masked, and short."""
+        redactor = self._redactor(broker, message.actor_name)
+        return redactor.text(f"{error_kind(error)}: {error_text(error)}")[:MAX_TOLD_ERROR]
 
     def _settle(
         self,
@@ -135,14 +169,24 @@ class Results(dramatiq.Middleware):
     ) -> Settlement:
         redactor = self._redactor(broker, message.actor_name)
         failure = None if error is None else error_record(error, redactor)
-        encoded = encode(self._result(broker, message, outcome, failure, run), redactor)
-        reason = ""
+        result = self._result(broker, message, outcome, failure, run)
+        encoded = encode(result, redactor)
+        # What an evaluator says may quote the answer, and that may hold a credential.
+        reason = EVALUATOR_BROKE if outcome == "eval_error" else ""
         if failure is not None:
             reason = redactor.text(f"{failure['type']}: {failure['message']}")
             # Messages of errors quote questions and answers; the Result has them.
             log.warning("task %s: %s, %s", message.message_id, outcome, failure["type"])
             log.debug("task %s: %s", message.message_id, reason[:300])
-        return Settlement(message.claim, action, encoded, outcome, reason[:MAX_ERROR_CHARS])
+        return Settlement(
+            message.claim,
+            action,
+            encoded,
+            outcome,
+            reason[:MAX_ERROR_CHARS],
+            reward=result.reward,
+            usd=_usd(message),
+        )
 
     def _result(
         self,
@@ -185,16 +229,10 @@ class Results(dramatiq.Middleware):
         return self._redactors[actor_name]
 
 
-def _hold(message: ClaimedMessage, error: BaseException, asked_s: float) -> Settlement:
-    """The service is at its limit, and nobody's failure: the run does not count."""
-    log.warning(
-        "task %s: %s; nobody runs tasks of %s for %.1f s, as the service asked",
-        message.message_id,
-        type(error).__name__,
-        message.claim.queue,
-        asked_s,
-    )
-    return Settlement(message.claim, "hold", delay_s=asked_s)
+def _usd(message: ClaimedMessage) -> float:
+    """What the run cost, where its models' prices are known."""
+    usage = message.tracer.usage.to_dict() if message.tracer else {}
+    return float(usage.get(USD, 0.0))
 
 
 def cancelled(entry: Waiting, task: Task | None, collection: str | None) -> Result:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.brokers.store import RECENT_S
+from agentpipe.vitals import Vitals
+
 if TYPE_CHECKING:
-    from agentpipe.brokers.store import QueueDepth, Stats, WorkerSeen
+    from collections.abc import Iterable
+
+    from agentpipe.brokers.store import QueueDepth, Stats, Tally, WorkerSeen
 
 
 def as_dict(stats: Stats) -> dict[str, Any]:
     """The JSON of ``agentpipe status``; None where the broker cannot know."""
+    vitals = [Vitals.decode(worker.report) for worker in stats.workers]
+    oldest_s = oldest_runs_s(vitals)
     return {
         "accepted": stats.accepted,
         "waiting": stats.waiting,
@@ -20,8 +27,40 @@ def as_dict(stats: Stats) -> dict[str, Any]:
         "delivered": stats.delivered,
         "outcomes": dict(stats.outcomes),
         "dead": stats.dead,
-        "agents": [_agent(depth) for depth in stats.queues],
-        "workers": [_worker(worker) for worker in stats.workers],
+        "per_s": None if stats.recent is None else stats.recent / RECENT_S,
+        "undelivered_s": undelivered_s(stats, vitals),
+        **_sums(stats.tally),
+        "agents": [_agent(depth, oldest_s.get(depth.queue)) for depth in stats.queues],
+        "workers": [
+            _worker(worker, told) for worker, told in zip(stats.workers, vitals, strict=True)
+        ],
+    }
+
+
+def oldest_runs_s(vitals: Iterable[Vitals]) -> dict[str, float]:
+    """For how long the oldest run of each queue had been running when its worker was heard."""
+    oldest: dict[str, float] = {}
+    for told in vitals:
+        for queue, age_s in told.oldest_s.items():
+            oldest[queue] = max(age_s, oldest.get(queue, 0.0))
+    return oldest
+
+
+def undelivered_s(stats: Stats, vitals: Iterable[Vitals]) -> float | None:
+    """The sink's lag: for how long the oldest result waits, or is carried by a worker."""
+    carried = [told.carrying_s for told in vitals]
+    if stats.outbox is None or (stats.undelivered_s is None and not carried):
+        return None
+    if not stats.outbox:
+        return 0.0
+    return round(max([stats.undelivered_s or 0.0, *carried]), 3)
+
+
+def _sums(tally: Tally) -> dict[str, Any]:
+    return {
+        "evaluated": tally.evaluated,
+        "passed": round(tally.passed, 6),
+        "usd": round(tally.usd, 6),
     }
 
 
@@ -45,7 +84,8 @@ def _known(parts: list[int | None], whole: int | None) -> int | None:
     return whole if None in parts else sum(part or 0 for part in parts)
 
 
-def _agent(depth: QueueDepth) -> dict[str, Any]:
+def _agent(depth: QueueDepth, oldest_s: float | None) -> dict[str, Any]:
+    tally = depth.tally
     return {
         "agent": depth.queue,
         "collection": depth.collection,
@@ -55,11 +95,21 @@ def _agent(depth: QueueDepth) -> dict[str, Any]:
         "running": depth.running,
         "limit": depth.limit,
         "concurrency": depth.concurrency,
-        "held_s": None if depth.held_s is None else round(depth.held_s, 3),
+        "held_s": _rounded(depth.held_s),
+        "oldest_s": oldest_s if depth.running else None,
+        "done": tally.done,
+        "failed": tally.failed,
+        **_sums(tally),
+        "last_error": tally.error or None,
+        "last_error_s": _rounded(tally.error_s),
     }
 
 
-def _worker(worker: WorkerSeen) -> dict[str, Any]:
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
+
+
+def _worker(worker: WorkerSeen, told: Vitals) -> dict[str, Any]:
     return {
         "worker": worker.name,
         "host": worker.host,
@@ -67,4 +117,8 @@ def _worker(worker: WorkerSeen) -> dict[str, Any]:
         "slots": worker.slots,
         "running": worker.running,
         "seen_s": round(worker.seen_s, 3),
+        "lag_s": _rounded(told.lag_s),
+        "rss_bytes": told.rss_bytes,
+        "sink_down_s": _rounded(told.sink_down_s),
+        "sink_error": told.sink_error or None,
     }

@@ -7,13 +7,17 @@ ids, and may be called from any thread. A store that is away raises ``Unreachabl
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 Verdict = Literal["accepted", "duplicate", "refused"]
 Action = Literal["answer", "bury", "retry", "release", "hold"]
+# What ``Stats.recent`` looks back at.
+RECENT_S = 10.0
+# So much of an error is kept beside its queue.
+MAX_TOLD_ERROR = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,9 @@ class Settlement:
             ``hold`` does that, too, and for ``delay_s`` nobody claims from its queue. A hold
             never shortens an earlier one. The task counts as waiting meanwhile.
         outcome: Of ``result``, for the counters.
-        reason: Of a burial, for people.
+        reason: What failed, for people: kept with a dead letter, and as the queue's last error.
+        reward: Of ``result``, where it has one.
+        usd: What the run cost, where that is known; also where it is tried again.
     """
 
     claim: Claim
@@ -123,6 +129,58 @@ class Settlement:
     outcome: str = ""
     reason: str = ""
     delay_s: float = 0.0
+    reward: float | None = None
+    usd: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What became of the tasks that workers have settled.
+
+    Attributes:
+        done: Answered ``ok``.
+        failed: Answered otherwise; ``cancelled`` ones are neither.
+        evaluated: Those with a reward.
+        passed: The sum of their rewards.
+        usd: What the runs cost, as far as they told.
+        error: What failed last, ``type: message``; a run that is tried again counts.
+        error_s: How long ago that was; None without an error.
+    """
+
+    done: int = 0
+    failed: int = 0
+    evaluated: int = 0
+    passed: float = 0.0
+    usd: float = 0.0
+    error: str = ""
+    error_s: float | None = None
+
+    @classmethod
+    def of(cls, settlement: Settlement) -> Self:
+        """What one settlement adds."""
+        ended = settlement.action in ("answer", "bury")
+        return cls(
+            done=int(ended and settlement.outcome == "ok"),
+            failed=int(ended and settlement.outcome not in ("ok", "cancelled")),
+            evaluated=int(settlement.reward is not None),
+            passed=settlement.reward or 0.0,
+            usd=settlement.usd,
+            error=settlement.reason[:MAX_TOLD_ERROR],
+            error_s=0.0 if settlement.reason else None,
+        )
+
+    def __add__(self, later: Tally) -> Tally:
+        """Both together; the error is that of the later one, if it has any."""
+        last = self if later.error_s is None else later
+        return Tally(
+            self.done + later.done,
+            self.failed + later.failed,
+            self.evaluated + later.evaluated,
+            self.passed + later.passed,
+            self.usd + later.usd,
+            last.error,
+            last.error_s,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +298,7 @@ class QueueDepth:
 
     Attributes:
         held_s: For so long nobody claims from it; 0 if it is not held.
+        tally: What has ended of it; where only the workers count, what the living ones did.
     """
 
     queue: str
@@ -250,11 +309,17 @@ class QueueDepth:
     limit: int
     concurrency: int
     held_s: float | None = None
+    tally: Tally = Tally()
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSeen:
-    """A living worker at a moment; ``seen_s`` is how long ago it was heard."""
+    """A living worker at a moment.
+
+    Attributes:
+        seen_s: How long ago it was heard.
+        report: What it told of itself with its last ``extend``; empty before that.
+    """
 
     name: str
     host: str
@@ -262,6 +327,7 @@ class WorkerSeen:
     slots: int
     running: int
     seen_s: float
+    report: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +335,11 @@ class Stats:
     """The ledger of a store at one moment.
 
     ``accepted = waiting + delayed + running + outbox + delivered`` holds in each snapshot.
+
+    Attributes:
+        tally: Of all queues, those that left their ring among them.
+        recent: How many tasks ended within the last ``RECENT_S``.
+        undelivered_s: For how long the oldest result is in the outbox; 0 where it is empty.
     """
 
     accepted: int | None
@@ -282,6 +353,9 @@ class Stats:
     outcomes: Mapping[str, int] = field(default_factory=dict)
     queues: tuple[QueueDepth, ...] = ()
     workers: tuple[WorkerSeen, ...] = ()
+    tally: Tally = Tally()
+    recent: int | None = None
+    undelivered_s: float | None = None
 
 
 class Store(Protocol):
@@ -303,8 +377,11 @@ class Store(Protocol):
     def join(self, worker: Worker) -> None:
         """Register a worker; its lease starts now."""
 
-    def extend(self, worker: Worker) -> bool:
-        """Renew the worker's lease; False when it had lapsed and its tasks are others' now."""
+    def extend(self, worker: Worker, report: bytes | None = None) -> bool:
+        """Renew the worker's lease; False when it had lapsed and its tasks are others' now.
+
+        ``report`` is for ``WorkerSeen``; without one the last stays.
+        """
 
     def leave(self, worker: Worker) -> int:
         """End the worker: what it still holds goes back uncounted. Returns how many."""

@@ -20,6 +20,7 @@ COMMANDS = {
     "tail": "follow the stream of results",
     "work": "run workers",
     "status": "show the ledger and each agent",
+    "top": "watch the fleet, and what holds it up, in the terminal",
     "check": "validate a collection and all it names, or tell how files run",
     "report": "add up the stream: outcomes, pass rate, throughput",
     "dead": "list, show, replay or drop dead letters",
@@ -32,7 +33,7 @@ COMMANDS = {
     "consume-outputs": "follow the stream, by MCP-Universe's options",
     "clean-tasks": "answer a file's waiting tasks with `cancelled`, by MCP-Universe's options",
 }
-COMING = ("top", "why", "cancel")  # What the documents announce.
+COMING = ("why", "cancel")  # What the documents announce.
 OK, FAILED, USAGE, FULL, UNREACHABLE, PARTLY, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 EXIT_CODES = {ConfigError: USAGE, TaskError: USAGE, QueueFull: FULL, Unreachable: UNREACHABLE}
 EPILOG = (

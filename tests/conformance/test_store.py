@@ -27,6 +27,7 @@ from agentpipe.brokers.store import (
     Settlement,
     Stats,
     Store,
+    Tally,
     Worker,
 )
 from agentpipe.errors import ConfigError, Unreachable
@@ -1408,6 +1409,54 @@ def test_stats_show_the_living_workers(store: Store) -> None:
     assert (shown.name, shown.host, shown.pid) == (worker.name, "host", os.getpid())
     assert (shown.slots, shown.running) == (9, 2)
     assert 0 <= shown.seen_s < PATIENCE_S
+
+
+def test_stats_show_what_a_worker_last_told_of_itself(store: Store) -> None:
+    worker = joined(store, declared(store))
+    assert [seen.report for seen in store.stats().workers] == [b""]
+    assert store.extend(worker, b'{"a": "\xc3\xa4"}')
+    assert store.extend(worker)
+    assert [seen.report for seen in store.stats().workers] == [b'{"a": "\xc3\xa4"}']
+
+
+def test_stats_tell_what_has_ended_of_each_queue(store: Store) -> None:
+    first, second = declared(store, 2)
+    put(store, first, "abcd")
+    put(store, second, "e")
+    worker = joined(store, [first, second])
+    claims = {each.task_id: each for each in claim(store, worker)}
+    done = store.settle(
+        [
+            Settlement(claims["a"], "answer", b"{}", "ok", reward=0.5, usd=0.25),
+            Settlement(claims["b"], "answer", b"{}", "ok", reward=1.0),
+            Settlement(claims["c"], "bury", b"{}", "infra_error", reason="OSError: gone"),
+            Settlement(claims["d"], "retry", reason="OSError: slow", delay_s=60, usd=0.5),
+            Settlement(claims["e"], "answer", b"{}", "cancelled"),
+        ]
+    )
+    assert done == [True] * 5
+    assert not settle(store, claims["a"], "answer", result=b"{}", outcome="ok", usd=9.0)
+    stats = store.stats()
+    tallies = {depth.queue: depth.tally for depth in stats.queues}
+    age_s = tallies[first].error_s
+    assert age_s is not None
+    assert 0 <= age_s < PATIENCE_S
+    assert tallies[first] == Tally(2, 1, 2, 1.5, 0.75, "OSError: slow", age_s)
+    assert tallies[second] == Tally()
+    assert stats.tally == Tally(2, 1, 2, 1.5, 0.75)
+    assert stats.recent == 4
+
+
+@depths_needed
+def test_stats_tell_for_how_long_the_oldest_result_waits(store: Store) -> None:
+    (queue,) = declared(store)
+    assert store.stats().undelivered_s == 0
+    put(store, queue, "ab")
+    worker = joined(store, [queue])
+    answered(store, claim(store, worker))
+    wait_until(lambda: (store.stats().undelivered_s or 0) > HOLD_S, PATIENCE_S, "it gets older")
+    store.drop_outbox(worker, [each.number for each in store.take_outbox(worker, 9, MEBIBYTE)])
+    assert store.stats().undelivered_s == 0
 
 
 # Waiting.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.integration.project import Project
 
 LLM = "kind: llm\nspec:\n  name: llm-1\n  type: openai\n  config:\n    model_name: gpt-4.1\n---\n"

@@ -78,7 +78,7 @@ def test_status_has_null_for_what_amqp_cannot_tell(project: Project) -> None:
     assert {name: status[name] for name in MORE_THAN_AMQP_TELLS} == dict.fromkeys(
         MORE_THAN_AMQP_TELLS
     )
-    assert status["outcomes"] == {}
+    assert status["outcomes"] == {}  # Its workers have ended, and only they know.
     assert [agent["delayed"] for agent in status["agents"]] == [None, None]
     known = ("waiting", "delayed", "running", "outbox", "dead")
     assert {name: status[name] for name in known} == dict.fromkeys(known, 0)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from agentpipe.cli.common import one_line, print_text, printable, say
+from agentpipe.cli.common import one_line, print_text, say
 from agentpipe.cli.tail import _line
+from agentpipe.logs import printable
 from agentpipe.task import Result
 
 

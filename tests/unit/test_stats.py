@@ -6,8 +6,15 @@ from dataclasses import replace
 
 import orjson
 
-from agentpipe.brokers.store import QueueDepth, Stats, WorkerSeen
+from agentpipe.brokers.store import QueueDepth, Stats, Tally, WorkerSeen
 from agentpipe.stats import as_dict, is_done
+from agentpipe.vitals import Vitals
+
+
+def test_a_report_that_cannot_be_read_tells_nothing() -> None:
+    for report in (b"", b"[]", b"3", b'{"later": 1}', b"\xff"):
+        assert Vitals.decode(report) == Vitals()
+
 
 EMPTY = Stats(
     accepted=0, waiting=0, delayed=0, running=0, outbox=0, outbox_bytes=0, delivered=0, dead=0
@@ -19,6 +26,8 @@ MINE = frozenset({"crew_0"})
 
 
 def test_the_ledger_is_the_contracts() -> None:
+    tally = Tally(3, 1, 2, 1.5, 0.25, "OSError: gone", 2.00049)
+    report = Vitals(0.25, 1024, "Down: away", 3.0, 4.0, {"crew_0": 61.5}).encode()
     stats = replace(
         EMPTY,
         accepted=6,
@@ -30,8 +39,11 @@ def test_the_ledger_is_the_contracts() -> None:
         delivered=2,
         dead=1,
         outcomes={"ok": 2, "crashed": 1},
-        queues=(replace(IDLE, waiting=1, delayed=1, running=1, held_s=1.23456),),
-        workers=(WorkerSeen("w", "host", 7, slots=4, running=1, seen_s=0.12345),),
+        queues=(replace(IDLE, waiting=1, delayed=1, running=1, held_s=1.23456, tally=tally),),
+        workers=(WorkerSeen("w", "host", 7, slots=4, running=1, seen_s=0.12345, report=report),),
+        tally=tally,
+        recent=25,
+        undelivered_s=0.5,
     )
     assert as_dict(stats) == {
         "accepted": 6,
@@ -43,6 +55,11 @@ def test_the_ledger_is_the_contracts() -> None:
         "delivered": 2,
         "outcomes": {"ok": 2, "crashed": 1},
         "dead": 1,
+        "per_s": 2.5,
+        "undelivered_s": 4.0,
+        "evaluated": 2,
+        "passed": 1.5,
+        "usd": 0.25,
         "agents": [
             {
                 "agent": "crew_0",
@@ -54,10 +71,29 @@ def test_the_ledger_is_the_contracts() -> None:
                 "limit": 100,
                 "concurrency": 2,
                 "held_s": 1.235,
+                "oldest_s": 61.5,
+                "done": 3,
+                "failed": 1,
+                "evaluated": 2,
+                "passed": 1.5,
+                "usd": 0.25,
+                "last_error": "OSError: gone",
+                "last_error_s": 2.0,
             }
         ],
         "workers": [
-            {"worker": "w", "host": "host", "pid": 7, "slots": 4, "running": 1, "seen_s": 0.123}
+            {
+                "worker": "w",
+                "host": "host",
+                "pid": 7,
+                "slots": 4,
+                "running": 1,
+                "seen_s": 0.123,
+                "lag_s": 0.25,
+                "rss_bytes": 1024,
+                "sink_down_s": 3.0,
+                "sink_error": "Down: away",
+            }
         ],
     }
     orjson.dumps(as_dict(stats))
@@ -65,9 +101,9 @@ def test_the_ledger_is_the_contracts() -> None:
 
 def test_what_a_broker_cannot_know_is_null() -> None:
     stats = Stats(None, None, None, None, None, None, None, None)
-    assert {value for value in as_dict(stats).values() if not isinstance(value, (dict, list))} == {
-        None
-    }
+    sums = ("evaluated", "passed", "usd")  # Of what has been told: nothing, so far.
+    told = {name: value for name, value in as_dict(stats).items() if name not in sums}
+    assert {value for value in told.values() if not isinstance(value, (dict, list))} == {None}
 
 
 def test_a_burst_is_done_when_nothing_of_its_queues_is_left() -> None:

@@ -112,12 +112,12 @@ class RabbitStore:
         self._on_desk(lambda desk: desk.join(worker, self._bell.set))
         self._joined.add(worker.name)
 
-    def extend(self, worker: Worker) -> bool:
+    def extend(self, worker: Worker, report: bytes | None = None) -> bool:
         async def extend(desk: Desk) -> bool:
             serving = desk.servings.get(worker.name)
             if serving is None or not serving.is_alive:
                 return False
-            serving.extend()
+            serving.extend(report)
             return True
 
         return self._on_desk(extend)

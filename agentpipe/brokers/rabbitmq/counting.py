@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import orjson
@@ -17,7 +18,8 @@ from agentpipe.amqp.letter import Letter
 from agentpipe.brokers.rabbitmq.crew import Member
 from agentpipe.brokers.rabbitmq.management import queue_figures
 from agentpipe.brokers.rabbitmq.names import DELAY_QUEUES
-from agentpipe.brokers.store import QueueDepth, Stats, WorkerSeen
+from agentpipe.brokers.rabbitmq.tallies import by_queue
+from agentpipe.brokers.store import QueueDepth, Stats, Tally, WorkerSeen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,11 +42,12 @@ async def count(desk: Desk) -> Stats:
     ready = await desk.count(desk.names.outbox.name) or 0
     again, still_complete = await call_the_roll(desk)
     figures = await _figures(desk)
-    running, prefetched = Counter[str](), Counter[str]()
+    running, prefetched, outcomes = Counter[str](), Counter[str](), Counter[str]()
     for member in crew:
         running.update(member.running)
         prefetched.update(member.prefetched)
-    held = _held(crew)
+        outcomes.update(member.outcomes)
+    held, tallies = _held(crew), by_queue(member.tallies for member in crew)
     depths = tuple(
         QueueDepth(
             queue.name,
@@ -55,6 +58,7 @@ async def count(desk: Desk) -> Stats:
             queue.max_waiting,
             queue.concurrency,
             held.get(queue.name, 0.0 if complete else None),
+            tallies.get(queue.name, Tally()),
         )
         for queue in queues
     )
@@ -69,7 +73,10 @@ async def count(desk: Desk) -> Stats:
         outbox_bytes=getattr(outbox, "size_bytes", None),
         delivered=None,
         dead=(await desk.count(desk.names.dead.name) or 0) + desk.dead.in_hand,
+        outcomes=outcomes,
         queues=depths,
+        tally=replace(sum(tallies.values(), Tally()), error="", error_s=None),
+        recent=sum(member.recent for member in crew) if complete else None,
         workers=tuple(_seen(member) for member in sorted(crew, key=lambda it: it.name)),
     )
 
@@ -94,23 +101,21 @@ async def _queues(desk: Desk) -> tuple[list[Queue], dict[str, int]]:
     """All queues with how much waits there; those that left their ring only while they hold any."""
     await desk.registry.read(REGISTRY_S)
     current, former = desk.registry.current(), desk.registry.former()
-    waiting = {queue.name: await _waiting(desk, queue) for queue in (*current, *former)}
+    sources = {
+        queue.name: [source.name for source in desk.sources(queue)] for queue in (*current, *former)
+    }
+    counts = await desk.counts([name for names in sources.values() for name in names])
+    waiting = {
+        queue: sum(counts.get(name, 0) for name in names) for queue, names in sources.items()
+    }
     return [*current, *(queue for queue in former if waiting[queue.name])], waiting
 
 
-async def _waiting(desk: Desk, queue: Queue) -> int:
-    counts = [await desk.count(source.name) for source in desk.sources(queue)]
-    return sum(number or 0 for number in counts)
-
-
 async def _delayed(desk: Desk) -> int:
-    total = 0
-    for level in range(DELAY_QUEUES):
-        number = await desk.count(desk.names.later(level).name)
-        if number is None:
-            break  # They are made all at once, in this order.
-        total += number
-    return total
+    names = [desk.names.later(level).name for level in range(DELAY_QUEUES)]
+    if await desk.count(names[0]) is None:
+        return 0  # They are made all at once, in this order.
+    return sum((await desk.counts(names)).values())
 
 
 async def call_the_roll(desk: Desk) -> tuple[list[Member], bool]:
@@ -150,4 +155,5 @@ async def _answers(
 
 def _seen(member: Member) -> WorkerSeen:
     running = sum(member.running.values())
-    return WorkerSeen(member.name, member.host, member.pid, member.slots, running, 0.0)
+    seen = (member.name, member.host, member.pid, member.slots, running)
+    return WorkerSeen(*seen, member.heard_s, member.report.encode())

@@ -30,6 +30,11 @@ class Member:
         lent: How many results it is carrying to the sink.
         held: For how many seconds nobody claims from which queues, as it has heard.
         known: How many workers it knows, itself among them.
+        tallies: What it has settled, by queue. This and what follows is told in a roll call only.
+        outcomes: Of these tasks.
+        recent: How many of them ended lately.
+        report: What it told of itself when it last renewed its lease.
+        heard_s: How long ago that was.
     """
 
     name: str
@@ -44,6 +49,11 @@ class Member:
     lent: int = 0
     known: int = 1
     held: Mapping[str, float] = field(default_factory=dict)
+    tallies: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    recent: int = 0
+    report: str = ""
+    heard_s: float = 0.0
 
     def encode(self, **more: Any) -> bytes:
         """As it goes over the wire."""

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Who looks at the very moment at which a hold ends may find it held still.
 CLOCK_S = 0.001
+# Of so many queues the depth is asked for at once.
+AT_ONCE = 250
 
 
 class Desk:
@@ -49,6 +51,8 @@ class Desk:
         self._locked: dict[str, Serving] = {}
         self._admin: Channel | None = None
         self._administering = asyncio.Lock()
+        self._count_channel: Channel | None = None
+        self._counting = asyncio.Lock()
         self._prepared: set[str] = set()
         self._delays_made = False
         self._hand: Hand | None = None
@@ -135,6 +139,23 @@ class Desk:
         """How many messages are ready; None where there is no queue of this name."""
         async with self._administering:
             return await (await self.admin()).depth(name)
+
+    async def counts(self, names: Sequence[str]) -> dict[str, int]:
+        """How many messages are ready in each; those that are not there are left out."""
+        counts: dict[str, int] = {}
+        async with self._counting:
+            left = list(names)
+            while left:
+                asked = left[:AT_ONCE]
+                found = await (await self._counter()).depths(asked)
+                counts.update(zip(asked, found, strict=False))
+                left = left[len(found) + (len(found) < len(asked)) :]
+        return counts
+
+    async def _counter(self) -> Channel:
+        if self._count_channel is None or not self._count_channel.is_open:
+            self._count_channel = await self.session.channel()
+        return self._count_channel
 
     async def introduce(self, queues: Iterable[str]) -> None:
         """Tell everybody of these queues, where the registry does not know them as they are."""

@@ -27,6 +27,7 @@ class Roster:
 
     Args:
         me: What there is to tell of us.
+        account: What we tell besides in a roll call.
         changed: Called when somebody came, went, or serves something else.
         registry_changed: Called when somebody has told of new queues or limits.
         held: Called with each queue of which somebody tells for how long it is held.
@@ -38,6 +39,7 @@ class Roster:
         names: Names,
         *,
         me: Callable[[], Member],
+        account: Callable[[], dict[str, Any]],
         changed: Callable[[], None],
         registry_changed: Callable[[], Coroutine[Any, Any, None]],
         held: Callable[[str, float], None],
@@ -45,7 +47,7 @@ class Roster:
     ) -> None:
         self.members: dict[str, Member] = {}
         self.address = ""
-        self._crew, self._me, self._changed = names.crew, me, changed
+        self._crew, self._me, self._account, self._changed = names.crew, me, account, changed
         self._registry_changed, self._held, self._begin = registry_changed, held, begin
 
     async def open(self, channel: Channel) -> None:
@@ -77,7 +79,7 @@ class Roster:
             self._held(note["queue"], note["hold_s"])
 
     async def _answer(self, to: str) -> None:
-        await self._channel.publish([_note(self._me().encode(), key=to)])
+        await self._channel.publish([_note(self._me().encode(**self._account()), key=to)])
 
     def _meet(self, member: Member, *, reply: bool) -> None:
         self.members[member.name] = member

@@ -9,6 +9,7 @@ import time
 import uuid
 from contextlib import suppress
 from functools import partial
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.amqp.channel import Lost
@@ -16,6 +17,7 @@ from agentpipe.brokers.rabbitmq.crew import Member, share_of
 from agentpipe.brokers.rabbitmq.names import Message, make_delays
 from agentpipe.brokers.rabbitmq.post import Gate, Held, Post, Prefetched, in_last_chance
 from agentpipe.brokers.rabbitmq.roster import Roster, note_of_hold
+from agentpipe.brokers.rabbitmq.tallies import Tallies
 from agentpipe.brokers.store import Claim
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ class Serving:
         self._roster = Roster(
             desk.names,
             me=self.member,
+            account=self.account,
             changed=self.look_again,
             registry_changed=desk.has_changed,
             held=desk.hear_of_hold,
@@ -84,6 +87,7 @@ class Serving:
         self._isolating: asyncio.Task[None] | None = None
         self._settling = asyncio.Lock()
         self._gone = False
+        self._tallies, self._report = Tallies(), b""
         self.extend()
 
     @property
@@ -93,9 +97,11 @@ class Serving:
         strayed = self._awaited and now >= self._reunion_ends
         return not (self._gone or strayed) and self._channel.is_open and now < self._lapses_at
 
-    def extend(self) -> None:
+    def extend(self, report: bytes | None = None) -> None:
         """Renew the lease."""
-        self._lapses_at = time.monotonic() + self.worker.lease_s
+        self._heard_at = time.monotonic()
+        self._lapses_at = self._heard_at + self.worker.lease_s
+        self._report = self._report if report is None else report
 
     def inherit(self, earlier: Serving) -> None:
         """Go on with what ran when the connection was lost, once it is delivered here again.
@@ -108,6 +114,7 @@ class Serving:
             each.message.task_id for post in earlier._posts.values() for each in post.ready
         }
         self._roster.members, self._lapses_at = earlier._roster.members, earlier._lapses_at
+        self._tallies, self._report = earlier._tallies, earlier._report
         self._reunion_ends = time.monotonic() + REUNION_S
 
     async def open(self) -> None:
@@ -136,6 +143,11 @@ class Serving:
             len(self._roster.members) + 1,
             self._desk.holds.all(),
         )
+
+    def account(self) -> dict[str, Any]:
+        """What it tells of its work when it is asked."""
+        told = {"report": self._report.decode(), "heard_s": time.monotonic() - self._heard_at}
+        return {**told, **self._tallies.told()}
 
     # Which agents it serves.
 
@@ -438,6 +450,7 @@ class Serving:
             await self._stop(post)
         await self._publish(letters)
         self._desk.outbox.has_put(letters)
+        self._tallies.add(compress(settlements, done))
         for number, held in found.items():
             self._channel.ack(held.tag)
             self._let_go(number)

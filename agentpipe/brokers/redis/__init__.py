@@ -26,6 +26,7 @@ from agentpipe.brokers.redis.replies import (
 from agentpipe.brokers.redis.requests import Requests
 from agentpipe.brokers.redis.settling import Settler
 from agentpipe.brokers.store import (
+    RECENT_S,
     Admission,
     Answer,
     Claim,
@@ -138,8 +139,9 @@ class RedisStore:
         digest = hashlib.blake2b("\n".join(queues).encode(), digest_size=8).hexdigest()
         self._link.run("join", *seen, digest, *queues)
 
-    def extend(self, worker: Worker) -> bool:
-        return bool(self._link.run("extend", worker.name, worker.lease_s))
+    def extend(self, worker: Worker, report: bytes | None = None) -> bool:
+        told = () if report is None else (report,)
+        return bool(self._link.run("extend", worker.name, worker.lease_s, *told))
 
     def leave(self, worker: Worker) -> int:
         held: int = self._link.run("leave", worker.name)
@@ -181,6 +183,7 @@ class RedisStore:
             claim = each.claim
             args += (each.action, claim.task_id, claim.worker, claim.number)
             args += (each.delay_s, each.outcome, each.reason, each.result)
+            args += ("" if each.reward is None else each.reward, each.usd)
         what = tuple((each.claim.task_id, each.claim.number) for each in settlements)
         return [letter == ord("d") for letter in self._ask("settle", what, *args)]
 
@@ -242,7 +245,7 @@ class RedisStore:
         return int(self._link.run("progress", name, mark))
 
     def stats(self) -> Stats:
-        return as_stats(self._link.run("stats"))
+        return as_stats(self._link.run("stats", RECENT_S))
 
     def close(self) -> None:
         self._ear.close()

@@ -1,8 +1,12 @@
 #!lua flags=allow-oom
--- ARGV: name, lease. Returns 1, or 0 where the worker is not known any more.
+-- ARGV: name, lease, and what it tells of itself, if anything.
+-- Returns 1, or 0 where the worker is not known any more.
 
 if not call('ZSCORE', WORKERS, ARGV[1]) then
   return 0
 end
 call('ZADD', WORKERS, now() + tonumber(ARGV[2]), ARGV[1])
+if ARGV[3] then
+  call('HSET', base .. ':worker:' .. ARGV[1], 'report', ARGV[3])
+end
 return 1

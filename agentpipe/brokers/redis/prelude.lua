@@ -19,6 +19,7 @@ local RESULTS = base .. ':results'
 local OUTBOX = base .. ':outbox'
 local WORKERS = base .. ':workers'
 local DEAD = base .. ':dead'
+local TALLIES = base .. ':tallies'
 local WAKE = base .. ':wake'
 
 local CHUNK = 4000 -- Lua's stack takes not many more arguments at once.

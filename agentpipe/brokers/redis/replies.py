@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.store import (
+    MAX_TOLD_ERROR,
     Claim,
     DeadLetter,
     DeadPage,
@@ -12,12 +14,13 @@ from agentpipe.brokers.store import (
     OutboxRecord,
     QueueDepth,
     Stats,
+    Tally,
     Waiting,
     WorkerSeen,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 _OUTCOME = b"outcome:"
 
@@ -90,7 +93,8 @@ def as_stats(answer: Sequence[Any]) -> Stats:
     """The answer of ``stats``."""
     counters = {name: int(value) for name, value in _rows(answer[0], 2)}
     # Those of a ring in its order; one that left its ring only while it has tasks.
-    placed = sorted(_depths(answer[3]), key=lambda entry: entry[0])
+    tallies = dict(_tallies(answer[5]))
+    placed = sorted(_depths(answer[3], tallies), key=lambda entry: entry[0])
     queues = tuple(depth for _, depth in placed)
     return Stats(
         accepted=counters.get(b"accepted", 0),
@@ -108,10 +112,22 @@ def as_stats(answer: Sequence[Any]) -> Stats:
         },
         queues=queues,
         workers=tuple(sorted(_workers(answer[4]), key=lambda worker: worker.name)),
+        tally=replace(sum(tallies.values(), Tally()), error="", error_s=None),
+        recent=answer[6],
+        undelivered_s=float(answer[7]),
     )
 
 
-def _depths(values: Sequence[Any]) -> Iterator[tuple[tuple[str, int, str], QueueDepth]]:
+def _tallies(values: Sequence[Any]) -> Iterator[tuple[bytes, Tally]]:
+    for name, done, failed, evaluated, passed, usd, error_s, error in _rows(values, 8):
+        text = error.decode(errors="replace")[:MAX_TOLD_ERROR]
+        since_s = float(error_s) if error_s else None
+        yield name, Tally(done, failed, evaluated, float(passed), float(usd), text, since_s)
+
+
+def _depths(
+    values: Sequence[Any], tallies: Mapping[bytes, Tally]
+) -> Iterator[tuple[tuple[str, int, str], QueueDepth]]:
     """Each queue that is worth showing, with what to sort it by."""
     for name, collection, position, *numbers, held_s in _rows(values, 9):
         waiting, delayed, running, limit, concurrency = numbers
@@ -126,12 +142,13 @@ def _depths(values: Sequence[Any]) -> Iterator[tuple[tuple[str, int, str], Queue
                 limit,
                 concurrency,
                 float(held_s),
+                tallies.get(name, Tally()),
             )
             yield (owner, position, queue), depth
 
 
 def _workers(values: Sequence[bytes]) -> Iterator[WorkerSeen]:
-    for name, host, pid, slots, running, seen_s in _rows(values, 6):
+    for name, host, pid, slots, running, seen_s, report in _rows(values, 7):
         yield WorkerSeen(
             name.decode(),
             host.decode(),
@@ -139,4 +156,5 @@ def _workers(values: Sequence[bytes]) -> Iterator[WorkerSeen]:
             int(slots),
             int(running),
             max(0.0, float(seen_s)),
+            report,
         )

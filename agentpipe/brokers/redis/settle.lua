@@ -1,15 +1,16 @@
 #!lua flags=allow-oom
 -- needs: ending
 -- ARGV: session, request, seconds to remember it, then for each settlement its action, the
--- claim's id, worker and number, and the delay, outcome, reason and result. Returns a letter for
--- each: d for done, l where the claim was lost.
+-- claim's id, worker and number, and the delay, outcome, reason, result, reward (or nothing) and
+-- cost. Returns a letter for each: d for done, l where the claim was lost.
 
 local before = answered()
 if before then
   return before
 end
 
-local STEP = 8
+local STEP = 10
+local MAX_ERROR_BYTES = 1200
 local time, time_text = now()
 local total = (#ARGV - 3) / STEP
 local done, ended, waking = {}, {}, false
@@ -81,6 +82,41 @@ local function settle(index, id, queue, record)
   end
 end
 
+-- What ended of each queue, packed: done, failed, evaluated, passed, cost, when the last run failed
+-- (0 for never), and how.
+local tallies = {}
+
+local function add_to_tally(index, action, queue)
+  local tally = tallies[queue] or {0, 0, 0, 0, 0, 0, ''}
+  local outcome, reason, reward = field(index, 6), field(index, 7), field(index, 9)
+  if action == 'answer' or action == 'bury' then
+    local place = outcome == 'ok' and 1 or 2
+    tally[place] = tally[place] + (outcome == 'cancelled' and 0 or 1)
+  end
+  if reward ~= '' then
+    tally[3], tally[4] = tally[3] + 1, tally[4] + tonumber(reward)
+  end
+  tally[5] = tally[5] + tonumber(field(index, 10))
+  if reason ~= '' then
+    tally[6], tally[7] = time, reason:sub(1, MAX_ERROR_BYTES)
+  end
+  tallies[queue] = tally
+end
+
+local function save_tallies()
+  for queue, tally in pairs(tallies) do
+    local packed = call('HGET', TALLIES, queue)
+    local before = packed and cmsgpack.unpack(packed) or {0, 0, 0, 0, 0, 0, ''}
+    for place = 1, 5 do
+      before[place] = before[place] + tally[place]
+    end
+    if tally[6] > 0 then
+      before[6], before[7] = tally[6], tally[7]
+    end
+    call('HSET', TALLIES, queue, cmsgpack.pack(before))
+  end
+end
+
 local held = claims_held()
 local ids = {}
 for index = 1, total do
@@ -98,12 +134,14 @@ for index = 1, total do
       call('HDEL', base .. ':worker:' .. worker, 'last')
     end
     settle(index, id, queue, record)
+    add_to_tally(index, field(index, 1), queue)
     done[index] = 'd'
   else
     done[index] = 'l'
   end
 end
 put_in_outbox(ended, time_text)
+save_tallies()
 save_queues()
 if (waking or a_gate_opened) and anything_ready() then
   ring()

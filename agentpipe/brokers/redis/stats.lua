@@ -1,7 +1,11 @@
 #!lua flags=no-writes
+-- ARGV: how many seconds are recent.
 -- Returns the store's counters by name, the numbers of results and of dead letters, nine values for
--- each queue (its name, the fields below, and for how many seconds it is held) and six for each living worker: name, host, pid,
--- slots, running, seconds since it was heard.
+-- each queue (its name, the fields below, and for how many seconds it is held), seven for each living
+-- worker (name, host, pid, slots, running, seconds since it was heard, its report), eight for each
+-- queue of which something has ended (name, done, failed, evaluated, passed, cost, seconds since a
+-- run failed or nothing, how), how many tasks ended recently, and for how many seconds the oldest
+-- result is here.
 
 local FIELDS = {COLLECTION, POSITION, N_WAITING, N_DELAYED, N_RUNNING, LIMIT, CONCURRENCY}
 local time, values, depths = now(), {}, {}
@@ -17,11 +21,30 @@ end
 local living = call('ZRANGEBYSCORE', WORKERS, '(' .. time, '+inf', 'WITHSCORES')
 for index = 1, #living, 2 do
   local name = living[index]
-  local found = call('HMGET', base .. ':worker:' .. name, 'host', 'pid', 'slots', 'lease')
+  local found = call('HMGET', base .. ':worker:' .. name, 'host', 'pid', 'slots', 'lease',
+    'report')
   for _, value in ipairs({name, found[1], found[2], found[3],
     tostring(call('HLEN', base .. ':held:' .. name)),
-    tostring(time - (tonumber(living[index + 1]) - tonumber(found[4])))}) do
+    tostring(time - (tonumber(living[index + 1]) - tonumber(found[4]))), found[5] or ''}) do
     values[#values + 1] = value
   end
 end
-return {call('HGETALL', STORE), call('HLEN', RESULTS), call('ZCARD', DEAD), depths, values}
+
+local tallies, packed = {}, call('HGETALL', TALLIES)
+for index = 1, #packed, 2 do
+  local tally = cmsgpack.unpack(packed[index + 1])
+  local since = tally[6] > 0 and tostring(math.max(0, time - tally[6])) or ''
+  for _, value in ipairs({packed[index], tally[1], tally[2], tally[3], tostring(tally[4]),
+    tostring(tally[5]), since, tally[7]}) do
+    tallies[#tallies + 1] = value
+  end
+end
+
+local function undelivered()
+  local first = call('ZRANGE', OUTBOX, 0, 0)[1]
+  local settled = first and call('ZSCORE', SETTLED, first:match('^%d+ %d+ (.*)$'))
+  return settled and tostring(math.max(0, time - settled)) or '0'
+end
+
+return {call('HGETALL', STORE), call('HLEN', RESULTS), call('ZCARD', DEAD), depths, values, tallies,
+  call('ZCOUNT', SETTLED, string.format('%.6f', time - tonumber(ARGV[1])), '+inf'), undelivered()}

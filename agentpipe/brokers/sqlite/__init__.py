@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from itertools import compress
 from typing import TYPE_CHECKING
 
 import orjson
@@ -37,16 +38,23 @@ from agentpipe.brokers.sqlite.tables import (
     SCHEMA,
     SELECT_DECLARED,
     SELECT_DEPTHS,
+    SELECT_OLDEST,
+    SELECT_RECENT,
+    SELECT_TALLY,
     SELECT_WORKERS,
     UPSERT_GATE,
     UPSERT_QUEUE,
     WITH_GATES,
     add_to_counters,
+    add_to_tallies,
     counter,
+    depth_of,
     queue_rows,
+    tally_of,
     worker_seen,
 )
 from agentpipe.brokers.store import (
+    RECENT_S,
     Admission,
     Answer,
     Claim,
@@ -56,7 +64,6 @@ from agentpipe.brokers.store import (
     Offer,
     OutboxRecord,
     Queue,
-    QueueDepth,
     Settlement,
     Stats,
     Verdict,
@@ -140,12 +147,13 @@ class SqliteStore:
         seen = (worker.name, worker.host, worker.pid, worker.slots, worker.lease_s)
         row = (*seen, time.monotonic(), digest_of(worker.queues))
         with self._database.write(durable=False) as db:
-            db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?, ?, ?, x'')", row)
 
-    def extend(self, worker: Worker) -> bool:
-        beat = (time.monotonic(), worker.name)
+    def extend(self, worker: Worker, report: bytes | None = None) -> bool:
+        beat = (time.monotonic(), report, worker.name)
+        query = "UPDATE workers SET beat = ?, report = coalesce(?, report) WHERE name = ?"
         with self._database.write(durable=False) as db:
-            return db.execute("UPDATE workers SET beat = ? WHERE name = ?", beat).rowcount == 1
+            return db.execute(query, beat).rowcount == 1
 
     def leave(self, worker: Worker) -> int:
         with self._database.write(durable=False) as db:
@@ -205,6 +213,7 @@ class SqliteStore:
         with self._database.write(durable=False) as db:
             done = [settle_task(db, settlement, changes) for settlement in settlements]
             add_to_counters(db, changes)
+            add_to_tallies(db, compress(settlements, done))
         return done
 
     def sync(self) -> None:
@@ -296,12 +305,14 @@ class SqliteStore:
             return int(db.execute(RAISE_COUNTER, (f"schedule:{name}", mark)).fetchone()[0])
 
     def stats(self) -> Stats:
-        now = time.monotonic()
+        now, wall = time.monotonic(), time.time()
         with self._database.read() as db:
             counters = dict(db.execute("SELECT name, value FROM counters").fetchall())
             (dead,) = db.execute("SELECT count(*) FROM dead").fetchone()
-            depths = db.execute(SELECT_DEPTHS, (time.time(),))
-            queues = tuple(QueueDepth(*row) for row in depths)
+            queues = tuple(depth_of(row) for row in db.execute(SELECT_DEPTHS, (wall,)))
+            tally = tally_of(db.execute(SELECT_TALLY).fetchone())
+            (recent,) = db.execute(SELECT_RECENT, (wall - RECENT_S,)).fetchone()
+            (oldest,) = db.execute(SELECT_OLDEST).fetchone() or (wall,)
             workers = tuple(worker_seen(row) for row in db.execute(SELECT_WORKERS, (now, now)))
         prefix = "outcome:"
         return Stats(
@@ -320,6 +331,9 @@ class SqliteStore:
             },
             queues=queues,
             workers=workers,
+            tally=tally,
+            recent=recent,
+            undelivered_s=max(0.0, wall - oldest),
         )
 
     def close(self) -> None:

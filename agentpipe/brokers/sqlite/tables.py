@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.brokers.store import WorkerSeen
+from agentpipe.brokers.store import QueueDepth, Tally, WorkerSeen
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from agentpipe.brokers.store import Queue
+    from agentpipe.brokers.store import Queue, Settlement
 
-LAYOUT = 2
+LAYOUT = 3
 # States of a task.
 WAITING, DELAYED, RUNNING, SETTLED = range(4)
+NOTHING = Tally()
 
 # Payloads have a table of their own, so that a change of state never rewrites one. Dead letters
 # are numbered by the microsecond of their death, each with one to itself.
@@ -60,7 +62,12 @@ CREATE INDEX dead_by_outcome ON dead (outcome);
 CREATE TABLE dead_bodies (died_us INTEGER PRIMARY KEY, payload BLOB NOT NULL, result BLOB NOT NULL);
 CREATE TABLE workers (
     name TEXT PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL, slots INTEGER NOT NULL,
-    lease_s REAL NOT NULL, beat REAL NOT NULL, serves BLOB NOT NULL);
+    lease_s REAL NOT NULL, beat REAL NOT NULL, serves BLOB NOT NULL,
+    report BLOB NOT NULL DEFAULT x'');
+CREATE TABLE tallies (
+    qid INTEGER PRIMARY KEY, done INTEGER NOT NULL, failed INTEGER NOT NULL,
+    evaluated INTEGER NOT NULL, passed REAL NOT NULL, usd REAL NOT NULL,
+    error TEXT NOT NULL, failed_at REAL);
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL)
 """
 
@@ -88,13 +95,29 @@ SELECT_DECLARED = (
 )
 SELECT_DEPTHS = (
     "SELECT name, collection, waiting, delayed, running, max_waiting, concurrency,"
-    " CASE WHEN held_until > 0 THEN max(0.0, held_until - ?) ELSE 0.0 END FROM queues"
+    " CASE WHEN held_until > 0 THEN max(0.0, held_until - ?1) ELSE 0.0 END,"
+    " done, failed, evaluated, passed, usd, error, max(0.0, ?1 - failed_at)"
+    " FROM queues LEFT JOIN tallies USING (qid)"
     " WHERE position IS NOT NULL OR collection IS NULL OR waiting + delayed + running > 0"
     " ORDER BY collection, position, name"
 )
+SELECT_TALLY = "SELECT sum(done), sum(failed), sum(evaluated), sum(passed), sum(usd) FROM tallies"
+SELECT_RECENT = "SELECT count(*) FROM tasks WHERE state = 3 AND settled_at > ?"
+SELECT_OLDEST = (
+    "SELECT settled_at FROM tasks WHERE state = 3"
+    " AND id = (SELECT task_id FROM outbox ORDER BY seq LIMIT 1)"
+)
+UPSERT_TALLY = (
+    "INSERT INTO tallies SELECT qid, ?, ?, ?, ?, ?, ?, ? FROM queues WHERE name = ?"
+    " ON CONFLICT (qid) DO UPDATE SET done = done + excluded.done,"
+    " failed = failed + excluded.failed, evaluated = evaluated + excluded.evaluated,"
+    " passed = passed + excluded.passed, usd = usd + excluded.usd,"
+    " error = iif(excluded.failed_at IS NULL, error, excluded.error),"
+    " failed_at = coalesce(excluded.failed_at, failed_at)"
+)
 SELECT_WORKERS = (
     "SELECT name, host, pid, slots, beat,"
-    " (SELECT count(*) FROM tasks WHERE state = 2 AND worker = name) FROM workers"
+    " (SELECT count(*) FROM tasks WHERE state = 2 AND worker = name), report FROM workers"
     f" WHERE NOT ({LAPSED}) ORDER BY name"
 )
 UPSERT_QUEUE = (
@@ -144,7 +167,33 @@ def counter(db: sqlite3.Connection, name: str) -> int:
     return row[0] if row else 0
 
 
-def worker_seen(row: tuple[str, str, int, int, float, int]) -> WorkerSeen:
+def add_to_tallies(db: sqlite3.Connection, settlements: Iterable[Settlement]) -> None:
+    """Add what was carried out to each queue's tally, once per transaction and queue."""
+    tallies: dict[str, Tally] = {}
+    for each in settlements:
+        tally = Tally.of(each)
+        if tally != NOTHING:
+            tallies[each.claim.queue] = tallies.get(each.claim.queue, NOTHING) + tally
+    db.executemany(UPSERT_TALLY, [_tally_row(name, tally) for name, tally in tallies.items()])
+
+
+def _tally_row(name: str, tally: Tally) -> tuple[Any, ...]:
+    failed_at = None if tally.error_s is None else time.time()
+    counts = (tally.done, tally.failed, tally.evaluated, tally.passed, tally.usd)
+    return (*counts, tally.error, failed_at, name)
+
+
+def tally_of(row: Sequence[Any]) -> Tally:
+    """One row of ``SELECT_TALLY``, or the end of one of ``SELECT_DEPTHS``; may hold nothing."""
+    return NOTHING if row[0] is None else Tally(*row)
+
+
+def depth_of(row: Sequence[Any]) -> QueueDepth:
+    """One row of ``SELECT_DEPTHS``."""
+    return replace(QueueDepth(*row[:-7]), tally=tally_of(row[-7:]))
+
+
+def worker_seen(row: tuple[str, str, int, int, float, int, bytes]) -> WorkerSeen:
     """One row of ``SELECT_WORKERS``."""
-    name, host, pid, slots, beat, running = row
-    return WorkerSeen(name, host, pid, slots, running, max(0.0, time.monotonic() - beat))
+    name, host, pid, slots, beat, running, report = row
+    return WorkerSeen(name, host, pid, slots, running, max(0.0, time.monotonic() - beat), report)

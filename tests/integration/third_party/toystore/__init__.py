@@ -10,6 +10,7 @@ import fcntl
 import time
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -23,6 +24,7 @@ from agentpipe.brokers.store import (
     OutboxRecord,
     QueueDepth,
     Stats,
+    Tally,
     WorkerSeen,
 )
 from agentpipe.errors import ConfigError, Unreachable
@@ -107,10 +109,12 @@ class ToyStore:
         with self._step() as state:
             state.join(worker)
 
-    def extend(self, worker: Worker) -> bool:
+    def extend(self, worker: Worker, report: bytes | None = None) -> bool:
         with self._step() as state:
             if worker.name in state.workers:
                 state.workers[worker.name].beat = time.time()
+                if report is not None:
+                    state.workers[worker.name].report = report.decode()
             return worker.name in state.workers
 
     def leave(self, worker: Worker) -> int:
@@ -237,6 +241,7 @@ class ToyStore:
         with self._step() as state:
             waiting, delayed, running = map(state.count, ("waiting", "delayed", "running"))
             held = Counter(task.worker for task in state.tasks.values())
+            total = sum((state.tally(name) for name in state.queues), Tally())
         ring_order = sorted(
             state.queues.items(),
             key=lambda item: (item[1].collection or "", item[1].position or 0, item[0]),
@@ -261,14 +266,26 @@ class ToyStore:
                     queue.max_waiting,
                     queue.concurrency,
                     queue.held_s,
+                    state.tally(name),
                 )
                 for name, queue in ring_order
             ),
             workers=tuple(
-                WorkerSeen(name, w.host, w.pid, w.slots, held[name], time.time() - w.beat)
+                WorkerSeen(
+                    name,
+                    w.host,
+                    w.pid,
+                    w.slots,
+                    held[name],
+                    time.time() - w.beat,
+                    w.report.encode(),
+                )
                 for name, w in state.workers.items()
                 if w.lives
             ),
+            tally=replace(total, error="", error_s=None),
+            recent=state.recent(),
+            undelivered_s=state.undelivered_s(),
         )
 
     def close(self) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
-from agentpipe.brokers.store import Answer, Claim, DeadLetter, Waiting
+from agentpipe.brokers.store import RECENT_S, Answer, Claim, DeadLetter, Tally, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +57,7 @@ class ResultState:
     number: int
     task_id: str
     payload: str
+    ended_at: float
     taker: str = ""
 
 
@@ -68,6 +69,7 @@ class WorkerState:
     lease_s: float
     beat: float
     queues: list[str]
+    report: str = ""
 
     @property
     def lives(self) -> bool:
@@ -86,6 +88,8 @@ class State:
     dead: dict[str, dict[str, Any]] = field(default_factory=dict)
     workers: dict[str, WorkerState] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
+    tallies: dict[str, list[Any]] = field(default_factory=dict)  # The age is when it failed.
+    ended: list[float] = field(default_factory=list)  # When the last tasks did.
     accepted: int = 0
     delivered: int = 0
     last_number: int = 0
@@ -124,6 +128,24 @@ class State:
     def count(self, state: str) -> Counter[str]:
         """How many tasks of each queue are in this state."""
         return Counter(task.queue for task in self.tasks.values() if task.state == state)
+
+    def tally(self, queue: str) -> Tally:
+        """What has ended of it."""
+        tally = Tally(*self.tallies.get(queue, ()))
+        failed_at = tally.error_s
+        return replace(tally, error_s=None if failed_at is None else time.time() - failed_at)
+
+    def add_to_tally(self, settlement: Settlement) -> None:
+        queue = settlement.claim.queue
+        tally = self.tally(queue) + Tally.of(settlement)
+        failed_at = None if tally.error_s is None else time.time() - tally.error_s
+        self.tallies[queue] = [*astuple(tally)[:-1], failed_at]
+
+    def recent(self) -> int:
+        return sum(time.time() - ended_at < RECENT_S for ended_at in self.ended)
+
+    def undelivered_s(self) -> float:
+        return max((time.time() - result.ended_at for result in self.outbox), default=0.0)
 
     def outbox_bytes(self) -> int:
         return sum(len(result.payload) for result in self.outbox)
@@ -222,6 +244,7 @@ class State:
         if task is None or (task.worker, task.claim) != (claim.worker, claim.number):
             return False
         task.worker = ""
+        self.add_to_tally(settlement)
         if settlement.action in ("release", "hold"):
             task.state = "waiting"
             if settlement.action == "hold":
@@ -252,7 +275,9 @@ class State:
         """The end of a task; its id stays known until ``keep_until``."""
         task = self.tasks[answer.task_id]
         task.state, task.payload, task.changes_at = "settled", "", keep_until
-        self.outbox.append(ResultState(self.next_number(), answer.task_id, _text(answer.result)))
+        now, number = time.time(), self.next_number()
+        self.outbox.append(ResultState(number, answer.task_id, _text(answer.result), now))
+        self.ended = [*(at for at in self.ended if now - at < RECENT_S), now]
         self.outcomes[answer.outcome] = self.outcomes.get(answer.outcome, 0) + 1
 
     def waiting(self, task_id: str) -> Waiting:

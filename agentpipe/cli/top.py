@@ -1,0 +1,202 @@
+"""``agentpipe top``: what the fleet does, what holds it up, and keys to do something about it."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import shutil
+import signal
+import sys
+import time
+from collections import deque
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from agentpipe.cli import INTERRUPTED, OK
+from agentpipe.cli.common import (
+    add_common,
+    collections_of,
+    opened_store,
+    print_json,
+    say,
+    settings_of,
+)
+from agentpipe.errors import AgentpipeError, Unreachable
+from agentpipe.settings import Settings, without_password
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentpipe.top.frame import Scene
+    from agentpipe.top.view import Letter
+
+LEAST_INTERVAL_S = 0.1
+# A broker that takes so long to answer is said to be away.
+PATIENCE_S = 10.0
+# More than anybody reads on a screen; `dead list` has them all.
+MAX_LETTERS = 1_000
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("--once", action="store_true", help="print one frame, and end")
+    parser.add_argument(
+        "--interval",
+        metavar="S",
+        type=_interval_s,
+        default=1.0,
+        help="seconds between two looks at the broker (default: 1)",
+    )
+    add_common(parser)
+
+
+def _interval_s(text: str) -> float:
+    try:
+        interval_s = float(text)
+    except ValueError:
+        interval_s = math.nan
+    if not LEAST_INTERVAL_S <= interval_s < math.inf:
+        raise argparse.ArgumentTypeError(f"seconds, at least {LEAST_INTERVAL_S}, not {text!r}")
+    return interval_s
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw on a terminal; without one, or with ``--once``, print one frame."""
+    settings = settings_of(args)
+    if args.json:
+        return _print_snapshots(args, settings)
+    if args.once or not _is_terminal():
+        return _print_frame(settings)
+    return _draw(args, settings)
+
+
+def _is_terminal() -> bool:
+    able = os.environ.get("TERM", "dumb") != "dumb"
+    return able and sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _print_snapshots(args: argparse.Namespace, settings: Settings) -> int:
+    """A line each; a broker that goes away is waited for."""
+    from agentpipe.stats import as_dict
+    from agentpipe.task import utc
+
+    with opened_store(settings) as store:
+        while True:
+            try:
+                print_json({"at": utc(time.time()), **as_dict(store.stats())})
+            except Unreachable as error:
+                if args.once:
+                    raise
+                say(f"the broker does not answer: {error}")
+            if args.once:
+                return OK
+            time.sleep(args.interval)
+
+
+def _print_frame(settings: Settings) -> int:
+    from agentpipe.top.frame import draw
+    from agentpipe.top.history import History, Snapshot
+    from agentpipe.top.terminal import console
+    from agentpipe.top.view import View
+
+    width, height = shutil.get_terminal_size((80, 24))
+    with opened_store(settings) as store:
+        history = History().seen(Snapshot(time.monotonic(), store.stats()))
+    scene = _scene(settings, time.monotonic(), time.strftime("%H:%M:%S"))
+    lines = draw(history, View(), scene, width, height)[:-1]  # There are no keys.
+    while lines and not lines[-1]:
+        lines.pop()
+    for line in lines:
+        line.rstrip()
+        console().print(line)
+    return OK
+
+
+def _scene(settings: Settings, now: float = 0.0, clock: str = "") -> Scene:
+    from agentpipe.top.flow import Marks
+    from agentpipe.top.frame import Scene
+
+    marks = Marks(settings.outbox_high_water, settings.outbox_high_water_bytes)
+    return Scene(without_password(settings.broker), marks, now, clock)
+
+
+def _draw(args: argparse.Namespace, settings: Settings) -> int:
+    from agentpipe.brokers import open_store
+    from agentpipe.top.fetch import Fetcher
+    from agentpipe.top.hands import Doer
+    from agentpipe.top.screen import Screen, Wake
+    from agentpipe.top.terminal import Terminal
+
+    wake = Wake()
+    fetcher = Fetcher(lambda: open_store(settings), args.interval, wake.ring)
+    doer = Doer(StoreHands(args, settings), wake.ring)
+    fetcher.start()
+    doer.start()
+    terminal = Terminal(sys.stdin.fileno(), sys.stdout.fileno())
+    scene = replace(_scene(settings), late_s=PATIENCE_S + 2 * args.interval)
+    ended_by = Screen(terminal, fetcher, doer, scene, wake).run()
+    fetcher.stop()
+    if fetcher.problem is not None:
+        raise fetcher.problem
+    return _ended(ended_by)
+
+
+def _ended(number: int) -> int:
+    """As the signal would have ended us, had we not heard it."""
+    if number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    return INTERRUPTED if number else OK
+
+
+class StoreHands:
+    """The keys' ``Hands``, each with a connection of its own: they are used seldom."""
+
+    def __init__(self, args: argparse.Namespace, settings: Settings) -> None:
+        self._args, self._settings = args, settings
+
+    def pause(self, queues: Sequence[str]) -> str:
+        """Not yet."""
+        raise AgentpipeError(f"pausing is not in this version yet ({len(queues)} agents)")
+
+    def resume(self, queues: Sequence[str]) -> str:
+        """Not yet."""
+        raise AgentpipeError(f"resuming is not in this version yet ({len(queues)} agents)")
+
+    def cancel(self, queues: Sequence[str]) -> str:
+        """Those that wait; the workers carry the results to the sink."""
+        from agentpipe.operations import purge_queues
+
+        with opened_store(self._settings) as store:
+            cancelled = purge_queues(store, queues)
+        return f"{cancelled:,} tasks answered `cancelled`; those that run finish"
+
+    def replay(self, task_ids: Sequence[str]) -> str:
+        """To the collections that they came from."""
+        from agentpipe.dead import Replay, named
+        from agentpipe.dispatcher import Dispatcher
+
+        with opened_store(self._settings) as store:
+            dispatcher = Dispatcher(store)
+            if self._args.collection_file or self._settings.collection_file:
+                dispatcher.declare(collections_of(self._args, self._settings))
+            done = Replay(store, dispatcher).run(named(store, task_ids))
+        if done.problems:
+            raise AgentpipeError(done.problems[0])
+        return "refused: the queue is full" if done.refused else "sent again, as a new task"
+
+    def dead(self) -> Sequence[Letter]:
+        """The newest first, of all that there are: they come by their age."""
+        from agentpipe.brokers.store import DeadFilter
+        from agentpipe.dead import pages
+        from agentpipe.top.view import Letter
+
+        with opened_store(self._settings) as store:
+            found = deque(chain.from_iterable(pages(store, DeadFilter())), MAX_LETTERS)
+        now = time.time()
+        return [
+            Letter(it.task_id, it.queue, it.outcome, it.reason, max(0.0, now - it.died_at))
+            for it in reversed(found)
+        ]

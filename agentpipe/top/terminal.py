@@ -1,0 +1,90 @@
+"""Terminal: taken over for a while, drawn where it changed, and left as it was."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import termios
+import tty
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+# The other screen, no cursor, and no wrapping: a character may be wider than we think.
+_ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
+_LEAVE = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
+# The rest of a key's sequence comes at once, but for a slow line.
+_REST_S = 0.05
+_UNFINISHED = re.compile(rb"\x1b(\[[0-9;?]*|O)?\Z|[\xc0-\xff][\x80-\xbf]{0,2}\Z")
+
+
+class Terminal:
+    """The terminal at two file descriptors, from ``with`` on."""
+
+    def __init__(self, keys_fd: int, screen_fd: int) -> None:
+        self.keys_fd, self._screen_fd = keys_fd, screen_fd
+        self._before: list[Any] = []
+        self._shown: list[Text] = []
+        self._console = console()
+
+    def __enter__(self) -> Self:
+        self._before = termios.tcgetattr(self.keys_fd)
+        tty.setcbreak(self.keys_fd)
+        self._write(_ENTER)
+        self._shown = []
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write(_LEAVE)
+        termios.tcsetattr(self.keys_fd, termios.TCSADRAIN, self._before)
+
+    def size(self) -> tuple[int, int]:
+        """Columns and lines, at present."""
+        return os.get_terminal_size(self._screen_fd)
+
+    def forget(self) -> None:
+        """Draw all of the next frame: what is seen is not what was drawn."""
+        self._write("\x1b[0m\x1b[2J")
+        self._shown = []
+
+    def paint(self, lines: list[Text], width: int) -> None:
+        """Show them from the top, in one write; lines that are there already are not drawn."""
+        changed = [
+            f"\x1b[{number + 1};1H{self._ansi(line, width)}"
+            for number, line in enumerate(lines)
+            if number >= len(self._shown) or line != self._shown[number]
+        ]
+        if changed:
+            self._write("".join(changed))
+        self._shown = lines
+
+    def _ansi(self, line: Text, width: int) -> str:
+        """A line that ends in the last column would have that erased with the rest."""
+        with self._console.capture() as capture:
+            self._console.print(line, end="")
+        return capture.get() + ("\x1b[K" if line.cell_len < width else "")
+
+    def read(self) -> bytes:
+        """What was typed; the sequence of one key is not torn apart."""
+        data = os.read(self.keys_fd, 1024)
+        while _UNFINISHED.search(data) and _has_more(self.keys_fd):
+            data += os.read(self.keys_fd, 1024)
+        return data
+
+    def _write(self, text: str) -> None:
+        left = text.encode(errors="replace")
+        while left:
+            left = left[os.write(self._screen_fd, left) :]
+
+
+def console() -> Console:
+    """For lines that are as wide as they shall be; without a terminal it prints no escapes."""
+    return Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+def _has_more(fd: int) -> bool:
+    return bool(select.select([fd], [], [], _REST_S)[0])

@@ -1,0 +1,103 @@
+"""A real terminal: a shell in a tmux server of the test's own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from typing import TYPE_CHECKING, Self
+
+from brokers.install import program
+from tests.servers import needed
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+TIMEOUT_S = 20.0
+# Something else than what anybody types.
+PROMPT = "ready> "
+
+
+class Tmux:
+    """Types keys into a shell, and sees what its terminal shows."""
+
+    def __init__(
+        self, folder: Path, environ: Mapping[str, str], width: int = 80, height: int = 24
+    ) -> None:
+        with needed():
+            self._tmux = program("tmux", "tmux", os.environ)
+        self._folder = folder
+        self._socket = f"agentpipe-test-{uuid.uuid4().hex[:8]}"
+        size = ("-x", str(width), "-y", str(height))
+        shell = ("bash", "--norc", "--noprofile", "-i")
+        own = {**environ, "PS1": PROMPT, "LANG": "C.UTF-8", "TERM": "screen-256color"}
+        self._environ = own
+        self.call("-f", "/dev/null", "new-session", "-d", "-c", str(folder), *size, *shell)
+        self.see(PROMPT.strip())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.call("kill-server")
+
+    def call(self, *args: str) -> str:
+        """One of tmux's own commands."""
+        command = [self._tmux, "-u", "-L", self._socket, *args]
+        done = subprocess.run(command, env=self._environ, capture_output=True, check=True)
+        return done.stdout.decode()
+
+    def type(self, text: str) -> None:
+        """As a person would."""
+        self.call("send-keys", "-l", text)
+
+    def press(self, *keys: str) -> None:
+        """Keys by tmux's names, such as ``Enter`` and ``C-c``."""
+        self.call("send-keys", *keys)
+
+    def run(self, *args: str) -> None:
+        """Begin a command of ours in the shell."""
+        self.type(" ".join([sys.executable, "-m", "agentpipe", *args]))
+        self.press("Enter")
+
+    def shown(self) -> str:
+        """What is on the screen."""
+        return self.call("capture-pane", "-p")
+
+    def see(self, *words: str, without: tuple[str, ...] = ()) -> str:
+        """The screen, once it shows all of these words, and none of the others."""
+        last = ""
+
+        def seen() -> bool:
+            nonlocal last
+            last = self.shown()
+            return all(word in last for word in words) and not any(it in last for it in without)
+
+        try:
+            wait_until(seen, TIMEOUT_S, f"{words} but {without}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}:\n{last}") from None
+        return last
+
+    def resize(self, width: int, height: int) -> None:
+        """Of the window."""
+        self.call("resize-window", "-x", str(width), "-y", str(height))
+
+    def flag(self, name: str) -> str:
+        """One of tmux's variables."""
+        return self.call("display-message", "-p", f"#{{{name}}}").strip()
+
+    def state(self) -> tuple[str, ...]:
+        """What a program may leave behind: the other screen, no cursor, no wrapping, modes.
+
+        The modes as the shell's next program finds them, for the shell has its own while it waits.
+        """
+        file = self._folder / f"modes-{uuid.uuid4().hex[:8]}"
+        self.type(f"stty -g > {file.name}.new && mv {file.name}.new {file.name}")
+        self.press("Enter")
+        wait_until(file.exists, TIMEOUT_S, "the shell does what it is told")
+        flags = ("alternate_on", "cursor_flag", "wrap_flag", "mouse_any_flag")
+        return (*(self.flag(name) for name in flags), file.read_text())
