@@ -17,7 +17,13 @@ from dramatiq.middleware import SkipMessage
 
 from agentpipe.actor import AgentActor
 from agentpipe.brokers.store import Settlement
-from agentpipe.errors import AgentCrashed, AgentpipeError, Interrupted, RunLimitExceeded
+from agentpipe.errors import (
+    AgentCrashed,
+    AgentpipeError,
+    Cancelled,
+    Interrupted,
+    RunLimitExceeded,
+)
 from agentpipe.evaluate import reward
 from agentpipe.failure import MAX_ERROR_CHARS, error_record, hold_s, is_infra, retry_delay_s
 from agentpipe.redactor import Redactor
@@ -31,6 +37,8 @@ if TYPE_CHECKING:
 # For actors outside any collection.
 PLAIN_RETRIES = 2
 PLAIN_CRASHES = 3
+# Of an error after which a task is tried again; the last one's Result has it whole.
+MAX_REASON_CHARS = 500
 WITHHELD = "not shown: the answer holds a credential"
 
 log = logging.getLogger(__name__)
@@ -50,6 +58,9 @@ class Results(dramatiq.Middleware):
     ) -> None:
         """Skip what must not run: unreadable, crashed too often, past its deadline."""
         message.started_at = time.time()
+        if message.claim.cancelled:
+            message.settlement = self._settle(broker, message, "answer", "cancelled")
+            raise SkipMessage("cancelled")
         end = _end_without_a_run(broker, message)
         if end is not None:
             action, outcome, error = end
@@ -70,6 +81,8 @@ class Results(dramatiq.Middleware):
             broken = any(evaluation.broken for evaluation in run.evaluations)
             outcome = "eval_error" if broken else "ok"
             message.settlement = self._settle(broker, message, "answer", outcome, run=run)
+        elif isinstance(exception, Cancelled):
+            message.settlement = self._settle(broker, message, "answer", "cancelled")
         elif isinstance(exception, Interrupted):
             message.settlement = Settlement(message.claim, "release")
         elif isinstance(exception, AgentCrashed):
@@ -80,7 +93,7 @@ class Results(dramatiq.Middleware):
             message.settlement = (
                 self._retry(broker, message, exception)
                 if asked_s is None
-                else _hold(message, exception, asked_s)
+                else self._hold(broker, message, exception, asked_s)
             )
         else:
             outcome = "limit" if isinstance(exception, RunLimitExceeded) else "agent_error"
@@ -121,7 +134,34 @@ class Results(dramatiq.Middleware):
             allowed + 1,
             delay_s,
         )
-        return Settlement(message.claim, "retry", delay_s=delay_s)
+        reason = self._reason(broker, message, error)
+        return Settlement(message.claim, "retry", reason=reason, delay_s=delay_s)
+
+    def _hold(
+        self,
+        broker: dramatiq.Broker,
+        message: ClaimedMessage,
+        error: BaseException,
+        asked_s: float,
+    ) -> Settlement:
+        """The service is at its limit, and nobody's failure: the run does not count."""
+        log.warning(
+            "task %s: %s; nobody runs tasks of %s for %.1f s, as the service asked",
+            message.message_id,
+            type(error).__name__,
+            message.claim.queue,
+            asked_s,
+        )
+        reason = self._reason(broker, message, error)
+        return Settlement(message.claim, "hold", reason=reason, delay_s=asked_s)
+
+    def _reason(
+        self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException
+    ) -> str:
+        """The error in a line, for who asks why the task is not done."""
+        redactor = self._redactor(broker, message.actor_name)
+        failure = error_record(error, redactor)
+        return redactor.text(f"{failure['type']}: {failure['message']}")[:MAX_REASON_CHARS]
 
     def _settle(
         self,
@@ -181,18 +221,6 @@ class Results(dramatiq.Middleware):
             runner = actor.runner if isinstance(actor, AgentActor) else None
             self._redactors[actor_name] = Redactor(runner.secrets if runner else ())
         return self._redactors[actor_name]
-
-
-def _hold(message: ClaimedMessage, error: BaseException, asked_s: float) -> Settlement:
-    """The service is at its limit, and nobody's failure: the run does not count."""
-    log.warning(
-        "task %s: %s; nobody runs tasks of %s for %.1f s, as the service asked",
-        message.message_id,
-        type(error).__name__,
-        message.claim.queue,
-        asked_s,
-    )
-    return Settlement(message.claim, "hold", delay_s=asked_s)
 
 
 def cancelled(entry: Waiting, task: Task | None, collection: str | None) -> Result:

@@ -56,6 +56,7 @@ def _agent(depth: QueueDepth) -> dict[str, Any]:
         "limit": depth.limit,
         "concurrency": depth.concurrency,
         "held_s": None if depth.held_s is None else round(depth.held_s, 3),
+        "paused": depth.paused,
     }
 
 

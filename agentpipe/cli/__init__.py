@@ -23,12 +23,15 @@ COMMANDS = {
     "check": "validate a collection and all it names, or tell how files run",
     "report": "add up the stream: outcomes, pass rate, throughput",
     "dead": "list, show, replay or drop dead letters",
+    "pause": "have no worker take tasks of agents or collections",
+    "resume": "have them taken again",
+    "cancel": "end tasks, whether they wait or run",
     "purge": "answer all waiting tasks with `cancelled`",
     "start-workers": "run workers, by MCP-Universe's options",
     "consume-outputs": "follow the stream, by MCP-Universe's options",
     "clean-tasks": "answer a file's waiting tasks with `cancelled`, by MCP-Universe's options",
 }
-COMING = ("top", "why", "cancel", "schedule", "init")  # What the documents announce.
+COMING = ("top", "schedule", "init")  # What the documents announce.
 OK, FAILED, USAGE, FULL, UNREACHABLE, PARTLY, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 EXIT_CODES = {ConfigError: USAGE, TaskError: USAGE, QueueFull: FULL, Unreachable: UNREACHABLE}
 EPILOG = (

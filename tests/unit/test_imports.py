@@ -53,6 +53,7 @@ LAYERS = (
     ),
     (
         "brokers.sqlite.",
+        "brokers.rabbitmq.bell",
         "brokers.rabbitmq.crew",
         "brokers.rabbitmq.holds",
         "brokers.rabbitmq.management",

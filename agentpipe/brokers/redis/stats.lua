@@ -1,6 +1,6 @@
 #!lua flags=no-writes
--- Returns the store's counters by name, the numbers of results and of dead letters, nine values for
--- each queue (its name, the fields below, and for how many seconds it is held) and six for each living worker: name, host, pid,
+-- Returns the store's counters by name, the numbers of results and of dead letters, ten values for
+-- each queue (its name, the fields below, for how many seconds it is held, and whether it is paused) and six for each living worker: name, host, pid,
 -- slots, running, seconds since it was heard.
 
 local FIELDS = {COLLECTION, POSITION, N_WAITING, N_DELAYED, N_RUNNING, LIMIT, CONCURRENCY}
@@ -13,6 +13,7 @@ for index = 1, #found, 2 do
     depths[#depths + 1] = queue[field]
   end
   depths[#depths + 1] = tostring(math.max(0, queue[HELD_UNTIL] - time))
+  depths[#depths + 1] = queue[PAUSED]
 end
 local living = call('ZRANGEBYSCORE', WORKERS, '(' .. time, '+inf', 'WITHSCORES')
 for index = 1, #living, 2 do
