@@ -26,6 +26,7 @@ COMMANDS = {
     "pause": "have no worker take tasks of agents or collections",
     "resume": "have them taken again",
     "cancel": "end tasks, whether they wait or run",
+    "why": "tell where a task is, and why it is not done",
     "purge": "answer all waiting tasks with `cancelled`",
     "start-workers": "run workers, by MCP-Universe's options",
     "consume-outputs": "follow the stream, by MCP-Universe's options",

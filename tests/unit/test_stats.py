@@ -54,6 +54,7 @@ def test_the_ledger_is_the_contracts() -> None:
                 "limit": 100,
                 "concurrency": 2,
                 "held_s": 1.235,
+                "paused": False,
             }
         ],
         "workers": [
