@@ -13,6 +13,8 @@ from agentpipe.brokers.broker import ClaimedMessage, StoreBroker
 from agentpipe.errors import AgentpipeError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from agentpipe.brokers.store import Settlement, Worker
     from agentpipe.forward import Forwarder
     from agentpipe.loop import LoopThread
@@ -25,6 +27,8 @@ CLAIM_BATCH = 32
 # woken meanwhile, get theirs; what they have not taken by then is for whoever comes.
 SHARE_FOR_S = 0.02
 TICK_S = 1.0
+# So many ids of cancelled tasks are kept in mind for claims that come late.
+MAX_CANCELLED = 100_000
 MAX_OUTAGE_PAUSE_S = 2.0
 # What a process that ends may take to settle and to carry off its outbox.
 LAST_WORDS_S = 5.0
@@ -52,6 +56,7 @@ class Consumer:
         self._held: dict[str, ClaimedMessage] = {}
         self._finished: deque[ClaimedMessage] = deque()
         self._wake, self._rung = threading.Event(), threading.Event()
+        self._cancelled: set[str] = set()
         self._greedy_at = math.inf
         self._failures = 0
         self._thread = threading.Thread(target=self._run, name="agentpipe-consume", daemon=True)
@@ -143,6 +148,7 @@ class Consumer:
         settled = self._settle()
         while self._claiming and (claimed := self._claim(greedy=greedy)):
             self._loop.start_runs(claimed)
+            self._end_cancelled()
             if len(claimed) < CLAIM_BATCH:
                 break  # What the store kept back, it tells of by ``wait``.
             settled += self._settle()
@@ -215,10 +221,22 @@ class Consumer:
             self._held[message.claim.task_id] = message
         return messages
 
+    def _end_cancelled(self) -> None:
+        """End the runs that somebody cancelled; word of that may come before the claim does."""
+        if ended := self._cancelled.intersection(list(self._held)):
+            self._loop.cancel(frozenset(ended))
+
+    def _hear(self, cancelled: Collection[str]) -> None:
+        if len(self._cancelled) > MAX_CANCELLED:
+            self._cancelled = set()  # Those that ran have long been told.
+        self._cancelled.update(cancelled)
+        self._end_cancelled()
+
     def _watch(self) -> None:
         while not self._stopping:
             try:
-                self.broker.store.wait(TICK_S)
+                if cancelled := self.broker.store.wait(TICK_S):
+                    self._hear(cancelled)
             except Exception:  # noqa: BLE001 - the consumer meets the same store, and tells
                 time.sleep(TICK_S)
             self._rung.set()

@@ -15,7 +15,8 @@
     ├── AnswerError         an agent's answer is not text or JSON
     ├── RunLimitExceeded    a run took more requests or tokens than its agent may
     │   └── TimeLimitExceeded   it took longer than its collection allows
-    └── Interrupted         a run was stopped so that another worker can take the task
+    ├── Interrupted         a run was stopped so that another worker can take the task
+    └── Cancelled           somebody cancelled the task while it ran
 """
 
 from __future__ import annotations
@@ -152,3 +153,7 @@ class TimeLimitExceeded(RunLimitExceeded):
 
 class Interrupted(AgentpipeError):  # noqa: N818 - reads as what happened
     """The worker stops, or lost its lease: the run ended early and counts for nothing."""
+
+
+class Cancelled(AgentpipeError):  # noqa: N818 - reads as what happened
+    """Somebody cancelled the task: its run was ended, and its Result says ``cancelled``."""

@@ -15,7 +15,7 @@ from dramatiq.middleware import SkipMessage
 from agentpipe.actor import AgentActor
 from agentpipe.brokers.store import Settlement
 from agentpipe.consume import LAST_WORDS_S
-from agentpipe.errors import Interrupted
+from agentpipe.errors import Cancelled, Interrupted
 from agentpipe.logs import Bound, bound
 from agentpipe.thread import call_in_thread
 from agentpipe.trace import Tracer
@@ -37,6 +37,7 @@ class LoopThread(threading.Thread):
         self._loop.set_task_factory(_make_task)
         self._runs: dict[asyncio.Task[None], ClaimedMessage] = {}
         self._interrupted: set[str] = set()
+        self._cancelled: set[str] = set()
         self._ended_runs: list[ClaimedMessage] = []
         self._turned = True
         self._asked_at = self._lag_s = 0.0
@@ -56,6 +57,10 @@ class LoopThread(threading.Thread):
     def interrupt_all(self) -> None:
         """End all runs and give their tasks back; from any thread."""
         self._loop.call_soon_threadsafe(self._interrupt, list(self._runs))
+
+    def cancel(self, task_ids: frozenset[str]) -> None:
+        """End the runs of these tasks, for good; from any thread."""
+        self._loop.call_soon_threadsafe(self._cancel, task_ids)
 
     def ask_to_turn(self) -> bool:
         """Whether the loop has turned since the last call; from one thread."""
@@ -97,6 +102,7 @@ class LoopThread(threading.Thread):
     def _ended(self, run: asyncio.Task[None]) -> None:
         message = self._runs.pop(run)
         self._interrupted.discard(message.claim.task_id)
+        self._cancelled.discard(message.claim.task_id)
         if run.cancelled():  # Before its first step.
             message.settlement = Settlement(message.claim, "release")
         if not self._ended_runs:
@@ -117,9 +123,15 @@ class LoopThread(threading.Thread):
         except SkipMessage:
             self._broker.emit_after("skip_message", message)
         except BaseException as error:  # noqa: BLE001 - all of it is the run's outcome
-            ours = message.claim.task_id in self._interrupted
-            ending = Interrupted() if ours else error
+            ending = self._why_ended(message) or error
             self._broker.emit_after("process_message", message, exception=ending)
+
+    def _why_ended(self, message: ClaimedMessage) -> BaseException | None:
+        """What ended a run from outside, if anything did."""
+        task_id = message.claim.task_id
+        if task_id in self._cancelled:
+            return Cancelled()
+        return Interrupted() if task_id in self._interrupted else None
 
     async def _perform(self, message: ClaimedMessage) -> Any:
         actor = self._broker.get_actor(message.actor_name)
@@ -148,6 +160,13 @@ class LoopThread(threading.Thread):
         for run in runs:
             if run in self._runs:
                 self._interrupted.add(self._runs[run].claim.task_id)
+                run.cancel()
+
+    def _cancel(self, task_ids: frozenset[str]) -> None:
+        for run, message in self._runs.items():
+            task_id = message.claim.task_id
+            if task_id in task_ids and task_id not in self._cancelled:
+                self._cancelled.add(task_id)
                 run.cancel()
 
 

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import difflib
 import socket
 import uuid
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import orjson
 
 from agentpipe.brokers.store import Answer, Waiting, Worker
-from agentpipe.errors import FormatError
+from agentpipe.errors import ConfigError, FormatError, Problem
 from agentpipe.forward import drain
 from agentpipe.results import cancelled
 from agentpipe.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from agentpipe.brokers.store import Store
     from agentpipe.sinks.sink import Sink
 
 PAGE = 500
+CANCEL_ROUNDS = 5
 
 
 def purge(store: Store, collection: str | None) -> int:
@@ -45,13 +48,155 @@ def purge_queues(store: Store, queues: Sequence[str] | None) -> int:
     return purged
 
 
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """What was paused or resumed.
+
+    Attributes:
+        agents: All that belong to the targets, by queue.
+        still_paused: Of these, which are paused now.
+    """
+
+    agents: tuple[str, ...]
+    still_paused: tuple[str, ...]
+
+
+def pause(store: Store, targets: Sequence[str], *, paused: bool) -> Paused:
+    """Have agents and whole collections left alone by all workers, or taken up again.
+
+    Raises:
+        ConfigError: Nothing of that name is known.
+    """
+    depths = store.stats().queues
+    collections = {depth.collection for depth in depths if depth.collection}
+    queues = {depth.queue for depth in depths}
+    _refuse_unknown(targets, collections | queues)
+    whole = [target for target in targets if target in collections]
+    single = [target for target in targets if target in queues and target not in collections]
+    store.pause(queues=single, collections=whole, paused=paused)
+    now = [it for it in store.stats().queues if it.queue in single or it.collection in whole]
+    left = tuple(depth.queue for depth in now if depth.paused)
+    return Paused(tuple(depth.queue for depth in now), left)
+
+
+def _refuse_unknown(targets: Sequence[str], known: set[str]) -> None:
+    problems = [_unknown(target, known) for target in targets if target not in known]
+    if problems:
+        raise ConfigError(Problem(problem) for problem in problems)
+
+
+def _unknown(target: str, known: set[str]) -> str:
+    near = difflib.get_close_matches(target, sorted(known), 1)
+    if near:
+        return f"no collection or agent {target!r}: did you mean {near[0]!r}?"
+    return f"no collection or agent {target!r} has been used on this broker: see `status`"
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """What became of tasks that were to be cancelled, by id.
+
+    Attributes:
+        cancelled: They waited or were delayed, and have their Results now.
+        told: They run, and their workers end them; a run that finishes first wins.
+        settled: They had their Results before.
+        unknown: The broker does not know them.
+    """
+
+    cancelled: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+    settled: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    def __add__(self, other: Cancelled) -> Cancelled:
+        return Cancelled(
+            self.cancelled + other.cancelled,
+            self.told + other.told,
+            self.settled + other.settled,
+            self.unknown + other.unknown,
+        )
+
+
+def cancel(store: Store, task_ids: Sequence[str]) -> Cancelled:
+    """Answer tasks that wait with ``cancelled``, and have the workers end those that run."""
+    ids = list(dict.fromkeys(task_ids))
+    whole = Cancelled()
+    for first in range(0, len(ids), PAGE):
+        whole += _cancel_page(store, ids[first : first + PAGE])
+    return whole
+
+
+def _cancel_page(store: Store, left: list[str]) -> Cancelled:
+    collections = {depth.queue: depth.collection for depth in store.stats().queues}
+    whole = Cancelled()
+    # A task may move between the two steps, from running to waiting and back.
+    for _ in range(CANCEL_ROUNDS):
+        fates = dict(zip(left, store.cancel(left), strict=True))
+        told = tuple(it for it in left if fates[it] == "told")
+        settled = tuple(it for it in left if fates[it] == "settled")
+        cancelled = _answer_waiting(store, [it for it in left if it not in told], collections)
+        whole += Cancelled(cancelled, told, settled)
+        done = {*told, *settled, *cancelled}
+        left = [it for it in left if it not in done]
+        if all(fates[it] == "unknown" for it in left):
+            break
+    return whole + Cancelled(unknown=tuple(left))
+
+
+def _answer_waiting(
+    store: Store, task_ids: Sequence[str], collections: Mapping[str, str | None]
+) -> tuple[str, ...]:
+    found = store.find(task_ids) if task_ids else []
+    done = store.answer([_cancelled(entry, collections) for entry in found]) if found else []
+    return tuple(it.task_id for it, was_done in zip(found, done, strict=True) if was_done)
+
+
+def cancel_where(
+    store: Store,
+    *,
+    collection: str | None = None,
+    queue: str | None = None,
+    group_id: str | None = None,
+) -> Cancelled:
+    """Cancel all tasks that fit each filter that is given; without any, all there are.
+
+    Raises:
+        ConfigError: No collection or agent of that name is known.
+    """
+    depths = store.stats().queues
+    for name, known in (
+        (collection, {depth.collection or "" for depth in depths}),
+        (queue, {depth.queue for depth in depths}),
+    ):
+        _refuse_unknown([name] if name else [], known)
+    queues = [it.queue for it in depths if collection in (None, it.collection)]
+    queues = [it for it in queues if queue in (None, it)]
+    whole, after = Cancelled(), -1
+    while page := store.peek(queues, after, PAGE):  # First what waits: it could run meanwhile.
+        after = page[-1].number
+        whole += cancel(store, _of_group(page, group_id))
+    running = _of_group(store.claimed(queues), group_id)
+    return whole + cancel(store, [it for it in running if it not in whole.told])
+
+
+def _of_group(entries: Sequence[Waiting], group_id: str | None) -> list[str]:
+    return [it.task_id for it in entries if group_id is None or _group_of(it) == group_id]
+
+
+def _group_of(entry: Waiting) -> str | None:
+    try:
+        return Task.decode(orjson.loads(entry.payload)).group_id
+    except (FormatError, orjson.JSONDecodeError):
+        return None
+
+
 def deliver(store: Store, sink: Sink, lease_s: float) -> int:
     """Carry the outbox to the sink from here, where no worker may be running."""
     with _as_worker(store, lease_s) as worker:
         return drain(store, worker, sink)
 
 
-def _cancelled(entry: Waiting, collections: dict[str, str | None]) -> Answer:
+def _cancelled(entry: Waiting, collections: Mapping[str, str | None]) -> Answer:
     try:
         task = Task.decode(orjson.loads(entry.payload))
     except (FormatError, orjson.JSONDecodeError):

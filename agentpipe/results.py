@@ -17,7 +17,13 @@ from dramatiq.middleware import SkipMessage
 
 from agentpipe.actor import AgentActor
 from agentpipe.brokers.store import MAX_TOLD_ERROR, Settlement
-from agentpipe.errors import AgentCrashed, AgentpipeError, Interrupted, RunLimitExceeded
+from agentpipe.errors import (
+    AgentCrashed,
+    AgentpipeError,
+    Cancelled,
+    Interrupted,
+    RunLimitExceeded,
+)
 from agentpipe.evaluate import reward
 from agentpipe.failure import (
     MAX_ERROR_CHARS,
@@ -60,6 +66,9 @@ class Results(dramatiq.Middleware):
     ) -> None:
         """Skip what must not run: unreadable, crashed too often, past its deadline."""
         message.started_at = time.time()
+        if message.claim.cancelled:
+            message.settlement = self._settle(broker, message, "answer", "cancelled")
+            raise SkipMessage("cancelled")
         end = _end_without_a_run(broker, message)
         if end is not None:
             action, outcome, error = end
@@ -80,6 +89,8 @@ class Results(dramatiq.Middleware):
             broken = any(evaluation.broken for evaluation in run.evaluations)
             outcome = "eval_error" if broken else "ok"
             message.settlement = self._settle(broker, message, "answer", outcome, run=run)
+        elif isinstance(exception, Cancelled):
+            message.settlement = self._settle(broker, message, "answer", "cancelled")
         elif isinstance(exception, Interrupted):
             message.settlement = Settlement(message.claim, "release")
         elif isinstance(exception, AgentCrashed):

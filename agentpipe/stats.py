@@ -96,6 +96,7 @@ def _agent(depth: QueueDepth, oldest_s: float | None) -> dict[str, Any]:
         "limit": depth.limit,
         "concurrency": depth.concurrency,
         "held_s": _rounded(depth.held_s),
+        "paused": depth.paused,
         "oldest_s": oldest_s if depth.running else None,
         "done": tally.done,
         "failed": tally.failed,

@@ -130,6 +130,9 @@ async def call_in_thread(function: Callable[[], Any]) -> Any:
     thread = AgentThread(getattr(function, "__name__", "call"))
     try:
         return await thread.call(function)
+    except asyncio.CancelledError:
+        thread.interrupt()
+        raise
     finally:
         thread.close()
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 Verdict = Literal["accepted", "duplicate", "refused"]
 Action = Literal["answer", "bury", "retry", "release", "hold"]
@@ -18,6 +18,10 @@ Action = Literal["answer", "bury", "retry", "release", "hold"]
 RECENT_S = 10.0
 # So much of an error is kept beside its queue.
 MAX_TOLD_ERROR = 300
+Fate = Literal["told", "waiting", "settled", "unknown"]
+Place = Literal["waiting", "delayed", "running", "outbox", "dead", "settled", "unknown"]
+# Of an agent's runs, the mean duration reckons with about so many.
+RUNS_IN_MEAN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,7 @@ class Claim:
         failures: Earlier runs that ended in a failure of the infrastructure.
         crashes: Earlier claims whose worker died.
         submitted_at: Unix seconds.
+        cancelled: Somebody cancelled it while an earlier claim ran: it must not run again.
     """
 
     task_id: str
@@ -105,6 +110,7 @@ class Claim:
     failures: int = 0
     crashes: int = 0
     submitted_at: float = 0.0
+    cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +124,8 @@ class Settlement:
             ``hold`` does that, too, and for ``delay_s`` nobody claims from its queue. A hold
             never shortens an earlier one. The task counts as waiting meanwhile.
         outcome: Of ``result``, for the counters.
-        reason: What failed, for people: kept with a dead letter, and as the queue's last error.
+        reason: What failed, for people: kept with a dead letter, as the queue's last error, and
+            as what ``where`` tells of a task that is tried again.
         reward: Of ``result``, where it has one.
         usd: What the run cost, where that is known; also where it is tried again.
     """
@@ -194,7 +201,7 @@ class OutboxRecord:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A task that nobody has claimed."""
+    """A task that is not settled."""
 
     number: int
     task_id: str
@@ -298,6 +305,7 @@ class QueueDepth:
 
     Attributes:
         held_s: For so long nobody claims from it; 0 if it is not held.
+        paused: It, or its collection, gives nothing until somebody resumes it.
         tally: What has ended of it; where only the workers count, what the living ones did.
     """
 
@@ -309,6 +317,7 @@ class QueueDepth:
     limit: int
     concurrency: int
     held_s: float | None = None
+    paused: bool = False
     tally: Tally = Tally()
 
 
@@ -356,6 +365,94 @@ class Stats:
     tally: Tally = Tally()
     recent: int | None = None
     undelivered_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A claim, as others see it.
+
+    Attributes:
+        worker: Who holds it.
+        since: Unix seconds; None where the store does not know.
+    """
+
+    task_id: str
+    queue: str
+    worker: str
+    since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSeen:
+    """What could keep an agent from its next task, at a moment.
+
+    Attributes:
+        waiting: How many tasks wait in its queue.
+        paused: It was paused itself.
+        collection_paused: All of its collection was.
+        held_s: For so long nobody claims from it; 0 if it is not held.
+        runs: Its tasks that run.
+        gate_limit: So many tasks of all that share its gate may run; None without a gate.
+        gate_runs: Those that do.
+        servers: Living workers that serve it; None where that is not known.
+        run_s: How long its runs took lately; None before the first.
+    """
+
+    queue: str
+    collection: str | None
+    concurrency: int
+    waiting: int | None = None
+    paused: bool = False
+    collection_paused: bool = False
+    held_s: float = 0.0
+    runs: tuple[Run, ...] = ()
+    gate_limit: int | None = None
+    gate_runs: tuple[Run, ...] = ()
+    servers: tuple[WorkerSeen, ...] | None = None
+    run_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where a task is, with all that could explain why it is there.
+
+    Attributes:
+        complete: Whether the store knows each task; else ``unknown`` says little.
+        submitted_at: Like all moments here in Unix seconds.
+        position: Of a waiting task, from 1, in its queue; None where that cannot be told.
+        cancelled: It was told to end.
+        error: What its last failed run ended with, or a dead one's reason.
+        run: Where it runs.
+        due_at: When its delay is over; None where that cannot be told.
+        since: Since when it is settled or dead.
+        outcome: Of a dead one.
+        outbox: Results in the outbox.
+        outbox_before: Of these, before its own.
+        outbox_since: When the oldest of them was put there.
+        workers: All that live.
+        candidates: Where the store does not know each task: agents with whom it may wait.
+    """
+
+    task_id: str
+    place: Place
+    complete: bool = True
+    agent: AgentSeen | None = None
+    submitted_at: float | None = None
+    position: int | None = None
+    failures: int = 0
+    crashes: int = 0
+    cancelled: bool = False
+    error: str = ""
+    run: Run | None = None
+    due_at: float | None = None
+    since: float | None = None
+    outcome: str = ""
+    outbox: int = 0
+    outbox_bytes: int = 0
+    outbox_before: int | None = None
+    outbox_since: float | None = None
+    workers: tuple[WorkerSeen, ...] = ()
+    candidates: tuple[AgentSeen, ...] = ()
 
 
 class Store(Protocol):
@@ -409,10 +506,12 @@ class Store(Protocol):
         such task: of those that ran beside the one that kills its worker, none dies with it.
         """
 
-    def wait(self, timeout_s: float) -> None:
+    def wait(self, timeout_s: float) -> Collection[str]:
         """Return early when a claim may have become possible. One thread at a time.
 
-        It is possible, too, where a claim gave some of the tasks and kept others back.
+        It is possible, too, where a claim gave some of the tasks and kept others back. Returns
+        early as well with the ids of running tasks that were cancelled, anybody's; each at
+        least once.
         """
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
@@ -435,6 +534,31 @@ class Store(Protocol):
 
     def answer(self, answers: Sequence[Answer]) -> list[bool]:
         """Settle tasks that nobody has claimed; False for those that are not waiting now."""
+
+    def pause(
+        self, *, queues: Sequence[str] = (), collections: Sequence[str] = (), paused: bool
+    ) -> None:
+        """Have nobody claim from these, or again, until told otherwise; what runs goes on.
+
+        A collection's pause is for whatever queues it has, also for those that it gets later. A
+        queue gives nothing while it is paused or its collection is. Both survive all workers.
+        """
+
+    def find(self, task_ids: Sequence[str]) -> list[Waiting]:
+        """Those of the tasks that wait or are delayed."""
+
+    def claimed(self, queues: Sequence[str] | None) -> list[Waiting]:
+        """The tasks that run, of these queues or of all."""
+
+    def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
+        """Have the workers end those that run: they hear of it by ``wait``.
+
+        A cancelled task that comes back instead of being settled is not run again: whoever
+        claims it is told so. What waits is left as it is: ``answer`` it.
+        """
+
+    def where(self, task_id: str) -> Whereabouts:
+        """All that can be told of one task, in few round trips; nothing is changed by it."""
 
     def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
         """Up to ``limit`` of them, from the oldest on, or from where a page said to go on.

@@ -25,6 +25,10 @@ COMMANDS = {
     "report": "add up the stream: outcomes, pass rate, throughput",
     "dead": "list, show, replay or drop dead letters",
     "schedule": "send task files when their cron lines say so, or list the next times",
+    "pause": "have no worker take tasks of agents or collections",
+    "resume": "have them taken again",
+    "cancel": "end tasks, whether they wait or run",
+    "why": "tell where a task is, and why it is not done",
     "purge": "answer all waiting tasks with `cancelled`",
     "init": "begin a project: a collection, an agent and tasks that run at once",
     "doctor": "look at versions, servers, clocks and limits, and say what to do",
@@ -33,7 +37,7 @@ COMMANDS = {
     "consume-outputs": "follow the stream, by MCP-Universe's options",
     "clean-tasks": "answer a file's waiting tasks with `cancelled`, by MCP-Universe's options",
 }
-COMING = ("why", "cancel")  # What the documents announce.
+COMING: tuple[str, ...] = ()  # What the documents announce.
 OK, FAILED, USAGE, FULL, UNREACHABLE, PARTLY, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 EXIT_CODES = {ConfigError: USAGE, TaskError: USAGE, QueueFull: FULL, Unreachable: UNREACHABLE}
 EPILOG = (

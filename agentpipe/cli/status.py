@@ -62,7 +62,8 @@ def _lines(status: dict[str, Any]) -> list[str]:
     lines.append("  ".join([*outcomes, f"dead {_shown(status['dead'])}"]))
     lines += [
         f"{agent['agent']:<32} waiting {_shown(agent['waiting'])}/{agent['limit']}"
-        f"  delayed {_shown(agent['delayed'])}  running {_shown(agent['running'])}{_hold(agent)}"
+        f"  delayed {_shown(agent['delayed'])}  running {_shown(agent['running'])}"
+        f"{_hold(agent)}{_pause(agent)}"
         for agent in status["agents"]
     ]
     lines += [
@@ -76,6 +77,10 @@ def _lines(status: dict[str, Any]) -> list[str]:
 def _hold(agent: dict[str, Any]) -> str:
     """Only where there is one."""
     return f"  held {agent['held_s']:.0f} s" if agent["held_s"] else ""
+
+
+def _pause(agent: dict[str, Any]) -> str:
+    return "  paused" if agent["paused"] else ""
 
 
 def _shown(number: int | None) -> str:

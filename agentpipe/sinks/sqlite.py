@@ -67,6 +67,14 @@ class SqliteSink:
         """What is to be known of its folder."""
         return examine_folder(self._database.path)
 
+    def find(self, task_id: str) -> int | None:
+        """At which position of the stream a task's Result stands; beyond what the seam asks for."""
+        with self._database.read() as db:
+            row = db.execute(
+                "SELECT position FROM records WHERE task_id = ?", (task_id,)
+            ).fetchone()
+        return None if row is None else int(row[0])
+
     def follow(self, group: str | None, start: Start) -> SqliteReader | SqliteGroupReader:
         with self._database.read() as db:
             after = _position_before(db, start)

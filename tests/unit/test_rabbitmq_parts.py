@@ -131,7 +131,11 @@ def test_a_delayed_message_keeps_the_key_that_brings_it_back() -> None:
 
 
 def test_a_message_is_read_as_it_was_written() -> None:
-    sent = Message.offered(Offer("a \u2603", b"\x00{}", priority=-7), "crew_0").failed().crashed()
+    sent = (
+        Message.offered(Offer("a \u2603", b"\x00{}", priority=-7), "crew_0")
+        .failed("E: why")
+        .crashed()
+    )
     letter = sent.to(NAMES.back("crew_0"))
     assert Message.read("crew_0", letter.body, letter.headers, "other") == sent
 

@@ -71,6 +71,7 @@ def test_the_ledger_is_the_contracts() -> None:
                 "limit": 100,
                 "concurrency": 2,
                 "held_s": 1.235,
+                "paused": False,
                 "oldest_s": 61.5,
                 "done": 3,
                 "failed": 1,

@@ -18,7 +18,7 @@ three priorities, below, at and above 0.
 from __future__ import annotations
 
 import asyncio
-import threading
+import base64
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentpipe.amqp import health
@@ -26,11 +26,14 @@ from agentpipe.amqp.channel import Lost
 from agentpipe.amqp.connection import ANSWER_S, Link, Session
 from agentpipe.brokers.rabbitmq import calendar
 from agentpipe.brokers.rabbitmq.address import Address
+from agentpipe.brokers.rabbitmq.asking import ask
+from agentpipe.brokers.rabbitmq.bell import Bell
 from agentpipe.brokers.rabbitmq.counting import count
 from agentpipe.brokers.rabbitmq.dead import PORTION
 from agentpipe.brokers.rabbitmq.desk import Desk
 from agentpipe.brokers.rabbitmq.nodes import NOT_ASKED, examine_nodes
 from agentpipe.brokers.rabbitmq.offering import Offering
+from agentpipe.brokers.rabbitmq.whereabouts import where_is
 from agentpipe.brokers.store import (
     Admission,
     Answer,
@@ -38,6 +41,7 @@ from agentpipe.brokers.store import (
     DeadFilter,
     DeadLetter,
     DeadPage,
+    Fate,
     Offer,
     OutboxRecord,
     Queue,
@@ -45,6 +49,7 @@ from agentpipe.brokers.store import (
     Stats,
     Verdict,
     Waiting,
+    Whereabouts,
     Worker,
 )
 
@@ -56,6 +61,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 OFFER_S = 60.0
+# To find a task, others have to be taken out of its way.
+FIND_S = 60.0
 
 
 class RabbitStore:
@@ -78,7 +85,7 @@ class RabbitStore:
         self._desk: Desk | None = None
         self._opening = asyncio.Lock()
         self._joined: set[str] = set()
-        self._bell = threading.Event()
+        self._bell = Bell()
         self._on_desk(_nothing)
 
     def declare(self, queues: Sequence[Queue]) -> None:
@@ -109,7 +116,7 @@ class RabbitStore:
         return self._on_desk(offer, OFFER_S)
 
     def join(self, worker: Worker) -> None:
-        self._on_desk(lambda desk: desk.join(worker, self._bell.set))
+        self._on_desk(lambda desk: desk.join(worker, self._bell))
         self._joined.add(worker.name)
 
     def extend(self, worker: Worker, report: bytes | None = None) -> bool:
@@ -153,9 +160,8 @@ class RabbitStore:
 
         return self._on_desk(claim)
 
-    def wait(self, timeout_s: float) -> None:
-        self._bell.wait(timeout_s)
-        self._bell.clear()
+    def wait(self, timeout_s: float) -> list[str]:
+        return self._bell.wait(timeout_s)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         async def settle(desk: Desk) -> list[bool]:
@@ -198,6 +204,38 @@ class RabbitStore:
             return await (await desk.hand()).answer(answers)
 
         return self._on_desk(answer)
+
+    def pause(
+        self, *, queues: Sequence[str] = (), collections: Sequence[str] = (), paused: bool
+    ) -> None:
+        self._on_desk(lambda desk: desk.pause(queues, collections, paused=paused))
+
+    def find(self, task_ids: Sequence[str]) -> list[Waiting]:
+        async def find(desk: Desk) -> list[Waiting]:
+            return await (await desk.hand()).find(task_ids)
+
+        return self._on_desk(find, FIND_S)
+
+    def claimed(self, queues: Sequence[str] | None) -> list[Waiting]:
+        told, _ = self._on_desk(lambda desk: ask(desk, {"kind": "claims"}))
+        entries = [
+            Waiting(0, task_id, queue, base64.b64decode(payload), float(submitted_at))
+            for each in told
+            for task_id, queue, payload, submitted_at in each["claims"]
+        ]
+        return [entry for entry in entries if queues is None or entry.queue in queues]
+
+    def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
+        told, _ = self._on_desk(lambda desk: ask(desk, {"kind": "cancel", "ids": list(task_ids)}))
+        here = {task_id for each in told for task_id in each["told"]}
+        return ["told" if task_id in here else "unknown" for task_id in task_ids]
+
+    def where(self, task_id: str) -> Whereabouts:
+        found = self._on_desk(lambda desk: where_is(desk, task_id))
+        letters = self.read_dead([task_id]) if found.place == "unknown" else []
+        if not letters:
+            return found
+        return self._on_desk(lambda desk: where_is(desk, task_id, letters[-1]))
 
     def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
         return self._on_desk(lambda desk: desk.dead.page(wanted, after, limit))

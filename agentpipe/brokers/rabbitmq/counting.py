@@ -7,14 +7,11 @@ are with the workers only they know, so they are asked. What nobody can tell is 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import orjson
-
-from agentpipe.amqp.letter import Letter
+from agentpipe.brokers.rabbitmq.asking import ask
 from agentpipe.brokers.rabbitmq.crew import Member
 from agentpipe.brokers.rabbitmq.management import queue_figures
 from agentpipe.brokers.rabbitmq.names import DELAY_QUEUES
@@ -24,12 +21,10 @@ from agentpipe.brokers.store import QueueDepth, Stats, Tally, WorkerSeen
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from agentpipe.amqp.channel import Channel, Delivery
     from agentpipe.brokers.rabbitmq.desk import Desk
     from agentpipe.brokers.rabbitmq.management import QueueFigures
     from agentpipe.brokers.store import Queue
 
-ROLL_CALL_S = 1.0
 # The registry changes seldom, and reading it takes its lock.
 REGISTRY_S = 1.0
 
@@ -58,6 +53,7 @@ async def count(desk: Desk) -> Stats:
             queue.max_waiting,
             queue.concurrency,
             held.get(queue.name, 0.0 if complete else None),
+            desk.registry.is_paused(queue.name),
             tallies.get(queue.name, Tally()),
         )
         for queue in queues
@@ -120,37 +116,8 @@ async def _delayed(desk: Desk) -> int:
 
 async def call_the_roll(desk: Desk) -> tuple[list[Member], bool]:
     """What each worker tells of itself, and whether all have answered."""
-    channel = await desk.session.channel()
-    answers: asyncio.Queue[Member] = asyncio.Queue()
-    try:
-        return await _answers(desk, channel, answers)
-    finally:
-        channel.close()
-
-
-async def _answers(
-    desk: Desk, channel: Channel, answers: asyncio.Queue[Member]
-) -> tuple[list[Member], bool]:
-    def receive(delivery: Delivery) -> None:
-        channel.ack(delivery.tag)
-        answers.put_nowait(Member.decode(orjson.loads(delivery.body)))
-
-    queue = str((await channel.call("queue_declare", "", exclusive=True)).queue)
-    await channel.consume(queue, 0, receive)
-    asked = Letter("", orjson.dumps({"kind": "roll", "to": queue}), {}, desk.names.crew)
-    if await channel.publish([asked]) == ["unroutable"]:
-        return [], True
-    crew: list[Member] = []
-    ends = time.monotonic() + ROLL_CALL_S
-    while len(crew) < max([1, *(member.known for member in crew)]):
-        try:
-            left_s = max(0.0, ends - time.monotonic())
-            crew.append(await asyncio.wait_for(answers.get(), left_s))
-        except TimeoutError:
-            break
-    complete = bool(crew) and len(crew) >= max(member.known for member in crew)
-    await channel.call("queue_delete", queue)
-    return crew, complete
+    told, complete = await ask(desk, {"kind": "roll"})
+    return [Member.decode(each) for each in told], complete
 
 
 def _seen(member: Member) -> WorkerSeen:

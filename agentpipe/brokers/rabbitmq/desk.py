@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from agentpipe.amqp.connection import Session
     from agentpipe.amqp.letter import Declaration
     from agentpipe.brokers.rabbitmq.address import Address
+    from agentpipe.brokers.rabbitmq.bell import Bell
     from agentpipe.brokers.store import Worker
 
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 CLOCK_S = 0.001
 # Of so many queues the depth is asked for at once.
 AT_ONCE = 250
+# A task is remembered as cancelled while it may yet come back from a worker that died.
+MAX_CANCELLED = 100_000
 
 
 class Desk:
@@ -38,6 +41,7 @@ class Desk:
     Attributes:
         publisher: The channel that offers go out on.
         holds: Which agents are left alone for a while.
+        cancelled: Tasks that must not run, as workers have heard of late.
         servings: The workers that have joined here, by name.
     """
 
@@ -47,6 +51,7 @@ class Desk:
         self.dead = DeadLetters(names, session.channel)
         self.registry = Registry(names, session.channel)
         self.holds = Holds()
+        self.cancelled: set[str] = set()
         self.servings: dict[str, Serving] = {}
         self._locked: dict[str, Serving] = {}
         self._admin: Channel | None = None
@@ -170,10 +175,23 @@ class Desk:
             await self.publisher.publish([note_of_change(self.names.crew)])
         self.look_again()
 
-    async def learn(self, queues: Iterable[str]) -> None:
-        """See how others have declared those of the queues that this process has not."""
-        if set(queues) - self._declared.keys():
-            await self.registry.read(0)
+    async def pause(
+        self, queues: Sequence[str], collections: Sequence[str], *, paused: bool
+    ) -> None:
+        """Note it where everybody looks it up, and tell those who serve now."""
+        await self.registry.pause(queues, collections, paused=paused)
+        await self.publisher.publish([note_of_change(self.names.crew)])
+        self.look_again()
+
+    def is_left_alone(self, queue: str) -> bool:
+        """Whether nobody may take its tasks now: it is held or paused."""
+        return self.holds.left_s(queue) > 0 or self.registry.is_paused(queue)
+
+    def hear_of_cancel(self, task_ids: Iterable[str]) -> None:
+        """Somebody cancels these tasks, which may run here or come here one day."""
+        if len(self.cancelled) > MAX_CANCELLED:
+            self.cancelled.clear()
+        self.cancelled.update(task_ids)
 
     async def has_changed(self) -> None:
         """Somebody has told of new queues or limits."""
@@ -198,21 +216,21 @@ class Desk:
 
     # Workers.
 
-    async def join(self, worker: Worker, ring: Callable[[], None]) -> None:
+    async def join(self, worker: Worker, bell: Bell) -> None:
         """Begin to serve; a worker of the same name is a new one from now on."""
         if worker.name in self.servings:
             await self.servings.pop(worker.name).close()
-        serving = Serving(self, worker, ring)
+        serving = Serving(self, worker, bell)
         await serving.open()
         self.servings[worker.name] = serving
 
     async def take_over(self, earlier: Desk) -> None:
         """Let the workers of a connection that was lost go on here."""
-        self.holds = earlier.holds
+        self.holds, self.cancelled = earlier.holds, earlier.cancelled
         for queue in self.holds.all():
             self.look_after_hold(queue)
         for name, old in earlier.servings.items():
-            serving = Serving(self, old.worker, old.ring)
+            serving = Serving(self, old.worker, old.bell)
             serving.inherit(old)
             await serving.open()
             self.servings[name] = serving

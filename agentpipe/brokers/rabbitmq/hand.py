@@ -56,6 +56,22 @@ class Hand:
                     found.append(taken)
         return [taken.shown() for taken in found[:limit]]
 
+    async def find(self, task_ids: Sequence[str]) -> list[Waiting]:
+        """Those of the tasks that lie in any queue; each that is in the way is put back behind."""
+        registry = self._desk.registry
+        await registry.read(0)
+        wanted = set(task_ids)
+        known = {queue.name for queue in (*registry.current(), *registry.former())}
+        found = {it.message.task_id: it for it in self._taken.values()}
+        others: list[_Taken] = []
+        for name, delayed in self._places(known):
+            while wanted - found.keys() and (taken := await self._take(name, delayed=delayed)):
+                found[taken.message.task_id] = taken
+                if taken.message.task_id not in wanted:
+                    others.append(taken)
+        await self._put_back(others)
+        return [found[task_id].shown() for task_id in task_ids if task_id in found]
+
     def _places(self, queues: set[str]) -> Iterator[tuple[str, bool]]:
         for name in sorted(queues):
             for source in self._desk.sources(self._desk.limits(name)):
@@ -94,12 +110,15 @@ class Hand:
 
     async def give_back(self) -> None:
         """Put back what was not answered; a copy, for what is requeued looks like a crash."""
-        waiting = [it for it in self._taken.values() if not it.delayed]
+        await self._put_back(list(self._taken.values()))
+
+    async def _put_back(self, taken: Sequence[_Taken]) -> None:
+        waiting = [it for it in taken if not it.delayed]
         names = self._desk.names
         await self._channel.publish([it.message.to(names.back(it.message.queue)) for it in waiting])
-        for taken in self._taken.values():
-            if taken.delayed:
-                self._channel.requeue(taken.tag)
+        for each in taken:
+            del self._taken[each.number]
+            if each.delayed:
+                self._channel.requeue(each.tag)
             else:
-                self._channel.ack(taken.tag)
-        self._taken.clear()
+                self._channel.ack(each.tag)

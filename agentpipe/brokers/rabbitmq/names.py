@@ -121,6 +121,7 @@ class Message:
     crashes: int = 0
     submitted_ms: int = 0
     priority: int = 0
+    error: str = ""
 
     @classmethod
     def offered(cls, offer: Offer, queue: str) -> Self:
@@ -145,11 +146,27 @@ class Message:
             _count(headers, "agentpipe-crashes"),
             _count(headers, "agentpipe-submitted-ms") or time.time_ns() // 1_000_000,
             _count(headers, "agentpipe-priority"),
+            str(headers.get("agentpipe-error", "")),
         )
 
-    def failed(self) -> Self:
+    def failed(self, error: str) -> Self:
         """The same with one failure more."""
-        return replace(self, failures=self.failures + 1)
+        return replace(self.noting(error), failures=self.failures + 1)
+
+    def noting(self, error: str) -> Self:
+        """The same with its last error, where there was one."""
+        return replace(self, error=error or self.error)
+
+    def told(self, since: float | None) -> dict[str, Any]:
+        """What a worker that has it tells of it."""
+        return {
+            "queue": self.queue,
+            "failures": self.failures,
+            "crashes": self.crashes,
+            "submitted_at": self.submitted_ms / 1000,
+            "error": self.error,
+            "since": since,
+        }
 
     def crashed(self) -> Self:
         """The same with one crash more."""
@@ -176,6 +193,7 @@ class Message:
             "agentpipe-crashes": self.crashes,
             "agentpipe-submitted-ms": self.submitted_ms,
             "agentpipe-priority": self.priority,
+            **({"agentpipe-error": self.error} if self.error else {}),
         }
 
 

@@ -6,6 +6,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from agentpipe.brokers.store import RUNS_IN_MEAN
+
 if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.names import Message
     from agentpipe.brokers.store import Claim, Queue
@@ -52,6 +54,7 @@ class Post:
         consumers: Their tags, by the queue's name.
         leaving: It is to be another worker's as soon as nothing runs.
         served: The number of its last claim.
+        run_s: A mean of how long its runs took; None before the first.
     """
 
     queue: Queue
@@ -62,11 +65,17 @@ class Post:
     running: int = 0
     leaving: bool = False
     served: int = 0
+    run_s: float | None = None
 
     @property
     def has_room(self) -> bool:
         """Whether a task could be claimed now."""
         return bool(self.ready) and not self.leaving and self.running < self.queue.concurrency
+
+    def note_run_s(self, run_s: float) -> None:
+        """One has ended; the latest count most."""
+        mean = run_s if self.run_s is None else self.run_s
+        self.run_s = mean + (run_s - mean) / RUNS_IN_MEAN
 
     def count(self, runs: int) -> None:
         """So many more run, or fewer."""
@@ -77,12 +86,13 @@ class Post:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A claimed task."""
+    """A claimed task, since when in Unix seconds."""
 
     claim: Claim
     message: Message
     tag: int
     post: Post
+    since: float
 
 
 def in_last_chance(message: Message, post: Post) -> bool:

@@ -21,7 +21,7 @@ from agentpipe.amqp.letter import Letter
 from agentpipe.brokers.store import Queue
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
     from agentpipe.amqp.channel import Channel
     from agentpipe.brokers.rabbitmq.names import Names
@@ -40,6 +40,9 @@ class Entry:
         bounds: All that its queues have had; the last one holds.
         noted_at: Unix seconds.
         gates: Of each queue, with its limit; empty where none of them has one.
+        all_paused: The whole collection is.
+        paused: Queues that are paused on their own.
+        paused_at: Unix seconds; when the two were changed.
     """
 
     collection: str | None
@@ -50,6 +53,9 @@ class Entry:
     former: tuple[str, ...] = ()
     noted_at: float = 0.0
     gates: tuple[tuple[str, int] | None, ...] = ()
+    all_paused: bool = False
+    paused: tuple[str, ...] = ()
+    paused_at: float = 0.0
 
     @classmethod
     def of(cls, queues: Iterable[Queue]) -> list[Self]:
@@ -75,8 +81,8 @@ class Entry:
     def decode(cls, record: Mapping[str, Any]) -> Self:
         """From the registry's JSON."""
         fields = {name: record[name] for name in cls.__slots__ if name in record}
-        for name in ("queues", "bounds", "former"):
-            fields[name] = tuple(fields[name])
+        for name in ("queues", "bounds", "former", "paused"):
+            fields[name] = tuple(fields.get(name, ()))
         gates = fields.get("gates", ())
         fields["gates"] = tuple(None if gate is None else tuple(gate) for gate in gates)
         return cls(**fields)
@@ -91,7 +97,26 @@ class Entry:
         bounds = (*(bound for bound in earlier.bounds if bound != self.bounds[-1]), *self.bounds)
         before = dict.fromkeys((*earlier.former, *earlier.queues, *self.former))
         former = tuple(name for name in before if name not in self.queues)
-        return replace(self, bounds=tuple(dict.fromkeys(reversed(bounds)))[::-1], former=former)
+        pauses = earlier if earlier.paused_at > self.paused_at else self
+        return replace(
+            self,
+            bounds=tuple(dict.fromkeys(reversed(bounds)))[::-1],
+            former=former,
+            all_paused=pauses.all_paused,
+            paused=pauses.paused,
+            paused_at=pauses.paused_at,
+        )
+
+    def with_pauses(
+        self, queues: Collection[str], collections: Collection[str], *, paused: bool
+    ) -> Self:
+        """Itself, with what of these is its own paused or resumed."""
+        mine = {name for name in (*self.queues, *self.former) if name in queues}
+        names = {*self.paused, *mine} if paused else {*self.paused} - mine
+        whole = paused if self.collection in collections else self.all_paused
+        if (whole, names) == (self.all_paused, {*self.paused}):
+            return self
+        return replace(self, all_paused=whole, paused=tuple(sorted(names)), paused_at=time.time())
 
     def says(self, other: Entry) -> bool:
         """Whether it tells nothing but what ``other`` tells."""
@@ -138,6 +163,15 @@ class Registry:
         entry = self._by_queue.get(name)
         return None if entry is None else entry.queue(name, self._gates.get(name))
 
+    def pauses(self, queue: str) -> tuple[bool, bool]:
+        """Whether it is paused itself, and whether its collection is."""
+        entry = self._by_queue.get(queue)
+        return (False, False) if entry is None else (queue in entry.paused, entry.all_paused)
+
+    def is_paused(self, queue: str) -> bool:
+        """Whether nobody may take its tasks."""
+        return any(self.pauses(queue))
+
     def bounds(self, queue: str) -> tuple[int, ...]:
         """All bounds that it has had: tasks may wait under each."""
         entry = self._by_queue.get(queue)
@@ -165,13 +199,27 @@ class Registry:
                 return False
             return await self._exchange(entries)
 
+    async def pause(
+        self, queues: Collection[str], collections: Collection[str], *, paused: bool
+    ) -> None:
+        """Note what is paused, or not any more."""
+
+        def change(entries: dict[str, Entry]) -> None:
+            for key, entry in entries.items():
+                entries[key] = entry.with_pauses(queues, collections, paused=paused)
+
+        async with self._reading:
+            await self._exchange((), change)
+
     def _knows(self, entry: Entry) -> bool:
         return entry.key in self._entries and entry.says(self._entries[entry.key])
 
-    async def _exchange(self, entries: Sequence[Entry]) -> bool:
+    async def _exchange(
+        self, entries: Sequence[Entry], change: Callable[[dict[str, Entry]], None] | None = None
+    ) -> bool:
         channel = await self._locked()
         try:
-            return await self._read_and_write(channel, entries)
+            return await self._read_and_write(channel, entries, change)
         finally:
             self._read_at = time.monotonic()
             await channel.call("queue_delete", self._lock)
@@ -195,7 +243,12 @@ class Registry:
             else:
                 return channel
 
-    async def _read_and_write(self, channel: Channel, entries: Sequence[Entry]) -> bool:
+    async def _read_and_write(
+        self,
+        channel: Channel,
+        entries: Sequence[Entry],
+        change: Callable[[dict[str, Entry]], None] | None,
+    ) -> bool:
         await channel.declare(self._names.registry)
         tags, found = [], dict[str, Entry]()
         while delivery := await channel.get(self._names.registry.name):
@@ -206,6 +259,8 @@ class Registry:
         for entry in entries:
             if entry.key not in found or not entry.says(found[entry.key]):
                 _add(found, entry)
+        if change is not None:
+            change(found)
         self._entries = found
         self._by_queue = {
             name: entry for entry in found.values() for name in (*entry.former, *entry.queues)

@@ -15,11 +15,14 @@ from agentpipe.amqp.letter import Letter
 from agentpipe.brokers.rabbitmq.crew import Member
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
     from typing import Any
 
     from agentpipe.amqp.channel import Channel, Delivery
     from agentpipe.brokers.rabbitmq.names import Names
+
+# What workers are asked about tasks, beside the roll call.
+QUESTIONS = ("cancel", "claims", "where")
 
 
 class Roster:
@@ -31,6 +34,7 @@ class Roster:
         changed: Called when somebody came, went, or serves something else.
         registry_changed: Called when somebody has told of new queues or limits.
         held: Called with each queue of which somebody tells for how long it is held.
+        asked: Gives the answer to a question about tasks.
         begin: Runs a coroutine on the side.
     """
 
@@ -43,12 +47,14 @@ class Roster:
         changed: Callable[[], None],
         registry_changed: Callable[[], Coroutine[Any, Any, None]],
         held: Callable[[str, float], None],
+        asked: Callable[[Mapping[str, Any]], bytes],
         begin: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self.members: dict[str, Member] = {}
         self.address = ""
         self._crew, self._me, self._account, self._changed = names.crew, me, account, changed
         self._registry_changed, self._held, self._begin = registry_changed, held, begin
+        self._asked = asked
 
     async def open(self, channel: Channel) -> None:
         """Begin to hear, and have the others say who they are."""
@@ -68,7 +74,9 @@ class Roster:
         self._channel.ack(delivery.tag)
         note = orjson.loads(delivery.body)
         if note["kind"] == "roll":
-            self._begin(self._answer(note["to"]))
+            self._begin(self._answer(note["to"], self._me().encode(**self._account())))
+        elif note["kind"] in QUESTIONS:
+            self._begin(self._answer(note["to"], self._asked(note)))
         elif note["kind"] == "hello" and note["name"] != self._me().name:
             self._meet(Member.decode(note), reply=note["reply"])
         elif note["kind"] == "gone":
@@ -78,8 +86,8 @@ class Roster:
         elif note["kind"] == "hold":
             self._held(note["queue"], note["hold_s"])
 
-    async def _answer(self, to: str) -> None:
-        await self._channel.publish([_note(self._me().encode(**self._account()), key=to)])
+    async def _answer(self, to: str, answer: bytes) -> None:
+        await self._channel.publish([_note(answer, key=to)])
 
     def _meet(self, member: Member, *, reply: bool) -> None:
         self.members[member.name] = member

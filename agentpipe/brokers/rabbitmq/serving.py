@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import logging
 import time
 import uuid
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import compress
 from typing import TYPE_CHECKING, Any
@@ -21,10 +23,11 @@ from agentpipe.brokers.rabbitmq.tallies import Tallies
 from agentpipe.brokers.store import Claim
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Coroutine, Iterable, Mapping, Sequence
 
     from agentpipe.amqp.channel import Delivery
     from agentpipe.amqp.letter import Declaration, Letter
+    from agentpipe.brokers.rabbitmq.bell import Bell
     from agentpipe.brokers.rabbitmq.desk import Desk
     from agentpipe.brokers.store import Settlement, Worker
 
@@ -56,9 +59,9 @@ class Serving:
     It is forgotten when the last worker ends.
     """
 
-    def __init__(self, desk: Desk, worker: Worker, ring: Callable[[], None]) -> None:
+    def __init__(self, desk: Desk, worker: Worker, bell: Bell) -> None:
         self.worker = worker
-        self.ring = ring
+        self.bell, self.ring, self._to_end = bell, bell.ring, bell.tell
         self._desk, self._names = desk, desk.names
         self._posts: dict[str, Post] = {}
         self._gates: dict[str, Gate] = {}
@@ -71,6 +74,7 @@ class Serving:
             changed=self.look_again,
             registry_changed=desk.has_changed,
             held=desk.hear_of_hold,
+            asked=self._asked,
             begin=self._begin,
         )
         self._numbers = itertools.count(time.time_ns())
@@ -123,8 +127,9 @@ class Serving:
         if self.worker.queues:
             await self._desk.make_delays()
             await self._desk.introduce(self.worker.queues)
-            await self._desk.learn(self.worker.queues)
         await self._roster.open(self._channel)
+        # From here on it hears of changes: what was changed before is read.
+        await self._desk.registry.read(0)
         self._stewarding = self._begin(self._steward())
 
     def member(self) -> Member:
@@ -255,15 +260,15 @@ class Serving:
         if post.gate is not None and post.gate.limit != limits.gate_limit:
             post.gate.limit = limits.gate_limit
             self._reopen(post.gate)
-        if not self._is_held(post):
+        if not self._is_left_alone(post):
             await self._consume(post)
-        if self._is_held(post):  # Perhaps since a moment ago only.
+        if self._is_left_alone(post):  # Perhaps since a moment ago only.
             await self._withdraw(post)
         if post.ready:
             self._turns[post.queue.name] = None
 
-    def _is_held(self, post: Post) -> bool:
-        return self._desk.holds.left_s(post.queue.name) > 0
+    def _is_left_alone(self, post: Post) -> bool:
+        return self._desk.is_left_alone(post.queue.name)
 
     async def _consume(self, post: Post) -> None:
         back, *waiting = self._desk.sources(post.queue)
@@ -311,8 +316,9 @@ class Serving:
 
     def _go_on(self, post: Post, prefetched: Prefetched) -> None:
         """It runs here still: the claim is the same, only the delivery is another one."""
-        claim = self._awaited.pop(prefetched.message.task_id).claim
-        self._held[claim.number] = Held(claim, prefetched.message, prefetched.tag, post)
+        before = self._awaited.pop(prefetched.message.task_id)
+        again = replace(before, message=prefetched.message, tag=prefetched.tag, post=post)
+        self._held[before.claim.number] = again
 
     async def _recount(self, lost: Prefetched) -> None:
         """A claim ended with its worker: put a copy with one crash more in the task's place.
@@ -331,7 +337,7 @@ class Serving:
             self._admit(post, prefetched)
 
     def _admit(self, post: Post, prefetched: Prefetched) -> None:
-        if self._gone or post.leaving or self._is_held(post):
+        if self._gone or post.leaving or self._is_left_alone(post):
             self._begin(self._put_back([prefetched]))
         elif in_last_chance(prefetched.message, post) and self._has_one_in_last_chance():
             self._begin(self._keep_apart(prefetched))
@@ -383,8 +389,9 @@ class Serving:
             message.failures,
             message.crashes,
             message.submitted_ms / 1000,
+            message.task_id in self._desk.cancelled,
         )
-        self._held[claim.number] = Held(claim, message, prefetched.tag, post)
+        self._held[claim.number] = Held(claim, message, prefetched.tag, post, time.time())
         post.count(1)
         post.served = claim.number
         return claim
@@ -467,12 +474,13 @@ class Serving:
 
     def _consequences(self, settlement: Settlement, held: Held) -> list[Letter]:
         if settlement.action in ("release", "hold"):
-            return [held.message.to(self._back(held.post))]
+            return [held.message.noting(settlement.reason).to(self._back(held.post))]
         if settlement.action == "retry":
-            failed = held.message.failed()
-            if settlement.delay_s <= 0:
+            failed = held.message.failed(settlement.reason)
+            if settlement.delay_s <= 0 or held.claim.task_id in self._desk.cancelled:
                 return [failed.to(self._back(held.post))]
             return [failed.delayed(self._names, settlement.delay_s)]
+        held.post.note_run_s(time.time() - held.since)
         letters = [self._desk.outbox.letter(held.claim.task_id, settlement.result)]
         if settlement.action == "bury":
             letters.append(self._desk.dead.letter(settlement, held.post.queue.collection))
@@ -495,6 +503,42 @@ class Serving:
         if ready := gate.ready():
             self._give_turns(ready)
             self.ring()
+
+    # What it is asked.
+
+    def _asked(self, question: Mapping[str, Any]) -> bytes:
+        """The answer to what an operator wants to know or to have done."""
+        if question["kind"] == "cancel":
+            return self.member().encode(told=self._cancel(question["ids"]))
+        if question["kind"] == "claims":
+            return self.member().encode(claims=[self._shown(each) for each in self._held.values()])
+        return self.member().encode(**self._where(question["id"]))
+
+    def _cancel(self, task_ids: Sequence[str]) -> list[str]:
+        """Have those end that run here, and do not begin those that were delivered or come."""
+        self._desk.hear_of_cancel(task_ids)
+        claimed = {each.claim.task_id for each in self._held.values()}
+        ready = {it.message.task_id for post in self._posts.values() for it in post.ready}
+        if ended := claimed.intersection(task_ids):
+            self._to_end(ended)
+        return [task_id for task_id in task_ids if task_id in claimed or task_id in ready]
+
+    def _shown(self, held: Held) -> list[str]:
+        """As JSON can hold it."""
+        message = held.message
+        payload = base64.b64encode(message.payload).decode()
+        return [message.task_id, message.queue, payload, str(message.submitted_ms / 1000)]
+
+    def _where(self, task_id: str) -> dict[str, Any]:
+        """What it knows of a task, and of the agents that it serves."""
+        known = [(it.message, it.post, it.since) for it in self._held.values()]
+        ready = [(it.message, post, None) for post in self._posts.values() for it in post.ready]
+        mine = [each for each in (*known, *ready) if each[0].task_id == task_id]
+        runs = [[it.claim.task_id, it.claim.queue, it.since] for it in self._held.values()]
+        run_s = {name: post.run_s for name, post in self._posts.items() if post.run_s is not None}
+        cancelled = task_id in self._desk.cancelled
+        found = [{**message.told(since), "cancelled": cancelled} for message, _, since in mine]
+        return {"found": found, "runs": runs, "run_s": run_s}
 
     # How it ends.
 

@@ -22,9 +22,10 @@ from agentpipe.brokers.redis.replies import (
     as_outbox,
     as_stats,
     as_waiting,
+    as_whereabouts,
 )
 from agentpipe.brokers.redis.requests import Requests
-from agentpipe.brokers.redis.settling import Settler
+from agentpipe.brokers.redis.settling import PORTION, Settler
 from agentpipe.brokers.store import (
     RECENT_S,
     Admission,
@@ -33,6 +34,7 @@ from agentpipe.brokers.store import (
     DeadFilter,
     DeadLetter,
     DeadPage,
+    Fate,
     Offer,
     OutboxRecord,
     Queue,
@@ -40,6 +42,7 @@ from agentpipe.brokers.store import (
     Stats,
     Verdict,
     Waiting,
+    Whereabouts,
     Worker,
 )
 from agentpipe.errors import ConfigError, Unreachable
@@ -51,13 +54,19 @@ if TYPE_CHECKING:
     from agentpipe.finding import Finding
     from agentpipe.settings import Settings
 
-LAYOUT = 2
+LAYOUT = 3
 # Answers are remembered for so long, those that hold something for a living worker longer.
 REMEMBER_S = 3_600
 REMEMBER_HELD_S = 86_400
 PAGE_BYTES = 8 * 1024 * 1024
 READ_AT_ONCE = 500
 MAX_PRIORITY = 2**53  # Scores are doubles.
+_FATES: dict[int, Fate] = {
+    ord("t"): "told",
+    ord("w"): "waiting",
+    ord("s"): "settled",
+    ord("u"): "unknown",
+}
 _VERDICTS: dict[int, Verdict] = {ord("a"): "accepted", ord("d"): "duplicate", ord("r"): "refused"}
 
 log = logging.getLogger(__name__)
@@ -72,7 +81,7 @@ class RedisStore:
 
     def __init__(self, url: str, settings: Settings) -> None:
         self._link = Link(parse_url(url))
-        self._ear = Ear(self._link)
+        self._ear = Ear(self._link, lambda: [it.decode() for it in self._link.run("told")])
         self._requests = Requests()
         self._retention_s = settings.retention_s
         self._declared: dict[str, Queue] = {}
@@ -171,8 +180,8 @@ class RedisStore:
         )
         return as_claims(values, worker.name)
 
-    def wait(self, timeout_s: float) -> None:
-        self._ear.wait(timeout_s)
+    def wait(self, timeout_s: float) -> list[str]:
+        return self._ear.wait(timeout_s)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         return self._settler.settle(settlements)
@@ -212,6 +221,33 @@ class RedisStore:
             args += (each.task_id, each.result, each.outcome)
         what = tuple(each.task_id for each in answers)
         return [letter == ord("d") for letter in self._ask("answer", what, *args)]
+
+    def pause(
+        self, *, queues: Sequence[str] = (), collections: Sequence[str] = (), paused: bool
+    ) -> None:
+        names = [*(f"queue {name}" for name in queues), *(f"collection {it}" for it in collections)]
+        self._link.run("pause", int(paused), *names)
+
+    def find(self, task_ids: Sequence[str]) -> list[Waiting]:
+        found: list[Waiting] = []
+        for first in range(0, len(task_ids), PORTION):
+            part = task_ids[first : first + PORTION]
+            found += as_waiting(self._link.run("find", "unclaimed", *part))
+        return found
+
+    def claimed(self, queues: Sequence[str] | None) -> list[Waiting]:
+        wanted: tuple[int | str, ...] = (0,) if queues is None else (1, *queues)
+        return as_waiting(self._link.run("find", "claimed", *wanted))
+
+    def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
+        fates: list[Fate] = []
+        for first in range(0, len(task_ids), PORTION):
+            letters = self._link.run("cancel", *task_ids[first : first + PORTION])
+            fates += [_FATES[letter] for letter in letters]
+        return fates
+
+    def where(self, task_id: str) -> Whereabouts:
+        return as_whereabouts(task_id, self._link.run("where", task_id))
 
     def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
         first, last = _moments(wanted)

@@ -2,17 +2,23 @@
 -- needs: ending
 -- ARGV: session, request, seconds to remember it, worker, limit, marks of the outbox by records and
 -- by bytes, claims held ('-1' where any number may be had), seconds that settled ids are known.
--- Returns nothing, or the number of the claims and for each three values: id, record, payload.
+-- Returns nothing, or the number of the claims and for each four values: id, record, payload, and
+-- '1' where it was cancelled.
 
 local name, asked, held = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[8])
 local limit, kept_back = asked, false
 local HELD = base .. ':held:' .. name
 
 local function told(number, ids, records)
-  local payloads, reply = read_many('HMGET', PAYLOADS, ids), {number}
+  local payloads, reply, marks = read_many('HMGET', PAYLOADS, ids), {number}, {}
+  for index, id in ipairs(ids) do
+    marks[index] = 'cancel ' .. id
+  end
+  marks = read_many('HMGET', NOTES, marks)
   for index, id in ipairs(ids) do
     local at = #reply
     reply[at + 1], reply[at + 2], reply[at + 3] = id, records[index], payloads[index] or ''
+    reply[at + 4] = marks[index] or ''
   end
   return reply
 end
@@ -22,7 +28,7 @@ local function again(memory)
   local given, ids = cmsgpack.unpack(memory), {}
   local number = table.remove(given)
   for index, held_as in ipairs(read_many('HMGET', HELD, given)) do
-    if held_as == number then
+    if number_of(held_as) == number then
       ids[#ids + 1] = given[index]
     end
   end
@@ -52,7 +58,7 @@ local function wake_delayed(time)
 end
 
 local function end_holds(time)
-  local over = call('ZRANGEBYSCORE', PAUSED, '-inf', time, 'LIMIT', 0, PORTION)
+  local over = call('ZRANGEBYSCORE', HOLDS, '-inf', time, 'LIMIT', 0, PORTION)
   if #over == 0 then
     return false
   end
@@ -60,7 +66,7 @@ local function end_holds(time)
   for _, queue in ipairs(over) do
     queues[queue][HELD_UNTIL], changed[queue] = 0, true
   end
-  call('ZREM', PAUSED, unpack(over))
+  call('ZREM', HOLDS, unpack(over))
   save_queues()
   return true
 end
@@ -202,6 +208,8 @@ local function take_members(queue, room, alone)
   return members, lone
 end
 
+local time, time_text = now()
+
 -- An equal share for each queue that is ready, the rest for a later claim.
 local function claim_tasks(ready, alone)
   local turn, ids = numbers(1), {}
@@ -222,7 +230,7 @@ local function claim_tasks(ready, alone)
     for _, member in ipairs(members) do
       local id = member:sub(17)
       ids[#ids + 1] = id
-      later('HSET', HELD, id, number)
+      later('HSET', HELD, id, number .. ' ' .. time_text)
     end
     alone = alone and not lone
     queue[TURN] = turn
@@ -260,7 +268,6 @@ local function claim()
   return claim_tasks(ready, not worker[2])
 end
 
-local time = now()
 local came_back = end_lapsed(time)
 came_back = wake_delayed(time) or came_back
 came_back = end_holds(time) or came_back

@@ -46,7 +46,7 @@ local function change(name, limits)
   if not queue then
     queue, new = {}, new + 1
     queues[name] = queue
-    for state = N_WAITING, HELD_UNTIL do
+    for state = N_WAITING, RUN_S do
       queue[state] = 0
     end
     found_running[name] = 0
@@ -59,6 +59,7 @@ local function change(name, limits)
   for index, value in ipairs(limits) do
     queue[index] = value
   end
+  queue[PAUSED] = is_paused(name, queue[COLLECTION]) and 1 or 0
   if queue[POSITION] >= 0 then
     call('ZADD', base .. ':ring:' .. queue[COLLECTION], queue[POSITION], name)
   end

@@ -12,20 +12,28 @@ from agentpipe.brokers.redis.connect import translated
 from agentpipe.errors import Unreachable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from agentpipe.brokers.redis.link import Link
 
 
 class Ear:
-    """One subscription, on a connection of its own, for one thread."""
+    """One subscription, on a connection of its own, for one thread.
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    Args:
+        told: The tasks that were cancelled, for who may have missed the message that said so.
+    """
+
+    def __init__(self, link: Link, told: Callable[[], list[str]]) -> None:
+        self._link, self._told = link, told
         self._connection: Any = None
         self._pid = 0
         self._closed = False
 
-    def wait(self, timeout_s: float) -> None:
+    def wait(self, timeout_s: float) -> list[str]:
         """Return when it was woken since the last call, or may have been; or at the timeout.
+
+        Returns the tasks that were cancelled.
 
         Raises:
             Unreachable: The server does not answer.
@@ -34,8 +42,8 @@ class Ear:
             with translated(self._link.address):
                 if self._connection is None or self._pid != os.getpid():
                     self._subscribe()  # It may have missed something: no wait.
-                else:
-                    self._listen(timeout_s)
+                    return self._told()
+                return self._listen(timeout_s)
         except Exception as error:
             connection, self._connection = self._connection, None
             if connection is not None:
@@ -52,13 +60,14 @@ class Ear:
         connection.send_command("SUBSCRIBE", f"{self._link.base}:wake")
         connection.read_response()
 
-    def _listen(self, timeout_s: float) -> None:
-        connection = self._connection
+    def _listen(self, timeout_s: float) -> list[str]:
+        connection, heard = self._connection, list[str]()
         deadline = time.monotonic() + timeout_s
         if connection.can_read(timeout=max(0.0, deadline - time.monotonic())):
-            connection.read_response()
+            heard += _ids_in(connection.read_response())
             while connection.can_read(timeout=0):
-                connection.read_response()
+                heard += _ids_in(connection.read_response())
+        return heard
 
     def close(self) -> None:
         """End a wait in another thread, too."""
@@ -66,3 +75,8 @@ class Ear:
         connection = self._connection
         if connection is not None:
             connection.disconnect()
+
+
+def _ids_in(message: Sequence[bytes]) -> list[str]:
+    """A message that only wakes has none."""
+    return message[-1].decode().split("\n") if message[-1] else []

@@ -9,7 +9,9 @@ local QUEUES = base .. ':queues'
 local READY = base .. ':ready'
 local GATES = base .. ':gates'
 local OPEN = base .. ':open'
-local PAUSED = base .. ':paused'
+local HOLDS = base .. ':holds'
+local PAUSES = base .. ':pauses'
+local NOTES = base .. ':notes'
 local DELAYED = base .. ':delayed'
 local TASKS = base .. ':tasks'
 local PAYLOADS = base .. ':payloads'
@@ -108,17 +110,20 @@ end
 -- Queues are read once and written once by a script, all together: packed arrays, by name. The
 -- position in the ring is -1 outside one, the collection may be empty, N_LAST counts those of the
 -- waiting that are in their last chance, TURN is the number at which it was last served, HELD_UNTIL
--- is 0 where it is not held, GATE is empty where it has none.
+-- is 0 where it is not held, GATE is empty where it has none, PAUSED is 1 where it or its collection
+-- is, RUN_S a mean of how long its runs took, 0 before the first.
 
 local LIMIT, CONCURRENCY, MAX_CRASHES, POSITION, COLLECTION, GATE = 1, 2, 3, 4, 5, 6
 local N_WAITING, N_DELAYED, N_RUNNING, N_LAST, TURN, HELD_UNTIL = 7, 8, 9, 10, 11, 12
+local PAUSED, RUN_S = 13, 14
 
 -- As read: the queues, the turn at which each is indexed as ready, whether it is as with room, and
 -- what runs of it if it has a gate.
 local queues, found_turn, found_room, found_running, changed = {}, {}, {}, {}, {}
 
 local function is_ready(queue)
-  return queue[N_WAITING] > 0 and queue[N_RUNNING] < queue[CONCURRENCY] and queue[HELD_UNTIL] == 0
+  return queue[N_WAITING] > 0 and queue[N_RUNNING] < queue[CONCURRENCY]
+    and queue[HELD_UNTIL] == 0 and queue[PAUSED] == 0
 end
 
 local function has_room(queue)
@@ -215,6 +220,13 @@ local function save_queues()
   save_gates()
 end
 
+-- Pauses: a set of 'queue NAME' and 'collection NAME', from which each queue's flag is made.
+
+local function is_paused(name, collection)
+  return call('SISMEMBER', PAUSES, 'queue ' .. name) == 1
+    or (collection ~= '' and call('SISMEMBER', PAUSES, 'collection ' .. collection) == 1)
+end
+
 -- Wake who waits for work, once until somebody claims.
 local function ring()
   if call('HSETNX', STORE, 'rung', '1') == 1 then
@@ -270,4 +282,10 @@ local function put_back(id, task)
   if task.last == '1' then
     count(task.queue, N_LAST, 1)
   end
+end
+
+-- Claims: a worker's hash has the claim's number, and when it was made, by the task's id.
+
+local function number_of(held_as)
+  return held_as and held_as:match('^%d+')
 end

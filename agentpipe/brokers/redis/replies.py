@@ -5,17 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from agentpipe.brokers.store import (
     MAX_TOLD_ERROR,
+    AgentSeen,
     Claim,
     DeadLetter,
     DeadPage,
     DeadSummary,
     OutboxRecord,
     QueueDepth,
+    Run,
     Stats,
     Tally,
     Waiting,
+    Whereabouts,
     WorkerSeen,
 )
 
@@ -36,12 +41,14 @@ def as_claims(answer: Sequence[bytes], worker: str) -> list[Claim]:
         return []
     number, *values = answer
     return [
-        _claim(task_id, record, payload, worker, int(number))
-        for task_id, record, payload in _rows(values, 3)
+        _claim(task_id, record, payload, worker, int(number), cancelled=bool(mark))
+        for task_id, record, payload, mark in _rows(values, 4)
     ]
 
 
-def _claim(task_id: bytes, record: bytes, payload: bytes, worker: str, number: int) -> Claim:
+def _claim(
+    task_id: bytes, record: bytes, payload: bytes, worker: str, number: int, *, cancelled: bool
+) -> Claim:
     _, _, failures, crashes, _, submitted_at, queue = record.decode().split(" ", 6)
     return Claim(
         task_id.decode(),
@@ -52,6 +59,7 @@ def _claim(task_id: bytes, record: bytes, payload: bytes, worker: str, number: i
         int(failures),
         int(crashes),
         float(submitted_at),
+        cancelled,
     )
 
 
@@ -87,6 +95,38 @@ def as_dead_letters(values: Sequence[bytes]) -> list[DeadLetter]:
 def _summary(row: Sequence[bytes]) -> tuple[str, str, str | None, str, str, float]:
     task_id, queue, collection, outcome, reason, died_us = (value.decode() for value in row)
     return task_id, queue, collection or None, outcome, reason, int(died_us) / 1e6
+
+
+def as_whereabouts(task_id: str, answer: bytes) -> Whereabouts:
+    """The answer of ``where``."""
+    told = orjson.loads(answer)
+    workers = [(_worker_seen(each), each["serves"]) for each in told.pop("workers") or ()]
+    agent, run = told.pop("agent", None), told.pop("run", None)
+    for name in ("submitted_at", "due_at", "since", "outbox_since"):
+        told[name] = float(told[name]) if told.get(name) else None
+    servers = tuple(worker for worker, serves in workers if serves)
+    return Whereabouts(
+        task_id,
+        agent=agent and _agent_seen(agent, servers),
+        run=run and _run(run),
+        workers=tuple(worker for worker, _ in workers),
+        **told,
+    )
+
+
+def _worker_seen(told: dict[str, Any]) -> WorkerSeen:
+    return WorkerSeen(**{name: value for name, value in told.items() if name != "serves"})
+
+
+def _agent_seen(told: dict[str, Any], servers: tuple[WorkerSeen, ...]) -> AgentSeen:
+    told["collection"] = told["collection"] or None
+    for name in ("runs", "gate_runs"):  # An empty list is an object in a script's JSON.
+        told[name] = tuple(_run(each) for each in told[name] or ())
+    return AgentSeen(**told, servers=servers)
+
+
+def _run(told: dict[str, Any]) -> Run:
+    return Run(**told | {"since": float(told["since"])})
 
 
 def as_stats(answer: Sequence[Any]) -> Stats:
@@ -129,7 +169,7 @@ def _depths(
     values: Sequence[Any], tallies: Mapping[bytes, Tally]
 ) -> Iterator[tuple[tuple[str, int, str], QueueDepth]]:
     """Each queue that is worth showing, with what to sort it by."""
-    for name, collection, position, *numbers, held_s in _rows(values, 9):
+    for name, collection, position, *numbers, held_s, paused in _rows(values, 10):
         waiting, delayed, running, limit, concurrency = numbers
         if position >= 0 or not collection or waiting + delayed + running:
             owner, queue = collection.decode(), name.decode()
@@ -142,6 +182,7 @@ def _depths(
                 limit,
                 concurrency,
                 float(held_s),
+                bool(paused),
                 tallies.get(name, Tally()),
             )
             yield (owner, position, queue), depth

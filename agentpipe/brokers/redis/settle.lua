@@ -11,6 +11,7 @@ end
 
 local STEP = 10
 local MAX_ERROR_BYTES = 1200
+local RUNS_IN_MEAN = 8
 local time, time_text = now()
 local total = (#ARGV - 3) / STEP
 local done, ended, waking = {}, {}, false
@@ -55,26 +56,43 @@ local function hold(queue, delay)
   if delay > 0 then
     local held_until = math.max(queues[queue][HELD_UNTIL], time + delay)
     queues[queue][HELD_UNTIL] = held_until
-    later('ZADD', PAUSED, string.format('%.6f', held_until), queue)
+    later('ZADD', HOLDS, string.format('%.6f', held_until), queue)
   end
 end
 
-local function settle(index, id, queue, record)
+local function note_error(index, id)
+  if field(index, 7) ~= '' then
+    later('HSET', NOTES, 'error ' .. id, field(index, 7))
+  end
+end
+
+-- A mean in which the latest runs count most.
+local function note_run(queue, held_as)
+  local took = math.max(0, time - tonumber(held_as:match(' (.*)$')))
+  local mean = queues[queue][RUN_S]
+  queues[queue][RUN_S] = mean == 0 and took or mean + (took - mean) / RUNS_IN_MEAN
+end
+
+local function settle(index, id, queue, record, held_as)
   local action = field(index, 1)
   count(queue, N_RUNNING, -1)
   if action == 'release' or action == 'hold' then
     put_back(id, task_of(record))
     waking = true
     if action == 'hold' then
+      note_error(index, id)
       hold(queue, tonumber(field(index, 5)))
     end
   elseif action == 'retry' then
     local task = task_of(record)
     task.failures = task.failures + 1
     later('HSET', TASKS, id, record_of(task))
-    later('ZADD', DELAYED, time + tonumber(field(index, 5)), id)
+    note_error(index, id)
+    local told = call('HEXISTS', NOTES, 'cancel ' .. id) == 1
+    later('ZADD', DELAYED, told and time or time + tonumber(field(index, 5)), id)
     count(queue, N_DELAYED, 1)
   else
+    note_run(queue, held_as)
     if action == 'bury' then
       bury(index, id, queue)
     end
@@ -126,14 +144,15 @@ local records = read_records(ids)
 for index = 1, total do
   local id, worker = ids[index], field(index, 3)
   local record = records[index]
-  if record and held[worker][id] == field(index, 4) then
+  if record and number_of(held[worker][id]) == field(index, 4) then
     local last, queue = last_and_queue(record)
+    local held_as = held[worker][id]
     held[worker][id] = nil
     later('HDEL', base .. ':held:' .. worker, id)
     if last == '1' then
       call('HDEL', base .. ':worker:' .. worker, 'last')
     end
-    settle(index, id, queue, record)
+    settle(index, id, queue, record, held_as)
     add_to_tally(index, field(index, 1), queue)
     done[index] = 'd'
   else

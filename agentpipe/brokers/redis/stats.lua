@@ -1,11 +1,11 @@
 #!lua flags=no-writes
 -- ARGV: how many seconds are recent.
--- Returns the store's counters by name, the numbers of results and of dead letters, nine values for
--- each queue (its name, the fields below, and for how many seconds it is held), seven for each living
--- worker (name, host, pid, slots, running, seconds since it was heard, its report), eight for each
--- queue of which something has ended (name, done, failed, evaluated, passed, cost, seconds since a
--- run failed or nothing, how), how many tasks ended recently, and for how many seconds the oldest
--- result is here.
+-- Returns the store's counters by name, the numbers of results and of dead letters, ten values for
+-- each queue (its name, the fields below, for how many seconds it is held, and whether it is paused),
+-- seven for each living worker (name, host, pid, slots, running, seconds since it was heard, its
+-- report), eight for each queue of which something has ended (name, done, failed, evaluated, passed,
+-- cost, seconds since a run failed or nothing, how), how many tasks ended recently, and for how many
+-- seconds the oldest result is here.
 
 local FIELDS = {COLLECTION, POSITION, N_WAITING, N_DELAYED, N_RUNNING, LIMIT, CONCURRENCY}
 local time, values, depths = now(), {}, {}
@@ -17,6 +17,7 @@ for index = 1, #found, 2 do
     depths[#depths + 1] = queue[field]
   end
   depths[#depths + 1] = tostring(math.max(0, queue[HELD_UNTIL] - time))
+  depths[#depths + 1] = queue[PAUSED]
 end
 local living = call('ZRANGEBYSCORE', WORKERS, '(' .. time, '+inf', 'WITHSCORES')
 for index = 1, #living, 2 do

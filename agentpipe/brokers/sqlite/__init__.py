@@ -27,6 +27,7 @@ from agentpipe.brokers.sqlite.leases import (
 )
 from agentpipe.brokers.sqlite.settling import (
     answer_unclaimed,
+    cancel_task,
     fitting,
     outbox_body,
     settle_task,
@@ -36,12 +37,14 @@ from agentpipe.brokers.sqlite.tables import (
     LAYOUT,
     RAISE_COUNTER,
     SCHEMA,
+    SELECT_CANCELLED,
     SELECT_DECLARED,
     SELECT_DEPTHS,
     SELECT_OLDEST,
     SELECT_RECENT,
     SELECT_TALLY,
     SELECT_WORKERS,
+    SET_PAUSES,
     UPSERT_GATE,
     UPSERT_QUEUE,
     WITH_GATES,
@@ -53,6 +56,7 @@ from agentpipe.brokers.sqlite.tables import (
     tally_of,
     worker_seen,
 )
+from agentpipe.brokers.sqlite.whereabouts import where_is
 from agentpipe.brokers.store import (
     RECENT_S,
     Admission,
@@ -61,6 +65,7 @@ from agentpipe.brokers.store import (
     DeadFilter,
     DeadLetter,
     DeadPage,
+    Fate,
     Offer,
     OutboxRecord,
     Queue,
@@ -68,6 +73,7 @@ from agentpipe.brokers.store import (
     Stats,
     Verdict,
     Waiting,
+    Whereabouts,
     Worker,
 )
 from agentpipe.database import Database, parse_url
@@ -120,6 +126,7 @@ class SqliteStore:
                 db.execute(statement)
             db.executemany(UPSERT_GATE, gates.items())
             db.executemany(UPSERT_QUEUE, [row[:-1] for row in wanted.values()])
+            db.execute(SET_PAUSES)
 
     def offer(self, target: str, offers: Sequence[Offer], *, ring: bool) -> Admission:
         with self._database.write() as db:
@@ -145,9 +152,10 @@ class SqliteStore:
 
     def join(self, worker: Worker) -> None:
         seen = (worker.name, worker.host, worker.pid, worker.slots, worker.lease_s)
-        row = (*seen, time.monotonic(), digest_of(worker.queues))
+        queues = orjson.dumps(sorted(worker.queues)).decode()
+        row = (*seen, time.monotonic(), digest_of(worker.queues), queues)
         with self._database.write(durable=False) as db:
-            db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?, ?, ?, x'')", row)
+            db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?, ?, ?, ?, x'')", row)
 
     def extend(self, worker: Worker, report: bytes | None = None) -> bool:
         beat = (time.monotonic(), report, worker.name)
@@ -205,8 +213,10 @@ class SqliteStore:
         ).rowcount
         self._next_sweep = time.monotonic() + (0 if swept == SWEEP_ROWS else SWEEP_EVERY_S)
 
-    def wait(self, timeout_s: float) -> None:
+    def wait(self, timeout_s: float) -> list[str]:
         self._listener.wait(timeout_s)
+        with self._database.read() as db:
+            return [task_id for (task_id,) in db.execute(SELECT_CANCELLED)]
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         changes: Counter[str] = Counter()
@@ -279,6 +289,49 @@ class SqliteStore:
             done = [answer_unclaimed(db, answer, changes) for answer in answers]
             add_to_counters(db, changes)
         return done
+
+    def pause(
+        self, *, queues: Sequence[str] = (), collections: Sequence[str] = (), paused: bool
+    ) -> None:
+        rows = [*(("queue", name) for name in queues), *(("collection", it) for it in collections)]
+        change = "INSERT OR IGNORE INTO pauses VALUES (?, ?)"
+        if not paused:
+            change = "DELETE FROM pauses WHERE kind = ? AND name = ?"
+        with self._database.write() as db:
+            db.executemany(change, rows)
+            db.execute(SET_PAUSES)
+
+    def find(self, task_ids: Sequence[str]) -> list[Waiting]:
+        wanted = orjson.dumps(list(task_ids)).decode()
+        return self._living(
+            "t.state IN (0, 1) AND t.id IN (SELECT value FROM json_each(?))", wanted
+        )
+
+    def claimed(self, queues: Sequence[str] | None) -> list[Waiting]:
+        wanted = None if queues is None else orjson.dumps(list(queues)).decode()
+        return self._living(
+            "t.state = 2 AND t.worker IS NOT NULL"
+            " AND (?1 IS NULL OR q.name IN (SELECT value FROM json_each(?1)))",
+            wanted,
+        )
+
+    def _living(self, where: str, value: str | None) -> list[Waiting]:
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT t.seq, t.id, q.name, p.body, t.submitted_at"
+                " FROM tasks t JOIN queues q USING (qid) JOIN payloads p USING (seq)"
+                f" WHERE {where}",
+                (value,),
+            )
+            return [Waiting(*row) for row in rows]
+
+    def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
+        with self._database.write() as db:
+            return [cancel_task(db, task_id) for task_id in task_ids]
+
+    def where(self, task_id: str) -> Whereabouts:
+        with self._database.read() as db:
+            return where_is(db, task_id)
 
     def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
         with self._database.read() as db:

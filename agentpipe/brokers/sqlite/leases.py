@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.sqlite.tables import LAPSED
@@ -117,15 +118,18 @@ def _even_share(db: sqlite3.Connection, worker: Worker, ready: int) -> int:
 
 
 def _claim_from(db: sqlite3.Connection, worker: Worker, queue: Ready, limit: int) -> list[Claim]:
-    claims = []
+    claims, now = [], time.time()
     for seq in _claimable(db, worker, queue.qid, limit):
         row = db.execute(
-            "UPDATE tasks SET state = 2, worker = ?, number = number + 1 WHERE seq = ?"
-            " RETURNING id, (SELECT body FROM payloads p WHERE p.seq = tasks.seq), number,"
-            " failures, crashes, submitted_at",
-            (worker.name, seq),
+            "UPDATE tasks SET state = 2, worker = ?, number = number + 1, claimed_at = ?"
+            " WHERE seq = ? RETURNING id,"
+            " (SELECT body FROM payloads p WHERE p.seq = tasks.seq), number,"
+            " failures, crashes, submitted_at, cancelled",
+            (worker.name, now, seq),
         ).fetchone()
-        claims.append(Claim(row[0], queue.name, row[1], worker.name, *row[2:]))
+        *told, cancelled = row[2:]
+        held = Claim(row[0], queue.name, row[1], worker.name, *told)
+        claims.append(replace(held, cancelled=True) if cancelled else held)
     return claims
 
 

@@ -6,27 +6,31 @@ import time
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.sqlite.graves import bury
-from agentpipe.brokers.sqlite.tables import WAITING
+from agentpipe.brokers.sqlite.tables import RUNNING, SETTLED, WAITING
+from agentpipe.brokers.store import RUNS_IN_MEAN
 
 if TYPE_CHECKING:
     import sqlite3
     from collections import Counter
     from collections.abc import Iterable
 
-    from agentpipe.brokers.store import Answer, Settlement
+    from agentpipe.brokers.store import Answer, Fate, Settlement
 
 
 def settle_task(db: sqlite3.Connection, settlement: Settlement, changes: Counter[str]) -> bool:
     """Carry one out; False where the claim has been lost. ``changes`` collects the counters'."""
     claim = settlement.claim
     row = db.execute(
-        "SELECT seq, qid FROM tasks WHERE id = ? AND state = 2 AND worker = ? AND number = ?",
+        "SELECT seq, qid, claimed_at, cancelled FROM tasks"
+        " WHERE id = ? AND state = 2 AND worker = ? AND number = ?",
         (claim.task_id, claim.worker, claim.number),
     ).fetchone()
     if row is None:
         return False
-    seq, qid = row
+    seq, qid, claimed_at, cancelled = row
     db.execute("UPDATE queues SET running = running - 1 WHERE qid = ?", (qid,))
+    if settlement.reason and settlement.action in ("retry", "hold"):
+        db.execute("UPDATE tasks SET error = ? WHERE seq = ?", (settlement.reason, seq))
     if settlement.action in ("release", "hold"):
         db.execute("UPDATE tasks SET state = 0, worker = NULL WHERE seq = ?", (seq,))
         db.execute("UPDATE queues SET waiting = waiting + 1 WHERE qid = ?", (qid,))
@@ -36,10 +40,11 @@ def settle_task(db: sqlite3.Connection, settlement: Settlement, changes: Counter
         db.execute(
             "UPDATE tasks SET state = 1, worker = NULL, failures = failures + 1, due = ?"
             " WHERE seq = ?",
-            (time.time() + settlement.delay_s, seq),
+            (0.0 if cancelled else time.time() + settlement.delay_s, seq),
         )
         db.execute("UPDATE queues SET delayed = delayed + 1 WHERE qid = ?", (qid,))
     else:
+        _note_run_s(db, qid, time.time() - claimed_at)
         if settlement.action == "bury":
             bury(db, seq, qid, settlement)
         _put_in_outbox(db, seq, claim.task_id, settlement.result)
@@ -54,10 +59,31 @@ def _hold(db: sqlite3.Connection, qid: int, delay_s: float) -> None:
     )
 
 
+def _note_run_s(db: sqlite3.Connection, qid: int, run_s: float) -> None:
+    """Keep a mean in which the latest runs count most."""
+    db.execute(
+        "UPDATE queues SET run_s = coalesce(run_s + (?1 - run_s) / ?2, ?1) WHERE qid = ?3",
+        (max(0.0, run_s), RUNS_IN_MEAN, qid),
+    )
+
+
+def cancel_task(db: sqlite3.Connection, task_id: str) -> Fate:
+    """Mark a task that runs; says what it does otherwise."""
+    row = db.execute("SELECT seq, state FROM tasks WHERE id = ?", (task_id,)).fetchone()
+    if row is None:
+        return "unknown"
+    seq, state = row
+    if state == RUNNING:
+        db.execute("UPDATE tasks SET cancelled = 1 WHERE seq = ?", (seq,))
+        return "told"
+    return "settled" if state == SETTLED else "waiting"
+
+
 def _put_in_outbox(db: sqlite3.Connection, seq: int, task_id: str, result: bytes) -> None:
     """The task's end: its payload goes, its id stays for the retention time."""
     db.execute(
-        "UPDATE tasks SET state = 3, worker = NULL, due = NULL, settled_at = ? WHERE seq = ?",
+        "UPDATE tasks SET state = 3, worker = NULL, due = NULL, settled_at = ?, error = NULL"
+        " WHERE seq = ?",
         (time.time(), seq),
     )
     db.execute("DELETE FROM payloads WHERE seq = ?", (seq,))

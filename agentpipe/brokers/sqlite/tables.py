@@ -27,11 +27,13 @@ CREATE TABLE queues (
     max_waiting INTEGER NOT NULL, concurrency INTEGER NOT NULL, max_crashes INTEGER NOT NULL,
     waiting INTEGER NOT NULL DEFAULT 0, delayed INTEGER NOT NULL DEFAULT 0,
     running INTEGER NOT NULL DEFAULT 0, turn INTEGER NOT NULL DEFAULT 0,
-    gate TEXT, held_until REAL NOT NULL DEFAULT 0,
-    ready INTEGER AS (waiting > 0 AND running < concurrency AND held_until = 0) VIRTUAL);
+    gate TEXT, held_until REAL NOT NULL DEFAULT 0, paused INTEGER NOT NULL DEFAULT 0, run_s REAL,
+    ready INTEGER AS (
+        waiting > 0 AND running < concurrency AND held_until = 0 AND paused = 0) VIRTUAL);
 CREATE UNIQUE INDEX queues_ring ON queues (collection, position) WHERE position IS NOT NULL;
 CREATE INDEX queues_ready ON queues (turn) WHERE ready AND gate IS NULL;
 CREATE INDEX queues_held ON queues (held_until) WHERE held_until > 0;
+CREATE TABLE pauses (kind TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (kind, name));
 CREATE TABLE gates (
     name TEXT PRIMARY KEY, capacity INTEGER NOT NULL, running INTEGER NOT NULL DEFAULT 0,
     ready INTEGER NOT NULL DEFAULT 0);
@@ -42,10 +44,12 @@ CREATE TABLE tasks (
     state INTEGER NOT NULL, priority INTEGER NOT NULL, number INTEGER NOT NULL DEFAULT 0,
     failures INTEGER NOT NULL DEFAULT 0, crashes INTEGER NOT NULL DEFAULT 0,
     last_chance INTEGER NOT NULL DEFAULT 0, worker TEXT, due REAL,
-    submitted_at REAL NOT NULL, settled_at REAL);
+    submitted_at REAL NOT NULL, settled_at REAL, claimed_at REAL, error TEXT,
+    cancelled INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX tasks_waiting ON tasks (qid, priority, seq) WHERE state = 0;
 CREATE INDEX tasks_delayed ON tasks (due) WHERE state = 1;
 CREATE INDEX tasks_running ON tasks (worker) WHERE state = 2;
+CREATE INDEX tasks_cancelled ON tasks (id) WHERE cancelled = 1 AND state = 2;
 CREATE INDEX tasks_last_chance ON tasks (state, worker) WHERE last_chance = 1;
 CREATE INDEX tasks_settled ON tasks (settled_at) WHERE state = 3;
 CREATE TABLE payloads (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
@@ -63,7 +67,7 @@ CREATE TABLE dead_bodies (died_us INTEGER PRIMARY KEY, payload BLOB NOT NULL, re
 CREATE TABLE workers (
     name TEXT PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL, slots INTEGER NOT NULL,
     lease_s REAL NOT NULL, beat REAL NOT NULL, serves BLOB NOT NULL,
-    report BLOB NOT NULL DEFAULT x'');
+    queues TEXT NOT NULL, report BLOB NOT NULL DEFAULT x'');
 CREATE TABLE tallies (
     qid INTEGER PRIMARY KEY, done INTEGER NOT NULL, failed INTEGER NOT NULL,
     evaluated INTEGER NOT NULL, passed REAL NOT NULL, usd REAL NOT NULL,
@@ -80,7 +84,7 @@ WITH_GATES = (
     ),
     (
         "CREATE TRIGGER IF NOT EXISTS queues_through_gates"
-        " AFTER UPDATE OF waiting, running, concurrency, gate, held_until ON queues"
+        " AFTER UPDATE OF waiting, running, concurrency, gate, held_until, paused ON queues"
         " WHEN OLD.gate IS NOT NULL OR NEW.gate IS NOT NULL BEGIN"
         " UPDATE gates SET running = running - OLD.running, ready = ready - OLD.ready"
         " WHERE name = OLD.gate;"
@@ -89,13 +93,14 @@ WITH_GATES = (
     ),
 )
 LAPSED = "NOT (beat <= ? AND ? < beat + lease_s)"
+SELECT_CANCELLED = "SELECT id FROM tasks WHERE cancelled = 1 AND state = 2"
 SELECT_DECLARED = (
     "SELECT name, collection, position, max_waiting, concurrency, max_crashes, gate,"
     " (SELECT capacity FROM gates g WHERE g.name = gate) FROM queues"
 )
 SELECT_DEPTHS = (
     "SELECT name, collection, waiting, delayed, running, max_waiting, concurrency,"
-    " CASE WHEN held_until > 0 THEN max(0.0, held_until - ?1) ELSE 0.0 END,"
+    " CASE WHEN held_until > 0 THEN max(0.0, held_until - ?1) ELSE 0.0 END, paused,"
     " done, failed, evaluated, passed, usd, error, max(0.0, ?1 - failed_at)"
     " FROM queues LEFT JOIN tallies USING (qid)"
     " WHERE position IS NOT NULL OR collection IS NULL OR waiting + delayed + running > 0"
@@ -119,6 +124,12 @@ SELECT_WORKERS = (
     "SELECT name, host, pid, slots, beat,"
     " (SELECT count(*) FROM tasks WHERE state = 2 AND worker = name), report FROM workers"
     f" WHERE NOT ({LAPSED}) ORDER BY name"
+)
+# What a queue's flag says is put together from its own pause and its collection's.
+SET_PAUSES = (
+    "UPDATE queues SET paused = NOT paused WHERE paused != EXISTS (SELECT 1 FROM pauses p"
+    " WHERE (p.kind = 'queue' AND p.name = queues.name)"
+    " OR (p.kind = 'collection' AND p.name = queues.collection))"
 )
 UPSERT_QUEUE = (
     "INSERT INTO queues (name, collection, position, max_waiting, concurrency, max_crashes, gate)"
@@ -190,7 +201,8 @@ def tally_of(row: Sequence[Any]) -> Tally:
 
 def depth_of(row: Sequence[Any]) -> QueueDepth:
     """One row of ``SELECT_DEPTHS``."""
-    return replace(QueueDepth(*row[:-7]), tally=tally_of(row[-7:]))
+    *depth, paused = row[:-7]
+    return replace(QueueDepth(*depth), paused=bool(paused), tally=tally_of(row[-7:]))
 
 
 def worker_seen(row: tuple[str, str, int, int, float, int, bytes]) -> WorkerSeen:

@@ -39,11 +39,13 @@ if TYPE_CHECKING:
         Claim,
         DeadFilter,
         DeadLetter,
+        Fate,
         Offer,
         Queue,
         Settlement,
         Verdict,
         Waiting,
+        Whereabouts,
         Worker,
     )
     from agentpipe.settings import Settings
@@ -152,11 +154,14 @@ class ToyStore:
                     del ready[queue]
         return claims
 
-    def wait(self, timeout_s: float) -> None:
+    def wait(self, timeout_s: float) -> list[str]:
         deadline = time.monotonic() + timeout_s
         while (seen := self._look()) == self._seen and time.monotonic() < deadline:
             time.sleep(LOOK_EVERY_S)
         self._seen = seen
+        with self._step() as state:
+            tasks = state.tasks.items()
+            return [it for it, task in tasks if task.cancelled and task.state == "running"]
 
     def _look(self) -> tuple[int, ...]:
         """Differs after each step."""
@@ -215,6 +220,32 @@ class ToyStore:
                     state.answer(answer, time.time() + self._retention_s)
         return done
 
+    def pause(
+        self, *, queues: Sequence[str] = (), collections: Sequence[str] = (), paused: bool
+    ) -> None:
+        with self._step() as state:
+            state.pause(list(queues), "queues", paused=paused)
+            state.pause(list(collections), "collections", paused=paused)
+
+    def find(self, task_ids: Sequence[str]) -> list[Waiting]:
+        return [entry for entry in self.peek(None, -1, 10**9) if entry.task_id in task_ids]
+
+    def claimed(self, queues: Sequence[str] | None) -> list[Waiting]:
+        with self._step() as state:
+            return [
+                state.waiting(task_id)
+                for task_id, task in state.tasks.items()
+                if task.state == "running" and (queues is None or task.queue in queues)
+            ]
+
+    def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
+        with self._step() as state:
+            return [state.cancel(task_id) for task_id in task_ids]
+
+    def where(self, task_id: str) -> Whereabouts:
+        with self._step() as state:
+            return state.where(task_id)
+
     def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
         if after and not after[:1].isdecimal():
             raise ConfigError(f"{after!r} is not where a list of this store's dead letters ended")
@@ -266,6 +297,7 @@ class ToyStore:
                     queue.max_waiting,
                     queue.concurrency,
                     queue.held_s,
+                    state.is_paused(name),
                     state.tally(name),
                 )
                 for name, queue in ring_order

@@ -9,12 +9,23 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
-from agentpipe.brokers.store import RECENT_S, Answer, Claim, DeadLetter, Tally, Waiting
+from agentpipe.brokers.store import (
+    RECENT_S,
+    AgentSeen,
+    Answer,
+    Claim,
+    DeadLetter,
+    Run,
+    Tally,
+    Waiting,
+    Whereabouts,
+    WorkerSeen,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentpipe.brokers.store import Offer, Queue, Settlement, Worker
+    from agentpipe.brokers.store import Fate, Offer, Place, Queue, Settlement, Worker
 
 
 @dataclass(slots=True)
@@ -27,6 +38,7 @@ class QueueState:
     gate: str | None
     gate_limit: int
     held_until: float = 0.0
+    run_s: float | None = None
 
     @property
     def held_s(self) -> float:
@@ -46,6 +58,10 @@ class TaskState:
     claim: int = 0
     failures: int = 0
     crashes: int = 0
+    error: str = ""
+    cancelled: bool = False
+    claimed_at: float = 0.0
+    settled_at: float = 0.0
 
     @property
     def place(self) -> tuple[int, int]:
@@ -93,6 +109,8 @@ class State:
     accepted: int = 0
     delivered: int = 0
     last_number: int = 0
+    paused_queues: list[str] = field(default_factory=list)
+    paused_collections: list[str] = field(default_factory=list)
 
     @classmethod
     def parse(cls, data: bytes) -> State:
@@ -206,12 +224,30 @@ class State:
                 continue
             room = self.queues[task.queue].concurrency - running[task.queue]
             last_chance = self.is_last_chance(task)
-            held = self.queues[task.queue].held_s > 0
+            held = self.queues[task.queue].held_s > 0 or self.is_paused(task.queue)
             if room > 0 and not held and not (alone and last_chance):
                 found.setdefault(task.queue, deque()).append(task_id)
                 running[task.queue] += 1
                 alone = alone or last_chance
         return found
+
+    def is_paused(self, queue: str) -> bool:
+        collection = self.queues[queue].collection
+        return queue in self.paused_queues or collection in self.paused_collections
+
+    def pause(self, names: list[str], kind: str, *, paused: bool) -> None:
+        """``kind`` is ``queues`` or ``collections``."""
+        known: list[str] = getattr(self, f"paused_{kind}")
+        kept = [name for name in known if name not in names]
+        setattr(self, f"paused_{kind}", [*kept, *names] if paused else kept)
+
+    def cancel(self, task_id: str) -> Fate:
+        task = self.tasks.get(task_id)
+        if task is None:
+            return "unknown"
+        task.cancelled = task.cancelled or task.state == "running"
+        fates: dict[str, Fate] = {"running": "told", "settled": "settled"}
+        return fates.get(task.state, "waiting")
 
     def is_last_chance(self, task: TaskState) -> bool:
         return 0 < task.crashes == self.queues[task.queue].max_crashes - 1
@@ -226,7 +262,7 @@ class State:
     def lease(self, worker: Worker, task_id: str) -> Claim:
         task = self.tasks[task_id]
         task.state, task.worker, task.claim = "running", worker.name, self.next_number()
-        self.turns[task.queue] = task.claim
+        self.turns[task.queue], task.claimed_at = task.claim, time.time()
         return Claim(
             task_id,
             task.queue,
@@ -236,6 +272,7 @@ class State:
             task.failures,
             task.crashes,
             task.submitted_at,
+            task.cancelled,
         )
 
     def settle(self, settlement: Settlement, keep_until: float) -> bool:
@@ -245,6 +282,8 @@ class State:
             return False
         task.worker = ""
         self.add_to_tally(settlement)
+        if settlement.action in ("retry", "hold"):
+            task.error = settlement.reason or task.error
         if settlement.action in ("release", "hold"):
             task.state = "waiting"
             if settlement.action == "hold":
@@ -252,8 +291,9 @@ class State:
                 queue.held_until = max(queue.held_until, time.time() + settlement.delay_s)
         elif settlement.action == "retry":
             task.failures += 1
-            self.delay(task, settlement.delay_s)
+            self.delay(task, 0 if task.cancelled else settlement.delay_s)
         else:
+            self.queues[task.queue].run_s = time.time() - task.claimed_at
             if settlement.action == "bury":
                 self.bury(settlement, task)
             self.answer(Answer(claim.task_id, settlement.result, settlement.outcome), keep_until)
@@ -276,6 +316,7 @@ class State:
         task = self.tasks[answer.task_id]
         task.state, task.payload, task.changes_at = "settled", "", keep_until
         now, number = time.time(), self.next_number()
+        task.settled_at = now
         self.outbox.append(ResultState(number, answer.task_id, _text(answer.result), now))
         self.ended = [*(at for at in self.ended if now - at < RECENT_S), now]
         self.outcomes[answer.outcome] = self.outcomes.get(answer.outcome, 0) + 1
@@ -283,6 +324,75 @@ class State:
     def waiting(self, task_id: str) -> Waiting:
         task = self.tasks[task_id]
         return Waiting(task.number, task_id, task.queue, data(task.payload), task.submitted_at)
+
+    def run(self, task_id: str) -> Run:
+        task = self.tasks[task_id]
+        return Run(task_id, task.queue, task.worker, task.claimed_at)
+
+    def agent(self, name: str) -> AgentSeen:
+        queue = self.queues[name]
+        runs = [self.run(it) for it, task in self.tasks.items() if task.state == "running"]
+        behind = [run for run in runs if queue.gate and self.queues[run.queue].gate == queue.gate]
+        workers = [self.seen(each) for each, it in self.workers.items() if it.lives]
+        return AgentSeen(
+            name,
+            queue.collection,
+            queue.concurrency,
+            waiting=self.count("waiting")[name],
+            paused=name in self.paused_queues,
+            collection_paused=queue.collection in self.paused_collections,
+            held_s=queue.held_s,
+            runs=tuple(run for run in runs if run.queue == name),
+            gate_limit=queue.gate_limit if queue.gate else None,
+            gate_runs=tuple(behind),
+            servers=tuple(it for it in workers if name in self.workers[it.name].queues),
+            run_s=queue.run_s,
+        )
+
+    def seen(self, name: str) -> WorkerSeen:
+        worker = self.workers[name]
+        running = sum(task.worker == name for task in self.tasks.values())
+        seen_s = time.time() - worker.beat
+        return WorkerSeen(name, worker.host, worker.pid, worker.slots, running, seen_s)
+
+    def where(self, task_id: str) -> Whereabouts:
+        ids = [result.task_id for result in self.outbox]
+        found = Whereabouts(
+            task_id,
+            "unknown",
+            outbox=len(ids),
+            outbox_bytes=self.outbox_bytes(),
+            outbox_before=ids.index(task_id) if task_id in ids else None,
+            outbox_since=self.outbox[0].ended_at if ids else None,
+            workers=tuple(self.seen(name) for name, it in self.workers.items() if it.lives),
+        )
+        if letter := self.dead.get(task_id):
+            told = {"error": letter["reason"], "since": letter["died_at"]}
+            agent = self.agent(letter["queue"])
+            return replace(found, place="dead", agent=agent, outcome=letter["outcome"], **told)
+        task = self.tasks.get(task_id)
+        if task is None:
+            return found
+        found = replace(
+            found,
+            place=task.state,
+            agent=self.agent(task.queue),
+            submitted_at=task.submitted_at,
+            failures=task.failures,
+            crashes=task.crashes,
+            cancelled=task.cancelled,
+            error=task.error,
+        )
+        if task.state == "waiting":
+            mine = [each for each in self.tasks.values() if each.state == "waiting"]
+            before = [it for it in mine if it.queue == task.queue and it.place < task.place]
+            return replace(found, position=len(before) + 1)
+        if task.state == "delayed":
+            return replace(found, due_at=task.changes_at)
+        if task.state == "running":
+            return replace(found, run=self.run(task_id))
+        place: Place = "settled" if found.outbox_before is None else "outbox"
+        return replace(found, place=place, since=task.settled_at)
 
     def letter(self, task_id: str) -> DeadLetter:
         fields = self.dead[task_id]

@@ -1,0 +1,56 @@
+"""Asking: a question to all workers, and what each answers of itself and of its tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from agentpipe.amqp.letter import Letter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agentpipe.amqp.channel import Channel, Delivery
+    from agentpipe.brokers.rabbitmq.desk import Desk
+
+ANSWER_S = 1.0
+
+
+async def ask(desk: Desk, question: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bool]:
+    """The answer of each worker, with what ``Member`` says, and whether all have answered."""
+    channel = await desk.session.channel()
+    answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    try:
+        return await _answers(desk, channel, answers, question)
+    finally:
+        channel.close()
+
+
+async def _answers(
+    desk: Desk,
+    channel: Channel,
+    answers: asyncio.Queue[dict[str, Any]],
+    question: Mapping[str, Any],
+) -> tuple[list[dict[str, Any]], bool]:
+    def receive(delivery: Delivery) -> None:
+        channel.ack(delivery.tag)
+        answers.put_nowait(orjson.loads(delivery.body))
+
+    queue = str((await channel.call("queue_declare", "", exclusive=True)).queue)
+    await channel.consume(queue, 0, receive)
+    asked = Letter("", orjson.dumps({**question, "to": queue}), {}, desk.names.crew)
+    if await channel.publish([asked]) == ["unroutable"]:
+        return [], True
+    told: list[dict[str, Any]] = []
+    ends = time.monotonic() + ANSWER_S
+    while len(told) < max([1, *(each["known"] for each in told)]):
+        try:
+            told.append(await asyncio.wait_for(answers.get(), max(0.0, ends - time.monotonic())))
+        except TimeoutError:
+            break
+    complete = bool(told) and len(told) >= max(each["known"] for each in told)
+    await channel.call("queue_delete", queue)
+    return told, complete

@@ -1,0 +1,26 @@
+#!lua flags=allow-oom
+-- ARGV: ids of tasks. Returns a letter for each: t where its worker is told to end it, w where it
+-- waits or is delayed, s where it is settled, u where it is unknown. Workers hear the ids of those
+-- that run, one a line.
+
+local letters, told, held = {}, {}, {}
+
+for _, worker in ipairs(call('ZRANGE', WORKERS, 0, -1)) do
+  for _, id in ipairs(call('HKEYS', base .. ':held:' .. worker)) do
+    held[id] = true
+  end
+end
+local living, settled = read_many('HMGET', TASKS, ARGV), read_many('ZMSCORE', SETTLED, ARGV)
+for index, id in ipairs(ARGV) do
+  if living[index] and held[id] then
+    letters[index], told[#told + 1] = 't', id
+    later('HSET', NOTES, 'cancel ' .. id, '1')
+  else
+    letters[index] = living[index] and 'w' or settled[index] and 's' or 'u'
+  end
+end
+flush()
+if #told > 0 then
+  call('PUBLISH', WAKE, table.concat(told, '\n'))
+end
+return table.concat(letters)

@@ -1,0 +1,143 @@
+#!lua flags=no-writes
+-- ARGV: id. Returns JSON: where the task is, and what could explain why. Moments are texts, since
+-- JSON's numbers here have too few digits for them.
+
+local MAX_RUNS = 20
+local id = ARGV[1]
+local time = now()
+local told = {place = 'unknown', workers = {}}
+local record = call('HGET', TASKS, id)
+local settled_at = call('ZSCORE', SETTLED, id)
+
+local function first_of(list)
+  table.sort(list, function(one, other) return tonumber(one.since) < tonumber(other.since) end)
+  for index = #list, MAX_RUNS + 1, -1 do
+    list[index] = nil
+  end
+  return list
+end
+
+-- All that runs, by workers that live.
+local function all_runs()
+  local runs, names = {}, {}
+  for _, worker in ipairs(call('ZRANGE', WORKERS, 0, -1)) do
+    local held, ids = call('HGETALL', base .. ':held:' .. worker), {}
+    for index = 1, #held, 2 do
+      ids[#ids + 1] = held[index]
+    end
+    for index, found in ipairs(read_many('HMGET', TASKS, ids)) do
+      if found then
+        local _, queue = last_and_queue(found)
+        names[#names + 1] = queue
+        runs[#runs + 1] = {task_id = ids[index], queue = queue, worker = worker,
+          since = held[index * 2]:match(' (.*)$')}
+      end
+    end
+  end
+  read_queues(names)
+  return runs
+end
+
+local function tell_workers()
+  local living = call('ZRANGEBYSCORE', WORKERS, '(' .. time, '+inf', 'WITHSCORES')
+  for index = 1, #living, 2 do
+    local name = living[index]
+    local found = call('HMGET', base .. ':worker:' .. name, 'host', 'pid', 'slots', 'lease', 'serves')
+    local serves = told.agent and found[5]
+      and call('SISMEMBER', base .. ':serves:' .. found[5], told.agent.queue) == 1
+    table.insert(told.workers, {
+      name = name, host = found[1], pid = tonumber(found[2]), slots = tonumber(found[3]),
+      running = call('HLEN', base .. ':held:' .. name), serves = serves or false,
+      seen_s = math.max(0, time - (tonumber(living[index + 1]) - tonumber(found[4]))),
+    })
+  end
+end
+
+local function tell_agent(name, runs)
+  read_queues({name})
+  local queue = queues[name]
+  if not queue then
+    return
+  end
+  local gate, mine, its = queue[GATE], {}, {}
+  for _, run in ipairs(runs) do
+    if run.queue == name then
+      mine[#mine + 1] = run
+    end
+    if gate ~= '' and queues[run.queue] and queues[run.queue][GATE] == gate then
+      its[#its + 1] = run
+    end
+    if run.task_id == id then
+      told.run = run
+    end
+  end
+  told.agent = {
+    queue = name, collection = queue[COLLECTION], concurrency = queue[CONCURRENCY],
+    waiting = queue[N_WAITING], held_s = math.max(0, queue[HELD_UNTIL] - time),
+    paused = call('SISMEMBER', PAUSES, 'queue ' .. name) == 1,
+    collection_paused = call('SISMEMBER', PAUSES, 'collection ' .. queue[COLLECTION]) == 1,
+    runs = first_of(mine), gate_runs = first_of(its),
+    gate_limit = gate ~= '' and tonumber(call('HGET', GATES, 'limit ' .. gate) or 0) or nil,
+    run_s = queue[RUN_S] > 0 and queue[RUN_S] or nil,
+  }
+end
+
+local function tell_position(task)
+  local member = task.seq .. id
+  local rank = call('ZRANK', base .. ':waiting:' .. task.queue, member)
+    or call('ZRANK', base .. ':last:' .. task.queue, member)
+  local due_at = call('ZSCORE', DELAYED, id)
+  if due_at then
+    told.place, told.due_at = 'delayed', due_at
+  elseif rank then
+    told.place, told.position = 'waiting', rank + 1
+  else
+    told.place = 'running'
+  end
+end
+
+local function outbox_entry(entries)
+  for index, entry in ipairs(entries) do
+    if entry:match('^%d+ %d+ (.*)$') == id then
+      return index - 1
+    end
+  end
+end
+
+local function tell_outbox()
+  local entries = call('ZRANGE', OUTBOX, 0, -1)
+  local lent = 0
+  for _, worker in ipairs(call('ZRANGE', WORKERS, 0, -1)) do
+    local theirs = call('HVALS', base .. ':lent:' .. worker)
+    if outbox_entry(theirs) then
+      told.outbox_before = 0
+    end
+    lent = lent + #theirs
+  end
+  local mine = outbox_entry(entries)
+  if mine then
+    told.outbox_before = mine + lent
+  end
+  local oldest = entries[1] and call('ZSCORE', SETTLED, entries[1]:match('^%d+ %d+ (.*)$'))
+  told.outbox_since = oldest or nil
+end
+
+told.outbox = call('HLEN', RESULTS)
+told.outbox_bytes = tonumber(call('HGET', STORE, 'outbox_bytes') or 0)
+tell_outbox()
+local dead = call('HMGET', base .. ':dead:' .. id, 'queue', 'outcome', 'reason', 'died_at')
+if record then
+  local task = task_of(record)
+  tell_agent(task.queue, all_runs())
+  tell_position(task)
+  told.submitted_at, told.failures, told.crashes = task.submitted, task.failures, task.crashes
+  told.cancelled = call('HEXISTS', NOTES, 'cancel ' .. id) == 1
+  told.error = call('HGET', NOTES, 'error ' .. id) or ''
+elseif dead[1] then
+  tell_agent(dead[1], {})
+  told.place, told.outcome, told.error, told.since = 'dead', dead[2], dead[3], dead[4]
+elseif settled_at then
+  told.place, told.since = told.outbox_before and 'outbox' or 'settled', settled_at
+end
+tell_workers()
+return cjson.encode(told)

@@ -1,0 +1,99 @@
+"""``agentpipe cancel``: end tasks, whether they wait or run."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from agentpipe.cli import FAILED, OK, PARTLY
+from agentpipe.cli.common import (
+    add_common,
+    opened_sink,
+    opened_store,
+    print_json,
+    print_text,
+    say,
+    say_where,
+    settings_of,
+)
+from agentpipe.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from agentpipe.brokers.store import Store
+    from agentpipe.operations import Cancelled
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("tasks", metavar="TASK", nargs="*", help="ids of tasks")
+    parser.add_argument("--group", metavar="ID", help="all tasks of this group")
+    parser.add_argument("--collection", metavar="NAME", help="all tasks of this collection")
+    parser.add_argument("--queue", metavar="AGENT", help="all tasks of this agent")
+    parser.add_argument("--all", action="store_true", help="all tasks there are")
+    parser.add_argument("--yes", action="store_true", help="do not ask before --all")
+    add_common(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Cancel, and carry the results to the sink, for no worker may be running."""
+    from agentpipe.operations import deliver
+
+    _check(args)
+    settings = settings_of(args)
+    say_where(settings)
+    with opened_store(settings) as store, opened_sink(settings) as sink:
+        done = _cancel(args, store)
+        if done.cancelled:
+            deliver(store, sink, settings.lease_s)
+    if args.json:
+        counts = {"cancelled": len(done.cancelled), "told": len(done.told)}
+        print_json({**{name: list(ids) for name, ids in asdict(done).items()}, **counts})
+    else:
+        _print(done)
+    return _exit_code(args, done)
+
+
+def _check(args: argparse.Namespace) -> None:
+    filtered = args.group is not None or args.collection or args.queue
+    if sum(map(bool, (args.tasks, filtered, args.all))) != 1:
+        raise ConfigError("name the tasks, or give --group, --collection, --queue or --all")
+    if args.all and not args.yes:
+        _ask()
+
+
+def _ask() -> None:
+    """Make sure; without a terminal nobody can be asked.
+
+    Raises:
+        ConfigError: It is not meant.
+    """
+    if not sys.stdin.isatty():
+        raise ConfigError("--all cancels every task: say --yes if you mean it")
+    sys.stderr.write("Cancel every task, the running ones too? [y/N] ")
+    if input().strip().lower() not in ("y", "yes"):
+        raise ConfigError("nothing was cancelled")
+
+
+def _cancel(args: argparse.Namespace, store: Store) -> Cancelled:
+    from agentpipe.operations import cancel, cancel_where
+
+    if args.tasks:
+        return cancel(store, args.tasks)
+    return cancel_where(store, collection=args.collection, queue=args.queue, group_id=args.group)
+
+
+def _print(done: Cancelled) -> None:
+    print_text(f"{len(done.cancelled)} cancelled, {len(done.told)} that run are told to end")
+    for word, ids in (("settled already", done.settled), ("unknown here", done.unknown)):
+        if ids:
+            say(f"{word}: {', '.join(ids)}")
+
+
+def _exit_code(args: argparse.Namespace, done: Cancelled) -> int:
+    reached, missed = done.cancelled + done.told, done.settled + done.unknown
+    if not missed and (reached or not args.tasks):
+        return OK
+    return PARTLY if reached else FAILED
