@@ -72,8 +72,8 @@ class ToyStore:
         try:
             with self._path.with_suffix(".lock").open("a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                before = self._path.read_bytes() if self._path.exists() else b""
-                state = State.parse(before)
+                state = State.parse(self._path.read_bytes() if self._path.exists() else b"")
+                before = orjson.dumps(state)
                 yield state
                 if (after := orjson.dumps(state)) != before:
                     self._path.with_suffix(".new").write_bytes(after)
