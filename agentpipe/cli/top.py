@@ -157,21 +157,33 @@ class StoreHands:
     def __init__(self, args: argparse.Namespace, settings: Settings) -> None:
         self._args, self._settings = args, settings
 
-    def pause(self, queues: Sequence[str]) -> str:
-        """Not yet."""
-        raise AgentpipeError(f"pausing is not in this version yet ({len(queues)} agents)")
-
-    def resume(self, queues: Sequence[str]) -> str:
-        """Not yet."""
-        raise AgentpipeError(f"resuming is not in this version yet ({len(queues)} agents)")
-
-    def cancel(self, queues: Sequence[str]) -> str:
-        """Those that wait; the workers carry the results to the sink."""
-        from agentpipe.operations import purge_queues
+    def pause(self, targets: Sequence[str]) -> str:
+        """For the whole fleet, until somebody resumes them."""
+        from agentpipe.operations import pause
 
         with opened_store(self._settings) as store:
-            cancelled = purge_queues(store, queues)
-        return f"{cancelled:,} tasks answered `cancelled`; those that run finish"
+            pause(store, targets, paused=True)
+        return "paused; what runs goes on"
+
+    def resume(self, targets: Sequence[str]) -> str:
+        """An agent whose collection is paused stays so."""
+        from agentpipe.operations import pause
+
+        with opened_store(self._settings) as store:
+            left = pause(store, targets, paused=False).still_paused
+        return "paused still, with its collection" if left else "resumed"
+
+    def cancel(self, targets: Sequence[str]) -> str:
+        """Those that wait at once; the workers carry the results to the sink."""
+        from agentpipe.operations import Cancelled, cancel_where
+
+        done = Cancelled()
+        with opened_store(self._settings) as store:
+            collections = {depth.collection for depth in store.stats().queues}
+            for name in targets:
+                where = {"collection" if name in collections else "queue": name}
+                done += cancel_where(store, **where)
+        return f"{len(done.cancelled):,} cancelled, {len(done.told):,} that run are told to end"
 
     def replay(self, task_ids: Sequence[str]) -> str:
         """To the collections that they came from."""

@@ -69,14 +69,9 @@ def _waiting(stats: Stats) -> Iterator[Verdict]:
         yield Verdict("waiting", _kept_words(kept, queued), bad="paused" in kept)
 
 
-def is_paused(depth: QueueDepth) -> bool:
-    """Whether an operator has paused it."""
-    return bool(getattr(depth, "paused", False))  # Not all stores can pause.
-
-
 def kept_back(depth: QueueDepth) -> str:
     """Why nobody may claim from it, if so."""
-    if is_paused(depth):
+    if depth.paused:
         return "paused"
     return "held" if depth.held_s else ""
 

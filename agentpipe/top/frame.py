@@ -29,7 +29,7 @@ HELP = (
     ("/", "show only what has these words in name or error; Esc ends it"),
     ("s", f"sort by {', '.join(SORTS)}, in turn"),
     ("p", "pause what is chosen, or resume it: what runs goes on"),
-    ("c", "cancel the waiting tasks of what is chosen; asks first"),
+    ("c", "cancel all of its tasks, the running ones too; asks first"),
     ("d", "dead letters; there r replays the chosen one, and asks first"),
     ("? q", "this help; quit"),
     ("", ""),
@@ -234,7 +234,7 @@ def _question(view: View) -> Text:
     assert view.asked is not None
     name = plain(view.asked.shown, 40)
     words = {
-        "cancel": f"Answer all waiting tasks of {name} with `cancelled`?",
+        "cancel": f"Cancel all tasks of {name}, the running ones too?",
         "replay": f"Send {name} again, as a new task?",
     }
     return Text(f"{words[view.asked.verb]} y/n", WARN)

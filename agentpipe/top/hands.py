@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 class Hands(Protocol):
     """Each says in a few words what it came to; what fails raises an ``AgentpipeError``."""
 
-    def pause(self, queues: Sequence[str]) -> str:
-        """Have nobody claim from these queues."""
+    def pause(self, targets: Sequence[str]) -> str:
+        """Have nobody claim from these collections and agents."""
 
-    def resume(self, queues: Sequence[str]) -> str:
+    def resume(self, targets: Sequence[str]) -> str:
         """Have them claimed from again."""
 
-    def cancel(self, queues: Sequence[str]) -> str:
-        """Answer the tasks that wait there with ``cancelled``."""
+    def cancel(self, targets: Sequence[str]) -> str:
+        """Answer their tasks that wait with ``cancelled``, and end those that run."""
 
     def replay(self, task_ids: Sequence[str]) -> str:
         """Send dead letters again, as new tasks."""

@@ -101,9 +101,12 @@ def _toggled(view: View, row: Row) -> View:
 
 
 def _change(view: View, key: str, row: Row) -> Step:
-    if key == "p":
-        return view, Action("resume" if row.paused else "pause", row.queues, row.name)
-    return _asking(view, Action("cancel", row.queues, row.name)), None
+    if key == "c":
+        return _asking(view, Action("cancel", row.targets, row.name)), None
+    if not row.paused:
+        return view, Action("pause", row.targets, row.name)
+    # A collection runs again as a whole, also where its agents were paused one by one.
+    return view, Action("resume", tuple(dict.fromkeys(row.targets + row.queues)), row.name)
 
 
 def _asking(view: View, action: Action) -> View:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from agentpipe.brokers.store import Tally
-from agentpipe.top.flow import is_paused
 from agentpipe.top.history import queue_rates
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ NO_COLLECTION = "(no collection)"
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What is to be done; its targets are a collection, queues, or dead letters' tasks."""
+    """What is to be done; its targets are collections and agents, or dead letters' tasks."""
 
     verb: Verb
     targets: tuple[str, ...] = ()
@@ -100,6 +99,11 @@ class Row:
     held_s: float
     paused: bool
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What names it to an operator's command: a collection, or agents."""
+        return self.queues if self.collection is None else (self.name,)
+
 
 def rows_of(history: History, view: View) -> list[Row]:
     """The rows of the table, all of them, in their order."""
@@ -166,7 +170,7 @@ def _agent(depth: QueueDepth, oldest_s: dict[str, float], rates: dict[str, float
         rate=rates.get(depth.queue),
         tally=depth.tally,
         held_s=depth.held_s or 0.0,
-        paused=is_paused(depth),
+        paused=depth.paused,
     )
 
 

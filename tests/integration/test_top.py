@@ -173,15 +173,41 @@ def test_waiting_tasks_are_cancelled_after_a_yes(project: Project, terminal: Tmu
     started(terminal)
     terminal.see("»waiting 4«", "no worker is up")
     terminal.press("c")
-    terminal.see("Answer all waiting tasks of toys", "y/n")
+    terminal.see("Cancel all tasks of toys, the running ones too", "y/n")
     terminal.press("n")
     terminal.see("nothing was changed", "waiting 4")
     assert project.stats()["outcomes"] == {}
     terminal.press("c")
     terminal.see("y/n")
     terminal.press("y")
-    terminal.see("toys: 4 tasks answered `cancelled`", "cancelled 4", "waiting 0")
+    terminal.see("toys: 4 cancelled, 0 that run are told to end", "cancelled 4", "waiting 0")
     assert project.stats()["outcomes"] == {"cancelled": 4}
+
+
+@pytest.mark.every_broker
+def test_a_collection_is_paused_resumed_and_its_runs_cancelled(
+    project: Project, terminal: Tmux
+) -> None:
+    project.collection("toys", number=2)
+    project.work("--processes", "1").ready(1)
+    started(terminal)
+    terminal.see("▸ toys")
+    terminal.press("p")
+    terminal.see("toys: paused; what runs goes on", "paused")
+    project.send("sleep 600", "sleep 600")
+    terminal.see("all agents with work are paused", "»waiting 2«", "running 0")
+    terminal.press("Enter")
+    terminal.see("▾ toys", "toys_1")
+    terminal.press("Down")
+    terminal.press("p")
+    terminal.see("toys_0: paused still, with its collection")
+    terminal.press("Up")
+    terminal.press("p")
+    terminal.see("toys: resumed", "running 2", "waiting 0")
+    terminal.press("c")
+    terminal.see("Cancel all tasks of toys, the running ones too?", "y/n")
+    terminal.press("y")
+    terminal.see("toys: 0 cancelled, 2 that run are told to end", "cancelled 2", "running 0")
 
 
 def test_a_dead_letter_is_replayed_after_a_yes(project: Project, terminal: Tmux) -> None:

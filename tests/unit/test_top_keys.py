@@ -107,7 +107,7 @@ def test_cancel_asks_and_only_a_yes_does_it() -> None:
         assert typed(asking, key)[1] is None
         assert typed(asking, key)[0].mode == "table"
     view, action = typed(asking, "y")
-    assert action == Action("cancel", ("crew_0", "crew_1"), "crew")
+    assert action == Action("cancel", ("crew",), "crew")
     assert view.mode == "table"
 
 
@@ -116,6 +116,13 @@ def test_pause_is_for_what_is_chosen() -> None:
     assert action == Action("pause", ("crew_1",), "crew_1")
     paused = [replace(row, paused=True) for row in rows(view)]
     assert press(view, "p", paused)[1] == Action("resume", ("crew_1",), "crew_1")
+
+
+def test_a_collection_is_paused_as_such_and_resumed_with_all_of_its_agents() -> None:
+    view, action = typed(View(), "p")
+    assert action == Action("pause", ("crew",), "crew")
+    paused = [replace(row, paused=True) for row in rows(view)]
+    assert press(view, "p", paused)[1] == Action("resume", ("crew", "crew_0", "crew_1"), "crew")
 
 
 def test_dead_letters_are_fetched_chosen_and_replayed_after_a_yes() -> None:
