@@ -34,6 +34,7 @@ from agentpipe.failure import (
     is_infra,
     retry_delay_s,
 )
+from agentpipe.logs import Bound
 from agentpipe.redactor import Redactor
 from agentpipe.run import Run, answer_text
 from agentpipe.task import Result, Task, utc
@@ -135,12 +136,12 @@ class Results(dramatiq.Middleware):
             return self._settle(broker, message, "bury", "infra_error", error=error)
         delay_s = retry_delay_s(error, self._retry_delay_s, failures)
         log.warning(
-            "task %s: %s; run %d of %d follows in %.1f s",
-            message.message_id,
+            "%s; run %d of %d follows in %.1f s",
             type(error).__name__,
             failures + 2,
             allowed + 1,
             delay_s,
+            extra=_bound(message),
         )
         reason = self._reason(broker, message, error)
         usd = _usd(message)
@@ -151,11 +152,11 @@ class Results(dramatiq.Middleware):
     ) -> Settlement:
         """The service is at its limit, and nobody's failure: the run does not count."""
         log.warning(
-            "task %s: %s; nobody runs tasks of %s for %.1f s, as the service asked",
-            message.message_id,
+            "%s; nobody runs tasks of %s for %.1f s, as the service asked",
             type(error).__name__,
             message.claim.queue,
             asked_s,
+            extra=_bound(message),
         )
         reason = self._reason(broker, message, error)
         usd = _usd(message)
@@ -187,8 +188,8 @@ class Results(dramatiq.Middleware):
         if failure is not None:
             reason = redactor.text(f"{failure['type']}: {failure['message']}")
             # Messages of errors quote questions and answers; the Result has them.
-            log.warning("task %s: %s, %s", message.message_id, outcome, failure["type"])
-            log.debug("task %s: %s", message.message_id, reason[:300])
+            log.warning("%s, %s", outcome, failure["type"], extra=_bound(message))
+            log.debug("%s", reason[:300], extra=_bound(message))
         return Settlement(
             message.claim,
             action,
@@ -238,6 +239,11 @@ class Results(dramatiq.Middleware):
             runner = actor.runner if isinstance(actor, AgentActor) else None
             self._redactors[actor_name] = Redactor(runner.secrets if runner else ())
         return self._redactors[actor_name]
+
+
+def _bound(message: ClaimedMessage) -> dict[str, Bound]:
+    """For lines about a run, wherever they are logged."""
+    return {"bound": Bound(message.message_id, message.claim.queue)}
 
 
 def _usd(message: ClaimedMessage) -> float:
