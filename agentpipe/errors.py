@@ -52,14 +52,14 @@ class Problem:
 
 
 class ConfigError(AgentpipeError):
-    """What the user configured cannot work; ``problems`` holds all of it, in file order."""
+    """What the user configured cannot work; ``problems`` holds each of it once, in file order."""
 
     def __init__(self, problems: str | Problem | Iterable[Problem]) -> None:
         if isinstance(problems, str):
             problems = Problem(problems)
         if isinstance(problems, Problem):
             problems = (problems,)
-        self.problems = tuple(problems)
+        self.problems = tuple(dict.fromkeys(problems))
         super().__init__("\n".join(map(str, self.problems)))
 
 

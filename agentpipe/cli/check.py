@@ -116,7 +116,8 @@ def _check(args: argparse.Namespace) -> int:
     else:
         for problem in problems:
             print_text(str(problem))
-        print_text("ok" if not problems else f"{len(problems)} problems")
+        word = "problem" if len(problems) == 1 else "problems"
+        print_text(f"{len(problems)} {word}" if problems else "ok")
     if wrong:
         return USAGE
     return UNREACHABLE if away else OK

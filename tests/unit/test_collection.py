@@ -717,3 +717,10 @@ def test_two_schedules_of_a_collection_have_two_names(folder: Path) -> None:
         7,
         "'n' is the schedule in line 6 already: give one of them another name",
     )
+
+
+def test_a_mistake_that_two_collections_share_is_told_once() -> None:
+    error = ConfigError(
+        [Problem("no method", "agent.yaml", 1), Problem("no method", "agent.yaml", 1)]
+    )
+    assert str(error) == "agent.yaml:1: no method"
