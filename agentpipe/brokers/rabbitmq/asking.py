@@ -20,7 +20,7 @@ ANSWER_S = 1.0
 
 
 async def ask(desk: Desk, question: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bool]:
-    """The answer of each worker, with what ``Member`` says, and whether all have answered."""
+    """The answer of each worker, and whether all have answered; each says how many it knows."""
     channel = await desk.session.channel()
     answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     try:

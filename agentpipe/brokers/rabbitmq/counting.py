@@ -32,10 +32,11 @@ REGISTRY_S = 1.0
 async def count(desk: Desk) -> Stats:
     """A snapshot. A task that moves on meanwhile may be counted twice, but is never missed."""
     queues, waiting = await _queues(desk)
-    crew, complete = await call_the_roll(desk)
+    told, complete = await ask(desk, {"kind": "roll"})
+    crew = [Member.decode(each) for each in told]
     delayed = await _delayed(desk)
     ready = await desk.count(desk.names.outbox.name) or 0
-    again, still_complete = await call_the_roll(desk)
+    again, still_complete = await ask(desk, {"kind": "lent"})
     figures = await _figures(desk)
     running, prefetched, outcomes = Counter[str](), Counter[str](), Counter[str]()
     for member in crew:
@@ -59,7 +60,7 @@ async def count(desk: Desk) -> Stats:
         for queue in queues
     )
     outbox = figures.get(desk.names.outbox.name)
-    carried = ready + sum(member.lent for member in again)
+    carried = ready + sum(each["lent"] for each in again)
     return Stats(
         accepted=None,
         waiting=sum(depth.waiting or 0 for depth in depths),
@@ -112,12 +113,6 @@ async def _delayed(desk: Desk) -> int:
     if await desk.count(names[0]) is None:
         return 0  # They are made all at once, in this order.
     return sum((await desk.counts(names)).values())
-
-
-async def call_the_roll(desk: Desk) -> tuple[list[Member], bool]:
-    """What each worker tells of itself, and whether all have answered."""
-    told, complete = await ask(desk, {"kind": "roll"})
-    return [Member.decode(each) for each in told], complete
 
 
 def _seen(member: Member) -> WorkerSeen:

@@ -8,7 +8,7 @@ is served only by who holds its lock.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import orjson
@@ -57,8 +57,9 @@ class Member:
 
     def encode(self, **more: Any) -> bytes:
         """As it goes over the wire."""
-        record = asdict(self) | {"queues": sorted(self.queues), "owned": sorted(self.owned)}
-        return orjson.dumps(record | more)
+        record = {name: getattr(self, name) for name in self.__slots__}
+        lists = {"queues": sorted(self.queues), "owned": sorted(self.owned)}
+        return orjson.dumps(record | lists | more)
 
     @classmethod
     def decode(cls, record: Mapping[str, Any]) -> Self:

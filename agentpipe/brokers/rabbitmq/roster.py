@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.names import Names
 
 # What workers are asked about tasks, beside the roll call.
-QUESTIONS = ("cancel", "claims", "where")
+QUESTIONS = ("lent", "cancel", "claims", "where")
 
 
 class Roster:

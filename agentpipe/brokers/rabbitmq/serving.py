@@ -14,6 +14,8 @@ from functools import partial
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from agentpipe.amqp.channel import Lost
 from agentpipe.brokers.rabbitmq.crew import Member, share_of
 from agentpipe.brokers.rabbitmq.names import Message, make_delays
@@ -508,6 +510,9 @@ class Serving:
 
     def _asked(self, question: Mapping[str, Any]) -> bytes:
         """The answer to what an operator wants to know or to have done."""
+        if question["kind"] == "lent":
+            me = self.member()
+            return orjson.dumps({"known": me.known, "lent": me.lent})
         if question["kind"] == "cancel":
             return self.member().encode(told=self._cancel(question["ids"]))
         if question["kind"] == "claims":
