@@ -124,18 +124,23 @@ def _scene(settings: Settings, now: float = 0.0, clock: str = "") -> Scene:
 
 def _draw(args: argparse.Namespace, settings: Settings) -> int:
     from agentpipe.brokers import open_store
-    from agentpipe.top.fetch import Fetcher
+    from agentpipe.top.fetch import MAX_REST_S, Fetcher
     from agentpipe.top.hands import Doer
     from agentpipe.top.screen import Screen, Wake
     from agentpipe.top.terminal import Terminal
 
     wake = Wake()
     fetcher = Fetcher(lambda: open_store(settings), args.interval, wake.ring)
-    doer = Doer(StoreHands(args, settings), wake.ring)
+
+    def done() -> None:
+        fetcher.hurry()
+        wake.ring()
+
+    doer = Doer(StoreHands(args, settings), done)
     fetcher.start()
     doer.start()
     terminal = Terminal(sys.stdin.fileno(), sys.stdout.fileno())
-    scene = replace(_scene(settings), late_s=PATIENCE_S + 2 * args.interval)
+    scene = replace(_scene(settings), late_s=PATIENCE_S + MAX_REST_S + args.interval)
     ended_by = Screen(terminal, fetcher, doer, scene, wake).run()
     fetcher.stop()
     if fetcher.problem is not None:

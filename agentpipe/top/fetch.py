@@ -12,10 +12,12 @@ from agentpipe.top.history import History, Snapshot
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agentpipe.brokers.store import Store
+    from agentpipe.brokers.store import Stats, Store
 
-# A look that takes long is taken seldom: no more than this part of the time is spent on looking.
-MAX_SHARE = 0.03
+# Of a core, for looking. What a look costs the broker and its workers is much the same as what it
+# costs here, and so a costly one is taken seldom; how far away the broker is does not count.
+MAX_SHARE = 0.0065
+MAX_REST_S = 9.0
 GOODBYE_S = 0.5
 
 
@@ -38,24 +40,26 @@ class Fetcher(threading.Thread):
         self.problem: AgentpipeError | None = None
         self._open_store, self._interval_s, self._changed = open_store, interval_s, changed
         self._store: Store | None = None
-        self._stopping = threading.Event()
+        self._cost_s = 0.0
+        self._stopping = False
+        self._woken = threading.Event()
 
     def run(self) -> None:
         """Until ``stop``."""
-        while not self._stopping.is_set() and self.problem is None:
+        while not self._stopping and self.problem is None:
+            self._woken.clear()
             began = time.monotonic()
             self._look()
-            took_s = time.monotonic() - began
             self._changed()
-            self._stopping.wait(max(self._interval_s, took_s / MAX_SHARE) - took_s)
+            took_s = time.monotonic() - began
+            rest_s = min(MAX_REST_S, self._cost_s / MAX_SHARE)
+            self._woken.wait(max(self._interval_s, rest_s) - took_s)
         if self._store is not None:
             self._store.close()
 
     def _look(self) -> None:
         try:
-            if self._store is None:
-                self._store = self._open_store()
-            stats = self._store.stats()
+            stats = self._stats()
         except Unreachable as error:
             self.history = self.history.failed(time.monotonic(), str(error))
         except AgentpipeError as error:
@@ -63,7 +67,22 @@ class Fetcher(threading.Thread):
         else:
             self.history = self.history.seen(Snapshot(time.monotonic(), stats))
 
+    def _stats(self) -> Stats:
+        """A first look costs more than those that follow, and is not reckoned with."""
+        if self._store is None:
+            self._store = self._open_store()
+            return self._store.stats()
+        began_s = time.process_time()
+        stats = self._store.stats()
+        self._cost_s = time.process_time() - began_s
+        return stats
+
+    def hurry(self) -> None:
+        """Look now: something was done whose effect is waited for."""
+        self._woken.set()
+
     def stop(self) -> None:
         """Look no more; one that is under way is not waited for very long."""
-        self._stopping.set()
+        self._stopping = True
+        self._woken.set()
         self.join(GOODBYE_S)

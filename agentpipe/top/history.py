@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -180,19 +181,21 @@ def eta_s(history: History, rates: Rates) -> float | None:
 
 
 def throughput(history: History, buckets: int, bucket_s: float) -> list[float]:
-    """Ended tasks a second in each of the last times of ``bucket_s``, the newest last."""
-    marks = history.marks
-    if len(marks) < 2:  # noqa: PLR2004 - likewise
-        return []
-    newest = marks[-1].at
-    gains = [0.0] * buckets
-    seen = 0
-    for before, after in pairwise(marks):
-        place = buckets - 1 - int((newest - after.at) / bucket_s)
-        if place >= 0:
-            gains[place] += max(0, after.ended - before.ended)
-            seen = max(seen, buckets - place)
-    return [gain / bucket_s for gain in gains[buckets - seen :]]
+    """Ended tasks a second in each of the last times of ``bucket_s``, the newest last.
+
+    What ended between two looks counts as spread evenly over the time between them.
+    """
+    gains, covered_s = [0.0] * buckets, [0.0] * buckets
+    newest = history.marks[-1].at if history.marks else 0.0
+    for before, after in pairwise(history.marks):
+        oldest, youngest = ((newest - mark.at) / bucket_s for mark in (before, after))
+        last = min(buckets, math.ceil(oldest)) if oldest > youngest else 0
+        for age in range(int(youngest), last):
+            part = min(oldest, age + 1) - max(youngest, age)
+            covered_s[age] += part * bucket_s
+            gains[age] += max(0, after.ended - before.ended) * part / (oldest - youngest)
+    pairs = [pair for pair in zip(gains, covered_s, strict=True) if pair[1] > 0]
+    return [gain / seconds for gain, seconds in reversed(pairs)]
 
 
 def _window(marks: tuple[Mark, ...]) -> Mark | None:

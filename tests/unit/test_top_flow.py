@@ -72,6 +72,13 @@ def test_rates_are_over_the_last_seconds() -> None:
     assert len(seen.recent) < 10
 
 
+def test_what_ended_between_two_distant_looks_is_spread_over_the_time_between_them() -> None:
+    looks = [fleet(agent(), outcomes={"ok": 18 * n}) for n in (0, 1, 1)]
+    assert throughput(history(*looks, every_s=9.0), 20, 2.0) == pytest.approx(
+        [2.0] * 4 + [1.0] + [0.0] * 4
+    )
+
+
 def test_the_first_look_has_a_rate_where_the_broker_tells_of_the_last_seconds() -> None:
     assert rates_of(history(fleet(recent=25))).ended == 2.5
     assert rates_of(history(fleet())).ended is None
