@@ -49,11 +49,13 @@ def file_of(text: str) -> str | None:
 
 def section(document: str, heading: str) -> str:
     """All below a heading that begins so, up to the next one of the same level or above."""
-    match = re.search(rf"^(#+) {re.escape(heading)}.*?$", read(document), re.MULTILINE)
+    text = read(document)
+    # A comment in a block looks like a heading.
+    lines = _FENCE.sub(lambda block: re.sub(r"[^\n]", " ", block[0]), text)
+    match = re.search(rf"^(#+) {re.escape(heading)}.*?$", lines, re.MULTILINE)
     assert match, (document, heading)
-    rest = read(document)[match.end() :]
-    end = re.search(rf"^#{{1,{len(match[1])}}} ", rest, re.MULTILINE)
-    return match[0] + (rest[: end.start()] if end else rest)
+    end = re.compile(rf"^#{{1,{len(match[1])}}} ", re.MULTILINE).search(lines, match.end())
+    return text[match.start() : end.start() if end else len(text)]
 
 
 def tables(text: str) -> list[dict[str, list[str]]]:
