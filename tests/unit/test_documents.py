@@ -239,6 +239,11 @@ def test_every_option_of_the_dataset_is_documented() -> None:
     assert {name.partition("=")[0] for name in first_cells("PyTorch")} == there
 
 
+def test_what_is_announced_is_what_is_refused_as_coming() -> None:
+    told = "## Not there yet" in read("README.md") and section("README.md", "Not there yet")
+    assert set(re.findall(r"`(\w+)`", told or "")) == set(cli.COMING)
+
+
 # What to do when.
 
 
