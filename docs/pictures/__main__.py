@@ -26,12 +26,14 @@ from docs.pictures.fleet import environ, send, working
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from agentpipe.brokers.store import WorkerSeen
     from agentpipe.top.history import History
 
 IMAGES = Path(__file__).parents[1] / "images"
 INTERVAL_S = 1.0
 # Until every bar of the throughput has been seen whole.
 WATCH_S = (SPARK + 1) * BUCKET_S
+START_LIMIT_S = 60.0
 WIDTH = 120
 
 
@@ -59,9 +61,9 @@ def _pictures(folder: Path, watch_s: float) -> Iterator[tuple[str, str]]:
     settings = Settings.from_env(environ())
     send(folder)
     with _looking(settings) as look, working(folder):
-        time.sleep(watch_s / 2)
+        _wait(look, 1, watch_s / 2)
         with working(folder):  # A second worker, so that there is a change to be seen.
-            time.sleep(watch_s / 2)
+            _wait(look, 2, watch_s / 2)
             history = anonymous(look.history)
             letters = StoreHands(argparse.Namespace(collection_file=None), settings).dead()
     draws = partial(_drawn, history, settings)
@@ -78,6 +80,21 @@ def _looking(settings: Settings) -> Iterator[Fetcher]:
     fetcher.stop()
     if fetcher.problem is not None:
         raise fetcher.problem
+
+
+def _wait(look: Fetcher, workers: int, seconds: float) -> None:
+    """So long, from the moment on when so many workers are up."""
+    deadline = time.monotonic() + START_LIMIT_S
+    while len(_up(look.history)) < workers:
+        if time.monotonic() > deadline:
+            sys.exit(f"{workers} workers are not up after {START_LIMIT_S:g} s")
+        time.sleep(INTERVAL_S / 10)
+    time.sleep(seconds)
+
+
+def _up(history: History) -> list[WorkerSeen]:
+    workers = history.now.stats.workers if history.now is not None else ()
+    return [worker for worker in workers if worker.slots]  # The others are commands.
 
 
 def _typed(history: History, keys: Iterable[str]) -> View:
