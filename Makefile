@@ -15,7 +15,7 @@ TORCH := .venv-torch
 THEIRS := .venv-mcpuniverse
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-torch test-mcpuniverse mcpuniverse check format bench clean $(SERVERS) $(SERVERS:%=drop%)
+.PHONY: help run test test-torch test-mcpuniverse mcpuniverse check format docs bench clean $(SERVERS) $(SERVERS:%=drop%)
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ check: .venv/installed-dev ## format, lint, types, import direction, unit tests:
 format: .venv/installed-dev ## format the code, and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: .venv/installed ## draw the pictures of the documents anew, from a run
+	$(BIN)/python -m docs.pictures
 
 .venv/installed-bench: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"

@@ -25,57 +25,26 @@ from agentpipe.schema import CollectionSpec, ComponentSpec, ContextEntry
 from agentpipe.settings import _VARIABLES, Settings
 from agentpipe.stats import as_dict
 from agentpipe.task import OUTCOMES, Result, Task
-
-ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
-TIMEOUT_S = 60
-DOCUMENTS = (
-    "README.md",
-    "docs/reference.md",
-    "docs/operations.md",
-    "docs/from-mcp-universe.md",
-    "docs/design.md",
-    "brokers/README.md",
+from tests.documents import (
+    DOCUMENTS,
+    ROOT,
+    RUN,
+    blocks,
+    fences,
+    file_of,
+    prose,
+    read,
+    section,
+    tables,
 )
 
-_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_FILE_NAME = re.compile(r"# (\S+\.(?:py|yaml))\n")
+BIN = Path(sys.executable).parent
+TIMEOUT_S = 60
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
-_FIRST_CELL = re.compile(r"^\| `([^`]+)`", re.MULTILINE)
 _OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 _PATH = re.compile(r"`((?:agentpipe|tests|docs|configs|actors|brokers)/[\w/.-]*\w\.\w+)`")
 _LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]*))?\)")
-
-
-def read(document: str) -> str:
-    return (ROOT / document).read_text()
-
-
-def blocks(document: str, language: str) -> list[str]:
-    return [text for kind, text in _BLOCK.findall(read(document)) if kind == language]
-
-
-def section(document: str, heading: str) -> str:
-    """All below a heading that begins so, up to the next one of the same level or above."""
-    match = re.search(rf"^(#+) {re.escape(heading)}.*?$", read(document), re.MULTILINE)
-    assert match, (document, heading)
-    rest = read(document)[match.end() :]
-    end = re.search(rf"^#{{1,{len(match[1])}}} ", rest, re.MULTILINE)
-    return match[0] + (rest[: end.start()] if end else rest)
-
-
-def tables(text: str) -> list[dict[str, list[str]]]:
-    """The rows of each table with code in its first column, by that code."""
-    found = []
-    for paragraph in text.split("\n\n"):
-        rows = [line for line in paragraph.splitlines() if _FIRST_CELL.match(line)]
-        if rows:
-            found.append({_FIRST_CELL.findall(row)[0]: cells(row) for row in rows})
-    return found
-
-
-def cells(row: str) -> list[str]:
-    return [cell.strip() for cell in row.strip("|").split("|")]
+_HERE = "END_OF_THE_BLOCK"
 
 
 def run(folder: Path, *command: str) -> str:
@@ -112,42 +81,71 @@ def scratch(tmp_path: Path) -> Path:
 
 
 def run_document(document: str, folder: Path) -> str:
-    """Write a document's files and run its blocks, in their order, in one shell."""
-    for text in blocks(document, "python") + blocks(document, "yaml"):
-        if name := _FILE_NAME.match(text):
-            assert not (folder / name[1]).exists(), f"{document} has {name[1]} twice"
-            (folder / name[1]).write_text(text)
-    script = "trap 'echo \"it was: $BASH_COMMAND\"' ERR\n" + "\n".join(blocks(document, "sh"))
+    """Do what a reader does, from the first block to the last, in one shell."""
+    script = "trap 'echo \"it was: $BASH_COMMAND\"' ERR\n" + "\n".join(steps(document))
     return run(folder, "bash", "-euo", "pipefail", "-c", script)
 
 
-def test_the_tour_of_the_readme_runs(scratch: Path) -> None:
+def steps(document: str) -> list[str]:
+    """A block that is a file is saved where the shell is by then."""
+    found, names = [], set()
+    for language, text in fences(document):
+        if language == RUN:
+            found.append(text)
+        elif name := file_of(text):
+            assert name not in names, f"{document} has {name} twice"
+            names.add(name)
+            found.append(f"cat > {name} <<'{_HERE}'\n{text}{_HERE}")
+    return found
+
+
+def test_the_beginning_of_the_readme_runs(scratch: Path) -> None:
     printed = run_document("README.md", scratch)
+    for expected in ("6 files in trial", "3 accepted, 0 duplicates, 0 refused", "add-3 ok 1.0"):
+        assert expected in printed, printed
+
+
+def test_the_readme_shows_what_init_writes(scratch: Path) -> None:
+    run(scratch, "agentpipe", "init", "trial")
+    shown = {*blocks("README.md", "python"), *blocks("README.md", "yaml")}
+    for name in ("agent.py", "agent.yaml", "collection.yaml"):
+        assert (scratch / "trial" / name).read_text() in shown, name
+
+
+def test_the_guide_runs(scratch: Path) -> None:
+    printed = run_document("docs/guide.md", scratch)
     for expected in (
         "3 accepted, 0 duplicates, 0 refused",
         "0 accepted, 3 duplicates, 0 refused",
         "GOOD MORNING! From the north",
         "infra_error call-3 shout_0  InfraError: the line is down",
-        "accepted 3  waiting 0  delayed 0  running 0  outbox 0  delivered 3",
+        "accepted 6  waiting 0  delayed 0  running 0  outbox 0  delivered 6",
         "1 replayed, 0 refused",
         "1 tasks answered `cancelled`",
         "50 0 0",  # of pipeline.py
     ):
         assert expected in printed, printed
     assert "north-4711" not in printed
-    assert all(b"north-4711" not in path.read_bytes() for path in scratch.glob(".agentpipe/*.db"))
+    stores = list(scratch.glob("trial/.agentpipe/*.db"))
+    assert len(stores) == 2
+    assert all(b"north-4711" not in path.read_bytes() for path in stores)
 
 
 @pytest.mark.parametrize(
-    "document", ["docs/reference.md", "docs/operations.md", "docs/from-mcp-universe.md"]
+    "document",
+    [
+        each
+        for each in DOCUMENTS
+        if each not in ("README.md", "docs/guide.md") and blocks(each, RUN)
+    ],
 )
 def test_the_commands_of_a_document_run(document: str, scratch: Path) -> None:
     run_document(document, scratch)
 
 
 def test_make_run_prints_what_the_readme_shows(scratch: Path) -> None:
-    shown = blocks("README.md", "console")[0].splitlines()
-    assert shown[0] == "$ make run"
+    [block] = [text for text in blocks("README.md", "console") if text.startswith("$ make run\n")]
+    shown = block.splitlines()
     dry = run(scratch, "make", "--dry-run", "run", "PYTHON=python3")
     assert [line for line in shown[1:3] if line not in dry] == []
     # The environment is there already: this one.
@@ -162,17 +160,6 @@ def test_make_run_prints_what_the_readme_shows(scratch: Path) -> None:
 def shape(line: str) -> str:
     """A line without what differs from run to run."""
     return re.sub(r"\d[\d.,]*", "N", line).rstrip()
-
-
-def test_the_make_targets_that_the_readme_names_are_there(scratch: Path) -> None:
-    for target in set(re.findall(r"\bmake ([a-z]+)", "".join(blocks("README.md", "console")))):
-        run(scratch, "make", "--dry-run", target)
-
-
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_python_blocks_compile(document: str) -> None:
-    for text in blocks(document, "python"):
-        compile(text, document, "exec")
 
 
 def commands() -> list[tuple[str, list[str]]]:
@@ -191,7 +178,7 @@ def commands() -> list[tuple[str, list[str]]]:
 
 @pytest.mark.parametrize(("name", "options"), commands())
 def test_a_command_is_documented_with_each_option(name: str, options: list[str]) -> None:
-    own = _BLOCK.sub("", section("docs/reference.md", f"`agentpipe {name}"))
+    own = prose(section("docs/reference.md", f"`agentpipe {name}"))
     common = section("docs/reference.md", "Commands").partition("###")[0]
     assert "--json" in options
     assert [option for option in options if f"`{option}" not in own + common] == []

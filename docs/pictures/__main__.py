@@ -1,0 +1,117 @@
+"""``python -m docs.pictures``: a run, watched as `top` watches one, and drawn in full swing."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers import open_store
+from agentpipe.cli.top import StoreHands
+from agentpipe.settings import Settings, without_password
+from agentpipe.top.fetch import Fetcher
+from agentpipe.top.flow import Marks
+from agentpipe.top.frame import BUCKET_S, SPARK, Scene, draw
+from agentpipe.top.keys import press
+from agentpipe.top.view import View, rows_of
+from docs.pictures.drawing import anonymous, svg
+from docs.pictures.fleet import environ, send, working
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from agentpipe.brokers.store import WorkerSeen
+    from agentpipe.top.history import History
+
+IMAGES = Path(__file__).parents[1] / "images"
+INTERVAL_S = 1.0
+# Until every bar of the throughput has been seen whole.
+WATCH_S = (SPARK + 1) * BUCKET_S
+START_LIMIT_S = 60.0
+WIDTH = 120
+
+
+def main() -> None:
+    """Run the fleet in a folder of its own, and write the images."""
+    args = _parsed()
+    images = args.folder.resolve()
+    images.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        for name, drawn in _pictures(Path(folder), args.seconds):
+            (images / f"{name}.svg").write_text(drawn)
+            sys.stdout.write(f"{images / name}.svg\n")
+        os.chdir(images)
+
+
+def _parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m docs.pictures", description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=IMAGES, help="where images go")
+    parser.add_argument("--seconds", metavar="S", type=float, default=WATCH_S, help="to watch")
+    return parser.parse_args()
+
+
+def _pictures(folder: Path, watch_s: float) -> Iterator[tuple[str, str]]:
+    settings = Settings.from_env(environ())
+    send(folder)
+    with _looking(settings) as look, working(folder):
+        _wait(look, 1, watch_s / 2)
+        with working(folder):  # A second worker, so that there is a change to be seen.
+            _wait(look, 2, watch_s / 2)
+            history = anonymous(look.history)
+            letters = StoreHands(argparse.Namespace(collection_file=None), settings).dead()
+    draws = partial(_drawn, history, settings)
+    yield "top", draws(View(), 24)
+    yield "agents", draws(_typed(history, ["down", "enter"]), 30)
+    yield "dead", draws(View(mode="dead", letters=tuple(letters), letter=1), 14)
+
+
+@contextmanager
+def _looking(settings: Settings) -> Iterator[Fetcher]:
+    fetcher = Fetcher(lambda: open_store(settings), INTERVAL_S, lambda: None)
+    fetcher.start()
+    yield fetcher
+    fetcher.stop()
+    if fetcher.problem is not None:
+        raise fetcher.problem
+
+
+def _wait(look: Fetcher, workers: int, seconds: float) -> None:
+    """So long, from the moment on when so many workers are up."""
+    deadline = time.monotonic() + START_LIMIT_S
+    while len(_up(look.history)) < workers:
+        if time.monotonic() > deadline:
+            sys.exit(f"{workers} workers are not up after {START_LIMIT_S:g} s")
+        time.sleep(INTERVAL_S / 10)
+    time.sleep(seconds)
+
+
+def _up(history: History) -> list[WorkerSeen]:
+    workers = history.now.stats.workers if history.now is not None else ()
+    return [worker for worker in workers if worker.slots]  # The others are commands.
+
+
+def _typed(history: History, keys: Iterable[str]) -> View:
+    """What is seen after these keys."""
+    view = View()
+    for key in keys:
+        view, _ = press(view, key, rows_of(history, view))
+    return view
+
+
+def _drawn(history: History, settings: Settings, view: View, height: int) -> str:
+    assert history.now is not None
+    marks = Marks(settings.outbox_high_water, settings.outbox_high_water_bytes)
+    clock = time.strftime("%H:%M:%S")
+    scene = Scene(without_password(settings.broker), marks, history.now.at, clock)
+    return svg(draw(history, view, scene, WIDTH, height), WIDTH, "agentpipe top")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Desk: the almanac behind a bad line, so that a picture has failures of each kind to show."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from typing import Any
+
+import agentpipe
+from actors.almanac import Almanac
+
+FOR_EVER_S = 3_600.0
+_calls = itertools.count(1)  # Of the process: an agent that failed is made anew.
+
+
+class Desk(Almanac):
+    """Answers as the almanac does, but for some tasks, which are always the same ones.
+
+    Args:
+        down: The share of tasks whose service is down.
+        stuck: The share that never ends.
+        busy_every: So many calls apart the service asks to be left alone for ``busy_s``.
+    """
+
+    def __init__(
+        self,
+        pause_s: float,
+        down: float = 0.0,
+        stuck: float = 0.0,
+        busy_every: int = 0,
+        busy_s: float = 0.0,
+    ) -> None:
+        super().__init__(pause_s)
+        self.down, self.stuck = down, stuck
+        self.busy_every, self.busy_s = busy_every, busy_s
+
+    async def execute(self, task: Any, context: Any) -> str:
+        """Answer, or fail."""
+        answer = await super().execute(task, context)
+        if self.busy_every and next(_calls) % self.busy_every == 0:
+            raise agentpipe.InfraError("429: too many requests", retry_after_s=self.busy_s)
+        luck = random.Random(task.task_id).random()  # noqa: S311 - nothing secret
+        if luck < self.down:
+            raise agentpipe.InfraError("the harbour office is closed")
+        if luck > 1 - self.stuck:
+            await asyncio.sleep(FOR_EVER_S)
+        return answer

@@ -1,0 +1,49 @@
+"""Drawing: frames as SVG files that need nothing from any network, and tell of no machine."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from agentpipe.brokers.store import WorkerSeen
+    from agentpipe.top.history import History
+
+# Rich's own template fetches a font, which a page's images may not.
+FETCHED = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)
+THEIRS, OURS = "Fira Code, monospace", "ui-monospace, Menlo, Consolas, DejaVu Sans Mono, monospace"
+
+
+def svg(lines: list[Text], width: int, title: str) -> str:
+    """The lines as a terminal shows them."""
+    console = Console(
+        width=width, record=True, file=io.StringIO(), color_system="truecolor", force_terminal=True
+    )
+    console.print(Text("\n").join(lines), soft_wrap=True)
+    # One id for all runs, so that pictures differ where the figures do.
+    drawn = FETCHED.sub("", console.export_svg(title=title, unique_id="top")).replace(THEIRS, OURS)
+    return "\n".join(line.rstrip() for line in drawn.splitlines()) + "\n"
+
+
+def anonymous(history: History) -> History:
+    """The workers without the names of host and process that theirs are made of."""
+    return replace(
+        history,
+        recent=tuple(
+            replace(each, stats=replace(each.stats, workers=_renamed(each.stats.workers)))
+            for each in history.recent
+        ),
+    )
+
+
+def _renamed(workers: tuple[WorkerSeen, ...]) -> tuple[WorkerSeen, ...]:
+    ordered = sorted(workers, key=lambda worker: worker.name)
+    return tuple(
+        replace(worker, name=f"worker-{number}", host="host", pid=number)
+        for number, worker in enumerate(ordered, 1)
+    )

@@ -1,0 +1,72 @@
+"""The documents, taken apart."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted(
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("brokers/*.md"))
+)
+# Below these every block is run; `console` is only shown, and read by a test.
+RUN = "sh"
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FILE_NAME = re.compile(r"# (\S+\.(?:py|yaml))\n")
+_FIRST_CELL = re.compile(r"^\| `([^`]+)`", re.MULTILINE)
+
+
+def read(document: str) -> str:
+    return (ROOT / document).read_text()
+
+
+def fences(document: str) -> list[tuple[str, str]]:
+    """All blocks in their order, each with its language."""
+    return [(kind, text) for kind, text in _FENCE.findall(read(document))]
+
+
+def blocks(document: str, language: str) -> list[str]:
+    return [text for kind, text in fences(document) if kind == language]
+
+
+def prose(text: str) -> str:
+    """What is no block."""
+    return _FENCE.sub("", text)
+
+
+def code(document: str) -> list[str]:
+    """What stands as code within a text."""
+    return [text.replace("\n", " ") for text in re.findall(r"`([^`]+)`", prose(read(document)))]
+
+
+def file_of(text: str) -> str | None:
+    """The file that a block is, by its first line."""
+    match = _FILE_NAME.match(text)
+    return match[1] if match else None
+
+
+def section(document: str, heading: str) -> str:
+    """All below a heading that begins so, up to the next one of the same level or above."""
+    text = read(document)
+    # A comment in a block looks like a heading.
+    lines = _FENCE.sub(lambda block: re.sub(r"[^\n]", " ", block[0]), text)
+    match = re.search(rf"^(#+) {re.escape(heading)}.*?$", lines, re.MULTILINE)
+    assert match, (document, heading)
+    end = re.compile(rf"^#{{1,{len(match[1])}}} ", re.MULTILINE).search(lines, match.end())
+    return text[match.start() : end.start() if end else len(text)]
+
+
+def tables(text: str) -> list[dict[str, list[str]]]:
+    """The rows of each table with code in its first column, by that code."""
+    found = []
+    for paragraph in text.split("\n\n"):
+        rows = [line for line in paragraph.splitlines() if _FIRST_CELL.match(line)]
+        if rows:
+            found.append({_FIRST_CELL.findall(row)[0]: cells(row) for row in rows})
+    return found
+
+
+def cells(row: str) -> list[str]:
+    return [cell.strip() for cell in row.strip("|").split("|")]

@@ -1,0 +1,278 @@
+"""What documents show and is not run is read by who would run it; and they name all there is.
+
+``tests/integration/test_readme.py`` runs the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+import shlex
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+import agentpipe
+from agentpipe import cli
+from agentpipe.agent import open_engine
+from agentpipe.agent_config import load_agent_config
+from agentpipe.brokers.rabbitmq import address as rabbitmq
+from agentpipe.brokers.redis import address as redis
+from agentpipe.engines import command
+from agentpipe.engines.llm.spec import OWN_KEYS
+from agentpipe.schema import CollectionSpec, ComponentSpec, ScheduleEntry
+from agentpipe.settings import _VARIABLES
+from agentpipe.sinks.kafka import address as kafka
+from agentpipe.sinks.rabbitmq import topic as rabbitmq_sink
+from agentpipe.top import flow, keys
+from agentpipe.url import TLS_PARAMETERS
+from brokers import launch
+from tests.documents import DOCUMENTS, ROOT, blocks, code, fences, file_of, read, section, tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LANGUAGES = {"sh", "console", "python", "yaml"}
+# Whoever sees these knows that something is to be put in their place.
+PLACEHOLDER = re.compile(r"\.\.\.|[\[\]…]|\b[A-Z][A-Z_]+\b")
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+VARIABLE = re.compile(r"\b(?:AGENTPIPE_[A-Z_]*[A-Z]|AGENT_COLLECTION_CONFIG_FILE)\b")
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+TARGETS |= {f"{verb}{server}" for verb in ("", "drop") for server in ("redis", "rabbitmq", "kafka")}
+WHOLE = cli.whole_parser()
+
+
+def options(name: str) -> set[str]:
+    """All that a command knows, its actions' included."""
+    parser = argparse.ArgumentParser()
+    import_module(f"agentpipe.cli.{name.replace('-', '_')}").add(parser)
+    parsers = [parser]
+    for action in parser._actions:  # noqa: SLF001 - argparse has no other way
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            parsers += action.choices.values()
+    return {option for each in parsers for option in each._option_string_actions}  # noqa: SLF001
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_each_block_is_of_a_kind_that_a_test_knows(document: str) -> None:
+    kinds = {kind for kind, text in fences(document) if not text.startswith("agentpipe/\n")}
+    assert kinds <= LANGUAGES
+
+
+# Commands that are only shown.
+
+
+def shown() -> list[str]:
+    """What is typed in blocks of a console, and what the comments of `configs/` say to type."""
+    typed = [
+        line.removeprefix("$ ")
+        for document in DOCUMENTS
+        for text in blocks(document, "console")
+        for line in text.splitlines()
+        if line.startswith("$ ")
+    ]
+    for path in sorted(ROOT.glob("configs/*.yaml")):
+        typed += re.findall(r"^# (?:Before it: )?(agentpipe .*)$", path.read_text(), re.MULTILINE)
+    return typed
+
+
+@pytest.mark.parametrize("line", sorted(set(shown())))
+def test_a_command_that_is_shown_would_be_understood(line: str) -> None:
+    understand(shlex.split(line, comments=True))
+
+
+def understand(words: list[str]) -> None:
+    """Fail for what the program would refuse."""
+    match words:
+        case ["agentpipe", *rest] | ["python", "-m", "agentpipe", *rest]:
+            WHOLE.parse_args(rest)
+        case ["python", "-m", "brokers.launch", *rest]:
+            launch.parser().parse_args(rest)
+        case ["make", *targets]:
+            assert set(targets) <= TARGETS
+        case ["export", *assignments]:
+            assert {each.partition("=")[0] for each in assignments} <= known_variables()
+        case ["docker", "compose", "-f", file, *_]:
+            assert (ROOT / file).exists()
+        case [".", ".venv/bin/activate"] | ["cd", ".."]:
+            pass
+        case _:
+            pytest.fail(f"nobody knows what this is: {words}")
+
+
+def known_variables() -> set[str]:
+    theirs = re.findall(r"\b[A-Z]+_(?:HOST|PORT|TOPIC)\b", section("docs/reference.md", "Settings"))
+    return {*_VARIABLES, *theirs}
+
+
+def mentioned() -> Iterator[tuple[str, str, str]]:
+    """Each command within a text: its document, its name, and the whole of it."""
+    for document in DOCUMENTS:
+        for text in code(document):
+            words = text.removeprefix("agentpipe ").split()
+            if words and words[0] in cli.COMMANDS:
+                yield document, words[0], text
+
+
+def test_a_command_in_a_text_has_its_options_and_is_understood() -> None:
+    found = list(mentioned())
+    assert len(found) > 50
+    for document, name, text in found:
+        assert set(OPTION.findall(text)) <= options(name), (document, text)
+        if text.startswith("agentpipe ") and not PLACEHOLDER.search(text) and " " in text[10:]:
+            understand(shlex.split(text))
+
+
+def test_what_begins_with_the_programs_name_is_a_command() -> None:
+    for document in DOCUMENTS:
+        for text in code(document):
+            if match := re.match(r"agentpipe (?!-)(\S+)", text):
+                assert match[1] in {*cli.COMMANDS, "CMD"}, (document, text)
+
+
+def test_the_targets_in_a_text_are_there() -> None:
+    for document in DOCUMENTS:
+        for text in code(document):
+            if match := re.fullmatch(r"make ([a-z-]+)", text):
+                assert match[1] in TARGETS, (document, text)
+
+
+# Python and YAML.
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_python_blocks_compile_and_import_what_is_there(document: str) -> None:
+    for text in blocks(document, "python"):
+        compile(text, document, "exec")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("agentpipe"):
+                names = {alias.name for alias in node.names}
+                assert names <= public(node.module or ""), (document, names)
+
+
+def public(module: str) -> set[str]:
+    """What may be imported from it; those that need torch are only looked at."""
+    if module == "agentpipe":
+        return set(agentpipe.__all__)
+    source = (ROOT / f"{module.replace('.', '/')}.py").read_text()
+    return set(re.findall(r"^(?:class|def) (\w+)", source, re.MULTILINE))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_yaml_blocks_keep_their_schema(document: str) -> None:
+    schemas = {"agent": ComponentSpec(), "collection": CollectionSpec()}
+    for text in blocks(document, "yaml"):
+        for each in yaml.safe_load_all(text):
+            assert schemas[each["kind"]].validate(each["spec"]) == {}, text
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_agents_in_yaml_blocks_are_taken_by_their_engine(
+    document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    named = [text for _, text in fences(document) if file_of(text)]
+    for text in named:
+        (tmp_path / str(file_of(text))).write_text(text)
+    for text in named:
+        if "\nkind: agent\n" in text:
+            open_engine(load_agent_config(tmp_path / str(file_of(text))))
+
+
+# All there is.
+
+
+def test_every_variable_is_documented_and_every_one_documented_is_there() -> None:
+    sources = [*ROOT.glob("agentpipe/**/*.py"), ROOT / "agentpipe/settings.py"]
+    used = {name for path in sources for name in VARIABLE.findall(path.read_text())}
+    used.discard("AGENTPIPE_RUN")  # Between us and our children.
+    told = set(VARIABLE.findall(section("docs/reference.md", "Settings")))
+    assert used == told
+    assert {name for each in DOCUMENTS for name in VARIABLE.findall(read(each))} <= used
+
+
+def first_cells(heading: str) -> list[str]:
+    """The codes in the first column of each table below a heading."""
+    rows = re.findall(r"^\| (`.*?) \|", section("docs/reference.md", heading), re.MULTILINE)
+    return [text for cell in rows for text in re.findall(r"`([^`]+)`", cell)]
+
+
+@pytest.mark.parametrize(
+    ("heading", "names"),
+    [
+        ("Schedules", set(ScheduleEntry().fields)),
+        ("llm", set(OWN_KEYS)),
+        ("command", set(command._KEYS)),  # noqa: SLF001 - the table is its twin
+    ],
+)
+def test_a_table_of_keys_names_all_there_is(heading: str, names: set[str]) -> None:
+    assert set(" ".join(first_cells(heading)).split()) == names
+
+
+def test_every_parameter_of_a_url_is_documented() -> None:
+    table = tables(section("docs/reference.md", "URLs"))[1]
+    rows = " ".join(f"`{first}` {' '.join(rest)}" for first, rest in table.items())
+    told = set(re.findall(r"`([a-z_]+)(?:=[^`]*)?`", rows))
+    there = {"synchronous", "prefix", *rabbitmq.PARAMETERS, *rabbitmq_sink.PARAMETERS}
+    there |= {*kafka.PARAMETERS, *TLS_PARAMETERS}
+    assert there <= told
+    text = read("docs/operations.md") + section("docs/reference.md", "URLs")
+    assert [name for name in (*redis.FILES, "ssl_cert_reqs", "db") if f"{name}=" not in text] == []
+
+
+def test_every_key_of_top_is_documented() -> None:
+    moves = {*keys._MOVES, *keys._ENDS}  # noqa: SLF001 - the table is its twin
+    there = {*"pcds/?q", *(key for key in moves if len(key) == 1)}
+    assert there <= set(first_cells("`agentpipe top`"))
+
+
+def test_every_option_of_the_dataset_is_documented() -> None:
+    tree = ast.parse((ROOT / "agentpipe/dataset.py").read_text())
+    made = next(node for node in ast.walk(tree) if getattr(node, "name", "") == "__init__")
+    assert isinstance(made, ast.FunctionDef)
+    there = {each.arg for each in made.args.kwonlyargs}
+    assert {name.partition("=")[0] for name in first_cells("PyTorch")} == there
+
+
+def test_what_is_announced_is_what_is_refused_as_coming() -> None:
+    told = "## Not there yet" in read("README.md") and section("README.md", "Not there yet")
+    assert set(re.findall(r"`(\w+)`", told or "")) == set(cli.COMING)
+
+
+# What to do when.
+
+
+def verdicts() -> list[str]:
+    """The words with which `top` says what holds everything up, to their first comma."""
+    tree = ast.parse(Path(flow.__file__).read_text())
+    unsaid = {part for node in ast.walk(tree) if is_unsaid(node) for part in ast.walk(node)}
+    texts = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and node not in unsaid
+    ]
+    said = {re.split(r"[:;,]", text)[0].strip() for text in texts if isinstance(text, str)}
+    return sorted(text for text in said if len(text.split()) > 2)
+
+
+def is_unsaid(node: ast.AST) -> bool:
+    """A docstring, or what is said where nothing is held up."""
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant)
+    return isinstance(node, ast.Call) and ast.unparse(node).startswith("Verdict('',")
+
+
+def test_top_has_words_for_what_holds_everything_up() -> None:
+    assert "workers are up and run nothing" in verdicts()
+    assert len(verdicts()) > 8
+
+
+@pytest.mark.parametrize("words", verdicts())
+def test_what_top_says_has_its_row_in_operations(words: str) -> None:
+    rows = re.findall(r"^\| (.*?) \|", section("docs/operations.md", "Is it moving?"), re.MULTILINE)
+    assert any(words in row for row in rows)
