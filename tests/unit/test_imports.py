@@ -125,7 +125,7 @@ LAYERS = (
     ("top.panels", "top.keys", "top.hands", "top.fetch", "top.terminal"),
     ("top.frame",),
     ("top.screen",),
-    ("cli.seed", "cli.work", "cli.tail", "cli.letter"),
+    ("cli.seed", "cli.work", "cli.tail", "cli.letter", "cli.shells"),
     ("cli.clean_tasks",),
     ("cli.",),
     ("__main__",),
