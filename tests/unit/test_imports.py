@@ -52,6 +52,7 @@ LAYERS = (
     ("task_file",),
     ("benchmark",),
     ("survey",),
+    ("gather",),
     ("amqp", "amqp.letter", "amqp.address"),
     ("amqp.channel",),
     ("amqp.connection", "amqp.health", "brokers.rabbitmq.names"),
