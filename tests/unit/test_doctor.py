@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agentpipe import doctor
+from agentpipe import clocks, doctor
 from agentpipe.amqp.health import timeout_of
 from agentpipe.brokers.store import WorkerSeen
 from agentpipe.disk import file_system_of
@@ -48,7 +48,7 @@ def test_queues_say_their_timeout_from_a_version_on(version: str, status: str) -
 
 
 def test_a_beat_that_is_old_makes_no_clock_wrong() -> None:
-    told = doctor.worker_clocks([worker("a", 990.0, 10.0), worker("b", 1000.2)], 1000.0, 0.01)
+    told = clocks.worker_clocks([worker("a", 990.0, 10.0), worker("b", 1000.2)], 1000.0, 0.01)
     assert (told.status, told.found) == (
         "ok",
         "2 workers, at most +0.200 s against this machine, to within 0.010 s",
@@ -57,14 +57,14 @@ def test_a_beat_that_is_old_makes_no_clock_wrong() -> None:
 
 def test_the_clock_that_is_worst_is_named_and_all_machines_whose_clocks_are_off() -> None:
     seen = [worker("a", 1005.0), worker("b", 900.0, 60.0), worker("c", None), worker("d", 1000.5)]
-    told = doctor.worker_clocks(seen, 1000.0, 0.1)
+    told = clocks.worker_clocks(seen, 1000.0, 0.1)
     assert told.found == "2 of 3 off: b on host-b by -40.000 s against this machine"
     assert told.advice == "run an NTP client on host-a, host-b"
 
 
 def test_what_cannot_be_measured_so_exactly_is_not_called_off() -> None:
-    assert doctor.worker_clocks([worker("a", 1002.0)], 1000.0, 1.5).status == "ok"
-    assert doctor.worker_clocks([worker("a", 1002.0)], 1000.0, 0.5).status == "warn"
+    assert clocks.worker_clocks([worker("a", 1002.0)], 1000.0, 1.5).status == "ok"
+    assert clocks.worker_clocks([worker("a", 1002.0)], 1000.0, 0.5).status == "warn"
 
 
 def test_a_worker_that_has_not_been_heard_for_long_is_named() -> None:

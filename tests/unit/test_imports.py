@@ -35,6 +35,7 @@ LAYERS = (
         "disk",
         "stats",
         "report",
+        "clocks",
     ),
     ("logs", "plugins", "url", "failure", "schema", "paths", "children"),
     ("forward",),
