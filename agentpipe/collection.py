@@ -147,24 +147,32 @@ def load(path: Path | str, max_queue_size: int = 100) -> tuple[Collection, ...]:
     Raises:
         ConfigError: With every problem of the file, in its order.
     """
+    collections, problems = read(path, max_queue_size)
+    raise_problems(problems)
+    return collections
+
+
+def read(
+    path: Path | str, max_queue_size: int = 100
+) -> tuple[tuple[Collection, ...], list[Problem]]:
+    """What of a collection file can be used, and every problem of the rest; for ``check``.
+
+    A collection with problems has defaults in their places, and ``Path()`` for a file that is
+    not there: enough to look at what else it names, and not to be run.
+
+    Raises:
+        ConfigError: The file cannot be read as YAML.
+    """
     components, problems = read_components(Path(path), CollectionDocument())
     folders = (Path(path).parent, Path())
     problems += _too_many_agents(components)
     collections = []
     for document, spec in components:
-        try:
-            # What is no valid text at all is a problem already: another would only confuse.
-            config = spec.get("config", "")
-            config_file = find_file(config, folders) if config else Path()
-        except FileNotFoundError as error:
-            problems.append(problem_at(document, ("spec", "config"), str(error)))
-            _schedule(document, spec, folders, problems)
-        else:
-            spec["schedule"] = _schedule(document, spec, folders, problems)
-            spec.setdefault("max_queue_size", max_queue_size)
-            collections.append((document, spec, config_file))
-    raise_problems(problems)
-    return tuple(_collection(*parts) for parts in collections)
+        config_file = _config_file(document, spec, folders, problems)
+        spec["schedule"] = _schedule(document, spec, folders, problems)
+        defaults = {"name": "", "max_queue_size": max_queue_size}
+        collections.append(_collection(document, defaults | spec, config_file))
+    return tuple(collections), problems
 
 
 def resolve_contexts(
@@ -200,6 +208,18 @@ def _context(spec: ContextSpec, environ: Mapping[str, str], problems: list[Probl
 # Building what is returned; a component is a document and what of its spec is valid.
 
 
+def _config_file(
+    document: Document, spec: dict[str, Any], folders: tuple[Path, ...], problems: list[Problem]
+) -> Path:
+    # What is no valid text at all is a problem already: another would only confuse.
+    written = spec.get("config", "")
+    try:
+        return find_file(written, folders) if written else Path()
+    except FileNotFoundError as error:
+        problems.append(problem_at(document, ("spec", "config"), str(error)))
+        return Path()
+
+
 def _collection(document: Document, spec: dict[str, Any], config_file: Path) -> Collection:
     limits = {name: value for name, value in spec.items() if name not in {"config", "context"}}
     contexts = enumerate(spec.get("context", ()))
@@ -231,6 +251,8 @@ def _schedule(
     found: dict[str, ScheduleSpec] = {}
     for index, entry in enumerate(spec.get("schedule", ())):
         path = ("spec", "schedule", index)
+        if not entry.get("tasks"):  # A problem already.
+            continue
         try:
             each = _schedule_spec(document, path, entry, folders)
         except FileNotFoundError as error:
@@ -248,9 +270,7 @@ def _schedule_spec(
     document: Document, path: KeyPath, entry: dict[str, Any], folders: tuple[Path, ...]
 ) -> ScheduleSpec:
     """Without a name of its own it has that of its task file."""
-    written = entry.get("tasks", "")
-    # What is no valid text at all is a problem already.
-    tasks_file = find_file(written, folders) if written else Path()
+    tasks_file = find_file(entry["tasks"], folders)
     own = {name: value for name, value in entry.items() if name != "tasks"}
     place = {"file": document.file, "line": document.line_of(path)}
     return ScheduleSpec(

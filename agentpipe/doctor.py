@@ -10,31 +10,36 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentpipe import __version__
 from agentpipe.brokers import open_store
-from agentpipe.errors import ConfigError, FormatError, Unreachable
-from agentpipe.finding import MAX_SKEW_S, Examined, Finding, fail, ok, warn
+from agentpipe.clocks import clocks_in_results, worker_clocks
+from agentpipe.errors import ConfigError, Unreachable
+from agentpipe.finding import Examined, Finding, Status, counted, fail, ok, warn
 from agentpipe.mcp_universe import VERSION
 from agentpipe.settings import without_password
 from agentpipe.sinks import open_sink
 from agentpipe.stream import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from agentpipe.brokers.store import Store
+    from agentpipe.brokers.store import Store, WorkerSeen
+    from agentpipe.errors import AgentpipeError
     from agentpipe.settings import Settings
     from agentpipe.sinks.sink import Sink
     from agentpipe.task import Result
 
 PACKAGES = ("dramatiq", "redis", "pika", "kafka-python", "APScheduler")
 EXTRAS = {"llm": ("pydantic_ai", "mcp"), "torch": ("torch",)}
-MIN_FILES = 1024
+# Workers raise their own limit as far as they may; an agent has a few files and connections.
+LIMITS = (
+    ("ulimit -n", resource.RLIMIT_NOFILE, 4096, "open files and connections"),
+    ("ulimit -u", resource.RLIMIT_NPROC, 4096, "threads and processes"),
+)
 RECENT_S = 3600.0
 MAX_RECENT = 1_000
 QUIET_S = 60.0
@@ -42,28 +47,34 @@ QUIET_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """All that was found; ``unreachable`` where a server does not answer."""
+    """All that was found.
+
+    Attributes:
+        unreachable: A server does not answer.
+        misnamed: A URL cannot be right.
+    """
 
     findings: tuple[Finding, ...]
-    unreachable: bool
+    unreachable: bool = False
+    misnamed: bool = False
 
-    @property
-    def is_ok(self) -> bool:
-        """Whether nothing has failed."""
-        return not any(each.status == "fail" for each in self.findings)
+    def count(self, status: Status) -> int:
+        """How many findings are so."""
+        return sum(each.status == status for each in self.findings)
 
 
 def examine(settings: Settings, environ: Mapping[str, str]) -> Examination:
     """Look at everything; one thing that is away hides nothing else."""
-    away: list[str] = []
+    wrong: list[AgentpipeError] = []
     findings = [
         *versions(),
         *extras(environ),
-        open_files(),
-        *_server("broker", settings.broker, lambda: _of_store(settings), away),
-        *_server("sink", settings.sink, lambda: _of_sink(settings), away),
+        *limits(),
+        *_server("broker", settings.broker, lambda: _of_store(settings), wrong),
+        *_server("sink", settings.sink, lambda: _of_sink(settings), wrong),
     ]
-    return Examination(tuple(findings), bool(away))
+    kinds = [type(error) for error in wrong]
+    return Examination(tuple(findings), Unreachable in kinds, ConfigError in kinds)
 
 
 # This machine.
@@ -108,13 +119,16 @@ def _mcp_universe(environ: Mapping[str, str]) -> Finding:
     return ok(name, str(found))
 
 
-def open_files() -> Finding:
-    """How many files and connections a process may have open."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    found = f"{_limit(soft)}, may be raised to {_limit(hard)}"
-    if soft != resource.RLIM_INFINITY and soft < MIN_FILES:
-        return warn("ulimit -n", found, f"ulimit -n {MIN_FILES}: agents' connections count, too")
-    return ok("ulimit -n", found)
+def limits() -> Iterator[Finding]:
+    """What the kernel lets a process have; a worker process may raise it to the hard limit."""
+    for name, number, least, what in LIMITS:
+        soft, hard = resource.getrlimit(number)
+        found = _limit(hard) if soft == hard else f"{_limit(soft)}, workers may have {_limit(hard)}"
+        if hard != resource.RLIM_INFINITY and hard < least:
+            advice = f"raise the hard limit of {what} to {least:,} or more where workers run"
+            yield warn(name, found, advice)
+        else:
+            yield ok(name, found)
 
 
 def _limit(number: int) -> str:
@@ -125,27 +139,24 @@ def _limit(number: int) -> str:
 
 
 def _server(
-    role: str, url: str, look: Callable[[], list[Finding]], away: list[str]
+    role: str, url: str, look: Callable[[], list[Finding]], wrong: list[AgentpipeError]
 ) -> Iterator[Finding]:
     """Whether it is reached, and what it tells; all under its role."""
-    shown = without_password(url)
     try:
         found = look()
-    except Unreachable as error:
-        away.append(role)
-        yield fail(role, str(error), "start the server, or correct its URL")
+    except (Unreachable, ConfigError) as error:
+        wrong.append(error)
+        other = f"name another one with --{role} URL or AGENTPIPE_{role.upper()}"
+        yield fail(role, str(error), f"put that right, or {other}")
         return
-    except ConfigError as error:
-        yield fail(role, str(error), "correct its URL")
-        return
-    yield ok(role, f"{shown} answers")
+    yield ok(role, f"{without_password(url)} answers")
     yield from (replace(each, name=f"{role} {each.name}") for each in found)
 
 
 def _of_store(settings: Settings) -> list[Finding]:
     store = open_store(settings)
     try:
-        return [*_told_by(store), _workers(store)]
+        return [*_told_by(store), *_workers(store)]
     finally:
         store.close()
 
@@ -153,7 +164,7 @@ def _of_store(settings: Settings) -> list[Finding]:
 def _of_sink(settings: Settings) -> list[Finding]:
     sink = open_sink(settings)
     try:
-        return [*_told_by(sink), *_clocks_of_workers(sink)]
+        return [*_told_by(sink), *_clocks_in_results(sink)]
     finally:
         sink.close()
 
@@ -162,27 +173,38 @@ def _told_by(opened: object) -> list[Finding]:
     return opened.examine() if isinstance(opened, Examined) else []
 
 
-def _workers(store: Store) -> Finding:
+def _workers(store: Store) -> list[Finding]:
+    before = time.time()
     try:
         workers = store.stats().workers
     except Unreachable as error:  # Some can tell only with help that may be away.
-        return warn("workers", str(error), "`status` does not work either until this does")
+        return [warn("workers", str(error), "`status` does not work either until this does")]
+    after = time.time()
     if not workers:
-        return ok("workers", "none at present")
+        return [ok("workers", "none at present, whose clocks could be compared")]
+    clocks = worker_clocks(workers, (before + after) / 2, (after - before) / 2)
+    return [workers_heard(workers), clocks]
+
+
+def workers_heard(workers: Sequence[WorkerSeen]) -> Finding:
+    """Whether each was heard of late."""
     hosts = len({worker.host for worker in workers})
     quietest = max(workers, key=lambda worker: worker.seen_s)
-    found = f"{len(workers)} on {hosts} machines, each heard within {quietest.seen_s:.0f} s"
+    found = (
+        f"{counted(len(workers), 'worker')} on {counted(hosts, 'machine')}, "
+        f"each heard within {quietest.seen_s:.1f} s"
+    )
     if quietest.seen_s > QUIET_S:
         advice = f"see whether {quietest.name} lives: its tasks run elsewhere after its lease"
         return warn("workers", found, advice)
     return ok("workers", found)
 
 
-def _clocks_of_workers(sink: Sink) -> Iterator[Finding]:
-    """By what their latest results say; a sink that keeps no past tells nothing."""
+def _clocks_in_results(sink: Sink) -> Iterator[Finding]:
+    """By what the latest results say; a sink that keeps no past tells nothing."""
     now = time.time()
     with suppress(ConfigError):
-        yield worker_clocks(_recent(sink, now - RECENT_S), now)
+        yield clocks_in_results(_recent(sink, now - RECENT_S), now)
 
 
 def _recent(sink: Sink, since: float) -> Iterator[Result]:
@@ -194,28 +216,3 @@ def _recent(sink: Sink, since: float) -> Iterator[Result]:
                 return
     finally:
         reader.close()
-
-
-def worker_clocks(results: Iterator[Result], now: float) -> Finding:
-    """Whether any worker ended a run in the future, or began one before it was accepted."""
-    worst, who, seen = 0.0, "", 0
-    for result in results:
-        seen += 1
-        for off_s in _offsets(result, now):
-            if off_s > worst:
-                worst, who = off_s, str(result.worker)
-    if not seen:
-        return ok("clocks of workers", "no result within the last hour tells of them")
-    if worst > MAX_SKEW_S:
-        advice = "run an NTP client there: deadlines and times of results are off"
-        return warn("clocks of workers", f"{who} is off by {worst:.1f} s or more", advice)
-    return ok("clocks of workers", f"none is off, by {seen} results")
-
-
-def _offsets(result: Result, now: float) -> Iterator[float]:
-    with suppress(ValueError, FormatError):
-        if result.finished_at:
-            yield datetime.fromisoformat(result.finished_at).timestamp() - now
-        if result.started_at and result.submitted_at:
-            begun = datetime.fromisoformat(result.started_at).timestamp()
-            yield datetime.fromisoformat(result.submitted_at).timestamp() - begun

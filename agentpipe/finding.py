@@ -50,15 +50,31 @@ def fail(name: str, found: str, advice: str) -> Finding:
 
 def round_trip(took_s: float) -> Finding:
     """How long a server takes to answer."""
-    found = f"{took_s * 1000:.1f} ms"
+    found = f"{took_s * 1000:.2f} ms"
     if took_s < SLOW_S:
         return ok("round trip", found)
     return warn("round trip", found, "each claim waits for it: move workers and server together")
 
 
 def clock_skew(ahead_s: float, precision_s: float = 0.0) -> Finding:
-    """By how much a server's clock is ahead of this machine's."""
-    found = f"{ahead_s:+.3f} s against this machine, to within {precision_s:.3f} s"
-    if abs(ahead_s) <= MAX_SKEW_S + precision_s:
+    """By how much a server's clock is ahead of this machine's, as far as that can be told."""
+    found = f"{skew(ahead_s)} against this machine, to within {precision_s:.3f} s"
+    if is_close(ahead_s, precision_s):
         return ok("clock", found)
-    return warn("clock", found, "deadlines and times of results will be off: run an NTP client")
+    advice = "deadlines and times of results are off: run an NTP client on both machines"
+    return warn("clock", found, advice)
+
+
+def is_close(ahead_s: float, precision_s: float = 0.0) -> bool:
+    """Whether two clocks may be called the same."""
+    return abs(ahead_s) <= MAX_SKEW_S + precision_s
+
+
+def skew(ahead_s: float) -> str:
+    """How far a clock is ahead of another one."""
+    return f"{ahead_s:+.3f} s".replace("-0.000", "+0.000")
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 worker``, ``2 workers``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

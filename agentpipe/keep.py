@@ -87,6 +87,7 @@ class Keeper(threading.Thread):
             sink_down_s=down_s,
             carrying_s=self._consumer.forwarder.carrying_s,
             oldest_s=_oldest_s(self._consumer.held),
+            clock=time.time(),
         )
 
     def _look_at_loop(self) -> None:

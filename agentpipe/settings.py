@@ -214,6 +214,11 @@ def _place(url: str) -> tuple[str, str]:
 
 def without_password(url: str) -> str:
     """``url`` as it may be shown."""
+    if escaped := re.search(r"management=http[^&]*%", url):  # A URL within, with all its signs.
+        return f"{without_password(url[: escaped.start()])}management=***"
+    place, management, inner = url.partition("management=http")
+    if management:
+        return without_password(place) + management + without_password(inner)
     return re.sub(r"(//[^/@:]*):.*@", r"\1:***@", url)  # To the last @: one may be unescaped.
 
 

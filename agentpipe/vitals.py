@@ -22,6 +22,8 @@ class Vitals:
         sink_down_s: For how long it has taken none; None while it does.
         carrying_s: For how long the process has had results that the sink has not confirmed.
         oldest_s: For how long the oldest run of each queue has been running.
+        clock: The one time of day: when this was told, by the worker's own clock, since 1970.
+            For ``doctor``, whose business is to compare clocks.
     """
 
     lag_s: float | None = None
@@ -30,6 +32,7 @@ class Vitals:
     sink_down_s: float | None = None
     carrying_s: float = 0.0
     oldest_s: Mapping[str, float] = field(default_factory=dict)
+    clock: float | None = None
 
     def encode(self) -> bytes:
         """As the store keeps it."""

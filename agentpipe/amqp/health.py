@@ -11,12 +11,41 @@ if TYPE_CHECKING:
     from agentpipe.amqp.connection import Session
 
 PINGS = 3
+OLDEST = (3, 10)
 # From here on a queue may say by itself how long a delivery may take, and ours do.
 QUEUES_SAY = (3, 12)
 
 
-async def examine(session: Session) -> list[Finding]:
-    """Of the server behind a connection."""
+async def examine_broker(session: Session) -> list[Finding]:
+    """Of the server behind a connection, where tasks wait there."""
+    timeout = timeout_of(
+        session.server_version,
+        "each of our queues says 7 days by itself",
+        "set consumer_timeout in rabbitmq.conf above twice your longest run, since a task may "
+        "wait behind another one; the default is 30 minutes",
+    )
+    return [*await _examine(session), timeout]
+
+
+async def examine_sink(session: Session) -> list[Finding]:
+    """Of the server behind a connection, where results are read there."""
+    timeout = timeout_of(
+        session.server_version,
+        "the queues of groups say 7 days by themselves",
+        "set consumer_timeout in rabbitmq.conf above the longest time for which a reader holds a "
+        "record; the default is 30 minutes",
+    )
+    return [*await _examine(session), timeout]
+
+
+async def _examine(session: Session) -> list[Finding]:
+    found = [_version(session.server_version), round_trip(await _best_s(session))]
+    if session.blocked:
+        found.append(fail("blocked", session.blocked, "free the server's memory or disk"))
+    return found
+
+
+async def _best_s(session: Session) -> float:
     channel = await session.channel()
     best_s = float("inf")
     for _ in range(PINGS):
@@ -24,20 +53,22 @@ async def examine(session: Session) -> list[Finding]:
         await channel.catch_up()
         best_s = min(best_s, time.perf_counter() - begun)
     channel.close()
-    version = session.server_version
-    found = [ok("server", f"RabbitMQ {version}"), round_trip(best_s), timeout_of(version)]
-    if session.blocked:
-        found.append(fail("alarms", session.blocked, "free the server's memory or disk"))
-    return found
+    return best_s
 
 
-def timeout_of(version: str) -> Finding:
-    """How long a run may take before the server gives its task to somebody else."""
-    numbers = [int(part) if part.isdecimal() else 0 for part in version.split(".")[:2]]
-    if tuple(numbers) >= QUEUES_SAY:
-        return ok("consumer_timeout", "each of our queues says 7 days by itself")
-    return warn(
-        "consumer_timeout",
-        f"cannot be seen from here, and RabbitMQ {version} does not take it from queues",
-        "set consumer_timeout in rabbitmq.conf above your longest run; the default is 30 minutes",
-    )
+def _version(version: str) -> Finding:
+    if _numbers(version) < OLDEST:
+        return fail("server", f"RabbitMQ {version}", "use 3.10 or later")
+    return ok("server", f"RabbitMQ {version}")
+
+
+def timeout_of(version: str, told: str, advice: str) -> Finding:
+    """How long a message may be out before the server gives it to somebody else."""
+    if _numbers(version) >= QUEUES_SAY:
+        return ok("consumer_timeout", told)
+    found = f"cannot be seen, and RabbitMQ {version} does not take it from queues"
+    return warn("consumer_timeout", found, advice)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdecimal() else 0 for part in version.split(".")[:2])

@@ -37,7 +37,6 @@ COMMANDS = {
     "consume-outputs": "follow the stream, by MCP-Universe's options",
     "clean-tasks": "answer a file's waiting tasks with `cancelled`, by MCP-Universe's options",
 }
-COMING: tuple[str, ...] = ()  # What the documents announce.
 OK, FAILED, USAGE, FULL, UNREACHABLE, PARTLY, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 EXIT_CODES = {ConfigError: USAGE, TaskError: USAGE, QueueFull: FULL, Unreachable: UNREACHABLE}
 EPILOG = (
@@ -81,8 +80,6 @@ class _Parser(argparse.ArgumentParser):
             self._intermixing = False
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if value in COMING:
-            self.error(f"{value!r} is not in this version yet")
         choices = list(map(str, action.choices or ()))
         near = difflib.get_close_matches(str(value), choices, 1)
         if near and str(value) not in choices:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,28 +117,45 @@ def _check(args: argparse.Namespace) -> int:
     else:
         for problem in problems:
             print_text(str(problem))
-        word = "problem" if len(problems) == 1 else "problems"
-        print_text(f"{len(problems)} {word}" if problems else "ok")
+        print_text(_sum_of(problems))
     if wrong:
         return USAGE
     return UNREACHABLE if away else OK
 
 
+def _sum_of(problems: list[Problem]) -> str:
+    if not problems:
+        return "ok"
+    return "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+
+
 def _check_collection(args: argparse.Namespace, settings: Settings) -> None:
-    from agentpipe.collection import load
+    """The file, and what is named by whatever of it can be read."""
+    from agentpipe.collection import read, resolve_contexts
     from agentpipe.compile import make_runners
     from agentpipe.schedule import check_files
 
-    collections = load(collection_file(args, settings), settings.max_queue_size)
-    problems: list[Problem] = []
-    looks = (lambda: make_runners(collections, os.environ), lambda: check_files(collections))
+    collections, problems = read(collection_file(args, settings), settings.max_queue_size)
+    # One agent tells of all; a wrong number might be of any size.
+    complete = [replace(each, number=1) for each in collections if each.config_file != Path()]
+    looks = (
+        lambda: resolve_contexts(collections, os.environ),
+        lambda: make_runners(complete, os.environ),
+        lambda: check_files(collections),
+    )
     for look in looks:
         try:
             look()
         except ConfigError as error:
             problems += error.problems
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(_in_order(problems))
+
+
+def _in_order(problems: list[Problem]) -> list[Problem]:
+    """Each once, file by file as they came, by their lines."""
+    files = list(dict.fromkeys(each.file for each in problems))
+    return sorted(dict.fromkeys(problems), key=lambda each: (files.index(each.file), each.line))
 
 
 def _open(opening: AbstractContextManager[object]) -> None:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import os
+import shutil
+import textwrap
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from agentpipe.cli import FAILED, OK, UNREACHABLE
+from agentpipe.cli import FAILED, OK, UNREACHABLE, USAGE
 from agentpipe.cli.common import add_common, print_json, print_text, settings_of
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from agentpipe.doctor import Examination
+    from agentpipe.finding import Finding
 
-MARKS = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
+MARKS = {"ok": "ok", "warn": "WARN", "fail": "FAIL"}
+ROLES = ("broker", "sink")
+NAME_WIDTH = 22
+INDENT = " " * 6
+# Where no terminal says how wide it is, a line is a finding.
+WIDEST = 10_000
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -23,26 +32,57 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print each finding; 4 if a server does not answer, 1 if anything else has failed."""
+    """Print each finding; the code is that of the worst one."""
     from agentpipe.doctor import examine
 
     examination = examine(settings_of(args), os.environ)
+    failed = examination.count("fail")
     if args.json:
         checks = [asdict(each) for each in examination.findings]
-        print_json({"ok": examination.is_ok, "checks": checks})
+        print_json({"ok": not failed, "checks": checks})
     else:
-        _print(examination)
+        for line in _lines(examination, shutil.get_terminal_size((WIDEST, 0)).columns):
+            print_text(line)
+    if examination.misnamed:
+        return USAGE
     if examination.unreachable:
         return UNREACHABLE
-    return OK if examination.is_ok else FAILED
+    return FAILED if failed else OK
 
 
-def _print(examination: Examination) -> None:
+def _lines(examination: Examination, width: int) -> Iterator[str]:
+    place = ""
     for each in examination.findings:
-        print_text(f"{MARKS[each.status]} {each.name}: {each.found}")
-        if each.advice:
-            print_text(f"     -> {each.advice}")
-    worst = [each for each in examination.findings if each.status != "ok"]
-    print_text(
-        f"{len(worst)} of {len(examination.findings)} want a look" if worst else "all is well"
+        role, _, name = each.name.partition(" ")
+        if role not in ROLES:
+            role, name = "this machine", each.name
+        if role != place:
+            yield role
+        place = role
+        yield from _told(each, name or "reached", width)
+    yield _sum_of(examination)
+
+
+def _told(finding: Finding, name: str, width: int) -> Iterator[str]:
+    head = f"{MARKS[finding.status]:<{len(INDENT)}}{name:<{NAME_WIDTH}} "
+    yield from _wrapped(head, finding.found, width)
+    if finding.advice:
+        yield from _wrapped(f"{INDENT}{'':>{NAME_WIDTH - 3}} -> ", finding.advice, width)
+
+
+def _wrapped(head: str, text: str, width: int) -> list[str]:
+    return textwrap.wrap(
+        text,
+        max(width, 2 * len(head)),
+        initial_indent=head,
+        subsequent_indent=" " * len(head),
+        break_long_words=False,
+        break_on_hyphens=False,
     )
+
+
+def _sum_of(examination: Examination) -> str:
+    failed, warned = examination.count("fail"), examination.count("warn")
+    if not failed + warned:
+        return "all is well"
+    return f"{failed} failed, {warned} to be looked at, of {len(examination.findings)}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.cli import OK
 from agentpipe.cli.common import encodable, print_json, print_text, say
+from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
@@ -37,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
     from agentpipe.scaffold import make_from, make_sample
 
     folder = Path(args.folder)
+    if args.from_mcp_universe == "":  # As of a shell's variable that is not set.
+        raise ConfigError("--from-mcp-universe: expected a path, got an empty one")
     if args.from_mcp_universe:
         made = make_from(Path(args.from_mcp_universe), folder, os.environ)
     else:

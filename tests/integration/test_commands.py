@@ -137,25 +137,71 @@ def test_a_purged_task_is_settled(project: Project) -> None:
     assert sent["duplicates"] == 1
 
 
+MISTAKEN = """\
+kind: collection
+spec:
+  name: first
+  config: ./agent.yaml
+  number: 1000000000
+  context: [{env: {A: "${UNSET_ONE}", B: 80}}]
+---
+kind: collection
+spec: {name: first, config: ./none.yaml, isolation: thred}
+---
+kind: collection
+spec:
+  name: third
+  config: ./second.yaml
+  context:
+    - env: {A: "${UNSET_TWO}"}
+    - env: {A: "${UNSET_THREE}"}
+  schedule:
+    - {cron: "0 3 * * *", tasks: tasks.jsonl}
+    - {cron: "0 3 * * *", tasks: taks.jsonl, name: again}
+    - {cron: "0 3 * * *", tasks: 3}
+---
+kind: collection
+spec: {name: fourth, config: ./third.yaml}
+---
+kind: collection
+spec: {name: fifth, config: ./third.yaml}
+"""
+
+
 def test_check_finds_everything_at_once(project: Project) -> None:
-    project.collection(number=0, context=[{"env": {"A": "${UNSET_ONE}"}}])
-    project.collection(config="./none.yaml", isolation="thred")
-    done = project.run("check", "--json", "--broker", "sqlit:///x.db")
-    assert done.code == 2
-    problems = done.json["problems"]
-    assert done.json["ok"] is False
-    words = ("number", "choose another", "none.yaml", "did you mean 'thread'", "'sqlite'")
-    for word in words:
-        assert any(word in problem["message"] for problem in problems), word
-    assert all(problem["line"] for problem in problems if problem["file"])
-    project.write("collection.yaml", "")
-    project.collection(context=[{"env": {"A": "${UNSET_ONE}"}}])
-    project.collection("second", context=[{"env": {"B": "${UNSET_TWO}"}}], config="./second.yaml")
+    project.write("collection.yaml", MISTAKEN)
     project.write("second.yaml", "kind: agent\nspec: {name: a, type: pythn}\n")
-    messages = [p["message"] for p in project.run("check", "--json").json["problems"]]
-    for word in ("UNSET_ONE", "UNSET_TWO", "'python'"):
-        assert any(word in message for message in messages), (word, messages)
-    project.write("collection.yaml", "")
+    project.write(
+        "third.yaml",
+        'kind: agent\nspec: {name: a, type: python, config: {class: "toys:Toi"}}\n',
+    )
+    project.write("tasks.jsonl", '{"question": "echo"}\nnonsense\n')
+    done = project.run("check", "--json", "--broker", "sqlit:///x.db")
+    assert (done.code, done.json["ok"]) == (2, False)
+    found = [(each["file"], each["line"], each["message"]) for each in done.json["problems"]]
+    expected = (
+        ("collection.yaml", 5, "100,000 may be in a file"),
+        ("collection.yaml", 6, "spec.context[0].env.B: expected a text"),
+        ("collection.yaml", 9, "did you mean 'thread'"),
+        ("collection.yaml", 9, "choose another"),
+        ("collection.yaml", 9, "none.yaml"),
+        ("collection.yaml", 16, "UNSET_TWO"),
+        ("collection.yaml", 17, "UNSET_THREE"),
+        ("collection.yaml", 20, "did you mean 'tasks.jsonl'"),
+        ("collection.yaml", 21, "spec.schedule[2].tasks: expected a text"),
+        ("second.yaml", 1, "did you mean 'python'"),
+        ("third.yaml", 1, "did you mean 'Toy'"),
+        ("tasks.jsonl", 2, "not JSON"),
+        (None, None, "did you mean 'sqlite'"),
+    )
+    assert len(found) == len(expected), found
+    for (file, line, message), (name, at, words) in zip(found, expected, strict=True):
+        assert (str(file or "None").endswith(str(name)), line) == (True, at), (file, line)
+        assert words in message
+    assert "\n13 problems\n" in project.run("check", "--broker", "sqlit:///x.db").out
+
+
+def test_check_is_content_with_what_is_right(project: Project) -> None:
     project.collection()
     assert project.ok("check", "--json").json == {"ok": True, "problems": []}
     away = project.run("check", "--json", "--sink", "sqlite:////dev/null/x.db")

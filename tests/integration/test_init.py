@@ -88,9 +88,32 @@ def test_nothing_is_overwritten(project: Project, there: str) -> None:
     assert project.run("init", "agent.yaml").code == 2
 
 
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [
+        ("agent.yaml", "agent.yaml: this is no folder: name a new one"),
+        ("agent.yaml/x", "agent.yaml/x: Not a directory: name a folder that can be made"),
+        ("/proc/x", "/proc/x: No such file or directory: name a folder that can be made"),
+        ("/sys/x", "/sys/x: "),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told(project: Project, folder: str, words: str) -> None:
+    for source in ([], ["--from-mcp-universe", "agent.yaml"]):
+        done = project.run("init", folder, *source)
+        assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+        assert done.err.startswith(words)
+
+
+def test_a_path_that_is_empty_is_not_taken_for_none(project: Project) -> None:
+    done = project.run("init", "new", "--from-mcp-universe", "")
+    assert (done.code, "expected a path" in done.err) == (2, True)
+    assert not (project.folder / "new").exists()
+
+
 def test_a_folder_of_theirs_is_taken_over(theirs: Project) -> None:
     made = theirs.ok("init", "new", "--from-mcp-universe", "theirs", "--json").json
     assert made["files"] == [
+        ".gitignore",
         "collection.yaml",
         "server_list.json",
         "walks/bench.yaml",
@@ -119,6 +142,7 @@ def test_one_benchmark_brings_all_that_it_names(theirs: Project) -> None:
     bench = "theirs/walks/bench.yaml"
     made = theirs.ok("init", "new", "--from-mcp-universe", bench, "--json").json
     assert made["files"] == [
+        ".gitignore",
         "bench.yaml",
         "collection.yaml",
         "walks/one.json",
@@ -148,7 +172,7 @@ def test_a_collection_of_theirs_is_kept_as_it_is(project: Project) -> None:
     )
     (own / "nightly.jsonl").write_text('"echo"\n')
     made = project.ok("init", "new", "--from-mcp-universe", "own/many.yaml", "--json").json
-    assert made["files"] == ["agent.yaml", "many.yaml", "nightly.jsonl", "toys.py"]
+    assert made["files"] == [".gitignore", "agent.yaml", "many.yaml", "nightly.jsonl", "toys.py"]
     assert "agentpipe check many.yaml" in made["next"]
     shutil.rmtree(own)
     run_all(project, project.folder / "new", ["agentpipe check many.yaml"])

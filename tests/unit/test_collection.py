@@ -13,6 +13,7 @@ from agentpipe.collection import (
     Collection,
     ContextSpec,
     load,
+    read,
     resolve_contexts,
 )
 from agentpipe.context import Context
@@ -724,3 +725,26 @@ def test_a_mistake_that_two_collections_share_is_told_once() -> None:
         [Problem("no method", "agent.yaml", 1), Problem("no method", "agent.yaml", 1)]
     )
     assert str(error) == "agent.yaml:1: no method"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "kind: collection\nspec: 3\n",
+        "3\n",
+        "kind: collection\nspec: {context: [3, {env: 4}, {env: {A: a}}, null]}\n",
+        "kind: collection\nspec: {schedule: [1, {}, null, {tasks: 3}]}\n",
+        "kind: collection\nspec: {context: {}, schedule: 5, name: [], config: {}}\n",
+        "kind: agent\nspec: {name: a, type: b}\n",
+    ],
+)
+def test_what_is_wrong_leaves_the_rest_to_be_looked_at(folder: Path, text: str) -> None:
+    good = "---\nkind: collection\nspec: {name: good, config: ./agent.yaml}\n"
+    (folder / "agent.yaml").touch()
+    (folder / "c.yaml").write_text(text + good)
+    (*_, last), problems = read(folder / "c.yaml")
+    assert (last.name, last.config_file) == ("good", folder / "agent.yaml")
+    assert problems
+    with pytest.raises(ConfigError) as caught:
+        load(folder / "c.yaml")
+    assert set(caught.value.problems) == set(problems)

@@ -10,9 +10,11 @@ import ast
 import re
 import shlex
 from importlib import import_module
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import orjson
 import pytest
 import yaml
 
@@ -36,9 +38,11 @@ from tests.documents import DOCUMENTS, ROOT, blocks, code, fences, file_of, read
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LANGUAGES = {"sh", "console", "python", "yaml"}
+LANGUAGES = {"sh", "console", "python", "yaml", "json"}
 # Whoever sees these knows that something is to be put in their place.
 PLACEHOLDER = re.compile(r"\.\.\.|[\[\]…]|\b[A-Z][A-Z_]+\b")
+# In a table it is escaped.
+PIPE = ("|", "\\|")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 VARIABLE = re.compile(r"\b(?:AGENTPIPE_[A-Z_]*[A-Z]|AGENT_COLLECTION_CONFIG_FILE)\b")
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -124,7 +128,8 @@ def test_a_command_in_a_text_has_its_options_and_is_understood() -> None:
     for document, name, text in found:
         assert set(OPTION.findall(text)) <= options(name), (document, text)
         if text.startswith("agentpipe ") and not PLACEHOLDER.search(text) and " " in text[10:]:
-            understand(shlex.split(text))
+            words = shlex.split(text)
+            understand(list(takewhile(lambda word: word not in PIPE, words)))
 
 
 def test_what_begins_with_the_programs_name_is_a_command() -> None:
@@ -160,6 +165,12 @@ def public(module: str) -> set[str]:
         return set(agentpipe.__all__)
     source = (ROOT / f"{module.replace('.', '/')}.py").read_text()
     return set(re.findall(r"^(?:class|def) (\w+)", source, re.MULTILINE))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_json_blocks_are_json(document: str) -> None:
+    for text in blocks(document, "json"):
+        orjson.loads(text)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -237,11 +248,6 @@ def test_every_option_of_the_dataset_is_documented() -> None:
     assert isinstance(made, ast.FunctionDef)
     there = {each.arg for each in made.args.kwonlyargs}
     assert {name.partition("=")[0] for name in first_cells("PyTorch")} == there
-
-
-def test_what_is_announced_is_what_is_refused_as_coming() -> None:
-    told = "## Not there yet" in read("README.md") and section("README.md", "Not there yet")
-    assert set(re.findall(r"`(\w+)`", told or "")) == set(cli.COMING)
 
 
 # What to do when.

@@ -120,6 +120,22 @@ def test_an_embedded_url_escapes_its_folder(
         ("redis://:canary@h:6379/0", "redis://:***@h:6379/0"),
         ("amqps://user:canary@h:5671/v", "amqps://user:***@h:5671/v"),
         ("redis://user:can@ary@h:6379/0", "redis://user:***@h:6379/0"),
+        (
+            "amqp://a:canary@h/v?management=http://b:can@ary@i:1",
+            "amqp://a:***@h/v?management=http://b:***@i:1",
+        ),
+        (
+            "amqp://h:5672/v?management=https://b:canary@i:1",
+            "amqp://h:5672/v?management=https://b:***@i:1",
+        ),
+        (
+            "amqp://a:canary@h/v?management=http%3A%2F%2Fb%3Acanary%40i",
+            "amqp://a:***@h/v?management=***",
+        ),
+        (
+            "amqp://a:canary@h/v?management=http://b:canary%40@i",
+            "amqp://a:***@h/v?management=***",
+        ),
         ("redis://user:can/ary@h:6379/0", "redis://user:***@h:6379/0"),
         ("sqlite:////tmp/a:b@c.db", "sqlite:////tmp/a:b@c.db"),
     ],

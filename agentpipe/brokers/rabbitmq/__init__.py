@@ -282,8 +282,8 @@ class RabbitStore:
 
     def examine(self) -> list[Finding]:
         """What the server tells of itself, over AMQP and by its management API."""
-        found = self._link.run(health.examine)
-        return found + (examine_nodes(self._address) if self._address.management else [NOT_ASKED])
+        found = self._link.run(health.examine_broker)
+        return found + (examine_nodes(self._address) if self._address.management else NOT_ASKED)
 
     def progress(self, name: str, mark: int) -> int | None:
         async def progress(desk: Desk) -> int | None:

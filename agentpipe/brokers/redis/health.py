@@ -24,7 +24,8 @@ def examine(link: Link) -> list[Finding]:
     if not info:
         return [*findings, warn("server", "does not let us ask", "allow the user INFO to see more")]
     version = ok("server", f"Redis {info.get('redis_version', '?')}")
-    return [version, *findings, _policy(info), _memory(info), _persistence(link, info)]
+    of_memory = (_policy(info), _memory(info), _clients(info))
+    return [version, *findings, _role(info), *of_memory, _persistence(link, info)]
 
 
 def _info(link: Link) -> dict[str, str]:
@@ -47,10 +48,21 @@ def _trip(link: Link) -> Finding:
 
 def _clock(link: Link) -> Finding:
     before = time.time()
-    seconds, micros = link.call("TIME")
+    try:
+        seconds, micros = link.call("TIME")
+    except Unreachable:
+        return warn("clock", "does not let us ask", "allow the user TIME to see it")
     after = time.time()
     theirs = int(seconds) + int(micros) / 1e6
     return clock_skew(theirs - (before + after) / 2, (after - before) / 2)
+
+
+def _role(info: Mapping[str, str]) -> Finding:
+    role = info.get("role", "?")
+    if role == "slave":
+        advice = "name the primary in the URL, or use redis+sentinel://"
+        return fail("role", "a replica, which takes no writes", advice)
+    return ok("role", "primary" if role == "master" else role)
 
 
 def _policy(info: Mapping[str, str]) -> Finding:
@@ -72,7 +84,21 @@ def _memory(info: Mapping[str, str]) -> Finding:
     return ok("memory", found)
 
 
+def _clients(info: Mapping[str, str]) -> Finding:
+    """Each worker process has a few connections."""
+    now, most = int(info.get("connected_clients", 0)), int(info.get("maxclients", 0))
+    if not most:
+        return ok("clients", f"{now:,}")
+    if now > ALMOST_FULL * most:
+        advice = "raise maxclients, and the server's ulimit -n: new workers are refused"
+        return warn("clients", f"{now:,} of {most:,}", advice)
+    return ok("clients", f"{now:,} of {most:,}")
+
+
 def _persistence(link: Link, info: Mapping[str, str]) -> Finding:
+    if info.get("rdb_last_bgsave_status", "ok") != "ok":
+        advice = "see the server's log: until it can write its snapshot it may refuse all writes"
+        return fail("persistence", "the last snapshot failed", advice)
     if info.get("aof_enabled") != "1":
         advice = "set appendonly yes: a restart of the server forgets what came after a snapshot"
         return warn("persistence", "no append-only file", advice)

@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from kafka.errors import KafkaError
 
-from agentpipe.finding import Finding, ok, round_trip, warn
+from agentpipe.finding import Finding, counted, fail, ok, round_trip, warn
 from agentpipe.sinks.kafka.errors import unreachable
-from agentpipe.sinks.kafka.topic import MAX_BYTES, open_admin, record_limit
+from agentpipe.sinks.kafka.topic import LIMIT, MAX_BYTES, configs_of, open_admin
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kafka.admin import KafkaAdminClient
 
     from agentpipe.sinks.kafka.address import Address
+
+KEPT, LEAST = "retention.ms", "min.insync.replicas"
+DAY_MS = 86_400_000
 
 
 def examine(address: Address) -> list[Finding]:
@@ -28,12 +33,14 @@ def examine(address: Address) -> list[Finding]:
 
 
 def _examine(admin: KafkaAdminClient, address: Address) -> list[Finding]:
+    brokers = admin.describe_cluster().get("brokers", [])
     begun = time.perf_counter()
-    cluster = admin.describe_cluster()
+    admin.describe_cluster()
     took_s = time.perf_counter() - begun
-    brokers = cluster.get("brokers", [])
-    server = ok("server", f"Kafka {_version(admin, brokers)}, {len(brokers)} brokers")
-    return [server, round_trip(took_s), _topic(admin, address), _size(admin, address)]
+    server = ok("server", f"Kafka {_version(admin, brokers)}, {counted(len(brokers), 'broker')}")
+    configs = configs_of(admin, address.topic, [LIMIT, KEPT, LEAST])
+    topic = _topic(admin, address.topic, int(configs.get(LEAST, 1)))
+    return [server, round_trip(took_s), topic, _size(address, configs), _kept(configs)]
 
 
 def _version(admin: KafkaAdminClient, brokers: list[dict[str, Any]]) -> str:
@@ -44,23 +51,44 @@ def _version(admin: KafkaAdminClient, brokers: list[dict[str, Any]]) -> str:
         return "of no version"  # Not all may ask, and not all tell.
 
 
-def _topic(admin: KafkaAdminClient, address: Address) -> Finding:
-    (told,) = admin.describe_topics([address.topic])
+def _topic(admin: KafkaAdminClient, topic: str, least: int) -> Finding:
+    (told,) = admin.describe_topics([topic])
     partitions = told.get("partitions", [])
     if not partitions:
-        return warn("topic", f"{address.topic} has no partition", "see the brokers' log")
+        return warn("topic", f"{topic} has no partition", "see the brokers' log")
     copies = min(len(each.get("replica_nodes", ())) for each in partitions)
     in_sync = min(len(each.get("isr_nodes", ())) for each in partitions)
-    found = f"{address.topic}: {len(partitions)} partitions, {copies} copies, {in_sync} in sync"
+    parts = f"{counted(len(partitions), 'partition')}, {copies} of each"
+    found = f"{topic}: {parts}, {in_sync} in sync"
+    if in_sync < least:
+        advice = "start the brokers that are away: results wait in the outbox until then"
+        return fail("topic", f"{found}, and min.insync.replicas is {least}", advice)
     if in_sync < copies:
         return warn("topic", found, "a broker is behind or away: see their logs")
     return ok("topic", found)
 
 
-def _size(admin: KafkaAdminClient, address: Address) -> Finding:
-    limit = record_limit(admin, address.topic)
-    found = f"{limit:,} bytes per record"
-    if limit <= MAX_BYTES:
-        advice = "traces that are larger are cut: raise the topic's max.message.bytes to keep them"
+def _size(address: Address, configs: Mapping[str, str]) -> Finding:
+    if LIMIT not in configs:
+        advice = f"allow the user to ask for the topic's configs; else {MAX_BYTES:,} is taken"
+        return warn("message size", "may not be asked", advice)
+    limit = int(configs[LIMIT])
+    if address.max_bytes and address.max_bytes > limit:
+        found = f"max_bytes={address.max_bytes:,} in the URL, and the topic takes {limit:,}"
+        return fail("message size", found, f"lower it, or raise the topic's {LIMIT}")
+    found = f"{address.max_bytes or limit:,} bytes per record"
+    if (address.max_bytes or limit) <= MAX_BYTES:
+        advice = (
+            "longer traces are cut; to keep them: kafka-configs.sh --bootstrap-server "
+            f"{address.servers[0]} --alter --topic {address.topic} --add-config {LIMIT}=16777216"
+        )
         return warn("message size", found, advice)
     return ok("message size", found)
+
+
+def _kept(configs: Mapping[str, str]) -> Finding:
+    """Not ours to judge, and easily forgotten."""
+    kept_ms = int(configs.get(KEPT, -1))
+    if KEPT not in configs:
+        return ok("retention", "may not be asked")
+    return ok("retention", f"{kept_ms / DAY_MS:g} days" if kept_ms >= 0 else "for ever")

@@ -85,9 +85,15 @@ def _make(admin: KafkaAdminClient, address: Address) -> None:
 def record_limit(admin: KafkaAdminClient, topic: str) -> int:
     """How many bytes a record of the topic may have."""
     try:
-        found = admin.describe_configs(
-            [ConfigResource("TOPIC", topic, [LIMIT])], config_filter="all"
-        )
-        return int(found["topic"][topic][LIMIT]["value"])
-    except (kafka.KafkaError, KeyError, ValueError):
-        return MAX_BYTES  # Not all may ask.
+        return int(configs_of(admin, topic, [LIMIT])[LIMIT])
+    except (KeyError, ValueError):
+        return MAX_BYTES
+
+
+def configs_of(admin: KafkaAdminClient, topic: str, names: list[str]) -> dict[str, str]:
+    """What is set for a topic; nothing where we may not ask."""
+    try:
+        found = admin.describe_configs([ConfigResource("TOPIC", topic, names)], config_filter="all")
+        return {name: str(told["value"]) for name, told in found["topic"][topic].items()}
+    except (kafka.KafkaError, KeyError):
+        return {}

@@ -57,7 +57,7 @@ class RabbitSink:
 
     def examine(self) -> list[Finding]:
         """What the server tells of itself."""
-        return self._link.run(health.examine)
+        return self._link.run(health.examine_sink)
 
     def publish(self, records: Sequence[Record]) -> None:
         letters = [self._topic.letter(record) for record in records]
