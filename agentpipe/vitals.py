@@ -22,6 +22,7 @@ class Vitals:
         sink_down_s: For how long it has taken none; None while it does.
         carrying_s: For how long the process has had results that the sink has not confirmed.
         oldest_s: For how long the oldest run of each queue has been running.
+        up_s: For how long the process has served.
     """
 
     lag_s: float | None = None
@@ -30,6 +31,7 @@ class Vitals:
     sink_down_s: float | None = None
     carrying_s: float = 0.0
     oldest_s: Mapping[str, float] = field(default_factory=dict)
+    up_s: float | None = None
 
     def encode(self) -> bytes:
         """As the store keeps it."""

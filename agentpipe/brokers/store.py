@@ -431,6 +431,9 @@ class Whereabouts:
         outbox_since: When the oldest of them was put there.
         workers: All that live.
         candidates: Where the store does not know each task: agents with whom it may wait.
+        delayed: Where it does not: how many tasks are, of all.
+        unclaimed: Where it does not: how many tasks wait, of all.
+        dead_unread: Where it does not: dead letters that were not looked at.
     """
 
     task_id: str
@@ -453,6 +456,9 @@ class Whereabouts:
     outbox_since: float | None = None
     workers: tuple[WorkerSeen, ...] = ()
     candidates: tuple[AgentSeen, ...] = ()
+    delayed: int | None = None
+    unclaimed: int | None = None
+    dead_unread: int = 0
 
 
 class Store(Protocol):

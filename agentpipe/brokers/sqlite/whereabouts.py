@@ -39,7 +39,7 @@ _SELECT_RUNS = (
     " LIMIT ?"
 )
 _SELECT_DEAD = (
-    "SELECT outcome, reason, died_at, (SELECT qid FROM queues q WHERE q.name = d.queue)"
+    "SELECT outcome, reason, died_us / 1e6, (SELECT qid FROM queues q WHERE q.name = d.queue)"
     " FROM dead d WHERE task_id = ?"
 )
 _SELECT_SERVERS = (
@@ -51,7 +51,7 @@ def where_is(db: sqlite3.Connection, task_id: str) -> Whereabouts:
     """See ``Store.where``."""
     found = _basics(db, task_id)
     row = db.execute(_SELECT_TASK, (task_id,)).fetchone()
-    if row is None or found.place == "dead":
+    if row is None:
         return found
     seq, qid, state, priority, failures, crashes, cancelled, error, due, submitted_at, at = row
     found = replace(
@@ -61,8 +61,10 @@ def where_is(db: sqlite3.Connection, task_id: str) -> Whereabouts:
         failures=failures,
         crashes=crashes,
         cancelled=bool(cancelled),
-        error=error or "",
+        error=found.error or error or "",
     )
+    if found.place == "dead":
+        return found
     if state == WAITING:
         return replace(found, place="waiting", position=_position(db, qid, priority, seq))
     if state == DELAYED:
