@@ -418,6 +418,7 @@ class Whereabouts:
 
     Attributes:
         complete: Whether the store knows each task; else ``unknown`` says little.
+        agent: None where the task is unknown; and once it is settled, where that is forgotten.
         submitted_at: Like all moments here in Unix seconds.
         position: Of a waiting task, from 1, in its queue; None where that cannot be told.
         cancelled: It was told to end.

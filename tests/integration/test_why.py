@@ -170,9 +170,7 @@ def test_a_pause_of_agent_or_collection_comes_before_all_else(asked: Asked) -> N
 def test_a_busy_agent_is_told_with_its_task_since_when_and_the_estimate(asked: Asked) -> None:
     project = asked.project
     project.collection()
-    asked.send("sleep 1")
-    project.burst()
-    runs, _, third = asked.send(*[FOR_EVER] * 3, name="busy.jsonl")
+    _, runs, _, third = asked.send("sleep 1", FOR_EVER, FOR_EVER, FOR_EVER)
     fleet = one_worker(project)
     running(project, runs)
     told = asked.why(runs)
