@@ -42,6 +42,17 @@ _SELECT_DEAD = (
     "SELECT outcome, reason, died_us / 1e6, (SELECT qid FROM queues q WHERE q.name = d.queue)"
     " FROM dead d WHERE task_id = ?"
 )
+_OF_QUEUE = "FROM tasks WHERE qid = :qid AND state = 0"
+_SELECT_ENDS = (
+    f"SELECT (SELECT min(seq) {_OF_QUEUE} AND priority = :priority),"
+    f" (SELECT max(seq) {_OF_QUEUE} AND priority = :priority),"
+    " (SELECT waiting FROM queues WHERE qid = :qid)"
+)
+# Two counts, each along the index; to compare pairs takes twice as long.
+_COUNT = (
+    f"SELECT (SELECT count(*) {_OF_QUEUE} AND priority {{0}} :priority)"
+    f" + (SELECT count(*) {_OF_QUEUE} AND priority = :priority AND seq {{0}} :seq)"
+)
 _SELECT_SERVERS = (
     "SELECT name FROM workers w WHERE EXISTS (SELECT 1 FROM json_each(w.queues) WHERE value = ?)"
 )
@@ -109,12 +120,12 @@ def _in_outbox(db: sqlite3.Connection, task_id: str) -> tuple[int | None, float 
 
 
 def _position(db: sqlite3.Connection, qid: int, priority: int, seq: int) -> int:
-    """From 1; counted in an index that has nothing but what waits."""
-    (before,) = db.execute(
-        "SELECT count(*) FROM tasks WHERE qid = ? AND state = 0 AND (priority, seq) < (?, ?)",
-        (qid, priority, seq),
-    ).fetchone()
-    return int(before) + 1
+    """From 1; counted in an index of what waits, from the nearer end as far as one can guess."""
+    place = {"qid": qid, "priority": priority, "seq": seq}
+    first, last, waiting = db.execute(_SELECT_ENDS, place).fetchone()
+    if seq - first < last - seq:
+        return int(db.execute(_COUNT.format("<"), place).fetchone()[0]) + 1
+    return int(waiting - db.execute(_COUNT.format(">"), place).fetchone()[0])
 
 
 def _agent(db: sqlite3.Connection, qid: int, workers: tuple[WorkerSeen, ...]) -> AgentSeen:
