@@ -9,6 +9,7 @@ from agentpipe.cli import FAILED, OK, PARTLY
 from agentpipe.cli.common import (
     add_common,
     encodable,
+    one_line,
     opened_sink,
     opened_store,
     print_json,
@@ -43,7 +44,9 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print_json(verdict.to_dict())
         else:
-            print_text(f"{verdict.task_id}: {verdict.sentence}\nnext: {verdict.next}")
+            # An id may have several lines; what is said of it begins on one of its own.
+            print_text(f"{one_line(verdict.task_id, 256)}: {verdict.sentence}")
+            print_text(f"next: {verdict.next}")
         found.append(verdict.state != "unknown")
     if all(found):
         return OK
