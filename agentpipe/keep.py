@@ -49,6 +49,7 @@ class Keeper(threading.Thread):
         self._parent_pid = os.getppid()
         self._blocked_s = 0.0
         self._warned = False
+        self._began_at = time.monotonic()
 
     def run(self) -> None:
         """Until the process ends."""
@@ -88,6 +89,7 @@ class Keeper(threading.Thread):
             carrying_s=self._consumer.forwarder.carrying_s,
             oldest_s=_oldest_s(self._consumer.held),
             clock=time.time(),
+            up_s=time.monotonic() - self._began_at,
         )
 
     def _look_at_loop(self) -> None:

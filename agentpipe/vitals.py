@@ -24,6 +24,7 @@ class Vitals:
         oldest_s: For how long the oldest run of each queue has been running.
         clock: The one time of day: when this was told, by the worker's own clock, since 1970.
             For ``doctor``, whose business is to compare clocks.
+        up_s: For how long the process has served.
     """
 
     lag_s: float | None = None
@@ -33,6 +34,7 @@ class Vitals:
     carrying_s: float = 0.0
     oldest_s: Mapping[str, float] = field(default_factory=dict)
     clock: float | None = None
+    up_s: float | None = None
 
     def encode(self) -> bytes:
         """As the store keeps it."""

@@ -418,6 +418,7 @@ class Whereabouts:
 
     Attributes:
         complete: Whether the store knows each task; else ``unknown`` says little.
+        agent: None where the task is unknown; and once it is settled, where that is forgotten.
         submitted_at: Like all moments here in Unix seconds.
         position: Of a waiting task, from 1, in its queue; None where that cannot be told.
         cancelled: It was told to end.
@@ -431,6 +432,9 @@ class Whereabouts:
         outbox_since: When the oldest of them was put there.
         workers: All that live.
         candidates: Where the store does not know each task: agents with whom it may wait.
+        delayed: Where it does not: how many tasks are, of all.
+        unclaimed: Where it does not: how many tasks wait, of all.
+        dead_unread: Where it does not: dead letters that were not looked at.
     """
 
     task_id: str
@@ -453,6 +457,9 @@ class Whereabouts:
     outbox_since: float | None = None
     workers: tuple[WorkerSeen, ...] = ()
     candidates: tuple[AgentSeen, ...] = ()
+    delayed: int | None = None
+    unclaimed: int | None = None
+    dead_unread: int = 0
 
 
 class Store(Protocol):

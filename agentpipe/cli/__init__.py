@@ -71,7 +71,8 @@ class _Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Let options stand between arguments: ``send NAME -c FILE QUESTION``."""
-        if self._intermixing or self._subparsers is not None:
+        # What follows ``--`` may look like an option, which the other way would take it for.
+        if self._intermixing or self._subparsers is not None or "--" in (args or ()):
             return super().parse_known_args(args, namespace)
         self._intermixing = True
         try:

@@ -1,13 +1,15 @@
-"""``agentpipe why``: where a task is, and why it is not done."""
+"""``agentpipe why``: where tasks are, and why they are not done."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
 
-from agentpipe.cli import FAILED, OK
+from agentpipe.cli import FAILED, OK, PARTLY
 from agentpipe.cli.common import (
     add_common,
+    encodable,
+    one_line,
     opened_sink,
     opened_store,
     print_json,
@@ -19,42 +21,59 @@ from agentpipe.errors import AgentpipeError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator, Sequence
 
     from agentpipe.brokers.store import Whereabouts
     from agentpipe.settings import Settings
+    from agentpipe.why import Verdict
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("task", metavar="TASK", help="its id")
+    parser.add_argument("tasks", metavar="TASK", nargs="+", help="ids of tasks")
     add_common(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Look, change nothing, and say."""
+    settings = settings_of(args)
+    if not args.json:
+        say_where(settings)
+    found = []
+    for verdict in _verdicts([encodable(task) for task in args.tasks], settings):
+        if args.json:
+            print_json(verdict.to_dict())
+        else:
+            # An id may have several lines; what is said of it begins on one of its own.
+            print_text(f"{one_line(verdict.task_id, 256)}: {verdict.sentence}")
+            print_text(f"next: {verdict.next}")
+        found.append(verdict.state != "unknown")
+    if all(found):
+        return OK
+    return PARTLY if any(found) else FAILED
+
+
+def _verdicts(task_ids: Sequence[str], settings: Settings) -> Iterator[Verdict]:
     from agentpipe.why import Marks, verdict
 
-    settings = settings_of(args)
-    with opened_store(settings) as store:
-        facts = store.where(args.task)
     marks = Marks(settings.outbox_high_water, settings.outbox_high_water_bytes)
-    found = verdict(facts, time.time(), marks, _stream_position(facts, settings))
-    if args.json:
-        print_json(found.to_dict())
-    else:
-        say_where(settings)
-        print_text(f"{args.task}: {found.sentence}")
-        print_text(f"next: {found.next}")
-    return FAILED if found.state == "unknown" else OK
+    with opened_store(settings) as store:
+        for task_id in task_ids:
+            facts = store.where(task_id)
+            yield verdict(facts, time.time(), marks, _stream_position(facts, settings))
 
 
 def _stream_position(facts: Whereabouts, settings: Settings) -> int | None:
-    """Where the stream has its Result; only the embedded sink can look that up."""
-    if facts.place not in ("settled", "unknown"):
+    """Where the stream has its Result, where that can be looked up."""
+    from agentpipe.plugins import load_for_url
+    from agentpipe.sinks.sink import Index
+
+    if facts.place not in ("settled", "unknown", "dead"):
         return None
     try:
+        if not hasattr(load_for_url("agentpipe.sinks", settings.sink), "find"):
+            return None  # Then it need not be connected to.
         with opened_sink(settings) as sink:
-            find = getattr(sink, "find", None)
-            return None if find is None else find(facts.task_id)
+            return sink.find(facts.task_id) if isinstance(sink, Index) else None
     except AgentpipeError:
         return None  # The broker has said what it knows.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,3 +63,11 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Release files and connections; readers are closed before."""
+
+
+@runtime_checkable
+class Index(Protocol):
+    """What a sink that can find one record has beside it; of ours, the embedded one."""
+
+    def find(self, task_id: str) -> int | None:
+        """At which position of the stream a task's Result stands."""

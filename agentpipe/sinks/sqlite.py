@@ -68,7 +68,7 @@ class SqliteSink:
         return examine_folder(self._database.path)
 
     def find(self, task_id: str) -> int | None:
-        """At which position of the stream a task's Result stands; beyond what the seam asks for."""
+        """See ``Index``."""
         with self._database.read() as db:
             row = db.execute(
                 "SELECT position FROM records WHERE task_id = ?", (task_id,)

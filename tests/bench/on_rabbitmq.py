@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from brokers.server_rabbitmq import RabbitServer
-from tests.bench import rivals, servers
+from tests.bench import asking, rivals, servers
 from tests.bench.figures import bulk_per_s, show, show_latencies, show_rounds, single_per_s
 from tests.bench.fleet import fleet
 
@@ -32,6 +32,7 @@ def measure() -> None:
         found = rivals.latencies_ms(rivals.DRAMATIQ, server.url, 200, 0.05)
         show_latencies("    Dramatiq's, one queue", found)
         servers.killed(server.url)
+    asking.measure("rabbitmq")
 
 
 def sending(url: str) -> None:

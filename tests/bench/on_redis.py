@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from agentpipe import Settings, Task
 from agentpipe.brokers import open_store
 from brokers.server_redis import RedisServer
-from tests.bench import rivals, servers
+from tests.bench import asking, rivals, servers
 from tests.bench.figures import (
     bulk_per_s,
     per_s,
@@ -43,6 +43,7 @@ def measure() -> None:
             found = rivals.latencies_ms(rival, server.url, 200, 0.05)
             show_latencies(f"    {rival.name}'s, one queue", found)
         servers.killed(server.url)
+    asking.measure("redis")
 
 
 def sending(url: str) -> None:

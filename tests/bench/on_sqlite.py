@@ -7,6 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.bench import asking
 from tests.bench.figures import (
     EVALUATOR,
     bulk_per_s,
@@ -25,6 +26,7 @@ def measure() -> None:
     instant()
     waiting()
     idle()
+    asking.measure("sqlite")
 
 
 def bare_rows_per_s(rows: int, batch: int, synchronous: str) -> float:

@@ -200,6 +200,20 @@ def test_what_the_commands_print_is_documented() -> None:
     assert [word for word in Report().to_dict() if f'"{word}"' not in text] == []
 
 
+def test_reasons_and_what_why_prints_are_documented() -> None:
+    from typing import get_args
+
+    from agentpipe.brokers.store import Whereabouts
+    from agentpipe.why import Marks, Reason, State, verdict
+
+    reasons, keys = tables(section("docs/reference.md", "`agentpipe why"))
+    assert set(reasons) == set(get_args(Reason))
+    assert {row[1].strip("`") for row in reasons.values()} == set(get_args(State))
+    printed = verdict(Whereabouts("t", "unknown"), 0.0, Marks(1, 1)).to_dict()
+    documented = {word for row in keys.values() for word in re.findall(r"`(\w+)`", row[0])}
+    assert documented == set(printed)
+
+
 def test_exit_codes_are_documented() -> None:
     codes = [cli.OK, cli.FAILED, cli.USAGE, cli.FULL, cli.UNREACHABLE, cli.PARTLY, cli.INTERRUPTED]
     text = section("docs/reference.md", "Commands")

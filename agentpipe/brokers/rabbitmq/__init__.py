@@ -19,6 +19,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentpipe.amqp import health
@@ -33,7 +36,7 @@ from agentpipe.brokers.rabbitmq.dead import PORTION
 from agentpipe.brokers.rabbitmq.desk import Desk
 from agentpipe.brokers.rabbitmq.nodes import NOT_ASKED, examine_nodes
 from agentpipe.brokers.rabbitmq.offering import Offering
-from agentpipe.brokers.rabbitmq.whereabouts import where_is
+from agentpipe.brokers.rabbitmq.whereabouts import of_dead, where_is
 from agentpipe.brokers.store import (
     Admission,
     Answer,
@@ -63,6 +66,8 @@ T = TypeVar("T")
 OFFER_S = 60.0
 # To find a task, others have to be taken out of its way.
 FIND_S = 60.0
+# Nobody who asks for one task waits longer for all dead letters to be read.
+SEEK_S = 1.0
 
 
 class RabbitStore:
@@ -231,11 +236,25 @@ class RabbitStore:
         return ["told" if task_id in here else "unknown" for task_id in task_ids]
 
     def where(self, task_id: str) -> Whereabouts:
-        found = self._on_desk(lambda desk: where_is(desk, task_id))
-        letters = self.read_dead([task_id]) if found.place == "unknown" else []
-        if not letters:
-            return found
-        return self._on_desk(lambda desk: where_is(desk, task_id, letters[-1]))
+        facts = self._on_desk(lambda desk: where_is(desk, task_id))
+        if facts.place != "unknown":
+            return facts
+        letter, unread = self._seek_letter(task_id)
+        if letter is None:
+            return replace(facts, dead_unread=unread)
+        return self._on_desk(lambda desk: of_dead(desk, facts, letter))
+
+    def _seek_letter(self, task_id: str) -> tuple[DeadLetter | None, int]:
+        """A task's dead letter; else how many there was no time to read."""
+        unread = self.count_dead(DeadFilter()) or 0
+        after: str | None = "" if unread else None
+        ends = time.monotonic() + SEEK_S
+        while after is not None and time.monotonic() < ends:
+            page = self.dead_letters(DeadFilter(), after, PORTION)
+            if letters := self._on_desk(partial(_read_letters, [task_id])):
+                return letters[-1], 0
+            unread, after = max(0, unread - len(page.letters)), page.after
+        return None, unread if after is not None else 0
 
     def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
         return self._on_desk(lambda desk: desk.dead.page(wanted, after, limit))
@@ -250,13 +269,10 @@ class RabbitStore:
         return self._on_desk(count)
 
     def read_dead(self, task_ids: Sequence[str]) -> list[DeadLetter]:
-        async def whole(desk: Desk) -> list[DeadLetter]:
-            return desk.dead.whole(missing)
-
         missing = set(task_ids)
         found: list[DeadLetter] = []
         for _ in self._looks(missing):
-            letters = self._on_desk(whole)
+            letters = self._on_desk(partial(_read_letters, missing))
             found += letters
             missing.difference_update(letter.task_id for letter in letters)
         return sorted(found, key=lambda letter: letter.died_at)
@@ -318,6 +334,10 @@ class RabbitStore:
                     await desk.take_over(self._desk)
                 self._desk = desk
             return self._desk
+
+
+async def _read_letters(task_ids: Collection[str], desk: Desk) -> list[DeadLetter]:
+    return desk.dead.whole(task_ids)
 
 
 async def _nothing(_desk: Desk) -> None:

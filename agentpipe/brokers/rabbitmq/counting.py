@@ -34,7 +34,7 @@ async def count(desk: Desk) -> Stats:
     queues, waiting = await _queues(desk)
     told, complete = await ask(desk, {"kind": "roll"})
     crew = [Member.decode(each) for each in told]
-    delayed = await _delayed(desk)
+    delayed = await delayed_tasks(desk)
     ready = await desk.count(desk.names.outbox.name) or 0
     again, still_complete = await ask(desk, {"kind": "lent"})
     figures = await _figures(desk)
@@ -98,17 +98,19 @@ async def _queues(desk: Desk) -> tuple[list[Queue], dict[str, int]]:
     """All queues with how much waits there; those that left their ring only while they hold any."""
     await desk.registry.read(REGISTRY_S)
     current, former = desk.registry.current(), desk.registry.former()
-    sources = {
-        queue.name: [source.name for source in desk.sources(queue)] for queue in (*current, *former)
-    }
-    counts = await desk.counts([name for names in sources.values() for name in names])
-    waiting = {
-        queue: sum(counts.get(name, 0) for name in names) for queue, names in sources.items()
-    }
+    waiting = await waiting_tasks(desk, [*current, *former])
     return [*current, *(queue for queue in former if waiting[queue.name])], waiting
 
 
-async def _delayed(desk: Desk) -> int:
+async def waiting_tasks(desk: Desk, queues: Iterable[Queue]) -> dict[str, int]:
+    """How many lie in each one's queues."""
+    sources = {queue.name: [source.name for source in desk.sources(queue)] for queue in queues}
+    counts = await desk.counts([name for names in sources.values() for name in names])
+    return {queue: sum(counts.get(name, 0) for name in names) for queue, names in sources.items()}
+
+
+async def delayed_tasks(desk: Desk) -> int:
+    """How many are, of all agents together."""
     names = [desk.names.later(level).name for level in range(DELAY_QUEUES)]
     if await desk.count(names[0]) is None:
         return 0  # They are made all at once, in this order.

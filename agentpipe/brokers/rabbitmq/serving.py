@@ -543,7 +543,8 @@ class Serving:
         run_s = {name: post.run_s for name, post in self._posts.items() if post.run_s is not None}
         cancelled = task_id in self._desk.cancelled
         found = [{**message.told(since), "cancelled": cancelled} for message, _, since in mine]
-        return {"found": found, "runs": runs, "run_s": run_s}
+        told = {"report": self._report.decode(), "heard_s": time.monotonic() - self._heard_at}
+        return {"found": found, "runs": runs, "run_s": run_s, **told}
 
     # How it ends.
 

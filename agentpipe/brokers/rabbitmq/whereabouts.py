@@ -1,20 +1,23 @@
 """Whereabouts: what server and workers can tell of one task.
 
 A message that lies in a queue cannot be found without taking all that lie before it, so that
-this is not tried: what waits, is delayed or settled is known only as far as a worker has it.
+this is not tried: what waits, is delayed or settled is known only as far as a worker has it. What
+can be told is how many there are of each.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
 
 from agentpipe.brokers.rabbitmq.asking import ask
+from agentpipe.brokers.rabbitmq.counting import delayed_tasks, waiting_tasks
 from agentpipe.brokers.rabbitmq.crew import Member
 from agentpipe.brokers.store import AgentSeen, Run, Whereabouts, WorkerSeen
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from agentpipe.brokers.rabbitmq.desk import Desk
     from agentpipe.brokers.store import DeadLetter, Queue
@@ -23,24 +26,79 @@ if TYPE_CHECKING:
 MAX_CANDIDATES = 20
 
 
-async def where_is(desk: Desk, task_id: str, letter: DeadLetter | None = None) -> Whereabouts:
-    """See ``Store.where``; ``letter`` is its dead letter, where one was found."""
+@dataclass(frozen=True, slots=True)
+class _Crew:
+    """The workers, and what runs with them, the oldest first."""
+
+    told: Sequence[dict[str, Any]]
+    members: Sequence[Member]
+    runs: Sequence[Run]
+
+    @classmethod
+    def of(cls, told: Sequence[dict[str, Any]]) -> Self:
+        runs = [
+            Run(task_id, queue, each["name"], since)
+            for each in told
+            for task_id, queue, since in each["runs"]
+        ]
+        by_age = sorted(runs, key=lambda run: run.since or 0.0)
+        return cls(told, [Member.decode(each) for each in told], by_age)
+
+
+async def where_is(desk: Desk, task_id: str) -> Whereabouts:
+    """What workers know of it; ``unknown`` with what may explain it where none has it."""
     await desk.registry.read(0)
     told, _ = await ask(desk, {"kind": "where", "id": task_id})
+    crew = _Crew.of(told)
+    found = [(each["name"], mine) for each in told for mine in each["found"]]
+    if found:
+        # A copy that lies ready elsewhere says less than the run.
+        worker, mine = min(found, key=lambda pair: pair[1]["since"] is None)
+        queue = desk.limits(mine["queue"])
+        waiting = await _waiting(desk, [queue], crew)
+        facts = _found(task_id, mine, worker, _agent(desk, queue, waiting, crew))
+    else:
+        facts = await _unknown(desk, task_id, crew)
     outbox = await desk.count(desk.names.outbox.name) or 0
-    outbox += sum(each["lent"] for each in told)
-    workers = tuple(_worker(each) for each in told)
-    for each in told:
-        for found in each["found"]:
-            agent = await _agent(desk, desk.limits(found["queue"]), told)
-            with_worker = _found(task_id, found, each["name"], agent)
-            return replace(with_worker, outbox=outbox, workers=workers)
-    if letter is not None:
-        agent = await _agent(desk, desk.limits(letter.queue), told)
-        return replace(_dead(letter, agent), outbox=outbox, workers=workers)
-    candidates = await _candidates(desk, told)
+    outbox += sum(member.lent for member in crew.members)
+    return replace(facts, outbox=outbox, workers=tuple(map(_worker, crew.members)))
+
+
+async def _unknown(desk: Desk, task_id: str, crew: _Crew) -> Whereabouts:
+    queues = [*desk.registry.current(), *desk.registry.former()]
+    waiting = await _waiting(desk, queues, crew)
+    candidates = [queue for queue in queues if waiting[queue.name]][:MAX_CANDIDATES]
     return Whereabouts(
-        task_id, "unknown", complete=False, outbox=outbox, workers=workers, candidates=candidates
+        task_id,
+        "unknown",
+        complete=False,
+        candidates=tuple(_agent(desk, queue, waiting, crew) for queue in candidates),
+        delayed=await delayed_tasks(desk),
+        unclaimed=waiting.total(),
+    )
+
+
+async def _waiting(desk: Desk, queues: Sequence[Queue], crew: _Crew) -> Counter[str]:
+    """How many tasks of each agent nobody has claimed, on the server and with workers."""
+    waiting = Counter(await waiting_tasks(desk, queues))
+    for member in crew.members:
+        waiting.update(member.prefetched)
+    return waiting
+
+
+async def of_dead(desk: Desk, facts: Whereabouts, letter: DeadLetter) -> Whereabouts:
+    """The same once its dead letter was found."""
+    concurrency = desk.limits(letter.queue).concurrency
+    return Whereabouts(
+        letter.task_id,
+        "dead",
+        complete=False,
+        agent=AgentSeen(letter.queue, letter.collection, concurrency),
+        error=letter.reason,
+        since=letter.died_at,
+        outcome=letter.outcome,
+        outbox=facts.outbox,
+        workers=facts.workers,
     )
 
 
@@ -60,61 +118,27 @@ def _found(task_id: str, found: dict[str, Any], worker: str, agent: AgentSeen) -
     )
 
 
-def _dead(letter: DeadLetter, agent: AgentSeen) -> Whereabouts:
-    return Whereabouts(
-        letter.task_id,
-        "dead",
-        complete=False,
-        agent=agent,
-        error=letter.reason,
-        since=letter.died_at,
-        outcome=letter.outcome,
-    )
-
-
-async def _candidates(desk: Desk, told: Sequence[dict[str, Any]]) -> tuple[AgentSeen, ...]:
-    """The agents that have tasks waiting."""
-    found: list[AgentSeen] = []
-    for queue in (*desk.registry.current(), *desk.registry.former()):
-        agent = await _agent(desk, queue, told)
-        if agent.waiting and len(found) < MAX_CANDIDATES:
-            found.append(agent)
-    return tuple(found)
-
-
-async def _agent(desk: Desk, queue: Queue, told: Sequence[dict[str, Any]]) -> AgentSeen:
+def _agent(desk: Desk, queue: Queue, waiting: Mapping[str, int], crew: _Crew) -> AgentSeen:
     own, whole = desk.registry.pauses(queue.name)
-    members = [Member.decode(each) for each in told]
-    runs = [
-        Run(task_id, name, each["name"], since)
-        for each in told
-        for task_id, name, since in each["runs"]
-    ]
-    behind_gate = [run for run in runs if queue.gate and desk.limits(run.queue).gate == queue.gate]
-    counts = [await desk.count(source.name) for source in desk.sources(queue)]
+    gated = [r for r in crew.runs if queue.gate and desk.limits(r.queue).gate == queue.gate]
+    took = [each["run_s"][queue.name] for each in crew.told if queue.name in each["run_s"]]
     return AgentSeen(
         queue.name,
         queue.collection,
         queue.concurrency,
-        waiting=sum(number or 0 for number in counts)
-        + sum(member.prefetched.get(queue.name, 0) for member in members),
+        waiting=waiting[queue.name],
         paused=own,
         collection_paused=whole,
-        held_s=max([0.0, *(member.held.get(queue.name, 0.0) for member in members)]),
-        runs=tuple(run for run in runs if run.queue == queue.name),
+        held_s=max([0.0, *(member.held.get(queue.name, 0.0) for member in crew.members)]),
+        runs=tuple(run for run in crew.runs if run.queue == queue.name),
         gate_limit=queue.gate_limit if queue.gate else None,
-        gate_runs=tuple(behind_gate),
-        servers=tuple(
-            _worker(each)
-            for each, member in zip(told, members, strict=True)
-            if queue.name in member.queues
-        ),
-        run_s=next(
-            (each["run_s"][queue.name] for each in told if queue.name in each["run_s"]), None
-        ),
+        gate_runs=tuple(gated),
+        servers=tuple(_worker(member) for member in crew.members if queue.name in member.queues),
+        run_s=next(iter(took), None),
     )
 
 
-def _worker(told: dict[str, Any]) -> WorkerSeen:
-    running = sum(told["running"].values())
-    return WorkerSeen(told["name"], told["host"], told["pid"], told["slots"], running, 0.0)
+def _worker(member: Member) -> WorkerSeen:
+    running = sum(member.running.values())
+    seen = (member.name, member.host, member.pid, member.slots, running)
+    return WorkerSeen(*seen, member.heard_s, member.report.encode())

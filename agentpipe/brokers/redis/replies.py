@@ -115,7 +115,8 @@ def as_whereabouts(task_id: str, answer: bytes) -> Whereabouts:
 
 
 def _worker_seen(told: dict[str, Any]) -> WorkerSeen:
-    return WorkerSeen(**{name: value for name, value in told.items() if name != "serves"})
+    fields = {name: value for name, value in told.items() if name != "serves"}
+    return WorkerSeen(**fields | {"report": told["report"].encode()})
 
 
 def _agent_seen(told: dict[str, Any], servers: tuple[WorkerSeen, ...]) -> AgentSeen:

@@ -42,13 +42,15 @@ local function tell_workers()
   local living = call('ZRANGEBYSCORE', WORKERS, '(' .. time, '+inf', 'WITHSCORES')
   for index = 1, #living, 2 do
     local name = living[index]
-    local found = call('HMGET', base .. ':worker:' .. name, 'host', 'pid', 'slots', 'lease', 'serves')
+    local found = call('HMGET', base .. ':worker:' .. name, 'host', 'pid', 'slots', 'lease',
+      'serves', 'report')
     local serves = told.agent and found[5]
       and call('SISMEMBER', base .. ':serves:' .. found[5], told.agent.queue) == 1
     table.insert(told.workers, {
       name = name, host = found[1], pid = tonumber(found[2]), slots = tonumber(found[3]),
       running = call('HLEN', base .. ':held:' .. name), serves = serves or false,
       seen_s = math.max(0, time - (tonumber(living[index + 1]) - tonumber(found[4]))),
+      report = found[6] or '',
     })
   end
 end
@@ -82,21 +84,37 @@ local function tell_agent(name, runs)
   }
 end
 
+-- How many of a queue's set are claimed before the task, found by halving.
+local function count_before(index, task)
+  local low, high, member = 0, call('ZCARD', index), task.seq .. id
+  local priority = tonumber(task.priority)
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    local found = call('ZRANGE', index, middle, middle, 'WITHSCORES')
+    local its = tonumber(found[2])
+    if its < priority or (its == priority and found[1] < member) then
+      low = middle + 1
+    else
+      high = middle
+    end
+  end
+  return low
+end
+
 local function tell_position(task)
-  local member = task.seq .. id
-  local rank = call('ZRANK', base .. ':waiting:' .. task.queue, member)
-    or call('ZRANK', base .. ':last:' .. task.queue, member)
   local due_at = call('ZSCORE', DELAYED, id)
   if due_at then
     told.place, told.due_at = 'delayed', due_at
-  elseif rank then
-    told.place, told.position = 'waiting', rank + 1
+  elseif call('ZSCORE', place_of(task), task.seq .. id) then
+    told.place = 'waiting'
+    told.position = 1 + count_before(base .. ':waiting:' .. task.queue, task)
+      + count_before(base .. ':last:' .. task.queue, task)
   else
     told.place = 'running'
   end
 end
 
-local function outbox_entry(entries)
+local function place_among(entries)
   for index, entry in ipairs(entries) do
     if entry:match('^%d+ %d+ (.*)$') == id then
       return index - 1
@@ -104,28 +122,38 @@ local function outbox_entry(entries)
   end
 end
 
-local function tell_outbox()
-  local entries = call('ZRANGE', OUTBOX, 0, -1)
+-- What is lent to workers is before all that is not.
+local function tell_outbox_before()
   local lent = 0
   for _, worker in ipairs(call('ZRANGE', WORKERS, 0, -1)) do
     local theirs = call('HVALS', base .. ':lent:' .. worker)
-    if outbox_entry(theirs) then
-      told.outbox_before = 0
-    end
+    told.outbox_before = told.outbox_before or (place_among(theirs) and 0)
     lent = lent + #theirs
   end
-  local mine = outbox_entry(entries)
-  if mine then
-    told.outbox_before = mine + lent
+  local from = 0
+  while not told.outbox_before do
+    local entries = call('ZRANGE', OUTBOX, from, from + CHUNK - 1)
+    local mine = place_among(entries)
+    told.outbox_before = mine and mine + from + lent
+    from = from + CHUNK
+    if #entries == 0 then
+      return
+    end
   end
-  local oldest = entries[1] and call('ZSCORE', SETTLED, entries[1]:match('^%d+ %d+ (.*)$'))
-  told.outbox_since = oldest or nil
 end
 
-told.outbox = call('HLEN', RESULTS)
-told.outbox_bytes = tonumber(call('HGET', STORE, 'outbox_bytes') or 0)
+local function tell_outbox()
+  told.outbox = call('HLEN', RESULTS)
+  told.outbox_bytes = tonumber(call('HGET', STORE, 'outbox_bytes') or 0)
+  local first = call('ZRANGE', OUTBOX, 0, 0)[1]
+  told.outbox_since = first and call('ZSCORE', SETTLED, first:match('^%d+ %d+ (.*)$')) or nil
+  if settled_at and told.outbox > 0 then
+    tell_outbox_before()
+  end
+end
+
 tell_outbox()
-local dead = call('HMGET', base .. ':dead:' .. id, 'queue', 'outcome', 'reason', 'died_at')
+local dead = call('HMGET', base .. ':dead:' .. id, 'queue', 'outcome', 'reason')
 if record then
   local task = task_of(record)
   tell_agent(task.queue, all_runs())
@@ -135,7 +163,8 @@ if record then
   told.error = call('HGET', NOTES, 'error ' .. id) or ''
 elseif dead[1] then
   tell_agent(dead[1], {})
-  told.place, told.outcome, told.error, told.since = 'dead', dead[2], dead[3], dead[4]
+  told.place, told.outcome, told.error = 'dead', dead[2], dead[3]
+  told.since = string.format('%.6f', call('ZSCORE', DEAD, id) / 1e6)
 elseif settled_at then
   told.place, told.since = told.outbox_before and 'outbox' or 'settled', settled_at
 end

@@ -39,8 +39,19 @@ _SELECT_RUNS = (
     " LIMIT ?"
 )
 _SELECT_DEAD = (
-    "SELECT outcome, reason, died_at, (SELECT qid FROM queues q WHERE q.name = d.queue)"
+    "SELECT outcome, reason, died_us / 1e6, (SELECT qid FROM queues q WHERE q.name = d.queue)"
     " FROM dead d WHERE task_id = ?"
+)
+_OF_QUEUE = "FROM tasks WHERE qid = :qid AND state = 0"
+_SELECT_ENDS = (
+    f"SELECT (SELECT min(seq) {_OF_QUEUE} AND priority = :priority),"
+    f" (SELECT max(seq) {_OF_QUEUE} AND priority = :priority),"
+    " (SELECT waiting FROM queues WHERE qid = :qid)"
+)
+# Two counts, each along the index; to compare pairs takes twice as long.
+_COUNT = (
+    f"SELECT (SELECT count(*) {_OF_QUEUE} AND priority {{0}} :priority)"
+    f" + (SELECT count(*) {_OF_QUEUE} AND priority = :priority AND seq {{0}} :seq)"
 )
 _SELECT_SERVERS = (
     "SELECT name FROM workers w WHERE EXISTS (SELECT 1 FROM json_each(w.queues) WHERE value = ?)"
@@ -51,7 +62,7 @@ def where_is(db: sqlite3.Connection, task_id: str) -> Whereabouts:
     """See ``Store.where``."""
     found = _basics(db, task_id)
     row = db.execute(_SELECT_TASK, (task_id,)).fetchone()
-    if row is None or found.place == "dead":
+    if row is None:
         return found
     seq, qid, state, priority, failures, crashes, cancelled, error, due, submitted_at, at = row
     found = replace(
@@ -61,8 +72,10 @@ def where_is(db: sqlite3.Connection, task_id: str) -> Whereabouts:
         failures=failures,
         crashes=crashes,
         cancelled=bool(cancelled),
-        error=error or "",
+        error=found.error or error or "",
     )
+    if found.place == "dead":
+        return found
     if state == WAITING:
         return replace(found, place="waiting", position=_position(db, qid, priority, seq))
     if state == DELAYED:
@@ -107,12 +120,12 @@ def _in_outbox(db: sqlite3.Connection, task_id: str) -> tuple[int | None, float 
 
 
 def _position(db: sqlite3.Connection, qid: int, priority: int, seq: int) -> int:
-    """From 1; counted in an index that has nothing but what waits."""
-    (before,) = db.execute(
-        "SELECT count(*) FROM tasks WHERE qid = ? AND state = 0 AND (priority, seq) < (?, ?)",
-        (qid, priority, seq),
-    ).fetchone()
-    return int(before) + 1
+    """From 1; counted in an index of what waits, from the nearer end as far as one can guess."""
+    place = {"qid": qid, "priority": priority, "seq": seq}
+    first, last, waiting = db.execute(_SELECT_ENDS, place).fetchone()
+    if seq - first < last - seq:
+        return int(db.execute(_COUNT.format("<"), place).fetchone()[0]) + 1
+    return int(waiting - db.execute(_COUNT.format(">"), place).fetchone()[0])
 
 
 def _agent(db: sqlite3.Connection, qid: int, workers: tuple[WorkerSeen, ...]) -> AgentSeen:
