@@ -287,9 +287,10 @@ CASES: list[tuple[Whereabouts, str, str, str]] = [
         ),
         "unsure",
         (
-            "no worker has it and it is none of the dead letters read, 9 are left unread. "
-            "This broker cannot look into its queues for one task: it may wait (7 do), be "
-            "delayed (1 are), be done and wait for the sink (3 do), have been delivered, or "
+            "no worker has it and it is none of the dead letters read, 9 are left unread "
+            "(agentpipe dead show reads all). This broker cannot look into its queues for one "
+            "task: it may wait (7 do), be delayed (1 are), be done and wait for the sink (3 do), "
+            "have been delivered, or "
             "never have been sent here. If it waits: at a_0 its agent is busy with other (on "
             "w for 30 s). Of the sink: w has tried in vain for 5 min: Unreachable: "
             "kafka:9092 does not answer"
