@@ -176,7 +176,8 @@ def _unsure(facts: Whereabouts, now: float, marks: Marks) -> Told:
 
 def _no_letter(facts: Whereabouts) -> str:
     if facts.dead_unread:
-        return f"it is none of the dead letters read, {facts.dead_unread:,} are left unread"
+        left = f"{facts.dead_unread:,} are left unread (agentpipe dead show reads all)"
+        return f"it is none of the dead letters read, {left}"
     return "it is no dead letter"
 
 

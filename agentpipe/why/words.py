@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+import orjson
+
 from agentpipe.task import utc
 from agentpipe.vitals import Vitals
 
@@ -87,4 +89,5 @@ def reading(task_id: str, since: float | None) -> str:
     """The command that prints a task's Result."""
     start = "beginning" if since is None else utc(int(since) - SKEW_S).replace(".000000", "")
     found = f"agentpipe tail --from {start} --timeout 2 --json"
-    return f"{found} | grep -F -e {shlex.quote(task_id)}"
+    key = f'"task_id":{orjson.dumps(task_id).decode()}'
+    return f"{found} | grep -F {shlex.quote(key)}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -348,9 +350,12 @@ def test_a_delivered_one_is_told_with_its_position_where_that_is_known(
     told = [asked.why(task) for task in (first, second)]
     assert {(it["state"], it["reason"]) for it in told} == {("delivered", "delivered")}
     assert {it["stream_position"] for it in told} == {1, 2}
-    command = told[0]["next"].removeprefix("read it: agentpipe ").split(" | ")[0]
-    found = project.ok(*command.split()).lines
-    assert first in {it["task_id"] for it in found}
+    command = told[0]["next"].removeprefix("read it: ")
+    environ = {**project.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    printed = subprocess.run(
+        ["sh", "-c", command], env=environ, cwd=project.folder, stdout=subprocess.PIPE, check=True
+    ).stdout
+    assert json.loads(printed)["task_id"] == first
     elsewhere = f"sqlite:///{tmp_path}/elsewhere.db"
     if asked.sees_queues:
         settled = asked.why(first, sink=elsewhere)

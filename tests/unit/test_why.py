@@ -52,7 +52,7 @@ ALONE = agent(servers=())
 BUSY = agent(runs=(RUN,), run_s=60.0)
 GATED = agent(gate_limit=1, gate_runs=(replace(RUN, queue="a_1"),))
 THERE = "it has waited for 10 min at a_0, 3 of 5 there"
-PASTE = "agentpipe tail --from beginning --timeout 2 --json | grep -F -e t"
+PASTE = 'agentpipe tail --from beginning --timeout 2 --json | grep -F \'"task_id":"t"\''
 CASES: list[tuple[Whereabouts, str, str, str]] = [
     (
         waiting(agent(paused=True, collection_paused=True)),
@@ -260,7 +260,7 @@ CASES: list[tuple[Whereabouts, str, str, str]] = [
         at("settled", since=NOW - 180),
         "settled",
         "it was settled 3 min ago, and the sink has confirmed its Result",
-        "read it: agentpipe tail --from 2027-01-15T07:56:00Z --timeout 2 --json | grep -F -e t",
+        f"read it: {PASTE}".replace("beginning", "2027-01-15T07:56:00Z"),
     ),
     (
         at("unknown"),
@@ -287,9 +287,10 @@ CASES: list[tuple[Whereabouts, str, str, str]] = [
         ),
         "unsure",
         (
-            "no worker has it and it is none of the dead letters read, 9 are left unread. "
-            "This broker cannot look into its queues for one task: it may wait (7 do), be "
-            "delayed (1 are), be done and wait for the sink (3 do), have been delivered, or "
+            "no worker has it and it is none of the dead letters read, 9 are left unread "
+            "(agentpipe dead show reads all). This broker cannot look into its queues for one "
+            "task: it may wait (7 do), be delayed (1 are), be done and wait for the sink (3 do), "
+            "have been delivered, or "
             "never have been sent here. If it waits: at a_0 its agent is busy with other (on "
             "w for 30 s). Of the sink: w has tried in vain for 5 min: Unreachable: "
             "kafka:9092 does not answer"
@@ -341,7 +342,7 @@ def test_moments_are_iso_8601() -> None:
 def test_names_are_quoted_for_a_shell() -> None:
     odd = replace(at("dead", outcome="crashed", error="e"), task_id="a b;$(x)")
     assert "agentpipe dead show 'a b;$(x)';" in judge(odd).next
-    assert reading("a b", None).endswith("grep -F -e 'a b'")
+    assert reading('a "b', None).endswith("""grep -F '"task_id":"a \\"b"'""")
 
 
 def test_long_lists_are_cut() -> None:

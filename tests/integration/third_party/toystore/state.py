@@ -352,8 +352,8 @@ class State:
     def seen(self, name: str) -> WorkerSeen:
         worker = self.workers[name]
         running = sum(task.worker == name for task in self.tasks.values())
-        seen_s = time.time() - worker.beat
-        return WorkerSeen(name, worker.host, worker.pid, worker.slots, running, seen_s)
+        told = (time.time() - worker.beat, worker.report.encode())
+        return WorkerSeen(name, worker.host, worker.pid, worker.slots, running, *told)
 
     def where(self, task_id: str) -> Whereabouts:
         ids = [result.task_id for result in self.outbox]
