@@ -40,7 +40,7 @@ def purge(store: Store, collection: str | None) -> int:
 
 def purge_queues(store: Store, queues: Sequence[str] | None) -> int:
     """The same for some queues; None is all."""
-    collections = {depth.queue: depth.collection for depth in store.stats().queues}
+    collections = _collections(store)
     purged, after = 0, -1
     while page := store.peek(queues, after, PAGE):
         after = page[-1].number
@@ -119,23 +119,28 @@ class Cancelled:
 
 def cancel(store: Store, task_ids: Sequence[str]) -> Cancelled:
     """Answer tasks that wait with ``cancelled``, and have the workers end those that run."""
-    ids = list(dict.fromkeys(task_ids))
-    whole = Cancelled()
-    for first in range(0, len(ids), PAGE):
-        whole += _cancel_page(store, ids[first : first + PAGE])
-    return whole
+    return _cancel(store, list(dict.fromkeys(task_ids)), _collections(store))
 
 
-def _cancel_page(store: Store, left: list[str]) -> Cancelled:
-    collections = {depth.queue: depth.collection for depth in store.stats().queues}
+def _collections(store: Store) -> dict[str, str | None]:
+    return {depth.queue: depth.collection for depth in store.stats().queues}
+
+
+def _cancel(store: Store, ids: list[str], collections: Mapping[str, str | None]) -> Cancelled:
+    pages = (ids[first : first + PAGE] for first in range(0, len(ids), PAGE))
+    return sum((_cancel_page(store, page, collections) for page in pages), Cancelled())
+
+
+def _cancel_page(store: Store, left: list[str], collections: Mapping[str, str | None]) -> Cancelled:
     whole = Cancelled()
     # A task may move between the two steps, from running to waiting and back.
     for _ in range(CANCEL_ROUNDS):
         fates = dict(zip(left, store.cancel(left), strict=True))
         told = tuple(it for it in left if fates[it] == "told")
         settled = tuple(it for it in left if fates[it] == "settled")
-        cancelled = _answer_waiting(store, [it for it in left if it not in told], collections)
-        whole += Cancelled(cancelled, told, settled)
+        waiting = [it for it in left if fates[it] not in ("told", "settled")]
+        cancelled = _answered(store, store.find(waiting) if waiting else [], collections)
+        whole += Cancelled(tuple(cancelled), told, settled)
         done = {*told, *settled, *cancelled}
         left = [it for it in left if it not in done]
         if all(fates[it] == "unknown" for it in left):
@@ -143,12 +148,13 @@ def _cancel_page(store: Store, left: list[str]) -> Cancelled:
     return whole + Cancelled(unknown=tuple(left))
 
 
-def _answer_waiting(
-    store: Store, task_ids: Sequence[str], collections: Mapping[str, str | None]
-) -> tuple[str, ...]:
-    found = store.find(task_ids) if task_ids else []
-    done = store.answer([_cancelled(entry, collections) for entry in found]) if found else []
-    return tuple(it.task_id for it, was_done in zip(found, done, strict=True) if was_done)
+def _answered(
+    store: Store, entries: Sequence[Waiting], collections: Mapping[str, str | None]
+) -> dict[str, None]:
+    """Those that could be answered, by their ids."""
+    answers = [_cancelled(entry, collections) for entry in entries]
+    done = store.answer(answers) if answers else []
+    return dict.fromkeys(it.task_id for it, was in zip(entries, done, strict=True) if was)
 
 
 def cancel_where(
@@ -171,16 +177,26 @@ def cancel_where(
         _refuse_unknown([name] if name else [], known)
     queues = [it.queue for it in depths if collection in (None, it.collection)]
     queues = [it for it in queues if queue in (None, it)]
-    whole, after = Cancelled(), -1
-    while page := store.peek(queues, after, PAGE):  # First what waits: it could run meanwhile.
+    whole = _cancel_waiting(store, queues, group_id)  # First, for it could run meanwhile.
+    running = [it.task_id for it in store.claimed(queues) if _is_of_group(it, group_id)]
+    whole += cancel(store, [it for it in running if it not in whole.told])
+    # What ran at first may have gone back before it could be told.
+    return whole + _cancel_waiting(store, queues, group_id)
+
+
+def _cancel_waiting(store: Store, queues: Sequence[str], group_id: str | None) -> Cancelled:
+    collections, whole, after = _collections(store), Cancelled(), -1
+    while page := store.peek(queues, after, PAGE):
         after = page[-1].number
-        whole += cancel(store, _of_group(page, group_id))
-    running = _of_group(store.claimed(queues), group_id)
-    return whole + cancel(store, [it for it in running if it not in whole.told])
+        wanted = [it for it in page if _is_of_group(it, group_id)]
+        cancelled = _answered(store, wanted, collections)
+        begun = [it.task_id for it in wanted if it.task_id not in cancelled]
+        whole += Cancelled(tuple(cancelled)) + _cancel(store, begun, collections)
+    return whole
 
 
-def _of_group(entries: Sequence[Waiting], group_id: str | None) -> list[str]:
-    return [it.task_id for it in entries if group_id is None or _group_of(it) == group_id]
+def _is_of_group(entry: Waiting, group_id: str | None) -> bool:
+    return group_id is None or _group_of(entry) == group_id
 
 
 def _group_of(entry: Waiting) -> str | None:

@@ -31,6 +31,7 @@ from agentpipe.brokers.rabbitmq.bell import Bell
 from agentpipe.brokers.rabbitmq.counting import count
 from agentpipe.brokers.rabbitmq.dead import PORTION
 from agentpipe.brokers.rabbitmq.desk import Desk
+from agentpipe.brokers.rabbitmq.marks import cancel
 from agentpipe.brokers.rabbitmq.nodes import NOT_ASKED, examine_nodes
 from agentpipe.brokers.rabbitmq.offering import Offering
 from agentpipe.brokers.rabbitmq.whereabouts import where_is
@@ -226,9 +227,7 @@ class RabbitStore:
         return [entry for entry in entries if queues is None or entry.queue in queues]
 
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
-        told, _ = self._on_desk(lambda desk: ask(desk, {"kind": "cancel", "ids": list(task_ids)}))
-        here = {task_id for each in told for task_id in each["told"]}
-        return ["told" if task_id in here else "unknown" for task_id in task_ids]
+        return self._on_desk(lambda desk: cancel(desk, task_ids))
 
     def where(self, task_id: str) -> Whereabouts:
         found = self._on_desk(lambda desk: where_is(desk, task_id))
