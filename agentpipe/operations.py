@@ -7,6 +7,7 @@ import socket
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import orjson
@@ -18,10 +19,12 @@ from agentpipe.results import cancelled
 from agentpipe.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from agentpipe.brokers.store import Store
     from agentpipe.sinks.sink import Sink
+
+    Collections = Callable[[], Mapping[str, str | None]]
 
 PAGE = 500
 CANCEL_ROUNDS = 5
@@ -70,7 +73,7 @@ def pause(store: Store, targets: Sequence[str], *, paused: bool) -> Paused:
     depths = store.stats().queues
     collections = {depth.collection for depth in depths if depth.collection}
     queues = {depth.queue for depth in depths}
-    _refuse_unknown(targets, collections | queues)
+    _refuse_unknown("collection or agent", targets, collections | queues)
     whole = [target for target in targets if target in collections]
     single = [target for target in targets if target in queues and target not in collections]
     store.pause(queues=single, collections=whole, paused=paused)
@@ -79,17 +82,17 @@ def pause(store: Store, targets: Sequence[str], *, paused: bool) -> Paused:
     return Paused(tuple(depth.queue for depth in now), left)
 
 
-def _refuse_unknown(targets: Sequence[str], known: set[str]) -> None:
-    problems = [_unknown(target, known) for target in targets if target not in known]
+def _refuse_unknown(what: str, targets: Sequence[str], known: set[str]) -> None:
+    problems = [_unknown(what, target, known) for target in targets if target not in known]
     if problems:
         raise ConfigError(Problem(problem) for problem in problems)
 
 
-def _unknown(target: str, known: set[str]) -> str:
+def _unknown(what: str, target: str, known: set[str]) -> str:
     near = difflib.get_close_matches(target, sorted(known), 1)
     if near:
-        return f"no collection or agent {target!r}: did you mean {near[0]!r}?"
-    return f"no collection or agent {target!r} has been used on this broker: see `status`"
+        return f"no {what} {target!r}: did you mean {near[0]!r}?"
+    return f"no {what} {target!r} has been used on this broker: see `status`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,19 +122,20 @@ class Cancelled:
 
 def cancel(store: Store, task_ids: Sequence[str]) -> Cancelled:
     """Answer tasks that wait with ``cancelled``, and have the workers end those that run."""
-    return _cancel(store, list(dict.fromkeys(task_ids)), _collections(store))
+    # A look at all queues takes longer than all else, and what runs needs none.
+    return _cancel(store, list(dict.fromkeys(task_ids)), cache(lambda: _collections(store)))
 
 
 def _collections(store: Store) -> dict[str, str | None]:
     return {depth.queue: depth.collection for depth in store.stats().queues}
 
 
-def _cancel(store: Store, ids: list[str], collections: Mapping[str, str | None]) -> Cancelled:
+def _cancel(store: Store, ids: list[str], collections: Collections) -> Cancelled:
     pages = (ids[first : first + PAGE] for first in range(0, len(ids), PAGE))
     return sum((_cancel_page(store, page, collections) for page in pages), Cancelled())
 
 
-def _cancel_page(store: Store, left: list[str], collections: Mapping[str, str | None]) -> Cancelled:
+def _cancel_page(store: Store, left: list[str], collections: Collections) -> Cancelled:
     whole = Cancelled()
     # A task may move between the two steps, from running to waiting and back.
     for _ in range(CANCEL_ROUNDS):
@@ -149,10 +153,10 @@ def _cancel_page(store: Store, left: list[str], collections: Mapping[str, str | 
 
 
 def _answered(
-    store: Store, entries: Sequence[Waiting], collections: Mapping[str, str | None]
+    store: Store, entries: Sequence[Waiting], collections: Collections
 ) -> dict[str, None]:
     """Those that could be answered, by their ids."""
-    answers = [_cancelled(entry, collections) for entry in entries]
+    answers = [_cancelled(entry, collections()) for entry in entries]
     done = store.answer(answers) if answers else []
     return dict.fromkeys(it.task_id for it, was in zip(entries, done, strict=True) if was)
 
@@ -170,11 +174,11 @@ def cancel_where(
         ConfigError: No collection or agent of that name is known.
     """
     depths = store.stats().queues
-    for name, known in (
-        (collection, {depth.collection or "" for depth in depths}),
-        (queue, {depth.queue for depth in depths}),
-    ):
-        _refuse_unknown([name] if name else [], known)
+    if collection is not None:
+        known = {depth.collection for depth in depths if depth.collection}
+        _refuse_unknown("collection", [collection], known)
+    if queue is not None:
+        _refuse_unknown("agent", [queue], {depth.queue for depth in depths})
     queues = [it.queue for it in depths if collection in (None, it.collection)]
     queues = [it for it in queues if queue in (None, it)]
     whole = _cancel_waiting(store, queues, group_id)  # First, for it could run meanwhile.
@@ -185,7 +189,7 @@ def cancel_where(
 
 
 def _cancel_waiting(store: Store, queues: Sequence[str], group_id: str | None) -> Cancelled:
-    collections, whole, after = _collections(store), Cancelled(), -1
+    collections, whole, after = cache(lambda: _collections(store)), Cancelled(), -1
     while page := store.peek(queues, after, PAGE):
         after = page[-1].number
         wanted = [it for it in page if _is_of_group(it, group_id)]

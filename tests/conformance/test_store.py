@@ -1483,7 +1483,7 @@ def test_eight_processes_cancel_and_run_and_each_task_ends_once(
     ]
     for process in processes:
         process.start()
-    found = sum((outcomes.get(timeout=60) for _ in processes), Counter())
+    found = sum((outcomes.get(timeout=60) for _ in processes), Counter[str]())
     for process in processes:
         process.join(30)
     assert found.total() == total
