@@ -26,7 +26,7 @@ from agentpipe.amqp.channel import Lost
 from agentpipe.amqp.connection import ANSWER_S, Link, Session
 from agentpipe.brokers.rabbitmq import calendar
 from agentpipe.brokers.rabbitmq.address import Address
-from agentpipe.brokers.rabbitmq.asking import ask
+from agentpipe.brokers.rabbitmq.asking import ask_all
 from agentpipe.brokers.rabbitmq.bell import Bell
 from agentpipe.brokers.rabbitmq.counting import count
 from agentpipe.brokers.rabbitmq.dead import PORTION
@@ -218,13 +218,13 @@ class RabbitStore:
         return self._on_desk(find, FIND_S)
 
     def claimed(self, queues: Sequence[str] | None) -> list[Waiting]:
-        told, _ = self._on_desk(lambda desk: ask(desk, {"kind": "claims"}))
-        entries = [
-            Waiting(0, task_id, queue, base64.b64decode(payload), float(submitted_at))
+        told = self._on_desk(lambda desk: ask_all(desk, {"kind": "claims"}))
+        entries = {
+            task_id: Waiting(0, task_id, queue, base64.b64decode(payload), float(submitted_at))
             for each in told
             for task_id, queue, payload, submitted_at in each["claims"]
-        ]
-        return [entry for entry in entries if queues is None or entry.queue in queues]
+        }
+        return [it for it in entries.values() if queues is None or it.queue in queues]
 
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
         return self._on_desk(lambda desk: cancel(desk, task_ids))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from agentpipe.amqp.letter import Letter
-from agentpipe.brokers.rabbitmq.asking import ask
+from agentpipe.brokers.rabbitmq.asking import ask_all
 from agentpipe.brokers.rabbitmq.lock import locked
 from agentpipe.brokers.rabbitmq.roster import note_of_cancelling
 
@@ -92,7 +92,7 @@ def _now_ms() -> int:
 
 async def cancel(desk: Desk, task_ids: Sequence[str]) -> list[Fate]:
     """Have the workers end these tasks, or put back what they have not begun; see the seam."""
-    told, _ = await ask(desk, {"kind": "cancel", "ids": list(task_ids)})
+    told = await ask_all(desk, {"kind": "cancel", "ids": list(task_ids)})
     running = {it: sent_ms for each in told for it, sent_ms in each["running"].items()}
     fates: dict[str, Fate] = {it: "waiting" for each in told for it in each["waiting"]}
     if running:
