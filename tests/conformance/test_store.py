@@ -1276,7 +1276,7 @@ def test_a_paused_collection_is_paused_with_the_queues_that_it_gets_later(store:
         put(store, name, [f"task of {name}"])
     worker = joined(store, [*names, later])
     assert claim(store, worker) == []
-    assert paused(store) == {*renamed}
+    assert paused(store) >= {*renamed}
     store.pause(collections=[collection], paused=False)
     assert len(claimed_after_lapse(store, worker, 2)) == 2
 
@@ -1450,8 +1450,8 @@ def test_what_a_lapsed_worker_held_can_be_answered_though_nobody_claims(store: S
     assert store.answer([Answer("a", b"{}", "cancelled")]) == [True]
 
 
-def test_an_id_that_is_sent_again_is_a_new_task(store: Store, open_another: OpenStore) -> None:
-    forgetful = open_another(retention_s=0)
+def test_an_id_that_is_sent_again_is_a_new_task(open_another: OpenStore) -> None:
+    store, forgetful = open_another(retention_s=0), open_another(retention_s=0)
     _, worker, claimed = running_and_more(store)
     store.cancel(["a"])
     assert settle(store, claimed, "answer", result=b"{}", outcome="cancelled")
