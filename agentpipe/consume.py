@@ -27,8 +27,6 @@ CLAIM_BATCH = 32
 # woken meanwhile, get theirs; what they have not taken by then is for whoever comes.
 SHARE_FOR_S = 0.02
 TICK_S = 1.0
-# So many ids of cancelled tasks are kept in mind for claims that come late.
-MAX_CANCELLED = 100_000
 MAX_OUTAGE_PAUSE_S = 2.0
 # What a process that ends may take to settle and to carry off its outbox.
 LAST_WORDS_S = 5.0
@@ -56,7 +54,8 @@ class Consumer:
         self._held: dict[str, ClaimedMessage] = {}
         self._finished: deque[ClaimedMessage] = deque()
         self._wake, self._rung = threading.Event(), threading.Event()
-        self._cancelled: set[str] = set()
+        # Heard since the latest claim was begun.
+        self._cancelled: frozenset[str] = frozenset()
         self._greedy_at = math.inf
         self._failures = 0
         self._thread = threading.Thread(target=self._run, name="agentpipe-consume", daemon=True)
@@ -148,7 +147,7 @@ class Consumer:
         settled = self._settle()
         while self._claiming and (claimed := self._claim(greedy=greedy)):
             self._loop.start_runs(claimed)
-            self._end_cancelled()
+            self._end_cancelled(self._cancelled)
             if len(claimed) < CLAIM_BATCH:
                 break  # What the store kept back, it tells of by ``wait``.
             settled += self._settle()
@@ -207,6 +206,8 @@ class Consumer:
         free = self.worker.slots - len(self._held)
         if free <= 0:
             return []
+        # What was cancelled before is told with its claim, if it comes to this worker at all.
+        self._cancelled = frozenset()
         claims = self.broker.store.claim(
             self.worker,
             min(free, CLAIM_BATCH),
@@ -221,16 +222,14 @@ class Consumer:
             self._held[message.claim.task_id] = message
         return messages
 
-    def _end_cancelled(self) -> None:
-        """End the runs that somebody cancelled; word of that may come before the claim does."""
-        if ended := self._cancelled.intersection(list(self._held)):
-            self._loop.cancel(frozenset(ended))
-
     def _hear(self, cancelled: Collection[str]) -> None:
-        if len(self._cancelled) > MAX_CANCELLED:
-            self._cancelled = set()  # Those that ran have long been told.
-        self._cancelled.update(cancelled)
-        self._end_cancelled()
+        """Somebody cancelled these; word of that may come before the claim does."""
+        self._cancelled = self._cancelled.union(cancelled)
+        self._end_cancelled(cancelled)
+
+    def _end_cancelled(self, cancelled: Collection[str]) -> None:
+        if ended := self._held.keys() & cancelled:
+            self._loop.cancel(frozenset(ended))
 
     def _watch(self) -> None:
         while not self._stopping:

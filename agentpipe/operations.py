@@ -7,6 +7,7 @@ import socket
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import orjson
@@ -18,10 +19,12 @@ from agentpipe.results import cancelled
 from agentpipe.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from agentpipe.brokers.store import Store
     from agentpipe.sinks.sink import Sink
+
+    Collections = Callable[[], Mapping[str, str | None]]
 
 PAGE = 500
 CANCEL_ROUNDS = 5
@@ -40,7 +43,7 @@ def purge(store: Store, collection: str | None) -> int:
 
 def purge_queues(store: Store, queues: Sequence[str] | None) -> int:
     """The same for some queues; None is all."""
-    collections = {depth.queue: depth.collection for depth in store.stats().queues}
+    collections = _collections(store)
     purged, after = 0, -1
     while page := store.peek(queues, after, PAGE):
         after = page[-1].number
@@ -70,7 +73,7 @@ def pause(store: Store, targets: Sequence[str], *, paused: bool) -> Paused:
     depths = store.stats().queues
     collections = {depth.collection for depth in depths if depth.collection}
     queues = {depth.queue for depth in depths}
-    _refuse_unknown(targets, collections | queues)
+    _refuse_unknown("collection or agent", targets, collections | queues)
     whole = [target for target in targets if target in collections]
     single = [target for target in targets if target in queues and target not in collections]
     store.pause(queues=single, collections=whole, paused=paused)
@@ -79,17 +82,17 @@ def pause(store: Store, targets: Sequence[str], *, paused: bool) -> Paused:
     return Paused(tuple(depth.queue for depth in now), left)
 
 
-def _refuse_unknown(targets: Sequence[str], known: set[str]) -> None:
-    problems = [_unknown(target, known) for target in targets if target not in known]
+def _refuse_unknown(what: str, targets: Sequence[str], known: set[str]) -> None:
+    problems = [_unknown(what, target, known) for target in targets if target not in known]
     if problems:
         raise ConfigError(Problem(problem) for problem in problems)
 
 
-def _unknown(target: str, known: set[str]) -> str:
+def _unknown(what: str, target: str, known: set[str]) -> str:
     near = difflib.get_close_matches(target, sorted(known), 1)
     if near:
-        return f"no collection or agent {target!r}: did you mean {near[0]!r}?"
-    return f"no collection or agent {target!r} has been used on this broker: see `status`"
+        return f"no {what} {target!r}: did you mean {near[0]!r}?"
+    return f"no {what} {target!r} has been used on this broker: see `status`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,23 +122,29 @@ class Cancelled:
 
 def cancel(store: Store, task_ids: Sequence[str]) -> Cancelled:
     """Answer tasks that wait with ``cancelled``, and have the workers end those that run."""
-    ids = list(dict.fromkeys(task_ids))
-    whole = Cancelled()
-    for first in range(0, len(ids), PAGE):
-        whole += _cancel_page(store, ids[first : first + PAGE])
-    return whole
+    # A look at all queues takes longer than all else, and what runs needs none.
+    return _cancel(store, list(dict.fromkeys(task_ids)), cache(lambda: _collections(store)))
 
 
-def _cancel_page(store: Store, left: list[str]) -> Cancelled:
-    collections = {depth.queue: depth.collection for depth in store.stats().queues}
+def _collections(store: Store) -> dict[str, str | None]:
+    return {depth.queue: depth.collection for depth in store.stats().queues}
+
+
+def _cancel(store: Store, ids: list[str], collections: Collections) -> Cancelled:
+    pages = (ids[first : first + PAGE] for first in range(0, len(ids), PAGE))
+    return sum((_cancel_page(store, page, collections) for page in pages), Cancelled())
+
+
+def _cancel_page(store: Store, left: list[str], collections: Collections) -> Cancelled:
     whole = Cancelled()
     # A task may move between the two steps, from running to waiting and back.
     for _ in range(CANCEL_ROUNDS):
         fates = dict(zip(left, store.cancel(left), strict=True))
         told = tuple(it for it in left if fates[it] == "told")
         settled = tuple(it for it in left if fates[it] == "settled")
-        cancelled = _answer_waiting(store, [it for it in left if it not in told], collections)
-        whole += Cancelled(cancelled, told, settled)
+        waiting = [it for it in left if fates[it] not in ("told", "settled")]
+        cancelled = _answered(store, store.find(waiting) if waiting else [], collections)
+        whole += Cancelled(tuple(cancelled), told, settled)
         done = {*told, *settled, *cancelled}
         left = [it for it in left if it not in done]
         if all(fates[it] == "unknown" for it in left):
@@ -143,12 +152,13 @@ def _cancel_page(store: Store, left: list[str]) -> Cancelled:
     return whole + Cancelled(unknown=tuple(left))
 
 
-def _answer_waiting(
-    store: Store, task_ids: Sequence[str], collections: Mapping[str, str | None]
-) -> tuple[str, ...]:
-    found = store.find(task_ids) if task_ids else []
-    done = store.answer([_cancelled(entry, collections) for entry in found]) if found else []
-    return tuple(it.task_id for it, was_done in zip(found, done, strict=True) if was_done)
+def _answered(
+    store: Store, entries: Sequence[Waiting], collections: Collections
+) -> dict[str, None]:
+    """Those that could be answered, by their ids."""
+    answers = [_cancelled(entry, collections()) for entry in entries]
+    done = store.answer(answers) if answers else []
+    return dict.fromkeys(it.task_id for it, was in zip(entries, done, strict=True) if was)
 
 
 def cancel_where(
@@ -164,23 +174,33 @@ def cancel_where(
         ConfigError: No collection or agent of that name is known.
     """
     depths = store.stats().queues
-    for name, known in (
-        (collection, {depth.collection or "" for depth in depths}),
-        (queue, {depth.queue for depth in depths}),
-    ):
-        _refuse_unknown([name] if name else [], known)
+    if collection is not None:
+        known = {depth.collection for depth in depths if depth.collection}
+        _refuse_unknown("collection", [collection], known)
+    if queue is not None:
+        _refuse_unknown("agent", [queue], {depth.queue for depth in depths})
     queues = [it.queue for it in depths if collection in (None, it.collection)]
     queues = [it for it in queues if queue in (None, it)]
-    whole, after = Cancelled(), -1
-    while page := store.peek(queues, after, PAGE):  # First what waits: it could run meanwhile.
+    whole = _cancel_waiting(store, queues, group_id)  # First, for it could run meanwhile.
+    running = [it.task_id for it in store.claimed(queues) if _is_of_group(it, group_id)]
+    whole += cancel(store, [it for it in running if it not in whole.told])
+    # What ran at first may have gone back before it could be told.
+    return whole + _cancel_waiting(store, queues, group_id)
+
+
+def _cancel_waiting(store: Store, queues: Sequence[str], group_id: str | None) -> Cancelled:
+    collections, whole, after = cache(lambda: _collections(store)), Cancelled(), -1
+    while page := store.peek(queues, after, PAGE):
         after = page[-1].number
-        whole += cancel(store, _of_group(page, group_id))
-    running = _of_group(store.claimed(queues), group_id)
-    return whole + cancel(store, [it for it in running if it not in whole.told])
+        wanted = [it for it in page if _is_of_group(it, group_id)]
+        cancelled = _answered(store, wanted, collections)
+        begun = [it.task_id for it in wanted if it.task_id not in cancelled]
+        whole += Cancelled(tuple(cancelled)) + _cancel(store, begun, collections)
+    return whole
 
 
-def _of_group(entries: Sequence[Waiting], group_id: str | None) -> list[str]:
-    return [it.task_id for it in entries if group_id is None or _group_of(it) == group_id]
+def _is_of_group(entry: Waiting, group_id: str | None) -> bool:
+    return group_id is None or _group_of(entry) == group_id
 
 
 def _group_of(entry: Waiting) -> str | None:

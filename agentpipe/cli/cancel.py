@@ -49,8 +49,7 @@ def run(args: argparse.Namespace) -> int:
         if done.cancelled:
             deliver(store, sink, settings.lease_s)
     if args.json:
-        counts = {"cancelled": len(done.cancelled), "told": len(done.told)}
-        print_json({**{name: list(ids) for name, ids in asdict(done).items()}, **counts})
+        print_json({name: list(ids) for name, ids in asdict(done).items()})
     else:
         _print(done)
     return _exit_code(args, done)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers import open_store
-from agentpipe.brokers.store import Offer, Settlement, Worker
+from agentpipe.brokers.store import Answer, Offer, Settlement, Worker
 from agentpipe.sinks import open_sink
 
 if TYPE_CHECKING:
@@ -49,6 +50,49 @@ def claim_and_answer(
                 left.value -= 1
         store.wait(0.01)
     claimed.put(held)
+    store.close()
+
+
+def claim_until_told(
+    settings: Settings, queues: frozenset[str], name: str, *, gate: Any, left: Any, outcomes: Any
+) -> None:
+    """Claim until nothing is ``left``; end what was cancelled, finish the rest after a moment."""
+    store = open_store(settings)
+    worker = Worker(name, queues=queues, lease_s=60)
+    store.join(worker)
+    gate.wait(60)
+    told, found = set[str](), Counter[str]()
+    ends = time.monotonic() + 60
+    while left.value and time.monotonic() < ends:
+        for claim in store.claim(worker, 2, high_water=10**6, high_water_bytes=10**9):
+            told.update(store.wait(0.01))  # The run.
+            cancelled = claim.cancelled or claim.task_id in told
+            outcome = "cancelled" if cancelled else "ok"
+            if store.settle([Settlement(claim, "answer", outcome.encode(), outcome)]) == [True]:
+                found[outcome] += 1
+                with left.get_lock():
+                    left.value -= 1
+        told.update(store.wait(0.01))
+    outcomes.put(found)
+    store.leave(worker)
+    store.close()
+
+
+def cancel_one_by_one(
+    settings: Settings, ids: list[str], *, gate: Any, left: Any, outcomes: Any
+) -> None:
+    """Cancel tasks, at once with those who run them."""
+    store = open_store(settings)
+    gate.wait(60)
+    found = Counter[str]()
+    for task_id in ids:
+        store.cancel([task_id])
+        answers = [Answer(it.task_id, b"cancelled", "cancelled") for it in store.find([task_id])]
+        done = sum(store.answer(answers)) if answers else 0
+        found["cancelled"] += done
+        with left.get_lock():
+            left.value -= done
+    outcomes.put(found)
     store.close()
 
 

@@ -34,7 +34,12 @@ from agentpipe.brokers.store import (
 )
 from agentpipe.errors import ConfigError, Unreachable
 from tests.conformance.pace import PACE
-from tests.conformance.processes import claim_and_answer, offer_one_by_one
+from tests.conformance.processes import (
+    cancel_one_by_one,
+    claim_and_answer,
+    claim_until_told,
+    offer_one_by_one,
+)
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -1227,6 +1232,267 @@ def test_an_unclaimed_task_can_be_answered(store: Store) -> None:
     assert stats.outcomes == {"cancelled": 2}
     assert ids_of(store.take_outbox(worker, 10, MEBIBYTE)) == ["b", "d"]
     assert ids_of(claim(store, worker)) == ["c"]
+
+
+# Pausing.
+
+
+def paused(store: Store) -> set[str]:
+    return {depth.queue for depth in store.stats().queues if depth.paused}
+
+
+def test_a_paused_queue_gives_nothing_until_it_is_resumed(store: Store) -> None:
+    idle, other = declared(store, 2)
+    put(store, idle, "ab")
+    put(store, other, "c")
+    worker = joined(store, [idle, other])
+    store.pause(queues=[idle], paused=True)
+    assert ids_of(claim(store, worker)) == ["c"]
+    assert paused(store) == {idle}
+    store.pause(queues=[idle], paused=False)
+    assert sorted(ids_of(claimed_after_lapse(store, worker, 2))) == ["a", "b"]
+    assert not paused(store)
+
+
+def test_a_pause_holds_for_workers_that_are_there_already(
+    store: Store, open_another: OpenStore
+) -> None:
+    (queue,) = declared(store)
+    working = open_another()
+    worker = joined(working, [queue])
+    claim(working, worker)
+    store.pause(queues=[queue], paused=True)
+    put(store, queue, "a")
+    assert claim(working, worker) == []
+    store.pause(queues=[queue], paused=False)
+    assert ids_of(claimed_after_lapse(working, worker)) == ["a"]
+
+
+def test_a_paused_collection_is_paused_with_the_queues_that_it_gets_later(store: Store) -> None:
+    collection, names = ring_of(store, 2)
+    store.pause(collections=[collection], paused=True)
+    later = f"{collection}_later"
+    renamed = [names[0], later]
+    store.declare([Queue(name, collection, concurrency=100) for name in renamed])
+    for name in renamed:
+        put(store, name, [f"task of {name}"])
+    worker = joined(store, [*names, later])
+    assert claim(store, worker) == []
+    assert paused(store) >= {*renamed}
+    store.pause(collections=[collection], paused=False)
+    assert len(claimed_after_lapse(store, worker, 2)) == 2
+
+
+def test_an_agents_pause_and_its_collections_are_two(store: Store) -> None:
+    collection, names = ring_of(store, 2)
+    for name in names:
+        put(store, name, [f"task of {name}"])
+    store.pause(queues=[names[0]], collections=[collection], paused=True)
+    worker = joined(store, names)
+    store.pause(queues=[names[0]], paused=False)
+    assert paused(store) == {*names}
+    assert claim(store, worker) == []
+    store.pause(queues=[names[0]], paused=True)
+    store.pause(collections=[collection], paused=False)
+    assert paused(store) == {names[0]}
+    assert ids_of(claimed_after_lapse(store, worker)) == [f"task of {names[1]}"]
+
+
+def test_a_pause_outlives_all_who_knew_of_it(store: Store, open_another: OpenStore) -> None:
+    one, other = declared(store, 2)
+    settled, later = open_another(), open_another()
+    store.leave(joined(store, [one, other]))
+    settled.pause(queues=[one], paused=True)
+    settled.close()
+    store.close()
+    put(later, one, "a")
+    put(later, other, "b")
+    assert ids_of(claim(later, joined(later, [one, other]))) == ["b"]
+
+
+def test_what_runs_in_a_paused_queue_ends_and_what_comes_back_stays(store: Store) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "abc")
+    worker = joined(store, [queue])
+    finished, released, retried = claim(store, worker)
+    store.pause(queues=[queue], paused=True)
+    assert settle(store, finished, "answer", result=b"{}", outcome="ok")
+    assert settle(store, released, "release")
+    assert settle(store, retried, "retry", delay_s=0)
+    assert claim(store, worker) == []
+    store.pause(queues=[queue], paused=False)
+    assert sorted(ids_of(claimed_after_lapse(store, worker, 2))) == ["b", "c"]
+
+
+def test_a_paused_queue_takes_offers_up_to_its_bound(store: Store) -> None:
+    (queue,) = declared(store, max_waiting=2)
+    store.pause(queues=[queue], paused=True)
+    assert put(store, queue, "abc").verdicts == ("accepted", "accepted", "refused")
+
+
+def test_a_resumed_queue_wakes_who_waits(store: Store, open_another: OpenStore) -> None:
+    (queue,) = declared(store)
+    store.pause(queues=[queue], paused=True)
+    put(store, queue, "a")
+    working = open_another()
+    worker = joined(working, [queue])
+    assert claim(working, worker) == []
+    PACE.settle(working)
+    resuming = threading.Thread(target=store.pause, kwargs={"queues": [queue], "paused": False})
+    began = time.monotonic()
+    resuming.start()
+    claims: list[Claim] = []
+    while not claims and time.monotonic() < began + PATIENCE_S:
+        working.wait(PATIENCE_S)
+        claims = working.claim(worker, 1, high_water=10**6, high_water_bytes=10**9)
+    resuming.join()
+    assert ids_of(claims) == ["a"]
+    assert time.monotonic() < began + PATIENCE_S / 2
+
+
+# Cancelling.
+
+
+def running_and_more(store: Store, running: str = "a") -> tuple[str, Worker, Claim]:
+    """A queue whose first task is claimed."""
+    (queue,) = declared(store, concurrency=1)
+    put(store, queue, running)
+    worker = joined(store, [queue])
+    (claimed,) = claim(store, worker, 1)
+    return queue, worker, claimed
+
+
+def test_find_tells_what_waits_or_is_delayed(store: Store) -> None:
+    queue, *_ = running_and_more(store)
+    put(store, queue, "bc")
+    put(store, queue, "d", delay_s=60)
+    found = {entry.task_id: entry for entry in store.find([*"abd", "strange"])}
+    assert {*found} == {"b", "d"}
+    assert (found["b"].queue, found["b"].payload) == (queue, b"payload of b")
+    assert abs(found["d"].submitted_at - time.time()) < PATIENCE_S
+
+
+def test_claimed_tells_what_runs(store: Store) -> None:
+    queue, _, _ = running_and_more(store)
+    put(store, queue, "b")
+    other, _, _ = running_and_more(store, "c")
+    found = {entry.task_id: entry for entry in store.claimed(None)}
+    assert {*found} == {"a", "c"}
+    assert (found["a"].queue, found["a"].payload) == (queue, b"payload of a")
+    assert ids_of(store.claimed([other])) == ["c"]
+    assert store.claimed([]) == []
+
+
+@ids_needed
+def test_cancel_says_where_each_task_is(store: Store) -> None:
+    queue, worker, claimed = running_and_more(store)
+    settle(store, claimed, "answer", result=b"{}", outcome="ok")
+    put(store, queue, "b")
+    claim(store, worker, 1)
+    put(store, queue, "c")
+    put(store, queue, "d", delay_s=60)
+    fates = store.cancel([*"abcd", "strange"])
+    assert fates == ["settled", "told", "waiting", "waiting", "unknown"]
+
+
+def heard(store: Store, wanted: str) -> None:
+    """Fails unless it is told that the task was cancelled."""
+    wait_until(lambda: wanted in store.wait(0.1), PATIENCE_S, f"word of {wanted}")
+
+
+def test_who_runs_a_cancelled_task_hears_of_it(store: Store, open_another: OpenStore) -> None:
+    operator = open_another()
+    store.wait(0)  # From now on it hears.
+    _, worker, claimed = running_and_more(store)
+    assert operator.cancel(["a"]) == ["told"]
+    heard(store, "a")
+    assert settle(store, claimed, "answer", result=b"{}", outcome="cancelled")
+    assert claim(store, worker) == []
+    assert operator.cancel(["a"]) != ["told"]
+
+
+def test_a_cancelled_run_that_finishes_first_counts(store: Store) -> None:
+    _, worker, claimed = running_and_more(store)
+    assert store.cancel(["a"]) == ["told"]
+    assert settle(store, claimed, "answer", result=b"{}", outcome="ok")
+    assert ids_of(store.take_outbox(worker, 10, MEBIBYTE)) == ["a"]
+
+
+@pytest.mark.parametrize("action", ["release", "retry"])
+def test_a_cancelled_task_that_comes_back_is_told_so(store: Store, action: str) -> None:
+    _, worker, claimed = running_and_more(store)
+    assert not claimed.cancelled
+    store.cancel(["a"])
+    assert settle(store, claimed, action, delay_s=60 if action == "retry" else 0)
+    (again,) = claimed_after_lapse(store, worker)
+    assert again.cancelled
+
+
+def test_a_worker_that_was_told_and_died_leaves_a_cancelled_task(
+    store: Store, open_another: OpenStore
+) -> None:
+    """To one that comes later, though nobody who knew of it is left."""
+    (queue,) = declared(store)
+    put(store, queue, "ab")
+    dying, later = open_another(), open_another()
+    _, claims = claimed_and_left(dying, queue, 2)
+    assert {each.task_id for each in claims} == {"a", "b"}
+    assert store.cancel(["a"]) == ["told"]
+    dying.close()
+    found = claimed_after_lapse(later, joined(later, [queue]), 2)
+    assert {each.task_id: each.cancelled for each in found} == {"a": True, "b": False}
+
+
+@pytest.mark.needs("answers_at_once")
+def test_what_a_lapsed_worker_held_can_be_answered_though_nobody_claims(store: Store) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "a")
+    claimed_and_left(store, queue)
+    wait_until(lambda: store.cancel(["a"]) == ["waiting"], PATIENCE_S, "its lease is over")
+    assert store.answer([Answer("a", b"{}", "cancelled")]) == [True]
+
+
+def test_an_id_that_is_sent_again_is_a_new_task(open_another: OpenStore) -> None:
+    store, forgetful = open_another(retention_s=0), open_another(retention_s=0)
+    _, worker, claimed = running_and_more(store)
+    store.cancel(["a"])
+    assert settle(store, claimed, "answer", result=b"{}", outcome="cancelled")
+
+    def sent_again() -> bool:
+        claim(forgetful, joined(forgetful, []), 1)  # Old ids are forgotten by who claims.
+        return put(store, claimed.queue, "a").verdicts == ("accepted",)
+
+    wait_until(sent_again, PATIENCE_S, "the id is forgotten")
+    (again,) = claimed_after_lapse(store, worker)
+    assert not again.cancelled
+
+
+def test_eight_processes_cancel_and_run_and_each_task_ends_once(
+    store: Store, store_settings: Settings
+) -> None:
+    """Two of them cancel the same, from the end on, six run."""
+    names, total = declared(store, 6, concurrency=2), 150
+    ids = [f"task-{index}" for index in range(total)]
+    for index, task_id in enumerate(ids):
+        put(store, names[index % len(names)], [task_id])
+    gate, left, outcomes = SPAWN.Barrier(8), SPAWN.Value("i", total), SPAWN.Queue()
+    shared = {"gate": gate, "left": left, "outcomes": outcomes}
+    workers = [(store_settings, frozenset(names), f"worker-{index}") for index in range(6)]
+    operators = [(store_settings, ids[::-3])] * 2
+    processes = [
+        *(SPAWN.Process(target=claim_until_told, args=it, kwargs=shared) for it in workers),
+        *(SPAWN.Process(target=cancel_one_by_one, args=it, kwargs=shared) for it in operators),
+    ]
+    for process in processes:
+        process.start()
+    found = sum((outcomes.get(timeout=60) for _ in processes), Counter[str]())
+    for process in processes:
+        process.join(30)
+    assert found.total() == total
+    assert min(found["ok"], found["cancelled"]) > 0
+    records = store.take_outbox(joined(store, []), 2 * total, MEBIBYTE)
+    assert sorted(ids_of(records)) == sorted(ids)
+    assert Counter(record.payload.decode() for record in records) == found
 
 
 # Dead letters.

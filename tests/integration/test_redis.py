@@ -136,7 +136,7 @@ def test_nothing_but_the_memory_of_answers_and_ids_is_left_of_what_is_done(
 def test_a_layout_of_another_version_is_refused(store: Store, url: str, raw: redis.Redis) -> None:
     put(store, "a")
     raw.hset(f"{keys_of(url)}:store", "layout", "99")
-    with pytest.raises(Unreachable, match="has layout 99, this agentpipe knows 2"):
+    with pytest.raises(Unreachable, match="has layout 99, this agentpipe knows 3"):
         open_store(Settings(broker=url))
 
 

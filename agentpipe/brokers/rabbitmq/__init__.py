@@ -29,11 +29,12 @@ from agentpipe.amqp.channel import Lost
 from agentpipe.amqp.connection import ANSWER_S, Link, Session
 from agentpipe.brokers.rabbitmq import calendar
 from agentpipe.brokers.rabbitmq.address import Address
-from agentpipe.brokers.rabbitmq.asking import ask
+from agentpipe.brokers.rabbitmq.asking import ask_all
 from agentpipe.brokers.rabbitmq.bell import Bell
 from agentpipe.brokers.rabbitmq.counting import count
 from agentpipe.brokers.rabbitmq.dead import PORTION
 from agentpipe.brokers.rabbitmq.desk import Desk
+from agentpipe.brokers.rabbitmq.marks import cancel
 from agentpipe.brokers.rabbitmq.nodes import NOT_ASKED, examine_nodes
 from agentpipe.brokers.rabbitmq.offering import Offering
 from agentpipe.brokers.rabbitmq.whereabouts import of_dead, where_is
@@ -222,18 +223,16 @@ class RabbitStore:
         return self._on_desk(find, FIND_S)
 
     def claimed(self, queues: Sequence[str] | None) -> list[Waiting]:
-        told, _ = self._on_desk(lambda desk: ask(desk, {"kind": "claims"}))
-        entries = [
-            Waiting(0, task_id, queue, base64.b64decode(payload), float(submitted_at))
+        told = self._on_desk(lambda desk: ask_all(desk, {"kind": "claims"}))
+        entries = {
+            task_id: Waiting(0, task_id, queue, base64.b64decode(payload), float(submitted_at))
             for each in told
             for task_id, queue, payload, submitted_at in each["claims"]
-        ]
-        return [entry for entry in entries if queues is None or entry.queue in queues]
+        }
+        return [it for it in entries.values() if queues is None or it.queue in queues]
 
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
-        told, _ = self._on_desk(lambda desk: ask(desk, {"kind": "cancel", "ids": list(task_ids)}))
-        here = {task_id for each in told for task_id in each["told"]}
-        return ["told" if task_id in here else "unknown" for task_id in task_ids]
+        return self._on_desk(lambda desk: cancel(desk, task_ids))
 
     def where(self, task_id: str) -> Whereabouts:
         facts = self._on_desk(lambda desk: where_is(desk, task_id))

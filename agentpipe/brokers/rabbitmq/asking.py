@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.desk import Desk
 
 ANSWER_S = 1.0
+TRIES = 3
+
+log = logging.getLogger(__name__)
 
 
 async def ask(desk: Desk, question: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bool]:
@@ -27,6 +31,18 @@ async def ask(desk: Desk, question: Mapping[str, Any]) -> tuple[list[dict[str, A
         return await _answers(desk, channel, answers, question)
     finally:
         channel.close()
+
+
+async def ask_all(desk: Desk, question: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The answer of each worker to what may be asked twice; a warning where one gives none."""
+    told: list[dict[str, Any]] = []
+    for _ in range(TRIES):  # Of one that has just died the others hear a moment later.
+        more, complete = await ask(desk, question)
+        told += more
+        if complete:
+            return told
+    log.warning("a worker does not answer: what it runs may go on; try again in a moment")
+    return told
 
 
 async def _answers(

@@ -24,7 +24,8 @@ class Bell:
     def tell(self, task_ids: Iterable[str]) -> None:
         """These run here, and shall end."""
         self._cancelled.extend(task_ids)
-        self._rung.set()
+        if self._cancelled:
+            self._rung.set()
 
     def wait(self, timeout_s: float) -> list[str]:
         """What was told since the last call, as soon as anything happens."""

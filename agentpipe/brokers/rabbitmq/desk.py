@@ -10,6 +10,7 @@ from agentpipe.amqp.channel import Channel, Lost
 from agentpipe.brokers.rabbitmq.dead import DeadLetters
 from agentpipe.brokers.rabbitmq.hand import Hand
 from agentpipe.brokers.rabbitmq.holds import Holds
+from agentpipe.brokers.rabbitmq.marks import Marks
 from agentpipe.brokers.rabbitmq.names import make_delays, unit_of
 from agentpipe.brokers.rabbitmq.outbox import Outbox
 from agentpipe.brokers.rabbitmq.registry import Entry, Registry
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 CLOCK_S = 0.001
 # Of so many queues the depth is asked for at once.
 AT_ONCE = 250
-# A task is remembered as cancelled while it may yet come back from a worker that died.
-MAX_CANCELLED = 100_000
 
 
 class Desk:
@@ -41,7 +40,7 @@ class Desk:
     Attributes:
         publisher: The channel that offers go out on.
         holds: Which agents are left alone for a while.
-        cancelled: Tasks that must not run, as workers have heard of late.
+        marks: Tasks that must not run any more.
         servings: The workers that have joined here, by name.
     """
 
@@ -51,7 +50,7 @@ class Desk:
         self.dead = DeadLetters(names, session.channel)
         self.registry = Registry(names, session.channel)
         self.holds = Holds()
-        self.cancelled: set[str] = set()
+        self.marks = Marks(names, session.channel)
         self.servings: dict[str, Serving] = {}
         self._locked: dict[str, Serving] = {}
         self._admin: Channel | None = None
@@ -187,12 +186,6 @@ class Desk:
         """Whether nobody may take its tasks now: it is held or paused."""
         return self.holds.left_s(queue) > 0 or self.registry.is_paused(queue)
 
-    def hear_of_cancel(self, task_ids: Iterable[str]) -> None:
-        """Somebody cancels these tasks, which may run here or come here one day."""
-        if len(self.cancelled) > MAX_CANCELLED:
-            self.cancelled.clear()
-        self.cancelled.update(task_ids)
-
     async def has_changed(self) -> None:
         """Somebody has told of new queues or limits."""
         await self.registry.read(0)
@@ -226,7 +219,7 @@ class Desk:
 
     async def take_over(self, earlier: Desk) -> None:
         """Let the workers of a connection that was lost go on here."""
-        self.holds, self.cancelled = earlier.holds, earlier.cancelled
+        self.holds = earlier.holds
         for queue in self.holds.all():
             self.look_after_hold(queue)
         for name, old in earlier.servings.items():

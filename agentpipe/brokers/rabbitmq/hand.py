@@ -9,11 +9,12 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agentpipe.brokers.rabbitmq.asking import ask
 from agentpipe.brokers.rabbitmq.names import DELAY_QUEUES, Message
 from agentpipe.brokers.store import Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from agentpipe.amqp.channel import Channel
     from agentpipe.brokers.rabbitmq.desk import Desk
@@ -48,9 +49,11 @@ class Hand:
         await registry.read(0)
         known = {queue.name for queue in (*registry.current(), *registry.former())}
         wanted = known if queues is None else set(queues)
+        if after < 0:  # Workers have taken some, to have them at hand.
+            await ask(self._desk, {"kind": "yield", "queues": sorted(wanted)})
         found = [it for it in self._taken.values() if it.number > after]
         found = [it for it in found if it.message.queue in wanted]
-        for name, delayed in self._places(wanted & known):
+        async for name, delayed in self._places(wanted & known):
             while len(found) < limit and (taken := await self._take(name, delayed=delayed)):
                 if taken.message.queue in wanted:
                     found.append(taken)
@@ -64,7 +67,7 @@ class Hand:
         known = {queue.name for queue in (*registry.current(), *registry.former())}
         found = {it.message.task_id: it for it in self._taken.values()}
         others: list[_Taken] = []
-        for name, delayed in self._places(known):
+        async for name, delayed in self._places(known):
             while wanted - found.keys() and (taken := await self._take(name, delayed=delayed)):
                 found[taken.message.task_id] = taken
                 if taken.message.task_id not in wanted:
@@ -72,17 +75,22 @@ class Hand:
         await self._put_back(others)
         return [found[task_id].shown() for task_id in task_ids if task_id in found]
 
-    def _places(self, queues: set[str]) -> Iterator[tuple[str, bool]]:
-        for name in sorted(queues):
-            for source in self._desk.sources(self._desk.limits(name)):
-                yield source.name, False
-        if queues:
-            for level in range(DELAY_QUEUES):
-                yield self._desk.names.later(level).name, True
+    async def _places(self, queues: set[str]) -> AsyncIterator[tuple[str, bool]]:
+        """Where anything lies, and whether it is delayed there; what came back comes first."""
+        agents = [self._desk.sources(self._desk.limits(name)) for name in sorted(queues)]
+        sources = [back for back, *_ in agents] + [it for _, *others in agents for it in others]
+        names = self._desk.names
+        delays = [names.later(level) for level in range(DELAY_QUEUES)]
+        if not queues or await self._desk.count(delays[0].name) is None:
+            delays = []  # They are made all at once, in this order.
+        places = [*((it.name, False) for it in sources), *((it.name, True) for it in delays)]
+        # A queue that is not there would end the channel.
+        counts = await self._desk.counts([name for name, _ in places])
+        for name, delayed in places:
+            if counts.get(name):
+                yield name, delayed
 
     async def _take(self, name: str, *, delayed: bool) -> _Taken | None:
-        if not await self._desk.count(name):  # A queue that is not there would end the channel.
-            return None
         delivery = await self._channel.get(name)
         if delivery is None:
             return None

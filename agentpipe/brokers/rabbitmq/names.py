@@ -80,6 +80,11 @@ class Names:
         return self.unbounded(f"{self.prefix}.calendar")
 
     @property
+    def cancelled(self) -> Declaration:
+        """Which tasks were told to end, for workers that come later."""
+        return self.unbounded(f"{self.prefix}.cancelled")
+
+    @property
     def crew(self) -> str:
         """The exchange on which workers hear of each other."""
         return f"{self.prefix}.crew"

@@ -54,6 +54,7 @@ class Post:
         consumers: Their tags, by the queue's name.
         leaving: It is to be another worker's as soon as nothing runs.
         served: The number of its last claim.
+        yields_until: Until then what waits for it is an operator's; on the monotonic clock.
         run_s: A mean of how long its runs took; None before the first.
     """
 
@@ -65,6 +66,7 @@ class Post:
     running: int = 0
     leaving: bool = False
     served: int = 0
+    yields_until: float = 0.0
     run_s: float | None = None
 
     @property

@@ -8,7 +8,6 @@ exclusive queue meanwhile; a crash in the middle leaves two messages, which the 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
-from agentpipe.amqp.channel import LOCKED, Lost
 from agentpipe.amqp.letter import Letter
+from agentpipe.brokers.rabbitmq.lock import locked
 from agentpipe.brokers.store import Queue
 
 if TYPE_CHECKING:
@@ -25,10 +24,6 @@ if TYPE_CHECKING:
 
     from agentpipe.amqp.channel import Channel
     from agentpipe.brokers.rabbitmq.names import Names
-
-# Each holder needs some milliseconds; whoever holds it for longer hangs.
-LOCK_S = 15.0
-RETRY_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,31 +212,11 @@ class Registry:
     async def _exchange(
         self, entries: Sequence[Entry], change: Callable[[dict[str, Entry]], None] | None = None
     ) -> bool:
-        channel = await self._locked()
-        try:
-            return await self._read_and_write(channel, entries, change)
-        finally:
-            self._read_at = time.monotonic()
-            await channel.call("queue_delete", self._lock)
-            channel.close()
-
-    @property
-    def _lock(self) -> str:
-        return f"{self._names.registry.name}.lock"
-
-    async def _locked(self) -> Channel:
-        """A channel of a connection that holds the lock."""
-        ends = time.monotonic() + LOCK_S
-        while True:
-            channel = await self._channel()
+        async with locked(self._channel, f"{self._names.registry.name}.lock") as channel:
             try:
-                await channel.call("queue_declare", self._lock, exclusive=True)
-            except Lost as error:
-                if error.code != LOCKED or time.monotonic() > ends:
-                    raise
-                await asyncio.sleep(RETRY_S * (1 + random.random()))  # noqa: S311 - no secret
-            else:
-                return channel
+                return await self._read_and_write(channel, entries, change)
+            finally:
+                self._read_at = time.monotonic()
 
     async def _read_and_write(
         self,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.names import Names
 
 # What workers are asked about tasks, beside the roll call.
-QUESTIONS = ("lent", "cancel", "claims", "where")
+QUESTIONS = ("lent", "cancel", "claims", "where", "yield")
 
 
 class Roster:
@@ -34,7 +34,8 @@ class Roster:
         changed: Called when somebody came, went, or serves something else.
         registry_changed: Called when somebody has told of new queues or limits.
         held: Called with each queue of which somebody tells for how long it is held.
-        asked: Gives the answer to a question about tasks.
+        cancelled: Called with tasks that are told to end.
+        asked: Answers a question about tasks.
         begin: Runs a coroutine on the side.
     """
 
@@ -47,14 +48,15 @@ class Roster:
         changed: Callable[[], None],
         registry_changed: Callable[[], Coroutine[Any, Any, None]],
         held: Callable[[str, float], None],
-        asked: Callable[[Mapping[str, Any]], bytes],
+        cancelled: Callable[[Mapping[str, int]], None],
+        asked: Callable[[Mapping[str, Any]], Coroutine[Any, Any, bytes]],
         begin: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self.members: dict[str, Member] = {}
         self.address = ""
         self._crew, self._me, self._account, self._changed = names.crew, me, account, changed
         self._registry_changed, self._held, self._begin = registry_changed, held, begin
-        self._asked = asked
+        self._asked, self._cancelled = asked, cancelled
 
     async def open(self, channel: Channel) -> None:
         """Begin to hear, and have the others say who they are."""
@@ -76,7 +78,7 @@ class Roster:
         if note["kind"] == "roll":
             self._begin(self._answer(note["to"], self._me().encode(**self._account())))
         elif note["kind"] in QUESTIONS:
-            self._begin(self._answer(note["to"], self._asked(note)))
+            self._begin(self._reply(note))
         elif note["kind"] == "hello" and note["name"] != self._me().name:
             self._meet(Member.decode(note), reply=note["reply"])
         elif note["kind"] == "gone":
@@ -85,6 +87,11 @@ class Roster:
             self._begin(self._registry_changed())
         elif note["kind"] == "hold":
             self._held(note["queue"], note["hold_s"])
+        elif note["kind"] == "cancelling":
+            self._cancelled(note["tasks"])
+
+    async def _reply(self, question: Mapping[str, Any]) -> None:
+        await self._answer(question["to"], await self._asked(question))
 
     async def _answer(self, to: str, answer: bytes) -> None:
         await self._channel.publish([_note(answer, key=to)])
@@ -136,6 +143,12 @@ def note_of_hold(queue: str, hold_s: float, crew: str) -> Letter:
     """What tells the workers that nobody may claim from a queue."""
     hold = {"kind": "hold", "queue": queue, "hold_s": hold_s}
     return _note(orjson.dumps(hold), exchange=crew)
+
+
+def note_of_cancelling(sent_ms: Mapping[str, int], crew: str) -> Letter:
+    """What tells the workers which tasks must not run any more."""
+    cancelling = {"kind": "cancelling", "tasks": sent_ms}
+    return _note(orjson.dumps(cancelling), exchange=crew)
 
 
 def _note(body: bytes, *, key: str = "", exchange: str = "") -> Letter:

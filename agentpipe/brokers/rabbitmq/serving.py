@@ -8,6 +8,7 @@ import itertools
 import logging
 import time
 import uuid
+from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -42,6 +43,8 @@ PORTION = 50
 TELL_EVERY_S = 10.0
 # After the connection was lost, all workers have so long to come back to what they ran.
 REUNION_S = 5.0
+# What an operator wants to take back is left to him for so long.
+YIELD_S = 1.0
 # A task in its last chance that may not run beside another one comes again after so long.
 APART_S = 2.0
 
@@ -63,7 +66,7 @@ class Serving:
 
     def __init__(self, desk: Desk, worker: Worker, bell: Bell) -> None:
         self.worker = worker
-        self.bell, self.ring, self._to_end = bell, bell.ring, bell.tell
+        self.bell, self.ring = bell, bell.ring
         self._desk, self._names = desk, desk.names
         self._posts: dict[str, Post] = {}
         self._gates: dict[str, Gate] = {}
@@ -76,6 +79,7 @@ class Serving:
             changed=self.look_again,
             registry_changed=desk.has_changed,
             held=desk.hear_of_hold,
+            cancelled=self._end,
             asked=self._asked,
             begin=self._begin,
         )
@@ -86,6 +90,7 @@ class Serving:
         self._probe_at = self._tell_at = 0.0
         self._balanced = False
         self._moving = 0
+        self._replacing = Counter[str]()
         self._recounting: dict[str, list[tuple[Post, Prefetched]]] = {}
         self._awaited: dict[str, Held] = {}
         self._was_ready: set[str] = set()
@@ -132,6 +137,7 @@ class Serving:
         await self._roster.open(self._channel)
         # From here on it hears of changes: what was changed before is read.
         await self._desk.registry.read(0)
+        await self._desk.marks.read()
         self._stewarding = self._begin(self._steward())
 
     def member(self) -> Member:
@@ -270,7 +276,8 @@ class Serving:
             self._turns[post.queue.name] = None
 
     def _is_left_alone(self, post: Post) -> bool:
-        return self._desk.is_left_alone(post.queue.name)
+        yields = time.monotonic() < post.yields_until
+        return yields or self._desk.is_left_alone(post.queue.name)
 
     async def _consume(self, post: Post) -> None:
         back, *waiting = self._desk.sources(post.queue)
@@ -391,7 +398,7 @@ class Serving:
             message.failures,
             message.crashes,
             message.submitted_ms / 1000,
-            message.task_id in self._desk.cancelled,
+            message in self._desk.marks,
         )
         self._held[claim.number] = Held(claim, message, prefetched.tag, post, time.time())
         post.count(1)
@@ -479,7 +486,7 @@ class Serving:
             return [held.message.noting(settlement.reason).to(self._back(held.post))]
         if settlement.action == "retry":
             failed = held.message.failed(settlement.reason)
-            if settlement.delay_s <= 0 or held.claim.task_id in self._desk.cancelled:
+            if settlement.delay_s <= 0 or held.message in self._desk.marks:
                 return [failed.to(self._back(held.post))]
             return [failed.delayed(self._names, settlement.delay_s)]
         held.post.note_run_s(time.time() - held.since)
@@ -508,25 +515,51 @@ class Serving:
 
     # What it is asked.
 
-    def _asked(self, question: Mapping[str, Any]) -> bytes:
+    async def _asked(self, question: Mapping[str, Any]) -> bytes:
         """The answer to what an operator wants to know or to have done."""
         if question["kind"] == "lent":
             me = self.member()
             return orjson.dumps({"known": me.known, "lent": me.lent})
         if question["kind"] == "cancel":
-            return self.member().encode(told=self._cancel(question["ids"]))
+            return self.member().encode(**await self._cancel(set(question["ids"])))
+        if question["kind"] == "yield":
+            await self._yield(set(question["queues"]))
+            return self.member().encode()
         if question["kind"] == "claims":
             return self.member().encode(claims=[self._shown(each) for each in self._held.values()])
         return self.member().encode(**self._where(question["id"]))
 
-    def _cancel(self, task_ids: Sequence[str]) -> list[str]:
-        """Have those end that run here, and do not begin those that were delivered or come."""
-        self._desk.hear_of_cancel(task_ids)
-        claimed = {each.claim.task_id for each in self._held.values()}
-        ready = {it.message.task_id for post in self._posts.values() for it in post.ready}
-        if ended := claimed.intersection(task_ids):
-            self._to_end(ended)
-        return [task_id for task_id in task_ids if task_id in claimed or task_id in ready]
+    async def _cancel(self, task_ids: set[str]) -> dict[str, Any]:
+        """Have those end that run here, and put back those that nobody has claimed."""
+        runs = {it.message.task_id: it.message.submitted_ms for it in self._runs()}
+        running = {task_id: runs[task_id] for task_id in task_ids & runs.keys()}
+        self._end(running)
+        waiting = task_ids & self._replacing.keys()
+        ready = {
+            it.message.task_id: name for name, post in self._posts.items() for it in post.ready
+        }
+        waiting |= task_ids & ready.keys()
+        await self._yield({ready[task_id] for task_id in task_ids & ready.keys()})
+        return {"running": running, "waiting": sorted(waiting)}
+
+    def _runs(self) -> list[Held]:
+        """What was claimed, also while its delivery is awaited anew."""
+        return [*self._held.values(), *self._awaited.values()]
+
+    def _end(self, sent_ms: Mapping[str, int]) -> None:
+        """Have these tasks end where they run here, and begin none of them."""
+        self._desk.marks.hear(sent_ms)
+        runs = (it.message for it in self._runs() if it.message.task_id in sent_ms)
+        self.bell.tell([message.task_id for message in runs if message in self._desk.marks])
+
+    async def _yield(self, queues: set[str]) -> None:
+        """Leave what waits for these agents to an operator, for a moment."""
+        for name in queues & self._posts.keys():
+            post = self._posts[name]
+            post.yields_until = time.monotonic() + YIELD_S
+            await self._withdraw(post)
+        if queues:
+            asyncio.get_running_loop().call_later(YIELD_S, self.look_again)
 
     def _shown(self, held: Held) -> list[str]:
         """As JSON can hold it."""
@@ -541,8 +574,8 @@ class Serving:
         mine = [each for each in (*known, *ready) if each[0].task_id == task_id]
         runs = [[it.claim.task_id, it.claim.queue, it.since] for it in self._held.values()]
         run_s = {name: post.run_s for name, post in self._posts.items() if post.run_s is not None}
-        cancelled = task_id in self._desk.cancelled
-        found = [{**message.told(since), "cancelled": cancelled} for message, _, since in mine]
+        marks = self._desk.marks
+        found = [{**it.told(since), "cancelled": it in marks} for it, _, since in mine]
         told = {"report": self._report.decode(), "heard_s": time.monotonic() - self._heard_at}
         return {"found": found, "runs": runs, "run_s": run_s, **told}
 
@@ -598,9 +631,14 @@ class Serving:
 
     async def _replace(self, pairs: Sequence[tuple[Letter, int]]) -> None:
         """Publish each letter in the place of the delivery it stands for."""
-        await self._publish([letter for letter, _ in pairs])
-        for _, tag in pairs:
-            self._channel.ack(tag)
+        ids = [str(letter.headers["agentpipe-id"]) for letter, _ in pairs]
+        self._replacing.update(ids)
+        try:
+            await self._publish([letter for letter, _ in pairs])
+            for _, tag in pairs:
+                self._channel.ack(tag)
+        finally:
+            self._replacing -= Counter(ids)
 
     async def _publish(self, letters: Sequence[Letter]) -> None:
         """All of them; a queue that somebody has deleted is made again."""

@@ -1,9 +1,13 @@
 #!lua flags=allow-oom
+-- needs: ending
 -- ARGV: ids of tasks. Returns a letter for each: t where its worker is told to end it, w where it
 -- waits or is delayed, s where it is settled, u where it is unknown. Workers hear the ids of those
 -- that run, one a line.
 
 local letters, told, held = {}, {}, {}
+if end_lapsed(now()) and anything_ready() then
+  ring()
+end
 
 for _, worker in ipairs(call('ZRANGE', WORKERS, 0, -1)) do
   for _, id in ipairs(call('HKEYS', base .. ':held:' .. worker)) do

@@ -8,7 +8,7 @@ from importlib import resources
 
 _SHARED = ("prelude", "ending")
 # They end workers whose lease is over; see ``load_scripts``.
-_ENDING = ("claim", "take_outbox")
+_ENDING = ("cancel", "claim", "take_outbox")
 
 
 @dataclass(frozen=True, slots=True)

@@ -327,6 +327,7 @@ class SqliteStore:
 
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
         with self._database.write() as db:
+            end_lapsed_workers(db)  # What they held waits.
             return [cancel_task(db, task_id) for task_id in task_ids]
 
     def where(self, task_id: str) -> Whereabouts:

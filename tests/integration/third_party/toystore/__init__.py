@@ -240,6 +240,7 @@ class ToyStore:
 
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
         with self._step() as state:
+            state.pass_time()
             return [state.cancel(task_id) for task_id in task_ids]
 
     def where(self, task_id: str) -> Whereabouts:
