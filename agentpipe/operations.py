@@ -35,15 +35,10 @@ def purge(store: Store, collection: str | None) -> int:
 
     Those that run are left to finish. An interrupted purge is finished by the next one.
     """
-    if collection is None:
-        return purge_queues(store, None)
-    depths = store.stats().queues
-    return purge_queues(store, [it.queue for it in depths if it.collection == collection])
-
-
-def purge_queues(store: Store, queues: Sequence[str] | None) -> int:
-    """The same for some queues; None is all."""
     collections = _collections(store)
+    queues = (
+        None if collection is None else [it for it in collections if collections[it] == collection]
+    )
     purged, after = 0, -1
     while page := store.peek(queues, after, PAGE):
         after = page[-1].number
