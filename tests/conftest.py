@@ -8,36 +8,49 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from brokers.server_kafka import KafkaServer
-from brokers.server_rabbitmq import RabbitServer
-from brokers.server_redis import RedisServer
-from tests.servers import Kind, OwnServer, started
+from tests.landlord import ADDRESS, Landlord, rented
+from tests.servers import Kind, OwnServer, needed, started
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from brokers.server import Server
+
+
+LANDLORD = pytest.StashKey[Landlord]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # One of pytest-xdist's asks its controller.
+        config.stash[LANDLORD] = Landlord()
+        os.environ[ADDRESS] = config.stash[LANDLORD].address
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if landlord := config.stash.get(LANDLORD, None):
+        landlord.close()
+
 
 @pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+def redis_server() -> Server:
     """A Redis that all tests share: each takes a prefix of its own."""
-    with started(RedisServer(tmp_path_factory.mktemp("redis"), environ=os.environ)) as server:
-        yield server
+    with needed():
+        return rented("redis")
 
 
 @pytest.fixture(scope="session")
-def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
+def rabbitmq_server() -> Server:
     """A RabbitMQ that all tests share: each takes queues or a vhost of its own."""
-    folder = tmp_path_factory.mktemp("rabbitmq")
-    with started(RabbitServer(folder, environ=os.environ, management=True)) as server:
-        yield server
+    with needed():
+        return rented("rabbitmq")
 
 
 @pytest.fixture(scope="session")
-def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+def kafka_server() -> Server:
     """A Kafka that all tests share: each takes a topic of its own."""
-    with started(KafkaServer(tmp_path_factory.mktemp("kafka"), environ=os.environ)) as server:
-        yield server
+    with needed():
+        return rented("kafka")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from agentpipe.brokers.store import Store
 
-QUIET_S = 0.3
+QUIET_S, REST_S = 0.3, 0.01
 
 
 @dataclass(slots=True)
@@ -31,6 +31,10 @@ class Pace:
             store.wait(QUIET_S)
             if time.monotonic() - now >= QUIET_S:
                 break
+
+    def rest(self) -> None:
+        """Between two looks, leave the core to who else needs it."""
+        time.sleep(REST_S)
 
 
 PACE = Pace()

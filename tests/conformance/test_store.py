@@ -115,6 +115,7 @@ def claim(
         )
         if len(claims) >= limit or time.monotonic() >= ends:
             return claims
+        PACE.rest()
 
 
 def ids_of(records: Iterable[Any]) -> list[str]:
@@ -634,10 +635,11 @@ def test_an_old_claim_is_lost_though_its_worker_came_back_and_claimed_again(stor
 def test_a_worker_that_extends_keeps_its_tasks(store: Store, open_another: OpenStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "a")
-    keeper = joined(store, [queue], 2.5 * PACE.lease_s)
+    lease_s = max(0.6, PACE.lease_s)  # A busy machine may keep a test from extending for a moment.
+    keeper = joined(store, [queue], 2.5 * lease_s)
     assert store.extend(keeper)
     (claimed,) = claim(store, keeper, 1)
-    second, ends = open_another(), time.monotonic() + 6 * PACE.lease_s
+    second, ends = open_another(), time.monotonic() + 6 * lease_s
     other = joined(second, [queue])
     while time.monotonic() < ends:
         assert store.extend(keeper)

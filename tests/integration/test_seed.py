@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from agentpipe import ConfigError, MQFactory
+from brokers.server_redis import RedisServer
 
 if TYPE_CHECKING:
-    from brokers.server_redis import RedisServer
     from tests.integration.project import Project
+    from tests.servers import OwnServer
 
 # The seed's examples; what differs is where the names come from.
 SEND = """
@@ -45,11 +46,11 @@ for result in pipeline.pull_task_outputs(limit=1, timeout=30):
 
 
 @pytest.fixture(params=["kafka", "rabbitmq"])
-def mq_type(request: pytest.FixtureRequest, project: Project, redis_server: RedisServer) -> str:
-    """The seed's variables alone, and real servers behind them."""
+def mq_type(request: pytest.FixtureRequest, project: Project, own_server: OwnServer) -> str:
+    """The seed's variables alone, and real servers behind them; they have no prefix for a Redis."""
     kind: str = request.param
     del project.environ["AGENTPIPE_BROKER"], project.environ["AGENTPIPE_SINK"]
-    redis = urlsplit(redis_server.url)
+    redis = urlsplit(own_server(RedisServer).url)
     queue = urlsplit(request.getfixturevalue(f"{kind}_server").url)
     project.environ |= {
         "REDIS_HOST": str(redis.hostname),
