@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 
 LANDLORD = pytest.StashKey[Landlord]()
+# Kafka in a test is young: what its compiler spends on code that lives for hours is lost.
+JVM = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # One of pytest-xdist's asks its controller.
         config.stash[LANDLORD] = Landlord()
-        os.environ[ADDRESS] = config.stash[LANDLORD].address
+        os.environ.update({**JVM, **os.environ, ADDRESS: config.stash[LANDLORD].address})
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
