@@ -349,6 +349,7 @@ class Stats:
         tally: Of all queues, those that left their ring among them.
         recent: How many tasks ended within the last ``RECENT_S``.
         undelivered_s: For how long the oldest result is in the outbox; 0 where it is empty.
+        requests: How many a server had to answer for all this.
     """
 
     accepted: int | None
@@ -365,6 +366,7 @@ class Stats:
     tally: Tally = Tally()
     recent: int | None = None
     undelivered_s: float | None = None
+    requests: int = 1
 
 
 @dataclass(frozen=True, slots=True)

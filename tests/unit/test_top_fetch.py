@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class Watched:
-    """In a store's place: each look takes so much of a core, or of the time alone."""
+    """In a store's place: a look takes so much of a core, of the time alone, or of the broker."""
 
-    def __init__(self, cpu_s: float = 0.0, away_s: float = 0.0) -> None:
+    def __init__(self, cpu_s: float = 0.0, away_s: float = 0.0, requests: int = 1) -> None:
         self.looks = 0
-        self._cpu_s, self._away_s = cpu_s, away_s
+        self._cpu_s, self._away_s, self._requests = cpu_s, away_s, requests
 
     def stats(self) -> Stats:
         self.looks += 1
@@ -33,7 +33,7 @@ class Watched:
         ends = time.thread_time() + self._cpu_s
         while time.thread_time() < ends:
             pass
-        return fleet()
+        return fleet(requests=self._requests)
 
     def close(self) -> None:
         pass
@@ -53,8 +53,10 @@ def start() -> Iterator[Starter]:
         fetcher.stop()
 
 
-def test_a_look_that_costs_a_core_much_is_followed_by_a_rest(start: Starter) -> None:
-    store = Watched(cpu_s=0.01)
+@pytest.mark.parametrize("store", [Watched(cpu_s=0.011), Watched(requests=240)])
+def test_a_look_that_costs_a_core_much_is_followed_by_a_rest(
+    start: Starter, store: Watched
+) -> None:
     start(store, 0.02)
     wait_until(lambda: store.looks == 2, 20, "a second look: the first is not reckoned with")
     began = time.monotonic()

@@ -74,6 +74,7 @@ async def count(desk: Desk) -> Stats:
         queues=depths,
         tally=replace(sum(tallies.values(), Tally()), error="", error_s=None),
         recent=sum(member.recent for member in crew) if complete else None,
+        requests=sum(len(desk.sources(queue)) for queue in queues),
         workers=tuple(_seen(member) for member in sorted(crew, key=lambda it: it.name)),
     )
 
