@@ -128,7 +128,9 @@ def claimed_and_left(store: Store, queue: str, number: int = 1) -> tuple[Worker,
 
     def attempt() -> list[Claim]:
         store.join(worker)
-        return claim(store, worker, number)
+        claims = claim(store, worker, number)
+        # On a busy machine the lease may have ended in the middle, and one come twice.
+        return claims if len(set(ids_of(claims))) == len(claims) == number else []
 
     return worker, wait_until(attempt, PATIENCE_S, "a claim within a short lease")
 
@@ -1437,8 +1439,8 @@ def test_a_worker_that_was_told_and_died_leaves_a_cancelled_task(
     (queue,) = declared(store)
     put(store, queue, "ab")
     dying, later = open_another(), open_another()
-    _, claims = claimed_and_left(dying, queue, 2)
-    assert {each.task_id for each in claims} == {"a", "b"}
+    claims = claim(dying, joined(dying, [queue], 5 * PACE.lease_s), 2)
+    assert sorted(ids_of(claims)) == ["a", "b"]
     assert store.cancel(["a"]) == ["told"]
     dying.close()
     found = claimed_after_lapse(later, joined(later, [queue]), 2)
