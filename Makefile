@@ -43,7 +43,7 @@ run: .venv/installed ## run 200 tasks on four agents in two processes, offline
 	@echo "  $(BIN)/agentpipe status --broker sqlite:///$(DEMO)/broker.db"
 
 test: .venv/installed-dev ## run every test
-	$(BIN)/python -m pytest -n 6 --dist worksteal
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 # An environment of its own: torch is large, and nothing else needs it.
 $(TORCH)/installed: setup.cfg pyproject.toml

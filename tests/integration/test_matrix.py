@@ -33,6 +33,6 @@ def test_each_task_has_its_one_result(project: Project) -> None:
     assert set(results) == set(ids)
     assert sum(result["outcome"] == "ok" for result in results.values()) == 40
     assert project.stats()["outbox"] == 0
-    group = ("--group", "trainer", "--limit", "41")
+    group = ("--group", "trainer", "--limit", "41", "--timeout", "30")
     assert len(project.results(*group)) == 41
     assert project.results("--group", "trainer") == []

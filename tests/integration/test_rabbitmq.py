@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import uuid
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import pika
 import pytest
 
-from agentpipe.brokers.store import DeadFilter
+from agentpipe.brokers import open_store
+from agentpipe.brokers.rabbitmq import RabbitStore
+from agentpipe.brokers.store import DeadFilter, Offer, Queue, Settlement, Worker
+from agentpipe.errors import Unreachable
+from agentpipe.settings import Settings
 from brokers.server_rabbitmq import RabbitServer
 from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agentpipe.brokers.rabbitmq.desk import Desk
     from agentpipe.brokers.store import Store
     from tests.integration.project import Project
 
@@ -229,3 +235,37 @@ def test_what_is_looked_at_goes_back_by_itself(
     with closing(graves()) as looker, closing(graves()) as other:
         looker.dead_letters(DeadFilter(), "", 3)
         wait_until(lambda: other.count_dead(DeadFilter()) == 20, 10, "all are back")
+
+
+def test_what_is_settled_as_its_connection_ends_is_settled_by_the_next(broker_url: str) -> None:
+    """It was called lost, ran on for ever for its worker, and kept its agent busy."""
+    queue, worker = (
+        Queue("toys", None, 10, 1, 3),
+        Worker("w", queues=frozenset({"toys"}), lease_s=60),
+    )
+    with closing(open_store(Settings(broker=broker_url))) as store:
+        assert isinstance(store, RabbitStore)
+        store.declare([queue])
+        store.offer("toys", [Offer("a", b"{}")], ring=False)
+        store.join(worker)
+        (claimed,) = wait_until(
+            lambda: store.claim(worker, 1, high_water=9, high_water_bytes=9**9), 30, "a claim"
+        )
+        answer = [Settlement(claimed, "answer", b"{}", "ok")]
+
+        async def settle_without_connection(desk: Desk) -> None:
+            async with desk.servings["w"]._settling:  # noqa: SLF001 - as an earlier call would
+                late = asyncio.ensure_future(desk.servings["w"].settle(answer))
+                desk.session.close()
+                await desk.session.ended()
+            await late
+
+        with pytest.raises(Unreachable, match="ended before that was settled"):
+            store._on_desk(settle_without_connection)  # noqa: SLF001 - likewise
+
+        def settled() -> list[bool]:
+            with suppress(Unreachable):
+                return store.settle(answer)
+            return []
+
+        assert wait_until(settled, 30, "the next connection settles it") == [True]

@@ -446,6 +446,8 @@ class Serving:
             return await self._settle(settlements)
 
     async def _settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        if not self._desk.session.is_open:  # Whoever goes on with what it holds shall settle it.
+            raise Lost("it ended before that was settled")
         if self.is_alive and any(each.claim.task_id in self._awaited for each in settlements):
             raise Lost("what was running has not been delivered again yet")
         found: dict[int, Held] = {}
