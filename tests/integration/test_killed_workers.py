@@ -91,7 +91,7 @@ def test_a_frozen_workers_runs_do_not_count(project: Project) -> None:
     (first,) = project.send({"task_id": "first", "question": "echo"})
     frozen = project.work("--processes", "1").ready(1)
     project.until(delivered=1)  # It has opened the stream: frozen while it does, it holds a lock.
-    project.send("sleep-at-first 0.5", "sleep-at-first 60")
+    project.send("sleep-at-first 3", "sleep-at-first 60")
     wait_until(lambda: len(project.journal("started")) == 3, 10, "both tasks run")
     (pid,) = frozen.pids
     os.kill(pid, signal.SIGSTOP)
