@@ -6,6 +6,7 @@ others ask it by a socket; a server starts when the first of them asks for it.
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from contextlib import suppress
@@ -13,8 +14,6 @@ from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING
-
-import orjson
 
 from brokers.errors import LaunchError
 from brokers.install import NotInstalledError
@@ -44,7 +43,7 @@ def rented(kind: str) -> Server:
     """
     with Client(os.environ[ADDRESS], "AF_UNIX") as connection:
         connection.send_bytes(kind.encode())
-        answer = orjson.loads(connection.recv_bytes())
+        answer = json.loads(connection.recv_bytes())
     if "missing" in answer:
         raise NotInstalledError(answer["missing"])
     if "broken" in answer:
@@ -78,7 +77,7 @@ class Landlord:
     def _answer(self, connection: Connection) -> None:
         with connection:
             kind = connection.recv_bytes().decode()
-            connection.send_bytes(orjson.dumps(self._let(kind)))
+            connection.send_bytes(json.dumps(self._let(kind)).encode())
 
     def _let(self, kind: str) -> dict[str, str]:
         try:
