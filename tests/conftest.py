@@ -24,7 +24,12 @@ JVM = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):  # One of pytest-xdist's asks its controller.
+    if getattr(config.option, "numprocesses", None):  # Pytest-xdist's others ask this one.
+        _settle_in(config)
+
+
+def _settle_in(config: pytest.Config) -> None:
+    if ADDRESS not in os.environ:
         config.stash[LANDLORD] = Landlord()
         os.environ.update({**JVM, **os.environ, ADDRESS: config.stash[LANDLORD].address})
 
@@ -35,22 +40,25 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def redis_server() -> Server:
+def redis_server(pytestconfig: pytest.Config) -> Server:
     """A Redis that all tests share: each takes a prefix of its own."""
+    _settle_in(pytestconfig)
     with needed():
         return rented("redis")
 
 
 @pytest.fixture(scope="session")
-def rabbitmq_server() -> Server:
+def rabbitmq_server(pytestconfig: pytest.Config) -> Server:
     """A RabbitMQ that all tests share: each takes queues or a vhost of its own."""
+    _settle_in(pytestconfig)
     with needed():
         return rented("rabbitmq")
 
 
 @pytest.fixture(scope="session")
-def kafka_server() -> Server:
+def kafka_server(pytestconfig: pytest.Config) -> Server:
     """A Kafka that all tests share: each takes a topic of its own."""
+    _settle_in(pytestconfig)
     with needed():
         return rented("kafka")
 
