@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from agentpipe.errors import FormatError
-from agentpipe.finding import MAX_SKEW_S, Finding, counted, is_close, ok, skew, warn
+from agentpipe.finding import MAX_SKEW_S, Finding, is_close, ok, skew, warn
 from agentpipe.vitals import Vitals
+from agentpipe.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -8,7 +8,7 @@ import resource
 import sqlite3
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -18,11 +18,12 @@ from agentpipe import __version__
 from agentpipe.brokers import open_store
 from agentpipe.clocks import clocks_in_results, worker_clocks
 from agentpipe.errors import ConfigError, Unreachable
-from agentpipe.finding import Examined, Finding, Status, counted, fail, ok, warn
+from agentpipe.finding import Examined, Finding, Status, fail, ok, warn
 from agentpipe.mcp_universe import VERSION
 from agentpipe.settings import without_password
 from agentpipe.sinks import open_sink
 from agentpipe.stream import Stream
+from agentpipe.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -154,19 +155,13 @@ def _server(
 
 
 def _of_store(settings: Settings) -> list[Finding]:
-    store = open_store(settings)
-    try:
+    with closing(open_store(settings)) as store:
         return [*_told_by(store), *_workers(store)]
-    finally:
-        store.close()
 
 
 def _of_sink(settings: Settings) -> list[Finding]:
-    sink = open_sink(settings)
-    try:
+    with closing(open_sink(settings)) as sink:
         return [*_told_by(sink), *_clocks_in_results(sink)]
-    finally:
-        sink.close()
 
 
 def _told_by(opened: object) -> list[Finding]:

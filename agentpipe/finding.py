@@ -73,8 +73,3 @@ def is_close(ahead_s: float, precision_s: float = 0.0) -> bool:
 def skew(ahead_s: float) -> str:
     """How far a clock is ahead of another one."""
     return f"{ahead_s:+.3f} s".replace("-0.000", "+0.000")
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 worker``, ``2 workers``."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -19,7 +19,7 @@ from agentpipe.results import cancelled
 from agentpipe.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from agentpipe.brokers.store import Store
     from agentpipe.sinks.sink import Sink
@@ -77,13 +77,13 @@ def pause(store: Store, targets: Sequence[str], *, paused: bool) -> Paused:
     return Paused(tuple(depth.queue for depth in now), left)
 
 
-def _refuse_unknown(what: str, targets: Sequence[str], known: set[str]) -> None:
+def _refuse_unknown(what: str, targets: Sequence[str], known: Collection[str]) -> None:
     problems = [_unknown(what, target, known) for target in targets if target not in known]
     if problems:
         raise ConfigError(Problem(problem) for problem in problems)
 
 
-def _unknown(what: str, target: str, known: set[str]) -> str:
+def _unknown(what: str, target: str, known: Collection[str]) -> str:
     near = difflib.get_close_matches(target, sorted(known), 1)
     if near:
         return f"no {what} {target!r}: did you mean {near[0]!r}?"
@@ -168,29 +168,34 @@ def cancel_where(
     Raises:
         ConfigError: No collection or agent of that name is known.
     """
-    depths = store.stats().queues
+    owners = _collections(store)
     if collection is not None:
-        known = {depth.collection for depth in depths if depth.collection}
-        _refuse_unknown("collection", [collection], known)
+        _refuse_unknown("collection", [collection], {it for it in owners.values() if it})
     if queue is not None:
-        _refuse_unknown("agent", [queue], {depth.queue for depth in depths})
-    queues = [it.queue for it in depths if collection in (None, it.collection)]
-    queues = [it for it in queues if queue in (None, it)]
-    whole = _cancel_waiting(store, queues, group_id)  # First, for it could run meanwhile.
-    running = [it.task_id for it in store.claimed(queues) if _is_of_group(it, group_id)]
-    whole += cancel(store, [it for it in running if it not in whole.told])
+        _refuse_unknown("agent", [queue], owners.keys())
+    wanted = {
+        name: owner
+        for name, owner in owners.items()
+        if collection in (None, owner) and queue in (None, name)
+    }
+    whole = _cancel_waiting(store, wanted, group_id)  # First, for it could run meanwhile.
+    running = [it.task_id for it in store.claimed(list(wanted)) if _is_of_group(it, group_id)]
+    left = dict.fromkeys(it for it in running if it not in whole.told)
+    whole += _cancel(store, list(left), lambda: wanted)
     # What ran at first may have gone back before it could be told.
-    return whole + _cancel_waiting(store, queues, group_id)
+    return whole + _cancel_waiting(store, wanted, group_id)
 
 
-def _cancel_waiting(store: Store, queues: Sequence[str], group_id: str | None) -> Cancelled:
-    collections, whole, after = cache(lambda: _collections(store)), Cancelled(), -1
+def _cancel_waiting(
+    store: Store, owners: Mapping[str, str | None], group_id: str | None
+) -> Cancelled:
+    queues, whole, after = list(owners), Cancelled(), -1
     while page := store.peek(queues, after, PAGE):
         after = page[-1].number
         wanted = [it for it in page if _is_of_group(it, group_id)]
-        cancelled = _answered(store, wanted, collections)
+        cancelled = _answered(store, wanted, lambda: owners)
         begun = [it.task_id for it in wanted if it.task_id not in cancelled]
-        whole += Cancelled(tuple(cancelled)) + _cancel(store, begun, collections)
+        whole += Cancelled(tuple(cancelled)) + _cancel(store, begun, lambda: owners)
     return whole
 
 

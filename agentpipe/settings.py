@@ -30,6 +30,18 @@ def embedded_url(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Marks:
+    """At either of these the outbox keeps workers from claiming."""
+
+    records: int
+    size_bytes: int
+
+    def reached_by(self, records: int, size_bytes: int) -> bool:
+        """Whether an outbox of this size is at one of them."""
+        return records >= self.records or size_bytes >= self.size_bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What the environment says.
 
@@ -62,6 +74,11 @@ class Settings:
     log_level: str = "INFO"
     log_format: str = "text"
     supervisor_pid: int = 0
+
+    @property
+    def marks(self) -> Marks:
+        """Where the outbox has workers wait."""
+        return Marks(self.outbox_high_water, self.outbox_high_water_bytes)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], mq_type: str | None = None) -> Settings:

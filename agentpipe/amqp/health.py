@@ -18,31 +18,28 @@ QUEUES_SAY = (3, 12)
 
 async def examine_broker(session: Session) -> list[Finding]:
     """Of the server behind a connection, where tasks wait there."""
-    timeout = timeout_of(
-        session.server_version,
+    return await _examine(
+        session,
         "each of our queues says 7 days by itself",
-        "set consumer_timeout in rabbitmq.conf above twice your longest run, since a task may "
-        "wait behind another one; the default is 30 minutes",
+        "above twice your longest run, since a task may wait behind another one",
     )
-    return [*await _examine(session), timeout]
 
 
 async def examine_sink(session: Session) -> list[Finding]:
     """Of the server behind a connection, where results are read there."""
-    timeout = timeout_of(
-        session.server_version,
+    return await _examine(
+        session,
         "the queues of groups say 7 days by themselves",
-        "set consumer_timeout in rabbitmq.conf above the longest time for which a reader holds a "
-        "record; the default is 30 minutes",
+        "above the longest time for which a reader holds a record",
     )
-    return [*await _examine(session), timeout]
 
 
-async def _examine(session: Session) -> list[Finding]:
+async def _examine(session: Session, told: str, limit: str) -> list[Finding]:
     found = [_version(session.server_version), round_trip(await _best_s(session))]
     if session.blocked:
         found.append(fail("blocked", session.blocked, "free the server's memory or disk"))
-    return found
+    advice = f"set consumer_timeout in rabbitmq.conf {limit}; the default is 30 minutes"
+    return [*found, timeout_of(session.server_version, told, advice)]
 
 
 async def _best_s(session: Session) -> float:

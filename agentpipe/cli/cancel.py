@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from agentpipe.cli import FAILED, OK, PARTLY
 from agentpipe.cli.common import (
     add_common,
+    agrees,
     opened_sink,
     opened_store,
     print_json,
@@ -71,8 +72,7 @@ def _ask() -> None:
     """
     if not sys.stdin.isatty():
         raise ConfigError("--all cancels every task: say --yes if you mean it")
-    sys.stderr.write("Cancel every task, the running ones too? [y/N] ")
-    if input().strip().lower() not in ("y", "yes"):
+    if not agrees("Cancel every task, the running ones too?"):
         raise ConfigError("nothing was cancelled")
 
 

@@ -120,6 +120,13 @@ def say(text: str) -> None:
     sys.stderr.write(printable(text) + "\n")
 
 
+def agrees(question: str) -> bool:
+    """What the person at the terminal says to it; only a clear yes counts."""
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def say_where(settings: Settings) -> None:
     """Name the stores that a command uses."""
     say(f"broker {without_password(settings.broker)}, sink {without_password(settings.sink)}")

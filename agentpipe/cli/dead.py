@@ -16,6 +16,7 @@ from agentpipe.brokers.store import DeadFilter
 from agentpipe.cli import FAILED, FULL, OK, PARTLY
 from agentpipe.cli.common import (
     add_common,
+    agrees,
     collections_of,
     one_line,
     opened_store,
@@ -147,9 +148,7 @@ def _make_sure(args: argparse.Namespace, verb: str, count: Callable[[], int]) ->
     """Ask on a terminal where there are more than a few."""
     if args.yes or not sys.stdin.isatty() or (number := count()) <= FEW:
         return
-    sys.stderr.write(f"{verb} {number:,} dead letters? [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    if not agrees(f"{verb} {number:,} dead letters?"):
         raise AgentpipeError("nothing was done")
 
 

@@ -85,7 +85,21 @@ class Place:
 
 # The scripts. Each finds the place by the words before the cursor, then what may come next there.
 
-_BASH = """\
+# What follows from where the cursor is; bash and zsh have the same words for it.
+_CASES = """\
+  case "$at:$before" in
+{values}
+  esac
+  case "$at:$current" in
+{flags}
+  esac
+  case "$at" in
+{words}
+  esac
+}}
+"""
+_BASH = (
+    """\
 # eval "$(agentpipe completion bash)"
 _agentpipe() {{
   local current=${{COMP_WORDS[COMP_CWORD]}} before= at= word program file=
@@ -99,18 +113,12 @@ _agentpipe() {{
     esac
   done
   COMPREPLY=() program=${{COMP_WORDS[0]/#\\~/$HOME}}
-  case "$at:$before" in
-{values}
-  esac
-  case "$at:$current" in
-{flags}
-  esac
-  case "$at" in
-{words}
-  esac
-}}
+"""
+    + _CASES
+    + """\
 complete -F _agentpipe agentpipe
 """
+)
 _BASH_FILES = 'compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- "$current")'
 _BASH_COLLECTIONS = (
     'word=$("$program" completion bash --collections ${file:+-c "$file"} 2>/dev/null) || word=; '
@@ -127,7 +135,8 @@ def _bash_words(words: list[str]) -> str:
     return f'mapfile -t COMPREPLY < <(compgen -W {joined} -- "$current")'
 
 
-_ZSH = """\
+_ZSH = (
+    """\
 #compdef agentpipe
 # source <(agentpipe completion zsh), or as the file _agentpipe in a folder of $fpath
 _agentpipe() {{
@@ -141,18 +150,12 @@ _agentpipe() {{
     esac
   done
   case "$current" in --*=*) before=${{current%%=*}}; compset -P 1 '*=' ;; esac
-  case "$at:$before" in
-{values}
-  esac
-  case "$at:$current" in
-{flags}
-  esac
-  case "$at" in
-{words}
-  esac
-}}
+"""
+    + _CASES
+    + """\
 if [ "$funcstack[1]" = _agentpipe ]; then _agentpipe "$@"; else compdef _agentpipe agentpipe; fi
 """
+)
 
 
 _ZSH_COLLECTIONS = (

@@ -115,11 +115,9 @@ def _print_frame(settings: Settings) -> int:
 
 
 def _scene(settings: Settings, now: float = 0.0, clock: str = "") -> Scene:
-    from agentpipe.top.flow import Marks
     from agentpipe.top.frame import Scene
 
-    marks = Marks(settings.outbox_high_water, settings.outbox_high_water_bytes)
-    return Scene(without_password(settings.broker), marks, now, clock)
+    return Scene(without_password(settings.broker), settings.marks, now, clock)
 
 
 def _draw(args: argparse.Namespace, settings: Settings) -> int:

@@ -54,13 +54,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _verdicts(task_ids: Sequence[str], settings: Settings) -> Iterator[Verdict]:
-    from agentpipe.why import Marks, verdict
+    from agentpipe.why import verdict
 
-    marks = Marks(settings.outbox_high_water, settings.outbox_high_water_bytes)
     with opened_store(settings) as store:
         for task_id in task_ids:
             facts = store.where(task_id)
-            yield verdict(facts, time.time(), marks, _stream_position(facts, settings))
+            yield verdict(facts, time.time(), settings.marks, _stream_position(facts, settings))
 
 
 def _stream_position(facts: Whereabouts, settings: Settings) -> int | None:

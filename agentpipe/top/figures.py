@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agentpipe import words
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 UNKNOWN, NONE = "?", "-"
 BARS = "▁▂▃▄▅▆▇█"
-_MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
 # Below these the greater unit would say too little.
 _WHOLE, _THOUSANDS, _TENTHS, _FRACTIONS = 100_000, 1_000_000, 10, 100
 _MEBIBYTE, _GIBIBYTE = 1024**2, 1024**3
@@ -36,9 +37,9 @@ def rate(per_s: float | None) -> str:
         return f"{per_s:.1f}/s"
     if per_s * _TENTHS >= 1:
         return f"{per_s:.2f}/s"
-    if per_s * _MINUTE_S >= 1:
-        return f"{per_s * _MINUTE_S:.0f}/min"
-    return f"{per_s * _HOUR_S:.0f}/h"
+    if per_s * words.MINUTE_S >= 1:
+        return f"{per_s * words.MINUTE_S:.0f}/min"
+    return f"{per_s * words.HOUR_S:.0f}/h"
 
 
 def duration(seconds: float | None) -> str:
@@ -47,13 +48,7 @@ def duration(seconds: float | None) -> str:
         return NONE
     if seconds < _TENTHS:
         return f"{max(0.0, seconds):.1f} s"
-    if seconds < 2 * _MINUTE_S:
-        return f"{seconds:.0f} s"
-    if seconds < 2 * _HOUR_S:
-        return f"{seconds / _MINUTE_S:.0f} min"
-    if seconds < 2 * _DAY_S:
-        return f"{seconds / _HOUR_S:.1f} h"
-    return f"{seconds / _DAY_S:.0f} d"
+    return words.duration(seconds, "d")
 
 
 def lag(seconds: float | None) -> str:

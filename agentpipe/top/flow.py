@@ -11,19 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from agentpipe.brokers.store import QueueDepth, Stats
+    from agentpipe.settings import Marks
     from agentpipe.top.history import Rates, Snapshot
 
 Stage = Literal["sent", "waiting", "running", "outbox", "delivered", ""]
 # Results are carried in batches: so long they may take without a word.
 SLOW_SINK_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """At either of these the outbox keeps workers from claiming."""
-
-    records: int
-    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +46,7 @@ def _sink(now: Snapshot, marks: Marks) -> Iterator[Verdict]:
         since = figures.duration(longest.sink_down_s)
         words = f"the sink has taken nothing for {since}: {longest.sink_error}"
         yield Verdict("outbox", words, bad=True)
-    if (stats.outbox or 0) >= marks.records or (stats.outbox_bytes or 0) >= marks.size_bytes:
+    if marks.reached_by(stats.outbox or 0, stats.outbox_bytes or 0):
         words = "it is at its mark: nothing is claimed until the sink takes results"
         yield Verdict("outbox", words, bad=True)
 

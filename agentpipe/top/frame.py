@@ -9,7 +9,7 @@ from rich.text import Text
 
 from agentpipe.top import figures
 from agentpipe.top.cells import BAD, FAINT, GOOD, STRONG, WARN, plain
-from agentpipe.top.flow import Marks, Verdict, verdict_of
+from agentpipe.top.flow import Verdict, verdict_of
 from agentpipe.top.history import eta_s, outcome_rates, rates_of, throughput
 from agentpipe.top.panels import dead, panels
 from agentpipe.top.view import SORTS
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agentpipe.brokers.store import Stats
+    from agentpipe.settings import Marks
     from agentpipe.top.history import History, Rates, Snapshot
     from agentpipe.top.view import View
 

@@ -10,16 +10,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.why.details import details_of
-from agentpipe.why.reason import Marks, Reason, State, Told, Verdict
+from agentpipe.why.phrases import ago, lasting, listed, reading, sink_trouble
+from agentpipe.why.reason import Reason, State, Told, Verdict
 from agentpipe.why.waiting import why_waiting
-from agentpipe.why.words import ago, counted, duration, lasting, listed, reading, sink_trouble
+from agentpipe.words import counted, duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agentpipe.brokers.store import Whereabouts
+    from agentpipe.settings import Marks
 
-__all__ = ["Marks", "Reason", "State", "Verdict", "verdict"]
+__all__ = ["Reason", "State", "Verdict", "verdict"]
 
 # Of a broker that cannot look into its queues: agents for each of which a reason is told.
 MAX_CANDIDATES = 3

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.task import utc
+from agentpipe.why.phrases import up_for_s
 from agentpipe.why.waiting import ESTIMATED, estimate_s, why_waiting
-from agentpipe.why.words import up_for_s
 
 if TYPE_CHECKING:
     from agentpipe.brokers.store import AgentSeen, Run, Whereabouts, WorkerSeen
-    from agentpipe.why.reason import Marks, Reason
+    from agentpipe.settings import Marks
+    from agentpipe.why.reason import Reason
 
 
 def details_of(

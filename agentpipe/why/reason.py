@@ -39,18 +39,6 @@ Reason = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
-    """Of the outbox: where workers stop to claim.
-
-    Attributes:
-        size: In bytes.
-    """
-
-    records: int
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
 class Told:
     """A reason in words.
 

@@ -10,14 +10,15 @@ import math
 import shlex
 from typing import TYPE_CHECKING
 
+from agentpipe.why.phrases import runs, sink_trouble, workers
 from agentpipe.why.reason import Told
-from agentpipe.why.words import counted, duration, runs, sink_trouble, workers
+from agentpipe.words import counted, duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from agentpipe.brokers.store import AgentSeen, Run, Whereabouts
-    from agentpipe.why.reason import Marks
+    from agentpipe.settings import Marks
 
 # Where only the agent's own runs stand before a task, something can be said of when it begins.
 ESTIMATED = ("agent_busy", "behind", "next")
@@ -60,7 +61,7 @@ def _if_unserved(agent: AgentSeen, facts: Whereabouts) -> Told | None:
 
 
 def _if_outbox_full(facts: Whereabouts, marks: Marks) -> Told | None:
-    if facts.outbox < marks.records and facts.outbox_bytes < marks.size:
+    if not marks.reached_by(facts.outbox, facts.outbox_bytes):
         return None
     sentence = f"workers claim nothing while {counted(facts.outbox, 'result')} wait for the sink"
     if trouble := sink_trouble(facts.workers):

@@ -16,7 +16,6 @@ from agentpipe.brokers import open_store
 from agentpipe.cli.top import StoreHands
 from agentpipe.settings import Settings, without_password
 from agentpipe.top.fetch import Fetcher
-from agentpipe.top.flow import Marks
 from agentpipe.top.frame import BUCKET_S, SPARK, Scene, draw
 from agentpipe.top.keys import press
 from agentpipe.top.view import View, rows_of
@@ -107,9 +106,8 @@ def _typed(history: History, keys: Iterable[str]) -> View:
 
 def _drawn(history: History, settings: Settings, view: View, height: int) -> str:
     assert history.now is not None
-    marks = Marks(settings.outbox_high_water, settings.outbox_high_water_bytes)
     clock = time.strftime("%H:%M:%S")
-    scene = Scene(without_password(settings.broker), marks, history.now.at, clock)
+    scene = Scene(without_password(settings.broker), settings.marks, history.now.at, clock)
     return svg(draw(history, view, scene, WIDTH, height), WIDTH, "agentpipe top")
 
 

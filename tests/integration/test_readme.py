@@ -204,7 +204,8 @@ def test_reasons_and_what_why_prints_are_documented() -> None:
     from typing import get_args
 
     from agentpipe.brokers.store import Whereabouts
-    from agentpipe.why import Marks, Reason, State, verdict
+    from agentpipe.settings import Marks
+    from agentpipe.why import Reason, State, verdict
 
     reasons, keys = tables(section("docs/reference.md", "`agentpipe why"))
     assert set(reasons) == set(get_args(Reason))

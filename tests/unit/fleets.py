@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from agentpipe.brokers.store import QueueDepth, Stats, Tally, WorkerSeen
-from agentpipe.top.flow import Marks
+from agentpipe.settings import Marks
 from agentpipe.top.frame import Scene
 from agentpipe.top.history import History, Snapshot
 from agentpipe.vitals import Vitals

@@ -21,7 +21,7 @@ PACKAGE = ROOT / "agentpipe"
 # A module imports only what stands in lines above its own. A name that ends with a dot is
 # everything below that package.
 LAYERS = (
-    ("errors", "finding", "bell", "thread", "brokers.store", "sinks.sink", "agentpipe"),
+    ("errors", "words", "finding", "bell", "thread", "brokers.store", "sinks.sink", "agentpipe"),
     ("cron", "usage", "redactor", "children.warden", "template", "hint", "vitals"),
     ("mcp_servers",),
     (
@@ -37,7 +37,7 @@ LAYERS = (
         "report",
         "clocks",
     ),
-    ("why.reason", "why.words"),
+    ("why.reason", "why.phrases"),
     ("why.waiting",),
     ("why.details",),
     ("why", "logs", "plugins", "url", "failure", "schema", "paths", "children"),

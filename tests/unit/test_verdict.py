@@ -8,10 +8,12 @@ from typing import Any, get_args
 import pytest
 
 from agentpipe.brokers.store import AgentSeen, Run, Whereabouts, WorkerSeen
+from agentpipe.settings import Marks
 from agentpipe.vitals import Vitals
-from agentpipe.why import Marks, Reason, Verdict, verdict
+from agentpipe.why import Reason, Verdict, verdict
+from agentpipe.why.phrases import reading
 from agentpipe.why.waiting import estimate_s
-from agentpipe.why.words import counted, duration, reading
+from agentpipe.words import counted, duration
 
 NOW = 1_800_000_000.0
 MARKS = Marks(100, 10_000)

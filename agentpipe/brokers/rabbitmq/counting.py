@@ -75,7 +75,7 @@ async def count(desk: Desk) -> Stats:
         tally=replace(sum(tallies.values(), Tally()), error="", error_s=None),
         recent=sum(member.recent for member in crew) if complete else None,
         requests=sum(len(desk.sources(queue)) for queue in queues),
-        workers=tuple(_seen(member) for member in sorted(crew, key=lambda it: it.name)),
+        workers=tuple(worker_seen(member) for member in sorted(crew, key=lambda it: it.name)),
     )
 
 
@@ -118,7 +118,8 @@ async def delayed_tasks(desk: Desk) -> int:
     return sum((await desk.counts(names)).values())
 
 
-def _seen(member: Member) -> WorkerSeen:
+def worker_seen(member: Member) -> WorkerSeen:
+    """What it told of itself, as others see it."""
     running = sum(member.running.values())
     seen = (member.name, member.host, member.pid, member.slots, running)
     return WorkerSeen(*seen, member.heard_s, member.report.encode())

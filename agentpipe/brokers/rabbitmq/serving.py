@@ -159,8 +159,10 @@ class Serving:
 
     def account(self) -> dict[str, Any]:
         """What it tells of its work when it is asked."""
-        told = {"report": self._report.decode(), "heard_s": time.monotonic() - self._heard_at}
-        return {**told, **self._tallies.told()}
+        return {**self._told_last(), **self._tallies.told()}
+
+    def _told_last(self) -> dict[str, Any]:
+        return {"report": self._report.decode(), "heard_s": time.monotonic() - self._heard_at}
 
     # Which agents it serves.
 
@@ -578,8 +580,7 @@ class Serving:
         run_s = {name: post.run_s for name, post in self._posts.items() if post.run_s is not None}
         marks = self._desk.marks
         found = [{**it.told(since), "cancelled": it in marks} for it, _, since in mine]
-        told = {"report": self._report.decode(), "heard_s": time.monotonic() - self._heard_at}
-        return {"found": found, "runs": runs, "run_s": run_s, **told}
+        return {"found": found, "runs": runs, "run_s": run_s, **self._told_last()}
 
     # How it ends.
 

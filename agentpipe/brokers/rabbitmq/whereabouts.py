@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from agentpipe.brokers.rabbitmq.asking import ask
-from agentpipe.brokers.rabbitmq.counting import delayed_tasks, waiting_tasks
+from agentpipe.brokers.rabbitmq.counting import delayed_tasks, waiting_tasks, worker_seen
 from agentpipe.brokers.rabbitmq.crew import Member
-from agentpipe.brokers.store import AgentSeen, Run, Whereabouts, WorkerSeen
+from agentpipe.brokers.store import AgentSeen, Run, Whereabouts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,7 +61,7 @@ async def where_is(desk: Desk, task_id: str) -> Whereabouts:
         facts = await _unknown(desk, task_id, crew)
     outbox = await desk.count(desk.names.outbox.name) or 0
     outbox += sum(member.lent for member in crew.members)
-    return replace(facts, outbox=outbox, workers=tuple(map(_worker, crew.members)))
+    return replace(facts, outbox=outbox, workers=tuple(map(worker_seen, crew.members)))
 
 
 async def _unknown(desk: Desk, task_id: str, crew: _Crew) -> Whereabouts:
@@ -133,12 +133,6 @@ def _agent(desk: Desk, queue: Queue, waiting: Mapping[str, int], crew: _Crew) ->
         runs=tuple(run for run in crew.runs if run.queue == queue.name),
         gate_limit=queue.gate_limit if queue.gate else None,
         gate_runs=tuple(gated),
-        servers=tuple(_worker(member) for member in crew.members if queue.name in member.queues),
+        servers=tuple(worker_seen(it) for it in crew.members if queue.name in it.queues),
         run_s=next(iter(took), None),
     )
-
-
-def _worker(member: Member) -> WorkerSeen:
-    running = sum(member.running.values())
-    seen = (member.name, member.host, member.pid, member.slots, running)
-    return WorkerSeen(*seen, member.heard_s, member.report.encode())

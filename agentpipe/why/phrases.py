@@ -1,4 +1,4 @@
-"""Words: durations, runs and workers, as people read them."""
+"""Phrases: moments, runs and workers, as people read them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import orjson
 
 from agentpipe.task import utc
 from agentpipe.vitals import Vitals
+from agentpipe.words import duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,20 +17,8 @@ if TYPE_CHECKING:
     from agentpipe.brokers.store import Run, WorkerSeen
 
 MAX_NAMED = 3
-MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
 # Clocks differ: whoever reads a stream from a moment on begins so much earlier.
 SKEW_S = 60
-
-
-def duration(seconds: float) -> str:
-    """``90 s``, ``5 min``, ``3.5 h``, ``4 days``."""
-    if seconds < 2 * MINUTE_S:
-        return f"{max(0.0, seconds):.0f} s"
-    if seconds < 2 * HOUR_S:
-        return f"{seconds / MINUTE_S:.0f} min"
-    if seconds < 2 * DAY_S:
-        return f"{seconds / HOUR_S:.1f} h"
-    return f"{seconds / DAY_S:.0f} days"
 
 
 def lasting(since: float | None, now: float) -> str:
@@ -40,12 +29,6 @@ def lasting(since: float | None, now: float) -> str:
 def ago(moment: float | None, now: float) -> str:
     """`` 5 min ago``, or nothing."""
     return "" if moment is None else f" {duration(now - moment)} ago"
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 failure``, ``1,234 failures``."""
-    ending = "" if number == 1 else "es" if noun.endswith("sh") else "s"
-    return f"{number:,} {noun}{ending}"
 
 
 def listed(names: Sequence[str]) -> str:
