@@ -87,7 +87,7 @@ test-mcpuniverse: .venv/installed-dev $(THEIRS)/installed ## test with MCP-Unive
 	$(BIN)/python -m pytest tests/side_by_side
 
 bench: .venv/installed-bench $(THEIRS)/installed ## measure, each figure beside something of the same run
-	$(BIN)/python -m tests.bench.bench
+	$(BIN)/python -m bench.bench
 
 redis: ## start Redis in the background, here; the same for the next two
 	@$(LAUNCH) start redis

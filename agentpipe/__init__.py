@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.compat.old_paths import OldPaths
+
 if TYPE_CHECKING:
-    from agentpipe import trace
-    from agentpipe.collection import Collection, load
-    from agentpipe.compile import sender_broker
-    from agentpipe.context import Context
-    from agentpipe.dispatcher import Dispatcher, Sent
+    from agentpipe.compat.pipeline import AgentPipeline, TaskConfig
+    from agentpipe.compat.queues import MQFactory
+    from agentpipe.config.collection import Collection, load
+    from agentpipe.core import trace
+    from agentpipe.core.context import Context
+    from agentpipe.core.task import Result, Task
     from agentpipe.errors import (
         AgentpipeError,
         ConfigError,
@@ -19,11 +23,10 @@ if TYPE_CHECKING:
         TaskError,
         Unreachable,
     )
-    from agentpipe.mq import MQFactory
-    from agentpipe.pipeline import AgentPipeline, TaskConfig
+    from agentpipe.sending.broker import sender_broker
+    from agentpipe.sending.dispatcher import Dispatcher, Sent
     from agentpipe.settings import Settings
-    from agentpipe.stream import Stream
-    from agentpipe.task import Result, Task
+    from agentpipe.sinks.stream import Stream
 
 __version__ = "0.1.0"
 
@@ -51,32 +54,35 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AgentPipeline": "pipeline",
+    "AgentPipeline": "compat.pipeline",
     "AgentpipeError": "errors",
-    "Collection": "collection",
+    "Collection": "config.collection",
     "ConfigError": "errors",
-    "Context": "context",
-    "Dispatcher": "dispatcher",
+    "Context": "core.context",
+    "Dispatcher": "sending.dispatcher",
     "InfraError": "errors",
-    "MQFactory": "mq",
+    "MQFactory": "compat.queues",
     "QueueFull": "errors",
-    "Result": "task",
-    "Sent": "dispatcher",
+    "Result": "core.task",
+    "Sent": "sending.dispatcher",
     "Settings": "settings",
-    "Stream": "stream",
-    "Task": "task",
-    "TaskConfig": "pipeline",
+    "Stream": "sinks.stream",
+    "Task": "core.task",
+    "TaskConfig": "compat.pipeline",
     "TaskError": "errors",
     "Unreachable": "errors",
-    "load": "collection",
-    "sender_broker": "compile",
+    "load": "config.collection",
+    "sender_broker": "sending.broker",
 }
+
+# Consulted only for modules that are not found otherwise.
+sys.meta_path.append(OldPaths())
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: the command line starts in milliseconds."""
+    if name == "trace":
+        return import_module("agentpipe.core.trace")
     if name in _HOMES:
         return getattr(import_module(f"agentpipe.{_HOMES[name]}"), name)
-    if name in __all__:
-        return import_module(f"agentpipe.{name}")
     raise AttributeError(f"module 'agentpipe' has no attribute {name!r}")

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 
 import dramatiq
 
-from agentpipe import logs
-from agentpipe.actor import AgentActor
-from agentpipe.collection import load, resolve_contexts
-from agentpipe.compile import worker_broker
+from agentpipe.config.collection import load, resolve_contexts
+from agentpipe.core import logs
+from agentpipe.core.redaction import Redactor
 from agentpipe.errors import AgentpipeError, ConfigError, Unreachable
-from agentpipe.redactor import Redactor
+from agentpipe.sending.actor import AgentActor
 from agentpipe.settings import Settings
+from agentpipe.worker.broker import worker_broker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentpipe.brokers.broker import StoreBroker
-    from agentpipe.collection import Collection
+    from agentpipe.config.collection import Collection
+    from agentpipe.sending.broker import StoreBroker
 
 
 def _boot() -> StoreBroker:
@@ -39,7 +39,7 @@ def _boot() -> StoreBroker:
     made = worker_broker(collections, settings, os.environ)
     if more := _secrets_of_runners(made) - secrets:
         logs.redact_output(Redactor(more))
-    logs.configure(settings)
+    logs.configure(settings.log_level, settings.log_format)
     return made
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+from agentpipe.core.redaction import without_password
 from agentpipe.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -227,16 +228,6 @@ def _place(url: str) -> tuple[str, str]:
     if hosts and not re.search(r":\d+$", hosts):
         hosts = f"{hosts}:{ports.get(plain, 0)}"
     return plain, hosts.replace("127.0.0.1", "localhost")
-
-
-def without_password(url: str) -> str:
-    """``url`` as it may be shown."""
-    if escaped := re.search(r"management=http[^&]*%", url):  # A URL within, with all its signs.
-        return f"{without_password(url[: escaped.start()])}management=***"
-    place, management, inner = url.partition("management=http")
-    if management:
-        return without_password(place) + management + without_password(inner)
-    return re.sub(r"(//[^/@:]*):.*@", r"\1:***@", url)  # To the last @: one may be unescaped.
 
 
 def _number(kind: Callable[[str], float], low: float, unit: str) -> Callable[[str], Any]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe import plugins
+from agentpipe.connections import plugins
 
 if TYPE_CHECKING:
-    from agentpipe.brokers.store import Store
+    from agentpipe.brokers.base import Store
     from agentpipe.settings import Settings
 
 

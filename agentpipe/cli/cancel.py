@@ -23,8 +23,8 @@ from agentpipe.errors import ConfigError
 if TYPE_CHECKING:
     import argparse
 
-    from agentpipe.brokers.store import Store
-    from agentpipe.operations import Cancelled
+    from agentpipe.brokers.base import Store
+    from agentpipe.operations.delivery import Cancelled
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Cancel, and carry the results to the sink, for no worker may be running."""
-    from agentpipe.operations import deliver
+    from agentpipe.operations.delivery import deliver
 
     _check(args)
     settings = settings_of(args)
@@ -77,7 +77,7 @@ def _ask() -> None:
 
 
 def _cancel(args: argparse.Namespace, store: Store) -> Cancelled:
-    from agentpipe.operations import cancel, cancel_where
+    from agentpipe.operations.delivery import cancel, cancel_where
 
     if args.tasks:
         return cancel(store, args.tasks)

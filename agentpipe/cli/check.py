@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+    from agentpipe.operations.project.survey import Surveyed
     from agentpipe.settings import Settings
-    from agentpipe.survey import Surveyed
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check one collection and its servers, or tell of each file how it runs."""
-    from agentpipe import survey
+    from agentpipe.operations.project import survey
 
     paths = [Path(path) for path in args.paths]
     if survey.is_for_collection(paths):
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _survey(args: argparse.Namespace, paths: list[Path]) -> int:
     """Print how each file runs; 2 if any does not."""
-    from agentpipe.survey import NO, RUNS, survey
+    from agentpipe.operations.project.survey import NO, RUNS, survey
 
     found = []
     for each in survey(paths, os.environ):
@@ -131,9 +131,9 @@ def _sum_of(problems: list[Problem]) -> str:
 
 def _check_collection(args: argparse.Namespace, settings: Settings) -> None:
     """The file, and what is named by whatever of it can be read."""
-    from agentpipe.collection import read, resolve_contexts
-    from agentpipe.compile import make_runners
-    from agentpipe.schedule import check_files
+    from agentpipe.config.collection import read, resolve_contexts
+    from agentpipe.sending.scheduler import check_files
+    from agentpipe.worker.broker import make_runners
 
     collections, problems = read(collection_file(args, settings), settings.max_queue_size)
     # One agent tells of all; a wrong number might be of any size.

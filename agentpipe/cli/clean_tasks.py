@@ -41,9 +41,9 @@ def run(args: argparse.Namespace) -> int:
 
 def clean(path: Path, settings: Settings) -> int:
     """The same; the results wait in the outbox for workers, if the sink is away."""
-    from agentpipe.collection import load
+    from agentpipe.config.collection import load
     from agentpipe.errors import Unreachable
-    from agentpipe.operations import deliver, purge
+    from agentpipe.operations.delivery import deliver, purge
     from agentpipe.sinks import open_sink
 
     names = [collection.name for collection in load(path)]

@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from agentpipe.core.redaction import without_password
+from agentpipe.core.text import printable
 from agentpipe.errors import ConfigError
-from agentpipe.logs import printable
-from agentpipe.settings import SEED_VARIABLES, Settings, without_password
+from agentpipe.settings import SEED_VARIABLES, Settings
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
     from pathlib import Path
 
-    from agentpipe.brokers.store import Store
-    from agentpipe.collection import Collection
-    from agentpipe.sinks.sink import Sink
+    from agentpipe.brokers.base import Store
+    from agentpipe.config.collection import Collection
+    from agentpipe.sinks.base import Sink
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +75,7 @@ def collection_file(args: argparse.Namespace, settings: Settings) -> Path:
 
 def collections_of(args: argparse.Namespace, settings: Settings) -> tuple[Collection, ...]:
     """The collections of that file."""
-    from agentpipe.collection import load
+    from agentpipe.config.collection import load
 
     return load(collection_file(args, settings), settings.max_queue_size)
 
@@ -135,12 +136,6 @@ def say_where(settings: Settings) -> None:
 def encodable(text: str) -> str:
     """``text`` as JSON can say it: a file's name may hold bytes that are no characters."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def one_line(text: str, width: int) -> str:
-    """``text`` as at most ``width`` harmless characters of one line."""
-    flat = printable(" ".join(text[: width * 4].split()))
-    return flat if len(flat) <= width else flat[: width - 1] + "…"
 
 
 def wants_color() -> bool:

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _collections(args: argparse.Namespace) -> list[str]:
     """Whatever else may be wrong with the file."""
-    from agentpipe.collection import read
+    from agentpipe.config.collection import read
 
     settings = Settings.from_env(os.environ)
     collections, _ = read(collection_file(args, settings))

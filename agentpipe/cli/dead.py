@@ -11,14 +11,12 @@ from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from agentpipe import dead
-from agentpipe.brokers.store import DeadFilter
+from agentpipe.brokers.base import DeadFilter
 from agentpipe.cli import FAILED, FULL, OK, PARTLY
 from agentpipe.cli.common import (
     add_common,
     agrees,
     collections_of,
-    one_line,
     opened_store,
     print_json,
     print_text,
@@ -26,14 +24,16 @@ from agentpipe.cli.common import (
     settings_of,
 )
 from agentpipe.cli.letter import age, as_text, readable
+from agentpipe.core.task import OUTCOMES, utc
+from agentpipe.core.text import one_line
 from agentpipe.errors import AgentpipeError, ConfigError, TaskError
-from agentpipe.task import OUTCOMES, utc
+from agentpipe.operations import dead_letters
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Sequence
 
-    from agentpipe.brokers.store import DeadLetter, DeadSummary, Store
+    from agentpipe.brokers.base import DeadLetter, DeadSummary, Store
 
 # So many are dealt with unasked.
 FEW = 3
@@ -137,11 +137,11 @@ def _chosen(args: argparse.Namespace, store: Store, verb: str) -> Iterator[Seque
     if sum(ways) != 1:
         raise ConfigError("name the tasks, or say which by --collection and the like, or --all")
     if args.tasks:
-        batches = list(dead.named(store, args.tasks))
+        batches = list(dead_letters.named(store, args.tasks))
         _make_sure(args, verb, lambda: sum(map(len, batches)))
         return iter(batches)
-    _make_sure(args, verb, lambda: dead.count(store, wanted))
-    return dead.pages(store, wanted)
+    _make_sure(args, verb, lambda: dead_letters.count(store, wanted))
+    return dead_letters.pages(store, wanted)
 
 
 def _make_sure(args: argparse.Namespace, verb: str, count: Callable[[], int]) -> None:
@@ -160,8 +160,8 @@ def _list(args: argparse.Namespace, store: Store) -> int:
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit is at least 1, not {args.limit}")
     if args.group_by:
-        return _list_groups(args, dead.groups(store, wanted))
-    page = dead.page(store, wanted, args.after, args.limit or _screenful())
+        return _list_groups(args, dead_letters.groups(store, wanted))
+    page = dead_letters.page(store, wanted, args.after, args.limit or _screenful())
     total = store.count_dead(wanted)
     if total is None and page.after is None and not args.after:
         total = len(page.letters)
@@ -192,7 +192,7 @@ def _line(letter: DeadSummary) -> str:
     return head + one_line(letter.reason, 100)
 
 
-def _list_groups(args: argparse.Namespace, groups: list[dead.Group]) -> int:
+def _list_groups(args: argparse.Namespace, groups: list[dead_letters.Group]) -> int:
     total = sum(group.count for group in groups)
     if args.json:
         told = [
@@ -209,7 +209,7 @@ def _list_groups(args: argparse.Namespace, groups: list[dead.Group]) -> int:
 
 
 def _show(args: argparse.Namespace, store: Store) -> int:
-    letters = chain.from_iterable(dead.whole(store, dead.named(store, args.tasks)))
+    letters = chain.from_iterable(dead_letters.whole(store, dead_letters.named(store, args.tasks)))
     if args.json:
         print_json({"dead": [_whole(letter) for letter in letters]})
         return OK
@@ -219,14 +219,14 @@ def _show(args: argparse.Namespace, store: Store) -> int:
 
 
 def _replay(args: argparse.Namespace, store: Store) -> int:
-    from agentpipe.dispatcher import Dispatcher
+    from agentpipe.sending.dispatcher import Dispatcher
 
     dispatcher = Dispatcher(store)
     settings = settings_of(args)
     if args.collection_file or settings.collection_file:
         dispatcher.declare(collections_of(args, settings))
     chosen = _chosen(args, store, "replay")
-    done = dead.Replay(store, dispatcher, to=args.to, on_full=args.on_full).run(chosen)
+    done = dead_letters.Replay(store, dispatcher, to=args.to, on_full=args.on_full).run(chosen)
     if done.failed and not done.replayed and not done.refused:
         raise TaskError("\n".join(done.problems))
     for problem in done.problems:
@@ -237,7 +237,7 @@ def _replay(args: argparse.Namespace, store: Store) -> int:
     return PARTLY if done.replayed else FULL
 
 
-def _tell_replayed(args: argparse.Namespace, done: dead.Replayed) -> None:
+def _tell_replayed(args: argparse.Namespace, done: dead_letters.Replayed) -> None:
     if args.json:
         counts = {"refused": done.refused, "failed": done.failed, "task_ids": done.task_ids}
         print_json({"replayed": done.replayed, **counts})
@@ -249,7 +249,7 @@ def _tell_replayed(args: argparse.Namespace, done: dead.Replayed) -> None:
 
 
 def _drop(args: argparse.Namespace, store: Store) -> int:
-    dropped = dead.drop(store, _chosen(args, store, "drop"))
+    dropped = dead_letters.drop(store, _chosen(args, store, "drop"))
     if args.json:
         print_json({"dropped": dropped})
     else:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from agentpipe.doctor import Examination
-    from agentpipe.finding import Finding
+    from agentpipe.connections.health import Finding
+    from agentpipe.operations.doctor import Examination
 
 MARKS = {"ok": "ok", "warn": "WARN", "fail": "FAIL"}
 ROLES = ("broker", "sink")
@@ -33,7 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print each finding; the code is that of the worst one."""
-    from agentpipe.doctor import examine
+    from agentpipe.operations.doctor import examine
 
     examination = examine(settings_of(args), os.environ)
     failed = examination.count("fail")

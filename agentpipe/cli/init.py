@@ -13,7 +13,7 @@ from agentpipe.errors import ConfigError
 if TYPE_CHECKING:
     import argparse
 
-    from agentpipe.scaffold import Made
+    from agentpipe.operations.project.scaffold import Made
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the folder, and say what to do in it."""
-    from agentpipe.scaffold import make_from, make_sample
+    from agentpipe.operations.project.scaffold import make_from, make_sample
 
     folder = Path(args.folder)
     if args.from_mcp_universe == "":  # As of a shell's variable that is not set.

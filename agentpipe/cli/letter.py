@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from agentpipe.cli.common import one_line
-from agentpipe.logs import printable
-from agentpipe.task import utc
+from agentpipe.core.task import utc
+from agentpipe.core.text import one_line, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from agentpipe.brokers.store import DeadLetter
+    from agentpipe.brokers.base import DeadLetter
 
 WIDTH = 80
 LABEL = 10

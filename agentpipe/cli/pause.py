@@ -19,7 +19,7 @@ from agentpipe.cli.common import (
 if TYPE_CHECKING:
     import argparse
 
-    from agentpipe.brokers.store import Store
+    from agentpipe.brokers.base import Store
     from agentpipe.settings import Settings
 
 
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
 def change(args: argparse.Namespace, *, paused: bool) -> int:
     """Pause or resume."""
-    from agentpipe.operations import pause
+    from agentpipe.operations.delivery import pause
 
     settings = settings_of(args)
     say_where(settings)
@@ -56,7 +56,7 @@ def change(args: argparse.Namespace, *, paused: bool) -> int:
 
 def _make_known(args: argparse.Namespace, settings: Settings, store: Store) -> None:
     """Let a collection be paused before anything was sent to it."""
-    from agentpipe.dispatcher import Dispatcher
+    from agentpipe.sending.dispatcher import Dispatcher
 
     depths = store.stats().queues
     known = {depth.queue for depth in depths} | {depth.collection for depth in depths}

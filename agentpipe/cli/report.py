@@ -5,19 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentpipe.cli import OK
-from agentpipe.cli.common import (
-    add_common,
-    print_json,
-    print_text,
-    settings_of,
-    wants_color,
-)
-from agentpipe.report import Report, summarise
-from agentpipe.settings import Settings, without_password
-from agentpipe.stream import Stream
+from agentpipe.cli.common import add_common, print_json, print_text, settings_of, wants_color
+from agentpipe.core.redaction import without_password
+from agentpipe.operations.report import Report, summarise
+from agentpipe.sinks.stream import Stream
 
 if TYPE_CHECKING:
     import argparse
+
+    from agentpipe.settings import Settings
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from agentpipe import logs
 from agentpipe.cli import INTERRUPTED, OK
 from agentpipe.cli.common import (
     add_common,
@@ -19,14 +18,15 @@ from agentpipe.cli.common import (
     say_where,
     settings_of,
 )
+from agentpipe.core import logs
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from agentpipe.collection import Collection, ScheduleSpec
-    from agentpipe.schedule import Fired, WallClock
+    from agentpipe.config.collection import Collection, ScheduleSpec
+    from agentpipe.sending.scheduler import Fired, WallClock
 
 MAX_COUNT = 1_000
 
@@ -51,13 +51,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from agentpipe.dispatcher import Dispatcher
-    from agentpipe.schedule import Scheduler, WallClock, check_files, lines_of
+    from agentpipe.sending.dispatcher import Dispatcher
+    from agentpipe.sending.scheduler import Scheduler, WallClock, check_files, lines_of
 
     settings = settings_of(args)
     collections = collections_of(args, settings)
     check_files(collections)
-    logs.configure(settings)
+    logs.configure(settings.log_level, settings.log_format)
     say_where(settings)
     clock, ended_by = WallClock(), list[int]()
     _stop_on_signals(clock, ended_by)
@@ -126,7 +126,7 @@ def _as_dict(collection: Collection, spec: ScheduleSpec, count: int) -> dict[str
 
 
 def _next(spec: ScheduleSpec, count: int) -> Iterator[dict[str, str]]:
-    from agentpipe.cron import Cron
+    from agentpipe.config.cron import Cron
 
     cron = Cron(spec.cron, spec.timezone)
     moment: datetime | None = datetime.now(UTC)

@@ -15,7 +15,6 @@ from agentpipe.cli import FAILED, FULL, OK, PARTLY
 from agentpipe.cli.common import (
     add_common,
     collections_of,
-    one_line,
     opened_sink,
     print_json,
     print_text,
@@ -23,17 +22,18 @@ from agentpipe.cli.common import (
     say_where,
     settings_of,
 )
-from agentpipe.dispatcher import Dispatcher, Sent
+from agentpipe.core.text import one_line
 from agentpipe.errors import ConfigError, Problem, QueueFull, TaskError, Unreachable
-from agentpipe.intake import admit
-from agentpipe.task_file import is_document, load_tasks, read_lines, task_of
+from agentpipe.sending.admission import admit
+from agentpipe.sending.dispatcher import Dispatcher, Sent
+from agentpipe.sending.task_files import is_document, load_tasks, read_lines, task_of
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Iterator
     from typing import BinaryIO
 
-    from agentpipe.task import Result, Task
+    from agentpipe.core.task import Result, Task
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -137,7 +137,7 @@ def _admission_code(args: argparse.Namespace, sent: Sent) -> int:
 
 def _follow(args: argparse.Namespace, sent: Sent, reader: Any) -> int:
     """Print the results of what was sent; 0 if all are ok, 5 if some are, 1 if none is."""
-    from agentpipe.stream import Stream
+    from agentpipe.sinks.stream import Stream
 
     missing = set(sent.task_ids + sent.duplicate_ids)
     asked, good = len(missing), 0
@@ -196,7 +196,7 @@ def _unmarked(args: argparse.Namespace) -> Iterable[Task]:
         return _lines(sys.stdin.buffer, "stdin")
     path = Path(args.file)
     if path.suffix.lower() in {".yaml", ".yml"}:
-        from agentpipe.benchmark import load_benchmarks, tasks_of
+        from agentpipe.sending.benchmarks import load_benchmarks, tasks_of
 
         return tasks_of(load_benchmarks(path))
     if is_document(path):

@@ -13,7 +13,7 @@ from agentpipe.cli.common import (
     say_where,
     settings_of,
 )
-from agentpipe.stats import as_dict
+from agentpipe.operations.stats import as_dict
 
 if TYPE_CHECKING:
     import argparse

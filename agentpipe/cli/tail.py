@@ -11,20 +11,20 @@ import orjson
 from agentpipe.cli import OK
 from agentpipe.cli.common import (
     add_common,
-    one_line,
     print_json,
     print_text,
     say,
     settings_of,
 )
+from agentpipe.core.task import OUTCOMES
+from agentpipe.core.text import one_line
 from agentpipe.errors import ConfigError
-from agentpipe.stream import Stream
-from agentpipe.task import OUTCOMES
+from agentpipe.sinks.stream import Stream
 
 if TYPE_CHECKING:
+    from agentpipe.core.task import Result
     from agentpipe.settings import Settings
-    from agentpipe.sinks.sink import Start
-    from agentpipe.task import Result
+    from agentpipe.sinks.base import Start
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -23,14 +23,15 @@ from agentpipe.cli.common import (
     say,
     settings_of,
 )
+from agentpipe.core.redaction import without_password
 from agentpipe.errors import AgentpipeError, Unreachable
-from agentpipe.settings import Settings, without_password
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentpipe.top.frame import Scene
-    from agentpipe.top.view import Letter
+    from agentpipe.settings import Settings
+    from agentpipe.tui.frame import Scene
+    from agentpipe.tui.state import Letter
 
 LEAST_INTERVAL_S = 0.1
 # A broker that takes so long to answer is said to be away.
@@ -79,8 +80,8 @@ def _is_terminal() -> bool:
 
 def _print_snapshots(args: argparse.Namespace, settings: Settings) -> int:
     """A line each; a broker that goes away is waited for."""
-    from agentpipe.stats import as_dict
-    from agentpipe.task import utc
+    from agentpipe.core.task import utc
+    from agentpipe.operations.stats import as_dict
 
     with opened_store(settings) as store:
         while True:
@@ -96,10 +97,10 @@ def _print_snapshots(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _print_frame(settings: Settings) -> int:
-    from agentpipe.top.frame import draw
-    from agentpipe.top.history import History, Snapshot
-    from agentpipe.top.terminal import console
-    from agentpipe.top.view import View
+    from agentpipe.tui.frame import draw
+    from agentpipe.tui.history import History, Snapshot
+    from agentpipe.tui.state import View
+    from agentpipe.tui.terminal import console
 
     width, height = shutil.get_terminal_size((80, 24))
     with opened_store(settings) as store:
@@ -115,17 +116,17 @@ def _print_frame(settings: Settings) -> int:
 
 
 def _scene(settings: Settings, now: float = 0.0, clock: str = "") -> Scene:
-    from agentpipe.top.frame import Scene
+    from agentpipe.tui.frame import Scene
 
     return Scene(without_password(settings.broker), settings.marks, now, clock)
 
 
 def _draw(args: argparse.Namespace, settings: Settings) -> int:
     from agentpipe.brokers import open_store
-    from agentpipe.top.fetch import MAX_REST_S, Fetcher
-    from agentpipe.top.hands import Doer
-    from agentpipe.top.screen import Screen, Wake
-    from agentpipe.top.terminal import Terminal
+    from agentpipe.tui.actions import Doer
+    from agentpipe.tui.fetch import MAX_REST_S, Fetcher
+    from agentpipe.tui.screen import Screen, Wake
+    from agentpipe.tui.terminal import Terminal
 
     wake = Wake()
     fetcher = Fetcher(lambda: open_store(settings), args.interval, wake.ring)
@@ -162,7 +163,7 @@ class StoreHands:
 
     def pause(self, targets: Sequence[str]) -> str:
         """For the whole fleet, until somebody resumes them."""
-        from agentpipe.operations import pause
+        from agentpipe.operations.delivery import pause
 
         with opened_store(self._settings) as store:
             pause(store, targets, paused=True)
@@ -170,7 +171,7 @@ class StoreHands:
 
     def resume(self, targets: Sequence[str]) -> str:
         """An agent whose collection is paused stays so."""
-        from agentpipe.operations import pause
+        from agentpipe.operations.delivery import pause
 
         with opened_store(self._settings) as store:
             left = pause(store, targets, paused=False).still_paused
@@ -178,7 +179,7 @@ class StoreHands:
 
     def cancel(self, targets: Sequence[str]) -> str:
         """Those that wait at once; the workers carry the results to the sink."""
-        from agentpipe.operations import Cancelled, cancel_where
+        from agentpipe.operations.delivery import Cancelled, cancel_where
 
         done = Cancelled()
         with opened_store(self._settings) as store:
@@ -190,8 +191,8 @@ class StoreHands:
 
     def replay(self, task_ids: Sequence[str]) -> str:
         """To the collections that they came from."""
-        from agentpipe.dead import Replay, named
-        from agentpipe.dispatcher import Dispatcher
+        from agentpipe.operations.dead_letters import Replay, named
+        from agentpipe.sending.dispatcher import Dispatcher
 
         with opened_store(self._settings) as store:
             dispatcher = Dispatcher(store)
@@ -204,9 +205,9 @@ class StoreHands:
 
     def dead(self) -> Sequence[Letter]:
         """The newest first, of all that there are: they come by their age."""
-        from agentpipe.brokers.store import DeadFilter
-        from agentpipe.dead import pages
-        from agentpipe.top.view import Letter
+        from agentpipe.brokers.base import DeadFilter
+        from agentpipe.operations.dead_letters import pages
+        from agentpipe.tui.state import Letter
 
         with opened_store(self._settings) as store:
             found = deque(chain.from_iterable(pages(store, DeadFilter())), MAX_LETTERS)

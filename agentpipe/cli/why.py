@@ -9,7 +9,6 @@ from agentpipe.cli import FAILED, OK, PARTLY
 from agentpipe.cli.common import (
     add_common,
     encodable,
-    one_line,
     opened_sink,
     opened_store,
     print_json,
@@ -17,15 +16,16 @@ from agentpipe.cli.common import (
     say_where,
     settings_of,
 )
+from agentpipe.core.text import one_line
 from agentpipe.errors import AgentpipeError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Sequence
 
-    from agentpipe.brokers.store import Whereabouts
+    from agentpipe.brokers.base import Whereabouts
+    from agentpipe.operations.explain import Verdict
     from agentpipe.settings import Settings
-    from agentpipe.why import Verdict
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _verdicts(task_ids: Sequence[str], settings: Settings) -> Iterator[Verdict]:
-    from agentpipe.why import verdict
+    from agentpipe.operations.explain import verdict
 
     with opened_store(settings) as store:
         for task_id in task_ids:
@@ -64,8 +64,8 @@ def _verdicts(task_ids: Sequence[str], settings: Settings) -> Iterator[Verdict]:
 
 def _stream_position(facts: Whereabouts, settings: Settings) -> int | None:
     """Where the stream has its Result, where that can be looked up."""
-    from agentpipe.plugins import load_for_url
-    from agentpipe.sinks.sink import Index
+    from agentpipe.connections.plugins import load_for_url
+    from agentpipe.sinks.base import Index
 
     if facts.place not in ("settled", "unknown", "dead"):
         return None

@@ -5,13 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agentpipe import logs
-from agentpipe.cli.common import (
-    add_common,
-    collection_file,
-    say_where,
-    settings_of,
-)
+from agentpipe.cli.common import add_common, collection_file, say_where, settings_of
+from agentpipe.core import logs
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,10 +55,10 @@ def serve_here(
     burst: bool = False,
 ) -> int:
     """Workers for the file that the arguments name, with logs on this terminal."""
-    from agentpipe.fleet import serve
+    from agentpipe.worker.fleet import serve
 
     path = collection_file(args, settings)
-    logs.configure(settings)
+    logs.configure(settings.log_level, settings.log_format)
     say_where(settings)
     return serve(path, settings, processes=processes, burst=burst)
 

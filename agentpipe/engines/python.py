@@ -6,15 +6,15 @@ import difflib
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.config.imports import locate
 from agentpipe.errors import ConfigError, Problem
-from agentpipe.locate import locate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from agentpipe.agent import Agent
-    from agentpipe.agent_config import AgentConfig
+    from agentpipe.config.agent_config import AgentConfig
+    from agentpipe.engines.base import Agent
 
 
 class PythonEngine:

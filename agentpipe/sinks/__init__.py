@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe import plugins
+from agentpipe.connections import plugins
 
 if TYPE_CHECKING:
     from agentpipe.settings import Settings
-    from agentpipe.sinks.sink import Sink
+    from agentpipe.sinks.base import Sink
 
 
 def open_sink(settings: Settings) -> Sink:

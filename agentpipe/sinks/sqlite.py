@@ -17,18 +17,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentpipe.database import Address, Database, parse_url
-from agentpipe.disk import examine_folder
+from agentpipe.connections.disk import examine_folder
+from agentpipe.connections.sqlite import Address, Database, parse_url
 from agentpipe.errors import Unreachable
-from agentpipe.sinks.sink import Record
+from agentpipe.sinks.base import Record
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-    from agentpipe.bell import Listener
-    from agentpipe.finding import Finding
-    from agentpipe.sinks.sink import Start
+    from agentpipe.connections.file_notify import Listener
+    from agentpipe.connections.health import Finding
+    from agentpipe.sinks.base import Start
 
 LAYOUT = 2
 # Of so many records before its own first one a group's reader knows the ids.

@@ -14,19 +14,20 @@ from typing import TYPE_CHECKING
 
 from agentpipe.brokers import open_store
 from agentpipe.cli.top import StoreHands
-from agentpipe.settings import Settings, without_password
-from agentpipe.top.fetch import Fetcher
-from agentpipe.top.frame import BUCKET_S, SPARK, Scene, draw
-from agentpipe.top.keys import press
-from agentpipe.top.view import View, rows_of
+from agentpipe.core.redaction import without_password
+from agentpipe.settings import Settings
+from agentpipe.tui.fetch import Fetcher
+from agentpipe.tui.frame import BUCKET_S, SPARK, Scene, draw
+from agentpipe.tui.keys import press
+from agentpipe.tui.state import View, rows_of
 from docs.pictures.drawing import anonymous, svg
 from docs.pictures.fleet import environ, send, working
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from agentpipe.brokers.store import WorkerSeen
-    from agentpipe.top.history import History
+    from agentpipe.brokers.base import WorkerSeen
+    from agentpipe.tui.history import History
 
 IMAGES = Path(__file__).parents[1] / "images"
 INTERVAL_S = 1.0

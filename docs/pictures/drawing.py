@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from agentpipe.brokers.store import WorkerSeen
-    from agentpipe.top.history import History
+    from agentpipe.brokers.base import WorkerSeen
+    from agentpipe.tui.history import History
 
 # Rich's own template fetches a font, which a page's images may not.
 FETCHED = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from agentpipe.brokers.store import Store
-    from agentpipe.sinks.sink import Sink
+    from agentpipe.brokers.base import Store
+    from agentpipe.sinks.base import Sink
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from agentpipe.brokers.store import Store
+    from agentpipe.brokers.base import Store
 
 QUIET_S, REST_S = 0.3, 0.01
 

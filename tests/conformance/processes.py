@@ -8,7 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers import open_store
-from agentpipe.brokers.store import Answer, Offer, Settlement, Worker
+from agentpipe.brokers.base import Answer, Offer, Settlement, Worker
 from agentpipe.sinks import open_sink
 
 if TYPE_CHECKING:

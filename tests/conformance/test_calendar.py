@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agentpipe.brokers.store import Calendar
+from agentpipe.brokers.base import Calendar
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from agentpipe.brokers.store import Store
+    from agentpipe.brokers.base import Store
     from tests.conformance.conftest import OpenStore
 
 

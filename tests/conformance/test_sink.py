@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
+from agentpipe.core.task import Result
 from agentpipe.errors import Unreachable
-from agentpipe.sinks.sink import Reader, Record, Sink
-from agentpipe.stream import Stream
-from agentpipe.task import Result
+from agentpipe.sinks.base import Reader, Record, Sink
+from agentpipe.sinks.stream import Stream
 from tests.conformance.processes import read_and_hang
 from tests.support import wait_until
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agentpipe.brokers.store import (
+from agentpipe.brokers.base import (
     Admission,
     Answer,
     Claim,

@@ -19,16 +19,16 @@ import yaml
 
 from agentpipe.brokers import open_store
 from agentpipe.errors import Unreachable
+from agentpipe.operations.stats import as_dict
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
-from agentpipe.stats import as_dict
 from tests.support import processes_with, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from agentpipe.brokers.store import Store
-    from agentpipe.sinks.sink import Reader, Sink
+    from agentpipe.brokers.base import Store
+    from agentpipe.sinks.base import Reader, Sink
 
 HERE = Path(__file__).parent
 TIMEOUT_S = 60.0

@@ -10,11 +10,11 @@ import orjson
 import pika
 import pytest
 
+from agentpipe.brokers.base import Offer
 from agentpipe.brokers.rabbitmq.names import Names
-from agentpipe.brokers.store import Offer
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
-from agentpipe.sinks.sink import Record
+from agentpipe.sinks.base import Record
 
 if TYPE_CHECKING:
     from tests.integration.project import Done, Project

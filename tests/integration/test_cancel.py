@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from agentpipe import operations
-from agentpipe.collection import load
-from agentpipe.dispatcher import Dispatcher
+from agentpipe.config.collection import load
+from agentpipe.operations import delivery
+from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.settings import Settings
 from tests.support import processes_with, wait_until
 
@@ -117,7 +117,7 @@ def test_whatever_runs_ends_within_two_seconds_and_its_slot_is_free(project: Pro
     (child,) = [it["pid"] for it in project.journal("started") if it["task_id"] == "apart-0"]
     with closing(project.open_store()) as store:
         asked = time.time()
-        told = operations.cancel(store, [f"{name}-0" for name in FIVE]).told
+        told = delivery.cancel(store, [f"{name}-0" for name in FIVE]).told
     assert set(told) == {f"{name}-0" for name in FIVE}
     project.until(delivered=5, running=0)
     results = project.by_id()
@@ -179,7 +179,7 @@ def test_500_cancels_race_with_their_runs_ends_and_each_has_one_result(project: 
     fleet = project.work("--processes", "2").ready(2)
     dice = random.Random(7)
     age_s = {task_id: dice.uniform(0, 2 * RUN_S) for task_id in ids}  # Some come too late.
-    whole = operations.Cancelled()
+    whole = delivery.Cancelled()
     with closing(project.open_store()) as store:
 
         def cancel_some() -> bool:
@@ -187,7 +187,7 @@ def test_500_cancels_race_with_their_runs_ends_and_each_has_one_result(project: 
             now = time.monotonic()
             begun = {it["task_id"]: now - it["monotonic"] for it in project.journal("started")}
             due = [it for it in begun if begun[it] > age_s.get(it, now)]
-            whole += operations.cancel(store, due)
+            whole += delivery.cancel(store, due)
             for task_id in due:
                 del age_s[task_id]
             return len(project.streamed()) == RACING
@@ -231,9 +231,9 @@ def test_a_filter_finds_what_waits_and_what_runs(project: Project) -> None:
     grouped = [{"group_id": name, "task_id": f"t-{name}"} for name in "abcd"]
     send(project, toys=grouped, other=[{"group_id": "a", "task_id": "o-0"}, {"task_id": "o-1"}])
     with closing(project.open_store()) as store:
-        cancel_where = partial(operations.cancel_where, store)
+        cancel_where = partial(delivery.cancel_where, store)
         assert sorted(cancel_where(group_id="a").cancelled) == ["o-0", "t-a"]
-        assert cancel_where(group_id="a") == operations.Cancelled()
+        assert cancel_where(group_id="a") == delivery.Cancelled()
         assert cancel_where(collection="toys", group_id="b").cancelled == ("t-b",)
         assert cancel_where(queue="toys_0").cancelled == ("t-c",)
     project.work("--processes", "1").ready(1)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from agentpipe.agent import open_engine
-from agentpipe.agent_config import load_agent_config
-from agentpipe.context import Context
+from agentpipe.config.agent_config import load_agent_config
+from agentpipe.core.context import Context
+from agentpipe.core.task import Task
+from agentpipe.engines.base import open_engine
+from agentpipe.engines.instance import Instance
 from agentpipe.errors import AgentFailed, AnswerError
-from agentpipe.instance import Instance
-from agentpipe.task import Task
 from tests.support import processes_with, wait_until
 
 if TYPE_CHECKING:

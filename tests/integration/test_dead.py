@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agentpipe.brokers import open_store
-from agentpipe.brokers.store import Offer, Queue, Settlement, Worker
+from agentpipe.brokers.base import Offer, Queue, Settlement, Worker
 from agentpipe.settings import Settings
 from tests.support import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agentpipe.brokers.store import Store
+    from agentpipe.brokers.base import Store
     from tests.integration.project import Done, Project
 
 MARKS = {"high_water": 10**9, "high_water_bytes": 10**12}
@@ -166,7 +166,7 @@ REPLAY = textwrap.dedent("""
     from agentpipe import dead
     from agentpipe.brokers import open_store
     from agentpipe.brokers.store import DeadFilter
-    from agentpipe.dispatcher import Dispatcher
+    from agentpipe.sending.dispatcher import Dispatcher
     from agentpipe.settings import Settings
 
     store = open_store(Settings.from_env(os.environ))

@@ -13,7 +13,7 @@ import redis
 from kafka.admin import ConfigResource, KafkaAdminClient
 
 from agentpipe.brokers import open_store
-from agentpipe.finding import Examined
+from agentpipe.connections.health import Examined
 from agentpipe.settings import Settings
 from brokers.server_redis import RedisServer
 from tests.support import wait_until
@@ -273,7 +273,7 @@ def test_a_clock_that_is_off_is_seen_in_results(project: Project) -> None:
     late = datetime.now(UTC) + timedelta(seconds=30)
     result = {"schema": 1, "task_id": "a", "worker": "w-1", "finished_at": late.isoformat()}
     from agentpipe.sinks import open_sink
-    from agentpipe.sinks.sink import Record
+    from agentpipe.sinks.base import Record
 
     sink = open_sink(Settings.from_env(project.environ))
     sink.publish([Record("a", json.dumps({"outcome": "ok", **result}).encode())])

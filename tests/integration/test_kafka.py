@@ -20,12 +20,12 @@ import pytest
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 
+from agentpipe.core.task import Result
 from agentpipe.errors import Unreachable
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
-from agentpipe.sinks.sink import Record
-from agentpipe.stream import Stream
-from agentpipe.task import Result
+from agentpipe.sinks.base import Record
+from agentpipe.sinks.stream import Stream
 from brokers.ports import HOST, free_port
 from brokers.server_kafka import KafkaServer
 from tests.servers import self_signed
@@ -34,7 +34,7 @@ from tests.support import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from agentpipe.sinks.sink import Reader, Sink
+    from agentpipe.sinks.base import Reader, Sink
     from tests.integration.project import Fleet, Project
     from tests.servers import OwnServer
 

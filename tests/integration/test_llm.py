@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from agentpipe.agent import open_engine
-from agentpipe.agent_config import load_agent_config
-from agentpipe.context import Context
+from agentpipe.config.agent_config import load_agent_config
+from agentpipe.core.context import Context
+from agentpipe.core.task import Task
+from agentpipe.core.trace import Tracer
+from agentpipe.engines.base import open_engine
+from agentpipe.engines.instance import Instance
 from agentpipe.errors import AgentpipeError
-from agentpipe.instance import Instance
-from agentpipe.task import Task
-from agentpipe.trace import Tracer
 from tests.llm_stub import LlmStub, Reply, call, cut, fail, hang, say
 from tests.support import processes_with, wait_until
 

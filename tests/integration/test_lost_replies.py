@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from agentpipe.collection import load
-from agentpipe.dispatcher import Dispatcher
+from agentpipe.config.collection import load
+from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.settings import Settings
 from tests.integration.proxy import Proxy
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agentpipe.top.panels import WIDE, _columns
+from agentpipe.tui.panels import WIDE, _columns
 
 ROOT = Path(__file__).parents[2]
 PICTURES = ("top", "agents", "dead")

@@ -13,8 +13,8 @@ import pika
 import pytest
 
 from agentpipe.brokers import open_store
+from agentpipe.brokers.base import DeadFilter, Offer, Queue, Settlement, Worker
 from agentpipe.brokers.rabbitmq import RabbitStore
-from agentpipe.brokers.store import DeadFilter, Offer, Queue, Settlement, Worker
 from agentpipe.errors import Unreachable
 from agentpipe.settings import Settings
 from brokers.server_rabbitmq import RabbitServer
@@ -23,8 +23,8 @@ from tests.support import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agentpipe.brokers.base import Store
     from agentpipe.brokers.rabbitmq.desk import Desk
-    from agentpipe.brokers.store import Store
     from tests.integration.project import Project
 
 

@@ -16,7 +16,7 @@ import pytest
 from agentpipe.errors import ConfigError, Unreachable
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
-from agentpipe.sinks.sink import Reader, Record, Sink
+from agentpipe.sinks.base import Reader, Record, Sink
 from brokers.ports import free_port
 from brokers.server_rabbitmq import RabbitServer
 from tests.conformance.processes import read_and_hang

@@ -17,14 +17,15 @@ from typing import Any
 import pytest
 
 import agentpipe
-from agentpipe import cli, evaluate
-from agentpipe.chain import OPS, STEPS
-from agentpipe.collection import Collection
-from agentpipe.report import Report
-from agentpipe.schema import CollectionSpec, ComponentSpec, ContextEntry
+from agentpipe import cli
+from agentpipe.config.collection import Collection
+from agentpipe.config.schema import CollectionSpec, ComponentSpec, ContextEntry
+from agentpipe.core.task import OUTCOMES, Result, Task
+from agentpipe.evaluation import evaluators
+from agentpipe.evaluation.chain import OPS, STEPS
+from agentpipe.operations.report import Report
+from agentpipe.operations.stats import as_dict
 from agentpipe.settings import _VARIABLES, Settings
-from agentpipe.stats import as_dict
-from agentpipe.task import OUTCOMES, Result, Task
 from tests.documents import (
     DOCUMENTS,
     ROOT,
@@ -188,7 +189,7 @@ def test_a_command_is_documented_with_each_option(name: str, options: list[str])
 
 
 def test_what_the_commands_print_is_documented() -> None:
-    from agentpipe.brokers.store import QueueDepth, Stats, WorkerSeen
+    from agentpipe.brokers.base import QueueDepth, Stats, WorkerSeen
 
     depth = QueueDepth("q", "c", 0, 0, 0, 1, 1)
     stats = Stats(0, 0, 0, 0, 0, 0, 0, 0, {}, (depth,), (WorkerSeen("w", "h", 1, 1, 0, 0.0),))
@@ -203,9 +204,9 @@ def test_what_the_commands_print_is_documented() -> None:
 def test_reasons_and_what_why_prints_are_documented() -> None:
     from typing import get_args
 
-    from agentpipe.brokers.store import Whereabouts
+    from agentpipe.brokers.base import Whereabouts
+    from agentpipe.operations.explain import Reason, State, verdict
     from agentpipe.settings import Marks
-    from agentpipe.why import Reason, State, verdict
 
     reasons, keys = tables(section("docs/reference.md", "`agentpipe why"))
     assert set(reasons) == set(get_args(Reason))
@@ -228,7 +229,7 @@ def test_exit_codes_are_documented() -> None:
         ("Collection", 1, set(ContextEntry().fields)),
         ("Agent config", 0, set(ComponentSpec().fields)),
         ("Task", 0, {each.name for each in fields(Task)}),
-        ("Evaluators", 0, set(evaluate._DEFAULTS)),  # noqa: SLF001 - the tables are its twins
+        ("Evaluators", 0, set(evaluators._DEFAULTS)),  # noqa: SLF001 - the tables are its twins
         ("Evaluators", 1, set(STEPS)),
         ("Result", 0, {each.name for each in fields(Result)}),
         ("Settings", 0, set(_VARIABLES)),

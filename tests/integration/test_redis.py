@@ -18,15 +18,7 @@ import pytest
 import redis
 
 from agentpipe.brokers import open_store
-from agentpipe.brokers.store import (
-    Answer,
-    DeadFilter,
-    Offer,
-    Queue,
-    Settlement,
-    Store,
-    Worker,
-)
+from agentpipe.brokers.base import Answer, DeadFilter, Offer, Queue, Settlement, Store, Worker
 from agentpipe.cli import UNREACHABLE, main
 from agentpipe.errors import Unreachable
 from agentpipe.settings import Settings
@@ -255,7 +247,7 @@ def test_a_restart_costs_no_worker_its_lease_however_long_it_took(own_server: Ow
 def test_a_server_that_does_not_respond_is_unreachable_and_goes_on_later(
     own_server: OwnServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentpipe.brokers.redis.connect.ANSWER_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("agentpipe.brokers.redis.client.ANSWER_TIMEOUT_S", 0.3)
     server = own_server(RedisServer)
     with opened(server.url) as store, redis.Redis.from_url(server.url) as client:
         declared(store)
@@ -378,7 +370,7 @@ def test_where_something_else_answers_that_is_said(capsys: pytest.CaptureFixture
 def test_what_accepts_and_says_nothing_is_given_up(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentpipe.brokers.redis.connect.ANSWER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("agentpipe.brokers.redis.client.ANSWER_TIMEOUT_S", 0.2)
     with socket.create_server((HOST, 0)) as silent:
         port = silent.getsockname()[1]
         assert_refused(f"redis://{HOST}:{port}", "does a Redis run there?", capsys)

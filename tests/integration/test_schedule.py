@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agentpipe.brokers.store import Calendar
+from agentpipe.brokers.base import Calendar
 from agentpipe.errors import Unreachable
-from agentpipe.schedule import CHUNK, mark_of
+from agentpipe.sending.scheduler import CHUNK, mark_of
 from tests.support import wait_until
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agentpipe.brokers.store import Offer, Queue
+from agentpipe.brokers.base import Offer, Queue
 from agentpipe.cli import main
 from tests.integration.project import TIMEOUT_S
 from tests.support import wait_until

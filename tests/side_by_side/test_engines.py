@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from agentpipe.agent import Judged, open_engine
-from agentpipe.agent_config import load_agent_config
-from agentpipe.context import Context
+from agentpipe.config.agent_config import load_agent_config
+from agentpipe.core.context import Context
+from agentpipe.core.task import Task
+from agentpipe.core.trace import Tracer
+from agentpipe.engines.base import Judged, open_engine
+from agentpipe.engines.instance import Instance
 from agentpipe.errors import AgentpipeError
-from agentpipe.evaluate import evaluate
-from agentpipe.instance import Instance
-from agentpipe.task import Task
-from agentpipe.trace import Tracer
+from agentpipe.evaluation.evaluators import evaluate
 from tests.integration.project import Project
 from tests.llm_stub import LlmStub, call, fail, hang, say
 from tests.support import processes_with, wait_until

@@ -18,12 +18,12 @@ import pytest
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from agentpipe.dataset import AgentStreamingDataset
+from agentpipe.core.task import Result
 from agentpipe.errors import AgentpipeError, ConfigError
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
-from agentpipe.sinks.sink import Record
-from agentpipe.task import Result
+from agentpipe.sinks.base import Record
+from agentpipe.sinks.dataset import AgentStreamingDataset
 from tests.support import wait_until
 
 TRAINER = Path(__file__).with_name("trainer.py")

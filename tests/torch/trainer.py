@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from agentpipe.dataset import AgentStreamingDataset
+from agentpipe.sinks.dataset import AgentStreamingDataset
 
 EVERY = 7
 

@@ -6,15 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.collection import Collection
-from agentpipe.context import Context
-from agentpipe.run import Runner
+from agentpipe.config.collection import Collection
+from agentpipe.core.context import Context
+from agentpipe.worker.runner import Runner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from agentpipe.agent import Agent
-    from agentpipe.agent_config import AgentConfig
+    from agentpipe.config.agent_config import AgentConfig
+    from agentpipe.engines.base import Agent
 
 CREW = Collection(name="crew", file=Path("crew.yaml"), line=1, config_file=Path("agent.yaml"))
 

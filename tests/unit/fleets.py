@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from agentpipe.brokers.store import QueueDepth, Stats, Tally, WorkerSeen
+from agentpipe.brokers.base import QueueDepth, Stats, Tally, WorkerSeen
 from agentpipe.settings import Marks
-from agentpipe.top.frame import Scene
-from agentpipe.top.history import History, Snapshot
-from agentpipe.vitals import Vitals
+from agentpipe.tui.frame import Scene
+from agentpipe.tui.history import History, Snapshot
+from agentpipe.worker.heartbeat import Vitals
 
 MARKS = Marks(10_000, 256 * 1024 * 1024)
 SCENE = Scene("redis://localhost:6379/0", MARKS, now=1_000.0, clock="03:00:00")

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from agentpipe.evaluate import Evaluation, check, evaluate, reward
-from agentpipe.locate import locate
-from agentpipe.task import Task
+from agentpipe.config.imports import locate
+from agentpipe.core.task import Task
+from agentpipe.evaluation.evaluators import Evaluation, check, evaluate, reward
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from agentpipe.agent_config import load_agent_config
-from agentpipe.collection import (
+from agentpipe.config.agent_config import load_agent_config
+from agentpipe.config.collection import (
     MAX_AGENTS,
     Collection,
     ContextSpec,
@@ -16,7 +16,7 @@ from agentpipe.collection import (
     read,
     resolve_contexts,
 )
-from agentpipe.context import Context
+from agentpipe.core.context import Context
 from agentpipe.errors import ConfigError, Problem
 
 CANARY = "hunter2canary"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from agentpipe.context import MAX_FILE_BYTES, Context, resolve
+from agentpipe.core.context import MAX_FILE_BYTES, Context, resolve
 from agentpipe.errors import ConfigError, Problem
 
 if TYPE_CHECKING:

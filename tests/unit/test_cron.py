@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agentpipe.cron import Cron
+from agentpipe.config.cron import Cron
 
 BERLIN = "Europe/Berlin"
 FORWARD, BACK = datetime(2026, 3, 29, tzinfo=UTC), datetime(2026, 10, 25, tzinfo=UTC)

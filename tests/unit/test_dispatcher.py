@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agentpipe.brokers.base import Queue
 from agentpipe.brokers.sqlite import SqliteStore
-from agentpipe.brokers.store import Queue
-from agentpipe.dispatcher import Dispatcher
 from agentpipe.errors import Unreachable
+from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from agentpipe.brokers.store import Admission, Offer
+    from agentpipe.brokers.base import Admission, Offer
 
 
 class FlakyStore(SqliteStore):

@@ -20,10 +20,10 @@ from dramatiq.middleware import (
     raise_thread_exception,
 )
 
-from agentpipe import worker as ours
-from agentpipe.consume import Consumer
-from agentpipe.loop import LoopThread
-from agentpipe.worker import PRIVATE_NAMES
+from agentpipe.worker import middleware as ours
+from agentpipe.worker.consumer import Consumer
+from agentpipe.worker.event_loop import LoopThread
+from agentpipe.worker.middleware import PRIVATE_NAMES
 from tests.support import wait_until
 
 PATIENCE_S = 20.0

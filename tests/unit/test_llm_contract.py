@@ -15,7 +15,7 @@ from pydantic_ai.messages import ModelRequest, UserPromptPart
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
-from agentpipe.engines.llm.lean import lean_client
+from agentpipe.engines.llm.fast_openai import lean_client
 
 ANSWER = {
     "id": "x",

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agentpipe import logs
-from agentpipe.logs import Binder, Bound, JsonFormatter, RedactingStream, TextFormatter, bound
-from agentpipe.redactor import Redactor
-from agentpipe.settings import Settings
-from agentpipe.thread import call_in_thread
+from agentpipe.core import logs
+from agentpipe.core.agent_thread import call_in_thread
+from agentpipe.core.logs import Binder, Bound, JsonFormatter, RedactingStream, TextFormatter, bound
+from agentpipe.core.redaction import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -128,7 +127,7 @@ def test_a_secret_of_several_lines_is_masked(
 ) -> None:
     secret = "KANARIE\x1b-one\n  KANARIE-two"
     monkeypatch.setattr(sys, "stderr", RedactingStream(sys.stderr, Redactor({secret})))
-    logs.configure(Settings(log_format=log_format))
+    logs.configure("INFO", log_format)
     root.error("first: %s", secret)
     root.error("second: %r", {"key": secret})
     said = capsys.readouterr().err
@@ -136,7 +135,7 @@ def test_a_secret_of_several_lines_is_masked(
 
 
 def test_libraries_that_log_what_is_asked_are_quiet_at_info(root: logging.Logger) -> None:
-    logs.configure(Settings(log_level="INFO"))
+    logs.configure("INFO", "text")
     assert root.level == logging.INFO
     assert not logging.getLogger("httpx").isEnabledFor(logging.INFO)
     assert logging.getLogger("httpx").isEnabledFor(logging.WARNING)
@@ -145,7 +144,7 @@ def test_libraries_that_log_what_is_asked_are_quiet_at_info(root: logging.Logger
 def test_what_children_print_passes_at_any_level(
     root: logging.Logger, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    logs.configure(Settings(log_level="ERROR"))
+    logs.configure("ERROR", "text")
     assert root.level == logging.ERROR
     logs.printed.info("a child's word", extra={"bound": Bound("t-1", "crew_0")})
     assert capsys.readouterr().err.endswith("a child's word task=t-1 agent=crew_0\n")

@@ -7,11 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from agentpipe.agent import open_engine
-from agentpipe.agent_config import load_agent_config
-from agentpipe.chain import OPS, STEPS
-from agentpipe.errors import ConfigError
-from agentpipe.mcp_universe import (
+from agentpipe.config.agent_config import load_agent_config
+from agentpipe.config.mcp_universe import (
     AGENTS,
     DOMAIN_OPS,
     LLMS,
@@ -21,12 +18,15 @@ from agentpipe.mcp_universe import (
     task_needs,
     why_not_native,
 )
-from agentpipe.task import Task
+from agentpipe.core.task import Task
+from agentpipe.engines.base import open_engine
+from agentpipe.errors import ConfigError
+from agentpipe.evaluation.chain import OPS, STEPS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agentpipe.agent_config import AgentConfig
+    from agentpipe.config.agent_config import AgentConfig
 
 LLM = {"kind": "llm", "spec": {"name": "l", "type": "openai", "config": {"model_name": "m"}}}
 

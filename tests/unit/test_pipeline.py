@@ -10,13 +10,13 @@ import pytest
 
 from agentpipe import AgentPipeline, Settings, TaskConfig
 from agentpipe.brokers import open_store
+from agentpipe.core.task import Task
 from agentpipe.errors import ConfigError, TaskError
-from agentpipe.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from agentpipe.brokers.store import Waiting
+    from agentpipe.brokers.base import Waiting
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agentpipe import plugins
 from agentpipe.brokers import open_store
 from agentpipe.brokers.sqlite import SqliteStore
+from agentpipe.connections import plugins
 from agentpipe.engines.python import PythonEngine
 from agentpipe.errors import ConfigError
 from agentpipe.settings import Settings

@@ -10,7 +10,7 @@ import pytest
 from pika import exceptions
 from pika.channel import Channel
 
-from agentpipe.amqp.connection import why_not
+from agentpipe.brokers.base import Offer, Queue
 from agentpipe.brokers.rabbitmq.address import Address
 from agentpipe.brokers.rabbitmq.crew import Member, share_of
 from agentpipe.brokers.rabbitmq.holds import Holds
@@ -22,7 +22,7 @@ from agentpipe.brokers.rabbitmq.names import (
     delay_level,
 )
 from agentpipe.brokers.rabbitmq.registry import Entry
-from agentpipe.brokers.store import Offer, Queue
+from agentpipe.connections.amqp.connection import why_not
 from agentpipe.errors import ConfigError
 
 NAMES = Names("fleet")

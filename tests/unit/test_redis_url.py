@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agentpipe.brokers.redis.address import Address, parse_url
-from agentpipe.brokers.redis.connect import open_client
+from agentpipe.brokers.redis.client import open_client
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -14,19 +14,19 @@ import orjson
 import pytest
 from dramatiq.middleware import SkipMessage
 
-from agentpipe.actor import AgentActor
 from agentpipe.brokers import open_store
-from agentpipe.brokers.broker import ClaimedMessage, StoreBroker
-from agentpipe.brokers.store import Claim, Settlement, Waiting
+from agentpipe.brokers.base import Claim, Settlement, Waiting
+from agentpipe.core.failures import MAX_ASKED_DELAY_S, MAX_RETRY_DELAY_S
+from agentpipe.core.redaction import MASK
+from agentpipe.core.task import Result, Task
+from agentpipe.core.trace import Tracer
 from agentpipe.errors import AnswerError, InfraError, Interrupted, TimeLimitExceeded
-from agentpipe.evaluate import Evaluation
-from agentpipe.failure import MAX_ASKED_DELAY_S, MAX_RETRY_DELAY_S
-from agentpipe.redactor import MASK
-from agentpipe.results import Results, cancelled
-from agentpipe.run import Run
+from agentpipe.evaluation.evaluators import Evaluation
+from agentpipe.sending.actor import AgentActor
+from agentpipe.sending.broker import ClaimedMessage, StoreBroker
 from agentpipe.settings import Settings
-from agentpipe.task import Result, Task
-from agentpipe.trace import Tracer
+from agentpipe.worker.results import Results, cancelled
+from agentpipe.worker.runner import Run
 from tests.unit.agents import CREW, runner_of
 
 if TYPE_CHECKING:

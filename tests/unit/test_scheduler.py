@@ -11,18 +11,26 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 
+from agentpipe.brokers.base import Queue
 from agentpipe.brokers.sqlite import SqliteStore
-from agentpipe.brokers.store import Queue
-from agentpipe.collection import Collection, ScheduleSpec
-from agentpipe.dispatcher import Dispatcher
+from agentpipe.config.collection import Collection, ScheduleSpec
 from agentpipe.errors import ConfigError, Unreachable
-from agentpipe.schedule import CHUNK, MAX_ID_CHARS, Fired, Line, Scheduler, check_files, lines_of
+from agentpipe.sending.dispatcher import Dispatcher
+from agentpipe.sending.scheduler import (
+    CHUNK,
+    MAX_ID_CHARS,
+    Fired,
+    Line,
+    Scheduler,
+    check_files,
+    lines_of,
+)
 from agentpipe.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from agentpipe.brokers.store import Admission, Offer
+    from agentpipe.brokers.base import Admission, Offer
 
 MIDNIGHT = datetime(2026, 6, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

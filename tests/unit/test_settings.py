@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from agentpipe.core.redaction import without_password
 from agentpipe.errors import ConfigError
-from agentpipe.settings import Settings, embedded_url, without_password
+from agentpipe.settings import Settings, embedded_url
 
 
 def test_nothing_set_means_the_embedded_store_of_the_current_folder(

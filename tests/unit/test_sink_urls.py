@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from agentpipe.amqp.address import server_of
+from agentpipe.connections.amqp.address import server_of
+from agentpipe.connections.url import Url
 from agentpipe.errors import ConfigError
 from agentpipe.sinks.kafka.address import Address
 from agentpipe.sinks.rabbitmq.topic import PARAMETERS, Topic
-from agentpipe.url import Url
 
 
 def test_a_kafka_url_is_taken_apart() -> None:

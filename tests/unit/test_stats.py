@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import orjson
 
-from agentpipe.brokers.store import QueueDepth, Stats, Tally, WorkerSeen
-from agentpipe.stats import as_dict, is_done
-from agentpipe.vitals import Vitals
+from agentpipe.brokers.base import QueueDepth, Stats, Tally, WorkerSeen, is_done
+from agentpipe.operations.stats import as_dict
+from agentpipe.worker.heartbeat import Vitals
 
 
 def test_a_report_that_cannot_be_read_tells_nothing() -> None:

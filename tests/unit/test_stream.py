@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 
-from agentpipe import stream
+from agentpipe.core.task import Result
 from agentpipe.errors import Unreachable
-from agentpipe.sinks.sink import Record
-from agentpipe.stream import Stream
-from agentpipe.task import Result
+from agentpipe.sinks import stream
+from agentpipe.sinks.base import Record
+from agentpipe.sinks.stream import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from agentpipe.survey import MAX_REASONS, RUNS, Surveyed, is_for_collection, look, survey
+from agentpipe.operations.project.survey import (
+    MAX_REASONS,
+    RUNS,
+    Surveyed,
+    is_for_collection,
+    look,
+    survey,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -253,7 +260,7 @@ def test_an_engine_that_fails_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> No
     def fail(_: Any) -> None:
         raise ZeroDivisionError("by mistake")
 
-    monkeypatch.setattr("agentpipe.survey.open_engine", fail)
+    monkeypatch.setattr("agentpipe.operations.project.survey.open_engine", fail)
     (reason,) = seen("a.yaml", OWN).reasons
     assert "a.yaml:1: its engine fails: " in reason
     assert "by mistake" in reason

@@ -10,9 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from agentpipe.errors import FormatError, TaskError
-from agentpipe.intake import admit
-from agentpipe.task import (
+from agentpipe.core.task import (
     MAX_DEPTH,
     MAX_TASK_BYTES,
     OUTCOMES,
@@ -22,6 +20,8 @@ from agentpipe.task import (
     new_id,
     utc,
 )
+from agentpipe.errors import FormatError, TaskError
+from agentpipe.sending.admission import admit
 
 FULL: dict[str, Any] = {
     "question": "What is 2 + 2?",

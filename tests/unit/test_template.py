@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agentpipe.template import render
+from agentpipe.core.template import render
 
 ENV = {"A": "1", "B_2": "{{ A }}", "_": "", "EVIL": "\\1 \\g<0>"}
 

@@ -11,9 +11,9 @@ from typing import Any
 import orjson
 import pytest
 
-from agentpipe import trace
-from agentpipe.redactor import MASK, Redactor
-from agentpipe.trace import Tracer
+from agentpipe.core import trace
+from agentpipe.core.redaction import MASK, Redactor
+from agentpipe.core.trace import Tracer
 
 SPAN_KEYS = ["id", "trace_id", "parent_id", "records", "running_time", "timestamp", "span_index"]
 CANARY = "canary-5f3a"

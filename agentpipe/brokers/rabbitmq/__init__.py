@@ -24,21 +24,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from agentpipe.amqp import health
-from agentpipe.amqp.channel import Lost
-from agentpipe.amqp.connection import ANSWER_S, Link, Session
-from agentpipe.brokers.rabbitmq import calendar
-from agentpipe.brokers.rabbitmq.address import Address
-from agentpipe.brokers.rabbitmq.asking import ask_all
-from agentpipe.brokers.rabbitmq.bell import Bell
-from agentpipe.brokers.rabbitmq.counting import count
-from agentpipe.brokers.rabbitmq.dead import PORTION
-from agentpipe.brokers.rabbitmq.desk import Desk
-from agentpipe.brokers.rabbitmq.marks import cancel
-from agentpipe.brokers.rabbitmq.nodes import NOT_ASKED, examine_nodes
-from agentpipe.brokers.rabbitmq.offering import Offering
-from agentpipe.brokers.rabbitmq.whereabouts import of_dead, where_is
-from agentpipe.brokers.store import (
+from agentpipe.brokers.base import (
     Admission,
     Answer,
     Claim,
@@ -56,11 +42,25 @@ from agentpipe.brokers.store import (
     Whereabouts,
     Worker,
 )
+from agentpipe.brokers.rabbitmq import calendar
+from agentpipe.brokers.rabbitmq.address import Address
+from agentpipe.brokers.rabbitmq.asking import ask_all
+from agentpipe.brokers.rabbitmq.bell import Bell
+from agentpipe.brokers.rabbitmq.counting import count
+from agentpipe.brokers.rabbitmq.dead import PORTION
+from agentpipe.brokers.rabbitmq.desk import Desk
+from agentpipe.brokers.rabbitmq.marks import cancel
+from agentpipe.brokers.rabbitmq.nodes import NOT_ASKED, examine_nodes
+from agentpipe.brokers.rabbitmq.offering import Offering
+from agentpipe.brokers.rabbitmq.whereabouts import of_dead, where_is
+from agentpipe.connections.amqp import health
+from agentpipe.connections.amqp.channel import Lost
+from agentpipe.connections.amqp.connection import ANSWER_S, Link, Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 
-    from agentpipe.finding import Finding
+    from agentpipe.connections.health import Finding
     from agentpipe.settings import Settings
 
 T = TypeVar("T")

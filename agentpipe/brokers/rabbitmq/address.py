@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from agentpipe.amqp.address import Server, server_of
 from agentpipe.brokers.rabbitmq.names import Names
-from agentpipe.url import Url
+from agentpipe.connections.amqp.address import Server, server_of
+from agentpipe.connections.url import Url
 
 if TYPE_CHECKING:
     import pika

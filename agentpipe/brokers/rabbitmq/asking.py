@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from agentpipe.amqp.letter import Letter
+from agentpipe.connections.amqp.message import Letter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agentpipe.amqp.channel import Channel, Delivery
     from agentpipe.brokers.rabbitmq.desk import Desk
+    from agentpipe.connections.amqp.channel import Channel, Delivery
 
 ANSWER_S = 1.0
 TRIES = 3

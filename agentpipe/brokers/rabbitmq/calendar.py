@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from agentpipe.amqp.channel import LOCKED, Lost
-from agentpipe.amqp.letter import Letter
+from agentpipe.connections.amqp.channel import LOCKED, Lost
+from agentpipe.connections.amqp.message import Letter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from agentpipe.amqp.channel import Channel
     from agentpipe.brokers.rabbitmq.names import Names
+    from agentpipe.connections.amqp.channel import Channel
 
 
 async def progress(

@@ -13,16 +13,16 @@ from collections import defaultdict
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from agentpipe.amqp.letter import Letter
-from agentpipe.brokers.store import DeadLetter, DeadPage, DeadSummary
+from agentpipe.brokers.base import DeadLetter, DeadPage, DeadSummary
+from agentpipe.connections.amqp.message import Letter
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable
 
-    from agentpipe.amqp.channel import Channel, Delivery
+    from agentpipe.brokers.base import DeadFilter, Settlement
     from agentpipe.brokers.rabbitmq.names import Names
-    from agentpipe.brokers.store import DeadFilter, Settlement
+    from agentpipe.connections.amqp.channel import Channel, Delivery
 
 # Of one call, so that it is answered in time and holds little in memory.
 PORTION = 500

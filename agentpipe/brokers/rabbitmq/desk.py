@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from agentpipe.amqp.channel import Channel, Lost
+from agentpipe.brokers.base import Queue
 from agentpipe.brokers.rabbitmq.dead import DeadLetters
 from agentpipe.brokers.rabbitmq.hand import Hand
 from agentpipe.brokers.rabbitmq.holds import Holds
@@ -16,16 +16,16 @@ from agentpipe.brokers.rabbitmq.outbox import Outbox
 from agentpipe.brokers.rabbitmq.registry import Entry, Registry
 from agentpipe.brokers.rabbitmq.roster import note_of_absence, note_of_change
 from agentpipe.brokers.rabbitmq.serving import Serving
-from agentpipe.brokers.store import Queue
+from agentpipe.connections.amqp.channel import Channel, Lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from agentpipe.amqp.connection import Session
-    from agentpipe.amqp.letter import Declaration
+    from agentpipe.brokers.base import Worker
     from agentpipe.brokers.rabbitmq.address import Address
     from agentpipe.brokers.rabbitmq.bell import Bell
-    from agentpipe.brokers.store import Worker
+    from agentpipe.connections.amqp.connection import Session
+    from agentpipe.connections.amqp.message import Declaration
 
 
 # Who looks at the very moment at which a hold ends may find it held still.

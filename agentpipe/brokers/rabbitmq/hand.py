@@ -9,16 +9,16 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agentpipe.brokers.base import Waiting
 from agentpipe.brokers.rabbitmq.asking import ask
 from agentpipe.brokers.rabbitmq.names import DELAY_QUEUES, Message
-from agentpipe.brokers.store import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from agentpipe.amqp.channel import Channel
+    from agentpipe.brokers.base import Answer
     from agentpipe.brokers.rabbitmq.desk import Desk
-    from agentpipe.brokers.store import Answer
+    from agentpipe.connections.amqp.channel import Channel
 
 
 @dataclass(frozen=True, slots=True)

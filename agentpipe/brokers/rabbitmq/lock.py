@@ -8,12 +8,12 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from agentpipe.amqp.channel import LOCKED, Lost
+from agentpipe.connections.amqp.channel import LOCKED, Lost
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from agentpipe.amqp.channel import Channel
+    from agentpipe.connections.amqp.channel import Channel
 
 # Each holder needs some milliseconds; whoever holds it for longer hangs.
 LOCK_S = 15.0

@@ -14,8 +14,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 import orjson
 
+from agentpipe.core.redaction import without_password
 from agentpipe.errors import Unreachable
-from agentpipe.settings import without_password
 
 if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.address import Address

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from agentpipe.amqp.letter import Letter
 from agentpipe.brokers.rabbitmq.asking import ask_all
 from agentpipe.brokers.rabbitmq.lock import locked
 from agentpipe.brokers.rabbitmq.roster import note_of_cancelling
+from agentpipe.connections.amqp.message import Letter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from agentpipe.amqp.channel import Channel
+    from agentpipe.brokers.base import Fate
     from agentpipe.brokers.rabbitmq.desk import Desk
     from agentpipe.brokers.rabbitmq.names import Message, Names
-    from agentpipe.brokers.store import Fate
+    from agentpipe.connections.amqp.channel import Channel
 
 # So long a task that was told to end may lie somewhere before a worker meets it again.
 KEPT_MS = 7 * 86_400_000

@@ -6,13 +6,13 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from agentpipe.amqp.letter import CONSUMER_TIMEOUT_MS, Declaration, Letter
+from agentpipe.connections.amqp.message import CONSUMER_TIMEOUT_MS, Declaration, Letter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agentpipe.amqp.channel import Channel
-    from agentpipe.brokers.store import Offer, Queue
+    from agentpipe.brokers.base import Offer, Queue
+    from agentpipe.connections.amqp.channel import Channel
 
 # Each delay queue holds delays of up to twice those of the one before, so that a message never
 # waits for one ahead of it for longer than it would have waited anyway.

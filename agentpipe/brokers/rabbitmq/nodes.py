@@ -7,8 +7,8 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.rabbitmq.management import ask
+from agentpipe.connections.health import Finding, clock_skew, fail, ok, warn
 from agentpipe.errors import Unreachable
-from agentpipe.finding import Finding, clock_skew, fail, ok, warn
 
 if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.address import Address

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from agentpipe.brokers.base import Admission
 from agentpipe.brokers.rabbitmq.names import Message
-from agentpipe.brokers.store import Admission
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentpipe.amqp.channel import Channel, Fate
-    from agentpipe.amqp.letter import Letter
+    from agentpipe.brokers.base import Offer, Queue, Verdict
     from agentpipe.brokers.rabbitmq.desk import Desk
-    from agentpipe.brokers.store import Offer, Queue, Verdict
+    from agentpipe.connections.amqp.channel import Channel, Fate
+    from agentpipe.connections.amqp.message import Letter
 
 # Rings of more queues are offered to without looking first which of them have room.
 LOOK_AT_MOST = 64

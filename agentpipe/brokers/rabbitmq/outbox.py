@@ -7,14 +7,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agentpipe.amqp.letter import Letter
-from agentpipe.brokers.store import OutboxRecord
+from agentpipe.brokers.base import OutboxRecord
+from agentpipe.connections.amqp.message import Letter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from agentpipe.amqp.channel import Channel, Delivery
     from agentpipe.brokers.rabbitmq.names import Names
+    from agentpipe.connections.amqp.channel import Channel, Delivery
 
 LOOK_EVERY_S = 0.25
 SIZES_REMEMBERED = 100

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
-from agentpipe.amqp.letter import Letter
+from agentpipe.brokers.base import Queue
 from agentpipe.brokers.rabbitmq.lock import locked
-from agentpipe.brokers.store import Queue
+from agentpipe.connections.amqp.message import Letter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
-    from agentpipe.amqp.channel import Channel
     from agentpipe.brokers.rabbitmq.names import Names
+    from agentpipe.connections.amqp.channel import Channel
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from agentpipe.amqp.letter import Letter
 from agentpipe.brokers.rabbitmq.crew import Member
+from agentpipe.connections.amqp.message import Letter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
     from typing import Any
 
-    from agentpipe.amqp.channel import Channel, Delivery
     from agentpipe.brokers.rabbitmq.names import Names
+    from agentpipe.connections.amqp.channel import Channel, Delivery
 
 # What workers are asked about tasks, beside the roll call.
 QUESTIONS = ("lent", "cancel", "claims", "where", "yield")

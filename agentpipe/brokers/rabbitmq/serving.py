@@ -17,22 +17,22 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from agentpipe.amqp.channel import Lost
+from agentpipe.brokers.base import Claim
 from agentpipe.brokers.rabbitmq.crew import Member, share_of
 from agentpipe.brokers.rabbitmq.names import Message, make_delays
 from agentpipe.brokers.rabbitmq.post import Gate, Held, Post, Prefetched, in_last_chance
 from agentpipe.brokers.rabbitmq.roster import Roster, note_of_hold
 from agentpipe.brokers.rabbitmq.tallies import Tallies
-from agentpipe.brokers.store import Claim
+from agentpipe.connections.amqp.channel import Lost
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Mapping, Sequence
 
-    from agentpipe.amqp.channel import Delivery
-    from agentpipe.amqp.letter import Declaration, Letter
+    from agentpipe.brokers.base import Settlement, Worker
     from agentpipe.brokers.rabbitmq.bell import Bell
     from agentpipe.brokers.rabbitmq.desk import Desk
-    from agentpipe.brokers.store import Settlement, Worker
+    from agentpipe.connections.amqp.channel import Delivery
+    from agentpipe.connections.amqp.message import Declaration, Letter
 
 TICK_S = 1.0
 # An agent that should be ours is another's still.

@@ -7,12 +7,12 @@ from collections import Counter, deque
 from dataclasses import astuple, replace
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.brokers.store import RECENT_S, Tally
+from agentpipe.brokers.base import RECENT_S, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from agentpipe.brokers.store import Settlement
+    from agentpipe.brokers.base import Settlement
 
 
 class Tallies:

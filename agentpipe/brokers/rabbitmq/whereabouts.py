@@ -11,16 +11,16 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
+from agentpipe.brokers.base import AgentSeen, Run, Whereabouts
 from agentpipe.brokers.rabbitmq.asking import ask
 from agentpipe.brokers.rabbitmq.counting import delayed_tasks, waiting_tasks, worker_seen
 from agentpipe.brokers.rabbitmq.crew import Member
-from agentpipe.brokers.store import AgentSeen, Run, Whereabouts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from agentpipe.brokers.base import DeadLetter, Queue
     from agentpipe.brokers.rabbitmq.desk import Desk
-    from agentpipe.brokers.store import DeadLetter, Queue
 
 # Agents with whom a task may wait; more would not be read.
 MAX_CANDIDATES = 20

@@ -11,22 +11,7 @@ import hashlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.brokers.redis.address import parse_url
-from agentpipe.brokers.redis.ear import Ear
-from agentpipe.brokers.redis.health import examine
-from agentpipe.brokers.redis.link import Link
-from agentpipe.brokers.redis.replies import (
-    as_claims,
-    as_dead_letters,
-    as_dead_page,
-    as_outbox,
-    as_stats,
-    as_waiting,
-    as_whereabouts,
-)
-from agentpipe.brokers.redis.requests import Requests
-from agentpipe.brokers.redis.settling import PORTION, Settler
-from agentpipe.brokers.store import (
+from agentpipe.brokers.base import (
     RECENT_S,
     Admission,
     Answer,
@@ -45,13 +30,28 @@ from agentpipe.brokers.store import (
     Whereabouts,
     Worker,
 )
+from agentpipe.brokers.redis.address import parse_url
+from agentpipe.brokers.redis.decoding import (
+    as_claims,
+    as_dead_letters,
+    as_dead_page,
+    as_outbox,
+    as_stats,
+    as_waiting,
+    as_whereabouts,
+)
+from agentpipe.brokers.redis.health import examine
+from agentpipe.brokers.redis.idempotency import Requests
+from agentpipe.brokers.redis.notifications import Ear
+from agentpipe.brokers.redis.script_runner import Link
+from agentpipe.brokers.redis.settling import PORTION, Settler
 from agentpipe.errors import ConfigError, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
 
-    from agentpipe.brokers.redis.link import Argument
-    from agentpipe.finding import Finding
+    from agentpipe.brokers.redis.script_runner import Argument
+    from agentpipe.connections.health import Finding
     from agentpipe.settings import Settings
 
 LAYOUT = 3

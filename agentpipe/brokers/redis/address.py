@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from agentpipe.core.redaction import without_password
 from agentpipe.errors import ConfigError
-from agentpipe.settings import without_password
 
 DEFAULT_PREFIX = "agentpipe"
 PORT = 6379

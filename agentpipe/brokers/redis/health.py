@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from agentpipe.connections.health import Finding, clock_skew, fail, ok, round_trip, warn
 from agentpipe.errors import Unreachable
-from agentpipe.finding import Finding, clock_skew, fail, ok, round_trip, warn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agentpipe.brokers.redis.link import Link
+    from agentpipe.brokers.redis.script_runner import Link
 
 PINGS = 5
 ALMOST_FULL = 0.9

@@ -14,7 +14,26 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from agentpipe.brokers.sqlite import graves
+from agentpipe.brokers.base import (
+    RECENT_S,
+    Admission,
+    Answer,
+    Claim,
+    DeadFilter,
+    DeadLetter,
+    DeadPage,
+    Fate,
+    Offer,
+    OutboxRecord,
+    Queue,
+    Settlement,
+    Stats,
+    Verdict,
+    Waiting,
+    Whereabouts,
+    Worker,
+)
+from agentpipe.brokers.sqlite import dead_letters
 from agentpipe.brokers.sqlite.admission import Rooms, admit, depth_and_bound, known_ids
 from agentpipe.brokers.sqlite.leases import (
     claim_tasks,
@@ -56,34 +75,15 @@ from agentpipe.brokers.sqlite.tables import (
     tally_of,
     worker_seen,
 )
-from agentpipe.brokers.sqlite.whereabouts import where_is
-from agentpipe.brokers.store import (
-    RECENT_S,
-    Admission,
-    Answer,
-    Claim,
-    DeadFilter,
-    DeadLetter,
-    DeadPage,
-    Fate,
-    Offer,
-    OutboxRecord,
-    Queue,
-    Settlement,
-    Stats,
-    Verdict,
-    Waiting,
-    Whereabouts,
-    Worker,
-)
-from agentpipe.database import Database, parse_url
-from agentpipe.disk import examine_folder
+from agentpipe.brokers.sqlite.task_location import where_is
+from agentpipe.connections.disk import examine_folder
+from agentpipe.connections.sqlite import Database, parse_url
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-    from agentpipe.finding import Finding
+    from agentpipe.connections.health import Finding
     from agentpipe.settings import Settings
 
 SWEEP_EVERY_S = 30.0
@@ -336,19 +336,19 @@ class SqliteStore:
 
     def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
         with self._database.read() as db:
-            return graves.page_of(db, wanted, after, limit)
+            return dead_letters.page_of(db, wanted, after, limit)
 
     def count_dead(self, wanted: DeadFilter) -> int:
         with self._database.read() as db:
-            return graves.count_of(db, wanted)
+            return dead_letters.count_of(db, wanted)
 
     def read_dead(self, task_ids: Sequence[str]) -> list[DeadLetter]:
         with self._database.read() as db:
-            return graves.read(db, task_ids)
+            return dead_letters.read(db, task_ids)
 
     def drop_dead(self, task_ids: Sequence[str]) -> int:
         with self._database.write() as db:
-            return graves.drop(db, task_ids)
+            return dead_letters.drop(db, task_ids)
 
     def examine(self) -> list[Finding]:
         """What is to be known of its folder."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-    from agentpipe.brokers.store import Offer
+    from agentpipe.brokers.base import Offer
 
 
 class Rooms:

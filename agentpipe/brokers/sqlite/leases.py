@@ -7,15 +7,15 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from agentpipe.brokers.base import Claim
+from agentpipe.brokers.sqlite.fairness import Turns
 from agentpipe.brokers.sqlite.tables import LAPSED
-from agentpipe.brokers.sqlite.turns import Turns
-from agentpipe.brokers.store import Claim
 
 if TYPE_CHECKING:
     import sqlite3
 
-    from agentpipe.brokers.sqlite.turns import Ready
-    from agentpipe.brokers.store import Worker
+    from agentpipe.brokers.base import Worker
+    from agentpipe.brokers.sqlite.fairness import Ready
 
 
 def digest_of(queues: frozenset[str]) -> bytes:

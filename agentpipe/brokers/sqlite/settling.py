@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.sqlite.graves import bury
+from agentpipe.brokers.base import RUNS_IN_MEAN
+from agentpipe.brokers.sqlite.dead_letters import bury
 from agentpipe.brokers.sqlite.tables import RUNNING, SETTLED, WAITING
-from agentpipe.brokers.store import RUNS_IN_MEAN
 
 if TYPE_CHECKING:
     import sqlite3
     from collections import Counter
     from collections.abc import Iterable
 
-    from agentpipe.brokers.store import Answer, Fate, Settlement
+    from agentpipe.brokers.base import Answer, Fate, Settlement
 
 
 def settle_task(db: sqlite3.Connection, settlement: Settlement, changes: Counter[str]) -> bool:

@@ -6,13 +6,13 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.brokers.store import QueueDepth, Tally, WorkerSeen
+from agentpipe.brokers.base import QueueDepth, Tally, WorkerSeen
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Mapping, Sequence
 
-    from agentpipe.brokers.store import Queue, Settlement
+    from agentpipe.brokers.base import Queue, Settlement
 
 LAYOUT = 3
 # States of a task.

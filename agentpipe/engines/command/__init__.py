@@ -16,21 +16,21 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from agentpipe.children.nursery import PASSED_ON, nursery, passed_on
-from agentpipe.children.pipes import read, read_end, write
+from agentpipe.core.did_you_mean import unknown_keys
+from agentpipe.core.trace import record_spans, record_usage
 from agentpipe.engines.command.argv import argv_problems, filled
+from agentpipe.engines.process.launcher import PASSED_ON, nursery, passed_on
+from agentpipe.engines.process.pipes import read, read_end, write
 from agentpipe.errors import AgentFailed, AnswerError, ConfigError, InfraError, Problem
-from agentpipe.hint import unknown_keys
-from agentpipe.trace import record_spans, record_usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agentpipe.agent import Agent
-    from agentpipe.agent_config import AgentConfig
-    from agentpipe.children.nursery import Child
-    from agentpipe.context import Context
-    from agentpipe.task import Task
+    from agentpipe.config.agent_config import AgentConfig
+    from agentpipe.core.context import Context
+    from agentpipe.core.task import Task
+    from agentpipe.engines.base import Agent
+    from agentpipe.engines.process.launcher import Child
 
 MAX_OUTPUT_BYTES = 16 * 1024 * 1024
 _KEYS = ("argv", "pass_env", "max_output_bytes")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.hint import hint
+from agentpipe.core.did_you_mean import hint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentpipe.task import Task
+    from agentpipe.core.task import Task
 
 FIELDS = (
     "question",

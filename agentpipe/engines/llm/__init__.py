@@ -6,17 +6,17 @@ import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from agentpipe.engines.llm.places import Places
-from agentpipe.engines.llm.spec import read_spec
+from agentpipe.config.mcp_servers import VARIABLE, load_catalogue
+from agentpipe.engines.llm.access import Places
+from agentpipe.engines.llm.config import read_spec
 from agentpipe.errors import ConfigError, Problem
-from agentpipe.mcp_servers import VARIABLE, load_catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from agentpipe.agent import Agent
-    from agentpipe.agent_config import AgentConfig
+    from agentpipe.config.agent_config import AgentConfig
+    from agentpipe.engines.base import Agent
 
 
 class LlmEngine:

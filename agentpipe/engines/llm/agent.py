@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from pydantic_ai.messages import ModelRequest, SystemPromptPart, ToolReturnPart, UserPromptPart
 
-from agentpipe.engines.llm.clients import new_client
+from agentpipe.core.template import render
+from agentpipe.engines.llm.config import setting_problems
+from agentpipe.engines.llm.http_clients import new_client
 from agentpipe.engines.llm.model import Conversation, LlmModel, definition
-from agentpipe.engines.llm.spec import setting_problems
-from agentpipe.engines.llm.toolbox import CLOSE_LIMIT_S, Toolbox
+from agentpipe.engines.llm.tools import CLOSE_LIMIT_S, Toolbox
 from agentpipe.errors import AgentFailed, RunLimitExceeded
-from agentpipe.template import render
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     import httpx2
     from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
 
-    from agentpipe.context import Context
-    from agentpipe.engines.llm.places import Places
-    from agentpipe.engines.llm.spec import LlmSpec
-    from agentpipe.task import Task
+    from agentpipe.core.context import Context
+    from agentpipe.core.task import Task
+    from agentpipe.engines.llm.access import Places
+    from agentpipe.engines.llm.config import LlmSpec
 
 
 class LlmAgent:

@@ -15,9 +15,9 @@ from pydantic_ai.direct import model_request, model_request_stream
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.tools import ToolDefinition
 
-from agentpipe import trace
+from agentpipe.core import trace
+from agentpipe.core.failures import hold_s, is_infra
 from agentpipe.errors import AgentFailed
-from agentpipe.failure import hold_s, is_infra
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage, ModelResponse
     from pydantic_ai.models import Model
 
-    from agentpipe.engines.llm.places import Access
-    from agentpipe.engines.llm.spec import LlmSpec
-    from agentpipe.engines.llm.toolbox import Tool
+    from agentpipe.engines.llm.access import Access
+    from agentpipe.engines.llm.config import LlmSpec
+    from agentpipe.engines.llm.tools import Tool
 
 # A run that has come a way is worth waiting for; one that has not is put back.
 TRIES_ON_THE_WAY = 4
@@ -150,7 +150,7 @@ def _open(spec: LlmSpec, access: Access, client: httpx2.AsyncClient) -> Model:
     from pydantic_ai.models.openai import OpenAIChatModel
     from pydantic_ai.providers.openai import OpenAIProvider
 
-    from agentpipe.engines.llm.lean import lean_client
+    from agentpipe.engines.llm.fast_openai import lean_client
 
     openai = lean_client(access.base_url, access.key, client)
     return OpenAIChatModel(spec.model, provider=OpenAIProvider(openai_client=openai))

@@ -12,13 +12,13 @@ import anyio
 import mcp.types
 from mcp.shared.message import SessionMessage
 
-from agentpipe.children.nursery import nursery
-from agentpipe.children.pipes import Pen, Pipe, read_end
+from agentpipe.engines.process.launcher import nursery
+from agentpipe.engines.process.pipes import Pen, Pipe, read_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from agentpipe.mcp_servers import Server
+    from agentpipe.config.mcp_servers import Server
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 LAST_WORDS_S = 1.0

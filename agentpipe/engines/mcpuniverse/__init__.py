@@ -13,17 +13,17 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.children.agent import ChildAgent
-from agentpipe.children.nursery import PASSED_ON, nursery, passed_on
+from agentpipe.config.mcp_servers import VARIABLE as SERVERS
+from agentpipe.config.mcp_servers import read_list
+from agentpipe.engines.process.agent import ChildAgent
+from agentpipe.engines.process.launcher import PASSED_ON, nursery, passed_on
 from agentpipe.errors import ConfigError, Problem
-from agentpipe.mcp_servers import VARIABLE as SERVERS
-from agentpipe.mcp_servers import read_list
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agentpipe.agent import Agent
-    from agentpipe.agent_config import AgentConfig
+    from agentpipe.config.agent_config import AgentConfig
+    from agentpipe.engines.base import Agent
 
 VARIABLE = "AGENTPIPE_MCPUNIVERSE_PYTHON"
 # What `make mcpuniverse` makes.

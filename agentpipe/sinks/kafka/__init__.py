@@ -13,18 +13,18 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from agentpipe.errors import ConfigError, Unreachable
-from agentpipe.fit import fit
 from agentpipe.sinks.kafka.address import Address
 from agentpipe.sinks.kafka.errors import unreachable
 from agentpipe.sinks.kafka.health import examine
 from agentpipe.sinks.kafka.reader import KafkaReader
 from agentpipe.sinks.kafka.topic import ANSWER_MS, CONNECT_MS, prepare
+from agentpipe.sinks.truncate import fit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentpipe.finding import Finding
-    from agentpipe.sinks.sink import Record, Start
+    from agentpipe.connections.health import Finding
+    from agentpipe.sinks.base import Record, Start
 
 # Of one request, before compression.
 BATCH_BYTES = 256 * 1024

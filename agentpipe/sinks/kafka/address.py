@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote
 
+from agentpipe.connections.url import Url
 from agentpipe.settings import TOPIC
-from agentpipe.url import Url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

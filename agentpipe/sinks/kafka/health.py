@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from kafka.errors import KafkaError
 
-from agentpipe.finding import Finding, fail, ok, round_trip, warn
+from agentpipe.connections.health import Finding, fail, ok, round_trip, warn
+from agentpipe.core.text import counted
 from agentpipe.sinks.kafka.errors import unreachable
 from agentpipe.sinks.kafka.topic import LIMIT, MAX_BYTES, configs_of, open_admin
-from agentpipe.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -19,15 +19,15 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.coordinator.base import MemberState
 
 from agentpipe.errors import Unreachable
+from agentpipe.sinks.base import Record
 from agentpipe.sinks.kafka.errors import unreachable
 from agentpipe.sinks.kafka.topic import ANSWER_MS, CONNECT_MS
-from agentpipe.sinks.sink import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from agentpipe.sinks.base import Start
     from agentpipe.sinks.kafka.address import Address
-    from agentpipe.sinks.sink import Start
 
 FETCH_BYTES = 8 * 1024 * 1024
 PARTITION_BYTES = 1024 * 1024

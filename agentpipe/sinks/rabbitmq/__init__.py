@@ -12,23 +12,23 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING
 
-from agentpipe.amqp import health
-from agentpipe.amqp.address import server_of
-from agentpipe.amqp.channel import LOCKED, NOT_FOUND, Lost
-from agentpipe.amqp.connection import Link, Session
+from agentpipe.connections.amqp import health
+from agentpipe.connections.amqp.address import server_of
+from agentpipe.connections.amqp.channel import LOCKED, NOT_FOUND, Lost
+from agentpipe.connections.amqp.connection import Link, Session
+from agentpipe.connections.url import Url
 from agentpipe.errors import ConfigError
 from agentpipe.sinks.rabbitmq.history import fill
 from agentpipe.sinks.rabbitmq.reader import GroupReader, StreamReader, TailReader
 from agentpipe.sinks.rabbitmq.topic import PARAMETERS, Topic
-from agentpipe.url import Url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentpipe.amqp.channel import Channel
-    from agentpipe.amqp.letter import Declaration, Letter
-    from agentpipe.finding import Finding
-    from agentpipe.sinks.sink import Reader, Record, Start
+    from agentpipe.connections.amqp.channel import Channel
+    from agentpipe.connections.amqp.message import Declaration, Letter
+    from agentpipe.connections.health import Finding
+    from agentpipe.sinks.base import Reader, Record, Start
 
 HEARTBEAT_S = 30
 PUBLISH_S = 60.0

@@ -8,16 +8,16 @@ from collections import deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.amqp.channel import Lost
-from agentpipe.amqp.letter import Letter
+from agentpipe.connections.amqp.channel import Lost
+from agentpipe.connections.amqp.message import Letter
 from agentpipe.sinks.rabbitmq.topic import MARK, OFFSET, published_us
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from agentpipe.amqp.channel import Channel, Delivery
-    from agentpipe.amqp.connection import Session
-    from agentpipe.amqp.letter import Declaration
+    from agentpipe.connections.amqp.channel import Channel, Delivery
+    from agentpipe.connections.amqp.connection import Session
+    from agentpipe.connections.amqp.message import Declaration
     from agentpipe.sinks.rabbitmq.topic import Topic
 
 # Delivered ahead of a reader that has its queue for itself; traces can be megabytes each.

@@ -9,18 +9,18 @@ from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.amqp.channel import Lost
-from agentpipe.amqp.connection import ANSWER_S
+from agentpipe.connections.amqp.channel import Lost
+from agentpipe.connections.amqp.connection import ANSWER_S
 from agentpipe.errors import Unreachable
 from agentpipe.sinks.rabbitmq.history import AHEAD, History, Inbox, moment
 from agentpipe.sinks.rabbitmq.topic import MARK, OFFSET, published_us, record_of
 
 if TYPE_CHECKING:
-    from agentpipe.amqp.channel import Channel, Delivery
-    from agentpipe.amqp.connection import Link, Session
-    from agentpipe.amqp.letter import Declaration
+    from agentpipe.connections.amqp.channel import Channel, Delivery
+    from agentpipe.connections.amqp.connection import Link, Session
+    from agentpipe.connections.amqp.message import Declaration
+    from agentpipe.sinks.base import Record
     from agentpipe.sinks.rabbitmq.topic import Topic
-    from agentpipe.sinks.sink import Record
 
 # What the server has ready is on its way, whatever the caller's timeout.
 ON_ITS_WAY_S = 5.0

@@ -7,15 +7,15 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from agentpipe.amqp.letter import CONSUMER_TIMEOUT_MS, Declaration, Letter
+from agentpipe.connections.amqp.message import CONSUMER_TIMEOUT_MS, Declaration, Letter
 from agentpipe.errors import ConfigError
-from agentpipe.fit import fit
 from agentpipe.settings import SEED_GROUP, TOPIC
-from agentpipe.sinks.sink import Record
+from agentpipe.sinks.base import Record
+from agentpipe.sinks.truncate import fit
 
 if TYPE_CHECKING:
-    from agentpipe.amqp.channel import Channel, Delivery
-    from agentpipe.url import Url
+    from agentpipe.connections.amqp.channel import Channel, Delivery
+    from agentpipe.connections.url import Url
 
 PARAMETERS = ("topic", "stream")
 # The server refuses larger messages by default from 4.0 on, and ends the connection.

@@ -11,7 +11,7 @@ import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from . import watch as watches
+from . import monitor
 from .failure import (
     LlmFailedError,
     asked_delay_s,
@@ -25,7 +25,7 @@ from .threads import in_thread
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .watch import Watch
+    from .monitor import Watch
 
 # Longer outages are for the pipeline, which tries the task again as a whole.
 PATIENCE_S = 120.0
@@ -94,7 +94,7 @@ def generating(generate: Callable[..., Any]) -> Callable[..., Any]:
     """For ``BaseLLM.generate``."""
 
     def watched(llm: Any, *args: Any, **kwargs: Any) -> Any:
-        watch = watches.current()
+        watch = monitor.current()
         if watch is None:
             return generate(llm, *args, **kwargs)
         call = Call(watch)

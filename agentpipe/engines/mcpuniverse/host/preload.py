@@ -6,7 +6,7 @@ import gc
 import importlib
 import os
 
-from . import environ, taps
+from . import environ, patches
 
 MODULES = (
     "mcpuniverse.workflows.builder",
@@ -40,7 +40,7 @@ def preload() -> None:
     os.environ.pop(ONE_THREAD)
     if given is not None:
         os.environ[ONE_THREAD] = given
-    taps.install()
+    patches.install()
     _warm_up()
     environ.remember()
     gc.collect()

@@ -8,9 +8,9 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
+from .evaluation import evaluate
 from .failure import CancelledRunError, ServerLostError, error_record
-from .verdict import evaluate
-from .watch import Watch
+from .monitor import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import orjson
 
-from agentpipe.brokers.store import (
+from agentpipe.brokers.base import (
     Admission,
     DeadPage,
     DeadSummary,
@@ -34,7 +34,7 @@ from .state import State, data
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from agentpipe.brokers.store import (
+    from agentpipe.brokers.base import (
         Answer,
         Claim,
         DeadFilter,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
-from agentpipe.brokers.store import (
+from agentpipe.brokers.base import (
     RECENT_S,
     AgentSeen,
     Answer,
@@ -25,7 +25,7 @@ from agentpipe.brokers.store import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentpipe.brokers.store import Fate, Offer, Place, Queue, Settlement, Worker
+    from agentpipe.brokers.base import Fate, Offer, Place, Queue, Settlement, Worker
 
 
 @dataclass(slots=True)

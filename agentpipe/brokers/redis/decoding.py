@@ -1,0 +1,202 @@
+"""Replies: what the scripts answer, as records of the seam."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from agentpipe.brokers.base import (
+    MAX_TOLD_ERROR,
+    AgentSeen,
+    Claim,
+    DeadLetter,
+    DeadPage,
+    DeadSummary,
+    OutboxRecord,
+    QueueDepth,
+    Run,
+    Stats,
+    Tally,
+    Waiting,
+    Whereabouts,
+    WorkerSeen,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+_OUTCOME = b"outcome:"
+
+
+def _rows(values: Sequence[Any], width: int) -> Iterator[tuple[Any, ...]]:
+    """Flat values as rows of ``width``."""
+    return zip(*[iter(values)] * width, strict=True)
+
+
+def as_claims(answer: Sequence[bytes], worker: str) -> list[Claim]:
+    """The answer of ``claim``."""
+    if not answer:
+        return []
+    number, *values = answer
+    return [
+        _claim(task_id, record, payload, worker, int(number), cancelled=bool(mark))
+        for task_id, record, payload, mark in _rows(values, 4)
+    ]
+
+
+def _claim(
+    task_id: bytes, record: bytes, payload: bytes, worker: str, number: int, *, cancelled: bool
+) -> Claim:
+    _, _, failures, crashes, _, submitted_at, queue = record.decode().split(" ", 6)
+    return Claim(
+        task_id.decode(),
+        queue,
+        payload,
+        worker,
+        number,
+        int(failures),
+        int(crashes),
+        float(submitted_at),
+        cancelled,
+    )
+
+
+def as_outbox(values: Sequence[bytes]) -> list[OutboxRecord]:
+    """The answer of ``take_outbox``."""
+    return [
+        OutboxRecord(int(number), task_id.decode(), payload)
+        for number, task_id, payload in _rows(values, 3)
+    ]
+
+
+def as_waiting(values: Sequence[bytes]) -> list[Waiting]:
+    """The answer of ``peek`` but for its first value."""
+    return [
+        Waiting(int(number), task_id.decode(), queue.decode(), payload, float(submitted_at))
+        for number, task_id, queue, payload, submitted_at in _rows(values, 5)
+    ]
+
+
+def as_dead_page(after: bytes, values: Sequence[bytes]) -> DeadPage:
+    """The answer of ``dead_letters``."""
+    letters = (DeadSummary(*_summary(row)) for row in _rows(values, 6))
+    return DeadPage(tuple(letters), after.decode() or None)
+
+
+def as_dead_letters(values: Sequence[bytes]) -> list[DeadLetter]:
+    """The answer of ``read_dead`` but for its first value."""
+    return [
+        DeadLetter(*_summary(row), payload, result) for *row, payload, result in _rows(values, 8)
+    ]
+
+
+def _summary(row: Sequence[bytes]) -> tuple[str, str, str | None, str, str, float]:
+    task_id, queue, collection, outcome, reason, died_us = (value.decode() for value in row)
+    return task_id, queue, collection or None, outcome, reason, int(died_us) / 1e6
+
+
+def as_whereabouts(task_id: str, answer: bytes) -> Whereabouts:
+    """The answer of ``where``."""
+    told = orjson.loads(answer)
+    workers = [(_worker_seen(each), each["serves"]) for each in told.pop("workers") or ()]
+    agent, run = told.pop("agent", None), told.pop("run", None)
+    for name in ("submitted_at", "due_at", "since", "outbox_since"):
+        told[name] = float(told[name]) if told.get(name) else None
+    servers = tuple(worker for worker, serves in workers if serves)
+    return Whereabouts(
+        task_id,
+        agent=agent and _agent_seen(agent, servers),
+        run=run and _run(run),
+        workers=tuple(worker for worker, _ in workers),
+        **told,
+    )
+
+
+def _worker_seen(told: dict[str, Any]) -> WorkerSeen:
+    fields = {name: value for name, value in told.items() if name != "serves"}
+    return WorkerSeen(**fields | {"report": told["report"].encode()})
+
+
+def _agent_seen(told: dict[str, Any], servers: tuple[WorkerSeen, ...]) -> AgentSeen:
+    told["collection"] = told["collection"] or None
+    for name in ("runs", "gate_runs"):  # An empty list is an object in a script's JSON.
+        told[name] = tuple(_run(each) for each in told[name] or ())
+    return AgentSeen(**told, servers=servers)
+
+
+def _run(told: dict[str, Any]) -> Run:
+    return Run(**told | {"since": float(told["since"])})
+
+
+def as_stats(answer: Sequence[Any]) -> Stats:
+    """The answer of ``stats``."""
+    counters = {name: int(value) for name, value in _rows(answer[0], 2)}
+    # Those of a ring in its order; one that left its ring only while it has tasks.
+    tallies = dict(_tallies(answer[5]))
+    placed = sorted(_depths(answer[3], tallies), key=lambda entry: entry[0])
+    queues = tuple(depth for _, depth in placed)
+    return Stats(
+        accepted=counters.get(b"accepted", 0),
+        waiting=sum(queue.waiting or 0 for queue in queues),
+        delayed=sum(queue.delayed or 0 for queue in queues),
+        running=sum(queue.running or 0 for queue in queues),
+        outbox=answer[1],
+        outbox_bytes=counters.get(b"outbox_bytes", 0),
+        delivered=counters.get(b"delivered", 0),
+        dead=answer[2],
+        outcomes={
+            name.removeprefix(_OUTCOME).decode(): value
+            for name, value in sorted(counters.items())
+            if name.startswith(_OUTCOME)
+        },
+        queues=queues,
+        workers=tuple(sorted(_workers(answer[4]), key=lambda worker: worker.name)),
+        tally=replace(sum(tallies.values(), Tally()), error="", error_s=None),
+        recent=answer[6],
+        undelivered_s=float(answer[7]),
+    )
+
+
+def _tallies(values: Sequence[Any]) -> Iterator[tuple[bytes, Tally]]:
+    for name, done, failed, evaluated, passed, usd, error_s, error in _rows(values, 8):
+        text = error.decode(errors="replace")[:MAX_TOLD_ERROR]
+        since_s = float(error_s) if error_s else None
+        yield name, Tally(done, failed, evaluated, float(passed), float(usd), text, since_s)
+
+
+def _depths(
+    values: Sequence[Any], tallies: Mapping[bytes, Tally]
+) -> Iterator[tuple[tuple[str, int, str], QueueDepth]]:
+    """Each queue that is worth showing, with what to sort it by."""
+    for name, collection, position, *numbers, held_s, paused in _rows(values, 10):
+        waiting, delayed, running, limit, concurrency = numbers
+        if position >= 0 or not collection or waiting + delayed + running:
+            owner, queue = collection.decode(), name.decode()
+            depth = QueueDepth(
+                queue,
+                owner or None,
+                waiting,
+                delayed,
+                running,
+                limit,
+                concurrency,
+                float(held_s),
+                bool(paused),
+                tallies.get(name, Tally()),
+            )
+            yield (owner, position, queue), depth
+
+
+def _workers(values: Sequence[bytes]) -> Iterator[WorkerSeen]:
+    for name, host, pid, slots, running, seen_s, report in _rows(values, 7):
+        yield WorkerSeen(
+            name.decode(),
+            host.decode(),
+            int(pid),
+            int(slots),
+            int(running),
+            max(0.0, float(seen_s)),
+            report,
+        )

@@ -1,0 +1,131 @@
+"""Link: runs the scripts on the server, over whatever connections last."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import redis
+from redis.exceptions import NoScriptError, ResponseError
+
+from agentpipe.brokers.redis.client import greet, open_client, translated
+from agentpipe.brokers.redis.scripts import load_scripts
+from agentpipe.errors import Unreachable
+
+if TYPE_CHECKING:
+    from agentpipe.brokers.redis.address import Address
+    from agentpipe.brokers.redis.scripts import Script
+
+Argument = str | bytes | float
+
+
+class Link:
+    """One process's way to the server; from any thread.
+
+    Every script may be run twice without harm, so that a broken connection costs one repetition
+    on a fresh one and is told only when that fails, too.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.base = f"{{{address.prefix}}}"
+        self.key = f"{self.base}:store"
+        self._scripts = load_scripts(self.base)
+        self._client = open_client(address)
+        # Ours, not the library's pool: that asks the kernel before each call whether the
+        # connection still lives, which a call finds out anyway.
+        self._idle: deque[Any] = deque()
+        self._pid = os.getpid()
+        self._closed = False
+        try:
+            greet(self._client, address, f"{self.base}:hello")
+        finally:
+            self._client.close()
+
+    def run(self, name: str, *args: Argument) -> Any:
+        """What the script answers.
+
+        Raises:
+            Unreachable: The server does not answer, or refuses.
+        """
+        script = self._scripts[name]
+        try:
+            return self.call("EVALSHA", script.sha, 1, self.key, *args)
+        except NoScriptError:
+            self._load(script)
+            return self.call("EVALSHA", script.sha, 1, self.key, *args)
+
+    def _load(self, script: Script) -> None:
+        if not script.ends_workers:
+            self.call("SCRIPT", "LOAD", script.text)
+            return
+        # The server has restarted: no worker could reach it to say that it lives.
+        self.call("EVAL", self._scripts["grace"].text, 1, self.key)
+        for each in self._scripts.values():  # Together: one not used yet tells of no restart.
+            if each.ends_workers:
+                self.call("SCRIPT", "LOAD", each.text)
+
+    def call(self, *command: Argument) -> Any:
+        """What a command answers, for one that may be done twice."""
+        if self._closed:
+            raise Unreachable(f"{self.address.url}: this store has been closed")
+        packed = _packed(command)
+        with translated(self.address):
+            try:
+                return self._call_once(packed)
+            except redis.TimeoutError:
+                raise
+            except redis.ConnectionError:
+                self._drop_idle()
+                return self._call_once(packed)
+
+    def _call_once(self, packed: bytes) -> Any:
+        connection = self._connection()
+        try:
+            connection.send_packed_command([packed], check_health=False)
+            answer = connection.read_response()
+        except ResponseError:
+            self._idle.append(connection)
+            raise
+        except BaseException:
+            connection.disconnect()
+            raise
+        self._idle.append(connection)
+        if self._closed:
+            self._drop_idle()
+        return answer
+
+    def _connection(self) -> Any:
+        if self._pid != os.getpid():  # The parent's are not ours.
+            self._idle, self._pid = deque(), os.getpid()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self.connection()
+
+    def connection(self) -> Any:
+        """A fresh one, for the caller to close."""
+        pool = self._client.connection_pool
+        connection = pool.connection_class(**pool.connection_kwargs)
+        connection.connect()
+        return connection
+
+    def _drop_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().disconnect()
+
+    def close(self) -> None:
+        """Once is enough."""
+        self._closed = True
+        self._drop_idle()
+        self._client.close()
+
+
+def _packed(command: tuple[Argument, ...]) -> bytes:
+    """A command as the server reads it."""
+    parts = [b"*%d\r\n" % len(command)]
+    for value in command:
+        data = value if isinstance(value, bytes) else str(value).encode()
+        parts += (b"$%d\r\n" % len(data), data, b"\r\n")
+    return b"".join(parts)

@@ -1,0 +1,152 @@
+"""Whereabouts: all that the embedded store can tell of one task."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.base import AgentSeen, Run, Whereabouts
+from agentpipe.brokers.sqlite.tables import (
+    DELAYED,
+    RUNNING,
+    SELECT_WORKERS,
+    WAITING,
+    counter,
+    worker_seen,
+)
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from agentpipe.brokers.base import WorkerSeen
+
+# Of an agent or a gate, more would not be read.
+MAX_RUNS = 20
+_SELECT_TASK = (
+    "SELECT seq, qid, state, priority, failures, crashes, cancelled, error, due, submitted_at,"
+    " settled_at FROM tasks WHERE id = ?"
+)
+_SELECT_AGENT = (
+    "SELECT name, collection, concurrency, waiting, held_until, gate,"
+    " EXISTS (SELECT 1 FROM pauses p WHERE p.kind = 'queue' AND p.name = q.name),"
+    " EXISTS (SELECT 1 FROM pauses p WHERE p.kind = 'collection' AND p.name = q.collection),"
+    " (SELECT capacity FROM gates g WHERE g.name = q.gate), run_s FROM queues q WHERE qid = ?"
+)
+_SELECT_RUNS = (
+    "SELECT t.id, q.name, t.worker, t.claimed_at FROM tasks t JOIN queues q USING (qid)"
+    " WHERE t.state = 2 AND t.worker IN (SELECT name FROM workers) AND {} ORDER BY t.claimed_at"
+    " LIMIT ?"
+)
+_SELECT_DEAD = (
+    "SELECT outcome, reason, died_us / 1e6, (SELECT qid FROM queues q WHERE q.name = d.queue)"
+    " FROM dead d WHERE task_id = ?"
+)
+_OF_QUEUE = "FROM tasks WHERE qid = :qid AND state = 0"
+_SELECT_ENDS = (
+    f"SELECT (SELECT min(seq) {_OF_QUEUE} AND priority = :priority),"
+    f" (SELECT max(seq) {_OF_QUEUE} AND priority = :priority),"
+    " (SELECT waiting FROM queues WHERE qid = :qid)"
+)
+# Two counts, each along the index; to compare pairs takes twice as long.
+_COUNT = (
+    f"SELECT (SELECT count(*) {_OF_QUEUE} AND priority {{0}} :priority)"
+    f" + (SELECT count(*) {_OF_QUEUE} AND priority = :priority AND seq {{0}} :seq)"
+)
+_SELECT_SERVERS = (
+    "SELECT name FROM workers w WHERE EXISTS (SELECT 1 FROM json_each(w.queues) WHERE value = ?)"
+)
+
+
+def where_is(db: sqlite3.Connection, task_id: str) -> Whereabouts:
+    """See ``Store.where``."""
+    found = _basics(db, task_id)
+    row = db.execute(_SELECT_TASK, (task_id,)).fetchone()
+    if row is None:
+        return found
+    seq, qid, state, priority, failures, crashes, cancelled, error, due, submitted_at, at = row
+    found = replace(
+        found,
+        agent=_agent(db, qid, found.workers),
+        submitted_at=submitted_at,
+        failures=failures,
+        crashes=crashes,
+        cancelled=bool(cancelled),
+        error=found.error or error or "",
+    )
+    if found.place == "dead":
+        return found
+    if state == WAITING:
+        return replace(found, place="waiting", position=_position(db, qid, priority, seq))
+    if state == DELAYED:
+        return replace(found, place="delayed", due_at=due)
+    if state == RUNNING:
+        runs = _runs(db, "t.seq = ?", seq)
+        return replace(found, place="running", run=runs[0] if runs else None)
+    return replace(found, place="settled" if found.outbox_before is None else "outbox", since=at)
+
+
+def _basics(db: sqlite3.Connection, task_id: str) -> Whereabouts:
+    """What does not depend on whether the task is remembered."""
+    now = time.monotonic()
+    before, since = _in_outbox(db, task_id)
+    found = Whereabouts(
+        task_id,
+        "unknown",
+        outbox=counter(db, "outbox"),
+        outbox_bytes=counter(db, "outbox_bytes"),
+        outbox_before=before,
+        outbox_since=since,
+        workers=tuple(worker_seen(row) for row in db.execute(SELECT_WORKERS, (now, now))),
+    )
+    dead = db.execute(_SELECT_DEAD, (task_id,)).fetchone()
+    if dead is None:
+        return found
+    outcome, reason, died_at, qid = dead
+    agent = None if qid is None else _agent(db, qid, found.workers)
+    return replace(found, place="dead", agent=agent, outcome=outcome, error=reason, since=died_at)
+
+
+def _in_outbox(db: sqlite3.Connection, task_id: str) -> tuple[int | None, float | None]:
+    """How many results are before the task's, and since when the oldest of all is there."""
+    oldest = db.execute(
+        "SELECT t.settled_at FROM outbox o JOIN tasks t ON t.id = o.task_id ORDER BY o.seq LIMIT 1"
+    ).fetchone()
+    mine = db.execute("SELECT seq FROM outbox WHERE task_id = ?", (task_id,)).fetchone()
+    if mine is None:
+        return None, oldest and oldest[0]
+    (before,) = db.execute("SELECT count(*) FROM outbox WHERE seq < ?", mine).fetchone()
+    return before, oldest and oldest[0]
+
+
+def _position(db: sqlite3.Connection, qid: int, priority: int, seq: int) -> int:
+    """From 1; counted in an index of what waits, from the nearer end as far as one can guess."""
+    place = {"qid": qid, "priority": priority, "seq": seq}
+    first, last, waiting = db.execute(_SELECT_ENDS, place).fetchone()
+    if seq - first < last - seq:
+        return int(db.execute(_COUNT.format("<"), place).fetchone()[0]) + 1
+    return int(waiting - db.execute(_COUNT.format(">"), place).fetchone()[0])
+
+
+def _agent(db: sqlite3.Connection, qid: int, workers: tuple[WorkerSeen, ...]) -> AgentSeen:
+    row = db.execute(_SELECT_AGENT, (qid,)).fetchone()
+    name, collection, concurrency, waiting, held_until, gate, own, whole, capacity, run_s = row
+    serving = {worker for (worker,) in db.execute(_SELECT_SERVERS, (name,))}
+    return AgentSeen(
+        name,
+        collection,
+        concurrency,
+        waiting=waiting,
+        paused=bool(own),
+        collection_paused=bool(whole),
+        held_s=max(0.0, held_until - time.time()),
+        runs=tuple(_runs(db, "t.qid = ?", qid)),
+        gate_limit=capacity,
+        gate_runs=tuple(_runs(db, "q.gate = ?", gate)) if gate else (),
+        servers=tuple(worker for worker in workers if worker.name in serving),
+        run_s=run_s,
+    )
+
+
+def _runs(db: sqlite3.Connection, where: str, value: int | str) -> list[Run]:
+    return [Run(*row) for row in db.execute(_SELECT_RUNS.format(where), (value, MAX_RUNS))]

@@ -1,0 +1,1 @@
+"""For those who come from MCP-Universe: its classes, names and variables."""

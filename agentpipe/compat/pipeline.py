@@ -1,0 +1,209 @@
+"""AgentPipeline: what MCP-Universe's users call, over our Dispatcher and Stream."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from agentpipe.config.collection import load
+from agentpipe.core.task import Task
+from agentpipe.errors import ConfigError, QueueFull, TaskError
+from agentpipe.sending.admission import admit
+from agentpipe.sending.dispatcher import Dispatcher
+from agentpipe.settings import MQ_TYPES, SEED_GROUP, SEED_VARIABLES, Settings
+from agentpipe.sinks.stream import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import TracebackType
+
+    from agentpipe.sinks.base import Start
+
+
+class AgentPipeline:
+    """Sends tasks to the collections of a file, and reads the results of all.
+
+    It needs names and limits, no agent; the broker is asked at the first task, the sink at the
+    first result. Where they are the environment says, as for every command; with MCP-Universe's
+    variables ``mq_type`` chooses between Kafka and RabbitMQ. Close it, or use it in a ``with``.
+
+    Args:
+        config_path: The collection file.
+        max_queue_size: Of its collections that do not say.
+        mq_type: ``kafka`` or ``rabbitmq``.
+        settings: In place of the environment's.
+    """
+
+    def __init__(
+        self,
+        config_path: str | Path,
+        max_queue_size: int = 100,
+        mq_type: str = "kafka",
+        *,
+        settings: Settings | None = None,
+    ) -> None:
+        if mq_type not in MQ_TYPES:
+            raise ConfigError(f"mq_type is one of {', '.join(MQ_TYPES)}, not {mq_type!r:.40}")
+        if settings is None:
+            settings = Settings.from_env(os.environ, _choice(os.environ, mq_type))
+        self._path = Path(config_path)
+        self.settings = replace(settings, collection_file=self._path, max_queue_size=max_queue_size)
+        self._collections = load(self._path, max_queue_size)
+        self._dispatcher: Dispatcher | None = None
+
+    def send_task(
+        self, agent_collection_name: str, task_config: Any, metadata: dict[str, Any] | None = None
+    ) -> bool:
+        """Accept a task; False only where every queue is full.
+
+        Args:
+            agent_collection_name: Which agents shall do it.
+            task_config: A ``Task``, an object of its fields, MCP-Universe's ``TaskConfig``, the
+                path of a JSON file, JSON itself, or the question.
+            metadata: Added to the task's own.
+
+        Raises:
+            ConfigError: The file has no such collection.
+            TaskError: The task is malformed.
+            Unreachable: The broker does not answer.
+        """
+        self._refuse_unknown(agent_collection_name)
+        task = admit(_task_data(task_config))
+        if metadata:
+            task = admit(replace(task, metadata={**task.metadata, **metadata}))
+        try:
+            self._sender().send(agent_collection_name, task)
+        except QueueFull:
+            return False
+        return True
+
+    def delete_all_tasks(self) -> int:
+        """Answer all of the file's tasks that wait with ``cancelled``; returns how many.
+
+        What runs, finishes. The results are in the outbox, for the workers to deliver.
+        """
+        from agentpipe.brokers import open_store
+        from agentpipe.operations.delivery import purge
+
+        store = open_store(self.settings)
+        try:
+            return sum(purge(store, collection.name) for collection in self._collections)
+        finally:
+            store.close()
+
+    def pull_task_outputs(
+        self,
+        limit: int | None = None,
+        timeout: float | None = None,
+        group: str | None = SEED_GROUP,
+        *,
+        start: Start = "beginning",
+        commit_every: int = 1,
+    ) -> Iterator[dict[str, Any]]:
+        """Results as they come, each with all the fields of a ``Result``.
+
+        One counts as used when the caller comes back for the next; a ``group`` goes on behind
+        the last that was.
+
+        Args:
+            limit: Stop after so many.
+            timeout: Stop after so many seconds without one; None waits for ever.
+            group: Who reads; None remembers nothing.
+            start: Where a group without a past begins.
+            commit_every: So many are noted as used together.
+
+        Raises:
+            ConfigError: The sink's URL is wrong.
+            Unreachable: Nothing answers there.
+        """
+        if limit is not None and limit < 1:
+            return
+        with Stream.open(
+            self.settings, group=group, start=start, timeout_s=timeout, commit_every=commit_every
+        ) as stream:
+            for number, result in enumerate(stream, 1):
+                if number == limit:
+                    stream.stop()
+                yield result.to_dict()
+
+    def start_celery_workers(self) -> int:
+        """Run workers until they are told to end, as ``agentpipe work``; the name is the peer's."""
+        from agentpipe.worker.fleet import serve
+
+        return serve(self._path, self.settings)
+
+    def close(self) -> None:
+        """Close what it has opened."""
+        if self._dispatcher is not None:
+            self._dispatcher.close()
+            self._dispatcher = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _sender(self) -> Dispatcher:
+        if self._dispatcher is None:
+            self._dispatcher = Dispatcher.open(self._collections, self.settings)
+        return self._dispatcher
+
+    def _refuse_unknown(self, name: str) -> None:
+        names = [collection.name for collection in self._collections]
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
+            raise ConfigError(f"no collection {name!r} in {self._path}: {hint}")
+
+
+def TaskConfig(**fields: Any) -> Task:  # noqa: N802 - MCP-Universe's name
+    """A Task from MCP-Universe's keywords; like there, what is no field is dropped.
+
+    Raises:
+        TaskError: A field is of the wrong kind.
+    """
+    return Task.load(fields)
+
+
+def _choice(environ: Mapping[str, str], mq_type: str) -> str | None:
+    """The type, where something is to be chosen: with nothing set the embedded stream stays."""
+    if environ.get("AGENTPIPE_SINK"):
+        return None
+    queues = any(environ.get(n) for n in SEED_VARIABLES if not n.startswith("REDIS"))
+    return mq_type if queues or mq_type != MQ_TYPES[0] else None
+
+
+def _task_data(given: Any) -> Any:
+    """What ``admit`` can read."""
+    if hasattr(given, "model_dump"):  # MCP-Universe's is a pydantic model.
+        return given.model_dump(mode="json")
+    if isinstance(given, Path) or (isinstance(given, str) and given.endswith(".json")):
+        return _parsed(_text_of(Path(given)), str(given))
+    if isinstance(given, str) and given.lstrip().startswith("{"):
+        return _parsed(given, "the task")
+    return given
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TaskError(f"{path}: cannot be read: {error}") from error
+
+
+def _parsed(text: str, name: str) -> Any:
+    import orjson
+
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise TaskError(f"{name}: not JSON: {error}") from error

@@ -1,0 +1,139 @@
+"""MQFactory: bare producers and consumers of a topic, for those who used MCP-Universe's."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Self
+
+from agentpipe.core.task import new_id
+from agentpipe.errors import ConfigError
+from agentpipe.settings import MQ_TYPES, SEED_GROUP, Settings
+from agentpipe.sinks import open_sink
+from agentpipe.sinks.base import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from agentpipe.sinks.base import Sink
+
+BATCH = 100
+
+
+class Producer:
+    """Publishes messages to a topic. Whoever made it closes it."""
+
+    def __init__(self, sink: Sink, serializer: Callable[[Any], bytes]) -> None:
+        self._sink, self._serializer = sink, serializer
+
+    def send(self, message: Any, key: str | None = None) -> bool:
+        """Publish one, and return True once the server has it safe.
+
+        Raises:
+            Unreachable: It has not.
+        """
+        self._sink.publish([Record(key or new_id(), self._serializer(message))])
+        return True
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+    def close(self) -> None:
+        """End the connection."""
+        self._sink.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Consumer:
+    """Reads messages of a topic for a group. Whoever made it closes it."""
+
+    def __init__(self, sink: Sink, deserializer: Callable[[bytes], Any], group: str) -> None:
+        self._sink, self._deserializer = sink, deserializer
+        self._reader = sink.follow(group, "beginning")
+
+    def consume_messages(
+        self, timeout_ms: int = 1000, max_messages: int | None = None
+    ) -> Iterator[Any]:
+        """Messages as they come, for ever or up to ``max_messages``; each is looked for that long.
+
+        One counts as used when the caller comes back for the next.
+        """
+        number = 0
+        while max_messages is None or number < max_messages:
+            wanted = BATCH if max_messages is None else min(BATCH, max_messages - number)
+            for record in self._reader.poll(wanted, timeout_ms / 1000):
+                yield self._deserializer(record.payload)
+                self._reader.commit(record)
+                number += 1
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.consume_messages()
+
+    def close(self) -> None:
+        """Give back what was read and not used, and end the connection."""
+        self._reader.close()
+        self._sink.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class MQFactory:
+    """Makes both, from the name of a kind and of a topic."""
+
+    @staticmethod
+    def create_producer(
+        mq_type: str,
+        topic: str,
+        value_serializer: Callable[[Any], bytes] | None = None,
+        host: str | None = None,
+        port: int | None = None,
+    ) -> Producer:
+        """A producer; without a ``value_serializer`` messages are bytes, text or JSON.
+
+        Raises:
+            ConfigError: There is no such ``mq_type``.
+            Unreachable: Nothing answers there.
+        """
+        return Producer(_opened(mq_type, topic, host, port), value_serializer or _encoded)
+
+    @staticmethod
+    def create_consumer(
+        mq_type: str,
+        topic: str,
+        value_deserializer: Callable[[bytes], Any] | None = None,
+        host: str | None = None,
+        port: int | None = None,
+        *,
+        group: str = SEED_GROUP,
+    ) -> Consumer:
+        """A consumer; without a ``value_deserializer`` messages are bytes. Raises the same."""
+        return Consumer(_opened(mq_type, topic, host, port), value_deserializer or bytes, group)
+
+
+def _opened(mq_type: str, topic: str, host: str | None, port: int | None) -> Sink:
+    kind = str(getattr(mq_type, "value", mq_type)).lower()
+    if kind not in MQ_TYPES:
+        raise ConfigError(f"mq_type is one of {', '.join(MQ_TYPES)}, not {kind!r:.40}")
+    variables = kind.upper()
+    environ = {
+        name: value for name, value in os.environ.items() if name.startswith(f"{variables}_")
+    }
+    given = {"MQ_TOPIC": topic, f"{variables}_HOST": host, f"{variables}_PORT": port}
+    environ |= {name: str(value) for name, value in given.items() if value}
+    return open_sink(Settings.from_env(environ, kind))
+
+
+def _encoded(message: Any) -> bytes:
+    import orjson
+
+    if isinstance(message, bytes):
+        return message
+    return message.encode() if isinstance(message, str) else orjson.dumps(message)

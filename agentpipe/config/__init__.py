@@ -1,0 +1,1 @@
+"""Users' YAML as frozen objects, each mistake with its line."""

@@ -1,0 +1,288 @@
+"""Collections: YAML -> frozen objects, every mistake named with file and line.
+
+Nothing is built or run here, and the agent configs that they name are not read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.config.documents import problem_at, raise_problems, read_components
+from agentpipe.config.paths import find_file
+from agentpipe.config.schema import CollectionDocument
+from agentpipe.core.context import Context, resolve
+from agentpipe.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from agentpipe.config.documents import Component
+    from agentpipe.config.yaml_source import Document, KeyPath
+
+MAX_AGENTS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSpec:
+    """One agent of a collection.
+
+    Attributes:
+        index: Counted from 0 within its collection.
+        queue: Where its tasks wait.
+        context_index: Which of the collection's contexts it has; None where there are none.
+        gate: What it shares with all agents of a context whose ``concurrency`` is bounded.
+        gate_limit: That bound.
+    """
+
+    collection: str
+    index: int
+    queue: str
+    context_index: int | None
+    gate: str | None = None
+    gate_limit: int = 1
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ContextSpec:
+    """A context as it is written, its references unresolved; its repr shows no value.
+
+    Attributes:
+        line: Where the entry begins.
+        concurrency: Tasks that may run at once of all its agents, over all workers; None for any.
+        env_lines: The line of each name of ``env``.
+    """
+
+    env: Mapping[str, str]
+    metadata: Mapping[str, Any]
+    file: str
+    line: int
+    env_lines: Mapping[str, int] = field(default_factory=dict)
+    concurrency: int | None = None
+
+    def __repr__(self) -> str:
+        return f"ContextSpec(env=<{', '.join(self.env)}>, file={self.file!r}, line={self.line})"
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleSpec:
+    """A task file that is sent again and again.
+
+    Attributes:
+        name: Once per collection.
+        cron: Minute, hour, day, month, weekday, as APScheduler reads them.
+        tasks_file: Absolute; it is read at each firing.
+        file: The collection file, as it was named.
+        line: Where the entry begins.
+        timezone: Whose wall clock the line means.
+        missed: Of the firings while no scheduler ran: ``run_once``, ``run_all`` or ``skip``.
+    """
+
+    name: str
+    cron: str
+    tasks_file: Path
+    file: str
+    line: int
+    timezone: str = "UTC"
+    missed: str = "run_once"
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Agents of one config that share their limits.
+
+    Attributes:
+        file: The collection file, absolute, like ``config_file``.
+        line: Where its document begins.
+        number: Agents per context.
+        max_queue_size: Tasks that may wait per agent.
+        concurrency: Tasks that may run per agent, over all workers.
+        max_retries: Further runs after failures of the infrastructure.
+        max_crashes: Claims that end without a word before a task is dead.
+        isolation: ``coroutine``, ``thread`` or ``process``.
+        engine: Instead of the one that is meant for the agent config; for MCP-Universe's only.
+        schedule: What ``agentpipe schedule run`` sends by itself.
+    """
+
+    name: str
+    file: Path
+    line: int
+    config_file: Path
+    number: int = 1
+    contexts: tuple[ContextSpec, ...] = ()
+    max_queue_size: int = 100
+    concurrency: int = 1
+    time_limit_s: float = 3600.0
+    max_retries: int = 2
+    max_crashes: int = 3
+    isolation: str = "coroutine"
+    engine: str | None = None
+    schedule: tuple[ScheduleSpec, ...] = ()
+
+    @property
+    def agents(self) -> tuple[AgentSpec, ...]:
+        """``number`` agents per context, contexts taking turns; made anew at each access."""
+        return tuple(
+            self._agent(index) for index in range(self.number * max(1, len(self.contexts)))
+        )
+
+    def _agent(self, index: int) -> AgentSpec:
+        queue = f"{self.name}_{index}"
+        if not self.contexts:
+            return AgentSpec(self.name, index, queue, None)
+        at = index % len(self.contexts)
+        limit = self.contexts[at].concurrency
+        if limit is None:
+            return AgentSpec(self.name, index, queue, at)
+        return AgentSpec(self.name, index, queue, at, f"{self.name}/{at}", limit)
+
+
+def load(path: Path | str, max_queue_size: int = 100) -> tuple[Collection, ...]:
+    """Read a collection file; the agent configs it names must exist but are not read.
+
+    ``max_queue_size`` is that of the collections that do not say.
+
+    Raises:
+        ConfigError: With every problem of the file, in its order.
+    """
+    collections, problems = read(path, max_queue_size)
+    raise_problems(problems)
+    return collections
+
+
+def read(
+    path: Path | str, max_queue_size: int = 100
+) -> tuple[tuple[Collection, ...], list[Problem]]:
+    """What of a collection file can be used, and every problem of the rest; for ``check``.
+
+    A collection with problems has defaults in their places, and ``Path()`` for a file that is
+    not there: enough to look at what else it names, and not to be run.
+
+    Raises:
+        ConfigError: The file cannot be read as YAML.
+    """
+    components, problems = read_components(Path(path), CollectionDocument())
+    folders = (Path(path).parent, Path())
+    problems += _too_many_agents(components)
+    collections = []
+    for document, spec in components:
+        config_file = _config_file(document, spec, folders, problems)
+        spec["schedule"] = _schedule(document, spec, folders, problems)
+        defaults = {"name": "", "max_queue_size": max_queue_size}
+        collections.append(_collection(document, defaults | spec, config_file))
+    return tuple(collections), problems
+
+
+def resolve_contexts(
+    collections: Iterable[Collection], environ: Mapping[str, str]
+) -> dict[str, tuple[Context, ...]]:
+    """The contexts of each collection by its name; for workers, who alone hold the credentials.
+
+    An agent's is at ``[agent.collection][agent.context_index or 0]``: a collection without
+    contexts has one empty one.
+
+    Raises:
+        ConfigError: With every reference of every context that leads nowhere.
+    """
+    problems: list[Problem] = []
+    resolved = {}
+    for collection in collections:
+        contexts = [_context(spec, environ, problems) for spec in collection.contexts]
+        resolved[collection.name] = tuple(contexts) or (Context(),)
+    if problems:
+        raise ConfigError(problems)
+    return resolved
+
+
+def _context(spec: ContextSpec, environ: Mapping[str, str], problems: list[Problem]) -> Context:
+    try:
+        env = resolve(spec.env, environ, file=spec.file, lines=spec.env_lines)
+    except ConfigError as error:
+        problems += error.problems
+        return Context()
+    return Context(env, spec.metadata)
+
+
+# Building what is returned; a component is a document and what of its spec is valid.
+
+
+def _config_file(
+    document: Document, spec: dict[str, Any], folders: tuple[Path, ...], problems: list[Problem]
+) -> Path:
+    # What is no valid text at all is a problem already: another would only confuse.
+    written = spec.get("config", "")
+    try:
+        return find_file(written, folders) if written else Path()
+    except FileNotFoundError as error:
+        problems.append(problem_at(document, ("spec", "config"), str(error)))
+        return Path()
+
+
+def _collection(document: Document, spec: dict[str, Any], config_file: Path) -> Collection:
+    limits = {name: value for name, value in spec.items() if name not in {"config", "context"}}
+    contexts = enumerate(spec.get("context", ()))
+    return Collection(
+        file=Path(document.file).absolute(),
+        line=document.line,
+        config_file=config_file,
+        contexts=tuple(_context_spec(document, index, context) for index, context in contexts),
+        **limits,
+    )
+
+
+def _context_spec(document: Document, index: int, context: dict[str, Any]) -> ContextSpec:
+    path = ("spec", "context", index)
+    env = context.get("env", {})
+    return ContextSpec(
+        MappingProxyType(env),
+        MappingProxyType(context.get("metadata", {})),
+        document.file,
+        document.line_of(path),
+        MappingProxyType({name: document.line_of((*path, "env", name)) for name in env}),
+        context.get("concurrency"),
+    )
+
+
+def _schedule(
+    document: Document, spec: dict[str, Any], folders: tuple[Path, ...], problems: list[Problem]
+) -> tuple[ScheduleSpec, ...]:
+    found: dict[str, ScheduleSpec] = {}
+    for index, entry in enumerate(spec.get("schedule", ())):
+        path = ("spec", "schedule", index)
+        if not entry.get("tasks"):  # A problem already.
+            continue
+        try:
+            each = _schedule_spec(document, path, entry, folders)
+        except FileNotFoundError as error:
+            problems.append(problem_at(document, (*path, "tasks"), str(error)))
+            continue
+        if each.name in found:
+            place = f"the schedule in line {found[each.name].line}"
+            message = f"{each.name!r} is {place} already: give one of them another name"
+            problems.append(problem_at(document, (*path, "name"), message))
+        found[each.name] = each
+    return tuple(found.values())
+
+
+def _schedule_spec(
+    document: Document, path: KeyPath, entry: dict[str, Any], folders: tuple[Path, ...]
+) -> ScheduleSpec:
+    """Without a name of its own it has that of its task file."""
+    tasks_file = find_file(entry["tasks"], folders)
+    own = {name: value for name, value in entry.items() if name != "tasks"}
+    place = {"file": document.file, "line": document.line_of(path)}
+    return ScheduleSpec(
+        **{"name": tasks_file.stem, "cron": "", **place, **own}, tasks_file=tasks_file
+    )
+
+
+def _too_many_agents(components: list[Component]) -> Iterator[Problem]:
+    total = 0
+    for document, spec in components:
+        added = spec.get("number", 1) * max(1, len(spec.get("context", ())))
+        total += added
+        if total > MAX_AGENTS >= total - added:
+            message = f"{total:,} agents up to here, {MAX_AGENTS:,} may be in a file: lower it"
+            yield problem_at(document, ("spec", "number"), message)

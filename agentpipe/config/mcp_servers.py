@@ -1,0 +1,259 @@
+"""MCP servers: how each is started or reached, from a list that users may extend.
+
+A list is MCP-Universe's (``{name: {"stdio": {"command", "args"}, "env", "sse"/"http": {"url"}}}``)
+or the common ``{"mcpServers": {name: {"command", "args", "env"} or {"url", "type", "headers"}}}``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from agentpipe.core.template import names_in, render
+from agentpipe.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+VARIABLE = "AGENTPIPE_MCP_SERVERS"
+TRANSPORTS = ("stdio", "sse", "http")
+MAX_FILE_BYTES = 10 * 1024 * 1024
+
+
+def _pypi(module: str, *arguments: str) -> dict[str, Any]:
+    return {"stdio": {"command": sys.executable, "args": ["-m", module, *arguments]}}
+
+
+def _npm(package: str, *arguments: str, env: tuple[str, ...] = ()) -> dict[str, Any]:
+    entry: dict[str, Any] = {"stdio": {"command": "npx", "args": ["-y", package, *arguments]}}
+    return {**entry, "env": {name: f"{{{{{name}}}}}" for name in env}}
+
+
+# By the names that MCP-Universe's files use; their packages come from PyPI (into the worker's
+# environment, or fetched by uvx) or from npm (fetched by npx).
+_GITHUB = "ghcr.io/github/github-mcp-server"
+BUILT_IN: dict[str, dict[str, Any]] = {
+    # Its package wants an MCP library of its own: uv gives it an environment.
+    "calculator": {"stdio": {"command": "uvx", "args": ["mcp-server-calculator"]}},
+    "fetch": _pypi("mcp_server_fetch", "--ignore-robots-txt"),
+    "time": _pypi("mcp_server_time"),
+    "git": _pypi("mcp_server_git"),
+    "filesystem": _npm("@modelcontextprotocol/server-filesystem", "{{FILESYSTEM_DIRECTORY}}"),
+    "google-maps": _npm("@modelcontextprotocol/server-google-maps", env=("GOOGLE_MAPS_API_KEY",)),
+    "slack": _npm("@modelcontextprotocol/server-slack", env=("SLACK_BOT_TOKEN", "SLACK_TEAM_ID")),
+    "postgres": _npm("@modelcontextprotocol/server-postgres", "{{POSTGRES_ADDRESS}}"),
+    "playwright": _npm("@playwright/mcp@latest", "--headless", "--isolated"),
+    "chrome": _npm("chrome-devtools-mcp@latest", "--headless=true", "--isolated=true"),
+    "sequential-thinking": _npm("@modelcontextprotocol/server-sequential-thinking"),
+    "notion": _npm("@notionhq/notion-mcp-server", env=("OPENAPI_MCP_HEADERS",)),
+    "github": {
+        "stdio": {
+            "command": "docker",
+            "args": ["run", "-i", "--rm", "-e", "GITHUB_PERSONAL_ACCESS_TOKEN", _GITHUB],
+        },
+        "env": {"GITHUB_PERSONAL_ACCESS_TOKEN": "{{GITHUB_PERSONAL_ACCESS_TOKEN}}"},
+    },
+    "memory": _npm("@modelcontextprotocol/server-memory"),
+}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Server:
+    """A server as it is to be started or reached; values may be credentials.
+
+    Attributes:
+        command: The program and its arguments; empty for one that is reached by ``url``.
+        tools: The names that the agent may use; None for all.
+    """
+
+    name: str
+    transport: str
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str | None = None
+    url: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    tools: frozenset[str] | None = None
+
+    def __repr__(self) -> str:
+        return f"Server({self.name!r}, {self.transport!r})"
+
+
+class Catalogue:
+    """All servers that agents may name."""
+
+    def __init__(self, entries: Mapping[str, dict[str, Any]]) -> None:
+        self._entries = {**BUILT_IN, **entries}
+
+    def names(self) -> Iterator[str]:
+        """The variables that its entries have places for."""
+        yield from names_in(self._entries)
+
+    def problems(self, wanted: Any) -> Iterator[str]:
+        """What is wrong with an agent's ``servers``, a sentence each."""
+        if not isinstance(wanted, list) or not all(isinstance(each, dict) for each in wanted):
+            yield "servers: expected a list of entries such as `- name: calculator`"
+            return
+        for each in wanted:
+            try:
+                self.server(each, None)
+            except ConfigError as error:
+                yield f"servers: {error.problems[0].message}"
+
+    def server(self, wanted: Mapping[str, Any], env: Mapping[str, str] | None) -> Server:
+        """The server that an agent's or a task's entry names, its templates rendered.
+
+        Raises:
+            ConfigError: It is unknown, cannot be had in this way, or ``env`` lacks a variable.
+        """
+        name = wanted.get("name")
+        if not isinstance(name, str) or not name:
+            raise ConfigError("a server has a name: `- name: calculator`")
+        entry = self._entry(wanted)
+        transport = _transport(name, wanted, entry)
+        tools = _names(wanted.get("tools"), f"tools of {name}")
+        filled = render(
+            {key: entry[key] for key in (transport, "env", "cwd") if key in entry}, env or {}
+        )
+        if env is not None and (missing := sorted(set(names_in(filled)))):
+            raise ConfigError(
+                f"the MCP server {name!r} wants {', '.join(missing)}: "
+                "set it in the context's env, or where the workers run"
+            )
+        if transport == "stdio":
+            return _by_command(name, filled, tools)
+        return _by_url(name, transport, filled, tools)
+
+    def _entry(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """What is known of it: its own entry in the list, or what stands beside its name."""
+        name = str(wanted.get("name"))
+        own = {key: wanted[key] for key in ("command", "args", "env", "cwd") if key in wanted}
+        if "command" in own:
+            return _common_entry(own)
+        if "url" in wanted:
+            return _common_entry(dict(wanted))
+        if name in self._entries:
+            return {**self._entries[name], **({"env": own["env"]} if "env" in own else {})}
+        near = difflib.get_close_matches(name, self._entries, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"add it to the file that {VARIABLE} names"
+        raise ConfigError(f"no MCP server {name!r} is known: {hint}")
+
+
+def load_catalogue(path: str | None) -> Catalogue:
+    """The built-in list with what the file at ``path`` adds.
+
+    Raises:
+        ConfigError: The file cannot be read as such a list.
+    """
+    return Catalogue(read_list(Path(path)) if path else {})
+
+
+def listed_names(path: str | None) -> frozenset[str]:
+    """The names that the file at ``path`` has; none where it cannot be read."""
+    try:
+        return frozenset(read_list(Path(path)) if path else ())
+    except ConfigError:
+        return frozenset()
+
+
+def read_list(path: Path) -> dict[str, dict[str, Any]]:
+    """The entries of a list, each in MCP-Universe's form, but with ``http`` as one more transport.
+
+    Raises:
+        ConfigError: The file cannot be read as such a list.
+    """
+    try:
+        data = path.read_bytes()
+        listed = orjson.loads(data) if len(data) <= MAX_FILE_BYTES else None
+    except OSError as error:
+        raise _problem(path, f"cannot be read: {error.strerror}") from error
+    except orjson.JSONDecodeError as error:
+        raise _problem(path, f"is not JSON: {error}") from error
+    if not isinstance(listed, dict):
+        raise _problem(path, "holds no list of servers: expected {name: {...}}")
+    common = listed.get("mcpServers")
+    entries = common if isinstance(common, dict) else listed
+    wrong = [name for name, entry in entries.items() if not isinstance(entry, dict)]
+    if wrong:
+        raise _problem(path, f"the entry {wrong[0]!r} is no object")
+    return {name: _common_entry(entry) for name, entry in entries.items()}
+
+
+def _problem(path: Path, text: str) -> ConfigError:
+    return ConfigError(Problem(f"{VARIABLE}: {text}", str(path)))
+
+
+def _common_entry(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of the common form in MCP-Universe's."""
+    if entry.get("http_url"):
+        return {"http": {"url": entry["http_url"], "headers": entry.get("headers", {})}}
+    if "command" in entry:
+        start = {"command": entry["command"], "args": entry.get("args", [])}
+        rest: dict[str, Any] = {key: entry[key] for key in ("env", "cwd") if key in entry}
+        return {"stdio": start, **rest}
+    if "url" in entry:
+        kind = str(entry.get("type") or entry.get("transport") or "http").replace("_", "-")
+        transport = "sse" if kind == "sse" else "http"
+        return {transport: {key: entry[key] for key in ("url", "headers") if key in entry}}
+    return entry
+
+
+def _transport(name: str, wanted: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
+    asked = wanted.get("transport")
+    had = [each for each in TRANSPORTS if isinstance(entry.get(each), dict) and entry[each]]
+    if "command" in entry.get("sse", {}) and asked == "sse":
+        raise ConfigError(
+            f"the MCP server {name!r}: servers that are started for sse run by the engine "
+            "`mcpuniverse` alone; leave out `transport`, or give its url"
+        )
+    if asked is None and had:
+        return had[0]
+    if asked in had:
+        return str(asked)
+    what = f"by {asked!r}" if asked else "at all"
+    raise ConfigError(
+        f"the MCP server {name!r} cannot be reached {what}: it has {had or 'nothing'}"
+    )
+
+
+def _by_command(name: str, entry: Mapping[str, Any], tools: frozenset[str] | None) -> Server:
+    start = entry["stdio"]
+    if not isinstance(start, dict) or not isinstance(start.get("command"), str):
+        raise ConfigError(f"the MCP server {name!r} has no command")
+    arguments = start.get("args", [])
+    if not isinstance(arguments, list) or not all(isinstance(each, str) for each in arguments):
+        raise ConfigError(f"the MCP server {name!r}: args are a list of texts")
+    command = (start["command"], *arguments)
+    env = _texts(entry.get("env", {}), f"env of {name}")
+    cwd = entry.get("cwd")
+    return Server(name, "stdio", command, env, cwd if isinstance(cwd, str) else None, tools=tools)
+
+
+def _by_url(
+    name: str, transport: str, entry: Mapping[str, Any], tools: frozenset[str] | None
+) -> Server:
+    place = entry[transport]
+    url = place.get("url") if isinstance(place, dict) else None
+    if not isinstance(url, str) or not url.startswith(("http://", "https://")):
+        raise ConfigError(f"the MCP server {name!r} has no url for {transport!r}")
+    headers = _texts(place.get("headers", {}), f"headers of {name}")
+    return Server(name, transport, url=url, headers=headers, tools=tools)
+
+
+def _texts(value: Any, where: str) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        raise ConfigError(f"{where}: expected names with texts")
+    return value
+
+
+def _names(value: Any, where: str) -> frozenset[str] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ConfigError(f"{where}: expected a list of names")
+    return frozenset(value) or None

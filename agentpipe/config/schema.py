@@ -1,0 +1,298 @@
+"""Schemas of collections and agent configs: which keys there are, and what each may hold.
+
+What a file means beyond its keys is not known here. No message shows what may be a credential.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, validates_schema
+
+from agentpipe.config.yaml_source import kind_of
+from agentpipe.core.did_you_mean import hint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+MAX_NUMBER = 1_000_000_000
+AGENT_KINDS = ("agent", "llm", "workflow")
+NOT_A_COLLECTION = "this is an agent config: give the collection file that names it"
+BENCHMARK = "benchmark"
+NOT_A_BENCHMARK = "this is a benchmark: give its file to `agentpipe send` with --file"
+NOT_AN_AGENT_CONFIG = "this is a collection: give the agent config that it names"
+
+_MAX_NAME_CHARS = 200
+_NEAR = 0.8
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_DIGITS = re.compile(r"\s*[+-]?[0-9]{1,20}\s*")
+_WORDS: dict[str, Any] = {
+    "required": "missing: add it",
+    "null": "has no value: give it one, or remove the key",
+}
+
+
+def shown(value: Any) -> str:
+    """A value as a message may show it: never for what may be a credential."""
+    if isinstance(value, (bool, int, float)):
+        return str(value).lower()[:40]
+    return repr(value[:40]) if isinstance(value, str) else kind_of(value)
+
+
+# What a field may hold.
+
+
+def _text(value: Any) -> str:
+    _any_text(value)
+    if not value.strip() or "\0" in value:
+        raise ValidationError("expected a text, got an empty one or a NUL: fill it in")
+    return str(value)
+
+
+def _any_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValidationError(f"expected a text, got {shown(value)}: put it in quotes")
+    return value
+
+
+def _not_empty(value: list[Any]) -> None:
+    if not value:
+        raise ValidationError("names none: add one")
+
+
+def _name(value: Any) -> str:
+    name = _text(value)
+    if not _NAME.fullmatch(name):
+        rule = "begin with a letter or _, go on with letters, digits, _ and -"
+        raise ValidationError(f"{shown(name)} is no name: {rule}")
+    if len(name) > _MAX_NAME_CHARS:
+        raise ValidationError(f"longer than {_MAX_NAME_CHARS} characters: shorten it")
+    return name
+
+
+def _one_of(
+    *choices: str, refused: Mapping[str, str] = MappingProxyType({})
+) -> Callable[[Any], str]:
+    """A check for one of a few texts; ``refused`` says why a known one cannot be had."""
+
+    def check(value: Any) -> str:
+        text = _text(value)
+        if text in refused:
+            raise ValidationError(refused[text])
+        if text not in choices:
+            raise ValidationError(f"{shown(text)} is unknown: {hint(text, sorted(choices))}")
+        return text
+
+    return check
+
+
+def _whole(minimum: int) -> Callable[[Any], int]:
+    """A check for a whole number; in quotes or as 3.0 too, as MCP-Universe's files may have it."""
+
+    def check(value: Any) -> int:
+        number = value
+        if isinstance(value, str) and _DIGITS.fullmatch(value):
+            number = int(value)
+        if isinstance(value, float) and value.is_integer():
+            number = int(value)
+        whole = isinstance(number, int) and not isinstance(number, bool)
+        if not whole or not minimum <= number <= MAX_NUMBER:
+            expected = f"a whole number from {minimum} to {MAX_NUMBER:,}"
+            raise ValidationError(f"expected {expected}, got {shown(value)}")
+        return int(number)
+
+    return check
+
+
+def _seconds(value: Any) -> float:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 < value <= MAX_NUMBER:  # NaN is in no range
+        expected = f"seconds, a number above 0 and up to {MAX_NUMBER:,}"
+        raise ValidationError(f"expected {expected}, got {shown(value)}")
+    return float(value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValidationError(f"expected true or false, got {shown(value)}")
+    return value
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValidationError(f"expected keys with values (`key: value`), got {kind_of(value)}")
+    return value
+
+
+def _env(value: Any) -> dict[str, str]:
+    """No message shows a value, nor a name that may hold one."""
+    env = _mapping(value)
+    faults = {name: fault for name, item in env.items() if (fault := _env_fault(name, item))}
+    if faults:
+        raise ValidationError({name: [fault] for name, fault in faults.items()})
+    return env
+
+
+def _env_fault(name: str, value: Any) -> str:
+    if not _ENV_NAME.fullmatch(name):
+        rule = "letters, digits and _, no digit first, and a space after the colon"
+        return f"not a name for env: use {rule}"
+    if not isinstance(value, str):
+        return f"expected a text, got {kind_of(value)}: put the value in quotes"
+    return "contains a NUL character: remove it" if "\0" in value else ""
+
+
+def _zone(value: Any) -> str:
+    from agentpipe.config.cron import zone_of
+
+    return _readable(value, zone_of)
+
+
+def _cron(value: Any) -> str:
+    from agentpipe.config.cron import Cron
+
+    return _readable(value, Cron)
+
+
+def _readable(value: Any, read: Callable[[str], object]) -> str:
+    """A text that ``read`` takes without a ValueError."""
+    text = _text(value)
+    try:
+        read(text)
+    except ValueError as error:
+        raise ValidationError(str(error)) from error
+    return text
+
+
+# The fields.
+
+
+class _Checked(fields.Field[Any]):
+    """A field that is what its function returns."""
+
+    def __init__(self, check: Callable[[Any], Any], **kwargs: Any) -> None:
+        super().__init__(**{"error_messages": _WORDS} | kwargs)
+        self.check = check
+
+    def _deserialize(self, value: Any, *_args: Any, **_kwargs: Any) -> Any:
+        return self.check(value)
+
+
+class _Strict(Schema):
+    """Refuses unknown keys, naming the nearest that is known; a lenient one only misspelt ones."""
+
+    lenient: ClassVar[bool] = False
+    error_messages = {"type": "expected keys with values (`key: value`)"}  # noqa: RUF012 - marshmallow's
+
+    class Meta:
+        unknown = EXCLUDE
+
+    @validates_schema(pass_original=True, skip_on_field_errors=False)
+    def refuse_unknown(self, _data: Any, original: Any, **_kwargs: Any) -> None:
+        if not isinstance(original, dict):
+            return
+        known = list(self.fields)
+        unknown = [name for name in original if name not in self.fields]
+        if self.lenient:
+            unknown = [name for name in unknown if difflib.get_close_matches(name, known, 1, _NEAR)]
+        if unknown:
+            raise ValidationError(
+                {name: [f"unknown key: {hint(name, sorted(known))}"] for name in unknown}
+            )
+
+
+class ContextEntry(_Strict):
+    """One entry of a collection's ``context``."""
+
+    env = _Checked(_env)
+    metadata = _Checked(_mapping)
+    concurrency = _Checked(_whole(1))
+
+
+class ScheduleEntry(_Strict):
+    """One entry of a collection's ``schedule``."""
+
+    cron = _Checked(_cron, required=True)
+    tasks = _Checked(_text, required=True)
+    timezone = _Checked(_zone)
+    missed = _Checked(_one_of("run_once", "run_all", "skip"))
+    name = _Checked(_name)
+
+
+class CollectionSpec(_Strict):
+    """A collection's ``spec``."""
+
+    name = _Checked(_name, required=True)
+    config = _Checked(_text, required=True)
+    number = _Checked(_whole(1))
+    context = fields.List(
+        fields.Nested(ContextEntry, error_messages=_WORDS),
+        error_messages=_WORDS | {"invalid": "expected a list: begin each entry with `- env:`"},
+    )
+    max_queue_size = _Checked(_whole(1))
+    concurrency = _Checked(_whole(1))
+    time_limit = _Checked(_seconds, attribute="time_limit_s")
+    max_retries = _Checked(_whole(0))
+    max_crashes = _Checked(_whole(1))
+    isolation = _Checked(_one_of("coroutine", "thread", "process"))
+    engine = _Checked(_one_of("mcpuniverse"))
+    schedule = fields.List(
+        fields.Nested(ScheduleEntry, error_messages=_WORDS),
+        error_messages=_WORDS | {"invalid": "expected a list: begin each entry with `- cron:`"},
+    )
+
+
+class CollectionDocument(_Strict):
+    """A document of a collection file."""
+
+    kind = _Checked(
+        _one_of(
+            "collection",
+            refused={**dict.fromkeys(AGENT_KINDS, NOT_A_COLLECTION), BENCHMARK: NOT_A_BENCHMARK},
+        ),
+        required=True,
+    )
+    spec = fields.Nested(CollectionSpec, required=True, error_messages=_WORDS)
+
+
+class BenchmarkSpec(_Strict):
+    """The ``spec`` of a benchmark; MCP-Universe's newer files have more keys than these."""
+
+    lenient = True
+    description = _Checked(_any_text)
+    agent = _Checked(_text)
+    tasks = fields.List(
+        _Checked(_text),
+        required=True,
+        validate=_not_empty,
+        error_messages=_WORDS | {"invalid": "expected a list: begin each path with `- `"},
+    )
+
+
+class BenchmarkDocument(_Strict):
+    """A document that names an agent and its tasks."""
+
+    kind = _Checked(_any_text, required=True)
+    spec = fields.Nested(BenchmarkSpec, required=True, error_messages=_WORDS)
+
+
+class ComponentSpec(_Strict):
+    """The ``spec`` of an agent, llm or workflow."""
+
+    name = _Checked(_text, required=True)
+    type = _Checked(_text, required=True)
+    config = _Checked(_mapping)
+    is_main = _Checked(_flag, allow_none=True)
+
+
+class ComponentDocument(_Strict):
+    """A document of an agent config."""
+
+    kind = _Checked(
+        _one_of(*AGENT_KINDS, refused={"collection": NOT_AN_AGENT_CONFIG}), required=True
+    )
+    spec = fields.Nested(ComponentSpec, required=True, error_messages=_WORDS)

@@ -1,0 +1,1 @@
+"""How servers and files are reached, by brokers and sinks alike."""

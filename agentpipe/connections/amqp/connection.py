@@ -1,0 +1,266 @@
+"""Link: one AMQP connection with an event loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pika
+from pika import exceptions
+from pika.adapters.asyncio_connection import AsyncioConnection
+
+from agentpipe.connections.amqp.channel import (
+    PRECONDITION_FAILED,
+    Channel,
+    Lost,
+    lost_where_closed,
+    resolver,
+)
+from agentpipe.errors import Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+
+T = TypeVar("T")
+
+CONNECT_S = 10.0
+# A server that says nothing for so long is away; one that has blocked us is given as long.
+ANSWER_S = 20.0
+FAREWELL_S = 2.0
+
+
+class Session:
+    """One life of the connection.
+
+    Attributes:
+        blocked: Why the server takes nothing from us at present, or an empty string.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.blocked = ""
+        self._ended = asyncio.Event()
+        self._opening: set[asyncio.Future[Any]] = set()
+        connection.add_on_close_callback(self._on_closed)
+        connection.add_on_connection_blocked_callback(self._on_blocked)
+        connection.add_on_connection_unblocked_callback(self._on_unblocked)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it lives."""
+        return bool(self._connection.is_open)
+
+    @property
+    def server_version(self) -> str:
+        """As the server told it when it let us in."""
+        told = getattr(self._connection, "server_properties", None) or {}
+        return str(told.get("version", "of no version"))
+
+    async def channel(self, on_closed: Callable[[], None] = lambda: None) -> Channel:
+        """A new channel with confirmations."""
+        opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        with lost_where_closed():
+            self._connection.channel(on_open_callback=resolver(opened))
+        self._opening.add(opened)
+        opened.add_done_callback(self._opening.discard)
+        channel = Channel(await opened, on_closed)
+        await channel.confirm()
+        return channel
+
+    def close(self) -> None:
+        """End it."""
+        if self.is_open:
+            self._connection.close()
+
+    async def ended(self) -> None:
+        """Wait until it has ended."""
+        await self._ended.wait()
+
+    def _on_closed(self, _connection: Any, reason: Any) -> None:
+        self._ended.set()
+        for opened in list(self._opening):
+            if not opened.done():
+                opened.set_exception(Lost(repr(reason)))
+
+    def _on_blocked(self, _connection: Any, frame: Any) -> None:
+        self.blocked = frame.method.reason or "no reason given"
+
+    def _on_unblocked(self, _connection: Any, _frame: Any) -> None:
+        self.blocked = ""
+
+
+class Link:
+    """The connection of a process, made when it is needed and made again when it was lost.
+
+    Operations are coroutines over a ``Session``; they run on the link's own thread.
+    """
+
+    def __init__(self, parameters: pika.ConnectionParameters, shown_url: str, own: str) -> None:
+        """``own`` is the URL's parameter that gives queues names of one's own."""
+        self._parameters, self._shown, self._own = parameters, shown_url, own
+        self._starting = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+        self._closed = False
+        self._session: Session | None = None
+
+    def run(
+        self, operation: Callable[[Session], Coroutine[Any, Any, T]], answer_s: float = ANSWER_S
+    ) -> T:
+        """What the operation returns; from any thread but the link's own.
+
+        Raises:
+            Unreachable: There is no connection, or it was lost meanwhile.
+        """
+        loop = self._running_loop()
+        try:
+            return asyncio.run_coroutine_threadsafe(
+                self._perform(operation, answer_s), loop
+            ).result()
+        except Lost as error:
+            raise Unreachable(f"{self._shown}: {_what_was_lost(error, self._own)}") from error
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        with self._starting:
+            if self._closed:
+                raise Unreachable(f"{self._shown}: this connection was closed")
+            if self._loop is None or self._pid != os.getpid():
+                self._pid, self._loop, self._session = os.getpid(), asyncio.new_event_loop(), None
+                self._connecting = asyncio.Lock()
+                self._thread = threading.Thread(
+                    target=self._loop.run_forever, name="agentpipe-rabbitmq", daemon=True
+                )
+                self._thread.start()
+            return self._loop
+
+    async def _perform(
+        self, operation: Callable[[Session], Coroutine[Any, Any, T]], answer_s: float
+    ) -> T:
+        session = await self._connected()
+        try:
+            return await asyncio.wait_for(operation(session), answer_s)
+        except TimeoutError as error:
+            if session.blocked:
+                raise Unreachable(
+                    f"{self._shown}: the server takes nothing at present: {session.blocked}. "
+                    "Free its memory or disk."
+                ) from error
+            session.close()
+            raise Unreachable(f"{self._shown}: no answer within {answer_s:g} s") from error
+
+    async def _connected(self) -> Session:
+        async with self._connecting:
+            if self._session is None or not self._session.is_open:
+                self._session = await self._connect()
+            return self._session
+
+    async def _connect(self) -> Session:
+        logging.getLogger("pika").setLevel(logging.CRITICAL)  # We say it, in one line.
+        opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def failed(_connection: Any, error: Exception | str) -> None:
+            if not opened.done():
+                opened.set_exception(error if isinstance(error, Exception) else Lost(error))
+
+        AsyncioConnection(
+            self._parameters,
+            on_open_callback=resolver(opened),
+            on_open_error_callback=failed,
+            custom_ioloop=asyncio.get_running_loop(),
+        )
+        try:
+            return Session(await asyncio.wait_for(opened, CONNECT_S))
+        except Exception as error:
+            raise Unreachable(f"{self._shown}: {why_not(error)}") from error
+
+    def close(self, before: Callable[[], Awaitable[None]]) -> None:
+        """End the connection, after ``before``; what is unacknowledged goes back."""
+        with self._starting:
+            self._closed = True
+            loop, thread, self._loop = self._loop, self._thread, None
+        if loop is None or thread is None or self._pid != os.getpid():
+            return
+        asyncio.run_coroutine_threadsafe(self._end(before), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+    async def _end(self, before: Callable[[], Awaitable[None]]) -> None:
+        if self._session is not None and self._session.is_open:
+            with suppress(Lost, TimeoutError):
+                await asyncio.wait_for(before(), ANSWER_S)
+            self._session.close()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._session.ended(), FAREWELL_S)
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _what_was_lost(error: Lost, own: str) -> str:
+    if error.code == PRECONDITION_FAILED:
+        return f"a queue of that name is of another kind ({error}): give a {own} of your own"
+    return f"the connection was lost: {error}"
+
+
+def why_not(error: BaseException) -> str:
+    """Why there is no connection, and what to do, in one line."""
+    causes = list(_causes(error))
+    for kinds, text in _REASONS:
+        for cause in causes:
+            if isinstance(cause, kinds):
+                return text.format(cause=" ".join(str(cause).split()))
+    return f"no connection: {' '.join(str(causes[-1]).split()) or repr(error)}"
+
+
+_REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
+    (
+        (exceptions.ProbableAuthenticationError, exceptions.AuthenticationError),
+        "the server refuses this user or password: correct them in the URL",
+    ),
+    (
+        (exceptions.ProbableAccessDeniedError,),
+        "the server refuses this vhost: create it, allow the user to use it, or correct the URL",
+    ),
+    (
+        (exceptions.ConnectionClosedByBroker,),
+        "the server closed the connection: {cause}; is the vhost in the URL the right one?",
+    ),
+    (
+        (ssl.SSLError,),
+        "TLS failed ({cause}): use amqp:// for a plain port, or give ?cafile= for your own CA",
+    ),
+    (
+        (exceptions.IncompatibleProtocolError, exceptions.ProtocolSyntaxError),
+        "what answers there does not speak AMQP 0.9.1: correct host and port, or try amqps://",
+    ),
+    ((ConnectionRefusedError,), "nothing listens there: start RabbitMQ, or correct the URL"),
+    ((socket.gaierror,), "this host name is not known: correct the URL"),
+    (
+        (TimeoutError, exceptions.ConnectionOpenAborted),  # pika aborts when time is up.
+        "no AMQP was spoken in time: is the server up, is it a RabbitMQ, does it want amqps://?",
+    ),
+    (
+        (exceptions.StreamLostError, ConnectionError),
+        "the connection was dropped at once: is it a RabbitMQ? Does the port want amqps://?",
+    ),
+)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error and all that pika has wrapped in it, outermost first."""
+    found = [error]
+    inside = (*error.args, *getattr(error, "exceptions", ()), getattr(error, "exception", None))
+    for inner in inside:
+        if isinstance(inner, BaseException):
+            found += _causes(inner)
+    return found

@@ -1,0 +1,202 @@
+"""Database: one SQLite file that many processes write to.
+
+SQLite's own busy handler sleeps between its tries, up to 100 ms, so under contention a short
+transaction waits far longer than the one before it takes. Writers here queue on an advisory
+lock of a file beside the database instead: the kernel wakes the next one at once, and frees
+the lock of a process that dies.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fcntl
+import os
+import sqlite3
+import threading
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from agentpipe.connections import file_notify
+from agentpipe.errors import ConfigError, Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SYNCHRONOUS = ("full", "normal")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a database lies and how durable a commit is.
+
+    Attributes:
+        synchronous: ``full`` survives power loss; ``normal`` survives the death of any process,
+            but a power loss may take the last commits.
+    """
+
+    path: Path
+    synchronous: str = "full"
+
+
+def parse_url(url: str) -> Address:
+    """``sqlite:///relative.db``, ``sqlite:////absolute.db``, with ``?synchronous=normal``.
+
+    Raises:
+        ConfigError: Saying how such a URL is written.
+    """
+    parts = urlsplit(url)
+    path = unquote(parts.path.removeprefix("/"))
+    if parts.netloc or not path or "\0" in path:
+        raise ConfigError(f"{url}: write sqlite:///file.db, or sqlite:////folder/file.db")
+    synchronous = "full"
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name != "synchronous":
+            near = difflib.get_close_matches(name, ["synchronous"], 1)
+            hint = f": did you mean {near[0]!r}?" if near else "; there is only 'synchronous'"
+            raise ConfigError(f"{url}: unknown parameter {name!r}{hint}")
+        if value.lower() not in _SYNCHRONOUS:
+            raise ConfigError(f"{url}: synchronous is full or normal, not {value!r}")
+        synchronous = value.lower()
+    return Address(Path(path).absolute(), synchronous)
+
+
+class Database:
+    """A connection of one process, shared by its threads.
+
+    Every method may raise ``Unreachable``. Not to be carried over a fork.
+    """
+
+    def __init__(self, address: Address, schema: str, version: int) -> None:
+        self.path = address.path
+        self._durable = address.synchronous == "full"
+        self._mutex = threading.RLock()
+        with self._translated():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(f"{self.path}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._connection = self._connect()
+            self._wal = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._migrate(schema, version)
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=30, isolation_level=None, check_same_thread=False
+        )
+        with self._locked():
+            connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        return connection
+
+    def _migrate(self, schema: str, version: int) -> None:
+        with self.write() as connection:
+            (found,) = connection.execute("PRAGMA user_version").fetchone()
+            if found == 0:
+                for statement in schema.split(";\n"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {version}")
+            elif found != version:
+                raise Unreachable(
+                    f"{self.path} has layout {found}, this agentpipe knows {version}: "
+                    "use the version that made it, or another file"
+                )
+
+    @contextmanager
+    def write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """One transaction that commits at the end of the block, or not at all.
+
+        One that is not ``durable`` may be taken back by a power loss, alone or with others like
+        it, until a durable one follows: it saves the wait for the disk.
+        """
+        with self._translated():
+            with self._transaction() as connection:
+                yield connection
+            if durable:
+                self.sync()
+
+    def sync(self) -> None:
+        """Wait until all that was committed is on the disk, unless ``normal`` was asked for.
+
+        This is what SQLite does for ``synchronous = FULL``, but after the locks are free: while
+        one writer waits for the disk the next one works, and one sync serves them all.
+        """
+        if self._durable:
+            with self._translated():
+                os.fdatasync(self._wal)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._mutex, self._locked():
+            before = self._connection.total_changes
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                changed = self._connection.total_changes != before
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._connection.rollback()
+                raise
+            if changed:  # Else a listener that looks by a transaction would wake itself for ever.
+                with suppress(OSError):  # The disk may be full; listeners look at times unasked.
+                    file_notify.ring(self._lock)
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """One snapshot for all queries of the block."""
+        with self._mutex, self._translated():
+            self._connection.execute("BEGIN")
+            try:
+                yield self._connection
+            finally:
+                self._connection.rollback()
+
+    def listener(self) -> file_notify.Listener:
+        """Tells one thread of commits, from this process or any other; whoever asks closes it."""
+        with self._translated():
+            return file_notify.listen(f"{self.path}-lock", lambda: VersionProbe(self.path).changed)
+
+    def close(self) -> None:
+        """Close the file; calling it twice is harmless."""
+        with self._mutex:
+            if self._lock >= 0:
+                os.close(self._wal)
+                self._connection.close()
+                os.close(self._lock)
+                self._lock = -1
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        if self._lock < 0:
+            raise Unreachable(f"{self.path} has been closed here")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise Unreachable(f"cannot use {self.path}: {error}") from error
+
+
+class VersionProbe:
+    """Tells whether anybody committed since the last look, where nothing rings."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._seen = self._version()
+
+    def changed(self) -> bool:
+        """Whether another connection has committed since the last call."""
+        version = self._version()
+        changed = version != self._seen
+        self._seen = version
+        return changed
+
+    def _version(self) -> int:
+        (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+        return int(version)

@@ -1,0 +1,1 @@
+"""What everything rests on: tasks, results, contexts, JSON, traces, masking, logs."""

@@ -1,0 +1,147 @@
+"""Logs: one line an event on stderr, for people or as JSON, with secrets masked."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO
+
+from agentpipe.core.task import utc
+from agentpipe.core.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agentpipe.core.redaction import Redactor
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The run that a line is logged in."""
+
+    task: str
+    agent: str
+
+
+# Coroutines inherit it, and so do the threads that agents run in; a thread that an agent starts
+# by itself does not.
+bound: ContextVar[Bound | None] = ContextVar("agentpipe_bound", default=None)
+
+# What children print: it passes whatever the level, for nobody but them knows how grave it is.
+printed = logging.getLogger("agentpipe.printed")
+printed.setLevel(logging.INFO)
+# Libraries that log whole URLs at INFO, and with them what an agent asks.
+_CHATTY = ("httpx", "httpx2", "httpcore", "urllib3")
+
+
+class RedactingStream:
+    """Stands in for stdout or stderr: masks what agents print, and writes whole lines at once."""
+
+    encoding = "utf-8"
+
+    def __init__(self, stream: TextIO, redactor: Redactor) -> None:
+        self._stream, self._redactor = stream, redactor
+        self._lock = threading.Lock()
+
+    def write(self, text: str) -> int:
+        """Write ``text`` with its secrets masked."""
+        with self._lock:
+            self._stream.write(self.masked(text))
+        return len(text)
+
+    def masked(self, text: str) -> str:
+        """``text`` as it would be written."""
+        return self._redactor.text(text)
+
+    def flush(self) -> None:
+        """Flush what it stands for."""
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        """False: what passes here is never drawn by cursor movements."""
+        return False
+
+    def fileno(self) -> int:
+        """Of what it stands for."""
+        return self._stream.fileno()
+
+
+class Binder(logging.Filter):
+    """Gives each record the run it is from, as ``record.bound``."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """True: nothing is left out."""
+        if not hasattr(record, "bound"):  # Else whoever logged it knew better.
+            record.bound = bound.get()
+        return True
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: ``time level logger message``, with ``task``, ``agent`` in a run."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end."""
+        line = {
+            "time": utc(record.created),
+            "level": record.levelname,
+            "logger": record.name,
+            "pid": record.process,
+            "message": record.getMessage(),
+        }
+        if run := _bound_to(record):
+            line |= {"task": run.task, "agent": run.agent}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)  # orjson refuses texts that are not quite Unicode.
+
+
+class TextFormatter(logging.Formatter):
+    """``time level [pid] message``, in UTC, with ``task=... agent=...`` in a run; one line each."""
+
+    converter = staticmethod(time.gmtime)
+
+    def __init__(self, masked: Callable[[str], str] = str) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s [%(process)d] %(message)s", "%H:%M:%S")
+        self._masked = masked
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end; several lines of a message stand side by side."""
+        # Masked first: a secret of several lines would not be recognised in one.
+        parts = (part.strip() for part in self._masked(super().format(record)).splitlines())
+        line = printable(" | ".join(part for part in parts if part))
+        run = _bound_to(record)
+        return f"{line} task={_word(run.task)} agent={_word(run.agent)}" if run else line
+
+
+def _bound_to(record: logging.LogRecord) -> Bound | None:
+    run: Bound | None = getattr(record, "bound", None)
+    return run
+
+
+def _word(text: str) -> str:
+    return printable(text).replace("\n", "\\n")
+
+
+def configure(level: str, line_format: str) -> None:
+    """Send this process's logs to the present stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(Binder())
+    masked = sys.stderr.masked if isinstance(sys.stderr, RedactingStream) else str
+    json_wanted = line_format == "json"
+    handler.setFormatter(JsonFormatter() if json_wanted else TextFormatter(masked))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    # Dramatiq's own lines repeat ours or hold a task's arguments.
+    logging.getLogger("dramatiq").setLevel(logging.WARNING)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def redact_output(redactor: Redactor) -> None:
+    """Mask secrets in everything that this process prints or logs from now on."""
+    sys.stdout = RedactingStream(sys.stdout, redactor)
+    sys.stderr = RedactingStream(sys.stderr, redactor)

@@ -1,0 +1,124 @@
+"""Redactor: the one place that masks credentials in what leaves a worker.
+
+Those of the contexts are masked as they are, and as they stand in JSON, in a repr, in a URL, in
+base64 and in hexadecimal. Keys of well-known services are known by their form, wherever they
+come from.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, quote_plus
+
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+MASK = "***"
+# Shorter values, and these words, are settings rather than secrets: masking each "1" or "true"
+# of an answer would destroy it.
+MIN_SECRET = 4
+NO_SECRETS = frozenset({"true", "false", "none", "null"})
+# What a shorter one looks like in base64 or hexadecimal occurs by chance.
+MIN_ENCODED = 6
+
+# Each form with a text that all keys of it hold: looking for that first is what makes it cheap.
+# Sources: the services' own documents on their keys' prefixes.
+_KEYS = {
+    "sk-": r"\bsk-(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{20,}",
+    **{f"gh{kind}_": rf"\bgh{kind}_[A-Za-z0-9]{{36,}}" for kind in "pousr"},
+    "github_pat_": r"\bgithub_pat_[A-Za-z0-9_]{50,}",
+    "glpat-": r"\bglpat-[A-Za-z0-9_-]{20,}",
+    "AKIA": r"\bAKIA[A-Z0-9]{16}\b",
+    "AIza": r"\bAIza[A-Za-z0-9_-]{35}",
+    "xox": r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}",
+    "hf_": r"\bhf_[A-Za-z0-9]{30,}",
+    "gsk_": r"\bgsk_[A-Za-z0-9]{40,}",
+    "xai-": r"\bxai-[A-Za-z0-9]{40,}",
+    "ntn_": r"\bntn_[A-Za-z0-9]{40,}",
+    "PRIVATE KEY": r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----",
+}
+_KNOWN = {held: re.compile(form, re.DOTALL) for held, form in _KEYS.items()}
+_KNOWN_BYTES = {held.encode(): re.compile(form.encode(), re.DOTALL) for held, form in _KEYS.items()}
+
+
+class Redactor:
+    """Masks the values of contexts, and keys of known forms."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        forms = {form for secret in secrets if _is_secret(secret) for form in _forms(secret)}
+        self._secrets = sorted(forms, key=len, reverse=True)
+        self._in_json = [orjson.dumps(secret)[1:-1] for secret in self._secrets]
+
+    def text(self, text: str) -> str:
+        """``text`` with each secret masked, the longest first."""
+        for secret in self._secrets:
+            text = text.replace(secret, MASK)
+        for held, form in _KNOWN.items():
+            if held in text:
+                text = form.sub(MASK, text)
+        return text
+
+    def occurs_in(self, encoded: bytes) -> bool:
+        """Whether a JSON text that orjson wrote holds a secret: cheap, and most hold none."""
+        return any(secret in encoded for secret in self._in_json) or any(
+            held in encoded and form.search(encoded) for held, form in _KNOWN_BYTES.items()
+        )
+
+    def value(self, value: Any) -> Any:
+        """A copy of parsed JSON with each secret masked, in keys too."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, dict):
+            return {self.text(name): self.value(item) for name, item in value.items()}
+        if isinstance(value, list):
+            return [self.value(item) for item in value]
+        return value
+
+
+def _forms(secret: str) -> set[str]:
+    """As it is, as it stands inside a repr or a JSON text of either style, and those in JSON."""
+    reprs = {repr(secret)[1:-1], repr(secret.encode())[2:-1]}
+    forms = {secret, *reprs, *_in_json(secret), *_encoded(secret)}
+    return forms.union(*map(_in_json, forms))
+
+
+def _in_json(text: str) -> set[str]:
+    return {orjson.dumps(text)[1:-1].decode(), json.dumps(text)[1:-1]}
+
+
+def _encoded(secret: str) -> set[str]:
+    """As URLs, base64 and hexadecimal have it."""
+    quoted = {quote(secret), quote(secret, safe=""), quote_plus(secret)}
+    if len(secret) < MIN_ENCODED:
+        return quoted
+    digits = secret.encode().hex()
+    return {*quoted, digits, digits.upper(), *_in_base64(secret.encode())}
+
+
+def _in_base64(secret: bytes) -> Iterator[str]:
+    """What does not depend on its neighbours, wherever it begins within three bytes."""
+    for before in range(3):
+        behind = -(before + len(secret)) % 3
+        for encode in (base64.standard_b64encode, base64.urlsafe_b64encode):
+            text = encode(bytes(before) + secret + bytes(behind)).decode()
+            # A character holds six bits: those that a neighbour has a part of are left out.
+            yield text[(0, 2, 3)[before] : len(text) - (0, 2, 3)[behind]]
+
+
+def _is_secret(value: str) -> bool:
+    return len(value) >= MIN_SECRET and value.lower() not in NO_SECRETS
+
+
+def without_password(url: str) -> str:
+    """``url`` as it may be shown."""
+    if escaped := re.search(r"management=http[^&]*%", url):  # A URL within, with all its signs.
+        return f"{without_password(url[: escaped.start()])}management=***"
+    place, management, inner = url.partition("management=http")
+    if management:
+        return without_password(place) + management + without_password(inner)
+    return re.sub(r"(//[^/@:]*):.*@", r"\1:***@", url)  # To the last @: one may be unescaped.

@@ -1,0 +1,42 @@
+"""Text for people: numbers in words, and lines that cannot harm a terminal."""
+
+from __future__ import annotations
+
+MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
+
+
+def duration(seconds: float, day: str = "days") -> str:
+    """``90 s``, ``5 min``, ``3.5 h``, ``4 days``."""
+    if seconds < 2 * MINUTE_S:
+        return f"{max(0.0, seconds):.0f} s"
+    if seconds < 2 * HOUR_S:
+        return f"{seconds / MINUTE_S:.0f} min"
+    if seconds < 2 * DAY_S:
+        return f"{seconds / HOUR_S:.1f} h"
+    return f"{seconds / DAY_S:.0f} {day}"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 failure``, ``1,234 failures``, ``2 crashes``."""
+    ending = "" if number == 1 else "es" if noun.endswith("sh") else "s"
+    return f"{number:,} {noun}{ending}"
+
+
+def one_line(text: str, width: int) -> str:
+    """``text`` as at most ``width`` harmless characters of one line."""
+    flat = printable(" ".join(text[: width * 4].split()))
+    return flat if len(flat) <= width else flat[: width - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """``text`` without what could steer a terminal: each control character as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() or character == "\n" else _escaped(character)
+        for character in text
+    )
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode()

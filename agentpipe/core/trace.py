@@ -1,0 +1,209 @@
+"""Trace: the spans of one run, in MCP-Universe's format, and what it used.
+
+A span is ``{id, trace_id, parent_id, records: [{timestamp, data}], running_time, timestamp,
+span_index}``; it enters the list when it ends, so children stand before their parents, and
+the root span is its own parent (``mcpuniverse/tracer/types.py`` of 1.1.3).
+
+An agent adds its own spans so::
+
+    with agentpipe.trace.span({"type": "tool", "tool_name": "search"}) as span:
+        span.add({"response": ...})
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from agentpipe.core.usage import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+# ReAct agents record their whole history with each step: a long run's trace grows with the square.
+MAX_RECORD_BYTES = 1024 * 1024
+MAX_TRACE_BYTES = 16 * 1024 * 1024
+_CUT_TEXT_CHARS = 10_000
+
+_tracer: ContextVar[Tracer | None] = ContextVar("agentpipe_tracer", default=None)
+_parent: ContextVar[Span | None] = ContextVar("agentpipe_span", default=None)
+
+
+def _new_id() -> str:
+    """As a UUID reads; from the process's own generator, for it need only be unique."""
+    digits = f"{random.getrandbits(128):032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+@dataclass(slots=True)
+class Span:
+    """A step of a run that has begun."""
+
+    parent_id: str
+    id: str = field(default_factory=_new_id)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    timestamp: float = field(default_factory=time.time)
+    started: float = field(default_factory=time.monotonic)
+
+    def add(self, data: Mapping[str, Any]) -> None:
+        """Record ``data``, any JSON, with the time."""
+        self.records.append({"timestamp": time.time(), "data": dict(data)})
+
+
+class Tracer:
+    """Collects the spans of one run.
+
+    A record that is no JSON, or is too large, is recorded as such; the rest of the trace stays.
+
+    Attributes:
+        spans: Those that have ended, as they stand in a Result.
+        usage: Summed over the run.
+    """
+
+    def __init__(self) -> None:
+        self.trace_id = _new_id()
+        self.spans: list[dict[str, Any]] = []
+        self.usage = Usage()
+        self._bytes = 0
+
+    @contextmanager
+    def root(self) -> Iterator[Span]:
+        """The span of the whole run; ``span`` adds children below it."""
+        root_id = _new_id()
+        with self.listening(), self._open(Span(parent_id=root_id, id=root_id)) as root:
+            yield root
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Collect what is recorded meanwhile, below no span of its own."""
+        token = _tracer.set(self)
+        try:
+            yield
+        finally:
+            _tracer.reset(token)
+
+    @contextmanager
+    def _open(self, span: Span) -> Iterator[Span]:
+        token = _parent.set(span)
+        try:
+            yield span
+        finally:
+            _parent.reset(token)
+            self._end(span)
+
+    def _end(self, span: Span) -> None:
+        self.take(
+            {
+                "id": span.id,
+                "parent_id": span.parent_id,
+                "records": span.records,
+                "running_time": time.monotonic() - span.started,
+                "timestamp": span.timestamp,
+            }
+        )
+
+    def take(self, span: Mapping[str, Any]) -> None:
+        """Add a span that has ended, from wherever; what it lacks is filled in."""
+        parent = _parent.get()
+        now = time.time()
+        self.spans.append(
+            {
+                "id": str(span.get("id") or _new_id()),
+                "trace_id": self.trace_id,
+                "parent_id": str(span.get("parent_id") or (parent.id if parent else "")),
+                "records": [self._fitted(record) for record in _records_of(span, now)],
+                "running_time": span.get("running_time", 0.0),
+                "timestamp": span.get("timestamp", now),
+                "span_index": len(self.spans),
+            }
+        )
+
+    def _fitted(self, record: dict[str, Any]) -> dict[str, Any]:
+        try:
+            size = len(orjson.dumps(record))
+            if size > MAX_RECORD_BYTES:
+                record = {**record, "data": _cut(record["data"])}
+                size = len(orjson.dumps(record))
+        except TypeError as error:
+            return _without_data(record, f"not JSON: {error}")
+        if self._bytes + size > MAX_TRACE_BYTES or size > MAX_RECORD_BYTES:
+            return _without_data(record, f"too large: {size:,} bytes")
+        self._bytes += size
+        return record
+
+
+@contextmanager
+def span(data: Mapping[str, Any]) -> Iterator[Span]:
+    """A step of the current run; outside any run it is recorded nowhere."""
+    parent = _parent.get()
+    opened = Span(parent_id=parent.id if parent else "")
+    opened.add(data)
+    tracer = _tracer.get()
+    if tracer is None:
+        yield opened
+        return
+    with tracer._open(opened):  # noqa: SLF001 - its other half
+        yield opened
+
+
+@contextmanager
+def step(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A span of one record that says how it ended: set its ``response``; ``error`` sets itself."""
+    with span({**data, "response": "", "error": ""}) as opened:
+        record: dict[str, Any] = opened.records[0]["data"]
+        try:
+            yield record
+        except BaseException as error:
+            record["error"] = f"{type(error).__name__}: {error}"
+            raise
+
+
+def record_spans(spans: Sequence[Mapping[str, Any]]) -> None:
+    """Add spans of another program to the current run, in MCP-Universe's format or as plain data.
+
+    Raises:
+        TypeError: They are no list of objects.
+    """
+    if not isinstance(spans, list) or not all(isinstance(each, dict) for each in spans):
+        raise TypeError("trace: expected a list of objects")
+    tracer = _tracer.get()
+    for each in spans if tracer else ():
+        assert tracer is not None
+        tracer.take(each)
+
+
+def record_usage(usage: Mapping[str, Any]) -> None:
+    """Add to what the current run used; see ``Usage.add``."""
+    tracer = _tracer.get()
+    (tracer.usage if tracer else Usage()).add(usage)
+
+
+def _records_of(span: Mapping[str, Any], now: float) -> list[dict[str, Any]]:
+    records = span.get("records")
+    if isinstance(records, list) and all(isinstance(record, dict) for record in records):
+        return records
+    return [{"timestamp": now, "data": dict(span)}]
+
+
+def _without_data(record: Mapping[str, Any], why: str) -> dict[str, Any]:
+    kind = record["data"].get("type") if isinstance(record.get("data"), dict) else None
+    kept = {"type": kind} if isinstance(kind, str) else {}
+    return {"timestamp": record.get("timestamp", 0.0), "data": {**kept, "dropped": why}}
+
+
+def _cut(value: Any) -> Any:
+    """A copy whose long texts are cut in their middle."""
+    if isinstance(value, str) and len(value) > _CUT_TEXT_CHARS:
+        half = _CUT_TEXT_CHARS // 2
+        return f"{value[:half]}... ({len(value):,} characters in all) ...{value[-half:]}"
+    if isinstance(value, dict):
+        return {name: _cut(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_cut(item) for item in value]
+    return value

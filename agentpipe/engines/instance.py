@@ -1,0 +1,105 @@
+"""Instance: an agent object within its limits, in a thread of its own where it would block."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.core.agent_thread import AgentThread, call_in_thread
+from agentpipe.errors import AnswerError, TimeLimitExceeded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agentpipe.core.context import Context
+    from agentpipe.core.task import Task
+    from agentpipe.engines.base import Agent, Engine
+
+# How long a run that was told to end may take to clean up before it is left behind; an agent
+# that needs longer says so in ``grace_s``.
+CANCEL_GRACE_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class Instance:
+    """An agent, built with its first task; it does one task at a time."""
+
+    def __init__(self, name: str, engine: Engine, context: Context, *, in_thread: bool) -> None:
+        self._name, self._engine, self._context = name, engine, context
+        self._agent: Agent | None = None
+        self._thread = AgentThread(name) if in_thread else None
+
+    async def answer(self, task: Task, limit_s: float) -> Any:
+        """The agent's answer; the run is told to end at the limit, or when this is cancelled."""
+        run = asyncio.ensure_future(self._answer(task))
+        try:
+            done, _ = await asyncio.wait({run}, timeout=limit_s)
+        except asyncio.CancelledError:
+            await self._end(run)
+            raise
+        if done:
+            return run.result()
+        await self._end(run)
+        raise TimeLimitExceeded(limit_s)
+
+    async def close(self) -> None:
+        """Close the agent as far as it lets itself be closed; never raises."""
+        closing = getattr(self._agent, "close", None)
+        try:
+            if closing is not None:
+                async with asyncio.timeout(self._grace_s):
+                    await self._call(closing, closing)
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - the run's outcome stands
+            log.warning("agent %s: close() failed: %s", self._name, type(error).__name__)
+        finally:
+            self._agent = None
+            if self._thread is not None:
+                self._thread.close()
+
+    @property
+    def _grace_s(self) -> float:
+        grace_s: float = getattr(self._agent, "grace_s", CANCEL_GRACE_S)
+        return grace_s
+
+    async def _answer(self, task: Task) -> Any:
+        try:
+            if self._agent is None:
+                await self._open()
+            assert self._agent is not None
+            agent, context = self._agent, self._context
+            return await self._call(agent.execute, lambda: agent.execute(task, context))
+        except (SystemExit, KeyboardInterrupt) as error:
+            # asyncio would end the worker's whole loop for these.
+            raise AnswerError(f"the agent raised {type(error).__name__}") from error
+
+    async def _open(self) -> None:
+        # A coroutine's agent may make loop-bound clients when it is built, a plain one
+        # connections that belong to their thread: each is built where it will run.
+        build = self._engine.build
+        self._agent = await self._thread.call(build) if self._thread else build()
+        opening = getattr(self._agent, "open", None)
+        if opening is not None:
+            await self._call(opening, opening)
+
+    async def _call(self, function: Callable[..., Any], call: Callable[[], Any]) -> Any:
+        if self._thread is not None:
+            return await self._thread.call(call)
+        if inspect.iscoroutinefunction(function):
+            return await call()
+        return await call_in_thread(call)
+
+    async def _end(self, run: asyncio.Future[Any]) -> None:
+        """End a run; one that does not heed it within the grace is left behind, with a warning."""
+        if self._thread is not None:
+            self._thread.interrupt()
+        else:
+            run.cancel()
+        done, _ = await asyncio.wait({run}, timeout=self._grace_s)
+        if not done:
+            run.cancel()
+            log.warning("agent %s: a run goes on after it was told to end", self._name)
+        elif not run.cancelled():
+            run.exception()  # Seen, so that asyncio does not report it as lost.

@@ -1,0 +1,217 @@
+"""LlmSpec: what an llm agent is, read from our own form or from MCP-Universe's.
+
+Ours is ``type: llm`` with everything in its ``config``. Theirs is an agent of type ``basic`` or
+``function-call`` whose ``config.llm`` names a document of ``kind: llm``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.config.mcp_universe import AGENTS, LLMS
+from agentpipe.core.did_you_mean import hint, unknown_keys
+from agentpipe.engines.llm.providers import PROVIDERS
+from agentpipe.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from agentpipe.config.agent_config import AgentConfig
+    from agentpipe.engines.llm.providers import Provider
+
+# What MCP-Universe asks for where a file does not say.
+THEIR_MODELS = {
+    "openai": "gpt-4.1",
+    "claude": "claude-3-5-sonnet-20241022",
+    "gemini": "gemini-2.5-flash",
+    "mistral": "mistral-large-latest",
+    "grok": "grok-4",
+    "deepseek": "deepseek-chat",
+    "ollama": "llama3.2",
+    "openrouter": "",
+    **dict.fromkeys(("local_llm", "vllm_local", "sglang_local"), "gpt-oss-120b"),
+}
+THEIR_MAX_ITERATIONS = 5
+# Settings of a request that are handed on as they are, and the kind of each.
+SETTINGS: dict[str, tuple[type, ...]] = {
+    "temperature": (int, float),
+    "top_p": (int, float),
+    "max_tokens": (int,),
+    "seed": (int,),
+    "frequency_penalty": (int, float),
+    "presence_penalty": (int, float),
+    "stop_sequences": (list,),
+    "parallel_tool_calls": (bool,),
+    "reasoning_effort": (str,),
+    "extra_body": (dict,),
+}
+_THEIR_SETTINGS: dict[str, str] = {
+    "max_completion_tokens": "max_tokens",
+    "reasoning": "reasoning_effort",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LlmSpec:
+    """One agent.
+
+    Attributes:
+        model: As its provider calls it.
+        base_url: Empty for the provider's own, or what a variable says.
+        api_key: Where no context has one; MCP-Universe's files may hold it.
+        settings: Of each request.
+        servers: The entries of the MCP servers that it uses.
+        max_iterations: Requests per task.
+        max_total_tokens: In and out together, per task; None for no limit.
+        request_timeout_s: For one request; longer is a failure of the infrastructure.
+        stream: Have the answer sent in parts, for proxies that cut idle connections.
+        keep_sessions: MCP sessions go on to the next task.
+        start_limit_s: For a server to be ready.
+        tool_limit_s: For one call of a tool.
+        max_tool_chars: What a tool may answer; the rest is cut.
+        unwraps: An answer in the form that MCP-Universe's ``function-call`` asks for,
+            ``{"thought": ..., "answer": ...}``, is its ``answer``.
+    """
+
+    name: str
+    provider: Provider
+    model: str
+    base_url: str = ""
+    api_key: str = field(default="", repr=False)
+    instruction: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    servers: tuple[Mapping[str, Any], ...] = ()
+    max_iterations: int = 20
+    max_total_tokens: int | None = None
+    request_timeout_s: float = 600.0
+    stream: bool = False
+    keep_sessions: bool = True
+    start_limit_s: float = 60.0
+    tool_limit_s: float = 300.0
+    max_tool_chars: int = 200_000
+    unwraps: bool = False
+
+
+def _above_zero(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+_OPTIONS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "base_url": ("a URL", lambda v: _text(v) and v.startswith(("http://", "https://"))),
+    "instruction": ("a text", _text),
+    "servers": ("a list", lambda value: isinstance(value, list)),
+    "max_iterations": ("a whole number above 0", _whole),
+    "max_total_tokens": ("a whole number above 0", _whole),
+    "request_timeout_s": ("seconds above 0", _above_zero),
+    "stream": ("true or false", _flag),
+    "keep_sessions": ("true or false", _flag),
+    "start_limit_s": ("seconds above 0", _above_zero),
+    "tool_limit_s": ("seconds above 0", _above_zero),
+    "max_tool_chars": ("a whole number above 0", _whole),
+}
+OWN_KEYS = ("model", *_OPTIONS, *SETTINGS)
+
+
+def read_spec(config: AgentConfig) -> LlmSpec:
+    """The agent that ``config`` describes.
+
+    Raises:
+        ConfigError: Listing what is wrong with it.
+    """
+    problems: list[str] = []
+    spec = _own(config, problems) if config.type == "llm" else _theirs(config, problems)
+    if problems or spec is None:
+        raise ConfigError([Problem(text, str(config.file), config.line) for text in problems])
+    return spec
+
+
+def setting_problems(settings: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with settings of a request, a sentence each."""
+    for name, value in settings.items():
+        kinds = SETTINGS.get(name)
+        if kinds is None:
+            yield f"unknown setting {str(name)[:40]!r}: {hint(name, SETTINGS)}"
+        elif not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            yield f"{name}: expected {' or '.join(kind.__name__ for kind in kinds)}"
+
+
+def _own(config: AgentConfig, problems: list[str]) -> LlmSpec | None:
+    given = dict(config.config)
+    problems += unknown_keys(given, OWN_KEYS)
+    options = _options(given, problems)
+    settings = {name: given[name] for name in SETTINGS if name in given}
+    problems += setting_problems(settings)
+    found = _provider_and_model(given.get("model"), problems)
+    if found is None or problems:
+        return None
+    return LlmSpec(config.name, *found, settings=settings, **options)
+
+
+def _options(given: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    options = {name: given[name] for name in _OPTIONS if name in given}
+    for name, value in options.items():
+        expected, accepts = _OPTIONS[name]
+        if not accepts(value):
+            problems.append(f"{name}: expected {expected}")
+    if isinstance(options.get("servers"), list):
+        options["servers"] = tuple(options["servers"])
+    return options
+
+
+def _provider_and_model(model: Any, problems: list[str]) -> tuple[Provider, str] | None:
+    prefix, colon, name = model.partition(":") if isinstance(model, str) else ("", "", "")
+    if not colon or not name:
+        problems.append('model: write the provider and the model: model: "openai:gpt-4.1"')
+        return None
+    if prefix not in PROVIDERS:
+        problems.append(f"model: no provider {prefix!r} is known: {hint(prefix, PROVIDERS)}")
+        return None
+    return PROVIDERS[prefix], name
+
+
+# MCP-Universe's form; that these types and keys are all there are, ``mcp_universe`` has seen to.
+
+
+def _theirs(config: AgentConfig, problems: list[str]) -> LlmSpec:
+    llm = _document(config, config.config["llm"])
+    kind = next(name for name in LLMS[llm["type"]].names if name in THEIR_MODELS)
+    given = dict(llm.get("config") or {})
+    own = {key: value for key, value in config.config.items() if key in _OPTIONS and value}
+    options = _options({"max_iterations": THEIR_MAX_ITERATIONS, **own}, problems)
+    unwraps = AGENTS[config.type] is AGENTS["function-call"]
+    if not unwraps:
+        options["servers"] = ()
+    if "timeout" in given:
+        options["request_timeout_s"] = given["timeout"]
+    renamed = {_THEIR_SETTINGS.get(str(key), str(key)): value for key, value in given.items()}
+    settings = {key: value for key, value in renamed.items() if key in SETTINGS}
+    problems += setting_problems(settings)
+    return LlmSpec(
+        name=config.name,
+        provider=PROVIDERS[kind],
+        model=given.get("model_name") or THEIR_MODELS[kind],
+        base_url=given.get("base_url") or given.get("ollama_url") or "",
+        api_key=given.get("api_key") or "",
+        settings=settings,
+        unwraps=unwraps,
+        **options,
+    )
+
+
+def _document(config: AgentConfig, name: str) -> Mapping[str, Any]:
+    specs = (d.data["spec"] for d in config.documents if d.data.get("kind") == "llm")
+    spec: Mapping[str, Any] = next(spec for spec in specs if spec["name"] == name)
+    return spec

@@ -1,0 +1,251 @@
+"""Toolbox: the MCP servers of one agent, their sessions and their tools."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import hashlib
+import re
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import mcp
+import mcp.types
+from mcp.client.sse import sse_client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared._httpx_utils import create_mcp_http_client
+
+from agentpipe.core import trace
+from agentpipe.core.failures import is_infra
+from agentpipe.engines.llm.stdio import Program
+from agentpipe.engines.process.launcher import PASSED_ON, passed_on
+from agentpipe.errors import AgentFailed, InfraError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from agentpipe.config.mcp_servers import Server
+
+MAX_NAME_CHARS = 64
+CLOSE_LIMIT_S = 2.0
+_NO_NAME_CHAR = re.compile(r"[^A-Za-z0-9_-]")
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool as the model gets to see it; ``name`` is ``server__tool``, as in MCP-Universe."""
+
+    name: str
+    server: str
+    tool: str
+    description: str
+    parameters: dict[str, Any]
+
+
+class Session:
+    """One server, started and asked for its tools; lives in a task of its own until closed."""
+
+    def __init__(self, server: Server, env: Mapping[str, str], start_limit_s: float) -> None:
+        self._server, self._env, self._start_limit_s = server, env, start_limit_s
+        self._program: Program | None = None
+        self._ready: asyncio.Future[mcp.ClientSession] = asyncio.get_running_loop().create_future()
+        self._stop = asyncio.Event()
+        self.tools: list[Tool] = []
+        # Who opens a session and who closes it are tasks of different runs, and what it opens
+        # must be closed by the task that did.
+        self._life = asyncio.create_task(self._live(), context=contextvars.Context())
+
+    async def ready(self) -> None:
+        """Wait until its tools are known.
+
+        Raises:
+            InfraError: It does not answer.
+            AgentFailed: It cannot be started, or ended at once.
+        """
+        done, _ = await asyncio.wait({self._ready}, timeout=self._start_limit_s)
+        if not done:
+            limit = f"{self._start_limit_s:g} s"
+            raise InfraError(f"MCP server {self._server.name!r} was not ready within {limit}")
+        self._ready.result()
+
+    async def call(self, tool: Tool, arguments: Mapping[str, Any], limit_s: float) -> str:
+        """What the tool answers, as text; an error of the tool's own is an answer too.
+
+        Raises:
+            InfraError: The server is gone, or does not answer.
+        """
+        calling = asyncio.create_task(
+            self._ready.result().call_tool(tool.tool, dict(arguments), read_timeout_seconds=limit_s)
+        )
+        try:
+            await asyncio.wait({calling, self._life}, return_when=asyncio.FIRST_COMPLETED)
+            if calling.done():
+                return _text_of(calling.result())
+        except mcp.MCPError as error:
+            if self._life.done() or self._is_gone(error):
+                raise await self._gone() from error
+            return f"Error: {error.message}"
+        finally:
+            calling.cancel()
+        raise await self._gone()
+
+    async def close(self) -> None:
+        """End the session, and the server with it where it is ours."""
+        self._stop.set()
+        if not self._ready.done():
+            self._life.cancel()
+        await asyncio.wait({self._life}, timeout=CLOSE_LIMIT_S)
+        self._life.cancel()
+        if self._ready.done() and not self._ready.cancelled():
+            self._ready.exception()
+
+    async def _gone(self) -> InfraError:
+        said = await self._said()
+        return InfraError(f"MCP server {self._server.name!r} ended in the middle{said}")
+
+    def _is_gone(self, error: mcp.MCPError) -> bool:
+        """Whether no more can come of it; some servers use the code of a lost connection."""
+        if error.code == mcp.types.REQUEST_TIMEOUT:
+            return True
+        ended = self._program is None or self._program.gone
+        return error.code == mcp.types.CONNECTION_CLOSED and ended
+
+    async def _said(self) -> str:
+        said = await self._program.last_words() if self._program else ""
+        return f": {said}" if said else ""
+
+    async def _live(self) -> None:
+        try:
+            async with AsyncExitStack() as stack:
+                streams = await self._open(stack)
+                session = await stack.enter_async_context(mcp.ClientSession(*streams))
+                await session.initialize()
+                self.tools = await self._listed(session)
+                self._ready.set_result(session)
+                await self._stop.wait()
+        except Exception as error:  # noqa: BLE001 - it belongs to who waits
+            if not self._ready.done():
+                self._ready.set_exception(await self._failure(error))
+
+    async def _open(self, stack: AsyncExitStack) -> tuple[Any, Any]:
+        server = self._server
+        if server.transport == "stdio":
+            self._program = Program(server, {**passed_on(PASSED_ON), **self._env, **server.env})
+            return await stack.enter_async_context(self._program.streams())
+        headers = dict(server.headers)
+        if server.transport == "sse":
+            return await stack.enter_async_context(sse_client(server.url, headers))
+        client = await stack.enter_async_context(create_mcp_http_client(headers))
+        streams = streamable_http_client(server.url, http_client=client)
+        read, write, *_ = await stack.enter_async_context(streams)
+        return read, write
+
+    async def _listed(self, session: mcp.ClientSession) -> list[Tool]:
+        tools: list[mcp.types.Tool] = []
+        page = await session.list_tools()
+        tools += page.tools
+        while page.next_cursor:
+            params = mcp.types.PaginatedRequestParams(cursor=page.next_cursor)
+            page = await session.list_tools(params=params)
+            tools += page.tools
+        wanted = self._server.tools
+        return [
+            _tool(self._server.name, tool) for tool in tools if not wanted or tool.name in wanted
+        ]
+
+    async def _failure(self, error: Exception) -> Exception:
+        cause = _innermost(error)
+        name = self._server.name
+        if isinstance(cause, FileNotFoundError):
+            return AgentFailed(
+                f"MCP server {name!r}: no such program {self._server.command[0]!r}: "
+                "install it where the workers run",
+                kind="McpServerError",
+            )
+        text = f"MCP server {name!r} cannot be used: {cause}{await self._said()}"
+        return AgentFailed(text, kind="McpServerError", infra=is_infra(cause))
+
+
+class Toolbox:
+    """All sessions of one agent.
+
+    Attributes:
+        tools: By the names that the model uses.
+    """
+
+    def __init__(self, start_limit_s: float, tool_limit_s: float, max_chars: int) -> None:
+        self._start_limit_s, self._tool_limit_s = start_limit_s, tool_limit_s
+        self._max_chars = max_chars
+        self._servers: tuple[Server, ...] = ()
+        self._sessions: dict[str, Session] = {}
+        self.tools: dict[str, Tool] = {}
+
+    async def open(self, servers: Sequence[Server], env: Mapping[str, str]) -> None:
+        """Have just these servers open; those that are open already stay so.
+
+        Raises:
+            InfraError: One does not answer.
+            AgentFailed: One cannot be started.
+        """
+        if tuple(servers) == self._servers:
+            return
+        await self.close()
+        for server in servers:
+            self._sessions[server.name] = Session(server, env, self._start_limit_s)
+        for session in self._sessions.values():
+            await session.ready()
+            self.tools.update({tool.name: tool for tool in session.tools})
+        self._servers = tuple(servers)
+
+    async def call(self, name: str, arguments: Mapping[str, Any]) -> str:
+        """What the tool says, recorded as a span of MCP-Universe's type ``tool``."""
+        tool = self.tools.get(name)
+        if tool is None:
+            return f"Error: there is no tool {name!r}"
+        record = {
+            "type": "tool",
+            "class": "llm",
+            "server": tool.server,
+            "tool_name": tool.tool,
+            "arguments": arguments,
+        }
+        with trace.step(record) as told:
+            answer = await self._sessions[tool.server].call(tool, arguments, self._tool_limit_s)
+            told["response"] = answer
+        return answer if len(answer) <= self._max_chars else f"{answer[: self._max_chars]}... (cut)"
+
+    async def close(self) -> None:
+        """End all sessions."""
+        sessions, self._sessions = self._sessions, {}
+        self._servers, self.tools = (), {}
+        await asyncio.gather(*(session.close() for session in sessions.values()))
+
+
+def _tool(server: str, tool: mcp.types.Tool) -> Tool:
+    name = _NO_NAME_CHAR.sub("_", f"{server}__{tool.name}")
+    if len(name) > MAX_NAME_CHARS:  # What models accept.
+        digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+        name = f"{name[: MAX_NAME_CHARS - len(digest) - 1]}_{digest}"
+    return Tool(name, server, tool.name, tool.description or "", tool.input_schema)
+
+
+def _text_of(result: mcp.types.CallToolResult) -> str:
+    parts = [_part(part) for part in result.content]
+    text = "\n".join(parts)
+    return f"Error: {text}" if result.is_error else text
+
+
+def _part(part: Any) -> str:
+    if isinstance(part, mcp.types.TextContent):
+        return part.text
+    if isinstance(part, mcp.types.EmbeddedResource):
+        text = getattr(part.resource, "text", None)
+        return text if isinstance(text, str) else f"(a resource: {part.resource.uri})"
+    return f"(content of type {part.type}, which is not shown)"
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,1 @@
+"""Marks an answer: evaluators, chains of steps, functions of the user's own."""

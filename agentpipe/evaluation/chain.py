@@ -1,0 +1,192 @@
+"""Chains of steps that take an answer apart, and the comparisons of what is left of it.
+
+The language is MCP-Universe's: ``json -> foreach -> get(key)``, then an operator and a value.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import operator
+import re
+import reprlib
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.config.imports import explain
+from agentpipe.config.mcp_universe import DOMAIN_OPS, VERSION, nearest
+from agentpipe.errors import AgentpipeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_STEP = re.compile(r"(\w+)\s*(?:\(([^()]*)\))?")
+_JSON_TYPES = (str, int, float, bool, list, dict, type(None))
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 120
+
+
+class WrongAnswerError(AgentpipeError):
+    """The answer's fault."""
+
+
+class BrokenEvaluatorError(AgentpipeError):
+    """The evaluator's fault."""
+
+
+def show(value: Any) -> str:
+    """A value in short, as a message may show it, whatever its ``__repr__`` does."""
+    try:
+        return f"{_SHORT.repr(value)}"
+    except (Exception, SystemExit):  # noqa: BLE001 - the user's __repr__ may raise anything
+        return f"a {type(value).__name__}"
+
+
+# Chains. Each step takes one leaf and gives those that follow from it.
+
+
+def parse_chain(func: str) -> list[tuple[str, str]]:
+    """``(name, argument)`` of each step; a missing argument is an empty text."""
+    return [_parse_step(text.strip()) for text in func.split("->") if text.strip()]
+
+
+def _parse_step(text: str) -> tuple[str, str]:
+    match = _STEP.fullmatch(text)
+    if match is None and ":" in text.partition("(")[0]:
+        raise BrokenEvaluatorError(
+            f"{text!r:.100}: a function of your own stands alone, not in a chain"
+        )
+    if match is None:
+        raise BrokenEvaluatorError(f"{text!r:.100} is not a step: write name or name(argument)")
+    name, arguments = match.groups()
+    if name not in STEPS:
+        near = difflib.get_close_matches(name, STEPS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(STEPS)}"
+        raise BrokenEvaluatorError(f"unknown function {name!r:.100}: {hint}")
+    if name == "get" and arguments is None:
+        raise BrokenEvaluatorError("get needs a key: write get(key)")
+    return name, (arguments or "").split(",")[0].strip()
+
+
+def run_chain(func: str, answer_text: str) -> list[Any]:
+    """All leaves that the last step leaves.
+
+    Raises:
+        WrongAnswerError: The answer has not the shape that a step needs.
+        BrokenEvaluatorError: It is no chain.
+    """
+    leaves: list[Any] = [answer_text]
+    for name, argument in parse_chain(func):
+        step = STEPS[name]
+        leaves = [result for leaf in leaves for result in step(leaf, argument)]
+    return leaves
+
+
+def _json(leaf: Any, _argument: str) -> list[Any]:
+    """Fenced blocks of Markdown are unwrapped first, as MCP-Universe does."""
+    _expect(leaf, str, "json needs a text")
+    text = leaf.strip().strip("`").strip().removeprefix("json").strip()
+    try:
+        return [json.loads(text)]
+    except RecursionError:
+        raise WrongAnswerError("the answer is JSON nested too deeply") from None
+    except ValueError as error:
+        raise WrongAnswerError(f"the answer is not JSON: {error}") from None
+
+
+def _get(leaf: Any, key: str) -> list[Any]:
+    _expect(leaf, dict, f"get({key}) needs an object")
+    return [leaf.get(key)]
+
+
+def _len(leaf: Any, _argument: str) -> list[Any]:
+    _expect(leaf, list, "len needs a list")
+    return [len(leaf)]
+
+
+def _foreach(leaf: Any, _argument: str) -> list[Any]:
+    _expect(leaf, list, "foreach needs a list")
+    return list(leaf)
+
+
+def _expect(leaf: Any, kind: type, need: str) -> None:
+    if not isinstance(leaf, kind):
+        raise WrongAnswerError(f"{need}, the answer has {show(leaf)} there")
+
+
+STEPS: dict[str, Callable[[Any, str], list[Any]]] = {
+    "json": _json,
+    "get": _get,
+    "len": _len,
+    "foreach": _foreach,
+    "raw": lambda leaf, _argument: [leaf],
+    "list": lambda leaf, _argument: [[leaf]],
+}
+
+
+# Comparisons.
+
+
+def _is_in(leaf: Any, value: Any) -> bool:
+    return leaf in value
+
+
+def _contains(leaf: Any, value: Any) -> bool:
+    if not isinstance(leaf, (str, list, tuple)):
+        raise TypeError("neither a list nor a text")
+    return value in leaf
+
+
+_ORDERS: dict[str, Callable[[Any, Any], Any]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+OPS: dict[str, Callable[[Any, Any], Any]] = {
+    "=": operator.eq,
+    **_ORDERS,
+    "in": _is_in,
+    "contain": _contains,
+}
+
+
+def compare(leaf: Any, op: str, value: Any, written: Any) -> None:
+    """Return if ``leaf op value`` holds; messages show ``written``, what the evaluator says.
+
+    Raises:
+        WrongAnswerError: It does not, or the answer's part cannot be compared so.
+        BrokenEvaluatorError: The comparison itself fails.
+    """
+    try:
+        passed = bool(OPS[op](leaf, value))
+    except (Exception, SystemExit) as error:
+        if isinstance(error, (TypeError, RecursionError)) and type(leaf) in _JSON_TYPES:
+            told = f"{show(leaf)} cannot be compared: {op} {show(written)}"
+            raise WrongAnswerError(told) from None
+        raise BrokenEvaluatorError(f"comparing by {op!r} fails: {explain(error)}") from error
+    if not passed:
+        raise WrongAnswerError(f"{show(leaf)} does not satisfy: {op} {show(written)}")
+
+
+def op_problems(op: str, value: Any) -> list[str]:
+    """What is wrong with a comparison before any answer is there; no ``op`` is fine."""
+    if op in DOMAIN_OPS:
+        return []
+    if op and op not in OPS:
+        return [_unknown_op(op)]
+    if op == "in" and not isinstance(value, (str, list, tuple)):
+        return [f"value: 'in' looks into a list or a text, got {show(value)}"]
+    if isinstance(value, float) and math.isnan(value) and op in OPS:
+        return ["value: NaN is equal to nothing and neither more nor less; give a number"]
+    if op in _ORDERS and not isinstance(value, (int, float, str)):
+        return [f"value: {op!r} needs a number or a text, got {show(value)}"]
+    return []
+
+
+def _unknown_op(op: str) -> str:
+    known = f"known are {' '.join(OPS)}"
+    if re.fullmatch(r"\w+[._][\w.]+", op):
+        return f"op: {op!r:.100} is not in {VERSION}: {nearest(op, DOMAIN_OPS)}; here {known}"
+    return f"op: unknown operator {op!r:.100}, also in {VERSION}; {known}"

@@ -1,0 +1,215 @@
+"""Evaluators: judge an answer by MCP-Universe's chains and comparisons, or by the user's function.
+
+An evaluator is a dict: ``func`` (``json -> get(key) -> foreach -> len``, or ``module:function``),
+``op``, ``value``, ``op_args``, ``desc``. What the answer causes is a wrong answer; what the
+evaluator causes is a broken evaluator. The two are never mixed: a trainer learns from the first.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.config.imports import explain, split
+from agentpipe.config.mcp_universe import DOMAIN_OPS
+from agentpipe.core.template import render
+from agentpipe.errors import ConfigError
+from agentpipe.evaluation.chain import (
+    BrokenEvaluatorError,
+    WrongAnswerError,
+    compare,
+    op_problems,
+    parse_chain,
+    run_chain,
+    show,
+)
+from agentpipe.evaluation.functions import (
+    accept_verdict,
+    call_function,
+    function_problems,
+    is_reference,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from agentpipe.core.task import Task
+
+MAX_RESPONSE_CHARS = 100_000
+_MAX_REASON_CHARS = 2000
+
+_DEFAULTS: dict[str, Any] = {"func": "", "op": "", "value": None, "op_args": None, "desc": ""}
+_RENDERED = ("value", "op_args")
+_BY_THEIR_ENGINE = "op {} is MCP-Universe's: run the collection by the mcpuniverse engine"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What one evaluator says of one answer.
+
+    Attributes:
+        config: The evaluator, its defaults filled in.
+        response: The answer's text, cut after ``MAX_RESPONSE_CHARS``.
+        reason: Why it did not pass.
+        error: Why the evaluator could not judge; empty unless ``broken``.
+        broken: The evaluator failed, not the answer: ``passed`` means nothing.
+    """
+
+    config: dict[str, Any]
+    response: str
+    passed: bool
+    reason: str = ""
+    error: str = ""
+    broken: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """The five keys that MCP-Universe's consumers read."""
+        return {
+            "config": self.config,
+            "response": self.response,
+            "passed": self.passed,
+            "reason": self.reason,
+            "error": self.error,
+        }
+
+
+def check(evaluators: Sequence[dict[str, Any]], search: Sequence[Path] = ()) -> list[str]:
+    """What is wrong with evaluators before any answer is there, one sentence each.
+
+    With ``search``, the user's functions are imported from there too.
+    """
+    problems: list[str] = []
+    for index, config in enumerate(evaluators):
+        found = _problems(config)
+        if search and not found and is_reference(config["func"]):
+            found = function_problems(config["func"], search)
+        problems += [f"evaluators[{index}]: {problem}" for problem in found]
+    return problems
+
+
+async def evaluate(
+    evaluators: Sequence[dict[str, Any]],
+    answer_text: str,
+    task: Task,
+    search: Sequence[Path] = (),
+    env: Mapping[str, str] = MappingProxyType({}),
+) -> list[Evaluation]:
+    """Judge an answer by each evaluator in turn; only a cancellation is raised.
+
+    A chain's every leaf must satisfy ``op`` (no leaf: passed), and without ``op`` it is enough
+    that the chain ran. Values compare as in Python and in MCP-Universe: ``true`` equals 1.
+    The user's function gets the answer's text and, if its parameters have these names, ``value``,
+    ``op_args`` and ``task``. With ``op`` it returns what is compared with ``value``; without, its
+    verdict: a bool, ``(bool, reason)`` or ``{"passed": bool, "reason": text}``. A plain function
+    runs in a thread, which a cancellation leaves running. ``{{ NAME }}`` in ``value`` and
+    ``op_args`` stands for what ``env`` has by that name; what is recorded shows the template.
+    """
+    return [await _evaluate(config, answer_text, task, search, env) for config in evaluators]
+
+
+def reward(evaluations: Sequence[Evaluation]) -> float | None:
+    """The mean of ``passed``, or None where there is none; ask first whether any is broken."""
+    if not evaluations:
+        return None
+    return sum(evaluation.passed for evaluation in evaluations) / len(evaluations)
+
+
+async def _evaluate(
+    config: Any, answer_text: str, task: Task, search: Sequence[Path], env: Mapping[str, str]
+) -> Evaluation:
+    given = config if isinstance(config, dict) else {}
+    filled = {name: given.get(name, default) for name, default in _DEFAULTS.items()}
+    verdict = partial(Evaluation, filled, _readable(answer_text, MAX_RESPONSE_CHARS))
+    try:
+        _refuse(_problems(config))
+        await _judge(filled, answer_text, task, search, env)
+    except WrongAnswerError as error:
+        return verdict(passed=False, reason=_readable(str(error), _MAX_REASON_CHARS))
+    except (BrokenEvaluatorError, ConfigError) as error:
+        text = _readable(str(error), _MAX_REASON_CHARS)
+        return verdict(passed=False, error=text, broken=True)
+    except Exception as error:  # noqa: BLE001 - a value of the user's may do anything when touched
+        text = _readable(explain(error), _MAX_REASON_CHARS)
+        return verdict(passed=False, error=text, broken=True)
+    return verdict(passed=True)
+
+
+async def _judge(
+    config: dict[str, Any],
+    answer_text: str,
+    task: Task,
+    search: Sequence[Path],
+    env: Mapping[str, str],
+) -> None:
+    func, op = config["func"], config["op"]
+    if op in DOMAIN_OPS:
+        raise BrokenEvaluatorError(_BY_THEIR_ENGINE.format(op))
+    rendered = config | {name: render(config[name], env) for name in _RENDERED}
+    if not is_reference(func):
+        leaves = run_chain(func, answer_text)
+    else:
+        returned = await call_function(rendered, answer_text, task, search)
+        if not op:
+            accept_verdict(func, returned)
+        leaves = [returned]
+    for leaf in leaves if op else ():
+        compare(leaf, op, rendered["value"], config["value"])
+
+
+# What can be seen without an answer.
+
+
+def _problems(config: Any) -> list[str]:
+    if not isinstance(config, dict):
+        return [f"expected an object, got {show(config)}"]
+    problems = _misspelt_keys(config)
+    if "func" not in config:
+        return [*problems, "func is missing: write a chain such as json -> get(answer)"]
+    texts = [name for name in ("func", "op", "desc") if not isinstance(config.get(name, ""), str)]
+    if texts:
+        return problems + [f"{name}: expected a text, got {show(config[name])}" for name in texts]
+    problems += _func_problems(config["func"])
+    op = config.get("op", "")
+    if op in DOMAIN_OPS and is_reference(config["func"]):
+        problems.append(f"op: {op!r} judges what a chain leaves, not what a function returns")
+    return problems + op_problems(op, config.get("value"))
+
+
+def _misspelt_keys(config: dict[Any, Any]) -> list[str]:
+    """Keys far from all of ours are somebody's extras, which MCP-Universe drops too."""
+    problems = []
+    for key in config.keys() - _DEFAULTS.keys():
+        near = difflib.get_close_matches(str(key), _DEFAULTS, 1)
+        if near:
+            problems.append(f"unknown key {key!r:.100}: did you mean {near[0]!r}?")
+    return sorted(problems)
+
+
+def _func_problems(func: str) -> list[str]:
+    try:
+        if is_reference(func):
+            split(func)
+        else:
+            parse_chain(func)
+    except (ConfigError, BrokenEvaluatorError) as error:
+        return [f"func: {error}"]
+    return []
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise BrokenEvaluatorError("; ".join(problems))
+
+
+# Texts that are safe in a record.
+
+
+def _readable(text: str, max_chars: int) -> str:
+    if len(text) > max_chars:
+        text = f"{text[:max_chars]}... (cut, {len(text):,} characters in all)"
+    # Half a surrogate pair, as JSON's \ud800 gives, cannot be written as UTF-8.
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,111 @@
+"""The user's own function as an evaluator: found, called off the loop, its verdict read."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.config.imports import explain, locate
+from agentpipe.errors import ConfigError
+from agentpipe.evaluation.chain import BrokenEvaluatorError, WrongAnswerError, show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from agentpipe.core.task import Task
+
+
+def is_reference(func: str) -> bool:
+    """Whether ``func`` names a function of the user's, and not a chain."""
+    return ":" in func.partition("(")[0] and "->" not in func
+
+
+def function_problems(reference: str, search: Sequence[Path]) -> list[str]:
+    """What is wrong with a function, which is imported for it but not called."""
+    try:
+        function = locate(reference, search)
+    except ConfigError as error:
+        return [f"func: {error}"]
+    return [] if callable(function) else [f"func: {reference!r} is not a function"]
+
+
+async def call_function(
+    config: dict[str, Any], answer_text: str, task: Task, search: Sequence[Path]
+) -> Any:
+    """What the function returns.
+
+    Raises:
+        BrokenEvaluatorError: It raised.
+        ConfigError: It cannot be found.
+    """
+    func = config["func"]
+    offered = {"value": config["value"], "op_args": config["op_args"], "task": task}
+    # The import may be slow too, hence it happens in the thread.
+    from agentpipe.core.agent_thread import call_in_thread
+
+    # In a list, so that the thread does not await a coroutine: it belongs to this loop.
+    (result,) = await call_in_thread(lambda: [_call_now(func, search, answer_text, offered)])
+    if not inspect.isawaitable(result):
+        return result
+    try:
+        return await result
+    except asyncio.CancelledError as error:
+        current = asyncio.current_task()
+        if current is None or current.cancelling():
+            raise
+        raise _failed(func, error) from None  # nobody cancelled us: the function raised it
+    except (Exception, SystemExit) as error:
+        raise _failed(func, error) from error
+
+
+def _call_now(func: str, search: Sequence[Path], answer_text: str, offered: dict[str, Any]) -> Any:
+    """Nothing but our errors may leave the thread: SystemExit would end the worker's loop."""
+    try:
+        function = locate(func, search)
+        wanted = {name: offered[name] for name in _parameters(function) if name in offered}
+        return function(answer_text, **wanted)
+    except ConfigError:
+        raise
+    except BaseException as error:
+        raise _failed(func, error) from error
+
+
+def _parameters(function: Callable[..., Any]) -> list[str]:
+    """All but the first, which takes the answer whatever its name."""
+    try:
+        return list(inspect.signature(function).parameters)[1:]
+    except ValueError:  # some functions written in C have no signature
+        return []
+
+
+def _failed(func: str, error: BaseException) -> BrokenEvaluatorError:
+    return BrokenEvaluatorError(f"{func} raised {explain(error)}")
+
+
+def accept_verdict(func: str, returned: Any) -> None:
+    """Return if what a function returned says that the answer passed.
+
+    Raises:
+        WrongAnswerError: It says no, with the function's reason.
+        BrokenEvaluatorError: It is no verdict.
+    """
+    passed, reason = _verdict(returned)
+    if type(passed) is not bool or type(reason) is not str:
+        raise BrokenEvaluatorError(
+            f"{func} returned {show(returned)}: without an op, return a bool, (bool, reason) "
+            'or {"passed": bool, "reason": text}'
+        )
+    if not passed:
+        raise WrongAnswerError(reason or f"{func} returned false")
+
+
+def _verdict(returned: Any) -> tuple[Any, Any]:
+    if type(returned) is bool:
+        return returned, ""
+    if type(returned) is dict:
+        return returned.get("passed"), returned.get("reason", "")
+    if type(returned) is tuple and len(returned) == len(("passed", "reason")):
+        return returned
+    return None, None

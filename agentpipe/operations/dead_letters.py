@@ -1,0 +1,248 @@
+"""Dead letters: listed, counted, put into groups, sent again, dropped.
+
+A store gives them a page at a time, and whole ones only by id: neither their number nor their
+size fills the memory.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import TYPE_CHECKING, Literal
+
+import orjson
+
+from agentpipe.brokers.base import DeadFilter, DeadPage
+from agentpipe.core.task import Task
+from agentpipe.errors import AgentpipeError, ConfigError, FormatError, TaskError
+from agentpipe.sending.admission import admit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from agentpipe.brokers.base import DeadLetter, DeadSummary, Store
+    from agentpipe.sending.dispatcher import Dispatcher, Sent
+
+PAGE = 500
+WHOLE_AT_ONCE = 20
+MAX_GROUPS = 1_000
+MAX_SHAPE_CHARS = 200
+MAX_PROBLEMS = 20
+# What differs from one failure to the next of a kind: words with digits, but no status codes.
+_ANY = re.compile(r"\b(?!\d{1,3}\b)[\w-]*\d[\w-]*")
+
+
+def page(store: Store, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
+    """One that is short only at the end, however many the store has to pass over."""
+    found: list[DeadSummary] = []
+    while True:
+        part = store.dead_letters(wanted, after, limit - len(found))
+        found += part.letters
+        if part.after is None or len(found) >= limit:
+            return DeadPage(tuple(found), part.after)
+        after = part.after
+
+
+def pages(store: Store, wanted: DeadFilter) -> Iterator[Sequence[DeadSummary]]:
+    """All that were dead when it began; those that die meanwhile may be replays of the same."""
+    now = time.time()
+    wanted = replace(wanted, until=now if wanted.until is None else min(now, wanted.until))
+    after: str | None = ""
+    while after is not None:
+        part = store.dead_letters(wanted, after, PAGE)
+        after = part.after
+        yield part.letters
+
+
+def count(store: Store, wanted: DeadFilter) -> int:
+    """How many there are, though each has to be looked at."""
+    number = store.count_dead(wanted)
+    return sum(map(len, pages(store, wanted))) if number is None else number
+
+
+def named(store: Store, task_ids: Iterable[str]) -> Iterator[Sequence[DeadSummary]]:
+    """The letters of these ids, once it is sure that all are there.
+
+    Raises:
+        AgentpipeError: One is not.
+    """
+    wanted = list(dict.fromkeys(task_ids))
+    found = [[it.summary for it in store.read_dead(part)] for part in _parts(wanted)]
+    missing = set(wanted) - {letter.task_id for letter in chain.from_iterable(found)}
+    if missing:
+        told = ", ".join(sorted(missing))
+        raise AgentpipeError(f"no dead letter has the id {told}: see `dead list`")
+    return iter(found)
+
+
+def whole(store: Store, batches: Iterable[Sequence[DeadSummary]]) -> Iterator[Sequence[DeadLetter]]:
+    """The letters with what may be large, a few at a time."""
+    for batch in batches:
+        for part in _parts([letter.task_id for letter in batch]):
+            yield store.read_dead(part)
+
+
+def drop(store: Store, batches: Iterable[Sequence[DeadSummary]]) -> int:
+    """Forget them; returns how many there were."""
+    return sum(store.drop_dead([letter.task_id for letter in batch]) for batch in batches if batch)
+
+
+@dataclass(slots=True)
+class Group:
+    """Dead letters with one outcome and one kind of error.
+
+    Attributes:
+        error: Their reason, with ``#`` for what differs.
+        first: When the first of them died, in Unix seconds, and the last.
+        example: The id of the last.
+    """
+
+    outcome: str
+    error: str
+    count: int = 0
+    first: float = 0.0
+    last: float = 0.0
+    example: str = ""
+
+    def add(self, letter: DeadSummary) -> None:
+        """Count one more."""
+        self.first = min(self.first, letter.died_at) if self.count else letter.died_at
+        if letter.died_at >= self.last:
+            self.last, self.example = letter.died_at, letter.task_id
+        self.count += 1
+
+
+def groups(store: Store, wanted: DeadFilter) -> list[Group]:
+    """The largest first; where there are too many kinds of errors, the types have to do."""
+    found: dict[tuple[str, str], Group] = {}
+    for letter in chain.from_iterable(pages(store, wanted)):
+        key = letter.outcome, shape(letter.reason)
+        if key not in found and len(found) >= MAX_GROUPS:
+            key = letter.outcome, letter.reason.partition(":")[0][:MAX_SHAPE_CHARS]
+        found.setdefault(key, Group(*key)).add(letter)
+    return sorted(found.values(), key=lambda group: -group.count)
+
+
+def shape(reason: str) -> str:
+    """What the reasons of one kind have in common: no ids, no long numbers."""
+    return _ANY.sub("#", reason[: 2 * MAX_SHAPE_CHARS])[:MAX_SHAPE_CHARS]
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What became of dead letters that were to be sent again.
+
+    Attributes:
+        task_ids: Of the accepted replays.
+        known: How many had been accepted before, by a replay that was cut short.
+        refused: How many found every queue full, and stay.
+        failed: How many cannot be sent, and stay.
+        problems: Why, of the first of those.
+    """
+
+    task_ids: list[str] = field(default_factory=list)
+    known: int = 0
+    refused: int = 0
+    failed: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def replayed(self) -> int:
+        """How many run again, or have."""
+        return len(self.task_ids) + self.known
+
+
+class Replay:
+    """Sends dead letters as new tasks, and drops each once it has been accepted.
+
+    The new id is made from the old one and the time of its death: a replay that was cut short
+    and is done again finds its tasks known instead of doubling them.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        dispatcher: Dispatcher,
+        *,
+        to: str | None = None,
+        on_full: Literal["refuse", "wait"] = "refuse",
+    ) -> None:
+        self._store, self._dispatcher = store, dispatcher
+        self._to, self._on_full = to, on_full
+        self._full: set[str] = set()
+        self._done = Replayed()
+
+    def run(self, batches: Iterable[Sequence[DeadSummary]]) -> Replayed:
+        """All of them, a few at a time; a collection that is full is not asked again."""
+        for batch in batches:
+            open_to = [letter for letter in batch if self._target(letter) not in self._full]
+            self._done.refused += len(batch) - len(open_to)
+            for letters in whole(self._store, [open_to]):
+                self._send_all(letters)
+        return self._done
+
+    def _target(self, letter: DeadSummary) -> str:
+        return self._to or letter.collection or letter.queue
+
+    def _send_all(self, letters: Iterable[DeadLetter]) -> None:
+        by_target = defaultdict(list)
+        for letter in letters:
+            by_target[self._target(letter)].append(letter)
+        for target, mine in by_target.items():
+            self._send(target, mine)
+
+    def _send(self, target: str, letters: Sequence[DeadLetter]) -> None:
+        tasks = [task for letter in letters if (task := self._task(letter))]
+        try:
+            sent = self._dispatcher.send_many(target, tasks, on_full=self._on_full)
+        except ConfigError as error:  # Nobody has declared it.
+            self._note(str(error), len(tasks))
+            return
+        self._drop(sent, tasks)
+        if sent.refused:
+            self._full.add(target)
+
+    def _task(self, letter: DeadLetter) -> Task | None:
+        try:
+            return admit(as_task(letter))
+        except TaskError as error:
+            self._note(str(error), 1)
+            return None
+
+    def _drop(self, sent: Sent, tasks: Iterable[Task]) -> None:
+        accepted = {*sent.task_ids, *sent.duplicate_ids}
+        done = [task.replay_of for task in tasks if task.replay_of and task.task_id in accepted]
+        self._store.drop_dead(done)
+        self._done.task_ids += sent.task_ids
+        self._done.known += sent.duplicates
+        self._done.refused += sent.refused
+
+    def _note(self, problem: str, number: int) -> None:
+        self._done.failed += number
+        if number and len(self._done.problems) < MAX_PROBLEMS:
+            self._done.problems.append(problem)
+
+
+def as_task(letter: DeadLetter) -> Task:
+    """The task that replays a letter, without its deadline.
+
+    Raises:
+        TaskError: It is none that could be sent.
+    """
+    try:
+        task = Task.decode(orjson.loads(letter.payload))
+    except (FormatError, orjson.JSONDecodeError) as error:
+        raise TaskError(
+            f"{letter.task_id} cannot be replayed, it is no task: {error}. Drop it instead."
+        ) from error
+    new_id = uuid.uuid5(uuid.NAMESPACE_OID, f"{letter.task_id} {letter.died_at:.6f}").hex
+    return replace(task, task_id=new_id, replay_of=letter.task_id, deadline=None)
+
+
+def _parts(task_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for first in range(0, len(task_ids), WHOLE_AT_ONCE):
+        yield task_ids[first : first + WHOLE_AT_ONCE]

@@ -1,0 +1,213 @@
+"""Doctor: looks at versions, servers, clocks and limits, and says what to do. Nothing is sent."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import resource
+import sqlite3
+import sys
+import time
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agentpipe import __version__
+from agentpipe.brokers import open_store
+from agentpipe.config.mcp_universe import VERSION
+from agentpipe.connections.health import Examined, Finding, Status, fail, ok, warn
+from agentpipe.core.redaction import without_password
+from agentpipe.core.text import counted
+from agentpipe.errors import ConfigError, Unreachable
+from agentpipe.operations.clocks import clocks_in_results, worker_clocks
+from agentpipe.sinks import open_sink
+from agentpipe.sinks.stream import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from agentpipe.brokers.base import Store, WorkerSeen
+    from agentpipe.core.task import Result
+    from agentpipe.errors import AgentpipeError
+    from agentpipe.settings import Settings
+    from agentpipe.sinks.base import Sink
+
+PACKAGES = ("dramatiq", "redis", "pika", "kafka-python", "APScheduler")
+EXTRAS = {"llm": ("pydantic_ai", "mcp"), "torch": ("torch",)}
+# Workers raise their own limit as far as they may; an agent has a few files and connections.
+LIMITS = (
+    ("ulimit -n", resource.RLIMIT_NOFILE, 4096, "open files and connections"),
+    ("ulimit -u", resource.RLIMIT_NPROC, 4096, "threads and processes"),
+)
+RECENT_S = 3600.0
+MAX_RECENT = 1_000
+QUIET_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """All that was found.
+
+    Attributes:
+        unreachable: A server does not answer.
+        misnamed: A URL cannot be right.
+    """
+
+    findings: tuple[Finding, ...]
+    unreachable: bool = False
+    misnamed: bool = False
+
+    def count(self, status: Status) -> int:
+        """How many findings are so."""
+        return sum(each.status == status for each in self.findings)
+
+
+def examine(settings: Settings, environ: Mapping[str, str]) -> Examination:
+    """Look at everything; one thing that is away hides nothing else."""
+    wrong: list[AgentpipeError] = []
+    findings = [
+        *versions(),
+        *extras(environ),
+        *limits(),
+        *_server("broker", settings.broker, lambda: _of_store(settings), wrong),
+        *_server("sink", settings.sink, lambda: _of_sink(settings), wrong),
+    ]
+    kinds = [type(error) for error in wrong]
+    return Examination(tuple(findings), Unreachable in kinds, ConfigError in kinds)
+
+
+# This machine.
+
+
+def versions() -> Iterator[Finding]:
+    """Of what runs here."""
+    yield ok("agentpipe", __version__)
+    yield ok("Python", f"{platform.python_version()} at {sys.executable}")
+    yield ok("SQLite", sqlite3.sqlite_version)
+    for name in PACKAGES:
+        try:
+            yield ok(name, metadata.version(name))
+        except metadata.PackageNotFoundError:
+            yield fail(name, "not installed", "install agentpipe anew: pip install -e .")
+
+
+def extras(environ: Mapping[str, str]) -> Iterator[Finding]:
+    """What only some agents need; to lack it is no fault."""
+    for extra, modules in EXTRAS.items():
+        missing = [name for name in modules if importlib.util.find_spec(name) is None]
+        how = f"not installed; pip install 'agentpipe[{extra}]' where it is needed"
+        yield ok(f"extra {extra}", how if missing else "installed")
+    yield _mcp_universe(environ)
+
+
+def _mcp_universe(environ: Mapping[str, str]) -> Finding:
+    """The Python that the engine of that name would take; it is not started."""
+    name, variable = "Python of mcpuniverse", "AGENTPIPE_MCPUNIVERSE_PYTHON"
+    folders = (Path.cwd(), Path(sys.prefix).parent)
+    places = [folder / ".venv-mcpuniverse" / "bin" / "python" for folder in folders]
+    if named := environ.get(variable):
+        places = [Path(named)]
+    found = next((place for place in places if place.exists()), None)
+    if found is None and named:
+        return fail(name, f"none at {named}", f"correct {variable}, or unset it")
+    if found is None:
+        return ok(name, "none; `make mcpuniverse` makes one where it is needed")
+    if not list(found.parent.parent.glob("lib/python*/site-packages/mcpuniverse")):
+        advice = f"{found} -m pip install {VERSION.replace(' ', '==')}"
+        return warn(name, f"{found} seems to have no mcpuniverse", advice)
+    return ok(name, str(found))
+
+
+def limits() -> Iterator[Finding]:
+    """What the kernel lets a process have; a worker process may raise it to the hard limit."""
+    for name, number, least, what in LIMITS:
+        soft, hard = resource.getrlimit(number)
+        found = _limit(hard) if soft == hard else f"{_limit(soft)}, workers may have {_limit(hard)}"
+        if hard != resource.RLIM_INFINITY and hard < least:
+            advice = f"raise the hard limit of {what} to {least:,} or more where workers run"
+            yield warn(name, found, advice)
+        else:
+            yield ok(name, found)
+
+
+def _limit(number: int) -> str:
+    return "unlimited" if number == resource.RLIM_INFINITY else f"{number:,}"
+
+
+# The servers.
+
+
+def _server(
+    role: str, url: str, look: Callable[[], list[Finding]], wrong: list[AgentpipeError]
+) -> Iterator[Finding]:
+    """Whether it is reached, and what it tells; all under its role."""
+    try:
+        found = look()
+    except (Unreachable, ConfigError) as error:
+        wrong.append(error)
+        other = f"name another one with --{role} URL or AGENTPIPE_{role.upper()}"
+        yield fail(role, str(error), f"put that right, or {other}")
+        return
+    yield ok(role, f"{without_password(url)} answers")
+    yield from (replace(each, name=f"{role} {each.name}") for each in found)
+
+
+def _of_store(settings: Settings) -> list[Finding]:
+    with closing(open_store(settings)) as store:
+        return [*_told_by(store), *_workers(store)]
+
+
+def _of_sink(settings: Settings) -> list[Finding]:
+    with closing(open_sink(settings)) as sink:
+        return [*_told_by(sink), *_clocks_in_results(sink)]
+
+
+def _told_by(opened: object) -> list[Finding]:
+    return opened.examine() if isinstance(opened, Examined) else []
+
+
+def _workers(store: Store) -> list[Finding]:
+    before = time.time()
+    try:
+        workers = store.stats().workers
+    except Unreachable as error:  # Some can tell only with help that may be away.
+        return [warn("workers", str(error), "`status` does not work either until this does")]
+    after = time.time()
+    if not workers:
+        return [ok("workers", "none at present, whose clocks could be compared")]
+    clocks = worker_clocks(workers, (before + after) / 2, (after - before) / 2)
+    return [workers_heard(workers), clocks]
+
+
+def workers_heard(workers: Sequence[WorkerSeen]) -> Finding:
+    """Whether each was heard of late."""
+    hosts = len({worker.host for worker in workers})
+    quietest = max(workers, key=lambda worker: worker.seen_s)
+    found = (
+        f"{counted(len(workers), 'worker')} on {counted(hosts, 'machine')}, "
+        f"each heard within {quietest.seen_s:.1f} s"
+    )
+    if quietest.seen_s > QUIET_S:
+        advice = f"see whether {quietest.name} lives: its tasks run elsewhere after its lease"
+        return warn("workers", found, advice)
+    return ok("workers", found)
+
+
+def _clocks_in_results(sink: Sink) -> Iterator[Finding]:
+    """By what the latest results say; a sink that keeps no past tells nothing."""
+    now = time.time()
+    with suppress(ConfigError):
+        yield clocks_in_results(_recent(sink, now - RECENT_S), now)
+
+
+def _recent(sink: Sink, since: float) -> Iterator[Result]:
+    reader = sink.follow(None, since)
+    try:
+        for number, result in enumerate(Stream(reader, timeout_s=0), 1):
+            yield result
+            if number == MAX_RECENT:
+                return
+    finally:
+        reader.close()

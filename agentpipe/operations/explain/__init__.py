@@ -1,0 +1,212 @@
+"""Why: from all that a store tells of a task to the one reason that it is not done.
+
+Pure: the same facts at the same moment give the same verdict.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agentpipe.core.text import counted, duration
+from agentpipe.operations.explain.details import details_of
+from agentpipe.operations.explain.phrases import ago, lasting, listed, reading, sink_trouble
+from agentpipe.operations.explain.reason import Reason, State, Told, Verdict
+from agentpipe.operations.explain.waiting import why_waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agentpipe.brokers.base import Whereabouts
+    from agentpipe.settings import Marks
+
+__all__ = ["Reason", "State", "Verdict", "verdict"]
+
+# Of a broker that cannot look into its queues: agents for each of which a reason is told.
+MAX_CANDIDATES = 3
+
+
+def verdict(
+    facts: Whereabouts, now: float, marks: Marks, stream_position: int | None = None
+) -> Verdict:
+    """The verdict of these facts; ``stream_position`` is where the sink has its Result."""
+    if facts.place in ("settled", "unknown") and stream_position is not None:
+        state: State = "delivered"
+        told = _delivered(facts, stream_position, now)
+    else:
+        state = facts.place
+        told = _JUDGES[facts.place](facts, now, marks)
+    details = details_of(facts, told.reason, now, marks, stream_position)
+    return Verdict(facts.task_id, state, told.reason, told.sentence, told.next, told.since, details)
+
+
+def _delivered(facts: Whereabouts, position: int, now: float) -> Told:
+    settled = f", settled{ago(facts.since, now)}" if facts.since is not None else ""
+    sentence = f"it is delivered: its Result is record {position:,} of the stream{settled}"
+    return Told("delivered", sentence, _read_it(facts), facts.since)
+
+
+def _settled(facts: Whereabouts, now: float, _: Marks) -> Told:
+    sentence = f"it was settled{ago(facts.since, now)}, and the sink has confirmed its Result"
+    return Told("settled", sentence, _read_it(facts), facts.since)
+
+
+def _read_it(facts: Whereabouts) -> str:
+    return f"read it: {reading(facts.task_id, facts.since)}"
+
+
+def _waiting(facts: Whereabouts, now: float, marks: Marks) -> Told:
+    assert facts.agent is not None
+    told = why_waiting(facts.agent, facts, now, marks)
+    place = f"it has waited{lasting(facts.submitted_at, now)} at {facts.agent.queue}"
+    if facts.position is not None:
+        place += f", {facts.position:,} of {facts.agent.waiting:,} there"
+    place += _after_tries(facts)
+    if facts.cancelled:
+        place += ", was cancelled and will not run"
+    since = told.since or facts.submitted_at
+    return replace(told, sentence=f"{place}: {told.sentence}", since=since)
+
+
+def _delayed(facts: Whereabouts, now: float, marks: Marks) -> Told:
+    left_s = None if facts.due_at is None else facts.due_at - now
+    obstacle = _obstacle(facts, now, marks)
+    if left_s is not None and left_s <= 0:
+        sentence = f"its delay was over{ago(facts.due_at, now)}{_after_tries(facts)}"
+        what = obstacle.next if obstacle else "a worker that looks for tasks finds it now"
+    else:
+        left = "" if left_s is None else f" for {duration(left_s)} more"
+        sentence = f"it is delayed{left}{_after_tries(facts) or ', as its sender wanted'}"
+        what = "it waits in its queue again when that is over; agentpipe cancel takes it back"
+    if facts.error:
+        sentence += f"; the last error: {facts.error}"
+    if obstacle:
+        sentence += f"; it would not run then: {obstacle.sentence}"
+    reason: Reason = "retry" if facts.failures or facts.crashes else "delay"
+    return Told(reason, sentence, what)
+
+
+def _obstacle(facts: Whereabouts, now: float, marks: Marks) -> Told | None:
+    """What would keep it waiting, of what does not pass by itself."""
+    told = None if facts.agent is None else why_waiting(facts.agent, facts, now, marks)
+    lasts = ("agent_paused", "collection_paused", "no_worker", "outbox_full")
+    return told if told and told.reason in lasts else None
+
+
+def _running(facts: Whereabouts, now: float, _: Marks) -> Told:
+    run, tries = facts.run, _after_tries(facts)
+    worker, since = (run.worker, run.since) if run else ("a worker", None)
+    if run and worker not in {it.name for it in facts.workers}:
+        return _left_alone(facts, now)
+    sentence = f"{worker} has been running it{lasting(since, now)}{tries}"
+    if facts.cancelled:
+        sentence += "; it was cancelled and has been told to end"
+        what = "its Result follows, `cancelled` unless it finishes first"
+        return Told("ending", sentence, what, since)
+    what = "it ends by itself or at its time limit; agentpipe cancel ends it now"
+    return Told("running", sentence, what, since)
+
+
+def _left_alone(facts: Whereabouts, now: float) -> Told:
+    assert facts.run is not None
+    begun = f", having begun it{ago(facts.run.since, now)}" if facts.run.since else ""
+    sentence = f"{facts.run.worker} had it and has died or hangs{begun}{_after_tries(facts)}"
+    what = "the next worker that looks for tasks puts it back, with one crash more"
+    if not facts.workers:
+        what = "no worker is up to put it back: agentpipe work"
+    return Told("worker_gone", sentence, what, facts.run.since)
+
+
+def _in_outbox(facts: Whereabouts, _now: float, _: Marks) -> Told:
+    sentence = f"it is done, and {_on_its_way(facts)}"
+    return Told("not_forwarded", sentence, _forwarding(facts), facts.since)
+
+
+def _on_its_way(facts: Whereabouts) -> str:
+    sentence = f"its Result waits for the sink with {facts.outbox_before or 0:,} before it"
+    trouble = sink_trouble(facts.workers)
+    return f"{sentence}; {trouble}" if trouble else sentence
+
+
+def _forwarding(facts: Whereabouts) -> str:
+    if not facts.workers:
+        return "no worker is up to carry it there: agentpipe work"
+    if sink_trouble(facts.workers):
+        return "bring the sink back: the workers try again by themselves, and nothing runs twice"
+    return "a worker carries it there in a moment; if not, its log says why"
+
+
+def _dead(facts: Whereabouts, now: float, _: Marks) -> Told:
+    name = shlex.quote(facts.task_id)
+    sentence = f"it was given up{ago(facts.since, now)} as {facts.outcome}: {facts.error}"
+    what = (
+        f"agentpipe dead show {name}; then agentpipe dead replay {name} runs it again as a new "
+        f"task, agentpipe dead drop {name} forgets it"
+    )
+    if facts.outbox_before is not None:
+        sentence += f"; {_on_its_way(facts)}"
+    return Told("dead", sentence, what, facts.since)
+
+
+def _unknown(facts: Whereabouts, now: float, marks: Marks) -> Told:
+    where = reading(facts.task_id, None)
+    what = f"check the id and the broker; if it is done, this prints its Result: {where}"
+    if not facts.complete:
+        return _unsure(facts, now, marks)
+    sentence = (
+        "this broker does not know it: it was never accepted here, or was settled longer ago than "
+        "ids are remembered"
+    )
+    return Told("unknown", sentence, what)
+
+
+def _unsure(facts: Whereabouts, now: float, marks: Marks) -> Told:
+    sentence = f"no worker has it and {_no_letter(facts)}. {_possibilities(facts)}"
+    told = {it.queue: why_waiting(it, facts, now, marks) for it in facts.candidates}
+    each = [f"at {queue} {why.sentence}" for queue, why in told.items()]
+    if each:
+        sentence += f". If it waits: {listed(each)}"
+    if facts.outbox and (trouble := sink_trouble(facts.workers)):
+        sentence += f". Of the sink: {trouble}"
+    steps = dict.fromkeys(why.next for why in [*told.values()][:MAX_CANDIDATES])
+    what = f"if it is done, this prints its Result: {reading(facts.task_id, None)}"
+    if steps:
+        what = f"if it waits: {listed([*steps])}. {what[0].upper()}{what[1:]}"
+    return Told("unsure", sentence, what)
+
+
+def _no_letter(facts: Whereabouts) -> str:
+    if facts.dead_unread:
+        left = f"{facts.dead_unread:,} are left unread (agentpipe dead show reads all)"
+        return f"it is none of the dead letters read, {left}"
+    return "it is no dead letter"
+
+
+def _possibilities(facts: Whereabouts) -> str:
+    """Where it may be, by what there is of anything."""
+    found = [f"wait ({facts.unclaimed:,} do)"] if facts.unclaimed else []
+    found += [f"be delayed ({facts.delayed:,} are)"] if facts.delayed else []
+    found += [f"be done and wait for the sink ({facts.outbox:,} do)"] if facts.outbox else []
+    if not found:
+        return "Nothing waits, is delayed or is in the outbox: it is done, or was never sent here"
+    last = "have been delivered, or never have been sent here"
+    cannot = "This broker cannot look into its queues for one task"
+    return f"{cannot}: it may {', '.join(found)}, {last}"
+
+
+def _after_tries(facts: Whereabouts) -> str:
+    parts = [counted(facts.failures, "failure")] if facts.failures else []
+    parts += [counted(facts.crashes, "crash")] if facts.crashes else []
+    return f", after {' and '.join(parts)}" if parts else ""
+
+
+_JUDGES: dict[str, Callable[[Whereabouts, float, Marks], Told]] = {
+    "waiting": _waiting,
+    "delayed": _delayed,
+    "running": _running,
+    "outbox": _in_outbox,
+    "dead": _dead,
+    "settled": _settled,
+    "unknown": _unknown,
+}

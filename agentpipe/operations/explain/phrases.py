@@ -1,0 +1,76 @@
+"""Phrases: moments, runs and workers, as people read them."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+import orjson
+
+from agentpipe.core.task import utc
+from agentpipe.core.text import duration
+from agentpipe.worker.heartbeat import Vitals
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentpipe.brokers.base import Run, WorkerSeen
+
+MAX_NAMED = 3
+# Clocks differ: whoever reads a stream from a moment on begins so much earlier.
+SKEW_S = 60
+
+
+def lasting(since: float | None, now: float) -> str:
+    """`` for 5 min``, or nothing."""
+    return "" if since is None else f" for {duration(now - since)}"
+
+
+def ago(moment: float | None, now: float) -> str:
+    """`` 5 min ago``, or nothing."""
+    return "" if moment is None else f" {duration(now - moment)} ago"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few, and how many more there are."""
+    more = len(names) - MAX_NAMED
+    return "; ".join([*names[:MAX_NAMED], *([f"{more:,} more"] if more > 0 else [])])
+
+
+def runs(found: Sequence[Run], now: float) -> str:
+    """Who has been running what, and for how long."""
+    return listed([f"{run.task_id} (on {run.worker}{lasting(run.since, now)})" for run in found])
+
+
+def workers(found: Sequence[WorkerSeen]) -> str:
+    """Their names, and for how long they have been up."""
+    return listed([f"{worker.name} ({_age(worker)})" for worker in found])
+
+
+def _age(worker: WorkerSeen) -> str:
+    up_s = up_for_s(worker)
+    return f"heard {duration(worker.seen_s)} ago" if up_s is None else f"up for {duration(up_s)}"
+
+
+def up_for_s(worker: WorkerSeen) -> float | None:
+    """For how long it has been up; None before it told."""
+    up_s = Vitals.decode(worker.report).up_s
+    return None if up_s is None else up_s + worker.seen_s
+
+
+def sink_trouble(found: Sequence[WorkerSeen]) -> str:
+    """What the worker tells that has been in vain for the longest; empty where none has."""
+    told = [(Vitals.decode(worker.report), worker) for worker in found]
+    down = [(each.sink_down_s + it.seen_s, each, it) for each, it in told if each.sink_down_s]
+    if not down:
+        return ""
+    for_s, vitals, worker = max(down, key=lambda each: each[0])
+    return f"{worker.name} has tried in vain for {duration(for_s)}: {vitals.sink_error}"
+
+
+def reading(task_id: str, since: float | None) -> str:
+    """The command that prints a task's Result."""
+    start = "beginning" if since is None else utc(int(since) - SKEW_S).replace(".000000", "")
+    found = f"agentpipe tail --from {start} --timeout 2 --json"
+    key = f'"task_id":{orjson.dumps(task_id).decode()}'
+    return f"{found} | grep -F {shlex.quote(key)}"

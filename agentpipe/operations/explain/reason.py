@@ -1,0 +1,79 @@
+"""Verdict: where a task is and why, as data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from agentpipe.core.task import utc
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+State = Literal[
+    "waiting", "delayed", "running", "outbox", "dead", "settled", "delivered", "unknown"
+]
+Reason = Literal[
+    "agent_paused",
+    "collection_paused",
+    "no_worker",
+    "outbox_full",
+    "agent_held",
+    "gate_full",
+    "agent_busy",
+    "slots_full",
+    "behind",
+    "next",
+    "retry",
+    "delay",
+    "running",
+    "worker_gone",
+    "ending",
+    "not_forwarded",
+    "dead",
+    "settled",
+    "delivered",
+    "unknown",
+    "unsure",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A reason in words.
+
+    Attributes:
+        next: What happens next, or what to do.
+        since: Unix seconds; since when it is so, where that is known.
+    """
+
+    reason: Reason
+    sentence: str
+    next: str
+    since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Where a task is and why.
+
+    Attributes:
+        sentence: The same for people.
+        since: Unix seconds; since when it is so, where that is known.
+        next: What happens next, or what to do.
+        details: What the sentence was made of, under the same names in every state.
+    """
+
+    task_id: str
+    state: State
+    reason: Reason
+    sentence: str
+    next: str
+    since: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of ``agentpipe why``."""
+        record = asdict(self)
+        details = record.pop("details")
+        return {**record, "since": self.since and utc(self.since), **details}

@@ -1,0 +1,1 @@
+"""Folders of agents: surveyed, imported from elsewhere, begun anew."""

@@ -1,0 +1,126 @@
+"""Gather: MCP-Universe's files with all that they refer to, and where each is to be in a copy.
+
+Nothing is copied here.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.config.yaml_source import load_documents
+from agentpipe.errors import ConfigError
+from agentpipe.operations.project.survey import OTHER, survey
+from agentpipe.sending.task_files import is_document, read_document, read_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+MAX_CHARS = 400
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What is to be copied, by where it is to be; and what was left where it is."""
+
+    files: dict[Path, Path] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def gather(source: Path, environ: Mapping[str, str]) -> Gathered:
+    """The files that are meant, and those that they refer to, which keep their places.
+
+    Raises:
+        ConfigError: There are none.
+    """
+    root = source if source.is_dir() else source.parent
+    found = Gathered()
+    for each in survey([source], environ):
+        if each.kind != OTHER or any(note.startswith("a server list") for note in each.notes):
+            path = Path(each.file)
+            _take(found, path, Path(os.path.relpath(path, root)))
+        elif each.problems:
+            found.notes += map(str, each.problems)
+    if not found.files:
+        nothing = f"{source}: no collection, agent, benchmark or task there"
+        remedy = "name a folder or a file of MCP-Universe's"
+        raise ConfigError("\n".join([*found.notes, f"{nothing}: {remedy}"]))
+    return found
+
+
+def _take(found: Gathered, path: Path, target: Path) -> None:
+    """One file and, in turn, what it refers to."""
+    if target in found.files:
+        return
+    found.files[target] = path
+    for written in _references(path):
+        for near, place in _places(written, path, target):
+            if near.is_file():
+                _take_reference(found, near, place, f"{path}: {written!r:.100}")
+                break
+
+
+def _take_reference(found: Gathered, path: Path, target: Path, named: str) -> None:
+    if target.is_absolute() or ".." in target.parts:
+        note = f"{named} is outside of what is copied, and stays where it is: copy it yourself"
+        found.notes.append(note)
+        return
+    _take(found, path, target)
+
+
+def _places(written: str, path: Path, target: Path) -> Iterator[tuple[Path, Path]]:
+    """Where a file may look for another, and where that is to be beside its copy."""
+    folders = (
+        (path.absolute().parent, target.parent),
+        (path.absolute().parent.parent, target.parent.parent),
+        (Path.cwd(), Path()),
+    )
+    for folder, new_folder in folders:
+        yield folder / written, Path(os.path.normpath(new_folder / written))
+
+
+def _references(path: Path) -> Iterator[str]:
+    """Texts of a file that may name another one."""
+    for text in dict.fromkeys(_texts(_data(path))):
+        if len(text) > MAX_CHARS or "\n" in text or "\0" in text or "://" in text:
+            continue
+        name, colon, _ = text.partition(":")
+        written = [text]
+        if colon:  # module:Class, or file.py:Class.
+            written = [name] if name.endswith(".py") else [f"{name.replace('.', '/')}.py"]
+        yield from (each for each in written if _may_be_a_file(each))
+
+
+def _may_be_a_file(written: str) -> bool:
+    parts = Path(written).parts
+    hidden = any(part.startswith(".") and part != ".." for part in parts)
+    return bool(Path(written).suffix) and not hidden and not Path(written).is_absolute()
+
+
+def _data(path: Path) -> Any:
+    """What is in a file of data; nothing of one that cannot be read, which the survey tells."""
+    suffix = path.suffix.lower()
+    try:
+        if suffix in {".yaml", ".yml"}:
+            return [document.data for document in load_documents(path)]
+        if suffix == ".json" and is_document(path):
+            return read_document(path).data
+        if suffix in {".json", ".jsonl"}:
+            with path.open("rb") as stream:
+                return [entry.data for entry in read_lines(str(path), stream)]
+    except (ConfigError, OSError):
+        return None
+    return None
+
+
+def _texts(data: Any) -> Iterator[str]:
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, dict):
+        for value in data.values():
+            yield from _texts(value)
+    elif isinstance(data, list):
+        for item in data:
+            yield from _texts(item)

@@ -1,0 +1,411 @@
+"""Survey: what files are, and how each runs: natively, by MCP-Universe's own code, or not at all.
+
+Nothing is sent or connected. An engine of ours is asked for its opinion of a config, which may
+import the user's class; MCP-Universe need not be installed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+import sys
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.config import mcp_universe
+from agentpipe.config.agent_config import load_agent_config
+from agentpipe.config.collection import load, resolve_contexts
+from agentpipe.config.imports import explain
+from agentpipe.config.schema import AGENT_KINDS, BENCHMARK
+from agentpipe.config.yaml_source import kind_in, kind_of, load_documents
+from agentpipe.engines.base import open_engine
+from agentpipe.errors import ConfigError, Problem
+from agentpipe.sending.benchmarks import load_benchmarks
+from agentpipe.sending.task_files import (
+    entries_of,
+    is_document,
+    read_document,
+    read_lines,
+    task_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from typing import BinaryIO
+
+    from agentpipe.config.agent_config import AgentConfig
+    from agentpipe.config.collection import Collection
+    from agentpipe.config.yaml_source import Document
+    from agentpipe.core.task import Task
+    from agentpipe.sending.benchmarks import Benchmark
+    from agentpipe.sending.task_files import Entry
+
+    _Judge = Callable[[Mapping[str, str]], Iterable[str]]
+
+NATIVE, PEER, NO, OTHER = "native", "mcpuniverse", "no", "other"
+RUNS = (NATIVE, PEER, NO, OTHER)
+MAX_REASONS = 100
+MAX_PROBLEMS = 1000
+
+_JSON, _YAML = {".json", ".jsonl"}, {".yaml", ".yml"}
+_KINDS = ("collection", BENCHMARK, *AGENT_KINDS)
+_NEAR = 0.8
+_FEW_KEYS, _MANY_KEYS, _FIRST = 5, 100, 100
+_TASK_KEYS = frozenset(
+    (
+        "question",
+        "output_format",
+        "mcp_servers",
+        "use_specified_server",
+        "evaluators",
+        "prepares",
+        "cleanups",
+    )
+)
+_RESULT_KEYS = frozenset(("evaluation_results", "outcome"))
+_TRANSPORTS = frozenset(("stdio", "sse", "http_url", "streamable_http", "command"))
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """One file.
+
+    Attributes:
+        kind: ``task``, ``tasks``, ``agent``, ``benchmark``, ``collection`` or ``other``.
+        runs: One of ``RUNS``.
+        notes: Why it is not native, or what it seems to be.
+        problems: Why it does not run at all.
+    """
+
+    file: str
+    kind: str
+    runs: str
+    notes: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def reasons(self) -> list[str]:
+        """The problems with their places, or the notes."""
+        return [str(problem) for problem in self.problems] or list(self.notes)
+
+
+def survey(paths: Iterable[Path], environ: Mapping[str, str]) -> Iterator[Surveyed]:
+    """Each file of ``paths``, and each of their folders that may be meant, once."""
+    seen: set[str] = set()
+    for path in paths:
+        for found in _below(path):
+            file = found if isinstance(found, Path) else Path(found.file)
+            if (real := os.path.realpath(file)) not in seen:
+                seen.add(real)
+                yield look(found, environ) if isinstance(found, Path) else found
+
+
+def look(path: Path, environ: Mapping[str, str]) -> Surveyed:
+    """What one file is, and how it runs."""
+    try:
+        kind, judge = _read(path)
+        if kind == OTHER:
+            return Surveyed(str(path), kind, OTHER, tuple(judge(environ)))
+    except ConfigError as error:
+        return _refused(path, OTHER, error.problems)
+    try:
+        needs = tuple(dict.fromkeys(judge(environ)))
+    except ConfigError as error:
+        return _refused(path, kind, error.problems)
+    return Surveyed(str(path), kind, PEER if needs else NATIVE, needs)
+
+
+def is_for_collection(paths: Sequence[Path]) -> bool:
+    """Whether there is but one collection file to look at, or what may be meant for one."""
+    if len(paths) > 1 or any(path.is_dir() for path in paths):
+        return False
+    try:
+        return all(_read(path)[0] == "collection" for path in paths)
+    except ConfigError:
+        return all(path.suffix.lower() not in _JSON for path in paths)
+
+
+def _refused(path: Path, kind: str, problems: Iterable[Problem]) -> Surveyed:
+    """With the first of the problems; nobody reads a million."""
+    all_of_them = tuple(dict.fromkeys(problems))
+    kept = all_of_them[:MAX_REASONS]
+    if more := len(all_of_them) - len(kept):
+        kept = (*kept, Problem(f"and {more:,} more", str(path)))
+    return Surveyed(str(path), kind, NO, problems=kept)
+
+
+# Which files.
+
+
+def _below(path: Path) -> Iterator[Path | Surveyed]:
+    """The path itself, or what may be meant in a folder; what cannot be listed is told."""
+    if not path.is_dir():
+        yield path
+        return
+    wrong: list[OSError] = []
+    entered: set[tuple[int, int]] = set()
+    _enters(path.absolute(), entered)
+    for folder, folders, names in os.walk(path, onerror=wrong.append, followlinks=True):
+        shown = [name for name in sorted(folders) if not name.startswith(".")]
+        folders[:] = [name for name in shown if _enters(Path(folder, name), entered)]
+        files = [Path(folder, name) for name in sorted(names)]
+        yield from (file for file in files if file.suffix.lower() in _JSON | _YAML)
+    for error in wrong:
+        problem = Problem(f"cannot be listed: {error.strerror}", str(error.filename))
+        yield _refused(Path(str(error.filename)), OTHER, [problem])
+
+
+def _enters(folder: Path, entered: set[tuple[int, int]]) -> bool:
+    """Whether a folder is not one that was entered before, by a link that leads back."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return False
+    place = (status.st_dev, status.st_ino)
+    new = place not in entered
+    entered.add(place)
+    return new
+
+
+def _refuse_what_is_no_file(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return  # Reading it says why.
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        # Opening a pipe would wait for whoever writes into it.
+        raise ConfigError(Problem("a pipe or a device: name a file", str(path)))
+
+
+# What a file is: its kind, and a function that gives the reasons why it is not native. Of what is
+# ``other`` the function says what it seems to be.
+
+
+def _read(path: Path) -> tuple[str, _Judge]:
+    _refuse_what_is_no_file(path)
+    if path.suffix.lower() not in _JSON:
+        return _read_yaml(path)
+    if not is_document(path):
+        return _read_lines(path)
+    whole = read_document(path)
+    if _is_component(whole.data):
+        return _read_yaml(path)
+    return _read_json(whole)
+
+
+def _read_yaml(path: Path) -> tuple[str, _Judge]:
+    documents = load_documents(path)
+    said = {_nearest_kind(document) for document in documents}
+    if BENCHMARK in said:
+        return BENCHMARK, lambda _: _judge_benchmarks(path, documents)
+    if "collection" in said:
+        return "collection", lambda environ: _judge_collections(path, environ)
+    if said - {""}:
+        return "agent", lambda _: _judge_agent(load_agent_config(path))
+    return OTHER, lambda _: [_describe(documents[0].data, "YAML")]
+
+
+def _read_json(whole: Entry) -> tuple[str, _Judge]:
+    entries = entries_of(whole)
+    if not any(_is_task(entry.data) for entry in entries[:_FIRST]):
+        return OTHER, lambda _: [_describe(whole.data, "JSON")]
+    kind = "tasks" if isinstance(whole.data, list) else "task"
+    return kind, lambda _: _judge_tasks(entries)
+
+
+def _read_lines(path: Path) -> tuple[str, _Judge]:
+    """By its first lines; one that cannot be read is a task's where others are."""
+    with _opened(path) as stream:
+        first = list(islice(read_lines(str(path), stream), _FIRST))
+    if any(_is_task(entry.data) or isinstance(entry.data, str) for entry in first):
+        return "tasks", lambda _: _judge_lines(path)
+    if not first:
+        return OTHER, lambda _: ["an empty file"]
+    if first[0].error:
+        raise ConfigError(first[0].problem(first[0].error))
+    return OTHER, lambda _: [_describe(first[0].data, "JSON a line")]
+
+
+def _is_task(data: Any) -> bool:
+    if not isinstance(data, dict) or data.keys() & _RESULT_KEYS or _servers_in(data):
+        return False
+    keys = [key for key in islice(data, _MANY_KEYS) if isinstance(key, str)]
+    return any(difflib.get_close_matches(key, _TASK_KEYS, 1, _NEAR) for key in keys)
+
+
+def _is_component(data: Any) -> bool:
+    return isinstance(data, dict) and isinstance(data.get("spec"), dict) and "kind" in data
+
+
+def _nearest_kind(document: Document) -> str:
+    """The kind that a document is of, or seems to be meant for; empty for what is not ours."""
+    kind, data = kind_in(document), document.data
+    if isinstance(data, dict) and "apiVersion" in data:
+        return ""  # Kubernetes has agents, workflows and benchmarks of its own.
+    if near := difflib.get_close_matches(kind, _KINDS, 1, _NEAR):
+        return near[0]
+    spec = data.get("spec") if isinstance(data, dict) and "kind" not in data else None
+    if not isinstance(spec, dict) or "name" not in spec:
+        return ""
+    return "collection" if isinstance(spec.get("config"), str) else "agent"
+
+
+# How it runs.
+
+
+def _judge_tasks(entries: Iterable[Entry]) -> list[str]:
+    needs: dict[str, None] = {}
+    problems: list[Problem] = []
+    for entry in entries:
+        task, found = task_of(entry)
+        problems += found
+        if task is not None:
+            problems += [entry.problem(fault) for fault in _faults(entry, task)]
+            needs |= dict.fromkeys(mcp_universe.task_needs(task))
+        if len(problems) > MAX_PROBLEMS:
+            problems.append(Problem("so much is wrong that the rest was not read", entry.file))
+            break
+    if problems:
+        raise ConfigError(problems)
+    return list(needs)
+
+
+def _faults(entry: Entry, task: Task) -> list[str]:
+    faults = mcp_universe.task_faults(task)
+    if not task.question and isinstance(entry.data, dict) and "instruction" in entry.data:
+        # Their training files have it; their own runner would ask nothing.
+        faults.append("instruction: no field of a task, it is dropped: call it question")
+    return faults
+
+
+def _judge_lines(path: Path) -> list[str]:
+    with _opened(path) as stream:
+        return _judge_tasks(read_lines(str(path), stream))
+
+
+def _judge_agent(config: AgentConfig) -> list[str]:
+    """Our engines look at their configs themselves; MCP-Universe's is not started for that."""
+    engine = mcp_universe.engine_for(config)
+    if found := mcp_universe.problems(config):
+        raise ConfigError(found)
+    if engine == PEER:
+        return mcp_universe.why_not_native(config) or [f"type {PEER}"]
+    _try_engine(config)
+    return []
+
+
+def _try_engine(config: AgentConfig) -> None:
+    try:
+        with redirect_stdout(sys.stderr):  # The user's module may print when it is imported.
+            open_engine(config)
+    except ConfigError:
+        raise
+    except Exception as error:
+        message = f"its engine fails: {explain(error)}"
+        raise ConfigError(Problem(message, str(config.file), config.line)) from error
+
+
+def _judge_collections(path: Path, environ: Mapping[str, str]) -> list[str]:
+    collections = load(path)
+    files = dict.fromkeys(collection.config_file for collection in collections)
+    judges = [partial(_judge_agent_file, file) for file in files]
+    return _all_of([lambda: _judge_contexts(collections, environ), *judges])
+
+
+def _judge_agent_file(path: Path) -> list[str]:
+    return _judge_agent(load_agent_config(path))
+
+
+def _judge_contexts(collections: Iterable[Collection], environ: Mapping[str, str]) -> list[str]:
+    resolve_contexts(collections, environ)
+    return []
+
+
+def _judge_benchmarks(path: Path, documents: Iterable[Document]) -> list[str]:
+    agents = [document for document in documents if kind_in(document) != BENCHMARK]
+    benchmarks = load_benchmarks(path)
+    files = dict.fromkeys(file.path for each in benchmarks for file in each.tasks)
+    judges = [partial(_judge_task_file, file) for file in files]
+    if agents:
+        judges += [partial(_judge_benchmarks_agent, each, agents) for each in benchmarks]
+    return _all_of(judges)
+
+
+def _judge_task_file(path: Path) -> list[str]:
+    return _judge_tasks(entries_of(read_document(path)))
+
+
+def _judge_benchmarks_agent(benchmark: Benchmark, agents: Iterable[Document]) -> list[str]:
+    config = load_agent_config(benchmark.file, benchmark.agent)
+    if benchmark.agent and config.name != benchmark.agent:
+        runnable = [document for document in agents if kind_in(document) != "llm"]
+        names = [str(document.data["spec"]["name"]) for document in runnable]
+        message = f"{benchmark.agent!r:.60} is not in this file"
+        hint = mcp_universe.nearest(benchmark.agent, names)
+        place = (str(benchmark.file), benchmark.agent_line)
+        raise ConfigError(Problem(f"spec.agent: {message}: {hint}", *place))
+    return _judge_agent(config)
+
+
+def _all_of(judges: Iterable[Callable[[], list[str]]]) -> list[str]:
+    """What all of them say together."""
+    needs: list[str] = []
+    problems: list[Problem] = []
+    for judge in judges:
+        try:
+            needs += judge()
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return needs
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with path.open("rb") as stream:
+            yield stream
+    except OSError as error:
+        problem = Problem(f"cannot be read ({error.strerror}): check the path", str(path))
+        raise ConfigError(problem) from error
+
+
+# What another file seems to be.
+
+
+def _describe(data: Any, language: str) -> str:
+    if isinstance(data, dict):
+        return _describe_object(data, language)
+    if isinstance(data, list):
+        return f"{language}: a list of {len(data):,}, not of tasks"
+    return f"{language}: {kind_of(data)}"
+
+
+def _describe_object(data: dict[str, Any], language: str) -> str:
+    if servers := _servers_in(data):
+        return f"a server list: {len(servers)} of MCP"
+    if data.keys() >= _RESULT_KEYS or "evaluation_results" in data:
+        return f"{language}: results of tasks"
+    if _is_task(data):
+        return f"{language}: a task; write tasks as JSON"
+    if isinstance(data.get("kind"), str):
+        return f"{language}: kind {data['kind']!r:.60}"
+    keys = ", ".join(f"{key:.40}" for key in islice(data, _FEW_KEYS))
+    more = ", ..." if len(data) > _FEW_KEYS else ""
+    return f"{language}: an object with {keys}{more}" if data else f"{language}: an empty object"
+
+
+def _servers_in(data: dict[str, Any]) -> dict[str, Any]:
+    """The servers of MCP-Universe's list or of a client's settings; of anything else none."""
+    servers = data["mcpServers"] if isinstance(data.get("mcpServers"), dict) else data
+    return servers if all(map(_is_server, servers.values())) else {}
+
+
+def _is_server(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value.keys() & _TRANSPORTS)

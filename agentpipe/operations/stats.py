@@ -1,0 +1,105 @@
+"""Stats: a store's snapshot as plain data for people and scripts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.brokers.base import RECENT_S
+from agentpipe.worker.heartbeat import Vitals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from agentpipe.brokers.base import QueueDepth, Stats, Tally, WorkerSeen
+
+
+def as_dict(stats: Stats) -> dict[str, Any]:
+    """The JSON of ``agentpipe status``; None where the broker cannot know."""
+    vitals = [Vitals.decode(worker.report) for worker in stats.workers]
+    oldest_s = oldest_runs_s(vitals)
+    return {
+        "accepted": stats.accepted,
+        "waiting": stats.waiting,
+        "delayed": stats.delayed,
+        "running": stats.running,
+        "outbox": stats.outbox,
+        "outbox_bytes": stats.outbox_bytes,
+        "delivered": stats.delivered,
+        "outcomes": dict(stats.outcomes),
+        "dead": stats.dead,
+        "per_s": None if stats.recent is None else stats.recent / RECENT_S,
+        "undelivered_s": undelivered_s(stats, vitals),
+        **_sums(stats.tally),
+        "agents": [_agent(depth, oldest_s.get(depth.queue)) for depth in stats.queues],
+        "workers": [
+            _worker(worker, told) for worker, told in zip(stats.workers, vitals, strict=True)
+        ],
+    }
+
+
+def oldest_runs_s(vitals: Iterable[Vitals]) -> dict[str, float]:
+    """For how long the oldest run of each queue had been running when its worker was heard."""
+    oldest: dict[str, float] = {}
+    for told in vitals:
+        for queue, age_s in told.oldest_s.items():
+            oldest[queue] = max(age_s, oldest.get(queue, 0.0))
+    return oldest
+
+
+def undelivered_s(stats: Stats, vitals: Iterable[Vitals]) -> float | None:
+    """The sink's lag: for how long the oldest result waits, or is carried by a worker."""
+    carried = [told.carrying_s for told in vitals]
+    if stats.outbox is None or (stats.undelivered_s is None and not carried):
+        return None
+    if not stats.outbox:
+        return 0.0
+    return round(max([stats.undelivered_s or 0.0, *carried]), 3)
+
+
+def _sums(tally: Tally) -> dict[str, Any]:
+    return {
+        "evaluated": tally.evaluated,
+        "passed": round(tally.passed, 6),
+        "usd": round(tally.usd, 6),
+    }
+
+
+def _agent(depth: QueueDepth, oldest_s: float | None) -> dict[str, Any]:
+    tally = depth.tally
+    return {
+        "agent": depth.queue,
+        "collection": depth.collection,
+        "queue": depth.queue,
+        "waiting": depth.waiting,
+        "delayed": depth.delayed,
+        "running": depth.running,
+        "limit": depth.limit,
+        "concurrency": depth.concurrency,
+        "held_s": _rounded(depth.held_s),
+        "paused": depth.paused,
+        "oldest_s": oldest_s if depth.running else None,
+        "done": tally.done,
+        "failed": tally.failed,
+        **_sums(tally),
+        "last_error": tally.error or None,
+        "last_error_s": _rounded(tally.error_s),
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
+
+
+def _worker(worker: WorkerSeen, told: Vitals) -> dict[str, Any]:
+    return {
+        "worker": worker.name,
+        "host": worker.host,
+        "pid": worker.pid,
+        "slots": worker.slots,
+        "running": worker.running,
+        "seen_s": round(worker.seen_s, 3),
+        "lag_s": _rounded(told.lag_s),
+        "rss_bytes": told.rss_bytes,
+        "sink_down_s": _rounded(told.sink_down_s),
+        "sink_error": told.sink_error or None,
+    }

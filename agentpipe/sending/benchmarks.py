@@ -1,0 +1,113 @@
+"""Benchmarks: documents that name an agent and the task files that it is to be measured by.
+
+They stand in the file of their agent, as MCP-Universe has them, or alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.config.documents import problem_at, raise_problems, read_components
+from agentpipe.config.paths import find_file
+from agentpipe.config.schema import BENCHMARK, BenchmarkDocument
+from agentpipe.config.yaml_source import kind_in
+from agentpipe.errors import ConfigError, Problem
+from agentpipe.sending.task_files import load_tasks
+
+if TYPE_CHECKING:
+    from agentpipe.config.yaml_source import Document
+    from agentpipe.core.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFile:
+    """A task file as a benchmark names it.
+
+    Attributes:
+        written: Its path as it is written there.
+        path: Where it is.
+        line: Where it is named.
+    """
+
+    written: str
+    path: Path
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One benchmark of a file.
+
+    Attributes:
+        agent: The name of the agent's document; empty where none is named.
+        agent_line: Where it is named.
+    """
+
+    description: str
+    agent: str
+    agent_line: int
+    tasks: tuple[TaskFile, ...]
+    file: Path
+
+
+def load_benchmarks(path: Path) -> list[Benchmark]:
+    """The benchmarks of a file; the task files that they name must exist but are not read.
+
+    Raises:
+        ConfigError: With every problem of the benchmarks, in the file's order.
+    """
+    components, problems = read_components(path, BenchmarkDocument(), _is_benchmark)
+    if not components:
+        raise ConfigError(Problem("no benchmark: add a document of kind benchmark", str(path), 1))
+    loaded = [_benchmark(document, spec, problems) for document, spec in components]
+    raise_problems(problems)
+    return loaded
+
+
+def tasks_of(benchmarks: list[Benchmark]) -> list[Task]:
+    """The tasks of all files that benchmarks name, with what they are of in their metadata.
+
+    Raises:
+        ConfigError: With every problem of every file.
+    """
+    tasks: list[Task] = []
+    problems: list[Problem] = []
+    for benchmark, file in ((each, file) for each in benchmarks for file in each.tasks):
+        try:
+            tasks += [_marked(task, benchmark, file) for task in load_tasks(file.path)]
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(dict.fromkeys(problems))
+    return tasks
+
+
+def _is_benchmark(document: Document) -> bool:
+    return kind_in(document) == BENCHMARK
+
+
+def _marked(task: Task, benchmark: Benchmark, file: TaskFile) -> Task:
+    marks = {
+        "benchmark": benchmark.description or benchmark.file.name,
+        "task_file": file.written,
+    }
+    return replace(task, metadata=marks | task.metadata)
+
+
+def _benchmark(document: Document, spec: dict[str, Any], problems: list[Problem]) -> Benchmark:
+    file = Path(document.file)
+    folders = (file.parent, file.absolute().parent.parent, Path())
+    found = []
+    for index, written in enumerate(spec.get("tasks", ())):
+        place = ("spec", "tasks", index)
+        try:
+            path = find_file(written, folders)
+        except FileNotFoundError as error:
+            problems.append(problem_at(document, place, str(error)))
+        else:
+            found.append(TaskFile(written, path, document.line_of(place)))
+    agent_line = document.line_of(("spec", "agent"))
+    description, agent = spec.get("description", ""), spec.get("agent", "")
+    return Benchmark(description, agent, agent_line, tuple(found), file)

@@ -1,0 +1,242 @@
+"""Dispatcher: spreads a collection's tasks over its agents, each up to its bound.
+
+The store does the spreading: cursor, bound and append are one step there, so that any number
+of senders share one round-robin and none can overfill a queue.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import dramatiq
+
+from agentpipe.brokers.base import Admission, Offer, Queue, Store
+from agentpipe.errors import ConfigError, QueueFull, Unreachable
+from agentpipe.sending.admission import admit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from agentpipe.config.collection import Collection
+    from agentpipe.settings import Settings
+
+BATCH = 1_000
+BATCH_BYTES = 4 * 1024 * 1024
+FULL_PAUSE_S = 0.25
+MAX_OUTAGE_PAUSE_S = 2.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of the tasks of one call.
+
+    Attributes:
+        task_ids: Of the accepted ones, in the order they were given.
+        duplicate_ids: Of those that live, or were settled within the retention time.
+        refused: How many found every queue full.
+        depth: Tasks waiting in the collection when one was refused, else 0.
+        bound: What may wait there, likewise.
+    """
+
+    task_ids: tuple[str, ...] = ()
+    duplicate_ids: tuple[str, ...] = ()
+    refused: int = 0
+    depth: int = 0
+    bound: int = 0
+
+    @classmethod
+    def of(cls, batches: Sequence[Sent]) -> Sent:
+        """All of them as one."""
+        return cls(
+            task_ids=tuple(chain.from_iterable(batch.task_ids for batch in batches)),
+            duplicate_ids=tuple(chain.from_iterable(batch.duplicate_ids for batch in batches)),
+            refused=sum(batch.refused for batch in batches),
+            depth=max((batch.depth for batch in batches), default=0),
+            bound=max((batch.bound for batch in batches), default=0),
+        )
+
+    @property
+    def accepted(self) -> int:
+        """How many tasks were accepted."""
+        return len(self.task_ids)
+
+    @property
+    def duplicates(self) -> int:
+        """How many tasks were known already."""
+        return len(self.duplicate_ids)
+
+
+class Dispatcher(dramatiq.Middleware):
+    """Sends to collections; as a middleware it also gives plain actors' queues their bounds."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @classmethod
+    def open(cls, collections: Iterable[Collection], settings: Settings) -> Self:
+        """A dispatcher of its own, for a process that only sends; close it after use.
+
+        Raises:
+            ConfigError: The broker's URL is wrong.
+            Unreachable: Nothing answers there.
+        """
+        from agentpipe.brokers import open_store
+
+        dispatcher = cls(open_store(settings))
+        try:
+            dispatcher.declare(collections)
+        except BaseException:
+            dispatcher.close()
+            raise
+        return dispatcher
+
+    @property
+    def actor_options(self) -> set[str]:
+        """``max_queue_size`` and ``concurrency`` bound the queue of a plain Dramatiq actor."""
+        return {"collection", "max_queue_size", "concurrency"}
+
+    def after_declare_actor(self, broker: dramatiq.Broker, actor: dramatiq.Actor[..., Any]) -> None:  # noqa: ARG002 - Dramatiq's signature
+        """Bound the queue of an actor outside any collection; ``declare`` bounds the others."""
+        if "collection" not in actor.options:
+            defaults = Queue(actor.queue_name)
+            self._store.declare(
+                [
+                    Queue(
+                        actor.queue_name,
+                        max_waiting=actor.options.get("max_queue_size", defaults.max_waiting),
+                        concurrency=actor.options.get("concurrency", defaults.concurrency),
+                    )
+                ]
+            )
+
+    def declare(self, collections: Iterable[Collection]) -> None:
+        """Make each collection's agents and limits known to the store."""
+        self._store.declare(
+            [
+                Queue(
+                    agent.queue,
+                    each.name,
+                    each.max_queue_size,
+                    each.concurrency,
+                    each.max_crashes,
+                    agent.gate,
+                    agent.gate_limit,
+                )
+                for each in collections
+                for agent in each.agents
+            ]
+        )
+
+    def send(self, collection: str, task: Any) -> str:
+        """Accept one task; returns its id, also when it was known already.
+
+        Raises:
+            TaskError: It is malformed.
+            QueueFull: Every agent's queue is at its bound.
+        """
+        sent = self.send_many(collection, [task])
+        if sent.refused:
+            raise QueueFull(collection, sent.depth, sent.bound)
+        return (sent.task_ids + sent.duplicate_ids)[0]
+
+    def send_many(
+        self,
+        collection: str,
+        tasks: Iterable[Any],
+        *,
+        on_full: Literal["refuse", "wait"] = "refuse",
+    ) -> Sent:
+        """Accept tasks, many per round trip, in their order.
+
+        Tasks are read as they are needed, so ``tasks`` may be endless. With ``on_full="wait"``
+        they wait for room, and for a store that does not answer.
+
+        Raises:
+            TaskError: One is malformed; the batches before it are accepted.
+            Unreachable: The store does not answer; likewise.
+        """
+        return Sent.of(list(self.send_batches(collection, tasks, on_full=on_full)))
+
+    def send_batches(
+        self,
+        collection: str,
+        tasks: Iterable[Any],
+        *,
+        on_full: Literal["refuse", "wait"] = "refuse",
+    ) -> Iterator[Sent]:
+        """The same, telling after each round trip what became of its tasks."""
+        waiting = on_full == "wait"
+        offer = self._offer_patiently if waiting else self._offer
+        for offers in _batches(_offer_of(task) for task in tasks):
+            admission = offer(collection, offers)
+            if not admission.bound and "refused" in admission.verdicts:
+                raise ConfigError(f"no agent serves collection {collection!r}: declare it first")
+            yield _sent(offers, admission, count_refused=not waiting)
+            refused = _refused(offers, admission)
+            while waiting and refused:
+                time.sleep(FULL_PAUSE_S)
+                admission = offer(collection, refused)
+                yield _sent(refused, admission, count_refused=False)
+                refused = _refused(refused, admission)
+
+    def _offer(self, collection: str, offers: Sequence[Offer]) -> Admission:
+        return self._store.offer(collection, offers, ring=True)
+
+    def _offer_patiently(self, collection: str, offers: Sequence[Offer]) -> Admission:
+        """Offer the same again until the store answers: under their ids, as the first time."""
+        tries = 0
+        while True:
+            try:
+                admission = self._offer(collection, offers)
+            except Unreachable as error:
+                if not tries:
+                    log.warning("the broker does not answer, sending waits for it: %s", error)
+                tries += 1
+                time.sleep(min(MAX_OUTAGE_PAUSE_S, 0.05 * 2**tries))
+            else:
+                if tries:
+                    log.warning("the broker answers again, after %d tries", tries)
+                return admission
+
+    def close(self) -> None:
+        """Close the store; not for a dispatcher whose broker does."""
+        self._store.close()
+
+
+def _offer_of(task: Any) -> Offer:
+    admitted = admit(task)
+    return Offer(admitted.task_id, admitted.encode(), admitted.priority)
+
+
+def _batches(offers: Iterator[Offer]) -> Iterator[list[Offer]]:
+    """Cut the offers into batches of bounded number and, roughly, bytes."""
+    while batch := list(islice(offers, 1)):
+        size = len(batch[0].payload)
+        for offer in islice(offers, BATCH - 1):
+            batch.append(offer)
+            size += len(offer.payload)
+            if size > BATCH_BYTES:
+                break
+        yield batch
+
+
+def _refused(offers: Sequence[Offer], admission: Admission) -> list[Offer]:
+    pairs = zip(offers, admission.verdicts, strict=True)
+    return [offer for offer, verdict in pairs if verdict == "refused"]
+
+
+def _sent(offers: Sequence[Offer], admission: Admission, *, count_refused: bool) -> Sent:
+    pairs = list(zip(offers, admission.verdicts, strict=True))
+    return Sent(
+        task_ids=tuple(offer.task_id for offer, verdict in pairs if verdict == "accepted"),
+        duplicate_ids=tuple(offer.task_id for offer, verdict in pairs if verdict == "duplicate"),
+        refused=admission.verdicts.count("refused") if count_refused else 0,
+        depth=admission.depth,
+        bound=admission.bound,
+    )

@@ -1,0 +1,403 @@
+"""Schedules: a collection's cron lines, whose task files are sent again at each firing.
+
+How far a schedule has come is one number in the broker's store, its mark: the firing, and how many
+of its tasks were sent. It only rises, so that schedulers may share it, and whoever comes after one
+that died goes on from there. A task's id is made of its own, the schedule and the fire time: what
+two schedulers send both is accepted once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol
+
+from agentpipe.brokers.base import Calendar
+from agentpipe.config.cron import Cron
+from agentpipe.errors import AgentpipeError, ConfigError, Problem, Unreachable
+from agentpipe.sending.task_files import (
+    entries_of,
+    is_document,
+    read_document,
+    read_lines,
+    task_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from agentpipe.config.collection import Collection, ScheduleSpec
+    from agentpipe.core.task import Task
+    from agentpipe.sending.dispatcher import Dispatcher
+    from agentpipe.sending.task_files import Entry
+
+# A firing this late is still on time; a scheduler this silent was asleep.
+LATE = timedelta(seconds=60)
+ASLEEP = timedelta(seconds=300)
+LOOK_BACK = timedelta(days=30)
+# Of so many tasks the mark tells; where ids are not remembered, a kill repeats as many.
+CHUNK = 100
+# A mark is the firing in Unix seconds, and in its last digits how many tasks were sent of it.
+SCALE = 1_000_000
+DONE = SCALE - 1
+
+FULL_PAUSE_S, AWAY_PAUSE_S, WRONG_PAUSE_S, NAP_S = 0.25, 1.0, 20.0, 60.0
+MAX_ID_CHARS = 256
+
+log = logging.getLogger(__name__)
+
+
+class Clock(Protocol):
+    """What tells a scheduler the time."""
+
+    def now(self) -> datetime:
+        """The time, with a zone."""
+
+    def wait(self, seconds: float) -> None:
+        """Return after so long, or when told to stop."""
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether somebody has asked for the end."""
+
+
+class WallClock:
+    """The machine's, until it is stopped."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+
+    def now(self) -> datetime:
+        """The time."""
+        return datetime.fromtimestamp(time.time(), UTC)
+
+    def wait(self, seconds: float) -> None:
+        """Return after so long, or when told to stop."""
+        self._stop.wait(seconds)
+
+    def stop(self) -> None:
+        """End every wait, this one and those to come."""
+        self._stop.set()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether somebody has asked for the end."""
+        return self._stop.is_set()
+
+
+@dataclass(frozen=True, slots=True)
+class Fired:
+    """A firing whose tasks are all in the store.
+
+    Attributes:
+        accepted: By this scheduler.
+        duplicates: Known already, as of a scheduler that was killed or one beside this.
+    """
+
+    collection: str
+    schedule: str
+    fire_time: datetime
+    accepted: int
+    duplicates: int
+
+
+@dataclass(slots=True)
+class Firing:
+    """One that is being sent.
+
+    Attributes:
+        sent: Tasks of the file that need not be sent again.
+        refused: Of the present chunk, what found no room yet.
+        chunk: How many tasks of the file the present chunk has.
+    """
+
+    at: datetime
+    sent: int
+    tasks: Iterator[Task]
+    accepted: int = 0
+    duplicates: int = 0
+    chunk: int = 0
+    refused: list[Task] = field(default_factory=list)
+
+    @property
+    def mark(self) -> int:
+        """How far it has come."""
+        return mark_of(self.at, min(self.sent, DONE - 1))
+
+
+def mark_of(fire_time: datetime, sent: int = DONE) -> int:
+    """The mark of a firing of which so many tasks were sent, or all."""
+    return int(fire_time.timestamp()) * SCALE + sent
+
+
+class Line:
+    """One schedule on its way through time; ``step`` never waits for room.
+
+    Attributes:
+        is_idle: Nothing of it is due, or another scheduler sends it.
+    """
+
+    def __init__(
+        self,
+        collection: str,
+        spec: ScheduleSpec,
+        dispatcher: Dispatcher,
+        calendar: Calendar,
+        on_fired: Callable[[Fired], None],
+    ) -> None:
+        self._collection, self._spec, self._dispatcher = collection, spec, dispatcher
+        self._calendar, self._on_fired = calendar, on_fired
+        self._cron = Cron(spec.cron, spec.timezone)
+        self._name = f"{collection}/{spec.name}"
+        self._firing: Firing | None = None
+        self._complaint = ""
+        self._look_at = datetime.min.replace(tzinfo=UTC)
+        self.is_idle = False
+
+    def step(self, now: datetime, watched_from: datetime) -> float:
+        """Do a little of what is due; for how many seconds nothing more can be done.
+
+        Args:
+            now: The time.
+            watched_from: Since when this scheduler has been looking without a gap.
+        """
+        try:
+            if self._firing is not None:
+                return self._go_on(self._firing)
+            if now < self._look_at:
+                return (self._look_at - now).total_seconds()
+            self.is_idle = False
+            return self._begin(now, watched_from)
+        except Unreachable as error:
+            return self._complain(f"the broker does not answer: {error}", AWAY_PAUSE_S)
+        except AgentpipeError as error:
+            self._firing = None
+            return self._complain(f"its tasks cannot be sent: {error}", WRONG_PAUSE_S)
+
+    # Which firing.
+
+    def _begin(self, now: datetime, watched_from: datetime) -> float:
+        """Note the firing that is to be sent as begun, if there is one."""
+        # A schedule has no past before it is first seen.
+        mark = self._progress(0) or self._progress(mark_of(now))
+        if mark is None:
+            self._complain("another scheduler sends, this one stands by", 0)
+            return self._rest(now)
+        at, sent = datetime.fromtimestamp(mark // SCALE, UTC), mark % SCALE
+        if sent == DONE:
+            due = self._cron.between(max(at, now - LOOK_BACK), now)
+            chosen = self._choose(due, watched_from)
+            if chosen is None:
+                self._content()
+                return self._rest(now)
+            at, sent = chosen, 0
+            if self._progress(mark_of(at, 0)) != mark_of(at, 0):
+                return 0.0  # Somebody else was quicker: look again.
+        self._firing = Firing(at, sent, islice(self._tasks(at), sent, None))
+        return 0.0
+
+    def _rest(self, now: datetime) -> float:
+        """Until the next firing, but never for so long as to be called asleep."""
+        self.is_idle = True
+        nap = now + timedelta(seconds=NAP_S)
+        self._look_at = min(nap, self._cron.following(now) or nap)
+        return (self._look_at - now).total_seconds()
+
+    def _choose(self, due: list[datetime], watched_from: datetime) -> datetime | None:
+        """The next of what is due, by the policy for what was missed."""
+        missed = [each for each in due if each < watched_from - LATE]
+        if not missed or self._spec.missed == "run_all":
+            return due[0] if due else None
+        if self._spec.missed == "run_once":
+            self._tell_missed(missed[:-1], f"that of {missed[-1].isoformat()} runs for them")
+            return missed[-1]
+        self._tell_missed(missed, "skipped")
+        self._progress(mark_of(missed[-1]))
+        on_time = due[len(missed) :]
+        return on_time[0] if on_time else None
+
+    def _tell_missed(self, missed: Sequence[datetime], what: str) -> None:
+        if missed:
+            number, first = len(missed), missed[0].isoformat()
+            log.warning("%s: %d firings missed since %s, %s", self._name, number, first, what)
+
+    # What it sends.
+
+    def _go_on(self, firing: Firing) -> float:
+        """Send a chunk, or what was refused of it, and note how far that is."""
+        if not firing.refused:
+            firing.refused = list(islice(firing.tasks, CHUNK))
+            firing.chunk = len(firing.refused)
+        if not firing.refused:
+            return self._end(firing)
+        self._offer(firing)
+        if firing.refused:
+            which = f"the tasks of {firing.at.isoformat()}, and later firings behind them"
+            return self._complain(f"the queues are full: {which}, wait for room", FULL_PAUSE_S)
+        self._content()
+        firing.sent += firing.chunk
+        return self._note(firing)
+
+    def _offer(self, firing: Firing) -> None:
+        for sent in self._dispatcher.send_batches(self._collection, list(firing.refused)):
+            firing.accepted += sent.accepted
+            firing.duplicates += sent.duplicates
+            known = {*sent.task_ids, *sent.duplicate_ids}
+            firing.refused = [task for task in firing.refused if task.task_id not in known]
+
+    def _note(self, firing: Firing) -> float:
+        """Raise the mark; pass over what another scheduler has sent meanwhile."""
+        mark = self._progress(firing.mark)
+        if mark is None or mark // SCALE != firing.mark // SCALE or mark % SCALE == DONE:
+            self._firing = None
+            return 0.0
+        ahead = max(0, mark % SCALE - firing.sent)
+        firing.sent += sum(1 for _ in islice(firing.tasks, ahead))
+        return 0.0
+
+    def _end(self, firing: Firing) -> float:
+        self._progress(mark_of(firing.at))
+        self._firing = None
+        self._content()
+        if not firing.sent:
+            log.warning("%s: %s holds no task", self._name, self._spec.tasks_file)
+        counts = (firing.accepted, firing.duplicates)
+        self._on_fired(Fired(self._collection, self._spec.name, firing.at, *counts))
+        return 0.0
+
+    def _tasks(self, at: datetime) -> Iterator[Task]:
+        """The file's tasks for one firing; none of them while anything is wrong with it.
+
+        Raises:
+            ConfigError: With all that is wrong.
+        """
+        check_file(self._spec.tasks_file)
+        marks = {"schedule": self._spec.name, "fire_time": at.isoformat()}
+        ending = f"{self._collection}.{self._spec.name}@{at:%Y%m%dT%H%M%SZ}"
+        return (
+            _fired(task, _own_id(entry) or str(number), ending, marks)
+            for number, (entry, task, _) in enumerate(_read(self._spec.tasks_file), 1)
+            if task is not None
+        )
+
+    # How it goes.
+
+    def _progress(self, mark: int) -> int | None:
+        name = f"{self._name}/{self._spec.cron}/{self._spec.timezone}"
+        return self._calendar.progress(name, mark)
+
+    def _complain(self, why: str, wait_s: float) -> float:
+        """Say it once."""
+        if why != self._complaint:
+            log.warning("%s: %s", self._name, why)
+        self._complaint = why
+        return wait_s
+
+    def _content(self) -> None:
+        if self._complaint:
+            log.warning("%s: goes on", self._name)
+        self._complaint = ""
+
+
+class Scheduler:
+    """Takes all schedules on, each a step at a time, so that none waits for another."""
+
+    def __init__(self, lines: Sequence[Line], clock: Clock) -> None:
+        self._lines, self._clock = lines, clock
+
+    def run(self, *, once: bool = False) -> None:
+        """Until the clock is stopped; with ``once`` until all is sent that is due now."""
+        watched_from = seen = self._clock.now()
+        until = seen if once else None
+        while not self._clock.is_stopped:
+            now = self._clock.now()
+            if now - seen > ASLEEP:
+                watched_from = now
+            seen = now
+            waits = [line.step(until or now, watched_from) for line in self._lines]
+            if once and all(line.is_idle for line in self._lines):
+                return
+            self._clock.wait(min([NAP_S, *waits]))
+
+
+def lines_of(
+    collections: Iterable[Collection],
+    dispatcher: Dispatcher,
+    calendar: object,
+    on_fired: Callable[[Fired], None],
+) -> list[Line]:
+    """Each schedule of the collections.
+
+    Raises:
+        ConfigError: There is none, or the store has no calendar.
+    """
+    if not isinstance(calendar, Calendar):
+        raise ConfigError("this broker keeps no schedules: use sqlite://, redis:// or amqp://")
+    found = [
+        Line(collection.name, spec, dispatcher, calendar, on_fired)
+        for collection in collections
+        for spec in collection.schedule
+    ]
+    if not found:
+        raise ConfigError("no collection of this file has a `schedule`: add one")
+    return found
+
+
+def check_files(collections: Iterable[Collection]) -> None:
+    """Read all task files through.
+
+    Raises:
+        ConfigError: With all that is wrong with any.
+    """
+    problems: list[Problem] = []
+    for path in dict.fromkeys(spec.tasks_file for each in collections for spec in each.schedule):
+        try:
+            check_file(path)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+
+
+def check_file(path: Path) -> None:
+    """Read a task file through.
+
+    Raises:
+        ConfigError: With all that is wrong with it.
+    """
+    problems = [problem for _, _, found in _read(path) for problem in found]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _read(path: Path) -> Iterator[tuple[Entry, Task | None, list[Problem]]]:
+    if path.suffix.lower() in {".yaml", ".yml"}:
+        raise ConfigError(Problem("a schedule sends task files: name a .json or .jsonl", str(path)))
+    for entry in entries_of(read_document(path)) if is_document(path) else _lines(path):
+        yield entry, *task_of(entry)
+
+
+def _lines(path: Path) -> Iterator[Entry]:
+    try:
+        with path.open("rb") as stream:
+            yield from read_lines(str(path), stream)
+    except OSError as error:
+        raise ConfigError(Problem(f"cannot be read: {error.strerror}", str(path))) from error
+
+
+def _own_id(entry: Entry) -> str:
+    return str(entry.data.get("task_id") or "") if isinstance(entry.data, dict) else ""
+
+
+def _fired(task: Task, own: str, ending: str, marks: dict[str, str]) -> Task:
+    """The task as one firing sends it, under an id that each scheduler would give it."""
+    task_id = f"{own}@{ending}"
+    if len(task_id) > MAX_ID_CHARS:
+        task_id = uuid.uuid5(uuid.NAMESPACE_OID, task_id).hex
+    return replace(task, task_id=task_id, metadata=marks | task.metadata)

@@ -1,0 +1,291 @@
+"""Task files: JSON of one task or of a list of them, or a task a line; mistakes with their line."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import orjson
+
+from agentpipe.config.yaml_source import read_text
+from agentpipe.core.task import MAX_TASK_BYTES
+from agentpipe.errors import ConfigError, Problem, TaskError
+from agentpipe.sending.admission import judged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sized
+    from pathlib import Path
+
+    from agentpipe.config.yaml_source import KeyPath
+    from agentpipe.core.task import Task
+
+MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
+MAX_TASKS = 200_000
+# What is walked here and not by the decoder, and of how much of it the line is kept.
+MAX_PARTS, MAX_LINED = 2_000_000, 500_000
+MAX_LINE_BYTES = 64 * 1024 * 1024
+
+# Deep enough for a list of tasks with their evaluators' keys.
+_LINED_DEPTH = 4
+_PLACE = re.compile(r"\w+(?:\.\w+|\[\d+\])*")
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What may be a task.
+
+    Attributes:
+        error: Why it cannot be read; then it has no data.
+        encodes: Its task fits the wire for certain.
+        lines: The line of each of its parts.
+    """
+
+    data: Any
+    file: str
+    line: int
+    error: str = ""
+    encodes: bool = False
+    lines: Mapping[KeyPath, int] = field(default_factory=dict, repr=False)
+
+    def problem(self, message: str) -> Problem:
+        """A problem at the part that the message begins with, as ``evaluators[0]: op: ...``."""
+        path: KeyPath = ()
+        for words in message.split(": "):
+            longer = (*path, *_parts(words))
+            if longer == path or longer not in self.lines:
+                break
+            path = longer
+        return Problem(message, self.file, self.lines.get(path, self.line))
+
+
+def task_of(entry: Entry) -> tuple[Task | None, list[Problem]]:
+    """The entry's Task with an id, and what is wrong with it."""
+    if entry.error:
+        return None, [entry.problem(entry.error)]
+    task, messages = judged(entry.data)
+    try:
+        # So that one that is too large is told by its place.
+        if task is not None and not entry.encodes:
+            task.encode()
+    except TaskError as error:
+        messages = [*messages, str(error)]
+    return task, [entry.problem(message) for message in messages]
+
+
+def load_tasks(path: Path) -> list[Task]:
+    """Every task of a file that is read as a whole.
+
+    Raises:
+        ConfigError: With all that is wrong with it.
+    """
+    tasks, problems = [], []
+    for entry in entries_of(read_document(path)):
+        task, found = task_of(entry)
+        problems += found
+        if task is not None:
+            tasks.append(task)
+    if problems:
+        raise ConfigError(problems)
+    return tasks
+
+
+def is_document(path: Path) -> bool:
+    """Whether a file is one JSON text, and not one a line; by its name, and then by its lines."""
+    if path.suffix.lower() != ".json":
+        return False
+    try:
+        with path.open("rb") as stream:
+            lines = list(islice(filter(bytes.strip, iter(lambda: next_line(stream), b"")), 2))
+    except OSError:
+        return True  # Reading it says why.
+    return len(lines) < len(("first", "second")) or not all(map(_is_whole, lines))
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+# One JSON text.
+
+
+def read_document(path: Path) -> Entry:
+    """The one value of a file.
+
+    Raises:
+        ConfigError: It cannot be read, or is not JSON.
+    """
+    reader = _Reader(read_text(path, MAX_DOCUMENT_BYTES), str(path))
+    data = reader.read()
+    return Entry(data, str(path), reader.lines[()], lines=reader.lines)
+
+
+def entries_of(whole: Entry) -> list[Entry]:
+    """Each item, where it is a list, or else itself."""
+    if not isinstance(whole.data, list):
+        return [whole]
+    lines: list[dict[KeyPath, int]] = [{} for _ in whole.data]
+    for (index, *rest), line in ((path, line) for path, line in whole.lines.items() if path):
+        lines[int(index)][tuple(rest)] = line
+    return [
+        Entry(item, whole.file, lines[index][()], lines=lines[index])
+        for index, item in enumerate(whole.data)
+    ]
+
+
+class _RefusedError(ValueError):
+    """What JSON allows and a task does not."""
+
+
+class _Reader:
+    """Notes the line of each part that is not too deep; all below is the decoder's."""
+
+    def __init__(self, text: str, file: str) -> None:
+        self.lines: dict[KeyPath, int] = {}
+        self._text, self._file = text, file
+        self._decoder = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
+        self._seen = (0, 1)  # A position and its line.
+        self._parts = 0
+
+    def read(self) -> Any:
+        try:
+            value, end = self._value(0, ())
+            if (end := self._past_space(end)) < len(self._text):
+                raise json.JSONDecodeError("more text behind the end", self._text, end)  # noqa: TRY301
+        except json.JSONDecodeError as error:
+            problem = Problem(f"not JSON: {error.msg.lower()}", self._file, error.lineno)
+        except RecursionError:
+            problem = Problem("not a task: nested too deeply", self._file, self._seen[1])
+        except ValueError as error:
+            reason = error if isinstance(error, _RefusedError) else "a number is too long"
+            problem = Problem(f"not taken: {reason}", self._file, self._seen[1])
+        else:
+            return value
+        raise ConfigError(problem)
+
+    def _value(self, start: int, path: KeyPath) -> tuple[Any, int]:
+        start = self._past_space(start)
+        self._note(start, path)
+        opening = self._text[start : start + 1]
+        if opening == "{" and len(path) < _LINED_DEPTH:
+            return self._object(start + 1, path)
+        if opening == "[" and len(path) < _LINED_DEPTH:
+            return self._list(start + 1, path)
+        return self._decoder.raw_decode(self._text, start)
+
+    def _object(self, start: int, path: KeyPath) -> tuple[dict[str, Any], int]:
+        found: dict[str, Any] = {}
+        while not self._closes(start, "}"):
+            start = self._past_space(self._next(start, found))
+            name, end = self._key(start, path, found)
+            found[name], start = self._value(self._expect(end, ":"), (*path, name))
+        return found, self._past_space(start) + 1
+
+    def _key(self, start: int, path: KeyPath, found: dict[str, Any]) -> tuple[str, int]:
+        line = self._line(start)
+        name, end = self._decoder.raw_decode(self._text, start)
+        if not isinstance(name, str):
+            raise json.JSONDecodeError("a key is no text", self._text, start)
+        if name in found:
+            first = self.lines.get((*path, name), line)
+            raise _RefusedError(f"duplicate key {name!r:.60}, first in line {first}: keep one")
+        self._note(start, (*path, name))
+        return name, end
+
+    def _list(self, start: int, path: KeyPath) -> tuple[list[Any], int]:
+        items: list[Any] = []
+        while not self._closes(start, "]"):
+            item, start = self._value(self._next(start, items), (*path, len(items)))
+            items.append(item)
+        return items, self._past_space(start) + 1
+
+    def _next(self, start: int, before: Sized) -> int:
+        """Past the comma that parts an item from those before it."""
+        return self._expect(start, ",") if before else start
+
+    def _expect(self, start: int, mark: str) -> int:
+        start = self._past_space(start)
+        if not self._text.startswith(mark, start):
+            raise json.JSONDecodeError(f"{mark!r} is missing", self._text, start)
+        return start + 1
+
+    def _closes(self, start: int, mark: str) -> bool:
+        return self._text.startswith(mark, self._past_space(start))
+
+    def _past_space(self, start: int) -> int:
+        match = _SPACE.match(self._text, start)
+        return match.end() if match else start
+
+    def _note(self, position: int, path: KeyPath) -> None:
+        line = self._line(position)
+        self._parts += 1
+        if self._parts > MAX_PARTS or (len(path) == 1 and path[0] == MAX_TASKS):
+            raise _RefusedError("too much for one JSON text: write a task a line, as .jsonl")
+        if len(path) <= 1 or self._parts < MAX_LINED:
+            self.lines.setdefault(path, line)
+
+    def _line(self, position: int) -> int:
+        """The line of a position that is not before the last one."""
+        before, line = self._seen
+        self._seen = (position, line + self._text.count("\n", before, position))
+        return self._seen[1]
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _RefusedError(f"duplicate key {twice!r:.60}: keep one")
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise _RefusedError(f"{name} is no number of JSON: write null or a number")
+
+
+def _parts(words: str) -> tuple[str | int, ...]:
+    if not _PLACE.fullmatch(words):
+        return ()
+    found = re.findall(r"\[(\d+)\]|(\w+)", words)
+    return tuple(int(index) if index else name for index, name in found)
+
+
+# A task a line.
+
+
+def read_lines(file: str, stream: BinaryIO) -> Iterator[Entry]:
+    """What each line that is not blank holds."""
+    number = 0
+    while line := next_line(stream):
+        number += 1
+        if not line.strip():
+            continue
+        try:
+            yield Entry(_parsed(line), file, number, encodes=len(line) < MAX_TASK_BYTES // 2)
+        except TaskError as error:
+            yield Entry(None, file, number, str(error))
+
+
+def next_line(stream: BinaryIO) -> bytes:
+    """The next line, or only the first part of one that is far too long."""
+    line = part = stream.readline(MAX_LINE_BYTES)
+    while len(part) == MAX_LINE_BYTES and not part.endswith(b"\n"):
+        part = stream.readline(MAX_LINE_BYTES)
+    return line
+
+
+def _parsed(line: bytes) -> Any:
+    if len(line) >= MAX_LINE_BYTES:
+        raise TaskError(f"longer than {MAX_LINE_BYTES:,} bytes: is this a file of one task a line?")
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise TaskError(f"not JSON: {error}") from error

@@ -1,0 +1,84 @@
+"""Figures: numbers as short as they can be read, always with their unit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentpipe.core import text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+UNKNOWN, NONE = "?", "-"
+BARS = "▁▂▃▄▅▆▇█"
+# Below these the greater unit would say too little.
+_WHOLE, _THOUSANDS, _TENTHS, _FRACTIONS = 100_000, 1_000_000, 10, 100
+_MEBIBYTE, _GIBIBYTE = 1024**2, 1024**3
+
+
+def count(number: int | None) -> str:
+    """At most seven characters."""
+    if number is None:
+        return UNKNOWN
+    if number < _WHOLE:
+        return f"{number:,}"
+    if number < _THOUSANDS:
+        return f"{number / 1_000:.0f}k"
+    return f"{number / 1_000_000:.1f}M"
+
+
+def rate(per_s: float | None) -> str:
+    """Tasks a second; slow ones a minute or an hour, since 0.0/s says nothing."""
+    if per_s is None or per_s <= 0:
+        return NONE if per_s is None else "0/s"
+    if per_s >= _FRACTIONS:
+        return f"{count(round(per_s))}/s"
+    if per_s >= 1:
+        return f"{per_s:.1f}/s"
+    if per_s * _TENTHS >= 1:
+        return f"{per_s:.2f}/s"
+    if per_s * text.MINUTE_S >= 1:
+        return f"{per_s * text.MINUTE_S:.0f}/min"
+    return f"{per_s * text.HOUR_S:.0f}/h"
+
+
+def duration(seconds: float | None) -> str:
+    """At most seven characters, up to years."""
+    if seconds is None:
+        return NONE
+    if seconds < _TENTHS:
+        return f"{max(0.0, seconds):.1f} s"
+    return text.duration(seconds, "d")
+
+
+def lag(seconds: float | None) -> str:
+    """Of an event loop: milliseconds, up to a second."""
+    if seconds is None:
+        return NONE
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else duration(seconds)
+
+
+def size(number: int | None) -> str:
+    """Bytes."""
+    if number is None:
+        return NONE
+    if number < _GIBIBYTE:
+        return f"{number / _MEBIBYTE:.0f} MiB"
+    return f"{number / _GIBIBYTE:.1f} GiB"
+
+
+def money(usd: float) -> str:
+    """US dollars; parts of a cent where it is little."""
+    return f"${usd:,.2f}" if usd >= 1 or usd <= 0 else f"${usd:.4f}"
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """A bar each, the highest for the greatest; nothing is lower than anything."""
+    top = max(values, default=0.0)
+    if top <= 0:
+        return BARS[0] * len(values)
+    return "".join(BARS[_level(value / top)] for value in values)
+
+
+def _level(part: float) -> int:
+    return 0 if part <= 0 else max(1, round(part * (len(BARS) - 1)))

@@ -1,0 +1,1 @@
+"""Claims, runs and settles tasks, and forwards their results to the sink."""

@@ -1,0 +1,106 @@
+"""Compile: collections -> Dramatiq actors on a broker, ready to run."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers import open_store
+from agentpipe.brokers.base import Worker
+from agentpipe.config.agent_config import load_agent_config
+from agentpipe.config.collection import resolve_contexts
+from agentpipe.config.mcp_universe import is_theirs
+from agentpipe.engines.base import has_processes, open_engine
+from agentpipe.engines.hybrid import EitherEngine
+from agentpipe.errors import ConfigError, Problem
+from agentpipe.sending.broker import StoreBroker, declared_broker
+from agentpipe.sinks import open_sink
+from agentpipe.worker.middleware import Workers
+from agentpipe.worker.results import Results
+from agentpipe.worker.runner import Runner
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from agentpipe.config.collection import Collection
+    from agentpipe.core.context import Context
+    from agentpipe.engines.base import Engine
+    from agentpipe.settings import Settings
+
+
+def worker_broker(
+    collections: Sequence[Collection], settings: Settings, environ: Mapping[str, str]
+) -> StoreBroker:
+    """A broker whose actors run: what ``dramatiq agentpipe.actors`` serves.
+
+    Args:
+        collections: All that this process serves.
+        settings: Where to, and how.
+        environ: Where contexts find their ``${VARIABLES}``.
+
+    Raises:
+        ConfigError: Listing everything wrong with the agents and contexts.
+        Unreachable: The store does not answer.
+    """
+    runners = make_runners(collections, environ)
+    store = open_store(settings)
+    worker = Worker(name=_worker_name(), host=socket.gethostname(), lease_s=settings.lease_s)
+    results = Results(worker.name, settings.retry_delay_s)
+    workers = Workers(worker, settings, results, lambda: open_sink(settings))
+    return declared_broker(store, [results, workers], collections, runners)
+
+
+def make_runners(
+    collections: Sequence[Collection], environ: Mapping[str, str]
+) -> dict[str, Runner]:
+    """A Runner for each agent, by its queue; agents themselves are built with their first task.
+
+    Raises:
+        ConfigError: Listing everything wrong with the agents and contexts.
+    """
+    problems: list[Problem] = []
+    contexts: dict[str, tuple[Context, ...]] = {}
+    engines: dict[str, Engine] = {}
+    try:
+        contexts = resolve_contexts(collections, environ)
+    except ConfigError as error:
+        problems += error.problems
+    for collection in collections:
+        try:
+            env = contexts[collection.name][0].env if contexts else {}
+            engines[collection.name] = _engine(collection, env)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return {
+        spec.queue: Runner(
+            spec.queue,
+            each,
+            engines[each.name],
+            contexts[each.name][spec.context_index or 0],
+        )
+        for each in collections
+        for spec in each.agents
+    }
+
+
+def _engine(collection: Collection, env: Mapping[str, str]) -> Engine:
+    config = load_agent_config(collection.config_file)
+    name = collection.engine
+    if name is not None and not is_theirs(config):
+        message = f"engine: an agent of type {config.type!r} has its own: remove the key"
+        raise ConfigError(Problem(message, str(collection.file), collection.line))
+    has_own = has_processes(config, name)
+    if collection.isolation == "process" and not has_own:
+        from agentpipe.engines.process.engine import ChildEngine
+
+        return ChildEngine(config, env)
+    engine = open_engine(config, name)
+    return EitherEngine(config, engine) if is_theirs(config) and not has_own else engine
+
+
+def _worker_name() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"

@@ -1,0 +1,162 @@
+"""Forwarder: carries results from the outbox to the sink, in confirmed batches.
+
+A batch is published, confirmed, and only then dropped from the outbox. A crash in between
+repeats it, which readers drop by task id; no order of these steps can lose one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from agentpipe.core.failures import error_kind, error_text
+from agentpipe.core.redaction import Redactor
+from agentpipe.errors import AgentpipeError, Unreachable
+from agentpipe.sinks.base import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agentpipe.brokers.base import OutboxRecord, Store, Worker
+    from agentpipe.sinks.base import Sink
+
+BATCH = 500
+BATCH_BYTES = 8 * 1024 * 1024
+LOOK_EVERY_S = 1.0
+FEW, PACE_S = 2, 0.05
+MAX_PAUSE_S = 5.0
+STORE_PAUSE_S = 0.25
+
+log = logging.getLogger(__name__)
+
+
+class Forwarder:
+    """One thread that forwards; the sink is opened, kept and closed in it."""
+
+    def __init__(self, store: Store, worker: Worker, open_sink: Callable[[], Sink]) -> None:
+        self._store, self._worker, self._open_sink = store, worker, open_sink
+        self._sink: Sink | None = None
+        self._batch: list[OutboxRecord] = []
+        self._published = False
+        self._carried = 0
+        self._failures = 0
+        self._taken_at: float | None = None
+        self._failing: tuple[str, float] | None = None
+        self._filled = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="agentpipe-forward", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def notify(self) -> None:
+        """Results were put into the outbox."""
+        self._filled.set()
+
+    @property
+    def carrying_s(self) -> float:
+        """For how long it has had what the sink has not confirmed; from any thread."""
+        taken_at = self._taken_at
+        return 0.0 if taken_at is None else time.monotonic() - taken_at
+
+    @property
+    def failing(self) -> tuple[str, float] | None:
+        """Why the sink takes nothing, and for how many seconds; from any thread."""
+        failing = self._failing
+        return failing and (failing[0], time.monotonic() - failing[1])
+
+    def stop(self, timeout_s: float) -> None:
+        """Carry off what is there and end; what a failing sink keeps back stays in the outbox."""
+        self._stopping.set()
+        self._filled.set()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        self._get_ready()
+        while True:
+            self._filled.wait(LOOK_EVERY_S)
+            self._filled.clear()
+            stopping = self._stopping.is_set()
+            while self._forward():
+                # Where results are few each goes at once; where they are many they go together.
+                if self._carried > FEW:
+                    self._stopping.wait(PACE_S)
+            if stopping or (self._stopping.is_set() and self._failures):
+                break
+        if self._sink is not None:
+            self._sink.close()
+
+    def _get_ready(self) -> None:
+        """Connect before the first result is there; what fails is told when one is."""
+        with suppress(Exception):
+            self._sink = self._open_sink()
+            self._sink.publish([])
+
+    def _forward(self) -> bool:
+        """Carry one batch; whether there may be more."""
+        try:
+            if not self._batch:
+                self._batch = self._store.take_outbox(self._worker, BATCH, BATCH_BYTES)
+                self._taken_at = time.monotonic() if self._batch else None
+            if not self._batch:
+                return False
+            self._published = self._published or self._publish()
+            if self._published:
+                self._store.drop_outbox(self._worker, [record.number for record in self._batch])
+                self._carried = len(self._batch)
+                self._batch, self._published, self._taken_at = [], False, None
+                return True
+        except Unreachable:  # The consumer meets the same store, and tells.
+            self._stopping.wait(STORE_PAUSE_S)
+        except Exception:
+            log.exception("the forwarder met a bug of agentpipe's; it goes on")
+            self._stopping.wait(MAX_PAUSE_S)
+        return not self._stopping.is_set()
+
+    def _publish(self) -> bool:
+        try:
+            if self._sink is None:
+                self._sink = self._open_sink()
+            self._sink.publish([Record(record.task_id, record.payload) for record in self._batch])
+        except Exception as error:  # noqa: BLE001 - a sink may be a third party's
+            self._failed(error)
+            return False
+        self._recovered()
+        return True
+
+    def _failed(self, error: Exception) -> None:
+        if not self._failures:
+            bug = None if isinstance(error, AgentpipeError) else error
+            log.warning("results wait in the outbox: %s", error, exc_info=bug)
+            self._failing = (
+                Redactor(()).text(f"{error_kind(error)}: {error_text(error)}"),
+                time.monotonic(),
+            )
+        self._failures += 1
+        self._stopping.wait(min(MAX_PAUSE_S, 0.1 * 2**self._failures))
+
+    def _recovered(self) -> None:
+        if self._failures:
+            log.warning("the sink takes results again, after %d tries", self._failures)
+        self._failures, self._failing = 0, None
+
+
+def drain(store: Store, worker: Worker, sink: Sink) -> int:
+    """Forward all that is in the outbox, in the caller's thread; returns how many.
+
+    For commands that answer tasks where no worker may be running.
+    """
+    carried = 0
+    deadline = time.monotonic() + worker.lease_s / 2
+    while time.monotonic() < deadline:
+        batch = store.take_outbox(worker, BATCH, BATCH_BYTES)
+        if not batch:
+            break
+        sink.publish([Record(record.task_id, record.payload) for record in batch])
+        store.drop_outbox(worker, [record.number for record in batch])
+        carried += len(batch)
+    return carried

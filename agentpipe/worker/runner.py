@@ -1,0 +1,123 @@
+"""Runner: runs the tasks of one agent in this process, within its limits, and evaluates them."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.core.failures import error_kind, error_text
+from agentpipe.core.json_values import answer_text
+from agentpipe.engines.base import Judged
+from agentpipe.engines.instance import Instance
+from agentpipe.evaluation.evaluators import Evaluation, evaluate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agentpipe.config.collection import Collection
+    from agentpipe.core.context import Context
+    from agentpipe.core.task import Task
+    from agentpipe.core.trace import Span, Tracer
+    from agentpipe.engines.base import Engine
+
+# Of an answer or an error in the trace: the Result has them whole.
+MAX_RECORDED_CHARS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run that gave an answer.
+
+    Attributes:
+        answer: Text or JSON.
+        evaluations: One for each of the task's evaluators.
+    """
+
+    answer: Any
+    evaluations: tuple[Evaluation, ...] = field(default=())
+
+
+class Runner:
+    """One agent's runs; each instance of the agent does one at a time.
+
+    Attributes:
+        context: Its credentials.
+    """
+
+    def __init__(self, name: str, collection: Collection, engine: Engine, context: Context) -> None:
+        self.name, self.context = name, context
+        self._collection, self._engine = collection, engine
+        self._idle: list[Instance] = []
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What of the context and of the worker's environment must not leave a run."""
+        return (*self.context.env.values(), *getattr(self._engine, "secrets", ()))
+
+    async def run(self, task: Task, tracer: Tracer) -> Run:
+        """Have the agent answer, and evaluate the answer.
+
+        Raises:
+            TimeLimitExceeded: It took too long, and was told to end.
+            AnswerError: What it returned is no answer.
+            BaseException: Whatever the agent raises.
+        """
+        instance = self._idle.pop() if self._idle else self._new_instance()
+        try:
+            with tracer.root() as span, self._recorded(span, task) as record:
+                # A copy: what the agent does to it changes neither judgement nor Result.
+                answer = await instance.answer(task.copy(), self._collection.time_limit_s)
+                judged = answer if isinstance(answer, Judged) else None
+                answer = judged.answer if judged else answer
+                text = answer_text(answer)
+                record["response"] = text[:MAX_RECORDED_CHARS]
+        except BaseException:
+            # What an agent's failure leaves behind must not meet the next task.
+            await instance.close()
+            raise
+        self._idle.append(instance)
+        if judged:
+            return Run(answer, judged.evaluations)
+        return Run(answer, tuple(await self._evaluate(task, text)))
+
+    async def close(self) -> None:
+        """Close the idle instances."""
+        while self._idle:
+            await self._idle.pop().close()
+
+    @contextmanager
+    def _recorded(self, span: Span, task: Task) -> Iterator[dict[str, Any]]:
+        """Write the agent's record of MCP-Universe's trace format, whatever becomes of the run."""
+        record: dict[str, Any] = {
+            "type": "agent",
+            "class": type(self._engine).__name__,
+            "name": self.name,
+        }
+        record |= {"messages": [task.question], "response": "", "error": ""}
+        try:
+            yield record
+        except BaseException as error:
+            record["error"] = f"{error_kind(error)}: {error_text(error)}"[:MAX_RECORDED_CHARS]
+            raise
+        finally:
+            span.add(record)
+
+    def _new_instance(self) -> Instance:
+        in_thread = self._engine.blocks or self._collection.isolation == "thread"
+        return Instance(self.name, self._engine, self.context, in_thread=in_thread)
+
+    async def _evaluate(self, task: Task, text: str) -> list[Evaluation]:
+        if not task.evaluators:
+            return []
+        limit_s, env = self._collection.time_limit_s, self.context.env
+        try:
+            async with asyncio.timeout(limit_s):
+                return await evaluate(task.evaluators, text, task, self._engine.search, env)
+        except TimeoutError:
+            error = f"the evaluators took longer than {limit_s:g} s together"
+            return [
+                Evaluation(config=config, response=text, passed=False, error=error, broken=True)
+                for config in task.evaluators
+            ]

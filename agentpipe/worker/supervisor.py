@@ -1,0 +1,170 @@
+"""Supervisor: keeps N one-process Dramatiq workers running, and ends them.
+
+Dramatiq stops all of its workers when one dies. A worker each, and a replacement for one that
+dies, keeps the others' runs going.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from agentpipe.errors import Unreachable
+from agentpipe.settings import SEED_VARIABLES
+from agentpipe.worker.consumer import LAST_WORDS_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import FrameType
+
+    from agentpipe.settings import Settings
+
+LOOK_EVERY_S = 0.1
+# A child that dies sooner after its start than this is restarted with a growing pause.
+SHORT_LIFE_S = 2.0
+MAX_PAUSE_S = 4.0
+CONFIG_ERROR = 2
+INTERRUPTED = 130
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Child:
+    """A place for one worker process, and who has it now."""
+
+    process: subprocess.Popen[bytes]
+    started: float = field(default_factory=time.monotonic)
+    short_lives: int = 0
+    restart_at: float = 0.0
+
+
+class Supervisor:
+    """Runs ``dramatiq agentpipe.actors`` N times until told to end, or until all is done."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        environ: Mapping[str, str],
+        processes: int,
+        is_done: Callable[[], bool] | None,
+    ) -> None:
+        self._settings, self._processes, self._is_done = settings, processes, is_done
+        self._environ = _child_environ(settings, environ)
+        self._children: list[_Child] = []
+        self._signals: list[int] = []
+
+    def run(self) -> int:
+        """The exit code: 0 when done or told to end, 130 after Ctrl-C, 2 on a wrong config."""
+        before = {kind: signal.signal(kind, self._note) for kind in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            return self._run()
+        finally:
+            self._kill()
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
+
+    def _run(self) -> int:
+        if self._done():
+            return 0
+        self._children = [_Child(self._start()) for _ in range(self._processes)]
+        while not self._signals:
+            if self._done():
+                self._stop()
+                return 0
+            for child in self._children:
+                if self._replace(child) == CONFIG_ERROR:
+                    self._stop()
+                    return CONFIG_ERROR
+            time.sleep(LOOK_EVERY_S)
+        interrupted = self._signals[0] == signal.SIGINT
+        log.info("ending: runs have %g s to finish", self._settings.grace_s)
+        self._stop()
+        return INTERRUPTED if interrupted else 0
+
+    def _done(self) -> bool:
+        try:
+            return self._is_done is not None and self._is_done()
+        except Unreachable as error:
+            log.warning("cannot see whether all is done: %s", error)
+            return False
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # Whoever ends a worker gives it the grace and the time for its last words.
+        timeout_ms = int((self._settings.grace_s + 4 * LAST_WORDS_S) * 1000)
+        command = [sys.executable, "-m", "dramatiq", "agentpipe.actors", "--skip-logging"]
+        command += ["--processes", "1", "--threads", "1"]
+        command += ["--worker-shutdown-timeout", str(timeout_ms)]
+        # In a session of its own, so that Ctrl-C reaches it once, through us.
+        return subprocess.Popen(command, env=self._environ, start_new_session=True)  # noqa: S603 - our own command
+
+    def _replace(self, child: _Child) -> int | None:
+        """Restart a dead child when it is due; returns the exit code of one that is dead."""
+        code = child.process.poll()
+        if code is None:
+            return None
+        now = time.monotonic()
+        if not child.restart_at:
+            short = now - child.started < SHORT_LIFE_S
+            child.short_lives = child.short_lives + 1 if short else 0
+            pause_s = min(MAX_PAUSE_S, 0.25 * 2**child.short_lives) if short else 0.0
+            child.restart_at = now + pause_s
+            if code != CONFIG_ERROR:
+                log.warning("worker %d died (%s): replaced", child.process.pid, _cause(code))
+        elif now >= child.restart_at:
+            child.process, child.started, child.restart_at = self._start(), now, 0.0
+        return code
+
+    def _stop(self) -> None:
+        """Ask all to end and wait; a second signal is passed on and ends them at once."""
+        self._signal(signal.SIGTERM)
+        passed_on, again_at = 0, float("inf")
+        deadline = time.monotonic() + self._settings.grace_s + 4 * LAST_WORDS_S
+        while self._living() and time.monotonic() < deadline:
+            if len(self._signals) > max(1, passed_on) or time.monotonic() >= again_at:
+                # Two signals that meet a busy process are one: who is still there gets another.
+                passed_on, again_at = len(self._signals), time.monotonic() + 3.0
+                self._signal(signal.SIGTERM)
+            time.sleep(LOOK_EVERY_S / 2)
+
+    def _living(self) -> list[_Child]:
+        return [child for child in self._children if child.process.poll() is None]
+
+    def _signal(self, kind: signal.Signals) -> None:
+        for child in self._living():
+            child.process.send_signal(kind)
+
+    def _kill(self) -> None:
+        for child in self._living():
+            # The whole session: Dramatiq's master and the worker below it.
+            os.killpg(child.process.pid, signal.SIGKILL)
+            child.process.wait()
+
+    def _note(self, kind: int, _frame: FrameType | None) -> None:
+        self._signals.append(kind)
+
+
+def _child_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """URLs may hold passwords, so children are told by environment, never by argv."""
+    child = {
+        **{name: value for name, value in environ.items() if name not in SEED_VARIABLES},
+        "AGENTPIPE_BROKER": settings.broker,
+        "AGENTPIPE_SINK": settings.sink,
+        "AGENT_COLLECTION_CONFIG_FILE": str(settings.collection_file),
+        "AGENTPIPE_MAX_QUEUE_SIZE": str(settings.max_queue_size),
+        "AGENTPIPE_LOG_FORMAT": settings.log_format,
+        "AGENTPIPE_SUPERVISOR_PID": str(os.getpid()),
+    }
+    if settings.slots:
+        child["AGENTPIPE_SLOTS"] = str(settings.slots)
+    return child
+
+
+def _cause(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

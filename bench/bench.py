@@ -1,0 +1,31 @@
+"""Figures, each beside something of the same run: ``make bench``, or with servers by name.
+
+Absolute numbers are this machine's; the ratios travel. Linux only (/proc).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+
+from bench import on_agents, starting
+
+SERVERS = ("sqlite", "redis", "rabbitmq", "kafka")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.bench", description=__doc__)
+    parser.add_argument("servers", nargs="*", help=f"of {', '.join(SERVERS)}; default: all")
+    asked = parser.parse_args().servers
+    starting.measure()
+    if not asked:
+        on_agents.measure()
+    for name in SERVERS:
+        if name in asked or not asked:
+            sys.stdout.write(f"\n{name}\n")
+            import_module(f"bench.on_{name}").measure()
+
+
+if __name__ == "__main__":
+    main()

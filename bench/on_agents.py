@@ -1,0 +1,194 @@
+"""What the ready-made agents cost beside what they are made of."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import orjson
+
+from agentpipe.config.agent_config import load_agent_config
+from agentpipe.core.context import Context
+from agentpipe.core.task import Task
+from agentpipe.core.trace import Tracer
+from agentpipe.engines.base import open_engine
+from agentpipe.engines.instance import Instance
+from agentpipe.engines.process import launcher as nurseries
+from bench.figures import ratio, show
+from bench.peer import PYTHON
+from tests.llm_stub import LlmStub, say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MODEL = Path(__file__).with_name("peers") / "slow_model.py"
+LLM_AGENTS, LLM_ROUNDS = 1_000, 5
+FORKS = 64
+COMMANDS = 200
+CONTEXT = Context({"OPENAI_API_KEY": "none"})
+LIMIT_S = 120.0
+
+
+def measure() -> None:
+    with tempfile.TemporaryDirectory(prefix="agentpipe-bench-") as folder:
+        _measure_models(Path(folder))
+        _measure_commands(Path(folder))
+        if PYTHON.exists():
+            asyncio.run(_measure_forks(Path(folder)))
+
+
+def _engine(folder: Path, *documents: dict[str, Any]) -> Any:
+    file = folder / "agent.yaml"
+    file.write_bytes(b"\n---\n".join(map(orjson.dumps, documents)))  # JSON is YAML.
+    return open_engine(load_agent_config(file))
+
+
+def _instances(engine: Any, number: int) -> list[Instance]:
+    return [Instance("bench", engine, CONTEXT, in_thread=False) for _ in range(number)]
+
+
+async def _answer(instance: Instance) -> Any:
+    with Tracer().root():
+        return await instance.answer(Task(question="fine?"), LIMIT_S)
+
+
+# Models.
+
+
+def _measure_models(folder: Path) -> None:
+    with _slow_model() as url:
+        shared = asyncio.run(_bare_per_s(url, clients=1))
+        own = asyncio.run(_bare_per_s(url, clients=LLM_AGENTS))
+        config = {"model": "openai:m", "base_url": url}
+        spec = {"name": "bench", "type": "llm", "config": config}
+        ours = asyncio.run(_ours_per_s(_engine(folder, {"kind": "agent", "spec": spec})))
+    label = f"{LLM_AGENTS:,} llm agents, a model that takes 1 s"
+    show(label, f"{ours:,.0f}/s", ratio(ours, shared, "one bare HTTP client's"))
+    show("", "", ratio(ours, own, "what a bare client for each reaches,"))
+
+
+@contextmanager
+def _slow_model() -> Iterator[str]:
+    process = subprocess.Popen([sys.executable, MODEL], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+async def _bare_per_s(url: str, clients: int) -> float:
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+    certificates = httpx2.create_ssl_context()
+    made = [
+        httpx2.AsyncClient(limits=limits, timeout=None, verify=certificates) for _ in range(clients)
+    ]
+    body = {"model": "m", "messages": [{"role": "user", "content": "fine?"}]}
+
+    async def ask(client: httpx2.AsyncClient) -> None:
+        for _ in range(LLM_ROUNDS):
+            (await client.post(f"{url}/chat/completions", json=body)).json()
+
+    started = time.perf_counter()
+    await asyncio.gather(*(ask(made[index % clients]) for index in range(LLM_AGENTS)))
+    took_s = time.perf_counter() - started
+    await asyncio.gather(*(client.aclose() for client in made))
+    return LLM_AGENTS * LLM_ROUNDS / took_s
+
+
+async def _ours_per_s(engine: Any) -> float:
+    first, *_ = instances = _instances(engine, LLM_AGENTS)
+    await _answer(first)  # What is imported once.
+
+    async def ask(instance: Instance) -> None:
+        for _ in range(LLM_ROUNDS):
+            assert await _answer(instance) == "fine"
+
+    started = time.perf_counter()
+    await asyncio.gather(*map(ask, instances))
+    took_s = time.perf_counter() - started
+    await asyncio.gather(*(instance.close() for instance in instances))
+    return LLM_AGENTS * LLM_ROUNDS / took_s
+
+
+# Programs.
+
+
+def _measure_commands(folder: Path) -> None:
+    config = {"argv": ["true"]}
+    engine = _engine(
+        folder, {"kind": "agent", "spec": {"name": "bench", "type": "command", "config": config}}
+    )
+    bare, ours = asyncio.run(_commands_ms(engine))
+    show("a command's task", f"{ours:.1f} ms", f"{ours - bare:.1f} ms more than its bare process")
+
+
+async def _commands_ms(engine: Any) -> tuple[float, float]:
+    """In turns, so that both meet the same machine."""
+    (instance,) = _instances(engine, 1)
+    bare, ours = [], []
+    for _ in range(COMMANDS):
+        started = time.perf_counter()
+        process = await asyncio.create_subprocess_exec("true", stdout=subprocess.PIPE)
+        await process.communicate()
+        between = time.perf_counter()
+        await _answer(instance)
+        bare.append((between - started) * 1000)
+        ours.append((time.perf_counter() - between) * 1000)
+    await instance.close()
+    return statistics.median(bare), statistics.median(ours)
+
+
+# MCP-Universe's own.
+
+
+async def _measure_forks(folder: Path) -> None:
+    thought = orjson.dumps({"thought": "t", "answer": "fine"}).decode()
+    with LlmStub([say(thought)]) as stub:
+        llm = {"model_name": "m", "base_url": stub.url}
+        documents = (
+            {"kind": "llm", "spec": {"name": "l", "type": "openai", "config": llm}},
+            {"kind": "agent", "spec": {"name": "a", "type": "react", "config": {"llm": "l"}}},
+        )
+        instances = _instances(_engine(folder, *documents), FORKS)
+        started = time.perf_counter()
+        await _answer(instances[0])
+        first_s = time.perf_counter() - started
+        one_mb = _forks_pss_mb()
+        await asyncio.gather(*map(_answer, instances[1:]))
+        all_s = time.perf_counter() - started
+        each_mb = (_forks_pss_mb() - one_mb) / (FORKS - 1)
+        await asyncio.gather(*(instance.close() for instance in instances))
+    show(f"{FORKS} of MCP-Universe's agents, the first's answer", f"{first_s:.1f} s")
+    show("  the last's", f"{all_s:.1f} s")
+    show("  memory (PSS) of each beyond the first", f"{each_mb:.1f} MiB")
+
+
+def _forks_pss_mb() -> float:
+    """Of the Python that has the package, and all its forks."""
+    python = str(PYTHON).encode()
+    found = 0.0
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if (entry / "cmdline").read_bytes().split(b"\0")[1:2] != [WARDEN]:
+                continue
+            if (entry / "cmdline").read_bytes().split(b"\0")[0] != python:
+                continue
+            rollup = (entry / "smaps_rollup").read_text()
+        except OSError:
+            continue
+        found += next(int(line.split()[1]) for line in rollup.splitlines() if "Pss:" in line) / 1024
+    return found
+
+
+WARDEN = str(Path(nurseries.__file__).with_name("warden.py")).encode()

@@ -1,0 +1,124 @@
+"""Figures of the Redis store, beside Dramatiq and taskiq on the same server."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agentpipe import Settings, Task
+from agentpipe.brokers import open_store
+from bench import asking, rivals, servers
+from bench.figures import (
+    bulk_per_s,
+    per_s,
+    show_latencies,
+    show_rounds,
+    single_per_s,
+    tasks,
+)
+from bench.fleet import fleet, results_per_s
+from brokers.server_redis import RedisServer
+
+if TYPE_CHECKING:
+    import redis
+
+ROUNDS = 3
+BULK, SINGLE, RUNS = 30_000, 3_000, 20_000
+# Of each of eight agents: a run at a time, and about as many in all as the rivals begin.
+CONCURRENCIES = (1, 16)
+
+
+def measure() -> None:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        RedisServer(Path(folder) / "redis", environ=os.environ) as server,
+    ):
+        sending(server.url)
+        running(server.url)
+        servers.idle(server, server.url)
+        for rival in (rivals.TASKIQ, rivals.DRAMATIQ):
+            found = rivals.latencies_ms(rival, server.url, 200, 0.05)
+            show_latencies(f"    {rival.name}'s, one queue", found)
+        servers.killed(server.url)
+    asking.measure("redis")
+
+
+def sending(url: str) -> None:
+    bulk, bare, single, dramatiq = [], [], [], []
+    for _ in range(ROUNDS):
+        bare.append(_bare_per_s(_emptied(url)))
+        _emptied(url)
+        with fleet(8, "Instant", url) as scratch:
+            bulk.append(bulk_per_s(scratch, BULK))
+            single.append(single_per_s(scratch, SINGLE))
+        with rivals.bout(rivals.DRAMATIQ, url) as match:
+            dramatiq.append(match.send(SINGLE))
+    show_rounds("send_many, 1.5 KB", bulk, bare, "a bare pipelined RPUSH's")
+    show_rounds("", bulk, dramatiq, "Dramatiq's one by one,")
+    show_rounds("send, 1.5 KB, bounded", single, dramatiq, "Dramatiq's unbounded")
+
+
+def _emptied(url: str) -> redis.Redis:
+    import redis
+
+    client = redis.Redis.from_url(url)
+    client.flushall()
+    return client
+
+
+def _bare_per_s(client: redis.Redis) -> float:
+    """The same bytes, a thousand to a round trip."""
+    payloads = [Task.load(task, give_id=True).encode() for task in tasks(BULK)]
+
+    def push() -> None:
+        for first in range(0, BULK, 1_000):
+            pipeline = client.pipeline(transaction=False)
+            for payload in payloads[first : first + 1_000]:
+                pipeline.rpush("bare", payload)
+            pipeline.execute()
+
+    return per_s(BULK, push)
+
+
+def running(url: str) -> None:
+    """Two processes each; the rivals' tasks do nothing and leave nothing."""
+    taskiq: list[float] = []
+    dramatiq: list[float] = []
+    settled: dict[int, list[float]] = {concurrency: [] for concurrency in CONCURRENCIES}
+    delivered: list[float] = []
+    for _ in range(ROUNDS):
+        for rival, speeds in ((rivals.TASKIQ, taskiq), (rivals.DRAMATIQ, dramatiq)):
+            _emptied(url)
+            speeds.append(rivals.tasks_per_s(rival, url, RUNS))
+        for concurrency in CONCURRENCIES:
+            settled[concurrency].append(_settled_per_s(url, concurrency))
+        _emptied(url)
+        delivered.append(servers.delivered_per_s(url, RUNS, CONCURRENCIES[-1]))
+    shown = [(f"instant agents, {8 * each} at once", settled[each]) for each in CONCURRENCIES]
+    for label, speeds in (*shown, ("  and each result in the stream", delivered)):
+        show_rounds(label, speeds, taskiq, f"taskiq's ({rivals.TASKIQ.settings})")
+        show_rounds("", speeds, dramatiq, f"Dramatiq's ({rivals.DRAMATIQ.settings})")
+
+
+def _settled_per_s(url: str, concurrency: int) -> float:
+    """With the stream away, so that every Result stays in the outbox until all are there."""
+    _emptied(url)
+    with fleet(8, "Instant", url, concurrency) as scratch:
+        scratch.environ["AGENTPIPE_OUTBOX_HIGH_WATER"] = str(RUNS + 1)
+        scratch.send(tasks(RUNS))
+        scratch.stream_file.mkdir()  # No file can be opened there.
+        with scratch.working("--processes", "2"):
+            _await_outbox(url, RUNS)
+        scratch.stream_file.rmdir()
+        scratch.run("work", "--processes", "2", "--burst")
+        return results_per_s(scratch.results(RUNS))
+
+
+def _await_outbox(url: str, number: int) -> None:
+    store = open_store(Settings(broker=url))
+    while (store.stats().outbox or 0) < number:
+        time.sleep(0.2)
+    store.close()

@@ -1,0 +1,101 @@
+"""Figures of the embedded store, beside what SQLite does with bare rows."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+import time
+from pathlib import Path
+
+from bench import asking
+from bench.figures import (
+    EVALUATOR,
+    bulk_per_s,
+    latencies_ms,
+    ratio,
+    show,
+    show_latencies,
+    single_per_s,
+)
+from bench.fleet import cpu_shares, fleet, memory_mb, results_per_s
+from bench.peers.sending import QUESTION
+
+
+def measure() -> None:
+    sending()
+    instant()
+    waiting()
+    idle()
+    asking.measure("sqlite")
+
+
+def bare_rows_per_s(rows: int, batch: int, synchronous: str) -> float:
+    """What SQLite alone does with rows of the same size, ``batch`` to a commit."""
+    with tempfile.TemporaryDirectory() as folder:
+        db = sqlite3.connect(Path(folder) / "bare.db", isolation_level=None)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute(f"PRAGMA synchronous = {synchronous}")
+        db.execute("CREATE TABLE rows (id TEXT PRIMARY KEY, body BLOB)")
+        started = time.perf_counter()
+        for first in range(0, rows, batch):
+            db.execute("BEGIN IMMEDIATE")
+            values = [(f"{number:032}", QUESTION) for number in range(first, first + batch)]
+            db.executemany("INSERT INTO rows VALUES (?, ?)", values)
+            db.execute("COMMIT")
+        duration_s = time.perf_counter() - started
+        db.close()
+    return rows / duration_s
+
+
+def sending() -> None:
+    for synchronous in ("full", "normal"):
+        with fleet(8, "Instant") as scratch:
+            scratch.environ["AGENTPIPE_BROKER"] += f"?synchronous={synchronous}"
+            bulk = bulk_per_s(scratch, 30_000)
+            bare = bare_rows_per_s(30_000, 1_000, synchronous)
+            beside = ratio(bulk, bare, "SQLite's bare rows,")
+            show(f"send_many, 1.5 KB, {synchronous}", f"{bulk:,.0f}/s", beside)
+            single = single_per_s(scratch, 2_000)
+            bare = bare_rows_per_s(2_000, 1, synchronous)
+            beside = ratio(single, bare, "SQLite's bare rows,")
+            show(f"send, 1.5 KB, {synchronous}", f"{single:,.0f}/s", beside)
+
+
+def instant() -> None:
+    with fleet(8, "Instant") as scratch:
+        scratch.send([{"question": QUESTION, "evaluators": [EVALUATOR]}] * 10_000)
+        scratch.run("work", "--processes", "2", "--burst")
+        speed = results_per_s(scratch.results(10_000))
+    bare = bare_rows_per_s(3_000, 1, "full")
+    beside = ratio(speed, bare, "SQLite's bare durable rows,")
+    show("instant agents, one evaluator, two processes", f"{speed:,.0f}/s", beside)
+
+
+def waiting() -> None:
+    with fleet(1_000, "Waiting") as scratch:
+        scratch.send([{"question": "q"}] * 8_000)
+        with scratch.working("--processes", "1", "--slots", "1000") as pid:
+            time.sleep(4)
+            memory = memory_mb(pid)
+            speed = results_per_s(scratch.results(8_000))
+    beside = f"{speed / 1_000:.2f} of ideal"
+    show("1,000 agents waiting 1 s, one process", f"{speed:,.0f}/s", beside)
+    show("  its memory", f"{memory:.0f} MB")
+    with fleet(5_000, "Waiting", pause_s=30) as scratch:
+        scratch.send([{"question": "q"}] * 5_000)
+        with scratch.working("--processes", "1", "--slots", "5000") as pid:
+            while scratch.status()["running"] < 5_000:
+                time.sleep(0.1)
+            (share,) = cpu_shares([pid], 10)
+            memory = memory_mb(pid)
+            scratch.results(5_000)
+    show("5,000 agents waiting", f"{share:.1%}", "of one core")
+    show("  its memory", f"{memory:.0f} MB")
+
+
+def idle() -> None:
+    with fleet(1_000, "Instant") as scratch, scratch.working("--processes", "1") as pid:
+        time.sleep(1)
+        (share,) = cpu_shares([pid], 15)
+        show("1,000 idle queues", f"{share:.2%}", f"of one core, {memory_mb(pid):.0f} MB")
+        show_latencies("from send to start, idle", latencies_ms(scratch, 100))

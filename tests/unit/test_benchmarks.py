@@ -1,0 +1,102 @@
+"""Benchmarks name task files, which are found, read and marked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agentpipe.config.agent_config import load_agent_config
+from agentpipe.errors import ConfigError
+from agentpipe.sending.benchmarks import load_benchmarks, tasks_of
+
+AGENT = "kind: agent\nspec: {name: a, type: python, config: {class: 'x:Y'}}\n---\n"
+SPEC = "kind: benchmark\nspec:\n  description: Try it.\n  agent: a\n  tasks:\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """As theirs lie: a benchmark's file in one folder, its tasks named from the one above."""
+    (tmp_path / "configs" / "b" / "tasks").mkdir(parents=True)
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    return tmp_path / "configs" / "b"
+
+
+def task(path: Path, **fields: object) -> None:
+    path.write_text(json.dumps({"question": path.stem, **fields}))
+
+
+def test_task_files_are_sought_beside_it_above_it_and_in_the_current_folder(folder: Path) -> None:
+    task(folder / "tasks" / "one.json")
+    task(folder / "tasks" / "two.json", metadata={"task_file": "own", "k": 1})
+    task(Path("three.json"))
+    (folder.parent / "b" / "list.json").write_text('["four", "five"]')
+    names = ["tasks/one.json", "b/tasks/two.json", "three.json", "list.json"]
+    file = folder / "bench.yaml"
+    file.write_text(AGENT + SPEC + "".join(f"  - {name}\n" for name in names))
+    (benchmark,) = load_benchmarks(file)
+    assert (benchmark.agent, benchmark.agent_line) == ("a", 7)
+    assert [each.line for each in benchmark.tasks] == [9, 10, 11, 12]
+    tasks = tasks_of([benchmark])
+    assert [each.question for each in tasks] == ["one", "two", "three", "four", "five"]
+    assert tasks[0].metadata == {"benchmark": "Try it.", "task_file": "tasks/one.json"}
+    assert tasks[1].metadata == {"benchmark": "Try it.", "task_file": "own", "k": 1}
+    assert len({each.task_id for each in tasks}) == 5
+
+
+def test_without_a_description_it_is_called_by_its_file(folder: Path) -> None:
+    task(folder / "t.json")
+    file = folder / "bench.yaml"
+    file.write_text("kind: benchmark\nspec: {benchmark_id: theirs, tasks: [t.json]}\n")
+    (only,) = tasks_of(load_benchmarks(file))
+    assert only.metadata["benchmark"] == "bench.yaml"
+
+
+def test_its_file_serves_as_the_agents_config(folder: Path) -> None:
+    task(folder / "t.json")
+    file = folder / "bench.yaml"
+    file.write_text(AGENT + SPEC + "  - t.json\n")
+    config = load_agent_config(file)
+    assert (config.name, len(config.documents)) == ("a", 1)
+    file.write_text(AGENT.replace("name: a", "name: z") + AGENT + SPEC + "  - t.json\n")
+    assert load_agent_config(file, "a").name == "a"
+    with pytest.raises(ConfigError, match="which of"):
+        load_agent_config(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        (AGENT, 1, "add a document of kind benchmark"),
+        (SPEC.replace("  tasks:\n", ""), 2, "spec.tasks: missing"),
+        (SPEC.replace("tasks:", "tasks: []"), 5, "names none"),
+        (SPEC.replace("tasks:", "tasks: t.json"), 5, "expected a list"),
+        (SPEC.replace("tasks:", "task: [t.json]"), 5, "did you mean 'tasks'"),
+        (SPEC + "  - tt.json\n", 6, "did you mean 't.json'"),
+        (SPEC + "  - 5\n", 6, "expected a text"),
+        (SPEC.replace("Try it.", "[x]") + "  - t.json\n", 3, "expected a text"),
+    ],
+)
+def test_mistakes_are_told_with_their_line(folder: Path, text: str, line: int, words: str) -> None:
+    task(folder / "t.json")
+    file = folder / "bench.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_benchmarks(file)
+    told = {problem.line: problem.message for problem in caught.value.problems}
+    assert words in told[line], told
+
+
+def test_the_mistakes_of_all_task_files_are_told_at_once(folder: Path) -> None:
+    (folder / "a.json").write_text('{"question":\n 5}')
+    (folder / "b.json").write_text("[1]")
+    file = folder / "bench.yaml"
+    file.write_text(SPEC + "  - a.json\n  - b.json\n  - a.json\n")
+    with pytest.raises(ConfigError) as caught:
+        tasks_of(load_benchmarks(file))
+    assert [(Path(p.file).name, p.line) for p in caught.value.problems] == [
+        ("a.json", 1),
+        ("b.json", 1),
+    ]

@@ -1,0 +1,387 @@
+"""Why: each verdict from facts, and no fact that is not told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, get_args
+
+import pytest
+
+from agentpipe.brokers.base import AgentSeen, Run, Whereabouts, WorkerSeen
+from agentpipe.core.text import counted, duration
+from agentpipe.operations.explain import Reason, Verdict, verdict
+from agentpipe.operations.explain.phrases import reading
+from agentpipe.operations.explain.waiting import estimate_s
+from agentpipe.settings import Marks
+from agentpipe.worker.heartbeat import Vitals
+
+NOW = 1_800_000_000.0
+MARKS = Marks(100, 10_000)
+
+
+def worker(name: str = "w", *, slots: int = 4, running: int = 1, **told: Any) -> WorkerSeen:
+    return WorkerSeen(name, "host", 1, slots, running, 2.0, Vitals(**told).encode())
+
+
+W = worker(up_s=598.0)
+RUN = Run("other", "a_0", "w", NOW - 30)
+AGENT = AgentSeen("a_0", "a", 1, waiting=5, servers=(W,))
+DOWN = worker(sink_down_s=298.0, sink_error="Unreachable: kafka:9092 does not answer")
+
+
+def waiting(agent: AgentSeen = AGENT, **facts: Any) -> Whereabouts:
+    known = {"submitted_at": NOW - 600, "position": 3, "workers": (W,)}
+    return Whereabouts("t", "waiting", agent=agent, **{**known, **facts})
+
+
+def at(place: Any, **facts: Any) -> Whereabouts:
+    return Whereabouts("t", place, **{"agent": AGENT, "workers": (W,), **facts})
+
+
+def unsure(**facts: Any) -> Whereabouts:
+    return Whereabouts("t", "unknown", complete=False, workers=(W,), **facts)
+
+
+def judge(facts: Whereabouts, position: int | None = None) -> Verdict:
+    return verdict(facts, NOW, MARKS, position)
+
+
+def agent(**fields: Any) -> AgentSeen:
+    return replace(AGENT, **fields)
+
+
+ALONE = agent(servers=())
+BUSY = agent(runs=(RUN,), run_s=60.0)
+GATED = agent(gate_limit=1, gate_runs=(replace(RUN, queue="a_1"),))
+THERE = "it has waited for 10 min at a_0, 3 of 5 there"
+PASTE = 'agentpipe tail --from beginning --timeout 2 --json | grep -F \'"task_id":"t"\''
+CASES: list[tuple[Whereabouts, str, str, str]] = [
+    (
+        waiting(agent(paused=True, collection_paused=True)),
+        "agent_paused",
+        f"{THERE}: its agent a_0 is paused",
+        "agentpipe resume a_0",
+    ),
+    (
+        waiting(agent(collection_paused=True, servers=())),
+        "collection_paused",
+        f"{THERE}: its collection a is paused",
+        "agentpipe resume a",
+    ),
+    (
+        waiting(ALONE),
+        "no_worker",
+        (f"{THERE}: no worker serves a_0; these serve others: w (up for 10 min)"),
+        "start workers with its collection file: agentpipe work",
+    ),
+    (
+        waiting(ALONE, workers=(worker(),)),
+        "no_worker",
+        (f"{THERE}: no worker serves a_0; these serve others: w (heard 2 s ago)"),
+        "start workers with its collection file: agentpipe work",
+    ),
+    (
+        waiting(ALONE, workers=()),
+        "no_worker",
+        (f"{THERE}: no worker serves a_0, and no other worker is up"),
+        "start workers with its collection file: agentpipe work",
+    ),
+    (
+        waiting(outbox=1_000, workers=(DOWN,)),
+        "outbox_full",
+        (
+            f"{THERE}: workers claim nothing while 1,000 results wait for the sink; w has "
+            "tried in vain for 5 min: Unreachable: kafka:9092 does not answer"
+        ),
+        "bring the sink back, or see the workers' logs; claims then go on by themselves",
+    ),
+    (
+        waiting(outbox=1, outbox_bytes=10_000),
+        "outbox_full",
+        (f"{THERE}: workers claim nothing while 1 result wait for the sink"),
+        "bring the sink back, or see the workers' logs; claims then go on by themselves",
+    ),
+    (
+        waiting(agent(held_s=90.0), error="InfraError: 429"),
+        "agent_held",
+        (
+            f"{THERE}: the service of its agent asked to be left alone for 90 s more, after "
+            "InfraError: 429"
+        ),
+        "its agent is claimed from again in 90 s",
+    ),
+    (
+        waiting(GATED),
+        "gate_full",
+        (
+            f"{THERE}: its context's credential may be used by 1 at a time, and is, by other "
+            "(on w for 30 s)"
+        ),
+        "it may run when one of these ends",
+    ),
+    (
+        waiting(replace(GATED, runs=(RUN,), gate_runs=(RUN,))),
+        "agent_busy",
+        (f"{THERE}: its agent is busy with other (on w for 30 s)"),
+        "it is claimed in its turn; no run of its agent has ended yet to tell when",
+    ),
+    (
+        waiting(BUSY, failures=1, crashes=2),
+        "agent_busy",
+        (f"{THERE}, after 1 failure and 2 crashes: its agent is busy with other (on w for 30 s)"),
+        "it begins in about 2 min, as its agent's runs took lately",
+    ),
+    (
+        waiting(BUSY, position=None, complete=False),
+        "agent_busy",
+        "it has waited for 10 min at a_0: its agent is busy with other (on w for 30 s)",
+        "this broker does not tell positions; it is claimed in its turn",
+    ),
+    (
+        waiting(agent(servers=(worker(slots=2, running=2),))),
+        "slots_full",
+        (f"{THERE}: the workers that serve its agent use all their 2 slots for others"),
+        "it is claimed once a slot is free; more workers, or --slots, would help",
+    ),
+    (
+        waiting(),
+        "behind",
+        f"{THERE}: 2 are before it",
+        "it is claimed in its turn; no run of its agent has ended yet to tell when",
+    ),
+    (
+        waiting(position=2),
+        "behind",
+        "it has waited for 10 min at a_0, 2 of 5 there: 1 is before it",
+        "it is claimed in its turn; no run of its agent has ended yet to tell when",
+    ),
+    (
+        waiting(agent(servers=None), position=None),
+        "behind",
+        "it has waited for 10 min at a_0: 5 tasks wait there",
+        "this broker does not tell positions; it is claimed in its turn",
+    ),
+    (
+        waiting(position=1, submitted_at=None, cancelled=True),
+        "next",
+        (
+            "it has waited at a_0, 1 of 5 there, was cancelled and will not run: it is the "
+            "next to be claimed"
+        ),
+        "a worker with a free slot claims it now",
+    ),
+    (
+        at("delayed", due_at=NOW + 90),
+        "delay",
+        "it is delayed for 90 s more, as its sender wanted",
+        "it waits in its queue again when that is over; agentpipe cancel takes it back",
+    ),
+    (
+        at("delayed", due_at=NOW + 90, failures=2, error="InfraError: 503", agent=ALONE),
+        "retry",
+        (
+            "it is delayed for 90 s more, after 2 failures; the last error: InfraError: 503; "
+            "it would not run then: no worker serves a_0; these serve others: w (up for 10 "
+            "min)"
+        ),
+        "it waits in its queue again when that is over; agentpipe cancel takes it back",
+    ),
+    (
+        at("delayed", due_at=NOW - 90, failures=1, agent=ALONE, workers=()),
+        "retry",
+        (
+            "its delay was over 90 s ago, after 1 failure; it would not run then: no worker "
+            "serves a_0, and no other worker is up"
+        ),
+        "start workers with its collection file: agentpipe work",
+    ),
+    (
+        at("running", run=replace(RUN, task_id="t"), failures=1),
+        "running",
+        "w has been running it for 30 s, after 1 failure",
+        "it ends by itself or at its time limit; agentpipe cancel ends it now",
+    ),
+    (
+        at("running", run=None),
+        "running",
+        "a worker has been running it",
+        "it ends by itself or at its time limit; agentpipe cancel ends it now",
+    ),
+    (
+        at("running", run=RUN, cancelled=True),
+        "ending",
+        "w has been running it for 30 s; it was cancelled and has been told to end",
+        "its Result follows, `cancelled` unless it finishes first",
+    ),
+    (
+        at("running", run=RUN, workers=()),
+        "worker_gone",
+        "w had it and has died or hangs, having begun it 30 s ago",
+        "no worker is up to put it back: agentpipe work",
+    ),
+    (
+        at("running", run=replace(RUN, worker="v")),
+        "worker_gone",
+        "v had it and has died or hangs, having begun it 30 s ago",
+        "the next worker that looks for tasks puts it back, with one crash more",
+    ),
+    (
+        at("outbox", outbox=40, outbox_before=12, since=NOW - 5),
+        "not_forwarded",
+        "it is done, and its Result waits for the sink with 12 before it",
+        "a worker carries it there in a moment; if not, its log says why",
+    ),
+    (
+        at("outbox", outbox=40, outbox_before=12, workers=(W, DOWN)),
+        "not_forwarded",
+        (
+            "it is done, and its Result waits for the sink with 12 before it; w has tried in "
+            "vain for 5 min: Unreachable: kafka:9092 does not answer"
+        ),
+        "bring the sink back: the workers try again by themselves, and nothing runs twice",
+    ),
+    (
+        at("outbox", outbox_before=0, workers=()),
+        "not_forwarded",
+        "it is done, and its Result waits for the sink with 0 before it",
+        "no worker is up to carry it there: agentpipe work",
+    ),
+    (
+        at("dead", outcome="crashed", error="3 crashes", since=NOW - 7_200, outbox_before=1),
+        "dead",
+        (
+            "it was given up 2.0 h ago as crashed: 3 crashes; its Result waits for the sink "
+            "with 1 before it"
+        ),
+        (
+            "agentpipe dead show t; then agentpipe dead replay t runs it again as a new "
+            "task, agentpipe dead drop t forgets it"
+        ),
+    ),
+    (
+        at("settled", since=NOW - 180),
+        "settled",
+        "it was settled 3 min ago, and the sink has confirmed its Result",
+        f"read it: {PASTE}".replace("beginning", "2027-01-15T07:56:00Z"),
+    ),
+    (
+        at("unknown"),
+        "unknown",
+        (
+            "this broker does not know it: it was never accepted here, or was settled longer "
+            "ago than ids are remembered"
+        ),
+        f"check the id and the broker; if it is done, this prints its Result: {PASTE}",
+    ),
+    (
+        unsure(outbox=0, delayed=0, unclaimed=0),
+        "unsure",
+        (
+            "no worker has it and it is no dead letter. Nothing waits, is delayed or is in "
+            "the outbox: it is done, or was never sent here"
+        ),
+        f"if it is done, this prints its Result: {PASTE}",
+    ),
+    (
+        replace(
+            unsure(outbox=3, delayed=1, unclaimed=7, dead_unread=9, candidates=(BUSY,)),
+            workers=(DOWN,),
+        ),
+        "unsure",
+        (
+            "no worker has it and it is none of the dead letters read, 9 are left unread "
+            "(agentpipe dead show reads all). This broker cannot look into its queues for one "
+            "task: it may wait (7 do), be delayed (1 are), be done and wait for the sink (3 do), "
+            "have been delivered, or "
+            "never have been sent here. If it waits: at a_0 its agent is busy with other (on "
+            "w for 30 s). Of the sink: w has tried in vain for 5 min: Unreachable: "
+            "kafka:9092 does not answer"
+        ),
+        (
+            "if it waits: this broker does not tell positions; it is claimed in its turn. If "
+            f"it is done, this prints its Result: {PASTE}"
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("facts", "reason", "sentence", "following"), CASES)
+def test_a_reason_in_words(facts: Whereabouts, reason: str, sentence: str, following: str) -> None:
+    found = judge(facts)
+    assert (found.reason, found.sentence, found.next) == (reason, sentence, following)
+    assert found.state == facts.place
+
+
+def test_all_reasons_are_tested() -> None:
+    assert {reason for _, reason, _, _ in CASES} | {"delivered"} == set(get_args(Reason))
+
+
+@pytest.mark.parametrize("place", ["settled", "unknown"])
+def test_what_the_stream_has_is_delivered(place: str) -> None:
+    found = judge(at(place, since=NOW - 180), 1_234)
+    assert (found.state, found.reason) == ("delivered", "delivered")
+    assert found.sentence.startswith("it is delivered: its Result is record 1,234 of the stream")
+    assert found.to_dict()["stream_position"] == 1_234
+
+
+def test_what_runs_is_not_called_delivered_for_an_earlier_task_of_its_id() -> None:
+    assert judge(at("running", run=RUN), 7).state == "running"
+
+
+def test_every_state_has_the_same_keys() -> None:
+    keys = {frozenset(judge(facts).to_dict()) for facts, *_ in CASES}
+    assert len(keys) == 1
+
+
+def test_moments_are_iso_8601() -> None:
+    told = judge(waiting(BUSY)).to_dict()
+    assert told["since"] == told["runs"][0]["since"] == "2027-01-15T07:59:30.000000Z"
+    assert told["submitted_at"] == "2027-01-15T07:50:00.000000Z"
+    assert told["workers"][0]["since"] == "2027-01-15T07:50:00.000000Z"
+    assert told["workers"][0]["serves"] is True
+
+
+def test_names_are_quoted_for_a_shell() -> None:
+    odd = replace(at("dead", outcome="crashed", error="e"), task_id="a b;$(x)")
+    assert "agentpipe dead show 'a b;$(x)';" in judge(odd).next
+    assert reading('a "b', None).endswith("""grep -F '"task_id":"a \\"b"'""")
+
+
+def test_long_lists_are_cut() -> None:
+    many = tuple(replace(RUN, task_id=f"t{n}") for n in range(20))
+    said = judge(waiting(agent(runs=many))).sentence
+    assert said.endswith("t2 (on w for 30 s); 17 more")
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "gate", "gone_s", "position", "seconds"),
+    [
+        (1, None, [], 1, 0.0),
+        (1, None, [], 3, 20.0),
+        (1, None, [4], 1, 6.0),
+        (1, None, [4], 3, 26.0),
+        (1, None, [40], 2, 10.0),
+        (4, None, [4], 3, 0.0),
+        (4, None, [4, 2, 1, 0], 4, 6.0),
+        (4, None, [4, 2, 1, 0], 5, 16.0),
+        (4, 2, [4, 2], 5, 26.0),
+    ],
+)
+def test_the_estimate(
+    concurrency: int, gate: int | None, gone_s: list[float], position: int, seconds: float
+) -> None:
+    found = tuple(replace(RUN, since=NOW - gone) for gone in gone_s)
+    seen = agent(concurrency=concurrency, gate_limit=gate, runs=found, run_s=10.0)
+    assert estimate_s(seen, position, NOW) == seconds
+
+
+def test_without_ended_runs_or_a_position_there_is_no_estimate() -> None:
+    assert estimate_s(AGENT, 3, NOW) is None
+    assert estimate_s(BUSY, None, NOW) is None
+    assert judge(waiting(replace(BUSY, paused=True))).to_dict()["estimate_s"] is None
+
+
+def test_durations() -> None:
+    found = [duration(seconds) for seconds in (-1, 0, 119, 120, 7_199, 7_200, 172_800)]
+    assert found == ["0 s", "0 s", "119 s", "2 min", "120 min", "2.0 h", "2 days"]
+    assert [counted(n, "crash") for n in (1, 2_000)] == ["1 crash", "2,000 crashes"]

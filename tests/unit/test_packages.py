@@ -1,0 +1,244 @@
+"""Imports point one way, cost little where speed matters, and have no effects."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "agentpipe"
+
+# A package imports only packages that stand before it here, and itself.
+PACKAGES = (
+    "errors",
+    "core",
+    "connections",
+    "settings",
+    "config",
+    "evaluation",
+    "brokers",
+    "sinks",
+    "sending",
+    "engines",
+    "worker",
+    "operations",
+    "compat",
+    "tui",
+    "cli",
+    "actors",
+    "__main__",
+)
+# Our own brokers, sinks and engines are found as anybody else's are.
+FOUND_BY_ENTRY_POINT = (
+    "brokers.sqlite",
+    "brokers.redis",
+    "brokers.rabbitmq",
+    "sinks.kafka",
+    "sinks.rabbitmq",
+    "sinks.sqlite",
+    "engines.command",
+    "engines.llm",
+    "engines.mcpuniverse",
+    "engines.python",
+)
+# It runs in another environment, where there is no agentpipe: alone its imports are relative.
+HOST = "engines.mcpuniverse.host"
+HEAVY = ("redis", "kafka", "pika", "rich", "dramatiq", "marshmallow", "yaml", "asyncio")
+OF_ENGINES = ("pydantic_ai", "openai", "anthropic", "mcp", "httpx2", "pydantic")
+
+
+def name_of(file: Path) -> str:
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    if parts[-1] == "__init__":
+        parts = parts[:-1]
+    return ".".join(parts) or "agentpipe"
+
+
+MODULES = {name_of(file): file for file in PACKAGE.rglob("*.py")}
+
+
+def imports_of(node: ast.AST) -> Iterator[str]:
+    """What a module imports anywhere, also where only a type checker looks."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from (_ours(alias.name) for alias in child.names if _is_ours(alias.name))
+        elif isinstance(child, ast.ImportFrom):
+            module = child.module or ""
+            if child.level:
+                module = f"agentpipe.{HOST}.{module}".rstrip(".")
+            if _is_ours(module):
+                names = [f"{module}.{alias.name}" for alias in child.names]
+                yield from (_ours(name if _ours(name) in MODULES else module) for name in names)
+        else:
+            yield from imports_of(child)
+
+
+def _is_ours(name: str) -> bool:
+    return name == "agentpipe" or name.startswith("agentpipe.")
+
+
+def _ours(name: str) -> str:
+    return name.removeprefix("agentpipe.")
+
+
+@cache
+def imported(module: str) -> frozenset[str]:
+    return frozenset(imports_of(ast.parse(MODULES[module].read_text()))) - {module}
+
+
+def place(module: str) -> int:
+    return PACKAGES.index(module.partition(".")[0])
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {"agentpipe"}))
+def test_a_package_imports_only_what_stands_before_it(module: str) -> None:
+    after = {other for other in imported(module) - {"agentpipe"} if place(other) > place(module)}
+    assert not after, f"{module} imports {after}"
+
+
+@pytest.mark.xfail(reason="consumer and event_loop, and five parts of the RabbitMQ broker")
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {module: imported(module) for module in set(MODULES) - {"agentpipe"}}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        raise AssertionError(" -> ".join(error.args[1])) from None
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_nobody_imports_what_is_found_by_entry_point(module: str) -> None:
+    privileged = {
+        other
+        for other in imported(module)
+        if any(
+            other.startswith(prefix) and not module.startswith(prefix)
+            for prefix in FOUND_BY_ENTRY_POINT
+        )
+    }
+    assert not privileged
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_what_runs_beside_mcpuniverse_stands_alone(module: str) -> None:
+    levels = {
+        node.level
+        for node in ast.walk(ast.parse(MODULES[module].read_text()))
+        if isinstance(node, ast.ImportFrom)
+    }
+    if module.startswith(HOST):
+        assert not {other for other in imported(module) if not other.startswith(HOST)}
+    else:
+        assert levels <= {0}, "imports are absolute"
+
+
+def in_fresh_process(code: str, folder: Path) -> list[str]:
+    """What ``code`` prints as JSON, in an interpreter that has imported nothing of ours."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: list[str] = json.loads(done.stdout)
+    return found
+
+
+def test_the_package_and_the_command_line_start_light(tmp_path: Path) -> None:
+    code = (
+        "import json, sys, agentpipe, agentpipe.cli, agentpipe.__main__\n"
+        f"print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
+    )
+    assert in_fresh_process(code, tmp_path) == []
+
+
+def test_sending_loads_no_engine_and_no_agent(tmp_path: Path) -> None:
+    code = (
+        "import json, sys, agentpipe.sending.dispatcher, agentpipe.cli.send, agentpipe.cli.tail\n"
+        "loaded = [name for name in sys.modules if name.startswith('agentpipe.')]\n"
+        "banned = ('engines', 'worker', 'actors')\n"
+        "found = [name for name in loaded if name.split('.')[1] in banned]\n"
+        f"found += [name for name in {OF_ENGINES!r} if name in sys.modules]\n"
+        "print(json.dumps(found))"
+    )
+    assert in_fresh_process(code, tmp_path) == []
+
+
+def test_importing_has_no_effects(tmp_path: Path) -> None:
+    # The dataset wants PyTorch, which is not here.
+    quiet = sorted(set(MODULES) - {"actors", "__main__", "agentpipe", "sinks.dataset"})
+    code = f"""
+import importlib, json, logging, os, signal, sys, threading
+def state():
+    return {{
+        "files": sorted(os.listdir(".")),
+        "threads": [thread.name for thread in threading.enumerate()],
+        "environ": dict(os.environ),
+        "signals": [str(signal.getsignal(number)) for number in (2, 15, 17)],
+        "logging": [len(logging.getLogger().handlers), logging.getLogger().level],
+        "streams": [type(sys.stdout).__name__, type(sys.stderr).__name__],
+        "folder": os.getcwd(),
+        "path": list(sys.path),
+    }}
+before, changed = state(), []
+for module in {quiet!r}:
+    importlib.import_module("agentpipe." + module)
+    after = state()
+    changed += [module + ": " + key for key in before if before[key] != after[key]]
+    before = after
+import dramatiq.broker
+if dramatiq.broker.global_broker is not None:
+    changed.append("a global broker was set")
+print(json.dumps(changed))
+"""
+    assert in_fresh_process(code, tmp_path) == []
+
+
+def test_without_pytorch_the_dataset_names_what_to_install(tmp_path: Path) -> None:
+    code = """
+import json, sys
+sys.modules["torch"] = None  # As if it were not installed.
+try:
+    import agentpipe.dataset
+except ImportError as error:
+    import agentpipe
+    print(json.dumps([str(error), isinstance(error, agentpipe.AgentpipeError)]))
+"""
+    said, is_ours = in_fresh_process(code, tmp_path)
+    assert "pip install 'agentpipe[torch]'" in said
+    assert is_ours
+
+
+def test_old_paths_of_public_names_give_the_same_modules(tmp_path: Path) -> None:
+    code = """
+import importlib, json
+from agentpipe.compat.old_paths import MOVED
+pairs = {old: new for old, new in MOVED.items() if old != "agentpipe.dataset"}
+modules = {old: importlib.import_module(old) for old in pairs}
+print(json.dumps([old for old, new in pairs.items() if modules[old].__name__ != new]))
+"""
+    assert in_fresh_process(code, tmp_path) == []
+
+
+def test_every_public_name_can_be_imported(tmp_path: Path) -> None:
+    code = """
+import agentpipe, json
+assert agentpipe.__all__ == sorted(agentpipe.__all__)
+print(json.dumps([name for name in agentpipe.__all__ if getattr(agentpipe, name, None) is None]))
+"""
+    assert in_fresh_process(code, tmp_path) == []

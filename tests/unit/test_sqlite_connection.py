@@ -1,0 +1,212 @@
+"""A database's URL, its file, its transactions, and what is told when they fail."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from agentpipe.connections.sqlite import Address, Database, parse_url
+from agentpipe.errors import ConfigError, Unreachable
+
+SCHEMA = "CREATE TABLE things (name TEXT UNIQUE);\nCREATE TABLE others (x INTEGER)"
+
+
+def opened(path: Path, synchronous: str = "normal", version: int = 1) -> Database:
+    return Database(Address(path, synchronous), SCHEMA, version)
+
+
+def names(database: Database) -> list[str]:
+    with database.read() as db:
+        return [row[0] for row in db.execute("SELECT name FROM things ORDER BY name")]
+
+
+@pytest.mark.parametrize(
+    ("url", "path", "synchronous"),
+    [
+        ("sqlite:////tmp/a.db", "/tmp/a.db", "full"),
+        ("sqlite:////tmp/a.db?synchronous=normal", "/tmp/a.db", "normal"),
+        ("sqlite:////tmp/a.db?synchronous=FULL", "/tmp/a.db", "full"),
+        ("sqlite:////tmp/a%20b%3F%23.db", "/tmp/a b?#.db", "full"),
+    ],
+)
+def test_a_url_names_a_file(url: str, path: str, synchronous: str) -> None:
+    assert parse_url(url) == Address(Path(path), synchronous)
+
+
+def test_a_relative_file_is_below_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert parse_url("sqlite:///sub/a.db").path == tmp_path / "sub" / "a.db"
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("sqlite://a.db", "write sqlite:///file.db"),
+        ("sqlite:///", "write sqlite:///file.db"),
+        ("sqlite:", "write sqlite:///file.db"),
+        ("sqlite:///a%00b.db", "write sqlite:///file.db"),
+        ("sqlite:///a.db?synchronus=full", "did you mean 'synchronous'"),
+        ("sqlite:///a.db?timeout=1", "there is only 'synchronous'"),
+        ("sqlite:///a.db?synchronous=off", "synchronous is full or normal, not 'off'"),
+        ("sqlite:///a.db?synchronous=", "synchronous is full or normal, not ''"),
+    ],
+)
+def test_a_url_that_cannot_work_is_told_how_it_is_written(url: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        parse_url(url)
+
+
+def test_folders_and_tables_are_made_once(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "a.db"
+    for name in "ab":
+        database = opened(path)
+        with database.write() as db:
+            db.execute("INSERT INTO things VALUES (?)", (name,))
+        database.close()
+    database = opened(path)
+    assert names(database) == ["a", "b"]
+    database.close()
+
+
+def test_another_layout_is_refused_with_both_numbers(tmp_path: Path) -> None:
+    opened(tmp_path / "a.db", version=2).close()
+    with pytest.raises(Unreachable, match=r"a.db has layout 2, this agentpipe knows 1: use the"):
+        opened(tmp_path / "a.db", version=1)
+
+
+def test_what_is_no_database_is_unreachable(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("This is a text, and a long one at that. " * 100)
+    with pytest.raises(Unreachable, match=r"cannot use .*notes.txt: file is not a database"):
+        opened(tmp_path / "notes.txt")
+
+
+def test_a_folder_or_a_file_in_the_way_is_unreachable(tmp_path: Path) -> None:
+    with pytest.raises(Unreachable, match="cannot use"):
+        opened(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(Unreachable, match="cannot use"):
+        opened(tmp_path / "file" / "a.db")
+
+
+def test_a_block_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    database = opened(tmp_path / "a.db")
+
+    def fail() -> None:
+        with database.write() as db:
+            db.execute("INSERT INTO things VALUES ('a')")
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fail()
+    assert names(database) == []
+    database.close()
+
+
+def test_a_commit_that_fails_leaves_a_database_that_works(tmp_path: Path) -> None:
+    database = Database(
+        Address(tmp_path / "a.db", "normal"),
+        SCHEMA + ";\nCREATE TABLE parents (id INTEGER PRIMARY KEY);\nCREATE TABLE children"
+        " (parent INTEGER REFERENCES parents (id) DEFERRABLE INITIALLY DEFERRED)",
+        1,
+    )
+
+    def orphan() -> None:
+        with database.write() as db:
+            db.rollback()
+            db.execute("PRAGMA foreign_keys = ON")  # Works outside of a transaction only.
+            db.execute("BEGIN IMMEDIATE")
+            db.execute("INSERT INTO children VALUES (7)")
+
+    with pytest.raises(Unreachable, match="FOREIGN KEY"):
+        orphan()
+    with database.write() as db:
+        db.execute("INSERT INTO things VALUES ('a')")
+    assert names(database) == ["a"]
+    database.close()
+
+
+def test_reads_in_one_block_see_one_moment(tmp_path: Path) -> None:
+    one, two = opened(tmp_path / "a.db"), opened(tmp_path / "a.db")
+    with one.read() as db:
+        before = db.execute("SELECT count(*) FROM things").fetchone()
+        with two.write() as other:
+            other.execute("INSERT INTO things VALUES ('a')")
+        assert db.execute("SELECT count(*) FROM things").fetchone() == before
+    assert names(one) == ["a"]
+    one.close()
+    two.close()
+
+
+def test_writers_take_turns(tmp_path: Path) -> None:
+    databases = [opened(tmp_path / "a.db") for _ in range(4)]
+
+    def count_up(database: Database) -> None:
+        for _ in range(50):
+            with database.write() as db:
+                (found,) = db.execute("SELECT coalesce(max(x), 0) FROM others").fetchone()
+                db.execute("INSERT INTO others VALUES (?)", (found + 1,))
+
+    threads = [threading.Thread(target=count_up, args=(each,)) for each in databases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    with databases[0].read() as db:
+        assert db.execute("SELECT count(DISTINCT x), max(x) FROM others").fetchone() == (200, 200)
+    for database in databases:
+        database.close()
+
+
+@pytest.mark.parametrize("synchronous", ["full", "normal"])
+@pytest.mark.parametrize("durable", [True, False])
+def test_however_durable_a_write_is_seen_at_once(
+    tmp_path: Path, synchronous: str, *, durable: bool
+) -> None:
+    one, two = opened(tmp_path / "a.db", synchronous), opened(tmp_path / "a.db")
+    with one.write(durable=durable) as db:
+        db.execute("INSERT INTO things VALUES ('a')")
+    assert names(two) == ["a"]
+    one.close()
+    two.close()
+
+
+def test_sqls_own_errors_are_translated(tmp_path: Path) -> None:
+    database = opened(tmp_path / "a.db")
+    with pytest.raises(Unreachable) as caught, database.write() as db:
+        db.execute("SELECT nonsense")
+    assert isinstance(caught.value.__cause__, sqlite3.Error)
+    database.close()
+
+
+def test_a_closed_database_says_so_and_closes_again(tmp_path: Path) -> None:
+    database = opened(tmp_path / "a.db")
+    database.close()
+    database.close()
+    with pytest.raises(Unreachable, match="closed"), database.write():
+        pass
+    with pytest.raises(Unreachable), database.read():
+        pass
+
+
+def test_a_listener_hears_commits_and_nothing_else(tmp_path: Path) -> None:
+    one, two = opened(tmp_path / "a.db"), opened(tmp_path / "a.db")
+    listener = one.listener()
+    listener.wait(0)
+    assert not listener.wait(0.02)
+    with two.write() as db:
+        db.execute("INSERT INTO things VALUES ('a')")
+    assert listener.wait(10)
+    with two.read() as db:
+        db.execute("SELECT * FROM things")
+    assert not listener.wait(0.02)
+    with one.write() as db:
+        db.execute("INSERT INTO things VALUES ('b')")
+    assert listener.wait(10)
+    listener.close()
+    one.close()
+    two.close()

@@ -1,0 +1,205 @@
+"""Task files are read whole or line by line, and mistakes have the line that they stand in."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agentpipe.errors import ConfigError
+from agentpipe.sending.task_files import (
+    MAX_DOCUMENT_BYTES,
+    entries_of,
+    is_document,
+    load_tasks,
+    read_document,
+    read_lines,
+    task_of,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ODD: list[Any] = [
+    None,
+    True,
+    -1.5e3,
+    "",
+    [],
+    {},
+    [[]],
+    {"a": {}},
+    {"": [1, {"b": [None, 'é\n"\\']}]},
+    [[[[[[{"deep": [1]}]]]]]],
+    {"question": "x", "evaluators": [{"func": "json", "value": [{"a": 1}]}]},
+]
+
+
+def write(folder: Path, text: str | bytes, name: str = "task.json") -> Path:
+    path = folder / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+@pytest.mark.parametrize("value", ODD)
+@pytest.mark.parametrize("indent", [None, 2])
+def test_what_json_reads_is_read(tmp_path: Path, value: Any, indent: int | None) -> None:
+    text = "\ufeff \n" + json.dumps(value, indent=indent) + "\r\n\t"
+    assert read_document(write(tmp_path, text)).data == value
+
+
+BROKEN = {
+    "": (1, "expecting value"),
+    "\n\n": (3, "expecting value"),
+    "{": (1, "expecting"),
+    '{"a"\n1}': (2, "':' is missing"),
+    '{"a": 1,\n}': (2, "expecting"),
+    "[1\n2]": (2, "',' is missing"),
+    "[1,\n\n]": (3, "expecting"),
+    "{1: 2}": (1, "a key is no text"),
+    '{"a": 1}\n{"b": 2': (2, "more text behind the end"),
+    "[\n\n NaN]": (3, "NaN is no number"),
+    '{"a": 1,\n "b": 2,\n "a": 3}': (3, "duplicate key 'a', first in line 1"),
+    '{"e": [{"v": {"d": [\n{"x": 1, "x": 2}]}}]}': (1, "duplicate key 'x'"),
+    "[" * 100_000: (1, "nested too deeply"),
+    "[" + "1" * 5000 + "]": (1, "a number is too long"),
+    "[" + "1," * 200_100 + "1]": (1, "a task a line"),
+    '{"a": "half': (1, "unterminated"),
+    '{"a": "\n"}': (1, "control character"),
+}
+
+
+@pytest.mark.parametrize("text", BROKEN, ids=lambda text: text[:20])
+def test_what_is_no_json_is_told_with_its_line(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, text)
+    line, words = BROKEN[text]
+    with pytest.raises(ConfigError) as caught:
+        read_document(path)
+    (problem,) = caught.value.problems
+    assert words in problem.message
+    assert (problem.file, problem.line) == (str(path), line)
+
+
+def test_files_that_cannot_be_read_say_why(tmp_path: Path) -> None:
+    with (tmp_path / "big.json").open("wb") as stream:
+        stream.truncate(MAX_DOCUMENT_BYTES + 1)
+    write(tmp_path, b'{"a": "\xff"}', "binary.json")
+    for name, words in (
+        ("big.json", "larger than 64 MB"),
+        ("binary.json", "not UTF-8"),
+        ("none.json", "no such file"),
+        ("", "a folder"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            read_document(tmp_path / name)
+
+
+TWO = """[
+  {"question": "fine"},
+  {
+    "question": "x",
+    "evaluators": [
+      {"func": "json", "op": "="},
+      {
+        "func": "jso",
+        "op": "=="
+      }
+    ]
+  },
+  {"questoin": "y"},
+  7
+]"""
+
+
+def test_each_mistake_is_told_with_the_line_of_its_part(tmp_path: Path) -> None:
+    path = write(tmp_path, TWO)
+    with pytest.raises(ConfigError) as caught:
+        load_tasks(path)
+    found = [(problem.line, problem.message) for problem in caught.value.problems]
+    assert [line for line, _ in found] == [8, 9, 13, 14]
+    words = ("evaluators[1]: func: unknown", "evaluators[1]: op:", "'question'", "JSON object")
+    assert all(word in message for word, (_, message) in zip(words, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"question": "\\ud800"}', "not JSON"),
+        ('{"seed": 99999999999999999999}', "seed"),
+        ('{"metadata": {"a": 99999999999999999999}}', "not JSON"),
+        ('{"question": "\\u0000"}', "NUL"),
+        ('{"metadata": ' + '{"a":' * 60 + "1" + "}" * 61, "50"),
+        ('{"question": "' + "x" * 11_000_000 + '"}', "10,485,760"),
+    ],
+)
+def test_what_no_broker_could_take_is_told(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_tasks(write(tmp_path, text))
+
+
+def test_one_object_and_a_list_are_tasks_with_fresh_ids(tmp_path: Path) -> None:
+    (one,) = load_tasks(write(tmp_path, '{"question": "a", "task_id": "mine"}'))
+    assert (one.question, one.task_id) == ("a", "mine")
+    first, second = load_tasks(write(tmp_path, '[{"question": "a"}, "b"]'))
+    assert (first.question, second.question) == ("a", "b")
+    assert first.task_id
+    assert first.task_id != second.task_id
+    assert load_tasks(write(tmp_path, "[]")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("a.json", '{"question": "x"}\n', True),
+        ("a.json", '[{"question": "x"}]\n\n', True),
+        ("a.json", '{\n "question": "x"\n}\n', True),
+        ("a.json", "[\n 1\n]", True),
+        ("a.json", '{"question": "x"}\n\n{"question": "y"}\n', False),
+        ("a.json", '{"question": "x"}\n{"question": broken\n', True),
+        ("A.JSON", "{}", True),
+        ("a.jsonl", '{"question": "x"}\n', False),
+        ("a.txt", "{}", False),
+        ("a.json", "", True),
+    ],
+)
+def test_a_document_is_told_from_a_task_a_line(
+    tmp_path: Path, name: str, text: str, *, expected: bool
+) -> None:
+    assert is_document(write(tmp_path, text, name)) is expected
+
+
+def test_lines_are_read_one_by_one(tmp_path: Path) -> None:
+    path = write(tmp_path, '\n{"question": "a"}\n{"question": }\n"b"\n', "tasks.jsonl")
+    with path.open("rb") as stream:
+        entries = list(read_lines("here", stream))
+    assert [(entry.line, bool(entry.error)) for entry in entries] == [(2, 0), (3, 1), (4, 0)]
+    task, problems = task_of(entries[1])
+    assert task is None
+    assert str(problems[0]).startswith("here:3: not JSON: ")
+
+
+def test_there_is_an_end_to_what_is_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentpipe.sending.task_files.MAX_PARTS", 100)
+    path = write(tmp_path, '{"metadata": {"a": [' + "1," * 100 + "1]}}")
+    with pytest.raises(ConfigError, match="write a task a line"):
+        read_document(path)
+
+
+def test_a_long_list_is_read_though_not_every_line_of_it_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentpipe.sending.task_files.MAX_LINED", 100)
+    one = {"question": "x", "evaluators": [{"func": "raw", "op": "=", "value": 1}] * 3}
+    text = "[" + ",\n".join([json.dumps(one)] * 300) + ',\n{"question": 5}]'
+    with pytest.raises(ConfigError) as caught:
+        load_tasks(write(tmp_path, text))
+    assert [problem.line for problem in caught.value.problems] == [301]
+
+
+def test_entries_keep_the_lines_of_their_own_parts(tmp_path: Path) -> None:
+    first, second = entries_of(read_document(write(tmp_path, '[\n{},\n{"a":\n1}]')))
+    assert (first.line, second.line) == (2, 3)
+    assert second.problem("a: is wrong").line == 3
+    assert second.problem("b: is wrong").line == 3
+    assert second.problem("a[999]: is wrong").line == 3

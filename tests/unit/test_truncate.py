@@ -1,0 +1,78 @@
+"""A Result that a sink cannot take is cut to what it can, and says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from agentpipe.core.task import Result
+from agentpipe.sinks.base import Record
+from agentpipe.sinks.truncate import fit
+
+REMEDY = "raise it"
+
+
+def record(**fields: Any) -> Record:
+    payload = orjson.dumps(Result(task_id="a", **fields).to_dict())
+    return Record("a", payload)
+
+
+def cut(given: Record, max_bytes: int) -> Result:
+    payload = fit(given, max_bytes, REMEDY)
+    assert len(payload) <= max_bytes
+    return Result.decode(payload)
+
+
+def spans(number: int, size: int = 1_000) -> list[dict[str, Any]]:
+    return [{"span_index": index, "text": "x" * size} for index in range(number)]
+
+
+def test_what_fits_is_left_to_the_letter() -> None:
+    given = record(trace=spans(3))
+    assert fit(given, len(given.payload), REMEDY) is given.payload
+
+
+def test_of_a_trace_the_first_and_the_last_spans_are_kept() -> None:
+    given = record(result="the answer", trace=spans(100))
+    result = cut(given, 20_000)
+    kept = [span["span_index"] for span in result.trace]
+    assert 10 < len(kept) < 20
+    assert kept[0] == 0
+    assert kept[-1] == 99
+    assert result.result == "the answer"
+    assert result.truncated == {
+        "bytes": len(given.payload),
+        "fields": ["trace"],
+        "spans": 100,
+        "remedy": REMEDY,
+    }
+
+
+def test_one_span_that_is_too_large_is_dropped_alone() -> None:
+    trace = [*spans(2), {"text": "y" * 50_000}, *spans(2)]
+    assert len(cut(record(trace=trace), 20_000).trace) == 4
+
+
+@pytest.mark.parametrize("character", ["x", "ü", '"', "\x01", "😀"])
+def test_an_answer_that_is_too_large_keeps_its_beginning(character: str) -> None:
+    result = cut(record(result=character * 100_000, trace=spans(9)), 20_000)
+    assert result.trace == []
+    assert result.truncated is not None
+    assert result.truncated["fields"] == ["trace", "result"]
+    assert result.result is None or result.result == character * len(result.result)
+    if character == "x":
+        assert len(result.result) > 15_000
+
+
+def test_any_other_answer_is_given_up_whole() -> None:
+    result = cut(record(result={"rows": ["x" * 100] * 1_000}, metadata={"k": "v"}), 20_000)
+    assert result.result is None
+    assert result.metadata == {"k": "v"}
+
+
+def test_what_is_no_result_becomes_one_that_says_that_its_task_has_ended() -> None:
+    result = cut(Record("a", b"\xff" * 100_000), 20_000)
+    assert (result.task_id, result.outcome) == ("a", "infra_error")
+    assert result.truncated is not None

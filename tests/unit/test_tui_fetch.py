@@ -1,0 +1,78 @@
+"""How often ``top`` looks at a store."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agentpipe.tui.fetch import Fetcher
+from tests.support import wait_until
+from tests.unit.fleets import fleet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from agentpipe.brokers.base import Stats
+
+    Starter = Callable[["Watched", float], Fetcher]
+
+
+class Watched:
+    """In a store's place: a look takes so much of a core, of the time alone, or of the broker."""
+
+    def __init__(self, cpu_s: float = 0.0, away_s: float = 0.0, requests: int = 1) -> None:
+        self.looks = 0
+        self._cpu_s, self._away_s, self._requests = cpu_s, away_s, requests
+
+    def stats(self) -> Stats:
+        self.looks += 1
+        threading.Event().wait(self._away_s)
+        ends = time.thread_time() + self._cpu_s
+        while time.thread_time() < ends:
+            pass
+        return fleet(requests=self._requests)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def start() -> Iterator[Starter]:
+    begun: list[Fetcher] = []
+
+    def begin(store: Any, interval_s: float) -> Fetcher:
+        begun.append(Fetcher(lambda: store, interval_s, lambda: None))
+        begun[-1].start()
+        return begun[-1]
+
+    yield begin
+    for fetcher in begun:
+        fetcher.stop()
+
+
+@pytest.mark.parametrize("store", [Watched(cpu_s=0.011), Watched(requests=240)])
+def test_a_look_that_costs_a_core_much_is_followed_by_a_rest(
+    start: Starter, store: Watched
+) -> None:
+    start(store, 0.02)
+    wait_until(lambda: store.looks == 2, 20, "a second look: the first is not reckoned with")
+    began = time.monotonic()
+    wait_until(lambda: store.looks == 3, 20, "a third look")
+    assert time.monotonic() - began > 1.0
+
+
+def test_how_far_away_the_broker_is_does_not_count(start: Starter) -> None:
+    store = Watched(away_s=0.05)
+    start(store, 0.02)
+    wait_until(lambda: store.looks == 10, 5, "ten looks")
+
+
+def test_whoever_did_something_sees_at_once_what_came_of_it(start: Starter) -> None:
+    store = Watched()
+    fetcher = start(store, 600.0)
+    wait_until(lambda: fetcher.history.now, 20, "a first look")
+    fetcher.hurry()
+    wait_until(lambda: store.looks == 2, 20, "a second look, long before its time")

@@ -1,0 +1,202 @@
+"""What top draws: it fits, it is harmless, and it says what matters."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from rich.console import Console
+
+from agentpipe.brokers.base import Tally
+from agentpipe.tui.frame import draw
+from agentpipe.tui.history import History
+from agentpipe.tui.state import Action, Letter, View
+from tests.unit.fleets import NASTY, SCENE, agent, fleet, history, large, worker
+
+if TYPE_CHECKING:
+    from agentpipe.brokers.base import Stats
+
+SIZES = ((80, 24), (200, 60), (40, 10), (20, 5), (7, 3), (1, 1))
+VIEWS = {
+    "table": View(),
+    "opened": View(opened=frozenset({"c3"}), cursor="c3/c3_503"),
+    "sorted": View(sort="failed", opened=frozenset({"c1", "c2"})),
+    "filtered": View(filter="c7_7"),
+    "nothing": View(filter="no such thing"),
+    "filtering": View(mode="filter", filter="漢字" * 30),
+    "help": View(mode="help"),
+    "dead": View(
+        mode="dead", letters=(Letter(NASTY, NASTY, "crashed", NASTY, 3.0),) * 70, letter=9
+    ),
+    "fetching": View(mode="dead"),
+    "none dead": View(mode="dead", letters=()),
+    "cancel": View(mode="ask", asked=Action("cancel", ("q",), NASTY)),
+    "replay": View(mode="ask", asked=Action("replay", ("t",), NASTY)),
+    "notice": View(notice=NASTY),
+}
+
+
+def shown(seen: History, view: View | None = None, width: int = 80, height: int = 24) -> list[str]:
+    return [line.plain for line in draw(seen, view or View(), SCENE, width, height)]
+
+
+def text(*looks: Stats, view: View | None = None, width: int = 80, height: int = 24) -> str:
+    return "\n".join(shown(history(*looks), view, width, height))
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_no_frame_is_larger_than_its_terminal(view: View, width: int, height: int) -> None:
+    for seen in (large(), large().failed(990.0, NASTY), History(), History().failed(0.0, NASTY)):
+        lines = draw(seen, view, SCENE, width, height)
+        assert len(lines) == height
+        assert [line.cell_len for line in lines if line.cell_len > width] == []
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+def test_nothing_that_agents_say_reaches_the_terminal_as_it_is(view: View) -> None:
+    for line in draw(large(), view, SCENE, 200, 60):
+        assert line.plain.isprintable(), line.plain
+        assert "\ud800" not in line.plain
+
+
+def test_markup_is_text() -> None:
+    error = Tally(failed=1, error="[bold red]boom[/bold red] :bomb:", error_s=1.0)
+    assert "[bold red]boom[/bold red] :bomb:" in text(fleet(agent(tally=error)))
+
+
+def printed(*, no_color: bool, color: bool = True) -> str:
+    out = io.StringIO()
+    system = "standard" if color else None
+    console = Console(
+        file=out,
+        force_terminal=color,
+        color_system=system,  # type: ignore[arg-type]
+        no_color=no_color,
+        soft_wrap=True,
+    )
+    for line in draw(large(), View(), SCENE, 80, 24):
+        console.print(line)
+    return out.getvalue()
+
+
+def test_without_colour_what_is_chosen_is_seen_still() -> None:
+    assert "\x1b[31" in printed(no_color=False).replace("\x1b[1;31", "\x1b[31")
+    plain = printed(no_color=True)
+    assert not {f"\x1b[{code}m" for code in range(30, 48)} & set(plain.split("x"))
+    assert ";31m" not in plain
+    assert "\x1b[1;7m" in plain
+    assert "\x1b" not in printed(no_color=True, color=False)
+
+
+def test_a_frame_says_how_fast_it_goes_and_when_it_ends() -> None:
+    before = fleet(agent(waiting=60), outcomes={"ok": 10}, accepted=100, delivered=10)
+    after = fleet(
+        agent(waiting=50), outcomes={"ok": 18, "limit": 2}, accepted=100, delivered=18, outbox=2
+    )
+    said = text(before, after)
+    assert "10.0/s" in said
+    assert "ok 8.0/s  limit 2.0/s" in said
+    assert "total  ok 18  limit 2" in said
+    assert "all done in 6.5 s" in said
+
+
+def test_a_frame_says_what_passed_and_what_was_spent() -> None:
+    stats = fleet(agent(), tally=Tally(done=4, evaluated=4, passed=3.0, usd=12.5))
+    assert "pass 75.0% of 4  spent $12.50" in text(stats)
+
+
+def test_a_collection_is_a_line_until_it_is_opened() -> None:
+    agents = [
+        agent("crew_0", waiting=3, running=1, tally=Tally(done=5, failed=1)),
+        agent("crew_1", waiting=4, running=2, tally=Tally(done=6)),
+    ]
+    closed = text(fleet(*agents))
+    (line,) = (line for line in closed.splitlines() if "▸ crew" in line)
+    assert line.split()[2:] == ["7", "3/4", "-", "11", "1", "-"]
+    assert "crew_1" not in closed
+    opened = text(fleet(*agents), view=View(opened=frozenset({"crew"})))
+    assert "▾ crew" in opened
+    (line,) = (line for line in opened.splitlines() if "crew_1" in line)
+    assert line.split() == ["crew_1", "4", "2/2", "-", "6", "0", "-"]
+
+
+def test_columns_stand_below_their_titles() -> None:
+    lines = shown(history(fleet(agent(waiting=12_345, tally=Tally(done=678)))), width=200)
+    head = next(line for line in lines if "waiting delayed" in line)
+    row = next(line for line in lines if "▸ crew" in line)
+    for title, value in (("waiting", "12,345"), ("done", "678")):
+        assert head.index(title) + len(title) == row.index(value) + len(value)
+
+
+def test_what_a_broker_cannot_know_is_a_question_mark() -> None:
+    stats = replace(fleet(agent(delayed=None)), accepted=None, delivered=None)
+    said = text(stats, width=200)
+    assert "sent ?" in said
+    assert "delivered ?" in said
+
+
+def test_workers_tell_of_themselves_those_in_trouble_first() -> None:
+    said = text(
+        fleet(
+            workers=(
+                worker("a-good", 8, 3),
+                worker("b-down", 8, 0, sink_down_s=75.0, sink_error="gone"),
+                replace(worker("c-silent"), seen_s=20.0),
+                worker("an-operator", 0),
+            )
+        )
+    )
+    lines = [line for line in said.splitlines() if line.startswith(("a-", "b-", "c-", "an-"))]
+    assert [line.split()[0] for line in lines] == ["b-down", "c-silent", "a-good"]
+    assert "3/8     2 ms   64 MiB   1.0 s ago" in lines[2]
+    assert lines[0].rstrip().endswith("sink away 75 s")
+
+
+def test_errors_are_listed_the_youngest_first() -> None:
+    said = text(
+        fleet(
+            agent("crew_0", tally=Tally(error="OSError: old", error_s=90.0)),
+            agent("crew_1", tally=Tally(error="OSError: new", error_s=1.0)),
+        )
+    )
+    assert said.index("1.0 s ago OSError: new") < said.index("90 s ago OSError: old")
+
+
+def test_the_oldest_run_is_the_oldest_any_worker_tells_of() -> None:
+    workers = (worker("a", oldest_s={"crew_0": 61.0}), worker("b", oldest_s={"crew_0": 7_200.0}))
+    said = text(fleet(agent(running=1), workers=workers))
+    assert "2.0 h" in next(line for line in said.splitlines() if "▸ crew" in line)
+
+
+def test_a_broker_that_is_away_is_a_banner_above_what_was_seen_last() -> None:
+    seen = history(fleet(agent(waiting=5))).failed(SCENE.now - 61, "refused").failed(0, "still")
+    said = shown(seen)
+    assert "BROKER AWAY for 61 s, trying again: still" in said[1]
+    assert any("▸ crew" in line for line in said)
+    back = seen.seen(history(fleet(agent())).recent[-1])
+    assert "AWAY" not in "".join(shown(back))
+
+
+def test_a_broker_that_says_nothing_is_away_as_well() -> None:
+    seen = history(fleet(agent()))
+    late = replace(SCENE, now=SCENE.now + 12)
+    assert "BROKER AWAY for 12 s" in draw(seen, View(), late, 80, 24)[1].plain
+
+
+def test_before_the_first_look_it_says_so() -> None:
+    assert any("connecting" in line for line in shown(History()))
+
+
+def test_the_help_is_whole_on_a_small_terminal() -> None:
+    lines = shown(large(), View(mode="help"))
+    assert "quit" in "".join(lines)
+    assert "? and -" in "".join(lines)
+    assert "…" not in "".join(lines)
+
+
+def test_the_chosen_row_is_seen_wherever_it_is() -> None:
+    view = View(opened=frozenset({"c3"}), cursor="c3/c3_993")
+    assert any("c3_993" in line for line in shown(large(), view))
