@@ -7,12 +7,12 @@ Each module here but ``common`` is one command, with ``add(commands)`` for its a
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 from importlib import import_module
 from typing import Any, NoReturn
 
 from agentpipe import __version__
+from agentpipe.core.did_you_mean import nearest
 from agentpipe.errors import AgentpipeError, ConfigError, QueueFull, TaskError, Unreachable
 
 COMMANDS = {
@@ -82,10 +82,9 @@ class _Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         choices = list(map(str, action.choices or ()))
-        near = difflib.get_close_matches(str(value), choices, 1)
-        if near and str(value) not in choices:
+        if str(value) not in choices and (near := nearest(value, choices)):
             noun = action.metavar or action.dest
-            self.error(f"unknown {noun} {value!r}: did you mean {near[0]!r}?")
+            self.error(f"unknown {noun} {value!r}: did you mean {near!r}?")
         super()._check_value(action, value)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agentpipe.core.task import utc
-from agentpipe.core.text import one_line, printable
+from agentpipe.core.text import duration, one_line, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -20,7 +20,6 @@ LABEL = 10
 # Of what may be long; `--json` has it whole.
 MAX_LINES = 24
 LAST_SPANS = 8
-_UNITS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"))
 
 
 def as_text(letter: DeadLetter) -> str:
@@ -52,12 +51,8 @@ def readable(data: bytes) -> Any:
 
 
 def age(moment: float) -> str:
-    """How long ago that was, as people say it."""
-    age_s = max(0.0, time.time() - moment)
-    for unit_s, name in _UNITS:
-        if age_s >= unit_s:
-            return f"{age_s / unit_s:.0f} {name}"
-    return f"{age_s:.0f} s"
+    """Time since then."""
+    return duration(time.time() - moment)
 
 
 def _field(name: str, value: Any) -> Iterator[str]:

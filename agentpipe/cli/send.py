@@ -22,6 +22,7 @@ from agentpipe.cli.common import (
     say_where,
     settings_of,
 )
+from agentpipe.core.did_you_mean import unknown
 from agentpipe.core.text import one_line
 from agentpipe.errors import ConfigError, Problem, QueueFull, TaskError, Unreachable
 from agentpipe.sending.admission import admit
@@ -91,12 +92,8 @@ def _from_the_beginning(sink: Any, reader: Any) -> Any:
 
 
 def _refuse_unknown(name: str, names: list[str]) -> None:
-    import difflib
-
     if name not in names:
-        near = difflib.get_close_matches(name, names, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
-        raise ConfigError(f"no collection {name!r} in this file: {hint}")
+        raise ConfigError(unknown("collection", name, names, "in this file"))
 
 
 def _send(dispatcher: Dispatcher, args: argparse.Namespace, tasks: Iterable[Task]) -> Sent:

@@ -13,6 +13,7 @@ from agentpipe.cli.common import (
     say_where,
     settings_of,
 )
+from agentpipe.core.text import duration
 from agentpipe.operations.stats import as_dict
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _lines(status: dict[str, Any]) -> list[str]:
     ]
     lines += [
         f"worker {worker['worker']}  running {worker['running']}/{worker['slots']}"
-        f"  heard {worker['seen_s']:.0f} s ago"
+        f"  heard {duration(worker['seen_s'])} ago"
         for worker in status["workers"]
     ]
     return lines
@@ -76,7 +77,7 @@ def _lines(status: dict[str, Any]) -> list[str]:
 
 def _hold(agent: dict[str, Any]) -> str:
     """Only where there is one."""
-    return f"  held {agent['held_s']:.0f} s" if agent["held_s"] else ""
+    return f"  held {duration(agent['held_s'])}" if agent["held_s"] else ""
 
 
 def _pause(agent: dict[str, Any]) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from agentpipe.config.collection import load
+from agentpipe.core.did_you_mean import unknown
 from agentpipe.core.task import Task
 from agentpipe.errors import ConfigError, QueueFull, TaskError
 from agentpipe.sending.admission import admit
@@ -160,9 +160,7 @@ class AgentPipeline:
     def _refuse_unknown(self, name: str) -> None:
         names = [collection.name for collection in self._collections]
         if name not in names:
-            near = difflib.get_close_matches(name, names, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names)}"
-            raise ConfigError(f"no collection {name!r} in {self._path}: {hint}")
+            raise ConfigError(unknown("collection", name, names, f"in {self._path}"))
 
 
 def TaskConfig(**fields: Any) -> Task:  # noqa: N802 - MCP-Universe's name

@@ -6,12 +6,13 @@ is decided here: its own arithmetic does not get past an hour that comes twice.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+
+from agentpipe.core.did_you_mean import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,9 +103,8 @@ def zone_of(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        near = difflib.get_close_matches(name, available_timezones(), 1)
-        hint = f"did you mean {near[0]!r}?" if near else "write one such as 'Europe/Berlin'"
-        raise ValueError(f"{name[:60]!r} is no time zone: {hint}") from None
+        hint = did_you_mean(name, available_timezones(), "write one such as 'Europe/Berlin'")
+        raise ValueError(f"unknown time zone {name[:60]!r}: {hint}") from None
 
 
 def _trigger_of(line: str) -> Any:

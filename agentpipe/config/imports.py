@@ -7,7 +7,6 @@ name means one file in a process: a second file of the same name is refused, nev
 from __future__ import annotations
 
 import ast
-import difflib
 import hashlib
 import importlib
 import importlib.machinery
@@ -20,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.core.did_you_mean import NO_SIMILAR_NAME, did_you_mean
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -144,11 +144,9 @@ def _import_from_path(reference: str, name: str, folders: list[Path]) -> ModuleT
             if not error.name or not f"{name}.".startswith(f"{error.name}."):
                 raise
     stems = [file.stem for folder in folders for file in folder.glob("*.py")]
-    near = difflib.get_close_matches(name, stems, 1)
-    hint = f": did you mean {near[0]!r}?" if near else ""
     raise ConfigError(
-        f"{reference!r}: there is no module {name!r} in {_listed(folders)}, "
-        f"and none where Python looks{hint}"
+        f"{reference!r}: no module {name!r} in {_listed(folders)}, nor where Python looks: "
+        f"{did_you_mean(name, stems, NO_SIMILAR_NAME)}"
     )
 
 
@@ -171,9 +169,8 @@ def _attribute(reference: str, module: ModuleType, path: str) -> Any:
         try:
             target = getattr(target, name)
         except AttributeError:
-            near = difflib.get_close_matches(name, dir(target), 1)
-            hint = f": did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"{reference!r}: {_home(module)} has no {name!r}{hint}") from None
+            hint = did_you_mean(name, dir(target), NO_SIMILAR_NAME)
+            raise ConfigError(f"{reference!r}: {_home(module)} has no {name!r}: {hint}") from None
     return target
 
 

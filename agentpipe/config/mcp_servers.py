@@ -6,7 +6,6 @@ or the common ``{"mcpServers": {name: {"command", "args", "env"} or {"url", "typ
 
 from __future__ import annotations
 
-import difflib
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from agentpipe.core.did_you_mean import did_you_mean
 from agentpipe.core.template import names_in, render
 from agentpipe.errors import ConfigError, Problem
 
@@ -139,9 +139,8 @@ class Catalogue:
             return _common_entry(dict(wanted))
         if name in self._entries:
             return {**self._entries[name], **({"env": own["env"]} if "env" in own else {})}
-        near = difflib.get_close_matches(name, self._entries, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"add it to the file that {VARIABLE} names"
-        raise ConfigError(f"no MCP server {name!r} is known: {hint}")
+        hint = did_you_mean(name, self._entries, f"add it to the file that {VARIABLE} names")
+        raise ConfigError(f"unknown MCP server {name!r}: {hint}")
 
 
 def load_catalogue(path: str | None) -> Catalogue:

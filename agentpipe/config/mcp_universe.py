@@ -6,13 +6,13 @@ Native is what our own engines run. All else of MCP-Universe's is run by its own
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.mcp_servers import VARIABLE, listed_names
+from agentpipe.core.did_you_mean import did_you_mean, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 VERSION = "mcpuniverse 1.1.3"
 NATIVE_ENGINE, PEER_ENGINE = "llm", "mcpuniverse"
-_FEW = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,20 +319,10 @@ DOMAIN_OPS = frozenset(
 )
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint to the names that look most like ``name``, or to all where they are few."""
-    names = sorted(known)
-    if near := difflib.get_close_matches(name, names, 3, 0.5):
-        return f"did you mean {' or '.join(map(repr, near))}?"
-    if not names or len(names) > _FEW:
-        return "nothing there is called like it"
-    return f"choose from {', '.join(names)}"
-
-
 def hint_to_type(name: str) -> str:
     """Words to add where there is no engine of a name, if a type of MCP-Universe's is like it."""
-    near = difflib.get_close_matches(name, [*AGENTS, *WORKFLOWS], 1)
-    return f"; MCP-Universe has the type {near[0]!r}" if near and near != [name] else ""
+    near = nearest(name, [*AGENTS, *WORKFLOWS])
+    return f"; MCP-Universe has the type {near!r}" if near and near != name else ""
 
 
 # What runs what.
@@ -367,7 +356,7 @@ def task_faults(task: Task) -> list[str]:
     names = [str(prepare.get("prepare_func", "")) for prepare in task.prepares]
     return [
         f"prepares[{index}]: prepare_func: {name!r:.100} is not in {VERSION}: "
-        f"{nearest(name, PREPARES)}"
+        f"{did_you_mean(name, sorted(PREPARES))}"
         for index, name in enumerate(names)
         if name not in PREPARES
     ]
@@ -430,7 +419,7 @@ def _faults(name: str, components: Mapping[str, Document], *, native: bool) -> I
     spec, kind = document.data["spec"], _kind(document)
     type_ = TYPES[kind].get(spec["type"])
     if type_ is None:
-        hint = nearest(spec["type"], TYPES[kind])
+        hint = did_you_mean(spec["type"], sorted(TYPES[kind]))
         message = f"{spec['type']!r:.60} is no {kind} of {VERSION}: {hint}"
         yield _problem(document, ("spec", "type"), message)
         return
@@ -452,7 +441,8 @@ def _reference_faults(
         return
     for name in _names(config[key]):
         if name not in components:
-            hint = nearest(name, [n for n, each in components.items() if _kind(each) in kinds])
+            fitting = sorted(n for n, each in components.items() if _kind(each) in kinds)
+            hint = did_you_mean(name, fitting)
             message = f"{name!r:.60} is not in this file: {hint}"
             yield _problem(document, ("spec", "config", key), message)
         elif _kind(components[name]) not in kinds:
@@ -465,7 +455,7 @@ def _unknown_keys(document: Document, known: frozenset[str]) -> Iterator[Problem
     spec = document.data["spec"]
     for key in spec.get("config", {}):
         if key not in known:
-            message = f"unknown key for {spec['type']}: {nearest(key, known)}"
+            message = f"unknown key for {spec['type']}: {did_you_mean(key, sorted(known))}"
             yield _problem(document, ("spec", "config", key), message)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
+
+from agentpipe.core.did_you_mean import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,8 +22,9 @@ def find_file(written: str, folders: Iterable[Path]) -> Path:
         if _is_file(place):
             return place
     tried = " and ".join(repr(str(place)) for place in places)
-    near = difflib.get_close_matches(places[0].name, _names_in(places[0].parent), 1)
-    hint = f"did you mean {near[0]!r}?" if near else "write its path from this file's folder"
+    hint = did_you_mean(
+        places[0].name, _names_in(places[0].parent), "write its path from this file's folder"
+    )
     raise FileNotFoundError(f"no such file: tried {tried}; {hint}")
 
 

@@ -5,7 +5,6 @@ What a file means beyond its keys is not known here. No message shows what may b
 
 from __future__ import annotations
 
-import difflib
 import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, validates_schema
 
 from agentpipe.config.yaml_source import kind_of
-from agentpipe.core.did_you_mean import hint
+from agentpipe.core.did_you_mean import MISSPELT, did_you_mean, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,7 +25,6 @@ NOT_A_BENCHMARK = "this is a benchmark: give its file to `agentpipe send` with -
 NOT_AN_AGENT_CONFIG = "this is a collection: give the agent config that it names"
 
 _MAX_NAME_CHARS = 200
-_NEAR = 0.8
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DIGITS = re.compile(r"\s*[+-]?[0-9]{1,20}\s*")
@@ -84,7 +82,9 @@ def _one_of(
         if text in refused:
             raise ValidationError(refused[text])
         if text not in choices:
-            raise ValidationError(f"{shown(text)} is unknown: {hint(text, sorted(choices))}")
+            raise ValidationError(
+                f"{shown(text)} is unknown: {did_you_mean(text, sorted(choices))}"
+            )
         return text
 
     return check
@@ -198,10 +198,10 @@ class _Strict(Schema):
         known = list(self.fields)
         unknown = [name for name in original if name not in self.fields]
         if self.lenient:
-            unknown = [name for name in unknown if difflib.get_close_matches(name, known, 1, _NEAR)]
+            unknown = [name for name in unknown if nearest(name, known, MISSPELT)]
         if unknown:
             raise ValidationError(
-                {name: [f"unknown key: {hint(name, sorted(known))}"] for name in unknown}
+                {name: [f"unknown key: {did_you_mean(name, sorted(known))}"] for name in unknown}
             )
 
 

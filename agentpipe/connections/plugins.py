@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
+from agentpipe.core.did_you_mean import did_you_mean
 from agentpipe.core.redaction import without_password
 from agentpipe.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
 
 NOUNS = {
     "agentpipe.brokers": "broker",
@@ -29,17 +26,13 @@ def load(group: str, name: str) -> Any:
 
     found = {entry.name: entry for entry in entry_points(group=group)}
     if name not in found:
-        raise ConfigError(f"no {NOUNS[group]} {name!r} is installed: {_hint(name, found)}")
+        raise ConfigError(
+            f"no {NOUNS[group]} {name!r} is installed: {did_you_mean(name, sorted(found))}"
+        )
     try:
         return found[name].load()
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{NOUNS[group]} {name!r} cannot be imported: {error}") from error
-
-
-def _hint(name: str, found: Collection[str]) -> str:
-    installed = f"installed: {', '.join(sorted(found))}"
-    near = difflib.get_close_matches(name, found, 1)
-    return f"did you mean {near[0]!r}?" if near else installed
 
 
 def load_for_url(group: str, url: str) -> Any:

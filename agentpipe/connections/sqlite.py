@@ -8,7 +8,6 @@ the lock of a process that dies.
 
 from __future__ import annotations
 
-import difflib
 import fcntl
 import os
 import sqlite3
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from agentpipe.connections import file_notify
+from agentpipe.core.did_you_mean import did_you_mean
 from agentpipe.errors import ConfigError, Unreachable
 
 if TYPE_CHECKING:
@@ -54,9 +54,8 @@ def parse_url(url: str) -> Address:
     synchronous = "full"
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name != "synchronous":
-            near = difflib.get_close_matches(name, ["synchronous"], 1)
-            hint = f": did you mean {near[0]!r}?" if near else "; there is only 'synchronous'"
-            raise ConfigError(f"{url}: unknown parameter {name!r}{hint}")
+            hint = did_you_mean(name, ["synchronous"])
+            raise ConfigError(f"{url}: unknown parameter {name!r}: {hint}")
         if value.lower() not in _SYNCHRONOUS:
             raise ConfigError(f"{url}: synchronous is full or normal, not {value!r}")
         synchronous = value.lower()

@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.core.backoff import delay_s
 from agentpipe.errors import AgentFailed, AgentpipeError, InfraError
 
 if TYPE_CHECKING:
@@ -171,8 +172,9 @@ def _seconds(value: Any) -> float | None:
 
 def retry_delay_s(error: BaseException, base_s: float, failures: int) -> float:
     """Doubling with each failure, with jitter so that a fleet does not come back at once."""
-    delay_s = min(MAX_RETRY_DELAY_S, base_s * 2.0**failures) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
-    return max(delay_s, asked_delay_s(error) or 0.0)
+    backoff_s = delay_s(failures + 1, base_s, MAX_RETRY_DELAY_S)
+    jittered_s = backoff_s * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+    return max(jittered_s, asked_delay_s(error) or 0.0)
 
 
 def error_record(error: BaseException, redactor: Redactor) -> dict[str, Any]:

@@ -6,7 +6,6 @@ know instead of guessing what the fields mean.
 
 from __future__ import annotations
 
-import difflib
 import math
 import secrets
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from agentpipe.core.did_you_mean import MISSPELT, nearest
 from agentpipe.errors import FormatError, TaskError
 
 SCHEMA = 1
@@ -34,7 +34,6 @@ OUTCOMES = (
 )
 
 # Typos of these deserve an error; a key far from all of them is somebody's extra (see Task.load).
-_NEAR = 0.8
 
 
 def new_id() -> str:
@@ -313,9 +312,8 @@ def _refuse_misspelt(data: dict[Any, Any]) -> None:
     for name in data:
         if not isinstance(name, str):
             raise TaskError(f"keys are texts, got {_kind(name)}")
-        near = difflib.get_close_matches(name, _CHECKS, 1, _NEAR)
-        if name not in _CHECKS and near:
-            raise TaskError(f"unknown key {name!r}: did you mean {near[0]!r}?")
+        if name not in _CHECKS and (near := nearest(name, _CHECKS, MISSPELT)):
+            raise TaskError(f"unknown key {name!r}: did you mean {near!r}?")
 
 
 def _timestamp(value: str | float) -> float:

@@ -5,15 +5,17 @@ from __future__ import annotations
 MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
 
 
-def duration(seconds: float, day: str = "days") -> str:
-    """``90 s``, ``5 min``, ``3.5 h``, ``4 days``."""
+def duration(seconds: float) -> str:
+    """``1.5 s``, ``90 s``, ``5 min``, ``3.5 h``, ``4 d``: at most seven characters, up to years."""
+    if seconds < 10:  # noqa: PLR2004 - one digit
+        return f"{max(0.0, seconds):.1f} s"
     if seconds < 2 * MINUTE_S:
-        return f"{max(0.0, seconds):.0f} s"
+        return f"{seconds:.0f} s"
     if seconds < 2 * HOUR_S:
         return f"{seconds / MINUTE_S:.0f} min"
     if seconds < 2 * DAY_S:
         return f"{seconds / HOUR_S:.1f} h"
-    return f"{seconds / DAY_S:.0f} {day}"
+    return f"{seconds / DAY_S:.0f} d"
 
 
 def counted(number: int, noun: str) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.imports import locate
+from agentpipe.core.did_you_mean import nearest
 from agentpipe.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -60,9 +60,8 @@ class PythonEngine:
     def _nearest(self) -> str:
         names = list(inspect.signature(self._class).parameters)
         for argument in self._arguments:
-            near = difflib.get_close_matches(argument, names, 1)
-            if argument not in names and near:
-                return f"; did you mean {near[0]!r}?"
+            if argument not in names and (near := nearest(argument, names)):
+                return f"; did you mean {near!r}?"
         return f"; it takes {', '.join(names)}" if names else "; it takes no config"
 
     def _problem(self, message: str) -> ConfigError:

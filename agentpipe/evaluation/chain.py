@@ -5,7 +5,6 @@ The language is MCP-Universe's: ``json -> foreach -> get(key)``, then an operato
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import operator
@@ -14,7 +13,8 @@ import reprlib
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.imports import explain
-from agentpipe.config.mcp_universe import DOMAIN_OPS, VERSION, nearest
+from agentpipe.config.mcp_universe import DOMAIN_OPS, VERSION
+from agentpipe.core.did_you_mean import did_you_mean
 from agentpipe.errors import AgentpipeError
 
 if TYPE_CHECKING:
@@ -61,9 +61,7 @@ def _parse_step(text: str) -> tuple[str, str]:
         raise BrokenEvaluatorError(f"{text!r:.100} is not a step: write name or name(argument)")
     name, arguments = match.groups()
     if name not in STEPS:
-        near = difflib.get_close_matches(name, STEPS, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(STEPS)}"
-        raise BrokenEvaluatorError(f"unknown function {name!r:.100}: {hint}")
+        raise BrokenEvaluatorError(f"unknown function {name!r:.100}: {did_you_mean(name, STEPS)}")
     if name == "get" and arguments is None:
         raise BrokenEvaluatorError("get needs a key: write get(key)")
     return name, (arguments or "").split(",")[0].strip()
@@ -188,5 +186,6 @@ def op_problems(op: str, value: Any) -> list[str]:
 def _unknown_op(op: str) -> str:
     known = f"known are {' '.join(OPS)}"
     if re.fullmatch(r"\w+[._][\w.]+", op):
-        return f"op: {op!r:.100} is not in {VERSION}: {nearest(op, DOMAIN_OPS)}; here {known}"
+        hint = did_you_mean(op, sorted(DOMAIN_OPS))
+        return f"op: {op!r:.100} is not in {VERSION}: {hint}; here {known}"
     return f"op: unknown operator {op!r:.100}, also in {VERSION}; {known}"

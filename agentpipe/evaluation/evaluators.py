@@ -7,7 +7,6 @@ evaluator causes is a broken evaluator. The two are never mixed: a trainer learn
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.imports import explain, split
 from agentpipe.config.mcp_universe import DOMAIN_OPS
+from agentpipe.core.did_you_mean import did_you_mean, nearest
 from agentpipe.core.template import render
 from agentpipe.errors import ConfigError
 from agentpipe.evaluation.chain import (
@@ -181,12 +181,11 @@ def _problems(config: Any) -> list[str]:
 
 def _misspelt_keys(config: dict[Any, Any]) -> list[str]:
     """Keys far from all of ours are somebody's extras, which MCP-Universe drops too."""
-    problems = []
-    for key in config.keys() - _DEFAULTS.keys():
-        near = difflib.get_close_matches(str(key), _DEFAULTS, 1)
-        if near:
-            problems.append(f"unknown key {key!r:.100}: did you mean {near[0]!r}?")
-    return sorted(problems)
+    return sorted(
+        f"unknown key {key!r:.100}: {did_you_mean(key, _DEFAULTS)}"
+        for key in config.keys() - _DEFAULTS.keys()
+        if nearest(key, _DEFAULTS)
+    )
 
 
 def _func_problems(func: str) -> list[str]:

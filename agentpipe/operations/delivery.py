@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import socket
 import uuid
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from agentpipe.brokers.base import Answer, Waiting, Worker
+from agentpipe.core.did_you_mean import unknown
 from agentpipe.core.task import Task
 from agentpipe.errors import ConfigError, FormatError, Problem
 from agentpipe.worker.forwarder import drain
@@ -78,16 +78,13 @@ def pause(store: Store, targets: Sequence[str], *, paused: bool) -> Paused:
 
 
 def _refuse_unknown(what: str, targets: Sequence[str], known: Collection[str]) -> None:
-    problems = [_unknown(what, target, known) for target in targets if target not in known]
+    problems = [
+        Problem(unknown(what, target, sorted(known), "on this broker", "see `agentpipe status`"))
+        for target in targets
+        if target not in known
+    ]
     if problems:
-        raise ConfigError(Problem(problem) for problem in problems)
-
-
-def _unknown(what: str, target: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(target, sorted(known), 1)
-    if near:
-        return f"no {what} {target!r}: did you mean {near[0]!r}?"
-    return f"no {what} {target!r} has been used on this broker: see `status`"
+        raise ConfigError(problems)
 
 
 @dataclass(frozen=True, slots=True)

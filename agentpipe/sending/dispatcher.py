@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import dramatiq
 
 from agentpipe.brokers.base import Admission, Offer, Queue, Store
+from agentpipe.core.backoff import delay_s
 from agentpipe.errors import ConfigError, QueueFull, Unreachable
 from agentpipe.sending.admission import admit
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 BATCH = 1_000
 BATCH_BYTES = 4 * 1024 * 1024
 FULL_PAUSE_S = 0.25
-MAX_OUTAGE_PAUSE_S = 2.0
+OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S = 0.1, 2.0
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +199,7 @@ class Dispatcher(dramatiq.Middleware):
                 if not tries:
                     log.warning("the broker does not answer, sending waits for it: %s", error)
                 tries += 1
-                time.sleep(min(MAX_OUTAGE_PAUSE_S, 0.05 * 2**tries))
+                time.sleep(delay_s(tries, OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S))
             else:
                 if tries:
                     log.warning("the broker answers again, after %d tries", tries)

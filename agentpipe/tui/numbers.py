@@ -44,11 +44,7 @@ def rate(per_s: float | None) -> str:
 
 def duration(seconds: float | None) -> str:
     """At most seven characters, up to years."""
-    if seconds is None:
-        return NONE
-    if seconds < _TENTHS:
-        return f"{max(0.0, seconds):.1f} s"
-    return text.duration(seconds, "d")
+    return NONE if seconds is None else text.duration(seconds)
 
 
 def lag(seconds: float | None) -> str:

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from agentpipe.core.backoff import delay_s
 from agentpipe.errors import AgentpipeError
 from agentpipe.sending.broker import ClaimedMessage, StoreBroker
 
@@ -27,7 +28,7 @@ CLAIM_BATCH = 32
 # woken meanwhile, get theirs; what they have not taken by then is for whoever comes.
 SHARE_FOR_S = 0.02
 TICK_S = 1.0
-MAX_OUTAGE_PAUSE_S = 2.0
+OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S = 0.1, 2.0
 # What a process that ends may take to settle and to carry off its outbox.
 LAST_WORDS_S = 5.0
 
@@ -245,7 +246,7 @@ class Consumer:
         if not self._failures:
             log.warning("the broker does not answer, the worker waits for it: %s", error)
         self._failures += 1
-        time.sleep(min(MAX_OUTAGE_PAUSE_S, 0.05 * 2**self._failures))
+        time.sleep(delay_s(self._failures, OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S))
         self._wake.set()
 
 

@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from agentpipe.core.backoff import delay_s
 from agentpipe.core.failures import error_kind, error_text
 from agentpipe.core.redaction import Redactor
 from agentpipe.errors import AgentpipeError, Unreachable
@@ -27,7 +28,7 @@ BATCH = 500
 BATCH_BYTES = 8 * 1024 * 1024
 LOOK_EVERY_S = 1.0
 FEW, PACE_S = 2, 0.05
-MAX_PAUSE_S = 5.0
+PAUSE_S, MAX_PAUSE_S = 0.2, 5.0
 STORE_PAUSE_S = 0.25
 
 log = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ class Forwarder:
                 time.monotonic(),
             )
         self._failures += 1
-        self._stopping.wait(min(MAX_PAUSE_S, 0.1 * 2**self._failures))
+        self._stopping.wait(delay_s(self._failures, PAUSE_S, MAX_PAUSE_S))
 
     def _recovered(self) -> None:
         if self._failures:

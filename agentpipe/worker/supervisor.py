@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from agentpipe.core.backoff import delay_s
 from agentpipe.errors import Unreachable
 from agentpipe.settings import SEED_VARIABLES
 from agentpipe.worker.consumer import LAST_WORDS_S
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 0.1
 # A child that dies sooner after its start than this is restarted with a growing pause.
 SHORT_LIFE_S = 2.0
-MAX_PAUSE_S = 4.0
+PAUSE_S, MAX_PAUSE_S = 0.5, 4.0
 CONFIG_ERROR = 2
 INTERRUPTED = 130
 
@@ -113,7 +114,7 @@ class Supervisor:
         if not child.restart_at:
             short = now - child.started < SHORT_LIFE_S
             child.short_lives = child.short_lives + 1 if short else 0
-            pause_s = min(MAX_PAUSE_S, 0.25 * 2**child.short_lives) if short else 0.0
+            pause_s = delay_s(child.short_lives, PAUSE_S, MAX_PAUSE_S) if short else 0.0
             child.restart_at = now + pause_s
             if code != CONFIG_ERROR:
                 log.warning("worker %d died (%s): replaced", child.process.pid, _cause(code))

@@ -251,8 +251,8 @@ def test_the_command_says_what_it_needs(project: Project) -> None:
     for args, said in (
         ((), "name the tasks, or give --group, --collection, --queue or --all"),
         (("t-d", "--group", "d"), "name the tasks, or give"),
-        (("--collection", "toy"), "no collection 'toy': did you mean 'toys'?"),
-        (("--queue", "toys"), "no agent 'toys': did you mean 'toys_"),
+        (("--collection", "toy"), "no collection 'toy' on this broker: did you mean 'toys'?"),
+        (("--queue", "toys"), "no agent 'toys' on this broker: did you mean 'toys_"),
         (("--all",), "--all cancels every task: say --yes if you mean it"),
     ):
         done = project.run("cancel", *args)

@@ -287,7 +287,7 @@ def test_a_task_may_choose_its_servers_and_start_nothing_of_its_own(
         env = {"OPENAI_API_KEY": KEY, "TOKEN": "of the context"}
         ends = bench.ask(engine, chosen, "without", refused, env=env)
     assert ends[:2] == ["done", "none"]
-    assert "no MCP server 'evil' is known" in str(ends[2])
+    assert "unknown MCP server 'evil'" in str(ends[2])
     assert "of the context" in stub.requests[1].text
     assert "tools" not in stub.requests[2].body
 
@@ -370,7 +370,7 @@ def _children() -> set[int]:
     ("config", "message"),
     [
         ({"model": "gpt-4"}, "write the provider and the model"),
-        ({"model": "opena:gpt-4"}, "no provider 'opena' is known: did you mean 'openai'?"),
+        ({"model": "opena:gpt-4"}, "unknown provider 'opena': did you mean 'openai'?"),
         ({"model": "openai:x", "instrution": "x"}, "did you mean 'instruction'?"),
         ({"model": "openai:x", "temperature": "hot"}, "temperature: expected int or float"),
         ({"model": "openai:x", "max_iterations": 0}, "max_iterations: expected a whole number"),

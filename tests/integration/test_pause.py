@@ -79,11 +79,11 @@ def test_a_name_that_nobody_knows_gets_a_hint_and_changes_nothing(project: Proje
     project.ok("send", "toys", "echo")
     done = project.run("pause", "toys", "toy_0")
     assert (done.code, done.out) == (2, "")
-    assert "no collection or agent 'toy_0': did you mean 'toys_0'?" in done.err
+    assert "no collection or agent 'toy_0' on this broker: did you mean 'toys_0'?" in done.err
     assert paused(project) == []
     done = project.run("resume", "nothing-like-it")
     assert done.code == 2
-    assert "no collection or agent 'nothing-like-it' has been used on this broker" in done.err
+    assert "no collection or agent 'nothing-like-it' on this broker: see" in done.err
 
 
 def test_a_pause_survives_the_server_and_its_fleet(project: Project, server: Server) -> None:

@@ -329,7 +329,7 @@ def test_no_repr_shows_a_value(folder: Path) -> None:
         (
             "schedule: [{cron: '0 3 * * *', tasks: agent-1.yaml, timezone: Europe/Berln}]",
             (
-                "spec.schedule[0].timezone: 'Europe/Berln' is no time zone: "
+                "spec.schedule[0].timezone: unknown time zone 'Europe/Berln': "
                 "did you mean 'Europe/Berlin'?"
             ),
         ),

@@ -82,9 +82,9 @@ def test_weekdays_are_apschedulers() -> None:
         ("@daily", "UTC", "has 1 fields"),
         ("61 * * * *", "UTC", "maximum value (59)"),
         ("0 0 31 4 *", "UTC", "never fires"),
-        ("0 0 * * *", "../etc/passwd", "is no time zone"),
-        ("0 0 * * *", "Berlin", "is no time zone"),
-        ("0 0 * * *", "", "is no time zone"),
+        ("0 0 * * *", "../etc/passwd", "unknown time zone"),
+        ("0 0 * * *", "Berlin", "unknown time zone"),
+        ("0 0 * * *", "", "unknown time zone"),
     ],
 )
 def test_a_wrong_line_is_told(line: str, zone: str, words: str) -> None:

@@ -77,7 +77,7 @@ CASES: list[tuple[Whereabouts, str, str, str]] = [
     (
         waiting(ALONE, workers=(worker(),)),
         "no_worker",
-        (f"{THERE}: no worker serves a_0; these serve others: w (heard 2 s ago)"),
+        (f"{THERE}: no worker serves a_0; these serve others: w (heard 2.0 s ago)"),
         "start workers with its collection file: agentpipe work",
     ),
     (
@@ -383,5 +383,5 @@ def test_without_ended_runs_or_a_position_there_is_no_estimate() -> None:
 
 def test_durations() -> None:
     found = [duration(seconds) for seconds in (-1, 0, 119, 120, 7_199, 7_200, 172_800)]
-    assert found == ["0 s", "0 s", "119 s", "2 min", "120 min", "2.0 h", "2 days"]
+    assert found == ["0.0 s", "0.0 s", "119 s", "2 min", "120 min", "2.0 h", "2 d"]
     assert [counted(n, "crash") for n in (1, 2_000)] == ["1 crash", "2,000 crashes"]

@@ -68,7 +68,9 @@ def test_an_unknown_name_is_told_the_nearest_or_all() -> None:
         ConfigError, match=r"no engine 'pyhton' is installed: did you mean 'python'"
     ):
         plugins.load("agentpipe.engines", "pyhton")
-    with pytest.raises(ConfigError, match=r"no broker 'carrier' is installed: installed: .*sqlite"):
+    with pytest.raises(
+        ConfigError, match=r"no broker 'carrier' is installed: choose from .*sqlite"
+    ):
         plugins.load_for_url("agentpipe.brokers", "carrier://pigeon")
 
 

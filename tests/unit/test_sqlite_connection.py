@@ -51,7 +51,7 @@ def test_a_relative_file_is_below_the_current_folder(
         ("sqlite:", "write sqlite:///file.db"),
         ("sqlite:///a%00b.db", "write sqlite:///file.db"),
         ("sqlite:///a.db?synchronus=full", "did you mean 'synchronous'"),
-        ("sqlite:///a.db?timeout=1", "there is only 'synchronous'"),
+        ("sqlite:///a.db?timeout=1", "choose from synchronous"),
         ("sqlite:///a.db?synchronous=off", "synchronous is full or normal, not 'off'"),
         ("sqlite:///a.db?synchronous=", "synchronous is full or normal, not ''"),
     ],

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from agentpipe.core.did_you_mean import did_you_mean
 from agentpipe.core.redaction import without_password
 from agentpipe.errors import ConfigError
 
@@ -104,9 +104,7 @@ def _parameters(scheme: str, query: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
-            raise ValueError(f"unknown parameter {name!r}: {hint}")
+            raise ValueError(f"unknown parameter {name!r}: {did_you_mean(name, known)}")
         if not value:
             raise ValueError(f"{name} is empty")
         allowed = _VALUES.get(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.core.did_you_mean import hint
+from agentpipe.core.did_you_mean import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,6 +61,6 @@ def _name_problem(name: str) -> str:
     if name in (*FIELDS, HERE) or name.startswith(_METADATA):
         return ""
     return (
-        f"argv: {{{{ {name} }}}} is no field of a task: {hint(name, (*FIELDS, HERE))} "
+        f"argv: {{{{ {name} }}}} is no field of a task: {did_you_mean(name, (*FIELDS, HERE))} "
         "(the context's values are in the program's environment)"
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.mcp_universe import AGENTS, LLMS
-from agentpipe.core.did_you_mean import hint, unknown_keys
+from agentpipe.core.did_you_mean import did_you_mean, unknown_keys
 from agentpipe.engines.llm.providers import PROVIDERS
 from agentpipe.errors import ConfigError, Problem
 
@@ -143,7 +143,7 @@ def setting_problems(settings: Mapping[str, Any]) -> Iterator[str]:
     for name, value in settings.items():
         kinds = SETTINGS.get(name)
         if kinds is None:
-            yield f"unknown setting {str(name)[:40]!r}: {hint(name, SETTINGS)}"
+            yield f"unknown setting {str(name)[:40]!r}: {did_you_mean(name, SETTINGS)}"
         elif not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             yield f"{name}: expected {' or '.join(kind.__name__ for kind in kinds)}"
 
@@ -177,7 +177,7 @@ def _provider_and_model(model: Any, problems: list[str]) -> tuple[Provider, str]
         problems.append('model: write the provider and the model: model: "openai:gpt-4.1"')
         return None
     if prefix not in PROVIDERS:
-        problems.append(f"model: no provider {prefix!r} is known: {hint(prefix, PROVIDERS)}")
+        problems.append(f"model: unknown provider {prefix!r}: {did_you_mean(prefix, PROVIDERS)}")
         return None
     return PROVIDERS[prefix], name
 

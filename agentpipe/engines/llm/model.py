@@ -16,6 +16,7 @@ from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.tools import ToolDefinition
 
 from agentpipe.core import trace
+from agentpipe.core.backoff import delay_s
 from agentpipe.core.failures import hold_s, is_infra
 from agentpipe.errors import AgentFailed
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 # A run that has come a way is worth waiting for; one that has not is put back.
 TRIES_ON_THE_WAY = 4
-PAUSE_S, MAX_PAUSE_S = 1.0, 60.0
+PAUSE_S, MAX_PAUSE_S = 2.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class LlmModel:
             try:
                 return await self._recorded(conversation)
             except AgentFailed as failure:
-                pause_s = max(failure.retry_after_s or 0.0, PAUSE_S * 2**done)
+                pause_s = max(failure.retry_after_s or 0.0, delay_s(done, PAUSE_S, MAX_PAUSE_S))
                 if not failure.infra or done == tries or pause_s > MAX_PAUSE_S:
                     raise
                 await asyncio.sleep(pause_s)

@@ -6,7 +6,6 @@ import the user's class; MCP-Universe need not be installed.
 
 from __future__ import annotations
 
-import difflib
 import os
 import stat
 import sys
@@ -23,6 +22,7 @@ from agentpipe.config.collection import load, resolve_contexts
 from agentpipe.config.imports import explain
 from agentpipe.config.schema import AGENT_KINDS, BENCHMARK
 from agentpipe.config.yaml_source import kind_in, kind_of, load_documents
+from agentpipe.core.did_you_mean import MISSPELT, did_you_mean, nearest
 from agentpipe.engines.base import open_engine
 from agentpipe.errors import ConfigError, Problem
 from agentpipe.sending.benchmarks import load_benchmarks
@@ -54,7 +54,6 @@ MAX_PROBLEMS = 1000
 
 _JSON, _YAML = {".json", ".jsonl"}, {".yaml", ".yml"}
 _KINDS = ("collection", BENCHMARK, *AGENT_KINDS)
-_NEAR = 0.8
 _FEW_KEYS, _MANY_KEYS, _FIRST = 5, 100, 100
 _TASK_KEYS = frozenset(
     (
@@ -235,7 +234,7 @@ def _is_task(data: Any) -> bool:
     if not isinstance(data, dict) or data.keys() & _RESULT_KEYS or _servers_in(data):
         return False
     keys = [key for key in islice(data, _MANY_KEYS) if isinstance(key, str)]
-    return any(difflib.get_close_matches(key, _TASK_KEYS, 1, _NEAR) for key in keys)
+    return any(nearest(key, _TASK_KEYS, MISSPELT) for key in keys)
 
 
 def _is_component(data: Any) -> bool:
@@ -247,8 +246,8 @@ def _nearest_kind(document: Document) -> str:
     kind, data = kind_in(document), document.data
     if isinstance(data, dict) and "apiVersion" in data:
         return ""  # Kubernetes has agents, workflows and benchmarks of its own.
-    if near := difflib.get_close_matches(kind, _KINDS, 1, _NEAR):
-        return near[0]
+    if near := nearest(kind, _KINDS, MISSPELT):
+        return near
     spec = data.get("spec") if isinstance(data, dict) and "kind" not in data else None
     if not isinstance(spec, dict) or "name" not in spec:
         return ""
@@ -346,7 +345,7 @@ def _judge_benchmarks_agent(benchmark: Benchmark, agents: Iterable[Document]) ->
         runnable = [document for document in agents if kind_in(document) != "llm"]
         names = [str(document.data["spec"]["name"]) for document in runnable]
         message = f"{benchmark.agent!r:.60} is not in this file"
-        hint = mcp_universe.nearest(benchmark.agent, names)
+        hint = did_you_mean(benchmark.agent, names)
         place = (str(benchmark.file), benchmark.agent_line)
         raise ConfigError(Problem(f"spec.agent: {message}: {hint}", *place))
     return _judge_agent(config)
