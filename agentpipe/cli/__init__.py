@@ -7,6 +7,7 @@ Each module here but ``common`` is one command, with ``add(commands)`` for its a
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from importlib import import_module
 from typing import Any, NoReturn
@@ -48,6 +49,8 @@ EPILOG = (
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code, and prints errors for the person who gets them."""
     arguments = sys.argv[1:] if argv is None else argv
+    if "_ARGCOMPLETE" in os.environ:
+        return _complete(os.environ["COMP_LINE"].split())
     try:
         args = _parser(arguments).parse_args(arguments)
         return int(args.run(args))
@@ -61,6 +64,14 @@ def main(argv: list[str] | None = None) -> int:
         return OK
 
 
+def _complete(words: list[str]) -> int:
+    """Answer a shell that asks how a line can go on."""
+    from agentpipe.cli.completion import complete
+
+    complete(_parser(words))
+    return OK
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong first, in one line."""
 
@@ -72,7 +83,8 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Let options stand between arguments: ``send NAME -c FILE QUESTION``."""
         # What follows ``--`` may look like an option, which the other way would take it for.
-        if self._intermixing or self._subparsers is not None or "--" in (args or ()):
+        plain = self._subparsers is not None or "--" in (args or ()) or "_ARGCOMPLETE" in os.environ
+        if self._intermixing or plain:
             return super().parse_known_args(args, namespace)
         self._intermixing = True
         try:

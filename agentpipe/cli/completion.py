@@ -1,50 +1,41 @@
-"""``agentpipe completion``: a script for the shell, made of the parser that the commands use."""
+"""``agentpipe completion``: connects a shell to argcomplete, which runs the parser at each Tab."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentpipe.cli import OK, whole_parser
+from agentpipe.cli import OK
 from agentpipe.cli.common import collection_file, print_json
-from agentpipe.cli.shells import SCRIPTS, Option, Place
+from agentpipe.errors import AgentpipeError
 from agentpipe.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
-# How the parser's metavars call what lies on the disk.
+# The parser's metavars for files and folders.
 FILES = ("FILE", "PATH", "FOLDER", "TASKS")
+SHELLS = ("bash", "zsh", "fish")
+# The program as it was typed, which may not be on the PATH. argcomplete runs it without expanding
+# the tilde, and in fish runs the first `agentpipe` on the PATH instead.
+_AS_TYPED = {
+    "${script:-$1}": '"${1/#\\~/$HOME}"',
+    "${script:-${words[1]}}": '"${words[1]/#\\~/$HOME}"',
+}
+_FISH_AS_TYPED = "env (string replace -r '^~' $HOME (commandline -opc)[1])"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("shell", metavar="SHELL", choices=tuple(SCRIPTS), help="bash, zsh or fish")
-    parser.add_argument(
-        "--collections",
-        action="store_true",
-        help="print the names in the collection file instead, as the scripts ask for them",
-    )
-    parser.add_argument(
-        "-c",
-        "--collection-file",
-        metavar="FILE",
-        help="that file (default: $AGENT_COLLECTION_CONFIG_FILE)",
-    )
+    parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, zsh or fish")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the script, or the names."""
-    if args.collections:
-        names = _collections(args)
-        if args.json:
-            print_json({"collections": names})
-        else:
-            print("".join(f"{name}\n" for name in names), end="")  # noqa: T201 - for a script
-        return OK
-    script = SCRIPTS[args.shell](list(places(whole_parser())))
+    """Print the script."""
+    script = _script(args.shell)
     if args.json:
         print_json({"shell": args.shell, "script": script})
     else:
@@ -52,37 +43,50 @@ def run(args: argparse.Namespace) -> int:
     return OK
 
 
+def complete(parser: argparse.ArgumentParser) -> None:
+    """Answer the shell, which has the line in the environment, and exit."""
+    from argcomplete import autocomplete
+
+    autocomplete(parser, always_complete_options=False, default_completer=_values)  # type: ignore[arg-type]
+
+
+def _script(shell: str) -> str:
+    from argcomplete.shell_integration import shellcode
+
+    # Without `-o default`: where nothing fits, bash would offer files.
+    script = shellcode(
+        ["agentpipe"],
+        shell=shell,
+        complete_arguments=["-o nospace"],
+        argcomplete_script=_FISH_AS_TYPED if shell == "fish" else None,
+    )
+    for theirs, ours in _AS_TYPED.items():
+        script = script.replace(theirs, ours)
+    return script
+
+
+def _values(
+    prefix: str, action: argparse.Action, parsed_args: argparse.Namespace, **_: object
+) -> Iterable[str]:
+    """The values of an option or argument without choices."""
+    if action.metavar in FILES:
+        from argcomplete.completers import FilesCompleter
+
+        return FilesCompleter()(prefix)
+    if action.metavar == "COLLECTION" or action.dest == "collection":
+        return _collections(parsed_args)
+    return ()
+
+
 def _collections(args: argparse.Namespace) -> list[str]:
-    """Whatever else may be wrong with the file."""
+    """The names in the collection file, whatever else is wrong with it."""
     from agentpipe.config.collection import read
 
-    settings = Settings.from_env(os.environ)
-    collections, _ = read(collection_file(args, settings))
+    given = getattr(args, "collection_file", None)
+    # No shell expands the tilde of a line that it only completes.
+    file = argparse.Namespace(collection_file=given and Path(given).expanduser())
+    try:
+        collections, _ = read(collection_file(file, Settings.from_env(os.environ)))
+    except AgentpipeError:
+        return []
     return [each.name for each in collections if each.name]
-
-
-def places(parser: argparse.ArgumentParser, words: str = "") -> Iterator[Place]:
-    """The parser's place, and those of its commands."""
-    actions = parser._actions  # noqa: SLF001 - argparse has no other way
-    below = [each for each in actions if isinstance(each, argparse._SubParsersAction)]  # noqa: SLF001
-    options = tuple(_option(each) for each in actions if each not in below)
-    commands = {
-        choice.dest: choice.help or ""
-        for each in below
-        for choice in each._choices_actions  # noqa: SLF001 - likewise
-    }
-    yield Place(words, commands, options)
-    for each in below:
-        for name, command in each.choices.items():
-            yield from places(command, f"{words} {name}".strip())
-
-
-def _option(action: argparse.Action) -> Option:
-    return Option(
-        tuple(action.option_strings),
-        tuple(map(str, action.choices or ())),
-        action.metavar in FILES,
-        action.metavar == "COLLECTION" or action.dest == "collection",
-        action.nargs != 0,
-        (action.help or "").replace("%%", "%"),
-    )

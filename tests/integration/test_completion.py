@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agentpipe import cli
-from agentpipe.cli.completion import places
+from agentpipe.cli import send
 from tests.integration.tmux import Tmux
 
 if TYPE_CHECKING:
@@ -22,22 +23,22 @@ SHELLS = ("bash", "zsh", "fish")
 AGENTPIPE = Path(sys.executable).parent / "agentpipe"
 
 
-def completed(project: Project, *words: str) -> set[str]:
-    """What bash offers for the last of the words."""
+def completed(project: Project, line: str, program: object = AGENTPIPE) -> set[str]:
+    """What bash offers for the last word of ``agentpipe {line}``."""
     script = Path(project.folder, "complete.bash")
     if not script.exists():
         script.write_text(project.ok("completion", "bash").out)
     code = """
 source complete.bash
-COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+COMP_LINE=$1; COMP_POINT=${#COMP_LINE}; COMP_TYPE=9
 compopt() { :; }  # Only there while a line is completed.
-_agentpipe
+_python_argcomplete "$2" || true
 printf '%s\\n' "${COMPREPLY[@]}"
 """
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", code, "bash", str(AGENTPIPE), *words],
+        ["bash", "-eo", "pipefail", "-c", code, "bash", f"{program} {line}", str(program)],
         cwd=project.folder,
-        env=project.environ,
+        env={**os.environ, **project.environ},
         capture_output=True,
         text=True,
         check=False,
@@ -50,48 +51,70 @@ def test_bash_completes_commands_actions_options_choices_and_files(project: Proj
     project.collection()
     assert completed(project, "") == set(cli.COMMANDS)
     assert completed(project, "s") == {"send", "status", "schedule", "start-workers"}
-    assert completed(project, "schedule", "") == {"run", "list"}
-    assert completed(project, "dead", "r") == {"replay"}
+    assert completed(project, "schedule ") == {"run", "list"}
+    assert completed(project, "dead r") == {"replay"}
     assert completed(project, "--v") == {"--version"}
-    assert completed(project, "send", "--on") == {"--on-full"}
-    assert completed(project, "send", "toys", "--on-full", "") == {"refuse", "wait"}
-    assert completed(project, "schedule", "list", "--c") == {"--count", "--collection-file"}
-    assert completed(project, "work", "-c", "coll") == {"collection.yaml"}
-    assert completed(project, "check", "agent.y") == {"agent.yaml"}
-    assert completed(project, "send", "--metadata", "") == set()
-    assert completed(project, "completion", "") == set(SHELLS)
+    assert completed(project, "send --on") == {"--on-full"}
+    assert completed(project, "send toys --on-full ") == {"refuse", "wait"}
+    assert completed(project, "schedule list --c") == {"--count", "--collection-file"}
+    assert completed(project, "work -c coll") == {"collection.yaml"}
+    assert completed(project, "check agent.y") == {"agent.yaml"}
+    assert completed(project, "send --metadata ") == set()
+    assert completed(project, "completion ") == set(SHELLS)
     # An option's value is no command.
-    assert completed(project, "send", "--metadata", "tail", "--on") == {"--on-full"}
+    assert completed(project, "send --metadata tail --on") == {"--on-full"}
 
 
 def test_bash_completes_the_names_of_collections(project: Project) -> None:
     project.collection("toys")
     project.collection("tools", number=0)  # Its name is one, whatever is wrong with it.
-    assert completed(project, "send", "") == {"toys", "tools"}
-    assert completed(project, "purge", "too") == {"tools"}
-    assert completed(project, "tail", "--collection", "to") == {"toys", "tools"}
-    assert completed(project, "tail", "--collection", "=", "toy") == {"toys"}
-    assert completed(project, "dead", "replay", "--to", "=") == {"toys", "tools"}
+    assert completed(project, "send ") == {"toys", "tools"}
+    assert completed(project, "purge too") == {"tools"}
+    assert completed(project, "tail --collection to") == {"toys", "tools"}
+    assert completed(project, "tail --collection=toy") == {"toys"}
+    assert completed(project, "dead replay --to=") == {"toys", "tools"}
     project.write("other.yaml", "kind: collection\nspec: {name: other, config: ./agent.yaml}\n")
-    assert completed(project, "send", "-c", "other.yaml", "") == {"other"}
-    assert completed(project, "send", "--collection-file", "=", "other.yaml", "") == {"other"}
-    assert completed(project, "send", "-c", "none.yaml", "") == set()
+    assert completed(project, "send -c other.yaml ") == {"other"}
+    assert completed(project, "send --collection-file=other.yaml ") == {"other"}
+    assert completed(project, "send -c none.yaml ") == set()
 
 
-def test_names_are_printed_for_the_scripts(project: Project) -> None:
-    project.collection("toys")
-    assert project.ok("completion", "zsh", "--collections").out == "toys\n"
-    told = project.ok("completion", "zsh", "--collections", "--json").json
-    assert told == {"collections": ["toys"]}
-    done = project.run("completion", "bash", "--collections", "-c", "none.yaml")
-    assert (done.code, done.out) == (2, "")
+def test_bash_completes_each_option_of_a_command(project: Project) -> None:
+    parser = argparse.ArgumentParser()
+    send.add(parser)
+    assert completed(project, "send -") == set(parser._option_string_actions)  # noqa: SLF001
+    assert completed(project, "dead replay --") >= {"--to", "--collection", "--help", "--json"}
 
 
-def test_a_tab_in_a_terminal_does_it(project: Project) -> None:
+def test_bash_runs_the_program_as_it_was_typed(project: Project) -> None:
+    Path(project.folder, "agentpipe").symlink_to(AGENTPIPE)
+    project.environ["HOME"] = str(project.folder)
+    assert completed(project, "se", "./agentpipe") == {"send"}
+    assert completed(project, "se", "~/agentpipe") == {"send"}
+
+
+def test_a_mistake_in_the_collection_file_completes_nothing(project: Project) -> None:
+    project.write("collection.yaml", "kind: [\n")
+    assert completed(project, "send ") == set()
+
+
+@pytest.mark.parametrize(
+    ("shell", "prepare"),
+    [
+        ("bash", 'eval "$(agentpipe completion bash)"'),
+        ("zsh", "autoload -U compinit; compinit -u -D; source <(agentpipe completion zsh)"),
+    ],
+)
+def test_a_tab_in_a_terminal_does_it(project: Project, shell: str, prepare: str) -> None:
+    if not shutil.which(shell):
+        pytest.skip(f"no {shell} here")
     project.collection("toys")
     path = f"{AGENTPIPE.parent}:{project.environ['PATH']}"
     with Tmux(project.folder, {**project.environ, "PATH": path}) as terminal:
-        terminal.type('eval "$(agentpipe completion bash)"; echo $((40 + 2)) ready')
+        if shell == "zsh":
+            terminal.type("zsh -f")
+            terminal.press("Enter")
+        terminal.type(f"{prepare}; echo $((40 + 2)) ready")
         terminal.press("Enter")
         terminal.see("42 ready")
         terminal.type("agentpipe se")
@@ -139,17 +162,6 @@ def test_a_script_can_be_read_by_its_shell(project: Project, shell: str) -> None
     if not shutil.which(shell):
         pytest.skip(f"no {shell} here")
     subprocess.run([shell, "-n"], input=script, text=True, check=True)
-
-
-def test_each_option_is_in_each_script(project: Project) -> None:
-    scripts = {shell: project.ok("completion", shell).out for shell in SHELLS}
-    flags = {flag for place in places(cli.whole_parser()) for flag in place.flags}
-    assert "--on-full" in flags
-    for flag in flags:
-        assert flag in scripts["bash"]
-        assert flag in scripts["zsh"]
-        long = flag.startswith("--")
-        assert f"-{'l' if long else 's'} {flag.lstrip('-')}" in scripts["fish"]
 
 
 def test_an_unknown_shell_is_refused(project: Project) -> None:
