@@ -1,4 +1,4 @@
-"""``agentpipe top``: what the fleet does, what holds it up, and keys to do something about it."""
+"""``agentpipe top``: watch the fleet, find the bottleneck, and act on it."""
 
 from __future__ import annotations
 
@@ -9,46 +9,33 @@ import shutil
 import signal
 import sys
 import time
-from collections import deque
 from dataclasses import replace
-from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentpipe.cli import INTERRUPTED, OK
-from agentpipe.cli.common import (
-    add_common,
-    collections_of,
-    opened_store,
-    print_json,
-    say,
-    settings_of,
-)
+from agentpipe.cli.common import add_common, opened_store, print_json, say, settings_of
 from agentpipe.core.redaction import without_password
-from agentpipe.errors import AgentpipeError, Unreachable
+from agentpipe.errors import Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from agentpipe.settings import Settings
-    from agentpipe.tui.frame import Scene
-    from agentpipe.tui.state import Letter
+    from agentpipe.tui.frame import Display
 
 LEAST_INTERVAL_S = 0.1
-# A broker that takes so long to answer is said to be away.
-PATIENCE_S = 10.0
-# More than anybody reads on a screen; `dead list` has them all.
-MAX_LETTERS = 1_000
+# A broker that does not answer for this long counts as unreachable.
+ANSWER_S = 10.0
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
-    parser.add_argument("--once", action="store_true", help="print one frame, and end")
+    """Add the command's arguments."""
+    parser.add_argument("--once", action="store_true", help="print one frame and exit")
     parser.add_argument(
         "--interval",
         metavar="S",
         type=_interval_s,
         default=1.0,
-        help="seconds between two looks at the broker (default: 1)",
+        help="seconds between snapshots (default: 1)",
     )
     add_common(parser)
 
@@ -59,7 +46,9 @@ def _interval_s(text: str) -> float:
     except ValueError:
         interval_s = math.nan
     if not LEAST_INTERVAL_S <= interval_s < math.inf:
-        raise argparse.ArgumentTypeError(f"seconds, at least {LEAST_INTERVAL_S}, not {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"expected a number of seconds, at least {LEAST_INTERVAL_S}, got {text!r}"
+        )
     return interval_s
 
 
@@ -79,7 +68,7 @@ def _is_terminal() -> bool:
 
 
 def _print_snapshots(args: argparse.Namespace, settings: Settings) -> int:
-    """A line each; a broker that goes away is waited for."""
+    """One per line; retries while the broker is unreachable."""
     from agentpipe.core.task import utc
     from agentpipe.operations.stats import as_dict
 
@@ -90,7 +79,7 @@ def _print_snapshots(args: argparse.Namespace, settings: Settings) -> int:
             except Unreachable as error:
                 if args.once:
                     raise
-                say(f"the broker does not answer: {error}")
+                say(f"broker unreachable, retrying: {error}")
             if args.once:
                 return OK
             time.sleep(args.interval)
@@ -98,15 +87,15 @@ def _print_snapshots(args: argparse.Namespace, settings: Settings) -> int:
 
 def _print_frame(settings: Settings) -> int:
     from agentpipe.tui.frame import draw
-    from agentpipe.tui.history import History, Snapshot
-    from agentpipe.tui.state import View
+    from agentpipe.tui.history import FleetHistory, Snapshot
+    from agentpipe.tui.state import ScreenState
     from agentpipe.tui.terminal import console
 
     width, height = shutil.get_terminal_size((80, 24))
     with opened_store(settings) as store:
-        history = History().seen(Snapshot(time.monotonic(), store.stats()))
-    scene = _scene(settings, time.monotonic(), time.strftime("%H:%M:%S"))
-    lines = draw(history, View(), scene, width, height)[:-1]  # There are no keys.
+        history = FleetHistory().seen(Snapshot(time.monotonic(), store.stats()))
+    display = _display(settings, time.monotonic(), time.strftime("%H:%M:%S"))
+    lines = draw(history, ScreenState(), display, width, height)[:-1]  # Without the keys.
     while lines and not lines[-1]:
         lines.pop()
     for line in lines:
@@ -115,104 +104,43 @@ def _print_frame(settings: Settings) -> int:
     return OK
 
 
-def _scene(settings: Settings, now: float = 0.0, clock: str = "") -> Scene:
-    from agentpipe.tui.frame import Scene
+def _display(settings: Settings, now: float = 0.0, clock: str = "") -> Display:
+    from agentpipe.tui.frame import Display
 
-    return Scene(without_password(settings.broker), settings.marks, now, clock)
+    return Display(without_password(settings.broker), settings.marks, now, clock)
 
 
 def _draw(args: argparse.Namespace, settings: Settings) -> int:
     from agentpipe.brokers import open_store
-    from agentpipe.tui.actions import Doer
+    from agentpipe.tui.actions import ActionThread
     from agentpipe.tui.fetch import MAX_REST_S, Fetcher
-    from agentpipe.tui.screen import Screen, Wake
+    from agentpipe.tui.screen import Screen, WakePipe
+    from agentpipe.tui.store_actions import StoreActions
     from agentpipe.tui.terminal import Terminal
 
-    wake = Wake()
-    fetcher = Fetcher(lambda: open_store(settings), args.interval, wake.ring)
+    pipe = WakePipe()
+    fetcher = Fetcher(lambda: open_store(settings), args.interval, pipe.wake)
 
-    def done() -> None:
-        fetcher.hurry()
-        wake.ring()
+    def refresh() -> None:
+        fetcher.refresh()
+        pipe.wake()
 
-    doer = Doer(StoreHands(args, settings), done)
+    file = Path(args.collection_file) if args.collection_file else None
+    actions = ActionThread(StoreActions(settings, file), refresh)
     fetcher.start()
-    doer.start()
+    actions.start()
     terminal = Terminal(sys.stdin.fileno(), sys.stdout.fileno())
-    scene = replace(_scene(settings), late_s=PATIENCE_S + MAX_REST_S + args.interval)
-    ended_by = Screen(terminal, fetcher, doer, scene, wake).run()
+    display = replace(_display(settings), late_s=ANSWER_S + MAX_REST_S + args.interval)
+    ended_by = Screen(terminal, fetcher, actions, display, pipe).run()
     fetcher.stop()
-    if fetcher.problem is not None:
-        raise fetcher.problem
-    return _ended(ended_by)
+    if fetcher.fatal_error is not None:
+        raise fetcher.fatal_error
+    return _exit_code(ended_by)
 
 
-def _ended(number: int) -> int:
-    """As the signal would have ended us, had we not heard it."""
+def _exit_code(number: int) -> int:
+    """Die of the signal, so that the parent sees it in the wait status."""
     if number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
     return INTERRUPTED if number else OK
-
-
-class StoreHands:
-    """The keys' ``Hands``, each with a connection of its own: they are used seldom."""
-
-    def __init__(self, args: argparse.Namespace, settings: Settings) -> None:
-        self._args, self._settings = args, settings
-
-    def pause(self, targets: Sequence[str]) -> str:
-        """For the whole fleet, until somebody resumes them."""
-        from agentpipe.operations.delivery import pause
-
-        with opened_store(self._settings) as store:
-            pause(store, targets, paused=True)
-        return "paused; what runs goes on"
-
-    def resume(self, targets: Sequence[str]) -> str:
-        """An agent whose collection is paused stays so."""
-        from agentpipe.operations.delivery import pause
-
-        with opened_store(self._settings) as store:
-            left = pause(store, targets, paused=False).still_paused
-        return "paused still, with its collection" if left else "resumed"
-
-    def cancel(self, targets: Sequence[str]) -> str:
-        """Those that wait at once; the workers carry the results to the sink."""
-        from agentpipe.operations.delivery import Cancelled, cancel_where
-
-        done = Cancelled()
-        with opened_store(self._settings) as store:
-            collections = {depth.collection for depth in store.stats().queues}
-            for name in targets:
-                where = {"collection" if name in collections else "queue": name}
-                done += cancel_where(store, **where)
-        return f"{len(done.cancelled):,} cancelled, {len(done.told):,} that run are told to end"
-
-    def replay(self, task_ids: Sequence[str]) -> str:
-        """To the collections that they came from."""
-        from agentpipe.operations.dead_letters import Replay, named
-        from agentpipe.sending.dispatcher import Dispatcher
-
-        with opened_store(self._settings) as store:
-            dispatcher = Dispatcher(store)
-            if self._args.collection_file or self._settings.collection_file:
-                dispatcher.declare(collections_of(self._args, self._settings))
-            done = Replay(store, dispatcher).run(named(store, task_ids))
-        if done.problems:
-            raise AgentpipeError(done.problems[0])
-        return "refused: the queue is full" if done.refused else "sent again, as a new task"
-
-    def dead(self) -> Sequence[Letter]:
-        """The newest first, of all that there are: they come by their age."""
-        from agentpipe.brokers.base import DeadFilter
-        from agentpipe.operations.dead_letters import pages
-        from agentpipe.tui.state import Letter
-
-        with opened_store(self._settings) as store:
-            found = deque(chain.from_iterable(pages(store, DeadFilter())), MAX_LETTERS)
-        now = time.time()
-        return [
-            Letter(it.task_id, it.queue, it.outcome, it.reason, max(0.0, now - it.died_at))
-            for it in reversed(found)
-        ]

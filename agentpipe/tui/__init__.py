@@ -1,1 +1,1 @@
-"""Top: the terminal that shows what a fleet does, and what holds it up."""
+"""``agentpipe top``: the fleet in a terminal, with its bottleneck."""

@@ -1,4 +1,4 @@
-"""Hands: what keys do to a fleet, one thing after the other in a thread of its own."""
+"""Runs the commands of ``top`` one after another, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -12,84 +12,91 @@ from agentpipe.errors import AgentpipeError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from agentpipe.tui.state import Action, Letter, View
+    from agentpipe.tui.state import Command, DeadRow, ScreenState
+
+    Change = Callable[[ScreenState], ScreenState]
 
 
-class Hands(Protocol):
-    """Each says in a few words what it came to; what fails raises an ``AgentpipeError``."""
+class Actions(Protocol):
+    """What keys can do to a fleet. Each method but ``dead`` returns a short message.
+
+    Failures raise ``AgentpipeError``.
+    """
 
     def pause(self, targets: Sequence[str]) -> str:
-        """Have nobody claim from these collections and agents."""
+        """Stop claims from these collections and agents."""
 
     def resume(self, targets: Sequence[str]) -> str:
-        """Have them claimed from again."""
+        """Allow claims again."""
 
     def cancel(self, targets: Sequence[str]) -> str:
-        """Answer their tasks that wait with ``cancelled``, and end those that run."""
+        """Answer waiting tasks with ``cancelled`` and stop running ones."""
 
     def replay(self, task_ids: Sequence[str]) -> str:
         """Send dead letters again, as new tasks."""
 
-    def dead(self) -> Sequence[Letter]:
-        """The dead letters, the newest first; perhaps not all of very many."""
+    def dead(self) -> Sequence[DeadRow]:
+        """The newest dead letters, newest first."""
 
 
-class Doer(threading.Thread):
-    """Carries actions out, and tells the view what came of each.
+class ActionThread(threading.Thread):
+    """Runs commands, and hands their results to the screen.
 
     Args:
-        changed: Called in this thread when ``take`` has something.
+        on_change: Called in this thread when ``apply_results`` has something to apply.
     """
 
-    def __init__(self, hands: Hands, changed: Callable[[], None]) -> None:
-        super().__init__(name="agentpipe-top-do", daemon=True)
-        self._hands, self._changed = hands, changed
-        self._asked: queue.SimpleQueue[Action] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[Callable[[View], View]] = queue.SimpleQueue()
+    def __init__(self, actions: Actions, on_change: Callable[[], None]) -> None:
+        super().__init__(name="agentpipe-top-actions", daemon=True)
+        self._actions, self._on_change = actions, on_change
+        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[Change] = queue.SimpleQueue()
 
-    def begin(self, action: Action) -> None:
-        """Do it soon."""
-        self._asked.put(action)
+    def submit(self, command: Command) -> None:
+        """Run it after those submitted before."""
+        self._commands.put(command)
 
-    def take(self, view: View) -> View:
-        """The view with all that has come of actions since the last call."""
-        while not self._done.empty():
-            view = self._done.get()(view)
-        return view
+    def apply_results(self, state: ScreenState) -> ScreenState:
+        """The state after everything that has finished since the last call."""
+        while not self._results.empty():
+            state = self._results.get()(state)
+        return state
 
     def run(self) -> None:
-        """For as long as the process lives."""
+        """Until the process exits."""
         while True:
-            for change in self._perform(self._asked.get()):
-                self._done.put(change)
-            self._changed()
+            for change in self._perform(self._commands.get()):
+                self._results.put(change)
+            self._on_change()
 
-    def _perform(self, action: Action) -> list[Callable[[View], View]]:
+    def _perform(self, command: Command) -> list[Change]:
         try:
-            if action.verb == "dead":
-                return [_listed(self._hands.dead())]
-            said = _told(f"{action.shown}: {self._act(action)}")
-            return [said, _listed(self._hands.dead())] if action.verb == "replay" else [said]
+            if command.verb == "dead":
+                return [_list_dead(self._actions.dead())]
+            notice = _notify(f"{command.label}: {self._act(command)}")
+            if command.verb == "replay":
+                return [notice, _list_dead(self._actions.dead())]
         except AgentpipeError as error:
-            return [_told(str(error))]
+            return [_notify(str(error))]
+        return [notice]
 
-    def _act(self, action: Action) -> str:
+    def _act(self, command: Command) -> str:
         verbs = {
-            "pause": self._hands.pause,
-            "resume": self._hands.resume,
-            "cancel": self._hands.cancel,
-            "replay": self._hands.replay,
+            "pause": self._actions.pause,
+            "resume": self._actions.resume,
+            "cancel": self._actions.cancel,
+            "replay": self._actions.replay,
         }
-        return verbs[action.verb](action.targets)
+        return verbs[command.verb](command.targets)
 
 
-def _told(words: str) -> Callable[[View], View]:
-    return lambda view: replace(view, notice=words)
+def _notify(notice: str) -> Change:
+    return lambda state: replace(state, notice=notice)
 
 
-def _listed(letters: Sequence[Letter]) -> Callable[[View], View]:
-    def listed(view: View) -> View:
-        chosen = max(0, min(view.letter, len(letters) - 1))
-        return replace(view, letters=tuple(letters), letter=chosen)
+def _list_dead(letters: Sequence[DeadRow]) -> Change:
+    def listed(state: ScreenState) -> ScreenState:
+        index = max(0, min(state.dead_index, len(letters) - 1))
+        return replace(state, dead=tuple(letters), dead_index=index)
 
     return listed

@@ -1,4 +1,4 @@
-"""Flow: which stage holds everything up, and why, in words."""
+"""The bottleneck: which stage limits the throughput, and why."""
 
 from __future__ import annotations
 
@@ -15,91 +15,87 @@ if TYPE_CHECKING:
     from agentpipe.tui.history import Rates, Snapshot
 
 Stage = Literal["sent", "waiting", "running", "outbox", "delivered", ""]
-# Results are carried in batches: so long they may take without a word.
+# Results travel in batches: below this lag the sink is not slow.
 SLOW_SINK_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """Where it is held up; no stage where it is not.
+class Bottleneck:
+    """Where tasks pile up; an empty stage means nowhere.
 
     Attributes:
-        bad: Somebody should do something about it.
+        urgent: An operator has to act.
     """
 
     stage: Stage
-    words: str
-    bad: bool = False
+    reason: str
+    urgent: bool = False
 
 
-def verdict_of(now: Snapshot, rates: Rates, marks: Marks) -> Verdict:
-    """The first reason that holds, those at the end of the line first: they hold up all before."""
-    found = [*_sink(now, marks), *_waiting(now.stats), *_running(now.stats)]
-    return next(iter(found), None) or _rest(now, rates)
+def find_bottleneck(now: Snapshot, rates: Rates, limits: Marks) -> Bottleneck:
+    """The last stage that is blocked, since it blocks all stages before it."""
+    found = [*_outbox(now, limits), *_waiting(now.stats), *_running(now.stats)]
+    return found[0] if found else _none(now, rates)
 
 
-def _sink(now: Snapshot, marks: Marks) -> Iterator[Verdict]:
+def _outbox(now: Snapshot, limits: Marks) -> Iterator[Bottleneck]:
     stats = now.stats
-    down = [told for told in now.vitals if told.sink_down_s is not None]
+    down = [vitals for vitals in now.vitals if vitals.sink_down_s is not None]
     if down:
-        longest = max(down, key=lambda told: told.sink_down_s or 0.0)
+        longest = max(down, key=lambda vitals: vitals.sink_down_s or 0.0)
         since = numbers.duration(longest.sink_down_s)
-        words = f"the sink has taken nothing for {since}: {longest.sink_error}"
-        yield Verdict("outbox", words, bad=True)
-    if marks.reached_by(stats.outbox or 0, stats.outbox_bytes or 0):
-        words = "it is at its mark: nothing is claimed until the sink takes results"
-        yield Verdict("outbox", words, bad=True)
+        yield Bottleneck("outbox", f"sink down for {since}: {longest.sink_error}", urgent=True)
+    if limits.reached_by(stats.outbox or 0, stats.outbox_bytes or 0):
+        reason = "outbox full: no claims until the sink accepts results"
+        yield Bottleneck("outbox", reason, urgent=True)
 
 
-def _waiting(stats: Stats) -> Iterator[Verdict]:
+def _waiting(stats: Stats) -> Iterator[Bottleneck]:
     queued = [depth for depth in stats.queues if depth.waiting]
     if not queued:
         return
     if not any(worker.slots for worker in stats.workers):
-        yield Verdict("waiting", "no worker is up: start some with `agentpipe work`", bad=True)
-    kept = [kept_back(depth) for depth in queued]
-    if all(kept):
-        yield Verdict("waiting", _kept_words(kept, queued), bad="paused" in kept)
+        reason = "no worker is running: start one with `agentpipe work`"
+        yield Bottleneck("waiting", reason, urgent=True)
+    if all(map(_is_blocked, queued)):
+        reason, paused = _blocked_reason(queued), any(depth.paused for depth in queued)
+        yield Bottleneck("waiting", reason, urgent=paused)
 
 
-def kept_back(depth: QueueDepth) -> str:
-    """Why nobody may claim from it, if so."""
-    if depth.paused:
-        return "paused"
-    return "held" if depth.held_s else ""
+def _is_blocked(depth: QueueDepth) -> bool:
+    return depth.paused or bool(depth.held_s)
 
 
-def _kept_words(kept: Sequence[str], queued: Sequence[QueueDepth]) -> str:
-    if "held" not in kept:
-        return "all agents with work are paused: p resumes what is chosen"
-    soonest = numbers.duration(min(depth.held_s for depth in queued if depth.held_s))
-    if "paused" not in kept:
-        return f"all agents with work are held, as services asked; {soonest} to go"
-    return f"all agents with work are paused, or held; {soonest} to go"
+def _blocked_reason(queued: Sequence[QueueDepth]) -> str:
+    cooling = [depth.held_s or 0.0 for depth in queued if not depth.paused]
+    if not cooling:
+        return "all agents with work are paused: p resumes"
+    names = "in cooldown" if len(cooling) == len(queued) else "paused or in cooldown"
+    return f"all agents with work are {names}: {numbers.duration(min(cooling))} left"
 
 
-def _running(stats: Stats) -> Iterator[Verdict]:
+def _running(stats: Stats) -> Iterator[Bottleneck]:
     slots, running = sum(worker.slots for worker in stats.workers), stats.running or 0
-    ready = [depth for depth in stats.queues if depth.waiting and not kept_back(depth)]
+    ready = [depth for depth in stats.queues if depth.waiting and not _is_blocked(depth)]
     if not ready or not slots:
         return
     if running >= slots:
-        yield Verdict("running", f"all {slots:,} slots are busy, more workers would run more")
+        yield Bottleneck("running", f"all {slots:,} slots busy")
     if all((depth.running or 0) >= depth.concurrency for depth in ready):
-        yield Verdict("running", "each agent with work runs as many as it may")
+        yield Bottleneck("running", "each agent with work is at its concurrency limit")
     if not running:
-        words = "workers are up and run nothing: do they serve these agents?"
-        yield Verdict("waiting", words, bad=True)
+        reason = "workers are idle: check that they serve these agents"
+        yield Bottleneck("waiting", reason, urgent=True)
 
 
-def _rest(now: Snapshot, rates: Rates) -> Verdict:
+def _none(now: Snapshot, rates: Rates) -> Bottleneck:
     stats = now.stats
     if (now.sink_lag_s or 0.0) > SLOW_SINK_S:
-        return Verdict("outbox", "the sink is slower than the agents")
+        return Bottleneck("outbox", "the sink is slower than the agents")
     if stats.waiting:
-        return Verdict("", "tasks are taken up as they come")
+        return Bottleneck("", "tasks start as they arrive")
     if stats.running:
-        return Verdict("", "all that was sent is running or done")
+        return Bottleneck("", "every task is running or done")
     if stats.delayed:
-        return Verdict("waiting", "what failed waits for its next try")
-    return Verdict("", "all that was sent is done" if rates.ended else "there is nothing to do")
+        return Bottleneck("waiting", "failed tasks wait for their next try")
+    return Bottleneck("", "every task is done" if rates.ended else "no tasks")

@@ -1,4 +1,4 @@
-"""Fetch: takes snapshots in a thread of its own, so that a slow broker freezes no key."""
+"""Takes snapshots in a thread of its own: a slow broker does not freeze the keys."""
 
 from __future__ import annotations
 
@@ -7,41 +7,41 @@ import time
 from typing import TYPE_CHECKING
 
 from agentpipe.errors import AgentpipeError, Unreachable
-from agentpipe.tui.history import History, Snapshot
+from agentpipe.tui.history import FleetHistory, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agentpipe.brokers.base import Stats, Store
 
-# Of a core, for looking. A look costs the broker about as much as it costs here, or so much for
-# each request, as measured with RabbitMQ and its workers while they are looked at again and again
-# (after a rest, each queue has to be woken, which costs more); a costly one is taken seldom. How
-# far away the broker is does not count.
+# The share of a core that watching may cost. A snapshot costs the broker about as much as it costs
+# us, or REQUEST_S per request: measured with RabbitMQ and its workers under constant watching (it
+# costs more after a rest, since each idle queue is woken). The more it costs, the longer the rest.
+# Network latency does not count.
 MAX_SHARE = 0.009
 REQUEST_S = 45e-6
 MAX_REST_S = 9.5
-GOODBYE_S = 0.5
+JOIN_S = 0.5
 
 
 class Fetcher(threading.Thread):
-    """Looks at the store again and again; a broker that is away is tried until it is back.
+    """Takes snapshots of the store; retries while the broker is unreachable.
 
     Args:
-        changed: Called in this thread after each look.
+        on_change: Called in this thread after each snapshot.
 
     Attributes:
-        history: What has been seen; replaced as a whole, and never changed.
-        problem: What cannot get better by trying again; nothing is looked at any more.
+        history: Replaced as a whole, never mutated.
+        fatal_error: What a retry cannot mend; the thread has ended.
     """
 
     def __init__(
-        self, open_store: Callable[[], Store], interval_s: float, changed: Callable[[], None]
+        self, open_store: Callable[[], Store], interval_s: float, on_change: Callable[[], None]
     ) -> None:
         super().__init__(name="agentpipe-top-fetch", daemon=True)
-        self.history = History()
-        self.problem: AgentpipeError | None = None
-        self._open_store, self._interval_s, self._changed = open_store, interval_s, changed
+        self.history = FleetHistory()
+        self.fatal_error: AgentpipeError | None = None
+        self._open_store, self._interval_s, self._on_change = open_store, interval_s, on_change
         self._store: Store | None = None
         self._cost_s = 0.0
         self._stopping = False
@@ -49,29 +49,29 @@ class Fetcher(threading.Thread):
 
     def run(self) -> None:
         """Until ``stop``."""
-        while not self._stopping and self.problem is None:
+        while not self._stopping and self.fatal_error is None:
             self._woken.clear()
             began = time.monotonic()
-            self._look()
-            self._changed()
+            self._fetch()
+            self._on_change()
             took_s = time.monotonic() - began
             rest_s = min(MAX_REST_S, self._cost_s / MAX_SHARE)
             self._woken.wait(max(self._interval_s, rest_s) - took_s)
         if self._store is not None:
             self._store.close()
 
-    def _look(self) -> None:
+    def _fetch(self) -> None:
         try:
             stats = self._stats()
         except Unreachable as error:
             self.history = self.history.failed(time.monotonic(), str(error))
         except AgentpipeError as error:
-            self.problem = error
+            self.fatal_error = error
         else:
             self.history = self.history.seen(Snapshot(time.monotonic(), stats))
 
     def _stats(self) -> Stats:
-        """A first look costs more than those that follow, and is not reckoned with."""
+        """The cost of the first snapshot is ignored: it includes connecting."""
         if self._store is None:
             self._store = self._open_store()
             return self._store.stats()
@@ -80,12 +80,12 @@ class Fetcher(threading.Thread):
         self._cost_s = max(time.process_time() - began_s, stats.requests * REQUEST_S)
         return stats
 
-    def hurry(self) -> None:
-        """Look now: something was done whose effect is waited for."""
+    def refresh(self) -> None:
+        """Take a snapshot now, to show the effect of a command."""
         self._woken.set()
 
     def stop(self) -> None:
-        """Look no more; one that is under way is not waited for very long."""
+        """End the thread; do not wait long for a snapshot that is under way."""
         self._stopping = True
         self._woken.set()
-        self.join(GOODBYE_S)
+        self.join(JOIN_S)

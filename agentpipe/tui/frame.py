@@ -1,4 +1,4 @@
-"""Frame: what is seen, as lines of a terminal of some size; a pure function."""
+"""Draws the screen as lines of a given size. Pure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from agentpipe.tui import numbers
-from agentpipe.tui.bottleneck import Verdict, verdict_of
+from agentpipe.tui.bottleneck import Bottleneck, find_bottleneck
 from agentpipe.tui.history import eta_s, outcome_rates, rates_of, throughput
-from agentpipe.tui.panels import dead, panels
+from agentpipe.tui.panels import dead_letters, panels
 from agentpipe.tui.state import SORTS
 from agentpipe.tui.table import BAD, FAINT, GOOD, STRONG, WARN, plain
 
@@ -19,92 +19,98 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.base import Stats
     from agentpipe.settings import Marks
-    from agentpipe.tui.history import History, Rates, Snapshot
-    from agentpipe.tui.state import View
+    from agentpipe.tui.history import FleetHistory, Rates, Snapshot
+    from agentpipe.tui.state import ScreenState
 
 BUCKET_S = 2.0
 SPARK = 20
 HELP = (
-    ("↑ ↓ PgUp PgDn", "choose a collection or an agent"),
-    ("Enter", "open a collection, or close it"),
-    ("/", "show only what has these words in name or error; Esc ends it"),
-    ("s", f"sort by {', '.join(SORTS)}, in turn"),
-    ("p", "pause what is chosen, or resume it: what runs goes on"),
-    ("c", "cancel all of its tasks, the running ones too; asks first"),
-    ("d", "dead letters; there r replays the chosen one, and asks first"),
+    ("↑ ↓ PgUp PgDn", "select a collection or an agent"),
+    ("Enter", "expand or collapse a collection"),
+    ("/", "filter by words in name or last error; Esc clears it"),
+    ("s", f"sort by {', '.join(SORTS)} in turn"),
+    ("p", "pause or resume the selection; running tasks go on"),
+    ("c", "cancel all its tasks, also running ones; asks first"),
+    ("d", "dead letters; there, r replays the selected one; asks first"),
     ("? q", "this help; quit"),
     ("", ""),
-    ("»waiting«", "this stage holds everything up; below it says why"),
+    ("»waiting«", "the bottleneck; the line below says why"),
     ("waiting", "accepted, not claimed yet; delayed: waits for its next try"),
-    ("outbox", "done, and not confirmed by the sink; lag: the age of the oldest"),
-    ("oldest", "how long the oldest run has been running when its worker told"),
-    ("failed", "answered otherwise than ok or cancelled"),
-    ("? and -", "this broker cannot know; there is none, or nothing is known yet"),
+    ("outbox", "done, not confirmed by the sink; lag: age of the oldest result"),
+    ("oldest", "age of the oldest run, as last reported by its worker"),
+    ("failed", "ended with an outcome other than ok or cancelled"),
+    ("? and -", "the broker cannot know; none, or not known yet"),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
-    """What is neither in the store nor chosen.
+class Display:
+    """What a frame shows besides history and state.
 
     Attributes:
         broker: Its URL, without a password.
-        now: On the monotonic clock, as the history's times.
-        clock: The time of the day.
-        late_s: After so long without a snapshot the broker is said to be away.
+        now: On the monotonic clock, as in the history.
+        clock: The time of day.
+        late_s: Without a snapshot for this long, the broker counts as unreachable.
     """
 
     broker: str
-    marks: Marks
+    limits: Marks
     now: float = 0.0
     clock: str = ""
     late_s: float = 10.0
 
 
-def draw(history: History, view: View, scene: Scene, width: int, height: int) -> list[Text]:
-    """At most ``height`` lines of at most ``width`` cells; the last one is for the keys."""
-    lines = _body(history, view, scene, width, height - 1)[: max(0, height - 1)]
-    lines.append(_footer(view))
+def draw(
+    history: FleetHistory, state: ScreenState, display: Display, width: int, height: int
+) -> list[Text]:
+    """At most ``height`` lines of at most ``width`` cells; the last one lists the keys."""
+    lines = _body(history, state, display, width, height - 1)[: max(0, height - 1)]
+    lines.append(_footer(state))
     for line in lines:
         line.truncate(width, overflow="ellipsis")
     return lines[: max(0, height)]
 
 
-def _body(history: History, view: View, scene: Scene, width: int, height: int) -> list[Text]:
-    lines = [_title(scene, width), *_banner(history, scene)]
-    lines += _content(history, view, scene, width, height - len(lines))
+def _body(
+    history: FleetHistory, state: ScreenState, display: Display, width: int, height: int
+) -> list[Text]:
+    lines = [_title(display, width), *_banner(history, display)]
+    lines += _content(history, state, display, width, height - len(lines))
     return [*lines, *(Text() for _ in range(height - len(lines)))]
 
 
-def _content(history: History, view: View, scene: Scene, width: int, height: int) -> list[Text]:
-    if view.mode == "help":
+def _content(
+    history: FleetHistory, state: ScreenState, display: Display, width: int, height: int
+) -> list[Text]:
+    if state.mode == "help":
         return _help()
-    if view.looks_at_dead:
-        return dead(view, width, height)
+    if state.shows_dead:
+        return dead_letters(state, width, height)
     if history.now is None:
-        return [] if history.away else [Text("connecting ...", FAINT)]
-    lines = _overview(history, history.now, scene)
-    return [*lines, *panels(history, history.now, view, width, height - len(lines))]
+        return [] if history.outage else [Text("connecting ...", FAINT)]
+    lines = _overview(history, history.now, display)
+    return [*lines, *panels(history, history.now, state, width, height - len(lines))]
 
 
-def _title(scene: Scene, width: int) -> Text:
+def _title(display: Display, width: int) -> Text:
     left = Text.assemble(("agentpipe top", STRONG), "  ")
-    room = width - left.cell_len - len(scene.clock) - 1
-    left.append(plain(scene.broker, room), FAINT)
-    left.append(" " * max(1, width - left.cell_len - len(scene.clock)))
-    return left.append(scene.clock, FAINT)
+    room = width - left.cell_len - len(display.clock) - 1
+    left.append(plain(display.broker, room), FAINT)
+    left.append(" " * max(1, width - left.cell_len - len(display.clock)))
+    return left.append(display.clock, FAINT)
 
 
-def _banner(history: History, scene: Scene) -> list[Text]:
-    """What is below is old, where there is one."""
-    since, why = None, "it does not answer"
-    if history.away is not None:
-        since, why = history.away.since, plain(history.away.why, 300)
-    elif history.now is not None and scene.now - history.now.at > scene.late_s:
+def _banner(history: FleetHistory, display: Display) -> list[Text]:
+    """Shown while the rest of the screen is stale."""
+    since, why = None, "no answer"
+    if history.outage is not None:
+        since, why = history.outage.since, plain(history.outage.why, 300)
+    elif history.now is not None and display.now - history.now.at > display.late_s:
         since = history.now.at
     if since is None:
         return []
-    words = f" BROKER AWAY for {numbers.duration(scene.now - since)}, trying again: {why} "
+    words = f" BROKER UNREACHABLE for {numbers.duration(display.now - since)}, retrying: {why} "
     return [Text(words, f"{BAD} reverse")]
 
 
@@ -112,29 +118,29 @@ def _help() -> list[Text]:
     return [Text(), *(Text.assemble((f"  {keys:<15}", STRONG), words) for keys, words in HELP)]
 
 
-# What is true of the whole.
+# The fleet as a whole.
 
 
-def _overview(history: History, now: Snapshot, scene: Scene) -> list[Text]:
+def _overview(history: FleetHistory, now: Snapshot, display: Display) -> list[Text]:
     rates = rates_of(history)
-    verdict = verdict_of(now, rates, scene.marks)
+    bottleneck = find_bottleneck(now, rates, display.limits)
     return [
         _speed(history, rates),
         _totals(now.stats),
-        *_flow(now, rates, verdict),
-        _why(verdict),
+        *_flow(now, rates, bottleneck),
+        _bottleneck(bottleneck),
     ]
 
 
-def _speed(history: History, rates: Rates) -> Text:
-    """Throughput, now and lately, and how it ends."""
+def _speed(history: FleetHistory, rates: Rates) -> Text:
+    """Throughput now and recently, and the outcomes."""
     bars = numbers.sparkline(throughput(history, SPARK, BUCKET_S))
     line = Text.assemble("now    ", (f"{numbers.rate(rates.ended):>7} ", STRONG), (bars, GOOD))
     for name, per_s in _by_number(outcome_rates(history)):
         line.append(f"  {plain(name, 20)} ", _outcome_style(name))
         line.append(numbers.rate(per_s))
     if (left_s := eta_s(history, rates)) is not None:
-        line.append(f"  all done in {numbers.duration(left_s)}", STRONG)
+        line.append(f"  ETA {numbers.duration(left_s)}", STRONG)
     return line
 
 
@@ -162,14 +168,14 @@ def _outcome_style(name: str) -> str:
     return {"ok": GOOD, "cancelled": FAINT, "stale": FAINT}.get(name, BAD)
 
 
-def _flow(now: Snapshot, rates: Rates, verdict: Verdict) -> list[Text]:
-    """The stages in a line, and below each how fast it goes."""
+def _flow(now: Snapshot, rates: Rates, bottleneck: Bottleneck) -> list[Text]:
+    """The stages in one line, their rates in the next."""
     upper, lower = Text(), Text()
     for stage, figure, below in _stages(now, rates):
         if upper:
             upper.append("→", FAINT)
         lower.append(" " * (upper.cell_len - lower.cell_len))
-        _add_stage(upper, stage, figure, verdict)
+        _add_stage(upper, stage, figure, bottleneck)
         lower.append(f" {below} ", FAINT)
         upper.append(" " * (lower.cell_len - upper.cell_len))
     return [upper, lower]
@@ -190,10 +196,10 @@ def _stages(now: Snapshot, rates: Rates) -> list[tuple[str, str, str]]:
     ]
 
 
-def _add_stage(line: Text, stage: str, figure: str, verdict: Verdict) -> None:
-    marked = stage == verdict.stage
+def _add_stage(line: Text, stage: str, figure: str, bottleneck: Bottleneck) -> None:
+    marked = stage == bottleneck.stage
     left, right = "»«" if marked else "  "
-    style = (BAD if verdict.bad else WARN) if marked else ""
+    style = (BAD if bottleneck.urgent else WARN) if marked else ""
     line.append(f"{left}{stage} ", style)
     line.append(f"{figure}{right}", style or STRONG)
 
@@ -202,40 +208,39 @@ def _some(per_s: float | None) -> str:
     return "" if per_s is None else numbers.rate(per_s)
 
 
-def _why(verdict: Verdict) -> Text:
-    words = plain(verdict.words, 400)
-    if not verdict.stage:
-        return Text(f"nothing holds it up: {words}", FAINT)
-    return Text.assemble(
-        (f"{verdict.stage} holds it up: ", BAD if verdict.bad else WARN), (words, STRONG)
-    )
+def _bottleneck(bottleneck: Bottleneck) -> Text:
+    reason = plain(bottleneck.reason, 400)
+    if not bottleneck.stage:
+        return Text(f"no bottleneck: {reason}", FAINT)
+    label = f"bottleneck: {bottleneck.stage} "
+    return Text.assemble((label, BAD if bottleneck.urgent else WARN), (f"({reason})", STRONG))
 
 
-# The line for the keys.
+# The line of keys.
 
 
-def _footer(view: View) -> Text:
-    if view.mode == "ask":
-        return _question(view)
-    if view.mode == "filter":
-        typed = (plain(view.filter, 60) if view.filter else "", "")
-        return Text.assemble(("/", STRONG), typed, ("▏ Enter keeps it, Esc ends it", FAINT))
-    if view.notice:
-        return Text(plain(view.notice, 400), STRONG)
-    if view.mode == "dead":
-        return Text("↑↓ choose  r replay  q back", FAINT)
-    if view.mode == "help":
-        return Text("any key goes back", FAINT)
-    keys = "↑↓ Enter open  / filter  s sort  p pause  c cancel  d dead  ? help  q quit"
-    shown = f"/{plain(view.filter, 30)} Esc ends it  " if view.filter else ""
+def _footer(state: ScreenState) -> Text:
+    if state.mode == "confirm":
+        return _question(state)
+    if state.mode == "filter":
+        typed = (plain(state.filter, 60) if state.filter else "", "")
+        return Text.assemble(("/", STRONG), typed, ("▏ Enter keeps it, Esc clears it", FAINT))
+    if state.notice:
+        return Text(plain(state.notice, 400), STRONG)
+    if state.mode == "dead":
+        return Text("↑↓ select  r replay  q back", FAINT)
+    if state.mode == "help":
+        return Text("any key: back", FAINT)
+    keys = "↑↓ Enter expand  q quit  ? help  / filter  s sort  p pause  c cancel  d dead"
+    shown = f"/{plain(state.filter, 30)} Esc clears it  " if state.filter else ""
     return Text.assemble((shown, WARN), (keys, FAINT))
 
 
-def _question(view: View) -> Text:
-    assert view.asked is not None
-    name = plain(view.asked.shown, 40)
+def _question(state: ScreenState) -> Text:
+    assert state.pending is not None
+    name = plain(state.pending.label, 40)
     words = {
-        "cancel": f"Cancel all tasks of {name}, the running ones too?",
+        "cancel": f"Cancel all tasks of {name}, also the running ones?",
         "replay": f"Send {name} again, as a new task?",
     }
-    return Text(f"{words[view.asked.verb]} y/n", WARN)
+    return Text(f"{words[state.pending.verb]} y/n", WARN)

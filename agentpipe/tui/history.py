@@ -1,4 +1,4 @@
-"""History: the last snapshots, as much of each as is drawn."""
+"""The last snapshots, and the rates computed from them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from agentpipe.operations.stats import oldest_runs_s, undelivered_s
 from agentpipe.worker.heartbeat import Vitals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from agentpipe.brokers.base import Stats
 
-# What a rate is measured over.
+# Rates are averages over this time.
 WINDOW_S = 10.0
-MAX_MARKS = 600
+MAX_TOTALS = 600
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Snapshot:
     """The store at one moment.
 
     Attributes:
-        at: On the monotonic clock of whoever took it.
+        at: On the monotonic clock.
     """
 
     at: float
@@ -35,25 +35,25 @@ class Snapshot:
 
     @cached_property
     def vitals(self) -> tuple[Vitals, ...]:
-        """What each worker tells of itself."""
+        """Each worker's last report."""
         return tuple(Vitals.decode(worker.report) for worker in self.stats.workers)
 
     @cached_property
     def oldest_s(self) -> dict[str, float]:
-        """For how long the oldest run of each queue has been running."""
+        """The age of the oldest run of each queue."""
         return oldest_runs_s(self.vitals)
 
     @property
     def sink_lag_s(self) -> float | None:
-        """For how long the oldest result is not in the stream."""
+        """The age of the oldest result that the sink has not confirmed."""
         return undelivered_s(self.stats, self.vitals)
 
     @cached_property
-    def mark(self) -> Mark:
-        """What of it is kept for long."""
+    def totals(self) -> Totals:
+        """What is kept after the snapshot itself is dropped."""
         stats = self.stats
         left = (stats.waiting, stats.delayed, stats.running, stats.outbox)
-        return Mark(
+        return Totals(
             self.at,
             stats.accepted,
             sum(stats.outcomes.values()),
@@ -64,8 +64,8 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """The sums of one moment; ``left`` is all that is not delivered."""
+class Totals:
+    """The counters of a snapshot; ``left`` counts tasks that are not delivered."""
 
     at: float
     accepted: int | None
@@ -76,48 +76,49 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Away:
-    """The broker does not answer: since when, on the monotonic clock, and why."""
+class Outage:
+    """The broker does not answer; ``since`` is on the monotonic clock."""
 
     since: float
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class History:
-    """What has been seen so far, the newest last.
+class FleetHistory:
+    """Past snapshots, newest last.
 
     Attributes:
         recent: Whole snapshots of about the last ``WINDOW_S``.
+        totals: The counters of these and of older ones.
     """
 
     recent: tuple[Snapshot, ...] = ()
-    marks: tuple[Mark, ...] = ()
-    away: Away | None = None
+    totals: tuple[Totals, ...] = ()
+    outage: Outage | None = None
 
-    def seen(self, snapshot: Snapshot) -> History:
-        """With one more."""
+    def seen(self, snapshot: Snapshot) -> FleetHistory:
+        """Add a snapshot; it ends an outage."""
         kept = [each for each in self.recent if snapshot.at - each.at <= WINDOW_S]
-        # Thinned out: what is drawn needs the ends of the window, not all within it.
+        # Rates need the ends of the window, not every snapshot within it.
         if len(kept) > 1 and kept[-1].at - kept[-2].at < WINDOW_S / 5:
             kept.pop()
-        marks = (*self.marks[-MAX_MARKS + 1 :], snapshot.mark)
-        return History((*kept, snapshot), marks)
+        totals = (*self.totals[-MAX_TOTALS + 1 :], snapshot.totals)
+        return FleetHistory((*kept, snapshot), totals)
 
-    def failed(self, at: float, why: str) -> History:
-        """The broker did not answer."""
-        since = self.away.since if self.away else at
-        return replace(self, away=Away(since, why))
+    def failed(self, at: float, why: str) -> FleetHistory:
+        """Add a failed snapshot."""
+        since = self.outage.since if self.outage else at
+        return replace(self, outage=Outage(since, why))
 
     @property
     def now(self) -> Snapshot | None:
-        """The last one."""
+        """The last snapshot."""
         return self.recent[-1] if self.recent else None
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """A second, over about ``WINDOW_S``; None where it is not known (yet)."""
+    """Tasks per second over about ``WINDOW_S``; None where unknown."""
 
     sent: float | None = None
     ended: float | None = None
@@ -125,11 +126,11 @@ class Rates:
     drained: float | None = None
 
 
-def rates_of(history: History) -> Rates:
-    """How fast it goes through each stage."""
+def rates_of(history: FleetHistory) -> Rates:
+    """How fast tasks pass each stage."""
     if history.now is None:
         return Rates()
-    last, first = history.marks[-1], _window(history.marks)
+    last, first = history.totals[-1], _window(history.totals)
     if first is None:
         recent = history.now.stats.recent
         return Rates(ended=None if recent is None else recent / RECENT_S)
@@ -142,19 +143,19 @@ def rates_of(history: History) -> Rates:
     )
 
 
-def outcome_rates(history: History) -> dict[str, float]:
-    """How many tasks a second end how."""
-    first = _window(history.marks)
+def outcome_rates(history: FleetHistory) -> dict[str, float]:
+    """Ended tasks per second by outcome."""
+    first = _window(history.totals)
     if first is None:
         return {}
-    last = history.marks[-1]
+    last = history.totals[-1]
     elapsed_s = last.at - first.at
     gains = {name: number - first.outcomes.get(name, 0) for name, number in last.outcomes.items()}
     return {name: gain / elapsed_s for name, gain in gains.items() if gain > 0}
 
 
-def queue_rates(history: History) -> dict[str, float]:
-    """How many tasks of each queue end a second."""
+def queue_rates(history: FleetHistory) -> dict[str, float]:
+    """Ended tasks per second by queue."""
     first, last = history.recent[:1], history.recent[1:][-1:]
     return _gains(first[0], last[0]) if last and last[0].at > first[0].at else {}
 
@@ -172,23 +173,23 @@ def _gains(first: Snapshot, last: Snapshot) -> dict[str, float]:
     return {queue: max(0, gain) / (last.at - first.at) for queue, gain in gains.items()}
 
 
-def eta_s(history: History, rates: Rates) -> float | None:
-    """When nothing is left, if it goes on like this; None where it does not get less."""
-    if not history.marks or not rates.drained or rates.drained <= 0:
+def eta_s(history: FleetHistory, rates: Rates) -> float | None:
+    """Time until nothing is left at the present rate; None where the backlog does not shrink."""
+    if not history.totals or not rates.drained or rates.drained <= 0:
         return None
-    left = history.marks[-1].left
+    left = history.totals[-1].left
     return left / rates.drained if left else None
 
 
-def throughput(history: History, buckets: int, bucket_s: float) -> list[float]:
-    """Ended tasks a second in each of the last times of ``bucket_s``, the newest last.
+def throughput(history: FleetHistory, buckets: int, bucket_s: float) -> list[float]:
+    """Ended tasks per second in each of the last ``buckets``, newest last.
 
-    What ended between two looks counts as spread evenly over the time between them.
+    Tasks that ended between two snapshots are spread evenly over the time between them.
     """
     gains, covered_s = [0.0] * buckets, [0.0] * buckets
-    newest = history.marks[-1].at if history.marks else 0.0
-    for before, after in pairwise(history.marks):
-        oldest, youngest = ((newest - mark.at) / bucket_s for mark in (before, after))
+    newest = history.totals[-1].at if history.totals else 0.0
+    for before, after in pairwise(history.totals):
+        oldest, youngest = ((newest - each.at) / bucket_s for each in (before, after))
         last = min(buckets, math.ceil(oldest)) if oldest > youngest else 0
         for age in range(int(youngest), last):
             part = min(oldest, age + 1) - max(youngest, age)
@@ -198,18 +199,18 @@ def throughput(history: History, buckets: int, bucket_s: float) -> list[float]:
     return [gain / seconds for gain, seconds in reversed(pairs)]
 
 
-def _window(marks: tuple[Mark, ...]) -> Mark | None:
-    """Where the window begins that ends with the last mark."""
-    if len(marks) < 2:  # noqa: PLR2004 - likewise
+def _window(totals: tuple[Totals, ...]) -> Totals | None:
+    """The first totals within ``WINDOW_S`` before the last ones."""
+    if len(totals) < 2:  # noqa: PLR2004 - a rate needs two
         return None
-    inside: Iterable[Mark] = (mark for mark in marks[:-1] if marks[-1].at - mark.at <= WINDOW_S)
-    return next(iter(inside), marks[-2])
+    inside = (each for each in totals[:-1] if totals[-1].at - each.at <= WINDOW_S)
+    return next(inside, totals[-2])
 
 
 def _rate(
     before: int | None, after: int | None, elapsed_s: float, *, floor: bool = True
 ) -> float | None:
-    """The gain a second; a store that was emptied meanwhile gained nothing."""
+    """Negative only without ``floor``: counters fall when a store is emptied."""
     if before is None or after is None or elapsed_s <= 0:
         return None
     gain = (after - before) / elapsed_s

@@ -1,4 +1,4 @@
-"""Keys: what a terminal sends as names of keys, and what each key does to the view."""
+"""Decodes what a terminal sends into key names, and says what each key does. Pure."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agentpipe.tui.state import SORTS, Action, chosen
+from agentpipe.tui.rows import selected_index
+from agentpipe.tui.state import SORTS, Command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentpipe.tui.state import Mode, Row, View
+    from agentpipe.tui.rows import Row
+    from agentpipe.tui.state import Mode, ScreenState
 
-Step = tuple["View", Action | None]
+Step = tuple["ScreenState", Command | None]
 PAGE = 10
 MAX_FILTER = 60
 _SEQUENCES = {
@@ -37,7 +39,7 @@ _SEQUENCES = {
     b"\x15": "clear",
     b"\x1b": "escape",
 }
-# A sequence of the terminal's, whether known or not; else one character.
+# An escape sequence, known or not, or one character.
 _TOKEN = re.compile(
     rb"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1bO.|[\x00-\x7f]|[\xc0-\xff][\x80-\xbf]*", re.DOTALL
 )
@@ -47,7 +49,7 @@ _ENDS = {"home": -_FAR, "g": -_FAR, "end": _FAR, "G": _FAR}
 
 
 def names_of(data: bytes) -> list[str]:
-    """The keys that were pressed; those that are not known are left out."""
+    """The keys that were pressed, without unknown ones."""
     names = []
     for token in _TOKEN.findall(data):
         name = _SEQUENCES.get(token) or token.decode(errors="ignore")
@@ -56,100 +58,100 @@ def names_of(data: bytes) -> list[str]:
     return [name for name in names if name]
 
 
-def press(view: View, key: str, rows: Sequence[Row]) -> Step:
-    """What the view is after a key, and what is to be done besides."""
-    view = replace(view, notice="")
-    modes = {"filter": _in_filter, "help": _in_help, "dead": _in_dead, "ask": _in_question}
-    return modes.get(view.mode, _in_table)(view, key, rows)
+def press(state: ScreenState, key: str, rows: Sequence[Row]) -> Step:
+    """The state after a key, and the command that it submits."""
+    state = replace(state, notice="")
+    modes = {"filter": _in_filter, "help": _in_help, "dead": _in_dead, "confirm": _in_question}
+    return modes.get(state.mode, _in_table)(state, key, rows)
 
 
-def _in_table(view: View, key: str, rows: Sequence[Row]) -> Step:
+def _in_table(state: ScreenState, key: str, rows: Sequence[Row]) -> Step:
     if (by := _MOVES.get(key, _ENDS.get(key))) is not None:
-        return _moved(view, by, rows), None
+        return _moved(state, by, rows), None
     if key in ("p", "c") and rows:
-        return _change(view, key, rows[chosen(rows, view)])
+        return _change(state, key, rows[selected_index(rows, state)])
     if key == "enter" and rows:
-        return _toggled(view, rows[chosen(rows, view)]), None
-    return _elsewhere(view, key)
+        return _toggled(state, rows[selected_index(rows, state)]), None
+    return _without_row(state, key)
 
 
-def _elsewhere(view: View, key: str) -> Step:
+def _without_row(state: ScreenState, key: str) -> Step:
     if key == "q":
-        return view, Action("quit")
+        return state, Command("quit")
     if key == "s":
-        following = (SORTS.index(view.sort) + 1) % len(SORTS)
-        return replace(view, sort=SORTS[following]), None
+        following = (SORTS.index(state.sort) + 1) % len(SORTS)
+        return replace(state, sort=SORTS[following]), None
     if key in ("d", "r"):
-        return replace(view, mode="dead", letters=None, letter=0), Action("dead")
+        return replace(state, mode="dead", dead=None, dead_index=0), Command("dead")
     if key == "escape":
-        return replace(view, filter=""), None
+        return replace(state, filter=""), None
     modes: dict[str, Mode] = {"/": "filter", "?": "help", "h": "help"}
-    return replace(view, mode=modes.get(key, view.mode)), None
+    return replace(state, mode=modes.get(key, state.mode)), None
 
 
-def _moved(view: View, by: int, rows: Sequence[Row]) -> View:
+def _moved(state: ScreenState, by: int, rows: Sequence[Row]) -> ScreenState:
     if not rows:
-        return view
-    place = max(0, min(len(rows) - 1, chosen(rows, view) + by))
-    return replace(view, cursor=rows[place].key, place=place)
+        return state
+    index = max(0, min(len(rows) - 1, selected_index(rows, state) + by))
+    return replace(state, selected=rows[index].key, last_index=index)
 
 
-def _toggled(view: View, row: Row) -> View:
-    """Open a collection or close it; from an agent, close its own."""
-    name = row.name if row.opened is not None else row.key.partition("/")[0]
-    return replace(view, opened=view.opened ^ {name}, cursor=name)
+def _toggled(state: ScreenState, row: Row) -> ScreenState:
+    """Expand or collapse a collection; on an agent, collapse its own."""
+    name = row.name if row.expanded is not None else row.key.partition("/")[0]
+    return replace(state, expanded=state.expanded ^ {name}, selected=name)
 
 
-def _change(view: View, key: str, row: Row) -> Step:
+def _change(state: ScreenState, key: str, row: Row) -> Step:
     if key == "c":
-        return _asking(view, Action("cancel", row.targets, row.name)), None
+        return _confirm(state, Command("cancel", row.targets, row.name)), None
     if not row.paused:
-        return view, Action("pause", row.targets, row.name)
-    # A collection runs again as a whole, also where its agents were paused one by one.
-    return view, Action("resume", tuple(dict.fromkeys(row.targets + row.queues)), row.name)
+        return state, Command("pause", row.targets, row.name)
+    # All agents of a collection resume with it, also those that were paused one by one.
+    return state, Command("resume", tuple(dict.fromkeys(row.targets + row.queues)), row.name)
 
 
-def _asking(view: View, action: Action) -> View:
-    return replace(view, mode="ask", asked=action)
+def _confirm(state: ScreenState, command: Command) -> ScreenState:
+    return replace(state, mode="confirm", pending=command)
 
 
-def _in_question(view: View, key: str, _rows: Sequence[Row]) -> Step:
-    """Only a clear yes counts."""
-    back: Mode = "dead" if view.looks_at_dead else "table"
-    answered = replace(view, mode=back, asked=None)
+def _in_question(state: ScreenState, key: str, _rows: Sequence[Row]) -> Step:
+    """Only y confirms."""
+    back: Mode = "dead" if state.shows_dead else "table"
+    after = replace(state, mode=back, pending=None)
     if key == "y":
-        return answered, view.asked
-    return replace(answered, notice="nothing was changed"), None
+        return after, state.pending
+    return replace(after, notice="nothing changed"), None
 
 
-def _in_filter(view: View, key: str, _rows: Sequence[Row]) -> Step:
+def _in_filter(state: ScreenState, key: str, _rows: Sequence[Row]) -> Step:
     if key == "enter":
-        return replace(view, mode="table"), None
+        return replace(state, mode="table"), None
     if key == "escape":
-        return replace(view, mode="table", filter=""), None
+        return replace(state, mode="table", filter=""), None
     if key == "backspace":
-        return replace(view, filter=view.filter[:-1]), None
+        return replace(state, filter=state.filter[:-1]), None
     if key == "clear":
-        return replace(view, filter=""), None
-    if len(key) == 1 and len(view.filter) < MAX_FILTER:
-        return replace(view, filter=view.filter + key), None
-    return view, None
+        return replace(state, filter=""), None
+    if len(key) == 1 and len(state.filter) < MAX_FILTER:
+        return replace(state, filter=state.filter + key), None
+    return state, None
 
 
-def _in_help(view: View, key: str, _rows: Sequence[Row]) -> Step:
+def _in_help(state: ScreenState, key: str, _rows: Sequence[Row]) -> Step:
     if key == "redraw":
-        return view, None
-    return replace(view, mode="table"), None
+        return state, None
+    return replace(state, mode="table"), None
 
 
-def _in_dead(view: View, key: str, _rows: Sequence[Row]) -> Step:
-    letters = view.letters or ()
+def _in_dead(state: ScreenState, key: str, _rows: Sequence[Row]) -> Step:
+    dead = state.dead or ()
     if (by := _MOVES.get(key, _ENDS.get(key))) is not None:
-        place = max(0, min(len(letters) - 1, view.letter + by))
-        return replace(view, letter=place), None
-    if key == "r" and letters:
-        letter = letters[min(view.letter, len(letters) - 1)]
-        return _asking(view, Action("replay", (letter.task_id,), letter.task_id)), None
+        index = max(0, min(len(dead) - 1, state.dead_index + by))
+        return replace(state, dead_index=index), None
+    if key == "r" and dead:
+        letter = dead[min(state.dead_index, len(dead) - 1)]
+        return _confirm(state, Command("replay", (letter.task_id,), letter.task_id)), None
     if key in ("q", "d", "escape"):
-        return replace(view, mode="table"), None
-    return view, None
+        return replace(state, mode="table"), None
+    return state, None

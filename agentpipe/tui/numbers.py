@@ -1,4 +1,4 @@
-"""Figures: numbers as short as they can be read, always with their unit."""
+"""Numbers in few characters, with their unit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 UNKNOWN, NONE = "?", "-"
 BARS = "▁▂▃▄▅▆▇█"
-# Below these the greater unit would say too little.
+# Below these, the greater unit would hide too many digits.
 _WHOLE, _THOUSANDS, _TENTHS, _FRACTIONS = 100_000, 1_000_000, 10, 100
 _MEBIBYTE, _GIBIBYTE = 1024**2, 1024**3
 
@@ -28,7 +28,7 @@ def count(number: int | None) -> str:
 
 
 def rate(per_s: float | None) -> str:
-    """Tasks a second; slow ones a minute or an hour, since 0.0/s says nothing."""
+    """Tasks per second; slow ones per minute or hour, since 0.0/s says nothing."""
     if per_s is None or per_s <= 0:
         return NONE if per_s is None else "0/s"
     if per_s >= _FRACTIONS:
@@ -43,12 +43,12 @@ def rate(per_s: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """At most seven characters, up to years."""
+    """``-`` for None."""
     return NONE if seconds is None else text.duration(seconds)
 
 
 def lag(seconds: float | None) -> str:
-    """Of an event loop: milliseconds, up to a second."""
+    """Event loop lag: milliseconds up to a second."""
     if seconds is None:
         return NONE
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else duration(seconds)
@@ -64,12 +64,12 @@ def size(number: int | None) -> str:
 
 
 def money(usd: float) -> str:
-    """US dollars; parts of a cent where it is little."""
+    """US dollars; small amounts with fractions of a cent."""
     return f"${usd:,.2f}" if usd >= 1 or usd <= 0 else f"${usd:.4f}"
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """A bar each, the highest for the greatest; nothing is lower than anything."""
+    """One bar per value; only 0 has the lowest bar."""
     top = max(values, default=0.0)
     if top <= 0:
         return BARS[0] * len(values)

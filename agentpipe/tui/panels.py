@@ -1,4 +1,4 @@
-"""Panels: collections and agents, workers, recent errors, dead letters."""
+"""The tables: collections and agents, workers, last errors, dead letters."""
 
 from __future__ import annotations
 
@@ -7,49 +7,53 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from agentpipe.tui import numbers
-from agentpipe.tui.state import SORTS, chosen, rows_of
+from agentpipe.tui.rows import rows_of, selected_index
+from agentpipe.tui.state import SORTS
 from agentpipe.tui.table import (
     BAD,
     FAINT,
     STRONG,
     WARN,
     Column,
-    choose,
     cut,
-    filled,
-    head,
-    part,
+    fill,
+    header,
+    highlight,
     plain,
     row,
+    visible,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agentpipe.brokers.base import WorkerSeen
-    from agentpipe.tui.history import History, Snapshot
-    from agentpipe.tui.state import Row, View
+    from agentpipe.tui.history import FleetHistory, Snapshot
+    from agentpipe.tui.rows import Row
+    from agentpipe.tui.state import ScreenState
     from agentpipe.worker.heartbeat import Vitals
 
 WIDE = 110
-# A worker tells of itself three times per lease, which is 30 s where nobody changed it.
+# A worker sends three heartbeats per lease, which is 30 s by default.
 SILENT_S = 15.0
 LAGGING_S = 1.0
 LEAST_LINES = 3
-# From so many lines on, panels stand apart.
+# From this height on, an empty line separates panels.
 ROOMY = 30
 
 
-def panels(history: History, now: Snapshot, view: View, width: int, height: int) -> list[Text]:
-    """All of them; the table gets the lines that the others leave."""
-    rows = rows_of(history, view)
+def panels(
+    history: FleetHistory, now: Snapshot, state: ScreenState, width: int, height: int
+) -> list[Text]:
+    """All of them; the first one gets the lines that the others leave."""
+    rows = rows_of(history, state)
     workers, errors = _workers(now, width), _errors(now, width)
     gap = [Text()] if height >= ROOMY else []
     room = height - 3 * len(gap)
     for_table, for_workers, for_errors = _shares(room, len(rows), len(workers), len(errors))
     return [
         *gap,
-        *_table(rows, view, width, for_table),
+        *_table(rows, state, width, for_table),
         *gap,
         *cut(workers, for_workers, "workers"),
         *gap,
@@ -69,14 +73,14 @@ def _shares(height: int, rows: int, workers: int, errors: int) -> tuple[int, int
 # Collections and agents.
 
 
-def _table(rows: Sequence[Row], view: View, width: int, height: int) -> list[Text]:
+def _table(rows: Sequence[Row], state: ScreenState, width: int, height: int) -> list[Text]:
     columns = _columns(width)
-    lines = [head(columns, _note(view, rows))]
-    at = chosen(rows, view)
-    for index in part(len(rows), at, height - 1):
+    lines = [header(columns, _note(state, rows))]
+    at = selected_index(rows, state)
+    for index in visible(len(rows), at, height - 1):
         line = row(columns, _values(rows[index], columns))
         if index == at:
-            choose(line, width)
+            highlight(line, width)
         lines.append(line)
     return lines[: max(0, height)]
 
@@ -88,20 +92,20 @@ def _columns(width: int) -> list[Column]:
     columns += [Column("running", 9 if wide else 7), Column("oldest", 7), Column("done", 7)]
     columns += [Column("failed", 6), Column("rate", 7)]
     columns += [Column("pass", 5), Column("spent", 9)] if wide else []
-    return filled(columns, "last error", width)
+    return fill(columns, "last error", width)
 
 
-def _note(view: View, rows: Sequence[Row]) -> str:
-    if view.filter and not rows:
-        return "nothing has these words"
-    return "" if view.sort == SORTS[0] else f"by {view.sort}"
+def _note(state: ScreenState, rows: Sequence[Row]) -> str:
+    if state.filter and not rows:
+        return "no match"
+    return "" if state.sort == SORTS[0] else f"by {state.sort}"
 
 
 def _values(each: Row, columns: Sequence[Column]) -> list[tuple[str, str]]:
     tally = each.tally
-    sign = {True: "▾ ", False: "▸ ", None: "    "}[each.opened]
+    sign = {True: "▾ ", False: "▸ ", None: "    "}[each.expanded]
     passed = f"{tally.passed / tally.evaluated:.0%}" if tally.evaluated else numbers.NONE
-    state, error = _state(each), plain(tally.error, 200) if tally.error else ""
+    condition, error = _condition(each), plain(tally.error, 200) if tally.error else ""
     values = {
         "collection / agent": (sign + plain(each.name, 80), STRONG if sign.strip() else ""),
         "waiting": (numbers.count(each.waiting), ""),
@@ -113,15 +117,15 @@ def _values(each: Row, columns: Sequence[Column]) -> list[tuple[str, str]]:
         "rate": (numbers.rate(each.rate), ""),
         "pass": (passed, ""),
         "spent": (numbers.money(tally.usd) if tally.usd else numbers.NONE, ""),
-        "last error": (f"{state}{error}", WARN if state else FAINT),
+        "last error": (f"{condition}{error}", WARN if condition else FAINT),
     }
     return [values[column.title] for column in columns]
 
 
-def _state(each: Row) -> str:
+def _condition(each: Row) -> str:
     if each.paused:
         return "paused "
-    return f"held {numbers.duration(each.held_s)} " if each.held_s else ""
+    return f"cooldown {numbers.duration(each.cooldown_s)} " if each.cooldown_s else ""
 
 
 # Workers.
@@ -130,31 +134,31 @@ def _state(each: Row) -> str:
 def _workers(now: Snapshot, width: int) -> list[Text]:
     columns = [Column("workers", max(20, min(44, width // 4)), "left"), Column("slots used", 11)]
     columns += [Column("loop lag", 8), Column("memory", 8), Column("heard", 11)]
-    columns = filled(columns, "", width)
+    columns = fill(columns, "", width)
     pairs = [
-        (worker, told)
-        for worker, told in zip(now.stats.workers, now.vitals, strict=True)
-        if worker.slots  # The others are commands.
+        (worker, vitals)
+        for worker, vitals in zip(now.stats.workers, now.vitals, strict=True)
+        if worker.slots  # Commands have none.
     ]
     pairs.sort(key=lambda pair: _trouble(*pair))
-    lines = [_worker(worker, told, columns) for worker, told in pairs]
-    return [head(columns), *(lines or [Text("none is up", FAINT)])]
+    lines = [_worker(worker, vitals, columns) for worker, vitals in pairs]
+    return [header(columns), *(lines or [Text("none is running", FAINT)])]
 
 
-def _trouble(worker: WorkerSeen, told: Vitals) -> tuple[bool, bool, str]:
-    """Those that need a look come first."""
-    silent, lagging = worker.seen_s >= SILENT_S, (told.lag_s or 0.0) >= LAGGING_S
-    return told.sink_down_s is None, not (silent or lagging), worker.name
+def _trouble(worker: WorkerSeen, vitals: Vitals) -> tuple[bool, bool, str]:
+    """Those in trouble come first."""
+    silent, lagging = worker.seen_s >= SILENT_S, (vitals.lag_s or 0.0) >= LAGGING_S
+    return vitals.sink_down_s is None, not (silent or lagging), worker.name
 
 
-def _worker(worker: WorkerSeen, told: Vitals, columns: Sequence[Column]) -> Text:
-    late, silent = (told.lag_s or 0.0) >= LAGGING_S, worker.seen_s >= SILENT_S
-    sink = "" if told.sink_down_s is None else f"sink away {numbers.duration(told.sink_down_s)}"
+def _worker(worker: WorkerSeen, vitals: Vitals, columns: Sequence[Column]) -> Text:
+    late, silent = (vitals.lag_s or 0.0) >= LAGGING_S, worker.seen_s >= SILENT_S
+    sink = "" if vitals.sink_down_s is None else f"sink down {numbers.duration(vitals.sink_down_s)}"
     values = (
         (plain(worker.name, 80), ""),
         (f"{numbers.count(worker.running)}/{numbers.count(worker.slots)}", ""),
-        (numbers.lag(told.lag_s), BAD if late else ""),
-        (numbers.size(told.rss_bytes), ""),
+        (numbers.lag(vitals.lag_s), BAD if late else ""),
+        (numbers.size(vitals.rss_bytes), ""),
         (f"{numbers.duration(worker.seen_s)} ago", BAD if silent else FAINT),
         (sink, BAD),
     )
@@ -165,11 +169,11 @@ def _worker(worker: WorkerSeen, told: Vitals, columns: Sequence[Column]) -> Text
 
 
 def _errors(now: Snapshot, width: int) -> list[Text]:
-    """The last one of each agent, the youngest first; nothing where there is none."""
+    """The last error of each agent, youngest first; empty without errors."""
     found = [depth for depth in now.stats.queues if depth.tally.error_s is not None]
     found.sort(key=lambda depth: depth.tally.error_s or 0.0)
     columns = [Column("last errors", 19, "left"), Column("when", 11)]
-    columns = filled(columns, "what", width)
+    columns = fill(columns, "what", width)
     lines = [
         row(
             columns,
@@ -181,23 +185,23 @@ def _errors(now: Snapshot, width: int) -> list[Text]:
         )
         for depth in found
     ]
-    return [head(columns), *lines] if lines else []
+    return [header(columns), *lines] if lines else []
 
 
-def dead(view: View, width: int, height: int) -> list[Text]:
-    """The dead letters, in the place of all else."""
+def dead_letters(state: ScreenState, width: int, height: int) -> list[Text]:
+    """Shown in place of all other tables."""
     columns = [Column("dead letters", 13), Column("agent", max(14, width // 6), "left")]
     columns += [Column("outcome", 11, "left"), Column("task", max(14, width // 6), "left")]
-    columns = filled(columns, "why", width)
-    if not view.letters:
-        words = "fetching ..." if view.letters is None else "there are none"
-        return [head(columns), Text(words, FAINT)]
-    lines = [head(columns)]
-    for index in part(len(view.letters), view.letter, height - 1):
-        letter = view.letters[index]
+    columns = fill(columns, "why", width)
+    if not state.dead:
+        words = "fetching ..." if state.dead is None else "none"
+        return [header(columns), Text(words, FAINT)]
+    lines = [header(columns)]
+    for index in visible(len(state.dead), state.dead_index, height - 1):
+        letter = state.dead[index]
         texts = (f"{numbers.duration(letter.age_s)} ago", letter.queue, letter.outcome)
         values = [(plain(text, 200), "") for text in (*texts, letter.task_id, letter.reason)]
         lines.append(row(columns, values))
-        if index == view.letter:
-            choose(lines[-1], width)
+        if index == state.dead_index:
+            highlight(lines[-1], width)
     return lines

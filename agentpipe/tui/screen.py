@@ -1,4 +1,4 @@
-"""Screen: waits for keys, snapshots and signals, and has the frame drawn that follows."""
+"""The event loop: waits for keys, snapshots and signals, and draws the next frame."""
 
 from __future__ import annotations
 
@@ -12,46 +12,47 @@ from typing import TYPE_CHECKING
 
 from agentpipe.tui.frame import draw
 from agentpipe.tui.keys import names_of, press
-from agentpipe.tui.state import View, rows_of
+from agentpipe.tui.rows import rows_of
+from agentpipe.tui.state import ScreenState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from agentpipe.tui.actions import Doer
+    from agentpipe.tui.actions import ActionThread
     from agentpipe.tui.fetch import Fetcher
-    from agentpipe.tui.frame import Scene
-    from agentpipe.tui.state import Action
+    from agentpipe.tui.frame import Display
+    from agentpipe.tui.state import Command
     from agentpipe.tui.terminal import Terminal
 
-# Ages are drawn anew so often.
+# Ages on the screen are redrawn this often.
 TICK_S = 1.0
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-HEARD = (*ENDING, signal.SIGWINCH, signal.SIGTSTP)
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (*END_SIGNALS, signal.SIGWINCH, signal.SIGTSTP)
 
 
-class Wake:
-    """A pipe that ends a wait, from any thread and any signal."""
+class WakePipe:
+    """A pipe that ends a wait from any thread or signal."""
 
     def __init__(self) -> None:
         self.fd, self._writer = os.pipe()
         for end in (self.fd, self._writer):
             os.set_blocking(end, False)
 
-    def ring(self) -> None:
-        """End the wait; many rings are one."""
+    def wake(self) -> None:
+        """End the wait."""
         with suppress(BlockingIOError):
             os.write(self._writer, b"\0")
 
-    def take(self) -> bytes:
-        """What has rung: the numbers of signals, or 0."""
+    def drain(self) -> bytes:
+        """A byte for each wake-up: the number of a signal, or 0."""
         with suppress(BlockingIOError):
             return os.read(self.fd, 4096)
         return b""
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Have signals ring, and do nothing else, for the length of a block."""
-        before = {number: signal.signal(number, _nothing) for number in HEARD}
+        """Within the block, signals only wake."""
+        before = {number: signal.signal(number, _ignore) for number in SIGNALS}
         fd = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         try:
             yield
@@ -62,21 +63,26 @@ class Wake:
 
 
 class Screen:
-    """One terminal, for as long as somebody looks at it."""
+    """Shows the fleet on a terminal and runs the user's commands."""
 
     def __init__(
-        self, terminal: Terminal, fetcher: Fetcher, doer: Doer, scene: Scene, wake: Wake
+        self,
+        terminal: Terminal,
+        fetcher: Fetcher,
+        actions: ActionThread,
+        display: Display,
+        wake: WakePipe,
     ) -> None:
-        self._terminal, self._fetcher, self._doer = terminal, fetcher, doer
-        self._scene, self._wake = scene, wake
-        self._view = View()
+        self._terminal, self._fetcher, self._actions = terminal, fetcher, actions
+        self._display, self._wake = display, wake
+        self._state = ScreenState()
         self._ended_by = 0
         self._quits = False
 
     def run(self) -> int:
-        """Until it is quit; the signal that ended it, or 0."""
+        """Returns the signal that ended it, or 0."""
         with self._wake.signals(), self._terminal:
-            while not (self._quits or self._ended_by or self._fetcher.problem):
+            while not (self._quits or self._ended_by or self._fetcher.fatal_error):
                 self._draw()
                 self._wait()
         return self._ended_by
@@ -84,28 +90,28 @@ class Screen:
     def _draw(self) -> None:
         width, height = self._terminal.size()
         clock = time.strftime("%H:%M:%S")
-        scene = replace(self._scene, now=time.monotonic(), clock=clock)
-        self._view = self._doer.take(self._view)
-        lines = draw(self._fetcher.history, self._view, scene, width, height)
+        display = replace(self._display, now=time.monotonic(), clock=clock)
+        self._state = self._actions.apply_results(self._state)
+        lines = draw(self._fetcher.history, self._state, display, width, height)
         self._terminal.paint(lines, width)
 
     def _wait(self) -> None:
         keys_fd = self._terminal.keys_fd
         ready, _, _ = select.select([keys_fd, self._wake.fd], [], [], TICK_S)
         if self._wake.fd in ready:
-            self._hear(self._wake.take())
+            self._handle(self._wake.drain())
         if keys_fd in ready and not self._ended_by:
             self._type(self._terminal.read())
 
-    def _hear(self, rung: bytes) -> None:
-        self._ended_by = next((number for number in ENDING if number in rung), 0)
-        if signal.SIGWINCH in rung:
+    def _handle(self, signals: bytes) -> None:
+        self._ended_by = next((number for number in END_SIGNALS if number in signals), 0)
+        if signal.SIGWINCH in signals:
             self._terminal.forget()
-        if signal.SIGTSTP in rung:
+        if signal.SIGTSTP in signals:
             self._suspend()
 
     def _suspend(self) -> None:
-        """Give the terminal back until the shell continues us."""
+        """Restore the terminal until the shell continues us."""
         self._terminal.__exit__()
         os.kill(os.getpid(), signal.SIGSTOP)
         self._terminal.__enter__()
@@ -115,17 +121,17 @@ class Screen:
         for name in names_of(data):
             if name == "redraw":
                 self._terminal.forget()
-            rows = rows_of(self._fetcher.history, self._view)
-            self._view, action = press(self._view, name, rows)
-            if action is not None:
-                self._begin(action)
+            rows = rows_of(self._fetcher.history, self._state)
+            self._state, command = press(self._state, name, rows)
+            if command is not None:
+                self._execute(command)
 
-    def _begin(self, action: Action) -> None:
-        if action.verb == "quit":
+    def _execute(self, command: Command) -> None:
+        if command.verb == "quit":
             self._quits = True
         else:
-            self._doer.begin(action)
+            self._actions.submit(command)
 
 
-def _nothing(*_: object) -> None:
-    """Being called is all: the number is in the pipe."""
+def _ignore(*_: object) -> None:
+    """The wakeup fd has its number; SIG_IGN would keep it from there."""

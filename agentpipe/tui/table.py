@@ -1,4 +1,4 @@
-"""Cells: texts of exactly so many columns of a terminal, and tables of them."""
+"""Tables of cells with an exact width in terminal columns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEAD, CHOSEN = "bold underline", "reverse"
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One of a table; what is longer is cut."""
+    """Longer text is cut."""
 
     title: str
     width: int
@@ -27,12 +27,12 @@ class Column:
 
 
 def plain(text: str, room: int) -> str:
-    """Others' words, harmless and of one line."""
+    """Foreign text as one harmless line."""
     return one_line(text, max(1, room))
 
 
 def cell(text: str, column: Column) -> str:
-    """As wide as the column, however wide its characters are."""
+    """As wide as the column, also with double-width characters."""
     if cell_len(text) > column.width:
         text = set_cell_size(text, column.width - 1) + "…" if column.width > 0 else ""
     pad = " " * (column.width - cell_len(text))
@@ -40,7 +40,7 @@ def cell(text: str, column: Column) -> str:
 
 
 def row(columns: Sequence[Column], values: Iterable[tuple[str, str]]) -> Text:
-    """A line of texts with their styles."""
+    """``values`` are pairs of text and style."""
     line = Text()
     for column, (text, style) in zip(columns, values, strict=True):
         if line:
@@ -49,8 +49,8 @@ def row(columns: Sequence[Column], values: Iterable[tuple[str, str]]) -> Text:
     return line
 
 
-def head(columns: Sequence[Column], note: str = "") -> Text:
-    """The line of titles."""
+def header(columns: Sequence[Column], note: str = "") -> Text:
+    """The line of titles, with a remark behind it."""
     titles = " ".join(cell(column.title, column) for column in columns)
     line = Text(titles.rstrip(), HEAD)
     if note:
@@ -58,27 +58,27 @@ def head(columns: Sequence[Column], note: str = "") -> Text:
     return line
 
 
-def filled(columns: Sequence[Column], title: str, width: int) -> list[Column]:
-    """With one column more, for what is left of the width."""
+def fill(columns: Sequence[Column], title: str, width: int) -> list[Column]:
+    """Add a column that takes the rest of the width."""
     taken = sum(column.width + 1 for column in columns)
     return [*columns, Column(title, max(0, width - taken), "left")]
 
 
-def choose(line: Text, width: int) -> None:
-    """Show that it is the one the keys are for."""
+def highlight(line: Text, width: int) -> None:
+    """Mark the selected line."""
     line.pad_right(max(0, width - line.cell_len))
     line.stylize(CHOSEN)
 
 
 def cut(lines: list[Text], height: int, noun: str) -> list[Text]:
-    """The first lines; the head tells how many more there are."""
+    """The first lines; the header says how many more there are."""
     hidden = len(lines) - height
     if hidden <= 0 or height <= 0:
         return lines[: max(0, height)]
     return [Text.assemble(lines[0], (f"  {hidden:,} more {noun}", FAINT)), *lines[1:height]]
 
 
-def part(total: int, at: int, room: int) -> range:
-    """Which of so many rows are shown where there is not room for all, the chosen one in it."""
+def visible(total: int, at: int, room: int) -> range:
+    """The rows to show where not all fit, row ``at`` among them."""
     first = max(0, min(at - room // 2, total - room))
     return range(first, min(total, first + max(0, room)))

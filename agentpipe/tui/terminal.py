@@ -1,4 +1,4 @@
-"""Terminal: taken over for a while, drawn where it changed, and left as it was."""
+"""Takes over the terminal, redraws changed lines, and restores it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from rich.console import Console
 if TYPE_CHECKING:
     from rich.text import Text
 
-# The other screen, no cursor, and no wrapping: a character may be wider than we think.
+# Alternate screen, no cursor, no wrapping: a character may be wider than we think.
 _ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
 _LEAVE = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
-# The rest of a key's sequence comes at once, but for a slow line.
+# The rest of an escape sequence arrives at once, except over a slow line.
 _REST_S = 0.05
 _UNFINISHED = re.compile(rb"\x1b(\[[0-9;?]*|O)?\Z|[\xc0-\xff][\x80-\xbf]{0,2}\Z")
 
 
 class Terminal:
-    """The terminal at two file descriptors, from ``with`` on."""
+    """A context manager over the terminal's file descriptors."""
 
     def __init__(self, keys_fd: int, screen_fd: int) -> None:
         self.keys_fd, self._screen_fd = keys_fd, screen_fd
@@ -43,16 +43,16 @@ class Terminal:
         termios.tcsetattr(self.keys_fd, termios.TCSADRAIN, self._before)
 
     def size(self) -> tuple[int, int]:
-        """Columns and lines, at present."""
+        """Columns and lines."""
         return os.get_terminal_size(self._screen_fd)
 
     def forget(self) -> None:
-        """Draw all of the next frame: what is seen is not what was drawn."""
+        """Clear the screen; the next frame is drawn as a whole."""
         self._write("\x1b[0m\x1b[2J")
         self._shown = []
 
     def paint(self, lines: list[Text], width: int) -> None:
-        """Show them from the top, in one write; lines that are there already are not drawn."""
+        """Draw changed lines in one write."""
         changed = [
             f"\x1b[{number + 1};1H{self._ansi(line, width)}"
             for number, line in enumerate(lines)
@@ -63,13 +63,13 @@ class Terminal:
         self._shown = lines
 
     def _ansi(self, line: Text, width: int) -> str:
-        """A line that ends in the last column would have that erased with the rest."""
+        """Erase the rest, except after a full line: that would erase its last column."""
         with self._console.capture() as capture:
             self._console.print(line, end="")
         return capture.get() + ("\x1b[K" if line.cell_len < width else "")
 
     def read(self) -> bytes:
-        """What was typed; the sequence of one key is not torn apart."""
+        """What was typed, in whole escape sequences."""
         data = os.read(self.keys_fd, 1024)
         while _UNFINISHED.search(data) and _has_more(self.keys_fd):
             data += os.read(self.keys_fd, 1024)
@@ -82,7 +82,7 @@ class Terminal:
 
 
 def console() -> Console:
-    """For lines that are as wide as they shall be; without a terminal it prints no escapes."""
+    """For lines of the right width; prints no escapes without a terminal."""
     return Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 

@@ -1,1 +1,1 @@
-"""Pictures: the documents' images, drawn by `agentpipe top` itself from a run of real workers."""
+"""Draws the documents' images with ``agentpipe top`` itself, from a run of real workers."""

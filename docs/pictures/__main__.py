@@ -1,4 +1,4 @@
-"""``python -m docs.pictures``: a run, watched as `top` watches one, and drawn in full swing."""
+"""``python -m docs.pictures``: watches a run as ``top`` does, and draws it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers import open_store
-from agentpipe.cli.top import StoreHands
 from agentpipe.core.redaction import without_password
 from agentpipe.settings import Settings
 from agentpipe.tui.fetch import Fetcher
-from agentpipe.tui.frame import BUCKET_S, SPARK, Scene, draw
+from agentpipe.tui.frame import BUCKET_S, SPARK, Display, draw
 from agentpipe.tui.keys import press
-from agentpipe.tui.state import View, rows_of
+from agentpipe.tui.rows import rows_of
+from agentpipe.tui.state import ScreenState
+from agentpipe.tui.store_actions import StoreActions
 from docs.pictures.drawing import anonymous, svg
 from docs.pictures.fleet import environ, send, working
 
@@ -27,18 +28,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from agentpipe.brokers.base import WorkerSeen
-    from agentpipe.tui.history import History
+    from agentpipe.tui.history import FleetHistory
 
 IMAGES = Path(__file__).parents[1] / "images"
 INTERVAL_S = 1.0
-# Until every bar of the throughput has been seen whole.
+# Until every bar of the throughput is complete.
 WATCH_S = (SPARK + 1) * BUCKET_S
 START_LIMIT_S = 60.0
 WIDTH = 120
 
 
 def main() -> None:
-    """Run the fleet in a folder of its own, and write the images."""
+    """Run the fleet in a temporary folder, and write the images."""
     args = _parsed()
     images = args.folder.resolve()
     images.mkdir(parents=True, exist_ok=True)
@@ -52,8 +53,10 @@ def main() -> None:
 
 def _parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m docs.pictures", description=__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, default=IMAGES, help="where images go")
-    parser.add_argument("--seconds", metavar="S", type=float, default=WATCH_S, help="to watch")
+    parser.add_argument("folder", nargs="?", type=Path, default=IMAGES, help="output folder")
+    parser.add_argument(
+        "--seconds", metavar="S", type=float, default=WATCH_S, help="seconds to watch"
+    )
     return parser.parse_args()
 
 
@@ -62,14 +65,14 @@ def _pictures(folder: Path, watch_s: float) -> Iterator[tuple[str, str]]:
     send(folder)
     with _looking(settings) as look, working(folder):
         _wait(look, 1, watch_s / 2)
-        with working(folder):  # A second worker, so that there is a change to be seen.
+        with working(folder):  # A second worker, to show a change.
             _wait(look, 2, watch_s / 2)
             history = anonymous(look.history)
-            letters = StoreHands(argparse.Namespace(collection_file=None), settings).dead()
+            dead = StoreActions(settings).dead()
     draws = partial(_drawn, history, settings)
-    yield "top", draws(View(), 24)
+    yield "top", draws(ScreenState(), 24)
     yield "agents", draws(_typed(history, ["down", "enter"]), 30)
-    yield "dead", draws(View(mode="dead", letters=tuple(letters), letter=1), 14)
+    yield "dead", draws(ScreenState(mode="dead", dead=tuple(dead), dead_index=1), 14)
 
 
 @contextmanager
@@ -78,38 +81,38 @@ def _looking(settings: Settings) -> Iterator[Fetcher]:
     fetcher.start()
     yield fetcher
     fetcher.stop()
-    if fetcher.problem is not None:
-        raise fetcher.problem
+    if fetcher.fatal_error is not None:
+        raise fetcher.fatal_error
 
 
 def _wait(look: Fetcher, workers: int, seconds: float) -> None:
-    """So long, from the moment on when so many workers are up."""
+    """Wait until that many workers run, then for ``seconds``."""
     deadline = time.monotonic() + START_LIMIT_S
     while len(_up(look.history)) < workers:
         if time.monotonic() > deadline:
-            sys.exit(f"{workers} workers are not up after {START_LIMIT_S:g} s")
+            sys.exit(f"{workers} workers did not start within {START_LIMIT_S:g} s")
         time.sleep(INTERVAL_S / 10)
     time.sleep(seconds)
 
 
-def _up(history: History) -> list[WorkerSeen]:
+def _up(history: FleetHistory) -> list[WorkerSeen]:
     workers = history.now.stats.workers if history.now is not None else ()
-    return [worker for worker in workers if worker.slots]  # The others are commands.
+    return [worker for worker in workers if worker.slots]  # Commands have none.
 
 
-def _typed(history: History, keys: Iterable[str]) -> View:
-    """What is seen after these keys."""
-    view = View()
+def _typed(history: FleetHistory, keys: Iterable[str]) -> ScreenState:
+    """The state after these keys."""
+    state = ScreenState()
     for key in keys:
-        view, _ = press(view, key, rows_of(history, view))
-    return view
+        state, _ = press(state, key, rows_of(history, state))
+    return state
 
 
-def _drawn(history: History, settings: Settings, view: View, height: int) -> str:
+def _drawn(history: FleetHistory, settings: Settings, state: ScreenState, height: int) -> str:
     assert history.now is not None
     clock = time.strftime("%H:%M:%S")
-    scene = Scene(without_password(settings.broker), settings.marks, history.now.at, clock)
-    return svg(draw(history, view, scene, WIDTH, height), WIDTH, "agentpipe top")
+    display = Display(without_password(settings.broker), settings.marks, history.now.at, clock)
+    return svg(draw(history, state, display, WIDTH, height), WIDTH, "agentpipe top")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Desk: the almanac behind a bad line, so that a picture has failures of each kind to show."""
+"""The almanac behind a bad line: failures of each kind for the picture."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import agentpipe
 from actors.almanac import Almanac
 
 FOR_EVER_S = 3_600.0
-_calls = itertools.count(1)  # Of the process: an agent that failed is made anew.
+_calls = itertools.count(1)  # Per process: an agent is created anew after a failure.
 
 
 class Desk(Almanac):
-    """Answers as the almanac does, but for some tasks, which are always the same ones.
+    """Answers like the almanac, except for some tasks, always the same ones.
 
     Args:
         down: The share of tasks whose service is down.
         stuck: The share that never ends.
-        busy_every: So many calls apart the service asks to be left alone for ``busy_s``.
+        busy_every: Every n-th call is rate limited for ``busy_s``.
     """
 
     def __init__(

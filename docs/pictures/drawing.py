@@ -1,4 +1,4 @@
-"""Drawing: frames as SVG files that need nothing from any network, and tell of no machine."""
+"""Writes frames as SVG files that fetch nothing and name no machine."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from agentpipe.brokers.base import WorkerSeen
-    from agentpipe.tui.history import History
+    from agentpipe.tui.history import FleetHistory
 
-# Rich's own template fetches a font, which a page's images may not.
+# Rich's template fetches a font; an image in a page may not.
 FETCHED = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)
 THEIRS, OURS = "Fira Code, monospace", "ui-monospace, Menlo, Consolas, DejaVu Sans Mono, monospace"
 
 
 def svg(lines: list[Text], width: int, title: str) -> str:
-    """The lines as a terminal shows them."""
+    """The lines in a terminal window."""
     console = Console(
         width=width, record=True, file=io.StringIO(), color_system="truecolor", force_terminal=True
     )
     console.print(Text("\n").join(lines), soft_wrap=True)
-    # One id for all runs, so that pictures differ where the figures do.
+    # A constant id, so that pictures differ only in their numbers.
     drawn = FETCHED.sub("", console.export_svg(title=title, unique_id="top")).replace(THEIRS, OURS)
     return "\n".join(line.rstrip() for line in drawn.splitlines()) + "\n"
 
 
-def anonymous(history: History) -> History:
-    """The workers without the names of host and process that theirs are made of."""
+def anonymous(history: FleetHistory) -> FleetHistory:
+    """Rename workers, whose names contain host and process."""
     return replace(
         history,
         recent=tuple(

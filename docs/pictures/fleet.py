@@ -1,4 +1,4 @@
-"""Fleet: workers on an embedded store of their own, with more to do than they can at once."""
+"""Workers on an embedded store of their own, with a backlog."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 TASKS = ROOT / "configs" / "almanac-tasks.jsonl"
 AGENTPIPE = (sys.executable, "-m", "agentpipe")
-# How often each collection gets all tasks.
+# How many times each collection gets all tasks.
 ROUNDS = {"almanac": 6, "ferries": 3, "letters": 2}
 SETTINGS = {
     "AGENTPIPE_BROKER": "sqlite:///.agentpipe/broker.db",
     "AGENTPIPE_SINK": "sqlite:///.agentpipe/results.db",
     "AGENT_COLLECTION_CONFIG_FILE": str(Path(__file__).parent / "fleet.yaml"),
     "AGENTPIPE_GRACE_S": "0",
-    # Workers tell of themselves three times per lease: the picture shall not be old.
+    # Three heartbeats per lease: keep the picture fresh.
     "AGENTPIPE_LEASE_S": "6",
 }
 
 
 def environ() -> dict[str, str]:
-    """No setting of whoever runs it, and our code found from any folder."""
+    """Without the caller's settings, and with our code importable from any folder."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("AGENT")}
     return {**own, **SETTINGS, "PYTHONPATH": str(ROOT)}
 
 
 def send(folder: Path) -> None:
-    """Give each collection its tasks."""
+    """Send each collection its tasks."""
     for name, rounds in ROUNDS.items():
         lines = "\n".join(_tasks(name, rounds))
         command = [*AGENTPIPE, "send", name, "--file", "-"]
@@ -51,7 +51,7 @@ def _tasks(name: str, rounds: int) -> Iterator[str]:
 
 @contextmanager
 def working(folder: Path) -> Iterator[None]:
-    """A worker with eight slots, for the length of a block."""
+    """Run a worker with eight slots within the block."""
     command = [*AGENTPIPE, "work", "--processes", "1", "--slots", "8"]
     with (folder / "work.log").open("a") as log:
         process = subprocess.Popen(command, cwd=folder, env=environ(), stderr=log)  # noqa: S603

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from brokers.server import Server
     from tests.integration.project import Project
 
-KEYS = "Enter open"
+KEYS = "Enter expand"
 HOSTILE = "[bold]\x1b[2J\x1b[31m\r\x07end"
 
 
@@ -61,26 +61,26 @@ def test_a_fleet_is_watched_filtered_opened_and_left(project: Project, terminal:
     project.work("--processes", "1").ready(1)
     before = noted_before(terminal)
     started(terminal)
-    terminal.see("ok 1", "agent_error 1", "running 1/5", "delivered 2", "nothing holds it up")
+    terminal.see("ok 1", "agent_error 1", "running 1/5", "delivered 2", "no bottleneck")
     terminal.see("▸ toys", "▸ others", "workers", "1/5", "MiB", "last errors", "boom")
     terminal.type("/")
     terminal.type("toys")
     terminal.see("/toys", "▸ toys", without=("▸ others",))
     terminal.press("Enter")
-    terminal.see("/toys Esc ends it")
+    terminal.see("/toys Esc clears it")
     terminal.press("Enter")
     terminal.see("▾ toys", "toys_0", "toys_2")
     terminal.press("Escape")
     terminal.see("▸ others", "▾ toys", "toys_0")
     terminal.press("?")
-    terminal.see("any key goes back", "dead letters; there r replays", without=("▸ others",))
+    terminal.see("any key: back", "dead letters; there, r replays", without=("▸ others",))
     terminal.press("x")
     terminal.see("▸ others", without=("any key",))
     terminal.press("q")
     back_in_the_shell(terminal, before)
 
 
-def test_a_terminal_may_be_of_any_size_and_change_it(project: Project, terminal: Tmux) -> None:
+def test_a_terminal_of_any_size_can_be_resized(project: Project, terminal: Tmux) -> None:
     project.collection("toys", number=3)
     project.send("echo hi")
     started(terminal)
@@ -95,7 +95,7 @@ def test_a_terminal_may_be_of_any_size_and_change_it(project: Project, terminal:
 
 
 @pytest.mark.parametrize("ending", ["C-c", "TERM", "HUP"])
-def test_whatever_ends_it_leaves_the_terminal_as_it_was(
+def test_the_terminal_is_restored_however_it_ends(
     project: Project, terminal: Tmux, ending: str
 ) -> None:
     project.collection("toys")
@@ -153,7 +153,7 @@ def test_what_agents_say_cannot_break_it(project: Project, terminal: Tmux) -> No
     assert shown.splitlines()[0].startswith("agentpipe top")
 
 
-def test_a_sink_that_is_down_is_what_holds_it_up(
+def test_a_sink_that_is_down_is_the_bottleneck(
     project: Project, terminal: Tmux, sink_url: str
 ) -> None:
     folder = Path(sink_url.removeprefix("sqlite:///")).parent
@@ -162,25 +162,25 @@ def test_a_sink_that_is_down_is_what_holds_it_up(
     project.send("echo hi")
     project.work("--processes", "1").ready(1)
     started(terminal)
-    terminal.see("»outbox 1«", "lag ", "the sink has taken nothing for", "sink away")
+    terminal.see("»outbox 1«", "lag ", "bottleneck: outbox (sink down for", "sink down")
     folder.unlink()
-    terminal.see("outbox 0", "delivered 1", "nothing holds it up", without=("sink away",))
+    terminal.see("outbox 0", "delivered 1", "no bottleneck", without=("sink down",))
 
 
 def test_waiting_tasks_are_cancelled_after_a_yes(project: Project, terminal: Tmux) -> None:
     project.collection("toys", number=2)
     project.send(*["echo hi"] * 4)
     started(terminal)
-    terminal.see("»waiting 4«", "no worker is up")
+    terminal.see("»waiting 4«", "no worker is running")
     terminal.press("c")
-    terminal.see("Cancel all tasks of toys, the running ones too", "y/n")
+    terminal.see("Cancel all tasks of toys, also the running ones", "y/n")
     terminal.press("n")
-    terminal.see("nothing was changed", "waiting 4")
+    terminal.see("nothing changed", "waiting 4")
     assert project.stats()["outcomes"] == {}
     terminal.press("c")
     terminal.see("y/n")
     terminal.press("y")
-    terminal.see("toys: 4 cancelled, 0 that run are told to end", "cancelled 4", "waiting 0")
+    terminal.see("toys: 4 cancelled, 0 running ones signalled", "cancelled 4", "waiting 0")
     assert project.stats()["outcomes"] == {"cancelled": 4}
 
 
@@ -193,21 +193,21 @@ def test_a_collection_is_paused_resumed_and_its_runs_cancelled(
     started(terminal)
     terminal.see("▸ toys")
     terminal.press("p")
-    terminal.see("toys: paused; what runs goes on", "paused")
+    terminal.see("toys: paused; running tasks go on", "paused")
     project.send("sleep 600", "sleep 600")
     terminal.see("all agents with work are paused", "»waiting 2«", "running 0")
     terminal.press("Enter")
     terminal.see("▾ toys", "toys_1")
     terminal.press("Down")
     terminal.press("p")
-    terminal.see("toys_0: paused still, with its collection")
+    terminal.see("toys_0: still paused, because its collection is")
     terminal.press("Up")
     terminal.press("p")
     terminal.see("toys: resumed", "running 2", "waiting 0")
     terminal.press("c")
-    terminal.see("Cancel all tasks of toys, the running ones too?", "y/n")
+    terminal.see("Cancel all tasks of toys, also the running ones?", "y/n")
     terminal.press("y")
-    terminal.see("toys: 0 cancelled, 2 that run are told to end", "cancelled 2", "running 0")
+    terminal.see("toys: 0 cancelled, 2 running ones signalled", "cancelled 2", "running 0")
 
 
 def test_a_dead_letter_is_replayed_after_a_yes(project: Project, terminal: Tmux) -> None:
@@ -221,7 +221,7 @@ def test_a_dead_letter_is_replayed_after_a_yes(project: Project, terminal: Tmux)
     terminal.press("r")
     terminal.see("y/n")
     terminal.press("y")
-    terminal.see("sent again, as a new task", "there are none")
+    terminal.see("sent again, as a new task", "none")
     terminal.press("q")
     terminal.see("»waiting 1«")
     assert project.stats()["dead"] == 0
@@ -236,20 +236,20 @@ def test_a_broker_that_is_away_is_a_banner_until_it_is_back(
     before = noted_before(terminal)
     started(terminal)
     server.kill()
-    terminal.see("BROKER AWAY for", "trying again", "▸ toys", KEYS)
+    terminal.see("BROKER UNREACHABLE for", "retrying", "▸ toys", KEYS)
     terminal.press("?")
-    terminal.see("any key goes back")  # It is not frozen.
+    terminal.see("any key: back")  # It is not frozen.
     terminal.press("x")
     server.start()
-    terminal.see("▸ toys", "waiting 1", without=("BROKER AWAY",))
+    terminal.see("▸ toys", "waiting 1", without=("BROKER UNREACHABLE",))
     server.kill()
-    terminal.see("BROKER AWAY")
+    terminal.see("BROKER UNREACHABLE")
     terminal.press("q")
     back_in_the_shell(terminal, before)
     terminal.run("top")  # Not there from the beginning on.
-    terminal.see("BROKER AWAY")
+    terminal.see("BROKER UNREACHABLE")
     server.start()
-    terminal.see("▸ toys", "waiting 1", without=("BROKER AWAY",))
+    terminal.see("▸ toys", "waiting 1", without=("BROKER UNREACHABLE",))
 
 
 def test_without_a_terminal_it_prints_one_frame(project: Project) -> None:
@@ -284,10 +284,10 @@ def test_json_is_a_snapshot_a_line(project: Project) -> None:
 def test_an_interval_is_seconds(project: Project, interval: str) -> None:
     done = project.run("top", f"--interval={interval}")
     assert (done.code, done.out) == (2, "")
-    assert "--interval: seconds, at least 0.1, not" in done.err
+    assert "--interval: expected a number of seconds, at least 0.1, got" in done.err
 
 
-def test_a_frame_of_a_broker_that_is_away_is_none(project: Project) -> None:
+def test_an_unreachable_broker_gives_no_frame(project: Project) -> None:
     for json_too in ((), ("--json",)):
         done = project.run("top", "--once", *json_too, "--broker", "redis://localhost:1")
         assert (done.code, done.out) == (4, "")
@@ -295,7 +295,7 @@ def test_a_frame_of_a_broker_that_is_away_is_none(project: Project) -> None:
 
 
 @pytest.mark.every_broker
-def test_workers_tell_of_themselves(project: Project) -> None:
+def test_workers_report_their_condition(project: Project) -> None:
     project.collection("toys", number=3, max_retries=1)
     tasks: list[dict[str, Any]] = [
         {"question": "echo yes", "evaluators": [{"func": "raw", "op": "=", "value": "yes"}]},

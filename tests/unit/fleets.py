@@ -7,12 +7,12 @@ from typing import Any
 
 from agentpipe.brokers.base import QueueDepth, Stats, Tally, WorkerSeen
 from agentpipe.settings import Marks
-from agentpipe.tui.frame import Scene
-from agentpipe.tui.history import History, Snapshot
+from agentpipe.tui.frame import Display
+from agentpipe.tui.history import FleetHistory, Snapshot
 from agentpipe.worker.heartbeat import Vitals
 
 MARKS = Marks(10_000, 256 * 1024 * 1024)
-SCENE = Scene("redis://localhost:6379/0", MARKS, now=1_000.0, clock="03:00:00")
+SCENE = Display("redis://localhost:6379/0", MARKS, now=1_000.0, clock="03:00:00")
 NASTY = "\x1b[2J\r\n[bold red]x[/]\u202e\ud800\u0000漢字漢字👩‍👩‍👧ﷺ" + "z" * 500
 # What a worker tells of is made fit for JSON.
 TOLD = NASTY.encode(errors="replace").decode()
@@ -38,15 +38,15 @@ def fleet(*queues: QueueDepth, workers: tuple[WorkerSeen, ...] = (), **fields: A
     return replace(stats, queues=queues, workers=workers, **fields)
 
 
-def history(*looks: Stats, every_s: float = 1.0) -> History:
+def history(*looks: Stats, every_s: float = 1.0) -> FleetHistory:
     """Looks that end at the scene's time."""
-    seen = History()
+    seen = FleetHistory()
     for back, stats in zip(range(len(looks) - 1, -1, -1), looks, strict=True):
         seen = seen.seen(Snapshot(SCENE.now - back * every_s, stats))
     return seen
 
 
-def large() -> History:
+def large() -> FleetHistory:
     """A thousand agents of ten collections with nasty names and errors, and fifty workers."""
     agents = tuple(
         agent(

@@ -255,8 +255,8 @@ def test_every_option_of_the_dataset_is_documented() -> None:
 # What to do when.
 
 
-def verdicts() -> list[str]:
-    """The words with which `top` says what holds everything up, to their first comma."""
+def bottlenecks() -> list[str]:
+    """The reasons that `top` gives for a bottleneck, to their first comma."""
     tree = ast.parse(Path(bottleneck.__file__).read_text())
     unsaid = {part for node in ast.walk(tree) if is_unsaid(node) for part in ast.walk(node)}
     texts = [
@@ -269,18 +269,18 @@ def verdicts() -> list[str]:
 
 
 def is_unsaid(node: ast.AST) -> bool:
-    """A docstring, or what is said where nothing is held up."""
+    """A docstring, or the words without a bottleneck."""
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Constant)
-    return isinstance(node, ast.Call) and ast.unparse(node).startswith("Verdict('',")
+    return isinstance(node, ast.Call) and ast.unparse(node).startswith("Bottleneck('',")
 
 
-def test_top_has_words_for_what_holds_everything_up() -> None:
-    assert "workers are up and run nothing" in verdicts()
-    assert len(verdicts()) > 8
+def test_top_has_reasons_for_bottlenecks() -> None:
+    assert "workers are idle" in bottlenecks()
+    assert len(bottlenecks()) > 8
 
 
-@pytest.mark.parametrize("words", verdicts())
+@pytest.mark.parametrize("words", bottlenecks())
 def test_what_top_says_has_its_row_in_operations(words: str) -> None:
     rows = re.findall(r"^\| (.*?) \|", section("docs/operations.md", "Is it moving?"), re.MULTILINE)
     assert any(words in row for row in rows)

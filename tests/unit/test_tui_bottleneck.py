@@ -1,4 +1,4 @@
-"""Which stage holds everything up, and the figures beside it."""
+"""Which stage is the bottleneck, and the numbers beside it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agentpipe.tui import numbers
-from agentpipe.tui.bottleneck import verdict_of
-from agentpipe.tui.history import MAX_MARKS, Rates, eta_s, queue_rates, rates_of, throughput
+from agentpipe.tui.bottleneck import find_bottleneck
+from agentpipe.tui.history import MAX_TOTALS, Rates, eta_s, queue_rates, rates_of, throughput
 from tests.unit.fleets import MARKS, agent, fleet, history, worker
 
 if TYPE_CHECKING:
@@ -19,45 +19,53 @@ BUSY = agent(waiting=5, running=2)
 FREE = agent(waiting=5, running=1)
 UP = (worker(slots=8, running=2),)
 CASES: dict[str, tuple[Stats, str, str]] = {
-    "nobody works": (fleet(BUSY), "waiting", "no worker is up"),
-    "an operator is no worker": (fleet(BUSY, workers=(worker(slots=0),)), "waiting", "no worker"),
-    "all at their limit": (fleet(BUSY, workers=UP), "running", "runs as many as it may"),
+    "no worker": (fleet(BUSY), "waiting", "no worker is running"),
+    "a command has no slots": (fleet(BUSY, workers=(worker(slots=0),)), "waiting", "no worker"),
+    "all at their limit": (fleet(BUSY, workers=UP), "running", "at its concurrency limit"),
     "all slots taken": (
         fleet(FREE, workers=(worker(slots=1, running=1),)),
         "running",
-        "all 1 slots are busy",
+        "all 1 slots busy",
     ),
-    "held": (
+    "in cooldown": (
         fleet(replace(FREE, held_s=40.0), workers=UP),
         "waiting",
-        "held, as services asked; 40 s",
+        "in cooldown: 40 s left",
     ),
     "not served": (
         fleet(agent(waiting=5), workers=UP),
         "waiting",
-        "do they serve these agents?",
+        "check that they serve these agents",
     ),
-    "outbox at its mark": (fleet(BUSY, workers=UP, outbox=10_000), "outbox", "at its mark"),
-    "outbox too large": (fleet(BUSY, workers=UP, outbox_bytes=2**30), "outbox", "at its mark"),
+    "outbox at its limit": (
+        fleet(BUSY, workers=UP, outbox=10_000),
+        "outbox",
+        "outbox full",
+    ),
+    "outbox too large": (
+        fleet(BUSY, workers=UP, outbox_bytes=2**30),
+        "outbox",
+        "outbox full",
+    ),
     "sink down": (
         fleet(BUSY, workers=(worker(sink_down_s=75.0, sink_error="Down: gone"),)),
         "outbox",
-        "the sink has taken nothing for 75 s: Down: gone",
+        "sink down for 75 s: Down: gone",
     ),
     "sink slow": (fleet(FREE, workers=UP, outbox=9, undelivered_s=30.0), "outbox", "slower"),
     "retries": (fleet(agent(delayed=2), workers=UP), "waiting", "next try"),
-    "flowing": (fleet(FREE, workers=UP), "", "as they come"),
+    "flowing": (fleet(FREE, workers=UP), "", "as they arrive"),
     "last ones": (fleet(agent(running=1), workers=UP), "", "running or done"),
-    "idle": (fleet(agent(), workers=UP), "", "nothing to do"),
+    "idle": (fleet(agent(), workers=UP), "", "no tasks"),
 }
 
 
 @pytest.mark.parametrize(("stats", "stage", "words"), CASES.values(), ids=CASES)
-def test_the_stage_that_holds_it_up(stats: Stats, stage: str, words: str) -> None:
+def test_the_bottleneck_and_its_reason(stats: Stats, stage: str, words: str) -> None:
     now = history(stats).recent[-1]
-    verdict = verdict_of(now, Rates(), MARKS)
-    assert verdict.stage == stage
-    assert words in verdict.words
+    bottleneck = find_bottleneck(now, Rates(), MARKS)
+    assert bottleneck.stage == stage
+    assert words in bottleneck.reason
 
 
 def test_rates_are_over_the_last_seconds() -> None:
@@ -108,12 +116,12 @@ def test_nothing_ends_that_does_not_get_less() -> None:
     assert end(1, 0) is None
 
 
-def test_history_does_not_grow_for_ever() -> None:
-    seen = history(*[fleet()] * (MAX_MARKS + 50))
-    assert len(seen.marks) == MAX_MARKS
+def test_the_history_is_bounded() -> None:
+    seen = history(*[fleet()] * (MAX_TOTALS + 50))
+    assert len(seen.totals) == MAX_TOTALS
 
 
-def test_figures_are_short_and_have_units() -> None:
+def test_numbers_are_short_and_have_units() -> None:
     assert [numbers.count(n) for n in (None, 0, 99_999, 123_456, 12_345_678)] == [
         "?", "0", "99,999", "123k", "12.3M",
     ]  # fmt: skip

@@ -70,9 +70,9 @@ def test_how_far_away_the_broker_is_does_not_count(start: Starter) -> None:
     wait_until(lambda: store.looks == 10, 5, "ten looks")
 
 
-def test_whoever_did_something_sees_at_once_what_came_of_it(start: Starter) -> None:
+def test_a_refresh_does_not_wait_for_the_interval(start: Starter) -> None:
     store = Watched()
     fetcher = start(store, 600.0)
     wait_until(lambda: fetcher.history.now, 20, "a first look")
-    fetcher.hurry()
+    fetcher.refresh()
     wait_until(lambda: store.looks == 2, 20, "a second look, long before its time")

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from agentpipe.brokers.base import Tally
 from agentpipe.tui.frame import draw
-from agentpipe.tui.history import History
-from agentpipe.tui.state import Action, Letter, View
+from agentpipe.tui.history import FleetHistory
+from agentpipe.tui.state import Command, DeadRow, ScreenState
 from tests.unit.fleets import NASTY, SCENE, agent, fleet, history, large, worker
 
 if TYPE_CHECKING:
@@ -20,44 +20,51 @@ if TYPE_CHECKING:
 
 SIZES = ((80, 24), (200, 60), (40, 10), (20, 5), (7, 3), (1, 1))
 VIEWS = {
-    "table": View(),
-    "opened": View(opened=frozenset({"c3"}), cursor="c3/c3_503"),
-    "sorted": View(sort="failed", opened=frozenset({"c1", "c2"})),
-    "filtered": View(filter="c7_7"),
-    "nothing": View(filter="no such thing"),
-    "filtering": View(mode="filter", filter="漢字" * 30),
-    "help": View(mode="help"),
-    "dead": View(
-        mode="dead", letters=(Letter(NASTY, NASTY, "crashed", NASTY, 3.0),) * 70, letter=9
+    "table": ScreenState(),
+    "expanded": ScreenState(expanded=frozenset({"c3"}), selected="c3/c3_503"),
+    "sorted": ScreenState(sort="failed", expanded=frozenset({"c1", "c2"})),
+    "filtered": ScreenState(filter="c7_7"),
+    "nothing": ScreenState(filter="no such thing"),
+    "filtering": ScreenState(mode="filter", filter="漢字" * 30),
+    "help": ScreenState(mode="help"),
+    "dead": ScreenState(
+        mode="dead", dead=(DeadRow(NASTY, NASTY, "crashed", NASTY, 3.0),) * 70, dead_index=9
     ),
-    "fetching": View(mode="dead"),
-    "none dead": View(mode="dead", letters=()),
-    "cancel": View(mode="ask", asked=Action("cancel", ("q",), NASTY)),
-    "replay": View(mode="ask", asked=Action("replay", ("t",), NASTY)),
-    "notice": View(notice=NASTY),
+    "fetching": ScreenState(mode="dead"),
+    "none dead": ScreenState(mode="dead", dead=()),
+    "cancel": ScreenState(mode="confirm", pending=Command("cancel", ("q",), NASTY)),
+    "replay": ScreenState(mode="confirm", pending=Command("replay", ("t",), NASTY)),
+    "notice": ScreenState(notice=NASTY),
 }
 
 
-def shown(seen: History, view: View | None = None, width: int = 80, height: int = 24) -> list[str]:
-    return [line.plain for line in draw(seen, view or View(), SCENE, width, height)]
+def shown(
+    seen: FleetHistory, state: ScreenState | None = None, width: int = 80, height: int = 24
+) -> list[str]:
+    return [line.plain for line in draw(seen, state or ScreenState(), SCENE, width, height)]
 
 
-def text(*looks: Stats, view: View | None = None, width: int = 80, height: int = 24) -> str:
-    return "\n".join(shown(history(*looks), view, width, height))
+def text(*looks: Stats, state: ScreenState | None = None, width: int = 80, height: int = 24) -> str:
+    return "\n".join(shown(history(*looks), state, width, height))
 
 
-@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+@pytest.mark.parametrize("state", VIEWS.values(), ids=VIEWS)
 @pytest.mark.parametrize(("width", "height"), SIZES)
-def test_no_frame_is_larger_than_its_terminal(view: View, width: int, height: int) -> None:
-    for seen in (large(), large().failed(990.0, NASTY), History(), History().failed(0.0, NASTY)):
-        lines = draw(seen, view, SCENE, width, height)
+def test_no_frame_is_larger_than_its_terminal(state: ScreenState, width: int, height: int) -> None:
+    for seen in (
+        large(),
+        large().failed(990.0, NASTY),
+        FleetHistory(),
+        FleetHistory().failed(0.0, NASTY),
+    ):
+        lines = draw(seen, state, SCENE, width, height)
         assert len(lines) == height
         assert [line.cell_len for line in lines if line.cell_len > width] == []
 
 
-@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
-def test_nothing_that_agents_say_reaches_the_terminal_as_it_is(view: View) -> None:
-    for line in draw(large(), view, SCENE, 200, 60):
+@pytest.mark.parametrize("state", VIEWS.values(), ids=VIEWS)
+def test_nothing_that_agents_say_reaches_the_terminal_as_it_is(state: ScreenState) -> None:
+    for line in draw(large(), state, SCENE, 200, 60):
         assert line.plain.isprintable(), line.plain
         assert "\ud800" not in line.plain
 
@@ -77,12 +84,12 @@ def printed(*, no_color: bool, color: bool = True) -> str:
         no_color=no_color,
         soft_wrap=True,
     )
-    for line in draw(large(), View(), SCENE, 80, 24):
+    for line in draw(large(), ScreenState(), SCENE, 80, 24):
         console.print(line)
     return out.getvalue()
 
 
-def test_without_colour_what_is_chosen_is_seen_still() -> None:
+def test_the_selection_is_visible_without_colour() -> None:
     assert "\x1b[31" in printed(no_color=False).replace("\x1b[1;31", "\x1b[31")
     plain = printed(no_color=True)
     assert not {f"\x1b[{code}m" for code in range(30, 48)} & set(plain.split("x"))
@@ -100,7 +107,7 @@ def test_a_frame_says_how_fast_it_goes_and_when_it_ends() -> None:
     assert "10.0/s" in said
     assert "ok 8.0/s  limit 2.0/s" in said
     assert "total  ok 18  limit 2" in said
-    assert "all done in 6.5 s" in said
+    assert "ETA 6.5 s" in said
 
 
 def test_a_frame_says_what_passed_and_what_was_spent() -> None:
@@ -117,9 +124,9 @@ def test_a_collection_is_a_line_until_it_is_opened() -> None:
     (line,) = (line for line in closed.splitlines() if "▸ crew" in line)
     assert line.split()[2:] == ["7", "3/4", "-", "11", "1", "-"]
     assert "crew_1" not in closed
-    opened = text(fleet(*agents), view=View(opened=frozenset({"crew"})))
-    assert "▾ crew" in opened
-    (line,) = (line for line in opened.splitlines() if "crew_1" in line)
+    expanded = text(fleet(*agents), state=ScreenState(expanded=frozenset({"crew"})))
+    assert "▾ crew" in expanded
+    (line,) = (line for line in expanded.splitlines() if "crew_1" in line)
     assert line.split() == ["crew_1", "4", "2/2", "-", "6", "0", "-"]
 
 
@@ -138,7 +145,7 @@ def test_what_a_broker_cannot_know_is_a_question_mark() -> None:
     assert "delivered ?" in said
 
 
-def test_workers_tell_of_themselves_those_in_trouble_first() -> None:
+def test_workers_in_trouble_come_first() -> None:
     said = text(
         fleet(
             workers=(
@@ -152,7 +159,7 @@ def test_workers_tell_of_themselves_those_in_trouble_first() -> None:
     lines = [line for line in said.splitlines() if line.startswith(("a-", "b-", "c-", "an-"))]
     assert [line.split()[0] for line in lines] == ["b-down", "c-silent", "a-good"]
     assert "3/8     2 ms   64 MiB   1.0 s ago" in lines[2]
-    assert lines[0].rstrip().endswith("sink away 75 s")
+    assert lines[0].rstrip().endswith("sink down 75 s")
 
 
 def test_errors_are_listed_the_youngest_first() -> None:
@@ -165,38 +172,38 @@ def test_errors_are_listed_the_youngest_first() -> None:
     assert said.index("1.0 s ago OSError: new") < said.index("90 s ago OSError: old")
 
 
-def test_the_oldest_run_is_the_oldest_any_worker_tells_of() -> None:
+def test_the_oldest_run_is_the_oldest_that_any_worker_reports() -> None:
     workers = (worker("a", oldest_s={"crew_0": 61.0}), worker("b", oldest_s={"crew_0": 7_200.0}))
     said = text(fleet(agent(running=1), workers=workers))
     assert "2.0 h" in next(line for line in said.splitlines() if "▸ crew" in line)
 
 
-def test_a_broker_that_is_away_is_a_banner_above_what_was_seen_last() -> None:
+def test_an_unreachable_broker_is_a_banner_above_the_last_snapshot() -> None:
     seen = history(fleet(agent(waiting=5))).failed(SCENE.now - 61, "refused").failed(0, "still")
     said = shown(seen)
-    assert "BROKER AWAY for 61 s, trying again: still" in said[1]
+    assert "BROKER UNREACHABLE for 61 s, retrying: still" in said[1]
     assert any("▸ crew" in line for line in said)
     back = seen.seen(history(fleet(agent())).recent[-1])
-    assert "AWAY" not in "".join(shown(back))
+    assert "UNREACHABLE" not in "".join(shown(back))
 
 
-def test_a_broker_that_says_nothing_is_away_as_well() -> None:
+def test_a_broker_that_does_not_answer_is_unreachable() -> None:
     seen = history(fleet(agent()))
     late = replace(SCENE, now=SCENE.now + 12)
-    assert "BROKER AWAY for 12 s" in draw(seen, View(), late, 80, 24)[1].plain
+    assert "BROKER UNREACHABLE for 12 s" in draw(seen, ScreenState(), late, 80, 24)[1].plain
 
 
-def test_before_the_first_look_it_says_so() -> None:
-    assert any("connecting" in line for line in shown(History()))
+def test_it_says_so_before_the_first_snapshot() -> None:
+    assert any("connecting" in line for line in shown(FleetHistory()))
 
 
 def test_the_help_is_whole_on_a_small_terminal() -> None:
-    lines = shown(large(), View(mode="help"))
+    lines = shown(large(), ScreenState(mode="help"))
     assert "quit" in "".join(lines)
     assert "? and -" in "".join(lines)
     assert "…" not in "".join(lines)
 
 
-def test_the_chosen_row_is_seen_wherever_it_is() -> None:
-    view = View(opened=frozenset({"c3"}), cursor="c3/c3_993")
-    assert any("c3_993" in line for line in shown(large(), view))
+def test_the_selected_row_is_always_visible() -> None:
+    state = ScreenState(expanded=frozenset({"c3"}), selected="c3/c3_993")
+    assert any("c3_993" in line for line in shown(large(), state))
