@@ -31,7 +31,7 @@ def embedded_url(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
+class OutboxLimits:
     """At either of these the outbox keeps workers from claiming."""
 
     records: int
@@ -77,9 +77,9 @@ class Settings:
     supervisor_pid: int = 0
 
     @property
-    def marks(self) -> Marks:
+    def outbox_limits(self) -> OutboxLimits:
         """Where the outbox has workers wait."""
-        return Marks(self.outbox_high_water, self.outbox_high_water_bytes)
+        return OutboxLimits(self.outbox_high_water, self.outbox_high_water_bytes)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], mq_type: str | None = None) -> Settings:

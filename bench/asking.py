@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers import open_store
-from agentpipe.brokers.base import Offer, Queue
+from agentpipe.brokers.records import Offer, Queue
 from agentpipe.settings import Settings
 from bench.figures import show
 from brokers.server_rabbitmq import RabbitServer
@@ -68,7 +68,7 @@ def _fill(store: Store, tasks: int) -> None:
     store.declare([Queue("crowd", max_waiting=tasks)])
     for first in range(0, tasks, BATCH):
         offers = [Offer(f"task-{first + n}", PAYLOAD) for n in range(min(BATCH, tasks - first))]
-        store.offer("crowd", offers, ring=False)
+        store.offer("crowd", offers, round_robin=False)
 
 
 def _took_ms(url: str, *arguments: str) -> float:

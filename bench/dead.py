@@ -13,20 +13,20 @@ import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agentpipe.brokers import open_store
-from agentpipe.brokers.base import Offer, Queue, Settlement, Worker
-from agentpipe.settings import Settings
+from agentpipe.brokers.records import ClaimRequest, Offer, Queue, Settlement, Worker
+from agentpipe.settings import OutboxLimits, Settings
 from brokers.server_redis import RedisServer
 
 if TYPE_CHECKING:
-    from agentpipe.brokers.base import Claim, Store
+    from agentpipe.brokers.base import Store
+    from agentpipe.brokers.records import Claim
 
 LETTERS, BATCH, ROUNDS = 100_000, 1_000, 5
 PAYLOAD = b'{"schema":1,"question":"%s"}' % (b"x" * 1_500)
 RESULT = b'{"schema":1,"trace":"%s"}' % (b"x" * 5_000)
-MARKS: dict[str, Any] = {"high_water": 10**9, "high_water_bytes": 10**12}
 COMMANDS = (
     ("bare start", ("--version",)),
     ("first page of 1,000", ("dead", "list", "--json")),
@@ -59,11 +59,12 @@ def _fill(store: Store) -> None:
     names = frozenset(queue.name for queue in queues)
     worker = Worker("undertaker", slots=BATCH, lease_s=3_600, queues=names)
     store.join(worker)
+    request = ClaimRequest(worker, BATCH, OutboxLimits(10**9, 10**12))
     for first in range(0, LETTERS, BATCH):
         queue = queues[first // BATCH % 2].name
         offers = [Offer(f"task-{first + n}", PAYLOAD) for n in range(BATCH)]
-        store.offer(queue, offers, ring=False)
-        store.settle([_burial(claim) for claim in store.claim(worker, BATCH, **MARKS)])
+        store.offer(queue, offers, round_robin=False)
+        store.settle([_burial(claim) for claim in store.claim(request)])
         records = store.take_outbox(worker, BATCH, 10**9)
         store.drop_outbox(worker, [record.number for record in records])
     store.leave(worker)

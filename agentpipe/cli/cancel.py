@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import argparse
 
     from agentpipe.brokers.base import Store
-    from agentpipe.operations.delivery import Cancelled
+    from agentpipe.operations.cancel import Cancelled
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -77,11 +77,12 @@ def _ask() -> None:
 
 
 def _cancel(args: argparse.Namespace, store: Store) -> Cancelled:
-    from agentpipe.operations.delivery import cancel, cancel_where
+    from agentpipe.operations.cancel import cancel, cancel_matching
 
     if args.tasks:
         return cancel(store, args.tasks)
-    return cancel_where(store, collection=args.collection, queue=args.queue, group_id=args.group)
+    filters = {"collection": args.collection, "queue": args.queue, "group_id": args.group}
+    return cancel_matching(store, **filters)
 
 
 def _print(done: Cancelled) -> None:

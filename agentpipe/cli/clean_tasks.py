@@ -43,7 +43,8 @@ def clean(path: Path, settings: Settings) -> int:
     """The same; the results wait in the outbox for workers, if the sink is away."""
     from agentpipe.config.collection import load
     from agentpipe.errors import Unreachable
-    from agentpipe.operations.delivery import deliver, purge
+    from agentpipe.operations.cancel import purge
+    from agentpipe.operations.delivery import deliver
     from agentpipe.sinks import open_sink
 
     names = [collection.name for collection in load(path)]

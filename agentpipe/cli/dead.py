@@ -11,7 +11,7 @@ from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.brokers.base import DeadFilter
+from agentpipe.brokers.dead_letter import DeadFilter
 from agentpipe.cli import FAILED, FULL, OK, PARTLY
 from agentpipe.cli.common import (
     add_common,
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Sequence
 
-    from agentpipe.brokers.base import DeadLetter, DeadSummary, Store
+    from agentpipe.brokers.dead_letter import DeadLetter, DeadSummary
+    from agentpipe.operations.dead_letters import DeadStore
 
 # So many are dealt with unasked.
 FEW = 3
@@ -90,7 +91,7 @@ def _add_target(replay: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do what was asked for."""
     with opened_store(settings_of(args)) as store:
-        return int(args.action(args, store))
+        return int(args.action(args, dead_letters.with_dead_letters(store)))
 
 
 # What is meant.
@@ -125,7 +126,9 @@ def _moment(option: str, text: str | None) -> float | None:
     return moment.timestamp()
 
 
-def _chosen(args: argparse.Namespace, store: Store, verb: str) -> Iterator[Sequence[DeadSummary]]:
+def _chosen(
+    args: argparse.Namespace, store: DeadStore, verb: str
+) -> Iterator[Sequence[DeadSummary]]:
     """The letters that were named, or those that fit, or all; never all by accident.
 
     Raises:
@@ -155,7 +158,7 @@ def _make_sure(args: argparse.Namespace, verb: str, count: Callable[[], int]) ->
 # What is done.
 
 
-def _list(args: argparse.Namespace, store: Store) -> int:
+def _list(args: argparse.Namespace, store: DeadStore) -> int:
     wanted = _filter(args)
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit is at least 1, not {args.limit}")
@@ -208,7 +211,7 @@ def _list_groups(args: argparse.Namespace, groups: list[dead_letters.Group]) -> 
     return OK
 
 
-def _show(args: argparse.Namespace, store: Store) -> int:
+def _show(args: argparse.Namespace, store: DeadStore) -> int:
     letters = chain.from_iterable(dead_letters.whole(store, dead_letters.named(store, args.tasks)))
     if args.json:
         print_json({"dead": [_whole(letter) for letter in letters]})
@@ -218,7 +221,7 @@ def _show(args: argparse.Namespace, store: Store) -> int:
     return OK
 
 
-def _replay(args: argparse.Namespace, store: Store) -> int:
+def _replay(args: argparse.Namespace, store: DeadStore) -> int:
     from agentpipe.sending.dispatcher import Dispatcher
 
     dispatcher = Dispatcher(store)
@@ -248,7 +251,7 @@ def _tell_replayed(args: argparse.Namespace, done: dead_letters.Replayed) -> Non
         say(f"{done.refused:,} stay dead letters: their queues are full")
 
 
-def _drop(args: argparse.Namespace, store: Store) -> int:
+def _drop(args: argparse.Namespace, store: DeadStore) -> int:
     dropped = dead_letters.drop(store, _chosen(args, store, "drop"))
     if args.json:
         print_json({"dropped": dropped})

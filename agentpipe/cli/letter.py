@@ -13,7 +13,7 @@ from agentpipe.core.text import duration, one_line, printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from agentpipe.brokers.base import DeadLetter
+    from agentpipe.brokers.dead_letter import DeadLetter
 
 WIDTH = 80
 LABEL = 10

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
 def change(args: argparse.Namespace, *, paused: bool) -> int:
     """Pause or resume."""
-    from agentpipe.operations.delivery import pause
+    from agentpipe.operations.pause import pause
 
     settings = settings_of(args)
     say_where(settings)

@@ -27,7 +27,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Purge, and carry the results to the sink, for no worker may be running."""
-    from agentpipe.operations.delivery import deliver, purge
+    from agentpipe.operations.cancel import purge
+    from agentpipe.operations.delivery import deliver
 
     settings = settings_of(args)
     say_where(settings)

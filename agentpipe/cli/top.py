@@ -107,7 +107,7 @@ def _print_frame(settings: Settings) -> int:
 def _display(settings: Settings, now: float = 0.0, clock: str = "") -> Display:
     from agentpipe.tui.frame import Display
 
-    return Display(without_password(settings.broker), settings.marks, now, clock)
+    return Display(without_password(settings.broker), settings.outbox_limits, now, clock)
 
 
 def _draw(args: argparse.Namespace, settings: Settings) -> int:

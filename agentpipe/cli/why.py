@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Sequence
 
-    from agentpipe.brokers.base import Whereabouts
+    from agentpipe.brokers.location import TaskLocation
     from agentpipe.operations.explain import Verdict
     from agentpipe.settings import Settings
 
@@ -54,15 +54,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _verdicts(task_ids: Sequence[str], settings: Settings) -> Iterator[Verdict]:
+    from agentpipe.brokers.capabilities import LocatesTasks, require
     from agentpipe.operations.explain import verdict
 
     with opened_store(settings) as store:
+        located = require(store, LocatesTasks, "locate tasks")
         for task_id in task_ids:
-            facts = store.where(task_id)
-            yield verdict(facts, time.time(), settings.marks, _stream_position(facts, settings))
+            facts = located.locate(task_id)
+            yield verdict(
+                facts, time.time(), settings.outbox_limits, _stream_position(facts, settings)
+            )
 
 
-def _stream_position(facts: Whereabouts, settings: Settings) -> int | None:
+def _stream_position(facts: TaskLocation, settings: Settings) -> int | None:
     """Where the stream has its Result, where that can be looked up."""
     from agentpipe.connections.plugins import load_for_url
     from agentpipe.sinks.base import Index

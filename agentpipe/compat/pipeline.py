@@ -86,7 +86,7 @@ class AgentPipeline:
         What runs, finishes. The results are in the outbox, for the workers to deliver.
         """
         from agentpipe.brokers import open_store
-        from agentpipe.operations.delivery import purge
+        from agentpipe.operations.cancel import purge
 
         store = open_store(self.settings)
         try:

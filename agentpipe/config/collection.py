@@ -33,16 +33,16 @@ class AgentSpec:
         index: Counted from 0 within its collection.
         queue: Where its tasks wait.
         context_index: Which of the collection's contexts it has; None where there are none.
-        gate: What it shares with all agents of a context whose ``concurrency`` is bounded.
-        gate_limit: That bound.
+        concurrency_group: Shared by all agents of a context whose ``concurrency`` is bounded.
+        concurrency_group_limit: That bound.
     """
 
     collection: str
     index: int
     queue: str
     context_index: int | None
-    gate: str | None = None
-    gate_limit: int = 1
+    concurrency_group: str | None = None
+    concurrency_group_limit: int = 1
 
 
 @dataclass(frozen=True, slots=True, repr=False)

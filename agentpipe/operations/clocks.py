@@ -14,7 +14,7 @@ from agentpipe.worker.heartbeat import Vitals
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from agentpipe.brokers.base import WorkerSeen
+    from agentpipe.brokers.statistics import WorkerSeen
     from agentpipe.core.task import Result
 
 MAX_SHOWN = 3

@@ -12,11 +12,13 @@ import uuid
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import orjson
 
-from agentpipe.brokers.base import DeadFilter, DeadPage
+from agentpipe.brokers.base import Store
+from agentpipe.brokers.capabilities import KeepsDeadLetters, require
+from agentpipe.brokers.dead_letter import DeadFilter, DeadPage
 from agentpipe.core.task import Task
 from agentpipe.errors import AgentpipeError, ConfigError, FormatError, TaskError
 from agentpipe.sending.admission import admit
@@ -24,7 +26,7 @@ from agentpipe.sending.admission import admit
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from agentpipe.brokers.base import DeadLetter, DeadSummary, Store
+    from agentpipe.brokers.dead_letter import DeadLetter, DeadSummary
     from agentpipe.sending.dispatcher import Dispatcher, Sent
 
 PAGE = 500
@@ -36,7 +38,21 @@ MAX_PROBLEMS = 20
 _ANY = re.compile(r"\b(?!\d{1,3}\b)[\w-]*\d[\w-]*")
 
 
-def page(store: Store, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
+@runtime_checkable
+class DeadStore(Store, KeepsDeadLetters, Protocol):
+    """A store that keeps dead letters."""
+
+
+def with_dead_letters(store: Store) -> DeadStore:
+    """The store as one that keeps dead letters.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    return require(store, DeadStore, "keep dead letters")
+
+
+def page(store: KeepsDeadLetters, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
     """One that is short only at the end, however many the store has to pass over."""
     found: list[DeadSummary] = []
     while True:
@@ -47,7 +63,7 @@ def page(store: Store, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
         after = part.after
 
 
-def pages(store: Store, wanted: DeadFilter) -> Iterator[Sequence[DeadSummary]]:
+def pages(store: KeepsDeadLetters, wanted: DeadFilter) -> Iterator[Sequence[DeadSummary]]:
     """All that were dead when it began; those that die meanwhile may be replays of the same."""
     now = time.time()
     wanted = replace(wanted, until=now if wanted.until is None else min(now, wanted.until))
@@ -58,13 +74,13 @@ def pages(store: Store, wanted: DeadFilter) -> Iterator[Sequence[DeadSummary]]:
         yield part.letters
 
 
-def count(store: Store, wanted: DeadFilter) -> int:
+def count(store: KeepsDeadLetters, wanted: DeadFilter) -> int:
     """How many there are, though each has to be looked at."""
     number = store.count_dead(wanted)
     return sum(map(len, pages(store, wanted))) if number is None else number
 
 
-def named(store: Store, task_ids: Iterable[str]) -> Iterator[Sequence[DeadSummary]]:
+def named(store: KeepsDeadLetters, task_ids: Iterable[str]) -> Iterator[Sequence[DeadSummary]]:
     """The letters of these ids, once it is sure that all are there.
 
     Raises:
@@ -79,14 +95,16 @@ def named(store: Store, task_ids: Iterable[str]) -> Iterator[Sequence[DeadSummar
     return iter(found)
 
 
-def whole(store: Store, batches: Iterable[Sequence[DeadSummary]]) -> Iterator[Sequence[DeadLetter]]:
+def whole(
+    store: KeepsDeadLetters, batches: Iterable[Sequence[DeadSummary]]
+) -> Iterator[Sequence[DeadLetter]]:
     """The letters with what may be large, a few at a time."""
     for batch in batches:
         for part in _parts([letter.task_id for letter in batch]):
             yield store.read_dead(part)
 
 
-def drop(store: Store, batches: Iterable[Sequence[DeadSummary]]) -> int:
+def drop(store: KeepsDeadLetters, batches: Iterable[Sequence[DeadSummary]]) -> int:
     """Forget them; returns how many there were."""
     return sum(store.drop_dead([letter.task_id for letter in batch]) for batch in batches if batch)
 
@@ -116,7 +134,7 @@ class Group:
         self.count += 1
 
 
-def groups(store: Store, wanted: DeadFilter) -> list[Group]:
+def groups(store: KeepsDeadLetters, wanted: DeadFilter) -> list[Group]:
     """The largest first; where there are too many kinds of errors, the types have to do."""
     found: dict[tuple[str, str], Group] = {}
     for letter in chain.from_iterable(pages(store, wanted)):
@@ -165,7 +183,7 @@ class Replay:
 
     def __init__(
         self,
-        store: Store,
+        store: KeepsDeadLetters,
         dispatcher: Dispatcher,
         *,
         to: str | None = None,

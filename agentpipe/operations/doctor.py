@@ -28,7 +28,8 @@ from agentpipe.sinks.stream import Stream
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from agentpipe.brokers.base import Store, WorkerSeen
+    from agentpipe.brokers.base import Store
+    from agentpipe.brokers.statistics import WorkerSeen
     from agentpipe.core.task import Result
     from agentpipe.errors import AgentpipeError
     from agentpipe.settings import Settings

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.brokers.base import RECENT_S
+from agentpipe.brokers.statistics import RECENT_S
 from agentpipe.worker.heartbeat import Vitals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from agentpipe.brokers.base import QueueDepth, Stats, Tally, WorkerSeen
+    from agentpipe.brokers.statistics import QueueDepth, Stats, Tally, WorkerSeen
 
 
 def as_dict(stats: Stats) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def _agent(depth: QueueDepth, oldest_s: float | None) -> dict[str, Any]:
         "running": depth.running,
         "limit": depth.limit,
         "concurrency": depth.concurrency,
-        "held_s": _rounded(depth.held_s),
+        "held_s": _rounded(depth.cooldown_s),
         "paused": depth.paused,
         "oldest_s": oldest_s if depth.running else None,
         "done": tally.done,

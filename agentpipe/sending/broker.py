@@ -12,7 +12,7 @@ import dramatiq
 import orjson
 
 from agentpipe.brokers import open_store
-from agentpipe.brokers.base import Claim, Offer, Settlement, Store
+from agentpipe.brokers.records import Claim, Offer, Settlement
 from agentpipe.core.task import Task
 from agentpipe.errors import AgentpipeError, FormatError, QueueFull, TaskError
 from agentpipe.sending.actor import AgentActor
@@ -21,6 +21,7 @@ from agentpipe.sending.dispatcher import Dispatcher
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from agentpipe.brokers.base import Store
     from agentpipe.config.collection import Collection
     from agentpipe.core.trace import Tracer
     from agentpipe.sending.actor import AgentRunner
@@ -60,7 +61,7 @@ class StoreBroker(dramatiq.Broker):
             priority=message.options.get("priority", 0),
             delay_s=(delay or 0) / 1000,
         )
-        admission = self.store.offer(message.queue_name, [offer], ring=False)
+        admission = self.store.offer(message.queue_name, [offer], round_robin=False)
         if "refused" in admission.verdicts:
             raise QueueFull(message.queue_name, admission.depth, admission.bound)
         self.emit_after("enqueue", message, delay)

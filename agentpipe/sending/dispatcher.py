@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import dramatiq
 
-from agentpipe.brokers.base import Admission, Offer, Queue, Store
+from agentpipe.brokers.records import Admission, Offer, Queue
 from agentpipe.core.backoff import delay_s
 from agentpipe.errors import ConfigError, QueueFull, Unreachable
 from agentpipe.sending.admission import admit
@@ -22,6 +22,7 @@ from agentpipe.sending.admission import admit
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from agentpipe.brokers.base import Store
     from agentpipe.config.collection import Collection
     from agentpipe.settings import Settings
 
@@ -126,8 +127,8 @@ class Dispatcher(dramatiq.Middleware):
                     each.max_queue_size,
                     each.concurrency,
                     each.max_crashes,
-                    agent.gate,
-                    agent.gate_limit,
+                    agent.concurrency_group,
+                    agent.concurrency_group_limit,
                 )
                 for each in collections
                 for agent in each.agents
@@ -187,7 +188,7 @@ class Dispatcher(dramatiq.Middleware):
                 refused = _refused(refused, admission)
 
     def _offer(self, collection: str, offers: Sequence[Offer]) -> Admission:
-        return self._store.offer(collection, offers, ring=True)
+        return self._store.offer(collection, offers, round_robin=True)
 
     def _offer_patiently(self, collection: str, offers: Sequence[Offer]) -> Admission:
         """Offer the same again until the store answers: under their ids, as the first time."""
@@ -212,7 +213,8 @@ class Dispatcher(dramatiq.Middleware):
 
 def _offer_of(task: Any) -> Offer:
     admitted = admit(task)
-    return Offer(admitted.task_id, admitted.encode(), admitted.priority)
+    priority, group_id = admitted.priority, admitted.group_id
+    return Offer(admitted.task_id, admitted.encode(), priority, group_id=group_id)
 
 
 def _batches(offers: Iterator[Offer]) -> Iterator[list[Offer]]:

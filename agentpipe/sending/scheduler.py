@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
-from agentpipe.brokers.base import Calendar
+from agentpipe.brokers.capabilities import KeepsSchedules
 from agentpipe.config.cron import Cron
 from agentpipe.errors import AgentpipeError, ConfigError, Problem, Unreachable
 from agentpipe.sending.task_files import (
@@ -148,7 +148,7 @@ class Line:
         collection: str,
         spec: ScheduleSpec,
         dispatcher: Dispatcher,
-        calendar: Calendar,
+        calendar: KeepsSchedules,
         on_fired: Callable[[Fired], None],
     ) -> None:
         self._collection, self._spec, self._dispatcher = collection, spec, dispatcher
@@ -337,7 +337,7 @@ def lines_of(
     Raises:
         ConfigError: There is none, or the store has no calendar.
     """
-    if not isinstance(calendar, Calendar):
+    if not isinstance(calendar, KeepsSchedules):
         raise ConfigError("this broker keeps no schedules: use sqlite://, redis:// or amqp://")
     found = [
         Line(collection.name, spec, dispatcher, calendar, on_fired)

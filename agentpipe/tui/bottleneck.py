@@ -10,8 +10,8 @@ from agentpipe.tui import numbers
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from agentpipe.brokers.base import QueueDepth, Stats
-    from agentpipe.settings import Marks
+    from agentpipe.brokers.statistics import QueueDepth, Stats
+    from agentpipe.settings import OutboxLimits
     from agentpipe.tui.history import Rates, Snapshot
 
 Stage = Literal["sent", "waiting", "running", "outbox", "delivered", ""]
@@ -32,13 +32,13 @@ class Bottleneck:
     urgent: bool = False
 
 
-def find_bottleneck(now: Snapshot, rates: Rates, limits: Marks) -> Bottleneck:
+def find_bottleneck(now: Snapshot, rates: Rates, limits: OutboxLimits) -> Bottleneck:
     """The last stage that is blocked, since it blocks all stages before it."""
     found = [*_outbox(now, limits), *_waiting(now.stats), *_running(now.stats)]
     return found[0] if found else _none(now, rates)
 
 
-def _outbox(now: Snapshot, limits: Marks) -> Iterator[Bottleneck]:
+def _outbox(now: Snapshot, limits: OutboxLimits) -> Iterator[Bottleneck]:
     stats = now.stats
     down = [vitals for vitals in now.vitals if vitals.sink_down_s is not None]
     if down:
@@ -63,11 +63,11 @@ def _waiting(stats: Stats) -> Iterator[Bottleneck]:
 
 
 def _is_blocked(depth: QueueDepth) -> bool:
-    return depth.paused or bool(depth.held_s)
+    return depth.paused or bool(depth.cooldown_s)
 
 
 def _blocked_reason(queued: Sequence[QueueDepth]) -> str:
-    cooling = [depth.held_s or 0.0 for depth in queued if not depth.paused]
+    cooling = [depth.cooldown_s or 0.0 for depth in queued if not depth.paused]
     if not cooling:
         return "all agents with work are paused: p resumes"
     names = "in cooldown" if len(cooling) == len(queued) else "paused or in cooldown"

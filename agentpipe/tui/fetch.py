@@ -12,7 +12,8 @@ from agentpipe.tui.history import FleetHistory, Snapshot
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agentpipe.brokers.base import Stats, Store
+    from agentpipe.brokers.base import Store
+    from agentpipe.brokers.statistics import Stats
 
 # The share of a core that watching may cost. A snapshot costs the broker about as much as it costs
 # us, or REQUEST_S per request: measured with RabbitMQ and its workers under constant watching (it

@@ -17,8 +17,8 @@ from agentpipe.tui.table import BAD, FAINT, GOOD, STRONG, WARN, plain
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agentpipe.brokers.base import Stats
-    from agentpipe.settings import Marks
+    from agentpipe.brokers.statistics import Stats
+    from agentpipe.settings import OutboxLimits
     from agentpipe.tui.history import FleetHistory, Rates, Snapshot
     from agentpipe.tui.state import ScreenState
 
@@ -55,7 +55,7 @@ class Display:
     """
 
     broker: str
-    limits: Marks
+    limits: OutboxLimits
     now: float = 0.0
     clock: str = ""
     late_s: float = 10.0

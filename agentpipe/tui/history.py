@@ -8,14 +8,14 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.base import RECENT_S
+from agentpipe.brokers.statistics import RECENT_S
 from agentpipe.operations.stats import oldest_runs_s, undelivered_s
 from agentpipe.worker.heartbeat import Vitals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agentpipe.brokers.base import Stats
+    from agentpipe.brokers.statistics import Stats
 
 # Rates are averages over this time.
 WINDOW_S = 10.0

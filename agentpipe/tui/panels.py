@@ -27,7 +27,7 @@ from agentpipe.tui.table import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentpipe.brokers.base import WorkerSeen
+    from agentpipe.brokers.statistics import WorkerSeen
     from agentpipe.tui.history import FleetHistory, Snapshot
     from agentpipe.tui.rows import Row
     from agentpipe.tui.state import ScreenState

@@ -6,13 +6,13 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.base import Tally
+from agentpipe.brokers.statistics import Tally
 from agentpipe.tui.history import queue_rates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from agentpipe.brokers.base import QueueDepth
+    from agentpipe.brokers.statistics import QueueDepth
     from agentpipe.tui.history import FleetHistory
     from agentpipe.tui.state import ScreenState
 
@@ -116,7 +116,7 @@ def _agent(depth: QueueDepth, oldest_s: dict[str, float], rates: dict[str, float
         oldest_s=oldest_s.get(depth.queue) if depth.running else None,
         rate=rates.get(depth.queue),
         tally=depth.tally,
-        cooldown_s=depth.held_s or 0.0,
+        cooldown_s=depth.cooldown_s or 0.0,
         paused=depth.paused,
     )
 

@@ -9,11 +9,12 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers import open_store
-from agentpipe.brokers.base import DeadFilter
+from agentpipe.brokers.dead_letter import DeadFilter
 from agentpipe.config.collection import load
 from agentpipe.errors import AgentpipeError
-from agentpipe.operations.dead_letters import Replay, named, pages
-from agentpipe.operations.delivery import Cancelled, cancel_where, pause
+from agentpipe.operations.cancel import Cancelled, cancel_matching
+from agentpipe.operations.dead_letters import Replay, named, pages, with_dead_letters
+from agentpipe.operations.pause import pause
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.tui.state import DeadRow
 
@@ -57,7 +58,7 @@ class StoreActions:
             collections = {depth.collection for depth in store.stats().queues}
             for name in targets:
                 where = {"collection" if name in collections else "queue": name}
-                done += cancel_where(store, **where)
+                done += cancel_matching(store, **where)
         return f"{len(done.cancelled):,} cancelled, {len(done.told):,} running ones signalled"
 
     def replay(self, task_ids: Sequence[str]) -> str:
@@ -66,7 +67,8 @@ class StoreActions:
             dispatcher = Dispatcher(store)
             if self._collection_file:
                 dispatcher.declare(load(self._collection_file, self._settings.max_queue_size))
-            done = Replay(store, dispatcher).run(named(store, task_ids))
+            letters = with_dead_letters(store)
+            done = Replay(letters, dispatcher).run(named(letters, task_ids))
         if done.problems:
             raise AgentpipeError(done.problems[0])
         return "refused: the queue is full" if done.refused else "sent again, as a new task"
@@ -74,7 +76,8 @@ class StoreActions:
     def dead(self) -> Sequence[DeadRow]:
         """The store lists them oldest first, so all are read."""
         with closing(open_store(self._settings)) as store:
-            found = deque(chain.from_iterable(pages(store, DeadFilter())), MAX_DEAD)
+            every = chain.from_iterable(pages(with_dead_letters(store), DeadFilter()))
+            found = deque(every, MAX_DEAD)
         now = time.time()
         return [
             DeadRow(it.task_id, it.queue, it.outcome, it.reason, max(0.0, now - it.died_at))

@@ -8,7 +8,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers import open_store
-from agentpipe.brokers.base import Worker
+from agentpipe.brokers.records import Worker
 from agentpipe.config.agent_config import load_agent_config
 from agentpipe.config.collection import resolve_contexts
 from agentpipe.config.mcp_universe import is_theirs

@@ -9,6 +9,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from agentpipe.brokers.capabilities import CancelsTasks
+from agentpipe.brokers.records import ClaimRequest
 from agentpipe.core.backoff import delay_s
 from agentpipe.errors import AgentpipeError
 from agentpipe.sending.broker import ClaimedMessage, StoreBroker
@@ -16,7 +18,7 @@ from agentpipe.sending.broker import ClaimedMessage, StoreBroker
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from agentpipe.brokers.base import Settlement, Worker
+    from agentpipe.brokers.records import Settlement, Worker
     from agentpipe.settings import Settings
     from agentpipe.worker.event_loop import LoopThread
     from agentpipe.worker.forwarder import Forwarder
@@ -93,7 +95,7 @@ class Consumer:
             Unreachable: The store does not answer.
         """
         with self._membership:
-            if self._joined and not self.broker.store.extend(self.worker, report):
+            if self._joined and not self.broker.store.heartbeat(self.worker, report):
                 log.warning("the lease was lost: its tasks went to other workers")
                 self._abandon()
             return self._joined
@@ -209,13 +211,10 @@ class Consumer:
             return []
         # What was cancelled before is told with its claim, if it comes to this worker at all.
         self._cancelled = frozenset()
-        claims = self.broker.store.claim(
-            self.worker,
-            min(free, CLAIM_BATCH),
-            high_water=self._settings.outbox_high_water,
-            high_water_bytes=self._settings.outbox_high_water_bytes,
-            held=None if greedy else len(self._held),
-        )
+        held = None if greedy else len(self._held)
+        limits = self._settings.outbox_limits
+        request = ClaimRequest(self.worker, min(free, CLAIM_BATCH), limits, held)
+        claims = self.broker.store.claim(request)
         if not claims and not greedy:
             self._be_greedy_soon()
         messages = [ClaimedMessage(claim) for claim in claims]
@@ -233,9 +232,12 @@ class Consumer:
             self._loop.cancel(frozenset(ended))
 
     def _watch(self) -> None:
+        store = self.broker.store
+        cancels = store if isinstance(store, CancelsTasks) else None
         while not self._stopping:
             try:
-                if cancelled := self.broker.store.wait(TICK_S):
+                store.wait(TICK_S)
+                if cancels is not None and (cancelled := cancels.take_cancelled()):
                     self._hear(cancelled)
             except Exception:  # noqa: BLE001 - the consumer meets the same store, and tells
                 time.sleep(TICK_S)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dramatiq.middleware import SkipMessage
 
-from agentpipe.brokers.base import Settlement
+from agentpipe.brokers.records import Settlement
 from agentpipe.core.agent_thread import call_in_thread
 from agentpipe.core.logs import Bound, bound
 from agentpipe.core.trace import Tracer

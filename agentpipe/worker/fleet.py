@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers import open_store
-from agentpipe.brokers.base import is_done
+from agentpipe.brokers.statistics import is_done
 from agentpipe.config.collection import load
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.worker.broker import make_runners

@@ -21,7 +21,8 @@ from agentpipe.sinks.base import Record
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agentpipe.brokers.base import OutboxRecord, Store, Worker
+    from agentpipe.brokers.base import Store
+    from agentpipe.brokers.records import OutboxRecord, Worker
     from agentpipe.sinks.base import Sink
 
 BATCH = 500

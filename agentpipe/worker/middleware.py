@@ -29,7 +29,7 @@ from agentpipe.worker.watchdog import Keeper
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agentpipe.brokers.base import Worker
+    from agentpipe.brokers.records import Worker
     from agentpipe.settings import Settings
     from agentpipe.sinks.base import Sink
     from agentpipe.worker.results import Results
@@ -111,10 +111,12 @@ def _slots_for(broker: dramatiq.Broker) -> int:
     for actor in broker.actors.values():
         if not isinstance(actor, AgentActor):
             wanted += actor.options.get("concurrency", 1)
-        elif actor.spec.gate is None:
+        elif actor.spec.concurrency_group is None:
             wanted += actor.collection.concurrency
         else:
-            through_gates[actor.spec.gate, actor.spec.gate_limit] += actor.collection.concurrency
+            through_gates[actor.spec.concurrency_group, actor.spec.concurrency_group_limit] += (
+                actor.collection.concurrency
+            )
     wanted += sum(min(limit, runs) for (_, limit), runs in through_gates.items())
     return max(1, min(MAX_SLOTS, wanted))
 

@@ -15,7 +15,8 @@ import dramatiq
 import orjson
 from dramatiq.middleware import SkipMessage
 
-from agentpipe.brokers.base import MAX_TOLD_ERROR, Settlement
+from agentpipe.brokers.records import Settlement
+from agentpipe.brokers.statistics import MAX_LAST_ERROR_CHARS
 from agentpipe.core.failures import (
     MAX_ERROR_CHARS,
     error_kind,
@@ -36,7 +37,8 @@ from agentpipe.sending.actor import AgentActor
 from agentpipe.worker.runner import Run
 
 if TYPE_CHECKING:
-    from agentpipe.brokers.base import Action, Waiting
+    from agentpipe.brokers.capabilities import TaskSeen
+    from agentpipe.brokers.records import Action
     from agentpipe.sending.broker import ClaimedMessage
 
 # For actors outside any collection.
@@ -63,7 +65,7 @@ class Results(dramatiq.Middleware):
         """Skip what must not run: unreadable, crashed too often, past its deadline."""
         message.started_at = time.time()
         if message.claim.cancelled:
-            message.settlement = self._settle(broker, message, "answer", "cancelled")
+            message.settlement = self._settle(broker, message, "complete", "cancelled")
             raise SkipMessage("cancelled")
         end = _end_without_a_run(broker, message)
         if end is not None:
@@ -84,9 +86,9 @@ class Results(dramatiq.Middleware):
             run = result if isinstance(result, Run) else _plain_run(result)
             broken = any(evaluation.broken for evaluation in run.evaluations)
             outcome = "eval_error" if broken else "ok"
-            message.settlement = self._settle(broker, message, "answer", outcome, run=run)
+            message.settlement = self._settle(broker, message, "complete", outcome, run=run)
         elif isinstance(exception, Cancelled):
-            message.settlement = self._settle(broker, message, "answer", "cancelled")
+            message.settlement = self._settle(broker, message, "complete", "cancelled")
         elif isinstance(exception, Interrupted):
             message.settlement = Settlement(message.claim, "release")
         elif isinstance(exception, AgentCrashed):
@@ -101,7 +103,7 @@ class Results(dramatiq.Middleware):
             )
         else:
             outcome = "limit" if isinstance(exception, RunLimitExceeded) else "agent_error"
-            message.settlement = self._settle(broker, message, "answer", outcome, error=exception)
+            message.settlement = self._settle(broker, message, "complete", outcome, error=exception)
 
     def give_up(self, broker: dramatiq.Broker, message: ClaimedMessage) -> Settlement:
         """Bury a message that no hook could make a settlement for; the log says why."""
@@ -155,14 +157,14 @@ class Results(dramatiq.Middleware):
         )
         reason = self._reason(broker, message, error)
         usd = _usd(message)
-        return Settlement(message.claim, "hold", reason=reason, delay_s=asked_s, usd=usd)
+        return Settlement(message.claim, "cooldown", reason=reason, delay_s=asked_s, usd=usd)
 
     def _reason(
         self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException
     ) -> str:
         """Of a run that does not end its task: masked, and short."""
         redactor = self._redactor(broker, message.actor_name)
-        return redactor.text(f"{error_kind(error)}: {error_text(error)}")[:MAX_TOLD_ERROR]
+        return redactor.text(f"{error_kind(error)}: {error_text(error)}")[:MAX_LAST_ERROR_CHARS]
 
     def _settle(
         self,
@@ -247,7 +249,7 @@ def _usd(message: ClaimedMessage) -> float:
     return float(usage.get(USD, 0.0))
 
 
-def cancelled(entry: Waiting, task: Task | None, collection: str | None) -> Result:
+def cancelled(entry: TaskSeen, task: Task | None, collection: str | None) -> Result:
     """The Result of a task that was taken back before it ran; no task if it is unreadable."""
     return Result(
         task_id=entry.task_id,
@@ -301,7 +303,7 @@ def _end_without_a_run(
         return "bury", "crashed", AgentpipeError(f"its worker died {crashes} times while it ran")
     deadline = message.task.deadline if message.task else None
     if deadline is not None and time.time() > deadline:
-        return "answer", "stale", AgentpipeError(f"not started by its deadline, {utc(deadline)}")
+        return "complete", "stale", AgentpipeError(f"not started by its deadline, {utc(deadline)}")
     return None
 
 

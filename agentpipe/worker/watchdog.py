@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.base import MAX_TOLD_ERROR
+from agentpipe.brokers.statistics import MAX_LAST_ERROR_CHARS
 from agentpipe.errors import AgentpipeError, TimeLimitExceeded
 from agentpipe.sending.actor import AgentActor
 from agentpipe.worker.consumer import TICK_S
@@ -84,7 +84,7 @@ class Keeper(threading.Thread):
         return Vitals(
             lag_s=self._loop.take_lag_s(),
             rss_bytes=_rss_bytes(),
-            sink_error=error[:MAX_TOLD_ERROR],
+            sink_error=error[:MAX_LAST_ERROR_CHARS],
             sink_down_s=down_s,
             carrying_s=self._consumer.forwarder.carrying_s,
             oldest_s=_oldest_s(self._consumer.held),

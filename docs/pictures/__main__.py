@@ -27,7 +27,7 @@ from docs.pictures.fleet import environ, send, working
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from agentpipe.brokers.base import WorkerSeen
+    from agentpipe.brokers.statistics import WorkerSeen
     from agentpipe.tui.history import FleetHistory
 
 IMAGES = Path(__file__).parents[1] / "images"
@@ -111,7 +111,9 @@ def _typed(history: FleetHistory, keys: Iterable[str]) -> ScreenState:
 def _drawn(history: FleetHistory, settings: Settings, state: ScreenState, height: int) -> str:
     assert history.now is not None
     clock = time.strftime("%H:%M:%S")
-    display = Display(without_password(settings.broker), settings.marks, history.now.at, clock)
+    display = Display(
+        without_password(settings.broker), settings.outbox_limits, history.now.at, clock
+    )
     return svg(draw(history, state, display, WIDTH, height), WIDTH, "agentpipe top")
 
 

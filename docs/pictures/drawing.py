@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from agentpipe.brokers.base import WorkerSeen
+    from agentpipe.brokers.statistics import WorkerSeen
     from agentpipe.tui.history import FleetHistory
 
 # Rich's template fetches a font; an image in a page may not.

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from agentpipe.brokers import open_store
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from tests.conformance.pace import PACE
+from tests.stores import open_any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from agentpipe.brokers.base import Store
     from agentpipe.sinks.base import Sink
+    from tests.stores import AnyStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def unique(noun: str) -> str:
 class OpenStore(Protocol):
     """Opens one more connection to the test's store; the test need not close it."""
 
-    def __call__(self, *, retention_s: float = 60.0) -> Store: ...
+    def __call__(self, *, retention_s: float = 60.0) -> AnyStore: ...
 
 
 class OpenSink(Protocol):
@@ -160,10 +160,10 @@ def store_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def open_another(store_settings: Settings) -> Iterator[OpenStore]:
-    opened: list[Store] = []
+    opened: list[AnyStore] = []
 
-    def open_one(*, retention_s: float = 60.0) -> Store:
-        opened.append(open_store(replace(store_settings, retention_s=retention_s)))
+    def open_one(*, retention_s: float = 60.0) -> AnyStore:
+        opened.append(open_any(replace(store_settings, retention_s=retention_s)))
         return opened[-1]
 
     yield open_one
@@ -172,7 +172,7 @@ def open_another(store_settings: Settings) -> Iterator[OpenStore]:
 
 
 @pytest.fixture
-def store(open_another: OpenStore) -> Store:
+def store(open_another: OpenStore) -> AnyStore:
     return open_another()
 
 

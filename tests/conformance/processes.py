@@ -7,9 +7,10 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.brokers import open_store
-from agentpipe.brokers.base import Answer, Offer, Settlement, Worker
+from agentpipe.brokers.capabilities import Answer, TaskQuery
+from agentpipe.brokers.records import Offer, Settlement, Worker
 from agentpipe.sinks import open_sink
+from tests.stores import claim_up_to, open_any
 
 if TYPE_CHECKING:
     from agentpipe.settings import Settings
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
 def offer_one_by_one(
     settings: Settings, target: str, ids: list[str], gate: Any, verdicts: Any
 ) -> None:
-    """Offer tasks to a ring, at once with others who come to the ``gate``."""
-    store = open_store(settings)
+    """Offer tasks round-robin, at once with others who come to the ``gate``."""
+    store = open_any(settings)
     gate.wait(60)
     found: dict[str, int] = {}
     for task_id in ids:
         offer = Offer(task_id, b"{}")
-        (verdict,) = store.offer(target, [offer], ring=True).verdicts
+        (verdict,) = store.offer(target, [offer], round_robin=True).verdicts
         found[verdict] = found.get(verdict, 0) + 1
     verdicts.put(found)
     store.close()
@@ -34,18 +35,18 @@ def claim_and_answer(
     settings: Settings, queues: frozenset[str], name: str, *, gate: Any, left: Any, claimed: Any
 ) -> None:
     """Claim and answer until nothing is ``left``, at once with others, noting when each ran."""
-    store = open_store(settings)
+    store = open_any(settings)
     worker = Worker(name, queues=queues, lease_s=60)
     store.join(worker)
     gate.wait(60)
     held = []
     ends = time.monotonic() + 60
     while left.value and time.monotonic() < ends:
-        for claim in store.claim(worker, 2, high_water=10**6, high_water_bytes=10**9):
+        for claim in claim_up_to(2, store, worker):
             begun = time.monotonic()
             time.sleep(0.002)  # The run.
             held.append((claim.queue, begun, time.monotonic(), claim.task_id))
-            store.settle([Settlement(claim, "answer", b"{}", "ok")])
+            store.settle([Settlement(claim, "complete", b"{}", "ok")])
             with left.get_lock():
                 left.value -= 1
         store.wait(0.01)
@@ -53,26 +54,28 @@ def claim_and_answer(
     store.close()
 
 
-def claim_until_told(
+def claim_until_cancelled(
     settings: Settings, queues: frozenset[str], name: str, *, gate: Any, left: Any, outcomes: Any
 ) -> None:
     """Claim until nothing is ``left``; end what was cancelled, finish the rest after a moment."""
-    store = open_store(settings)
+    store = open_any(settings)
     worker = Worker(name, queues=queues, lease_s=60)
     store.join(worker)
     gate.wait(60)
-    told, found = set[str](), Counter[str]()
+    cancelled_ids, found = set[str](), Counter[str]()
     ends = time.monotonic() + 60
     while left.value and time.monotonic() < ends:
-        for claim in store.claim(worker, 2, high_water=10**6, high_water_bytes=10**9):
-            told.update(store.wait(0.01))  # The run.
-            cancelled = claim.cancelled or claim.task_id in told
+        for claim in claim_up_to(2, store, worker):
+            store.wait(0.01)  # The run.
+            cancelled_ids.update(store.take_cancelled())
+            cancelled = claim.cancelled or claim.task_id in cancelled_ids
             outcome = "cancelled" if cancelled else "ok"
-            if store.settle([Settlement(claim, "answer", outcome.encode(), outcome)]) == [True]:
+            if store.settle([Settlement(claim, "complete", outcome.encode(), outcome)]) == [True]:
                 found[outcome] += 1
                 with left.get_lock():
                     left.value -= 1
-        told.update(store.wait(0.01))
+        store.wait(0.01)
+        cancelled_ids.update(store.take_cancelled())
     outcomes.put(found)
     store.leave(worker)
     store.close()
@@ -82,12 +85,15 @@ def cancel_one_by_one(
     settings: Settings, ids: list[str], *, gate: Any, left: Any, outcomes: Any
 ) -> None:
     """Cancel tasks, at once with those who run them."""
-    store = open_store(settings)
+    store = open_any(settings)
     gate.wait(60)
     found = Counter[str]()
     for task_id in ids:
         store.cancel([task_id])
-        answers = [Answer(it.task_id, b"cancelled", "cancelled") for it in store.find([task_id])]
+        answers = [
+            Answer(it.task_id, b"cancelled", "cancelled")
+            for it in store.tasks(TaskQuery(task_ids=[task_id]))
+        ]
         done = sum(store.answer(answers)) if answers else 0
         found["cancelled"] += done
         with left.get_lock():

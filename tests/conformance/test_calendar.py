@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agentpipe.brokers.base import Calendar
+from agentpipe.brokers.capabilities import KeepsSchedules
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from tests.conformance.conftest import OpenStore
 
 
-def calendar(store: Store) -> Calendar:
-    if not isinstance(store, Calendar):
+def calendar(store: Store) -> KeepsSchedules:
+    if not isinstance(store, KeepsSchedules):
         pytest.skip("it has no calendar")
     return store
 

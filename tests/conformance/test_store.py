@@ -15,38 +15,37 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agentpipe.brokers.base import (
+from agentpipe.brokers.capabilities import Answer, TaskQuery
+from agentpipe.brokers.dead_letter import DeadFilter, DeadSummary
+from agentpipe.brokers.records import (
     Admission,
-    Answer,
     Claim,
-    DeadFilter,
-    DeadSummary,
+    ClaimRequest,
     Offer,
     Queue,
-    QueueDepth,
     Settlement,
-    Stats,
-    Store,
-    Tally,
-    Whereabouts,
     Worker,
-    WorkerSeen,
 )
+from agentpipe.brokers.statistics import QueueDepth, Stats, Tally, WorkerSeen
 from agentpipe.errors import ConfigError, Unreachable
+from agentpipe.settings import OutboxLimits
 from tests.conformance.pace import PACE
 from tests.conformance.processes import (
     cancel_one_by_one,
     claim_and_answer,
-    claim_until_told,
+    claim_until_cancelled,
     offer_one_by_one,
 )
+from tests.stores import ROOMY, claim_up_to
 from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from agentpipe.brokers.location import TaskLocation
     from agentpipe.settings import Settings
     from tests.conformance.conftest import OpenStore
+    from tests.stores import AnyStore
 
 PATIENCE_S = 20.0
 HOLD_S = 0.1
@@ -67,18 +66,18 @@ def offers(ids: Iterable[Any], **fields: Any) -> list[Offer]:
     return [Offer(str(task_id), f"payload of {task_id}".encode(), **fields) for task_id in ids]
 
 
-def put(store: Store, queue: str, ids: Iterable[Any], **fields: Any) -> Admission:
-    return store.offer(queue, offers(ids, **fields), ring=False)
+def put(store: AnyStore, queue: str, ids: Iterable[Any], **fields: Any) -> Admission:
+    return store.offer(queue, offers(ids, **fields), round_robin=False)
 
 
-def declared(store: Store, number: int = 1, **limits: Any) -> list[str]:
+def declared(store: AnyStore, number: int = 1, **limits: Any) -> list[str]:
     """Declare queues outside any collection."""
     names = [unique("queue") for _ in range(number)]
     store.declare([Queue(name, **{"concurrency": 100, **limits}) for name in names])
     return names
 
 
-def ring_of(store: Store, number: int, **limits: Any) -> tuple[str, list[str]]:
+def ring_of(store: AnyStore, number: int, **limits: Any) -> tuple[str, list[str]]:
     """Declare a collection."""
     collection = unique("ring")
     names = [f"{collection}_{index}" for index in range(number)]
@@ -86,33 +85,26 @@ def ring_of(store: Store, number: int, **limits: Any) -> tuple[str, list[str]]:
     return collection, names
 
 
-def joined(store: Store, queues: Iterable[str], lease_s: float = 60.0) -> Worker:
+def joined(store: AnyStore, queues: Iterable[str], lease_s: float = 60.0) -> Worker:
     worker = Worker(unique("worker"), slots=100, lease_s=lease_s, queues=frozenset(queues))
     store.join(worker)
     return worker
 
 
 def claim(
-    store: Store,
+    store: AnyStore,
     worker: Worker,
     limit: int = 100,
     *,
-    marks: tuple[int, int] = (10**6, 10**9),
+    outbox: OutboxLimits = ROOMY,
     held: int | None = None,
 ) -> list[Claim]:
     """What can be claimed, given a moment where the server has to push it first."""
-    high_water, high_water_bytes = marks
     claims: list[Claim] = []
     ends = time.monotonic() + PACE.patience_s
     PACE.settle(store)
     while True:
-        claims += store.claim(
-            worker,
-            limit - len(claims),
-            high_water=high_water,
-            high_water_bytes=high_water_bytes,
-            held=held,
-        )
+        claims += store.claim(ClaimRequest(worker, limit - len(claims), outbox, held))
         if len(claims) >= limit or time.monotonic() >= ends:
             return claims
         PACE.rest()
@@ -122,7 +114,7 @@ def ids_of(records: Iterable[Any]) -> list[str]:
     return [record.task_id for record in records]
 
 
-def claimed_and_left(store: Store, queue: str, number: int = 1) -> tuple[Worker, list[Claim]]:
+def claimed_and_left(store: AnyStore, queue: str, number: int = 1) -> tuple[Worker, list[Claim]]:
     """Claims of a worker that is never heard again."""
     worker = joined(store, [queue], PACE.lease_s)
 
@@ -135,7 +127,7 @@ def claimed_and_left(store: Store, queue: str, number: int = 1) -> tuple[Worker,
     return worker, wait_until(attempt, PATIENCE_S, "a claim within a short lease")
 
 
-def claimed_after_lapse(store: Store, worker: Worker, number: int = 1) -> list[Claim]:
+def claimed_after_lapse(store: AnyStore, worker: Worker, number: int = 1) -> list[Claim]:
     claims: list[Claim] = []
 
     def attempt() -> bool:
@@ -146,16 +138,16 @@ def claimed_after_lapse(store: Store, worker: Worker, number: int = 1) -> list[C
     return claims
 
 
-def settle(store: Store, claimed: Claim, action: Any, **fields: Any) -> bool:
+def settle(store: AnyStore, claimed: Claim, action: Any, **fields: Any) -> bool:
     (done,) = store.settle([Settlement(claimed, action, **fields)])
     return done
 
 
-def answered(store: Store, claims: Sequence[Claim], result: bytes = b"{}") -> list[bool]:
-    return store.settle([Settlement(each, "answer", result, "ok") for each in claims])
+def answered(store: AnyStore, claims: Sequence[Claim], result: bytes = b"{}") -> list[bool]:
+    return store.settle([Settlement(each, "complete", result, "ok") for each in claims])
 
 
-def balanced(store: Store) -> Stats:
+def balanced(store: AnyStore) -> Stats:
     """The ledger, which always adds up."""
     stats = store.stats()
     parts = (stats.waiting, stats.delayed, stats.running, stats.outbox, stats.delivered)
@@ -166,7 +158,7 @@ def balanced(store: Store) -> Stats:
     return stats
 
 
-def depths(store: Store) -> dict[str, QueueDepth]:
+def depths(store: AnyStore) -> dict[str, QueueDepth]:
     return {depth.queue: depth for depth in balanced(store).queues}
 
 
@@ -174,15 +166,15 @@ def depths(store: Store) -> dict[str, QueueDepth]:
 
 
 @depths_needed
-def test_a_declared_queue_is_known_with_its_limits(store: Store) -> None:
+def test_a_declared_queue_is_known_with_its_limits(store: AnyStore) -> None:
     name = unique("queue")
     store.declare([Queue(name, "crew", max_waiting=7, concurrency=3)])
     assert depths(store)[name] == QueueDepth(
-        name, "crew", 0, 0, 0, limit=7, concurrency=3, held_s=0.0
+        name, "crew", 0, 0, 0, limit=7, concurrency=3, cooldown_s=0.0
     )
 
 
-def test_a_redeclared_bound_holds_from_then_on(store: Store) -> None:
+def test_a_redeclared_bound_holds_from_then_on(store: AnyStore) -> None:
     (queue,) = declared(store, max_waiting=1)
     assert put(store, queue, ["a", "b"]).verdicts == ("accepted", "refused")
     store.declare([Queue(queue, max_waiting=2)])
@@ -191,7 +183,7 @@ def test_a_redeclared_bound_holds_from_then_on(store: Store) -> None:
     assert put(store, queue, ["c"]).verdicts == ("refused",)
 
 
-def test_a_redeclared_concurrency_holds_from_then_on(store: Store) -> None:
+def test_a_redeclared_concurrency_holds_from_then_on(store: AnyStore) -> None:
     (queue,) = declared(store, concurrency=1)
     put(store, queue, "abcd")
     worker = joined(store, [queue])
@@ -201,37 +193,39 @@ def test_a_redeclared_concurrency_holds_from_then_on(store: Store) -> None:
 
 
 @depths_needed
-def test_a_queue_that_left_its_ring_keeps_its_tasks_and_takes_none(store: Store) -> None:
+def test_a_queue_that_left_its_ring_keeps_its_tasks_and_takes_none(store: AnyStore) -> None:
     ring, (first, second) = ring_of(store, 2)
-    store.offer(ring, offers("abcd"), ring=True)
+    store.offer(ring, offers("abcd"), round_robin=True)
     store.declare([Queue(first, ring, concurrency=100)])
-    assert store.offer(ring, offers("efgh"), ring=True).verdicts == ("accepted",) * 4
+    assert store.offer(ring, offers("efgh"), round_robin=True).verdicts == ("accepted",) * 4
     assert depths(store)[second].waiting == 2
     assert depths(store)[first].waiting == 6
     assert sorted(ids_of(claim(store, joined(store, [second])))) == ["b", "d"]
 
 
-def test_a_queue_that_returned_to_its_ring_takes_tasks_again(store: Store) -> None:
+def test_a_queue_that_returned_to_its_ring_takes_tasks_again(store: AnyStore) -> None:
     ring, (first, second) = ring_of(store, 2)
     store.declare([Queue(first, ring)])
     store.declare([Queue(first, ring), Queue(second, ring)])
-    store.offer(ring, offers("ab"), ring=True)
+    store.offer(ring, offers("ab"), round_robin=True)
     assert len(claim(store, joined(store, [second]))) == 1
 
 
-def test_declaring_a_ring_leaves_others_as_they_are(store: Store) -> None:
+def test_declaring_a_ring_leaves_others_as_they_are(store: AnyStore) -> None:
     ring, _ = ring_of(store, 2)
     ring_of(store, 3)
-    assert store.offer(ring, offers("ab"), ring=True).verdicts == ("accepted",) * 2
+    assert store.offer(ring, offers("ab"), round_robin=True).verdicts == ("accepted",) * 2
 
 
-def test_queues_in_another_order_make_a_ring_of_the_same_queues(store: Store) -> None:
+def test_queues_in_another_order_make_a_ring_of_the_same_queues(store: AnyStore) -> None:
     ring, names = ring_of(store, 3, max_waiting=1)
     store.declare([Queue(name, ring, max_waiting=1) for name in reversed(names)])
-    assert store.offer(ring, offers("abcd"), ring=True).verdicts.count("accepted") == 3
+    assert store.offer(ring, offers("abcd"), round_robin=True).verdicts.count("accepted") == 3
 
 
-def test_declaring_again_what_is_known_wakes_nobody(store: Store, open_another: OpenStore) -> None:
+def test_declaring_again_what_is_known_wakes_nobody(
+    store: AnyStore, open_another: OpenStore
+) -> None:
     ring, names = ring_of(store, 2)
     store.declare([Queue(names[0], ring)])
     other = open_another()
@@ -245,45 +239,45 @@ def test_declaring_again_what_is_known_wakes_nobody(store: Store, open_another: 
 # Offering.
 
 
-def test_a_ring_is_offered_round_robin(store: Store) -> None:
+def test_a_ring_is_offered_round_robin(store: AnyStore) -> None:
     ring, names = ring_of(store, 3)
-    store.offer(ring, offers(range(7)), ring=True)
+    store.offer(ring, offers(range(7)), round_robin=True)
     shares = [sorted(ids_of(claim(store, joined(store, [name])))) for name in names]
     assert shares == [["0", "3", "6"], ["1", "4"], ["2", "5"]]
 
 
 def test_round_robin_goes_on_between_calls_and_senders(
-    store: Store, open_another: OpenStore
+    store: AnyStore, open_another: OpenStore
 ) -> None:
     ring, names = ring_of(store, 3)
     senders = [store, open_another(), open_another()]
     for index in range(9):
-        senders[index % 3].offer(ring, offers([index, f"{index}'"]), ring=True)
+        senders[index % 3].offer(ring, offers([index, f"{index}'"]), round_robin=True)
     shares = [len(claim(store, joined(store, [name]))) for name in names]
     assert shares == [6, 6, 6]
 
 
-def test_full_queues_are_passed_over(store: Store) -> None:
+def test_full_queues_are_passed_over(store: AnyStore) -> None:
     ring, names = ring_of(store, 3, max_waiting=2)
     put(store, names[1], "xy")
-    assert store.offer(ring, offers("abcd"), ring=True).verdicts == ("accepted",) * 4
+    assert store.offer(ring, offers("abcd"), round_robin=True).verdicts == ("accepted",) * 4
     assert sorted(ids_of(claim(store, joined(store, [names[0]])))) == ["a", "c"]
     assert sorted(ids_of(claim(store, joined(store, [names[2]])))) == ["b", "d"]
 
 
-def test_where_all_are_full_the_rest_is_refused_with_depth_and_bound(store: Store) -> None:
+def test_where_all_are_full_the_rest_is_refused_with_depth_and_bound(store: AnyStore) -> None:
     ring, _ = ring_of(store, 2, max_waiting=2)
-    admission = store.offer(ring, offers("abcdef"), ring=True)
+    admission = store.offer(ring, offers("abcdef"), round_robin=True)
     assert admission == Admission(("accepted",) * 4 + ("refused",) * 2, depth=4, bound=4)
 
 
-def test_one_full_queue_refuses_with_its_own_depth_and_bound(store: Store) -> None:
+def test_one_full_queue_refuses_with_its_own_depth_and_bound(store: AnyStore) -> None:
     _, (first, _) = ring_of(store, 2, max_waiting=3)
     admission = put(store, first, "abcd")
     assert admission == Admission(("accepted",) * 3 + ("refused",), depth=3, bound=3)
 
 
-def test_what_is_refused_is_not_stored_and_may_come_again(store: Store) -> None:
+def test_what_is_refused_is_not_stored_and_may_come_again(store: AnyStore) -> None:
     (queue,) = declared(store, max_waiting=1)
     put(store, queue, "ab")
     worker = joined(store, [queue])
@@ -292,27 +286,27 @@ def test_what_is_refused_is_not_stored_and_may_come_again(store: Store) -> None:
     assert ids_of(claim(store, worker)) == ["b"]
 
 
-def test_an_unknown_target_refuses_with_a_bound_of_nothing(store: Store) -> None:
+def test_an_unknown_target_refuses_with_a_bound_of_nothing(store: AnyStore) -> None:
     assert put(store, unique("nowhere"), "a") == Admission(("refused",), 0, 0)
-    ring = store.offer(unique("nowhere"), offers("a"), ring=True)
+    ring = store.offer(unique("nowhere"), offers("a"), round_robin=True)
     assert ring == Admission(("refused",), 0, 0)
 
 
-def test_no_offers_are_admitted_as_nothing(store: Store) -> None:
+def test_no_offers_are_admitted_as_nothing(store: AnyStore) -> None:
     ring, _ = ring_of(store, 1)
-    assert store.offer(ring, [], ring=True).verdicts == ()
+    assert store.offer(ring, [], round_robin=True).verdicts == ()
 
 
 @ids_needed
-def test_an_id_is_accepted_once_within_a_batch(store: Store) -> None:
+def test_an_id_is_accepted_once_within_a_batch(store: AnyStore) -> None:
     ring, names = ring_of(store, 2)
-    verdicts = store.offer(ring, offers("abab"), ring=True).verdicts
+    verdicts = store.offer(ring, offers("abab"), round_robin=True).verdicts
     assert verdicts == ("accepted", "accepted", "duplicate", "duplicate")
     assert sorted(ids_of(claim(store, joined(store, names)))) == ["a", "b"]
 
 
 @ids_needed
-def test_an_id_is_accepted_once_while_it_lives(store: Store) -> None:
+def test_an_id_is_accepted_once_while_it_lives(store: AnyStore) -> None:
     _, (first, second) = ring_of(store, 2)
     put(store, first, "w")
     put(store, first, "d", delay_s=60)
@@ -322,14 +316,14 @@ def test_an_id_is_accepted_once_while_it_lives(store: Store) -> None:
 
 
 @ids_needed
-def test_a_duplicate_is_no_refusal_though_the_queue_is_full(store: Store) -> None:
+def test_a_duplicate_is_no_refusal_though_the_queue_is_full(store: AnyStore) -> None:
     (queue,) = declared(store, max_waiting=1)
     assert put(store, queue, "ab").verdicts == ("accepted", "refused")
     assert put(store, queue, "ab").verdicts == ("duplicate", "refused")
 
 
 @ids_needed
-def test_a_settled_id_is_a_duplicate(store: Store) -> None:
+def test_a_settled_id_is_a_duplicate(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "abc")
     answered(store, claim(store, joined(store, [queue]), 2))
@@ -357,7 +351,7 @@ def test_a_settled_id_is_forgotten_after_the_retention_time(open_another: OpenSt
 
 
 def test_the_bound_is_exact_with_eight_processes_offering_at_once(
-    store: Store, store_settings: Settings
+    store: AnyStore, store_settings: Settings
 ) -> None:
     ring, names = ring_of(store, 2, max_waiting=25)
     gate, verdicts = SPAWN.Barrier(8), SPAWN.Queue()
@@ -384,7 +378,7 @@ def test_the_bound_is_exact_with_eight_processes_offering_at_once(
 # Priorities and delays.
 
 
-def test_lower_priorities_are_claimed_first_and_equals_in_order(store: Store) -> None:
+def test_lower_priorities_are_claimed_first_and_equals_in_order(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, ["e", "f"], priority=9)
     put(store, queue, ["c", "d"])
@@ -395,7 +389,7 @@ def test_lower_priorities_are_claimed_first_and_equals_in_order(store: Store) ->
 
 
 @depths_needed
-def test_a_delayed_task_waits_until_its_delay_is_over(store: Store) -> None:
+def test_a_delayed_task_waits_until_its_delay_is_over(store: AnyStore) -> None:
     (queue,) = declared(store)
     due = time.monotonic() + 0.15
     put(store, queue, ["late"], delay_s=0.15)
@@ -408,7 +402,7 @@ def test_a_delayed_task_waits_until_its_delay_is_over(store: Store) -> None:
     assert (depths(store)[queue].delayed, depths(store)[queue].running) == (1, 1)
 
 
-def test_delayed_tasks_do_not_count_against_the_bound(store: Store) -> None:
+def test_delayed_tasks_do_not_count_against_the_bound(store: AnyStore) -> None:
     (queue,) = declared(store, max_waiting=2)
     put(store, queue, ["late"], delay_s=3600)
     assert put(store, queue, "ab").verdicts == ("accepted", "accepted")
@@ -417,7 +411,7 @@ def test_delayed_tasks_do_not_count_against_the_bound(store: Store) -> None:
 # Claiming.
 
 
-def test_a_claim_tells_all_about_the_task(store: Store) -> None:
+def test_a_claim_tells_all_about_the_task(store: AnyStore) -> None:
     (queue,) = declared(store)
     before = time.time()
     put(store, queue, ["a"])
@@ -428,7 +422,7 @@ def test_a_claim_tells_all_about_the_task(store: Store) -> None:
     assert before - 0.01 <= claimed.submitted_at <= time.time() + 0.01
 
 
-def test_a_claim_is_never_larger_than_asked_for(store: Store) -> None:
+def test_a_claim_is_never_larger_than_asked_for(store: AnyStore) -> None:
     names = declared(store, 3)
     for name in names:
         put(store, name, [f"{name}-{index}" for index in range(5)])
@@ -437,7 +431,7 @@ def test_a_claim_is_never_larger_than_asked_for(store: Store) -> None:
 
 
 @shared_queues_needed
-def test_a_task_is_claimed_by_one_worker(store: Store, open_another: OpenStore) -> None:
+def test_a_task_is_claimed_by_one_worker(store: AnyStore, open_another: OpenStore) -> None:
     (queue,) = declared(store, max_waiting=200)
     put(store, queue, range(100))
     connections = [store, open_another(), open_another()]
@@ -451,7 +445,7 @@ def test_a_task_is_claimed_by_one_worker(store: Store, open_another: OpenStore) 
 
 @shared_queues_needed
 def test_claims_never_exceed_the_concurrency_over_all_workers(
-    store: Store, open_another: OpenStore
+    store: AnyStore, open_another: OpenStore
 ) -> None:
     (queue,) = declared(store, concurrency=3)
     put(store, queue, range(10))
@@ -462,7 +456,7 @@ def test_claims_never_exceed_the_concurrency_over_all_workers(
     assert claim(store, one) == []
     settle(store, claims[0], "retry", delay_s=60)
     settle(store, claims[1], "release")
-    settle(store, claims[2], "answer", result=b"{}", outcome="ok")
+    settle(store, claims[2], "complete", result=b"{}", outcome="ok")
     assert len(claim(store, one, 2) + claim(other, two, 2)) == 3
 
 
@@ -489,7 +483,7 @@ def run_by_four_processes(
     return held
 
 
-def test_one_run_at_a_time_over_four_processes(store: Store, store_settings: Settings) -> None:
+def test_one_run_at_a_time_over_four_processes(store: AnyStore, store_settings: Settings) -> None:
     queues = declared(store, 2, concurrency=1)
     for queue in queues:
         put(store, queue, [f"{queue}-{index}" for index in range(40)])
@@ -498,7 +492,7 @@ def test_one_run_at_a_time_over_four_processes(store: Store, store_settings: Set
         assert queue != next_queue or ended <= begun
 
 
-def test_a_claim_is_fair_over_queues(store: Store) -> None:
+def test_a_claim_is_fair_over_queues(store: AnyStore) -> None:
     names = declared(store, 4)
     for name in names:
         put(store, name, [f"{name}-{index}" for index in range(20)])
@@ -509,7 +503,7 @@ def test_a_claim_is_fair_over_queues(store: Store) -> None:
     assert singles == dict.fromkeys(names, 5)
 
 
-def test_a_busy_queue_does_not_starve_a_small_one(store: Store) -> None:
+def test_a_busy_queue_does_not_starve_a_small_one(store: AnyStore) -> None:
     busy, small = declared(store, 2)
     put(store, busy, range(90))
     worker = joined(store, [busy, small])
@@ -518,7 +512,7 @@ def test_a_busy_queue_does_not_starve_a_small_one(store: Store) -> None:
     assert "small" in ids_of(claim(store, worker, 2))
 
 
-def test_only_served_queues_are_claimed(store: Store) -> None:
+def test_only_served_queues_are_claimed(store: AnyStore) -> None:
     served, other = declared(store, 2)
     put(store, served, ["mine"])
     put(store, other, ["theirs"])
@@ -526,38 +520,38 @@ def test_only_served_queues_are_claimed(store: Store) -> None:
     assert claim(store, joined(store, [])) == []
 
 
-def test_a_worker_that_never_joined_claims_nothing(store: Store) -> None:
+def test_a_worker_that_never_joined_claims_nothing(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "a")
     assert claim(store, Worker(unique("stranger"), queues=frozenset([queue]))) == []
 
 
-def test_nothing_is_claimed_above_the_high_water_mark_of_records(store: Store) -> None:
+def test_nothing_is_claimed_above_the_high_water_mark_of_records(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "abcd")
     worker = joined(store, [queue])
     answered(store, claim(store, worker, 2))
-    assert claim(store, worker, marks=(2, 10**9)) == []
-    assert len(claim(store, worker, 1, marks=(3, 10**9))) == 1
+    assert claim(store, worker, outbox=OutboxLimits(2, 10**9)) == []
+    assert len(claim(store, worker, 1, outbox=OutboxLimits(3, 10**9))) == 1
     (first, _) = store.take_outbox(worker, 10, MEBIBYTE)
-    assert claim(store, worker, marks=(2, 10**9)) == []
+    assert claim(store, worker, outbox=OutboxLimits(2, 10**9)) == []
     store.drop_outbox(worker, [first.number])
-    assert len(claim(store, worker, 1, marks=(2, 10**9))) == 1
+    assert len(claim(store, worker, 1, outbox=OutboxLimits(2, 10**9))) == 1
 
 
-def test_nothing_is_claimed_above_the_high_water_mark_of_bytes(store: Store) -> None:
+def test_nothing_is_claimed_above_the_high_water_mark_of_bytes(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "abc")
     worker = joined(store, [queue])
     answered(store, claim(store, worker, 1), b"x" * 1000)
-    assert claim(store, worker, marks=(10**6, 1000)) == []
-    assert len(claim(store, worker, 1, marks=(10**6, 1001))) == 1
+    assert claim(store, worker, outbox=OutboxLimits(10**6, 1000)) == []
+    assert len(claim(store, worker, 1, outbox=OutboxLimits(10**6, 1001))) == 1
 
 
 # Leases.
 
 
-def test_a_lapsed_workers_task_is_anothers_with_one_crash_more(store: Store) -> None:
+def test_a_lapsed_workers_task_is_anothers_with_one_crash_more(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "a")
     _, (lost,) = claimed_and_left(store, queue)
@@ -568,7 +562,7 @@ def test_a_lapsed_workers_task_is_anothers_with_one_crash_more(store: Store) -> 
     assert found.number != lost.number
 
 
-def test_each_lapse_counts_one_crash(store: Store) -> None:
+def test_each_lapse_counts_one_crash(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "a")
     crashes = []
@@ -579,7 +573,7 @@ def test_each_lapse_counts_one_crash(store: Store) -> None:
     assert claimed_after_lapse(store, joined(store, [queue]))[0].crashes == crashes[-1] + 1
 
 
-def test_a_worker_that_says_what_it_holds_leaves_the_others_their_share(store: Store) -> None:
+def test_a_worker_that_says_what_it_holds_leaves_the_others_their_share(store: AnyStore) -> None:
     queues = declared(store, 4, concurrency=1)
     for queue in queues:
         put(store, queue, [queue])
@@ -592,7 +586,7 @@ def test_a_worker_that_says_what_it_holds_leaves_the_others_their_share(store: S
 
 
 @shared_queues_needed
-def test_tasks_in_their_last_chance_do_not_share_a_worker(store: Store) -> None:
+def test_tasks_in_their_last_chance_do_not_share_a_worker(store: AnyStore) -> None:
     one, other = declared(store, 2, max_crashes=2)
     put(store, one, ["killer", "beside it"])
     claimed_and_left(store, one, 2)
@@ -603,24 +597,26 @@ def test_tasks_in_their_last_chance_do_not_share_a_worker(store: Store) -> None:
     (beside,) = claim(store, second)
     assert {alone.task_id, beside.task_id} == {"killer", "beside it"}
     settle(store, beside, "release")
-    settle(store, alone, "answer", result=b"{}", outcome="ok")
+    settle(store, alone, "complete", result=b"{}", outcome="ok")
     assert ids_of(claim(store, worker)) == [beside.task_id]
 
 
-def test_after_a_lapse_the_old_worker_neither_extends_nor_settles(store: Store) -> None:
+def test_after_a_lapse_the_old_worker_neither_extends_nor_settles(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "a")
     old, (lost,) = claimed_and_left(store, queue)
     (found,) = claimed_after_lapse(store, joined(store, [queue]))
-    assert store.extend(old) is False
-    for action in ("answer", "bury", "retry", "release"):
+    assert store.heartbeat(old) is False
+    for action in ("complete", "bury", "retry", "release"):
         assert settle(store, lost, action, result=b"late", outcome="ok") is False
     assert store.take_outbox(joined(store, []), 10, MEBIBYTE) == []
     assert listed(store) == []
-    assert settle(store, found, "answer", result=b"{}", outcome="ok") is True
+    assert settle(store, found, "complete", result=b"{}", outcome="ok") is True
 
 
-def test_an_old_claim_is_lost_though_its_worker_came_back_and_claimed_again(store: Store) -> None:
+def test_an_old_claim_is_lost_though_its_worker_came_back_and_claimed_again(
+    store: AnyStore,
+) -> None:
     (queue,) = declared(store)
     put(store, queue, "a")
     old, (lost,) = claimed_and_left(store, queue)
@@ -630,27 +626,27 @@ def test_an_old_claim_is_lost_though_its_worker_came_back_and_claimed_again(stor
     again = replace(old, lease_s=60.0)
     store.join(again)
     (found,) = claim(store, again)
-    assert settle(store, lost, "answer", result=b"late", outcome="ok") is False
-    assert settle(store, found, "answer", result=b"{}", outcome="ok") is True
+    assert settle(store, lost, "complete", result=b"late", outcome="ok") is False
+    assert settle(store, found, "complete", result=b"{}", outcome="ok") is True
 
 
-def test_a_worker_that_extends_keeps_its_tasks(store: Store, open_another: OpenStore) -> None:
+def test_a_worker_that_extends_keeps_its_tasks(store: AnyStore, open_another: OpenStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "a")
     lease_s = max(0.6, PACE.lease_s)  # A busy machine may keep a test from extending for a moment.
     keeper = joined(store, [queue], 2.5 * lease_s)
-    assert store.extend(keeper)
+    assert store.heartbeat(keeper)
     (claimed,) = claim(store, keeper, 1)
     second, ends = open_another(), time.monotonic() + 6 * lease_s
     other = joined(second, [queue])
     while time.monotonic() < ends:
-        assert store.extend(keeper)
+        assert store.heartbeat(keeper)
         assert claim(second, other) == []
-    assert settle(store, claimed, "answer", result=b"{}", outcome="ok")
+    assert settle(store, claimed, "complete", result=b"{}", outcome="ok")
 
 
 @shared_queues_needed
-def test_a_worker_holds_one_task_in_its_last_chance_at_a_time(store: Store) -> None:
+def test_a_worker_holds_one_task_in_its_last_chance_at_a_time(store: AnyStore) -> None:
     (queue,) = declared(store, max_crashes=2)
     put(store, queue, "ab")
     claimed_and_left(store, queue, 2)
@@ -664,12 +660,12 @@ def test_a_worker_holds_one_task_in_its_last_chance_at_a_time(store: Store) -> N
     assert {first.task_id, second.task_id} == {"a", "b"}
     assert settle(store, second, "release")
     assert claim(store, one) == []
-    assert settle(store, first, "answer", result=b"{}", outcome="ok")
+    assert settle(store, first, "complete", result=b"{}", outcome="ok")
     assert ids_of(claim(store, one)) == [second.task_id]
 
 
 @depths_needed
-def test_the_ledger_holds_over_a_lapse(store: Store) -> None:
+def test_the_ledger_holds_over_a_lapse(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "abc")
     claimed_and_left(store, queue, 2)
@@ -678,7 +674,7 @@ def test_the_ledger_holds_over_a_lapse(store: Store) -> None:
     assert depths(store)[queue].running == 3
 
 
-def test_a_worker_that_leaves_gives_back_uncounted(store: Store) -> None:
+def test_a_worker_that_leaves_gives_back_uncounted(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "ab")
     worker = joined(store, [queue])
@@ -690,15 +686,15 @@ def test_a_worker_that_leaves_gives_back_uncounted(store: Store) -> None:
     again = {each.task_id: each for each in claim(store, joined(store, [queue]))}
     assert (again["a"].failures, again["a"].crashes) == (1, 0)
     assert (again["b"].failures, again["b"].crashes) == (0, 0)
-    assert settle(store, first, "answer", result=b"{}", outcome="ok") is False
+    assert settle(store, first, "complete", result=b"{}", outcome="ok") is False
 
 
-def test_a_worker_that_left_claims_nothing_and_does_not_extend(store: Store) -> None:
+def test_a_worker_that_left_claims_nothing_and_does_not_extend(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "a")
     worker = joined(store, [queue])
     store.leave(worker)
-    assert store.extend(worker) is False
+    assert store.heartbeat(worker) is False
     assert claim(store, worker) == []
 
 
@@ -706,12 +702,12 @@ def test_a_worker_that_left_claims_nothing_and_does_not_extend(store: Store) -> 
 
 
 @depths_needed
-def test_an_answer_goes_to_the_outbox_and_the_task_is_gone(store: Store) -> None:
+def test_an_answer_goes_to_the_outbox_and_the_task_is_gone(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "a")
     worker = joined(store, [queue])
     (claimed,) = claim(store, worker)
-    assert settle(store, claimed, "answer", result=b'{"x":1}', outcome="ok")
+    assert settle(store, claimed, "complete", result=b'{"x":1}', outcome="ok")
     stats = balanced(store)
     assert (stats.accepted, stats.running, stats.outbox, stats.outbox_bytes) == (1, 0, 1, 7)
     assert stats.outcomes == {"ok": 1}
@@ -723,7 +719,7 @@ def test_an_answer_goes_to_the_outbox_and_the_task_is_gone(store: Store) -> None
 
 @dead_letters_needed
 @depths_needed
-def test_a_burial_answers_and_keeps_the_task_as_it_was_sent(store: Store) -> None:
+def test_a_burial_answers_and_keeps_the_task_as_it_was_sent(store: AnyStore) -> None:
     ring, (queue,) = ring_of(store, 1)
     put(store, queue, "a")
     worker = joined(store, [queue])
@@ -743,7 +739,7 @@ def test_a_burial_answers_and_keeps_the_task_as_it_was_sent(store: Store) -> Non
 
 
 @depths_needed
-def test_a_retry_waits_for_its_delay_with_one_failure_more(store: Store) -> None:
+def test_a_retry_waits_for_its_delay_with_one_failure_more(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "a")
     worker = joined(store, [queue])
@@ -758,7 +754,7 @@ def test_a_retry_waits_for_its_delay_with_one_failure_more(store: Store) -> None
 
 
 @depths_needed
-def test_a_release_puts_back_uncounted_and_in_its_old_place(store: Store) -> None:
+def test_a_release_puts_back_uncounted_and_in_its_old_place(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "ab")
     worker = joined(store, [queue])
@@ -771,7 +767,7 @@ def test_a_release_puts_back_uncounted_and_in_its_old_place(store: Store) -> Non
 
 
 @pytest.mark.needs("answers_at_once")
-def test_what_came_back_counts_against_the_bound(store: Store) -> None:
+def test_what_came_back_counts_against_the_bound(store: AnyStore) -> None:
     (queue,) = declared(store, max_waiting=1)
     put(store, queue, "a")
     (claimed,) = claim(store, joined(store, [queue]))
@@ -779,7 +775,7 @@ def test_what_came_back_counts_against_the_bound(store: Store) -> None:
     assert put(store, queue, "b").verdicts == ("refused",)
 
 
-def test_what_comes_back_is_never_refused(store: Store) -> None:
+def test_what_comes_back_is_never_refused(store: AnyStore) -> None:
     (queue,) = declared(store, max_waiting=2)
     put(store, queue, "ab")
     worker = joined(store, [queue])
@@ -792,18 +788,18 @@ def test_what_comes_back_is_never_refused(store: Store) -> None:
 
 
 @depths_needed
-def test_settling_twice_does_nothing_the_second_time(store: Store) -> None:
+def test_settling_twice_does_nothing_the_second_time(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "a")
     (claimed,) = claim(store, joined(store, [queue]))
-    settlement = Settlement(claimed, "answer", b"{}", "ok")
+    settlement = Settlement(claimed, "complete", b"{}", "ok")
     assert store.settle([settlement, settlement]) == [True, False]
     assert store.settle([settlement]) == [False]
     assert balanced(store).outbox == 1
 
 
 @depths_needed
-def test_a_batch_is_settled_one_by_one_and_in_order(store: Store) -> None:
+def test_a_batch_is_settled_one_by_one_and_in_order(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "abcde")
     worker = joined(store, [queue])
@@ -811,8 +807,8 @@ def test_a_batch_is_settled_one_by_one_and_in_order(store: Store) -> None:
     strange = replace(claims["e"], number=claims["e"].number + 7)
     assert store.settle(
         [
-            Settlement(claims["a"], "answer", b"1", "ok"),
-            Settlement(strange, "answer", b"no", "ok"),
+            Settlement(claims["a"], "complete", b"1", "ok"),
+            Settlement(strange, "complete", b"no", "ok"),
             Settlement(claims["b"], "bury", b"2", "crashed", "it died"),
             Settlement(claims["c"], "retry", delay_s=60),
             Settlement(claims["d"], "release"),
@@ -823,7 +819,7 @@ def test_a_batch_is_settled_one_by_one_and_in_order(store: Store) -> None:
     assert stats.outcomes == {"ok": 1, "crashed": 1}
 
 
-def test_what_was_settled_can_be_made_durable(store: Store) -> None:
+def test_what_was_settled_can_be_made_durable(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "a")
     answered(store, claim(store, joined(store, [queue])))
@@ -831,23 +827,23 @@ def test_what_was_settled_can_be_made_durable(store: Store) -> None:
     store.sync()
 
 
-def test_a_claim_of_no_task_settles_as_lost(store: Store) -> None:
+def test_a_claim_of_no_task_settles_as_lost(store: AnyStore) -> None:
     strange = Claim("never-offered", "nowhere", b"", "nobody", 1)
-    assert settle(store, strange, "answer", result=b"{}", outcome="ok") is False
+    assert settle(store, strange, "complete", result=b"{}", outcome="ok") is False
 
 
 # Holds.
 
 
-def held_after_a_claim(store: Store, queue: str, delay_s: float) -> tuple[Worker, Claim]:
+def held_after_a_claim(store: AnyStore, queue: str, delay_s: float) -> tuple[Worker, Claim]:
     """A worker whose run of the queue's first task was told to come back later."""
     worker = joined(store, [queue])
     (claimed,) = claim(store, worker, 1)
-    assert settle(store, claimed, "hold", delay_s=delay_s)
+    assert settle(store, claimed, "cooldown", delay_s=delay_s)
     return worker, claimed
 
 
-def test_a_hold_puts_back_uncounted_and_the_queue_waits_for_its_end(store: Store) -> None:
+def test_a_hold_puts_back_uncounted_and_the_queue_waits_for_its_end(store: AnyStore) -> None:
     (queue,) = declared(store, concurrency=1)
     put(store, queue, "ab")
     due = time.monotonic() + 2 * HOLD_S
@@ -860,28 +856,28 @@ def test_a_hold_puts_back_uncounted_and_the_queue_waits_for_its_end(store: Store
 
 
 @depths_needed
-def test_a_held_queues_tasks_count_as_waiting(store: Store) -> None:
+def test_a_held_queues_tasks_count_as_waiting(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "ab")
-    assert depths(store)[queue].held_s == 0
+    assert depths(store)[queue].cooldown_s == 0
     worker, _ = held_after_a_claim(store, queue, 60)
     depth = depths(store)[queue]
     assert (depth.waiting, depth.delayed, depth.running) == (2, 0, 0)
-    assert 50 < (depth.held_s or 0) <= 60
+    assert 50 < (depth.cooldown_s or 0) <= 60
     assert claim(store, worker) == []
 
 
-def test_a_hold_is_told_as_far_as_it_is_known(store: Store) -> None:
+def test_a_hold_is_told_as_far_as_it_is_known(store: AnyStore) -> None:
     held, other = declared(store, 2)
     put(store, held, "a")
     held_after_a_claim(store, held, 60)
-    seen = {depth.queue: depth.held_s for depth in store.stats().queues}
+    seen = {depth.queue: depth.cooldown_s for depth in store.stats().queues}
     assert 50 < (seen[held] or 0) <= 60
     assert seen[other] == 0
 
 
 def test_a_hold_holds_for_all_workers_and_only_its_queue(
-    store: Store, open_another: OpenStore
+    store: AnyStore, open_another: OpenStore
 ) -> None:
     held, sibling = ring_of(store, 2)[1]
     put(store, held, "ab")
@@ -894,7 +890,7 @@ def test_a_hold_holds_for_all_workers_and_only_its_queue(
 
 
 def test_a_hold_outlives_the_worker_that_asked_for_it(
-    store: Store, open_another: OpenStore
+    store: AnyStore, open_another: OpenStore
 ) -> None:
     (queue,) = declared(store)
     put(store, queue, "ab")
@@ -905,38 +901,38 @@ def test_a_hold_outlives_the_worker_that_asked_for_it(
     holder, heir = (store, first), (other, second)
     if claims[0].worker == second.name:
         holder, heir = heir, holder
-    assert settle(holder[0], claims[0], "hold", delay_s=60)
+    assert settle(holder[0], claims[0], "cooldown", delay_s=60)
     holder[0].leave(holder[1])
     assert claim(heir[0], heir[1]) == []
 
 
-def test_the_longest_of_several_holds_counts(store: Store) -> None:
+def test_the_longest_of_several_holds_counts(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "ab")
     worker = joined(store, [queue])
     first, second = claim(store, worker, 2)
-    assert settle(store, first, "hold", delay_s=60)
-    assert settle(store, second, "hold", delay_s=0.01)
+    assert settle(store, first, "cooldown", delay_s=60)
+    assert settle(store, second, "cooldown", delay_s=0.01)
     assert claim(store, worker) == []
 
 
-def test_a_run_that_goes_on_during_a_hold_is_settled_as_usual(store: Store) -> None:
+def test_a_run_that_goes_on_during_a_hold_is_settled_as_usual(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "ab")
     worker = joined(store, [queue])
     first, second = claim(store, worker, 2)
-    assert settle(store, first, "hold", delay_s=60)
+    assert settle(store, first, "cooldown", delay_s=60)
     assert answered(store, [second]) == [True]
     assert ids_of(store.take_outbox(worker, 10, MEBIBYTE)) == ["b"]
 
 
-def test_the_hold_of_a_lost_claim_holds_nothing(store: Store) -> None:
+def test_the_hold_of_a_lost_claim_holds_nothing(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "a")
     worker = joined(store, [queue])
     (claimed,) = claim(store, worker)
     answered(store, [claimed])
-    assert settle(store, claimed, "hold", delay_s=60) is False
+    assert settle(store, claimed, "cooldown", delay_s=60) is False
     put(store, queue, "b")
     assert ids_of(claim(store, worker)) == ["b"]
 
@@ -944,7 +940,7 @@ def test_the_hold_of_a_lost_claim_holds_nothing(store: Store) -> None:
 # Gates.
 
 
-def gated(store: Store, number: int, limit: int, **limits: Any) -> list[str]:
+def gated(store: AnyStore, number: int, limit: int, **limits: Any) -> list[str]:
     """Declare queues that share a gate."""
     gate = unique("gate")
     names = [f"{unique('queue')}-{index}" for index in range(number)]
@@ -953,13 +949,18 @@ def gated(store: Store, number: int, limit: int, **limits: Any) -> list[str]:
 
 
 def declare_gated(
-    store: Store, names: Iterable[str], gate: str | None, limit: int, **limits: Any
+    store: AnyStore, names: Iterable[str], gate: str | None, limit: int, **limits: Any
 ) -> None:
     wide = {"concurrency": 100, **limits}
-    store.declare([Queue(name, gate=gate, gate_limit=limit, **wide) for name in names])
+    store.declare(
+        [
+            Queue(name, concurrency_group=gate, concurrency_group_limit=limit, **wide)
+            for name in names
+        ]
+    )
 
 
-def test_a_gate_lets_no_more_through_than_its_limit_within_one_claim(store: Store) -> None:
+def test_a_gate_lets_no_more_through_than_its_limit_within_one_claim(store: AnyStore) -> None:
     names = gated(store, 4, 3)
     for name in names:
         put(store, name, [f"{name}-{index}" for index in range(5)])
@@ -970,7 +971,7 @@ def test_a_gate_lets_no_more_through_than_its_limit_within_one_claim(store: Stor
     assert claim(store, worker) == []
 
 
-def test_a_gate_has_room_for_more_of_one_queue(store: Store) -> None:
+def test_a_gate_has_room_for_more_of_one_queue(store: AnyStore) -> None:
     names = gated(store, 2, 3)
     put(store, names[0], "abcde")
     worker = joined(store, names)
@@ -978,7 +979,7 @@ def test_a_gate_has_room_for_more_of_one_queue(store: Store) -> None:
 
 
 @shared_queues_needed
-def test_a_gate_holds_over_all_workers(store: Store, open_another: OpenStore) -> None:
+def test_a_gate_holds_over_all_workers(store: AnyStore, open_another: OpenStore) -> None:
     names = gated(store, 3, 2)
     for name in names:
         put(store, name, [f"{name}-{index}" for index in range(3)])
@@ -988,7 +989,7 @@ def test_a_gate_holds_over_all_workers(store: Store, open_another: OpenStore) ->
     assert claim(store, one) == claim(other, two) == []
 
 
-def test_queues_beside_a_full_gate_go_on(store: Store) -> None:
+def test_queues_beside_a_full_gate_go_on(store: AnyStore) -> None:
     names, (free,) = gated(store, 2, 1), declared(store)
     for name in (*names, free):
         put(store, name, [f"{name}-{index}" for index in range(2)])
@@ -998,8 +999,8 @@ def test_queues_beside_a_full_gate_go_on(store: Store) -> None:
     assert shares[names[0]] + shares[names[1]] == 1
 
 
-@pytest.mark.parametrize("action", ["answer", "bury", "retry", "release", "hold"])
-def test_a_settlement_frees_a_gate_for_its_other_queues(store: Store, action: str) -> None:
+@pytest.mark.parametrize("action", ["complete", "bury", "retry", "release", "cooldown"])
+def test_a_settlement_frees_a_gate_for_its_other_queues(store: AnyStore, action: str) -> None:
     names = gated(store, 2, 1)
     for name in names:
         put(store, name, [name])
@@ -1010,7 +1011,7 @@ def test_a_settlement_frees_a_gate_for_its_other_queues(store: Store, action: st
     assert {first.queue, second.queue} == set(names)
 
 
-def test_a_worker_that_leaves_frees_a_gate(store: Store) -> None:
+def test_a_worker_that_leaves_frees_a_gate(store: AnyStore) -> None:
     names = gated(store, 2, 1)
     for name in names:
         put(store, name, [name])
@@ -1020,7 +1021,7 @@ def test_a_worker_that_leaves_frees_a_gate(store: Store) -> None:
     assert len(claim(store, joined(store, names))) == 1
 
 
-def test_a_lapse_frees_a_gate(store: Store) -> None:
+def test_a_lapse_frees_a_gate(store: AnyStore) -> None:
     names = gated(store, 2, 1)
     put(store, names[0], "a")
     claimed_and_left(store, names[0])
@@ -1033,7 +1034,7 @@ def test_a_lapse_frees_a_gate(store: Store) -> None:
     assert {*ids_of(first), *ids_of(second)} == {"a", "b"}
 
 
-def test_a_gate_is_fair_to_its_queues(store: Store) -> None:
+def test_a_gate_is_fair_to_its_queues(store: AnyStore) -> None:
     names = gated(store, 3, 1)
     for name in names:
         put(store, name, [f"{name}-{index}" for index in range(4)])
@@ -1046,7 +1047,7 @@ def test_a_gate_is_fair_to_its_queues(store: Store) -> None:
     assert all(set(order[at : at + 3]) == set(names) for at in range(0, 12, 3))
 
 
-def test_gates_do_not_delay_each_others_turns(store: Store) -> None:
+def test_gates_do_not_delay_each_others_turns(store: AnyStore) -> None:
     one, two, (free,) = gated(store, 2, 1), gated(store, 2, 1), declared(store, concurrency=1)
     names = [*one, *two, free]
     for name in names:
@@ -1060,7 +1061,7 @@ def test_gates_do_not_delay_each_others_turns(store: Store) -> None:
     assert served == dict.fromkeys([*one, *two], 2) | {free: 4}
 
 
-def test_a_redeclared_gate_limit_holds_from_then_on(store: Store) -> None:
+def test_a_redeclared_gate_limit_holds_from_then_on(store: AnyStore) -> None:
     names, gate = [f"{unique('queue')}-{index}" for index in range(4)], unique("gate")
     declare_gated(store, names, gate, 1)
     for name in names:
@@ -1076,7 +1077,7 @@ def test_a_redeclared_gate_limit_holds_from_then_on(store: Store) -> None:
     assert len(claim(store, worker)) == 1
 
 
-def test_a_queue_may_leave_its_gate(store: Store) -> None:
+def test_a_queue_may_leave_its_gate(store: AnyStore) -> None:
     names, gate = [f"{unique('queue')}-{index}" for index in range(2)], unique("gate")
     declare_gated(store, names, gate, 1)
     for name in names:
@@ -1092,7 +1093,7 @@ def test_a_queue_may_leave_its_gate(store: Store) -> None:
 
 @shared_queues_needed
 def test_wait_returns_when_a_gate_is_freed_for_another_queue(
-    store: Store, open_another: OpenStore
+    store: AnyStore, open_another: OpenStore
 ) -> None:
     one, two = gated(store, 2, 1)
     for name in (one, two):
@@ -1103,14 +1104,14 @@ def test_wait_returns_when_a_gate_is_freed_for_another_queue(
     other.wait(0)
     assert claim(other, second) == []
     other.wait(0)
-    settle(store, running, "answer", result=b"{}", outcome="ok")
+    settle(store, running, "complete", result=b"{}", outcome="ok")
     begun = time.monotonic()
     other.wait(30)
     assert time.monotonic() - begun < 10
     assert ids_of(claim(other, second)) == [two]
 
 
-def test_a_gate_of_one_over_four_processes(store: Store, store_settings: Settings) -> None:
+def test_a_gate_of_one_over_four_processes(store: AnyStore, store_settings: Settings) -> None:
     queues = gated(store, 3, 1)
     for queue in queues:
         put(store, queue, [f"{queue}-{index}" for index in range(20)])
@@ -1122,7 +1123,7 @@ def test_a_gate_of_one_over_four_processes(store: Store, store_settings: Setting
 # The outbox.
 
 
-def outbox_of(store: Store, ids: Iterable[str], size: int = 2) -> Worker:
+def outbox_of(store: AnyStore, ids: Iterable[str], size: int = 2) -> Worker:
     """A worker, and results of these tasks in the outbox."""
     (queue,) = declared(store)
     worker = joined(store, [queue])
@@ -1132,7 +1133,7 @@ def outbox_of(store: Store, ids: Iterable[str], size: int = 2) -> Worker:
     return worker
 
 
-def test_the_outbox_is_lent_oldest_first_and_once(store: Store, open_another: OpenStore) -> None:
+def test_the_outbox_is_lent_oldest_first_and_once(store: AnyStore, open_another: OpenStore) -> None:
     worker, other = outbox_of(store, "abcde"), open_another()
     first = store.take_outbox(worker, 2, MEBIBYTE)
     second = other.take_outbox(joined(other, []), 10, MEBIBYTE)
@@ -1141,7 +1142,7 @@ def test_the_outbox_is_lent_oldest_first_and_once(store: Store, open_another: Op
 
 
 @depths_needed
-def test_dropped_records_count_as_delivered(store: Store) -> None:
+def test_dropped_records_count_as_delivered(store: AnyStore) -> None:
     worker = outbox_of(store, "abc")
     first, second, _ = store.take_outbox(worker, 10, MEBIBYTE)
     store.drop_outbox(worker, [first.number, second.number])
@@ -1151,14 +1152,14 @@ def test_dropped_records_count_as_delivered(store: Store) -> None:
     assert balanced(store).delivered == 2
 
 
-def test_the_records_of_a_worker_that_left_are_lent_to_others(store: Store) -> None:
+def test_the_records_of_a_worker_that_left_are_lent_to_others(store: AnyStore) -> None:
     worker = outbox_of(store, "ab")
     store.take_outbox(worker, 10, MEBIBYTE)
     store.leave(worker)
     assert ids_of(store.take_outbox(joined(store, []), 10, MEBIBYTE)) == ["a", "b"]
 
 
-def test_the_records_of_a_lapsed_worker_are_lent_to_others(store: Store) -> None:
+def test_the_records_of_a_lapsed_worker_are_lent_to_others(store: AnyStore) -> None:
     outbox_of(store, "ab")
     silent, other = joined(store, [], PACE.lease_s), joined(store, [])
 
@@ -1176,14 +1177,14 @@ def test_the_records_of_a_lapsed_worker_are_lent_to_others(store: Store) -> None
     assert len(store.take_outbox(joined(store, []), 10, MEBIBYTE)) == 2
 
 
-def test_a_worker_that_is_no_longer_known_is_lent_nothing(store: Store) -> None:
+def test_a_worker_that_is_no_longer_known_is_lent_nothing(store: AnyStore) -> None:
     worker = outbox_of(store, "a")
     store.leave(worker)
     assert store.take_outbox(worker, 10, MEBIBYTE) == []
     assert len(store.take_outbox(joined(store, []), 10, MEBIBYTE)) == 1
 
 
-def test_as_many_records_are_lent_as_fit_and_at_least_one(store: Store) -> None:
+def test_as_many_records_are_lent_as_fit_and_at_least_one(store: AnyStore) -> None:
     worker = outbox_of(store, "abcd", size=100)
     assert ids_of(store.take_outbox(worker, 10, 250)) == ["a", "b"]
     assert ids_of(store.take_outbox(worker, 10, 50)) == ["c"]
@@ -1193,13 +1194,13 @@ def test_as_many_records_are_lent_as_fit_and_at_least_one(store: Store) -> None:
 # Peeking, and answering what nobody claimed.
 
 
-def test_peek_shows_what_waits_or_is_delayed_and_nothing_else(store: Store) -> None:
+def test_peek_shows_what_waits_or_is_delayed_and_nothing_else(store: AnyStore) -> None:
     (queue,) = declared(store, concurrency=1)
     before = time.time()
     put(store, queue, "abc")
     put(store, queue, "d", delay_s=60)
     claim(store, joined(store, [queue]), 1)
-    seen = store.peek(None, -1, 100)
+    seen = store.tasks(TaskQuery(limit=100))
     assert ids_of(seen) == ["b", "c", "d"]
     assert [entry.number for entry in seen] == sorted({entry.number for entry in seen})
     assert {entry.queue for entry in seen} == {queue}
@@ -1207,23 +1208,23 @@ def test_peek_shows_what_waits_or_is_delayed_and_nothing_else(store: Store) -> N
     assert before - 0.01 <= seen[0].submitted_at <= time.time() + 0.01
 
 
-def test_peek_goes_through_the_asked_queues_page_by_page(store: Store) -> None:
+def test_peek_goes_through_the_asked_queues_page_by_page(store: AnyStore) -> None:
     mine, also_mine, other = declared(store, 3)
     for index in range(5):
         put(store, mine, [f"m{index}"])
         put(store, other, [f"o{index}"])
         put(store, also_mine, [f"n{index}"])
     found, after = [], -1
-    while page := store.peek([mine, also_mine], after, 3):
+    while page := store.tasks(TaskQuery(queues=[mine, also_mine], after=after, limit=3)):
         assert len(page) <= 3
         found += ids_of(page)
         after = page[-1].number
     assert sorted(found) == sorted([f"{letter}{index}" for letter in "mn" for index in range(5)])
-    assert store.peek([], -1, 10) == []
+    assert store.tasks(TaskQuery(queues=[])) == []
 
 
 @depths_needed
-def test_an_unclaimed_task_can_be_answered(store: Store) -> None:
+def test_an_unclaimed_task_can_be_answered(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "abc")
     put(store, queue, "d", delay_s=60)
@@ -1241,11 +1242,11 @@ def test_an_unclaimed_task_can_be_answered(store: Store) -> None:
 # Pausing.
 
 
-def paused(store: Store) -> set[str]:
+def paused(store: AnyStore) -> set[str]:
     return {depth.queue for depth in store.stats().queues if depth.paused}
 
 
-def test_a_paused_queue_gives_nothing_until_it_is_resumed(store: Store) -> None:
+def test_a_paused_queue_gives_nothing_until_it_is_resumed(store: AnyStore) -> None:
     idle, other = declared(store, 2)
     put(store, idle, "ab")
     put(store, other, "c")
@@ -1259,7 +1260,7 @@ def test_a_paused_queue_gives_nothing_until_it_is_resumed(store: Store) -> None:
 
 
 def test_a_pause_holds_for_workers_that_are_there_already(
-    store: Store, open_another: OpenStore
+    store: AnyStore, open_another: OpenStore
 ) -> None:
     (queue,) = declared(store)
     working = open_another()
@@ -1272,7 +1273,7 @@ def test_a_pause_holds_for_workers_that_are_there_already(
     assert ids_of(claimed_after_lapse(working, worker)) == ["a"]
 
 
-def test_a_paused_collection_is_paused_with_the_queues_that_it_gets_later(store: Store) -> None:
+def test_a_paused_collection_is_paused_with_the_queues_that_it_gets_later(store: AnyStore) -> None:
     collection, names = ring_of(store, 2)
     store.pause(collections=[collection], paused=True)
     later = f"{collection}_later"
@@ -1287,7 +1288,7 @@ def test_a_paused_collection_is_paused_with_the_queues_that_it_gets_later(store:
     assert len(claimed_after_lapse(store, worker, 2)) == 2
 
 
-def test_an_agents_pause_and_its_collections_are_two(store: Store) -> None:
+def test_an_agents_pause_and_its_collections_are_two(store: AnyStore) -> None:
     collection, names = ring_of(store, 2)
     for name in names:
         put(store, name, [f"task of {name}"])
@@ -1302,7 +1303,7 @@ def test_an_agents_pause_and_its_collections_are_two(store: Store) -> None:
     assert ids_of(claimed_after_lapse(store, worker)) == [f"task of {names[1]}"]
 
 
-def test_a_pause_outlives_all_who_knew_of_it(store: Store, open_another: OpenStore) -> None:
+def test_a_pause_outlives_all_who_knew_of_it(store: AnyStore, open_another: OpenStore) -> None:
     one, other = declared(store, 2)
     settled, later = open_another(), open_another()
     store.leave(joined(store, [one, other]))
@@ -1314,13 +1315,13 @@ def test_a_pause_outlives_all_who_knew_of_it(store: Store, open_another: OpenSto
     assert ids_of(claim(later, joined(later, [one, other]))) == ["b"]
 
 
-def test_what_runs_in_a_paused_queue_ends_and_what_comes_back_stays(store: Store) -> None:
+def test_what_runs_in_a_paused_queue_ends_and_what_comes_back_stays(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "abc")
     worker = joined(store, [queue])
     finished, released, retried = claim(store, worker)
     store.pause(queues=[queue], paused=True)
-    assert settle(store, finished, "answer", result=b"{}", outcome="ok")
+    assert settle(store, finished, "complete", result=b"{}", outcome="ok")
     assert settle(store, released, "release")
     assert settle(store, retried, "retry", delay_s=0)
     assert claim(store, worker) == []
@@ -1328,13 +1329,13 @@ def test_what_runs_in_a_paused_queue_ends_and_what_comes_back_stays(store: Store
     assert sorted(ids_of(claimed_after_lapse(store, worker, 2))) == ["b", "c"]
 
 
-def test_a_paused_queue_takes_offers_up_to_its_bound(store: Store) -> None:
+def test_a_paused_queue_takes_offers_up_to_its_bound(store: AnyStore) -> None:
     (queue,) = declared(store, max_waiting=2)
     store.pause(queues=[queue], paused=True)
     assert put(store, queue, "abc").verdicts == ("accepted", "accepted", "refused")
 
 
-def test_a_resumed_queue_wakes_who_waits(store: Store, open_another: OpenStore) -> None:
+def test_a_resumed_queue_wakes_who_waits(store: AnyStore, open_another: OpenStore) -> None:
     (queue,) = declared(store)
     store.pause(queues=[queue], paused=True)
     put(store, queue, "a")
@@ -1348,7 +1349,7 @@ def test_a_resumed_queue_wakes_who_waits(store: Store, open_another: OpenStore) 
     claims: list[Claim] = []
     while not claims and time.monotonic() < began + PATIENCE_S:
         working.wait(PATIENCE_S)
-        claims = working.claim(worker, 1, high_water=10**6, high_water_bytes=10**9)
+        claims = claim_up_to(1, working, worker)
     resuming.join()
     assert ids_of(claims) == ["a"]
     assert time.monotonic() < began + PATIENCE_S / 2
@@ -1357,7 +1358,7 @@ def test_a_resumed_queue_wakes_who_waits(store: Store, open_another: OpenStore) 
 # Cancelling.
 
 
-def running_and_more(store: Store, running: str = "a") -> tuple[str, Worker, Claim]:
+def running_and_more(store: AnyStore, running: str = "a") -> tuple[str, Worker, Claim]:
     """A queue whose first task is claimed."""
     (queue,) = declared(store, concurrency=1)
     put(store, queue, running)
@@ -1366,64 +1367,69 @@ def running_and_more(store: Store, running: str = "a") -> tuple[str, Worker, Cla
     return queue, worker, claimed
 
 
-def test_find_tells_what_waits_or_is_delayed(store: Store) -> None:
+def test_find_tells_what_waits_or_is_delayed(store: AnyStore) -> None:
     queue, *_ = running_and_more(store)
     put(store, queue, "bc")
     put(store, queue, "d", delay_s=60)
-    found = {entry.task_id: entry for entry in store.find([*"abd", "strange"])}
+    found = {entry.task_id: entry for entry in store.tasks(TaskQuery(task_ids=[*"abd", "strange"]))}
     assert {*found} == {"b", "d"}
     assert (found["b"].queue, found["b"].payload) == (queue, b"payload of b")
     assert abs(found["d"].submitted_at - time.time()) < PATIENCE_S
 
 
-def test_claimed_tells_what_runs(store: Store) -> None:
+def test_claimed_tells_what_runs(store: AnyStore) -> None:
     queue, _, _ = running_and_more(store)
     put(store, queue, "b")
     other, _, _ = running_and_more(store, "c")
-    found = {entry.task_id: entry for entry in store.claimed(None)}
+    found = {entry.task_id: entry for entry in store.tasks(TaskQuery("running"))}
     assert {*found} == {"a", "c"}
     assert (found["a"].queue, found["a"].payload) == (queue, b"payload of a")
-    assert ids_of(store.claimed([other])) == ["c"]
-    assert store.claimed([]) == []
+    assert ids_of(store.tasks(TaskQuery("running", [other]))) == ["c"]
+    assert store.tasks(TaskQuery("running", [])) == []
 
 
 @ids_needed
-def test_cancel_says_where_each_task_is(store: Store) -> None:
+def test_cancel_says_where_each_task_is(store: AnyStore) -> None:
     queue, worker, claimed = running_and_more(store)
-    settle(store, claimed, "answer", result=b"{}", outcome="ok")
+    settle(store, claimed, "complete", result=b"{}", outcome="ok")
     put(store, queue, "b")
     claim(store, worker, 1)
     put(store, queue, "c")
     put(store, queue, "d", delay_s=60)
     fates = store.cancel([*"abcd", "strange"])
-    assert fates == ["settled", "told", "waiting", "waiting", "unknown"]
+    assert fates == ["settled", "signalled", "waiting", "waiting", "unknown"]
 
 
-def heard(store: Store, wanted: str) -> None:
+def heard(store: AnyStore, wanted: str) -> None:
     """Fails unless it is told that the task was cancelled."""
-    wait_until(lambda: wanted in store.wait(0.1), PATIENCE_S, f"word of {wanted}")
+
+    def comes() -> bool:
+        store.wait(0.1)
+        return wanted in store.take_cancelled()
+
+    wait_until(comes, PATIENCE_S, f"word of {wanted}")
 
 
-def test_who_runs_a_cancelled_task_hears_of_it(store: Store, open_another: OpenStore) -> None:
+def test_who_runs_a_cancelled_task_hears_of_it(store: AnyStore, open_another: OpenStore) -> None:
     operator = open_another()
     store.wait(0)  # From now on it hears.
     _, worker, claimed = running_and_more(store)
-    assert operator.cancel(["a"]) == ["told"]
+    assert operator.cancel(["a"]) == ["signalled"]
     heard(store, "a")
-    assert settle(store, claimed, "answer", result=b"{}", outcome="cancelled")
+    assert settle(store, claimed, "complete", result=b"{}", outcome="cancelled")
     assert claim(store, worker) == []
-    assert operator.cancel(["a"]) != ["told"]
+    assert operator.cancel(["a"]) != ["signalled"]
 
 
-def test_a_cancelled_run_that_finishes_first_counts(store: Store) -> None:
+def test_a_cancelled_run_that_finishes_first_counts(store: AnyStore) -> None:
     _, worker, claimed = running_and_more(store)
-    assert store.cancel(["a"]) == ["told"]
-    assert settle(store, claimed, "answer", result=b"{}", outcome="ok")
+    assert store.cancel(["a"]) == ["signalled"]
+    assert settle(store, claimed, "complete", result=b"{}", outcome="ok")
     assert ids_of(store.take_outbox(worker, 10, MEBIBYTE)) == ["a"]
 
 
 @pytest.mark.parametrize("action", ["release", "retry"])
-def test_a_cancelled_task_that_comes_back_is_told_so(store: Store, action: str) -> None:
+def test_a_cancelled_task_that_comes_back_is_told_so(store: AnyStore, action: str) -> None:
     _, worker, claimed = running_and_more(store)
     assert not claimed.cancelled
     store.cancel(["a"])
@@ -1433,7 +1439,7 @@ def test_a_cancelled_task_that_comes_back_is_told_so(store: Store, action: str) 
 
 
 def test_a_worker_that_was_told_and_died_leaves_a_cancelled_task(
-    store: Store, open_another: OpenStore
+    store: AnyStore, open_another: OpenStore
 ) -> None:
     """To one that comes later, though nobody who knew of it is left."""
     (queue,) = declared(store)
@@ -1441,14 +1447,14 @@ def test_a_worker_that_was_told_and_died_leaves_a_cancelled_task(
     dying, later = open_another(), open_another()
     claims = claim(dying, joined(dying, [queue], 5 * PACE.lease_s), 2)
     assert sorted(ids_of(claims)) == ["a", "b"]
-    assert store.cancel(["a"]) == ["told"]
+    assert store.cancel(["a"]) == ["signalled"]
     dying.close()
     found = claimed_after_lapse(later, joined(later, [queue]), 2)
     assert {each.task_id: each.cancelled for each in found} == {"a": True, "b": False}
 
 
 @pytest.mark.needs("answers_at_once")
-def test_what_a_lapsed_worker_held_can_be_answered_though_nobody_claims(store: Store) -> None:
+def test_what_a_lapsed_worker_held_can_be_answered_though_nobody_claims(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "a")
     claimed_and_left(store, queue)
@@ -1460,7 +1466,7 @@ def test_an_id_that_is_sent_again_is_a_new_task(open_another: OpenStore) -> None
     store, forgetful = open_another(retention_s=0), open_another(retention_s=0)
     _, worker, claimed = running_and_more(store)
     store.cancel(["a"])
-    assert settle(store, claimed, "answer", result=b"{}", outcome="cancelled")
+    assert settle(store, claimed, "complete", result=b"{}", outcome="cancelled")
 
     def sent_again() -> bool:
         claim(forgetful, joined(forgetful, []), 1)  # Old ids are forgotten by who claims.
@@ -1472,7 +1478,7 @@ def test_an_id_that_is_sent_again_is_a_new_task(open_another: OpenStore) -> None
 
 
 def test_eight_processes_cancel_and_run_and_each_task_ends_once(
-    store: Store, store_settings: Settings
+    store: AnyStore, store_settings: Settings
 ) -> None:
     """Two of them cancel the same, from the end on, six run."""
     names, total = declared(store, 6, concurrency=2), 150
@@ -1484,7 +1490,7 @@ def test_eight_processes_cancel_and_run_and_each_task_ends_once(
     workers = [(store_settings, frozenset(names), f"worker-{index}") for index in range(6)]
     operators = [(store_settings, ids[::-3])] * 2
     processes = [
-        *(SPAWN.Process(target=claim_until_told, args=it, kwargs=shared) for it in workers),
+        *(SPAWN.Process(target=claim_until_cancelled, args=it, kwargs=shared) for it in workers),
         *(SPAWN.Process(target=cancel_one_by_one, args=it, kwargs=shared) for it in operators),
     ]
     for process in processes:
@@ -1502,7 +1508,7 @@ def test_eight_processes_cancel_and_run_and_each_task_ends_once(
 # Dead letters.
 
 
-def bury(store: Store, collection: str, queue: str, ids: Iterable[str]) -> None:
+def bury(store: AnyStore, collection: str, queue: str, ids: Iterable[str]) -> None:
     store.declare([Queue(queue, collection)])
     worker = joined(store, [queue])
     for task_id in ids:
@@ -1512,7 +1518,7 @@ def bury(store: Store, collection: str, queue: str, ids: Iterable[str]) -> None:
     store.leave(worker)
 
 
-def listed(store: Store, limit: int = 500, **wanted: Any) -> list[str]:
+def listed(store: AnyStore, limit: int = 500, **wanted: Any) -> list[str]:
     """The ids of all that fit, page by page."""
     letters: list[DeadSummary] = []
     after = ""
@@ -1525,7 +1531,7 @@ def listed(store: Store, limit: int = 500, **wanted: Any) -> list[str]:
         after = page.after
 
 
-def buried(store: Store, queue: str, ids: Sequence[str], **fields: str) -> None:
+def buried(store: AnyStore, queue: str, ids: Sequence[str], **fields: str) -> None:
     """Dead letters that died together."""
     put(store, queue, ids)
     worker = joined(store, [queue])
@@ -1536,7 +1542,7 @@ def buried(store: Store, queue: str, ids: Sequence[str], **fields: str) -> None:
 
 
 @dead_letters_needed
-def test_dead_letters_are_listed_oldest_first_and_read_by_id(store: Store) -> None:
+def test_dead_letters_are_listed_oldest_first_and_read_by_id(store: AnyStore) -> None:
     one, two = unique("one"), unique("two")
     bury(store, one, f"{one}_0", ["a", "b"])
     bury(store, two, f"{two}_0", ["c"])
@@ -1551,7 +1557,7 @@ def test_dead_letters_are_listed_oldest_first_and_read_by_id(store: Store) -> No
 
 
 @dead_letters_needed
-def test_dead_letters_are_filtered_by_all_that_is_asked_for(store: Store) -> None:
+def test_dead_letters_are_filtered_by_all_that_is_asked_for(store: AnyStore) -> None:
     one, (queue,) = ring_of(store, 1)
     other, (another,) = ring_of(store, 1)
     buried(store, queue, ["a"], outcome="infra_error", reason="ReadTimeout: 100% of \u00c4gypten")
@@ -1569,7 +1575,7 @@ def test_dead_letters_are_filtered_by_all_that_is_asked_for(store: Store) -> Non
 
 
 @dead_letters_needed
-def test_dead_letters_are_filtered_by_the_time_of_their_death(store: Store) -> None:
+def test_dead_letters_are_filtered_by_the_time_of_their_death(store: AnyStore) -> None:
     _, (queue,) = ring_of(store, 1)
     before = time.time()
     buried(store, queue, ["a"])
@@ -1586,7 +1592,7 @@ def test_dead_letters_are_filtered_by_the_time_of_their_death(store: Store) -> N
 
 @dead_letters_needed
 def test_pages_give_each_dead_letter_once_whatever_is_dropped_between(
-    store: Store, open_another: OpenStore
+    store: AnyStore, open_another: OpenStore
 ) -> None:
     _, (queue,) = ring_of(store, 1)
     ids = [f"task-{number:02}" for number in range(20)]
@@ -1613,15 +1619,15 @@ def test_pages_give_each_dead_letter_once_whatever_is_dropped_between(
 
 
 @dead_letters_needed
-def test_a_place_that_no_page_gave_is_refused(store: Store) -> None:
+def test_a_place_that_no_page_gave_is_refused(store: AnyStore) -> None:
     with pytest.raises(ConfigError, match="is not where a list"):
         store.dead_letters(DeadFilter(), "nowhere", 1)
 
 
 @dead_letters_needed
-def test_a_page_holds_no_payloads(store: Store) -> None:
+def test_a_page_holds_no_payloads(store: AnyStore) -> None:
     _, (queue,) = ring_of(store, 1)
-    store.offer(queue, [Offer("large", b"x" * 9_000_000)], ring=False)
+    store.offer(queue, [Offer("large", b"x" * 9_000_000)], round_robin=False)
     worker = joined(store, [queue])
     (claimed,) = claim(store, worker)
     settle(store, claimed, "bury", result=b"{}", outcome="crashed", reason="it died")
@@ -1633,7 +1639,7 @@ def test_a_page_holds_no_payloads(store: Store) -> None:
 
 @dead_letters_needed
 @depths_needed
-def test_dropped_dead_letters_are_gone_and_their_answers_stay(store: Store) -> None:
+def test_dropped_dead_letters_are_gone_and_their_answers_stay(store: AnyStore) -> None:
     one = unique("one")
     bury(store, one, f"{one}_0", ["a", "b"])
     assert store.drop_dead(["a", "strange"]) == 1
@@ -1647,23 +1653,23 @@ def test_dropped_dead_letters_are_gone_and_their_answers_stay(store: Store) -> N
 
 
 @depths_needed
-def test_an_empty_store_has_an_empty_ledger(store: Store) -> None:
+def test_an_empty_store_has_an_empty_ledger(store: AnyStore) -> None:
     stats = balanced(store)
     assert (stats.accepted, stats.outbox, stats.outbox_bytes, stats.delivered) == (0, 0, 0, 0)
     assert (stats.dead, stats.outcomes, stats.queues, stats.workers) == (0, {}, (), ())
 
 
 @depths_needed
-def test_stats_show_each_queue_of_a_ring_in_order(store: Store) -> None:
+def test_stats_show_each_queue_of_a_ring_in_order(store: AnyStore) -> None:
     ring, names = ring_of(store, 12, max_waiting=5, concurrency=2)
-    store.offer(ring, offers(range(13)), ring=True)
+    store.offer(ring, offers(range(13)), round_robin=True)
     claim(store, joined(store, [names[0]]), 1)
     seen = [depth for depth in balanced(store).queues if depth.collection == ring]
     assert [depth.queue for depth in seen] == names
-    assert seen[0] == QueueDepth(names[0], ring, 1, 0, 1, limit=5, concurrency=2, held_s=0.0)
+    assert seen[0] == QueueDepth(names[0], ring, 1, 0, 1, limit=5, concurrency=2, cooldown_s=0.0)
 
 
-def test_stats_show_the_living_workers(store: Store) -> None:
+def test_stats_show_the_living_workers(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "ab")
     worker = Worker(
@@ -1683,15 +1689,15 @@ def test_stats_show_the_living_workers(store: Store) -> None:
     assert 0 <= shown.seen_s < PATIENCE_S
 
 
-def test_stats_show_what_a_worker_last_told_of_itself(store: Store) -> None:
+def test_stats_show_what_a_worker_last_told_of_itself(store: AnyStore) -> None:
     worker = joined(store, declared(store))
     assert [seen.report for seen in store.stats().workers] == [b""]
-    assert store.extend(worker, b'{"a": "\xc3\xa4"}')
-    assert store.extend(worker)
+    assert store.heartbeat(worker, b'{"a": "\xc3\xa4"}')
+    assert store.heartbeat(worker)
     assert [seen.report for seen in store.stats().workers] == [b'{"a": "\xc3\xa4"}']
 
 
-def test_stats_tell_what_has_ended_of_each_queue(store: Store) -> None:
+def test_stats_tell_what_has_ended_of_each_queue(store: AnyStore) -> None:
     first, second = declared(store, 2)
     put(store, first, "abcd")
     put(store, second, "e")
@@ -1699,15 +1705,15 @@ def test_stats_tell_what_has_ended_of_each_queue(store: Store) -> None:
     claims = {each.task_id: each for each in claim(store, worker)}
     done = store.settle(
         [
-            Settlement(claims["a"], "answer", b"{}", "ok", reward=0.5, usd=0.25),
-            Settlement(claims["b"], "answer", b"{}", "ok", reward=1.0),
+            Settlement(claims["a"], "complete", b"{}", "ok", reward=0.5, usd=0.25),
+            Settlement(claims["b"], "complete", b"{}", "ok", reward=1.0),
             Settlement(claims["c"], "bury", b"{}", "infra_error", reason="OSError: gone"),
             Settlement(claims["d"], "retry", reason="OSError: slow", delay_s=60, usd=0.5),
-            Settlement(claims["e"], "answer", b"{}", "cancelled"),
+            Settlement(claims["e"], "complete", b"{}", "cancelled"),
         ]
     )
     assert done == [True] * 5
-    assert not settle(store, claims["a"], "answer", result=b"{}", outcome="ok", usd=9.0)
+    assert not settle(store, claims["a"], "complete", result=b"{}", outcome="ok", usd=9.0)
     stats = store.stats()
     tallies = {depth.queue: depth.tally for depth in stats.queues}
     age_s = tallies[first].error_s
@@ -1720,7 +1726,7 @@ def test_stats_tell_what_has_ended_of_each_queue(store: Store) -> None:
 
 
 @depths_needed
-def test_stats_tell_for_how_long_the_oldest_result_waits(store: Store) -> None:
+def test_stats_tell_for_how_long_the_oldest_result_waits(store: AnyStore) -> None:
     (queue,) = declared(store)
     assert store.stats().undelivered_s == 0
     put(store, queue, "ab")
@@ -1735,7 +1741,7 @@ def test_stats_tell_for_how_long_the_oldest_result_waits(store: Store) -> None:
 
 
 def test_wait_returns_early_when_another_connection_offers(
-    store: Store, open_another: OpenStore
+    store: AnyStore, open_another: OpenStore
 ) -> None:
     (queue,) = declared(store)
     claim(store, joined(store, [queue]))
@@ -1757,7 +1763,7 @@ def test_wait_returns_early_when_another_connection_offers(
     thread.join(PATIENCE_S)
 
 
-def test_wait_returns_for_what_was_offered_just_before(store: Store) -> None:
+def test_wait_returns_for_what_was_offered_just_before(store: AnyStore) -> None:
     (queue,) = declared(store)
     claim(store, joined(store, [queue]))
     store.wait(0)
@@ -1768,7 +1774,7 @@ def test_wait_returns_for_what_was_offered_just_before(store: Store) -> None:
 
 
 @shared_queues_needed
-def test_wait_returns_for_what_a_claim_kept_back(store: Store, open_another: OpenStore) -> None:
+def test_wait_returns_for_what_a_claim_kept_back(store: AnyStore, open_another: OpenStore) -> None:
     queues = declared(store, 4, concurrency=1)
     for queue in queues:
         put(store, queue, [queue])
@@ -1783,7 +1789,7 @@ def test_wait_returns_for_what_a_claim_kept_back(store: Store, open_another: Ope
         assert time.monotonic() - begun < 10
 
 
-def test_wait_gives_up_at_its_timeout(store: Store) -> None:
+def test_wait_gives_up_at_its_timeout(store: AnyStore) -> None:
     store.wait(0)
     begun = time.monotonic()
     store.wait(0.05)
@@ -1793,19 +1799,19 @@ def test_wait_gives_up_at_its_timeout(store: Store) -> None:
 # The rest.
 
 
-def test_large_payloads_pass_unchanged(store: Store) -> None:
+def test_large_payloads_pass_unchanged(store: AnyStore) -> None:
     (queue,) = declared(store)
     payload, result = os.urandom(9 * MEBIBYTE), os.urandom(20 * MEBIBYTE)
-    store.offer(queue, [Offer("large", payload)], ring=False)
+    store.offer(queue, [Offer("large", payload)], round_robin=False)
     worker = joined(store, [queue])
     (claimed,) = claim(store, worker)
     assert claimed.payload == payload
-    assert settle(store, claimed, "answer", result=result, outcome="ok")
+    assert settle(store, claimed, "complete", result=result, outcome="ok")
     (record,) = store.take_outbox(worker, 1, MEBIBYTE)
     assert record.payload == result
 
 
-def test_any_text_is_an_id(store: Store) -> None:
+def test_any_text_is_an_id(store: AnyStore) -> None:
     (queue,) = declared(store)
     strange = ["", "a b", "'; DROP TABLE tasks; --", "Zoë ☃ \U0001f600", "x" * 256, "1", "01", "%"]
     assert put(store, queue, strange).verdicts == ("accepted",) * len(strange)
@@ -1814,7 +1820,7 @@ def test_any_text_is_an_id(store: Store) -> None:
     assert all(answered(store, claims))
 
 
-def test_everything_survives_closing(store: Store, open_another: OpenStore) -> None:
+def test_everything_survives_closing(store: AnyStore, open_another: OpenStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "ab")
     worker = joined(store, [queue])
@@ -1827,7 +1833,7 @@ def test_everything_survives_closing(store: Store, open_another: OpenStore) -> N
     assert ids_of(claim(later, reader)) == ["b"]
 
 
-def test_closing_twice_is_harmless_and_a_closed_store_is_unreachable(store: Store) -> None:
+def test_closing_twice_is_harmless_and_a_closed_store_is_unreachable(store: AnyStore) -> None:
     (queue,) = declared(store)
     store.close()
     store.close()
@@ -1837,7 +1843,7 @@ def test_closing_twice_is_harmless_and_a_closed_store_is_unreachable(store: Stor
         store.stats()
 
 
-def test_closing_does_not_break_a_wait(store: Store) -> None:
+def test_closing_does_not_break_a_wait(store: AnyStore) -> None:
     begun = threading.Event()
     ends: list[Unreachable | None] = []
 
@@ -1858,7 +1864,7 @@ def test_closing_does_not_break_a_wait(store: Store) -> None:
     assert len(ends) == 1
 
 
-def test_many_threads_may_share_a_store(store: Store) -> None:
+def test_many_threads_may_share_a_store(store: AnyStore) -> None:
     (queue,) = declared(store, max_waiting=1000)
     worker = joined(store, [queue])
     found: list[str] = []
@@ -1887,7 +1893,7 @@ def test_many_threads_may_share_a_store(store: Store) -> None:
 class Chaos:
     """Random operations of several workers, and what a ledger on paper says of them."""
 
-    def __init__(self, store: Store, seed: int) -> None:
+    def __init__(self, store: AnyStore, seed: int) -> None:
         self.store, self.random = store, random.Random(seed)
         self.ring = unique("ring")
         self.queues = [f"{self.ring}_{index}" for index in range(4)]
@@ -1907,7 +1913,14 @@ class Chaos:
         self.gate_limit = self.random.randrange(self.gate_limit, 4)
         self.store.declare(
             [
-                Queue(name, self.ring, 6, 2, gate=gate, gate_limit=self.gate_limit)
+                Queue(
+                    name,
+                    self.ring,
+                    6,
+                    2,
+                    concurrency_group=gate,
+                    concurrency_group_limit=self.gate_limit,
+                )
                 for name, gate in zip(self.queues, gates, strict=True)
             ]
         )
@@ -1929,7 +1942,7 @@ class Chaos:
             Offer(task_id, b"{}", self.random.randrange(3), self.random.choice([0, 0, 0.01]))
             for task_id in ids
         ]
-        verdicts = self.store.offer(self.ring, batch, ring=True).verdicts
+        verdicts = self.store.offer(self.ring, batch, round_robin=True).verdicts
         for task_id, verdict in zip(ids, verdicts, strict=True):
             assert (verdict == "duplicate") == (task_id in self.accepted)
             if verdict == "accepted":
@@ -1943,7 +1956,9 @@ class Chaos:
         batch = [
             Settlement(
                 each,
-                self.random.choice(["answer", "answer", "bury", "retry", "release", "hold"]),
+                self.random.choice(
+                    ["complete", "complete", "bury", "retry", "release", "cooldown"]
+                ),
                 each.task_id.encode(),
                 "ok",
                 delay_s=self.random.choice([0, 0.01]),
@@ -1952,7 +1967,7 @@ class Chaos:
         ]
         del self.held[:3]
         for settlement, done in zip(batch, self.store.settle(batch), strict=True):
-            if done and settlement.action in ("answer", "bury"):
+            if done and settlement.action in ("complete", "bury"):
                 self.answered[settlement.claim.task_id] += 1
 
     def take(self) -> None:
@@ -1968,7 +1983,7 @@ class Chaos:
         del self.taken[:2]
 
     def answer(self) -> None:
-        waiting = self.store.peek(self.queues, -1, 50)
+        waiting = self.store.tasks(TaskQuery(queues=self.queues, limit=50))
         for entry in self.random.sample(waiting, min(1, len(waiting))):
             (done,) = self.store.answer([Answer(entry.task_id, entry.task_id.encode(), "stale")])
             self.answered[entry.task_id] += done
@@ -1980,7 +1995,7 @@ class Chaos:
 
     def extend(self) -> None:
         for worker in self.workers:
-            if not self.store.extend(worker):
+            if not self.store.heartbeat(worker):
                 self.store.join(worker)
 
     def finish(self) -> None:
@@ -2001,7 +2016,9 @@ class Chaos:
 @ids_needed
 @depths_needed
 @pytest.mark.parametrize("seed", range(4))
-def test_whatever_happens_each_task_is_answered_and_delivered_once(store: Store, seed: int) -> None:
+def test_whatever_happens_each_task_is_answered_and_delivered_once(
+    store: AnyStore, seed: int
+) -> None:
     chaos = Chaos(store, seed)
     for _ in range(400):
         chaos.step()
@@ -2013,8 +2030,8 @@ def test_whatever_happens_each_task_is_answered_and_delivered_once(store: Store,
 # Where a task is.
 
 
-def why_not(store: Store, task_id: str) -> Whereabouts:
-    found = store.where(task_id)
+def why_not(store: AnyStore, task_id: str) -> TaskLocation:
+    found = store.locate(task_id)
     assert found.task_id == task_id
     assert found.agent is not None
     return found
@@ -2022,7 +2039,7 @@ def why_not(store: Store, task_id: str) -> Whereabouts:
 
 @ids_needed
 def test_a_task_that_waits_has_a_position_behind_those_that_are_claimed_before_it(
-    store: Store,
+    store: AnyStore,
 ) -> None:
     [queue] = declared(store, max_waiting=50, concurrency=3)
     put(store, queue, ["a", "b", "c"])
@@ -2043,7 +2060,7 @@ def test_a_task_that_waits_has_a_position_behind_those_that_are_claimed_before_i
 
 
 @ids_needed
-def test_tasks_in_their_last_chance_count_for_a_position(store: Store) -> None:
+def test_tasks_in_their_last_chance_count_for_a_position(store: AnyStore) -> None:
     [queue] = declared(store, max_crashes=2, concurrency=2)
     put(store, queue, ["a", "b"])
     worker = joined(store, [queue], PACE.lease_s)
@@ -2052,7 +2069,7 @@ def test_tasks_in_their_last_chance_count_for_a_position(store: Store) -> None:
 
     def put_back() -> bool:
         claim(store, other)
-        return store.where("a").place == "waiting"
+        return store.locate("a").place == "waiting"
 
     wait_until(put_back, PATIENCE_S, "the lapsed worker's tasks are put back")
     put(store, queue, ["c"])
@@ -2062,12 +2079,12 @@ def test_tasks_in_their_last_chance_count_for_a_position(store: Store) -> None:
     assert [it.crashes for it in found] == [0, 1, 1, 0]
 
 
-def test_a_task_that_runs_is_with_its_worker_since_then(store: Store) -> None:
+def test_a_task_that_runs_is_with_its_worker_since_then(store: AnyStore) -> None:
     [queue, other] = declared(store, 2, concurrency=1)
     put(store, queue, ["a"])
     worker = joined(store, [queue])
     bystander = joined(store, [other])
-    store.extend(worker, b'{"up_s":1.0}')
+    store.heartbeat(worker, b'{"up_s":1.0}')
     before = time.time()
     claim(store, worker, 1)
     found = why_not(store, "a")
@@ -2082,7 +2099,7 @@ def test_a_task_that_runs_is_with_its_worker_since_then(store: Store) -> None:
     seen = next(it for it in found.workers if it.name == worker.name)
     assert (seen.slots, seen.running, seen.report) == (100, 1, b'{"up_s":1.0}')
     store.cancel(["a"])
-    wait_until(lambda: store.where("a").cancelled, PATIENCE_S, "it is known to be cancelled")
+    wait_until(lambda: store.locate("a").cancelled, PATIENCE_S, "it is known to be cancelled")
 
 
 def ids_of_workers(workers: Iterable[WorkerSeen]) -> list[str]:
@@ -2090,7 +2107,7 @@ def ids_of_workers(workers: Iterable[WorkerSeen]) -> list[str]:
 
 
 @ids_needed
-def test_pauses_are_told_apart(store: Store) -> None:
+def test_pauses_are_told_apart(store: AnyStore) -> None:
     collection, [first, second] = ring_of(store, 2)
     put(store, first, ["a"])
     put(store, second, ["b"])
@@ -2107,22 +2124,22 @@ def test_pauses_are_told_apart(store: Store) -> None:
 
 
 @ids_needed
-def test_holds_retries_and_run_times_are_told(store: Store) -> None:
+def test_holds_retries_and_run_times_are_told(store: AnyStore) -> None:
     [queue] = declared(store)
     put(store, queue, ["held", "again", "done"])
     worker = joined(store, [queue])
     held, again, done = claim(store, worker, 3)
     store.settle(
         [
-            Settlement(held, "hold", reason="E: slow down", delay_s=600),
+            Settlement(held, "cooldown", reason="E: slow down", delay_s=600),
             Settlement(again, "retry", reason="E: away", delay_s=300),
-            Settlement(done, "answer", b"{}", "ok"),
+            Settlement(done, "complete", b"{}", "ok"),
         ]
     )
     found = why_not(store, "held")
     assert (found.place, found.error, found.failures) == ("waiting", "E: slow down", 0)
     assert found.agent is not None
-    assert 590 < found.agent.held_s <= 600
+    assert 590 < found.agent.cooldown_s <= 600
     assert found.agent.run_s is not None
     assert 0 <= found.agent.run_s < PATIENCE_S
     found = why_not(store, "again")
@@ -2131,10 +2148,14 @@ def test_holds_retries_and_run_times_are_told(store: Store) -> None:
 
 
 @ids_needed
-def test_what_shares_a_gate_is_told(store: Store) -> None:
+def test_what_shares_a_gate_is_told(store: AnyStore) -> None:
     first, second = unique("queue"), unique("queue")
     gate = unique("gate")
-    limits: dict[str, Any] = {"concurrency": 5, "gate": gate, "gate_limit": 1}
+    limits: dict[str, Any] = {
+        "concurrency": 5,
+        "concurrency_group": gate,
+        "concurrency_group_limit": 1,
+    }
     store.declare([Queue(first, **limits), Queue(second, **limits)])
     put(store, first, ["a"])
     put(store, second, ["b"])
@@ -2142,20 +2163,20 @@ def test_what_shares_a_gate_is_told(store: Store) -> None:
     waits = "b" if run.task_id == "a" else "a"
     found = why_not(store, waits)
     assert found.agent is not None
-    assert (found.agent.gate_limit, found.agent.runs) == (1, ())
-    assert [(it.task_id, it.queue) for it in found.agent.gate_runs] == [(run.task_id, run.queue)]
+    assert (found.agent.group_limit, found.agent.runs) == (1, ())
+    assert [(it.task_id, it.queue) for it in found.agent.group_runs] == [(run.task_id, run.queue)]
 
 
 @ids_needed
 def test_a_settled_task_is_in_the_outbox_behind_others_until_it_is_delivered(
-    store: Store,
+    store: AnyStore,
 ) -> None:
     [queue] = declared(store)
     put(store, queue, "abc")
     worker = joined(store, [queue])
     claims = claim(store, worker, 3)
-    store.settle([Settlement(each, "answer", b"{}", "ok") for each in claims])
-    found = [store.where(it) for it in "abc"]
+    store.settle([Settlement(each, "complete", b"{}", "ok") for each in claims])
+    found = [store.locate(it) for it in "abc"]
     assert [(it.place, it.outbox_before, it.outbox) for it in found] == [
         ("outbox", 0, 3),
         ("outbox", 1, 3),
@@ -2164,9 +2185,9 @@ def test_a_settled_task_is_in_the_outbox_behind_others_until_it_is_delivered(
     assert all(abs((it.since or 0) - time.time()) < PATIENCE_S for it in found)
     assert all(abs((it.outbox_since or 0) - time.time()) < PATIENCE_S for it in found)
     [lent] = store.take_outbox(worker, 1, 10**9)
-    assert [store.where(it).outbox_before for it in "bc"] == [1, 2]
+    assert [store.locate(it).outbox_before for it in "bc"] == [1, 2]
     store.drop_outbox(worker, [lent.number])
-    found = [store.where(it) for it in "abc"]
+    found = [store.locate(it) for it in "abc"]
     assert [(it.place, it.outbox_before) for it in found] == [
         ("settled", None),
         ("outbox", 0),
@@ -2174,7 +2195,7 @@ def test_a_settled_task_is_in_the_outbox_behind_others_until_it_is_delivered(
     ]
 
 
-def test_a_dead_letter_is_told_with_its_reason(store: Store) -> None:
+def test_a_dead_letter_is_told_with_its_reason(store: AnyStore) -> None:
     [queue] = declared(store)
     put(store, queue, ["a"])
     [given_up] = claim(store, joined(store, [queue]), 1)
@@ -2187,27 +2208,29 @@ def test_a_dead_letter_is_told_with_its_reason(store: Store) -> None:
 
 
 @ids_needed
-def test_of_a_worker_that_lapsed_the_run_is_left(store: Store) -> None:
+def test_of_a_worker_that_lapsed_the_run_is_left(store: AnyStore) -> None:
     [queue] = declared(store)
     put(store, queue, ["a"])
     worker, _ = claimed_and_left(store, queue)
-    wait_until(lambda: not store.where("a").workers, PATIENCE_S, "its lease lapses")
+    wait_until(lambda: not store.locate("a").workers, PATIENCE_S, "its lease lapses")
     found = why_not(store, "a")
     assert (found.place, found.run and found.run.worker) == ("running", worker.name)
 
 
 @pytest.mark.parametrize("task_id", ["", "never", "a' OR 1=1 --", "x" * 256, "ß\n\x00 %"])
-def test_what_was_never_offered_is_unknown_and_nothing_changes(store: Store, task_id: str) -> None:
+def test_what_was_never_offered_is_unknown_and_nothing_changes(
+    store: AnyStore, task_id: str
+) -> None:
     [queue] = declared(store)
     put(store, queue, ["a"])
     before = store.stats()
-    found = store.where(task_id)
+    found = store.locate(task_id)
     assert (found.task_id, found.place, found.agent) == (task_id, "unknown", None)
     assert store.stats().waiting == before.waiting == 1
 
 
 @pytest.mark.needs("remembers_ids")
-def test_an_id_that_is_odd_is_found(store: Store) -> None:
+def test_an_id_that_is_odd_is_found(store: AnyStore) -> None:
     [queue] = declared(store)
     odd = "a b'\"\x1b;\nß"
     put(store, queue, ["first", odd])

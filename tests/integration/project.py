@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from agentpipe.brokers import open_store
 from agentpipe.errors import Unreachable
 from agentpipe.operations.stats import as_dict
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
+from tests.stores import open_any
 from tests.support import processes_with, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from agentpipe.brokers.base import Store
     from agentpipe.sinks.base import Reader, Sink
+    from tests.stores import AnyStore
 
 HERE = Path(__file__).parent
 TIMEOUT_S = 60.0
@@ -110,7 +110,7 @@ class Project:
         # RabbitMQ puts the Result away and then forgets the task: whoever dies in between
         # leaves one that runs again, and is answered once all the same.
         self.settles_in_one_step = not broker_url.startswith("amqp")
-        self._store: Store | None = None
+        self._store: AnyStore | None = None
         self._sink: Sink | None = None
         self._reader: Reader | None = None
         self._streamed: set[str] = set()
@@ -248,9 +248,9 @@ class Project:
                 self._streamed.update(record.task_id for record in records)
         return self._streamed
 
-    def open_store(self) -> Store:
+    def open_store(self) -> AnyStore:
         """The project's store, for a thread of its own."""
-        return open_store(Settings.from_env(self.environ))
+        return open_any(Settings.from_env(self.environ))
 
     def until(self, timeout_s: float = TIMEOUT_S, **wanted: int) -> dict[str, Any]:
         """The ledger, once it shows these numbers."""

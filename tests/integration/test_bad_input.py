@@ -10,8 +10,8 @@ import orjson
 import pika
 import pytest
 
-from agentpipe.brokers.base import Offer
 from agentpipe.brokers.rabbitmq.names import Names
+from agentpipe.brokers.records import Offer
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Record
@@ -201,7 +201,7 @@ def test_what_nobody_can_read_dies_with_a_reason_and_the_worker_lives(project: P
     project.send("echo first")
     store = project.open_store()
     offers = [Offer(name, payload) for name, (payload, _) in GARBAGE.items()]
-    store.offer("toys", offers, ring=True)
+    store.offer("toys", offers, round_robin=True)
     store.close()
     project.ok("send", "toys", "echo last")
     _assert_the_rest_flows(project)

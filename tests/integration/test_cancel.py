@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from agentpipe.config.collection import load
-from agentpipe.operations import delivery
+from agentpipe.operations.cancel import Cancelled, cancel_matching
+from agentpipe.operations.cancel import cancel as cancel_in
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.settings import Settings
 from tests.support import processes_with, wait_until
@@ -117,7 +118,7 @@ def test_whatever_runs_ends_within_two_seconds_and_its_slot_is_free(project: Pro
     (child,) = [it["pid"] for it in project.journal("started") if it["task_id"] == "apart-0"]
     with closing(project.open_store()) as store:
         asked = time.time()
-        told = delivery.cancel(store, [f"{name}-0" for name in FIVE]).told
+        told = cancel_in(store, [f"{name}-0" for name in FIVE]).told
     assert set(told) == {f"{name}-0" for name in FIVE}
     project.until(delivered=5, running=0)
     results = project.by_id()
@@ -179,7 +180,7 @@ def test_500_cancels_race_with_their_runs_ends_and_each_has_one_result(project: 
     fleet = project.work("--processes", "2").ready(2)
     dice = random.Random(7)
     age_s = {task_id: dice.uniform(0, 2 * RUN_S) for task_id in ids}  # Some come too late.
-    whole = delivery.Cancelled()
+    whole = Cancelled()
     with closing(project.open_store()) as store:
 
         def cancel_some() -> bool:
@@ -187,7 +188,7 @@ def test_500_cancels_race_with_their_runs_ends_and_each_has_one_result(project: 
             now = time.monotonic()
             begun = {it["task_id"]: now - it["monotonic"] for it in project.journal("started")}
             due = [it for it in begun if begun[it] > age_s.get(it, now)]
-            whole += delivery.cancel(store, due)
+            whole += cancel_in(store, due)
             for task_id in due:
                 del age_s[task_id]
             return len(project.streamed()) == RACING
@@ -231,11 +232,11 @@ def test_a_filter_finds_what_waits_and_what_runs(project: Project) -> None:
     grouped = [{"group_id": name, "task_id": f"t-{name}"} for name in "abcd"]
     send(project, toys=grouped, other=[{"group_id": "a", "task_id": "o-0"}, {"task_id": "o-1"}])
     with closing(project.open_store()) as store:
-        cancel_where = partial(delivery.cancel_where, store)
-        assert sorted(cancel_where(group_id="a").cancelled) == ["o-0", "t-a"]
-        assert cancel_where(group_id="a") == delivery.Cancelled()
-        assert cancel_where(collection="toys", group_id="b").cancelled == ("t-b",)
-        assert cancel_where(queue="toys_0").cancelled == ("t-c",)
+        cancel_all = partial(cancel_matching, store)
+        assert sorted(cancel_all(group_id="a").cancelled) == ["o-0", "t-a"]
+        assert cancel_all(group_id="a") == Cancelled()
+        assert cancel_all(collection="toys", group_id="b").cancelled == ("t-b",)
+        assert cancel_all(queue="toys_0").cancelled == ("t-c",)
     project.work("--processes", "1").ready(1)
     project.until(running=2)
     send(project, toys=[{"group_id": "d", "task_id": "t-behind"}])

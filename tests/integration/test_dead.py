@@ -17,18 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agentpipe.brokers import open_store
-from agentpipe.brokers.base import Offer, Queue, Settlement, Worker
+from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
 from agentpipe.settings import Settings
+from tests.stores import claim_up_to, open_any
 from tests.support import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agentpipe.brokers.base import Store
     from tests.integration.project import Done, Project
+    from tests.stores import AnyStore
 
-MARKS = {"high_water": 10**9, "high_water_bytes": 10**12}
 MEBIBYTE = 1024 * 1024
 
 
@@ -163,9 +162,9 @@ def test_a_letter_is_shown_within_80_columns_and_harmless(project: Project) -> N
 
 REPLAY = textwrap.dedent("""
     import os, signal
-    from agentpipe import dead
     from agentpipe.brokers import open_store
-    from agentpipe.brokers.store import DeadFilter
+    from agentpipe.brokers.dead_letter import DeadFilter
+    from agentpipe.operations.dead_letters import Replay, pages
     from agentpipe.sending.dispatcher import Dispatcher
     from agentpipe.settings import Settings
 
@@ -175,7 +174,7 @@ REPLAY = textwrap.dedent("""
         drop(task_ids[:1])  # One is dropped, and the others are not.
         os.kill(os.getpid(), signal.SIGKILL)
     store.drop_dead = drop_some
-    dead.Replay(store, Dispatcher(store)).run(dead.pages(store, DeadFilter()))
+    Replay(store, Dispatcher(store)).run(pages(store, DeadFilter()))
 """)
 
 
@@ -213,16 +212,16 @@ def test_a_letter_of_an_id_that_dies_again_has_a_replay_of_its_own(project: Proj
     assert project.ok("dead", "replay", "again", "--json").json["task_ids"] != first
 
 
-def _bury(store: Store, task_ids: list[str], queue: str, ring: str) -> None:
+def _bury(store: AnyStore, task_ids: list[str], queue: str, ring: str) -> None:
     payload = b'{"schema":1,"question":"echo hi"}'
     worker = Worker("undertaker", slots=10**6, lease_s=600, queues=frozenset({queue}))
     store.declare([Queue(queue, ring, max_waiting=10**6, concurrency=10**6)])
     store.join(worker)
     for first in range(0, len(task_ids), 1_000):
         part = task_ids[first : first + 1_000]
-        offered = store.offer(queue, [Offer(each, payload) for each in part], ring=False)
+        offered = store.offer(queue, [Offer(each, payload) for each in part], round_robin=False)
         assert set(offered.verdicts) == {"accepted"}
-        claims = {each.task_id: each for each in store.claim(worker, 10**6, **MARKS)}
+        claims = {each.task_id: each for each in claim_up_to(10**6, store, worker)}
         assert all(store.settle([_burial(claims.pop(task_id)) for task_id in part]))
         store.settle([Settlement(each, "release") for each in claims.values()])
     store.leave(worker)
@@ -235,7 +234,7 @@ def _burial(claim: Any) -> Settlement:
 
 def test_a_hundred_thousand_letters_do_not_fill_the_memory(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/broker.db?synchronous=normal"
-    store = open_store(Settings(broker=url))
+    store = open_any(Settings(broker=url))
     with closing(store):
         _bury(store, [f"task-{number}" for number in range(100_000)], "crew_0", "crew")
     environ = {**os.environ, "AGENTPIPE_BROKER": url, "AGENTPIPE_SINK": url + "-none"}

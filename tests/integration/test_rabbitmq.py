@@ -13,19 +13,21 @@ import pika
 import pytest
 
 from agentpipe.brokers import open_store
-from agentpipe.brokers.base import DeadFilter, Offer, Queue, Settlement, Worker
+from agentpipe.brokers.dead_letter import DeadFilter
 from agentpipe.brokers.rabbitmq import RabbitStore
+from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
 from agentpipe.errors import Unreachable
 from agentpipe.settings import Settings
 from brokers.server_rabbitmq import RabbitServer
+from tests.stores import claim_up_to
 from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agentpipe.brokers.base import Store
     from agentpipe.brokers.rabbitmq.desk import Desk
     from tests.integration.project import Project
+    from tests.stores import AnyStore
 
 
 MORE_THAN_AMQP_TELLS = ("accepted", "delivered", "outbox_bytes")
@@ -177,7 +179,7 @@ def test_deleted_queues_are_made_again_under_a_running_worker(
 
 
 @pytest.fixture
-def graves(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Store]:
+def graves(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[[], AnyStore]:
     """Opens the project's store, in which 20 tasks are dead and a look takes 3 of them."""
     monkeypatch.setattr("agentpipe.brokers.rabbitmq.dead.PORTION", 3)
     project.collection(max_retries=0)
@@ -186,7 +188,7 @@ def graves(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[[], St
     return project.open_store
 
 
-def all_dead(store: Store, after: str | None = "", **wanted: Any) -> list[str]:
+def all_dead(store: AnyStore, after: str | None = "", **wanted: Any) -> list[str]:
     found: list[str] = []
     while after is not None:
         page = store.dead_letters(DeadFilter(**wanted), after, 100)
@@ -199,7 +201,7 @@ def all_dead(store: Store, after: str | None = "", **wanted: Any) -> list[str]:
 DEAD = [f"t-{number:02}" for number in range(20)]
 
 
-def test_a_look_of_several_portions_sees_each_letter_once(graves: Callable[[], Store]) -> None:
+def test_a_look_of_several_portions_sees_each_letter_once(graves: Callable[[], AnyStore]) -> None:
     with closing(graves()) as store:
         assert all_dead(store) == DEAD
         assert all_dead(store, error="nothing") == []
@@ -213,7 +215,7 @@ def test_a_look_of_several_portions_sees_each_letter_once(graves: Callable[[], S
 
 
 def test_another_process_goes_on_at_the_place_and_where_its_letter_was_dropped(
-    graves: Callable[[], Store],
+    graves: Callable[[], AnyStore],
 ) -> None:
     with closing(graves()) as store:
         first = store.dead_letters(DeadFilter(), "", 3)
@@ -229,7 +231,7 @@ def test_another_process_goes_on_at_the_place_and_where_its_letter_was_dropped(
 
 
 def test_what_is_looked_at_goes_back_by_itself(
-    graves: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
+    graves: Callable[[], AnyStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agentpipe.brokers.rabbitmq.dead.HOLD_S", 0.01)
     with closing(graves()) as looker, closing(graves()) as other:
@@ -246,12 +248,10 @@ def test_what_is_settled_as_its_connection_ends_is_settled_by_the_next(broker_ur
     with closing(open_store(Settings(broker=broker_url))) as store:
         assert isinstance(store, RabbitStore)
         store.declare([queue])
-        store.offer("toys", [Offer("a", b"{}")], ring=False)
+        store.offer("toys", [Offer("a", b"{}")], round_robin=False)
         store.join(worker)
-        (claimed,) = wait_until(
-            lambda: store.claim(worker, 1, high_water=9, high_water_bytes=9**9), 30, "a claim"
-        )
-        answer = [Settlement(claimed, "answer", b"{}", "ok")]
+        (claimed,) = wait_until(lambda: claim_up_to(1, store, worker), 30, "a claim")
+        answer = [Settlement(claimed, "complete", b"{}", "ok")]
 
         async def settle_without_connection(desk: Desk) -> None:
             async with desk.servings["w"]._settling:  # noqa: SLF001 - as an earlier call would

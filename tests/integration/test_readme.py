@@ -189,7 +189,7 @@ def test_a_command_is_documented_with_each_option(name: str, options: list[str])
 
 
 def test_what_the_commands_print_is_documented() -> None:
-    from agentpipe.brokers.base import QueueDepth, Stats, WorkerSeen
+    from agentpipe.brokers.statistics import QueueDepth, Stats, WorkerSeen
 
     depth = QueueDepth("q", "c", 0, 0, 0, 1, 1)
     stats = Stats(0, 0, 0, 0, 0, 0, 0, 0, {}, (depth,), (WorkerSeen("w", "h", 1, 1, 0, 0.0),))
@@ -204,14 +204,14 @@ def test_what_the_commands_print_is_documented() -> None:
 def test_reasons_and_what_why_prints_are_documented() -> None:
     from typing import get_args
 
-    from agentpipe.brokers.base import Whereabouts
+    from agentpipe.brokers.location import TaskLocation
     from agentpipe.operations.explain import Reason, State, verdict
-    from agentpipe.settings import Marks
+    from agentpipe.settings import OutboxLimits
 
     reasons, keys = tables(section("docs/reference.md", "`agentpipe why"))
     assert set(reasons) == set(get_args(Reason))
     assert {row[1].strip("`") for row in reasons.values()} == set(get_args(State))
-    printed = verdict(Whereabouts("t", "unknown"), 0.0, Marks(1, 1)).to_dict()
+    printed = verdict(TaskLocation("t", "unknown"), 0.0, OutboxLimits(1, 1)).to_dict()
     documented = {word for row in keys.values() for word in re.findall(r"`(\w+)`", row[0])}
     assert documented == set(printed)
 

@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from agentpipe.brokers import open_store
-from agentpipe.brokers.base import Answer, DeadFilter, Offer, Queue, Settlement, Store, Worker
+from agentpipe.brokers.capabilities import Answer, TaskQuery
+from agentpipe.brokers.dead_letter import DeadFilter
+from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
 from agentpipe.cli import UNREACHABLE, main
 from agentpipe.errors import Unreachable
 from agentpipe.settings import Settings
 from brokers.ports import HOST, free_port
 from brokers.server_redis import RedisServer
 from tests.proxy import Proxy
+from tests.stores import claim_up_to, open_any
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -32,34 +34,34 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.servers import OwnServer
+    from tests.stores import AnyStore
 
 QUEUE = "crew_0"
-MARKS: dict[str, int] = {"high_water": 10**6, "high_water_bytes": 10**9}
 PATIENCE_S = 30.0
 
 
 @contextmanager
-def opened(url: str) -> Iterator[Store]:
-    with closing(open_store(Settings(broker=url))) as store:
+def opened(url: str) -> Iterator[AnyStore]:
+    with closing(open_any(Settings(broker=url))) as store:
         yield store
 
 
-def declared(store: Store, name: str = QUEUE) -> None:
+def declared(store: AnyStore, name: str = QUEUE) -> None:
     store.declare([Queue(name, "crew", max_waiting=10**6, concurrency=100)])
 
 
-def put(store: Store, ids: str | list[str], queue: str = QUEUE) -> tuple[str, ...]:
-    return store.offer(queue, [Offer(each, b"payload") for each in ids], ring=False).verdicts
+def put(store: AnyStore, ids: str | list[str], queue: str = QUEUE) -> tuple[str, ...]:
+    return store.offer(queue, [Offer(each, b"payload") for each in ids], round_robin=False).verdicts
 
 
-def joined(store: Store, lease_s: float = 60.0) -> Worker:
+def joined(store: AnyStore, lease_s: float = 60.0) -> Worker:
     worker = Worker(f"worker-{uuid.uuid4().hex[:6]}", lease_s=lease_s, queues=frozenset([QUEUE]))
     store.join(worker)
     return worker
 
 
 def answers(claims: list[Any]) -> list[Settlement]:
-    return [Settlement(claim, "answer", b"result", "ok") for claim in claims]
+    return [Settlement(claim, "complete", b"result", "ok") for claim in claims]
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ def url(redis_server: RedisServer) -> str:
 
 
 @pytest.fixture
-def store(url: str) -> Iterator[Store]:
+def store(url: str) -> Iterator[AnyStore]:
     with opened(url) as store:
         declared(store)
         yield store
@@ -88,15 +90,15 @@ def keys_of(url: str) -> str:
 
 
 def test_the_hash_of_tasks_is_as_long_as_there_are_unsettled_ones(
-    store: Store, url: str, raw: redis.Redis
+    store: AnyStore, url: str, raw: redis.Redis
 ) -> None:
     def unsettled() -> Any:
         return raw.hlen(f"{keys_of(url)}:tasks")
 
     put(store, "abcd")
-    store.offer(QUEUE, [Offer("late", b"", delay_s=60)], ring=False)
+    store.offer(QUEUE, [Offer("late", b"", delay_s=60)], round_robin=False)
     worker = joined(store)
-    claims = store.claim(worker, 2, **MARKS)
+    claims = claim_up_to(2, store, worker)
     assert unsettled() == 5
     store.settle([*answers(claims[:1]), Settlement(claims[1], "retry", delay_s=60)])
     assert unsettled() == 4
@@ -105,46 +107,48 @@ def test_the_hash_of_tasks_is_as_long_as_there_are_unsettled_ones(
     assert raw.zcard(f"{keys_of(url)}:waiting:{QUEUE}") == 2
 
 
-def test_each_prefix_is_a_store_of_its_own(store: Store, redis_server: RedisServer) -> None:
+def test_each_prefix_is_a_store_of_its_own(store: AnyStore, redis_server: RedisServer) -> None:
     with opened(f"{redis_server.url}?prefix=other-{uuid.uuid4().hex[:8]}") as other:
         declared(other)
         assert put(store, "a") == put(other, "a") == ("accepted",)
-        assert len(other.claim(joined(other), 10, **MARKS)) == 1
-        assert len(store.claim(joined(store), 10, **MARKS)) == 1
+        assert len(claim_up_to(10, other, joined(other))) == 1
+        assert len(claim_up_to(10, store, joined(store))) == 1
 
 
 def test_nothing_but_the_memory_of_answers_and_ids_is_left_of_what_is_done(
-    store: Store, url: str, raw: redis.Redis
+    store: AnyStore, url: str, raw: redis.Redis
 ) -> None:
     put(store, "ab")
     worker = joined(store)
-    store.settle(answers(store.claim(worker, 2, **MARKS)))
+    store.settle(answers(claim_up_to(2, store, worker)))
     store.drop_outbox(worker, [each.number for each in store.take_outbox(worker, 10, 10**6)])
     store.leave(worker)
     found = {key.decode().split(":")[1] for key in raw.scan_iter(f"{keys_of(url)}*", 1000)}
     assert found == {"store", "queues", "ring", "room", "settled", "replies", "tallies"}
 
 
-def test_a_layout_of_another_version_is_refused(store: Store, url: str, raw: redis.Redis) -> None:
+def test_a_layout_of_another_version_is_refused(
+    store: AnyStore, url: str, raw: redis.Redis
+) -> None:
     put(store, "a")
     raw.hset(f"{keys_of(url)}:store", "layout", "99")
     with pytest.raises(Unreachable, match="has layout 99, this agentpipe knows 3"):
-        open_store(Settings(broker=url))
+        open_any(Settings(broker=url))
 
 
-def test_more_tasks_of_others_than_one_look_can_see_are_passed_over(store: Store) -> None:
+def test_more_tasks_of_others_than_one_look_can_see_are_passed_over(store: AnyStore) -> None:
     declared(store, "crew_1")
     for first in range(0, 9000, 3000):
         put(store, [f"other-{index}" for index in range(first, first + 3000)], "crew_1")
     put(store, "a")
-    assert [each.task_id for each in store.peek([QUEUE], -1, 10)] == ["a"]
+    assert [each.task_id for each in store.tasks(TaskQuery(queues=[QUEUE]))] == ["a"]
 
 
-def test_dead_letters_that_fill_several_answers_are_all_read(store: Store) -> None:
+def test_dead_letters_that_fill_several_answers_are_all_read(store: AnyStore) -> None:
     worker, large = joined(store), b"x" * 5_000_000
     for task_id in "abc":
-        store.offer(QUEUE, [Offer(task_id, large)], ring=False)
-        (claim,) = store.claim(worker, 1, **MARKS)
+        store.offer(QUEUE, [Offer(task_id, large)], round_robin=False)
+        (claim,) = claim_up_to(1, store, worker)
         store.settle([Settlement(claim, "bury", b"{}", "crashed", "it died")])
     assert [letter.task_id for letter in store.read_dead(["c", "a", "b"])] == ["a", "b", "c"]
 
@@ -152,13 +156,13 @@ def test_dead_letters_that_fill_several_answers_are_all_read(store: Store) -> No
 # Processes.
 
 
-def offer_in_child(store: Store, verdicts: Any) -> None:
+def offer_in_child(store: AnyStore, verdicts: Any) -> None:
     verdicts.put([put(store, [f"child-{index}"]) for index in range(30)])
     store.wait(0)
     store.close()
 
 
-def test_a_fork_has_connections_of_its_own(store: Store) -> None:
+def test_a_fork_has_connections_of_its_own(store: AnyStore) -> None:
     put(store, "a")
     store.wait(0)
     fork = multiprocessing.get_context("fork")
@@ -175,13 +179,13 @@ def test_a_fork_has_connections_of_its_own(store: Store) -> None:
 # The server's own life.
 
 
-def test_scripts_come_back_after_a_flush(store: Store, raw: redis.Redis) -> None:
+def test_scripts_come_back_after_a_flush(store: AnyStore, raw: redis.Redis) -> None:
     put(store, "a")
     raw.script_flush()
     assert put(store, "b") == ("accepted",)
     worker = joined(store)
     raw.script_flush()
-    assert len(store.claim(worker, 10, **MARKS)) == 2
+    assert len(claim_up_to(10, store, worker)) == 2
 
 
 def test_an_emptied_store_is_declared_anew_and_goes_on(
@@ -192,17 +196,17 @@ def test_an_emptied_store_is_declared_anew_and_goes_on(
         declared(store)
         put(store, "abc")
         worker = joined(store)
-        lost = store.claim(worker, 2, **MARKS)
+        lost = claim_up_to(2, store, worker)
         client.flushall()
         assert store.settle(answers(lost)) == [False, False]
-        assert store.extend(worker) is False
-        assert store.claim(worker, 10, **MARKS) == []
+        assert store.heartbeat(worker) is False
+        assert claim_up_to(10, store, worker) == []
         assert put(store, "ab") == ("accepted",) * 2
         assert [record.message.partition(" was ")[2] for record in caplog.records] == [
             "emptied: the queues are declared anew"
         ]
         store.join(worker)
-        again = store.claim(worker, 10, **MARKS)
+        again = claim_up_to(10, store, worker)
         assert store.settle(answers(lost)) == [False, False]
         assert store.settle(answers(again)) == [True, True]
         stats = store.stats()
@@ -219,7 +223,7 @@ def test_a_worker_that_joins_an_emptied_store_declares_its_queues(own_server: Ow
 
 
 def test_a_worker_that_joins_leaves_the_limits_that_others_declared_since(
-    store: Store, url: str
+    store: AnyStore, url: str
 ) -> None:
     with opened(url) as later:
         later.declare([Queue(QUEUE, "crew", max_waiting=7)])
@@ -233,14 +237,14 @@ def test_a_restart_costs_no_worker_its_lease_however_long_it_took(own_server: Ow
         declared(store)
         put(store, "ab")
         worker, rival = joined(store, 0.5), joined(other, 0.5)
-        claims = store.claim(worker, 1, **MARKS)
+        claims = claim_up_to(1, store, worker)
         server.kill()
         with pytest.raises(Unreachable, match="nothing listens there"):
-            store.extend(worker)
+            store.heartbeat(worker)
         time.sleep(0.6)  # The leases' time runs out, for nobody can renew them.
         server.start()
-        assert [each.task_id for each in other.claim(rival, 10, **MARKS)] == ["b"]
-        assert store.extend(worker)
+        assert [each.task_id for each in claim_up_to(10, other, rival)] == ["b"]
+        assert store.heartbeat(worker)
         assert store.settle(answers(claims)) == [True]
 
 
@@ -287,13 +291,13 @@ def test_full_memory_refuses_tasks_and_nothing_else(own_server: OwnServer) -> No
         declared(store)
         put(store, "abc")
         worker = joined(store)
-        claims = store.claim(worker, 1, **MARKS)
+        claims = claim_up_to(1, store, worker)
         client.config_set("maxmemory", 1)
         with pytest.raises(Unreachable, match="memory is full, nothing was stored"):
             put(store, "xyz")
-        claims += store.claim(worker, 10, **MARKS)
+        claims += claim_up_to(10, store, worker)
         assert store.settle(answers(claims)) == [True] * 3
-        assert store.extend(worker)
+        assert store.heartbeat(worker)
         store.drop_outbox(worker, [each.number for each in store.take_outbox(worker, 10, 10**6)])
         assert store.leave(worker) == 0
         stats = store.stats()
@@ -309,7 +313,7 @@ def works(url: str) -> bool:
     with opened(url) as store:
         declared(store)
         put(store, "a")
-        claims = store.claim(joined(store), 1, **MARKS)
+        claims = claim_up_to(1, store, joined(store))
         return store.settle(answers(claims)) == [True]
 
 
@@ -410,27 +414,27 @@ def test_a_node_of_a_cluster_holds_all_keys_of_a_store(own_server: OwnServer) ->
         use_every_operation(store)
 
 
-def use_every_operation(store: Store) -> None:
+def use_every_operation(store: AnyStore) -> None:
     """The server refuses a script whose keys do not lie together."""
     declared(store)
     store.declare([Queue("crew_1", "crew")])  # The other leaves its ring.
     put(store, "abcdef")
-    store.offer("crew", [Offer("late", b"", priority=1, delay_s=60)], ring=True)
+    store.offer("crew", [Offer("late", b"", priority=1, delay_s=60)], round_robin=True)
     worker, silent = joined(store), joined(store, 0.1)
-    store.claim(silent, 1, held=0, **MARKS)
-    claims = store.claim(worker, 3, **MARKS)
+    claim_up_to(1, store, silent, held=0)
+    claims = claim_up_to(3, store, worker)
     actions: tuple[Any, ...] = ("bury", "retry", "release")
     batch = [Settlement(*pair, b"{}", "ok") for pair in zip(claims, actions, strict=True)]
     assert store.settle(batch) == [True] * 3
     assert store.answer([Answer("late", b"", "cancelled")]) == [True]
     wait_until(lambda: len(store.stats().workers) == 1, PATIENCE_S, "the silent one lapses")
-    assert store.claim(worker, 1, **MARKS)
-    assert not store.extend(silent)
+    assert claim_up_to(1, store, worker)
+    assert not store.heartbeat(silent)
     records = store.take_outbox(worker, 1, 100)
     store.drop_outbox(worker, [record.number for record in records])
     assert store.take_outbox(worker, 1, 100)
     assert store.leave(worker)
-    assert store.peek(None, -1, 10)
+    assert store.tasks(TaskQuery(limit=10))
     (letter,) = store.dead_letters(DeadFilter(), "", 10).letters
     assert letter.task_id == claims[0].task_id
     assert store.count_dead(DeadFilter()) == len(store.read_dead([letter.task_id])) == 1
@@ -487,7 +491,7 @@ def test_sentinels_lead_to_the_primary(sentinel: tuple[int, RedisServer]) -> Non
 class Insistent:
     """Calls again where no answer came, as senders and workers do."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: AnyStore) -> None:
         self._store = store
         self.gave_up = 0
 
@@ -530,11 +534,11 @@ def lossy_runs(store: Any, worker: Worker, proxy: Proxy) -> tuple[list[str], lis
         if proxy.lost < 100:
             batch = [f"{len(tasks) + index}" for index in range(3)]
             assert (
-                store.offer(QUEUE, [Offer(each, b"") for each in batch], ring=False).verdicts
+                store.offer(QUEUE, [Offer(each, b"") for each in batch], round_robin=False).verdicts
                 == ("accepted",) * 3
             )
             tasks += batch
-        held += store.claim(worker, 3, **MARKS)
+        held += claim_up_to(3, store, worker)
         release = [Settlement(each, "release") for each in held[2:]]
         assert store.settle([*release, *answers(held[:2])]) == [True] * len(held)
         held = []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agentpipe.brokers.base import Calendar
+from agentpipe.brokers.capabilities import KeepsSchedules
 from agentpipe.errors import Unreachable
 from agentpipe.sending.scheduler import CHUNK, mark_of
 from tests.support import wait_until
@@ -33,7 +33,7 @@ def due(project: Project) -> str:
     half = now.replace(minute=30, second=0, microsecond=0)
     fire_time = half if half <= now else half - timedelta(hours=1)
     store = project.open_store()
-    assert isinstance(store, Calendar)
+    assert isinstance(store, KeepsSchedules)
     store.progress(f"toys/nightly/{CRON}/UTC", mark_of(fire_time, 0))
     store.close()
     return fire_time.isoformat()
@@ -43,7 +43,7 @@ def has_calendar(project: Project) -> bool:
     """A server may need a moment to free it after a kill."""
     store = project.open_store()
     try:
-        assert isinstance(store, Calendar)
+        assert isinstance(store, KeepsSchedules)
         return store.progress(f"toys/nightly/{CRON}/UTC", 0) is not None
     except Unreachable:
         return False

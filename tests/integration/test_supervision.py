@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agentpipe.brokers.capabilities import TaskQuery
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def test_a_second_signal_ends_at_once_and_still_gives_back(
 def _waiting(project: Project) -> list[str]:
     """The ids of the tasks that wait."""
     store = project.open_store()
-    found = [entry.task_id for entry in store.peek(None, -1, 100)]
+    found = [entry.task_id for entry in store.tasks(TaskQuery(limit=100))]
     store.close()
     return found
 

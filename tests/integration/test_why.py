@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agentpipe.brokers.base import Offer, Queue
+from agentpipe.brokers.records import Offer, Queue
 from agentpipe.cli import main
 from tests.integration.project import TIMEOUT_S
 from tests.support import wait_until
@@ -274,7 +274,7 @@ def test_a_delay_that_the_sender_wanted_is_told(asked: Asked) -> None:
     project.collection()
     store = project.open_store()
     store.declare([Queue("plain")])
-    store.offer("plain", [Offer("later", b"{}", delay_s=600)], ring=False)
+    store.offer("plain", [Offer("later", b"{}", delay_s=600)], round_robin=False)
     store.close()
     if asked.sees_queues:
         told = asked.why("later")
@@ -375,7 +375,7 @@ def test_one_that_is_cancelled_while_it_runs_is_ending(asked: Asked) -> None:
     one_worker(project)
     running(project, task)
     store = project.open_store()
-    assert store.cancel([task]) == ["told"]
+    assert store.cancel([task]) == ["signalled"]
     store.close()
     told = asked.why(task)
     assert (told["state"], told["reason"]) == ("running", "ending")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from agentpipe.brokers.base import QueueDepth, Stats, Tally, WorkerSeen
-from agentpipe.settings import Marks
+from agentpipe.brokers.statistics import QueueDepth, Stats, Tally, WorkerSeen
+from agentpipe.settings import OutboxLimits
 from agentpipe.tui.frame import Display
 from agentpipe.tui.history import FleetHistory, Snapshot
 from agentpipe.worker.heartbeat import Vitals
 
-MARKS = Marks(10_000, 256 * 1024 * 1024)
+MARKS = OutboxLimits(10_000, 256 * 1024 * 1024)
 SCENE = Display("redis://localhost:6379/0", MARKS, now=1_000.0, clock="03:00:00")
 NASTY = "\x1b[2J\r\n[bold red]x[/]\u202e\ud800\u0000漢字漢字👩‍👩‍👧ﷺ" + "z" * 500
 # What a worker tells of is made fit for JSON.
@@ -19,7 +19,7 @@ TOLD = NASTY.encode(errors="replace").decode()
 
 
 def agent(name: str = "crew_0", **fields: Any) -> QueueDepth:
-    known = {"collection": "crew", "waiting": 0, "delayed": 0, "running": 0, "held_s": 0.0}
+    known = {"collection": "crew", "waiting": 0, "delayed": 0, "running": 0, "cooldown_s": 0.0}
     return QueueDepth(name, **{**known, "limit": 100, "concurrency": 2, **fields})
 
 
@@ -54,7 +54,7 @@ def large() -> FleetHistory:
             collection=f"c{number % 10}",
             waiting=number * 1_000_003,
             running=number % 3,
-            held_s=float(number % 5),
+            cooldown_s=float(number % 5),
             tally=Tally(number * 77, number, 5, 2.5, 1e6 * number, NASTY, float(number)),
         )
         for number in range(1_000)

@@ -214,7 +214,9 @@ def test_agents_of_a_bounded_context_share_a_gate(folder: Path) -> None:
     collection = one(
         folder, "number: 2", "context:", "- concurrency: 3", "- {}", "- concurrency: '1'"
     )
-    shared = [(agent.gate, agent.gate_limit) for agent in collection.agents]
+    shared = [
+        (agent.concurrency_group, agent.concurrency_group_limit) for agent in collection.agents
+    ]
     assert shared == [("a/0", 3), (None, 1), ("a/2", 1)] * 2
 
 

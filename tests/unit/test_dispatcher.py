@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agentpipe.brokers.base import Queue
+from agentpipe.brokers.records import Queue
 from agentpipe.brokers.sqlite import SqliteStore
 from agentpipe.errors import Unreachable
 from agentpipe.sending.dispatcher import Dispatcher
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from agentpipe.brokers.base import Admission, Offer
+    from agentpipe.brokers.records import Admission, Offer
 
 
 class FlakyStore(SqliteStore):
@@ -23,11 +23,11 @@ class FlakyStore(SqliteStore):
 
     away = 3
 
-    def offer(self, target: str, offers: Sequence[Offer], *, ring: bool) -> Admission:
+    def offer(self, target: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
         self.away -= 1
         if self.away > 0:
             raise Unreachable("sqlite:///away: gone")
-        admission = super().offer(target, offers, ring=ring)
+        admission = super().offer(target, offers, round_robin=round_robin)
         if self.away == 0:
             raise Unreachable("sqlite:///away: gone")
         return admission

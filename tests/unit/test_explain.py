@@ -7,16 +7,17 @@ from typing import Any, get_args
 
 import pytest
 
-from agentpipe.brokers.base import AgentSeen, Run, Whereabouts, WorkerSeen
+from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
+from agentpipe.brokers.statistics import WorkerSeen
 from agentpipe.core.text import counted, duration
 from agentpipe.operations.explain import Reason, Verdict, verdict
 from agentpipe.operations.explain.phrases import reading
 from agentpipe.operations.explain.waiting import estimate_s
-from agentpipe.settings import Marks
+from agentpipe.settings import OutboxLimits
 from agentpipe.worker.heartbeat import Vitals
 
 NOW = 1_800_000_000.0
-MARKS = Marks(100, 10_000)
+MARKS = OutboxLimits(100, 10_000)
 
 
 def worker(name: str = "w", *, slots: int = 4, running: int = 1, **told: Any) -> WorkerSeen:
@@ -24,25 +25,25 @@ def worker(name: str = "w", *, slots: int = 4, running: int = 1, **told: Any) ->
 
 
 W = worker(up_s=598.0)
-RUN = Run("other", "a_0", "w", NOW - 30)
+RUN = ClaimSeen("other", "a_0", "w", NOW - 30)
 AGENT = AgentSeen("a_0", "a", 1, waiting=5, servers=(W,))
 DOWN = worker(sink_down_s=298.0, sink_error="Unreachable: kafka:9092 does not answer")
 
 
-def waiting(agent: AgentSeen = AGENT, **facts: Any) -> Whereabouts:
+def waiting(agent: AgentSeen = AGENT, **facts: Any) -> TaskLocation:
     known = {"submitted_at": NOW - 600, "position": 3, "workers": (W,)}
-    return Whereabouts("t", "waiting", agent=agent, **{**known, **facts})
+    return TaskLocation("t", "waiting", agent=agent, **{**known, **facts})
 
 
-def at(place: Any, **facts: Any) -> Whereabouts:
-    return Whereabouts("t", place, **{"agent": AGENT, "workers": (W,), **facts})
+def at(place: Any, **facts: Any) -> TaskLocation:
+    return TaskLocation("t", place, **{"agent": AGENT, "workers": (W,), **facts})
 
 
-def unsure(**facts: Any) -> Whereabouts:
-    return Whereabouts("t", "unknown", complete=False, workers=(W,), **facts)
+def unsure(**facts: Any) -> TaskLocation:
+    return TaskLocation("t", "unknown", complete=False, workers=(W,), **facts)
 
 
-def judge(facts: Whereabouts, position: int | None = None) -> Verdict:
+def judge(facts: TaskLocation, position: int | None = None) -> Verdict:
     return verdict(facts, NOW, MARKS, position)
 
 
@@ -52,10 +53,10 @@ def agent(**fields: Any) -> AgentSeen:
 
 ALONE = agent(servers=())
 BUSY = agent(runs=(RUN,), run_s=60.0)
-GATED = agent(gate_limit=1, gate_runs=(replace(RUN, queue="a_1"),))
+GATED = agent(group_limit=1, group_runs=(replace(RUN, queue="a_1"),))
 THERE = "it has waited for 10 min at a_0, 3 of 5 there"
 PASTE = 'agentpipe tail --from beginning --timeout 2 --json | grep -F \'"task_id":"t"\''
-CASES: list[tuple[Whereabouts, str, str, str]] = [
+CASES: list[tuple[TaskLocation, str, str, str]] = [
     (
         waiting(agent(paused=True, collection_paused=True)),
         "agent_paused",
@@ -102,7 +103,7 @@ CASES: list[tuple[Whereabouts, str, str, str]] = [
         "bring the sink back, or see the workers' logs; claims then go on by themselves",
     ),
     (
-        waiting(agent(held_s=90.0), error="InfraError: 429"),
+        waiting(agent(cooldown_s=90.0), error="InfraError: 429"),
         "agent_held",
         (
             f"{THERE}: the service of its agent asked to be left alone for 90 s more, after "
@@ -120,7 +121,7 @@ CASES: list[tuple[Whereabouts, str, str, str]] = [
         "it may run when one of these ends",
     ),
     (
-        waiting(replace(GATED, runs=(RUN,), gate_runs=(RUN,))),
+        waiting(replace(GATED, runs=(RUN,), group_runs=(RUN,))),
         "agent_busy",
         (f"{THERE}: its agent is busy with other (on w for 30 s)"),
         "it is claimed in its turn; no run of its agent has ended yet to tell when",
@@ -306,7 +307,7 @@ CASES: list[tuple[Whereabouts, str, str, str]] = [
 
 
 @pytest.mark.parametrize(("facts", "reason", "sentence", "following"), CASES)
-def test_a_reason_in_words(facts: Whereabouts, reason: str, sentence: str, following: str) -> None:
+def test_a_reason_in_words(facts: TaskLocation, reason: str, sentence: str, following: str) -> None:
     found = judge(facts)
     assert (found.reason, found.sentence, found.next) == (reason, sentence, following)
     assert found.state == facts.place
@@ -371,7 +372,7 @@ def test_the_estimate(
     concurrency: int, gate: int | None, gone_s: list[float], position: int, seconds: float
 ) -> None:
     found = tuple(replace(RUN, since=NOW - gone) for gone in gone_s)
-    seen = agent(concurrency=concurrency, gate_limit=gate, runs=found, run_s=10.0)
+    seen = agent(concurrency=concurrency, group_limit=gate, runs=found, run_s=10.0)
     assert estimate_s(seen, position, NOW) == seconds
 
 

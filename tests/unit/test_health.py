@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agentpipe.brokers.base import WorkerSeen
+from agentpipe.brokers.statistics import WorkerSeen
 from agentpipe.connections.amqp.health import timeout_of
 from agentpipe.connections.disk import file_system_of
 from agentpipe.operations import clocks, doctor

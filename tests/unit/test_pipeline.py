@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agentpipe import AgentPipeline, Settings, TaskConfig
-from agentpipe.brokers import open_store
+from agentpipe.brokers.capabilities import TaskQuery
 from agentpipe.core.task import Task
 from agentpipe.errors import ConfigError, TaskError
+from tests.stores import open_any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from agentpipe.brokers.base import Waiting
+    from agentpipe.brokers.capabilities import TaskSeen
 
 
 @pytest.fixture
@@ -40,9 +41,9 @@ def pipeline(collection: Path, settings: Settings) -> Iterator[AgentPipeline]:
         yield made
 
 
-def waiting(settings: Settings) -> list[Waiting]:
-    store = open_store(settings)
-    found = store.peek(None, -1, 100)
+def waiting(settings: Settings) -> list[TaskSeen]:
+    store = open_any(settings)
+    found = store.tasks(TaskQuery(limit=100))
     store.close()
     return found
 
@@ -124,7 +125,7 @@ def test_all_that_waits_can_be_deleted_while_the_sink_is_away(
         pipeline.send_task("mine", "q")
     assert pipeline.delete_all_tasks() == 4
     assert waiting(settings) == []
-    store = open_store(settings)
+    store = open_any(settings)
     assert store.stats().outbox == 4
     store.close()
 

@@ -10,7 +10,6 @@ import pytest
 from pika import exceptions
 from pika.channel import Channel
 
-from agentpipe.brokers.base import Offer, Queue
 from agentpipe.brokers.rabbitmq.address import Address
 from agentpipe.brokers.rabbitmq.crew import Member, share_of
 from agentpipe.brokers.rabbitmq.holds import Holds
@@ -22,6 +21,7 @@ from agentpipe.brokers.rabbitmq.names import (
     delay_level,
 )
 from agentpipe.brokers.rabbitmq.registry import Entry
+from agentpipe.brokers.records import Offer, Queue
 from agentpipe.connections.amqp.connection import why_not
 from agentpipe.errors import ConfigError
 
@@ -168,13 +168,16 @@ def test_an_entry_remembers_bounds_and_queues_of_old() -> None:
 
 
 def test_an_entry_knows_the_gates_of_its_queues() -> None:
-    queues = [Queue("c_0", "c", gate="c/0", gate_limit=2), Queue("c_1", "c")]
+    queues = [
+        Queue("c_0", "c", concurrency_group="c/0", concurrency_group_limit=2),
+        Queue("c_1", "c"),
+    ]
     (entry,) = Entry.of(queues)
     assert Entry.decode(orjson.loads(orjson.dumps(entry))).current() == queues
     assert not entry.says(Entry.of([Queue("c_0", "c"), Queue("c_1", "c")])[0])
     of_old = orjson.loads(orjson.dumps(entry))
     del of_old["gates"]
-    assert [queue.gate for queue in Entry.decode(of_old).current()] == [None, None]
+    assert [queue.concurrency_group for queue in Entry.decode(of_old).current()] == [None, None]
 
 
 # Addresses.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agentpipe.brokers.base import Claim, Settlement
+from agentpipe.brokers.records import Claim, Settlement
 from agentpipe.brokers.redis.idempotency import MAX_UNSURE, Requests
 from agentpipe.brokers.redis.settling import PORTION, PORTION_BYTES, Settler
 from agentpipe.errors import Unreachable
@@ -84,7 +84,7 @@ def server() -> Server:
     return Server()
 
 
-def settlements(ids: str, action: Any = "answer") -> list[Settlement]:
+def settlements(ids: str, action: Any = "complete") -> list[Settlement]:
     return [Settlement(Claim(task_id, "q", b"", "w", 7), action) for task_id in ids]
 
 
@@ -122,7 +122,7 @@ def test_another_action_than_the_one_that_was_done_is_not_done(server: Server) -
 
 def test_a_failure_between_portions_forgets_none_of_them(server: Server) -> None:
     settler = Settler(server.ask)
-    large = Settlement(Claim("large", "q", b"", "w", 7), "answer", b"x" * PORTION_BYTES)
+    large = Settlement(Claim("large", "q", b"", "w", 7), "complete", b"x" * PORTION_BYTES)
     batch = [*settlements("ab"), large, *settlements("c")]
     before = server.ask
 

@@ -15,7 +15,8 @@ import pytest
 from dramatiq.middleware import SkipMessage
 
 from agentpipe.brokers import open_store
-from agentpipe.brokers.base import Claim, Settlement, Waiting
+from agentpipe.brokers.capabilities import TaskSeen
+from agentpipe.brokers.records import Claim, Settlement
 from agentpipe.core.failures import MAX_ASKED_DELAY_S, MAX_RETRY_DELAY_S
 from agentpipe.core.redaction import MASK
 from agentpipe.core.task import Result, Task
@@ -101,7 +102,7 @@ def evaluation(*, passed: bool, broken: bool = False) -> Evaluation:
 def test_an_answer_is_ok_and_carries_all_that_came_with_its_task(bench: Bench) -> None:
     settlement = bench.end(result=Run({"x": 4}))
     result = result_of(settlement)
-    assert (settlement.action, result.outcome, result.result) == ("answer", "ok", {"x": 4})
+    assert (settlement.action, result.outcome, result.result) == ("complete", "ok", {"x": 4})
     assert (result.task_id, result.collection, result.agent) == ("t1", "crew", "crew_0")
     assert (result.metadata, result.group_id, result.sample_index) == ({"mine": 1}, "g1", 2)
     assert (result.group_size, result.policy_version, result.seed) == (4, "v7", 9)
@@ -145,7 +146,7 @@ def test_an_agents_exception_is_answered_not_retried(bench: Bench) -> None:
         raise LookupError("no such thing")
     settlement = bench.end(exception=caught.value)
     result = result_of(settlement)
-    assert (settlement.action, result.outcome, result.reward) == ("answer", "agent_error", None)
+    assert (settlement.action, result.outcome, result.reward) == ("complete", "agent_error", None)
     assert result.error is not None
     assert (result.error["type"], result.error["message"]) == ("LookupError", "no such thing")
     assert "test_an_agents_exception_is_answered" in result.error["traceback"]
@@ -155,7 +156,7 @@ def test_an_agents_exception_is_answered_not_retried(bench: Bench) -> None:
 def test_a_time_limit_is_answered_not_retried(bench: Bench) -> None:
     settlement = bench.end(exception=TimeLimitExceeded(5))
     result = result_of(settlement)
-    assert (settlement.action, result.outcome) == ("answer", "limit")
+    assert (settlement.action, result.outcome) == ("complete", "limit")
     assert result.error == {
         "type": "TimeLimitExceeded",
         "message": "The run took longer than its time limit of 5 s.",
@@ -346,7 +347,7 @@ def test_what_a_service_asks_for_holds_the_queue_and_counts_nothing(
     bench: Bench, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     settlement = bench.end(bench.message(failures=99), exception=error)
-    assert (settlement.action, settlement.delay_s, settlement.result) == ("hold", 7, b"")
+    assert (settlement.action, settlement.delay_s, settlement.result) == ("cooldown", 7, b"")
     (line,) = [record.getMessage() for record in caplog.records]
     assert "nobody runs tasks of crew_0 for 7.0 s" in line
 
@@ -497,7 +498,7 @@ def test_a_crashing_task_is_dead_after_its_last_crash(bench: Bench) -> None:
 
 def test_a_task_past_its_deadline_is_stale(bench: Bench) -> None:
     settlement = bench.skip(bench.message(replace(TASK, deadline=time.time() - 1)))
-    assert (settlement.action, settlement.outcome) == ("answer", "stale")
+    assert (settlement.action, settlement.outcome) == ("complete", "stale")
     in_time = bench.message(replace(TASK, deadline=time.time() + 1000))
     bench.results.before_process_message(bench.broker, in_time)
     assert in_time.settlement is None
@@ -537,7 +538,7 @@ def test_giving_up_buries_with_all_that_is_known(bench: Bench) -> None:
 
 
 def test_a_cancelled_task_has_a_result_too() -> None:
-    entry = Waiting(1, "t1", "crew_0", b"{}", 0.0)
+    entry = TaskSeen(1, "t1", "crew_0", b"{}", 0.0)
     result = cancelled(entry, TASK, "crew")
     assert (result.outcome, result.task_id, result.agent) == ("cancelled", "t1", "crew_0")
     assert (result.attempt, result.reward, result.metadata) == (0, None, {"mine": 1})

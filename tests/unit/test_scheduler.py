@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 
-from agentpipe.brokers.base import Queue
+from agentpipe.brokers.capabilities import TaskQuery
+from agentpipe.brokers.records import Queue
 from agentpipe.brokers.sqlite import SqliteStore
 from agentpipe.config.collection import Collection, ScheduleSpec
 from agentpipe.errors import ConfigError, Unreachable
@@ -30,7 +31,7 @@ from agentpipe.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from agentpipe.brokers.base import Admission, Offer
+    from agentpipe.brokers.records import Admission, Offer
 
 MIDNIGHT = datetime(2026, 6, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -70,10 +71,10 @@ class OneStore(SqliteStore):
     away = False
     kill_after = -1
 
-    def offer(self, target: str, offers: Sequence[Offer], *, ring: bool) -> Admission:
+    def offer(self, target: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
         if self.away:
             raise Unreachable("gone")
-        admission = super().offer(target, offers, ring=ring)
+        admission = super().offer(target, offers, round_robin=round_robin)
         self.kill_after -= 1
         if self.kill_after == 0:
             raise KilledError
@@ -124,7 +125,10 @@ class Bench:
         return [f"{each.fire_time:%d %H:%M}" for each in self.fired]
 
     def waiting(self) -> dict[str, dict[str, object]]:
-        return {each.task_id: orjson.loads(each.payload) for each in self.store.peek(None, -1, 999)}
+        return {
+            each.task_id: orjson.loads(each.payload)
+            for each in self.store.tasks(TaskQuery(limit=999))
+        }
 
 
 @pytest.fixture

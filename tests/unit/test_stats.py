@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import orjson
 
-from agentpipe.brokers.base import QueueDepth, Stats, Tally, WorkerSeen, is_done
+from agentpipe.brokers.statistics import QueueDepth, Stats, Tally, WorkerSeen, is_done
 from agentpipe.operations.stats import as_dict
 from agentpipe.worker.heartbeat import Vitals
 
@@ -20,7 +20,7 @@ EMPTY = Stats(
     accepted=0, waiting=0, delayed=0, running=0, outbox=0, outbox_bytes=0, delivered=0, dead=0
 )
 IDLE = QueueDepth(
-    "crew_0", "crew", waiting=0, delayed=0, running=0, limit=100, concurrency=2, held_s=0.0
+    "crew_0", "crew", waiting=0, delayed=0, running=0, limit=100, concurrency=2, cooldown_s=0.0
 )
 MINE = frozenset({"crew_0"})
 
@@ -39,7 +39,7 @@ def test_the_ledger_is_the_contracts() -> None:
         delivered=2,
         dead=1,
         outcomes={"ok": 2, "crashed": 1},
-        queues=(replace(IDLE, waiting=1, delayed=1, running=1, held_s=1.23456, tally=tally),),
+        queues=(replace(IDLE, waiting=1, delayed=1, running=1, cooldown_s=1.23456, tally=tally),),
         workers=(WorkerSeen("w", "host", 7, slots=4, running=1, seen_s=0.12345, report=report),),
         tally=tally,
         recent=25,

@@ -13,7 +13,7 @@ from agentpipe.tui.history import MAX_TOTALS, Rates, eta_s, queue_rates, rates_o
 from tests.unit.fleets import MARKS, agent, fleet, history, worker
 
 if TYPE_CHECKING:
-    from agentpipe.brokers.base import Stats
+    from agentpipe.brokers.statistics import Stats
 
 BUSY = agent(waiting=5, running=2)
 FREE = agent(waiting=5, running=1)
@@ -28,7 +28,7 @@ CASES: dict[str, tuple[Stats, str, str]] = {
         "all 1 slots busy",
     ),
     "in cooldown": (
-        fleet(replace(FREE, held_s=40.0), workers=UP),
+        fleet(replace(FREE, cooldown_s=40.0), workers=UP),
         "waiting",
         "in cooldown: 40 s left",
     ),

@@ -15,7 +15,7 @@ from tests.unit.fleets import fleet
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from agentpipe.brokers.base import Stats
+    from agentpipe.brokers.statistics import Stats
 
     Starter = Callable[["Watched", float], Fetcher]
 

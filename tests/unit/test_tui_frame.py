@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.console import Console
 
-from agentpipe.brokers.base import Tally
+from agentpipe.brokers.statistics import Tally
 from agentpipe.tui.frame import draw
 from agentpipe.tui.history import FleetHistory
 from agentpipe.tui.state import Command, DeadRow, ScreenState
 from tests.unit.fleets import NASTY, SCENE, agent, fleet, history, large, worker
 
 if TYPE_CHECKING:
-    from agentpipe.brokers.base import Stats
+    from agentpipe.brokers.statistics import Stats
 
 SIZES = ((80, 24), (200, 60), (40, 10), (20, 5), (7, 3), (1, 1))
 VIEWS = {

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from agentpipe.brokers.base import Tally
+from agentpipe.brokers.statistics import Tally
 from agentpipe.tui.keys import names_of, press
 from agentpipe.tui.rows import Row, rows_of, selected_index
 from agentpipe.tui.state import SORTS, Command, DeadRow, ScreenState

@@ -19,29 +19,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import sys
 import time
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from agentpipe.brokers.base import (
-    Admission,
-    Answer,
-    Claim,
-    DeadFilter,
-    DeadLetter,
-    DeadPage,
-    Fate,
-    Offer,
-    OutboxRecord,
-    Queue,
-    Settlement,
-    Stats,
-    Verdict,
-    Waiting,
-    Whereabouts,
-    Worker,
-)
+from agentpipe.brokers.base import Store
+from agentpipe.brokers.capabilities import Answer, Fate, TaskQuery, TaskSeen
+from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage
 from agentpipe.brokers.rabbitmq import calendar
 from agentpipe.brokers.rabbitmq.address import Address
 from agentpipe.brokers.rabbitmq.asking import ask_all
@@ -53,6 +39,17 @@ from agentpipe.brokers.rabbitmq.marks import cancel
 from agentpipe.brokers.rabbitmq.nodes import NOT_ASKED, examine_nodes
 from agentpipe.brokers.rabbitmq.offering import Offering
 from agentpipe.brokers.rabbitmq.whereabouts import of_dead, where_is
+from agentpipe.brokers.records import (
+    Admission,
+    Claim,
+    ClaimRequest,
+    Offer,
+    OutboxRecord,
+    Queue,
+    Settlement,
+    Verdict,
+    Worker,
+)
 from agentpipe.connections.amqp import health
 from agentpipe.connections.amqp.channel import Lost
 from agentpipe.connections.amqp.connection import ANSWER_S, Link, Session
@@ -60,6 +57,8 @@ from agentpipe.connections.amqp.connection import ANSWER_S, Link, Session
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 
+    from agentpipe.brokers.location import TaskLocation
+    from agentpipe.brokers.statistics import Stats
     from agentpipe.connections.health import Finding
     from agentpipe.settings import Settings
 
@@ -71,7 +70,7 @@ FIND_S = 60.0
 SEEK_S = 1.0
 
 
-class RabbitStore:
+class RabbitStore(Store):
     """The ``Store`` over ``amqp://`` and ``amqps://``; the seam says what each operation promises.
 
     Raises:
@@ -103,12 +102,12 @@ class RabbitStore:
         names = [queue.name for queue in queues]
         self._on_desk(lambda desk: desk.introduce(names))
 
-    def offer(self, target: str, offers: Sequence[Offer], *, ring: bool) -> Admission:
+    def offer(self, target: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
         async def offer(desk: Desk) -> Admission:
-            queues = desk.targets(target, ring=ring)
+            queues = desk.targets(target, round_robin=round_robin)
             if not queues:
                 await desk.registry.read(0)
-                queues = desk.targets(target, ring=ring)
+                queues = desk.targets(target, round_robin=round_robin)
             if not queues:
                 nowhere: Verdict = "refused"
                 return Admission((nowhere,) * len(offers), 0, 0)
@@ -125,15 +124,15 @@ class RabbitStore:
         self._on_desk(lambda desk: desk.join(worker, self._bell))
         self._joined.add(worker.name)
 
-    def extend(self, worker: Worker, report: bytes | None = None) -> bool:
-        async def extend(desk: Desk) -> bool:
+    def heartbeat(self, worker: Worker, report: bytes | None = None) -> bool:
+        async def renew(desk: Desk) -> bool:
             serving = desk.servings.get(worker.name)
             if serving is None or not serving.is_alive:
                 return False
             serving.extend(report)
             return True
 
-        return self._on_desk(extend)
+        return self._on_desk(renew)
 
     def leave(self, worker: Worker) -> int:
         self._joined.discard(worker.name)
@@ -145,29 +144,26 @@ class RabbitStore:
 
         return self._on_desk(leave)
 
-    def claim(
-        self,
-        worker: Worker,
-        limit: int,
-        *,
-        high_water: int,
-        high_water_bytes: int,
-        held: int | None = None,  # noqa: ARG002 - agents are shared out, not their tasks
-    ) -> list[Claim]:
+    def claim(self, request: ClaimRequest) -> list[Claim]:
+        name = request.worker.name
+
         async def claim(desk: Desk) -> list[Claim]:
-            serving = desk.servings.get(worker.name)
-            if serving is None and worker.name in self._joined:
+            serving = desk.servings.get(name)
+            if serving is None and name in self._joined:
                 raise Lost("its tasks are delivered again")  # It shall look whether it has a lease.
             if serving is None or not serving.is_alive:
                 return []
-            if await desk.outbox.is_above(high_water, high_water_bytes):
+            if await desk.outbox.is_above(request.outbox):
                 return []
-            return serving.claim(limit)
+            return serving.claim(request.limit)  # Agents are shared out, not their tasks.
 
         return self._on_desk(claim)
 
-    def wait(self, timeout_s: float) -> list[str]:
-        return self._bell.wait(timeout_s)
+    def wait(self, timeout_s: float) -> None:
+        self._bell.wait(timeout_s)
+
+    def take_cancelled(self) -> list[str]:
+        return self._bell.take_cancelled()
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         async def settle(desk: Desk) -> list[bool]:
@@ -180,9 +176,6 @@ class RabbitStore:
             return [next(done[settlement.claim.worker]) for settlement in settlements]
 
         return self._on_desk(settle)
-
-    def sync(self) -> None:
-        """Nothing is left to do: each settlement waited for the server's confirmation."""
 
     def take_outbox(self, worker: Worker, limit: int, max_bytes: int) -> list[OutboxRecord]:
         async def take(desk: Desk) -> list[OutboxRecord]:
@@ -199,11 +192,24 @@ class RabbitStore:
 
         self._on_desk(drop)
 
-    def peek(self, queues: Sequence[str] | None, after: int, limit: int) -> list[Waiting]:
-        async def peek(desk: Desk) -> list[Waiting]:
-            return await (await desk.hand()).peek(queues, after, limit)
+    def tasks(self, query: TaskQuery) -> list[TaskSeen]:
+        if query.state == "running":
+            found = self._running()
+        elif query.task_ids is not None:
+            wanted = query.task_ids
+            found = self._on_desk(lambda desk: _find(desk, wanted), FIND_S)
+        else:
+            found = self._on_desk(lambda desk: _peek(desk, query))
+        return [task for task in found if query.selects(task)][: query.limit]
 
-        return self._on_desk(peek)
+    def _running(self) -> list[TaskSeen]:
+        told = self._on_desk(lambda desk: ask_all(desk, {"kind": "claims"}))
+        entries = {
+            task_id: TaskSeen(0, task_id, queue, base64.b64decode(payload), float(submitted_at))
+            for each in told
+            for task_id, queue, payload, submitted_at in each["claims"]
+        }
+        return list(entries.values())
 
     def answer(self, answers: Sequence[Answer]) -> list[bool]:
         async def answer(desk: Desk) -> list[bool]:
@@ -216,25 +222,10 @@ class RabbitStore:
     ) -> None:
         self._on_desk(lambda desk: desk.pause(queues, collections, paused=paused))
 
-    def find(self, task_ids: Sequence[str]) -> list[Waiting]:
-        async def find(desk: Desk) -> list[Waiting]:
-            return await (await desk.hand()).find(task_ids)
-
-        return self._on_desk(find, FIND_S)
-
-    def claimed(self, queues: Sequence[str] | None) -> list[Waiting]:
-        told = self._on_desk(lambda desk: ask_all(desk, {"kind": "claims"}))
-        entries = {
-            task_id: Waiting(0, task_id, queue, base64.b64decode(payload), float(submitted_at))
-            for each in told
-            for task_id, queue, payload, submitted_at in each["claims"]
-        }
-        return [it for it in entries.values() if queues is None or it.queue in queues]
-
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
         return self._on_desk(lambda desk: cancel(desk, task_ids))
 
-    def where(self, task_id: str) -> Whereabouts:
+    def locate(self, task_id: str) -> TaskLocation:
         facts = self._on_desk(lambda desk: where_is(desk, task_id))
         if facts.place != "unknown":
             return facts
@@ -333,6 +324,15 @@ class RabbitStore:
                     await desk.take_over(self._desk)
                 self._desk = desk
             return self._desk
+
+
+async def _peek(desk: Desk, query: TaskQuery) -> list[TaskSeen]:
+    limit = sys.maxsize if query.limit is None else query.limit
+    return await (await desk.hand()).peek(query.queues, query.after, limit)
+
+
+async def _find(desk: Desk, task_ids: Sequence[str]) -> list[TaskSeen]:
+    return await (await desk.hand()).find(task_ids)
 
 
 async def _read_letters(task_ids: Collection[str], desk: Desk) -> list[DeadLetter]:

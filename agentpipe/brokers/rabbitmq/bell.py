@@ -27,8 +27,11 @@ class Bell:
         if self._cancelled:
             self._rung.set()
 
-    def wait(self, timeout_s: float) -> list[str]:
-        """What was told since the last call, as soon as anything happens."""
+    def wait(self, timeout_s: float) -> None:
+        """Return as soon as anything happens."""
         self._rung.wait(timeout_s)
         self._rung.clear()
+
+    def take_cancelled(self) -> list[str]:
+        """Those since the last call."""
         return [self._cancelled.popleft() for _ in range(len(self._cancelled))]

@@ -11,19 +11,19 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.base import QueueDepth, Stats, Tally, WorkerSeen
 from agentpipe.brokers.rabbitmq.asking import ask
 from agentpipe.brokers.rabbitmq.crew import Member
 from agentpipe.brokers.rabbitmq.management import queue_figures
 from agentpipe.brokers.rabbitmq.names import DELAY_QUEUES
 from agentpipe.brokers.rabbitmq.tallies import by_queue
+from agentpipe.brokers.statistics import QueueDepth, Stats, Tally, WorkerSeen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from agentpipe.brokers.base import Queue
     from agentpipe.brokers.rabbitmq.desk import Desk
     from agentpipe.brokers.rabbitmq.management import QueueFigures
+    from agentpipe.brokers.records import Queue
 
 # The registry changes seldom, and reading it takes its lock.
 REGISTRY_S = 1.0

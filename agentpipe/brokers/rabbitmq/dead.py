@@ -13,15 +13,16 @@ from collections import defaultdict
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.base import DeadLetter, DeadPage, DeadSummary
+from agentpipe.brokers.dead_letter import DeadLetter, DeadPage, DeadSummary
 from agentpipe.connections.amqp.message import Letter
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable
 
-    from agentpipe.brokers.base import DeadFilter, Settlement
+    from agentpipe.brokers.dead_letter import DeadFilter
     from agentpipe.brokers.rabbitmq.names import Names
+    from agentpipe.brokers.records import Settlement
     from agentpipe.connections.amqp.channel import Channel, Delivery
 
 # Of one call, so that it is answered in time and holds little in memory.

@@ -6,7 +6,6 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.base import Queue
 from agentpipe.brokers.rabbitmq.dead import DeadLetters
 from agentpipe.brokers.rabbitmq.hand import Hand
 from agentpipe.brokers.rabbitmq.holds import Holds
@@ -16,14 +15,15 @@ from agentpipe.brokers.rabbitmq.outbox import Outbox
 from agentpipe.brokers.rabbitmq.registry import Entry, Registry
 from agentpipe.brokers.rabbitmq.roster import note_of_absence, note_of_change
 from agentpipe.brokers.rabbitmq.serving import Serving
+from agentpipe.brokers.records import Queue
 from agentpipe.connections.amqp.channel import Channel, Lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from agentpipe.brokers.base import Worker
     from agentpipe.brokers.rabbitmq.address import Address
     from agentpipe.brokers.rabbitmq.bell import Bell
+    from agentpipe.brokers.records import Worker
     from agentpipe.connections.amqp.connection import Session
     from agentpipe.connections.amqp.message import Declaration
 
@@ -131,9 +131,9 @@ class Desk:
         _, *waiting = self.sources(queue)
         return sum([await self.count(source.name) or 0 for source in waiting])
 
-    def targets(self, target: str, *, ring: bool) -> list[Queue]:
+    def targets(self, target: str, *, round_robin: bool) -> list[Queue]:
         """The queues that an offer may go to, in order."""
-        if not ring:
+        if not round_robin:
             known = self._declared.get(target) or self.registry.queue(target)
             return [known] if known else []
         mine = [queue for queue in self._declared.values() if queue.collection == target]

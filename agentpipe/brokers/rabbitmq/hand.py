@@ -9,14 +9,14 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.base import Waiting
+from agentpipe.brokers.capabilities import TaskSeen
 from agentpipe.brokers.rabbitmq.asking import ask
 from agentpipe.brokers.rabbitmq.names import DELAY_QUEUES, Message
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from agentpipe.brokers.base import Answer
+    from agentpipe.brokers.capabilities import Answer
     from agentpipe.brokers.rabbitmq.desk import Desk
     from agentpipe.connections.amqp.channel import Channel
 
@@ -28,9 +28,9 @@ class _Taken:
     tag: int
     delayed: bool
 
-    def shown(self) -> Waiting:
+    def shown(self) -> TaskSeen:
         message = self.message
-        return Waiting(
+        return TaskSeen(
             self.number, message.task_id, message.queue, message.payload, message.submitted_ms / 1e3
         )
 
@@ -43,7 +43,7 @@ class Hand:
         self._taken: dict[int, _Taken] = {}
         self._last = 0
 
-    async def peek(self, queues: Sequence[str] | None, after: int, limit: int) -> list[Waiting]:
+    async def peek(self, queues: Sequence[str] | None, after: int, limit: int) -> list[TaskSeen]:
         """Up to ``limit`` tasks with higher numbers than ``after``."""
         registry = self._desk.registry
         await registry.read(0)
@@ -59,7 +59,7 @@ class Hand:
                     found.append(taken)
         return [taken.shown() for taken in found[:limit]]
 
-    async def find(self, task_ids: Sequence[str]) -> list[Waiting]:
+    async def find(self, task_ids: Sequence[str]) -> list[TaskSeen]:
         """Those of the tasks that lie in any queue; each that is in the way is put back behind."""
         registry = self._desk.registry
         await registry.read(0)

@@ -21,7 +21,7 @@ from agentpipe.connections.amqp.message import Letter
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from agentpipe.brokers.base import Fate
+    from agentpipe.brokers.capabilities import Fate
     from agentpipe.brokers.rabbitmq.desk import Desk
     from agentpipe.brokers.rabbitmq.names import Message, Names
     from agentpipe.connections.amqp.channel import Channel
@@ -98,5 +98,5 @@ async def cancel(desk: Desk, task_ids: Sequence[str]) -> list[Fate]:
     if running:
         await desk.marks.keep(running)
         await desk.publisher.publish([note_of_cancelling(running, desk.names.crew)])
-        fates |= dict.fromkeys(running, "told")
+        fates |= dict.fromkeys(running, "signalled")
     return [fates.get(task_id, "unknown") for task_id in task_ids]

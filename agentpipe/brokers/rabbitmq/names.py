@@ -11,7 +11,7 @@ from agentpipe.connections.amqp.message import CONSUMER_TIMEOUT_MS, Declaration,
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agentpipe.brokers.base import Offer, Queue
+    from agentpipe.brokers.records import Offer, Queue
     from agentpipe.connections.amqp.channel import Channel
 
 # Each delay queue holds delays of up to twice those of the one before, so that a message never
@@ -107,7 +107,8 @@ class Names:
 
 def unit_of(queue: Queue) -> str:
     """What one worker serves as a whole: an agent, or all agents of a gate."""
-    return queue.name if queue.gate is None else f"gate {queue.gate}"
+    group = queue.concurrency_group
+    return queue.name if group is None else f"gate {group}"
 
 
 def delay_level(delay_ms: int) -> int:

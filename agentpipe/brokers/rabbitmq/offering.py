@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.base import Admission
 from agentpipe.brokers.rabbitmq.names import Message
+from agentpipe.brokers.records import Admission
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentpipe.brokers.base import Offer, Queue, Verdict
     from agentpipe.brokers.rabbitmq.desk import Desk
+    from agentpipe.brokers.records import Offer, Queue, Verdict
     from agentpipe.connections.amqp.channel import Channel, Fate
     from agentpipe.connections.amqp.message import Letter
 

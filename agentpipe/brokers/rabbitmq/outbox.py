@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.base import OutboxRecord
+from agentpipe.brokers.records import OutboxRecord
 from agentpipe.connections.amqp.message import Letter
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.rabbitmq.names import Names
     from agentpipe.connections.amqp.channel import Channel, Delivery
+    from agentpipe.settings import OutboxLimits
 
 LOOK_EVERY_S = 0.25
 SIZES_REMEMBERED = 100
@@ -58,11 +59,11 @@ class Outbox:
         """How many results the worker is carrying."""
         return sum(lent.worker == worker for lent in self._lent.values())
 
-    async def is_above(self, records: int, size_bytes: int) -> bool:
-        """Whether it has reached either mark. AMQP tells no sizes: a mean stands in for them."""
+    async def is_above(self, limits: OutboxLimits) -> bool:
+        """Whether it has reached either limit. AMQP tells no sizes: a mean stands in for them."""
         if time.monotonic() - self._looked_at > LOOK_EVERY_S:
             await self._look()
-        return self._records >= records or self._records * self._mean_bytes >= size_bytes
+        return limits.reached_by(self._records, round(self._records * self._mean_bytes))
 
     async def _look(self) -> None:
         ready = await self._channel.declare(self._queue)

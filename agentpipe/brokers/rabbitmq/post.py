@@ -6,11 +6,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.base import RUNS_IN_MEAN
+from agentpipe.brokers.statistics import RUNS_IN_MEAN
 
 if TYPE_CHECKING:
-    from agentpipe.brokers.base import Claim, Queue
     from agentpipe.brokers.rabbitmq.names import Message
+    from agentpipe.brokers.records import Claim, Queue
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
-from agentpipe.brokers.base import Queue
 from agentpipe.brokers.rabbitmq.lock import locked
+from agentpipe.brokers.records import Queue
 from agentpipe.connections.amqp.message import Letter
 
 if TYPE_CHECKING:
@@ -133,7 +133,12 @@ class Entry:
 
 
 def _gates_of(queues: Sequence[Queue]) -> tuple[tuple[str, int] | None, ...]:
-    gates = [None if each.gate is None else (each.gate, each.gate_limit) for each in queues]
+    gates = [
+        None
+        if each.concurrency_group is None
+        else (each.concurrency_group, each.concurrency_group_limit)
+        for each in queues
+    ]
     return tuple(gates) if any(gates) else ()
 
 

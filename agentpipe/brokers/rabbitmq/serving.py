@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from agentpipe.brokers.base import Claim
 from agentpipe.brokers.rabbitmq.crew import Member, share_of
 from agentpipe.brokers.rabbitmq.names import Message, make_delays
 from agentpipe.brokers.rabbitmq.post import Gate, Held, Post, Prefetched, in_last_chance
 from agentpipe.brokers.rabbitmq.roster import Roster, note_of_hold
 from agentpipe.brokers.rabbitmq.tallies import Tallies
+from agentpipe.brokers.records import Claim
 from agentpipe.connections.amqp.channel import Lost
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Mapping, Sequence
 
-    from agentpipe.brokers.base import Settlement, Worker
     from agentpipe.brokers.rabbitmq.bell import Bell
     from agentpipe.brokers.rabbitmq.desk import Desk
+    from agentpipe.brokers.records import Settlement, Worker
     from agentpipe.connections.amqp.channel import Delivery
     from agentpipe.connections.amqp.message import Declaration, Letter
 
@@ -253,12 +253,12 @@ class Serving:
     def _gate(self, name: str, unit: str) -> Gate | None:
         """What the agent shares with others, all of whom are served here or by nobody."""
         limits = self._desk.limits(name)
-        if limits.gate is None:
+        if limits.concurrency_group is None:
             return None
         if unit not in self._gates:
             claims = [it.claim.queue for it in self._awaited.values()]
             running = sum(self._desk.unit_of(queue) == unit for queue in claims)
-            self._gates[unit] = Gate(limits.gate_limit, running)
+            self._gates[unit] = Gate(limits.concurrency_group_limit, running)
         return self._gates[unit]
 
     async def _adjust(self, post: Post) -> None:
@@ -267,8 +267,8 @@ class Serving:
         if limits.concurrency != post.queue.concurrency:
             await self._stop(post)
         post.queue = limits
-        if post.gate is not None and post.gate.limit != limits.gate_limit:
-            post.gate.limit = limits.gate_limit
+        if post.gate is not None and post.gate.limit != limits.concurrency_group_limit:
+            post.gate.limit = limits.concurrency_group_limit
             self._reopen(post.gate)
         if not self._is_left_alone(post):
             await self._consume(post)
@@ -463,7 +463,7 @@ class Serving:
             if held is not None and done[-1]:
                 found[number] = held
                 letters += self._consequences(settlement, held)
-                if settlement.action == "hold" and settlement.delay_s > 0:
+                if settlement.action == "cooldown" and settlement.delay_s > 0:
                     held_posts.append(held.post)
                     letters.append(self._hold(held.post, settlement.delay_s))
         for post in held_posts:  # First, so that what was held is not delivered at once again.
@@ -486,7 +486,7 @@ class Serving:
         return note_of_hold(name, hold_s, self._names.crew)
 
     def _consequences(self, settlement: Settlement, held: Held) -> list[Letter]:
-        if settlement.action in ("release", "hold"):
+        if settlement.action in ("release", "cooldown"):
             return [held.message.noting(settlement.reason).to(self._back(held.post))]
         if settlement.action == "retry":
             failed = held.message.failed(settlement.reason)

@@ -7,12 +7,12 @@ from collections import Counter, deque
 from dataclasses import astuple, replace
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.brokers.base import RECENT_S, Tally
+from agentpipe.brokers.statistics import RECENT_S, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from agentpipe.brokers.base import Settlement
+    from agentpipe.brokers.records import Settlement
 
 
 class Tallies:
@@ -31,7 +31,7 @@ class Tallies:
             self._of_queues[queue] = self._of_queues.get(queue, Tally()) + tally
             if tally.error_s is not None:
                 self._failed_at[queue] = time.monotonic()
-            if each.action in ("answer", "bury"):
+            if each.action in ("complete", "bury"):
                 self._outcomes[each.outcome] += 1
                 self._ended.append(time.monotonic())
         self._forget()

@@ -1,4 +1,4 @@
-"""Whereabouts: what server and workers can tell of one task.
+"""TaskLocation: what server and workers can tell of one task.
 
 A message that lies in a queue cannot be found without taking all that lie before it, so that
 this is not tried: what waits, is delayed or settled is known only as far as a worker has it. What
@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from agentpipe.brokers.base import AgentSeen, Run, Whereabouts
+from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
 from agentpipe.brokers.rabbitmq.asking import ask
 from agentpipe.brokers.rabbitmq.counting import delayed_tasks, waiting_tasks, worker_seen
 from agentpipe.brokers.rabbitmq.crew import Member
@@ -19,8 +19,9 @@ from agentpipe.brokers.rabbitmq.crew import Member
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agentpipe.brokers.base import DeadLetter, Queue
+    from agentpipe.brokers.dead_letter import DeadLetter
     from agentpipe.brokers.rabbitmq.desk import Desk
+    from agentpipe.brokers.records import Queue
 
 # Agents with whom a task may wait; more would not be read.
 MAX_CANDIDATES = 20
@@ -32,12 +33,12 @@ class _Crew:
 
     told: Sequence[dict[str, Any]]
     members: Sequence[Member]
-    runs: Sequence[Run]
+    runs: Sequence[ClaimSeen]
 
     @classmethod
     def of(cls, told: Sequence[dict[str, Any]]) -> Self:
         runs = [
-            Run(task_id, queue, each["name"], since)
+            ClaimSeen(task_id, queue, each["name"], since)
             for each in told
             for task_id, queue, since in each["runs"]
         ]
@@ -45,7 +46,7 @@ class _Crew:
         return cls(told, [Member.decode(each) for each in told], by_age)
 
 
-async def where_is(desk: Desk, task_id: str) -> Whereabouts:
+async def where_is(desk: Desk, task_id: str) -> TaskLocation:
     """What workers know of it; ``unknown`` with what may explain it where none has it."""
     await desk.registry.read(0)
     told, _ = await ask(desk, {"kind": "where", "id": task_id})
@@ -64,11 +65,11 @@ async def where_is(desk: Desk, task_id: str) -> Whereabouts:
     return replace(facts, outbox=outbox, workers=tuple(map(worker_seen, crew.members)))
 
 
-async def _unknown(desk: Desk, task_id: str, crew: _Crew) -> Whereabouts:
+async def _unknown(desk: Desk, task_id: str, crew: _Crew) -> TaskLocation:
     queues = [*desk.registry.current(), *desk.registry.former()]
     waiting = await _waiting(desk, queues, crew)
     candidates = [queue for queue in queues if waiting[queue.name]][:MAX_CANDIDATES]
-    return Whereabouts(
+    return TaskLocation(
         task_id,
         "unknown",
         complete=False,
@@ -86,10 +87,10 @@ async def _waiting(desk: Desk, queues: Sequence[Queue], crew: _Crew) -> Counter[
     return waiting
 
 
-async def of_dead(desk: Desk, facts: Whereabouts, letter: DeadLetter) -> Whereabouts:
+async def of_dead(desk: Desk, facts: TaskLocation, letter: DeadLetter) -> TaskLocation:
     """The same once its dead letter was found."""
     concurrency = desk.limits(letter.queue).concurrency
-    return Whereabouts(
+    return TaskLocation(
         letter.task_id,
         "dead",
         complete=False,
@@ -102,9 +103,9 @@ async def of_dead(desk: Desk, facts: Whereabouts, letter: DeadLetter) -> Whereab
     )
 
 
-def _found(task_id: str, found: dict[str, Any], worker: str, agent: AgentSeen) -> Whereabouts:
+def _found(task_id: str, found: dict[str, Any], worker: str, agent: AgentSeen) -> TaskLocation:
     since = found["since"]
-    return Whereabouts(
+    return TaskLocation(
         task_id,
         "waiting" if since is None else "running",
         complete=False,
@@ -114,13 +115,14 @@ def _found(task_id: str, found: dict[str, Any], worker: str, agent: AgentSeen) -
         crashes=found["crashes"],
         cancelled=found["cancelled"],
         error=found["error"],
-        run=None if since is None else Run(task_id, agent.queue, worker, since),
+        run=None if since is None else ClaimSeen(task_id, agent.queue, worker, since),
     )
 
 
 def _agent(desk: Desk, queue: Queue, waiting: Mapping[str, int], crew: _Crew) -> AgentSeen:
     own, whole = desk.registry.pauses(queue.name)
-    gated = [r for r in crew.runs if queue.gate and desk.limits(r.queue).gate == queue.gate]
+    group = queue.concurrency_group
+    gated = [r for r in crew.runs if group and desk.limits(r.queue).concurrency_group == group]
     took = [each["run_s"][queue.name] for each in crew.told if queue.name in each["run_s"]]
     return AgentSeen(
         queue.name,
@@ -129,10 +131,10 @@ def _agent(desk: Desk, queue: Queue, waiting: Mapping[str, int], crew: _Crew) ->
         waiting=waiting[queue.name],
         paused=own,
         collection_paused=whole,
-        held_s=max([0.0, *(member.held.get(queue.name, 0.0) for member in crew.members)]),
+        cooldown_s=max([0.0, *(member.held.get(queue.name, 0.0) for member in crew.members)]),
         runs=tuple(run for run in crew.runs if run.queue == queue.name),
-        gate_limit=queue.gate_limit if queue.gate else None,
-        gate_runs=tuple(gated),
+        group_limit=queue.concurrency_group_limit if queue.concurrency_group else None,
+        group_runs=tuple(gated),
         servers=tuple(worker_seen(it) for it in crew.members if queue.name in it.queues),
         run_s=next(iter(took), None),
     )

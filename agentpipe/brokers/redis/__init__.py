@@ -11,23 +11,17 @@ import hashlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.brokers.base import (
-    RECENT_S,
+from agentpipe.brokers.base import Store
+from agentpipe.brokers.capabilities import Answer, Fate, TaskQuery, TaskSeen
+from agentpipe.brokers.records import (
     Admission,
-    Answer,
     Claim,
-    DeadFilter,
-    DeadLetter,
-    DeadPage,
-    Fate,
+    ClaimRequest,
     Offer,
     OutboxRecord,
     Queue,
     Settlement,
-    Stats,
     Verdict,
-    Waiting,
-    Whereabouts,
     Worker,
 )
 from agentpipe.brokers.redis.address import parse_url
@@ -35,21 +29,24 @@ from agentpipe.brokers.redis.decoding import (
     as_claims,
     as_dead_letters,
     as_dead_page,
+    as_location,
     as_outbox,
     as_stats,
-    as_waiting,
-    as_whereabouts,
+    as_tasks,
 )
 from agentpipe.brokers.redis.health import examine
 from agentpipe.brokers.redis.idempotency import Requests
-from agentpipe.brokers.redis.notifications import Ear
-from agentpipe.brokers.redis.script_runner import Link
+from agentpipe.brokers.redis.notifications import Subscription
+from agentpipe.brokers.redis.script_runner import ScriptRunner
 from agentpipe.brokers.redis.settling import PORTION, Settler
+from agentpipe.brokers.statistics import RECENT_S, Stats
 from agentpipe.errors import ConfigError, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
 
+    from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage
+    from agentpipe.brokers.location import TaskLocation
     from agentpipe.brokers.redis.script_runner import Argument
     from agentpipe.connections.health import Finding
     from agentpipe.settings import Settings
@@ -62,7 +59,7 @@ PAGE_BYTES = 8 * 1024 * 1024
 READ_AT_ONCE = 500
 MAX_PRIORITY = 2**53  # Scores are doubles.
 _FATES: dict[int, Fate] = {
-    ord("t"): "told",
+    ord("t"): "signalled",
     ord("w"): "waiting",
     ord("s"): "settled",
     ord("u"): "unknown",
@@ -72,7 +69,7 @@ _VERDICTS: dict[int, Verdict] = {ord("a"): "accepted", ord("d"): "duplicate", or
 log = logging.getLogger(__name__)
 
 
-class RedisStore:
+class RedisStore(Store):
     """The ``Store`` over ``redis://host``; see the seam for what each operation promises.
 
     A request that got no answer is repeated under its number, at once or by the next call for
@@ -80,8 +77,8 @@ class RedisStore:
     """
 
     def __init__(self, url: str, settings: Settings) -> None:
-        self._link = Link(parse_url(url))
-        self._ear = Ear(self._link, lambda: [it.decode() for it in self._link.run("told")])
+        self._scripts = ScriptRunner(parse_url(url))
+        self._subscription = Subscription(self._scripts, lambda: self._scripts.run("cancelled"))
         self._requests = Requests()
         self._retention_s = settings.retention_s
         self._declared: dict[str, Queue] = {}
@@ -93,10 +90,10 @@ class RedisStore:
             raise
 
     def _check_layout(self) -> None:
-        found = self._link.call("HGET", self._link.key, "layout")
+        found = self._scripts.call("HGET", self._scripts.key, "layout")
         if found is not None and int(found) != LAYOUT:
             raise Unreachable(
-                f"{self._link.address.url} has layout {int(found)}, this agentpipe knows "
+                f"{self._scripts.address.url} has layout {int(found)}, this agentpipe knows "
                 f"{LAYOUT}: use the version that made it, or another prefix"
             )
 
@@ -108,80 +105,76 @@ class RedisStore:
             if queue.collection not in rings and name not in {queue.name for queue in queues}
         }
         self._declared = {**kept, **{queue.name: queue for queue in queues}}
-        self._link.run("declare", LAYOUT, 0, *_queue_args(queues))
+        self._scripts.run("declare", LAYOUT, 0, *_queue_args(queues))
 
     def _declare_again(self) -> bool:
         """Whether the server had forgotten what this process has declared; it knows now."""
         known = self._declared.values()
-        if not known or not self._link.run("declare", LAYOUT, 1, *_queue_args(known)):
+        if not known or not self._scripts.run("declare", LAYOUT, 1, *_queue_args(known)):
             return False
-        log.warning("%s was emptied: the queues are declared anew", self._link.address.url)
+        log.warning("%s was emptied: the queues are declared anew", self._scripts.address.url)
         return True
 
-    def offer(self, target: str, offers: Sequence[Offer], *, ring: bool) -> Admission:
-        admission = self._offer(target, offers, ring=ring)
+    def offer(self, target: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
+        admission = self._offer(target, offers, round_robin=round_robin)
         if "refused" in admission.verdicts and not admission.bound and self._declare_again():
-            return self._offer(target, offers, ring=ring)
+            return self._offer(target, offers, round_robin=round_robin)
         return admission
 
-    def _offer(self, target: str, offers: Sequence[Offer], *, ring: bool) -> Admission:
+    def _offer(self, target: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
         plain = not any(offer.priority or offer.delay_s for offer in offers)
-        args: list[Argument] = [target, int(ring), int(not plain)]
+        args: list[Argument] = [target, int(round_robin), int(not plain)]
         for offer in offers:
             args += (offer.task_id, offer.payload)
             if not plain:
                 priority = max(-MAX_PRIORITY, min(MAX_PRIORITY, offer.priority))
                 args += (priority, offer.delay_s)
-        what = (target, ring, tuple(offer.task_id for offer in offers))
+        what = (target, round_robin, tuple(offer.task_id for offer in offers))
         depth, bound, verdicts = self._ask("offer", what, *args).split(b" ")
         return Admission(tuple(_VERDICTS[letter] for letter in verdicts), int(depth), int(bound))
 
     def _ask(self, script: str, what: Hashable, *args: Argument, kept_s: int = REMEMBER_S) -> Any:
         """Run a script under a request of its own, or of an earlier attempt without an answer."""
         with self._requests.request((script, what)) as request:
-            return self._link.run(script, request.name, request.number, kept_s, *args)
+            return self._scripts.run(script, request.name, request.number, kept_s, *args)
 
     def join(self, worker: Worker) -> None:
         self._declare_again()
         queues = sorted(worker.queues)
         seen = (worker.name, worker.host, worker.pid, worker.slots, worker.lease_s)
         digest = hashlib.blake2b("\n".join(queues).encode(), digest_size=8).hexdigest()
-        self._link.run("join", *seen, digest, *queues)
+        self._scripts.run("join", *seen, digest, *queues)
 
-    def extend(self, worker: Worker, report: bytes | None = None) -> bool:
-        told = () if report is None else (report,)
-        return bool(self._link.run("extend", worker.name, worker.lease_s, *told))
+    def heartbeat(self, worker: Worker, report: bytes | None = None) -> bool:
+        reported = () if report is None else (report,)
+        return bool(self._scripts.run("heartbeat", worker.name, worker.lease_s, *reported))
 
     def leave(self, worker: Worker) -> int:
-        held: int = self._link.run("leave", worker.name)
+        held: int = self._scripts.run("leave", worker.name)
         return held
 
-    def claim(
-        self,
-        worker: Worker,
-        limit: int,
-        *,
-        high_water: int,
-        high_water_bytes: int,
-        held: int | None = None,
-    ) -> list[Claim]:
-        if limit <= 0:
+    def claim(self, request: ClaimRequest) -> list[Claim]:
+        if request.limit <= 0:
             return []
+        name, held = request.worker.name, request.held
         values = self._ask(
             "claim",
-            worker.name,
-            worker.name,
-            limit,
-            high_water,
-            high_water_bytes,
+            name,
+            name,
+            request.limit,
+            request.outbox.records,
+            request.outbox.size_bytes,
             -1 if held is None else held,
             self._retention_s,
             kept_s=REMEMBER_HELD_S,
         )
-        return as_claims(values, worker.name)
+        return as_claims(values, name)
 
-    def wait(self, timeout_s: float) -> list[str]:
-        return self._ear.wait(timeout_s)
+    def wait(self, timeout_s: float) -> None:
+        self._subscription.wait(timeout_s)
+
+    def take_cancelled(self) -> set[str]:
+        return self._subscription.take_cancelled()
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         return self._settler.settle(settlements)
@@ -196,24 +189,43 @@ class RedisStore:
         what = tuple((each.claim.task_id, each.claim.number) for each in settlements)
         return [letter == ord("d") for letter in self._ask("settle", what, *args)]
 
-    def sync(self) -> None:
-        """The server's own settings say how durable it is (``appendfsync``)."""
-
     def take_outbox(self, worker: Worker, limit: int, max_bytes: int) -> list[OutboxRecord]:
         name = worker.name
         values = self._ask("take_outbox", name, name, limit, max_bytes, kept_s=REMEMBER_HELD_S)
         return as_outbox(values)
 
     def drop_outbox(self, worker: Worker, numbers: Sequence[int]) -> None:
-        self._link.run("drop_outbox", worker.name, *numbers)
+        self._scripts.run("drop_outbox", worker.name, *numbers)
 
-    def peek(self, queues: Sequence[str] | None, after: int, limit: int) -> list[Waiting]:
-        wanted: tuple[int | str, ...] = (0,) if queues is None else (1, *queues)
-        while True:
-            seen, *values = self._link.run("peek", after, limit, PAGE_BYTES, *wanted)
-            if values or not seen:
-                return as_waiting(values)
-            after = int(seen)  # So far there was none of these queues.
+    def tasks(self, query: TaskQuery) -> list[TaskSeen]:
+        if query.state == "running":
+            found = as_tasks(self._scripts.run("find", "claimed", *_wanted(query.queues)))
+        elif query.task_ids is not None:
+            found = self._unclaimed_by_id(query.task_ids)
+        else:
+            found = self._unclaimed(query)
+        found = sorted(filter(query.selects, found), key=lambda task: task.number)
+        return found[: query.limit]
+
+    def _unclaimed_by_id(self, task_ids: Sequence[str]) -> list[TaskSeen]:
+        found: list[TaskSeen] = []
+        for first in range(0, len(task_ids), PORTION):
+            part = task_ids[first : first + PORTION]
+            found += as_tasks(self._scripts.run("find", "unclaimed", *part))
+        return found
+
+    def _unclaimed(self, query: TaskQuery) -> list[TaskSeen]:
+        """The server looks at a portion of all tasks at a time; some hold none of these queues."""
+        found, after = list[TaskSeen](), query.after
+        limit = READ_AT_ONCE if query.limit is None else query.limit
+        while query.limit is None or not found:
+            args = (after, limit, PAGE_BYTES, *_wanted(query.queues))
+            seen, *values = self._scripts.run("peek", *args)
+            if not seen:
+                break
+            found += as_tasks(values)
+            after = int(seen)
+        return found
 
     def answer(self, answers: Sequence[Answer]) -> list[bool]:
         args: list[Argument] = []
@@ -226,46 +238,35 @@ class RedisStore:
         self, *, queues: Sequence[str] = (), collections: Sequence[str] = (), paused: bool
     ) -> None:
         names = [*(f"queue {name}" for name in queues), *(f"collection {it}" for it in collections)]
-        self._link.run("pause", int(paused), *names)
-
-    def find(self, task_ids: Sequence[str]) -> list[Waiting]:
-        found: list[Waiting] = []
-        for first in range(0, len(task_ids), PORTION):
-            part = task_ids[first : first + PORTION]
-            found += as_waiting(self._link.run("find", "unclaimed", *part))
-        return found
-
-    def claimed(self, queues: Sequence[str] | None) -> list[Waiting]:
-        wanted: tuple[int | str, ...] = (0,) if queues is None else (1, *queues)
-        return as_waiting(self._link.run("find", "claimed", *wanted))
+        self._scripts.run("pause", int(paused), *names)
 
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
         fates: list[Fate] = []
         for first in range(0, len(task_ids), PORTION):
-            letters = self._link.run("cancel", *task_ids[first : first + PORTION])
+            letters = self._scripts.run("cancel", *task_ids[first : first + PORTION])
             fates += [_FATES[letter] for letter in letters]
         return fates
 
-    def where(self, task_id: str) -> Whereabouts:
-        return as_whereabouts(task_id, self._link.run("where", task_id))
+    def locate(self, task_id: str) -> TaskLocation:
+        return as_location(task_id, self._scripts.run("locate", task_id))
 
     def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
         first, last = _moments(wanted)
         if after:
             first = max(first, _moment_of(after) + 1)
         fields = (wanted.collection or "", wanted.outcome or "", wanted.folded_error)
-        place, *values = self._link.run("dead_letters", first, last, limit, *fields)
+        place, *values = self._scripts.run("dead_letters", first, last, limit, *fields)
         return as_dead_page(place, values)
 
     def count_dead(self, wanted: DeadFilter) -> int | None:
         if not wanted.asks_for_times_only:
             return None
-        return int(self._link.run("count_dead", *_moments(wanted)))
+        return int(self._scripts.run("count_dead", *_moments(wanted)))
 
     def read_dead(self, task_ids: Sequence[str]) -> list[DeadLetter]:
         left, found = list(dict.fromkeys(task_ids)), []
         while left:
-            seen, *values = self._link.run("read_dead", PAGE_BYTES, *left[:READ_AT_ONCE])
+            seen, *values = self._scripts.run("read_dead", PAGE_BYTES, *left[:READ_AT_ONCE])
             found += as_dead_letters(values)
             left = left[seen:]
         return sorted(found, key=lambda letter: letter.died_at)
@@ -275,17 +276,17 @@ class RedisStore:
 
     def examine(self) -> list[Finding]:
         """What the server tells of itself."""
-        return examine(self._link)
+        return examine(self._scripts)
 
     def progress(self, name: str, mark: int) -> int | None:
-        return int(self._link.run("progress", name, mark))
+        return int(self._scripts.run("progress", name, mark))
 
     def stats(self) -> Stats:
-        return as_stats(self._link.run("stats", RECENT_S))
+        return as_stats(self._scripts.run("stats", RECENT_S))
 
     def close(self) -> None:
-        self._ear.close()
-        self._link.close()
+        self._subscription.close()
+        self._scripts.close()
 
 
 def _queue_args(queues: Iterable[Queue]) -> Iterable[str | int]:
@@ -297,7 +298,12 @@ def _queue_args(queues: Iterable[Queue]) -> Iterable[str | int]:
             place = positions.get(queue.collection, 0)
             positions[queue.collection] = place + 1
         yield from (queue.name, queue.max_waiting, queue.concurrency, queue.max_crashes)
-        yield from (place, queue.collection or "", queue.gate or "", queue.gate_limit)
+        yield from (place, queue.collection or "")
+        yield from (queue.concurrency_group or "", queue.concurrency_group_limit)
+
+
+def _wanted(queues: Sequence[str] | None) -> tuple[int | str, ...]:
+    return (0,) if queues is None else (1, *queues)
 
 
 def _moments(wanted: DeadFilter) -> tuple[int, str]:

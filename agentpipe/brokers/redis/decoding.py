@@ -7,22 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from agentpipe.brokers.base import (
-    MAX_TOLD_ERROR,
-    AgentSeen,
-    Claim,
-    DeadLetter,
-    DeadPage,
-    DeadSummary,
-    OutboxRecord,
-    QueueDepth,
-    Run,
-    Stats,
-    Tally,
-    Waiting,
-    Whereabouts,
-    WorkerSeen,
-)
+from agentpipe.brokers.capabilities import TaskSeen
+from agentpipe.brokers.dead_letter import DeadLetter, DeadPage, DeadSummary
+from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
+from agentpipe.brokers.records import Claim, OutboxRecord
+from agentpipe.brokers.statistics import MAX_LAST_ERROR_CHARS, QueueDepth, Stats, Tally, WorkerSeen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -71,10 +60,10 @@ def as_outbox(values: Sequence[bytes]) -> list[OutboxRecord]:
     ]
 
 
-def as_waiting(values: Sequence[bytes]) -> list[Waiting]:
-    """The answer of ``peek`` but for its first value."""
+def as_tasks(values: Sequence[bytes]) -> list[TaskSeen]:
+    """What ``find`` answers, and ``peek`` after its first value."""
     return [
-        Waiting(int(number), task_id.decode(), queue.decode(), payload, float(submitted_at))
+        TaskSeen(int(number), task_id.decode(), queue.decode(), payload, float(submitted_at))
         for number, task_id, queue, payload, submitted_at in _rows(values, 5)
     ]
 
@@ -97,15 +86,15 @@ def _summary(row: Sequence[bytes]) -> tuple[str, str, str | None, str, str, floa
     return task_id, queue, collection or None, outcome, reason, int(died_us) / 1e6
 
 
-def as_whereabouts(task_id: str, answer: bytes) -> Whereabouts:
-    """The answer of ``where``."""
+def as_location(task_id: str, answer: bytes) -> TaskLocation:
+    """The answer of ``locate``."""
     told = orjson.loads(answer)
     workers = [(_worker_seen(each), each["serves"]) for each in told.pop("workers") or ()]
     agent, run = told.pop("agent", None), told.pop("run", None)
     for name in ("submitted_at", "due_at", "since", "outbox_since"):
         told[name] = float(told[name]) if told.get(name) else None
     servers = tuple(worker for worker, serves in workers if serves)
-    return Whereabouts(
+    return TaskLocation(
         task_id,
         agent=agent and _agent_seen(agent, servers),
         run=run and _run(run),
@@ -121,13 +110,13 @@ def _worker_seen(told: dict[str, Any]) -> WorkerSeen:
 
 def _agent_seen(told: dict[str, Any], servers: tuple[WorkerSeen, ...]) -> AgentSeen:
     told["collection"] = told["collection"] or None
-    for name in ("runs", "gate_runs"):  # An empty list is an object in a script's JSON.
+    for name in ("runs", "group_runs"):  # An empty list is an object in a script's JSON.
         told[name] = tuple(_run(each) for each in told[name] or ())
     return AgentSeen(**told, servers=servers)
 
 
-def _run(told: dict[str, Any]) -> Run:
-    return Run(**told | {"since": float(told["since"])})
+def _run(told: dict[str, Any]) -> ClaimSeen:
+    return ClaimSeen(**told | {"since": float(told["since"])})
 
 
 def as_stats(answer: Sequence[Any]) -> Stats:
@@ -161,7 +150,7 @@ def as_stats(answer: Sequence[Any]) -> Stats:
 
 def _tallies(values: Sequence[Any]) -> Iterator[tuple[bytes, Tally]]:
     for name, done, failed, evaluated, passed, usd, error_s, error in _rows(values, 8):
-        text = error.decode(errors="replace")[:MAX_TOLD_ERROR]
+        text = error.decode(errors="replace")[:MAX_LAST_ERROR_CHARS]
         since_s = float(error_s) if error_s else None
         yield name, Tally(done, failed, evaluated, float(passed), float(usd), text, since_s)
 
@@ -170,7 +159,7 @@ def _depths(
     values: Sequence[Any], tallies: Mapping[bytes, Tally]
 ) -> Iterator[tuple[tuple[str, int, str], QueueDepth]]:
     """Each queue that is worth showing, with what to sort it by."""
-    for name, collection, position, *numbers, held_s, paused in _rows(values, 10):
+    for name, collection, position, *numbers, cooldown_s, paused in _rows(values, 10):
         waiting, delayed, running, limit, concurrency = numbers
         if position >= 0 or not collection or waiting + delayed + running:
             owner, queue = collection.decode(), name.decode()
@@ -182,7 +171,7 @@ def _depths(
                 running,
                 limit,
                 concurrency,
-                float(held_s),
+                float(cooldown_s),
                 bool(paused),
                 tallies.get(name, Tally()),
             )

@@ -11,45 +11,45 @@ from agentpipe.errors import Unreachable
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agentpipe.brokers.redis.script_runner import Link
+    from agentpipe.brokers.redis.script_runner import ScriptRunner
 
 PINGS = 5
 ALMOST_FULL = 0.9
 
 
-def examine(link: Link) -> list[Finding]:
-    """Of the server behind a link."""
-    info = _info(link)
-    findings = [_trip(link), _clock(link)]
+def examine(scripts: ScriptRunner) -> list[Finding]:
+    """What the server tells."""
+    info = _info(scripts)
+    findings = [_trip(scripts), _clock(scripts)]
     if not info:
         return [*findings, warn("server", "does not let us ask", "allow the user INFO to see more")]
     version = ok("server", f"Redis {info.get('redis_version', '?')}")
     of_memory = (_policy(info), _memory(info), _clients(info))
-    return [version, *findings, _role(info), *of_memory, _persistence(link, info)]
+    return [version, *findings, _role(info), *of_memory, _persistence(scripts, info)]
 
 
-def _info(link: Link) -> dict[str, str]:
+def _info(scripts: ScriptRunner) -> dict[str, str]:
     try:
-        text = link.call("INFO").decode(errors="replace")
+        text = scripts.call("INFO").decode(errors="replace")
     except Unreachable:
         return {}  # The user may not ask; whether it answers at all is told by the others.
     pairs = (line.partition(":") for line in text.splitlines() if ":" in line)
     return {name: value for name, _, value in pairs}
 
 
-def _trip(link: Link) -> Finding:
+def _trip(scripts: ScriptRunner) -> Finding:
     best_s = float("inf")
     for _ in range(PINGS):
         begun = time.perf_counter()
-        link.call("PING")
+        scripts.call("PING")
         best_s = min(best_s, time.perf_counter() - begun)
     return round_trip(best_s)
 
 
-def _clock(link: Link) -> Finding:
+def _clock(scripts: ScriptRunner) -> Finding:
     before = time.time()
     try:
-        seconds, micros = link.call("TIME")
+        seconds, micros = scripts.call("TIME")
     except Unreachable:
         return warn("clock", "does not let us ask", "allow the user TIME to see it")
     after = time.time()
@@ -95,7 +95,7 @@ def _clients(info: Mapping[str, str]) -> Finding:
     return ok("clients", f"{now:,} of {most:,}")
 
 
-def _persistence(link: Link, info: Mapping[str, str]) -> Finding:
+def _persistence(scripts: ScriptRunner, info: Mapping[str, str]) -> Finding:
     if info.get("rdb_last_bgsave_status", "ok") != "ok":
         advice = "see the server's log: until it can write its snapshot it may refuse all writes"
         return fail("persistence", "the last snapshot failed", advice)
@@ -105,12 +105,12 @@ def _persistence(link: Link, info: Mapping[str, str]) -> Finding:
     if info.get("aof_last_write_status", "ok") != "ok":
         advice = "see the server's log: it cannot write to its disk"
         return fail("persistence", "the last write of the append-only file failed", advice)
-    return _sync(link)
+    return _sync(scripts)
 
 
-def _sync(link: Link) -> Finding:
+def _sync(scripts: ScriptRunner) -> Finding:
     try:
-        (*_, value) = link.call("CONFIG", "GET", "appendfsync")
+        (*_, value) = scripts.call("CONFIG", "GET", "appendfsync")
         sync = value.decode()
     except (Unreachable, ValueError):
         return ok("persistence", "append-only file; how often it is synced may not be asked")

@@ -1,4 +1,4 @@
-"""Link: runs the scripts on the server, over whatever connections last."""
+"""ScriptRunner: runs the scripts on the server, over whatever connections last."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Argument = str | bytes | float
 
 
-class Link:
+class ScriptRunner:
     """One process's way to the server; from any thread.
 
     Every script may be run twice without harm, so that a broken connection costs one repetition

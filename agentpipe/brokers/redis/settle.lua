@@ -52,7 +52,7 @@ local function bury(index, id, queue)
   call('ZADD', DEAD, moment_of_death(), id)
 end
 
-local function hold(queue, delay)
+local function cool_down(queue, delay)
   if delay > 0 then
     local held_until = math.max(queues[queue][HELD_UNTIL], time + delay)
     queues[queue][HELD_UNTIL] = held_until
@@ -76,12 +76,12 @@ end
 local function settle(index, id, queue, record, held_as)
   local action = field(index, 1)
   count(queue, N_RUNNING, -1)
-  if action == 'release' or action == 'hold' then
+  if action == 'release' or action == 'cooldown' then
     put_back(id, task_of(record))
     waking = true
-    if action == 'hold' then
+    if action == 'cooldown' then
       note_error(index, id)
-      hold(queue, tonumber(field(index, 5)))
+      cool_down(queue, tonumber(field(index, 5)))
     end
   elseif action == 'retry' then
     local task = task_of(record)
@@ -107,7 +107,7 @@ local tallies = {}
 local function add_to_tally(index, action, queue)
   local tally = tallies[queue] or {0, 0, 0, 0, 0, 0, ''}
   local outcome, reason, reward = field(index, 6), field(index, 7), field(index, 9)
-  if action == 'answer' or action == 'bury' then
+  if action == 'complete' or action == 'bury' then
     local place = outcome == 'ok' and 1 or 2
     tally[place] = tally[place] + (outcome == 'cancelled' and 0 or 1)
   end

@@ -15,7 +15,7 @@ from agentpipe.errors import Unreachable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from agentpipe.brokers.base import Settlement
+    from agentpipe.brokers.records import Settlement
 
 PORTION = 500
 PORTION_BYTES = 8 * 1024 * 1024

@@ -14,23 +14,16 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from agentpipe.brokers.base import (
-    RECENT_S,
+from agentpipe.brokers.base import Store
+from agentpipe.brokers.records import (
     Admission,
-    Answer,
     Claim,
-    DeadFilter,
-    DeadLetter,
-    DeadPage,
-    Fate,
+    ClaimRequest,
     Offer,
     OutboxRecord,
     Queue,
     Settlement,
-    Stats,
     Verdict,
-    Waiting,
-    Whereabouts,
     Worker,
 )
 from agentpipe.brokers.sqlite import dead_letters
@@ -38,12 +31,13 @@ from agentpipe.brokers.sqlite.admission import Rooms, admit, depth_and_bound, kn
 from agentpipe.brokers.sqlite.leases import (
     claim_tasks,
     digest_of,
-    end_holds,
+    end_cooldowns,
     end_lapsed_workers,
     end_worker,
     is_known,
     wake_delayed,
 )
+from agentpipe.brokers.sqlite.reading import read_tasks
 from agentpipe.brokers.sqlite.settling import (
     answer_unclaimed,
     cancel_task,
@@ -75,7 +69,8 @@ from agentpipe.brokers.sqlite.tables import (
     tally_of,
     worker_seen,
 )
-from agentpipe.brokers.sqlite.task_location import where_is
+from agentpipe.brokers.sqlite.task_location import locate
+from agentpipe.brokers.statistics import RECENT_S, Stats
 from agentpipe.connections.disk import examine_folder
 from agentpipe.connections.sqlite import Database, parse_url
 
@@ -83,6 +78,9 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
+    from agentpipe.brokers.capabilities import Answer, Fate, TaskQuery, TaskSeen
+    from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage
+    from agentpipe.brokers.location import TaskLocation
     from agentpipe.connections.health import Finding
     from agentpipe.settings import Settings
 
@@ -90,7 +88,7 @@ SWEEP_EVERY_S = 30.0
 SWEEP_ROWS = 5_000
 
 
-class SqliteStore:
+class SqliteStore(Store):
     """The ``Store`` over ``sqlite:///file``; see the seam for what each operation promises.
 
     What a power loss may take back is not made durable: a claim (the task waits again), a beat,
@@ -128,10 +126,10 @@ class SqliteStore:
             db.executemany(UPSERT_QUEUE, [row[:-1] for row in wanted.values()])
             db.execute(SET_PAUSES)
 
-    def offer(self, target: str, offers: Sequence[Offer], *, ring: bool) -> Admission:
+    def offer(self, target: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
         with self._database.write() as db:
             known = known_ids(db, [offer.task_id for offer in offers])
-            rooms = Rooms(db, target, len(offers), ring=ring)
+            rooms = Rooms(db, target, len(offers), round_robin=round_robin)
             verdicts: list[Verdict] = []
             admitted: list[tuple[Offer, int]] = []
             for offer in offers:
@@ -147,7 +145,9 @@ class SqliteStore:
                 admit(db, admitted)
                 rooms.advance()
             full = "refused" in verdicts
-            waiting, bound = depth_and_bound(db, target, ring=ring) if full else (0, 0)
+            waiting, bound = (
+                depth_and_bound(db, target, round_robin=round_robin) if full else (0, 0)
+            )
         return Admission(tuple(verdicts), waiting, bound)
 
     def join(self, worker: Worker) -> None:
@@ -157,7 +157,7 @@ class SqliteStore:
         with self._database.write(durable=False) as db:
             db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?, ?, ?, ?, x'')", row)
 
-    def extend(self, worker: Worker, report: bytes | None = None) -> bool:
+    def heartbeat(self, worker: Worker, report: bytes | None = None) -> bool:
         beat = (time.monotonic(), report, worker.name)
         query = "UPDATE workers SET beat = ?, report = coalesce(?, report) WHERE name = ?"
         with self._database.write(durable=False) as db:
@@ -167,27 +167,17 @@ class SqliteStore:
         with self._database.write(durable=False) as db:
             return end_worker(db, worker.name, crashed=False)
 
-    def claim(
-        self,
-        worker: Worker,
-        limit: int,
-        *,
-        high_water: int,
-        high_water_bytes: int,
-        held: int | None = None,
-    ) -> list[Claim]:
+    def claim(self, request: ClaimRequest) -> list[Claim]:
         if not self._may_claim():
             return []
         with self._database.write(durable=False) as db:
             end_lapsed_workers(db)
             wake_delayed(db)
-            end_holds(db)
+            end_cooldowns(db)
             self._sweep(db)
-            if counter(db, "outbox") >= high_water:
+            if request.outbox.reached_by(counter(db, "outbox"), counter(db, "outbox_bytes")):
                 return []
-            if counter(db, "outbox_bytes") >= high_water_bytes:
-                return []
-            return claim_tasks(db, worker, limit, held)
+            return claim_tasks(db, request)
 
     def _may_claim(self) -> bool:
         now, wall = time.monotonic(), time.time()
@@ -213,10 +203,8 @@ class SqliteStore:
         ).rowcount
         self._next_sweep = time.monotonic() + (0 if swept == SWEEP_ROWS else SWEEP_EVERY_S)
 
-    def wait(self, timeout_s: float) -> list[str]:
+    def wait(self, timeout_s: float) -> None:
         self._listener.wait(timeout_s)
-        with self._database.read() as db:
-            return [task_id for (task_id,) in db.execute(SELECT_CANCELLED)]
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         changes: Counter[str] = Counter()
@@ -271,17 +259,9 @@ class SqliteStore:
                 db, {"outbox": -len(dropped), "outbox_bytes": -size, "delivered": len(dropped)}
             )
 
-    def peek(self, queues: Sequence[str] | None, after: int, limit: int) -> list[Waiting]:
-        where = "" if queues is None else " AND q.name IN (SELECT value FROM json_each(:queues))"
-        names = orjson.dumps(list(queues or ())).decode()
+    def tasks(self, query: TaskQuery) -> list[TaskSeen]:
         with self._database.read() as db:
-            rows = db.execute(
-                "SELECT t.seq, t.id, q.name, p.body, t.submitted_at"
-                " FROM tasks t JOIN queues q USING (qid) JOIN payloads p USING (seq)"
-                f" WHERE t.state IN (0, 1) AND t.seq > :after{where} ORDER BY t.seq LIMIT :limit",
-                {"after": after, "limit": limit, "queues": names},
-            )
-            return [Waiting(*row) for row in rows]
+            return read_tasks(db, query)
 
     def answer(self, answers: Sequence[Answer]) -> list[bool]:
         changes: Counter[str] = Counter()
@@ -301,38 +281,18 @@ class SqliteStore:
             db.executemany(change, rows)
             db.execute(SET_PAUSES)
 
-    def find(self, task_ids: Sequence[str]) -> list[Waiting]:
-        wanted = orjson.dumps(list(task_ids)).decode()
-        return self._living(
-            "t.state IN (0, 1) AND t.id IN (SELECT value FROM json_each(?))", wanted
-        )
-
-    def claimed(self, queues: Sequence[str] | None) -> list[Waiting]:
-        wanted = None if queues is None else orjson.dumps(list(queues)).decode()
-        return self._living(
-            "t.state = 2 AND t.worker IS NOT NULL"
-            " AND (?1 IS NULL OR q.name IN (SELECT value FROM json_each(?1)))",
-            wanted,
-        )
-
-    def _living(self, where: str, value: str | None) -> list[Waiting]:
-        with self._database.read() as db:
-            rows = db.execute(
-                "SELECT t.seq, t.id, q.name, p.body, t.submitted_at"
-                " FROM tasks t JOIN queues q USING (qid) JOIN payloads p USING (seq)"
-                f" WHERE {where}",
-                (value,),
-            )
-            return [Waiting(*row) for row in rows]
-
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
         with self._database.write() as db:
             end_lapsed_workers(db)  # What they held waits.
             return [cancel_task(db, task_id) for task_id in task_ids]
 
-    def where(self, task_id: str) -> Whereabouts:
+    def take_cancelled(self) -> list[str]:
         with self._database.read() as db:
-            return where_is(db, task_id)
+            return [task_id for (task_id,) in db.execute(SELECT_CANCELLED)]
+
+    def locate(self, task_id: str) -> TaskLocation:
+        with self._database.read() as db:
+            return locate(db, task_id)
 
     def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
         with self._database.read() as db:

@@ -13,18 +13,20 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-    from agentpipe.brokers.base import Offer
+    from agentpipe.brokers.records import Offer
 
 
 class Rooms:
-    """Hands out queues round-robin from the ring's cursor, each up to its bound."""
+    """Hands out queues round-robin from the group's cursor, each up to its bound."""
 
-    def __init__(self, db: sqlite3.Connection, target: str, wanted: int, *, ring: bool) -> None:
-        self._db, self._ring = db, target if ring else None
-        if ring:
+    def __init__(
+        self, db: sqlite3.Connection, target: str, wanted: int, *, round_robin: bool
+    ) -> None:
+        self._db, self._group = db, target if round_robin else None
+        if round_robin:
             row = db.execute("SELECT cursor FROM rings WHERE collection = ?", (target,)).fetchone()
             self._cursor = row[0] if row else 0
-            self._free = self._in_ring(target, wanted)
+            self._free = self._of_group(target, wanted)
         else:
             self._cursor = 0
             self._free = db.execute(
@@ -35,8 +37,8 @@ class Rooms:
         self._free.reverse()
         self._later: list[tuple[int, int, int]] = []
 
-    def _in_ring(self, target: str, wanted: int) -> list[tuple[int, int, int]]:
-        """Up to ``wanted`` queues with room, in ring order from the cursor: more cannot be used."""
+    def _of_group(self, target: str, wanted: int) -> list[tuple[int, int, int]]:
+        """Up to ``wanted`` queues with room, in order from the cursor."""
         query = (
             "SELECT qid, max_waiting - waiting, position FROM queues WHERE collection = ?"
             " AND position IS NOT NULL AND waiting < max_waiting AND position {} ?"
@@ -62,9 +64,9 @@ class Rooms:
 
     def advance(self) -> None:
         """Remember where the next offer begins."""
-        if self._ring is not None:
+        if self._group is not None:
             self._db.execute(
-                "INSERT OR REPLACE INTO rings VALUES (?, ?)", (self._ring, self._cursor)
+                "INSERT OR REPLACE INTO rings VALUES (?, ?)", (self._group, self._cursor)
             )
 
 
@@ -100,9 +102,9 @@ def admit(db: sqlite3.Connection, admitted: Sequence[tuple[Offer, int]]) -> None
     add_to_counters(db, {"accepted": len(admitted)})
 
 
-def depth_and_bound(db: sqlite3.Connection, target: str, *, ring: bool) -> tuple[int, int]:
-    """What waits in a queue or ring, and what may."""
-    where = "collection = ? AND position IS NOT NULL" if ring else "name = ?"
+def depth_and_bound(db: sqlite3.Connection, target: str, *, round_robin: bool) -> tuple[int, int]:
+    """What waits in a queue or a round-robin group, and what may."""
+    where = "collection = ? AND position IS NOT NULL" if round_robin else "name = ?"
     depth, bound = db.execute(
         "SELECT coalesce(sum(waiting), 0), coalesce(sum(max_waiting), 0)"
         f" FROM queues WHERE {where}",

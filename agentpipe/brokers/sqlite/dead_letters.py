@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from agentpipe.brokers.base import DeadFilter, DeadLetter, DeadPage, DeadSummary
+from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage, DeadSummary
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-    from agentpipe.brokers.base import Settlement
+    from agentpipe.brokers.records import Settlement
 
 _SUMMARY = "task_id, queue, collection, outcome, reason, died_us"
 # What each part of a filter asks of a row; of these only the used ones reach the planner.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator, Sequence
 
-    from agentpipe.brokers.base import Worker
+    from agentpipe.brokers.records import Worker
 
 _COLUMNS = "turn, qid, name, concurrency - running, gate"
 _UNGATED = f"SELECT {_COLUMNS} FROM queues WHERE ready AND gate IS NULL ORDER BY turn"

@@ -7,14 +7,14 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.base import Claim
+from agentpipe.brokers.records import Claim
 from agentpipe.brokers.sqlite.fairness import Turns
 from agentpipe.brokers.sqlite.tables import LAPSED
 
 if TYPE_CHECKING:
     import sqlite3
 
-    from agentpipe.brokers.base import Worker
+    from agentpipe.brokers.records import ClaimRequest, Worker
     from agentpipe.brokers.sqlite.fairness import Ready
 
 
@@ -70,20 +70,19 @@ def wake_delayed(db: sqlite3.Connection) -> None:
     )
 
 
-def end_holds(db: sqlite3.Connection) -> None:
-    """Let queues be claimed from again whose hold is over."""
+def end_cooldowns(db: sqlite3.Connection) -> None:
+    """Make queues ready again whose cooldown is over."""
     db.execute(
         "UPDATE queues SET held_until = 0 WHERE held_until > 0 AND held_until <= ?",
         (time.time(),),
     )
 
 
-def claim_tasks(
-    db: sqlite3.Connection, worker: Worker, limit: int, held: int | None
-) -> list[Claim]:
+def claim_tasks(db: sqlite3.Connection, request: ClaimRequest) -> list[Claim]:
     """Lease tasks to the worker; see ``Store.claim``."""
+    worker, limit, held = request.worker, request.limit, request.held
     if not is_known(db, worker):
-        return []  # Its lease lapsed: it learns so from its next extend.
+        return []  # Its lease lapsed: it learns so from its next heartbeat.
     turns = Turns(db, worker, limit)
     ready = turns.queues
     if held is not None:

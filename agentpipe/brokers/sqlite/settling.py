@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.base import RUNS_IN_MEAN
 from agentpipe.brokers.sqlite.dead_letters import bury
 from agentpipe.brokers.sqlite.tables import RUNNING, SETTLED, WAITING
+from agentpipe.brokers.statistics import RUNS_IN_MEAN
 
 if TYPE_CHECKING:
     import sqlite3
     from collections import Counter
     from collections.abc import Iterable
 
-    from agentpipe.brokers.base import Answer, Fate, Settlement
+    from agentpipe.brokers.capabilities import Answer, Fate
+    from agentpipe.brokers.records import Settlement
 
 
 def settle_task(db: sqlite3.Connection, settlement: Settlement, changes: Counter[str]) -> bool:
@@ -29,13 +30,13 @@ def settle_task(db: sqlite3.Connection, settlement: Settlement, changes: Counter
         return False
     seq, qid, claimed_at, cancelled = row
     db.execute("UPDATE queues SET running = running - 1 WHERE qid = ?", (qid,))
-    if settlement.reason and settlement.action in ("retry", "hold"):
+    if settlement.reason and settlement.action in ("retry", "cooldown"):
         db.execute("UPDATE tasks SET error = ? WHERE seq = ?", (settlement.reason, seq))
-    if settlement.action in ("release", "hold"):
+    if settlement.action in ("release", "cooldown"):
         db.execute("UPDATE tasks SET state = 0, worker = NULL WHERE seq = ?", (seq,))
         db.execute("UPDATE queues SET waiting = waiting + 1 WHERE qid = ?", (qid,))
-        if settlement.action == "hold" and settlement.delay_s > 0:
-            _hold(db, qid, settlement.delay_s)
+        if settlement.action == "cooldown" and settlement.delay_s > 0:
+            _cool_down(db, qid, settlement.delay_s)
     elif settlement.action == "retry":
         db.execute(
             "UPDATE tasks SET state = 1, worker = NULL, failures = failures + 1, due = ?"
@@ -52,7 +53,7 @@ def settle_task(db: sqlite3.Connection, settlement: Settlement, changes: Counter
     return True
 
 
-def _hold(db: sqlite3.Connection, qid: int, delay_s: float) -> None:
+def _cool_down(db: sqlite3.Connection, qid: int, delay_s: float) -> None:
     db.execute(
         "UPDATE queues SET held_until = max(held_until, ?) WHERE qid = ?",
         (time.time() + delay_s, qid),
@@ -75,7 +76,7 @@ def cancel_task(db: sqlite3.Connection, task_id: str) -> Fate:
     seq, state = row
     if state == RUNNING:
         db.execute("UPDATE tasks SET cancelled = 1 WHERE seq = ?", (seq,))
-        return "told"
+        return "signalled"
     return "settled" if state == SETTLED else "waiting"
 
 

@@ -6,13 +6,13 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.brokers.base import QueueDepth, Tally, WorkerSeen
+from agentpipe.brokers.statistics import QueueDepth, Tally, WorkerSeen
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Mapping, Sequence
 
-    from agentpipe.brokers.base import Queue, Settlement
+    from agentpipe.brokers.records import Queue, Settlement
 
 LAYOUT = 3
 # States of a task.
@@ -153,8 +153,9 @@ def queue_rows(queues: Iterable[Queue]) -> Iterable[tuple[Any, ...]]:
             position = positions.get(queue.collection, 0)
             positions[queue.collection] = position + 1
         limits = (queue.max_waiting, queue.concurrency, queue.max_crashes)
-        gate = (queue.gate, None if queue.gate is None else queue.gate_limit)
-        yield (queue.name, queue.collection, position, *limits, *gate)
+        group = queue.concurrency_group
+        group_limit = None if group is None else queue.concurrency_group_limit
+        yield (queue.name, queue.collection, position, *limits, group, group_limit)
 
 
 RAISE_COUNTER = (

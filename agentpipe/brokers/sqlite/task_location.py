@@ -1,4 +1,4 @@
-"""Whereabouts: all that the embedded store can tell of one task."""
+"""TaskLocation: what the embedded store can tell of one task."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.base import AgentSeen, Run, Whereabouts
+from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
 from agentpipe.brokers.sqlite.tables import (
     DELAYED,
     RUNNING,
@@ -19,7 +19,7 @@ from agentpipe.brokers.sqlite.tables import (
 if TYPE_CHECKING:
     import sqlite3
 
-    from agentpipe.brokers.base import WorkerSeen
+    from agentpipe.brokers.statistics import WorkerSeen
 
 # Of an agent or a gate, more would not be read.
 MAX_RUNS = 20
@@ -58,8 +58,8 @@ _SELECT_SERVERS = (
 )
 
 
-def where_is(db: sqlite3.Connection, task_id: str) -> Whereabouts:
-    """See ``Store.where``."""
+def locate(db: sqlite3.Connection, task_id: str) -> TaskLocation:
+    """See ``LocatesTasks.locate``."""
     found = _basics(db, task_id)
     row = db.execute(_SELECT_TASK, (task_id,)).fetchone()
     if row is None:
@@ -86,11 +86,11 @@ def where_is(db: sqlite3.Connection, task_id: str) -> Whereabouts:
     return replace(found, place="settled" if found.outbox_before is None else "outbox", since=at)
 
 
-def _basics(db: sqlite3.Connection, task_id: str) -> Whereabouts:
+def _basics(db: sqlite3.Connection, task_id: str) -> TaskLocation:
     """What does not depend on whether the task is remembered."""
     now = time.monotonic()
     before, since = _in_outbox(db, task_id)
-    found = Whereabouts(
+    found = TaskLocation(
         task_id,
         "unknown",
         outbox=counter(db, "outbox"),
@@ -139,14 +139,14 @@ def _agent(db: sqlite3.Connection, qid: int, workers: tuple[WorkerSeen, ...]) ->
         waiting=waiting,
         paused=bool(own),
         collection_paused=bool(whole),
-        held_s=max(0.0, held_until - time.time()),
+        cooldown_s=max(0.0, held_until - time.time()),
         runs=tuple(_runs(db, "t.qid = ?", qid)),
-        gate_limit=capacity,
-        gate_runs=tuple(_runs(db, "q.gate = ?", gate)) if gate else (),
+        group_limit=capacity,
+        group_runs=tuple(_runs(db, "q.gate = ?", gate)) if gate else (),
         servers=tuple(worker for worker in workers if worker.name in serving),
         run_s=run_s,
     )
 
 
-def _runs(db: sqlite3.Connection, where: str, value: int | str) -> list[Run]:
-    return [Run(*row) for row in db.execute(_SELECT_RUNS.format(where), (value, MAX_RUNS))]
+def _runs(db: sqlite3.Connection, where: str, value: int | str) -> list[ClaimSeen]:
+    return [ClaimSeen(*row) for row in db.execute(_SELECT_RUNS.format(where), (value, MAX_RUNS))]

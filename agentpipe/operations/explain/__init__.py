@@ -18,8 +18,8 @@ from agentpipe.operations.explain.waiting import why_waiting
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agentpipe.brokers.base import Whereabouts
-    from agentpipe.settings import Marks
+    from agentpipe.brokers.location import TaskLocation
+    from agentpipe.settings import OutboxLimits
 
 __all__ = ["Reason", "State", "Verdict", "verdict"]
 
@@ -28,7 +28,7 @@ MAX_CANDIDATES = 3
 
 
 def verdict(
-    facts: Whereabouts, now: float, marks: Marks, stream_position: int | None = None
+    facts: TaskLocation, now: float, limits: OutboxLimits, stream_position: int | None = None
 ) -> Verdict:
     """The verdict of these facts; ``stream_position`` is where the sink has its Result."""
     if facts.place in ("settled", "unknown") and stream_position is not None:
@@ -36,29 +36,29 @@ def verdict(
         told = _delivered(facts, stream_position, now)
     else:
         state = facts.place
-        told = _JUDGES[facts.place](facts, now, marks)
-    details = details_of(facts, told.reason, now, marks, stream_position)
+        told = _JUDGES[facts.place](facts, now, limits)
+    details = details_of(facts, told.reason, now, limits, stream_position)
     return Verdict(facts.task_id, state, told.reason, told.sentence, told.next, told.since, details)
 
 
-def _delivered(facts: Whereabouts, position: int, now: float) -> Told:
+def _delivered(facts: TaskLocation, position: int, now: float) -> Told:
     settled = f", settled{ago(facts.since, now)}" if facts.since is not None else ""
     sentence = f"it is delivered: its Result is record {position:,} of the stream{settled}"
     return Told("delivered", sentence, _read_it(facts), facts.since)
 
 
-def _settled(facts: Whereabouts, now: float, _: Marks) -> Told:
+def _settled(facts: TaskLocation, now: float, _: OutboxLimits) -> Told:
     sentence = f"it was settled{ago(facts.since, now)}, and the sink has confirmed its Result"
     return Told("settled", sentence, _read_it(facts), facts.since)
 
 
-def _read_it(facts: Whereabouts) -> str:
+def _read_it(facts: TaskLocation) -> str:
     return f"read it: {reading(facts.task_id, facts.since)}"
 
 
-def _waiting(facts: Whereabouts, now: float, marks: Marks) -> Told:
+def _waiting(facts: TaskLocation, now: float, limits: OutboxLimits) -> Told:
     assert facts.agent is not None
-    told = why_waiting(facts.agent, facts, now, marks)
+    told = why_waiting(facts.agent, facts, now, limits)
     place = f"it has waited{lasting(facts.submitted_at, now)} at {facts.agent.queue}"
     if facts.position is not None:
         place += f", {facts.position:,} of {facts.agent.waiting:,} there"
@@ -69,9 +69,9 @@ def _waiting(facts: Whereabouts, now: float, marks: Marks) -> Told:
     return replace(told, sentence=f"{place}: {told.sentence}", since=since)
 
 
-def _delayed(facts: Whereabouts, now: float, marks: Marks) -> Told:
+def _delayed(facts: TaskLocation, now: float, limits: OutboxLimits) -> Told:
     left_s = None if facts.due_at is None else facts.due_at - now
-    obstacle = _obstacle(facts, now, marks)
+    obstacle = _obstacle(facts, now, limits)
     if left_s is not None and left_s <= 0:
         sentence = f"its delay was over{ago(facts.due_at, now)}{_after_tries(facts)}"
         what = obstacle.next if obstacle else "a worker that looks for tasks finds it now"
@@ -87,14 +87,14 @@ def _delayed(facts: Whereabouts, now: float, marks: Marks) -> Told:
     return Told(reason, sentence, what)
 
 
-def _obstacle(facts: Whereabouts, now: float, marks: Marks) -> Told | None:
+def _obstacle(facts: TaskLocation, now: float, limits: OutboxLimits) -> Told | None:
     """What would keep it waiting, of what does not pass by itself."""
-    told = None if facts.agent is None else why_waiting(facts.agent, facts, now, marks)
+    told = None if facts.agent is None else why_waiting(facts.agent, facts, now, limits)
     lasts = ("agent_paused", "collection_paused", "no_worker", "outbox_full")
     return told if told and told.reason in lasts else None
 
 
-def _running(facts: Whereabouts, now: float, _: Marks) -> Told:
+def _running(facts: TaskLocation, now: float, _: OutboxLimits) -> Told:
     run, tries = facts.run, _after_tries(facts)
     worker, since = (run.worker, run.since) if run else ("a worker", None)
     if run and worker not in {it.name for it in facts.workers}:
@@ -108,7 +108,7 @@ def _running(facts: Whereabouts, now: float, _: Marks) -> Told:
     return Told("running", sentence, what, since)
 
 
-def _left_alone(facts: Whereabouts, now: float) -> Told:
+def _left_alone(facts: TaskLocation, now: float) -> Told:
     assert facts.run is not None
     begun = f", having begun it{ago(facts.run.since, now)}" if facts.run.since else ""
     sentence = f"{facts.run.worker} had it and has died or hangs{begun}{_after_tries(facts)}"
@@ -118,18 +118,18 @@ def _left_alone(facts: Whereabouts, now: float) -> Told:
     return Told("worker_gone", sentence, what, facts.run.since)
 
 
-def _in_outbox(facts: Whereabouts, _now: float, _: Marks) -> Told:
+def _in_outbox(facts: TaskLocation, _now: float, _: OutboxLimits) -> Told:
     sentence = f"it is done, and {_on_its_way(facts)}"
     return Told("not_forwarded", sentence, _forwarding(facts), facts.since)
 
 
-def _on_its_way(facts: Whereabouts) -> str:
+def _on_its_way(facts: TaskLocation) -> str:
     sentence = f"its Result waits for the sink with {facts.outbox_before or 0:,} before it"
     trouble = sink_trouble(facts.workers)
     return f"{sentence}; {trouble}" if trouble else sentence
 
 
-def _forwarding(facts: Whereabouts) -> str:
+def _forwarding(facts: TaskLocation) -> str:
     if not facts.workers:
         return "no worker is up to carry it there: agentpipe work"
     if sink_trouble(facts.workers):
@@ -137,7 +137,7 @@ def _forwarding(facts: Whereabouts) -> str:
     return "a worker carries it there in a moment; if not, its log says why"
 
 
-def _dead(facts: Whereabouts, now: float, _: Marks) -> Told:
+def _dead(facts: TaskLocation, now: float, _: OutboxLimits) -> Told:
     name = shlex.quote(facts.task_id)
     sentence = f"it was given up{ago(facts.since, now)} as {facts.outcome}: {facts.error}"
     what = (
@@ -149,11 +149,11 @@ def _dead(facts: Whereabouts, now: float, _: Marks) -> Told:
     return Told("dead", sentence, what, facts.since)
 
 
-def _unknown(facts: Whereabouts, now: float, marks: Marks) -> Told:
+def _unknown(facts: TaskLocation, now: float, limits: OutboxLimits) -> Told:
     where = reading(facts.task_id, None)
     what = f"check the id and the broker; if it is done, this prints its Result: {where}"
     if not facts.complete:
-        return _unsure(facts, now, marks)
+        return _unsure(facts, now, limits)
     sentence = (
         "this broker does not know it: it was never accepted here, or was settled longer ago than "
         "ids are remembered"
@@ -161,9 +161,9 @@ def _unknown(facts: Whereabouts, now: float, marks: Marks) -> Told:
     return Told("unknown", sentence, what)
 
 
-def _unsure(facts: Whereabouts, now: float, marks: Marks) -> Told:
+def _unsure(facts: TaskLocation, now: float, limits: OutboxLimits) -> Told:
     sentence = f"no worker has it and {_no_letter(facts)}. {_possibilities(facts)}"
-    told = {it.queue: why_waiting(it, facts, now, marks) for it in facts.candidates}
+    told = {it.queue: why_waiting(it, facts, now, limits) for it in facts.candidates}
     each = [f"at {queue} {why.sentence}" for queue, why in told.items()]
     if each:
         sentence += f". If it waits: {listed(each)}"
@@ -176,14 +176,14 @@ def _unsure(facts: Whereabouts, now: float, marks: Marks) -> Told:
     return Told("unsure", sentence, what)
 
 
-def _no_letter(facts: Whereabouts) -> str:
+def _no_letter(facts: TaskLocation) -> str:
     if facts.dead_unread:
         left = f"{facts.dead_unread:,} are left unread (agentpipe dead show reads all)"
         return f"it is none of the dead letters read, {left}"
     return "it is no dead letter"
 
 
-def _possibilities(facts: Whereabouts) -> str:
+def _possibilities(facts: TaskLocation) -> str:
     """Where it may be, by what there is of anything."""
     found = [f"wait ({facts.unclaimed:,} do)"] if facts.unclaimed else []
     found += [f"be delayed ({facts.delayed:,} are)"] if facts.delayed else []
@@ -195,13 +195,13 @@ def _possibilities(facts: Whereabouts) -> str:
     return f"{cannot}: it may {', '.join(found)}, {last}"
 
 
-def _after_tries(facts: Whereabouts) -> str:
+def _after_tries(facts: TaskLocation) -> str:
     parts = [counted(facts.failures, "failure")] if facts.failures else []
     parts += [counted(facts.crashes, "crash")] if facts.crashes else []
     return f", after {' and '.join(parts)}" if parts else ""
 
 
-_JUDGES: dict[str, Callable[[Whereabouts, float, Marks], Told]] = {
+_JUDGES: dict[str, Callable[[TaskLocation, float, OutboxLimits], Told]] = {
     "waiting": _waiting,
     "delayed": _delayed,
     "running": _running,

@@ -9,13 +9,18 @@ from agentpipe.operations.explain.phrases import up_for_s
 from agentpipe.operations.explain.waiting import ESTIMATED, estimate_s, why_waiting
 
 if TYPE_CHECKING:
-    from agentpipe.brokers.base import AgentSeen, Run, Whereabouts, WorkerSeen
+    from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
+    from agentpipe.brokers.statistics import WorkerSeen
     from agentpipe.operations.explain.reason import Reason
-    from agentpipe.settings import Marks
+    from agentpipe.settings import OutboxLimits
 
 
 def details_of(
-    facts: Whereabouts, reason: Reason, now: float, marks: Marks, stream_position: int | None
+    facts: TaskLocation,
+    reason: Reason,
+    now: float,
+    limits: OutboxLimits,
+    stream_position: int | None,
 ) -> dict[str, Any]:
     """All there is to tell; null or empty where it does not apply or is not known."""
     agent = facts.agent if reason in ESTIMATED else None
@@ -32,11 +37,11 @@ def details_of(
         "delayed": facts.delayed,
         "unclaimed": facts.unclaimed,
         "dead_unread": facts.dead_unread,
-        "candidates": [_candidate(agent, facts, now, marks) for agent in facts.candidates],
+        "candidates": [_candidate(agent, facts, now, limits) for agent in facts.candidates],
     }
 
 
-def _of_task(facts: Whereabouts) -> dict[str, Any]:
+def _of_task(facts: TaskLocation) -> dict[str, Any]:
     return {
         "submitted_at": _moment(facts.submitted_at),
         "failures": facts.failures,
@@ -56,15 +61,15 @@ def _of_agent(agent: AgentSeen | None) -> dict[str, Any]:
         "collection": agent and agent.collection,
         "waiting": agent and agent.waiting,
         "concurrency": agent and agent.concurrency,
-        "held_s": round(agent.held_s, 3) if agent else None,
+        "held_s": round(agent.cooldown_s, 3) if agent else None,
         "run_s": agent and agent.run_s and round(agent.run_s, 3),
         "runs": [_run(run) for run in (agent.runs if agent else ())],
-        "gate_limit": agent and agent.gate_limit,
-        "gate_runs": [_run(run) for run in (agent.gate_runs if agent else ())],
+        "gate_limit": agent and agent.group_limit,
+        "gate_runs": [_run(run) for run in (agent.group_runs if agent else ())],
     }
 
 
-def _run(run: Run) -> dict[str, Any]:
+def _run(run: ClaimSeen) -> dict[str, Any]:
     return {
         "task_id": run.task_id,
         "agent": run.queue,
@@ -85,8 +90,10 @@ def _worker(worker: WorkerSeen, agent: AgentSeen | None, now: float) -> dict[str
     }
 
 
-def _candidate(agent: AgentSeen, facts: Whereabouts, now: float, marks: Marks) -> dict[str, Any]:
-    told = why_waiting(agent, facts, now, marks)
+def _candidate(
+    agent: AgentSeen, facts: TaskLocation, now: float, limits: OutboxLimits
+) -> dict[str, Any]:
+    told = why_waiting(agent, facts, now, limits)
     return {
         **_of_agent(agent),
         "since": _moment(told.since),

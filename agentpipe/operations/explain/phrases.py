@@ -14,7 +14,8 @@ from agentpipe.worker.heartbeat import Vitals
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentpipe.brokers.base import Run, WorkerSeen
+    from agentpipe.brokers.location import ClaimSeen
+    from agentpipe.brokers.statistics import WorkerSeen
 
 MAX_NAMED = 3
 # Clocks differ: whoever reads a stream from a moment on begins so much earlier.
@@ -37,7 +38,7 @@ def listed(names: Sequence[str]) -> str:
     return "; ".join([*names[:MAX_NAMED], *([f"{more:,} more"] if more > 0 else [])])
 
 
-def runs(found: Sequence[Run], now: float) -> str:
+def runs(found: Sequence[ClaimSeen], now: float) -> str:
     """Who has been running what, and for how long."""
     return listed([f"{run.task_id} (on {run.worker}{lasting(run.since, now)})" for run in found])
 

@@ -17,16 +17,10 @@ from urllib.parse import unquote, urlsplit
 
 import orjson
 
-from agentpipe.brokers.base import (
-    Admission,
-    DeadPage,
-    DeadSummary,
-    OutboxRecord,
-    QueueDepth,
-    Stats,
-    Tally,
-    WorkerSeen,
-)
+from agentpipe.brokers.base import Store
+from agentpipe.brokers.dead_letter import DeadPage, DeadSummary
+from agentpipe.brokers.records import Admission, OutboxRecord
+from agentpipe.brokers.statistics import QueueDepth, Stats, Tally, WorkerSeen
 from agentpipe.errors import ConfigError, Unreachable
 
 from .state import State, data
@@ -34,18 +28,16 @@ from .state import State, data
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from agentpipe.brokers.base import (
-        Answer,
+    from agentpipe.brokers.capabilities import Answer, Fate, TaskQuery, TaskSeen
+    from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter
+    from agentpipe.brokers.location import TaskLocation
+    from agentpipe.brokers.records import (
         Claim,
-        DeadFilter,
-        DeadLetter,
-        Fate,
+        ClaimRequest,
         Offer,
         Queue,
         Settlement,
         Verdict,
-        Waiting,
-        Whereabouts,
         Worker,
     )
     from agentpipe.settings import Settings
@@ -53,7 +45,7 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 0.002
 
 
-class ToyStore:
+class ToyStore(Store):
     """The ``Store`` over ``toy:///file.json``. Safe from the death of any process."""
 
     def __init__(self, url: str, settings: Settings) -> None:
@@ -85,9 +77,9 @@ class ToyStore:
         with self._step() as state:
             state.declare(queues)
 
-    def offer(self, target: str, offers: Sequence[Offer], *, ring: bool) -> Admission:
+    def offer(self, target: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
         with self._step() as state:
-            waiting, queues = state.count("waiting"), state.targets(target, ring=ring)
+            waiting, queues = state.count("waiting"), state.targets(target, round_robin=round_robin)
             verdicts: list[Verdict] = []
             at = state.cursors.get(target, 0)
             for offer in offers:
@@ -111,7 +103,7 @@ class ToyStore:
         with self._step() as state:
             state.join(worker)
 
-    def extend(self, worker: Worker, report: bytes | None = None) -> bool:
+    def heartbeat(self, worker: Worker, report: bytes | None = None) -> bool:
         with self._step() as state:
             if worker.name in state.workers:
                 state.workers[worker.name].beat = time.time()
@@ -123,19 +115,12 @@ class ToyStore:
         with self._step() as state:
             return state.end_worker(worker.name, crashes=0)
 
-    def claim(
-        self,
-        worker: Worker,
-        limit: int,
-        *,
-        high_water: int,
-        high_water_bytes: int,
-        held: int | None = None,
-    ) -> list[Claim]:
+    def claim(self, request: ClaimRequest) -> list[Claim]:
+        worker, limit, held = request.worker, request.limit, request.held
         claims: list[Claim] = []
         with self._step() as state:
             state.pass_time()
-            full = len(state.outbox) >= high_water or state.outbox_bytes() >= high_water_bytes
+            full = request.outbox.reached_by(len(state.outbox), state.outbox_bytes())
             if full or worker.name not in state.workers:
                 return []
             ready = state.ready(worker)
@@ -145,7 +130,7 @@ class ToyStore:
             room = state.gate_room()
             while ready and len(claims) < limit:
                 queue = min(ready, key=lambda name: state.turns.get(name, 0))
-                gate = state.queues[queue].gate
+                gate = state.queues[queue].concurrency_group
                 if gate is not None:
                     room[gate] -= 1
                 if gate is None or room[gate] >= 0:
@@ -154,11 +139,13 @@ class ToyStore:
                     del ready[queue]
         return claims
 
-    def wait(self, timeout_s: float) -> list[str]:
+    def wait(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while (seen := self._look()) == self._seen and time.monotonic() < deadline:
             time.sleep(LOOK_EVERY_S)
         self._seen = seen
+
+    def take_cancelled(self) -> list[str]:
         with self._step() as state:
             tasks = state.tasks.items()
             return [it for it, task in tasks if task.cancelled and task.state == "running"]
@@ -175,9 +162,6 @@ class ToyStore:
         with self._step() as state:
             keep_until = time.time() + self._retention_s
             return [state.settle(each, keep_until) for each in settlements]
-
-    def sync(self) -> None:
-        """Nothing: this store promises nothing against a power loss."""
 
     def take_outbox(self, worker: Worker, limit: int, max_bytes: int) -> list[OutboxRecord]:
         taken: list[OutboxRecord] = []
@@ -200,15 +184,14 @@ class ToyStore:
             state.outbox = [result for result in state.outbox if result.number not in drop]
             state.delivered += known - len(state.outbox)
 
-    def peek(self, queues: Sequence[str] | None, after: int, limit: int) -> list[Waiting]:
+    def tasks(self, query: TaskQuery) -> list[TaskSeen]:
+        states = ("running",) if query.state == "running" else ("waiting", "delayed")
         with self._step() as state:
             found = [
-                state.waiting(task_id)
-                for task_id, task in state.tasks.items()
-                if task.state in ("waiting", "delayed") and task.number > after
-                if queues is None or task.queue in queues
+                state.seen_task(it) for it, task in state.tasks.items() if task.state in states
             ]
-        return sorted(found, key=lambda entry: entry.number)[:limit]
+        found = sorted(filter(query.selects, found), key=lambda task: task.number)
+        return found[: query.limit]
 
     def answer(self, answers: Sequence[Answer]) -> list[bool]:
         done: list[bool] = []
@@ -227,25 +210,14 @@ class ToyStore:
             state.pause(list(queues), "queues", paused=paused)
             state.pause(list(collections), "collections", paused=paused)
 
-    def find(self, task_ids: Sequence[str]) -> list[Waiting]:
-        return [entry for entry in self.peek(None, -1, 10**9) if entry.task_id in task_ids]
-
-    def claimed(self, queues: Sequence[str] | None) -> list[Waiting]:
-        with self._step() as state:
-            return [
-                state.waiting(task_id)
-                for task_id, task in state.tasks.items()
-                if task.state == "running" and (queues is None or task.queue in queues)
-            ]
-
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
         with self._step() as state:
             state.pass_time()
             return [state.cancel(task_id) for task_id in task_ids]
 
-    def where(self, task_id: str) -> Whereabouts:
+    def locate(self, task_id: str) -> TaskLocation:
         with self._step() as state:
-            return state.where(task_id)
+            return state.locate(task_id)
 
     def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
         if after and not after[:1].isdecimal():
@@ -297,7 +269,7 @@ class ToyStore:
                     running[name],
                     queue.max_waiting,
                     queue.concurrency,
-                    queue.held_s,
+                    queue.cooldown_s,
                     state.is_paused(name),
                     state.tally(name),
                 )

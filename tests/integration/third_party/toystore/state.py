@@ -9,23 +9,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
-from agentpipe.brokers.base import (
-    RECENT_S,
-    AgentSeen,
-    Answer,
-    Claim,
-    DeadLetter,
-    Run,
-    Tally,
-    Waiting,
-    Whereabouts,
-    WorkerSeen,
-)
+from agentpipe.brokers.capabilities import Answer, TaskSeen
+from agentpipe.brokers.dead_letter import DeadLetter
+from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
+from agentpipe.brokers.records import Claim
+from agentpipe.brokers.statistics import RECENT_S, Tally, WorkerSeen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentpipe.brokers.base import Fate, Offer, Place, Queue, Settlement, Worker
+    from agentpipe.brokers.capabilities import Fate
+    from agentpipe.brokers.location import Place
+    from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
 
 
 @dataclass(slots=True)
@@ -35,13 +30,13 @@ class QueueState:
     max_waiting: int
     concurrency: int
     max_crashes: int
-    gate: str | None
-    gate_limit: int
+    concurrency_group: str | None
+    concurrency_group_limit: int
     held_until: float = 0.0
     run_s: float | None = None
 
     @property
-    def held_s(self) -> float:
+    def cooldown_s(self) -> float:
         return max(0.0, self.held_until - time.time())
 
 
@@ -134,7 +129,7 @@ class State:
             held_until = 0.0
             if queue.name in self.queues:
                 held_until = self.queues[queue.name].held_until
-            gate = (queue.gate, queue.gate_limit)
+            gate = (queue.concurrency_group, queue.concurrency_group_limit)
             self.queues[queue.name] = QueueState(
                 queue.collection, place, *limits, *gate, held_until
             )
@@ -188,9 +183,9 @@ class State:
         self.workers.pop(name, None)
         return len(held)
 
-    def targets(self, target: str, *, ring: bool) -> list[str]:
+    def targets(self, target: str, *, round_robin: bool) -> list[str]:
         """The queues that an offer may go to, in ring order."""
-        if not ring:
+        if not round_robin:
             return [target] if target in self.queues else []
         places = ((q.position, name) for name, q in self.queues.items() if q.collection == target)
         return [name for _, name in sorted((at, name) for at, name in places if at is not None)]
@@ -210,9 +205,9 @@ class State:
     def gate_room(self) -> dict[str | None, int]:
         """For how many runs there is room behind each gate."""
         running = self.count("running")
-        room = {queue.gate: queue.gate_limit for queue in self.queues.values()}
+        room = {it.concurrency_group: it.concurrency_group_limit for it in self.queues.values()}
         for name, queue in self.queues.items():
-            room[queue.gate] -= running[name]
+            room[queue.concurrency_group] -= running[name]
         return {gate: left for gate, left in room.items() if gate is not None}
 
     def ready(self, worker: Worker) -> dict[str, deque[str]]:
@@ -224,7 +219,7 @@ class State:
                 continue
             room = self.queues[task.queue].concurrency - running[task.queue]
             last_chance = self.is_last_chance(task)
-            held = self.queues[task.queue].held_s > 0 or self.is_paused(task.queue)
+            held = self.queues[task.queue].cooldown_s > 0 or self.is_paused(task.queue)
             if room > 0 and not held and not (alone and last_chance):
                 found.setdefault(task.queue, deque()).append(task_id)
                 running[task.queue] += 1
@@ -246,7 +241,7 @@ class State:
         if task is None:
             return "unknown"
         task.cancelled = task.cancelled or task.state == "running"
-        fates: dict[str, Fate] = {"running": "told", "settled": "settled"}
+        fates: dict[str, Fate] = {"running": "signalled", "settled": "settled"}
         return fates.get(task.state, "waiting")
 
     def is_last_chance(self, task: TaskState) -> bool:
@@ -282,11 +277,11 @@ class State:
             return False
         task.worker = ""
         self.add_to_tally(settlement)
-        if settlement.action in ("retry", "hold"):
+        if settlement.action in ("retry", "cooldown"):
             task.error = settlement.reason or task.error
-        if settlement.action in ("release", "hold"):
+        if settlement.action in ("release", "cooldown"):
             task.state = "waiting"
-            if settlement.action == "hold":
+            if settlement.action == "cooldown":
                 queue = self.queues[task.queue]
                 queue.held_until = max(queue.held_until, time.time() + settlement.delay_s)
         elif settlement.action == "retry":
@@ -321,18 +316,19 @@ class State:
         self.ended = [*(at for at in self.ended if now - at < RECENT_S), now]
         self.outcomes[answer.outcome] = self.outcomes.get(answer.outcome, 0) + 1
 
-    def waiting(self, task_id: str) -> Waiting:
+    def seen_task(self, task_id: str) -> TaskSeen:
         task = self.tasks[task_id]
-        return Waiting(task.number, task_id, task.queue, data(task.payload), task.submitted_at)
+        return TaskSeen(task.number, task_id, task.queue, data(task.payload), task.submitted_at)
 
-    def run(self, task_id: str) -> Run:
+    def run(self, task_id: str) -> ClaimSeen:
         task = self.tasks[task_id]
-        return Run(task_id, task.queue, task.worker, task.claimed_at)
+        return ClaimSeen(task_id, task.queue, task.worker, task.claimed_at)
 
     def agent(self, name: str) -> AgentSeen:
         queue = self.queues[name]
         runs = [self.run(it) for it, task in self.tasks.items() if task.state == "running"]
-        behind = [run for run in runs if queue.gate and self.queues[run.queue].gate == queue.gate]
+        group = queue.concurrency_group
+        mine = [run for run in runs if self.queues[run.queue].concurrency_group == group]
         workers = [self.seen(each) for each, it in self.workers.items() if it.lives]
         return AgentSeen(
             name,
@@ -341,10 +337,10 @@ class State:
             waiting=self.count("waiting")[name],
             paused=name in self.paused_queues,
             collection_paused=queue.collection in self.paused_collections,
-            held_s=queue.held_s,
+            cooldown_s=queue.cooldown_s,
             runs=tuple(run for run in runs if run.queue == name),
-            gate_limit=queue.gate_limit if queue.gate else None,
-            gate_runs=tuple(behind),
+            group_limit=queue.concurrency_group_limit if group else None,
+            group_runs=tuple(mine) if group else (),
             servers=tuple(it for it in workers if name in self.workers[it.name].queues),
             run_s=queue.run_s,
         )
@@ -355,9 +351,9 @@ class State:
         told = (time.time() - worker.beat, worker.report.encode())
         return WorkerSeen(name, worker.host, worker.pid, worker.slots, running, *told)
 
-    def where(self, task_id: str) -> Whereabouts:
+    def locate(self, task_id: str) -> TaskLocation:
         ids = [result.task_id for result in self.outbox]
-        found = Whereabouts(
+        found = TaskLocation(
             task_id,
             "unknown",
             outbox=len(ids),

@@ -75,11 +75,11 @@ local function tell_agent(name, runs)
   end
   told.agent = {
     queue = name, collection = queue[COLLECTION], concurrency = queue[CONCURRENCY],
-    waiting = queue[N_WAITING], held_s = math.max(0, queue[HELD_UNTIL] - time),
+    waiting = queue[N_WAITING], cooldown_s = math.max(0, queue[HELD_UNTIL] - time),
     paused = call('SISMEMBER', PAUSES, 'queue ' .. name) == 1,
     collection_paused = call('SISMEMBER', PAUSES, 'collection ' .. queue[COLLECTION]) == 1,
-    runs = first_of(mine), gate_runs = first_of(its),
-    gate_limit = gate ~= '' and tonumber(call('HGET', GATES, 'limit ' .. gate) or 0) or nil,
+    runs = first_of(mine), group_runs = first_of(its),
+    group_limit = gate ~= '' and tonumber(call('HGET', GATES, 'limit ' .. gate) or 0) or nil,
     run_s = queue[RUN_S] > 0 and queue[RUN_S] or nil,
   }
 end

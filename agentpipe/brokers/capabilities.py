@@ -1,0 +1,188 @@
+"""Capabilities: what a store may offer to operators beside the core.
+
+Each is a protocol of its own. A command on a store without one says so (``require``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
+
+from agentpipe.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from agentpipe.brokers.base import Store
+    from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage
+    from agentpipe.brokers.location import TaskLocation
+
+Fate = Literal["signalled", "marked", "waiting", "settled", "unknown"]
+C = TypeVar("C")
+
+
+def require(store: Store, capability: type[C], action: str) -> C:
+    """The store as one with this capability.
+
+    Raises:
+        ConfigError: It lacks it: this broker cannot do ``action``.
+    """
+    if not isinstance(store, capability):
+        raise ConfigError(f"this broker cannot {action}")
+    return store
+
+
+@dataclass(frozen=True, slots=True)
+class TaskQuery:
+    """Which unsettled tasks to read: those that match all that is given.
+
+    Attributes:
+        state: ``unclaimed`` tasks wait or are delayed.
+        queues: None for all queues.
+        task_ids: None for any.
+        after: Only higher numbers: where the last page ended.
+        limit: Tasks at most; None for all. A page may be shorter, and is empty only at the end.
+    """
+
+    state: Literal["unclaimed", "running"] = "unclaimed"
+    queues: Sequence[str] | None = None
+    task_ids: Sequence[str] | None = None
+    after: int = -1
+    limit: int | None = None
+
+    def selects(self, task: TaskSeen) -> bool:
+        """Whether a task of this state matches; for stores that look at each."""
+        return (
+            task.number > self.after
+            and (self.queues is None or task.queue in self.queues)
+            and (self.task_ids is None or task.task_id in self.task_ids)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSeen:
+    """An unsettled task."""
+
+    number: int
+    task_id: str
+    queue: str
+    payload: bytes
+    submitted_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The Result of a task that never ran."""
+
+    task_id: str
+    result: bytes
+    outcome: str
+
+
+@runtime_checkable
+class ReadsTasks(Protocol):
+    """Shows unsettled tasks, and settles those that nobody has claimed."""
+
+    def tasks(self, query: TaskQuery) -> list[TaskSeen]:
+        """Read tasks by rising ``number``."""
+
+    def answer(self, answers: Sequence[Answer]) -> list[bool]:
+        """Settle unclaimed tasks; False for those that are not unclaimed now."""
+
+
+@runtime_checkable
+class CancelsTasks(Protocol):
+    """Ends tasks by their ids."""
+
+    def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
+        """Mark tasks as cancelled, and signal the workers of those that run.
+
+        Whoever claims a marked task gets ``Claim.cancelled``. A store that reads its tasks marks
+        running ones only and returns ``waiting`` for the others: answer those. One that cannot
+        returns ``marked``: each is answered at its turn, if it exists.
+        """
+
+    def take_cancelled(self) -> Collection[str]:
+        """Ids of running tasks that were cancelled since the last call, anybody's.
+
+        Each at least once; ``wait`` returns early for them. The same thread as ``wait``.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFilter:
+    """Which unsettled tasks to end: those of these queues and, unless None, of this group."""
+
+    queues: Sequence[str]
+    group_id: str | None = None
+
+
+@runtime_checkable
+class CancelsUnread(Protocol):
+    """Ends tasks by a filter where the store cannot read its tasks."""
+
+    def cancel_matching(self, wanted: TaskFilter) -> list[str]:
+        """Mark all that match and were submitted before now, and signal those that run.
+
+        Whoever claims a marked task gets ``Claim.cancelled``. Returns the ids of those that run.
+        """
+
+    def purge(self, queues: Sequence[str] | None, answer: Callable[[TaskSeen], Answer]) -> int:
+        """Settle all unclaimed tasks of these queues, or of all; returns how many."""
+
+
+@runtime_checkable
+class PausesQueues(Protocol):
+    """Keeps workers away from queues."""
+
+    def pause(
+        self, *, queues: Sequence[str] = (), collections: Sequence[str] = (), paused: bool
+    ) -> None:
+        """Stop claims from these, or allow them again; what runs goes on.
+
+        A collection's pause covers the queues that it has and those that it gets later. A queue
+        gives nothing while it or its collection is paused. Both survive all workers.
+        """
+
+
+@runtime_checkable
+class KeepsDeadLetters(Protocol):
+    """Lists dead letters, and forgets them."""
+
+    def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
+        """Up to ``limit`` of them, from the oldest on, or from where the last page ended.
+
+        Where looking at a letter delays others, one call looks at a bounded number of them.
+
+        Raises:
+            ConfigError: ``after`` does not come from a page of such a store.
+        """
+
+    def count_dead(self, wanted: DeadFilter) -> int | None:
+        """How many there are; None where each would have to be looked at."""
+
+    def read_dead(self, task_ids: Sequence[str]) -> list[DeadLetter]:
+        """Those of them that are dead letters, whole, oldest first; all are in memory at once."""
+
+    def drop_dead(self, task_ids: Sequence[str]) -> int:
+        """Forget dead letters; returns how many there were."""
+
+
+@runtime_checkable
+class LocatesTasks(Protocol):
+    """Explains where a task is."""
+
+    def locate(self, task_id: str) -> TaskLocation:
+        """What is known of one task, in few round trips; changes nothing."""
+
+
+@runtime_checkable
+class KeepsSchedules(Protocol):
+    """Remembers how far schedules have come."""
+
+    def progress(self, name: str, mark: int) -> int | None:
+        """The highest mark ever set under ``name``, this one included; 0 at first.
+
+        None, and nothing done, while another process holds the schedule: a store without ids
+        lets only one process have it, until its connection ends.
+        """

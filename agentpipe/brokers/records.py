@@ -1,0 +1,162 @@
+"""Records that cross the Store seam."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from agentpipe.settings import OutboxLimits
+
+Verdict = Literal["accepted", "duplicate", "refused"]
+Action = Literal["complete", "bury", "retry", "release", "cooldown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """One agent's queue.
+
+    Attributes:
+        collection: The round-robin group it belongs to; None outside any collection.
+        max_waiting: Offers are refused while so many tasks wait.
+        concurrency: Claims at once, over the whole fleet.
+        max_crashes: How many of a task's claims may end with their worker.
+        concurrency_group: Queues that name the same group share its limit; None for no group.
+        concurrency_group_limit: Claims at once over all queues of the group; the value that was
+            declared last holds.
+    """
+
+    name: str
+    collection: str | None = None
+    max_waiting: int = 100
+    concurrency: int = 1
+    max_crashes: int = 3
+    concurrency_group: str | None = None
+    concurrency_group_limit: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A task submitted for admission.
+
+    Attributes:
+        priority: A lower one is claimed first.
+        group_id: For stores that cancel tasks without reading them.
+    """
+
+    task_id: str
+    payload: bytes
+    priority: int = 0
+    delay_s: float = 0.0
+    group_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What became of a batch of offers.
+
+    Attributes:
+        verdicts: One per offer, in order.
+        depth: Tasks waiting in the target afterwards.
+        bound: How many may wait there.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    depth: int
+    bound: int
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker process, as the fleet knows it.
+
+    Attributes:
+        name: Unique over hosts and restarts.
+        queues: The queues it serves.
+        lease_s: It is dead without a heartbeat for this long.
+    """
+
+    name: str
+    host: str = ""
+    pid: int = 0
+    slots: int = 1
+    lease_s: float = 30.0
+    queues: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A task leased to a worker.
+
+    Attributes:
+        number: Identifies this claim among all claims of the task.
+        failures: Earlier runs that ended in a failure of the infrastructure.
+        crashes: Earlier claims whose worker died.
+        submitted_at: Unix seconds.
+        cancelled: It was cancelled before this claim: complete it as ``cancelled``, do not run it.
+    """
+
+    task_id: str
+    queue: str
+    payload: bytes
+    worker: str
+    number: int
+    failures: int = 0
+    crashes: int = 0
+    submitted_at: float = 0.0
+    cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRequest:
+    """What a worker asks for.
+
+    Attributes:
+        limit: Claims at most.
+        outbox: Above these limits the store gives nothing.
+        held: How many claims the worker holds. With a number, it gets at most an even share of
+            what runs and could run, and leaves the rest to the other workers of the same queues.
+            With None, it takes what there is.
+    """
+
+    worker: Worker
+    limit: int
+    outbox: OutboxLimits
+    held: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What to do with a claimed task.
+
+    Attributes:
+        action: What happens to the task. ``complete`` puts ``result`` into the outbox and removes
+            the task. ``bury`` does the same and keeps the payload as a dead letter. ``retry``
+            puts the task back after ``delay_s`` with one more failure. ``release`` puts it back
+            as if it had never been claimed. ``cooldown`` does the same, and nobody claims from
+            its queue for ``delay_s``; a cooldown never shortens an earlier one. The task counts
+            as waiting meanwhile.
+        outcome: Of ``result``, for the counters.
+        reason: The failure, for people: kept with the dead letter, as the queue's last error, and
+            for ``locate`` of a task that runs again.
+        reward: Of ``result``, where it has one.
+        usd: What the run cost, where that is known; also where it is tried again.
+    """
+
+    claim: Claim
+    action: Action
+    result: bytes = b""
+    outcome: str = ""
+    reason: str = ""
+    delay_s: float = 0.0
+    reward: float | None = None
+    usd: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRecord:
+    """A finished Result on its way to the sink."""
+
+    number: int
+    task_id: str
+    payload: bytes

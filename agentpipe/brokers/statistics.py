@@ -1,0 +1,158 @@
+"""Snapshots of a store: its ledger, its queues, its workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agentpipe.brokers.records import Settlement
+
+# The window of ``Stats.recent``.
+RECENT_S = 10.0
+# A longer error is cut before it is stored with its queue.
+MAX_LAST_ERROR_CHARS = 300
+# The mean duration weighs about this many of an agent's last runs.
+RUNS_IN_MEAN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What became of the tasks that workers have settled.
+
+    Attributes:
+        done: Answered ``ok``.
+        failed: Answered otherwise; ``cancelled`` ones are neither.
+        evaluated: Those with a reward.
+        passed: The sum of their rewards.
+        usd: What the runs cost, as far as they told.
+        error: What failed last, ``type: message``; a run that is tried again counts.
+        error_s: How long ago that was; None without an error.
+    """
+
+    done: int = 0
+    failed: int = 0
+    evaluated: int = 0
+    passed: float = 0.0
+    usd: float = 0.0
+    error: str = ""
+    error_s: float | None = None
+
+    @classmethod
+    def of(cls, settlement: Settlement) -> Self:
+        """What one settlement adds."""
+        ended = settlement.action in ("complete", "bury")
+        return cls(
+            done=int(ended and settlement.outcome == "ok"),
+            failed=int(ended and settlement.outcome not in ("ok", "cancelled")),
+            evaluated=int(settlement.reward is not None),
+            passed=settlement.reward or 0.0,
+            usd=settlement.usd,
+            error=settlement.reason[:MAX_LAST_ERROR_CHARS],
+            error_s=0.0 if settlement.reason else None,
+        )
+
+    def __add__(self, later: Tally) -> Tally:
+        """Both together; the error is that of the later one, if it has any."""
+        last = self if later.error_s is None else later
+        return Tally(
+            self.done + later.done,
+            self.failed + later.failed,
+            self.evaluated + later.evaluated,
+            self.passed + later.passed,
+            self.usd + later.usd,
+            last.error,
+            last.error_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """One queue at a moment; a store gives None for what it cannot know.
+
+    Attributes:
+        cooldown_s: Seconds until anybody may claim from it again; 0 without a cooldown.
+        paused: The queue or its collection is paused.
+        tally: What has ended of it; where only the workers count, what the living ones did.
+    """
+
+    queue: str
+    collection: str | None
+    waiting: int | None
+    delayed: int | None
+    running: int | None
+    limit: int
+    concurrency: int
+    cooldown_s: float | None = None
+    paused: bool = False
+    tally: Tally = Tally()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSeen:
+    """A living worker at a moment.
+
+    Attributes:
+        seen_s: How long ago it was heard.
+        report: What its last heartbeat reported; empty before the first.
+    """
+
+    name: str
+    host: str
+    pid: int
+    slots: int
+    running: int
+    seen_s: float
+    report: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """The ledger of a store at one moment.
+
+    ``accepted = waiting + delayed + running + outbox + delivered`` holds in each snapshot.
+
+    Attributes:
+        tally: Of all queues, those that left their ring among them.
+        recent: How many tasks ended within the last ``RECENT_S``.
+        undelivered_s: For how long the oldest result is in the outbox; 0 where it is empty.
+        requests: How many a server had to answer for all this.
+    """
+
+    accepted: int | None
+    waiting: int | None
+    delayed: int | None
+    running: int | None
+    outbox: int | None
+    outbox_bytes: int | None
+    delivered: int | None
+    dead: int | None
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    queues: tuple[QueueDepth, ...] = ()
+    workers: tuple[WorkerSeen, ...] = ()
+    tally: Tally = Tally()
+    recent: int | None = None
+    undelivered_s: float | None = None
+    requests: int = 1
+
+
+def is_done(stats: Stats, queues: frozenset[str]) -> bool:
+    """Whether nothing of these queues waits, is delayed or runs, and the outbox is empty.
+
+    What a store cannot know of a queue is taken from its whole, and what it cannot know at all
+    is not done.
+    """
+    mine = [depth for depth in stats.queues if depth.queue in queues]
+    stages = (
+        _known([depth.waiting for depth in mine], stats.waiting),
+        _known([depth.delayed for depth in mine], stats.delayed),
+        _known([depth.running for depth in mine], stats.running),
+        stats.outbox,
+    )
+    return all(stage == 0 for stage in stages)
+
+
+def _known(parts: list[int | None], whole: int | None) -> int | None:
+    return whole if None in parts else sum(part or 0 for part in parts)

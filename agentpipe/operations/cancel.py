@@ -1,0 +1,197 @@
+"""Cancel: end tasks by their ids or by a filter, and purge what waits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import orjson
+
+from agentpipe.brokers.capabilities import (
+    Answer,
+    CancelsTasks,
+    CancelsUnread,
+    ReadsTasks,
+    TaskFilter,
+    TaskQuery,
+    TaskSeen,
+    require,
+)
+from agentpipe.core.task import Task
+from agentpipe.errors import FormatError
+from agentpipe.operations.names import refuse_unknown
+from agentpipe.worker.results import cancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from agentpipe.brokers.base import Store
+
+    Collections = Mapping[str, str | None]
+
+PAGE = 500
+CANCEL_ROUNDS = 5
+CANCEL = "cancel tasks"
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """What became of tasks that were to be cancelled, by id.
+
+    Attributes:
+        cancelled: They waited or were delayed, and have their Results now.
+        told: They run, and their workers end them; a run that finishes first wins. With a broker
+            that cannot read its queues also those that may wait: each is answered at its turn.
+        settled: They had their Results before.
+        unknown: The broker does not know them.
+    """
+
+    cancelled: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+    settled: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    def __add__(self, other: Cancelled) -> Cancelled:
+        return Cancelled(
+            self.cancelled + other.cancelled,
+            self.told + other.told,
+            self.settled + other.settled,
+            self.unknown + other.unknown,
+        )
+
+
+def cancel(store: Store, task_ids: Sequence[str]) -> Cancelled:
+    """Answer tasks that wait with ``cancelled``, and have the workers end those that run."""
+    ids = list(dict.fromkeys(task_ids))
+    # Reading all queues takes longer than all else, and running tasks do not need it.
+    return _Canceller(store, cache(lambda: _collections(store))).by_id(ids)
+
+
+def cancel_matching(
+    store: Store,
+    *,
+    collection: str | None = None,
+    queue: str | None = None,
+    group_id: str | None = None,
+) -> Cancelled:
+    """Cancel all tasks that match each filter that is given; without any, all there are.
+
+    Raises:
+        ConfigError: No collection or agent of that name is known.
+    """
+    owners = _collections(store)
+    if collection is not None:
+        refuse_unknown("collection", [collection], {it for it in owners.values() if it})
+    if queue is not None:
+        refuse_unknown("agent", [queue], owners.keys())
+    wanted = {
+        name: owner
+        for name, owner in owners.items()
+        if collection in (None, owner) and queue in (None, name)
+    }
+    if isinstance(store, CancelsUnread):
+        return Cancelled(told=tuple(store.cancel_matching(TaskFilter(list(wanted), group_id))))
+    reads = require(store, ReadsTasks, CANCEL)
+    return _Canceller(store, lambda: wanted).matching(reads, list(wanted), group_id)
+
+
+def purge(store: Store, collection: str | None) -> int:
+    """Answer every task that waits or is delayed with ``cancelled``; returns how many.
+
+    Running tasks finish. An interrupted purge is finished by the next one.
+    """
+    owners = _collections(store)
+    queues = None if collection is None else [it for it in owners if owners[it] == collection]
+    if isinstance(store, CancelsUnread):
+        return store.purge(queues, lambda task: _answer(task, owners))
+    reads = require(store, ReadsTasks, "purge tasks")
+    purged, after = 0, -1
+    while page := reads.tasks(TaskQuery(queues=queues, after=after, limit=PAGE)):
+        after = page[-1].number
+        purged += sum(reads.answer([_answer(task, owners) for task in page]))
+    return purged
+
+
+def _collections(store: Store) -> dict[str, str | None]:
+    return {depth.queue: depth.collection for depth in store.stats().queues}
+
+
+class _Canceller:
+    """Cancels tasks of one store; ``collections`` gives each queue's collection."""
+
+    def __init__(self, store: Store, collections: Callable[[], Collections]) -> None:
+        self._cancels = require(store, CancelsTasks, CANCEL)
+        self._reads = store if isinstance(store, ReadsTasks) else None
+        self._collections = collections
+
+    def by_id(self, ids: Sequence[str]) -> Cancelled:
+        pages = (ids[first : first + PAGE] for first in range(0, len(ids), PAGE))
+        return sum(map(self._page, pages), Cancelled())
+
+    def _page(self, left: Sequence[str]) -> Cancelled:
+        whole = Cancelled()
+        # A task may move between the two steps, from running to waiting and back.
+        for _ in range(CANCEL_ROUNDS):
+            fates = dict(zip(left, self._cancels.cancel(left), strict=True))
+            told = tuple(it for it in left if fates[it] in ("signalled", "marked"))
+            settled = tuple(it for it in left if fates[it] == "settled")
+            answered = self._answer_unclaimed([it for it in left if it not in {*told, *settled}])
+            whole += Cancelled(answered, told, settled)
+            done = {*told, *settled, *answered}
+            left = [it for it in left if it not in done]
+            if all(fates[it] == "unknown" for it in left):
+                break
+        return whole + Cancelled(unknown=tuple(left))
+
+    def _answer_unclaimed(self, ids: Sequence[str]) -> tuple[str, ...]:
+        if self._reads is None or not ids:
+            return ()
+        return self._answer(self._reads, self._reads.tasks(TaskQuery(task_ids=ids)))
+
+    def _answer(self, reads: ReadsTasks, tasks: Sequence[TaskSeen]) -> tuple[str, ...]:
+        """The ids of those that could be answered."""
+        answers = [_answer(task, self._collections()) for task in tasks]
+        done = reads.answer(answers) if answers else []
+        return tuple(dict.fromkeys(it.task_id for it, was in zip(tasks, done, strict=True) if was))
+
+    def matching(self, reads: ReadsTasks, queues: Sequence[str], group_id: str | None) -> Cancelled:
+        whole = self._unclaimed(reads, queues, group_id)  # First, for they could run meanwhile.
+        running = reads.tasks(TaskQuery("running", queues))
+        told = set(whole.told)
+        ids = [it.task_id for it in running if _is_of_group(it, group_id)]
+        whole += self.by_id([it for it in dict.fromkeys(ids) if it not in told])
+        # What ran at first may have gone back before it was signalled.
+        return whole + self._unclaimed(reads, queues, group_id)
+
+    def _unclaimed(
+        self, reads: ReadsTasks, queues: Sequence[str], group_id: str | None
+    ) -> Cancelled:
+        whole, after = Cancelled(), -1
+        while page := reads.tasks(TaskQuery(queues=queues, after=after, limit=PAGE)):
+            after = page[-1].number
+            wanted = [it for it in page if _is_of_group(it, group_id)]
+            answered = self._answer(reads, wanted)
+            begun = [it.task_id for it in wanted if it.task_id not in set(answered)]
+            whole += Cancelled(answered) + self.by_id(begun)
+        return whole
+
+
+def _is_of_group(task: TaskSeen, group_id: str | None) -> bool:
+    if group_id is None:
+        return True
+    decoded = _decoded(task)
+    return decoded is not None and decoded.group_id == group_id
+
+
+def _answer(task: TaskSeen, collections: Collections) -> Answer:
+    """The Result of a cancelled task, also of one that cannot be decoded."""
+    result = cancelled(task, _decoded(task), collections.get(task.queue))
+    return Answer(task.task_id, orjson.dumps(result.to_dict()), result.outcome)
+
+
+def _decoded(task: TaskSeen) -> Task | None:
+    try:
+        return Task.decode(orjson.loads(task.payload))
+    except (FormatError, orjson.JSONDecodeError):
+        return None

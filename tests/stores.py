@@ -1,0 +1,47 @@
+"""Stores as tests use them: with every capability, and with an outbox that is never full."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, cast
+
+from agentpipe.brokers import open_store
+from agentpipe.brokers.base import Store
+from agentpipe.brokers.capabilities import (
+    CancelsTasks,
+    KeepsDeadLetters,
+    KeepsSchedules,
+    LocatesTasks,
+    PausesQueues,
+    ReadsTasks,
+)
+from agentpipe.brokers.records import ClaimRequest
+from agentpipe.settings import OutboxLimits
+
+if TYPE_CHECKING:
+    from agentpipe.brokers.records import Claim, Worker
+    from agentpipe.settings import Settings
+
+ROOMY = OutboxLimits(10**9, 10**12)
+
+
+class AnyStore(
+    Store,
+    ReadsTasks,
+    CancelsTasks,
+    PausesQueues,
+    KeepsDeadLetters,
+    LocatesTasks,
+    KeepsSchedules,
+    Protocol,
+):
+    """What a type checker takes each store for; a test has to know which capability it uses."""
+
+
+def open_any(settings: Settings) -> AnyStore:
+    """Open the store that ``settings.broker`` names; the caller closes it."""
+    return cast("AnyStore", open_store(settings))
+
+
+def claim_up_to(limit: int, store: Store, worker: Worker, held: int | None = None) -> list[Claim]:
+    """Claim tasks, however full the outbox is."""
+    return store.claim(ClaimRequest(worker, limit, ROOMY, held))
