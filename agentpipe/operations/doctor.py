@@ -18,6 +18,7 @@ from agentpipe import __version__
 from agentpipe.brokers import open_store
 from agentpipe.config.mcp_universe import VERSION
 from agentpipe.connections.health import Examined, Finding, Status, fail, ok, warn
+from agentpipe.core.distribution import pip_install
 from agentpipe.core.redaction import without_password
 from agentpipe.core.text import counted
 from agentpipe.errors import ConfigError, Unreachable
@@ -91,14 +92,14 @@ def versions() -> Iterator[Finding]:
         try:
             yield ok(name, metadata.version(name))
         except metadata.PackageNotFoundError:
-            yield fail(name, "not installed", "install agentpipe anew: pip install -e .")
+            yield fail(name, "not installed", pip_install())
 
 
 def extras(environ: Mapping[str, str]) -> Iterator[Finding]:
     """What only some agents need; to lack it is no fault."""
     for extra, modules in EXTRAS.items():
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
-        how = f"not installed; pip install 'agentpipe[{extra}]' where it is needed"
+        how = f"not installed; where it is needed: {pip_install(extra)}"
         yield ok(f"extra {extra}", how if missing else "installed")
     yield _mcp_universe(environ)
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from agentpipe.core.distribution import pip_install
 from agentpipe.errors import AgentpipeError, ConfigError, MissingExtra
 from agentpipe.settings import Settings
 from agentpipe.sinks.stream import Stream
@@ -22,7 +23,7 @@ try:
     import torch.distributed
     from torch.utils.data import IterableDataset, get_worker_info
 except ImportError as error:
-    raise MissingExtra("agentpipe.dataset needs PyTorch: pip install 'agentpipe[torch]'") from error
+    raise MissingExtra(f"agentpipe.dataset needs PyTorch: {pip_install('torch')}") from error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -220,7 +220,7 @@ except ImportError as error:
     print(json.dumps([str(error), isinstance(error, agentpipe.AgentpipeError)]))
 """
     said, is_ours = in_fresh_process(code, tmp_path)
-    assert "pip install 'agentpipe[torch]'" in said
+    assert "-m pip install 'dramatiq-agentpipe[torch]'" in said
     assert is_ours
 
 

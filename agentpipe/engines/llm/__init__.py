@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from agentpipe.config.mcp_servers import VARIABLE, load_catalogue
+from agentpipe.core.distribution import pip_install
 from agentpipe.engines.llm.access import Places
 from agentpipe.engines.llm.config import read_spec
 from agentpipe.errors import ConfigError, Problem
@@ -34,7 +35,7 @@ class LlmEngine:
         catalogue = load_catalogue(os.environ.get(VARIABLE))
         problems = list(catalogue.problems(list(self._spec.servers)))
         if not all(find_spec(name) for name in ("pydantic_ai", "openai", "anthropic", "mcp")):
-            problems.append("llm agents need more packages: pip install 'agentpipe[llm]'")
+            problems.append(f"llm agents need more packages: {pip_install('llm')}")
         if problems:
             raise ConfigError([Problem(text, str(config.file), config.line) for text in problems])
         self._places = Places(self._spec, catalogue, os.environ)
