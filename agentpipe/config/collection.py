@@ -72,7 +72,7 @@ class ScheduleSpec:
 
     Attributes:
         name: Once per collection.
-        cron: Minute, hour, day, month, weekday, as APScheduler reads them.
+        cron: Minute, hour, day, month, weekday.
         tasks_file: Absolute; it is read at each firing.
         file: The collection file, as it was named.
         line: Where the entry begins.

@@ -1,11 +1,13 @@
-"""Cron lines: when they fire, in a time zone with its daylight saving.
+"""Cron lines: when they fire, in a time zone with daylight saving.
 
-APScheduler reads the fields and walks the wall clock. What a wall clock's time means in the zone
-is decided here: its own arithmetic does not get past an hour that comes twice.
+APScheduler parses the fields and walks the wall clock. Two things are decided here: weekdays, which
+APScheduler numbers from Monday and crontab from Sunday, and what a wall clock's time means in the
+zone, since APScheduler's arithmetic stops at an hour that occurs twice.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -18,11 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FIELDS = ("minute", "hour", "day", "month", "weekday")
+WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
-# No clock is set by more at once.
+_PART = re.compile(r"(?:\*|(?P<first>\w+)(?:-(?P<last>\w+))?)(?:/(?P<step>[1-7]))?", re.ASCII)
+_HOW = "write 0 to 7 or sun to sat, a range such as 1-5 or mon-fri, a step such as */2"
+
+# No change of the clocks is larger.
 _SHIFT = timedelta(hours=3)
 _STEP = timedelta(microseconds=1)
-# A line is sought in longer and longer times: one of each minute shall not walk through ten years.
+# Searched one after the other, so that a line for each minute does not walk through ten years.
 _SPANS = (timedelta(hours=2), timedelta(days=2), timedelta(days=62), timedelta(days=3_660))
 
 
@@ -31,20 +37,20 @@ class Cron:
     """A line of five fields in a zone.
 
     Raises:
-        ValueError: Saying what is wrong, when it is made.
+        ValueError: The line or the zone is invalid; raised when it is constructed.
     """
 
     line: str
     zone: str = "UTC"
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be read, and what never comes."""
+        """Refuse an invalid line, and one that never fires."""
         _ = self._zone
         if next(self._walls(datetime.now(UTC).replace(tzinfo=None)), None) is None:
             raise ValueError(f"{self.line!r} never fires: there is no such day")
 
     def between(self, after: datetime, until: datetime) -> list[datetime]:
-        """When it fires later than ``after`` and no later than ``until``, in UTC and in order."""
+        """Its firings after ``after``, up to and including ``until``, in UTC and in order."""
         last = self._wall(until) + _SHIFT
         found: set[datetime] = set()
         for wall in self._walls(self._wall(after) - _SHIFT):
@@ -54,12 +60,12 @@ class Cron:
         return sorted(found)
 
     def following(self, after: datetime) -> datetime | None:
-        """When it fires next, in UTC; None if not within ten years."""
+        """Its next firing, in UTC; None if there is none within ten years."""
         spans = (self.between(after, after + span) for span in _SPANS)
         return next((found[0] for found in spans if found), None)
 
     def shown(self, moment: datetime) -> str:
-        """A moment as the zone's clocks show it."""
+        """``moment`` as the zone's clocks show it, in ISO 8601."""
         return moment.astimezone(self._zone).isoformat()
 
     @cached_property
@@ -71,34 +77,35 @@ class Cron:
         return _trigger_of(self.line)
 
     @property
-    def _is_of_each_hour(self) -> bool:
+    def _is_hourly(self) -> bool:
         return self.line.split()[1].startswith("*")
 
     def _wall(self, moment: datetime) -> datetime:
         return moment.astimezone(self._zone).replace(tzinfo=None)
 
     def _walls(self, start: datetime) -> Iterator[datetime]:
-        """Each time of the wall clock that the fields name, from ``start`` on."""
+        """The wall clock's times that match the fields, from ``start`` on."""
         wall = start.replace(tzinfo=UTC)
         while (wall := self._trigger.get_next_fire_time(None, wall)) is not None:
             yield wall.replace(tzinfo=None)
             wall += _STEP
 
     def _moments(self, wall: datetime) -> list[datetime]:
-        """What a time of the wall clock means: of a skipped hour, that much after its beginning.
+        """The moments of a wall clock's time.
 
-        An hour that comes twice counts once, but for a line that is for each hour.
+        One in a skipped hour fires that much after the hour's start. One in an hour that occurs
+        twice fires once, unless the line is for each hour.
         """
         first, second = (wall.replace(tzinfo=self._zone, fold=fold) for fold in (0, 1))
         early, late = first.astimezone(UTC), second.astimezone(UTC)
-        return [early, late] if early < late and self._is_of_each_hour else [early]
+        return [early, late] if early < late and self._is_hourly else [early]
 
 
 def zone_of(name: str) -> ZoneInfo:
-    """A time zone.
+    """The time zone of that name.
 
     Raises:
-        ValueError: Naming the nearest that is known.
+        ValueError: It is unknown; the message suggests a similar one.
     """
     try:
         return ZoneInfo(name)
@@ -110,10 +117,41 @@ def zone_of(name: str) -> ZoneInfo:
 def _trigger_of(line: str) -> Any:
     from apscheduler.triggers.cron import CronTrigger
 
-    found = len(line.split())
-    if found != len(FIELDS):
-        raise ValueError(f"{line[:60]!r} has {found} fields: write {' '.join(FIELDS)}")
+    fields = line.split()
+    if len(fields) != len(FIELDS):
+        raise ValueError(f"{line[:60]!r} has {len(fields)} fields: write {' '.join(FIELDS)}")
     try:
-        return CronTrigger.from_crontab(line, timezone=UTC)
+        fields[-1] = _weekday_names(fields[-1])
+        return CronTrigger.from_crontab(" ".join(fields), timezone=UTC)
     except ValueError as error:
-        raise ValueError(f"{line[:60]!r} is no cron line: {error}") from error
+        raise ValueError(f"invalid cron line {line[:60]!r}: {error}") from error
+
+
+def _weekday_names(field: str) -> str:
+    """A crontab's weekdays as a list of names, which mean the same to APScheduler."""
+    days = {day % 7 for part in field.lower().split(",") for day in _weekdays(part)}
+    return ",".join(WEEKDAYS[day] for day in sorted(days))
+
+
+def _weekdays(part: str) -> range:
+    """The numbers of one part of the list; Sunday is 0, and 7 where a range ends with it."""
+    match = _PART.fullmatch(part)
+    if match is None or (match["first"] and match["step"] and not match["last"]):
+        raise ValueError(f"weekday {part!r}: {_HOW}")
+    if match["first"] is None:
+        return range(0, 7, int(match["step"] or 1))
+    first = _weekday(match["first"])
+    last = _weekday(match["last"] or match["first"])
+    if match["last"] == "sun" and first:
+        last = 7
+    if first > last:
+        raise ValueError(f"weekday {part!r}: a range must ascend, with Sunday as 0 or 7")
+    return range(first, last + 1, int(match["step"] or 1))
+
+
+def _weekday(name: str) -> int:
+    if name in WEEKDAYS:
+        return WEEKDAYS.index(name)
+    if name not in tuple("01234567"):
+        raise ValueError(f"weekday {name!r}: {did_you_mean(name, WEEKDAYS, _HOW)}")
+    return int(name)

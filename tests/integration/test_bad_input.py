@@ -46,7 +46,7 @@ COLLECTIONS: dict[str, tuple[str | bytes, int, tuple[str, ...]]] = {
     "a cron line that is none": (
         HEAD + "  schedule:\n  - {cron: x 3 * * *, tasks: agent.yaml}\n",
         6,
-        ("'x 3 * * *' is no cron line", "minute"),
+        ("invalid cron line 'x 3 * * *'", "minute"),
     ),
     "a text for a number": (HEAD + "  concurrency: many\n", 5, ("whole number",)),
     "a limit that is none": (HEAD + "  time_limit: .nan\n", 5, ("seconds",)),

@@ -71,9 +71,91 @@ def test_the_rare_ones_are_found() -> None:
     assert leap == datetime(2028, 2, 29, tzinfo=UTC)
 
 
-def test_weekdays_are_apschedulers() -> None:
-    assert Cron("0 0 * * 0").following(FORWARD) == datetime(2026, 3, 30, tzinfo=UTC)  # A Monday.
-    assert Cron("0 0 * * sun").following(FORWARD) == datetime(2026, 4, 5, tzinfo=UTC)
+# Weekdays mean what they mean in a crontab.
+
+NAMES = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")
+RANGES = [(first, last) for last in range(8) for first in range(last + 1)]
+
+
+def weekdays(field: str) -> set[int]:
+    """Those that fire in two weeks, as a crontab numbers them."""
+    cron = Cron(f"0 0 * * {field}")
+    return {each.isoweekday() % 7 for each in cron.between(FORWARD, FORWARD + 14 * DAY)}
+
+
+def test_a_weekday() -> None:
+    assert [weekdays(str(day)) for day in range(8)] == [{0}, {1}, {2}, {3}, {4}, {5}, {6}, {0}]
+    assert [weekdays(name) for name in NAMES] == [{0}, {1}, {2}, {3}, {4}, {5}, {6}, {0}]
+    assert weekdays("SUN") == weekdays("Sun") == {0}
+
+
+@pytest.mark.parametrize("step", range(1, 8))
+def test_steps(step: int) -> None:
+    assert weekdays(f"*/{step}") == {day for day in range(7) if day % step == 0}
+    for first, last in RANGES:
+        expected = {(first + more) % 7 for more in range(0, last - first + 1, step)}
+        assert weekdays(f"{first}-{last}/{step}") == expected
+        if (first, last) != (0, 7):
+            assert weekdays(f"{NAMES[first]}-{NAMES[last]}/{step}") == expected
+
+
+@pytest.mark.parametrize(("first", "last"), RANGES)
+def test_ranges_and_lists(first: int, last: int) -> None:
+    expected = {0 if day == 7 else day for day in range(8) if first <= day <= last}
+    assert weekdays(f"{first}-{last}") == expected
+    assert weekdays(f"{first},{last}") == {first % 7, last % 7}
+    assert weekdays(f"{first}-{last},3") == expected | {3}
+    assert weekdays(f"{NAMES[first]},{last}") == {first % 7, last % 7}
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ("*", set(range(7))),
+        ("1-5", {1, 2, 3, 4, 5}),
+        ("mon-fri", {1, 2, 3, 4, 5}),
+        ("0,6", {0, 6}),
+        ("5-7", {5, 6, 0}),
+        ("fri-sun", {5, 6, 0}),
+        ("sun-sun", {0}),
+        ("sun-tue", {0, 1, 2}),
+        ("mon-5", {1, 2, 3, 4, 5}),
+        ("mon-fri/2", {1, 3, 5}),
+        ("0-7", set(range(7))),
+    ],
+)
+def test_weekdays_in_words(field: str, expected: set[int]) -> None:
+    assert weekdays(field) == expected
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("7#2", "weekday '7#2': write 0 to 7 or sun to sat, a range such as 1-5 or mon-fri"),
+        ("fri#1", "weekday 'fri#1': write"),
+        ("5L", "weekday '5l': write"),
+        ("?", "weekday '?': write"),
+        ("8", "weekday '8': write"),
+        ("-1", "weekday '-1': write"),
+        ("07", "weekday '07': write"),
+        ("\u0663", "weekday '\u0663': write"),
+        ("1/2", "weekday '1/2': write"),
+        ("*/0", "weekday '*/0': write"),
+        ("*/8", "weekday '*/8': write"),
+        ("*-3", "weekday '*-3': write"),
+        ("1,,2", "weekday '': write"),
+        ("1,", "weekday '': write"),
+        ("5-1", "weekday '5-1': a range must ascend, with Sunday as 0 or 7"),
+        ("sat-mon", "weekday 'sat-mon': a range must ascend"),
+        ("1-9", "weekday '9': write"),
+        ("monday", "weekday 'monday': did you mean 'mon'?"),
+    ],
+)
+def test_a_wrong_weekday_is_refused(field: str, words: str) -> None:
+    with pytest.raises(
+        ValueError, match=re.escape(f"invalid cron line '0 0 * * {field}': {words}")
+    ):
+        Cron(f"0 0 * * {field}")
 
 
 @pytest.mark.parametrize(
