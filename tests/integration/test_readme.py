@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ import sys
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -38,9 +39,14 @@ from tests.documents import (
     section,
     tables,
 )
+from tests.llm_stub import LlmStub, call, say
+from tests.unit.test_packages import PACKAGES
+
+if TYPE_CHECKING:
+    from tests.llm_stub import Reply, Request
 
 BIN = Path(sys.executable).parent
-TIMEOUT_S = 60
+TIMEOUT_S = 180
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 _OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 _PATH = re.compile(r"`((?:agentpipe|tests|docs|configs|actors|brokers)/[\w/.-]*\w\.\w+)`")
@@ -48,13 +54,14 @@ _LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]*))?\)")
 _HERE = "END_OF_THE_BLOCK"
 
 
-def run(folder: Path, *command: str) -> str:
-    """What a command prints, once it has ended well; nothing of it is left running."""
+def run(folder: Path, *command: str, **environ: str) -> str:
+    """Return what a command prints, once it has ended well; nothing of it is left running."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AGENT")}
+    path = f"{BIN}:{os.environ['PATH']}"
     process = subprocess.Popen(
         command,
         cwd=folder,
-        env={**clean, "PATH": f"{BIN}:{os.environ['PATH']}", "COLUMNS": "80"},
+        env={**clean, "PATH": path, "COLUMNS": "80", **environ},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -81,10 +88,22 @@ def scratch(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run_document(document: str, folder: Path) -> str:
+def run_document(document: str, folder: Path, **environ: str) -> str:
     """Do what a reader does, from the first block to the last, in one shell."""
     script = "trap 'echo \"it was: $BASH_COMMAND\"' ERR\n" + "\n".join(steps(document))
-    return run(folder, "bash", "-euo", "pipefail", "-c", script)
+    return run(folder, "bash", "-euo", "pipefail", "-c", script, **environ)
+
+
+def assert_printed(block: str, printed: str) -> None:
+    """Fail for a line that is shown and was not printed like that; numbers may differ."""
+    lines = {shape(line) for line in printed.splitlines()}
+    shown = [line for line in block.splitlines() if line.strip("., ") and line[:2] != "$ "]
+    assert [line for line in shown if shape(line) not in lines] == [], printed
+
+
+def shape(line: str) -> str:
+    """A line without what differs from run to run."""
+    return re.sub(r"\d[\d.,]*", "N", line).rstrip()
 
 
 def steps(document: str) -> list[str]:
@@ -100,15 +119,18 @@ def steps(document: str) -> list[str]:
     return found
 
 
-def test_the_beginning_of_the_readme_runs(scratch: Path) -> None:
-    printed = run_document("README.md", scratch)
-    for expected in ("6 files in trial", "3 accepted, 0 duplicates, 0 refused", "add-3 ok 1.0"):
-        assert expected in printed, printed
-
-
-def test_the_readme_shows_what_init_writes(scratch: Path) -> None:
+def test_the_readme_prints_what_it_shows(scratch: Path) -> None:
+    [block] = [text for text in blocks("README.md", "console") if "$ agentpipe send" in text]
     run(scratch, "agentpipe", "init", "trial")
-    shown = {*blocks("README.md", "python"), *blocks("README.md", "yaml")}
+    typed = [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
+    assert [line.split()[1] for line in typed] == ["send", "work", "tail", "status"]
+    printed = run(scratch / "trial", "bash", "-euo", "pipefail", "-c", "\n".join(typed))
+    assert_printed(block, printed)
+
+
+def test_readme_and_guide_show_what_init_writes(scratch: Path) -> None:
+    run(scratch, "agentpipe", "init", "trial")
+    shown = {*blocks("README.md", "python"), *blocks("docs/guide.md", "yaml")}
     for name in ("agent.py", "agent.yaml", "collection.yaml"):
         assert (scratch / "trial" / name).read_text() in shown, name
 
@@ -116,7 +138,9 @@ def test_the_readme_shows_what_init_writes(scratch: Path) -> None:
 def test_the_guide_runs(scratch: Path) -> None:
     printed = run_document("docs/guide.md", scratch)
     for expected in (
+        "6 files in trial",
         "3 accepted, 0 duplicates, 0 refused",
+        "ok add-3 adder",
         "0 accepted, 3 duplicates, 0 refused",
         "GOOD MORNING! From the north",
         "infra_error call-3 shout_0  InfraError: the line is down",
@@ -132,35 +156,51 @@ def test_the_guide_runs(scratch: Path) -> None:
     assert all(b"north-4711" not in path.read_bytes() for path in stores)
 
 
+def test_the_tutorial_runs_and_prints_what_it_shows(scratch: Path) -> None:
+    with LlmStub(clock_reader) as stub:
+        printed = run_document(
+            "docs/tutorial.md", scratch, OPENAI_API_KEY="sk-4711-0815", OPENAI_BASE_URL=stub.url
+        )
+    assert "8 accepted, 0 duplicates, 0 refused" in printed
+    for block in blocks("docs/tutorial.md", "console")[1:]:
+        assert_printed(block, printed)
+    assert printed.count("pass rate 0.75 advantages [0.25, 0.25, 0.25, -0.75]") == 2
+    assert {request.seed for request in stub.requests} == {0, 1, 2, 3}
+    assert {request.authorization for request in stub.requests} == {"Bearer sk-4711-0815"}
+    assert "True 2 requests" in printed
+    assert "convert_time" in printed
+
+
+def clock_reader(request: Request) -> Reply:
+    """Call the tool, then answer what it says; the sample with the last seed is wrong."""
+    times = re.findall(r"T(\d\d:\d\d)", request.text)
+    if not times:
+        zone = "Asia/Tokyo" if "Tokyo" in request.text else "Asia/Dubai"
+        lima = {"source_timezone": "America/Lima", "time": "09:00", "target_timezone": zone}
+        return call("time__convert_time", **lima)
+    return say(json.dumps({"time": "00:00" if request.seed == 3 else times[-1]}))
+
+
+# They have tests of their own.
+WATCHED = ("README.md", "docs/guide.md", "docs/tutorial.md")
+
+
 @pytest.mark.parametrize(
-    "document",
-    [
-        each
-        for each in DOCUMENTS
-        if each not in ("README.md", "docs/guide.md") and blocks(each, RUN)
-    ],
+    "document", [each for each in DOCUMENTS if each not in WATCHED and blocks(each, RUN)]
 )
 def test_the_commands_of_a_document_run(document: str, scratch: Path) -> None:
     run_document(document, scratch)
 
 
-def test_make_run_prints_what_the_readme_shows(scratch: Path) -> None:
-    [block] = [text for text in blocks("README.md", "console") if text.startswith("$ make run\n")]
-    shown = block.splitlines()
+def test_make_run_prints_what_the_guide_shows(scratch: Path) -> None:
+    [block] = [text for text in blocks("docs/guide.md", "console") if "$ make run\n" in text]
     dry = run(scratch, "make", "--dry-run", "run", "PYTHON=python3")
-    assert [line for line in shown[1:3] if line not in dry] == []
+    environment, made = block.splitlines()[1:3], "\n".join(block.splitlines()[3:])
+    assert [line for line in environment if line not in dry] == []
     # The environment is there already: this one.
-    made = run(scratch, "make", "--old-file=.venv/installed", "run", f"BIN={BIN}")
-    lines = {shape(line) for line in made.replace(str(BIN), ".venv/bin").splitlines()}
-    told = [line for line in shown[3:] if line.strip("., ") and "INFO" not in line]
-    assert [line for line in told if shape(line) not in lines] == [], made
-    assert "89.3% of 200 evaluated" in made
-    assert "pass rate    89.3% of 200 evaluated" in made, made
-
-
-def shape(line: str) -> str:
-    """A line without what differs from run to run."""
-    return re.sub(r"\d[\d.,]*", "N", line).rstrip()
+    printed = run(scratch, "make", "--old-file=.venv/installed", "run", f"BIN={BIN}")
+    assert_printed(made, printed.replace(str(BIN), ".venv/bin"))
+    assert "pass rate    89.3% of 200 evaluated" in printed
 
 
 def commands() -> list[tuple[str, list[str]]]:
@@ -185,7 +225,7 @@ def test_a_command_is_documented_with_each_option(name: str, options: list[str])
     assert [option for option in options if f"`{option}" not in own + common] == []
     invented = set(_OPTION.findall(" ".join(re.findall(r"`[^`]*`", own)))) - set(options)
     assert not invented
-    assert f"`{name}" in section("README.md", "Commands")
+    assert f"| `{name}" in common
 
 
 def test_what_the_commands_print_is_documented() -> None:
@@ -273,13 +313,9 @@ def test_public_names_are_documented() -> None:
     assert [name for name in agentpipe.__all__ if not re.search(rf"\b{name}\b", text)] == []
 
 
-def test_the_house_has_the_rooms_that_the_design_shows() -> None:
-    text = section("docs/design.md", "3. The house")
-    modules = {str(path.relative_to(ROOT / "agentpipe")) for path in ROOT.glob("agentpipe/**/*.py")}
-    packages = {name for name in modules if "/" in name and name.endswith("__init__.py")}
-    shown = set(re.findall(r"[\w/]+\.py\b", text))
-    shown |= {f"cli/{name}.py" for name in cli.COMMANDS if f"{name}.py" in shown}
-    assert not modules - packages - shown
+def test_the_design_lists_the_packages_in_their_order() -> None:
+    [table] = tables(section("docs/design.md", "3. Packages"))
+    assert tuple(table) == PACKAGES
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -39,7 +39,8 @@ from tests.documents import DOCUMENTS, ROOT, blocks, code, fences, file_of, read
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LANGUAGES = {"sh", "console", "python", "yaml", "json"}
+# `text` is for diagrams.
+LANGUAGES = {"sh", "console", "python", "yaml", "json", "text"}
 # Whoever sees these knows that something is to be put in their place.
 PLACEHOLDER = re.compile(r"\.\.\.|[\[\]…]|\b[A-Z][A-Z_]+\b")
 # In a table it is escaped.
@@ -48,6 +49,7 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 VARIABLE = re.compile(r"\b(?:AGENTPIPE_[A-Z_]*[A-Z]|AGENT_COLLECTION_CONFIG_FILE)\b")
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 TARGETS |= {f"{verb}{server}" for verb in ("", "drop") for server in ("redis", "rabbitmq", "kafka")}
+EXTRAS = set(re.findall(r"^(\w+) =$", (ROOT / "setup.cfg").read_text(), re.MULTILINE))
 WHOLE = cli.whole_parser()
 
 
@@ -64,8 +66,7 @@ def options(name: str) -> set[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_each_block_is_of_a_kind_that_a_test_knows(document: str) -> None:
-    kinds = {kind for kind, text in fences(document) if not text.startswith("agentpipe/\n")}
-    assert kinds <= LANGUAGES
+    assert {kind for kind, _ in fences(document)} <= LANGUAGES
 
 
 # Commands that are only shown.
@@ -105,13 +106,18 @@ def understand(words: list[str]) -> None:
             assert (ROOT / file).exists()
         case [".", ".venv/bin/activate"] | ["cd", ".."]:
             pass
+        case ["pip", "install", "-e", extras, *_]:
+            assert extras == "." or extras.strip(".[]") in EXTRAS
+        case ["python", file]:
+            assert any(file_of(text) == file for each in DOCUMENTS for _, text in fences(each))
         case _:
             pytest.fail(f"nobody knows what this is: {words}")
 
 
 def known_variables() -> set[str]:
     theirs = re.findall(r"\b[A-Z]+_(?:HOST|PORT|TOPIC)\b", section("docs/reference.md", "Settings"))
-    return {*_VARIABLES, *theirs}
+    keys = re.findall(r"`([A-Z]+_API_KEY)`", section("docs/reference.md", "llm"))
+    return {*_VARIABLES, *theirs, *keys}
 
 
 def mentioned() -> Iterator[tuple[str, str, str]]:
