@@ -21,7 +21,7 @@ from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
 from agentpipe.engines.base import open_engine
 from agentpipe.engines.instance import Instance
-from agentpipe.engines.process import launcher as nurseries
+from agentpipe.engines.process import reaper
 from bench.figures import ratio, show
 from bench.peer import PYTHON
 from tests.llm_stub import LlmStub, say
@@ -180,7 +180,7 @@ def _forks_pss_mb() -> float:
     found = 0.0
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if (entry / "cmdline").read_bytes().split(b"\0")[1:2] != [WARDEN]:
+            if (entry / "cmdline").read_bytes().split(b"\0")[1:2] != [REAPER]:
                 continue
             if (entry / "cmdline").read_bytes().split(b"\0")[0] != python:
                 continue
@@ -191,4 +191,4 @@ def _forks_pss_mb() -> float:
     return found
 
 
-WARDEN = str(Path(nurseries.__file__).with_name("warden.py")).encode()
+REAPER = reaper.__file__.encode()

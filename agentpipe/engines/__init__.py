@@ -1,1 +1,1 @@
-"""Engines: what makes an agent out of an agent config, one module for each ``type``."""
+"""Engines make agents from agent configs: one module or package for each ``type``."""

@@ -1,4 +1,4 @@
-"""Agent: the seam that engines fill and that users' classes satisfy."""
+"""Engine and Agent: the seam that engines implement, and the protocol of users' classes."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ if TYPE_CHECKING:
 
 
 class Agent(Protocol):
-    """Answers tasks, one at a time; optional ``open`` and ``close`` frame its life.
+    """Answers tasks, one at a time; it may have ``open`` and ``close`` as well.
 
-    Each of them may be a plain method, which runs in a thread, or a coroutine.
+    Each of the three is a coroutine, or a plain method, which runs in a thread.
     """
 
     def execute(self, task: Task, context: Context) -> Any:
-        """The answer: text, or anything that is JSON."""
+        """The answer: a string or any JSON value."""
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """An answer whose task's evaluators have judged it already, where the agent lives."""
+class EvaluatedAnswer:
+    """An answer already evaluated, in the agent's own process."""
 
     answer: Any
     evaluations: tuple[Evaluation, ...]
 
 
 class Engine(Protocol):
-    """Makes agents of one config; one engine serves all agents of a collection.
+    """Builds agents from one config; one engine serves all agents of a collection.
 
-    A class may say ``has_processes = True``: its agents live in processes of their own, so that
-    ``isolation: process`` adds nothing. An engine may have ``secrets``: texts beside those of the
-    contexts that are masked in what its agents leave behind.
+    A class may set ``has_processes = True``: its agents live in processes of their own, and
+    ``isolation: process`` adds nothing. An engine may have ``secrets``: strings to mask in logs
+    and results, beside the contexts' values.
 
     Attributes:
-        search: Folders that ``module:name`` references are looked up in.
-        blocks: Its agents' ``execute`` is a plain function: they are built and run in threads.
+        search: Folders to look up ``module:name`` references in.
+        blocks: ``execute`` is a plain function, so agents are built and run in threads.
     """
 
     search: Sequence[Path]
@@ -60,14 +60,14 @@ class Engine(Protocol):
         """
 
     def build(self) -> Agent:
-        """A new agent. What the user's constructor raises goes through."""
+        """A new agent; errors of the user's constructor pass through."""
 
 
 def open_engine(config: AgentConfig, name: str | None = None) -> Engine:
-    """The engine ``name``, or the one that is meant for ``config``, with the config checked.
+    """The engine ``name``, or the one for the config's type, with the config checked.
 
     Raises:
-        ConfigError: There is none, or it refuses the config.
+        ConfigError: Unknown engine, or it refuses the config.
     """
     if found := problems(config):
         raise ConfigError(found)
@@ -76,19 +76,19 @@ def open_engine(config: AgentConfig, name: str | None = None) -> Engine:
 
 
 def has_processes(config: AgentConfig, name: str | None = None) -> bool:
-    """Whether the agents of ``config`` live in processes of their own anyhow.
+    """Whether the engine runs each agent in a process by itself.
 
     Raises:
-        ConfigError: There is no such engine.
+        ConfigError: Unknown engine.
     """
     return bool(getattr(engine_class(config, name), "has_processes", False))
 
 
 def engine_class(config: AgentConfig, name: str | None = None) -> Any:
-    """The class of the engine ``name``, or of the one that is meant for ``config``.
+    """The class of the engine ``name``, or of the one for the config's type.
 
     Raises:
-        ConfigError: There is no such engine.
+        ConfigError: Unknown engine.
     """
     try:
         return plugins.load("agentpipe.engines", name or engine_for(config))

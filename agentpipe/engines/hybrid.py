@@ -1,7 +1,7 @@
-"""EitherEngine: MCP-Universe's simple agents run natively, but for tasks that need its own code.
+"""HybridEngine: runs MCP-Universe's simple agents natively, unless a task needs its own code.
 
-Whether that is so depends on the task: one has files to prepare, or is judged by operators that
-only its package has. Its users' files shall do what they did, so that nobody has to choose.
+A task needs it for ``prepares``, ``cleanups`` and operators that only that package has. MCP-
+Universe's files work unchanged, so the user has no engine to choose.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from agentpipe.engines.base import Agent, Engine
 
 
-class EitherEngine:
-    """Builds agents that have both; theirs is opened with the first task that needs it."""
+class HybridEngine:
+    """Builds agents of both engines; the peer's opens with the first task that needs it."""
 
     blocks = False
 
@@ -31,44 +31,44 @@ class EitherEngine:
         self.search: Sequence[Path] = native.search
         self.secrets = getattr(native, "secrets", ())
         self._config, self._native = config, native
-        self._theirs: Engine | None = None
+        self._peer: Engine | None = None
 
     def build(self) -> Agent:
         """An agent that has neither open yet."""
-        return _Either(self._native.build(), self._their_agent)
+        return _HybridAgent(self._native.build(), self._build_peer)
 
-    def _their_agent(self) -> Agent:
-        if self._theirs is None:
-            self._theirs = engine_class(self._config, PEER_ENGINE)(self._config)
-        return self._theirs.build()
+    def _build_peer(self) -> Agent:
+        if self._peer is None:
+            self._peer = engine_class(self._config, PEER_ENGINE)(self._config)
+        return self._peer.build()
 
 
-class _Either:
-    def __init__(self, native: Agent, build: Any) -> None:
-        self._native, self._build = native, build
-        self._theirs: Any = None
+class _HybridAgent:
+    def __init__(self, native: Agent, build_peer: Any) -> None:
+        self._native, self._build_peer = native, build_peer
+        self._peer: Any = None
 
     @property
     def grace_s(self) -> float:
-        """Theirs cleans up after a run, and that takes longer."""
-        grace_s: float = getattr(self._theirs or self._native, "grace_s", 0.0)
+        """The peer's, once it is open: its cleanups take longer."""
+        grace_s: float = getattr(self._peer or self._native, "grace_s", 0.0)
         return grace_s
 
     async def execute(self, task: Task, context: Context) -> Any:
         needs = task_needs(task)
         if not needs:
             return await self._native.execute(task, context)
-        if self._theirs is None:
+        if self._peer is None:
             try:
-                self._theirs = self._build()
+                self._peer = self._build_peer()
             except ConfigError as error:
                 message = f"the task has {', '.join(needs)}: {error}"
                 raise AgentFailed(message, kind="ConfigError") from error
-        return await self._theirs.execute(task, context)
+        return await self._peer.execute(task, context)
 
     async def close(self) -> None:
         try:
-            if self._theirs is not None:
-                await self._theirs.close()
+            if self._peer is not None:
+                await self._peer.close()
         finally:
             await self._native.close()  # type: ignore[attr-defined]

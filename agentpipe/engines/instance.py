@@ -1,4 +1,4 @@
-"""Instance: an agent object within its limits, in a thread of its own where it would block."""
+"""Instance: an agent object with its time limit, in a thread of its own if it would block."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from agentpipe.core.task import Task
     from agentpipe.engines.base import Agent, Engine
 
-# How long a run that was told to end may take to clean up before it is left behind; an agent
-# that needs longer says so in ``grace_s``.
+# Time for a cancelled run to clean up before it is abandoned; an agent that needs more sets
+# ``grace_s``.
 CANCEL_GRACE_S = 1.0
 
 log = logging.getLogger(__name__)
 
 
 class Instance:
-    """An agent, built with its first task; it does one task at a time."""
+    """One agent, built with its first task; it runs one task at a time."""
 
     def __init__(self, name: str, engine: Engine, context: Context, *, in_thread: bool) -> None:
         self._name, self._engine, self._context = name, engine, context
@@ -33,7 +33,12 @@ class Instance:
         self._thread = AgentThread(name) if in_thread else None
 
     async def answer(self, task: Task, limit_s: float) -> Any:
-        """The agent's answer; the run is told to end at the limit, or when this is cancelled."""
+        """The agent's answer; the run is cancelled at the limit, or with this call.
+
+        Raises:
+            TimeLimitExceeded: It took longer than ``limit_s``.
+            Exception: Whatever the agent raises; AnswerError for SystemExit and the like.
+        """
         run = asyncio.ensure_future(self._answer(task))
         try:
             done, _ = await asyncio.wait({run}, timeout=limit_s)
@@ -46,13 +51,13 @@ class Instance:
         raise TimeLimitExceeded(limit_s)
 
     async def close(self) -> None:
-        """Close the agent as far as it lets itself be closed; never raises."""
+        """Close the agent within its grace; errors are logged, never raised."""
         closing = getattr(self._agent, "close", None)
         try:
             if closing is not None:
                 async with asyncio.timeout(self._grace_s):
                     await self._call(closing, closing)
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - the run's outcome stands
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - the run's outcome stays
             log.warning("agent %s: close() failed: %s", self._name, type(error).__name__)
         finally:
             self._agent = None
@@ -72,12 +77,12 @@ class Instance:
             agent, context = self._agent, self._context
             return await self._call(agent.execute, lambda: agent.execute(task, context))
         except (SystemExit, KeyboardInterrupt) as error:
-            # asyncio would end the worker's whole loop for these.
+            # asyncio would stop the worker's loop on these.
             raise AnswerError(f"the agent raised {type(error).__name__}") from error
 
     async def _open(self) -> None:
-        # A coroutine's agent may make loop-bound clients when it is built, a plain one
-        # connections that belong to their thread: each is built where it will run.
+        # A constructor may make clients bound to the loop, or connections bound to the thread:
+        # each agent is built where it will run.
         build = self._engine.build
         self._agent = await self._thread.call(build) if self._thread else build()
         opening = getattr(self._agent, "open", None)
@@ -92,7 +97,7 @@ class Instance:
         return await call_in_thread(call)
 
     async def _end(self, run: asyncio.Future[Any]) -> None:
-        """End a run; one that does not heed it within the grace is left behind, with a warning."""
+        """Cancel a run; one that goes on after the grace is abandoned with a warning."""
         if self._thread is not None:
             self._thread.interrupt()
         else:
@@ -100,6 +105,6 @@ class Instance:
         done, _ = await asyncio.wait({run}, timeout=self._grace_s)
         if not done:
             run.cancel()
-            log.warning("agent %s: a run goes on after it was told to end", self._name)
+            log.warning("agent %s: a run continues after its cancellation", self._name)
         elif not run.cancelled():
-            run.exception()  # Seen, so that asyncio does not report it as lost.
+            run.exception()  # Retrieved, so that asyncio does not log it as lost.

@@ -1,4 +1,4 @@
-"""PythonEngine: a class of the user's own, named in the config as ``module:Class``."""
+"""PythonEngine: the user's own class, named in the config as ``module:Class``."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 
 
 class PythonEngine:
-    """Builds agents of the class that ``config.class`` names.
+    """Builds agents of the class in ``config.class``; other keys are constructor arguments.
 
-    The config's other keys are the constructor's keywords. The class is looked up in the current
-    folder, the config's own folder and the folder above that.
+    The class is looked up in the current folder, the config's folder and its parent.
     """
 
     def __init__(self, config: AgentConfig) -> None:
@@ -30,8 +29,8 @@ class PythonEngine:
         arguments = dict(config.config)
         reference = arguments.pop("class", None)
         if not isinstance(reference, str) or not reference:
-            raise self._problem('a python agent names its class: class: "my_agents:MyAgent"')
-        self._class = self._located(reference)
+            raise self._problem('a python agent needs a class: class: "my_agents:MyAgent"')
+        self._class = self._import(reference)
         self._arguments = arguments
         self._check(reference)
         self.blocks = not inspect.iscoroutinefunction(getattr(self._class, "execute", None))
@@ -41,7 +40,7 @@ class PythonEngine:
         agent: Agent = self._class(**self._arguments)
         return agent
 
-    def _located(self, reference: str) -> Any:
+    def _import(self, reference: str) -> Any:
         try:
             return locate(reference, self.search)
         except ConfigError as error:
@@ -49,15 +48,15 @@ class PythonEngine:
 
     def _check(self, reference: str) -> None:
         if not callable(self._class):
-            raise self._problem(f"{reference} is no class but {type(self._class).__name__}")
+            raise self._problem(f"{reference} must be a class, not {type(self._class).__name__}")
         if inspect.isclass(self._class) and not callable(getattr(self._class, "execute", None)):
             raise self._problem(f"{reference} has no method execute(self, task, context)")
         try:
             inspect.signature(self._class).bind(**self._arguments)
         except TypeError as error:
-            raise self._problem(f"{reference}: {error}{self._nearest()}") from error
+            raise self._problem(f"{reference}: {error}{self._hint()}") from error
 
-    def _nearest(self) -> str:
+    def _hint(self) -> str:
         names = list(inspect.signature(self._class).parameters)
         for argument in self._arguments:
             if argument not in names and (near := nearest(argument, names)):

@@ -123,7 +123,7 @@ class SqliteGroupReader:
         self._database = Database(Address(address.path, "normal"), SCHEMA, LAYOUT)
         self._listener = self._database.listener()
         self._group = group
-        self._pulse = _Pulse(address.path)
+        self._lock = _ReaderLock(address.path)
         self._lent: list[_Loan] = []  # In the order of polling, not of the stream.
         with self._database.write() as db:
             db.execute("INSERT OR IGNORE INTO groups VALUES (?, ?)", (group, after + 1))
@@ -168,7 +168,7 @@ class SqliteGroupReader:
         self._lent[: used + 1] = [] if ended > used else [loan]
 
     def close(self) -> None:
-        self._pulse.stop()
+        self._lock.stop()
         self._listener.close()
         self._database.close()
 
@@ -181,7 +181,7 @@ class SqliteGroupReader:
             first, last = records[0].position, records[-1].position
             rowid = db.execute(
                 "INSERT INTO loans VALUES (?, ?, ?, ?)",
-                (self._group, first, last, self._pulse.name),
+                (self._group, first, last, self._lock.name),
             ).lastrowid
         assert rowid is not None
         self._lent.append(_Loan(rowid, first, last))
@@ -193,7 +193,7 @@ class SqliteGroupReader:
             (self._group,),
         ).fetchall()
         for rowid, first, last, reader in loans:
-            if not self._pulse.beats(reader):
+            if not self._lock.beats(reader):
                 records = _records(db, first - 1, last, limit)
                 db.execute(
                     "UPDATE loans SET first = ? WHERE rowid = ?", (records[-1].position + 1, rowid)
@@ -223,7 +223,7 @@ class _Loan:
         return bool(self.first <= record.position <= self.last)
 
 
-class _Pulse:
+class _ReaderLock:
     """Shows other processes that this reader lives, for as long as it does."""
 
     def __init__(self, path: Path) -> None:

@@ -30,7 +30,7 @@ EMPTIED: tuple[tuple[str, Any], ...] = (
 )
 
 
-def fit(record: Record, max_bytes: int, remedy: str) -> bytes:
+def truncate(record: Record, max_bytes: int, remedy: str) -> bytes:
     """The record's payload, cut to ``max_bytes`` if it is larger.
 
     The Result then says in ``truncated`` how large it was (``bytes``), which fields were cut

@@ -13,7 +13,7 @@ from agentpipe.config.agent_config import load_agent_config
 from agentpipe.config.collection import resolve_contexts
 from agentpipe.config.mcp_universe import is_theirs
 from agentpipe.engines.base import has_processes, open_engine
-from agentpipe.engines.hybrid import EitherEngine
+from agentpipe.engines.hybrid import HybridEngine
 from agentpipe.errors import ConfigError, Problem
 from agentpipe.sending.broker import StoreBroker, declared_broker
 from agentpipe.sinks import open_sink
@@ -95,11 +95,11 @@ def _engine(collection: Collection, env: Mapping[str, str]) -> Engine:
         raise ConfigError(Problem(message, str(collection.file), collection.line))
     has_own = has_processes(config, name)
     if collection.isolation == "process" and not has_own:
-        from agentpipe.engines.process.engine import ChildEngine
+        from agentpipe.engines.process.engine import ProcessEngine
 
-        return ChildEngine(config, env)
+        return ProcessEngine(config, env)
     engine = open_engine(config, name)
-    return EitherEngine(config, engine) if is_theirs(config) and not has_own else engine
+    return HybridEngine(config, engine) if is_theirs(config) and not has_own else engine
 
 
 def _worker_name() -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.failures import error_kind, error_text
 from agentpipe.core.json_values import answer_text
-from agentpipe.engines.base import Judged
+from agentpipe.engines.base import EvaluatedAnswer
 from agentpipe.engines.instance import Instance
 from agentpipe.evaluation.evaluators import Evaluation, evaluate
 
@@ -69,8 +69,8 @@ class Runner:
             with tracer.root() as span, self._recorded(span, task) as record:
                 # A copy: what the agent does to it changes neither judgement nor Result.
                 answer = await instance.answer(task.copy(), self._collection.time_limit_s)
-                judged = answer if isinstance(answer, Judged) else None
-                answer = judged.answer if judged else answer
+                evaluated = answer if isinstance(answer, EvaluatedAnswer) else None
+                answer = evaluated.answer if evaluated else answer
                 text = answer_text(answer)
                 record["response"] = text[:MAX_RECORDED_CHARS]
         except BaseException:
@@ -78,8 +78,8 @@ class Runner:
             await instance.close()
             raise
         self._idle.append(instance)
-        if judged:
-            return Run(answer, judged.evaluations)
+        if evaluated:
+            return Run(answer, evaluated.evaluations)
         return Run(answer, tuple(await self._evaluate(task, text)))
 
     async def close(self) -> None:

@@ -128,7 +128,7 @@ def test_whatever_runs_ends_within_two_seconds_and_its_slot_is_free(project: Pro
     assert max(ended) - asked < TOLD_WITHIN_S
     assert not is_alive(child)
     assert not processes_with(mark.replace(" ", "\0"))
-    assert "agent plain_0: a run goes on after it was told to end" in fleet.log
+    assert "agent plain_0: a run continues after its cancellation" in fleet.log
     again = [{"question": "echo again"}]
     send(project, toys=again, plain=again, apart=again)
     project.until(delivered=8, running=0)

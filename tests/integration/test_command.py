@@ -125,7 +125,7 @@ def test_what_a_program_does_wrong_is_told_and_never_scored(shell: Project) -> N
     assert "busy, ***" in results["later"]["error"]["message"]
     assert (results["later"]["attempt"], results["once"]["attempt"]) == (2, 2)
     assert "signal 9" in results["killed"]["error"]["message"]
-    assert "no UTF-8" in results["binary"]["error"]["message"]
+    assert "not UTF-8" in results["binary"]["error"]["message"]
     assert "expected a list of objects" in results["bad-trace"]["error"]["message"]
     assert {result["reward"] for result in results.values()} == {None}
 
@@ -223,7 +223,7 @@ def test_no_file_descriptor_leaks(tmp_path: Path) -> None:
         ({"argv": ["./none.sh"]}, "argv: no such program"),
         ({"argv": ["sh", "{{ queston }}"]}, "did you mean 'question'?"),
         ({"argv": ["sh", "{{ TOKEN }}"]}, "the context's values are in the program's environment"),
-        ({"argv": ["{{ question }}"]}, "which program runs is not for a task to say"),
+        ({"argv": ["{{ question }}"]}, "the program itself cannot be a placeholder"),
         ({"argvs": 1}, "unknown key 'argvs' in config: did you mean 'argv'?"),
         ({"pass_env": "PATH"}, "pass_env: expected a list of names"),
         ({"max_output_bytes": 0}, "max_output_bytes: expected a whole number"),

@@ -227,8 +227,8 @@ def test_tools_may_be_named_and_their_errors_are_for_the_model(bench: Bench) -> 
     [
         (["die"], [say("a")], "no licence found", False),
         (["hang"], [say("a")], "was not ready within 1 s", True),
-        ([], [call("odd__crash")], "ended in the middle: out of luck", True),
-        ([], [call("odd__freeze")], "ended in the middle", True),
+        ([], [call("odd__crash")], "was lost during a call: out of luck", True),
+        ([], [call("odd__freeze")], "was lost during a call", True),
     ],
 )
 def test_a_server_that_fails_costs_the_run_and_not_the_next(

@@ -21,7 +21,7 @@ from agentpipe.config.agent_config import load_agent_config
 from agentpipe.core.context import Context
 from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
-from agentpipe.engines.base import Judged, open_engine
+from agentpipe.engines.base import EvaluatedAnswer, open_engine
 from agentpipe.engines.instance import Instance
 from agentpipe.errors import AgentpipeError
 from agentpipe.evaluation.evaluators import evaluate
@@ -106,7 +106,7 @@ async def _asked(engine: Any, task: Task, context: Context) -> tuple[Any, Tracer
             answer = await instance.answer(task, PATIENCE_S)
     finally:
         await instance.close()
-    if isinstance(answer, Judged):
+    if isinstance(answer, EvaluatedAnswer):
         return answer.answer, tracer, [each.passed for each in answer.evaluations]
     judged = await evaluate(task.evaluators, answer, task, engine.search, env=context.env)
     return answer, tracer, [each.passed for each in judged]

@@ -15,7 +15,7 @@ from pydantic_ai.messages import ModelRequest, UserPromptPart
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
-from agentpipe.engines.llm.fast_openai import lean_client
+from agentpipe.engines.llm.fast_openai import fast_client
 
 ANSWER = {
     "id": "x",
@@ -42,7 +42,7 @@ def _asked(reply: httpx2.Response, *, lean: bool) -> tuple[list[httpx2.Request],
             plain = openai.AsyncOpenAI(
                 api_key="k", base_url="http://h/v1", max_retries=0, http_client=http
             )
-            client = lean_client("http://h/v1", "k", http) if lean else plain
+            client = fast_client("http://h/v1", "k", http) if lean else plain
             model = OpenAIChatModel("m", provider=OpenAIProvider(openai_client=client))
             return await model_request(model, [ModelRequest([UserPromptPart("hello")])])
 

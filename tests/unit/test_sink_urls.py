@@ -7,12 +7,12 @@ import pytest
 from agentpipe.connections.amqp.address import server_of
 from agentpipe.connections.url import Url
 from agentpipe.errors import ConfigError
-from agentpipe.sinks.kafka.address import Address
+from agentpipe.sinks.kafka.address import KafkaAddress
 from agentpipe.sinks.rabbitmq.topic import PARAMETERS, Topic
 
 
 def test_a_kafka_url_is_taken_apart() -> None:
-    address = Address.parse(
+    address = KafkaAddress.parse(
         "kafka://ann:p%40ss@one:1234,[::1]/my.topic?partitions=3&replication=2"
         "&compression=none&max_bytes=5000&recall=0&session_s=30&sasl=SCRAM-SHA-256&tls=yes"
     )
@@ -27,7 +27,7 @@ def test_a_kafka_url_is_taken_apart() -> None:
 
 
 def test_what_a_kafka_url_leaves_out_is_the_usual() -> None:
-    address = Address.parse("kafka://")
+    address = KafkaAddress.parse("kafka://")
     assert (address.servers, address.topic) == (("localhost:9092",), "agent-task-mq")
     assert (address.partitions, address.replication, address.compression) == (8, -1, "gzip")
     assert address.client["security_protocol"] == "PLAINTEXT"
@@ -56,7 +56,7 @@ def test_what_a_kafka_url_leaves_out_is_the_usual() -> None:
 def test_a_wrong_kafka_url_is_told_without_its_password(rest: str, said: str) -> None:
     login = "" if "sasl" in rest else "ann:s3cret@"
     with pytest.raises(ConfigError, match=said) as told:
-        Address.parse(f"kafka://{login}{rest}")
+        KafkaAddress.parse(f"kafka://{login}{rest}")
     assert "s3cret" not in str(told.value)
 
 

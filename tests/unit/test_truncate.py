@@ -9,7 +9,7 @@ import pytest
 
 from agentpipe.core.task import Result
 from agentpipe.sinks.base import Record
-from agentpipe.sinks.truncate import fit
+from agentpipe.sinks.truncate import truncate
 
 REMEDY = "raise it"
 
@@ -20,7 +20,7 @@ def record(**fields: Any) -> Record:
 
 
 def cut(given: Record, max_bytes: int) -> Result:
-    payload = fit(given, max_bytes, REMEDY)
+    payload = truncate(given, max_bytes, REMEDY)
     assert len(payload) <= max_bytes
     return Result.decode(payload)
 
@@ -31,7 +31,7 @@ def spans(number: int, size: int = 1_000) -> list[dict[str, Any]]:
 
 def test_what_fits_is_left_to_the_letter() -> None:
     given = record(trace=spans(3))
-    assert fit(given, len(given.payload), REMEDY) is given.payload
+    assert truncate(given, len(given.payload), REMEDY) is given.payload
 
 
 def test_of_a_trace_the_first_and_the_last_spans_are_kept() -> None:

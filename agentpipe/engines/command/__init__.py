@@ -1,8 +1,7 @@
-"""CommandEngine: any program as an agent; its task on stdin, its answer on stdout.
+"""CommandEngine: any program as an agent, with the task on stdin and the answer on stdout.
 
-The program's environment is its context and a few named variables of the worker's. It works in
-a folder of its own that is removed afterwards, and dies with its time limit or its worker, with
-everything that it started.
+Its environment is its context and a few variables of the worker's. It works in a scratch folder,
+and dies at its time limit or with its worker, together with everything that it started.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import orjson
 from agentpipe.core.did_you_mean import unknown_keys
 from agentpipe.core.trace import record_spans, record_usage
 from agentpipe.engines.command.argv import argv_problems, filled
-from agentpipe.engines.process.launcher import PASSED_ON, nursery, passed_on
+from agentpipe.engines.process.launcher import PASSED_ON, passed_on, shared_launcher
 from agentpipe.engines.process.pipes import read, read_end, write
 from agentpipe.errors import AgentFailed, AnswerError, ConfigError, InfraError, Problem
 
@@ -30,18 +29,17 @@ if TYPE_CHECKING:
     from agentpipe.core.context import Context
     from agentpipe.core.task import Task
     from agentpipe.engines.base import Agent
-    from agentpipe.engines.process.launcher import Child
 
 MAX_OUTPUT_BYTES = 16 * 1024 * 1024
 _KEYS = ("argv", "pass_env", "max_output_bytes")
 
 
 class CommandEngine:
-    """Builds agents that run ``config.argv`` for each task.
+    """Builds agents that run ``config.argv`` for each task, without a shell.
 
-    ``{{ question }}`` and the task's other plain fields, ``{{ metadata.NAME }}`` and
-    ``{{ here }}`` (the config's folder) are replaced within an argument; no shell reads them.
-    A context's values are not offered: a process list shows arguments to everybody.
+    Arguments may contain ``{{ question }}`` and the task's other plain fields,
+    ``{{ metadata.NAME }}`` and ``{{ here }}`` (the config's folder). A context's values are not
+    offered: a process list shows arguments to every user.
     """
 
     blocks = False
@@ -58,9 +56,9 @@ class CommandEngine:
             )
 
     def build(self) -> Agent:
-        """An agent; its program is started anew for each task."""
+        """An agent that starts the program anew for each task."""
         program, *arguments = self._config["argv"]
-        return Command(
+        return CommandAgent(
             (self._program(program), *arguments),
             self._folder,
             self._pass_env,
@@ -73,7 +71,7 @@ class CommandEngine:
         return names
 
     def _program(self, name: str) -> str:
-        """A relative path is the config's folder's."""
+        """A path is relative to the config's folder; a name is looked up on the PATH."""
         return str(self._folder / name) if "/" in name else name
 
     def _missing_program(self) -> list[str]:
@@ -81,11 +79,11 @@ class CommandEngine:
         path = passed_on(self._pass_env).get("PATH", os.defpath)
         if shutil.which(program, path=path) is not None:
             return []
-        hint = "write its path from this file's folder, or install it where the workers run"
-        return [f"argv: no such program {program!r}: {hint}"]
+        remedy = "write its path relative to this file's folder, or install it on the workers"
+        return [f"argv: no such program {program!r}: {remedy}"]
 
 
-class Command:
+class CommandAgent:
     """Runs a program once for each task."""
 
     def __init__(
@@ -95,74 +93,64 @@ class Command:
         self._pass_env, self._max_output_bytes = pass_env, max_output_bytes
 
     async def execute(self, task: Task, context: Context) -> Any:
-        """What the program answered.
+        """The program's answer.
 
         Raises:
-            InfraError: It ended with 75, "try again later".
-            AgentFailed: It ended otherwise than with 0; the message has the end of its stderr.
-            AnswerError: It wrote too much, or no text.
+            InfraError: It ended with 75 (EX_TEMPFAIL, "try again later").
+            AgentFailed: It cannot be started, or ended with another code than 0; the message has
+                the end of its stderr.
+            AnswerError: It wrote too much, or invalid output.
         """
         argv = filled(self._argv, task, str(self._folder))
         env = passed_on(self._pass_env) | dict(context.env)
-        (its_in, stdin), (stdout, its_out), (stderr, its_err) = (os.pipe() for _ in range(3))
         try:
-            child = await nursery().start(argv, env, (its_in, its_out, its_err))
-        except BaseException as error:
-            for number in (stdin, stdout, stderr):
-                os.close(number)
-            if isinstance(error, OSError):
-                raise AgentFailed(f"{argv[0]} cannot be started: {_why(error)}") from error
-            raise
-        given = write(stdin, orjson.dumps(task))
-        output, status, said = await self._talk(child, given, stdout, stderr)
-        _refuse_failure(Path(argv[0]).name, status, said)
-        return _answer(output)
-
-    async def _talk(
-        self, child: Child, given: Any, stdout: int, stderr: int
-    ) -> tuple[bytes, int, str]:
-        giving = asyncio.ensure_future(given)
-        taking = asyncio.ensure_future(read(stdout, self._max_output_bytes))
-        hearing = asyncio.ensure_future(read_end(stderr))
+            child, stdin, stdout, stderr = await shared_launcher().start_piped(argv, env)
+        except OSError as error:
+            raise AgentFailed(f"{argv[0]} cannot be started: {_reason(error)}") from error
+        writing = asyncio.ensure_future(write(stdin, orjson.dumps(task)))
+        reading = asyncio.ensure_future(read(stdout, self._max_output_bytes))
+        errors = asyncio.ensure_future(read_end(stderr))
         try:
-            return await taking, await child.wait(), await hearing
+            output, status = await reading, await child.wait()
+            _raise_for_status(Path(argv[0]).name, status, await errors)
+            return _answer(output)
         finally:
             child.end()
-            for part in (giving, taking, hearing):
+            for part in (writing, reading, errors):
                 part.cancel()
-            await asyncio.gather(giving, taking, hearing, return_exceptions=True)
+            await asyncio.gather(writing, reading, errors, return_exceptions=True)
 
 
-def _refuse_failure(program: str, status: int, said: str) -> None:
+def _raise_for_status(program: str, status: int, stderr: str) -> None:
     if status == os.EX_TEMPFAIL:
-        raise InfraError(f"{program} says to try again later: {said}")
+        raise InfraError(f"{program} ended with {status}, try again later: {stderr}")
     if status < 0:
-        raise AgentFailed(f"{program} was killed by signal {-status}: {said}")
+        raise AgentFailed(f"{program} was killed by signal {-status}: {stderr}")
     if status:
-        raise AgentFailed(f"{program} ended with {status}: {said}")
+        raise AgentFailed(f"{program} ended with {status}: {stderr}")
 
 
 def _answer(output: bytes) -> Any:
-    """The key ``answer`` where the output is a JSON object that has it, else the text itself."""
+    """The key ``answer`` of a JSON object, or else the output as a string."""
     try:
         document = orjson.loads(output)
     except orjson.JSONDecodeError:
         document = None
     if isinstance(document, dict) and "answer" in document:
-        _take_along(document)
+        _record(document)
         return document["answer"]
     try:
         return output.decode().rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise AnswerError(f"the command wrote no UTF-8: {error.reason}") from error
+        raise AnswerError(f"the command's output is not UTF-8: {error.reason}") from error
 
 
-def _take_along(document: Mapping[str, Any]) -> None:
+def _record(document: Mapping[str, Any]) -> None:
     try:
         record_spans(document.get("trace") or [])
         record_usage(document.get("usage") or {})
     except (TypeError, ValueError) as error:
-        raise AnswerError(f"the command's output is not as documented: {error}") from error
+        raise AnswerError(f"the command's output is invalid: {error}") from error
 
 
 def _option_problems(config: Mapping[str, Any]) -> list[str]:
@@ -175,7 +163,7 @@ def _option_problems(config: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _why(error: OSError) -> str:
+def _reason(error: OSError) -> str:
     if error.errno == errno.E2BIG:
-        return "its arguments are too long; have it read the task from stdin"
+        return "its arguments are too long; read the task from stdin instead"
     return error.strerror or str(error)

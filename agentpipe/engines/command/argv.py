@@ -1,4 +1,4 @@
-"""Argv: a command's arguments, with places for a task's plain fields."""
+"""A command's arguments, with placeholders for a task's plain fields."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ FIELDS = (
 # The config's folder: the program works elsewhere.
 HERE = "here"
 _METADATA = "metadata."
-_PLACE = re.compile(r"\{\{\s*(?P<name>[^{}\s]+)\s*\}\}")
+_PLACEHOLDER = re.compile(r"\{\{\s*(?P<name>[^{}\s]+)\s*\}\}")
 
 
 def filled(argv: Sequence[str], task: Task, here: str) -> list[str]:
-    """``argv`` for this task; what a task does not have leaves its place empty."""
+    """``argv`` for this task; a missing value becomes an empty string."""
 
     def replacement(match: re.Match[str]) -> str:
         value = here if match["name"] == HERE else _value(task, match["name"])
         return "" if value is None else str(value)
 
-    return [_PLACE.sub(replacement, argument) for argument in argv]
+    return [_PLACEHOLDER.sub(replacement, argument) for argument in argv]
 
 
 def argv_problems(argv: Any) -> list[str]:
-    """What is wrong with it, a sentence each."""
-    texts = isinstance(argv, list) and argv and all(isinstance(part, str) for part in argv)
-    if not texts or not argv[0]:
+    """Its problems, a sentence each."""
+    strings = isinstance(argv, list) and argv and all(isinstance(part, str) for part in argv)
+    if not strings or not argv[0]:
         return ['argv: expected the program and its arguments: argv: [sh, "{{ here }}/answer.sh"]']
     if any("\0" in part for part in argv):
         return ["argv: contains a NUL character: remove it"]
-    if _PLACE.search(argv[0]):
-        return ["argv: which program runs is not for a task to say: name it"]
-    names = [match["name"] for part in argv for match in _PLACE.finditer(part)]
+    if _PLACEHOLDER.search(argv[0]):
+        return ["argv: the program itself cannot be a placeholder: name it"]
+    names = [match["name"] for part in argv for match in _PLACEHOLDER.finditer(part)]
     return [problem for name in names if (problem := _name_problem(name))]
 
 
@@ -61,6 +61,6 @@ def _name_problem(name: str) -> str:
     if name in (*FIELDS, HERE) or name.startswith(_METADATA):
         return ""
     return (
-        f"argv: {{{{ {name} }}}} is no field of a task: {did_you_mean(name, (*FIELDS, HERE))} "
+        f"argv: {{{{ {name} }}}} is not a field of a task: {did_you_mean(name, (*FIELDS, HERE))} "
         "(the context's values are in the program's environment)"
     )

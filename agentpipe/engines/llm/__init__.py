@@ -1,4 +1,4 @@
-"""LlmEngine: a model with MCP tools as an agent, by pydantic-ai; the extra ``llm`` installs it."""
+"""LlmEngine: a model with MCP tools as an agent, by pydantic-ai; needs the extra ``llm``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from agentpipe.config.mcp_servers import VARIABLE, load_catalogue
 from agentpipe.core.distribution import pip_install
-from agentpipe.engines.llm.access import Places
-from agentpipe.engines.llm.config import read_spec
+from agentpipe.engines.llm.access import Access
+from agentpipe.engines.llm.config import read_config
 from agentpipe.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
 
 
 class LlmEngine:
-    """Builds agents from our own form (``type: llm``) or MCP-Universe's; see ``spec.py``.
+    """Builds agents from our own form (``type: llm``) or MCP-Universe's; see ``config.py``.
 
     Attributes:
-        secrets: Credentials of the worker's environment that its agents may use.
+        secrets: The worker's credentials that its agents may use.
     """
 
     blocks = False
 
     def __init__(self, config: AgentConfig) -> None:
         self.search: Sequence[Path] = config.search
-        self._spec = read_spec(config)
+        self._config = read_config(config)
         catalogue = load_catalogue(os.environ.get(VARIABLE))
-        problems = list(catalogue.problems(list(self._spec.servers)))
+        problems = list(catalogue.problems(list(self._config.servers)))
         if not all(find_spec(name) for name in ("pydantic_ai", "openai", "anthropic", "mcp")):
             problems.append(f"llm agents need more packages: {pip_install('llm')}")
         if problems:
             raise ConfigError([Problem(text, str(config.file), config.line) for text in problems])
-        self._places = Places(self._spec, catalogue, os.environ)
-        self.secrets = self._places.secrets
+        self._access = Access(self._config, catalogue, os.environ)
+        self.secrets = self._access.secrets
 
     def build(self) -> Agent:
         """An agent that has nothing open yet."""
         from agentpipe.engines.llm.agent import LlmAgent
 
-        return LlmAgent(self._spec, self._places)
+        return LlmAgent(self._config, self._access)

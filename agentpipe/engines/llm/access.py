@@ -1,7 +1,7 @@
-"""Places: where an llm agent's model and servers are, and their credentials, in a context.
+"""Access: addresses and credentials of an llm agent's model and MCP servers.
 
-The context comes first, then the worker's environment: for the variables that the provider and
-the list of servers name, and for no other.
+Values come from the context first, then from the worker's environment, and there only from the
+variables that the provider and the list of servers name.
 """
 
 from __future__ import annotations
@@ -17,64 +17,64 @@ if TYPE_CHECKING:
     from agentpipe.config.mcp_servers import Catalogue, Server
     from agentpipe.core.context import Context
     from agentpipe.core.task import Task
-    from agentpipe.engines.llm.config import LlmSpec
+    from agentpipe.engines.llm.config import LlmConfig
 
-# Servers that need no key get this one; the SDKs insist on some.
+# For servers that need no key: the SDKs insist on one.
 NO_KEY = "none"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Access:
-    """Where a model is, and the key to it."""
+class Endpoint:
+    """A model's address and key."""
 
     base_url: str
     key: str
 
 
-class Places:
-    """Looks things up for the agents of one config."""
+class Access:
+    """Finds them for the agents of one config."""
 
-    def __init__(self, spec: LlmSpec, catalogue: Catalogue, environ: Mapping[str, str]) -> None:
-        self._spec, self._catalogue = spec, catalogue
-        provider = spec.provider
+    def __init__(self, config: LlmConfig, catalogue: Catalogue, environ: Mapping[str, str]) -> None:
+        self._config, self._catalogue = config, catalogue
+        provider = config.provider
         names = {*catalogue.names(), *provider.key_names, *provider.url_names}
         self._environ = {name: environ[name] for name in names if environ.get(name)}
-        if spec.api_key:
-            self._environ[provider.key_names[0]] = spec.api_key
+        if config.api_key:
+            self._environ[provider.key_names[0]] = config.api_key
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Those of the worker's environment that may get into a run."""
-        names = {*self._catalogue.names(), *self._spec.provider.key_names}
+        """Values of the worker's environment that may reach a run."""
+        names = {*self._catalogue.names(), *self._config.provider.key_names}
         return tuple(self._environ[name] for name in names if name in self._environ)
 
-    def access(self, context: Context) -> Access:
-        """The model's address and key.
+    def model(self, context: Context) -> Endpoint:
+        """The model's endpoint.
 
         Raises:
-            AgentFailed: A key is needed and there is none, or nobody knows the address.
+            AgentFailed: The key or the address is missing.
         """
-        provider = self._spec.provider
-        base_url = self._spec.base_url or self._first(provider.url_names, context)
+        provider = self._config.provider
+        base_url = self._config.base_url or self._first(provider.url_names, context)
         key = self._first(provider.key_names, context)
         if not base_url and not provider.base_url:
-            raise _misconfigured("the model's server is not known: give its base_url")
+            raise _misconfigured("the model's address is unknown: set base_url")
         if not key and not base_url and not provider.keyless:
             names = " or ".join(provider.key_names)
             raise _misconfigured(
-                f"{names} is not set: put it into the context's env, or where the workers run"
+                f"{names} is not set: set it in the context's env or in the workers' environment"
             )
-        return Access(_with_version(base_url or provider.base_url, provider.name), key or NO_KEY)
+        return Endpoint(_with_version(base_url or provider.base_url, provider.name), key or NO_KEY)
 
-    def servers(self, spec: LlmSpec, task: Task, context: Context) -> list[Server]:
-        """The servers that this task shall have.
+    def servers(self, task: Task, context: Context) -> list[Server]:
+        """The servers for this task.
 
         Raises:
-            AgentFailed: One is unknown, or a variable that it wants is not set.
+            AgentFailed: One is unknown, or a variable it needs is not set.
         """
-        entries: Any = spec.servers
+        entries: Any = self._config.servers
         if task.use_specified_server:
-            # What is started or reached is for the collection's owner to say: a task chooses.
+            # A task only chooses by name: the collection's owner decides what is started.
             entries = [_chosen(entry) for entry in task.mcp_servers]
         env = {**self._environ, **context.env}
         try:
@@ -82,9 +82,9 @@ class Places:
         except ConfigError as error:
             raise _misconfigured(str(error)) from error
 
-    def env_of_tools(self, context: Context) -> dict[str, str]:
-        """The context without the key of the model, which no tool needs."""
-        hidden = self._spec.provider.key_names
+    def tool_env(self, context: Context) -> dict[str, str]:
+        """The context without the model's key, which no tool needs."""
+        hidden = self._config.provider.key_names
         return {name: value for name, value in context.env.items() if name not in hidden}
 
     def _first(self, names: tuple[str, ...], context: Context) -> str:
@@ -102,7 +102,7 @@ def _chosen(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_version(base_url: str, provider: str) -> str:
-    """Ollama's and local servers' addresses are often given without their API's path."""
+    """Addresses of Ollama and local servers are often given without the API's path."""
     plain = base_url.rstrip("/")
     if provider in {"ollama", "local"} and "/v1" not in plain:
         return f"{plain}/v1"

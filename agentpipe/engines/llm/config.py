@@ -1,7 +1,7 @@
-"""LlmSpec: what an llm agent is, read from our own form or from MCP-Universe's.
+"""LlmConfig: the settings of an llm agent, read from our own form or from MCP-Universe's.
 
-Ours is ``type: llm`` with everything in its ``config``. Theirs is an agent of type ``basic`` or
-``function-call`` whose ``config.llm`` names a document of ``kind: llm``.
+Ours is ``type: llm`` with everything in its ``config``. MCP-Universe's is an agent of type
+``basic`` or ``function-call`` whose ``config.llm`` names a document of ``kind: llm``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from agentpipe.config.agent_config import AgentConfig
     from agentpipe.engines.llm.providers import Provider
 
-# What MCP-Universe asks for where a file does not say.
-THEIR_MODELS = {
+# MCP-Universe's defaults.
+PEER_MODELS = {
     "openai": "gpt-4.1",
     "claude": "claude-3-5-sonnet-20241022",
     "gemini": "gemini-2.5-flash",
@@ -32,8 +32,8 @@ THEIR_MODELS = {
     "openrouter": "",
     **dict.fromkeys(("local_llm", "vllm_local", "sglang_local"), "gpt-oss-120b"),
 }
-THEIR_MAX_ITERATIONS = 5
-# Settings of a request that are handed on as they are, and the kind of each.
+PEER_MAX_ITERATIONS = 5
+# Settings passed on with each request, and their types.
 SETTINGS: dict[str, tuple[type, ...]] = {
     "temperature": (int, float),
     "top_p": (int, float),
@@ -46,32 +46,32 @@ SETTINGS: dict[str, tuple[type, ...]] = {
     "reasoning_effort": (str,),
     "extra_body": (dict,),
 }
-_THEIR_SETTINGS: dict[str, str] = {
+_PEER_SETTINGS: dict[str, str] = {
     "max_completion_tokens": "max_tokens",
     "reasoning": "reasoning_effort",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class LlmSpec:
+class LlmConfig:
     """One agent.
 
     Attributes:
-        model: As its provider calls it.
-        base_url: Empty for the provider's own, or what a variable says.
-        api_key: Where no context has one; MCP-Universe's files may hold it.
-        settings: Of each request.
-        servers: The entries of the MCP servers that it uses.
+        model: The provider's name for it.
+        base_url: Empty for the provider's own or a variable's.
+        api_key: The fallback for contexts without one, from MCP-Universe's files.
+        settings: Sent with each request.
+        servers: Entries of the MCP servers it uses.
         max_iterations: Requests per task.
-        max_total_tokens: In and out together, per task; None for no limit.
-        request_timeout_s: For one request; longer is a failure of the infrastructure.
-        stream: Have the answer sent in parts, for proxies that cut idle connections.
-        keep_sessions: MCP sessions go on to the next task.
+        max_total_tokens: Input and output per task; None for no limit.
+        request_timeout_s: A longer request is a failure of the infrastructure.
+        stream: Request the answer in parts, for proxies that cut idle connections.
+        keep_sessions: Keep MCP sessions open for the next task.
         start_limit_s: For a server to be ready.
-        tool_limit_s: For one call of a tool.
-        max_tool_chars: What a tool may answer; the rest is cut.
-        unwraps: An answer in the form that MCP-Universe's ``function-call`` asks for,
-            ``{"thought": ..., "answer": ...}``, is its ``answer``.
+        tool_limit_s: For one tool call.
+        max_tool_chars: A longer tool result is cut.
+        unwraps: Take ``answer`` out of ``{"thought": ..., "answer": ...}``, the form that
+            MCP-Universe's ``function-call`` requests.
     """
 
     name: str
@@ -93,53 +93,49 @@ class LlmSpec:
     unwraps: bool = False
 
 
-def _above_zero(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+def _above_zero(*kinds: type) -> Callable[[Any], bool]:
+    return lambda value: type(value) in kinds and value > 0  # A bool is not a number here.
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _is_url(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(("http://", "https://"))
 
 
-def _text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _flag(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
+_COUNT = ("an integer above 0", _above_zero(int))
+_SECONDS = ("seconds above 0", _above_zero(int, float))
+_FLAG = ("true or false", lambda value: isinstance(value, bool))
 _OPTIONS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "base_url": ("a URL", lambda v: _text(v) and v.startswith(("http://", "https://"))),
-    "instruction": ("a text", _text),
+    "base_url": ("a URL", _is_url),
+    "instruction": ("a string", lambda value: isinstance(value, str)),
     "servers": ("a list", lambda value: isinstance(value, list)),
-    "max_iterations": ("a whole number above 0", _whole),
-    "max_total_tokens": ("a whole number above 0", _whole),
-    "request_timeout_s": ("seconds above 0", _above_zero),
-    "stream": ("true or false", _flag),
-    "keep_sessions": ("true or false", _flag),
-    "start_limit_s": ("seconds above 0", _above_zero),
-    "tool_limit_s": ("seconds above 0", _above_zero),
-    "max_tool_chars": ("a whole number above 0", _whole),
+    "max_iterations": _COUNT,
+    "max_total_tokens": _COUNT,
+    "request_timeout_s": _SECONDS,
+    "stream": _FLAG,
+    "keep_sessions": _FLAG,
+    "start_limit_s": _SECONDS,
+    "tool_limit_s": _SECONDS,
+    "max_tool_chars": _COUNT,
 }
 OWN_KEYS = ("model", *_OPTIONS, *SETTINGS)
 
 
-def read_spec(config: AgentConfig) -> LlmSpec:
-    """The agent that ``config`` describes.
+def read_config(config: AgentConfig) -> LlmConfig:
+    """The settings in ``config``, of either form.
 
     Raises:
-        ConfigError: Listing what is wrong with it.
+        ConfigError: With all problems.
     """
     problems: list[str] = []
-    spec = _own(config, problems) if config.type == "llm" else _theirs(config, problems)
-    if problems or spec is None:
+    read = _own if config.type == "llm" else _peer
+    llm_config = read(config, problems)
+    if problems or llm_config is None:
         raise ConfigError([Problem(text, str(config.file), config.line) for text in problems])
-    return spec
+    return llm_config
 
 
 def setting_problems(settings: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with settings of a request, a sentence each."""
+    """Problems of request settings, a sentence each."""
     for name, value in settings.items():
         kinds = SETTINGS.get(name)
         if kinds is None:
@@ -148,7 +144,7 @@ def setting_problems(settings: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}: expected {' or '.join(kind.__name__ for kind in kinds)}"
 
 
-def _own(config: AgentConfig, problems: list[str]) -> LlmSpec | None:
+def _own(config: AgentConfig, problems: list[str]) -> LlmConfig | None:
     given = dict(config.config)
     problems += unknown_keys(given, OWN_KEYS)
     options = _options(given, problems)
@@ -157,7 +153,7 @@ def _own(config: AgentConfig, problems: list[str]) -> LlmSpec | None:
     found = _provider_and_model(given.get("model"), problems)
     if found is None or problems:
         return None
-    return LlmSpec(config.name, *found, settings=settings, **options)
+    return LlmConfig(config.name, *found, settings=settings, **options)
 
 
 def _options(given: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
@@ -182,27 +178,27 @@ def _provider_and_model(model: Any, problems: list[str]) -> tuple[Provider, str]
     return PROVIDERS[prefix], name
 
 
-# MCP-Universe's form; that these types and keys are all there are, ``mcp_universe`` has seen to.
+# MCP-Universe's form; ``config.mcp_universe`` has checked its types and keys.
 
 
-def _theirs(config: AgentConfig, problems: list[str]) -> LlmSpec:
+def _peer(config: AgentConfig, problems: list[str]) -> LlmConfig:
     llm = _document(config, config.config["llm"])
-    kind = next(name for name in LLMS[llm["type"]].names if name in THEIR_MODELS)
+    kind = next(name for name in LLMS[llm["type"]].names if name in PEER_MODELS)
     given = dict(llm.get("config") or {})
     own = {key: value for key, value in config.config.items() if key in _OPTIONS and value}
-    options = _options({"max_iterations": THEIR_MAX_ITERATIONS, **own}, problems)
+    options = _options({"max_iterations": PEER_MAX_ITERATIONS, **own}, problems)
     unwraps = AGENTS[config.type] is AGENTS["function-call"]
     if not unwraps:
         options["servers"] = ()
     if "timeout" in given:
         options["request_timeout_s"] = given["timeout"]
-    renamed = {_THEIR_SETTINGS.get(str(key), str(key)): value for key, value in given.items()}
+    renamed = {_PEER_SETTINGS.get(str(key), str(key)): value for key, value in given.items()}
     settings = {key: value for key, value in renamed.items() if key in SETTINGS}
     problems += setting_problems(settings)
-    return LlmSpec(
+    return LlmConfig(
         name=config.name,
         provider=PROVIDERS[kind],
-        model=given.get("model_name") or THEIR_MODELS[kind],
+        model=given.get("model_name") or PEER_MODELS[kind],
         base_url=given.get("base_url") or given.get("ollama_url") or "",
         api_key=given.get("api_key") or "",
         settings=settings,

@@ -1,8 +1,8 @@
-"""Lean: the OpenAI SDK's client with a short way for the one call that agents live by.
+"""The OpenAI SDK's client with a fast path for chat completions.
 
-The SDK walks each request and each response along its type hints, in Python: for a thousand agents
-in a process that takes longer than all else. What it sends and returns stays the same here;
-streams go the SDK's own way. ``tests/unit/test_llm_contract.py`` holds what this relies on.
+The SDK walks each request and response along its type hints, in Python. With a thousand agents in
+a process that takes longer than everything else. Requests and results stay the same; streams use
+the SDK's own path. ``tests/unit/test_llm_contract.py`` checks what this relies on.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from openai.types.chat import ChatCompletion
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# What is said to the SDK and not to the server.
+# For the SDK, not for the server.
 _OPTIONS = ("extra_headers", "extra_query", "extra_body", "timeout")
 
 
-def lean_client(base_url: str, key: str, client: httpx2.AsyncClient) -> openai.AsyncOpenAI:
-    """A client of the SDK that tries nothing twice; whoever made ``client`` closes it."""
-    made = openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, http_client=client)
-    completions = made.chat.completions
+def fast_client(base_url: str, key: str, client: httpx2.AsyncClient) -> openai.AsyncOpenAI:
+    """A client of the SDK without retries; the caller closes ``client``."""
+    sdk = openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, http_client=client)
+    completions = sdk.chat.completions
     usual = completions.create
 
     async def create(**params: Any) -> Any:
         if params.get("stream") is True or _given(params.get("extra_query")):
             return await usual(**params)
-        return await _post(made, client, params)
+        return await _post(sdk, client, params)
 
     completions.create = create  # type: ignore[method-assign]
-    return made
+    return sdk
 
 
 async def _post(
-    made: openai.AsyncOpenAI, client: httpx2.AsyncClient, params: Mapping[str, Any]
+    sdk: openai.AsyncOpenAI, client: httpx2.AsyncClient, params: Mapping[str, Any]
 ) -> ChatCompletion:
     body = {name: value for name, value in params.items() if _given(value)}
     extra = body.get("extra_body") or {}
-    headers = {**made.auth_headers, **_JSON, **(body.get("extra_headers") or {})}
+    headers = {**sdk.auth_headers, **_JSON, **(body.get("extra_headers") or {})}
     for name in _OPTIONS:
         body.pop(name, None)
     data = orjson.dumps({**body, **extra}, default=_plain)
     request = client.build_request(
-        "POST", f"{str(made.base_url).rstrip('/')}/chat/completions", content=data, headers=headers
+        "POST", f"{str(sdk.base_url).rstrip('/')}/chat/completions", content=data, headers=headers
     )
     try:
         response = await client.send(request)
@@ -55,7 +55,7 @@ async def _post(
     except httpx2.HTTPError as error:
         raise openai.APIConnectionError(request=request) from error
     if response.is_error:
-        raise made._make_status_error_from_response(response)  # noqa: SLF001 - see the contract test
+        raise sdk._make_status_error_from_response(response)  # noqa: SLF001 - see the contract test
     return _completion(response)
 
 
@@ -66,7 +66,7 @@ def _completion(response: httpx2.Response) -> ChatCompletion:
     try:
         return ChatCompletion.model_validate_json(response.content)
     except ValueError:
-        pass  # It has a word of its own somewhere, or is no such thing at all.
+        pass  # It has values of its own somewhere, or is something else.
     try:
         return ChatCompletion.construct(**orjson.loads(response.content))
     except (orjson.JSONDecodeError, TypeError) as error:

@@ -1,7 +1,7 @@
-"""Clients: an HTTP client for each agent.
+"""An HTTP client for each agent.
 
-httpx2's pool looks at all of its connections for each request, so that one for a thousand agents
-spends most of its time there. What is costly to make, the trusted certificates, is shared.
+httpx2's pool scans all its connections for each request: one pool for a thousand agents would
+spend most of its time there. The costly part, the trusted certificates, is shared.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CONNECT_LIMIT_S = 30.0
 
 
 def new_client() -> httpx2.AsyncClient:
-    """A client whose user closes it; how long an answer may take is its user's own limit."""
+    """A client without a limit on responses; the caller sets one, and closes it."""
     timeout = httpx2.Timeout(None, connect=CONNECT_LIMIT_S)
     return httpx2.AsyncClient(verify=_certificates(), timeout=timeout, follow_redirects=True)
 

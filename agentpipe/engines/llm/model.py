@@ -1,7 +1,7 @@
-"""LlmModel: one model at one provider, asked by way of pydantic-ai.
+"""LlmModel: one model at one provider, called through pydantic-ai.
 
-What a provider says in its own words (rate limits, refusals, broken answers) becomes one error
-here, so that a failure of the service is never taken for an answer.
+Every provider's errors (rate limits, refusals, malformed responses) become one error here, so
+that a failure of the service is never taken for an answer.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage, ModelResponse
     from pydantic_ai.models import Model
 
-    from agentpipe.engines.llm.access import Access
-    from agentpipe.engines.llm.config import LlmSpec
+    from agentpipe.engines.llm.access import Endpoint
+    from agentpipe.engines.llm.config import LlmConfig
     from agentpipe.engines.llm.tools import Tool
 
-# A run that has come a way is worth waiting for; one that has not is put back.
-TRIES_ON_THE_WAY = 4
+# A run that has made progress is worth waiting for; a new one goes back to the queue.
+TRIES = 4
 PAUSE_S, MAX_PAUSE_S = 2.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What a model is asked with; the two lists grow with each turn.
+    """A request's parts; the two lists grow with each turn.
 
     Attributes:
-        transcript: The same as ``messages``, as the trace tells it.
+        transcript: ``messages`` in the trace's form.
     """
 
     settings: Mapping[str, Any]
@@ -51,20 +51,20 @@ class Conversation:
 
 
 class LlmModel:
-    """Asks, records each request in the trace, and counts what it used."""
+    """Sends requests, records them in the trace, and counts tokens and cost."""
 
-    def __init__(self, spec: LlmSpec, access: Access, client: httpx2.AsyncClient) -> None:
-        self._spec = spec
+    def __init__(self, config: LlmConfig, endpoint: Endpoint, client: httpx2.AsyncClient) -> None:
+        self._config = config
         self._priced = True
-        self._model = _open(spec, access, client)
+        self._model = _open(config, endpoint, client)
 
-    async def ask(self, conversation: Conversation, *, patient: bool) -> ModelResponse:
-        """The model's next response; a failing service is asked again where ``patient``.
+    async def ask(self, conversation: Conversation, *, retry: bool) -> ModelResponse:
+        """The model's next response; with ``retry`` a failing service is tried again, with pauses.
 
         Raises:
-            AgentFailed: It failed, with ``infra`` where that is the service's doing.
+            AgentFailed: It failed, with ``infra`` if the service did.
         """
-        tries = TRIES_ON_THE_WAY if patient else 1
+        tries = TRIES if retry else 1
         for done in range(1, tries + 1):
             try:
                 return await self._recorded(conversation)
@@ -76,11 +76,11 @@ class LlmModel:
         raise AssertionError
 
     async def _recorded(self, conversation: Conversation) -> ModelResponse:
-        config = {"model_name": self._spec.model, **conversation.settings}
-        record = {"type": "llm", "class": self._spec.provider.name, "config": config}
-        with trace.step({**record, "messages": list(conversation.transcript)}) as told:
+        config = {"model_name": self._config.model, **conversation.settings}
+        record = {"type": "llm", "class": self._config.provider.name, "config": config}
+        with trace.step({**record, "messages": list(conversation.transcript)}) as step:
             response = await self._request(conversation)
-            told["response"] = response.text or [
+            step["response"] = response.text or [
                 {"name": call.tool_name, "arguments": call.args} for call in response.tool_calls
             ]
             trace.record_usage(self._usage(response))
@@ -88,17 +88,17 @@ class LlmModel:
 
     async def _request(self, conversation: Conversation) -> ModelResponse:
         messages = conversation.messages
-        settings = _settings(conversation.settings, self._spec.provider.protocol)
+        settings = _settings(conversation.settings, self._config.provider.protocol)
         parameters = ModelRequestParameters(function_tools=list(conversation.tools))
-        asked: dict[str, Any] = {
+        options: dict[str, Any] = {
             "model_settings": settings,
             "model_request_parameters": parameters,
         }
         try:
-            async with asyncio.timeout(self._spec.request_timeout_s):
-                if not self._spec.stream:
-                    return await model_request(self._model, messages, **asked)
-                async with model_request_stream(self._model, messages, **asked) as parts:
+            async with asyncio.timeout(self._config.request_timeout_s):
+                if not self._config.stream:
+                    return await model_request(self._model, messages, **options)
+                async with model_request_stream(self._model, messages, **options) as parts:
                     async for _ in parts:
                         pass
                     return parts.get()
@@ -114,7 +114,7 @@ class LlmModel:
             "cached_tokens": usage.cache_read_tokens,
         }
         try:
-            # Looking in vain costs more than the rest of a request.
+            # A failed price lookup costs more than the rest of a request.
             return {**counts, "usd": float(response.cost().total_price)} if self._priced else counts
         except (LookupError, ValueError, AssertionError):
             self._priced = False
@@ -122,14 +122,14 @@ class LlmModel:
 
 
 def definition(tool: Tool) -> ToolDefinition:
-    """A tool as pydantic-ai has it."""
+    """The tool for pydantic-ai."""
     return ToolDefinition(
         name=tool.name, parameters_json_schema=tool.parameters, description=tool.description
     )
 
 
 def _settings(settings: Mapping[str, Any], protocol: str) -> dict[str, Any]:
-    """Ours by pydantic-ai's names."""
+    """Under pydantic-ai's names."""
     named = dict(settings)
     effort = named.pop("reasoning_effort", None)
     if effort is not None and protocol == "openai":
@@ -137,28 +137,28 @@ def _settings(settings: Mapping[str, Any], protocol: str) -> dict[str, Any]:
     return named
 
 
-def _open(spec: LlmSpec, access: Access, client: httpx2.AsyncClient) -> Model:
-    """The SDKs' own retries are off: what fails is for us to judge."""
-    if spec.provider.protocol == "anthropic":
+def _open(config: LlmConfig, endpoint: Endpoint, client: httpx2.AsyncClient) -> Model:
+    """The SDKs' own retries are off: ``ask`` decides which failure is worth one."""
+    if config.provider.protocol == "anthropic":
         from anthropic import AsyncAnthropic
         from pydantic_ai.models.anthropic import AnthropicModel
         from pydantic_ai.providers.anthropic import AnthropicProvider
 
         anthropic = AsyncAnthropic(
-            api_key=access.key, base_url=access.base_url, max_retries=0, http_client=client
+            api_key=endpoint.key, base_url=endpoint.base_url, max_retries=0, http_client=client
         )
-        return AnthropicModel(spec.model, provider=AnthropicProvider(anthropic_client=anthropic))
+        return AnthropicModel(config.model, provider=AnthropicProvider(anthropic_client=anthropic))
     from pydantic_ai.models.openai import OpenAIChatModel
     from pydantic_ai.providers.openai import OpenAIProvider
 
-    from agentpipe.engines.llm.fast_openai import lean_client
+    from agentpipe.engines.llm.fast_openai import fast_client
 
-    openai = lean_client(access.base_url, access.key, client)
-    return OpenAIChatModel(spec.model, provider=OpenAIProvider(openai_client=openai))
+    openai = fast_client(endpoint.base_url, endpoint.key, client)
+    return OpenAIChatModel(config.model, provider=OpenAIProvider(openai_client=openai))
 
 
 def _failure(error: Exception) -> AgentFailed:
-    """What it means for the run; an answer that cannot be read is the service's fault."""
+    """An unreadable response is the service's fault; a refused answer is not."""
     if isinstance(error, TimeoutError):
         return AgentFailed("the model did not answer in time", kind="ModelTimeout", infra=True)
     malformed = isinstance(error, exceptions.UnexpectedModelBehavior) and not isinstance(

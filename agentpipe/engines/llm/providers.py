@@ -1,7 +1,7 @@
-"""Providers: who serves models, in which protocol, and which variables hold their keys.
+"""Providers of models: addresses, protocols, and the variables that hold keys.
 
-All but Anthropic speak OpenAI's chat completions. Names of variables and addresses are those of
-the services' own documents, and of MCP-Universe's ``llm`` types.
+All but Anthropic speak OpenAI's chat completions. Variables and addresses come from the services'
+documents and from MCP-Universe's ``llm`` types.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ class Provider:
     """One service, or kind of server.
 
     Attributes:
-        name: As ``genai-prices`` knows it, where it does.
-        base_url: Empty where only the user can know it.
-        key_names: Variables that may hold the key, in this order.
+        name: Its name in ``genai-prices``, if it is there.
+        base_url: Empty if only the user can know it.
+        key_names: Variables that may hold the key, the first set one counts.
         url_names: Variables that may hold another base URL.
-        keyless: It runs without a key.
+        keyless: It works without a key.
     """
 
     name: str

@@ -1,9 +1,8 @@
-"""Stdio: the transport to an MCP server that is a child, and ends with this process."""
+"""The stdio transport to an MCP server that is a child of the worker and ends with it."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,8 @@ import anyio
 import mcp.types
 from mcp.shared.message import SessionMessage
 
-from agentpipe.engines.process.launcher import nursery
-from agentpipe.engines.process.pipes import Pen, Pipe, read_end
+from agentpipe.engines.process.launcher import shared_launcher
+from agentpipe.engines.process.pipes import PipeReader, PipeWriter, read_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -21,11 +20,11 @@ if TYPE_CHECKING:
     from agentpipe.config.mcp_servers import Server
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
-LAST_WORDS_S = 1.0
+STDERR_LIMIT_S = 1.0
 
 
-class Program:
-    """A server's process, from the side of the session.
+class StdioServer:
+    """A server's process.
 
     Attributes:
         gone: It has closed its stdout.
@@ -33,71 +32,64 @@ class Program:
 
     def __init__(self, server: Server, env: Mapping[str, str]) -> None:
         self._server, self._env = server, env
-        self._listening: asyncio.Task[str] | None = None
+        self._stderr: asyncio.Task[str] | None = None
         self.gone = False
 
-    async def last_words(self) -> str:
-        """The end of what it wrote to stderr, if it has ended or is about to."""
-        if self._listening is None:
+    async def stderr_end(self) -> str:
+        """The end of its stderr, if it has ended or is about to; else empty."""
+        if self._stderr is None:
             return ""
-        await asyncio.wait({self._listening}, timeout=LAST_WORDS_S)
-        done = self._listening.done() and not self._listening.cancelled()
-        return self._listening.result() if done else ""
+        await asyncio.wait({self._stderr}, timeout=STDERR_LIMIT_S)
+        done = self._stderr.done() and not self._stderr.cancelled()
+        return self._stderr.result() if done else ""
 
     @asynccontextmanager
     async def streams(self) -> AsyncIterator[tuple[Any, Any]]:
-        """Start it; what it writes and what it is told, as MCP's sessions want them.
+        """Start it; its output and input as the streams of an MCP session.
 
         Raises:
             OSError: It cannot be started.
-            InfraError: Nothing can be started.
+            InfraError: The reaper died.
         """
-        (its_in, stdin), (stdout, its_out), (stderr, its_err) = (os.pipe() for _ in range(3))
-        cwd = self._server.cwd or str(Path.cwd())
+        child, stdin, stdout, stderr = await shared_launcher().start_piped(
+            self._server.command, self._env, self._server.cwd or str(Path.cwd())
+        )
+        output_in, output = anyio.create_memory_object_stream[SessionMessage | Exception](64)
+        input_in, input_ = anyio.create_memory_object_stream[SessionMessage](64)
+        self._stderr = asyncio.create_task(read_end(stderr))
+        reading = asyncio.create_task(self._read(stdout, output_in))
+        writing = asyncio.create_task(_write(stdin, input_))
         try:
-            child = await nursery().start(
-                self._server.command, self._env, (its_in, its_out, its_err), cwd
-            )
-        except BaseException:
-            for number in (stdin, stdout, stderr):
-                os.close(number)
-            raise
-        heard, hear = anyio.create_memory_object_stream[SessionMessage | Exception](64)
-        said, say = anyio.create_memory_object_stream[SessionMessage](64)
-        self._listening = asyncio.create_task(read_end(stderr))
-        hearing = asyncio.create_task(self._hear(stdout, heard))
-        saying = asyncio.create_task(_say(stdin, say))
-        try:
-            yield hear, said
+            yield output, input_in
         finally:
             child.end()
-            for part in (hearing, saying):
+            for part in (reading, writing):
                 part.cancel()
-            await asyncio.wait({hearing, saying, self._listening}, timeout=LAST_WORDS_S)
-            self._listening.cancel()
-            for stream in (heard, hear, said, say):
+            await asyncio.wait({reading, writing, self._stderr}, timeout=STDERR_LIMIT_S)
+            self._stderr.cancel()
+            for stream in (output_in, output, input_in, input_):
                 stream.close()
 
-    async def _hear(self, number: int, heard: Any) -> None:
-        """Hand on each message; a line that is none is not the protocol's and is passed over."""
+    async def _read(self, number: int, output: Any) -> None:
+        """Pass on each message; other lines are not the protocol's, and are skipped."""
         try:
-            async with heard, Pipe(number, MAX_LINE_BYTES) as reader:
+            async with output, PipeReader(number, MAX_LINE_BYTES) as reader:
                 while line := await reader.readline():
                     with suppress(ValueError):
                         message = mcp.types.jsonrpc_message_adapter.validate_json(
                             line, by_name=False
                         )
-                        await heard.send(SessionMessage(message))
+                        await output.send(SessionMessage(message))
         finally:
             self.gone = True
 
 
-async def _say(number: int, say: Any) -> None:
-    async with Pen(number) as writer:
+async def _write(number: int, messages: Any) -> None:
+    async with PipeWriter(number) as writer:
         try:
-            async for message in say:
+            async for message in messages:
                 text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
                 writer.write(text.encode() + b"\n")
                 await writer.drain()
         except ConnectionError:
-            say.close()
+            messages.close()

@@ -1,4 +1,4 @@
-"""Toolbox: the MCP servers of one agent, their sessions and their tools."""
+"""Toolset: the MCP sessions of one agent, and the tools of their servers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mcp.shared._httpx_utils import create_mcp_http_client
 
 from agentpipe.core import trace
 from agentpipe.core.failures import is_infra
-from agentpipe.engines.llm.stdio import Program
+from agentpipe.engines.llm.stdio import StdioServer
 from agentpipe.engines.process.launcher import PASSED_ON, passed_on
 from agentpipe.errors import AgentFailed, InfraError
 
@@ -26,15 +26,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agentpipe.config.mcp_servers import Server
+    from agentpipe.engines.llm.config import LlmConfig
 
 MAX_NAME_CHARS = 64
 CLOSE_LIMIT_S = 2.0
-_NO_NAME_CHAR = re.compile(r"[^A-Za-z0-9_-]")
+_INVALID_CHAR = re.compile(r"[^A-Za-z0-9_-]")
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool as the model gets to see it; ``name`` is ``server__tool``, as in MCP-Universe."""
+    """A tool as the model sees it; ``name`` is ``server__tool``, as in MCP-Universe."""
 
     name: str
     server: str
@@ -43,24 +44,24 @@ class Tool:
     parameters: dict[str, Any]
 
 
-class Session:
-    """One server, started and asked for its tools; lives in a task of its own until closed."""
+class McpSession:
+    """A session with one server, opened at once; it lives in an asyncio task until closed."""
 
     def __init__(self, server: Server, env: Mapping[str, str], start_limit_s: float) -> None:
         self._server, self._env, self._start_limit_s = server, env, start_limit_s
-        self._program: Program | None = None
+        self._process: StdioServer | None = None
         self._ready: asyncio.Future[mcp.ClientSession] = asyncio.get_running_loop().create_future()
         self._stop = asyncio.Event()
         self.tools: list[Tool] = []
-        # Who opens a session and who closes it are tasks of different runs, and what it opens
-        # must be closed by the task that did.
+        # The runs that open and close a session are different asyncio tasks, and MCP's clients
+        # must be closed by the task that opened them.
         self._life = asyncio.create_task(self._live(), context=contextvars.Context())
 
     async def ready(self) -> None:
         """Wait until its tools are known.
 
         Raises:
-            InfraError: It does not answer.
+            InfraError: The server does not answer in time.
             AgentFailed: It cannot be started, or ended at once.
         """
         done, _ = await asyncio.wait({self._ready}, timeout=self._start_limit_s)
@@ -70,7 +71,7 @@ class Session:
         self._ready.result()
 
     async def call(self, tool: Tool, arguments: Mapping[str, Any], limit_s: float) -> str:
-        """What the tool answers, as text; an error of the tool's own is an answer too.
+        """The tool's result as a string; the tool's own errors are results too.
 
         Raises:
             InfraError: The server is gone, or does not answer.
@@ -91,7 +92,7 @@ class Session:
         raise await self._gone()
 
     async def close(self) -> None:
-        """End the session, and the server with it where it is ours."""
+        """Close the session and end a server that is our child."""
         self._stop.set()
         if not self._ready.done():
             self._life.cancel()
@@ -101,19 +102,19 @@ class Session:
             self._ready.exception()
 
     async def _gone(self) -> InfraError:
-        said = await self._said()
-        return InfraError(f"MCP server {self._server.name!r} ended in the middle{said}")
+        stderr = await self._stderr()
+        return InfraError(f"MCP server {self._server.name!r} was lost during a call{stderr}")
 
     def _is_gone(self, error: mcp.MCPError) -> bool:
-        """Whether no more can come of it; some servers use the code of a lost connection."""
+        """Whether the server is lost; some servers send CONNECTION_CLOSED and live on."""
         if error.code == mcp.types.REQUEST_TIMEOUT:
             return True
-        ended = self._program is None or self._program.gone
+        ended = self._process is None or self._process.gone
         return error.code == mcp.types.CONNECTION_CLOSED and ended
 
-    async def _said(self) -> str:
-        said = await self._program.last_words() if self._program else ""
-        return f": {said}" if said else ""
+    async def _stderr(self) -> str:
+        end = await self._process.stderr_end() if self._process else ""
+        return f": {end}" if end else ""
 
     async def _live(self) -> None:
         try:
@@ -121,18 +122,19 @@ class Session:
                 streams = await self._open(stack)
                 session = await stack.enter_async_context(mcp.ClientSession(*streams))
                 await session.initialize()
-                self.tools = await self._listed(session)
+                self.tools = await self._list(session)
                 self._ready.set_result(session)
                 await self._stop.wait()
-        except Exception as error:  # noqa: BLE001 - it belongs to who waits
+        except Exception as error:  # noqa: BLE001 - raised by ``ready``
             if not self._ready.done():
                 self._ready.set_exception(await self._failure(error))
 
     async def _open(self, stack: AsyncExitStack) -> tuple[Any, Any]:
         server = self._server
         if server.transport == "stdio":
-            self._program = Program(server, {**passed_on(PASSED_ON), **self._env, **server.env})
-            return await stack.enter_async_context(self._program.streams())
+            env = {**passed_on(PASSED_ON), **self._env, **server.env}
+            self._process = StdioServer(server, env)
+            return await stack.enter_async_context(self._process.streams())
         headers = dict(server.headers)
         if server.transport == "sse":
             return await stack.enter_async_context(sse_client(server.url, headers))
@@ -141,7 +143,7 @@ class Session:
         read, write, *_ = await stack.enter_async_context(streams)
         return read, write
 
-    async def _listed(self, session: mcp.ClientSession) -> list[Tool]:
+    async def _list(self, session: mcp.ClientSession) -> list[Tool]:
         tools: list[mcp.types.Tool] = []
         page = await session.list_tools()
         tools += page.tools
@@ -160,29 +162,28 @@ class Session:
         if isinstance(cause, FileNotFoundError):
             return AgentFailed(
                 f"MCP server {name!r}: no such program {self._server.command[0]!r}: "
-                "install it where the workers run",
+                "install it on the workers",
                 kind="McpServerError",
             )
-        text = f"MCP server {name!r} cannot be used: {cause}{await self._said()}"
+        text = f"MCP server {name!r} cannot be used: {cause}{await self._stderr()}"
         return AgentFailed(text, kind="McpServerError", infra=is_infra(cause))
 
 
-class Toolbox:
+class Toolset:
     """All sessions of one agent.
 
     Attributes:
         tools: By the names that the model uses.
     """
 
-    def __init__(self, start_limit_s: float, tool_limit_s: float, max_chars: int) -> None:
-        self._start_limit_s, self._tool_limit_s = start_limit_s, tool_limit_s
-        self._max_chars = max_chars
+    def __init__(self, config: LlmConfig) -> None:
+        self._config = config
         self._servers: tuple[Server, ...] = ()
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[str, McpSession] = {}
         self.tools: dict[str, Tool] = {}
 
     async def open(self, servers: Sequence[Server], env: Mapping[str, str]) -> None:
-        """Have just these servers open; those that are open already stay so.
+        """Open sessions with exactly these servers; the same servers again stay open.
 
         Raises:
             InfraError: One does not answer.
@@ -192,14 +193,14 @@ class Toolbox:
             return
         await self.close()
         for server in servers:
-            self._sessions[server.name] = Session(server, env, self._start_limit_s)
+            self._sessions[server.name] = McpSession(server, env, self._config.start_limit_s)
         for session in self._sessions.values():
             await session.ready()
             self.tools.update({tool.name: tool for tool in session.tools})
         self._servers = tuple(servers)
 
     async def call(self, name: str, arguments: Mapping[str, Any]) -> str:
-        """What the tool says, recorded as a span of MCP-Universe's type ``tool``."""
+        """The tool's result, cut to ``max_tool_chars``; recorded as a span of type ``tool``."""
         tool = self.tools.get(name)
         if tool is None:
             return f"Error: there is no tool {name!r}"
@@ -210,21 +211,23 @@ class Toolbox:
             "tool_name": tool.tool,
             "arguments": arguments,
         }
-        with trace.step(record) as told:
-            answer = await self._sessions[tool.server].call(tool, arguments, self._tool_limit_s)
-            told["response"] = answer
-        return answer if len(answer) <= self._max_chars else f"{answer[: self._max_chars]}... (cut)"
+        with trace.step(record) as step:
+            session = self._sessions[tool.server]
+            answer = await session.call(tool, arguments, self._config.tool_limit_s)
+            step["response"] = answer
+        limit = self._config.max_tool_chars
+        return answer if len(answer) <= limit else f"{answer[:limit]}... (cut)"
 
     async def close(self) -> None:
-        """End all sessions."""
+        """Close all sessions."""
         sessions, self._sessions = self._sessions, {}
         self._servers, self.tools = (), {}
         await asyncio.gather(*(session.close() for session in sessions.values()))
 
 
 def _tool(server: str, tool: mcp.types.Tool) -> Tool:
-    name = _NO_NAME_CHAR.sub("_", f"{server}__{tool.name}")
-    if len(name) > MAX_NAME_CHARS:  # What models accept.
+    name = _INVALID_CHAR.sub("_", f"{server}__{tool.name}")
+    if len(name) > MAX_NAME_CHARS:  # The limit of the models' APIs.
         digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
         name = f"{name[: MAX_NAME_CHARS - len(digest) - 1]}_{digest}"
     return Tool(name, server, tool.name, tool.description or "", tool.input_schema)

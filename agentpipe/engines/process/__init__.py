@@ -1,1 +1,1 @@
-"""Children: processes that a worker starts for its agents, and that never outlive it."""
+"""Child processes of a worker: started through a reaper, and never outliving the worker."""

@@ -1,4 +1,4 @@
-"""ChildEngine: any engine whose agents shall live in processes of their own."""
+"""ProcessEngine: runs any engine's agents in processes of their own (``isolation: process``)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import orjson
 
 from agentpipe.engines.process import child
-from agentpipe.engines.process.agent import ChildAgent
-from agentpipe.engines.process.launcher import FOR_PYTHON, PASSED_ON, nursery, passed_on
+from agentpipe.engines.process.agent import ProcessAgent
+from agentpipe.engines.process.launcher import FOR_PYTHON, PASSED_ON, passed_on, shared_launcher
 from agentpipe.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -20,51 +20,46 @@ if TYPE_CHECKING:
     from agentpipe.config.agent_config import AgentConfig
     from agentpipe.engines.base import Agent
 
-PROBE_LIMIT_S = 120.0
+PREFLIGHT_LIMIT_S = 120.0
 
 
-class ChildEngine:
-    """Builds agents by the config's own engine, in children: this process never imports them."""
+class ProcessEngine:
+    """Builds agents by the config's own engine, in children; this process never imports them."""
 
     blocks = False
 
     def __init__(self, config: AgentConfig, env: Mapping[str, str]) -> None:
-        """Check the config in a process that ends with it; ``env`` is a context it will have.
+        """Check the config in a short-lived process with ``env``, one context's.
 
         Raises:
-            ConfigError: As the engine itself raises it.
+            ConfigError: The engine refuses the config, or its import fails or hangs.
         """
         self.search: Sequence[Path] = config.search
         self._config = config
-        self._probe(env)
+        self._check(env)
 
     def build(self) -> Agent:
-        """An agent whose child is started with its first task."""
-        forks = nursery(sys.executable, child.__name__)
+        """An agent whose child starts with the first task."""
         opening = {"file": str(self._config.file)}
-        return ChildAgent(forks, opening, passed_on(PASSED_ON), cwd=str(Path.cwd()))
+        launcher = shared_launcher(sys.executable, child.__name__)
+        return ProcessAgent(launcher, opening, passed_on(PASSED_ON), cwd=str(Path.cwd()))
 
-    def _probe(self, env: Mapping[str, str]) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "agentpipe.engines.process.preflight",
-            str(self._config.file),
-        ]
+    def _check(self, env: Mapping[str, str]) -> None:
+        module = "agentpipe.engines.process.preflight"
         try:
-            probe = subprocess.run(  # noqa: S603 - our own program
-                command,
+            done = subprocess.run(  # noqa: S603 - our own program
+                [sys.executable, "-m", module, str(self._config.file)],
                 env={**passed_on(FOR_PYTHON), **env},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                timeout=PROBE_LIMIT_S,
+                timeout=PREFLIGHT_LIMIT_S,
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise self._problem(f"it takes longer than {PROBE_LIMIT_S:g} s to import") from error
-        if probe.returncode:
-            raise self._problem(f"importing it ended its process with {probe.returncode}")
-        problems = orjson.loads(probe.stdout.splitlines()[-1])
+            raise self._problem(f"its import takes over {PREFLIGHT_LIMIT_S:g} s") from error
+        if done.returncode:
+            raise self._problem(f"importing it ended its process with {done.returncode}")
+        problems = orjson.loads(done.stdout.splitlines()[-1])
         if problems:
             raise ConfigError([Problem(**problem) for problem in problems])
 

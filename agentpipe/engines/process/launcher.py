@@ -1,4 +1,4 @@
-"""Nursery: starts children by way of a warden, and hears of their ends."""
+"""Launcher: starts children through a reaper, and learns of their ends."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ from agentpipe.errors import InfraError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# What a child may know of the worker's environment unless its config says otherwise.
+# The worker's variables that a child gets unless its config says otherwise.
 PASSED_ON = ("PATH", "HOME", "LANG")
-# And what Python itself needs to find its packages.
+# And those that Python needs to find its packages.
 FOR_PYTHON = (*PASSED_ON, "PYTHONPATH", "VIRTUAL_ENV", "TMPDIR")
 
 
 class Child:
     """A child that has been started."""
 
-    def __init__(self, nursery: Nursery, number: int) -> None:
-        self._nursery, self._number = nursery, number
+    def __init__(self, launcher: Launcher, number: int) -> None:
+        self._launcher, self._number = launcher, number
         self.started: Future[None] = Future()
         self.ended: Future[int] = Future()
 
     async def wait(self) -> int:
-        """Its exit code, negative for a signal, once all it left behind is gone too.
+        """Its exit code, negative for a signal, once everything it started is gone too.
 
         Raises:
-            InfraError: The warden died, and the child with it.
+            InfraError: The reaper died, and the child with it.
         """
         return await asyncio.shield(asyncio.wrap_future(self.ended))
 
     def end(self) -> None:
-        """Kill it and all below it; ``wait`` tells when that is done."""
+        """Kill it and its descendants; ``wait`` returns when that is done."""
         with suppress(OSError):
-            self._nursery.send({"end": self._number})
+            self._launcher.send({"end": self._number})
 
 
-class Nursery:
-    """Children of one kind: commands, or forks of a Python that has a module ready.
+class Launcher:
+    """Starts children of one kind: commands, or forks of a Python with a module preloaded.
 
-    The warden is started with the first child, and started anew if it died.
+    The reaper starts with the first child, and again after it died.
     """
 
     def __init__(self, python: str = sys.executable, *module: str) -> None:
@@ -70,17 +70,17 @@ class Nursery:
         files: Sequence[int],
         cwd: str | None = None,
     ) -> Child:
-        """Start ``argv``, or a fork where that is None; it works in ``cwd`` or a scratch folder.
+        """Start ``argv``, or a fork for None, in ``cwd`` or a scratch folder.
 
-        The files become its 0, 1 and 2, or a fork's channel, 1 and 2; they are closed here.
+        ``files`` become its 0, 1 and 2, or a fork's channel, 1 and 2; they are closed here.
 
         Raises:
             OSError: The program cannot be started.
-            InfraError: The warden died.
+            InfraError: The reaper died.
         """
         request = {"argv": argv, "env": dict(env), "scratch": cwd is None, "cwd": cwd}
         try:
-            child = self._ask(request, files)
+            child = self._request(request, files)
         finally:
             for number in files:
                 os.close(number)
@@ -91,8 +91,28 @@ class Nursery:
             raise
         return child
 
+    async def start_piped(
+        self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None = None
+    ) -> tuple[Child, int, int, int]:
+        """``start`` with pipes: the child, and our ends of its stdin, stdout and stderr.
+
+        The caller closes them; after an error there are none.
+        """
+        (stdin, ours_in), (ours_out, stdout), (ours_err, stderr) = (os.pipe() for _ in range(3))
+        try:
+            child = await self.start(argv, env, (stdin, stdout, stderr), cwd)
+        except BaseException:
+            for number in (ours_in, ours_out, ours_err):
+                os.close(number)
+            raise
+        return child, ours_in, ours_out, ours_err
+
     def send(self, message: Mapping[str, Any], files: Sequence[int] = ()) -> None:
-        """Send the warden a message; OSError if it is gone."""
+        """Send the reaper a message.
+
+        Raises:
+            OSError: It is gone.
+        """
         body = json.dumps(message).encode()
         data = reaper.LENGTH.pack(len(body)) + body
         with self._lock:
@@ -101,28 +121,28 @@ class Nursery:
             sent = socket.send_fds(self._socket, [data], list(files)) if files else 0
             self._socket.sendall(data[sent:])
 
-    def _ask(self, request: dict[str, Any], files: Sequence[int]) -> Child:
+    def _request(self, request: dict[str, Any], files: Sequence[int]) -> Child:
         with self._lock:
             if self._socket is None:
-                self._socket = self._start_warden()
+                self._socket = self._start_reaper()
             self._count += 1
-            child = self._children[self._count] = Child(self, self._count)
             number = self._count
-        with suppress(OSError):  # Who listens to the warden learns it too, and tells the child.
+            child = self._children[number] = Child(self, number)
+        with suppress(OSError):  # The listening thread notices too, and fails the child.
             self.send({"start": number, **request}, files)
         return child
 
-    def _start_warden(self) -> socket.socket:
-        ours, its = socket.socketpair()
-        with its:
+    def _start_reaper(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with theirs:
             process = subprocess.Popen(  # noqa: S603 - our own program
-                [*self._command, str(its.fileno()), *self._module],
-                pass_fds=[its.fileno()],
+                [*self._command, str(theirs.fileno()), *self._module],
+                pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env=passed_on(self._env),
             )
-        listening = (ours, process)
-        threading.Thread(target=self._listen, args=listening, name="warden", daemon=True).start()
+        arguments = (ours, process)
+        threading.Thread(target=self._listen, args=arguments, name="reaper", daemon=True).start()
         return ours
 
     def _listen(self, ours: socket.socket, process: subprocess.Popen[bytes]) -> None:
@@ -130,15 +150,15 @@ class Nursery:
             with suppress(OSError):
                 while head := stream.read(reaper.LENGTH.size):
                     (length,) = reaper.LENGTH.unpack(head)
-                    self._hear(json.loads(stream.read(length)))
+                    self._receive(json.loads(stream.read(length)))
             with self._lock:
                 self._socket = None
                 orphans, self._children = self._children, {}
         process.wait()
         for child in orphans.values():
-            _fail(child, f"the process that starts children ended with {process.returncode}")
+            _fail(child, f"the reaper died (exit code {process.returncode})")
 
-    def _hear(self, message: dict[str, Any]) -> None:
+    def _receive(self, message: dict[str, Any]) -> None:
         if "started" in message:
             self._children[message["started"]].started.set_result(None)
         elif "refused" in message:
@@ -156,16 +176,16 @@ def _fail(child: Child, text: str) -> None:
 
 
 @cache
-def nursery(python: str = sys.executable, *module: str) -> Nursery:
-    """The process's nursery of this kind; its warden ends with the process.
+def shared_launcher(python: str = sys.executable, *module: str) -> Launcher:
+    """This process's launcher of one kind; its reaper ends with the process.
 
     Args:
-        python: The interpreter of the children that are forks.
-        module: What they are forked for: its name, and the folder it lies in if it needs one.
+        python: The interpreter of the reaper and its forks.
+        module: What the forks run: its name, and its folder if it needs one.
     """
-    return Nursery(python, *module)
+    return Launcher(python, *module)
 
 
 def passed_on(names: Sequence[str]) -> dict[str, str]:
-    """What of this process's environment has these names."""
+    """Those of ``names`` that this process's environment has, with their values."""
     return {name: os.environ[name] for name in names if name in os.environ}

@@ -1,4 +1,4 @@
-"""Pipes to and from a child, on the loop of who awaits them."""
+"""Pipes to and from a child, as streams on the running loop."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ CHUNK_BYTES = 65_536
 
 
 async def write(number: int, data: bytes) -> None:
-    """Give ``data`` to who may not want it."""
-    async with Pen(number) as writer:
+    """Write ``data``; a reader that closes early is not an error."""
+    async with PipeWriter(number) as writer:
         with suppress(ConnectionError):
             writer.write(data)
             await writer.drain()
 
 
 async def read(number: int, max_bytes: int) -> bytes:
-    """All that is written.
+    """Read to the end.
 
     Raises:
-        AnswerError: That is more than ``max_bytes``.
+        AnswerError: There are more than ``max_bytes``.
     """
     data = bytearray()
-    async with Pipe(number) as reader:
+    async with PipeReader(number) as reader:
         while chunk := await reader.read(CHUNK_BYTES):
             data += chunk
             if len(data) > max_bytes:
                 raise AnswerError(
                     f"the command wrote more than {max_bytes:,} bytes: "
-                    "raise max_output_bytes, or have it store them and answer their address"
+                    "raise max_output_bytes, or store the data and answer with its address"
                 )
     return bytes(data)
 
 
 async def read_end(number: int) -> str:
-    """The last of what is written, as text that cannot hurt a terminal or a record."""
+    """Read to the end; the last ``STDERR_END_BYTES`` as a string."""
     tail = b""
-    async with Pipe(number) as reader:
+    async with PipeReader(number) as reader:
         while chunk := await reader.read(CHUNK_BYTES):
             tail = (tail + chunk)[-STDERR_END_BYTES:]
     return tail.decode(errors="replace").strip()
 
 
-class Pen:
-    """The writing end of a pipe as a stream, closed at the end whatever was not taken."""
+class PipeWriter:
+    """The writing end of a pipe as a stream; leaving it drops what was not read."""
 
     def __init__(self, number: int) -> None:
         self._pipe = os.fdopen(number, "wb", buffering=0)
@@ -64,8 +64,8 @@ class Pen:
         self._transport.abort()
 
 
-class Pipe:
-    """The reading end of a pipe as a stream, closed at the end."""
+class PipeReader:
+    """The reading end of a pipe as a stream."""
 
     def __init__(self, number: int, max_line_bytes: int = CHUNK_BYTES) -> None:
         self._pipe = os.fdopen(number, "rb", buffering=0)

@@ -1,7 +1,7 @@
-"""Preflight: ``python -m agentpipe.engines.process.preflight FILE`` opens a config's engine.
+"""Preflight: ``python -m agentpipe.engines.process.preflight FILE`` checks an agent config.
 
-Its last line on stdout is a list of ``{message, file, line}``, empty where all is well. The
-user's modules are imported here and not in the worker.
+It imports the user's modules in this process instead of the worker. The last line on stdout is a
+list of ``{message, file, line}``, empty for a valid config.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from agentpipe.errors import ConfigError
 
 
 def main(file: str) -> None:
-    """Print what is wrong with the config."""
+    """Open the config's engine and print the problems."""
     problems = []
     try:
         open_engine(load_agent_config(file))

@@ -13,12 +13,12 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from agentpipe.errors import ConfigError, Unreachable
-from agentpipe.sinks.kafka.address import Address
+from agentpipe.sinks.kafka.address import KafkaAddress
 from agentpipe.sinks.kafka.errors import unreachable
 from agentpipe.sinks.kafka.health import examine
 from agentpipe.sinks.kafka.reader import KafkaReader
 from agentpipe.sinks.kafka.topic import ANSWER_MS, CONNECT_MS, prepare
-from agentpipe.sinks.truncate import fit
+from agentpipe.sinks.truncate import truncate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +38,7 @@ class KafkaSink:
     """The ``Sink`` over ``kafka://host:port/topic``."""
 
     def __init__(self, url: str) -> None:
-        self._address = Address.parse(url)
+        self._address = KafkaAddress.parse(url)
         self._max_bytes = prepare(self._address)
         self._producer: KafkaProducer | None = None
         self._closed = False
@@ -76,7 +76,9 @@ class KafkaSink:
         remedy = f"raise max.message.bytes of the topic {topic}, now about {self._max_bytes:,}"
         # Each is handed over before any is waited for; they travel together.
         futures = [
-            producer.send(topic, fit(record, self._max_bytes, remedy), key=record.task_id.encode())
+            producer.send(
+                topic, truncate(record, self._max_bytes, remedy), key=record.task_id.encode()
+            )
             for record in records
         ]
         for future in futures:
@@ -93,7 +95,7 @@ class KafkaSink:
             raise Unreachable(f"{self._address.shown}: this sink was closed")
 
 
-def _producer(address: Address, max_bytes: int) -> KafkaProducer:
+def _producer(address: KafkaAddress, max_bytes: int) -> KafkaProducer:
     try:
         return KafkaProducer(
             **address.client,

@@ -1,4 +1,4 @@
-"""Address: a kafka:// URL taken apart."""
+"""KafkaAddress: a kafka:// URL taken apart."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PARAMETERS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class KafkaAddress:
     """Where the brokers are, and how to talk to them.
 
     Attributes:

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
     from kafka.admin import KafkaAdminClient
 
-    from agentpipe.sinks.kafka.address import Address
+    from agentpipe.sinks.kafka.address import KafkaAddress
 
 KEPT, LEAST = "retention.ms", "min.insync.replicas"
 DAY_MS = 86_400_000
 
 
-def examine(address: Address) -> list[Finding]:
+def examine(address: KafkaAddress) -> list[Finding]:
     """Of the cluster behind an address."""
     with unreachable(address.shown):
         admin = open_admin(address)
@@ -33,7 +33,7 @@ def examine(address: Address) -> list[Finding]:
             admin.close()
 
 
-def _examine(admin: KafkaAdminClient, address: Address) -> list[Finding]:
+def _examine(admin: KafkaAdminClient, address: KafkaAddress) -> list[Finding]:
     brokers = admin.describe_cluster().get("brokers", [])
     begun = time.perf_counter()
     admin.describe_cluster()
@@ -69,7 +69,7 @@ def _topic(admin: KafkaAdminClient, topic: str, least: int) -> Finding:
     return ok("topic", found)
 
 
-def _size(address: Address, configs: Mapping[str, str]) -> Finding:
+def _size(address: KafkaAddress, configs: Mapping[str, str]) -> Finding:
     if LIMIT not in configs:
         advice = f"allow the user to ask for the topic's configs; else {MAX_BYTES:,} is taken"
         return warn("message size", "may not be asked", advice)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from agentpipe.sinks.base import Start
-    from agentpipe.sinks.kafka.address import Address
+    from agentpipe.sinks.kafka.address import KafkaAddress
 
 FETCH_BYTES = 8 * 1024 * 1024
 PARTITION_BYTES = 1024 * 1024
@@ -45,10 +45,10 @@ ARRIVE_S = 30.0
 class KafkaReader:
     """Reads a topic's partitions: all of them, or its share of the group's."""
 
-    def __init__(self, address: Address, group: str | None, start: Start) -> None:
+    def __init__(self, address: KafkaAddress, group: str | None, start: Start) -> None:
         self._address, self._group, self._start = address, group, start
         self._lock = threading.RLock()
-        self._share = _Share()
+        self._assignment = _Assignment()
         self._polled: deque[tuple[TopicPartition, int]] = deque()
         self._recalled: list[str] = []
         # Of each partition, what lies below was used before this reader had it; once that has been
@@ -99,7 +99,7 @@ class KafkaReader:
                 offsets[tp] = max(offsets.get(tp, 0), at + 1)
                 if (tp, at) == used:
                     break
-            self._commit({tp: at for tp, at in offsets.items() if tp in self._share.held})
+            self._commit({tp: at for tp, at in offsets.items() if tp in self._assignment.held})
 
     def recall(self) -> list[str]:
         recalled, self._recalled = self._recalled, []
@@ -123,7 +123,7 @@ class KafkaReader:
             return
         # Who leads the group shares out what it knows of; at first that would be nothing.
         self._consumer.partitions_for_topic(self._address.topic)
-        self._consumer.subscribe([self._address.topic], listener=self._share)
+        self._consumer.subscribe([self._address.topic], listener=self._assignment)
         self._attend()
 
     def _read_all(self) -> None:
@@ -146,7 +146,7 @@ class KafkaReader:
 
     def _take_in_new(self) -> list[TopicPartition]:
         """Begin with the partitions that the group has just given to this reader."""
-        new = self._share.take_new()
+        new = self._assignment.take_new()
         if not new:
             return []
         committed = {tp: self._consumer.committed(tp) for tp in new}
@@ -162,7 +162,7 @@ class KafkaReader:
         return new
 
     def _recall_each(self) -> int:
-        return self._address.recall // max(1, len(self._share.held))
+        return self._address.recall // max(1, len(self._assignment.held))
 
     def _sorted_out(self, found: dict[TopicPartition, list[Any]]) -> list[Record]:
         """What is new; of what lies before, just the ids."""
@@ -197,7 +197,7 @@ class KafkaReader:
                 )
             except kafka.RebalanceInProgressError:
                 gone = self._attend()
-                held = self._share.held.difference(gone)
+                held = self._assignment.held.difference(gone)
                 offsets = {tp: offset for tp, offset in offsets.items() if tp in held}
             except kafka.CommitFailedError:
                 return  # The group has given them to others, who read the record again.
@@ -231,7 +231,7 @@ class KafkaReader:
                     self._attend()
 
 
-class _Share(ConsumerRebalanceListener):  # type: ignore[misc]
+class _Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
     """Which partitions are this reader's, as its group last said, in the client's own thread."""
 
     def __init__(self) -> None:
@@ -253,7 +253,7 @@ class _Share(ConsumerRebalanceListener):  # type: ignore[misc]
         self.held.difference_update(revoked)
 
 
-def _consumer(address: Address, group: str | None) -> KafkaConsumer:
+def _consumer(address: KafkaAddress, group: str | None) -> KafkaConsumer:
     session_ms = int(address.session_s * 1000)
     return KafkaConsumer(
         **address.client,

@@ -14,7 +14,7 @@ from agentpipe.sinks.kafka.errors import quiet, unreachable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentpipe.sinks.kafka.address import Address
+    from agentpipe.sinks.kafka.address import KafkaAddress
 
 KNOCK_S = 3.0
 CONNECT_MS = 5_000
@@ -26,7 +26,7 @@ MAX_BYTES = 1_048_588
 OVERHEAD_BYTES = 1_024
 
 
-def prepare(address: Address) -> int:
+def prepare(address: KafkaAddress) -> int:
     """Make the topic if it is missing; how many bytes a record's value may have.
 
     Raises:
@@ -43,7 +43,7 @@ def prepare(address: Address) -> int:
             admin.close()
 
 
-def open_admin(address: Address) -> KafkaAdminClient:
+def open_admin(address: KafkaAddress) -> KafkaAdminClient:
     """A client of the brokers, for the caller to close."""
     try:
         return KafkaAdminClient(
@@ -72,7 +72,7 @@ def _knock(servers: Sequence[str]) -> None:
             return
 
 
-def _make(admin: KafkaAdminClient, address: Address) -> None:
+def _make(admin: KafkaAdminClient, address: KafkaAddress) -> None:
     if address.topic in admin.list_topics():
         return
     options = {"num_partitions": address.partitions, "replication_factor": address.replication}

@@ -1,4 +1,4 @@
-"""History: what the stream queue holds, read from anywhere up to the present."""
+"""StreamHistory: what the stream queue holds, read from anywhere up to the present."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Inbox:
         self.changed.set()
 
 
-class History:
+class StreamHistory:
     """A consumer of the stream queue. What it reads stays there."""
 
     def __init__(self, topic: Topic) -> None:
@@ -89,7 +89,7 @@ async def fill(session: Session, topic: Topic, queue: Declaration, since_s: floa
 
     What is published just between the two may be in it twice.
     """
-    history = History(topic)
+    history = StreamHistory(topic)
     await history.open(session, moment(since_s))
     try:
         await history.channel.declare(queue)
@@ -100,7 +100,7 @@ async def fill(session: Session, topic: Topic, queue: Declaration, since_s: floa
         history.channel.close()
 
 
-async def _copy(history: History, queue: Declaration, since_s: float) -> None:
+async def _copy(history: StreamHistory, queue: Declaration, since_s: float) -> None:
     letters: list[Letter] = []
     async for delivery in history.up_to_now():
         if MARK not in delivery.headers and published_us(delivery) >= since_s * 1e6:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.connections.amqp.channel import Lost
 from agentpipe.connections.amqp.connection import ANSWER_S
 from agentpipe.errors import Unreachable
-from agentpipe.sinks.rabbitmq.history import AHEAD, History, Inbox, moment
+from agentpipe.sinks.rabbitmq.history import AHEAD, Inbox, StreamHistory, moment
 from agentpipe.sinks.rabbitmq.topic import MARK, OFFSET, published_us, record_of
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ class StreamReader(_OwnReader):
         super().__init__(link, topic)
 
     async def _open(self, session: Session) -> tuple[Channel, Inbox]:
-        history = History(self._topic)
+        history = StreamHistory(self._topic)
         await history.open(session, self._from)
         self._mark = await history.mark()
         return history.channel, history.inbox

@@ -11,7 +11,7 @@ from agentpipe.connections.amqp.message import CONSUMER_TIMEOUT_MS, Declaration,
 from agentpipe.errors import ConfigError
 from agentpipe.settings import SEED_GROUP, TOPIC
 from agentpipe.sinks.base import Record
-from agentpipe.sinks.truncate import fit
+from agentpipe.sinks.truncate import truncate
 
 if TYPE_CHECKING:
     from agentpipe.connections.amqp.channel import Channel, Delivery
@@ -84,7 +84,7 @@ class Topic:
     def letter(self, record: Record) -> Letter:
         """A record on its way to all of them."""
         headers = {ID: record.task_id, PUBLISHED: time.time_ns() // 1000}
-        return Letter(self.name, fit(record, MAX_BYTES, REMEDY), headers, exchange=self.name)
+        return Letter(self.name, truncate(record, MAX_BYTES, REMEDY), headers, exchange=self.name)
 
     async def declare(self, channel: Channel) -> None:
         """Make exchange and queues, so that nothing is lost that comes before any reader."""

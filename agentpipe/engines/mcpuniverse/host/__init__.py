@@ -1,10 +1,10 @@
-"""What runs inside a Python that has mcpuniverse: one agent per process.
+"""The code that runs inside a Python with mcpuniverse: one agent per process.
 
-A parent puts the folder of this package on ``sys.path``, calls ``host.preload()`` once, forks a
-child per agent, and calls ``host.serve(socket)`` in it. This is another environment than
-agentpipe's: nothing here imports agentpipe, and mcpuniverse is imported in functions only.
+The parent puts this package's folder on ``sys.path``, calls ``host.preload()`` once, forks a child
+per agent, and calls ``host.serve(socket)`` in it. This is another environment than agentpipe's:
+nothing here imports agentpipe, and mcpuniverse is imported in functions only.
 
-The two exchange JSON objects, one a line. The parent says, one task at a time::
+Both sides send JSON objects, one a line. The parent sends, one task at a time::
 
     {"open": {"config": YAML, "file": path, "context": {"env", "metadata"}, "servers": {} or null}}
     {"task": {"question", "evaluators", "prepares", "cleanups", "seed", ...}}
@@ -15,8 +15,8 @@ The child answers ``{"ready": true}``, then for each task ``{"span": {...}}`` as
     {"done": {"answer", "evaluations", "usage"}}
     {"error": {"type", "message", "traceback", "infra", "retry_after_s"}}
 
-An evaluation that could not judge is ``broken``. An error with ``"stuck": true`` tells that the
-run could not be ended, only left behind: the process still serves, but a new one is better.
+An evaluation that failed itself is ``broken``. An error with ``"stuck": true`` means that the run
+was abandoned, not ended: the process still serves, but a new one is better.
 """
 
 from __future__ import annotations

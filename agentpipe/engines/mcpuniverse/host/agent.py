@@ -1,4 +1,4 @@
-"""Blueprint: an agent's config read once, from which agents are built; Agent: one that was."""
+"""AgentFactory builds agents from a config read once; HostedAgent is one of them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from . import environ
 from .failure import ServersFailedError
 from .threads import bounded
 
-KINDS = ("llm", "agent", "workflow")  # A file may hold benchmarks too, which are not ours.
+KINDS = ("llm", "agent", "workflow")  # Benchmarks in the same file are not ours.
 CLOSE_LIMIT_S = 10.0
 PING_LIMIT_S = 10.0
 
 
-class Blueprint:
-    """What a process needs in order to build its agent, again after each failure.
+class AgentFactory:
+    """Builds the process's agent, anew after each failure.
 
     Attributes:
         context: MCP-Universe's own Context.
-        manager: Starts MCP servers; tasks use it for their cleanups as well.
+        manager: Starts MCP servers, for cleanups of tasks too.
     """
 
     def __init__(self, request: dict[str, Any]) -> None:
@@ -31,16 +31,16 @@ class Blueprint:
         from mcpuniverse.common.context import Context
 
         self.context = Context(**request["context"])
-        _settle_environ(self.context.env)
+        _update_environ(self.context.env)
         self._components = _components(request["config"], Path(request["file"]).parent)
         self.manager = _manager(_servers(request.get("servers")), self.context)
         task.MCPManager = lambda **_: self.manager
 
-    def build(self) -> Agent:
-        """A new agent, which has not started its servers.
+    def build(self) -> HostedAgent:
+        """A new agent, its servers not started.
 
         Raises:
-            Exception: Whatever is wrong with the config.
+            Exception: MCP-Universe's own, for a config it refuses.
         """
         from mcpuniverse.workflows.builder import WorkflowBuilder
 
@@ -49,13 +49,15 @@ class Blueprint:
         builder.set_context(self.context)
         main = builder.get_entrypoint()
         if main is None:
-            raise ValueError("none of the file's components is marked is_main, and it has several")
+            raise ValueError("the file has several components: mark one with is_main: true")
         names = [component["spec"]["name"] for component in self._components]
-        return Agent(builder.get_component(main), [builder.get_component(name) for name in names])
+        return HostedAgent(
+            builder.get_component(main), [builder.get_component(name) for name in names]
+        )
 
 
-class Agent:
-    """An agent or workflow of MCP-Universe, with the components that it is made of."""
+class HostedAgent:
+    """An agent or workflow of MCP-Universe, with its components."""
 
     def __init__(self, main: Any, components: list[Any]) -> None:
         from mcpuniverse.agent.base import BaseAgent
@@ -68,10 +70,10 @@ class Agent:
         self._conditions: Any = None
 
     async def start(self, servers: list[dict[str, Any]] | None) -> None:
-        """Start the MCP servers: the task's, or those of the config.
+        """Start the MCP servers: the task's, or else the config's.
 
         Raises:
-            ServersFailedError: One of them does not start.
+            ServersFailedError: One does not start.
         """
         from mcpuniverse.agent.base import BaseAgent
 
@@ -86,22 +88,22 @@ class Agent:
 
     @property
     def started(self) -> bool:
-        """Whether its servers have been started."""
+        """Whether ``start`` has been called."""
         return self._conditions is not None
 
     async def fits(self, servers: list[dict[str, Any]] | None) -> bool:
-        """Whether the servers that run are those that would be started now, and answer."""
+        """Whether the running servers are ``servers``, in today's environment, and answer."""
         if self._conditions != _conditions(servers):
             return False
         try:
             for client in self._clients():
                 await asyncio.wait_for(client.list_tools(), PING_LIMIT_S)
-        except Exception:  # noqa: BLE001 - whatever a lost connection looks like
+        except Exception:  # noqa: BLE001 - a lost connection raises anything
             return False
         return True
 
     def begin(self, seed: int | None) -> None:
-        """Forget the last task, in the members of workflows too, and set the seed."""
+        """Reset all components after the last task, and set the seed."""
         for config, usual in self._seeded:
             config.seed = usual if seed is None else seed
         for component in self._components:
@@ -109,26 +111,26 @@ class Agent:
                 component.reset()
 
     async def close(self) -> None:
-        """Close all that was opened, also by a start that failed; bounded in time."""
+        """Close everything, also after a failed start; each part within ``CLOSE_LIMIT_S``."""
         await bounded(CLOSE_LIMIT_S, self.main.cleanup())
-        for client in reversed(self._clients()):  # 1.1.3 forgets those of a start that failed.
+        for client in reversed(self._clients()):  # 1.1.3 forgets those of a failed start.
             await bounded(CLOSE_LIMIT_S, client.cleanup())
 
     def _clients(self) -> list[Any]:
         return [
             client
             for agent in self._agents
-            for client in agent._mcp_clients.values()  # noqa: SLF001 - there is no other way
+            for client in agent._mcp_clients.values()  # noqa: SLF001 - there is no public way
         ]
 
 
 def _conditions(servers: list[dict[str, Any]] | None) -> Any:
-    """What the servers depend on: which they are, and the environment that they were given."""
+    """All that running servers depend on: their list, and their environment."""
     return json.dumps(servers, sort_keys=True), dict(os.environ)
 
 
-def _settle_environ(env: dict[str, str]) -> None:
-    """Let the context count, and MCP servers that are "python3 -m ..." find this Python."""
+def _update_environ(env: dict[str, str]) -> None:
+    """Apply the context, and let MCP servers started by "python3 -m ..." find this Python."""
     os.environ.update(env)
     here = str(Path(sys.executable).parent)
     os.environ["PATH"] = os.pathsep.join([here, os.environ.get("PATH", os.defpath)])
@@ -145,17 +147,17 @@ def _components(text: str, folder: Path) -> list[dict[str, Any]]:
 
 
 def _find_prompts(config: dict[str, Any], folder: Path) -> None:
-    """Prompts may be files, named from where the config is: the process runs elsewhere."""
+    """Prompts may be files relative to the config: the process runs elsewhere."""
     for name, value in config.items():
         if name.endswith("_prompt") and isinstance(value, str) and value.endswith(".j2"):
             config[name] = str(folder.absolute() / value)
 
 
 def _manager(servers: dict[str, Any], context: Any) -> Any:
-    """One that renders the templates of a server when it starts the server, and no sooner.
+    """A manager that renders a server's templates only when it starts the server.
 
-    1.1.3 does so too, from ``os.environ``: there the context is, and what a task's ``prepares``
-    have put there after it. Rendering all servers beforehand has no effect but its 50 ms.
+    1.1.3 renders them then as well, from ``os.environ``, where the context and the effects of
+    ``prepares`` are. Rendering all servers in advance only costs 50 ms.
     """
     from mcpuniverse.mcp.manager import MCPManager
 

@@ -1,7 +1,8 @@
-"""Channel: JSON objects, one a line, over a socket; threads may write at the same time."""
+"""ParentChannel: JSON objects, one a line, over a socket."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -15,15 +16,15 @@ if TYPE_CHECKING:
 MAX_DEPTH = 100
 
 
-class Channel:
-    """Both directions of the conversation with the parent."""
+class ParentChannel:
+    """Requests of the parent and our replies; ``send`` may be called from any thread."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._lock = threading.Lock()
 
     def requests(self) -> Iterator[dict[str, Any]]:
-        """What the parent asks, until it hangs up."""
+        """The parent's requests, until it closes its end."""
         with self._sock.makefile("rb") as lines:
             try:
                 yield from map(json.loads, lines)
@@ -31,20 +32,17 @@ class Channel:
                 return  # The parent died, perhaps in the middle of a line.
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send what may hold anything that agents put into a trace.
+        """Send a message, whatever values an agent put into it.
 
-        A parent that hung up is no error: ``requests`` ends as well.
+        A closed connection is ignored: ``requests`` ends too.
         """
         data = encoded(message)
-        with self._lock:
-            try:
-                self._sock.sendall(data)
-            except OSError:
-                return
+        with self._lock, contextlib.suppress(OSError):
+            self._sock.sendall(data)
 
 
 def encoded(message: dict[str, Any]) -> bytes:
-    """A line of strict JSON: no NaN, no half of a surrogate pair."""
+    """A line of strict JSON: no NaN, no lone surrogate."""
     try:
         text = json.dumps(message, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
@@ -53,7 +51,7 @@ def encoded(message: dict[str, Any]) -> bytes:
 
 
 def _plain(value: Any, depth: int) -> Any:
-    """``value`` as JSON: models and dataclasses as objects, anything unknown as its text."""
+    """``value`` as JSON: models and dataclasses as objects, other objects as ``str(value)``."""
     if value is None or isinstance(value, (str, bool, int)):
         return value
     if isinstance(value, float):
@@ -64,15 +62,15 @@ def _plain(value: Any, depth: int) -> Any:
         return {str(name): _plain(item, depth + 1) for name, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_plain(item, depth + 1) for item in value]
-    return _plain(_opened(value), depth + 1)
+    return _plain(_unpacked(value), depth + 1)
 
 
-def _opened(value: Any) -> Any:
+def _unpacked(value: Any) -> Any:
     try:
         if hasattr(value, "model_dump"):
             return value.model_dump(mode="json")
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return dataclasses.asdict(value)
         return str(value)
-    except Exception as error:  # noqa: BLE001 - it is others' code that is called here
+    except Exception as error:  # noqa: BLE001 - foreign code
         return f"<{type(value).__name__}: {type(error).__name__}>"

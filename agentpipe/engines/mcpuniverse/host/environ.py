@@ -1,7 +1,7 @@
-"""What mcpuniverse took from ``os.environ`` when it was imported, taken again in each child.
+"""Re-evaluates in each child what mcpuniverse reads from ``os.environ`` at import.
 
-Its LLM configs have defaults such as ``api_key: str = os.getenv(...)``. The parent imported them
-with its own environment; in a child the agent's context is what counts.
+Its LLM configs have defaults such as ``api_key: str = os.getenv(...)``. The parent imports them
+with its own environment; a child needs those of its agent's context.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import CodeType, ModuleType
 
-_taken: list[Taken] = []
+_defaults: list[EnvironDefault] = []
 
 
 @dataclass(frozen=True)
-class Taken:
-    """A name of a module or of a class in it, and the expression that gave its value."""
+class EnvironDefault:
+    """A name in a module or a class of it, and the expression of its value."""
 
     module: ModuleType
     owner: str
@@ -31,31 +31,31 @@ class Taken:
 
 
 def remember() -> None:
-    """Find what was taken; slow, so done once, before the fork."""
+    """Find the defaults; slow, so done once, before the fork."""
     modules = [module for name, module in sys.modules.items() if name.startswith("mcpuniverse.")]
-    _taken[:] = [taken for module in modules for taken in _taken_by(module)]
+    _defaults[:] = [default for module in modules for default in _defaults_of(module)]
 
 
 def refresh() -> None:
-    """Evaluate it all again, in today's environment."""
-    for taken in _taken:
-        with contextlib.suppress(Exception):  # Such as a KeyError: not for who runs agents.
-            _take(taken)
+    """Evaluate all defaults in the current environment."""
+    for default in _defaults:
+        with contextlib.suppress(Exception):  # Such as KeyError: this agent may not need it.
+            _evaluate(default)
 
 
-def _take(taken: Taken) -> None:
-    value = eval(taken.expression, vars(taken.module))  # noqa: S307 - mcpuniverse's own source
-    owner = getattr(taken.module, taken.owner) if taken.owner else taken.module
-    setattr(owner, taken.name, value)
-    if taken.owner:
-        _set_default(owner, taken.name, value)
+def _evaluate(default: EnvironDefault) -> None:
+    value = eval(default.expression, vars(default.module))  # noqa: S307 - mcpuniverse's own source
+    owner = getattr(default.module, default.owner) if default.owner else default.module
+    setattr(owner, default.name, value)
+    if default.owner:
+        _set_default(owner, default.name, value)
 
 
-def _taken_by(module: ModuleType) -> Iterator[Taken]:
+def _defaults_of(module: ModuleType) -> Iterator[EnvironDefault]:
     try:
         source = inspect.getsource(module)
     except (OSError, TypeError):
-        return  # It has no source, as an empty package has none.
+        return  # Empty packages have no source.
     if "os.getenv" not in source and "os.environ" not in source:
         return
     tree = ast.parse(source)
@@ -65,14 +65,14 @@ def _taken_by(module: ModuleType) -> Iterator[Taken]:
             yield from _assigned(module, node.name, node.body)
 
 
-def _assigned(module: ModuleType, owner: str, body: list[ast.stmt]) -> Iterator[Taken]:
+def _assigned(module: ModuleType, owner: str, body: list[ast.stmt]) -> Iterator[EnvironDefault]:
     for node in body:
         if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
             continue
         target = node.targets[0] if isinstance(node, ast.Assign) else node.target
         if isinstance(target, ast.Name) and _reads_environ(node.value):
             code = compile(ast.Expression(node.value), module.__name__, "eval")
-            yield Taken(module, owner, target.id, code)
+            yield EnvironDefault(module, owner, target.id, code)
 
 
 def _reads_environ(expression: ast.expr) -> bool:
@@ -83,13 +83,13 @@ def _reads_environ(expression: ast.expr) -> bool:
 
 
 def _set_default(owner: Any, name: str, value: Any) -> None:
-    """A dataclass keeps its defaults in its constructor; a subclass may have its parent's."""
+    """A dataclass also keeps defaults in its constructor, which a subclass may inherit."""
     init = vars(owner).get("__init__")
     if init is None:
         return
     names = init.__code__.co_varnames[: init.__code__.co_argcount]
     defaults = list(init.__defaults__ or ())
-    place = names.index(name) - len(names) if name in names else 0
-    if place and -place <= len(defaults):
-        defaults[place] = value
+    index = names.index(name) - len(names) if name in names else 0
+    if index and -index <= len(defaults):
+        defaults[index] = value
         init.__defaults__ = tuple(defaults)

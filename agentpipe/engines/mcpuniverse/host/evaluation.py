@@ -1,4 +1,4 @@
-"""Evaluators: an answer that is wrong is told apart from an evaluator that broke."""
+"""Runs evaluators, and tells a wrong answer from a broken evaluator."""
 
 from __future__ import annotations
 
@@ -7,39 +7,39 @@ from typing import TYPE_CHECKING, Any
 from .failure import LlmFailedError
 
 if TYPE_CHECKING:
-    from .monitor import Watch
+    from .monitor import Monitor
 
 MAX_TEXT = 2_000
-# These look at the answer only, so that an answer of the wrong type is a wrong one.
+# These look at the answer only: an answer of the wrong type is a wrong answer.
 PLAIN_OPS = ("=", "<", "<=", ">", ">=", "in", "contain")
 
 
 async def evaluate(
-    configs: list[dict[str, Any]], answer: str, context: Any, watch: Watch
+    configs: list[dict[str, Any]], answer: str, context: Any, monitor: Monitor
 ) -> list[Any]:
-    """One evaluation for each evaluator; those that could not judge are ``broken``."""
-    return [await _evaluate(config, answer, context, watch) for config in configs]
+    """One evaluation per evaluator; failed ones are ``broken``."""
+    return [await _evaluate(config, answer, context, monitor) for config in configs]
 
 
 async def _evaluate(
-    config: dict[str, Any], answer: str, context: Any, watch: Watch
+    config: dict[str, Any], answer: str, context: Any, monitor: Monitor
 ) -> dict[str, Any]:
     from mcpuniverse.evaluator import Evaluator
 
-    watch.unanswered = None
+    monitor.unanswered = None
     try:
         evaluator = Evaluator(dict(config), context=context)
         wrong = await _chain_problem(evaluator, answer)
         result = (await evaluator.evaluate(answer)).model_dump(mode="json")
-    except (Exception, LlmFailedError) as error:  # noqa: BLE001 - an unknown op, say
+    except (Exception, LlmFailedError) as error:  # noqa: BLE001 - an unknown op, for one
         return _broken(config, answer, f"{type(error).__name__}: {error}")
-    return _told_apart(dict(result), wrong, watch.unanswered)
+    return _classified(dict(result), wrong, monitor.unanswered)
 
 
-def _told_apart(
+def _classified(
     result: dict[str, Any], wrong: str | None, unanswered: str | None
 ) -> dict[str, Any]:
-    """MCP-Universe calls an answer wrong whatever happened."""
+    """The result marked ``broken`` unless the answer is at fault: MCP-Universe blames it always."""
     if result["passed"]:
         return result
     if wrong is None and unanswered is not None:
@@ -53,20 +53,20 @@ def _told_apart(
 
 
 async def _chain_problem(evaluator: Any, answer: str) -> str | None:
-    """What the chain ``json -> get(...)`` finds wrong with the answer."""
+    """Why the chain ``json -> get(...)`` fails on the answer, if it does."""
     try:
         await evaluator.execute(answer)
-    except Exception as error:  # noqa: BLE001 - theirs raise anything for a wrong answer
+    except Exception as error:  # noqa: BLE001 - they raise anything for a wrong answer
         return f"{type(error).__name__}: {error}"
     return None
 
 
 def _is_answers_fault(result: dict[str, Any]) -> bool:
-    """Of the plain comparisons only ``in`` can be wrong by itself: its value is no list."""
+    """Plain comparisons fail by the answer only, except ``in`` with a value that is not a list."""
     op, value = result["config"]["op"], result["config"]["value"]
     return op in PLAIN_OPS and (op != "in" or isinstance(value, (str, list)))
 
 
 def _broken(config: dict[str, Any], answer: str, error: str) -> dict[str, Any]:
-    told = {"response": answer, "passed": False, "reason": "", "error": error[:MAX_TEXT]}
-    return {"config": config, **told, "broken": True}
+    failed = {"response": answer, "passed": False, "reason": "", "error": error[:MAX_TEXT]}
+    return {"config": config, **failed, "broken": True}

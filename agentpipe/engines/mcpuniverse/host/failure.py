@@ -1,4 +1,7 @@
-"""Errors: whether a service or the agent failed, and how that is told to the parent."""
+"""Errors: whether a service or the agent failed, and the record that goes to the parent.
+
+Its twin is ``agentpipe.core.failures``, which this Python does not have.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
 
 MAX_TEXT = 4_000
 TOO_BUSY = frozenset({408, 409, 425, 429})
-# By name, so that none of these libraries has to be imported.
+# By name, so that none of these libraries is imported.
 TRANSPORT_ERRORS = frozenset(
     {
         "APIConnectionError",
@@ -31,9 +34,9 @@ TRANSPORT_ERRORS = frozenset(
 
 
 class LlmFailedError(BaseException):
-    """The LLM gave no answer, for good.
+    """The LLM call failed for good.
 
-    No ``Exception``: MCP-Universe's agents catch those, and make an answer of their text.
+    Not an ``Exception``: MCP-Universe's agents catch those and answer with their text.
     """
 
     def __init__(self, text: str, *, infra: bool, retry_after_s: float | None = None) -> None:
@@ -42,19 +45,19 @@ class LlmFailedError(BaseException):
 
 
 class CancelledRunError(BaseException):
-    """The run was told to end; no ``Exception``, for the same reason."""
+    """The run was cancelled; not an ``Exception`` for the same reason."""
 
 
 class ServersFailedError(Exception):
-    """MCP servers could not be started; ``__cause__`` says why."""
+    """MCP servers cannot be started; ``__cause__`` says why."""
 
 
 class ServerLostError(ConnectionError):
-    """An MCP server went away in the middle of a run."""
+    """An MCP server was lost during a run."""
 
 
 def error_record(error: BaseException) -> dict[str, Any]:
-    """An error as it goes to the parent."""
+    """The error for the parent: type, message, traceback, infra, retry_after_s."""
     cancelled = isinstance(error, CancelledRunError)
     name = {"CancelledRunError": "Cancelled", "LlmFailedError": "LlmFailed"}
     return {
@@ -69,7 +72,7 @@ def error_record(error: BaseException) -> dict[str, Any]:
 def _text(error: BaseException) -> str:
     try:
         return str(error)[:MAX_TEXT]
-    except Exception:  # noqa: BLE001 - others' errors
+    except Exception:  # noqa: BLE001 - foreign errors
         return "its message cannot be shown: __str__ raises"
 
 
@@ -84,7 +87,7 @@ def _is_infra(error: BaseException) -> bool:
     if isinstance(error, (ConnectionError, TimeoutError)):
         return True
     status = status_of(error)
-    if status is not None:  # Then a server did answer.
+    if status is not None:  # A server did answer.
         return is_infra_status(status)
     return any(kind.__name__ in TRANSPORT_ERRORS for kind in type(error).__mro__)
 
@@ -95,28 +98,28 @@ def is_infra_status(status: int) -> bool:
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status as httpx and requests, or the SDKs keep it."""
+    """The HTTP status, where httpx, requests and the SDKs keep it."""
     response = getattr(error, "response", None)
     for holder, name in ((response, "status_code"), (error, "status_code"), (error, "code")):
         status = getattr(holder, name, None)
-        if isinstance(status, int) and 100 <= status < 600:  # noqa: PLR2004 - what HTTP has
+        if isinstance(status, int) and 100 <= status < 600:  # noqa: PLR2004 - HTTP's range
             return status
     return None
 
 
 def retry_after_s(error: BaseException) -> float | None:
-    """What the service asked for, if it did."""
+    """The delay that the service requested, if any."""
     for each in _causes(error):
         if isinstance(each, LlmFailedError):
             return each.retry_after_s
-        asked = asked_delay_s(getattr(getattr(each, "response", None), "headers", None))
-        if asked is not None:
-            return asked
+        delay_s = header_delay_s(getattr(getattr(each, "response", None), "headers", None))
+        if delay_s is not None:
+            return delay_s
     return None
 
 
-def asked_delay_s(headers: Any) -> float | None:
-    """``Retry-After`` in either of its forms."""
+def header_delay_s(headers: Any) -> float | None:
+    """``Retry-After``, seconds or a date."""
     text = headers.get("retry-after") if headers is not None else None
     if text is None:
         return None
@@ -134,21 +137,21 @@ def _until(date: str) -> float | None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, its causes, and what groups hold; their circles are cut."""
+    """The error, its causes and members of groups, each once."""
     seen: set[int] = set()
-    left = [error]
-    while left:
-        each = left.pop(0)
+    pending = [error]
+    while pending:
+        each = pending.pop(0)
         if id(each) in seen:
             continue
         seen.add(id(each))
         yield each
-        left += [*getattr(each, "exceptions", ()), *filter(None, [each.__cause__])]
+        pending += [*getattr(each, "exceptions", ()), *filter(None, [each.__cause__])]
 
 
 def _traceback(error: BaseException) -> str | None:
     try:
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    except Exception:  # noqa: BLE001 - the texts of others' errors
+    except Exception:  # noqa: BLE001 - messages of foreign errors
         return None
     return text[-MAX_TEXT:]

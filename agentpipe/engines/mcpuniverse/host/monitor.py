@@ -1,8 +1,8 @@
-"""Watch: what is known of one run that MCP-Universe's agents would hide.
+"""Monitor: records failures of one run that MCP-Universe's agents hide.
 
-Its LLM classes answer None, or an error's text, once their own tries are used up; a client of a
-dead MCP server feeds the model error texts; a judge that cannot reach its LLM calls the answer
-wrong. What is wrapped, in ``llm`` and ``patches``, tells it here.
+Its LLM classes return None or an error's text once their retries are used up; the client of a
+dead MCP server passes error texts to the model; a judge that cannot reach its LLM calls the answer
+wrong. The wrappers in ``llm`` and ``patches`` report here.
 """
 
 from __future__ import annotations
@@ -12,42 +12,42 @@ from contextvars import ContextVar
 from typing import Any
 
 from .failure import CancelledRunError, LlmFailedError, ServerLostError, is_infra
-from .usage import Usage
+from .usage import TokenCounts
 
 MAX_CHAIN = 20
 
 
-class Watch:
-    """What is known of one run.
+class Monitor:
+    """Failures and usage of one run.
 
     Attributes:
         stop: Set to end the run's LLM calls and pauses.
-        usage: What its LLM calls cost.
-        failure: Of an LLM, for good.
-        unanswered: Why the last HTTP request outside any LLM call got no proper answer.
+        usage: Tokens of its LLM calls.
+        failure: An LLM failed for good.
+        unanswered: Why the last HTTP request outside LLM calls failed.
     """
 
     def __init__(self) -> None:
         self.stop = threading.Event()
-        self.usage = Usage()
+        self.usage = TokenCounts()
         self.failure: BaseException | None = None
         self.unanswered: str | None = None
-        self._silent = False
+        self._empty = False
         self._lost: dict[str, BaseException] = {}
 
     def begin(self) -> None:
-        """Watch what this asyncio task, and what it starts, does from now on."""
+        """Monitor this asyncio task, and all it starts, from now on."""
         _current.set(self)
 
     def end(self) -> None:
-        """Let this asyncio task go on unwatched."""
+        """Stop monitoring this asyncio task."""
         _current.set(None)
 
-    def go_on(self) -> None:
-        """Let a thread go on that no cancellation reaches.
+    def raise_if_cancelled(self) -> None:
+        """For threads, which asyncio's cancellation does not reach.
 
         Raises:
-            CancelledRunError: It shall not.
+            CancelledRunError: The run was cancelled.
         """
         if self.stop.is_set():
             raise CancelledRunError("the run was cancelled")
@@ -55,44 +55,44 @@ class Watch:
     def pause(self, seconds: float) -> None:
         """Sleep, unless the run is cancelled."""
         self.stop.wait(seconds)
-        self.go_on()
+        self.raise_if_cancelled()
 
-    def said(self, answer: Any) -> None:
-        """An LLM call ended; with None, it said nothing."""
-        self._silent = answer is None
+    def llm_answered(self, answer: Any) -> None:
+        """Record the end of an LLM call; None is an empty answer."""
+        self._empty = answer is None
 
     def tool_called(self, server: str, error: BaseException | None) -> None:
-        """A tool answered, with an error of its own perhaps; or its server is gone."""
+        """Record a tool call's end; an error may mean that the server is lost."""
         self._lost.pop(server, None)
         if error is not None and _is_loss(error):
             self._lost[server] = error
 
     def check(self) -> None:
-        """Raise what makes the agent's answer none.
+        """Raise the failure that makes the agent's answer invalid, if any.
 
         Raises:
             BaseException: An LLM failed for good, or its last answer was empty.
-            ServerLostError: An MCP server went away and did not come back.
+            ServerLostError: An MCP server was lost and did not come back.
         """
         if self.failure is not None:
             raise self.failure
-        if self._silent:
-            raise LlmFailedError("the LLM gave no content", infra=False)
+        if self._empty:
+            raise LlmFailedError("the LLM gave an empty answer", infra=False)
         for server, error in self._lost.items():
-            raise ServerLostError(f"MCP server {server} went away: {error}") from error
+            raise ServerLostError(f"MCP server {server} was lost: {error}") from error
 
 
-# A context variable, so that what a run left behind goes on under its own watch.
-_current: ContextVar[Watch | None] = ContextVar("watch", default=None)
+# A context variable, so that an abandoned run keeps its own monitor.
+_current: ContextVar[Monitor | None] = ContextVar("monitor", default=None)
 
 
-def current() -> Watch | None:
-    """The watch of the run that this code belongs to, if any."""
+def current_monitor() -> Monitor | None:
+    """The monitor of the run around this code, if any."""
     return _current.get()
 
 
 def _is_loss(error: BaseException) -> bool:
-    """Whether the server is gone; a slow or failing tool is the model's matter."""
+    """Whether the server is lost; a slow or failing tool is for the model to handle."""
     chain: list[BaseException] = [error]
     while chain[-1].__cause__ is not None and len(chain) < MAX_CHAIN:
         chain.append(chain[-1].__cause__)

@@ -1,12 +1,13 @@
-"""Taps: MCP-Universe and the libraries below it, wrapped so that a run's Watch hears of it."""
+"""Patches of MCP-Universe and its libraries that report to a run's Monitor."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
 
-from . import llm, monitor
 from .failure import is_infra, is_infra_status
+from .llm import LlmCall, current_call, generate_async, patched_generate
+from .monitor import Monitor, current_monitor
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -15,108 +16,109 @@ _real_sleep = time.sleep
 
 
 def install() -> None:
-    """Wrap it all, once; what belongs to no run is left as it was."""
+    """Patch everything, once; code outside runs behaves as before."""
     import httpx
     import requests
     from mcpuniverse.agent import claude_code
     from mcpuniverse.llm.base import BaseLLM
     from mcpuniverse.mcp.client import MCPClient
 
-    BaseLLM.generate = llm.generating(BaseLLM.generate)
-    BaseLLM.generate_async = llm.generate_async
-    httpx.Client.send = _sending(httpx.Client.send)
-    requests.Session.send = _sending(requests.Session.send)
-    MCPClient.execute_tool = _executing_tool(MCPClient.execute_tool)
-    claude_code.ClaudeSDKClient = _telling(claude_code.ClaudeSDKClient)
-    setattr(time, "sleep", _sleep)  # noqa: B010 - no type checker lets a function be replaced
+    BaseLLM.generate = patched_generate(BaseLLM.generate)
+    BaseLLM.generate_async = generate_async
+    httpx.Client.send = _patched_send(httpx.Client.send)
+    requests.Session.send = _patched_send(requests.Session.send)
+    MCPClient.execute_tool = _patched_execute_tool(MCPClient.execute_tool)
+    claude_code.ClaudeSDKClient = _patched_client(claude_code.ClaudeSDKClient)
+    setattr(time, "sleep", _sleep)  # noqa: B010 - mypy refuses the assignment
     _forbid_code_in_templates()
 
 
-def _sending(send: Callable[..., Any]) -> Callable[..., Any]:
-    """For the HTTP clients of the SDKs."""
+def _patched_send(send: Callable[..., Any]) -> Callable[..., Any]:
+    """For the SDKs' HTTP clients."""
 
-    def watched(session: Any, request: Any, **kwargs: Any) -> Any:
-        call, run = llm.current(), monitor.current()
-        if run is None:
+    def wrapper(session: Any, request: Any, **kwargs: Any) -> Any:
+        call, monitor = current_call(), current_monitor()
+        if monitor is None:
             return send(session, request, **kwargs)
-        run.go_on()
+        monitor.raise_if_cancelled()
         try:
             response = send(session, request, **kwargs)
         except Exception as error:
-            _unanswered(call, run, error)
+            _record_error(call, monitor, error)
             raise
         if call is None:
             infra = is_infra_status(response.status_code)
-            run.unanswered = f"HTTP {response.status_code} from {request.url}" if infra else None
-        elif request.method == "POST":  # Some LLM classes also look up which models there are.
+            status = f"HTTP {response.status_code} from {request.url}"
+            monitor.unanswered = status if infra else None
+        elif request.method == "POST":  # Some LLM classes also list the models.
             call.responded(response)
         return response
 
-    return watched
+    return wrapper
 
 
-def _unanswered(call: llm.Call | None, run: monitor.Watch, error: Exception) -> None:
+def _record_error(call: LlmCall | None, monitor: Monitor, error: Exception) -> None:
     if call is not None:
         call.failed(error)
     elif is_infra(error):
-        run.unanswered = f"{type(error).__name__}: {error}"
+        monitor.unanswered = f"{type(error).__name__}: {error}"
 
 
-def _executing_tool(execute: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+def _patched_execute_tool(execute: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     """For ``MCPClient.execute_tool``."""
 
-    async def watched(client: Any, *args: Any, **kwargs: Any) -> Any:
-        run = monitor.current()
+    async def wrapper(client: Any, *args: Any, **kwargs: Any) -> Any:
+        monitor = current_monitor()
         try:
             result = await execute(client, *args, **kwargs)
         except Exception as error:
-            if run is not None:
-                run.tool_called(client.id, error)
+            if monitor is not None:
+                monitor.tool_called(client.id, error)
             raise
-        if run is not None:
-            run.tool_called(client.id, None)
+        if monitor is not None:
+            monitor.tool_called(client.id, None)
         return result
 
-    return watched
+    return wrapper
 
 
-def _telling(client: Any) -> Any:
-    """Claude Code's client; its agent makes an answer of the text of whatever is raised."""
+def _patched_client(client: Any) -> Any:
+    """For Claude Code's client, whose agent answers with the text of any error."""
 
     async def enter(self: Any) -> Any:
         try:
             return await client.__aenter__(self)
         except Exception as error:
-            _agent_failed(error)
+            _record_failure(error)
             raise
 
     async def leave(self: Any, kind: Any, error: Any, trace: Any) -> Any:
         if isinstance(error, Exception):
-            _agent_failed(error)
+            _record_failure(error)
         return await client.__aexit__(self, kind, error, trace)
 
     return type(client.__name__, (client,), {"__aenter__": enter, "__aexit__": leave})
 
 
-def _agent_failed(error: Exception) -> None:
-    run = monitor.current()
-    if run is not None:
-        run.failure = error
+def _record_failure(error: Exception) -> None:
+    monitor = current_monitor()
+    if monitor is not None:
+        monitor.failure = error
 
 
 def _sleep(seconds: float) -> None:
-    """For ``time.sleep``: SDKs and LLM classes pause with it between tries."""
-    call, run = llm.current(), monitor.current()
+    """For ``time.sleep``: SDKs and LLM classes pause with it between retries."""
+    call, monitor = current_call(), current_monitor()
     if call is not None:
         call.pause(seconds)
-    elif run is not None:
-        run.pause(seconds)
+    elif monitor is not None:
+        monitor.pause(seconds)
     else:
         _real_sleep(seconds)
 
 
 def _forbid_code_in_templates() -> None:
-    """Questions come from whoever may send tasks, and 1.1.3 lets their templates run Python."""
+    """Every sender of tasks writes questions, and 1.1.3 lets their templates run Python."""
     from jinja2.sandbox import SandboxedEnvironment
     from mcpuniverse.benchmark import task
     from mcpuniverse.evaluator import evaluator

@@ -1,4 +1,4 @@
-"""preload: imports, once, all that children would import each for themselves."""
+"""preload: imports once what each child would import by itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODULES = (
     "mcp.client.sse",
     "mcp.client.streamable_http",
 )
-# numpy's library would start threads at its import, and those do not survive a fork.
+# OpenBLAS (numpy) would start threads at import, and those do not survive a fork.
 ONE_THREAD = "OPENBLAS_NUM_THREADS"
 WARM_RUNS = 20
 _MESSAGE = {"role": "assistant", "content": "none"}
@@ -32,7 +32,7 @@ COMPLETION = {
 
 
 def preload() -> None:
-    """Import mcpuniverse and put our watch over it; a parent calls this once, before it forks."""
+    """Import and patch mcpuniverse; the parent calls this once, before it forks."""
     given = os.environ.get(ONE_THREAD)
     os.environ[ONE_THREAD] = "1"
     for name in MODULES:
@@ -48,9 +48,9 @@ def preload() -> None:
 
 
 def _warm_up() -> None:
-    """Run the SDK that most LLMs use: imports, and code that specializes itself as it runs.
+    """Exercise the SDKs, so that lazy imports and specialized bytecode are shared by all children.
 
-    Each child would do so in pages of its own. Nothing is sent.
+    Nothing is sent.
     """
     import anthropic
     import httpx

@@ -1,4 +1,4 @@
-"""Run: one task, from its preparation to its cleanups, with one reply whatever happens."""
+"""TaskRun: one task, from its preparation to its cleanups, with one reply whatever happens."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 from .evaluation import evaluate
 from .failure import CancelledRunError, ServerLostError, error_record
-from .monitor import Watch
+from .monitor import Monitor
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .agent import Agent
-    from .channel import Channel
+    from .agent import HostedAgent
+    from .channel import ParentChannel
 
 CLEANUP_LIMIT_S = 60.0
 
 
-class Run:
-    """A task in work.
+class TaskRun:
+    """One run of a task.
 
     Attributes:
-        watch: What its LLM calls and tools do.
         ended: Set once the reply is sent.
-        cancelled: The parent wants it to end.
+        cancelled: By the parent.
     """
 
-    def __init__(self, task: dict[str, Any], context: Any, channel: Channel) -> None:
-        self.watch = Watch()
+    def __init__(self, task: dict[str, Any], context: Any, channel: ParentChannel) -> None:
+        self.monitor = Monitor()
         self.ended = threading.Event()
         self.cancelled = False
         self._config, self._context, self._channel = task, context, channel
@@ -43,18 +42,18 @@ class Run:
 
     @property
     def interruptible(self) -> bool:
-        """Whether a cancellation now hits the task itself, not its cleanups."""
+        """Whether a cancellation now would hit the task itself, not its cleanups."""
         return self._working
 
     def claim(self) -> bool:
-        """Whether the caller is the one who ends the run: its own thread, or who gave that up."""
+        """Whether the caller ends the run: its own thread, or the one that abandons it."""
         return self._unclaimed.acquire(blocking=False)
 
-    async def work(self, start: Callable[[Any], Awaitable[Agent]]) -> dict[str, Any]:
-        """Do the task.
+    async def work(self, start: Callable[[Any], Awaitable[HostedAgent]]) -> dict[str, Any]:
+        """The ``done`` reply: answer, evaluations and usage.
 
         Raises:
-            BaseException: It failed, or was cancelled.
+            BaseException: The run failed or was cancelled.
         """
         self._working = True
         try:
@@ -63,36 +62,36 @@ class Run:
             return await self._work(start)
         except asyncio.CancelledError as error:
             getattr(asyncio.current_task(), "uncancel", int)()
-            # Where the run is not cancelled, it was anyio, for a connection of its own broke.
+            # Unless the run is cancelled, anyio cancels it because a connection broke.
             raise ServerLostError("the connection to an MCP server broke") from error
         finally:
             self._working = False
 
     async def end(self, reply: dict[str, Any]) -> None:
-        """Run the cleanups, then reply; for who has claimed the run."""
-        self.watch.stop.set()  # A parallel member of a failed workflow may still ask its LLM.
+        """Run the cleanups, then reply; call ``claim`` first."""
+        self.monitor.stop.set()  # A parallel member of a failed workflow may still call its LLM.
         cleaning = asyncio.ensure_future(self._clean())
         await asyncio.wait({cleaning}, timeout=CLEANUP_LIMIT_S)
-        cleaning.cancel()  # Without effect where it is done.
+        cleaning.cancel()
         self._restore_environ()
         self._channel.send(reply)
         self.ended.set()
 
-    async def _work(self, start: Callable[[Any], Awaitable[Agent]]) -> dict[str, Any]:
-        self.watch.begin()
+    async def _work(self, start: Callable[[Any], Awaitable[HostedAgent]]) -> dict[str, Any]:
+        self.monitor.begin()
         self._task = self._new_task()
         await self._prepare()
         agent = await start(self._servers())
-        self.watch.go_on()  # Closing an old agent may have swallowed a cancellation.
+        self.monitor.raise_if_cancelled()  # Closing an old agent may swallow a cancellation.
         agent.begin(self._config.get("seed"))
         answer = await self._answer(agent)
-        usage = self.watch.usage.to_dict()
+        usage = self.monitor.usage.to_dict()
         configs = self._config.get("evaluators") or []
-        evaluations = await evaluate(configs, answer, self._context, self.watch)
+        evaluations = await evaluate(configs, answer, self._context, self.monitor)
         return {"answer": answer, "evaluations": evaluations, "usage": usage}
 
     def _new_task(self) -> Any:
-        """Theirs, but for the evaluators: an unknown op must not end the task."""
+        """MCP-Universe's task without evaluators: an unknown op must not fail the task."""
         from mcpuniverse.benchmark.task import Task, TaskConfig
 
         known = {name: self._config[name] for name in TaskConfig.model_fields if self._has(name)}
@@ -113,8 +112,8 @@ class Run:
     def _servers(self) -> list[dict[str, Any]] | None:
         return list(self._task.get_mcp_servers()) if self._task.use_specified_server() else None
 
-    async def _answer(self, agent: Agent) -> str:
-        """As text, as MCP-Universe's own pipeline puts it on the wire."""
+    async def _answer(self, agent: HostedAgent) -> str:
+        """The answer as a string, in the form of MCP-Universe's own pipeline."""
         from mcpuniverse.tracer import Tracer
 
         response = await agent.main.execute(
@@ -122,7 +121,7 @@ class Run:
             output_format=self._task.get_output_format(),
             tracer=Tracer(collector=self),
         )
-        self.watch.check()
+        self.monitor.check()
         if response.response is None:
             raise ValueError("the agent gave no answer")
         answer: str = response.get_response_str()
@@ -133,32 +132,32 @@ class Run:
             await self._task.reset(self._records)
 
     def _restore_environ(self) -> None:
-        """What `prepares` have set is of this task only."""
+        """Undo what ``prepares`` set for this task."""
         for name in os.environ.keys() - self._environ.keys():
             with contextlib.suppress(KeyError):
                 del os.environ[name]
         os.environ.update(self._environ)
 
-    # As a collector of MCP-Universe's tracer.
+    # The interface of a collector of MCP-Universe's tracer.
 
     def insert(self, record: Any) -> None:
-        """A span has ended."""
+        """Keep an ended span and send it to the parent."""
         self._records.append(record)
         if not self.ended.is_set():
             records = [vars(each) for each in record.records]
             self._channel.send({"span": {**vars(record), "records": records}})
 
     def get(self, trace_id: str) -> list[Any]:
-        """All that have ended, for there is one trace."""
+        """The ended spans of a trace."""
         return [record for record in self._records if record.trace_id == trace_id]
 
 
-async def settled(run: Run, start: Callable[[Any], Awaitable[Agent]]) -> dict[str, Any]:
-    """The reply to a task, an error if it failed."""
+async def settled(run: TaskRun, start: Callable[[Any], Awaitable[HostedAgent]]) -> dict[str, Any]:
+    """The reply to a task: ``done`` or ``error``."""
     try:
         reply = {"done": await run.work(start)}
     except BaseException as error:  # noqa: BLE001 - agents may even exit
         reply = {"error": error_record(error)}
-    if run.cancelled:  # Whatever came of connections that were cut under it.
+    if run.cancelled:  # Whatever its cut connections led to.
         reply = {"error": error_record(CancelledRunError("the run was cancelled"))}
     return reply

@@ -1,9 +1,8 @@
-"""serve: the requests of the parent, until it hangs up.
+"""serve: handles the parent's requests until it closes its end.
 
-The main thread reads. A second one has the event loop on which the agent lives, in one
-asyncio task, since what MCP clients open must be closed by the task that opened it. A run that
-does not heed its cancellation, for it sits in a call that nothing ends, is left behind with its
-thread; its cleanups run in a third.
+The main thread reads. A second thread runs the agent's event loop, in one asyncio task, since MCP
+clients must be closed by the task that opened them. A run that ignores its cancellation (a call
+that never returns) is abandoned with its thread; its cleanups run in a third.
 """
 
 from __future__ import annotations
@@ -13,45 +12,45 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
-from .agent import Agent, Blueprint
-from .channel import Channel
+from .agent import AgentFactory, HostedAgent
+from .channel import ParentChannel
 from .failure import CancelledRunError, error_record
-from .run import Run, settled
+from .run import TaskRun, settled
 from .threads import Connections, end_children
 
 if TYPE_CHECKING:
     import socket
 
-# How long a run that was told to end may go on before it is left behind.
+# Time for a cancelled run to end before it is abandoned.
 GRACE_S = 5.0
 END_LIMIT_S = 15.0
 
 
 def serve(sock: socket.socket) -> None:
-    """Serve one agent over a connected stream socket, until the other end is closed.
+    """Serve one agent over a connected stream socket, until the other end closes.
 
-    Threads that an agent left behind may live on: the process should end with ``os._exit``.
+    Abandoned threads may live on: the process should end with ``os._exit``.
     """
-    channel = Channel(sock)
-    session = _Session(channel)
+    channel = ParentChannel(sock)
+    session = _HostSession(channel)
     for request in channel.requests():
         session.handle(request)
     session.close()
 
 
-class _Session:
-    def __init__(self, channel: Channel) -> None:
+class _HostSession:
+    def __init__(self, channel: ParentChannel) -> None:
         self._channel = channel
         self._connections = Connections()
-        self._blueprint: Blueprint | None = None
-        self._home: _Home | None = None
-        self._run: Run | None = None
+        self._factory: AgentFactory | None = None
+        self._agent_loop: _AgentLoop | None = None
+        self._run: TaskRun | None = None
 
     def handle(self, request: dict[str, Any]) -> None:
         if "open" in request:
             self._open(request["open"])
         elif "task" in request:
-            self._begin(request["task"])
+            self._start(request["task"])
         elif request.get("cancel"):
             self._cancel()
 
@@ -59,78 +58,78 @@ class _Session:
         if self._run is not None and not self._run.ended.is_set():
             self._cancel()
             self._run.ended.wait(END_LIMIT_S)
-        if self._home is not None:  # None where the run was left behind.
-            self._home.close()
+        if self._agent_loop is not None:  # None after an abandoned run.
+            self._agent_loop.close()
         end_children()
 
     def _open(self, request: dict[str, Any]) -> None:
         try:
-            self._blueprint = Blueprint(request)
-            self._home = _Home(self._blueprint, self._blueprint.build())
-        except BaseException as error:  # noqa: BLE001 - constructors of others
+            self._factory = AgentFactory(request)
+            self._agent_loop = _AgentLoop(self._factory, self._factory.build())
+        except BaseException as error:  # noqa: BLE001 - foreign constructors
             self._channel.send({"error": error_record(error)})
         else:
             self._channel.send({"ready": True})
 
-    def _begin(self, task: dict[str, Any]) -> None:
-        if self._blueprint is None:
-            refusal = RuntimeError("no agent has been opened")
-            self._channel.send({"error": error_record(refusal)})
+    def _start(self, task: dict[str, Any]) -> None:
+        if self._factory is None:
+            error = RuntimeError("no agent is open")
+            self._channel.send({"error": error_record(error)})
             return
-        if self._home is None:
-            self._home = _Home(self._blueprint, None)
-        self._run = Run(task, self._blueprint.context, self._channel)
-        self._home.begin(self._run)
+        if self._agent_loop is None:
+            self._agent_loop = _AgentLoop(self._factory, None)
+        self._run = TaskRun(task, self._factory.context, self._channel)
+        self._agent_loop.begin(self._run)
 
     def _cancel(self) -> None:
-        run, home = self._run, self._home
-        if run is None or home is None or run.ended.is_set():
+        run, agent_loop = self._run, self._agent_loop
+        if run is None or agent_loop is None or run.ended.is_set():
             return
         run.cancelled = True
-        run.watch.stop.set()
+        run.monitor.stop.set()
         self._connections.cut()
-        home.interrupt(run)
-        threading.Thread(target=self._see_off, args=(run,), daemon=True).start()
+        agent_loop.interrupt(run)
+        threading.Thread(target=self._abandon_late, args=(run,), daemon=True).start()
 
-    def _see_off(self, run: Run) -> None:
-        """Give a run up that does not end."""
+    def _abandon_late(self, run: TaskRun) -> None:
+        """Abandon a run that does not end within the grace."""
         if run.ended.wait(GRACE_S) or not run.claim():
             return
-        self._home = None
+        self._agent_loop = None
         end_children()
-        error = error_record(CancelledRunError("the run was cancelled, and left behind"))
+        error = error_record(CancelledRunError("the run was cancelled and abandoned"))
         asyncio.run(run.end({"error": {**error, "stuck": True}}))
 
 
-class _Home:
-    """The thread, loop and asyncio task of one agent, which is built anew after each failure."""
+class _AgentLoop:
+    """The thread, event loop and asyncio task of one agent; rebuilds it after each failure."""
 
-    def __init__(self, blueprint: Blueprint, agent: Agent | None) -> None:
-        self._blueprint, self._agent = blueprint, agent
+    def __init__(self, factory: AgentFactory, agent: HostedAgent | None) -> None:
+        self._factory, self._agent = factory, agent
         self._loop = asyncio.new_event_loop()
-        self._runs: asyncio.Queue[Run | None] = asyncio.Queue()
+        self._runs: asyncio.Queue[TaskRun | None] = asyncio.Queue()
         self._life = self._loop.create_task(self._live())
         self._thread = threading.Thread(target=self._turn, daemon=True, name="agent")
         self._thread.start()
 
-    def begin(self, run: Run) -> None:
+    def begin(self, run: TaskRun) -> None:
         self._loop.call_soon_threadsafe(self._runs.put_nowait, run)
 
-    def interrupt(self, run: Run) -> None:
+    def interrupt(self, run: TaskRun) -> None:
         self._loop.call_soon_threadsafe(self._interrupt, run)
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._runs.put_nowait, None)
         self._thread.join(END_LIMIT_S)
 
-    def _interrupt(self, run: Run) -> None:
+    def _interrupt(self, run: TaskRun) -> None:
         if run.interruptible:
             self._life.cancel()
 
     def _turn(self) -> None:
         asyncio.set_event_loop(self._loop)
         while not self._life.done():
-            # A task of an agent's that exits ends the loop; the agent's own task goes on.
+            # An agent's asyncio task that exits stops the loop; ours continues.
             with contextlib.suppress(BaseException):
                 self._loop.run_until_complete(self._life)
 
@@ -146,15 +145,15 @@ class _Home:
                 return
             await self._serve(run)
 
-    async def _serve(self, run: Run) -> None:
+    async def _serve(self, run: TaskRun) -> None:
         reply = await settled(run, self._start)
         if run.claim():
-            run.watch.end()
+            run.monitor.end()
             if "error" in reply:
                 await self._drop()
             await self._end(run, reply)
 
-    async def _end(self, run: Run, reply: dict[str, Any]) -> None:
+    async def _end(self, run: TaskRun, reply: dict[str, Any]) -> None:
         ending = asyncio.ensure_future(run.end(reply))
         while not ending.done():
             try:
@@ -162,13 +161,13 @@ class _Home:
             except asyncio.CancelledError:  # By anyio, as above; the cleanups go on.
                 await self._drop()
 
-    async def _start(self, servers: Any) -> Agent:
-        """The agent for the next task, with its servers running."""
+    async def _start(self, servers: Any) -> HostedAgent:
+        """The agent for the next task, its servers running."""
         agent = self._agent
         if agent is not None and agent.started and not await agent.fits(servers):
             await self._drop()
         if self._agent is None:
-            self._agent = self._blueprint.build()
+            self._agent = self._factory.build()
         if not self._agent.started:
             await self._agent.start(servers)
         return self._agent

@@ -1,4 +1,4 @@
-"""Threads that nobody waits for at the end, and what frees one that is stuck in a system call."""
+"""Daemon threads, bounded closing, and ways to free a thread stuck in a system call."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
 async def in_thread(function: Callable[[], Any]) -> Any:
-    """Call ``function`` in a thread of its own.
+    """Call ``function`` in a daemon thread.
 
-    asyncio's are few, and each of them is waited for when the process ends.
+    asyncio's threads are few, and the process waits for each of them at its end.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Any] = loop.create_future()
@@ -32,9 +32,9 @@ async def in_thread(function: Callable[[], Any]) -> Any:
     def run() -> None:
         try:
             settle = partial(_succeed, done, context.run(function))
-        except BaseException as error:  # noqa: BLE001 - goes to who awaits
+        except BaseException as error:  # noqa: BLE001 - raised in the caller
             settle = partial(_fail, done, error)
-        with contextlib.suppress(RuntimeError):  # The loop is closed: nobody awaits.
+        with contextlib.suppress(RuntimeError):  # The loop is closed.
             loop.call_soon_threadsafe(settle)
 
     threading.Thread(target=run, daemon=True, name="llm").start()
@@ -52,9 +52,9 @@ def _fail(done: asyncio.Future[Any], error: BaseException) -> None:
 
 
 async def bounded(limit_s: float, work: Awaitable[Any]) -> None:
-    """Await in this task, for anyio's scopes must be left where they were entered.
+    """Await ``work`` in this task, since anyio's scopes must be left where they were entered.
 
-    What it raises is gone: it is for closing things whose run has had its outcome.
+    Errors are dropped: this closes things of runs that already have their outcome.
     """
     task = asyncio.current_task()
     assert task is not None
@@ -68,16 +68,16 @@ async def bounded(limit_s: float, work: Awaitable[Any]) -> None:
 
 
 class Connections:
-    """The internet connections that this process has opened itself.
+    """This process's own internet connections.
 
-    A child is one agent, and its parent talks to it over another kind of socket.
+    All are the agent's: the parent uses another kind of socket.
     """
 
     def __init__(self) -> None:
         self._inherited = {inode for _, inode in _sockets()}
 
     def cut(self) -> None:
-        """Shut each of them down, so that whoever reads from one returns."""
+        """Shut them down, so that blocked reads return."""
         for number, inode in _sockets():
             if inode in self._inherited:
                 continue
@@ -89,14 +89,14 @@ class Connections:
 def _sockets() -> Iterator[tuple[int, int]]:
     """Each socket's number and inode."""
     for file in list(Path("/dev/fd").iterdir()):
-        with contextlib.suppress(OSError):  # The listing's own is closed by now.
+        with contextlib.suppress(OSError):  # The listing's own descriptor is closed by now.
             found = os.fstat(int(file.name))
             if stat.S_ISSOCK(found.st_mode):
                 yield int(file.name), found.st_ino
 
 
 def end_children() -> None:
-    """Tell the processes that this one has started to end: an agent's MCP servers."""
+    """Send SIGTERM to the processes that this one started: an agent's MCP servers."""
     for child in _children():
         with contextlib.suppress(OSError):
             os.kill(child, signal.SIGTERM)
