@@ -1,4 +1,4 @@
-"""Sinks: the streams that results go to. A URL chooses one; each module here is one kind."""
+"""Sinks: the streams that results go to, chosen by URL; each module is one kind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def open_sink(settings: Settings) -> Sink:
 
     Raises:
         ConfigError: The URL is wrong.
-        Unreachable: It is right, and nothing answers there.
+        Unreachable: The server does not answer.
     """
     factory = plugins.load_for_url("agentpipe.sinks", settings.sink)
     sink: Sink = factory(settings.sink)

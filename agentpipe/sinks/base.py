@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# A number is Unix seconds: the first record that was published then or later.
+# A number is Unix seconds: start with the first record published then or later.
 Start = Literal["beginning", "now"] | float
 
 
@@ -17,7 +17,7 @@ class Record:
     """One encoded Result.
 
     Attributes:
-        position: Where it stands in the stream, in the sink's own terms; None before it does.
+        position: In the stream, in the sink's own terms; None before it is published.
     """
 
     task_id: str
@@ -26,48 +26,48 @@ class Record:
 
 
 class Reader(Protocol):
-    """One reader's way through the stream. Not for use by two threads at once."""
+    """Reads the stream once; not thread-safe."""
 
     def poll(self, limit: int, timeout_s: float) -> list[Record]:
         """The next records, waiting up to ``timeout_s`` for the first."""
 
     def commit(self, record: Record) -> None:
-        """This record, and all polled before it, have been used."""
+        """Mark this record, and all polled before it, as used."""
 
     def recall(self) -> list[str]:
-        """Ids of tasks whose records lie shortly before what this reader has been given.
+        """Task ids of records shortly before the first one of this reader.
 
-        A group's new reader was not there when they were polled, and a repeat of theirs may
-        come. Each is told once; ask after each poll. Empty where nothing can be read back.
+        A new reader of a group has not seen them, and repeats of them may come. Each id is
+        returned once; call it after each poll. Empty if the sink cannot read back.
         """
 
     def close(self) -> None:
-        """Give back what was polled and not committed."""
+        """Return uncommitted records to the group."""
 
 
 class Sink(Protocol):
-    """A stream of records. Everything may raise ``Unreachable``."""
+    """A stream of records. Every method may raise ``Unreachable``."""
 
     def publish(self, records: Sequence[Record]) -> None:
-        """Return once all are durable in the stream; after an error any of them may be.
+        """Return once all are durable; after an error, any of them may be.
 
-        Without records it connects, so that the first do not wait for that.
+        Without records it only connects, so that the first ones do not wait for that.
         """
 
     def follow(self, group: str | None, start: Start) -> Reader:
-        """A reader that begins at ``start``, or where its group left off.
+        """A reader from ``start``, or from the last commit of a known group.
 
-        Readers of one group share the stream, each group sees all of it. Without a group
-        nothing is remembered.
+        Readers of one group share the stream; each group sees all of it. Without a group no
+        position is stored.
         """
 
     def close(self) -> None:
-        """Release files and connections; readers are closed before."""
+        """Release files and connections; close the readers first."""
 
 
 @runtime_checkable
 class Index(Protocol):
-    """What a sink that can find one record has beside it; of ours, the embedded one."""
+    """Optional: a sink that finds single records; of ours, the embedded one."""
 
     def find(self, task_id: str) -> int | None:
-        """At which position of the stream a task's Result stands."""
+        """The position of a task's Result; None if it is not in the stream."""

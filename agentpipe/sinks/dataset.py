@@ -1,7 +1,7 @@
-"""AgentStreamingDataset: the stream as a PyTorch dataset. The only module that imports torch.
+"""AgentStreamingDataset: the stream as a PyTorch dataset; the only module that imports torch.
 
-It opens its reader when it is iterated over, in the process that does: connections can neither
-be pickled nor be shared by a fork.
+It opens its reader in the process that iterates: connections can neither be pickled nor shared
+by a fork.
 """
 
 from __future__ import annotations
@@ -36,31 +36,30 @@ State = dict[str, Any]
 
 
 class AgentStreamingDataset(IterableDataset):  # type: ignore[misc]
-    """Results as dicts, each task once, over all ranks and DataLoader workers together.
+    """Results as dicts, each task once over all ranks and DataLoader workers.
 
-    A result counts as used when the loop comes back for the next one, and is committed then, so
-    that the group's next reader goes on behind it. Once ``state_dict`` has been called, nothing is
-    committed that the last ``keep_states`` states do not hold: whichever of them is loaded
-    after a kill, what was used after it comes again, and what was used before it does not.
+    A result is used and committed when the loop asks for the next one; the group's next reader
+    continues after it. Once ``state_dict`` has been called, only results in all of the last
+    ``keep_states`` states are committed: after a kill any of them can be loaded, and exactly what
+    was used after it comes again.
 
-    Readers are told apart by rank and DataLoader worker. With ``share="group"`` they share one
-    group of the sink, however many they are; the states of all of them have to be loaded into each.
-    With ``share="hash"`` each reads the whole stream in a group of its own and keeps its part by
-    ``group_id``, or by ``task_id``: samples of one prompt stay together, and each needs its own
-    state alone; but their number must stay the same.
+    Readers differ by rank and DataLoader worker. With ``share="group"`` they share one group of
+    the sink, in any number; load the states of all into each. With ``share="hash"`` each reads the
+    whole stream in its own group and keeps its part by ``group_id``, or else ``task_id``: samples
+    of a prompt stay together, and each loads only its own state, but their number must not change.
 
     Args:
-        config_path: The collection file, as MCP-Universe's example has it; nothing is read from it.
+        config_path: The collection file, for MCP-Universe's signature; it is not read.
         settings: Where the stream is; the environment's by default.
-        group: Who reads. A name of its own for each experiment.
-        start: Where a group without a past begins.
-        limit: So many results make an epoch, over all readers; each has its even share.
+        group: The reading group; use a new name for each experiment.
+        start: Where a new group starts.
+        limit: Results in an epoch over all readers, shared evenly.
         timeout_s: An epoch ends after so many seconds without a result; None waits for ever.
-        transform: Applied to each dict, in the process that reads.
+        transform: Applied to each dict, in the reading process.
         share: See above.
-        lag: So many used results are not committed yet while no state has been asked for: what
-            a DataLoader may have prefetched, ``batch_size * prefetch_factor``.
-        keep_states: So many states may be gone back to.
+        lag: Number of used results to hold uncommitted until a state is requested: what a
+            DataLoader may have prefetched, ``batch_size * prefetch_factor``.
+        keep_states: Number of states that can still be loaded.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class AgentStreamingDataset(IterableDataset):  # type: ignore[misc]
         keep_states: int = 8,
     ) -> None:
         super().__init__()
-        _refuse_wrong(limit, lag, keep_states, share)
+        _check_arguments(limit, lag, keep_states, share)
         settings = settings or Settings.from_env(os.environ)
         self.settings = replace(
             settings, collection_file=Path(config_path) if config_path else settings.collection_file
@@ -87,17 +86,17 @@ class AgentStreamingDataset(IterableDataset):  # type: ignore[misc]
         self.transform, self.share = transform, share
         self.lag, self.keep_states = lag, keep_states
         self._known: list[str] = []
-        self._covered: deque[int] = deque()
+        self._state_sizes: deque[int] = deque()
         self._has_states = False
         self._stream: Stream | None = None
-        self._in_hand: str | None = None
+        self._current: str | None = None
 
     def __iter__(self) -> Iterator[Any]:
         """One epoch.
 
         Raises:
             ConfigError: The sink's URL is wrong.
-            Unreachable: Nothing answers there.
+            Unreachable: The server does not answer.
         """
         shard, shards = _shard()
         limit = self.limit and self.limit // shards + (shard < self.limit % shards)
@@ -107,38 +106,38 @@ class AgentStreamingDataset(IterableDataset):  # type: ignore[misc]
             self._stream = stream
             yield from self._items(stream, shard, shards, limit)
             if self._has_states:
-                self._known = stream.held  # They are given back, and come again.
+                self._known = stream.held  # Closing returns them to the group, and they come again.
             else:
                 stream.release(len(stream.held))
             self._stream = None
 
     def state_dict(self) -> State:
-        """What has been used and not committed; JSON, and small."""
+        """Task ids used and not committed; small, and JSON."""
         used = self._known
         if self._stream is not None:
             self._stream.keep = math.inf
-            used = self._stream.held + ([self._in_hand] if self._in_hand else [])
-            self._covered.append(len(used))
-            if len(self._covered) > self.keep_states:
-                self._release(self._covered.popleft())
+            used = self._stream.held + ([self._current] if self._current else [])
+            self._state_sizes.append(len(used))
+            if len(self._state_sizes) > self.keep_states:
+                self._release(self._state_sizes.popleft())
         self._has_states = True
         return {"version": 1, "group": self.group, "used": list(used)}
 
     def load_state_dict(self, *states: Mapping[str, Any]) -> None:
-        """Go on behind a state, or behind those of all readers; before iterating.
+        """Continue after a state, or after those of all readers; call before iterating.
 
         Raises:
             ConfigError: One is not a state of this dataset's group.
         """
         for state in states:
             if state.get("version") != 1 or state.get("group") != self.group:
-                raise ConfigError(f"this is no state of the group {self.group!r}: {state!r:.80}")
+                raise ConfigError(f"not a state of the group {self.group!r}: {state!r:.80}")
         self._known = [task_id for state in states for task_id in state["used"]]
         self._has_states = True
 
     def _opened(self, shard: int, shards: int) -> Stream:
         group = f"{self.group}-{shard}-of-{shards}" if self.share == "hash" else self.group
-        self._covered.clear()
+        self._state_sizes.clear()
         return Stream.open(
             self.settings,
             group=group,
@@ -156,9 +155,9 @@ class AgentStreamingDataset(IterableDataset):  # type: ignore[misc]
             given += 1
             if given == limit:
                 stream.stop()
-            self._in_hand = result.task_id
+            self._current = result.task_id
             yield self._transformed(result)
-            self._in_hand = None
+            self._current = None
 
     def _transformed(self, result: Result) -> Any:
         item = result.to_dict()
@@ -172,11 +171,11 @@ class AgentStreamingDataset(IterableDataset):  # type: ignore[misc]
     def _release(self, number: int) -> None:
         assert self._stream is not None
         self._stream.release(number)
-        self._covered = deque(max(0, covered - number) for covered in self._covered)
+        self._state_sizes = deque(max(0, covered - number) for covered in self._state_sizes)
 
 
 def _shard() -> tuple[int, int]:
-    """Which reader this is, of how many."""
+    """This reader's number, and the number of readers."""
     rank, ranks = _rank()
     worker = get_worker_info()
     if worker is None:
@@ -194,10 +193,10 @@ def _shard_of(result: Result, shards: int) -> int:
     return zlib.crc32((result.group_id or result.task_id).encode()) % shards
 
 
-def _refuse_wrong(limit: int | None, lag: int, keep_states: int, share: str) -> None:
+def _check_arguments(limit: int | None, lag: int, keep_states: int, share: str) -> None:
     if limit is not None and limit < 1:
-        raise ConfigError(f"limit is at least 1, not {limit}")
+        raise ConfigError(f"limit must be at least 1, not {limit}")
     if lag < 0 or keep_states < 1:
-        raise ConfigError("lag is at least 0, and keep_states at least 1")
+        raise ConfigError("lag must be at least 0, and keep_states at least 1")
     if share not in ("group", "hash"):
-        raise ConfigError(f"share is 'group' or 'hash', not {share!r}")
+        raise ConfigError(f"share must be 'group' or 'hash', not {share!r}")

@@ -1,8 +1,8 @@
-"""SqliteSink: the embedded stream, one file that any number of processes write and read.
+"""SqliteSink: the embedded stream, one file for any number of writers and readers.
 
-A group's readers share it by loans: a range of records is lent to one reader, who commits it
-record by record. Whether a reader lives is known from an advisory lock that it holds on a
-file of its own: the kernel frees it when the process dies, however long a record took.
+A group's readers share it by loans: a range of records is lent to one reader, which commits it
+record by record. A reader is alive while it holds an advisory lock on a file of its own: the
+kernel frees the lock when the process dies, however long a record takes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from agentpipe.sinks.base import Start
 
 LAYOUT = 2
-# Of so many records before its own first one a group's reader knows the ids.
+# Number of records before its first one whose ids a group's reader knows.
 RECALLED = 20_000
 SCHEMA = """
 CREATE TABLE records (
@@ -46,7 +46,7 @@ CREATE INDEX loans_by_owner ON loans (owner)
 
 
 class SqliteSink:
-    """The ``Sink`` over ``sqlite:///file``. A Result that is published again is stored once."""
+    """The ``Sink`` over ``sqlite:///file``; a Result published twice is stored once."""
 
     def __init__(self, url: str) -> None:
         self._address = parse_url(url)
@@ -64,7 +64,7 @@ class SqliteSink:
             )
 
     def examine(self) -> list[Finding]:
-        """What is to be known of its folder."""
+        """Findings on its folder."""
         return examine_folder(self._database.path)
 
     def find(self, task_id: str) -> int | None:
@@ -87,7 +87,7 @@ class SqliteSink:
 
 
 class SqliteReader:
-    """Reads on its own and remembers nothing."""
+    """Reads without a group."""
 
     def __init__(self, database: Database, after: int) -> None:
         self._database, self._after = database, after
@@ -98,28 +98,28 @@ class SqliteReader:
         while True:
             with self._database.read() as db:
                 records = _records(db, self._after, None, limit)
-            if records or not _heard_before(self._listener, deadline):
+            if records or not _notified_before(self._listener, deadline):
                 break
         if records:
             self._after = records[-1].position
         return records
 
     def commit(self, record: Record) -> None:
-        """Nothing to do: it has no group."""
+        """Nothing to do without a group."""
 
     def recall(self) -> list[str]:
-        return []  # It has no past.
+        return []
 
     def close(self) -> None:
         self._listener.close()
 
 
 class SqliteGroupReader:
-    """Reads for a group, which goes on where its readers committed."""
+    """Reads as a member of a group, from the group's last commit."""
 
     def __init__(self, address: Address, group: str, after: int) -> None:
-        # A commit that a power loss takes back repeats a record and loses none, so that
-        # ``normal`` is enough here, and eight times as fast.
+        # A power loss may undo a commit, which repeats a record but loses none: ``normal`` is
+        # enough here, and eight times as fast.
         self._database = Database(Address(address.path, "normal"), SCHEMA, LAYOUT)
         self._listener = self._database.listener()
         self._group = group
@@ -138,7 +138,7 @@ class SqliteGroupReader:
             return [
                 task_id
                 for (task_id,) in db.execute(
-                    # What is lent may yet come back, and is then no repeat.
+                    # A lent record may still come back, and is then not a repeat.
                     "SELECT task_id FROM records WHERE position >= ?1 AND position < ?2"
                     " AND NOT EXISTS (SELECT 1 FROM loans WHERE owner = ?3"
                     " AND position BETWEEN first AND last)",
@@ -150,13 +150,13 @@ class SqliteGroupReader:
         deadline = time.monotonic() + timeout_s
         while True:
             records = self._borrow(limit)
-            if records or not _heard_before(self._listener, deadline):
+            if records or not _notified_before(self._listener, deadline):
                 return records
 
     def commit(self, record: Record) -> None:
         used = next((n for n, loan in enumerate(self._lent) if loan.covers(record)), None)
         if used is None:
-            return  # It was committed before.
+            return  # Already committed.
         loan = replace(self._lent[used], first=record.position + 1)
         ended = used + (loan.first > loan.last)
         with self._database.write() as db:
@@ -168,14 +168,14 @@ class SqliteGroupReader:
         self._lent[: used + 1] = [] if ended > used else [loan]
 
     def close(self) -> None:
-        self._lock.stop()
+        self._lock.release()
         self._listener.close()
         self._database.close()
 
     def _borrow(self, limit: int) -> list[Record]:
-        """Records that a dead reader left, else the group's next ones."""
+        """A dead reader's records, or else the group's next ones."""
         with self._database.write() as db:
-            records = self._borrow_left(db, limit) or self._borrow_next(db, limit)
+            records = self._borrow_from_dead(db, limit) or self._borrow_next(db, limit)
             if not records:
                 return []
             first, last = records[0].position, records[-1].position
@@ -187,13 +187,13 @@ class SqliteGroupReader:
         self._lent.append(_Loan(rowid, first, last))
         return records
 
-    def _borrow_left(self, db: sqlite3.Connection, limit: int) -> list[Record]:
+    def _borrow_from_dead(self, db: sqlite3.Connection, limit: int) -> list[Record]:
         loans = db.execute(
             "SELECT rowid, first, last, reader FROM loans WHERE owner = ? ORDER BY first",
             (self._group,),
         ).fetchall()
         for rowid, first, last, reader in loans:
-            if not self._lock.beats(reader):
+            if not self._lock.is_alive(reader):
                 records = _records(db, first - 1, last, limit)
                 db.execute(
                     "UPDATE loans SET first = ? WHERE rowid = ?", (records[-1].position + 1, rowid)
@@ -213,7 +213,7 @@ class SqliteGroupReader:
 
 @dataclass(frozen=True, slots=True)
 class _Loan:
-    """A range of positions that this reader has polled and not committed."""
+    """A range of positions polled and not committed by this reader."""
 
     rowid: int
     first: int
@@ -224,7 +224,7 @@ class _Loan:
 
 
 class _ReaderLock:
-    """Shows other processes that this reader lives, for as long as it does."""
+    """An advisory lock that shows other processes that this reader is alive."""
 
     def __init__(self, path: Path) -> None:
         self._folder = Path(f"{path}-readers")
@@ -236,8 +236,8 @@ class _ReaderLock:
         except OSError as error:
             raise Unreachable(f"cannot use {self._folder}: {error}") from error
 
-    def beats(self, reader: str) -> bool:
-        """Whether another reader, or this one, lives; the file of a dead one is removed."""
+    def is_alive(self, reader: str) -> bool:
+        """Whether a reader is alive; a dead one's file is removed."""
         if reader == self.name:
             return True
         try:
@@ -255,7 +255,7 @@ class _ReaderLock:
         finally:
             os.close(file)
 
-    def stop(self) -> None:
+    def release(self) -> None:
         with suppress(OSError):
             (self._folder / self.name).unlink()
             os.close(self._file)
@@ -283,10 +283,10 @@ def _records(db: sqlite3.Connection, after: int, last: int | None, limit: int) -
 
 
 def _digest(record: Record) -> bytes:
-    """Tells a batch that is published again from another run's Result of the same id."""
+    """Distinguishes a republished Result from another run's Result of the same task."""
     return hashlib.blake2b(record.payload, digest_size=8).digest()
 
 
-def _heard_before(listener: Listener, deadline: float) -> bool:
+def _notified_before(listener: Listener, deadline: float) -> bool:
     left_s = deadline - time.monotonic()
     return left_s > 0 and listener.wait(left_s)

@@ -17,30 +17,30 @@ if TYPE_CHECKING:
     from agentpipe.settings import Settings
     from agentpipe.sinks.base import Reader, Record, Sink, Start
 
-# Repeats come from a crash between publishing and dropping, so they lie close together.
+# Repeats come from a crash between publishing and dropping, so they are close together.
 REMEMBERED_IDS = 200_000
 BATCH = 100
 POLL_S = 0.5
-AWAY_PAUSE_S = 0.2
+RECONNECT_PAUSE_S = 0.2
 
 log = logging.getLogger(__name__)
 
 
 class Stream:
-    """Iterates over Results; a record is committed when the caller comes back for the next.
+    """Iterates over Results; a record is committed when the caller asks for the next one.
 
-    A caller that leaves the loop early has not come back: its last record is read again by
-    its group. Close it, or use it in a ``with``::
+    A caller that leaves the loop early does not ask: its group reads the last record again.
+    Close the stream, or use it in a ``with``::
 
         with Stream.open(Settings(), start="beginning", timeout_s=5) as stream:
             for result in stream: ...
 
-    A sink that goes away while it is read is waited for, as silence is.
+    A sink that becomes unreachable is waited for, like a silent one.
 
     Attributes:
-        skipped: Records so far that were no Results.
-        repeated: Records so far whose task had been seen.
-        keep: So many used records are held uncommitted.
+        skipped: Number of records that were not Results.
+        repeated: Number of records of tasks already seen.
+        keep: Number of used records to hold uncommitted.
     """
 
     def __init__(
@@ -53,12 +53,16 @@ class Stream:
         known: Iterable[str] = (),
         sink: Sink | None = None,
     ) -> None:
-        """Read from ``reader``; it is closed with the stream, and so is ``sink`` if given.
+        """Read from ``reader``; the stream closes it, and ``sink`` if given.
 
-        With ``commit_every`` so many used records are committed together, or fewer where no
-        more are there: quicker, and a reader that is killed has as many repeated. The newest
-        ``keep`` of them are not committed but held, all with ``math.inf``. The tasks of ``known``
-        ids are passed over.
+        Args:
+            reader: Used by this stream alone.
+            timeout_s: End after so many seconds without a record; None waits for ever.
+            commit_every: Commit so many used records together, fewer when no more come; faster,
+                but after a kill as many are repeated.
+            keep: Hold the newest so many used records uncommitted; ``math.inf`` holds all.
+            known: Ids of tasks to skip.
+            sink: The reader's, to close with it.
         """
         self._reader, self._timeout_s, self._sink = reader, timeout_s, sink
         self._commit_every = max(1, commit_every)
@@ -66,7 +70,7 @@ class Stream:
         self._seen: OrderedDict[str, None] = OrderedDict.fromkeys(known)
         self.keep = keep
         self._stopped = False
-        self._away: Unreachable | None = None
+        self._outage: Unreachable | None = None
         self.skipped = 0
         self.repeated = 0
 
@@ -82,11 +86,11 @@ class Stream:
         keep: float = 0,
         known: Iterable[str] = (),
     ) -> Self:
-        """The stream of ``settings.sink``, from ``start`` or where ``group`` left off.
+        """The stream of ``settings.sink``, from ``start`` or the group's last commit.
 
         Raises:
             ConfigError: The sink's URL is wrong.
-            Unreachable: Nothing answers there.
+            Unreachable: The server does not answer.
         """
         from agentpipe.sinks import open_sink
 
@@ -102,7 +106,7 @@ class Stream:
         )
 
     def close(self) -> None:
-        """Give back what was read and not used."""
+        """Commit what was used; the group reads the rest again."""
         self._settle()
         self._reader.close()
         if self._sink is not None:
@@ -115,7 +119,7 @@ class Stream:
         self.close()
 
     def stop(self) -> None:
-        """End the loop with the record in hand, which counts as used."""
+        """End the loop after the current record, which counts as used."""
         self._stopped = True
 
     def __iter__(self) -> Iterator[Result]:
@@ -132,20 +136,20 @@ class Stream:
 
     @property
     def held(self) -> list[str]:
-        """The tasks of what was used and is not released, the oldest first."""
+        """Task ids of used, uncommitted records, the oldest first."""
         return [record.task_id for record in self._held]
 
     def release(self, number: int) -> None:
-        """Commit the oldest ``number`` of those."""
+        """Commit the oldest ``number`` held records."""
         released = [self._held.popleft() for _ in range(min(number, len(self._held)))]
         if released:
             try:
                 self._reader.commit(released[-1])
-            except Unreachable as error:  # They may come again, and are known here.
-                log.warning("what was read could not be committed: %s", error)
+            except Unreachable as error:  # If they come again, they are known here.
+                log.warning("cannot commit what was read: %s", error)
 
     def _settle(self) -> None:
-        """Commit all that is not to be kept."""
+        """Commit all but the newest ``keep``."""
         excess = len(self._held) - self.keep
         if excess > 0:
             self.release(int(excess))
@@ -162,22 +166,22 @@ class Stream:
                 continue
             self._settle()
             if time.monotonic() >= quiet_until:
-                if self._away is not None:
-                    raise self._away
+                if self._outage is not None:
+                    raise self._outage
                 return
 
     def _poll(self, timeout_s: float) -> list[Record]:
         try:
             records = self._reader.poll(BATCH, timeout_s)
         except Unreachable as error:
-            if self._away is None:
-                log.warning("the stream is waited for: %s", error)
-            self._away = error
-            time.sleep(min(timeout_s, AWAY_PAUSE_S))
+            if self._outage is None:
+                log.warning("waiting for the stream: %s", error)
+            self._outage = error
+            time.sleep(min(timeout_s, RECONNECT_PAUSE_S))
             return []
-        if self._away is not None:
-            log.warning("the stream is there again")
-            self._away = None
+        if self._outage is not None:
+            log.warning("the stream is back")
+            self._outage = None
         for task_id in self._reader.recall():
             self._remember(task_id)
         return records

@@ -1,7 +1,7 @@
-"""Fit: a Result cut to the size that a sink can take, with a mark that says so.
+"""truncate: cuts a Result to a sink's size limit, and marks it.
 
-A sink that refuses a record refuses it for ever, and everything behind it waits. A run that
-was paid for is worth more than its whole trace, so the trace is cut first.
+A sink that refuses a record refuses it for ever, and blocks everything behind it. The answer of a
+paid run is worth more than its whole trace, so the trace is cut first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # For the mark itself, commas and brackets.
 MARK_BYTES = 1_024
-# What is given up after the trace, in this order, and what stands in its place.
+# Fields to drop after the trace, in this order, and their replacements.
 EMPTIED: tuple[tuple[str, Any], ...] = (
     ("evaluation_results", []),
     ("error", None),
@@ -31,10 +31,10 @@ EMPTIED: tuple[tuple[str, Any], ...] = (
 
 
 def truncate(record: Record, max_bytes: int, remedy: str) -> bytes:
-    """The record's payload, cut to ``max_bytes`` if it is larger.
+    """The record's payload, cut to ``max_bytes``.
 
-    The Result then says in ``truncated`` how large it was (``bytes``), which fields were cut
-    (``fields``), how many spans the trace had (``spans``), and the ``remedy``.
+    A cut Result has ``truncated``: its original size (``bytes``), the cut ``fields``, the number
+    of ``spans`` its trace had, and the ``remedy``.
     """
     if len(record.payload) <= max_bytes:
         return record.payload
@@ -66,12 +66,12 @@ def _parsed(record: Record) -> dict[str, Any]:
         result = None
     if isinstance(result, dict) and isinstance(result.get("trace"), list):
         return result
-    # Nothing of ours; what remains is that its task has ended.
+    # Not a Result of ours; all that is known is that the task ended.
     return Result(task_id=record.task_id, outcome="infra_error").to_dict()
 
 
 def _ends(trace: Sequence[Any], max_bytes: int) -> list[Any]:
-    """The first spans and the last ones: how a run began, and how it ended."""
+    """The first and the last spans: how a run began and ended."""
     sizes = [len(orjson.dumps(span)) + 1 for span in trace]
     first = sum(total <= max_bytes // 2 for total in accumulate(sizes))
     left = max_bytes - sum(sizes[:first])
@@ -80,9 +80,9 @@ def _ends(trace: Sequence[Any], max_bytes: int) -> list[Any]:
 
 
 def _head(answer: Any, over_bytes: int) -> str | None:
-    """The beginning of an answer that is text; part of any other JSON would be another answer."""
+    """The beginning of a string; a part of any other JSON value would be another answer."""
     if not isinstance(answer, str):
         return None
-    # A character takes six bytes of JSON at the most, so that this is never too little.
+    # A character takes at least one byte, so this removes enough.
     keep = len(answer) - over_bytes
     return answer[:keep] if keep > 0 else None

@@ -201,7 +201,7 @@ def test_too_much_output_is_cut_off_and_told(tmp_path: Path) -> None:
 
 def test_an_argument_that_is_too_long_is_told(tmp_path: Path) -> None:
     (end,) = _ask(_engine(tmp_path), ["x" * 200_000], Context())
-    assert "its arguments are too long; have it read the task from stdin" in str(end)
+    assert "its arguments are too long; read the task from stdin instead" in str(end)
 
 
 def test_no_file_descriptor_leaks(tmp_path: Path) -> None:

@@ -373,7 +373,7 @@ def _children() -> set[int]:
         ({"model": "opena:gpt-4"}, "unknown provider 'opena': did you mean 'openai'?"),
         ({"model": "openai:x", "instrution": "x"}, "did you mean 'instruction'?"),
         ({"model": "openai:x", "temperature": "hot"}, "temperature: expected int or float"),
-        ({"model": "openai:x", "max_iterations": 0}, "max_iterations: expected a whole number"),
+        ({"model": "openai:x", "max_iterations": 0}, "max_iterations: expected an integer above 0"),
         ({"model": "openai:x", "servers": [{"name": "tme"}]}, "did you mean 'time'?"),
         ({"model": "openai:x", "servers": ["time"]}, "servers: expected a list of entries"),
         ({"model": "openai:x", "base_url": "localhost"}, "base_url: expected a URL"),

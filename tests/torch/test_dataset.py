@@ -236,7 +236,7 @@ def test_a_stateful_loaders_workers_go_on_each_behind_its_own_state(settings: Se
 
 
 def test_anothers_state_is_refused(settings: Settings) -> None:
-    with pytest.raises(ConfigError, match="no state of the group"):
+    with pytest.raises(ConfigError, match="not a state of the group"):
         dataset(settings).load_state_dict({"version": 1, "group": "other", "used": []})
 
 

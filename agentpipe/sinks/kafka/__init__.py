@@ -1,7 +1,7 @@
 """KafkaSink: the stream as a Kafka topic, keyed by task.
 
-Repeats of a task have its key, thus its partition: whoever reads them reads both. The
-producer is idempotent, so that its own tries again make none.
+Repeats of a task have its key and so its partition: the same reader gets both. The producer is
+idempotent, so its own retries make no repeats.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 # Of one request, before compression.
 BATCH_BYTES = 256 * 1024
-# Until a record is confirmed, all tries included.
+# Until a record is confirmed, all retries included.
 DELIVERY_MS = 12_000
-# A producer is closed once nothing is under way in it, which the time for delivery sees to.
+# Closing waits for records in flight, which DELIVERY_MS bounds.
 CLOSE_S = 5.0
 
 
@@ -44,19 +44,19 @@ class KafkaSink:
         self._closed = False
 
     def publish(self, records: Sequence[Record]) -> None:
-        """See ``Sink``; without records it just gets ready for some."""
+        """See ``Sink``."""
         self._refuse_if_closed()
         try:
             with unreachable(self._address.shown):
                 self._publish(records)
         except Unreachable:
-            # What is under way in it may still arrive, or never: begin with a new one.
+            # Records in flight may or may not arrive: start with a new producer.
             self._drop_producer()
             self._max_bytes = 0
             raise
 
     def examine(self) -> list[Finding]:
-        """What the brokers tell of themselves and of the topic."""
+        """Findings on the brokers and the topic."""
         return examine(self._address)
 
     def follow(self, group: str | None, start: Start) -> KafkaReader:
@@ -69,12 +69,12 @@ class KafkaSink:
 
     def _publish(self, records: Sequence[Record]) -> None:
         if self._producer is None:
-            # After a failure the topic may be gone, or another.
+            # After a failure the topic may be gone, or a new one.
             self._max_bytes = self._max_bytes or prepare(self._address)
             self._producer = _producer(self._address, self._max_bytes)
         producer, topic = self._producer, self._address.topic
         remedy = f"raise max.message.bytes of the topic {topic}, now about {self._max_bytes:,}"
-        # Each is handed over before any is waited for; they travel together.
+        # Send all before waiting for any, so that they travel together.
         futures = [
             producer.send(
                 topic, truncate(record, self._max_bytes, remedy), key=record.task_id.encode()
@@ -92,7 +92,7 @@ class KafkaSink:
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
-            raise Unreachable(f"{self._address.shown}: this sink was closed")
+            raise Unreachable(f"{self._address.shown}: this sink is closed")
 
 
 def _producer(address: KafkaAddress, max_bytes: int) -> KafkaProducer:
@@ -103,7 +103,7 @@ def _producer(address: KafkaAddress, max_bytes: int) -> KafkaProducer:
             enable_idempotence=True,
             compression_type=address.compression,
             batch_size=min(BATCH_BYTES, max_bytes),
-            max_request_size=2**31 - 1,  # The topic's limit is the one that counts.
+            max_request_size=2**31 - 1,  # The topic's limit counts.
             allow_auto_create_topics=False,
             bootstrap_timeout_ms=CONNECT_MS,
             request_timeout_ms=ANSWER_MS,

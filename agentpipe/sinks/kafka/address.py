@@ -1,4 +1,4 @@
-"""KafkaAddress: a kafka:// URL taken apart."""
+"""KafkaAddress: a parsed kafka:// URL."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ PARAMETERS = (
 
 @dataclass(frozen=True, slots=True)
 class KafkaAddress:
-    """Where the brokers are, and how to talk to them.
+    """The brokers and the topic, with their options.
 
     Attributes:
         servers: Each as ``host:port``.
-        partitions: Of the topic, where it has to be made.
-        replication: The same; -1 leaves it to the broker.
-        max_bytes: Of a record; 0 asks the topic.
-        recall: Of so many records before its first one a group's reader learns the ids.
-        session_s: A reader that is silent for longer is dead to its group.
-        client: What the client library is configured with.
-        shown: The URL as it may be shown.
+        partitions: For a topic that has to be created.
+        replication: The same; -1 for the broker's default.
+        max_bytes: Of a record; 0 for the topic's limit.
+        recall: Number of records before its first one whose ids a group's reader learns.
+        session_s: A reader silent for longer is removed from its group.
+        client: The client library's configuration.
+        shown: The URL without its secrets.
     """
 
     servers: tuple[str, ...]
@@ -56,15 +56,15 @@ class KafkaAddress:
 
     @property
     def has_login(self) -> bool:
-        """Whether we come with a user and a password."""
+        """Whether the URL has a user and a password."""
         return "sasl_mechanism" in self.client
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Take ``kafka://user:password@host:port,host:port/topic?...`` apart.
+        """Parse ``kafka://user:password@host:port,host:port/topic?...``.
 
         Raises:
-            ConfigError: It cannot be read, or has a parameter that is not known.
+            ConfigError: It is invalid, or has an unknown parameter.
         """
         parsed = Url.parse(url, PARAMETERS)
         login, _, hosts = parsed.parts.netloc.rpartition("@")
@@ -92,10 +92,10 @@ def _server(url: Url, text: str) -> str:
 
 
 def _topic(url: Url) -> str:
-    """Kafka's own rule for names."""
+    """The topic's name, by Kafka's own rule."""
     name = unquote(url.parts.path[1:]) or TOPIC
     if name in (".", "..") or not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", name):
-        raise url.wrong(f"{name!r} is no topic: up to 249 letters, digits, dots, _ and -")
+        raise url.wrong(f"invalid topic {name!r}: use up to 249 letters, digits, dots, _ and -")
     return name
 
 
@@ -111,6 +111,6 @@ def _security(url: Url, login: str) -> dict[str, Any]:
             "sasl_plain_password": unquote(password),
         }
     elif "sasl" in url.given:
-        raise url.wrong("sasl wants a user: kafka://user:password@host:port/topic")
+        raise url.wrong("sasl needs a user: kafka://user:password@host:port/topic")
     protocol = ("SASL_" if login else "") + ("SSL" if wants_tls else "PLAINTEXT")
     return {"security_protocol": protocol, **security}

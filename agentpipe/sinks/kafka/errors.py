@@ -1,4 +1,4 @@
-"""What Kafka's errors mean, in one line each."""
+"""Kafka's errors as ours, in one line each, with the remedy."""
 
 from __future__ import annotations
 
@@ -20,41 +20,44 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
     ),
     (
         (kafka.UnsupportedSaslMechanismError, kafka.IllegalSaslStateError),
-        "the broker does not know this way to log in ({cause}): give ?sasl=",
+        "the broker does not support this SASL mechanism ({cause}): set ?sasl=",
     ),
     (
         (kafka.AuthorizationError,),
-        "the user may not do this ({cause}): allow it to read, write and make the topic",
+        "the user is not authorized ({cause}): allow it to read, write and create the topic",
     ),
     (
         (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError),
-        "a record is larger than the topic takes: raise its max.message.bytes",
+        "a record exceeds the topic's limit: raise its max.message.bytes",
     ),
-    ((kafka.InvalidReplicationFactorError,), "{cause}: give ?replication= as many as brokers"),
+    (
+        (kafka.InvalidReplicationFactorError,),
+        "{cause}: set ?replication= to at most the number of brokers",
+    ),
     ((kafka.PolicyViolationError, kafka.InvalidPartitionsError), "{cause}"),
-    ((kafka.UnknownTopicOrPartitionError,), "the topic is gone; it is made again"),
+    ((kafka.UnknownTopicOrPartitionError,), "the topic was deleted; it is created again"),
     (
         (kafka.NotEnoughReplicasError, kafka.NotEnoughReplicasAfterAppendError),
-        "too few replicas are there to take records: see min.insync.replicas",
+        "too few replicas are in sync: start the other brokers, or see min.insync.replicas",
     ),
 )
 
 
 @contextmanager
 def unreachable(shown: str) -> Iterator[None]:
-    """What the client library raises, as ours.
+    """Translate the client library's errors.
 
     Raises:
-        Unreachable: In place of it, with the reason and what to do.
+        Unreachable: In their place, with the reason and the remedy.
     """
     try:
         yield
     except (kafka.KafkaError, OSError, AssertionError) as error:
-        raise Unreachable(f"{shown}: {why_not(error)}") from error
+        raise Unreachable(f"{shown}: {reason(error)}") from error
 
 
-def why_not(error: BaseException) -> str:
-    """Why it failed, in one line."""
+def reason(error: BaseException) -> str:
+    """The cause and its remedy, in one line."""
     cause = " ".join(str(error).split()) or type(error).__name__
     for kinds, text in _REASONS:
         if isinstance(error, kinds):
@@ -63,5 +66,5 @@ def why_not(error: BaseException) -> str:
 
 
 def quiet() -> None:
-    """The client logs every try to connect; we say it, in one line."""
+    """Silence the client's log of each connection attempt: our error says it once."""
     logging.getLogger("kafka").setLevel(logging.CRITICAL)

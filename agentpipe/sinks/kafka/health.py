@@ -1,4 +1,4 @@
-"""Health: what Kafka's brokers tell of themselves and of the topic."""
+"""Findings on Kafka's brokers and the topic."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DAY_MS = 86_400_000
 
 
 def examine(address: KafkaAddress) -> list[Finding]:
-    """Of the cluster behind an address."""
+    """Findings on the cluster, the topic and its limits."""
     with unreachable(address.shown):
         admin = open_admin(address)
         try:
@@ -46,15 +46,15 @@ def _examine(admin: KafkaAdminClient, address: KafkaAddress) -> list[Finding]:
 
 def _version(admin: KafkaAdminClient, brokers: list[dict[str, Any]]) -> str:
     try:
-        told = admin.get_broker_version_data(brokers[0]["broker_id"])
-        return ".".join(map(str, told.broker_version))
+        data = admin.get_broker_version_data(brokers[0]["broker_id"])
+        return ".".join(map(str, data.broker_version))
     except (KafkaError, LookupError, AttributeError, TypeError):
-        return "of no version"  # Not all may ask, and not all tell.
+        return "of unknown version"  # The user may not be allowed to ask.
 
 
 def _topic(admin: KafkaAdminClient, topic: str, least: int) -> Finding:
-    (told,) = admin.describe_topics([topic])
-    partitions = told.get("partitions", [])
+    (description,) = admin.describe_topics([topic])
+    partitions = description.get("partitions", [])
     if not partitions:
         return warn("topic", f"{topic} has no partition", "see the brokers' log")
     copies = min(len(each.get("replica_nodes", ())) for each in partitions)
@@ -62,20 +62,20 @@ def _topic(admin: KafkaAdminClient, topic: str, least: int) -> Finding:
     parts = f"{counted(len(partitions), 'partition')}, {copies} of each"
     found = f"{topic}: {parts}, {in_sync} in sync"
     if in_sync < least:
-        advice = "start the brokers that are away: results wait in the outbox until then"
+        advice = "start the missing brokers: results wait in the outbox until then"
         return fail("topic", f"{found}, and min.insync.replicas is {least}", advice)
     if in_sync < copies:
-        return warn("topic", found, "a broker is behind or away: see their logs")
+        return warn("topic", found, "a broker is behind or down: see their logs")
     return ok("topic", found)
 
 
 def _size(address: KafkaAddress, configs: Mapping[str, str]) -> Finding:
     if LIMIT not in configs:
-        advice = f"allow the user to ask for the topic's configs; else {MAX_BYTES:,} is taken"
-        return warn("message size", "may not be asked", advice)
+        advice = f"allow the user to read the topic's configs; {MAX_BYTES:,} bytes are assumed"
+        return warn("message size", "unknown: not allowed to read it", advice)
     limit = int(configs[LIMIT])
     if address.max_bytes and address.max_bytes > limit:
-        found = f"max_bytes={address.max_bytes:,} in the URL, and the topic takes {limit:,}"
+        found = f"max_bytes={address.max_bytes:,} in the URL exceeds the topic's {limit:,}"
         return fail("message size", found, f"lower it, or raise the topic's {LIMIT}")
     found = f"{address.max_bytes or limit:,} bytes per record"
     if (address.max_bytes or limit) <= MAX_BYTES:
@@ -88,8 +88,8 @@ def _size(address: KafkaAddress, configs: Mapping[str, str]) -> Finding:
 
 
 def _kept(configs: Mapping[str, str]) -> Finding:
-    """Not ours to judge, and easily forgotten."""
+    """Shown without judgement: it is the user's choice, and easily forgotten."""
     kept_ms = int(configs.get(KEPT, -1))
     if KEPT not in configs:
-        return ok("retention", "may not be asked")
+        return ok("retention", "unknown: not allowed to read it")
     return ok("retention", f"{kept_ms / DAY_MS:g} days" if kept_ms >= 0 else "for ever")

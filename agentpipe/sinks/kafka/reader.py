@@ -1,8 +1,8 @@
-"""KafkaReader: one reader's way through a topic, alone or in a consumer group.
+"""KafkaReader: reads a topic, alone or in a consumer group.
 
-The client library wants one thread at a time, and a group wants to hear of its members all
-the time. The caller's thread does all the work while it polls and commits; while it is busy
-elsewhere, a caretaker takes part in the group in its place.
+The client library allows one thread at a time, and a group expects its members to call in all the
+time. The caller's thread does all the work while it polls and commits; while it is busy elsewhere,
+a membership thread takes part in the group in its place.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 FETCH_BYTES = 8 * 1024 * 1024
 PARTITION_BYTES = 1024 * 1024
 STEP_MS = 100
-# By its answer a reader hears that the group shares anew, which takes two rounds.
+# The reply announces a rebalance, which takes two rounds.
 HEARTBEAT_MS = 300
-# How long a commit may wait for the group to settle.
-JOIN_S = 60.0
-# A caller away for so long is busy.
+# Limit for a commit that waits for a rebalance.
+REBALANCE_S = 60.0
+# After so long without a call the caller is busy.
 BUSY_S = 1.0
-# For so long a reader goes on looking for what it knows to be there.
-ARRIVE_S = 30.0
+# Time to wait for records that are known to exist.
+ARRIVAL_S = 30.0
 
 
 class KafkaReader:
-    """Reads a topic's partitions: all of them, or its share of the group's."""
+    """Reads all partitions, or those assigned by the group."""
 
     def __init__(self, address: KafkaAddress, group: str | None, start: Start) -> None:
         self._address, self._group, self._start = address, group, start
@@ -51,8 +51,8 @@ class KafkaReader:
         self._assignment = _Assignment()
         self._polled: deque[tuple[TopicPartition, int]] = deque()
         self._recalled: list[str] = []
-        # Of each partition, what lies below was used before this reader had it; once that has been
-        # passed there is no entry any more: a topic that is made anew begins at 0 again.
+        # By partition: offsets below were used before it was assigned here. The entry goes once
+        # they are passed: a topic that is created anew starts at 0 again.
         self._floors: dict[TopicPartition, int] = {}
         self._touched_at = time.monotonic()
         self._closed = threading.Event()
@@ -64,23 +64,25 @@ class KafkaReader:
                 self._consumer.close(autocommit=False, timeout_ms=0)
                 raise
         if group is not None:
-            threading.Thread(target=self._care, name="agentpipe-kafka", daemon=True).start()
+            threading.Thread(
+                target=self._keep_membership, name="agentpipe-kafka", daemon=True
+            ).start()
 
     def poll(self, limit: int, timeout_s: float) -> list[Record]:
         deadline = time.monotonic() + timeout_s
-        with self._attending(), unreachable(self._address.shown):
+        with self._locked(), unreachable(self._address.shown):
             while True:
                 if self._group is not None:
-                    self._attend()
+                    self._join()
                 left_ms = max(0, int((deadline - time.monotonic()) * 1000))
                 found = self._consumer.poll(min(STEP_MS, left_ms), max_records=limit)
-                # What came of a partition that is new here comes again, from where it begins.
-                for tp in self._take_in_new():
+                # Records of a new partition come again, from its start position.
+                for tp in self._start_new():
                     found.pop(tp, None)
-                if records := self._sorted_out(found):
+                if records := self._split(found):
                     return records
-                # An empty answer may only mean that it has not arrived yet.
-                if not left_ms and (self._is_at_end() or time.monotonic() > deadline + ARRIVE_S):
+                # An empty poll may only mean that records have not arrived yet.
+                if not left_ms and (self._is_at_end() or time.monotonic() > deadline + ARRIVAL_S):
                     self._floors.clear()
                     return []
 
@@ -89,10 +91,10 @@ class KafkaReader:
             return
         partition, offset = record.position
         used = (TopicPartition(self._address.topic, partition), offset)
-        with self._attending(), unreachable(self._address.shown):
-            self._take_in_new()
+        with self._locked(), unreachable(self._address.shown):
+            self._start_new()
             if used not in self._polled:
-                return  # It was committed before, or is another reader's by now.
+                return  # Already committed, or another reader's by now.
             offsets: dict[TopicPartition, int] = {}
             while self._polled:
                 tp, at = self._polled.popleft()
@@ -110,10 +112,10 @@ class KafkaReader:
         with self._lock, suppress(kafka.KafkaError):
             self._consumer.close(autocommit=False, timeout_ms=2_000)
 
-    def _attending(self) -> threading.RLock:
-        """The client, for the caller; the caretaker keeps away for a while."""
+    def _locked(self) -> threading.RLock:
+        """The lock on the client; the membership thread stays away for a while."""
         if self._closed.is_set():
-            raise Unreachable(f"{self._address.shown}: this reader was closed")
+            raise Unreachable(f"{self._address.shown}: this reader is closed")
         self._touched_at = time.monotonic()
         return self._lock
 
@@ -121,10 +123,10 @@ class KafkaReader:
         if self._group is None:
             self._read_all()
             return
-        # Who leads the group shares out what it knows of; at first that would be nothing.
+        # A group's leader assigns the partitions that it knows: load them first.
         self._consumer.partitions_for_topic(self._address.topic)
         self._consumer.subscribe([self._address.topic], listener=self._assignment)
-        self._attend()
+        self._join()
 
     def _read_all(self) -> None:
         numbers = self._consumer.partitions_for_topic(self._address.topic) or set()
@@ -134,7 +136,7 @@ class KafkaReader:
             self._consumer.seek(tp, offset)
 
     def _first_offsets(self, held: list[TopicPartition]) -> dict[TopicPartition, int]:
-        """Where a reader without a past begins."""
+        """Where a reader without commits starts."""
         if self._start == "beginning":
             return dict(self._consumer.beginning_offsets(held))
         ends: dict[TopicPartition, int] = self._consumer.end_offsets(held)
@@ -144,15 +146,15 @@ class KafkaReader:
         found = self._consumer.offsets_for_times(dict.fromkeys(held, moment_ms))
         return {tp: found[tp].offset if found.get(tp) else ends[tp] for tp in held}
 
-    def _take_in_new(self) -> list[TopicPartition]:
-        """Begin with the partitions that the group has just given to this reader."""
+    def _start_new(self) -> list[TopicPartition]:
+        """Seek in the partitions that the group has just assigned."""
         new = self._assignment.take_new()
         if not new:
             return []
         committed = {tp: self._consumer.committed(tp) for tp in new}
         unread = [tp for tp, offset in committed.items() if offset is None]
         first = self._first_offsets(unread) if unread else {}
-        self._commit(first)  # A group that begins now has begun, whatever becomes of us.
+        self._commit(first)  # A new group has started here, even if this reader dies.
         self._floors.update({**committed, **first})
         for tp in committed.keys() - first.keys():
             self._consumer.seek(tp, max(0, committed[tp] - self._recall_each()))
@@ -164,8 +166,8 @@ class KafkaReader:
     def _recall_each(self) -> int:
         return self._address.recall // max(1, len(self._assignment.held))
 
-    def _sorted_out(self, found: dict[TopicPartition, list[Any]]) -> list[Record]:
-        """What is new; of what lies before, just the ids."""
+    def _split(self, found: dict[TopicPartition, list[Any]]) -> list[Record]:
+        """New records; of earlier ones only the ids, for ``recall``."""
         records = []
         for tp, messages in found.items():
             floor = self._floors.get(tp, 0)
@@ -187,8 +189,8 @@ class KafkaReader:
         return all(self._consumer.position(tp) >= ends[tp] for tp in held)
 
     def _commit(self, offsets: dict[TopicPartition, int]) -> None:
-        """Commit for the partitions that are still this reader's, once the group is settled."""
-        deadline = time.monotonic() + JOIN_S
+        """Commit for partitions still assigned here, after a rebalance if one is going on."""
+        deadline = time.monotonic() + REBALANCE_S
         while offsets:
             try:
                 self._consumer.commit(
@@ -196,60 +198,60 @@ class KafkaReader:
                     timeout_ms=ANSWER_MS,
                 )
             except kafka.RebalanceInProgressError:
-                gone = self._attend()
+                gone = self._join()
                 held = self._assignment.held.difference(gone)
                 offsets = {tp: offset for tp, offset in offsets.items() if tp in held}
             except kafka.CommitFailedError:
-                return  # The group has given them to others, who read the record again.
+                return  # Assigned to other readers by now, which read the record again.
             else:
                 return
             if time.monotonic() > deadline:
-                raise kafka.KafkaTimeoutError(f"the group was not settled within {JOIN_S:g} s")
+                raise kafka.KafkaTimeoutError(f"the group's rebalance took over {REBALANCE_S:g} s")
 
-    def _attend(self) -> list[TopicPartition]:
-        """Take part in the group, and see it settled; the partitions that are new here.
+    def _join(self) -> list[TopicPartition]:
+        """Complete a rebalance if one is going on; the newly assigned partitions.
 
-        A poll would do, but one that ends early can leave a join behind that nobody takes up
-        again: the client then sees no need to, and every commit fails.
+        A poll would do, but one that ends early can leave an unfinished join behind: the client
+        then never resumes it, and every commit fails.
         """
         coordinator = self._consumer._coordinator  # noqa: SLF001 - see above
         if self._consumer.group_metadata().state is not MemberState.STABLE:
             coordinator.request_rejoin()
-        # A member that died is waited for until its session has run out.
-        patience_s = self._address.session_s + ANSWER_MS / 1000
-        if not coordinator.poll(timeout_ms=patience_s * 1000):
-            raise kafka.KafkaTimeoutError(f"the group was not settled within {patience_s:g} s")
-        return self._take_in_new()
+        # A rebalance waits for a dead member until its session expires.
+        limit_s = self._address.session_s + ANSWER_MS / 1000
+        if not coordinator.poll(timeout_ms=limit_s * 1000):
+            raise kafka.KafkaTimeoutError(f"the group's rebalance took over {limit_s:g} s")
+        return self._start_new()
 
-    def _care(self) -> None:
-        """Take part in the group while the caller is busy."""
+    def _keep_membership(self) -> None:
+        """Stay in the group while the caller is busy."""
         while not self._closed.wait(BUSY_S):
             with self._lock:
                 if self._closed.is_set() or time.monotonic() - self._touched_at < BUSY_S:
                     continue
                 with suppress(kafka.KafkaError, OSError):
-                    self._attend()
+                    self._join()
 
 
 class _Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Which partitions are this reader's, as its group last said, in the client's own thread."""
+    """The partitions that the group has assigned to this reader."""
 
     def __init__(self) -> None:
         self.held: set[TopicPartition] = set()
         self._new: list[TopicPartition] = []
 
     def take_new(self) -> list[TopicPartition]:
-        """Those given since the last call."""
+        """Those assigned since the last call."""
         new, self._new = self._new, []
         return [tp for tp in new if tp in self.held]
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """The group gives more."""
+        """Called by the client with added partitions."""
         self._new += [tp for tp in assigned if tp not in self.held]
         self.held.update(assigned)
 
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """The group takes back, or has taken."""
+        """Called by the client with removed partitions."""
         self.held.difference_update(revoked)
 
 
@@ -259,13 +261,13 @@ def _consumer(address: KafkaAddress, group: str | None) -> KafkaConsumer:
         **address.client,
         group_id=group,
         enable_auto_commit=False,
-        # Of a position that is gone, because the topic was made anew or has forgotten it.
+        # For positions that no longer exist: the topic was created anew, or expired them.
         auto_offset_reset="earliest",
         allow_auto_create_topics=False,
         partition_assignment_strategy=(CooperativeStickyAssignor,),
         session_timeout_ms=session_ms,
         heartbeat_interval_ms=HEARTBEAT_MS,
-        max_poll_interval_ms=60_000,  # For the caretaker, who comes each second.
+        max_poll_interval_ms=60_000,  # The membership thread calls each second.
         fetch_max_bytes=FETCH_BYTES,
         max_partition_fetch_bytes=PARTITION_BYTES,
         bootstrap_timeout_ms=CONNECT_MS,

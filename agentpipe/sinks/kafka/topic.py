@@ -1,4 +1,4 @@
-"""Topic: made where it is missing, so that nobody waits for it; and how much a record may hold."""
+"""The topic: created if it is missing, and the size limit of its records."""
 
 from __future__ import annotations
 
@@ -16,55 +16,53 @@ if TYPE_CHECKING:
 
     from agentpipe.sinks.kafka.address import KafkaAddress
 
-KNOCK_S = 3.0
+PORT_CHECK_S = 3.0
 CONNECT_MS = 5_000
 ANSWER_MS = 10_000
 LIMIT = "max.message.bytes"
-# Kafka's own default, where the topic cannot be asked.
+# Kafka's default, if the topic's configs cannot be read.
 MAX_BYTES = 1_048_588
-# What a record has around its value: key, headers, the batch's own.
+# Around a record's value: key, headers, the batch's header.
 OVERHEAD_BYTES = 1_024
 
 
 def prepare(address: KafkaAddress) -> int:
-    """Make the topic if it is missing; how many bytes a record's value may have.
+    """Create the topic if it is missing; the size limit of a record's value in bytes.
 
     Raises:
-        Unreachable: No broker answers, or it refuses us.
+        Unreachable: No broker answers, or it refuses the user.
     """
     quiet()
     with unreachable(address.shown):
-        _knock(address.servers)
+        _check_ports(address.servers)
         admin = open_admin(address)
         try:
-            _make(admin, address)
+            _create(admin, address)
             return address.max_bytes or record_limit(admin, address.topic) - OVERHEAD_BYTES
         finally:
             admin.close()
 
 
 def open_admin(address: KafkaAddress) -> KafkaAdminClient:
-    """A client of the brokers, for the caller to close."""
+    """An admin client; the caller closes it."""
     try:
         return KafkaAdminClient(
             **address.client, bootstrap_timeout_ms=CONNECT_MS, request_timeout_ms=ANSWER_MS
         )
-    except kafka.KafkaTimeoutError as error:  # All that the client says, whatever the reason.
-        hint = (
-            "correct user and password, or ?sasl=" if address.has_login else "does it want a user"
-        )
+    except kafka.KafkaTimeoutError as error:  # The client's only error, whatever the reason.
+        hint = "correct the password, or ?sasl=" if address.has_login else "add a user and password"
         raise Unreachable(
-            f"{address.shown}: what listens there does not let us in: {hint}, or ?tls=yes, "
-            "or is another server's port?"
+            f"{address.shown}: the server there does not accept us: {hint}, or add ?tls=yes, or "
+            "correct the port"
         ) from error
 
 
-def _knock(servers: Sequence[str]) -> None:
-    """Whether anything listens: the client tries for seconds, and leaves its sockets open."""
+def _check_ports(servers: Sequence[str]) -> None:
+    """Fail fast if no port is open: the client would retry for seconds and leak sockets."""
     for number, server in enumerate(servers, 1):
         host, _, port = server.rpartition(":")
         try:
-            socket.create_connection((host.strip("[]"), int(port)), KNOCK_S).close()
+            socket.create_connection((host.strip("[]"), int(port)), PORT_CHECK_S).close()
         except OSError:
             if number == len(servers):
                 raise
@@ -72,7 +70,7 @@ def _knock(servers: Sequence[str]) -> None:
             return
 
 
-def _make(admin: KafkaAdminClient, address: KafkaAddress) -> None:
+def _create(admin: KafkaAdminClient, address: KafkaAddress) -> None:
     if address.topic in admin.list_topics():
         return
     options = {"num_partitions": address.partitions, "replication_factor": address.replication}
@@ -83,7 +81,7 @@ def _make(admin: KafkaAdminClient, address: KafkaAddress) -> None:
 
 
 def record_limit(admin: KafkaAdminClient, topic: str) -> int:
-    """How many bytes a record of the topic may have."""
+    """The topic's size limit of a record, in bytes."""
     try:
         return int(configs_of(admin, topic, [LIMIT])[LIMIT])
     except (KeyError, ValueError):
@@ -91,9 +89,9 @@ def record_limit(admin: KafkaAdminClient, topic: str) -> int:
 
 
 def configs_of(admin: KafkaAdminClient, topic: str, names: list[str]) -> dict[str, str]:
-    """What is set for a topic; nothing where we may not ask."""
+    """The topic's configs; empty if the user may not read them."""
     try:
         found = admin.describe_configs([ConfigResource("TOPIC", topic, names)], config_filter="all")
-        return {name: str(told["value"]) for name, told in found["topic"][topic].items()}
+        return {name: str(config["value"]) for name, config in found["topic"][topic].items()}
     except (kafka.KafkaError, KeyError):
         return {}

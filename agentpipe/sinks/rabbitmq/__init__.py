@@ -1,9 +1,8 @@
-"""RabbitSink: the stream as a topic of RabbitMQ, for those who have one already.
+"""RabbitSink: the stream as a topic of RabbitMQ.
 
-Results are published to a fanout exchange. The durable queue of the same name takes all of them
-for whoever consumes from it, as users of RabbitMQ are used to; each group has a queue of its own
-beside it, and so has each reader without a group. A queue forgets what was read: only with
-``?stream=yes`` there is a stream queue, too, which can be read from the beginning.
+Results go to a fanout exchange. The durable queue of the same name collects them for any RabbitMQ
+consumer. Each group has a queue of its own, and so has each reader without a group. A queue
+forgets what was read: only ``?stream=yes`` adds a stream queue, readable from the beginning.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT_S = 30
 PUBLISH_S = 60.0
-# A new group may have a long history copied into its queue.
+# Copying a long history into a new group's queue takes time.
 FOLLOW_S = 3600.0
 LOCKED_PAUSE_S = 0.1
 
@@ -42,7 +41,7 @@ class RabbitSink:
 
     Raises:
         ConfigError: The URL is wrong.
-        Unreachable: The server does not answer, or refuses the user or the vhost.
+        Unreachable: The server does not answer, or refuses the user or vhost.
     """
 
     def __init__(self, url: str) -> None:
@@ -56,7 +55,7 @@ class RabbitSink:
         self._link.run(_nothing)
 
     def examine(self) -> list[Finding]:
-        """What the server tells of itself."""
+        """Findings on the server's state."""
         return self._link.run(health.examine_sink)
 
     def publish(self, records: Sequence[Record]) -> None:
@@ -67,10 +66,10 @@ class RabbitSink:
         channel = await self._publisher_on(session)
         fates = await channel.publish(letters)
         lost = [letter for letter, fate in zip(letters, fates, strict=True) if fate != "taken"]
-        if lost:  # Somebody has deleted the queues.
+        if lost:  # The queues were deleted.
             await self._topic.declare(channel)
             if set(await channel.publish(lost)) != {"taken"}:
-                raise Lost("the server refuses to store results")
+                raise Lost("the server refused results")
 
     async def _publisher_on(self, session: Session) -> Channel:
         if self._publisher is not None:
@@ -83,15 +82,15 @@ class RabbitSink:
         return channel
 
     def follow(self, group: str | None, start: Start) -> Reader:
-        """A reader.
+        """See ``Sink``.
 
         Raises:
-            ConfigError: It would begin with what no queue has any more.
+            ConfigError: The start lies in the past, and there is no stream queue.
         """
         if group is not None:
             queue = self._topic.group(group)
             with self._following:
-                self._link.run(lambda session: self._found(session, queue, start), FOLLOW_S)
+                self._link.run(lambda session: self._prepare_group(session, queue, start), FOLLOW_S)
             return GroupReader(self._link, queue)
         self._link.run(lambda session: self._prepare(session, start))
         if start == "now" or not self._topic.has_stream:
@@ -99,20 +98,20 @@ class RabbitSink:
         return StreamReader(self._link, self._topic, _since_s(start))
 
     async def _prepare(self, session: Session, start: Start) -> None:
-        """Have exchange and queues, and refuse a start that they cannot give."""
+        """Declare exchange and queues; refuse a start before what they keep."""
         forgets = start != "now" and not self._topic.has_stream
         if forgets and await self._exists(session, self._topic.name):
             raise ConfigError(
-                f"{self._shown}: a queue cannot be read from the beginning or from a moment that "
-                "is past. Give the sink's URL &stream=yes, for the workers too, before the "
-                f"results come; or read what waits in the queue with the group {self._topic.name!r}"
+                f"{self._shown}: a queue cannot be read from the beginning or a past moment. "
+                "Add &stream=yes to the sink's URL, on the workers too, before results come; or "
+                f"read what waits in the queue with the group {self._topic.name!r}"
             )
         channel = await session.channel()
         await self._topic.declare(channel)
         channel.close()
 
-    async def _found(self, session: Session, queue: Declaration, start: Start) -> None:
-        """Have the group's queue, with its past when it is new; one at a time does that."""
+    async def _prepare_group(self, session: Session, queue: Declaration, start: Start) -> None:
+        """Declare the group's queue and fill a new one, under a lock."""
         if queue.name == self._topic.name:
             return await self._prepare(session, "now")
         if await self._is_complete(session, queue):
@@ -124,7 +123,7 @@ class RabbitSink:
                 await self._topic.bind(channel, queue)
             else:
                 await fill(session, self._topic, queue, _since_s(start))
-            # An exchange of its name marks a queue that was not left half filled.
+            # An exchange of the queue's name marks it as completely filled.
             await channel.call("exchange_declare", queue.name, "fanout", durable=True)
         await channel.delete([f"{queue.name}.lock"])
         channel.close()
@@ -134,9 +133,9 @@ class RabbitSink:
         if not await self._exists(session, queue.name):
             return False
         channel = await session.channel()
-        there = await channel.depth(queue.name) is not None
+        exists = await channel.depth(queue.name) is not None
         channel.close()
-        return there
+        return exists
 
     async def _exists(self, session: Session, exchange: str) -> bool:
         channel = await session.channel()
@@ -170,8 +169,8 @@ def _since_s(start: Start) -> float:
 
 
 async def _nothing(_session: Session) -> None:
-    """Connecting was all."""
+    """Only connect."""
 
 
 async def _farewell() -> None:
-    """There is nothing to put in order."""
+    """Nothing to clean up."""

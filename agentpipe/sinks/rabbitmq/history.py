@@ -1,4 +1,4 @@
-"""StreamHistory: what the stream queue holds, read from anywhere up to the present."""
+"""StreamHistory: the stream queue's records, from any offset up to the present."""
 
 from __future__ import annotations
 
@@ -20,51 +20,51 @@ if TYPE_CHECKING:
     from agentpipe.connections.amqp.message import Declaration
     from agentpipe.sinks.rabbitmq.topic import Topic
 
-# Delivered ahead of a reader that has its queue for itself; traces can be megabytes each.
+# Prefetch of a reader with its own queue; traces can be megabytes each.
 AHEAD = 100
 ACKED_TOGETHER = 25
 BATCH = 500
-# Servers' and publishers' clocks differ; it is read from a little earlier and sifted.
+# Clocks of servers and publishers differ: reading starts a little earlier, and filters.
 CLOCKS_DIFFER_S = 60
 
 
 class Inbox:
-    """Deliveries of one consumer that wait to be taken."""
+    """Deliveries of one consumer that wait to be read."""
 
     def __init__(self) -> None:
         self.waiting: deque[Delivery] = deque()
         self.changed = asyncio.Event()
 
     def receive(self, delivery: Delivery) -> None:
-        """One more."""
+        """Add one and wake the reader."""
         self.waiting.append(delivery)
         self.changed.set()
 
 
 class StreamHistory:
-    """A consumer of the stream queue. What it reads stays there."""
+    """A consumer of the stream queue; reading removes nothing."""
 
     def __init__(self, topic: Topic) -> None:
         self._topic = topic
         self.inbox = Inbox()
 
     async def open(self, session: Session, offset: Any) -> None:
-        """Begin at ``offset``, as the server understands it."""
+        """Start at ``offset``, a value of ``x-stream-offset``."""
         self.channel: Channel = await session.channel(self.inbox.changed.set)
         await self.channel.consume(
             self._topic.stream.name, AHEAD, self.inbox.receive, **{OFFSET: offset}
         )
 
     async def mark(self) -> str:
-        """Put a mark where the stream ends now; readers pass over it."""
+        """Write a mark at the stream's current end; readers skip it."""
         name = uuid.uuid4().hex
         letter = Letter(self._topic.stream.name, b"", {MARK: name})
         if await self.channel.publish([letter]) != ["taken"]:
-            raise Lost("the server refuses to store in the stream queue")
+            raise Lost("the server refused a message for the stream queue")
         return name
 
     async def up_to_now(self) -> AsyncIterator[Delivery]:
-        """All up to the present, the mark of which comes last."""
+        """All deliveries up to now, then the mark."""
         mark = await self.mark()
         while True:
             delivery = await self._next()
@@ -79,15 +79,15 @@ class StreamHistory:
         while not self.inbox.waiting:
             self.inbox.changed.clear()
             if not self.channel.is_open:
-                raise Lost("the stream queue is gone")
+                raise Lost("the stream queue was deleted")
             await self.inbox.changed.wait()
         return self.inbox.waiting.popleft()
 
 
 async def fill(session: Session, topic: Topic, queue: Declaration, since_s: float) -> None:
-    """Bind a queue that begins with what was published since then.
+    """Declare and bind a queue that starts with the records since then.
 
-    What is published just between the two may be in it twice.
+    Records published while it is bound may be in it twice.
     """
     history = StreamHistory(topic)
     await history.open(session, moment(since_s))
@@ -108,12 +108,12 @@ async def _copy(history: StreamHistory, queue: Declaration, since_s: float) -> N
             letters.append(Letter(queue.name, delivery.body, headers))
         if letters and (len(letters) >= BATCH or MARK in delivery.headers):
             if set(await history.channel.publish(letters)) != {"taken"}:
-                raise Lost("the server refuses to store a group's records")
+                raise Lost("the server refused a group's records")
             letters.clear()
 
 
 def moment(since_s: float) -> Any:
-    """An offset for the server that is surely not later."""
+    """An offset for the server that is certainly not later."""
     if since_s <= CLOCKS_DIFFER_S:
         return "first"
     return datetime.fromtimestamp(since_s - CLOCKS_DIFFER_S, UTC)

@@ -1,4 +1,4 @@
-"""Readers: of a group's queue, of a queue of one's own, and of the stream queue."""
+"""Readers of a group's queue, of an own queue, and of the stream queue."""
 
 from __future__ import annotations
 
@@ -22,46 +22,22 @@ if TYPE_CHECKING:
     from agentpipe.sinks.base import Record
     from agentpipe.sinks.rabbitmq.topic import Topic
 
-# What the server has ready is on its way, whatever the caller's timeout.
-ON_ITS_WAY_S = 5.0
+# Ready records arrive within this time, whatever the caller's timeout.
+ARRIVAL_S = 5.0
 
 log = logging.getLogger(__name__)
 
 
-class GroupReader:
-    """Shares a queue with others: it takes no more than it is asked for.
+class _ChannelReader:
+    """A reader with one channel, which is opened again after a lost connection."""
 
-    A delivery tag means nothing on another channel, so a record's position is its tag and the
-    number of the channel that it came by.
-    """
-
-    def __init__(self, link: Link, queue: Declaration) -> None:
-        self._link, self._queue = link, queue
+    def __init__(self, link: Link) -> None:
+        self._link = link
         self._session: Session | None = None
         self._channel: Channel | None = None
-        self._life = self._acked = 0
-        self._wanted = 0
-        self._consumer = ""
-
-    def poll(self, limit: int, timeout_s: float) -> list[Record]:
-        async def poll(session: Session) -> list[Delivery]:
-            return await self._poll(await self._channel_on(session), limit, timeout_s)
-
-        found = self._link.run(poll, timeout_s + ON_ITS_WAY_S + ANSWER_S)
-        return [record_of(delivery, (self._life, delivery.tag)) for delivery in found]
-
-    def commit(self, record: Record) -> None:
-        life, tag = record.position
-
-        async def commit(_session: Session) -> None:
-            if self._channel is not None and life == self._life and tag > self._acked:
-                self._channel.ack(tag, all_before=True)
-                self._acked = tag
-
-        self._link.run(commit)
 
     def recall(self) -> list[str]:
-        return []  # Nobody knows which records of a stream the group's readers have used.
+        return []  # The server does not know which records the group has used.
 
     def close(self) -> None:
         with suppress(Unreachable):
@@ -71,18 +47,55 @@ class GroupReader:
         if self._channel is not None:
             self._channel.close()
 
+    def _is_open_on(self, session: Session) -> bool:
+        channel = self._channel
+        return self._session is session and channel is not None and channel.is_open
+
+
+class GroupReader(_ChannelReader):
+    """Shares a queue with its group: it takes no more than the caller asks for.
+
+    Delivery tags are valid on their own channel only, so a record's position is the tag and the
+    channel's number.
+    """
+
+    def __init__(self, link: Link, queue: Declaration) -> None:
+        super().__init__(link)
+        self._queue = queue
+        self._channel_number = self._acked = 0
+        self._wanted = 0
+        self._consumer = ""
+
+    def poll(self, limit: int, timeout_s: float) -> list[Record]:
+        async def poll(session: Session) -> list[Delivery]:
+            return await self._poll(await self._channel_on(session), limit, timeout_s)
+
+        found = self._link.run(poll, timeout_s + ARRIVAL_S + ANSWER_S)
+        return [record_of(delivery, (self._channel_number, delivery.tag)) for delivery in found]
+
+    def commit(self, record: Record) -> None:
+        number, tag = record.position
+
+        async def commit(_session: Session) -> None:
+            current = number == self._channel_number and tag > self._acked
+            if self._channel is not None and current:
+                self._channel.ack(tag, all_before=True)
+                self._acked = tag
+
+        self._link.run(commit)
+
     async def _channel_on(self, session: Session) -> Channel:
-        if self._channel is None or self._session is not session or not self._channel.is_open:
+        if self._channel is None or not self._is_open_on(session):
             self._inbox = Inbox()
             self._channel = await session.channel(self._inbox.changed.set)
-            self._session, self._life, self._acked = session, self._life + 1, 0
-            self._consumer = ""
+            self._session, self._channel_number = session, self._channel_number + 1
+            self._acked, self._consumer = 0, ""
         return self._channel
 
     async def _poll(self, channel: Channel, limit: int, timeout_s: float) -> list[Delivery]:
         deadline = time.monotonic() + timeout_s
         if await channel.declare(self._queue):
-            deadline = max(deadline, time.monotonic() + ON_ITS_WAY_S)
+            deadline = max(deadline, time.monotonic() + ARRIVAL_S)
         self._inbox.changed.clear()
         self._wanted = limit
         try:
@@ -107,17 +120,16 @@ class GroupReader:
     def _receive(self, delivery: Delivery) -> None:
         if len(self._inbox.waiting) < self._wanted:
             self._inbox.receive(delivery)
-        elif self._channel is not None:  # It comes too late: it is the group's again.
+        elif self._channel is not None:  # Too late for this poll: it goes back to the group.
             self._channel.requeue(delivery.tag)
 
 
-class _OwnReader(ABC):
+class _OwnReader(_ChannelReader, ABC):
     """Has a queue for itself, so that the server may deliver ahead."""
 
     def __init__(self, link: Link, topic: Topic) -> None:
-        self._link, self._topic = link, topic
-        self._session: Session | None = None
-        self._channel: Channel | None = None
+        super().__init__(link)
+        self._topic = topic
         self._inbox: Inbox | None = None
         self._link.run(self._inbox_on)
 
@@ -125,25 +137,13 @@ class _OwnReader(ABC):
         async def poll(session: Session) -> list[Record]:
             return await self._poll(await self._inbox_on(session), limit, timeout_s)
 
-        return self._link.run(poll, timeout_s + ON_ITS_WAY_S + ANSWER_S)
+        return self._link.run(poll, timeout_s + ARRIVAL_S + ANSWER_S)
 
-    def commit(self, record: Record) -> None:  # noqa: B027 - that is all there is to it
-        """Nothing to do: it has no group."""
-
-    def recall(self) -> list[str]:
-        return []  # It has no past.
-
-    def close(self) -> None:
-        with suppress(Unreachable):
-            self._link.run(self._close)
-
-    async def _close(self, _session: Session) -> None:
-        if self._channel is not None:
-            self._channel.close()
+    def commit(self, record: Record) -> None:
+        """Nothing to do without a group."""
 
     async def _inbox_on(self, session: Session) -> Inbox:
-        stale = self._channel is None or self._session is not session
-        if self._inbox is None or self._channel is None or stale or not self._channel.is_open:
+        if self._inbox is None or not self._is_open_on(session):
             self._channel, self._inbox = await self._open(session)
             self._session = session
         return self._inbox
@@ -156,7 +156,7 @@ class _OwnReader(ABC):
                 return records
             if self._channel is None or not self._channel.is_open:
                 raise Lost("the server ended the channel")
-            left_s = self._patience_s(deadline) - time.monotonic()
+            left_s = self._deadline(deadline) - time.monotonic()
             if left_s <= 0:
                 return []
             with suppress(TimeoutError):
@@ -168,45 +168,47 @@ class _OwnReader(ABC):
         while inbox.waiting and len(found) < limit:
             delivery = inbox.waiting.popleft()
             tag = delivery.tag
-            if (record := self._sifted(delivery)) is not None:
+            if (record := self._record(delivery)) is not None:
                 found.append(record)
         if tag and self._channel is not None:
             self._channel.ack(tag, all_before=True)
         return found
 
-    def _patience_s(self, deadline: float) -> float:
+    def _deadline(self, deadline: float) -> float:
         return deadline
 
-    def _sifted(self, delivery: Delivery) -> Record | None:
+    def _record(self, delivery: Delivery) -> Record | None:
         return record_of(delivery, delivery.tag)
 
     @abstractmethod
     async def _open(self, session: Session) -> tuple[Channel, Inbox]:
-        """A channel on which records arrive in an inbox."""
+        """A channel and the inbox that its records arrive in."""
 
 
 class TailReader(_OwnReader):
-    """Reads what comes from now on, out of a queue that the server drops with its reader."""
+    """Reads new records from a queue that the server drops with its reader."""
 
     def __init__(self, link: Link, topic: Topic) -> None:
         self._queue = topic.tail()
-        self._began = False
+        self._opened = False
         super().__init__(link, topic)
 
     async def _open(self, session: Session) -> tuple[Channel, Inbox]:
-        if self._began:
+        if self._opened:
             await self._warn_if_gone(session)
         inbox = Inbox()
         channel = await session.channel(inbox.changed.set)
         await self._topic.bind(channel, self._queue)
         await channel.consume(self._queue.name, AHEAD, inbox.receive)
-        self._began = True
+        self._opened = True
         return channel, inbox
 
     async def _warn_if_gone(self, session: Session) -> None:
         channel = await session.channel()
         if await channel.depth(self._queue.name) is None:
-            log.warning("the reader was away for too long: what came meanwhile is missing")
+            log.warning(
+                "the reader was disconnected for too long: results of that time are missing"
+            )
         channel.close()
 
     async def _close(self, session: Session) -> None:
@@ -215,9 +217,9 @@ class TailReader(_OwnReader):
 
 
 class StreamReader(_OwnReader):
-    """Reads the stream queue from a moment on, and takes nothing away.
+    """Reads the stream queue from a moment on, and removes nothing.
 
-    Up to the mark that it makes at the beginning, records are there and on their way.
+    Records before the mark that it writes first exist already, so it waits for them.
     """
 
     def __init__(self, link: Link, topic: Topic, since_s: float) -> None:
@@ -232,10 +234,10 @@ class StreamReader(_OwnReader):
         self._mark = await history.mark()
         return history.channel, history.inbox
 
-    def _patience_s(self, deadline: float) -> float:
-        return max(deadline, time.monotonic() + ON_ITS_WAY_S) if self._mark else deadline
+    def _deadline(self, deadline: float) -> float:
+        return max(deadline, time.monotonic() + ARRIVAL_S) if self._mark else deadline
 
-    def _sifted(self, delivery: Delivery) -> Record | None:
+    def _record(self, delivery: Delivery) -> Record | None:
         offset = delivery.headers[OFFSET]
         self._from = offset + 1
         if delivery.headers.get(MARK) == self._mark:

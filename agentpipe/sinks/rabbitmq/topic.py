@@ -1,4 +1,4 @@
-"""Topic: what this sink calls its exchange and queues, and the letters in them."""
+"""Topic: names and declarations of the sink's exchange and queues, and their messages."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from agentpipe.connections.url import Url
 
 PARAMETERS = ("topic", "stream")
-# The server refuses larger messages by default from 4.0 on, and ends the connection.
-REMEDY = "RabbitMQ 4 takes 16 MiB at most by default, and so do we"
+# From 4.0 on, the server closes the connection on larger messages by default.
+REMEDY = "use another sink: RabbitMQ 4 takes 16 MiB at most by default"
 MAX_BYTES = 16 * 1024 * 1024 - 64 * 1024
-# Names have up to 255 bytes; ours add a word and an id to the topic.
+# The limit is 255 bytes; queue names add a word and an id to the topic.
 MAX_NAME_BYTES = 120
-# A reader without a group may be away for so long; then the server drops what it had not read.
+# A reader without a group may be disconnected for so long before its queue is dropped.
 TAIL_EXPIRES_MS = 30 * 60_000
 ID, PUBLISHED, MARK, OFFSET = (
     "agentpipe-id",
@@ -38,8 +38,8 @@ class Topic:
     """A fanout exchange and the queues bound to it.
 
     Attributes:
-        name: The exchange's, and that of the queue that everybody knows.
-        has_stream: Whether there is a stream queue as well, which keeps what was read.
+        name: Of the exchange, and of the queue that other consumers know.
+        has_stream: There is a stream queue too, which keeps records that were read.
     """
 
     name: str
@@ -47,63 +47,63 @@ class Topic:
 
     @classmethod
     def of(cls, url: Url) -> Self:
-        """The topic that a URL names.
+        """The topic in a URL.
 
         Raises:
-            ConfigError: The server would not take the name.
+            ConfigError: The server does not accept the name.
         """
         name = url.given.get("topic", TOPIC)
         if len(name.encode()) > MAX_NAME_BYTES or name.startswith("amq."):
             raise url.wrong(
-                f"topic is a name of up to {MAX_NAME_BYTES} bytes that does not begin with amq."
+                f"topic must have at most {MAX_NAME_BYTES} bytes and not begin with amq."
             )
         return cls(name, url.one_of("stream", ("no", "yes")) == "yes")
 
     @property
     def queue(self) -> Declaration:
-        """As anybody declares it who knows nothing of us; so it has no arguments."""
+        """Without arguments, so that other consumers' plain declarations match."""
         return Declaration(self.name, {})
 
     @property
     def stream(self) -> Declaration:
-        """All there was, to be read from any place by any number of readers."""
+        """All results, readable from any offset by any number of readers."""
         return Declaration(f"{self.name}.stream", {"x-queue-type": "stream"})
 
     def group(self, name: str) -> Declaration:
-        """A group's queue; MCP-Universe's group, and that of the topic's name, have the topic's."""
+        """A group's queue; for MCP-Universe's group and the topic's namesake, the topic's queue."""
         if name in (self.name, SEED_GROUP):
             return self.queue
         if not name or len(name.encode()) > MAX_NAME_BYTES:
-            raise ConfigError(f"a group's name has 1 to {MAX_NAME_BYTES} bytes: {name[:40]!r}")
+            raise ConfigError(f"invalid group {name[:40]!r}: use 1 to {MAX_NAME_BYTES} bytes")
         return Declaration(f"{self.name}.group.{name}", {"x-consumer-timeout": CONSUMER_TIMEOUT_MS})
 
     def tail(self) -> Declaration:
-        """A queue for one reader; it outlives a lost connection, and not its reader."""
+        """A queue for one reader; it survives a lost connection, and expires without a reader."""
         return Declaration(f"{self.name}.tail.{uuid.uuid4().hex}", {"x-expires": TAIL_EXPIRES_MS})
 
     def letter(self, record: Record) -> Letter:
-        """A record on its way to all of them."""
+        """The message that carries a record to all queues."""
         headers = {ID: record.task_id, PUBLISHED: time.time_ns() // 1000}
         return Letter(self.name, truncate(record, MAX_BYTES, REMEDY), headers, exchange=self.name)
 
     async def declare(self, channel: Channel) -> None:
-        """Make exchange and queues, so that nothing is lost that comes before any reader."""
+        """Declare exchange and queues, so that results before the first reader are kept."""
         await channel.call("exchange_declare", self.name, "fanout", durable=True)
         for queue in (self.queue, self.stream) if self.has_stream else (self.queue,):
             await self.bind(channel, queue)
 
     async def bind(self, channel: Channel, queue: Declaration) -> None:
-        """Have all that comes put into this queue, too."""
+        """Declare a queue and bind it to the exchange."""
         await channel.declare(queue)
         await channel.call("queue_bind", queue.name, self.name)
 
 
 def record_of(delivery: Delivery, position: Any) -> Record:
-    """What was delivered; what somebody else has put there has no id."""
+    """The delivered record; foreign messages have no id."""
     return Record(str(delivery.headers.get(ID, "")), delivery.body, position)
 
 
 def published_us(delivery: Delivery) -> int:
-    """When it was published, by its publisher's clock; 0 where nobody said."""
+    """When it was published, by the publisher's clock; 0 if unknown."""
     value = delivery.headers.get(PUBLISHED)
     return value if isinstance(value, int) else 0
