@@ -1,7 +1,7 @@
-"""AgentThread: a thread for one agent, with an event loop where the agent needs one.
+"""AgentThread: a thread for one agent, with an event loop if the agent needs one.
 
-Plain functions would block the worker's loop, and so do coroutines that compute. The thread
-is a daemon: one that hangs in a system call cannot keep the process alive.
+Plain functions would block the worker's loop, and so would coroutines that compute. The thread is
+a daemon: one that hangs in a system call cannot keep the process alive.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 class RunInterrupted(Interrupt):
-    """Raised inside an agent's thread when its run has to end; ``except Exception`` misses it."""
+    """Raised inside an agent's thread to end its run; ``except Exception`` does not catch it."""
 
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """One call: what to do, and how far it is.
+    """One call and its state.
 
     Attributes:
         exposed: An exception may be raised into it now.
@@ -42,24 +42,24 @@ class _Call:
 
 
 class AgentThread:
-    """Runs calls one after the other; ``close`` lets it end once they are done."""
+    """Runs calls in sequence until ``close``."""
 
     def __init__(self, name: str) -> None:
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._latest: _Call | None = None
-        # Held while a call begins, ends or is interrupted, so that none is hit that has ended.
+        # Held while a call starts, ends or is interrupted: an ended call must not be hit.
         self._lock = threading.Lock()
         self._runner: asyncio.Runner | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     async def call(self, function: Callable[[], Any]) -> Any:
-        """``function()`` in the thread; a coroutine that it returns runs there too."""
+        """``function()`` in the thread; a returned coroutine runs there too."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
 
         def report(value: Any, error: BaseException | None) -> None:
-            with suppress(RuntimeError):  # The loop has been closed meanwhile.
+            with suppress(RuntimeError):  # The loop is closed.
                 loop.call_soon_threadsafe(_resolve, future, value, error)
 
         self._latest = _Call(function, report)
@@ -67,9 +67,9 @@ class AgentThread:
         return await future
 
     def interrupt(self) -> None:
-        """Ask the latest call to end: a coroutine is cancelled, a function gets an exception.
+        """End the latest call: a coroutine is cancelled, a function gets ``RunInterrupted``.
 
-        A function that sits in a system call notices only when that returns.
+        A function in a system call notices only when that returns.
         """
         with self._lock:
             call = self._latest
@@ -77,13 +77,13 @@ class AgentThread:
                 return
             call.interrupted = True
             if call.task is not None:
-                with suppress(RuntimeError):  # Its loop has been closed.
+                with suppress(RuntimeError):  # Its loop is closed.
                     call.task.get_loop().call_soon_threadsafe(call.task.cancel)
             elif call.exposed:
                 raise_thread_exception(self._thread.ident, RunInterrupted)  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
-        """End after the calls that were made."""
+        """End the thread after the calls made so far."""
         self._calls.put(None)
 
     def _run(self) -> None:
@@ -91,7 +91,7 @@ class AgentThread:
             value = error = None
             try:
                 value = self._perform(call)
-            except BaseException as caught:  # noqa: BLE001 - all of it belongs to the caller
+            except BaseException as caught:  # noqa: BLE001 - raised in the caller
                 error = caught
             call.report(value, error)
         if self._runner is not None:
@@ -117,7 +117,7 @@ class AgentThread:
         with self._lock:
             call.exposed = False
         for _ in range(2):
-            pass  # Where a loop turns, an interruption that came just before is raised.
+            pass  # A loop's turn raises an interruption that came just before.
 
     def _loop(self) -> asyncio.Runner:
         if self._runner is None:

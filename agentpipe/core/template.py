@@ -1,7 +1,7 @@
-"""Templates: ``{{ NAME }}`` in texts, replaced by values of a context and nothing more.
+"""Templates: ``{{ NAME }}`` in strings, replaced by values of a context.
 
-MCP-Universe renders these by Jinja; expressions are left alone here, so that no text of a task
-can compute anything.
+MCP-Universe renders these with Jinja; here expressions stay as they are, so that a task cannot
+compute anything.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _NAME = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 
 
 def render(value: Any, env: Mapping[str, str]) -> Any:
-    """``value`` with each name in its texts replaced, however deep they lie in lists and objects.
+    """``value`` with the names in its strings replaced, at any depth of lists and objects.
 
-    A name that ``env`` does not have stays as it stands, and so does all that is more than a name:
-    nothing is computed, and what was put in is not searched again. Keys are left alone.
+    Unknown names and expressions stay as they are, and so do keys; inserted values are not
+    searched again.
     """
     if isinstance(value, str):
         return _NAME.sub(lambda match: env.get(match[1], match[0]), value)
@@ -31,7 +31,7 @@ def render(value: Any, env: Mapping[str, str]) -> Any:
 
 
 def names_in(value: Any) -> Iterator[str]:
-    """Each name that has a place in ``value``."""
+    """The names used in ``value``."""
     if isinstance(value, str):
         yield from (match[1] for match in _NAME.finditer(value))
     elif isinstance(value, (dict, list)):

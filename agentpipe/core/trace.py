@@ -1,10 +1,10 @@
-"""Trace: the spans of one run, in MCP-Universe's format, and what it used.
+"""Trace: the spans of one run, in MCP-Universe's format, and its usage.
 
 A span is ``{id, trace_id, parent_id, records: [{timestamp, data}], running_time, timestamp,
-span_index}``; it enters the list when it ends, so children stand before their parents, and
-the root span is its own parent (``mcpuniverse/tracer/types.py`` of 1.1.3).
+span_index}``. It enters the list when it ends, so children precede their parents; the root span is
+its own parent (``mcpuniverse/tracer/types.py`` of 1.1.3).
 
-An agent adds its own spans so::
+An agent adds its own spans::
 
     with agentpipe.trace.span({"type": "tool", "tool_name": "search"}) as span:
         span.add({"response": ...})
@@ -26,7 +26,7 @@ from agentpipe.core.usage import Usage
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-# ReAct agents record their whole history with each step: a long run's trace grows with the square.
+# ReAct agents record their whole history with each step: a trace grows quadratically.
 MAX_RECORD_BYTES = 1024 * 1024
 MAX_TRACE_BYTES = 16 * 1024 * 1024
 _CUT_TEXT_CHARS = 10_000
@@ -36,14 +36,14 @@ _parent: ContextVar[Span | None] = ContextVar("agentpipe_span", default=None)
 
 
 def _new_id() -> str:
-    """As a UUID reads; from the process's own generator, for it need only be unique."""
+    """In a UUID's form; it only has to be unique, so the process's own generator is enough."""
     digits = f"{random.getrandbits(128):032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 @dataclass(slots=True)
 class Span:
-    """A step of a run that has begun."""
+    """A step of a run that has started."""
 
     parent_id: str
     id: str = field(default_factory=_new_id)
@@ -52,18 +52,18 @@ class Span:
     started: float = field(default_factory=time.monotonic)
 
     def add(self, data: Mapping[str, Any]) -> None:
-        """Record ``data``, any JSON, with the time."""
+        """Record ``data``, any JSON object, with the time."""
         self.records.append({"timestamp": time.time(), "data": dict(data)})
 
 
 class Tracer:
     """Collects the spans of one run.
 
-    A record that is no JSON, or is too large, is recorded as such; the rest of the trace stays.
+    In place of a record that is not JSON or too large, it records why; the rest stays.
 
     Attributes:
-        spans: Those that have ended, as they stand in a Result.
-        usage: Summed over the run.
+        spans: Ended spans, in a Result's form.
+        usage: The run's sums.
     """
 
     def __init__(self) -> None:
@@ -74,14 +74,14 @@ class Tracer:
 
     @contextmanager
     def root(self) -> Iterator[Span]:
-        """The span of the whole run; ``span`` adds children below it."""
+        """Open the span of the whole run; ``span`` adds children."""
         root_id = _new_id()
         with self.listening(), self._open(Span(parent_id=root_id, id=root_id)) as root:
             yield root
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Collect what is recorded meanwhile, below no span of its own."""
+        """Collect what is recorded meanwhile, without a root span."""
         token = _tracer.set(self)
         try:
             yield
@@ -109,7 +109,7 @@ class Tracer:
         )
 
     def take(self, span: Mapping[str, Any]) -> None:
-        """Add a span that has ended, from wherever; what it lacks is filled in."""
+        """Add an ended span, also another program's; missing fields are filled in."""
         parent = _parent.get()
         now = time.time()
         self.spans.append(
@@ -117,14 +117,14 @@ class Tracer:
                 "id": str(span.get("id") or _new_id()),
                 "trace_id": self.trace_id,
                 "parent_id": str(span.get("parent_id") or (parent.id if parent else "")),
-                "records": [self._fitted(record) for record in _records_of(span, now)],
+                "records": [self._limited(record) for record in _records_of(span, now)],
                 "running_time": span.get("running_time", 0.0),
                 "timestamp": span.get("timestamp", now),
                 "span_index": len(self.spans),
             }
         )
 
-    def _fitted(self, record: dict[str, Any]) -> dict[str, Any]:
+    def _limited(self, record: dict[str, Any]) -> dict[str, Any]:
         try:
             size = len(orjson.dumps(record))
             if size > MAX_RECORD_BYTES:
@@ -140,7 +140,7 @@ class Tracer:
 
 @contextmanager
 def span(data: Mapping[str, Any]) -> Iterator[Span]:
-    """A step of the current run; outside any run it is recorded nowhere."""
+    """A step of the current run; outside a run it is not recorded."""
     parent = _parent.get()
     opened = Span(parent_id=parent.id if parent else "")
     opened.add(data)
@@ -154,7 +154,7 @@ def span(data: Mapping[str, Any]) -> Iterator[Span]:
 
 @contextmanager
 def step(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A span of one record that says how it ended: set its ``response``; ``error`` sets itself."""
+    """A span with one record: the caller sets its ``response``, an exception its ``error``."""
     with span({**data, "response": "", "error": ""}) as opened:
         record: dict[str, Any] = opened.records[0]["data"]
         try:
@@ -168,7 +168,7 @@ def record_spans(spans: Sequence[Mapping[str, Any]]) -> None:
     """Add spans of another program to the current run, in MCP-Universe's format or as plain data.
 
     Raises:
-        TypeError: They are no list of objects.
+        TypeError: Not a list of objects.
     """
     if not isinstance(spans, list) or not all(isinstance(each, dict) for each in spans):
         raise TypeError("trace: expected a list of objects")
@@ -179,7 +179,7 @@ def record_spans(spans: Sequence[Mapping[str, Any]]) -> None:
 
 
 def record_usage(usage: Mapping[str, Any]) -> None:
-    """Add to what the current run used; see ``Usage.add``."""
+    """Add to the current run's usage; see ``Usage.add``."""
     tracer = _tracer.get()
     (tracer.usage if tracer else Usage()).add(usage)
 
@@ -191,14 +191,14 @@ def _records_of(span: Mapping[str, Any], now: float) -> list[dict[str, Any]]:
     return [{"timestamp": now, "data": dict(span)}]
 
 
-def _without_data(record: Mapping[str, Any], why: str) -> dict[str, Any]:
+def _without_data(record: Mapping[str, Any], reason: str) -> dict[str, Any]:
     kind = record["data"].get("type") if isinstance(record.get("data"), dict) else None
     kept = {"type": kind} if isinstance(kind, str) else {}
-    return {"timestamp": record.get("timestamp", 0.0), "data": {**kept, "dropped": why}}
+    return {"timestamp": record.get("timestamp", 0.0), "data": {**kept, "dropped": reason}}
 
 
 def _cut(value: Any) -> Any:
-    """A copy whose long texts are cut in their middle."""
+    """A copy with the middle of long strings cut out."""
     if isinstance(value, str) and len(value) > _CUT_TEXT_CHARS:
         half = _CUT_TEXT_CHARS // 2
         return f"{value[:half]}... ({len(value):,} characters in all) ...{value[-half:]}"

@@ -50,7 +50,11 @@ def open_admin(address: KafkaAddress) -> KafkaAdminClient:
             **address.client, bootstrap_timeout_ms=CONNECT_MS, request_timeout_ms=ANSWER_MS
         )
     except kafka.KafkaTimeoutError as error:  # The client's only error, whatever the reason.
-        hint = "correct the password, or ?sasl=" if address.has_login else "add a user and password"
+        hint = (
+            "correct user and password, or ?sasl="
+            if address.has_login
+            else "add a user and password"
+        )
         raise Unreachable(
             f"{address.shown}: the server there does not accept us: {hint}, or add ?tls=yes, or "
             "correct the port"
