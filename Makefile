@@ -4,18 +4,19 @@ BIN := .venv/bin
 NEED_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	{ echo "agentpipe needs Python 3.11 or later: make PYTHON=python3.12 ..."; exit 1; }
 LAUNCH = $(NEED_PYTHON); $(PYTHON) -m brokers.launch
-# The main job keeps its stores apart from yours, so that it can start afresh each time.
+# The demo's own stores: each run starts with empty ones, and leaves yours alone.
 DEMO := .agentpipe/run
 DEMO_STORES := --broker sqlite:///$(DEMO)/broker.db --sink sqlite:///$(DEMO)/results.db
 
 SERVERS := redis rabbitmq kafka
 
 TORCH := .venv-torch
-# MCP-Universe's package pins what we use: it has a Python of its own.
+# The package mcpuniverse pins older versions of our dependencies, so it has its own environment.
 THEIRS := .venv-mcpuniverse
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-torch test-mcpuniverse mcpuniverse check format docs bench clean $(SERVERS) $(SERVERS:%=drop%)
+.PHONY: help run check lint unit test integration test-all long test-torch test-mcpuniverse \
+	mcpuniverse format docs bench clean $(SERVERS) $(SERVERS:%=drop%)
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,31 +43,47 @@ run: .venv/installed ## run 200 tasks on four agents in two processes, offline
 	@echo "  $(BIN)/agentpipe tail --from beginning --limit 5 --sink sqlite:///$(DEMO)/results.db"
 	@echo "  $(BIN)/agentpipe status --broker sqlite:///$(DEMO)/broker.db"
 
-test: .venv/installed-dev ## run every test
-	$(BIN)/python -m pytest -n 4 --dist worksteal
+PYTEST = $(BIN)/python -m pytest
+# More processes than cores: these tests wait for servers and workers most of their time.
+PARALLEL := -n 4 --dist worksteal
 
-# An environment of its own: torch is large, and nothing else needs it.
+# Three tiers, and each test is in one: `make check test test-all` runs each once.
+check: lint unit ## format, lint, types, unit tests, conformance on SQLite: for every change
+
+lint: .venv/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+unit: .venv/installed-dev
+	$(PYTEST) tests/unit tests/conformance -m "not server and not long" -n 2
+
+test: unit integration ## the tests: unit, conformance, and integration with all brokers and sinks
+
+integration: .venv/installed-dev
+	$(PYTEST) tests/conformance tests/integration -m "(server or process) and not long" $(PARALLEL)
+
+test-all: test long test-torch test-mcpuniverse ## also the long kill, outage and race tests, torch, mcpuniverse
+
+long: .venv/installed-dev
+	$(PYTEST) -m long $(PARALLEL)
+
+# torch is large and nothing else needs it, so it has its own environment.
 $(TORCH)/installed: setup.cfg pyproject.toml
 	@$(NEED_PYTHON)
 	$(PYTHON) -m venv $(TORCH)
 	$(TORCH)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[torch]" "pytest>=8.3" torchdata
 	@touch $@
 
-test-torch: $(TORCH)/installed ## test the PyTorch dataset, in an environment of its own
-	@# torch warns of things that are its own.
+test-torch: $(TORCH)/installed ## the PyTorch dataset, in its own environment
+	@# torch raises warnings of its own.
 	$(TORCH)/bin/python -m pytest tests/torch --override-ini filterwarnings=default
 
-check: .venv/installed-dev ## format, lint, types, import direction, unit tests: all that a change must pass
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/unit
-
-format: .venv/installed-dev ## format the code, and fix what can be fixed
+format: .venv/installed-dev ## format the code and apply the automatic fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: .venv/installed ## draw the pictures of the documents anew, from a run
+docs: .venv/installed ## draw the pictures of the documents again, from a run
 	$(BIN)/python -m docs.pictures
 
 .venv/installed-bench: .venv/installed-dev
@@ -79,17 +96,17 @@ $(THEIRS)/installed:
 	$(THEIRS)/bin/python -m pip install --quiet --disable-pip-version-check mcpuniverse==1.1.3
 	@touch $@
 
-mcpuniverse: $(THEIRS)/installed ## make the Python that runs MCP-Universe's own agents
+mcpuniverse: $(THEIRS)/installed ## make the environment that runs MCP-Universe's agents
 
-test-mcpuniverse: .venv/installed-dev $(THEIRS)/installed ## test with MCP-Universe's own code: it reads our results, we run its agents
+test-mcpuniverse: .venv/installed-dev $(THEIRS)/installed ## MCP-Universe's code reads our results, and we run its agents
 	$(THEIRS)/bin/python -m pip install --quiet --disable-pip-version-check "pytest>=8.3"
 	$(THEIRS)/bin/python -m pytest tests/peer tests/mcpuniverse --override-ini filterwarnings=default
 	$(BIN)/python -m pytest tests/side_by_side
 
-bench: .venv/installed-bench $(THEIRS)/installed ## measure, each figure beside something of the same run
+bench: .venv/installed-bench $(THEIRS)/installed ## measure speed and memory beside something of the same run
 	$(BIN)/python -m bench.bench
 
-redis: ## start Redis in the background, here; the same for the next two
+redis: ## start Redis in the background, in .agentpipe
 	@$(LAUNCH) start redis
 
 rabbitmq: ## start RabbitMQ
@@ -98,7 +115,7 @@ rabbitmq: ## start RabbitMQ
 kafka: ## start Kafka
 	@$(LAUNCH) start kafka
 
-dropredis: ## stop Redis and remove its data; the same for the next two
+dropredis: ## stop Redis and remove its data
 	@$(LAUNCH) drop redis
 
 droprabbitmq: ## stop RabbitMQ and remove its data
@@ -107,5 +124,5 @@ droprabbitmq: ## stop RabbitMQ and remove its data
 dropkafka: ## stop Kafka and remove its data
 	@$(LAUNCH) drop kafka
 
-clean: ## remove the environments and the main job's stores
+clean: ## remove the environments and the demo's stores
 	rm -rf .venv $(THEIRS) $(TORCH) $(DEMO)

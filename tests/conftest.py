@@ -1,15 +1,16 @@
-"""Real servers, each started when the first test asks for it; see brokers/README.md."""
+"""Fixtures of real servers, each started on first use; see brokers/README.md."""
 
 from __future__ import annotations
 
 import os
+import signal
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.landlord import ADDRESS, Landlord, rented
-from tests.servers import Kind, OwnServer, needed, started
+from tests.servers import Kind, OwnServer, required, started
+from tests.shared_servers import ADDRESS, SharedServers, shared_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,54 +19,57 @@ if TYPE_CHECKING:
     from brokers.server import Server
 
 
-LANDLORD = pytest.StashKey[Landlord]()
-# Kafka in a test is young: what its compiler spends on code that lives for hours is lost.
+SERVERS = pytest.StashKey[SharedServers]()
+# Kafka lives for minutes here: what the JVM's second compiler would optimize never pays off.
 JVM = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if getattr(config.option, "numprocesses", None):  # Pytest-xdist's others ask this one.
-        _settle_in(config)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # In the background a shell ignores SIGINT, and every process started here inherits that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if getattr(config.option, "numprocesses", None):  # The processes of pytest-xdist ask this one.
+        _share_servers(config)
 
 
-def _settle_in(config: pytest.Config) -> None:
+def _share_servers(config: pytest.Config) -> None:
     if ADDRESS not in os.environ:
-        config.stash[LANDLORD] = Landlord()
-        os.environ.update({**JVM, **os.environ, ADDRESS: config.stash[LANDLORD].address})
+        config.stash[SERVERS] = SharedServers()
+        os.environ.update({**JVM, **os.environ, ADDRESS: config.stash[SERVERS].address})
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if landlord := config.stash.get(LANDLORD, None):
-        landlord.close()
+    if servers := config.stash.get(SERVERS, None):
+        servers.close()
 
 
 @pytest.fixture(scope="session")
 def redis_server(pytestconfig: pytest.Config) -> Server:
-    """A Redis that all tests share: each takes a prefix of its own."""
-    _settle_in(pytestconfig)
-    with needed():
-        return rented("redis")
+    """A Redis shared by all tests: each uses its own prefix."""
+    _share_servers(pytestconfig)
+    with required():
+        return shared_server("redis")
 
 
 @pytest.fixture(scope="session")
 def rabbitmq_server(pytestconfig: pytest.Config) -> Server:
-    """A RabbitMQ that all tests share: each takes queues or a vhost of its own."""
-    _settle_in(pytestconfig)
-    with needed():
-        return rented("rabbitmq")
+    """A RabbitMQ shared by all tests: each uses its own queues or vhost."""
+    _share_servers(pytestconfig)
+    with required():
+        return shared_server("rabbitmq")
 
 
 @pytest.fixture(scope="session")
 def kafka_server(pytestconfig: pytest.Config) -> Server:
-    """A Kafka that all tests share: each takes a topic of its own."""
-    _settle_in(pytestconfig)
-    with needed():
-        return rented("kafka")
+    """A Kafka shared by all tests: each uses its own topic."""
+    _share_servers(pytestconfig)
+    with required():
+        return shared_server("kafka")
 
 
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[OwnServer]:
-    """Starts servers that the test may stop and kill; they are gone after it."""
+    """Starts servers that one test may stop and kill; removed after it."""
     with ExitStack() as stack:
 
         def start(kind: type[Kind], **options: Any) -> Kind:

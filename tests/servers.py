@@ -1,4 +1,4 @@
-"""What the fixtures for real servers share."""
+"""Helpers of the fixtures that start real servers."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ Kind = TypeVar("Kind", bound=Server)
 
 
 class OwnServer(Protocol):
-    """``own_server(RedisServer, settings={...})`` starts one for this test alone."""
+    """``own_server(RedisServer, settings={...})`` starts a server for this test alone."""
 
     def __call__(self, kind: type[Kind], **options: Any) -> Kind: ...
 
 
 def started(server: Kind) -> Kind:
-    """The server, running."""
-    with needed():
+    """Start the server, or skip or fail as ``required`` does."""
+    with required():
         server.start()
     return server
 
 
 @contextmanager
-def needed() -> Iterator[None]:
-    """A server that cannot be had is a failure in CI, and a skip elsewhere."""
+def required() -> Iterator[None]:
+    """Fail in CI, and skip elsewhere, where a server is not installed."""
     try:
         yield
     except NotInstalledError as error:
@@ -45,7 +45,7 @@ def needed() -> Iterator[None]:
 
 
 def self_signed(folder: Path) -> tuple[Path, Path]:
-    """One for 127.0.0.1, signed by itself."""
+    """A self-signed certificate for 127.0.0.1, and its key."""
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
     names = ("-addext", f"subjectAltName=IP:{HOST}")

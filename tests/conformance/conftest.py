@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
@@ -95,6 +95,9 @@ SINKS = {
 }
 
 
+SERVERS = {"kafka", "rabbitmq", "redis"}
+
+
 def unique(noun: str) -> str:
     return f"{noun}-{uuid.uuid4().hex[:8]}"
 
@@ -132,7 +135,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if f"{seam}_settings" in metafunc.fixturenames:
             url = metafunc.config.getoption(f"{seam}_url", None)
             found = {"outside": _outside(url, metafunc.config.getoption("lacks"))} if url else kinds
-            metafunc.parametrize(f"{seam}_settings", found.items(), indirect=True, ids=found)
+            params = [_param(name, kind) for name, kind in found.items()]
+            metafunc.parametrize(f"{seam}_settings", params, indirect=True)
+
+
+def _param(name: str, kind: Kind) -> Any:
+    marks = [pytest.mark.server] if name in SERVERS else []
+    return pytest.param((name, kind), id=name, marks=marks)
 
 
 def _outside(url: str, lacks: list[str]) -> Kind:

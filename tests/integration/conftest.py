@@ -1,7 +1,7 @@
-"""Each test has a scratch project of its own.
+"""The scratch project of each test.
 
-Its tasks are in SQLite; where the test is marked, in each broker in turn; and where it asks for
-a ``server`` that it may stop, kill and break, in that.
+Its broker is SQLite. A test marked ``every_broker`` runs on each broker. A test that uses the
+fixture ``server`` runs on a server of its own, which it may stop and kill.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _sqlite(_: pytest.FixtureRequest, folder: Path) -> str:
 
 
 def _shared(fixture: str) -> Callable[[pytest.FixtureRequest, Path], str]:
-    """On a server that all tests share, under names of its own."""
+    """On a server shared by all tests, with a prefix for each test."""
 
     def make(request: pytest.FixtureRequest, _: Path) -> str:
         return f"{request.getfixturevalue(fixture).url}?prefix=test-{uuid.uuid4().hex[:8]}"
@@ -44,18 +44,26 @@ BROKERS = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "every_broker: a promise, so it is tested on each of them")
+    config.addinivalue_line(
+        "markers", "every_broker(long=()): runs on each broker, in the long tier on those in `long`"
+    )
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    item.add_marker("process")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     every = metafunc.definition.get_closest_marker("every_broker")
     if every and "broker_url" in metafunc.fixturenames:
-        metafunc.parametrize("broker_url", BROKERS, indirect=True)
+        long = every.kwargs.get("long", ())
+        params = [pytest.param(name, marks=[pytest.mark.long] * (name in long)) for name in BROKERS]
+        metafunc.parametrize("broker_url", params, indirect=True)
 
 
 @pytest.fixture(params=["redis", "rabbitmq"])
 def server(request: pytest.FixtureRequest, own_server: OwnServer) -> Server:
-    """A server of the test's own."""
+    """A server for this test alone."""
     if request.param == "redis":
         return own_server(RedisServer, settings={"appendfsync": "always"})
     return own_server(RabbitServer)
@@ -63,7 +71,7 @@ def server(request: pytest.FixtureRequest, own_server: OwnServer) -> Server:
 
 @pytest.fixture
 def broker_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where tasks wait."""
+    """The URL of the test's broker."""
     if "server" in request.fixturenames:
         own: Server = request.getfixturevalue("server")
         return own.url
@@ -72,13 +80,13 @@ def broker_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def sink_url(tmp_path: Path) -> str:
-    """Where results go; one day a parameter."""
+    """The URL of the test's sink."""
     return f"sqlite:///{tmp_path}/stream/results.db"
 
 
 @pytest.fixture
 def project(tmp_path: Path, broker_url: str, sink_url: str) -> Iterator[Project]:
-    """A scratch project; whatever was started in it is killed at the end."""
+    """A scratch project; its processes are killed at the end."""
     made = Project(tmp_path, broker_url, sink_url)
     try:
         yield made

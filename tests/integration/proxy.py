@@ -1,4 +1,4 @@
-"""A TCP proxy that loses replies: what a client asked is done, and it never hears of it."""
+"""A TCP proxy that loses replies: the server does what a client asks, and the reply never comes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ CHUNK = 65_536
 
 
 class Proxy:
-    """Forwards to a port of this machine, and now and then cuts a connection instead of a reply.
+    """Forwards to a local port, and sometimes closes a connection instead of passing on a reply.
 
     Args:
-        odds: Of any reply to be lost.
+        odds: The probability that a reply is lost, while ``may_lose`` allows it.
 
     Attributes:
         port: Where it listens.
-        may_lose: How many replies may be lost from now on.
-        lost: How many were.
+        may_lose: How many more replies may be lost.
+        lost: How many are.
     """
 
     def __init__(self, target_port: int, *, odds: float) -> None:
@@ -61,7 +61,7 @@ class Proxy:
         await asyncio.gather(*others, return_exceptions=True)
 
     async def _meet(self, reader: StreamReader, writer: StreamWriter) -> None:
-        """One client, until either side or the dice end it."""
+        """Serve one client until either side closes, or a reply is lost."""
         with suppress(OSError, asyncio.CancelledError):
             replies, requests = await asyncio.open_connection(HOST, self._target_port)
             ways = (self._carry(reader, requests), self._carry(replies, writer, lossy=True))

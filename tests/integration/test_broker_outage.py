@@ -26,6 +26,7 @@ OUTAGE_S = {"redis": 20.0, "rabbitmq": 8.0}
 FED, FILED, SLOTS, ROOM = 1_000, 100, 4, 20
 
 
+@pytest.mark.long
 def test_while_the_server_is_away_senders_wait_or_are_told_and_workers_come_back(
     project: Project, server: Server
 ) -> None:

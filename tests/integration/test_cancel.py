@@ -173,6 +173,7 @@ def test_what_does_not_run_is_answered_at_once_wherever_it_is(project: Project) 
     fleet.signal(signal.SIGKILL)
 
 
+@pytest.mark.long
 @pytest.mark.every_broker
 def test_500_cancels_race_with_their_runs_ends_and_each_has_one_result(project: Project) -> None:
     project.collection(number=10, concurrency=10)

@@ -232,6 +232,7 @@ def _burial(claim: Any) -> Settlement:
     return Settlement(claim, "bury", result, "infra_error", f"HTTPError: 503 for {claim.task_id}")
 
 
+@pytest.mark.long
 def test_a_hundred_thousand_letters_do_not_fill_the_memory(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/broker.db?synchronous=normal"
     store = open_any(Settings(broker=url))

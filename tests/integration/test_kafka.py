@@ -257,6 +257,7 @@ def read(reader: Reader, number: int, limit: int) -> list[Record]:
     return found
 
 
+@pytest.mark.long
 class TestBehindALogin:
     """A listener with TLS that lets in those who have a password."""
 
@@ -300,6 +301,7 @@ class TestBehindALogin:
         gc.collect()
 
 
+@pytest.mark.long
 class TestOnItsOwnServer:
     @pytest.fixture
     def server(self, own_server: OwnServer) -> KafkaServer:

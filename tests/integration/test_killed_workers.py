@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 TASKS, KILLS, RESTARTS = 300, 20, 5
 
 
+@pytest.mark.long
 def test_300_tasks_survive_20_kills_and_none_runs_after_its_result(project: Project) -> None:
     project.collection(number=8, max_crashes=KILLS + 1)
     _run_while_workers_are_killed(project, lambda _: None)
 
 
+@pytest.mark.long
 def test_300_tasks_survive_20_kills_and_5_restarts_of_the_server(
     project: Project, server: Server
 ) -> None:

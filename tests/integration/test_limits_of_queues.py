@@ -61,6 +61,7 @@ def test_eight_sending_commands_fill_the_queues_to_the_bound_exactly(project: Pr
     assert "100 tasks wait, 100 may" in refused.err
 
 
+@pytest.mark.long
 @pytest.mark.every_broker
 @pytest.mark.parametrize("send", [WITH_DISPATCHER, WITH_ACTORS], ids=["dispatcher", "actors"])
 def test_eight_programs_fill_the_queues_one_by_one_to_the_bound_exactly(
@@ -94,7 +95,7 @@ def _accepted(output: str) -> int:
     return int(output.split(":")[1].split(",", maxsplit=1)[0]) if "{" in output else int(output)
 
 
-@pytest.mark.every_broker
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_no_agent_runs_more_at_once_than_its_concurrency_over_four_processes(
     project: Project,
 ) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 LOST, BATCH = 100, 20
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("broker_url", "odds"), [("redis", 0.05), ("rabbitmq", 0.01)], indirect=["broker_url"]
 )

@@ -86,6 +86,7 @@ def test_a_name_that_nobody_knows_gets_a_hint_and_changes_nothing(project: Proje
     assert "no collection or agent 'nothing-like-it' on this broker: see" in done.err
 
 
+@pytest.mark.long
 def test_a_pause_survives_the_server_and_its_fleet(project: Project, server: Server) -> None:
     project.collection("toys", number=2)
     fleet = project.work("--processes", "2").ready(2)

@@ -38,6 +38,7 @@ def broker_url(rabbitmq_server: RabbitServer) -> str:
     return f"{rabbitmq_server.url}?prefix=test-{uuid.uuid4().hex[:8]}"
 
 
+@pytest.mark.long
 class TestOnItsOwnServer:
     @pytest.fixture
     def server(self, own_server: object) -> RabbitServer:

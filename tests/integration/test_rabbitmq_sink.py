@@ -247,6 +247,7 @@ def _without(missing: set[str], reader: Reader) -> bool:
     return not missing
 
 
+@pytest.mark.long
 def test_a_commit_after_a_reconnect_takes_nothing_that_is_not_its_own(
     own_server: OwnServer, topic: str
 ) -> None:

@@ -25,7 +25,7 @@ from agentpipe.errors import Unreachable
 from agentpipe.settings import Settings
 from brokers.ports import HOST, free_port
 from brokers.server_redis import RedisServer
-from tests.proxy import Proxy
+from tests.integration.proxy import Proxy
 from tests.stores import claim_up_to, open_any
 from tests.support import wait_until
 
@@ -509,14 +509,13 @@ class Insistent:
 
 
 def test_lost_answers_strand_lose_and_double_nothing(redis_server: RedisServer) -> None:
-    with Proxy(redis_server.port) as proxy:
+    with Proxy(redis_server.port, odds=0.3) as proxy:
         url = f"redis://{HOST}:{proxy.port}/0?prefix=test-{uuid.uuid4().hex[:8]}"
         with opened(url) as store:
             declared(store)
             worker = joined(store)
-            proxy.loss = 0.3
+            proxy.may_lose = 100
             tasks, delivered, insistent = lossy_runs(Insistent(store), worker, proxy)
-            proxy.loss = 0.0
             stats = store.stats()
             assert insistent.gave_up
             assert store.leave(worker) == 0
@@ -530,8 +529,8 @@ def lossy_runs(store: Any, worker: Worker, proxy: Proxy) -> tuple[list[str], lis
     tasks: list[str] = []
     delivered: list[str] = []
     held: list[Any] = []
-    while proxy.lost < 100 or len(delivered) < len(tasks):
-        if proxy.lost < 100:
+    while proxy.may_lose or len(delivered) < len(tasks):
+        if proxy.may_lose:
             batch = [f"{len(tasks) + index}" for index in range(3)]
             assert (
                 store.offer(QUEUE, [Offer(each, b"") for each in batch], round_robin=False).verdicts

@@ -23,7 +23,7 @@ from brokers.process import birth_of
 from brokers.server_kafka import KafkaServer
 from brokers.server_rabbitmq import RabbitServer
 from brokers.server_redis import RedisServer
-from tests.servers import needed, started
+from tests.servers import required, started
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def test_redis_takes_settings(own_server: OwnServer) -> None:
 def test_redis_by_hand(tmp_path: Path) -> None:
     folder, port = tmp_path / "redis", free_port()
     here = ("redis", "--data", folder)
-    with needed():
+    with required():
         install.program("redis-server", "redis-server", os.environ)
     try:
         first = launch("start", *here, "--port", port)
@@ -105,10 +105,11 @@ def test_redis_by_hand(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.long
 def test_rabbitmq_by_hand_comes_back_with_its_data(tmp_path: Path) -> None:
     folder, port = tmp_path / "rabbitmq", free_port()
     here = ("rabbitmq", "--data", folder)
-    with needed():
+    with required():
         install.program("rabbitmq-server", "rabbitmq-server", os.environ)
     try:
         begun = launch("start", *here, "--port", port, "--management-port", free_port())
@@ -146,10 +147,11 @@ def test_rabbitmq_serves_its_management_api(rabbitmq_server: RabbitServer) -> No
     assert [(each["ip_address"], each["port"]) for each in amqp] == [(HOST, port)]
 
 
+@pytest.mark.long
 def test_kafka_by_hand(tmp_path: Path) -> None:
     folder, port = tmp_path / "kafka", free_port()
     here = ("kafka", "--data", folder)
-    with needed():
+    with required():
         install.kafka_jars(install.java_program(os.environ), os.environ)
     try:
         begun = launch("start", *here, "--port", port)

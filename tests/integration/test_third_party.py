@@ -33,6 +33,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
+@pytest.mark.long
 def test_a_store_of_somebody_elses_passes_the_conformance_suite(site: Path) -> None:
     suite = [sys.executable, "-m", "pytest", "tests/conformance/test_store.py", "-x"]
     done = subprocess.run(

@@ -9,7 +9,7 @@ import uuid
 from typing import TYPE_CHECKING, Self
 
 from brokers.install import program
-from tests.servers import needed
+from tests.servers import required
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Tmux:
     def __init__(
         self, folder: Path, environ: Mapping[str, str], width: int = 80, height: int = 24
     ) -> None:
-        with needed():
+        with required():
             self._tmux = program("tmux", "tmux", os.environ)
         self._folder = folder
         self._socket = f"agentpipe-test-{uuid.uuid4().hex[:8]}"

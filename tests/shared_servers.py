@@ -1,7 +1,7 @@
-"""Landlord: keeps the servers that all tests share, however many processes pytest has.
+"""One Redis, RabbitMQ and Kafka for all test processes; each starts on first use.
 
-It lives in the process that was started by hand, so that the servers end with that one. The
-others ask it by a socket; a server starts when the first of them asks for it.
+The servers live in the process that runs pytest, so they end with it. The processes of
+pytest-xdist ask for them over a Unix socket.
 """
 
 from __future__ import annotations
@@ -24,65 +24,63 @@ from brokers.server_redis import RedisServer
 if TYPE_CHECKING:
     from brokers.server import Server
 
-ADDRESS = "AGENTPIPE_TEST_LANDLORD"
+ADDRESS = "AGENTPIPE_TEST_SERVERS"
 
 
-def attached(kind: str, folder: Path) -> Server:
-    """The server in this folder, running or to be started."""
+def server_in(folder: Path, kind: str) -> Server:
+    """The server of this kind in this folder, running or not."""
     if kind == RabbitServer.kind:
         return RabbitServer(folder, environ=os.environ, management=True)
     return {it.kind: it for it in (RedisServer, KafkaServer)}[kind](folder, environ=os.environ)
 
 
-def rented(kind: str) -> Server:
-    """The shared server of this kind, running.
+def shared_server(kind: str) -> Server:
+    """The running server of this kind.
 
     Raises:
-        NotInstalledError: It cannot be had here.
+        NotInstalledError: It is missing and cannot be installed here.
         LaunchError: It does not start.
     """
     with Client(os.environ[ADDRESS], "AF_UNIX") as connection:
         connection.send_bytes(kind.encode())
-        answer = json.loads(connection.recv_bytes())
-    if "missing" in answer:
-        raise NotInstalledError(answer["missing"])
-    if "broken" in answer:
-        raise LaunchError(answer["broken"])
-    return attached(kind, Path(answer["folder"]))
+        reply = json.loads(connection.recv_bytes())
+    if "missing" in reply:
+        raise NotInstalledError(reply["missing"])
+    if "broken" in reply:
+        raise LaunchError(reply["broken"])
+    return server_in(Path(reply["folder"]), kind)
 
 
-class Landlord:
-    """Starts each server once; whoever makes it closes it."""
+class SharedServers:
+    """Starts each server once, and serves their folders to other processes until closed."""
 
     def __init__(self) -> None:
         self._folder = Path(mkdtemp(prefix="agentpipe-servers-"))
-        self._listener = Listener(str(self._folder / "landlord"), "AF_UNIX", backlog=64)
+        self._listener = Listener(str(self._folder / "socket"), "AF_UNIX", backlog=64)
         self._servers: dict[str, Server] = {}
         self._locks = {it.kind: threading.Lock() for it in (RedisServer, RabbitServer, KafkaServer)}
-        threading.Thread(target=self._open, name="landlord", daemon=True).start()
+        threading.Thread(target=self._accept, name="shared servers", daemon=True).start()
 
     @property
     def address(self) -> str:
-        """Where to ask."""
+        """Path of the Unix socket."""
         return str(self._listener.address)
 
-    def _open(self) -> None:
-        with suppress(OSError):  # It is closed.
+    def _accept(self) -> None:
+        with suppress(OSError):  # The listener is closed.
             while True:
-                self._meet(self._listener.accept())
+                connection = self._listener.accept()
+                threading.Thread(target=self._reply, args=(connection,), daemon=True).start()
 
-    def _meet(self, connection: Connection) -> None:
-        threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
-
-    def _answer(self, connection: Connection) -> None:
+    def _reply(self, connection: Connection) -> None:
         with connection:
             kind = connection.recv_bytes().decode()
-            connection.send_bytes(json.dumps(self._let(kind)).encode())
+            connection.send_bytes(json.dumps(self._started(kind)).encode())
 
-    def _let(self, kind: str) -> dict[str, str]:
+    def _started(self, kind: str) -> dict[str, str]:
         try:
             with self._locks[kind]:
-                server = self._servers.get(kind) or attached(kind, self._folder / kind)
+                server = self._servers.get(kind) or server_in(self._folder / kind, kind)
                 self._servers[kind] = server
                 return {"folder": str(server.start().folder)}
         except NotInstalledError as error:
@@ -91,7 +89,7 @@ class Landlord:
             return {"broken": str(error)}
 
     def close(self) -> None:
-        """End all servers, and remove what they wrote."""
+        """Stop all servers and remove their data."""
         for server in self._servers.values():
             server.drop()
         self._listener.close()
