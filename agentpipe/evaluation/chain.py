@@ -13,7 +13,8 @@ import reprlib
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.imports import explain
-from agentpipe.config.mcp_universe import DOMAIN_OPS, VERSION
+from agentpipe.config.mcp_universe import VERSION
+from agentpipe.config.mcp_universe_names import names
 from agentpipe.core.did_you_mean import did_you_mean
 from agentpipe.errors import AgentpipeError
 
@@ -170,7 +171,7 @@ def compare(leaf: Any, op: str, value: Any, written: Any) -> None:
 
 def op_problems(op: str, value: Any) -> list[str]:
     """What is wrong with a comparison before any answer is there; no ``op`` is fine."""
-    if op in DOMAIN_OPS:
+    if op in names().operators:
         return []
     if op and op not in OPS:
         return [_unknown_op(op)]
@@ -186,6 +187,6 @@ def op_problems(op: str, value: Any) -> list[str]:
 def _unknown_op(op: str) -> str:
     known = f"known are {' '.join(OPS)}"
     if re.fullmatch(r"\w+[._][\w.]+", op):
-        hint = did_you_mean(op, sorted(DOMAIN_OPS))
+        hint = did_you_mean(op, sorted(names().operators))
         return f"op: {op!r:.100} is not in {VERSION}: {hint}; here {known}"
     return f"op: unknown operator {op!r:.100}, also in {VERSION}; {known}"

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.imports import explain, split
-from agentpipe.config.mcp_universe import DOMAIN_OPS
+from agentpipe.config.mcp_universe_names import names
 from agentpipe.core.did_you_mean import did_you_mean, nearest
 from agentpipe.core.template import render
 from agentpipe.errors import ConfigError
@@ -146,7 +146,7 @@ async def _judge(
     env: Mapping[str, str],
 ) -> None:
     func, op = config["func"], config["op"]
-    if op in DOMAIN_OPS:
+    if op in names().operators:
         raise BrokenEvaluatorError(_BY_THEIR_ENGINE.format(op))
     rendered = config | {name: render(config[name], env) for name in _RENDERED}
     if not is_reference(func):
@@ -174,7 +174,7 @@ def _problems(config: Any) -> list[str]:
         return problems + [f"{name}: expected a text, got {show(config[name])}" for name in texts]
     problems += _func_problems(config["func"])
     op = config.get("op", "")
-    if op in DOMAIN_OPS and is_reference(config["func"]):
+    if op in names().operators and is_reference(config["func"]):
         problems.append(f"op: {op!r} judges what a chain leaves, not what a function returns")
     return problems + op_problems(op, config.get("value"))
 

@@ -84,7 +84,7 @@ def test_check_gives_every_reason_why_files_do_not_run(files: Project) -> None:
     told = [(each["file"], each["line"], each["message"]) for each in done.json["problems"]]
     for file, line, word in (
         ("configs/walks/one.json", line_of_op, "not in mcpuniverse 1.1.3: did you mean"),
-        ("configs/walks/bench.yaml", 4, "'azure' is no llm of mcpuniverse 1.1.3"),
+        ("configs/walks/bench.yaml", 4, "unknown llm type 'azure' in mcpuniverse 1.1.3"),
         ("configs/broken.json", 1, "not UTF-8"),
         ("nowhere.json", None, "no such file"),
         ("configs/\\udcff.json", 1, "not JSON"),

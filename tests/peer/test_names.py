@@ -24,12 +24,12 @@ GROUPS = {"agent": "agent", "llm": "llm", "workflow": "workflows"}
 # In our own environment: nothing of ours is imported where its consumer runs.
 TELL = """
 import json
-from agentpipe.config import mcp_universe as names
+from agentpipe.config.mcp_universe_names import names
 from agentpipe.evaluation import chain
 types = {kind: {name: [each.names[0], sorted(each.keys), sorted(each.references)]
-                for name, each in types.items()} for kind, types in names.TYPES.items()}
-print(json.dumps([types, sorted({*names.DOMAIN_OPS, *chain.OPS}), sorted(chain.STEPS),
-                  sorted(names.PREPARES)]))
+                for name, each in types.items()} for kind, types in names().types.items()}
+print(json.dumps([types, sorted({*names().operators, *chain.OPS}), sorted(chain.STEPS),
+                  sorted(names().prepares)]))
 """
 
 

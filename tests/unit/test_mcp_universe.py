@@ -9,15 +9,12 @@ import yaml
 
 from agentpipe.config.agent_config import load_agent_config
 from agentpipe.config.mcp_universe import (
-    AGENTS,
-    DOMAIN_OPS,
-    LLMS,
-    TYPES,
     engine_for,
     problems,
     task_needs,
     why_not_native,
 )
+from agentpipe.config.mcp_universe_names import names
 from agentpipe.core.task import Task
 from agentpipe.engines.base import open_engine
 from agentpipe.errors import ConfigError
@@ -51,10 +48,10 @@ def agent(
 
 
 def test_there_are_as_many_names_as_it_has() -> None:
-    assert len(DOMAIN_OPS) == 211 - len(OPS)
-    assert not DOMAIN_OPS & OPS.keys()
+    assert len(names().operators) == 211 - len(OPS)
+    assert not names().operators & OPS.keys()
     assert set(STEPS) == {"json", "get", "len", "foreach", "raw", "list"}
-    assert [len(types) for types in TYPES.values()] == [29, 31, 10]
+    assert [len(types) for types in names().types.values()] == [29, 31, 10]
 
 
 # Engines.
@@ -70,7 +67,9 @@ def test_a_type_that_is_not_mcp_universes_is_an_engines_name(tmp_path: Path, typ
 
 
 @pytest.mark.parametrize("type_", ["basic", "function-call", "function_call", "fc", "FunctionCall"])
-@pytest.mark.parametrize("llm", sorted(name for name in LLMS if LLMS[name].native))
+@pytest.mark.parametrize(
+    "llm", sorted(name for name, each in names().types["llm"].items() if each.native)
+)
 def test_a_simple_agent_runs_natively(tmp_path: Path, type_: str, llm: str) -> None:
     model = component("llm", "l", llm, model_name="a/m", temperature=0, base_url="u", max_tokens=5)
     config = agent(
@@ -121,7 +120,7 @@ def test_what_an_agent_has_beyond_ours_needs_its_own_code(
         (
             "openrouter",
             {"model_name": "GPT5_OR"},
-            "llm model_name is MCP-Universe's own word for a model",
+            "llm model_name is MCP-Universe's own alias of a model",
         ),
     ],
 )
@@ -165,7 +164,7 @@ def messages(config: AgentConfig) -> list[str]:
                 component("llm", "l", "azure"),
                 component("agent", "a", "react", llm="l", intsruction=""),
             ],
-            ["'azure' is no llm of mcpuniverse 1.1.3", "'instruction'"],
+            ["unknown llm type 'azure' in mcpuniverse 1.1.3", "'instruction'"],
         ),
         (
             [
@@ -202,7 +201,10 @@ def test_ours_looks_only_at_what_it_needs(tmp_path: Path) -> None:
     config = loaded(tmp_path, LLM, component("agent", "a", "basic", llm="l"), broken, main="a")
     assert (engine_for(config), problems(config)) == ("llm", [])
     config = loaded(tmp_path, LLM, component("agent", "a", "react", llm="l"), broken, main="a")
-    assert "'react2' is no agent of mcpuniverse 1.1.3: did you mean 'react'" in messages(config)[0]
+    assert (
+        "unknown agent type 'react2' in mcpuniverse 1.1.3: did you mean 'react'"
+        in messages(config)[0]
+    )
 
 
 # Tasks.
@@ -216,6 +218,6 @@ def test_a_tasks_needs_are_named_once() -> None:
 
 
 def test_each_name_is_of_one_type_only() -> None:
-    for types in TYPES.values():
+    for types in names().types.values():
         assert all(name in each.names for name, each in types.items())
-    assert AGENTS["react"].keys > {"max_iterations"}
+    assert names().types["agent"]["react"].keys > {"max_iterations"}

@@ -164,7 +164,7 @@ def test_what_a_file_is_and_how_it_runs(
             "a.yaml",
             BASIC.replace("openai", "azure"),
             "agent",
-            ["a.yaml:2: spec.type: 'azure' is no llm of mcpuniverse"],
+            ["a.yaml:2: spec.type: unknown llm type 'azure' in mcpuniverse"],
         ),
         ("a.yaml", OWN.replace("Toy", "Toi"), "agent", ["did you mean 'Toy'"]),
         ("a.yaml", OWN.replace("kind: agent", "kind: agnet"), "agent", ["did you mean 'agent'"]),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.config.mcp_universe import AGENTS, LLMS
+from agentpipe.config.mcp_universe_names import names
 from agentpipe.core.did_you_mean import did_you_mean, unknown_keys
 from agentpipe.engines.llm.providers import PROVIDERS
 from agentpipe.errors import ConfigError, Problem
@@ -183,11 +183,12 @@ def _provider_and_model(model: Any, problems: list[str]) -> tuple[Provider, str]
 
 def _peer(config: AgentConfig, problems: list[str]) -> LlmConfig:
     llm = _document(config, config.config["llm"])
-    kind = next(name for name in LLMS[llm["type"]].names if name in PEER_MODELS)
+    kind = next(each for each in names().types["llm"][llm["type"]].names if each in PEER_MODELS)
     given = dict(llm.get("config") or {})
     own = {key: value for key, value in config.config.items() if key in _OPTIONS and value}
     options = _options({"max_iterations": PEER_MAX_ITERATIONS, **own}, problems)
-    unwraps = AGENTS[config.type] is AGENTS["function-call"]
+    agents = names().types["agent"]
+    unwraps = agents[config.type] is agents["function-call"]
     if not unwraps:
         options["servers"] = ()
     if "timeout" in given:
