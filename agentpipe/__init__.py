@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from agentpipe.config.collection import Collection, load
     from agentpipe.core import trace
     from agentpipe.core.context import Context
-    from agentpipe.core.task import Result, Task
+    from agentpipe.core.result import Result
+    from agentpipe.core.task import Task
     from agentpipe.errors import (
         AgentpipeError,
         ConfigError,
@@ -63,7 +64,7 @@ _HOMES = {
     "InfraError": "errors",
     "MQFactory": "compat.queues",
     "QueueFull": "errors",
-    "Result": "core.task",
+    "Result": "core.result",
     "Sent": "sending.dispatcher",
     "Settings": "settings",
     "Stream": "sinks.stream",

@@ -17,9 +17,9 @@ from agentpipe.config.collection import load, resolve_contexts
 from agentpipe.core import logs
 from agentpipe.core.redaction import Redactor
 from agentpipe.errors import AgentpipeError, ConfigError, Unreachable
-from agentpipe.sending.actor import AgentActor
 from agentpipe.settings import Settings
 from agentpipe.worker.broker import worker_broker
+from agentpipe.worker.served_actor import served_actors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,9 +49,8 @@ def _secrets(collections: Sequence[Collection]) -> set[str]:
 
 
 def _secrets_of_runners(made: StoreBroker) -> set[str]:
-    """Beside the contexts', those of this environment that agents use where they have none."""
-    actors = (actor for actor in made.actors.values() if isinstance(actor, AgentActor))
-    return {secret for actor in actors if actor.runner for secret in actor.runner.secrets}
+    """Beside the contexts': credentials of this environment that agents fall back on."""
+    return {secret for actor in served_actors(made) for secret in actor.secrets}
 
 
 try:

@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentpipe import Settings, Task
+from agentpipe import Settings
 from agentpipe.brokers import open_store
+from agentpipe.sending.admission import admit
 from bench import asking, rivals, servers
 from bench.figures import (
     bulk_per_s,
@@ -71,7 +72,7 @@ def _emptied(url: str) -> redis.Redis:
 
 def _bare_per_s(client: redis.Redis) -> float:
     """The same bytes, a thousand to a round trip."""
-    payloads = [Task.load(task, give_id=True).encode() for task in tasks(BULK)]
+    payloads = [admit(task).payload for task in tasks(BULK)]
 
     def push() -> None:
         for first in range(0, BULK, 1_000):

@@ -24,8 +24,9 @@ from agentpipe.cli.common import (
     settings_of,
 )
 from agentpipe.cli.letter import age, as_text, readable
-from agentpipe.core.task import OUTCOMES, utc
+from agentpipe.core.result import OUTCOMES
 from agentpipe.core.text import one_line
+from agentpipe.core.timestamps import utc
 from agentpipe.errors import AgentpipeError, ConfigError, TaskError
 from agentpipe.operations import dead_letters
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from agentpipe.core.task import utc
 from agentpipe.core.text import duration, one_line, printable
+from agentpipe.core.timestamps import utc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,17 +23,19 @@ from agentpipe.cli.common import (
 )
 from agentpipe.core.did_you_mean import unknown
 from agentpipe.core.text import one_line
-from agentpipe.errors import ConfigError, Problem, QueueFull, TaskError, Unreachable
+from agentpipe.errors import ConfigError, QueueFull, TaskError, Unreachable
 from agentpipe.sending.admission import admit
+from agentpipe.sending.checked_tasks import checked_tasks
 from agentpipe.sending.dispatcher import Dispatcher, Sent
-from agentpipe.sending.task_files import is_document, load_tasks, read_lines, task_of
+from agentpipe.sending.task_files import read_lines, task_of
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Iterator
     from typing import BinaryIO
 
-    from agentpipe.core.task import Result, Task
+    from agentpipe.core.result import Result
+    from agentpipe.sending.admission import AdmittedTask
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +97,7 @@ def _refuse_unknown(name: str, names: list[str]) -> None:
         raise ConfigError(unknown("collection", name, names, "in this file"))
 
 
-def _send(dispatcher: Dispatcher, args: argparse.Namespace, tasks: Iterable[Task]) -> Sent:
+def _send(dispatcher: Dispatcher, args: argparse.Namespace, tasks: Iterable[AdmittedTask]) -> Sent:
     batches: list[Sent] = []
     try:
         with _progress("sent", args) as advance:
@@ -178,14 +179,14 @@ def _print_result(args: argparse.Namespace, result: Result) -> None:
     print_text(one_line(shown, 2_000))
 
 
-def _tasks(args: argparse.Namespace) -> Iterable[Task]:
+def _tasks(args: argparse.Namespace) -> Iterable[AdmittedTask]:
     if (args.question is None) == (args.file is None):
         raise ConfigError("give one QUESTION, or --file TASKS.jsonl (- for stdin)")
     metadata = _metadata(args.metadata)
     return (_with_metadata(task, metadata) for task in _unmarked(args))
 
 
-def _unmarked(args: argparse.Namespace) -> Iterable[Task]:
+def _unmarked(args: argparse.Namespace) -> Iterable[AdmittedTask]:
     """The tasks without the command's metadata; of a file only when all of it is right."""
     if args.question is not None:
         return [admit(args.question)]
@@ -196,39 +197,16 @@ def _unmarked(args: argparse.Namespace) -> Iterable[Task]:
         from agentpipe.sending.benchmarks import load_benchmarks, tasks_of
 
         return tasks_of(load_benchmarks(path))
-    if is_document(path):
-        return load_tasks(path)
-    _check_file(path)
-    return _from_file(path)
+    return checked_tasks(path)
 
 
-def _check_file(path: Path) -> None:
-    """Read a file through before any of it is sent: all its mistakes at once, or none."""
-    problems: list[Problem] = []
-    for _ in _from_file(path, problems):
-        pass
-    if problems:
-        raise ConfigError(problems)
-
-
-def _from_file(path: Path, problems: list[Problem] | None = None) -> Iterator[Task]:
-    try:
-        with path.open("rb") as stream:
-            yield from _lines(stream, str(path), problems)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-
-
-def _lines(stream: BinaryIO, name: str, problems: list[Problem] | None = None) -> Iterator[Task]:
-    """A task for each line that is not blank; a wrong one is noted or, without a list, raised."""
+def _lines(stream: BinaryIO, name: str) -> Iterator[AdmittedTask]:
+    """A task for each line that is not blank."""
     for entry in read_lines(name, stream):
         task, found = task_of(entry)
-        if found and problems is None:
+        if task is None or found:
             raise TaskError("\n".join(map(str, found)))
-        if problems is not None:
-            problems += found
-        if task is not None and not found:
-            yield task
+        yield task
 
 
 def _metadata(pairs: list[str]) -> dict[str, str]:
@@ -241,8 +219,8 @@ def _metadata(pairs: list[str]) -> dict[str, str]:
     return metadata
 
 
-def _with_metadata(task: Task, metadata: dict[str, str]) -> Task:
-    return replace(task, metadata={**task.metadata, **metadata}) if metadata else task
+def _with_metadata(task: AdmittedTask, metadata: dict[str, str]) -> AdmittedTask:
+    return task.with_fields(metadata=task.task.metadata | metadata) if metadata else task
 
 
 class _progress:  # noqa: N801 - reads as the function it is

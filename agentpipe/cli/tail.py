@@ -16,13 +16,13 @@ from agentpipe.cli.common import (
     say,
     settings_of,
 )
-from agentpipe.core.task import OUTCOMES
+from agentpipe.core.result import OUTCOMES
 from agentpipe.core.text import one_line
 from agentpipe.errors import ConfigError
 from agentpipe.sinks.stream import Stream
 
 if TYPE_CHECKING:
-    from agentpipe.core.task import Result
+    from agentpipe.core.result import Result
     from agentpipe.settings import Settings
     from agentpipe.sinks.base import Start
 

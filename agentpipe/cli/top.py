@@ -69,7 +69,7 @@ def _is_terminal() -> bool:
 
 def _print_snapshots(args: argparse.Namespace, settings: Settings) -> int:
     """One per line; retries while the broker is unreachable."""
-    from agentpipe.core.task import utc
+    from agentpipe.core.timestamps import utc
     from agentpipe.operations.stats import as_dict
 
     with opened_store(settings) as store:

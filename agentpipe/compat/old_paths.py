@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-import sys
+from functools import partial
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
 
-MOVED = {
-    "agentpipe.agent": "agentpipe.engines.base",
-    "agentpipe.agent_config": "agentpipe.config.agent_config",
-    "agentpipe.brokers.store": "agentpipe.brokers.base",
-    "agentpipe.collection": "agentpipe.config.collection",
-    "agentpipe.compile": "agentpipe.sending.broker",
-    "agentpipe.context": "agentpipe.core.context",
-    "agentpipe.dataset": "agentpipe.sinks.dataset",
-    "agentpipe.dispatcher": "agentpipe.sending.dispatcher",
-    "agentpipe.mq": "agentpipe.compat.queues",
-    "agentpipe.pipeline": "agentpipe.compat.pipeline",
-    "agentpipe.sinks.sink": "agentpipe.sinks.base",
-    "agentpipe.stream": "agentpipe.sinks.stream",
-    "agentpipe.task": "agentpipe.core.task",
-    "agentpipe.trace": "agentpipe.core.trace",
+# Each old module, and the modules that have its public names now.
+MOVED: dict[str, tuple[str, ...]] = {
+    "agentpipe.agent": ("agentpipe.engines.base",),
+    "agentpipe.agent_config": ("agentpipe.config.agent_config",),
+    "agentpipe.brokers.store": (
+        "agentpipe.brokers.base",
+        "agentpipe.brokers.records",
+        "agentpipe.brokers.statistics",
+        "agentpipe.brokers.dead_letter",
+        "agentpipe.brokers.capabilities",
+    ),
+    "agentpipe.collection": ("agentpipe.config.collection",),
+    "agentpipe.compile": ("agentpipe.sending.broker",),
+    "agentpipe.context": ("agentpipe.core.context",),
+    "agentpipe.dataset": ("agentpipe.sinks.dataset",),
+    "agentpipe.dispatcher": ("agentpipe.sending.dispatcher",),
+    "agentpipe.mq": ("agentpipe.compat.queues",),
+    "agentpipe.pipeline": ("agentpipe.compat.pipeline",),
+    "agentpipe.sinks.sink": ("agentpipe.sinks.base",),
+    "agentpipe.stream": ("agentpipe.sinks.stream",),
+    "agentpipe.task": ("agentpipe.core.task", "agentpipe.core.result"),
+    "agentpipe.trace": ("agentpipe.core.trace",),
 }
 
 
 class OldPaths(MetaPathFinder, Loader):
-    """Gives the module of the new path under the old one as well: one module, two names."""
+    """Gives each old path a module that looks its names up in the new ones."""
 
     def find_spec(
         self,
@@ -43,5 +50,13 @@ class OldPaths(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self) if fullname in MOVED else None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Put the moved module in place of the empty one, as the import system allows."""
-        sys.modules[module.__name__] = import_module(MOVED[module.__name__])
+        """Import the new modules, so that their errors (a missing extra) come at once."""
+        targets = [import_module(name) for name in MOVED[module.__name__]]
+        module.__dict__["__getattr__"] = partial(_look_up, module.__name__, targets)
+
+
+def _look_up(old: str, targets: Sequence[ModuleType], name: str) -> Any:
+    for target in targets:
+        if hasattr(target, name):
+            return getattr(target, name)
+    raise AttributeError(f"module {old!r} has no attribute {name!r}")

@@ -73,7 +73,7 @@ class AgentPipeline:
         self._refuse_unknown(agent_collection_name)
         task = admit(_task_data(task_config))
         if metadata:
-            task = admit(replace(task, metadata={**task.metadata, **metadata}))
+            task = admit(replace(task.task, metadata={**task.task.metadata, **metadata}))
         try:
             self._sender().send(agent_collection_name, task)
         except QueueFull:

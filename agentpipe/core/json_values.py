@@ -1,8 +1,9 @@
-"""JSON values: whether what an agent returns can be JSON, and where it cannot."""
+"""JSON values: whether a value can be JSON, and where it cannot."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -13,50 +14,81 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_ANSWER_DEPTH = 200
 
 
+@dataclass(frozen=True, slots=True)
+class JsonRules:
+    """What a value may hold.
+
+    Stricter than orjson, which silently turns NaN into null and dates into strings.
+
+    Attributes:
+        max_depth: Levels of nesting; a cycle is deeper than any.
+        other_types: Whether types that JSON lacks are left to the encoder.
+        nul: Whether strings may hold NUL, which databases refuse.
+    """
+
+    max_depth: int
+    other_types: bool
+    nul: bool
+
+    def flaw(self, value: Any, place: str = "", depth: int = 0) -> str:
+        """The first thing that is not allowed, with its place; empty where all is well."""
+        if isinstance(value, str):
+            return f"{place}: contains a NUL character; remove it" if self._has_nul(value) else ""
+        if isinstance(value, float):
+            return "" if math.isfinite(value) else f"{place}: {value} is not JSON; use null"
+        if isinstance(value, dict):
+            return self._flaw_of_object(value, place, depth)
+        if isinstance(value, (list, tuple)):
+            return self._flaw_of_list(value, place, depth)
+        if value is None or self.other_types or isinstance(value, int):
+            return ""
+        return f"{place}: is of type {type(value).__name__}; use a string or JSON"
+
+    def _has_nul(self, value: str) -> bool:
+        return not self.nul and "\0" in value
+
+    def _flaw_of_object(self, value: dict[Any, Any], place: str, depth: int) -> str:
+        if depth > self.max_depth:
+            return self._too_deep(place)
+        for name, item in value.items():
+            if not isinstance(name, str):
+                return f"{place}: keys must be strings, got {type(name).__name__}"
+            if self._has_nul(name):
+                return f"{place}: keys must be strings without NUL"
+            if flaw := self.flaw(item, f"{place}.{name}" if place else name, depth + 1):
+                return flaw
+        return ""
+
+    def _flaw_of_list(self, value: list[Any] | tuple[Any, ...], place: str, depth: int) -> str:
+        if depth > self.max_depth:
+            return self._too_deep(place)
+        for index, item in enumerate(value):
+            if flaw := self.flaw(item, f"{place}[{index}]", depth + 1):
+                return flaw
+        return ""
+
+    def _too_deep(self, place: str) -> str:
+        return f"{place[:80]}: nested deeper than {self.max_depth} levels, or in a cycle"
+
+
+ANSWERS = JsonRules(MAX_ANSWER_DEPTH, other_types=False, nul=True)
+
+
 def answer_text(answer: Any) -> str:
-    """The answer as evaluators see it: itself, or its JSON.
+    """The answer as evaluators see it: the string itself, or its JSON.
 
     Raises:
-        AnswerError: It is neither text nor JSON; says where and what it is.
+        AnswerError: It is neither a string nor JSON; says where and why, or it is too large.
     """
-    if isinstance(answer, str):
-        data = _encoded(answer)
-        text = answer
-    else:
-        _refuse_what_json_cannot_hold(answer, "the answer", 0)
-        data = _encoded(answer)
-        text = data.decode()
+    if flaw := ANSWERS.flaw(answer, "the answer"):
+        raise AnswerError(flaw)
+    try:
+        data = orjson.dumps(answer)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise AnswerError(f"the answer is not a string or JSON: {error}") from error
     if len(data) > MAX_ANSWER_BYTES:
         raise AnswerError(
             f"the answer has {len(data):,} bytes, {MAX_ANSWER_BYTES:,} are allowed: "
             "store it and return its address"
         )
-    return text
-
-
-def _encoded(answer: Any) -> bytes:
-    try:
-        return orjson.dumps(answer)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise AnswerError(f"the answer is not text or JSON: {error}") from error
-
-
-def _refuse_what_json_cannot_hold(value: Any, where: str, depth: int) -> None:
-    """Stricter than orjson, which turns NaN into null and dates into texts without a word."""
-    if depth > MAX_ANSWER_DEPTH:
-        raise AnswerError(f"{where[:60]}...: nested deeper than {MAX_ANSWER_DEPTH}, or in a cycle")
-    if value is None or isinstance(value, (str, bool, int)):
-        return
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise AnswerError(f"{where} is {value}, which is not JSON: return null or a number")
-    elif type(value) is dict:
-        for name, item in value.items():
-            if type(name) is not str:
-                raise AnswerError(f"{where} has a key of type {type(name).__name__}: use texts")
-            _refuse_what_json_cannot_hold(item, f"{where}[{name[:40]!r}]", depth + 1)
-    elif type(value) in (list, tuple):
-        for index, item in enumerate(value):
-            _refuse_what_json_cannot_hold(item, f"{where}[{index}]", depth + 1)
-    else:
-        raise AnswerError(f"{where} is of type {type(value).__name__}: return text or JSON")
+    return answer if isinstance(answer, str) else data.decode()

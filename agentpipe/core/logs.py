@@ -11,8 +11,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
-from agentpipe.core.task import utc
 from agentpipe.core.text import printable
+from agentpipe.core.timestamps import utc
 
 if TYPE_CHECKING:
     from collections.abc import Callable

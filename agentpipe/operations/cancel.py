@@ -18,10 +18,10 @@ from agentpipe.brokers.capabilities import (
     TaskSeen,
     require,
 )
+from agentpipe.core.result import Result
 from agentpipe.core.task import Task
 from agentpipe.errors import FormatError
 from agentpipe.operations.names import refuse_unknown
-from agentpipe.worker.results import cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -186,7 +186,13 @@ def _is_of_group(task: TaskSeen, group_id: str | None) -> bool:
 
 def _answer(task: TaskSeen, collections: Collections) -> Answer:
     """The Result of a cancelled task, also of one that cannot be decoded."""
-    result = cancelled(task, _decoded(task), collections.get(task.queue))
+    result = Result.cancelled(
+        _decoded(task),
+        task_id=task.task_id,
+        queue=task.queue,
+        collection=collections.get(task.queue),
+        submitted_at=task.submitted_at,
+    )
     return Answer(task.task_id, orjson.dumps(result.to_dict()), result.outcome)
 
 

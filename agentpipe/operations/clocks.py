@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from agentpipe.connections.health import MAX_SKEW_S, Finding, is_close, ok, skew, warn
 from agentpipe.core.text import counted
 from agentpipe.errors import FormatError
-from agentpipe.worker.heartbeat import Vitals
+from agentpipe.worker.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from agentpipe.brokers.statistics import WorkerSeen
-    from agentpipe.core.task import Result
+    from agentpipe.core.result import Result
 
 MAX_SHOWN = 3
 
@@ -26,7 +26,7 @@ def worker_clocks(workers: Sequence[WorkerSeen], now: float, precision_s: float)
     ahead = {
         worker: clock + worker.seen_s - now
         for worker in workers
-        if (clock := Vitals.decode(worker.report).clock) is not None
+        if (clock := Heartbeat.decode(worker.report).clock) is not None
     }
     if not ahead:
         return ok(name, "none has told of its own yet")

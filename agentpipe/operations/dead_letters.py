@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from agentpipe.brokers.dead_letter import DeadLetter, DeadSummary
+    from agentpipe.sending.admission import AdmittedTask
     from agentpipe.sending.dispatcher import Dispatcher, Sent
 
 PAGE = 500
@@ -224,16 +225,17 @@ class Replay:
         if sent.refused:
             self._full.add(target)
 
-    def _task(self, letter: DeadLetter) -> Task | None:
+    def _task(self, letter: DeadLetter) -> AdmittedTask | None:
         try:
             return admit(as_task(letter))
         except TaskError as error:
             self._note(str(error), 1)
             return None
 
-    def _drop(self, sent: Sent, tasks: Iterable[Task]) -> None:
+    def _drop(self, sent: Sent, tasks: Iterable[AdmittedTask]) -> None:
         accepted = {*sent.task_ids, *sent.duplicate_ids}
-        done = [task.replay_of for task in tasks if task.replay_of and task.task_id in accepted]
+        sent_tasks = (each.task for each in tasks)
+        done = [it.replay_of for it in sent_tasks if it.replay_of and it.task_id in accepted]
         self._store.drop_dead(done)
         self._done.task_ids += sent.task_ids
         self._done.known += sent.duplicates

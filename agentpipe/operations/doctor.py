@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.base import Store
     from agentpipe.brokers.statistics import WorkerSeen
-    from agentpipe.core.task import Result
+    from agentpipe.core.result import Result
     from agentpipe.errors import AgentpipeError
     from agentpipe.settings import Settings
     from agentpipe.sinks.base import Sink

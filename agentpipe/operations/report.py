@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from agentpipe.core.task import Result
+    from agentpipe.core.result import Result
 
 
 @dataclass(frozen=True, slots=True)

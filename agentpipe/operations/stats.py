@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.statistics import RECENT_S
-from agentpipe.worker.heartbeat import Vitals
+from agentpipe.worker.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def as_dict(stats: Stats) -> dict[str, Any]:
     """The JSON of ``agentpipe status``; None where the broker cannot know."""
-    vitals = [Vitals.decode(worker.report) for worker in stats.workers]
+    vitals = [Heartbeat.decode(worker.report) for worker in stats.workers]
     oldest_s = oldest_runs_s(vitals)
     return {
         "accepted": stats.accepted,
@@ -37,7 +37,7 @@ def as_dict(stats: Stats) -> dict[str, Any]:
     }
 
 
-def oldest_runs_s(vitals: Iterable[Vitals]) -> dict[str, float]:
+def oldest_runs_s(vitals: Iterable[Heartbeat]) -> dict[str, float]:
     """For how long the oldest run of each queue had been running when its worker was heard."""
     oldest: dict[str, float] = {}
     for told in vitals:
@@ -46,7 +46,7 @@ def oldest_runs_s(vitals: Iterable[Vitals]) -> dict[str, float]:
     return oldest
 
 
-def undelivered_s(stats: Stats, vitals: Iterable[Vitals]) -> float | None:
+def undelivered_s(stats: Stats, vitals: Iterable[Heartbeat]) -> float | None:
     """The sink's lag: for how long the oldest result waits, or is carried by a worker."""
     carried = [told.carrying_s for told in vitals]
     if stats.outbox is None or (stats.undelivered_s is None and not carried):
@@ -90,7 +90,7 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
 
 
-def _worker(worker: WorkerSeen, told: Vitals) -> dict[str, Any]:
+def _worker(worker: WorkerSeen, told: Heartbeat) -> dict[str, Any]:
     return {
         "worker": worker.name,
         "host": worker.host,

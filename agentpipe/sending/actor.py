@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class AgentRunner(Protocol):
-    """Runs one agent's tasks; only a worker has it."""
+    """Runs one agent's tasks; a process that only sends has none."""
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must not leave a run."""
+        """Values that must not leave a run."""
 
     async def run(self, task: Task, tracer: Tracer) -> Any:
-        """Have the agent answer, and evaluate the answer."""
+        """Run the agent, and evaluate its answer."""
 
     async def close(self) -> None:
         """Close what is kept between runs."""
@@ -66,16 +66,16 @@ class AgentActor(dramatiq.Actor[..., None]):
         """Build the message of one task.
 
         Raises:
-            TaskError: It is none.
+            TaskError: The arguments are not a valid task.
         """
-        task = admit(args[0] if args else dict(kwargs or {}))
+        admitted = admit(args[0] if args else dict(kwargs or {}))
         return dramatiq.Message(
             queue_name=self.queue_name,
             actor_name=self.actor_name,
-            args=(orjson.loads(task.encode()),),
+            args=(orjson.loads(admitted.payload),),
             kwargs={},
-            options={"priority": task.priority, **options},
-            message_id=task.task_id,
+            options={"priority": admitted.task.priority, **options},
+            message_id=admitted.task.task_id,
         )
 
 

@@ -1,30 +1,65 @@
-"""Intake: what a task must pass before anybody accepts it."""
+"""Admission: what a task must pass before it is sent, checked once."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
-from agentpipe.core.task import Task
+from agentpipe.core.task import Task, new_id
 from agentpipe.errors import TaskError
-from agentpipe.evaluation.evaluators import check
+from agentpipe.evaluation import evaluators
 
 
-def judged(data: Any) -> tuple[Task | None, list[str]]:
-    """The Task in ``data``, with an id, and all that keeps it from being accepted."""
+@dataclass(frozen=True, slots=True)
+class AdmittedTask:
+    """A task that passed all checks; ``examine`` and ``admit`` make them.
+
+    Attributes:
+        task: It has an id.
+        payload: The task as the store keeps it.
+        named: Whether its sender gave the id.
+    """
+
+    task: Task
+    payload: bytes
+    named: bool = True
+
+    def with_fields(self, **fields: Any) -> AdmittedTask:
+        """The same task with fields that are known to be valid.
+
+        Raises:
+            TaskError: It is larger than a task may be now.
+        """
+        return _encoded(replace(self.task, **fields), named=self.named)
+
+
+def examine(data: Any) -> tuple[AdmittedTask | None, list[str]]:
+    """The task in ``data``, and everything that keeps it from being sent.
+
+    ``data`` is what ``Task.load`` takes. The task is None only where no Task could be made of it.
+    """
     try:
-        task = Task.load(data, give_id=True)
+        task = Task.load(data)
+        named = bool(task.task_id)
+        admitted = _encoded(task if named else replace(task, task_id=new_id()), named=named)
     except TaskError as error:
         return None, [str(error)]
-    return task, check(task.evaluators)
+    return admitted, evaluators.check(task.evaluators)
 
 
-def admit(data: Any) -> Task:
-    """The Task in ``data``, with an id and with evaluators that can work.
+def admit(data: Any) -> AdmittedTask:
+    """The task in ``data``, with an id and with evaluators that can work.
 
     Raises:
         TaskError: Saying what is wrong and what is right.
     """
-    task, problems = judged(data)
-    if task is None or problems:
+    if isinstance(data, AdmittedTask):
+        return data
+    admitted, problems = examine(data)
+    if admitted is None or problems:
         raise TaskError("; ".join(problems))
-    return task
+    return admitted
+
+
+def _encoded(task: Task, *, named: bool) -> AdmittedTask:
+    return AdmittedTask(task, task.encode(), named)

@@ -5,7 +5,7 @@ They stand in the file of their agent, as MCP-Universe has them, or alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from agentpipe.sending.task_files import load_tasks
 
 if TYPE_CHECKING:
     from agentpipe.config.yaml_source import Document
-    from agentpipe.core.task import Task
+    from agentpipe.sending.admission import AdmittedTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +66,13 @@ def load_benchmarks(path: Path) -> list[Benchmark]:
     return loaded
 
 
-def tasks_of(benchmarks: list[Benchmark]) -> list[Task]:
+def tasks_of(benchmarks: list[Benchmark]) -> list[AdmittedTask]:
     """The tasks of all files that benchmarks name, with what they are of in their metadata.
 
     Raises:
         ConfigError: With every problem of every file.
     """
-    tasks: list[Task] = []
+    tasks: list[AdmittedTask] = []
     problems: list[Problem] = []
     for benchmark, file in ((each, file) for each in benchmarks for file in each.tasks):
         try:
@@ -88,12 +88,12 @@ def _is_benchmark(document: Document) -> bool:
     return kind_in(document) == BENCHMARK
 
 
-def _marked(task: Task, benchmark: Benchmark, file: TaskFile) -> Task:
+def _marked(task: AdmittedTask, benchmark: Benchmark, file: TaskFile) -> AdmittedTask:
     marks = {
         "benchmark": benchmark.description or benchmark.file.name,
         "task_file": file.written,
     }
-    return replace(task, metadata=marks | task.metadata)
+    return task.with_fields(metadata=marks | task.task.metadata)
 
 
 def _benchmark(document: Document, spec: dict[str, Any], problems: list[Problem]) -> Benchmark:

@@ -211,10 +211,10 @@ class Dispatcher(dramatiq.Middleware):
         self._store.close()
 
 
-def _offer_of(task: Any) -> Offer:
-    admitted = admit(task)
-    priority, group_id = admitted.priority, admitted.group_id
-    return Offer(admitted.task_id, admitted.encode(), priority, group_id=group_id)
+def _offer_of(data: Any) -> Offer:
+    admitted = admit(data)
+    task = admitted.task
+    return Offer(task.task_id, admitted.payload, task.priority, group_id=task.group_id)
 
 
 def _batches(offers: Iterator[Offer]) -> Iterator[list[Offer]]:

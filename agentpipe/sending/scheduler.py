@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 import uuid
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
@@ -20,22 +20,15 @@ from typing import TYPE_CHECKING, Protocol
 from agentpipe.brokers.capabilities import KeepsSchedules
 from agentpipe.config.cron import Cron
 from agentpipe.errors import AgentpipeError, ConfigError, Problem, Unreachable
-from agentpipe.sending.task_files import (
-    entries_of,
-    is_document,
-    read_document,
-    read_lines,
-    task_of,
-)
+from agentpipe.sending.checked_tasks import check_file, checked_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from agentpipe.config.collection import Collection, ScheduleSpec
-    from agentpipe.core.task import Task
+    from agentpipe.sending.admission import AdmittedTask
     from agentpipe.sending.dispatcher import Dispatcher
-    from agentpipe.sending.task_files import Entry
 
 # A firing this late is still on time; a scheduler this silent was asleep.
 LATE = timedelta(seconds=60)
@@ -119,11 +112,11 @@ class Firing:
 
     at: datetime
     sent: int
-    tasks: Iterator[Task]
+    tasks: Iterator[AdmittedTask]
     accepted: int = 0
     duplicates: int = 0
     chunk: int = 0
-    refused: list[Task] = field(default_factory=list)
+    refused: list[AdmittedTask] = field(default_factory=list)
 
     @property
     def mark(self) -> int:
@@ -249,7 +242,7 @@ class Line:
             firing.accepted += sent.accepted
             firing.duplicates += sent.duplicates
             known = {*sent.task_ids, *sent.duplicate_ids}
-            firing.refused = [task for task in firing.refused if task.task_id not in known]
+            firing.refused = [task for task in firing.refused if task.task.task_id not in known]
 
     def _note(self, firing: Firing) -> float:
         """Raise the mark; pass over what another scheduler has sent meanwhile."""
@@ -271,19 +264,17 @@ class Line:
         self._on_fired(Fired(self._collection, self._spec.name, firing.at, *counts))
         return 0.0
 
-    def _tasks(self, at: datetime) -> Iterator[Task]:
+    def _tasks(self, at: datetime) -> Iterator[AdmittedTask]:
         """The file's tasks for one firing; none of them while anything is wrong with it.
 
         Raises:
             ConfigError: With all that is wrong.
         """
-        check_file(self._spec.tasks_file)
         marks = {"schedule": self._spec.name, "fire_time": at.isoformat()}
         ending = f"{self._collection}.{self._spec.name}@{at:%Y%m%dT%H%M%SZ}"
         return (
-            _fired(task, _own_id(entry) or str(number), ending, marks)
-            for number, (entry, task, _) in enumerate(_read(self._spec.tasks_file), 1)
-            if task is not None
+            _fired(task, task.task.task_id if task.named else str(number), ending, marks)
+            for number, task in enumerate(_checked(self._spec.tasks_file), 1)
         )
 
     # How it goes.
@@ -358,6 +349,7 @@ def check_files(collections: Iterable[Collection]) -> None:
     problems: list[Problem] = []
     for path in dict.fromkeys(spec.tasks_file for each in collections for spec in each.schedule):
         try:
+            _refuse_yaml(path)
             check_file(path)
         except ConfigError as error:
             problems += error.problems
@@ -365,39 +357,19 @@ def check_files(collections: Iterable[Collection]) -> None:
         raise ConfigError(problems)
 
 
-def check_file(path: Path) -> None:
-    """Read a task file through.
-
-    Raises:
-        ConfigError: With all that is wrong with it.
-    """
-    problems = [problem for _, _, found in _read(path) for problem in found]
-    if problems:
-        raise ConfigError(problems)
+def _checked(path: Path) -> Iterable[AdmittedTask]:
+    _refuse_yaml(path)
+    return checked_tasks(path)
 
 
-def _read(path: Path) -> Iterator[tuple[Entry, Task | None, list[Problem]]]:
+def _refuse_yaml(path: Path) -> None:
     if path.suffix.lower() in {".yaml", ".yml"}:
         raise ConfigError(Problem("a schedule sends task files: name a .json or .jsonl", str(path)))
-    for entry in entries_of(read_document(path)) if is_document(path) else _lines(path):
-        yield entry, *task_of(entry)
 
 
-def _lines(path: Path) -> Iterator[Entry]:
-    try:
-        with path.open("rb") as stream:
-            yield from read_lines(str(path), stream)
-    except OSError as error:
-        raise ConfigError(Problem(f"cannot be read: {error.strerror}", str(path))) from error
-
-
-def _own_id(entry: Entry) -> str:
-    return str(entry.data.get("task_id") or "") if isinstance(entry.data, dict) else ""
-
-
-def _fired(task: Task, own: str, ending: str, marks: dict[str, str]) -> Task:
+def _fired(task: AdmittedTask, own: str, ending: str, marks: dict[str, str]) -> AdmittedTask:
     """The task as one firing sends it, under an id that each scheduler would give it."""
     task_id = f"{own}@{ending}"
     if len(task_id) > MAX_ID_CHARS:
         task_id = uuid.uuid5(uuid.NAMESPACE_OID, task_id).hex
-    return replace(task, task_id=task_id, metadata=marks | task.metadata)
+    return task.with_fields(task_id=task_id, metadata=marks | task.task.metadata)

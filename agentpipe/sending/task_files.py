@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import orjson
 
 from agentpipe.config.yaml_source import read_text
-from agentpipe.core.task import MAX_TASK_BYTES
 from agentpipe.errors import ConfigError, Problem, TaskError
-from agentpipe.sending.admission import judged
+from agentpipe.sending.admission import examine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sized
     from pathlib import Path
 
     from agentpipe.config.yaml_source import KeyPath
-    from agentpipe.core.task import Task
+    from agentpipe.sending.admission import AdmittedTask
 
 MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
 MAX_TASKS = 200_000
@@ -40,7 +39,6 @@ class Entry:
 
     Attributes:
         error: Why it cannot be read; then it has no data.
-        encodes: Its task fits the wire for certain.
         lines: The line of each of its parts.
     """
 
@@ -48,7 +46,6 @@ class Entry:
     file: str
     line: int
     error: str = ""
-    encodes: bool = False
     lines: Mapping[KeyPath, int] = field(default_factory=dict, repr=False)
 
     def problem(self, message: str) -> Problem:
@@ -62,21 +59,15 @@ class Entry:
         return Problem(message, self.file, self.lines.get(path, self.line))
 
 
-def task_of(entry: Entry) -> tuple[Task | None, list[Problem]]:
-    """The entry's Task with an id, and what is wrong with it."""
+def task_of(entry: Entry) -> tuple[AdmittedTask | None, list[Problem]]:
+    """The entry's task with an id, and what is wrong with it."""
     if entry.error:
         return None, [entry.problem(entry.error)]
-    task, messages = judged(entry.data)
-    try:
-        # So that one that is too large is told by its place.
-        if task is not None and not entry.encodes:
-            task.encode()
-    except TaskError as error:
-        messages = [*messages, str(error)]
-    return task, [entry.problem(message) for message in messages]
+    admitted, messages = examine(entry.data)
+    return admitted, [entry.problem(message) for message in messages]
 
 
-def load_tasks(path: Path) -> list[Task]:
+def load_tasks(path: Path) -> list[AdmittedTask]:
     """Every task of a file that is read as a whole.
 
     Raises:
@@ -269,7 +260,7 @@ def read_lines(file: str, stream: BinaryIO) -> Iterator[Entry]:
         if not line.strip():
             continue
         try:
-            yield Entry(_parsed(line), file, number, encodes=len(line) < MAX_TASK_BYTES // 2)
+            yield Entry(_parsed(line), file, number)
         except TaskError as error:
             yield Entry(None, file, number, str(error))
 

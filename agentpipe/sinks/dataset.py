@@ -28,7 +28,7 @@ except ImportError as error:
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from agentpipe.core.task import Result
+    from agentpipe.core.result import Result
     from agentpipe.sinks.base import Start
 
 Share = Literal["group", "hash"]

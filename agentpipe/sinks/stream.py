@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Self
 
-from agentpipe.core.task import Result
+from agentpipe.core.result import Result
 from agentpipe.errors import FormatError, Unreachable
 
 if TYPE_CHECKING:

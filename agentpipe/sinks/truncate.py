@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from agentpipe.core.task import Result
+from agentpipe.core.result import Result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

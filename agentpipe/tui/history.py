@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.brokers.statistics import RECENT_S
 from agentpipe.operations.stats import oldest_runs_s, undelivered_s
-from agentpipe.worker.heartbeat import Vitals
+from agentpipe.worker.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,9 +34,9 @@ class Snapshot:
     stats: Stats
 
     @cached_property
-    def vitals(self) -> tuple[Vitals, ...]:
+    def vitals(self) -> tuple[Heartbeat, ...]:
         """Each worker's last report."""
-        return tuple(Vitals.decode(worker.report) for worker in self.stats.workers)
+        return tuple(Heartbeat.decode(worker.report) for worker in self.stats.workers)
 
     @cached_property
     def oldest_s(self) -> dict[str, float]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from agentpipe.tui.history import FleetHistory, Snapshot
     from agentpipe.tui.rows import Row
     from agentpipe.tui.state import ScreenState
-    from agentpipe.worker.heartbeat import Vitals
+    from agentpipe.worker.heartbeat import Heartbeat
 
 WIDE = 110
 # A worker sends three heartbeats per lease, which is 30 s by default.
@@ -145,13 +145,13 @@ def _workers(now: Snapshot, width: int) -> list[Text]:
     return [header(columns), *(lines or [Text("none is running", FAINT)])]
 
 
-def _trouble(worker: WorkerSeen, vitals: Vitals) -> tuple[bool, bool, str]:
+def _trouble(worker: WorkerSeen, vitals: Heartbeat) -> tuple[bool, bool, str]:
     """Those in trouble come first."""
     silent, lagging = worker.seen_s >= SILENT_S, (vitals.lag_s or 0.0) >= LAGGING_S
     return vitals.sink_down_s is None, not (silent or lagging), worker.name
 
 
-def _worker(worker: WorkerSeen, vitals: Vitals, columns: Sequence[Column]) -> Text:
+def _worker(worker: WorkerSeen, vitals: Heartbeat, columns: Sequence[Column]) -> Text:
     late, silent = (vitals.lag_s or 0.0) >= LAGGING_S, worker.seen_s >= SILENT_S
     sink = "" if vitals.sink_down_s is None else f"sink down {numbers.duration(vitals.sink_down_s)}"
     values = (

@@ -1,4 +1,4 @@
-"""Compile: collections -> Dramatiq actors on a broker, ready to run."""
+"""The broker of a worker: collections as Dramatiq actors that run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agentpipe.engines.hybrid import HybridEngine
 from agentpipe.errors import ConfigError, Problem
 from agentpipe.sending.broker import StoreBroker, declared_broker
 from agentpipe.sinks import open_sink
-from agentpipe.worker.middleware import Workers
+from agentpipe.worker.middleware import WorkerMiddleware
 from agentpipe.worker.results import Results
 from agentpipe.worker.runner import Runner
 
@@ -48,8 +48,8 @@ def worker_broker(
     store = open_store(settings)
     worker = Worker(name=_worker_name(), host=socket.gethostname(), lease_s=settings.lease_s)
     results = Results(worker.name, settings.retry_delay_s)
-    workers = Workers(worker, settings, results, lambda: open_sink(settings))
-    return declared_broker(store, [results, workers], collections, runners)
+    delivery = WorkerMiddleware(worker, settings, results, lambda: open_sink(settings))
+    return declared_broker(store, [results, delivery], collections, runners)
 
 
 def make_runners(

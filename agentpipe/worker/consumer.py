@@ -13,26 +13,24 @@ from agentpipe.brokers.capabilities import CancelsTasks
 from agentpipe.brokers.records import ClaimRequest
 from agentpipe.core.backoff import delay_s
 from agentpipe.errors import AgentpipeError
-from agentpipe.sending.broker import ClaimedMessage, StoreBroker
+from agentpipe.worker.message import ClaimedMessage
+from agentpipe.worker.times import SHUTDOWN_S, TICK_S
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection, Sequence
 
+    from agentpipe.brokers.base import Store
     from agentpipe.brokers.records import Settlement, Worker
     from agentpipe.settings import Settings
-    from agentpipe.worker.event_loop import LoopThread
+    from agentpipe.worker.event_loop import EventLoop
     from agentpipe.worker.forwarder import Forwarder
-    from agentpipe.worker.results import Results
 
-# Small claims interleave with other processes' ones, so that none takes all there is.
+# Small claims alternate with those of other processes, so that none takes all there is.
 CLAIM_BATCH = 32
-# For so long a worker takes only its even share of what is ready, so that the others, who are
-# woken meanwhile, get theirs; what they have not taken by then is for whoever comes.
+# After a wake-up a worker takes only its even share for this long: the others wake meanwhile and
+# take theirs. What is left then is for the first who claims it.
 SHARE_FOR_S = 0.02
-TICK_S = 1.0
 OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S = 0.1, 2.0
-# What a process that ends may take to settle and to carry off its outbox.
-LAST_WORDS_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -40,91 +38,104 @@ log = logging.getLogger(__name__)
 class Consumer:
     """Claims for all queues of the process, and settles what has run.
 
-    Stands in for each of Dramatiq's consumer threads, hence its method names.
+    Replaces Dramatiq's consumer threads, hence its method names.
+
+    Attributes:
+        ends_by: On the monotonic clock: when the process must have ended.
     """
 
     def __init__(
-        self, broker: StoreBroker, settings: Settings, results: Results, forwarder: Forwarder
+        self,
+        store: Store,
+        settings: Settings,
+        settlement_of: Callable[[ClaimedMessage], Settlement],
+        forwarder: Forwarder,
     ) -> None:
-        self.broker, self.results, self.forwarder = broker, results, forwarder
-        self.ends_by = float("inf")
+        self.ends_by = math.inf
+        self._store, self._forwarder, self._settlement_of = store, forwarder, settlement_of
         self._settings = settings
         self._joined = False
-        # Who beats while another thread leaves would find the lease lost, and join again.
+        # A heartbeat racing with ``leave`` would see a lost lease and rejoin.
         self._membership = threading.RLock()
         self._claiming = True
         self._stopping = False
         self._held: dict[str, ClaimedMessage] = {}
         self._finished: deque[ClaimedMessage] = deque()
-        self._wake, self._rung = threading.Event(), threading.Event()
-        # Heard since the latest claim was begun.
+        self._wake, self._woken = threading.Event(), threading.Event()
+        # Since the last claim began.
         self._cancelled: frozenset[str] = frozenset()
         self._greedy_at = math.inf
         self._failures = 0
-        self._thread = threading.Thread(target=self._run, name="agentpipe-consume", daemon=True)
-        self._waker = threading.Thread(target=self._watch, name="agentpipe-watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="agentpipe-consumer", daemon=True)
+        self._waker = threading.Thread(target=self._wait, name="agentpipe-waiter", daemon=True)
 
-    def begin(self, worker: Worker, loop: LoopThread) -> None:
-        """Start to claim, as soon as the store answers."""
-        self.worker, self._loop = worker, loop
+    def begin(self, worker: Worker, loop: EventLoop) -> None:
+        """Start to claim for ``worker``, and to run on ``loop``, as soon as the store answers."""
+        self._worker, self._loop = worker, loop
         self._thread.start()
         self._waker.start()
 
     @property
     def held(self) -> list[ClaimedMessage]:
-        """What this process has claimed and not settled."""
+        """What this process has claimed and not yet settled."""
         return list(self._held.values())
 
-    def post_process(self, messages: list[ClaimedMessage]) -> None:
-        """Settle them soon; from any thread."""
+    def settle_soon(self, messages: list[ClaimedMessage]) -> None:
+        """Settle these in the next turn; from any thread."""
         self._finished.extend(messages)
         self._wake.set()
 
     def claim_no_more(self) -> None:
-        """Let what runs finish, and take nothing new."""
+        """Let running tasks finish, and claim nothing more."""
         self._claiming = False
-        self.ends_by = time.monotonic() + self._settings.grace_s + 3 * LAST_WORDS_S
+        self.ends_by = time.monotonic() + self._settings.grace_s + 3 * SHUTDOWN_S
 
-    def keep(self, report: bytes | None = None) -> bool:
-        """Renew the lease; where it was lost, interrupt what runs here and join again.
+    def heartbeat(self, report: bytes | None = None) -> bool:
+        """Renew the lease; if it was lost, interrupt all runs here and join again.
 
         Returns:
-            Whether there is a lease to renew.
+            Whether the worker has joined and so has a lease.
 
         Raises:
             Unreachable: The store does not answer.
         """
         with self._membership:
-            if self._joined and not self.broker.store.heartbeat(self.worker, report):
-                log.warning("the lease was lost: its tasks went to other workers")
-                self._abandon()
+            if self._joined and not self._store.heartbeat(self._worker, report):
+                log.warning("the lease was lost: the tasks went to other workers")
+                self._loop.interrupt_all()
+                self._store.join(self._worker)
             return self._joined
 
-    def _abandon(self) -> None:
-        self._loop.interrupt_all()
-        self.broker.store.join(self.worker)
-
     def leave(self) -> None:
-        """Give back all that is held, uncounted, and claim no more; once is enough."""
+        """Release all that is held, uncounted, and claim no more; once is enough."""
         self._claiming = False
         with self._membership:
             if self._joined:
-                back = self.broker.store.leave(self.worker)
+                back = self._store.leave(self._worker)
                 self._joined = False
-                log.info("worker %s ends and gives back %d tasks", self.worker.name, back)
+                log.info("worker %s leaves and releases %d tasks", self._worker.name, back)
+
+    def leave_with(self, settlements: Sequence[Settlement]) -> None:
+        """Carry out these, and leave; for a process that cannot end in order.
+
+        Raises:
+            Unreachable: The store does not answer.
+        """
+        self._store.settle(settlements)
+        self.leave()
 
     def stop(self) -> None:
-        """Settle what has finished, give back the rest, carry off the outbox, and end."""
+        """Settle what has finished, release the rest, drain the outbox, and end."""
         self._claiming = False
         self._stopping = True
         self._wake.set()
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for that."""
+        """Wait until it has ended."""
         self._thread.join(timeout)
 
     def close(self) -> None:
-        """Nothing is left to do after ``join``."""
+        """Do nothing: ``join`` is enough."""
 
     def _run(self) -> None:
         while not self._stopping:
@@ -135,39 +146,39 @@ class Consumer:
             except AgentpipeError as error:
                 self._failed(error)
             except Exception:
-                log.exception("the consumer met a bug of agentpipe's; it goes on")
+                log.exception("unexpected error in the consumer; continuing")
                 time.sleep(TICK_S)
         self._last_turn()
 
     def _turn(self) -> None:
         with self._membership:
             if not self._joined and self._claiming:
-                self.broker.store.join(self.worker)
+                self._store.join(self._worker)
                 self._joined = True
         if self._failures:  # While the store was away the lease may have lapsed.
-            self.keep()
+            self.heartbeat()
         greedy = self._is_greedy()
         settled = self._settle()
         while self._claiming and (claimed := self._claim(greedy=greedy)):
             self._loop.start_runs(claimed)
             self._end_cancelled(self._cancelled)
             if len(claimed) < CLAIM_BATCH:
-                break  # What the store kept back, it tells of by ``wait``.
+                break  # ``wait`` returns when there is more.
             settled += self._settle()
-        if settled:  # The next runs are on their way while the disk works for the last ones.
-            self.broker.store.sync()
-            self.forwarder.notify()
+        if settled:  # The next runs have begun: they go on while the disk syncs the last ones.
+            self._store.sync()
+            self._forwarder.notify()
         if self._failures:
             log.warning("the broker answers again, after %d tries", self._failures)
             self._failures = 0
 
     def _is_greedy(self) -> bool:
-        """Whether the others had their time; it begins when the store has something new."""
+        """Whether the other workers had time to take their share since the store had news."""
         greedy = time.monotonic() >= self._greedy_at
         if greedy:
             self._greedy_at = math.inf
-        if self._rung.is_set():
-            self._rung.clear()
+        if self._woken.is_set():
+            self._woken.clear()
             self._be_greedy_soon()
         return greedy
 
@@ -175,13 +186,13 @@ class Consumer:
         self._greedy_at = min(self._greedy_at, time.monotonic() + SHARE_FOR_S)
 
     def _last_turn(self) -> None:
-        """At the end, a store that is away has some seconds to come back."""
-        deadline = time.monotonic() + LAST_WORDS_S
+        """Settle, drain and leave; a store that does not answer gets some seconds to come back."""
+        deadline = time.monotonic() + SHUTDOWN_S
         while time.monotonic() < deadline:
             try:
                 self._settle()
-                self.broker.store.sync()
-                self.forwarder.stop(max(0.0, deadline - time.monotonic()))
+                self._store.sync()
+                self._forwarder.stop(max(0.0, deadline - time.monotonic()))
                 self.leave()
             except AgentpipeError as error:
                 self._failed(error)
@@ -192,7 +203,7 @@ class Consumer:
         batch = [self._finished[index] for index in range(len(self._finished))]
         if not batch:
             return 0
-        done = self.broker.store.settle([self._settlement_of(message) for message in batch])
+        done = self._store.settle([self._settlement_of(message) for message in batch])
         for message, settled in zip(batch, done, strict=True):
             self._finished.popleft()
             self._held.pop(message.claim.task_id, None)
@@ -202,19 +213,16 @@ class Consumer:
                 )
         return len(batch)
 
-    def _settlement_of(self, message: ClaimedMessage) -> Settlement:
-        return message.settlement or self.results.give_up(self.broker, message)
-
     def _claim(self, *, greedy: bool) -> list[ClaimedMessage]:
-        free = self.worker.slots - len(self._held)
+        free = self._worker.slots - len(self._held)
         if free <= 0:
             return []
-        # What was cancelled before is told with its claim, if it comes to this worker at all.
+        # A task that was cancelled before this has it in its claim.
         self._cancelled = frozenset()
         held = None if greedy else len(self._held)
         limits = self._settings.outbox_limits
-        request = ClaimRequest(self.worker, min(free, CLAIM_BATCH), limits, held)
-        claims = self.broker.store.claim(request)
+        request = ClaimRequest(self._worker, min(free, CLAIM_BATCH), limits, held)
+        claims = self._store.claim(request)
         if not claims and not greedy:
             self._be_greedy_soon()
         messages = [ClaimedMessage(claim) for claim in claims]
@@ -222,8 +230,8 @@ class Consumer:
             self._held[message.claim.task_id] = message
         return messages
 
-    def _hear(self, cancelled: Collection[str]) -> None:
-        """Somebody cancelled these; word of that may come before the claim does."""
+    def _note_cancelled(self, cancelled: Collection[str]) -> None:
+        """Cancel what runs, and remember the rest: the signal may come before the claim does."""
         self._cancelled = self._cancelled.union(cancelled)
         self._end_cancelled(cancelled)
 
@@ -231,17 +239,17 @@ class Consumer:
         if ended := self._held.keys() & cancelled:
             self._loop.cancel(frozenset(ended))
 
-    def _watch(self) -> None:
-        store = self.broker.store
+    def _wait(self) -> None:
+        store = self._store
         cancels = store if isinstance(store, CancelsTasks) else None
         while not self._stopping:
             try:
                 store.wait(TICK_S)
                 if cancels is not None and (cancelled := cancels.take_cancelled()):
-                    self._hear(cancelled)
-            except Exception:  # noqa: BLE001 - the consumer meets the same store, and tells
+                    self._note_cancelled(cancelled)
+            except Exception:  # noqa: BLE001 - the consumer asks the same store, and logs it
                 time.sleep(TICK_S)
-            self._rung.set()
+            self._woken.set()
             self._wake.set()
 
     def _failed(self, error: AgentpipeError) -> None:

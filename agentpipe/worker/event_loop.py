@@ -1,4 +1,4 @@
-"""LoopThread: the event loop on which all runs of a process live."""
+"""EventLoop: the one asyncio loop on which all runs of a worker process live."""
 
 from __future__ import annotations
 
@@ -13,83 +13,83 @@ from typing import TYPE_CHECKING, Any
 from dramatiq.middleware import SkipMessage
 
 from agentpipe.brokers.records import Settlement
-from agentpipe.core.agent_thread import call_in_thread
 from agentpipe.core.logs import Bound, bound
-from agentpipe.core.trace import Tracer
-from agentpipe.errors import Cancelled, Interrupted
-from agentpipe.sending.actor import AgentActor
-from agentpipe.worker.consumer import LAST_WORDS_S
+from agentpipe.errors import AgentpipeError, Cancelled, Interrupted
+from agentpipe.worker.served_actor import served_actor, served_actors
+from agentpipe.worker.times import SHUTDOWN_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from agentpipe.sending.broker import ClaimedMessage, StoreBroker
-    from agentpipe.worker.consumer import Consumer
+    from agentpipe.sending.broker import StoreBroker
+    from agentpipe.worker.message import ClaimedMessage
+
+    Settle = Callable[[list[ClaimedMessage]], None]
 
 
-class LoopThread(threading.Thread):
-    """The event loop that all runs share. Stands in for Dramatiq's worker threads."""
+class EventLoop(threading.Thread):
+    """Runs claimed messages. Replaces Dramatiq's worker threads, hence its method names."""
 
-    def __init__(self, broker: StoreBroker, consumer: Consumer, grace_s: float) -> None:
+    def __init__(self, broker: StoreBroker, settle: Settle, grace_s: float) -> None:
         super().__init__(name="agentpipe-loop", daemon=True)
-        self._broker, self._consumer, self._grace_s = broker, consumer, grace_s
+        self._broker, self._settle, self._grace_s = broker, settle, grace_s
         self._loop = asyncio.new_event_loop()
         self._loop.set_task_factory(_make_task)
         self._runs: dict[asyncio.Task[None], ClaimedMessage] = {}
         self._interrupted: set[str] = set()
         self._cancelled: set[str] = set()
         self._ended_runs: list[ClaimedMessage] = []
-        self._turned = True
-        self._asked_at = self._lag_s = 0.0
+        self._answered = True
+        self._pinged_at = self._lag_s = 0.0
 
     def run(self) -> None:
-        """Turn until ``stop``."""
+        """Run until ``stop``."""
         self._loop.run_forever()
 
     def start_runs(self, messages: list[ClaimedMessage]) -> None:
-        """Run claimed messages; from any thread."""
+        """Start claimed messages; from any thread."""
         self._loop.call_soon_threadsafe(self._start_runs, messages)
 
     def stop(self) -> None:
-        """Let runs finish within the grace, interrupt the rest, close the agents, and end."""
+        """Let runs finish within the grace, interrupt the others, close the agents, and end."""
         asyncio.run_coroutine_threadsafe(self._finish(), self._loop)
 
     def interrupt_all(self) -> None:
-        """End all runs and give their tasks back; from any thread."""
+        """Interrupt all runs, so that their tasks are released; from any thread."""
         self._loop.call_soon_threadsafe(self._interrupt, list(self._runs))
 
     def cancel(self, task_ids: frozenset[str]) -> None:
-        """End the runs of these tasks, for good; from any thread."""
+        """Cancel the runs of these tasks; from any thread."""
         self._loop.call_soon_threadsafe(self._cancel, task_ids)
 
-    def ask_to_turn(self) -> bool:
-        """Whether the loop has turned since the last call; from one thread."""
-        turned, self._turned = self._turned, False
-        if turned:
-            self._asked_at = time.monotonic()
-        self._loop.call_soon_threadsafe(self._note_turn)
-        return turned
+    def ping(self) -> bool:
+        """Whether the loop has answered the last ping; sends the next. From one thread."""
+        answered, self._answered = self._answered, False
+        if answered:
+            self._pinged_at = time.monotonic()
+        self._loop.call_soon_threadsafe(self._note_answer)
+        return answered
 
     def take_lag_s(self) -> float:
-        """How late it was at most since the last call; from the thread that asks it to turn."""
-        late_s = 0.0 if self._turned else time.monotonic() - self._asked_at
+        """The longest delay of an answer since the last call; from the thread that pings."""
+        late_s = 0.0 if self._answered else time.monotonic() - self._pinged_at
         lag_s, self._lag_s = max(self._lag_s, late_s), 0.0
         return lag_s
 
     def running(self) -> ClaimedMessage | None:
-        """Whose code the loop's thread is in now, if an agent's; from any thread."""
+        """The message whose code the loop's thread runs now, if any; from any thread."""
         task = asyncio.current_task(self._loop)
         return task.message if isinstance(task, _Task) else None
 
     def stack(self) -> str:
-        """Where the loop's thread is now."""
+        """The stack of the loop's thread now."""
         frame = sys._current_frames().get(self.ident or 0)  # noqa: SLF001 - documented for debuggers
         return "".join(traceback.format_stack(frame)) if frame else ""
 
-    def _note_turn(self) -> None:
-        if not self._turned:
-            self._lag_s = max(self._lag_s, time.monotonic() - self._asked_at)
-        self._turned = True
+    def _note_answer(self) -> None:
+        if not self._answered:
+            self._lag_s = max(self._lag_s, time.monotonic() - self._pinged_at)
+        self._answered = True
 
     def _start_runs(self, messages: Iterable[ClaimedMessage]) -> None:
         for message in messages:
@@ -106,16 +106,16 @@ class LoopThread(threading.Thread):
         if run.cancelled():  # Before its first step.
             message.settlement = Settlement(message.claim, "release")
         if not self._ended_runs:
-            # Those that end together are settled together.
+            # Runs that end together are settled together.
             self._loop.call_soon(self._post_ended)
         self._ended_runs.append(message)
 
     def _post_ended(self) -> None:
         ended, self._ended_runs = self._ended_runs, []
-        self._consumer.post_process(ended)
+        self._settle(ended)
 
     async def _process(self, message: ClaimedMessage) -> None:
-        """Dramatiq's life of a message: signals before and after, whatever happens between."""
+        """Emit Dramatiq's signals before and after a run, whatever happens between."""
         try:
             self._broker.emit_before("process_message", message)
             outcome = await self._perform(message)
@@ -127,33 +127,25 @@ class LoopThread(threading.Thread):
             self._broker.emit_after("process_message", message, exception=ending)
 
     def _why_ended(self, message: ClaimedMessage) -> BaseException | None:
-        """What ended a run from outside, if anything did."""
+        """What ended the run from outside, if anything did."""
         task_id = message.claim.task_id
         if task_id in self._cancelled:
             return Cancelled()
         return Interrupted() if task_id in self._interrupted else None
 
     async def _perform(self, message: ClaimedMessage) -> Any:
-        actor = self._broker.get_actor(message.actor_name)
-        if isinstance(actor, AgentActor):
-            assert actor.runner is not None
-            assert message.task is not None
-            message.tracer = Tracer()
-            return await actor.runner.run(message.task, message.tracer)
-        function = getattr(actor.fn, "__wrapped__", actor.fn)  # Below Dramatiq's async_to_sync.
-        if asyncio.iscoroutinefunction(function):
-            return await function(*message.args, **message.kwargs)
-        return await call_in_thread(lambda: actor(*message.args, **message.kwargs))
+        actor = served_actor(self._broker, message.actor_name)
+        if actor is None:
+            raise AgentpipeError(f"no actor {message.actor_name!r} is known to this worker")
+        return await actor.perform(message)
 
     async def _finish(self) -> None:
         if self._runs:
             await asyncio.wait(set(self._runs), timeout=self._grace_s)
         self._interrupt(list(self._runs))
         if self._runs:
-            await asyncio.wait(set(self._runs), timeout=LAST_WORDS_S)
-        actors = self._broker.actors.values()
-        runners = [actor.runner for actor in actors if isinstance(actor, AgentActor)]
-        await asyncio.gather(*(runner.close() for runner in runners if runner is not None))
+            await asyncio.wait(set(self._runs), timeout=SHUTDOWN_S)
+        await asyncio.gather(*(actor.close() for actor in served_actors(self._broker)))
         self._loop.stop()
 
     def _interrupt(self, runs: Iterable[asyncio.Task[None]]) -> None:
@@ -181,7 +173,7 @@ def _bind(message: ClaimedMessage) -> None:
 
 
 class _Task(asyncio.Task[Any]):
-    """A task of the loop that knows for which message it is, as do those that agents start."""
+    """An asyncio task that knows its message; tasks that agents start inherit it."""
 
     message: ClaimedMessage | None = None
 

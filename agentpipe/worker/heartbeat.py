@@ -1,4 +1,4 @@
-"""Vitals: what a worker tells of itself with each renewal of its lease."""
+"""Heartbeat: what a worker reports of itself each time it renews its lease."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Vitals:
-    """All of it as ages and sizes, so that no two clocks are compared; None where unknown.
+class Heartbeat:
+    """Ages and sizes, so that clocks of two machines are never compared; None where unknown.
 
     Attributes:
-        lag_s: How late the event loop was at most, since the last report.
-        rss_bytes: The memory of the process, without that of its children.
-        sink_error: Why the sink took no results when they were last published, masked.
-        sink_down_s: For how long it has taken none; None while it does.
-        carrying_s: For how long the process has had results that the sink has not confirmed.
-        oldest_s: For how long the oldest run of each queue has been running.
-        clock: The one time of day: when this was told, by the worker's own clock, since 1970.
-            For ``doctor``, whose business is to compare clocks.
-        up_s: For how long the process has served.
+        lag_s: The longest delay of the event loop since the last report.
+        rss_bytes: The memory of the process without its children.
+        sink_error: Why the sink refused the last results, masked.
+        sink_down_s: For how long the sink has refused them; None while it takes them.
+        carrying_s: The age of the oldest results taken from the outbox and not confirmed.
+        oldest_s: The age of the oldest run of each queue.
+        clock: The worker's own clock in Unix seconds: for ``doctor``, which compares clocks.
+        up_s: The age of the process.
     """
 
     lag_s: float | None = None
@@ -37,14 +36,14 @@ class Vitals:
     up_s: float | None = None
 
     def encode(self) -> bytes:
-        """As the store keeps it."""
+        """The report that the store keeps."""
         return orjson.dumps(asdict(self))
 
     @classmethod
     def decode(cls, report: bytes) -> Self:
-        """What ``encode`` wrote, by this or another version; nothing where it cannot be read."""
+        """Read what ``encode`` of any version wrote; empty if it cannot be read."""
         try:
-            told = orjson.loads(report)
-            return cls(**{name: told[name] for name in cls.__slots__ if name in told})
+            fields = orjson.loads(report)
+            return cls(**{name: fields[name] for name in cls.__slots__ if name in fields})
         except (orjson.JSONDecodeError, TypeError):
             return cls()

@@ -1,8 +1,8 @@
-"""Workers: a Dramatiq middleware that puts our delivery in the place of Dramatiq's.
+"""WorkerMiddleware: a Dramatiq middleware that replaces Dramatiq's delivery by ours.
 
 Dramatiq's worker has a thread or two per queue and one per running task. Ours has one
 consumer for all queues and one event loop for all runs, so that a thousand waiting agents
-cost about as much as one. ``PRIVATE_NAMES`` lists what of Dramatiq this relies on.
+cost about as much as one. ``PRIVATE_NAMES`` lists the private names of Dramatiq it needs.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ import sys
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import dramatiq
 
-from agentpipe.sending.actor import AgentActor
 from agentpipe.sending.broker import StoreBroker
 from agentpipe.worker.consumer import Consumer
-from agentpipe.worker.event_loop import LoopThread
+from agentpipe.worker.event_loop import EventLoop
 from agentpipe.worker.forwarder import Forwarder
-from agentpipe.worker.watchdog import Keeper
+from agentpipe.worker.served_actor import served_actors, time_limit_s
+from agentpipe.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,15 +46,15 @@ PRIVATE_NAMES = (
 )
 
 MAX_SLOTS = 1_000
-# A thread that comes back from the disk waits for the interpreter for so long at the most;
-# Python's own 5 ms would be the greater part of a short task's way through the process.
+# A thread that returns from the disk waits at most this long for the interpreter; Python's own
+# 5 ms would be most of a short task's time in the process.
 SWITCH_INTERVAL_S = 0.0005
 
 log = logging.getLogger(__name__)
 
 
-class Workers(dramatiq.Middleware):
-    """Installs the consumer and the loop into the Dramatiq worker that boots."""
+class WorkerMiddleware(dramatiq.Middleware):
+    """Installs the consumer and the event loop in the Dramatiq worker that boots."""
 
     def __init__(
         self, worker: Worker, settings: Settings, results: Results, open_sink: Callable[[], Sink]
@@ -63,11 +64,12 @@ class Workers(dramatiq.Middleware):
         self._consumer: Consumer | None = None
 
     def before_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
-        """Replace what would make a thread per queue and per task."""
+        """Replace what would start a thread per queue and per task."""
         assert isinstance(broker, StoreBroker)
         forwarder = Forwarder(broker.store, self._worker, self._open_sink)
-        consumer = Consumer(broker, self._settings, self._results, forwarder)
-        loop = LoopThread(broker, consumer, self._settings.grace_s)
+        settlement_of = partial(self._results.settlement_of, broker)
+        consumer = Consumer(broker.store, self._settings, settlement_of, forwarder)
+        loop = EventLoop(broker, consumer.settle_soon, self._settings.grace_s)
         wanted = worker.consumer_whitelist
 
         def add_consumer(queue_name: str, *, delay: bool = False) -> None:
@@ -93,13 +95,21 @@ class Workers(dramatiq.Middleware):
         self._loop.start()
         self._forwarder.start()
         self._consumer.begin(served, self._loop)
-        Keeper(self._consumer, self._loop, self._settings.supervisor_pid).start()
-        # A second SIGTERM makes Dramatiq leave without stopping its worker.
+        Watchdog(
+            self._consumer,
+            self._loop,
+            self._forwarder,
+            lease_s=served.lease_s,
+            time_limit_s=partial(time_limit_s, broker),
+            exceeded=partial(self._results.exceeded, broker),
+            supervisor_pid=self._settings.supervisor_pid,
+        ).start()
+        # On a second SIGTERM Dramatiq exits without stopping its worker.
         multiprocessing.util.Finalize(None, self._consumer.leave, exitpriority=10)
         log.info("worker %s serves %d queues with %d slots", served.name, len(queues), slots)
 
     def before_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002 - Dramatiq's signature
-        """Claim nothing more."""
+        """Stop claiming."""
         if self._consumer is not None:
             self._consumer.claim_no_more()
 
@@ -107,23 +117,19 @@ class Workers(dramatiq.Middleware):
 def _slots_for(broker: dramatiq.Broker) -> int:
     """As many runs as the actors may have at once, within reason."""
     wanted = 0
-    through_gates: Counter[tuple[str, int]] = Counter()
-    for actor in broker.actors.values():
-        if not isinstance(actor, AgentActor):
-            wanted += actor.options.get("concurrency", 1)
-        elif actor.spec.concurrency_group is None:
-            wanted += actor.collection.concurrency
+    grouped: Counter[tuple[str, int]] = Counter()
+    for actor in served_actors(broker):
+        if actor.limits.group is None:
+            wanted += actor.limits.concurrency
         else:
-            through_gates[actor.spec.concurrency_group, actor.spec.concurrency_group_limit] += (
-                actor.collection.concurrency
-            )
-    wanted += sum(min(limit, runs) for (_, limit), runs in through_gates.items())
+            grouped[actor.limits.group] += actor.limits.concurrency
+    wanted += sum(min(limit, runs) for (_, limit), runs in grouped.items())
     return max(1, min(MAX_SLOTS, wanted))
 
 
 def _raise_file_limit() -> None:
-    """An agent in a thread has a loop, and thus files, of its own; many shells allow only 1,024."""
+    """An agent in a thread has an event loop and files of its own; many shells allow only 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        with suppress(OSError, ValueError):  # A hard limit without a number is not for all systems.
+        with suppress(OSError, ValueError):  # Not every system takes an unlimited hard limit.
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

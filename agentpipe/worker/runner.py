@@ -27,7 +27,7 @@ MAX_RECORDED_CHARS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Completed:
     """A run that gave an answer.
 
     Attributes:
@@ -56,7 +56,7 @@ class Runner:
         """What of the context and of the worker's environment must not leave a run."""
         return (*self.context.env.values(), *getattr(self._engine, "secrets", ()))
 
-    async def run(self, task: Task, tracer: Tracer) -> Run:
+    async def run(self, task: Task, tracer: Tracer) -> Completed:
         """Have the agent answer, and evaluate the answer.
 
         Raises:
@@ -79,8 +79,8 @@ class Runner:
             raise
         self._idle.append(instance)
         if evaluated:
-            return Run(answer, evaluated.evaluations)
-        return Run(answer, tuple(await self._evaluate(task, text)))
+            return Completed(answer, evaluated.evaluations)
+        return Completed(answer, tuple(await self._evaluate(task, text)))
 
     async def close(self) -> None:
         """Close the idle instances."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from agentpipe.core.backoff import delay_s
 from agentpipe.errors import Unreachable
 from agentpipe.settings import SEED_VARIABLES
-from agentpipe.worker.consumer import LAST_WORDS_S
+from agentpipe.worker.times import SHUTDOWN_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from agentpipe.settings import Settings
 
 LOOK_EVERY_S = 0.1
-# A child that dies sooner after its start than this is restarted with a growing pause.
+# A child that dies sooner than this after its start is restarted with a growing pause.
 SHORT_LIFE_S = 2.0
 PAUSE_S, MAX_PAUSE_S = 0.5, 4.0
 CONFIG_ERROR = 2
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Child:
-    """A place for one worker process, and who has it now."""
+    """The place of one worker process, and the process that has it now."""
 
     process: subprocess.Popen[bytes]
     started: float = field(default_factory=time.monotonic)
@@ -47,7 +47,7 @@ class _Child:
 
 
 class Supervisor:
-    """Runs ``dramatiq agentpipe.actors`` N times until told to end, or until all is done."""
+    """Runs ``dramatiq agentpipe.actors`` N times until a signal, or until all is done."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Supervisor:
         self._signals: list[int] = []
 
     def run(self) -> int:
-        """The exit code: 0 when done or told to end, 130 after Ctrl-C, 2 on a wrong config."""
+        """Returns the exit code: 0 when done or after SIGTERM, 130 after Ctrl-C, 2 on a mistake."""
         before = {kind: signal.signal(kind, self._note) for kind in (signal.SIGINT, signal.SIGTERM)}
         try:
             return self._run()
@@ -93,12 +93,12 @@ class Supervisor:
         try:
             return self._is_done is not None and self._is_done()
         except Unreachable as error:
-            log.warning("cannot see whether all is done: %s", error)
+            log.warning("cannot tell whether all is done: %s", error)
             return False
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # Whoever ends a worker gives it the grace and the time for its last words.
-        timeout_ms = int((self._settings.grace_s + 4 * LAST_WORDS_S) * 1000)
+        # Time for the grace, and to settle and drain the outbox.
+        timeout_ms = int((self._settings.grace_s + 4 * SHUTDOWN_S) * 1000)
         command = [sys.executable, "-m", "dramatiq", "agentpipe.actors", "--skip-logging"]
         command += ["--processes", "1", "--threads", "1"]
         command += ["--worker-shutdown-timeout", str(timeout_ms)]
@@ -123,13 +123,13 @@ class Supervisor:
         return code
 
     def _stop(self) -> None:
-        """Ask all to end and wait; a second signal is passed on and ends them at once."""
+        """Send SIGTERM and wait; a second signal is passed on and ends them at once."""
         self._signal(signal.SIGTERM)
         passed_on, again_at = 0, float("inf")
-        deadline = time.monotonic() + self._settings.grace_s + 4 * LAST_WORDS_S
+        deadline = time.monotonic() + self._settings.grace_s + 4 * SHUTDOWN_S
         while self._living() and time.monotonic() < deadline:
             if len(self._signals) > max(1, passed_on) or time.monotonic() >= again_at:
-                # Two signals that meet a busy process are one: who is still there gets another.
+                # A busy process merges two signals into one: send another to those that still run.
                 passed_on, again_at = len(self._signals), time.monotonic() + 3.0
                 self._signal(signal.SIGTERM)
             time.sleep(LOOK_EVERY_S / 2)
@@ -152,7 +152,7 @@ class Supervisor:
 
 
 def _child_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
-    """URLs may hold passwords, so children are told by environment, never by argv."""
+    """URLs may hold passwords: children get them by environment, never by argv."""
     child = {
         **{name: value for name, value in environ.items() if name not in SEED_VARIABLES},
         "AGENTPIPE_BROKER": settings.broker,

@@ -1,4 +1,4 @@
-"""Keeper: keeps a worker's lease, and watches over what could hold it up or leave it behind."""
+"""Watchdog: sends heartbeats, and ends a process that cannot go on."""
 
 from __future__ import annotations
 
@@ -12,39 +12,49 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.statistics import MAX_LAST_ERROR_CHARS
-from agentpipe.errors import AgentpipeError, TimeLimitExceeded
-from agentpipe.sending.actor import AgentActor
-from agentpipe.worker.consumer import TICK_S
-from agentpipe.worker.heartbeat import Vitals
+from agentpipe.errors import AgentpipeError
+from agentpipe.worker.heartbeat import Heartbeat
+from agentpipe.worker.times import TICK_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    import dramatiq
-
-    from agentpipe.sending.broker import ClaimedMessage
+    from agentpipe.brokers.records import Settlement
     from agentpipe.worker.consumer import Consumer
-    from agentpipe.worker.event_loop import LoopThread
+    from agentpipe.worker.event_loop import EventLoop
+    from agentpipe.worker.forwarder import Forwarder
+    from agentpipe.worker.message import ClaimedMessage
 
-# A loop that has not turned for so long is held up by an agent's code.
+# A loop that has not answered for this long is blocked by an agent's code.
 BLOCKED_AFTER_S = 5.0
-# Many runs end before anybody could look: they would only make the report longer.
-WORTH_TELLING_S = 1.0
+# Shorter runs end before anyone could look: they only make the report longer.
+REPORTED_AFTER_S = 1.0
 
 log = logging.getLogger(__name__)
 
 
-class Keeper(threading.Thread):
-    """Keeps the lease, and watches over the loop and over those who started the process.
+class Watchdog(threading.Thread):
+    """Keeps the lease, and watches the event loop and the processes that started this one.
 
-    No agent can block it. When an agent's code holds up the loop beyond its time limit, the
-    keeper answers ``limit`` for it, gives everything else back, and ends the process, which
-    its supervisor replaces: there is no other way to stop such code.
+    No agent can block it. When an agent's code blocks the loop beyond its time limit, the
+    watchdog settles it as ``limit``, releases everything else, and ends the process, which its
+    supervisor replaces: there is no other way to stop such code.
     """
 
-    def __init__(self, consumer: Consumer, loop: LoopThread, supervisor_pid: int) -> None:
-        super().__init__(name="agentpipe-keep", daemon=True)
-        self._consumer, self._loop = consumer, loop
+    def __init__(
+        self,
+        consumer: Consumer,
+        loop: EventLoop,
+        forwarder: Forwarder,
+        *,
+        lease_s: float,
+        time_limit_s: Callable[[ClaimedMessage], float],
+        exceeded: Callable[[ClaimedMessage], Settlement],
+        supervisor_pid: int,
+    ) -> None:
+        super().__init__(name="agentpipe-watchdog", daemon=True)
+        self._consumer, self._loop, self._forwarder = consumer, loop, forwarder
+        self._lease_s, self._time_limit_s, self._exceeded = lease_s, time_limit_s, exceeded
         self._supervisor_pid = supervisor_pid
         self._parent_pid = os.getppid()
         self._blocked_s = 0.0
@@ -52,102 +62,98 @@ class Keeper(threading.Thread):
         self._began_at = time.monotonic()
 
     def run(self) -> None:
-        """Until the process ends."""
-        lease_s = self._consumer.worker.lease_s
-        next_beat = 0.0
+        """Watch until the process ends."""
+        lease_s, next_beat = self._lease_s, 0.0
         while True:
             if time.monotonic() >= next_beat:
                 next_beat = time.monotonic() + (lease_s / 3 if self._beat() else lease_s / 10)
             tick_s = min(TICK_S, lease_s / 10)
             time.sleep(tick_s)
-            # Counted in our own ticks: a process that was frozen has no blocked loop.
-            self._blocked_s = 0.0 if self._loop.ask_to_turn() else self._blocked_s + tick_s
-            self._look_at_loop()
-            self._look_at_end()
-            self._look_at_parents()
+            # Counted in our own ticks: after SIGCONT the time frozen does not count as blocked.
+            self._blocked_s = 0.0 if self._loop.ping() else self._blocked_s + tick_s
+            self._check_loop()
+            self._check_end()
+            self._check_parents()
 
     def _beat(self) -> bool:
         try:
-            return self._consumer.keep(self._report())
+            return self._consumer.heartbeat(self._report())
         except AgentpipeError:
-            return False  # The consumer says so; here the next try matters.
+            return False  # The consumer logs it; here the next try matters.
 
     def _report(self) -> bytes | None:
         try:
-            return self._vitals().encode()
-        except Exception:  # No lease shall be lost for want of it.
-            log.exception("the keeper met a bug of agentpipe's; it goes on")
+            return self._heartbeat().encode()
+        except Exception:  # A lease must not be lost for want of a report.
+            log.exception("unexpected error in the watchdog; continuing")
             return None
 
-    def _vitals(self) -> Vitals:
-        error, down_s = self._consumer.forwarder.failing or ("", None)
-        return Vitals(
+    def _heartbeat(self) -> Heartbeat:
+        error, down_s = self._forwarder.failing or ("", None)
+        return Heartbeat(
             lag_s=self._loop.take_lag_s(),
             rss_bytes=_rss_bytes(),
             sink_error=error[:MAX_LAST_ERROR_CHARS],
             sink_down_s=down_s,
-            carrying_s=self._consumer.forwarder.carrying_s,
+            carrying_s=self._forwarder.carrying_s,
             oldest_s=_oldest_s(self._consumer.held),
             clock=time.time(),
             up_s=time.monotonic() - self._began_at,
         )
 
-    def _look_at_loop(self) -> None:
+    def _check_loop(self) -> None:
         if self._blocked_s < BLOCKED_AFTER_S:
             self._warned = False
             return
         if not self._warned:
             self._warned = True
             log.warning(
-                "an agent blocks the loop and with it all others in this process; give its "
-                "collection `isolation: thread`. It is here:\n%s",
+                "an agent blocks the event loop, and all others in this process wait; give its "
+                "collection `isolation: thread`. Its stack:\n%s",
                 self._loop.stack(),
             )
         late = [message for message in self._consumer.held if self._is_late(message)]
         culprit = self._loop.running()
         if culprit in late:
-            late = [culprit]  # The others only waited for it: they are given back.
+            late = [culprit]  # The others only waited for it: they are released.
         if late:
-            log.error("the loop is blocked beyond a time limit: the process ends to be replaced")
+            log.error("the loop is blocked beyond a time limit: this process ends and is replaced")
             self._end_process(late)
 
     def _is_late(self, message: ClaimedMessage) -> bool:
-        limit_s = _limit_s(self._consumer.broker, message)
+        limit_s = self._time_limit_s(message)
         return time.time() - message.started_at > limit_s + BLOCKED_AFTER_S
 
-    def _look_at_end(self) -> None:
+    def _check_end(self) -> None:
         if time.monotonic() > self._consumer.ends_by:
-            log.error("runs go on long after they were told to end: the process ends without them")
+            log.error(
+                "runs do not end long after their interruption: this process ends without them"
+            )
             self._end_process([])
 
     def _end_process(self, late: list[ClaimedMessage]) -> None:
-        broker, results = self._consumer.broker, self._consumer.results
         try:
-            for message in late:
-                error = TimeLimitExceeded(_limit_s(broker, message))
-                results.after_process_message(broker, message, exception=error)
-            broker.store.settle([message.settlement for message in late if message.settlement])
-            self._consumer.leave()
+            self._consumer.leave_with([self._exceeded(message) for message in late])
         finally:
             os._exit(1)
 
-    def _look_at_parents(self) -> None:
+    def _check_parents(self) -> None:
         orphaned = os.getppid() != self._parent_pid
         if not orphaned and self._supervisor_pid:
             orphaned = not _alive(self._supervisor_pid)
         if orphaned:
-            log.warning("the process that started this worker is gone: it ends, too")
+            log.warning("the process that started this worker is gone: the worker ends, too")
             self._supervisor_pid, self._parent_pid = 0, os.getppid()
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _oldest_s(held: Iterable[ClaimedMessage]) -> dict[str, float]:
-    """How long the oldest run of each queue has been running; young ones are left out."""
+    """The age of the oldest run of each queue; short runs are left out."""
     now = time.time()
     oldest: dict[str, float] = {}
     for message in held:
         queue, age_s = message.claim.queue, now - message.started_at
-        if age_s > max(WORTH_TELLING_S, oldest.get(queue, 0.0)):
+        if age_s > max(REPORTED_AFTER_S, oldest.get(queue, 0.0)):
             oldest[queue] = round(age_s, 1)
     return oldest
 
@@ -158,11 +164,6 @@ def _rss_bytes() -> int | None:
     except OSError:  # Not every system has it.
         return None
     return int(pages) * resource.getpagesize()
-
-
-def _limit_s(broker: dramatiq.Broker, message: ClaimedMessage) -> float:
-    actor = broker.actors.get(message.actor_name)
-    return actor.collection.time_limit_s if isinstance(actor, AgentActor) else float("inf")
 
 
 def _alive(pid: int) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from agentpipe.core.task import Result
+from agentpipe.core.result import Result
 from agentpipe.errors import Unreachable
 from agentpipe.sinks.base import Reader, Record, Sink
 from agentpipe.sinks.stream import Stream

@@ -72,7 +72,7 @@ TASKS: dict[str, tuple[str, ...]] = {
     '{"question": "\\u0000"}': ("question", "NUL"),
     '{"question": "half': ("not JSON",),
     '{"questoin": "x"}': ("did you mean 'question'",),
-    '{"question": 5}': ("question", "a text"),
+    '{"question": 5}': ("question", "a string"),
     "[1]": ("object",),
     '{"metadata": ' + '{"a":' * 60 + "1" + "}" * 61: ("metadata", "50"),
     '{"question": "x", "deadline": "2030-01-01"}': ("deadline", "zone"),

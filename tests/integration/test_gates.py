@@ -54,7 +54,7 @@ def test_an_agent_whose_service_is_busy_is_left_alone_and_its_siblings_go_on(
     results = project.by_id()
     assert results[limited]["outcome"] == "ok"
     assert {result["attempt"] for result in results.values()} == {1}
-    assert "nobody runs tasks of toys_0 for 1.0 s, as the service asked" in fleet.log
+    assert "cooldown of toys_0 for 1.0 s, as the service asked" in fleet.log
 
 
 @pytest.mark.every_broker

@@ -20,7 +20,7 @@ import pytest
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 
-from agentpipe.core.task import Result
+from agentpipe.core.result import Result
 from agentpipe.errors import Unreachable
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink

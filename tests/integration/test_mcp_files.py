@@ -152,7 +152,7 @@ def test_a_template_is_rendered_in_the_worker_and_its_value_stays_there(project:
 @pytest.mark.parametrize(
     ("name", "content", "line", "word"),
     [
-        ("t.json", '[{"question": "echo"},\n{"question": 5}]', 2, "question: expected a text"),
+        ("t.json", '[{"question": "echo"},\n{"question": 5}]', 2, "question: expected a string"),
         ("t.json", '{"question": "echo",\n"question": "x"}', 2, "duplicate key"),
         ("t.json", "{\n", 2, "not JSON"),
         ("b.yaml", BENCHMARK + "    - configs/walks/one.json\n    - bad.json\n", 7, "no such file"),

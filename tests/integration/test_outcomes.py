@@ -18,9 +18,9 @@ NO_ANSWERS = {
     "deep": "deeper than",
     "object": "Unprintable",
     "objects": "Unprintable",
-    "key": "key of type Unprintable",
-    "surrogate": "not text or JSON",
-    "huge": "not text or JSON",
+    "key": "keys must be strings, got Unprintable",
+    "surrogate": "not a string or JSON",
+    "huge": "not a string or JSON",
 }
 AGENT_ERRORS = {
     "raise so": "so",

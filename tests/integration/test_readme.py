@@ -21,7 +21,8 @@ import agentpipe
 from agentpipe import cli
 from agentpipe.config.collection import Collection
 from agentpipe.config.schema import CollectionSpec, ComponentSpec, ContextEntry
-from agentpipe.core.task import OUTCOMES, Result, Task
+from agentpipe.core.result import OUTCOMES, Result
+from agentpipe.core.task import Task
 from agentpipe.evaluation import evaluators
 from agentpipe.evaluation.chain import OPS, STEPS
 from agentpipe.operations.report import Report

@@ -18,7 +18,7 @@ import pytest
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from agentpipe.core.task import Result
+from agentpipe.core.result import Result
 from agentpipe.errors import AgentpipeError, ConfigError
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink

@@ -9,7 +9,7 @@ from agentpipe.brokers.statistics import QueueDepth, Stats, Tally, WorkerSeen
 from agentpipe.settings import OutboxLimits
 from agentpipe.tui.frame import Display
 from agentpipe.tui.history import FleetHistory, Snapshot
-from agentpipe.worker.heartbeat import Vitals
+from agentpipe.worker.heartbeat import Heartbeat
 
 MARKS = OutboxLimits(10_000, 256 * 1024 * 1024)
 SCENE = Display("redis://localhost:6379/0", MARKS, now=1_000.0, clock="03:00:00")
@@ -25,7 +25,7 @@ def agent(name: str = "crew_0", **fields: Any) -> QueueDepth:
 
 def worker(name: str = "host-1-a", slots: int = 8, running: int = 0, **told: Any) -> WorkerSeen:
     told = {"lag_s": 0.002, "rss_bytes": 64 * 1024 * 1024, **told}
-    report = Vitals(**told).encode()
+    report = Heartbeat(**told).encode()
     return WorkerSeen(name, "host", 1, slots, running, 1.0, report)
 
 

@@ -39,7 +39,7 @@ def test_task_files_are_sought_beside_it_above_it_and_in_the_current_folder(fold
     (benchmark,) = load_benchmarks(file)
     assert (benchmark.agent, benchmark.agent_line) == ("a", 7)
     assert [each.line for each in benchmark.tasks] == [9, 10, 11, 12]
-    tasks = tasks_of([benchmark])
+    tasks = [each.task for each in tasks_of([benchmark])]
     assert [each.question for each in tasks] == ["one", "two", "three", "four", "five"]
     assert tasks[0].metadata == {"benchmark": "Try it.", "task_file": "tasks/one.json"}
     assert tasks[1].metadata == {"benchmark": "Try it.", "task_file": "own", "k": 1}
@@ -51,7 +51,7 @@ def test_without_a_description_it_is_called_by_its_file(folder: Path) -> None:
     file = folder / "bench.yaml"
     file.write_text("kind: benchmark\nspec: {benchmark_id: theirs, tasks: [t.json]}\n")
     (only,) = tasks_of(load_benchmarks(file))
-    assert only.metadata["benchmark"] == "bench.yaml"
+    assert only.task.metadata["benchmark"] == "bench.yaml"
 
 
 def test_its_file_serves_as_the_agents_config(folder: Path) -> None:

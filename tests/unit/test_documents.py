@@ -170,8 +170,8 @@ def public(module: str) -> set[str]:
     """What may be imported from it; those that need torch are only looked at."""
     if module == "agentpipe":
         return set(agentpipe.__all__)
-    module = MOVED.get(module, module)
-    source = (ROOT / f"{module.replace('.', '/')}.py").read_text()
+    files = [ROOT / f"{each.replace('.', '/')}.py" for each in MOVED.get(module, (module,))]
+    source = "\n".join(file.read_text() for file in files)
     return set(re.findall(r"^(?:class|def) (\w+)", source, re.MULTILINE))
 
 

@@ -22,7 +22,7 @@ from dramatiq.middleware import (
 
 from agentpipe.worker import middleware as ours
 from agentpipe.worker.consumer import Consumer
-from agentpipe.worker.event_loop import LoopThread
+from agentpipe.worker.event_loop import EventLoop
 from agentpipe.worker.middleware import PRIVATE_NAMES
 from tests.support import wait_until
 
@@ -55,7 +55,7 @@ class Installer(dramatiq.Middleware):
 
     def before_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         del broker
-        consumer, loop = double_of(Consumer, self.calls), double_of(LoopThread, self.calls)
+        consumer, loop = double_of(Consumer, self.calls), double_of(EventLoop, self.calls)
         self.calls.append("before_worker_boot")
 
         def add_consumer(queue_name: str, *, delay: bool = False) -> None:
@@ -138,8 +138,8 @@ def test_a_stopping_worker_stops_the_loop_before_the_consumer(broker: StubBroker
     worker.stop(timeout=1000)
     assert list(dict.fromkeys(installer.calls)) == [
         "before_worker_shutdown",
-        "LoopThread.stop",
-        "LoopThread.join",
+        "EventLoop.stop",
+        "EventLoop.join",
         "Consumer.stop",
         "Consumer.join",
         "Consumer.close",

@@ -14,14 +14,14 @@ from agentpipe.operations.explain import Reason, Verdict, verdict
 from agentpipe.operations.explain.phrases import reading
 from agentpipe.operations.explain.waiting import estimate_s
 from agentpipe.settings import OutboxLimits
-from agentpipe.worker.heartbeat import Vitals
+from agentpipe.worker.heartbeat import Heartbeat
 
 NOW = 1_800_000_000.0
 MARKS = OutboxLimits(100, 10_000)
 
 
 def worker(name: str = "w", *, slots: int = 4, running: int = 1, **told: Any) -> WorkerSeen:
-    return WorkerSeen(name, "host", 1, slots, running, 2.0, Vitals(**told).encode())
+    return WorkerSeen(name, "host", 1, slots, running, 2.0, Heartbeat(**told).encode())
 
 
 W = worker(up_s=598.0)

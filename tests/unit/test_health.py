@@ -11,14 +11,14 @@ from agentpipe.brokers.statistics import WorkerSeen
 from agentpipe.connections.amqp.health import timeout_of
 from agentpipe.connections.disk import file_system_of
 from agentpipe.operations import clocks, doctor
-from agentpipe.worker.heartbeat import Vitals
+from agentpipe.worker.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def worker(name: str, clock: float | None, seen_s: float = 0.0) -> WorkerSeen:
-    report = Vitals(clock=clock).encode()
+    report = Heartbeat(clock=clock).encode()
     return WorkerSeen(name, f"host-{name}", 1, 1, 0, seen_s, report)
 
 

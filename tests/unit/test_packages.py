@@ -224,13 +224,21 @@ except ImportError as error:
     assert is_ours
 
 
-def test_old_paths_of_public_names_give_the_same_modules(tmp_path: Path) -> None:
+def test_old_paths_of_public_names_give_the_same_objects(tmp_path: Path) -> None:
     code = """
 import importlib, json
 from agentpipe.compat.old_paths import MOVED
-pairs = {old: new for old, new in MOVED.items() if old != "agentpipe.dataset"}
-modules = {old: importlib.import_module(old) for old in pairs}
-print(json.dumps([old for old, new in pairs.items() if modules[old].__name__ != new]))
+wrong = []
+for old in MOVED.keys() - {"agentpipe.dataset"}:
+    module = importlib.import_module(old)
+    for new in map(importlib.import_module, MOVED[old]):
+        own = vars(new).items()
+        names = [it for it, value in own if getattr(value, "__module__", "") == new.__name__]
+        wrong += [old + "." + it for it in names if getattr(module, it) is not getattr(new, it)]
+import agentpipe.trace
+from agentpipe.task import Result, Task
+assert (Task, Result) == (agentpipe.Task, agentpipe.Result)
+print(json.dumps(wrong))
 """
     assert in_fresh_process(code, tmp_path) == []
 

@@ -15,19 +15,20 @@ import pytest
 from dramatiq.middleware import SkipMessage
 
 from agentpipe.brokers import open_store
-from agentpipe.brokers.capabilities import TaskSeen
 from agentpipe.brokers.records import Claim, Settlement
 from agentpipe.core.failures import MAX_ASKED_DELAY_S, MAX_RETRY_DELAY_S
 from agentpipe.core.redaction import MASK
-from agentpipe.core.task import Result, Task
+from agentpipe.core.result import Result
+from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
 from agentpipe.errors import AnswerError, InfraError, Interrupted, TimeLimitExceeded
 from agentpipe.evaluation.evaluators import Evaluation
 from agentpipe.sending.actor import AgentActor
-from agentpipe.sending.broker import ClaimedMessage, StoreBroker
+from agentpipe.sending.broker import StoreBroker
 from agentpipe.settings import Settings
-from agentpipe.worker.results import Results, cancelled
-from agentpipe.worker.runner import Run
+from agentpipe.worker.message import ClaimedMessage
+from agentpipe.worker.results import Results
+from agentpipe.worker.runner import Completed
 from tests.unit.agents import CREW, runner_of
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def evaluation(*, passed: bool, broken: bool = False) -> Evaluation:
 
 
 def test_an_answer_is_ok_and_carries_all_that_came_with_its_task(bench: Bench) -> None:
-    settlement = bench.end(result=Run({"x": 4}))
+    settlement = bench.end(result=Completed({"x": 4}))
     result = result_of(settlement)
     assert (settlement.action, result.outcome, result.result) == ("complete", "ok", {"x": 4})
     assert (result.task_id, result.collection, result.agent) == ("t1", "crew", "crew_0")
@@ -112,9 +113,9 @@ def test_an_answer_is_ok_and_carries_all_that_came_with_its_task(bench: Bench) -
 
 
 def test_an_attempt_counts_failures_and_crashes_before(bench: Bench) -> None:
-    assert result_of(bench.end(result=Run(4))).attempt == 1
+    assert result_of(bench.end(result=Completed(4))).attempt == 1
     again = bench.message(failures=2, crashes=1)
-    assert result_of(bench.end(again, result=Run(4))).attempt == 4
+    assert result_of(bench.end(again, result=Completed(4))).attempt == 4
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_an_attempt_counts_failures_and_crashes_before(bench: Bench) -> None:
 def test_the_reward_is_the_mean_of_passed(
     bench: Bench, passed: list[bool], reward: float | None
 ) -> None:
-    run = Run("4", tuple(evaluation(passed=each) for each in passed))
+    run = Completed("4", tuple(evaluation(passed=each) for each in passed))
     result = result_of(bench.end(result=run))
     assert (result.outcome, result.reward) == ("ok", reward)
     assert result.reward_trustworthy == (reward is not None)
@@ -131,7 +132,7 @@ def test_the_reward_is_the_mean_of_passed(
 
 
 def test_a_broken_evaluator_is_no_wrong_answer(bench: Bench) -> None:
-    run = Run("4", (evaluation(passed=True), evaluation(passed=False, broken=True)))
+    run = Completed("4", (evaluation(passed=True), evaluation(passed=False, broken=True)))
     result = result_of(bench.end(result=run))
     assert (result.outcome, result.result, result.reward) == ("eval_error", "4", None)
     assert not result.reward_trustworthy
@@ -349,7 +350,7 @@ def test_what_a_service_asks_for_holds_the_queue_and_counts_nothing(
     settlement = bench.end(bench.message(failures=99), exception=error)
     assert (settlement.action, settlement.delay_s, settlement.result) == ("cooldown", 7, b"")
     (line,) = [record.getMessage() for record in caplog.records]
-    assert "nobody runs tasks of crew_0 for 7.0 s" in line
+    assert "cooldown of crew_0 for 7.0 s" in line
 
 
 @pytest.mark.parametrize(
@@ -422,7 +423,7 @@ def test_a_record_that_is_not_json_is_dropped_and_all_else_kept(bench: Bench, da
     with message.tracer.root() as span:
         span.add({"type": "agent", **data})
         span.add({"type": "llm"})
-    result = result_of(bench.end(message, result=Run("4")))
+    result = result_of(bench.end(message, result=Completed("4")))
     assert (result.outcome, result.result) == ("ok", "4")
     dropped, kept = (record["data"] for record in result.trace[0]["records"])
     assert "not JSON" in dropped["dropped"]
@@ -434,7 +435,7 @@ def test_a_trace_is_in_the_result(bench: Bench) -> None:
     assert message.tracer is not None
     with message.tracer.root() as span:
         span.add({"type": "agent"})
-    result = result_of(bench.end(message, result=Run("4")))
+    result = result_of(bench.end(message, result=Completed("4")))
     assert result.trace[0]["records"][0]["data"] == {"type": "agent"}
 
 
@@ -452,7 +453,7 @@ def test_a_trace_is_in_the_result(bench: Bench) -> None:
     ],
 )
 def test_no_secret_leaves_in_an_answer(bench: Bench, answer: Any) -> None:
-    settlement = bench.end(result=Run(answer))
+    settlement = bench.end(result=Completed(answer))
     assert b"zebrawing" not in settlement.result
     assert MASK.encode() in settlement.result
 
@@ -462,7 +463,7 @@ def test_no_secret_leaves_in_a_trace(bench: Bench) -> None:
     assert message.tracer is not None
     with message.tracer.root() as span:
         span.add({"header": CANARY, "nested": (CANARY,), "thing": Thing(CANARY)})
-    assert b"zebrawing" not in bench.end(message, result=Run("4")).result
+    assert b"zebrawing" not in bench.end(message, result=Completed("4")).result
 
 
 def test_no_secret_leaves_in_an_error(bench: Bench) -> None:
@@ -472,13 +473,13 @@ def test_no_secret_leaves_in_an_error(bench: Bench) -> None:
 
 
 def test_no_secret_leaves_in_an_evaluation(bench: Bench) -> None:
-    run = Run("4", (Evaluation({}, CANARY, passed=False, reason=f"not {CANARY}"),))
+    run = Completed("4", (Evaluation({}, CANARY, passed=False, reason=f"not {CANARY}"),))
     assert b"zebrawing" not in bench.end(result=run).result
 
 
 def test_the_senders_words_are_not_masked(bench: Bench) -> None:
     task = replace(TASK, metadata={"token": CANARY})
-    result = result_of(bench.end(bench.message(task), result=Run(CANARY)))
+    result = result_of(bench.end(bench.message(task), result=Completed(CANARY)))
     assert (result.metadata, result.result) == ({"token": CANARY}, MASK)
 
 
@@ -531,16 +532,16 @@ def test_an_unknown_actor_is_dead_with_a_reason(bench: Bench) -> None:
 
 
 def test_giving_up_buries_with_all_that_is_known(bench: Bench) -> None:
-    settlement = bench.results.give_up(bench.broker, bench.message())
+    settlement = bench.results.settlement_of(bench.broker, bench.message())
     result = result_of(settlement)
     assert (settlement.action, result.outcome, result.task_id) == ("bury", "infra_error", "t1")
     assert (result.collection, result.agent, result.metadata) == ("crew", "crew_0", {"mine": 1})
 
 
 def test_a_cancelled_task_has_a_result_too() -> None:
-    entry = TaskSeen(1, "t1", "crew_0", b"{}", 0.0)
-    result = cancelled(entry, TASK, "crew")
+    seen: dict[str, Any] = {"task_id": "t1", "queue": "crew_0", "submitted_at": 0.0}
+    result = Result.cancelled(TASK, collection="crew", **seen)
     assert (result.outcome, result.task_id, result.agent) == ("cancelled", "t1", "crew_0")
     assert (result.attempt, result.reward, result.metadata) == (0, None, {"mine": 1})
     assert result.submitted_at == "1970-01-01T00:00:00.000000Z"
-    assert cancelled(entry, None, None).metadata == {}
+    assert Result.cancelled(None, collection=None, **seen).metadata == {}

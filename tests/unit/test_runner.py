@@ -16,7 +16,7 @@ from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
 from agentpipe.engines import instance
 from agentpipe.errors import AnswerError, TimeLimitExceeded
-from agentpipe.worker.runner import Run
+from agentpipe.worker.runner import Completed
 from tests.support import wait_until
 from tests.unit.agents import runner_of
 
@@ -30,11 +30,11 @@ PATIENCE_S = 20.0
 
 def answers(
     runner: Runner, *questions: str, tracer: Tracer | None = None, **fields: Any
-) -> list[Run | BaseException]:
+) -> list[Completed | BaseException]:
     """What became of each question, one after the other, on one loop that must survive."""
 
-    async def ask_all() -> list[Run | BaseException]:
-        ends: list[Run | BaseException] = []
+    async def ask_all() -> list[Completed | BaseException]:
+        ends: list[Completed | BaseException] = []
         for question in questions:
             try:
                 task = Task(question=question, **fields)
@@ -98,7 +98,7 @@ def test_evaluators_know_the_context(kind: Any, options: dict[str, Any]) -> None
     evaluators = [{"func": "raw", "op": "=", "value": "{{ NAME }}"}]
     runner = runner_of(lambda: kind(lambda *_: "Zoë"), env={"NAME": "Zoë"}, **options)
     (run_,) = answers(runner, "Who?", evaluators=evaluators)
-    assert isinstance(run_, Run)
+    assert isinstance(run_, Completed)
     assert [evaluation.passed for evaluation in run_.evaluations] == [True]
     assert run_.evaluations[0].config["value"] == "{{ NAME }}"
 
@@ -125,7 +125,7 @@ def test_an_agent_that_exits_does_not_end_the_worker(
     left, stayed = answers(runner_of(lambda: kind(leave), **options), "leave", "stay")
     assert isinstance(left, AnswerError)
     assert exits.__name__ in str(left)
-    assert isinstance(stayed, Run)
+    assert isinstance(stayed, Completed)
 
 
 @every_kind
@@ -148,7 +148,7 @@ def test_an_agent_that_exits_around_its_runs_does_not_end_the_worker(
                 sys.exit(3)
 
     (end,) = answers(runner_of(Leaver, **options), "Why?")
-    assert isinstance(end, Run if where == "close" else AnswerError)
+    assert isinstance(end, Completed if where == "close" else AnswerError)
 
 
 def test_a_coroutine_is_cancelled_at_its_time_limit() -> None:
@@ -279,7 +279,7 @@ def test_threads_of_agents_do_not_hold_up_the_loop() -> None:
         both.wait()
         return "met"
 
-    async def ask() -> list[Run]:
+    async def ask() -> list[Completed]:
         ends = await asyncio.gather(*(runner.run(Task(), Tracer()) for _ in range(2)))
         await runner.close()
         return list(ends)
@@ -294,7 +294,7 @@ def test_where_an_agent_runs(kind: Any, options: dict[str, Any]) -> None:
     threads = answers(
         runner_of(lambda: kind(lambda *_: threading.get_ident()), **options), "a", "b"
     )
-    found = {end.answer for end in threads if isinstance(end, Run)}
+    found = {end.answer for end in threads if isinstance(end, Completed)}
     assert len(found) == 1
     assert (here in found) == (not options)
 
@@ -369,7 +369,7 @@ def test_what_fails_while_opening_is_tried_anew_by_the_next_task() -> None:
 
     first, second = answers(runner_of(Picky), "a", "b")
     assert isinstance(first, ConnectionError)
-    assert isinstance(second, Run)
+    assert isinstance(second, Completed)
 
 
 def test_a_close_that_fails_or_hangs_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -414,7 +414,7 @@ def test_the_answer_is_evaluated() -> None:
     (end,) = answers(
         runner_of(lambda: Coroutine_(lambda *_: {"x": 4})), "2+2", evaluators=evaluators
     )
-    assert isinstance(end, Run)
+    assert isinstance(end, Completed)
     assert [evaluation.passed for evaluation in end.evaluations] == [True, False]
 
 
@@ -452,20 +452,20 @@ class HostileRepr:
 @pytest.mark.parametrize(
     ("value", "complaint"),
     [
-        (float("nan"), "the answer is nan, which is not JSON"),
-        ({"a": [float("inf")]}, r"the answer\['a'\]\[0\] is inf"),
-        (b"bytes", "the answer is of type bytes"),
-        ({1, 2}, "the answer is of type set"),
-        ({"a": {1: 2}}, r"the answer\['a'\] has a key of type int"),
-        (object(), "the answer is of type object"),
-        (HostileRepr(), "the answer is of type HostileRepr"),
-        ({"a": HostileRepr()}, r"the answer\['a'\] is of type HostileRepr"),
-        (cyclic(), "nested deeper than 200, or in a cycle"),
-        ("\ud800", "the answer is not text or JSON"),
-        ({"a": "\ud800"}, "the answer is not text or JSON"),
-        ({"\ud800": 1}, "the answer is not text or JSON"),
-        (2**70, "the answer is not text or JSON"),
-        (Exception, "the answer is of type type"),
+        (float("nan"), "the answer: nan is not JSON"),
+        ({"a": [float("inf")]}, r"the answer\.a\[0\]: inf is not JSON"),
+        (b"bytes", "the answer: is of type bytes"),
+        ({1, 2}, "the answer: is of type set"),
+        ({"a": {1: 2}}, r"the answer\.a: keys must be strings, got int"),
+        (object(), "the answer: is of type object"),
+        (HostileRepr(), "the answer: is of type HostileRepr"),
+        ({"a": HostileRepr()}, r"the answer\.a: is of type HostileRepr"),
+        (cyclic(), "nested deeper than 200 levels, or in a cycle"),
+        ("\ud800", "the answer is not a string or JSON"),
+        ({"a": "\ud800"}, "the answer is not a string or JSON"),
+        ({"\ud800": 1}, "the answer is not a string or JSON"),
+        (2**70, "the answer is not a string or JSON"),
+        (Exception, "the answer: is of type type"),
     ],
 )
 def test_what_is_neither_is_refused_with_its_place(value: Any, complaint: str) -> None:

@@ -8,12 +8,12 @@ import orjson
 
 from agentpipe.brokers.statistics import QueueDepth, Stats, Tally, WorkerSeen, is_done
 from agentpipe.operations.stats import as_dict
-from agentpipe.worker.heartbeat import Vitals
+from agentpipe.worker.heartbeat import Heartbeat
 
 
 def test_a_report_that_cannot_be_read_tells_nothing() -> None:
     for report in (b"", b"[]", b"3", b'{"later": 1}', b"\xff"):
-        assert Vitals.decode(report) == Vitals()
+        assert Heartbeat.decode(report) == Heartbeat()
 
 
 EMPTY = Stats(
@@ -27,7 +27,7 @@ MINE = frozenset({"crew_0"})
 
 def test_the_ledger_is_the_contracts() -> None:
     tally = Tally(3, 1, 2, 1.5, 0.25, "OSError: gone", 2.00049)
-    report = Vitals(0.25, 1024, "Down: away", 3.0, 4.0, {"crew_0": 61.5}).encode()
+    report = Heartbeat(0.25, 1024, "Down: away", 3.0, 4.0, {"crew_0": 61.5}).encode()
     stats = replace(
         EMPTY,
         accepted=6,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 
-from agentpipe.core.task import Result
+from agentpipe.core.result import Result
 from agentpipe.errors import Unreachable
 from agentpipe.sinks import stream
 from agentpipe.sinks.base import Record

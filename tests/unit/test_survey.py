@@ -209,7 +209,7 @@ def test_what_a_file_is_and_how_it_runs(
             "b.yaml",
             REACT + BENCH.replace("t.json", "bad.json"),
             "benchmark",
-            ["bad.json:1: question: expected a text"],
+            ["bad.json:1: question: expected a string"],
         ),
         ("x.json", "{", "other", ["x.json:1: not JSON"]),
         ("x.json", '{"a": 1, "a": 2}', "other", ["x.json:1: not taken: duplicate key 'a'"]),

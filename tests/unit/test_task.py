@@ -10,16 +10,9 @@ from typing import Any
 import orjson
 import pytest
 
-from agentpipe.core.task import (
-    MAX_DEPTH,
-    MAX_TASK_BYTES,
-    OUTCOMES,
-    SCHEMA,
-    Result,
-    Task,
-    new_id,
-    utc,
-)
+from agentpipe.core.result import OUTCOMES, Result
+from agentpipe.core.task import MAX_DEPTH, MAX_TASK_BYTES, SCHEMA, Task, new_id
+from agentpipe.core.timestamps import utc
 from agentpipe.errors import FormatError, TaskError
 from agentpipe.sending.admission import admit
 
@@ -73,8 +66,8 @@ def test_a_text_is_a_question_and_a_task_is_itself() -> None:
 
 
 def test_a_task_without_an_id_is_given_one() -> None:
-    assert admit({"task_id": "mine"}).task_id == "mine"
-    ids = {admit("Why?").task_id for _ in range(1000)}
+    assert admit({"task_id": "mine"}).task.task_id == "mine"
+    ids = {admit("Why?").task.task_id for _ in range(1000)}
     assert len(ids) == 1000
     assert "" not in ids
 
@@ -95,24 +88,28 @@ def test_ids_sort_by_the_time_of_their_making() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "complaint"),
     [
-        ("question", 7, "question: expected a text, got 7"),
-        ("question", None, "question: expected a text, got null"),
-        ("category", [], "category: expected a text, got a list"),
-        ("output_format", "x", "output_format: expected an object, got a text"),
+        ("question", 7, "question: expected a string, got 7"),
+        ("question", None, "question: expected a string, got null"),
+        ("category", [], "category: expected a string, got a list"),
+        ("output_format", "x", "output_format: expected an object, got a string"),
         ("mcp_servers", {}, "mcp_servers: expected a list of objects, got an object"),
         ("mcp_servers", ["x"], "mcp_servers: expected a list of objects, got a list"),
         ("use_specified_server", 1, "use_specified_server: expected true or false, got 1"),
-        ("evaluators", "raw", "evaluators: expected a list of objects, got a text"),
-        ("task_id", None, "task_id: expected a text of at most 256 characters, got null"),
-        ("task_id", "x" * 257, "task_id: expected a text of at most 256 characters, got a text"),
+        ("evaluators", "raw", "evaluators: expected a list of objects, got a string"),
+        ("task_id", None, "task_id: expected a string of at most 256 characters, got null"),
+        (
+            "task_id",
+            "x" * 257,
+            "task_id: expected a string of at most 256 characters, got a string",
+        ),
         ("metadata", [], "metadata: expected an object, got a list"),
-        ("sample_index", True, "sample_index: expected a whole number, got True"),
-        ("group_size", 1.5, "group_size: expected a whole number, got 1.5"),
-        ("policy_version", 1.5, "policy_version: expected a text or a whole number, got 1.5"),
-        ("seed", 2**63, f"seed: expected a whole number, got {2**63}"),
-        ("priority", "high", "priority: expected a whole number, got a text"),
+        ("sample_index", True, "sample_index: expected an integer, got True"),
+        ("group_size", 1.5, "group_size: expected an integer, got 1.5"),
+        ("policy_version", 1.5, "policy_version: expected a string or an integer, got 1.5"),
+        ("seed", 2**63, f"seed: expected an integer, got {2**63}"),
+        ("priority", "high", "priority: expected an integer, got a string"),
         ("deadline", {}, "deadline: expected Unix seconds, or ISO 8601 with a zone"),
-        ("question", b"x", "question: expected a text, got bytes"),
+        ("question", b"x", "question: expected a string, got bytes"),
     ],
 )
 def test_a_field_of_the_wrong_kind_is_named(field: str, value: Any, complaint: str) -> None:
@@ -123,7 +120,7 @@ def test_a_field_of_the_wrong_kind_is_named(field: str, value: Any, complaint: s
 
 @pytest.mark.parametrize("data", [None, 7, ["question"], b"question"])
 def test_what_is_neither_an_object_nor_a_text_is_no_task(data: Any) -> None:
-    with pytest.raises(TaskError, match="a task is a JSON object or a text"):
+    with pytest.raises(TaskError, match="a task is a JSON object or a string"):
         Task.load(data)
 
 
@@ -137,7 +134,7 @@ def test_keys_that_are_no_field_are_dropped() -> None:
 
 
 def test_keys_are_texts() -> None:
-    with pytest.raises(TaskError, match="keys are texts"):
+    with pytest.raises(TaskError, match="keys must be strings"):
         Task.load({1: "x"})
     with pytest.raises(TaskError, match="metadata"):
         Task.load({"metadata": {1: "x"}})
@@ -153,10 +150,10 @@ def test_a_deadline_may_be_iso_8601() -> None:
     [
         ("soon", "is not ISO 8601"),
         ("2033-05-18T03:33:20", "has no zone"),
-        (float("nan"), "is no time"),
-        (float("inf"), "is no time"),
-        (-1e300, "is no time"),
-        (2**62, "is no time"),
+        (float("nan"), "is not a time"),
+        (float("inf"), "is not a time"),
+        (-1e300, "is not a time"),
+        (2**62, "is not a time"),
     ],
 )
 def test_a_deadline_that_is_no_time_is_refused(deadline: Any, complaint: str) -> None:
@@ -169,7 +166,7 @@ def test_a_deadline_that_is_no_time_is_refused(deadline: Any, complaint: str) ->
     [
         ({"question": "a\0b"}, "question: contains a NUL"),
         ({"metadata": {"a": [{"b": "\0"}]}}, "metadata.a[0].b: contains a NUL"),
-        ({"metadata": {"a\0": 1}}, "metadata: keys are texts without NUL"),
+        ({"metadata": {"a\0": 1}}, "metadata: keys must be strings without NUL"),
         ({"metadata": {"score": float("nan")}}, "metadata.score: nan is not JSON"),
         ({"metadata": {"scores": [1, float("-inf")]}}, "metadata.scores[1]: -inf is not JSON"),
         ({"metadata": nested(MAX_DEPTH + 1)}, f"nested deeper than {MAX_DEPTH} levels"),
@@ -209,7 +206,7 @@ def test_an_unknown_schema_is_refused_with_a_reason(schema: Any) -> None:
 
 
 def test_a_stored_task_that_is_none_is_a_format_error() -> None:
-    with pytest.raises(FormatError, match="not a task: question: expected a text"):
+    with pytest.raises(FormatError, match="not a task: question: expected a string"):
         Task.decode({"schema": SCHEMA, "question": 7})
 
 

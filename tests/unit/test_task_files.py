@@ -140,11 +140,11 @@ def test_what_no_broker_could_take_is_told(tmp_path: Path, text: str, words: str
 
 def test_one_object_and_a_list_are_tasks_with_fresh_ids(tmp_path: Path) -> None:
     (one,) = load_tasks(write(tmp_path, '{"question": "a", "task_id": "mine"}'))
-    assert (one.question, one.task_id) == ("a", "mine")
+    assert (one.task.question, one.task.task_id) == ("a", "mine")
     first, second = load_tasks(write(tmp_path, '[{"question": "a"}, "b"]'))
-    assert (first.question, second.question) == ("a", "b")
-    assert first.task_id
-    assert first.task_id != second.task_id
+    assert (first.task.question, second.task.question) == ("a", "b")
+    assert first.task.task_id
+    assert first.task.task_id != second.task.task_id
     assert load_tasks(write(tmp_path, "[]")) == []
 
 

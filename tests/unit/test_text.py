@@ -6,7 +6,7 @@ import pytest
 
 from agentpipe.cli.common import print_text, say
 from agentpipe.cli.tail import _line
-from agentpipe.core.task import Result
+from agentpipe.core.result import Result
 from agentpipe.core.text import one_line, printable
 
 

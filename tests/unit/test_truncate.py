@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from agentpipe.core.task import Result
+from agentpipe.core.result import Result
 from agentpipe.sinks.base import Record
 from agentpipe.sinks.truncate import truncate
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.core.task import utc
+from agentpipe.core.timestamps import utc
 from agentpipe.operations.explain.phrases import up_for_s
 from agentpipe.operations.explain.waiting import ESTIMATED, estimate_s, why_waiting
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from agentpipe.core.task import utc
 from agentpipe.core.text import duration
-from agentpipe.worker.heartbeat import Vitals
+from agentpipe.core.timestamps import utc
+from agentpipe.worker.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,13 +55,13 @@ def _age(worker: WorkerSeen) -> str:
 
 def up_for_s(worker: WorkerSeen) -> float | None:
     """For how long it has been up; None before it told."""
-    up_s = Vitals.decode(worker.report).up_s
+    up_s = Heartbeat.decode(worker.report).up_s
     return None if up_s is None else up_s + worker.seen_s
 
 
 def sink_trouble(found: Sequence[WorkerSeen]) -> str:
     """What the worker tells that has been in vain for the longest; empty where none has."""
-    told = [(Vitals.decode(worker.report), worker) for worker in found]
+    told = [(Heartbeat.decode(worker.report), worker) for worker in found]
     down = [(each.sink_down_s + it.seen_s, each, it) for each, it in told if each.sink_down_s]
     if not down:
         return ""

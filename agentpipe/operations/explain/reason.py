@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from agentpipe.core.task import utc
+from agentpipe.core.timestamps import utc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -264,8 +264,8 @@ def _judge_tasks(entries: Iterable[Entry]) -> list[str]:
         task, found = task_of(entry)
         problems += found
         if task is not None:
-            problems += [entry.problem(fault) for fault in _faults(entry, task)]
-            needs |= dict.fromkeys(mcp_universe.task_needs(task))
+            problems += [entry.problem(fault) for fault in _faults(entry, task.task)]
+            needs |= dict.fromkeys(mcp_universe.task_needs(task.task))
         if len(problems) > MAX_PROBLEMS:
             problems.append(Problem("so much is wrong that the rest was not read", entry.file))
             break

@@ -1,0 +1,174 @@
+"""Result: the one terminal record of a task, on its way to the sink and in the stream."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from agentpipe.core.task import SCHEMA, kind_of, refuse_other_schemas
+from agentpipe.core.timestamps import utc
+from agentpipe.errors import FormatError
+
+if TYPE_CHECKING:
+    from agentpipe.core.redaction import Redactor
+    from agentpipe.core.task import Task
+
+OUTCOMES = (
+    "ok",
+    "agent_error",
+    "limit",
+    "infra_error",
+    "eval_error",
+    "cancelled",
+    "stale",
+    "crashed",
+)
+WITHHELD = "not shown: the answer holds a credential"
+# What a Result repeats of its task.
+CARRIED = (
+    "metadata",
+    "group_id",
+    "sample_index",
+    "group_size",
+    "policy_version",
+    "seed",
+    "replay_of",
+)
+# Ids and metadata are the sender's own words: everything else is masked.
+MASKED = ("result", "evaluation_results", "trace", "error", "usage")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The one terminal record of a task, whatever its outcome.
+
+    The first four fields are what MCP-Universe's consumers read.
+
+    Attributes:
+        result: The answer, text or JSON; None where there is none.
+        evaluation_results: One ``{config, response, passed, reason, error}`` per evaluator.
+        trace: Spans in MCP-Universe's format.
+        outcome: One of ``OUTCOMES``.
+        attempt: Which run gave this outcome, from 1; 0 where none ran.
+        reward: Mean of ``passed``; only for ``ok``, and None without evaluators.
+        reward_trustworthy: Whether ``reward`` is a number that all evaluators stand behind.
+        error: ``{type, message, traceback}`` or None.
+        usage: What the run cost, summed.
+        submitted_at: ISO 8601 in UTC, like ``started_at`` and ``finished_at``.
+    """
+
+    result: Any = None
+    evaluation_results: list[dict[str, Any]] = field(default_factory=list)
+    trace: list[dict[str, Any]] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    task_id: str = ""
+    collection: str | None = None
+    agent: str | None = None
+    attempt: int = 0
+    outcome: str = "ok"
+    reward: float | None = None
+    reward_trustworthy: bool = False
+    error: dict[str, Any] | None = None
+    usage: dict[str, Any] = field(default_factory=dict)
+    worker: str | None = None
+    submitted_at: str | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+    group_id: str | None = None
+    sample_index: int | None = None
+    group_size: int | None = None
+    policy_version: str | int | None = None
+    seed: int | None = None
+    replay_of: str | None = None
+    truncated: dict[str, Any] | None = None
+    schema: int = SCHEMA
+
+    @classmethod
+    def of(cls, task: Task | None, **fields: Any) -> Result:
+        """A Result that finishes now and repeats what its task carries; None if unreadable."""
+        carried = {name: getattr(task, name) for name in CARRIED} if task else {}
+        return cls(finished_at=utc(time.time()), **carried, **fields)
+
+    @classmethod
+    def cancelled(
+        cls,
+        task: Task | None,
+        *,
+        task_id: str,
+        queue: str,
+        collection: str | None,
+        submitted_at: float,
+    ) -> Result:
+        """The Result of a task that was cancelled before a worker claimed it."""
+        return cls.of(
+            task,
+            task_id=task_id,
+            collection=collection,
+            agent=queue,
+            outcome="cancelled",
+            submitted_at=utc(submitted_at),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields by name; values are shared, not copied."""
+        return {name: getattr(self, name) for name in _RESULT_FIELDS}
+
+    def encode(self, redactor: Redactor) -> bytes:
+        """The wire form, with all credentials that ``redactor`` knows masked."""
+        encoded = orjson.dumps(self.to_dict())
+        return _masked(encoded, redactor) if redactor.occurs_in(encoded) else encoded
+
+    @classmethod
+    def decode(cls, data: bytes) -> Result:
+        """Read one record of a stream; keys added by later minor versions are dropped.
+
+        Raises:
+            FormatError: It is not JSON, not a Result, or of another schema.
+        """
+        try:
+            record = orjson.loads(data)
+        except orjson.JSONDecodeError as error:
+            raise FormatError(f"not JSON: {error}") from error
+        refuse_other_schemas(record, "result")
+        if not record.get("task_id"):
+            raise FormatError("not a result: it has no task_id")
+        for name, value in record.items():
+            if not isinstance(value, _RESULT_KINDS.get(name, object)):
+                raise FormatError(f"not a result: {name} is {kind_of(value)}")
+        return cls(**{name: record[name] for name in _RESULT_FIELDS if name in record})
+
+
+def _masked(encoded: bytes, redactor: Redactor) -> bytes:
+    record = orjson.loads(encoded)  # Tuples and dataclasses of the agent's are JSON by now.
+    if redactor.occurs_in(orjson.dumps(record["result"])):
+        _withhold_quotations(record)
+    return orjson.dumps(record | {name: redactor.value(record[name]) for name in MASKED})
+
+
+def _withhold_quotations(record: dict[str, Any]) -> None:
+    """Evaluators quote parts of the answer, and part of a secret cannot be recognised."""
+    for evaluation in record["evaluation_results"]:
+        for name in ("reason", "error"):
+            evaluation[name] = evaluation[name] and WITHHELD
+    if record["error"]:
+        record["error"]["message"] = WITHHELD
+
+
+_RESULT_FIELDS = tuple(entry.name for entry in fields(Result))
+_OR_NULL = type(None)
+# What readers rely on; other fields may hold any JSON.
+_RESULT_KINDS: dict[str, Any] = {
+    "task_id": str,
+    "outcome": str,
+    "evaluation_results": list,
+    "trace": list,
+    "metadata": dict,
+    "usage": dict,
+    "error": (dict, _OR_NULL),
+    "reward": (int, float, _OR_NULL),
+    **dict.fromkeys(("collection", "agent", "worker", "group_id"), (str, _OR_NULL)),
+    **dict.fromkeys(("submitted_at", "started_at", "finished_at"), (str, _OR_NULL)),
+}

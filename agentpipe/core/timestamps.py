@@ -1,0 +1,19 @@
+"""Moments as strings."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from functools import lru_cache
+
+
+def utc(timestamp: float) -> str:
+    """Unix seconds as ISO 8601 in UTC, always with microseconds: such strings sort by time."""
+    fraction, whole = math.modf(timestamp)
+    seconds, micros = divmod(int(whole) * 1_000_000 + round(fraction * 1e6), 1_000_000)
+    return f"{_utc_second(seconds)}.{micros:06}Z"
+
+
+@lru_cache(maxsize=64)
+def _utc_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")

@@ -1,0 +1,87 @@
+"""A file's tasks, each validated once, and all of them before the first is sent."""
+
+from __future__ import annotations
+
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING
+
+import orjson
+
+from agentpipe.core.task import Task
+from agentpipe.errors import ConfigError, Problem
+from agentpipe.sending.admission import AdmittedTask
+from agentpipe.sending.task_files import (
+    entries_of,
+    is_document,
+    load_tasks,
+    read_document,
+    read_lines,
+    task_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from agentpipe.sending.task_files import Entry
+
+
+def checked_tasks(path: Path) -> Iterable[AdmittedTask]:
+    """Every task of a file; those of a file with a task a line are in a temporary file meanwhile.
+
+    Raises:
+        ConfigError: The file cannot be read, or with all that is wrong with it.
+    """
+    return load_tasks(path) if is_document(path) else _spooled(path)
+
+
+def check_file(path: Path) -> None:
+    """Read a task file through.
+
+    Raises:
+        ConfigError: The file cannot be read, or with all that is wrong with it.
+    """
+    entries = entries_of(read_document(path)) if is_document(path) else _lines(path)
+    problems = [problem for entry in entries for problem in task_of(entry)[1]]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _spooled(path: Path) -> Iterator[AdmittedTask]:
+    spool, problems = _Spool(), []
+    for entry in _lines(path):
+        task, found = task_of(entry)
+        problems += found
+        if task is not None and not problems:
+            spool.add(task)
+    if problems:
+        raise ConfigError(problems)
+    return spool.read()
+
+
+def _lines(path: Path) -> Iterator[Entry]:
+    try:
+        with path.open("rb") as stream:
+            yield from read_lines(str(path), stream)
+    except OSError as error:
+        raise ConfigError(Problem(f"cannot be read: {error.strerror}", str(path))) from error
+
+
+class _Spool:
+    """Admitted tasks on disk: a file may be larger than the memory. The system removes it."""
+
+    def __init__(self) -> None:
+        self._file = TemporaryFile()  # noqa: SIM115 - closed with the spool, read or not
+
+    def __del__(self) -> None:
+        self._file.close()
+
+    def add(self, task: AdmittedTask) -> None:
+        # JSON has no line breaks.
+        self._file.write((b"+" if task.named else b"-") + task.payload + b"\n")
+
+    def read(self) -> Iterator[AdmittedTask]:
+        self._file.seek(0)
+        for line in self._file:
+            payload = line[1:-1]
+            yield AdmittedTask(Task.decode(orjson.loads(payload)), payload, line[:1] == b"+")

@@ -1,0 +1,139 @@
+"""ServedActor: what a worker asks of an actor, agent or plain Dramatiq actor alike."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from agentpipe.core.agent_thread import call_in_thread
+from agentpipe.core.trace import Tracer
+from agentpipe.sending.actor import AgentActor
+
+if TYPE_CHECKING:
+    import dramatiq
+
+    from agentpipe.worker.message import ClaimedMessage
+
+PLAIN_RETRIES = 2
+PLAIN_CRASHES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ActorLimits:
+    """The limits of one actor's tasks.
+
+    Attributes:
+        concurrency: Runs at once, over the whole fleet.
+        group: The concurrency group that it shares, with the group's limit; None for no group.
+    """
+
+    time_limit_s: float
+    max_retries: int
+    max_crashes: int
+    concurrency: int
+    group: tuple[str, int] | None = None
+
+
+class ServedActor(Protocol):
+    """An actor as its worker sees it.
+
+    Attributes:
+        collection: Its collection's name; None outside any.
+        takes_tasks: Whether its messages are Tasks.
+        secrets: Values that must not leave a run.
+    """
+
+    @property
+    def collection(self) -> str | None: ...  # noqa: D102 - see the class
+    @property
+    def takes_tasks(self) -> bool: ...  # noqa: D102 - likewise
+    @property
+    def secrets(self) -> tuple[str, ...]: ...  # noqa: D102 - likewise
+    @property
+    def limits(self) -> ActorLimits:
+        """The limits of its tasks."""
+
+    async def perform(self, message: ClaimedMessage) -> Any:
+        """Run it with one message."""
+
+    async def close(self) -> None:
+        """Close what it keeps between runs."""
+
+
+def served_actor(broker: dramatiq.Broker, actor_name: str) -> ServedActor | None:
+    """The actor of that name; None if this worker does not know it."""
+    actor = broker.actors.get(actor_name)
+    if actor is None:
+        return None
+    return _Agent(actor) if isinstance(actor, AgentActor) else _Plain(actor)
+
+
+def served_actors(broker: dramatiq.Broker) -> list[ServedActor]:
+    """All actors that this worker knows."""
+    return [actor for name in broker.actors if (actor := served_actor(broker, name))]
+
+
+def time_limit_s(broker: dramatiq.Broker, message: ClaimedMessage) -> float:
+    """The time limit of a message's run; infinite without one."""
+    actor = served_actor(broker, message.actor_name)
+    return math.inf if actor is None else actor.limits.time_limit_s
+
+
+class _Agent:
+    takes_tasks = True
+
+    def __init__(self, actor: AgentActor) -> None:
+        self._actor = actor
+        self.collection = actor.collection.name
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        return self._actor.runner.secrets if self._actor.runner else ()
+
+    @property
+    def limits(self) -> ActorLimits:
+        of, spec = self._actor.collection, self._actor.spec
+        group = spec.concurrency_group
+        return ActorLimits(
+            of.time_limit_s,
+            of.max_retries,
+            of.max_crashes,
+            of.concurrency,
+            None if group is None else (group, spec.concurrency_group_limit),
+        )
+
+    async def perform(self, message: ClaimedMessage) -> Any:
+        assert self._actor.runner is not None
+        assert message.task is not None
+        message.tracer = Tracer()
+        return await self._actor.runner.run(message.task, message.tracer)
+
+    async def close(self) -> None:
+        if self._actor.runner is not None:
+            await self._actor.runner.close()
+
+
+class _Plain:
+    takes_tasks = False
+    collection = None
+    secrets = ()
+
+    def __init__(self, actor: dramatiq.Actor[..., Any]) -> None:
+        self._actor = actor
+
+    @property
+    def limits(self) -> ActorLimits:
+        concurrency = self._actor.options.get("concurrency", 1)
+        return ActorLimits(math.inf, PLAIN_RETRIES, PLAIN_CRASHES, concurrency)
+
+    async def perform(self, message: ClaimedMessage) -> Any:
+        actor, args, kwargs = self._actor, message.args, message.kwargs
+        function = getattr(actor.fn, "__wrapped__", actor.fn)  # Below Dramatiq's async_to_sync.
+        if asyncio.iscoroutinefunction(function):
+            return await function(*args, **kwargs)
+        return await call_in_thread(lambda: actor(*args, **kwargs))
+
+    async def close(self) -> None:
+        """Nothing is kept."""

@@ -1,0 +1,6 @@
+"""How long the parts of a worker wait."""
+
+# The longest pause between two looks at the store, the loop or the parent process.
+TICK_S = 1.0
+# Time to settle and drain the outbox on shutdown.
+SHUTDOWN_S = 5.0
