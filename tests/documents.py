@@ -1,4 +1,4 @@
-"""The documents, taken apart."""
+"""Parses the documents: blocks, sections, tables, code in prose."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DOCUMENTS = sorted(
     str(path.relative_to(ROOT))
     for path in (ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("brokers/*.md"))
 )
-# Below these every block is run; `console` is only shown, and read by a test.
+# Blocks in this language are run; those in `console` are parsed.
 RUN = "sh"
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -23,7 +23,7 @@ def read(document: str) -> str:
 
 
 def fences(document: str) -> list[tuple[str, str]]:
-    """All blocks in their order, each with its language."""
+    """All blocks in their order, with their languages."""
     return [(kind, text) for kind, text in _FENCE.findall(read(document))]
 
 
@@ -32,23 +32,23 @@ def blocks(document: str, language: str) -> list[str]:
 
 
 def prose(text: str) -> str:
-    """What is no block."""
+    """The text without its blocks."""
     return _FENCE.sub("", text)
 
 
 def code(document: str) -> list[str]:
-    """What stands as code within a text."""
+    """Code spans in the prose."""
     return [text.replace("\n", " ") for text in re.findall(r"`([^`]+)`", prose(read(document)))]
 
 
 def file_of(text: str) -> str | None:
-    """The file that a block is, by its first line."""
+    """The name of the file that a block shows, from its first line."""
     match = _FILE_NAME.match(text)
     return match[1] if match else None
 
 
 def section(document: str, heading: str) -> str:
-    """All below a heading that begins so, up to the next one of the same level or above."""
+    """From a heading that starts so to the next of its level or above."""
     text = read(document)
     # A comment in a block looks like a heading.
     lines = _FENCE.sub(lambda block: re.sub(r"[^\n]", " ", block[0]), text)

@@ -1,4 +1,4 @@
-"""The documents are true: what they show runs, and they name all there is, and nothing else."""
+"""The documents are true: what they show runs, and their tables match the code."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def run(folder: Path, *command: str, **environ: str) -> str:
 
 @pytest.fixture
 def scratch(tmp_path: Path) -> Path:
-    """A folder with what a clone has for its users."""
+    """A folder with the files of a clone that its users need."""
     for name in ("configs", "actors"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Makefile", "setup.cfg", "pyproject.toml"):
@@ -90,7 +90,7 @@ def scratch(tmp_path: Path) -> Path:
 
 
 def run_document(document: str, folder: Path, **environ: str) -> str:
-    """Do what a reader does, from the first block to the last, in one shell."""
+    """Run a document's blocks in their order, in one shell."""
     script = "trap 'echo \"it was: $BASH_COMMAND\"' ERR\n" + "\n".join(steps(document))
     return run(folder, "bash", "-euo", "pipefail", "-c", script, **environ)
 
@@ -108,7 +108,7 @@ def shape(line: str) -> str:
 
 
 def steps(document: str) -> list[str]:
-    """A block that is a file is saved where the shell is by then."""
+    """A block that is a file is saved to the shell's current folder."""
     found, names = [], set()
     for language, text in fences(document):
         if language == RUN:
@@ -276,12 +276,12 @@ def test_exit_codes_are_documented() -> None:
         ("Settings", 0, set(_VARIABLES)),
     ],
 )
-def test_a_table_names_all_there_is(heading: str, number: int, names: set[str]) -> None:
+def test_a_table_lists_every_name(heading: str, number: int, names: set[str]) -> None:
     table = tables(section("docs/reference.md", heading))[number]
     assert {name.partition("(")[0] for name in table} == names
 
 
-def test_defaults_are_the_codes() -> None:
+def test_documented_defaults_are_those_of_the_code() -> None:
     defaults: dict[str, Any] = {each.name: each.default for each in fields(Collection)}
     for name, (_, shown, *_) in tables(section("docs/reference.md", "Collection"))[0].items():
         default = defaults.get(name, defaults.get(f"{name}_s"))
@@ -332,6 +332,6 @@ def test_paths_and_links_lead_somewhere(document: str) -> None:
 
 
 def anchors(text: str) -> set[str]:
-    """As GitHub makes them of headings."""
+    """As GitHub derives them from headings."""
     words = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in _HEADING.findall(text)]
     return {word.replace(" ", "-") for word in words}

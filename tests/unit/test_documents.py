@@ -1,4 +1,4 @@
-"""What documents show and is not run is read by who would run it; and they name all there is.
+"""What the documents show without running it parses, and they list every option, field and key.
 
 ``tests/integration/test_readme.py`` runs the rest.
 """
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 
 # `text` is for diagrams.
 LANGUAGES = {"sh", "console", "python", "yaml", "json", "text"}
-# Whoever sees these knows that something is to be put in their place.
+# A reader replaces these by a value.
 PLACEHOLDER = re.compile(r"\.\.\.|[\[\]…]|\b[A-Z][A-Z_]+\b")
-# In a table it is escaped.
+# A table escapes it.
 PIPE = ("|", "\\|")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 VARIABLE = re.compile(r"\b(?:AGENTPIPE_[A-Z_]*[A-Z]|AGENT_COLLECTION_CONFIG_FILE)\b")
@@ -54,7 +54,7 @@ WHOLE = cli.whole_parser()
 
 
 def options(name: str) -> set[str]:
-    """All that a command knows, its actions' included."""
+    """Every option of a command, its actions' included."""
     parser = argparse.ArgumentParser()
     import_module(f"agentpipe.cli.{name.replace('-', '_')}").add(parser)
     parsers = [parser]
@@ -65,15 +65,15 @@ def options(name: str) -> set[str]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_each_block_is_of_a_kind_that_a_test_knows(document: str) -> None:
+def test_each_block_is_in_a_language_that_a_test_checks(document: str) -> None:
     assert {kind for kind, _ in fences(document)} <= LANGUAGES
 
 
-# Commands that are only shown.
+# Commands that are shown and not run.
 
 
 def shown() -> list[str]:
-    """What is typed in blocks of a console, and what the comments of `configs/` say to type."""
+    """Commands in console blocks, and those in the comments of `configs/`."""
     typed = [
         line.removeprefix("$ ")
         for document in DOCUMENTS
@@ -87,12 +87,12 @@ def shown() -> list[str]:
 
 
 @pytest.mark.parametrize("line", sorted(set(shown())))
-def test_a_command_that_is_shown_would_be_understood(line: str) -> None:
+def test_a_command_that_is_shown_parses(line: str) -> None:
     understand(shlex.split(line, comments=True))
 
 
 def understand(words: list[str]) -> None:
-    """Fail for what the program would refuse."""
+    """Fail for what the program would reject."""
     match words:
         case ["agentpipe", *rest] | ["python", "-m", "agentpipe", *rest]:
             WHOLE.parse_args(rest)
@@ -111,7 +111,7 @@ def understand(words: list[str]) -> None:
         case ["python", file]:
             assert any(file_of(text) == file for each in DOCUMENTS for _, text in fences(each))
         case _:
-            pytest.fail(f"nobody knows what this is: {words}")
+            pytest.fail(f"unknown command: {words}")
 
 
 def known_variables() -> set[str]:
@@ -121,7 +121,7 @@ def known_variables() -> set[str]:
 
 
 def mentioned() -> Iterator[tuple[str, str, str]]:
-    """Each command within a text: its document, its name, and the whole of it."""
+    """Each command in prose: its document, its name, and the whole of it."""
     for document in DOCUMENTS:
         for text in code(document):
             words = text.removeprefix("agentpipe ").split()
@@ -129,7 +129,7 @@ def mentioned() -> Iterator[tuple[str, str, str]]:
                 yield document, words[0], text
 
 
-def test_a_command_in_a_text_has_its_options_and_is_understood() -> None:
+def test_a_command_in_prose_has_these_options_and_parses() -> None:
     found = list(mentioned())
     assert len(found) > 50
     for document, name, text in found:
@@ -139,14 +139,14 @@ def test_a_command_in_a_text_has_its_options_and_is_understood() -> None:
             understand(list(takewhile(lambda word: word not in PIPE, words)))
 
 
-def test_what_begins_with_the_programs_name_is_a_command() -> None:
+def test_code_that_starts_with_the_programs_name_is_a_command() -> None:
     for document in DOCUMENTS:
         for text in code(document):
             if match := re.match(r"agentpipe (?!-)(\S+)", text):
                 assert match[1] in {*cli.COMMANDS, "CMD"}, (document, text)
 
 
-def test_the_targets_in_a_text_are_there() -> None:
+def test_make_targets_in_prose_exist() -> None:
     for document in DOCUMENTS:
         for text in code(document):
             if match := re.fullmatch(r"make ([a-z-]+)", text):
@@ -157,7 +157,7 @@ def test_the_targets_in_a_text_are_there() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_python_blocks_compile_and_import_what_is_there(document: str) -> None:
+def test_python_blocks_compile_and_import_what_exists(document: str) -> None:
     for text in blocks(document, "python"):
         compile(text, document, "exec")
         for node in ast.walk(ast.parse(text)):
@@ -167,7 +167,7 @@ def test_python_blocks_compile_and_import_what_is_there(document: str) -> None:
 
 
 def public(module: str) -> set[str]:
-    """What may be imported from it; those that need torch are only looked at."""
+    """Names that can be imported from it; modules that need torch are only parsed."""
     if module == "agentpipe":
         return set(agentpipe.__all__)
     files = [ROOT / f"{each.replace('.', '/')}.py" for each in MOVED.get(module, (module,))]
@@ -182,7 +182,7 @@ def test_json_blocks_are_json(document: str) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_yaml_blocks_keep_their_schema(document: str) -> None:
+def test_yaml_blocks_match_their_schema(document: str) -> None:
     schemas = {"agent": ComponentSpec(), "collection": CollectionSpec()}
     for text in blocks(document, "yaml"):
         for each in yaml.safe_load_all(text):
@@ -190,7 +190,7 @@ def test_yaml_blocks_keep_their_schema(document: str) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_agents_in_yaml_blocks_are_taken_by_their_engine(
+def test_engines_accept_the_agents_in_yaml_blocks(
     document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -203,15 +203,15 @@ def test_agents_in_yaml_blocks_are_taken_by_their_engine(
             open_engine(load_agent_config(tmp_path / str(file_of(text))))
 
 
-# All there is.
+# Completeness.
 
 
-def test_every_variable_is_documented_and_every_one_documented_is_there() -> None:
+def test_the_documented_variables_are_those_of_the_code() -> None:
     sources = [*ROOT.glob("agentpipe/**/*.py"), ROOT / "agentpipe/settings.py"]
     used = {name for path in sources for name in VARIABLE.findall(path.read_text())}
     used.discard("AGENTPIPE_RUN")  # Between us and our children.
-    told = set(VARIABLE.findall(section("docs/reference.md", "Settings")))
-    assert used == told
+    documented = set(VARIABLE.findall(section("docs/reference.md", "Settings")))
+    assert used == documented
     assert {name for each in DOCUMENTS for name in VARIABLE.findall(read(each))} <= used
 
 
@@ -229,17 +229,17 @@ def first_cells(heading: str) -> list[str]:
         ("command", set(command._KEYS)),  # noqa: SLF001 - the table is its twin
     ],
 )
-def test_a_table_of_keys_names_all_there_is(heading: str, names: set[str]) -> None:
+def test_a_table_lists_every_key(heading: str, names: set[str]) -> None:
     assert set(" ".join(first_cells(heading)).split()) == names
 
 
 def test_every_parameter_of_a_url_is_documented() -> None:
     table = tables(section("docs/reference.md", "URLs"))[1]
     rows = " ".join(f"`{first}` {' '.join(rest)}" for first, rest in table.items())
-    told = set(re.findall(r"`([a-z_]+)(?:=[^`]*)?`", rows))
+    documented = set(re.findall(r"`([a-z_]+)(?:=[^`]*)?`", rows))
     there = {"synchronous", "prefix", *rabbitmq.PARAMETERS, *rabbitmq_sink.PARAMETERS}
     there |= {*kafka.PARAMETERS, *TLS_PARAMETERS}
-    assert there <= told
+    assert there <= documented
     text = read("docs/operations.md") + section("docs/reference.md", "URLs")
     assert [name for name in (*redis.FILES, "ssl_cert_reqs", "db") if f"{name}=" not in text] == []
 
