@@ -4,19 +4,19 @@
 
     AgentpipeError
     ├── ConfigError         a setting, collection or agent config is wrong; lists every problem
-    ├── TaskError           a task cannot be accepted as it stands
+    ├── TaskError           a task is malformed and cannot be accepted
     ├── FormatError         a stored record cannot be read (other schema, broken bytes)
     ├── QueueFull           every queue that could take the task is at its bound
     ├── Unreachable         a broker or a sink does not answer
     ├── InfraError          for agents: the infrastructure failed, run the task again
     ├── MissingExtra        a package is not installed; an ImportError as well
     ├── AgentFailed         an agent in a process of its own failed
-    ├── AgentCrashed        the process of an agent ended without a word
-    ├── AnswerError         an agent's answer is not text or JSON
+    ├── AgentCrashed        the process of an agent died during a run
+    ├── AnswerError         an agent's answer is neither a string nor JSON
     ├── RunLimitExceeded    a run took more requests or tokens than its agent may
     │   └── TimeLimitExceeded   it took longer than its collection allows
     ├── Interrupted         a run was stopped so that another worker can take the task
-    └── Cancelled           somebody cancelled the task while it ran
+    └── Cancelled           the task was cancelled while it ran
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 
 
 class AgentpipeError(Exception):
-    """The root: catch it to catch all of ours."""
+    """The root of all errors of agentpipe."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong in one place.
+    """One mistake and its place.
 
     Attributes:
         message: What is wrong and what to do.
-        file: The file it stands in, or an empty string.
-        line: Counted from 1; 0 where no line can be named.
+        file: The file that holds it, or an empty string.
+        line: Counted from 1; 0 if unknown.
     """
 
     message: str
@@ -52,7 +52,7 @@ class Problem:
 
 
 class ConfigError(AgentpipeError):
-    """What the user configured cannot work; ``problems`` holds each of it once, in file order."""
+    """The configuration is invalid; ``problems`` holds each mistake once, in file order."""
 
     def __init__(self, problems: str | Problem | Iterable[Problem]) -> None:
         if isinstance(problems, str):
@@ -68,22 +68,22 @@ class TaskError(AgentpipeError):
 
 
 class FormatError(AgentpipeError):
-    """A record from a queue or a stream is not one of ours, or of a version we do not know."""
+    """A record of a queue or stream is not agentpipe's, or has an unknown version."""
 
 
 class QueueFull(AgentpipeError):  # noqa: N818 - the contract's name
     """No queue has room.
 
     Attributes:
-        target: The collection or queue that was asked.
-        depth: Waiting tasks over all its queues.
-        bound: What they may hold together.
+        target: The collection or queue.
+        depth: Tasks waiting in all its queues.
+        bound: The tasks that they may hold together.
     """
 
     def __init__(self, target: str, depth: int, bound: int) -> None:
         self.target, self.depth, self.bound = target, depth, bound
         super().__init__(
-            f"{target!r} is full: {depth} tasks wait, {bound} may. "
+            f"{target!r} is full: {depth} of at most {bound} tasks wait. "
             "Start more workers, raise max_queue_size, or send with --on-full wait."
         )
 
@@ -93,10 +93,10 @@ class Unreachable(AgentpipeError):  # noqa: N818 - reads as what happened
 
 
 class InfraError(AgentpipeError):
-    """Raise it in an agent when a service it needs fails: the task is tried again.
+    """Raise it in an agent when a service that it needs fails: the task runs again.
 
     Attributes:
-        retry_after_s: Not before so many seconds, where the service said so.
+        retry_after_s: The least time until the next run, if the service named one.
     """
 
     def __init__(self, message: str = "", *, retry_after_s: float | None = None) -> None:
@@ -105,17 +105,17 @@ class InfraError(AgentpipeError):
 
 
 class MissingExtra(AgentpipeError, ImportError):  # noqa: N818 - reads as what is wrong
-    """A part of agentpipe wants a package that only its extra installs; the message names it."""
+    """A part of agentpipe needs an extra that is not installed; the message names it."""
 
 
 class AgentFailed(AgentpipeError):  # noqa: N818 - reads as what happened
-    """An agent failed in a process of its own, which told so.
+    """An agent failed in a process of its own, which reported it.
 
     Attributes:
-        kind: The name of the error's type there.
-        traceback: As text, where there is one.
+        kind: The error's type in that process.
+        traceback: Formatted, if there is one.
         infra: A service failed, not the agent.
-        retry_after_s: Not before so many seconds, where the service said so.
+        retry_after_s: The least time until the next run, if the service named one.
     """
 
     def __init__(
@@ -133,15 +133,15 @@ class AgentFailed(AgentpipeError):  # noqa: N818 - reads as what happened
 
 
 class AgentCrashed(AgentpipeError):  # noqa: N818 - reads as what happened
-    """The process of an agent ended in the middle of a run; the worker goes on."""
+    """The process of an agent died during a run; the worker continues."""
 
 
 class AnswerError(AgentpipeError):
-    """An agent returned something that is neither text nor JSON."""
+    """An agent returned something that is neither a string nor JSON."""
 
 
 class RunLimitExceeded(AgentpipeError):  # noqa: N818 - reads as what happened
-    """A run came to a limit before it had an answer; the message says which."""
+    """A run reached a limit before it had an answer; the message says which."""
 
 
 class TimeLimitExceeded(RunLimitExceeded):
@@ -152,8 +152,8 @@ class TimeLimitExceeded(RunLimitExceeded):
 
 
 class Interrupted(AgentpipeError):  # noqa: N818 - reads as what happened
-    """The worker stops, or lost its lease: the run ended early and counts for nothing."""
+    """The worker stops, or lost its lease: the run ended early and is not counted."""
 
 
 class Cancelled(AgentpipeError):  # noqa: N818 - reads as what happened
-    """Somebody cancelled the task: its run was ended, and its Result says ``cancelled``."""
+    """The task was cancelled: its run ended, and its Result says ``cancelled``."""

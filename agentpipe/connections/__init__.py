@@ -1,1 +1,1 @@
-"""How servers and files are reached, by brokers and sinks alike."""
+"""Connections to servers and files, for brokers and sinks alike."""

@@ -1,7 +1,7 @@
-"""Bell: wakes the processes that wait for a change of a file, at no cost while there is none.
+"""Wakes processes that wait for a change, at no cost while nothing changes.
 
-Whoever changed something writes a byte to the bell's file; on Linux the kernel then wakes the
-listeners (inotify). Where it cannot, a listener looks by itself, every few milliseconds.
+A writer writes a byte to a file; on Linux the kernel then wakes the listeners (inotify). Elsewhere
+a listener polls every few milliseconds.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ if TYPE_CHECKING:
 
 IN_MODIFY = 0x2
 EVENTS_BYTES = 4096
-# Not more often than this are listeners woken while changes follow each other.
+# Pause between two wake-ups, so that a burst of changes wakes a listener once.
 PAUSE_S = 0.002
-LOOK_EVERY_S = 0.01
+POLL_EVERY_S = 0.01
 
 
 class Listener(Protocol):
-    """One thread's ear."""
+    """Used by one thread."""
 
     def wait(self, timeout_s: float) -> bool:
-        """True once something may have changed since the last call; False at the timeout."""
+        """True once something may have changed since the last call, False on timeout."""
 
     def close(self) -> None:
-        """Stop to listen; a ``wait`` in another thread ends by itself."""
+        """Stop; a ``wait`` in another thread runs until its timeout."""
 
 
-def ring(file: int) -> None:
-    """Wake all listeners of the open file."""
+def notify(file: int) -> None:
+    """Wake all listeners of an open file."""
     os.pwrite(file, b"\0", 0)
 
 
 def listen(path: str, make_probe: Callable[[], Callable[[], bool]]) -> Listener:
-    """A listener on the bell at ``path``, or one that asks a probe whether anything changed."""
+    """A listener on the file at ``path``, or one that polls a probe where inotify is missing."""
     try:
-        return KernelListener(path)
+        return InotifyListener(path)
     except OSError:  # Not Linux, or out of watches.
-        return LookingListener(make_probe())
+        return PollingListener(make_probe())
 
 
-class KernelListener:
-    """Sleeps in the kernel."""
+class InotifyListener:
+    """Sleeps until the kernel wakes it."""
 
     def __init__(self, path: str) -> None:
         if not sys.platform.startswith("linux"):
-            raise OSError("inotify is Linux's")
+            raise OSError("inotify exists on Linux only")
         libc = ctypes.CDLL(None, use_errno=True)
         self._file = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._file < 0 or libc.inotify_add_watch(self._file, os.fsencode(path), IN_MODIFY) < 0:
@@ -66,11 +66,11 @@ class KernelListener:
         since_s = time.monotonic() - self._woken_at
         if since_s < PAUSE_S:
             time.sleep(PAUSE_S - since_s)
-        rung = bool(self._poll.poll(timeout_s * 1000))
+        notified = bool(self._poll.poll(timeout_s * 1000))
         with suppress(OSError):
             os.read(self._file, EVENTS_BYTES)
         self._woken_at = time.monotonic()
-        return rung
+        return notified
 
     def close(self) -> None:
         """See the protocol."""
@@ -79,8 +79,8 @@ class KernelListener:
         self._file = -1
 
 
-class LookingListener:
-    """Asks again and again."""
+class PollingListener:
+    """Calls a probe until it reports a change."""
 
     def __init__(self, changed: Callable[[], bool]) -> None:
         self._changed = changed
@@ -92,8 +92,8 @@ class LookingListener:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 return False
-            time.sleep(min(LOOK_EVERY_S, left_s))
+            time.sleep(min(POLL_EVERY_S, left_s))
         return True
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""

@@ -1,4 +1,4 @@
-"""Plugins: brokers, sinks and engines found by entry point, ours like anybody's."""
+"""Brokers, sinks and engines, found by entry point: ours and third parties' alike."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ NOUNS = {
 
 
 def load(group: str, name: str) -> Any:
-    """The object that the entry point ``name`` of ``group`` refers to.
+    """Import what the entry point ``name`` of ``group`` refers to.
 
     Raises:
-        ConfigError: Nothing of that name is installed, or it cannot be imported.
+        ConfigError: No such entry point is installed, or its import fails.
     """
     from importlib.metadata import entry_points
 
@@ -36,14 +36,14 @@ def load(group: str, name: str) -> Any:
 
 
 def load_for_url(group: str, url: str) -> Any:
-    """The same, by the scheme of ``url``."""
+    """``load`` by the scheme of ``url``."""
     try:
         scheme = urlsplit(url).scheme
     except ValueError:  # A bracket of an IPv6 address is missing.
         scheme = ""
     if not scheme:
         raise ConfigError(
-            f"{without_password(url)!r} is no URL of a {NOUNS[group]}: "
+            f"invalid URL of a {NOUNS[group]}: {without_password(url)!r}; "
             "write for example sqlite:///file.db"
         )
     return load(group, scheme)

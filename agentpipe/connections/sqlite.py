@@ -1,4 +1,4 @@
-"""Database: one SQLite file that many processes write to.
+"""One SQLite file that many processes write to.
 
 SQLite's own busy handler sleeps between its tries, up to 100 ms, so under contention a short
 transaction waits far longer than the one before it takes. Writers here queue on an advisory
@@ -29,8 +29,8 @@ _SYNCHRONOUS = ("full", "normal")
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    """Where a database lies and how durable a commit is.
+class SqliteAddress:
+    """The path of a database, and how durable its commits are.
 
     Attributes:
         synchronous: ``full`` survives power loss; ``normal`` survives the death of any process,
@@ -41,11 +41,11 @@ class Address:
     synchronous: str = "full"
 
 
-def parse_url(url: str) -> Address:
+def parse_url(url: str) -> SqliteAddress:
     """``sqlite:///relative.db``, ``sqlite:////absolute.db``, with ``?synchronous=normal``.
 
     Raises:
-        ConfigError: Saying how such a URL is written.
+        ConfigError: The URL is invalid; the message shows a valid one.
     """
     parts = urlsplit(url)
     path = unquote(parts.path.removeprefix("/"))
@@ -59,16 +59,16 @@ def parse_url(url: str) -> Address:
         if value.lower() not in _SYNCHRONOUS:
             raise ConfigError(f"{url}: synchronous is full or normal, not {value!r}")
         synchronous = value.lower()
-    return Address(Path(path).absolute(), synchronous)
+    return SqliteAddress(Path(path).absolute(), synchronous)
 
 
 class Database:
     """A connection of one process, shared by its threads.
 
-    Every method may raise ``Unreachable``. Not to be carried over a fork.
+    Every method may raise ``Unreachable``. A forked child must not use it.
     """
 
-    def __init__(self, address: Address, schema: str, version: int) -> None:
+    def __init__(self, address: SqliteAddress, schema: str, version: int) -> None:
         self.path = address.path
         self._durable = address.synchronous == "full"
         self._mutex = threading.RLock()
@@ -98,15 +98,15 @@ class Database:
             elif found != version:
                 raise Unreachable(
                     f"{self.path} has layout {found}, this agentpipe knows {version}: "
-                    "use the version that made it, or another file"
+                    "use the version that wrote it, or another file"
                 )
 
     @contextmanager
     def write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
         """One transaction that commits at the end of the block, or not at all.
 
-        One that is not ``durable`` may be taken back by a power loss, alone or with others like
-        it, until a durable one follows: it saves the wait for the disk.
+        Without ``durable`` it does not wait for the disk: a power loss can undo it until the next
+        durable transaction.
         """
         with self._translated():
             with self._transaction() as connection:
@@ -115,7 +115,7 @@ class Database:
                 self.sync()
 
     def sync(self) -> None:
-        """Wait until all that was committed is on the disk, unless ``normal`` was asked for.
+        """Wait until all commits are on the disk, unless the URL says ``normal``.
 
         This is what SQLite does for ``synchronous = FULL``, but after the locks are free: while
         one writer waits for the disk the next one works, and one sync serves them all.
@@ -136,9 +136,9 @@ class Database:
             except BaseException:
                 self._connection.rollback()
                 raise
-            if changed:  # Else a listener that looks by a transaction would wake itself for ever.
-                with suppress(OSError):  # The disk may be full; listeners look at times unasked.
-                    file_notify.ring(self._lock)
+            if changed:  # Else a listener that opens a transaction would wake itself for ever.
+                with suppress(OSError):  # The disk may be full; listeners wake at times anyway.
+                    file_notify.notify(self._lock)
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -151,12 +151,12 @@ class Database:
                 self._connection.rollback()
 
     def listener(self) -> file_notify.Listener:
-        """Tells one thread of commits, from this process or any other; whoever asks closes it."""
+        """A listener for commits of any process, for one thread; the caller closes it."""
         with self._translated():
             return file_notify.listen(f"{self.path}-lock", lambda: VersionProbe(self.path).changed)
 
     def close(self) -> None:
-        """Close the file; calling it twice is harmless."""
+        """Close the file; idempotent."""
         with self._mutex:
             if self._lock >= 0:
                 os.close(self._wal)
@@ -167,7 +167,7 @@ class Database:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         if self._lock < 0:
-            raise Unreachable(f"{self.path} has been closed here")
+            raise Unreachable(f"{self.path} is closed")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
             yield
@@ -183,7 +183,7 @@ class Database:
 
 
 class VersionProbe:
-    """Tells whether anybody committed since the last look, where nothing rings."""
+    """Detects commits by polling, where there is no notification."""
 
     def __init__(self, path: Path) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)

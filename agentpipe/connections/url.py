@@ -1,4 +1,4 @@
-"""Url: what the URLs of servers have in common: their parameters, and the certificates of TLS."""
+"""Parameters and TLS certificates in the URLs of servers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
+from agentpipe.core.did_you_mean import did_you_mean
 from agentpipe.core.redaction import without_password
 from agentpipe.errors import ConfigError
 
@@ -18,11 +19,11 @@ TLS_PARAMETERS = ("cafile", "certfile", "keyfile")
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """A URL in parts; its methods raise ``ConfigError`` for what cannot be.
+    """A parsed URL; its methods raise ``ConfigError`` for invalid values.
 
     Attributes:
-        shown: It, as it may be shown.
         given: Its parameters.
+        shown: The URL without its password.
     """
 
     parts: SplitResult
@@ -31,10 +32,10 @@ class Url:
 
     @classmethod
     def parse(cls, url: str, known: Sequence[str]) -> Self:
-        """Take it apart; ``known`` are the parameters it may have, beside those of TLS.
+        """Parse ``url``; ``known`` are its possible parameters besides those of TLS.
 
         Raises:
-            ConfigError: It cannot be read, or has a parameter that is not known.
+            ConfigError: The URL is malformed, or has an unknown parameter.
         """
         shown = without_password(url)
         try:
@@ -46,31 +47,31 @@ class Url:
         names = (*known, *TLS_PARAMETERS)
         for name in given:
             if name not in names:
-                raise found.wrong(f"{name!r} is no parameter; there are {', '.join(names)}")
+                raise found.wrong(f"unknown parameter {name!r}: {did_you_mean(name, names)}")
         return found
 
     def wrong(self, why: str) -> ConfigError:
-        """The error that says what is wrong with it."""
+        """An error about this URL."""
         return ConfigError(f"{self.shown}: {why}")
 
     def one_of(self, name: str, choices: Sequence[str]) -> str:
-        """The parameter ``name``, the first choice where it is not given."""
+        """The parameter ``name``; by default the first choice."""
         choice = self.given.get(name, choices[0])
         if choice not in choices:
-            raise self.wrong(f"{name} is one of {', '.join(choices)}")
+            raise self.wrong(f"{name} must be one of {', '.join(choices)}")
         return choice
 
     def number(self, name: str, default: int, least: int = 1) -> int:
-        """The parameter ``name`` as a whole number."""
+        """The parameter ``name`` as an integer."""
         text = self.given.get(name)
         if text is None:
             return default
         if not text.isdecimal() or int(text) < least:
-            raise self.wrong(f"{name} is a whole number, at least {least}")
+            raise self.wrong(f"{name} must be an integer of at least {least}")
         return int(text)
 
     def tls(self) -> ssl.SSLContext:
-        """Who is trusted, and a certificate of ours where one is given."""
+        """The trusted authorities, and the client certificate if the URL names one."""
         try:
             context = ssl.create_default_context(cafile=self.given.get("cafile"))
             if "certfile" in self.given:

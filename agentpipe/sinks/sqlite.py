@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentpipe.connections.disk import examine_folder
-from agentpipe.connections.sqlite import Address, Database, parse_url
+from agentpipe.connections.health import examine_folder
+from agentpipe.connections.sqlite import Database, SqliteAddress, parse_url
 from agentpipe.errors import Unreachable
 from agentpipe.sinks.base import Record
 
@@ -117,10 +117,10 @@ class SqliteReader:
 class SqliteGroupReader:
     """Reads as a member of a group, from the group's last commit."""
 
-    def __init__(self, address: Address, group: str, after: int) -> None:
+    def __init__(self, address: SqliteAddress, group: str, after: int) -> None:
         # A power loss may undo a commit, which repeats a record but loses none: ``normal`` is
         # enough here, and eight times as fast.
-        self._database = Database(Address(address.path, "normal"), SCHEMA, LAYOUT)
+        self._database = Database(SqliteAddress(address.path, "normal"), SCHEMA, LAYOUT)
         self._listener = self._database.listener()
         self._group = group
         self._lock = _ReaderLock(address.path)

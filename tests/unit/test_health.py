@@ -9,7 +9,7 @@ import pytest
 
 from agentpipe.brokers.statistics import WorkerSeen
 from agentpipe.connections.amqp.health import timeout_of
-from agentpipe.connections.disk import file_system_of
+from agentpipe.connections.health import file_system_of
 from agentpipe.operations import clocks, doctor
 from agentpipe.worker.heartbeat import Heartbeat
 

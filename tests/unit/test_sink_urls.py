@@ -39,7 +39,7 @@ def test_what_a_kafka_url_leaves_out_is_the_usual() -> None:
     [
         ("h/t?partition=3", "partitions"),
         ("h/t?partitions=0", "at least 1"),
-        ("h/t?partitions=many", "whole number"),
+        ("h/t?partitions=many", "integer"),
         ("h/t?compression=zip", "gzip"),
         ("h/t?tls=maybe", "no, yes"),
         ("h/t?sasl=PLAIN", "needs a user"),

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from agentpipe.connections.sqlite import Address, Database, parse_url
+from agentpipe.connections.sqlite import Database, SqliteAddress, parse_url
 from agentpipe.errors import ConfigError, Unreachable
 
 SCHEMA = "CREATE TABLE things (name TEXT UNIQUE);\nCREATE TABLE others (x INTEGER)"
 
 
 def opened(path: Path, synchronous: str = "normal", version: int = 1) -> Database:
-    return Database(Address(path, synchronous), SCHEMA, version)
+    return Database(SqliteAddress(path, synchronous), SCHEMA, version)
 
 
 def names(database: Database) -> list[str]:
@@ -33,7 +33,7 @@ def names(database: Database) -> list[str]:
     ],
 )
 def test_a_url_names_a_file(url: str, path: str, synchronous: str) -> None:
-    assert parse_url(url) == Address(Path(path), synchronous)
+    assert parse_url(url) == SqliteAddress(Path(path), synchronous)
 
 
 def test_a_relative_file_is_below_the_current_folder(
@@ -109,7 +109,7 @@ def test_a_block_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_a_commit_that_fails_leaves_a_database_that_works(tmp_path: Path) -> None:
     database = Database(
-        Address(tmp_path / "a.db", "normal"),
+        SqliteAddress(tmp_path / "a.db", "normal"),
         SCHEMA + ";\nCREATE TABLE parents (id INTEGER PRIMARY KEY);\nCREATE TABLE children"
         " (parent INTEGER REFERENCES parents (id) DEFERRABLE INITIALLY DEFERRED)",
         1,

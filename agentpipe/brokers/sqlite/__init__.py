@@ -71,7 +71,7 @@ from agentpipe.brokers.sqlite.tables import (
 )
 from agentpipe.brokers.sqlite.task_location import locate
 from agentpipe.brokers.statistics import RECENT_S, Stats
-from agentpipe.connections.disk import examine_folder
+from agentpipe.connections.health import examine_folder
 from agentpipe.connections.sqlite import Database, parse_url
 
 if TYPE_CHECKING:
