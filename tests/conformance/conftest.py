@@ -17,7 +17,7 @@ import pytest
 
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
-from tests.conformance.pace import PACE
+from tests.conformance.pace import PACE, load
 from tests.stores import open_any
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def store_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     name, kind = request.param
     _skip_without_traits(request, name, kind.traits)
     at_once = kind.traits.answers_at_once
-    PACE.lease_s, PACE.patience_s = (0.2, 0.0) if at_once else (2.0, 1.6)
+    PACE.lease_s, PACE.patience_s = (0.2, 0.0) if at_once else (2.0 * load(), 1.6 * load())
     return Settings(broker=kind.url(request, tmp_path))
 
 

@@ -1,7 +1,8 @@
-"""How quickly the store under test answers; set by the fixture that chooses it."""
+"""How quickly the store under test responds; set by the fixture that opens it."""
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,18 +15,18 @@ QUIET_S, REST_S = 0.3, 0.01
 
 @dataclass(slots=True)
 class Pace:
-    """What the tests of a store go by.
+    """Times of the store under test.
 
     Attributes:
-        lease_s: Short, and long enough to claim within it.
-        patience_s: For so long a claim may find nothing though there is something.
+        lease_s: A short lease, long enough to claim within it.
+        patience_s: A claim may find nothing for this long although tasks wait.
     """
 
     lease_s: float = 0.2
     patience_s: float = 0.0
 
     def settle(self, store: Store) -> None:
-        """Where the server pushes tasks, wait until it has pushed for the present."""
+        """Where the server pushes tasks, wait until it has pushed what it has now."""
         ends = time.monotonic() + self.patience_s
         while (now := time.monotonic()) < ends:
             store.wait(QUIET_S)
@@ -33,8 +34,13 @@ class Pace:
                 break
 
     def rest(self) -> None:
-        """Between two looks, leave the core to who else needs it."""
+        """Between two claims, leave the core to other processes."""
         time.sleep(REST_S)
+
+
+def load() -> float:
+    """1 on a machine with nothing else to do, up to 4 on a busy one: how far to stretch times."""
+    return min(4.0, max(1.0, os.getloadavg()[0] / (2 * (os.cpu_count() or 1))))
 
 
 PACE = Pace()

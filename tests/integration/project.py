@@ -1,4 +1,4 @@
-"""A scratch project for each test, and the commands that a user would give in it."""
+"""A scratch project, and the commands that a user runs in it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import subprocess
 import sys
 import threading
 import uuid
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from agentpipe.config.collection import load
 from agentpipe.errors import Unreachable
 from agentpipe.operations.stats import as_dict
+from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from tests.stores import open_any
@@ -37,7 +39,7 @@ STAGES = ("waiting", "delayed", "running", "outbox", "delivered")
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A command that has ended."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -62,16 +64,16 @@ class Fleet:
 
     @property
     def log(self) -> str:
-        """What it and its workers have said so far."""
+        """What the supervisor and its workers have logged."""
         return self._log.read_text(errors="replace")
 
     @property
     def pids(self) -> set[int]:
-        """The worker processes that serve now."""
+        """The worker processes that are registered now."""
         return {worker["pid"] for worker in self._project.stats()["workers"]}
 
     def ready(self, workers: int) -> Fleet:
-        """Itself, once so many workers serve."""
+        """Wait until this many workers are registered."""
         wait_until(lambda: len(self.pids) == workers, TIMEOUT_S, f"{workers} workers serve")
         return self
 
@@ -80,17 +82,17 @@ class Fleet:
         os.killpg(self.process.pid, kind)
 
     def end(self, timeout_s: float = TIMEOUT_S) -> int:
-        """The exit code, once it has ended."""
+        """Wait for the end; returns the exit code."""
         return self.process.wait(timeout_s)
 
     def stop(self) -> int:
-        """Ask it to end, and wait."""
+        """Send SIGTERM and wait; returns the exit code."""
         self.signal(signal.SIGTERM)
         return self.end()
 
 
 class Project:
-    """A folder with a collection, agents and tasks of its own, and an environment to match."""
+    """A folder with a collection, agents and tasks, and the environment for its commands."""
 
     def __init__(self, folder: Path, broker_url: str, sink_url: str) -> None:
         self.folder = folder
@@ -107,8 +109,8 @@ class Project:
             **dict([self.marker.split("=")]),
         }
         self.journal_file = folder / "journal.jsonl"
-        # RabbitMQ puts the Result away and then forgets the task: whoever dies in between
-        # leaves one that runs again, and is answered once all the same.
+        # RabbitMQ publishes the Result and then acknowledges the task: a worker that dies in
+        # between leaves a task that runs again, and still has one Result behind the stream.
         self.settles_in_one_step = not broker_url.startswith("amqp")
         self._store: AnyStore | None = None
         self._sink: Sink | None = None
@@ -121,7 +123,7 @@ class Project:
         self.write("plain.yaml", _agent("toys:PlainToy", self.journal_file))
 
     def write(self, name: str, content: str | bytes) -> Path:
-        """A file of the project."""
+        """Write a file of the project."""
         path = self.folder / name
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return path
@@ -133,7 +135,7 @@ class Project:
             yaml.safe_dump(document, stream, explicit_start=True, sort_keys=False)
 
     def tasks(self, *questions: str | dict[str, Any], name: str = "tasks.jsonl") -> str:
-        """A task file; ids are its name and the line, where none is given."""
+        """Write a task file; an id that is not given is the file's name and the line."""
         stem = Path(name).stem
         tasks = [q if isinstance(q, dict) else {"question": q} for q in questions]
         lines = [json.dumps({"task_id": f"{stem}-{n}", **task}) for n, task in enumerate(tasks)]
@@ -147,7 +149,7 @@ class Project:
         timeout_s: float = TIMEOUT_S,
         folder: Path | None = None,
     ) -> Done:
-        """One command, to its end."""
+        """Run a command to its end."""
         ended = subprocess.run(
             self._command(*args),
             input=stdin.encode() if isinstance(stdin, str) else stdin,
@@ -160,13 +162,13 @@ class Project:
         return Done(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
 
     def ok(self, *args: str, **options: Any) -> Done:
-        """One command that succeeds."""
+        """Run a command that must succeed."""
         done = self.run(*args, **options)
         assert done.code == 0, (args, done)
         return done
 
     def start(self, *args: str) -> subprocess.Popen[str]:
-        """One command in the background."""
+        """Start a command in the background."""
         process = subprocess.Popen(
             self._command(*args),
             stdin=subprocess.PIPE,
@@ -187,7 +189,7 @@ class Project:
         folder: Path | None = None,
         env: dict[str, str] | None = None,
     ) -> Fleet:
-        """Workers in the background."""
+        """Start workers in the background."""
         self._fleets += 1
         log = self.folder / f"work-{self._fleets}.log"
         with log.open("wb") as stream:
@@ -204,32 +206,34 @@ class Project:
         return Fleet(self, process, log)
 
     def burst(self, *args: str, **options: Any) -> Done:
-        """Workers until all is answered."""
+        """Run workers until no task is left."""
         return self.ok("work", "--burst", *args, **options)
 
     def send(self, *questions: str | dict[str, Any], to: str = "toys") -> list[str]:
-        """Send tasks that must all be accepted; returns their ids."""
-        ids: list[str] = self.ok("send", to, "--file", self.tasks(*questions), "--json").json[
-            "task_ids"
-        ]
-        assert len(ids) == len(questions)
-        return ids
+        """Send tasks, from this process; all must be accepted. Returns their ids."""
+        lines = Path(self.tasks(*questions)).read_text().splitlines()
+        settings = Settings.from_env(self.environ)
+        collections = load(self.folder / "collection.yaml", settings.max_queue_size)
+        with closing(Dispatcher.open(collections, settings)) as dispatcher:
+            sent = dispatcher.send_many(to, map(json.loads, lines))
+        assert (sent.accepted, sent.refused) == (len(questions), 0)
+        return list(sent.task_ids)
 
     def results(self, *args: str) -> list[dict[str, Any]]:
-        """The whole stream so far, as ``tail`` gives it."""
+        """The whole stream so far, read by ``tail``."""
         return self.ok("tail", "--from", "beginning", "--timeout", "0", "--json", *args).lines
 
     def by_id(self) -> dict[str, dict[str, Any]]:
-        """The same by task id; each must be there once."""
+        """The results by task id; each task must have one."""
         results = self.results()
         by_id = {result["task_id"]: result for result in results}
         assert len(by_id) == len(results)
         return by_id
 
     def stats(self) -> dict[str, Any]:
-        """What ``status --json`` prints, without a process for each look; one thread's.
+        """What ``status --json`` prints, without starting a process; for one thread only.
 
-        What has been delivered is counted in the stream where the broker cannot tell.
+        Where the broker does not know how many results are delivered, the stream is counted.
         """
         if self._store is None:
             self._store = self.open_store()
@@ -239,8 +243,8 @@ class Project:
         return stats
 
     def streamed(self) -> set[str]:
-        """The tasks that have a Result in the stream; one thread's, like ``stats``."""
-        with suppress(Unreachable):  # It may be away.
+        """The tasks that have a Result in the stream; for one thread only."""
+        with suppress(Unreachable):  # The test may have stopped it.
             if self._sink is None:
                 self._sink = open_sink(Settings.from_env(self.environ))
                 self._reader = self._sink.follow(None, "beginning")
@@ -249,17 +253,17 @@ class Project:
         return self._streamed
 
     def open_store(self) -> AnyStore:
-        """The project's store, for a thread of its own."""
+        """Open the project's store, for another thread."""
         return open_any(Settings.from_env(self.environ))
 
     def until(self, timeout_s: float = TIMEOUT_S, **wanted: int) -> dict[str, Any]:
-        """The ledger, once it shows these numbers."""
+        """Wait until ``stats`` shows these numbers; returns them."""
 
         stats: dict[str, Any] = {}
 
         def reached() -> bool:
             nonlocal stats
-            with suppress(Unreachable):  # It may be away for a while.
+            with suppress(Unreachable):  # The test may have stopped it.
                 stats = self.stats()
             return all(stats.get(name) == value for name, value in wanted.items())
 
@@ -270,7 +274,7 @@ class Project:
         return stats
 
     def journal(self, event: str = "") -> list[dict[str, Any]]:
-        """What the agents noted, in order."""
+        """The events that the agents recorded, in order."""
         text = self.journal_file.read_text() if self.journal_file.exists() else ""
         whole = text[: text.rfind("\n") + 1]  # A line may be seen while it is written.
         entries = [json.loads(line) for line in whole.splitlines()]
@@ -278,7 +282,7 @@ class Project:
 
     @contextmanager
     def ledger_watched(self) -> Iterator[list[dict[str, Any]]]:
-        """Look at the ledger all the time; it must balance at each look, as far as it is told."""
+        """Read the counts all the time; those that the broker knows must add up each time."""
         looks: list[dict[str, Any]] = []
         stopping = threading.Event()
 
@@ -302,11 +306,11 @@ class Project:
         assert not wrong, wrong[0]
 
     def processes(self) -> set[int]:
-        """All that was started here and lives, found by a mark in the environment."""
+        """Living processes of this project, found by a mark in their environment."""
         return processes_with(self.marker, "environ")
 
     def kill(self) -> None:
-        """Leave nothing running."""
+        """Kill all processes of this project."""
         while living := self.processes():
             for pid in living:
                 with suppress(ProcessLookupError):
@@ -318,12 +322,12 @@ class Project:
                     stream.close()
 
     def show_logs(self) -> None:
-        """Print what the workers said: pytest shows it with a failure."""
+        """Print the workers' logs: pytest shows them with a failure."""
         for log in sorted(self.folder.glob("work-*.log")):
             print(f"{log.name}:\n{log.read_text(errors='replace')[-5_000:]}")  # noqa: T201 - for pytest
 
     def close(self) -> None:
-        """Leave nothing running and nothing open."""
+        """Kill all processes and close all connections."""
         self.kill()
         for opened in (self._reader, self._sink, self._store):
             if opened is not None:

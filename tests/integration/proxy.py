@@ -62,18 +62,31 @@ class Proxy:
 
     async def _meet(self, reader: StreamReader, writer: StreamWriter) -> None:
         """Serve one client until either side closes, or a reply is lost."""
-        with suppress(OSError, asyncio.CancelledError):
-            replies, requests = await asyncio.open_connection(HOST, self._target_port)
-            ways = (self._carry(reader, requests), self._carry(replies, writer, lossy=True))
-            tasks = [asyncio.ensure_future(way) for way in ways]
-            try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-                requests.transport.abort()
-                writer.transport.abort()
+        try:
+            with suppress(OSError, asyncio.CancelledError):
+                replies, requests = await asyncio.open_connection(HOST, self._target_port)
+                try:
+                    await self._carry_both(reader, requests, replies, writer)
+                finally:
+                    requests.transport.abort()
+        finally:
+            writer.transport.abort()
+
+    async def _carry_both(
+        self,
+        reader: StreamReader,
+        requests: StreamWriter,
+        replies: StreamReader,
+        writer: StreamWriter,
+    ) -> None:
+        ways = (self._carry(reader, requests), self._carry(replies, writer, lossy=True))
+        tasks = [asyncio.ensure_future(way) for way in ways]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _carry(
         self, reader: StreamReader, writer: StreamWriter, *, lossy: bool = False

@@ -53,7 +53,7 @@ def _run_while_workers_are_killed(project: Project, after_kill: Callable[[int], 
             after_kill(kill)
         project.until(delivered=TASKS)
         fleet.stop()
-    assert len(looks) > 50
+    assert len(looks) > KILLS
     results = project.by_id()
     assert len(results) == TASKS
     assert {result["outcome"] for result in results.values()} == {"ok"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import html
 import re
 import socket
@@ -19,10 +20,16 @@ TIMEOUT_S = 150
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("images")
-    command = [sys.executable, "-m", "docs.pictures", "--seconds", "2", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=TIMEOUT_S)
+def drawn(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Path:
+    """Images of one run, drawn once for all test processes."""
+    shared = tmp_path_factory.getbasetemp().parent / f"images-{testrun_uid}"
+    shared.mkdir(exist_ok=True)
+    folder = shared / "drawn"
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            command = [sys.executable, "-m", "docs.pictures", "--seconds", "2", str(folder)]
+            subprocess.run(command, cwd=ROOT, check=True, timeout=TIMEOUT_S)
     return folder
 
 

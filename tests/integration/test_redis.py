@@ -179,13 +179,16 @@ def test_a_fork_has_connections_of_its_own(store: AnyStore) -> None:
 # The server's own life.
 
 
-def test_scripts_come_back_after_a_flush(store: AnyStore, raw: redis.Redis) -> None:
-    put(store, "a")
-    raw.script_flush()
-    assert put(store, "b") == ("accepted",)
-    worker = joined(store)
-    raw.script_flush()
-    assert len(claim_up_to(10, store, worker)) == 2
+def test_scripts_come_back_after_a_flush(own_server: OwnServer) -> None:
+    server = own_server(RedisServer)  # A flush of the shared one would reach other tests.
+    with opened(server.url) as store, redis.Redis.from_url(server.url) as client:
+        declared(store)
+        put(store, "a")
+        client.script_flush()
+        assert put(store, "b") == ("accepted",)
+        worker = joined(store)
+        client.script_flush()
+        assert len(claim_up_to(10, store, worker)) == 2
 
 
 def test_an_emptied_store_is_declared_anew_and_goes_on(

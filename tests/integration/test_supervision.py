@@ -65,7 +65,7 @@ def test_one_signal_lets_runs_finish_within_the_grace_and_gives_back_the_rest(
     project.send("sleep 5", "sleep-at-first 60", "sleep-at-first 60")
     fleet = project.work("--processes", "1", env={"AGENTPIPE_GRACE_S": "5.5"})
     project.until(running=3)
-    project.ok("send", "toys", "--file", project.tasks(*["echo"] * 3, name="more.jsonl"))
+    project.send(*({"task_id": f"more-{number}", "question": "echo"} for number in range(3)))
     fleet.signal(kind)
     assert fleet.end() == code
     assert "Traceback" not in fleet.log

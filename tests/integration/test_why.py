@@ -370,7 +370,9 @@ def test_a_delivered_one_is_told_with_its_position_where_that_is_known(
 
 def test_one_that_is_cancelled_while_it_runs_is_ending(asked: Asked) -> None:
     project = asked.project
-    project.collection(config="./plain.yaml", isolation="thread")
+    plain = (project.folder / "plain.yaml").read_text()
+    project.write("slow.yaml", plain.replace("PlainToy", "SlowToEnd"))
+    project.collection(config="./slow.yaml", isolation="thread")
     (task,) = asked.send("block 600")
     one_worker(project)
     running(project, task)

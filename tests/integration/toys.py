@@ -1,7 +1,7 @@
-"""Agents for the tests, copied into each scratch project: they do what their question says.
+"""Agents of the scratch projects; the question says what an agent does.
 
-A question is a verb and its argument. Every run writes its start and its end into a journal,
-so that a test knows what ran, where and when, whatever agentpipe says about it.
+A question is a verb and its argument. Every run records its start and its end in a journal, so
+a test knows what ran, where and when, independently of agentpipe.
 """
 
 from __future__ import annotations
@@ -52,6 +52,12 @@ class PlainToy(Toy):
         answer = _FUNCTIONS[verb](argument, task, context)
         self.journal.note("finished", task, context)
         return answer
+
+
+class SlowToEnd(PlainToy):
+    """May continue for a minute after its cancellation."""
+
+    grace_s = 60.0
 
 
 class Journal:

@@ -166,32 +166,42 @@ def test_a_coroutine_is_cancelled_at_its_time_limit() -> None:
 
 
 def test_a_plain_function_is_interrupted_at_its_time_limit() -> None:
-    ended = threading.Event()
+    begun, ended = threading.Event(), threading.Event()
 
     def compute(*_: Any) -> None:
         try:
+            begun.set()
             while True:
                 time.sleep(0.001)
         finally:
             ended.set()
 
-    with pytest.raises(TimeLimitExceeded):
-        answer(runner_of(lambda: Plain(compute), blocks=True, time_limit_s=0.05))
+    def began() -> bool:  # On a busy machine the limit may end a run before it begins.
+        with pytest.raises(TimeLimitExceeded):
+            answer(runner_of(lambda: Plain(compute), blocks=True, time_limit_s=0.05))
+        return begun.is_set()
+
+    wait_until(began, PATIENCE_S, "a run begins within its limit")
     assert ended.wait(PATIENCE_S)
 
 
 def test_a_coroutine_in_a_thread_is_cancelled_at_its_time_limit() -> None:
-    ended = threading.Event()
+    begun, ended = threading.Event(), threading.Event()
 
     async def wait(*_: Any) -> None:
         try:
+            begun.set()
             await asyncio.sleep(60)
         finally:
             ended.set()
 
-    runner = runner_of(lambda: Coroutine_(wait), isolation="thread", time_limit_s=0.05)
-    with pytest.raises(TimeLimitExceeded):
-        answer(runner)
+    def began() -> bool:  # On a busy machine the limit may end a run before it begins.
+        runner = runner_of(lambda: Coroutine_(wait), isolation="thread", time_limit_s=0.05)
+        with pytest.raises(TimeLimitExceeded):
+            answer(runner)
+        return begun.is_set()
+
+    wait_until(began, PATIENCE_S, "a run begins within its limit")
     assert ended.wait(PATIENCE_S)
 
 
