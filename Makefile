@@ -16,7 +16,7 @@ THEIRS := .venv-mcpuniverse
 
 .DEFAULT_GOAL := help
 .PHONY: help run check lint unit test integration test-all long test-torch test-mcpuniverse \
-	mcpuniverse format docs bench clean $(SERVERS) $(SERVERS:%=drop%)
+	mcpuniverse format docs bench compare clean $(SERVERS) $(SERVERS:%=drop%)
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -105,6 +105,9 @@ test-mcpuniverse: .venv/installed-dev $(THEIRS)/installed ## MCP-Universe's code
 
 bench: .venv/installed-bench $(THEIRS)/installed ## measure speed and memory beside something of the same run
 	$(BIN)/python -m bench.bench
+
+compare: .venv/installed-dev ## measure beside another checkout in the same run: make compare BASE=../before
+	$(BIN)/python -m bench.compare $(BASE)
 
 redis: ## start Redis in the background, in .agentpipe
 	@$(LAUNCH) start redis

@@ -41,11 +41,13 @@ class Fleet:
         *,
         broker: str,
         concurrency: int,
+        python: str = sys.executable,
         **config: Any,
     ) -> None:
         self.folder = folder
-        python = {"class": f"{AGENTS}:{agent}", **config}
-        agent_spec = {"name": "a", "type": "python", "config": python}
+        self._command = [python, "-m", "agentpipe"]
+        agent_config = {"class": f"{AGENTS}:{agent}", **config}
+        agent_spec = {"name": "a", "type": "python", "config": agent_config}
         limits = {"number": number, "max_queue_size": 1_000_000, "concurrency": concurrency}
         self._write("agent.yaml", {"kind": "agent", "spec": agent_spec})
         spec = {"name": "bench", "config": "agent.yaml", **limits}
@@ -64,8 +66,9 @@ class Fleet:
 
     def run(self, *arguments: str, stdin: bytes | None = None) -> bytes:
         return subprocess.run(
-            [*AGENTPIPE, *arguments],
+            [*self._command, *arguments],
             env=self.environ,
+            cwd=self.folder,
             input=stdin,
             check=True,
             stdout=subprocess.PIPE,
@@ -89,7 +92,12 @@ class Fleet:
     def working(self, *options: str) -> Iterator[int]:
         """Workers in the background, up and idle when the block begins; gives one's process id."""
         with self._log.open("wb") as log:
-            process = subprocess.Popen([*AGENTPIPE, "work", *options], env=self.environ, stderr=log)
+            process = subprocess.Popen(
+                [*self._command, "work", *options],
+                env=self.environ,
+                cwd=self.folder,
+                stderr=log,
+            )
         try:
             yield self.worker_pid()
         finally:
@@ -112,11 +120,11 @@ class Fleet:
 
 @contextmanager
 def fleet(
-    number: int, agent: str, broker: str = "", concurrency: int = 1, **config: Any
+    number: int, agent: str, broker: str = "", concurrency: int = 1, **options: Any
 ) -> Iterator[Fleet]:
     """On the embedded store, if no other is named."""
     with tempfile.TemporaryDirectory() as folder:
-        yield Fleet(Path(folder), number, agent, broker=broker, concurrency=concurrency, **config)
+        yield Fleet(Path(folder), number, agent, broker=broker, concurrency=concurrency, **options)
 
 
 def seconds(timestamp: str) -> float:

@@ -1,7 +1,8 @@
-"""What several test suites share."""
+"""Helpers of several test suites."""
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,9 +14,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def slowness() -> float:
+    """How far to stretch a timeout: 1 where a core is free, up to 4 on a busy machine."""
+    return min(4.0, max(1.0, os.getloadavg()[0] / (2 * (os.cpu_count() or 1))))
+
+
 def wait_until(predicate: Callable[[], T], timeout_s: float, description: str) -> T:
-    """What ``predicate`` gives, once that is true; fails the test when it takes too long."""
-    deadline = time.monotonic() + timeout_s
+    """Wait for a true value of ``predicate``, and return it; fails the test at the timeout."""
+    deadline = time.monotonic() + timeout_s * slowness()
     while not (value := predicate()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout_s:g} s: {description}")
@@ -24,7 +30,7 @@ def wait_until(predicate: Callable[[], T], timeout_s: float, description: str) -
 
 
 def processes_with(mark: str, file: str = "cmdline") -> set[int]:
-    """Those that live and have ``mark`` in their command line, or in their ``environ``."""
+    """Living processes with ``mark`` in their command line, or in their ``environ``."""
     found = set()
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):

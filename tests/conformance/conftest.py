@@ -17,8 +17,9 @@ import pytest
 
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
-from tests.conformance.pace import PACE, load
+from tests.conformance.pace import PACE
 from tests.stores import open_any
+from tests.support import slowness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -163,7 +164,8 @@ def store_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     name, kind = request.param
     _skip_without_traits(request, name, kind.traits)
     at_once = kind.traits.answers_at_once
-    PACE.lease_s, PACE.patience_s = (0.2, 0.0) if at_once else (2.0 * load(), 1.6 * load())
+    slow = slowness()
+    PACE.lease_s, PACE.patience_s = (0.2, 0.0) if at_once else (2.0 * slow, 1.6 * slow)
     return Settings(broker=kind.url(request, tmp_path))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -36,11 +35,6 @@ class Pace:
     def rest(self) -> None:
         """Between two claims, leave the core to other processes."""
         time.sleep(REST_S)
-
-
-def load() -> float:
-    """1 on a machine with nothing else to do, up to 4 on a busy one: how far to stretch times."""
-    return min(4.0, max(1.0, os.getloadavg()[0] / (2 * (os.cpu_count() or 1))))
 
 
 PACE = Pace()
