@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # A store keeps what is short: what counts here is how many there are.
 PAYLOAD = b'{"schema":1,"question":"q"}'
 MILLION, BATCH, ROUNDS = 1_000_000, 5_000, 9
-# A message costs RabbitMQ a kilobyte of memory, and nobody looks into its queues anyway.
+# A message costs RabbitMQ a kilobyte of memory, and its queues are not searched anyway.
 OF_RABBITMQ = 200_000
 UNKNOWN = 1
 SERVERS: dict[str, tuple[type[Server], int]] = {
@@ -40,7 +40,7 @@ SERVERS: dict[str, tuple[type[Server], int]] = {
 
 
 def measure(broker: str) -> None:
-    """On a server of its own, whose memory nobody else fills."""
+    """On its own server, with its memory free for this."""
     with tempfile.TemporaryDirectory() as folder:
         if broker == "sqlite":
             _measure(f"sqlite:///{folder}/broker.db", MILLION)
@@ -51,7 +51,7 @@ def measure(broker: str) -> None:
 
 
 def _measure(url: str, tasks: int) -> None:
-    """The command beside a bare start, while so many tasks wait at one agent."""
+    """Time the command and a bare start, while all the tasks wait at one agent."""
     with closing(open_store(Settings(broker=url))) as store:
         _fill(store, tasks)
     asked_ms, bare_ms = [], []

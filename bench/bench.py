@@ -1,6 +1,6 @@
-"""Figures, each beside something of the same run: ``make bench``, or with servers by name.
+"""Measures speed and memory, each beside a reference of the same run: ``make bench``.
 
-Absolute numbers are this machine's; the ratios travel. Linux only (/proc).
+Absolute numbers hold for one machine; ratios can be compared. Linux only (/proc).
 """
 
 from __future__ import annotations

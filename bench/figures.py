@@ -1,4 +1,4 @@
-"""Figures: a line each, a value beside what it is compared with in the same run."""
+"""Prints figures, one a line: a value, and its ratio to a reference of the same run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def show(label: str, value: str, beside: str = "") -> None:
 
 
 def show_rounds(label: str, ours: Sequence[float], bare: Sequence[float], noun: str) -> None:
-    """A speed that was measured in turns with another one: medians, and the ratio's spread."""
+    """Speeds measured in turns with a reference: the medians, and the spread of the ratio."""
     ratios = sorted(mine / other for mine, other in zip(ours, bare, strict=True))
     spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
     beside = f"{spread} of {noun} {statistics.median(bare):,.0f}/s"
@@ -48,7 +48,7 @@ def tasks(number: int) -> list[dict[str, Any]]:
 
 
 def per_s(number: int, action: Callable[[], Any]) -> float:
-    """How many a second, when ``action`` deals with so many."""
+    """Items a second, when ``action`` handles ``number`` of them."""
     started = time.perf_counter()
     action()
     return number / (time.perf_counter() - started)
@@ -74,10 +74,10 @@ def sender(scratch: Fleet) -> Dispatcher:
 
 
 def latencies_ms(scratch: Fleet, number: int, before: int = 0) -> list[float]:
-    """From sending to the start of the run, on workers that are idle; sorted.
+    """Times from sending to the start of the run, on idle workers; sorted.
 
     Args:
-        before: How many results are in the stream already.
+        before: Results that the stream already holds.
     """
     dispatcher, sent = sender(scratch), {}
     for _ in range(number):

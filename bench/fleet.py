@@ -1,4 +1,4 @@
-"""A scratch folder with a collection, and the processes that work on it. Linux only (/proc)."""
+"""A scratch folder with a collection, and its worker processes. Linux only (/proc)."""
 
 from __future__ import annotations
 
@@ -83,14 +83,14 @@ class Fleet:
         return status
 
     def results(self, number: int) -> list[dict[str, Any]]:
-        """The whole stream, once it holds so many."""
+        """The whole stream, once it holds ``number`` results."""
         stream = ["tail", "--from", "beginning", "--json", "--limit", str(number)]
         lines = self.run(*stream, "--timeout", str(PATIENCE_S)).splitlines()
         return [orjson.loads(line) for line in lines]
 
     @contextmanager
     def working(self, *options: str) -> Iterator[int]:
-        """Workers in the background, up and idle when the block begins; gives one's process id."""
+        """Run workers in the background, ready when the block begins; yields one process id."""
         with self._log.open("wb") as log:
             process = subprocess.Popen(
                 [*self._command, "work", *options],
@@ -105,7 +105,7 @@ class Fleet:
             process.wait()
 
     def worker_pid(self, nth: int = 1) -> int:
-        """The nth worker process that was started, once it serves."""
+        """The process id of the nth worker, once it is ready."""
         deadline = time.monotonic() + PATIENCE_S
         while len(pids := self._worker_pids()) < nth:
             if time.monotonic() > deadline:
@@ -122,7 +122,7 @@ class Fleet:
 def fleet(
     number: int, agent: str, broker: str = "", concurrency: int = 1, **options: Any
 ) -> Iterator[Fleet]:
-    """On the embedded store, if no other is named."""
+    """A fleet on ``broker``, or on SQLite."""
     with tempfile.TemporaryDirectory() as folder:
         yield Fleet(Path(folder), number, agent, broker=broker, concurrency=concurrency, **options)
 
@@ -138,7 +138,7 @@ def results_per_s(results: list[dict[str, Any]]) -> float:
 
 
 def cpu_shares(pids: list[int], duration_s: float) -> list[float]:
-    """Of one core, over the next ``duration_s``."""
+    """Shares of one core used over the next ``duration_s``."""
     before = [_cpu_s(pid) for pid in pids]
     time.sleep(duration_s)
     return [(_cpu_s(pid) - at) / duration_s for pid, at in zip(pids, before, strict=True)]

@@ -1,4 +1,4 @@
-"""What the ready-made agents cost beside what they are made of."""
+"""What the ready-made agents cost, beside the bare client or process below them."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _measure_commands(folder: Path) -> None:
 
 
 async def _commands_ms(engine: Any) -> tuple[float, float]:
-    """In turns, so that both meet the same machine."""
+    """Measure both in turns, under the same load."""
     (instance,) = _instances(engine, 1)
     bare, ours = [], []
     for _ in range(COMMANDS):
@@ -175,7 +175,7 @@ async def _measure_forks(folder: Path) -> None:
 
 
 def _forks_pss_mb() -> float:
-    """Of the Python that has the package, and all its forks."""
+    """Memory of the reaper that has the package loaded, and of all its forks."""
     python = str(PYTHON).encode()
     found = 0.0
     for entry in Path("/proc").glob("[0-9]*"):

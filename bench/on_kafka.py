@@ -173,9 +173,9 @@ def many_agents(redis_url: str, kafka_url: str) -> None:
 
 
 def away(redis_url: str) -> None:
-    """A worker whose results find nobody, up to the outbox's mark and beyond."""
+    """A worker whose sink is down, up to the limit of the outbox and beyond."""
     with fleet(8, "Wordy", fresh(redis_url), 16) as scratch:
-        scratch.environ["AGENTPIPE_SINK"] = f"kafka://127.0.0.1:{free_port()}/nobody"
+        scratch.environ["AGENTPIPE_SINK"] = f"kafka://127.0.0.1:{free_port()}/unreachable"
         with scratch.working("--processes", "1") as pid:
             before = memory_mb(pid)
             scratch.send([{"question": "q"}] * 2 * MARK)

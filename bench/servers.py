@@ -1,4 +1,4 @@
-"""What is measured on every server in the same way."""
+"""Measurements that are the same on every server."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pid_of(server: Server) -> int:
 
 
 def fresh(url: str) -> str:
-    """A store that nobody has used."""
+    """The URL of an empty store."""
     return f"{url}?prefix={uuid.uuid4().hex[:8]}"
 
 

@@ -1,4 +1,4 @@
-"""An MCP server of our own, on nothing but the standard library: it misbehaves as it is told.
+"""An MCP server that misbehaves on request; it uses the standard library only.
 
 ``python mcp_server.py [rubbish] [hang] [die] [loud]``: it prints what is no message, never says
 that it is ready, ends at once, or writes to stderr. Its tools are ``echo``, ``environ`` (the

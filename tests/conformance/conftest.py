@@ -2,7 +2,7 @@
 
 A ``url`` makes an address of its own for each test, empty, and may ask pytest's ``request``
 for the fixture of a server. Everything is opened by that address, as a user's would be.
-A store or a sink of somebody else's is named on the command line instead::
+The command line can name a third party's store or sink instead::
 
     pytest tests/conformance/test_store.py --store-url "toy:///{folder}/toy.json"
 """

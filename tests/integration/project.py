@@ -300,8 +300,8 @@ class Project:
         finally:
             stopping.set()
             watcher.join()
-        told = [look for look in looks if None not in (look["accepted"], look["delivered"])]
-        wrong = [look for look in told if look["accepted"] != sum(look[s] for s in STAGES)]
+        known = [look for look in looks if None not in (look["accepted"], look["delivered"])]
+        wrong = [look for look in known if look["accepted"] != sum(look[s] for s in STAGES)]
         assert looks
         assert not wrong, wrong[0]
 

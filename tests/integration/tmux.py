@@ -98,6 +98,6 @@ class Tmux:
         file = self._folder / f"modes-{uuid.uuid4().hex[:8]}"
         self.type(f"stty -g > {file.name}.new && mv {file.name}.new {file.name}")
         self.press("Enter")
-        wait_until(file.exists, TIMEOUT_S, "the shell does what it is told")
+        wait_until(file.exists, TIMEOUT_S, "the shell runs the command")
         flags = ("alternate_on", "cursor_flag", "wrap_flag", "mouse_any_flag")
         return (*(self.flag(name) for name in flags), file.read_text())

@@ -23,10 +23,9 @@ def agent(name: str = "crew_0", **fields: Any) -> QueueDepth:
     return QueueDepth(name, **{**known, "limit": 100, "concurrency": 2, **fields})
 
 
-def worker(name: str = "host-1-a", slots: int = 8, running: int = 0, **told: Any) -> WorkerSeen:
-    told = {"lag_s": 0.002, "rss_bytes": 64 * 1024 * 1024, **told}
-    report = Heartbeat(**told).encode()
-    return WorkerSeen(name, "host", 1, slots, running, 1.0, report)
+def worker(name: str = "host-1-a", slots: int = 8, running: int = 0, **report: Any) -> WorkerSeen:
+    report = {"lag_s": 0.002, "rss_bytes": 64 * 1024 * 1024, **report}
+    return WorkerSeen(name, "host", 1, slots, running, 1.0, Heartbeat(**report).encode())
 
 
 def fleet(*queues: QueueDepth, workers: tuple[WorkerSeen, ...] = (), **fields: Any) -> Stats:
