@@ -1,7 +1,7 @@
 """The command line: parse, call one function, print.
 
-Each module here but ``common`` is one command, with ``add(commands)`` for its arguments and
-``run(args)``, which returns the exit code. Only the chosen one is imported.
+Each module named like a command has ``add(parser)`` for its arguments and ``run(args)``, which
+returns the exit code. Only the module of the command in use is imported.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from agentpipe.core.did_you_mean import nearest
 from agentpipe.errors import AgentpipeError, ConfigError, QueueFull, TaskError, Unreachable
 
 COMMANDS = {
-    "send": "accept tasks for a collection",
+    "send": "submit tasks to a collection",
     "tail": "follow the stream of results",
     "work": "run workers",
-    "status": "show the ledger and each agent",
-    "top": "watch the fleet, and what holds it up, in the terminal",
-    "check": "validate a collection and all it names, or tell how files run",
-    "report": "add up the stream: outcomes, pass rate, throughput",
+    "status": "show task counts, agents and workers",
+    "top": "watch the fleet and its bottleneck in the terminal",
+    "check": "validate a collection and its servers, or say how files run",
+    "report": "summarize the stream: outcomes, pass rate, throughput",
     "dead": "list, show, replay or drop dead letters",
-    "schedule": "send task files when their cron lines say so, or list the next times",
-    "pause": "have no worker take tasks of agents or collections",
-    "resume": "have them taken again",
-    "cancel": "end tasks, whether they wait or run",
-    "why": "tell where a task is, and why it is not done",
-    "purge": "answer all waiting tasks with `cancelled`",
-    "init": "begin a project: a collection, an agent and tasks that run at once",
-    "doctor": "look at versions, servers, clocks and limits, and say what to do",
-    "completion": "print a script that completes commands and options in a shell",
-    "start-workers": "run workers, by MCP-Universe's options",
-    "consume-outputs": "follow the stream, by MCP-Universe's options",
-    "clean-tasks": "answer a file's waiting tasks with `cancelled`, by MCP-Universe's options",
+    "schedule": "send task files at their cron times, or list the next times",
+    "pause": "pause agents or collections: workers claim none of their tasks",
+    "resume": "resume paused agents or collections",
+    "cancel": "cancel waiting and running tasks",
+    "why": "explain where tasks are and why they are not done",
+    "purge": "cancel all waiting tasks",
+    "init": "create a project: a collection, an agent and tasks, ready to run",
+    "doctor": "examine versions, servers, clocks and limits, with advice",
+    "completion": "print a shell completion script",
+    "start-workers": "run workers, with the options of MCP-Universe",
+    "consume-outputs": "follow the stream, with the options of MCP-Universe",
+    "clean-tasks": "cancel a file's waiting tasks, with the options of MCP-Universe",
 }
 OK, FAILED, USAGE, FULL, UNREACHABLE, PARTLY, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 EXIT_CODES = {ConfigError: USAGE, TaskError: USAGE, QueueFull: FULL, Unreachable: UNREACHABLE}
@@ -47,7 +47,7 @@ EPILOG = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns its exit code, and prints errors for the person who gets them."""
+    """Run one command; print its error, if any; return its exit code."""
     arguments = sys.argv[1:] if argv is None else argv
     if "_ARGCOMPLETE" in os.environ:
         return _complete(os.environ["COMP_LINE"].split())
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        sys.stdout = None  # Whoever read it has had enough.
+        sys.stdout = None  # The reader is gone, as with `| head`.
         return OK
 
 
@@ -73,7 +73,7 @@ def _complete(words: list[str]) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong first, in one line."""
+    """Prints the error first, in one line."""
 
     _intermixing = False
 
@@ -81,8 +81,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(USAGE, f"{message}\nSee: {self.prog} --help\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Let options stand between arguments: ``send NAME -c FILE QUESTION``."""
-        # What follows ``--`` may look like an option, which the other way would take it for.
+        """Allow options between arguments: ``send NAME -c FILE QUESTION``."""
+        # With ``--``, intermixed parsing would take an argument after it for an option.
         plain = self._subparsers is not None or "--" in (args or ()) or "_ARGCOMPLETE" in os.environ
         if self._intermixing or plain:
             return super().parse_known_args(args, namespace)
@@ -101,21 +101,21 @@ class _Parser(argparse.ArgumentParser):
 
 
 def whole_parser() -> argparse.ArgumentParser:
-    """The parser with the options of all commands."""
+    """With the options of all commands."""
     return _parser(list(COMMANDS))
 
 
 def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="agentpipe",
-        description="Runs AI agents by the thousand and gives every result back as one stream.",
+        description="Run AI agents by the thousand and get every result back as one stream.",
         epilog=EPILOG,
     )
     parser.add_argument("--version", action="version", version=f"agentpipe {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary, epilog=EPILOG)
-        if name in arguments:  # The others are only listed.
+        if name in arguments:  # Other commands are only listed.
             module = import_module(f"agentpipe.cli.{name.replace('-', '_')}")
             module.add(command)
             command.set_defaults(run=module.run)

@@ -1,4 +1,4 @@
-"""``agentpipe cancel``: end tasks, whether they wait or run."""
+"""``agentpipe cancel``: cancel waiting and running tasks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from agentpipe.cli import FAILED, OK, PARTLY
 from agentpipe.cli.common import (
     add_common,
-    agrees,
+    confirms,
     opened_sink,
     opened_store,
     print_json,
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     import argparse
 
     from agentpipe.brokers.base import Store
-    from agentpipe.operations.cancel import Cancelled
+    from agentpipe.operations.cancel import CancelReport
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
-    parser.add_argument("tasks", metavar="TASK", nargs="*", help="ids of tasks")
+    """Add the command's arguments."""
+    parser.add_argument("tasks", metavar="TASK", nargs="*", help="task ids")
     parser.add_argument("--group", metavar="ID", help="all tasks of this group")
     parser.add_argument("--collection", metavar="NAME", help="all tasks of this collection")
     parser.add_argument("--queue", metavar="AGENT", help="all tasks of this agent")
-    parser.add_argument("--all", action="store_true", help="all tasks there are")
-    parser.add_argument("--yes", action="store_true", help="do not ask before --all")
+    parser.add_argument("--all", action="store_true", help="all tasks of the broker")
+    parser.add_argument("--yes", action="store_true", help="skip the confirmation of --all")
     add_common(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Cancel, and carry the results to the sink, for no worker may be running."""
+    """Cancel, and forward the results: no worker may be running."""
     from agentpipe.operations.delivery import deliver
 
     _check(args)
@@ -59,24 +59,19 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     filtered = args.group is not None or args.collection or args.queue
     if sum(map(bool, (args.tasks, filtered, args.all))) != 1:
-        raise ConfigError("name the tasks, or give --group, --collection, --queue or --all")
+        raise ConfigError("give task ids, or --group, --collection, --queue or --all")
     if args.all and not args.yes:
-        _ask()
+        _confirm()
 
 
-def _ask() -> None:
-    """Make sure; without a terminal nobody can be asked.
-
-    Raises:
-        ConfigError: It is not meant.
-    """
+def _confirm() -> None:
     if not sys.stdin.isatty():
-        raise ConfigError("--all cancels every task: say --yes if you mean it")
-    if not agrees("Cancel every task, the running ones too?"):
+        raise ConfigError("--all cancels every task: confirm with --yes")
+    if not confirms("Cancel every task, also the running ones?"):
         raise ConfigError("nothing was cancelled")
 
 
-def _cancel(args: argparse.Namespace, store: Store) -> Cancelled:
+def _cancel(args: argparse.Namespace, store: Store) -> CancelReport:
     from agentpipe.operations.cancel import cancel, cancel_matching
 
     if args.tasks:
@@ -85,14 +80,14 @@ def _cancel(args: argparse.Namespace, store: Store) -> Cancelled:
     return cancel_matching(store, **filters)
 
 
-def _print(done: Cancelled) -> None:
-    print_text(f"{len(done.cancelled)} cancelled, {len(done.told)} that run are told to end")
-    for word, ids in (("settled already", done.settled), ("unknown here", done.unknown)):
+def _print(done: CancelReport) -> None:
+    print_text(f"{len(done.cancelled)} cancelled, {len(done.told)} running ones signalled")
+    for label, ids in (("already settled", done.settled), ("unknown", done.unknown)):
         if ids:
-            say(f"{word}: {', '.join(ids)}")
+            say(f"{label}: {', '.join(ids)}")
 
 
-def _exit_code(args: argparse.Namespace, done: Cancelled) -> int:
+def _exit_code(args: argparse.Namespace, done: CancelReport) -> int:
     reached, missed = done.cancelled + done.told, done.settled + done.unknown
     if not missed and (reached or not args.tasks):
         return OK

@@ -5,15 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentpipe.cli import OK
-from agentpipe.cli.common import (
-    collection_file,
-    opened_store,
-    print_json,
-    print_text,
-    say,
-    say_where,
-)
-from agentpipe.cli.seed import add_seed, seed_settings
+from agentpipe.cli.common import collection_file, opened_store, say, say_where
+from agentpipe.cli.mcp_universe import add_options, settings_of
+from agentpipe.cli.purge import print_purged
 
 if TYPE_CHECKING:
     import argparse
@@ -23,24 +17,20 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
-    add_seed(parser)
+    """Add the command's arguments."""
+    add_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Answer all that waits with ``cancelled``."""
-    settings = seed_settings(args)
+    """Cancel all waiting tasks of the file's collections."""
+    settings = settings_of(args)
     say_where(settings)
-    number = clean(collection_file(args, settings), settings)
-    if args.json:
-        print_json({"purged": number})
-    else:
-        print_text(f"{number} tasks answered `cancelled`; those that run finish")
+    print_purged(args, clean(collection_file(args, settings), settings))
     return OK
 
 
 def clean(path: Path, settings: Settings) -> int:
-    """The same; the results wait in the outbox for workers, if the sink is away."""
+    """Purge the file's collections; with the sink down, workers forward the results later."""
     from agentpipe.config.collection import load
     from agentpipe.errors import Unreachable
     from agentpipe.operations.cancel import purge
@@ -56,5 +46,5 @@ def clean(path: Path, settings: Settings) -> int:
                 deliver(store, sink, settings.lease_s)
                 sink.close()
             except Unreachable as error:
-                say(f"the results wait for workers to deliver them: {error}")
+                say(f"sink unreachable, a worker will forward the results: {error}")
     return number

@@ -1,10 +1,11 @@
-"""What commands share: their common options, and how they print."""
+"""What commands share: common options, opened stores, and output."""
 
 from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import closing
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -16,7 +17,7 @@ from agentpipe.settings import SEED_VARIABLES, Settings
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Mapping
     from pathlib import Path
 
     from agentpipe.brokers.base import Store
@@ -25,31 +26,48 @@ if TYPE_CHECKING:
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """The options that every command takes."""
+    """Add the options of every command."""
     parser.add_argument(
         "-c",
         "--collection-file",
         metavar="FILE",
-        help="the collection file (default: $AGENT_COLLECTION_CONFIG_FILE)",
+        help="collection file (default: $AGENT_COLLECTION_CONFIG_FILE)",
     )
     parser.add_argument(
         "--broker",
         metavar="URL",
-        help="where tasks wait (default: $AGENTPIPE_BROKER, else embedded)",
+        help="broker of the tasks (default: $AGENTPIPE_BROKER, else embedded)",
     )
     parser.add_argument(
-        "--sink", metavar="URL", help="where results go (default: $AGENTPIPE_SINK, else embedded)"
+        "--sink",
+        metavar="URL",
+        help="sink of the results (default: $AGENTPIPE_SINK, else embedded)",
     )
+    add_json(parser)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json`` alone."""
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+def add_on_full(parser: argparse.ArgumentParser) -> None:
+    """Add ``--on-full``."""
+    parser.add_argument(
+        "--on-full",
+        choices=("refuse", "wait"),
+        default="refuse",
+        help="refuse tasks or wait when every queue is full (default: refuse)",
+    )
+
+
 def settings_of(args: argparse.Namespace) -> Settings:
-    """The environment's settings, with the command's options in their place."""
+    """Settings from the environment, overridden by options."""
     environ = dict(os.environ)
     for option, ours in (("broker", "AGENTPIPE_BROKER"), ("sink", "AGENTPIPE_SINK")):
         if url := getattr(args, option):
             environ[ours] = url
-            # What was named for it elsewhere does not count beside an option.
+            # MCP-Universe's variables for the same server would contradict the option.
             for name in SEED_VARIABLES:
                 if name.startswith("REDIS") == (option == "broker"):
                     environ.pop(name, None)
@@ -57,10 +75,10 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 
 def collection_file(args: argparse.Namespace, settings: Settings) -> Path:
-    """The collection file that the command works with.
+    """The path from ``-c`` or from the environment.
 
     Raises:
-        ConfigError: None was named.
+        ConfigError: Neither is given.
     """
     from pathlib import Path
 
@@ -74,70 +92,75 @@ def collection_file(args: argparse.Namespace, settings: Settings) -> Path:
 
 
 def collections_of(args: argparse.Namespace, settings: Settings) -> tuple[Collection, ...]:
-    """The collections of that file."""
+    """The collections in that file."""
     from agentpipe.config.collection import load
 
     return load(collection_file(args, settings), settings.max_queue_size)
 
 
-@contextmanager
-def opened_store(settings: Settings) -> Iterator[Store]:
-    """The broker's store for the length of a command."""
+def opened_store(settings: Settings) -> closing[Store]:
+    """The broker's store, as a context manager that closes it."""
     from agentpipe.brokers import open_store
 
-    store = open_store(settings)
-    try:
-        yield store
-    finally:
-        store.close()
+    return closing(open_store(settings))
 
 
-@contextmanager
-def opened_sink(settings: Settings) -> Iterator[Sink]:
-    """The sink for the length of a command."""
+def opened_sink(settings: Settings) -> closing[Sink]:
+    """The sink, as a context manager that closes it."""
     from agentpipe.sinks import open_sink
 
-    sink = open_sink(settings)
+    return closing(open_sink(settings))
+
+
+def timestamp(text: str) -> float | None:
+    """ISO 8601 with a time zone as Unix seconds; None for anything else."""
     try:
-        yield sink
-    finally:
-        sink.close()
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return None if moment.tzinfo is None else moment.timestamp()
+
+
+def refuse_below_one(option: str, value: int | None) -> None:
+    """Raise ``ConfigError`` for a number that is given and less than 1."""
+    if value is not None and value < 1:
+        raise ConfigError(f"{option} must be at least 1, got {value}")
 
 
 def print_json(value: Any) -> None:
-    """One line on stdout."""
+    """Print one line of data."""
     sys.stdout.buffer.write(orjson.dumps(value) + b"\n")
     sys.stdout.buffer.flush()
 
 
 def print_text(text: str) -> None:
-    """One line on stdout, harmless to a terminal."""
+    """Print data, with control characters escaped."""
     sys.stdout.write(printable(text) + "\n")
     sys.stdout.flush()
 
 
+def print_either(args: argparse.Namespace, record: Mapping[str, Any], text: str) -> None:
+    """Print the record with ``--json``, else the text."""
+    print_json(record) if args.json else print_text(text)
+
+
 def say(text: str) -> None:
-    """Words for the person at the terminal, apart from the data."""
+    """Print a message to stderr."""
     sys.stderr.write(printable(text) + "\n")
 
 
-def agrees(question: str) -> bool:
-    """What the person at the terminal says to it; only a clear yes counts."""
+def confirms(question: str) -> bool:
+    """Ask on the terminal; only yes confirms."""
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def say_where(settings: Settings) -> None:
-    """Name the stores that a command uses."""
+    """Name the broker and the sink that a command uses."""
     say(f"broker {without_password(settings.broker)}, sink {without_password(settings.sink)}")
 
 
 def encodable(text: str) -> str:
-    """``text`` as JSON can say it: a file's name may hold bytes that are no characters."""
+    """Escape what JSON cannot hold: a file name may contain undecodable bytes."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def wants_color() -> bool:
-    """Whether stdout is a terminal that may be coloured."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")

@@ -28,7 +28,7 @@ _FISH_AS_TYPED = "env (string replace -r '^~' $HOME (commandline -opc)[1])"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Add the command's arguments."""
     parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, zsh or fish")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

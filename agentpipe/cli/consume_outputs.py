@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.seed import add_seed, seed_settings
+from agentpipe.cli.mcp_universe import add_options, settings_of
 from agentpipe.cli.tail import follow
 from agentpipe.settings import SEED_GROUP
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Add the command's arguments."""
     parser.add_argument(
         "--max-messages", dest="limit", metavar="N", type=int, help="stop after N results"
     )
     parser.add_argument(
         "--timeout", metavar="S", type=float, help="stop after S seconds without a record"
     )
-    add_seed(parser)
+    add_options(parser)
     parser.set_defaults(
         start="beginning", group=SEED_GROUP, collection=None, outcome=None, commit_every=1
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print results until the limit, the silence, or Ctrl-C."""
-    return follow(args, seed_settings(args))
+    """Print results until the limit, the timeout or Ctrl-C."""
+    return follow(args, settings_of(args))

@@ -1,4 +1,4 @@
-"""``agentpipe dead``: the tasks that were given up."""
+"""``agentpipe dead``: list, show, replay and drop dead letters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import shutil
 import sys
 import time
 from dataclasses import asdict
-from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +14,20 @@ from agentpipe.brokers.dead_letter import DeadFilter
 from agentpipe.cli import FAILED, FULL, OK, PARTLY
 from agentpipe.cli.common import (
     add_common,
-    agrees,
+    add_on_full,
     collections_of,
+    confirms,
     opened_store,
+    print_either,
     print_json,
     print_text,
+    refuse_below_one,
     say,
     settings_of,
+    timestamp,
 )
-from agentpipe.cli.letter import age, as_text, readable
+from agentpipe.cli.dead_text import age, as_text, readable
+from agentpipe.core.did_you_mean import unknown
 from agentpipe.core.result import OUTCOMES
 from agentpipe.core.text import one_line
 from agentpipe.core.timestamps import utc
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.dead_letter import DeadLetter, DeadSummary
     from agentpipe.operations.dead_letters import DeadStore
 
-# So many are dealt with unasked.
+# Up to this many are replayed or dropped without asking.
 FEW = 3
 PAGE = 1_000
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
@@ -45,19 +49,20 @@ _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Add the command's arguments."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="one line each, oldest first")
-    show = actions.add_parser("show", help="all that is known of some")
-    replay = actions.add_parser("replay", help="send them again, as new tasks")
-    drop = actions.add_parser("drop", help="forget them")
+    listing = actions.add_parser("list", help="list dead letters, oldest first")
+    show = actions.add_parser("show", help="show dead letters as a whole")
+    replay = actions.add_parser("replay", help="send dead letters again, as new tasks")
+    drop = actions.add_parser("drop", help="delete dead letters")
     _add_paging(listing)
-    show.add_argument("tasks", metavar="TASK", nargs="+")
+    show.add_argument("tasks", metavar="TASK", nargs="+", help="task ids")
     for action in (replay, drop):
-        action.add_argument("tasks", metavar="TASK", nargs="*")
+        action.add_argument("tasks", metavar="TASK", nargs="*", help="task ids")
         action.add_argument("--all", action="store_true", help="every dead letter")
-        action.add_argument("--yes", action="store_true", help="do not ask")
-    _add_target(replay)
+        action.add_argument("--yes", action="store_true", help="skip the confirmation")
+    replay.add_argument("--to", metavar="COLLECTION", help="send to this collection instead")
+    add_on_full(replay)
     for action in (listing, replay, drop):
         _add_filters(action)
     for action, function in ((listing, _list), (show, _show), (replay, _replay), (drop, _drop)):
@@ -66,41 +71,33 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_filters(action: argparse.ArgumentParser) -> None:
-    action.add_argument("--collection", metavar="NAME", help="only this collection's")
+    action.add_argument("--collection", metavar="NAME", help="only those of this collection")
     action.add_argument("--outcome", metavar="OUTCOME", help="only those with this outcome")
-    action.add_argument("--error", metavar="TEXT", help="only errors with this in type or message")
-    action.add_argument("--older-than", metavar="AGE", help="10m, 3h, 2d, or a time with its zone")
-    action.add_argument("--newer-than", metavar="AGE", help="likewise")
+    action.add_argument("--error", metavar="TEXT", help="only those with this text in the error")
+    action.add_argument("--older-than", metavar="AGE", help="10m, 3h, 2d or a time with zone")
+    action.add_argument("--newer-than", metavar="AGE", help="10m, 3h, 2d or a time with zone")
 
 
 def _add_paging(listing: argparse.ArgumentParser) -> None:
-    listing.add_argument("--group-by", choices=("error",), help="count each kind of error instead")
-    listing.add_argument("--limit", metavar="N", type=int, help="so many (default: a screenful)")
-    listing.add_argument("--after", metavar="PLACE", default="", help="go on where a list ended")
-
-
-def _add_target(replay: argparse.ArgumentParser) -> None:
-    replay.add_argument("--to", metavar="COLLECTION", help="to another collection's agents")
-    replay.add_argument(
-        "--on-full",
-        choices=("refuse", "wait"),
-        default="refuse",
-        help="when every queue is at its bound (default: refuse)",
+    listing.add_argument("--group-by", choices=("error",), help="count by kind of error")
+    listing.add_argument(
+        "--limit", metavar="N", type=int, help="number of lines (default: one screen)"
     )
+    listing.add_argument("--after", metavar="PLACE", default="", help="continue where a list ended")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what was asked for."""
+    """Run the action."""
     with opened_store(settings_of(args)) as store:
         return int(args.action(args, dead_letters.with_dead_letters(store)))
 
 
-# What is meant.
+# Selection.
 
 
 def _filter(args: argparse.Namespace) -> DeadFilter:
     if args.outcome is not None and args.outcome not in OUTCOMES:
-        raise ConfigError(f"no outcome is called {args.outcome!r}: there are {', '.join(OUTCOMES)}")
+        raise ConfigError(unknown("outcome", args.outcome, OUTCOMES, "of a task"))
     return DeadFilter(
         collection=args.collection,
         outcome=args.outcome,
@@ -115,54 +112,49 @@ def _moment(option: str, text: str | None) -> float | None:
         return None
     if found := _AGE.fullmatch(text):
         return time.time() - float(found[1]) * _UNITS_S[found[2]]
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
+    moment = timestamp(text)
+    if moment is None:
         raise ConfigError(
             f"{option} {text[:40]!r}: write an age such as 10m, 3h or 2d, "
             "or a time such as 2026-01-31T08:00Z"
         )
-    return moment.timestamp()
+    return moment
 
 
-def _chosen(
+def _select(
     args: argparse.Namespace, store: DeadStore, verb: str
 ) -> Iterator[Sequence[DeadSummary]]:
-    """The letters that were named, or those that fit, or all; never all by accident.
+    """Dead letters by id, by filter, or all; exactly one of these must be given.
 
     Raises:
-        ConfigError: None of these was given, or more than one.
-        AgentpipeError: One of those named is not there, or the answer was no.
+        AgentpipeError: An id has no dead letter, or the answer was no.
     """
     wanted = _filter(args)
     ways = [bool(args.tasks), wanted != DeadFilter(), args.all]
     if sum(ways) != 1:
-        raise ConfigError("name the tasks, or say which by --collection and the like, or --all")
+        raise ConfigError("give task ids, or filters such as --collection, or --all")
     if args.tasks:
         batches = list(dead_letters.named(store, args.tasks))
-        _make_sure(args, verb, lambda: sum(map(len, batches)))
+        _confirm(args, verb, lambda: sum(map(len, batches)))
         return iter(batches)
-    _make_sure(args, verb, lambda: dead_letters.count(store, wanted))
+    _confirm(args, verb, lambda: dead_letters.count(store, wanted))
     return dead_letters.pages(store, wanted)
 
 
-def _make_sure(args: argparse.Namespace, verb: str, count: Callable[[], int]) -> None:
-    """Ask on a terminal where there are more than a few."""
+def _confirm(args: argparse.Namespace, verb: str, count: Callable[[], int]) -> None:
+    """Ask before many, on a terminal."""
     if args.yes or not sys.stdin.isatty() or (number := count()) <= FEW:
         return
-    if not agrees(f"{verb} {number:,} dead letters?"):
-        raise AgentpipeError("nothing was done")
+    if not confirms(f"{verb} {number:,} dead letters?"):
+        raise AgentpipeError("nothing changed")
 
 
-# What is done.
+# Actions.
 
 
 def _list(args: argparse.Namespace, store: DeadStore) -> int:
     wanted = _filter(args)
-    if args.limit is not None and args.limit < 1:
-        raise ConfigError(f"--limit is at least 1, not {args.limit}")
+    refuse_below_one("--limit", args.limit)
     if args.group_by:
         return _list_groups(args, dead_letters.groups(store, wanted))
     page = dead_letters.page(store, wanted, args.after, args.limit or _screenful())
@@ -186,7 +178,7 @@ def _screenful() -> int:
 def _say_rest(after: str | None, shown: int, total: int | None) -> None:
     if after is not None:
         number = f"{shown:,} of {total:,}" if total is not None else f"{shown:,}"
-        say(f"{number} shown; the next: --after {after}")
+        say(f"{number} shown; for the next: --after {after}")
     elif not shown:
         say("no dead letters")
 
@@ -199,15 +191,15 @@ def _line(letter: DeadSummary) -> str:
 def _list_groups(args: argparse.Namespace, groups: list[dead_letters.Group]) -> int:
     total = sum(group.count for group in groups)
     if args.json:
-        told = [
+        found = [
             asdict(each) | {"first": utc(each.first), "last": utc(each.last)} for each in groups
         ]
-        print_json({"groups": told, "total": total})
+        print_json({"groups": found, "total": total})
         return OK
     for group in groups:
         print_text(f"{group.count:>7,}  {group.outcome}  {one_line(group.error, 100)}")
         times = f"{age(group.first)} to {age(group.last)} ago"
-        print_text(f"         {times}, such as {group.example}")
+        print_text(f"         {times}, e.g. {group.example}")
     say(f"{total:,} dead letters" if total else "no dead letters")
     return OK
 
@@ -229,35 +221,30 @@ def _replay(args: argparse.Namespace, store: DeadStore) -> int:
     settings = settings_of(args)
     if args.collection_file or settings.collection_file:
         dispatcher.declare(collections_of(args, settings))
-    chosen = _chosen(args, store, "replay")
-    done = dead_letters.Replay(store, dispatcher, to=args.to, on_full=args.on_full).run(chosen)
+    replay = dead_letters.Replay(store, dispatcher, to=args.to, on_full=args.on_full)
+    done = replay.run(_select(args, store, "replay"))
     if done.failed and not done.replayed and not done.refused:
         raise TaskError("\n".join(done.problems))
     for problem in done.problems:
         say(problem)
-    _tell_replayed(args, done)
+    _print_replayed(args, done)
     if not done.refused and not done.failed:
         return OK
     return PARTLY if done.replayed else FULL
 
 
-def _tell_replayed(args: argparse.Namespace, done: dead_letters.Replayed) -> None:
-    if args.json:
-        counts = {"refused": done.refused, "failed": done.failed, "task_ids": done.task_ids}
-        print_json({"replayed": done.replayed, **counts})
-        return
-    failed = f", {done.failed} cannot be" if done.failed else ""
-    print_text(f"{done.replayed} replayed, {done.refused} refused{failed}")
-    if done.refused:
-        say(f"{done.refused:,} stay dead letters: their queues are full")
+def _print_replayed(args: argparse.Namespace, done: dead_letters.Replayed) -> None:
+    counts = {"replayed": done.replayed, "refused": done.refused, "failed": done.failed}
+    failed = f", {done.failed} failed" if done.failed else ""
+    text = f"{done.replayed} replayed, {done.refused} refused{failed}"
+    print_either(args, {**counts, "task_ids": done.task_ids}, text)
+    if done.refused and not args.json:
+        say(f"{done.refused:,} remain dead letters: their queues are full")
 
 
 def _drop(args: argparse.Namespace, store: DeadStore) -> int:
-    dropped = dead_letters.drop(store, _chosen(args, store, "drop"))
-    if args.json:
-        print_json({"dropped": dropped})
-    else:
-        print_text(f"{dropped} dropped")
+    dropped = dead_letters.drop(store, _select(args, store, "drop"))
+    print_either(args, {"dropped": dropped}, f"{dropped} dropped")
     return OK if dropped >= len(set(args.tasks)) else FAILED
 
 

@@ -1,4 +1,4 @@
-"""``agentpipe doctor``: versions, servers, clocks and limits, and what to do."""
+"""``agentpipe doctor``: examine versions, servers, clocks and limits."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ MARKS = {"ok": "ok", "warn": "WARN", "fail": "FAIL"}
 ROLES = ("broker", "sink")
 NAME_WIDTH = 22
 INDENT = " " * 6
-# Where no terminal says how wide it is, a line is a finding.
+# Without a terminal, one line per finding: it is searched by lines.
 WIDEST = 10_000
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Add the command's arguments."""
     add_common(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print each finding; the code is that of the worst one."""
+    """Print each finding; the worst one decides the exit code."""
     from agentpipe.operations.doctor import examine
 
     examination = examine(settings_of(args), os.environ)
@@ -59,11 +59,11 @@ def _lines(examination: Examination, width: int) -> Iterator[str]:
         if role != place:
             yield role
         place = role
-        yield from _told(each, name or "reached", width)
-    yield _sum_of(examination)
+        yield from _finding(each, name or "reached", width)
+    yield _summary(examination)
 
 
-def _told(finding: Finding, name: str, width: int) -> Iterator[str]:
+def _finding(finding: Finding, name: str, width: int) -> Iterator[str]:
     head = f"{MARKS[finding.status]:<{len(INDENT)}}{name:<{NAME_WIDTH}} "
     yield from _wrapped(head, finding.found, width)
     if finding.advice:
@@ -81,8 +81,8 @@ def _wrapped(head: str, text: str, width: int) -> list[str]:
     )
 
 
-def _sum_of(examination: Examination) -> str:
+def _summary(examination: Examination) -> str:
     failed, warned = examination.count("fail"), examination.count("warn")
     if not failed + warned:
-        return "all is well"
-    return f"{failed} failed, {warned} to be looked at, of {len(examination.findings)}"
+        return "no problems"
+    return f"{failed} failed, {warned} warnings, of {len(examination.findings)} checks"

@@ -1,4 +1,4 @@
-"""``agentpipe init``: begin a project, of one's own or with MCP-Universe's files."""
+"""``agentpipe init``: create a project, from scratch or from MCP-Universe's files."""
 
 from __future__ import annotations
 
@@ -7,76 +7,65 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentpipe.cli import OK
-from agentpipe.cli.common import encodable, print_json, print_text, say
+from agentpipe.cli.check import file_as_dict
+from agentpipe.cli.common import add_json, encodable, print_json, print_text, say
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
 
-    from agentpipe.operations.project.scaffold import Made
+    from agentpipe.operations.project.scaffold import NewProject
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Add the command's arguments."""
     parser.add_argument(
         "folder",
         metavar="FOLDER",
         nargs="?",
         default=".",
-        help="a new or an empty one (default: .)",
+        help="new or empty folder (default: .)",
     )
     parser.add_argument(
         "--from-mcp-universe",
         metavar="PATH",
-        help="copy a folder, collection, agent or benchmark YAML, or task JSON with what it needs",
+        help="folder, collection, agent, benchmark or tasks to copy, with all they refer to",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make the folder, and say what to do in it."""
-    from agentpipe.operations.project.scaffold import make_from, make_sample
+    """Create the project, and print the next commands."""
+    from agentpipe.operations.project.scaffold import create_from, create_sample
 
     folder = Path(args.folder)
-    if args.from_mcp_universe == "":  # As of a shell's variable that is not set.
+    if args.from_mcp_universe == "":  # An unset shell variable.
         raise ConfigError("--from-mcp-universe: expected a path, got an empty one")
     if args.from_mcp_universe:
-        made = make_from(Path(args.from_mcp_universe), folder, os.environ)
+        project = create_from(Path(args.from_mcp_universe), folder, os.environ)
     else:
-        made = make_sample(folder)
-    if args.json:
-        print_json(_as_dict(made))
-    else:
-        _print(made)
+        project = create_sample(folder)
+    print_json(_as_dict(project)) if args.json else _print(project)
     return OK
 
 
-def _as_dict(made: Made) -> dict[str, object]:
-    runs = [
-        {
-            "file": encodable(each.file),
-            "kind": each.kind,
-            "runs": each.runs,
-            "reasons": list(map(encodable, each.reasons)),
-        }
-        for each in made.runs
-    ]
+def _as_dict(project: NewProject) -> dict[str, object]:
     return {
-        "folder": encodable(str(made.folder)),
-        "files": list(map(encodable, made.files)),
-        "runs": runs,
-        "notes": list(map(encodable, made.notes)),
-        "next": list(map(encodable, made.commands)),
+        "folder": encodable(str(project.folder)),
+        "files": list(map(encodable, project.files)),
+        "runs": list(map(file_as_dict, project.runs)),
+        "notes": list(map(encodable, project.notes)),
+        "next": list(map(encodable, project.commands)),
     }
 
 
-def _print(made: Made) -> None:
-    say(f"{len(made.files)} files in {made.folder}")
-    for each in made.runs:
+def _print(project: NewProject) -> None:
+    say(f"{len(project.files)} files in {project.folder}")
+    for each in project.runs:
         reasons = f": {'; '.join(each.reasons)}" if each.reasons else ""
         say(f"  {each.runs:<12} {each.file} ({each.kind}){reasons}")
-    for note in made.notes:
+    for note in project.notes:
         say(note)
     say("Try next:")
-    for command in made.commands:
+    for command in project.commands:
         print_text(command)

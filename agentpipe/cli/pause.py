@@ -1,4 +1,4 @@
-"""``agentpipe pause``: have no worker take tasks of agents or whole collections."""
+"""``agentpipe pause``: pause agents or whole collections."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from agentpipe.cli.common import (
     add_common,
     collections_of,
     opened_store,
-    print_json,
-    print_text,
+    print_either,
     say,
     say_where,
     settings_of,
 )
+from agentpipe.core.text import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
-    parser.add_argument("targets", metavar="TARGET", nargs="+", help="a collection or an agent")
+    """Add the command's arguments."""
+    parser.add_argument("targets", metavar="TARGET", nargs="+", help="collection or agent")
     add_common(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Pause: what runs goes on, and sending goes on."""
+    """Pause claims; running tasks and sending go on."""
     return change(args, paused=True)
 
 
@@ -41,21 +41,21 @@ def change(args: argparse.Namespace, *, paused: bool) -> int:
     settings = settings_of(args)
     say_where(settings)
     with opened_store(settings) as store:
-        _make_known(args, settings, store)
+        _declare(args, settings, store)
         done = pause(store, args.targets, paused=paused)
-    if args.json:
-        left = list(done.still_paused)
-        print_json({"paused": paused, "agents": list(done.agents), "paused_agents": left})
-    else:
-        print_text(f"{len(done.agents)} agents {'paused' if paused else 'resumed'}")
-        if done.still_paused and not paused:
-            names = ", ".join(done.still_paused)
-            say(f"paused still, on their own or with their collection: {names}")
+    agents, left = list(done.agents), list(done.still_paused)
+    print_either(
+        args,
+        {"paused": paused, "agents": agents, "paused_agents": left},
+        f"{counted(len(agents), 'agent')} {'paused' if paused else 'resumed'}",
+    )
+    if left and not (paused or args.json):
+        say(f"still paused, on their own or with their collection: {', '.join(left)}")
     return OK
 
 
-def _make_known(args: argparse.Namespace, settings: Settings, store: Store) -> None:
-    """Let a collection be paused before anything was sent to it."""
+def _declare(args: argparse.Namespace, settings: Settings, store: Store) -> None:
+    """Allow a collection to be paused before its first task."""
     from agentpipe.sending.dispatcher import Dispatcher
 
     depths = store.stats().queues

@@ -1,4 +1,4 @@
-"""``agentpipe purge``: answer everything that waits with ``cancelled``."""
+"""``agentpipe purge``: cancel all waiting tasks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from agentpipe.cli.common import (
     add_common,
     opened_sink,
     opened_store,
-    print_json,
-    print_text,
+    print_either,
     say_where,
     settings_of,
 )
@@ -20,13 +19,15 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
-    parser.add_argument("collection", metavar="COLLECTION", nargs="?", help="only this one's tasks")
+    """Add the command's arguments."""
+    parser.add_argument(
+        "collection", metavar="COLLECTION", nargs="?", help="only tasks of this collection"
+    )
     add_common(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Purge, and carry the results to the sink, for no worker may be running."""
+    """Purge, and forward the results: no worker may be running."""
     from agentpipe.operations.cancel import purge
     from agentpipe.operations.delivery import deliver
 
@@ -35,8 +36,11 @@ def run(args: argparse.Namespace) -> int:
     with opened_store(settings) as store, opened_sink(settings) as sink:
         purged = purge(store, args.collection)
         deliver(store, sink, settings.lease_s)
-    if args.json:
-        print_json({"purged": purged})
-    else:
-        print_text(f"{purged} tasks answered `cancelled`; those that run finish")
+    print_purged(args, purged)
     return OK
+
+
+def print_purged(args: argparse.Namespace, number: int) -> None:
+    """Print how many tasks were cancelled."""
+    text = f"{number} tasks answered `cancelled`; running tasks go on"
+    print_either(args, {"purged": number}, text)

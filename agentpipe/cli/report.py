@@ -1,42 +1,41 @@
-"""``agentpipe report``: what the stream adds up to."""
+"""``agentpipe report``: totals of the stream."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from agentpipe.cli import OK
-from agentpipe.cli.common import add_common, print_json, print_text, settings_of, wants_color
+from agentpipe.cli.common import add_common, print_json, print_text, settings_of
 from agentpipe.core.redaction import without_password
-from agentpipe.operations.report import Report, summarise
+from agentpipe.operations.report import Report, summarize
 from agentpipe.sinks.stream import Stream
 
 if TYPE_CHECKING:
     import argparse
 
-    from agentpipe.settings import Settings
-
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
-    parser.add_argument("--collection", metavar="NAME", help="only this collection's results")
+    """Add the command's arguments."""
+    parser.add_argument("--collection", metavar="NAME", help="only results of this collection")
     add_common(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read the stream from its beginning to its present end, and print the totals."""
+    """Read the stream from its beginning to its present end."""
     settings = settings_of(args)
     with Stream.open(settings, start="beginning", timeout_s=0) as stream:
-        report = summarise(
+        report = summarize(
             result for result in stream if args.collection in (None, result.collection)
         )
     if args.json:
         print_json(report.to_dict())
     else:
-        _draw(report, settings)
+        _draw(report)
+        print_text(f"Results: {without_password(settings.sink)}")
     return OK
 
 
-def _draw(report: Report, settings: Settings) -> None:
+def _draw(report: Report) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -48,5 +47,4 @@ def _draw(report: Report, settings: Settings) -> None:
         table.add_row("pass rate", f"{report.pass_rate:.1%} of {report.rewarded:,} evaluated")
     table.add_row("throughput", f"{report.per_s:,.1f} results/s")
     table.add_row("time", f"{report.duration_s:.1f} s")
-    Console(no_color=not wants_color(), highlight=False).print(table)
-    print_text(f"The stream lies in {without_password(settings.sink)}")
+    Console(highlight=False).print(table)

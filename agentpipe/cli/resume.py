@@ -1,4 +1,4 @@
-"""``agentpipe resume``: have tasks of paused agents and collections taken again."""
+"""``agentpipe resume``: resume paused agents and collections."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ __all__ = ["add", "run"]
 
 
 def run(args: argparse.Namespace) -> int:
-    """Resume."""
+    """Resume; an agent stays paused while its collection is."""
     return change(args, paused=False)

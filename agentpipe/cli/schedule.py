@@ -1,9 +1,9 @@
-"""``agentpipe schedule``: send task files when their cron lines say so, and show when that is."""
+"""``agentpipe schedule``: send task files at their cron times, or list those times."""
 
 from __future__ import annotations
 
 import signal
-from datetime import UTC, datetime
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from agentpipe.cli.common import (
     add_common,
     collections_of,
     opened_store,
+    print_either,
     print_json,
     print_text,
     say,
@@ -23,22 +24,20 @@ from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
 
-    from agentpipe.config.collection import Collection, ScheduleSpec
     from agentpipe.sending.scheduler import Fired, WallClock
 
 MAX_COUNT = 1_000
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Add the command's arguments."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    running = actions.add_parser("run", help="send what is due, until stopped")
-    running.add_argument("--once", action="store_true", help="send what is due now, and end")
-    listing = actions.add_parser("list", help="each schedule with its next times")
+    running = actions.add_parser("run", help="send what is due until stopped")
+    running.add_argument("--once", action="store_true", help="send what is due now and exit")
+    listing = actions.add_parser("list", help="list each schedule with its next times")
     listing.add_argument(
-        "--count", metavar="N", type=int, default=3, help="so many times of each (default: 3)"
+        "--count", metavar="N", type=int, default=3, help="number of times of each (default: 3)"
     )
     for action, function in ((running, _run), (listing, _list)):
         add_common(action)
@@ -46,7 +45,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what was asked for."""
+    """Run the action."""
     return int(args.action(args))
 
 
@@ -64,13 +63,13 @@ def _run(args: argparse.Namespace) -> int:
     with opened_store(settings) as store:
         dispatcher = Dispatcher(store)
         dispatcher.declare(collections)
-        lines = lines_of(collections, dispatcher, store, partial(_tell, args))
+        lines = lines_of(collections, dispatcher, store, partial(_print_fired, args))
         Scheduler(lines, clock).run(once=args.once)
     return INTERRUPTED if signal.SIGINT in ended_by else OK
 
 
 def _stop_on_signals(clock: WallClock, ended_by: list[int]) -> None:
-    """End after the present round trip; a second signal ends at once."""
+    """Finish the present round trip; a second signal ends at once."""
 
     def stop(number: int, _frame: object) -> None:
         ended_by.append(number)
@@ -81,59 +80,27 @@ def _stop_on_signals(clock: WallClock, ended_by: list[int]) -> None:
         signal.signal(number, stop)
 
 
-def _tell(args: argparse.Namespace, fired: Fired) -> None:
+def _print_fired(args: argparse.Namespace, fired: Fired) -> None:
     when = fired.fire_time.isoformat()
-    if args.json:
-        print_json(
-            {
-                "collection": fired.collection,
-                "schedule": fired.schedule,
-                "fire_time": when,
-                "accepted": fired.accepted,
-                "duplicates": fired.duplicates,
-            }
-        )
-        return
     counts = f"{fired.accepted} accepted, {fired.duplicates} duplicates"
-    print_text(f"{fired.collection}/{fired.schedule} of {when}: {counts}")
+    record = {**asdict(fired), "fire_time": when}
+    print_either(args, record, f"{fired.collection}/{fired.schedule} of {when}: {counts}")
 
 
 def _list(args: argparse.Namespace) -> int:
+    from agentpipe.operations.schedules import list_schedules
+
     if not 1 <= args.count <= MAX_COUNT:
         raise ConfigError(f"--count {args.count}: give a number from 1 to {MAX_COUNT:,}")
-    collections = collections_of(args, settings_of(args))
-    found = [_as_dict(each, spec, args.count) for each in collections for spec in each.schedule]
+    found = list_schedules(collections_of(args, settings_of(args)), args.count)
     if args.json:
         print_json({"schedules": found})
         return OK
     for each in found:
         _print(each)
     if not found:
-        say("no collection of this file has a `schedule`")
+        say("no collection in this file has a schedule")
     return OK
-
-
-def _as_dict(collection: Collection, spec: ScheduleSpec, count: int) -> dict[str, Any]:
-    return {
-        "collection": collection.name,
-        "name": spec.name,
-        "cron": spec.cron,
-        "timezone": spec.timezone,
-        "missed": spec.missed,
-        "tasks": str(spec.tasks_file),
-        "next": list(_next(spec, count)),
-    }
-
-
-def _next(spec: ScheduleSpec, count: int) -> Iterator[dict[str, str]]:
-    from agentpipe.config.cron import Cron
-
-    cron = Cron(spec.cron, spec.timezone)
-    moment: datetime | None = datetime.now(UTC)
-    for _ in range(count):
-        moment = cron.following(moment) if moment else None
-        if moment is not None:
-            yield {"utc": moment.isoformat(), "local": cron.shown(moment)}
 
 
 def _print(each: dict[str, Any]) -> None:

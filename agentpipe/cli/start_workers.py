@@ -5,32 +5,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentpipe.cli.clean_tasks import clean
-from agentpipe.cli.common import collection_file
-from agentpipe.cli.seed import add_seed, seed_settings
+from agentpipe.cli.common import collection_file, refuse_below_one
+from agentpipe.cli.mcp_universe import add_options, settings_of
 from agentpipe.cli.work import serve_here
-from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
-    parser.add_argument("--clean", action="store_true", help="first cancel all that waits")
+    """Add the command's arguments."""
+    parser.add_argument("--clean", action="store_true", help="cancel all waiting tasks first")
     parser.add_argument(
         "--max-queue-size",
         metavar="N",
         type=int,
-        help="of collections that do not say (default: 100)",
+        help="max_queue_size of collections without one (default: 100)",
     )
-    add_seed(parser)
+    add_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Clean up if asked to, then run workers until told to end."""
-    if args.max_queue_size is not None and args.max_queue_size < 1:
-        raise ConfigError("--max-queue-size is at least 1")
-    settings = seed_settings(args)
+    """Cancel waiting tasks with ``--clean``, then run workers."""
+    refuse_below_one("--max-queue-size", args.max_queue_size)
+    settings = settings_of(args)
     if args.clean:
         clean(collection_file(args, settings), settings)
     return serve_here(args, settings)

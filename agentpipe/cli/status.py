@@ -1,4 +1,4 @@
-"""``agentpipe status``: the ledger, each agent, the workers."""
+"""``agentpipe status``: task counts, agents, workers."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from agentpipe.operations.stats import as_dict
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
-    from agentpipe.settings import Settings
+    from agentpipe.settings import OutboxLimits
 
 STAGES = ("accepted", "waiting", "delayed", "running", "outbox", "delivered")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Add the command's arguments."""
     add_common(parser)
 
 
@@ -38,51 +39,42 @@ def run(args: argparse.Namespace) -> int:
         print_json(status)
         return OK
     say_where(settings)
-    for line in _lines(status):
+    for line in (*_lines(status), *_outbox_warning(status, settings.outbox_limits)):
         print_text(line)
-    if (held_up := _why_held_up(status, settings)) is not None:
-        print_text(held_up)
     return OK
 
 
-def _why_held_up(status: dict[str, Any], settings: Settings) -> str | None:
-    """Whether workers wait for the sink, as far as it has been told here where its mark is."""
+def _outbox_warning(status: dict[str, Any], limits: OutboxLimits) -> Iterator[str]:
+    """By the limits that are set here, which may differ from the workers'."""
     records, size = status["outbox"] or 0, status["outbox_bytes"] or 0
-    mark, bytes_mark = settings.outbox_high_water, settings.outbox_high_water_bytes
-    if records < mark and size < bytes_mark:
-        return None
-    return (
-        f"the outbox is at its mark ({records:,} of {mark:,} records, {size:,} of {bytes_mark:,} "
-        "bytes): workers claim nothing until the sink takes results"
-    )
+    if limits.reached_by(records, size):
+        yield (
+            f"outbox full ({records:,} of {limits.records:,} records, {size:,} of "
+            f"{limits.size_bytes:,} bytes): workers claim nothing until the sink accepts results"
+        )
 
 
-def _lines(status: dict[str, Any]) -> list[str]:
-    lines = ["  ".join(f"{stage} {_shown(status[stage])}" for stage in STAGES)]
+def _lines(status: dict[str, Any]) -> Iterator[str]:
+    yield "  ".join(f"{stage} {_number(status[stage])}" for stage in STAGES)
     outcomes = [f"{name} {number}" for name, number in status["outcomes"].items()]
-    lines.append("  ".join([*outcomes, f"dead {_shown(status['dead'])}"]))
-    lines += [
-        f"{agent['agent']:<32} waiting {_shown(agent['waiting'])}/{agent['limit']}"
-        f"  delayed {_shown(agent['delayed'])}  running {_shown(agent['running'])}"
-        f"{_hold(agent)}{_pause(agent)}"
-        for agent in status["agents"]
-    ]
-    lines += [
-        f"worker {worker['worker']}  running {worker['running']}/{worker['slots']}"
-        f"  heard {duration(worker['seen_s'])} ago"
-        for worker in status["workers"]
-    ]
-    return lines
+    yield "  ".join([*outcomes, f"dead {_number(status['dead'])}"])
+    for agent in status["agents"]:
+        yield (
+            f"{agent['agent']:<32} waiting {_number(agent['waiting'])}/{agent['limit']}"
+            f"  delayed {_number(agent['delayed'])}  running {_number(agent['running'])}"
+            f"{_condition(agent)}"
+        )
+    for worker in status["workers"]:
+        yield (
+            f"worker {worker['worker']}  running {worker['running']}/{worker['slots']}"
+            f"  heard {duration(worker['seen_s'])} ago"
+        )
 
 
-def _hold(agent: dict[str, Any]) -> str:
-    """Only where there is one."""
-    return f"  held {duration(agent['held_s'])}" if agent["held_s"] else ""
+def _condition(agent: dict[str, Any]) -> str:
+    cooldown = f"  cooldown {duration(agent['held_s'])}" if agent["held_s"] else ""
+    return cooldown + ("  paused" if agent["paused"] else "")
 
 
-def _pause(agent: dict[str, Any]) -> str:
-    return "  paused" if agent["paused"] else ""
-
-
-def _shown(number: int | None) -> str:
+def _number(number: int | None) -> str:
     return "?" if number is None else f"{number:,}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import orjson
@@ -11,14 +10,14 @@ import orjson
 from agentpipe.cli import OK
 from agentpipe.cli.common import (
     add_common,
-    print_json,
-    print_text,
+    print_either,
+    refuse_below_one,
     say,
     settings_of,
+    timestamp,
 )
 from agentpipe.core.result import OUTCOMES
 from agentpipe.core.text import one_line
-from agentpipe.errors import ConfigError
 from agentpipe.sinks.stream import Stream
 
 if TYPE_CHECKING:
@@ -28,28 +27,28 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Add the command's arguments."""
     parser.add_argument(
         "--from",
         dest="start",
         type=_start,
         default="now",
         metavar="beginning|now|TIME",
-        help="where a reader without a past begins (default: now)",
+        help="where to start without a saved position (default: now)",
     )
     parser.add_argument("--limit", metavar="N", type=int, help="stop after N results")
     parser.add_argument(
         "--timeout", metavar="S", type=float, help="stop after S seconds without a record"
     )
     parser.add_argument("--group", metavar="NAME", help="resume where this group left off")
-    parser.add_argument("--collection", metavar="NAME", help="only this collection's")
-    parser.add_argument("--outcome", choices=OUTCOMES, help="only these")
+    parser.add_argument("--collection", metavar="NAME", help="only results of this collection")
+    parser.add_argument("--outcome", choices=OUTCOMES, help="only results with this outcome")
     parser.add_argument(
         "--commit-every",
         metavar="N",
         type=int,
         default=1,
-        help="for a group: N results at once; quicker, and a killed reader repeats as many",
+        help="with --group: save the position every N results (default: 1)",
     )
     add_common(parser)
 
@@ -63,28 +62,23 @@ def _start(text: str) -> Start:
     try:
         return float(text)
     except ValueError:
-        pass
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
+        moment = timestamp(text)
+    if moment is None:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is none of beginning, now, Unix seconds, and ISO 8601 with a zone "
-            "(2026-01-31T12:00:00Z)"
+            f"expected beginning, now, Unix seconds, or ISO 8601 with a time zone "
+            f"(2026-01-31T12:00:00Z), got {text!r}"
         )
-    return moment.timestamp()
+    return moment
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print results until the limit, the silence, or Ctrl-C."""
+    """Print results until the limit, the timeout or Ctrl-C."""
     return follow(args, settings_of(args))
 
 
 def follow(args: argparse.Namespace, settings: Settings) -> int:
-    """The same, with settings from elsewhere."""
-    if args.limit is not None and args.limit < 1:
-        raise ConfigError("--limit is at least 1")
+    """Do the same with other settings."""
+    refuse_below_one("--limit", args.limit)
     with Stream.open(
         settings,
         group=args.group,
@@ -101,7 +95,7 @@ def _print_all(args: argparse.Namespace, stream: Stream) -> None:
     for result in stream:
         if not _is_wanted(args, result):
             continue
-        print_json(result.to_dict()) if args.json else print_text(_line(result))
+        print_either(args, result.to_dict(), _line(result))
         printed += 1
         if printed == args.limit:
             stream.stop()

@@ -1,13 +1,18 @@
-"""``agentpipe work``: run workers until told to end, or until all is done."""
+"""``agentpipe work``: run workers until stopped, or until everything is done."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import add_common, collection_file, say_where, settings_of
+from agentpipe.cli.common import (
+    add_common,
+    collection_file,
+    refuse_below_one,
+    say_where,
+    settings_of,
+)
 from agentpipe.core import logs
-from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
@@ -16,28 +21,32 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Add the command's arguments."""
     parser.add_argument(
-        "--processes", metavar="N", type=int, help="worker processes (default: one per core)"
+        "--processes",
+        metavar="N",
+        type=int,
+        help="worker processes (default: one per core)",
     )
     parser.add_argument(
         "--slots",
         metavar="N",
         type=int,
-        help="runs at once per process (default: as many as the agents may have)",
+        help="concurrent runs per process (default: as many as the agents allow)",
     )
-    parser.add_argument("--burst", action="store_true", help="end when nothing is left to do")
+    parser.add_argument("--burst", action="store_true", help="exit when no task is left")
     parser.add_argument(
         "--log-format",
         choices=("text", "json"),
-        help="of the lines on stderr (default: $AGENTPIPE_LOG_FORMAT, else text)",
+        help="format of the log on stderr (default: $AGENTPIPE_LOG_FORMAT, else text)",
     )
     add_common(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run as the options say."""
-    _refuse_below_one(args)
+    """Run workers with the settings from options and environment."""
+    refuse_below_one("--processes", args.processes)
+    refuse_below_one("--slots", args.slots)
     settings = settings_of(args)
     settings = replace(
         settings,
@@ -54,17 +63,10 @@ def serve_here(
     processes: int | None = None,
     burst: bool = False,
 ) -> int:
-    """Workers for the file that the arguments name, with logs on this terminal."""
+    """Run workers for the collection file, logging to this terminal."""
     from agentpipe.worker.fleet import serve
 
     path = collection_file(args, settings)
     logs.configure(settings.log_level, settings.log_format)
     say_where(settings)
     return serve(path, settings, processes=processes, burst=burst)
-
-
-def _refuse_below_one(args: argparse.Namespace) -> None:
-    for name in ("processes", "slots"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name} is at least 1, not {value}")

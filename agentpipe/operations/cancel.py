@@ -36,7 +36,7 @@ CANCEL = "cancel tasks"
 
 
 @dataclass(frozen=True, slots=True)
-class Cancelled:
+class CancelReport:
     """What became of tasks that were to be cancelled, by id.
 
     Attributes:
@@ -52,8 +52,8 @@ class Cancelled:
     settled: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
 
-    def __add__(self, other: Cancelled) -> Cancelled:
-        return Cancelled(
+    def __add__(self, other: CancelReport) -> CancelReport:
+        return CancelReport(
             self.cancelled + other.cancelled,
             self.told + other.told,
             self.settled + other.settled,
@@ -61,7 +61,7 @@ class Cancelled:
         )
 
 
-def cancel(store: Store, task_ids: Sequence[str]) -> Cancelled:
+def cancel(store: Store, task_ids: Sequence[str]) -> CancelReport:
     """Answer tasks that wait with ``cancelled``, and have the workers end those that run."""
     ids = list(dict.fromkeys(task_ids))
     # Reading all queues takes longer than all else, and running tasks do not need it.
@@ -74,7 +74,7 @@ def cancel_matching(
     collection: str | None = None,
     queue: str | None = None,
     group_id: str | None = None,
-) -> Cancelled:
+) -> CancelReport:
     """Cancel all tasks that match each filter that is given; without any, all there are.
 
     Raises:
@@ -91,7 +91,7 @@ def cancel_matching(
         if collection in (None, owner) and queue in (None, name)
     }
     if isinstance(store, CancelsUnread):
-        return Cancelled(told=tuple(store.cancel_matching(TaskFilter(list(wanted), group_id))))
+        return CancelReport(told=tuple(store.cancel_matching(TaskFilter(list(wanted), group_id))))
     reads = require(store, ReadsTasks, CANCEL)
     return _Canceller(store, lambda: wanted).matching(reads, list(wanted), group_id)
 
@@ -125,24 +125,24 @@ class _Canceller:
         self._reads = store if isinstance(store, ReadsTasks) else None
         self._collections = collections
 
-    def by_id(self, ids: Sequence[str]) -> Cancelled:
+    def by_id(self, ids: Sequence[str]) -> CancelReport:
         pages = (ids[first : first + PAGE] for first in range(0, len(ids), PAGE))
-        return sum(map(self._page, pages), Cancelled())
+        return sum(map(self._page, pages), CancelReport())
 
-    def _page(self, left: Sequence[str]) -> Cancelled:
-        whole = Cancelled()
+    def _page(self, left: Sequence[str]) -> CancelReport:
+        whole = CancelReport()
         # A task may move between the two steps, from running to waiting and back.
         for _ in range(CANCEL_ROUNDS):
             fates = dict(zip(left, self._cancels.cancel(left), strict=True))
             told = tuple(it for it in left if fates[it] in ("signalled", "marked"))
             settled = tuple(it for it in left if fates[it] == "settled")
             answered = self._answer_unclaimed([it for it in left if it not in {*told, *settled}])
-            whole += Cancelled(answered, told, settled)
+            whole += CancelReport(answered, told, settled)
             done = {*told, *settled, *answered}
             left = [it for it in left if it not in done]
             if all(fates[it] == "unknown" for it in left):
                 break
-        return whole + Cancelled(unknown=tuple(left))
+        return whole + CancelReport(unknown=tuple(left))
 
     def _answer_unclaimed(self, ids: Sequence[str]) -> tuple[str, ...]:
         if self._reads is None or not ids:
@@ -155,7 +155,9 @@ class _Canceller:
         done = reads.answer(answers) if answers else []
         return tuple(dict.fromkeys(it.task_id for it, was in zip(tasks, done, strict=True) if was))
 
-    def matching(self, reads: ReadsTasks, queues: Sequence[str], group_id: str | None) -> Cancelled:
+    def matching(
+        self, reads: ReadsTasks, queues: Sequence[str], group_id: str | None
+    ) -> CancelReport:
         whole = self._unclaimed(reads, queues, group_id)  # First, for they could run meanwhile.
         running = reads.tasks(TaskQuery("running", queues))
         told = set(whole.told)
@@ -166,14 +168,14 @@ class _Canceller:
 
     def _unclaimed(
         self, reads: ReadsTasks, queues: Sequence[str], group_id: str | None
-    ) -> Cancelled:
-        whole, after = Cancelled(), -1
+    ) -> CancelReport:
+        whole, after = CancelReport(), -1
         while page := reads.tasks(TaskQuery(queues=queues, after=after, limit=PAGE)):
             after = page[-1].number
             wanted = [it for it in page if _is_of_group(it, group_id)]
             answered = self._answer(reads, wanted)
             begun = [it.task_id for it in wanted if it.task_id not in set(answered)]
-            whole += Cancelled(answered) + self.by_id(begun)
+            whole += CancelReport(answered) + self.by_id(begun)
         return whole
 
 

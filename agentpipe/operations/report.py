@@ -1,4 +1,4 @@
-"""Report: what a stream of results adds up to."""
+"""Sums up a stream of results."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Totals over some results.
+    """Totals of some results.
 
     Attributes:
-        pass_rate: Mean reward of those that have one; None where none has.
-        duration_s: From the first run's start to the last one's end.
+        pass_rate: Mean reward of the results that have one; None without any.
+        duration_s: From the start of the first run to the end of the last.
         per_s: Results per second of that time.
     """
 
@@ -31,12 +31,12 @@ class Report:
     per_s: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields by name."""
+        """The JSON of ``agentpipe report``."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def summarise(results: Iterable[Result]) -> Report:
-    """Read them once, keeping only totals."""
+def summarize(results: Iterable[Result]) -> Report:
+    """Read the results once, in constant memory."""
     outcomes: Counter[str] = Counter()
     rewarded, reward = 0, 0.0
     first, last = "", ""
@@ -45,7 +45,7 @@ def summarise(results: Iterable[Result]) -> Report:
         if result.reward is not None:
             rewarded += 1
             reward += result.reward
-        # ISO 8601 of one form sorts by time.
+        # ISO 8601 times of one format sort as strings.
         if result.started_at and (not first or result.started_at < first):
             first = result.started_at
         last = max(last, result.finished_at or "")

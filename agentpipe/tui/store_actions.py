@@ -12,7 +12,7 @@ from agentpipe.brokers import open_store
 from agentpipe.brokers.dead_letter import DeadFilter
 from agentpipe.config.collection import load
 from agentpipe.errors import AgentpipeError
-from agentpipe.operations.cancel import Cancelled, cancel_matching
+from agentpipe.operations.cancel import CancelReport, cancel_matching
 from agentpipe.operations.dead_letters import Replay, named, pages, with_dead_letters
 from agentpipe.operations.pause import pause
 from agentpipe.sending.dispatcher import Dispatcher
@@ -53,7 +53,7 @@ class StoreActions:
 
     def cancel(self, targets: Sequence[str]) -> str:
         """Waiting tasks at once; workers forward their results to the sink."""
-        done = Cancelled()
+        done = CancelReport()
         with closing(open_store(self._settings)) as store:
             collections = {depth.collection for depth in store.stats().queues}
             for name in targets:

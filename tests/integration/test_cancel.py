@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from agentpipe.config.collection import load
-from agentpipe.operations.cancel import Cancelled, cancel_matching
+from agentpipe.operations.cancel import CancelReport, cancel_matching
 from agentpipe.operations.cancel import cancel as cancel_in
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.settings import Settings
@@ -181,7 +181,7 @@ def test_500_cancels_race_with_their_runs_ends_and_each_has_one_result(project: 
     fleet = project.work("--processes", "2").ready(2)
     dice = random.Random(7)
     age_s = {task_id: dice.uniform(0, 2 * RUN_S) for task_id in ids}  # Some come too late.
-    whole = Cancelled()
+    whole = CancelReport()
     with closing(project.open_store()) as store:
 
         def cancel_some() -> bool:
@@ -235,7 +235,7 @@ def test_a_filter_finds_what_waits_and_what_runs(project: Project) -> None:
     with closing(project.open_store()) as store:
         cancel_all = partial(cancel_matching, store)
         assert sorted(cancel_all(group_id="a").cancelled) == ["o-0", "t-a"]
-        assert cancel_all(group_id="a") == Cancelled()
+        assert cancel_all(group_id="a") == CancelReport()
         assert cancel_all(collection="toys", group_id="b").cancelled == ("t-b",)
         assert cancel_all(queue="toys_0").cancelled == ("t-c",)
     project.work("--processes", "1").ready(1)
@@ -251,11 +251,11 @@ def test_the_command_says_what_it_needs(project: Project) -> None:
     project.collection("toys", number=2)
     project.send("echo a", "echo b")
     for args, said in (
-        ((), "name the tasks, or give --group, --collection, --queue or --all"),
-        (("t-d", "--group", "d"), "name the tasks, or give"),
+        ((), "give task ids, or --group, --collection, --queue or --all"),
+        (("t-d", "--group", "d"), "give task ids, or --group"),
         (("--collection", "toy"), "no collection 'toy' on this broker: did you mean 'toys'?"),
         (("--queue", "toys"), "no agent 'toys' on this broker: did you mean 'toys_"),
-        (("--all",), "--all cancels every task: say --yes if you mean it"),
+        (("--all",), "--all cancels every task: confirm with --yes"),
     ):
         done = project.run("cancel", *args)
         assert (done.code, done.out) == (2, "")
@@ -263,5 +263,5 @@ def test_the_command_says_what_it_needs(project: Project) -> None:
     assert cancel(project, "strange", code=1) == fates(unknown=["strange"])
     assert cancel(project, "strange", "tasks-0", code=5)["cancelled"] == ["tasks-0"]
     done = project.ok("cancel", "--all", "--yes")
-    assert done.out == "1 cancelled, 0 that run are told to end\n"
+    assert done.out == "1 cancelled, 0 running ones signalled\n"
     project.until(delivered=2, waiting=0)

@@ -76,7 +76,7 @@ def test_letters_are_filtered_paged_and_grouped(graveyard: Project) -> None:
 def test_people_are_told_how_to_go_on(graveyard: Project) -> None:
     first = graveyard.ok("dead", "list", "--limit", "2")
     assert len(first.out.splitlines()) == 2
-    assert "2 of 5 shown; the next: --after " in first.err
+    assert "2 of 5 shown; for the next: --after " in first.err
     place = first.err.split()[-1]
     rest = graveyard.ok("dead", "list", "--after", place)
     assert (len(rest.out.splitlines()), rest.err) == (3, "")
@@ -127,7 +127,7 @@ def test_what_finds_no_room_stays_and_is_counted(graveyard: Project) -> None:
     assert len(ids(graveyard.ok("dead", "list", "--json"))) == 3
     none = graveyard.run("dead", "replay", "--all", "--to", "narrow")
     assert (none.code, none.out) == (3, "0 replayed, 3 refused\n")
-    assert "3 stay dead letters" in none.err
+    assert "3 remain dead letters" in none.err
     waiting = graveyard.start("dead", "replay", "--all", "--to", "narrow", "--on-full", "wait")
     graveyard.work("--processes", "1")
     assert waiting.communicate(timeout=60)[0] == "3 replayed, 0 refused\n"

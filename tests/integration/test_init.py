@@ -83,7 +83,7 @@ def test_nothing_is_overwritten(project: Project, there: str) -> None:
     (taken / there).write_text("mine")
     done = project.run("init", "taken")
     assert done.code == 2
-    assert f"taken holds {there} already" in done.err
+    assert f"taken contains {there}: choose a new or empty folder" in done.err
     assert contents(taken) == {there: b"mine"}
     assert project.run("init", "agent.yaml").code == 2
 
@@ -91,9 +91,9 @@ def test_nothing_is_overwritten(project: Project, there: str) -> None:
 @pytest.mark.parametrize(
     ("folder", "words"),
     [
-        ("agent.yaml", "agent.yaml: this is no folder: name a new one"),
-        ("agent.yaml/x", "agent.yaml/x: Not a directory: name a folder that can be made"),
-        ("/proc/x", "/proc/x: No such file or directory: name a folder that can be made"),
+        ("agent.yaml", "agent.yaml: not a folder: choose a new one"),
+        ("agent.yaml/x", "agent.yaml/x: Not a directory: choose a folder that can be created"),
+        ("/proc/x", "/proc/x: No such file or directory: choose a folder that can be created"),
         ("/sys/x", "/sys/x: "),
     ],
 )
@@ -156,7 +156,7 @@ def test_one_benchmark_brings_all_that_it_names(theirs: Project) -> None:
 def test_tasks_alone_get_an_agent_to_begin_with(theirs: Project) -> None:
     task = "theirs/walks/one.json"
     made = theirs.ok("init", "new", "--from-mcp-universe", task, "--json").json
-    assert "there is no agent among them" in " ".join(made["notes"])
+    assert "no agent found" in " ".join(made["notes"])
     printed = run_all(theirs, theirs.folder / "new", made["next"][1:])
     assert "1 accepted" in printed
 
@@ -184,7 +184,7 @@ def test_what_lies_outside_is_told_and_not_taken(project: Project) -> None:
     task = {**TASK, "output_format": {"file": "../../secret.json", "other": "../secret.json"}}
     (project.folder / "own" / "task.json").write_text(json.dumps(task))
     done = project.ok("init", "new", "--from-mcp-universe", "own/task.json")
-    assert "'../secret.json' is outside of what is copied" in done.err
+    assert "'../secret.json' is outside the copied folder" in done.err
     assert "secret.json" not in contents(project.folder / "new")
 
 

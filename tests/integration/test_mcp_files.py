@@ -178,5 +178,5 @@ def test_a_mistake_in_a_benchmarks_task_is_told_with_the_tasks_line(files: Proje
     files.write("configs/walks/two.json", json.dumps(bad))
     done = files.run("send", "toys", "--file", "configs/walks/bench.yaml")
     assert (done.code, done.out) == (2, "")
-    assert f"{files.folder}/configs/walks/two.json:1: question: expected a text" in done.err
+    assert f"{files.folder}/configs/walks/two.json:1: question: expected a string" in done.err
     assert files.stats()["accepted"] == 0

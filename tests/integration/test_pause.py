@@ -44,7 +44,7 @@ def test_a_fleet_leaves_paused_agents_alone_and_lets_what_runs_end(project: Proj
     file = project.tasks("echo", "echo", name="last.jsonl")
     project.ok("send", "toys", "--file", file)
     project.until(delivered=5, waiting=3)  # Of the two, one went to the agent that works.
-    assert project.ok("resume", "toys_0").out == "1 agents resumed\n"
+    assert project.ok("resume", "toys_0").out == "1 agent resumed\n"
     project.until(delivered=8, waiting=0)
     wait_until(lambda: not paused(project), PATIENCE_S, "all see it")
 
@@ -63,7 +63,7 @@ def test_a_collections_pause_is_for_agents_that_it_gets_later_and_not_an_agents_
     project.send("echo a", "echo b")
     assert sorted(paused(project)) == ["other_0", "toys_0", "toys_1"]
     done = project.ok("resume", "toys_0")
-    assert "paused still, on their own or with their collection: toys_0" in done.err
+    assert "still paused, on their own or with their collection: toys_0" in done.err
     project.ok("pause", "toys_0")
     assert started(project) == 0
     done = project.ok("resume", "toys", "--json")

@@ -1,6 +1,6 @@
-"""Gather: MCP-Universe's files with all that they refer to, and where each is to be in a copy.
+"""Finds MCP-Universe's files and all they refer to, and the place of each in a copy.
 
-Nothing is copied here.
+Copies nothing itself.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ MAX_CHARS = 400
 
 
 @dataclass(slots=True)
-class Gathered:
-    """What is to be copied, by where it is to be; and what was left where it is."""
+class FoundFiles:
+    """Sources by their relative target; notes about files that are not copied."""
 
     files: dict[Path, Path] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
-def gather(source: Path, environ: Mapping[str, str]) -> Gathered:
-    """The files that are meant, and those that they refer to, which keep their places.
+def find_files(source: Path, environ: Mapping[str, str]) -> FoundFiles:
+    """The files of ``source`` and those they refer to, in the same relative places.
 
     Raises:
         ConfigError: There are none.
     """
     root = source if source.is_dir() else source.parent
-    found = Gathered()
+    found = FoundFiles()
     for each in survey([source], environ):
         if each.kind != OTHER or any(note.startswith("a server list") for note in each.notes):
             path = Path(each.file)
@@ -44,14 +44,14 @@ def gather(source: Path, environ: Mapping[str, str]) -> Gathered:
         elif each.problems:
             found.notes += map(str, each.problems)
     if not found.files:
-        nothing = f"{source}: no collection, agent, benchmark or task there"
-        remedy = "name a folder or a file of MCP-Universe's"
+        nothing = f"{source}: no collection, agent, benchmark or task found"
+        remedy = "give a folder or a file of MCP-Universe"
         raise ConfigError("\n".join([*found.notes, f"{nothing}: {remedy}"]))
     return found
 
 
-def _take(found: Gathered, path: Path, target: Path) -> None:
-    """One file and, in turn, what it refers to."""
+def _take(found: FoundFiles, path: Path, target: Path) -> None:
+    """Add a file and, recursively, what it refers to."""
     if target in found.files:
         return
     found.files[target] = path
@@ -62,16 +62,16 @@ def _take(found: Gathered, path: Path, target: Path) -> None:
                 break
 
 
-def _take_reference(found: Gathered, path: Path, target: Path, named: str) -> None:
+def _take_reference(found: FoundFiles, path: Path, target: Path, named: str) -> None:
     if target.is_absolute() or ".." in target.parts:
-        note = f"{named} is outside of what is copied, and stays where it is: copy it yourself"
+        note = f"{named} is outside the copied folder: copy it yourself"
         found.notes.append(note)
         return
     _take(found, path, target)
 
 
 def _places(written: str, path: Path, target: Path) -> Iterator[tuple[Path, Path]]:
-    """Where a file may look for another, and where that is to be beside its copy."""
+    """Where a reference may point, and the same place in the copy."""
     folders = (
         (path.absolute().parent, target.parent),
         (path.absolute().parent.parent, target.parent.parent),
@@ -82,13 +82,13 @@ def _places(written: str, path: Path, target: Path) -> Iterator[tuple[Path, Path
 
 
 def _references(path: Path) -> Iterator[str]:
-    """Texts of a file that may name another one."""
+    """Strings in a file that may name another file."""
     for text in dict.fromkeys(_texts(_data(path))):
         if len(text) > MAX_CHARS or "\n" in text or "\0" in text or "://" in text:
             continue
         name, colon, _ = text.partition(":")
         written = [text]
-        if colon:  # module:Class, or file.py:Class.
+        if colon:  # module:Class or file.py:Class.
             written = [name] if name.endswith(".py") else [f"{name.replace('.', '/')}.py"]
         yield from (each for each in written if _may_be_a_file(each))
 
@@ -100,7 +100,7 @@ def _may_be_a_file(written: str) -> bool:
 
 
 def _data(path: Path) -> Any:
-    """What is in a file of data; nothing of one that cannot be read, which the survey tells."""
+    """The content of a data file; None if unreadable: the survey reports that."""
     suffix = path.suffix.lower()
     try:
         if suffix in {".yaml", ".yml"}:

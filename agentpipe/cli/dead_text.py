@@ -1,4 +1,4 @@
-"""A dead letter as text: at most 80 columns, harmless to a terminal."""
+"""A dead letter as text of at most 80 columns, with control characters escaped."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 LABEL = 10
-# Of what may be long; `--json` has it whole.
+# Limits for long parts; `--json` prints them whole.
 MAX_LINES = 24
 LAST_SPANS = 8
 
 
 def as_text(letter: DeadLetter) -> str:
-    """The whole letter, as a person wants to read it."""
+    """The dead letter in sections, the error before the task."""
     task, result = readable(letter.payload), readable(letter.result)
     result = result if isinstance(result, dict) else {}
     lines = [
@@ -43,7 +43,7 @@ def as_text(letter: DeadLetter) -> str:
 
 
 def readable(data: bytes) -> Any:
-    """JSON as it is; bytes that are none as text with escapes."""
+    """Decoded JSON; other bytes as escaped text."""
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -64,7 +64,7 @@ def _field(name: str, value: Any) -> Iterator[str]:
 
 
 def _block(name: str, value: Any, *, keep_end: bool) -> Iterator[str]:
-    """A text under its name."""
+    """Lines below a heading."""
     if not value:
         return
     yield name
@@ -93,18 +93,18 @@ def _trace(spans: Any) -> Iterator[str]:
 
 
 def _span(span: dict[str, Any]) -> str:
-    """How long it took and what it was, then what it told last."""
+    """Its duration and title, then its last error or response."""
     records = span.get("records") or [{}]
     data = records[-1].get("data") or {}
     took_s = span.get("running_time") or 0.0
     names = (data.get(name) for name in ("type", "tool_name", "name"))
     title = " ".join(str(name) for name in names if name)
-    told = data.get("error") or data.get("response") or _json(data)
-    return f"{took_s:8.3f} s  {title}: {told if isinstance(told, str) else _json(told)}"
+    output = data.get("error") or data.get("response") or _json(data)
+    return f"{took_s:8.3f} s  {title}: {output if isinstance(output, str) else _json(output)}"
 
 
 def _wrapped(lines: Iterable[str], width: int) -> Iterator[str]:
-    """Cut, and not at blanks: it is code as often as words."""
+    """Break lines at the width, not at spaces: they may be code."""
     for line in lines:
         shown = printable(line.expandtabs(4))
         for first in range(0, max(1, len(shown)), width):

@@ -1,4 +1,4 @@
-"""What MCP-Universe's verbs share: its options, and the settings that they mean."""
+"""The options of MCP-Universe's commands."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ OPTIONS = {
 }
 
 
-def add_seed(parser: argparse.ArgumentParser) -> None:
-    """Its options, and those that every command takes."""
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add MCP-Universe's options and the common ones."""
     parser.add_argument(
         "--agent-collection",
         metavar="FILE",
         dest="collection_file",
-        help="the collection file, as with -c",
+        help="collection file, as with -c",
     )
-    parser.add_argument("--mq-type", choices=MQ_TYPES, help="where results go (default: kafka)")
+    parser.add_argument("--mq-type", choices=MQ_TYPES, help="kind of the sink (default: kafka)")
     for option, variable in OPTIONS.items():
-        parser.add_argument(option, metavar="VALUE", help=f"in place of ${variable}")
+        parser.add_argument(option, metavar="VALUE", help=f"override ${variable}")
     add_common(parser)
 
 
-def seed_settings(args: argparse.Namespace) -> Settings:
-    """The environment's settings with the options in their place.
+def settings_of(args: argparse.Namespace) -> Settings:
+    """Settings from the environment, overridden by options.
 
     Raises:
-        ConfigError: Something is wrong, or two of them name different servers.
+        ConfigError: A value is invalid, or two values name different servers.
     """
     given = {
         variable: value
@@ -59,10 +59,10 @@ def seed_settings(args: argparse.Namespace) -> Settings:
 
 
 def _mq_type(args: argparse.Namespace, environ: dict[str, str]) -> str | None:
-    """The one given; kafka where MCP-Universe's variables leave the choice.
+    """The one given; kafka where MCP-Universe's variables do not decide.
 
-    Kafka is what `AgentPipeline` says by itself: with nothing set it stays with the embedded
-    stream there, and so it does here.
+    ``AgentPipeline`` passes kafka by default, and stays with the embedded stream when no variable
+    is set; so does this.
     """
     queues = any(environ.get(name) for name in SEED_VARIABLES if not name.startswith("REDIS"))
     kind: str | None = args.mq_type

@@ -1,0 +1,71 @@
+"""Finds every problem of a collection file and of its servers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers import open_store
+from agentpipe.config.collection import read, resolve_contexts
+from agentpipe.errors import ConfigError, Problem, Unreachable
+from agentpipe.sending.scheduler import check_files
+from agentpipe.sinks import open_sink
+from agentpipe.worker.broker import make_runners
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from agentpipe.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The problems of a config, and of servers that do not answer."""
+
+    invalid: tuple[Problem, ...]
+    unreachable: tuple[Problem, ...]
+
+
+def check(find_file: Callable[[], Path], settings: Settings, environ: Mapping[str, str]) -> Checked:
+    """Check the collection file, the broker and the sink; a file that is not named is a problem."""
+    invalid: list[Problem] = []
+    unreachable: list[Problem] = []
+    attempts: tuple[Callable[[], None], ...] = (
+        lambda: _check_file(find_file(), settings, environ),
+        lambda: open_store(settings).close(),
+        lambda: open_sink(settings).close(),
+    )
+    for attempt in attempts:
+        try:
+            attempt()
+        except ConfigError as error:
+            invalid += error.problems
+        except Unreachable as error:
+            unreachable.append(Problem(str(error)))
+    return Checked(tuple(invalid), tuple(unreachable))
+
+
+def _check_file(path: Path, settings: Settings, environ: Mapping[str, str]) -> None:
+    """Check the file, and what its readable parts refer to."""
+    collections, problems = read(path, settings.max_queue_size)
+    # One agent of each is enough; a wrong number might be of any size.
+    complete = [replace(each, number=1) for each in collections if each.config_file != Path()]
+    for attempt in (
+        lambda: resolve_contexts(collections, environ),
+        lambda: make_runners(complete, environ),
+        lambda: check_files(collections),
+    ):
+        try:
+            attempt()
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(_sorted(problems))
+
+
+def _sorted(problems: Iterable[Problem]) -> list[Problem]:
+    """Each problem once; files in their order of appearance, then by line."""
+    unique = list(dict.fromkeys(problems))
+    files = list(dict.fromkeys(each.file for each in unique))
+    return sorted(unique, key=lambda each: (files.index(each.file), each.line))

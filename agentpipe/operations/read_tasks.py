@@ -1,0 +1,40 @@
+"""Reads tasks from a file, checked as a whole before the first one is sent, or from stdin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agentpipe.errors import TaskError
+from agentpipe.sending.checked_tasks import checked_tasks
+from agentpipe.sending.task_files import read_lines, task_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import BinaryIO
+
+    from agentpipe.sending.admission import AdmittedTask
+
+
+def read_tasks(file: str, stdin: BinaryIO) -> Iterable[AdmittedTask]:
+    """The tasks of a JSON Lines, JSON or benchmark file; ``-`` is stdin.
+
+    Raises:
+        ConfigError: With every problem of the file. On stdin, ``TaskError`` at the first one.
+    """
+    if file == "-":
+        return _lines(stdin)
+    path = Path(file)
+    if path.suffix.lower() in {".yaml", ".yml"}:
+        from agentpipe.sending.benchmarks import load_benchmarks, tasks_of
+
+        return tasks_of(load_benchmarks(path))
+    return checked_tasks(path)
+
+
+def _lines(stdin: BinaryIO) -> Iterator[AdmittedTask]:
+    for entry in read_lines("stdin", stdin):
+        task, found = task_of(entry)
+        if task is None or found:
+            raise TaskError("\n".join(map(str, found)))
+        yield task
