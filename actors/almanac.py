@@ -27,7 +27,7 @@ _STAMPS = {"desk-east": "E", "desk-west": "W"}
 
 
 class Almanac:
-    """Answers JSON text, ``{"answer": ..., "stamp": ...}``.
+    """Answers a JSON string, ``{"answer": ..., "stamp": ...}``.
 
     The stamp tells which desk answered. It is looked up, since the value of an env variable
     never belongs into an answer.
@@ -50,7 +50,7 @@ def _answer(question: str) -> Any:
             try:
                 return rule(*match.groups())
             except (ValueError, ArithmeticError, KeyError):
-                break  # 30 February, a division by zero, a unit that is no unit of time
+                break  # 30 February, a division by zero, an unknown unit
     return "I don't know."
 
 

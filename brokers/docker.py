@@ -1,4 +1,4 @@
-"""A server in a container, where it cannot be installed."""
+"""Runs a server in a container if it cannot be installed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _TIMEOUT_S, _PULL_TIMEOUT_S = 60.0, 900.0
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """What to run; ``docker run`` stays in the foreground and passes signals on.
+    """A container; ``docker run`` stays in the foreground and forwards signals.
 
     Attributes:
-        ports: From this machine's to the container's.
-        conf: Our configuration file, and where the container reads it.
-        data: Where the container keeps its data; a volume of the container's name.
+        ports: This machine's port to the container's.
+        conf: Our configuration file, and its path in the container.
+        data: The data folder in the container, on a volume of the container's name.
         variables: For the container's environment.
-        arguments: What it runs, where that is not the image's own choice.
+        arguments: The command, if not the image's own.
     """
 
     image: str
@@ -37,7 +37,7 @@ class Container:
     arguments: tuple[str, ...] = ()
 
     def command(self, name: str, environ: Mapping[str, str]) -> Command:
-        """How to start it as ``name``."""
+        """The command that starts it as ``name``."""
         options = ["--rm", "--name", name, "--volume", f"{name}:{self.data}"]
         options += ["--volume", f"{self.conf[0]}:{self.conf[1]}:ro"]
         for outer, inner in self.ports.items():
@@ -54,13 +54,13 @@ def answers(environ: Mapping[str, str]) -> bool:
 
 
 def pull(image: str, environ: Mapping[str, str]) -> None:
-    """Fetch what is not here yet; if that fails, starting it says why."""
+    """Pull a missing image; if that fails, the start reports why."""
     if not _run(["image", "inspect", image], environ):
         _run(["pull", image], environ, _PULL_TIMEOUT_S)
 
 
 def kill(name: str, environ: Mapping[str, str]) -> None:
-    """End the container at once; its volume stays."""
+    """Kill the container; its volume stays."""
     _run(["rm", "--force", name], environ)
 
 

@@ -2,4 +2,4 @@
 
 
 class LaunchError(Exception):
-    """A server could not be had, started or stopped; the message says what to do."""
+    """A server cannot be installed, started or stopped; the message says what to do."""

@@ -1,4 +1,4 @@
-"""Whether a server answers in its own language; a few bytes each, without client libraries."""
+"""Checks that a server answers in its own protocol, without client libraries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _METADATA, _METADATA_VERSION = 3, 1
 
 
 def redis(port: int) -> bool:
-    """Whether Redis takes commands; one that wants a password does."""
+    """Whether Redis takes commands, or asks for a password."""
     with _connect(port) as conversation:
         conversation.sendall(b"PING\r\n")
         return _read(conversation, 7).startswith((b"+PONG", b"-NOAUTH"))
@@ -24,16 +24,16 @@ def rabbitmq(port: int, user: str, password: str) -> bool:
     """Whether RabbitMQ lets ``user`` into the vhost ``/``."""
     with _connect(port) as conversation:
         conversation.sendall(b"AMQP\x00\x00\x09\x01")
-        _amqp_answer(conversation, 10)  # start
+        _amqp_receive(conversation, 10)  # start
         login = f"\0{user}\0{password}".encode()
         proof = b"\x05PLAIN" + struct.pack(">I", len(login)) + login + b"\x05en_US"
-        _amqp_say(conversation, 11, b"\0\0\0\0" + proof)
-        tune = _amqp_answer(conversation, 30)
-        _amqp_say(conversation, 31, tune)
-        _amqp_say(conversation, 40, b"\x01/\x00\x00")
-        _amqp_answer(conversation, 41)  # the vhost is open
-        _amqp_say(conversation, 50, struct.pack(">HBHH", 200, 0, 0, 0))
-        _amqp_answer(conversation, 51)
+        _amqp_send(conversation, 11, b"\0\0\0\0" + proof)
+        tune = _amqp_receive(conversation, 30)
+        _amqp_send(conversation, 31, tune)
+        _amqp_send(conversation, 40, b"\x01/\x00\x00")
+        _amqp_receive(conversation, 41)  # the vhost is open
+        _amqp_send(conversation, 50, struct.pack(">HBHH", 200, 0, 0, 0))
+        _amqp_receive(conversation, 51)
         return True
 
 
@@ -51,7 +51,7 @@ def management(port: int, user: str, password: str) -> bool:
 
 
 def kafka(port: int) -> bool:
-    """Whether Kafka names itself as a broker that serves."""
+    """Whether Kafka lists a broker in its metadata."""
     # Header (which request, its version, its number, no client name), then no topic.
     request = struct.pack(">hhihi", _METADATA, _METADATA_VERSION, 1, -1, 0)
     with _connect(port) as conversation:
@@ -69,17 +69,17 @@ def _read(conversation: socket.socket, size: int) -> bytes:
     while len(data) < size:
         more = conversation.recv(size - len(data))
         if not more:
-            raise ConnectionError("the server hung up")
+            raise ConnectionError("the server closed the connection")
         data += more
     return data
 
 
-def _amqp_say(conversation: socket.socket, method: int, arguments: bytes) -> None:
+def _amqp_send(conversation: socket.socket, method: int, arguments: bytes) -> None:
     payload = struct.pack(">HH", 10, method) + arguments
     conversation.sendall(struct.pack(">BHI", 1, 0, len(payload)) + payload + b"\xce")
 
 
-def _amqp_answer(conversation: socket.socket, method: int) -> bytes:
+def _amqp_receive(conversation: socket.socket, method: int) -> bytes:
     kind, _, size = struct.unpack(">BHI", _read(conversation, 7))
     if kind != 1:
         raise ConnectionError("this is not AMQP")

@@ -1,4 +1,4 @@
-"""Finds the programs of a server, and installs what is missing."""
+"""Finds a server's programs, and installs missing ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 POM = Path(__file__).parent / "kafka" / "pom.xml"
-# Debian's RabbitMQ itself; what it puts on the PATH insists on a user of its own.
+# Debian's RabbitMQ itself; the wrapper on the PATH requires a user of its own.
 _FIRST = "/usr/lib/rabbitmq/bin"
 _LAST = "/usr/local/sbin:/usr/sbin:/sbin"
 _JAVA = 17
@@ -28,19 +28,19 @@ _LAST_LINES = 5
 
 
 class NotInstalledError(LaunchError):
-    """A program is missing, and it could not be installed here."""
+    """A program is missing and cannot be installed."""
 
 
 def find(name: str, environ: Mapping[str, str]) -> str | None:
-    """Where the program ``name`` is, also in the places for administrators."""
+    """The path of a program, in the administrators' folders too."""
     return shutil.which(name, path=f"{_FIRST}:{environ.get('PATH', '/usr/bin:/bin')}:{_LAST}")
 
 
 def program(name: str, package: str, environ: Mapping[str, str]) -> str:
-    """Where the program ``name`` is, from Debian's ``package`` if there was none.
+    """The path of a program, installed from Debian's ``package`` if it is missing.
 
     Raises:
-        NotInstalledError: With what to do.
+        NotInstalledError: With the remedy.
     """
     found = find(name, environ)
     if not found:
@@ -50,10 +50,10 @@ def program(name: str, package: str, environ: Mapping[str, str]) -> str:
 
 
 def java_program(environ: Mapping[str, str]) -> str:
-    """A Java that runs Kafka.
+    """The path of a Java that can run Kafka.
 
     Raises:
-        NotInstalledError: With what to do.
+        NotInstalledError: With the remedy.
     """
     found = _known_java(environ)
     if not found:
@@ -63,10 +63,10 @@ def java_program(environ: Mapping[str, str]) -> str:
 
 
 def kafka_jars(java: str, environ: Mapping[str, str]) -> Path:
-    """The folder with Kafka's libraries; Maven, on that ``java``, fetches them once.
+    """The folder with Kafka's libraries, fetched once by Maven on ``java``.
 
     Raises:
-        NotInstalledError: With what to do.
+        NotInstalledError: With the remedy.
     """
     folder = _cache(environ) / f"kafka-{kafka_version()}"
     if not folder.exists():
@@ -85,7 +85,7 @@ def kafka_version() -> str:
 
 
 def apt_command(environ: Mapping[str, str], *, root: bool) -> list[str] | None:
-    """How ``apt-get`` is called here; None where it cannot be."""
+    """The ``apt-get`` command; None if it cannot be used."""
     apt = find("apt-get", environ)
     if not apt:
         return None
@@ -99,7 +99,7 @@ def apt_command(environ: Mapping[str, str], *, root: bool) -> list[str] | None:
 
 
 def _install(name: str, packages: Sequence[str], environ: Mapping[str, str]) -> str:
-    """Install the first of ``packages`` that can be; where its program is then."""
+    """Install the first available package; the path of its program."""
     apt = apt_command(environ, root=os.geteuid() == 0)
     if not apt:
         raise NotInstalledError(
@@ -131,7 +131,7 @@ def _apt_install(
 
 
 def _disable_service(package: str, apt: list[str], environ: Mapping[str, str]) -> None:
-    """Debian starts a server that it installs; we want ours alone, on the same port."""
+    """Debian starts a server it installs, on the port that ours needs."""
     if Path("/run/systemd/system").is_dir() and package.endswith("-server"):
         sudo = apt[: apt.index("env")]
         _run([*sudo, "systemctl", "disable", "--now", package], environ)
@@ -166,7 +166,7 @@ def _fetch(maven: str, java: str, folder: Path, environ: Mapping[str, str]) -> N
 
 
 def _run(argv: Sequence[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a command in silence; one that takes too long has failed."""
+    """Run a command and capture its output; a timeout is a failure."""
     try:
         return subprocess.run(
             argv,
@@ -180,7 +180,7 @@ def _run(argv: Sequence[str], environ: Mapping[str, str]) -> subprocess.Complete
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(argv, 1, f"no end after {_TIMEOUT_S:g} s")
+        return subprocess.CompletedProcess(argv, 1, f"timed out after {_TIMEOUT_S:g} s")
 
 
 def _cache(environ: Mapping[str, str]) -> Path:
@@ -190,7 +190,7 @@ def _cache(environ: Mapping[str, str]) -> Path:
 
 @contextmanager
 def _lock(environ: Mapping[str, str]) -> Iterator[None]:
-    """One at a time; who comes second finds the work done."""
+    """One process installs at a time; the next one finds the work done."""
     folder = _cache(environ)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "install.lock").open("w") as file:

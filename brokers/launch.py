@@ -1,4 +1,4 @@
-"""Starts and stops the servers by hand: ``python -m brokers.launch start redis``."""
+"""Starts and stops the servers: ``python -m brokers.launch start redis``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TOPIC = "agent-task-mq"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the command line says; the exit code."""
+    """Run one command; the exit code."""
     arguments = parser().parse_args(argv)
     try:
         print(arguments.action(arguments), file=sys.stderr)
@@ -67,7 +67,7 @@ def start(arguments: argparse.Namespace) -> str:
         raise LaunchError(f"{server.kind} runs on port {server.port} already: stop it first")
     server.start()
     print(_setting(server), flush=True)
-    return f"{server.kind} {'runs already' if before else 'runs'}: {_whereabouts(server)}"
+    return f"{server.kind} {'runs already' if before else 'runs'}: {_location(server)}"
 
 
 def stop(arguments: argparse.Namespace) -> str:
@@ -94,7 +94,7 @@ def status(_: argparse.Namespace) -> str:
     for kind, server_class in SERVERS.items():
         server = server_class(FOLDER / kind, environ=os.environ)
         if server.running:
-            lines.append(f"{kind} runs: {_whereabouts(server)}")
+            lines.append(f"{kind} runs: {_location(server)}")
         elif server.folder.exists():
             lines.append(f"{kind} is stopped; its data are in {server.folder}")
         else:
@@ -119,7 +119,7 @@ def _server(arguments: argparse.Namespace) -> Server:
 
 
 def _management_port(port: int) -> int | None:
-    """The usual one; None, for any, where that is taken."""
+    """The default port, or None (any free port) if it is taken."""
     usual = port + _MANAGEMENT_OFFSET
     return usual if usual in _PORTS and is_free(usual) else None
 
@@ -127,18 +127,18 @@ def _management_port(port: int) -> int | None:
 def _port(text: str) -> int:
     port = int(text) if text.isdecimal() else 0
     if port not in _PORTS:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 1 to 65535")
+        raise argparse.ArgumentTypeError(f"invalid port {text!r}: give a number from 1 to 65535")
     return port
 
 
 def _setting(server: Server) -> str:
-    """The line for a shell that makes agentpipe use it."""
+    """The shell line that makes agentpipe use the server."""
     if isinstance(server, KafkaServer):
         return f"export AGENTPIPE_SINK={server.url}/{_TOPIC}"
     return f"export AGENTPIPE_BROKER={server.url}"
 
 
-def _whereabouts(server: Server) -> str:
+def _location(server: Server) -> str:
     words = [f"port {server.port}", f"folder {server.folder}"]
     if isinstance(server, RabbitServer) and server.management_port:
         words.insert(1, f"management {server.management_url}")

@@ -24,10 +24,10 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port that nobody listens on.
+    """A free port outside the kernel's range for clients.
 
-    It is none that the kernel gives to clients: while a server is down, one of its own clients
-    could be given that port, connect to itself, and keep the server from coming back.
+    While a server is down, one of its clients could get a port of that range, connect to itself,
+    and block the server's restart.
     """
     highest = min(_HIGHEST, _first_of_clients()) - 1
     for _ in range(_TRIES):

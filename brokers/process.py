@@ -1,4 +1,4 @@
-"""Processes of a server: started, found again by a later command, and ended."""
+"""A server's processes: starts them, finds them again in a later command, ends them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _PAUSE_S = 0.01
-# A parent-death signal fires when the thread that started the child ends, so one thread that
-# lives as long as this process starts them all.
+# A parent-death signal fires when the thread that started the child ends: one thread that lives
+# until this process ends starts them all.
 _starter = ThreadPoolExecutor(1, "server-starter")
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to start; ``orphan_signal`` is what it gets when we die."""
+    """A program to start; it gets ``orphan_signal`` when this process dies."""
 
     argv: Sequence[str]
     environ: Mapping[str, str]
@@ -57,7 +57,7 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs; another process that was given its number later does not count."""
+        """Whether it runs; a later process with the same pid does not count."""
         if self._child:
             return self._child.poll() is None
         return bool(self.birth) and birth_of(self.pid) == self.birth
@@ -84,7 +84,7 @@ def holds_within(condition: Callable[[], bool], timeout_s: float) -> bool:
 
 
 def birth_of(pid: int) -> str:
-    """When a process began, as a text to compare; empty when there is none, or a zombie."""
+    """A process's start time as a string to compare; empty for no process or a zombie."""
     if not Path("/proc/self/stat").exists():
         return _birth_by_ps(pid)
     try:
@@ -102,7 +102,7 @@ def _birth_by_ps(pid: int) -> str:
 
 @functools.cache
 def _leash(orphan_signal: str) -> tuple[str, ...]:
-    """What ties a child's life to ours, where the system can."""
+    """The prefix that ends a child with this process; empty if the system has none."""
     setpriv = shutil.which("setpriv")
     if not setpriv:
         return ()

@@ -70,7 +70,7 @@ class Server(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """What agentpipe needs in order to find it."""
+        """The URL for agentpipe."""
 
     @abstractmethod
     def answers(self) -> bool:
@@ -82,10 +82,10 @@ class Server(ABC):
 
     @abstractmethod
     def _commands(self) -> Sequence[Command]:
-        """Install it if need be and configure it; what to start then, the server itself last.
+        """Install it if needed and configure it; the programs to start, the server itself last.
 
         Raises:
-            NotInstalledError: It cannot be had without a container.
+            NotInstalledError: It cannot run without a container.
         """
 
     @abstractmethod
@@ -99,14 +99,14 @@ class Server(ABC):
 
     @property
     def log(self) -> Path:
-        """What it has printed."""
+        """The file with its output."""
         return self.folder / "server.log"
 
     def start(self) -> Self:
-        """Itself, once it takes requests; nothing happens if it runs.
+        """Start it unless it runs; returns itself, once it takes requests.
 
         Raises:
-            LaunchError: It cannot be had, its port is taken, or it ended; with its last words.
+            LaunchError: It is not available, its port is taken, or it ended; with its last output.
         """
         if self.running:
             return self
@@ -122,14 +122,14 @@ class Server(ABC):
         return self
 
     def stop(self) -> None:
-        """End it in good order; its port and its data are kept."""
+        """Shut it down; its port and data are kept."""
         if self.running:
             self._processes[-1].signal(signal.SIGTERM)
             self._processes[-1].ends_within(_STOP_S)
         self.kill()
 
     def kill(self) -> None:
-        """End it at once, as a crash would; its port and its data are kept."""
+        """Kill it, like a crash; its port and data are kept."""
         if self._in_container:
             docker.kill(self._container_name, self._environ)
         for process in reversed(self._processes):
@@ -145,10 +145,10 @@ class Server(ABC):
         """End it and remove its folder.
 
         Raises:
-            LaunchError: The folder is not one of a server; nothing is removed.
+            LaunchError: The folder is not a server's; nothing is removed.
         """
         if self.folder.exists() and not (self.folder / _MARK).exists():
-            raise LaunchError(f"{self.folder} is no server's folder: it is left as it is")
+            raise LaunchError(f"{self.folder} is not a server's folder: nothing is removed")
         self.kill()
         if self._in_container:
             docker.drop(self._container_name, self._environ)
@@ -162,7 +162,7 @@ class Server(ABC):
 
     @property
     def _ports(self) -> Mapping[str, int]:
-        """Each port it listens on, by what to call it."""
+        """Its ports by name, for messages."""
         return {"port": self.port}
 
     def _claim_folder(self) -> None:
@@ -236,7 +236,7 @@ class Server(ABC):
         if not holds_within(lambda: self._has_ended() or self._ready(), _READY_S):
             raise LaunchError(f"{self.kind} does not answer after {_READY_S:g} s\n{self._tail()}")
         if self._has_ended():
-            raise LaunchError(f"{self.kind} ended while it started, saying:\n{self._tail()}")
+            raise LaunchError(f"{self.kind} ended during its start:\n{self._tail()}")
 
     def _has_ended(self) -> bool:
         return not self.running

@@ -22,9 +22,9 @@ _FORMAT_TIMEOUT_S = 120.0
 
 
 class KafkaServer(Server):
-    """Kafka, one node, which makes topics when they are first named.
+    """Kafka, one node, which creates topics at their first use.
 
-    After ``kill`` it starts about 10 s later than after ``stop``: its old session must run out.
+    A start after ``kill`` takes about 10 s longer than after ``stop``: the old session must expire.
     """
 
     kind: ClassVar[str] = "kafka"
@@ -79,7 +79,7 @@ class KafkaServer(Server):
         return self._configure(HERE / "kafka" / "server.properties", own, "=")
 
     def _format(self, run: Sequence[str], conf: Path) -> None:
-        """Kafka refuses a folder that was not prepared."""
+        """Kafka refuses an unformatted folder."""
         cluster = base64.urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
         arguments = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(conf)]
         with self.log.open("ab") as log:
@@ -92,4 +92,4 @@ class KafkaServer(Server):
                 check=False,
             )
         if done.returncode:
-            raise LaunchError(f"kafka cannot prepare its folder:\n{self._tail()}")
+            raise LaunchError(f"kafka cannot format its folder:\n{self._tail()}")

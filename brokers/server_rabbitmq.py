@@ -23,8 +23,8 @@ class RabbitServer(Server):
     """RabbitMQ with the user ``guest`` and the vhost ``/``.
 
     Args:
-        management: Also serves the management API, at ``management_url``. It stops 5 s later then.
-        management_port: Where; a free port without it.
+        management: Serve the management API too, at ``management_url``; stopping takes 5 s longer.
+        management_port: Its port; by default a free one.
     """
 
     kind: ClassVar[str] = "rabbitmq"
@@ -52,7 +52,7 @@ class RabbitServer(Server):
 
     @property
     def management_url(self) -> str:
-        """Where the management API is."""
+        """The management API's URL."""
         return f"http://{_USER}:{_PASSWORD}@{HOST}:{self.management_port}"
 
     def answers(self) -> bool:

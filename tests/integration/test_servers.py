@@ -171,7 +171,7 @@ def test_a_server_that_ends_while_it_starts_is_quoted(tmp_path: Path) -> None:
     with pytest.raises(LaunchError) as refused:
         started(RedisServer(folder, environ=os.environ, settings={"nonsense": "yes"}))
     said = str(refused.value)
-    assert "redis ended while it started, saying:" in said
+    assert "redis ended during its start:" in said
     assert "nonsense yes" in said
     assert said.endswith(f"({folder}/server.log)")
 

@@ -97,7 +97,7 @@ def test_a_port_is_a_number_of_a_port(port: str, capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit) as left:
         launch.main(["start", "redis", f"--port={port}"])
     assert left.value.code == 2
-    assert "is no port: give a number from 1 to 65535" in capsys.readouterr().err
+    assert f"invalid port {port!r}: give a number from 1 to 65535" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argv", [[], ["start"], ["start", "postgres"], ["status", "redis"]])
@@ -135,7 +135,7 @@ def test_a_folder_with_other_files_is_neither_used_nor_removed(
     assert launch.main(["start", "redis", port, f"--data={tmp_path}"]) == 1
     assert "has other files in it: choose an empty folder" in capsys.readouterr().err
     assert launch.main(["drop", "redis", f"--data={tmp_path}"]) == 1
-    assert "is no server's folder: it is left as it is" in capsys.readouterr().err
+    assert "is not a server's folder: nothing is removed" in capsys.readouterr().err
     assert (tmp_path / "thesis.txt").read_text() == "all of it"
 
 
