@@ -43,6 +43,8 @@ class Traits:
             the tests are longer.
         shares_records: Readers of one group share its records one by one. Otherwise each has a
             part of the stream to itself, and what it has not read waits for it.
+        reads_tasks: It shows unsettled tasks, and answers those that nobody has claimed. One that
+            does not answers a cancelled task at its turn.
         remembers_reads: A group's new reader learns which tasks the last one read.
     """
 
@@ -52,6 +54,7 @@ class Traits:
     shares_queues: bool = True
     answers_at_once: bool = True
     shares_records: bool = True
+    reads_tasks: bool = True
     remembers_reads: bool = True
 
 
@@ -74,6 +77,7 @@ PUSHED = Traits(
     knows_depths=False,
     shares_queues=False,
     answers_at_once=False,
+    reads_tasks=False,
 )
 STORES["rabbitmq"] = Kind(
     lambda request, _: f"{request.getfixturevalue('rabbitmq_server').url}?prefix={unique('test')}",

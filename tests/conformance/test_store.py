@@ -55,6 +55,7 @@ SPAWN = multiprocessing.get_context("spawn")
 ids_needed = pytest.mark.needs("remembers_ids")
 depths_needed = pytest.mark.needs("knows_depths")
 dead_letters_needed = pytest.mark.needs("shares_dead_letters")
+reading_needed = pytest.mark.needs("reads_tasks")
 shared_queues_needed = pytest.mark.needs("shares_queues")
 
 
@@ -1194,6 +1195,7 @@ def test_as_many_records_are_lent_as_fit_and_at_least_one(store: AnyStore) -> No
 # Peeking, and answering what nobody claimed.
 
 
+@reading_needed
 def test_peek_shows_what_waits_or_is_delayed_and_nothing_else(store: AnyStore) -> None:
     (queue,) = declared(store, concurrency=1)
     before = time.time()
@@ -1208,6 +1210,7 @@ def test_peek_shows_what_waits_or_is_delayed_and_nothing_else(store: AnyStore) -
     assert before - 0.01 <= seen[0].submitted_at <= time.time() + 0.01
 
 
+@reading_needed
 def test_peek_goes_through_the_asked_queues_page_by_page(store: AnyStore) -> None:
     mine, also_mine, other = declared(store, 3)
     for index in range(5):
@@ -1367,6 +1370,7 @@ def running_and_more(store: AnyStore, running: str = "a") -> tuple[str, Worker, 
     return queue, worker, claimed
 
 
+@reading_needed
 def test_find_tells_what_waits_or_is_delayed(store: AnyStore) -> None:
     queue, *_ = running_and_more(store)
     put(store, queue, "bc")
@@ -1377,6 +1381,7 @@ def test_find_tells_what_waits_or_is_delayed(store: AnyStore) -> None:
     assert abs(found["d"].submitted_at - time.time()) < PATIENCE_S
 
 
+@reading_needed
 def test_claimed_tells_what_runs(store: AnyStore) -> None:
     queue, _, _ = running_and_more(store)
     put(store, queue, "b")
@@ -2195,6 +2200,7 @@ def test_a_settled_task_is_in_the_outbox_behind_others_until_it_is_delivered(
     ]
 
 
+@reading_needed
 def test_a_dead_letter_is_told_with_its_reason(store: AnyStore) -> None:
     [queue] = declared(store)
     put(store, queue, ["a"])

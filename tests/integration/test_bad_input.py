@@ -10,7 +10,7 @@ import orjson
 import pika
 import pytest
 
-from agentpipe.brokers.rabbitmq.names import Names
+from agentpipe.brokers.rabbitmq.topology import Topology
 from agentpipe.brokers.records import Offer
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
@@ -231,7 +231,7 @@ def test_what_others_put_into_a_queue_of_rabbitmq_dies_as_well(
     url, _, prefix = broker_url.partition("?prefix=")
     project.collection(max_queue_size=50)
     project.send("echo first")
-    queue = Names(prefix).admission("toys_0", 50).name
+    queue = Topology(prefix).admission("toys_0", 50).name
     properties = pika.BasicProperties(headers={"agentpipe-id": 5, "agentpipe-crashes": "many"})
     with pika.BlockingConnection(pika.URLParameters(url)) as connection:
         channel = connection.channel()

@@ -11,7 +11,7 @@ import pika
 import pytest
 import redis
 
-from agentpipe.brokers.rabbitmq.names import Names
+from agentpipe.brokers.rabbitmq.topology import Topology
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -112,13 +112,13 @@ def test_workers_go_on_when_queues_are_purged_or_deleted(
     project: Project, broker_url: str, do: str, said: str
 ) -> None:
     url, _, prefix = broker_url.partition("?prefix=")
-    names = Names(prefix)
+    names = Topology(prefix)
     agents = [(names.admission(agent, 10), names.back(agent)) for agent in ("toys_0", "toys_1")]
 
     def forget() -> None:
         with pika.BlockingConnection(pika.URLParameters(url)) as connection:
             channel = connection.channel()
-            for queue in (names.registry, names.outbox, *agents[0], *agents[1]):
+            for queue in (names.shared("registry"), names.shared("outbox"), *agents[0], *agents[1]):
                 getattr(channel, do)(queue.name)
 
     _assert_workers_go_on(project, forget, said)

@@ -25,7 +25,7 @@ from tests.support import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agentpipe.brokers.rabbitmq.desk import Desk
+    from agentpipe.brokers.rabbitmq.services import Services
     from tests.integration.project import Project
     from tests.stores import AnyStore
 
@@ -176,13 +176,39 @@ def test_deleted_queues_are_made_again_under_a_running_worker(
     assert fleet.stop() == 0
 
 
+def test_a_cancelled_task_that_waits_is_answered_at_its_turn_and_never_runs(
+    project: Project,
+) -> None:
+    """Behind another one, or paused until its next worker."""
+    project.collection("toys")
+    project.collection("paused")
+    project.ok("pause", "paused")
+    fleet = project.work("--processes", "1").ready(1)
+    for name, question in (("toys", "sleep 600"), ("toys", "echo"), ("paused", "echo")):
+        task = {"question": question, "task_id": f"{name}-{question[:4]}"}
+        project.ok("send", name, "--file", project.tasks(task, name=f"{name}-{question}.jsonl"))
+        if question != "echo":
+            project.until(running=1)
+    waiting = ["paused-echo", "strange", "toys-echo"]
+    assert project.ok("cancel", "--json", *waiting).json["told"] == waiting
+    assert project.by_id() == {}
+    project.ok("cancel", "toys-slee")
+    project.until(delivered=2)
+    assert fleet.stop() == 0
+    project.ok("resume", "paused")
+    project.burst("--processes", "1")
+    outcomes = {task_id: result["outcome"] for task_id, result in project.by_id().items()}
+    assert outcomes == dict.fromkeys(["paused-echo", "toys-echo", "toys-slee"], "cancelled")
+    assert [entry["task_id"] for entry in project.journal("started")] == ["toys-slee"]
+
+
 # Dead letters, in more portions than one.
 
 
 @pytest.fixture
 def graves(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[[], AnyStore]:
     """Opens the project's store, in which 20 tasks are dead and a look takes 3 of them."""
-    monkeypatch.setattr("agentpipe.brokers.rabbitmq.dead.PORTION", 3)
+    monkeypatch.setattr("agentpipe.brokers.rabbitmq.dead_letters.PORTION", 3)
     project.collection(max_retries=0)
     project.send(*[{"task_id": f"t-{n:02}", "question": "infra"} for n in range(20)])
     project.burst("--processes", "1")
@@ -234,7 +260,7 @@ def test_another_process_goes_on_at_the_place_and_where_its_letter_was_dropped(
 def test_what_is_looked_at_goes_back_by_itself(
     graves: Callable[[], AnyStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentpipe.brokers.rabbitmq.dead.HOLD_S", 0.01)
+    monkeypatch.setattr("agentpipe.brokers.rabbitmq.dead_letters.HOLD_S", 0.01)
     with closing(graves()) as looker, closing(graves()) as other:
         looker.dead_letters(DeadFilter(), "", 3)
         wait_until(lambda: other.count_dead(DeadFilter()) == 20, 10, "all are back")
@@ -254,15 +280,17 @@ def test_what_is_settled_as_its_connection_ends_is_settled_by_the_next(broker_ur
         (claimed,) = wait_until(lambda: claim_up_to(1, store, worker), 30, "a claim")
         answer = [Settlement(claimed, "complete", b"{}", "ok")]
 
-        async def settle_without_connection(desk: Desk) -> None:
-            async with desk.servings["w"]._settling:  # noqa: SLF001 - as an earlier call would
-                late = asyncio.ensure_future(desk.servings["w"].settle(answer))
-                desk.session.close()
-                await desk.session.ended()
+        async def settle_without_connection(services: Services) -> None:
+            settling = store._workers["w"].settling  # noqa: SLF001 - as an earlier call would
+            session = services.connection.session
+            async with settling.busy:
+                late = asyncio.ensure_future(settling.settle(answer))
+                session.close()
+                await session.ended()
             await late
 
         with pytest.raises(Unreachable, match="ended before that was settled"):
-            store._on_desk(settle_without_connection)  # noqa: SLF001 - likewise
+            store._run(settle_without_connection)  # noqa: SLF001 - likewise
 
         def settled() -> list[bool]:
             with suppress(Unreachable):

@@ -290,8 +290,8 @@ CASES: list[tuple[TaskLocation, str, str, str]] = [
         ),
         "unsure",
         (
-            "no worker has it and it is none of the dead letters read, 9 are left unread "
-            "(agentpipe dead show reads all). This broker cannot look into its queues for one "
+            "no worker has it and it may be one of the 9 dead letters "
+            "(agentpipe dead show reads them). This broker cannot look into its queues for one "
             "task: it may wait (7 do), be delayed (1 are), be done and wait for the sink (3 do), "
             "have been delivered, or "
             "never have been sent here. If it waits: at a_0 its agent is busy with other (on "

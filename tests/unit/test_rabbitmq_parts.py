@@ -4,28 +4,45 @@ from __future__ import annotations
 
 import ssl
 from collections import Counter
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
 from pika import exceptions
 from pika.channel import Channel
 
+from agentpipe.brokers.location import ClaimSeen
 from agentpipe.brokers.rabbitmq.address import Address
-from agentpipe.brokers.rabbitmq.crew import Member, share_of
-from agentpipe.brokers.rabbitmq.holds import Holds
-from agentpipe.brokers.rabbitmq.names import (
+from agentpipe.brokers.rabbitmq.assignment import share_of
+from agentpipe.brokers.rabbitmq.cancel_marks import by_id, by_queue, covers
+from agentpipe.brokers.rabbitmq.cooldowns import Cooldowns
+from agentpipe.brokers.rabbitmq.messages import Message
+from agentpipe.brokers.rabbitmq.registry import Entry
+from agentpipe.brokers.rabbitmq.rpc import (
+    Member,
+    Reply,
+    Request,
+    TaskHeld,
+    decode,
+    encode,
+)
+from agentpipe.brokers.rabbitmq.topology import (
     DELAY_QUEUES,
     SHORTEST_DELAY_MS,
-    Message,
-    Names,
+    Topology,
     delay_level,
 )
-from agentpipe.brokers.rabbitmq.registry import Entry
 from agentpipe.brokers.records import Offer, Queue
+from agentpipe.brokers.statistics import Tally
+from agentpipe.connections.amqp.channel import Delivery
 from agentpipe.connections.amqp.connection import why_not
 from agentpipe.errors import ConfigError
 
-NAMES = Names("fleet")
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TOPOLOGY = Topology("fleet")
 
 
 def crew(*slots: int, queues: int = 8, first: str = "") -> list[Member]:
@@ -66,7 +83,46 @@ def test_a_queue_goes_only_to_who_serves_it() -> None:
 
 def test_a_member_comes_back_from_the_wire_as_it_was() -> None:
     member = Member("w", "amq.gen-1", "host", 7, 3, frozenset("ab"), frozenset("a"), {"a": 2})
-    assert Member.decode(orjson.loads(member.encode(kind="hello", news=1))) == member
+    hello = Request("hello", member, greet=True)
+    assert decode(Request, encode(hello).body) == hello
+
+
+def test_a_reply_comes_back_from_the_wire_as_it_was() -> None:
+    tally = Tally(done=3, usd=0.5, error="E: why", error_s=1.5)
+    held = TaskHeld("q", 1, 2, 3.5, "E", cancelled=True, since=None)
+    reply = Reply(
+        Member("w", "amq.gen-1"),
+        {"q": tally},
+        {"ok": 3},
+        2,
+        ending=("a \u2603", "b"),
+        found=(held,),
+        runs=(ClaimSeen("a", "q", "w", 4.5),),
+        run_s={"q": 0.1},
+    )
+    assert decode(Reply, encode(reply, key="to").body) == reply
+    request = Request("cancel", marks={"id a": 5}, queues=frozenset("q"), to="amq.gen-2")
+    assert decode(Request, encode(request).body) == request
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"5",
+        b'{"kind": "hello", "member": []}',
+        b'{"kind": "gone", "member": {"name": "w"}}',
+    ],
+)
+def test_a_note_of_another_version_is_ignored(body: bytes) -> None:
+    assert decode(Request, body) is None
+
+
+def test_what_a_later_version_adds_to_a_note_is_left_out() -> None:
+    later = b'{"kind": "gone", "member": {"name": "w", "address": "a", "why": "?"}, "new": 1}'
+    assert decode(Request, later) == Request("gone", Member("w", "a"))
 
 
 def test_a_gates_queues_are_in_one_share() -> None:
@@ -89,7 +145,7 @@ def test_a_gate_goes_to_who_serves_all_of_it() -> None:
 
 
 def test_a_hold_that_goes_round_does_not_grow() -> None:
-    holds = Holds()
+    holds = Cooldowns()
     assert holds.hear("q", 60)
     left = holds.left_s("q")
     assert not holds.hear("q", 60.1)
@@ -101,9 +157,22 @@ def test_a_hold_that_goes_round_does_not_grow() -> None:
 
 
 def test_a_hold_is_forgotten_when_it_is_over() -> None:
-    holds = Holds()
+    holds = Cooldowns()
     holds.begin("q", 0)
     assert (holds.left_s("q"), holds.left_s("other"), holds.all()) == (0, 0, {})
+
+
+# Cancel marks.
+
+
+def test_a_mark_covers_what_it_names_and_what_was_submitted_before_it() -> None:
+    task = Message("a", "q", b"", submitted_ms=5, group_id="g h")
+    for key in (by_id("a"), by_queue("q"), by_queue("q", "g h")):
+        assert covers({key: 5}, task)
+        assert not covers({key: 4}, task)
+    others = (by_id("b"), by_id("q"), by_queue("a"), by_queue("q", "g"))
+    assert not any(covers({key: 9}, task) for key in others)
+    assert not covers({by_queue("q", "g"): 9}, Message("a", "q", b"", submitted_ms=5))
 
 
 # Delays.
@@ -122,32 +191,41 @@ def test_any_delay_has_a_queue() -> None:
 
 
 def test_a_delayed_message_keeps_the_key_that_brings_it_back() -> None:
-    letter = Message.offered(Offer("a", b"{}"), "crew_0").delayed(NAMES, 1.5)
+    letter = Message.offered(Offer("a", b"{}"), "crew_0").delayed(TOPOLOGY, 1.5)
     assert (letter.key, letter.expires_ms) == ("fleet.crew_0.back", 1500)
-    assert letter.exchange == NAMES.later(delay_level(1500)).name
+    assert letter.exchange == TOPOLOGY.later(delay_level(1500)).name
 
 
 # Messages.
 
 
+def delivered(body: bytes, headers: Mapping[str, Any]) -> Delivery:
+    method = SimpleNamespace(delivery_tag=1, redelivered=False)
+    return Delivery(method, SimpleNamespace(headers=dict(headers)), body)
+
+
 def test_a_message_is_read_as_it_was_written() -> None:
     sent = (
-        Message.offered(Offer("a \u2603", b"\x00{}", priority=-7), "crew_0")
+        Message.offered(
+            Offer("a \u2603", b"\x00{}", priority=-7, group_id="epoch \u2603"), "crew_0"
+        )
         .failed("E: why")
         .crashed()
     )
-    letter = sent.to(NAMES.back("crew_0"))
-    assert Message.read("crew_0", letter.body, letter.headers, "other") == sent
+    outgoing = sent.to(TOPOLOGY.back("crew_0"))
+    assert Message.read(delivered(outgoing.body, outgoing.headers), "crew_0") == sent
+    assert Message.read(delivered(outgoing.body, outgoing.headers)) == sent
 
 
 def test_what_somebody_else_has_put_there_gets_an_id() -> None:
-    read = Message.read("crew_0", b"\xff", {"agentpipe-crashes": "many"}, "foreign-1")
-    assert (read.task_id, read.payload, read.crashes) == ("foreign-1", b"\xff", 0)
+    read = Message.read(delivered(b"\xff", {"agentpipe-crashes": "many"}), "crew_0")
+    assert read.task_id.startswith("foreign-")
+    assert (read.payload, read.crashes, read.group_id) == (b"\xff", 0, None)
 
 
 def test_lower_priorities_are_higher_ones_of_amqp() -> None:
     levels = [
-        Message("a", "q", b"", priority=priority).to(NAMES.back("q")).priority
+        Message("a", "q", b"", priority=priority).to(TOPOLOGY.back("q")).priority
         for priority in (-9, -1, 0, 1, 9)
     ]
     assert levels == [2, 2, 1, 0, 0]
@@ -191,7 +269,7 @@ def test_a_url_is_taken_apart() -> None:
         "/team",
     )
     assert (address.server.user, address.server.password) == ("ann", "p@ss")
-    assert address.names == Names("mine", quorum=True)
+    assert address.topology == Topology("mine", quorum=True)
     assert "p%40ss" not in address.shown
 
 

@@ -1,73 +1,76 @@
 """RabbitStore: tasks in RabbitMQ, for those who have one already.
 
-AMQP has no transaction over a publish and an acknowledgement: whatever has to move from one queue
-into another is published, confirmed, and only then acknowledged. A crash in between repeats it
-and loses nothing. So a task is run at least once, and answered exactly once behind the stream.
+AMQP has no transaction over a publish and an acknowledgement: whatever moves from one queue into
+another is published, confirmed, and only then acknowledged. A crash in between repeats it and loses
+nothing. So a task is run at least once, and answered exactly once behind the stream.
 
-Each agent has a queue for first offers, bounded by the server, and one for what comes back, which
-nothing bounds. One worker at a time serves an agent: it holds an exclusive queue as its lock, and
-so no agent runs more than its concurrency over the whole fleet. Agents that share a gate are
-served by one worker, under one lock. An agent that is held is left alone by whoever serves it, as
-all workers tell each other; nothing but they remember it. A lease is the connection's: when
-it ends, the server delivers again what was not acknowledged.
+Each agent has a queue for first offers, bounded by the server, and one without a bound for what
+comes back. One worker at a time serves an agent, under an exclusive queue as the lock: so no agent
+runs more than its concurrency over the whole fleet. A lease is the connection's: when it ends, the
+server delivers again what was not acknowledged.
 
-What this broker does not do: it remembers no ids, so that a task sent twice is run twice; it knows
-three priorities, below, at and above 0.
+Everything runs on the connection's event loop; callers wait for it, and only ``Wakeup`` is shared
+with their threads. The parts, each of which imports only earlier ones:
+
+- ``topology``, ``messages``: the queues, and a task in one. ``rpc``: what workers say and ask.
+- ``shared_state``: a JSON document that all processes change; ``registry`` (queues, limits and
+  pauses), ``cancel_marks`` and ``schedules`` are such documents. ``cooldowns`` are the workers'.
+- ``connection`` is data; ``services`` are all parts that the workers of a process share on it.
+- ``worker`` composes one joined worker: ``membership`` (who is in the fleet), ``assignment`` (which
+  worker serves which agent), ``consumption`` and ``deliveries`` (prefetch, turns, last chances),
+  ``settlement`` (publish, confirm, acknowledge).
+
+What this broker does not do: it remembers no ids, so that a task that is sent twice runs twice; it
+reads no queue, so that a waiting task that is cancelled is answered at its turn; it knows three
+priorities, below, at and above 0.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import sys
-import time
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentpipe.brokers.base import Store
-from agentpipe.brokers.capabilities import Answer, Fate, TaskQuery, TaskSeen
-from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage
-from agentpipe.brokers.rabbitmq import calendar
+from agentpipe.brokers.dead_letter import DeadFilter
+from agentpipe.brokers.rabbitmq import dead_letters, inspection, management
 from agentpipe.brokers.rabbitmq.address import Address
-from agentpipe.brokers.rabbitmq.asking import ask_all
-from agentpipe.brokers.rabbitmq.bell import Bell
-from agentpipe.brokers.rabbitmq.counting import count
-from agentpipe.brokers.rabbitmq.dead import PORTION
-from agentpipe.brokers.rabbitmq.desk import Desk
-from agentpipe.brokers.rabbitmq.marks import cancel
-from agentpipe.brokers.rabbitmq.nodes import NOT_ASKED, examine_nodes
-from agentpipe.brokers.rabbitmq.offering import Offering
-from agentpipe.brokers.rabbitmq.whereabouts import of_dead, where_is
-from agentpipe.brokers.records import (
-    Admission,
-    Claim,
-    ClaimRequest,
-    Offer,
-    OutboxRecord,
-    Queue,
-    Settlement,
-    Verdict,
-    Worker,
-)
+from agentpipe.brokers.rabbitmq.admission import Offering
+from agentpipe.brokers.rabbitmq.cancel_marks import by_id, by_queue
+from agentpipe.brokers.rabbitmq.connection import Connection
+from agentpipe.brokers.rabbitmq.purge import Purge
+from agentpipe.brokers.rabbitmq.services import Services
+from agentpipe.brokers.rabbitmq.task_location import locate
+from agentpipe.brokers.rabbitmq.wakeup import Wakeup
+from agentpipe.brokers.rabbitmq.worker import RabbitWorker
+from agentpipe.brokers.records import Admission
 from agentpipe.connections.amqp import health
-from agentpipe.connections.amqp.channel import Lost
+from agentpipe.connections.amqp.channel import ChannelClosed
 from agentpipe.connections.amqp.connection import ANSWER_S, Link, Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 
+    from agentpipe.brokers.capabilities import Answer, Fate, TaskFilter, TaskSeen
+    from agentpipe.brokers.dead_letter import DeadLetter, DeadPage
     from agentpipe.brokers.location import TaskLocation
+    from agentpipe.brokers.records import (
+        Claim,
+        ClaimRequest,
+        Offer,
+        OutboxRecord,
+        Queue,
+        Settlement,
+        Verdict,
+        Worker,
+    )
     from agentpipe.brokers.statistics import Stats
     from agentpipe.connections.health import Finding
     from agentpipe.settings import Settings
 
 T = TypeVar("T")
-OFFER_S = 60.0
-# To find a task, others have to be taken out of its way.
-FIND_S = 60.0
-# Nobody who asks for one task waits longer for all dead letters to be read.
-SEEK_S = 1.0
+# Queues may have to be made first, or many messages taken.
+LONG_S = 60.0
 
 
 class RabbitStore(Store):
@@ -87,257 +90,229 @@ class RabbitStore(Store):
         )
         self._declared: dict[str, Queue] = {}
         self._cursors: dict[str, int] = {}
-        self._desk: Desk | None = None
+        self._services: Services | None = None
+        self._workers: dict[str, RabbitWorker] = {}
         self._opening = asyncio.Lock()
         self._joined: set[str] = set()
-        self._bell = Bell()
-        self._on_desk(_nothing)
+        self._wakeup = Wakeup()
+        self._run(_nothing)
+
+    # Tasks.
 
     def declare(self, queues: Sequence[Queue]) -> None:
-        rings = {queue.collection for queue in queues if queue.collection}
+        groups = {queue.collection for queue in queues if queue.collection}
         for queue in list(self._declared.values()):
-            if queue.collection in rings:
+            if queue.collection in groups:
                 del self._declared[queue.name]
         self._declared.update({queue.name: queue for queue in queues})
         names = [queue.name for queue in queues]
-        self._on_desk(lambda desk: desk.introduce(names))
+        self._run(lambda services: services.introduce(names))
 
     def offer(self, target: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
-        async def offer(desk: Desk) -> Admission:
-            queues = desk.targets(target, round_robin=round_robin)
+        async def offer(services: Services) -> Admission:
+            queues = services.registry.targets(target, round_robin=round_robin)
             if not queues:
-                await desk.registry.read(0)
-                queues = desk.targets(target, round_robin=round_robin)
+                await services.registry.read()
+                queues = services.registry.targets(target, round_robin=round_robin)
             if not queues:
-                nowhere: Verdict = "refused"
-                return Admission((nowhere,) * len(offers), 0, 0)
-            cursor = self._cursors.get(target, 0)
-            offering = Offering(desk, desk.publisher, queues, cursor)
+                refused: Verdict = "refused"
+                return Admission((refused,) * len(offers), 0, 0)
+            offering = Offering(services, queues, self._cursors.get(target, 0))
             admission = await offering.make(offers)
             self._cursors[target] = offering.cursor
             return admission
 
-        # Its queues may have to be made first.
-        return self._on_desk(offer, OFFER_S)
+        return self._run(offer, LONG_S)
 
     def join(self, worker: Worker) -> None:
-        self._on_desk(lambda desk: desk.join(worker, self._bell))
+        async def join(services: Services) -> None:
+            if worker.name in self._workers:  # The new one begins with nothing.
+                await self._workers.pop(worker.name).close()
+            joining = RabbitWorker(services, worker, self._wakeup)
+            await joining.open()
+            self._workers[worker.name] = joining
+
+        self._run(join)
         self._joined.add(worker.name)
 
     def heartbeat(self, worker: Worker, report: bytes | None = None) -> bool:
-        async def renew(desk: Desk) -> bool:
-            serving = desk.servings.get(worker.name)
-            if serving is None or not serving.is_alive:
-                return False
-            serving.extend(report)
-            return True
+        async def renew(_: Services) -> bool:
+            if (alive := self._alive(worker)) is not None:
+                alive.heartbeat(report)
+            return alive is not None
 
-        return self._on_desk(renew)
+        return self._run(renew)
+
+    def _alive(self, worker: Worker) -> RabbitWorker | None:
+        """The worker, while its lease holds; on the connection's loop only."""
+        found = self._workers.get(worker.name)
+        return found if found is not None and found.is_alive else None
 
     def leave(self, worker: Worker) -> int:
         self._joined.discard(worker.name)
 
-        async def leave(desk: Desk) -> int:
-            serving = desk.servings.pop(worker.name, None)
-            desk.outbox.give_back(worker.name)
-            return 0 if serving is None else await serving.leave()
+        async def leave(services: Services) -> int:
+            leaving = self._workers.pop(worker.name, None)
+            services.outbox.take_back(worker.name)
+            return 0 if leaving is None else await leaving.leave()
 
-        return self._on_desk(leave)
+        return self._run(leave)
 
     def claim(self, request: ClaimRequest) -> list[Claim]:
         name = request.worker.name
 
-        async def claim(desk: Desk) -> list[Claim]:
-            serving = desk.servings.get(name)
-            if serving is None and name in self._joined:
-                raise Lost("its tasks are delivered again")  # It shall look whether it has a lease.
-            if serving is None or not serving.is_alive:
+        async def claim(services: Services) -> list[Claim]:
+            if name in self._joined and name not in self._workers:
+                raise ChannelClosed("its tasks are delivered again")  # Its heartbeat will fail.
+            alive = self._alive(request.worker)
+            if alive is None or await services.outbox.is_above(request.outbox):
                 return []
-            if await desk.outbox.is_above(request.outbox):
-                return []
-            return serving.claim(request.limit)  # Agents are shared out, not their tasks.
+            return alive.claim(request.limit)  # Agents are shared out, not their tasks.
 
-        return self._on_desk(claim)
+        return self._run(claim)
 
     def wait(self, timeout_s: float) -> None:
-        self._bell.wait(timeout_s)
+        self._wakeup.wait(timeout_s)
 
     def take_cancelled(self) -> list[str]:
-        return self._bell.take_cancelled()
+        return self._wakeup.take_cancelled()
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
-        async def settle(desk: Desk) -> list[bool]:
-            done = {}
+        async def settle(_: Services) -> list[bool]:
+            done = [False] * len(settlements)
             for name in {settlement.claim.worker for settlement in settlements}:
-                mine = [each for each in settlements if each.claim.worker == name]
-                serving = desk.servings.get(name)
-                lost = [False] * len(mine)
-                done[name] = iter(lost if serving is None else await serving.settle(mine))
-            return [next(done[settlement.claim.worker]) for settlement in settlements]
+                mine = [at for at, it in enumerate(settlements) if it.claim.worker == name]
+                if name in self._workers:
+                    settling = self._workers[name].settling
+                    settled = await settling.settle([settlements[at] for at in mine])
+                    for at, was in zip(mine, settled, strict=True):
+                        done[at] = was
+            return done
 
-        return self._on_desk(settle)
+        return self._run(settle)
 
     def take_outbox(self, worker: Worker, limit: int, max_bytes: int) -> list[OutboxRecord]:
-        async def take(desk: Desk) -> list[OutboxRecord]:
-            serving = desk.servings.get(worker.name)
-            if serving is None or not serving.is_alive:
+        async def take(services: Services) -> list[OutboxRecord]:
+            if self._alive(worker) is None:
                 return []
-            return await desk.outbox.take(worker.name, limit, max_bytes)
+            return await services.outbox.take(worker.name, limit, max_bytes)
 
-        return self._on_desk(take)
+        return self._run(take)
 
     def drop_outbox(self, worker: Worker, numbers: Sequence[int]) -> None:
-        async def drop(desk: Desk) -> None:
-            desk.outbox.drop(worker.name, numbers)
+        async def drop(services: Services) -> None:
+            services.outbox.drop(worker.name, numbers)
 
-        self._on_desk(drop)
+        self._run(drop)
 
-    def tasks(self, query: TaskQuery) -> list[TaskSeen]:
-        if query.state == "running":
-            found = self._running()
-        elif query.task_ids is not None:
-            wanted = query.task_ids
-            found = self._on_desk(lambda desk: _find(desk, wanted), FIND_S)
-        else:
-            found = self._on_desk(lambda desk: _peek(desk, query))
-        return [task for task in found if query.selects(task)][: query.limit]
+    # What operators ask and do.
 
-    def _running(self) -> list[TaskSeen]:
-        told = self._on_desk(lambda desk: ask_all(desk, {"kind": "claims"}))
-        entries = {
-            task_id: TaskSeen(0, task_id, queue, base64.b64decode(payload), float(submitted_at))
-            for each in told
-            for task_id, queue, payload, submitted_at in each["claims"]
-        }
-        return list(entries.values())
+    def stats(self) -> Stats:
+        return self._run(lambda services: inspection.count(services, self._address))
 
-    def answer(self, answers: Sequence[Answer]) -> list[bool]:
-        async def answer(desk: Desk) -> list[bool]:
-            return await (await desk.hand()).answer(answers)
-
-        return self._on_desk(answer)
+    def locate(self, task_id: str) -> TaskLocation:
+        return self._run(lambda services: locate(services, task_id))
 
     def pause(
         self, *, queues: Sequence[str] = (), collections: Sequence[str] = (), paused: bool
     ) -> None:
-        self._on_desk(lambda desk: desk.pause(queues, collections, paused=paused))
+        self._run(lambda services: services.pause(queues, collections, paused=paused))
 
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
-        return self._on_desk(lambda desk: cancel(desk, task_ids))
+        ending = self._run(lambda services: services.cancel(list(map(by_id, task_ids))))
+        return ["signalled" if task_id in ending else "marked" for task_id in task_ids]
 
-    def locate(self, task_id: str) -> TaskLocation:
-        facts = self._on_desk(lambda desk: where_is(desk, task_id))
-        if facts.place != "unknown":
-            return facts
-        letter, unread = self._seek_letter(task_id)
-        if letter is None:
-            return replace(facts, dead_unread=unread)
-        return self._on_desk(lambda desk: of_dead(desk, facts, letter))
+    def cancel_matching(self, wanted: TaskFilter) -> list[str]:
+        keys = [by_queue(name, wanted.group_id) for name in wanted.queues]
+        return sorted(self._run(lambda services: services.cancel(keys)))
 
-    def _seek_letter(self, task_id: str) -> tuple[DeadLetter | None, int]:
-        """A task's dead letter; else how many there was no time to read."""
-        unread = self.count_dead(DeadFilter()) or 0
-        after: str | None = "" if unread else None
-        ends = time.monotonic() + SEEK_S
-        while after is not None and time.monotonic() < ends:
-            page = self.dead_letters(DeadFilter(), after, PORTION)
-            if letters := self._on_desk(partial(_read_letters, [task_id])):
-                return letters[-1], 0
-            unread, after = max(0, unread - len(page.letters)), page.after
-        return None, unread if after is not None else 0
+    def purge(self, queues: Sequence[str] | None, answer: Callable[[TaskSeen], Answer]) -> int:
+        purge = Purge(queues)
+        self._run(purge.open)
+        purged = 0
+        while tasks := self._run(purge.take, LONG_S):
+            answers = [answer(task) for task in tasks]
+            self._run(partial(purge.settle, tasks=tasks, answers=answers))
+            purged += len(tasks)
+        self._run(purge.close)
+        return purged
 
     def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
-        return self._on_desk(lambda desk: desk.dead.page(wanted, after, limit))
+        return self._run(lambda services: services.dead.page(wanted, after, limit))
 
     def count_dead(self, wanted: DeadFilter) -> int | None:
-        if wanted != DeadFilter():
-            return None
-
-        async def count(desk: Desk) -> int:
-            return (await desk.count(desk.names.dead.name) or 0) + desk.dead.in_hand
-
-        return self._on_desk(count)
+        return self._run(inspection.count_dead) if wanted == DeadFilter() else None
 
     def read_dead(self, task_ids: Sequence[str]) -> list[DeadLetter]:
+        async def read(services: Services) -> list[DeadLetter]:
+            return services.dead.read(missing)
+
         missing = set(task_ids)
         found: list[DeadLetter] = []
         for _ in self._looks(missing):
-            letters = self._on_desk(partial(_read_letters, missing))
-            found += letters
+            found += (letters := self._run(read))
             missing.difference_update(letter.task_id for letter in letters)
         return sorted(found, key=lambda letter: letter.died_at)
 
     def drop_dead(self, task_ids: Sequence[str]) -> int:
-        async def drop(desk: Desk) -> set[str]:
-            dropped = desk.dead.drop(missing)
-            await desk.dead.settled()
-            return dropped
+        async def drop(services: Services) -> set[str]:
+            return await services.dead.drop(missing)
 
         missing = set(task_ids)
         for _ in self._looks(missing):
-            missing -= self._on_desk(drop)
+            missing.difference_update(self._run(drop))
         return len(set(task_ids)) - len(missing)
 
     def _looks(self, missing: Collection[str]) -> Iterator[None]:
-        """What the hand holds, then each page of the queue, until nothing is missing."""
+        """What was looked at last, then each page of the queue, until nothing is missing."""
         after: str | None = ""
         yield
         while missing and after is not None:
-            after = self.dead_letters(DeadFilter(), after, PORTION).after
+            after = self.dead_letters(DeadFilter(), after, dead_letters.PORTION).after
             yield
 
-    def examine(self) -> list[Finding]:
-        """What the server tells of itself, over AMQP and by its management API."""
-        found = self._link.run(health.examine_broker)
-        return found + (examine_nodes(self._address) if self._address.management else NOT_ASKED)
-
     def progress(self, name: str, mark: int) -> int | None:
-        async def progress(desk: Desk) -> int | None:
-            return await calendar.progress(desk.names, desk.session.channel, name, mark)
+        return self._run(lambda services: services.progress(name, mark))
 
-        return self._on_desk(progress)
+    def examine(self) -> list[Finding]:
+        """What the server says of itself, over AMQP and by its management API."""
+        return self._link.run(health.examine_broker) + management.examine(self._address)
 
-    def stats(self) -> Stats:
-        return self._on_desk(count)
+    # The connection.
 
     def close(self) -> None:
         self._link.close(self._farewell)
 
     async def _farewell(self) -> None:
-        if self._desk is not None:
-            await self._desk.close()
+        if self._services is not None:
+            await self._services.dead.close()
 
-    def _on_desk(
-        self, operation: Callable[[Desk], Coroutine[Any, Any, T]], answer_s: float = ANSWER_S
+    def _run(
+        self, operation: Callable[[Services], Coroutine[Any, Any, T]], answer_s: float = ANSWER_S
     ) -> T:
         async def perform(session: Session) -> T:
-            return await operation(await self._desk_on(session))
+            return await operation(await self._services_on(session))
 
         return self._link.run(perform, answer_s)
 
-    async def _desk_on(self, session: Session) -> Desk:
+    async def _services_on(self, session: Session) -> Services:
+        """Those of this session; after a lost one, with its workers, which go on here."""
         async with self._opening:
-            if self._desk is None or self._desk.session is not session:
-                desk = Desk(session, self._address, self._declared)
-                await desk.open()
-                if self._desk is not None:
-                    await desk.take_over(self._desk)
-                self._desk = desk
-            return self._desk
+            before = self._services
+            if before is None or before.connection.session is not session:
+                connection = await Connection.open(session, self._address.topology)
+                services = Services(connection, self._declared)
+                if before is not None:
+                    services.inherit(before)
+                successors = {}
+                for name, worker in self._workers.items():
+                    successors[name] = RabbitWorker(services, worker.worker, self._wakeup)
+                    successors[name].inherit(worker)
+                    await successors[name].open()
+                self._services, self._workers = services, successors
+                return services
+            return before
 
 
-async def _peek(desk: Desk, query: TaskQuery) -> list[TaskSeen]:
-    limit = sys.maxsize if query.limit is None else query.limit
-    return await (await desk.hand()).peek(query.queues, query.after, limit)
-
-
-async def _find(desk: Desk, task_ids: Sequence[str]) -> list[TaskSeen]:
-    return await (await desk.hand()).find(task_ids)
-
-
-async def _read_letters(task_ids: Collection[str], desk: Desk) -> list[DeadLetter]:
-    return desk.dead.whole(task_ids)
-
-
-async def _nothing(_desk: Desk) -> None:
+async def _nothing(_: Services) -> None:
     """Connecting was all."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from agentpipe.brokers.rabbitmq.names import Names
+from agentpipe.brokers.rabbitmq.topology import Topology
 from agentpipe.connections.amqp.address import Server, server_of
 from agentpipe.connections.url import Url
 
@@ -25,7 +25,7 @@ class Address:
     """
 
     server: Server
-    names: Names
+    topology: Topology
     management: str = ""
 
     @classmethod
@@ -37,8 +37,8 @@ class Address:
         """
         parsed = Url.parse(url, PARAMETERS)
         quorum = parsed.one_of("queues", QUEUES) == "quorum"
-        names = Names(parsed.given.get("prefix", "agentpipe"), quorum=quorum)
-        return cls(server_of(parsed), names, parsed.given.get("management", ""))
+        topology = Topology(parsed.given.get("prefix", "agentpipe"), quorum=quorum)
+        return cls(server_of(parsed), topology, parsed.given.get("management", ""))
 
     @property
     def shown(self) -> str:
@@ -47,4 +47,4 @@ class Address:
 
     def parameters(self, heartbeat_s: int) -> pika.ConnectionParameters:
         """As pika wants them."""
-        return self.server.parameters(heartbeat_s, self.names.prefix)
+        return self.server.parameters(heartbeat_s, self.topology.prefix)

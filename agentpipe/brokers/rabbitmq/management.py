@@ -1,19 +1,19 @@
-"""Management: what RabbitMQ's management API tells of queues, where a URL names it.
-
-Its figures are some seconds old.
-"""
+"""What RabbitMQ's management API says of queues and nodes, where the broker's URL names it."""
 
 from __future__ import annotations
 
+import time
 import urllib.error
 import urllib.request
 from base64 import b64encode
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 import orjson
 
+from agentpipe.connections.health import Finding, clock_skew, fail, ok, warn
 from agentpipe.core.redaction import without_password
 from agentpipe.errors import Unreachable
 
@@ -21,45 +21,74 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.address import Address
 
 TIMEOUT_S = 10.0
-COLUMNS = "name,messages,message_bytes"
+OF_QUEUES = "name,messages,message_bytes"
+OF_NODES = "name,mem_alarm,disk_free_alarm,mem_used,mem_limit,disk_free"
+NOT_TOLD = "not told by AMQP: give ?management= in the broker's URL to see it"
 
 
 @dataclass(frozen=True, slots=True)
 class QueueFigures:
-    """One queue: its messages, those among them that are with a consumer, and their size."""
+    """One queue: its messages, those with a consumer among them, and their size."""
 
-    messages: int
-    size_bytes: int
+    messages: int | None = None
+    size_bytes: int | None = None
+
+
+UNKNOWN = QueueFigures()
 
 
 def queue_figures(address: Address) -> dict[str, QueueFigures]:
-    """Each queue of this fleet's prefix, by name.
+    """Each queue of this fleet's prefix, by name, some seconds old; none without the API.
 
     Raises:
         Unreachable: The API does not answer, or refuses the user.
     """
+    if not address.management:
+        return {}
     vhost = quote(address.server.vhost, safe="")
-    path = f"/api/queues/{vhost}?columns={COLUMNS}"
     return {
-        record["name"]: QueueFigures(
-            record.get("messages", 0),
-            record.get("message_bytes", 0),
-        )
-        for record in _get(address, path)
-        if record["name"].startswith(f"{address.names.prefix}.")
+        record["name"]: QueueFigures(record.get("messages", 0), record.get("message_bytes", 0))
+        for record in _get(address, f"/api/queues/{vhost}?columns={OF_QUEUES}")[0]
+        if record["name"].startswith(f"{address.topology.prefix}.")
     }
 
 
-def _get(address: Address, path: str) -> Any:
-    return ask(address, path)[0]
+def examine(address: Address) -> list[Finding]:
+    """Alarms and the clock; an API that does not answer is a warning."""
+    if not address.management:
+        return [ok("alarms", NOT_TOLD), ok("clock", NOT_TOLD)]
+    begun = time.time()
+    try:
+        nodes, date = _get(address, f"/api/nodes?columns={OF_NODES}")
+    except Unreachable as error:
+        return [warn("management API", str(error), "correct ?management=, or leave it out")]
+    found = [_alarms(node) for node in nodes]
+    if not date:
+        return found
+    # HTTP gives whole seconds, and this server looks at its clock once a second: up to two
+    # seconds have passed since.
+    theirs = parsedate_to_datetime(date).timestamp() + 1.0
+    return [*found, clock_skew(theirs - (begun + time.time()) / 2, 1.0)]
 
 
-def ask(address: Address, path: str) -> tuple[Any, str]:
-    """What the API answers, and the server's time as HTTP has it.
+def _alarms(node: dict[str, Any]) -> Finding:
+    """A node with an alarm takes nothing from any publisher of the cluster."""
+    used = f"memory {_mib(node, 'mem_used')} of {_mib(node, 'mem_limit')} MiB"
+    found = f"{node['name']}: {used}, disk {_mib(node, 'disk_free')} MiB free"
+    on = [word for word in ("mem", "disk_free") if node.get(f"{word}_alarm")]
+    if on:
+        advice = "free it, or raise vm_memory_high_watermark or lower disk_free_limit"
+        return fail("alarms", f"{found}; alarm of {' and '.join(on)}", advice)
+    return ok("alarms", f"none; {found}")
 
-    Raises:
-        Unreachable: The API does not answer, or refuses the user.
-    """
+
+def _mib(node: dict[str, Any], name: str) -> str:
+    value = node.get(name)
+    return f"{value / 1024**2:,.0f}" if isinstance(value, int) else "?"
+
+
+def _get(address: Address, path: str) -> tuple[Any, str]:
+    """What the API answers, and the server's time as HTTP has it."""
     parts = urlsplit(address.management)
     host = parts.netloc.rpartition("@")[2]
     user = unquote(parts.username or address.server.user)

@@ -4,74 +4,61 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.records import OutboxRecord
-from agentpipe.connections.amqp.message import Letter
+from agentpipe.connections.amqp.message import OutgoingMessage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from agentpipe.brokers.rabbitmq.names import Names
+    from agentpipe.brokers.rabbitmq.topology import Topology
     from agentpipe.connections.amqp.channel import Channel, Delivery
     from agentpipe.settings import OutboxLimits
 
-LOOK_EVERY_S = 0.25
+COUNT_EVERY_S = 0.25
 SIZES_REMEMBERED = 100
-
-
-@dataclass(frozen=True, slots=True)
-class _Lent:
-    tag: int
-    worker: str
 
 
 class Outbox:
     """The outbox as one process sees it; what is lent goes back when the connection ends."""
 
-    def __init__(self, names: Names, channel: Channel) -> None:
-        self._queue, self._channel = names.outbox, channel
+    def __init__(self, topology: Topology, channel: Channel) -> None:
+        self._queue, self._channel = topology.shared("outbox"), channel
         # A number of an earlier connection must not stand for another record of this one.
         self._numbers = itertools.count(time.time_ns())
-        self._lent: dict[int, _Lent] = {}
+        # By number: the delivery's tag, and the worker.
+        self._lent: dict[int, tuple[int, str]] = {}
         self._next: Delivery | None = None
         self._records = 0
-        self._looked_at = float("-inf")
+        self._counted_at = float("-inf")
         self._mean_bytes, self._sizes = 0.0, 0
 
-    async def open(self) -> None:
-        """Make the queue if there is none."""
-        await self._channel.declare(self._queue)
-
-    def letter(self, task_id: str, result: bytes) -> Letter:
+    def message(self, task_id: str, result: bytes) -> OutgoingMessage:
         """A Result on its way into the outbox."""
-        return Letter(self._queue.name, result, {"agentpipe-id": task_id})
+        return OutgoingMessage(self._queue.name, result, {"agentpipe-id": task_id})
 
-    def has_put(self, letters: Iterable[Letter]) -> None:
-        """Reckon with results that were put in just now."""
-        for letter in letters:
-            if letter.key == self._queue.name:
+    def note(self, published: Iterable[OutgoingMessage]) -> None:
+        """Count the Results among messages that were just published."""
+        for message in published:
+            if message.key == self._queue.name:
                 self._records += 1
-                self._weigh(len(letter.body))
+                self._weigh(len(message.body))
 
     def lent_to(self, worker: str) -> int:
-        """How many results the worker is carrying."""
-        return sum(lent.worker == worker for lent in self._lent.values())
+        """How many results the worker is forwarding."""
+        return sum(owner == worker for _, owner in self._lent.values())
 
     async def is_above(self, limits: OutboxLimits) -> bool:
         """Whether it has reached either limit. AMQP tells no sizes: a mean stands in for them."""
-        if time.monotonic() - self._looked_at > LOOK_EVERY_S:
-            await self._look()
+        if time.monotonic() - self._counted_at > COUNT_EVERY_S:
+            ready = await self._channel.declare(self._queue)
+            self._counted_at = time.monotonic()
+            self._records = ready + len(self._lent) + (self._next is not None)
         return limits.reached_by(self._records, round(self._records * self._mean_bytes))
 
-    async def _look(self) -> None:
-        ready = await self._channel.declare(self._queue)
-        self._looked_at = time.monotonic()
-        self._records = ready + len(self._lent) + (self._next is not None)
-
     async def take(self, worker: str, limit: int, max_bytes: int) -> list[OutboxRecord]:
-        """The oldest results that nobody has; at least one where there is one."""
+        """Lend the oldest results that are not lent, at least one where there is one."""
         taken: list[OutboxRecord] = []
         size = 0
         while len(taken) < limit:
@@ -88,25 +75,25 @@ class Outbox:
 
     def _lend(self, delivery: Delivery, worker: str) -> OutboxRecord:
         number = next(self._numbers)
-        self._lent[number] = _Lent(delivery.tag, worker)
+        self._lent[number] = delivery.tag, worker
         self._weigh(len(delivery.body))
         return OutboxRecord(number, str(delivery.headers.get("agentpipe-id", "")), delivery.body)
 
     def drop(self, worker: str, numbers: Sequence[int]) -> None:
         """Forget what the sink has confirmed."""
         for number in numbers:
-            lent = self._lent.get(number)
-            if lent is not None and lent.worker == worker:
+            tag, owner = self._lent.get(number, (0, None))
+            if owner == worker:
                 del self._lent[number]
-                self._channel.ack(lent.tag)
+                self._channel.ack(tag)
                 self._records -= 1
 
-    def give_back(self, worker: str) -> None:
-        """Lend to others what this worker was carrying."""
-        for number, lent in list(self._lent.items()):
-            if lent.worker == worker:
+    def take_back(self, worker: str) -> None:
+        """Let others have what this worker was forwarding."""
+        for number, (tag, owner) in list(self._lent.items()):
+            if owner == worker:
                 del self._lent[number]
-                self._channel.requeue(lent.tag)
+                self._channel.requeue(tag)
 
     def _weigh(self, size: int) -> None:
         self._sizes = min(SIZES_REMEMBERED, self._sizes + 1)

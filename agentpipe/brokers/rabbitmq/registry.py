@@ -1,29 +1,26 @@
-"""Registry: which collections and queues there are, and within which limits.
+"""Registry: which collections and queues exist, their limits, and what is paused.
 
-AMQP has no list of queues, and a queue whose bound has changed is another queue, which somebody
-has to know of. The registry is one message in a durable queue. Who reads or changes it holds an
-exclusive queue meanwhile; a crash in the middle leaves two messages, which the next reader merges.
+AMQP lists no queues, and a queue whose bound has changed is another queue: the registry remembers
+both. What this process has declared comes before what the registry says.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
-import orjson
-
-from agentpipe.brokers.rabbitmq.lock import locked
+from agentpipe.brokers.rabbitmq.shared_state import SharedState
+from agentpipe.brokers.rabbitmq.topology import unit_of
 from agentpipe.brokers.records import Queue
-from agentpipe.connections.amqp.message import Letter
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping
 
-    from agentpipe.brokers.rabbitmq.names import Names
-    from agentpipe.connections.amqp.channel import Channel
+    from agentpipe.brokers.rabbitmq.topology import Topology
+    from agentpipe.connections.amqp.connection import Session
+    from agentpipe.connections.amqp.message import Declaration
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +31,7 @@ class Entry:
         former: Queues that have left; tasks may wait there still.
         bounds: All that its queues have had; the last one holds.
         noted_at: Unix seconds.
-        gates: Of each queue, with its limit; empty where none of them has one.
+        gates: Each queue's concurrency group with its limit; empty where none of them has one.
         all_paused: The whole collection is.
         paused: Queues that are paused on their own.
         paused_at: Unix seconds; when the two were changed.
@@ -59,6 +56,7 @@ class Entry:
         for queue in queues:
             found[(queue.collection, "" if queue.collection else queue.name)].append(queue)
         now = time.time()
+        gates = {key: tuple(map(_gate_of, mine)) for key, mine in found.items()}
         return [
             cls(
                 mine[0].collection,
@@ -67,14 +65,14 @@ class Entry:
                 mine[0].concurrency,
                 mine[0].max_crashes,
                 noted_at=now,
-                gates=_gates_of(mine),
+                gates=gates[key] if any(gates[key]) else (),
             )
-            for mine in found.values()
+            for key, mine in found.items()
         ]
 
     @classmethod
     def decode(cls, record: Mapping[str, Any]) -> Self:
-        """From the registry's JSON."""
+        """From JSON."""
         fields = {name: record[name] for name in cls.__slots__ if name in record}
         for name in ("queues", "bounds", "former", "paused"):
             fields[name] = tuple(fields.get(name, ()))
@@ -84,7 +82,7 @@ class Entry:
 
     @property
     def key(self) -> str:
-        """What there is one entry of."""
+        """The collection, or the queue outside any; two entries of one key are merged."""
         return f"collection {self.collection}" if self.collection else self.queues[0]
 
     def after(self, earlier: Entry) -> Self:
@@ -114,7 +112,7 @@ class Entry:
         return replace(self, all_paused=whole, paused=tuple(sorted(names)), paused_at=time.time())
 
     def says(self, other: Entry) -> bool:
-        """Whether it tells nothing but what ``other`` tells."""
+        """Whether it adds nothing to ``other``."""
         return self._limits == other._limits
 
     @property
@@ -124,147 +122,137 @@ class Entry:
     def current(self) -> list[Queue]:
         """Its queues, in order."""
         gates = self.gates or (None,) * len(self.queues)
-        return [self.queue(*pair) for pair in zip(self.queues, gates, strict=True)]
+        return [self._queue(*pair) for pair in zip(self.queues, gates, strict=True)]
 
-    def queue(self, name: str, gate: tuple[str, int] | None = None) -> Queue:
-        """One of its queues."""
+    def left(self) -> list[Queue]:
+        """Its former queues; they share nothing with others."""
+        return [self._queue(name, None) for name in self.former]
+
+    def _queue(self, name: str, gate: tuple[str, int] | None) -> Queue:
         limits = (self.bounds[-1], self.concurrency, self.max_crashes)
         return Queue(name, self.collection, *limits, *(gate or ()))
 
 
-def _gates_of(queues: Sequence[Queue]) -> tuple[tuple[str, int] | None, ...]:
-    gates = [
-        None
-        if each.concurrency_group is None
-        else (each.concurrency_group, each.concurrency_group_limit)
-        for each in queues
-    ]
-    return tuple(gates) if any(gates) else ()
+def merged(earlier: Entry, later: Entry) -> Entry:
+    """Of two about the same, the one that was noted later; it remembers the other."""
+    if earlier.noted_at > later.noted_at:
+        earlier, later = later, earlier
+    return later.after(earlier)
+
+
+def _gate_of(queue: Queue) -> tuple[str, int] | None:
+    group = queue.concurrency_group
+    return None if group is None else (group, queue.concurrency_group_limit)
 
 
 class Registry:
     """What one process knows of the registry."""
 
-    def __init__(self, names: Names, connection: Callable[[], Awaitable[Channel]]) -> None:
-        self._names, self._channel = names, connection
+    def __init__(self, session: Session, topology: Topology, declared: Mapping[str, Queue]) -> None:
+        self._topology, self._declared = topology, declared
+        self._state = SharedState(
+            session,
+            topology.shared("registry"),
+            merged,
+            lambda records: {it.key: it for it in map(Entry.decode, records)},
+            lambda entries: list(entries.values()),
+        )
         self._entries: dict[str, Entry] = {}
         self._by_queue: dict[str, Entry] = {}
-        self._gates: dict[str, tuple[str, int] | None] = {}
-        self._reading = asyncio.Lock()
+        self._queues: dict[str, Queue] = {}
         self._read_at = float("-inf")
 
-    def ring(self, collection: str) -> list[Queue]:
-        """The queues of a collection, in order."""
-        entry = self._entries.get(f"collection {collection}")
+    def limits(self, name: str) -> Queue:
+        """The queue as it is declared or registered; else with default limits."""
+        return self._known(name) or Queue(name)
+
+    def _known(self, name: str) -> Queue | None:
+        return self._declared.get(name) or self._queues.get(name)
+
+    def unit_of(self, name: str) -> str:
+        """What one worker serves as a whole, and this queue with it."""
+        return unit_of(self.limits(name))
+
+    def targets(self, target: str, *, round_robin: bool) -> list[Queue]:
+        """The queues that an offer may go to, in order."""
+        if not round_robin:
+            known = self._known(target)
+            return [known] if known else []
+        if mine := [it for it in self._declared.values() if it.collection == target]:
+            return mine
+        entry = self._entries.get(f"collection {target}")
         return entry.current() if entry else []
 
-    def queue(self, name: str) -> Queue | None:
-        """A queue, whether or not it has left its collection."""
-        entry = self._by_queue.get(name)
-        return None if entry is None else entry.queue(name, self._gates.get(name))
-
-    def pauses(self, queue: str) -> tuple[bool, bool]:
-        """Whether it is paused itself, and whether its collection is."""
-        entry = self._by_queue.get(queue)
-        return (False, False) if entry is None else (queue in entry.paused, entry.all_paused)
-
-    def is_paused(self, queue: str) -> bool:
-        """Whether nobody may take its tasks."""
-        return any(self.pauses(queue))
-
-    def bounds(self, queue: str) -> tuple[int, ...]:
+    def bounds(self, name: str) -> tuple[int, ...]:
         """All bounds that it has had: tasks may wait under each."""
-        entry = self._by_queue.get(queue)
+        entry = self._by_queue.get(name)
         return entry.bounds if entry else ()
+
+    def sources(self, queue: Queue) -> list[Declaration]:
+        """All queues in which its tasks may wait: the unbounded one, then one for each bound."""
+        bounds = dict.fromkeys([queue.max_waiting, *self.bounds(queue.name)])
+        waiting = [self._topology.admission(queue.name, bound) for bound in bounds]
+        return [self._topology.back(queue.name), *waiting]
+
+    def pauses(self, name: str) -> tuple[bool, bool]:
+        """Whether it is paused itself, and whether its collection is."""
+        entry = self._by_queue.get(name)
+        return (name in entry.paused, entry.all_paused) if entry else (False, False)
 
     def current(self) -> list[Queue]:
         """All queues that belong to their collection now, or to none."""
         return [queue for entry in self._entries.values() for queue in entry.current()]
 
     def former(self) -> list[Queue]:
-        """All queues that have left their collection."""
-        gone = [name for entry in self._entries.values() for name in entry.former]
-        return [queue for name in gone if (queue := self.queue(name)) is not None]
+        """All queues that have left their collection and are in no other."""
+        left = [queue for entry in self._entries.values() for queue in entry.left()]
+        return [queue for queue in left if self._queues[queue.name] == queue]
 
-    async def read(self, max_age_s: float = float("inf")) -> None:
+    async def read(self, max_age_s: float = 0.0) -> None:
         """Read it, unless that was done within ``max_age_s``."""
-        async with self._reading:
-            if time.monotonic() - self._read_at >= max_age_s or not self._entries:
-                await self._exchange(())
+        if time.monotonic() - self._read_at >= max_age_s or not self._entries:
+            self._keep(await self._state.read())
 
-    async def note(self, entries: Sequence[Entry]) -> bool:
-        """Enter what it does not say yet; whether there was anything."""
-        async with self._reading:
-            if all(self._knows(entry) for entry in entries):
-                return False
-            return await self._exchange(entries)
+    async def introduce(self, names: Iterable[str]) -> bool:
+        """Enter declared queues with their collections; whether the registry has changed."""
+        wanted = set(names)
+        groups = {self._declared[name].collection for name in wanted & self._declared.keys()}
+        groups.discard(None)
+        mine = [
+            it for it in self._declared.values() if it.name in wanted or it.collection in groups
+        ]
+        entries = [it for it in Entry.of(mine) if not self._says(self._entries, it)]
+        if not entries:
+            return False
+
+        def enter(known: dict[str, Entry]) -> None:
+            for entry in entries:
+                if not self._says(known, entry):
+                    before = known.get(entry.key)
+                    known[entry.key] = merged(before, entry) if before else entry
+
+        known, changed = await self._state.change(enter)
+        self._keep(known)
+        return changed
+
+    def _says(self, known: Mapping[str, Entry], entry: Entry) -> bool:
+        return entry.key in known and entry.says(known[entry.key])
 
     async def pause(
         self, queues: Collection[str], collections: Collection[str], *, paused: bool
     ) -> None:
-        """Note what is paused, or not any more."""
+        """Note what is paused, or resumed."""
 
-        def change(entries: dict[str, Entry]) -> None:
-            for key, entry in entries.items():
-                entries[key] = entry.with_pauses(queues, collections, paused=paused)
+        def change(known: dict[str, Entry]) -> None:
+            for key, entry in known.items():
+                known[key] = entry.with_pauses(queues, collections, paused=paused)
 
-        async with self._reading:
-            await self._exchange((), change)
+        self._keep((await self._state.change(change))[0])
 
-    def _knows(self, entry: Entry) -> bool:
-        return entry.key in self._entries and entry.says(self._entries[entry.key])
-
-    async def _exchange(
-        self, entries: Sequence[Entry], change: Callable[[dict[str, Entry]], None] | None = None
-    ) -> bool:
-        async with locked(self._channel, f"{self._names.registry.name}.lock") as channel:
-            try:
-                return await self._read_and_write(channel, entries, change)
-            finally:
-                self._read_at = time.monotonic()
-
-    async def _read_and_write(
-        self,
-        channel: Channel,
-        entries: Sequence[Entry],
-        change: Callable[[dict[str, Entry]], None] | None,
-    ) -> bool:
-        await channel.declare(self._names.registry)
-        tags, found = [], dict[str, Entry]()
-        while delivery := await channel.get(self._names.registry.name):
-            tags.append(delivery.tag)
-            for record in orjson.loads(delivery.body):
-                _add(found, Entry.decode(record))
-        before = dict(found)
-        for entry in entries:
-            if entry.key not in found or not entry.says(found[entry.key]):
-                _add(found, entry)
-        if change is not None:
-            change(found)
-        self._entries = found
-        self._by_queue = {
-            name: entry for entry in found.values() for name in (*entry.former, *entry.queues)
-        }
-        self._gates = {
-            name: gate
-            for entry in found.values()
-            for name, gate in zip(entry.queues, entry.gates, strict=False)
-        }
-        changed = found != before
-        if changed or len(tags) > 1:
-            body = orjson.dumps(list(found.values()))
-            await channel.publish([Letter(self._names.registry.name, body, {})])
-        for tag in tags:
-            if changed or len(tags) > 1:
-                channel.ack(tag)
-            else:
-                channel.requeue(tag)
-        return changed
-
-
-def _add(entries: dict[str, Entry], entry: Entry) -> None:
-    """Put it in; of two about the same, the later one holds and remembers the other."""
-    known = entries.get(entry.key)
-    if known is not None and known.noted_at > entry.noted_at:
-        known, entry = entry, known
-    entries[entry.key] = entry if known is None else entry.after(known)
+    def _keep(self, entries: dict[str, Entry]) -> None:
+        self._entries, self._read_at = entries, time.monotonic()
+        every = entries.values()
+        self._by_queue = {name: it for it in every for name in it.former}
+        self._by_queue |= {name: it for it in every for name in it.queues}
+        self._queues = {queue.name: queue for it in every for queue in it.left()}
+        self._queues |= {queue.name: queue for queue in self.current()}

@@ -1,4 +1,4 @@
-"""Channel: an AMQP channel whose calls can be awaited, and whose letters are confirmed."""
+"""Channel: an AMQP channel whose calls can be awaited, and whose messages are confirmed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pika import exceptions, spec
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from agentpipe.connections.amqp.message import Declaration, Letter
+    from agentpipe.connections.amqp.message import Declaration, OutgoingMessage
 
 Fate = Literal["taken", "refused", "unroutable"]
 NOT_FOUND, LOCKED, PRECONDITION_FAILED = 404, 405, 406
 
 
-class Lost(Exception):  # noqa: N818 - reads as what happened
+class ChannelClosed(Exception):  # noqa: N818 - reads as what happened
     """A channel or connection is gone, and with it what was under way on it.
 
     Attributes:
@@ -31,12 +31,12 @@ class Lost(Exception):  # noqa: N818 - reads as what happened
 
 
 @contextmanager
-def lost_where_closed() -> Iterator[None]:
+def closed_errors() -> Iterator[None]:
     """What pika says of something that is closed already, as ours."""
     try:
         yield
     except (exceptions.AMQPError, exceptions.ChannelError) as error:
-        raise Lost(repr(error)) from error
+        raise ChannelClosed(repr(error)) from error
 
 
 class Delivery:
@@ -52,7 +52,7 @@ class Delivery:
 
 
 class _Batch:
-    """Published letters whose confirmations are awaited together."""
+    """Published messages whose confirmations are awaited together."""
 
     def __init__(self, first: int, number: int, done: asyncio.Future[Any]) -> None:
         self._first, self.done = first, done
@@ -71,7 +71,7 @@ class _Batch:
 
 
 class Channel:
-    """A channel on which every letter is confirmed; all of its calls fail when it closes."""
+    """A channel on which every message is confirmed; all of its calls fail when it closes."""
 
     def __init__(self, raw: Any, on_closed: Callable[[], None]) -> None:
         self._raw = raw
@@ -102,15 +102,15 @@ class Channel:
         """One of pika's methods that are answered; returns the answer.
 
         Raises:
-            Lost: The channel was closed instead, with the server's code.
+            ChannelClosed: The channel was closed instead, with the server's code.
         """
         future = self._future()
-        with lost_where_closed():
+        with closed_errors():
             getattr(self._raw, method)(*args, callback=resolver(future), **kwargs)
         return (await future).method
 
     async def confirm(self) -> None:
-        """Have all letters confirmed; once, before the first."""
+        """Have all messages confirmed; once, before the first."""
         done = self._future()
         self._raw.confirm_delivery(self._confirmed, callback=resolver(done))
         await done
@@ -124,19 +124,19 @@ class Channel:
 
     def ensure(self, queue: Declaration) -> None:
         """The same without an answer; the server closes the channel where it is of another kind."""
-        with lost_where_closed():
+        with closed_errors():
             self._raw.queue_declare(queue.name, durable=True, arguments=dict(queue.arguments))
 
     def lock(self, name: str) -> None:
         """Make a queue for this connection alone; where another has it, the channel ends."""
-        with lost_where_closed():
+        with closed_errors():
             self._raw.queue_declare(name, exclusive=True)
 
     async def depth(self, name: str) -> int | None:
         """How many messages are ready; None, and the channel is gone, where there is no queue."""
         try:
             answer = await self.call("queue_declare", name, passive=True)
-        except Lost as error:
+        except ChannelClosed as error:
             if error.code == NOT_FOUND:
                 return None
             raise
@@ -157,41 +157,41 @@ class Channel:
                 done.set_result(None)
 
         self._counted = counted
-        with lost_where_closed():
+        with closed_errors():
             for name in names:
                 self._raw._send_method(spec.Queue.Declare(queue=name, passive=True))  # noqa: SLF001 - see above
         try:
             await done
-        except Lost as error:
+        except ChannelClosed as error:
             if error.code != NOT_FOUND:
                 raise
         finally:
             self._counted = None
         return counts
 
-    async def publish(self, letters: Sequence[Letter]) -> list[Fate]:
+    async def publish(self, messages: Sequence[OutgoingMessage]) -> list[Fate]:
         """Publish all, and wait until the server has them safe, or not."""
-        if not letters:
+        if not messages:
             return []
-        batch = _Batch(self._published + 1, len(letters), self._future())
-        for letter in letters:
+        batch = _Batch(self._published + 1, len(messages), self._future())
+        for message in messages:
             self._published += 1
             self._unconfirmed[self._published] = batch
-            self._send(letter)
+            self._send(message)
         await batch.done
         return batch.fates
 
-    def _send(self, letter: Letter) -> None:
+    def _send(self, message: OutgoingMessage) -> None:
         properties = pika.BasicProperties(
             message_id=str(self._published),
-            headers=dict(letter.headers),
-            delivery_mode=2 if letter.lasting else 1,
-            priority=letter.priority,
-            expiration=None if letter.expires_ms is None else str(letter.expires_ms),
+            headers=dict(message.headers),
+            delivery_mode=2 if message.lasting else 1,
+            priority=message.priority,
+            expiration=None if message.expires_ms is None else str(message.expires_ms),
         )
-        with lost_where_closed():
+        with closed_errors():
             self._raw.basic_publish(
-                letter.exchange, letter.key, letter.body, properties, mandatory=True
+                message.exchange, message.key, message.body, properties, mandatory=True
             )
 
     async def consume(
@@ -213,7 +213,7 @@ class Channel:
             receive(Delivery(method, properties, body))
 
         started = self._future()
-        with lost_where_closed():
+        with closed_errors():
             consumer = str(
                 self._raw.basic_consume(
                     queue, on_message, arguments=arguments, callback=resolver(started)
@@ -270,7 +270,7 @@ class Channel:
                 if not future.done():
                     future.set_result(Delivery(method, properties, body))
 
-            with lost_where_closed():
+            with closed_errors():
                 self._raw.basic_get(queue, on_message)
             delivery: Delivery | None = await future
             return delivery
@@ -297,7 +297,7 @@ class Channel:
 
     def _future(self) -> asyncio.Future[Any]:
         if not self.is_open:
-            raise Lost(f"the channel is closed: {self._why_closed}")
+            raise ChannelClosed(f"the channel is closed: {self._why_closed}")
         future: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.add(future)
         future.add_done_callback(self._waiting.discard)
@@ -333,7 +333,7 @@ class Channel:
         text = self._why_closed = getattr(reason, "reply_text", "") or repr(reason)
         for future in list(self._waiting):
             if not future.done():
-                future.set_exception(Lost(text, code))
+                future.set_exception(ChannelClosed(text, code))
                 future.exception()  # Nobody may be there to ask.
         self._unconfirmed.clear()
         self._on_closed()

@@ -18,8 +18,8 @@ from pika.adapters.asyncio_connection import AsyncioConnection
 from agentpipe.connections.amqp.channel import (
     PRECONDITION_FAILED,
     Channel,
-    Lost,
-    lost_where_closed,
+    ChannelClosed,
+    closed_errors,
     resolver,
 )
 from agentpipe.errors import Unreachable
@@ -66,7 +66,7 @@ class Session:
     async def channel(self, on_closed: Callable[[], None] = lambda: None) -> Channel:
         """A new channel with confirmations."""
         opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        with lost_where_closed():
+        with closed_errors():
             self._connection.channel(on_open_callback=resolver(opened))
         self._opening.add(opened)
         opened.add_done_callback(self._opening.discard)
@@ -87,7 +87,7 @@ class Session:
         self._ended.set()
         for opened in list(self._opening):
             if not opened.done():
-                opened.set_exception(Lost(repr(reason)))
+                opened.set_exception(ChannelClosed(repr(reason)))
 
     def _on_blocked(self, _connection: Any, frame: Any) -> None:
         self.blocked = frame.method.reason or "no reason given"
@@ -125,7 +125,7 @@ class Link:
             return asyncio.run_coroutine_threadsafe(
                 self._perform(operation, answer_s), loop
             ).result()
-        except Lost as error:
+        except ChannelClosed as error:
             raise Unreachable(f"{self._shown}: {_what_was_lost(error, self._own)}") from error
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
@@ -168,7 +168,9 @@ class Link:
 
         def failed(_connection: Any, error: Exception | str) -> None:
             if not opened.done():
-                opened.set_exception(error if isinstance(error, Exception) else Lost(error))
+                opened.set_exception(
+                    error if isinstance(error, Exception) else ChannelClosed(error)
+                )
 
         AsyncioConnection(
             self._parameters,
@@ -195,7 +197,7 @@ class Link:
 
     async def _end(self, before: Callable[[], Awaitable[None]]) -> None:
         if self._session is not None and self._session.is_open:
-            with suppress(Lost, TimeoutError):
+            with suppress(ChannelClosed, TimeoutError):
                 await asyncio.wait_for(before(), ANSWER_S)
             self._session.close()
             with suppress(TimeoutError):
@@ -206,7 +208,7 @@ class Link:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _what_was_lost(error: Lost, own: str) -> str:
+def _what_was_lost(error: ChannelClosed, own: str) -> str:
     if error.code == PRECONDITION_FAILED:
         return f"a queue of that name is of another kind ({error}): give a {own} of your own"
     return f"the connection was lost: {error}"

@@ -1,4 +1,4 @@
-"""Letter: a message to publish. Declaration: a queue to make."""
+"""OutgoingMessage: a message to publish. Declaration: a queue to make."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Declaration:
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class OutgoingMessage:
     """A message to publish.
 
     Attributes:

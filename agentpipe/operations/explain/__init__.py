@@ -178,8 +178,8 @@ def _unsure(facts: TaskLocation, now: float, limits: OutboxLimits) -> Told:
 
 def _no_letter(facts: TaskLocation) -> str:
     if facts.dead_unread:
-        left = f"{facts.dead_unread:,} are left unread (agentpipe dead show reads all)"
-        return f"it is none of the dead letters read, {left}"
+        dead = counted(facts.dead_unread, "dead letter")
+        return f"it may be one of the {dead} (agentpipe dead show reads them)"
     return "it is no dead letter"
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.connections.amqp import health
 from agentpipe.connections.amqp.address import server_of
-from agentpipe.connections.amqp.channel import LOCKED, NOT_FOUND, Lost
+from agentpipe.connections.amqp.channel import LOCKED, NOT_FOUND, ChannelClosed
 from agentpipe.connections.amqp.connection import Link, Session
 from agentpipe.connections.url import Url
 from agentpipe.errors import ConfigError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agentpipe.connections.amqp.channel import Channel
-    from agentpipe.connections.amqp.message import Declaration, Letter
+    from agentpipe.connections.amqp.message import Declaration, OutgoingMessage
     from agentpipe.connections.health import Finding
     from agentpipe.sinks.base import Reader, Record, Start
 
@@ -59,17 +59,17 @@ class RabbitSink:
         return self._link.run(health.examine_sink)
 
     def publish(self, records: Sequence[Record]) -> None:
-        letters = [self._topic.letter(record) for record in records]
-        self._link.run(lambda session: self._publish(session, letters), PUBLISH_S)
+        messages = [self._topic.message(record) for record in records]
+        self._link.run(lambda session: self._publish(session, messages), PUBLISH_S)
 
-    async def _publish(self, session: Session, letters: Sequence[Letter]) -> None:
+    async def _publish(self, session: Session, messages: Sequence[OutgoingMessage]) -> None:
         channel = await self._publisher_on(session)
-        fates = await channel.publish(letters)
-        lost = [letter for letter, fate in zip(letters, fates, strict=True) if fate != "taken"]
+        fates = await channel.publish(messages)
+        lost = [message for message, fate in zip(messages, fates, strict=True) if fate != "taken"]
         if lost:  # The queues were deleted.
             await self._topic.declare(channel)
             if set(await channel.publish(lost)) != {"taken"}:
-                raise Lost("the server refused results")
+                raise ChannelClosed("the server refused results")
 
     async def _publisher_on(self, session: Session) -> Channel:
         if self._publisher is not None:
@@ -141,7 +141,7 @@ class RabbitSink:
         channel = await session.channel()
         try:
             await channel.call("exchange_declare", exchange, passive=True)
-        except Lost as error:
+        except ChannelClosed as error:
             if error.code == NOT_FOUND:
                 return False
             raise
@@ -153,7 +153,7 @@ class RabbitSink:
             channel = await session.channel()
             try:
                 await channel.call("queue_declare", name, exclusive=True)
-            except Lost as error:
+            except ChannelClosed as error:
                 if error.code != LOCKED:
                     raise
                 await asyncio.sleep(LOCKED_PAUSE_S)

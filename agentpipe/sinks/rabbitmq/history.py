@@ -8,8 +8,8 @@ from collections import deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.connections.amqp.channel import Lost
-from agentpipe.connections.amqp.message import Letter
+from agentpipe.connections.amqp.channel import ChannelClosed
+from agentpipe.connections.amqp.message import OutgoingMessage
 from agentpipe.sinks.rabbitmq.topic import MARK, OFFSET, published_us
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ class StreamHistory:
     async def mark(self) -> str:
         """Write a mark at the stream's current end; readers skip it."""
         name = uuid.uuid4().hex
-        letter = Letter(self._topic.stream.name, b"", {MARK: name})
-        if await self.channel.publish([letter]) != ["taken"]:
-            raise Lost("the server refused a message for the stream queue")
+        message = OutgoingMessage(self._topic.stream.name, b"", {MARK: name})
+        if await self.channel.publish([message]) != ["taken"]:
+            raise ChannelClosed("the server refused a message for the stream queue")
         return name
 
     async def up_to_now(self) -> AsyncIterator[Delivery]:
@@ -79,7 +79,7 @@ class StreamHistory:
         while not self.inbox.waiting:
             self.inbox.changed.clear()
             if not self.channel.is_open:
-                raise Lost("the stream queue was deleted")
+                raise ChannelClosed("the stream queue was deleted")
             await self.inbox.changed.wait()
         return self.inbox.waiting.popleft()
 
@@ -101,15 +101,15 @@ async def fill(session: Session, topic: Topic, queue: Declaration, since_s: floa
 
 
 async def _copy(history: StreamHistory, queue: Declaration, since_s: float) -> None:
-    letters: list[Letter] = []
+    messages: list[OutgoingMessage] = []
     async for delivery in history.up_to_now():
         if MARK not in delivery.headers and published_us(delivery) >= since_s * 1e6:
             headers = {key: it for key, it in delivery.headers.items() if key != OFFSET}
-            letters.append(Letter(queue.name, delivery.body, headers))
-        if letters and (len(letters) >= BATCH or MARK in delivery.headers):
-            if set(await history.channel.publish(letters)) != {"taken"}:
-                raise Lost("the server refused a group's records")
-            letters.clear()
+            messages.append(OutgoingMessage(queue.name, delivery.body, headers))
+        if messages and (len(messages) >= BATCH or MARK in delivery.headers):
+            if set(await history.channel.publish(messages)) != {"taken"}:
+                raise ChannelClosed("the server refused a group's records")
+            messages.clear()
 
 
 def moment(since_s: float) -> Any:

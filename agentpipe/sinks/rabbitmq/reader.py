@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.connections.amqp.channel import Lost
+from agentpipe.connections.amqp.channel import ChannelClosed
 from agentpipe.connections.amqp.connection import ANSWER_S
 from agentpipe.errors import Unreachable
 from agentpipe.sinks.rabbitmq.history import AHEAD, Inbox, StreamHistory, moment
@@ -155,7 +155,7 @@ class _OwnReader(_ChannelReader, ABC):
             if records := self._take(inbox, limit):
                 return records
             if self._channel is None or not self._channel.is_open:
-                raise Lost("the server ended the channel")
+                raise ChannelClosed("the server ended the channel")
             left_s = self._deadline(deadline) - time.monotonic()
             if left_s <= 0:
                 return []

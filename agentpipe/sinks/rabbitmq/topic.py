@@ -7,7 +7,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from agentpipe.connections.amqp.message import CONSUMER_TIMEOUT_MS, Declaration, Letter
+from agentpipe.connections.amqp.message import CONSUMER_TIMEOUT_MS, Declaration, OutgoingMessage
 from agentpipe.errors import ConfigError
 from agentpipe.settings import SEED_GROUP, TOPIC
 from agentpipe.sinks.base import Record
@@ -81,10 +81,12 @@ class Topic:
         """A queue for one reader; it survives a lost connection, and expires without a reader."""
         return Declaration(f"{self.name}.tail.{uuid.uuid4().hex}", {"x-expires": TAIL_EXPIRES_MS})
 
-    def letter(self, record: Record) -> Letter:
+    def message(self, record: Record) -> OutgoingMessage:
         """The message that carries a record to all queues."""
         headers = {ID: record.task_id, PUBLISHED: time.time_ns() // 1000}
-        return Letter(self.name, truncate(record, MAX_BYTES, REMEDY), headers, exchange=self.name)
+        return OutgoingMessage(
+            self.name, truncate(record, MAX_BYTES, REMEDY), headers, exchange=self.name
+        )
 
     async def declare(self, channel: Channel) -> None:
         """Declare exchange and queues, so that results before the first reader are kept."""

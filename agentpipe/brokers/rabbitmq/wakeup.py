@@ -1,4 +1,4 @@
-"""Bell: wakes the thread that waits for something to claim, and tells it what was cancelled."""
+"""Wakeup: wakes the thread that waits for something to claim, and says which runs must end."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-class Bell:
-    """Rung from the connection's thread, heard in one other."""
+class Wakeup:
+    """Set from the connection's thread, awaited in one other."""
 
     def __init__(self) -> None:
-        self._rung = threading.Event()
+        self._event = threading.Event()
         self._cancelled: deque[str] = deque()
 
-    def ring(self) -> None:
-        """Something can perhaps be claimed."""
-        self._rung.set()
+    def set(self) -> None:
+        """A claim may have become possible."""
+        self._event.set()
 
-    def tell(self, task_ids: Iterable[str]) -> None:
-        """These run here, and shall end."""
+    def cancel(self, task_ids: Iterable[str]) -> None:
+        """These run here and must end."""
         self._cancelled.extend(task_ids)
         if self._cancelled:
-            self._rung.set()
+            self._event.set()
 
     def wait(self, timeout_s: float) -> None:
         """Return as soon as anything happens."""
-        self._rung.wait(timeout_s)
-        self._rung.clear()
+        self._event.wait(timeout_s)
+        self._event.clear()
 
     def take_cancelled(self) -> list[str]:
         """Those since the last call."""

@@ -1,29 +1,32 @@
 """DeadLetters: tasks that were given up, in a durable queue.
 
 A queue can only be read by taking from it: while one process looks, another one sees less. What
-was looked at stays in the hand for a moment, so that the next page goes on from there and what
+was looked at stays unacknowledged for a moment, so that the next page goes on from there and what
 is dropped need not be searched for; then it goes back.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import defaultdict
+from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.dead_letter import DeadLetter, DeadPage, DeadSummary
-from agentpipe.connections.amqp.message import Letter
+from agentpipe.brokers.rabbitmq.messages import now_ms
+from agentpipe.connections.amqp.channel import ChannelClosed
+from agentpipe.connections.amqp.message import OutgoingMessage
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable
+    from collections.abc import Collection
 
     from agentpipe.brokers.dead_letter import DeadFilter
-    from agentpipe.brokers.rabbitmq.names import Names
+    from agentpipe.brokers.rabbitmq.topology import Topology
     from agentpipe.brokers.records import Settlement
     from agentpipe.connections.amqp.channel import Channel, Delivery
+    from agentpipe.connections.amqp.connection import Session
 
 # Of one call, so that it is answered in time and holds little in memory.
 PORTION = 500
@@ -34,8 +37,8 @@ HOLD_S = 5.0
 class DeadLetters:
     """The queue of dead letters; task and Result lie in the body, one after the other."""
 
-    def __init__(self, names: Names, open_channel: Callable[[], Awaitable[Channel]]) -> None:
-        self._queue, self._open_channel = names.dead, open_channel
+    def __init__(self, topology: Topology, session: Session) -> None:
+        self._queue, self._session = topology.shared("dead"), session
         self._channel: Channel | None = None
         self._looking = asyncio.Lock()
         self._release: asyncio.TimerHandle | None = None
@@ -43,12 +46,12 @@ class DeadLetters:
 
     def _forget(self) -> None:
         self._tags: defaultdict[str, list[int]] = defaultdict(list)
-        self._bodies: dict[str, DeadLetter] = {}
+        self._read: dict[str, DeadLetter] = {}
         self._bytes = 0
         self._place = self._sought = ""
         self._since_ms = 0
 
-    def letter(self, settlement: Settlement, collection: str | None) -> Letter:
+    def message(self, settlement: Settlement, collection: str | None) -> OutgoingMessage:
         """A task on its way there."""
         claim = settlement.claim
         headers = {
@@ -58,13 +61,13 @@ class DeadLetters:
             "agentpipe-payload-bytes": len(claim.payload),
             "agentpipe-outcome": settlement.outcome,
             "agentpipe-reason": settlement.reason,
-            "agentpipe-died-ms": time.time_ns() // 1_000_000,
+            "agentpipe-died-ms": now_ms(),
         }
-        return Letter(self._queue.name, claim.payload + settlement.result, headers)
+        return OutgoingMessage(self._queue.name, claim.payload + settlement.result, headers)
 
     @property
-    def in_hand(self) -> int:
-        """How many were looked at here and are not back in the queue."""
+    def looked_at(self) -> int:
+        """How many are not back in the queue."""
         return sum(map(len, self._tags.values()))
 
     async def page(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
@@ -87,32 +90,34 @@ class DeadLetters:
     async def _look(self, after: str) -> Channel:
         """Begin anew, unless the place is where the last look ended."""
         if self._channel is None or not self._channel.is_open:
-            self._channel = await self._open_channel()
+            self._channel = await self._session.channel()
             await self._channel.declare(self._queue)
             self._forget()
         if not after or after != self._place:
             self.give_back()
             self._place = self._sought = after
-        self._bodies, self._bytes = {}, 0
-        self._hold()
+        self._read, self._bytes = {}, 0
+        if self._release is not None:
+            self._release.cancel()
+        self._release = asyncio.get_running_loop().call_later(HOLD_S, self.give_back)
         return self._channel
 
     async def _take(self, channel: Channel) -> DeadLetter | None:
         delivery = await channel.get(self._queue.name)
         if delivery is None:
             return None
-        letter = _read(delivery)
+        letter = _letter(delivery)
         self._tags[letter.task_id].append(delivery.tag)
-        self._bodies[letter.task_id] = letter
+        self._read[letter.task_id] = letter
         self._bytes += len(delivery.body)
         return letter
 
     def _is_full(self) -> bool:
-        return len(self._bodies) >= PORTION or self._bytes >= PORTION_BYTES
+        return len(self._read) >= PORTION or self._bytes >= PORTION_BYTES
 
     def _is_behind(self, letter: DeadSummary) -> bool:
         """Whether it comes after the place that was asked for, which the look goes past here."""
-        place = _place_of(letter)
+        place = f"{round(letter.died_at * 1000)}-{letter.task_id}"
         if self._sought:
             if place == self._sought:
                 self._sought = ""
@@ -125,37 +130,35 @@ class DeadLetters:
         self.give_back()
         self._place, self._since_ms = after, _moment_ms(after)
 
-    def _hold(self) -> None:
-        if self._release is not None:
-            self._release.cancel()
-        self._release = asyncio.get_running_loop().call_later(HOLD_S, self.give_back)
-
     def give_back(self) -> None:
         """Put back all that was looked at and not dropped."""
         if self._channel is not None and self._tags:
             self._channel.requeue_all()
         self._forget()
 
-    def whole(self, task_ids: Collection[str]) -> list[DeadLetter]:
-        """Those of them that the last page looked at."""
-        return [self._bodies[task_id] for task_id in task_ids if task_id in self._bodies]
+    def read(self, task_ids: Collection[str]) -> list[DeadLetter]:
+        """Those of them that the last page looked at, whole."""
+        return [self._read[task_id] for task_id in task_ids if task_id in self._read]
 
-    def drop(self, task_ids: Iterable[str]) -> set[str]:
-        """Drop those of them that are in the hand; returns which."""
+    async def drop(self, task_ids: Collection[str]) -> set[str]:
+        """Drop those of them that were looked at and are not back; returns which."""
         if self._channel is None or not self._channel.is_open:
             return set()
         dropped = self._tags.keys() & set(task_ids)
         for tag in chain.from_iterable(map(self._tags.pop, dropped)):
             self._channel.ack(tag)
+        await self._channel.catch_up()
         return dropped
 
-    async def settled(self) -> None:
-        """Wait until the server has done what it was told."""
+    async def close(self) -> None:
+        """Give back what was looked at, and wait until the server has it."""
+        self.give_back()
         if self._channel is not None:
-            await self._channel.catch_up()
+            with suppress(ChannelClosed):
+                await self._channel.catch_up()
 
 
-def _read(delivery: Delivery) -> DeadLetter:
+def _letter(delivery: Delivery) -> DeadLetter:
     headers = delivery.headers
     length = int(headers.get("agentpipe-payload-bytes", len(delivery.body)))
     return DeadLetter(
@@ -168,10 +171,6 @@ def _read(delivery: Delivery) -> DeadLetter:
         delivery.body[:length],
         delivery.body[length:],
     )
-
-
-def _place_of(letter: DeadSummary) -> str:
-    return f"{round(letter.died_at * 1000)}-{letter.task_id}"
 
 
 def _moment_ms(place: str) -> int:

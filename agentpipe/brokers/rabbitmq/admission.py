@@ -1,0 +1,100 @@
+"""Offering: which queue takes an offered task; the server keeps the bound."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.rabbitmq.messages import Message
+from agentpipe.brokers.records import Admission
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentpipe.brokers.rabbitmq.services import Services
+    from agentpipe.brokers.records import Offer, Queue, Verdict
+    from agentpipe.connections.amqp.channel import Fate
+    from agentpipe.connections.amqp.message import OutgoingMessage
+
+# Larger groups are offered to without looking first which queues have room.
+LOOK_AT_MOST = 64
+
+
+class Offering:
+    """One batch of offers on its way into one queue, or round-robin into several.
+
+    Attributes:
+        cursor: Where the next batch begins.
+    """
+
+    def __init__(self, services: Services, queues: Sequence[Queue], cursor: int) -> None:
+        self._services, self._queues = services, queues
+        self._topology = services.topology
+        self.cursor = cursor % len(queues)
+        self._room: dict[str, float] = {queue.name: math.inf for queue in queues}
+
+    async def make(self, offers: Sequence[Offer]) -> Admission:
+        """Offer all of them, in order."""
+        await self._look(len(offers))
+        verdicts: list[Verdict] = ["refused"] * len(offers)
+        todo = list(range(len(offers)))
+        while todo:
+            placed = [(at, queue) for at in todo if (queue := self._next(offers[at])) is not None]
+            fates = await self._publish([(offers[at], queue) for at, queue in placed])
+            todo = []
+            for (at, _), fate in zip(placed, fates, strict=True):
+                if fate == "taken":
+                    verdicts[at] = "accepted"
+                else:
+                    todo.append(at)
+        if "refused" not in verdicts:
+            return Admission(tuple(verdicts), 0, 0)
+        depth = sum([await self._services.queues.admitted(queue) for queue in self._queues])
+        return Admission(tuple(verdicts), depth, sum(it.max_waiting for it in self._queues))
+
+    def _next(self, offer: Offer) -> Queue | None:
+        """The next queue with room; delayed tasks meet no bound."""
+        for _ in self._queues:
+            queue = self._queues[self.cursor]
+            self.cursor = (self.cursor + 1) % len(self._queues)
+            if offer.delay_s > 0:
+                return queue
+            if self._room[queue.name] > 0:
+                self._room[queue.name] -= 1
+                return queue
+        return None
+
+    async def _message(self, offer: Offer, queue: Queue) -> OutgoingMessage:
+        message = Message.offered(offer, queue.name)
+        if offer.delay_s > 0:
+            if not self._services.queues.is_made(queue):
+                await self._services.prepare([queue])
+            await self._services.queues.make_delays()
+            return message.delayed(self._topology, offer.delay_s)
+        return message.to(self._topology.admission(queue.name, queue.max_waiting))
+
+    async def _publish(self, placed: Sequence[tuple[Offer, Queue]]) -> list[Fate]:
+        """Each one's fate; queues that do not exist yet are made."""
+        publisher = self._services.connection.publisher
+        messages = [await self._message(offer, queue) for offer, queue in placed]
+        fates = await publisher.publish(messages)
+        missing = [at for at, fate in enumerate(fates) if fate == "unroutable"]
+        if missing:
+            await self._services.prepare({placed[at][1] for at in missing})
+            again = await publisher.publish([messages[at] for at in missing])
+            for at, fate in zip(missing, again, strict=True):
+                fates[at] = fate
+        for (_, queue), fate in zip(placed, fates, strict=True):
+            if fate == "refused":
+                self._room[queue.name] = 0
+        return fates
+
+    async def _look(self, offers: int) -> None:
+        """Count the room. The server does not count what waits under another bound."""
+        few = 1 < len(self._queues) <= min(offers, LOOK_AT_MOST)
+        # Replicated queues refuse late: what is known to be too much is not even sent.
+        each = few or self._topology.quorum
+        for queue in self._queues:
+            if each or len(self._services.registry.bounds(queue.name)) > 1:
+                admitted = await self._services.queues.admitted(queue)
+                self._room[queue.name] = queue.max_waiting - admitted

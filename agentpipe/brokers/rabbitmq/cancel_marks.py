@@ -1,0 +1,73 @@
+"""CancelMarks: which tasks must not run, by id, queue or group, if they were submitted before.
+
+A task that waits cannot be found, so that the mark waits for it: a worker that claims a marked
+task answers ``cancelled``. All workers hear of a mark, and read them when they join.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.rabbitmq.messages import now_ms
+from agentpipe.brokers.rabbitmq.shared_state import SharedState
+from agentpipe.brokers.rabbitmq.topology import LONGEST_DELAY_MS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from agentpipe.brokers.rabbitmq.messages import Message
+    from agentpipe.brokers.rabbitmq.topology import Topology
+    from agentpipe.connections.amqp.connection import Session
+
+# A marked task may be delayed for so long, and wait a day more.
+KEPT_MS = LONGEST_DELAY_MS + 86_400_000
+
+
+class CancelMarks:
+    """What one process knows of them: by key, until when tasks were submitted, in Unix ms."""
+
+    def __init__(self, session: Session, topology: Topology) -> None:
+        self._state = SharedState[int](session, topology.shared("cancels"), max)
+        self.until_ms: dict[str, int] = {}
+
+    def __contains__(self, message: Message) -> bool:
+        return covers(self.until_ms, message)
+
+    def hear(self, until_ms: Mapping[str, int]) -> None:
+        """Learn of marks."""
+        for key, until in until_ms.items():
+            self.until_ms[key] = max(until, self.until_ms.get(key, 0))
+
+    async def add(self, keys: Iterable[str]) -> dict[str, int]:
+        """Keep marks for everything submitted before now; returns them."""
+        until_ms = dict.fromkeys(keys, now_ms())
+        self.hear(until_ms)
+        await self._state.add(until_ms)
+        return until_ms
+
+    async def read(self) -> None:
+        """Learn of all that are kept, and drop old ones."""
+
+        def drop_old(marks: dict[str, int]) -> None:
+            oldest = now_ms() - KEPT_MS
+            for key in [key for key, until in marks.items() if until < oldest]:
+                del marks[key]
+
+        self.hear((await self._state.change(drop_old))[0])
+
+
+def covers(until_ms: Mapping[str, int], message: Message) -> bool:
+    """Whether any of these marks is of this task."""
+    queue = message.queue
+    keys = by_id(message.task_id), by_queue(queue), by_queue(queue, message.group_id)
+    return any(until_ms.get(key, 0) >= message.submitted_ms for key in keys)
+
+
+def by_id(task_id: str) -> str:
+    """The key of a task."""
+    return f"id {task_id}"
+
+
+def by_queue(queue: str, group_id: str | None = None) -> str:
+    """The key of all tasks of a queue, or of those of a group; no queue's name has a space."""
+    return f"queue {queue}" if group_id is None else f"group {queue} {group_id}"

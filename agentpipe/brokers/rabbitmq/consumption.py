@@ -1,0 +1,121 @@
+"""Consumption: takes deliveries from the queues of the agents that a worker serves.
+
+Nothing is consumed from an agent in cooldown, or paused: its tasks lie on the server. A task in its
+last chance runs alone: until it has ended, nothing that has crashed before is consumed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from agentpipe.brokers.rabbitmq.deliveries import Agent, Deliveries, Prefetched
+    from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
+    from agentpipe.connections.amqp.channel import Delivery
+
+# A task in its last chance that may not run beside another one comes again after so long.
+APART_S = 2.0
+
+log = logging.getLogger(__name__)
+
+
+class Consumption:
+    """One worker's consumers; each delivery goes to ``receive``."""
+
+    def __init__(
+        self,
+        channel: WorkerChannel,
+        deliveries: Deliveries,
+        receive: Callable[[Agent, Delivery], None],
+    ) -> None:
+        self._channel, self._services = channel, channel.services
+        self._deliveries, self._receive = deliveries, receive
+        self._isolating: asyncio.Task[None] | None = None
+        self._moving = 0
+
+    async def adjust(self, agent: Agent) -> None:
+        """Consume from all queues in which tasks of this agent may wait, within its limits."""
+        limits = self._services.registry.limits(agent.queue.name)
+        if limits.concurrency != agent.queue.concurrency:
+            await self.stop(agent)
+        self._deliveries.set_limits(agent, limits)
+        if not self.is_left_alone(agent):
+            await self._consume(agent)
+        if self.is_left_alone(agent):  # Perhaps since a moment ago only.
+            await self.withdraw(agent)
+
+    def is_left_alone(self, agent: Agent) -> bool:
+        """Whether this worker may take none of its tasks now."""
+        yields = time.monotonic() < agent.yields_until
+        return yields or self._services.is_left_alone(agent.queue.name)
+
+    async def _consume(self, agent: Agent) -> None:
+        back, *waiting = self._services.registry.sources(agent.queue)
+        for source in waiting if self._isolating else [back, *waiting]:
+            if source.name not in agent.consumers:
+                self._channel.raw.ensure(source)
+                agent.consumers[source.name] = await self._channel.raw.consume(
+                    source.name,
+                    agent.queue.concurrency,
+                    partial(self._receive, agent),
+                    partial(self._deleted, agent, source.name),
+                )
+
+    def _deleted(self, agent: Agent, source: str) -> None:
+        worker = self._deliveries.worker
+        log.warning("queue %s was deleted under worker %s; making it again", source, worker)
+        agent.consumers.pop(source, None)
+        self._channel.look.set()
+
+    async def stop(self, *agents: Agent) -> None:
+        """Have nothing more delivered."""
+        consumers = [it for agent in agents for it in agent.consumers.values()]
+        for agent in agents:
+            agent.consumers = {}
+        await self._channel.raw.cancel(consumers)
+
+    async def withdraw(self, agent: Agent) -> None:
+        """Take nothing more for this agent, and give back what is not claimed."""
+        await self.stop(agent)
+        unclaimed = list(agent.ready)
+        agent.ready.clear()
+        await self._channel.put_back(unclaimed)
+
+    # Last chances.
+
+    def is_isolated(self) -> bool:
+        """Whether nothing that one crash more would end can be delivered now; sees to it."""
+        if self._isolating is None:
+            self._isolating = self._channel.begin(self._isolate())
+        return self._isolating.done() and not self._moving
+
+    async def _isolate(self) -> None:
+        """Take no returned tasks: no others have crashed before."""
+        topology, consumers = self._services.topology, []
+        for agent in self._deliveries.agents.values():
+            consumer = agent.consumers.pop(topology.back(agent.queue.name).name, None)
+            consumers += [consumer] if consumer else []
+        await self._channel.raw.cancel(consumers)
+        self._channel.wake()
+
+    def end_isolation(self) -> None:
+        """Take returned tasks again, unless one in its last chance is here."""
+        if self._isolating is not None and not self._deliveries.has_one_in_last_chance():
+            self._isolating = None
+            self._channel.look.set()
+
+    async def keep_apart(self, prefetched: Prefetched) -> None:
+        """Have it delivered again later: two in their last chance must not die together."""
+        self._moving += 1
+        try:
+            later = prefetched.message.delayed(self._services.topology, APART_S)
+            await self._channel.replace([(later, prefetched.tag)])
+        finally:
+            self._moving -= 1
+            self._channel.wake()

@@ -1,0 +1,262 @@
+"""Deliveries: what a worker has of each agent, what it may claim, and in which order. No I/O."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.records import Claim
+from agentpipe.brokers.statistics import RUNS_IN_MEAN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from agentpipe.brokers.rabbitmq.cancel_marks import CancelMarks
+    from agentpipe.brokers.rabbitmq.messages import Message
+    from agentpipe.brokers.records import Queue, Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Prefetched:
+    """A task that was delivered and is not claimed."""
+
+    message: Message
+    tag: int
+
+
+@dataclass(slots=True)
+class Group:
+    """A concurrency group, all of whose agents this worker serves, by queue."""
+
+    limit: int
+    running: int = 0
+    agents: dict[str, Agent] = field(default_factory=dict)
+
+    def ready(self) -> list[Agent]:
+        """Those with a task that may run now, the longest unserved first."""
+        if self.running >= self.limit:
+            return []
+        return sorted((it for it in self.agents.values() if it.has_room), key=lambda it: it.served)
+
+
+@dataclass(slots=True)
+class Agent:
+    """An agent that this worker serves.
+
+    Attributes:
+        unit: What its lock covers.
+        consumers: Their tags, by the queue's name.
+        leaving: It becomes another worker's as soon as nothing of it runs.
+        served: The number of its last claim.
+        yields_until: Until then what waits is an operator's; on the monotonic clock.
+        run_s: Mean duration of its last runs; None before the first.
+    """
+
+    queue: Queue
+    unit: str
+    group: Group | None = None
+    consumers: dict[str, str] = field(default_factory=dict)
+    ready: deque[Prefetched] = field(default_factory=deque)
+    running: int = 0
+    leaving: bool = False
+    served: int = 0
+    yields_until: float = 0.0
+    run_s: float | None = None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a task could be claimed now."""
+        return bool(self.ready) and not self.leaving and self.running < self.queue.concurrency
+
+    def note_run_s(self, run_s: float) -> None:
+        """A run has ended; the latest weigh most."""
+        mean = run_s if self.run_s is None else self.run_s
+        self.run_s = mean + (run_s - mean) / RUNS_IN_MEAN
+
+    def count(self, runs: int) -> None:
+        """So many more run, or fewer."""
+        self.running += runs
+        if self.group is not None:
+            self.group.running += runs
+
+    def in_last_chance(self, message: Message) -> bool:
+        """Whether one crash more would end a task that has crashed before."""
+        return 0 < message.crashes == self.queue.max_crashes - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A claimed task, since when in Unix seconds."""
+
+    claim: Claim
+    message: Message
+    tag: int
+    agent: Agent
+    since: float
+
+
+class Deliveries:
+    """One worker's, on one connection.
+
+    Args:
+        marks: Of tasks that are claimed as cancelled.
+        wake: Called when a claim may have become possible.
+
+    Attributes:
+        worker: Its name.
+        agents: Those that it serves, by queue.
+        held: Its claims, by number.
+        awaited: Runs of the last connection, by id, that are not delivered again yet.
+    """
+
+    def __init__(self, worker: Worker, marks: CancelMarks, wake: Callable[[], None]) -> None:
+        self.agents: dict[str, Agent] = {}
+        self.held: dict[int, Held] = {}
+        self.awaited: dict[str, Held] = {}
+        self._was_ready: set[str] = set()
+        self.worker, self._marks, self._wake = worker.name, marks, wake
+        self._groups: dict[str, Group] = {}
+        self._turns: dict[str, None] = {}
+        self._numbers = itertools.count(time.time_ns())
+
+    def inherit(self, earlier: Deliveries) -> None:
+        """Await what ran when the connection was lost."""
+        self.awaited = earlier.awaited | {it.claim.task_id: it for it in earlier.held.values()}
+        self._was_ready = {prefetched.message.task_id for _, prefetched in earlier.ready()}
+
+    # Agents.
+
+    def add(self, queue: Queue, unit: str, unit_of: Callable[[str], str]) -> Agent:
+        """Begin to serve an agent; runs that are awaited count."""
+        awaited = [it.claim.queue for it in self.awaited.values()]
+        agent = Agent(queue, unit, running=awaited.count(queue.name))
+        if queue.concurrency_group is not None:
+            running = sum(unit_of(name) == unit for name in awaited)
+            group = Group(queue.concurrency_group_limit, running)
+            agent.group = self._groups.setdefault(unit, group)
+            agent.group.agents[queue.name] = agent
+        self.agents[queue.name] = agent
+        return agent
+
+    def remove(self, agent: Agent) -> None:
+        """Serve it no longer."""
+        del self.agents[agent.queue.name]
+        if agent.group is not None:
+            agent.group.agents.pop(agent.queue.name, None)
+        if all(other.unit != agent.unit for other in self.agents.values()):
+            self._groups.pop(agent.unit, None)
+
+    def set_limits(self, agent: Agent, queue: Queue) -> None:
+        """Apply limits that may have changed."""
+        agent.queue = queue
+        if agent.group is not None and agent.group.limit != queue.concurrency_group_limit:
+            agent.group.limit = queue.concurrency_group_limit
+            self._reopen(agent.group)
+        self.give_turns([agent])
+
+    # Tasks.
+
+    def is_lost(self, message: Message, *, redelivered: bool) -> bool:
+        """Whether its delivery means that a claim ended with its worker."""
+        return redelivered and message.task_id not in self._was_ready
+
+    def resume(self, agent: Agent, prefetched: Prefetched) -> bool:
+        """Whether it runs here still: the claim is the same, only the delivery is another one."""
+        before = self.awaited.pop(prefetched.message.task_id, None)
+        if before is None:
+            return False
+        again = replace(before, message=prefetched.message, tag=prefetched.tag, agent=agent)
+        self.held[before.claim.number] = again
+        return True
+
+    def put(self, agent: Agent, prefetched: Prefetched) -> None:
+        """Let it be claimed."""
+        agent.ready.append(prefetched)
+        self._turns[agent.queue.name] = None
+        self._wake()
+
+    def claim(self, limit: int, is_isolated: Callable[[], bool]) -> list[Claim]:
+        """Up to ``limit`` tasks, one of each agent in turn; one in its last chance if isolated."""
+        claims: list[Claim] = []
+        postponed: dict[str, None] = {}
+        while len(claims) < limit and self._turns:
+            name = next(iter(self._turns))
+            del self._turns[name]
+            agent = self._whose_turn(name)
+            if agent is None:
+                continue
+            if agent.in_last_chance(agent.ready[0].message) and not is_isolated():
+                postponed[name] = None
+                continue
+            claims.append(self._claim(agent, agent.ready.popleft()))
+            self.give_turns([self.agents[name], agent])
+        self._turns.update(postponed)
+        return claims
+
+    def _whose_turn(self, name: str) -> Agent | None:
+        """The agent, or that of its group which was served longest ago; None without room."""
+        agent = self.agents.get(name)
+        if agent is None or not agent.has_room:
+            return None
+        return agent if agent.group is None else next(iter(agent.group.ready()), None)
+
+    def _claim(self, agent: Agent, prefetched: Prefetched) -> Claim:
+        message = prefetched.message
+        claim = Claim(
+            message.task_id,
+            agent.queue.name,
+            message.payload,
+            self.worker,
+            next(self._numbers),
+            message.failures,
+            message.crashes,
+            message.submitted_ms / 1000,
+            message in self._marks,
+        )
+        self.held[claim.number] = Held(claim, message, prefetched.tag, agent, time.time())
+        agent.count(1)
+        agent.served = claim.number
+        return claim
+
+    def find(self, claim: Claim) -> Held | None:
+        """The claim, if it is held."""
+        held = self.held.get(claim.number)
+        return held if held is not None and held.claim.task_id == claim.task_id else None
+
+    def let_go(self, held: Held) -> None:
+        """The claim has ended."""
+        if self.held.pop(held.claim.number, None) is None:
+            return
+        held.agent.count(-1)
+        self.give_turns([held.agent])
+        if held.agent.group is not None:
+            self._reopen(held.agent.group)
+
+    def _reopen(self, group: Group) -> None:
+        """Give its agents their turns, which they lost if they had them while it was full."""
+        if ready := group.ready():
+            self.give_turns(ready)
+            self._wake()
+
+    def give_turns(self, agents: Iterable[Agent]) -> None:
+        """Let them be claimed from, as far as they have room."""
+        self._turns.update({it.queue.name: None for it in agents if it.has_room})
+
+    # What there is.
+
+    def ready(self) -> list[tuple[Agent, Prefetched]]:
+        """What is not claimed."""
+        return [(agent, each) for agent in self.agents.values() for each in agent.ready]
+
+    def runs(self) -> list[Held]:
+        """What was claimed, also while its delivery is awaited anew."""
+        return [*self.held.values(), *self.awaited.values()]
+
+    def has_one_in_last_chance(self) -> bool:
+        """Whether one crash more would end any of the tasks here."""
+        ready = ((agent, prefetched.message) for agent, prefetched in self.ready())
+        held = ((each.agent, each.message) for each in self.held.values())
+        return any(agent.in_last_chance(message) for agent, message in (*ready, *held))

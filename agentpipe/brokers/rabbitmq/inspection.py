@@ -1,0 +1,110 @@
+"""Inspection: one snapshot of what the server and the workers know.
+
+The server counts the messages that are ready in a queue that one can name. How many are with the
+workers only they know, so they are asked. What neither knows is None.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.rabbitmq import management
+from agentpipe.brokers.rabbitmq.rpc import Request
+from agentpipe.brokers.rabbitmq.tallies import by_queue
+from agentpipe.brokers.statistics import QueueDepth, Stats, Tally, WorkerSeen
+
+if TYPE_CHECKING:
+    from agentpipe.brokers.rabbitmq.address import Address
+    from agentpipe.brokers.rabbitmq.rpc import Member, Replies
+    from agentpipe.brokers.rabbitmq.services import Services
+    from agentpipe.brokers.records import Queue
+
+# The registry changes seldom, and reading it takes its lock.
+REGISTRY_S = 1.0
+
+
+async def count(services: Services, address: Address) -> Stats:
+    """A snapshot. A task that moves on meanwhile may be counted twice, but is never missed."""
+    registry, topology = services.registry, services.topology
+    await registry.read(REGISTRY_S)
+    current, former = registry.current(), registry.former()
+    waiting = Counter(await services.queues.waiting([*current, *former]))
+    # Queues that left their group are shown only while they hold any tasks.
+    queues = [*current, *(queue for queue in former if waiting[queue.name])]
+    replies = await services.ask(Request("tallies"))
+    delayed = await services.queues.delayed()
+    ready = await services.queues.depth(topology.shared("outbox").name)
+    forwarders = await services.ask(Request("members"))
+    figures = await asyncio.to_thread(management.queue_figures, address)
+    outbox = figures.get(topology.shared("outbox").name, management.UNKNOWN)
+    tallies = by_queue(replies.each)
+    outcomes = sum((Counter(reply.outcomes) for reply in replies.each), Counter[str]())
+    running = sum((Counter(member.running) for member in replies.members), Counter[str]())
+    for member in replies.members:
+        waiting.update(member.prefetched)
+    depths = [
+        _depth(services, queue, waiting=waiting, running=running, replies=replies, tallies=tallies)
+        for queue in queues
+    ]
+    lent = sum(member.lent for member in forwarders.members)
+    return Stats(
+        accepted=None,
+        waiting=sum(waiting[queue.name] for queue in queues),
+        delayed=delayed,
+        running=running.total() if replies.complete else None,
+        outbox=ready + lent if forwarders.complete else outbox.messages,
+        outbox_bytes=outbox.size_bytes,
+        delivered=None,
+        dead=await count_dead(services),
+        outcomes=outcomes,
+        queues=tuple(depths),
+        tally=replace(sum(tallies.values(), Tally()), error="", error_s=None),
+        recent=sum(it.recent for it in replies.each) if replies.complete else None,
+        requests=sum(len(registry.sources(queue)) for queue in queues),
+        workers=tuple(map(worker_seen, sorted(replies.members, key=lambda it: it.name))),
+    )
+
+
+def _depth(
+    services: Services,
+    queue: Queue,
+    *,
+    waiting: Counter[str],
+    running: Counter[str],
+    replies: Replies,
+    tallies: dict[str, Tally],
+) -> QueueDepth:
+    cooldown_s = cooldown_of(queue.name, replies)
+    return QueueDepth(
+        queue.name,
+        queue.collection,
+        waiting[queue.name],
+        None,
+        running[queue.name] if replies.complete else None,
+        queue.max_waiting,
+        queue.concurrency,
+        cooldown_s if cooldown_s or replies.complete else None,
+        any(services.registry.pauses(queue.name)),
+        tallies.get(queue.name, Tally()),
+    )
+
+
+async def count_dead(services: Services) -> int:
+    """How many dead letters there are."""
+    name = services.topology.shared("dead").name
+    return await services.queues.depth(name) + services.dead.looked_at
+
+
+def cooldown_of(queue: str, replies: Replies) -> float:
+    """The seconds that are left, as the workers know; 0 without a cooldown."""
+    return max([0.0, *(member.cooldowns.get(queue, 0.0) for member in replies.members)])
+
+
+def worker_seen(member: Member) -> WorkerSeen:
+    """A worker, as others see it."""
+    running = sum(member.running.values())
+    seen = (member.name, member.host, member.pid, member.slots, running)
+    return WorkerSeen(*seen, member.seen_s, member.report.encode())

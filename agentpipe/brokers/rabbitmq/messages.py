@@ -1,0 +1,109 @@
+"""Message: a task as it lies in a queue."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+from agentpipe.brokers.rabbitmq.topology import LONGEST_DELAY_MS, delay_level
+from agentpipe.connections.amqp.message import OutgoingMessage
+
+if TYPE_CHECKING:
+    from agentpipe.brokers.rabbitmq.topology import Topology
+    from agentpipe.brokers.records import Offer
+    from agentpipe.connections.amqp.channel import Delivery
+    from agentpipe.connections.amqp.message import Declaration
+
+
+# Fields of a message, and the headers that carry them.
+HEADERS = {
+    "task_id": "agentpipe-id",
+    "queue": "agentpipe-queue",
+    "failures": "agentpipe-failures",
+    "crashes": "agentpipe-crashes",
+    "submitted_ms": "agentpipe-submitted-ms",
+    "priority": "agentpipe-priority",
+    "error": "agentpipe-error",
+    "group_id": "agentpipe-group",
+}
+NUMBERS = ("failures", "crashes", "submitted_ms", "priority")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A task in a queue: everything but the payload is in the headers."""
+
+    task_id: str
+    queue: str
+    payload: bytes
+    failures: int = 0
+    crashes: int = 0
+    submitted_ms: int = 0
+    priority: int = 0
+    error: str = ""
+    group_id: str | None = None
+
+    @classmethod
+    def offered(cls, offer: Offer, queue: str) -> Self:
+        """A task that is sent for the first time."""
+        return cls(
+            offer.task_id,
+            queue,
+            offer.payload,
+            submitted_ms=now_ms(),
+            priority=offer.priority,
+            group_id=offer.group_id,
+        )
+
+    @classmethod
+    def read(cls, delivery: Delivery, queue: str = "") -> Self:
+        """A delivered one; a message from elsewhere gets an id of ours.
+
+        Its ``queue`` is known from where it came, but for the delay queues.
+        """
+        defaults: dict[str, Any] = {
+            "task_id": f"foreign-{uuid.uuid4().hex}",
+            "submitted_ms": now_ms(),
+        }
+        found = defaults | {
+            name: value
+            for name, header in HEADERS.items()
+            if isinstance(value := delivery.headers.get(header), int if name in NUMBERS else str)
+        }
+        return cls(**{**found, "queue": queue or found.get("queue", ""), "payload": delivery.body})
+
+    def failed(self, error: str) -> Self:
+        """The same with one failure more."""
+        return replace(self.noting(error), failures=self.failures + 1)
+
+    def noting(self, error: str) -> Self:
+        """The same with its last error, where there was one."""
+        return replace(self, error=error or self.error)
+
+    def crashed(self) -> Self:
+        """The same with one crash more."""
+        return replace(self, crashes=self.crashes + 1)
+
+    def to(self, queue: Declaration) -> OutgoingMessage:
+        """On its way to that queue."""
+        level = 1 + (self.priority < 0) - (self.priority > 0)
+        return OutgoingMessage(queue.name, self.payload, self._headers(), priority=level)
+
+    def delayed(self, topology: Topology, delay_s: float) -> OutgoingMessage:
+        """On its way to the delay queues, and from there to where returned tasks wait."""
+        delay_ms = min(LONGEST_DELAY_MS, max(1, round(delay_s * 1000)))
+        later = topology.later(delay_level(delay_ms)).name
+        # Each delay queue has a fanout exchange of its own name: the key is left to say where to.
+        key = topology.back(self.queue).name
+        return OutgoingMessage(key, self.payload, self._headers(), later, expires_ms=delay_ms)
+
+    def _headers(self) -> dict[str, Any]:
+        values = {header: getattr(self, name) for name, header in HEADERS.items()}
+        return {header: value for header, value in values.items() if value is not None}
+
+
+def now_ms() -> int:
+    """Unix time in milliseconds, as in the headers."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,129 @@
+"""Queues: makes them, counts the messages that are ready in them, and locks what is served."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.rabbitmq.topology import make_delays
+from agentpipe.connections.amqp.channel import ChannelClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from agentpipe.brokers.rabbitmq.connection import Connection
+    from agentpipe.brokers.rabbitmq.registry import Registry
+    from agentpipe.brokers.records import Queue
+
+# The depths of so many queues are asked for at once.
+AT_ONCE = 250
+
+
+class Queues:
+    """The server's queues, over one connection."""
+
+    def __init__(self, connection: Connection, registry: Registry) -> None:
+        self._connection, self._registry = connection, registry
+        self._made: set[str] = set()
+        self._delays_made = False
+        self._making_delays = asyncio.Lock()
+
+    async def make(self, queues: Collection[Queue]) -> None:
+        """Make the queues of agents."""
+        async with self._connection.admin.use() as channel:
+            for queue in queues:
+                for source in self._registry.sources(queue):
+                    channel.ensure(source)
+            await channel.catch_up()
+        self._made.update(queue.name for queue in queues)
+
+    def is_made(self, queue: Queue) -> bool:
+        """Whether this connection has made it."""
+        return queue.name in self._made
+
+    async def make_delays(self) -> None:
+        """Make the delay queues, once per connection."""
+        async with self._making_delays:
+            if not self._delays_made:
+                async with self._connection.admin.use() as channel:
+                    await make_delays(channel, self._connection.topology)
+            self._delays_made = True
+
+    async def depth(self, name: str) -> int:
+        """How many messages are ready in a queue; 0 without such a queue."""
+        async with self._connection.admin.use() as channel:
+            return await channel.depth(name) or 0
+
+    async def depths(self, names: Sequence[str]) -> dict[str, int]:
+        """The same of many; queues that do not exist are left out."""
+        counts: dict[str, int] = {}
+        left = list(names)
+        while left:
+            asked = left[:AT_ONCE]
+            async with self._connection.counter.use() as channel:
+                found = await channel.depths(asked)
+            counts.update(zip(asked, found, strict=False))
+            left = left[len(found) + (len(found) < len(asked)) :]
+        return counts
+
+    async def waiting(self, queues: Iterable[Queue]) -> dict[str, int]:
+        """How many tasks lie in each agent's queues."""
+        sources = {it.name: [each.name for each in self._registry.sources(it)] for it in queues}
+        counts = await self.depths([name for names in sources.values() for name in names])
+        return {name: sum(counts.get(it, 0) for it in names) for name, names in sources.items()}
+
+    async def admitted(self, queue: Queue) -> int:
+        """How many first offers wait, those under bounds of old among them."""
+        _, *waiting = self._registry.sources(queue)
+        return sum((await self.depths([source.name for source in waiting])).values())
+
+    async def delayed(self) -> int:
+        """How many tasks of all agents are delayed."""
+        names = [later.name for later in self._connection.topology.delays()]
+        async with self._connection.admin.use() as channel:
+            if await channel.depth(names[0]) is None:
+                return 0  # They are made all at once, in this order.
+        return sum((await self.depths(names)).values())
+
+
+class UnitLocks:
+    """Which worker of this process serves what, by exclusive queues of its connection.
+
+    A unit is an agent, or all agents of a concurrency group.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._owners: dict[str, object] = {}
+
+    async def take(self, units: Sequence[str], owner: object) -> set[str]:
+        """Those of the units that ``owner`` serves from now on."""
+        free = [unit for unit in units if unit not in self._owners]
+        if not await self._lock(free):
+            free = [unit for unit in free if await self._lock([unit])]
+        self._owners.update(dict.fromkeys(free, owner))
+        return {unit for unit in units if self._owners.get(unit) is owner}
+
+    async def _lock(self, units: Sequence[str]) -> bool:
+        """All of them at the price of one, or none where another connection has any."""
+        connection = self._connection
+        async with connection.admin.use() as channel:
+            try:
+                for unit in units:
+                    channel.lock(connection.topology.lock(unit))
+                await channel.catch_up()
+            except ChannelClosed:
+                if connection.session.is_open:
+                    return False
+                raise
+        return True
+
+    async def release(self, owner: object, units: Iterable[str] | None = None) -> None:
+        """Let other workers serve these, or all that ``owner`` serves."""
+        mine = [unit for unit, its in self._owners.items() if its is owner]
+        mine = mine if units is None else [unit for unit in units if unit in mine]
+        for unit in mine:
+            del self._owners[unit]
+        if mine:
+            async with self._connection.admin.use() as channel:
+                await channel.delete(map(self._connection.topology.lock, mine))

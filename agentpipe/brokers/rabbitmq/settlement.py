@@ -1,0 +1,109 @@
+"""Settling: publishes what follows from a settlement, then acknowledges the task."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from itertools import compress
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.rabbitmq.rpc import Request, encode
+from agentpipe.connections.amqp.channel import ChannelClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from agentpipe.brokers.rabbitmq.consumption import Consumption
+    from agentpipe.brokers.rabbitmq.deliveries import Agent, Deliveries, Held
+    from agentpipe.brokers.rabbitmq.tallies import TallyKeeper
+    from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
+    from agentpipe.brokers.records import Settlement
+    from agentpipe.connections.amqp.message import OutgoingMessage
+
+
+class Settling:
+    """Settles one worker's claims, one batch at a time."""
+
+    def __init__(
+        self,
+        channel: WorkerChannel,
+        deliveries: Deliveries,
+        consumption: Consumption,
+        tallies: TallyKeeper,
+        is_alive: Callable[[], bool],
+    ) -> None:
+        self.busy = asyncio.Lock()
+        self._channel, self._services, self._deliveries = channel, channel.services, deliveries
+        self._consumption, self._tallies, self._is_alive = consumption, tallies, is_alive
+
+    async def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        """Publish what follows from each, have it confirmed, and only then acknowledge."""
+        async with self.busy:
+            if not self._services.connection.session.is_open:  # The next connection settles it.
+                raise ChannelClosed("it ended before that was settled")
+            found = self._find(settlements)
+            done = [held is not None for held in found]
+            pairs = [(it, held) for it, held in zip(settlements, found, strict=True) if held]
+            await self._carry_out(pairs)
+            self._tallies.add(compress(settlements, done))
+            return done
+
+    def _find(self, settlements: Sequence[Settlement]) -> list[Held | None]:
+        """The claim of each; None where it was lost, or is settled twice."""
+        if not self._is_alive():
+            return [None] * len(settlements)
+        if any(each.claim.task_id in self._deliveries.awaited for each in settlements):
+            raise ChannelClosed("what was running has not been delivered again yet")
+        seen: set[int] = set()
+        found: list[Held | None] = []
+        for claim in (each.claim for each in settlements):
+            held = self._deliveries.find(claim)
+            found.append(None if claim.number in seen else held)
+            seen.add(claim.number)
+        return found
+
+    async def _carry_out(self, pairs: Sequence[tuple[Settlement, Held]]) -> None:
+        messages = [message for pair in pairs for message in self._consequences(*pair)]
+        starting = (held.agent for it, held in pairs if it.action == "cooldown" and it.delay_s > 0)
+        cooling = list({agent.queue.name: agent for agent in starting}.values())
+        if cooling:  # First, so that what is put back is not delivered at once again.
+            await self._consumption.stop(*cooling)
+        await self._channel.publish(messages)
+        self._services.outbox.note(messages)
+        for _, held in pairs:
+            self._channel.raw.ack(held.tag)
+            self._deliveries.let_go(held)
+            if held.agent.leaving:
+                self._channel.look.set()
+        self._consumption.end_isolation()
+        for agent in cooling:
+            await self._consumption.withdraw(agent)
+
+    def _consequences(self, settlement: Settlement, held: Held) -> list[OutgoingMessage]:
+        """What has to be published before the task is acknowledged."""
+        topology = self._services.topology
+        back = topology.back(held.agent.queue.name)
+        if settlement.action in ("release", "cooldown"):
+            returned = held.message.noting(settlement.reason).to(back)
+            if settlement.action == "cooldown" and settlement.delay_s > 0:
+                return [returned, self._cool_down(held.agent, settlement.delay_s)]
+            return [returned]
+        if settlement.action == "retry":
+            failed = held.message.failed(settlement.reason)
+            if settlement.delay_s <= 0 or held.message in self._services.marks:
+                return [failed.to(back)]
+            return [failed.delayed(topology, settlement.delay_s)]
+        held.agent.note_run_s(time.time() - held.since)
+        messages = [self._services.outbox.message(held.claim.task_id, settlement.result)]
+        if settlement.action == "bury":
+            collection = held.agent.queue.collection
+            messages.append(self._services.dead.message(settlement, collection))
+        return messages
+
+    def _cool_down(self, agent: Agent, cooldown_s: float) -> OutgoingMessage:
+        """Leave the agent alone; returns what tells the other workers."""
+        name = agent.queue.name
+        self._services.cooldowns.begin(name, cooldown_s)
+        self._services.watch_cooldown(name)
+        told = Request("cooldown", queue=name, cooldown_s=cooldown_s)
+        return encode(told, exchange=self._services.topology.fleet)

@@ -1,0 +1,133 @@
+"""SharedState: a JSON document that all processes read and change, in a durable queue.
+
+The document is the merge of the messages in its queue, usually one. A change takes them, publishes
+the new document, and then acknowledges them; an exclusive queue is the lock meanwhile. A crash in
+between leaves both, so ``merge`` must accept a value that it has merged before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import orjson
+
+from agentpipe.connections.amqp.channel import LOCKED, ChannelClosed
+from agentpipe.connections.amqp.message import OutgoingMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from agentpipe.connections.amqp.channel import Channel
+    from agentpipe.connections.amqp.connection import Session
+    from agentpipe.connections.amqp.message import Declaration
+
+V = TypeVar("V")
+# A holder needs some milliseconds; one that takes longer hangs.
+LOCK_S = 15.0
+RETRY_S = 0.01
+# More messages than these are merged into one.
+MANY = 20
+
+
+class SharedState(Generic[V]):
+    """One document, a mapping from strings to values.
+
+    Args:
+        merge: Combines the earlier and the later of two values of one key.
+        decode: From the JSON of a message to the document.
+        encode: From the document to what ``orjson`` can write.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        queue: Declaration,
+        merge: Callable[[V, V], V],
+        decode: Callable[[Any], Mapping[str, V]] = lambda values: values,
+        encode: Callable[[Mapping[str, V]], Any] = lambda values: values,
+    ) -> None:
+        self._session, self._queue = session, queue
+        self._merge, self._decode, self._encode = merge, decode, encode
+        self._lock = f"{queue.name}.lock"
+        self._owned = False
+        # The server's lock excludes other connections only.
+        self._busy = asyncio.Lock()
+
+    async def own(self) -> bool:
+        """Keep the lock until the connection ends; False while another connection has it."""
+        async with self._busy:
+            if not self._owned:
+                try:
+                    channel = await self._locked(0.0)
+                except ChannelClosed as error:
+                    if error.code == LOCKED:
+                        return False
+                    raise
+                self._owned = True
+                channel.close()
+        return True
+
+    async def read(self) -> dict[str, V]:
+        """The document as it is."""
+        return (await self.change(lambda _: None))[0]
+
+    async def change(self, change: Callable[[dict[str, V]], None]) -> tuple[dict[str, V], bool]:
+        """Change the document in place; returns it, and whether it differs from before."""
+        async with self._busy:
+            channel = await self._locked(LOCK_S)
+            try:
+                return await self._exchange(channel, change)
+            finally:
+                if not self._owned:
+                    await channel.call("queue_delete", self._lock)
+                channel.close()
+
+    async def add(self, values: Mapping[str, V]) -> None:
+        """Merge values in without a look at the document, and without its lock."""
+        channel = await self._session.channel()
+        try:
+            await channel.declare(self._queue)
+            await self._publish(channel, values)
+        finally:
+            channel.close()
+
+    async def _locked(self, patience_s: float) -> Channel:
+        ends = time.monotonic() + patience_s
+        while True:
+            channel = await self._session.channel()
+            try:
+                await channel.call("queue_declare", self._lock, exclusive=True)
+            except ChannelClosed as error:
+                if error.code != LOCKED or time.monotonic() >= ends:
+                    raise
+                await asyncio.sleep(RETRY_S * (1 + random.random()))  # noqa: S311 - no secret
+            else:
+                return channel
+
+    async def _exchange(
+        self, channel: Channel, change: Callable[[dict[str, V]], None]
+    ) -> tuple[dict[str, V], bool]:
+        await channel.declare(self._queue)
+        found: dict[str, V] = {}
+        messages = tag = 0
+        while delivery := await channel.get(self._queue.name):
+            messages, tag = messages + 1, delivery.tag
+            for key, value in self._decode(orjson.loads(delivery.body)).items():
+                found[key] = self._merge(found[key], value) if key in found else value
+        before = dict(found)
+        change(found)
+        changed = found != before
+        if changed or messages > MANY:
+            await self._publish(channel, found)
+            channel.ack(tag, all_before=True)
+        elif messages:
+            channel.requeue_all()
+        return found, changed
+
+    async def _publish(self, channel: Channel, values: Mapping[str, V]) -> None:
+        message = OutgoingMessage(self._queue.name, orjson.dumps(self._encode(values)), {})
+        if await channel.publish([message]) != ["taken"]:
+            raise ChannelClosed("the server refuses to store shared state")

@@ -1,0 +1,365 @@
+"""RabbitWorker: one joined worker on one connection, put together from its parts.
+
+An agent is served by one worker at a time, which holds its lock; agents that share a concurrency
+group are served by the same one, under one lock, so that it alone has to count what runs of them.
+They change hands together, once nothing runs of any of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.location import ClaimSeen
+from agentpipe.brokers.rabbitmq.assignment import share_of
+from agentpipe.brokers.rabbitmq.cancel_marks import covers
+from agentpipe.brokers.rabbitmq.consumption import Consumption
+from agentpipe.brokers.rabbitmq.deliveries import Deliveries, Prefetched
+from agentpipe.brokers.rabbitmq.membership import Membership
+from agentpipe.brokers.rabbitmq.messages import Message
+from agentpipe.brokers.rabbitmq.rpc import Member, Reply, Request, TaskHeld, encode
+from agentpipe.brokers.rabbitmq.settlement import Settling
+from agentpipe.brokers.rabbitmq.tallies import TallyKeeper
+from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
+from agentpipe.connections.amqp.channel import ChannelClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from agentpipe.brokers.rabbitmq.deliveries import Agent
+    from agentpipe.brokers.rabbitmq.services import Services
+    from agentpipe.brokers.rabbitmq.wakeup import Wakeup
+    from agentpipe.brokers.records import Claim, Worker
+    from agentpipe.connections.amqp.channel import Delivery
+
+TICK_S = 1.0
+# Another worker still holds the lock of an agent that should be ours.
+RETRY_S = 0.1
+# So many agents are taken over at once.
+PORTION = 50
+# A worker that has missed the others' words hears them again so late at the latest.
+HELLO_EVERY_S = 10.0
+# After the connection was lost, all workers have so long to come back to what they ran.
+REUNION_S = 5.0
+# What an operator wants to take from a queue is left there for so long.
+YIELD_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class RabbitWorker:
+    """Takes and leaves agents, and answers what the fleet asks."""
+
+    def __init__(self, services: Services, worker: Worker, wakeup: Wakeup) -> None:
+        self.worker, self.wakeup = worker, wakeup
+        self._services = services
+        self._topology = services.topology
+        self._deliveries = Deliveries(worker, services.marks, wakeup.set)
+        self._tallies = TallyKeeper()
+        self._members: dict[str, Member] = {}
+        self._recounting: dict[str, list[tuple[Agent, Prefetched]]] = {}
+        self._steward: asyncio.Task[None] | None = None
+        self._look = asyncio.Event()
+        self._probe_at = self._hello_at = self._reunion_ends = 0.0
+        self._balanced = self._gone = False
+        self._report = b""
+        self.heartbeat()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its claims still count."""
+        now = time.monotonic()
+        strayed = self._deliveries.awaited and now >= self._reunion_ends
+        return not (self._gone or strayed) and self._channel.raw.is_open and now < self._lapses_at
+
+    def heartbeat(self, report: bytes | None = None) -> None:
+        """Renew the lease."""
+        self._heard_at = time.monotonic()
+        self._lapses_at = self._heard_at + self.worker.lease_s
+        self._report = self._report if report is None else report
+
+    def inherit(self, earlier: RabbitWorker) -> None:
+        """Go on with what ran when the connection was lost, once it is delivered here again.
+
+        The other workers are expected back, too, so that each is delivered its own.
+        """
+        self._deliveries.inherit(earlier._deliveries)
+        self._members = earlier._membership.members
+        self._lapses_at, self._report = earlier._lapses_at, earlier._report
+        self._tallies = earlier._tallies
+        self._reunion_ends = time.monotonic() + REUNION_S
+
+    async def open(self) -> None:
+        """Introduce itself to the others, and begin to take over agents."""
+        services = self._services
+        raw = await services.connection.session.channel(self.wakeup.set)
+        self._channel = WorkerChannel(raw, services, self.wakeup.set, self._look)
+        self._consumption = Consumption(self._channel, self._deliveries, self._receive)
+        self.settling = Settling(
+            self._channel,
+            self._deliveries,
+            self._consumption,
+            self._tallies,
+            lambda: self.is_alive,
+        )
+        self._membership = Membership(self._channel, self._introduction, self._hear)
+        self._membership.members = self._members
+        if self.worker.queues:
+            await services.queues.make_delays()
+            await services.introduce(self.worker.queues)
+        await self._membership.open()
+        # From here on it hears of changes: what was changed before is read.
+        await services.registry.read()
+        await services.marks.read()
+        self._end(services.marks.until_ms)
+        services.listeners.add(self._look.set)
+        self._steward = self._channel.begin(self._keep_balance())
+
+    # Which agents it serves.
+
+    async def _keep_balance(self) -> None:
+        tick_s = min(TICK_S, self.worker.lease_s / 4)
+        self._look.set()
+        while self.is_alive:
+            try:
+                await self._look_after()
+            except ChannelClosed as error:
+                if self._channel.raw.is_open:
+                    log.warning("worker %s cannot take over agents: %s", self.worker.name, error)
+            except Exception:  # If this ended, no worker would serve its agents.
+                log.exception("unexpected error while agents are taken over; continuing")
+            with suppress(TimeoutError):
+                pause_s = tick_s if self._balanced else min(tick_s, RETRY_S)
+                await asyncio.wait_for(self._look.wait(), pause_s)
+        if self._channel.raw.is_open:  # Else its successor goes on with what it held.
+            await self.close()
+            self._services.outbox.take_back(self.worker.name)
+
+    async def _look_after(self) -> None:
+        now = time.monotonic()
+        if now >= max(self._probe_at, self._reunion_ends):
+            self._probe_at = now + TICK_S
+            await self._membership.probe()
+        if self._look.is_set() or not self._balanced:
+            self._look.clear()
+            before = set(self._deliveries.agents)
+            await self._balance()
+            if before != set(self._deliveries.agents):
+                self._hello_at = 0.0
+        if now >= self._hello_at:
+            self._hello_at = now + HELLO_EVERY_S
+            await self._membership.say_hello()
+
+    async def _balance(self) -> None:
+        """Take the agents of its share, and leave the others."""
+        self._consumption.end_isolation()
+        unit_of, others = self._services.registry.unit_of, self._membership.members.values()
+        share = share_of(self.worker.name, [*others, self._introduction()], unit_of)
+        theirs = {unit_of(name) for member in others for name in member.owned}
+        missing = sorted(share - self._deliveries.agents.keys())
+        wanted = [name for name in missing if unit_of(name) not in theirs]
+        for first in range(0, len(wanted), PORTION):
+            if not self.is_alive:
+                return
+            await self._take(wanted[first : first + PORTION])
+        left: set[str] = set()
+        for name, agent in list(self._deliveries.agents.items()):
+            agent.leaving = name not in share or agent.unit != unit_of(name)
+            if not agent.leaving:
+                await self._consumption.adjust(agent)
+                continue
+            await self._consumption.withdraw(agent)
+            if not agent.running:
+                self._deliveries.remove(agent)
+                left.add(agent.unit)
+        left -= {agent.unit for agent in self._deliveries.agents.values()}
+        if left:
+            await self._services.locks.release(self, left)
+        self._balanced = set(self._deliveries.agents) == share
+
+    async def _take(self, names: Sequence[str]) -> None:
+        registry = self._services.registry
+        units = {name: registry.unit_of(name) for name in names}
+        locked = await self._services.locks.take(list(dict.fromkeys(units.values())), self)
+        for name in (name for name, unit in units.items() if unit in locked):
+            agent = self._deliveries.add(registry.limits(name), units[name], registry.unit_of)
+            await self._consumption.adjust(agent)
+            self.wakeup.set()
+
+    # Tasks.
+
+    def _receive(self, agent: Agent, delivery: Delivery) -> None:
+        message = Message.read(delivery, agent.queue.name)
+        prefetched = Prefetched(message, delivery.tag)
+        if self._deliveries.resume(agent, prefetched):
+            return
+        if self._deliveries.is_lost(message, redelivered=delivery.redelivered):
+            self._channel.begin(self._recount(prefetched))
+        elif message.task_id in self._recounting:
+            self._recounting[message.task_id].append((agent, prefetched))
+        else:
+            self._admit(agent, prefetched)
+
+    async def _recount(self, lost: Prefetched) -> None:
+        """A claim ended with its worker: put a copy with one crash more in the task's place.
+
+        The copy may be here before its original is gone. If it ran at once and killed this
+        worker, too, there would be two of them; so it waits.
+        """
+        message = lost.message.crashed()
+        arrived = self._recounting.setdefault(message.task_id, [])
+        try:
+            copy = message.to(self._topology.back(message.queue))
+            await self._channel.replace([(copy, lost.tag)])
+            await self._channel.raw.catch_up()
+        finally:
+            self._recounting.pop(message.task_id, None)
+        for agent, prefetched in arrived:
+            self._admit(agent, prefetched)
+
+    def _admit(self, agent: Agent, prefetched: Prefetched) -> None:
+        if self._gone or agent.leaving or self._consumption.is_left_alone(agent):
+            self._channel.begin(self._channel.put_back([prefetched]))
+        elif agent.in_last_chance(prefetched.message) and self._deliveries.has_one_in_last_chance():
+            self._channel.begin(self._consumption.keep_apart(prefetched))
+        else:
+            self._deliveries.put(agent, prefetched)
+
+    def claim(self, limit: int) -> list[Claim]:
+        """Up to ``limit`` tasks, one of each agent in turn."""
+        return self._deliveries.claim(limit, self._consumption.is_isolated) if self.is_alive else []
+
+    # What the fleet says and asks.
+
+    def _introduction(self) -> Member:
+        agents = self._deliveries.agents
+        return Member(
+            self.worker.name,
+            self._membership.address,
+            self.worker.host,
+            self.worker.pid,
+            self.worker.slots,
+            self.worker.queues,
+            frozenset(agents),
+            {name: agent.running for name, agent in agents.items() if agent.running},
+            {name: len(agent.ready) for name, agent in agents.items() if agent.ready},
+            self._services.outbox.lent_to(self.worker.name),
+            len(self._membership.members) + 1,
+            self._services.cooldowns.all(),
+        )
+
+    def _me(self) -> Member:
+        seen_s = time.monotonic() - self._heard_at
+        return replace(self._introduction(), report=self._report.decode(), seen_s=seen_s)
+
+    def _hear(self, request: Request) -> None:
+        if request.kind == "change":
+            self._channel.begin(self._services.reread())
+        elif request.kind == "cooldown":
+            self._services.hear_cooldown(request.queue, request.cooldown_s)
+        elif request.to:
+            self._channel.begin(self._answer(request))
+
+    async def _answer(self, request: Request) -> None:
+        reply = encode(await self._reply(request), key=request.to)
+        await self._channel.raw.publish([reply])
+
+    async def _reply(self, request: Request) -> Reply:
+        if request.kind == "tallies":
+            return self._tallies.reply(self._me())
+        if request.kind == "cancel":
+            self._services.marks.hear(request.marks)
+            return Reply(self._me(), ending=self._end(request.marks))
+        if request.kind == "locate":
+            return self._locate(request.task_id)
+        if request.kind == "put_back":
+            await self._yield(request.queues)
+        return Reply(self._me())
+
+    def _end(self, until_ms: Mapping[str, int]) -> tuple[str, ...]:
+        """Signal the runs that these marks cover; returns their ids."""
+        runs = (it.message for it in self._deliveries.runs())
+        ending = tuple(message.task_id for message in runs if covers(until_ms, message))
+        self.wakeup.cancel(ending)
+        return ending
+
+    async def _yield(self, queues: frozenset[str]) -> None:
+        """Leave what waits for these agents to an operator, for a moment."""
+        for name in queues & self._deliveries.agents.keys():
+            agent = self._deliveries.agents[name]
+            agent.yields_until = time.monotonic() + YIELD_S
+            await self._consumption.withdraw(agent)
+        asyncio.get_running_loop().call_later(YIELD_S, self._look.set)
+
+    def _locate(self, task_id: str) -> Reply:
+        """What it knows of a task, and of the agents that it serves."""
+        held = self._deliveries.held.values()
+        found = [self._found(it.message, it.since) for it in held if it.claim.task_id == task_id]
+        ready = [prefetched.message for _, prefetched in self._deliveries.ready()]
+        found += [self._found(it, None) for it in ready if it.task_id == task_id]
+        runs = tuple(
+            ClaimSeen(it.claim.task_id, it.claim.queue, self.worker.name, it.since) for it in held
+        )
+        agents = self._deliveries.agents.items()
+        run_s = {name: agent.run_s for name, agent in agents if agent.run_s is not None}
+        return Reply(self._me(), found=tuple(found), runs=runs, run_s=run_s)
+
+    def _found(self, message: Message, since: float | None) -> TaskHeld:
+        return TaskHeld(
+            message.queue,
+            message.failures,
+            message.crashes,
+            message.submitted_ms / 1000,
+            message.error,
+            message in self._services.marks,
+            since,
+        )
+
+    # How it ends.
+
+    async def leave(self) -> int:
+        """Give everything back uncounted; returns how many claims."""
+        claims = len(self._deliveries.held) if self.is_alive else 0
+        await self._dismiss_steward()
+        with suppress(ChannelClosed):
+            async with self.settling.busy:  # What is being settled is not given back as well.
+                await self._give_back()
+        await self.close()
+        return claims
+
+    async def _give_back(self) -> None:
+        await self._consumption.stop(*self._deliveries.agents.values())
+        held = [Prefetched(each.message, each.tag) for each in self._deliveries.held.values()]
+        unclaimed = [prefetched for _, prefetched in self._deliveries.ready()]
+        await self._channel.put_back([*held, *unclaimed])
+        # What is not acknowledged by the end would come twice.
+        if others := self._channel.tasks - {self._steward}:
+            await asyncio.wait(others, timeout=TICK_S)
+        await self._channel.raw.catch_up()
+
+    async def close(self) -> None:
+        """End it as it is: what it holds counts a crash when it is delivered again."""
+        await self._dismiss_steward()
+        self._services.listeners.discard(self._look.set)
+        self._channel.raw.close()
+        self._deliveries.held.clear()
+        self._deliveries.agents.clear()
+        connection, address = self._services.connection, self._membership.address
+        with suppress(ChannelClosed):
+            await self._services.locks.release(self)
+            async with connection.admin.use() as admin:
+                await admin.delete([address])
+            me = Member(self.worker.name, address)
+            gone = encode(Request("gone", me), exchange=self._topology.fleet)
+            await connection.publisher.publish([gone])
+
+    async def _dismiss_steward(self) -> None:
+        """From now on the agents do not change."""
+        self._gone = True
+        if self._steward is not None and self._steward is not asyncio.current_task():
+            self._steward.cancel()
+            await asyncio.wait([self._steward])

@@ -1,0 +1,72 @@
+"""WorkerChannel: the channel of one worker, and what its parts share beside it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.brokers.rabbitmq.topology import make_delays
+from agentpipe.connections.amqp.channel import ChannelClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
+
+    from agentpipe.brokers.rabbitmq.deliveries import Prefetched
+    from agentpipe.brokers.rabbitmq.services import Services
+    from agentpipe.connections.amqp.channel import Channel
+    from agentpipe.connections.amqp.message import OutgoingMessage
+
+
+@dataclass(slots=True)
+class WorkerChannel:
+    """Puts messages in the place of deliveries, and runs a worker's coroutines.
+
+    Attributes:
+        wake: Called when a claim may have become possible.
+        look: Set when the worker's agents have to be checked.
+        tasks: What runs in the background.
+    """
+
+    raw: Channel
+    services: Services
+    wake: Callable[[], None]
+    look: asyncio.Event
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run it in the background, at most until the channel is closed."""
+        task = asyncio.get_running_loop().create_task(_until_closed(work))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    async def publish(self, messages: Sequence[OutgoingMessage]) -> None:
+        """Publish all of them, confirmed; a queue that was deleted is made again."""
+        topology = self.services.topology
+        fates = await self.raw.publish(messages)
+        lost = [it for it, fate in zip(messages, fates, strict=True) if fate != "taken"]
+        if lasting := [message for message in lost if message.lasting]:
+            for message in lasting:
+                await self.raw.declare(topology.durable(message.key))
+            if any(message.exchange for message in lasting):
+                await make_delays(self.raw, topology)
+            if set(await self.raw.publish(lasting)) != {"taken"}:
+                raise ChannelClosed("the server refuses to store tasks or results")
+
+    async def replace(self, pairs: Sequence[tuple[OutgoingMessage, int]]) -> None:
+        """Publish each message, then acknowledge the delivery whose place it takes."""
+        await self.publish([message for message, _ in pairs])
+        for _, tag in pairs:
+            self.raw.ack(tag)
+
+    async def put_back(self, prefetched: Iterable[Prefetched]) -> None:
+        """As if they had never been delivered: a copy, for a requeued one looks crashed."""
+        back = self.services.topology.back
+        await self.replace([(it.message.to(back(it.message.queue)), it.tag) for it in prefetched])
+
+
+async def _until_closed(work: Coroutine[Any, Any, None]) -> None:
+    with suppress(ChannelClosed):
+        await work
