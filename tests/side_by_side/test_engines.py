@@ -182,8 +182,8 @@ def test_a_simple_agents_task_that_needs_their_code_gets_it(project: Project) ->
 
 def test_the_limit_and_a_killed_worker_leave_nothing(project: Project) -> None:
     with LlmStub(lambda request: hang() if "hang" in request.text else _react("x")) as stub:
-        # Long enough for the other task to start its MCP server on a busy machine.
-        _collection(project, stub, "react", time_limit=10)
+        # Long enough to import mcpuniverse and start an MCP server on a busy machine.
+        _collection(project, stub, "react", time_limit=25)
         fleet = project.work("--processes", "1").ready(1)
         project.send({"question": "hang", "task_id": "first"}, "fine", to="theirs")
         project.until(delivered=2)
