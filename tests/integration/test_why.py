@@ -331,7 +331,7 @@ def test_a_dead_one_is_told_with_its_error_and_what_to_do(asked: Asked) -> None:
     task, _ = asked.send("infra", "infra")
     project.burst()
     if not asked.sees_queues:  # Its dead letters are such a queue.
-        told = asked.why(task, 1, "sqlite:///elsewhere.db")
+        told = asked.why(task, 1, f"sqlite:///{project.folder}/elsewhere.db")
         assert told["reason"] == "unsure"
         assert "it may be one of the 2 dead letters" in told["sentence"]
         assert told["dead_unread"] == 2
