@@ -76,12 +76,12 @@ _HOMES = {
     "sender_broker": "sending.broker",
 }
 
-# Consulted only for modules that are not found otherwise.
+# Consulted only for modules that no other finder has.
 sys.meta_path.append(OldPaths())
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: the command line starts in milliseconds."""
+    """Import a public name on first use, so that the command line starts fast."""
     if name == "trace":
         return import_module("agentpipe.core.trace")
     if name in _HOMES:

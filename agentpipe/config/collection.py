@@ -1,6 +1,6 @@
-"""Collections: YAML -> frozen objects, every mistake named with file and line.
+"""Collections: YAML to frozen objects, every mistake with its file and line.
 
-Nothing is built or run here, and the agent configs that they name are not read.
+Nothing is built or run here; the agent configs that a collection names are not read.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.config.documents import problem_at, raise_problems, read_components
+from agentpipe.config.documents import problem_at, raise_problems, read_documents
 from agentpipe.config.paths import find_file
 from agentpipe.config.schema import CollectionDocument
 from agentpipe.core.context import Context, resolve
@@ -19,7 +19,7 @@ from agentpipe.errors import ConfigError, Problem
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from agentpipe.config.documents import Component
+    from agentpipe.config.documents import CheckedDocument
     from agentpipe.config.yaml_source import Document, KeyPath
 
 MAX_AGENTS = 100_000
@@ -32,9 +32,9 @@ class AgentSpec:
     Attributes:
         index: Counted from 0 within its collection.
         queue: Where its tasks wait.
-        context_index: Which of the collection's contexts it has; None where there are none.
-        concurrency_group: Shared by all agents of a context whose ``concurrency`` is bounded.
-        concurrency_group_limit: That bound.
+        context_index: The index of its context; None if the collection has none.
+        concurrency_group: The name shared by all agents of a context with a ``concurrency``.
+        concurrency_group_limit: That ``concurrency``.
     """
 
     collection: str
@@ -47,11 +47,11 @@ class AgentSpec:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ContextSpec:
-    """A context as it is written, its references unresolved; its repr shows no value.
+    """A context as written, with unresolved references; its repr shows no value.
 
     Attributes:
-        line: Where the entry begins.
-        concurrency: Tasks that may run at once of all its agents, over all workers; None for any.
+        line: The first line of the entry.
+        concurrency: Running tasks of all its agents, fleet-wide; None for no limit.
         env_lines: The line of each name of ``env``.
     """
 
@@ -68,16 +68,16 @@ class ContextSpec:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleSpec:
-    """A task file that is sent again and again.
+    """A task file that is sent repeatedly.
 
     Attributes:
-        name: Once per collection.
+        name: Unique within its collection.
         cron: Minute, hour, day, month, weekday.
-        tasks_file: Absolute; it is read at each firing.
-        file: The collection file, as it was named.
-        line: Where the entry begins.
-        timezone: Whose wall clock the line means.
-        missed: Of the firings while no scheduler ran: ``run_once``, ``run_all`` or ``skip``.
+        tasks_file: Absolute; read at each firing.
+        file: The collection file, as given.
+        line: The first line of the entry.
+        timezone: The zone whose wall clock ``cron`` means.
+        missed: For firings while no scheduler ran: ``run_once``, ``run_all`` or ``skip``.
     """
 
     name: str
@@ -91,19 +91,19 @@ class ScheduleSpec:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """Agents of one config that share their limits.
+    """Agents of one config, with the same limits.
 
     Attributes:
         file: The collection file, absolute, like ``config_file``.
-        line: Where its document begins.
+        line: The first line of its document.
         number: Agents per context.
-        max_queue_size: Tasks that may wait per agent.
-        concurrency: Tasks that may run per agent, over all workers.
+        max_queue_size: Waiting tasks per agent.
+        concurrency: Running tasks per agent, fleet-wide.
         max_retries: Further runs after failures of the infrastructure.
-        max_crashes: Claims that end without a word before a task is dead.
+        max_crashes: Claims without a settlement before a task is dead.
         isolation: ``coroutine``, ``thread`` or ``process``.
-        engine: Instead of the one that is meant for the agent config; for MCP-Universe's only.
-        schedule: What ``agentpipe schedule run`` sends by itself.
+        engine: Overrides the engine of an agent config of MCP-Universe's.
+        schedule: What ``agentpipe schedule run`` sends.
     """
 
     name: str
@@ -123,7 +123,7 @@ class Collection:
 
     @property
     def agents(self) -> tuple[AgentSpec, ...]:
-        """``number`` agents per context, contexts taking turns; made anew at each access."""
+        """``number`` agents per context, alternating over contexts; built at each access."""
         return tuple(
             self._agent(index) for index in range(self.number * max(1, len(self.contexts)))
         )
@@ -140,12 +140,12 @@ class Collection:
 
 
 def load(path: Path | str, max_queue_size: int = 100) -> tuple[Collection, ...]:
-    """Read a collection file; the agent configs it names must exist but are not read.
+    """Read a collection file; the agent configs that it names must exist but are not read.
 
-    ``max_queue_size`` is that of the collections that do not say.
+    ``max_queue_size`` is the default for collections without one.
 
     Raises:
-        ConfigError: With every problem of the file, in its order.
+        ConfigError: Lists every problem of the file, in its order.
     """
     collections, problems = read(path, max_queue_size)
     raise_problems(problems)
@@ -155,19 +155,19 @@ def load(path: Path | str, max_queue_size: int = 100) -> tuple[Collection, ...]:
 def read(
     path: Path | str, max_queue_size: int = 100
 ) -> tuple[tuple[Collection, ...], list[Problem]]:
-    """What of a collection file can be used, and every problem of the rest; for ``check``.
+    """The collections of a file as far as they are valid, and every problem; for ``check``.
 
-    A collection with problems has defaults in their places, and ``Path()`` for a file that is
-    not there: enough to look at what else it names, and not to be run.
+    Invalid values are replaced by defaults, and missing files by ``Path()``: enough to check what
+    else a collection names, but not to run it.
 
     Raises:
         ConfigError: The file cannot be read as YAML.
     """
-    components, problems = read_components(Path(path), CollectionDocument())
+    checked, problems = read_documents(Path(path), CollectionDocument())
     folders = (Path(path).parent, Path())
-    problems += _too_many_agents(components)
+    problems += _too_many_agents(checked)
     collections = []
-    for document, spec in components:
+    for document, spec in checked:
         config_file = _config_file(document, spec, folders, problems)
         spec["schedule"] = _schedule(document, spec, folders, problems)
         defaults = {"name": "", "max_queue_size": max_queue_size}
@@ -178,13 +178,13 @@ def read(
 def resolve_contexts(
     collections: Iterable[Collection], environ: Mapping[str, str]
 ) -> dict[str, tuple[Context, ...]]:
-    """The contexts of each collection by its name; for workers, who alone hold the credentials.
+    """The contexts of each collection by its name; for workers, which alone hold credentials.
 
-    An agent's is at ``[agent.collection][agent.context_index or 0]``: a collection without
-    contexts has one empty one.
+    An agent's is ``[agent.collection][agent.context_index or 0]``: a collection without contexts
+    gets an empty one.
 
     Raises:
-        ConfigError: With every reference of every context that leads nowhere.
+        ConfigError: Lists every unresolved reference of every context.
     """
     problems: list[Problem] = []
     resolved = {}
@@ -205,13 +205,13 @@ def _context(spec: ContextSpec, environ: Mapping[str, str], problems: list[Probl
     return Context(env, spec.metadata)
 
 
-# Building what is returned; a component is a document and what of its spec is valid.
+# Construction.
 
 
 def _config_file(
     document: Document, spec: dict[str, Any], folders: tuple[Path, ...], problems: list[Problem]
 ) -> Path:
-    # What is no valid text at all is a problem already: another would only confuse.
+    # An invalid value is reported already; a second problem would only confuse.
     written = spec.get("config", "")
     try:
         return find_file(written, folders) if written else Path()
@@ -251,7 +251,7 @@ def _schedule(
     found: dict[str, ScheduleSpec] = {}
     for index, entry in enumerate(spec.get("schedule", ())):
         path = ("spec", "schedule", index)
-        if not entry.get("tasks"):  # A problem already.
+        if not entry.get("tasks"):  # Reported already.
             continue
         try:
             each = _schedule_spec(document, path, entry, folders)
@@ -260,7 +260,7 @@ def _schedule(
             continue
         if each.name in found:
             place = f"the schedule in line {found[each.name].line}"
-            message = f"{each.name!r} is {place} already: give one of them another name"
+            message = f"{place} has the name {each.name!r} already: give one of them another"
             problems.append(problem_at(document, (*path, "name"), message))
         found[each.name] = each
     return tuple(found.values())
@@ -269,7 +269,7 @@ def _schedule(
 def _schedule_spec(
     document: Document, path: KeyPath, entry: dict[str, Any], folders: tuple[Path, ...]
 ) -> ScheduleSpec:
-    """Without a name of its own it has that of its task file."""
+    """Its name is by default that of its task file."""
     tasks_file = find_file(entry["tasks"], folders)
     own = {name: value for name, value in entry.items() if name != "tasks"}
     place = {"file": document.file, "line": document.line_of(path)}
@@ -278,11 +278,11 @@ def _schedule_spec(
     )
 
 
-def _too_many_agents(components: list[Component]) -> Iterator[Problem]:
+def _too_many_agents(checked: list[CheckedDocument]) -> Iterator[Problem]:
     total = 0
-    for document, spec in components:
+    for document, spec in checked:
         added = spec.get("number", 1) * max(1, len(spec.get("context", ())))
         total += added
         if total > MAX_AGENTS >= total - added:
-            message = f"{total:,} agents up to here, {MAX_AGENTS:,} may be in a file: lower it"
+            message = f"{total:,} agents up to here, at most {MAX_AGENTS:,} per file: reduce number"
             yield problem_at(document, ("spec", "number"), message)

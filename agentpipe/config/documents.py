@@ -1,4 +1,4 @@
-"""Components: the documents of a file with what is valid of them, every mistake with its line."""
+"""Documents checked against a schema: the valid part, and every mistake with its line."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-Component = tuple[Document, dict[str, Any]]
+# A document, and the valid part of its spec.
+CheckedDocument = tuple[Document, dict[str, Any]]
 
 
-def read_components(
+def read_documents(
     path: Path, schema: Schema, wanted: Callable[[Document], bool] = lambda _: True
-) -> tuple[list[Component], list[Problem]]:
-    """The wanted documents of a file with what is valid of them, and the problems of the rest."""
-    components, problems = [], []
+) -> tuple[list[CheckedDocument], list[Problem]]:
+    """The wanted documents of a file, each with its valid part, and all problems."""
+    checked, problems = [], []
     for document in filter(wanted, load_documents(path)):
         spec, found = _check(schema, document)
-        components.append((document, spec))
+        checked.append((document, spec))
         problems += found
-    return components, [*problems, *_repeated_names(components)]
+    return checked, [*problems, *_repeated_names(checked)]
 
 
 def _check(schema: Schema, document: Document) -> tuple[dict[str, Any], list[Problem]]:
     try:
         return schema.load(document.data)["spec"], []
     except ValidationError as error:
-        # Not raised from here: the error holds the document, credentials and all.
+        # Not chained: the error refers to the whole document, with its credentials.
         messages: Any = error.messages
         valid = error.valid_data
     if messages.get("kind") in ([NOT_A_COLLECTION], [NOT_A_BENCHMARK], [NOT_AN_AGENT_CONFIG]):
-        # Each of its other keys would be a problem too, and none of them is the point.
+        # Problems with its other keys would only distract.
         messages, valid = {"kind": messages["kind"]}, {}
     problems = [problem_at(document, path, text) for path, text in _flat(messages)]
     spec = valid.get("spec") if isinstance(valid, dict) else None
@@ -52,28 +53,30 @@ def _flat(messages: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
         yield from _flat(inner, path if key == "_schema" else (*path, key))
 
 
-def _repeated_names(components: list[Component]) -> Iterator[Problem]:
+def _repeated_names(checked: list[CheckedDocument]) -> Iterator[Problem]:
     first: dict[str, int] = {}
-    for document, spec in components:
+    for document, spec in checked:
         name, path = spec.get("name"), ("spec", "name")
         if name in first:
-            message = f"{shown(name)} is the name in line {first[name]} already: choose another"
+            message = (
+                f"the name {shown(name)} is already used in line {first[name]}: choose another"
+            )
             yield problem_at(document, path, message)
         elif name is not None:
             first[name] = document.line_of(path)
 
 
 def problem_at(document: Document, path: KeyPath, message: str) -> Problem:
-    """A problem with the line of ``path``, or of the nearest thing around it."""
+    """A problem with the line of ``path``, or of the closest enclosing part."""
     place = f"{label(path)}: " if path else ""
     return Problem(place + message, document.file, document.line_of(path))
 
 
 def raise_problems(problems: list[Problem]) -> None:
-    """Return if there are none.
+    """Raise the problems, if there are any.
 
     Raises:
-        ConfigError: With all of them, in the file's order.
+        ConfigError: Lists all of them, in the file's order.
     """
     if problems:
         raise ConfigError(sorted(problems, key=lambda problem: problem.line))

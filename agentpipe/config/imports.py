@@ -1,7 +1,7 @@
-"""Finds what a reference in a config names: ``module:Name`` or ``path/to/file.py:Name``.
+"""Resolves references in configs: ``module:Name`` or ``path/to/file.py:Name``.
 
-It imports the user's module and hands out the object; it neither calls nor checks it. One module
-name means one file in a process: a second file of the same name is refused, never mixed up.
+It imports the user's module and returns the object, unchecked. In a process, a module name means
+one file: a second file of the same name is refused.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
 _MAX_TEXT = 2000
 
-# Python locks each module, but not our look at sys.modules and sys.path before the import.
+# Python locks each module, but not our checks of sys.modules and sys.path before an import.
 _LOCK = threading.RLock()
 
 
 def locate(reference: str, search: Sequence[Path]) -> Any:
     """Import the module that ``reference`` names and return the attribute after the colon.
 
-    A module is looked for in the folders of ``search``, in their order, then where Python looks.
-    The folder in which it is found is appended to ``sys.path`` and stays there, so that the
-    module can import its neighbours. A file is found relative to the folders only, and its own
-    folder is appended. Thread-safe; it may block for as long as the user's imports take.
+    A module is searched in the folders of ``search``, in their order, then on ``sys.path``. Its
+    folder is appended to ``sys.path`` and stays there, so that it can import its neighbours. A
+    path is relative to the folders of ``search`` only, and the file's own folder is appended.
+    Thread-safe; blocks while the user's module is imported.
 
     Raises:
-        ConfigError: The reference is malformed, its module is not found, fails to import or has
-            no such attribute, or two files claim one module name.
+        ConfigError: The reference is malformed, its module is missing, fails to import or lacks
+            the attribute, or two files claim one module name.
     """
     module_name, attribute = split(reference)
     folders = list(dict.fromkeys(Path(folder).resolve() for folder in search))
@@ -55,26 +55,26 @@ def locate(reference: str, search: Sequence[Path]) -> Any:
 
 
 def split(reference: str) -> tuple[str, str]:
-    """The module (or path) and the attribute of a reference, nothing imported.
+    """The module (or path) and the attribute of a reference, without an import.
 
     Raises:
-        ConfigError: It has not this form.
+        ConfigError: The reference is malformed.
     """
     module_name, _, attribute = reference.rpartition(":")
     if _is_dotted(attribute) and (_is_path(module_name) or _is_dotted(module_name)):
         return module_name, attribute
-    raise ConfigError(f"{reference!r:.200} is not a reference: write module:Name or file.py:Name")
+    raise ConfigError(f"invalid reference {reference!r:.200}: write module:Name or file.py:Name")
 
 
 def explain(error: BaseException) -> str:
-    """Type, text and place of an exception out of the user's code, however odd it is.
+    """Type, message and place of an exception from the user's code.
 
-    The place is the deepest line of the user's own, not the line in a library that it called.
+    The place is the deepest line of the user's own code, not of a library that it called.
     """
     try:
         said = f"{type(error).__name__}: {error}"
     except BaseException:  # noqa: BLE001 - the exception's own __str__ may raise anything
-        said = f"{type(error).__name__} (whose text cannot be read)"
+        said = f"{type(error).__name__} (its message cannot be read)"
     place = _place(error)
     return f"{said[:_MAX_TEXT]} (at {place})" if place else said[:_MAX_TEXT]
 
@@ -91,11 +91,11 @@ def _from_path(reference: str, path: str, folders: list[Path]) -> ModuleType:
     for folder in folders:
         if _is_file(folder / path):
             return _load_file((folder / path).resolve(), reference)
-    raise ConfigError(f"{reference!r}: there is no file {path!r} in {_listed(folders)}")
+    raise ConfigError(f"{reference!r}: no file {path!r} in {_listed(folders)}")
 
 
 def _load_file(file: Path, reference: str) -> ModuleType:
-    """Two files of one name may live side by side: the name holds a digest of the path."""
+    """Two files may have the same name: the module's name contains a digest of the path."""
     digest = hashlib.sha256(str(file).encode()).hexdigest()[:12]
     name = f"{file.stem.replace('.', '_')}_{digest}"
     if name not in sys.modules:
@@ -124,7 +124,7 @@ def _import_from(folder: Path, name: str, file: Path, reference: str) -> ModuleT
     if name not in sys.modules:
         _open_folder(file, folder)
     with _named_failure(reference):
-        # By file, since a name found in the search wins over one that is merely installed.
+        # By file: a module in ``search`` wins over an installed one of the same name.
         if top_file and top not in sys.modules:
             _execute(top, top_file)
         importlib.import_module(top)
@@ -175,7 +175,7 @@ def _attribute(reference: str, module: ModuleType, path: str) -> Any:
 
 
 def _file_of(name: str, folder: Path) -> Path | None:
-    """The source of a dotted name below ``folder``; a package wins over a module, as in Python."""
+    """The source of a dotted name in ``folder``; a package wins over a module, as in Python."""
     base = folder.joinpath(*name.split("."))
     for file in (base / "__init__.py", base.parent / f"{base.name}.py"):
         if _is_file(file):
@@ -191,7 +191,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _home(module: ModuleType) -> Path | None:
-    """The file that a loaded module came from; a package without ``__init__.py`` has none."""
+    """The file of a loaded module; None for a package without ``__init__.py``."""
     file = getattr(module, "__file__", None)
     return Path(file).resolve() if file else None
 
@@ -202,7 +202,7 @@ def _refuse_other(name: str, place: Path) -> None:
         return
     home = _home(module)
     if home is None and hasattr(module, "__path__") and place.is_dir():
-        return  # its parts may lie in many folders
+        return  # a namespace package may span folders
     if home != place:
         raise _clash(name, str(home or "Python itself"), place)
 
@@ -215,7 +215,7 @@ def _clash(name: str, taken_by: str, place: Path) -> ConfigError:
 
 
 def _open_folder(file: Path, folder: Path) -> None:
-    """Let ``file`` import its neighbours in ``folder``, once it is sure that it will get those."""
+    """Let ``file`` import its neighbours in ``folder``, if it would get the right ones."""
     importlib.invalidate_caches()
     _refuse_mistaken_neighbours(file, folder, {file})
     if str(folder) not in sys.path:
@@ -223,7 +223,7 @@ def _open_folder(file: Path, folder: Path) -> None:
 
 
 def _refuse_mistaken_neighbours(file: Path, folder: Path, seen: set[Path]) -> None:
-    """A ``helpers.py`` here and one in another collection: the first loaded would serve both."""
+    """Refuse a ``helpers.py`` that would be shadowed by another collection's."""
     for name in sorted(_imports(file)):
         neighbour = _file_of(name, folder)
         if neighbour is None or neighbour in seen:
@@ -239,7 +239,7 @@ def _imports(file: Path) -> set[str]:
     try:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError):
-        return set()  # the import itself says it better
+        return set()  # the import reports it
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -250,7 +250,7 @@ def _imports(file: Path) -> set[str]:
 
 
 def _importable(name: str, folder: Path) -> Path | None:
-    """The file that ``import name`` would give once ``folder`` is on the path."""
+    """The file that ``import name`` would load once ``folder`` is on the path."""
     if name in sys.modules:
         return _home(sys.modules[name])
     spec = importlib.machinery.PathFinder.find_spec(name, [*sys.path, str(folder)])
@@ -262,7 +262,7 @@ def _named_failure(reference: str) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"{reference!r}: its import fails: {explain(error)}") from error
+        raise ConfigError(f"{reference!r}: import failed: {explain(error)}") from error
 
 
 def _place(error: BaseException) -> str:
@@ -294,4 +294,4 @@ def _stdlib() -> Path:
 
 
 def _listed(folders: list[Path]) -> str:
-    return ", ".join(map(str, folders)) or "any folder (none was given)"
+    return ", ".join(map(str, folders)) or "any folder (none given)"

@@ -1,4 +1,4 @@
-"""MCP servers: how each is started or reached, from a list that users may extend.
+"""How each MCP server is started or reached, from a list that users can extend.
 
 A list is MCP-Universe's (``{name: {"stdio": {"command", "args"}, "env", "sse"/"http": {"url"}}}``)
 or the common ``{"mcpServers": {name: {"command", "args", "env"} or {"url", "type", "headers"}}}``.
@@ -34,11 +34,11 @@ def _npm(package: str, *arguments: str, env: tuple[str, ...] = ()) -> dict[str, 
     return {**entry, "env": {name: f"{{{{{name}}}}}" for name in env}}
 
 
-# By the names that MCP-Universe's files use; their packages come from PyPI (into the worker's
-# environment, or fetched by uvx) or from npm (fetched by npx).
+# By the names in MCP-Universe's files; the packages come from PyPI (in the worker's environment, or
+# fetched by uvx) or from npm (fetched by npx).
 _GITHUB = "ghcr.io/github/github-mcp-server"
 BUILT_IN: dict[str, dict[str, Any]] = {
-    # Its package wants an MCP library of its own: uv gives it an environment.
+    # Its package needs another version of the MCP library: uv gives it an environment.
     "calculator": {"stdio": {"command": "uvx", "args": ["mcp-server-calculator"]}},
     "fetch": _pypi("mcp_server_fetch", "--ignore-robots-txt"),
     "time": _pypi("mcp_server_time"),
@@ -63,12 +63,12 @@ BUILT_IN: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Server:
-    """A server as it is to be started or reached; values may be credentials.
+class McpServer:
+    """How to start or reach a server; values may be credentials.
 
     Attributes:
-        command: The program and its arguments; empty for one that is reached by ``url``.
-        tools: The names that the agent may use; None for all.
+        command: The program and its arguments; empty for a server with a ``url``.
+        tools: The tools that the agent may use; None for all.
     """
 
     name: str
@@ -81,21 +81,21 @@ class Server:
     tools: frozenset[str] | None = None
 
     def __repr__(self) -> str:
-        return f"Server({self.name!r}, {self.transport!r})"
+        return f"McpServer({self.name!r}, {self.transport!r})"
 
 
 class Catalogue:
-    """All servers that agents may name."""
+    """All servers that agents can use."""
 
     def __init__(self, entries: Mapping[str, dict[str, Any]]) -> None:
         self._entries = {**BUILT_IN, **entries}
 
     def names(self) -> Iterator[str]:
-        """The variables that its entries have places for."""
+        """The variables in the templates of all entries."""
         yield from names_in(self._entries)
 
     def problems(self, wanted: Any) -> Iterator[str]:
-        """What is wrong with an agent's ``servers``, a sentence each."""
+        """The mistakes in an agent's ``servers``, one sentence each."""
         if not isinstance(wanted, list) or not all(isinstance(each, dict) for each in wanted):
             yield "servers: expected a list of entries such as `- name: calculator`"
             return
@@ -105,15 +105,15 @@ class Catalogue:
             except ConfigError as error:
                 yield f"servers: {error.problems[0].message}"
 
-    def server(self, wanted: Mapping[str, Any], env: Mapping[str, str] | None) -> Server:
-        """The server that an agent's or a task's entry names, its templates rendered.
+    def server(self, wanted: Mapping[str, Any], env: Mapping[str, str] | None) -> McpServer:
+        """The server that an entry of an agent or task names, with its templates rendered.
 
         Raises:
-            ConfigError: It is unknown, cannot be had in this way, or ``env`` lacks a variable.
+            ConfigError: The server is unknown, lacks the transport, or ``env`` lacks a variable.
         """
         name = wanted.get("name")
         if not isinstance(name, str) or not name:
-            raise ConfigError("a server has a name: `- name: calculator`")
+            raise ConfigError("a server needs a name: `- name: calculator`")
         entry = self._entry(wanted)
         transport = _transport(name, wanted, entry)
         tools = _names(wanted.get("tools"), f"tools of {name}")
@@ -122,7 +122,7 @@ class Catalogue:
         )
         if env is not None and (missing := sorted(set(names_in(filled)))):
             raise ConfigError(
-                f"the MCP server {name!r} wants {', '.join(missing)}: "
+                f"the MCP server {name!r} needs {', '.join(missing)}: "
                 "set it in the context's env, or where the workers run"
             )
         if transport == "stdio":
@@ -130,7 +130,7 @@ class Catalogue:
         return _by_url(name, transport, filled, tools)
 
     def _entry(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """What is known of it: its own entry in the list, or what stands beside its name."""
+        """The entry itself if it says how to reach the server, else that of the list."""
         name = str(wanted.get("name"))
         own = {key: wanted[key] for key in ("command", "args", "env", "cwd") if key in wanted}
         if "command" in own:
@@ -144,16 +144,16 @@ class Catalogue:
 
 
 def load_catalogue(path: str | None) -> Catalogue:
-    """The built-in list with what the file at ``path`` adds.
+    """The built-in list, extended by the file at ``path``.
 
     Raises:
-        ConfigError: The file cannot be read as such a list.
+        ConfigError: The file cannot be read, or is not such a list.
     """
     return Catalogue(read_list(Path(path)) if path else {})
 
 
 def listed_names(path: str | None) -> frozenset[str]:
-    """The names that the file at ``path`` has; none where it cannot be read."""
+    """The names in the file at ``path``; none if it cannot be read."""
     try:
         return frozenset(read_list(Path(path)) if path else ())
     except ConfigError:
@@ -161,10 +161,10 @@ def listed_names(path: str | None) -> frozenset[str]:
 
 
 def read_list(path: Path) -> dict[str, dict[str, Any]]:
-    """The entries of a list, each in MCP-Universe's form, but with ``http`` as one more transport.
+    """The entries of a list in MCP-Universe's form, plus the transport ``http``.
 
     Raises:
-        ConfigError: The file cannot be read as such a list.
+        ConfigError: The file cannot be read, or is not such a list.
     """
     try:
         data = path.read_bytes()
@@ -174,12 +174,12 @@ def read_list(path: Path) -> dict[str, dict[str, Any]]:
     except orjson.JSONDecodeError as error:
         raise _problem(path, f"is not JSON: {error}") from error
     if not isinstance(listed, dict):
-        raise _problem(path, "holds no list of servers: expected {name: {...}}")
+        raise _problem(path, "expected an object of servers: {name: {...}}")
     common = listed.get("mcpServers")
     entries = common if isinstance(common, dict) else listed
     wrong = [name for name, entry in entries.items() if not isinstance(entry, dict)]
     if wrong:
-        raise _problem(path, f"the entry {wrong[0]!r} is no object")
+        raise _problem(path, f"the entry {wrong[0]!r} must be an object")
     return {name: _common_entry(entry) for name, entry in entries.items()}
 
 
@@ -188,7 +188,7 @@ def _problem(path: Path, text: str) -> ConfigError:
 
 
 def _common_entry(entry: dict[str, Any]) -> dict[str, Any]:
-    """An entry of the common form in MCP-Universe's."""
+    """An entry of the common form, converted to MCP-Universe's."""
     if entry.get("http_url"):
         return {"http": {"url": entry["http_url"], "headers": entry.get("headers", {})}}
     if "command" in entry:
@@ -207,8 +207,8 @@ def _transport(name: str, wanted: Mapping[str, Any], entry: Mapping[str, Any]) -
     had = [each for each in TRANSPORTS if isinstance(entry.get(each), dict) and entry[each]]
     if "command" in entry.get("sse", {}) and asked == "sse":
         raise ConfigError(
-            f"the MCP server {name!r}: servers that are started for sse run by the engine "
-            "`mcpuniverse` alone; leave out `transport`, or give its url"
+            f"the MCP server {name!r}: only the engine `mcpuniverse` starts servers for sse; "
+            "leave out `transport`, or give its url"
         )
     if asked is None and had:
         return had[0]
@@ -220,33 +220,35 @@ def _transport(name: str, wanted: Mapping[str, Any], entry: Mapping[str, Any]) -
     )
 
 
-def _by_command(name: str, entry: Mapping[str, Any], tools: frozenset[str] | None) -> Server:
+def _by_command(name: str, entry: Mapping[str, Any], tools: frozenset[str] | None) -> McpServer:
     start = entry["stdio"]
     if not isinstance(start, dict) or not isinstance(start.get("command"), str):
         raise ConfigError(f"the MCP server {name!r} has no command")
     arguments = start.get("args", [])
     if not isinstance(arguments, list) or not all(isinstance(each, str) for each in arguments):
-        raise ConfigError(f"the MCP server {name!r}: args are a list of texts")
+        raise ConfigError(f"the MCP server {name!r}: args must be a list of strings")
     command = (start["command"], *arguments)
-    env = _texts(entry.get("env", {}), f"env of {name}")
+    env = _strings(entry.get("env", {}), f"env of {name}")
     cwd = entry.get("cwd")
-    return Server(name, "stdio", command, env, cwd if isinstance(cwd, str) else None, tools=tools)
+    return McpServer(
+        name, "stdio", command, env, cwd if isinstance(cwd, str) else None, tools=tools
+    )
 
 
 def _by_url(
     name: str, transport: str, entry: Mapping[str, Any], tools: frozenset[str] | None
-) -> Server:
+) -> McpServer:
     place = entry[transport]
     url = place.get("url") if isinstance(place, dict) else None
     if not isinstance(url, str) or not url.startswith(("http://", "https://")):
         raise ConfigError(f"the MCP server {name!r} has no url for {transport!r}")
-    headers = _texts(place.get("headers", {}), f"headers of {name}")
-    return Server(name, transport, url=url, headers=headers, tools=tools)
+    headers = _strings(place.get("headers", {}), f"headers of {name}")
+    return McpServer(name, transport, url=url, headers=headers, tools=tools)
 
 
-def _texts(value: Any, where: str) -> dict[str, str]:
+def _strings(value: Any, where: str) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
-        raise ConfigError(f"{where}: expected names with texts")
+        raise ConfigError(f"{where}: expected names with strings")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Files that other files name: where they are sought, and what is said when they are nowhere."""
+"""Finds the files that other files name."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def find_file(written: str, folders: Iterable[Path]) -> Path:
-    """The absolute path of the first file that there is.
+    """The absolute path of the first file that exists in one of ``folders``.
 
     Raises:
-        FileNotFoundError: Saying where it was sought in vain, and what is like it there.
+        FileNotFoundError: Lists the paths tried, and a similar name.
     """
     places = list(dict.fromkeys((folder / written).absolute() for folder in folders))
     for place in places:

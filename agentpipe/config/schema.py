@@ -1,6 +1,6 @@
-"""Schemas of collections and agent configs: which keys there are, and what each may hold.
+"""Schemas of collections, agent configs and benchmarks: their keys and the values of each.
 
-What a file means beyond its keys is not known here. No message shows what may be a credential.
+No message shows what may be a credential.
 """
 
 from __future__ import annotations
@@ -35,38 +35,38 @@ _WORDS: dict[str, Any] = {
 
 
 def shown(value: Any) -> str:
-    """A value as a message may show it: never for what may be a credential."""
+    """A value for a message; never to be used for what may be a credential."""
     if isinstance(value, (bool, int, float)):
         return str(value).lower()[:40]
     return repr(value[:40]) if isinstance(value, str) else kind_of(value)
 
 
-# What a field may hold.
+# Checks of a field's value.
 
 
 def _text(value: Any) -> str:
     _any_text(value)
     if not value.strip() or "\0" in value:
-        raise ValidationError("expected a text, got an empty one or a NUL: fill it in")
+        raise ValidationError("expected a string that is not empty and has no NUL")
     return str(value)
 
 
 def _any_text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValidationError(f"expected a text, got {shown(value)}: put it in quotes")
+        raise ValidationError(f"expected a string, got {shown(value)}: put it in quotes")
     return value
 
 
 def _not_empty(value: list[Any]) -> None:
     if not value:
-        raise ValidationError("names none: add one")
+        raise ValidationError("the list is empty: add an entry")
 
 
 def _name(value: Any) -> str:
     name = _text(value)
     if not _NAME.fullmatch(name):
-        rule = "begin with a letter or _, go on with letters, digits, _ and -"
-        raise ValidationError(f"{shown(name)} is no name: {rule}")
+        rule = "use letters, digits, _ and -, with a letter or _ first"
+        raise ValidationError(f"invalid name {shown(name)}: {rule}")
     if len(name) > _MAX_NAME_CHARS:
         raise ValidationError(f"longer than {_MAX_NAME_CHARS} characters: shorten it")
     return name
@@ -75,7 +75,7 @@ def _name(value: Any) -> str:
 def _one_of(
     *choices: str, refused: Mapping[str, str] = MappingProxyType({})
 ) -> Callable[[Any], str]:
-    """A check for one of a few texts; ``refused`` says why a known one cannot be had."""
+    """A check for one of ``choices``; ``refused`` has other values with the reason."""
 
     def check(value: Any) -> str:
         text = _text(value)
@@ -83,7 +83,7 @@ def _one_of(
             raise ValidationError(refused[text])
         if text not in choices:
             raise ValidationError(
-                f"{shown(text)} is unknown: {did_you_mean(text, sorted(choices))}"
+                f"unknown value {shown(text)}: {did_you_mean(text, sorted(choices))}"
             )
         return text
 
@@ -91,7 +91,7 @@ def _one_of(
 
 
 def _whole(minimum: int) -> Callable[[Any], int]:
-    """A check for a whole number; in quotes or as 3.0 too, as MCP-Universe's files may have it."""
+    """A check for an integer; MCP-Universe's files may have it quoted or as 3.0."""
 
     def check(value: Any) -> int:
         number = value
@@ -101,7 +101,7 @@ def _whole(minimum: int) -> Callable[[Any], int]:
             number = int(value)
         whole = isinstance(number, int) and not isinstance(number, bool)
         if not whole or not minimum <= number <= MAX_NUMBER:
-            expected = f"a whole number from {minimum} to {MAX_NUMBER:,}"
+            expected = f"an integer from {minimum} to {MAX_NUMBER:,}"
             raise ValidationError(f"expected {expected}, got {shown(value)}")
         return int(number)
 
@@ -129,7 +129,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _env(value: Any) -> dict[str, str]:
-    """No message shows a value, nor a name that may hold one."""
+    """No message shows a value, nor a name that may contain one."""
     env = _mapping(value)
     faults = {name: fault for name, item in env.items() if (fault := _env_fault(name, item))}
     if faults:
@@ -140,9 +140,9 @@ def _env(value: Any) -> dict[str, str]:
 def _env_fault(name: str, value: Any) -> str:
     if not _ENV_NAME.fullmatch(name):
         rule = "letters, digits and _, no digit first, and a space after the colon"
-        return f"not a name for env: use {rule}"
+        return f"invalid name for env: use {rule}"
     if not isinstance(value, str):
-        return f"expected a text, got {kind_of(value)}: put the value in quotes"
+        return f"expected a string, got {kind_of(value)}: put the value in quotes"
     return "contains a NUL character: remove it" if "\0" in value else ""
 
 
@@ -159,7 +159,7 @@ def _cron(value: Any) -> str:
 
 
 def _readable(value: Any, read: Callable[[str], object]) -> str:
-    """A text that ``read`` takes without a ValueError."""
+    """A string that ``read`` accepts without a ValueError."""
     text = _text(value)
     try:
         read(text)
@@ -172,7 +172,7 @@ def _readable(value: Any, read: Callable[[str], object]) -> str:
 
 
 class _Checked(fields.Field[Any]):
-    """A field that is what its function returns."""
+    """A field whose value is what ``check`` returns."""
 
     def __init__(self, check: Callable[[Any], Any], **kwargs: Any) -> None:
         super().__init__(**{"error_messages": _WORDS} | kwargs)
@@ -183,7 +183,7 @@ class _Checked(fields.Field[Any]):
 
 
 class _Strict(Schema):
-    """Refuses unknown keys, naming the nearest that is known; a lenient one only misspelt ones."""
+    """Refuses unknown keys and suggests a similar one; a lenient one refuses only misspelt keys."""
 
     lenient: ClassVar[bool] = False
     error_messages = {"type": "expected keys with values (`key: value`)"}  # noqa: RUF012 - marshmallow's
@@ -260,7 +260,7 @@ class CollectionDocument(_Strict):
 
 
 class BenchmarkSpec(_Strict):
-    """The ``spec`` of a benchmark; MCP-Universe's newer files have more keys than these."""
+    """The ``spec`` of a benchmark; MCP-Universe's newer files have more keys."""
 
     lenient = True
     description = _Checked(_any_text)
@@ -280,7 +280,7 @@ class BenchmarkDocument(_Strict):
     spec = fields.Nested(BenchmarkSpec, required=True, error_messages=_WORDS)
 
 
-class ComponentSpec(_Strict):
+class AgentFileSpec(_Strict):
     """The ``spec`` of an agent, llm or workflow."""
 
     name = _Checked(_text, required=True)
@@ -289,10 +289,10 @@ class ComponentSpec(_Strict):
     is_main = _Checked(_flag, allow_none=True)
 
 
-class ComponentDocument(_Strict):
+class AgentFileDocument(_Strict):
     """A document of an agent config."""
 
     kind = _Checked(
         _one_of(*AGENT_KINDS, refused={"collection": NOT_AN_AGENT_CONFIG}), required=True
     )
-    spec = fields.Nested(ComponentSpec, required=True, error_messages=_WORDS)
+    spec = fields.Nested(AgentFileSpec, required=True, error_messages=_WORDS)

@@ -1,6 +1,6 @@
-"""YAML documents as plain data with the line of each part; what the data mean is not known here.
+"""YAML documents as plain data, with the line of each part.
 
-Messages name places, keys and types, never a value: it may be a credential.
+Messages name lines, keys and types, never a value: it may be a credential.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ MAX_BYTES = 10 * 1024 * 1024
 MAX_DEPTH = 50
 MAX_NODES = 100_000
 
-# PyYAML's time for a number such as 1:1:1:1... grows with the square of its length.
+# PyYAML needs quadratic time for a number such as 1:1:1:1...
 _MAX_NUMBER_CHARS = 100
 _KIND_NAMES = {
     bool: "a boolean",
-    int: "a whole number",
+    int: "an integer",
     float: "a decimal number",
-    str: "a text",
+    str: "a string",
     list: "a list",
     dict: "a mapping",
     type(None): "nothing",
@@ -50,8 +50,8 @@ class Document:
     """One document of a file.
 
     Attributes:
-        data: Dicts with text keys, lists, texts, numbers, booleans and None. Dates stay texts.
-        line: Where it begins, counted from 1.
+        data: Dicts with string keys, lists, strings, numbers, booleans and None; dates as strings.
+        line: Its first line, counted from 1.
         lines: The line of each part by its path, such as ``("spec", "context", 0, "env")``.
     """
 
@@ -61,7 +61,7 @@ class Document:
     lines: Mapping[KeyPath, int] = field(repr=False)
 
     def line_of(self, path: KeyPath) -> int:
-        """The line of ``path``, or of the nearest thing around it that the file holds."""
+        """The line of ``path``, or of the closest enclosing part."""
         for length in range(len(path), -1, -1):
             if path[:length] in self.lines:
                 return self.lines[path[:length]]
@@ -69,10 +69,10 @@ class Document:
 
 
 def load_documents(path: Path) -> tuple[Document, ...]:
-    """Read every document of a file that is not empty.
+    """Read all documents of a file, without empty ones.
 
     Raises:
-        ConfigError: The file cannot be read, is not YAML, or holds what we refuse.
+        ConfigError: The file cannot be read, is not YAML, or contains what we refuse.
     """
     file = str(path)
     loader = _loader(read_text(path), file)
@@ -82,25 +82,25 @@ def load_documents(path: Path) -> tuple[Document, ...]:
         raise ConfigError(sorted(builder.problems, key=lambda problem: problem.line))
     documents = tuple(document for document in built if document.data is not None)
     if not documents:
-        raise ConfigError(Problem("holds no document: write at least one", file, 1))
+        raise ConfigError(Problem("contains no document: write at least one", file, 1))
     return documents
 
 
 def kind_of(value: Any) -> str:
-    """What YAML made of a value, in words that do not show it."""
+    """The type of a value, for messages."""
     return _KIND_NAMES.get(type(value), type(value).__name__)
 
 
 def kind_in(document: Document) -> str:
-    """What a document says it is, in small letters; empty where it does not say."""
+    """A document's ``kind`` in lower case; empty if it has none."""
     kind = document.data.get("kind") if isinstance(document.data, dict) else ""
     return kind.lower() if isinstance(kind, str) else ""
 
 
 def label(path: KeyPath) -> str:
-    """A path as ``spec.context[0].env``; keys that look unlike keys are shown as ``?``.
+    """A path as ``spec.context[0].env``; an unusual key is shown as ``?``.
 
-    In ``{TOKEN:secret}``, a space forgotten, the key holds the credential.
+    In ``{TOKEN:secret}``, where a space is missing, the key contains the credential.
     """
     parts = (f"[{part}]" if isinstance(part, int) else f".{_shown(part)}" for part in path)
     return "".join(parts).removeprefix(".")
@@ -116,7 +116,7 @@ def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
     Raises:
         ConfigError: It cannot be read, is too large or not UTF-8.
     """
-    # Raised after each except, so that no error carries the bytes along.
+    # Raised outside the except blocks, so that no error refers to the bytes.
     try:
         with path.open("rb") as stream:
             data = stream.read(max_bytes + 1)
@@ -125,7 +125,7 @@ def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
         problem = Problem(f"larger than {max_bytes // 1024**2} MB: split it", str(path))
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        problem = Problem("not UTF-8: save the file in that encoding", str(path), line)
+        problem = Problem("not UTF-8: save the file as UTF-8", str(path), line)
     except (OSError, ValueError) as error:
         problem = Problem(_why_unreadable(error), str(path).replace("\0", "?"))
     raise ConfigError(problem)
@@ -135,15 +135,15 @@ def _why_unreadable(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file: check the path"
     if isinstance(error, IsADirectoryError):
-        return "a folder, not a file: name a file in it"
+        return "a folder, not a file: give a file in it"
     reason = getattr(error, "strerror", None) or error
     return f"cannot be read ({reason}): check the path and its permissions"
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes and stops before PyYAML's recursion gets deep."""
+    """Composes nodes, and stops before PyYAML recurses too deeply."""
 
-    # Dates would not survive JSON, and a lone "=" has no constructor: both stay texts.
+    # JSON has no dates, and a lone "=" has no constructor: both stay strings.
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own name, a class attribute there too
         first: [rule for rule in rules if rule[0] not in {_PREFIX + "timestamp", _PREFIX + "value"}]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -158,7 +158,7 @@ class _Loader(yaml.SafeLoader):
         self._depth += 1
         self._count += 1
         line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]
-        # One more than containers may be nested, for the values in the innermost.
+        # One level more than for containers, for the values in the innermost one.
         _check_depth(self._depth, MAX_DEPTH + 1, self.file, line)
         _check_count(self._count, self.file, line)
         node = super().compose_node(parent, index)
@@ -182,11 +182,11 @@ def _loader(text: str, file: str) -> _Loader:
         return _Loader(text, file)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-    raise ConfigError(Problem("holds a control character: remove it", file, line))
+    raise ConfigError(Problem("contains a control character: remove it", file, line))
 
 
 def _compose(loader: _Loader) -> list[yaml.Node]:
-    """Every root node; a YAML error's own text quotes the file, so it does not get out."""
+    """All root nodes; errors do not repeat PyYAML's messages, which quote the file."""
     nodes = []
     try:
         while loader.check_node():
@@ -194,8 +194,8 @@ def _compose(loader: _Loader) -> list[yaml.Node]:
     except yaml.MarkedYAMLError as error:
         problem = _syntax_problem(error, loader.file)
     except (ValueError, OverflowError):
-        # PyYAML's scanner lets these out, such as for the escape of a character beyond Unicode.
-        message = "not YAML: a number or escape out of range; mend the line"
+        # PyYAML's scanner raises these, for example for an escape beyond Unicode.
+        message = "not YAML: a number or escape out of range; fix the line"
         problem = Problem(message, loader.file, loader.line + 1)
     else:
         return [node for node in nodes if node is not None]
@@ -205,12 +205,12 @@ def _compose(loader: _Loader) -> list[yaml.Node]:
 def _syntax_problem(error: yaml.MarkedYAMLError, file: str) -> Problem:
     mark = error.problem_mark or error.context_mark
     reason = _QUOTED_NAME.sub("", error.problem or error.context or "it cannot be parsed")
-    remedy = "mend the line, with quotes around text that has special characters"
+    remedy = "fix the line, with quotes around strings that contain special characters"
     return Problem(f"not YAML: {reason}; {remedy}", file, mark.line + 1 if mark else 1)
 
 
 class _Builder:
-    """Turns nodes into data, aliases expanded; ``problems`` gathers what does not end the walk."""
+    """Turns nodes into data with aliases expanded; collects the problems it can continue after."""
 
     def __init__(self, loader: _Loader) -> None:
         self.problems: dict[Problem, None] = {}
@@ -244,7 +244,7 @@ class _Builder:
         return self._build(node, path)
 
     def _entries(self, node: yaml.MappingNode) -> dict[str, tuple[yaml.Node, yaml.Node]]:
-        """Keys and their nodes; merged ones stand behind the mapping's own."""
+        """Keys and their nodes; the mapping's own win over merged ones."""
         own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         for key, value in node.value:
@@ -260,16 +260,16 @@ class _Builder:
         merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         for source in sources:
             if not isinstance(source, yaml.MappingNode):
-                self._refuse(source, "<< merges mappings only: name one by its alias")
+                self._refuse(source, "<< merges mappings only: use the alias of a mapping")
                 continue
             with self._inside(source):
                 merged = self._entries(source) | merged
         return merged
 
     def _is_key(self, key: yaml.Node, own: Mapping[str, Any]) -> bool:
-        # A whole number is the text that it is written as: MCP-Universe's files have such keys.
+        # An integer becomes a string as written: MCP-Universe's files have such keys.
         if not isinstance(key, yaml.ScalarNode) or key.tag not in (*_TEXTS, _INT):
-            self._refuse(key, f"a key is {self._key_kind(key)}, not a text: put it in quotes")
+            self._refuse(key, f"keys must be strings, got {self._key_kind(key)}: put it in quotes")
             return False
         self._text(key)
         if key.value in own:
@@ -289,17 +289,19 @@ class _Builder:
         if node.tag not in _NUMBERS:
             return self._refuse_tag(node)
         if len(node.value) > _MAX_NUMBER_CHARS:
-            return self._refuse(node, "too long for a number: put it in quotes if it is a text")
+            return self._refuse(node, "too long for a number: put it in quotes if it is a string")
         try:
             return self._loader.construct_object(node)
         except (ValueError, LookupError, yaml.YAMLError):
-            return self._refuse(node, "the text does not fit its tag: remove the tag")
+            return self._refuse(node, "the value does not fit its tag: remove the tag")
 
     def _text(self, node: yaml.ScalarNode) -> Any:
         try:
             node.value.encode()
         except UnicodeEncodeError:
-            return self._refuse(node, "half a character, a lone surrogate: write it whole")
+            return self._refuse(
+                node, "a lone surrogate, half a character: write the whole character"
+            )
         return node.value
 
     @contextmanager
@@ -318,7 +320,7 @@ class _Builder:
         _check_count(self._count, self._loader.file, node.start_mark.line + 1)
 
     def _refuse_tag(self, node: yaml.Node) -> None:
-        self._refuse(node, "an unknown tag (!...): remove it, or put text that starts so in quotes")
+        self._refuse(node, "an unknown tag (!...): remove it, or quote a string that starts with !")
 
     def _refuse(self, node: yaml.Node, message: str) -> None:
         problem = Problem(message, self._loader.file, node.start_mark.line + 1)

@@ -1,7 +1,7 @@
-"""AgentThread: a thread for one agent, with an event loop if the agent needs one.
+"""A thread for one agent, with an event loop if the agent needs one.
 
-Plain functions would block the worker's loop, and so would coroutines that compute. The thread is
-a daemon: one that hangs in a system call cannot keep the process alive.
+Plain functions and coroutines that compute would block the worker's loop. The thread is a daemon:
+if it hangs in a system call, the process can still exit.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Call:
     """One call and its state.
 
     Attributes:
-        exposed: An exception may be raised into it now.
+        exposed: Whether an exception may be raised in it now.
     """
 
     function: Callable[[], Any]
@@ -47,14 +47,14 @@ class AgentThread:
     def __init__(self, name: str) -> None:
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._latest: _Call | None = None
-        # Held while a call starts, ends or is interrupted: an ended call must not be hit.
+        # Held while a call starts, ends or is interrupted: no exception may hit an ended call.
         self._lock = threading.Lock()
         self._runner: asyncio.Runner | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     async def call(self, function: Callable[[], Any]) -> Any:
-        """``function()`` in the thread; a returned coroutine runs there too."""
+        """Run ``function()`` in the thread; a returned coroutine runs there as well."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
 
@@ -69,7 +69,7 @@ class AgentThread:
     def interrupt(self) -> None:
         """End the latest call: a coroutine is cancelled, a function gets ``RunInterrupted``.
 
-        A function in a system call notices only when that returns.
+        A function in a system call gets it when that returns.
         """
         with self._lock:
             call = self._latest
@@ -83,7 +83,7 @@ class AgentThread:
                 raise_thread_exception(self._thread.ident, RunInterrupted)  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
-        """End the thread after the calls made so far."""
+        """End the thread after the calls already queued."""
         self._calls.put(None)
 
     def _run(self) -> None:
@@ -117,7 +117,7 @@ class AgentThread:
         with self._lock:
             call.exposed = False
         for _ in range(2):
-            pass  # A loop's turn raises an interruption that came just before.
+            pass  # A loop iteration raises an interruption that arrived just before.
 
     def _loop(self) -> asyncio.Runner:
         if self._runner is None:
@@ -126,7 +126,7 @@ class AgentThread:
 
 
 async def call_in_thread(function: Callable[[], Any]) -> Any:
-    """``function()`` in a thread for this one call."""
+    """Run ``function()`` in a thread of its own."""
     thread = AgentThread(getattr(function, "__name__", "call"))
     try:
         return await thread.call(function)

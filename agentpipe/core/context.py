@@ -1,6 +1,6 @@
-"""Context: one set of credentials for an agent, and how references to them are resolved.
+"""One set of credentials for an agent, and the resolution of references to credentials.
 
-Values are never shown: not in a repr, not in a message.
+No repr and no message shows a value.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES = 1024 * 1024
 
-# In this order: what is escaped, what is a reference, what only begins like one.
+# In this order: an escape, a reference, a malformed reference.
 _REFERENCE = re.compile(
     r"\$(?P<escaped>\$\{)|\$\{(?:file:(?P<file>/[^}]*)|(?P<name>[A-Za-z_][A-Za-z0-9_]*))\}|\$\{"
 )
-_MALFORMED = "a malformed ${: write ${NAME} or ${file:/absolute/path}, and $${ for the text ${"
+_MALFORMED = "a malformed ${: write ${NAME} or ${file:/absolute/path}, and $${ for a literal ${"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Context:
-    """What an agent may know beside its task; both mappings are read-only.
+    """What an agent gets beside its task; both mappings are read-only.
 
     Attributes:
         env: Names and credentials. They never enter ``os.environ``.
-        metadata: The collection's own words about this context.
+        metadata: Data that the collection attaches to this context.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
@@ -57,17 +57,16 @@ def resolve(
 ) -> dict[str, str]:
     """Replace ``${NAME}`` and ``${file:/path}`` in each value; ``$${`` stands for ``${``.
 
-    What a reference brings in is not searched for further references, and one newline at a
-    file's end is dropped.
+    Inserted values are not resolved again. One newline at the end of a file is dropped.
 
     Args:
-        spec_env: Names and values as the collection has them.
+        spec_env: Names and values from the collection.
         environ: Where ``${NAME}`` is looked up.
-        file: Where ``spec_env`` was written, for the problems.
-        lines: The line of each name of ``spec_env``, likewise.
+        file: The file that holds ``spec_env``, for messages.
+        lines: The line of each name in it, for messages.
 
     Raises:
-        ConfigError: With one problem for each reference that leads nowhere, in order.
+        ConfigError: Lists every unresolved reference, in order.
     """
     problems: list[Problem] = []
     resolved = {}
@@ -80,8 +79,8 @@ def resolve(
     return resolved
 
 
-class _LeadsNowhereError(Exception):
-    """A reference without a value; the text says why."""
+class _UnresolvedError(Exception):
+    """A reference without a value; the message says why."""
 
 
 def _expand(template: str, environ: Mapping[str, str]) -> tuple[str, list[str]]:
@@ -90,7 +89,7 @@ def _expand(template: str, environ: Mapping[str, str]) -> tuple[str, list[str]]:
     def replacement(match: re.Match[str]) -> str:
         try:
             return _value(match, environ)
-        except _LeadsNowhereError as error:
+        except _UnresolvedError as error:
             complaints.append(str(error))
             return ""
 
@@ -103,9 +102,9 @@ def _value(match: re.Match[str], environ: Mapping[str, str]) -> str:
     if match["file"]:
         return _content(match["file"])
     if not match["name"]:
-        raise _LeadsNowhereError(_MALFORMED)
+        raise _UnresolvedError(_MALFORMED)
     if match["name"] not in environ:
-        raise _LeadsNowhereError(
+        raise _UnresolvedError(
             f"the variable {match['name']} is not set: set it where the workers start"
         )
     return environ[match["name"]]
@@ -113,16 +112,16 @@ def _value(match: re.Match[str], environ: Mapping[str, str]) -> str:
 
 def _content(path: str) -> str:
     try:
-        with open(path, "rb") as stream:  # noqa: PTH123 - a device or pipe will do as well
+        with open(path, "rb") as stream:  # noqa: PTH123 - a device or pipe works as well
             data = stream.read(MAX_FILE_BYTES + 1)
         text = data.decode()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise _LeadsNowhereError(
+        raise _UnresolvedError(
             f"the file {path!r} cannot be read ({reason}): check the path and its permissions"
         ) from None
     if len(data) > MAX_FILE_BYTES or "\0" in text:
-        raise _LeadsNowhereError(
+        raise _UnresolvedError(
             f"the file {path!r} holds a NUL or more than {MAX_FILE_BYTES:,} bytes: "
             "name one that holds a credential"
         )

@@ -1,4 +1,4 @@
-"""Logs: one line an event on stderr, for people or as JSON, with secrets masked."""
+"""Logging: one line an event on stderr, as text or JSON, with secrets masked."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """The run that a line is logged in."""
+    """The run that a record belongs to."""
 
     task: str
     agent: str
 
 
-# Coroutines inherit it, and so do the threads that agents run in; a thread that an agent starts
-# by itself does not.
+# Inherited by coroutines and by the threads that agents run in, but not by threads that an agent
+# starts itself.
 bound: ContextVar[Bound | None] = ContextVar("agentpipe_bound", default=None)
 
-# What children print: it passes whatever the level, for nobody but them knows how grave it is.
+# Output of child processes: logged at every level, since only they know how severe it is.
 printed = logging.getLogger("agentpipe.printed")
 printed.setLevel(logging.INFO)
-# Libraries that log whole URLs at INFO, and with them what an agent asks.
+# Libraries that log whole URLs at INFO, which may hold an agent's question.
 _CHATTY = ("httpx", "httpx2", "httpcore", "urllib3")
 
 
 class RedactingStream:
-    """Stands in for stdout or stderr: masks what agents print, and writes whole lines at once."""
+    """Replaces stdout or stderr: masks secrets, and serialises writes of several threads."""
 
     encoding = "utf-8"
 
@@ -55,28 +55,28 @@ class RedactingStream:
         return len(text)
 
     def masked(self, text: str) -> str:
-        """``text`` as it would be written."""
+        """``text`` with its secrets masked."""
         return self._redactor.text(text)
 
     def flush(self) -> None:
-        """Flush what it stands for."""
+        """Flush the wrapped stream."""
         self._stream.flush()
 
     def isatty(self) -> bool:
-        """False: what passes here is never drawn by cursor movements."""
+        """False: nothing may draw with cursor movements here."""
         return False
 
     def fileno(self) -> int:
-        """Of what it stands for."""
+        """The wrapped stream's descriptor."""
         return self._stream.fileno()
 
 
 class Binder(logging.Filter):
-    """Gives each record the run it is from, as ``record.bound``."""
+    """Attaches the current run to each record, as ``record.bound``."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """True: nothing is left out."""
-        if not hasattr(record, "bound"):  # Else whoever logged it knew better.
+        """True: it drops no record."""
+        if not hasattr(record, "bound"):  # Else the caller set it explicitly.
             record.bound = bound.get()
         return True
 
@@ -85,7 +85,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line: ``time level logger message``, with ``task``, ``agent`` in a run."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
+        """The line, without a newline."""
         line = {
             "time": utc(record.created),
             "level": record.levelname,
@@ -97,7 +97,7 @@ class JsonFormatter(logging.Formatter):
             line |= {"task": run.task, "agent": run.agent}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)  # orjson refuses texts that are not quite Unicode.
+        return json.dumps(line, default=str)  # orjson refuses lone surrogates.
 
 
 class TextFormatter(logging.Formatter):
@@ -110,8 +110,8 @@ class TextFormatter(logging.Formatter):
         self._masked = masked
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end; several lines of a message stand side by side."""
-        # Masked first: a secret of several lines would not be recognised in one.
+        """The line, without a newline; the lines of a message are joined by ``|``."""
+        # Masked first: a multi-line secret would not be recognised in a joined line.
         parts = (part.strip() for part in self._masked(super().format(record)).splitlines())
         line = printable(" | ".join(part for part in parts if part))
         run = _bound_to(record)
@@ -128,14 +128,14 @@ def _word(text: str) -> str:
 
 
 def configure(level: str, line_format: str) -> None:
-    """Send this process's logs to the present stderr."""
+    """Send this process's logs to the current stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(Binder())
     masked = sys.stderr.masked if isinstance(sys.stderr, RedactingStream) else str
     json_wanted = line_format == "json"
     handler.setFormatter(JsonFormatter() if json_wanted else TextFormatter(masked))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # Dramatiq's own lines repeat ours or hold a task's arguments.
+    # Dramatiq's lines repeat ours or contain a task's arguments.
     logging.getLogger("dramatiq").setLevel(logging.WARNING)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,8 +1,7 @@
-"""Redactor: the one place that masks credentials in what leaves a worker.
+"""Masks credentials in everything that leaves a worker.
 
-Those of the contexts are masked as they are, and as they stand in JSON, in a repr, in a URL, in
-base64 and in hexadecimal. Keys of well-known services are known by their form, wherever they
-come from.
+Values of contexts are masked as they are, and as they look in JSON, a repr, a URL, base64 and
+hexadecimal. API keys of well-known services are recognised by their form, wherever they come from.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 MASK = "***"
-# Shorter values, and these words, are settings rather than secrets: masking each "1" or "true"
-# of an answer would destroy it.
+# Shorter values and these words are settings, not secrets: masking each "1" or "true" would
+# destroy an answer.
 MIN_SECRET = 4
 NO_SECRETS = frozenset({"true", "false", "none", "null"})
-# What a shorter one looks like in base64 or hexadecimal occurs by chance.
+# The base64 or hexadecimal form of a shorter one occurs by chance.
 MIN_ENCODED = 6
 
-# Each form with a text that all keys of it hold: looking for that first is what makes it cheap.
-# Sources: the services' own documents on their keys' prefixes.
+# Each form by a substring that all of its keys contain: searching for that first is cheap.
+# Sources: the services' documentation of their keys' prefixes.
 _KEYS = {
     "sk-": r"\bsk-(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{20,}",
     **{f"gh{kind}_": rf"\bgh{kind}_[A-Za-z0-9]{{36,}}" for kind in "pousr"},
@@ -47,7 +46,7 @@ _KNOWN_BYTES = {held.encode(): re.compile(form.encode(), re.DOTALL) for held, fo
 
 
 class Redactor:
-    """Masks the values of contexts, and keys of known forms."""
+    """Masks the given secrets, and keys of known forms."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         forms = {form for secret in secrets if _is_secret(secret) for form in _forms(secret)}
@@ -64,13 +63,13 @@ class Redactor:
         return text
 
     def occurs_in(self, encoded: bytes) -> bool:
-        """Whether a JSON text that orjson wrote holds a secret: cheap, and most hold none."""
+        """Whether JSON written by orjson contains a secret; cheap, since most of it does not."""
         return any(secret in encoded for secret in self._in_json) or any(
             held in encoded and form.search(encoded) for held, form in _KNOWN_BYTES.items()
         )
 
     def value(self, value: Any) -> Any:
-        """A copy of parsed JSON with each secret masked, in keys too."""
+        """A copy of parsed JSON with each secret masked, in keys as well."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, dict):
@@ -81,7 +80,7 @@ class Redactor:
 
 
 def _forms(secret: str) -> set[str]:
-    """As it is, as it stands inside a repr or a JSON text of either style, and those in JSON."""
+    """A secret as it is, in a repr, in JSON of both escaping styles, and those nested in JSON."""
     reprs = {repr(secret)[1:-1], repr(secret.encode())[2:-1]}
     forms = {secret, *reprs, *_in_json(secret), *_encoded(secret)}
     return forms.union(*map(_in_json, forms))
@@ -92,7 +91,7 @@ def _in_json(text: str) -> set[str]:
 
 
 def _encoded(secret: str) -> set[str]:
-    """As URLs, base64 and hexadecimal have it."""
+    """A secret in URLs, base64 and hexadecimal."""
     quoted = {quote(secret), quote(secret, safe=""), quote_plus(secret)}
     if len(secret) < MIN_ENCODED:
         return quoted
@@ -101,12 +100,12 @@ def _encoded(secret: str) -> set[str]:
 
 
 def _in_base64(secret: bytes) -> Iterator[str]:
-    """What does not depend on its neighbours, wherever it begins within three bytes."""
+    """The characters that do not depend on neighbours, for each offset within three bytes."""
     for before in range(3):
         behind = -(before + len(secret)) % 3
         for encode in (base64.standard_b64encode, base64.urlsafe_b64encode):
             text = encode(bytes(before) + secret + bytes(behind)).decode()
-            # A character holds six bits: those that a neighbour has a part of are left out.
+            # A character holds six bits: skip those that share bits with a neighbour.
             yield text[(0, 2, 3)[before] : len(text) - (0, 2, 3)[behind]]
 
 
@@ -115,8 +114,8 @@ def _is_secret(value: str) -> bool:
 
 
 def without_password(url: str) -> str:
-    """``url`` as it may be shown."""
-    if escaped := re.search(r"management=http[^&]*%", url):  # A URL within, with all its signs.
+    """``url`` with passwords masked."""
+    if escaped := re.search(r"management=http[^&]*%", url):  # A nested URL, percent-encoded.
         return f"{without_password(url[: escaped.start()])}management=***"
     place, management, inner = url.partition("management=http")
     if management:

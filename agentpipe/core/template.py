@@ -1,6 +1,6 @@
-"""Templates: ``{{ NAME }}`` in strings, replaced by values of a context.
+"""``{{ NAME }}`` in strings, replaced by values of a context.
 
-MCP-Universe renders these with Jinja; here expressions stay as they are, so that a task cannot
+MCP-Universe renders these with Jinja. Expressions are not evaluated here, so that a task cannot
 compute anything.
 """
 
@@ -18,8 +18,7 @@ _NAME = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 def render(value: Any, env: Mapping[str, str]) -> Any:
     """``value`` with the names in its strings replaced, at any depth of lists and objects.
 
-    Unknown names and expressions stay as they are, and so do keys; inserted values are not
-    searched again.
+    Unknown names, expressions and keys stay unchanged; inserted values are not rendered again.
     """
     if isinstance(value, str):
         return _NAME.sub(lambda match: env.get(match[1], match[0]), value)

@@ -1,4 +1,4 @@
-"""Text for people: numbers in words, and lines that cannot harm a terminal."""
+"""Text for people: durations, counts, and lines that are safe to print on a terminal."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def counted(number: int, noun: str) -> str:
 
 
 def one_line(text: str, width: int) -> str:
-    """``text`` as at most ``width`` harmless characters of one line."""
+    """``text`` on one line of at most ``width`` printable characters."""
     flat = printable(" ".join(text[: width * 4].split()))
     return flat if len(flat) <= width else flat[: width - 1] + "…"
 
 
 def printable(text: str) -> str:
-    """``text`` without what could steer a terminal: each control character as an escape."""
+    """``text`` with control characters, which could steer a terminal, as escapes."""
     if text.isprintable():
         return text
     return "".join(

@@ -1,8 +1,8 @@
-"""Trace: the spans of one run, in MCP-Universe's format, and its usage.
+"""The spans of one run, in MCP-Universe's format, and its usage.
 
 A span is ``{id, trace_id, parent_id, records: [{timestamp, data}], running_time, timestamp,
-span_index}``. It enters the list when it ends, so children precede their parents; the root span is
-its own parent (``mcpuniverse/tracer/types.py`` of 1.1.3).
+span_index}``. Spans are listed in the order in which they end, children before parents; the root
+span is its own parent (``mcpuniverse/tracer/types.py`` of 1.1.3).
 
 An agent adds its own spans::
 
@@ -36,7 +36,7 @@ _parent: ContextVar[Span | None] = ContextVar("agentpipe_span", default=None)
 
 
 def _new_id() -> str:
-    """In a UUID's form; it only has to be unique, so the process's own generator is enough."""
+    """In a UUID's form; it must be unique, not unpredictable."""
     digits = f"{random.getrandbits(128):032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
@@ -59,11 +59,11 @@ class Span:
 class Tracer:
     """Collects the spans of one run.
 
-    In place of a record that is not JSON or too large, it records why; the rest stays.
+    A record that is too large or not JSON is replaced by the reason.
 
     Attributes:
         spans: Ended spans, in a Result's form.
-        usage: The run's sums.
+        usage: The run's totals.
     """
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class Tracer:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Collect what is recorded meanwhile, without a root span."""
+        """Collect spans and usage, without a root span."""
         token = _tracer.set(self)
         try:
             yield
@@ -109,7 +109,7 @@ class Tracer:
         )
 
     def take(self, span: Mapping[str, Any]) -> None:
-        """Add an ended span, also another program's; missing fields are filled in."""
+        """Add an ended span, possibly another program's; missing fields are filled in."""
         parent = _parent.get()
         now = time.time()
         self.spans.append(
@@ -140,7 +140,7 @@ class Tracer:
 
 @contextmanager
 def span(data: Mapping[str, Any]) -> Iterator[Span]:
-    """A step of the current run; outside a run it is not recorded."""
+    """A step of the current run; not recorded outside a run."""
     parent = _parent.get()
     opened = Span(parent_id=parent.id if parent else "")
     opened.add(data)
@@ -198,7 +198,7 @@ def _without_data(record: Mapping[str, Any], reason: str) -> dict[str, Any]:
 
 
 def _cut(value: Any) -> Any:
-    """A copy with the middle of long strings cut out."""
+    """A copy without the middle of long strings."""
     if isinstance(value, str) and len(value) > _CUT_TEXT_CHARS:
         half = _CUT_TEXT_CHARS // 2
         return f"{value[:half]}... ({len(value):,} characters in all) ...{value[-half:]}"

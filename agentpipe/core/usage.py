@@ -1,4 +1,4 @@
-"""Usage: the tokens and cost of a run, summed over its requests."""
+"""The tokens and cost of a run, summed over its requests."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Marks an answer: evaluators, chains of steps, functions of the user's own."""
+"""Marks answers: MCP-Universe's chains and comparisons, and functions of the user."""

@@ -1,4 +1,4 @@
-"""Chains of steps that take an answer apart, and the comparisons of what is left of it.
+"""Chains of steps that extract values from an answer, and comparisons of those values.
 
 The language is MCP-Universe's: ``json -> foreach -> get(key)``, then an operator and a value.
 """
@@ -29,26 +29,26 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 120
 
 
 class WrongAnswerError(AgentpipeError):
-    """The answer's fault."""
+    """The answer is wrong."""
 
 
 class BrokenEvaluatorError(AgentpipeError):
-    """The evaluator's fault."""
+    """The evaluator failed; the answer may be right."""
 
 
 def show(value: Any) -> str:
-    """A value in short, as a message may show it, whatever its ``__repr__`` does."""
+    """A shortened repr for messages, even where ``__repr__`` raises."""
     try:
         return f"{_SHORT.repr(value)}"
     except (Exception, SystemExit):  # noqa: BLE001 - the user's __repr__ may raise anything
         return f"a {type(value).__name__}"
 
 
-# Chains. Each step takes one leaf and gives those that follow from it.
+# Chains. Each step turns one leaf into a list of leaves.
 
 
 def parse_chain(func: str) -> list[tuple[str, str]]:
-    """``(name, argument)`` of each step; a missing argument is an empty text."""
+    """``(name, argument)`` of each step; a missing argument is an empty string."""
     return [_parse_step(text.strip()) for text in func.split("->") if text.strip()]
 
 
@@ -56,10 +56,10 @@ def _parse_step(text: str) -> tuple[str, str]:
     match = _STEP.fullmatch(text)
     if match is None and ":" in text.partition("(")[0]:
         raise BrokenEvaluatorError(
-            f"{text!r:.100}: a function of your own stands alone, not in a chain"
+            f"{text!r:.100}: a chain cannot contain your own function; use it as the whole func"
         )
     if match is None:
-        raise BrokenEvaluatorError(f"{text!r:.100} is not a step: write name or name(argument)")
+        raise BrokenEvaluatorError(f"invalid step {text!r:.100}: write name or name(argument)")
     name, arguments = match.groups()
     if name not in STEPS:
         raise BrokenEvaluatorError(f"unknown function {name!r:.100}: {did_you_mean(name, STEPS)}")
@@ -69,11 +69,11 @@ def _parse_step(text: str) -> tuple[str, str]:
 
 
 def run_chain(func: str, answer_text: str) -> list[Any]:
-    """All leaves that the last step leaves.
+    """All leaves after the last step.
 
     Raises:
-        WrongAnswerError: The answer has not the shape that a step needs.
-        BrokenEvaluatorError: It is no chain.
+        WrongAnswerError: The answer lacks the structure that a step needs.
+        BrokenEvaluatorError: The chain is invalid.
     """
     leaves: list[Any] = [answer_text]
     for name, argument in parse_chain(func):
@@ -84,7 +84,7 @@ def run_chain(func: str, answer_text: str) -> list[Any]:
 
 def _json(leaf: Any, _argument: str) -> list[Any]:
     """Fenced blocks of Markdown are unwrapped first, as MCP-Universe does."""
-    _expect(leaf, str, "json needs a text")
+    _expect(leaf, str, "json needs a string")
     text = leaf.strip().strip("`").strip().removeprefix("json").strip()
     try:
         return [json.loads(text)]
@@ -111,7 +111,7 @@ def _foreach(leaf: Any, _argument: str) -> list[Any]:
 
 def _expect(leaf: Any, kind: type, need: str) -> None:
     if not isinstance(leaf, kind):
-        raise WrongAnswerError(f"{need}, the answer has {show(leaf)} there")
+        raise WrongAnswerError(f"{need}, the answer has {show(leaf)}")
 
 
 STEPS: dict[str, Callable[[Any, str], list[Any]]] = {
@@ -133,7 +133,7 @@ def _is_in(leaf: Any, value: Any) -> bool:
 
 def _contains(leaf: Any, value: Any) -> bool:
     if not isinstance(leaf, (str, list, tuple)):
-        raise TypeError("neither a list nor a text")
+        raise TypeError("neither a list nor a string")
     return value in leaf
 
 
@@ -152,41 +152,41 @@ OPS: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def compare(leaf: Any, op: str, value: Any, written: Any) -> None:
-    """Return if ``leaf op value`` holds; messages show ``written``, what the evaluator says.
+    """Return if ``leaf op value`` holds; messages show ``written``, the evaluator's own value.
 
     Raises:
-        WrongAnswerError: It does not, or the answer's part cannot be compared so.
+        WrongAnswerError: It does not hold, or the leaf's type does not support ``op``.
         BrokenEvaluatorError: The comparison itself fails.
     """
     try:
         passed = bool(OPS[op](leaf, value))
     except (Exception, SystemExit) as error:
         if isinstance(error, (TypeError, RecursionError)) and type(leaf) in _JSON_TYPES:
-            told = f"{show(leaf)} cannot be compared: {op} {show(written)}"
-            raise WrongAnswerError(told) from None
-        raise BrokenEvaluatorError(f"comparing by {op!r} fails: {explain(error)}") from error
+            reason = f"{show(leaf)} cannot be compared: {op} {show(written)}"
+            raise WrongAnswerError(reason) from None
+        raise BrokenEvaluatorError(f"comparison {op!r} failed: {explain(error)}") from error
     if not passed:
         raise WrongAnswerError(f"{show(leaf)} does not satisfy: {op} {show(written)}")
 
 
 def op_problems(op: str, value: Any) -> list[str]:
-    """What is wrong with a comparison before any answer is there; no ``op`` is fine."""
+    """Mistakes in a comparison, seen without an answer; ``op`` may be empty."""
     if op in names().operators:
         return []
     if op and op not in OPS:
         return [_unknown_op(op)]
     if op == "in" and not isinstance(value, (str, list, tuple)):
-        return [f"value: 'in' looks into a list or a text, got {show(value)}"]
+        return [f"value: 'in' needs a list or a string, got {show(value)}"]
     if isinstance(value, float) and math.isnan(value) and op in OPS:
-        return ["value: NaN is equal to nothing and neither more nor less; give a number"]
+        return ["value: NaN compares with nothing; use a number"]
     if op in _ORDERS and not isinstance(value, (int, float, str)):
-        return [f"value: {op!r} needs a number or a text, got {show(value)}"]
+        return [f"value: {op!r} needs a number or a string, got {show(value)}"]
     return []
 
 
 def _unknown_op(op: str) -> str:
-    known = f"known are {' '.join(OPS)}"
+    known = f"choose from {' '.join(OPS)}"
     if re.fullmatch(r"\w+[._][\w.]+", op):
         hint = did_you_mean(op, sorted(names().operators))
-        return f"op: {op!r:.100} is not in {VERSION}: {hint}; here {known}"
-    return f"op: unknown operator {op!r:.100}, also in {VERSION}; {known}"
+        return f"op: {op!r:.100} is not in {VERSION}: {hint}; or {known}"
+    return f"op: unknown operator {op!r:.100}, in {VERSION} as well: {known}"

@@ -1,8 +1,9 @@
-"""Evaluators: judge an answer by MCP-Universe's chains and comparisons, or by the user's function.
+"""Evaluators mark an answer by MCP-Universe's chains and comparisons, or by a user's function.
 
 An evaluator is a dict: ``func`` (``json -> get(key) -> foreach -> len``, or ``module:function``),
-``op``, ``value``, ``op_args``, ``desc``. What the answer causes is a wrong answer; what the
-evaluator causes is a broken evaluator. The two are never mixed: a trainer learns from the first.
+``op``, ``value``, ``op_args``, ``desc``. A failure caused by the
+answer means a wrong answer; one caused by the evaluator means a broken evaluator. They are kept
+apart because a trainer learns from wrong answers.
 """
 
 from __future__ import annotations
@@ -44,19 +45,19 @@ _MAX_REASON_CHARS = 2000
 
 _DEFAULTS: dict[str, Any] = {"func": "", "op": "", "value": None, "op_args": None, "desc": ""}
 _RENDERED = ("value", "op_args")
-_BY_THEIR_ENGINE = "op {} is MCP-Universe's: run the collection by the mcpuniverse engine"
+_NEEDS_PEER = "op {} needs MCP-Universe's code: run the collection with engine: mcpuniverse"
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What one evaluator says of one answer.
+    """The verdict of one evaluator on one answer.
 
     Attributes:
-        config: The evaluator, its defaults filled in.
+        config: The evaluator, with defaults filled in.
         response: The answer's text, cut after ``MAX_RESPONSE_CHARS``.
         reason: Why it did not pass.
         error: Why the evaluator could not judge; empty unless ``broken``.
-        broken: The evaluator failed, not the answer: ``passed`` means nothing.
+        broken: The evaluator failed; ``passed`` is meaningless.
     """
 
     config: dict[str, Any]
@@ -78,9 +79,9 @@ class Evaluation:
 
 
 def check(evaluators: Sequence[dict[str, Any]], search: Sequence[Path] = ()) -> list[str]:
-    """What is wrong with evaluators before any answer is there, one sentence each.
+    """The mistakes in evaluators, one sentence each, seen without an answer.
 
-    With ``search``, the user's functions are imported from there too.
+    With ``search``, the user's functions are imported from those folders.
     """
     problems: list[str] = []
     for index, config in enumerate(evaluators):
@@ -98,21 +99,21 @@ async def evaluate(
     search: Sequence[Path] = (),
     env: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Evaluation]:
-    """Judge an answer by each evaluator in turn; only a cancellation is raised.
+    """Run each evaluator on an answer, in turn; raises nothing but a cancellation.
 
-    A chain's every leaf must satisfy ``op`` (no leaf: passed), and without ``op`` it is enough
-    that the chain ran. Values compare as in Python and in MCP-Universe: ``true`` equals 1.
+    Each leaf of a chain must satisfy ``op`` (no leaf: passed); without ``op`` the chain only has
+    to run. Values compare as in Python and in MCP-Universe: ``true`` equals 1.
     The user's function gets the answer's text and, if its parameters have these names, ``value``,
-    ``op_args`` and ``task``. With ``op`` it returns what is compared with ``value``; without, its
-    verdict: a bool, ``(bool, reason)`` or ``{"passed": bool, "reason": text}``. A plain function
-    runs in a thread, which a cancellation leaves running. ``{{ NAME }}`` in ``value`` and
-    ``op_args`` stands for what ``env`` has by that name; what is recorded shows the template.
+    ``op_args`` and ``task``. With ``op`` it returns the value to compare with ``value``; without,
+    its verdict: a bool, ``(bool, reason)`` or ``{"passed": bool, "reason": string}``. A plain
+    function runs in a thread, which a cancellation leaves running. ``{{ NAME }}`` in ``value`` and
+    ``op_args`` is replaced from ``env``; the record shows the template.
     """
     return [await _evaluate(config, answer_text, task, search, env) for config in evaluators]
 
 
 def reward(evaluations: Sequence[Evaluation]) -> float | None:
-    """The mean of ``passed``, or None where there is none; ask first whether any is broken."""
+    """The mean of ``passed``, None without evaluations; the caller checks ``broken`` first."""
     if not evaluations:
         return None
     return sum(evaluation.passed for evaluation in evaluations) / len(evaluations)
@@ -132,7 +133,7 @@ async def _evaluate(
     except (BrokenEvaluatorError, ConfigError) as error:
         text = _readable(str(error), _MAX_REASON_CHARS)
         return verdict(passed=False, error=text, broken=True)
-    except Exception as error:  # noqa: BLE001 - a value of the user's may do anything when touched
+    except Exception as error:  # noqa: BLE001 - a user's object may raise anything when used
         text = _readable(explain(error), _MAX_REASON_CHARS)
         return verdict(passed=False, error=text, broken=True)
     return verdict(passed=True)
@@ -147,7 +148,7 @@ async def _judge(
 ) -> None:
     func, op = config["func"], config["op"]
     if op in names().operators:
-        raise BrokenEvaluatorError(_BY_THEIR_ENGINE.format(op))
+        raise BrokenEvaluatorError(_NEEDS_PEER.format(op))
     rendered = config | {name: render(config[name], env) for name in _RENDERED}
     if not is_reference(func):
         leaves = run_chain(func, answer_text)
@@ -160,7 +161,7 @@ async def _judge(
         compare(leaf, op, rendered["value"], config["value"])
 
 
-# What can be seen without an answer.
+# Mistakes that can be seen without an answer.
 
 
 def _problems(config: Any) -> list[str]:
@@ -169,18 +170,18 @@ def _problems(config: Any) -> list[str]:
     problems = _misspelt_keys(config)
     if "func" not in config:
         return [*problems, "func is missing: write a chain such as json -> get(answer)"]
-    texts = [name for name in ("func", "op", "desc") if not isinstance(config.get(name, ""), str)]
-    if texts:
-        return problems + [f"{name}: expected a text, got {show(config[name])}" for name in texts]
+    wrong = [name for name in ("func", "op", "desc") if not isinstance(config.get(name, ""), str)]
+    if wrong:
+        return problems + [f"{name}: expected a string, got {show(config[name])}" for name in wrong]
     problems += _func_problems(config["func"])
     op = config.get("op", "")
     if op in names().operators and is_reference(config["func"]):
-        problems.append(f"op: {op!r} judges what a chain leaves, not what a function returns")
+        problems.append(f"op: {op!r} compares the result of a chain, not of a function")
     return problems + op_problems(op, config.get("value"))
 
 
 def _misspelt_keys(config: dict[Any, Any]) -> list[str]:
-    """Keys far from all of ours are somebody's extras, which MCP-Universe drops too."""
+    """Only misspelt keys: MCP-Universe ignores unknown ones, and its files have some."""
     return sorted(
         f"unknown key {key!r:.100}: {did_you_mean(key, _DEFAULTS)}"
         for key in config.keys() - _DEFAULTS.keys()
@@ -204,7 +205,7 @@ def _refuse(problems: list[str]) -> None:
         raise BrokenEvaluatorError("; ".join(problems))
 
 
-# Texts that are safe in a record.
+# Strings that are safe in a record.
 
 
 def _readable(text: str, max_chars: int) -> str:

@@ -1,4 +1,4 @@
-"""The user's own function as an evaluator: found, called off the loop, its verdict read."""
+"""A user's function as an evaluator: import, call in a thread, read the verdict."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def is_reference(func: str) -> bool:
-    """Whether ``func`` names a function of the user's, and not a chain."""
+    """Whether ``func`` names a user's function rather than a chain."""
     return ":" in func.partition("(")[0] and "->" not in func
 
 
 def function_problems(reference: str, search: Sequence[Path]) -> list[str]:
-    """What is wrong with a function, which is imported for it but not called."""
+    """The mistakes in a function, which is imported but not called."""
     try:
         function = locate(reference, search)
     except ConfigError as error:
@@ -34,15 +34,15 @@ def function_problems(reference: str, search: Sequence[Path]) -> list[str]:
 async def call_function(
     config: dict[str, Any], answer_text: str, task: Task, search: Sequence[Path]
 ) -> Any:
-    """What the function returns.
+    """Call the function and return its result.
 
     Raises:
-        BrokenEvaluatorError: It raised.
-        ConfigError: It cannot be found.
+        BrokenEvaluatorError: The function raised.
+        ConfigError: There is no such function.
     """
     func = config["func"]
     offered = {"value": config["value"], "op_args": config["op_args"], "task": task}
-    # The import may be slow too, hence it happens in the thread.
+    # The import may be slow as well, so it runs in the thread.
     from agentpipe.core.agent_thread import call_in_thread
 
     # In a list, so that the thread does not await a coroutine: it belongs to this loop.
@@ -55,13 +55,13 @@ async def call_function(
         current = asyncio.current_task()
         if current is None or current.cancelling():
             raise
-        raise _failed(func, error) from None  # nobody cancelled us: the function raised it
+        raise _failed(func, error) from None  # not a cancellation of ours: the function raised it
     except (Exception, SystemExit) as error:
         raise _failed(func, error) from error
 
 
 def _call_now(func: str, search: Sequence[Path], answer_text: str, offered: dict[str, Any]) -> Any:
-    """Nothing but our errors may leave the thread: SystemExit would end the worker's loop."""
+    """Only our errors may leave the thread: SystemExit would end the worker's event loop."""
     try:
         function = locate(func, search)
         wanted = {name: offered[name] for name in _parameters(function) if name in offered}
@@ -73,7 +73,7 @@ def _call_now(func: str, search: Sequence[Path], answer_text: str, offered: dict
 
 
 def _parameters(function: Callable[..., Any]) -> list[str]:
-    """All but the first, which takes the answer whatever its name."""
+    """All but the first, which takes the answer."""
     try:
         return list(inspect.signature(function).parameters)[1:]
     except ValueError:  # some functions written in C have no signature
@@ -85,17 +85,17 @@ def _failed(func: str, error: BaseException) -> BrokenEvaluatorError:
 
 
 def accept_verdict(func: str, returned: Any) -> None:
-    """Return if what a function returned says that the answer passed.
+    """Return if a function's verdict says that the answer passed.
 
     Raises:
-        WrongAnswerError: It says no, with the function's reason.
-        BrokenEvaluatorError: It is no verdict.
+        WrongAnswerError: It did not pass; the message is the function's reason.
+        BrokenEvaluatorError: The function returned something else.
     """
     passed, reason = _verdict(returned)
     if type(passed) is not bool or type(reason) is not str:
         raise BrokenEvaluatorError(
             f"{func} returned {show(returned)}: without an op, return a bool, (bool, reason) "
-            'or {"passed": bool, "reason": text}'
+            'or {"passed": bool, "reason": string}'
         )
     if not passed:
         raise WrongAnswerError(reason or f"{func} returned false")

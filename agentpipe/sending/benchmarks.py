@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.config.documents import problem_at, raise_problems, read_components
+from agentpipe.config.documents import problem_at, raise_problems, read_documents
 from agentpipe.config.paths import find_file
 from agentpipe.config.schema import BENCHMARK, BenchmarkDocument
 from agentpipe.config.yaml_source import kind_in
@@ -58,7 +58,7 @@ def load_benchmarks(path: Path) -> list[Benchmark]:
     Raises:
         ConfigError: With every problem of the benchmarks, in the file's order.
     """
-    components, problems = read_components(path, BenchmarkDocument(), _is_benchmark)
+    components, problems = read_documents(path, BenchmarkDocument(), _is_benchmark)
     if not components:
         raise ConfigError(Problem("no benchmark: add a document of kind benchmark", str(path), 1))
     loaded = [_benchmark(document, spec, problems) for document, spec in components]

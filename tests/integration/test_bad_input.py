@@ -48,7 +48,7 @@ COLLECTIONS: dict[str, tuple[str | bytes, int, tuple[str, ...]]] = {
         6,
         ("invalid cron line 'x 3 * * *'", "minute"),
     ),
-    "a text for a number": (HEAD + "  concurrency: many\n", 5, ("whole number",)),
+    "a text for a number": (HEAD + "  concurrency: many\n", 5, ("an integer",)),
     "a limit that is none": (HEAD + "  time_limit: .nan\n", 5, ("seconds",)),
     "a name that is none": (HEAD.replace("toys", "to/ys"), 3, ("letter",)),
 }

@@ -33,7 +33,7 @@ MISTYPED = {
     "a port that is no number": ("redis://{host}:sixthousand/0", "sixthousand"),
     "a port that cannot be": ("redis://{host}:70000/0", "0-65535"),
     "no host": ("redis:///0", "the host is missing"),
-    "no scheme": ("{host}:{redis}/0", "is no URL of a broker"),
+    "no scheme": ("{host}:{redis}/0", "invalid URL of a broker"),
     "rabbit: an unknown parameter": ("amqp://{host}:{rabbit}/?prefx=a", "prefix"),
     "rabbit: a parameter without a value": ("amqp://{host}:{rabbit}/?prefix", "prefix"),
     "rabbit: a kind of queue that is none": ("amqp://{host}:{rabbit}/?queues=fast", "quorum"),

@@ -180,15 +180,15 @@ def test_check_finds_everything_at_once(project: Project) -> None:
     assert (done.code, done.json["ok"]) == (2, False)
     found = [(each["file"], each["line"], each["message"]) for each in done.json["problems"]]
     expected = (
-        ("collection.yaml", 5, "100,000 may be in a file"),
-        ("collection.yaml", 6, "spec.context[0].env.B: expected a text"),
+        ("collection.yaml", 5, "at most 100,000 per file"),
+        ("collection.yaml", 6, "spec.context[0].env.B: expected a string"),
         ("collection.yaml", 9, "did you mean 'thread'"),
         ("collection.yaml", 9, "choose another"),
         ("collection.yaml", 9, "none.yaml"),
         ("collection.yaml", 16, "UNSET_TWO"),
         ("collection.yaml", 17, "UNSET_THREE"),
         ("collection.yaml", 20, "did you mean 'tasks.jsonl'"),
-        ("collection.yaml", 21, "spec.schedule[2].tasks: expected a text"),
+        ("collection.yaml", 21, "spec.schedule[2].tasks: expected a string"),
         ("second.yaml", 1, "did you mean 'python'"),
         ("third.yaml", 1, "did you mean 'Toy'"),
         ("tasks.jsonl", 2, "not JSON"),

@@ -126,7 +126,7 @@ def test_their_operator_is_no_wrong_answer_where_it_cannot_be_judged(files: Proj
     (broken,) = [result for result in files.results() if result["outcome"] == "eval_error"]
     assert (broken["result"], broken["reward"]) == ("done", None)
     (said,) = broken["evaluation_results"]
-    words = "op github.check_repository is MCP-Universe's: run the collection by the mcpuniverse"
+    words = "op github.check_repository needs MCP-Universe's code: run the collection with"
     assert said["error"].startswith(words)
     assert said["config"]["op_args"] == {"q": "{{ Q }}"}
 

@@ -20,7 +20,7 @@ import pytest
 import agentpipe
 from agentpipe import cli
 from agentpipe.config.collection import Collection
-from agentpipe.config.schema import CollectionSpec, ComponentSpec, ContextEntry
+from agentpipe.config.schema import AgentFileSpec, CollectionSpec, ContextEntry
 from agentpipe.core.result import OUTCOMES, Result
 from agentpipe.core.task import Task
 from agentpipe.evaluation import evaluators
@@ -269,7 +269,7 @@ def test_exit_codes_are_documented() -> None:
     [
         ("Collection", 0, set(CollectionSpec().fields)),
         ("Collection", 1, set(ContextEntry().fields)),
-        ("Agent config", 0, set(ComponentSpec().fields)),
+        ("Agent config", 0, set(AgentFileSpec().fields)),
         ("Task", 0, {each.name for each in fields(Task)}),
         ("Evaluators", 0, set(evaluators._DEFAULTS)),  # noqa: SLF001 - the tables are its twins
         ("Evaluators", 1, set(STEPS)),

@@ -71,12 +71,12 @@ def test_its_file_serves_as_the_agents_config(folder: Path) -> None:
     [
         (AGENT, 1, "add a document of kind benchmark"),
         (SPEC.replace("  tasks:\n", ""), 2, "spec.tasks: missing"),
-        (SPEC.replace("tasks:", "tasks: []"), 5, "names none"),
+        (SPEC.replace("tasks:", "tasks: []"), 5, "the list is empty"),
         (SPEC.replace("tasks:", "tasks: t.json"), 5, "expected a list"),
         (SPEC.replace("tasks:", "task: [t.json]"), 5, "did you mean 'tasks'"),
         (SPEC + "  - tt.json\n", 6, "did you mean 't.json'"),
-        (SPEC + "  - 5\n", 6, "expected a text"),
-        (SPEC.replace("Try it.", "[x]") + "  - t.json\n", 3, "expected a text"),
+        (SPEC + "  - 5\n", 6, "expected a string"),
+        (SPEC.replace("Try it.", "[x]") + "  - t.json\n", 3, "expected a string"),
     ],
 )
 def test_mistakes_are_told_with_their_line(folder: Path, text: str, line: int, words: str) -> None:

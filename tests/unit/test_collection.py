@@ -9,7 +9,6 @@ import pytest
 
 from agentpipe.config.agent_config import load_agent_config
 from agentpipe.config.collection import (
-    MAX_AGENTS,
     Collection,
     ContextSpec,
     load,
@@ -271,40 +270,40 @@ def test_no_repr_shows_a_value(folder: Path) -> None:
         ("contexts: []", "spec.contexts: unknown key: did you mean 'context'?"),
         ("max_queue: 3", "spec.max_queue: unknown key: did you mean 'max_queue_size'?"),
         ("'time limit': 3", "spec.?: unknown key: did you mean 'time_limit'?"),
-        ("number: 0", "spec.number: expected a whole number from 1 to 1,000,000,000, got 0"),
-        ("number: -1", "spec.number: expected a whole number from 1 to 1,000,000,000, got -1"),
-        ("number: 2.5", "spec.number: expected a whole number from 1 to 1,000,000,000, got 2.5"),
-        ("number: true", "spec.number: expected a whole number from 1 to 1,000,000,000, got true"),
-        ("number: 'x'", "spec.number: expected a whole number from 1 to 1,000,000,000, got 'x'"),
-        ("number: []", "spec.number: expected a whole number from 1 to 1,000,000,000, got a list"),
+        ("number: 0", "spec.number: expected an integer from 1 to 1,000,000,000, got 0"),
+        ("number: -1", "spec.number: expected an integer from 1 to 1,000,000,000, got -1"),
+        ("number: 2.5", "spec.number: expected an integer from 1 to 1,000,000,000, got 2.5"),
+        ("number: true", "spec.number: expected an integer from 1 to 1,000,000,000, got true"),
+        ("number: 'x'", "spec.number: expected an integer from 1 to 1,000,000,000, got 'x'"),
+        ("number: []", "spec.number: expected an integer from 1 to 1,000,000,000, got a list"),
         ("number:", "spec.number: has no value: give it one, or remove the key"),
         (
             "max_queue_size: 0",
-            "spec.max_queue_size: expected a whole number from 1 to 1,000,000,000, got 0",
+            "spec.max_queue_size: expected an integer from 1 to 1,000,000,000, got 0",
         ),
         (
             "concurrency: 0",
-            "spec.concurrency: expected a whole number from 1 to 1,000,000,000, got 0",
+            "spec.concurrency: expected an integer from 1 to 1,000,000,000, got 0",
         ),
         (
             "max_retries: -1",
-            "spec.max_retries: expected a whole number from 0 to 1,000,000,000, got -1",
+            "spec.max_retries: expected an integer from 0 to 1,000,000,000, got -1",
         ),
         (
             "max_crashes: 0",
-            "spec.max_crashes: expected a whole number from 1 to 1,000,000,000, got 0",
+            "spec.max_crashes: expected an integer from 1 to 1,000,000,000, got 0",
         ),
         (
             "max_crashes: 10000000000000000000",
             (
-                "spec.max_crashes: expected a whole number from 1 to 1,000,000,000, "
+                "spec.max_crashes: expected an integer from 1 to 1,000,000,000, "
                 "got 10000000000000000000"
             ),
         ),
-        ("isolation: threads", "spec.isolation: 'threads' is unknown: did you mean 'thread'?"),
+        ("isolation: threads", "spec.isolation: unknown value 'threads': did you mean 'thread'?"),
         (
             "isolation: x",
-            "spec.isolation: 'x' is unknown: choose from coroutine, process, thread",
+            "spec.isolation: unknown value 'x': choose from coroutine, process, thread",
         ),
         ("schedule: [{cron: '0 3 * * *'}]", "spec.schedule[0].tasks: missing: add it"),
         ("schedule:", "spec.schedule: has no value: give it one, or remove the key"),
@@ -318,7 +317,7 @@ def test_no_repr_shows_a_value(folder: Path) -> None:
         ),
         (
             "schedule: [{cron: '0 3 * * *', tasks: agent-1.yaml, missed: run_onse}]",
-            "spec.schedule[0].missed: 'run_onse' is unknown: did you mean 'run_once'?",
+            "spec.schedule[0].missed: unknown value 'run_onse': did you mean 'run_once'?",
         ),
         (
             "schedule: [{cron: '0 3 * *', tasks: agent-1.yaml}]",
@@ -354,17 +353,17 @@ def test_a_time_limit_is_finite_and_above_zero(folder: Path, value: str) -> None
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("''", "expected a text, got an empty one"),
-        ("' '", "expected a text, got an empty one"),
-        ("1a", "'1a' is no name: begin with a letter or _"),
-        ("a b", "'a b' is no name"),
-        ("a.b", "'a.b' is no name"),
-        ("$(rm)", "'$(rm)' is no name"),
-        ('"a\\n"', "'a\\n' is no name"),
-        ("é", "'é' is no name"),
-        ("1", "expected a text, got 1: put it in quotes"),
-        ("no", "expected a text, got false: put it in quotes"),
-        ("[a]", "expected a text, got a list"),
+        ("''", "expected a string that is not empty"),
+        ("' '", "expected a string that is not empty"),
+        ("1a", "invalid name '1a': use letters, digits, _ and -"),
+        ("a b", "invalid name 'a b': use"),
+        ("a.b", "invalid name 'a.b': use"),
+        ("$(rm)", "invalid name '$(rm)': use"),
+        ('"a\\n"', "invalid name 'a\\n': use"),
+        ("é", "invalid name 'é': use"),
+        ("1", "expected a string, got 1: put it in quotes"),
+        ("no", "expected a string, got false: put it in quotes"),
+        ("[a]", "expected a string, got a list"),
         ("a" * 201, "longer than 200 characters"),
         ("", "has no value"),
     ],
@@ -378,7 +377,7 @@ def test_a_name_must_suit_a_queue(folder: Path, name: str, words: str) -> None:
 
 def test_names_are_unique_in_a_file(folder: Path) -> None:
     assert problems_of(write(folder, spec() + "---\n" + spec())) == [
-        (8, "spec.name: 'a' is the name in line 3 already: choose another")
+        (8, "spec.name: the name 'a' is already used in line 3: choose another")
     ]
 
 
@@ -406,7 +405,7 @@ def test_a_config_that_is_no_file_is_refused(folder: Path, config: str) -> None:
 def test_a_config_that_is_no_text_is_refused(folder: Path, config: str) -> None:
     ((line, message),) = problems_of(write(folder, spec().replace("agent-1.yaml", config)))
     assert line == 4
-    assert message.startswith("spec.config: expected a text")
+    assert message.startswith("spec.config: expected a string")
 
 
 @pytest.mark.parametrize(
@@ -432,7 +431,7 @@ def test_a_config_that_is_no_text_is_refused(folder: Path, config: str) -> None:
         ),
         (
             "spec: {name: a, config: agent-1.yaml}\nkind: colection\n",
-            [(2, "kind: 'colection' is unknown: did you mean 'collection'?")],
+            [(2, "kind: unknown value 'colection': did you mean 'collection'?")],
         ),
         (
             REACT,
@@ -456,35 +455,41 @@ def test_a_document_that_is_no_collection_is_refused(
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ("env: {A: 12345}", "env.A: expected a text, got a whole number: put the value in quotes"),
-        ("env: {A: 1.25}", "env.A: expected a text, got a decimal number: put the value in quotes"),
-        ("env: {A: no}", "env.A: expected a text, got a boolean: put the value in quotes"),
-        ("env: {A: }", "env.A: expected a text, got nothing: put the value in quotes"),
-        (f"env: {{A: [{CANARY}]}}", "env.A: expected a text, got a list: put the value in quotes"),
+        ("env: {A: 12345}", "env.A: expected a string, got an integer: put the value in quotes"),
+        (
+            "env: {A: 1.25}",
+            "env.A: expected a string, got a decimal number: put the value in quotes",
+        ),
+        ("env: {A: no}", "env.A: expected a string, got a boolean: put the value in quotes"),
+        ("env: {A: }", "env.A: expected a string, got nothing: put the value in quotes"),
+        (
+            f"env: {{A: [{CANARY}]}}",
+            "env.A: expected a string, got a list: put the value in quotes",
+        ),
         (f'env: {{A: "{CANARY}\\0"}}', "env.A: contains a NUL character: remove it"),
         (
             f"env: {{A:{CANARY}}}",
             (
-                "env.?: not a name for env: use letters, digits and _, no digit first, "
+                "env.?: invalid name for env: use letters, digits and _, no digit first, "
                 "and a space after the colon"
             ),
         ),
         (
             "env: {A-B: x}",
             (
-                "env.A-B: not a name for env: use letters, digits and _, no digit first, "
+                "env.A-B: invalid name for env: use letters, digits and _, no digit first, "
                 "and a space after the colon"
             ),
         ),
-        (f"env: {CANARY}", "env: expected keys with values (`key: value`), got a text"),
+        (f"env: {CANARY}", "env: expected keys with values (`key: value`), got a string"),
         (f"env: [A={CANARY}]", "env: expected keys with values (`key: value`), got a list"),
         ("env:", "env: has no value: give it one, or remove the key"),
-        ("metadata: 3", "metadata: expected keys with values (`key: value`), got a whole number"),
+        ("metadata: 3", "metadata: expected keys with values (`key: value`), got an integer"),
         (f"envs: {{A: {CANARY}}}", "envs: unknown key: did you mean 'env'?"),
         (f"TOKEN: {CANARY}", "TOKEN: unknown key: choose from concurrency, env, metadata"),
         (
             "concurrency: 0",
-            "concurrency: expected a whole number from 1 to 1,000,000,000, got 0",
+            "concurrency: expected an integer from 1 to 1,000,000,000, got 0",
         ),
         ("concurrency:", "concurrency: has no value: give it one, or remove the key"),
     ],
@@ -508,7 +513,10 @@ def test_too_many_agents_are_refused_where_they_become_too_many(folder: Path) ->
     assert len(load(write(folder, text))) == 2
     text = text.replace("number: 1\n", "number: 2\n")
     assert problems_of(write(folder, text)) == [
-        (11, f"spec.number: 100,001 agents up to here, {MAX_AGENTS:,} may be in a file: lower it")
+        (
+            11,
+            "spec.number: 100,001 agents up to here, at most 100,000 per file: reduce number",
+        )
     ]
 
 
@@ -619,7 +627,7 @@ AGENT = "kind: agent\nspec:\n  name: a\n  type: basic\n"
         (
             AGENT.replace("agent", "agnet"),
             1,
-            "kind: 'agnet' is unknown: did you mean 'agent'?",
+            "kind: unknown value 'agnet': did you mean 'agent'?",
         ),
         (
             AGENT.replace("agent", "benchmark"),
@@ -644,17 +652,17 @@ AGENT = "kind: agent\nspec:\n  name: a\n  type: basic\n"
         (
             AGENT.replace("basic", "3"),
             4,
-            "spec.type: expected a text, got 3: put it in quotes",
+            "spec.type: expected a string, got 3: put it in quotes",
         ),
         (
             AGENT.replace("name: a", "name: ''"),
             3,
-            "spec.name: expected a text, got an empty one or a NUL: fill it in",
+            "spec.name: expected a string that is not empty and has no NUL",
         ),
         (
             AGENT + "---\n" + AGENT,
             8,
-            "spec.name: 'a' is the name in line 3 already: choose another",
+            "spec.name: the name 'a' is already used in line 3: choose another",
         ),
         (
             AGENT + "---\n" + AGENT.replace("name: a", "name: b"),
@@ -669,12 +677,12 @@ AGENT = "kind: agent\nspec:\n  name: a\n  type: basic\n"
         (
             AGENT.replace("agent", "llm") + "  is_main: true\n",
             5,
-            "spec.is_main: an llm cannot run by itself: mark the agent or workflow that uses it",
+            "spec.is_main: an llm cannot run on its own: mark the agent or workflow that uses it",
         ),
         (
             f"{AGENT}  is_main: true\n---\n{AGENT}  is_main: true\n".replace(": a\n", ": b\n", 1),
             11,
-            "spec.is_main: the document in line 1 is marked already: keep one mark",
+            "spec.is_main: the document in line 1 has is_main already: keep one",
         ),
     ],
 )
@@ -718,7 +726,7 @@ def test_two_schedules_of_a_collection_have_two_names(folder: Path) -> None:
     ((line, message),) = problems_of(write(folder, spec("schedule:", *entries)))
     assert (line, message.partition(": ")[2]) == (
         7,
-        "'n' is the schedule in line 6 already: give one of them another name",
+        "the schedule in line 6 has the name 'n' already: give one of them another",
     )
 
 

@@ -132,7 +132,7 @@ def test_files_of_one_name_live_side_by_side_by_their_paths(tmp_path: Path) -> N
 
 def test_a_file_that_is_not_there_is_reported_with_the_folders(tmp_path: Path) -> None:
     assert f"no file 'x/y.py' in {tmp_path}" in refusal("x/y.py:Me", tmp_path)
-    assert "none was given" in refusal("x/y.py:Me")
+    assert "none given" in refusal("x/y.py:Me")
     assert "no file" in refusal(f"{'x' * 5000}.py:Me", tmp_path)
 
 
@@ -204,4 +204,4 @@ def test_an_exception_whose_text_raises_is_explained_all_the_same() -> None:
     with pytest.raises(HostileError) as caught:
         raise HostileError
     told = explain(caught.value)
-    assert re.fullmatch(r"HostileError \(whose text cannot be read\) \(at .*\.py:\d+\)", told)
+    assert re.fullmatch(r"HostileError \(its message cannot be read\) \(at .*\.py:\d+\)", told)

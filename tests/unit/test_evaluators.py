@@ -227,7 +227,7 @@ def test_check_names_the_place_and_the_nearest_name() -> None:
 
 def test_check_lists_the_ops_and_names_the_nearest_of_mcp_universe() -> None:
     (unknown,) = check([{"func": "json", "op": "=="}])
-    assert "known are = < <= > >= in contain" in unknown
+    assert "choose from = < <= > >= in contain" in unknown
     (domain,) = check([{"func": "json", "op": "github.check_repo"}])
     assert "is not in mcpuniverse 1.1.3: did you mean 'github.check_repository'" in domain
 
@@ -237,13 +237,13 @@ def test_an_op_of_mcp_universe_is_accepted_and_judged_by_its_own_engine_only(op:
     assert check([{"func": "raw", "op": op, "value": {"any": "thing"}}]) == []
     evaluation = judged("whatever", "raw", op, {"any": "thing"})
     assert is_broken(evaluation)
-    expected = f"op {op} is MCP-Universe's: run the collection by the mcpuniverse engine"
+    expected = f"op {op} needs MCP-Universe's code: run the collection with engine: mcpuniverse"
     assert evaluation.error == expected
 
 
 def test_an_op_of_mcp_universe_cannot_judge_what_a_function_returns() -> None:
     (problem,) = check([{"func": "mine:f", "op": "github.check_repository"}])
-    assert "judges what a chain leaves" in problem
+    assert "compares the result of a chain" in problem
 
 
 # Templates.

@@ -112,7 +112,7 @@ def seen(name: str, text: str | bytes, **others: str) -> Surveyed:
         ),
         ("o.json", "[1, 2]", "other", "other", ["JSON: a list of 2, not of tasks"]),
         ("o.json", "{}", "other", "other", ["JSON: an empty object"]),
-        ("o.json", "5", "other", "other", ["JSON: a whole number"]),
+        ("o.json", "5", "other", "other", ["JSON: an integer"]),
         ("o.yaml", "kind: Deployment\nspec: {}\n", "other", "other", ["YAML: kind 'Deployment'"]),
         ("o.yaml", "apiVersion: v1\nkind: Agent\n", "other", "other", ["YAML: kind 'Agent'"]),
         ("b.yaml", BENCH.replace("kind: b", "kind: B"), "benchmark", "native", []),

@@ -105,7 +105,7 @@ def test_a_file_over_the_size_limit_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "\n# words\n", "---\n---\n", "null\n", b"\xef\xbb\xbf"])
 def test_a_file_without_a_document_is_refused(tmp_path: Path, text: str | bytes) -> None:
     (problem,) = refused(write(tmp_path, text))
-    assert problem.message.startswith("holds no document")
+    assert problem.message.startswith("contains no document")
     assert problem.line == 1
 
 
@@ -123,11 +123,11 @@ def test_a_file_without_a_document_is_refused(tmp_path: Path, text: str | bytes)
         ("a: 1\nb: 2\na: 3\n", 3, "duplicate key 'a', first in line 1"),
         ("a:\n  b: {c: 1,\n    c: 2}\n", 3, "duplicate key 'c', first in line 2"),
         ("a: 1\n3: x\n'3': y\n", 3, "duplicate key '?', first in line 2"),
-        ("a: 1\n3.5: x\n", 2, "a key is a decimal number, not a text"),
-        ("a: 1\non: x\n", 2, "a key is a boolean"),
-        ("a: 1\n~: x\n", 2, "a key is nothing"),
-        ("a:\n  {{ T }}: x\n", 2, "a key is a mapping"),
-        ("? [a]\n: x\n", 1, "a key is a list"),
+        ("a: 1\n3.5: x\n", 2, "keys must be strings, got a decimal number"),
+        ("a: 1\non: x\n", 2, "keys must be strings, got a boolean"),
+        ("a: 1\n~: x\n", 2, "keys must be strings, got nothing"),
+        ("a:\n  {{ T }}: x\n", 2, "keys must be strings, got a mapping"),
+        ("? [a]\n: x\n", 1, "keys must be strings, got a list"),
         ("a: 1\nb: !!python/object:os.system x\n", 2, "unknown tag"),
         ("a: 1\nb: !!python/object/apply:os.system [x]\n", 2, "unknown tag"),
         ("a: 1\nb: !!set {x}\n", 2, "unknown tag"),

@@ -14,7 +14,7 @@ from agentpipe.errors import AgentFailed, ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from agentpipe.config.mcp_servers import Catalogue, Server
+    from agentpipe.config.mcp_servers import Catalogue, McpServer
     from agentpipe.core.context import Context
     from agentpipe.core.task import Task
     from agentpipe.engines.llm.config import LlmConfig
@@ -66,7 +66,7 @@ class Access:
             )
         return Endpoint(_with_version(base_url or provider.base_url, provider.name), key or NO_KEY)
 
-    def servers(self, task: Task, context: Context) -> list[Server]:
+    def servers(self, task: Task, context: Context) -> list[McpServer]:
         """The servers for this task.
 
         Raises:

@@ -17,7 +17,7 @@ from agentpipe.engines.process.pipes import PipeReader, PipeWriter, read_end
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from agentpipe.config.mcp_servers import Server
+    from agentpipe.config.mcp_servers import McpServer
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 STDERR_LIMIT_S = 1.0
@@ -30,7 +30,7 @@ class StdioServer:
         gone: It has closed its stdout.
     """
 
-    def __init__(self, server: Server, env: Mapping[str, str]) -> None:
+    def __init__(self, server: McpServer, env: Mapping[str, str]) -> None:
         self._server, self._env = server, env
         self._stderr: asyncio.Task[str] | None = None
         self.gone = False

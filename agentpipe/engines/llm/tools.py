@@ -25,7 +25,7 @@ from agentpipe.errors import AgentFailed, InfraError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agentpipe.config.mcp_servers import Server
+    from agentpipe.config.mcp_servers import McpServer
     from agentpipe.engines.llm.config import LlmConfig
 
 MAX_NAME_CHARS = 64
@@ -47,7 +47,7 @@ class Tool:
 class McpSession:
     """A session with one server, opened at once; it lives in an asyncio task until closed."""
 
-    def __init__(self, server: Server, env: Mapping[str, str], start_limit_s: float) -> None:
+    def __init__(self, server: McpServer, env: Mapping[str, str], start_limit_s: float) -> None:
         self._server, self._env, self._start_limit_s = server, env, start_limit_s
         self._process: StdioServer | None = None
         self._ready: asyncio.Future[mcp.ClientSession] = asyncio.get_running_loop().create_future()
@@ -178,11 +178,11 @@ class Toolset:
 
     def __init__(self, config: LlmConfig) -> None:
         self._config = config
-        self._servers: tuple[Server, ...] = ()
+        self._servers: tuple[McpServer, ...] = ()
         self._sessions: dict[str, McpSession] = {}
         self.tools: dict[str, Tool] = {}
 
-    async def open(self, servers: Sequence[Server], env: Mapping[str, str]) -> None:
+    async def open(self, servers: Sequence[McpServer], env: Mapping[str, str]) -> None:
         """Open sessions with exactly these servers; the same servers again stay open.
 
         Raises:
