@@ -1,4 +1,4 @@
-"""Clocks: whose is off, by what workers have told of theirs and by the times in results."""
+"""Finds wrong clocks, from the heartbeats of workers and from the times in results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_SHOWN = 3
 
 
 def worker_clocks(workers: Sequence[WorkerSeen], now: float, precision_s: float) -> Finding:
-    """What each told of its clock, and how long ago, against ours."""
+    """Compare the clock in each heartbeat, plus its age, with ours."""
     name = "clocks of workers"
     ahead = {
         worker: clock + worker.seen_s - now
@@ -29,7 +29,7 @@ def worker_clocks(workers: Sequence[WorkerSeen], now: float, precision_s: float)
         if (clock := Heartbeat.decode(worker.report).clock) is not None
     }
     if not ahead:
-        return ok(name, "none has told of its own yet")
+        return ok(name, "no heartbeat with a clock yet")
     worst = max(ahead, key=lambda worker: abs(ahead[worker]))
     off = [worker for worker in ahead if not is_close(ahead[worker], precision_s)]
     if off:
@@ -48,9 +48,9 @@ def _some(names: set[str]) -> str:
 
 
 def clocks_in_results(results: Iterable[Result], now: float) -> Finding:
-    """Whether any worker ended a run in the future, or began one before it was accepted.
+    """Whether a run ended in the future, or started before its task was accepted.
 
-    Of workers that have gone it tells, too, but only of those that are clearly off.
+    This covers workers that have exited, but finds only clocks that are clearly wrong.
     """
     name = "clocks in results"
     worst, who, seen = 0.0, "", 0
@@ -60,12 +60,12 @@ def clocks_in_results(results: Iterable[Result], now: float) -> Finding:
             if off_s > worst:
                 worst, who = off_s, str(result.worker)
     if not seen:
-        return ok(name, "no result of the last hour")
+        return ok(name, "no result in the last hour")
     if worst > MAX_SKEW_S:
-        advice = "run an NTP client there, and where tasks are sent: deadlines are off"
-        found = f"{who}, or who sent its tasks, is off by {worst:.1f} s or more"
+        advice = "run an NTP client there and on the senders: deadlines are off"
+        found = f"{who}, or the sender of its tasks, is off by {worst:.1f} s or more"
         return warn(name, found, advice)
-    return ok(name, f"plausible in {counted(seen, 'result')} of the last hour")
+    return ok(name, f"plausible in {counted(seen, 'result')} in the last hour")
 
 
 def _offsets(result: Result, now: float) -> Iterator[float]:

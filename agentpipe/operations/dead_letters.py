@@ -1,7 +1,6 @@
-"""Dead letters: listed, counted, put into groups, sent again, dropped.
+"""Lists, counts, groups, replays and drops dead letters.
 
-A store gives them a page at a time, and whole ones only by id: neither their number nor their
-size fills the memory.
+Summaries come in pages, whole letters only by id: memory stays bounded.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ WHOLE_AT_ONCE = 20
 MAX_GROUPS = 1_000
 MAX_SHAPE_CHARS = 200
 MAX_PROBLEMS = 20
-# What differs from one failure to the next of a kind: words with digits, but no status codes.
+# What differs between failures of a kind: words with digits, except status codes.
 _ANY = re.compile(r"\b(?!\d{1,3}\b)[\w-]*\d[\w-]*")
 
 
@@ -54,7 +53,7 @@ def with_dead_letters(store: Store) -> DeadStore:
 
 
 def page(store: KeepsDeadLetters, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
-    """One that is short only at the end, however many the store has to pass over."""
+    """A full page, unless it is the last: the store may return short ones."""
     found: list[DeadSummary] = []
     while True:
         part = store.dead_letters(wanted, after, limit - len(found))
@@ -65,7 +64,7 @@ def page(store: KeepsDeadLetters, wanted: DeadFilter, after: str, limit: int) ->
 
 
 def pages(store: KeepsDeadLetters, wanted: DeadFilter) -> Iterator[Sequence[DeadSummary]]:
-    """All that were dead when it began; those that die meanwhile may be replays of the same."""
+    """All that exist at the start; later ones may be replays of the same."""
     now = time.time()
     wanted = replace(wanted, until=now if wanted.until is None else min(now, wanted.until))
     after: str | None = ""
@@ -76,37 +75,37 @@ def pages(store: KeepsDeadLetters, wanted: DeadFilter) -> Iterator[Sequence[Dead
 
 
 def count(store: KeepsDeadLetters, wanted: DeadFilter) -> int:
-    """How many there are, though each has to be looked at."""
+    """The number of matches, by reading all where the store does not count."""
     number = store.count_dead(wanted)
     return sum(map(len, pages(store, wanted))) if number is None else number
 
 
 def named(store: KeepsDeadLetters, task_ids: Iterable[str]) -> Iterator[Sequence[DeadSummary]]:
-    """The letters of these ids, once it is sure that all are there.
+    """The dead letters with these ids.
 
     Raises:
-        AgentpipeError: One is not.
+        AgentpipeError: One does not exist; nothing is returned then.
     """
     wanted = list(dict.fromkeys(task_ids))
     found = [[it.summary for it in store.read_dead(part)] for part in _parts(wanted)]
     missing = set(wanted) - {letter.task_id for letter in chain.from_iterable(found)}
     if missing:
-        told = ", ".join(sorted(missing))
-        raise AgentpipeError(f"no dead letter has the id {told}: see `dead list`")
+        ids = ", ".join(sorted(missing))
+        raise AgentpipeError(f"no dead letter has the id {ids}: see `agentpipe dead list`")
     return iter(found)
 
 
 def whole(
     store: KeepsDeadLetters, batches: Iterable[Sequence[DeadSummary]]
 ) -> Iterator[Sequence[DeadLetter]]:
-    """The letters with what may be large, a few at a time."""
+    """With payload and result, a few at a time."""
     for batch in batches:
         for part in _parts([letter.task_id for letter in batch]):
             yield store.read_dead(part)
 
 
 def drop(store: KeepsDeadLetters, batches: Iterable[Sequence[DeadSummary]]) -> int:
-    """Forget them; returns how many there were."""
+    """Delete them; returns how many."""
     return sum(store.drop_dead([letter.task_id for letter in batch]) for batch in batches if batch)
 
 
@@ -136,7 +135,7 @@ class Group:
 
 
 def groups(store: KeepsDeadLetters, wanted: DeadFilter) -> list[Group]:
-    """The largest first; where there are too many kinds of errors, the types have to do."""
+    """Largest first; with too many kinds of errors, the rest is grouped by type."""
     found: dict[tuple[str, str], Group] = {}
     for letter in chain.from_iterable(pages(store, wanted)):
         key = letter.outcome, shape(letter.reason)
@@ -147,20 +146,20 @@ def groups(store: KeepsDeadLetters, wanted: DeadFilter) -> list[Group]:
 
 
 def shape(reason: str) -> str:
-    """What the reasons of one kind have in common: no ids, no long numbers."""
+    """A reason with ids and long numbers replaced by ``#``."""
     return _ANY.sub("#", reason[: 2 * MAX_SHAPE_CHARS])[:MAX_SHAPE_CHARS]
 
 
 @dataclass(slots=True)
 class Replayed:
-    """What became of dead letters that were to be sent again.
+    """The outcome of a replay.
 
     Attributes:
         task_ids: Of the accepted replays.
-        known: How many had been accepted before, by a replay that was cut short.
-        refused: How many found every queue full, and stay.
-        failed: How many cannot be sent, and stay.
-        problems: Why, of the first of those.
+        known: Accepted before, by a replay that was interrupted.
+        refused: Kept, since every queue was full.
+        failed: Kept, since they cannot be sent.
+        problems: Why, for the first of those.
     """
 
     task_ids: list[str] = field(default_factory=list)
@@ -171,15 +170,15 @@ class Replayed:
 
     @property
     def replayed(self) -> int:
-        """How many run again, or have."""
+        """The number of accepted replays."""
         return len(self.task_ids) + self.known
 
 
 class Replay:
     """Sends dead letters as new tasks, and drops each once it has been accepted.
 
-    The new id is made from the old one and the time of its death: a replay that was cut short
-    and is done again finds its tasks known instead of doubling them.
+    The new id derives from the old one and its time of death: repeating an interrupted replay
+    does not duplicate tasks.
     """
 
     def __init__(
@@ -196,7 +195,7 @@ class Replay:
         self._done = Replayed()
 
     def run(self, batches: Iterable[Sequence[DeadSummary]]) -> Replayed:
-        """All of them, a few at a time; a collection that is full is not asked again."""
+        """Replay all, a few at a time; a full collection is not tried again."""
         for batch in batches:
             open_to = [letter for letter in batch if self._target(letter) not in self._full]
             self._done.refused += len(batch) - len(open_to)
@@ -218,7 +217,7 @@ class Replay:
         tasks = [task for letter in letters if (task := self._task(letter))]
         try:
             sent = self._dispatcher.send_many(target, tasks, on_full=self._on_full)
-        except ConfigError as error:  # Nobody has declared it.
+        except ConfigError as error:  # It is not declared.
             self._note(str(error), len(tasks))
             return
         self._drop(sent, tasks)
@@ -251,13 +250,13 @@ def as_task(letter: DeadLetter) -> Task:
     """The task that replays a letter, without its deadline.
 
     Raises:
-        TaskError: It is none that could be sent.
+        TaskError: The payload is not a valid task.
     """
     try:
         task = Task.decode(orjson.loads(letter.payload))
     except (FormatError, orjson.JSONDecodeError) as error:
         raise TaskError(
-            f"{letter.task_id} cannot be replayed, it is no task: {error}. Drop it instead."
+            f"{letter.task_id} cannot be replayed, invalid task: {error}. Drop it instead."
         ) from error
     new_id = uuid.uuid5(uuid.NAMESPACE_OID, f"{letter.task_id} {letter.died_at:.6f}").hex
     return replace(task, task_id=new_id, replay_of=letter.task_id, deadline=None)

@@ -1,4 +1,4 @@
-"""Doctor: looks at versions, servers, clocks and limits, and says what to do. Nothing is sent."""
+"""Examines versions, servers, clocks and limits, with advice. Sends nothing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("dramatiq", "redis", "pika", "kafka-python", "APScheduler")
 EXTRAS = {"llm": ("pydantic_ai", "mcp"), "torch": ("torch",)}
-# Workers raise their own limit as far as they may; an agent has a few files and connections.
+# Workers raise their soft limit to the hard one; an agent has a few files and connections.
 LIMITS = (
     ("ulimit -n", resource.RLIMIT_NOFILE, 4096, "open files and connections"),
     ("ulimit -u", resource.RLIMIT_NPROC, 4096, "threads and processes"),
@@ -50,11 +50,11 @@ QUIET_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """All that was found.
+    """All findings.
 
     Attributes:
         unreachable: A server does not answer.
-        misnamed: A URL cannot be right.
+        misnamed: A URL is invalid.
     """
 
     findings: tuple[Finding, ...]
@@ -62,12 +62,12 @@ class Examination:
     misnamed: bool = False
 
     def count(self, status: Status) -> int:
-        """How many findings are so."""
+        """The number of findings with this status."""
         return sum(each.status == status for each in self.findings)
 
 
 def examine(settings: Settings, environ: Mapping[str, str]) -> Examination:
-    """Look at everything; one thing that is away hides nothing else."""
+    """Examine everything; a failure does not hide others."""
     wrong: list[AgentpipeError] = []
     findings = [
         *versions(),
@@ -84,7 +84,7 @@ def examine(settings: Settings, environ: Mapping[str, str]) -> Examination:
 
 
 def versions() -> Iterator[Finding]:
-    """Of what runs here."""
+    """Versions of Python, SQLite and the required packages."""
     yield ok("agentpipe", __version__)
     yield ok("Python", f"{platform.python_version()} at {sys.executable}")
     yield ok("SQLite", sqlite3.sqlite_version)
@@ -96,7 +96,7 @@ def versions() -> Iterator[Finding]:
 
 
 def extras(environ: Mapping[str, str]) -> Iterator[Finding]:
-    """What only some agents need; to lack it is no fault."""
+    """Optional packages; a missing one is not a problem."""
     for extra, modules in EXTRAS.items():
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
         how = f"not installed; where it is needed: {pip_install(extra)}"
@@ -105,7 +105,7 @@ def extras(environ: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def _mcp_universe(environ: Mapping[str, str]) -> Finding:
-    """The Python that the engine of that name would take; it is not started."""
+    """The Python that the engine of that name uses; it is not started."""
     name, variable = "Python of mcpuniverse", "AGENTPIPE_MCPUNIVERSE_PYTHON"
     folders = (Path.cwd(), Path(sys.prefix).parent)
     places = [folder / ".venv-mcpuniverse" / "bin" / "python" for folder in folders]
@@ -115,18 +115,19 @@ def _mcp_universe(environ: Mapping[str, str]) -> Finding:
     if found is None and named:
         return fail(name, f"none at {named}", f"correct {variable}, or unset it")
     if found is None:
-        return ok(name, "none; `make mcpuniverse` makes one where it is needed")
+        return ok(name, "none; if needed: make mcpuniverse")
     if not list(found.parent.parent.glob("lib/python*/site-packages/mcpuniverse")):
         advice = f"{found} -m pip install {VERSION.replace(' ', '==')}"
-        return warn(name, f"{found} seems to have no mcpuniverse", advice)
+        return warn(name, f"{found} has no mcpuniverse package", advice)
     return ok(name, str(found))
 
 
 def limits() -> Iterator[Finding]:
-    """What the kernel lets a process have; a worker process may raise it to the hard limit."""
+    """Limits of a process; workers raise the soft limit to the hard one."""
     for name, number, least, what in LIMITS:
         soft, hard = resource.getrlimit(number)
-        found = _limit(hard) if soft == hard else f"{_limit(soft)}, workers may have {_limit(hard)}"
+        more = "" if soft == hard else f", up to {_limit(hard)} for workers"
+        found = f"{_limit(soft)}{more}"
         if hard != resource.RLIM_INFINITY and hard < least:
             advice = f"raise the hard limit of {what} to {least:,} or more where workers run"
             yield warn(name, found, advice)
@@ -144,13 +145,13 @@ def _limit(number: int) -> str:
 def _server(
     role: str, url: str, look: Callable[[], list[Finding]], wrong: list[AgentpipeError]
 ) -> Iterator[Finding]:
-    """Whether it is reached, and what it tells; all under its role."""
+    """Whether it answers, and its own findings, named after its role."""
     try:
         found = look()
     except (Unreachable, ConfigError) as error:
         wrong.append(error)
-        other = f"name another one with --{role} URL or AGENTPIPE_{role.upper()}"
-        yield fail(role, str(error), f"put that right, or {other}")
+        other = f"choose another {role} with --{role} URL or AGENTPIPE_{role.upper()}"
+        yield fail(role, str(error), f"correct it, or {other}")
         return
     yield ok(role, f"{without_password(url)} answers")
     yield from (replace(each, name=f"{role} {each.name}") for each in found)
@@ -158,15 +159,15 @@ def _server(
 
 def _of_store(settings: Settings) -> list[Finding]:
     with closing(open_store(settings)) as store:
-        return [*_told_by(store), *_workers(store)]
+        return [*_examined(store), *_workers(store)]
 
 
 def _of_sink(settings: Settings) -> list[Finding]:
     with closing(open_sink(settings)) as sink:
-        return [*_told_by(sink), *_clocks_in_results(sink)]
+        return [*_examined(sink), *_clocks_in_results(sink)]
 
 
-def _told_by(opened: object) -> list[Finding]:
+def _examined(opened: object) -> list[Finding]:
     return opened.examine() if isinstance(opened, Examined) else []
 
 
@@ -174,17 +175,17 @@ def _workers(store: Store) -> list[Finding]:
     before = time.time()
     try:
         workers = store.stats().workers
-    except Unreachable as error:  # Some can tell only with help that may be away.
-        return [warn("workers", str(error), "`status` does not work either until this does")]
+    except Unreachable as error:  # Some stores depend on more than the broker.
+        return [warn("workers", str(error), "`agentpipe status` fails as well until this works")]
     after = time.time()
     if not workers:
-        return [ok("workers", "none at present, whose clocks could be compared")]
+        return [ok("workers", "none is running")]
     clocks = worker_clocks(workers, (before + after) / 2, (after - before) / 2)
     return [workers_heard(workers), clocks]
 
 
 def workers_heard(workers: Sequence[WorkerSeen]) -> Finding:
-    """Whether each was heard of late."""
+    """Whether each has sent a heartbeat lately."""
     hosts = len({worker.host for worker in workers})
     quietest = max(workers, key=lambda worker: worker.seen_s)
     found = (
@@ -192,13 +193,13 @@ def workers_heard(workers: Sequence[WorkerSeen]) -> Finding:
         f"each heard within {quietest.seen_s:.1f} s"
     )
     if quietest.seen_s > QUIET_S:
-        advice = f"see whether {quietest.name} lives: its tasks run elsewhere after its lease"
+        advice = f"check whether {quietest.name} is alive: after its lease its tasks run elsewhere"
         return warn("workers", found, advice)
     return ok("workers", found)
 
 
 def _clocks_in_results(sink: Sink) -> Iterator[Finding]:
-    """By what the latest results say; a sink that keeps no past tells nothing."""
+    """From the latest results; nothing with a sink that keeps no past ones."""
     now = time.time()
     with suppress(ConfigError):
         yield clocks_in_results(_recent(sink, now - RECENT_S), now)

@@ -1,4 +1,4 @@
-"""Stats: a store's snapshot as plain data for people and scripts."""
+"""A store's snapshot as plain data."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def as_dict(stats: Stats) -> dict[str, Any]:
     """The JSON of ``agentpipe status``; None where the broker cannot know."""
-    vitals = [Heartbeat.decode(worker.report) for worker in stats.workers]
-    oldest_s = oldest_runs_s(vitals)
+    heartbeats = [Heartbeat.decode(worker.report) for worker in stats.workers]
+    oldest_s = oldest_runs_s(heartbeats)
     return {
         "accepted": stats.accepted,
         "waiting": stats.waiting,
@@ -28,27 +28,25 @@ def as_dict(stats: Stats) -> dict[str, Any]:
         "outcomes": dict(stats.outcomes),
         "dead": stats.dead,
         "per_s": None if stats.recent is None else stats.recent / RECENT_S,
-        "undelivered_s": undelivered_s(stats, vitals),
+        "undelivered_s": undelivered_s(stats, heartbeats),
         **_sums(stats.tally),
         "agents": [_agent(depth, oldest_s.get(depth.queue)) for depth in stats.queues],
-        "workers": [
-            _worker(worker, told) for worker, told in zip(stats.workers, vitals, strict=True)
-        ],
+        "workers": list(map(_worker, stats.workers, heartbeats)),
     }
 
 
-def oldest_runs_s(vitals: Iterable[Heartbeat]) -> dict[str, float]:
-    """For how long the oldest run of each queue had been running when its worker was heard."""
+def oldest_runs_s(heartbeats: Iterable[Heartbeat]) -> dict[str, float]:
+    """The age of the oldest run of each queue, as of the heartbeats."""
     oldest: dict[str, float] = {}
-    for told in vitals:
-        for queue, age_s in told.oldest_s.items():
+    for heartbeat in heartbeats:
+        for queue, age_s in heartbeat.oldest_s.items():
             oldest[queue] = max(age_s, oldest.get(queue, 0.0))
     return oldest
 
 
-def undelivered_s(stats: Stats, vitals: Iterable[Heartbeat]) -> float | None:
-    """The sink's lag: for how long the oldest result waits, or is carried by a worker."""
-    carried = [told.carrying_s for told in vitals]
+def undelivered_s(stats: Stats, heartbeats: Iterable[Heartbeat]) -> float | None:
+    """The sink's lag: the age of the oldest result in the outbox or with a forwarder."""
+    carried = [heartbeat.carrying_s for heartbeat in heartbeats]
     if stats.outbox is None or (stats.undelivered_s is None and not carried):
         return None
     if not stats.outbox:
@@ -90,7 +88,7 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
 
 
-def _worker(worker: WorkerSeen, told: Heartbeat) -> dict[str, Any]:
+def _worker(worker: WorkerSeen, heartbeat: Heartbeat) -> dict[str, Any]:
     return {
         "worker": worker.name,
         "host": worker.host,
@@ -98,8 +96,8 @@ def _worker(worker: WorkerSeen, told: Heartbeat) -> dict[str, Any]:
         "slots": worker.slots,
         "running": worker.running,
         "seen_s": round(worker.seen_s, 3),
-        "lag_s": _rounded(told.lag_s),
-        "rss_bytes": told.rss_bytes,
-        "sink_down_s": _rounded(told.sink_down_s),
-        "sink_error": told.sink_error or None,
+        "lag_s": _rounded(heartbeat.lag_s),
+        "rss_bytes": heartbeat.rss_bytes,
+        "sink_down_s": _rounded(heartbeat.sink_down_s),
+        "sink_error": heartbeat.sink_error or None,
     }

@@ -66,7 +66,7 @@ def test_it_is_read_in_eighty_columns_and_searched_by_lines(project: Project) ->
     assert [line for line in lines if " " not in line] == ["broker", "sink"]
     at = lines.index("broker")
     assert lines[at + 1].startswith("FAIL  reached                redis://someone:***@127.0.0.1:1")
-    assert any(line.startswith(" " * 26 + "-> put that right") for line in lines[at:])
+    assert any(line.startswith(" " * 26 + "-> correct it") for line in lines[at:])
     assert lines[-1].startswith("1 failed, 0 warnings, of ")
     whole = project.run("doctor", "--broker", NOWHERE).out.splitlines()
     (failed,) = [line for line in whole if line.startswith("FAIL")]
@@ -116,7 +116,7 @@ def test_clocks_that_are_right_are_told_to_be(project: Project) -> None:
     ahead = re.fullmatch(r"2 workers, at most ([+-][.\d]+) s against .* within 0\.\d+ s", told)
     assert ahead
     assert abs(float(ahead[1])) < 0.5
-    assert found["sink clocks in results"]["found"] == "plausible in 1 result of the last hour"
+    assert found["sink clocks in results"]["found"] == "plausible in 1 result in the last hour"
 
 
 def test_what_is_away_is_told_beside_all_the_rest(project: Project) -> None:
@@ -280,7 +280,7 @@ def test_a_clock_that_is_off_is_seen_in_results(project: Project) -> None:
     sink.close()
     found = checks(project.ok("doctor", "--json"))
     assert found["sink clocks in results"]["status"] == "warn"
-    assert "w-1, or who sent its tasks, is off by " in found["sink clocks in results"]["found"]
+    assert "w-1, or the sender of its tasks, is off by " in found["sink clocks in results"]["found"]
 
 
 @pytest.mark.every_broker

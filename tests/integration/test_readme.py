@@ -247,13 +247,13 @@ def test_reasons_and_what_why_prints_are_documented() -> None:
     from typing import get_args
 
     from agentpipe.brokers.location import TaskLocation
-    from agentpipe.operations.explain import Reason, State, verdict
+    from agentpipe.operations.explain import Reason, State, explain
     from agentpipe.settings import OutboxLimits
 
     reasons, keys = tables(section("docs/reference.md", "`agentpipe why"))
     assert set(reasons) == set(get_args(Reason))
     assert {row[1].strip("`") for row in reasons.values()} == set(get_args(State))
-    printed = verdict(TaskLocation("t", "unknown"), 0.0, OutboxLimits(1, 1)).to_dict()
+    printed = explain(TaskLocation("t", "unknown"), 0.0, OutboxLimits(1, 1)).to_dict()
     documented = {word for row in keys.values() for word in re.findall(r"`(\w+)`", row[0])}
     assert documented == set(printed)
 

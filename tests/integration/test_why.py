@@ -120,14 +120,14 @@ def test_without_workers_it_says_so_and_how_to_start_them(asked: Asked) -> None:
     asked.project.collection()
     first, _, third = asked.send("echo a", "echo b", "echo c")
     told = asked.waits(third, "toys_0", "no_worker")
-    assert "no worker serves toys_0, and no other worker is up" in told["sentence"]
+    assert "no worker serves toys_0, and no other worker is running" in told["sentence"]
     assert "agentpipe work" in told["next"]
     assert told["workers"] == []
     assert told["estimate_s"] is None
     if asked.sees_queues:
         assert (told["position"], told["waiting"]) == (3, 3)
         assert asked.why(first)["position"] == 1
-        assert "3 of 3 there: no worker serves toys_0" in asked.text(third)
+        assert "position 3 of 3: no worker serves toys_0" in asked.text(third)
 
 
 def test_workers_that_serve_others_are_named_with_how_long_they_are_up(asked: Asked) -> None:
@@ -202,8 +202,8 @@ def test_a_worker_that_died_is_told_until_its_task_is_put_back(asked: Asked) -> 
     if asked.sees_queues:
         told = asked.until(task, "worker_gone")
         assert told["state"] == "running"
-        assert f"{told['worker']} had it and has died or hangs" in told["sentence"]
-        assert told["next"] == "no worker is up to put it back: agentpipe work"
+        assert f"its worker {told['worker']} has died or hangs" in told["sentence"]
+        assert told["next"] == "no worker is running to put it back: agentpipe work"
     else:  # Its connection was its lease: the server has the task back.
         wait_until(lambda: project.stats()["waiting"] == 1, TIMEOUT_S, "it waits again")
         asked.waits(task, "toys_0", "no_worker")
@@ -218,7 +218,7 @@ def test_a_full_gate_is_told_with_who_uses_the_credential(asked: Asked) -> None:
     told = asked.until(waits, "gate_full")
     assert told["gate_limit"] == 1
     assert [it["task_id"] for it in told["gate_runs"]] == [runs]
-    assert "its context's credential may be used by 1 at a time, and is, by " in told["sentence"]
+    assert "its concurrency group is full (limit 1): " in told["sentence"]
 
 
 def test_a_held_agent_is_told_with_the_error_and_the_time_left(asked: Asked) -> None:
@@ -229,7 +229,7 @@ def test_a_held_agent_is_told_with_the_error_and_the_time_left(asked: Asked) -> 
     running(project, limited)
     wait_until(lambda: project.stats()["agents"][0]["held_s"], TIMEOUT_S, "the agent is held")
     told = asked.waits(limited, "toys_0", "agent_held")
-    assert "asked to be left alone for 10 min more" in told["sentence"]
+    assert "in cooldown for another 10 min" in told["sentence"]
     if asked.sees_queues:
         assert 590 < told["held_s"] <= 600
         assert "after InfraError: slow down" in told["sentence"]
@@ -243,7 +243,7 @@ def test_slots_that_others_use_are_told(asked: Asked) -> None:
     one_worker(project, "--slots", "1")
     running(project, runs)
     told = asked.waits(waits, "toys_1", "slots_full")
-    assert "the workers that serve its agent use all their 1 slot for others" in told["sentence"]
+    assert "all 1 slot of the workers that serve its agent are busy" in told["sentence"]
 
 
 def test_a_retry_is_told_with_its_time_and_error(asked: Asked) -> None:
@@ -264,9 +264,9 @@ def test_a_retry_is_told_with_its_time_and_error(asked: Asked) -> None:
     assert told["failures"] == 1
     assert told["due_at"]
     assert told["error"] == "InfraError: the model's server is away"
-    assert "more, after 1 failure; the last error: InfraError" in told["sentence"]
+    assert "after 1 failure; the last error: InfraError" in told["sentence"]
     assert fleet.stop() == 0
-    assert "it would not run then: no worker serves toys_0" in asked.why(task)["sentence"]
+    assert "then it would still wait: no worker serves toys_0" in asked.why(task)["sentence"]
 
 
 def test_a_delay_that_the_sender_wanted_is_told(asked: Asked) -> None:
@@ -279,7 +279,7 @@ def test_a_delay_that_the_sender_wanted_is_told(asked: Asked) -> None:
     if asked.sees_queues:
         told = asked.why("later")
         assert (told["state"], told["reason"]) == ("delayed", "delay")
-        assert "it is delayed for 10 min more, as its sender wanted" in told["sentence"]
+        assert "it is delayed for another 10 min, as requested by its sender" in told["sentence"]
     else:
         assert asked.why("later", 1)["delayed"] == 1
 
@@ -306,7 +306,7 @@ def test_a_sink_that_is_down_is_told_with_its_error_and_what_is_before(
 
     def told_of_the_sink() -> bool:
         full.update(asked.waits(third, "toys_0", "outbox_full"))
-        return "has tried in vain" in full["sentence"]
+        return "has failed to publish" in full["sentence"]
 
     wait_until(told_of_the_sink, TIMEOUT_S, "the worker has told of the sink")
     assert "workers claim nothing while 2 results wait for the sink" in full["sentence"]
@@ -320,8 +320,8 @@ def test_a_sink_that_is_down_is_told_with_its_error_and_what_is_before(
     assert (told["state"], told["reason"]) == ("outbox", "not_forwarded")
     assert (told["outbox"], told["outbox_before"]) == (2, told["outbox_before"])
     assert "its Result waits for the sink with " in told["sentence"]
-    assert "has tried in vain for" in told["sentence"]
-    assert "bring the sink back" in told["next"]
+    assert "has failed to publish for" in told["sentence"]
+    assert "repair the sink" in told["next"]
     assert asked.why(first)["reason"] == "not_forwarded"
 
 
@@ -388,7 +388,7 @@ def test_one_that_is_cancelled_while_it_runs_is_ending(asked: Asked) -> None:
     store.close()
     told = asked.why(task)
     assert (told["state"], told["reason"]) == ("running", "ending")
-    assert "it was cancelled and has been told to end" in told["sentence"]
+    assert "it was cancelled and has been signalled" in told["sentence"]
 
 
 def test_an_unknown_one_is_no_success_and_several_are_answered_in_order(asked: Asked) -> None:

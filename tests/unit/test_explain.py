@@ -1,4 +1,4 @@
-"""Why: each verdict from facts, and no fact that is not told."""
+"""Each reason of ``why``, from facts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
 from agentpipe.brokers.statistics import WorkerSeen
 from agentpipe.core.text import counted, duration
-from agentpipe.operations.explain import Reason, Verdict, verdict
+from agentpipe.operations.explain import Explanation, Reason, explain
 from agentpipe.operations.explain.phrases import reading
 from agentpipe.operations.explain.waiting import estimate_s
 from agentpipe.settings import OutboxLimits
@@ -43,8 +43,8 @@ def unsure(**facts: Any) -> TaskLocation:
     return TaskLocation("t", "unknown", complete=False, workers=(W,), **facts)
 
 
-def judge(facts: TaskLocation, position: int | None = None) -> Verdict:
-    return verdict(facts, NOW, MARKS, position)
+def explained(facts: TaskLocation, position: int | None = None) -> Explanation:
+    return explain(facts, NOW, MARKS, position)
 
 
 def agent(**fields: Any) -> AgentSeen:
@@ -54,7 +54,7 @@ def agent(**fields: Any) -> AgentSeen:
 ALONE = agent(servers=())
 BUSY = agent(runs=(RUN,), run_s=60.0)
 GATED = agent(group_limit=1, group_runs=(replace(RUN, queue="a_1"),))
-THERE = "it has waited for 10 min at a_0, 3 of 5 there"
+THERE = "waiting for 10 min at a_0, position 3 of 5"
 PASTE = 'agentpipe tail --from beginning --timeout 2 --json | grep -F \'"task_id":"t"\''
 CASES: list[tuple[TaskLocation, str, str, str]] = [
     (
@@ -84,7 +84,7 @@ CASES: list[tuple[TaskLocation, str, str, str]] = [
     (
         waiting(ALONE, workers=()),
         "no_worker",
-        (f"{THERE}: no worker serves a_0, and no other worker is up"),
+        (f"{THERE}: no worker serves a_0, and no other worker is running"),
         "start workers with its collection file: agentpipe work",
     ),
     (
@@ -92,107 +92,98 @@ CASES: list[tuple[TaskLocation, str, str, str]] = [
         "outbox_full",
         (
             f"{THERE}: workers claim nothing while 1,000 results wait for the sink; w has "
-            "tried in vain for 5 min: Unreachable: kafka:9092 does not answer"
+            "failed to publish for 5 min: Unreachable: kafka:9092 does not answer"
         ),
-        "bring the sink back, or see the workers' logs; claims then go on by themselves",
+        "repair the sink, or see the workers' logs; claims then resume by themselves",
     ),
     (
         waiting(outbox=1, outbox_bytes=10_000),
         "outbox_full",
         (f"{THERE}: workers claim nothing while 1 result wait for the sink"),
-        "bring the sink back, or see the workers' logs; claims then go on by themselves",
+        "repair the sink, or see the workers' logs; claims then resume by themselves",
     ),
     (
         waiting(agent(cooldown_s=90.0), error="InfraError: 429"),
         "agent_held",
-        (
-            f"{THERE}: the service of its agent asked to be left alone for 90 s more, after "
-            "InfraError: 429"
-        ),
-        "its agent is claimed from again in 90 s",
+        (f"{THERE}: its agent is in cooldown for another 90 s, after InfraError: 429"),
+        "workers claim from its agent again in 90 s",
     ),
     (
         waiting(GATED),
         "gate_full",
-        (
-            f"{THERE}: its context's credential may be used by 1 at a time, and is, by other "
-            "(on w for 30 s)"
-        ),
+        (f"{THERE}: its concurrency group is full (limit 1): other (on w for 30 s)"),
         "it may run when one of these ends",
     ),
     (
         waiting(replace(GATED, runs=(RUN,), group_runs=(RUN,))),
         "agent_busy",
         (f"{THERE}: its agent is busy with other (on w for 30 s)"),
-        "it is claimed in its turn; no run of its agent has ended yet to tell when",
+        "it is claimed in its turn; no estimate before its first run has ended",
     ),
     (
         waiting(BUSY, failures=1, crashes=2),
         "agent_busy",
         (f"{THERE}, after 1 failure and 2 crashes: its agent is busy with other (on w for 30 s)"),
-        "it begins in about 2 min, as its agent's runs took lately",
+        "it begins in about 2 min, judging by recent runs",
     ),
     (
         waiting(BUSY, position=None, complete=False),
         "agent_busy",
-        "it has waited for 10 min at a_0: its agent is busy with other (on w for 30 s)",
-        "this broker does not tell positions; it is claimed in its turn",
+        "waiting for 10 min at a_0: its agent is busy with other (on w for 30 s)",
+        "queue position unknown with this broker; it is claimed in its turn",
     ),
     (
         waiting(agent(servers=(worker(slots=2, running=2),))),
         "slots_full",
-        (f"{THERE}: the workers that serve its agent use all their 2 slots for others"),
-        "it is claimed once a slot is free; more workers, or --slots, would help",
+        (f"{THERE}: all 2 slots of the workers that serve its agent are busy"),
+        "it is claimed when a slot is free; add workers, or raise --slots",
     ),
     (
         waiting(),
         "behind",
-        f"{THERE}: 2 are before it",
-        "it is claimed in its turn; no run of its agent has ended yet to tell when",
+        f"{THERE}: 2 tasks before it",
+        "it is claimed in its turn; no estimate before its first run has ended",
     ),
     (
         waiting(position=2),
         "behind",
-        "it has waited for 10 min at a_0, 2 of 5 there: 1 is before it",
-        "it is claimed in its turn; no run of its agent has ended yet to tell when",
+        "waiting for 10 min at a_0, position 2 of 5: 1 task before it",
+        "it is claimed in its turn; no estimate before its first run has ended",
     ),
     (
         waiting(agent(servers=None), position=None),
         "behind",
-        "it has waited for 10 min at a_0: 5 tasks wait there",
-        "this broker does not tell positions; it is claimed in its turn",
+        "waiting for 10 min at a_0: 5 tasks wait there",
+        "queue position unknown with this broker; it is claimed in its turn",
     ),
     (
         waiting(position=1, submitted_at=None, cancelled=True),
         "next",
-        (
-            "it has waited at a_0, 1 of 5 there, was cancelled and will not run: it is the "
-            "next to be claimed"
-        ),
+        ("waiting at a_0, position 1 of 5, cancelled and will not run: next to be claimed"),
         "a worker with a free slot claims it now",
     ),
     (
         at("delayed", due_at=NOW + 90),
         "delay",
-        "it is delayed for 90 s more, as its sender wanted",
-        "it waits in its queue again when that is over; agentpipe cancel takes it back",
+        "it is delayed for another 90 s, as requested by its sender",
+        "it then returns to its queue; agentpipe cancel ends it",
     ),
     (
         at("delayed", due_at=NOW + 90, failures=2, error="InfraError: 503", agent=ALONE),
         "retry",
         (
-            "it is delayed for 90 s more, after 2 failures; the last error: InfraError: 503; "
-            "it would not run then: no worker serves a_0; these serve others: w (up for 10 "
+            "it is delayed for another 90 s, after 2 failures; the last error: InfraError: 503; "
+            "then it would still wait: no worker serves a_0; these serve others: w (up for 10 "
             "min)"
         ),
-        "it waits in its queue again when that is over; agentpipe cancel takes it back",
+        "it then returns to its queue; agentpipe cancel ends it",
     ),
     (
         at("delayed", due_at=NOW - 90, failures=1, agent=ALONE, workers=()),
         "retry",
         (
-            "its delay was over 90 s ago, after 1 failure; it would not run then: no worker "
-            "serves a_0, and no other worker is up"
+            "its delay ended 90 s ago, after 1 failure; then it would still wait: no worker "
+            "serves a_0, and no other worker is running"
         ),
         "start workers with its collection file: agentpipe work",
     ),
@@ -211,52 +202,52 @@ CASES: list[tuple[TaskLocation, str, str, str]] = [
     (
         at("running", run=RUN, cancelled=True),
         "ending",
-        "w has been running it for 30 s; it was cancelled and has been told to end",
+        "w has been running it for 30 s; it was cancelled and has been signalled",
         "its Result follows, `cancelled` unless it finishes first",
     ),
     (
         at("running", run=RUN, workers=()),
         "worker_gone",
-        "w had it and has died or hangs, having begun it 30 s ago",
-        "no worker is up to put it back: agentpipe work",
+        "its worker w has died or hangs; it started the task 30 s ago",
+        "no worker is running to put it back: agentpipe work",
     ),
     (
         at("running", run=replace(RUN, worker="v")),
         "worker_gone",
-        "v had it and has died or hangs, having begun it 30 s ago",
-        "the next worker that looks for tasks puts it back, with one crash more",
+        "its worker v has died or hangs; it started the task 30 s ago",
+        "the next worker puts it back and counts a crash",
     ),
     (
         at("outbox", outbox=40, outbox_before=12, since=NOW - 5),
         "not_forwarded",
         "it is done, and its Result waits for the sink with 12 before it",
-        "a worker carries it there in a moment; if not, its log says why",
+        "a worker forwards it in a moment; if not, see its log",
     ),
     (
         at("outbox", outbox=40, outbox_before=12, workers=(W, DOWN)),
         "not_forwarded",
         (
-            "it is done, and its Result waits for the sink with 12 before it; w has tried in "
-            "vain for 5 min: Unreachable: kafka:9092 does not answer"
+            "it is done, and its Result waits for the sink with 12 before it; w has failed to "
+            "publish for 5 min: Unreachable: kafka:9092 does not answer"
         ),
-        "bring the sink back: the workers try again by themselves, and nothing runs twice",
+        "repair the sink: workers retry by themselves, and nothing runs twice",
     ),
     (
         at("outbox", outbox_before=0, workers=()),
         "not_forwarded",
         "it is done, and its Result waits for the sink with 0 before it",
-        "no worker is up to carry it there: agentpipe work",
+        "no worker is running to forward it: agentpipe work",
     ),
     (
         at("dead", outcome="crashed", error="3 crashes", since=NOW - 7_200, outbox_before=1),
         "dead",
         (
-            "it was given up 2.0 h ago as crashed: 3 crashes; its Result waits for the sink "
-            "with 1 before it"
+            "it became a dead letter 2.0 h ago as crashed: 3 crashes; its Result waits for the "
+            "sink with 1 before it"
         ),
         (
             "agentpipe dead show t; then agentpipe dead replay t runs it again as a new "
-            "task, agentpipe dead drop t forgets it"
+            "task, agentpipe dead drop t deletes it"
         ),
     ),
     (
@@ -269,8 +260,8 @@ CASES: list[tuple[TaskLocation, str, str, str]] = [
         at("unknown"),
         "unknown",
         (
-            "this broker does not know it: it was never accepted here, or was settled longer "
-            "ago than ids are remembered"
+            "this broker does not know it: it was never accepted here, or its id is past the "
+            "retention time"
         ),
         f"check the id and the broker; if it is done, this prints its Result: {PASTE}",
     ),
@@ -295,11 +286,11 @@ CASES: list[tuple[TaskLocation, str, str, str]] = [
             "task: it may wait (7 do), be delayed (1 are), be done and wait for the sink (3 do), "
             "have been delivered, or "
             "never have been sent here. If it waits: at a_0 its agent is busy with other (on "
-            "w for 30 s). Of the sink: w has tried in vain for 5 min: Unreachable: "
+            "w for 30 s). Of the sink: w has failed to publish for 5 min: Unreachable: "
             "kafka:9092 does not answer"
         ),
         (
-            "if it waits: this broker does not tell positions; it is claimed in its turn. If "
+            "if it waits: queue position unknown with this broker; it is claimed in its turn. If "
             f"it is done, this prints its Result: {PASTE}"
         ),
     ),
@@ -308,7 +299,7 @@ CASES: list[tuple[TaskLocation, str, str, str]] = [
 
 @pytest.mark.parametrize(("facts", "reason", "sentence", "following"), CASES)
 def test_a_reason_in_words(facts: TaskLocation, reason: str, sentence: str, following: str) -> None:
-    found = judge(facts)
+    found = explained(facts)
     assert (found.reason, found.sentence, found.next) == (reason, sentence, following)
     assert found.state == facts.place
 
@@ -319,23 +310,23 @@ def test_all_reasons_are_tested() -> None:
 
 @pytest.mark.parametrize("place", ["settled", "unknown"])
 def test_what_the_stream_has_is_delivered(place: str) -> None:
-    found = judge(at(place, since=NOW - 180), 1_234)
+    found = explained(at(place, since=NOW - 180), 1_234)
     assert (found.state, found.reason) == ("delivered", "delivered")
     assert found.sentence.startswith("it is delivered: its Result is record 1,234 of the stream")
     assert found.to_dict()["stream_position"] == 1_234
 
 
 def test_what_runs_is_not_called_delivered_for_an_earlier_task_of_its_id() -> None:
-    assert judge(at("running", run=RUN), 7).state == "running"
+    assert explained(at("running", run=RUN), 7).state == "running"
 
 
 def test_every_state_has_the_same_keys() -> None:
-    keys = {frozenset(judge(facts).to_dict()) for facts, *_ in CASES}
+    keys = {frozenset(explained(facts).to_dict()) for facts, *_ in CASES}
     assert len(keys) == 1
 
 
 def test_moments_are_iso_8601() -> None:
-    told = judge(waiting(BUSY)).to_dict()
+    told = explained(waiting(BUSY)).to_dict()
     assert told["since"] == told["runs"][0]["since"] == "2027-01-15T07:59:30.000000Z"
     assert told["submitted_at"] == "2027-01-15T07:50:00.000000Z"
     assert told["workers"][0]["since"] == "2027-01-15T07:50:00.000000Z"
@@ -344,13 +335,13 @@ def test_moments_are_iso_8601() -> None:
 
 def test_names_are_quoted_for_a_shell() -> None:
     odd = replace(at("dead", outcome="crashed", error="e"), task_id="a b;$(x)")
-    assert "agentpipe dead show 'a b;$(x)';" in judge(odd).next
+    assert "agentpipe dead show 'a b;$(x)';" in explained(odd).next
     assert reading('a "b', None).endswith("""grep -F '"task_id":"a \\"b"'""")
 
 
 def test_long_lists_are_cut() -> None:
     many = tuple(replace(RUN, task_id=f"t{n}") for n in range(20))
-    said = judge(waiting(agent(runs=many))).sentence
+    said = explained(waiting(agent(runs=many))).sentence
     assert said.endswith("t2 (on w for 30 s); 17 more")
 
 
@@ -379,7 +370,7 @@ def test_the_estimate(
 def test_without_ended_runs_or_a_position_there_is_no_estimate() -> None:
     assert estimate_s(AGENT, 3, NOW) is None
     assert estimate_s(BUSY, None, NOW) is None
-    assert judge(waiting(replace(BUSY, paused=True))).to_dict()["estimate_s"] is None
+    assert explained(waiting(replace(BUSY, paused=True))).to_dict()["estimate_s"] is None
 
 
 def test_durations() -> None:

@@ -1,7 +1,4 @@
-"""Why: from all that a store tells of a task to the one reason that it is not done.
-
-Pure: the same facts at the same moment give the same verdict.
-"""
+"""Finds the one reason why a task is not done. Pure: facts in, explanation out."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import TYPE_CHECKING
 from agentpipe.core.text import counted, duration
 from agentpipe.operations.explain.details import details_of
 from agentpipe.operations.explain.phrases import ago, lasting, listed, reading, sink_trouble
-from agentpipe.operations.explain.reason import Reason, State, Told, Verdict
+from agentpipe.operations.explain.reason import Cause, Explanation, Reason, State
 from agentpipe.operations.explain.waiting import why_waiting
 
 if TYPE_CHECKING:
@@ -21,106 +18,107 @@ if TYPE_CHECKING:
     from agentpipe.brokers.location import TaskLocation
     from agentpipe.settings import OutboxLimits
 
-__all__ = ["Reason", "State", "Verdict", "verdict"]
+__all__ = ["Explanation", "Reason", "State", "explain"]
 
-# Of a broker that cannot look into its queues: agents for each of which a reason is told.
+# With a broker that cannot search its queues, the agents whose next steps are listed.
 MAX_CANDIDATES = 3
 
 
-def verdict(
+def explain(
     facts: TaskLocation, now: float, limits: OutboxLimits, stream_position: int | None = None
-) -> Verdict:
-    """The verdict of these facts; ``stream_position`` is where the sink has its Result."""
+) -> Explanation:
+    """``stream_position`` is where the sink has the Result, if it does."""
     if facts.place in ("settled", "unknown") and stream_position is not None:
         state: State = "delivered"
-        told = _delivered(facts, stream_position, now)
+        cause = _delivered(facts, stream_position, now)
     else:
         state = facts.place
-        told = _JUDGES[facts.place](facts, now, limits)
-    details = details_of(facts, told.reason, now, limits, stream_position)
-    return Verdict(facts.task_id, state, told.reason, told.sentence, told.next, told.since, details)
+        cause = _EXPLAINERS[facts.place](facts, now, limits)
+    details = details_of(facts, cause.reason, now, limits, stream_position)
+    said = cause.reason, cause.sentence, cause.next, cause.since
+    return Explanation(facts.task_id, state, *said, details)
 
 
-def _delivered(facts: TaskLocation, position: int, now: float) -> Told:
+def _delivered(facts: TaskLocation, position: int, now: float) -> Cause:
     settled = f", settled{ago(facts.since, now)}" if facts.since is not None else ""
     sentence = f"it is delivered: its Result is record {position:,} of the stream{settled}"
-    return Told("delivered", sentence, _read_it(facts), facts.since)
+    return Cause("delivered", sentence, _read_it(facts), facts.since)
 
 
-def _settled(facts: TaskLocation, now: float, _: OutboxLimits) -> Told:
+def _settled(facts: TaskLocation, now: float, _: OutboxLimits) -> Cause:
     sentence = f"it was settled{ago(facts.since, now)}, and the sink has confirmed its Result"
-    return Told("settled", sentence, _read_it(facts), facts.since)
+    return Cause("settled", sentence, _read_it(facts), facts.since)
 
 
 def _read_it(facts: TaskLocation) -> str:
     return f"read it: {reading(facts.task_id, facts.since)}"
 
 
-def _waiting(facts: TaskLocation, now: float, limits: OutboxLimits) -> Told:
+def _waiting(facts: TaskLocation, now: float, limits: OutboxLimits) -> Cause:
     assert facts.agent is not None
-    told = why_waiting(facts.agent, facts, now, limits)
-    place = f"it has waited{lasting(facts.submitted_at, now)} at {facts.agent.queue}"
+    cause = why_waiting(facts.agent, facts, now, limits)
+    place = f"waiting{lasting(facts.submitted_at, now)} at {facts.agent.queue}"
     if facts.position is not None:
-        place += f", {facts.position:,} of {facts.agent.waiting:,} there"
+        place += f", position {facts.position:,} of {facts.agent.waiting:,}"
     place += _after_tries(facts)
     if facts.cancelled:
-        place += ", was cancelled and will not run"
-    since = told.since or facts.submitted_at
-    return replace(told, sentence=f"{place}: {told.sentence}", since=since)
+        place += ", cancelled and will not run"
+    since = cause.since or facts.submitted_at
+    return replace(cause, sentence=f"{place}: {cause.sentence}", since=since)
 
 
-def _delayed(facts: TaskLocation, now: float, limits: OutboxLimits) -> Told:
+def _delayed(facts: TaskLocation, now: float, limits: OutboxLimits) -> Cause:
     left_s = None if facts.due_at is None else facts.due_at - now
     obstacle = _obstacle(facts, now, limits)
     if left_s is not None and left_s <= 0:
-        sentence = f"its delay was over{ago(facts.due_at, now)}{_after_tries(facts)}"
-        what = obstacle.next if obstacle else "a worker that looks for tasks finds it now"
+        sentence = f"its delay ended{ago(facts.due_at, now)}{_after_tries(facts)}"
+        what = obstacle.next if obstacle else "a worker claims it now"
     else:
-        left = "" if left_s is None else f" for {duration(left_s)} more"
-        sentence = f"it is delayed{left}{_after_tries(facts) or ', as its sender wanted'}"
-        what = "it waits in its queue again when that is over; agentpipe cancel takes it back"
+        left = "" if left_s is None else f" for another {duration(left_s)}"
+        sentence = f"it is delayed{left}{_after_tries(facts) or ', as requested by its sender'}"
+        what = "it then returns to its queue; agentpipe cancel ends it"
     if facts.error:
         sentence += f"; the last error: {facts.error}"
     if obstacle:
-        sentence += f"; it would not run then: {obstacle.sentence}"
+        sentence += f"; then it would still wait: {obstacle.sentence}"
     reason: Reason = "retry" if facts.failures or facts.crashes else "delay"
-    return Told(reason, sentence, what)
+    return Cause(reason, sentence, what)
 
 
-def _obstacle(facts: TaskLocation, now: float, limits: OutboxLimits) -> Told | None:
-    """What would keep it waiting, of what does not pass by itself."""
-    told = None if facts.agent is None else why_waiting(facts.agent, facts, now, limits)
+def _obstacle(facts: TaskLocation, now: float, limits: OutboxLimits) -> Cause | None:
+    """What keeps it waiting afterwards, unless that passes by itself."""
+    cause = None if facts.agent is None else why_waiting(facts.agent, facts, now, limits)
     lasts = ("agent_paused", "collection_paused", "no_worker", "outbox_full")
-    return told if told and told.reason in lasts else None
+    return cause if cause and cause.reason in lasts else None
 
 
-def _running(facts: TaskLocation, now: float, _: OutboxLimits) -> Told:
+def _running(facts: TaskLocation, now: float, _: OutboxLimits) -> Cause:
     run, tries = facts.run, _after_tries(facts)
     worker, since = (run.worker, run.since) if run else ("a worker", None)
     if run and worker not in {it.name for it in facts.workers}:
         return _left_alone(facts, now)
     sentence = f"{worker} has been running it{lasting(since, now)}{tries}"
     if facts.cancelled:
-        sentence += "; it was cancelled and has been told to end"
+        sentence += "; it was cancelled and has been signalled"
         what = "its Result follows, `cancelled` unless it finishes first"
-        return Told("ending", sentence, what, since)
+        return Cause("ending", sentence, what, since)
     what = "it ends by itself or at its time limit; agentpipe cancel ends it now"
-    return Told("running", sentence, what, since)
+    return Cause("running", sentence, what, since)
 
 
-def _left_alone(facts: TaskLocation, now: float) -> Told:
+def _left_alone(facts: TaskLocation, now: float) -> Cause:
     assert facts.run is not None
-    begun = f", having begun it{ago(facts.run.since, now)}" if facts.run.since else ""
-    sentence = f"{facts.run.worker} had it and has died or hangs{begun}{_after_tries(facts)}"
-    what = "the next worker that looks for tasks puts it back, with one crash more"
+    begun = f"; it started the task{ago(facts.run.since, now)}" if facts.run.since else ""
+    sentence = f"its worker {facts.run.worker} has died or hangs{begun}{_after_tries(facts)}"
+    what = "the next worker puts it back and counts a crash"
     if not facts.workers:
-        what = "no worker is up to put it back: agentpipe work"
-    return Told("worker_gone", sentence, what, facts.run.since)
+        what = "no worker is running to put it back: agentpipe work"
+    return Cause("worker_gone", sentence, what, facts.run.since)
 
 
-def _in_outbox(facts: TaskLocation, _now: float, _: OutboxLimits) -> Told:
+def _in_outbox(facts: TaskLocation, _now: float, _: OutboxLimits) -> Cause:
     sentence = f"it is done, and {_on_its_way(facts)}"
-    return Told("not_forwarded", sentence, _forwarding(facts), facts.since)
+    return Cause("not_forwarded", sentence, _forwarding(facts), facts.since)
 
 
 def _on_its_way(facts: TaskLocation) -> str:
@@ -131,49 +129,49 @@ def _on_its_way(facts: TaskLocation) -> str:
 
 def _forwarding(facts: TaskLocation) -> str:
     if not facts.workers:
-        return "no worker is up to carry it there: agentpipe work"
+        return "no worker is running to forward it: agentpipe work"
     if sink_trouble(facts.workers):
-        return "bring the sink back: the workers try again by themselves, and nothing runs twice"
-    return "a worker carries it there in a moment; if not, its log says why"
+        return "repair the sink: workers retry by themselves, and nothing runs twice"
+    return "a worker forwards it in a moment; if not, see its log"
 
 
-def _dead(facts: TaskLocation, now: float, _: OutboxLimits) -> Told:
+def _dead(facts: TaskLocation, now: float, _: OutboxLimits) -> Cause:
     name = shlex.quote(facts.task_id)
-    sentence = f"it was given up{ago(facts.since, now)} as {facts.outcome}: {facts.error}"
+    sentence = f"it became a dead letter{ago(facts.since, now)} as {facts.outcome}: {facts.error}"
     what = (
         f"agentpipe dead show {name}; then agentpipe dead replay {name} runs it again as a new "
-        f"task, agentpipe dead drop {name} forgets it"
+        f"task, agentpipe dead drop {name} deletes it"
     )
     if facts.outbox_before is not None:
         sentence += f"; {_on_its_way(facts)}"
-    return Told("dead", sentence, what, facts.since)
+    return Cause("dead", sentence, what, facts.since)
 
 
-def _unknown(facts: TaskLocation, now: float, limits: OutboxLimits) -> Told:
+def _unknown(facts: TaskLocation, now: float, limits: OutboxLimits) -> Cause:
     where = reading(facts.task_id, None)
     what = f"check the id and the broker; if it is done, this prints its Result: {where}"
     if not facts.complete:
         return _unsure(facts, now, limits)
     sentence = (
-        "this broker does not know it: it was never accepted here, or was settled longer ago than "
-        "ids are remembered"
+        "this broker does not know it: it was never accepted here, or its id is past the retention "
+        "time"
     )
-    return Told("unknown", sentence, what)
+    return Cause("unknown", sentence, what)
 
 
-def _unsure(facts: TaskLocation, now: float, limits: OutboxLimits) -> Told:
+def _unsure(facts: TaskLocation, now: float, limits: OutboxLimits) -> Cause:
     sentence = f"no worker has it and {_no_letter(facts)}. {_possibilities(facts)}"
-    told = {it.queue: why_waiting(it, facts, now, limits) for it in facts.candidates}
-    each = [f"at {queue} {why.sentence}" for queue, why in told.items()]
+    cause = {it.queue: why_waiting(it, facts, now, limits) for it in facts.candidates}
+    each = [f"at {queue} {why.sentence}" for queue, why in cause.items()]
     if each:
         sentence += f". If it waits: {listed(each)}"
     if facts.outbox and (trouble := sink_trouble(facts.workers)):
         sentence += f". Of the sink: {trouble}"
-    steps = dict.fromkeys(why.next for why in [*told.values()][:MAX_CANDIDATES])
+    steps = dict.fromkeys(why.next for why in [*cause.values()][:MAX_CANDIDATES])
     what = f"if it is done, this prints its Result: {reading(facts.task_id, None)}"
     if steps:
         what = f"if it waits: {listed([*steps])}. {what[0].upper()}{what[1:]}"
-    return Told("unsure", sentence, what)
+    return Cause("unsure", sentence, what)
 
 
 def _no_letter(facts: TaskLocation) -> str:
@@ -184,7 +182,7 @@ def _no_letter(facts: TaskLocation) -> str:
 
 
 def _possibilities(facts: TaskLocation) -> str:
-    """Where it may be, by what there is of anything."""
+    """Where it may be, given the counts of the broker."""
     found = [f"wait ({facts.unclaimed:,} do)"] if facts.unclaimed else []
     found += [f"be delayed ({facts.delayed:,} are)"] if facts.delayed else []
     found += [f"be done and wait for the sink ({facts.outbox:,} do)"] if facts.outbox else []
@@ -201,7 +199,7 @@ def _after_tries(facts: TaskLocation) -> str:
     return f", after {' and '.join(parts)}" if parts else ""
 
 
-_JUDGES: dict[str, Callable[[TaskLocation, float, OutboxLimits], Told]] = {
+_EXPLAINERS: dict[str, Callable[[TaskLocation, float, OutboxLimits], Cause]] = {
     "waiting": _waiting,
     "delayed": _delayed,
     "running": _running,

@@ -1,4 +1,4 @@
-"""Details: what a verdict was made of, under the same names in every state."""
+"""The facts of an explanation as JSON, with the same keys in every state."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def details_of(
     limits: OutboxLimits,
     stream_position: int | None,
 ) -> dict[str, Any]:
-    """All there is to tell; null or empty where it does not apply or is not known."""
+    """Values are null or empty where they do not apply or are unknown."""
     agent = facts.agent if reason in ESTIMATED else None
     return {
         **_of_task(facts),
@@ -93,13 +93,13 @@ def _worker(worker: WorkerSeen, agent: AgentSeen | None, now: float) -> dict[str
 def _candidate(
     agent: AgentSeen, facts: TaskLocation, now: float, limits: OutboxLimits
 ) -> dict[str, Any]:
-    told = why_waiting(agent, facts, now, limits)
+    cause = why_waiting(agent, facts, now, limits)
     return {
         **_of_agent(agent),
-        "since": _moment(told.since),
-        "reason": told.reason,
-        "sentence": told.sentence,
-        "next": told.next,
+        "since": _moment(cause.since),
+        "reason": cause.reason,
+        "sentence": cause.sentence,
+        "next": cause.next,
     }
 
 

@@ -1,4 +1,4 @@
-"""Phrases: moments, runs and workers, as people read them."""
+"""Phrases about times, runs and workers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.statistics import WorkerSeen
 
 MAX_NAMED = 3
-# Clocks differ: whoever reads a stream from a moment on begins so much earlier.
+# Clocks differ: a stream is read from this long before the time of the task.
 SKEW_S = 60
 
 
@@ -33,18 +33,18 @@ def ago(moment: float | None, now: float) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first few, and how many more there are."""
+    """The first few, and the number of the rest."""
     more = len(names) - MAX_NAMED
     return "; ".join([*names[:MAX_NAMED], *([f"{more:,} more"] if more > 0 else [])])
 
 
 def runs(found: Sequence[ClaimSeen], now: float) -> str:
-    """Who has been running what, and for how long."""
+    """Their tasks, workers and durations."""
     return listed([f"{run.task_id} (on {run.worker}{lasting(run.since, now)})" for run in found])
 
 
 def workers(found: Sequence[WorkerSeen]) -> str:
-    """Their names, and for how long they have been up."""
+    """Their names and uptimes."""
     return listed([f"{worker.name} ({_age(worker)})" for worker in found])
 
 
@@ -54,19 +54,19 @@ def _age(worker: WorkerSeen) -> str:
 
 
 def up_for_s(worker: WorkerSeen) -> float | None:
-    """For how long it has been up; None before it told."""
+    """Its uptime; None before its first heartbeat."""
     up_s = Heartbeat.decode(worker.report).up_s
     return None if up_s is None else up_s + worker.seen_s
 
 
 def sink_trouble(found: Sequence[WorkerSeen]) -> str:
-    """What the worker tells that has been in vain for the longest; empty where none has."""
-    told = [(Heartbeat.decode(worker.report), worker) for worker in found]
-    down = [(each.sink_down_s + it.seen_s, each, it) for each, it in told if each.sink_down_s]
+    """The report of the worker with the longest sink outage; empty without one."""
+    reports = [(Heartbeat.decode(worker.report), worker) for worker in found]
+    down = [(each.sink_down_s + it.seen_s, each, it) for each, it in reports if each.sink_down_s]
     if not down:
         return ""
     for_s, vitals, worker = max(down, key=lambda each: each[0])
-    return f"{worker.name} has tried in vain for {duration(for_s)}: {vitals.sink_error}"
+    return f"{worker.name} has failed to publish for {duration(for_s)}: {vitals.sink_error}"
 
 
 def reading(task_id: str, since: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Verdict: where a task is and why, as data."""
+"""Where a task is and why, as data."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ Reason = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """A reason in words.
+class Cause:
+    """A reason and its sentence.
 
     Attributes:
         next: What happens next, or what to do.
-        since: Unix seconds; since when it is so, where that is known.
+        since: Unix seconds; since when, if known.
     """
 
     reason: Reason
@@ -54,14 +54,14 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Explanation:
     """Where a task is and why.
 
     Attributes:
-        sentence: The same for people.
-        since: Unix seconds; since when it is so, where that is known.
+        sentence: The reason in words.
+        since: Unix seconds; since when, if known.
         next: What happens next, or what to do.
-        details: What the sentence was made of, under the same names in every state.
+        details: The facts, with the same keys in every state.
     """
 
     task_id: str

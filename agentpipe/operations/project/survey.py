@@ -1,7 +1,7 @@
-"""Survey: what files are, and how each runs: natively, by MCP-Universe's own code, or not at all.
+"""Says what files are, and how they run: natively, by MCP-Universe's own code, or not at all.
 
-Nothing is sent or connected. An engine of ours is asked for its opinion of a config, which may
-import the user's class; MCP-Universe need not be installed.
+Sends nothing and connects to nothing. Our engines check their configs, which may import the
+user's class; MCP-Universe need not be installed.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Surveyed:
 
 
 def survey(paths: Iterable[Path], environ: Mapping[str, str]) -> Iterator[Surveyed]:
-    """Each file of ``paths``, and each of their folders that may be meant, once."""
+    """Each file of ``paths`` and below their folders, once."""
     seen: set[str] = set()
     for path in paths:
         for found in _below(path):
@@ -105,7 +105,7 @@ def survey(paths: Iterable[Path], environ: Mapping[str, str]) -> Iterator[Survey
 
 
 def look(path: Path, environ: Mapping[str, str]) -> Surveyed:
-    """What one file is, and how it runs."""
+    """One file."""
     try:
         kind, judge = _read(path)
         if kind == OTHER:
@@ -120,7 +120,7 @@ def look(path: Path, environ: Mapping[str, str]) -> Surveyed:
 
 
 def is_for_collection(paths: Sequence[Path]) -> bool:
-    """Whether there is but one collection file to look at, or what may be meant for one."""
+    """Whether the only path is a collection file, or seems to be meant for one."""
     if len(paths) > 1 or any(path.is_dir() for path in paths):
         return False
     try:
@@ -130,7 +130,7 @@ def is_for_collection(paths: Sequence[Path]) -> bool:
 
 
 def _refused(path: Path, kind: str, problems: Iterable[Problem]) -> Surveyed:
-    """With the first of the problems; nobody reads a million."""
+    """With the first problems only."""
     all_of_them = tuple(dict.fromkeys(problems))
     kept = all_of_them[:MAX_REASONS]
     if more := len(all_of_them) - len(kept):
@@ -142,7 +142,7 @@ def _refused(path: Path, kind: str, problems: Iterable[Problem]) -> Surveyed:
 
 
 def _below(path: Path) -> Iterator[Path | Surveyed]:
-    """The path itself, or what may be meant in a folder; what cannot be listed is told."""
+    """The path itself, or the JSON and YAML files below it; unlistable folders as problems."""
     if not path.is_dir():
         yield path
         return
@@ -160,7 +160,7 @@ def _below(path: Path) -> Iterator[Path | Surveyed]:
 
 
 def _enters(folder: Path, entered: set[tuple[int, int]]) -> bool:
-    """Whether a folder is not one that was entered before, by a link that leads back."""
+    """False for a folder that was entered before, through a link."""
     try:
         status = folder.stat()
     except OSError:
@@ -177,12 +177,12 @@ def _refuse_what_is_no_file(path: Path) -> None:
     except (OSError, ValueError):
         return  # Reading it says why.
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        # Opening a pipe would wait for whoever writes into it.
-        raise ConfigError(Problem("a pipe or a device: name a file", str(path)))
+        # Opening a pipe would block until somebody writes.
+        raise ConfigError(Problem("a pipe or a device: give a file", str(path)))
 
 
-# What a file is: its kind, and a function that gives the reasons why it is not native. Of what is
-# ``other`` the function says what it seems to be.
+# The kind of a file, and a function that gives the reasons why it does not run natively; for
+# ``other`` files it describes them.
 
 
 def _read(path: Path) -> tuple[str, _Judge]:
@@ -218,7 +218,7 @@ def _read_json(whole: Entry) -> tuple[str, _Judge]:
 
 
 def _read_lines(path: Path) -> tuple[str, _Judge]:
-    """By its first lines; one that cannot be read is a task's where others are."""
+    """By its first lines; an invalid line counts as a task among tasks."""
     with _opened(path) as stream:
         first = list(islice(read_lines(str(path), stream), _FIRST))
     if any(_is_task(entry.data) or isinstance(entry.data, str) for entry in first):
@@ -242,7 +242,7 @@ def _is_component(data: Any) -> bool:
 
 
 def _nearest_kind(document: Document) -> str:
-    """The kind that a document is of, or seems to be meant for; empty for what is not ours."""
+    """The kind of a document, also if misspelt; empty for unrelated ones."""
     kind, data = kind_in(document), document.data
     if isinstance(data, dict) and "apiVersion" in data:
         return ""  # Kubernetes has agents, workflows and benchmarks of its own.
@@ -254,7 +254,7 @@ def _nearest_kind(document: Document) -> str:
     return "collection" if isinstance(spec.get("config"), str) else "agent"
 
 
-# How it runs.
+# How a file runs.
 
 
 def _judge_tasks(entries: Iterable[Entry]) -> list[str]:
@@ -267,7 +267,7 @@ def _judge_tasks(entries: Iterable[Entry]) -> list[str]:
             problems += [entry.problem(fault) for fault in _faults(entry, task.task)]
             needs |= dict.fromkeys(mcp_universe.task_needs(task.task))
         if len(problems) > MAX_PROBLEMS:
-            problems.append(Problem("so much is wrong that the rest was not read", entry.file))
+            problems.append(Problem("too many problems: the rest was not read", entry.file))
             break
     if problems:
         raise ConfigError(problems)
@@ -278,7 +278,7 @@ def _faults(entry: Entry, task: Task) -> list[str]:
     faults = mcp_universe.task_faults(task)
     if not task.question and isinstance(entry.data, dict) and "instruction" in entry.data:
         # Their training files have it; their own runner would ask nothing.
-        faults.append("instruction: no field of a task, it is dropped: call it question")
+        faults.append("instruction: not a field of a task, ignored: call it question")
     return faults
 
 
@@ -352,7 +352,7 @@ def _judge_benchmarks_agent(benchmark: Benchmark, agents: Iterable[Document]) ->
 
 
 def _all_of(judges: Iterable[Callable[[], list[str]]]) -> list[str]:
-    """What all of them say together."""
+    """The needs of all, or the problems of all."""
     needs: list[str] = []
     problems: list[Problem] = []
     for judge in judges:
@@ -375,7 +375,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise ConfigError(problem) from error
 
 
-# What another file seems to be.
+# Descriptions of unrelated files.
 
 
 def _describe(data: Any, language: str) -> str:

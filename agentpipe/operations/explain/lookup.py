@@ -1,0 +1,45 @@
+"""Looks tasks up in the broker and in the stream, and explains where they are."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers import open_store
+from agentpipe.brokers.capabilities import LocatesTasks, require
+from agentpipe.connections.plugins import load_for_url
+from agentpipe.errors import AgentpipeError
+from agentpipe.operations.explain import explain
+from agentpipe.sinks import open_sink
+from agentpipe.sinks.base import Index
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from agentpipe.brokers.location import TaskLocation
+    from agentpipe.operations.explain import Explanation
+    from agentpipe.settings import Settings
+
+
+def look_up(task_ids: Iterable[str], settings: Settings) -> Iterator[Explanation]:
+    """Explain each task; changes nothing."""
+    with closing(open_store(settings)) as store:
+        locates = require(store, LocatesTasks, "locate tasks")
+        for task_id in task_ids:
+            facts = locates.locate(task_id)
+            position = _stream_position(facts, settings)
+            yield explain(facts, time.time(), settings.outbox_limits, position)
+
+
+def _stream_position(facts: TaskLocation, settings: Settings) -> int | None:
+    """Where the stream has its Result, if the sink can search."""
+    if facts.place not in ("settled", "unknown", "dead"):
+        return None
+    try:
+        if not hasattr(load_for_url("agentpipe.sinks", settings.sink), "find"):
+            return None  # No need to connect.
+        with closing(open_sink(settings)) as sink:
+            return sink.find(facts.task_id) if isinstance(sink, Index) else None
+    except AgentpipeError:
+        return None  # The broker's answer is enough.
