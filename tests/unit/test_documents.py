@@ -106,6 +106,8 @@ def understand(words: list[str]) -> None:
             assert (ROOT / file).exists()
         case [".", ".venv/bin/activate"] | ["cd", ".."]:
             pass
+        case ["python", "-m", "pytest", files, "--store-url", _]:
+            assert list(ROOT.glob(files))
         case ["pip", "install", "-e", extras, *_]:
             assert extras == "." or extras.strip(".[]") in EXTRAS
         case ["python", file]:
