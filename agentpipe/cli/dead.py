@@ -188,7 +188,7 @@ def _line(letter: DeadSummary) -> str:
     return head + one_line(letter.reason, 100)
 
 
-def _list_groups(args: argparse.Namespace, groups: list[dead_letters.Group]) -> int:
+def _list_groups(args: argparse.Namespace, groups: list[dead_letters.DeadGroup]) -> int:
     total = sum(group.count for group in groups)
     if args.json:
         found = [

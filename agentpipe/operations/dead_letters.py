@@ -110,7 +110,7 @@ def drop(store: KeepsDeadLetters, batches: Iterable[Sequence[DeadSummary]]) -> i
 
 
 @dataclass(slots=True)
-class Group:
+class DeadGroup:
     """Dead letters with one outcome and one kind of error.
 
     Attributes:
@@ -134,14 +134,14 @@ class Group:
         self.count += 1
 
 
-def groups(store: KeepsDeadLetters, wanted: DeadFilter) -> list[Group]:
+def groups(store: KeepsDeadLetters, wanted: DeadFilter) -> list[DeadGroup]:
     """Largest first; with too many kinds of errors, the rest is grouped by type."""
-    found: dict[tuple[str, str], Group] = {}
+    found: dict[tuple[str, str], DeadGroup] = {}
     for letter in chain.from_iterable(pages(store, wanted)):
         key = letter.outcome, shape(letter.reason)
         if key not in found and len(found) >= MAX_GROUPS:
             key = letter.outcome, letter.reason.partition(":")[0][:MAX_SHAPE_CHARS]
-        found.setdefault(key, Group(*key)).add(letter)
+        found.setdefault(key, DeadGroup(*key)).add(letter)
     return sorted(found.values(), key=lambda group: -group.count)
 
 
