@@ -45,3 +45,8 @@ def open_any(settings: Settings) -> AnyStore:
 def claim_up_to(limit: int, store: Store, worker: Worker, held: int | None = None) -> list[Claim]:
     """Claim tasks, however full the outbox is."""
     return store.claim(ClaimRequest(worker, limit, ROOMY, held))
+
+
+def can(store: object, capability: type) -> bool:
+    """Whether the store really has a capability that its type here promises."""
+    return isinstance(store, capability)

@@ -78,8 +78,9 @@ def cancel_matching(
     """Cancel all tasks that match each filter that is given; without any, all there are.
 
     Raises:
-        ConfigError: No collection or agent of that name is known.
+        ConfigError: A name is unknown, or this broker cannot cancel tasks.
     """
+    require(store, CancelsTasks, CANCEL)
     owners = _collections(store)
     if collection is not None:
         refuse_unknown("collection", [collection], {it for it in owners.values() if it})

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
-from agentpipe.brokers.capabilities import KeepsSchedules
+from agentpipe.brokers.capabilities import KeepsSchedules, require
 from agentpipe.config.cron import Cron
 from agentpipe.errors import AgentpipeError, ConfigError, Problem, Unreachable
 from agentpipe.sending.checked_tasks import check_file, checked_tasks
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from agentpipe.brokers.base import Store
     from agentpipe.config.collection import Collection, ScheduleSpec
     from agentpipe.sending.admission import AdmittedTask
     from agentpipe.sending.dispatcher import Dispatcher
@@ -320,18 +321,17 @@ class Scheduler:
 def lines_of(
     collections: Iterable[Collection],
     dispatcher: Dispatcher,
-    calendar: object,
+    store: Store,
     on_fired: Callable[[Fired], None],
 ) -> list[Line]:
     """Each schedule of the collections.
 
     Raises:
-        ConfigError: There is none, or the store has no calendar.
+        ConfigError: There is none, or the store keeps no schedules.
     """
-    if not isinstance(calendar, KeepsSchedules):
-        raise ConfigError("this broker keeps no schedules: use sqlite://, redis:// or amqp://")
+    progress = require(store, KeepsSchedules, "keep schedules")
     found = [
-        Line(collection.name, spec, dispatcher, calendar, on_fired)
+        Line(collection.name, spec, dispatcher, progress, on_fired)
         for collection in collections
         for spec in collection.schedule
     ]

@@ -4,7 +4,7 @@ A ``url`` makes an address of its own for each test, empty, and may ask pytest's
 for the fixture of a server. Everything is opened by that address, as a user's would be.
 The command line can name a third party's store or sink instead::
 
-    pytest tests/conformance/test_store.py --store-url "toy:///{folder}/toy.json"
+    pytest tests/conformance/test_store_*.py --store-url "toy:///{folder}/toy.json"
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from tests.conformance.pace import PACE
-from tests.stores import open_any
+from tests.stores import can, open_any
 from tests.support import slowness
 
 if TYPE_CHECKING:
@@ -36,25 +36,24 @@ class Traits:
     Attributes:
         remembers_ids: It knows the ids of living and settled tasks.
         knows_depths: It can count tasks, so that ``stats`` holds a ledger.
-        shares_dead_letters: Dead letters can be read and dropped by id.
+        signals: ``wait`` blocks until something happens; otherwise it polls, as by default.
+        keeps_tallies: ``stats`` says what has ended of each queue, and how old the outbox is.
         shares_queues: Several workers may serve one queue at the same time.
         answers_at_once: What was just offered or freed can be claimed at once. Where the server
             pushes tasks, a claim that finds nothing is tried again for a moment, and leases in
             the tests are longer.
         shares_records: Readers of one group share its records one by one. Otherwise each has a
             part of the stream to itself, and what it has not read waits for it.
-        reads_tasks: It shows unsettled tasks, and answers those that nobody has claimed. One that
-            does not answers a cancelled task at its turn.
         remembers_reads: A group's new reader learns which tasks the last one read.
     """
 
     remembers_ids: bool = True
     knows_depths: bool = True
-    shares_dead_letters: bool = True
+    signals: bool = True
+    keeps_tallies: bool = True
     shares_queues: bool = True
     answers_at_once: bool = True
     shares_records: bool = True
-    reads_tasks: bool = True
     remembers_reads: bool = True
 
 
@@ -77,7 +76,6 @@ PUSHED = Traits(
     knows_depths=False,
     shares_queues=False,
     answers_at_once=False,
-    reads_tasks=False,
 )
 STORES["rabbitmq"] = Kind(
     lambda request, _: f"{request.getfixturevalue('rabbitmq_server').url}?prefix={unique('test')}",
@@ -133,6 +131,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(trait): skipped where the implementation lacks it")
+    config.addinivalue_line("markers", "capability(protocol): skipped where the store lacks it")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -163,6 +162,13 @@ def _skip_without_traits(request: pytest.FixtureRequest, name: str, traits: Trai
                 pytest.skip(f"{name}: not {trait}")
 
 
+def _skip_without_capabilities(request: pytest.FixtureRequest, store: AnyStore) -> None:
+    for marker in request.node.iter_markers("capability"):
+        capability = marker.kwargs["protocol"]
+        if not can(store, capability):
+            pytest.skip(f"not {capability.__name__}")
+
+
 @pytest.fixture
 def store_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     name, kind = request.param
@@ -174,11 +180,12 @@ def store_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def open_another(store_settings: Settings) -> Iterator[OpenStore]:
+def open_another(request: pytest.FixtureRequest, store_settings: Settings) -> Iterator[OpenStore]:
     opened: list[AnyStore] = []
 
     def open_one(*, retention_s: float = 60.0) -> AnyStore:
         opened.append(open_any(replace(store_settings, retention_s=retention_s)))
+        _skip_without_capabilities(request, opened[-1])
         return opened[-1]
 
     yield open_one

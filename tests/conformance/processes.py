@@ -5,24 +5,23 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.capabilities import Answer, ReadsTasks, TaskQuery
 from agentpipe.brokers.records import Offer, Settlement, Worker
 from agentpipe.sinks import open_sink
-from tests.stores import claim_up_to, open_any
+from tests.stores import can, claim_up_to, open_any
 
 if TYPE_CHECKING:
-    from agentpipe.brokers.base import Store
     from agentpipe.settings import Settings
 
 
 def offer_one_by_one(
-    settings: Settings, target: str, ids: list[str], gate: Any, verdicts: Any
+    settings: Settings, target: str, ids: list[str], group: Any, verdicts: Any
 ) -> None:
-    """Offer tasks round-robin, at once with others who come to the ``gate``."""
+    """Offer tasks round-robin, at once with others who come to the ``group``."""
     store = open_any(settings)
-    gate.wait(60)
+    group.wait(60)
     found: dict[str, int] = {}
     for task_id in ids:
         offer = Offer(task_id, b"{}")
@@ -33,13 +32,13 @@ def offer_one_by_one(
 
 
 def claim_and_answer(
-    settings: Settings, queues: frozenset[str], name: str, *, gate: Any, left: Any, claimed: Any
+    settings: Settings, queues: frozenset[str], name: str, *, group: Any, left: Any, claimed: Any
 ) -> None:
     """Claim and answer until nothing is ``left``, at once with others, noting when each ran."""
     store = open_any(settings)
     worker = Worker(name, queues=queues, lease_s=60)
     store.join(worker)
-    gate.wait(60)
+    group.wait(60)
     held = []
     ends = time.monotonic() + 60
     while left.value and time.monotonic() < ends:
@@ -56,13 +55,13 @@ def claim_and_answer(
 
 
 def claim_until_cancelled(
-    settings: Settings, queues: frozenset[str], name: str, *, gate: Any, left: Any, outcomes: Any
+    settings: Settings, queues: frozenset[str], name: str, *, group: Any, left: Any, outcomes: Any
 ) -> None:
     """Claim until nothing is ``left``; end what was cancelled, finish the rest after a moment."""
     store = open_any(settings)
     worker = Worker(name, queues=queues, lease_s=60)
     store.join(worker)
-    gate.wait(60)
+    group.wait(60)
     cancelled_ids, found = set[str](), Counter[str]()
     ends = time.monotonic() + 60
     while left.value and time.monotonic() < ends:
@@ -83,12 +82,12 @@ def claim_until_cancelled(
 
 
 def cancel_one_by_one(
-    settings: Settings, ids: list[str], *, gate: Any, left: Any, outcomes: Any
+    settings: Settings, ids: list[str], *, group: Any, left: Any, outcomes: Any
 ) -> None:
     """Cancel tasks, at once with those who run them."""
     store = open_any(settings)
-    reads_tasks = isinstance(cast("Store", store), ReadsTasks)
-    gate.wait(60)
+    reads_tasks = can(store, ReadsTasks)
+    group.wait(60)
     found = Counter[str]()
     for task_id in ids:
         store.cancel([task_id])

@@ -9,7 +9,7 @@ import pytest
 
 from agentpipe.brokers.capabilities import Answer, CancelsUnread, TaskFilter, TaskSeen
 from tests.conformance.pace import PACE
-from tests.conformance.test_store import (
+from tests.conformance.steps import (
     MEBIBYTE,
     PATIENCE_S,
     claim,

@@ -6,7 +6,7 @@ import json
 import logging
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import orjson
 import pytest
@@ -354,8 +354,8 @@ def test_once_ends_when_a_full_queue_has_room(bench: Bench) -> None:
     assert bench.clock.time < MIDNIGHT + HOUR * 2.6
 
 
-def test_a_store_without_a_calendar_is_refused(bench: Bench) -> None:
-    with pytest.raises(ConfigError, match="keeps no schedules"):
-        lines_of([], Dispatcher(bench.store), object(), bench.fired.append)
+def test_a_store_that_keeps_no_schedules_is_refused(bench: Bench) -> None:
+    with pytest.raises(ConfigError, match="this broker cannot keep schedules"):
+        lines_of([], Dispatcher(bench.store), cast("SqliteStore", object()), bench.fired.append)
     with pytest.raises(ConfigError, match="`schedule`"):
         lines_of([], Dispatcher(bench.store), bench.store, bench.fired.append)

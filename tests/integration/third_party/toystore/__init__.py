@@ -1,7 +1,6 @@
-"""ToyStore: a whole store in one JSON file, to show what a store of your own must do.
+"""ToyStore: the core of a store in one JSON file, to show what a store of your own must do.
 
-Each operation locks the file, reads all of it, takes its step, and puts a new file in its
-place. That is slow with many tasks, but short, and atomic over all threads and processes.
+Each operation locks the file, reads it, takes its step, and replaces it: atomic, short and slow.
 """
 
 from __future__ import annotations
@@ -10,50 +9,176 @@ import fcntl
 import time
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from agentpipe.brokers.base import Store
-from agentpipe.brokers.dead_letter import DeadPage, DeadSummary
-from agentpipe.brokers.records import Admission, OutboxRecord
-from agentpipe.brokers.statistics import QueueDepth, Stats, Tally, WorkerSeen
-from agentpipe.errors import ConfigError, Unreachable
-
-from .state import State, data
+from agentpipe.brokers.records import Admission, Claim, OutboxRecord, Queue, Worker
+from agentpipe.brokers.statistics import QueueDepth, Stats, WorkerSeen
+from agentpipe.errors import Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from agentpipe.brokers.capabilities import Answer, Fate, TaskQuery, TaskSeen
-    from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter
-    from agentpipe.brokers.location import TaskLocation
-    from agentpipe.brokers.records import (
-        Claim,
-        ClaimRequest,
-        Offer,
-        Queue,
-        Settlement,
-        Verdict,
-        Worker,
-    )
+    from agentpipe.brokers.records import ClaimRequest, Offer, Settlement, Verdict
     from agentpipe.settings import Settings
 
-LOOK_EVERY_S = 0.002
+
+@dataclass(slots=True)
+class TaskState:
+    queue: str
+    payload: str  # JSON has no bytes: one character for each.
+    priority: int
+    submitted_at: float
+    state: str = "waiting"  # Or delayed, running, settled.
+    changes_at: float = 0.0  # When a delay is over, or a settled id forgotten.
+    worker: str = ""
+    claim: int = 0
+    failures: int = 0
+    crashes: int = 0
+
+    def put_back(self, delay_s: float = 0.0) -> None:
+        self.worker, self.state = "", "delayed" if delay_s > 0 else "waiting"
+        self.changes_at = time.time() + delay_s if delay_s > 0 else 0.0
+
+
+@dataclass(slots=True)
+class ResultState:
+    number: int
+    task_id: str
+    payload: str
+    taker: str = ""
+
+
+@dataclass(slots=True)
+class State:  # Of the file; tasks lie in the order of their admission.
+    queues: dict[str, Queue] = field(default_factory=dict)
+    groups: dict[str, list[str]] = field(default_factory=dict)  # Round-robin, by collection.
+    cursors: dict[str, int] = field(default_factory=dict)  # Where each target goes on.
+    served: dict[str, int] = field(default_factory=dict)  # The number of each queue's last claim.
+    cool_until: dict[str, float] = field(default_factory=dict)
+    tasks: dict[str, TaskState] = field(default_factory=dict)
+    outbox: list[ResultState] = field(default_factory=list)
+    workers: dict[str, Worker] = field(default_factory=dict)
+    beats: dict[str, float] = field(default_factory=dict)
+    reports: dict[str, str] = field(default_factory=dict)
+    outcomes: dict[str, int] = field(default_factory=dict)
+    accepted: int = 0
+    delivered: int = 0
+    last_number: int = 0
+
+    @classmethod
+    def parse(cls, content: bytes) -> State:
+        fields: dict[str, Any] = orjson.loads(content)
+        for name, kind in (("queues", Queue), ("tasks", TaskState), ("workers", Worker)):
+            fields[name] = {key: kind(**value) for key, value in fields.get(name, {}).items()}
+        fields["outbox"] = [ResultState(**value) for value in fields.get("outbox", ())]
+        return cls(**fields)
+
+    def count(self, state: str) -> Counter[str]:
+        return Counter(task.queue for task in self.tasks.values() if task.state == state)
+
+    def cooldown_s(self, queue: str) -> float:
+        return max(0.0, self.cool_until.get(queue, 0.0) - time.time())
+
+    def pass_time(self) -> None:
+        """What became due: workers that died, delays that are over, ids to forget."""
+        for name, worker in list(self.workers.items()):
+            if time.time() >= self.beats[name] + worker.lease_s:
+                self.end_worker(name, crashes=1)
+        for task_id, task in list(self.tasks.items()):
+            if task.changes_at and time.time() >= task.changes_at:
+                task.put_back() if task.state == "delayed" else self.tasks.pop(task_id)
+
+    def end_worker(self, name: str, *, crashes: int) -> int:
+        held = [task for task in self.tasks.values() if task.worker == name]
+        for task in held:
+            task.crashes += crashes
+            task.put_back()
+        for result in self.outbox:
+            result.taker = "" if result.taker == name else result.taker
+        self.workers.pop(name, None)
+        return len(held)
+
+    def admit(self, offer: Offer, target: str, queues: Sequence[Queue]) -> Verdict:
+        if offer.task_id in self.tasks:
+            return "duplicate"
+        at, waiting = self.cursors.get(target, 0), self.count("waiting")
+        for step in range(at, at + len(queues)):
+            queue = queues[step % len(queues)]
+            if waiting[queue.name] < queue.max_waiting:
+                self.cursors[target] = step % len(queues) + 1
+                sent = (offer.payload.decode("latin-1"), offer.priority, time.time())
+                self.tasks[offer.task_id] = TaskState(queue.name, *sent)
+                self.tasks[offer.task_id].put_back(offer.delay_s)
+                self.accepted += 1
+                return "accepted"
+        return "refused"
+
+    def claimable(self, worker: Worker) -> list[str]:
+        """All that the worker could claim now; the queue that was served longest ago is next."""
+        running, served, found = self.count("running"), dict(self.served), list[str]()
+        alone = any(self.is_last_chance(t) for t in self.tasks.values() if t.worker == worker.name)
+        tasks = [it for it in self.tasks.items() if it[1].state == "waiting"]
+        tasks = [it for it in tasks if it[1].queue in worker.queues]
+        tasks.sort(key=lambda it: it[1].priority)
+        while ready := [it for it in tasks if self.has_room(it[1].queue, running)]:
+            task_id, task = min(ready, key=lambda it: served.get(it[1].queue, 0))
+            tasks.remove((task_id, task))
+            if alone and self.is_last_chance(task):
+                continue
+            alone = alone or self.is_last_chance(task)
+            running[task.queue] += 1
+            found.append(task_id)
+            served[task.queue] = self.last_number + len(found)
+        return found
+
+    def is_last_chance(self, task: TaskState) -> bool:
+        return 0 < task.crashes == self.queues[task.queue].max_crashes - 1
+
+    def has_room(self, name: str, running: Counter[str]) -> bool:
+        queue, group = self.queues[name], self.queues[name].concurrency_group
+        peers = [it for it in self.queues.values() if it.concurrency_group == group]
+        limit = peers[-1].concurrency_group_limit  # That which was declared last.
+        open_group = group is None or sum(running[peer.name] for peer in peers) < limit
+        return open_group and running[name] < queue.concurrency and not self.cooldown_s(name)
+
+    def lease(self, worker: Worker, task_id: str) -> Claim:
+        task = self.tasks[task_id]
+        self.last_number += 1
+        task.state, task.worker, task.claim = "running", worker.name, self.last_number
+        self.served[task.queue] = task.claim
+        held = (worker.name, task.claim, task.failures, task.crashes, task.submitted_at)
+        return Claim(task_id, task.queue, task.payload.encode("latin-1"), *held)
+
+    def settle(self, settlement: Settlement, retention_s: float) -> bool:
+        claim, until = settlement.claim, time.time() + settlement.delay_s
+        task = self.tasks.get(claim.task_id)
+        if task is None or (task.worker, task.claim) != (claim.worker, claim.number):
+            return False
+        task.put_back(settlement.delay_s if settlement.action == "retry" else 0.0)
+        if settlement.action == "retry":
+            task.failures += 1
+        elif settlement.action == "cooldown":
+            self.cool_until[task.queue] = max(until, self.cool_until.get(task.queue, 0.0))
+        elif settlement.action in ("complete", "bury"):  # It keeps no dead letters.
+            task.state, task.payload, task.changes_at = "settled", "", time.time() + retention_s
+            self.last_number += 1
+            result = (claim.task_id, settlement.result.decode("latin-1"))
+            self.outbox.append(ResultState(self.last_number, *result))
+            self.outcomes[settlement.outcome] = self.outcomes.get(settlement.outcome, 0) + 1
+        return True
 
 
 class ToyStore(Store):
-    """The ``Store`` over ``toy:///file.json``. Safe from the death of any process."""
+    """``toy:///file.json``, or ``toy:////folder/file.json``."""
 
     def __init__(self, url: str, settings: Settings) -> None:
-        self._path = Path(unquote(urlsplit(url).path.removeprefix("/"))).absolute()
-        if not self._path.suffix:
-            raise ConfigError(f"{url}: write toy:///file.json, or toy:////folder/file.json")
+        self._path = Path(url.removeprefix("toy:///")).absolute()
         self._retention_s = settings.retention_s
-        self._seen: tuple[int, ...] = ()
         self._closed = False
 
     @contextmanager
@@ -64,51 +189,41 @@ class ToyStore(Store):
         try:
             with self._path.with_suffix(".lock").open("a") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                state = State.parse(self._path.read_bytes() if self._path.exists() else b"")
-                before = orjson.dumps(state)
+                state = State.parse(self._path.read_bytes() if self._path.exists() else b"{}")
+                state.pass_time()
                 yield state
-                if (after := orjson.dumps(state)) != before:
-                    self._path.with_suffix(".new").write_bytes(after)
-                    self._path.with_suffix(".new").replace(self._path)
+                self._path.with_suffix(".new").write_bytes(orjson.dumps(state, default=sorted))
+                self._path.with_suffix(".new").replace(self._path)
         except OSError as error:
             raise Unreachable(f"{self._path}: {error}") from error
 
     def declare(self, queues: Sequence[Queue]) -> None:
         with self._step() as state:
-            state.declare(queues)
+            for queue in queues:
+                peers = [it.name for it in queues if it.collection == queue.collection]
+                state.groups[queue.collection or ""] = peers
+                state.queues.pop(queue.name, None)  # They lie in the order of declaration.
+                state.queues[queue.name] = queue
 
     def offer(self, target: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
         with self._step() as state:
-            waiting, queues = state.count("waiting"), state.targets(target, round_robin=round_robin)
-            verdicts: list[Verdict] = []
-            at = state.cursors.get(target, 0)
-            for offer in offers:
-                turn = (queues[(at + step) % len(queues)] for step in range(len(queues)))
-                free = (name for name in turn if waiting[name] < state.queues[name].max_waiting)
-                if offer.task_id in state.tasks:
-                    verdicts.append("duplicate")
-                elif queue := next(free, None):
-                    state.admit(offer, queue)
-                    waiting[queue] += offer.delay_s <= 0
-                    at = queues.index(queue) + 1
-                    verdicts.append("accepted")
-                else:
-                    verdicts.append("refused")
-            state.cursors[target] = at
-            depth = sum(waiting[name] for name in queues)
-            bound = sum(state.queues[name].max_waiting for name in queues)
-        return Admission(tuple(verdicts), depth, bound)
+            names = state.groups.get(target, []) if round_robin else [target]
+            queues = [state.queues[name] for name in names if name in state.queues]
+            verdicts = tuple(state.admit(offer, target, queues) for offer in offers)
+            waiting = state.count("waiting")
+        depth = sum(waiting[queue.name] for queue in queues)
+        return Admission(verdicts, depth, sum(queue.max_waiting for queue in queues))
 
     def join(self, worker: Worker) -> None:
         with self._step() as state:
-            state.join(worker)
+            state.workers[worker.name] = worker
+            state.beats[worker.name] = time.time()
 
     def heartbeat(self, worker: Worker, report: bytes | None = None) -> bool:
         with self._step() as state:
-            if worker.name in state.workers:
-                state.workers[worker.name].beat = time.time()
-                if report is not None:
-                    state.workers[worker.name].report = report.decode()
+            state.beats[worker.name] = time.time()
+            if report is not None:
+                state.reports[worker.name] = report.decode("latin-1")
             return worker.name in state.workers
 
     def leave(self, worker: Worker) -> int:
@@ -116,187 +231,69 @@ class ToyStore(Store):
             return state.end_worker(worker.name, crashes=0)
 
     def claim(self, request: ClaimRequest) -> list[Claim]:
-        worker, limit, held = request.worker, request.limit, request.held
-        claims: list[Claim] = []
         with self._step() as state:
-            state.pass_time()
-            full = request.outbox.reached_by(len(state.outbox), state.outbox_bytes())
+            worker, limit = request.worker, request.limit
+            size = sum(len(result.payload) for result in state.outbox)
+            full = request.outbox.reached_by(len(state.outbox), size)
             if full or worker.name not in state.workers:
                 return []
-            ready = state.ready(worker)
-            if held is not None:
-                share = state.even_share(worker, sum(map(len, ready.values())))
-                limit = min(limit, share - held)
-            room = state.gate_room()
-            while ready and len(claims) < limit:
-                queue = min(ready, key=lambda name: state.turns.get(name, 0))
-                gate = state.queues[queue].concurrency_group
-                if gate is not None:
-                    room[gate] -= 1
-                if gate is None or room[gate] >= 0:
-                    claims.append(state.lease(worker, ready[queue].popleft()))
-                if not ready[queue] or (gate is not None and room[gate] <= 0):
-                    del ready[queue]
-        return claims
-
-    def wait(self, timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
-        while (seen := self._look()) == self._seen and time.monotonic() < deadline:
-            time.sleep(LOOK_EVERY_S)
-        self._seen = seen
-
-    def take_cancelled(self) -> list[str]:
-        with self._step() as state:
-            tasks = state.tasks.items()
-            return [it for it, task in tasks if task.cancelled and task.state == "running"]
-
-    def _look(self) -> tuple[int, ...]:
-        """Differs after each step."""
-        try:
-            stat = self._path.stat()
-        except OSError:
-            return ()
-        return stat.st_ino, stat.st_size, stat.st_mtime_ns
+            ready = state.claimable(worker)
+            if request.held is not None:  # At most an even share of what runs and could run.
+                peers = [
+                    it.name for it in state.workers.values() if set(it.queues) == worker.queues
+                ]
+                total = len(ready) + sum(task.worker in peers for task in state.tasks.values())
+                limit = min(limit, -(-total // len(peers)) - request.held)
+            return [state.lease(worker, task_id) for task_id in ready[: max(0, limit)]]
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         with self._step() as state:
-            keep_until = time.time() + self._retention_s
-            return [state.settle(each, keep_until) for each in settlements]
+            return [state.settle(each, self._retention_s) for each in settlements]
 
     def take_outbox(self, worker: Worker, limit: int, max_bytes: int) -> list[OutboxRecord]:
         taken: list[OutboxRecord] = []
         with self._step() as state:
-            state.pass_time()
-            free = [result for result in state.outbox if not result.taker]
-            for result in free[:limit] if worker.name in state.workers else ():
-                max_bytes -= len(result.payload)
+            free = [it for it in state.outbox if not it.taker and worker.name in state.workers]
+            for it in free[:limit]:
+                max_bytes -= len(it.payload)
                 if taken and max_bytes < 0:
                     break
-                result.taker = worker.name
-                taken.append(OutboxRecord(result.number, result.task_id, data(result.payload)))
+                it.taker = worker.name
+                taken.append(OutboxRecord(it.number, it.task_id, it.payload.encode("latin-1")))
         return taken
 
     def drop_outbox(self, worker: Worker, numbers: Sequence[int]) -> None:
         with self._step() as state:
-            known = len(state.outbox)
-            mine = {result.number for result in state.outbox if result.taker == worker.name}
-            drop = mine.intersection(numbers)
-            state.outbox = [result for result in state.outbox if result.number not in drop]
-            state.delivered += known - len(state.outbox)
-
-    def tasks(self, query: TaskQuery) -> list[TaskSeen]:
-        states = ("running",) if query.state == "running" else ("waiting", "delayed")
-        with self._step() as state:
-            found = [
-                state.seen_task(it) for it, task in state.tasks.items() if task.state in states
-            ]
-        found = sorted(filter(query.selects, found), key=lambda task: task.number)
-        return found[: query.limit]
-
-    def answer(self, answers: Sequence[Answer]) -> list[bool]:
-        done: list[bool] = []
-        with self._step() as state:
-            for answer in answers:
-                task = state.tasks.get(answer.task_id)
-                done.append(task is not None and task.state in ("waiting", "delayed"))
-                if done[-1]:
-                    state.answer(answer, time.time() + self._retention_s)
-        return done
-
-    def pause(
-        self, *, queues: Sequence[str] = (), collections: Sequence[str] = (), paused: bool
-    ) -> None:
-        with self._step() as state:
-            state.pause(list(queues), "queues", paused=paused)
-            state.pause(list(collections), "collections", paused=paused)
-
-    def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
-        with self._step() as state:
-            state.pass_time()
-            return [state.cancel(task_id) for task_id in task_ids]
-
-    def locate(self, task_id: str) -> TaskLocation:
-        with self._step() as state:
-            return state.locate(task_id)
-
-    def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
-        if after and not after[:1].isdecimal():
-            raise ConfigError(f"{after!r} is not where a list of this store's dead letters ended")
-        found = [letter for letter in self._dead() if wanted.fits(letter)]
-        rest = [letter for letter in found if _place(letter) > after]
-        page = tuple(letter.summary for letter in rest[:limit])
-        return DeadPage(page, _place(page[-1]) if len(rest) > limit else None)
-
-    def count_dead(self, wanted: DeadFilter) -> int:
-        return sum(wanted.fits(letter) for letter in self._dead())
-
-    def read_dead(self, task_ids: Sequence[str]) -> list[DeadLetter]:
-        return [letter for letter in self._dead() if letter.task_id in task_ids]
-
-    def _dead(self) -> list[DeadLetter]:
-        with self._step() as state:
-            return sorted((state.letter(task_id) for task_id in state.dead), key=_place)
-
-    def drop_dead(self, task_ids: Sequence[str]) -> int:
-        with self._step() as state:
-            return sum(state.dead.pop(task_id, None) is not None for task_id in task_ids)
+            kept = [r for r in state.outbox if r.taker != worker.name or r.number not in numbers]
+            state.delivered += len(state.outbox) - len(kept)
+            state.outbox = kept
 
     def stats(self) -> Stats:
         with self._step() as state:
             waiting, delayed, running = map(state.count, ("waiting", "delayed", "running"))
             held = Counter(task.worker for task in state.tasks.values())
-            total = sum((state.tally(name) for name in state.queues), Tally())
-        ring_order = sorted(
-            state.queues.items(),
-            key=lambda item: (item[1].collection or "", item[1].position or 0, item[0]),
-        )
+            size = sum(len(result.payload) for result in state.outbox)
+        depths = [
+            QueueDepth(
+                *(name, queue.collection, waiting[name], delayed[name], running[name]),
+                *(queue.max_waiting, queue.concurrency, state.cooldown_s(name)),
+            )
+            for name, queue in state.queues.items()
+        ]
+        workers = [
+            WorkerSeen(
+                *(name, it.host, it.pid, it.slots, held[name], time.time() - state.beats[name]),
+                state.reports.get(name, "").encode("latin-1"),
+            )
+            for name, it in state.workers.items()
+        ]
         return Stats(
-            accepted=state.accepted,
-            waiting=waiting.total(),
-            delayed=delayed.total(),
-            running=running.total(),
-            outbox=len(state.outbox),
-            outbox_bytes=state.outbox_bytes(),
-            delivered=state.delivered,
-            dead=len(state.dead),
+            *(state.accepted, waiting.total(), delayed.total(), running.total()),
+            *(len(state.outbox), size, state.delivered, 0),
             outcomes=state.outcomes,
-            queues=tuple(
-                QueueDepth(
-                    name,
-                    queue.collection,
-                    waiting[name],
-                    delayed[name],
-                    running[name],
-                    queue.max_waiting,
-                    queue.concurrency,
-                    queue.cooldown_s,
-                    state.is_paused(name),
-                    state.tally(name),
-                )
-                for name, queue in ring_order
-            ),
-            workers=tuple(
-                WorkerSeen(
-                    name,
-                    w.host,
-                    w.pid,
-                    w.slots,
-                    held[name],
-                    time.time() - w.beat,
-                    w.report.encode(),
-                )
-                for name, w in state.workers.items()
-                if w.lives
-            ),
-            tally=replace(total, error="", error_s=None),
-            recent=state.recent(),
-            undelivered_s=state.undelivered_s(),
+            queues=tuple(depths),
+            workers=tuple(workers),
         )
 
     def close(self) -> None:
         self._closed = True
-
-
-def _place(letter: DeadSummary) -> str:
-    """Where it stands among the dead letters; such texts sort."""
-    return f"{letter.died_at:020.6f} {letter.task_id}"

@@ -1,0 +1,284 @@
+"""Admission: what a store takes, round-robin and up to its bounds, in which order."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.records import (
+    Admission,
+    Queue,
+)
+from agentpipe.brokers.statistics import QueueDepth
+from tests.conformance.processes import (
+    offer_one_by_one,
+)
+from tests.conformance.steps import (
+    PATIENCE_S,
+    SPAWN,
+    answered,
+    balanced,
+    claim,
+    claimed_after_lapse,
+    collection_of,
+    declared,
+    depths,
+    depths_needed,
+    ids_needed,
+    ids_of,
+    joined,
+    offers,
+    put,
+    signals_needed,
+    unique,
+)
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from agentpipe.settings import Settings
+    from tests.conformance.conftest import OpenStore
+    from tests.stores import AnyStore
+
+
+@depths_needed
+def test_a_declared_queue_is_known_with_its_limits(store: AnyStore) -> None:
+    name = unique("queue")
+    store.declare([Queue(name, "crew", max_waiting=7, concurrency=3)])
+    assert depths(store)[name] == QueueDepth(
+        name, "crew", 0, 0, 0, limit=7, concurrency=3, cooldown_s=0.0
+    )
+
+
+def test_a_redeclared_bound_holds_from_then_on(store: AnyStore) -> None:
+    (queue,) = declared(store, max_waiting=1)
+    assert put(store, queue, ["a", "b"]).verdicts == ("accepted", "refused")
+    store.declare([Queue(queue, max_waiting=2)])
+    assert put(store, queue, ["b", "c"]).verdicts == ("accepted", "refused")
+    store.declare([Queue(queue, max_waiting=1)])
+    assert put(store, queue, ["c"]).verdicts == ("refused",)
+
+
+def test_a_redeclared_concurrency_holds_from_then_on(store: AnyStore) -> None:
+    (queue,) = declared(store, concurrency=1)
+    put(store, queue, "abcd")
+    worker = joined(store, [queue])
+    assert len(claim(store, worker)) == 1
+    store.declare([Queue(queue, concurrency=3)])
+    assert len(claim(store, worker)) == 2
+
+
+@depths_needed
+def test_a_queue_that_left_its_collection_keeps_its_tasks_and_takes_none(store: AnyStore) -> None:
+    collection, (first, second) = collection_of(store, 2)
+    store.offer(collection, offers("abcd"), round_robin=True)
+    store.declare([Queue(first, collection, concurrency=100)])
+    assert store.offer(collection, offers("efgh"), round_robin=True).verdicts == ("accepted",) * 4
+    assert depths(store)[second].waiting == 2
+    assert depths(store)[first].waiting == 6
+    assert sorted(ids_of(claim(store, joined(store, [second])))) == ["b", "d"]
+
+
+def test_a_queue_that_returned_to_its_collection_takes_tasks_again(store: AnyStore) -> None:
+    collection, (first, second) = collection_of(store, 2)
+    store.declare([Queue(first, collection)])
+    store.declare([Queue(first, collection), Queue(second, collection)])
+    store.offer(collection, offers("ab"), round_robin=True)
+    assert len(claim(store, joined(store, [second]))) == 1
+
+
+def test_declaring_a_collection_leaves_others_as_they_are(store: AnyStore) -> None:
+    collection, _ = collection_of(store, 2)
+    collection_of(store, 3)
+    assert store.offer(collection, offers("ab"), round_robin=True).verdicts == ("accepted",) * 2
+
+
+def test_queues_in_another_order_make_a_collection_of_the_same_queues(store: AnyStore) -> None:
+    collection, names = collection_of(store, 3, max_waiting=1)
+    store.declare([Queue(name, collection, max_waiting=1) for name in reversed(names)])
+    assert store.offer(collection, offers("abcd"), round_robin=True).verdicts.count("accepted") == 3
+
+
+@signals_needed
+def test_declaring_again_what_is_known_wakes_nobody(
+    store: AnyStore, open_another: OpenStore
+) -> None:
+    collection, names = collection_of(store, 2)
+    store.declare([Queue(names[0], collection)])
+    other = open_another()
+    store.wait(0)
+    other.declare([Queue(names[0], collection)])
+    begun = time.monotonic()
+    store.wait(0.1)
+    assert time.monotonic() - begun >= 0.09
+
+
+def test_a_collection_is_offered_round_robin(store: AnyStore) -> None:
+    collection, names = collection_of(store, 3)
+    store.offer(collection, offers(range(7)), round_robin=True)
+    shares = [sorted(ids_of(claim(store, joined(store, [name])))) for name in names]
+    assert shares == [["0", "3", "6"], ["1", "4"], ["2", "5"]]
+
+
+def test_round_robin_goes_on_between_calls_and_senders(
+    store: AnyStore, open_another: OpenStore
+) -> None:
+    collection, names = collection_of(store, 3)
+    senders = [store, open_another(), open_another()]
+    for index in range(9):
+        senders[index % 3].offer(collection, offers([index, f"{index}'"]), round_robin=True)
+    shares = [len(claim(store, joined(store, [name]))) for name in names]
+    assert shares == [6, 6, 6]
+
+
+def test_full_queues_are_passed_over(store: AnyStore) -> None:
+    collection, names = collection_of(store, 3, max_waiting=2)
+    put(store, names[1], "xy")
+    assert store.offer(collection, offers("abcd"), round_robin=True).verdicts == ("accepted",) * 4
+    assert sorted(ids_of(claim(store, joined(store, [names[0]])))) == ["a", "c"]
+    assert sorted(ids_of(claim(store, joined(store, [names[2]])))) == ["b", "d"]
+
+
+def test_where_all_are_full_the_rest_is_refused_with_depth_and_bound(store: AnyStore) -> None:
+    collection, _ = collection_of(store, 2, max_waiting=2)
+    admission = store.offer(collection, offers("abcdef"), round_robin=True)
+    assert admission == Admission(("accepted",) * 4 + ("refused",) * 2, depth=4, bound=4)
+
+
+def test_one_full_queue_refuses_with_its_own_depth_and_bound(store: AnyStore) -> None:
+    _, (first, _) = collection_of(store, 2, max_waiting=3)
+    admission = put(store, first, "abcd")
+    assert admission == Admission(("accepted",) * 3 + ("refused",), depth=3, bound=3)
+
+
+def test_what_is_refused_is_not_stored_and_may_come_again(store: AnyStore) -> None:
+    (queue,) = declared(store, max_waiting=1)
+    put(store, queue, "ab")
+    worker = joined(store, [queue])
+    assert ids_of(claim(store, worker)) == ["a"]
+    assert put(store, queue, "b").verdicts == ("accepted",)
+    assert ids_of(claim(store, worker)) == ["b"]
+
+
+def test_an_unknown_target_refuses_with_a_bound_of_nothing(store: AnyStore) -> None:
+    assert put(store, unique("nowhere"), "a") == Admission(("refused",), 0, 0)
+    collection = store.offer(unique("nowhere"), offers("a"), round_robin=True)
+    assert collection == Admission(("refused",), 0, 0)
+
+
+def test_no_offers_are_admitted_as_nothing(store: AnyStore) -> None:
+    collection, _ = collection_of(store, 1)
+    assert store.offer(collection, [], round_robin=True).verdicts == ()
+
+
+@ids_needed
+def test_an_id_is_accepted_once_within_a_batch(store: AnyStore) -> None:
+    collection, names = collection_of(store, 2)
+    verdicts = store.offer(collection, offers("abab"), round_robin=True).verdicts
+    assert verdicts == ("accepted", "accepted", "duplicate", "duplicate")
+    assert sorted(ids_of(claim(store, joined(store, names)))) == ["a", "b"]
+
+
+@ids_needed
+def test_an_id_is_accepted_once_while_it_lives(store: AnyStore) -> None:
+    _, (first, second) = collection_of(store, 2)
+    put(store, first, "w")
+    put(store, first, "d", delay_s=60)
+    put(store, second, "r")
+    claim(store, joined(store, [second]))
+    assert put(store, second, "wdr").verdicts == ("duplicate",) * 3
+
+
+@ids_needed
+def test_a_duplicate_is_no_refusal_though_the_queue_is_full(store: AnyStore) -> None:
+    (queue,) = declared(store, max_waiting=1)
+    assert put(store, queue, "ab").verdicts == ("accepted", "refused")
+    assert put(store, queue, "ab").verdicts == ("duplicate", "refused")
+
+
+@ids_needed
+def test_a_settled_id_is_a_duplicate(store: AnyStore) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "ab")
+    answered(store, claim(store, joined(store, [queue])))
+    assert put(store, queue, "ab").verdicts == ("duplicate",) * 2
+
+
+@ids_needed
+def test_a_settled_id_is_forgotten_after_the_retention_time(open_another: OpenStore) -> None:
+    forgetful = open_another(retention_s=0.05)
+    (queue,) = declared(forgetful)
+    put(forgetful, queue, ["settled", "living"])
+    worker = joined(forgetful, [queue])
+    answered(forgetful, claim(forgetful, worker, 1))
+
+    def accepted_again() -> bool:
+        # A store forgets at its leisure, and a young one looks sooner.
+        sweeper = open_another(retention_s=0.05)
+        claim(sweeper, worker, 1)
+        return put(sweeper, queue, ["settled"]).verdicts == ("accepted",)
+
+    wait_until(accepted_again, PATIENCE_S, "the settled id is accepted again")
+    assert put(forgetful, queue, ["living"]).verdicts == ("duplicate",)
+    balanced(forgetful)
+
+
+def test_the_bound_is_exact_with_eight_processes_offering_at_once(
+    store: AnyStore, store_settings: Settings
+) -> None:
+    collection, names = collection_of(store, 2, max_waiting=25)
+    group, verdicts = SPAWN.Barrier(8), SPAWN.Queue()
+    senders = [
+        SPAWN.Process(
+            target=offer_one_by_one,
+            args=(
+                store_settings,
+                collection,
+                [f"{sender}-{n}" for n in range(20)],
+                group,
+                verdicts,
+            ),
+            daemon=True,
+        )
+        for sender in range(8)
+    ]
+    for sender in senders:
+        sender.start()
+    total: Counter[str] = Counter()
+    for _ in senders:
+        total.update(verdicts.get(timeout=60))
+    for sender in senders:
+        sender.join(30)
+    assert total == {"accepted": 50, "refused": 110}
+    waiting = [len(claim(store, joined(store, [name]))) for name in names]
+    assert waiting == [25, 25]
+
+
+def test_lower_priorities_are_claimed_first_and_equals_in_order(store: AnyStore) -> None:
+    (queue,) = declared(store)
+    put(store, queue, ["e", "f"], priority=9)
+    put(store, queue, ["c", "d"])
+    put(store, queue, ["a", "b"], priority=-9)
+    worker = joined(store, [queue])
+    order = [ids_of(claim(store, worker, 1))[0] for _ in range(6)]
+    assert order == ["a", "b", "c", "d", "e", "f"]
+
+
+@depths_needed
+def test_a_delayed_task_waits_until_its_delay_is_over(store: AnyStore) -> None:
+    (queue,) = declared(store)
+    due = time.monotonic() + 0.15
+    put(store, queue, ["late"], delay_s=0.15)
+    put(store, queue, ["never"], delay_s=3600)
+    assert depths(store)[queue].delayed == 2
+    worker = joined(store, [queue])
+    claims = claimed_after_lapse(store, worker)
+    assert time.monotonic() >= due - 0.01
+    assert ids_of(claims) == ["late"]
+    assert (depths(store)[queue].delayed, depths(store)[queue].running) == (1, 1)
+
+
+def test_delayed_tasks_do_not_count_against_the_bound(store: AnyStore) -> None:
+    (queue,) = declared(store, max_waiting=2)
+    put(store, queue, ["late"], delay_s=3600)
+    assert put(store, queue, "ab").verdicts == ("accepted", "accepted")
