@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from agentpipe.connections.environment import PEER_VARIABLES
 from agentpipe.core.redaction import without_password
 from agentpipe.core.text import printable
 from agentpipe.errors import ConfigError
-from agentpipe.settings import SEED_VARIABLES, Settings
+from agentpipe.settings import Settings
 
 if TYPE_CHECKING:
     import argparse
@@ -68,7 +69,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         if url := getattr(args, option):
             environ[ours] = url
             # MCP-Universe's variables for the same server would contradict the option.
-            for name in SEED_VARIABLES:
+            for name in PEER_VARIABLES:
                 if name.startswith("REDIS") == (option == "broker"):
                     environ.pop(name, None)
     return Settings.from_env(environ)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.cli.mcp_universe import add_options, settings_of
 from agentpipe.cli.tail import follow
-from agentpipe.settings import SEED_GROUP
+from agentpipe.connections.environment import PEER_GROUP
 
 if TYPE_CHECKING:
     import argparse
@@ -22,7 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add_options(parser)
     parser.set_defaults(
-        start="beginning", group=SEED_GROUP, collection=None, outcome=None, commit_every=1
+        start="beginning", group=PEER_GROUP, collection=None, outcome=None, commit_every=1
     )
 
 

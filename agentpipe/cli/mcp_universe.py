@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.cli.common import add_common
-from agentpipe.settings import MQ_TYPES, SEED_VARIABLES, Settings
+from agentpipe.connections.environment import MQ_TYPES, names_a_queue
+from agentpipe.settings import Settings
 
 if TYPE_CHECKING:
     import argparse
@@ -64,7 +65,7 @@ def _mq_type(args: argparse.Namespace, environ: dict[str, str]) -> str | None:
     ``AgentPipeline`` passes kafka by default, and stays with the embedded stream when no variable
     is set; so does this.
     """
-    queues = any(environ.get(name) for name in SEED_VARIABLES if not name.startswith("REDIS"))
+    queues = names_a_queue(environ)
     kind: str | None = args.mq_type
     if kind in (None, MQ_TYPES[0]):
         return MQ_TYPES[0] if queues and (kind or not environ.get("AGENTPIPE_SINK")) else None

@@ -8,12 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from agentpipe.config.collection import load
+from agentpipe.connections.environment import (
+    MQ_TYPES,
+    PEER_GROUP,
+    names_a_queue,
+    unknown_mq_type,
+)
 from agentpipe.core.did_you_mean import unknown
 from agentpipe.core.task import Task
 from agentpipe.errors import ConfigError, QueueFull, TaskError
 from agentpipe.sending.admission import admit
 from agentpipe.sending.dispatcher import Dispatcher
-from agentpipe.settings import MQ_TYPES, SEED_GROUP, SEED_VARIABLES, Settings
+from agentpipe.settings import Settings
 from agentpipe.sinks.stream import Stream
 
 if TYPE_CHECKING:
@@ -46,7 +52,7 @@ class AgentPipeline:
         settings: Settings | None = None,
     ) -> None:
         if mq_type not in MQ_TYPES:
-            raise ConfigError(f"mq_type is one of {', '.join(MQ_TYPES)}, not {mq_type!r:.40}")
+            raise ConfigError(unknown_mq_type(mq_type))
         if settings is None:
             settings = Settings.from_env(os.environ, _choice(os.environ, mq_type))
         self._path = Path(config_path)
@@ -98,7 +104,7 @@ class AgentPipeline:
         self,
         limit: int | None = None,
         timeout: float | None = None,
-        group: str | None = SEED_GROUP,
+        group: str | None = PEER_GROUP,
         *,
         start: Start = "beginning",
         commit_every: int = 1,
@@ -176,8 +182,7 @@ def _choice(environ: Mapping[str, str], mq_type: str) -> str | None:
     """The type, where something is to be chosen: with nothing set the embedded stream stays."""
     if environ.get("AGENTPIPE_SINK"):
         return None
-    queues = any(environ.get(n) for n in SEED_VARIABLES if not n.startswith("REDIS"))
-    return mq_type if queues or mq_type != MQ_TYPES[0] else None
+    return mq_type if names_a_queue(environ) or mq_type != MQ_TYPES[0] else None
 
 
 def _task_data(given: Any) -> Any:

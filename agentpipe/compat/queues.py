@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Self
 
+from agentpipe.connections.environment import MQ_TYPES, PEER_GROUP, unknown_mq_type
 from agentpipe.core.task import new_id
 from agentpipe.errors import ConfigError
-from agentpipe.settings import MQ_TYPES, SEED_GROUP, Settings
+from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Record
 
@@ -112,7 +113,7 @@ class MQFactory:
         host: str | None = None,
         port: int | None = None,
         *,
-        group: str = SEED_GROUP,
+        group: str = PEER_GROUP,
     ) -> Consumer:
         """A consumer; without a ``value_deserializer`` messages are bytes. Raises the same."""
         return Consumer(_opened(mq_type, topic, host, port), value_deserializer or bytes, group)
@@ -121,7 +122,7 @@ class MQFactory:
 def _opened(mq_type: str, topic: str, host: str | None, port: int | None) -> Sink:
     kind = str(getattr(mq_type, "value", mq_type)).lower()
     if kind not in MQ_TYPES:
-        raise ConfigError(f"mq_type is one of {', '.join(MQ_TYPES)}, not {kind!r:.40}")
+        raise ConfigError(unknown_mq_type(kind))
     variables = kind.upper()
     environ = {
         name: value for name, value in os.environ.items() if name.startswith(f"{variables}_")

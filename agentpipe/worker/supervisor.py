@@ -15,9 +15,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from agentpipe.connections.environment import PEER_VARIABLES
 from agentpipe.core.backoff import delay_s
 from agentpipe.errors import Unreachable
-from agentpipe.settings import SEED_VARIABLES
 from agentpipe.worker.times import SHUTDOWN_S
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class Supervisor:
 def _child_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
     """URLs may hold passwords: children get them by environment, never by argv."""
     child = {
-        **{name: value for name, value in environ.items() if name not in SEED_VARIABLES},
+        **{name: value for name, value in environ.items() if name not in PEER_VARIABLES},
         "AGENTPIPE_BROKER": settings.broker,
         "AGENTPIPE_SINK": settings.sink,
         "AGENT_COLLECTION_CONFIG_FILE": str(settings.collection_file),

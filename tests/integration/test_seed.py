@@ -103,7 +103,7 @@ def repr_bytes(value: object) -> bytes:
 
 
 def test_a_kind_that_nobody_knows_is_told() -> None:
-    with pytest.raises(ConfigError, match="kafka, rabbitmq"):
+    with pytest.raises(ConfigError, match="use kafka or rabbitmq"):
         MQFactory.create_producer("nats", "topic")
 
 

@@ -114,7 +114,7 @@ def test_what_is_wrong_raises_and_is_never_false(pipeline: AgentPipeline, collec
         pipeline.send_task("mime", "q")
     with pytest.raises(TaskError, match="question"):
         pipeline.send_task("mine", {"question": 7})
-    with pytest.raises(ConfigError, match="kafka, rabbitmq"):
+    with pytest.raises(ConfigError, match=r"unknown mq_type .nats.: use kafka or rabbitmq"):
         AgentPipeline(collection, mq_type="nats")
 
 

@@ -97,13 +97,6 @@ def test_a_lease_is_a_finite_time(value: str) -> None:
         Settings.from_env({"AGENTPIPE_LEASE_S": value})
 
 
-def test_options_of_a_command_win_over_the_environment() -> None:
-    settings = Settings(broker="sqlite:///a.db", sink="sqlite:///b.db")
-    assert settings.with_urls(None, None) == settings
-    changed = settings.with_urls("sqlite:///c.db", None)
-    assert (changed.broker, changed.sink) == ("sqlite:///c.db", "sqlite:///b.db")
-
-
 def test_an_embedded_url_escapes_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote
 
+from agentpipe.connections.environment import TOPIC
 from agentpipe.connections.url import Url
-from agentpipe.settings import TOPIC
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

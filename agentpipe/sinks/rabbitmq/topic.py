@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from agentpipe.connections.amqp.message import CONSUMER_TIMEOUT_MS, Declaration, OutgoingMessage
+from agentpipe.connections.environment import PEER_GROUP, TOPIC
 from agentpipe.errors import ConfigError
-from agentpipe.settings import SEED_GROUP, TOPIC
 from agentpipe.sinks.base import Record
 from agentpipe.sinks.truncate import truncate
 
@@ -71,7 +71,7 @@ class Topic:
 
     def group(self, name: str) -> Declaration:
         """A group's queue; for MCP-Universe's group and the topic's namesake, the topic's queue."""
-        if name in (self.name, SEED_GROUP):
+        if name in (self.name, PEER_GROUP):
             return self.queue
         if not name or len(name.encode()) > MAX_NAME_BYTES:
             raise ConfigError(f"invalid group {name[:40]!r}: use 1 to {MAX_NAME_BYTES} bytes")
