@@ -13,8 +13,9 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from agentpipe import __version__
+from agentpipe.cli.exit_codes import INTERRUPTED, OK, USAGE, exit_code
 from agentpipe.core.did_you_mean import nearest
-from agentpipe.errors import AgentpipeError, ConfigError, QueueFull, TaskError, Unreachable
+from agentpipe.errors import AgentpipeError
 
 COMMANDS = {
     "send": "submit tasks to a collection",
@@ -38,8 +39,6 @@ COMMANDS = {
     "consume-outputs": "follow the stream, with the options of MCP-Universe",
     "clean-tasks": "cancel a file's waiting tasks, with the options of MCP-Universe",
 }
-OK, FAILED, USAGE, FULL, UNREACHABLE, PARTLY, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
-EXIT_CODES = {ConfigError: USAGE, TaskError: USAGE, QueueFull: FULL, Unreachable: UNREACHABLE}
 EPILOG = (
     "exit codes: 0 ok, 1 failed, 2 usage or config, 3 queue full, 4 server unreachable, "
     "5 partly, 130 interrupted"
@@ -56,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         return int(args.run(args))
     except AgentpipeError as error:
         sys.stderr.write(f"{error}\n")
-        return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), FAILED)
+        return exit_code(error)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:

@@ -6,7 +6,6 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from agentpipe.cli import FAILED, OK, PARTLY
 from agentpipe.cli.common import (
     add_common,
     confirms,
@@ -18,6 +17,7 @@ from agentpipe.cli.common import (
     say_where,
     settings_of,
 )
+from agentpipe.cli.exit_codes import FAILED, OK, PARTLY
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.cli import OK, UNREACHABLE, USAGE
 from agentpipe.cli.common import (
     add_common,
     collection_file,
@@ -15,6 +14,7 @@ from agentpipe.cli.common import (
     print_text,
     settings_of,
 )
+from agentpipe.cli.exit_codes import OK, UNREACHABLE, USAGE
 from agentpipe.core.text import counted
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentpipe.cli import OK
 from agentpipe.cli.common import collection_file, print_json
+from agentpipe.cli.exit_codes import OK
 from agentpipe.errors import AgentpipeError
 from agentpipe.settings import Settings
 

@@ -11,7 +11,6 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.dead_letter import DeadFilter
-from agentpipe.cli import FAILED, FULL, OK, PARTLY
 from agentpipe.cli.common import (
     add_common,
     add_on_full,
@@ -27,6 +26,7 @@ from agentpipe.cli.common import (
     timestamp,
 )
 from agentpipe.cli.dead_text import age, as_text, readable
+from agentpipe.cli.exit_codes import FAILED, FULL, OK, PARTLY
 from agentpipe.core.did_you_mean import unknown
 from agentpipe.core.result import OUTCOMES
 from agentpipe.core.text import one_line

@@ -8,8 +8,8 @@ import textwrap
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from agentpipe.cli import FAILED, OK, UNREACHABLE, USAGE
 from agentpipe.cli.common import add_common, print_json, print_text, settings_of
+from agentpipe.cli.exit_codes import FAILED, OK, UNREACHABLE, USAGE
 
 if TYPE_CHECKING:
     import argparse

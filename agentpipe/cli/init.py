@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentpipe.cli import OK
 from agentpipe.cli.check import file_as_dict
 from agentpipe.cli.common import add_json, encodable, print_json, print_text, say
+from agentpipe.cli.exit_codes import OK
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe.cli import OK
 from agentpipe.cli.common import (
     add_common,
     collections_of,
@@ -14,6 +13,7 @@ from agentpipe.cli.common import (
     say_where,
     settings_of,
 )
+from agentpipe.cli.exit_codes import OK
 from agentpipe.core.text import counted
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe.cli import OK
 from agentpipe.cli.common import (
     add_common,
     opened_sink,
@@ -13,6 +12,7 @@ from agentpipe.cli.common import (
     say_where,
     settings_of,
 )
+from agentpipe.cli.exit_codes import OK
 
 if TYPE_CHECKING:
     import argparse

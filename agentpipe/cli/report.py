@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe.cli import OK
 from agentpipe.cli.common import add_common, print_json, print_text, settings_of
+from agentpipe.cli.exit_codes import OK
 from agentpipe.core.redaction import without_password
 from agentpipe.operations.report import Report, summarize
 from agentpipe.sinks.stream import Stream

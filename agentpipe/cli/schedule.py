@@ -7,7 +7,6 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.cli import INTERRUPTED, OK
 from agentpipe.cli.common import (
     add_common,
     collections_of,
@@ -19,6 +18,7 @@ from agentpipe.cli.common import (
     say_where,
     settings_of,
 )
+from agentpipe.cli.exit_codes import INTERRUPTED, OK
 from agentpipe.core import logs
 from agentpipe.errors import ConfigError
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from agentpipe.cli import FAILED, FULL, OK, PARTLY
 from agentpipe.cli.common import (
     add_common,
     add_on_full,
@@ -19,6 +18,7 @@ from agentpipe.cli.common import (
     say_where,
     settings_of,
 )
+from agentpipe.cli.exit_codes import FAILED, FULL, OK, PARTLY
 from agentpipe.cli.progress import progress_bar
 from agentpipe.core.did_you_mean import unknown
 from agentpipe.core.text import one_line

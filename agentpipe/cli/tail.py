@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from agentpipe.cli import OK
 from agentpipe.cli.common import (
     add_common,
     print_either,
@@ -16,6 +15,7 @@ from agentpipe.cli.common import (
     settings_of,
     timestamp,
 )
+from agentpipe.cli.exit_codes import OK
 from agentpipe.core.result import OUTCOMES
 from agentpipe.core.text import one_line
 from agentpipe.sinks.stream import Stream

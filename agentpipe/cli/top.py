@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentpipe.cli import INTERRUPTED, OK
 from agentpipe.cli.common import add_common, opened_store, print_json, say, settings_of
+from agentpipe.cli.exit_codes import INTERRUPTED, OK
 from agentpipe.core.redaction import without_password
 from agentpipe.errors import Unreachable
 

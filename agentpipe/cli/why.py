@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe.cli import FAILED, OK, PARTLY
 from agentpipe.cli.common import add_common, encodable, print_either, say_where, settings_of
+from agentpipe.cli.exit_codes import FAILED, OK, PARTLY
 from agentpipe.core.text import one_line
 
 if TYPE_CHECKING:

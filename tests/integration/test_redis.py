@@ -20,7 +20,8 @@ import redis
 from agentpipe.brokers.capabilities import Answer, TaskQuery
 from agentpipe.brokers.dead_letter import DeadFilter
 from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
-from agentpipe.cli import UNREACHABLE, main
+from agentpipe.cli import main
+from agentpipe.cli.exit_codes import UNREACHABLE
 from agentpipe.errors import Unreachable
 from agentpipe.settings import Settings
 from brokers.ports import HOST, free_port
