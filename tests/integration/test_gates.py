@@ -71,7 +71,7 @@ def test_a_hold_outlives_the_worker_that_was_told(project: Project) -> None:
     project.until(delivered=2)
     assert [bool(left_s) for left_s in held_s(project)] == [True, False]
     shown = project.ok("status").out.splitlines()
-    assert [" held " in line for line in shown if line.startswith("toys_")] == [True, False]
+    assert [" cooldown " in line for line in shown if line.startswith("toys_")] == [True, False]
     assert len(project.journal("started")) == 3
 
 
