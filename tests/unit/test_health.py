@@ -25,10 +25,10 @@ def worker(name: str, clock: float | None, seen_s: float = 0.0) -> WorkerSeen:
 @pytest.mark.parametrize(
     ("soft", "hard", "status", "found"),
     [
-        (1024, 4096, "ok", "1,024, workers may have 4,096"),
-        (1024, 4095, "warn", "1,024, workers may have 4,095"),
+        (1024, 4096, "ok", "1,024, up to 4,096 for workers"),
+        (1024, 4095, "warn", "1,024, up to 4,095 for workers"),
         (512, 512, "warn", "512"),
-        (1024, resource.RLIM_INFINITY, "ok", "1,024, workers may have unlimited"),
+        (1024, resource.RLIM_INFINITY, "ok", "1,024, up to unlimited for workers"),
     ],
 )
 def test_the_hard_limit_counts(
@@ -69,7 +69,7 @@ def test_what_cannot_be_measured_so_exactly_is_not_called_off() -> None:
 
 def test_a_worker_that_has_not_been_heard_for_long_is_named() -> None:
     told = doctor.workers_heard([worker("a", None, 1.0), worker("b", None, 61.0)])
-    assert (told.status, "whether b lives" in told.advice) == ("warn", True)
+    assert (told.status, "whether b is alive" in told.advice) == ("warn", True)
 
 
 def test_a_file_system_is_the_nearest_one_above(tmp_path: Path) -> None:
