@@ -13,12 +13,12 @@ from pika import exceptions
 from pika.channel import Channel
 
 from agentpipe.brokers.location import ClaimSeen
-from agentpipe.brokers.rabbitmq.address import Address
+from agentpipe.brokers.rabbitmq.address import RabbitAddress
 from agentpipe.brokers.rabbitmq.assignment import share_of
 from agentpipe.brokers.rabbitmq.cancel_marks import by_id, by_queue, covers
 from agentpipe.brokers.rabbitmq.cooldowns import Cooldowns
 from agentpipe.brokers.rabbitmq.messages import Message
-from agentpipe.brokers.rabbitmq.registry import Entry
+from agentpipe.brokers.rabbitmq.registry import RegistryEntry
 from agentpipe.brokers.rabbitmq.rpc import (
     Member,
     Reply,
@@ -235,9 +235,9 @@ def test_lower_priorities_are_higher_ones_of_amqp() -> None:
 
 
 def test_an_entry_remembers_bounds_and_queues_of_old() -> None:
-    (first,) = Entry.of([Queue("c_0", "c", 5), Queue("c_1", "c", 5)])
-    (second,) = Entry.of([Queue("c_0", "c", 9)])
-    (third,) = Entry.of([Queue("c_0", "c", 5)])
+    (first,) = RegistryEntry.of([Queue("c_0", "c", 5), Queue("c_1", "c", 5)])
+    (second,) = RegistryEntry.of([Queue("c_0", "c", 9)])
+    (third,) = RegistryEntry.of([Queue("c_0", "c", 5)])
     both = second.after(first)
     assert (both.queues, both.former, both.bounds) == (("c_0",), ("c_1",), (5, 9))
     assert third.after(both).bounds == (9, 5)
@@ -250,19 +250,22 @@ def test_an_entry_knows_the_gates_of_its_queues() -> None:
         Queue("c_0", "c", concurrency_group="c/0", concurrency_group_limit=2),
         Queue("c_1", "c"),
     ]
-    (entry,) = Entry.of(queues)
-    assert Entry.decode(orjson.loads(orjson.dumps(entry))).current() == queues
-    assert not entry.says(Entry.of([Queue("c_0", "c"), Queue("c_1", "c")])[0])
+    (entry,) = RegistryEntry.of(queues)
+    assert RegistryEntry.decode(orjson.loads(orjson.dumps(entry))).current() == queues
+    assert not entry.says(RegistryEntry.of([Queue("c_0", "c"), Queue("c_1", "c")])[0])
     of_old = orjson.loads(orjson.dumps(entry))
     del of_old["gates"]
-    assert [queue.concurrency_group for queue in Entry.decode(of_old).current()] == [None, None]
+    assert [queue.concurrency_group for queue in RegistryEntry.decode(of_old).current()] == [
+        None,
+        None,
+    ]
 
 
 # Addresses.
 
 
 def test_a_url_is_taken_apart() -> None:
-    address = Address.parse("amqp://ann:p%40ss@host:1234/%2Fteam?prefix=mine&queues=quorum")
+    address = RabbitAddress.parse("amqp://ann:p%40ss@host:1234/%2Fteam?prefix=mine&queues=quorum")
     assert (address.server.host, address.server.port, address.server.vhost) == (
         "host",
         1234,
@@ -275,7 +278,7 @@ def test_a_url_is_taken_apart() -> None:
 
 @pytest.mark.parametrize(("url", "port"), [("amqp://h", 5672), ("amqps://h/", 5671)])
 def test_what_a_url_leaves_out_is_the_usual(url: str, port: int) -> None:
-    address = Address.parse(url)
+    address = RabbitAddress.parse(url)
     assert (address.server.port, address.server.vhost, address.server.user) == (port, "/", "guest")
     assert (address.server.tls is not None) == url.startswith("amqps")
 
@@ -286,7 +289,7 @@ def test_what_a_url_leaves_out_is_the_usual(url: str, port: int) -> None:
 )
 def test_a_wrong_url_is_told_without_its_password(rest: str) -> None:
     with pytest.raises(ConfigError) as told:
-        Address.parse(f"amqps://ann:s3cret@host{rest}")
+        RabbitAddress.parse(f"amqps://ann:s3cret@host{rest}")
     assert "s3cret" not in str(told.value)
     assert "host" in str(told.value)
 

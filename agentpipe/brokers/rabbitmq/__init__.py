@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from agentpipe.brokers.base import Store
 from agentpipe.brokers.dead_letter import DeadFilter
 from agentpipe.brokers.rabbitmq import dead_letters, inspection, management
-from agentpipe.brokers.rabbitmq.address import Address
+from agentpipe.brokers.rabbitmq.address import RabbitAddress
 from agentpipe.brokers.rabbitmq.admission import Offering
 from agentpipe.brokers.rabbitmq.cancel_marks import by_id, by_queue
 from agentpipe.brokers.rabbitmq.connection import Connection
@@ -82,7 +82,7 @@ class RabbitStore(Store):
     """
 
     def __init__(self, url: str, settings: Settings) -> None:
-        self._address = Address.parse(url)
+        self._address = RabbitAddress.parse(url)
         # The server notices a silent connection after one to two of these.
         heartbeat_s = max(1, int(settings.lease_s / 2))
         self._link = Link(

@@ -1,4 +1,4 @@
-"""Address: an amqp:// URL as the broker's."""
+"""RabbitRabbitAddress: an amqp:// URL as the broker's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ QUEUES = ("classic", "quorum")
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class RabbitAddress:
     """Where the server is, and under which names this fleet lives there.
 
     Attributes:

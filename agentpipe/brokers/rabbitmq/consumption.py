@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from agentpipe.brokers.rabbitmq.deliveries import Agent, Deliveries, Prefetched
+    from agentpipe.brokers.rabbitmq.deliveries import Deliveries, Prefetched, ServedAgent
     from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
     from agentpipe.connections.amqp.channel import Delivery
 
@@ -32,14 +32,14 @@ class Consumption:
         self,
         channel: WorkerChannel,
         deliveries: Deliveries,
-        receive: Callable[[Agent, Delivery], None],
+        receive: Callable[[ServedAgent, Delivery], None],
     ) -> None:
         self._channel, self._services = channel, channel.services
         self._deliveries, self._receive = deliveries, receive
         self._isolating: asyncio.Task[None] | None = None
         self._moving = 0
 
-    async def adjust(self, agent: Agent) -> None:
+    async def adjust(self, agent: ServedAgent) -> None:
         """Consume from all queues in which tasks of this agent may wait, within its limits."""
         limits = self._services.registry.limits(agent.queue.name)
         if limits.concurrency != agent.queue.concurrency:
@@ -50,12 +50,12 @@ class Consumption:
         if self.is_left_alone(agent):  # Perhaps since a moment ago only.
             await self.withdraw(agent)
 
-    def is_left_alone(self, agent: Agent) -> bool:
+    def is_left_alone(self, agent: ServedAgent) -> bool:
         """Whether this worker may take none of its tasks now."""
         yields = time.monotonic() < agent.yields_until
         return yields or self._services.is_left_alone(agent.queue.name)
 
-    async def _consume(self, agent: Agent) -> None:
+    async def _consume(self, agent: ServedAgent) -> None:
         back, *waiting = self._services.registry.sources(agent.queue)
         for source in waiting if self._isolating else [back, *waiting]:
             if source.name not in agent.consumers:
@@ -67,20 +67,20 @@ class Consumption:
                     partial(self._deleted, agent, source.name),
                 )
 
-    def _deleted(self, agent: Agent, source: str) -> None:
+    def _deleted(self, agent: ServedAgent, source: str) -> None:
         worker = self._deliveries.worker
         log.warning("queue %s was deleted under worker %s; making it again", source, worker)
         agent.consumers.pop(source, None)
         self._channel.look.set()
 
-    async def stop(self, *agents: Agent) -> None:
+    async def stop(self, *agents: ServedAgent) -> None:
         """Have nothing more delivered."""
         consumers = [it for agent in agents for it in agent.consumers.values()]
         for agent in agents:
             agent.consumers = {}
         await self._channel.raw.cancel(consumers)
 
-    async def withdraw(self, agent: Agent) -> None:
+    async def withdraw(self, agent: ServedAgent) -> None:
         """Take nothing more for this agent, and give back what is not claimed."""
         await self.stop(agent)
         unclaimed = list(agent.ready)

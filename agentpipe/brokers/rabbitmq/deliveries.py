@@ -33,9 +33,9 @@ class Group:
 
     limit: int
     running: int = 0
-    agents: dict[str, Agent] = field(default_factory=dict)
+    agents: dict[str, ServedAgent] = field(default_factory=dict)
 
-    def ready(self) -> list[Agent]:
+    def ready(self) -> list[ServedAgent]:
         """Those with a task that may run now, the longest unserved first."""
         if self.running >= self.limit:
             return []
@@ -43,7 +43,7 @@ class Group:
 
 
 @dataclass(slots=True)
-class Agent:
+class ServedAgent:
     """An agent that this worker serves.
 
     Attributes:
@@ -94,7 +94,7 @@ class Held:
     claim: Claim
     message: Message
     tag: int
-    agent: Agent
+    agent: ServedAgent
     since: float
 
 
@@ -113,7 +113,7 @@ class Deliveries:
     """
 
     def __init__(self, worker: Worker, marks: CancelMarks, wake: Callable[[], None]) -> None:
-        self.agents: dict[str, Agent] = {}
+        self.agents: dict[str, ServedAgent] = {}
         self.held: dict[int, Held] = {}
         self.awaited: dict[str, Held] = {}
         self._was_ready: set[str] = set()
@@ -129,10 +129,10 @@ class Deliveries:
 
     # Agents.
 
-    def add(self, queue: Queue, unit: str, unit_of: Callable[[str], str]) -> Agent:
+    def add(self, queue: Queue, unit: str, unit_of: Callable[[str], str]) -> ServedAgent:
         """Begin to serve an agent; runs that are awaited count."""
         awaited = [it.claim.queue for it in self.awaited.values()]
-        agent = Agent(queue, unit, running=awaited.count(queue.name))
+        agent = ServedAgent(queue, unit, running=awaited.count(queue.name))
         if queue.concurrency_group is not None:
             running = sum(unit_of(name) == unit for name in awaited)
             group = Group(queue.concurrency_group_limit, running)
@@ -141,7 +141,7 @@ class Deliveries:
         self.agents[queue.name] = agent
         return agent
 
-    def remove(self, agent: Agent) -> None:
+    def remove(self, agent: ServedAgent) -> None:
         """Serve it no longer."""
         del self.agents[agent.queue.name]
         if agent.group is not None:
@@ -149,7 +149,7 @@ class Deliveries:
         if all(other.unit != agent.unit for other in self.agents.values()):
             self._groups.pop(agent.unit, None)
 
-    def set_limits(self, agent: Agent, queue: Queue) -> None:
+    def set_limits(self, agent: ServedAgent, queue: Queue) -> None:
         """Apply limits that may have changed."""
         agent.queue = queue
         if agent.group is not None and agent.group.limit != queue.concurrency_group_limit:
@@ -163,7 +163,7 @@ class Deliveries:
         """Whether its delivery means that a claim ended with its worker."""
         return redelivered and message.task_id not in self._was_ready
 
-    def resume(self, agent: Agent, prefetched: Prefetched) -> bool:
+    def resume(self, agent: ServedAgent, prefetched: Prefetched) -> bool:
         """Whether it runs here still: the claim is the same, only the delivery is another one."""
         before = self.awaited.pop(prefetched.message.task_id, None)
         if before is None:
@@ -172,7 +172,7 @@ class Deliveries:
         self.held[before.claim.number] = again
         return True
 
-    def put(self, agent: Agent, prefetched: Prefetched) -> None:
+    def put(self, agent: ServedAgent, prefetched: Prefetched) -> None:
         """Let it be claimed."""
         agent.ready.append(prefetched)
         self._turns[agent.queue.name] = None
@@ -196,14 +196,14 @@ class Deliveries:
         self._turns.update(postponed)
         return claims
 
-    def _whose_turn(self, name: str) -> Agent | None:
+    def _whose_turn(self, name: str) -> ServedAgent | None:
         """The agent, or that of its group which was served longest ago; None without room."""
         agent = self.agents.get(name)
         if agent is None or not agent.has_room:
             return None
         return agent if agent.group is None else next(iter(agent.group.ready()), None)
 
-    def _claim(self, agent: Agent, prefetched: Prefetched) -> Claim:
+    def _claim(self, agent: ServedAgent, prefetched: Prefetched) -> Claim:
         message = prefetched.message
         claim = Claim(
             message.task_id,
@@ -241,13 +241,13 @@ class Deliveries:
             self.give_turns(ready)
             self._wake()
 
-    def give_turns(self, agents: Iterable[Agent]) -> None:
+    def give_turns(self, agents: Iterable[ServedAgent]) -> None:
         """Let them be claimed from, as far as they have room."""
         self._turns.update({it.queue.name: None for it in agents if it.has_room})
 
     # What there is.
 
-    def ready(self) -> list[tuple[Agent, Prefetched]]:
+    def ready(self) -> list[tuple[ServedAgent, Prefetched]]:
         """What is not claimed."""
         return [(agent, each) for agent in self.agents.values() for each in agent.ready]
 

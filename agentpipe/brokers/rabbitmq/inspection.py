@@ -17,7 +17,7 @@ from agentpipe.brokers.rabbitmq.tallies import by_queue
 from agentpipe.brokers.statistics import QueueDepth, Stats, Tally, WorkerSeen
 
 if TYPE_CHECKING:
-    from agentpipe.brokers.rabbitmq.address import Address
+    from agentpipe.brokers.rabbitmq.address import RabbitAddress
     from agentpipe.brokers.rabbitmq.rpc import Member, Replies
     from agentpipe.brokers.rabbitmq.services import Services
     from agentpipe.brokers.records import Queue
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 REGISTRY_S = 1.0
 
 
-async def count(services: Services, address: Address) -> Stats:
+async def count(services: Services, address: RabbitAddress) -> Stats:
     """A snapshot. A task that moves on meanwhile may be counted twice, but is never missed."""
     registry, topology = services.registry, services.topology
     await registry.read(REGISTRY_S)

@@ -18,7 +18,7 @@ from agentpipe.core.redaction import without_password
 from agentpipe.errors import Unreachable
 
 if TYPE_CHECKING:
-    from agentpipe.brokers.rabbitmq.address import Address
+    from agentpipe.brokers.rabbitmq.address import RabbitAddress
 
 TIMEOUT_S = 10.0
 OF_QUEUES = "name,messages,message_bytes"
@@ -37,7 +37,7 @@ class QueueFigures:
 UNKNOWN = QueueFigures()
 
 
-def queue_figures(address: Address) -> dict[str, QueueFigures]:
+def queue_figures(address: RabbitAddress) -> dict[str, QueueFigures]:
     """Each queue of this fleet's prefix, by name, some seconds old; none without the API.
 
     Raises:
@@ -53,7 +53,7 @@ def queue_figures(address: Address) -> dict[str, QueueFigures]:
     }
 
 
-def examine(address: Address) -> list[Finding]:
+def examine(address: RabbitAddress) -> list[Finding]:
     """Alarms and the clock; an API that does not answer is a warning."""
     if not address.management:
         return [ok("alarms", NOT_TOLD), ok("clock", NOT_TOLD)]
@@ -87,7 +87,7 @@ def _mib(node: dict[str, Any], name: str) -> str:
     return f"{value / 1024**2:,.0f}" if isinstance(value, int) else "?"
 
 
-def _get(address: Address, path: str) -> tuple[Any, str]:
+def _get(address: RabbitAddress, path: str) -> tuple[Any, str]:
     """What the API answers, and the server's time as HTTP has it."""
     parts = urlsplit(address.management)
     host = parts.netloc.rpartition("@")[2]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class RegistryEntry:
     """A collection with its queues in order, or a queue outside any collection.
 
     Attributes:
@@ -85,7 +85,7 @@ class Entry:
         """The collection, or the queue outside any; two entries of one key are merged."""
         return f"collection {self.collection}" if self.collection else self.queues[0]
 
-    def after(self, earlier: Entry) -> Self:
+    def after(self, earlier: RegistryEntry) -> Self:
         """Itself, with what must not be forgotten of an earlier entry."""
         bounds = (*(bound for bound in earlier.bounds if bound != self.bounds[-1]), *self.bounds)
         before = dict.fromkeys((*earlier.former, *earlier.queues, *self.former))
@@ -111,7 +111,7 @@ class Entry:
             return self
         return replace(self, all_paused=whole, paused=tuple(sorted(names)), paused_at=time.time())
 
-    def says(self, other: Entry) -> bool:
+    def says(self, other: RegistryEntry) -> bool:
         """Whether it adds nothing to ``other``."""
         return self._limits == other._limits
 
@@ -133,7 +133,7 @@ class Entry:
         return Queue(name, self.collection, *limits, *(gate or ()))
 
 
-def merged(earlier: Entry, later: Entry) -> Entry:
+def merged(earlier: RegistryEntry, later: RegistryEntry) -> RegistryEntry:
     """Of two about the same, the one that was noted later; it remembers the other."""
     if earlier.noted_at > later.noted_at:
         earlier, later = later, earlier
@@ -154,11 +154,11 @@ class Registry:
             session,
             topology.shared("registry"),
             merged,
-            lambda records: {it.key: it for it in map(Entry.decode, records)},
+            lambda records: {it.key: it for it in map(RegistryEntry.decode, records)},
             lambda entries: list(entries.values()),
         )
-        self._entries: dict[str, Entry] = {}
-        self._by_queue: dict[str, Entry] = {}
+        self._entries: dict[str, RegistryEntry] = {}
+        self._by_queue: dict[str, RegistryEntry] = {}
         self._queues: dict[str, Queue] = {}
         self._read_at = float("-inf")
 
@@ -221,11 +221,11 @@ class Registry:
         mine = [
             it for it in self._declared.values() if it.name in wanted or it.collection in groups
         ]
-        entries = [it for it in Entry.of(mine) if not self._says(self._entries, it)]
+        entries = [it for it in RegistryEntry.of(mine) if not self._says(self._entries, it)]
         if not entries:
             return False
 
-        def enter(known: dict[str, Entry]) -> None:
+        def enter(known: dict[str, RegistryEntry]) -> None:
             for entry in entries:
                 if not self._says(known, entry):
                     before = known.get(entry.key)
@@ -235,7 +235,7 @@ class Registry:
         self._keep(known)
         return changed
 
-    def _says(self, known: Mapping[str, Entry], entry: Entry) -> bool:
+    def _says(self, known: Mapping[str, RegistryEntry], entry: RegistryEntry) -> bool:
         return entry.key in known and entry.says(known[entry.key])
 
     async def pause(
@@ -243,13 +243,13 @@ class Registry:
     ) -> None:
         """Note what is paused, or resumed."""
 
-        def change(known: dict[str, Entry]) -> None:
+        def change(known: dict[str, RegistryEntry]) -> None:
             for key, entry in known.items():
                 known[key] = entry.with_pauses(queues, collections, paused=paused)
 
         self._keep((await self._state.change(change))[0])
 
-    def _keep(self, entries: dict[str, Entry]) -> None:
+    def _keep(self, entries: dict[str, RegistryEntry]) -> None:
         self._entries, self._read_at = entries, time.monotonic()
         every = entries.values()
         self._by_queue = {name: it for it in every for name in it.former}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from agentpipe.brokers.rabbitmq.consumption import Consumption
-    from agentpipe.brokers.rabbitmq.deliveries import Agent, Deliveries, Held
+    from agentpipe.brokers.rabbitmq.deliveries import Deliveries, Held, ServedAgent
     from agentpipe.brokers.rabbitmq.tallies import TallyKeeper
     from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
     from agentpipe.brokers.records import Settlement
@@ -100,7 +100,7 @@ class Settling:
             messages.append(self._services.dead.message(settlement, collection))
         return messages
 
-    def _cool_down(self, agent: Agent, cooldown_s: float) -> OutgoingMessage:
+    def _cool_down(self, agent: ServedAgent, cooldown_s: float) -> OutgoingMessage:
         """Leave the agent alone; returns what tells the other workers."""
         name = agent.queue.name
         self._services.cooldowns.begin(name, cooldown_s)

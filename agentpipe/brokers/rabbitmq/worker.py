@@ -30,7 +30,7 @@ from agentpipe.connections.amqp.channel import ChannelClosed
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agentpipe.brokers.rabbitmq.deliveries import Agent
+    from agentpipe.brokers.rabbitmq.deliveries import ServedAgent
     from agentpipe.brokers.rabbitmq.services import Services
     from agentpipe.brokers.rabbitmq.wakeup import Wakeup
     from agentpipe.brokers.records import Claim, Worker
@@ -61,7 +61,7 @@ class RabbitWorker:
         self._deliveries = Deliveries(worker, services.marks, wakeup.set)
         self._tallies = TallyKeeper()
         self._members: dict[str, Member] = {}
-        self._recounting: dict[str, list[tuple[Agent, Prefetched]]] = {}
+        self._recounting: dict[str, list[tuple[ServedAgent, Prefetched]]] = {}
         self._steward: asyncio.Task[None] | None = None
         self._look = asyncio.Event()
         self._probe_at = self._hello_at = self._reunion_ends = 0.0
@@ -192,7 +192,7 @@ class RabbitWorker:
 
     # Tasks.
 
-    def _receive(self, agent: Agent, delivery: Delivery) -> None:
+    def _receive(self, agent: ServedAgent, delivery: Delivery) -> None:
         message = Message.read(delivery, agent.queue.name)
         prefetched = Prefetched(message, delivery.tag)
         if self._deliveries.resume(agent, prefetched):
@@ -221,7 +221,7 @@ class RabbitWorker:
         for agent, prefetched in arrived:
             self._admit(agent, prefetched)
 
-    def _admit(self, agent: Agent, prefetched: Prefetched) -> None:
+    def _admit(self, agent: ServedAgent, prefetched: Prefetched) -> None:
         if self._gone or agent.leaving or self._consumption.is_left_alone(agent):
             self._channel.begin(self._channel.put_back([prefetched]))
         elif agent.in_last_chance(prefetched.message) and self._deliveries.has_one_in_last_chance():
