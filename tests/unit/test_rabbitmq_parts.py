@@ -146,11 +146,11 @@ def test_a_gate_goes_to_who_serves_all_of_it() -> None:
 
 def test_a_hold_that_goes_round_does_not_grow() -> None:
     holds = Cooldowns()
-    assert holds.hear("q", 60)
+    assert holds.note("q", 60)
     left = holds.left_s("q")
-    assert not holds.hear("q", 60.1)
+    assert not holds.note("q", 60.1)
     assert holds.left_s("q") <= left
-    assert holds.hear("q", 90)
+    assert holds.note("q", 90)
     holds.begin("q", 1)
     assert holds.left_s("q") > 60
     assert holds.all().keys() == {"q"}

@@ -1,7 +1,7 @@
 """CancelMarks: which tasks must not run, by id, queue or group, if they were submitted before.
 
 A task that waits cannot be found, so that the mark waits for it: a worker that claims a marked
-task answers ``cancelled``. All workers hear of a mark, and read them when they join.
+task answers ``cancelled``. All workers receive each mark, and read the earlier ones when they join.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class CancelMarks:
     def __contains__(self, message: Message) -> bool:
         return covers(self.until_ms, message)
 
-    def hear(self, until_ms: Mapping[str, int]) -> None:
+    def note(self, until_ms: Mapping[str, int]) -> None:
         """Learn of marks."""
         for key, until in until_ms.items():
             self.until_ms[key] = max(until, self.until_ms.get(key, 0))
@@ -41,7 +41,7 @@ class CancelMarks:
     async def add(self, keys: Iterable[str]) -> dict[str, int]:
         """Keep marks for everything submitted before now; returns them."""
         until_ms = dict.fromkeys(keys, now_ms())
-        self.hear(until_ms)
+        self.note(until_ms)
         await self._state.add(until_ms)
         return until_ms
 
@@ -53,7 +53,7 @@ class CancelMarks:
             for key in [key for key, until in marks.items() if until < oldest]:
                 del marks[key]
 
-        self.hear((await self._state.change(drop_old))[0])
+        self.note((await self._state.change(drop_old))[0])
 
 
 def covers(until_ms: Mapping[str, int], message: Message) -> bool:

@@ -23,7 +23,7 @@ class Cooldowns:
         until = time.monotonic() + cooldown_s
         self._until[queue] = max(until, self._until.get(queue, 0.0))
 
-    def hear(self, queue: str, cooldown_s: float) -> bool:
+    def note(self, queue: str, cooldown_s: float) -> bool:
         """The same for one that another worker reports; returns whether it was new."""
         new = cooldown_s > self.left_s(queue) + SAME_S
         if new:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TIMEOUT_S = 10.0
 OF_QUEUES = "name,messages,message_bytes"
 OF_NODES = "name,mem_alarm,disk_free_alarm,mem_used,mem_limit,disk_free"
-NOT_TOLD = "not told by AMQP: give ?management= in the broker's URL to see it"
+NOT_REPORTED = "AMQP does not report it: add ?management= to the broker's URL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def queue_figures(address: RabbitAddress) -> dict[str, QueueFigures]:
 def examine(address: RabbitAddress) -> list[Finding]:
     """Alarms and the clock; an API that does not answer is a warning."""
     if not address.management:
-        return [ok("alarms", NOT_TOLD), ok("clock", NOT_TOLD)]
+        return [ok("alarms", NOT_REPORTED), ok("clock", NOT_REPORTED)]
     begun = time.time()
     try:
         nodes, date = _get(address, f"/api/nodes?columns={OF_NODES}")

@@ -1,6 +1,6 @@
-"""Membership: which workers there are, as one of them hears it, and what it says to them.
+"""Membership: which workers there are, as one of them knows it, and its messages to them.
 
-Workers hear each other on a fanout exchange. Each has a queue of its own there, which goes with
+Workers send to each other by a fanout exchange. Each has a queue of its own there, which goes with
 its connection: a message that cannot be delivered to it shows that its worker is dead.
 """
 
@@ -36,7 +36,7 @@ class Membership:
         self._channel, self._me, self._heard = channel, me, heard
 
     async def open(self) -> None:
-        """Begin to hear, and have the others introduce themselves."""
+        """Start to receive, and ask the others to introduce themselves."""
         raw, fleet = self._channel.raw, self._channel.services.topology.fleet
         self.address = str((await raw.call("queue_declare", "", exclusive=True)).queue)
         await raw.consume(self.address, 0, self._receive)

@@ -138,7 +138,7 @@ def encode(content: Request | Reply, *, key: str = "", exchange: str = "") -> Ou
 
 
 def decode(content: type[T], body: bytes) -> T | None:
-    """What ``encode`` wrote; None for what another version or somebody else has sent."""
+    """What ``encode`` wrote; None for messages of another version or another program."""
     try:
         return cast("T", _built(content, orjson.loads(body)))
     except (ValueError, TypeError, LookupError):

@@ -62,7 +62,7 @@ class Services:
         """Mark all that these keys name, and signal what runs of it; returns the ids of that."""
         request = Request("cancel", marks=await self.marks.add(keys))
         ending: set[str] = set()
-        for _ in range(TRIES):  # Of a worker that has just died the others hear a moment later.
+        for _ in range(TRIES):  # The others notice a moment later that a worker has died.
             replies = await self.ask(request)
             ending.update(task_id for reply in replies.each for task_id in reply.ending)
             if replies.complete:
@@ -107,9 +107,9 @@ class Services:
         """Whether no worker may take its tasks now: it is in cooldown, or paused."""
         return self.cooldowns.left_s(queue) > 0 or any(self.registry.pauses(queue))
 
-    def hear_cooldown(self, queue: str, cooldown_s: float) -> None:
+    def note_cooldown(self, queue: str, cooldown_s: float) -> None:
         """A worker reports a cooldown."""
-        if self.cooldowns.hear(queue, cooldown_s):
+        if self.cooldowns.note(queue, cooldown_s):
             self.changed()
             self.watch_cooldown(queue)
 

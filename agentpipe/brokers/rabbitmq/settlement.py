@@ -105,5 +105,5 @@ class Settling:
         name = agent.queue.name
         self._services.cooldowns.begin(name, cooldown_s)
         self._services.watch_cooldown(name)
-        told = Request("cooldown", queue=name, cooldown_s=cooldown_s)
-        return encode(told, exchange=self._services.topology.fleet)
+        request = Request("cooldown", queue=name, cooldown_s=cooldown_s)
+        return encode(request, exchange=self._services.topology.fleet)

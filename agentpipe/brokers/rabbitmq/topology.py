@@ -62,7 +62,7 @@ class Topology:
 
     @property
     def fleet(self) -> str:
-        """The exchange on which workers hear of each other."""
+        """The fanout exchange between workers."""
         return f"{self.prefix}.crew"
 
     def later(self, level: int) -> Declaration:

@@ -39,20 +39,20 @@ if TYPE_CHECKING:
 TICK_S = 1.0
 # Another worker still holds the lock of an agent that should be ours.
 RETRY_S = 0.1
-# So many agents are taken over at once.
+# Agents taken over per round.
 PORTION = 50
-# A worker that has missed the others' words hears them again so late at the latest.
+# Workers introduce themselves again this often, for those that missed a message.
 HELLO_EVERY_S = 10.0
-# After the connection was lost, all workers have so long to come back to what they ran.
+# Time for all workers to resume their runs after a lost connection.
 REUNION_S = 5.0
-# What an operator wants to take from a queue is left there for so long.
+# How long a worker leaves a queue's tasks to an operator.
 YIELD_S = 1.0
 
 log = logging.getLogger(__name__)
 
 
 class RabbitWorker:
-    """Takes and leaves agents, and answers what the fleet asks."""
+    """Takes over and gives up agents, and answers requests of other processes."""
 
     def __init__(self, services: Services, worker: Worker, wakeup: Wakeup) -> None:
         self.worker, self.wakeup = worker, wakeup
@@ -83,9 +83,9 @@ class RabbitWorker:
         self._report = self._report if report is None else report
 
     def inherit(self, earlier: RabbitWorker) -> None:
-        """Go on with what ran when the connection was lost, once it is delivered here again.
+        """Resume the runs of the lost connection, once their tasks are delivered here again.
 
-        The other workers are expected back, too, so that each is delivered its own.
+        The other workers reconnect as well, so that each gets its own deliveries.
         """
         self._deliveries.inherit(earlier._deliveries)
         self._members = earlier._membership.members
@@ -94,7 +94,7 @@ class RabbitWorker:
         self._reunion_ends = time.monotonic() + REUNION_S
 
     async def open(self) -> None:
-        """Introduce itself to the others, and begin to take over agents."""
+        """Join the fleet, and start to take over agents."""
         services = self._services
         raw = await services.connection.session.channel(self.wakeup.set)
         self._channel = WorkerChannel(raw, services, self.wakeup.set, self._look)
@@ -106,13 +106,13 @@ class RabbitWorker:
             self._tallies,
             lambda: self.is_alive,
         )
-        self._membership = Membership(self._channel, self._introduction, self._hear)
+        self._membership = Membership(self._channel, self._introduction, self._receive_request)
         self._membership.members = self._members
         if self.worker.queues:
             await services.queues.make_delays()
             await services.introduce(self.worker.queues)
         await self._membership.open()
-        # From here on it hears of changes: what was changed before is read.
+        # From here on changes are received: read those made before.
         await services.registry.read()
         await services.marks.read()
         self._end(services.marks.until_ms)
@@ -130,12 +130,12 @@ class RabbitWorker:
             except ChannelClosed as error:
                 if self._channel.raw.is_open:
                     log.warning("worker %s cannot take over agents: %s", self.worker.name, error)
-            except Exception:  # If this ended, no worker would serve its agents.
+            except Exception:  # If this loop ended, no worker would serve its agents.
                 log.exception("unexpected error while agents are taken over; continuing")
             with suppress(TimeoutError):
                 pause_s = tick_s if self._balanced else min(tick_s, RETRY_S)
                 await asyncio.wait_for(self._look.wait(), pause_s)
-        if self._channel.raw.is_open:  # Else its successor goes on with what it held.
+        if self._channel.raw.is_open:  # Otherwise its successor resumes what it held.
             await self.close()
             self._services.outbox.take_back(self.worker.name)
 
@@ -155,7 +155,7 @@ class RabbitWorker:
             await self._membership.say_hello()
 
     async def _balance(self) -> None:
-        """Take the agents of its share, and leave the others."""
+        """Take over the agents of its share, and give up the others."""
         self._consumption.end_isolation()
         unit_of, others = self._services.registry.unit_of, self._membership.members.values()
         share = share_of(self.worker.name, [*others, self._introduction()], unit_of)
@@ -205,10 +205,10 @@ class RabbitWorker:
             self._admit(agent, prefetched)
 
     async def _recount(self, lost: Prefetched) -> None:
-        """A claim ended with its worker: put a copy with one crash more in the task's place.
+        """A claim ended with its worker: replace the task by a copy with one more crash.
 
-        The copy may be here before its original is gone. If it ran at once and killed this
-        worker, too, there would be two of them; so it waits.
+        The copy may arrive before the original is acknowledged. If it ran at once and killed this
+        worker too, there would be two of them; so it waits.
         """
         message = lost.message.crashed()
         arrived = self._recounting.setdefault(message.task_id, [])
@@ -230,10 +230,10 @@ class RabbitWorker:
             self._deliveries.put(agent, prefetched)
 
     def claim(self, limit: int) -> list[Claim]:
-        """Up to ``limit`` tasks, one of each agent in turn."""
+        """Claim up to ``limit`` tasks, one per agent in turn."""
         return self._deliveries.claim(limit, self._consumption.is_isolated) if self.is_alive else []
 
-    # What the fleet says and asks.
+    # Messages of the fleet.
 
     def _introduction(self) -> Member:
         agents = self._deliveries.agents
@@ -256,11 +256,11 @@ class RabbitWorker:
         seen_s = time.monotonic() - self._heard_at
         return replace(self._introduction(), report=self._report.decode(), seen_s=seen_s)
 
-    def _hear(self, request: Request) -> None:
+    def _receive_request(self, request: Request) -> None:
         if request.kind == "change":
             self._channel.begin(self._services.reread())
         elif request.kind == "cooldown":
-            self._services.hear_cooldown(request.queue, request.cooldown_s)
+            self._services.note_cooldown(request.queue, request.cooldown_s)
         elif request.to:
             self._channel.begin(self._answer(request))
 
@@ -272,7 +272,7 @@ class RabbitWorker:
         if request.kind == "tallies":
             return self._tallies.reply(self._me())
         if request.kind == "cancel":
-            self._services.marks.hear(request.marks)
+            self._services.marks.note(request.marks)
             return Reply(self._me(), ending=self._end(request.marks))
         if request.kind == "locate":
             return self._locate(request.task_id)
@@ -288,7 +288,7 @@ class RabbitWorker:
         return ending
 
     async def _yield(self, queues: frozenset[str]) -> None:
-        """Leave what waits for these agents to an operator, for a moment."""
+        """Leave the waiting tasks of these agents to an operator for a moment."""
         for name in queues & self._deliveries.agents.keys():
             agent = self._deliveries.agents[name]
             agent.yields_until = time.monotonic() + YIELD_S
@@ -296,7 +296,7 @@ class RabbitWorker:
         asyncio.get_running_loop().call_later(YIELD_S, self._look.set)
 
     def _locate(self, task_id: str) -> Reply:
-        """What it knows of a task, and of the agents that it serves."""
+        """What this worker knows of a task, and of the agents that it serves."""
         held = self._deliveries.held.values()
         found = [self._found(it.message, it.since) for it in held if it.claim.task_id == task_id]
         ready = [prefetched.message for _, prefetched in self._deliveries.ready()]
@@ -322,11 +322,13 @@ class RabbitWorker:
     # How it ends.
 
     async def leave(self) -> int:
-        """Give everything back uncounted; returns how many claims."""
+        """Release everything, uncounted; returns how many claims."""
         claims = len(self._deliveries.held) if self.is_alive else 0
         await self._dismiss_steward()
         with suppress(ChannelClosed):
-            async with self.settling.busy:  # What is being settled is not given back as well.
+            async with (
+                self.settling.busy
+            ):  # A task that is being settled must not be released as well.
                 await self._give_back()
         await self.close()
         return claims
@@ -336,13 +338,13 @@ class RabbitWorker:
         held = [Prefetched(each.message, each.tag) for each in self._deliveries.held.values()]
         unclaimed = [prefetched for _, prefetched in self._deliveries.ready()]
         await self._channel.put_back([*held, *unclaimed])
-        # What is not acknowledged by the end would come twice.
+        # A task that is not acknowledged by the end would be delivered twice.
         if others := self._channel.tasks - {self._steward}:
             await asyncio.wait(others, timeout=TICK_S)
         await self._channel.raw.catch_up()
 
     async def close(self) -> None:
-        """End it as it is: what it holds counts a crash when it is delivered again."""
+        """End at once: what it holds counts a crash when it is delivered again."""
         await self._dismiss_steward()
         self._services.listeners.discard(self._look.set)
         self._channel.raw.close()
@@ -358,7 +360,7 @@ class RabbitWorker:
             await connection.publisher.publish([gone])
 
     async def _dismiss_steward(self) -> None:
-        """From now on the agents do not change."""
+        """Stop changing the agents."""
         self._gone = True
         if self._steward is not None and self._steward is not asyncio.current_task():
             self._steward.cancel()
