@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TOPIC = "agent-task-mq"
 # The group of MCP-Universe's consumers. It reads the queue named like the topic, if one exists.
 PEER_GROUP = "mcpuniverse-group"
-_OURS = {"broker": "AGENTPIPE_BROKER", "sink": "AGENTPIPE_SINK"}
+URL_VARIABLES = {"broker": "AGENTPIPE_BROKER", "sink": "AGENTPIPE_SINK"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def server_urls(
         mq_type: ``kafka`` or ``rabbitmq``: which of the two is the sink.
     """
     urls, problems = _peer_urls(environ, mq_type)
-    for name, variable in _OURS.items():
+    for name, variable in URL_VARIABLES.items():
         if ours := environ.get(variable):
             problems += _clash(variable, ours, urls.get(name), environ)
             urls[name] = ours
@@ -116,7 +116,7 @@ def _queue(environ: Mapping[str, str], mq_type: str | None) -> _PeerServer | Non
         if mq_type not in _QUEUES:
             raise ValueError(unknown_mq_type(mq_type))
         return _QUEUES[mq_type]
-    ours = environ.get(_OURS["sink"], "")
+    ours = environ.get(URL_VARIABLES["sink"], "")
     named = [server for server in _QUEUES.values() if server.is_named(environ)]
     if ours:  # Of two it chooses one.
         named = [server for server in named if ours.startswith(server.scheme)] or named
@@ -134,7 +134,7 @@ def _clash(
     variable: str, ours: str, named: str | None, environ: Mapping[str, str]
 ) -> list[Problem]:
     """A URL of ours and MCP-Universe's variables must name the same server and topic."""
-    is_broker = variable == _OURS["broker"]
+    is_broker = variable == URL_VARIABLES["broker"]
     topic = None if is_broker else environ.get("MQ_TOPIC")
     if topic and topic != _topic(ours):
         shown = without_password(ours)

@@ -22,6 +22,7 @@ from agentpipe import cli
 from agentpipe.cli import exit_codes
 from agentpipe.config.collection import Collection
 from agentpipe.config.schema import AgentFileSpec, CollectionSpec, ContextEntry
+from agentpipe.connections.environment import URL_VARIABLES
 from agentpipe.core.result import OUTCOMES, Result
 from agentpipe.core.task import Task
 from agentpipe.evaluation import evaluators
@@ -276,7 +277,7 @@ def test_exit_codes_are_documented() -> None:
         ("Evaluators", 0, set(evaluators._DEFAULTS)),  # noqa: SLF001 - the tables are its twins
         ("Evaluators", 1, set(STEPS)),
         ("Result", 0, {each.name for each in fields(Result)}),
-        ("Settings", 0, set(_VARIABLES)),
+        ("Settings", 0, {*_VARIABLES, *URL_VARIABLES.values()}),
     ],
 )
 def test_a_table_lists_every_name(heading: str, number: int, names: set[str]) -> None:
@@ -292,8 +293,8 @@ def test_documented_defaults_are_those_of_the_code() -> None:
             assert number_of(shown) == default, name
     settings = Settings()
     for variable, (_, shown, *_) in tables(section("docs/reference.md", "Settings"))[0].items():
-        name = _VARIABLES[variable][0]
         if re.match(r"\d", shown):
+            name = _VARIABLES[variable][0]
             assert number_of(shown) == getattr(settings, name), variable
 
 
