@@ -63,10 +63,10 @@ class AgentPipeline:
     def send_task(
         self, agent_collection_name: str, task_config: Any, metadata: dict[str, Any] | None = None
     ) -> bool:
-        """Accept a task; False only where every queue is full.
+        """Send a task; False only if every queue is full.
 
         Args:
-            agent_collection_name: Which agents shall do it.
+            agent_collection_name: The collection to send to.
             task_config: A ``Task``, an object of its fields, MCP-Universe's ``TaskConfig``, the
                 path of a JSON file, JSON itself, or the question.
             metadata: Added to the task's own.
@@ -87,9 +87,9 @@ class AgentPipeline:
         return True
 
     def delete_all_tasks(self) -> int:
-        """Answer all of the file's tasks that wait with ``cancelled``; returns how many.
+        """Cancel all waiting tasks of the file's collections; returns how many.
 
-        What runs, finishes. The results are in the outbox, for the workers to deliver.
+        Running tasks finish. The results are in the outbox, for the workers to deliver.
         """
         from agentpipe.brokers import open_store
         from agentpipe.operations.cancel import purge
@@ -136,13 +136,13 @@ class AgentPipeline:
                 yield result.to_dict()
 
     def start_celery_workers(self) -> int:
-        """Run workers until they are told to end, as ``agentpipe work``; the name is the peer's."""
-        from agentpipe.worker.fleet import serve
+        """Run workers until a signal, as ``agentpipe work``; the name is MCP-Universe's."""
+        from agentpipe.worker.supervisor import serve
 
         return serve(self._path, self.settings)
 
     def close(self) -> None:
-        """Close what it has opened."""
+        """Close the connections that this object opened."""
         if self._dispatcher is not None:
             self._dispatcher.close()
             self._dispatcher = None
@@ -170,7 +170,7 @@ class AgentPipeline:
 
 
 def TaskConfig(**fields: Any) -> Task:  # noqa: N802 - MCP-Universe's name
-    """A Task from MCP-Universe's keywords; like there, what is no field is dropped.
+    """A Task from MCP-Universe's keywords; unknown keywords are dropped, as there.
 
     Raises:
         TaskError: A field is of the wrong kind.

@@ -1,4 +1,4 @@
-"""MQFactory: bare producers and consumers of a topic, for those who used MCP-Universe's."""
+"""MQFactory: producers and consumers of a topic, with MCP-Universe's interface."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ BATCH = 100
 
 
 class Producer:
-    """Publishes messages to a topic. Whoever made it closes it."""
+    """Publishes messages to a topic. The caller closes it."""
 
     def __init__(self, sink: Sink, serializer: Callable[[Any], bytes]) -> None:
         self._sink, self._serializer = sink, serializer
 
     def send(self, message: Any, key: str | None = None) -> bool:
-        """Publish one, and return True once the server has it safe.
+        """Publish a message, and return True once the server has confirmed it.
 
         Raises:
             Unreachable: It has not.
@@ -36,10 +36,10 @@ class Producer:
         return True
 
     def flush(self) -> None:
-        """Nothing is kept back."""
+        """Do nothing: each message is confirmed when it is sent."""
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self._sink.close()
 
     def __enter__(self) -> Self:
@@ -50,7 +50,7 @@ class Producer:
 
 
 class Consumer:
-    """Reads messages of a topic for a group. Whoever made it closes it."""
+    """Reads messages of a topic for a group. The caller closes it."""
 
     def __init__(self, sink: Sink, deserializer: Callable[[bytes], Any], group: str) -> None:
         self._sink, self._deserializer = sink, deserializer
@@ -75,7 +75,7 @@ class Consumer:
         return self.consume_messages()
 
     def close(self) -> None:
-        """Give back what was read and not used, and end the connection."""
+        """Return unread messages to the group, and close the connection."""
         self._reader.close()
         self._sink.close()
 
@@ -87,7 +87,7 @@ class Consumer:
 
 
 class MQFactory:
-    """Makes both, from the name of a kind and of a topic."""
+    """Creates producers and consumers by kind and topic."""
 
     @staticmethod
     def create_producer(

@@ -1,4 +1,4 @@
-"""Failures: whether a service or the agent failed, when to try again, and how an error is told."""
+"""Failures: whether a service or the agent failed, when to retry, and errors as records."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_ERROR_CHARS = 4_000
 OUR_FOLDER = str(Path(__file__).parent)
 TOO_BUSY = frozenset({408, 429})
 SERVER_ERRORS = range(500, 600)
-# With these a service may say how long nobody shall call it.
+# With these statuses a service may say when to call it again.
 RATE_LIMITS = frozenset({429, 503})
 _NUMBER = re.compile(r"\s*[0-9]+(\.[0-9]*)?\s*")
 # The libraries that agents use raise these without deriving from ConnectionError or
@@ -73,9 +73,9 @@ def _tells_of_a_service(error: BaseException) -> bool:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and what it was raised from."""
+    """The error and its causes."""
     seen: set[int] = set()
-    while error is not None and id(error) not in seen:  # Causes may go in a circle.
+    while error is not None and id(error) not in seen:  # Causes may form a cycle.
         yield error
         seen.add(id(error))
         error = error.__cause__
@@ -104,7 +104,7 @@ def _attribute(holder: Any, name: str) -> Any:
 
 
 def hold_s(error: BaseException) -> float | None:
-    """How long nobody shall call the service: it limits its callers, and has said so."""
+    """The cooldown that a rate-limited service asks for; None without one."""
     if isinstance(error, BaseExceptionGroup):
         return max(filter(None, map(hold_s, error.exceptions)), default=None)
     limited = any(
@@ -119,7 +119,7 @@ def hold_s(error: BaseException) -> float | None:
 
 
 def asked_delay_s(error: BaseException) -> float | None:
-    """In how many seconds the service wants to be called again; None where it does not say.
+    """In how many seconds to call the service again; None if it does not say.
 
     It stands in ``retry_after_s``, or in the header Retry-After of the response, of the error or
     of what it was raised from; the first that can be read counts.
@@ -163,7 +163,7 @@ def _retry_after_s(value: Any) -> float | None:
 
 
 def _seconds(value: Any) -> float | None:
-    """A time to wait; one that is over already is none, nor is what is no number."""
+    """A positive, bounded delay; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     bounded = min(value, MAX_ASKED_DELAY_S)
@@ -171,7 +171,7 @@ def _seconds(value: Any) -> float | None:
 
 
 def retry_delay_s(error: BaseException, base_s: float, failures: int) -> float:
-    """Doubling with each failure, with jitter so that a fleet does not come back at once."""
+    """Doubles with each failure, with jitter so that a fleet does not retry all at once."""
     backoff_s = delay_s(failures + 1, base_s, MAX_RETRY_DELAY_S)
     jittered_s = backoff_s * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
     return max(jittered_s, asked_delay_s(error) or 0.0)
@@ -192,7 +192,7 @@ def error_kind(error: BaseException) -> str:
 
 
 def error_text(error: BaseException) -> str:
-    """The error's message, though its ``__str__`` be hostile."""
+    """The error's message, even if its ``__str__`` raises."""
     if isinstance(error, asyncio.CancelledError):
         return "the agent cancelled itself"
     try:

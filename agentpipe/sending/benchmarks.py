@@ -1,4 +1,4 @@
-"""Benchmarks: documents that name an agent and the task files that it is to be measured by.
+"""Benchmarks: documents that name an agent and the task files to measure it with.
 
 They stand in the file of their agent, as MCP-Universe has them, or alone.
 """
@@ -67,7 +67,7 @@ def load_benchmarks(path: Path) -> list[Benchmark]:
 
 
 def tasks_of(benchmarks: list[Benchmark]) -> list[AdmittedTask]:
-    """The tasks of all files that benchmarks name, with what they are of in their metadata.
+    """The tasks of all files of the benchmarks, with benchmark and file in their metadata.
 
     Raises:
         ConfigError: With every problem of every file.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def checked_tasks(path: Path) -> Iterable[AdmittedTask]:
-    """Every task of a file; those of a file with a task a line are in a temporary file meanwhile.
+    """Every task of a file; a file with a task per line is spooled to a temporary file.
 
     Raises:
         ConfigError: The file cannot be read, or with all that is wrong with it.

@@ -1,7 +1,7 @@
-"""Dispatcher: spreads a collection's tasks over its agents, each up to its bound.
+"""Dispatcher: distributes a collection's tasks over its agents, round-robin and bounded.
 
-The store does the spreading: cursor, bound and append are one step there, so that any number
-of senders share one round-robin and none can overfill a queue.
+Cursor, bound and append are one atomic step in the store: any number of senders share one
+round-robin, and none can overfill a queue.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What became of the tasks of one call.
+    """The outcome of one call.
 
     Attributes:
-        task_ids: Of the accepted ones, in the order they were given.
-        duplicate_ids: Of those that live, or were settled within the retention time.
-        refused: How many found every queue full.
+        task_ids: Ids of accepted tasks, in the order given.
+        duplicate_ids: Ids that are alive, or were settled within the retention time.
+        refused: Tasks that found every queue full.
         depth: Tasks waiting in the collection when one was refused, else 0.
-        bound: What may wait there, likewise.
+        bound: Tasks that may wait there, likewise.
     """
 
     task_ids: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ class Sent:
 
     @classmethod
     def of(cls, batches: Sequence[Sent]) -> Sent:
-        """All of them as one."""
+        """Several outcomes as one."""
         return cls(
             task_ids=tuple(chain.from_iterable(batch.task_ids for batch in batches)),
             duplicate_ids=tuple(chain.from_iterable(batch.duplicate_ids for batch in batches)),
@@ -75,14 +75,14 @@ class Sent:
 
 
 class Dispatcher(dramatiq.Middleware):
-    """Sends to collections; as a middleware it also gives plain actors' queues their bounds."""
+    """Sends to collections; as a middleware it also bounds the queues of plain actors."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     @classmethod
     def open(cls, collections: Iterable[Collection], settings: Settings) -> Self:
-        """A dispatcher of its own, for a process that only sends; close it after use.
+        """A dispatcher for a process that only sends; the caller closes it.
 
         Raises:
             ConfigError: The broker's URL is wrong.
@@ -118,7 +118,7 @@ class Dispatcher(dramatiq.Middleware):
             )
 
     def declare(self, collections: Iterable[Collection]) -> None:
-        """Make each collection's agents and limits known to the store."""
+        """Declare each collection's agents and limits in the store."""
         self._store.declare(
             [
                 Queue(
@@ -136,10 +136,10 @@ class Dispatcher(dramatiq.Middleware):
         )
 
     def send(self, collection: str, task: Any) -> str:
-        """Accept one task; returns its id, also when it was known already.
+        """Send one task; returns its id, also of a duplicate.
 
         Raises:
-            TaskError: It is malformed.
+            TaskError: The task is invalid.
             QueueFull: Every agent's queue is at its bound.
         """
         sent = self.send_many(collection, [task])
@@ -154,13 +154,13 @@ class Dispatcher(dramatiq.Middleware):
         *,
         on_full: Literal["refuse", "wait"] = "refuse",
     ) -> Sent:
-        """Accept tasks, many per round trip, in their order.
+        """Send tasks in order, many per round trip.
 
-        Tasks are read as they are needed, so ``tasks`` may be endless. With ``on_full="wait"``
-        they wait for room, and for a store that does not answer.
+        ``tasks`` is read as needed and may be endless. ``on_full="wait"`` waits for room, and for
+        a store that does not answer.
 
         Raises:
-            TaskError: One is malformed; the batches before it are accepted.
+            TaskError: A task is invalid; the batches before it are accepted.
             Unreachable: The store does not answer; likewise.
         """
         return Sent.of(list(self.send_batches(collection, tasks, on_full=on_full)))
@@ -172,7 +172,7 @@ class Dispatcher(dramatiq.Middleware):
         *,
         on_full: Literal["refuse", "wait"] = "refuse",
     ) -> Iterator[Sent]:
-        """The same, telling after each round trip what became of its tasks."""
+        """Like ``send_many``, with the outcome of each round trip."""
         waiting = on_full == "wait"
         offer = self._offer_patiently if waiting else self._offer
         for offers in _batches(_offer_of(task) for task in tasks):
@@ -191,7 +191,7 @@ class Dispatcher(dramatiq.Middleware):
         return self._store.offer(collection, offers, round_robin=True)
 
     def _offer_patiently(self, collection: str, offers: Sequence[Offer]) -> Admission:
-        """Offer the same again until the store answers: under their ids, as the first time."""
+        """Offer until the store answers; with the same ids, so that repeating is safe."""
         tries = 0
         while True:
             try:
@@ -207,7 +207,7 @@ class Dispatcher(dramatiq.Middleware):
                 return admission
 
     def close(self) -> None:
-        """Close the store; not for a dispatcher whose broker does."""
+        """Close the store; not for a dispatcher of a broker, which closes it."""
         self._store.close()
 
 
@@ -218,7 +218,7 @@ def _offer_of(data: Any) -> Offer:
 
 
 def _batches(offers: Iterator[Offer]) -> Iterator[list[Offer]]:
-    """Cut the offers into batches of bounded number and, roughly, bytes."""
+    """Cut the offers into batches, bounded by number and roughly by bytes."""
     while batch := list(islice(offers, 1)):
         size = len(batch[0].payload)
         for offer in islice(offers, BATCH - 1):

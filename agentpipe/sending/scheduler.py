@@ -1,9 +1,9 @@
-"""Schedules: a collection's cron lines, whose task files are sent again at each firing.
+"""Scheduler: sends a collection's task files at the fire times of its cron lines.
 
-How far a schedule has come is one number in the broker's store, its mark: the firing, and how many
-of its tasks were sent. It only rises, so that schedulers may share it, and whoever comes after one
-that died goes on from there. A task's id is made of its own, the schedule and the fire time: what
-two schedulers send both is accepted once.
+The progress of a schedule is one number in the broker's store, its mark: the firing, and how many
+of its tasks were sent. It only rises: several schedulers may share it, and after a kill the next
+one resumes. A task's id consists of its own, the schedule and the fire time, so that a task that
+two schedulers send is accepted once.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 LATE = timedelta(seconds=60)
 ASLEEP = timedelta(seconds=300)
 LOOK_BACK = timedelta(days=30)
-# Of so many tasks the mark tells; where ids are not remembered, a kill repeats as many.
+# Tasks per update of the mark; on a store that remembers no ids, a kill repeats up to as many.
 CHUNK = 100
-# A mark is the firing in Unix seconds, and in its last digits how many tasks were sent of it.
+# A mark is the fire time in Unix seconds; its last six digits count the tasks sent.
 SCALE = 1_000_000
 DONE = SCALE - 1
 
@@ -48,21 +48,21 @@ log = logging.getLogger(__name__)
 
 
 class Clock(Protocol):
-    """What tells a scheduler the time."""
+    """The time as a scheduler sees it."""
 
     def now(self) -> datetime:
-        """The time, with a zone."""
+        """The time, with a time zone."""
 
     def wait(self, seconds: float) -> None:
-        """Return after so long, or when told to stop."""
+        """Wait this long, or until ``stop``."""
 
     @property
     def is_stopped(self) -> bool:
-        """Whether somebody has asked for the end."""
+        """Whether ``stop`` was called."""
 
 
 class WallClock:
-    """The machine's, until it is stopped."""
+    """The machine's clock, until it is stopped."""
 
     def __init__(self) -> None:
         self._stop = threading.Event()
@@ -72,16 +72,16 @@ class WallClock:
         return datetime.fromtimestamp(time.time(), UTC)
 
     def wait(self, seconds: float) -> None:
-        """Return after so long, or when told to stop."""
+        """Wait this long, or until ``stop``."""
         self._stop.wait(seconds)
 
     def stop(self) -> None:
-        """End every wait, this one and those to come."""
+        """End this wait and all later ones."""
         self._stop.set()
 
     @property
     def is_stopped(self) -> bool:
-        """Whether somebody has asked for the end."""
+        """Whether ``stop`` was called."""
         return self._stop.is_set()
 
 
@@ -90,8 +90,8 @@ class Fired:
     """A firing whose tasks are all in the store.
 
     Attributes:
-        accepted: By this scheduler.
-        duplicates: Known already, as of a scheduler that was killed or one beside this.
+        accepted: Tasks accepted from this scheduler.
+        duplicates: Tasks that a killed or a concurrent scheduler sent before.
     """
 
     collection: str
@@ -103,12 +103,12 @@ class Fired:
 
 @dataclass(slots=True)
 class Firing:
-    """One that is being sent.
+    """A firing that is being sent.
 
     Attributes:
         sent: Tasks of the file that need not be sent again.
-        refused: Of the present chunk, what found no room yet.
-        chunk: How many tasks of the file the present chunk has.
+        refused: Tasks of the current chunk that found no room yet.
+        chunk: Size of the current chunk.
     """
 
     at: datetime
@@ -121,20 +121,20 @@ class Firing:
 
     @property
     def mark(self) -> int:
-        """How far it has come."""
+        """Its progress as a mark."""
         return mark_of(self.at, min(self.sent, DONE - 1))
 
 
 def mark_of(fire_time: datetime, sent: int = DONE) -> int:
-    """The mark of a firing of which so many tasks were sent, or all."""
+    """The mark of a firing after ``sent`` tasks; by default after all."""
     return int(fire_time.timestamp()) * SCALE + sent
 
 
 class Line:
-    """One schedule on its way through time; ``step`` never waits for room.
+    """One schedule of a collection; ``step`` never waits for room.
 
     Attributes:
-        is_idle: Nothing of it is due, or another scheduler sends it.
+        is_idle: Nothing is due, or another scheduler sends it.
     """
 
     def __init__(
@@ -155,11 +155,11 @@ class Line:
         self.is_idle = False
 
     def step(self, now: datetime, watched_from: datetime) -> float:
-        """Do a little of what is due; for how many seconds nothing more can be done.
+        """Do one step of what is due; returns after how many seconds to call again.
 
         Args:
             now: The time.
-            watched_from: Since when this scheduler has been looking without a gap.
+            watched_from: Since when this scheduler has run without a gap.
         """
         try:
             if self._firing is not None:
@@ -177,11 +177,11 @@ class Line:
     # Which firing.
 
     def _begin(self, now: datetime, watched_from: datetime) -> float:
-        """Note the firing that is to be sent as begun, if there is one."""
+        """Start the next firing, if one is due."""
         # A schedule has no past before it is first seen.
         mark = self._progress(0) or self._progress(mark_of(now))
         if mark is None:
-            self._complain("another scheduler sends, this one stands by", 0)
+            self._complain("another scheduler sends, this one is on standby", 0)
             return self._rest(now)
         at, sent = datetime.fromtimestamp(mark // SCALE, UTC), mark % SCALE
         if sent == DONE:
@@ -192,31 +192,31 @@ class Line:
                 return self._rest(now)
             at, sent = chosen, 0
             if self._progress(mark_of(at, 0)) != mark_of(at, 0):
-                return 0.0  # Somebody else was quicker: look again.
+                return 0.0  # Another scheduler was quicker: look again.
         self._firing = Firing(at, sent, islice(self._tasks(at), sent, None))
         return 0.0
 
     def _rest(self, now: datetime) -> float:
-        """Until the next firing, but never for so long as to be called asleep."""
+        """Sleep until the next firing, but not long enough to count as a gap."""
         self.is_idle = True
         nap = now + timedelta(seconds=NAP_S)
         self._look_at = min(nap, self._cron.following(now) or nap)
         return (self._look_at - now).total_seconds()
 
     def _choose(self, due: list[datetime], watched_from: datetime) -> datetime | None:
-        """The next of what is due, by the policy for what was missed."""
+        """The next due firing, by the policy for missed ones."""
         missed = [each for each in due if each < watched_from - LATE]
         if not missed or self._spec.missed == "run_all":
             return due[0] if due else None
         if self._spec.missed == "run_once":
-            self._tell_missed(missed[:-1], f"that of {missed[-1].isoformat()} runs for them")
+            self._log_missed(missed[:-1], f"that of {missed[-1].isoformat()} runs for them")
             return missed[-1]
-        self._tell_missed(missed, "skipped")
+        self._log_missed(missed, "skipped")
         self._progress(mark_of(missed[-1]))
         on_time = due[len(missed) :]
         return on_time[0] if on_time else None
 
-    def _tell_missed(self, missed: Sequence[datetime], what: str) -> None:
+    def _log_missed(self, missed: Sequence[datetime], what: str) -> None:
         if missed:
             number, first = len(missed), missed[0].isoformat()
             log.warning("%s: %d firings missed since %s, %s", self._name, number, first, what)
@@ -224,7 +224,7 @@ class Line:
     # What it sends.
 
     def _go_on(self, firing: Firing) -> float:
-        """Send a chunk, or what was refused of it, and note how far that is."""
+        """Send a chunk, or its refused rest, and update the mark."""
         if not firing.refused:
             firing.refused = list(islice(firing.tasks, CHUNK))
             firing.chunk = len(firing.refused)
@@ -246,7 +246,7 @@ class Line:
             firing.refused = [task for task in firing.refused if task.task.task_id not in known]
 
     def _note(self, firing: Firing) -> float:
-        """Raise the mark; pass over what another scheduler has sent meanwhile."""
+        """Raise the mark; skip tasks that another scheduler has sent meanwhile."""
         mark = self._progress(firing.mark)
         if mark is None or mark // SCALE != firing.mark // SCALE or mark % SCALE == DONE:
             self._firing = None
@@ -266,7 +266,7 @@ class Line:
         return 0.0
 
     def _tasks(self, at: datetime) -> Iterator[AdmittedTask]:
-        """The file's tasks for one firing; none of them while anything is wrong with it.
+        """The file's tasks for one firing; none while the file has a mistake.
 
         Raises:
             ConfigError: With all that is wrong.
@@ -285,7 +285,7 @@ class Line:
         return self._calendar.progress(name, mark)
 
     def _complain(self, why: str, wait_s: float) -> float:
-        """Say it once."""
+        """Log a new problem once."""
         if why != self._complaint:
             log.warning("%s: %s", self._name, why)
         self._complaint = why
@@ -368,7 +368,7 @@ def _refuse_yaml(path: Path) -> None:
 
 
 def _fired(task: AdmittedTask, own: str, ending: str, marks: dict[str, str]) -> AdmittedTask:
-    """The task as one firing sends it, under an id that each scheduler would give it."""
+    """The task as one firing sends it, with the id that every scheduler gives it."""
     task_id = f"{own}@{ending}"
     if len(task_id) > MAX_ID_CHARS:
         task_id = uuid.uuid5(uuid.NAMESPACE_OID, task_id).hex

@@ -1,4 +1,4 @@
-"""Task files: JSON of one task or of a list of them, or a task a line; mistakes with their line."""
+"""Task files: one JSON document, or a task per line; each mistake with its line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
 MAX_TASKS = 200_000
-# What is walked here and not by the decoder, and of how much of it the line is kept.
+# Limits of the values parsed here, and of those whose line is kept.
 MAX_PARTS, MAX_LINED = 2_000_000, 500_000
 MAX_LINE_BYTES = 64 * 1024 * 1024
 
@@ -35,10 +35,10 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What may be a task.
+    """One value of a file: a task, if it is valid.
 
     Attributes:
-        error: Why it cannot be read; then it has no data.
+        error: Why it cannot be read; it has no data then.
         lines: The line of each of its parts.
     """
 
@@ -49,7 +49,7 @@ class Entry:
     lines: Mapping[KeyPath, int] = field(default_factory=dict, repr=False)
 
     def problem(self, message: str) -> Problem:
-        """A problem at the part that the message begins with, as ``evaluators[0]: op: ...``."""
+        """A problem at the part that the message starts with, as ``evaluators[0]: op: ...``."""
         path: KeyPath = ()
         for words in message.split(": "):
             longer = (*path, *_parts(words))
@@ -60,7 +60,7 @@ class Entry:
 
 
 def task_of(entry: Entry) -> tuple[AdmittedTask | None, list[Problem]]:
-    """The entry's task with an id, and what is wrong with it."""
+    """The entry's task, with an id, and its problems."""
     if entry.error:
         return None, [entry.problem(entry.error)]
     admitted, messages = examine(entry.data)
@@ -68,7 +68,7 @@ def task_of(entry: Entry) -> tuple[AdmittedTask | None, list[Problem]]:
 
 
 def load_tasks(path: Path) -> list[AdmittedTask]:
-    """Every task of a file that is read as a whole.
+    """All tasks of a JSON document.
 
     Raises:
         ConfigError: With all that is wrong with it.
@@ -85,14 +85,14 @@ def load_tasks(path: Path) -> list[AdmittedTask]:
 
 
 def is_document(path: Path) -> bool:
-    """Whether a file is one JSON text, and not one a line; by its name, and then by its lines."""
+    """Whether a file is one JSON document, by its name and then by its lines."""
     if path.suffix.lower() != ".json":
         return False
     try:
         with path.open("rb") as stream:
             lines = list(islice(filter(bytes.strip, iter(lambda: next_line(stream), b"")), 2))
     except OSError:
-        return True  # Reading it says why.
+        return True  # Reading it reports why.
     return len(lines) < len(("first", "second")) or not all(map(_is_whole, lines))
 
 
@@ -104,11 +104,11 @@ def _is_whole(line: bytes) -> bool:
     return True
 
 
-# One JSON text.
+# One JSON document.
 
 
 def read_document(path: Path) -> Entry:
-    """The one value of a file.
+    """Read a JSON document.
 
     Raises:
         ConfigError: It cannot be read, or is not JSON.
@@ -119,7 +119,7 @@ def read_document(path: Path) -> Entry:
 
 
 def entries_of(whole: Entry) -> list[Entry]:
-    """Each item, where it is a list, or else itself."""
+    """The items of a list; otherwise the value itself."""
     if not isinstance(whole.data, list):
         return [whole]
     lines: list[dict[KeyPath, int]] = [{} for _ in whole.data]
@@ -132,11 +132,11 @@ def entries_of(whole: Entry) -> list[Entry]:
 
 
 class _RefusedError(ValueError):
-    """What JSON allows and a task does not."""
+    """Valid JSON that a task must not contain."""
 
 
 class _Reader:
-    """Notes the line of each part that is not too deep; all below is the decoder's."""
+    """Parses the outer levels itself, to note the line of each part; the decoder does the rest."""
 
     def __init__(self, text: str, file: str) -> None:
         self.lines: dict[KeyPath, int] = {}
@@ -149,7 +149,7 @@ class _Reader:
         try:
             value, end = self._value(0, ())
             if (end := self._past_space(end)) < len(self._text):
-                raise json.JSONDecodeError("more text behind the end", self._text, end)  # noqa: TRY301
+                raise json.JSONDecodeError("data after the end", self._text, end)  # noqa: TRY301
         except json.JSONDecodeError as error:
             problem = Problem(f"not JSON: {error.msg.lower()}", self._file, error.lineno)
         except RecursionError:
@@ -183,7 +183,7 @@ class _Reader:
         line = self._line(start)
         name, end = self._decoder.raw_decode(self._text, start)
         if not isinstance(name, str):
-            raise json.JSONDecodeError("a key is no text", self._text, start)
+            raise json.JSONDecodeError("a key must be a string", self._text, start)
         if name in found:
             first = self.lines.get((*path, name), line)
             raise _RefusedError(f"duplicate key {name!r:.60}, first in line {first}: keep one")
@@ -198,7 +198,7 @@ class _Reader:
         return items, self._past_space(start) + 1
 
     def _next(self, start: int, before: Sized) -> int:
-        """Past the comma that parts an item from those before it."""
+        """Skip the comma before every item but the first."""
         return self._expect(start, ",") if before else start
 
     def _expect(self, start: int, mark: str) -> int:
@@ -218,12 +218,12 @@ class _Reader:
         line = self._line(position)
         self._parts += 1
         if self._parts > MAX_PARTS or (len(path) == 1 and path[0] == MAX_TASKS):
-            raise _RefusedError("too much for one JSON text: write a task a line, as .jsonl")
+            raise _RefusedError("too much for one JSON document: write a task per line, as .jsonl")
         if len(path) <= 1 or self._parts < MAX_LINED:
             self.lines.setdefault(path, line)
 
     def _line(self, position: int) -> int:
-        """The line of a position that is not before the last one."""
+        """The line of a position; positions must not go back."""
         before, line = self._seen
         self._seen = (position, line + self._text.count("\n", before, position))
         return self._seen[1]
@@ -239,7 +239,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> None:
-    raise _RefusedError(f"{name} is no number of JSON: write null or a number")
+    raise _RefusedError(f"{name} is not JSON: write null or a number")
 
 
 def _parts(words: str) -> tuple[str | int, ...]:
@@ -249,11 +249,11 @@ def _parts(words: str) -> tuple[str | int, ...]:
     return tuple(int(index) if index else name for index, name in found)
 
 
-# A task a line.
+# A task per line.
 
 
 def read_lines(file: str, stream: BinaryIO) -> Iterator[Entry]:
-    """What each line that is not blank holds."""
+    """Read each line that is not blank."""
     number = 0
     while line := next_line(stream):
         number += 1
@@ -266,7 +266,7 @@ def read_lines(file: str, stream: BinaryIO) -> Iterator[Entry]:
 
 
 def next_line(stream: BinaryIO) -> bytes:
-    """The next line, or only the first part of one that is far too long."""
+    """Read the next line; of one over the limit only the first part."""
     line = part = stream.readline(MAX_LINE_BYTES)
     while len(part) == MAX_LINE_BYTES and not part.endswith(b"\n"):
         part = stream.readline(MAX_LINE_BYTES)
@@ -275,7 +275,9 @@ def next_line(stream: BinaryIO) -> bytes:
 
 def _parsed(line: bytes) -> Any:
     if len(line) >= MAX_LINE_BYTES:
-        raise TaskError(f"longer than {MAX_LINE_BYTES:,} bytes: is this a file of one task a line?")
+        raise TaskError(
+            f"longer than {MAX_LINE_BYTES:,} bytes: is it one task per line?"
+        )
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError as error:

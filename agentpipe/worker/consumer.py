@@ -64,7 +64,7 @@ class Consumer:
         self._wake, self._woken = threading.Event(), threading.Event()
         # Since the last claim began.
         self._cancelled: frozenset[str] = frozenset()
-        self._greedy_at = math.inf
+        self._take_all_at = math.inf
         self._failures = 0
         self._thread = threading.Thread(target=self._run, name="agentpipe-consumer", daemon=True)
         self._waker = threading.Thread(target=self._wait, name="agentpipe-waiter", daemon=True)
@@ -139,7 +139,7 @@ class Consumer:
 
     def _run(self) -> None:
         while not self._stopping:
-            self._wake.wait(_until(self._greedy_at))
+            self._wake.wait(_until(self._take_all_at))
             self._wake.clear()
             try:
                 self._turn()
@@ -157,9 +157,9 @@ class Consumer:
                 self._joined = True
         if self._failures:  # While the store was away the lease may have lapsed.
             self.heartbeat()
-        greedy = self._is_greedy()
+        share = self._is_sharing()
         settled = self._settle()
-        while self._claiming and (claimed := self._claim(greedy=greedy)):
+        while self._claiming and (claimed := self._claim(share=share)):
             self._loop.start_runs(claimed)
             self._end_cancelled(self._cancelled)
             if len(claimed) < CLAIM_BATCH:
@@ -172,18 +172,18 @@ class Consumer:
             log.warning("the broker answers again, after %d tries", self._failures)
             self._failures = 0
 
-    def _is_greedy(self) -> bool:
-        """Whether the other workers had time to take their share since the store had news."""
-        greedy = time.monotonic() >= self._greedy_at
-        if greedy:
-            self._greedy_at = math.inf
+    def _is_sharing(self) -> bool:
+        """Whether the other workers still need time to claim their share."""
+        sharing = time.monotonic() < self._take_all_at
+        if not sharing:
+            self._take_all_at = math.inf
         if self._woken.is_set():
             self._woken.clear()
-            self._be_greedy_soon()
-        return greedy
+            self._take_all_soon()
+        return sharing
 
-    def _be_greedy_soon(self) -> None:
-        self._greedy_at = min(self._greedy_at, time.monotonic() + SHARE_FOR_S)
+    def _take_all_soon(self) -> None:
+        self._take_all_at = min(self._take_all_at, time.monotonic() + SHARE_FOR_S)
 
     def _last_turn(self) -> None:
         """Settle, drain and leave; a store that does not answer gets some seconds to come back."""
@@ -213,18 +213,18 @@ class Consumer:
                 )
         return len(batch)
 
-    def _claim(self, *, greedy: bool) -> list[ClaimedMessage]:
+    def _claim(self, *, share: bool) -> list[ClaimedMessage]:
         free = self._worker.slots - len(self._held)
         if free <= 0:
             return []
         # A task that was cancelled before this has it in its claim.
         self._cancelled = frozenset()
-        held = None if greedy else len(self._held)
+        held = len(self._held) if share else None
         limits = self._settings.outbox_limits
         request = ClaimRequest(self._worker, min(free, CLAIM_BATCH), limits, held)
         claims = self._store.claim(request)
-        if not claims and not greedy:
-            self._be_greedy_soon()
+        if not claims and share:
+            self._take_all_soon()
         messages = [ClaimedMessage(claim) for claim in claims]
         for message in messages:
             self._held[message.claim.task_id] = message

@@ -1,7 +1,7 @@
-"""Forwarder: carries results from the outbox to the sink, in confirmed batches.
+"""Forwarder: moves results from the outbox to the sink, in confirmed batches.
 
-A batch is published, confirmed, and only then dropped from the outbox. A crash in between
-repeats it, which readers drop by task id; no order of these steps can lose one.
+A batch is published, confirmed, and only then dropped from the outbox. A crash in between repeats
+it, and readers drop repeated task ids: no crash loses a result.
 """
 
 from __future__ import annotations
@@ -36,70 +36,70 @@ log = logging.getLogger(__name__)
 
 
 class Forwarder:
-    """One thread that forwards; the sink is opened, kept and closed in it."""
+    """Forwards in a thread of its own, which opens and closes the sink."""
 
     def __init__(self, store: Store, worker: Worker, open_sink: Callable[[], Sink]) -> None:
         self._store, self._worker, self._open_sink = store, worker, open_sink
         self._sink: Sink | None = None
         self._batch: list[OutboxRecord] = []
         self._published = False
-        self._carried = 0
+        self._forwarded = 0
         self._failures = 0
         self._taken_at: float | None = None
         self._failing: tuple[str, float] | None = None
         self._filled = threading.Event()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="agentpipe-forward", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="agentpipe-forwarder", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def notify(self) -> None:
-        """Results were put into the outbox."""
+        """Wake the thread: there are results in the outbox."""
         self._filled.set()
 
     @property
     def carrying_s(self) -> float:
-        """For how long it has had what the sink has not confirmed; from any thread."""
+        """The age of the batch that the sink has not confirmed; from any thread."""
         taken_at = self._taken_at
         return 0.0 if taken_at is None else time.monotonic() - taken_at
 
     @property
     def failing(self) -> tuple[str, float] | None:
-        """Why the sink takes nothing, and for how many seconds; from any thread."""
+        """Why the sink refuses results, and for how many seconds; from any thread."""
         failing = self._failing
         return failing and (failing[0], time.monotonic() - failing[1])
 
     def stop(self, timeout_s: float) -> None:
-        """Carry off what is there and end; what a failing sink keeps back stays in the outbox."""
+        """Forward what there is and end; what a failing sink refuses stays in the outbox."""
         self._stopping.set()
         self._filled.set()
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        self._get_ready()
+        self._connect()
         while True:
             self._filled.wait(LOOK_EVERY_S)
             self._filled.clear()
             stopping = self._stopping.is_set()
             while self._forward():
-                # Where results are few each goes at once; where they are many they go together.
-                if self._carried > FEW:
+                # A few results go at once, many go together.
+                if self._forwarded > FEW:
                     self._stopping.wait(PACE_S)
             if stopping or (self._stopping.is_set() and self._failures):
                 break
         if self._sink is not None:
             self._sink.close()
 
-    def _get_ready(self) -> None:
-        """Connect before the first result is there; what fails is told when one is."""
+    def _connect(self) -> None:
+        """Connect before the first result; a failure is logged when there is one."""
         with suppress(Exception):
             self._sink = self._open_sink()
             self._sink.publish([])
 
     def _forward(self) -> bool:
-        """Carry one batch; whether there may be more."""
+        """Forward one batch; returns whether there may be more."""
         try:
             if not self._batch:
                 self._batch = self._store.take_outbox(self._worker, BATCH, BATCH_BYTES)
@@ -109,13 +109,13 @@ class Forwarder:
             self._published = self._published or self._publish()
             if self._published:
                 self._store.drop_outbox(self._worker, [record.number for record in self._batch])
-                self._carried = len(self._batch)
+                self._forwarded = len(self._batch)
                 self._batch, self._published, self._taken_at = [], False, None
                 return True
-        except Unreachable:  # The consumer meets the same store, and tells.
+        except Unreachable:  # The consumer asks the same store, and logs it.
             self._stopping.wait(STORE_PAUSE_S)
         except Exception:
-            log.exception("the forwarder met a bug of agentpipe's; it goes on")
+            log.exception("unexpected error in the forwarder; continuing")
             self._stopping.wait(MAX_PAUSE_S)
         return not self._stopping.is_set()
 
@@ -148,11 +148,11 @@ class Forwarder:
 
 
 def drain(store: Store, worker: Worker, sink: Sink) -> int:
-    """Forward all that is in the outbox, in the caller's thread; returns how many.
+    """Forward the whole outbox in the caller's thread; returns how many results.
 
-    For commands that answer tasks where no worker may be running.
+    For commands that complete tasks while no worker may be running.
     """
-    carried = 0
+    forwarded = 0
     deadline = time.monotonic() + worker.lease_s / 2
     while time.monotonic() < deadline:
         batch = store.take_outbox(worker, BATCH, BATCH_BYTES)
@@ -160,5 +160,5 @@ def drain(store: Store, worker: Worker, sink: Sink) -> int:
             break
         sink.publish([Record(record.task_id, record.payload) for record in batch])
         store.drop_outbox(worker, [record.number for record in batch])
-        carried += len(batch)
-    return carried
+        forwarded += len(batch)
+    return forwarded

@@ -23,7 +23,7 @@ class ClaimedMessage(dramatiq.MessageProxy):
         task: None for a message of a plain Dramatiq actor, or one that cannot be read.
         problem: Why it cannot be read.
         started_at: Unix seconds.
-        settlement: Put here by the Results middleware, carried out by the consumer.
+        settlement: Set by the Results middleware, passed to the store by the consumer.
     """
 
     def __init__(self, claim: Claim) -> None:

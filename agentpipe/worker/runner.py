@@ -31,7 +31,7 @@ class Completed:
     """A run that gave an answer.
 
     Attributes:
-        answer: Text or JSON.
+        answer: A string or JSON.
         evaluations: One for each of the task's evaluators.
     """
 
@@ -53,28 +53,28 @@ class Runner:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What of the context and of the worker's environment must not leave a run."""
+        """Credentials of the context and of the worker's environment."""
         return (*self.context.env.values(), *getattr(self._engine, "secrets", ()))
 
     async def run(self, task: Task, tracer: Tracer) -> Completed:
-        """Have the agent answer, and evaluate the answer.
+        """Run the agent, and evaluate its answer.
 
         Raises:
-            TimeLimitExceeded: It took too long, and was told to end.
-            AnswerError: What it returned is no answer.
+            TimeLimitExceeded: It took too long, and was interrupted.
+            AnswerError: It returned neither a string nor JSON.
             BaseException: Whatever the agent raises.
         """
         instance = self._idle.pop() if self._idle else self._new_instance()
         try:
             with tracer.root() as span, self._recorded(span, task) as record:
-                # A copy: what the agent does to it changes neither judgement nor Result.
+                # A copy: the agent's changes to it reach neither the evaluators nor the Result.
                 answer = await instance.answer(task.copy(), self._collection.time_limit_s)
                 evaluated = answer if isinstance(answer, EvaluatedAnswer) else None
                 answer = evaluated.answer if evaluated else answer
                 text = answer_text(answer)
                 record["response"] = text[:MAX_RECORDED_CHARS]
         except BaseException:
-            # What an agent's failure leaves behind must not meet the next task.
+            # State left by a failed run must not reach the next task.
             await instance.close()
             raise
         self._idle.append(instance)
@@ -89,7 +89,7 @@ class Runner:
 
     @contextmanager
     def _recorded(self, span: Span, task: Task) -> Iterator[dict[str, Any]]:
-        """Write the agent's record of MCP-Universe's trace format, whatever becomes of the run."""
+        """Write the agent's record in MCP-Universe's trace format, however the run ends."""
         record: dict[str, Any] = {
             "type": "agent",
             "class": type(self._engine).__name__,

@@ -12,18 +12,25 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from agentpipe.brokers import open_store
+from agentpipe.brokers.statistics import is_done
+from agentpipe.config.collection import load
 from agentpipe.connections.environment import PEER_VARIABLES
 from agentpipe.core.backoff import delay_s
 from agentpipe.errors import Unreachable
+from agentpipe.sending.dispatcher import Dispatcher
+from agentpipe.worker.broker import make_runners
 from agentpipe.worker.times import SHUTDOWN_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
     from types import FrameType
 
+    from agentpipe.brokers.base import Store
     from agentpipe.settings import Settings
 
 LOOK_EVERY_S = 0.1
@@ -32,6 +39,8 @@ SHORT_LIFE_S = 2.0
 PAUSE_S, MAX_PAUSE_S = 0.5, 4.0
 CONFIG_ERROR = 2
 INTERRUPTED = 130
+# A store without a ledger must look done for this long.
+SURE_AFTER_S = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +102,7 @@ class Supervisor:
         try:
             return self._is_done is not None and self._is_done()
         except Unreachable as error:
-            log.warning("cannot tell whether all is done: %s", error)
+            log.warning("unknown whether all is done: %s", error)
             return False
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -169,3 +178,51 @@ def _child_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, 
 
 def _cause(code: int) -> str:
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def serve(
+    path: Path, settings: Settings, *, processes: int | None = None, burst: bool = False
+) -> int:
+    """Run workers until a signal, or with ``burst`` until all is done; returns the exit code.
+
+    The collection is checked first: a mistake is reported once and not by each worker.
+
+    Raises:
+        ConfigError: With all that is wrong with the collection.
+        Unreachable: The broker does not answer.
+    """
+    collections = load(path, settings.max_queue_size)
+    make_runners(collections, os.environ)
+    settings = replace(settings, collection_file=path.absolute())
+    queues = frozenset(agent.queue for each in collections for agent in each.agents)
+    store = open_store(settings)
+    try:
+        Dispatcher(store).declare(collections)
+        done = _BurstProgress(store, queues).is_done if burst else None
+        return Supervisor(settings, os.environ, processes or os.cpu_count() or 1, done).run()
+    finally:
+        store.close()
+
+
+class _BurstProgress:
+    """Checks whether all is done, and logs the progress: often at first, then seldom."""
+
+    def __init__(self, store: Store, queues: frozenset[str]) -> None:
+        self._store, self._queues = store, queues
+        self._started = time.monotonic()
+        self._log_at = self._started + 1.0
+        self._done_at: float | None = None
+
+    def is_done(self) -> bool:
+        stats = self._store.stats()
+        now = time.monotonic()
+        if now >= self._log_at:
+            self._log_at = now + max(1.0, (now - self._started) / 10)
+            open_tasks = (stats.waiting or 0) + (stats.delayed or 0) + (stats.running or 0)
+            log.info("%d tasks to go, %d delivered", open_tasks, stats.delivered or 0)
+        if not is_done(stats, self._queues):
+            self._done_at = None
+            return False
+        self._done_at = self._done_at or now
+        # Without a ledger, a task may be on its way back from a dead worker.
+        return stats.accepted is not None or now - self._done_at >= SURE_AFTER_S

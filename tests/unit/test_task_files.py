@@ -57,14 +57,14 @@ BROKEN = {
     '{"a": 1,\n}': (2, "expecting"),
     "[1\n2]": (2, "',' is missing"),
     "[1,\n\n]": (3, "expecting"),
-    "{1: 2}": (1, "a key is no text"),
-    '{"a": 1}\n{"b": 2': (2, "more text behind the end"),
+    "{1: 2}": (1, "a key must be a string"),
+    '{"a": 1}\n{"b": 2': (2, "data after the end"),
     "[\n\n NaN]": (3, "NaN is no number"),
     '{"a": 1,\n "b": 2,\n "a": 3}': (3, "duplicate key 'a', first in line 1"),
     '{"e": [{"v": {"d": [\n{"x": 1, "x": 2}]}}]}': (1, "duplicate key 'x'"),
     "[" * 100_000: (1, "nested too deeply"),
     "[" + "1" * 5000 + "]": (1, "a number is too long"),
-    "[" + "1," * 200_100 + "1]": (1, "a task a line"),
+    "[" + "1," * 200_100 + "1]": (1, "a task per line"),
     '{"a": "half': (1, "unterminated"),
     '{"a": "\n"}': (1, "control character"),
 }
@@ -182,7 +182,7 @@ def test_lines_are_read_one_by_one(tmp_path: Path) -> None:
 def test_there_is_an_end_to_what_is_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agentpipe.sending.task_files.MAX_PARTS", 100)
     path = write(tmp_path, '{"metadata": {"a": [' + "1," * 100 + "1]}}")
-    with pytest.raises(ConfigError, match="write a task a line"):
+    with pytest.raises(ConfigError, match="write a task per line"):
         read_document(path)
 
 
