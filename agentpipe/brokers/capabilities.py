@@ -81,7 +81,7 @@ class Answer:
 
 @runtime_checkable
 class ReadsTasks(Protocol):
-    """Shows unsettled tasks, and settles those that nobody has claimed."""
+    """Reads unsettled tasks, and settles unclaimed ones."""
 
     def tasks(self, query: TaskQuery) -> list[TaskSeen]:
         """Read tasks by rising ``number``."""

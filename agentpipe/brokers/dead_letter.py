@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class DeadSummary:
-    """A task that was given up, without what may be large.
+    """A dead letter without its payload and result.
 
     Attributes:
-        died_at: Unix seconds, the same at each look.
+        died_at: Unix seconds; the same every time.
     """
 
     task_id: str
@@ -23,14 +23,14 @@ class DeadSummary:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter(DeadSummary):
-    """A task that was given up, as it was sent, with the Result that said so."""
+    """A task that was given up, as it was sent, with its Result."""
 
     payload: bytes
     result: bytes
 
     @property
     def summary(self) -> DeadSummary:
-        """The letter without them."""
+        """The letter without payload and result."""
         return DeadSummary(
             self.task_id, self.queue, self.collection, self.outcome, self.reason, self.died_at
         )
@@ -38,12 +38,12 @@ class DeadLetter(DeadSummary):
 
 @dataclass(frozen=True, slots=True)
 class DeadFilter:
-    """Which dead letters are meant: those that fit all that is set.
+    """Selects the dead letters that match all fields that are set.
 
     Attributes:
-        error: A part of the reason; the case of ASCII letters does not count.
-        since: Unix seconds: those that died then or later.
-        until: Unix seconds: those that died earlier.
+        error: A part of the reason; the case of ASCII letters is ignored.
+        since: Unix seconds: died then or later.
+        until: Unix seconds: died earlier.
     """
 
     collection: str | None = None
@@ -54,16 +54,16 @@ class DeadFilter:
 
     @property
     def folded_error(self) -> str:
-        """``error`` in small letters, as far as every store knows the case of letters."""
+        """``error`` in lower case, as every store folds it."""
         return folded(self.error)
 
     @property
     def asks_for_times_only(self) -> bool:
-        """Whether an order by time is all that is needed to tell what fits."""
+        """Whether only times are set, so that an index by time is enough."""
         return self.collection is None and self.outcome is None and not self.error
 
     def fits(self, letter: DeadSummary) -> bool:
-        """Whether a letter is one of them; for stores that look at each."""
+        """Whether a letter matches; for stores that read each."""
         return (
             self.collection in (None, letter.collection)
             and self.outcome in (None, letter.outcome)
@@ -75,10 +75,10 @@ class DeadFilter:
 
 @dataclass(frozen=True, slots=True)
 class DeadPage:
-    """Some dead letters, oldest first.
+    """A page of dead letters, oldest first.
 
     Attributes:
-        after: Where to go on; None at the end. A page may be short, or empty, before that.
+        after: Where the next page starts; None at the end. An earlier page may be short or empty.
     """
 
     letters: tuple[DeadSummary, ...]
@@ -86,5 +86,5 @@ class DeadPage:
 
 
 def folded(text: str) -> str:
-    """``text`` in small letters, but for those outside ASCII."""
+    """``text`` with its ASCII letters in lower case."""
     return text.encode(errors="replace").lower().decode()

@@ -13,11 +13,11 @@ Place = Literal["waiting", "delayed", "running", "outbox", "dead", "settled", "u
 
 @dataclass(frozen=True, slots=True)
 class ClaimSeen:
-    """A claim, as others see it.
+    """A claim, as operators see it.
 
     Attributes:
-        worker: Who holds it.
-        since: Unix seconds; None where the store does not know.
+        worker: The worker that holds it.
+        since: Unix seconds; None if unknown.
     """
 
     task_id: str
@@ -28,18 +28,18 @@ class ClaimSeen:
 
 @dataclass(frozen=True, slots=True)
 class AgentSeen:
-    """What could keep an agent from its next task, at a moment.
+    """What could keep an agent from its next task.
 
     Attributes:
         waiting: How many tasks wait in its queue.
-        paused: It was paused itself.
-        collection_paused: All of its collection was.
+        paused: The agent is paused.
+        collection_paused: Its collection is paused.
         cooldown_s: Seconds until anybody may claim from it again; 0 without a cooldown.
-        runs: Its tasks that run.
+        runs: Its running tasks.
         group_limit: How many tasks of its concurrency group may run; None without a group.
         group_runs: Those of the group that run.
-        servers: Living workers that serve it; None where that is not known.
-        run_s: How long its runs took lately; None before the first.
+        servers: Living workers that serve it; None if unknown.
+        run_s: Mean duration of its last runs; None before the first.
     """
 
     queue: str
@@ -58,27 +58,27 @@ class AgentSeen:
 
 @dataclass(frozen=True, slots=True)
 class TaskLocation:
-    """Where a task is, with all that could explain why it is there.
+    """Where a task is, and what could explain it.
 
     Attributes:
-        complete: Whether the store knows each task; else ``unknown`` says little.
-        agent: None where the task is unknown; and once it is settled, where that is forgotten.
-        submitted_at: Like all moments here in Unix seconds.
-        position: Of a waiting task, from 1, in its queue; None where that cannot be told.
-        cancelled: It was told to end.
-        error: What its last failed run ended with, or a dead one's reason.
-        run: Where it runs.
-        due_at: When its delay is over; None where that cannot be told.
-        since: Since when it is settled or dead.
-        outcome: Of a dead one.
+        complete: Whether the store knows every task; if not, ``unknown`` means little.
+        agent: None for an unknown task, and for a settled one whose agent is forgotten.
+        submitted_at: In Unix seconds, like all times here.
+        position: A waiting task's position in its queue, from 1; None if unknown.
+        cancelled: It was cancelled.
+        error: The error of its last failed run, or the reason of a dead letter.
+        run: Its claim.
+        due_at: When its delay is over; None if unknown.
+        since: When it was settled or died.
+        outcome: The outcome of a dead letter.
         outbox: Results in the outbox.
-        outbox_before: Of these, before its own.
-        outbox_since: When the oldest of them was put there.
-        workers: All that live.
-        candidates: Where the store does not know each task: agents with whom it may wait.
-        delayed: Where it does not: how many tasks are, of all.
-        unclaimed: Where it does not: how many tasks wait, of all.
-        dead_unread: Where it does not: dead letters that were not looked at.
+        outbox_before: Results before its own.
+        outbox_since: When the oldest of them entered the outbox.
+        workers: All living workers.
+        candidates: Without ``complete``: agents in whose queues it may wait.
+        delayed: Without ``complete``: all delayed tasks.
+        unclaimed: Without ``complete``: all waiting tasks.
+        dead_unread: Without ``complete``: dead letters that were not read.
     """
 
     task_id: str

@@ -133,7 +133,7 @@ class Settlement:
         action: What happens to the task. ``complete`` puts ``result`` into the outbox and removes
             the task. ``bury`` does the same and keeps the payload as a dead letter. ``retry``
             puts the task back after ``delay_s`` with one more failure. ``release`` puts it back
-            as if it had never been claimed. ``cooldown`` does the same, and nobody claims from
+            as if it had never been claimed. ``cooldown`` does the same, and no worker claims from
             its queue for ``delay_s``; a cooldown never shortens an earlier one. The task counts
             as waiting meanwhile.
         outcome: Of ``result``, for the counters.

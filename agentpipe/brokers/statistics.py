@@ -20,15 +20,15 @@ RUNS_IN_MEAN = 8
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What became of the tasks that workers have settled.
+    """Sums over the tasks that workers have settled.
 
     Attributes:
-        done: Answered ``ok``.
-        failed: Answered otherwise; ``cancelled`` ones are neither.
-        evaluated: Those with a reward.
+        done: Tasks that ended ``ok``.
+        failed: Tasks that ended otherwise; ``cancelled`` ones are neither.
+        evaluated: Tasks with a reward.
         passed: The sum of their rewards.
-        usd: What the runs cost, as far as they told.
-        error: What failed last, ``type: message``; a run that is tried again counts.
+        usd: The cost of the runs, as far as known.
+        error: The last error, ``type: message``; also of a run that is retried.
         error_s: How long ago that was; None without an error.
     """
 
@@ -42,7 +42,7 @@ class Tally:
 
     @classmethod
     def of(cls, settlement: Settlement) -> Self:
-        """What one settlement adds."""
+        """The part of one settlement."""
         ended = settlement.action in ("complete", "bury")
         return cls(
             done=int(ended and settlement.outcome == "ok"),
@@ -55,7 +55,7 @@ class Tally:
         )
 
     def __add__(self, later: Tally) -> Tally:
-        """Both together; the error is that of the later one, if it has any."""
+        """The sum; the error is the later one's, if it has one."""
         last = self if later.error_s is None else later
         return Tally(
             self.done + later.done,
@@ -70,12 +70,12 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """One queue at a moment; a store gives None for what it cannot know.
+    """A snapshot of one queue; None for what the store cannot know.
 
     Attributes:
         cooldown_s: Seconds until anybody may claim from it again; 0 without a cooldown.
         paused: The queue or its collection is paused.
-        tally: What has ended of it; where only the workers count, what the living ones did.
+        tally: Its settled tasks; where only workers count, those of the living ones.
     """
 
     queue: str
@@ -92,10 +92,10 @@ class QueueDepth:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSeen:
-    """A living worker at a moment.
+    """A snapshot of a living worker.
 
     Attributes:
-        seen_s: How long ago it was heard.
+        seen_s: The age of its last heartbeat.
         report: What its last heartbeat reported; empty before the first.
     """
 
@@ -110,15 +110,15 @@ class WorkerSeen:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """The ledger of a store at one moment.
+    """The ledger of a store: one snapshot.
 
     ``accepted = waiting + delayed + running + outbox + delivered`` holds in each snapshot.
 
     Attributes:
-        tally: Of all queues, those that left their ring among them.
-        recent: How many tasks ended within the last ``RECENT_S``.
-        undelivered_s: For how long the oldest result is in the outbox; 0 where it is empty.
-        requests: How many a server had to answer for all this.
+        tally: Over all queues, also those that left their round-robin group.
+        recent: Tasks that ended within the last ``RECENT_S``.
+        undelivered_s: The age of the oldest result in the outbox; 0 if it is empty.
+        requests: Requests to a server for this snapshot.
     """
 
     accepted: int | None
@@ -139,10 +139,10 @@ class Stats:
 
 
 def is_done(stats: Stats, queues: frozenset[str]) -> bool:
-    """Whether nothing of these queues waits, is delayed or runs, and the outbox is empty.
+    """Whether no task of these queues waits, is delayed or runs, and the outbox is empty.
 
-    What a store cannot know of a queue is taken from its whole, and what it cannot know at all
-    is not done.
+    What a store does not know of a queue is taken from the whole store; what it does not know at
+    all counts as not done.
     """
     mine = [depth for depth in stats.queues if depth.queue in queues]
     stages = (

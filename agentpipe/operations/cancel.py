@@ -1,4 +1,4 @@
-"""Cancel: end tasks by their ids or by a filter, and purge what waits."""
+"""Cancel tasks by id or by a filter, and purge waiting tasks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CANCEL = "cancel tasks"
 
 @dataclass(frozen=True, slots=True)
 class CancelReport:
-    """What became of tasks that were to be cancelled, by id.
+    """The outcome of a cancellation, by id.
 
     Attributes:
         cancelled: They waited or were delayed, and have their Results now.
@@ -62,7 +62,7 @@ class CancelReport:
 
 
 def cancel(store: Store, task_ids: Sequence[str]) -> CancelReport:
-    """Answer tasks that wait with ``cancelled``, and have the workers end those that run."""
+    """Complete waiting tasks as ``cancelled``, and signal the workers of running ones."""
     ids = list(dict.fromkeys(task_ids))
     # Reading all queues takes longer than all else, and running tasks do not need it.
     return _Canceller(store, cache(lambda: _collections(store))).by_id(ids)
@@ -164,7 +164,7 @@ class _Canceller:
         told = set(whole.told)
         ids = [it.task_id for it in running if _is_of_group(it, group_id)]
         whole += self.by_id([it for it in dict.fromkeys(ids) if it not in told])
-        # What ran at first may have gone back before it was signalled.
+        # A running task may have been released before it was signalled.
         return whole + self._unclaimed(reads, queues, group_id)
 
     def _unclaimed(

@@ -275,9 +275,7 @@ def next_line(stream: BinaryIO) -> bytes:
 
 def _parsed(line: bytes) -> Any:
     if len(line) >= MAX_LINE_BYTES:
-        raise TaskError(
-            f"longer than {MAX_LINE_BYTES:,} bytes: is it one task per line?"
-        )
+        raise TaskError(f"longer than {MAX_LINE_BYTES:,} bytes: is it one task per line?")
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError as error:

@@ -207,7 +207,7 @@ def test_an_emptied_store_is_declared_anew_and_goes_on(
         assert claim_up_to(10, store, worker) == []
         assert put(store, "ab") == ("accepted",) * 2
         assert [record.message.partition(" was ")[2] for record in caplog.records] == [
-            "emptied: the queues are declared anew"
+            "emptied: declaring the queues again"
         ]
         store.join(worker)
         again = claim_up_to(10, store, worker)

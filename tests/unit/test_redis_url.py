@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agentpipe.brokers.redis.address import Address, parse_url
+from agentpipe.brokers.redis.address import RedisAddress, parse_url
 from agentpipe.brokers.redis.client import open_client
 from agentpipe.errors import ConfigError
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize(
     ("url", "address"),
     [
-        ("redis://host", Address("redis://host", (("host", 6379),))),
-        ("redis://host:7000/3", Address("redis://host:7000/3", (("host", 7000),), db=3)),
-        ("redis://host/?db=4", Address("redis://host/?db=4", (("host", 6379),), db=4)),
-        ("redis://[::1]:7000", Address("redis://[::1]:7000", (("::1", 7000),))),
+        ("redis://host", RedisAddress("redis://host", (("host", 6379),))),
+        ("redis://host:7000/3", RedisAddress("redis://host:7000/3", (("host", 7000),), db=3)),
+        ("redis://host/?db=4", RedisAddress("redis://host/?db=4", (("host", 6379),), db=4)),
+        ("redis://[::1]:7000", RedisAddress("redis://[::1]:7000", (("::1", 7000),))),
         (
             "redis://ann:s%40cret@host?prefix=lab",
-            Address(
+            RedisAddress(
                 "redis://ann:***@host?prefix=lab",
                 (("host", 6379),),
                 username="ann",
@@ -33,24 +33,24 @@ if TYPE_CHECKING:
         ),
         (
             "redis://:p@ss@host",
-            Address("redis://:***@host", (("host", 6379),), password="p@ss"),
+            RedisAddress("redis://:***@host", (("host", 6379),), password="p@ss"),
         ),
         (
             "rediss://host?ssl_ca_certs=/ca.pem&ssl_cert_reqs=none",
-            Address(
+            RedisAddress(
                 "rediss://host?ssl_ca_certs=/ca.pem&ssl_cert_reqs=none",
                 (("host", 6379),),
                 tls={"ssl_ca_certs": "/ca.pem", "ssl_cert_reqs": "none"},
             ),
         ),
-        ("rediss://host", Address("rediss://host", (("host", 6379),), tls={})),
+        ("rediss://host", RedisAddress("rediss://host", (("host", 6379),), tls={})),
         (
             "unix:///run/redis%20here.sock?db=2",
-            Address("unix:///run/redis%20here.sock?db=2", path="/run/redis here.sock", db=2),
+            RedisAddress("unix:///run/redis%20here.sock?db=2", path="/run/redis here.sock", db=2),
         ),
         (
             "unix://ann:secret@/run/redis.sock",
-            Address(
+            RedisAddress(
                 "unix://ann:***@/run/redis.sock",
                 path="/run/redis.sock",
                 username="ann",
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
         ),
         (
             "redis+sentinel://:secret@one,two:7000/main?db=1",
-            Address(
+            RedisAddress(
                 "redis+sentinel://:***@one,two:7000/main?db=1",
                 (("one", 26379), ("two", 7000)),
                 service="main",
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
         ),
     ],
 )
-def test_a_url_says_where_and_who(url: str, address: Address) -> None:
+def test_a_url_says_where_and_who(url: str, address: RedisAddress) -> None:
     assert parse_url(url) == address
 
 

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from agentpipe.settings import Settings
 
 LAYOUT = 3
-# Answers are remembered for so long, those that hold something for a living worker longer.
+# How long replies are remembered; those that hold something for a living worker, longer.
 REMEMBER_S = 3_600
 REMEMBER_HELD_S = 86_400
 PAGE_BYTES = 8 * 1024 * 1024
@@ -108,11 +108,11 @@ class RedisStore(Store):
         self._scripts.run("declare", LAYOUT, 0, *_queue_args(queues))
 
     def _declare_again(self) -> bool:
-        """Whether the server had forgotten what this process has declared; it knows now."""
+        """Declare the queues again if the server has lost them; returns whether it had."""
         known = self._declared.values()
         if not known or not self._scripts.run("declare", LAYOUT, 1, *_queue_args(known)):
             return False
-        log.warning("%s was emptied: the queues are declared anew", self._scripts.address.url)
+        log.warning("%s was emptied: declaring the queues again", self._scripts.address.url)
         return True
 
     def offer(self, target: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
@@ -134,7 +134,7 @@ class RedisStore(Store):
         return Admission(tuple(_VERDICTS[letter] for letter in verdicts), int(depth), int(bound))
 
     def _ask(self, script: str, what: Hashable, *args: Argument, kept_s: int = REMEMBER_S) -> Any:
-        """Run a script under a request of its own, or of an earlier attempt without an answer."""
+        """Run a script under a new request, or under that of an attempt whose reply was lost."""
         with self._requests.request((script, what)) as request:
             return self._scripts.run(script, request.name, request.number, kept_s, *args)
 
@@ -215,7 +215,7 @@ class RedisStore(Store):
         return found
 
     def _unclaimed(self, query: TaskQuery) -> list[TaskSeen]:
-        """The server looks at a portion of all tasks at a time; some hold none of these queues."""
+        """Page through all tasks; a page may hold none of these queues."""
         found, after = list[TaskSeen](), query.after
         limit = READ_AT_ONCE if query.limit is None else query.limit
         while query.limit is None or not found:
@@ -275,7 +275,7 @@ class RedisStore(Store):
         return int(self._ask("drop_dead", tuple(task_ids), *task_ids))
 
     def examine(self) -> list[Finding]:
-        """What the server tells of itself."""
+        """Findings of the server about itself."""
         return examine(self._scripts)
 
     def progress(self, name: str, mark: int) -> int | None:
@@ -290,7 +290,7 @@ class RedisStore(Store):
 
 
 def _queue_args(queues: Iterable[Queue]) -> Iterable[str | int]:
-    """What ``declare`` takes: positions count up within each collection."""
+    """The arguments of ``declare``; positions count per collection."""
     positions: dict[str, int] = {}
     for queue in queues:
         place = -1
@@ -307,7 +307,7 @@ def _wanted(queues: Sequence[str] | None) -> tuple[int | str, ...]:
 
 
 def _moments(wanted: DeadFilter) -> tuple[int, str]:
-    """The first microsecond of death, and the last as the server reads it."""
+    """The first and the last microsecond of death, as the server reads them."""
     first = 0 if wanted.since is None else max(0, round(wanted.since * 1e6))
     return first, "+inf" if wanted.until is None else f"({round(wanted.until * 1e6)}"
 

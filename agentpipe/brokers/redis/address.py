@@ -1,4 +1,4 @@
-"""Address: what the URL of a Redis store says."""
+"""RedisAddress: the URL of a Redis store, parsed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agentpipe.errors import ConfigError
 DEFAULT_PREFIX = "agentpipe"
 PORT = 6379
 SENTINEL_PORT = 26379
-# Of TLS, as the client library calls them.
+# TLS parameters, as the client library names them.
 FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _VALUES = {"ssl_cert_reqs": ("required", "none")}
 _SHAPES = {
@@ -25,8 +25,8 @@ _SHAPES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    """Where a Redis is, who asks, and which of its keys are meant.
+class RedisAddress:
+    """The server, the user and the keys of a store.
 
     Attributes:
         url: As it may be shown, without a password.
@@ -48,7 +48,7 @@ class Address:
     tls: dict[str, str] | None = None
 
 
-def parse_url(url: str) -> Address:
+def parse_url(url: str) -> RedisAddress:
     """Read ``redis://``, ``rediss://``, ``unix://`` and ``redis+sentinel://``.
 
     Raises:
@@ -63,7 +63,7 @@ def parse_url(url: str) -> Address:
         ) from error
 
 
-def _address(url: str, parts: SplitResult) -> Address:
+def _address(url: str, parts: SplitResult) -> RedisAddress:
     parameters = _parameters(parts.scheme, parts.query)
     credentials, _, place = parts.netloc.rpartition("@")
     user, _, password = credentials.partition(":")
@@ -84,7 +84,7 @@ def _address(url: str, parts: SplitResult) -> Address:
         parameters.setdefault("db", name or "0")
     fields["db"] = _database(parameters.pop("db", "0"))
     fields["tls"] = parameters if parts.scheme == "rediss" else None
-    return Address(**fields)
+    return RedisAddress(**fields)
 
 
 def _socket_file(place: str, path: str) -> str:

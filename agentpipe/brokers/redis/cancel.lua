@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- needs: ending
--- ARGV: ids of tasks. Returns a letter for each: t where its worker is told to end it, w where it
--- waits or is delayed, s where it is settled, u where it is unknown. Workers hear the ids of those
--- that run, one a line.
+-- ARGV: ids of tasks. Returns a letter for each: t where its worker is signalled, w where it
+-- waits or is delayed, s where it is settled, u where it is unknown. Workers get the ids of
+-- running ones, one per line.
 
 local letters, told, held = {}, {}, {}
 if end_lapsed(now()) and anything_ready() then

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- needs: ending
 -- ARGV: session, request, seconds to remember it, worker, limit, marks of the outbox by records and
--- by bytes, claims held ('-1' where any number may be had), seconds that settled ids are known.
+-- by bytes, claims held ('-1' for any number), seconds that settled ids are known.
 -- Returns nothing, or the number of the claims and for each four values: id, record, payload, and
 -- '1' where it was cancelled.
 
@@ -23,7 +23,7 @@ local function told(number, ids, records)
   return reply
 end
 
--- What an earlier request was given, as far as the worker still holds it.
+-- The claims of an earlier request, as far as the worker still holds them.
 local function again(memory)
   local given, ids = cmsgpack.unpack(memory), {}
   local number = table.remove(given)
@@ -102,10 +102,10 @@ local function served_of(index, serves, wanted)
   return found
 end
 
--- How many runs each open gate would let through if each queue that was chosen got one.
+-- The room left in each open concurrency group (gate) if every chosen queue gets one run.
 local spare = {}
 
--- Of queues that lie in different indexes: when each was served last.
+-- When queues of different indexes were served last.
 local turns = {}
 
 local function sort_by_turn(found)
@@ -135,8 +135,8 @@ local function are_all_before(found, turn)
   return true
 end
 
--- Those of READY and of the gates together. Gates come by the turn of their first queue, so that
--- those need not be looked into that come after all that can be claimed.
+-- The queues of READY and of the gates together. Gates come by the turn of their first queue: a gate
+-- behind all that can be claimed need not be read.
 local function with_gated(ungated, serves)
   local found, from = {}, 0
   add_to(found, READY, ungated)
@@ -170,7 +170,7 @@ local function ready_queues(serves)
   return found
 end
 
--- What each worker for the same queues would have if all there were spread evenly.
+-- The even share of each worker of the same queues.
 local function even_share(serves, ready)
   local peers, running = call('SMEMBERS', base .. ':fleet:' .. serves), 0
   for _, peer in ipairs(peers) do
@@ -179,7 +179,7 @@ local function even_share(serves, ready)
   return math.ceil((running + ready) / math.max(1, #peers))
 end
 
--- Whether the first in its last chance comes before the others of its queue.
+-- Whether the first task in its last chance comes before the others of its queue.
 local function last_comes_first(queue)
   local last = call('ZRANGE', base .. ':last:' .. queue, 0, 0, 'WITHSCORES')
   local rival = call('ZRANGE', base .. ':waiting:' .. queue, 0, 0, 'WITHSCORES')
@@ -275,7 +275,7 @@ if math.floor(time * 1e6) % 8 == 0 then -- Now and then is enough.
   forget_settled(time)
 end
 local number, ids = claim()
--- Who got something and less than asked for left the rest to others, or for a later claim.
+-- A worker that got less than it asked for left the rest to others, or to a later claim.
 if came_back or (kept_back and #ids > 0 and #ids < asked) then
   if anything_ready() then
     ring()

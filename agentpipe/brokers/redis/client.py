@@ -1,4 +1,4 @@
-"""Connect: an address -> connections, and what goes wrong with them in our words."""
+"""The Redis client of an address; its errors become ``Unreachable``."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from agentpipe.errors import AgentpipeError, ConfigError, Unreachable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from agentpipe.brokers.redis.address import Address
+    from agentpipe.brokers.redis.address import RedisAddress
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 10.0
 OLDEST = (7, 0)
-# Sentinels have no databases, and passwords of their own.
+# Sentinels have their own passwords and no databases.
 _OF_THE_SERVER = ("db", "username", "password")
 
 log = logging.getLogger(__name__)
 
 
-def open_client(address: Address) -> redis.Redis:
-    """A client that connects when it is first used, and repeats nothing by itself."""
+def open_client(address: RedisAddress) -> redis.Redis:
+    """A client that connects when it is first used, and retries nothing by itself."""
     options: dict[str, Any] = {
         "db": address.db,
         "username": address.username,
@@ -56,8 +56,8 @@ def open_client(address: Address) -> redis.Redis:
     return redis.Redis(host=host, port=port, **options)
 
 
-def _existing(address: Address) -> dict[str, str]:
-    """The parameters of TLS, whose files are there."""
+def _existing(address: RedisAddress) -> dict[str, str]:
+    """The TLS parameters; their files exist."""
     tls = address.tls or {}
     for name, value in tls.items():
         if name in FILES and not Path(value).is_file():
@@ -65,8 +65,8 @@ def _existing(address: Address) -> dict[str, str]:
     return tls
 
 
-def greet(client: redis.Redis, address: Address, channel: str) -> None:
-    """Make sure that a Redis answers, of a version that has what we need, and lets us speak.
+def greet(client: redis.Redis, address: RedisAddress, channel: str) -> None:
+    """Check that a Redis answers, has a version we support, and accepts the user.
 
     Args:
         client: Not yet connected.
@@ -81,7 +81,7 @@ def greet(client: redis.Redis, address: Address, channel: str) -> None:
         try:
             info = client.info()
         except NoPermissionError:
-            return  # Whoever forbids it to ask knows what runs there.
+            return  # A server that forbids INFO is configured on purpose.
     version = tuple(int(part) for part in info["redis_version"].split(".")[:2])
     if version < OLDEST:
         raise Unreachable(
@@ -97,8 +97,8 @@ def greet(client: redis.Redis, address: Address, channel: str) -> None:
 
 
 @contextmanager
-def translated(address: Address) -> Iterator[None]:
-    """Raise ``Unreachable`` for what the client library raises, but for a missing script."""
+def translated(address: RedisAddress) -> Iterator[None]:
+    """Turn the client library's errors into ``Unreachable``, except for a missing script."""
     try:
         yield
     except redis.exceptions.NoScriptError:
@@ -107,15 +107,15 @@ def translated(address: Address) -> Iterator[None]:
         raise _told(address, error) from error
 
 
-def _told(address: Address, error: Exception) -> AgentpipeError:
+def _told(address: RedisAddress, error: Exception) -> AgentpipeError:
     text = " ".join(str(error).split())
     if isinstance(error, MasterNotFoundError):
-        text = text.partition(" : ")[0]  # What follows is for the library's makers.
+        text = text.partition(" : ")[0]  # The rest is for developers of the library.
     remedy = _remedy(address, error, text)
     return Unreachable(f"{address.url}: {remedy} ({text})" if remedy else f"{address.url}: {text}")
 
 
-# By a part of the message, where its class does not tell enough.
+# By a part of the message, where the class is not enough.
 _BY_TEXT = {
     "SSL": "TLS failed: write redis:// for a server without it, or name its CA with ssl_ca_certs",
     "DB index": "there is no such database",
@@ -142,7 +142,7 @@ _BY_KIND: dict[type[Exception], str] = {
 }
 
 
-def _remedy(address: Address, error: Exception, text: str) -> str:
+def _remedy(address: RedisAddress, error: Exception, text: str) -> str:
     if isinstance(error, redis.TimeoutError):
         tls = ", and with TLS" if address.tls is not None else ""
         return f"no answer: does a Redis run there{tls}?"

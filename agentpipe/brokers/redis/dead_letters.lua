@@ -2,7 +2,7 @@
 -- ARGV: the first and last microsecond of death ('(' excludes one), limit, then collection, outcome
 -- and a part of the reason in small letters, each '' for any. Returns the microsecond to go on after
 -- ('' at the end), then six values for each letter: id, queue, collection, outcome, reason, and the
--- microsecond. Looks at a portion of the letters at most.
+-- microsecond. Reads a bounded part of the letters.
 
 local limit, collection, outcome, part = tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
 

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- ARGV: the layout's number, '1' where only unknown queues are meant, then for each queue name,
--- limit, concurrency, max_crashes, position (-1 outside a ring), collection and gate ('' for none),
+-- ARGV: the layout's number, '1' to declare only unknown queues, then for each queue name,
+-- limit, concurrency, max_crashes, position (-1 outside a group), collection and gate ('' for none),
 -- and the gate's limit.
 -- Returns how many of them are new.
 
@@ -27,7 +27,7 @@ local function differs(queue, limits)
   return false
 end
 
--- What runs behind the old gate is counted behind the new one.
+-- Running tasks of the old gate count for the new one.
 local function leave_gate(name, queue)
   note_gate(queue[GATE], -found_running[name])
   call('ZREM', ready_index(queue[GATE]), name)

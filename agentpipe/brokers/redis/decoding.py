@@ -1,4 +1,4 @@
-"""Replies: what the scripts answer, as records of the seam."""
+"""Decoding: replies of the scripts as records of the seam."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _rows(values: Sequence[Any], width: int) -> Iterator[tuple[Any, ...]]:
 
 
 def as_claims(answer: Sequence[bytes], worker: str) -> list[Claim]:
-    """The answer of ``claim``."""
+    """The reply of ``claim``."""
     if not answer:
         return []
     number, *values = answer
@@ -53,7 +53,7 @@ def _claim(
 
 
 def as_outbox(values: Sequence[bytes]) -> list[OutboxRecord]:
-    """The answer of ``take_outbox``."""
+    """The reply of ``take_outbox``."""
     return [
         OutboxRecord(int(number), task_id.decode(), payload)
         for number, task_id, payload in _rows(values, 3)
@@ -61,7 +61,7 @@ def as_outbox(values: Sequence[bytes]) -> list[OutboxRecord]:
 
 
 def as_tasks(values: Sequence[bytes]) -> list[TaskSeen]:
-    """What ``find`` answers, and ``peek`` after its first value."""
+    """The reply of ``find``, and of ``peek`` after its first value."""
     return [
         TaskSeen(int(number), task_id.decode(), queue.decode(), payload, float(submitted_at))
         for number, task_id, queue, payload, submitted_at in _rows(values, 5)
@@ -69,13 +69,13 @@ def as_tasks(values: Sequence[bytes]) -> list[TaskSeen]:
 
 
 def as_dead_page(after: bytes, values: Sequence[bytes]) -> DeadPage:
-    """The answer of ``dead_letters``."""
+    """The reply of ``dead_letters``."""
     letters = (DeadSummary(*_summary(row)) for row in _rows(values, 6))
     return DeadPage(tuple(letters), after.decode() or None)
 
 
 def as_dead_letters(values: Sequence[bytes]) -> list[DeadLetter]:
-    """The answer of ``read_dead`` but for its first value."""
+    """The reply of ``read_dead`` but for its first value."""
     return [
         DeadLetter(*_summary(row), payload, result) for *row, payload, result in _rows(values, 8)
     ]
@@ -87,7 +87,7 @@ def _summary(row: Sequence[bytes]) -> tuple[str, str, str | None, str, str, floa
 
 
 def as_location(task_id: str, answer: bytes) -> TaskLocation:
-    """The answer of ``locate``."""
+    """The reply of ``locate``."""
     told = orjson.loads(answer)
     workers = [(_worker_seen(each), each["serves"]) for each in told.pop("workers") or ()]
     agent, run = told.pop("agent", None), told.pop("run", None)
@@ -120,9 +120,9 @@ def _run(told: dict[str, Any]) -> ClaimSeen:
 
 
 def as_stats(answer: Sequence[Any]) -> Stats:
-    """The answer of ``stats``."""
+    """The reply of ``stats``."""
     counters = {name: int(value) for name, value in _rows(answer[0], 2)}
-    # Those of a ring in its order; one that left its ring only while it has tasks.
+    # Queues in the order of their group; one that left its group only while it has tasks.
     tallies = dict(_tallies(answer[5]))
     placed = sorted(_depths(answer[3], tallies), key=lambda entry: entry[0])
     queues = tuple(depth for _, depth in placed)
@@ -158,7 +158,7 @@ def _tallies(values: Sequence[Any]) -> Iterator[tuple[bytes, Tally]]:
 def _depths(
     values: Sequence[Any], tallies: Mapping[bytes, Tally]
 ) -> Iterator[tuple[tuple[str, int, str], QueueDepth]]:
-    """Each queue that is worth showing, with what to sort it by."""
+    """Each queue worth showing, with its sort key."""
     for name, collection, position, *numbers, cooldown_s, paused in _rows(values, 10):
         waiting, delayed, running, limit, concurrency = numbers
         if position >= 0 or not collection or waiting + delayed + running:

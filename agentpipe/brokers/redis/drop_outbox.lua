@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- ARGV: worker, and the numbers of records. Only who borrowed one drops it.
+-- ARGV: worker, and the numbers of records. Only the worker that borrowed a record drops it.
 
 local LENT = base .. ':lent:' .. ARGV[1]
 local labels, dropped, bytes = {}, 0, 0

@@ -1,4 +1,4 @@
--- How tasks end and come back: what the scripts share that do either.
+-- Shared by the scripts that end tasks or return them to their queues.
 
 -- End tasks with their results; `ended` holds {id, result, outcome}.
 local function put_in_outbox(ended, settled_at)
@@ -67,7 +67,7 @@ local function end_worker(name, crashed)
   return held
 end
 
--- Whether any worker's lease was over; what it held is put back.
+-- End lapsed workers, and return their tasks; whether there were any.
 local function end_lapsed(time)
   local lapsed = call('ZRANGEBYSCORE', WORKERS, '-inf', time, 'LIMIT', 0, 10)
   if #lapsed == 0 then

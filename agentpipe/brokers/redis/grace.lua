@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- The server was away, and no worker could reach it: every lease starts anew.
+-- The server was away and no worker could reach it: every lease starts again.
 
 local time = now()
 for _, name in ipairs(call('ZRANGE', WORKERS, 0, -1)) do

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- ARGV: name, lease, and what it tells of itself, if anything.
--- Returns 1, or 0 where the worker is not known any more.
+-- ARGV: name, lease, and its report, if there is one.
+-- Returns 1, or 0 if the worker is unknown.
 
 if not call('ZSCORE', WORKERS, ARGV[1]) then
   return 0

@@ -1,4 +1,4 @@
-"""Requests: numbered, so that one whose answer was lost is repeated and not done twice.
+"""Idempotency: numbered requests; one whose reply was lost is repeated, not done twice.
 
 A session numbers what it asks. The server remembers the last answer in each: a repetition of
 the same number gets that answer again, and what comes late, after a higher number, is ignored.
@@ -19,13 +19,13 @@ from agentpipe.errors import Unreachable
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
-# Of these, the oldest is given up for a new one: nobody seems to repeat it.
+# Requests without a reply; the oldest is dropped for a new one, since it is not repeated.
 MAX_UNSURE = 1_000
 
 
 @dataclass(slots=True)
 class Request:
-    """One that is being asked.
+    """A request without a reply yet.
 
     Attributes:
         repeated: An earlier attempt got no answer.
@@ -37,12 +37,12 @@ class Request:
 
     @property
     def name(self) -> str:
-        """The session's; a fork has its own."""
+        """The session id; a fork gets its own."""
         return f"{self.session}-{os.getpid()}"
 
 
 class Requests:
-    """Those of one process; from any thread."""
+    """The requests of one process; from any thread."""
 
     def __init__(self) -> None:
         self._idle: list[Request] = []
@@ -51,7 +51,7 @@ class Requests:
 
     @contextmanager
     def request(self, what: Hashable) -> Iterator[Request]:
-        """A request for ``what``: the same once more, while no answer has come."""
+        """A request for ``what``: the same one again, until its reply has come."""
         request = self._begin(what)
         try:
             yield request

@@ -1,6 +1,6 @@
 #!lua flags=no-writes
--- ARGV: id. Returns JSON: where the task is, and what could explain why. Moments are texts, since
--- JSON's numbers here have too few digits for them.
+-- ARGV: id. Returns JSON: where the task is, and what could explain why. Times are strings, since
+-- numbers in this JSON have too few digits.
 
 local MAX_RUNS = 20
 local id = ARGV[1]

@@ -1,4 +1,4 @@
-"""Subscription: says when a claim may have become possible."""
+"""Notifications: when a claim may have become possible."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Subscription:
         self._closed = False
 
     def wait(self, timeout_s: float) -> None:
-        """Return when it was woken since the last call, or may have been; or at the timeout.
+        """Return at a wake-up since the last call, at a possible one, or at the timeout.
 
         Raises:
             Unreachable: The server does not answer.
@@ -39,7 +39,7 @@ class Subscription:
         try:
             with translated(self._scripts.address):
                 if self._connection is None or self._pid != os.getpid():
-                    self._subscribe()  # It may have missed something: no wait.
+                    self._subscribe()  # A message may be lost: do not wait.
                     self._cancelled.update(it.decode() for it in self._read_cancelled())
                 else:
                     self._listen(timeout_s)
@@ -47,13 +47,13 @@ class Subscription:
             connection, self._connection = self._connection, None
             if connection is not None:
                 connection.disconnect()
-            if self._closed:  # Under our feet, which shows in any way it likes.
+            if self._closed:  # By another thread: any error may follow.
                 message = f"{self._scripts.address.url}: this store was closed"
                 raise Unreachable(message) from error
             raise
 
     def take_cancelled(self) -> set[str]:
-        """Ids of cancelled tasks that came since the last call."""
+        """The ids of tasks cancelled since the last call."""
         taken, self._cancelled = self._cancelled, set()
         return taken
 
@@ -73,11 +73,11 @@ class Subscription:
                 self._receive(connection.read_response())
 
     def _receive(self, message: Sequence[bytes]) -> None:
-        """Each line is an id; a message that only wakes is empty."""
+        """Each line of a message is an id; a plain wake-up is empty."""
         self._cancelled.update(message[-1].decode().split("\n") if message[-1] else ())
 
     def close(self) -> None:
-        """End a wait in another thread, too."""
+        """Close it; ends a wait in another thread."""
         self._closed = True
         connection = self._connection
         if connection is not None:

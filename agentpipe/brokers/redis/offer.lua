@@ -1,5 +1,5 @@
 #!lua
--- ARGV: session, request, seconds to remember it, target, '1' for a ring, '1' where priorities and
+-- ARGV: session, request, seconds to remember it, target, '1' for round-robin, '1' where priorities and
 -- delays follow, then for each offer its id and payload, and with them priority and delay.
 -- Returns 'depth bound verdicts': a letter for each offer (accepted, duplicate, refused).
 
@@ -17,7 +17,7 @@ end
 local living = read_many('HMGET', TASKS, ids)
 local settled = read_many('ZMSCORE', SETTLED, ids)
 
--- Queues with room, in the ring's order from its cursor on; no more than can be used.
+-- Queues with room, in order from the group's cursor; no more than can be used.
 local stored = call('HMGET', STORE, 'next', 'accepted', 'rung', 'cursor:' .. target)
 local free, later_on, cursor = {}, {}, tonumber(stored[4] or 0)
 

@@ -1,4 +1,4 @@
--- What the scripts share. KEYS[1] is '{prefix}:store'; each key of the set begins with the same
+-- Shared by all scripts. KEYS[1] is '{prefix}:store'; each key of the set begins with the same
 -- {prefix}, a hash tag, so that all of them lie in one slot of a cluster.
 
 local STORE = KEYS[1]
@@ -27,7 +27,7 @@ local WAKE = base .. ':wake'
 local CHUNK = 4000 -- Lua's stack takes not many more arguments at once.
 local PORTION = 500 -- So many tasks are moved on the side by one call.
 
--- As a number and as a text: to print a number takes longer than a command.
+-- As a number and as a string: formatting a number takes longer than a command.
 local function now()
   local time = call('TIME')
   return time[1] + time[2] / 1e6, time[1] .. '.' .. ('00000' .. time[2]):sub(-6)
@@ -108,7 +108,7 @@ local function remember(reply)
 end
 
 -- Queues are read once and written once by a script, all together: packed arrays, by name. The
--- position in the ring is -1 outside one, the collection may be empty, N_LAST counts those of the
+-- position in the round-robin group is -1 outside one, the collection may be empty, N_LAST counts those of the
 -- waiting that are in their last chance, TURN is the number at which it was last served, HELD_UNTIL
 -- is 0 where it is not held, GATE is empty where it has none, PAUSED is 1 where it or its collection
 -- is, RUN_S a mean of how long its runs took, 0 before the first.
@@ -151,7 +151,7 @@ local function count(name, state, change)
   changed[name] = true
 end
 
--- Gates. GATES has the limit and the running of each. Queues with a gate are not indexed as ready
+-- Gates: concurrency groups. GATES has the limit and the running of each. Queues with a gate are not indexed as ready
 -- with the others but in its own index, by turn; OPEN has the gates with work and room for it, each
 -- at the turn of its first queue. So a full gate costs a claim nothing, whatever waits behind it.
 
@@ -190,7 +190,7 @@ local function save_gates()
   gates_changed = {}
 end
 
--- Whether anything could be claimed, by whomever.
+-- Whether any worker could claim anything.
 local function anything_ready()
   return call('EXISTS', READY, OPEN) > 0
 end
@@ -227,7 +227,7 @@ local function is_paused(name, collection)
     or (collection ~= '' and call('SISMEMBER', PAUSES, 'collection ' .. collection) == 1)
 end
 
--- Wake who waits for work, once until somebody claims.
+-- Wake waiting workers, once until the next claim.
 local function ring()
   if call('HSETNX', STORE, 'rung', '1') == 1 then
     call('PUBLISH', WAKE, '')

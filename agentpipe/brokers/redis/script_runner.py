@@ -1,4 +1,4 @@
-"""ScriptRunner: runs the scripts on the server, over whatever connections last."""
+"""ScriptRunner: runs the scripts on the server, over connections that may break."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from agentpipe.brokers.redis.scripts import load_scripts
 from agentpipe.errors import Unreachable
 
 if TYPE_CHECKING:
-    from agentpipe.brokers.redis.address import Address
+    from agentpipe.brokers.redis.address import RedisAddress
     from agentpipe.brokers.redis.scripts import Script
 
 Argument = str | bytes | float
 
 
 class ScriptRunner:
-    """One process's way to the server; from any thread.
+    """Runs scripts for one process; from any thread.
 
     Every script may be run twice without harm, so that a broken connection costs one repetition
     on a fresh one and is told only when that fails, too.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: RedisAddress) -> None:
         self.address = address
         self.base = f"{{{address.prefix}}}"
         self.key = f"{self.base}:store"
         self._scripts = load_scripts(self.base)
         self._client = open_client(address)
-        # Ours, not the library's pool: that asks the kernel before each call whether the
-        # connection still lives, which a call finds out anyway.
+        # Not the library's pool: before each call it asks the kernel whether the connection is
+        # alive, which the call finds out anyway.
         self._idle: deque[Any] = deque()
         self._pid = os.getpid()
         self._closed = False
@@ -44,7 +44,7 @@ class ScriptRunner:
             self._client.close()
 
     def run(self, name: str, *args: Argument) -> Any:
-        """What the script answers.
+        """Run a script; returns its reply.
 
         Raises:
             Unreachable: The server does not answer, or refuses.
@@ -60,14 +60,14 @@ class ScriptRunner:
         if not script.ends_workers:
             self.call("SCRIPT", "LOAD", script.text)
             return
-        # The server has restarted: no worker could reach it to say that it lives.
+        # The server has restarted: no worker could reach it for its heartbeat.
         self.call("EVAL", self._scripts["grace"].text, 1, self.key)
         for each in self._scripts.values():  # Together: one not used yet tells of no restart.
             if each.ends_workers:
                 self.call("SCRIPT", "LOAD", each.text)
 
     def call(self, *command: Argument) -> Any:
-        """What a command answers, for one that may be done twice."""
+        """Run a command that may be done twice; returns its reply."""
         if self._closed:
             raise Unreachable(f"{self.address.url}: this store has been closed")
         packed = _packed(command)
@@ -97,7 +97,7 @@ class ScriptRunner:
         return answer
 
     def _connection(self) -> Any:
-        if self._pid != os.getpid():  # The parent's are not ours.
+        if self._pid != os.getpid():  # Connections of the parent process.
             self._idle, self._pid = deque(), os.getpid()
         try:
             return self._idle.pop()
@@ -105,7 +105,7 @@ class ScriptRunner:
             return self.connection()
 
     def connection(self) -> Any:
-        """A fresh one, for the caller to close."""
+        """A new connection; the caller closes it."""
         pool = self._client.connection_pool
         connection = pool.connection_class(**pool.connection_kwargs)
         connection.connect()
@@ -116,14 +116,14 @@ class ScriptRunner:
             self._idle.pop().disconnect()
 
     def close(self) -> None:
-        """Once is enough."""
+        """Close the connections; once is enough."""
         self._closed = True
         self._drop_idle()
         self._client.close()
 
 
 def _packed(command: tuple[Argument, ...]) -> bytes:
-    """A command as the server reads it."""
+    """The command in the server's protocol."""
     parts = [b"*%d\r\n" % len(command)]
     for value in command:
         data = value if isinstance(value, bytes) else str(value).encode()

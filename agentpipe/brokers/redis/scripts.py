@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from importlib import resources
 
 _SHARED = ("prelude", "ending")
-# They end workers whose lease is over; see ``load_scripts``.
+# These scripts end lapsed workers; see ``load_scripts``.
 _ENDING = ("cancel", "claim", "take_outbox")
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """One script as the server gets it.
+    """One script as it is sent to the server.
 
     Attributes:
         sha: What the server calls it once it has been loaded.

@@ -1,4 +1,4 @@
-"""Settling: settlements on their way to the server, and those whose answer was lost.
+"""Settling: sends settlements, and remembers those whose reply was lost.
 
 A caller that got no answer settles the same claims again, perhaps with others among them. What
 the lost attempt did is then found out first, so that nobody hears that a claim was lost which
@@ -22,7 +22,7 @@ PORTION_BYTES = 8 * 1024 * 1024
 
 
 class Settler:
-    """Settles in portions; from any thread.
+    """Settles in batches; from any thread.
 
     Args:
         ask: Carries a portion out, and when asked the same again gives the same answer.
@@ -31,12 +31,12 @@ class Settler:
     def __init__(self, ask: Callable[[Sequence[Settlement]], list[bool]]) -> None:
         self._ask = ask
         self._unsure: list[Sequence[Settlement]] = []
-        # Done, but nobody was told: the action, by claim.
+        # Carried out, but the caller does not know it: the action, by claim.
         self._done: dict[tuple[str, int], str] = {}
         self._mutex = threading.Lock()
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
-        """As the seam says.
+        """See ``Store.settle``.
 
         Raises:
             Unreachable: Some may be carried out; settle all of them again.

@@ -113,7 +113,7 @@ class SqliteStore(Store):
             for name, (_, ring, position, *_) in found.items()
             if ring in rings and position is not None and name not in wanted
         ]
-        # Every sender declares at its start: write only where something differs.
+        # Every sender declares when it starts: write only if something differs.
         if all(found.get(name) == row for name, row in wanted.items()) and not stale:
             return
         with self._database.write() as db:
@@ -230,7 +230,7 @@ class SqliteStore(Store):
         with self._database.write() as db:
             end_lapsed_workers(db)
             if not is_known(db, worker):
-                return []  # Nobody would free what it takes.
+                return []  # No lease would ever free what it takes.
             rows = db.execute(
                 "SELECT seq, task_id, bytes FROM outbox WHERE taker IS NULL ORDER BY seq LIMIT ?",
                 (limit,),
@@ -245,7 +245,7 @@ class SqliteStore(Store):
     def drop_outbox(self, worker: Worker, numbers: Sequence[int]) -> None:
         mine = (orjson.dumps(list(numbers)).decode(), worker.name)
         with self._database.write(durable=False) as db:
-            # Only the taker drops: after a lapsed lease the record may be another's.
+            # Only its borrower drops a record: after a lapsed lease that is another worker.
             dropped = db.execute(
                 "DELETE FROM outbox WHERE seq IN (SELECT value FROM json_each(?)) AND taker = ?"
                 " RETURNING seq, bytes",
@@ -283,7 +283,7 @@ class SqliteStore(Store):
 
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
         with self._database.write() as db:
-            end_lapsed_workers(db)  # What they held waits.
+            end_lapsed_workers(db)  # Their tasks wait again.
             return [cancel_task(db, task_id) for task_id in task_ids]
 
     def take_cancelled(self) -> list[str]:
@@ -311,7 +311,7 @@ class SqliteStore(Store):
             return dead_letters.drop(db, task_ids)
 
     def examine(self) -> list[Finding]:
-        """What is to be known of its folder."""
+        """Findings about its folder."""
         return examine_folder(self._database.path)
 
     def progress(self, name: str, mark: int) -> int | None:

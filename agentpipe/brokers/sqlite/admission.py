@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Rooms:
-    """Hands out queues round-robin from the group's cursor, each up to its bound."""
+    """Chooses queues round-robin from the group's cursor, each up to its bound."""
 
     def __init__(
         self, db: sqlite3.Connection, target: str, wanted: int, *, round_robin: bool
@@ -51,7 +51,7 @@ class Rooms:
         return ahead + behind
 
     def next(self) -> int | None:
-        """The queue for the next task, or None where all are full."""
+        """The queue for the next task; None if all are full."""
         if not self._free:
             self._free, self._later = self._later[::-1], []
         if not self._free:
@@ -63,7 +63,7 @@ class Rooms:
         return qid
 
     def advance(self) -> None:
-        """Remember where the next offer begins."""
+        """Store where the next offer starts."""
         if self._group is not None:
             self._db.execute(
                 "INSERT OR REPLACE INTO rings VALUES (?, ?)", (self._group, self._cursor)
@@ -71,7 +71,7 @@ class Rooms:
 
 
 def known_ids(db: sqlite3.Connection, ids: Sequence[str]) -> set[str]:
-    """Those of ``ids`` that live or are remembered."""
+    """The ids that are alive or remembered."""
     rows = db.execute(
         "SELECT id FROM tasks WHERE id IN (SELECT value FROM json_each(?))",
         (orjson.dumps(ids).decode(),),
@@ -80,7 +80,7 @@ def known_ids(db: sqlite3.Connection, ids: Sequence[str]) -> set[str]:
 
 
 def admit(db: sqlite3.Connection, admitted: Sequence[tuple[Offer, int]]) -> None:
-    """Store the offers, each in the queue that it was given."""
+    """Store the offers, each in its queue."""
     (last,) = db.execute("SELECT coalesce(max(seq), 0) FROM tasks").fetchone()
     now = time.time()
     tasks, payloads = [], []
@@ -103,7 +103,7 @@ def admit(db: sqlite3.Connection, admitted: Sequence[tuple[Offer, int]]) -> None
 
 
 def depth_and_bound(db: sqlite3.Connection, target: str, *, round_robin: bool) -> tuple[int, int]:
-    """What waits in a queue or a round-robin group, and what may."""
+    """Depth and bound of a queue or a round-robin group."""
     where = "collection = ? AND position IS NOT NULL" if round_robin else "name = ?"
     depth, bound = db.execute(
         "SELECT coalesce(sum(waiting), 0), coalesce(sum(max_waiting), 0)"

@@ -1,4 +1,4 @@
-"""Graves: dead letters in the embedded store, and what is asked of them."""
+"""Dead letters of the embedded store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.records import Settlement
 
 _SUMMARY = "task_id, queue, collection, outcome, reason, died_us"
-# What each part of a filter asks of a row; of these only the used ones reach the planner.
+# The condition of each part of a filter; only those in use reach the planner.
 _CONDITIONS = {
     "collection": "collection = :collection",
     "outcome": "outcome = :outcome",
@@ -29,9 +29,9 @@ _CONDITIONS = {
 
 
 def bury(db: sqlite3.Connection, seq: int, qid: int, settlement: Settlement) -> None:
-    """Keep a task that is about to end, with the Result that says so."""
+    """Store a task that ends, with its Result."""
     task_id = settlement.claim.task_id
-    drop(db, [task_id])  # An id that was forgotten may be given, and die, again.
+    drop(db, [task_id])  # A forgotten id may be sent, and die, again.
     (died_us,) = db.execute(
         "SELECT max(?, coalesce(max(died_us), 0) + 1) FROM dead", (time.time_ns() // 1_000,)
     ).fetchone()
@@ -46,7 +46,7 @@ def bury(db: sqlite3.Connection, seq: int, qid: int, settlement: Settlement) -> 
 
 
 def page_of(db: sqlite3.Connection, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
-    """Summaries by rising time of death."""
+    """A page of summaries, oldest first."""
     values = {**_values(wanted), "after": _number(after)}
     query = f"SELECT {_SUMMARY} FROM dead{_where(values)} ORDER BY died_us LIMIT :limit"
     rows = db.execute(query, {**values, "limit": limit + 1}).fetchall()
@@ -56,14 +56,14 @@ def page_of(db: sqlite3.Connection, wanted: DeadFilter, after: str, limit: int) 
 
 
 def count_of(db: sqlite3.Connection, wanted: DeadFilter) -> int:
-    """How many there are."""
+    """The number of matches."""
     values = _values(wanted)
     (number,) = db.execute(f"SELECT count(*) FROM dead{_where(values)}", values).fetchone()
     return int(number)
 
 
 def read(db: sqlite3.Connection, task_ids: Sequence[str]) -> list[DeadLetter]:
-    """Whole letters."""
+    """The whole letters with these ids."""
     rows = db.execute(
         f"SELECT {_SUMMARY}, payload, result FROM dead JOIN dead_bodies USING (died_us)"
         " WHERE task_id IN (SELECT value FROM json_each(?)) ORDER BY died_us",
@@ -73,7 +73,7 @@ def read(db: sqlite3.Connection, task_ids: Sequence[str]) -> list[DeadLetter]:
 
 
 def drop(db: sqlite3.Connection, task_ids: Sequence[str]) -> int:
-    """Forget letters; returns how many there were."""
+    """Delete letters; returns how many there were."""
     gone = db.execute(
         "DELETE FROM dead WHERE task_id IN (SELECT value FROM json_each(?)) RETURNING died_us",
         (_json(task_ids),),
@@ -88,7 +88,7 @@ def _fields(row: Sequence[Any]) -> tuple[str, str, str | None, str, str, float]:
 
 
 def _values(wanted: DeadFilter) -> dict[str, Any]:
-    """What is asked for, by the names of the conditions."""
+    """The parameters of the conditions in use."""
     values = {
         "collection": wanted.collection,
         "outcome": wanted.outcome,
@@ -111,7 +111,7 @@ def _us(moment_s: float | None) -> int | None:
 
 def _number(after: str) -> int:
     if after and not (after.isdecimal() and len(after) < 19):  # noqa: PLR2004 - 64 bits hold it
-        raise ConfigError(f"{after[:40]!r} is not where a list of this store's dead letters ended")
+        raise ConfigError(f"{after[:40]!r} does not come from a page of this store's dead letters")
     return int(after or 0)
 
 

@@ -1,4 +1,4 @@
-"""Leases: who may run what, and what comes back from workers that are gone."""
+"""Leases: which worker may run what, and the tasks of lapsed workers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def digest_of(queues: frozenset[str]) -> bytes:
-    """Equal for workers that serve the same queues."""
+    """A key that is equal for workers of the same queues."""
     return hashlib.blake2b("\n".join(sorted(queues)).encode(), digest_size=8).digest()
 
 
 def end_lapsed_workers(db: sqlite3.Connection) -> None:
-    """End each worker whose lease is over, as crashed."""
+    """Remove each worker whose lease is over, as crashed."""
     now = time.monotonic()
     lapsed = db.execute(f"SELECT name FROM workers WHERE {LAPSED}", (now, now)).fetchall()
     for (name,) in lapsed:
@@ -32,7 +32,7 @@ def end_lapsed_workers(db: sqlite3.Connection) -> None:
 
 
 def end_worker(db: sqlite3.Connection, name: str, *, crashed: bool) -> int:
-    """Put back what the worker held, with one crash more each if it crashed."""
+    """Return the worker's tasks to their queues, with one more crash each if it crashed."""
     if crashed:
         db.execute(
             "UPDATE tasks SET crashes = crashes + 1, last_chance = (crashes + 2 ="
@@ -60,7 +60,7 @@ def is_known(db: sqlite3.Connection, worker: Worker) -> bool:
 
 
 def wake_delayed(db: sqlite3.Connection) -> None:
-    """Let the tasks wait whose delay is over."""
+    """Wake tasks whose delay is over."""
     due = db.execute(
         "UPDATE tasks SET state = 0, due = NULL WHERE state = 1 AND due <= ? RETURNING qid",
         (time.time(),),
@@ -82,7 +82,7 @@ def claim_tasks(db: sqlite3.Connection, request: ClaimRequest) -> list[Claim]:
     """Lease tasks to the worker; see ``Store.claim``."""
     worker, limit, held = request.worker, request.limit, request.held
     if not is_known(db, worker):
-        return []  # Its lease lapsed: it learns so from its next heartbeat.
+        return []  # Its lease lapsed: its next heartbeat says so.
     turns = Turns(db, worker, limit)
     ready = turns.queues
     if held is not None:
@@ -93,7 +93,7 @@ def claim_tasks(db: sqlite3.Connection, request: ClaimRequest) -> list[Claim]:
     (turn,) = db.execute("SELECT coalesce(max(turn), 0) FROM queues").fetchone()
     claims: list[Claim] = []
     for left, queue in enumerate(ready):
-        # An equal share for each queue that is ready, the rest for a later claim.
+        # An equal share for each ready queue; the rest is for a later claim.
         share = max(1, (limit - len(claims)) // (len(ready) - left))
         claimed = _claim_from(db, worker, queue, min(turns.room(queue), share))
         turns.took(queue, len(claimed))
@@ -107,7 +107,7 @@ def claim_tasks(db: sqlite3.Connection, request: ClaimRequest) -> list[Claim]:
 
 
 def _even_share(db: sqlite3.Connection, worker: Worker, ready: int) -> int:
-    """What each worker for the same queues would have if all there were spread evenly."""
+    """The even share of each worker of the same queues."""
     peers = "SELECT p.name FROM workers w JOIN workers p USING (serves) WHERE w.name = ?"
     (workers,) = db.execute(f"SELECT count(*) FROM ({peers})", (worker.name,)).fetchone()
     (running,) = db.execute(
@@ -133,7 +133,7 @@ def _claim_from(db: sqlite3.Connection, worker: Worker, queue: Ready, limit: int
 
 
 def _claimable(db: sqlite3.Connection, worker: Worker, qid: int, limit: int) -> list[int]:
-    """The next tasks of a queue, and at most one in its last chance to a worker."""
+    """The next tasks of a queue; at most one per worker is in its last chance."""
     rows = db.execute(
         "SELECT seq, last_chance FROM tasks WHERE qid = ? AND state = 0"
         " AND (last_chance = 0 OR NOT EXISTS"

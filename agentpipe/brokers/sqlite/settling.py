@@ -1,4 +1,4 @@
-"""Settling: how a task ends or goes back, and its Result's way into and out of the outbox."""
+"""Settling: ends tasks or returns them to their queues; puts Results into the outbox."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def settle_task(db: sqlite3.Connection, settlement: Settlement, changes: Counter[str]) -> bool:
-    """Carry one out; False where the claim has been lost. ``changes`` collects the counters'."""
+    """Carry out one settlement; False if its claim was lost. ``changes`` collects counters."""
     claim = settlement.claim
     row = db.execute(
         "SELECT seq, qid, claimed_at, cancelled FROM tasks"
@@ -61,7 +61,7 @@ def _cool_down(db: sqlite3.Connection, qid: int, delay_s: float) -> None:
 
 
 def _note_run_s(db: sqlite3.Connection, qid: int, run_s: float) -> None:
-    """Keep a mean in which the latest runs count most."""
+    """Update the mean duration, in which the latest runs weigh most."""
     db.execute(
         "UPDATE queues SET run_s = coalesce(run_s + (?1 - run_s) / ?2, ?1) WHERE qid = ?3",
         (max(0.0, run_s), RUNS_IN_MEAN, qid),
@@ -69,7 +69,7 @@ def _note_run_s(db: sqlite3.Connection, qid: int, run_s: float) -> None:
 
 
 def cancel_task(db: sqlite3.Connection, task_id: str) -> Fate:
-    """Mark a task that runs; says what it does otherwise."""
+    """Mark a running task; returns its state otherwise."""
     row = db.execute("SELECT seq, state FROM tasks WHERE id = ?", (task_id,)).fetchone()
     if row is None:
         return "unknown"
@@ -81,7 +81,7 @@ def cancel_task(db: sqlite3.Connection, task_id: str) -> Fate:
 
 
 def _put_in_outbox(db: sqlite3.Connection, seq: int, task_id: str, result: bytes) -> None:
-    """The task's end: its payload goes, its id stays for the retention time."""
+    """End the task: its payload is deleted, its id stays for the retention time."""
     db.execute(
         "UPDATE tasks SET state = 3, worker = NULL, due = NULL, settled_at = ?, error = NULL"
         " WHERE seq = ?",
@@ -99,7 +99,7 @@ def _gains(result: bytes, outcome: str) -> dict[str, int]:
 
 
 def answer_unclaimed(db: sqlite3.Connection, answer: Answer, changes: Counter[str]) -> bool:
-    """Settle a task that waits or is delayed; False where it does not."""
+    """Settle an unclaimed task; False if it is not unclaimed."""
     row = db.execute(
         "SELECT seq, qid, state FROM tasks WHERE id = ? AND state IN (0, 1)", (answer.task_id,)
     ).fetchone()
@@ -114,7 +114,7 @@ def answer_unclaimed(db: sqlite3.Connection, answer: Answer, changes: Counter[st
 
 
 def fitting(rows: Iterable[tuple[int, str, int]], max_bytes: int) -> Iterable[tuple[int, str]]:
-    """The first rows that fit into ``max_bytes`` together, and at least one."""
+    """The first rows that fit into ``max_bytes`` together, at least one."""
     total = 0
     for seq, task_id, size in rows:
         if total and total + size > max_bytes:
@@ -124,6 +124,6 @@ def fitting(rows: Iterable[tuple[int, str, int]], max_bytes: int) -> Iterable[tu
 
 
 def outbox_body(db: sqlite3.Connection, seq: int) -> bytes:
-    """The Result itself."""
+    """The payload of the Result."""
     (body,) = db.execute("SELECT body FROM outbox_bodies WHERE seq = ?", (seq,)).fetchone()
     return bytes(body)

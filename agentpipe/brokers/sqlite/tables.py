@@ -1,4 +1,4 @@
-"""The tables of the embedded store, and queries that are put together from them."""
+"""The tables of the embedded store, and shared queries."""
 
 from __future__ import annotations
 
@@ -75,8 +75,9 @@ CREATE TABLE tallies (
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL)
 """
 
-# A gate's counts are those of its queues together: who claims need not look at each of them. A
-# trigger keeps them, whatever changes a queue; it is made with the first gate, since it costs all.
+# The counts of a concurrency group (table gates) sum up its queues: a claim need not read each of
+# them. A trigger updates them with every change of a queue; it is created with the first group,
+# since it costs every task.
 WITH_GATES = (
     (
         "CREATE INDEX IF NOT EXISTS queues_gated ON queues (gate, turn)"
@@ -125,7 +126,7 @@ SELECT_WORKERS = (
     " (SELECT count(*) FROM tasks WHERE state = 2 AND worker = name), report FROM workers"
     f" WHERE NOT ({LAPSED}) ORDER BY name"
 )
-# What a queue's flag says is put together from its own pause and its collection's.
+# A queue's flag combines its own pause and its collection's.
 SET_PAUSES = (
     "UPDATE queues SET paused = NOT paused WHERE paused != EXISTS (SELECT 1 FROM pauses p"
     " WHERE (p.kind = 'queue' AND p.name = queues.name)"
@@ -145,7 +146,7 @@ UPSERT_GATE = (
 
 
 def queue_rows(queues: Iterable[Queue]) -> Iterable[tuple[Any, ...]]:
-    """What ``UPSERT_QUEUE`` takes, and the gate's limit: positions count up within a collection."""
+    """Parameters of ``UPSERT_QUEUE``, and the group's limit; positions count per collection."""
     positions: dict[str, int] = {}
     for queue in queues:
         position = None
@@ -174,13 +175,13 @@ def add_to_counters(db: sqlite3.Connection, changes: Mapping[str, int]) -> None:
 
 
 def counter(db: sqlite3.Connection, name: str) -> int:
-    """Its value; 0 before its first change."""
+    """The counter's value; 0 before its first change."""
     row = db.execute("SELECT value FROM counters WHERE name = ?", (name,)).fetchone()
     return row[0] if row else 0
 
 
 def add_to_tallies(db: sqlite3.Connection, settlements: Iterable[Settlement]) -> None:
-    """Add what was carried out to each queue's tally, once per transaction and queue."""
+    """Add the settlements to each queue's tally, once per transaction and queue."""
     tallies: dict[str, Tally] = {}
     for each in settlements:
         tally = Tally.of(each)
@@ -196,7 +197,7 @@ def _tally_row(name: str, tally: Tally) -> tuple[Any, ...]:
 
 
 def tally_of(row: Sequence[Any]) -> Tally:
-    """One row of ``SELECT_TALLY``, or the end of one of ``SELECT_DEPTHS``; may hold nothing."""
+    """One row of ``SELECT_TALLY``, or the end of one of ``SELECT_DEPTHS``; may be empty."""
     return NOTHING if row[0] is None else Tally(*row)
 
 

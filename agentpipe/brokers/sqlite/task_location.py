@@ -1,4 +1,4 @@
-"""TaskLocation: what the embedded store can tell of one task."""
+"""TaskLocation: what the embedded store knows of one task."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.statistics import WorkerSeen
 
-# Of an agent or a gate, more would not be read.
+# Runs reported per agent or concurrency group.
 MAX_RUNS = 20
 _SELECT_TASK = (
     "SELECT seq, qid, state, priority, failures, crashes, cancelled, error, due, submitted_at,"
@@ -48,7 +48,7 @@ _SELECT_ENDS = (
     f" (SELECT max(seq) {_OF_QUEUE} AND priority = :priority),"
     " (SELECT waiting FROM queues WHERE qid = :qid)"
 )
-# Two counts, each along the index; to compare pairs takes twice as long.
+# Two counts, each along the index: comparing pairs takes twice as long.
 _COUNT = (
     f"SELECT (SELECT count(*) {_OF_QUEUE} AND priority {{0}} :priority)"
     f" + (SELECT count(*) {_OF_QUEUE} AND priority = :priority AND seq {{0}} :seq)"
@@ -87,7 +87,7 @@ def locate(db: sqlite3.Connection, task_id: str) -> TaskLocation:
 
 
 def _basics(db: sqlite3.Connection, task_id: str) -> TaskLocation:
-    """What does not depend on whether the task is remembered."""
+    """The part that does not depend on whether the task is remembered."""
     now = time.monotonic()
     before, since = _in_outbox(db, task_id)
     found = TaskLocation(
@@ -108,7 +108,7 @@ def _basics(db: sqlite3.Connection, task_id: str) -> TaskLocation:
 
 
 def _in_outbox(db: sqlite3.Connection, task_id: str) -> tuple[int | None, float | None]:
-    """How many results are before the task's, and since when the oldest of all is there."""
+    """The number of results before the task's, and when the oldest entered the outbox."""
     oldest = db.execute(
         "SELECT t.settled_at FROM outbox o JOIN tasks t ON t.id = o.task_id ORDER BY o.seq LIMIT 1"
     ).fetchone()
@@ -120,7 +120,7 @@ def _in_outbox(db: sqlite3.Connection, task_id: str) -> tuple[int | None, float 
 
 
 def _position(db: sqlite3.Connection, qid: int, priority: int, seq: int) -> int:
-    """From 1; counted in an index of what waits, from the nearer end as far as one can guess."""
+    """The position from 1, counted in an index from the end that is probably nearer."""
     place = {"qid": qid, "priority": priority, "seq": seq}
     first, last, waiting = db.execute(_SELECT_ENDS, place).fetchone()
     if seq - first < last - seq:
