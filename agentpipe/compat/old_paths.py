@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from importlib.abc import Loader
     from types import ModuleType
 
 # Each old module, and the modules that have its public names now.
@@ -37,8 +37,11 @@ MOVED: dict[str, tuple[str, ...]] = {
 }
 
 
-class OldPaths(MetaPathFinder, Loader):
-    """Gives each old path a module that looks its names up in the new ones."""
+class OldPaths:
+    """Gives each old path a module that looks its names up in the new ones.
+
+    It does not inherit from ``importlib.abc``, whose import every command would wait for.
+    """
 
     def find_spec(
         self,
@@ -47,7 +50,10 @@ class OldPaths(MetaPathFinder, Loader):
         target: ModuleType | None = None,  # noqa: ARG002 - likewise
     ) -> ModuleSpec | None:
         """Claim the old paths only."""
-        return ModuleSpec(fullname, self) if fullname in MOVED else None
+        return ModuleSpec(fullname, cast("Loader", self)) if fullname in MOVED else None
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Leave it to the import system."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Import the new modules, so that their errors (a missing extra) come at once."""

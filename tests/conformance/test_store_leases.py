@@ -102,7 +102,7 @@ def test_an_old_claim_is_lost_though_its_worker_came_back_and_claimed_again(
     store.leave(other)
     again = replace(old, lease_s=60.0)
     store.join(again)
-    (found,) = claim(store, again)
+    (found,) = claimed_after_lapse(store, again)
     assert settle(store, lost, "complete", result=b"late", outcome="ok") is False
     assert settle(store, found, "complete", result=b"{}", outcome="ok") is True
 
