@@ -220,8 +220,8 @@ def test_a_rabbitmq_tells_by_its_management_api(
     else:
         assert "7 days" in told["found"]
     plain = checks(project.ok("doctor", "--json", "--broker", rabbitmq_server.url))
-    assert "give ?management=" in plain["broker alarms"]["found"]
-    assert "give ?management=" in plain["broker clock"]["found"]
+    assert "add ?management=" in plain["broker alarms"]["found"]
+    assert "add ?management=" in plain["broker clock"]["found"]
     wrong = project.ok("doctor", "--json", "--broker", f"{url.rpartition(':')[0]}:1")
     assert checks(wrong)["broker management API"]["status"] == "warn"
     secret = rabbitmq_server.management_url.partition("//")[2].partition("@")[0].partition(":")[2]
