@@ -45,7 +45,7 @@ run: .venv/installed ## run 200 tasks on four agents in two processes, offline
 
 PYTEST = $(BIN)/python -m pytest
 # More processes than cores: these tests wait for servers and workers most of their time.
-PARALLEL := -n 4 --dist worksteal
+PARALLEL := -n 6 --dist worksteal
 
 # Three tiers, and each test is in one: `make check test test-all` runs each once.
 check: lint unit ## format, lint, types, unit tests, conformance on SQLite: for every change

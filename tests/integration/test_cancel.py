@@ -206,7 +206,7 @@ def test_500_cancels_race_with_their_runs_ends_and_each_has_one_result(project: 
     assert fleet.stop() == 0
 
 
-@pytest.mark.every_broker
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_a_worker_that_is_killed_after_it_was_told_leaves_nothing_to_run(project: Project) -> None:
     """It was the only one: who comes later has to know."""
     project.write("own.py", OWN_AGENTS)
@@ -225,7 +225,7 @@ def test_a_worker_that_is_killed_after_it_was_told_leaves_nothing_to_run(project
     assert len(project.journal("started")) == 1
 
 
-@pytest.mark.every_broker
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_a_filter_finds_what_waits_and_what_runs(project: Project) -> None:
     project.collection("toys", number=2)
     project.collection("other")

@@ -113,7 +113,7 @@ def test_tail_shows_what_comes_until_it_is_interrupted(served: Project) -> None:
     assert (quiet.returncode, out, err) == (130, "", "")
 
 
-@pytest.mark.every_broker
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_purge_answers_what_waits_with_cancelled(project: Project) -> None:
     project.collection()
     project.collection("others")

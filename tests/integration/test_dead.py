@@ -103,7 +103,7 @@ def test_what_makes_no_sense_is_refused(project: Project, arguments: list[str], 
     assert (done.code, word in done.err, "Traceback" in done.err) == (2, True, False)
 
 
-@pytest.mark.every_broker
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_replay_and_drop_by_filter_leave_the_others(graveyard: Project) -> None:
     done = graveyard.ok("dead", "replay", "--error", "away", "--to", "others", "--json").json
     assert (done["replayed"], done["refused"], done["failed"]) == (3, 0, 0)
@@ -118,7 +118,7 @@ def test_replay_and_drop_by_filter_leave_the_others(graveyard: Project) -> None:
     assert ids(graveyard.ok("dead", "list", "--json")) == []
 
 
-@pytest.mark.every_broker
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_what_finds_no_room_stays_and_is_counted(graveyard: Project) -> None:
     graveyard.collection("narrow", max_queue_size=2)
     some = graveyard.run("dead", "replay", "--all", "--to", "narrow", "--json")
@@ -178,7 +178,7 @@ REPLAY = textwrap.dedent("""
 """)
 
 
-@pytest.mark.every_broker
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_a_replay_that_was_killed_is_repeated_and_runs_nothing_twice(
     graveyard: Project, broker_url: str
 ) -> None:

@@ -283,7 +283,7 @@ def test_a_clock_that_is_off_is_seen_in_results(project: Project) -> None:
     assert "w-1, or the sender of its tasks, is off by " in found["sink clocks in results"]["found"]
 
 
-@pytest.mark.every_broker
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_each_store_of_ours_can_be_examined(project: Project) -> None:
     store = open_store(Settings.from_env(project.environ))
     assert isinstance(store, Examined)

@@ -34,7 +34,7 @@ def test_agents_of_a_context_of_one_never_run_two_at_once_over_two_processes(
         assert begun["task_id"] == ended["task_id"]
 
 
-@pytest.mark.every_broker
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_an_agent_whose_service_is_busy_is_left_alone_and_its_siblings_go_on(
     project: Project,
 ) -> None:
@@ -57,7 +57,7 @@ def test_an_agent_whose_service_is_busy_is_left_alone_and_its_siblings_go_on(
     assert "cooldown of toys_0 for 1.0 s, as the service asked" in fleet.log
 
 
-@pytest.mark.every_broker
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_a_hold_outlives_the_worker_that_was_told(project: Project) -> None:
     project.collection(number=2)
     limited, _ = project.send("limited-at-first 600", "echo beside")

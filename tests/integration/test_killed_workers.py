@@ -109,7 +109,7 @@ def test_a_frozen_workers_runs_do_not_count(project: Project) -> None:
     assert len(project.journal("started")) == 5
 
 
-@pytest.mark.every_broker
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_a_task_that_kills_its_worker_dies_alone(project: Project, broker_url: str) -> None:
     project.environ["AGENTPIPE_LEASE_S"] = "0.5"
     project.collection(number=2, concurrency=4)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from tests.integration.project import Project
 
-pytestmark = pytest.mark.every_broker
+pytestmark = pytest.mark.every_broker(long=("rabbitmq",))
 
 
 @pytest.fixture(params=["sqlite", "kafka", "rabbitmq"])

@@ -99,7 +99,7 @@ def _assert_harmless_on_a_terminal(project: Project) -> None:
     assert len(tail.splitlines()) == len(project.results())
 
 
-@pytest.mark.every_broker
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_infrastructure_is_retried_agents_are_not_and_evaluators_are_told_apart(
     lively: Project,
 ) -> None:

@@ -49,7 +49,7 @@ def test_a_fleet_leaves_paused_agents_alone_and_lets_what_runs_end(project: Proj
     wait_until(lambda: not paused(project), PATIENCE_S, "all see it")
 
 
-@pytest.mark.every_broker
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_a_collections_pause_is_for_agents_that_it_gets_later_and_not_an_agents_own(
     project: Project,
 ) -> None:

@@ -89,7 +89,7 @@ def test_a_killed_schedulers_batch_is_finished_by_the_next(project: Project) -> 
         assert TASKS <= waiting <= TASKS + CHUNK
 
 
-@pytest.mark.every_broker
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_two_schedulers_at_once_are_harmless(project: Project) -> None:
     scheduled(project, TASKS, max_queue_size=2 * TASKS)
     due(project)

@@ -124,7 +124,7 @@ def _wait_for_beats(project: Project) -> None:
     assert len(beats) == 2
 
 
-@pytest.mark.every_broker
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_results_that_a_killed_worker_left_are_carried_by_the_next(
     project: Project, sink_url: str
 ) -> None:

@@ -56,7 +56,7 @@ def test_workers_whose_supervisor_is_killed_end_and_give_back(project: Project) 
     assert [result["attempt"] for result in project.results()] == [1, 1]
 
 
-@pytest.mark.every_broker
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_one_signal_lets_runs_finish_within_the_grace_and_gives_back_the_rest(
     project: Project, kind: signal.Signals, code: int
@@ -85,7 +85,7 @@ def _assert_all_run_as_if_for_the_first_time(project: Project) -> None:
     assert sorted(starts.values()) == [1, 1, 1, 1, 2, 2]
 
 
-@pytest.mark.every_broker
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_at_once_and_still_gives_back(
     project: Project, kind: signal.Signals

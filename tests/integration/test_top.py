@@ -184,7 +184,7 @@ def test_waiting_tasks_are_cancelled_after_a_yes(project: Project, terminal: Tmu
     assert project.stats()["outcomes"] == {"cancelled": 4}
 
 
-@pytest.mark.every_broker
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_a_collection_is_paused_resumed_and_its_runs_cancelled(
     project: Project, terminal: Tmux
 ) -> None:
@@ -294,7 +294,7 @@ def test_an_unreachable_broker_gives_no_frame(project: Project) -> None:
         assert "Traceback" not in done.err
 
 
-@pytest.mark.every_broker
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_workers_report_their_condition(project: Project) -> None:
     project.collection("toys", number=3, max_retries=1)
     tasks: list[dict[str, Any]] = [

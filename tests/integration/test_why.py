@@ -100,7 +100,7 @@ def asked(
     return Asked(project, capsysbinary)
 
 
-pytestmark = pytest.mark.every_broker
+pytestmark = pytest.mark.every_broker(long=("redis", "rabbitmq"))
 
 
 def one_worker(project: Project, *args: str) -> Fleet:
