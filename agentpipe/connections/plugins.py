@@ -9,6 +9,10 @@ from agentpipe.core.did_you_mean import did_you_mean
 from agentpipe.core.redaction import without_password
 from agentpipe.errors import ConfigError
 
+EXAMPLES = {
+    "agentpipe.brokers": "redis://localhost:6379/0 or sqlite:///file.db",
+    "agentpipe.sinks": "kafka://localhost:9092/topic or sqlite:///file.db",
+}
 NOUNS = {
     "agentpipe.brokers": "broker",
     "agentpipe.sinks": "sink",
@@ -38,12 +42,12 @@ def load(group: str, name: str) -> Any:
 def load_for_url(group: str, url: str) -> Any:
     """``load`` by the scheme of ``url``."""
     try:
-        scheme = urlsplit(url).scheme
+        scheme = urlsplit(url).scheme if "://" in url else ""
     except ValueError:  # A bracket of an IPv6 address is missing.
         scheme = ""
     if not scheme:
         raise ConfigError(
             f"invalid URL of a {NOUNS[group]}: {without_password(url)!r}; "
-            "write for example sqlite:///file.db"
+            f"write for example {EXAMPLES[group]}"
         )
     return load(group, scheme)

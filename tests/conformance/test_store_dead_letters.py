@@ -147,7 +147,7 @@ def test_pages_give_each_dead_letter_once_whatever_is_dropped_between(
 
 
 def test_a_place_that_no_page_gave_is_refused(store: AnyStore) -> None:
-    with pytest.raises(ConfigError, match="is not where a list"):
+    with pytest.raises(ConfigError, match="does not come from a page"):
         store.dead_letters(DeadFilter(), "nowhere", 1)
 
 

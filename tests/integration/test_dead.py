@@ -91,7 +91,7 @@ def test_people_are_told_how_to_go_on(graveyard: Project) -> None:
         (["list", "--older-than", "soon"], "10m, 3h or 2d"),
         (["list", "--newer-than", "2026-01-31"], "2026-01-31T08:00Z"),
         (["list", "--limit", "0"], "at least 1"),
-        (["list", "--after", "nowhere"], "is not where a list"),
+        (["list", "--after", "nowhere"], "does not come from a page"),
         (["replay"], "--all"),
         (["replay", "a", "--all"], "--all"),
         (["drop", "a", "--error", "x"], "--all"),

@@ -59,7 +59,7 @@ BROKEN = {
     "[1,\n\n]": (3, "expecting"),
     "{1: 2}": (1, "a key must be a string"),
     '{"a": 1}\n{"b": 2': (2, "data after the end"),
-    "[\n\n NaN]": (3, "NaN is no number"),
+    "[\n\n NaN]": (3, "NaN is not JSON"),
     '{"a": 1,\n "b": 2,\n "a": 3}': (3, "duplicate key 'a', first in line 1"),
     '{"e": [{"v": {"d": [\n{"x": 1, "x": 2}]}}]}': (1, "duplicate key 'x'"),
     "[" * 100_000: (1, "nested too deeply"),

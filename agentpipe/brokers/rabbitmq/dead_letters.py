@@ -176,5 +176,5 @@ def _letter(delivery: Delivery) -> DeadLetter:
 def _moment_ms(place: str) -> int:
     moment_ms, dash, _ = place.partition("-")
     if place and not (dash and moment_ms.isdecimal()):
-        raise ConfigError(f"{place[:40]!r} is not where a list of this store's dead letters ended")
+        raise ConfigError(f"{place[:40]!r} does not come from a page of this store's dead letters")
     return int(moment_ms or 0)

@@ -314,5 +314,5 @@ def _moments(wanted: DeadFilter) -> tuple[int, str]:
 
 def _moment_of(after: str) -> int:
     if not (after.isdecimal() and len(after) < 19):  # noqa: PLR2004 - as long as its numbers are
-        raise ConfigError(f"{after[:40]!r} is not where a list of this store's dead letters ended")
+        raise ConfigError(f"{after[:40]!r} does not come from a page of this store's dead letters")
     return int(after)
