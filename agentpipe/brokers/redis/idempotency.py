@@ -24,7 +24,7 @@ MAX_UNSURE = 1_000
 
 
 @dataclass(slots=True)
-class Request:
+class NumberedRequest:
     """A request without a reply yet.
 
     Attributes:
@@ -45,12 +45,12 @@ class Requests:
     """The requests of one process; from any thread."""
 
     def __init__(self) -> None:
-        self._idle: list[Request] = []
-        self._unsure: OrderedDict[Hashable, Request] = OrderedDict()
+        self._idle: list[NumberedRequest] = []
+        self._unsure: OrderedDict[Hashable, NumberedRequest] = OrderedDict()
         self._mutex = threading.Lock()
 
     @contextmanager
-    def request(self, what: Hashable) -> Iterator[Request]:
+    def request(self, what: Hashable) -> Iterator[NumberedRequest]:
         """A request for ``what``: the same one again, until its reply has come."""
         request = self._begin(what)
         try:
@@ -61,20 +61,20 @@ class Requests:
         else:
             self._end(request)
 
-    def _begin(self, what: Hashable) -> Request:
+    def _begin(self, what: Hashable) -> NumberedRequest:
         with self._mutex:
             if (unsure := self._unsure.pop(what, None)) is not None:
                 unsure.repeated = True
                 return unsure
-            return self._idle.pop() if self._idle else Request()
+            return self._idle.pop() if self._idle else NumberedRequest()
 
-    def _keep(self, what: Hashable, request: Request) -> None:
+    def _keep(self, what: Hashable, request: NumberedRequest) -> None:
         with self._mutex:
             self._unsure[what] = request
             if len(self._unsure) > MAX_UNSURE:
                 self._unsure.popitem(last=False)
 
-    def _end(self, request: Request) -> None:
+    def _end(self, request: NumberedRequest) -> None:
         request.number += 1
         request.repeated = False
         with self._mutex:
