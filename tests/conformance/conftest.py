@@ -131,6 +131,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(trait): skipped where the implementation lacks it")
+    config.addinivalue_line("markers", "race: runs in the long tier on servers")
     config.addinivalue_line("markers", "capability(protocol): skipped where the store lacks it")
 
 
@@ -139,12 +140,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if f"{seam}_settings" in metafunc.fixturenames:
             url = metafunc.config.getoption(f"{seam}_url", None)
             found = {"outside": _outside(url, metafunc.config.getoption("lacks"))} if url else kinds
-            params = [_param(name, kind) for name, kind in found.items()]
+            race = metafunc.definition.get_closest_marker("race") is not None
+            params = [_param(name, kind, race=race) for name, kind in found.items()]
             metafunc.parametrize(f"{seam}_settings", params, indirect=True)
 
 
-def _param(name: str, kind: Kind) -> Any:
+def _param(name: str, kind: Kind, *, race: bool) -> Any:
     marks = [pytest.mark.server] if name in SERVERS else []
+    if marks and race:
+        marks.append(pytest.mark.long)
     return pytest.param((name, kind), id=name, marks=marks)
 
 

@@ -6,6 +6,8 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import pytest
+
 from agentpipe.brokers.records import (
     Admission,
     Queue,
@@ -223,6 +225,7 @@ def test_a_settled_id_is_forgotten_after_the_retention_time(open_another: OpenSt
     balanced(forgetful)
 
 
+@pytest.mark.race
 def test_the_bound_is_exact_with_eight_processes_offering_at_once(
     store: AnyStore, store_settings: Settings
 ) -> None:

@@ -142,6 +142,7 @@ def test_an_id_that_is_sent_again_is_a_new_task(open_another: OpenStore) -> None
     assert not again.cancelled
 
 
+@pytest.mark.race
 def test_eight_processes_cancel_and_run_and_each_task_ends_once(
     store: AnyStore, store_settings: Settings
 ) -> None:

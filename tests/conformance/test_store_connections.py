@@ -94,6 +94,7 @@ def test_closing_does_not_break_a_wait(store: AnyStore) -> None:
     assert len(ends) == 1
 
 
+@pytest.mark.race
 def test_many_threads_may_share_a_store(store: AnyStore) -> None:
     (queue,) = declared(store, max_waiting=1000)
     worker = joined(store, [queue])

@@ -23,7 +23,7 @@ def started(project: Project) -> int:
     return len(project.journal("started"))
 
 
-@pytest.mark.every_broker
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_a_fleet_leaves_paused_agents_alone_and_lets_what_runs_end(project: Project) -> None:
     project.collection("toys", number=2, max_queue_size=3)
     fleet = project.work("--processes", "2").ready(2)

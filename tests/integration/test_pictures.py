@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[2]
 PICTURES = ("top", "agents", "dead")
 TIMEOUT_S = 150
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Path:

@@ -189,6 +189,7 @@ def clock_reader(request: Request) -> Reply:
 WATCHED = ("README.md", "docs/guide.md", "docs/tutorial.md")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "document", [each for each in DOCUMENTS if each not in WATCHED and blocks(each, RUN)]
 )
