@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agentpipe.brokers.records import (
-    Offer,
-)
+from agentpipe.brokers.records import Offer
 from agentpipe.errors import Unreachable
 from tests.conformance.steps import (
     MEBIBYTE,
