@@ -70,8 +70,10 @@ class Task:
     replay_of: str | None = None
 
     @classmethod
-    def load(cls, data: Any) -> Task:
+    def load(cls, data: Any, *, give_id: bool = False) -> Task:
         """Check ``data`` (a dict, a string that is the question, or a Task) and build the Task.
+
+        With ``give_id`` a task without an id gets a new one.
 
         Unknown keys are dropped, as MCP-Universe does, unless one looks like a misspelt field.
 
@@ -90,6 +92,8 @@ class Task:
         _check_fields(known)
         if flaw := TASKS.flaw(known):
             raise TaskError(flaw)
+        if give_id and not known.get("task_id"):
+            known["task_id"] = new_id()
         return cls(**known)
 
     def encode(self) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agentpipe.core.task import Task, new_id
+from agentpipe.core.task import Task
 from agentpipe.errors import TaskError
 from agentpipe.evaluation import evaluators
 
@@ -39,12 +39,16 @@ def examine(data: Any) -> tuple[AdmittedTask | None, list[str]]:
     ``data`` is what ``Task.load`` takes. The task is None only where no Task could be made of it.
     """
     try:
-        task = Task.load(data)
-        named = bool(task.task_id)
-        admitted = _encoded(task if named else replace(task, task_id=new_id()), named=named)
+        task = Task.load(data, give_id=True)
+        admitted = _encoded(task, named=_has_id(data))
     except TaskError as error:
         return None, [str(error)]
     return admitted, evaluators.check(task.evaluators)
+
+
+def _has_id(data: Any) -> bool:
+    task_id = data.get("task_id") if isinstance(data, dict) else getattr(data, "task_id", "")
+    return bool(task_id)
 
 
 def admit(data: Any) -> AdmittedTask:
