@@ -156,6 +156,12 @@ def test_a_hold_that_goes_round_does_not_grow() -> None:
     assert holds.all().keys() == {"q"}
 
 
+def test_a_worker_that_joins_late_hears_of_the_last_moment_of_a_hold() -> None:
+    holds = Cooldowns()
+    assert holds.note("q", 0.4)
+    assert 0.3 < holds.left_s("q") <= 0.4
+
+
 def test_a_hold_is_forgotten_when_it_is_over() -> None:
     holds = Cooldowns()
     holds.begin("q", 0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-# A cooldown is reported a little later than it begins, so that it would grow with each report.
+# A report of a known cooldown is a little old, so that the cooldown would grow with each report.
 SAME_S = 0.5
 
 
@@ -25,7 +25,8 @@ class Cooldowns:
 
     def note(self, queue: str, cooldown_s: float) -> bool:
         """The same for one that another worker reports; returns whether it was new."""
-        new = cooldown_s > self.left_s(queue) + SAME_S
+        left_s = self.left_s(queue)
+        new = cooldown_s > (left_s + SAME_S if left_s else 0.0)
         if new:
             self.begin(queue, cooldown_s)
         return new
