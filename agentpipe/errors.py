@@ -97,10 +97,14 @@ class InfraError(AgentpipeError):
 
     Attributes:
         retry_after_s: The least time until the next run, if the service named one.
+        permanent: Another run fails as well until somebody mends the set-up: the task goes to the
+            dead letters at once, and ``dead replay`` runs it again.
     """
 
-    def __init__(self, message: str = "", *, retry_after_s: float | None = None) -> None:
-        self.retry_after_s = retry_after_s
+    def __init__(
+        self, message: str = "", *, retry_after_s: float | None = None, permanent: bool = False
+    ) -> None:
+        self.retry_after_s, self.permanent = retry_after_s, permanent
         super().__init__(message)
 
 
@@ -114,8 +118,9 @@ class AgentFailed(AgentpipeError):  # noqa: N818 - reads as what happened
     Attributes:
         kind: The error's type in that process.
         traceback: Formatted, if there is one.
-        infra: A service failed, not the agent.
+        infra: A service or the set-up failed, not the agent.
         retry_after_s: The least time until the next run, if the service named one.
+        permanent: The set-up failed: see ``InfraError``.
     """
 
     def __init__(
@@ -126,9 +131,11 @@ class AgentFailed(AgentpipeError):  # noqa: N818 - reads as what happened
         traceback: str | None = None,
         infra: bool = False,
         retry_after_s: float | None = None,
+        permanent: bool = False,
     ) -> None:
         self.kind, self.traceback = kind, traceback
-        self.infra, self.retry_after_s = infra, retry_after_s
+        self.infra, self.retry_after_s = infra or permanent, retry_after_s
+        self.permanent = permanent
         super().__init__(message)
 
 

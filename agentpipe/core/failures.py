@@ -27,6 +27,7 @@ MAX_ERROR_CHARS = 4_000
 OUR_FOLDER = str(Path(__file__).parent)
 TOO_BUSY = frozenset({408, 429})
 SERVER_ERRORS = range(500, 600)
+REFUSED_CREDENTIALS = frozenset({401, 403})
 # With these statuses a service may say when to call it again.
 RATE_LIMITS = frozenset({429, 503})
 _NUMBER = re.compile(r"\s*[0-9]+(\.[0-9]*)?\s*")
@@ -62,11 +63,23 @@ def is_infra(error: BaseException) -> bool:
     return False
 
 
+def is_permanent(error: BaseException) -> bool:
+    """Whether the set-up failed, as a refused credential does: no further run helps."""
+    for each in _causes(error):
+        if isinstance(each, BaseExceptionGroup):
+            return any(map(is_permanent, each.exceptions))
+        if isinstance(each, (AgentFailed, InfraError)):
+            return _attribute(each, "permanent") is True
+        if _status(each) in REFUSED_CREDENTIALS:
+            return True
+    return False
+
+
 def _tells_of_a_service(error: BaseException) -> bool:
     if isinstance(error, (InfraError, ConnectionError, TimeoutError)):
         return True
     status = _status(error)
-    if status in TOO_BUSY or status in SERVER_ERRORS:
+    if status in TOO_BUSY or status in SERVER_ERRORS or status in REFUSED_CREDENTIALS:
         return True
     named = any(kind.__name__ in TRANSPORT_ERRORS for kind in type(error).__mro__)
     return named and status is None  # With a status, a server did answer.
@@ -178,11 +191,15 @@ def retry_delay_s(error: BaseException, base_s: float, failures: int) -> float:
 
 
 def error_record(error: BaseException, redactor: Redactor) -> dict[str, Any]:
-    """``{type, message, traceback}``; the traceback begins at the agent's code, ours have none."""
+    """``{type, message, traceback}``, with ``permanent: true`` where the set-up failed.
+
+    The traceback begins at the agent's code; our errors have none.
+    """
     return {
         "type": error_kind(error),
         "message": redactor.text(error_text(error))[:MAX_ERROR_CHARS],  # In this order.
         "traceback": _traceback_of(error),
+        **({"permanent": True} if is_permanent(error) else {}),
     }
 
 

@@ -55,7 +55,7 @@ class Result:
         attempt: Which run gave this outcome, from 1; 0 where none ran.
         reward: Mean of ``passed``; only for ``ok``, and None without evaluators.
         reward_trustworthy: Whether ``reward`` is a number that all evaluators stand behind.
-        error: ``{type, message, traceback}`` or None.
+        error: ``{type, message, traceback}`` or None; with ``permanent: true`` the set-up failed.
         usage: What the run cost, summed.
         submitted_at: ISO 8601 in UTC, like ``started_at`` and ``finished_at``.
     """

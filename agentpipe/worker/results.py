@@ -23,6 +23,7 @@ from agentpipe.core.failures import (
     error_text,
     hold_s,
     is_infra,
+    is_permanent,
     retry_delay_s,
 )
 from agentpipe.core.json_values import answer_text
@@ -96,6 +97,10 @@ class Results(dramatiq.Middleware):
         elif isinstance(exception, AgentCrashed):
             # Unlike a worker's death this is the task's own doing: it is not run again.
             message.settlement = self._settle(broker, message, "bury", "crashed", error=exception)
+        elif is_permanent(exception):
+            message.settlement = self._settle(
+                broker, message, "bury", "infra_error", error=exception
+            )
         elif is_infra(exception):
             asked_s = hold_s(exception)
             message.settlement = (

@@ -166,7 +166,7 @@ def test_an_answer_may_come_in_parts(bench: Bench, *, stream: bool) -> None:
         (fail(500), "ModelServerError", True),
         (fail(503), "ModelUnavailableError", True),
         (fail(429, retry_after=3), "ModelRateLimitError", True),
-        (fail(401), "ModelAuthenticationError", False),
+        (fail(401), "ModelAuthenticationError", True),
         (fail(400), "ModelRequestRejectedError", False),
         (cut(), "ModelConnectionError", True),
         (hang(), "ModelTimeout", True),

@@ -270,7 +270,6 @@ AGENTS_OWN = [
     pytest.param(ValueError("x"), id="ValueError"),
     pytest.param(StatusError(status_code=404), id="404"),
     pytest.param(StatusError(status_code="500"), id="a status that is a text"),
-    pytest.param(StatusError(response=SimpleNamespace(status_code=401)), id="401"),
     pytest.param(http_error(404), id="urllib: 404"),
     pytest.param(StrangeTimeoutError(), id="a stranger's name"),
     pytest.param(circular(), id="causes in a circle"),
@@ -283,6 +282,23 @@ AGENTS_OWN = [
 @pytest.mark.parametrize("error", AGENTS_OWN)
 def test_everything_else_is_the_agents_error(bench: Bench, error: BaseException) -> None:
     assert bench.end(exception=error).outcome == "agent_error"
+
+
+SET_UP = [
+    pytest.param(InfraError("no such model", permanent=True), id="InfraError"),
+    pytest.param(StatusError(response=SimpleNamespace(status_code=401)), id="401"),
+    pytest.param(with_cause(StatusError(status=403)), id="cause"),
+    pytest.param(ExceptionGroup("g", [TimeoutError(), StatusError(status=401)]), id="group"),
+]
+
+
+@pytest.mark.parametrize("error", SET_UP)
+def test_a_failure_of_the_set_up_is_dead_at_once(bench: Bench, error: Exception) -> None:
+    settlement = bench.end(exception=error)
+    assert (settlement.action, settlement.outcome) == ("bury", "infra_error")
+    failure = result_of(settlement).error
+    assert failure is not None
+    assert failure["permanent"] is True
 
 
 def test_after_the_last_retry_the_task_is_dead(bench: Bench) -> None:

@@ -17,7 +17,7 @@ from pydantic_ai.tools import ToolDefinition
 
 from agentpipe.core import trace
 from agentpipe.core.backoff import delay_s
-from agentpipe.core.failures import hold_s, is_infra
+from agentpipe.core.failures import hold_s, is_infra, is_permanent
 from agentpipe.errors import AgentFailed
 
 if TYPE_CHECKING:
@@ -169,4 +169,5 @@ def _failure(error: Exception) -> AgentFailed:
         kind=next(kind.__name__ for kind in type(error).__mro__ if kind.__name__[0] != "_"),
         infra=malformed or is_infra(error),
         retry_after_s=hold_s(error),
+        permanent=is_permanent(error),
     )

@@ -174,6 +174,7 @@ def _failure(error: Mapping[str, Any]) -> AgentFailed:
         traceback=error.get("traceback"),
         infra=bool(error.get("infra")),
         retry_after_s=error.get("retry_after_s"),
+        permanent=error.get("permanent") is True,
     )
 
 
