@@ -97,8 +97,8 @@ class InfraError(AgentpipeError):
 
     Attributes:
         retry_after_s: The least time until the next run, if the service named one.
-        permanent: Another run fails as well until somebody mends the set-up: the task goes to the
-            dead letters at once, and ``dead replay`` runs it again.
+        permanent: Another run fails as well until the set-up is mended: the task goes to the dead
+            letters at once, and ``dead replay`` runs it again.
     """
 
     def __init__(

@@ -99,4 +99,4 @@ class Store(Protocol):
         """One consistent snapshot."""
 
     def close(self) -> None:
-        """Release files and connections. Whoever opened the store closes it."""
+        """Release files and connections. The caller that opened the store closes it."""

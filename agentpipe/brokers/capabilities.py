@@ -97,13 +97,13 @@ class CancelsTasks(Protocol):
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
         """Mark tasks as cancelled, and signal the workers of those that run.
 
-        Whoever claims a marked task gets ``Claim.cancelled``. A store that reads its tasks marks
+        A claim of a marked task has ``cancelled`` set. A store that reads its tasks marks
         running ones only and returns ``waiting`` for the others: answer those. One that cannot
         returns ``marked``: each is answered at its turn, if it exists.
         """
 
     def take_cancelled(self) -> Collection[str]:
-        """Ids of running tasks that were cancelled since the last call, anybody's.
+        """Ids of running tasks that were cancelled since the last call, by any process.
 
         Each at least once; ``wait`` returns early for them. The same thread as ``wait``.
         """
@@ -124,7 +124,7 @@ class CancelsUnread(Protocol):
     def cancel_matching(self, wanted: TaskFilter) -> list[str]:
         """Mark all that match and were submitted before now, and signal those that run.
 
-        Whoever claims a marked task gets ``Claim.cancelled``. Returns the ids of those that run.
+        A claim of a marked task has ``cancelled`` set. Returns the ids of those that run.
         """
 
     def purge(self, queues: Sequence[str] | None, answer: Callable[[TaskSeen], Answer]) -> int:

@@ -269,7 +269,7 @@ CASES: list[tuple[TaskLocation, str, str, str]] = [
         unsure(outbox=0, delayed=0, unclaimed=0),
         "unsure",
         (
-            "no worker has it and it is no dead letter. Nothing waits, is delayed or is in "
+            "no worker has it and it is not a dead letter. Nothing waits, is delayed or is in "
             "the outbox: it is done, or was never sent here"
         ),
         f"if it is done, this prints its Result: {PASTE}",

@@ -4,7 +4,7 @@
 -- waits or is delayed, s where it is settled, u where it is unknown. Workers get the ids of
 -- running ones, one per line.
 
-local letters, told, held = {}, {}, {}
+local letters, signalled, held = {}, {}, {}
 if end_lapsed(now()) and anything_ready() then
   ring()
 end
@@ -17,14 +17,14 @@ end
 local living, settled = read_many('HMGET', TASKS, ARGV), read_many('ZMSCORE', SETTLED, ARGV)
 for index, id in ipairs(ARGV) do
   if living[index] and held[id] then
-    letters[index], told[#told + 1] = 't', id
+    letters[index], signalled[#signalled + 1] = 't', id
     later('HSET', NOTES, 'cancel ' .. id, '1')
   else
     letters[index] = living[index] and 'w' or settled[index] and 's' or 'u'
   end
 end
 flush()
-if #told > 0 then
-  call('PUBLISH', WAKE, table.concat(told, '\n'))
+if #signalled > 0 then
+  call('PUBLISH', WAKE, table.concat(signalled, '\n'))
 end
 return table.concat(letters)

@@ -9,7 +9,7 @@ local name, asked, held = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[8])
 local limit, kept_back = asked, false
 local HELD = base .. ':held:' .. name
 
-local function told(number, ids, records)
+local function reply_of(number, ids, records)
   local payloads, reply, marks = read_many('HMGET', PAYLOADS, ids), {number}, {}
   for index, id in ipairs(ids) do
     marks[index] = 'cancel ' .. id
@@ -32,7 +32,7 @@ local function again(memory)
       ids[#ids + 1] = given[index]
     end
   end
-  return told(number, ids, read_records(ids))
+  return reply_of(number, ids, read_records(ids))
 end
 
 local before = answered()
@@ -281,7 +281,7 @@ if came_back or (kept_back and #ids > 0 and #ids < asked) then
     ring()
   end
 end
-local reply = number and told(number, ids, read_many('HMGET', TASKS, ids)) or {}
+local reply = number and reply_of(number, ids, read_many('HMGET', TASKS, ids)) or {}
 ids[#ids + 1] = number or '0'
 remember(cmsgpack.pack(ids))
 return reply

@@ -71,7 +71,7 @@ def greet(client: redis.Redis, address: RedisAddress, channel: str) -> None:
     Args:
         client: Not yet connected.
         address: Its own.
-        channel: Where nobody listens.
+        channel: One without subscribers.
 
     Raises:
         Unreachable: Saying what is wrong and what to do.

@@ -88,35 +88,35 @@ def _summary(row: Sequence[bytes]) -> tuple[str, str, str | None, str, str, floa
 
 def as_location(task_id: str, answer: bytes) -> TaskLocation:
     """The reply of ``locate``."""
-    told = orjson.loads(answer)
-    workers = [(_worker_seen(each), each["serves"]) for each in told.pop("workers") or ()]
-    agent, run = told.pop("agent", None), told.pop("run", None)
+    values = orjson.loads(answer)
+    workers = [(_worker_seen(each), each["serves"]) for each in values.pop("workers") or ()]
+    agent, run = values.pop("agent", None), values.pop("run", None)
     for name in ("submitted_at", "due_at", "since", "outbox_since"):
-        told[name] = float(told[name]) if told.get(name) else None
+        values[name] = float(values[name]) if values.get(name) else None
     servers = tuple(worker for worker, serves in workers if serves)
     return TaskLocation(
         task_id,
         agent=agent and _agent_seen(agent, servers),
         run=run and _run(run),
         workers=tuple(worker for worker, _ in workers),
-        **told,
+        **values,
     )
 
 
-def _worker_seen(told: dict[str, Any]) -> WorkerSeen:
-    fields = {name: value for name, value in told.items() if name != "serves"}
-    return WorkerSeen(**fields | {"report": told["report"].encode()})
+def _worker_seen(values: dict[str, Any]) -> WorkerSeen:
+    fields = {name: value for name, value in values.items() if name != "serves"}
+    return WorkerSeen(**fields | {"report": values["report"].encode()})
 
 
-def _agent_seen(told: dict[str, Any], servers: tuple[WorkerSeen, ...]) -> AgentSeen:
-    told["collection"] = told["collection"] or None
+def _agent_seen(values: dict[str, Any], servers: tuple[WorkerSeen, ...]) -> AgentSeen:
+    values["collection"] = values["collection"] or None
     for name in ("runs", "group_runs"):  # An empty list is an object in a script's JSON.
-        told[name] = tuple(_run(each) for each in told[name] or ())
-    return AgentSeen(**told, servers=servers)
+        values[name] = tuple(_run(each) for each in values[name] or ())
+    return AgentSeen(**values, servers=servers)
 
 
-def _run(told: dict[str, Any]) -> ClaimSeen:
-    return ClaimSeen(**told | {"since": float(told["since"])})
+def _run(values: dict[str, Any]) -> ClaimSeen:
+    return ClaimSeen(**values | {"since": float(values["since"])})
 
 
 def as_stats(answer: Sequence[Any]) -> Stats:

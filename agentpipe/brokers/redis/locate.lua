@@ -5,7 +5,7 @@
 local MAX_RUNS = 20
 local id = ARGV[1]
 local time = now()
-local told = {place = 'unknown', workers = {}}
+local location = {place = 'unknown', workers = {}}
 local record = call('HGET', TASKS, id)
 local settled_at = call('ZSCORE', SETTLED, id)
 
@@ -44,9 +44,9 @@ local function tell_workers()
     local name = living[index]
     local found = call('HMGET', base .. ':worker:' .. name, 'host', 'pid', 'slots', 'lease',
       'serves', 'report')
-    local serves = told.agent and found[5]
-      and call('SISMEMBER', base .. ':serves:' .. found[5], told.agent.queue) == 1
-    table.insert(told.workers, {
+    local serves = location.agent and found[5]
+      and call('SISMEMBER', base .. ':serves:' .. found[5], location.agent.queue) == 1
+    table.insert(location.workers, {
       name = name, host = found[1], pid = tonumber(found[2]), slots = tonumber(found[3]),
       running = call('HLEN', base .. ':held:' .. name), serves = serves or false,
       seen_s = math.max(0, time - (tonumber(living[index + 1]) - tonumber(found[4]))),
@@ -70,10 +70,10 @@ local function tell_agent(name, runs)
       its[#its + 1] = run
     end
     if run.task_id == id then
-      told.run = run
+      location.run = run
     end
   end
-  told.agent = {
+  location.agent = {
     queue = name, collection = queue[COLLECTION], concurrency = queue[CONCURRENCY],
     waiting = queue[N_WAITING], cooldown_s = math.max(0, queue[HELD_UNTIL] - time),
     paused = call('SISMEMBER', PAUSES, 'queue ' .. name) == 1,
@@ -104,13 +104,13 @@ end
 local function tell_position(task)
   local due_at = call('ZSCORE', DELAYED, id)
   if due_at then
-    told.place, told.due_at = 'delayed', due_at
+    location.place, location.due_at = 'delayed', due_at
   elseif call('ZSCORE', place_of(task), task.seq .. id) then
-    told.place = 'waiting'
-    told.position = 1 + count_before(base .. ':waiting:' .. task.queue, task)
+    location.place = 'waiting'
+    location.position = 1 + count_before(base .. ':waiting:' .. task.queue, task)
       + count_before(base .. ':last:' .. task.queue, task)
   else
-    told.place = 'running'
+    location.place = 'running'
   end
 end
 
@@ -127,14 +127,14 @@ local function tell_outbox_before()
   local lent = 0
   for _, worker in ipairs(call('ZRANGE', WORKERS, 0, -1)) do
     local theirs = call('HVALS', base .. ':lent:' .. worker)
-    told.outbox_before = told.outbox_before or (place_among(theirs) and 0)
+    location.outbox_before = location.outbox_before or (place_among(theirs) and 0)
     lent = lent + #theirs
   end
   local from = 0
-  while not told.outbox_before do
+  while not location.outbox_before do
     local entries = call('ZRANGE', OUTBOX, from, from + CHUNK - 1)
     local mine = place_among(entries)
-    told.outbox_before = mine and mine + from + lent
+    location.outbox_before = mine and mine + from + lent
     from = from + CHUNK
     if #entries == 0 then
       return
@@ -143,11 +143,11 @@ local function tell_outbox_before()
 end
 
 local function tell_outbox()
-  told.outbox = call('HLEN', RESULTS)
-  told.outbox_bytes = tonumber(call('HGET', STORE, 'outbox_bytes') or 0)
+  location.outbox = call('HLEN', RESULTS)
+  location.outbox_bytes = tonumber(call('HGET', STORE, 'outbox_bytes') or 0)
   local first = call('ZRANGE', OUTBOX, 0, 0)[1]
-  told.outbox_since = first and call('ZSCORE', SETTLED, first:match('^%d+ %d+ (.*)$')) or nil
-  if settled_at and told.outbox > 0 then
+  location.outbox_since = first and call('ZSCORE', SETTLED, first:match('^%d+ %d+ (.*)$')) or nil
+  if settled_at and location.outbox > 0 then
     tell_outbox_before()
   end
 end
@@ -158,15 +158,15 @@ if record then
   local task = task_of(record)
   tell_agent(task.queue, all_runs())
   tell_position(task)
-  told.submitted_at, told.failures, told.crashes = task.submitted, task.failures, task.crashes
-  told.cancelled = call('HEXISTS', NOTES, 'cancel ' .. id) == 1
-  told.error = call('HGET', NOTES, 'error ' .. id) or ''
+  location.submitted_at, location.failures, location.crashes = task.submitted, task.failures, task.crashes
+  location.cancelled = call('HEXISTS', NOTES, 'cancel ' .. id) == 1
+  location.error = call('HGET', NOTES, 'error ' .. id) or ''
 elseif dead[1] then
   tell_agent(dead[1], {})
-  told.place, told.outcome, told.error = 'dead', dead[2], dead[3]
-  told.since = string.format('%.6f', call('ZSCORE', DEAD, id) / 1e6)
+  location.place, location.outcome, location.error = 'dead', dead[2], dead[3]
+  location.since = string.format('%.6f', call('ZSCORE', DEAD, id) / 1e6)
 elseif settled_at then
-  told.place, told.since = told.outbox_before and 'outbox' or 'settled', settled_at
+  location.place, location.since = location.outbox_before and 'outbox' or 'settled', settled_at
 end
 tell_workers()
-return cjson.encode(told)
+return cjson.encode(location)

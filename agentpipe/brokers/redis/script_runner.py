@@ -24,7 +24,7 @@ class ScriptRunner:
     """Runs scripts for one process; from any thread.
 
     Every script may be run twice without harm, so that a broken connection costs one repetition
-    on a fresh one and is told only when that fails, too.
+    on a fresh one and is an error only when that fails, too.
     """
 
     def __init__(self, address: RedisAddress) -> None:

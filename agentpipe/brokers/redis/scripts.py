@@ -29,8 +29,8 @@ def load_scripts(mark: str) -> dict[str, Script]:
     """All scripts, by name.
 
     Args:
-        mark: Names the set of keys. Scripts that end workers bear it, so that a server that
-            has restarted lacks them for each set: whoever meets that knows it was away.
+        mark: Names the set of keys. Scripts that end workers contain it, so that a server that
+            has restarted lacks them for each set: a caller that meets that knows it was away.
     """
     files = {
         file.name.removesuffix(".lua"): file.read_text(encoding="utf-8")

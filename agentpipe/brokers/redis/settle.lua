@@ -88,8 +88,8 @@ local function settle(index, id, queue, record, held_as)
     task.failures = task.failures + 1
     later('HSET', TASKS, id, record_of(task))
     note_error(index, id)
-    local told = call('HEXISTS', NOTES, 'cancel ' .. id) == 1
-    later('ZADD', DELAYED, told and time or time + tonumber(field(index, 5)), id)
+    local cancelled = call('HEXISTS', NOTES, 'cancel ' .. id) == 1
+    later('ZADD', DELAYED, cancelled and time or time + tonumber(field(index, 5)), id)
     count(queue, N_DELAYED, 1)
   else
     note_run(queue, held_as)

@@ -1,8 +1,8 @@
 """Settling: sends settlements, and remembers those whose reply was lost.
 
 A caller that got no answer settles the same claims again, perhaps with others among them. What
-the lost attempt did is then found out first, so that nobody hears that a claim was lost which
-its own settlement had ended.
+the lost attempt did is found out first: a claim that its own settlement ended is not reported as
+lost.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 -- Returns the store's counters by name, the numbers of results and of dead letters, ten values for
 -- each queue (its name, the fields below, for how many seconds it is held, and whether it is paused),
 -- seven for each living worker (name, host, pid, slots, running, seconds since it was heard, its
--- report), eight for each queue of which something has ended (name, done, failed, evaluated, passed,
+-- report), eight for each queue where a task has ended (name, done, failed, evaluated, passed,
 -- cost, seconds since a run failed or nothing, how), how many tasks ended recently, and for how many
 -- seconds the oldest result is here.
 

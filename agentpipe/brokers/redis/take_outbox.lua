@@ -7,7 +7,7 @@ local worker, limit, max_bytes = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 local LENT = base .. ':lent:' .. worker
 
 -- `entries` are 'number size id'.
-local function told(entries)
+local function reply_of(entries)
   local labels, reply = {}, {}
   for index, entry in ipairs(entries) do
     labels[index] = entry:match('^%d+')
@@ -28,7 +28,7 @@ local function again(memory)
       entries[#entries + 1] = entry
     end
   end
-  return told(entries)
+  return reply_of(entries)
 end
 
 local before = answered()
@@ -54,7 +54,7 @@ if end_lapsed(now()) and anything_ready() then
   ring()
 end
 local entries = {}
-if call('EXISTS', base .. ':worker:' .. worker) == 1 then -- Else nobody would free what it takes.
+if call('EXISTS', base .. ':worker:' .. worker) == 1 then -- Else its records would stay taken.
   entries = fitting()
 end
 for _, entry in ipairs(entries) do
@@ -63,4 +63,4 @@ for _, entry in ipairs(entries) do
 end
 flush()
 remember(cmsgpack.pack(entries))
-return told(entries)
+return reply_of(entries)

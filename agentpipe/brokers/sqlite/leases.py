@@ -126,8 +126,8 @@ def _claim_from(db: sqlite3.Connection, worker: Worker, queue: Ready, limit: int
             " failures, crashes, submitted_at, cancelled",
             (worker.name, now, seq),
         ).fetchone()
-        *told, cancelled = row[2:]
-        held = Claim(row[0], queue.name, row[1], worker.name, *told)
+        *counts, cancelled = row[2:]
+        held = Claim(row[0], queue.name, row[1], worker.name, *counts)
         claims.append(replace(held, cancelled=True) if cancelled else held)
     return claims
 

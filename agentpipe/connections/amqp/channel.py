@@ -334,7 +334,7 @@ class Channel:
         for future in list(self._waiting):
             if not future.done():
                 future.set_exception(ChannelClosed(text, code))
-                future.exception()  # Nobody may be there to ask.
+                future.exception()  # It may have no reader.
         self._unconfirmed.clear()
         self._on_closed()
 

@@ -34,12 +34,12 @@ async def examine_sink(session: Session) -> list[Finding]:
     )
 
 
-async def _examine(session: Session, told: str, limit: str) -> list[Finding]:
+async def _examine(session: Session, said: str, limit: str) -> list[Finding]:
     found = [_version(session.server_version), round_trip(await _best_s(session))]
     if session.blocked:
         found.append(fail("blocked", session.blocked, "free the server's memory or disk"))
     advice = f"set consumer_timeout in rabbitmq.conf {limit}; the default is 30 minutes"
-    return [*found, timeout_of(session.server_version, told, advice)]
+    return [*found, timeout_of(session.server_version, said, advice)]
 
 
 async def _best_s(session: Session) -> float:
@@ -59,10 +59,10 @@ def _version(version: str) -> Finding:
     return ok("server", f"RabbitMQ {version}")
 
 
-def timeout_of(version: str, told: str, advice: str) -> Finding:
-    """How long a message may be out before the server gives it to somebody else."""
+def timeout_of(version: str, said: str, advice: str) -> Finding:
+    """How long a message may be out before the server gives it to another consumer."""
     if _numbers(version) >= QUEUES_SAY:
-        return ok("consumer_timeout", told)
+        return ok("consumer_timeout", said)
     found = f"cannot be seen, and RabbitMQ {version} does not take it from queues"
     return warn("consumer_timeout", found, advice)
 

@@ -178,7 +178,7 @@ def _no_letter(facts: TaskLocation) -> str:
     if facts.dead_unread:
         dead = counted(facts.dead_unread, "dead letter")
         return f"it may be one of the {dead} (agentpipe dead show reads them)"
-    return "it is no dead letter"
+    return "it is not a dead letter"
 
 
 def _possibilities(facts: TaskLocation) -> str:

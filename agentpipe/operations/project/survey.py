@@ -177,7 +177,7 @@ def _refuse_what_is_no_file(path: Path) -> None:
     except (OSError, ValueError):
         return  # Reading it says why.
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        # Opening a pipe would block until somebody writes.
+        # Opening a pipe would block until another process writes.
         raise ConfigError(Problem("a pipe or a device: give a file", str(path)))
 
 
