@@ -41,6 +41,12 @@ if TYPE_CHECKING:
     from agentpipe.brokers.dead_letter import DeadLetter, DeadSummary
     from agentpipe.operations.dead_letters import DeadStore
 
+ACTIONS = {
+    "list": "list dead letters, oldest first",
+    "show": "show dead letters as a whole",
+    "replay": "send dead letters again, as new tasks",
+    "drop": "delete dead letters",
+}
 # Up to this many are replayed or dropped without asking.
 FEW = 3
 PAGE = 1_000
@@ -51,10 +57,10 @@ _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="list dead letters, oldest first")
-    show = actions.add_parser("show", help="show dead letters as a whole")
-    replay = actions.add_parser("replay", help="send dead letters again, as new tasks")
-    drop = actions.add_parser("drop", help="delete dead letters")
+    listing, show, replay, drop = (
+        actions.add_parser(name, help=text, description=text, epilog=parser.epilog)
+        for name, text in ACTIONS.items()
+    )
     _add_paging(listing)
     show.add_argument("tasks", metavar="TASK", nargs="+", help="task ids")
     for action in (replay, drop):
