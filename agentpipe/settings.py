@@ -20,9 +20,9 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LOG_FORMATS = ("text", "json")
 
 
-def embedded_url(name: str) -> str:
-    """The URL of an embedded store below the current folder."""
-    return f"sqlite:///{quote(str(Path.cwd() / HOME / name))}"
+def embedded_url(name: str, folder: Path | None = None) -> str:
+    """The URL of an embedded store below ``folder``, or the current one."""
+    return f"sqlite:///{quote(str((folder or Path.cwd()) / HOME / name))}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ returns the exit code. Only the module of the command in use is imported.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from importlib import import_module
@@ -14,6 +15,7 @@ from typing import Any, NoReturn
 
 from agentpipe import __version__
 from agentpipe.cli.exit_codes import INTERRUPTED, OK, USAGE, exit_code
+from agentpipe.cli.help_text import EXIT_CODES, epilog
 from agentpipe.core.did_you_mean import nearest
 from agentpipe.errors import AgentpipeError
 
@@ -39,10 +41,6 @@ COMMANDS = {
     "consume-outputs": "follow the stream, with the options of MCP-Universe",
     "clean-tasks": "cancel a file's waiting tasks, with the options of MCP-Universe",
 }
-EPILOG = (
-    "exit codes: 0 ok, 1 failed, 2 usage or config, 3 queue full, 4 server unreachable, "
-    "5 partly, 130 interrupted"
-)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,6 +48,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     if "_ARGCOMPLETE" in os.environ:
         return _complete(os.environ["COMP_LINE"].split())
+    if arguments[:1] == ["help"]:  # As git and others have it.
+        arguments = [*arguments[1:], "--help"]
+    _escape_what_the_terminal_lacks()
     try:
         args = _parser(arguments).parse_args(arguments)
         return int(args.run(args))
@@ -61,6 +62,12 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stdout = None  # The reader is gone, as with `| head`.
         return OK
+
+
+def _escape_what_the_terminal_lacks() -> None:
+    """An answer in another script must not end a command on an ASCII terminal."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _complete(words: list[str]) -> int:
@@ -108,12 +115,19 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="agentpipe",
         description="Run AI agents by the thousand and get every result back as one stream.",
-        epilog=EPILOG,
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"agentpipe {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=summary, epilog=EPILOG)
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=epilog(name),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         if name in arguments:  # Other commands are only listed.
             module = import_module(f"agentpipe.cli.{name.replace('-', '_')}")
             module.add(command)

@@ -18,6 +18,7 @@ from agentpipe.cli.common import (
     settings_of,
 )
 from agentpipe.cli.exit_codes import FAILED, OK, PARTLY
+from agentpipe.cli.home import require_tasks
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     _check(args)
     settings = settings_of(args)
+    require_tasks(args, settings)
     say_where(settings)
     with opened_store(settings) as store, opened_sink(settings) as sink:
         done = _cancel(args, store)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from agentpipe.cli.colour import coloured, shows_colours
 from agentpipe.connections.environment import PEER_VARIABLES
 from agentpipe.core.redaction import without_password
 from agentpipe.core.text import printable
@@ -26,13 +27,16 @@ if TYPE_CHECKING:
     from agentpipe.sinks.base import Sink
 
 
+USUAL_FILE = "collection.yaml"
+
+
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Add the options of every command."""
     parser.add_argument(
         "-c",
         "--collection-file",
         metavar="FILE",
-        help="collection file (default: $AGENT_COLLECTION_CONFIG_FILE)",
+        help=f"collection file (default: $AGENT_COLLECTION_CONFIG_FILE, else {USUAL_FILE})",
     )
     parser.add_argument(
         "--broker",
@@ -76,20 +80,23 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
 
 def collection_file(args: argparse.Namespace, settings: Settings) -> Path:
-    """The path from ``-c`` or from the environment.
+    """The path from ``-c`` or from the environment, or ``collection.yaml`` of this folder.
 
     Raises:
-        ConfigError: Neither is given.
+        ConfigError: There is none of the three.
     """
     from pathlib import Path
 
     if args.collection_file:
         return Path(args.collection_file)
-    if settings.collection_file is None:
-        raise ConfigError(
-            "name a collection file with -c FILE, or set AGENT_COLLECTION_CONFIG_FILE"
-        )
-    return settings.collection_file
+    if settings.collection_file is not None:
+        return settings.collection_file
+    if Path(USUAL_FILE).is_file():
+        return Path(USUAL_FILE)
+    raise ConfigError(
+        "name a collection file with -c FILE or AGENT_COLLECTION_CONFIG_FILE: "
+        f"there is no {USUAL_FILE} in this folder"
+    )
 
 
 def collections_of(args: argparse.Namespace, settings: Settings) -> tuple[Collection, ...]:
@@ -134,9 +141,15 @@ def print_json(value: Any) -> None:
     sys.stdout.buffer.flush()
 
 
-def print_text(text: str) -> None:
-    """Print data, with control characters escaped."""
-    sys.stdout.write(printable(text) + "\n")
+def print_text(text: str, *, head: int = 0) -> None:
+    """Print data, with control characters escaped.
+
+    On a terminal, outcomes and states in its first ``head`` characters are coloured.
+    """
+    text = printable(text)
+    if head and shows_colours():
+        text = coloured(text[:head]) + text[head:]
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 

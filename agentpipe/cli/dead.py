@@ -27,6 +27,8 @@ from agentpipe.cli.common import (
 )
 from agentpipe.cli.dead_text import age, as_text, readable
 from agentpipe.cli.exit_codes import FAILED, FULL, OK, PARTLY
+from agentpipe.cli.help_text import EXIT_CODES
+from agentpipe.cli.home import require_tasks
 from agentpipe.core.did_you_mean import unknown
 from agentpipe.core.result import OUTCOMES
 from agentpipe.core.text import one_line
@@ -58,7 +60,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing, show, replay, drop = (
-        actions.add_parser(name, help=text, description=text, epilog=parser.epilog)
+        actions.add_parser(name, help=text, description=text, epilog=EXIT_CODES)
         for name, text in ACTIONS.items()
     )
     _add_paging(listing)
@@ -94,7 +96,9 @@ def _add_paging(listing: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the action."""
-    with opened_store(settings_of(args)) as store:
+    settings = settings_of(args)
+    require_tasks(args, settings)
+    with opened_store(settings) as store:
         return int(args.action(args, dead_letters.with_dead_letters(store)))
 
 

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         print_json({"ok": not failed, "checks": checks})
     else:
         for line in _lines(examination, shutil.get_terminal_size((WIDEST, 0)).columns):
-            print_text(line)
+            print_text(line, head=len(INDENT))
     if examination.misnamed:
         return USAGE
     if examination.unreachable:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.cli.common import add_common, print_json, print_text, settings_of
 from agentpipe.cli.exit_codes import OK
+from agentpipe.cli.home import require_results
 from agentpipe.core.redaction import without_password
 from agentpipe.operations.report import Report, summarize
 from agentpipe.sinks.stream import Stream
@@ -23,6 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read the stream from its beginning to its present end."""
     settings = settings_of(args)
+    require_results(args, settings)
     with Stream.open(settings, start="beginning", timeout_s=0) as stream:
         report = summarize(
             result for result in stream if args.collection in (None, result.collection)

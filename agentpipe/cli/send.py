@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from agentpipe.operations.await_results import ResultWaiter
     from agentpipe.sending.admission import AdmittedTask
 
+NAMED = 5
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
@@ -117,7 +119,16 @@ def _report(args: argparse.Namespace, sent: Sent) -> int:
     counts = {name: getattr(sent, name) for name in ("accepted", "duplicates", "refused")}
     text = ", ".join(f"{number} {name}" for name, number in counts.items())
     print_either(args, {**counts, "task_ids": sent.task_ids}, text)
+    _name_duplicates(sent)
     return _admission_code(args, sent)
+
+
+def _name_duplicates(sent: Sent) -> None:
+    """They may be meant, as when a file is sent again, or a mistake in its ids."""
+    if sent.duplicates:
+        shown = ", ".join(sent.duplicate_ids[:NAMED])
+        rest = f" and {sent.duplicates - NAMED:,} more" if sent.duplicates > NAMED else ""
+        say(f"known already, not sent again: {shown}{rest}")
 
 
 def _admission_code(args: argparse.Namespace, sent: Sent) -> int:

@@ -13,6 +13,7 @@ from agentpipe.cli.common import (
     settings_of,
 )
 from agentpipe.cli.exit_codes import OK
+from agentpipe.cli.home import require_tasks
 from agentpipe.core.text import duration
 from agentpipe.operations.stats import as_dict
 
@@ -33,6 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print one snapshot."""
     settings = settings_of(args)
+    require_tasks(args, settings)
     with opened_store(settings) as store:
         status = as_dict(store.stats())
     if args.json:
@@ -40,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         return OK
     say_where(settings)
     for line in (*_lines(status), *_outbox_warning(status, settings.outbox_limits)):
-        print_text(line)
+        print_text(line, head=len(line))
     return OK
 
 

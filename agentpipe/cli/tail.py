@@ -9,13 +9,15 @@ import orjson
 
 from agentpipe.cli.common import (
     add_common,
-    print_either,
+    print_json,
+    print_text,
     refuse_below_one,
     say,
     settings_of,
     timestamp,
 )
 from agentpipe.cli.exit_codes import OK
+from agentpipe.cli.home import require_results
 from agentpipe.core.result import OUTCOMES
 from agentpipe.core.text import one_line
 from agentpipe.sinks.stream import Stream
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from agentpipe.core.result import Result
     from agentpipe.settings import Settings
     from agentpipe.sinks.base import Start
+
+# A line begins with the time and the outcome.
+OUTCOME_ENDS = 20
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +78,9 @@ def _start(text: str) -> Start:
 
 def run(args: argparse.Namespace) -> int:
     """Print results until the limit, the timeout or Ctrl-C."""
-    return follow(args, settings_of(args))
+    settings = settings_of(args)
+    require_results(args, settings)
+    return follow(args, settings)
 
 
 def follow(args: argparse.Namespace, settings: Settings) -> int:
@@ -95,12 +102,19 @@ def _print_all(args: argparse.Namespace, stream: Stream) -> None:
     for result in stream:
         if not _is_wanted(args, result):
             continue
-        print_either(args, result.to_dict(), _line(result))
+        _print(args, result)
         printed += 1
         if printed == args.limit:
             stream.stop()
     if stream.skipped:
         say(f"{stream.skipped} records could not be read")
+
+
+def _print(args: argparse.Namespace, result: Result) -> None:
+    if args.json:
+        print_json(result.to_dict())
+    else:
+        print_text(_line(result), head=OUTCOME_ENDS)
 
 
 def _is_wanted(args: argparse.Namespace, result: Result) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.cli.common import add_common, opened_store, print_json, say, settings_of
 from agentpipe.cli.exit_codes import INTERRUPTED, OK
+from agentpipe.cli.home import require_tasks
 from agentpipe.core.redaction import without_password
 from agentpipe.errors import Unreachable
 
@@ -55,6 +56,7 @@ def _interval_s(text: str) -> float:
 def run(args: argparse.Namespace) -> int:
     """Draw on a terminal; without one, or with ``--once``, print one frame."""
     settings = settings_of(args)
+    require_tasks(args, settings)
     if args.json:
         return _print_snapshots(args, settings)
     if args.once or not _is_terminal():

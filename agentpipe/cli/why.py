@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.cli.common import add_common, encodable, print_either, say_where, settings_of
 from agentpipe.cli.exit_codes import FAILED, OK, PARTLY
+from agentpipe.cli.home import require_tasks
 from agentpipe.core.text import one_line
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from agentpipe.operations.explain.lookup import look_up
 
     settings = settings_of(args)
+    require_tasks(args, settings)
     if not args.json:
         say_where(settings)
     known = []

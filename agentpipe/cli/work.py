@@ -8,15 +8,23 @@ from typing import TYPE_CHECKING
 from agentpipe.cli.common import (
     add_common,
     collection_file,
+    opened_store,
     refuse_below_one,
+    say,
     say_where,
     settings_of,
 )
+from agentpipe.cli.exit_codes import OK
+from agentpipe.cli.home import BROKER, elsewhere
 from agentpipe.core import logs
+from agentpipe.core.redaction import without_password
+from agentpipe.core.text import counted
+from agentpipe.settings import embedded_url
 
 if TYPE_CHECKING:
     import argparse
 
+    from agentpipe.brokers.statistics import Stats
     from agentpipe.settings import Settings
 
 
@@ -69,4 +77,24 @@ def serve_here(
     path = collection_file(args, settings)
     logs.configure(settings.log_level, settings.log_format)
     say_where(settings)
-    return serve(path, settings, processes=processes, burst=burst)
+    code = serve(path, settings, processes=processes, burst=burst)
+    if burst and code == OK:
+        _say_if_nothing(args, settings)
+    return code
+
+
+def _say_if_nothing(args: argparse.Namespace, settings: Settings) -> None:
+    """The embedded store follows the current folder: tasks may wait in another one."""
+    if _stats(settings).accepted != 0:  # None where the broker keeps no ledger.
+        return
+    say(f"no task was ever sent to {without_password(settings.broker)}")
+    folder = elsewhere(args, settings, BROKER)
+    if folder is not None and settings.broker == embedded_url(BROKER):
+        url = embedded_url(BROKER, folder)
+        waiting = counted(_stats(replace(settings, broker=url)).waiting or 0, "task")
+        say(f"{url} has {waiting} waiting: run the command in {folder}, or add --broker {url}")
+
+
+def _stats(settings: Settings) -> Stats:
+    with opened_store(settings) as store:
+        return store.stats()

@@ -13,6 +13,10 @@ EXAMPLES = {
     "agentpipe.brokers": "redis://localhost:6379/0 or sqlite:///file.db",
     "agentpipe.sinks": "kafka://localhost:9092/topic or sqlite:///file.db",
 }
+GIVEN_BY = {
+    "agentpipe.brokers": "--broker or AGENTPIPE_BROKER",
+    "agentpipe.sinks": "--sink or AGENTPIPE_SINK",
+}
 NOUNS = {
     "agentpipe.brokers": "broker",
     "agentpipe.sinks": "sink",
@@ -47,7 +51,7 @@ def load_for_url(group: str, url: str) -> Any:
         scheme = ""
     if not scheme:
         raise ConfigError(
-            f"invalid URL of a {NOUNS[group]}: {without_password(url)!r}; "
+            f"invalid URL of a {NOUNS[group]} ({GIVEN_BY[group]}): {without_password(url)!r}; "
             f"write for example {EXAMPLES[group]}"
         )
     return load(group, scheme)

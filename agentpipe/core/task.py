@@ -84,12 +84,15 @@ class Task:
             data = {"question": data}
         elif isinstance(data, Task):
             data = asdict(data)
+        elif isinstance(data, dict) and data.get("task_id") == "":
+            raise TaskError("task_id: it is empty; give one, or leave the key out")
         if not isinstance(data, dict):
             raise TaskError(f"a task is a JSON object or a string, not {kind_of(data)}")
         known = {name: value for name, value in data.items() if name in _CHECKS}
         if len(known) < len(data):
             _refuse_misspelt(data)
         _check_fields(known)
+        _check_sample(known)
         if flaw := TASKS.flaw(known):
             raise TaskError(flaw)
         if give_id and not known.get("task_id"):
@@ -151,6 +154,16 @@ def _check_fields(known: dict[str, Any]) -> None:
         known["deadline"] = _timestamp(known["deadline"])
 
 
+def _check_sample(known: dict[str, Any]) -> None:
+    """Check that the sample is one of its group."""
+    index, size = known.get("sample_index"), known.get("group_size")
+    if size is not None and size < 1:
+        raise TaskError(f"group_size: expected at least 1, got {size}")
+    if index is not None and (index < 0 or (size is not None and index >= size)):
+        expected = "at least 0" if size is None else f"0 to {size - 1}, as group_size is {size}"
+        raise TaskError(f"sample_index: expected {expected}; got {index}")
+
+
 def kind_of(value: Any) -> str:
     """What a JSON value is, for an error: the value where it is short, else its type."""
     names = {dict: "an object", list: "a list", str: "a string", type(None): "null"}
@@ -197,7 +210,10 @@ _CHECKS: dict[str, tuple[str, Any]] = {
     "group_id": ("a string of at most 256 characters", _is_id),
     "sample_index": ("an integer", _or_null(_is_int)),
     "group_size": ("an integer", _or_null(_is_int)),
-    "policy_version": ("a string or an integer", _or_null(lambda v: _is_text(v) or _is_int(v))),
+    "policy_version": (
+        "an integer or a string of at most 256 characters",
+        _or_null(lambda v: _is_id(v) or _is_int(v)),
+    ),
     "seed": ("an integer", _or_null(_is_int)),
     "sampling": ("an object", _is_object),
     "priority": ("an integer", _is_int),

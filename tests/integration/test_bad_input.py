@@ -159,13 +159,18 @@ def test_wrong_words_on_the_command_line_are_refused(project: Project) -> None:
         (("status", "--broker", "sqlit:///x.db"), {}, "did you mean 'sqlite'"),
         (("status", "--broker", "sqlite:///x.db?sync=normal"), {}, "synchronous"),
         (("status",), {"AGENTPIPE_LEASE_S": "soon"}, "AGENTPIPE_LEASE_S"),
-        (("send", "toys", "hi"), {"AGENT_COLLECTION_CONFIG_FILE": ""}, "-c FILE"),
         (("nonsense",), {}, "nonsense"),
     ]
     for command, env, word in cases:
         done = project.run(*command, env=env)
         _assert_refused(done)
         assert word in done.err, (command, done.err)
+    (project.folder / "empty").mkdir()
+    unset = {"AGENT_COLLECTION_CONFIG_FILE": ""}
+    assert project.ok("send", "toys", "hi", env=unset)  # By collection.yaml, which is here.
+    nowhere = project.run("send", "toys", "hi", folder=project.folder / "empty", env=unset)
+    _assert_refused(nowhere)
+    assert "-c FILE" in nowhere.err
     away = project.run("status", "--broker", "sqlite:////dev/null/x.db")
     assert (away.code, "Traceback" in away.err) == (4, False)
 

@@ -219,3 +219,38 @@ def test_status_tells_people_what_it_tells_scripts(served: Project) -> None:
     shown = served.ok("status").out
     for word in ("accepted 3", "waiting 1", "running 2", "toys_0", "running 2/2"):
         assert word in shown
+
+
+def test_help_has_examples_and_the_exit_codes(project: Project) -> None:
+    for shown in (project.ok("help", "send").out, project.ok("send", "--help").out):
+        assert "agentpipe send evals --file tasks.jsonl" in shown
+        assert "5 partly" in shown
+    assert "replay" in project.ok("help", "dead").out
+    assert "5 partly" in project.ok("dead", "replay", "--help").out
+    assert project.run("help", "sent").code == 2
+
+
+def test_an_answer_in_any_script_is_printed_on_an_ascii_terminal(project: Project) -> None:
+    project.collection()
+    project.send("echo Ω и 話")
+    project.burst()
+    ascii_only = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    shown = project.ok("tail", "--from", "beginning", "--timeout", "0", env=ascii_only).out
+    assert "\\u03a9 \\u0438 \\u8a71" in shown
+
+
+def test_duplicates_of_a_file_are_named(project: Project) -> None:
+    project.collection()
+    file = project.tasks(*["echo a"] * 8, name="eight.jsonl")
+    project.ok("send", "toys", "--file", file)
+    again = project.ok("send", "toys", "--file", file)
+    named = ", ".join(f"eight-{number}" for number in range(5))
+    assert f"known already, not sent again: {named} and 3 more" in again.err
+
+
+def test_a_broker_without_a_scheme_is_refused_with_the_name_of_its_variable(
+    project: Project,
+) -> None:
+    refused = project.run("status", env={"AGENTPIPE_BROKER": "localhost:6379"})
+    assert refused.code == 2
+    assert "AGENTPIPE_BROKER" in refused.err

@@ -85,6 +85,9 @@ def test_ids_sort_by_the_time_of_their_making() -> None:
     assert first < new_id()
 
 
+LABEL = "an integer or a string of at most 256 characters"
+
+
 @pytest.mark.parametrize(
     ("field", "value", "complaint"),
     [
@@ -105,7 +108,11 @@ def test_ids_sort_by_the_time_of_their_making() -> None:
         ("metadata", [], "metadata: expected an object, got a list"),
         ("sample_index", True, "sample_index: expected an integer, got True"),
         ("group_size", 1.5, "group_size: expected an integer, got 1.5"),
-        ("policy_version", 1.5, "policy_version: expected a string or an integer, got 1.5"),
+        ("policy_version", 1.5, f"policy_version: expected {LABEL}, got 1.5"),
+        ("policy_version", "v" * 257, f"policy_version: expected {LABEL}, got a string"),
+        ("task_id", "", "task_id: it is empty; give one, or leave the key out"),
+        ("sample_index", -1, "sample_index: expected at least 0; got -1"),
+        ("group_size", 0, "group_size: expected at least 1, got 0"),
         ("seed", 2**63, f"seed: expected an integer, got {2**63}"),
         ("priority", "high", "priority: expected an integer, got a string"),
         ("deadline", {}, "deadline: expected Unix seconds, or ISO 8601 with a zone"),

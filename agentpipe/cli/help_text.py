@@ -1,0 +1,31 @@
+"""What the help of each command ends with: examples, and the exit codes."""
+
+from __future__ import annotations
+
+EXIT_CODES = """exit codes: 0 ok, 1 failed, 2 usage or config, 3 queue full,
+4 server unreachable, 5 partly, 130 interrupted"""
+EXAMPLES = {
+    "send": (
+        "send evals --file tasks.jsonl -c collection.yaml",
+        'send evals "What is 2 + 2?" --wait',
+    ),
+    "tail": ("tail --from beginning --json > results.jsonl", "tail --group trainer --limit 100"),
+    "work": ("work -c collection.yaml", "work --processes 4 --slots 250 --burst"),
+    "status": ("status", "status --json"),
+    "top": ("top", "top --once"),
+    "check": ("check collection.yaml", "check agents/ benchmarks/"),
+    "report": ("report --collection evals",),
+    "dead": ("dead list --group-by error", "dead replay --error ConnectionError --yes"),
+    "schedule": ("schedule list", "schedule run"),
+    "pause": ("pause evals",),
+    "resume": ("resume evals",),
+    "cancel": ("cancel TASK", "cancel --collection evals"),
+    "why": ("why TASK",),
+    "init": ("init trial", "init moved --from-mcp-universe benchmarks/"),
+}
+
+
+def epilog(command: str) -> str:
+    """The end of a command's help."""
+    lines = [f"  agentpipe {example}" for example in EXAMPLES.get(command, ())]
+    return "\n".join(["examples:", *lines, "", EXIT_CODES]) if lines else EXIT_CODES

@@ -1,0 +1,64 @@
+"""The embedded store follows the current folder: commands elsewhere say so, and create none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.integration.project import Project
+
+NOTHING_SET = {"AGENTPIPE_BROKER": "", "AGENTPIPE_SINK": "", "AGENT_COLLECTION_CONFIG_FILE": ""}
+READERS = [
+    ("status",),
+    ("report",),
+    ("top", "--once"),
+    ("tail", "--from", "beginning", "--timeout", "0"),
+    ("why", "x"),
+    ("dead", "list"),
+    ("cancel", "x"),
+]
+
+
+@pytest.fixture
+def empty(project: Project) -> Path:
+    folder = project.folder / "empty"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("command", READERS, ids=lambda command: command[0])
+def test_a_command_that_reads_creates_no_store(
+    project: Project, empty: Path, command: tuple[str, ...]
+) -> None:
+    done = project.run(*command, folder=empty, env=NOTHING_SET)
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("there is no .agentpipe/")
+    assert done.err.count("\n") == 1
+    assert list(empty.iterdir()) == []
+
+
+def test_the_nearest_store_is_named(project: Project, empty: Path) -> None:
+    project.ok("init", "trial", folder=empty)
+    trial = empty / "trial"
+    project.ok("send", "adder", "1 and 2", folder=trial, env=NOTHING_SET)
+    (trial / "below").mkdir()
+    from_below = project.run("status", folder=trial / "below", env=NOTHING_SET)
+    file = str(trial / "collection.yaml")
+    beside = project.run("status", "-c", file, folder=empty, env=NOTHING_SET)
+    for done in (from_below, beside):
+        assert done.code == 1
+        assert f"the nearest one is in {trial}: run the command there, or add --broker" in done.err
+    burst = ("work", "--burst", "--processes", "1", "-c", file)
+    worked = project.run(*burst, folder=empty, env=NOTHING_SET)
+    assert worked.code == 0
+    assert f"{trial}/.agentpipe/broker.db has 1 task waiting" in worked.err
+
+
+def test_a_collection_file_that_is_absent_is_a_mistake_for_every_command(project: Project) -> None:
+    for command in (("status",), ("tail", "--timeout", "0"), ("report",)):
+        done = project.run(*command, "-c", "absent.yaml")
+        assert (done.code, done.err) == (2, "absent.yaml: no such file: check the path\n")
