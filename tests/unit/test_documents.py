@@ -145,7 +145,7 @@ def test_code_that_starts_with_the_programs_name_is_a_command() -> None:
     for document in DOCUMENTS:
         for text in code(document):
             if match := re.match(r"agentpipe (?!-)(\S+)", text):
-                assert match[1] in {*cli.COMMANDS, "CMD"}, (document, text)
+                assert match[1] in {*cli.COMMANDS, "CMD", "help"}, (document, text)
 
 
 def test_make_targets_in_prose_exist() -> None:
