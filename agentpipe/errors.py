@@ -10,6 +10,7 @@
     ├── Unreachable         a broker or a sink does not answer
     ├── InfraError          for agents: the infrastructure failed, run the task again
     ├── MissingExtra        a package is not installed; an ImportError as well
+    ├── MissingVariable     a context has no such variable; a KeyError as well
     ├── AgentFailed         an agent in a process of its own failed
     ├── AgentCrashed        the process of an agent died during a run
     ├── AnswerError         an agent's answer is neither a string nor JSON
@@ -112,6 +113,13 @@ class MissingExtra(AgentpipeError, ImportError):  # noqa: N818 - reads as what i
     """A part of agentpipe needs an extra that is not installed; the message names it."""
 
 
+class MissingVariable(AgentpipeError, KeyError):  # noqa: N818 - reads as what is wrong
+    """An agent asked its context for a variable that it does not have; the message names it."""
+
+    def __str__(self) -> str:  # KeyError's is a repr.
+        return str(self.args[0])
+
+
 class AgentFailed(AgentpipeError):  # noqa: N818 - reads as what happened
     """An agent failed in a process of its own, which reported it.
 
@@ -121,6 +129,7 @@ class AgentFailed(AgentpipeError):  # noqa: N818 - reads as what happened
         infra: A service or the set-up failed, not the agent.
         retry_after_s: The least time until the next run, if the service named one.
         permanent: The set-up failed: see ``InfraError``.
+        shortage: The machine ran out of memory, files, processes or the like.
     """
 
     def __init__(
@@ -132,10 +141,11 @@ class AgentFailed(AgentpipeError):  # noqa: N818 - reads as what happened
         infra: bool = False,
         retry_after_s: float | None = None,
         permanent: bool = False,
+        shortage: bool = False,
     ) -> None:
         self.kind, self.traceback = kind, traceback
-        self.infra, self.retry_after_s = infra or permanent, retry_after_s
-        self.permanent = permanent
+        self.infra, self.retry_after_s = infra or permanent or shortage, retry_after_s
+        self.permanent, self.shortage = permanent, shortage
         super().__init__(message)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from agentpipe.errors import ConfigError, Problem
+from agentpipe.errors import ConfigError, MissingVariable, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +22,11 @@ _REFERENCE = re.compile(
     r"\$(?P<escaped>\$\{)|\$\{(?:file:(?P<file>/[^}]*)|(?P<name>[A-Za-z_][A-Za-z0-9_]*))\}|\$\{"
 )
 _MALFORMED = "a malformed ${: write ${NAME} or ${file:/absolute/path}, and $${ for a literal ${"
+
+
+class _Env(dict[str, str]):
+    def __missing__(self, name: str) -> NoReturn:
+        raise MissingVariable(f"the context has no variable {name!r}: add it to the context's env")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -38,7 +43,7 @@ class Context:
 
     def __post_init__(self) -> None:
         # Agents share a context: none may change it for the others.
-        object.__setattr__(self, "env", MappingProxyType(dict(self.env)))
+        object.__setattr__(self, "env", MappingProxyType(_Env(self.env)))
         object.__setattr__(self, "metadata", MappingProxyType(dict(self.metadata)))
 
     def __repr__(self) -> str:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.backoff import delay_s
+from agentpipe.core.set_up import is_missing
+from agentpipe.core.shortage import is_shortage
 from agentpipe.errors import AgentFailed, AgentpipeError, InfraError
 
 if TYPE_CHECKING:
@@ -28,6 +30,19 @@ OUR_FOLDER = str(Path(__file__).parent)
 TOO_BUSY = frozenset({408, 429})
 SERVER_ERRORS = range(500, 600)
 REFUSED_CREDENTIALS = frozenset({401, 403})
+PAYMENT_REQUIRED = 402
+SET_UP_STATUSES = REFUSED_CREDENTIALS | {PAYMENT_REQUIRED}
+# What the SDKs of models have in an error's ``code`` or ``type``, beside a status.
+SET_UP_CODES = frozenset(
+    {
+        "account_deactivated",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "insufficient_quota",
+        "invalid_api_key",
+        "model_not_found",
+    }
+)
 # With these statuses a service may say when to call it again.
 RATE_LIMITS = frozenset({429, 503})
 _NUMBER = re.compile(r"\s*[0-9]+(\.[0-9]*)?\s*")
@@ -52,7 +67,9 @@ TRANSPORT_ERRORS = frozenset(
 
 
 def is_infra(error: BaseException) -> bool:
-    """Whether a service failed, not the agent: judged by type, HTTP status, name, or cause."""
+    """Whether a service or the set-up failed, not the agent: by type, status, name or cause."""
+    if is_shortage(error) or is_permanent(error):
+        return True
     for each in _causes(error):
         if isinstance(each, BaseExceptionGroup):
             return all(map(is_infra, each.exceptions))
@@ -65,21 +82,32 @@ def is_infra(error: BaseException) -> bool:
 
 def is_permanent(error: BaseException) -> bool:
     """Whether the set-up failed, as a refused credential does: no further run helps."""
+    return not is_shortage(error) and _is_permanent(error)
+
+
+def _is_permanent(error: BaseException) -> bool:
     for each in _causes(error):
         if isinstance(each, BaseExceptionGroup):
-            return any(map(is_permanent, each.exceptions))
+            return any(map(_is_permanent, each.exceptions))
         if isinstance(each, (AgentFailed, InfraError)):
             return _attribute(each, "permanent") is True
-        if _status(each) in REFUSED_CREDENTIALS:
+        if _tells_of_the_set_up(each):
             return True
     return False
+
+
+def _tells_of_the_set_up(error: BaseException) -> bool:
+    codes = (_attribute(error, "code"), _attribute(error, "type"))
+    if any(isinstance(code, str) and code in SET_UP_CODES for code in codes):
+        return True
+    return _status(error) in SET_UP_STATUSES or is_missing(error)
 
 
 def _tells_of_a_service(error: BaseException) -> bool:
     if isinstance(error, (InfraError, ConnectionError, TimeoutError)):
         return True
     status = _status(error)
-    if status in TOO_BUSY or status in SERVER_ERRORS or status in REFUSED_CREDENTIALS:
+    if status in TOO_BUSY or status in SERVER_ERRORS:
         return True
     named = any(kind.__name__ in TRANSPORT_ERRORS for kind in type(error).__mro__)
     return named and status is None  # With a status, a server did answer.

@@ -63,7 +63,7 @@ class _HybridAgent:
                 self._peer = self._build_peer()
             except ConfigError as error:
                 message = f"the task has {', '.join(needs)}: {error}"
-                raise AgentFailed(message, kind="ConfigError") from error
+                raise AgentFailed(message, kind="ConfigError", permanent=True) from error
         return await self._peer.execute(task, context)
 
     async def close(self) -> None:

@@ -14,6 +14,7 @@ import yaml
 
 from agentpipe.config.agent_config import load_agent_config
 from agentpipe.core.context import Context
+from agentpipe.core.failures import is_infra
 from agentpipe.core.task import Task
 from agentpipe.engines.base import open_engine
 from agentpipe.engines.instance import Instance
@@ -21,7 +22,7 @@ from agentpipe.errors import AgentFailed, AnswerError
 from tests.support import processes_with, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tests.integration.project import Project
 
@@ -41,6 +42,8 @@ bad-trace) echo '{"answer": 1, "trace": "none"}' ;;
 later) echo "busy, $TOKEN" >&2; exit 75 ;;
 once) [ -e "$MARK" ] || { touch "$MARK"; exit 75; }; echo second ;;
 fail) echo "cannot, $TOKEN" >&2; exit 3 ;;
+config) exit 78 ;;
+missing) exec none-such ;;
 killed) kill -9 $$ ;;
 binary) printf '\\377\\376' ;;
 much) head -c 3000 /dev/zero | tr '\\0' x ;;
@@ -130,6 +133,15 @@ def test_what_a_program_does_wrong_is_told_and_never_scored(shell: Project) -> N
     assert {result["reward"] for result in results.values()} == {None}
 
 
+def test_a_program_that_cannot_work_here_is_a_failure_of_the_set_up(shell: Project) -> None:
+    results = _answers(shell, "config", "missing")
+    for result in results.values():
+        assert (result["outcome"], result["attempt"]) == ("infra_error", 1)
+        assert result["error"]["permanent"] is True
+    assert "a program was not found" in results["missing"]["error"]["message"]
+    assert shell.stats()["dead"] == 2
+
+
 def test_what_it_leaves_running_is_ended_also_at_the_limit(shell: Project) -> None:
     fleet = shell.work("--processes", "1").ready(1)
     shell.send("litter", "hang", "last", to="sh")
@@ -202,6 +214,31 @@ def test_too_much_output_is_cut_off_and_told(tmp_path: Path) -> None:
 def test_an_argument_that_is_too_long_is_told(tmp_path: Path) -> None:
     (end,) = _ask(_engine(tmp_path), ["x" * 200_000], Context())
     assert "its arguments are too long; read the task from stdin instead" in str(end)
+    assert not is_infra(end)  # It is this task's own.
+
+
+SPOILED: dict[str, Callable[[Path], Any]] = {
+    "removed": Path.unlink,
+    "forbidden": lambda program: program.chmod(0o644),
+    "broken": lambda program: program.write_bytes(b"\x7fELF"),
+    "no interpreter": lambda program: program.write_text("#!/nowhere/sh\n"),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
+def test_a_program_that_cannot_be_started_is_a_failure_of_the_set_up(
+    tmp_path: Path, spoil: Callable[[Path], Any]
+) -> None:
+    program = tmp_path / "answer"
+    program.write_text("#!/bin/sh\necho fine")
+    program.chmod(0o755)
+    engine = _engine(tmp_path, argv=["./answer"])
+    assert _ask(engine, ["?"], Context()) == ["fine"]
+    spoil(program)
+    (end,) = _ask(engine, ["?"], Context())
+    assert isinstance(end, AgentFailed)
+    assert (end.permanent, end.infra) == (True, True)
+    assert "cannot be started" in str(end)
 
 
 def test_no_file_descriptor_leaks(tmp_path: Path) -> None:

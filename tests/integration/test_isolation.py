@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 CANARY = "canary-0815"
 PATIENCE_S = 30.0
 AGENT = """
+import errno
 import os
 import subprocess
 import sys
@@ -62,6 +63,12 @@ def act(task, context):
             raise LookupError(f"no {context.env['TOKEN']}")
         case ["odd"]:
             return {1, 2}
+        case ["import"]:
+            import none_such
+        case ["variable"]:
+            return context.env["NONE_SUCH"]
+        case ["disk"]:
+            raise OSError(errno.ENOSPC, "no space left")
         case ["exit"]:
             sys.exit(3)
         case ["die", number]:
@@ -121,6 +128,13 @@ def test_what_an_agent_does_is_its_tasks_own_outcome(apart: Project) -> None:
     assert results["infra"]["attempt"] == 2
     assert results["pid"]["result"] != os.getpid()
     assert CANARY not in str(results)
+
+
+def test_what_is_missing_in_its_process_is_a_failure_of_the_set_up(apart: Project) -> None:
+    for result in _answers(apart, "import", "variable").values():
+        assert (result["outcome"], result["attempt"]) == ("infra_error", 1)
+        assert result["error"]["permanent"] is True
+    assert apart.stats()["dead"] == 2
 
 
 def test_it_has_its_contexts_environment_and_nothing_of_the_workers(apart: Project) -> None:

@@ -17,6 +17,7 @@ import yaml
 
 from agentpipe.config.agent_config import load_agent_config
 from agentpipe.core.context import Context
+from agentpipe.core.failures import is_infra, is_permanent
 from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
 from agentpipe.engines.base import open_engine
@@ -225,7 +226,7 @@ def test_tools_may_be_named_and_their_errors_are_for_the_model(bench: Bench) -> 
 @pytest.mark.parametrize(
     ("habits", "script", "message", "infra"),
     [
-        (["die"], [say("a")], "no licence found", False),
+        (["die"], [say("a")], "no licence found", True),
         (["hang"], [say("a")], "was not ready within 1 s", True),
         ([], [call("odd__crash")], "was lost during a call: out of luck", True),
         ([], [call("odd__freeze")], "was lost during a call", True),
@@ -251,6 +252,17 @@ def test_a_program_that_is_missing_is_named(bench: Bench) -> None:
         servers = [{"name": "odd", "command": "none-such"}]
         (end,) = bench.ask(bench.engine(stub.url, servers=servers), "?")
     assert "no such program 'none-such'" in str(end)
+    assert is_permanent(end)
+
+
+def test_a_server_that_ends_at_once_is_a_failure_of_the_set_up_and_a_slow_one_is_not(
+    bench: Bench,
+) -> None:
+    with LlmStub([say("a")]) as stub:
+        servers = [bench.odd("die")], [bench.odd("hang")]
+        engines = [bench.engine(stub.url, servers=each, start_limit_s=1) for each in servers]
+        ends = [bench.ask(engine, "?")[0] for engine in engines]
+    assert [(is_infra(end), is_permanent(end)) for end in ends] == [(True, True), (True, False)]
 
 
 def test_rubbish_on_stdout_is_passed_over(bench: Bench) -> None:
@@ -390,6 +402,7 @@ def test_a_key_that_is_missing_is_named(bench: Bench, monkeypatch: pytest.Monkey
     spec = {"name": "it", "type": "llm", "config": config}
     (end,) = bench.ask(bench.open({"kind": "agent", "spec": spec}), "?", env={})
     assert "ANTHROPIC_API_KEY is not set" in str(end)
+    assert is_permanent(end)
 
 
 # MCP-Universe's own form.

@@ -374,7 +374,7 @@ def test_a_connection_that_breaks_during_cleanups_breaks_nothing_else(
         (fail(500), True, None),
         (fail(429, retry_after=120), True, 120.0),
         (cut(), True, None),
-        (fail(401), False, None),
+        (fail(401), True, None),
         (fail(400), False, None),
     ],
     ids=["500", "429", "cut", "401", "400"],
@@ -416,7 +416,8 @@ def test_llms_of_other_kinds_fail_likewise(
         child = fork(stub, impatient, ANTHROPIC_API_KEY="a", **{LLMS[kind]: url})
         child.open(config(llm_type=kind))
         error = child.error(question="q")
-    assert (error["type"], error["infra"]) == ("LlmFailed", status == 500), error
+    assert (error["type"], error["infra"]) == ("LlmFailed", True), error
+    assert error["permanent"] is (status == 401)
     assert str(status) in error["message"]
 
 
@@ -603,18 +604,18 @@ def with_one_try() -> None:
 
 
 @pytest.mark.parametrize(
-    ("server", "infra"),
+    ("server", "permanent"),
     [
-        ({"name": "s"}, False),
-        ({"name": "nowhere"}, False),
-        ({"name": "s", "transport": "sse", "gateway_address": "http://127.0.0.1:9"}, True),
+        ({"name": "s"}, True),
+        ({"name": "nowhere"}, True),
+        ({"name": "s", "transport": "sse", "gateway_address": "http://127.0.0.1:9"}, False),
     ],
     ids=["command", "unknown", "network"],
 )
 def test_a_server_that_does_not_start_is_an_error(
     fork: Callable[..., Child],
     server: dict[str, Any],
-    infra: bool,  # noqa: FBT001
+    permanent: bool,  # noqa: FBT001
 ) -> None:
     with LlmStub([say("x")]) as stub:
         child = fork(stub, with_one_try)
@@ -623,7 +624,8 @@ def test_a_server_that_does_not_start_is_an_error(
             {"s": {"stdio": {"command": "no-such-command", "args": []}}},
         )
         error = child.error(question="q")
-        assert (error["type"], error["infra"]) == ("ServersFailedError", infra), error
+        assert (error["type"], error["infra"]) == ("ServersFailedError", True), error
+        assert error["permanent"] is permanent
         assert stub.requests == []
         assert children_of(child.pid) == []
 
@@ -660,7 +662,7 @@ def test_a_wrong_config_is_told(fork: Callable[..., Child]) -> None:
         child = fork(stub)
         reply = child.open(config("basic", instructions="misspelt"))
         assert "instructions" in reply["error"]["message"]
-        assert reply["error"]["infra"] is False
+        assert reply["error"]["permanent"] is True
 
 
 def test_the_end_of_the_conversation_ends_the_servers(fork: Callable[..., Child]) -> None:

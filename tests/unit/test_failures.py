@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import os
+import sqlite3
+import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 from email.message import Message
 from email.utils import format_datetime
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agentpipe.core.failures import MAX_ASKED_DELAY_S, asked_delay_s, hold_s
-from agentpipe.errors import InfraError
+from agentpipe.core.context import Context
+from agentpipe.core.failures import (
+    MAX_ASKED_DELAY_S,
+    asked_delay_s,
+    error_record,
+    hold_s,
+    is_infra,
+    is_permanent,
+)
+from agentpipe.core.redaction import Redactor
+from agentpipe.core.shortage import is_shortage
+from agentpipe.errors import AgentFailed, InfraError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class ClientError(Exception):
@@ -155,3 +173,116 @@ def test_a_hostile_date_takes_no_time() -> None:
     begun = time.monotonic()
     asked_delay_s(ClientError(response=response({"Retry-After": "Mon, " * 100_000})))
     assert time.monotonic() - begun < 5
+
+
+# What is missing where an agent runs.
+
+
+def caught(call: Callable[[], Any]) -> BaseException:
+    try:
+        call()
+    except BaseException as error:  # noqa: BLE001 - it is what the test is about
+        return error
+    raise AssertionError("it raised nothing")
+
+
+def a_missing_module() -> None:
+    import none_such  # type: ignore[import-not-found]  # noqa: F401
+
+
+class OpenAIError(Exception):
+    """As OpenAI's SDK raises it when it finds no key."""
+
+
+def a_client_without_key() -> None:
+    raise OpenAIError
+
+
+MISSING: dict[str, Callable[[], Any]] = {
+    "module": a_missing_module,
+    "program": lambda: subprocess.run(["/none/such"], check=False),
+    "folder": lambda: subprocess.run(["/bin/true"], cwd="/none/such", check=False),
+    "not executable": lambda: subprocess.run(["/etc/hostname"], check=False),
+    "program of asyncio": lambda: asyncio.run(asyncio.create_subprocess_exec("/none/such")),
+    "variable of the context": lambda: Context({"A": "1"}).env["B"],
+    "variable of the process": lambda: os.environ["NONE_SUCH"],
+    "key": a_client_without_key,
+}
+
+
+@pytest.mark.parametrize("call", MISSING.values(), ids=MISSING)
+def test_what_is_missing_here_is_a_failure_of_the_set_up(call: Callable[[], Any]) -> None:
+    error = caught(call)
+    assert (is_infra(error), is_permanent(error)) == (True, True)
+    assert error_record(error, Redactor(()))["permanent"] is True
+
+
+OWN: dict[str, Callable[[], Any]] = {
+    "key of its data": lambda: {"A": 1}["NONE_SUCH"],
+    "file": lambda: open("/none/such"),  # noqa: PTH123, SIM115 - it cannot be opened
+    "file that is refused": lambda: os.open("/proc/1/mem", os.O_RDWR | os.O_DIRECTORY),
+}
+
+
+@pytest.mark.parametrize("call", OWN.values(), ids=OWN)
+def test_what_a_task_may_name_is_the_agents_own(call: Callable[[], Any]) -> None:
+    error = caught(call)
+    assert (is_infra(error), is_permanent(error)) == (False, False)
+
+
+# What the machine has no more of.
+
+
+def while_handling(error: BaseException) -> BaseException:
+    def handle() -> None:
+        try:
+            raise error
+        except type(error):
+            raise ValueError("cannot go on")  # noqa: B904 - without a cause
+
+    return caught(handle)
+
+
+def no_fork() -> None:
+    raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+
+def as_of_subprocess() -> BaseException:
+    """What ``Popen`` raises where no process can be started."""
+    space: dict[str, Any] = {"__name__": "subprocess", "errno": errno}
+    exec("def start():\n    raise BlockingIOError(errno.EAGAIN, 'no')", space)
+    return caught(space["start"])
+
+
+def disk_is_full() -> BaseException:
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorname = "SQLITE_FULL"
+    return error
+
+
+SHORTAGES = {
+    "files": OSError(errno.EMFILE, "x"),
+    "files of the machine": OSError(errno.ENFILE, "x"),
+    "disk": OSError(errno.ENOSPC, "x"),
+    "disk of sqlite": disk_is_full(),
+    "memory": MemoryError(),
+    "memory for a process": OSError(errno.ENOMEM, "x"),
+    "threads": RuntimeError("can't start new thread"),
+    "processes": as_of_subprocess(),
+    "cause of a cause": raised_from(raised_from(OSError(errno.EMFILE, "x"))),
+    "cause of a missing module": raised_from(OSError(errno.EMFILE, "x"), status=401),
+    "member of a group": ExceptionGroup("g", [ValueError(), OSError(errno.EMFILE, "x")]),
+    "while handling it": while_handling(OSError(errno.ENOSPC, "x")),
+    "in another process": AgentFailed("x", shortage=True),
+}
+
+
+@pytest.mark.parametrize("error", SHORTAGES.values(), ids=SHORTAGES)
+def test_a_shortage_of_the_machine_is_never_the_agents_error(error: BaseException) -> None:
+    assert is_shortage(error)
+    assert (is_infra(error), is_permanent(error)) == (True, False)
+
+
+def test_a_read_that_would_block_is_no_shortage() -> None:
+    error = caught(no_fork)
+    assert (is_shortage(error), is_infra(error)) == (False, False)

@@ -21,7 +21,13 @@ from agentpipe.core.redaction import MASK
 from agentpipe.core.result import Result
 from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
-from agentpipe.errors import AnswerError, InfraError, Interrupted, TimeLimitExceeded
+from agentpipe.errors import (
+    AnswerError,
+    ConfigError,
+    InfraError,
+    Interrupted,
+    TimeLimitExceeded,
+)
 from agentpipe.evaluation.evaluators import Evaluation
 from agentpipe.sending.actor import AgentActor
 from agentpipe.sending.broker import StoreBroker
@@ -289,6 +295,12 @@ SET_UP = [
     pytest.param(StatusError(response=SimpleNamespace(status_code=401)), id="401"),
     pytest.param(with_cause(StatusError(status=403)), id="cause"),
     pytest.param(ExceptionGroup("g", [TimeoutError(), StatusError(status=401)]), id="group"),
+    pytest.param(ModuleNotFoundError("No module named 'x'"), id="module"),
+    pytest.param(with_cause(ImportError("cannot import name 'x'")), id="import"),
+    pytest.param(ConfigError("no such server"), id="ConfigError"),
+    pytest.param(StatusError(status=429, code="insufficient_quota"), id="quota"),
+    pytest.param(StatusError(status=404, code="model_not_found"), id="unknown model"),
+    pytest.param(StatusError(status=402), id="402"),
 ]
 
 

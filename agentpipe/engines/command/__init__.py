@@ -7,7 +7,6 @@ and dies at its time limit or with its worker, together with everything that it 
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import shutil
 from pathlib import Path
@@ -18,7 +17,12 @@ import orjson
 from agentpipe.core.did_you_mean import unknown_keys
 from agentpipe.core.trace import record_spans, record_usage
 from agentpipe.engines.command.argv import argv_problems, filled
-from agentpipe.engines.process.launcher import PASSED_ON, passed_on, shared_launcher
+from agentpipe.engines.process.launcher import (
+    PASSED_ON,
+    passed_on,
+    shared_launcher,
+    start_failure,
+)
 from agentpipe.engines.process.pipes import read, read_end, write
 from agentpipe.errors import AgentFailed, AnswerError, ConfigError, InfraError, Problem
 
@@ -31,6 +35,12 @@ if TYPE_CHECKING:
     from agentpipe.engines.base import Agent
 
 MAX_OUTPUT_BYTES = 16 * 1024 * 1024
+# By which a program says that its set-up is wrong: sysexits.h's, and those of shells.
+SET_UP_CODES = {
+    os.EX_CONFIG: "a wrong configuration",
+    126: "a program cannot be executed",
+    127: "a program was not found",
+}
 _KEYS = ("argv", "pass_env", "max_output_bytes")
 
 
@@ -96,7 +106,8 @@ class CommandAgent:
         """The program's answer.
 
         Raises:
-            InfraError: It ended with 75 (EX_TEMPFAIL, "try again later").
+            InfraError: It ended with 75 (EX_TEMPFAIL, "try again later"), or says that its set-up
+                is wrong: 78 (EX_CONFIG), or a shell's 126 and 127.
             AgentFailed: It cannot be started, or ended with another code than 0; the message has
                 the end of its stderr.
             AnswerError: It wrote too much, or invalid output.
@@ -106,7 +117,7 @@ class CommandAgent:
         try:
             child, stdin, stdout, stderr = await shared_launcher().start_piped(argv, env)
         except OSError as error:
-            raise AgentFailed(f"{argv[0]} cannot be started: {_reason(error)}") from error
+            raise start_failure(argv[0], error) from error
         writing = asyncio.ensure_future(write(stdin, orjson.dumps(task)))
         reading = asyncio.ensure_future(read(stdout, self._max_output_bytes))
         errors = asyncio.ensure_future(read_end(stderr))
@@ -124,6 +135,9 @@ class CommandAgent:
 def _raise_for_status(program: str, status: int, stderr: str) -> None:
     if status == os.EX_TEMPFAIL:
         raise InfraError(f"{program} ended with {status}, try again later: {stderr}")
+    if status in SET_UP_CODES:
+        text = f"{program} ended with {status}, {SET_UP_CODES[status]}: {stderr}"
+        raise InfraError(text, permanent=True)
     if status < 0:
         raise AgentFailed(f"{program} was killed by signal {-status}: {stderr}")
     if status:
@@ -161,9 +175,3 @@ def _option_problems(config: Mapping[str, Any]) -> list[str]:
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         problems.append("max_output_bytes: expected a whole number above 0")
     return problems
-
-
-def _reason(error: OSError) -> str:
-    if error.errno == errno.E2BIG:
-        return "its arguments are too long; read the task from stdin instead"
-    return error.strerror or str(error)

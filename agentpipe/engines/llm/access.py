@@ -110,4 +110,4 @@ def _with_version(base_url: str, provider: str) -> str:
 
 
 def _misconfigured(text: str) -> AgentFailed:
-    return AgentFailed(text, kind="ConfigError")
+    return AgentFailed(text, kind="ConfigError", permanent=True)

@@ -17,7 +17,9 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 
 from agentpipe.core import trace
-from agentpipe.core.failures import is_infra
+from agentpipe.core.failures import is_infra, is_permanent
+from agentpipe.core.set_up import NO_PROGRAM
+from agentpipe.core.shortage import is_shortage
 from agentpipe.engines.llm.stdio import StdioServer
 from agentpipe.engines.process.launcher import PASSED_ON, passed_on
 from agentpipe.errors import AgentFailed, InfraError
@@ -164,9 +166,21 @@ class McpSession:
                 f"MCP server {name!r}: no such program {self._server.command[0]!r}: "
                 "install it on the workers",
                 kind="McpServerError",
+                permanent=True,
             )
-        text = f"MCP server {name!r} cannot be used: {cause}{await self._stderr()}"
-        return AgentFailed(text, kind="McpServerError", infra=is_infra(cause))
+        shortage = is_shortage(cause)
+        return AgentFailed(
+            f"MCP server {name!r} cannot be used: {cause}{await self._stderr()}",
+            kind="McpServerError",
+            infra=is_infra(cause),
+            permanent=not shortage and (self._has_refused(cause) or is_permanent(cause)),
+            shortage=shortage,
+        )
+
+    def _has_refused(self, error: BaseException) -> bool:
+        """Whether its program cannot be started here, or ended before it was ready."""
+        ended = self._process is not None and self._process.gone
+        return ended or (isinstance(error, OSError) and error.errno in NO_PROGRAM)
 
 
 class Toolset:

@@ -3,8 +3,8 @@
 Both sides send JSON, an object a line, over a socket that nothing else writes to. Requests:
 ``{"open": {...}}``, ``{"task": {...}}``, ``{"cancel": true}``. Replies: ``{"ready": true}``,
 ``{"span": {...}}`` as each span ends, then ``{"done": {"answer", "evaluations", "usage"}}`` or
-``{"error": {"type", "message", "traceback", "infra", "retry_after_s"}}``, with ``usage`` beside
-it where it is known.
+``{"error": {"type", "message", "traceback", "infra", "permanent", "shortage", "retry_after_s"}}``,
+with ``usage`` beside it where it is known.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import orjson
 from agentpipe.core.logs import Bound, bound, printed
 from agentpipe.core.trace import record_spans, record_usage
 from agentpipe.engines.base import EvaluatedAnswer
+from agentpipe.engines.process.launcher import start_failure
 from agentpipe.engines.process.pipes import PipeReader
 from agentpipe.errors import AgentCrashed, AgentFailed, AgentpipeError
 from agentpipe.evaluation.evaluators import Evaluation
@@ -62,7 +63,7 @@ class ProcessAgent:
         """The child's answer, with evaluations if it made them.
 
         Raises:
-            AgentFailed: The child reported a failure.
+            AgentFailed: The child reported a failure, or cannot be started.
             AgentCrashed: The child ended without a reply.
         """
         self._run = bound.get()
@@ -96,9 +97,11 @@ class ProcessAgent:
         files = (theirs.detach(), out, os.dup(out))
         try:
             self._child = await self._launcher.start(None, env, files, self._cwd)
-        except BaseException:
+        except BaseException as error:
             ours.close()
             os.close(printed_out)
+            if isinstance(error, OSError):
+                raise start_failure("the agent's process", error) from error
             raise
         self._reader, self._writer = await asyncio.open_connection(sock=ours, limit=MAX_LINE_BYTES)
         self._printing = asyncio.create_task(self._log_output(printed_out))
@@ -175,6 +178,7 @@ def _failure(error: Mapping[str, Any]) -> AgentFailed:
         infra=bool(error.get("infra")),
         retry_after_s=error.get("retry_after_s"),
         permanent=error.get("permanent") is True,
+        shortage=error.get("shortage") is True,
     )
 
 

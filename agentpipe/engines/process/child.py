@@ -18,6 +18,7 @@ from agentpipe.core.context import Context
 from agentpipe.core.failures import error_record, hold_s, is_infra
 from agentpipe.core.json_values import answer_text
 from agentpipe.core.redaction import Redactor
+from agentpipe.core.shortage import is_shortage
 from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
 from agentpipe.engines.base import EvaluatedAnswer, open_engine
@@ -104,4 +105,5 @@ def _done(answer: Any) -> dict[str, Any]:
 def _failure(error: BaseException) -> dict[str, Any]:
     """Not redacted: the worker does that, since it knows all secrets."""
     record = error_record(error, Redactor(()))
-    return {**record, "infra": is_infra(error), "retry_after_s": hold_s(error)}
+    failed = {"infra": is_infra(error), "shortage": is_shortage(error)}
+    return {**record, **failed, "retry_after_s": hold_s(error)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import socket
@@ -14,8 +15,10 @@ from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.core.set_up import NO_PROGRAM
+from agentpipe.core.shortage import EXHAUSTED
 from agentpipe.engines.process import reaper
-from agentpipe.errors import InfraError
+from agentpipe.errors import AgentFailed, InfraError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,6 +64,7 @@ class Launcher:
         self._socket: socket.socket | None = None
         self._children: dict[int, Child] = {}
         self._count = 0
+        self._has_started = False
         self._lock = threading.Lock()
 
     async def start(
@@ -154,12 +158,18 @@ class Launcher:
             with self._lock:
                 self._socket = None
                 orphans, self._children = self._children, {}
-        process.wait()
+        failure = self._death(process.wait())
         for child in orphans.values():
-            _fail(child, f"the reaper died (exit code {process.returncode})")
+            _fail(child, failure)
+
+    def _death(self, code: int) -> InfraError:
+        """Permanent if it could not even begin, as where its module cannot be imported."""
+        unable = code > 0 and not self._has_started
+        return InfraError(f"the reaper died (exit code {code})", permanent=unable)
 
     def _receive(self, message: dict[str, Any]) -> None:
         if "started" in message:
+            self._has_started = True
             self._children[message["started"]].started.set_result(None)
         elif "refused" in message:
             code = message["errno"]
@@ -169,10 +179,26 @@ class Launcher:
             self._children.pop(message["ended"]).ended.set_result(message["status"])
 
 
-def _fail(child: Child, text: str) -> None:
+def start_failure(what: str, error: OSError) -> AgentFailed:
+    """The failure of a run whose child cannot be started."""
+    if error.errno == errno.E2BIG:  # Only this task's: its question stands in an argument.
+        return AgentFailed(f"{what}: its arguments are too long; read the task from stdin instead")
+    return AgentFailed(
+        f"{what} cannot be started: {error.strerror or error}",
+        infra=True,
+        permanent=error.errno in NO_PROGRAM,
+        shortage=error.errno in _NO_ROOM,
+    )
+
+
+# A fork that finds no process left says EAGAIN.
+_NO_ROOM = EXHAUSTED | {errno.EAGAIN}
+
+
+def _fail(child: Child, error: InfraError) -> None:
     for future in (child.started, child.ended):
         if not future.done():
-            future.set_exception(InfraError(text))
+            future.set_exception(error)
 
 
 @cache

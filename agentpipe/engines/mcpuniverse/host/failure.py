@@ -6,6 +6,7 @@ Its twin is ``agentpipe.core.failures``, which this Python does not have.
 from __future__ import annotations
 
 import email.utils
+import errno
 import time
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,27 @@ if TYPE_CHECKING:
 
 MAX_TEXT = 4_000
 TOO_BUSY = frozenset({408, 409, 425, 429})
+# A refused credential, and a quota that is spent.
+SET_UP_STATUSES = frozenset({401, 402, 403})
+NO_SUCH_MODEL = 404
+SET_UP_CODES = frozenset(
+    {
+        "account_deactivated",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "insufficient_quota",
+        "invalid_api_key",
+        "model_not_found",
+    }
+)
+NO_PROGRAM = frozenset(
+    {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOEXEC, errno.ELOOP}
+)
+EXHAUSTED = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.ENOBUFS}
+)
+NO_KEY = "Could not resolve authentication method"
+NO_THREAD = "can't start new thread"
 # By name, so that none of these libraries is imported.
 TRANSPORT_ERRORS = frozenset(
     {
@@ -39,9 +61,17 @@ class LlmFailedError(BaseException):
     Not an ``Exception``: MCP-Universe's agents catch those and answer with their text.
     """
 
-    def __init__(self, text: str, *, infra: bool, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        infra: bool,
+        retry_after_s: float | None = None,
+        permanent: bool = False,
+    ) -> None:
         super().__init__(text)
-        self.infra, self.retry_after_s = infra, retry_after_s
+        self.infra, self.retry_after_s = infra or permanent, retry_after_s
+        self.permanent = permanent
 
 
 class CancelledRunError(BaseException):
@@ -49,7 +79,15 @@ class CancelledRunError(BaseException):
 
 
 class ServersFailedError(Exception):
-    """MCP servers cannot be started; ``__cause__`` says why."""
+    """MCP servers cannot be started; ``__cause__`` says why.
+
+    Permanent unless a service or the machine failed: a program that does not start will not.
+    """
+
+    @property
+    def permanent(self) -> bool:
+        """Whether no service failed."""
+        return self.__cause__ is not None and not is_infra(self.__cause__)
 
 
 class ServerLostError(ConnectionError):
@@ -57,7 +95,7 @@ class ServerLostError(ConnectionError):
 
 
 def error_record(error: BaseException) -> dict[str, Any]:
-    """The error for the parent: type, message, traceback, infra, retry_after_s."""
+    """The error for the parent: its text, and what it says of services and the set-up."""
     cancelled = isinstance(error, CancelledRunError)
     name = {"CancelledRunError": "Cancelled", "LlmFailedError": "LlmFailed"}
     return {
@@ -65,6 +103,8 @@ def error_record(error: BaseException) -> dict[str, Any]:
         "message": _text(error),
         "traceback": None if cancelled else _traceback(error),
         "infra": is_infra(error),
+        "permanent": is_permanent(error),
+        "shortage": is_shortage(error),
         "retry_after_s": retry_after_s(error),
     }
 
@@ -77,8 +117,40 @@ def _text(error: BaseException) -> str:
 
 
 def is_infra(error: BaseException) -> bool:
-    """Whether a service failed, not the agent."""
-    return any(_is_infra(each) for each in _causes(error))
+    """Whether a service or the set-up failed, not the agent."""
+    failed = any(_is_infra(each) for each in _causes(error))
+    return failed or is_permanent(error) or is_shortage(error)
+
+
+def is_permanent(error: BaseException) -> bool:
+    """Whether the set-up failed: no further run helps."""
+    return not is_shortage(error) and any(_is_permanent(each) for each in _causes(error))
+
+
+def _is_permanent(error: BaseException) -> bool:
+    if isinstance(error, (LlmFailedError, ServersFailedError)):
+        return error.permanent
+    codes = (getattr(error, "code", None), getattr(error, "type", None))
+    if any(isinstance(code, str) and code in SET_UP_CODES for code in codes):
+        return True
+    return isinstance(error, ImportError) or status_of(error) in SET_UP_STATUSES
+
+
+def is_keyless(error: BaseException) -> bool:
+    """Whether an SDK says that it has no key."""
+    return type(error).__name__ == "OpenAIError" or _text(error).startswith(NO_KEY)
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether the machine ran out of memory, files, threads or the like."""
+    return any(_is_shortage(each) for each in _causes(error))
+
+
+def _is_shortage(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in EXHAUSTED
+    no_thread = isinstance(error, RuntimeError) and NO_THREAD in _text(error)
+    return no_thread or isinstance(error, MemoryError)
 
 
 def _is_infra(error: BaseException) -> bool:
@@ -90,6 +162,21 @@ def _is_infra(error: BaseException) -> bool:
     if status is not None:  # A server did answer.
         return is_infra_status(status)
     return any(kind.__name__ in TRANSPORT_ERRORS for kind in type(error).__mro__)
+
+
+def set_up_failed(error: BaseException) -> dict[str, Any]:
+    """``error_record`` of an agent that cannot be built: permanent unless a service failed."""
+    record = error_record(error)
+    failed = {"infra": True, "permanent": not record["infra"] or record["permanent"]}
+    return {**record, **failed}
+
+
+def is_permanent_answer(status: int, body: Any) -> bool:
+    """Whether an LLM refuses the key or the model, or the quota is spent, says its response."""
+    error = body.get("error") if isinstance(body, dict) else None
+    codes = [error.get("code"), error.get("type")] if isinstance(error, dict) else []
+    refused = status in SET_UP_STATUSES or status == NO_SUCH_MODEL
+    return refused or any(isinstance(code, str) and code in SET_UP_CODES for code in codes)
 
 
 def is_infra_status(status: int) -> bool:

@@ -17,6 +17,9 @@ from .failure import (
     header_delay_s,
     is_infra,
     is_infra_status,
+    is_keyless,
+    is_permanent,
+    is_permanent_answer,
     retry_after_s,
 )
 from .monitor import current_monitor
@@ -47,7 +50,12 @@ class LlmCall:
     def failed(self, error: BaseException) -> None:
         """Record a request without a response."""
         text, delay_s = f"{type(error).__name__}: {error}", retry_after_s(error)
-        self.failure = LlmFailedError(text, infra=is_infra(error), retry_after_s=delay_s)
+        self.failure = LlmFailedError(
+            text,
+            infra=is_infra(error),
+            retry_after_s=delay_s,
+            permanent=is_permanent(error) or is_keyless(error),
+        )
         self.failure.__cause__ = error
 
     def responded(self, response: Any) -> None:
@@ -56,11 +64,13 @@ class LlmCall:
             self.failure = None
             self.monitor.usage.add(_body(response))
             return
-        text = f"the LLM answered HTTP {response.status_code}: {_body(response)}"
+        body = _body(response)
+        text = f"the LLM answered HTTP {response.status_code}: {body}"
         self.failure = LlmFailedError(
             text[:MAX_BODY_CHARS],
             infra=is_infra_status(response.status_code),
             retry_after_s=header_delay_s(response.headers),
+            permanent=is_permanent_answer(response.status_code, body),
         )
 
     def pause(self, requested_s: float | None = None) -> None:
@@ -82,7 +92,7 @@ class LlmCall:
     def _give_up_before(self, next_try: float, failure: LlmFailedError) -> None:
         if self._until is None:
             self._until = time.monotonic() + PATIENCE_S
-        if not failure.infra or next_try > self._until:
+        if not failure.infra or failure.permanent or next_try > self._until:
             raise failure
 
 

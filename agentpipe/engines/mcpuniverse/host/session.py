@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .agent import AgentFactory, HostedAgent
 from .channel import ParentChannel
-from .failure import CancelledRunError, error_record
+from .failure import CancelledRunError, error_record, set_up_failed
 from .run import TaskRun, settled
 from .threads import Connections, end_children
 
@@ -67,7 +67,7 @@ class _HostSession:
             self._factory = AgentFactory(request)
             self._agent_loop = _AgentLoop(self._factory, self._factory.build())
         except BaseException as error:  # noqa: BLE001 - foreign constructors
-            self._channel.send({"error": error_record(error)})
+            self._channel.send({"error": set_up_failed(error)})
         else:
             self._channel.send({"ready": True})
 

@@ -1,0 +1,77 @@
+"""Shortage: whether a run failed because its machine ran out of something.
+
+Threads, processes, file descriptors, memory and disk belong to all runs of a worker: which of them
+finds none left says nothing about its agent.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from agentpipe.errors import AgentFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+EXHAUSTED = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.ENOBUFS}
+)
+NO_THREAD = "can't start new thread"
+# EAGAIN also means "nothing to read yet"; raised here, it means that no process can be started.
+_STARTERS = frozenset({"subprocess", "multiprocessing.popen_fork", "pty"})
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether the error, or any that led to it, says that the machine has no more of something."""
+    return any(map(_is_shortage, _history(error)))
+
+
+def _is_shortage(error: BaseException) -> bool:
+    if isinstance(error, AgentFailed):
+        return error.shortage
+    if isinstance(error, RuntimeError):
+        return NO_THREAD in first_argument(error)
+    if isinstance(error, BlockingIOError):
+        return raised_in(error)[0] in _STARTERS
+    if isinstance(error, OSError):
+        return error.errno in EXHAUSTED
+    return isinstance(error, MemoryError) or _name_in_sqlite(error) == "SQLITE_FULL"
+
+
+def _name_in_sqlite(error: BaseException) -> object:
+    try:
+        return getattr(error, "sqlite_errorname", None)
+    except Exception:  # noqa: BLE001 - properties of others' classes may raise anything
+        return None
+
+
+def first_argument(error: BaseException) -> str:
+    """Usually its message; an error's own ``__str__`` may raise."""
+    argument = error.args[0] if error.args else ""
+    return argument if isinstance(argument, str) else ""
+
+
+def _history(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it was raised from or while handling, and members of groups, each once."""
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        each = pending.pop(0)
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        if isinstance(each, BaseExceptionGroup):
+            pending += each.exceptions
+        pending += [each.__cause__, None if each.__suppress_context__ else each.__context__]
+
+
+def raised_in(error: BaseException) -> tuple[str, str]:
+    """The module and the function that raised it; empty strings before it is raised."""
+    frames = error.__traceback__
+    if frames is None:
+        return "", ""
+    while frames.tb_next is not None:
+        frames = frames.tb_next
+    return str(frames.tb_frame.f_globals.get("__name__")), frames.tb_frame.f_code.co_name
