@@ -112,7 +112,7 @@ async def _ours_per_s(engine: Any) -> float:
 
     async def ask(instance: Instance) -> None:
         for _ in range(LLM_ROUNDS):
-            assert await _answer(instance) == "fine"
+            assert (await _answer(instance)).value == "fine"
 
     started = time.perf_counter()
     await asyncio.gather(*map(ask, instances))

@@ -26,6 +26,9 @@ OUTCOMES = (
     "stale",
     "crashed",
 )
+# Why an answer ended, where the agent knows: it was complete, or cut, or withheld, or refused.
+STOP, LENGTH, CONTENT_FILTER, REFUSAL = "stop", "length", "content_filter", "refusal"
+STOPS = (STOP, LENGTH, CONTENT_FILTER, REFUSAL)
 WITHHELD = "not shown: the answer holds a credential"
 # What a Result repeats of its task.
 CARRIED = (
@@ -52,6 +55,7 @@ class Result:
         evaluation_results: One ``{config, response, passed, reason, error}`` per evaluator.
         trace: Spans in MCP-Universe's format.
         outcome: One of ``OUTCOMES``.
+        stop: Why the answer ended, one of ``STOPS``; None if the agent does not know.
         attempt: Which run gave this outcome, from 1; 0 where none ran.
         reward: Mean of ``passed``; only for ``ok``, and None without evaluators.
         reward_trustworthy: Whether ``reward`` is a number that all evaluators stand behind.
@@ -69,6 +73,7 @@ class Result:
     agent: str | None = None
     attempt: int = 0
     outcome: str = "ok"
+    stop: str | None = None
     reward: float | None = None
     reward_trustworthy: bool = False
     error: dict[str, Any] | None = None
@@ -169,6 +174,6 @@ _RESULT_KINDS: dict[str, Any] = {
     "usage": dict,
     "error": (dict, _OR_NULL),
     "reward": (int, float, _OR_NULL),
-    **dict.fromkeys(("collection", "agent", "worker", "group_id"), (str, _OR_NULL)),
+    **dict.fromkeys(("collection", "agent", "stop", "worker", "group_id"), (str, _OR_NULL)),
     **dict.fromkeys(("submitted_at", "started_at", "finished_at"), (str, _OR_NULL)),
 }

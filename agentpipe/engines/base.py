@@ -26,15 +26,22 @@ class Agent(Protocol):
     """
 
     def execute(self, task: Task, context: Context) -> Any:
-        """The answer: a string or any JSON value."""
+        """The answer: a string or any JSON value, or an ``Answer``."""
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluatedAnswer:
-    """An answer already evaluated, in the agent's own process."""
+class Answer:
+    """An answer with what its agent knows about it.
 
-    answer: Any
-    evaluations: tuple[Evaluation, ...]
+    Attributes:
+        value: A string or any JSON value.
+        stop: Why it ended, one of ``result.STOPS``; None if the agent does not know.
+        evaluations: If it is already evaluated, in the agent's own process.
+    """
+
+    value: Any
+    stop: str | None = None
+    evaluations: tuple[Evaluation, ...] | None = None
 
 
 class Engine(Protocol):

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from agentpipe.sinks.base import Sink
 
 PACKAGES = ("dramatiq", "redis", "pika", "kafka-python", "APScheduler")
-EXTRAS = {"llm": ("pydantic_ai", "mcp"), "torch": ("torch",)}
+EXTRAS = {"llm": ("genai_prices", "mcp"), "torch": ("torch",)}
 # Workers raise their soft limit to the hard one; an agent has a few files and connections.
 LIMITS = (
     ("ulimit -n", resource.RLIMIT_NOFILE, 4096, "open files and connections"),

@@ -234,6 +234,7 @@ class Results(dramatiq.Middleware):
             agent=message.actor_name,
             attempt=claim.failures + claim.crashes + int(ran),
             outcome=outcome,
+            stop=run.stop if run else None,
             reward=score,
             reward_trustworthy=score is not None,
             error=failure or _evaluation_error(evaluations),

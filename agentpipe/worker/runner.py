@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.failures import error_kind, error_text
 from agentpipe.core.json_values import answer_text
-from agentpipe.engines.base import EvaluatedAnswer
+from agentpipe.engines.base import Answer
 from agentpipe.engines.instance import Instance
 from agentpipe.evaluation.evaluators import Evaluation, evaluate
 
@@ -33,10 +33,12 @@ class Completed:
     Attributes:
         answer: A string or JSON.
         evaluations: One for each of the task's evaluators.
+        stop: Why the answer ended, if the agent said so.
     """
 
     answer: Any
     evaluations: tuple[Evaluation, ...] = field(default=())
+    stop: str | None = None
 
 
 class Runner:
@@ -69,18 +71,18 @@ class Runner:
             with tracer.root() as span, self._recorded(span, task) as record:
                 # A copy: the agent's changes to it reach neither the evaluators nor the Result.
                 answer = await instance.answer(task.copy(), self._collection.time_limit_s)
-                evaluated = answer if isinstance(answer, EvaluatedAnswer) else None
-                answer = evaluated.answer if evaluated else answer
-                text = answer_text(answer)
+                answer = answer if isinstance(answer, Answer) else Answer(answer)
+                text = answer_text(answer.value)
                 record["response"] = text[:MAX_RECORDED_CHARS]
         except BaseException:
             # State left by a failed run must not reach the next task.
             await instance.close()
             raise
         self._idle.append(instance)
-        if evaluated:
-            return Completed(answer, evaluated.evaluations)
-        return Completed(answer, tuple(await self._evaluate(task, text)))
+        evaluations = answer.evaluations
+        if evaluations is None:
+            evaluations = tuple(await self._evaluate(task, text))
+        return Completed(answer.value, evaluations, answer.stop)
 
     async def close(self) -> None:
         """Close the idle instances."""

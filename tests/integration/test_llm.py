@@ -47,6 +47,7 @@ class Bench:
         self._folder = folder
         self.servers: dict[str, Any] = {}
         self.tracer = Tracer()
+        self.stop: str | None = None
 
     def odd(self, *habits: str, **more: Any) -> dict[str, Any]:
         """Our server as an entry of ``servers``."""
@@ -66,7 +67,10 @@ class Bench:
         return open_engine(load_agent_config(file))
 
     def ask(self, engine: Any, *tasks: Task | str, env: dict[str, str] | None = None) -> list[Any]:
-        """What one instance answers, or raises, to each task in turn; it is closed at the end."""
+        """What one instance answers, or raises, to each task in turn; it is closed at the end.
+
+        ``stop`` is then that of the last answer.
+        """
         context = Context({"OPENAI_API_KEY": KEY} if env is None else env)
 
         async def ask() -> list[Any]:
@@ -77,7 +81,9 @@ class Bench:
                 try:
                     with self.tracer.root():
                         question = task if isinstance(task, Task) else Task(question=task)
-                        ends.append(await instance.answer(question, PATIENCE_S))
+                        answer = await instance.answer(question, PATIENCE_S)
+                    ends.append(answer.value)
+                    self.stop = answer.stop
                 except AgentpipeError as error:
                     ends.append(error)
             await instance.close()

@@ -21,7 +21,7 @@ from agentpipe.config.agent_config import load_agent_config
 from agentpipe.core.context import Context
 from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
-from agentpipe.engines.base import EvaluatedAnswer, open_engine
+from agentpipe.engines.base import Answer, open_engine
 from agentpipe.engines.instance import Instance
 from agentpipe.errors import AgentpipeError
 from agentpipe.evaluation.evaluators import evaluate
@@ -30,8 +30,9 @@ from tests.llm_stub import LlmStub, call, fail, hang, say
 from tests.support import processes_with, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from agentpipe.evaluation.evaluators import Evaluation
     from tests.llm_stub import Reply, Request
 
 ROOT = Path(__file__).parents[2]
@@ -106,10 +107,11 @@ async def _asked(engine: Any, task: Task, context: Context) -> tuple[Any, Tracer
             answer = await instance.answer(task, PATIENCE_S)
     finally:
         await instance.close()
-    if isinstance(answer, EvaluatedAnswer):
-        return answer.answer, tracer, [each.passed for each in answer.evaluations]
-    judged = await evaluate(task.evaluators, answer, task, engine.search, env=context.env)
-    return answer, tracer, [each.passed for each in judged]
+    assert isinstance(answer, Answer)
+    judged: Sequence[Evaluation] = answer.evaluations or await evaluate(
+        task.evaluators, answer.value, task, engine.search, env=context.env
+    )
+    return answer.value, tracer, [each.passed for each in judged]
 
 
 # With workers.

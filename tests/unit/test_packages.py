@@ -56,7 +56,7 @@ FOUND_BY_ENTRY_POINT = (
 # It runs in another environment, where there is no agentpipe: alone its imports are relative.
 HOST = "engines.mcpuniverse.host"
 HEAVY = ("redis", "kafka", "pika", "rich", "dramatiq", "marshmallow", "yaml", "asyncio")
-OF_ENGINES = ("pydantic_ai", "openai", "anthropic", "mcp", "httpx2", "pydantic")
+OF_ENGINES = ("genai_prices", "mcp", "httpx2", "pydantic")
 
 
 def name_of(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""LlmEngine: a model with MCP tools as an agent, by pydantic-ai; needs the extra ``llm``."""
+"""LlmEngine: a model with MCP tools as an agent; needs the extra ``llm``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class LlmEngine:
         self._config = read_config(config)
         catalogue = load_catalogue(os.environ.get(VARIABLE))
         problems = list(catalogue.problems(list(self._config.servers)))
-        if not all(find_spec(name) for name in ("pydantic_ai", "openai", "anthropic", "mcp")):
+        if not all(find_spec(name) for name in ("genai_prices", "httpx2", "mcp")):
             problems.append(f"llm agents need more packages: {pip_install('llm')}")
         if problems:
             raise ConfigError([Problem(text, str(config.file), config.line) for text in problems])

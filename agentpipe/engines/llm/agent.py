@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from pydantic_ai.messages import ModelRequest, SystemPromptPart, ToolReturnPart, UserPromptPart
 
+from agentpipe.core.result import STOP
 from agentpipe.core.template import render
+from agentpipe.engines.base import Answer
+from agentpipe.engines.llm import stops
 from agentpipe.engines.llm.config import setting_problems
+from agentpipe.engines.llm.conversation import (
+    Conversation,
+    Question,
+    ToolDefinition,
+    ToolResult,
+    ToolResults,
+)
 from agentpipe.engines.llm.http_clients import new_client
-from agentpipe.engines.llm.model import Conversation, LlmModel, definition
+from agentpipe.engines.llm.json_answers import json_in, unwrapped
+from agentpipe.engines.llm.model import LlmModel
 from agentpipe.engines.llm.tools import CLOSE_LIMIT_S, Toolset
 from agentpipe.errors import AgentFailed, RunLimitExceeded
 
@@ -19,12 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import httpx2
-    from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
 
     from agentpipe.core.context import Context
     from agentpipe.core.task import Task
     from agentpipe.engines.llm.access import Access
     from agentpipe.engines.llm.config import LlmConfig
+    from agentpipe.engines.llm.conversation import Response, ToolCall
 
 
 class LlmAgent:
@@ -38,17 +47,19 @@ class LlmAgent:
         self._client: httpx2.AsyncClient | None = None
         self._model: LlmModel | None = None
 
-    async def execute(self, task: Task, context: Context) -> str:
-        """The model's final text.
+    async def execute(self, task: Task, context: Context) -> Answer:
+        """The model's final text, and why it ended there.
 
         Raises:
             AgentFailed: The model or a server failed.
-            RunLimitExceeded: No answer within max_iterations or max_total_tokens.
+            RunLimitExceeded: No answer within max_iterations, max_total_tokens or the model's
+                context window.
         """
         if self._model is None:
             endpoint = self._access.model(context)
             self._client = new_client()
-            self._model = LlmModel(self._config, endpoint, self._client)
+            secrets = (*context.env.values(), *self._access.secrets)
+            self._model = LlmModel(self._config, endpoint, self._client, secrets)
         servers = self._access.servers(task, context)
         await self._toolset.open(servers, self._access.tool_env(context))
         try:
@@ -70,69 +81,60 @@ class _LlmRun:
     def __init__(self, config: LlmConfig, model: LlmModel, toolset: Toolset, task: Task) -> None:
         self._config, self._model, self._toolset = config, model, toolset
         self._task = task
-        tools = [definition(tool) for tool in toolset.tools.values()]
-        self._conversation = Conversation(_settings(config, task), tools)
         self._tokens = 0
 
-    async def answer(self, env: Mapping[str, str]) -> str:
-        self._start(render(self._config.instruction, env), _question(self._task, env))
+    async def answer(self, env: Mapping[str, str]) -> Answer:
+        tools = [
+            ToolDefinition(tool.name, tool.description, tool.parameters)
+            for tool in self._toolset.tools.values()
+        ]
+        conversation = Conversation(
+            _settings(self._config, self._task), tools, render(self._config.instruction, env)
+        )
+        conversation.turns.append(Question(_question(self._task, env)))
         for _ in range(self._config.max_iterations):
-            response = await self._ask()
-            if not response.tool_calls:
+            response = await self._ask(conversation)
+            if response.calls:
+                conversation.turns.append(await self._results(response.calls))
+            elif not stops.paused(response):
                 return self._final(response)
-            await self._call(response.tool_calls)
         raise RunLimitExceeded(
             f"no answer within {self._config.max_iterations} requests: raise max_iterations"
         )
 
-    def _final(self, response: ModelResponse) -> str:
-        text = response.text or ""
-        if not text.strip():
-            reason = f" (finish reason: {response.finish_reason})" if response.finish_reason else ""
-            raise AgentFailed(f"the model gave an empty answer{reason}", kind="NoAnswer")
-        if self._config.unwraps:
-            text = _unwrapped(text)
-        return _json_in(text) if self._task.output_format else text
-
-    def _start(self, instruction: str, question: str) -> None:
-        parts: list[Any] = [UserPromptPart(question)]
-        transcript = [{"role": "user", "content": question}]
-        if instruction:
-            parts.insert(0, SystemPromptPart(instruction))
-            transcript.insert(0, {"role": "system", "content": instruction})
-        self._add(ModelRequest(parts), *transcript)
-
-    def _add(self, message: ModelMessage, *transcript: dict[str, Any]) -> None:
-        self._conversation.messages.append(message)
-        self._conversation.transcript.extend(transcript)
-
-    async def _ask(self) -> ModelResponse:
-        started = len(self._conversation.messages) > 1
-        response = await self._model.ask(self._conversation, retry=started)
-        self._add(response, _transcribed(response))
-        self._tokens += response.usage.input_tokens + response.usage.output_tokens
+    async def _ask(self, conversation: Conversation) -> Response:
+        started = len(conversation.turns) > 1
+        response = await self._model.ask(conversation, retry=started)
+        conversation.turns.append(response)
+        if response.tokens:
+            self._tokens += response.tokens.input + response.tokens.output
         limit = self._config.max_total_tokens
         if limit is not None and self._tokens > limit:
             raise RunLimitExceeded(f"{self._tokens:,} tokens used: max_total_tokens is {limit:,}")
         return response
 
-    async def _call(self, calls: Sequence[ToolCallPart]) -> None:
+    async def _results(self, calls: Sequence[ToolCall]) -> ToolResults:
         """In sequence: a model that requests two calls may rely on their order."""
-        results, transcript = [], []
-        for call in calls:
-            answer = await self._result(call)
-            results.append(ToolReturnPart(call.tool_name, answer, call.tool_call_id))
-            transcript.append(
-                {"role": "tool", "tool_call_id": call.tool_call_id, "content": answer}
-            )
-        self._add(ModelRequest(results), *transcript)
+        return ToolResults(tuple([ToolResult(call, await self._result(call)) for call in calls]))
 
-    async def _result(self, call: ToolCallPart) -> str:
+    async def _result(self, call: ToolCall) -> str:
         try:
-            arguments = call.args_as_dict()
-        except (ValueError, AssertionError) as error:
+            arguments = orjson.loads(call.arguments or "{}")
+        except orjson.JSONDecodeError as error:
             return f"Error: the arguments are not a JSON object: {error}"
-        return await self._toolset.call(call.tool_name, arguments)
+        return await self._toolset.call(call.name, arguments)
+
+    def _final(self, response: Response) -> Answer:
+        """The answer, even an empty one if it was cut or refused."""
+        stop, text = stops.stop_of(response), response.text
+        if stop in {STOP, None} and not text.strip():
+            said = response.finish_reason
+            reason = f" (finish reason: {said})" if said else ""
+            raise AgentFailed(f"the model gave an empty answer{reason}", kind="NoAnswer")
+        if self._config.unwraps:
+            text = unwrapped(text)
+        wanted = self._task.output_format
+        return Answer(json_in(text, wanted) if wanted else text, stop)
 
 
 def _settings(config: LlmConfig, task: Task) -> dict[str, Any]:
@@ -152,32 +154,3 @@ def _question(task: Task, env: Mapping[str, str]) -> str:
         f"{question}\n\nAnswer with JSON of this shape and nothing else, "
         f"neither other text nor a code fence around it:\n{shape}"
     )
-
-
-def _unwrapped(text: str) -> str:
-    """The ``answer`` beside a ``thought``, as in MCP-Universe, or else the text unchanged."""
-    with suppress(orjson.JSONDecodeError):
-        wrapped = orjson.loads(_json_in(text))
-        if isinstance(wrapped, dict) and {"thought", "answer"} <= wrapped.keys():
-            answer = wrapped["answer"]
-            return answer if isinstance(answer, str) else orjson.dumps(answer).decode()
-    return text
-
-
-def _json_in(text: str) -> str:
-    """The JSON object inside other text or a code fence, or else the text unchanged."""
-    candidate = text[text.find("{") : text.rfind("}") + 1]
-    with suppress(orjson.JSONDecodeError):
-        orjson.loads(candidate)
-        return candidate
-    return text
-
-
-def _transcribed(response: ModelResponse) -> dict[str, Any]:
-    entry: dict[str, Any] = {"role": "assistant", "content": response.text or ""}
-    if response.tool_calls:
-        entry["tool_calls"] = [
-            {"id": call.tool_call_id, "name": call.tool_name, "arguments": call.args}
-            for call in response.tool_calls
-        ]
-    return entry

@@ -1,68 +1,65 @@
-"""LlmModel: one model at one provider, called through pydantic-ai.
+"""LlmModel: one model at one provider, called over HTTP.
 
-Every provider's errors (rate limits, refusals, malformed responses) become one error here, so
-that a failure of the service is never taken for an answer.
+Everything that can go wrong with a request becomes one error here, so that a failure of the
+service is never taken for an answer.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+import json
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pydantic_ai import exceptions
-from pydantic_ai.direct import model_request, model_request_stream
-from pydantic_ai.models import ModelRequestParameters
-from pydantic_ai.tools import ToolDefinition
+import httpx2
+import orjson
 
 from agentpipe.core import trace
 from agentpipe.core.backoff import delay_s
-from agentpipe.core.failures import hold_s, is_infra, is_permanent
-from agentpipe.errors import AgentFailed
+from agentpipe.core.redaction import Redactor
+from agentpipe.engines.llm import sse, stops
+from agentpipe.engines.llm.prices import Prices
+from agentpipe.engines.llm.protocols import PROTOCOLS
+from agentpipe.engines.llm.reading import UnreadableResponse, parsed
+from agentpipe.engines.llm.service_errors import CLIENT_ERROR, ServiceError, failure_of
+from agentpipe.errors import AgentFailed, RunLimitExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import httpx2
-    from pydantic_ai.messages import ModelMessage, ModelResponse
-    from pydantic_ai.models import Model
+    from collections.abc import Iterable, Mapping
 
     from agentpipe.engines.llm.access import Endpoint
     from agentpipe.engines.llm.config import LlmConfig
-    from agentpipe.engines.llm.tools import Tool
+    from agentpipe.engines.llm.conversation import Conversation, Response
 
 # A run that has made progress is worth waiting for; a new one goes back to the queue.
 TRIES = 4
 PAUSE_S, MAX_PAUSE_S = 2.0, 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """A request's parts; the two lists grow with each turn.
-
-    Attributes:
-        transcript: ``messages`` in the trace's form.
-    """
-
-    settings: Mapping[str, Any]
-    tools: Sequence[ToolDefinition]
-    messages: list[ModelMessage] = field(default_factory=list)
-    transcript: list[dict[str, Any]] = field(default_factory=list)
+_JSON = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 
 
 class LlmModel:
     """Sends requests, records them in the trace, and counts tokens and cost."""
 
-    def __init__(self, config: LlmConfig, endpoint: Endpoint, client: httpx2.AsyncClient) -> None:
-        self._config = config
-        self._priced = True
-        self._model = _open(config, endpoint, client)
+    def __init__(
+        self,
+        config: LlmConfig,
+        endpoint: Endpoint,
+        client: httpx2.AsyncClient,
+        secrets: Iterable[str] = (),
+    ) -> None:
+        self._config, self._endpoint, self._client = config, endpoint, client
+        self._secrets = (endpoint.key, *secrets)
+        self._protocol = PROTOCOLS[config.provider.protocol]
+        self._url = httpx2.URL(endpoint.base_url + self._protocol.PATH)
+        self._headers = {**_JSON, **self._protocol.headers(_header_value(endpoint.key))}
+        self._prices = Prices(config.provider.name)
 
-    async def ask(self, conversation: Conversation, *, retry: bool) -> ModelResponse:
+    async def ask(self, conversation: Conversation, *, retry: bool) -> Response:
         """The model's next response; with ``retry`` a failing service is tried again, with pauses.
 
         Raises:
             AgentFailed: It failed, with ``infra`` if the service did.
+            RunLimitExceeded: The conversation does not fit into the model's context window.
         """
         tries = TRIES if retry else 1
         for done in range(1, tries + 1):
@@ -75,99 +72,127 @@ class LlmModel:
                 await asyncio.sleep(pause_s)
         raise AssertionError
 
-    async def _recorded(self, conversation: Conversation) -> ModelResponse:
+    async def _recorded(self, conversation: Conversation) -> Response:
         config = {"model_name": self._config.model, **conversation.settings}
         record = {"type": "llm", "class": self._config.provider.name, "config": config}
-        with trace.step({**record, "messages": list(conversation.transcript)}) as step:
+        with trace.step({**record, "messages": conversation.unrecorded()}) as step:
             response = await self._request(conversation)
-            step["response"] = response.text or [
-                {"name": call.tool_name, "arguments": call.args} for call in response.tool_calls
-            ]
-            trace.record_usage(self._usage(response))
+            usage = self._usage(response)
+            step.update(_record(response, usage))
+            trace.record_usage(usage)
+            self._refuse_incomplete(response)
         return response
 
-    async def _request(self, conversation: Conversation) -> ModelResponse:
-        messages = conversation.messages
-        settings = _settings(conversation.settings, self._config.provider.protocol)
-        parameters = ModelRequestParameters(function_tools=list(conversation.tools))
-        options: dict[str, Any] = {
-            "model_settings": settings,
-            "model_request_parameters": parameters,
-        }
+    async def _request(self, conversation: Conversation) -> Response:
+        stream = self._config.stream
+        provider = self._config.provider
+        body = self._protocol.body(conversation, self._config.model, provider, stream=stream)
+        request = self._client.build_request(
+            "POST", self._url, content=_encoded(body), headers=self._headers
+        )
         try:
             async with asyncio.timeout(self._config.request_timeout_s):
-                if not self._config.stream:
-                    return await model_request(self._model, messages, **options)
-                async with model_request_stream(self._model, messages, **options) as parts:
-                    async for _ in parts:
-                        pass
-                    return parts.get()
-        except Exception as error:
-            raise _failure(error) from error
+                return self._protocol.read(await self._answer(request, stream=stream))
+        except (ServiceError, UnreadableResponse, TimeoutError, httpx2.HTTPError) as error:
+            failure = failure_of(error, self._redactor.text)
+            raise failure from (None if isinstance(failure, RunLimitExceeded) else error)
 
-    def _usage(self, response: ModelResponse) -> dict[str, Any]:
-        usage = response.usage
+    async def _answer(self, request: httpx2.Request, *, stream: bool) -> Any:
+        """The answer as an object, whether it comes whole or in parts."""
+        response = await self._client.send(request, stream=stream)
+        try:
+            if "event-stream" in response.headers.get("Content-Type", "") and response.is_success:
+                return await self._joined(response)
+            content = await response.aread()
+        finally:
+            await response.aclose()
+        self._refuse_error_status(response, content)
+        answer = parsed(content)
+        self._refuse_error(answer, response)
+        return answer
+
+    async def _joined(self, response: httpx2.Response) -> Any:
+        joined = self._protocol.Joined()
+        async for data in sse.events(response.aiter_bytes()):
+            if data.decode(errors="replace") == self._protocol.END:
+                break
+            event = parsed(data)
+            self._refuse_error(event, response)
+            joined.add(event)
+        return joined.whole()
+
+    def _refuse_error_status(self, response: httpx2.Response, content: bytes) -> None:
+        if response.status_code < CLIENT_ERROR:
+            return
+        try:
+            error = parsed(content)
+        except UnreadableResponse:
+            error = None
+        text = content.decode(errors="replace") or response.reason_phrase
+        raise ServiceError(error, response.status_code, response.headers, text)
+
+    def _refuse_error(self, message: Any, response: httpx2.Response) -> None:
+        if error := self._protocol.error_in(message):
+            text = orjson.dumps(error).decode()
+            raise ServiceError(error, response.status_code, response.headers, text)
+
+    def _refuse_incomplete(self, response: Response) -> None:
+        if stops.failed(response):
+            raise AgentFailed(
+                f"the model's server gave up in its answer: finish reason {response.finish_reason}",
+                kind="IncompleteResponse",
+                infra=True,
+            )
+        if stops.out_of_context(response):
+            raise RunLimitExceeded("the conversation fills the model's context window")
+
+    def _usage(self, response: Response) -> dict[str, Any]:
+        tokens = response.tokens
+        if tokens is None:
+            return {"requests": 1}
         counts = {
             "requests": 1,
-            "input_tokens": usage.input_tokens,
-            "output_tokens": usage.output_tokens,
-            "cached_tokens": usage.cache_read_tokens,
+            "input_tokens": tokens.input,
+            "output_tokens": tokens.output,
+            "cached_tokens": tokens.cache_read,
         }
-        try:
-            # A failed price lookup costs more than the rest of a request.
-            return {**counts, "usd": float(response.cost().total_price)} if self._priced else counts
-        except (LookupError, ValueError, AssertionError):
-            self._priced = False
-            return counts
+        usd = self._prices.usd(response.model or self._config.model, tokens)
+        return counts if usd is None else {**counts, "usd": usd}
+
+    @cached_property
+    def _redactor(self) -> Redactor:
+        return Redactor(self._secrets)
 
 
-def definition(tool: Tool) -> ToolDefinition:
-    """The tool for pydantic-ai."""
-    return ToolDefinition(
-        name=tool.name, parameters_json_schema=tool.parameters, description=tool.description
-    )
+def _record(response: Response, usage: Mapping[str, Any]) -> dict[str, Any]:
+    calls = [
+        {"id": call.id, "name": call.name, "arguments": call.arguments} for call in response.calls
+    ]
+    return {
+        "response": response.text,
+        "tool_calls": calls,
+        "finish_reason": response.finish_reason,
+        "response_id": response.id,
+        "usage": usage,
+    }
 
 
-def _settings(settings: Mapping[str, Any], protocol: str) -> dict[str, Any]:
-    """Under pydantic-ai's names."""
-    named = dict(settings)
-    effort = named.pop("reasoning_effort", None)
-    if effort is not None and protocol == "openai":
-        named["openai_reasoning_effort"] = effort
-    return named
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    """The body as JSON, with integers beyond 64 bits and lone surrogates, which orjson refuses."""
+    try:
+        return orjson.dumps(body)
+    except TypeError:
+        return json.dumps(body).encode()
 
 
-def _open(config: LlmConfig, endpoint: Endpoint, client: httpx2.AsyncClient) -> Model:
-    """The SDKs' own retries are off: ``ask`` decides which failure is worth one."""
-    if config.provider.protocol == "anthropic":
-        from anthropic import AsyncAnthropic
-        from pydantic_ai.models.anthropic import AnthropicModel
-        from pydantic_ai.providers.anthropic import AnthropicProvider
+def _header_value(key: str) -> str:
+    """The key, if a header can hold it.
 
-        anthropic = AsyncAnthropic(
-            api_key=endpoint.key, base_url=endpoint.base_url, max_retries=0, http_client=client
-        )
-        return AnthropicModel(config.model, provider=AnthropicProvider(anthropic_client=anthropic))
-    from pydantic_ai.models.openai import OpenAIChatModel
-    from pydantic_ai.providers.openai import OpenAIProvider
-
-    from agentpipe.engines.llm.fast_openai import fast_client
-
-    openai = fast_client(endpoint.base_url, endpoint.key, client)
-    return OpenAIChatModel(config.model, provider=OpenAIProvider(openai_client=openai))
-
-
-def _failure(error: Exception) -> AgentFailed:
-    """An unreadable response is the service's fault; a refused answer is not."""
-    if isinstance(error, TimeoutError):
-        return AgentFailed("the model did not answer in time", kind="ModelTimeout", infra=True)
-    malformed = isinstance(error, exceptions.UnexpectedModelBehavior) and not isinstance(
-        error, exceptions.ContentFilterError
-    )
-    return AgentFailed(
-        str(error),
-        kind=next(kind.__name__ for kind in type(error).__mro__ if kind.__name__[0] != "_"),
-        infra=malformed or is_infra(error),
-        retry_after_s=hold_s(error),
-        permanent=is_permanent(error),
-    )
+    Raises:
+        AgentFailed: It cannot; a file's last line feed is no part of it.
+    """
+    stripped = key.strip()
+    if not (stripped.isascii() and stripped.isprintable()):
+        text = "the model's key has characters that no HTTP header can hold: set it again"
+        raise AgentFailed(text, kind="ModelAuthenticationError", permanent=True)
+    return stripped

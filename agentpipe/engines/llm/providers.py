@@ -6,7 +6,11 @@ documents and from MCP-Universe's ``llm`` types.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,7 @@ class Provider:
         key_names: Variables that may hold the key, the first set one counts.
         url_names: Variables that may hold another base URL.
         keyless: It works without a key.
+        renamed: Settings that it knows by another name.
     """
 
     name: str
@@ -27,9 +32,16 @@ class Provider:
     url_names: tuple[str, ...] = ()
     protocol: str = "openai"
     keyless: bool = False
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
 
-_OPENAI = Provider("openai", "https://api.openai.com/v1", ("OPENAI_API_KEY",), ("OPENAI_BASE_URL",))
+_OPENAI = Provider(
+    "openai",
+    "https://api.openai.com/v1",
+    ("OPENAI_API_KEY",),
+    ("OPENAI_BASE_URL",),
+    renamed={"max_tokens": "max_completion_tokens"},
+)
 _ANTHROPIC = Provider(
     "anthropic",
     "https://api.anthropic.com",

@@ -2,8 +2,9 @@
 
 Both sides send JSON, an object a line, over a socket that nothing else writes to. Requests:
 ``{"open": {...}}``, ``{"task": {...}}``, ``{"cancel": true}``. Replies: ``{"ready": true}``,
-``{"span": {...}}`` as each span ends, then ``{"done": {"answer", "evaluations", "usage"}}`` or
-``{"error": {"type", "message", "traceback", "infra", "permanent", "shortage", "retry_after_s"}}``,
+``{"span": {...}}`` as each span ends, then ``{"done": {"answer", "stop", "evaluations"}}`` or
+``{"error": {"type", "message", "traceback", "limit", "infra", "permanent", "shortage",
+"retry_after_s"}}``,
 with ``usage`` beside it where it is known.
 """
 
@@ -19,10 +20,10 @@ import orjson
 
 from agentpipe.core.logs import Bound, bound, printed
 from agentpipe.core.trace import record_spans, record_usage
-from agentpipe.engines.base import EvaluatedAnswer
+from agentpipe.engines.base import Answer
 from agentpipe.engines.process.launcher import start_failure
 from agentpipe.engines.process.pipes import PipeReader
-from agentpipe.errors import AgentCrashed, AgentFailed, AgentpipeError
+from agentpipe.errors import AgentCrashed, AgentFailed, AgentpipeError, RunLimitExceeded
 from agentpipe.evaluation.evaluators import Evaluation
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class ProcessAgent:
 
         Raises:
             AgentFailed: The child reported a failure, or cannot be started.
+            RunLimitExceeded: It reported that the run reached a limit.
             AgentCrashed: The child ended without a reply.
         """
         self._run = bound.get()
@@ -170,7 +172,9 @@ class ProcessAgent:
                 printed.info("%s", text, extra={"bound": self._run})
 
 
-def _failure(error: Mapping[str, Any]) -> AgentFailed:
+def _failure(error: Mapping[str, Any]) -> AgentpipeError:
+    if error.get("limit") is True:
+        return RunLimitExceeded(str(error.get("message")))
     return AgentFailed(
         str(error.get("message")),
         kind=str(error.get("type")),
@@ -182,12 +186,12 @@ def _failure(error: Mapping[str, Any]) -> AgentFailed:
     )
 
 
-def _answer(done: Mapping[str, Any]) -> Any:
+def _answer(done: Mapping[str, Any]) -> Answer:
     record_usage(done.get("usage") or {})
     evaluations = done.get("evaluations")
-    if evaluations is None:
-        return done.get("answer")
-    return EvaluatedAnswer(done.get("answer"), tuple(Evaluation(**each) for each in evaluations))
+    if evaluations is not None:
+        evaluations = tuple(Evaluation(**each) for each in evaluations)
+    return Answer(done.get("answer"), done.get("stop"), evaluations)
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:

@@ -21,9 +21,10 @@ from agentpipe.core.redaction import Redactor
 from agentpipe.core.shortage import is_shortage
 from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
-from agentpipe.engines.base import EvaluatedAnswer, open_engine
+from agentpipe.engines.base import Answer, open_engine
 from agentpipe.engines.instance import Instance
 from agentpipe.engines.process.agent import MAX_LINE_BYTES
+from agentpipe.errors import RunLimitExceeded
 
 if TYPE_CHECKING:
     import socket
@@ -95,15 +96,21 @@ class _ForwardingTracer(Tracer):
 
 
 def _done(answer: Any) -> dict[str, Any]:
-    if isinstance(answer, EvaluatedAnswer):
-        evaluations = [{**each.to_dict(), "broken": each.broken} for each in answer.evaluations]
-        return {"answer": answer.answer, "evaluations": evaluations}
-    answer_text(answer)  # Its error for what JSON cannot hold is clearer than the encoder's.
-    return {"answer": answer}
+    given = answer if isinstance(answer, Answer) else Answer(answer)
+    answer_text(given.value)  # Its error for what JSON cannot hold is clearer than the encoder's.
+    done = {"answer": given.value, "stop": given.stop}
+    if given.evaluations is None:
+        return done
+    evaluations = [{**each.to_dict(), "broken": each.broken} for each in given.evaluations]
+    return {**done, "evaluations": evaluations}
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
     """Not redacted: the worker does that, since it knows all secrets."""
     record = error_record(error, Redactor(()))
-    failed = {"infra": is_infra(error), "shortage": is_shortage(error)}
+    failed = {
+        "limit": isinstance(error, RunLimitExceeded),
+        "infra": is_infra(error),
+        "shortage": is_shortage(error),
+    }
     return {**record, **failed, "retry_after_s": hold_s(error)}

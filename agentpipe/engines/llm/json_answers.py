@@ -1,0 +1,64 @@
+"""Finds the JSON in a model's text."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_FENCED = re.compile(r"```[^\n`]*\n(.*?)```", re.DOTALL)
+_OPENING = re.compile(r"[\[{]")
+_DECODER = json.JSONDecoder()
+
+
+def json_in(text: str, wanted: Any) -> str:
+    """The JSON in ``text``, as it is written there, or else the text unchanged.
+
+    The whole text comes first, then a fenced block, then a value among other text.
+
+    ``wanted`` is an example: among several values, the first of its kind counts.
+    """
+    if _is_json(text):
+        return text
+    blocks = [block[1].strip() for block in _FENCED.finditer(text) if _is_json(block[1])]
+    found = blocks or [value for value in _values(text) if _is_json(value)]
+    alike = (value for value in found if value.startswith("{") == isinstance(wanted, dict))
+    return next(alike, found[0] if found else text)
+
+
+def unwrapped(text: str) -> str:
+    """The ``answer`` beside a ``thought``, as in MCP-Universe, or else the text unchanged."""
+    with suppress(orjson.JSONDecodeError):
+        wrapped = orjson.loads(json_in(text, {}))
+        if isinstance(wrapped, dict) and {"thought", "answer"} <= wrapped.keys():
+            answer = wrapped["answer"]
+            return answer if isinstance(answer, str) else orjson.dumps(answer).decode()
+    return text
+
+
+def _is_json(text: str) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _values(text: str) -> Iterator[str]:
+    """Each object and list in ``text`` that is in no other."""
+    at = 0
+    with suppress(RecursionError):
+        while opening := _OPENING.search(text, at):
+            start = opening.start()
+            try:
+                _, at = _DECODER.raw_decode(text, start)
+            except json.JSONDecodeError as error:
+                at = max(error.pos, start + 1)  # What is in a broken value is no value of its own.
+                continue
+            yield text[start:at]

@@ -1,0 +1,258 @@
+"""OpenAI's chat completions, which most providers and model servers speak."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.engines.llm.conversation import (
+    Conversation,
+    Question,
+    Response,
+    TokenCounts,
+    ToolCall,
+    ToolDefinition,
+    ToolResults,
+    Turn,
+)
+from agentpipe.engines.llm.reading import (
+    IncompleteResponse,
+    UnreadableResponse,
+    a_list,
+    a_text,
+    an_object,
+    arguments_text,
+    call_id,
+    count,
+    text_or_none,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from agentpipe.engines.llm.providers import Provider
+
+PATH = "/chat/completions"
+END = "[DONE]"
+_RENAMED = {"stop_sequences": "stop"}
+# What some models think aloud. Those that send it want it back together with their calls.
+_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
+
+
+def headers(key: str) -> dict[str, str]:
+    """The credential's headers."""
+    return {"Authorization": f"Bearer {key}"}
+
+
+# Requests.
+
+
+def body(
+    conversation: Conversation, model: str, provider: Provider, *, stream: bool
+) -> dict[str, Any]:
+    """The request for the conversation's next response."""
+    settings = dict(conversation.settings)
+    extra = settings.pop("extra_body", {})
+    request: dict[str, Any] = {"model": model, "messages": _messages(conversation)}
+    if conversation.tools:
+        request["tools"] = [_tool(tool) for tool in conversation.tools]
+    else:
+        settings.pop("parallel_tool_calls", None)
+    renamed = {**_RENAMED, **provider.renamed}
+    request |= {renamed.get(name, name): value for name, value in settings.items()}
+    if stream:
+        request |= {"stream": True, "stream_options": {"include_usage": True}}
+    return {**request, **extra}
+
+
+def _tool(tool: ToolDefinition) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    return {"type": "function", "function": function}
+
+
+def _messages(conversation: Conversation) -> list[Mapping[str, Any]]:
+    messages: list[Mapping[str, Any]] = []
+    if conversation.instruction:
+        messages.append({"role": "system", "content": conversation.instruction})
+    for turn in conversation.turns:
+        messages += _of_turn(turn)
+    return messages
+
+
+def _of_turn(turn: Turn) -> Iterable[Mapping[str, Any]]:
+    if isinstance(turn, Question):
+        return [{"role": "user", "content": turn.text}]
+    if isinstance(turn, ToolResults):
+        return _results(turn)
+    return [turn.turn]
+
+
+def _results(turn: ToolResults) -> list[Mapping[str, Any]]:
+    messages: list[Mapping[str, Any]] = [
+        {"role": "tool", "tool_call_id": result.call.id, "content": result.text}
+        for result in turn.results
+    ]
+    images = [image for result in turn.results for image in result.images]
+    if images:  # A message of a tool holds only text.
+        urls = [f"data:{image.media_type};base64,{image.data}" for image in images]
+        content = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+        messages.append({"role": "user", "content": content})
+    return messages
+
+
+# Responses.
+
+
+def read(answer: Any) -> Response:
+    """The response in a completion.
+
+    Raises:
+        UnreadableResponse: There is none in it.
+    """
+    completion = an_object(answer, "the response")
+    choices = a_list(completion.get("choices"), "choices")
+    if not choices:
+        raise UnreadableResponse("a completion without choices")
+    choice = an_object(choices[0], "choices[0]")
+    message = an_object(choice.get("message"), "message")
+    content = _text(message.get("content"))
+    refusal = text_or_none(message.get("refusal")) or ""
+    raw_calls = [
+        an_object(c, "tool_calls") for c in a_list(message.get("tool_calls"), "tool_calls")
+    ]
+    calls = tuple(map(_call, raw_calls))
+    return Response(
+        text=content or refusal,
+        calls=calls,
+        turn=_turn(message, content or refusal, list(zip(raw_calls, calls, strict=True))),
+        finish_reason=text_or_none(choice.get("finish_reason")),
+        refusal=refusal,
+        tokens=_tokens(completion.get("usage")),
+        id=text_or_none(completion.get("id")),
+        model=text_or_none(completion.get("model")),
+    )
+
+
+def error_in(answer: Any) -> Any:
+    """The error object in a completion or an event; None if it has none."""
+    if not isinstance(answer, dict):
+        return None
+    choices = answer.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    in_choice = first.get("error") if isinstance(first, dict) else None
+    return answer.get("error") or in_choice or None
+
+
+def _text(content: Any) -> str:
+    """The content; some servers send a list of parts."""
+    if not isinstance(content, list):
+        return a_text(content, "content")
+    parts = [an_object(part, "content") for part in content]
+    return "".join(a_text(part.get("text"), "text") for part in parts if part.get("type") == "text")
+
+
+def _call(raw: Mapping[str, Any]) -> ToolCall:
+    function = an_object(raw.get("function"), "function")
+    name = a_text(function.get("name"), "name")
+    return ToolCall(call_id(raw.get("id")), name, arguments_text(function.get("arguments")))
+
+
+def _turn(
+    message: Mapping[str, Any], text: str, calls: list[tuple[Mapping[str, Any], ToolCall]]
+) -> dict[str, Any]:
+    turn: dict[str, Any] = {"role": "assistant", "content": text or None}
+    if calls:
+        turn["tool_calls"] = [_sent_back(raw, call) for raw, call in calls]
+        turn |= {name: message[name] for name in _THOUGHTS if message.get(name)}
+    return turn
+
+
+def _sent_back(raw: Mapping[str, Any], call: ToolCall) -> dict[str, Any]:
+    """With what a provider keeps in it, such as Gemini's signatures of thoughts."""
+    kept = {name: value for name, value in raw.items() if name != "index"}
+    function = {"name": call.name, "arguments": call.arguments or "{}"}
+    return {**kept, "id": call.id, "type": "function", "function": function}
+
+
+def _tokens(usage: Any) -> TokenCounts | None:
+    if not isinstance(usage, dict):
+        return None
+    details = usage.get("prompt_tokens_details")
+    cached = count(details.get("cached_tokens")) if isinstance(details, dict) else 0
+    sent, received = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
+    return TokenCounts(sent, received, min(cached, sent))
+
+
+# Streams.
+
+
+class Joined:
+    """The completion that a stream's events make up."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Any] = {}
+        self._message: dict[str, Any] = {}
+        self._calls: list[tuple[Any, dict[str, Any]]] = []
+        self._finish_reason: Any = None
+
+    def add(self, event: Any) -> None:
+        """Take the next event.
+
+        Raises:
+            UnreadableResponse: It is malformed.
+        """
+        event = an_object(event, "an event")
+        self._kept |= {n: event[n] for n in ("id", "model", "usage") if event.get(n)}
+        for each in a_list(event.get("choices"), "choices")[:1]:
+            choice = an_object(each, "choices[0]")
+            self._add(an_object(choice.get("delta") or {}, "delta"))
+            self._finish_reason = choice.get("finish_reason") or self._finish_reason
+
+    def whole(self) -> dict[str, Any]:
+        """The completion.
+
+        Raises:
+            IncompleteResponse: The stream ended without a finish reason.
+        """
+        if self._finish_reason is None:
+            raise IncompleteResponse("the stream ended before the answer did")
+        message = {**self._message, "tool_calls": [call for _, call in self._calls]}
+        choice = {"message": message, "finish_reason": self._finish_reason}
+        return {**self._kept, "choices": [choice]}
+
+    def _add(self, delta: Mapping[str, Any]) -> None:
+        for name in ("content", "refusal", *_THOUGHTS):
+            if part := delta.get(name):
+                self._append(name, part)
+        for each in a_list(delta.get("tool_calls"), "tool_calls"):
+            self._add_call(an_object(each, "tool_calls"))
+
+    def _append(self, name: str, part: Any) -> None:
+        if name == "content":
+            part = _text(part)
+        so_far = self._message.get(name)
+        same = so_far is None or type(so_far) is type(part)
+        if not same or not isinstance(part, (str, list)):
+            raise UnreadableResponse(f"{name}: expected a string")
+        self._message[name] = part if so_far is None else so_far + part
+
+    def _add_call(self, part: dict[str, Any]) -> None:
+        """Add a part of a call, at its ``index``; some servers leave that out or repeat it."""
+        function = an_object(part.get("function") or {}, "function")
+        call = self._call_for(part)
+        call |= {name: value for name, value in part.items() if name != "function" and value}
+        known = call.setdefault("function", {"name": "", "arguments": ""})
+        known["name"] = known["name"] or a_text(function.get("name"), "name")
+        known["arguments"] += arguments_text(function.get("arguments"))
+
+    def _call_for(self, part: Mapping[str, Any]) -> dict[str, Any]:
+        index = part.get("index")
+        call: dict[str, Any]
+        for at, call in reversed(self._calls):
+            if (index is None or at == index) and not _is_other(part.get("id"), call.get("id")):
+                return call
+        self._calls.append((index, {}))
+        return self._calls[-1][1]
+
+
+def _is_other(new: Any, known: Any) -> bool:
+    return bool(new and known) and new != known

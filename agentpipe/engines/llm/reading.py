@@ -1,0 +1,104 @@
+"""Reads what model servers send: strict about the answer, tolerant about everything else.
+
+Servers differ in the fields that nobody needs, and change them without a word. What the answer
+consists of must be well formed, or ``UnreadableResponse`` is raised.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+import orjson
+
+
+class UnreadableResponse(Exception):  # noqa: N818 - reads as what happened
+    """A response that is no answer; the message says what the server sent."""
+
+
+class IncompleteResponse(UnreadableResponse):
+    """A stream that ended before its answer did."""
+
+
+def parsed(data: bytes) -> Any:
+    """The JSON in ``data``; invalid bytes and lone surrogates in it are replaced.
+
+    Raises:
+        UnreadableResponse: It is not JSON.
+    """
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        value = json.loads(data.decode(errors="replace"))
+        return orjson.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+    except (ValueError, RecursionError) as error:
+        sent = data.decode(errors="replace").strip()
+        raise UnreadableResponse(f"not JSON: {sent}" if sent else "an empty body") from error
+
+
+def an_object(value: Any, name: str) -> dict[str, Any]:
+    """``value`` if it is an object.
+
+    Raises:
+        UnreadableResponse: It is not.
+    """
+    if not isinstance(value, dict):
+        raise UnreadableResponse(f"{name}: expected an object, got {_short(value)}")
+    return value
+
+
+def a_list(value: Any, name: str) -> list[Any]:
+    """``value`` if it is a list; null is an empty one.
+
+    Raises:
+        UnreadableResponse: It is neither.
+    """
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise UnreadableResponse(f"{name}: expected a list, got {_short(value)}")
+    return value
+
+
+def a_text(value: Any, name: str) -> str:
+    """``value`` if it is a string; null is an empty one.
+
+    Raises:
+        UnreadableResponse: It is neither.
+    """
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise UnreadableResponse(f"{name}: expected a string, got {_short(value)}")
+    return value
+
+
+def text_or_none(value: Any) -> str | None:
+    """``value`` if it is a string that says something."""
+    return value if isinstance(value, str) and value else None
+
+
+def count(value: Any) -> int:
+    """``value`` if it is a number of tokens, else 0."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return int(value) if is_number and 0 <= value < 2**53 else 0
+
+
+def call_id(value: Any) -> str:
+    """The id of a call, or a new one."""
+    return text_or_none(value) or f"call_{uuid.uuid4().hex[:24]}"
+
+
+def arguments_text(value: Any) -> str:
+    """A call's arguments as text; some servers send them as an object."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."  # noqa: PLR2004

@@ -1,0 +1,209 @@
+"""What a model's server reports as an error, and what that means for the run.
+
+OpenAI's form, Anthropic's and their variants say it by an HTTP status, a code, a type and a
+message: in an error response, in a response with status 200, or within a stream. All come here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.core.failures import REFUSED_CREDENTIALS, SERVER_ERRORS, TOO_BUSY, hold_s
+from agentpipe.engines.llm.reading import UnreadableResponse
+from agentpipe.errors import AgentFailed, RunLimitExceeded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+MAX_WORDS_CHARS = 1_000
+CLIENT_ERROR = 400
+
+# The status that belongs to a type or code, for errors that come without one, as in a stream.
+_STATUSES = {
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "model_not_found": 404,
+    "not_found_error": 404,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "too_many_requests": 429,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+_KINDS = {
+    429: "ModelRateLimitError",
+    503: "ModelUnavailableError",
+    529: "ModelOverloadedError",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _SetUp:
+    """A mistake in the set-up, by what a server says about it.
+
+    Attributes:
+        codes: Codes and types, in lower case.
+        words: Parts of messages, for servers without codes.
+    """
+
+    kind: str
+    statuses: frozenset[int]
+    codes: frozenset[str]
+    words: re.Pattern[str]
+
+
+_SET_UPS = (
+    _SetUp(
+        "ModelQuotaExceededError",
+        frozenset({402}),
+        frozenset(
+            {
+                "insufficient_quota",
+                "billing_hard_limit_reached",
+                "billing_not_active",
+                "billing_error",
+                "credit_balance_exhausted",
+                "exceeded_current_quota_error",
+                "organization_spend_limit_exceeded",
+                "project_spend_limit_exceeded",
+            }
+        ),
+        re.compile("credit balance is too low|insufficient balance"),
+    ),
+    _SetUp(
+        "ModelAuthenticationError",
+        REFUSED_CREDENTIALS,
+        frozenset({"invalid_api_key", "authentication_error", "api_key_invalid"}),
+        re.compile("api key not valid|(incorrect|invalid) api key"),
+    ),
+    _SetUp(
+        "ModelNotFoundError",
+        frozenset({404}),
+        frozenset({"model_not_found", "invalid_model", "not_found_error"}),
+        re.compile("model (does )?not exist|not a valid model id|invalid model"),
+    ),
+)
+_CONTEXT_STATUSES = frozenset({400, 413, 422})
+_CONTEXT_CODES = frozenset(
+    {"context_length_exceeded", "exceed_context_size_error", "request_too_large"}
+)
+# As OpenAI and vLLM, Anthropic, Mistral, Gemini, xAI, Groq, SGLang, llama.cpp and Bedrock say it.
+_CONTEXT_WORDS = re.compile(
+    "maximum context length|prompt is too long|exceeds? (the )?context (limit|window|length)"
+    r"|too large for model with \d+ maximum context"
+    "|input token count.{0,40}exceeds the maximum|maximum prompt length"
+    "|reduce the length of the (messages|input|prompt)|longer than the model's context"
+    "|exceeds? the (available |model's )(maximum )?context|input is too long"
+)
+# OpenRouter's moderation refuses with a credential's status.
+_FLAGGED = "flagged_input"
+
+
+class ServiceError(Exception):
+    """An error as a server reported it.
+
+    Attributes:
+        status_code: Its HTTP status; in a response with status 200, the one it stands for.
+        within: It came in a response with status 200, or in a stream.
+        codes: Its code and its type, in lower case, as far as it has them.
+        headers: Of the response.
+    """
+
+    def __init__(self, error: Any, status: int, headers: Mapping[str, str], text: str) -> None:
+        described = _description(error)
+        named = (described.get(name) for name in ("code", "type", "status"))
+        self.codes = {name.lower() for name in named if isinstance(name, str)}
+        self.codes |= _flags(described.get("metadata"))
+        self.within = status < CLIENT_ERROR
+        self.status_code = self._meant(described.get("code")) if self.within else status
+        self.headers = headers
+        super().__init__(_message(described) or text.strip())
+
+    def _meant(self, code: Any) -> int | None:
+        number = int(code) if isinstance(code, str) and code.isdecimal() else code
+        if isinstance(number, int) and CLIENT_ERROR <= number < SERVER_ERRORS.stop:
+            return number
+        return next((_STATUSES[name] for name in sorted(self.codes) if name in _STATUSES), None)
+
+
+def _description(error: Any) -> dict[str, Any]:
+    """The object with the message: some servers wrap it, or have just the message."""
+    if isinstance(error, list) and error:
+        error = error[0]
+    if isinstance(error, str):
+        return {"message": error}
+    if not isinstance(error, dict):
+        return {}
+    inner = error.get("error")
+    return _description(inner) if inner else error
+
+
+def _flags(metadata: Any) -> set[str]:
+    return {_FLAGGED} & metadata.keys() if isinstance(metadata, dict) else set()
+
+
+def _message(described: Mapping[str, Any]) -> str:
+    metadata = described.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None  # Of OpenRouter's provider.
+    found = (*(described.get(name) for name in ("message", "detail", "msg")), raw)
+    return ": ".join(str(text) for text in found if text)
+
+
+def failure_of(error: Exception, masked: Callable[[str], str]) -> Exception:
+    """What a failed request means for the run.
+
+    Args:
+        error: ``ServiceError``, ``UnreadableResponse``, a timeout, or the HTTP client's.
+        masked: Hides credentials in a text. The server's words are cut after that: half a
+            credential could not be recognised.
+    """
+    words = masked(str(error))[:MAX_WORDS_CHARS]
+    if isinstance(error, ServiceError):
+        return _judged(error, words)
+    if isinstance(error, TimeoutError):
+        return AgentFailed("the model did not answer in time", kind="ModelTimeout", infra=True)
+    if isinstance(error, UnreadableResponse):
+        text = f"the model's server sent no complete answer: {words}"
+        return AgentFailed(text, kind=type(error).__name__, infra=True)
+    text = f"no connection to the model's server: {words or type(error).__name__}"
+    return AgentFailed(text, kind="ModelConnectionError", infra=True)
+
+
+def _judged(error: ServiceError, words: str) -> Exception:
+    status = error.status_code
+    if _is_out_of_context(error):
+        return RunLimitExceeded(f"the conversation exceeds the model's context window: {words}")
+    text = f"the model's server answered {status or 'an error'}: {words}"
+    if set_up := next((each for each in _SET_UPS if _is(error, each)), None):
+        return AgentFailed(text, kind=set_up.kind, permanent=True)
+    return AgentFailed(
+        text, kind=_kind(error), infra=_is_service(error), retry_after_s=hold_s(error)
+    )
+
+
+def _is_out_of_context(error: ServiceError) -> bool:
+    if not error.within and error.status_code not in _CONTEXT_STATUSES:
+        return False
+    return bool(_CONTEXT_CODES & error.codes or _CONTEXT_WORDS.search(str(error).lower()))
+
+
+def _is(error: ServiceError, set_up: _SetUp) -> bool:
+    if error.codes & set_up.codes:
+        return True
+    if error.status_code in set_up.statuses:
+        return _FLAGGED not in error.codes
+    return error.status_code == CLIENT_ERROR and bool(set_up.words.search(str(error).lower()))
+
+
+def _is_service(error: ServiceError) -> bool:
+    """Whether the service failed; within a response even the refusal of a request is that."""
+    return error.within or error.status_code in TOO_BUSY or error.status_code in SERVER_ERRORS
+
+
+def _kind(error: ServiceError) -> str:
+    kind = _KINDS.get(error.status_code or 0)
+    return kind or ("ModelServerError" if _is_service(error) else "ModelRequestRejectedError")

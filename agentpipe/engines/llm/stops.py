@@ -1,0 +1,52 @@
+"""Why a model stopped: the providers' words, and what each means for the run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentpipe.core.result import CONTENT_FILTER, LENGTH, REFUSAL, STOP
+
+if TYPE_CHECKING:
+    from agentpipe.engines.llm.conversation import Response
+
+# The providers' words: OpenAI's and Anthropic's, and then those of vLLM, SGLang, Mistral, Gemini,
+# DeepSeek and Zhipu. A word that is not here is one more for "it is done".
+_STOPS = {
+    "length": LENGTH,
+    "max_tokens": LENGTH,
+    "model_length": LENGTH,
+    "content_filter": CONTENT_FILTER,
+    "sensitive": CONTENT_FILTER,
+    "safety": CONTENT_FILTER,
+    "recitation": CONTENT_FILTER,
+    "prohibited_content": CONTENT_FILTER,
+    "refusal": REFUSAL,
+}
+# The provider gave up in the middle of an answer.
+_FAILED = frozenset({"error", "abort", "network_error", "insufficient_system_resource"})
+_PAUSED = "pause_turn"
+_OUT_OF_CONTEXT = "model_context_window_exceeded"
+
+
+def stop_of(response: Response) -> str | None:
+    """The Result's ``stop`` for this response; None if the provider did not say why it ended."""
+    if response.refusal:
+        return REFUSAL
+    if response.finish_reason is None:
+        return None
+    return _STOPS.get(response.finish_reason.lower(), STOP)
+
+
+def failed(response: Response) -> bool:
+    """Whether the provider failed before the answer was complete."""
+    return (response.finish_reason or "").lower() in _FAILED
+
+
+def paused(response: Response) -> bool:
+    """Whether the model goes on if it is asked again."""
+    return response.finish_reason == _PAUSED
+
+
+def out_of_context(response: Response) -> bool:
+    """Whether the conversation fills the model's context window."""
+    return response.finish_reason == _OUT_OF_CONTEXT
