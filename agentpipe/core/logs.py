@@ -37,6 +37,7 @@ printed = logging.getLogger("agentpipe.printed")
 printed.setLevel(logging.INFO)
 # Libraries that log whole URLs at INFO, which may hold an agent's question.
 _CHATTY = ("httpx", "httpx2", "httpcore", "urllib3")
+TRACEBACK = "\nTraceback (most recent call last):"
 
 
 class RedactingStream:
@@ -101,7 +102,10 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """``time level [pid] message``, in UTC, with ``task=... agent=...`` in a run; one line each."""
+    """``time level [pid] message``, in UTC, with ``task=... agent=...`` in a run; one line each.
+
+    The lines of a traceback follow, indented, in the same write.
+    """
 
     converter = staticmethod(time.gmtime)
 
@@ -110,17 +114,28 @@ class TextFormatter(logging.Formatter):
         self._masked = masked
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without a newline; the lines of a message are joined by ``|``."""
+        """The lines, without a last newline; those of a message are joined by ``|``."""
         # Masked first: a multi-line secret would not be recognised in a joined line.
-        parts = (part.strip() for part in self._masked(super().format(record)).splitlines())
-        line = printable(" | ".join(part for part in parts if part))
-        run = _bound_to(record)
-        return f"{line} task={_word(run.task)} agent={_word(run.agent)}" if run else line
+        whole = self._masked(super().format(record))
+        message, begins, traceback = whole.partition(TRACEBACK if record.exc_info else "\0")
+        line, run = _joined(message), _bound_to(record)
+        if run:
+            line = f"{line} task={_word(run.task)} agent={_word(run.agent)}"
+        return "\n".join([line, *_indented(begins + traceback)])
 
 
 def _bound_to(record: logging.LogRecord) -> Bound | None:
     run: Bound | None = getattr(record, "bound", None)
     return run
+
+
+def _joined(message: str) -> str:
+    parts = (part.strip() for part in message.splitlines())
+    return printable(" | ".join(part for part in parts if part))
+
+
+def _indented(text: str) -> list[str]:
+    return [f"    {printable(line)}" for line in text.splitlines() if line.strip()]
 
 
 def _word(text: str) -> str:

@@ -12,7 +12,7 @@ from agentpipe.errors import FormatError
 from agentpipe.worker.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from agentpipe.brokers.statistics import WorkerSeen
     from agentpipe.core.result import Result
@@ -47,16 +47,17 @@ def _some(names: set[str]) -> str:
     return shown if len(names) <= MAX_SHOWN else f"{shown} and {len(names) - MAX_SHOWN} more"
 
 
-def clocks_in_results(results: Iterable[Result], now: float) -> Finding:
+def clocks_in_results(results: Iterable[Result], now: Callable[[], float]) -> Finding:
     """Whether a run ended in the future, or started before its task was accepted.
 
-    This covers workers that have exited, but finds only clocks that are clearly wrong.
+    This covers workers that have exited, but finds only clocks that are clearly wrong. ``now`` is
+    asked after each result: on a busy fleet, results end while the stream is read.
     """
     name = "clocks in results"
     worst, who, seen = 0.0, "", 0
     for result in results:
         seen += 1
-        for off_s in _offsets(result, now):
+        for off_s in _offsets(result, now()):
             if off_s > worst:
                 worst, who = off_s, str(result.worker)
     if not seen:

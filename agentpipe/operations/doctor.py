@@ -200,9 +200,8 @@ def workers_heard(workers: Sequence[WorkerSeen]) -> Finding:
 
 def _clocks_in_results(sink: Sink) -> Iterator[Finding]:
     """From the latest results; nothing with a sink that keeps no past ones."""
-    now = time.time()
     with suppress(ConfigError):
-        yield clocks_in_results(_recent(sink, now - RECENT_S), now)
+        yield clocks_in_results(_recent(sink, time.time() - RECENT_S), time.time)
 
 
 def _recent(sink: Sink, since: float) -> Iterator[Result]:

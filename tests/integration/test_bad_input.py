@@ -167,7 +167,7 @@ def test_wrong_words_on_the_command_line_are_refused(project: Project) -> None:
         assert word in done.err, (command, done.err)
     (project.folder / "empty").mkdir()
     unset = {"AGENT_COLLECTION_CONFIG_FILE": ""}
-    assert project.ok("send", "toys", "hi", env=unset)  # By collection.yaml, which is here.
+    project.ok("send", "toys", "hi", env=unset)  # By collection.yaml, which is here.
     nowhere = project.run("send", "toys", "hi", folder=project.folder / "empty", env=unset)
     _assert_refused(nowhere)
     assert "-c FILE" in nowhere.err

@@ -10,6 +10,8 @@ import pytest
 from agentpipe.brokers.statistics import WorkerSeen
 from agentpipe.connections.amqp.health import timeout_of
 from agentpipe.connections.health import file_system_of
+from agentpipe.core.result import Result
+from agentpipe.core.timestamps import utc
 from agentpipe.operations import clocks, doctor
 from agentpipe.worker.heartbeat import Heartbeat
 
@@ -79,3 +81,17 @@ def test_a_file_system_is_the_nearest_one_above(tmp_path: Path) -> None:
     assert file_system_of(tmp_path / "deep", mounts) == "nfs4"
     assert file_system_of(tmp_path.parent, mounts) == "ext4"
     assert file_system_of(tmp_path, tmp_path / "none") == ""
+
+
+def test_results_that_end_while_they_are_read_are_not_in_the_future() -> None:
+    clock = iter(range(1_000, 2_000, 10))
+    ended = (Result(task_id="t", worker="w", finished_at=utc(at)) for at in range(1_000, 1_500, 10))
+    found = clocks.clocks_in_results(ended, lambda: float(next(clock)))
+    assert (found.status, found.found) == ("ok", "plausible in 50 results in the last hour")
+
+
+def test_a_result_of_a_clock_that_is_ahead_is_found() -> None:
+    ahead = Result(task_id="t", worker="w", finished_at=utc(1_060))
+    found = clocks.clocks_in_results([ahead], lambda: 1_000.0)
+    assert found.status == "warn"
+    assert "w, or the sender of its tasks, is off by 60.0 s" in found.found

@@ -103,17 +103,19 @@ def test_a_thread_of_the_agents_own_is_bound_where_it_is_given_the_context() -> 
     assert line.endswith("elsewhere task=t-1 agent=crew_0")
 
 
-def test_an_event_is_one_line_and_harmless() -> None:
+def test_an_event_is_one_line_with_its_traceback_below_and_harmless() -> None:
     def fail() -> None:
         try:
             raise ValueError("two\nlines")  # noqa: TRY301 - it is to be logged
         except ValueError:
             log.exception("first\r\n  second\x1b[31m")
 
-    (line,) = shown(TextFormatter(), lambda: in_a_run(fail, task="t\n\x07"))
-    assert "first | second\\x1b[31m | Traceback" in line
-    assert "ValueError: two | lines" in line
-    assert line.isprintable()
+    (event,) = shown(TextFormatter(), lambda: in_a_run(fail, task="t\n\x07"))
+    line, *stack = event.splitlines()
+    assert "first | second\\x1b[31m task=t\\n\\x07 agent=" in line
+    assert stack[0] == "    Traceback (most recent call last):"
+    assert stack[-2:] == ["    ValueError: two", "    lines"]
+    assert all(each.isprintable() for each in (line, *stack))
     (line,) = shown(JsonFormatter(), lambda: in_a_run(fail))
     assert json.loads(line)["exception"].endswith("two\nlines")
 
