@@ -13,7 +13,7 @@ import os
 import sqlite3
 import threading
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -23,7 +23,7 @@ from agentpipe.core.did_you_mean import did_you_mean
 from agentpipe.errors import ConfigError, Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 _SYNCHRONOUS = ("full", "normal")
 
@@ -62,13 +62,39 @@ def parse_url(url: str) -> SqliteAddress:
     return SqliteAddress(Path(path).absolute(), synchronous)
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The tables of a database.
+
+    Attributes:
+        version: Kept in the file; it rises with each change of the tables.
+        schema: Makes them in an empty file.
+        upgrades: The statements that make layout ``n + 1`` of layout ``n``, by ``n``. Processes of
+            the earlier version may have the file open meanwhile: add columns with a default, and
+            tables; never rename or remove.
+    """
+
+    version: int
+    schema: str
+    upgrades: Mapping[int, str] = field(default_factory=dict)
+
+    def statements_from(self, found: int) -> list[str] | None:
+        """What brings a file of layout ``found`` here; None where that is not possible."""
+        if found == 0:
+            return self.schema.split(";\n")
+        steps = [self.upgrades.get(step) for step in range(found, self.version)]
+        if found > self.version or None in steps:
+            return None
+        return [statement for step in steps if step for statement in step.split(";\n")]
+
+
 class Database:
     """A connection of one process, shared by its threads.
 
     Every method may raise ``Unreachable``. A forked child must not use it.
     """
 
-    def __init__(self, address: SqliteAddress, schema: str, version: int) -> None:
+    def __init__(self, address: SqliteAddress, layout: Layout) -> None:
         self.path = address.path
         self._durable = address.synchronous == "full"
         self._mutex = threading.RLock()
@@ -77,7 +103,7 @@ class Database:
             self._lock = os.open(f"{self.path}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             self._connection = self._connect()
             self._wal = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            self._migrate(schema, version)
+            self._migrate(layout)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -88,18 +114,20 @@ class Database:
         connection.execute("PRAGMA synchronous = NORMAL")
         return connection
 
-    def _migrate(self, schema: str, version: int) -> None:
+    def _migrate(self, layout: Layout) -> None:
         with self.write() as connection:
             (found,) = connection.execute("PRAGMA user_version").fetchone()
-            if found == 0:
-                for statement in schema.split(";\n"):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {version}")
-            elif found != version:
+            if found == layout.version:
+                return
+            statements = layout.statements_from(found)
+            if statements is None:
                 raise Unreachable(
-                    f"{self.path} has layout {found}, this agentpipe knows {version}: "
+                    f"{self.path} has layout {found}, this agentpipe knows {layout.version}: "
                     "use the version that wrote it, or another file"
                 )
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {layout.version}")
 
     @contextmanager
     def write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:

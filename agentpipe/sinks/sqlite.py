@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentpipe.connections.health import examine_folder
-from agentpipe.connections.sqlite import Database, SqliteAddress, parse_url
+from agentpipe.connections.sqlite import Database, Layout, SqliteAddress, parse_url
 from agentpipe.errors import Unreachable
 from agentpipe.sinks.base import Record
 
@@ -30,10 +30,9 @@ if TYPE_CHECKING:
     from agentpipe.connections.health import Finding
     from agentpipe.sinks.base import Start
 
-LAYOUT = 2
 # Number of records before its first one whose ids a group's reader knows.
 RECALLED = 20_000
-SCHEMA = """
+_SCHEMA = """
 CREATE TABLE records (
     position INTEGER PRIMARY KEY AUTOINCREMENT, task_id TEXT NOT NULL, digest BLOB NOT NULL,
     body BLOB NOT NULL, published_at REAL NOT NULL, UNIQUE (task_id, digest));
@@ -43,6 +42,7 @@ CREATE TABLE loans (
     owner TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, reader TEXT NOT NULL);
 CREATE INDEX loans_by_owner ON loans (owner)
 """
+LAYOUT = Layout(2, _SCHEMA)
 
 
 class SqliteSink:
@@ -50,7 +50,7 @@ class SqliteSink:
 
     def __init__(self, url: str) -> None:
         self._address = parse_url(url)
-        self._database = Database(self._address, SCHEMA, LAYOUT)
+        self._database = Database(self._address, LAYOUT)
 
     def publish(self, records: Sequence[Record]) -> None:
         if not records:
@@ -120,7 +120,7 @@ class SqliteGroupReader:
     def __init__(self, address: SqliteAddress, group: str, after: int) -> None:
         # A power loss may undo a commit, which repeats a record but loses none: ``normal`` is
         # enough here, and eight times as fast.
-        self._database = Database(SqliteAddress(address.path, "normal"), SCHEMA, LAYOUT)
+        self._database = Database(SqliteAddress(address.path, "normal"), LAYOUT)
         self._listener = self._database.listener()
         self._group = group
         self._lock = _ReaderLock(address.path)

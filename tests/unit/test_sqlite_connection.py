@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from agentpipe.connections.sqlite import Database, SqliteAddress, parse_url
+from agentpipe.connections.sqlite import Database, Layout, SqliteAddress, parse_url
 from agentpipe.errors import ConfigError, Unreachable
 
 SCHEMA = "CREATE TABLE things (name TEXT UNIQUE);\nCREATE TABLE others (x INTEGER)"
 
 
 def opened(path: Path, synchronous: str = "normal", version: int = 1) -> Database:
-    return Database(SqliteAddress(path, synchronous), SCHEMA, version)
+    return Database(SqliteAddress(path, synchronous), Layout(version, SCHEMA))
 
 
 def names(database: Database) -> list[str]:
@@ -77,6 +77,33 @@ def test_another_layout_is_refused_with_both_numbers(tmp_path: Path) -> None:
     opened(tmp_path / "a.db", version=2).close()
     with pytest.raises(Unreachable, match=r"a.db has layout 2, this agentpipe knows 1: use the"):
         opened(tmp_path / "a.db", version=1)
+
+
+def test_a_file_of_an_earlier_layout_is_brought_up_to_date_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    old = opened(path)
+    with old.write() as db:
+        db.execute("INSERT INTO things VALUES ('kept')")
+    upgrades = {
+        1: "ALTER TABLE things ADD COLUMN size INTEGER NOT NULL DEFAULT 7",
+        2: "CREATE TABLE more (x INTEGER);\nINSERT INTO more VALUES (1)",
+    }
+    for _ in range(2):
+        new = Database(SqliteAddress(path, "normal"), Layout(3, SCHEMA, upgrades))
+        with new.read() as db:
+            assert db.execute("SELECT name, size FROM things").fetchall() == [("kept", 7)]
+            assert db.execute("SELECT x FROM more").fetchall() == [(1,)]
+        new.close()
+    with old.write() as db:  # The earlier version goes on with the file that it has open.
+        db.execute("INSERT INTO things (name) VALUES ('late')")
+    assert names(old) == ["kept", "late"]
+    old.close()
+
+
+def test_a_layout_without_an_upgrade_is_refused(tmp_path: Path) -> None:
+    opened(tmp_path / "a.db").close()
+    with pytest.raises(Unreachable, match="has layout 1, this agentpipe knows 3"):
+        Database(SqliteAddress(tmp_path / "a.db"), Layout(3, SCHEMA, {2: "SELECT 1"}))
 
 
 def test_what_is_no_database_is_unreachable(tmp_path: Path) -> None:

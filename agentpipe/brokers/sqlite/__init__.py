@@ -49,7 +49,6 @@ from agentpipe.brokers.sqlite.tables import (
     LAPSED,
     LAYOUT,
     RAISE_COUNTER,
-    SCHEMA,
     SELECT_CANCELLED,
     SELECT_DECLARED,
     SELECT_DEPTHS,
@@ -98,7 +97,7 @@ class SqliteStore(Store):
     """
 
     def __init__(self, url: str, settings: Settings) -> None:
-        self._database = Database(parse_url(url), SCHEMA, LAYOUT)
+        self._database = Database(parse_url(url), LAYOUT)
         self._listener = self._database.listener()
         self._retention_s = settings.retention_s
         self._next_sweep = 0.0

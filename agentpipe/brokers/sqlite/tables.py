@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.statistics import QueueDepth, Tally, WorkerSeen
+from agentpipe.connections.sqlite import Layout
 
 if TYPE_CHECKING:
     import sqlite3
@@ -14,14 +15,13 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.records import Queue, Settlement
 
-LAYOUT = 3
 # States of a task.
 WAITING, DELAYED, RUNNING, SETTLED = range(4)
 NOTHING = Tally()
 
 # Payloads have a table of their own, so that a change of state never rewrites one. Dead letters
 # are numbered by the microsecond of their death, each with one to itself.
-SCHEMA = """
+_SCHEMA = """
 CREATE TABLE queues (
     qid INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, collection TEXT, position INTEGER,
     max_waiting INTEGER NOT NULL, concurrency INTEGER NOT NULL, max_crashes INTEGER NOT NULL,
@@ -74,6 +74,7 @@ CREATE TABLE tallies (
     error TEXT NOT NULL, failed_at REAL);
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL)
 """
+LAYOUT = Layout(3, _SCHEMA)
 
 # The counts of a concurrency group (table gates) sum up its queues: a claim need not read each of
 # them. A trigger updates them with every change of a queue; it is created with the first group,
