@@ -13,6 +13,7 @@ import pytest
 
 from brokers.server_rabbitmq import RabbitServer
 from brokers.server_redis import RedisServer
+from tests.integration.llm_bench import Bench
 from tests.integration.project import Project
 
 if TYPE_CHECKING:
@@ -93,3 +94,9 @@ def project(tmp_path: Path, broker_url: str, sink_url: str) -> Iterator[Project]
     finally:
         made.show_logs()
         made.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """A bench in a folder of its own."""
+    return Bench(tmp_path)

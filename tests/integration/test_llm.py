@@ -2,105 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
-from agentpipe.config.agent_config import load_agent_config
-from agentpipe.core.context import Context
 from agentpipe.core.failures import is_infra, is_permanent
 from agentpipe.core.task import Task
-from agentpipe.core.trace import Tracer
-from agentpipe.engines.base import open_engine
-from agentpipe.engines.instance import Instance
 from agentpipe.errors import AgentpipeError
+from tests.integration.llm_bench import KEY, MARK, ODD, PATIENCE_S
 from tests.llm_stub import LlmStub, Reply, call, cut, fail, hang, say
 from tests.support import processes_with, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from tests.integration.llm_bench import Bench
     from tests.integration.project import Project
     from tests.llm_stub import Request
 
-ODD = str(Path(__file__).parents[1] / "mcp_server.py")
-# In the command line of each server that is started here.
-MARK = uuid.uuid4().hex
-KEY = "sk-of-the-context-4711"
-PATIENCE_S = 30.0
 FILES = Path("/proc/self/fd")
-
-
-class Bench:
-    """An agent of one config, without a worker."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.servers: dict[str, Any] = {}
-        self.tracer = Tracer()
-        self.stop: str | None = None
-
-    def odd(self, *habits: str, **more: Any) -> dict[str, Any]:
-        """Our server as an entry of ``servers``."""
-        return {"name": "odd", "command": sys.executable, "args": [ODD, *habits, MARK], **more}
-
-    def engine(self, url: str, **config: Any) -> Any:
-        """The engine, its model at ``url``."""
-        own = {"model": "openai:gpt-4o-mini", "base_url": url, **config}
-        return self.open(
-            {"kind": "agent", "spec": {"name": "it", "type": "llm", "config": own}},
-        )
-
-    def open(self, *documents: dict[str, Any]) -> Any:
-        """The engine of these documents."""
-        file = self._folder / "agent.yaml"
-        file.write_text(yaml.safe_dump_all(documents))
-        return open_engine(load_agent_config(file))
-
-    def ask(self, engine: Any, *tasks: Task | str, env: dict[str, str] | None = None) -> list[Any]:
-        """What one instance answers, or raises, to each task in turn; it is closed at the end.
-
-        ``stop`` is then that of the last answer.
-        """
-        context = Context({"OPENAI_API_KEY": KEY} if env is None else env)
-
-        async def ask() -> list[Any]:
-            instance = Instance("it", engine, context, in_thread=False)
-            ends = []
-            for task in tasks:
-                self.tracer = Tracer()
-                try:
-                    with self.tracer.root():
-                        question = task if isinstance(task, Task) else Task(question=task)
-                        answer = await instance.answer(question, PATIENCE_S)
-                    ends.append(answer.value)
-                    self.stop = answer.stop
-                except AgentpipeError as error:
-                    ends.append(error)
-            await instance.close()
-            return ends
-
-        return asyncio.run(ask())
-
-    def records(self, kind: str) -> list[dict[str, Any]]:
-        """What the last run recorded of this type."""
-        records = [record["data"] for span in self.tracer.spans for record in span["records"]]
-        return [record for record in records if record["type"] == kind]
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    """A bench in a folder of its own."""
-    return Bench(tmp_path)
 
 
 def test_it_asks_calls_tools_and_answers(bench: Bench) -> None:
