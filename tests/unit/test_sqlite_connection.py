@@ -135,12 +135,11 @@ def test_a_block_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_a_commit_that_fails_leaves_a_database_that_works(tmp_path: Path) -> None:
-    database = Database(
-        SqliteAddress(tmp_path / "a.db", "normal"),
+    schema = (
         SCHEMA + ";\nCREATE TABLE parents (id INTEGER PRIMARY KEY);\nCREATE TABLE children"
-        " (parent INTEGER REFERENCES parents (id) DEFERRABLE INITIALLY DEFERRED)",
-        1,
+        " (parent INTEGER REFERENCES parents (id) DEFERRABLE INITIALLY DEFERRED)"
     )
+    database = Database(SqliteAddress(tmp_path / "a.db", "normal"), Layout(1, schema))
 
     def orphan() -> None:
         with database.write() as db:
