@@ -52,12 +52,14 @@ class Result:
 
     Attributes:
         result: The answer, text or JSON; None where there is none.
-        evaluation_results: One ``{config, response, passed, reason, error}`` per evaluator.
+        evaluation_results: One ``{config, response, passed, reason, error}`` per evaluator, and
+            ``score`` where it graded the answer.
         trace: Spans in MCP-Universe's format.
         outcome: One of ``OUTCOMES``.
         stop: Why the answer ended, one of ``STOPS``; None if the agent does not know.
         attempt: Which run gave this outcome, from 1; 0 where none ran.
-        reward: Mean of ``passed``; only for ``ok``, and None without evaluators.
+        reward: Weighted mean of the evaluators' scores; only for ``ok``, None without evaluators.
+        rewards: The same of each evaluator with a name.
         reward_trustworthy: Whether ``reward`` is a number that all evaluators stand behind.
         error: ``{type, message, traceback}`` or None; with ``permanent: true`` the set-up failed.
         usage: What the run cost, summed.
@@ -75,6 +77,7 @@ class Result:
     outcome: str = "ok"
     stop: str | None = None
     reward: float | None = None
+    rewards: dict[str, float] = field(default_factory=dict)
     reward_trustworthy: bool = False
     error: dict[str, Any] | None = None
     usage: dict[str, Any] = field(default_factory=dict)
@@ -172,6 +175,7 @@ _RESULT_KINDS: dict[str, Any] = {
     "trace": list,
     "metadata": dict,
     "usage": dict,
+    "rewards": dict,
     "error": (dict, _OR_NULL),
     "reward": (int, float, _OR_NULL),
     **dict.fromkeys(("collection", "agent", "stop", "worker", "group_id"), (str, _OR_NULL)),

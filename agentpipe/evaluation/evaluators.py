@@ -1,13 +1,16 @@
 """Evaluators mark an answer by MCP-Universe's chains and comparisons, or by a user's function.
 
 An evaluator is a dict: ``func`` (``json -> get(key) -> foreach -> len``, or ``module:function``),
-``op``, ``value``, ``op_args``, ``desc``. A failure caused by the
+``op``, ``value``, ``op_args``, ``desc``, ``name``, ``weight``. A failure caused by the
 answer means a wrong answer; one caused by the evaluator means a broken evaluator. They are kept
 apart because a trainer learns from wrong answers.
 """
 
 from __future__ import annotations
 
+import math
+import operator
+import sys
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -28,11 +31,11 @@ from agentpipe.evaluation.chain import (
     show,
 )
 from agentpipe.evaluation.functions import (
-    accept_verdict,
     call_function,
     function_problems,
     is_reference,
 )
+from agentpipe.evaluation.verdicts import Verdict, read_verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,7 +46,8 @@ if TYPE_CHECKING:
 MAX_RESPONSE_CHARS = 100_000
 _MAX_REASON_CHARS = 2000
 
-_DEFAULTS: dict[str, Any] = {"func": "", "op": "", "value": None, "op_args": None, "desc": ""}
+_PEERS: dict[str, Any] = {"func": "", "op": "", "value": None, "op_args": None, "desc": ""}
+_DEFAULTS: dict[str, Any] = {**_PEERS, "name": "", "weight": 1.0}
 _RENDERED = ("value", "op_args")
 _NEEDS_PEER = "op {} needs MCP-Universe's code: run the collection with engine: mcpuniverse"
 
@@ -53,11 +57,12 @@ class Evaluation:
     """The verdict of one evaluator on one answer.
 
     Attributes:
-        config: The evaluator, with defaults filled in.
+        config: The evaluator, with MCP-Universe's defaults filled in.
         response: The answer's text, cut after ``MAX_RESPONSE_CHARS``.
-        reason: Why it did not pass.
+        reason: Why it did not pass, or what a function says of its score.
         error: Why the evaluator could not judge; empty unless ``broken``.
         broken: The evaluator failed; ``passed`` is meaningless.
+        score: From 0 to 1, where a function graded the answer.
     """
 
     config: dict[str, Any]
@@ -66,15 +71,22 @@ class Evaluation:
     reason: str = ""
     error: str = ""
     broken: bool = False
+    score: float | None = None
+
+    @property
+    def value(self) -> float:
+        """What it adds to the reward."""
+        return float(self.passed) if self.score is None else self.score
 
     def to_dict(self) -> dict[str, Any]:
-        """The five keys that MCP-Universe's consumers read."""
+        """The five keys that MCP-Universe's consumers read, and ``score`` where there is one."""
         return {
             "config": self.config,
             "response": self.response,
             "passed": self.passed,
             "reason": self.reason,
             "error": self.error,
+            **({} if self.score is None else {"score": self.score}),
         }
 
 
@@ -83,7 +95,7 @@ def check(evaluators: Sequence[dict[str, Any]], search: Sequence[Path] = ()) -> 
 
     With ``search``, the user's functions are imported from those folders.
     """
-    problems: list[str] = []
+    problems = _clashes(evaluators)
     for index, config in enumerate(evaluators):
         found = _problems(config)
         if search and not found and is_reference(config["func"]):
@@ -105,29 +117,40 @@ async def evaluate(
     to run. Values compare as in Python and in MCP-Universe: ``true`` equals 1.
     The user's function gets the answer's text and, if its parameters have these names, ``value``,
     ``op_args`` and ``task``. With ``op`` it returns the value to compare with ``value``; without,
-    its verdict: a bool, ``(bool, reason)`` or ``{"passed": bool, "reason": string}``. A plain
-    function runs in a thread, which a cancellation leaves running. ``{{ NAME }}`` in ``value`` and
-    ``op_args`` is replaced from ``env``; the record shows the template.
+    its verdict, as ``read_verdict`` takes it. A plain function runs in a thread, which a
+    cancellation leaves running. ``{{ NAME }}`` in ``value`` and ``op_args`` is replaced from
+    ``env``; the record shows the template.
     """
     return [await _evaluate(config, answer_text, task, search, env) for config in evaluators]
 
 
 def reward(evaluations: Sequence[Evaluation]) -> float | None:
-    """The mean of ``passed``, None without evaluations; the caller checks ``broken`` first."""
+    """The weighted mean of their values, None without any; check ``broken`` first."""
     if not evaluations:
         return None
-    return sum(evaluation.passed for evaluation in evaluations) / len(evaluations)
+    weights = [float(evaluation.config.get("weight", 1.0)) for evaluation in evaluations]
+    largest = max(weights)  # The sum of weights near the largest float would be infinite.
+    shares = [weight / largest for weight in weights]
+    values = [evaluation.value for evaluation in evaluations]
+    return math.fsum(map(operator.mul, shares, values)) / math.fsum(shares)
+
+
+def rewards(evaluations: Sequence[Evaluation]) -> dict[str, float]:
+    """The values of the evaluators that have a name."""
+    named = [evaluation for evaluation in evaluations if evaluation.config.get("name")]
+    return {evaluation.config["name"]: evaluation.value for evaluation in named}
 
 
 async def _evaluate(
     config: Any, answer_text: str, task: Task, search: Sequence[Path], env: Mapping[str, str]
 ) -> Evaluation:
     given = config if isinstance(config, dict) else {}
-    filled = {name: given.get(name, default) for name, default in _DEFAULTS.items()}
+    filled = {name: given.get(name, default) for name, default in _PEERS.items()}
+    filled |= {name: given[name] for name in ("name", "weight") if name in given}
     verdict = partial(Evaluation, filled, _readable(answer_text, MAX_RESPONSE_CHARS))
     try:
         _refuse(_problems(config))
-        await _judge(filled, answer_text, task, search, env)
+        judged = await _judge(filled, answer_text, task, search, env)
     except WrongAnswerError as error:
         return verdict(passed=False, reason=_readable(str(error), _MAX_REASON_CHARS))
     except (BrokenEvaluatorError, ConfigError) as error:
@@ -136,7 +159,9 @@ async def _evaluate(
     except Exception as error:  # noqa: BLE001 - a user's object may raise anything when used
         text = _readable(explain(error), _MAX_REASON_CHARS)
         return verdict(passed=False, error=text, broken=True)
-    return verdict(passed=True)
+    return verdict(
+        passed=judged.passed, reason=_readable(judged.reason, _MAX_REASON_CHARS), score=judged.score
+    )
 
 
 async def _judge(
@@ -145,7 +170,7 @@ async def _judge(
     task: Task,
     search: Sequence[Path],
     env: Mapping[str, str],
-) -> None:
+) -> Verdict:
     func, op = config["func"], config["op"]
     if op in names().operators:
         raise BrokenEvaluatorError(_NEEDS_PEER.format(op))
@@ -155,10 +180,11 @@ async def _judge(
     else:
         returned = await call_function(rendered, answer_text, task, search)
         if not op:
-            accept_verdict(func, returned)
+            return read_verdict(func, returned)
         leaves = [returned]
     for leaf in leaves if op else ():
         compare(leaf, op, rendered["value"], config["value"])
+    return Verdict(passed=True)
 
 
 # Mistakes that can be seen without an answer.
@@ -173,11 +199,37 @@ def _problems(config: Any) -> list[str]:
     wrong = [name for name in ("func", "op", "desc") if not isinstance(config.get(name, ""), str)]
     if wrong:
         return problems + [f"{name}: expected a string, got {show(config[name])}" for name in wrong]
-    problems += _func_problems(config["func"])
+    problems += _func_problems(config["func"]) + _mark_problems(config)
     op = config.get("op", "")
     if op in names().operators and is_reference(config["func"]):
         problems.append(f"op: {op!r} compares the result of a chain, not of a function")
     return problems + op_problems(op, config.get("value"))
+
+
+def _mark_problems(config: dict[str, Any]) -> list[str]:
+    """What is wrong with how it counts towards the reward."""
+    problems = []
+    if "name" in config and not (isinstance(config["name"], str) and config["name"].strip()):
+        problems.append(f"name: expected a string that is not empty, got {show(config['name'])}")
+    weight = config.get("weight", 1.0)
+    is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+    if not is_number or not 0 < weight <= sys.float_info.max:
+        problems.append(f"weight: expected a number above 0, got {show(weight)}")
+    return problems
+
+
+def _clashes(evaluators: Sequence[Any]) -> list[str]:
+    """Names that two evaluators share: a Result has one reward per name."""
+    first: dict[str, int] = {}
+    problems = []
+    for index, config in enumerate(evaluators):
+        name = config.get("name") if isinstance(config, dict) else None
+        if isinstance(name, str) and first.setdefault(name, index) != index:
+            problems.append(
+                f"evaluators[{index}]: name: {name!r:.100} is also that of "
+                f"evaluators[{first[name]}]: choose another"
+            )
+    return problems
 
 
 def _misspelt_keys(config: dict[Any, Any]) -> list[str]:

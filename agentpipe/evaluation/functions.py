@@ -1,4 +1,4 @@
-"""A user's function as an evaluator: import, call in a thread, read the verdict."""
+"""A user's function as an evaluator: import it, call it in a thread."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.imports import explain, locate
 from agentpipe.errors import ConfigError
-from agentpipe.evaluation.chain import BrokenEvaluatorError, WrongAnswerError, show
+from agentpipe.evaluation.chain import BrokenEvaluatorError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -82,30 +82,3 @@ def _parameters(function: Callable[..., Any]) -> list[str]:
 
 def _failed(func: str, error: BaseException) -> BrokenEvaluatorError:
     return BrokenEvaluatorError(f"{func} raised {explain(error)}")
-
-
-def accept_verdict(func: str, returned: Any) -> None:
-    """Return if a function's verdict says that the answer passed.
-
-    Raises:
-        WrongAnswerError: It did not pass; the message is the function's reason.
-        BrokenEvaluatorError: The function returned something else.
-    """
-    passed, reason = _verdict(returned)
-    if type(passed) is not bool or type(reason) is not str:
-        raise BrokenEvaluatorError(
-            f"{func} returned {show(returned)}: without an op, return a bool, (bool, reason) "
-            'or {"passed": bool, "reason": string}'
-        )
-    if not passed:
-        raise WrongAnswerError(reason or f"{func} returned false")
-
-
-def _verdict(returned: Any) -> tuple[Any, Any]:
-    if type(returned) is bool:
-        return returned, ""
-    if type(returned) is dict:
-        return returned.get("passed"), returned.get("reason", "")
-    if type(returned) is tuple and len(returned) == len(("passed", "reason")):
-        return returned
-    return None, None

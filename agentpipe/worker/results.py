@@ -40,7 +40,7 @@ from agentpipe.errors import (
     RunLimitExceeded,
     TimeLimitExceeded,
 )
-from agentpipe.evaluation.evaluators import reward
+from agentpipe.evaluation.evaluators import reward, rewards
 from agentpipe.worker.runner import Completed
 from agentpipe.worker.served_actor import served_actor, time_limit_s
 
@@ -236,6 +236,7 @@ class Results(dramatiq.Middleware):
             outcome=outcome,
             stop=run.stop if run else None,
             reward=score,
+            rewards=rewards(evaluations) if outcome == "ok" else {},
             reward_trustworthy=score is not None,
             error=failure or _evaluation_error(evaluations),
             usage=message.tracer.usage.to_dict() if message.tracer else {},

@@ -10,7 +10,14 @@ import orjson
 import pytest
 
 from agentpipe.core.task import Task
-from agentpipe.evaluation.evaluators import MAX_RESPONSE_CHARS, Evaluation, check, evaluate, reward
+from agentpipe.evaluation.evaluators import (
+    MAX_RESPONSE_CHARS,
+    Evaluation,
+    check,
+    evaluate,
+    reward,
+    rewards,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -476,3 +483,153 @@ def test_the_reward_is_the_mean_of_passed() -> None:
     assert reward([right, wrong, wrong, wrong]) == 0.25
     assert reward([right]) == 1.0
     assert reward([]) is None
+
+
+# Scores, names and weights.
+
+# numpy's classes as they are in numpy 1 and 2, without numpy.
+NUMPY = """
+class generic: pass
+class bool_(generic):
+    def __init__(self, value): self.value = value
+    def __bool__(self): return self.value
+class bool2(bool_): pass
+class floating(generic): pass
+class float64(floating, float): pass
+class float32(floating):
+    def __init__(self, value): self.value = value
+    def __float__(self): return self.value
+class ndarray(generic): pass
+bool2.__name__ = "bool"
+for kind in (generic, bool_, bool2, floating, float64, float32, ndarray):
+    kind.__module__ = "numpy"
+"""
+
+
+@pytest.mark.parametrize(
+    ("returned", "expected"),
+    [
+        ("0.25", (False, 0.25, "the score is 0.25")),
+        ("0.0", (False, 0.0, "the score is 0")),
+        ("1.0", (True, 1.0, "")),
+        ("1.0000000000000002", (True, 1.0, "")),
+        ("-1e-17", (False, 0.0, "the score is 0")),
+        ("(0.5, 'half')", (False, 0.5, "half")),
+        ("(1.0, 'whole')", (True, 1.0, "whole")),
+        ("{'score': 0.5}", (False, 0.5, "the score is 0.5")),
+        ("{'score': 1}", (True, 1.0, "")),
+        ("{'score': 0, 'reason': 'none'}", (False, 0.0, "none")),
+        ("{'score': 0.8, 'passed': True}", (True, 0.8, "")),
+        ("{'score': 1.0, 'passed': False}", (False, 1.0, "the score is 1")),
+        ("float64(0.5)", (False, 0.5, "the score is 0.5")),
+        ("float32(1.0)", (True, 1.0, "")),
+        ("(float64(0.5), 'half')", (False, 0.5, "half")),
+        ("{'score': float32(0.5)}", (False, 0.5, "the score is 0.5")),
+        ("bool_(True)", (True, None, "")),
+        ("bool2(True)", (True, None, "")),
+        ("bool_(False)", (False, None, "checks:f returned false")),
+        ("(bool_(False), 'no')", (False, None, "no")),
+        ("{'passed': bool2(True)}", (True, None, "")),
+    ],
+)
+def test_a_function_grades_an_answer(
+    tmp_path: Path, returned: str, expected: tuple[bool, float | None, str]
+) -> None:
+    source = f"{NUMPY}\ndef f(answer): return {returned}"
+    evaluation = judged("yes", "checks:f", search=functions(tmp_path, source))
+    assert not evaluation.broken, evaluation.error
+    assert (evaluation.passed, evaluation.score, evaluation.reason) == expected
+    record = json.loads(orjson.dumps(evaluation.to_dict()))
+    assert record.get("score") == evaluation.score
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        "float('nan')",
+        "float('inf')",
+        "1.1",
+        "-0.1",
+        "float64('nan')",
+        "1",
+        "ndarray()",
+        "'0.5'",
+        "{'score': True}",
+        "{'score': '0.5'}",
+        "{'score': float('nan')}",
+        "{'score': 2}",
+        "{'score': 0.5, 'passed': 1}",
+        "{'score': 0.5, 'reason': 1}",
+        "{'passed': True, 'score': 'high'}",
+        "(0.5, 1)",
+        "(0.5, 'a', 'b')",
+        "{}",
+    ],
+)
+def test_a_score_that_is_none_is_a_broken_evaluator(tmp_path: Path, returned: str) -> None:
+    source = f"{NUMPY}\ndef f(answer): return {returned}"
+    evaluation = judged("yes", "checks:f", search=functions(tmp_path, source))
+    assert is_broken(evaluation)
+    assert "checks:f returned" in evaluation.error
+    assert "from 0 to 1" in evaluation.error
+
+
+def test_a_numpy_scalar_compares_with_op(tmp_path: Path) -> None:
+    search = functions(tmp_path, f"{NUMPY}\ndef f(answer): return float64(len(answer))")
+    assert judged("yes", "checks:f", "=", 3, search).passed
+
+
+def graded(value: float, **config: Any) -> Evaluation:
+    return Evaluation(config, "", passed=value == 1, score=value)
+
+
+def test_the_reward_is_the_mean_by_weight() -> None:
+    assert reward([graded(0.5), graded(1.0)]) == 0.75
+    assert reward([graded(0.5, weight=3), Evaluation({}, "", passed=True)]) == 0.625
+    huge = sys.float_info.max
+    assert reward([graded(0.5, weight=huge), graded(0.5, weight=huge)]) == 0.5
+    assert reward([graded(1.0, weight=10**300), graded(0.0, weight=1e-300)]) == 1.0
+
+
+def test_rewards_hold_what_has_a_name() -> None:
+    named = Evaluation({"name": "format"}, "", passed=True)
+    assert rewards([graded(0.5, name="style"), named, graded(0.1)]) == {"style": 0.5, "format": 1}
+
+
+def test_a_name_and_a_weight_are_recorded_with_the_evaluator() -> None:
+    config = {"func": "raw", "name": "all", "weight": 2}
+    (evaluation,) = asyncio.run(evaluate([config], "5", Task()))
+    assert (evaluation.config["name"], evaluation.config["weight"]) == ("all", 2)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"name": ""},
+        {"name": " "},
+        {"name": 5},
+        {"name": None},
+        {"weight": 0},
+        {"weight": -1},
+        {"weight": NAN},
+        {"weight": float("inf")},
+        {"weight": 10**400},
+        {"weight": "2"},
+        {"weight": True},
+        {"weight": None},
+        {"wieght": 1},
+    ],
+)
+def test_a_wrong_name_or_weight_is_found_when_sent(config: dict[str, Any]) -> None:
+    (problem,) = check([{"func": "raw", **config}])
+    assert next(iter(config)) in problem
+    (evaluation,) = asyncio.run(evaluate([{"func": "raw", **config}], "1", Task()))
+    assert is_broken(evaluation)
+
+
+def test_names_that_clash_are_found_when_sent() -> None:
+    twice = [{"func": "raw", "name": "a"}, {"func": "raw"}, {"func": "json", "name": "a"}]
+    assert check(twice) == [
+        "evaluators[2]: name: 'a' is also that of evaluators[0]: choose another"
+    ]
+    assert check([{"func": "raw", "name": "a"}, {"func": "raw", "name": "b"}]) == []

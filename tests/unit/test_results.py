@@ -137,6 +137,22 @@ def test_the_reward_is_the_mean_of_passed(
     assert [each["passed"] for each in result.evaluation_results] == passed
 
 
+def test_a_graded_result_has_the_reward_of_each_name(bench: Bench) -> None:
+    style = Evaluation({"name": "style", "weight": 3}, "4", passed=False, score=0.5)
+    right = Evaluation({"name": "right"}, "4", passed=True)
+    result = result_of(bench.end(result=Completed("4", (style, right))))
+    assert (result.reward, result.rewards) == (0.625, {"style": 0.5, "right": 1.0})
+    assert [each.get("score") for each in result.evaluation_results] == [0.5, None]
+    broken = (style, evaluation(passed=False, broken=True))
+    failed = result_of(bench.end(result=Completed("4", broken)))
+    assert (failed.reward, failed.rewards) == (None, {})
+
+
+def test_a_result_written_before_there_were_rewards_is_read() -> None:
+    result = Result.decode(b'{"schema": 1, "task_id": "a", "outcome": "ok", "reward": 1.0}')
+    assert (result.reward, result.rewards) == (1.0, {})
+
+
 def test_a_broken_evaluator_is_no_wrong_answer(bench: Bench) -> None:
     run = Completed("4", (evaluation(passed=True), evaluation(passed=False, broken=True)))
     result = result_of(bench.end(result=run))

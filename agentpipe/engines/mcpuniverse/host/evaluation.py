@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from .monitor import Monitor
 
 MAX_TEXT = 2_000
+# MCP-Universe drops these keys of an evaluator.
+OURS = ("name", "weight")
 # These look at the answer only: an answer of the wrong type is a wrong answer.
 PLAIN_OPS = ("=", "<", "<=", ">", ">=", "in", "contain")
 
@@ -33,6 +35,7 @@ async def _evaluate(
         result = (await evaluator.evaluate(answer)).model_dump(mode="json")
     except (Exception, LlmFailedError) as error:  # noqa: BLE001 - an unknown op, for one
         return _broken(config, answer, f"{type(error).__name__}: {error}")
+    result["config"] |= {name: config[name] for name in OURS if name in config}
     return _classified(dict(result), wrong, monitor.unanswered)
 
 
