@@ -38,6 +38,7 @@ class Reply:
         delay_s: Before anything is sent.
         cut: The connection is closed without a word.
         hang: Nothing is sent until the stub is closed.
+        raw: The whole body, instead of ``message``, of this content type (``kind``).
     """
 
     message: dict[str, Any] = field(default_factory=dict)
@@ -46,6 +47,8 @@ class Reply:
     delay_s: float = 0.0
     cut: bool = False
     hang: bool = False
+    raw: bytes | None = None
+    kind: str = "application/json"
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,12 @@ class Request:
         """The request's ``seed``, where it has one."""
         seed: int | None = self.body.get("seed")
         return seed
+
+    @property
+    def question(self) -> str:
+        """What the user asked: the first message of theirs, of either protocol."""
+        content = next(m["content"] for m in self.body["messages"] if m["role"] == "user")
+        return content if isinstance(content, str) else str(content[0]["text"])
 
     @property
     def text(self) -> str:
@@ -157,6 +166,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.stub.closed.wait(None if reply.hang else reply.delay_s)
         if reply.cut or reply.hang:
             self.close_connection = True
+        elif reply.raw is not None:
+            self._head(reply, reply.kind, {"Content-Length": str(len(reply.raw))})
+            self.wfile.write(reply.raw)
         elif reply.status >= 400:
             self._send(reply, {"error": {"message": f"scripted {reply.status}", "type": "stub"}})
         elif body.get("stream"):

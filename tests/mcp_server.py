@@ -2,7 +2,8 @@
 
 ``python mcp_server.py [rubbish] [hang] [die] [loud]``: it prints what is no message, never says
 that it is ready, ends at once, or writes to stderr. Its tools are ``echo``, ``environ`` (the
-value of a variable of its own), ``pid``, ``fail``, ``crash``, ``freeze`` and ``noise``.
+value of a variable of its own), ``pid``, ``fail``, ``crash``, ``freeze``, ``noise`` and ``damaged``
+(its reply has wounds that follow from the number that it is asked for).
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 TEXT = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
-TOOLS = ("echo", "environ", "pid", "fail", "crash", "freeze", "noise")
+TOOLS = ("echo", "environ", "pid", "fail", "crash", "freeze", "noise", "damaged")
 
 
 def main(habits: list[str]) -> None:
@@ -45,9 +47,21 @@ def answer(request: dict[str, Any]) -> None:
             result = {"tools": tools}
         case "tools/call":
             result = call(**request["params"])
+            if request["params"]["name"] == "damaged":
+                send_damaged({"jsonrpc": "2.0", "id": request["id"], "result": result}, result)
+                return
         case _:
             result = {}
     write(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": result}))
+
+
+def send_damaged(reply: dict[str, Any], result: dict[str, Any]) -> None:
+    sys.path.append(str(Path(__file__).parents[1]))
+    from tests.mutations import mutated
+
+    seed = int(result["content"][0]["text"])
+    sys.stdout.buffer.write(mutated(json.dumps(reply).encode(), seed) + b"\n")
+    sys.stdout.flush()
 
 
 def write(line: str) -> None:

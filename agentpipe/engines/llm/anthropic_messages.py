@@ -138,7 +138,7 @@ def read(answer: Any) -> Response:
         text="".join(texts),
         calls=tuple(calls.values()),
         turn={"role": "assistant", "content": [block for block in sent_back if block]},
-        finish_reason=text_or_none(message.get("stop_reason")),
+        finish_reason=a_text(message.get("stop_reason"), "stop_reason") or None,
         tokens=_tokens(message.get("usage")),
         id=text_or_none(message.get("id")),
         model=text_or_none(message.get("model")),

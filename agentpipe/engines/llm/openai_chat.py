@@ -124,7 +124,7 @@ def read(answer: Any) -> Response:
         text=content or refusal,
         calls=calls,
         turn=_turn(message, content or refusal, list(zip(raw_calls, calls, strict=True))),
-        finish_reason=text_or_none(choice.get("finish_reason")),
+        finish_reason=a_text(choice.get("finish_reason"), "finish_reason") or None,
         refusal=refusal,
         tokens=_tokens(completion.get("usage")),
         id=text_or_none(completion.get("id")),
