@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.documents import problem_at, raise_problems, read_documents
-from agentpipe.config.paths import find_file
+from agentpipe.config.paths import find_file, folders_for
 from agentpipe.config.schema import CollectionDocument
 from agentpipe.core.context import Context, resolve
 from agentpipe.errors import ConfigError, Problem
@@ -164,7 +164,7 @@ def read(
         ConfigError: The file cannot be read as YAML.
     """
     checked, problems = read_documents(Path(path), CollectionDocument())
-    folders = (Path(path).parent, Path())
+    folders = folders_for(Path(path))
     problems += _too_many_agents(checked)
     collections = []
     for document, spec in checked:

@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.config.paths import is_file
 from agentpipe.core.did_you_mean import NO_SIMILAR_NAME, did_you_mean
 from agentpipe.errors import ConfigError
 
@@ -89,7 +90,7 @@ def _is_dotted(name: str) -> bool:
 
 def _from_path(reference: str, path: str, folders: list[Path]) -> ModuleType:
     for folder in folders:
-        if _is_file(folder / path):
+        if is_file(folder / path):
             return _load_file((folder / path).resolve(), reference)
     raise ConfigError(f"{reference!r}: no file {path!r} in {_listed(folders)}")
 
@@ -178,16 +179,9 @@ def _file_of(name: str, folder: Path) -> Path | None:
     """The source of a dotted name in ``folder``; a package wins over a module, as in Python."""
     base = folder.joinpath(*name.split("."))
     for file in (base / "__init__.py", base.parent / f"{base.name}.py"):
-        if _is_file(file):
+        if is_file(file):
             return file.resolve()
     return None
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # no permission, too long a name, a NUL
-        return False
 
 
 def _home(module: ModuleType) -> Path | None:

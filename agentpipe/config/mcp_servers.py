@@ -34,31 +34,49 @@ def _npm(package: str, *arguments: str, env: tuple[str, ...] = ()) -> dict[str, 
     return {**entry, "env": {name: f"{{{{{name}}}}}" for name in env}}
 
 
-# By the names in MCP-Universe's files; the packages come from PyPI (in the worker's environment, or
+def _github(image: str, source: str = "GITHUB_PERSONAL_ACCESS_TOKEN") -> dict[str, Any]:
+    name = "GITHUB_PERSONAL_ACCESS_TOKEN"
+    start = {"command": "docker", "args": ["run", "-i", "--rm", "-e", name, image]}
+    return {"stdio": start, "env": {name: f"{{{{{source}}}}}"}}
+
+
+def _notion(source: str) -> dict[str, Any]:
+    headers = f'{{"Authorization": "Bearer {{{{{source}}}}}", "Notion-Version": "2022-06-28"}}'
+    return {**_npm("@notionhq/notion-mcp-server"), "env": {"OPENAPI_MCP_HEADERS": headers}}
+
+
+def _uvx(package: str, *arguments: str) -> dict[str, Any]:
+    return {"stdio": {"command": "uvx", "args": [package, *arguments]}}
+
+
+# By the names and with the variables of MCP-Universe's list, without the servers that its package
+# brings; the last four are ours. The packages come from PyPI (in the worker's environment, or
 # fetched by uvx) or from npm (fetched by npx).
 _GITHUB = "ghcr.io/github/github-mcp-server"
+_FILES = "@modelcontextprotocol/server-filesystem"
 BUILT_IN: dict[str, dict[str, Any]] = {
     # Its package needs another version of the MCP library: uv gives it an environment.
-    "calculator": {"stdio": {"command": "uvx", "args": ["mcp-server-calculator"]}},
-    "fetch": _pypi("mcp_server_fetch", "--ignore-robots-txt"),
-    "time": _pypi("mcp_server_time"),
-    "git": _pypi("mcp_server_git"),
-    "filesystem": _npm("@modelcontextprotocol/server-filesystem", "{{FILESYSTEM_DIRECTORY}}"),
-    "google-maps": _npm("@modelcontextprotocol/server-google-maps", env=("GOOGLE_MAPS_API_KEY",)),
-    "slack": _npm("@modelcontextprotocol/server-slack", env=("SLACK_BOT_TOKEN", "SLACK_TEAM_ID")),
-    "postgres": _npm("@modelcontextprotocol/server-postgres", "{{POSTGRES_ADDRESS}}"),
-    "playwright": _npm("@playwright/mcp@latest", "--headless", "--isolated"),
+    "calculator": _uvx("mcp-server-calculator"),
     "chrome": _npm("chrome-devtools-mcp@latest", "--headless=true", "--isolated=true"),
-    "sequential-thinking": _npm("@modelcontextprotocol/server-sequential-thinking"),
-    "notion": _npm("@notionhq/notion-mcp-server", env=("OPENAPI_MCP_HEADERS",)),
-    "github": {
-        "stdio": {
-            "command": "docker",
-            "args": ["run", "-i", "--rm", "-e", "GITHUB_PERSONAL_ACCESS_TOKEN", _GITHUB],
-        },
-        "env": {"GITHUB_PERSONAL_ACCESS_TOKEN": "{{GITHUB_PERSONAL_ACCESS_TOKEN}}"},
-    },
+    "fetch": _pypi("mcp_server_fetch", "--ignore-robots-txt"),
+    "filesystem": _npm(_FILES, "{{FILESYSTEM_DIRECTORY}}"),
+    "filesystem_mcpmark": _npm(_FILES, "{{FILESYSTEM_TEST_DIR}}"),
+    "github": _github(f"{_GITHUB}:0.5.0"),
+    "github_mcpmark": _github(_GITHUB, "GITHUB_TOKENS"),
+    "google-maps": _npm("@modelcontextprotocol/server-google-maps", env=("GOOGLE_MAPS_API_KEY",)),
+    "markitdown": _uvx("markitdown-mcp"),
+    "no_hub": _github(_GITHUB),
+    "notion": _notion("NOTION_API_KEY"),
+    "notion_mcpmark": _notion("EVAL_NOTION_API_KEY"),
+    "paypal": _npm("mcp-remote", "https://mcp.paypal.com/sse"),
+    "playwright": _npm("@playwright/mcp@latest", "--headless", "--isolated"),
+    "postgres": _npm("@modelcontextprotocol/server-postgres", "{{POSTGRES_ADDRESS}}"),
+    "postgres-pro": _uvx("postgres-mcp", "{{POSTGRES_ADDRESS}}", "--access-mode", "unrestricted"),
+    "slack": _npm("@modelcontextprotocol/server-slack", env=("SLACK_BOT_TOKEN", "SLACK_TEAM_ID")),
+    "git": _pypi("mcp_server_git"),
     "memory": _npm("@modelcontextprotocol/server-memory"),
+    "sequential-thinking": _npm("@modelcontextprotocol/server-sequential-thinking"),
+    "time": _pypi("mcp_server_time"),
 }
 
 
@@ -117,9 +135,8 @@ class Catalogue:
         entry = self._entry(wanted)
         transport = _transport(name, wanted, entry)
         tools = _names(wanted.get("tools"), f"tools of {name}")
-        filled = render(
-            {key: entry[key] for key in (transport, "env", "cwd") if key in entry}, env or {}
-        )
+        used = {key: entry[key] for key in (transport, "env", "cwd") if key in entry}
+        filled = _filled(used, env or {})
         if env is not None and (missing := sorted(set(names_in(filled)))):
             raise ConfigError(
                 f"the MCP server {name!r} needs {', '.join(missing)}: "
@@ -150,14 +167,6 @@ def load_catalogue(path: str | None) -> Catalogue:
         ConfigError: The file cannot be read, or is not such a list.
     """
     return Catalogue(read_list(Path(path)) if path else {})
-
-
-def listed_names(path: str | None) -> frozenset[str]:
-    """The names in the file at ``path``; none if it cannot be read."""
-    try:
-        return frozenset(read_list(Path(path)) if path else ())
-    except ConfigError:
-        return frozenset()
 
 
 def read_list(path: Path) -> dict[str, dict[str, Any]]:
@@ -200,6 +209,15 @@ def _common_entry(entry: dict[str, Any]) -> dict[str, Any]:
         transport = "sse" if kind == "sse" else "http"
         return {transport: {key: entry[key] for key in ("url", "headers") if key in entry}}
     return entry
+
+
+def _filled(entry: dict[str, Any], env: Mapping[str, str]) -> dict[str, Any]:
+    """The entry, rendered; a variable of the server's own may be given instead of its parts."""
+    filled: dict[str, Any] = render(entry, env)
+    if isinstance(own := filled.get("env"), dict):
+        given = {name: env[name] for name in own if name in env and any(names_in(own[name]))}
+        filled["env"] = {**own, **given}
+    return filled
 
 
 def _transport(name: str, wanted: Mapping[str, Any], entry: Mapping[str, Any]) -> str:

@@ -6,12 +6,13 @@ runs everything else; a name that it does not know either is a mistake. Nothing 
 
 from __future__ import annotations
 
-import os
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.config.mcp_servers import VARIABLE, listed_names
 from agentpipe.config.mcp_universe_names import names
+from agentpipe.config.mcp_universe_prompts import prompt_faults
+from agentpipe.config.mcp_universe_servers import server_faults, server_needs
 from agentpipe.core.did_you_mean import did_you_mean, nearest
 
 if TYPE_CHECKING:
@@ -58,19 +59,34 @@ def task_needs(task: Task) -> list[str]:
     """Why a task needs MCP-Universe's own code; empty where our engines can run it."""
     ops = [str(evaluator.get("op", "")) for evaluator in task.evaluators]
     needs = [name for name in ("prepares", "cleanups") if getattr(task, name)]
-    return needs + [f"op {op}" for op in dict.fromkeys(ops) if op in names().operators]
+    needs += [f"op {op}" for op in dict.fromkeys(ops) if op in names().operators]
+    return needs + list(server_needs(task.mcp_servers if task.use_specified_server else ()))
 
 
 def task_faults(task: Task) -> list[str]:
-    """Preparations that MCP-Universe would only log, and then run the task unprepared."""
-    functions = [str(prepare.get("prepare_func", "")) for prepare in task.prepares]
+    """What no engine can do for a task: unknown preparations, which MCP-Universe would only log.
+
+    And servers that nothing knows.
+
+    Raises:
+        ConfigError: The user's list of servers cannot be read.
+    """
+    return [*_prepare_faults(task), *_task_server_faults(task)]
+
+
+def _prepare_faults(task: Task) -> Iterator[str]:
     known = names().prepares
-    return [
-        f"prepares[{index}]: prepare_func: {name!r:.100} is not in {VERSION}: "
-        f"{did_you_mean(name, sorted(known))}"
-        for index, name in enumerate(functions)
-        if name not in known
-    ]
+    for index, prepare in enumerate(task.prepares):
+        if (name := str(prepare.get("prepare_func", ""))) not in known:
+            hint = did_you_mean(name, sorted(known))
+            place = f"prepares[{index}]: prepare_func"
+            yield f"{place}: {name!r:.100} is not in {VERSION}: {hint}"
+
+
+def _task_server_faults(task: Task) -> Iterator[str]:
+    servers = task.mcp_servers if task.use_specified_server else []
+    for path, message in server_faults(servers):
+        yield f"mcp_servers[{path[0]}]: {message}"
 
 
 def is_theirs(config: AgentConfig) -> bool:
@@ -82,15 +98,7 @@ def _agent_needs(config: Mapping[str, Any]) -> Iterator[str]:
     for key, value in config.items():
         if key not in names().native_agent_keys and value and _DEFAULTS.get(key) != value:
             yield f"{key} is set"
-    servers = config.get("servers")
-    for server in servers if isinstance(servers, list) else ():
-        if isinstance(server, dict):
-            extra = sorted(server.keys() - names().native_server_keys)
-            yield from (f"a server's {key} is set" for key in extra if server[key])
-            name = server.get("name")
-            packaged = name in names().package_servers
-            if packaged and name not in listed_names(os.environ.get(VARIABLE)):
-                yield f"the server {name} comes with its package"
+    yield from server_needs(config.get("servers"))
 
 
 def _llm_needs(config: AgentConfig) -> Iterator[str]:
@@ -115,6 +123,9 @@ def problems(config: AgentConfig) -> list[Problem]:
     """The mistakes in a config that no engine accepts.
 
     Our engine reads the agent and its llm; MCP-Universe's code builds everything in the file.
+
+    Raises:
+        ConfigError: The user's list of MCP servers cannot be read.
     """
     if not is_theirs(config):
         return []
@@ -143,6 +154,18 @@ def _faults(name: str, components: Mapping[str, Document], *, native: bool) -> I
     if native:
         known |= names().native_llm_keys if kind == "llm" else _native_agent_keys()
     yield from _unknown_keys(document, known)
+    if not native:
+        yield from _file_and_server_faults(document)
+
+
+def _file_and_server_faults(document: Document) -> Iterator[Problem]:
+    """Of what only MCP-Universe's code reads; our engine looks at its servers itself."""
+    config = document.data["spec"].get("config", {})
+    for key, message in prompt_faults(config, Path(document.file)):
+        yield _problem(document, ("spec", "config", key), message)
+    if _kind(document) == "agent" and config.get("servers"):
+        for path, message in server_faults(config["servers"]):
+            yield _problem(document, ("spec", "config", "servers", *path), message)
 
 
 def _native_agent_keys() -> frozenset[str]:

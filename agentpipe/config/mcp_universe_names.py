@@ -44,7 +44,9 @@ class Names:
         native_agent_keys: Keys of an agent's config that our engine implements.
         native_server_keys: Keys of a server in it.
         native_llm_keys: Keys of a model's config.
-        package_servers: Servers that MCP-Universe's package brings.
+        servers: The servers of its list.
+        package_servers: Those of them that its package brings.
+        prompts: Prompt files in its package, by their paths from its repository's root.
         prepares: Functions that prepare a task.
         operators: Comparisons of an evaluator that need MCP-Universe's code; the others are ours
             as well.
@@ -54,7 +56,9 @@ class Names:
     native_agent_keys: frozenset[str]
     native_server_keys: frozenset[str]
     native_llm_keys: frozenset[str]
+    servers: frozenset[str]
     package_servers: frozenset[str]
+    prompts: frozenset[str]
     prepares: frozenset[str]
     operators: frozenset[str]
 

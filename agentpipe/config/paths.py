@@ -2,41 +2,62 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentpipe.core.did_you_mean import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
+
+# Where MCP-Universe's runner looks after the current folder, in a checkout of version 1.1.3 and in
+# a later one.
+THEIR_TASK_FOLDERS = ("mcpuniverse/benchmark/configs", "task_configs")
+
+
+def folders_for(file: Path) -> tuple[Path, ...]:
+    """Where a path in ``file`` is looked up: beside it, in the current folder, in those above."""
+    folder = file.absolute().parent
+    return (folder, Path.cwd(), *folder.parents)
+
+
+def folders_for_tasks(file: Path) -> tuple[Path, ...]:
+    """The same for a benchmark's tasks, of which the folder above comes before the current one."""
+    folder = file.absolute().parent
+    near = (folder, folder.parent, *folders_for(file))
+    return (*near, *(each / below for below in THEIR_TASK_FOLDERS for each in near))
 
 
 def find_file(written: str, folders: Iterable[Path]) -> Path:
     """The absolute path of the first file that exists in one of ``folders``.
 
     Raises:
-        FileNotFoundError: Lists the paths tried, and a similar name.
+        FileNotFoundError: Names the first path tried, and a similar name.
     """
     places = list(dict.fromkeys((folder / written).absolute() for folder in folders))
     for place in places:
-        if _is_file(place):
+        if is_file(place):
             return place
-    tried = " and ".join(repr(str(place)) for place in places)
+    others = ", then from the current folder and from each folder above" if places[1:] else ""
     hint = did_you_mean(
-        places[0].name, _names_in(places[0].parent), "write its path from this file's folder"
+        places[0].name, _names_beside(places), "write its path from this file's folder"
     )
-    raise FileNotFoundError(f"no such file: tried {tried}; {hint}")
+    raise FileNotFoundError(f"no such file: tried {str(places[0])!r}{others}; {hint}")
 
 
-def _names_in(folder: Path) -> list[str]:
-    try:
-        return [path.name for path in folder.iterdir()]
-    except OSError:
-        return []
-
-
-def _is_file(place: Path) -> bool:
+def is_file(place: Path) -> bool:
+    """Whether it is a file; any text may be tried, also what no path can be."""
     try:
         return place.is_file()
-    except OSError:
+    except (OSError, ValueError):  # no permission, too long a name, a NUL
         return False
+
+
+def _names_beside(places: Iterable[Path]) -> list[str]:
+    """The names in the first of the places' folders that can be listed."""
+    for place in places:
+        try:
+            return [path.name for path in place.parent.iterdir()]
+        except (OSError, ValueError):
+            continue
+    return []

@@ -26,9 +26,9 @@ def read_tasks(file: str, stdin: BinaryIO) -> Iterable[AdmittedTask]:
         return _lines(stdin)
     path = Path(file)
     if path.suffix.lower() in {".yaml", ".yml"}:
-        from agentpipe.sending.benchmarks import load_benchmarks, tasks_of
+        from agentpipe.sending.benchmarks import benchmark_tasks
 
-        return tasks_of(load_benchmarks(path))
+        return benchmark_tasks(path)
     return checked_tasks(path)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.documents import problem_at, raise_problems, read_documents
-from agentpipe.config.paths import find_file
+from agentpipe.config.paths import find_file, folders_for_tasks
 from agentpipe.config.schema import BENCHMARK, BenchmarkDocument
 from agentpipe.config.yaml_source import kind_in
 from agentpipe.errors import ConfigError, Problem
@@ -52,35 +52,47 @@ class Benchmark:
     file: Path
 
 
+def read_benchmarks(path: Path) -> tuple[list[Benchmark], list[Problem]]:
+    """The benchmarks of a file as far as they are valid, and every problem; for ``check``.
+
+    The task files that they name are found but not read.
+
+    Raises:
+        ConfigError: The file cannot be read, or has no benchmark.
+    """
+    components, problems = read_documents(path, BenchmarkDocument(), _is_benchmark)
+    if not components:
+        raise ConfigError(Problem("no benchmark: add a document of kind benchmark", str(path), 1))
+    return [_benchmark(document, spec, problems) for document, spec in components], problems
+
+
 def load_benchmarks(path: Path) -> list[Benchmark]:
     """The benchmarks of a file; the task files that they name must exist but are not read.
 
     Raises:
         ConfigError: With every problem of the benchmarks, in the file's order.
     """
-    components, problems = read_documents(path, BenchmarkDocument(), _is_benchmark)
-    if not components:
-        raise ConfigError(Problem("no benchmark: add a document of kind benchmark", str(path), 1))
-    loaded = [_benchmark(document, spec, problems) for document, spec in components]
+    benchmarks, problems = read_benchmarks(path)
     raise_problems(problems)
-    return loaded
+    return benchmarks
 
 
-def tasks_of(benchmarks: list[Benchmark]) -> list[AdmittedTask]:
-    """The tasks of all files of the benchmarks, with benchmark and file in their metadata.
+def benchmark_tasks(path: Path) -> list[AdmittedTask]:
+    """The tasks of all benchmarks of a file, with benchmark and file in their metadata.
 
     Raises:
-        ConfigError: With every problem of every file.
+        ConfigError: With every problem of the benchmarks, and then of every task file.
     """
+    benchmarks, problems = read_benchmarks(path)
+    problems.sort(key=lambda problem: problem.line)
     tasks: list[AdmittedTask] = []
-    problems: list[Problem] = []
     for benchmark, file in ((each, file) for each in benchmarks for file in each.tasks):
         try:
             tasks += [_marked(task, benchmark, file) for task in load_tasks(file.path)]
         except ConfigError as error:
             problems += error.problems
     if problems:
-        raise ConfigError(dict.fromkeys(problems))
+        raise ConfigError(problems)
     return tasks
 
 
@@ -98,9 +110,9 @@ def _marked(task: AdmittedTask, benchmark: Benchmark, file: TaskFile) -> Admitte
 
 def _benchmark(document: Document, spec: dict[str, Any], problems: list[Problem]) -> Benchmark:
     file = Path(document.file)
-    folders = (file.parent, file.absolute().parent.parent, Path())
+    folders = folders_for_tasks(file)
     found = []
-    for index, written in enumerate(spec.get("tasks", ())):
+    for index, written in _written_tasks(document):
         place = ("spec", "tasks", index)
         try:
             path = find_file(written, folders)
@@ -111,3 +123,11 @@ def _benchmark(document: Document, spec: dict[str, Any], problems: list[Problem]
     agent_line = document.line_of(("spec", "agent"))
     description, agent = spec.get("description", ""), spec.get("agent", "")
     return Benchmark(description, agent, agent_line, tuple(found), file)
+
+
+def _written_tasks(document: Document) -> list[tuple[int, str]]:
+    """The paths as the file has them; the schema reports the others, and drops their places."""
+    spec = document.data.get("spec")
+    tasks = spec.get("tasks") if isinstance(spec, dict) else None
+    written = enumerate(tasks if isinstance(tasks, list) else ())
+    return [(at, text) for at, text in written if isinstance(text, str) and text.strip()]

@@ -68,10 +68,7 @@ class Child:
 
     def open(self, config: str, servers: dict[str, Any] | None = None) -> dict[str, Any]:
         context = {"env": self.env, "metadata": {}}
-        where = str(self._folder / "agent.yaml")
-        self.send(
-            {"open": {"config": config, "file": where, "context": context, "servers": servers}}
-        )
+        self.send({"open": {"config": config, "context": context, "servers": servers}})
         return self.receive()
 
     def send(self, request: dict[str, Any]) -> None:

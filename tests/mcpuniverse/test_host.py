@@ -6,6 +6,8 @@ import importlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -751,3 +753,49 @@ def test_children_share_memory_and_start_soon(
         )
     assert each < 20.0
     assert max(ready) < 10.0
+
+
+SEEDED = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from host.components import read_components
+from mcpuniverse.mcp.manager import MCPManager
+from mcpuniverse.workflows.builder import WorkflowBuilder
+import yaml
+
+text = sys.stdin.read()
+def builds(components):
+    try:
+        WorkflowBuilder(mcp_manager=MCPManager(config={}), config=components).build()
+    except ValueError as error:
+        return str(error)
+    return "built"
+print(json.dumps([builds(read_components(text, {})), builds(list(yaml.safe_load_all(text)))]))
+"""
+
+
+def test_a_workflow_before_its_members_is_built_whatever_the_hash_seed() -> None:
+    def basic(name: str) -> dict[str, Any]:
+        spec = {"name": name, "type": "basic", "config": {"llm": "l"}}
+        return {"kind": "agent", "spec": spec}
+
+    def workflow(name: str, type_: str, **references: Any) -> dict[str, Any]:
+        return {"kind": "workflow", "spec": {"name": name, "type": type_, "config": references}}
+
+    text = documents(
+        workflow("last", "chain", agents=["both", "c"]),
+        workflow("both", "parallelization", agents=["a", "b"], aggregator="c"),
+        *map(basic, ("a", "b", "c")),
+        {"kind": "llm", "spec": {"name": "l", "type": "openai"}},
+    )
+    folder = str(Path(host.__file__).parents[1])
+    built = []
+    for seed in range(6):
+        command = [sys.executable, "-c", SEEDED, folder]
+        environ = {**os.environ, "PYTHONHASHSEED": str(seed)}
+        done = subprocess.run(
+            command, input=text.encode(), env=environ, check=True, capture_output=True
+        )
+        built.append(json.loads(done.stdout.splitlines()[-1]))
+    assert [ours for ours, _ in built] == ["built"] * 6
+    assert "Cycles detected in the definitions" in {theirs for _, theirs in built}

@@ -14,6 +14,7 @@ pytest.importorskip(
     "mcpuniverse", reason="runs in an environment of its own: make test-mcpuniverse"
 )
 
+import mcpuniverse
 from mcpuniverse.benchmark.configs.mcpmark.prepares import PREPARE_FUNCTIONS
 from mcpuniverse.common.misc import ComponentABCMeta
 from mcpuniverse.evaluator import COMPARISON_FUNCTIONS, EVALUATION_FUNCTIONS
@@ -31,13 +32,27 @@ types = {kind: {name: [each.names[0], sorted(each.keys), sorted(each.references)
 print(json.dumps([types, sorted({*names().operators, *chain.OPS}), sorted(chain.STEPS),
                   sorted(names().prepares)]))
 """
+TELL_SERVERS = """
+import json
+from agentpipe.config.mcp_servers import BUILT_IN
+from agentpipe.config.mcp_universe_names import names
+from agentpipe.config.mcp_universe_servers import added_servers
+print(json.dumps([sorted(names().servers), sorted(names().package_servers), BUILT_IN,
+                  sorted(added_servers()), sorted(names().prompts)]))
+"""
+PACKAGE = Path(mcpuniverse.__file__).parent
+RUNNERS = {"python3", "npx", "uvx", "-y", "-m"}
+
+
+def told_by_ours(script: str) -> Any:
+    command = [str(ROOT / ".venv" / "bin" / "python"), "-c", script]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
 def ours() -> Any:
-    command = [str(ROOT / ".venv" / "bin" / "python"), "-c", TELL]
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    return json.loads(done.stdout)
+    return told_by_ours(TELL)
 
 
 def told(each: Any) -> list[Any]:
@@ -60,3 +75,31 @@ def test_types_with_their_keys_and_references(ours: Any, kind: str) -> None:
         ComponentABCMeta.get_class(GROUPS[kind])
     )
     assert {name: told(each) for name, each in classes.items()} == ours[0][kind]
+
+
+def started(entry: dict[str, Any]) -> list[str]:
+    """What is started of a server and with which variables, whoever fetches its program."""
+    stdio = entry["stdio"]
+    words = [Path(stdio["command"]).name, *stdio.get("args", [])]
+    program = [word.replace("_", "-") for word in words if word not in {*RUNNERS, "python"}]
+    return [*program, json.dumps(entry.get("env", {})).replace(" ", "")]
+
+
+def test_servers_and_what_each_starts() -> None:
+    servers, packaged, built_in, added, _ = told_by_ours(TELL_SERVERS)
+    theirs = json.loads((PACKAGE / "mcp" / "configs" / "server_list.json").read_text())
+    assert sorted(theirs) == servers
+    in_package = "mcpuniverse.mcp.servers."
+    own = [name for name, each in theirs.items() if in_package in str(each["stdio"].get("args"))]
+    assert sorted(own) == packaged
+    others = sorted(theirs.keys() - packaged)
+    assert sorted(built_in) == sorted([*others, *added])
+    assert {name: started(built_in[name]) for name in others} == {
+        name: started(theirs[name]) for name in others
+    }
+
+
+def test_prompts_of_the_package() -> None:
+    *_, prompts = told_by_ours(TELL_SERVERS)
+    found = PACKAGE.glob("**/*.j2")
+    assert sorted(str(each.relative_to(PACKAGE.parent)) for each in found) == prompts

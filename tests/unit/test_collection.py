@@ -381,14 +381,15 @@ def test_names_are_unique_in_a_file(folder: Path) -> None:
     ]
 
 
-def test_a_missing_config_is_refused_with_both_places(folder: Path) -> None:
+def test_a_missing_config_is_refused_with_the_places(folder: Path) -> None:
     text = spec().replace("agent-1.yaml", "none.yaml")
     assert problems_of(write(folder, text)) == [
         (
             4,
             (
-                f"spec.config: no such file: tried '{folder}/none.yaml' "
-                f"and '{Path.cwd()}/none.yaml'; write its path from this file's folder"
+                f"spec.config: no such file: tried '{folder}/none.yaml', "
+                "then from the current folder and from each folder above; "
+                "write its path from this file's folder"
             ),
         )
     ]

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 import yaml
 
 from agentpipe.config.agent_config import load_agent_config
+from agentpipe.config.mcp_servers import load_catalogue
 from agentpipe.config.mcp_universe import (
     engine_for,
     problems,
+    task_faults,
     task_needs,
     why_not_native,
 )
 from agentpipe.config.mcp_universe_names import names
+from agentpipe.config.mcp_universe_prompts import prompt_files
 from agentpipe.core.task import Task
 from agentpipe.engines.base import open_engine
 from agentpipe.errors import ConfigError
@@ -128,6 +134,132 @@ def test_so_does_a_model(tmp_path: Path, type_: str, config: dict[str, Any], rea
     found = agent(tmp_path, "basic", component("llm", "l", type_, **config))
     assert (engine_for(found), why_not_native(found)) == ("mcpuniverse", [reason])
     assert problems(found) == []
+
+
+# Servers.
+
+LISTED = {"mine": {"stdio": {"command": "x"}}, "far": {"http": {"url": "http://x"}}}
+
+
+@pytest.fixture
+def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's list of servers, which takes a name of MCP-Universe's package too."""
+    file = tmp_path / "servers.json"
+    file.write_text(json.dumps({**LISTED, "echo": {"stdio": {"command": "y"}}}))
+    monkeypatch.setenv("AGENTPIPE_MCP_SERVERS", str(file))
+    return file
+
+
+@pytest.mark.parametrize("name", sorted(names().servers))
+def test_each_server_of_its_list_runs_by_either_engine(tmp_path: Path, name: str) -> None:
+    servers = [{"name": name}]
+    native, theirs = (agent(tmp_path, type_, servers=servers) for type_ in ("fc", "react"))
+    packaged = name in names().package_servers
+    assert engine_for(native) == ("mcpuniverse" if packaged else "llm")
+    assert (problems(native), problems(theirs)) == ([], [])
+    if not packaged:
+        open_engine(native)
+    task = Task(mcp_servers=servers, use_specified_server=True)
+    assert task_needs(task) == ([f"the server {name} comes with its package"] * packaged)
+    assert task_faults(task) == []
+    assert task_needs(Task(mcp_servers=servers)) == []
+
+
+@pytest.mark.parametrize(
+    ("server", "words"),
+    [
+        ({"name": "wether"}, "unknown MCP server 'wether': did you mean 'weather'?"),
+        ({"name": "nowhere", "command": "x"}, "add it to the file that AGENTPIPE_MCP_SERVERS"),
+        ({"name": ["weather"]}, "a server needs a name"),
+        ({"tools": ["x"]}, "a server needs a name"),
+        ("weather", "expected a list of entries"),
+        ({"name": "weather", "transport": "stdoi"}, "transport 'stdoi' of the MCP server"),
+        ({"name": "weather", "transport": "http"}, "cannot be reached by http: write one of"),
+        ({"name": "far"}, "cannot be reached by stdio: write one of ['http']"),
+    ],
+)
+@pytest.mark.usefixtures("listed")
+def test_a_server_that_its_code_fails_at_is_told_with_its_line(
+    tmp_path: Path, server: Any, words: str
+) -> None:
+    config = agent(tmp_path, "react", servers=[{"name": "date"}, server])
+    (problem,) = problems(config)
+    assert words in problem.message
+    assert problem.message.startswith("spec.config.servers[1]: ")
+    lines = (tmp_path / "agent.yaml").read_text().splitlines()
+    assert lines[problem.line - 2] == "    - name: date"
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        open_engine(config)
+    if isinstance(server, dict):
+        task = Task(mcp_servers=[server], use_specified_server=True)
+        assert [words in fault for fault in task_faults(task)] == [True]
+        assert task_faults(Task(mcp_servers=[server])) == []
+
+
+@pytest.mark.parametrize(
+    ("server", "needs"),
+    [
+        ({"name": "mine"}, []),
+        ({"name": "echo"}, []),
+        ({"name": "far", "transport": "http"}, []),
+        ({"name": "time"}, []),
+        ({"name": "github", "transport": "sse"}, ["the server github is reached by sse, through"]),
+        ({"name": "time", "permissions": [{"tool": "*"}]}, ["a server's permissions is set"]),
+        ({"name": "time", "gateway_address": "http://x"}, ["a server's gateway_address is set"]),
+    ],
+)
+@pytest.mark.usefixtures("listed")
+def test_what_a_server_needs(tmp_path: Path, server: dict[str, Any], needs: list[str]) -> None:
+    task = Task(mcp_servers=[server], use_specified_server=True)
+    for said in (why_not_native(agent(tmp_path, "fc", servers=[server])), task_needs(task)):
+        assert [word in text for word, text in zip(needs, said, strict=True)] == [True] * len(needs)
+    assert problems(agent(tmp_path, "react", servers=[server])) == []
+
+
+def test_a_list_that_cannot_be_read_is_the_only_mistake(tmp_path: Path, listed: Path) -> None:
+    listed.write_text("{")
+    config = agent(tmp_path, "react", servers=[{"name": "mine"}])
+    with pytest.raises(ConfigError, match="is not JSON") as caught:
+        open_engine(config)
+    assert len(caught.value.problems) == 1
+
+
+def test_a_variable_of_the_server_itself_serves_as_well() -> None:
+    catalogue = load_catalogue(None)
+    headers = "OPENAPI_MCP_HEADERS"
+    by_key = catalogue.server({"name": "notion"}, {"NOTION_API_KEY": "k-1"})
+    assert orjson.loads(by_key.env[headers])["Authorization"] == "Bearer k-1"
+    assert catalogue.server({"name": "notion"}, {headers: "{}"}).env == {headers: "{}"}
+    with pytest.raises(ConfigError, match="'notion' needs NOTION_API_KEY"):
+        catalogue.server({"name": "notion"}, {})
+
+
+# Prompts.
+
+
+@pytest.mark.parametrize("key", ["system_prompt", "tools_prompt", "reflection_prompt"])
+def test_a_prompt_file_is_found_beside_the_config_and_above(tmp_path: Path, key: str) -> None:
+    folder = tmp_path / "repository" / "configs" / "deep"
+    folder.mkdir(parents=True)
+    for place, written in (
+        (folder / "own.j2", "own.j2"),
+        (tmp_path / "repository" / "prompts" / "p.j2", "prompts/p.j2"),
+    ):
+        prompt: dict[str, Any] = {key: written}
+        config = agent(folder, "reflection", **prompt)
+        (missing,) = problems(config)
+        assert missing.message.startswith(f"spec.config.{key}: no such file: tried ")
+        place.parent.mkdir(exist_ok=True)
+        place.write_text("You are.")
+        assert problems(config) == []
+        assert prompt_files(config) == {written: str(place)}
+
+
+def test_prompts_of_the_package_and_prompts_as_text_need_no_file(tmp_path: Path) -> None:
+    theirs = "mcpuniverse/agent/configs/react_prompt.j2"
+    assert problems(agent(tmp_path, "react", system_prompt=theirs, tools_prompt="Use.")) == []
+    newer = theirs.replace("react_prompt", "react_prompt_of_2.0")
+    assert len(problems(agent(tmp_path, "react", system_prompt=newer))) == 1
 
 
 def test_workflows_need_its_own_code(tmp_path: Path) -> None:

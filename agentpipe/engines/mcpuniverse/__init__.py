@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.mcp_servers import VARIABLE as SERVERS
 from agentpipe.config.mcp_servers import read_list
+from agentpipe.config.mcp_universe_prompts import prompt_files
+from agentpipe.config.mcp_universe_servers import added_servers
+from agentpipe.config.yaml_source import read_text
 from agentpipe.engines.process.agent import ProcessAgent
 from agentpipe.engines.process.launcher import PASSED_ON, passed_on, shared_launcher
 from agentpipe.errors import ConfigError, Problem
@@ -42,7 +45,7 @@ class McpUniverseEngine:
 
     def __init__(self, config: AgentConfig) -> None:
         self.search: Sequence[Path] = config.search
-        self._file, self._text = str(config.file), config.file.read_text()
+        self._text, self._prompts = read_text(config.file), prompt_files(config)
         try:
             self._python = _python()
             self._servers = _servers()
@@ -52,7 +55,7 @@ class McpUniverseEngine:
 
     def build(self) -> Agent:
         """An agent whose process starts with the first task."""
-        opening = {"config": self._text, "file": self._file, "servers": self._servers}
+        opening = {"config": self._text, "prompts": self._prompts, "servers": self._servers}
         launcher = shared_launcher(self._python, "host", str(_HOST))
         return ProcessAgent(launcher, opening, _environment(self._python), grace_s=CLEANUP_LIMIT_S)
 
@@ -99,11 +102,11 @@ def _check_package(python: str) -> None:
         )
 
 
-def _servers() -> dict[str, dict[str, Any]] | None:
+def _servers() -> dict[str, dict[str, Any]]:
+    """What MCP-Universe's list lacks: ours, and the user's."""
     listed = os.environ.get(SERVERS)
-    if not listed:
-        return None
-    return {name: _translated(entry) for name, entry in read_list(Path(listed)).items()}
+    entries = {**added_servers(), **(read_list(Path(listed)) if listed else {})}
+    return {name: _translated(entry) for name, entry in entries.items()}
 
 
 def _translated(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.config.paths import THEIR_TASK_FOLDERS, is_file
 from agentpipe.config.yaml_source import load_documents
 from agentpipe.errors import ConfigError
 from agentpipe.operations.project.survey import OTHER, survey
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MAX_CHARS = 400
+_YAML = {".yaml", ".yml"}
 
 
 @dataclass(slots=True)
@@ -57,7 +59,7 @@ def _take(found: FoundFiles, path: Path, target: Path) -> None:
     found.files[target] = path
     for written in _references(path):
         for near, place in _places(written, path, target):
-            if near.is_file():
+            if is_file(near):
                 _take_reference(found, near, place, f"{path}: {written!r:.100}")
                 break
 
@@ -71,14 +73,27 @@ def _take_reference(found: FoundFiles, path: Path, target: Path, named: str) -> 
 
 
 def _places(written: str, path: Path, target: Path) -> Iterator[tuple[Path, Path]]:
-    """Where a reference may point, and the same place in the copy."""
-    folders = (
-        (path.absolute().parent, target.parent),
-        (path.absolute().parent.parent, target.parent.parent),
-        (Path.cwd(), Path()),
-    )
-    for folder, new_folder in folders:
-        yield folder / written, Path(os.path.normpath(new_folder / written))
+    """Where a reference may point, and the same place in the copy.
+
+    What lies above the copied folder comes to its top, where it is found as well.
+    """
+    folders = [*_folders_above(path, target), (Path.cwd(), Path())]
+    subfolders: tuple[str, ...] = ("",)
+    if path.suffix.lower() in _YAML:
+        subfolders = ("", *THEIR_TASK_FOLDERS)
+    for below in subfolders:
+        for folder, new_folder in folders:
+            new = os.path.normpath(new_folder / below / written)
+            yield folder / below / written, Path(new)
+
+
+def _folders_above(path: Path, target: Path) -> Iterator[tuple[Path, Path]]:
+    """The folders in which a file's references are looked up; for tasks only the next two."""
+    above = path.absolute().parents
+    wanted = above if path.suffix.lower() in _YAML else above[:2]
+    for folder in wanted:
+        target = target.parent
+        yield folder, target
 
 
 def _references(path: Path) -> Iterator[str]:
@@ -103,7 +118,7 @@ def _data(path: Path) -> Any:
     """The content of a data file; None if unreadable: the survey reports that."""
     suffix = path.suffix.lower()
     try:
-        if suffix in {".yaml", ".yml"}:
+        if suffix in _YAML:
             return [document.data for document in load_documents(path)]
         if suffix == ".json" and is_document(path):
             return read_document(path).data

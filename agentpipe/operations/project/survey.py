@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.config import mcp_universe
 from agentpipe.config.agent_config import load_agent_config
 from agentpipe.config.collection import load, resolve_contexts
+from agentpipe.config.documents import raise_problems
 from agentpipe.config.imports import explain
 from agentpipe.config.schema import AGENT_KINDS, BENCHMARK
 from agentpipe.config.yaml_source import kind_in, kind_of, load_documents
 from agentpipe.core.did_you_mean import MISSPELT, did_you_mean, nearest
 from agentpipe.engines.base import open_engine
 from agentpipe.errors import ConfigError, Problem
-from agentpipe.sending.benchmarks import load_benchmarks
+from agentpipe.sending.benchmarks import read_benchmarks
 from agentpipe.sending.task_files import (
     entries_of,
     is_document,
@@ -326,13 +327,19 @@ def _judge_contexts(collections: Iterable[Collection], environ: Mapping[str, str
 
 
 def _judge_benchmarks(path: Path, documents: Iterable[Document]) -> list[str]:
+    """A task that is missing hides no other mistake."""
     agents = [document for document in documents if kind_in(document) != BENCHMARK]
-    benchmarks = load_benchmarks(path)
+    benchmarks, problems = read_benchmarks(path)
     files = dict.fromkeys(file.path for each in benchmarks for file in each.tasks)
-    judges = [partial(_judge_task_file, file) for file in files]
+    judges = [partial(_raise, problems), *(partial(_judge_task_file, file) for file in files)]
     if agents:
         judges += [partial(_judge_benchmarks_agent, each, agents) for each in benchmarks]
     return _all_of(judges)
+
+
+def _raise(problems: list[Problem]) -> list[str]:
+    raise_problems(problems)
+    return []
 
 
 def _judge_task_file(path: Path) -> list[str]:

@@ -6,7 +6,7 @@ nothing here imports agentpipe, and mcpuniverse is imported in functions only.
 
 Both sides send JSON objects, one a line. The parent sends, one task at a time::
 
-    {"open": {"config": YAML, "file": path, "context": {"env", "metadata"}, "servers": {} or null}}
+    {"open": {"config": YAML, "prompts": {}, "context": {"env", "metadata"}, "servers": {}}}
     {"task": {"question", "evaluators", "prepares", "cleanups", "seed", ...}}
     {"cancel": true}
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from . import environ
+from .components import read_components
 from .failure import ServersFailedError
 from .threads import bounded
 
-KINDS = ("llm", "agent", "workflow")  # Benchmarks in the same file are not ours.
 CLOSE_LIMIT_S = 10.0
 PING_LIMIT_S = 10.0
 
@@ -32,7 +32,7 @@ class AgentFactory:
 
         self.context = Context(**request["context"])
         _update_environ(self.context.env)
-        self._components = _components(request["config"], Path(request["file"]).parent)
+        self._components = read_components(request["config"], request.get("prompts") or {})
         self.manager = _manager(_servers(request.get("servers")), self.context)
         task.MCPManager = lambda **_: self.manager
 
@@ -135,22 +135,6 @@ def _update_environ(env: dict[str, str]) -> None:
     here = str(Path(sys.executable).parent)
     os.environ["PATH"] = os.pathsep.join([here, os.environ.get("PATH", os.defpath)])
     environ.refresh()
-
-
-def _components(text: str, folder: Path) -> list[dict[str, Any]]:
-    import yaml
-
-    found = [each for each in yaml.safe_load_all(text) if each and each.get("kind") in KINDS]
-    for component in found:
-        _find_prompts(component["spec"].get("config") or {}, folder)
-    return found
-
-
-def _find_prompts(config: dict[str, Any], folder: Path) -> None:
-    """Prompts may be files relative to the config: the process runs elsewhere."""
-    for name, value in config.items():
-        if name.endswith("_prompt") and isinstance(value, str) and value.endswith(".j2"):
-            config[name] = str(folder.absolute() / value)
 
 
 def _manager(servers: dict[str, Any], context: Any) -> Any:
