@@ -129,7 +129,7 @@ class AgentFailed(AgentpipeError):  # noqa: N818 - reads as what happened
         infra: A service or the set-up failed, not the agent.
         retry_after_s: The least time until the next run, if the service named one.
         permanent: The set-up failed: see ``InfraError``.
-        shortage: The machine ran out of memory, files, processes or the like.
+        shortage: What the machine has no more of, such as open files; empty if it has all.
     """
 
     def __init__(
@@ -141,10 +141,10 @@ class AgentFailed(AgentpipeError):  # noqa: N818 - reads as what happened
         infra: bool = False,
         retry_after_s: float | None = None,
         permanent: bool = False,
-        shortage: bool = False,
+        shortage: str = "",
     ) -> None:
         self.kind, self.traceback = kind, traceback
-        self.infra, self.retry_after_s = infra or permanent or shortage, retry_after_s
+        self.infra, self.retry_after_s = infra or permanent or bool(shortage), retry_after_s
         self.permanent, self.shortage = permanent, shortage
         super().__init__(message)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from agentpipe.brokers import open_store
 from agentpipe.brokers.base import Store
 from agentpipe.brokers.capabilities import (
+    BreaksOnFailures,
     CancelsTasks,
     KeepsDeadLetters,
     KeepsSchedules,
@@ -27,6 +28,7 @@ ROOMY = OutboxLimits(10**9, 10**12)
 class AnyStore(
     Store,
     ReadsTasks,
+    BreaksOnFailures,
     CancelsTasks,
     PausesQueues,
     KeepsDeadLetters,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from agentpipe.brokers.base import Store
+    from agentpipe.brokers.breaker import Tripped
     from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage
     from agentpipe.brokers.location import TaskLocation
 
@@ -136,13 +137,31 @@ class PausesQueues(Protocol):
     """Keeps workers away from queues."""
 
     def pause(
-        self, *, queues: Sequence[str] = (), collections: Sequence[str] = (), paused: bool
+        self,
+        *,
+        queues: Sequence[str] = (),
+        collections: Sequence[str] = (),
+        paused: bool,
+        reason: str = "",
     ) -> None:
         """Stop claims from these, or allow them again; what runs goes on.
 
         A collection's pause covers the queues that it has and those that it gets later. A queue
-        gives nothing while it or its collection is paused. Both survive all workers.
+        gives nothing while it or its collection is paused. Both survive all workers. ``reason`` is
+        kept with the pause; one without keeps the reason of the pause that it repeats.
         """
+
+
+@runtime_checkable
+class BreaksOnFailures(Protocol):
+    """Pauses a collection whose runs fail the same way again and again: its breaker.
+
+    ``Settlement.failure`` says what counts, and how often. The pause has a reason, and is ended
+    like any other; then the count begins anew.
+    """
+
+    def take_tripped(self) -> list[Tripped]:
+        """The pauses that settlements of this process have caused since the last call."""
 
 
 @runtime_checkable

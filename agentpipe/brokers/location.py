@@ -34,6 +34,7 @@ class AgentSeen:
         waiting: How many tasks wait in its queue.
         paused: The agent is paused.
         collection_paused: Its collection is paused.
+        pause_reason: Why, where that is known.
         cooldown_s: Seconds until anybody may claim from it again; 0 without a cooldown.
         runs: Its running tasks.
         group_limit: How many tasks of its concurrency group may run; None without a group.
@@ -54,6 +55,7 @@ class AgentSeen:
     group_runs: tuple[ClaimSeen, ...] = ()
     servers: tuple[WorkerSeen, ...] | None = None
     run_s: float | None = None
+    pause_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

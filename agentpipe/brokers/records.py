@@ -126,6 +126,19 @@ class ClaimRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class RunFailure:
+    """A failed run, as the breaker counts it.
+
+    Attributes:
+        digest: Equal for runs that failed the same way.
+        limit: So many in a row, with none ``ok`` between, pause the collection.
+    """
+
+    digest: str
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
 class Settlement:
     """What to do with a claimed task.
 
@@ -141,6 +154,7 @@ class Settlement:
             for ``locate`` of a task that runs again.
         reward: Of ``result``, where it has one.
         usd: What the run cost, where that is known; also where it is tried again.
+        failure: For stores with a breaker (``BreaksOnFailures``); None for what it does not count.
     """
 
     claim: Claim
@@ -151,6 +165,7 @@ class Settlement:
     delay_s: float = 0.0
     reward: float | None = None
     usd: float = 0.0
+    failure: RunFailure | None = None
 
 
 @dataclass(frozen=True, slots=True)

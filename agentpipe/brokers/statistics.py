@@ -75,6 +75,7 @@ class QueueDepth:
     Attributes:
         cooldown_s: Seconds until anybody may claim from it again; 0 without a cooldown.
         paused: The queue or its collection is paused.
+        pause_reason: Why, where that is known: a collection whose runs failed has one.
         tally: Its settled tasks; where only workers count, those of the living ones.
     """
 
@@ -88,6 +89,7 @@ class QueueDepth:
     cooldown_s: float | None = None
     paused: bool = False
     tally: Tally = Tally()
+    pause_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +143,15 @@ class Stats:
 def is_done(stats: Stats, queues: frozenset[str]) -> bool:
     """Whether no task of these queues waits, is delayed or runs, and the outbox is empty.
 
+    What waits behind a pause with a reason does not count: nothing runs before somebody acts on it.
     What a store does not know of a queue is taken from the whole store; what it does not know at
     all counts as not done.
     """
     mine = [depth for depth in stats.queues if depth.queue in queues]
+    open_ = [depth for depth in mine if not depth.pause_reason]
     stages = (
-        _known([depth.waiting for depth in mine], stats.waiting),
-        _known([depth.delayed for depth in mine], stats.delayed),
+        _known([depth.waiting for depth in open_], stats.waiting),
+        _known([depth.delayed for depth in open_], stats.delayed),
         _known([depth.running for depth in mine], stats.running),
         stats.outbox,
     )

@@ -41,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
         print_json(status)
         return OK
     say_where(settings)
-    for line in (*_lines(status), *_outbox_warning(status, settings.outbox_limits)):
+    warnings = (*_outbox_warning(status, settings.outbox_limits), *_pauses(status))
+    for line in (*_lines(status), *warnings):
         print_text(line, head=len(line))
     return OK
 
@@ -54,6 +55,19 @@ def _outbox_warning(status: dict[str, Any], limits: OutboxLimits) -> Iterator[st
             f"outbox full ({records:,} of {limits.records:,} records, {size:,} of "
             f"{limits.size_bytes:,} bytes): workers claim nothing until the sink accepts results"
         )
+
+
+def _pauses(status: dict[str, Any]) -> Iterator[str]:
+    """Why collections are paused, and what to do; a pause by hand has no reason."""
+    from agentpipe.brokers.breaker import remedy
+
+    reasons = {
+        agent["collection"] or agent["agent"]: agent["pause_reason"]
+        for agent in status["agents"]
+        if agent["pause_reason"]
+    }
+    for name, reason in reasons.items():
+        yield f"{name} is paused: {reason}; {remedy(name)}"
 
 
 def _lines(status: dict[str, Any]) -> Iterator[str]:

@@ -101,6 +101,7 @@ class Collection:
         concurrency: Running tasks per agent, fleet-wide.
         max_retries: Further runs after failures of the infrastructure.
         max_crashes: Claims without a settlement before a task is dead.
+        breaker: So many runs in a row that fail the same way pause it; 0 for never.
         isolation: ``coroutine``, ``thread`` or ``process``.
         engine: Overrides the engine of an agent config of MCP-Universe's.
         schedule: What ``agentpipe schedule run`` sends.
@@ -117,6 +118,7 @@ class Collection:
     time_limit_s: float = 3600.0
     max_retries: int = 2
     max_crashes: int = 3
+    breaker: int = 10
     isolation: str = "coroutine"
     engine: str | None = None
     schedule: tuple[ScheduleSpec, ...] = ()

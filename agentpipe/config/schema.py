@@ -238,6 +238,7 @@ class CollectionSpec(_Strict):
     time_limit = _Checked(_seconds, attribute="time_limit_s")
     max_retries = _Checked(_whole(0))
     max_crashes = _Checked(_whole(1))
+    breaker = _Checked(_whole(0))
     isolation = _Checked(_one_of("coroutine", "thread", "process"))
     engine = _Checked(_one_of("mcpuniverse"))
     schedule = fields.List(

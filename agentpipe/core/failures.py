@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.backoff import delay_s
 from agentpipe.core.set_up import is_missing
-from agentpipe.core.shortage import is_shortage
+from agentpipe.core.shortage import shortage_of
 from agentpipe.errors import AgentFailed, AgentpipeError, InfraError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ TRANSPORT_ERRORS = frozenset(
 
 def is_infra(error: BaseException) -> bool:
     """Whether a service or the set-up failed, not the agent: by type, status, name or cause."""
-    if is_shortage(error) or is_permanent(error):
+    if shortage_of(error) or is_permanent(error):
         return True
     for each in _causes(error):
         if isinstance(each, BaseExceptionGroup):
@@ -82,7 +82,7 @@ def is_infra(error: BaseException) -> bool:
 
 def is_permanent(error: BaseException) -> bool:
     """Whether the set-up failed, as a refused credential does: no further run helps."""
-    return not is_shortage(error) and _is_permanent(error)
+    return not shortage_of(error) and _is_permanent(error)
 
 
 def _is_permanent(error: BaseException) -> bool:

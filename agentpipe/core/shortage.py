@@ -14,29 +14,37 @@ from agentpipe.errors import AgentFailed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-EXHAUSTED = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.ENOBUFS}
-)
+# What the system says that there is no more of.
+EXHAUSTED = {
+    errno.EMFILE: "open files",
+    errno.ENFILE: "open files of the machine",
+    errno.ENOMEM: "memory",
+    errno.ENOSPC: "disk space",
+    errno.EDQUOT: "disk quota",
+    errno.ENOBUFS: "network buffers",
+}
 NO_THREAD = "can't start new thread"
 # EAGAIN also means "nothing to read yet"; raised here, it means that no process can be started.
 _STARTERS = frozenset({"subprocess", "multiprocessing.popen_fork", "pty"})
 
 
-def is_shortage(error: BaseException) -> bool:
-    """Whether the error, or any that led to it, says that the machine has no more of something."""
-    return any(map(_is_shortage, _history(error)))
+def shortage_of(error: BaseException) -> str:
+    """What the machine has no more of, by the error or any that led to it; empty if it has."""
+    return next(filter(None, map(_shortage_of, _history(error))), "")
 
 
-def _is_shortage(error: BaseException) -> bool:
+def _shortage_of(error: BaseException) -> str:
     if isinstance(error, AgentFailed):
         return error.shortage
     if isinstance(error, RuntimeError):
-        return NO_THREAD in first_argument(error)
+        return "threads" if NO_THREAD in first_argument(error) else ""
     if isinstance(error, BlockingIOError):
-        return raised_in(error)[0] in _STARTERS
+        return "processes" if raised_in(error)[0] in _STARTERS else ""
     if isinstance(error, OSError):
-        return error.errno in EXHAUSTED
-    return isinstance(error, MemoryError) or _name_in_sqlite(error) == "SQLITE_FULL"
+        return EXHAUSTED.get(error.errno or 0, "")
+    if isinstance(error, MemoryError):
+        return "memory"
+    return "disk space" if _name_in_sqlite(error) == "SQLITE_FULL" else ""
 
 
 def _name_in_sqlite(error: BaseException) -> object:

@@ -75,6 +75,7 @@ def _agent(depth: QueueDepth, oldest_s: float | None) -> dict[str, Any]:
         "concurrency": depth.concurrency,
         "held_s": _rounded(depth.cooldown_s),
         "paused": depth.paused,
+        "pause_reason": depth.pause_reason or None,
         "oldest_s": oldest_s if depth.running else None,
         "done": tally.done,
         "failed": tally.failed,

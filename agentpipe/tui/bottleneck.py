@@ -69,7 +69,9 @@ def _is_blocked(depth: QueueDepth) -> bool:
 def _blocked_reason(queued: Sequence[QueueDepth]) -> str:
     cooling = [depth.cooldown_s or 0.0 for depth in queued if not depth.paused]
     if not cooling:
-        return "all agents with work are paused: p resumes"
+        reasons = {depth.pause_reason for depth in queued} - {""}
+        why = f" ({min(reasons)})" if reasons else ""
+        return f"all agents with work are paused{why}: p resumes"
     names = "in cooldown" if len(cooling) == len(queued) else "paused or in cooldown"
     return f"all agents with work are {names}: {numbers.duration(min(cooling))} left"
 

@@ -123,6 +123,8 @@ def _values(each: Row, columns: Sequence[Column]) -> list[tuple[str, str]]:
 
 
 def _condition(each: Row) -> str:
+    if each.pause_reason:
+        return f"paused: {plain(each.pause_reason, 200)} "
     if each.paused:
         return "paused "
     return f"cooldown {numbers.duration(each.cooldown_s)} " if each.cooldown_s else ""

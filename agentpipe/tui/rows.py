@@ -28,6 +28,7 @@ class Row:
         key: Unique; for an agent, ``collection/queue``.
         queues: The agent's queue, or those of the collection.
         expanded: Whether its agents follow; None for an agent.
+        pause_reason: Why all of it is paused, where that is known.
         cooldown_s: How long none of its queues can be claimed from; 0 if one can.
     """
 
@@ -45,6 +46,7 @@ class Row:
     tally: Tally
     cooldown_s: float
     paused: bool
+    pause_reason: str = ""
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -118,6 +120,7 @@ def _agent(depth: QueueDepth, oldest_s: dict[str, float], rates: dict[str, float
         tally=depth.tally,
         cooldown_s=depth.cooldown_s or 0.0,
         paused=depth.paused,
+        pause_reason=depth.pause_reason,
     )
 
 
@@ -137,6 +140,7 @@ def _collection(name: str, agents: Sequence[Row], *, expanded: bool, rated: bool
         tally=_total(agents),
         cooldown_s=min((row.cooldown_s for row in agents), default=0.0),
         paused=all(row.paused for row in agents),
+        pause_reason=agents[0].pause_reason if all(row.pause_reason for row in agents) else "",
     )
 
 

@@ -9,7 +9,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.capabilities import CancelsTasks
+from agentpipe.brokers.breaker import remedy
+from agentpipe.brokers.capabilities import BreaksOnFailures, CancelsTasks
 from agentpipe.brokers.records import ClaimRequest
 from agentpipe.core.backoff import delay_s
 from agentpipe.errors import AgentpipeError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.base import Store
     from agentpipe.brokers.records import Settlement, Worker
     from agentpipe.settings import Settings
+    from agentpipe.worker.capacity import Capacity
     from agentpipe.worker.event_loop import EventLoop
     from agentpipe.worker.forwarder import Forwarder
 
@@ -50,10 +52,11 @@ class Consumer:
         settings: Settings,
         settlement_of: Callable[[ClaimedMessage], Settlement],
         forwarder: Forwarder,
+        capacity: Capacity,
     ) -> None:
         self.ends_by = math.inf
         self._store, self._forwarder, self._settlement_of = store, forwarder, settlement_of
-        self._settings = settings
+        self._settings, self._capacity = settings, capacity
         self._joined = False
         # A heartbeat racing with ``leave`` would see a lost lease and rejoin.
         self._membership = threading.RLock()
@@ -211,10 +214,18 @@ class Consumer:
                 log.warning(
                     "task %s: its lease was lost, the run does not count", message.claim.task_id
                 )
+        self._say_what_tripped()
         return len(batch)
 
+    def _say_what_tripped(self) -> None:
+        if isinstance(self._store, BreaksOnFailures):
+            for each in self._store.take_tripped():
+                name = each.collection
+                log.error("%s is paused: %s; %s", name, each.reason, remedy(name))
+
     def _claim(self, *, share: bool) -> list[ClaimedMessage]:
-        free = self._worker.slots - len(self._held)
+        self._capacity.held = len(self._held)
+        free = self._capacity.free(self._worker.slots)
         if free <= 0:
             return []
         # A task that was cancelled before this has it in its claim.
@@ -228,6 +239,7 @@ class Consumer:
         messages = [ClaimedMessage(claim) for claim in claims]
         for message in messages:
             self._held[message.claim.task_id] = message
+        self._capacity.held = len(self._held)
         return messages
 
     def _note_cancelled(self, cancelled: Collection[str]) -> None:

@@ -58,6 +58,13 @@ class EventLoop(threading.Thread):
         """Interrupt all runs, so that their tasks are released; from any thread."""
         self._loop.call_soon_threadsafe(self._interrupt, list(self._runs))
 
+    def close_idle(self) -> None:
+        """Close the agents that wait for their next task; from any thread."""
+        asyncio.run_coroutine_threadsafe(self._close_idle(), self._loop)
+
+    async def _close_idle(self) -> None:
+        await asyncio.gather(*(actor.close() for actor in served_actors(self._broker)))
+
     def cancel(self, task_ids: frozenset[str]) -> None:
         """Cancel the runs of these tasks; from any thread."""
         self._loop.call_soon_threadsafe(self._cancel, task_ids)
@@ -144,7 +151,7 @@ class EventLoop(threading.Thread):
         self._interrupt(list(self._runs))
         if self._runs:
             await asyncio.wait(set(self._runs), timeout=SHUTDOWN_S)
-        await asyncio.gather(*(actor.close() for actor in served_actors(self._broker)))
+        await self._close_idle()
         self._loop.stop()
 
     def _interrupt(self, runs: Iterable[asyncio.Task[None]]) -> None:

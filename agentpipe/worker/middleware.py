@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import dramatiq
 
+from agentpipe.brokers.capabilities import BreaksOnFailures
 from agentpipe.sending.broker import StoreBroker
 from agentpipe.worker.consumer import Consumer
 from agentpipe.worker.event_loop import EventLoop
@@ -68,8 +69,10 @@ class WorkerMiddleware(dramatiq.Middleware):
         assert isinstance(broker, StoreBroker)
         forwarder = Forwarder(broker.store, self._worker, self._open_sink)
         settlement_of = partial(self._results.settlement_of, broker)
-        consumer = Consumer(broker.store, self._settings, settlement_of, forwarder)
+        capacity = self._results.capacity
+        consumer = Consumer(broker.store, self._settings, settlement_of, forwarder, capacity)
         loop = EventLoop(broker, consumer.settle_soon, self._settings.grace_s)
+        capacity.relieve = loop.close_idle
         wanted = worker.consumer_whitelist
 
         def add_consumer(queue_name: str, *, delay: bool = False) -> None:
@@ -86,6 +89,7 @@ class WorkerMiddleware(dramatiq.Middleware):
 
     def after_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         """Start to claim, now that all queues are known."""
+        assert isinstance(broker, StoreBroker)
         assert self._consumer is not None
         slots = self._settings.slots or _slots_for(broker)
         queues = frozenset(worker.consumers)
@@ -107,11 +111,17 @@ class WorkerMiddleware(dramatiq.Middleware):
         # On a second SIGTERM Dramatiq exits without stopping its worker.
         multiprocessing.util.Finalize(None, self._consumer.leave, exitpriority=10)
         log.info("worker %s serves %d queues with %d slots", served.name, len(queues), slots)
+        if not isinstance(broker.store, BreaksOnFailures) and _have_breakers(broker):
+            log.warning("this broker counts no failures: the key `breaker` has no effect")
 
     def before_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002 - Dramatiq's signature
         """Stop claiming."""
         if self._consumer is not None:
             self._consumer.claim_no_more()
+
+
+def _have_breakers(broker: dramatiq.Broker) -> bool:
+    return any(actor.limits.breaker for actor in served_actors(broker))
 
 
 def _slots_for(broker: dramatiq.Broker) -> int:

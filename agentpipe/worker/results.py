@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import dramatiq
 from dramatiq.middleware import SkipMessage
 
-from agentpipe.brokers.records import Settlement
+from agentpipe.brokers.records import RunFailure, Settlement
 from agentpipe.brokers.statistics import MAX_LAST_ERROR_CHARS
+from agentpipe.core.failure_digest import failure_digest
 from agentpipe.core.failures import (
     MAX_ERROR_CHARS,
     error_kind,
@@ -30,6 +31,7 @@ from agentpipe.core.json_values import answer_text
 from agentpipe.core.logs import Bound
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.result import Result
+from agentpipe.core.shortage import shortage_of
 from agentpipe.core.timestamps import utc
 from agentpipe.core.usage import USD
 from agentpipe.errors import (
@@ -41,6 +43,7 @@ from agentpipe.errors import (
     TimeLimitExceeded,
 )
 from agentpipe.evaluation.evaluators import reward, rewards
+from agentpipe.worker.capacity import Capacity
 from agentpipe.worker.runner import Completed
 from agentpipe.worker.served_actor import served_actor, time_limit_s
 
@@ -48,15 +51,22 @@ if TYPE_CHECKING:
     from agentpipe.brokers.records import Action
     from agentpipe.worker.message import ClaimedMessage
 
+# Outcomes of runs that failed; a run over its limit has worked.
+COUNTED = frozenset({"agent_error", "infra_error", "eval_error", "crashed"})
 EVALUATOR_BROKE = "EvaluationError: an evaluator broke; the result says how"
 
 log = logging.getLogger(__name__)
 
 
 class Results(dramatiq.Middleware):
-    """Completes, buries, retries or releases each message, by how its run ended."""
+    """Completes, buries, retries or releases each message, by how its run ended.
+
+    Attributes:
+        capacity: Reduced when a run finds that the machine has no more of something.
+    """
 
     def __init__(self, worker: str, retry_delay_s: float) -> None:
+        self.capacity = Capacity()
         self._worker, self._retry_delay_s = worker, retry_delay_s
         self._redactors: dict[str, Redactor] = {}
 
@@ -97,6 +107,8 @@ class Results(dramatiq.Middleware):
         elif isinstance(exception, AgentCrashed):
             # Unlike a worker's death this is the task's own doing: it is not run again.
             message.settlement = self._settle(broker, message, "bury", "crashed", error=exception)
+        elif what := shortage_of(exception):
+            message.settlement = self._short(broker, message, exception, what)
         elif is_permanent(exception):
             message.settlement = self._settle(
                 broker, message, "bury", "infra_error", error=exception
@@ -137,6 +149,16 @@ class Results(dramatiq.Middleware):
         encoded = result.encode(Redactor(()))
         return Settlement(message.claim, "bury", encoded, "infra_error", str(error))
 
+    def _short(
+        self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException, what: str
+    ) -> Settlement:
+        """The machine ran out of something: not the task's doing, unless it happens each time."""
+        self.capacity.reduce(what)
+        if not self.capacity.may_return(message.claim.task_id):
+            return self._retry(broker, message, error)
+        reason = self._reason(broker, message, error)
+        return Settlement(message.claim, "release", reason=reason, usd=_usd(message))
+
     def _retry(
         self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException
     ) -> Settlement:
@@ -155,8 +177,12 @@ class Results(dramatiq.Middleware):
             extra=_bound(message),
         )
         reason = self._reason(broker, message, error)
-        usd = _usd(message)
-        return Settlement(message.claim, "retry", reason=reason, delay_s=delay_s, usd=usd)
+        usd, failed = _usd(message), None
+        if not shortage_of(error):
+            failed = _run_failure(broker, message, error_kind(error), reason)
+        return Settlement(
+            message.claim, "retry", reason=reason, delay_s=delay_s, usd=usd, failure=failed
+        )
 
     def _cooldown(
         self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException, asked_s: float
@@ -196,6 +222,11 @@ class Results(dramatiq.Middleware):
         encoded = result.encode(redactor)
         # An evaluator's error may quote the answer, and that may hold a credential.
         reason = EVALUATOR_BROKE if outcome == "eval_error" else ""
+        told = failure or result.error or {"type": "", "message": ""}
+        failed = None
+        ran = message.tracer is not None or outcome == "crashed"
+        if outcome in COUNTED and ran and not (error and shortage_of(error)):
+            failed = _run_failure(broker, message, told["type"], redactor.text(told["message"]))
         if failure is not None:
             reason = redactor.text(f"{failure['type']}: {failure['message']}")
             # An error may quote the question or the answer: only the Result has it whole.
@@ -209,6 +240,7 @@ class Results(dramatiq.Middleware):
             reason[:MAX_ERROR_CHARS],
             reward=result.reward,
             usd=_usd(message),
+            failure=failed,
         )
 
     def _result(
@@ -285,6 +317,15 @@ def _end_without_run(
     if deadline is not None and time.time() > deadline:
         return "complete", "stale", AgentpipeError(f"not started by its deadline, {utc(deadline)}")
     return None
+
+
+def _run_failure(
+    broker: dramatiq.Broker, message: ClaimedMessage, kind: str, text: str
+) -> RunFailure | None:
+    """What the breaker of its collection counts."""
+    actor = served_actor(broker, message.actor_name)
+    limit = actor.limits.breaker if actor else 0
+    return RunFailure(failure_digest(kind, text), limit) if limit else None
 
 
 def _plain_run(value: Any) -> Completed:

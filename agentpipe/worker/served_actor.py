@@ -26,6 +26,7 @@ class ActorLimits:
 
     Attributes:
         concurrency: Runs at once, over the whole fleet.
+        breaker: Equal failures in a row that pause its collection; 0 for never.
         group: The concurrency group that it shares, with the group's limit; None for no group.
     """
 
@@ -33,6 +34,7 @@ class ActorLimits:
     max_retries: int
     max_crashes: int
     concurrency: int
+    breaker: int = 0
     group: tuple[str, int] | None = None
 
 
@@ -101,6 +103,7 @@ class _Agent:
             of.max_retries,
             of.max_crashes,
             of.concurrency,
+            of.breaker,
             None if group is None else (group, spec.concurrency_group_limit),
         )
 

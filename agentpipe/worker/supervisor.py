@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers import open_store
+from agentpipe.brokers.breaker import remedy
 from agentpipe.brokers.statistics import is_done
 from agentpipe.config.collection import load
 from agentpipe.connections.environment import PEER_VARIABLES
@@ -38,6 +39,7 @@ LOOK_EVERY_S = 0.1
 SHORT_LIFE_S = 2.0
 PAUSE_S, MAX_PAUSE_S = 0.5, 4.0
 CONFIG_ERROR = 2
+PAUSED = 1
 INTERRUPTED = 130
 # A store without a ledger must look done for this long.
 SURE_AFTER_S = 0.5
@@ -183,7 +185,9 @@ def _cause(code: int) -> str:
 def serve(
     path: Path, settings: Settings, *, processes: int | None = None, burst: bool = False
 ) -> int:
-    """Run workers until a signal, or with ``burst`` until all is done; returns the exit code.
+    """Run workers until a signal, or with ``burst`` until nothing more can run.
+
+    Returns the exit code; with ``burst`` it is 1 if a collection is paused for its failures.
 
     The collection is checked first: a mistake is reported once and not by each worker.
 
@@ -198,8 +202,10 @@ def serve(
     store = open_store(settings)
     try:
         Dispatcher(store).declare(collections)
-        done = _BurstProgress(store, queues).is_done if burst else None
-        return Supervisor(settings, os.environ, processes or os.cpu_count() or 1, done).run()
+        progress = _BurstProgress(store, queues) if burst else None
+        done = progress.is_done if progress else None
+        code = Supervisor(settings, os.environ, processes or os.cpu_count() or 1, done).run()
+        return PAUSED if progress and progress.say_paused() and not code else code
     finally:
         store.close()
 
@@ -212,6 +218,7 @@ class _BurstProgress:
         self._started = time.monotonic()
         self._log_at = self._started + 1.0
         self._done_at: float | None = None
+        self._paused: dict[str, str] = {}
 
     def is_done(self) -> bool:
         stats = self._store.stats()
@@ -224,5 +231,16 @@ class _BurstProgress:
             self._done_at = None
             return False
         self._done_at = self._done_at or now
+        self._paused = {
+            depth.collection or depth.queue: depth.pause_reason
+            for depth in stats.queues
+            if depth.queue in self._queues and depth.pause_reason
+        }
         # Without a ledger, a task may be on its way back from a dead worker.
         return stats.accepted is not None or now - self._done_at >= SURE_AFTER_S
+
+    def say_paused(self) -> bool:
+        """Say what is left behind a pause for failures; returns whether anything is."""
+        for name, reason in self._paused.items():
+            log.error("nothing more runs: %s is paused: %s; %s", name, reason, remedy(name))
+        return bool(self._paused)

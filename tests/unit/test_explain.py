@@ -70,6 +70,15 @@ CASES: list[tuple[TaskLocation, str, str, str]] = [
         "agentpipe resume a",
     ),
     (
+        waiting(agent(collection_paused=True, pause_reason="10 runs failed")),
+        "collection_paused",
+        f"{THERE}: its collection a is paused: 10 runs failed",
+        (
+            "mend the cause, then `agentpipe resume a`; "
+            "`agentpipe dead replay --collection a` runs its dead letters again"
+        ),
+    ),
+    (
         waiting(ALONE),
         "no_worker",
         (f"{THERE}: no worker serves a_0; these serve others: w (up for 10 min)"),

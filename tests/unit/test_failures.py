@@ -26,7 +26,7 @@ from agentpipe.core.failures import (
     is_permanent,
 )
 from agentpipe.core.redaction import Redactor
-from agentpipe.core.shortage import is_shortage
+from agentpipe.core.shortage import shortage_of
 from agentpipe.errors import AgentFailed, InfraError
 
 if TYPE_CHECKING:
@@ -273,16 +273,16 @@ SHORTAGES = {
     "cause of a missing module": raised_from(OSError(errno.EMFILE, "x"), status=401),
     "member of a group": ExceptionGroup("g", [ValueError(), OSError(errno.EMFILE, "x")]),
     "while handling it": while_handling(OSError(errno.ENOSPC, "x")),
-    "in another process": AgentFailed("x", shortage=True),
+    "in another process": AgentFailed("x", shortage="memory"),
 }
 
 
 @pytest.mark.parametrize("error", SHORTAGES.values(), ids=SHORTAGES)
 def test_a_shortage_of_the_machine_is_never_the_agents_error(error: BaseException) -> None:
-    assert is_shortage(error)
+    assert shortage_of(error)
     assert (is_infra(error), is_permanent(error)) == (True, False)
 
 
 def test_a_read_that_would_block_is_no_shortage() -> None:
     error = caught(no_fork)
-    assert (is_shortage(error), is_infra(error)) == (False, False)
+    assert (shortage_of(error), is_infra(error)) == ("", False)

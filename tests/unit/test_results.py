@@ -22,6 +22,7 @@ from agentpipe.core.result import Result
 from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
 from agentpipe.errors import (
+    AgentCrashed,
     AnswerError,
     ConfigError,
     InfraError,
@@ -62,8 +63,12 @@ class Bench:
         self.results = Results("worker-1", retry_delay_s=1.0)
         settings = Settings(broker=f"sqlite:///{folder / 'broker.db'}")
         self.broker = StoreBroker(open_store(settings), [self.results])
-        crew = replace(CREW, max_retries=2, max_crashes=3)
+        self.declare()
+
+    def declare(self, **limits: Any) -> None:
+        crew = replace(CREW, **{"max_retries": 2, "max_crashes": 3, **limits})
         runner = runner_of(object, env={"TOKEN": CANARY, "MODE": "on"})
+        self.broker.actors.pop("crew_0", None)
         AgentActor(crew, crew.agents[0], self.broker, runner)
 
     def message(self, task: Task = TASK, **claim: Any) -> ClaimedMessage:
@@ -589,3 +594,64 @@ def test_a_cancelled_task_has_a_result_too() -> None:
     assert (result.attempt, result.reward, result.metadata) == (0, None, {"mine": 1})
     assert result.submitted_at == "1970-01-01T00:00:00.000000Z"
     assert Result.cancelled(None, collection=None, **seen).metadata == {}
+
+
+def test_a_shortage_of_the_worker_returns_the_task_and_is_an_infra_error_in_the_end(
+    bench: Bench,
+) -> None:
+    actions = []
+    for failures in (0, 0, 1, 2):
+        settlement = bench.end(bench.message(failures=failures), exception=MemoryError())
+        actions.append(settlement.action)
+        assert settlement.failure is None
+    assert actions == ["release", "retry", "retry", "bury"]
+    assert result_of(settlement).outcome == "infra_error"
+    assert bench.results.capacity.free(10) == 0  # It claims nothing for a moment.
+
+
+# What the breaker counts.
+
+
+def test_runs_that_fail_the_same_way_have_the_same_digest(bench: Bench) -> None:
+    ends = [bench.end(exception=ValueError(f"task {n} is odd")) for n in range(2)]
+    ends.append(bench.end(exception=ValueError("something else")))
+    digests = [end.failure.digest for end in ends if end.failure]
+    assert len(digests) == 3
+    assert digests[0] == digests[1] != digests[2]
+    assert {end.failure.limit for end in ends if end.failure} == {10}
+
+
+def test_every_kind_of_failed_run_counts_and_nothing_else(bench: Bench) -> None:
+    broken = Evaluation(config={}, response="", passed=False, error="no key", broken=True)
+    failed: dict[str, dict[str, Any]] = {
+        "agent_error": {"exception": ValueError("x")},
+        "infra_error": {"exception": InfraError("x", permanent=True)},
+        "retry": {"exception": ConnectionError("x")},
+        "crashed": {"exception": AgentCrashed("x")},
+        "eval_error": {"result": Completed("x", (broken,))},
+    }
+    for name, end in failed.items():
+        assert bench.end(**end).failure is not None, name
+    others: dict[str, dict[str, Any]] = {
+        "ok": {"result": Completed("x")},
+        "limit": {"exception": TimeLimitExceeded(1.0)},
+        "released": {"exception": Interrupted()},
+        "cooldown": {"exception": InfraError("x", retry_after_s=1.0)},
+        "shortage": {"exception": MemoryError()},
+    }
+    for name, end in others.items():
+        assert bench.end(**end).failure is None, name
+
+
+def test_broken_evaluators_count_by_their_own_error(bench: Bench) -> None:
+    def end(error: str) -> Settlement:
+        broken = Evaluation(config={}, response="", passed=False, error=error, broken=True)
+        return bench.end(result=Completed("x", (broken,)))
+
+    one, same, other = (end(error).failure for error in ("no key 1", "no key 2", "no judge"))
+    assert one == same != other
+
+
+def test_without_a_breaker_nothing_counts(bench: Bench) -> None:
+    bench.declare(breaker=0)
+    assert bench.end(exception=ValueError("x")).failure is None

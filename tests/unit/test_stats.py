@@ -72,6 +72,7 @@ def test_the_ledger_is_the_contracts() -> None:
                 "concurrency": 2,
                 "held_s": 1.235,
                 "paused": False,
+                "pause_reason": None,
                 "oldest_s": 61.5,
                 "done": 3,
                 "failed": 1,
@@ -113,6 +114,13 @@ def test_a_burst_is_done_when_nothing_of_its_queues_is_left() -> None:
         busy = replace(IDLE, **{stage: 1})  # type: ignore[arg-type]
         assert not is_done(replace(EMPTY, queues=(busy,)), MINE)
     assert not is_done(replace(EMPTY, queues=(IDLE,), outbox=1), MINE)
+
+
+def test_what_waits_behind_a_pause_with_a_reason_does_not_hold_up_a_burst() -> None:
+    stopped = replace(IDLE, waiting=5, delayed=2, paused=True, pause_reason="10 runs failed")
+    assert is_done(replace(EMPTY, queues=(stopped,)), MINE)
+    assert not is_done(replace(EMPTY, queues=(replace(stopped, pause_reason=""),)), MINE)
+    assert not is_done(replace(EMPTY, queues=(replace(stopped, running=1),)), MINE)
 
 
 def test_others_tasks_do_not_hold_up_a_burst() -> None:

@@ -130,6 +130,13 @@ def test_a_collection_is_a_line_until_it_is_opened() -> None:
     assert line.split() == ["crew_1", "4", "2/2", "-", "6", "0", "-"]
 
 
+def test_a_collection_that_is_paused_for_its_failures_says_why() -> None:
+    stopped = {"waiting": 4, "paused": True, "pause_reason": "10 runs in a row failed"}
+    said = text(fleet(agent("crew_0", **stopped), agent("crew_1", **stopped)), width=160)
+    (line,) = (line for line in said.splitlines() if "▸ crew" in line)
+    assert "paused: 10 runs in a row failed" in line
+
+
 def test_columns_stand_below_their_titles() -> None:
     lines = shown(history(fleet(agent(waiting=12_345, tally=Tally(done=678)))), width=200)
     head = next(line for line in lines if "waiting delayed" in line)

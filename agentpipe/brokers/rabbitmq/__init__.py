@@ -51,6 +51,7 @@ from agentpipe.connections.amqp.connection import ANSWER_S, Link, Session
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 
+    from agentpipe.brokers.breaker import Tripped
     from agentpipe.brokers.capabilities import Answer, Fate, TaskFilter, TaskSeen
     from agentpipe.brokers.dead_letter import DeadLetter, DeadPage
     from agentpipe.brokers.location import TaskLocation
@@ -214,9 +215,23 @@ class RabbitStore(Store):
         return self._run(lambda services: locate(services, task_id))
 
     def pause(
-        self, *, queues: Sequence[str] = (), collections: Sequence[str] = (), paused: bool
+        self,
+        *,
+        queues: Sequence[str] = (),
+        collections: Sequence[str] = (),
+        paused: bool,
+        reason: str = "",
     ) -> None:
-        self._run(lambda services: services.pause(queues, collections, paused=paused))
+        def pause(services: Services) -> Coroutine[Any, Any, bool]:
+            return services.pause(queues, collections, paused=paused, reason=reason)
+
+        self._run(pause)
+
+    def take_tripped(self) -> list[Tripped]:
+        if self._services is None:
+            return []
+        tripped = self._services.breaker.tripped
+        return [tripped.popleft() for _ in range(len(tripped))]
 
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
         ending = self._run(lambda services: services.cancel(list(map(by_id, task_ids))))

@@ -89,6 +89,7 @@ def _depth(
         cooldown_s if cooldown_s or replies.complete else None,
         any(services.registry.pauses(queue.name)),
         tallies.get(queue.name, Tally()),
+        services.registry.pause_reason(queue.name),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from agentpipe.brokers.rabbitmq.shared_state import SharedState
@@ -35,6 +35,7 @@ class RegistryEntry:
         all_paused: The whole collection is.
         paused: Queues that are paused on their own.
         paused_at: Unix seconds; when the two were changed.
+        reasons: Why, by queue, and of the whole collection under an empty name.
     """
 
     collection: str | None
@@ -48,6 +49,7 @@ class RegistryEntry:
     all_paused: bool = False
     paused: tuple[str, ...] = ()
     paused_at: float = 0.0
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, queues: Iterable[Queue]) -> list[Self]:
@@ -98,18 +100,33 @@ class RegistryEntry:
             all_paused=pauses.all_paused,
             paused=pauses.paused,
             paused_at=pauses.paused_at,
+            reasons=pauses.reasons,
         )
 
     def with_pauses(
-        self, queues: Collection[str], collections: Collection[str], *, paused: bool
+        self,
+        queues: Collection[str],
+        collections: Collection[str],
+        *,
+        paused: bool,
+        reason: str = "",
     ) -> Self:
         """Itself, with what of these is its own paused or resumed."""
         mine = {name for name in (*self.queues, *self.former) if name in queues}
         names = {*self.paused, *mine} if paused else {*self.paused} - mine
         whole = paused if self.collection in collections else self.all_paused
-        if (whole, names) == (self.all_paused, {*self.paused}):
+        meant = mine | ({""} if self.collection in collections else set())
+        kept = {name: why for name, why in self.reasons.items() if paused or name not in meant}
+        reasons = kept | (dict.fromkeys(meant, reason) if paused and reason else {})
+        if (whole, names, reasons) == (self.all_paused, {*self.paused}, self.reasons):
             return self
-        return replace(self, all_paused=whole, paused=tuple(sorted(names)), paused_at=time.time())
+        return replace(
+            self,
+            all_paused=whole,
+            paused=tuple(sorted(names)),
+            paused_at=time.time(),
+            reasons=reasons,
+        )
 
     def says(self, other: RegistryEntry) -> bool:
         """Whether it adds nothing to ``other``."""
@@ -199,6 +216,16 @@ class Registry:
         entry = self._by_queue.get(name)
         return (name in entry.paused, entry.all_paused) if entry else (False, False)
 
+    def pause_reason(self, name: str) -> str:
+        """Why it or its collection is paused; empty where nobody says."""
+        entry = self._by_queue.get(name)
+        return entry.reasons.get("") or entry.reasons.get(name, "") if entry else ""
+
+    def explained(self) -> set[str]:
+        """The collections that are paused with a reason."""
+        every = self._entries.values()
+        return {it.collection for it in every if it.collection and "" in it.reasons}
+
     def current(self) -> list[Queue]:
         """All queues that belong to their collection now, or to none."""
         return [queue for entry in self._entries.values() for queue in entry.current()]
@@ -239,15 +266,22 @@ class Registry:
         return entry.key in known and entry.says(known[entry.key])
 
     async def pause(
-        self, queues: Collection[str], collections: Collection[str], *, paused: bool
-    ) -> None:
-        """Note what is paused, or resumed."""
+        self,
+        queues: Collection[str],
+        collections: Collection[str],
+        *,
+        paused: bool,
+        reason: str = "",
+    ) -> bool:
+        """Note what is paused, or resumed; whether that is new."""
 
         def change(known: dict[str, RegistryEntry]) -> None:
             for key, entry in known.items():
-                known[key] = entry.with_pauses(queues, collections, paused=paused)
+                known[key] = entry.with_pauses(queues, collections, paused=paused, reason=reason)
 
-        self._keep((await self._state.change(change))[0])
+        known, changed = await self._state.change(change)
+        self._keep(known)
+        return changed
 
     def _keep(self, entries: dict[str, RegistryEntry]) -> None:
         self._entries, self._read_at = entries, time.monotonic()

@@ -58,11 +58,28 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class RunEnded:
+    """A run of a collection that was ``ok``, or failed.
+
+    Attributes:
+        digest: Equal for runs that failed the same way; empty for ``ok``.
+        limit: So many equal failures in a row pause the collection.
+        reason: What that pause would say.
+    """
+
+    collection: str
+    digest: str = ""
+    limit: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What one says to all workers; those that name a queue ``to`` reply to are questions.
 
     Attributes:
         kind: ``hello``: a ``member`` came, or serves something else. ``gone``: the ``member`` is.
+            ``runs``: how ``runs`` ended, as ``number`` of its ``origin``.
             ``change``: of the registry. ``cooldown``: of a queue. ``probe``: whether it arrives.
             ``members``: who are you? ``tallies``: what have you settled? ``cancel``: by ``marks``.
             ``put_back``: what is prefetched of ``queues``. ``locate``: the task of this id.
@@ -70,7 +87,7 @@ class Request:
     """
 
     kind: Literal[
-        "hello", "gone", "change", "cooldown", "probe",
+        "hello", "gone", "change", "cooldown", "probe", "runs",
         "members", "tallies", "cancel", "put_back", "locate",
     ]  # fmt: skip
     member: Member | None = None
@@ -81,6 +98,9 @@ class Request:
     queues: frozenset[str] = frozenset()
     task_id: str = ""
     to: str = ""
+    runs: tuple[Any, ...] = ()
+    origin: str = ""
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +170,12 @@ def _built(cls: Any, record: Mapping[str, Any] | None) -> Any:
     if record is None:
         return None
     names = [each.name for each in fields(cls) if each.name in record]
-    return cls(**{name: _FIELDS.get(name, _same)(record[name]) for name in names})
+    readers = _FIELDS | ({"runs": _runs_ended} if cls is Request else {})
+    return cls(**{name: readers.get(name, _same)(record[name]) for name in names})
+
+
+def _runs_ended(records: Any) -> tuple[RunEnded, ...]:
+    return tuple(_built(RunEnded, each) for each in records)
 
 
 def _same(value: Any) -> Any:

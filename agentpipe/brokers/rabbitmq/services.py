@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from typing import TYPE_CHECKING
 
+from agentpipe.brokers.breaker import Tripped
+from agentpipe.brokers.rabbitmq.breaker import FleetBreaker
 from agentpipe.brokers.rabbitmq.cancel_marks import CancelMarks
 from agentpipe.brokers.rabbitmq.cooldowns import Cooldowns
 from agentpipe.brokers.rabbitmq.dead_letters import DeadLetters
@@ -16,20 +19,23 @@ from agentpipe.brokers.rabbitmq.rpc import Replies, Request, ask, encode
 from agentpipe.brokers.rabbitmq.shared_state import SharedState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from agentpipe.brokers.rabbitmq.connection import Connection
+    from agentpipe.brokers.rabbitmq.rpc import RunEnded
     from agentpipe.brokers.records import Queue
 
 # A look at the very moment at which a cooldown ends may find it not over.
 CLOCK_S = 0.001
 TRIES = 3
+# Whoever settles the last failure of a row pauses its collection; the others give it this long.
+HEARD_S = 0.05
 
 log = logging.getLogger(__name__)
 
 
 class Services:
-    """Lost with the connection, except for ``cooldowns``.
+    """Lost with the connection, except for ``cooldowns`` and ``breaker``.
 
     Attributes:
         listeners: Called when limits, pauses or cooldowns have changed.
@@ -44,13 +50,13 @@ class Services:
         self.outbox = Outbox(topology, connection.outbox)
         self.dead = DeadLetters(topology, session)
         self.marks = CancelMarks(session, topology)
-        self.cooldowns = Cooldowns()
+        self.cooldowns, self.breaker = Cooldowns(), FleetBreaker()
         self.listeners: set[Callable[[], None]] = set()
         self._calendar = SharedState[int](session, topology.shared("calendar"), max)
 
     def inherit(self, earlier: Services) -> None:
-        """Go on with the cooldowns of a lost connection."""
-        self.cooldowns = earlier.cooldowns
+        """Go on with the cooldowns and the breaker of a lost connection."""
+        self.cooldowns, self.breaker = earlier.cooldowns, earlier.breaker
         for queue in self.cooldowns.all():
             self.watch_cooldown(queue)
 
@@ -78,7 +84,7 @@ class Services:
     async def introduce(self, names: Collection[str]) -> None:
         """Enter these queues into the registry, unless it knows them as they are."""
         if await self.registry.introduce(names):
-            await self._announce()
+            await self._tell(Request("change"))
         self.changed()
 
     async def prepare(self, queues: Collection[Queue]) -> None:
@@ -87,21 +93,62 @@ class Services:
         await self.queues.make(queues)
 
     async def pause(
-        self, queues: Collection[str], collections: Collection[str], *, paused: bool
-    ) -> None:
-        """Enter a pause into the registry, and have the workers read it."""
-        await self.registry.pause(queues, collections, paused=paused)
-        await self._announce()
+        self,
+        queues: Collection[str],
+        collections: Collection[str],
+        *,
+        paused: bool,
+        reason: str = "",
+    ) -> bool:
+        """Enter a pause into the registry, and have the workers read it; whether it is new."""
+        new = await self.registry.pause(queues, collections, paused=paused, reason=reason)
+        self.breaker.forget(collections)
+        await self._tell(Request("change"))
         self.changed()
+        return new
 
-    async def _announce(self) -> None:
-        change = encode(Request("change"), exchange=self.topology.fleet)
-        await self.connection.publisher.publish([change])
+    async def _tell(self, request: Request) -> None:
+        message = encode(request, exchange=self.topology.fleet)
+        await self.connection.publisher.publish([message])
 
     async def reread(self) -> None:
         """The registry has changed elsewhere."""
         await self.registry.read()
+        self.breaker.forget(self.registry.explained())
         self.changed()
+
+    async def count_runs(self, runs: Sequence[RunEnded]) -> set[str]:
+        """Count runs that were settled here, and tell the other workers.
+
+        Returns:
+            The collections that are paused now, because their runs fail the same way.
+        """
+        news = self.breaker.news(self._counted(runs))
+        if not news:
+            return set()
+        tripping = self.breaker.count(news)
+        await self._tell(self.breaker.said(news))
+        for collection, reason in tripping.items():
+            await self._trip(collection, reason)
+        return set(tripping)
+
+    async def hear_runs(self, request: Request) -> None:
+        """Count runs that another process has settled; pause what it might not have seen."""
+        if not self.breaker.is_new(request):
+            return
+        tripping = self.breaker.count(self._counted(request.runs))
+        if tripping:
+            await asyncio.sleep(HEARD_S * random.random())  # noqa: S311 - no secret
+        for collection in tripping.keys() - self.registry.explained():
+            await self._trip(collection, tripping[collection])
+
+    def _counted(self, runs: Iterable[RunEnded]) -> list[RunEnded]:
+        paused = self.registry.explained()
+        return [run for run in runs if run.collection not in paused]
+
+    async def _trip(self, collection: str, reason: str) -> None:
+        if await self.pause((), [collection], paused=True, reason=reason):
+            self.breaker.tripped.append(Tripped(collection, reason))
 
     def is_left_alone(self, queue: str) -> bool:
         """Whether no worker may take its tasks now: it is in cooldown, or paused."""

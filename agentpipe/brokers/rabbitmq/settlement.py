@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from itertools import compress
 from typing import TYPE_CHECKING
 
+from agentpipe.brokers.rabbitmq.breaker import run_ended
 from agentpipe.brokers.rabbitmq.rpc import Request, encode
 from agentpipe.connections.amqp.channel import ChannelClosed
 
@@ -45,8 +47,18 @@ class Settling:
             done = [held is not None for held in found]
             pairs = [(it, held) for it, held in zip(settlements, found, strict=True) if held]
             await self._carry_out(pairs)
+            with suppress(ChannelClosed):  # They are settled, whatever becomes of the count.
+                await self._count(pairs)
             self._tallies.add(compress(settlements, done))
             return done
+
+    async def _count(self, pairs: Sequence[tuple[Settlement, Held]]) -> None:
+        """Count runs for the breaker, and claim nothing more of what it pauses."""
+        runs = [run_ended(it, held.agent.queue.collection) for it, held in pairs]
+        tripped = await self._services.count_runs([run for run in runs if run])
+        for agent in list(self._deliveries.agents.values()) if tripped else ():
+            if agent.queue.collection in tripped:
+                await self._consumption.withdraw(agent)
 
     def _find(self, settlements: Sequence[Settlement]) -> list[Held | None]:
         """The claim of each; None where it was lost, or is settled twice."""

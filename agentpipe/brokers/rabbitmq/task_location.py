@@ -97,6 +97,7 @@ def _agent(
         waiting=waiting,
         paused=own,
         collection_paused=whole,
+        pause_reason=registry.pause_reason(name),
         cooldown_s=cooldown_of(name, replies),
         runs=tuple(run for run in runs if run.queue == name),
         group_limit=queue.concurrency_group_limit if group else None,

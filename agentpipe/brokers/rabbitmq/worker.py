@@ -259,6 +259,8 @@ class RabbitWorker:
     def _receive_request(self, request: Request) -> None:
         if request.kind == "change":
             self._channel.begin(self._services.reread())
+        elif request.kind == "runs":
+            self._channel.begin(self._services.hear_runs(request))
         elif request.kind == "cooldown":
             self._services.note_cooldown(request.queue, request.cooldown_s)
         elif request.to:

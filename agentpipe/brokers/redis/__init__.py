@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.base import Store
+from agentpipe.brokers.breaker import Tripped, reason_of
 from agentpipe.brokers.capabilities import Answer, Fate, TaskQuery, TaskSeen
 from agentpipe.brokers.records import (
     Admission,
@@ -82,6 +84,7 @@ class RedisStore(Store):
         self._requests = Requests()
         self._retention_s = settings.retention_s
         self._declared: dict[str, Queue] = {}
+        self._tripped: list[Tripped] = []
         self._settler = Settler(self._settle)
         try:
             self._check_layout()
@@ -186,8 +189,19 @@ class RedisStore(Store):
             args += (each.action, claim.task_id, claim.worker, claim.number)
             args += (each.delay_s, each.outcome, each.reason, each.result)
             args += ("" if each.reward is None else each.reward, each.usd)
+            failure = each.failure
+            args += ("", 0) if failure is None else (failure.digest, failure.limit)
+            args.append(reason_of(each))
         what = tuple((each.claim.task_id, each.claim.number) for each in settlements)
-        return [letter == ord("d") for letter in self._ask("settle", what, *args)]
+        letters, *paused = self._ask("settle", what, *args).split(b"\n")
+        tripping = compress(settlements, [letter == ord("t") for letter in letters])
+        pairs = zip(paused, tripping, strict=True)
+        self._tripped += [Tripped(name.decode(), reason_of(each)) for name, each in pairs]
+        return [letter != ord("l") for letter in letters]
+
+    def take_tripped(self) -> list[Tripped]:
+        tripped, self._tripped = self._tripped, []
+        return tripped
 
     def take_outbox(self, worker: Worker, limit: int, max_bytes: int) -> list[OutboxRecord]:
         name = worker.name
@@ -235,10 +249,15 @@ class RedisStore(Store):
         return [letter == ord("d") for letter in self._ask("answer", what, *args)]
 
     def pause(
-        self, *, queues: Sequence[str] = (), collections: Sequence[str] = (), paused: bool
+        self,
+        *,
+        queues: Sequence[str] = (),
+        collections: Sequence[str] = (),
+        paused: bool,
+        reason: str = "",
     ) -> None:
         names = [*(f"queue {name}" for name in queues), *(f"collection {it}" for it in collections)]
-        self._scripts.run("pause", int(paused), *names)
+        self._scripts.run("pause", int(paused), reason, *names)
 
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
         fates: list[Fate] = []

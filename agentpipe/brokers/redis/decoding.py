@@ -159,7 +159,7 @@ def _depths(
     values: Sequence[Any], tallies: Mapping[bytes, Tally]
 ) -> Iterator[tuple[tuple[str, int, str], QueueDepth]]:
     """Each queue worth showing, with its sort key."""
-    for name, collection, position, *numbers, cooldown_s, paused in _rows(values, 10):
+    for name, collection, position, *numbers, cooldown_s, paused, why in _rows(values, 11):
         waiting, delayed, running, limit, concurrency = numbers
         if position >= 0 or not collection or waiting + delayed + running:
             owner, queue = collection.decode(), name.decode()
@@ -174,6 +174,7 @@ def _depths(
                 float(cooldown_s),
                 bool(paused),
                 tallies.get(name, Tally()),
+                why.decode(errors="replace"),
             )
             yield (owner, position, queue), depth
 

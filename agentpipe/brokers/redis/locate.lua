@@ -77,6 +77,7 @@ local function tell_agent(name, runs)
     queue = name, collection = queue[COLLECTION], concurrency = queue[CONCURRENCY],
     waiting = queue[N_WAITING], cooldown_s = math.max(0, queue[HELD_UNTIL] - time),
     paused = call('SISMEMBER', PAUSES, 'queue ' .. name) == 1,
+    pause_reason = reason_of(name, queue[COLLECTION]),
     collection_paused = call('SISMEMBER', PAUSES, 'collection ' .. queue[COLLECTION]) == 1,
     runs = first_of(mine), group_runs = first_of(its),
     group_limit = gate ~= '' and tonumber(call('HGET', GATES, 'limit ' .. gate) or 0) or nil,

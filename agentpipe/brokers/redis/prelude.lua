@@ -11,6 +11,8 @@ local GATES = base .. ':gates'
 local OPEN = base .. ':open'
 local HOLDS = base .. ':holds'
 local PAUSES = base .. ':pauses'
+local REASONS = base .. ':reasons'
+local STREAKS = base .. ':streaks'
 local NOTES = base .. ':notes'
 local DELAYED = base .. ':delayed'
 local TASKS = base .. ':tasks'
@@ -225,6 +227,25 @@ end
 local function is_paused(name, collection)
   return call('SISMEMBER', PAUSES, 'queue ' .. name) == 1
     or (collection ~= '' and call('SISMEMBER', PAUSES, 'collection ' .. collection) == 1)
+end
+
+-- Make the flag of each queue anew.
+local function apply_pauses()
+  local names = call('HKEYS', QUEUES)
+  read_queues(names)
+  for _, name in ipairs(names) do
+    local queue = queues[name]
+    local flag = is_paused(name, queue[COLLECTION]) and 1 or 0
+    if flag ~= queue[PAUSED] then
+      queue[PAUSED], changed[name] = flag, true
+    end
+  end
+end
+
+-- Why a queue is paused, by its own pause or its collection's; an empty string where nobody says.
+local function reason_of(name, collection)
+  return collection ~= '' and call('HGET', REASONS, 'collection ' .. collection)
+    or call('HGET', REASONS, 'queue ' .. name) or ''
 end
 
 -- Wake waiting workers, once until the next claim.

@@ -1,20 +1,22 @@
 #!lua flags=allow-oom
 -- needs: ending
 -- ARGV: session, request, seconds to remember it, then for each settlement its action, the
--- claim's id, worker and number, and the delay, outcome, reason, result, reward (or nothing) and
--- cost. Returns a letter for each: d for done, l where the claim was lost.
+-- claim's id, worker and number, and the delay, outcome, reason, result, reward (or nothing), cost,
+-- and of a failure for the breaker its digest (or nothing), its limit and what a pause would say.
+-- Returns a letter for each: d for done, t where that has paused the collection, l where the claim
+-- was lost; then, a line each, the collections that it has paused.
 
 local before = answered()
 if before then
   return before
 end
 
-local STEP = 10
+local STEP = 13
 local MAX_ERROR_BYTES = 1200
 local RUNS_IN_MEAN = 8
 local time, time_text = now()
 local total = (#ARGV - 3) / STEP
-local done, ended, waking = {}, {}, false
+local done, ended, waking, tripped = {}, {}, false, {}
 
 local function field(index, number)
   return ARGV[3 + (index - 1) * STEP + number]
@@ -135,6 +137,67 @@ local function save_tallies()
   end
 end
 
+-- The breaker. Runs of a collection in a row that failed the same way, read once: the digest, how
+-- many, and whether it is paused for that already.
+local streaks = {}
+
+local function streak_of(collection)
+  local streak = streaks[collection]
+  if not streak then
+    local digest, failures = (call('HGET', STREAKS, collection) or ' 0'):match('^(%S*) (%d+)$')
+    streak = {digest = digest, failures = tonumber(failures),
+      ended = call('HEXISTS', REASONS, 'collection ' .. collection) == 1}
+    streaks[collection] = streak
+  end
+  return streak
+end
+
+local function count_failure(streak, digest)
+  streak.failures = streak.digest == digest and streak.failures + 1 or 1
+  streak.digest, streak.changed = digest, true
+end
+
+local function trip(collection, streak, reason)
+  call('SADD', PAUSES, 'collection ' .. collection)
+  call('HSET', REASONS, 'collection ' .. collection, reason)
+  apply_pauses()
+  streak.failures, streak.ended, streak.changed = 0, true, true
+  tripped[#tripped + 1] = '\n' .. collection
+end
+
+-- Whether it has paused the collection.
+local function count_run(index, queue)
+  local collection, digest = queues[queue][COLLECTION], field(index, 11)
+  local succeeded = field(index, 1) == 'complete' and field(index, 6) == 'ok'
+  if collection == '' or (digest == '' and not succeeded) then
+    return false
+  end
+  local streak = streak_of(collection)
+  if streak.ended then
+    return false
+  elseif digest == '' then
+    streak.changed = streak.changed or streak.failures > 0
+    streak.digest, streak.failures = '', 0
+    return false
+  end
+  count_failure(streak, digest)
+  if streak.failures < tonumber(field(index, 12)) then
+    return false
+  end
+  trip(collection, streak, field(index, 13))
+  return true
+end
+
+local function save_streaks()
+  for collection, streak in pairs(streaks) do
+    if streak.changed and streak.failures == 0 then
+      call('HDEL', STREAKS, collection)
+    elseif streak.changed then
+      call('HSET', STREAKS, collection, string.format('%s %d', streak.digest, streak.failures))
+    end
+  end
+end
+
 local held = claims_held()
 local ids = {}
 for index = 1, total do
@@ -154,15 +217,16 @@ for index = 1, total do
     end
     settle(index, id, queue, record, held_as)
     add_to_tally(index, field(index, 1), queue)
-    done[index] = 'd'
+    done[index] = count_run(index, queue) and 't' or 'd'
   else
     done[index] = 'l'
   end
 end
 put_in_outbox(ended, time_text)
 save_tallies()
+save_streaks()
 save_queues()
 if (waking or a_gate_opened) and anything_ready() then
   ring()
 end
-return remember(table.concat(done))
+return remember(table.concat(done) .. table.concat(tripped))

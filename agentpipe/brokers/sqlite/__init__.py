@@ -37,6 +37,7 @@ from agentpipe.brokers.sqlite.leases import (
     is_known,
     wake_delayed,
 )
+from agentpipe.brokers.sqlite.pauses import count_runs, pause, resume
 from agentpipe.brokers.sqlite.reading import read_tasks
 from agentpipe.brokers.sqlite.settling import (
     answer_unclaimed,
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
+    from agentpipe.brokers.breaker import Tripped
     from agentpipe.brokers.capabilities import Answer, Fate, TaskQuery, TaskSeen
     from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage
     from agentpipe.brokers.location import TaskLocation
@@ -101,6 +103,7 @@ class SqliteStore(Store):
         self._listener = self._database.listener()
         self._retention_s = settings.retention_s
         self._next_sweep = 0.0
+        self._tripped: list[Tripped] = []
 
     def declare(self, queues: Sequence[Queue]) -> None:
         wanted = {row[0]: row for row in queue_rows(queues)}
@@ -211,7 +214,13 @@ class SqliteStore(Store):
             done = [settle_task(db, settlement, changes) for settlement in settlements]
             add_to_counters(db, changes)
             add_to_tallies(db, compress(settlements, done))
+            tripped = count_runs(db, compress(settlements, done))
+        self._tripped += tripped
         return done
+
+    def take_tripped(self) -> list[Tripped]:
+        tripped, self._tripped = self._tripped, []
+        return tripped
 
     def sync(self) -> None:
         self._database.sync()
@@ -270,15 +279,16 @@ class SqliteStore(Store):
         return done
 
     def pause(
-        self, *, queues: Sequence[str] = (), collections: Sequence[str] = (), paused: bool
+        self,
+        *,
+        queues: Sequence[str] = (),
+        collections: Sequence[str] = (),
+        paused: bool,
+        reason: str = "",
     ) -> None:
         rows = [*(("queue", name) for name in queues), *(("collection", it) for it in collections)]
-        change = "INSERT OR IGNORE INTO pauses VALUES (?, ?)"
-        if not paused:
-            change = "DELETE FROM pauses WHERE kind = ? AND name = ?"
         with self._database.write() as db:
-            db.executemany(change, rows)
-            db.execute(SET_PAUSES)
+            pause(db, rows, reason) if paused else resume(db, rows)
 
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
         with self._database.write() as db:

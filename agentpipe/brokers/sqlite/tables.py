@@ -74,7 +74,21 @@ CREATE TABLE tallies (
     error TEXT NOT NULL, failed_at REAL);
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL)
 """
-LAYOUT = Layout(3, _SCHEMA)
+# The breaker's: rows of equal failures, and why it has paused a collection.
+_WITH_BREAKER = """
+CREATE TABLE pause_reasons (
+    kind TEXT NOT NULL, name TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (kind, name));
+CREATE TABLE streaks (
+    collection TEXT PRIMARY KEY, digest TEXT NOT NULL, failures INTEGER NOT NULL)
+"""
+LAYOUT = Layout(4, f"{_SCHEMA};\n{_WITH_BREAKER}", {3: _WITH_BREAKER})
+
+# Why a queue is paused: its collection's reason, or its own.
+PAUSE_REASON = (
+    "coalesce((SELECT reason FROM pause_reasons"
+    " WHERE kind = 'collection' AND name = {0}.collection),"
+    " (SELECT reason FROM pause_reasons WHERE kind = 'queue' AND name = {0}.name), '')"
+)
 
 # The counts of a concurrency group (table gates) sum up its queues: a claim need not read each of
 # them. A trigger updates them with every change of a queue; it is created with the first group,
@@ -103,6 +117,7 @@ SELECT_DECLARED = (
 SELECT_DEPTHS = (
     "SELECT name, collection, waiting, delayed, running, max_waiting, concurrency,"
     " CASE WHEN held_until > 0 THEN max(0.0, held_until - ?1) ELSE 0.0 END, paused,"
+    f" {PAUSE_REASON.format('queues')},"
     " done, failed, evaluated, passed, usd, error, max(0.0, ?1 - failed_at)"
     " FROM queues LEFT JOIN tallies USING (qid)"
     " WHERE position IS NOT NULL OR collection IS NULL OR waiting + delayed + running > 0"
@@ -204,8 +219,9 @@ def tally_of(row: Sequence[Any]) -> Tally:
 
 def depth_of(row: Sequence[Any]) -> QueueDepth:
     """One row of ``SELECT_DEPTHS``."""
-    *depth, paused = row[:-7]
-    return replace(QueueDepth(*depth), paused=bool(paused), tally=tally_of(row[-7:]))
+    *depth, paused, reason = row[:-7]
+    told = {"paused": bool(paused), "pause_reason": reason}
+    return replace(QueueDepth(*depth), tally=tally_of(row[-7:]), **told)
 
 
 def worker_seen(row: tuple[str, str, int, int, float, int, bytes]) -> WorkerSeen:

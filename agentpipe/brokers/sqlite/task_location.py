@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
 from agentpipe.brokers.sqlite.tables import (
     DELAYED,
+    PAUSE_REASON,
     RUNNING,
     SELECT_WORKERS,
     WAITING,
@@ -31,7 +32,8 @@ _SELECT_AGENT = (
     "SELECT name, collection, concurrency, waiting, held_until, gate,"
     " EXISTS (SELECT 1 FROM pauses p WHERE p.kind = 'queue' AND p.name = q.name),"
     " EXISTS (SELECT 1 FROM pauses p WHERE p.kind = 'collection' AND p.name = q.collection),"
-    " (SELECT capacity FROM gates g WHERE g.name = q.gate), run_s FROM queues q WHERE qid = ?"
+    f" (SELECT capacity FROM gates g WHERE g.name = q.gate), run_s, {PAUSE_REASON.format('q')}"
+    " FROM queues q WHERE qid = ?"
 )
 _SELECT_RUNS = (
     "SELECT t.id, q.name, t.worker, t.claimed_at FROM tasks t JOIN queues q USING (qid)"
@@ -130,7 +132,8 @@ def _position(db: sqlite3.Connection, qid: int, priority: int, seq: int) -> int:
 
 def _agent(db: sqlite3.Connection, qid: int, workers: tuple[WorkerSeen, ...]) -> AgentSeen:
     row = db.execute(_SELECT_AGENT, (qid,)).fetchone()
-    name, collection, concurrency, waiting, held_until, gate, own, whole, capacity, run_s = row
+    name, collection, concurrency, waiting, held_until, gate, own, whole, *rest = row
+    capacity, run_s, reason = rest
     serving = {worker for (worker,) in db.execute(_SELECT_SERVERS, (name,))}
     return AgentSeen(
         name,
@@ -145,6 +148,7 @@ def _agent(db: sqlite3.Connection, qid: int, workers: tuple[WorkerSeen, ...]) ->
         group_runs=tuple(_runs(db, "q.gate = ?", gate)) if gate else (),
         servers=tuple(worker for worker in workers if worker.name in serving),
         run_s=run_s,
+        pause_reason=reason,
     )
 
 

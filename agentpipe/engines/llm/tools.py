@@ -19,7 +19,7 @@ from mcp.shared._httpx_utils import create_mcp_http_client
 from agentpipe.core import trace
 from agentpipe.core.failures import is_infra, is_permanent
 from agentpipe.core.set_up import NO_PROGRAM
-from agentpipe.core.shortage import is_shortage
+from agentpipe.core.shortage import shortage_of
 from agentpipe.engines.llm.stdio import StdioServer
 from agentpipe.engines.process.launcher import PASSED_ON, passed_on
 from agentpipe.errors import AgentFailed, InfraError
@@ -168,7 +168,7 @@ class McpSession:
                 kind="McpServerError",
                 permanent=True,
             )
-        shortage = is_shortage(cause)
+        shortage = shortage_of(cause)
         return AgentFailed(
             f"MCP server {name!r} cannot be used: {cause}{await self._stderr()}",
             kind="McpServerError",

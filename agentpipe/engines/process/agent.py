@@ -182,7 +182,7 @@ def _failure(error: Mapping[str, Any]) -> AgentpipeError:
         infra=bool(error.get("infra")),
         retry_after_s=error.get("retry_after_s"),
         permanent=error.get("permanent") is True,
-        shortage=error.get("shortage") is True,
+        shortage=str(error.get("shortage") or ""),
     )
 
 

@@ -18,7 +18,7 @@ from agentpipe.core.context import Context
 from agentpipe.core.failures import error_record, hold_s, is_infra
 from agentpipe.core.json_values import answer_text
 from agentpipe.core.redaction import Redactor
-from agentpipe.core.shortage import is_shortage
+from agentpipe.core.shortage import shortage_of
 from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
 from agentpipe.engines.base import Answer, open_engine
@@ -111,6 +111,6 @@ def _failure(error: BaseException) -> dict[str, Any]:
     failed = {
         "limit": isinstance(error, RunLimitExceeded),
         "infra": is_infra(error),
-        "shortage": is_shortage(error),
+        "shortage": shortage_of(error),
     }
     return {**record, **failed, "retry_after_s": hold_s(error)}

@@ -187,12 +187,12 @@ def start_failure(what: str, error: OSError) -> AgentFailed:
         f"{what} cannot be started: {error.strerror or error}",
         infra=True,
         permanent=error.errno in NO_PROGRAM,
-        shortage=error.errno in _NO_ROOM,
+        shortage=_NO_ROOM.get(error.errno or 0, ""),
     )
 
 
 # A fork that finds no process left says EAGAIN.
-_NO_ROOM = EXHAUSTED | {errno.EAGAIN}
+_NO_ROOM = EXHAUSTED | {errno.EAGAIN: "processes"}
 
 
 def _fail(child: Child, error: InfraError) -> None:

@@ -9,6 +9,7 @@ import math
 import shlex
 from typing import TYPE_CHECKING
 
+from agentpipe.brokers.breaker import remedy
 from agentpipe.core.text import counted, duration
 from agentpipe.operations.explain.phrases import runs, sink_trouble, workers
 from agentpipe.operations.explain.reason import Cause
@@ -38,16 +39,15 @@ def why_waiting(agent: AgentSeen, facts: TaskLocation, now: float, limits: Outbo
 
 
 def _if_paused(agent: AgentSeen) -> Cause | None:
+    why = f": {agent.pause_reason}" if agent.pause_reason else ""
     if agent.paused:
-        return _paused("agent_paused", f"its agent {agent.queue} is paused", agent.queue)
+        name, sentence = agent.queue, f"its agent {agent.queue} is paused{why}"
+        return Cause("agent_paused", sentence, f"agentpipe resume {shlex.quote(name)}")
     if agent.collection_paused:
-        name = str(agent.collection)
-        return _paused("collection_paused", f"its collection {name} is paused", name)
+        name, sentence = str(agent.collection), f"its collection {agent.collection} is paused{why}"
+        what = remedy(name) if why else f"agentpipe resume {shlex.quote(name)}"
+        return Cause("collection_paused", sentence, what)
     return None
-
-
-def _paused(reason: str, sentence: str, target: str) -> Cause:
-    return Cause(reason, sentence, f"agentpipe resume {shlex.quote(target)}")  # type: ignore[arg-type]
 
 
 def _if_unserved(agent: AgentSeen, facts: TaskLocation) -> Cause | None:

@@ -32,9 +32,14 @@ SET_UP_CODES = frozenset(
 NO_PROGRAM = frozenset(
     {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOEXEC, errno.ELOOP}
 )
-EXHAUSTED = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.ENOBUFS}
-)
+EXHAUSTED = {
+    errno.EMFILE: "open files",
+    errno.ENFILE: "open files of the machine",
+    errno.ENOMEM: "memory",
+    errno.ENOSPC: "disk space",
+    errno.EDQUOT: "disk quota",
+    errno.ENOBUFS: "network buffers",
+}
 NO_KEY = "Could not resolve authentication method"
 NO_THREAD = "can't start new thread"
 # By name, so that none of these libraries is imported.
@@ -104,7 +109,7 @@ def error_record(error: BaseException) -> dict[str, Any]:
         "traceback": None if cancelled else _traceback(error),
         "infra": is_infra(error),
         "permanent": is_permanent(error),
-        "shortage": is_shortage(error),
+        "shortage": shortage_of(error),
         "retry_after_s": retry_after_s(error),
     }
 
@@ -119,12 +124,12 @@ def _text(error: BaseException) -> str:
 def is_infra(error: BaseException) -> bool:
     """Whether a service or the set-up failed, not the agent."""
     failed = any(_is_infra(each) for each in _causes(error))
-    return failed or is_permanent(error) or is_shortage(error)
+    return failed or is_permanent(error) or bool(shortage_of(error))
 
 
 def is_permanent(error: BaseException) -> bool:
     """Whether the set-up failed: no further run helps."""
-    return not is_shortage(error) and any(_is_permanent(each) for each in _causes(error))
+    return not shortage_of(error) and any(_is_permanent(each) for each in _causes(error))
 
 
 def _is_permanent(error: BaseException) -> bool:
@@ -141,16 +146,17 @@ def is_keyless(error: BaseException) -> bool:
     return type(error).__name__ == "OpenAIError" or _text(error).startswith(NO_KEY)
 
 
-def is_shortage(error: BaseException) -> bool:
-    """Whether the machine ran out of memory, files, threads or the like."""
-    return any(_is_shortage(each) for each in _causes(error))
+def shortage_of(error: BaseException) -> str:
+    """What the machine has no more of, such as threads; empty if it has all."""
+    return next(filter(None, map(_shortage_of, _causes(error))), "")
 
 
-def _is_shortage(error: BaseException) -> bool:
+def _shortage_of(error: BaseException) -> str:
     if isinstance(error, OSError):
-        return error.errno in EXHAUSTED
-    no_thread = isinstance(error, RuntimeError) and NO_THREAD in _text(error)
-    return no_thread or isinstance(error, MemoryError)
+        return EXHAUSTED.get(error.errno or 0, "")
+    if isinstance(error, RuntimeError):
+        return "threads" if NO_THREAD in _text(error) else ""
+    return "memory" if isinstance(error, MemoryError) else ""
 
 
 def _is_infra(error: BaseException) -> bool:

@@ -1,0 +1,90 @@
+"""Pauses: by hand, and by the breaker where runs of a collection fail the same way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+
+from agentpipe.brokers.breaker import (
+    Streak,
+    Tripped,
+    digest_of,
+    is_success,
+    matters,
+    reason_of,
+)
+from agentpipe.brokers.sqlite.tables import SET_PAUSES
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from agentpipe.brokers.records import Settlement
+
+_PAUSED_FOR_FAILURES = "SELECT name FROM pause_reasons WHERE kind = 'collection'"
+
+
+def pause(db: sqlite3.Connection, names: Sequence[tuple[str, str]], reason: str) -> None:
+    """Pause these, pairs of kind (queue or collection) and name."""
+    db.executemany("INSERT OR IGNORE INTO pauses VALUES (?, ?)", names)
+    if reason:
+        rows = [(kind, name, reason) for kind, name in names]
+        db.executemany("INSERT OR REPLACE INTO pause_reasons VALUES (?, ?, ?)", rows)
+    db.execute(SET_PAUSES)
+
+
+def resume(db: sqlite3.Connection, names: Sequence[tuple[str, str]]) -> None:
+    """Resume these, and count failures of the collections anew."""
+    for table in ("pauses", "pause_reasons"):
+        db.executemany(f"DELETE FROM {table} WHERE kind = ? AND name = ?", names)
+    collections = [(name,) for kind, name in names if kind == "collection"]
+    db.executemany("DELETE FROM streaks WHERE collection = ?", collections)
+    db.execute(SET_PAUSES)
+
+
+def count_runs(db: sqlite3.Connection, settlements: Iterable[Settlement]) -> list[Tripped]:
+    """Count runs that failed or succeeded, in order; pause and return what failed too often."""
+    runs = [each for each in settlements if matters(each)]
+    before = _streaks(db)
+    if not before and all(map(is_success, runs)):  # By far the most.
+        return []
+    collections = _collections(db, runs)
+    after, tripped = dict(before), dict[str, str]()
+    for run in runs:
+        collection = collections.get(run.claim.queue)
+        if collection is None or collection in tripped:
+            continue
+        streak = after[collection] = after.get(collection, Streak()).after(digest_of(run))
+        if run.failure is not None and streak.failures >= run.failure.limit:
+            tripped[collection] = reason_of(run)
+            after[collection] = Streak()
+    _save(db, {name: streak for name, streak in after.items() if streak != before.get(name)})
+    for name, reason in tripped.items():
+        pause(db, [("collection", name)], reason)
+    return [Tripped(*pair) for pair in tripped.items()]
+
+
+def _streaks(db: sqlite3.Connection) -> dict[str, Streak]:
+    rows = db.execute("SELECT collection, digest, failures FROM streaks")
+    return {collection: Streak(*streak) for collection, *streak in rows}
+
+
+def _collections(db: sqlite3.Connection, runs: Iterable[Settlement]) -> dict[str, str]:
+    """The collection of each run's queue; without those that are paused for failures."""
+    queues = orjson.dumps(sorted({run.claim.queue for run in runs})).decode()
+    rows = db.execute(
+        "SELECT name, collection FROM queues WHERE name IN (SELECT value FROM json_each(?))"
+        f" AND collection IS NOT NULL AND collection NOT IN ({_PAUSED_FOR_FAILURES})",
+        (queues,),
+    )
+    return dict(rows.fetchall())
+
+
+def _save(db: sqlite3.Connection, streaks: Mapping[str, Streak]) -> None:
+    for collection, streak in streaks.items():
+        if streak.failures:
+            row = (collection, streak.digest, streak.failures)
+            db.execute("INSERT OR REPLACE INTO streaks VALUES (?, ?, ?)", row)
+        else:
+            db.execute("DELETE FROM streaks WHERE collection = ?", (collection,))

@@ -1,0 +1,36 @@
+"""Failure digests: equal for failures that differ only in what each task brings along."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+MAX_CHARS = 2_000
+# In this order: quotations hide what else they hold, and addresses hold numbers.
+_VARIABLE = (
+    # An apostrophe inside a word quotes nothing.
+    re.compile(r"(?<!\w)(['\"`])(?:(?!\1(?!\w)).)*\1(?!\w)", re.DOTALL),
+    re.compile("\u201c[^\u201d]*\u201d|\u2018[^\u2019]*\u2019|\u00ab[^\u00bb]*\u00bb"),
+    re.compile(r"\w+://\S+|(?<!\w)(?:/[\w.~@%+-]+)+/?"),
+)
+_WORD = re.compile(r"[\w.:@-]+")
+_HEXADECIMAL = re.compile(r"[a-f]{8,}", re.IGNORECASE)
+
+
+def failure_digest(kind: str, message: str) -> str:
+    """A digest of the error's type and of its message without what varies."""
+    content = f"{kind}: {without_variables(message[:MAX_CHARS])}"
+    return hashlib.blake2b(content.encode(errors="replace"), digest_size=8).hexdigest()
+
+
+def without_variables(message: str) -> str:
+    """The message with ``_`` for quoted parts, addresses, paths, ids and numbers."""
+    for pattern in _VARIABLE:
+        message = pattern.sub("_", message)
+    return " ".join(_WORD.sub(_without_ids, message).split()).casefold()
+
+
+def _without_ids(word: re.Match[str]) -> str:
+    """Numbers, ids, hashes, and host names with a port have digits."""
+    is_id = any(map(str.isdigit, word[0])) or _HEXADECIMAL.fullmatch(word[0])
+    return "_" if is_id else word[0]

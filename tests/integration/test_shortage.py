@@ -1,0 +1,106 @@
+"""A worker's own shortage is never the agent's error: it runs fewer tasks at once, and says so."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.integration.project import Project
+
+TASKS, FILES = 200, 160
+TIMEOUT_S = 120.0
+AGENT = """
+import asyncio
+import contextlib
+import time
+
+
+class Async:
+    async def execute(self, task, context):
+        with contextlib.ExitStack() as stack:
+            for _ in range(10):
+                stack.enter_context(open("/dev/null"))
+            await asyncio.sleep(0.05)
+        return "fine"
+
+
+class Wrapping(Async):
+    async def execute(self, task, context):
+        try:
+            return await super().execute(task, context)
+        except OSError:
+            raise RuntimeError("cannot open my files")
+
+
+class Plain:
+    def execute(self, task, context):
+        with contextlib.ExitStack() as stack:
+            for _ in range(10):
+                stack.enter_context(open("/dev/null"))
+            time.sleep(0.05)
+        return "fine"
+"""
+
+
+def burst(project: Project, files: int) -> subprocess.CompletedProcess[str]:
+    """Run workers that may open so many files."""
+    work = [sys.executable, "-m", "agentpipe", "work", "--burst", "--processes", "1"]
+    return subprocess.run(
+        ["/bin/sh", "-c", f'ulimit -n {files} && exec "$@"', "sh", *work],
+        env=project.environ,
+        cwd=project.folder,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+
+
+def full_of(project: Project, kind: str, **spec: Any) -> None:
+    project.write("files.py", AGENT)
+    agent = f"kind: agent\nspec: {{name: a, type: python, config: {{class: 'files:{kind}'}}}}\n"
+    project.write("files.yaml", agent)
+    project.collection("crew", "./files.yaml", number=100, **spec)
+    project.send(*["?"] * TASKS, to="crew")
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        ("Async", {}),
+        pytest.param("Wrapping", {"max_retries": 0}, marks=pytest.mark.long),
+        pytest.param("Plain", {}, marks=pytest.mark.long),
+        pytest.param("Async", {"isolation": "process"}, marks=pytest.mark.long),
+    ],
+)
+def test_too_few_files_for_all_slots_cost_time_and_no_task(
+    project: Project, kind: str, spec: dict[str, Any]
+) -> None:
+    full_of(project, kind, **spec)
+    done = burst(project, FILES)
+    assert done.returncode == 0, done.stderr
+    outcomes = [result["outcome"] for result in project.results()]
+    assert outcomes == ["ok"] * TASKS
+    lines = [line for line in done.stderr.splitlines() if "short of open files" in line]
+    assert 1 <= len(lines) <= 3
+    assert "paused" not in done.stderr
+
+
+def test_a_task_that_never_has_enough_is_a_dead_letter_in_the_end(project: Project) -> None:
+    project.write(
+        "hungry.py",
+        "class Agent:\n    def execute(self, task, context):\n        raise MemoryError\n",
+    )
+    agent = "kind: agent\nspec: {name: a, type: python, config: {class: 'hungry:Agent'}}\n"
+    project.write("hungry.yaml", agent)
+    project.collection("crew", "./hungry.yaml", max_retries=1)
+    project.send("?", to="crew")
+    project.burst("--processes", "1")
+    (result,) = project.results()
+    assert (result["outcome"], result["error"]["type"]) == ("infra_error", "MemoryError")
+    assert "permanent" not in result["error"]
+    assert project.stats()["dead"] == 1
