@@ -138,11 +138,11 @@ class _LlmRun:
 
 
 def _settings(config: LlmConfig, task: Task) -> dict[str, Any]:
-    """The agent's, overridden by the task's."""
+    """The agent's, overridden by the task's; those that the provider takes."""
     if problems := [f"sampling: {problem}" for problem in setting_problems(task.sampling)]:
         raise AgentFailed("; ".join(problems), kind="TaskError")
     own = {} if task.seed is None else {"seed": task.seed}
-    return {**config.settings, **task.sampling, **own}
+    return config.provider.sent({**config.settings, **task.sampling, **own})
 
 
 def _question(task: Task, env: Mapping[str, str]) -> str:

@@ -28,7 +28,7 @@ from agentpipe.engines.llm.reading import (
     a_text,
     an_object,
     arguments_text,
-    call_id,
+    call_ids,
     count,
     text_or_none,
 )
@@ -131,7 +131,9 @@ def read(answer: Any) -> Response:
     if not isinstance(message.get("content"), list):
         raise UnreadableResponse("a message without content")
     blocks = [an_object(block, "content") for block in message["content"]]
-    calls = {n: _call(block) for n, block in enumerate(blocks) if block.get("type") == "tool_use"}
+    uses = {n: block for n, block in enumerate(blocks) if block.get("type") == "tool_use"}
+    ids = call_ids(block.get("id") for block in uses.values())
+    calls = {n: _call(block, id_) for (n, block), id_ in zip(uses.items(), ids, strict=True)}
     texts = [a_text(block.get("text"), "text") for block in blocks if block.get("type") == "text"]
     sent_back = [_sent_back(block, calls.get(n)) for n, block in enumerate(blocks)]
     return Response(
@@ -150,9 +152,9 @@ def error_in(answer: Any) -> Any:
     return answer.get("error") or None if isinstance(answer, dict) else None
 
 
-def _call(block: Mapping[str, Any]) -> ToolCall:
+def _call(block: Mapping[str, Any], id_: str) -> ToolCall:
     name = a_text(block.get("name"), "name")
-    return ToolCall(call_id(block.get("id")), name, arguments_text(block.get("input")))
+    return ToolCall(id_, name, arguments_text(block.get("input")))
 
 
 def _sent_back(block: Mapping[str, Any], call: ToolCall | None) -> Mapping[str, Any] | None:

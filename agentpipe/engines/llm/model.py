@@ -50,6 +50,7 @@ class LlmModel:
         self._config, self._endpoint, self._client = config, endpoint, client
         self._secrets = (endpoint.key, *secrets)
         self._protocol = PROTOCOLS[config.provider.protocol]
+        self._provider = config.provider.at(endpoint.base_url)
         self._url = httpx2.URL(endpoint.base_url + self._protocol.PATH)
         self._headers = {**_JSON, **self._protocol.headers(_header_value(endpoint.key))}
         self._prices = Prices(config.provider.name)
@@ -85,8 +86,7 @@ class LlmModel:
 
     async def _request(self, conversation: Conversation) -> Response:
         stream = self._config.stream
-        provider = self._config.provider
-        body = self._protocol.body(conversation, self._config.model, provider, stream=stream)
+        body = self._protocol.body(conversation, self._config.model, self._provider, stream=stream)
         request = self._client.build_request(
             "POST", self._url, content=_encoded(body), headers=self._headers
         )

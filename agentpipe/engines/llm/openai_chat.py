@@ -21,8 +21,9 @@ from agentpipe.engines.llm.reading import (
     a_text,
     an_object,
     arguments_text,
-    call_id,
+    call_ids,
     count,
+    parsed,
     text_or_none,
 )
 
@@ -54,18 +55,23 @@ def body(
     extra = settings.pop("extra_body", {})
     request: dict[str, Any] = {"model": model, "messages": _messages(conversation)}
     if conversation.tools:
-        request["tools"] = [_tool(tool) for tool in conversation.tools]
+        request["tools"] = [_tool(tool, provider) for tool in conversation.tools]
     else:
         settings.pop("parallel_tool_calls", None)
     renamed = {**_RENAMED, **provider.renamed}
     request |= {renamed.get(name, name): value for name, value in settings.items()}
     if stream:
-        request |= {"stream": True, "stream_options": {"include_usage": True}}
+        request["stream"] = True
+        if not provider.counts_unasked:
+            request["stream_options"] = {"include_usage": True}
     return {**request, **extra}
 
 
-def _tool(tool: ToolDefinition) -> dict[str, Any]:
-    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+def _tool(tool: ToolDefinition, provider: Provider) -> dict[str, Any]:
+    """With the schema that its server gave; an empty ``properties`` allows what none does."""
+    schema: dict[str, Any] = {"properties": {}} if provider.needs_properties else {}
+    parameters = {**schema, **tool.parameters}
+    function = {"name": tool.name, "description": tool.description, "parameters": parameters}
     return {"type": "function", "function": function}
 
 
@@ -119,7 +125,8 @@ def read(answer: Any) -> Response:
     raw_calls = [
         an_object(c, "tool_calls") for c in a_list(message.get("tool_calls"), "tool_calls")
     ]
-    calls = tuple(map(_call, raw_calls))
+    ids = call_ids(raw.get("id") for raw in raw_calls)
+    calls = tuple(map(_call, raw_calls, ids))
     return Response(
         text=content or refusal,
         calls=calls,
@@ -150,10 +157,10 @@ def _text(content: Any) -> str:
     return "".join(a_text(part.get("text"), "text") for part in parts if part.get("type") == "text")
 
 
-def _call(raw: Mapping[str, Any]) -> ToolCall:
+def _call(raw: Mapping[str, Any], id_: str) -> ToolCall:
     function = an_object(raw.get("function"), "function")
     name = a_text(function.get("name"), "name")
-    return ToolCall(call_id(raw.get("id")), name, arguments_text(function.get("arguments")))
+    return ToolCall(id_, name, arguments_text(function.get("arguments")))
 
 
 def _turn(
@@ -167,10 +174,21 @@ def _turn(
 
 
 def _sent_back(raw: Mapping[str, Any], call: ToolCall) -> dict[str, Any]:
-    """With what a provider keeps in it, such as Gemini's signatures of thoughts."""
+    """With what a provider keeps in it, such as Gemini's signatures of thoughts.
+
+    Arguments that are no object are left out: some servers parse them, and refuse the request.
+    """
     kept = {name: value for name, value in raw.items() if name != "index"}
-    function = {"name": call.name, "arguments": call.arguments or "{}"}
+    arguments = call.arguments if _is_object(call.arguments) else "{}"
+    function = {"name": call.name, "arguments": arguments}
     return {**kept, "id": call.id, "type": "function", "function": function}
+
+
+def _is_object(arguments: str) -> bool:
+    try:
+        return isinstance(parsed(arguments.encode(errors="replace")), dict)
+    except UnreadableResponse:
+        return False
 
 
 def _tokens(usage: Any) -> TokenCounts | None:

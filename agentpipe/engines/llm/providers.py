@@ -1,13 +1,13 @@
-"""Providers of models: addresses, protocols, and the variables that hold keys.
+"""Providers of models: addresses, protocols, the variables that hold keys, and rules.
 
-All but Anthropic speak OpenAI's chat completions. Variables and addresses come from the services'
-documents and from MCP-Universe's ``llm`` types.
+All but Anthropic speak OpenAI's chat completions, each with rules of its own. Variables, addresses
+and rules come from the services' documents and from MCP-Universe's ``llm`` types.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +24,9 @@ class Provider:
         url_names: Variables that may hold another base URL.
         keyless: It works without a key.
         renamed: Settings that it knows by another name.
+        lacks: Settings that it refuses or ignores: they are not sent.
+        counts_unasked: It counts a stream's tokens unasked, and refuses ``stream_options``.
+        needs_properties: It refuses a tool whose schema has no ``properties``.
     """
 
     name: str
@@ -33,14 +36,28 @@ class Provider:
     protocol: str = "openai"
     keyless: bool = False
     renamed: Mapping[str, str] = field(default_factory=dict)
+    lacks: frozenset[str] = frozenset()
+    counts_unasked: bool = False
+    needs_properties: bool = False
+
+    def sent(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that it takes."""
+        return {name: value for name, value in settings.items() if name not in self.lacks}
+
+    def at(self, base_url: str) -> Provider:
+        """Its rules for the server at this address: others take any schema."""
+        return self if base_url == self.base_url else replace(self, needs_properties=False)
 
 
+_LATER_NAME = {"max_tokens": "max_completion_tokens"}
+_PENALTIES = ("frequency_penalty", "presence_penalty")
 _OPENAI = Provider(
     "openai",
     "https://api.openai.com/v1",
     ("OPENAI_API_KEY",),
     ("OPENAI_BASE_URL",),
-    renamed={"max_tokens": "max_completion_tokens"},
+    renamed=_LATER_NAME,
+    needs_properties=True,
 )
 _ANTHROPIC = Provider(
     "anthropic",
@@ -48,14 +65,27 @@ _ANTHROPIC = Provider(
     ("ANTHROPIC_API_KEY",),
     ("ANTHROPIC_BASE_URL",),
     protocol="anthropic",
+    lacks=frozenset(("seed", *_PENALTIES, "reasoning_effort")),
 )
 _GEMINI = Provider(
     "google",
     "https://generativelanguage.googleapis.com/v1beta/openai",
     ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
     ("GEMINI_BASE_URL",),
+    # 400, Unknown name: the native API has them, the one in OpenAI's form has not.
+    lacks=frozenset(("seed", *_PENALTIES)),
 )
-_GROK = Provider("x-ai", "https://api.x.ai/v1", ("XAI_API_KEY", "GROK_API_KEY"))
+_GROK = Provider(
+    "x-ai", "https://api.x.ai/v1", ("XAI_API_KEY", "GROK_API_KEY"), renamed=_LATER_NAME
+)
+_MISTRAL = Provider(
+    "mistral",
+    "https://api.mistral.ai/v1",
+    ("MISTRAL_API_KEY",),
+    renamed={"seed": "random_seed"},  # 422, extra_forbidden: for each field that it does not know.
+    counts_unasked=True,
+)
+_GROQ = Provider("groq", "https://api.groq.com/openai/v1", ("GROQ_API_KEY",), renamed=_LATER_NAME)
 _OLLAMA = Provider(
     "ollama",
     "http://localhost:11434/v1",
@@ -79,8 +109,8 @@ PROVIDERS = {
     "local_llm": _LOCAL,
     "vllm_local": _LOCAL,
     "sglang_local": _LOCAL,
-    "mistral": Provider("mistral", "https://api.mistral.ai/v1", ("MISTRAL_API_KEY",)),
+    "mistral": _MISTRAL,
     "deepseek": Provider("deepseek", "https://api.deepseek.com/v1", ("DEEPSEEK_API_KEY",)),
     "openrouter": Provider("openrouter", "https://openrouter.ai/api/v1", ("OPENROUTER_API_KEY",)),
-    "groq": Provider("groq", "https://api.groq.com/openai/v1", ("GROQ_API_KEY",)),
+    "groq": _GROQ,
 }

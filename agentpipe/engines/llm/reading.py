@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# Mistral's ids have exactly as many letters and digits; the others take them, too.
+_ID_CHARS = 9
 
 
 class UnreadableResponse(Exception):  # noqa: N818 - reads as what happened
@@ -87,9 +93,13 @@ def count(value: Any) -> int:
     return int(value) if is_number and 0 <= value < 2**53 else 0
 
 
-def call_id(value: Any) -> str:
-    """The id of a call, or a new one."""
-    return text_or_none(value) or f"call_{uuid.uuid4().hex[:24]}"
+def call_ids(values: Iterable[Any]) -> list[str]:
+    """The ids of a response's calls, with a new one where there is none or one that is taken."""
+    ids: dict[str, None] = {}
+    for value in values:
+        given = text_or_none(value)
+        ids[given if given and given not in ids else uuid.uuid4().hex[:_ID_CHARS]] = None
+    return list(ids)
 
 
 def arguments_text(value: Any) -> str:
