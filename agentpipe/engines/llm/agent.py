@@ -21,7 +21,8 @@ from agentpipe.engines.llm.conversation import (
 from agentpipe.engines.llm.http_clients import new_client
 from agentpipe.engines.llm.json_answers import json_in, unwrapped
 from agentpipe.engines.llm.model import LlmModel
-from agentpipe.engines.llm.tools import CLOSE_LIMIT_S, Toolset
+from agentpipe.engines.llm.session import CLOSE_LIMIT_S
+from agentpipe.engines.llm.toolset import Toolset
 from agentpipe.errors import AgentFailed, RunLimitExceeded
 
 if TYPE_CHECKING:
