@@ -28,8 +28,9 @@ from agentpipe.sending.dispatcher import Dispatcher, Sent
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from agentpipe.core.result import Result
     from agentpipe.operations.await_results import ResultWaiter
@@ -59,11 +60,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Send the tasks, and print what became of them."""
     settings = settings_of(args)
-    tasks = _tasks(args)
+    if (args.question is None) == (args.file is None):
+        raise ConfigError("give one QUESTION, or --file TASKS.jsonl (- for stdin)")
     collections = collections_of(args, settings)
-    names = [collection.name for collection in collections]
-    if args.collection not in names:
-        raise ConfigError(unknown("collection", args.collection, names, "in this file"))
+    named = {collection.name: collection for collection in collections}
+    if args.collection not in named:
+        raise ConfigError(unknown("collection", args.collection, named, "in this file"))
+    tasks = _tasks(args, named[args.collection].search)
     say_where(settings)
     with ExitStack() as stack:
         waiter = None
@@ -78,21 +81,19 @@ def run(args: argparse.Namespace) -> int:
         return _report(args, sent) if waiter is None else _await(args, sent, waiter)
 
 
-def _tasks(args: argparse.Namespace) -> Iterable[AdmittedTask]:
-    if (args.question is None) == (args.file is None):
-        raise ConfigError("give one QUESTION, or --file TASKS.jsonl (- for stdin)")
-    metadata, tasks = dict(map(_name_and_value, args.metadata)), _plain_tasks(args)
+def _tasks(args: argparse.Namespace, search: Sequence[Path]) -> Iterable[AdmittedTask]:
+    metadata, tasks = dict(map(_name_and_value, args.metadata)), _plain_tasks(args, search)
     if not metadata:
         return tasks
     return (each.with_fields(metadata=each.task.metadata | metadata) for each in tasks)
 
 
-def _plain_tasks(args: argparse.Namespace) -> Iterable[AdmittedTask]:
+def _plain_tasks(args: argparse.Namespace, search: Sequence[Path]) -> Iterable[AdmittedTask]:
     if args.question is not None:
         return [admit(args.question)]
     from agentpipe.operations.read_tasks import read_tasks
 
-    return read_tasks(args.file, sys.stdin.buffer)
+    return read_tasks(args.file, sys.stdin.buffer, search)
 
 
 def _name_and_value(pair: str) -> tuple[str, str]:

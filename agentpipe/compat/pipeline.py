@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import TracebackType
 
+    from agentpipe.config.collection import Collection
     from agentpipe.sinks.base import Start
 
 
@@ -76,8 +77,8 @@ class AgentPipeline:
             TaskError: The task is malformed.
             Unreachable: The broker does not answer.
         """
-        self._refuse_unknown(agent_collection_name)
-        task = admit(_task_data(task_config))
+        collection = self._find(agent_collection_name)
+        task = admit(_task_data(task_config), collection.search)
         if metadata:
             task = admit(replace(task.task, metadata={**task.task.metadata, **metadata}))
         try:
@@ -163,10 +164,11 @@ class AgentPipeline:
             self._dispatcher = Dispatcher.open(self._collections, self.settings)
         return self._dispatcher
 
-    def _refuse_unknown(self, name: str) -> None:
-        names = [collection.name for collection in self._collections]
-        if name not in names:
-            raise ConfigError(unknown("collection", name, names, f"in {self._path}"))
+    def _find(self, name: str) -> Collection:
+        named = {collection.name: collection for collection in self._collections}
+        if name not in named:
+            raise ConfigError(unknown("collection", name, named, f"in {self._path}"))
+        return named[name]
 
 
 def TaskConfig(**fields: Any) -> Task:  # noqa: N802 - MCP-Universe's name

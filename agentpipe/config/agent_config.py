@@ -43,8 +43,12 @@ class AgentConfig:
     @property
     def search(self) -> tuple[Path, ...]:
         """Folders in which references to code are looked up."""
-        folder = self.file.parent
-        return (Path.cwd(), folder, folder.parent)
+        return search_folders(self.file)
+
+
+def search_folders(config_file: Path) -> tuple[Path, ...]:
+    """The folders in which references to code in an agent config and its tasks are looked up."""
+    return (Path.cwd(), config_file.parent, config_file.parent.parent)
 
 
 def load_agent_config(path: Path | str, name: str = "") -> AgentConfig:

@@ -10,8 +10,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.config.agent_config import search_folders
 from agentpipe.config.documents import problem_at, raise_problems, read_documents
-from agentpipe.config.paths import find_file, folders_for
+from agentpipe.config.paths import find_file, folders_for, is_file
 from agentpipe.config.schema import CollectionDocument
 from agentpipe.core.context import Context, resolve
 from agentpipe.errors import ConfigError, Problem
@@ -122,6 +123,11 @@ class Collection:
     isolation: str = "coroutine"
     engine: str | None = None
     schedule: tuple[ScheduleSpec, ...] = ()
+
+    @property
+    def search(self) -> tuple[Path, ...]:
+        """The folders of its agents' code; none where the agent config is on another machine."""
+        return search_folders(self.config_file) if is_file(self.config_file) else ()
 
     @property
     def agents(self) -> tuple[AgentSpec, ...]:

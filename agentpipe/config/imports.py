@@ -55,6 +55,44 @@ def locate(reference: str, search: Sequence[Path]) -> Any:
         return _attribute(reference, module, attribute)
 
 
+def source_of(reference: str, search: Sequence[Path]) -> Path | None:
+    """The file that ``locate`` would import, found without importing anything.
+
+    None for a module without a source: built in, compiled, or found in a way of its own.
+
+    Raises:
+        ConfigError: The reference is malformed, or its module is missing.
+    """
+    name, _ = split(reference)
+    folders = list(dict.fromkeys(Path(folder).resolve() for folder in search))
+    if _is_path(name):
+        return _file_in(reference, name, folders)
+    for folder in folders:
+        if file := _file_of(name, folder):
+            _refuse_standard(name.partition(".")[0], folder)
+            return file
+    spec = _spec_of(name)
+    if spec is None and name not in sys.modules:
+        raise _missing(reference, name, folders)
+    file = Path(spec.origin) if spec and spec.has_location and spec.origin else None
+    return file if file and file.suffix == ".py" and is_file(file) else None
+
+
+def _spec_of(name: str) -> importlib.machinery.ModuleSpec | None:
+    """Like ``importlib.util.find_spec``, which would import the packages around the module."""
+    top, *parts = name.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+        for count in range(1, len(parts) + 1):
+            if spec is None or spec.submodule_search_locations is None:
+                return None
+            inner = ".".join([top, *parts[:count]])
+            spec = importlib.machinery.PathFinder.find_spec(inner, spec.submodule_search_locations)
+    except (ImportError, ValueError, AttributeError):  # Such as a module without a spec.
+        return None
+    return spec
+
+
 def split(reference: str) -> tuple[str, str]:
     """The module (or path) and the attribute of a reference, without an import.
 
@@ -89,9 +127,13 @@ def _is_dotted(name: str) -> bool:
 
 
 def _from_path(reference: str, path: str, folders: list[Path]) -> ModuleType:
+    return _load_file(_file_in(reference, path, folders), reference)
+
+
+def _file_in(reference: str, path: str, folders: list[Path]) -> Path:
     for folder in folders:
         if is_file(folder / path):
-            return _load_file((folder / path).resolve(), reference)
+            return (folder / path).resolve()
     raise ConfigError(f"{reference!r}: no file {path!r} in {_listed(folders)}")
 
 
@@ -118,8 +160,7 @@ def _import_from(folder: Path, name: str, file: Path, reference: str) -> ModuleT
     top = name.partition(".")[0]
     top_file = _file_of(top, folder)
     top_place = top_file or folder / top
-    if top in sys.stdlib_module_names:
-        raise _clash(top, "Python's standard library", top_place)
+    _refuse_standard(top, folder)
     _refuse_other(top, top_place)
     _refuse_other(name, file)
     if name not in sys.modules:
@@ -136,6 +177,12 @@ def _import_from(folder: Path, name: str, file: Path, reference: str) -> ModuleT
     return module
 
 
+def _refuse_standard(top: str, folder: Path) -> None:
+    if top in sys.stdlib_module_names:
+        place = _file_of(top, folder) or folder / top
+        raise _clash(top, "Python's standard library", place)
+
+
 def _import_from_path(reference: str, name: str, folders: list[Path]) -> ModuleType:
     importlib.invalidate_caches()
     with _named_failure(reference):
@@ -144,8 +191,12 @@ def _import_from_path(reference: str, name: str, folders: list[Path]) -> ModuleT
         except ModuleNotFoundError as error:
             if not error.name or not f"{name}.".startswith(f"{error.name}."):
                 raise
+    raise _missing(reference, name, folders)
+
+
+def _missing(reference: str, name: str, folders: list[Path]) -> ConfigError:
     stems = [file.stem for folder in folders for file in folder.glob("*.py")]
-    raise ConfigError(
+    return ConfigError(
         f"{reference!r}: no module {name!r} in {_listed(folders)}, nor where Python looks: "
         f"{did_you_mean(name, stems, NO_SIMILAR_NAME)}"
     )

@@ -93,7 +93,7 @@ class Evaluation:
 def check(evaluators: Sequence[dict[str, Any]], search: Sequence[Path] = ()) -> list[str]:
     """The mistakes in evaluators, one sentence each, seen without an answer.
 
-    With ``search``, the user's functions are imported from those folders.
+    With ``search``, the user's functions are looked up in those folders, and not imported.
     """
     problems = _clashes(evaluators)
     for index, config in enumerate(evaluators):

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from agentpipe.core.task import Task
 
+# What a function may have beside the answer.
+OFFERED = ("value", "op_args", "task")
+
 
 def is_reference(func: str) -> bool:
     """Whether ``func`` names a user's function rather than a chain."""
@@ -23,12 +26,11 @@ def is_reference(func: str) -> bool:
 
 
 def function_problems(reference: str, search: Sequence[Path]) -> list[str]:
-    """The mistakes in a function, which is imported but not called."""
-    try:
-        function = locate(reference, search)
-    except ConfigError as error:
-        return [f"func: {error}"]
-    return [] if callable(function) else [f"func: {reference!r} is not a function"]
+    """The mistakes in a function, as far as its file shows them; nothing is imported."""
+    from agentpipe.config.definitions import problem_of_function  # Few senders need it.
+
+    problem = problem_of_function(reference, search, OFFERED)
+    return [f"func: {problem}"] if problem else []
 
 
 async def call_function(

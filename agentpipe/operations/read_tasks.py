@@ -10,31 +10,33 @@ from agentpipe.sending.checked_tasks import checked_tasks
 from agentpipe.sending.task_files import read_lines, task_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import BinaryIO
 
     from agentpipe.sending.admission import AdmittedTask
 
 
-def read_tasks(file: str, stdin: BinaryIO) -> Iterable[AdmittedTask]:
+def read_tasks(file: str, stdin: BinaryIO, search: Sequence[Path] = ()) -> Iterable[AdmittedTask]:
     """The tasks of a JSON Lines, JSON or benchmark file; ``-`` is stdin.
+
+    ``search`` has the folders of the functions that evaluators name.
 
     Raises:
         ConfigError: With every problem of the file. On stdin, ``TaskError`` at the first one.
     """
     if file == "-":
-        return _lines(stdin)
+        return _lines(stdin, search)
     path = Path(file)
     if path.suffix.lower() in {".yaml", ".yml"}:
         from agentpipe.sending.benchmarks import benchmark_tasks
 
-        return benchmark_tasks(path)
-    return checked_tasks(path)
+        return benchmark_tasks(path, search)
+    return checked_tasks(path, search)
 
 
-def _lines(stdin: BinaryIO) -> Iterator[AdmittedTask]:
+def _lines(stdin: BinaryIO, search: Sequence[Path]) -> Iterator[AdmittedTask]:
     for entry in read_lines("stdin", stdin):
-        task, found = task_of(entry)
+        task, found = task_of(entry, search)
         if task is None or found:
             raise TaskError("\n".join(map(str, found)))
         yield task

@@ -68,7 +68,7 @@ class AgentActor(dramatiq.Actor[..., None]):
         Raises:
             TaskError: The arguments are not a valid task.
         """
-        admitted = admit(args[0] if args else dict(kwargs or {}))
+        admitted = admit(args[0] if args else dict(kwargs or {}), self.collection.search)
         return dramatiq.Message(
             queue_name=self.queue_name,
             actor_name=self.actor_name,

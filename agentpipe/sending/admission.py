@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.task import Task
 from agentpipe.errors import TaskError
 from agentpipe.evaluation import evaluators
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +37,18 @@ class AdmittedTask:
         return _encoded(replace(self.task, **fields), named=self.named)
 
 
-def examine(data: Any) -> tuple[AdmittedTask | None, list[str]]:
+def examine(data: Any, search: Sequence[Path] = ()) -> tuple[AdmittedTask | None, list[str]]:
     """The task in ``data``, and everything that keeps it from being sent.
 
-    ``data`` is what ``Task.load`` takes. The task is None only where no Task could be made of it.
+    ``data`` is what ``Task.load`` takes. With ``search``, functions that its evaluators name must
+    be there, as ``evaluators.check`` finds them. The task is None only where no Task could be made.
     """
     try:
         task = Task.load(data, give_id=True)
         admitted = _encoded(task, named=_has_id(data))
     except TaskError as error:
         return None, [str(error)]
-    return admitted, evaluators.check(task.evaluators)
+    return admitted, evaluators.check(task.evaluators, search)
 
 
 def _has_id(data: Any) -> bool:
@@ -51,15 +56,15 @@ def _has_id(data: Any) -> bool:
     return bool(task_id)
 
 
-def admit(data: Any) -> AdmittedTask:
-    """The task in ``data``, with an id and with evaluators that can work.
+def admit(data: Any, search: Sequence[Path] = ()) -> AdmittedTask:
+    """The task in ``data``, with an id and with evaluators that can work; see ``examine``.
 
     Raises:
         TaskError: Saying what is wrong and what is right.
     """
     if isinstance(data, AdmittedTask):
         return data
-    admitted, problems = examine(data)
+    admitted, problems = examine(data, search)
     if admitted is None or problems:
         raise TaskError("; ".join(problems))
     return admitted

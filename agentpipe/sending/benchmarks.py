@@ -17,6 +17,8 @@ from agentpipe.errors import ConfigError, Problem
 from agentpipe.sending.task_files import load_tasks
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from agentpipe.config.yaml_source import Document
     from agentpipe.sending.admission import AdmittedTask
 
@@ -77,7 +79,7 @@ def load_benchmarks(path: Path) -> list[Benchmark]:
     return benchmarks
 
 
-def benchmark_tasks(path: Path) -> list[AdmittedTask]:
+def benchmark_tasks(path: Path, search: Sequence[Path] = ()) -> list[AdmittedTask]:
     """The tasks of all benchmarks of a file, with benchmark and file in their metadata.
 
     Raises:
@@ -88,7 +90,7 @@ def benchmark_tasks(path: Path) -> list[AdmittedTask]:
     tasks: list[AdmittedTask] = []
     for benchmark, file in ((each, file) for each in benchmarks for file in each.tasks):
         try:
-            tasks += [_marked(task, benchmark, file) for task in load_tasks(file.path)]
+            tasks += [_marked(task, benchmark, file) for task in load_tasks(file.path, search)]
         except ConfigError as error:
             problems += error.problems
     if problems:

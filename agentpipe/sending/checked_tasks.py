@@ -20,37 +20,37 @@ from agentpipe.sending.task_files import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from agentpipe.sending.task_files import Entry
 
 
-def checked_tasks(path: Path) -> Iterable[AdmittedTask]:
+def checked_tasks(path: Path, search: Sequence[Path] = ()) -> Iterable[AdmittedTask]:
     """Every task of a file; a file with a task per line is spooled to a temporary file.
 
     Raises:
         ConfigError: The file cannot be read, or with all that is wrong with it.
     """
-    return load_tasks(path) if is_document(path) else _spooled(path)
+    return load_tasks(path, search) if is_document(path) else _spooled(path, search)
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path, search: Sequence[Path] = ()) -> None:
     """Read a task file through.
 
     Raises:
         ConfigError: The file cannot be read, or with all that is wrong with it.
     """
     entries = entries_of(read_document(path)) if is_document(path) else _lines(path)
-    problems = [problem for entry in entries for problem in task_of(entry)[1]]
+    problems = [problem for entry in entries for problem in task_of(entry, search)[1]]
     if problems:
         raise ConfigError(problems)
 
 
-def _spooled(path: Path) -> Iterator[AdmittedTask]:
+def _spooled(path: Path, search: Sequence[Path]) -> Iterator[AdmittedTask]:
     spool, problems = _Spool(), []
     for entry in _lines(path):
-        task, found = task_of(entry)
+        task, found = task_of(entry, search)
         problems += found
         if task is not None and not problems:
             spool.add(task)

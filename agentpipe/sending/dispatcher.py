@@ -21,6 +21,7 @@ from agentpipe.sending.admission import admit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from agentpipe.brokers.base import Store
     from agentpipe.config.collection import Collection
@@ -79,6 +80,7 @@ class Dispatcher(dramatiq.Middleware):
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._search: dict[str, Sequence[Path]] = {}
 
     @classmethod
     def open(cls, collections: Iterable[Collection], settings: Settings) -> Self:
@@ -119,6 +121,8 @@ class Dispatcher(dramatiq.Middleware):
 
     def declare(self, collections: Iterable[Collection]) -> None:
         """Declare each collection's agents and limits in the store."""
+        collections = tuple(collections)
+        self._search |= {each.name: each.search for each in collections}
         self._store.declare(
             [
                 Queue(
@@ -134,6 +138,10 @@ class Dispatcher(dramatiq.Middleware):
                 for agent in each.agents
             ]
         )
+
+    def search_of(self, collection: str) -> Sequence[Path]:
+        """The folders of a declared collection's code, for ``admit``."""
+        return self._search.get(collection, ())
 
     def send(self, collection: str, task: Any) -> str:
         """Send one task; returns its id, also of a duplicate.
@@ -175,7 +183,8 @@ class Dispatcher(dramatiq.Middleware):
         """Like ``send_many``, with the outcome of each round trip."""
         waiting = on_full == "wait"
         offer = self._offer_patiently if waiting else self._offer
-        for offers in _batches(_offer_of(task) for task in tasks):
+        search = self.search_of(collection)
+        for offers in _batches(_offer_of(task, search) for task in tasks):
             admission = offer(collection, offers)
             if not admission.bound and "refused" in admission.verdicts:
                 raise ConfigError(f"no agent serves collection {collection!r}: declare it first")
@@ -211,8 +220,8 @@ class Dispatcher(dramatiq.Middleware):
         self._store.close()
 
 
-def _offer_of(data: Any) -> Offer:
-    admitted = admit(data)
+def _offer_of(data: Any, search: Sequence[Path]) -> Offer:
+    admitted = admit(data, search)
     task = admitted.task
     return Offer(task.task_id, admitted.payload, task.priority, group_id=task.group_id)
 

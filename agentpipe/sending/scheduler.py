@@ -275,8 +275,12 @@ class Line:
         ending = f"{self._collection}.{self._spec.name}@{at:%Y%m%dT%H%M%SZ}"
         return (
             _fired(task, task.task.task_id if task.named else str(number), ending, marks)
-            for number, task in enumerate(_checked(self._spec.tasks_file), 1)
+            for number, task in enumerate(self._checked_tasks(), 1)
         )
+
+    def _checked_tasks(self) -> Iterable[AdmittedTask]:
+        _refuse_yaml(self._spec.tasks_file)
+        return checked_tasks(self._spec.tasks_file, self._dispatcher.search_of(self._collection))
 
     # How it goes.
 
@@ -347,19 +351,15 @@ def check_files(collections: Iterable[Collection]) -> None:
         ConfigError: With all that is wrong with any.
     """
     problems: list[Problem] = []
-    for path in dict.fromkeys(spec.tasks_file for each in collections for spec in each.schedule):
+    files = [(spec.tasks_file, each.search) for each in collections for spec in each.schedule]
+    for path, search in dict.fromkeys(files):
         try:
             _refuse_yaml(path)
-            check_file(path)
+            check_file(path, search)
         except ConfigError as error:
             problems += error.problems
     if problems:
         raise ConfigError(problems)
-
-
-def _checked(path: Path) -> Iterable[AdmittedTask]:
-    _refuse_yaml(path)
-    return checked_tasks(path)
 
 
 def _refuse_yaml(path: Path) -> None:

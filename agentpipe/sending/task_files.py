@@ -15,7 +15,7 @@ from agentpipe.errors import ConfigError, Problem, TaskError
 from agentpipe.sending.admission import examine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sized
+    from collections.abc import Iterator, Mapping, Sequence, Sized
     from pathlib import Path
 
     from agentpipe.config.yaml_source import KeyPath
@@ -59,15 +59,15 @@ class Entry:
         return Problem(message, self.file, self.lines.get(path, self.line))
 
 
-def task_of(entry: Entry) -> tuple[AdmittedTask | None, list[Problem]]:
-    """The entry's task, with an id, and its problems."""
+def task_of(entry: Entry, search: Sequence[Path] = ()) -> tuple[AdmittedTask | None, list[Problem]]:
+    """The entry's task, with an id, and its problems, as ``examine`` finds them."""
     if entry.error:
         return None, [entry.problem(entry.error)]
-    admitted, messages = examine(entry.data)
+    admitted, messages = examine(entry.data, search)
     return admitted, [entry.problem(message) for message in messages]
 
 
-def load_tasks(path: Path) -> list[AdmittedTask]:
+def load_tasks(path: Path, search: Sequence[Path] = ()) -> list[AdmittedTask]:
     """All tasks of a JSON document.
 
     Raises:
@@ -75,7 +75,7 @@ def load_tasks(path: Path) -> list[AdmittedTask]:
     """
     tasks, problems = [], []
     for entry in entries_of(read_document(path)):
-        task, found = task_of(entry)
+        task, found = task_of(entry, search)
         problems += found
         if task is not None:
             tasks.append(task)

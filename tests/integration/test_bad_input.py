@@ -77,6 +77,11 @@ TASKS: dict[str, tuple[str, ...]] = {
     '{"metadata": ' + '{"a":' * 60 + "1" + "}" * 61: ("metadata", "50"),
     '{"question": "x", "deadline": "2030-01-01"}': ("deadline", "zone"),
     '{"question": "x", "evaluators": [{"func": "jsn"}]}': ("evaluators[0]", "json"),
+    '{"question": "x", "evaluators": [{"func": "toys:brokn_judge"}]}': (
+        "evaluators[0]",
+        "toys.py has no 'brokn_judge': did you mean 'broken_judge'?",
+    ),
+    '{"question": "x", "evaluators": [{"func": "toyz:f"}]}': ("no module 'toyz'", "'toys'"),
     '{"question": "' + "x" * 11_000_000 + '"}': ("11,000,", "10,485,760"),
     '{"question": "' + "x" * 65 * 1024**2 + '"}': ("longer than",),
     "{}, {}": ("not JSON",),

@@ -21,6 +21,7 @@ from agentpipe.worker.message import ClaimedMessage
 from tests.stores import claim_up_to, open_any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 COLLECTION = "kind: collection\nspec: {name: crew, config: ./agent.yaml}\n"
@@ -36,9 +37,9 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counts["values"] += not place and not depth
         return flaw(rules, value, place, depth)
 
-    def counted_check(specs: list[dict[str, Any]]) -> list[str]:
+    def counted_check(specs: list[dict[str, Any]], search: Sequence[Path] = ()) -> list[str]:
         counts["evaluators"] += 1
-        return check(specs)
+        return check(specs, search)
 
     monkeypatch.setattr(JsonRules, "flaw", counted_flaw)
     monkeypatch.setattr(evaluators, "check", counted_check)

@@ -305,7 +305,7 @@ def test_a_malformed_evaluator_is_a_problem_and_broken(config: Any) -> None:
     assert is_broken(evaluation)
 
 
-def test_check_imports_functions_only_where_it_knows_the_folders(tmp_path: Path) -> None:
+def test_check_reads_functions_only_where_it_knows_the_folders(tmp_path: Path) -> None:
     functions(tmp_path, "def good(answer): return True\nword = 'no function'")
     assert check([{"func": "checks:good"}], [tmp_path]) == []
     (missing,) = check([{"func": "checks:god"}], [tmp_path])

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.config import mcp_universe
-from agentpipe.config.agent_config import load_agent_config
+from agentpipe.config.agent_config import load_agent_config, search_folders
 from agentpipe.config.collection import load, resolve_contexts
+from agentpipe.config.definitions import has_source
 from agentpipe.config.documents import raise_problems
 from agentpipe.config.imports import explain
 from agentpipe.config.schema import AGENT_KINDS, BENCHMARK
@@ -26,6 +27,7 @@ from agentpipe.config.yaml_source import kind_in, kind_of, load_documents
 from agentpipe.core.did_you_mean import MISSPELT, did_you_mean, nearest
 from agentpipe.engines.base import open_engine
 from agentpipe.errors import ConfigError, Problem
+from agentpipe.evaluation import evaluators
 from agentpipe.sending.benchmarks import read_benchmarks
 from agentpipe.sending.task_files import (
     entries_of,
@@ -68,6 +70,7 @@ _TASK_KEYS = frozenset(
     )
 )
 _RESULT_KEYS = frozenset(("evaluation_results", "outcome"))
+_SOUND = {"func": "raw"}
 _TRANSPORTS = frozenset(("stdio", "sse", "http_url", "streamable_http", "command"))
 
 
@@ -276,11 +279,18 @@ def _judge_tasks(entries: Iterable[Entry]) -> list[str]:
 
 
 def _faults(entry: Entry, task: Task) -> list[str]:
-    faults = mcp_universe.task_faults(task)
+    faults = mcp_universe.task_faults(task) + _function_faults(task, Path(entry.file).absolute())
     if not task.question and isinstance(entry.data, dict) and "instruction" in entry.data:
         # Their training files have it; their own runner would ask nothing.
         faults.append("instruction: not a field of a task, ignored: call it question")
     return faults
+
+
+def _function_faults(task: Task, file: Path) -> list[str]:
+    """Of functions whose module is near; without a collection, others may well be elsewhere."""
+    search = search_folders(file)
+    near = [each if has_source(each.get("func"), search) else _SOUND for each in task.evaluators]
+    return evaluators.check(near, search)
 
 
 def _judge_lines(path: Path) -> list[str]:

@@ -1,0 +1,179 @@
+"""What a reference names, as far as its file says: nothing of it is imported or run."""
+
+from __future__ import annotations
+
+import ast
+import time
+import warnings
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.config.imports import source_of, split
+from agentpipe.core.did_you_mean import NO_SIMILAR_NAME, did_you_mean
+from agentpipe.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+# A sender asks for the same function with every task.
+_TRUST_S = 1.0
+_MAX_TRUSTED = 10_000
+_trusted: dict[tuple[str, tuple[str, ...], tuple[Path, ...]], float] = {}
+
+# A module that uses one of these may define any name when it runs; some do without arguments only.
+_DYNAMIC, _DYNAMIC_BARE = frozenset(("globals", "exec")), frozenset(("locals", "vars"))
+_CONSTANTS = (ast.Constant, ast.JoinedStr, ast.List, ast.Tuple, ast.Dict, ast.Set)
+
+
+@dataclass(frozen=True, slots=True)
+class _Module:
+    """The names that a file defines at its top level.
+
+    Attributes:
+        names: The statement that defines each; the whole module where there are several.
+        open: It may define others: by ``__getattr__``, a star import, or at run time.
+    """
+
+    names: dict[str, ast.AST] = field(default_factory=dict)
+    open: bool = False
+
+
+def problem_of_function(reference: str, search: Sequence[Path], given: Sequence[str]) -> str:
+    """Why ``reference`` cannot be called with one argument; empty where nothing speaks against it.
+
+    ``given`` are the names of further arguments that it may have. A module without a source, or
+    one that defines names as it runs, cannot be judged and passes.
+    """
+    key = (reference, tuple(given), tuple(search))
+    now = time.monotonic()
+    if now - _trusted.get(key, -_TRUST_S) < _TRUST_S:
+        return ""
+    try:
+        problem = _problem(reference, search, given)
+    except ConfigError as error:
+        return str(error)
+    if not problem:
+        if len(_trusted) >= _MAX_TRUSTED:
+            _trusted.clear()
+        _trusted[key] = now
+    return problem
+
+
+def has_source(reference: Any, search: Sequence[Path]) -> bool:
+    """Whether ``reference`` is one, and its module has a file that can be read."""
+    try:
+        return ":" in reference and source_of(reference, search) is not None
+    except (ConfigError, TypeError):
+        return False
+
+
+def _problem(reference: str, search: Sequence[Path], given: Sequence[str]) -> str:
+    file = source_of(reference, search)
+    if file is None:
+        return ""
+    try:
+        status = file.stat()
+    except OSError:
+        return ""  # The worker may be able to read it.
+    module = _module(file, status.st_mtime_ns, status.st_size)
+    name, _, inner = split(reference)[1].partition(".")
+    if name not in module.names:
+        if module.open:
+            return ""
+        hint = did_you_mean(name, module.names, NO_SIMILAR_NAME)
+        return f"{reference!r}: {file} has no {name!r}: {hint}"
+    return "" if inner else _problem_of_definition(reference, module.names[name], given)
+
+
+def _problem_of_definition(reference: str, node: ast.AST, given: Sequence[str]) -> str:
+    if isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, _CONSTANTS):
+        return f"{reference!r} is not a function"
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not node.decorator_list:
+        return _problem_of_arguments(reference, node.args, given)
+    return ""
+
+
+def _problem_of_arguments(reference: str, takes: ast.arguments, given: Sequence[str]) -> str:
+    """What is wrong with the parameters of a function that is called with one value."""
+    positional = [*takes.posonlyargs, *takes.args]
+    if not positional and takes.vararg is None:
+        return f"{reference!r} has no parameter for the answer: add one"
+    required = positional[1 : len(positional) - len(takes.defaults)]
+    pairs = zip(takes.kwonlyargs, takes.kw_defaults, strict=True)
+    by_name = [arg for arg, default in pairs if default is None]
+    wrong = [arg.arg for arg in takes.posonlyargs[1:] if arg in required]
+    wrong += [arg.arg for arg in [*required, *by_name] if arg.arg not in {*given, *wrong}]
+    if not wrong:
+        return ""
+    return (
+        f"{reference!r} requires {', '.join(map(repr, wrong))}: beside the answer it can have "
+        f"{', '.join(given)}; give any other parameter a default"
+    )
+
+
+@lru_cache(maxsize=256)
+def _module(file: Path, _changed_ns: int, _size: int) -> _Module:
+    """Raises ``ConfigError`` for a file that is not Python."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # About the user's escapes, which Python shows itself.
+            tree = ast.parse(file.read_bytes())
+    except SyntaxError as error:
+        raise ConfigError(f"{file}:{error.lineno}: not Python: {error.msg}") from error
+    except ValueError as error:
+        raise ConfigError(f"{file}: not Python: {error}") from error
+    except (OSError, RecursionError, MemoryError):
+        return _Module(open=True)
+    names: dict[str, ast.AST] = dict.fromkeys(_submodules(file), tree)
+    for name, node in _bound(tree.body):
+        names[name] = tree if name in names else node
+    return _Module(names, "__getattr__" in names or _is_dynamic(tree))
+
+
+def _is_dynamic(tree: ast.AST) -> bool:
+    return any(map(_may_define, ast.walk(tree)))
+
+
+def _may_define(node: ast.AST) -> bool:
+    """Whether it may define any name of its module."""
+    if isinstance(node, ast.ImportFrom):
+        return any(alias.name == "*" for alias in node.names)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return node.func.id in _DYNAMIC or (not node.args and node.func.id in _DYNAMIC_BARE)
+    in_modules = isinstance(node, ast.Attribute) and node.attr == "modules"  # Of sys.
+    return in_modules or isinstance(node, ast.Global)
+
+
+def _submodules(file: Path) -> set[str]:
+    """What importing a submodule adds to its package."""
+    if file.name != "__init__.py":
+        return set()
+    try:
+        return {entry.stem for entry in file.parent.iterdir()}
+    except OSError:
+        return set()
+
+
+def _bound(statements: Iterable[ast.AST]) -> Iterator[tuple[str, ast.AST]]:
+    """Each name that these statements bind, and where; blocks are entered, functions are not."""
+    for node in statements:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield node.name, node
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            for alias in node.names:
+                yield alias.asname or alias.name.partition(".")[0], node
+        elif not isinstance(node, (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp)):
+            yield from _bound_within(node)
+
+
+def _bound_within(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    if isinstance(node, ast.AnnAssign) and node.value is None:
+        return
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
+            yield child.id, node
+        elif isinstance(child, (ast.MatchAs, ast.MatchStar)) and child.name:
+            yield child.name, child
+        yield from _bound([child])
