@@ -234,12 +234,20 @@ class Reaper:
         try:
             Path(run.scratch).rmdir()
         except OSError:  # It has content: removing that may take a while.
-            run.sweeper = os.fork()
-            if run.sweeper == 0:
-                remove_folder(run.scratch)
-                os._exit(0)
+            self._sweep(run, run.scratch)
         else:
             self._conclude(run)
+
+    def _sweep(self, run: ChildRun, scratch: str) -> None:
+        try:
+            run.sweeper = os.fork()
+        except OSError:  # No process is left: the others wait meanwhile.
+            remove_folder(scratch)
+            self._conclude(run)
+            return
+        if run.sweeper == 0:
+            remove_folder(scratch)
+            os._exit(0)
 
     def _conclude(self, run: ChildRun) -> None:
         del self._runs[run.number]
