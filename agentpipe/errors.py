@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 
 class AgentpipeError(Exception):
@@ -130,6 +130,8 @@ class AgentFailed(AgentpipeError):  # noqa: N818 - reads as what happened
         retry_after_s: The least time until the next run, if the service named one.
         permanent: The set-up failed: see ``InfraError``.
         shortage: What the machine has no more of, such as open files; empty if it has all.
+        rate_limited: A service said that the limit of this credential is reached.
+        headers: Of its response, those that may say when to come back.
     """
 
     def __init__(
@@ -142,10 +144,14 @@ class AgentFailed(AgentpipeError):  # noqa: N818 - reads as what happened
         retry_after_s: float | None = None,
         permanent: bool = False,
         shortage: str = "",
+        rate_limited: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.kind, self.traceback = kind, traceback
-        self.infra, self.retry_after_s = infra or permanent or bool(shortage), retry_after_s
+        self.infra = infra or permanent or bool(shortage) or rate_limited
+        self.retry_after_s, self.rate_limited = retry_after_s, rate_limited
         self.permanent, self.shortage = permanent, shortage
+        self.headers = headers or {}
         super().__init__(message)
 
 

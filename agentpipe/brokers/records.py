@@ -94,6 +94,7 @@ class Claim:
         crashes: Earlier claims whose worker died.
         submitted_at: Unix seconds.
         cancelled: It was cancelled before this claim: complete it as ``cancelled``, do not run it.
+        cooled_s: The delays of all its cooldowns; 0 where a store does not count them.
     """
 
     task_id: str
@@ -105,6 +106,7 @@ class Claim:
     crashes: int = 0
     submitted_at: float = 0.0
     cancelled: bool = False
+    cooled_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,15 +148,18 @@ class Settlement:
         action: What happens to the task. ``complete`` puts ``result`` into the outbox and removes
             the task. ``bury`` does the same and keeps the payload as a dead letter. ``retry``
             puts the task back after ``delay_s`` with one more failure. ``release`` puts it back
-            as if it had never been claimed. ``cooldown`` does the same, and no worker claims from
-            its queue for ``delay_s``; a cooldown never shortens an earlier one. The task counts
-            as waiting meanwhile.
+            as if it had never been claimed. ``cooldown`` does the same, adds ``delay_s`` to the
+            task's ``cooled_s``, and no worker claims from its queue, nor from any of
+            ``cooldown_queues``, for ``delay_s``; a cooldown never shortens an earlier one. The
+            task counts as waiting meanwhile.
         outcome: Of ``result``, for the counters.
         reason: The failure, for people: kept with the dead letter, as the queue's last error, and
             for ``locate`` of a task that runs again.
         reward: Of ``result``, where it has one.
         usd: What the run cost, where that is known; also where it is tried again.
         failure: For stores with a breaker (``BreaksOnFailures``); None for what it does not count.
+        cooldown_queues: What a ``cooldown`` covers beside the task's own queue; those that are
+            not declared do not matter. A store may leave them out.
     """
 
     claim: Claim
@@ -166,6 +171,7 @@ class Settlement:
     reward: float | None = None
     usd: float = 0.0
     failure: RunFailure | None = None
+    cooldown_queues: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,7 @@ class Collection:
         max_retries: Further runs after failures of the infrastructure.
         max_crashes: Claims without a settlement before a task is dead.
         breaker: So many runs in a row that fail the same way pause it; 0 for never.
+        max_cooldown_s: For how long a task may wait in cooldowns altogether.
         isolation: ``coroutine``, ``thread`` or ``process``.
         engine: Overrides the engine of an agent config of MCP-Universe's.
         schedule: What ``agentpipe schedule run`` sends.
@@ -120,6 +121,7 @@ class Collection:
     max_retries: int = 2
     max_crashes: int = 3
     breaker: int = 10
+    max_cooldown_s: float = 3600.0
     isolation: str = "coroutine"
     engine: str | None = None
     schedule: tuple[ScheduleSpec, ...] = ()
@@ -134,6 +136,13 @@ class Collection:
         """``number`` agents per context, alternating over contexts; built at each access."""
         return tuple(
             self._agent(index) for index in range(self.number * max(1, len(self.contexts)))
+        )
+
+    def queues_of_context(self, context_index: int | None) -> tuple[str, ...]:
+        """The queues of all agents that share this context; of all agents if there is none."""
+        step = max(1, len(self.contexts))
+        return tuple(
+            f"{self.name}_{index}" for index in range(context_index or 0, self.number * step, step)
         )
 
     def _agent(self, index: int) -> AgentSpec:

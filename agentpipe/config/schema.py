@@ -239,6 +239,7 @@ class CollectionSpec(_Strict):
     max_retries = _Checked(_whole(0))
     max_crashes = _Checked(_whole(1))
     breaker = _Checked(_whole(0))
+    max_cooldown_s = _Checked(_seconds)
     isolation = _Checked(_one_of("coroutine", "thread", "process"))
     engine = _Checked(_one_of("mcpuniverse"))
     schedule = fields.List(

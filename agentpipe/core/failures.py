@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
-import time
 import traceback
-from datetime import UTC
-from email.utils import parsedate_to_datetime
-from itertools import chain
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.backoff import delay_s
+from agentpipe.core.causes import attribute, causes, status_of
+from agentpipe.core.error_codes import is_rate_limit, names_the_set_up
+from agentpipe.core.retry_after import asked_delay_s, reset_delay_s, seconds
 from agentpipe.core.set_up import is_missing
 from agentpipe.core.shortage import shortage_of
 from agentpipe.errors import AgentFailed, AgentpipeError, InfraError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
     from agentpipe.core.redaction import Redactor
 
 MAX_RETRY_DELAY_S = 300.0
-MAX_ASKED_DELAY_S = 86_400.0
 MAX_ERROR_CHARS = 4_000
 OUR_FOLDER = str(Path(__file__).parent)
 TOO_BUSY = frozenset({408, 429})
@@ -32,20 +30,7 @@ SERVER_ERRORS = range(500, 600)
 REFUSED_CREDENTIALS = frozenset({401, 403})
 PAYMENT_REQUIRED = 402
 SET_UP_STATUSES = REFUSED_CREDENTIALS | {PAYMENT_REQUIRED}
-# What the SDKs of models have in an error's ``code`` or ``type``, beside a status.
-SET_UP_CODES = frozenset(
-    {
-        "account_deactivated",
-        "billing_hard_limit_reached",
-        "billing_not_active",
-        "insufficient_quota",
-        "invalid_api_key",
-        "model_not_found",
-    }
-)
-# With these statuses a service may say when to call it again.
-RATE_LIMITS = frozenset({429, 503})
-_NUMBER = re.compile(r"\s*[0-9]+(\.[0-9]*)?\s*")
+UNAVAILABLE = 503
 # The libraries that agents use raise these without deriving from ConnectionError or
 # TimeoutError; they are known by name so that none of them has to be imported.
 TRANSPORT_ERRORS = frozenset(
@@ -70,7 +55,7 @@ def is_infra(error: BaseException) -> bool:
     """Whether a service or the set-up failed, not the agent: by type, status, name or cause."""
     if shortage_of(error) or is_permanent(error):
         return True
-    for each in _causes(error):
+    for each in causes(error):
         if isinstance(each, BaseExceptionGroup):
             return all(map(is_infra, each.exceptions))
         if isinstance(each, AgentFailed):
@@ -86,129 +71,82 @@ def is_permanent(error: BaseException) -> bool:
 
 
 def _is_permanent(error: BaseException) -> bool:
-    for each in _causes(error):
+    for each in causes(error):
         if isinstance(each, BaseExceptionGroup):
             return any(map(_is_permanent, each.exceptions))
         if isinstance(each, (AgentFailed, InfraError)):
-            return _attribute(each, "permanent") is True
+            return attribute(each, "permanent") is True
         if _tells_of_the_set_up(each):
             return True
     return False
 
 
 def _tells_of_the_set_up(error: BaseException) -> bool:
-    codes = (_attribute(error, "code"), _attribute(error, "type"))
-    if any(isinstance(code, str) and code in SET_UP_CODES for code in codes):
-        return True
-    return _status(error) in SET_UP_STATUSES or is_missing(error)
+    if is_rate_limit(error):  # Some services answer 403 with it.
+        return False
+    return status_of(error) in SET_UP_STATUSES or is_missing(error) or names_the_set_up(error)
 
 
 def _tells_of_a_service(error: BaseException) -> bool:
     if isinstance(error, (InfraError, ConnectionError, TimeoutError)):
         return True
-    status = _status(error)
-    if status in TOO_BUSY or status in SERVER_ERRORS:
+    status = status_of(error)
+    if status in TOO_BUSY or status in SERVER_ERRORS or is_rate_limit(error):
         return True
     named = any(kind.__name__ in TRANSPORT_ERRORS for kind in type(error).__mro__)
     return named and status is None  # With a status, a server did answer.
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and its causes."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:  # Causes may form a cycle.
-        yield error
-        seen.add(id(error))
-        error = error.__cause__
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """A service asks to be left alone for a while, which is no failure of it.
 
-
-def _status(error: BaseException) -> int | None:
-    """The HTTP status as httpx and requests, openai, aiohttp, or urllib keep it."""
-    response = _attribute(error, "response")
-    for holder, name in (
-        (response, "status_code"),
-        (error, "status_code"),
-        (error, "status"),
-        (error, "code"),
-    ):
-        status = _attribute(holder, name)
-        if isinstance(status, int):
-            return status
-    return None
-
-
-def _attribute(holder: Any, name: str) -> Any:
-    try:
-        return getattr(holder, name, None)
-    except Exception:  # noqa: BLE001 - properties of others' classes may raise anything
-        return None
-
-
-def hold_s(error: BaseException) -> float | None:
-    """The cooldown that a rate-limited service asks for; None without one."""
-    if isinstance(error, BaseExceptionGroup):
-        return max(filter(None, map(hold_s, error.exceptions)), default=None)
-    limited = any(
-        _status(each) in RATE_LIMITS
-        or (
-            isinstance(each, (InfraError, AgentFailed))
-            and _seconds(_attribute(each, "retry_after_s"))
-        )
-        for each in _causes(error)
-    )
-    return asked_delay_s(error) if limited else None
-
-
-def asked_delay_s(error: BaseException) -> float | None:
-    """In how many seconds to call the service again; None if it does not say.
-
-    It stands in ``retry_after_s``, or in the header Retry-After of the response, of the error or
-    of what it was raised from; the first that can be read counts.
+    Attributes:
+        asked_s: For how long; None if it does not say.
+        of_credential: All that use the same credential meet the same limit. Otherwise only the
+            agent knows which of several services it called.
     """
-    asked = chain.from_iterable(map(_asked, _causes(error)))
-    return next((seconds for seconds in asked if seconds is not None), None)
+
+    asked_s: float | None
+    of_credential: bool
 
 
-def _asked(error: BaseException) -> Iterator[float | None]:
-    yield _seconds(_attribute(error, "retry_after_s"))
-    for holder in (_attribute(error, "response"), error):
-        yield _retry_after_s(_header(_attribute(holder, "headers")))
+def rate_limit(error: BaseException) -> RateLimit | None:
+    """What a service asks for that is at its limit; None if it just failed.
+
+    A 503 may say when to come back; without that it is a failure like any other.
+    """
+    groups = (each for each in causes(error) if isinstance(each, BaseExceptionGroup))
+    members = (member for group in groups for member in group.exceptions)
+    return _strictest([_rate_limit(error), *map(rate_limit, members)])
 
 
-def _header(headers: Any) -> Any:
-    """The value of Retry-After; some mappings of headers know names in one case only."""
-    try:
-        pairs = headers.items() if hasattr(headers, "items") else headers or ()
-        found = (value for name, value in pairs if _lower(name) == "retry-after")
-        value = next(found, None)
-    except Exception:  # noqa: BLE001 - they are of others' classes
+def _rate_limit(error: BaseException) -> RateLimit | None:
+    asked_s = asked_delay_s(error)
+    if any(map(_is_rate_limited, causes(error))):
+        return RateLimit(reset_delay_s(error) if asked_s is None else asked_s, of_credential=True)
+    if asked_s is None or not any(map(_may_ask, causes(error))):
         return None
-    return value.decode("latin-1") if isinstance(value, bytes) else value
+    return RateLimit(asked_s, of_credential=False)
 
 
-def _lower(name: Any) -> str:
-    return name.decode("latin-1").lower() if isinstance(name, bytes) else str(name).lower()
+def _is_rate_limited(error: BaseException) -> bool:
+    return is_rate_limit(error) or (isinstance(error, AgentFailed) and error.rate_limited)
 
 
-def _retry_after_s(value: Any) -> float | None:
-    """Seconds or an HTTP date."""
-    if not isinstance(value, str):
-        return _seconds(value)
-    if _NUMBER.fullmatch(value):
-        return _seconds(float(value))
-    try:
-        moment = parsedate_to_datetime(value)
-    except (ValueError, TypeError, IndexError, OverflowError):
+def _strictest(limits: Iterable[RateLimit | None]) -> RateLimit | None:
+    found = [limit for limit in limits if limit is not None]
+    if not found:
         return None
-    return _seconds(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() - time.time())
+    asked_s = max((each.asked_s for each in found if each.asked_s is not None), default=None)
+    return RateLimit(asked_s, any(each.of_credential for each in found))
 
 
-def _seconds(value: Any) -> float | None:
-    """A positive, bounded delay; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    bounded = min(value, MAX_ASKED_DELAY_S)
-    return float(bounded) if bounded > 0 else None  # Not for NaN.
+def _may_ask(error: BaseException) -> bool:
+    if status_of(error) == UNAVAILABLE:
+        return True
+    ours = isinstance(error, (InfraError, AgentFailed))
+    return ours and seconds(attribute(error, "retry_after_s")) is not None
 
 
 def retry_delay_s(error: BaseException, base_s: float, failures: int) -> float:

@@ -22,9 +22,9 @@ from agentpipe.core.failures import (
     error_kind,
     error_record,
     error_text,
-    hold_s,
     is_infra,
     is_permanent,
+    rate_limit,
     retry_delay_s,
 )
 from agentpipe.core.json_values import answer_text
@@ -44,11 +44,13 @@ from agentpipe.errors import (
 )
 from agentpipe.evaluation.evaluators import reward, rewards
 from agentpipe.worker.capacity import Capacity
+from agentpipe.worker.cooldowns import Cooldown, Cooldowns, endless, log_cooldown
 from agentpipe.worker.runner import Completed
 from agentpipe.worker.served_actor import served_actor, time_limit_s
 
 if TYPE_CHECKING:
     from agentpipe.brokers.records import Action
+    from agentpipe.core.failures import RateLimit
     from agentpipe.worker.message import ClaimedMessage
 
 # Outcomes of runs that failed; a run over its limit has worked.
@@ -69,6 +71,7 @@ class Results(dramatiq.Middleware):
         self.capacity = Capacity()
         self._worker, self._retry_delay_s = worker, retry_delay_s
         self._redactors: dict[str, Redactor] = {}
+        self._cooldowns = Cooldowns()
 
     def before_process_message(
         self,
@@ -99,6 +102,7 @@ class Results(dramatiq.Middleware):
             run = result if isinstance(result, Completed) else _plain_run(result)
             broken = any(evaluation.broken for evaluation in run.evaluations)
             outcome = "eval_error" if broken else "ok"
+            self._end_cooldowns(broker, message)
             message.settlement = self._settle(broker, message, "complete", outcome, run=run)
         elif isinstance(exception, Cancelled):
             message.settlement = self._settle(broker, message, "complete", "cancelled")
@@ -114,11 +118,11 @@ class Results(dramatiq.Middleware):
                 broker, message, "bury", "infra_error", error=exception
             )
         elif is_infra(exception):
-            asked_s = hold_s(exception)
+            limit = rate_limit(exception)
             message.settlement = (
                 self._retry(broker, message, exception)
-                if asked_s is None
-                else self._cooldown(broker, message, exception, asked_s)
+                if limit is None
+                else self._limited(broker, message, exception, limit)
             )
         else:
             outcome = "limit" if isinstance(exception, RunLimitExceeded) else "agent_error"
@@ -184,20 +188,35 @@ class Results(dramatiq.Middleware):
             message.claim, "retry", reason=reason, delay_s=delay_s, usd=usd, failure=failed
         )
 
-    def _cooldown(
-        self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException, asked_s: float
+    def _limited(
+        self,
+        broker: dramatiq.Broker,
+        message: ClaimedMessage,
+        error: BaseException,
+        limit: RateLimit,
     ) -> Settlement:
         """The service is at its limit, which is no failure: the run does not count."""
-        log.warning(
-            "%s; cooldown of %s for %.1f s, as the service asked",
-            type(error).__name__,
-            message.claim.queue,
-            asked_s,
-            extra=_bound(message),
+        actor, cooled_s = served_actor(broker, message.actor_name), message.claim.cooled_s
+        allowed_s = actor.limits.max_cooldown_s if actor else 0.0
+        if cooled_s >= allowed_s:
+            ended = endless(error, cooled_s, allowed_s)
+            return self._settle(broker, message, "bury", "infra_error", error=ended)
+        cooldown = Cooldown(limit.asked_s or 0.0)
+        if actor and limit.of_credential:
+            cooldown = self._cooldowns.begin(actor.credential, limit)
+        log_cooldown(message, error, limit, cooldown)
+        return Settlement(
+            message.claim,
+            "cooldown",
+            reason=self._reason(broker, message, error),
+            delay_s=cooldown.delay_s,
+            usd=_usd(message),
+            cooldown_queues=cooldown.queues,
         )
-        reason = self._reason(broker, message, error)
-        usd = _usd(message)
-        return Settlement(message.claim, "cooldown", reason=reason, delay_s=asked_s, usd=usd)
+
+    def _end_cooldowns(self, broker: dramatiq.Broker, message: ClaimedMessage) -> None:
+        if actor := served_actor(broker, message.actor_name):
+            self._cooldowns.end(actor.credential)
 
     def _reason(
         self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException

@@ -12,12 +12,15 @@ from agentpipe.core.trace import Tracer
 from agentpipe.sending.actor import AgentActor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import dramatiq
 
     from agentpipe.worker.message import ClaimedMessage
 
 PLAIN_RETRIES = 2
 PLAIN_CRASHES = 3
+PLAIN_COOLDOWN_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class ActorLimits:
     Attributes:
         concurrency: Runs at once, over the whole fleet.
         breaker: Equal failures in a row that pause its collection; 0 for never.
+        max_cooldown_s: For how long a task may wait in cooldowns altogether.
         group: The concurrency group that it shares, with the group's limit; None for no group.
     """
 
@@ -35,20 +39,37 @@ class ActorLimits:
     max_crashes: int
     concurrency: int
     breaker: int = 0
+    max_cooldown_s: float = PLAIN_COOLDOWN_S
     group: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What agents use together at a service, which limits them together.
+
+    Attributes:
+        name: Unique in a worker.
+        queues: Returns those of all agents that use it.
+    """
+
+    name: str
+    queues: Callable[[], tuple[str, ...]]
 
 
 class ServedActor(Protocol):
     """An actor as its worker sees it.
 
     Attributes:
+        credential: That of its context.
         collection: Its collection's name; None outside any.
         takes_tasks: Whether its messages are Tasks.
         secrets: Values that must not leave a run.
     """
 
     @property
-    def collection(self) -> str | None: ...  # noqa: D102 - see the class
+    def credential(self) -> Credential: ...  # noqa: D102 - see the class
+    @property
+    def collection(self) -> str | None: ...  # noqa: D102 - likewise
     @property
     def takes_tasks(self) -> bool: ...  # noqa: D102 - likewise
     @property
@@ -95,6 +116,11 @@ class _Agent:
         return self._actor.runner.secrets if self._actor.runner else ()
 
     @property
+    def credential(self) -> Credential:
+        of, context = self._actor.collection, self._actor.spec.context_index
+        return Credential(f"{of.name}/{context}", lambda: of.queues_of_context(context))
+
+    @property
     def limits(self) -> ActorLimits:
         of, spec = self._actor.collection, self._actor.spec
         group = spec.concurrency_group
@@ -104,6 +130,7 @@ class _Agent:
             of.max_crashes,
             of.concurrency,
             of.breaker,
+            of.max_cooldown_s,
             None if group is None else (group, spec.concurrency_group_limit),
         )
 
@@ -125,6 +152,11 @@ class _Plain:
 
     def __init__(self, actor: dramatiq.Actor[..., Any]) -> None:
         self._actor = actor
+
+    @property
+    def credential(self) -> Credential:
+        name = self._actor.queue_name
+        return Credential(f"queue {name}", lambda: (name,))
 
     @property
     def limits(self) -> ActorLimits:

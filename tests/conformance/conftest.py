@@ -39,6 +39,8 @@ class Traits:
         signals: ``wait`` blocks until something happens; otherwise it polls, as by default.
         keeps_tallies: ``stats`` says what has ended of each queue, and how old the outbox is.
         shares_queues: Several workers may serve one queue at the same time.
+        shares_cooldowns: A cooldown covers the queues that its settlement names, and the store
+            counts how long a task has waited in cooldowns.
         answers_at_once: What was just offered or freed can be claimed at once. Where the server
             pushes tasks, a claim that finds nothing is tried again for a moment, and leases in
             the tests are longer.
@@ -52,6 +54,7 @@ class Traits:
     signals: bool = True
     keeps_tallies: bool = True
     shares_queues: bool = True
+    shares_cooldowns: bool = True
     answers_at_once: bool = True
     shares_records: bool = True
     remembers_reads: bool = True

@@ -40,6 +40,7 @@ ids_needed = pytest.mark.needs("remembers_ids")
 depths_needed = pytest.mark.needs("knows_depths")
 signals_needed = pytest.mark.needs("signals")
 tallies_needed = pytest.mark.needs("keeps_tallies")
+shared_cooldowns_needed = pytest.mark.needs("shares_cooldowns")
 shared_queues_needed = pytest.mark.needs("shares_queues")
 
 

@@ -17,15 +17,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agentpipe.core.context import Context
-from agentpipe.core.failures import (
-    MAX_ASKED_DELAY_S,
-    asked_delay_s,
-    error_record,
-    hold_s,
-    is_infra,
-    is_permanent,
-)
+from agentpipe.core.failures import RateLimit, error_record, is_infra, is_permanent, rate_limit
 from agentpipe.core.redaction import Redactor
+from agentpipe.core.retry_after import MAX_ASKED_DELAY_S, asked_delay_s
 from agentpipe.core.shortage import shortage_of
 from agentpipe.errors import AgentFailed, InfraError
 
@@ -131,7 +125,7 @@ def test_there_is_no_time_in_garbage(value: Any) -> None:
 )
 def test_errors_of_any_shape_can_be_asked(error: Exception) -> None:
     assert asked_delay_s(error) is None
-    assert hold_s(error) is None
+    assert rate_limit(error) is None
 
 
 @pytest.mark.parametrize("asked", [float("inf"), 10**400, 1e9])
@@ -153,20 +147,172 @@ def model_error(status: int, **headers: str) -> Exception:
     return raised_from(cause, status_code=status)
 
 
-@pytest.mark.parametrize("status", [429, 503])
-def test_only_a_service_at_its_limit_is_left_alone(status: int) -> None:
-    assert hold_s(model_error(status, **{"retry-after": "9"})) == 9
-    assert hold_s(model_error(status)) is None
-    assert hold_s(model_error(500, **{"retry-after": "9"})) is None
-    assert hold_s(ClientError(retry_after_s=9)) is None
-    assert hold_s(InfraError("x", retry_after_s=9)) == 9
-    assert hold_s(InfraError("x")) is None
+@pytest.mark.parametrize("status", [429, 529, 503])
+def test_a_named_time_is_a_cooldown(status: int) -> None:
+    limit = RateLimit(9, of_credential=status != 503)
+    assert rate_limit(model_error(status, **{"retry-after": "9"})) == limit
+
+
+def test_a_limit_without_a_time_is_one_and_an_unavailable_service_is_not() -> None:
+    for status in (429, 529):
+        assert rate_limit(model_error(status)) == RateLimit(None, of_credential=True)
+    assert rate_limit(model_error(503)) is None
+    assert rate_limit(model_error(500, **{"retry-after": "9"})) is None
+    assert rate_limit(ClientError(retry_after_s=9)) is None
+
+
+def test_an_agent_may_name_a_time_itself() -> None:
+    assert rate_limit(InfraError("x", retry_after_s=9)) == RateLimit(9, of_credential=False)
+    assert rate_limit(InfraError("x")) is None
+    told = InfraError("x", retry_after_s=9)
+    told.__cause__ = ClientError(status_code=429)
+    assert rate_limit(told) == RateLimit(9, of_credential=True)
+
+
+def test_a_limit_met_in_another_process_is_one() -> None:
+    assert rate_limit(AgentFailed("x", rate_limited=True)) == RateLimit(None, of_credential=True)
+    assert rate_limit(AgentFailed("x", infra=True)) is None
+    assert is_infra(AgentFailed("x", rate_limited=True))
+
+
+def openai_error(status: int, **error: str) -> ClientError:
+    """As OpenAI's SDK raises it."""
+    body = {"message": "no", **error}
+    return ClientError(status_code=status, body=body, **error)
+
+
+def anthropic_error(status: int, kind: str, text: str = "no") -> ClientError:
+    """As Anthropic's SDK raises it."""
+    error = ClientError(
+        status_code=status, body={"type": "error", "error": {"type": kind, "message": text}}
+    )
+    error.args = (f"Error code: {status} - {text}",)
+    return error
+
+
+def unread(status: int, content: object) -> ClientError:
+    """As httpx and requests do: the body is in the response."""
+    return ClientError(response=SimpleNamespace(status_code=status, _content=content))
+
+
+LIMITS = {
+    "OpenAI": openai_error(400, type="requests", code="rate_limit_exceeded"),
+    "OpenAI, within a stream": ClientError(code="rate_limit_exceeded", status_code=None),
+    "Anthropic": anthropic_error(400, "rate_limit_error"),
+    "Anthropic, overloaded": anthropic_error(200, "overloaded_error"),
+    "Azure": openai_error(429, code="RateLimitReached"),
+    "Google": ClientError(code=429, status="RESOURCE_EXHAUSTED"),
+    "Google, in a list": unread(400, b'[{"error": {"status": "RESOURCE_EXHAUSTED"}}]'),
+    "Bedrock": ClientError(response={"Error": {"Code": "ThrottlingException"}}),
+    "DashScope": openai_error(400, code="Throttling.RateQuota"),
+    "httpx": unread(400, b'{"error": {"type": "too_many_requests"}}'),
+    "GitHub": ClientError(
+        response=response({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1"}, status_code=403)
+    ),
+    "GitHub, secondary": ClientError(response=response({"retry-after": "9"}, status_code=403)),
+    "group": ExceptionGroup("g", [ClientError(status=429), InfraError("x")]),
+    "cause is a group": raised_from(ExceptionGroup("g", [ClientError(status=529)])),
+}
+
+
+@pytest.mark.parametrize("error", LIMITS.values(), ids=LIMITS)
+def test_a_rate_limit_is_known_by_status_or_code(error: BaseException) -> None:
+    limit = rate_limit(error)
+    assert limit is not None
+    assert limit.of_credential
+    assert (is_infra(error), is_permanent(error)) == (True, False)
+
+
+SPENT = {
+    "OpenAI": openai_error(429, type="insufficient_quota", code="insufficient_quota"),
+    "OpenAI, billing": openai_error(429, code="billing_hard_limit_reached"),
+    "Anthropic": anthropic_error(400, "billing_error"),
+    "Anthropic, in words": anthropic_error(
+        400, "invalid_request_error", "Your credit balance is too low to access the API"
+    ),
+    "httpx": unread(429, b'{"error": {"code": "insufficient_quota"}}'),
+    "cause": raised_from(openai_error(429, code="insufficient_quota")),
+    "402": ClientError(status_code=402),
+}
+
+
+@pytest.mark.parametrize("error", SPENT.values(), ids=SPENT)
+def test_a_spent_quota_is_a_failure_of_the_set_up_and_no_rate_limit(error: BaseException) -> None:
+    assert is_permanent(error)
+    assert rate_limit(error) is None
+
+
+@pytest.mark.parametrize("content", [None, False, b"", b"<html>", b"[]", b"9", b"x" * 100_000])
+def test_a_body_of_any_shape_can_be_asked(content: object) -> None:
+    assert rate_limit(unread(400, content)) is None
+    assert rate_limit(unread(429, content)) == RateLimit(None, of_credential=True)
+
+
+def until(delay_s: float) -> datetime:
+    return datetime.now(UTC) + timedelta(seconds=delay_s)
+
+
+NAMED: dict[str, tuple[dict[str, str], float]] = {
+    "milliseconds": ({"retry-after-ms": "1500"}, 1.5),
+    "milliseconds first": ({"Retry-After": "9", "Retry-After-Ms": "1500"}, 1.5),
+    "no milliseconds": ({"Retry-After": "9", "Retry-After-Ms": "soon"}, 9),
+    "Retry-After first": ({"x-ratelimit-reset-requests": "1s", "retry-after": "9"}, 9),
+    "minutes": ({"x-ratelimit-reset-requests": "6m0s"}, 360),
+    "seconds": ({"x-ratelimit-reset-tokens": "1s"}, 1),
+    "parts of a second": ({"x-ratelimit-reset-tokens": "20ms"}, 0.02),
+    "hours": ({"x-ratelimit-reset-tokens": "1h2m3.5s"}, 3723.5),
+    "the longest": (
+        {"x-ratelimit-reset-tokens": "6s", "x-ratelimit-reset-requests": "20ms"},
+        6,
+    ),
+    "that which is used up": (
+        {
+            "x-ratelimit-reset-tokens": "6m0s",
+            "x-ratelimit-remaining-tokens": "100",
+            "x-ratelimit-reset-requests": "2s",
+            "x-ratelimit-remaining-requests": "0",
+        },
+        2,
+    ),
+    "number": ({"x-ratelimit-reset-requests": "12.5"}, 12.5),
+    "draft of a standard": ({"RateLimit-Reset": "7"}, 7),
+    "unix": ({"X-RateLimit-Reset": f"{time.time() + 600:.0f}"}, 600),
+    "unix in milliseconds": ({"X-RateLimit-Reset": f"{(time.time() + 600) * 1000:.0f}"}, 600),
+    "ISO": ({"anthropic-ratelimit-requests-reset": f"{until(600):%Y-%m-%dT%H:%M:%SZ}"}, 600),
+    "ISO with a zone": ({"anthropic-ratelimit-tokens-reset": until(600).isoformat()}, 600),
+    "HTTP date": ({"x-rate-limit-reset": format_datetime(until(600), usegmt=True)}, 600),
+}
+
+
+@pytest.mark.parametrize(("headers", "asked_s"), NAMED.values(), ids=NAMED)
+def test_a_limits_time_is_read(headers: dict[str, str], asked_s: float) -> None:
+    limit = rate_limit(ClientError(response=response(headers, status_code=429)))
+    assert limit is not None
+    tolerance_s = 60 if asked_s == 600 else 1e-6  # Of when these tests were collected.
+    assert limit.asked_s == pytest.approx(asked_s, abs=tolerance_s)
+
+
+@pytest.mark.parametrize("value", [*GARBAGE, "6m0", "1s2", "ms", "1" * 10_000, "0s", "0ms"])
+def test_a_limit_with_garbage_has_no_time(value: Any) -> None:
+    for name in ("x-ratelimit-reset-requests", "retry-after-ms", "anthropic-ratelimit-x-reset"):
+        limit = rate_limit(ClientError(response=response({name: value}, status_code=429)))
+        assert limit is not None
+        assert limit.asked_s in {None, MAX_ASKED_DELAY_S}
+
+
+def test_the_reset_of_a_limit_that_is_not_reached_means_nothing() -> None:
+    headers = {"x-ratelimit-reset-requests": "6m0s"}
+    for status in (500, 503):
+        error = ClientError(response=response(headers, status_code=status))
+        assert rate_limit(error) is None
+        assert asked_delay_s(error) is None
 
 
 def test_of_several_failures_the_longest_time_counts() -> None:
     short, long = (InfraError("x", retry_after_s=asked) for asked in (1, 9))
-    assert hold_s(ExceptionGroup("g", [short, ExceptionGroup("h", [long]), InfraError("x")])) == 9
-    assert hold_s(ExceptionGroup("g", [InfraError("x")])) is None
+    group = ExceptionGroup("g", [short, ExceptionGroup("h", [long]), InfraError("x")])
+    assert rate_limit(group) == RateLimit(9, of_credential=False)
+    assert rate_limit(ExceptionGroup("g", [InfraError("x")])) is None
 
 
 def test_a_hostile_date_takes_no_time() -> None:

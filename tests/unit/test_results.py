@@ -16,9 +16,11 @@ from dramatiq.middleware import SkipMessage
 
 from agentpipe.brokers import open_store
 from agentpipe.brokers.records import Claim, Settlement
-from agentpipe.core.failures import MAX_ASKED_DELAY_S, MAX_RETRY_DELAY_S
+from agentpipe.config.collection import ContextSpec
+from agentpipe.core.failures import MAX_RETRY_DELAY_S
 from agentpipe.core.redaction import MASK
 from agentpipe.core.result import Result
+from agentpipe.core.retry_after import MAX_ASKED_DELAY_S
 from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
 from agentpipe.errors import (
@@ -66,7 +68,9 @@ class Bench:
         self.declare()
 
     def declare(self, **limits: Any) -> None:
-        crew = replace(CREW, **{"max_retries": 2, "max_crashes": 3, **limits})
+        contexts = tuple(ContextSpec({}, {}, "crew.yaml", 1) for _ in "ab")
+        crew = replace(CREW, number=3, contexts=contexts)
+        crew = replace(crew, **{"max_retries": 2, "max_crashes": 3, **limits})
         runner = runner_of(object, env={"TOKEN": CANARY, "MODE": "on"})
         self.broker.actors.pop("crew_0", None)
         AgentActor(crew, crew.agents[0], self.broker, runner)
@@ -257,7 +261,6 @@ INFRA = [
     pytest.param(refused_connection(), id="urllib: refused"),
     pytest.param(APIConnectionError(), id="name"),
     pytest.param(ConnectTimeoutError(), id="name of a base"),
-    pytest.param(StatusError(status_code=429), id="429"),
     pytest.param(StatusError(status=408), id="408"),
     pytest.param(StatusError(code=503), id="503"),
     pytest.param(StatusError(response=SimpleNamespace(status_code=500)), id="response 500"),
@@ -405,14 +408,64 @@ def test_what_a_service_asks_for_holds_the_queue_and_counts_nothing(
 @pytest.mark.parametrize(
     "error",
     [
-        pytest.param(limited(429), id="429 without a time"),
-        pytest.param(limited(429, Retry_After="0"), id="no time"),
-        pytest.param(limited(429, Retry_After="soon"), id="garbage"),
+        pytest.param(limited(503), id="503 without a time"),
+        pytest.param(limited(503, x_ratelimit_reset_requests="7s"), id="503 with a reset"),
         pytest.param(limited(500, Retry_After="7"), id="500"),
     ],
 )
 def test_a_failure_that_is_no_limit_is_a_counted_retry(bench: Bench, error: Exception) -> None:
     assert bench.end(exception=error).action == "retry"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(limited(429), id="429"),
+        pytest.param(limited(529), id="529"),
+        pytest.param(limited(429, Retry_After="0"), id="no time"),
+        pytest.param(limited(429, Retry_After="soon"), id="garbage"),
+        pytest.param(StatusError(status_code=400, code="rate_limit_exceeded"), id="code"),
+        pytest.param(with_cause(limited(429)), id="cause"),
+    ],
+)
+def test_a_rate_limit_without_a_time_is_an_uncounted_cooldown(
+    bench: Bench, error: Exception
+) -> None:
+    settlement = bench.end(bench.message(failures=99), exception=error)
+    assert (settlement.action, settlement.result) == ("cooldown", b"")
+    assert 5 <= settlement.delay_s <= 6.25
+
+
+def test_a_credentials_limit_covers_the_agents_of_its_context(bench: Bench) -> None:
+    settlement = bench.end(exception=limited(429, retry_after="7"))
+    assert (settlement.delay_s, settlement.cooldown_queues) == (7, ("crew_0", "crew_2", "crew_4"))
+
+
+@pytest.mark.parametrize("error", [limited(503, retry_after="7"), InfraError("x", retry_after_s=7)])
+def test_a_services_own_time_covers_the_agent_that_called_it(
+    bench: Bench, error: Exception
+) -> None:
+    settlement = bench.end(exception=error)
+    assert (settlement.delay_s, settlement.cooldown_queues) == (7, ())
+
+
+def test_what_ends_in_a_cooldown_waits_for_its_end_only(bench: Bench) -> None:
+    first, second = (bench.end(exception=limited(429)) for _ in "ab")
+    assert first.delay_s - 1 < second.delay_s <= first.delay_s
+    assert second.cooldown_queues == ()
+
+
+@pytest.mark.parametrize("error", [limited(429), InfraError("busy", retry_after_s=7)])
+def test_no_task_waits_in_cooldowns_for_ever(bench: Bench, error: Exception) -> None:
+    settlement = bench.end(bench.message(cooled_s=3599.0), exception=error)
+    assert settlement.action == "cooldown"
+    settlement = bench.end(bench.message(cooled_s=3600.0), exception=error)
+    assert (settlement.action, settlement.outcome) == ("bury", "infra_error")
+    failure = result_of(settlement).error
+    assert failure is not None
+    assert failure["type"] == type(error).__name__
+    assert "waited 3,600 s in cooldowns, at most max_cooldown_s: 3600" in failure["message"]
+    assert "permanent" not in failure
 
 
 def test_a_counted_retry_waits_at_least_as_long_as_the_service_asked(bench: Bench) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from agentpipe.brokers.rabbitmq.deliveries import Deliveries, Prefetched, ServedAgent
     from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
@@ -41,6 +41,7 @@ class Consumption:
 
     async def adjust(self, agent: ServedAgent) -> None:
         """Consume from all queues in which tasks of this agent may wait, within its limits."""
+        agent.resting = self.is_left_alone(agent)
         limits = self._services.registry.limits(agent.queue.name)
         if limits.concurrency != agent.queue.concurrency:
             await self.stop(agent)
@@ -49,6 +50,13 @@ class Consumption:
             await self._consume(agent)
         if self.is_left_alone(agent):  # Perhaps since a moment ago only.
             await self.withdraw(agent)
+
+    def rest(self, queues: Iterable[str]) -> None:
+        """Have nothing more claimed from these that are in cooldown."""
+        for name in queues:
+            agent = self._deliveries.agents.get(name)
+            if agent is not None and self.is_left_alone(agent):
+                agent.resting = True
 
     def is_left_alone(self, agent: ServedAgent) -> bool:
         """Whether this worker may take none of its tasks now."""

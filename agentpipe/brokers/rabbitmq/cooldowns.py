@@ -1,7 +1,8 @@
 """Cooldowns: until when no worker claims from an agent's queue, as this process has heard.
 
-The server keeps no such moment: the worker that serves the agent consumes nothing from its queues.
-The other workers remember the cooldown for the agent's next worker.
+The server keeps no such moment. The worker that causes a cooldown tells the others which agents it
+covers. The worker that serves one consumes nothing from its queues and puts back what it has
+prefetched; the others remember the cooldown for the agent's next worker.
 """
 
 from __future__ import annotations

@@ -49,6 +49,7 @@ class ServedAgent:
     Attributes:
         unit: What its lock covers.
         consumers: Their tags, by the queue's name.
+        resting: Nothing may be claimed of it now, whatever was delivered.
         leaving: It becomes another worker's as soon as nothing of it runs.
         served: The number of its last claim.
         yields_until: Until then what waits is an operator's; on the monotonic clock.
@@ -61,6 +62,7 @@ class ServedAgent:
     consumers: dict[str, str] = field(default_factory=dict)
     ready: deque[Prefetched] = field(default_factory=deque)
     running: int = 0
+    resting: bool = False
     leaving: bool = False
     served: int = 0
     yields_until: float = 0.0
@@ -69,7 +71,9 @@ class ServedAgent:
     @property
     def has_room(self) -> bool:
         """Whether a task could be claimed now."""
-        return bool(self.ready) and not self.leaving and self.running < self.queue.concurrency
+        if self.leaving or self.resting:
+            return False
+        return bool(self.ready) and self.running < self.queue.concurrency
 
     def note_run_s(self, run_s: float) -> None:
         """A run has ended; the latest weigh most."""
@@ -215,6 +219,7 @@ class Deliveries:
             message.crashes,
             message.submitted_ms / 1000,
             message in self._marks,
+            message.cooled_ms / 1000,
         )
         self.held[claim.number] = Held(claim, message, prefetched.tag, agent, time.time())
         agent.count(1)

@@ -67,7 +67,7 @@ class Membership:
     def _meet(self, member: Member, *, greet: bool) -> None:
         self.members[member.name] = member
         for queue, left_s in member.cooldowns.items():
-            self._heard(Request("cooldown", queue=queue, cooldown_s=left_s))
+            self._heard(Request("cooldown", queues=frozenset({queue}), cooldown_s=left_s))
         self._channel.look.set()
         if greet:
             self._channel.begin(self.say_hello())

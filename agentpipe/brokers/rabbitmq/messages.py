@@ -27,8 +27,9 @@ HEADERS = {
     "priority": "agentpipe-priority",
     "error": "agentpipe-error",
     "group_id": "agentpipe-group",
+    "cooled_ms": "agentpipe-cooled-ms",
 }
-NUMBERS = ("failures", "crashes", "submitted_ms", "priority")
+NUMBERS = ("failures", "crashes", "submitted_ms", "priority", "cooled_ms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Message:
     priority: int = 0
     error: str = ""
     group_id: str | None = None
+    cooled_ms: int = 0
 
     @classmethod
     def offered(cls, offer: Offer, queue: str) -> Self:
@@ -81,6 +83,10 @@ class Message:
     def noting(self, error: str) -> Self:
         """The same with its last error, where there was one."""
         return replace(self, error=error or self.error)
+
+    def cooled(self, cooldown_s: float) -> Self:
+        """The same with one cooldown more."""
+        return replace(self, cooled_ms=self.cooled_ms + round(cooldown_s * 1000))
 
     def crashed(self) -> Self:
         """The same with one crash more."""

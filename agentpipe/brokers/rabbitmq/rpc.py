@@ -80,7 +80,7 @@ class Request:
     Attributes:
         kind: ``hello``: a ``member`` came, or serves something else. ``gone``: the ``member`` is.
             ``runs``: how ``runs`` ended, as ``number`` of its ``origin``.
-            ``change``: of the registry. ``cooldown``: of a queue. ``probe``: whether it arrives.
+            ``change``: of the registry. ``cooldown``: of ``queues``. ``probe``: whether it arrives.
             ``members``: who are you? ``tallies``: what have you settled? ``cancel``: by ``marks``.
             ``put_back``: what is prefetched of ``queues``. ``locate``: the task of this id.
         greet: With ``hello``: say it, too.

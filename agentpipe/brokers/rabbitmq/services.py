@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.connection import Connection
     from agentpipe.brokers.rabbitmq.rpc import RunEnded
     from agentpipe.brokers.records import Queue
+    from agentpipe.connections.amqp.message import OutgoingMessage
 
 # A look at the very moment at which a cooldown ends may find it not over.
 CLOCK_S = 0.001
@@ -57,8 +58,7 @@ class Services:
     def inherit(self, earlier: Services) -> None:
         """Go on with the cooldowns and the breaker of a lost connection."""
         self.cooldowns, self.breaker = earlier.cooldowns, earlier.breaker
-        for queue in self.cooldowns.all():
-            self.watch_cooldown(queue)
+        self._watch_cooldowns(self.cooldowns.all())
 
     async def ask(self, request: Request) -> Replies:
         """Ask all workers."""
@@ -154,16 +154,26 @@ class Services:
         """Whether no worker may take its tasks now: it is in cooldown, or paused."""
         return self.cooldowns.left_s(queue) > 0 or any(self.registry.pauses(queue))
 
-    def note_cooldown(self, queue: str, cooldown_s: float) -> None:
-        """A worker reports a cooldown."""
-        if self.cooldowns.note(queue, cooldown_s):
-            self.changed()
-            self.watch_cooldown(queue)
+    def begin_cooldown(self, queues: Collection[str], cooldown_s: float) -> OutgoingMessage:
+        """Leave these alone; returns what tells the other workers."""
+        for queue in queues:
+            self.cooldowns.begin(queue, cooldown_s)
+        self._watch_cooldowns(queues)
+        request = Request("cooldown", queues=frozenset(queues), cooldown_s=cooldown_s)
+        return encode(request, exchange=self.topology.fleet)
 
-    def watch_cooldown(self, queue: str) -> None:
-        """Have it claimed from again as soon as its cooldown is over."""
-        left_s = self.cooldowns.left_s(queue) + CLOCK_S
-        asyncio.get_running_loop().call_later(left_s, self.changed)
+    def note_cooldowns(self, queues: Collection[str], cooldown_s: float) -> None:
+        """A worker reports that these are in cooldown."""
+        new = [queue for queue in queues if self.cooldowns.note(queue, cooldown_s)]
+        if new:
+            self.changed()
+            self._watch_cooldowns(new)
+
+    def _watch_cooldowns(self, queues: Collection[str]) -> None:
+        """Have them claimed from again as soon as their cooldowns are over."""
+        loop = asyncio.get_running_loop()
+        for left_s in {round(self.cooldowns.left_s(queue) + CLOCK_S, 3) for queue in queues}:
+            loop.call_later(left_s + CLOCK_S, self.changed)
 
     async def progress(self, schedule: str, mark: int) -> int | None:
         """The highest mark ever set; None while another connection owns the schedules.

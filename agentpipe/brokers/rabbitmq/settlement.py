@@ -9,7 +9,6 @@ from itertools import compress
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.rabbitmq.breaker import run_ended
-from agentpipe.brokers.rabbitmq.rpc import Request, encode
 from agentpipe.connections.amqp.channel import ChannelClosed
 
 if TYPE_CHECKING:
@@ -76,8 +75,8 @@ class Settling:
 
     async def _carry_out(self, pairs: Sequence[tuple[Settlement, Held]]) -> None:
         messages = [message for pair in pairs for message in self._consequences(*pair)]
-        starting = (held.agent for it, held in pairs if it.action == "cooldown" and it.delay_s > 0)
-        cooling = list({agent.queue.name: agent for agent in starting}.values())
+        cooling = self._cooling(pairs)
+        self._consumption.rest([agent.queue.name for agent in cooling])
         if cooling:  # First, so that what is put back is not delivered at once again.
             await self._consumption.stop(*cooling)
         await self._channel.publish(messages)
@@ -90,16 +89,25 @@ class Settling:
         self._consumption.end_isolation()
         for agent in cooling:
             await self._consumption.withdraw(agent)
+        if cooling:  # It may cover agents of another worker of this process.
+            self._services.changed()
+
+    def _cooling(self, pairs: Sequence[tuple[Settlement, Held]]) -> list[ServedAgent]:
+        """The agents of this worker from which nothing may be claimed now."""
+        found = {name for each, held in pairs for name in _covered(each, held)}
+        return [agent for name, agent in self._deliveries.agents.items() if name in found]
 
     def _consequences(self, settlement: Settlement, held: Held) -> list[OutgoingMessage]:
         """What has to be published before the task is acknowledged."""
         topology = self._services.topology
         back = topology.back(held.agent.queue.name)
         if settlement.action in ("release", "cooldown"):
-            returned = held.message.noting(settlement.reason).to(back)
-            if settlement.action == "cooldown" and settlement.delay_s > 0:
-                return [returned, self._cool_down(held.agent, settlement.delay_s)]
-            return [returned]
+            returned, delay_s = held.message.noting(settlement.reason), settlement.delay_s
+            covered = _covered(settlement, held)
+            if not covered:
+                return [returned.to(back)]
+            announced = self._services.begin_cooldown(covered, delay_s)
+            return [returned.cooled(delay_s).to(back), announced]
         if settlement.action == "retry":
             failed = held.message.failed(settlement.reason)
             if settlement.delay_s <= 0 or held.message in self._services.marks:
@@ -112,10 +120,9 @@ class Settling:
             messages.append(self._services.dead.message(settlement, collection))
         return messages
 
-    def _cool_down(self, agent: ServedAgent, cooldown_s: float) -> OutgoingMessage:
-        """Leave the agent alone; returns what tells the other workers."""
-        name = agent.queue.name
-        self._services.cooldowns.begin(name, cooldown_s)
-        self._services.watch_cooldown(name)
-        request = Request("cooldown", queue=name, cooldown_s=cooldown_s)
-        return encode(request, exchange=self._services.topology.fleet)
+
+def _covered(settlement: Settlement, held: Held) -> frozenset[str]:
+    """The queues from which nothing may be claimed now."""
+    if settlement.action != "cooldown" or settlement.delay_s <= 0:
+        return frozenset()
+    return frozenset((held.agent.queue.name, *settlement.cooldown_queues))

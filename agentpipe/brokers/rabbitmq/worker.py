@@ -262,7 +262,9 @@ class RabbitWorker:
         elif request.kind == "runs":
             self._channel.begin(self._services.hear_runs(request))
         elif request.kind == "cooldown":
-            self._services.note_cooldown(request.queue, request.cooldown_s)
+            queues = request.queues or {request.queue}  # An earlier version names one.
+            self._services.note_cooldowns(queues, request.cooldown_s)
+            self._consumption.rest(queues)
         elif request.to:
             self._channel.begin(self._answer(request))
 

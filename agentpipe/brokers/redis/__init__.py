@@ -12,6 +12,8 @@ import logging
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from agentpipe.brokers.base import Store
 from agentpipe.brokers.breaker import Tripped, reason_of
 from agentpipe.brokers.capabilities import Answer, Fate, TaskQuery, TaskSeen
@@ -192,6 +194,7 @@ class RedisStore(Store):
             failure = each.failure
             args += ("", 0) if failure is None else (failure.digest, failure.limit)
             args.append(reason_of(each))
+            args += (orjson.dumps(each.cooldown_queues) if each.cooldown_queues else "",)
         what = tuple((each.claim.task_id, each.claim.number) for each in settlements)
         letters, *paused = self._ask("settle", what, *args).split(b"\n")
         tripping = compress(settlements, [letter == ord("t") for letter in letters])

@@ -2,23 +2,23 @@
 -- needs: ending
 -- ARGV: session, request, seconds to remember it, worker, limit, marks of the outbox by records and
 -- by bytes, claims held ('-1' for any number), seconds that settled ids are known.
--- Returns nothing, or the number of the claims and for each four values: id, record, payload, and
--- '1' where it was cancelled.
+-- Returns nothing, or the number of the claims and for each five values: id, record, payload, '1'
+-- where it was cancelled, and the seconds of its cooldowns if there were any.
 
 local name, asked, held = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[8])
 local limit, kept_back = asked, false
 local HELD = base .. ':held:' .. name
 
 local function reply_of(number, ids, records)
-  local payloads, reply, marks = read_many('HMGET', PAYLOADS, ids), {number}, {}
+  local payloads, reply, notes = read_many('HMGET', PAYLOADS, ids), {number}, {}
   for index, id in ipairs(ids) do
-    marks[index] = 'cancel ' .. id
+    notes[2 * index - 1], notes[2 * index] = 'cancel ' .. id, 'cooled ' .. id
   end
-  marks = read_many('HMGET', NOTES, marks)
+  notes = read_many('HMGET', NOTES, notes)
   for index, id in ipairs(ids) do
     local at = #reply
     reply[at + 1], reply[at + 2], reply[at + 3] = id, records[index], payloads[index] or ''
-    reply[at + 4] = marks[index] or ''
+    reply[at + 4], reply[at + 5] = notes[2 * index - 1] or '', notes[2 * index] or ''
   end
   return reply
 end

@@ -29,15 +29,11 @@ def as_claims(answer: Sequence[bytes], worker: str) -> list[Claim]:
     if not answer:
         return []
     number, *values = answer
-    return [
-        _claim(task_id, record, payload, worker, int(number), cancelled=bool(mark))
-        for task_id, record, payload, mark in _rows(values, 4)
-    ]
+    return [_claim(row, worker, int(number)) for row in _rows(values, 5)]
 
 
-def _claim(
-    task_id: bytes, record: bytes, payload: bytes, worker: str, number: int, *, cancelled: bool
-) -> Claim:
+def _claim(row: Sequence[bytes], worker: str, number: int) -> Claim:
+    task_id, record, payload, cancelled, cooled_s = row
     _, _, failures, crashes, _, submitted_at, queue = record.decode().split(" ", 6)
     return Claim(
         task_id.decode(),
@@ -48,7 +44,8 @@ def _claim(
         int(failures),
         int(crashes),
         float(submitted_at),
-        cancelled,
+        bool(cancelled),
+        float(cooled_s or 0.0),
     )
 
 

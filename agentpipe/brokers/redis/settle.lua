@@ -2,7 +2,8 @@
 -- needs: ending
 -- ARGV: session, request, seconds to remember it, then for each settlement its action, the
 -- claim's id, worker and number, and the delay, outcome, reason, result, reward (or nothing), cost,
--- and of a failure for the breaker its digest (or nothing), its limit and what a pause would say.
+-- of a failure for the breaker its digest (or nothing), its limit and what a pause would say, and
+-- the queues that a cooldown covers as a JSON list (or nothing).
 -- Returns a letter for each: d for done, t where that has paused the collection, l where the claim
 -- was lost; then, a line each, the collections that it has paused.
 
@@ -11,7 +12,7 @@ if before then
   return before
 end
 
-local STEP = 13
+local STEP = 14
 local MAX_ERROR_BYTES = 1200
 local RUNS_IN_MEAN = 8
 local time, time_text = now()
@@ -54,11 +55,26 @@ local function bury(index, id, queue)
   call('ZADD', DEAD, moment_of_death(), id)
 end
 
-local function cool_down(queue, delay)
-  if delay > 0 then
-    local held_until = math.max(queues[queue][HELD_UNTIL], time + delay)
-    queues[queue][HELD_UNTIL] = held_until
+local function hold(queue, held_until)
+  if queues[queue] and queues[queue][HELD_UNTIL] < held_until then
+    queues[queue][HELD_UNTIL], changed[queue] = held_until, true
     later('ZADD', HOLDS, string.format('%.6f', held_until), queue)
+  end
+end
+
+local function cool_down(index, id, queue)
+  local delay, covered = tonumber(field(index, 5)), field(index, 14)
+  if delay <= 0 then
+    return
+  end
+  call('HINCRBYFLOAT', NOTES, 'cooled ' .. id, field(index, 5))
+  hold(queue, time + delay)
+  if covered ~= '' then
+    local names = cjson.decode(covered)
+    read_queues(names)
+    for _, name in ipairs(names) do
+      hold(name, time + delay)
+    end
   end
 end
 
@@ -83,7 +99,7 @@ local function settle(index, id, queue, record, held_as)
     waking = true
     if action == 'cooldown' then
       note_error(index, id)
-      cool_down(queue, tonumber(field(index, 5)))
+      cool_down(index, id, queue)
     end
   elseif action == 'retry' then
     local task = task_of(record)

@@ -123,12 +123,12 @@ def _claim_from(db: sqlite3.Connection, worker: Worker, queue: Ready, limit: int
             "UPDATE tasks SET state = 2, worker = ?, number = number + 1, claimed_at = ?"
             " WHERE seq = ? RETURNING id,"
             " (SELECT body FROM payloads p WHERE p.seq = tasks.seq), number,"
-            " failures, crashes, submitted_at, cancelled",
+            " failures, crashes, submitted_at, cancelled, cooled_s",
             (worker.name, now, seq),
         ).fetchone()
-        *counts, cancelled = row[2:]
+        *counts, cancelled, cooled_s = row[2:]
         held = Claim(row[0], queue.name, row[1], worker.name, *counts)
-        claims.append(replace(held, cancelled=True) if cancelled else held)
+        claims.append(replace(held, cancelled=bool(cancelled), cooled_s=cooled_s))
     return claims
 
 

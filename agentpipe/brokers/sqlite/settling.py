@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import orjson
+
 from agentpipe.brokers.sqlite.dead_letters import bury
 from agentpipe.brokers.sqlite.tables import RUNNING, SETTLED, WAITING
 from agentpipe.brokers.statistics import RUNS_IN_MEAN
@@ -36,7 +38,7 @@ def settle_task(db: sqlite3.Connection, settlement: Settlement, changes: Counter
         db.execute("UPDATE tasks SET state = 0, worker = NULL WHERE seq = ?", (seq,))
         db.execute("UPDATE queues SET waiting = waiting + 1 WHERE qid = ?", (qid,))
         if settlement.action == "cooldown" and settlement.delay_s > 0:
-            _cool_down(db, qid, settlement.delay_s)
+            _cool_down(db, seq, qid, settlement)
     elif settlement.action == "retry":
         db.execute(
             "UPDATE tasks SET state = 1, worker = NULL, failures = failures + 1, due = ?"
@@ -53,10 +55,14 @@ def settle_task(db: sqlite3.Connection, settlement: Settlement, changes: Counter
     return True
 
 
-def _cool_down(db: sqlite3.Connection, qid: int, delay_s: float) -> None:
+def _cool_down(db: sqlite3.Connection, seq: int, qid: int, settlement: Settlement) -> None:
+    delay_s = settlement.delay_s
+    db.execute("UPDATE tasks SET cooled_s = cooled_s + ? WHERE seq = ?", (delay_s, seq))
+    until, covered = time.time() + delay_s, orjson.dumps(settlement.cooldown_queues).decode()
     db.execute(
-        "UPDATE queues SET held_until = max(held_until, ?) WHERE qid = ?",
-        (time.time() + delay_s, qid),
+        "UPDATE queues SET held_until = ?1 WHERE held_until < ?1"
+        " AND (qid = ?2 OR name IN (SELECT value FROM json_each(?3)))",
+        (until, qid, covered),
     )
 
 

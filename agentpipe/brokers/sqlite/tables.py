@@ -45,7 +45,7 @@ CREATE TABLE tasks (
     failures INTEGER NOT NULL DEFAULT 0, crashes INTEGER NOT NULL DEFAULT 0,
     last_chance INTEGER NOT NULL DEFAULT 0, worker TEXT, due REAL,
     submitted_at REAL NOT NULL, settled_at REAL, claimed_at REAL, error TEXT,
-    cancelled INTEGER NOT NULL DEFAULT 0);
+    cancelled INTEGER NOT NULL DEFAULT 0, cooled_s REAL NOT NULL DEFAULT 0);
 CREATE INDEX tasks_waiting ON tasks (qid, priority, seq) WHERE state = 0;
 CREATE INDEX tasks_delayed ON tasks (due) WHERE state = 1;
 CREATE INDEX tasks_running ON tasks (worker) WHERE state = 2;
@@ -81,7 +81,8 @@ CREATE TABLE pause_reasons (
 CREATE TABLE streaks (
     collection TEXT PRIMARY KEY, digest TEXT NOT NULL, failures INTEGER NOT NULL)
 """
-LAYOUT = Layout(4, f"{_SCHEMA};\n{_WITH_BREAKER}", {3: _WITH_BREAKER})
+_WITH_COOLED = "ALTER TABLE tasks ADD COLUMN cooled_s REAL NOT NULL DEFAULT 0"
+LAYOUT = Layout(5, f"{_SCHEMA};\n{_WITH_BREAKER}", {3: _WITH_BREAKER, 4: _WITH_COOLED})
 
 # Why a queue is paused: its collection's reason, or its own.
 PAUSE_REASON = (

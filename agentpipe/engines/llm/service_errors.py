@@ -10,7 +10,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.core.failures import REFUSED_CREDENTIALS, SERVER_ERRORS, TOO_BUSY, hold_s
+from agentpipe.core.error_codes import (
+    CREDENTIAL_CODES,
+    MODEL_CODES,
+    QUOTA_CODES,
+    QUOTA_WORDS,
+    is_rate_limit,
+)
+from agentpipe.core.failures import REFUSED_CREDENTIALS, SERVER_ERRORS, TOO_BUSY, rate_limit
 from agentpipe.engines.llm.reading import UnreadableResponse
 from agentpipe.errors import AgentFailed, RunLimitExceeded
 
@@ -60,30 +67,19 @@ _SET_UPS = (
     _SetUp(
         "ModelQuotaExceededError",
         frozenset({402}),
-        frozenset(
-            {
-                "insufficient_quota",
-                "billing_hard_limit_reached",
-                "billing_not_active",
-                "billing_error",
-                "credit_balance_exhausted",
-                "exceeded_current_quota_error",
-                "organization_spend_limit_exceeded",
-                "project_spend_limit_exceeded",
-            }
-        ),
-        re.compile("credit balance is too low|insufficient balance"),
+        QUOTA_CODES,
+        QUOTA_WORDS,
     ),
     _SetUp(
         "ModelAuthenticationError",
         REFUSED_CREDENTIALS,
-        frozenset({"invalid_api_key", "authentication_error", "api_key_invalid"}),
+        CREDENTIAL_CODES | {"authentication_error"},
         re.compile("api key not valid|(incorrect|invalid) api key"),
     ),
     _SetUp(
         "ModelNotFoundError",
         frozenset({404}),
-        frozenset({"model_not_found", "invalid_model", "not_found_error"}),
+        MODEL_CODES | {"invalid_model", "not_found_error"},
         re.compile("model (does )?not exist|not a valid model id|invalid model"),
     ),
 )
@@ -180,8 +176,13 @@ def _judged(error: ServiceError, words: str) -> Exception:
     text = f"the model's server answered {status or 'an error'}: {words}"
     if set_up := next((each for each in _SET_UPS if _is(error, each)), None):
         return AgentFailed(text, kind=set_up.kind, permanent=True)
+    limit = rate_limit(error)
     return AgentFailed(
-        text, kind=_kind(error), infra=_is_service(error), retry_after_s=hold_s(error)
+        text,
+        kind=_kind(error),
+        infra=_is_service(error),
+        retry_after_s=limit.asked_s if limit else None,
+        rate_limited=limit is not None and limit.of_credential,
     )
 
 
@@ -195,7 +196,7 @@ def _is(error: ServiceError, set_up: _SetUp) -> bool:
     if error.codes & set_up.codes:
         return True
     if error.status_code in set_up.statuses:
-        return _FLAGGED not in error.codes
+        return _FLAGGED not in error.codes and not is_rate_limit(error)
     return error.status_code == CLIENT_ERROR and bool(set_up.words.search(str(error).lower()))
 
 
@@ -205,5 +206,8 @@ def _is_service(error: ServiceError) -> bool:
 
 
 def _kind(error: ServiceError) -> str:
-    kind = _KINDS.get(error.status_code or 0)
-    return kind or ("ModelServerError" if _is_service(error) else "ModelRequestRejectedError")
+    if kind := _KINDS.get(error.status_code or 0):
+        return kind
+    if is_rate_limit(error):
+        return _KINDS[429]
+    return "ModelServerError" if _is_service(error) else "ModelRequestRejectedError"

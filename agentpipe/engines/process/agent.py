@@ -4,7 +4,7 @@ Both sides send JSON, an object a line, over a socket that nothing else writes t
 ``{"open": {...}}``, ``{"task": {...}}``, ``{"cancel": true}``. Replies: ``{"ready": true}``,
 ``{"span": {...}}`` as each span ends, then ``{"done": {"answer", "stop", "evaluations"}}`` or
 ``{"error": {"type", "message", "traceback", "limit", "infra", "permanent", "shortage",
-"retry_after_s"}}``,
+"retry_after_s", "rate_limited", "headers"}}``,
 with ``usage`` beside it where it is known.
 """
 
@@ -125,7 +125,7 @@ class ProcessAgent:
             if "span" in message:
                 record_spans([message["span"]])
             elif "error" in message:
-                raise _failure(message["error"])
+                raise failure_of(message["error"])
             elif "done" in message:
                 return _answer(message["done"])
             elif "ready" in message:
@@ -172,7 +172,8 @@ class ProcessAgent:
                 printed.info("%s", text, extra={"bound": self._run})
 
 
-def _failure(error: Mapping[str, Any]) -> AgentpipeError:
+def failure_of(error: Mapping[str, Any]) -> AgentpipeError:
+    """What the child reported, as an error of the run."""
     if error.get("limit") is True:
         return RunLimitExceeded(str(error.get("message")))
     return AgentFailed(
@@ -183,6 +184,8 @@ def _failure(error: Mapping[str, Any]) -> AgentpipeError:
         retry_after_s=error.get("retry_after_s"),
         permanent=error.get("permanent") is True,
         shortage=str(error.get("shortage") or ""),
+        rate_limited=error.get("rate_limited") is True,
+        headers=error.get("headers"),
     )
 
 

@@ -15,7 +15,7 @@ import orjson
 from agentpipe.config.agent_config import load_agent_config
 from agentpipe.connections import plugins
 from agentpipe.core.context import Context
-from agentpipe.core.failures import error_record, hold_s, is_infra
+from agentpipe.core.failures import error_record, is_infra, rate_limit
 from agentpipe.core.json_values import answer_text
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.shortage import shortage_of
@@ -107,10 +107,12 @@ def _done(answer: Any) -> dict[str, Any]:
 
 def _failure(error: BaseException) -> dict[str, Any]:
     """Not redacted: the worker does that, since it knows all secrets."""
-    record = error_record(error, Redactor(()))
+    record, limit = error_record(error, Redactor(())), rate_limit(error)
     failed = {
         "limit": isinstance(error, RunLimitExceeded),
         "infra": is_infra(error),
         "shortage": shortage_of(error),
+        "retry_after_s": limit and limit.asked_s,
+        "rate_limited": limit is not None and limit.of_credential,
     }
-    return {**record, **failed, "retry_after_s": hold_s(error)}
+    return {**record, **failed}

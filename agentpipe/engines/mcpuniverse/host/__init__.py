@@ -13,7 +13,7 @@ Both sides send JSON objects, one a line. The parent sends, one task at a time::
 The child answers ``{"ready": true}``, then for each task ``{"span": {...}}`` as spans end, and::
 
     {"done": {"answer", "evaluations", "usage"}}
-    {"error": {"type", "message", "traceback", "infra", "retry_after_s"}}
+    {"error": what ``failure.error_record`` returns}
 
 An evaluation that failed itself is ``broken``. An error with ``"stuck": true`` means that the run
 was abandoned, not ended: the process still serves, but a new one is better.

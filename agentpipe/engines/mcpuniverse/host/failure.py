@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import email.utils
 import errno
+import re
 import time
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ NO_SUCH_MODEL = 404
 SET_UP_CODES = frozenset(
     {
         "account_deactivated",
+        "billing_error",
         "billing_hard_limit_reached",
         "billing_not_active",
         "insufficient_quota",
@@ -29,6 +31,13 @@ SET_UP_CODES = frozenset(
         "model_not_found",
     }
 )
+RATE_LIMIT_STATUSES = frozenset({429, 529})
+RATE_LIMIT_CODE = re.compile(
+    "rate.?limit|too.?many.?requests|throttl|resource_exhausted|overloaded_error"
+)
+# What of a response the parent reads, to know when to come back.
+LIMIT_HEADER = re.compile(r"retry-after(-ms)?|.*rate-?limit.*(reset|remaining).*")
+MAX_HEADER = 100
 NO_PROGRAM = frozenset(
     {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOEXEC, errno.ELOOP}
 )
@@ -73,10 +82,13 @@ class LlmFailedError(BaseException):
         infra: bool,
         retry_after_s: float | None = None,
         permanent: bool = False,
+        rate_limited: bool = False,
+        headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(text)
-        self.infra, self.retry_after_s = infra or permanent, retry_after_s
-        self.permanent = permanent
+        self.infra, self.retry_after_s = infra or permanent or rate_limited, retry_after_s
+        self.permanent, self.rate_limited = permanent, rate_limited and not permanent
+        self.headers = headers or {}
 
 
 class CancelledRunError(BaseException):
@@ -111,6 +123,8 @@ def error_record(error: BaseException) -> dict[str, Any]:
         "permanent": is_permanent(error),
         "shortage": shortage_of(error),
         "retry_after_s": retry_after_s(error),
+        "rate_limited": is_rate_limited(error),
+        "headers": limit_headers(error),
     }
 
 
@@ -124,7 +138,8 @@ def _text(error: BaseException) -> str:
 def is_infra(error: BaseException) -> bool:
     """Whether a service or the set-up failed, not the agent."""
     failed = any(_is_infra(each) for each in _causes(error))
-    return failed or is_permanent(error) or bool(shortage_of(error))
+    known = is_permanent(error) or is_rate_limited(error)
+    return failed or known or bool(shortage_of(error))
 
 
 def is_permanent(error: BaseException) -> bool:
@@ -135,10 +150,43 @@ def is_permanent(error: BaseException) -> bool:
 def _is_permanent(error: BaseException) -> bool:
     if isinstance(error, (LlmFailedError, ServersFailedError)):
         return error.permanent
-    codes = (getattr(error, "code", None), getattr(error, "type", None))
-    if any(isinstance(code, str) and code in SET_UP_CODES for code in codes):
+    if SET_UP_CODES & _codes_of(error):
         return True
     return isinstance(error, ImportError) or status_of(error) in SET_UP_STATUSES
+
+
+def is_rate_limited(error: BaseException) -> bool:
+    """Whether the limit of a credential is reached, and no quota spent."""
+    limited = any(_is_rate_limited(each) for each in _causes(error))
+    return limited and not is_permanent(error)
+
+
+def _is_rate_limited(error: BaseException) -> bool:
+    if isinstance(error, LlmFailedError):
+        return error.rate_limited
+    return is_limited_answer(status_of(error), None) or _name_a_limit(_codes_of(error))
+
+
+def is_limited_answer(status: int | None, body: Any) -> bool:
+    """The same of an LLM's response."""
+    return status in RATE_LIMIT_STATUSES or _name_a_limit(_codes_in(body))
+
+
+def _name_a_limit(codes: set[str]) -> bool:
+    return any(RATE_LIMIT_CODE.search(code) for code in codes)
+
+
+def _codes_of(error: BaseException) -> set[str]:
+    own = {name: getattr(error, name, None) for name in ("code", "type")}
+    return _codes_in(own) | _codes_in(getattr(error, "body", None))
+
+
+def _codes_in(body: Any) -> set[str]:
+    """The codes and types of an error as a service wrote it, in lower case."""
+    if not isinstance(body, dict):
+        return set()
+    named = (body.get("code"), body.get("type"), body.get("status"))
+    return {code.lower() for code in named if isinstance(code, str)} | _codes_in(body.get("error"))
 
 
 def is_keyless(error: BaseException) -> bool:
@@ -179,10 +227,8 @@ def set_up_failed(error: BaseException) -> dict[str, Any]:
 
 def is_permanent_answer(status: int, body: Any) -> bool:
     """Whether an LLM refuses the key or the model, or the quota is spent, says its response."""
-    error = body.get("error") if isinstance(body, dict) else None
-    codes = [error.get("code"), error.get("type")] if isinstance(error, dict) else []
     refused = status in SET_UP_STATUSES or status == NO_SUCH_MODEL
-    return refused or any(isinstance(code, str) and code in SET_UP_CODES for code in codes)
+    return refused or bool(SET_UP_CODES & _codes_in(body))
 
 
 def is_infra_status(status: int) -> bool:
@@ -209,6 +255,23 @@ def retry_after_s(error: BaseException) -> float | None:
         if delay_s is not None:
             return delay_s
     return None
+
+
+def limit_headers(error: BaseException) -> dict[str, str]:
+    """What the response said of when to come back, for the parent to read."""
+    for each in _causes(error):
+        headers = getattr(getattr(each, "response", None), "headers", None)
+        found = each.headers if isinstance(each, LlmFailedError) else headers_of_limits(headers)
+        if found:
+            return found
+    return {}
+
+
+def headers_of_limits(headers: Any) -> dict[str, str]:
+    """Those that say when to come back, by name in lower case."""
+    pairs = headers.items() if hasattr(headers, "items") else ()
+    texts = {str(name).lower(): str(value)[:MAX_HEADER] for name, value in pairs}
+    return {name: value for name, value in texts.items() if LIMIT_HEADER.fullmatch(name)}
 
 
 def header_delay_s(headers: Any) -> float | None:

@@ -15,11 +15,15 @@ from .failure import (
     LlmFailedError,
     error_record,
     header_delay_s,
+    headers_of_limits,
     is_infra,
     is_infra_status,
     is_keyless,
+    is_limited_answer,
     is_permanent,
     is_permanent_answer,
+    is_rate_limited,
+    limit_headers,
     retry_after_s,
 )
 from .monitor import current_monitor
@@ -55,6 +59,8 @@ class LlmCall:
             infra=is_infra(error),
             retry_after_s=delay_s,
             permanent=is_permanent(error) or is_keyless(error),
+            rate_limited=is_rate_limited(error),
+            headers=limit_headers(error),
         )
         self.failure.__cause__ = error
 
@@ -71,6 +77,8 @@ class LlmCall:
             infra=is_infra_status(response.status_code),
             retry_after_s=header_delay_s(response.headers),
             permanent=is_permanent_answer(response.status_code, body),
+            rate_limited=is_limited_answer(response.status_code, body),
+            headers=headers_of_limits(response.headers),
         )
 
     def pause(self, requested_s: float | None = None) -> None:

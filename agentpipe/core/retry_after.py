@@ -1,0 +1,169 @@
+"""Retry-After: in how many seconds a service asks to be called again, wherever it says so."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.core.causes import attribute, causes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_ASKED_DELAY_S = 86_400.0
+_NUMBER = re.compile(r"\s*[0-9]+(\.[0-9]*)?\s*")
+_UNITS_S = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 1e-6, "ns": 1e-9}
+# As Go writes a duration: 6m0s, 1.5s, 20ms.
+_PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{0,12})?)(d|h|ms|m|us|ns|s)")
+_DURATION = re.compile(rf"\s*(?:{_PART.pattern})+\s*")
+_MAX_CHARS = 100
+# Larger numbers are no durations but times, in seconds or milliseconds since 1970.
+_FIRST_UNIX_S, _FIRST_UNIX_MS = 1e8, 1e11
+# x-ratelimit-reset-requests, anthropic-ratelimit-tokens-reset, ratelimit-reset.
+_RESET = re.compile(r"(?:[a-z]+-)?rate-?limit-(?:[\w-]+-)?reset(?:-[\w-]+)?")
+
+Headers = Mapping[str, Any]
+
+
+def asked_delay_s(error: BaseException) -> float | None:
+    """In how many seconds to call the service again; None if it does not say.
+
+    It stands in ``retry_after_s``, or in a header of the response, of the error or of what it was
+    raised from; the first that can be read counts.
+    """
+    return _first(chain.from_iterable(map(_asked, causes(error))))
+
+
+def reset_delay_s(error: BaseException) -> float | None:
+    """In how many seconds a rate limit is reset, by the headers that OpenAI and others send.
+
+    They come with every response: ask only where a limit is reached.
+    """
+    return _first(_reset_s(each) for one in causes(error) for each in _headers_of(one))
+
+
+def names_a_time(error: BaseException) -> bool:
+    """Whether this error itself says when to come back, or that nothing of a limit remains."""
+    if next(filter(None, _asked(error)), None) is not None:
+        return True
+    return any(
+        _RESET.fullmatch(name) and _is_used_up(headers, name)
+        for headers in _headers_of(error)
+        for name in headers
+    )
+
+
+def _first(delays: Iterator[float | None]) -> float | None:
+    return next((delay_s for delay_s in delays if delay_s is not None), None)
+
+
+def _asked(error: BaseException) -> Iterator[float | None]:
+    yield seconds(attribute(error, "retry_after_s"))
+    for headers in _headers_of(error):
+        yield _milliseconds(headers.get("retry-after-ms"))
+        yield _retry_after_s(headers.get("retry-after"))
+
+
+def _headers_of(error: BaseException) -> Iterator[Headers]:
+    for holder in (attribute(error, "response"), error):
+        yield _lowered(attribute(holder, "headers"))
+
+
+def _lowered(headers: Any) -> Headers:
+    """Headers by name in lower case, the first of each: some mappings know names in one case."""
+    try:
+        pairs = headers.items() if hasattr(headers, "items") else headers or ()
+        return {_text(name).lower(): _value(value) for name, value in reversed(list(pairs))}
+    except Exception:  # noqa: BLE001 - they are of others' classes
+        return {}
+
+
+def _text(name: Any) -> str:
+    return name.decode("latin-1") if isinstance(name, bytes) else str(name)
+
+
+def _value(value: Any) -> Any:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+def _milliseconds(value: Any) -> float | None:
+    if isinstance(value, str):
+        value = float(value) if _NUMBER.fullmatch(value) else None
+    milliseconds = seconds(value, MAX_ASKED_DELAY_S * 1000)
+    return None if milliseconds is None else milliseconds / 1000
+
+
+def _retry_after_s(value: Any) -> float | None:
+    """Seconds or an HTTP date."""
+    if not isinstance(value, str):
+        return seconds(value)
+    return seconds(float(value)) if _NUMBER.fullmatch(value) else _from_now(_http_date(value))
+
+
+def _reset_s(headers: Headers) -> float | None:
+    """The longest time of the limits that are used up, or of all if none is said to be."""
+    resets = [name for name in headers if _RESET.fullmatch(name)]
+    used_up = [name for name in resets if _is_used_up(headers, name)]
+    delays = [_moment_s(headers[name]) for name in used_up or resets]
+    return max((delay_s for delay_s in delays if delay_s is not None), default=None)
+
+
+def _is_used_up(headers: Headers, reset: str) -> bool:
+    return str(headers.get(reset.replace("reset", "remaining"))).strip() == "0"
+
+
+def _moment_s(value: Any) -> float | None:
+    """The seconds until then: a duration, seconds, a Unix time, or an ISO or HTTP date."""
+    if not isinstance(value, str):
+        return _by_size(value)
+    value = value[:_MAX_CHARS]
+    if _NUMBER.fullmatch(value):
+        return _by_size(float(value))
+    if _DURATION.fullmatch(value):
+        return seconds(sum(float(n) * _UNITS_S[unit] for n, unit in _PART.findall(value)))
+    return _from_now(_iso_time(value) or _http_date(value))
+
+
+def _by_size(number: Any) -> float | None:
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        return None
+    if number >= _FIRST_UNIX_MS:
+        return seconds(number / 1000 - time.time())
+    return seconds(number - time.time() if number >= _FIRST_UNIX_S else number)
+
+
+def _iso_time(value: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(value.strip())
+    except ValueError:
+        return None
+
+
+def _http_date(value: str) -> datetime | None:
+    try:
+        return parsedate_to_datetime(value)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def _from_now(moment: datetime | None) -> float | None:
+    if moment is None:
+        return None
+    try:
+        at = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return seconds(at - time.time())
+
+
+def seconds(value: Any, most: float = MAX_ASKED_DELAY_S) -> float | None:
+    """A positive, bounded delay; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    bounded = min(value, most)
+    return float(bounded) if bounded > 0 else None  # Not for NaN.

@@ -1,0 +1,32 @@
+"""The embedded store's file as an earlier version left it."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers import open_store
+from agentpipe.brokers.records import ClaimRequest, Offer, Queue, Worker
+from agentpipe.settings import Settings
+from tests.stores import ROOMY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_tasks_of_a_file_that_counts_no_cooldowns_are_read(tmp_path: Path) -> None:
+    settings = Settings(broker=f"sqlite:///{tmp_path / 'a.db'}?synchronous=normal")
+    store = open_store(settings)
+    store.declare([Queue("q")])
+    store.offer("q", [Offer("a", b"{}")], round_robin=False)
+    store.close()
+    file = sqlite3.connect(tmp_path / "a.db")
+    file.execute("ALTER TABLE tasks DROP COLUMN cooled_s")
+    file.execute("PRAGMA user_version = 4")
+    file.close()
+    store = open_store(settings)
+    worker = Worker("w", queues=frozenset({"q"}))
+    store.join(worker)
+    (claim,) = store.claim(ClaimRequest(worker, 1, ROOMY))
+    assert (claim.task_id, claim.cooled_s) == ("a", 0)
+    store.close()
