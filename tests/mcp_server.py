@@ -1,13 +1,18 @@
 """An MCP server that misbehaves on request; it uses the standard library only.
 
 ``python mcp_server.py [rubbish] [hang] [die] [loud]``: it prints what is no message, never says
-that it is ready, ends at once, or writes to stderr. Its tools are ``echo``, ``environ`` (the
-value of a variable of its own), ``pid``, ``fail``, ``crash``, ``freeze``, ``noise`` and ``damaged``
-(its reply has wounds that follow from the number that it is asked for).
+that it is ready, ends at once, or writes to stderr. Its tools:
+
+``echo``, ``environ`` (the value of a variable of its own), ``pid``, ``fail``, ``crash``,
+``freeze``, ``noise``; ``damaged`` (its reply has wounds that follow from the number that it is
+asked for), ``result`` (the JSON that it is given), ``line`` (the base64 of its whole line, with
+``ID`` for the id), ``error`` (a JSON-RPC error of this code), ``leave`` (answers, and ends) and
+``grow`` (has one tool more from then on).
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import sys
@@ -16,7 +21,10 @@ from pathlib import Path
 from typing import Any
 
 TEXT = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
-TOOLS = ("echo", "environ", "pid", "fail", "crash", "freeze", "noise", "damaged")
+TOOLS = [
+    *("echo", "environ", "pid", "fail", "crash", "freeze", "noise"),
+    *("damaged", "result", "line", "error", "leave", "grow"),
+]
 
 
 def main(habits: list[str]) -> None:
@@ -46,21 +54,64 @@ def answer(request: dict[str, Any]) -> None:
             tools = [{"name": name, "description": name, "inputSchema": TEXT} for name in TOOLS]
             result = {"tools": tools}
         case "tools/call":
-            result = call(**request["params"])
-            if request["params"]["name"] == "damaged":
-                send_damaged({"jsonrpc": "2.0", "id": request["id"], "result": result}, result)
+            name = request["params"]["name"]
+            if name in SPECIAL:
+                SPECIAL[name](request["id"], request["params"]["arguments"].get("text", ""))
                 return
+            result = call(**request["params"])
         case _:
             result = {}
-    write(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": result}))
+    write(json.dumps(reply(request["id"], result=result)))
 
 
-def send_damaged(reply: dict[str, Any], result: dict[str, Any]) -> None:
+def send_damaged(number: int, text: str) -> None:
     sys.path.append(str(Path(__file__).parents[1]))
     from tests.mutations import mutated
 
-    seed = int(result["content"][0]["text"])
-    sys.stdout.buffer.write(mutated(json.dumps(reply).encode(), seed) + b"\n")
+    result = {"content": [{"type": "text", "text": text}], "isError": False}
+    send_line(mutated(json.dumps(reply(number, result=result)).encode(), int(text)))
+
+
+def send_given_line(number: int, text: str) -> None:
+    send_line(base64.b64decode(text).replace(b"ID", str(number).encode()))
+
+
+def send_result(number: int, text: str) -> None:
+    send_line(json.dumps(reply(number, result=json.loads(text))).encode())
+
+
+def send_error(number: int, text: str) -> None:
+    error = {"code": int(text), "message": "the server's own words"}
+    send_line(json.dumps(reply(number, error=error)).encode())
+
+
+def leave(number: int, _text: str) -> None:
+    send_result(number, '{"content": [{"type": "text", "text": "bye"}]}')
+    sys.exit()
+
+
+def grow(number: int, _text: str) -> None:
+    TOOLS.append("late")
+    send_line(b'{"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}')
+    send_result(number, '{"content": [{"type": "text", "text": "grown"}]}')
+
+
+SPECIAL = {
+    "damaged": send_damaged,
+    "line": send_given_line,
+    "result": send_result,
+    "error": send_error,
+    "leave": leave,
+    "grow": grow,
+}
+
+
+def reply(number: int, **what: Any) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": number, **what}
+
+
+def send_line(line: bytes) -> None:
+    sys.stdout.buffer.write(line + b"\n")
     sys.stdout.flush()
 
 

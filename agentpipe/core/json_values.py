@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from agentpipe.core.outside import valid_json
 from agentpipe.errors import AnswerError
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -72,8 +73,10 @@ class JsonRules:
 ANSWERS = JsonRules(MAX_ANSWER_DEPTH, other_types=False, nul=True)
 
 
-def answer_text(answer: Any) -> str:
-    """The answer as evaluators see it: the string itself, or its JSON.
+def checked_answer(answer: Any) -> tuple[Any, str]:
+    """The answer, and as evaluators see it: the string itself, or its JSON.
+
+    What is no Unicode in it is replaced in both: no paid run is lost over a lone surrogate.
 
     Raises:
         AnswerError: It is neither a string nor JSON; says where and why, or it is too large.
@@ -81,7 +84,7 @@ def answer_text(answer: Any) -> str:
     if flaw := ANSWERS.flaw(answer, "the answer"):
         raise AnswerError(flaw)
     try:
-        data = orjson.dumps(answer)
+        answer, data = _encoded(answer)
     except (TypeError, ValueError, RecursionError) as error:
         raise AnswerError(f"the answer is not a string or JSON: {error}") from error
     if len(data) > MAX_ANSWER_BYTES:
@@ -89,4 +92,12 @@ def answer_text(answer: Any) -> str:
             f"the answer has {len(data):,} bytes, {MAX_ANSWER_BYTES:,} are allowed: "
             "store it and return its address"
         )
-    return answer if isinstance(answer, str) else data.decode()
+    return answer, answer if isinstance(answer, str) else data.decode()
+
+
+def _encoded(answer: Any) -> tuple[Any, bytes]:
+    try:
+        return answer, orjson.dumps(answer)
+    except TypeError:
+        answer = valid_json(answer)
+        return answer, orjson.dumps(answer)

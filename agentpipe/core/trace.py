@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from agentpipe.core.outside import valid_json
 from agentpipe.core.usage import Usage
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ class Tracer:
         )
 
     def _limited(self, record: dict[str, Any]) -> dict[str, Any]:
+        record = valid_json(record)
         try:
             size = len(orjson.dumps(record))
             if size > MAX_RECORD_BYTES:

@@ -27,7 +27,7 @@ from agentpipe.core.failures import (
     rate_limit,
     retry_delay_s,
 )
-from agentpipe.core.json_values import answer_text
+from agentpipe.core.json_values import checked_answer
 from agentpipe.core.logs import Bound
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.result import Result
@@ -349,8 +349,7 @@ def _run_failure(
 
 def _plain_run(value: Any) -> Completed:
     """The value that a plain Dramatiq actor returned, if it is JSON."""
-    answer_text(value)
-    return Completed(value)
+    return Completed(checked_answer(value)[0])
 
 
 def _evaluation_error(evaluations: list[Any]) -> dict[str, Any] | None:

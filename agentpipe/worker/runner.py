@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.failures import error_kind, error_text
-from agentpipe.core.json_values import answer_text
+from agentpipe.core.json_values import checked_answer
 from agentpipe.engines.base import Answer
 from agentpipe.engines.instance import Instance
 from agentpipe.evaluation.evaluators import Evaluation, evaluate
@@ -72,7 +72,7 @@ class Runner:
                 # A copy: the agent's changes to it reach neither the evaluators nor the Result.
                 answer = await instance.answer(task.copy(), self._collection.time_limit_s)
                 answer = answer if isinstance(answer, Answer) else Answer(answer)
-                text = answer_text(answer.value)
+                value, text = checked_answer(answer.value)
                 record["response"] = text[:MAX_RECORDED_CHARS]
         except BaseException:
             # State left by a failed run must not reach the next task.
@@ -82,7 +82,7 @@ class Runner:
         evaluations = answer.evaluations
         if evaluations is None:
             evaluations = tuple(await self._evaluate(task, text))
-        return Completed(answer.value, evaluations, answer.stop)
+        return Completed(value, evaluations, answer.stop)
 
     async def close(self) -> None:
         """Close the idle instances."""

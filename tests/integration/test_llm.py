@@ -162,7 +162,7 @@ def test_tools_may_be_named_and_their_errors_are_for_the_model(bench: Bench) -> 
         (["die"], [say("a")], "no licence found", True),
         (["hang"], [say("a")], "was not ready within 1 s", True),
         ([], [call("odd__crash")], "was lost during a call: out of luck", True),
-        ([], [call("odd__freeze")], "was lost during a call", True),
+        ([], [call("odd__freeze")], "did not answer within 1 s (tool_limit_s)", True),
     ],
 )
 def test_a_server_that_fails_costs_the_run_and_not_the_next(

@@ -6,14 +6,17 @@ What may be ``ok`` is decided here a second time, by readers that share no code 
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from agentpipe.core.result import OUTCOMES
-from tests.llm_stub import LlmStub, Reply
+from tests.integration.llm_bench import MARK, ODD
+from tests.llm_stub import LlmStub, Reply, call, say
 from tests.mutations import mutated
+from tests.support import processes_with, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -192,3 +195,18 @@ def test_only_a_complete_answer_of_a_model_is_ok(
     for number in good:
         expected = said(bodies[number]).encode(errors="replace").decode()
         assert results[number]["result"] == expected, bodies[number]
+
+
+def test_any_answer_of_a_server_ends_as_text_or_as_a_failure(project: Project) -> None:
+    def reply(request: Request) -> Reply:
+        asked = request.body["messages"][-1]["role"] == "tool"
+        return say("done") if asked else call("odd__damaged", text=request.question)
+
+    server = {"name": "odd", "command": sys.executable, "args": [ODD, MARK]}
+    config = {"model": "openai:m", "servers": [server], "tool_limit_s": 1}
+    with LlmStub(reply) as stub:
+        results = work(project, {**config, "base_url": stub.url})
+    outcomes = [result["outcome"] for result in results.values()]
+    assert {*outcomes} <= {"ok", "infra_error"}
+    assert outcomes.count("ok") > NUMBER / 10
+    wait_until(lambda: not processes_with(MARK), 10, "no server is left")

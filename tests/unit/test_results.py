@@ -517,7 +517,7 @@ def cyclic() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "data", [{"x": {1, 2}}, {"x": b"bytes"}, {"x": object()}, {"x": "\ud800"}, cyclic(), {1: 2}]
+    "data", [{"x": {1, 2}}, {"x": b"bytes"}, {"x": object()}, cyclic(), {1: 2}]
 )
 def test_a_record_that_is_not_json_is_dropped_and_all_else_kept(bench: Bench, data: Any) -> None:
     message = bench.message()
@@ -530,6 +530,15 @@ def test_a_record_that_is_not_json_is_dropped_and_all_else_kept(bench: Bench, da
     dropped, kept = (record["data"] for record in result.trace[0]["records"])
     assert "not JSON" in dropped["dropped"]
     assert (dropped["type"], kept) == ("agent", {"type": "llm"})
+
+
+def test_a_record_with_a_lone_surrogate_is_kept_without_it(bench: Bench) -> None:
+    message = bench.message()
+    assert message.tracer is not None
+    with message.tracer.root() as span:
+        span.add({"type": "agent", "x\udfff": ["\ud800!"]})
+    (record,) = result_of(bench.end(message, result=Completed("4"))).trace[0]["records"]
+    assert record["data"] == {"type": "agent", "x\ufffd": ["\ufffd!"]}
 
 
 def test_a_trace_is_in_the_result(bench: Bench) -> None:

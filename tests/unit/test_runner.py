@@ -8,10 +8,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 
 from agentpipe.core import json_values, trace
-from agentpipe.core.json_values import answer_text
+from agentpipe.core.json_values import checked_answer
 from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
 from agentpipe.engines import instance
@@ -443,7 +444,21 @@ def test_the_answer_is_evaluated() -> None:
     ],
 )
 def test_an_answer_is_text_or_json(value: Any, text: str) -> None:
-    assert answer_text(value) == text
+    assert checked_answer(value) == (value, text)
+
+
+@pytest.mark.parametrize(
+    ("value", "valid"),
+    [
+        ("a\ud800b", "a\ufffdb"),
+        ("\ud83d\ude00", "\U0001f600"),
+        ({"\udfff": ["é", "\ud800"]}, {"\ufffd": ["é", "\ufffd"]}),
+    ],
+)
+def test_a_lone_surrogate_is_replaced_and_the_answer_kept(value: Any, valid: Any) -> None:
+    answer, text = checked_answer(value)
+    assert answer == valid
+    assert text == (valid if isinstance(valid, str) else orjson.dumps(valid).decode())
 
 
 def cyclic() -> list[Any]:
@@ -471,19 +486,16 @@ class HostileRepr:
         (HostileRepr(), "the answer: is of type HostileRepr"),
         ({"a": HostileRepr()}, r"the answer\.a: is of type HostileRepr"),
         (cyclic(), "nested deeper than 200 levels, or in a cycle"),
-        ("\ud800", "the answer is not a string or JSON"),
-        ({"a": "\ud800"}, "the answer is not a string or JSON"),
-        ({"\ud800": 1}, "the answer is not a string or JSON"),
         (2**70, "the answer is not a string or JSON"),
         (Exception, "the answer: is of type type"),
     ],
 )
 def test_what_is_neither_is_refused_with_its_place(value: Any, complaint: str) -> None:
     with pytest.raises(AnswerError, match=complaint):
-        answer_text(value)
+        checked_answer(value)
 
 
 def test_a_huge_answer_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_values, "MAX_ANSWER_BYTES", 1000)
     with pytest.raises(AnswerError, match="store it and return its address"):
-        answer_text("x" * 1001)
+        checked_answer("x" * 1001)

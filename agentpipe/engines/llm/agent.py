@@ -6,27 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from agentpipe.core.result import STOP
+from agentpipe.core.outside import read_json
+from agentpipe.core.result import LENGTH, STOP
 from agentpipe.core.template import render
 from agentpipe.engines.base import Answer
+from agentpipe.engines.http.clients import new_client
 from agentpipe.engines.llm import stops
 from agentpipe.engines.llm.config import setting_problems
-from agentpipe.engines.llm.conversation import (
-    Conversation,
-    Question,
-    ToolDefinition,
-    ToolResult,
-    ToolResults,
-)
-from agentpipe.engines.llm.http_clients import new_client
+from agentpipe.engines.llm.conversation import Conversation, Question, ToolResult, ToolResults
 from agentpipe.engines.llm.json_answers import json_in, unwrapped
 from agentpipe.engines.llm.model import LlmModel
-from agentpipe.engines.llm.session import CLOSE_LIMIT_S
 from agentpipe.engines.llm.toolset import Toolset
+from agentpipe.engines.mcp.transport import CLOSE_LIMIT_S
 from agentpipe.errors import AgentFailed, RunLimitExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     import httpx2
 
@@ -85,18 +80,15 @@ class _LlmRun:
         self._tokens = 0
 
     async def answer(self, env: Mapping[str, str]) -> Answer:
-        tools = [
-            ToolDefinition(tool.name, tool.description, tool.parameters)
-            for tool in self._toolset.tools.values()
-        ]
         conversation = Conversation(
-            _settings(self._config, self._task), tools, render(self._config.instruction, env)
+            _settings(self._config, self._task), (), render(self._config.instruction, env)
         )
         conversation.turns.append(Question(_question(self._task, env)))
         for _ in range(self._config.max_iterations):
+            conversation.tools = await self._toolset.definitions()
             response = await self._ask(conversation)
             if response.calls:
-                conversation.turns.append(await self._results(response.calls))
+                conversation.turns.append(await self._results(response))
             elif not stops.paused(response):
                 return self._final(response)
         raise RunLimitExceeded(
@@ -114,16 +106,24 @@ class _LlmRun:
             raise RunLimitExceeded(f"{self._tokens:,} tokens used: max_total_tokens is {limit:,}")
         return response
 
-    async def _results(self, calls: Sequence[ToolCall]) -> ToolResults:
+    async def _results(self, response: Response) -> ToolResults:
         """In sequence: a model that requests two calls may rely on their order."""
-        return ToolResults(tuple([ToolResult(call, await self._result(call)) for call in calls]))
+        cut = stops.stop_of(response) == LENGTH
+        return ToolResults(tuple([await self._result(call, cut=cut) for call in response.calls]))
 
-    async def _result(self, call: ToolCall) -> str:
+    async def _result(self, call: ToolCall, *, cut: bool) -> ToolResult:
+        """Of the tool, or what is wrong with the call, which then is not made."""
         try:
-            arguments = orjson.loads(call.arguments or "{}")
-        except orjson.JSONDecodeError as error:
-            return f"Error: the arguments are not a JSON object: {error}"
-        return await self._toolset.call(call.name, arguments)
+            arguments = read_json((call.arguments.strip() or "{}").encode(errors="replace"))
+            flaw = "" if arguments is None or isinstance(arguments, dict) else "not an object"
+        except ValueError as error:
+            arguments, flaw = None, str(error)
+        if not flaw:
+            return await self._toolset.call(call, arguments or {})
+        why = "your answer was cut at its limit of tokens" if cut else f"{flaw}; call it again"
+        return ToolResult(
+            call, f"Error: nothing was called, the arguments are no JSON object: {why}"
+        )
 
     def _final(self, response: Response) -> Answer:
         """The answer, even an empty one if it was cut or refused."""

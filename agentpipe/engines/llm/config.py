@@ -70,6 +70,7 @@ class LlmConfig:
         start_limit_s: For a server to be ready.
         tool_limit_s: For one tool call.
         max_tool_chars: A longer tool result is cut.
+        images: Whether the model takes images; None for what is usual at the provider.
         unwraps: Take ``answer`` out of ``{"thought": ..., "answer": ...}``, the form that
             MCP-Universe's ``function-call`` requests.
     """
@@ -90,7 +91,13 @@ class LlmConfig:
     start_limit_s: float = 60.0
     tool_limit_s: float = 300.0
     max_tool_chars: int = 200_000
+    images: bool | None = None
     unwraps: bool = False
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether the images in tools' results are sent to the model."""
+        return self.provider.takes_images if self.images is None else self.images
 
 
 def _above_zero(*kinds: type) -> Callable[[Any], bool]:
@@ -116,6 +123,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "start_limit_s": _SECONDS,
     "tool_limit_s": _SECONDS,
     "max_tool_chars": _COUNT,
+    "images": _FLAG,
 }
 OWN_KEYS = ("model", *_OPTIONS, *SETTINGS)
 

@@ -17,7 +17,8 @@ import orjson
 from agentpipe.core import trace
 from agentpipe.core.backoff import delay_s
 from agentpipe.core.redaction import Redactor
-from agentpipe.engines.llm import sse, stops
+from agentpipe.engines.http import sse
+from agentpipe.engines.llm import stops
 from agentpipe.engines.llm.prices import Prices
 from agentpipe.engines.llm.protocols import PROTOCOLS
 from agentpipe.engines.llm.reading import UnreadableResponse, parsed

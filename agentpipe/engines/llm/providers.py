@@ -27,6 +27,7 @@ class Provider:
         lacks: Settings that it refuses or ignores: they are not sent.
         counts_unasked: It counts a stream's tokens unasked, and refuses ``stream_options``.
         needs_properties: It refuses a tool whose schema has no ``properties``.
+        takes_images: Its usual models do; a text model refuses a request with one.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Provider:
     lacks: frozenset[str] = frozenset()
     counts_unasked: bool = False
     needs_properties: bool = False
+    takes_images: bool = False
 
     def sent(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The settings that it takes."""
@@ -58,6 +60,7 @@ _OPENAI = Provider(
     ("OPENAI_BASE_URL",),
     renamed=_LATER_NAME,
     needs_properties=True,
+    takes_images=True,
 )
 _ANTHROPIC = Provider(
     "anthropic",
@@ -66,6 +69,7 @@ _ANTHROPIC = Provider(
     ("ANTHROPIC_BASE_URL",),
     protocol="anthropic",
     lacks=frozenset(("seed", *_PENALTIES, "reasoning_effort")),
+    takes_images=True,
 )
 _GEMINI = Provider(
     "google",
@@ -74,6 +78,7 @@ _GEMINI = Provider(
     ("GEMINI_BASE_URL",),
     # 400, Unknown name: the native API has them, the one in OpenAI's form has not.
     lacks=frozenset(("seed", *_PENALTIES)),
+    takes_images=True,
 )
 _GROK = Provider(
     "x-ai", "https://api.x.ai/v1", ("XAI_API_KEY", "GROK_API_KEY"), renamed=_LATER_NAME

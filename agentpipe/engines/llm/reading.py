@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from agentpipe.core.outside import read_json
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -34,13 +36,8 @@ def parsed(data: bytes) -> Any:
         UnreadableResponse: It is not JSON.
     """
     try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        pass
-    try:
-        value = json.loads(data.decode(errors="replace"))
-        return orjson.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
-    except (ValueError, RecursionError) as error:
+        return read_json(data)
+    except ValueError as error:
         sent = data.decode(errors="replace").strip()
         raise UnreadableResponse(f"not JSON: {sent}" if sent else "an empty body") from error
 

@@ -16,7 +16,7 @@ from agentpipe.config.agent_config import load_agent_config
 from agentpipe.connections import plugins
 from agentpipe.core.context import Context
 from agentpipe.core.failures import error_record, is_infra, rate_limit
-from agentpipe.core.json_values import answer_text
+from agentpipe.core.json_values import checked_answer
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.shortage import shortage_of
 from agentpipe.core.task import Task
@@ -97,8 +97,8 @@ class _ForwardingTracer(Tracer):
 
 def _done(answer: Any) -> dict[str, Any]:
     given = answer if isinstance(answer, Answer) else Answer(answer)
-    answer_text(given.value)  # Its error for what JSON cannot hold is clearer than the encoder's.
-    done = {"answer": given.value, "stop": given.stop}
+    value, _ = checked_answer(given.value)
+    done = {"answer": value, "stop": given.stop}
     if given.evaluations is None:
         return done
     evaluations = [{**each.to_dict(), "broken": each.broken} for each in given.evaluations]

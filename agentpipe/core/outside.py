@@ -1,0 +1,59 @@
+"""The one door for text from outside: models, servers and agents send what is no valid Unicode.
+
+A lone surrogate or a broken byte becomes U+FFFD, so that everything inside can be written as
+UTF-8, and no paid run is lost over one character.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import orjson
+
+
+def valid_text(text: str) -> str:
+    """``text`` with its lone surrogates replaced; halves of a pair are joined."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def valid_json(value: Any) -> Any:
+    """``value`` with the surrogates of its strings and names replaced.
+
+    The value itself where there are none, or where it is nested too deeply to be JSON.
+    """
+    try:
+        orjson.dumps(value)
+    except (TypeError, ValueError):
+        with suppress(RecursionError):
+            return _repaired(value)
+    return value
+
+
+def _repaired(value: Any) -> Any:
+    if isinstance(value, str):
+        return valid_text(value)
+    if isinstance(value, dict):
+        return {_repaired(name): _repaired(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_repaired(item) for item in value]
+    return value
+
+
+def read_json(data: bytes) -> Any:
+    """The JSON in ``data``, with broken bytes and lone surrogates replaced.
+
+    Raises:
+        ValueError: It is not JSON, or nested too deeply.
+    """
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return valid_json(json.loads(data.decode(errors="replace")))
+    except RecursionError:
+        raise ValueError("JSON nested too deeply") from None

@@ -1,0 +1,1 @@
+"""What HTTP clients of models and servers share."""

@@ -1,0 +1,41 @@
+"""Tool names as models' APIs take them: letters, digits, ``_`` and ``-``, at most 64 of them.
+
+A name is ``server__tool``, as in MCP-Universe. Where two tools would get the same one, both get a
+digest of their true names, so that each name means one tool.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_CHARS = 64
+_INVALID = re.compile(r"[^A-Za-z0-9_-]")
+
+
+def names_of(tools: Iterable[tuple[str, str]]) -> dict[str, tuple[str, str]]:
+    """Each tool, a pair of server and tool, by its name; in no order's favour."""
+    tools = list(dict.fromkeys(tools))
+    met = {tool for tool in tools if len(_plain(tool)) > MAX_CHARS}
+    while True:  # A digest may meet a plain name in turn.
+        names = {tool: _digested(tool) if tool in met else _plain(tool) for tool in tools}
+        uses = Counter(names.values())
+        more = {tool for tool in tools if uses[names[tool]] > 1} - met
+        if not more:
+            return {name: tool for tool, name in names.items()}
+        met |= more
+
+
+def _plain(tool: tuple[str, str]) -> str:
+    return _INVALID.sub("_", "__".join(tool))
+
+
+def _digested(tool: tuple[str, str]) -> str:
+    true_name = "\0".join(tool).encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(true_name, digest_size=8).hexdigest()
+    return f"{_plain(tool)[: MAX_CHARS - len(digest) - 1]}_{digest}"

@@ -1,0 +1,47 @@
+"""How a request to an MCP server can fail; the session makes agentpipe's errors of these."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_MAX_SHOWN = 300
+
+
+class McpServerFault(Exception):  # noqa: N818 - reads as what happened
+    """The root of these."""
+
+
+class ConnectionLost(McpServerFault, ConnectionError):  # noqa: N818 - reads as what happened
+    """The server, or the connection to it, is gone."""
+
+
+class UnreadableAnswer(McpServerFault):
+    """The server answered what is no answer."""
+
+
+class HttpStatus(McpServerFault):
+    """The server refused a request by its HTTP status.
+
+    Attributes:
+        status_code: Read by ``core.failures``, like ``headers``, which may hold Retry-After.
+    """
+
+    def __init__(self, status_code: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.status_code, self.headers = status_code, headers
+        said = " ".join(body.decode(errors="replace").split())[:_MAX_SHOWN]
+        super().__init__(f"HTTP {status_code}: {said}" if said else f"HTTP {status_code}")
+
+
+class SessionForgotten(HttpStatus):
+    """The server does not know the session any more: it did nothing, and needs a new one."""
+
+
+class ServerError(McpServerFault):
+    """A JSON-RPC error, which is the server's own answer."""
+
+    def __init__(self, error: Any) -> None:
+        message = error.get("message") if isinstance(error, dict) else error
+        super().__init__(message if isinstance(message, str) and message else f"error {error}")

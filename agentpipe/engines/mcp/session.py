@@ -1,0 +1,349 @@
+"""McpSession: one session with one MCP server: its tools, and calls of them.
+
+The health of a session comes from its transport. A JSON-RPC error is the server's own answer,
+whatever its code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import itertools
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from agentpipe import __version__
+from agentpipe.core.failures import is_infra, is_permanent, rate_limit
+from agentpipe.core.set_up import NO_PROGRAM
+from agentpipe.core.shortage import shortage_of
+from agentpipe.engines.mcp import jsonrpc
+from agentpipe.engines.mcp.content import ToolContent, content_of
+from agentpipe.engines.mcp.errors import (
+    ConnectionLost,
+    HttpStatus,
+    McpServerFault,
+    ServerError,
+    SessionForgotten,
+    UnreadableAnswer,
+)
+from agentpipe.engines.mcp.sse_stream import SseTransport
+from agentpipe.engines.mcp.stdio import StdioTransport
+from agentpipe.engines.mcp.streamable_http import HttpTransport
+from agentpipe.engines.mcp.transport import CLOSE_LIMIT_S, Listener
+from agentpipe.errors import AgentFailed, InfraError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping
+
+    from agentpipe.config.mcp_servers import McpServer
+    from agentpipe.engines.mcp.transport import Transport
+
+# The latest version that the specification's servers of all ages agree to.
+VERSION = "2025-06-18"
+MAX_PAGES = 1_000
+# The model may have caused these by its arguments; the others say how the service is.
+ANSWERS_TO_THE_CALL = frozenset({400, 405, 406, 409, 411, 413, 414, 415, 422, 431})
+# At the start they say that the address is wrong.
+WRONG_ADDRESS = frozenset({404, 405, 410})
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTool:
+    """A tool as its server describes it."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+
+class McpSession:
+    """A session that opens at once, in the background.
+
+    Attributes:
+        tools: The server's latest list, of those that the agent may use.
+        tools_changed: The server has said that the list is another one now; see ``refresh``.
+    """
+
+    def __init__(self, server: McpServer, env: Mapping[str, str], start_limit_s: float) -> None:
+        self._server, self._start_limit_s = server, start_limit_s
+        self._transport = _transport(server, env)
+        self._numbers = itertools.count(1)
+        self._replies: dict[int, asyncio.Future[Any]] = {}
+        self._answering: set[asyncio.Task[None]] = set()
+        self._renewing, self._renewals = asyncio.Lock(), 0
+        self._lost = False
+        self.tools: tuple[ServerTool, ...] = ()
+        self.tools_changed = False
+        self._opening = _begun(self._open())
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether only a new session can reach the server."""
+        return self._lost
+
+    async def ready(self) -> None:
+        """Wait until its tools are known.
+
+        Raises:
+            InfraError: The server does not answer in time.
+            AgentFailed: It cannot be started or reached, or refuses.
+        """
+        done, _ = await asyncio.wait({self._opening}, timeout=self._start_limit_s)
+        if not done:
+            raise InfraError(
+                f"MCP server {self._server.name!r} was not ready within "
+                f"{self._start_limit_s:g} s (start_limit_s)"
+            )
+        try:
+            self._opening.result()
+        except Exception as error:
+            self._lost = True
+            raise await self._not_started(error) from error
+
+    async def call(self, tool: str, arguments: Any, limit_s: float) -> ToolContent:
+        """The tool's result; the tool's own errors are results too.
+
+        Raises:
+            InfraError: The server is gone, does not answer, or answers what cannot be read.
+            AgentFailed: It refuses by its HTTP status.
+        """
+        params = {"name": tool, "arguments": arguments}
+        try:
+            return content_of(await self._request_again("tools/call", params, limit_s))
+        except ServerError as error:
+            return ToolContent(f"Error: {error}")
+        except TimeoutError as error:
+            raise InfraError(
+                f"the tool {tool!r} of MCP server {self._server.name!r} did not answer within "
+                f"{limit_s:g} s (tool_limit_s)"
+            ) from error
+        except HttpStatus as error:
+            if error.status_code in ANSWERS_TO_THE_CALL:
+                return ToolContent(f"Error: {error}")
+            raise self._refused(error) from error
+        except McpServerFault as error:
+            await self._raise_failed(error)
+
+    async def refresh(self) -> None:
+        """Read the list of tools again, if the server has said that it changed.
+
+        Raises:
+            InfraError: It cannot be read.
+        """
+        if not self.tools_changed:
+            return
+        try:
+            async with asyncio.timeout(self._start_limit_s):
+                await self._list()
+        except (McpServerFault, TimeoutError) as error:
+            await self._raise_failed(error)
+
+    async def close(self) -> None:
+        """Close the session, and end a server that is our child."""
+        self._opening.cancel()
+        for answering in self._answering:
+            answering.cancel()
+        self._hear_of_loss()
+        await asyncio.wait({_begun(self._transport.close())}, timeout=2 * CLOSE_LIMIT_S)
+
+    # The protocol.
+
+    async def _open(self) -> None:
+        await self._transport.open(Listener(self._receive, self._hear_of_loss))
+        await self._introduce()
+        await self._list()
+
+    async def _introduce(self) -> None:
+        client = {"name": "agentpipe", "version": __version__}
+        params = {"protocolVersion": VERSION, "capabilities": {}, "clientInfo": client}
+        result = await self._request("initialize", params)
+        chosen = result.get("protocolVersion") if isinstance(result, dict) else None
+        self._transport.use_version(chosen if isinstance(chosen, str) else VERSION)
+        await self._transport.send(jsonrpc.notification("notifications/initialized"))
+
+    async def _list(self) -> None:
+        self.tools_changed = False
+        found: list[ServerTool] = []
+        params: dict[str, Any] = {}
+        for _ in range(MAX_PAGES):
+            page = await self._request_again("tools/list", params)
+            found += _tools_of(page)
+            cursor = page.get("nextCursor") if isinstance(page, dict) else None
+            if not cursor:
+                break
+            params = {"cursor": cursor}
+        wanted = self._server.tools
+        self.tools = tuple(tool for tool in found if not wanted or tool.name in wanted)
+
+    async def _request_again(self, method: str, params: Any, limit_s: float | None = None) -> Any:
+        """The same as ``_request``, in a new session if the server has forgotten this one."""
+        renewals = self._renewals
+        try:
+            return await self._request(method, params, limit_s)
+        except SessionForgotten:
+            await self._renew(renewals)
+            return await self._request(method, params, limit_s)
+
+    async def _renew(self, renewals: int) -> None:
+        """Open a new session, unless another call has just done so."""
+        async with self._renewing, asyncio.timeout(self._start_limit_s):
+            if renewals == self._renewals:
+                await self._introduce()
+                self._renewals += 1
+
+    async def _request(self, method: str, params: Any, limit_s: float | None = None) -> Any:
+        if self._lost:
+            raise ConnectionLost("it was lost before")
+        number = next(self._numbers)
+        reply = self._replies[number] = asyncio.get_running_loop().create_future()
+        sending = _begun(self._transport.send(jsonrpc.request(number, method, params)))
+        sending.add_done_callback(partial(self._note_sent, reply))
+        try:
+            async with asyncio.timeout(limit_s):
+                return await reply
+        except (TimeoutError, asyncio.CancelledError):
+            if method == "tools/call":
+                self._say_cancelled(number)
+            raise
+        finally:
+            del self._replies[number]
+            sending.cancel()
+
+    def _note_sent(self, reply: asyncio.Future[Any], sending: asyncio.Task[None]) -> None:
+        if sending.cancelled():
+            return
+        error = sending.exception()
+        if error is None and self._transport.answers_at_once:
+            error = UnreadableAnswer("its response holds no answer to the request")
+        if error is not None and not reply.done():
+            reply.set_exception(error)
+
+    def _say_cancelled(self, number: int) -> None:
+        """A courtesy: the server may stop to work on it."""
+        params = {"requestId": number, "reason": "the run ended"}
+        self._answer(jsonrpc.notification("notifications/cancelled", params))
+
+    def _answer(self, message: bytes) -> None:
+        task = _begun(self._transport.send(message))
+        self._answering.add(task)
+        task.add_done_callback(self._forget_answer)
+
+    def _forget_answer(self, task: asyncio.Task[None]) -> None:
+        self._answering.discard(task)
+        if not task.cancelled():
+            task.exception()  # Nothing depends on it.
+
+    # What the server sends.
+
+    def _receive(self, data: bytes) -> None:
+        for message in jsonrpc.read(data, self._replies):
+            match message:
+                case jsonrpc.Reply():
+                    self._settle(message)
+                case jsonrpc.UnreadableReply(number, text):
+                    self._fail(number, UnreadableAnswer(text))
+                case jsonrpc.ServerRequest(number, "ping"):
+                    self._answer(jsonrpc.result(number, {}))
+                case jsonrpc.ServerRequest(number):
+                    self._answer(jsonrpc.refusal(number))
+                case jsonrpc.Notification("notifications/tools/list_changed"):
+                    self.tools_changed = True
+
+    def _settle(self, reply: jsonrpc.Reply) -> None:
+        if reply.error is not None:
+            self._fail(reply.id, ServerError(reply.error))
+        elif not self._replies[reply.id].done():
+            self._replies[reply.id].set_result(reply.result)
+
+    def _fail(self, number: int, error: McpServerFault) -> None:
+        if not self._replies[number].done():
+            self._replies[number].set_exception(error)
+
+    def _hear_of_loss(self) -> None:
+        self._lost = True
+        for number in self._replies:
+            self._fail(number, ConnectionLost("it ended"))
+
+    # What its failures mean.
+
+    async def _raise_failed(self, error: Exception) -> NoReturn:
+        name = self._server.name
+        if isinstance(error, UnreadableAnswer):
+            raise InfraError(f"MCP server {name!r} gave an unreadable answer: {error}") from error
+        self._lost = True
+        last_words = await self._transport.last_words()
+        detail = last_words or ("" if isinstance(error, TimeoutError) else str(error))
+        raise InfraError(f"MCP server {name!r} was lost during a call: {detail}") from error
+
+    def _refused(self, error: HttpStatus) -> AgentFailed:
+        return AgentFailed(
+            f"MCP server {self._server.name!r} refused a call: {error}",
+            kind="McpServerError",
+            infra=True,
+            permanent=is_permanent(error),
+            retry_after_s=_asked_s(error),
+        )
+
+    async def _not_started(self, error: Exception) -> Exception:
+        name = self._server.name
+        if isinstance(error, FileNotFoundError):
+            return AgentFailed(
+                f"MCP server {name!r}: no such program {self._server.command[0]!r}: "
+                "install it on the workers",
+                kind="McpServerError",
+                permanent=True,
+            )
+        last_words = await self._transport.last_words()
+        shortage = shortage_of(error)
+        return AgentFailed(
+            f"MCP server {name!r} cannot be used: {error}{last_words and f': {last_words}'}",
+            kind="McpServerError",
+            infra=is_infra(error) or isinstance(error, McpServerFault),
+            permanent=not shortage and self._will_never_start(error),
+            retry_after_s=_asked_s(error),
+            shortage=shortage,
+        )
+
+    def _will_never_start(self, error: Exception) -> bool:
+        """Whether the set-up is wrong: its program, its address, or its credential."""
+        if isinstance(error, HttpStatus) and error.status_code in WRONG_ADDRESS:
+            return True
+        ended = isinstance(self._transport, StdioTransport) and self._transport.gone
+        no_program = isinstance(error, OSError) and error.errno in NO_PROGRAM
+        return ended or no_program or is_permanent(error)
+
+
+def _transport(server: McpServer, env: Mapping[str, str]) -> Transport:
+    if server.transport == "stdio":
+        return StdioTransport(server, env)
+    return SseTransport(server) if server.transport == "sse" else HttpTransport(server)
+
+
+def _begun(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    """A task without the run's context, which it may outlive."""
+    return asyncio.create_task(work, context=contextvars.Context())
+
+
+def _asked_s(error: Exception) -> float | None:
+    limit = rate_limit(error)
+    return limit.asked_s if limit else None
+
+
+def _tools_of(page: Any) -> list[ServerTool]:
+    """The tools on a page; what is none is left out."""
+    entries = page.get("tools") if isinstance(page, dict) else None
+    if not isinstance(entries, list):
+        raise UnreadableAnswer("its list of tools is no list")
+    return [tool for entry in entries if (tool := _tool_of(entry))]
+
+
+def _tool_of(entry: Any) -> ServerTool | None:
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        return None
+    description, schema = entry.get("description"), entry.get("inputSchema")
+    return ServerTool(
+        entry["name"],
+        description if isinstance(description, str) else "",
+        schema if isinstance(schema, dict) else {"type": "object"},
+    )

@@ -1,0 +1,108 @@
+"""The older transport "HTTP with SSE": answers come in one stream, requests go beside it.
+
+https://modelcontextprotocol.io/specification/2024-11-05/basic/transports#http-with-sse
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
+
+import httpx2
+
+from agentpipe.engines.http.clients import new_client
+from agentpipe.engines.http.sse import events
+from agentpipe.engines.mcp.errors import ConnectionLost, HttpStatus, UnreadableAnswer
+
+if TYPE_CHECKING:
+    from agentpipe.config.mcp_servers import McpServer
+    from agentpipe.engines.mcp.transport import Listener
+
+
+class SseTransport:
+    """One stream of a server with a URL."""
+
+    answers_at_once = False
+
+    def __init__(self, server: McpServer) -> None:
+        self._url, self._headers = server.url, dict(server.headers)
+        self._client = new_client()
+        self._reading: asyncio.Task[None] | None = None
+        self._address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def open(self, listener: Listener) -> None:
+        """Connect, and wait for the address of requests.
+
+        Raises:
+            HttpStatus: The server refuses.
+            ConnectionLost: It cannot be reached, or sends no address.
+        """
+        work = self._read(listener)
+        self._reading = asyncio.create_task(work, context=contextvars.Context())
+        await self._address
+
+    async def send(self, message: bytes) -> None:
+        """Post it.
+
+        Raises:
+            HttpStatus: By the server.
+            ConnectionLost: The connection failed.
+        """
+        headers = {**self._headers, "Content-Type": "application/json"}
+        try:
+            response = await self._client.post(
+                self._address.result(), content=message, headers=headers
+            )
+        except httpx2.HTTPError as error:
+            raise ConnectionLost(f"{type(error).__name__}: {error}") from error
+        if response.is_error:
+            raise HttpStatus(response.status_code, response.headers, response.content)
+
+    def use_version(self, version: str) -> None:
+        """Nothing depends on it here."""
+
+    async def last_words(self) -> str:
+        """Empty: it runs elsewhere."""
+        return ""
+
+    async def close(self) -> None:
+        """Close the stream."""
+        if self._reading is not None:
+            self._reading.cancel()
+        await self._client.aclose()
+
+    async def _read(self, listener: Listener) -> None:
+        try:
+            await self._read_stream(listener)
+            self._fail(ConnectionLost("the stream ended"))
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            self._fail(ConnectionLost(f"{type(error).__name__}: {error}"))
+        except (HttpStatus, UnreadableAnswer) as error:
+            self._fail(error)
+        finally:
+            listener.lost()
+
+    async def _read_stream(self, listener: Listener) -> None:
+        headers = {**self._headers, "Accept": "text/event-stream"}
+        async with self._client.stream("GET", self._url, headers=headers) as response:
+            if response.is_error:
+                raise HttpStatus(response.status_code, response.headers, await response.aread())
+            async for event in events(response.aiter_bytes()):
+                if self._address.done():
+                    listener.receive(event)
+                else:
+                    self._address.set_result(self._checked(event))
+
+    def _checked(self, event: bytes) -> str:
+        """The address, which must be at the same server: requests hold credentials."""
+        address = urljoin(self._url, event.decode(errors="replace").strip())
+        if urlsplit(address)[:2] != urlsplit(self._url)[:2]:
+            raise UnreadableAnswer("it names another server as the address of requests")
+        return address
+
+    def _fail(self, error: Exception) -> None:
+        if not self._address.done():
+            self._address.set_exception(error)
+            self._address.exception()  # Read by ``open``, unless that was cancelled.

@@ -1,0 +1,102 @@
+"""The stdio transport to an MCP server that is a child of the worker and ends with it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.engines.mcp.errors import ConnectionLost
+from agentpipe.engines.mcp.transport import MAX_MESSAGE_BYTES
+from agentpipe.engines.process.launcher import PASSED_ON, passed_on, shared_launcher
+from agentpipe.engines.process.pipes import PipeReader, PipeWriter, read_end
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping
+
+    from agentpipe.config.mcp_servers import McpServer
+    from agentpipe.engines.mcp.transport import Listener
+    from agentpipe.engines.process.launcher import Child
+
+STDERR_LIMIT_S = 1.0
+
+
+class StdioTransport:
+    """A server's process, a message on each line of its stdin and stdout."""
+
+    answers_at_once = False
+
+    def __init__(self, server: McpServer, env: Mapping[str, str]) -> None:
+        self._server = server
+        self._env = {**passed_on(PASSED_ON), **env, **server.env}
+        self._child: Child | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stderr: asyncio.Task[str] | None = None
+        self._outgoing: asyncio.Queue[bytes] = asyncio.Queue()
+        self.gone = False
+
+    async def open(self, listener: Listener) -> None:
+        """Start the server.
+
+        Raises:
+            OSError: It cannot be started.
+            InfraError: The reaper died.
+        """
+        folder = self._server.cwd or str(Path.cwd())
+        started = shared_launcher().start_piped(self._server.command, self._env, folder)
+        self._child, stdin, stdout, stderr = await started
+        self._stderr = _begun(read_end(stderr))
+        self._tasks = [_begun(self._read(stdout, listener)), _begun(self._write(stdin))]
+
+    async def send(self, message: bytes) -> None:
+        """Put it on the way: a server that does not read holds up nothing here."""
+        if self.gone:
+            raise ConnectionLost("its process has ended")
+        self._outgoing.put_nowait(message)
+
+    def use_version(self, version: str) -> None:
+        """Nothing depends on it here."""
+
+    async def last_words(self) -> str:
+        """The end of its stderr, if it has ended or is about to; else empty."""
+        if self._stderr is None:
+            return ""
+        await asyncio.wait({self._stderr}, timeout=STDERR_LIMIT_S)
+        done = self._stderr.done() and not self._stderr.cancelled()
+        return self._stderr.result() if done else ""
+
+    async def close(self) -> None:
+        """End the server."""
+        if self._child is None or self._stderr is None:
+            return
+        self._child.end()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait({*self._tasks, self._stderr}, timeout=STDERR_LIMIT_S)
+        self._stderr.cancel()
+
+    async def _read(self, number: int, listener: Listener) -> None:
+        try:
+            async with PipeReader(number, MAX_MESSAGE_BYTES) as reader:
+                while line := await reader.readline():
+                    listener.receive(line)
+        except ValueError:  # A line longer than that: what follows is not a message either.
+            pass
+        finally:
+            self.gone = True
+            listener.lost()
+
+    async def _write(self, number: int) -> None:
+        async with PipeWriter(number) as writer:
+            try:
+                while True:
+                    writer.write(await self._outgoing.get() + b"\n")
+                    await writer.drain()
+            except ConnectionError:
+                pass  # It has closed its stdin; its stdout says whether it is gone.
+
+
+def _begun(work: Coroutine[None, None, object]) -> asyncio.Task[Any]:
+    """A task without the run's context, which it may outlive."""
+    return asyncio.create_task(work, context=contextvars.Context())

@@ -1,0 +1,138 @@
+"""The transport "streamable HTTP": each message is a POST, whose response holds the answer.
+
+https://modelcontextprotocol.io/specification/2025-06-18/basic/transports#streamable-http
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import httpx2
+
+from agentpipe.core.backoff import delay_s
+from agentpipe.engines.http.clients import new_client
+from agentpipe.engines.http.sse import events
+from agentpipe.engines.mcp.errors import (
+    ConnectionLost,
+    HttpStatus,
+    SessionForgotten,
+    UnreadableAnswer,
+)
+from agentpipe.engines.mcp.transport import CLOSE_LIMIT_S, MAX_MESSAGE_BYTES
+
+if TYPE_CHECKING:
+    from agentpipe.config.mcp_servers import McpServer
+    from agentpipe.engines.mcp.transport import Listener
+
+SESSION = "Mcp-Session-Id"
+VERSION = "MCP-Protocol-Version"
+ACCEPT = "application/json, text/event-stream"
+# What servers answer to a session that they do not know: the specification's, and a common one.
+FORGOTTEN = frozenset({400, 404})
+MAX_PAUSE_S = 30.0
+
+
+class HttpTransport:
+    """One session at a server with a URL."""
+
+    answers_at_once = True
+
+    def __init__(self, server: McpServer) -> None:
+        self._url, self._headers = server.url, dict(server.headers)
+        self._client = new_client()
+        self._listening: asyncio.Task[None] | None = None
+        self._listener: Listener | None = None
+
+    async def open(self, listener: Listener) -> None:
+        """Nothing is sent before the first message."""
+        self._listener = listener
+
+    async def send(self, message: bytes) -> None:
+        """Post it, and pass on what the response holds.
+
+        Raises:
+            HttpStatus: By the server; ``SessionForgotten`` where it needs a new session.
+            ConnectionLost: The connection failed, perhaps in the middle of the answer.
+            UnreadableAnswer: The answer is too large.
+        """
+        headers = {**self._headers, "Content-Type": "application/json", "Accept": ACCEPT}
+        request = self._client.stream("POST", self._url, content=message, headers=headers)
+        try:
+            async with request as response:
+                if response.is_error:
+                    raise self._refused(response, await _body(response))
+                if session := response.headers.get(SESSION):
+                    self._headers[SESSION] = session
+                await self._pass_on(response)
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise ConnectionLost(f"{type(error).__name__}: {error}".rstrip(": ")) from error
+
+    def use_version(self, version: str) -> None:
+        """Name it with each request from now on, and listen to what the server says unasked."""
+        self._headers[VERSION] = version
+        if self._listening is None:
+            work = self._listen()
+            self._listening = asyncio.create_task(work, context=contextvars.Context())
+
+    async def last_words(self) -> str:
+        """Empty: it runs elsewhere."""
+        return ""
+
+    async def close(self) -> None:
+        """End the session at the server, which may forget it."""
+        if self._listening is not None:
+            self._listening.cancel()
+        with suppress(httpx2.HTTPError, httpx2.InvalidURL, TimeoutError):
+            async with asyncio.timeout(CLOSE_LIMIT_S):
+                if SESSION in self._headers:
+                    await self._client.delete(self._url, headers=self._headers)
+        await self._client.aclose()
+
+    def _refused(self, response: httpx2.Response, body: bytes) -> HttpStatus:
+        had_session = self._headers.pop(SESSION, None) is not None
+        status = response.status_code
+        if had_session and status in FORGOTTEN:
+            return SessionForgotten(status, response.headers, body)
+        return HttpStatus(status, response.headers, body)
+
+    async def _pass_on(self, response: httpx2.Response) -> None:
+        assert self._listener is not None
+        if response.headers.get("content-type", "").startswith("text/event-stream"):
+            async for event in events(response.aiter_bytes()):
+                self._listener.receive(event)
+        elif body := await _body(response):
+            self._listener.receive(body)
+
+    async def _listen(self) -> None:
+        """Hear what the server says unasked, such as that its tools have changed."""
+        failures = 0
+        while True:
+            try:
+                heard = await self._hear()
+            except (httpx2.HTTPError, httpx2.InvalidURL):
+                heard = True
+            if not heard:  # Most servers offer nothing, and say so.
+                return
+            failures += 1
+            await asyncio.sleep(delay_s(failures, 1.0, MAX_PAUSE_S))
+
+    async def _hear(self) -> bool:
+        headers = {**self._headers, "Accept": "text/event-stream"}
+        async with self._client.stream("GET", self._url, headers=headers) as response:
+            kind = response.headers.get("content-type", "")
+            if response.is_error or not kind.startswith("text/event-stream"):
+                return False
+            await self._pass_on(response)
+            return True
+
+
+async def _body(response: httpx2.Response) -> bytes:
+    data = bytearray()
+    async for chunk in response.aiter_bytes():
+        data += chunk
+        if len(data) > MAX_MESSAGE_BYTES:
+            raise UnreadableAnswer(f"its answer has more than {MAX_MESSAGE_BYTES:,} bytes")
+    return bytes(data)

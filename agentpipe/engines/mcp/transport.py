@@ -1,0 +1,59 @@
+"""Transport: how messages get to an MCP server and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CLOSE_LIMIT_S = 2.0
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who hears what the server sends.
+
+    Attributes:
+        receive: Called with each message, still encoded.
+        lost: Called once, when nothing will come any more.
+    """
+
+    receive: Callable[[bytes], None]
+    lost: Callable[[], None]
+
+
+class Transport(Protocol):
+    """One connection, or child process; opened once, and closed by its session.
+
+    Attributes:
+        answers_at_once: ``send`` returns after the answer came, or without one.
+    """
+
+    answers_at_once: bool
+
+    async def open(self, listener: Listener) -> None:
+        """Connect.
+
+        Raises:
+            OSError: The program cannot be started.
+            McpServerFault: The server cannot be reached, or refuses.
+        """
+
+    async def send(self, message: bytes) -> None:
+        """Send one message.
+
+        Raises:
+            McpServerFault: It was refused, or the connection broke.
+        """
+
+    def use_version(self, version: str) -> None:
+        """The protocol's version that both sides have agreed on."""
+
+    async def last_words(self) -> str:
+        """The end of the server's stderr, if it has one; else empty."""
+
+    async def close(self) -> None:
+        """Close it, and end a server that is our child; it raises nothing."""
