@@ -160,6 +160,7 @@ class Settlement:
         failure: For stores with a breaker (``BreaksOnFailures``); None for what it does not count.
         cooldown_queues: What a ``cooldown`` covers beside the task's own queue; those that are
             not declared do not matter. A store may leave them out.
+        payload: Of ``retry`` and ``bury``: from now on the task's payload, unless it is empty.
     """
 
     claim: Claim
@@ -172,6 +173,7 @@ class Settlement:
     usd: float = 0.0
     failure: RunFailure | None = None
     cooldown_queues: tuple[str, ...] = ()
+    payload: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ class Redactor:
     """Masks the given secrets, and keys of known forms."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        forms = {form for secret in secrets if _is_secret(secret) for form in _forms(secret)}
+        forms = {form for secret in secrets if is_secret(secret) for form in _forms(secret)}
         self._secrets = sorted(forms, key=len, reverse=True)
         self._in_json = [orjson.dumps(secret)[1:-1] for secret in self._secrets]
 
@@ -109,7 +109,8 @@ def _in_base64(secret: bytes) -> Iterator[str]:
             yield text[(0, 2, 3)[before] : len(text) - (0, 2, 3)[behind]]
 
 
-def _is_secret(value: str) -> bool:
+def is_secret(value: str) -> bool:
+    """Whether a value of a context is masked; others are settings."""
     return len(value) >= MIN_SECRET and value.lower() not in NO_SECRETS
 
 

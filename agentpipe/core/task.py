@@ -21,6 +21,8 @@ from agentpipe.errors import FormatError, TaskError
 
 SCHEMA = 1
 MAX_TASK_BYTES = 10 * 1024 * 1024
+# With the answer and the trace of an earlier run.
+MAX_ANSWERED_BYTES = 128 * 1024 * 1024
 MAX_DEPTH = 50
 TASKS = JsonRules(MAX_DEPTH, other_types=True, nul=False)
 
@@ -47,6 +49,7 @@ class Task:
         priority: Lower numbers run first, as in Dramatiq.
         deadline: Unix seconds; a task that starts later ends as ``stale``.
         replay_of: The dead task whose replay this is.
+        answered: The answer of an earlier run, which only has to be judged; set by workers.
     """
 
     question: str = ""
@@ -68,6 +71,7 @@ class Task:
     priority: int = 0
     deadline: float | None = None
     replay_of: str | None = None
+    answered: dict[str, Any] | None = None
 
     @classmethod
     def load(cls, data: Any, *, give_id: bool = False) -> Task:
@@ -93,7 +97,8 @@ class Task:
             _refuse_misspelt(data)
         _check_fields(known)
         _check_sample(known)
-        if flaw := TASKS.flaw(known):
+        # What an agent answered may be what no sender may write: NUL, or deeper levels.
+        if flaw := TASKS.flaw({**known, "answered": None} if "answered" in known else known):
             raise TaskError(flaw)
         if give_id and not known.get("task_id"):
             known["task_id"] = new_id()
@@ -114,7 +119,7 @@ class Task:
             data = orjson.dumps(wire)
         except (TypeError, orjson.JSONEncodeError) as error:
             raise TaskError(f"the task is not JSON: {error}") from error
-        if len(data) > MAX_TASK_BYTES:
+        if len(data) > (MAX_TASK_BYTES if self.answered is None else MAX_ANSWERED_BYTES):
             raise TaskError(
                 f"the task has {len(data):,} bytes, {MAX_TASK_BYTES:,} are allowed: "
                 "put large inputs in a file or a bucket and send its address"
@@ -222,6 +227,7 @@ _CHECKS: dict[str, tuple[str, Any]] = {
         _or_null(lambda v: _is_text(v) or _is_int(v) or isinstance(v, float)),
     ),
     "replay_of": ("a string of at most 256 characters", _is_id),
+    "answered": ("an object", _or_null(_is_object)),
 }
 
 _EMPTY = asdict(Task())

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.config.imports import explain, split
 from agentpipe.config.mcp_universe_names import names
 from agentpipe.core.did_you_mean import did_you_mean, nearest
+from agentpipe.core.failures import is_infra
 from agentpipe.core.template import render
 from agentpipe.errors import ConfigError
 from agentpipe.evaluation.chain import (
@@ -63,6 +64,7 @@ class Evaluation:
         error: Why the evaluator could not judge; empty unless ``broken``.
         broken: The evaluator failed; ``passed`` is meaningless.
         score: From 0 to 1, where a function graded the answer.
+        cause: What a service that it needs failed with, if that is why it is broken.
     """
 
     config: dict[str, Any]
@@ -72,6 +74,7 @@ class Evaluation:
     error: str = ""
     broken: bool = False
     score: float | None = None
+    cause: BaseException | None = None
 
     @property
     def value(self) -> float:
@@ -155,13 +158,17 @@ async def _evaluate(
         return verdict(passed=False, reason=_readable(str(error), _MAX_REASON_CHARS))
     except (BrokenEvaluatorError, ConfigError) as error:
         text = _readable(str(error), _MAX_REASON_CHARS)
-        return verdict(passed=False, error=text, broken=True)
+        return verdict(passed=False, error=text, broken=True, cause=_service_failure(error))
     except Exception as error:  # noqa: BLE001 - a user's object may raise anything when used
         text = _readable(explain(error), _MAX_REASON_CHARS)
-        return verdict(passed=False, error=text, broken=True)
+        return verdict(passed=False, error=text, broken=True, cause=_service_failure(error))
     return verdict(
         passed=judged.passed, reason=_readable(judged.reason, _MAX_REASON_CHARS), score=judged.score
     )
+
+
+def _service_failure(error: BaseException) -> BaseException | None:
+    return error if is_infra(error) else None
 
 
 async def _judge(

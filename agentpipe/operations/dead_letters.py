@@ -20,6 +20,7 @@ from agentpipe.brokers.capabilities import KeepsDeadLetters, require
 from agentpipe.brokers.dead_letter import DeadFilter, DeadPage
 from agentpipe.core.task import Task
 from agentpipe.errors import AgentpipeError, ConfigError, FormatError, TaskError
+from agentpipe.evaluation.kept_answer import begun_again
 from agentpipe.sending.admission import admit
 
 if TYPE_CHECKING:
@@ -209,14 +210,22 @@ class Replay:
     def _send_all(self, letters: Iterable[DeadLetter]) -> None:
         by_target = defaultdict(list)
         for letter in letters:
-            by_target[self._target(letter)].append(letter)
-        for target, mine in by_target.items():
-            self._send(target, mine)
+            if task := self._task(letter):
+                by_target[self._target_of(letter, task)].append(task)
+        for (target, round_robin), tasks in by_target.items():
+            self._send(target, tasks, round_robin=round_robin)
 
-    def _send(self, target: str, letters: Sequence[DeadLetter]) -> None:
-        tasks = [task for letter in letters if (task := self._task(letter))]
+    def _target_of(self, letter: DeadLetter, task: AdmittedTask) -> tuple[str, bool]:
+        """An answer is judged with the context that it was given in: by its own agent."""
+        if task.task.answered is not None and self._to is None:
+            return letter.queue, False
+        return self._target(letter), True
+
+    def _send(self, target: str, tasks: Sequence[AdmittedTask], *, round_robin: bool) -> None:
         try:
-            sent = self._dispatcher.send_many(target, tasks, on_full=self._on_full)
+            sent = self._dispatcher.send_many(
+                target, tasks, on_full=self._on_full, round_robin=round_robin
+            )
         except ConfigError as error:  # It is not declared.
             self._note(str(error), len(tasks))
             return
@@ -259,7 +268,9 @@ def as_task(letter: DeadLetter) -> Task:
             f"{letter.task_id} cannot be replayed, invalid task: {error}. Drop it instead."
         ) from error
     new_id = uuid.uuid5(uuid.NAMESPACE_OID, f"{letter.task_id} {letter.died_at:.6f}").hex
-    return replace(task, task_id=new_id, replay_of=letter.task_id, deadline=None)
+    answered = begun_again(task.answered) if task.answered else None
+    replay_of = letter.task_id
+    return replace(task, task_id=new_id, replay_of=replay_of, deadline=None, answered=answered)
 
 
 def _parts(task_ids: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -161,17 +162,19 @@ class Dispatcher(dramatiq.Middleware):
         tasks: Iterable[Any],
         *,
         on_full: Literal["refuse", "wait"] = "refuse",
+        round_robin: bool = True,
     ) -> Sent:
         """Send tasks in order, many per round trip.
 
         ``tasks`` is read as needed and may be endless. ``on_full="wait"`` waits for room, and for
-        a store that does not answer.
+        a store that does not answer. Without ``round_robin``, ``collection`` is one agent's queue.
 
         Raises:
             TaskError: A task is invalid; the batches before it are accepted.
             Unreachable: The store does not answer; likewise.
         """
-        return Sent.of(list(self.send_batches(collection, tasks, on_full=on_full)))
+        batches = self.send_batches(collection, tasks, on_full=on_full, round_robin=round_robin)
+        return Sent.of(list(batches))
 
     def send_batches(
         self,
@@ -179,10 +182,11 @@ class Dispatcher(dramatiq.Middleware):
         tasks: Iterable[Any],
         *,
         on_full: Literal["refuse", "wait"] = "refuse",
+        round_robin: bool = True,
     ) -> Iterator[Sent]:
         """Like ``send_many``, with the outcome of each round trip."""
         waiting = on_full == "wait"
-        offer = self._offer_patiently if waiting else self._offer
+        offer = partial(self._offer_patiently if waiting else self._offer, round_robin=round_robin)
         search = self.search_of(collection)
         for offers in _batches(_offer_of(task, search) for task in tasks):
             admission = offer(collection, offers)
@@ -196,15 +200,17 @@ class Dispatcher(dramatiq.Middleware):
                 yield _sent(refused, admission, count_refused=False)
                 refused = _refused(refused, admission)
 
-    def _offer(self, collection: str, offers: Sequence[Offer]) -> Admission:
-        return self._store.offer(collection, offers, round_robin=True)
+    def _offer(self, collection: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
+        return self._store.offer(collection, offers, round_robin=round_robin)
 
-    def _offer_patiently(self, collection: str, offers: Sequence[Offer]) -> Admission:
+    def _offer_patiently(
+        self, collection: str, offers: Sequence[Offer], *, round_robin: bool
+    ) -> Admission:
         """Offer until the store answers; with the same ids, so that repeating is safe."""
         tries = 0
         while True:
             try:
-                admission = self._offer(collection, offers)
+                admission = self._offer(collection, offers, round_robin=round_robin)
             except Unreachable as error:
                 if not tries:
                     log.warning("the broker does not answer, sending waits for it: %s", error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
@@ -47,6 +48,15 @@ from agentpipe.worker.capacity import Capacity
 from agentpipe.worker.cooldowns import Cooldown, Cooldowns, endless, log_cooldown
 from agentpipe.worker.runner import Completed
 from agentpipe.worker.served_actor import served_actor, time_limit_s
+from agentpipe.worker.unjudged import (
+    attempt_of,
+    evaluation_error,
+    payload_with_answer,
+    reason_of_services,
+    services_failed,
+    tries_before,
+)
+from agentpipe.worker.unrun import end_without_run
 
 if TYPE_CHECKING:
     from agentpipe.brokers.records import Action
@@ -83,7 +93,7 @@ class Results(dramatiq.Middleware):
         if message.claim.cancelled:
             message.settlement = self._settle(broker, message, "complete", "cancelled")
             raise SkipMessage("cancelled")
-        end = _end_without_run(broker, message)
+        end = end_without_run(broker, message)
         if end is not None:
             action, outcome, error = end
             message.settlement = self._settle(broker, message, action, outcome, error=error)
@@ -100,10 +110,8 @@ class Results(dramatiq.Middleware):
         """Put the settlement of a run on its message."""
         if exception is None:
             run = result if isinstance(result, Completed) else _plain_run(result)
-            broken = any(evaluation.broken for evaluation in run.evaluations)
-            outcome = "eval_error" if broken else "ok"
             self._end_cooldowns(broker, message)
-            message.settlement = self._settle(broker, message, "complete", outcome, run=run)
+            message.settlement = self._answered(broker, message, run)
         elif isinstance(exception, Cancelled):
             message.settlement = self._settle(broker, message, "complete", "cancelled")
         elif isinstance(exception, Interrupted):
@@ -152,6 +160,50 @@ class Results(dramatiq.Middleware):
         )
         encoded = result.encode(Redactor(()))
         return Settlement(message.claim, "bury", encoded, "infra_error", str(error))
+
+    def _answered(
+        self, broker: dramatiq.Broker, message: ClaimedMessage, run: Completed
+    ) -> Settlement:
+        if causes := services_failed(run):
+            return self._unjudged(broker, message, run, causes)
+        broken = any(evaluation.broken for evaluation in run.evaluations)
+        outcome = "eval_error" if broken else "ok"
+        return self._settle(broker, message, "complete", outcome, run=run)
+
+    def _unjudged(
+        self,
+        broker: dramatiq.Broker,
+        message: ClaimedMessage,
+        run: Completed,
+        causes: list[BaseException],
+    ) -> Settlement:
+        """Judge again later, with the answer kept: the agent is not paid twice."""
+        actor = served_actor(broker, message.actor_name)
+        payload = payload_with_answer(message, run, self._redactor(broker, message.actor_name))
+        tried, allowed = tries_before(message, run), actor.limits.max_retries if actor else 0
+        kept = bool(payload) or run.kept is not None
+        if not kept or tried >= allowed or any(map(is_permanent, causes)):
+            settlement = self._settle(broker, message, "bury", "eval_error", run=run)
+            return replace(settlement, payload=payload, reason=reason_of_services(causes))
+        delay_s = max(retry_delay_s(cause, self._retry_delay_s, tried) for cause in causes)
+        log.warning(
+            "a service of an evaluator failed; try %d of %d follows in %.1f s",
+            tried + 2,
+            allowed + 1,
+            delay_s,
+            extra=_bound(message),
+        )
+        reason = reason_of_services(causes)
+        failed = _run_failure(broker, message, "EvaluationError", reason)
+        return Settlement(
+            message.claim,
+            "retry",
+            reason=reason,
+            delay_s=delay_s,
+            usd=_usd(message),
+            failure=failed,
+            payload=payload,
+        )
 
     def _short(
         self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException, what: str
@@ -283,13 +335,13 @@ class Results(dramatiq.Middleware):
             task_id=claim.task_id,
             collection=actor.collection if actor else None,
             agent=message.actor_name,
-            attempt=claim.failures + claim.crashes + int(ran),
+            attempt=attempt_of(message, run),
             outcome=outcome,
             stop=run.stop if run else None,
             reward=score,
             rewards=rewards(evaluations) if outcome == "ok" else {},
             reward_trustworthy=score is not None,
-            error=failure or _evaluation_error(evaluations),
+            error=failure or evaluation_error(evaluations),
             usage=message.tracer.usage.to_dict() if message.tracer else {},
             worker=self._worker,
             submitted_at=utc(claim.submitted_at),
@@ -309,33 +361,11 @@ def _bound(message: ClaimedMessage) -> dict[str, Bound]:
 
 
 def _usd(message: ClaimedMessage) -> float:
-    """The cost of the run, as far as prices are known."""
+    """The cost of the run, as far as prices are known; judging alone costs nothing more."""
+    if message.task is not None and message.task.answered is not None:
+        return 0.0
     usage = message.tracer.usage.to_dict() if message.tracer else {}
     return float(usage.get(USD, 0.0))
-
-
-def _end_without_run(
-    broker: dramatiq.Broker, message: ClaimedMessage
-) -> tuple[Action, str, BaseException] | None:
-    """What ends a message that must not run; None if it may."""
-    if message.problem is not None:
-        return "bury", "infra_error", message.problem
-    actor, crashes, task = (
-        served_actor(broker, message.actor_name),
-        message.claim.crashes,
-        message.task,
-    )
-    if actor is None:
-        unknown = AgentpipeError(f"no actor {message.actor_name!r} is known to this worker")
-        return "bury", "infra_error", unknown
-    if actor.takes_tasks and task is None:
-        return "bury", "infra_error", AgentpipeError("a plain message in an agent's queue")
-    if crashes >= actor.limits.max_crashes:
-        return "bury", "crashed", AgentpipeError(f"its worker died {crashes} times while it ran")
-    deadline = task.deadline if task else None
-    if deadline is not None and time.time() > deadline:
-        return "complete", "stale", AgentpipeError(f"not started by its deadline, {utc(deadline)}")
-    return None
 
 
 def _run_failure(
@@ -350,10 +380,3 @@ def _run_failure(
 def _plain_run(value: Any) -> Completed:
     """The value that a plain Dramatiq actor returned, if it is JSON."""
     return Completed(checked_answer(value)[0])
-
-
-def _evaluation_error(evaluations: list[Any]) -> dict[str, Any] | None:
-    for evaluation in evaluations:
-        if evaluation.broken:
-            return {"type": "EvaluationError", "message": evaluation.error, "traceback": None}
-    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.failures import error_kind, error_text
@@ -12,9 +12,10 @@ from agentpipe.core.json_values import checked_answer
 from agentpipe.engines.base import Answer
 from agentpipe.engines.instance import Instance
 from agentpipe.evaluation.evaluators import Evaluation, evaluate
+from agentpipe.evaluation.kept_answer import KeptAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from agentpipe.config.collection import Collection
     from agentpipe.core.context import Context
@@ -34,11 +35,17 @@ class Completed:
         answer: A string or JSON.
         evaluations: One for each of the task's evaluators.
         stop: Why the answer ended, if the agent said so.
+        kept: What an earlier run gave, where this one only judged.
+        keepable: Whether a later run can judge the answer.
+        env: The context's values, to take them out of an answer that is kept.
     """
 
     answer: Any
     evaluations: tuple[Evaluation, ...] = field(default=())
     stop: str | None = None
+    kept: KeptAnswer | None = None
+    keepable: bool = False
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 class Runner:
@@ -59,13 +66,15 @@ class Runner:
         return (*self.context.env.values(), *getattr(self._engine, "secrets", ()))
 
     async def run(self, task: Task, tracer: Tracer) -> Completed:
-        """Run the agent, and evaluate its answer.
+        """Run the agent, and evaluate its answer; one that an earlier run gave is only evaluated.
 
         Raises:
             TimeLimitExceeded: It took too long, and was interrupted.
             AnswerError: It returned neither a string nor JSON.
             BaseException: Whatever the agent raises.
         """
+        if task.answered is not None:
+            return await self._judge(task, task.answered, tracer)
         instance = self._idle.pop() if self._idle else self._new_instance()
         try:
             with tracer.root() as span, self._recorded(span, task) as record:
@@ -79,15 +88,26 @@ class Runner:
             await instance.close()
             raise
         self._idle.append(instance)
-        evaluations = answer.evaluations
-        if evaluations is None:
-            evaluations = tuple(await self._evaluate(task, text))
-        return Completed(value, evaluations, answer.stop)
+        evaluations, env = answer.evaluations, self.context.env
+        if evaluations is not None:
+            return Completed(value, evaluations, answer.stop)
+        evaluations = tuple(await self._evaluate(task, text))
+        return Completed(value, evaluations, answer.stop, keepable=True, env=env)
 
     async def close(self) -> None:
         """Close the idle instances."""
         while self._idle:
             await self._idle.pop().close()
+
+    async def _judge(self, task: Task, answered: Mapping[str, Any], tracer: Tracer) -> Completed:
+        kept = KeptAnswer.opened(answered, self.context.env)
+        tracer.spans.extend(kept.trace)
+        tracer.usage.add(kept.usage)
+        _, text = checked_answer(kept.answer)
+        evaluations = tuple(await self._evaluate(replace(task, answered=None), text))
+        return Completed(
+            kept.answer, evaluations, kept.stop, kept, keepable=True, env=self.context.env
+        )
 
     @contextmanager
     def _recorded(self, span: Span, task: Task) -> Iterator[dict[str, Any]]:

@@ -61,6 +61,20 @@ def test_a_retry_waits_for_its_delay_with_one_failure_more(store: AnyStore) -> N
     assert (again.failures, again.crashes, again.payload) == (1, 0, b"payload of a")
 
 
+@pytest.mark.parametrize("delay_s", [0.0, 0.01])
+def test_a_retry_may_change_the_payload(store: AnyStore, delay_s: float) -> None:
+    (queue,) = declared(store)
+    put(store, queue, "a")
+    worker = joined(store, [queue])
+    (claimed,) = claim(store, worker)
+    assert settle(store, claimed, "retry", delay_s=delay_s, payload=b"an answer")
+    (again,) = claimed_after_lapse(store, worker)
+    assert (again.task_id, again.failures, again.payload) == ("a", 1, b"an answer")
+    assert settle(store, again, "retry", delay_s=delay_s)
+    (last,) = claimed_after_lapse(store, worker)
+    assert (last.failures, last.payload) == (2, b"an answer")
+
+
 @depths_needed
 def test_a_release_puts_back_uncounted_and_in_its_old_place(store: AnyStore) -> None:
     (queue,) = declared(store)

@@ -143,6 +143,52 @@ def test_infrastructure_is_retried_agents_are_not_and_evaluators_are_told_apart(
     assert "stale" not in [entry["task_id"] for entry in lively.journal()]
 
 
+@pytest.mark.every_broker
+def test_an_answer_waits_for_its_evaluators_service_and_the_agent_runs_once(
+    project: Project,
+) -> None:
+    project.collection(max_retries=2)
+    calls, opening = project.folder / "calls", project.folder / "open"
+    recovers = {"func": "toys:judge_in_time", "value": [str(calls), 2], "name": "judge"}
+    closed = {"func": "toys:judge_when_open", "value": str(opening)}
+    refused = {"func": "toys:judge_without_key"}
+    project.send(
+        {"task_id": "recovers", "question": "echo right", "evaluators": [recovers]},
+        {"task_id": "closed", "question": "echo right", "evaluators": [CHAIN, closed]},
+        {"task_id": "refused", "question": "echo right", "evaluators": [refused]},
+    )
+    project.burst("--processes", "1")
+    results = project.by_id()
+    shown = {
+        task_id: (result["outcome"], result["attempt"], result["reward"], result["result"])
+        for task_id, result in results.items()
+    }
+    assert shown == {
+        "recovers": ("ok", 1, 0.5, "right"),
+        "closed": ("eval_error", 1, None, "right"),
+        "refused": ("eval_error", 1, None, "right"),
+    }
+    assert results["recovers"]["rewards"] == {"judge": 0.5}
+    assert len(calls.read_text().splitlines()) == 3
+    assert [len(result["trace"]) for result in results.values()] == [1, 1, 1]
+    assert "the judge of right is away" in results["closed"]["error"]["message"]
+    assert results["refused"]["error"]["permanent"]
+    dead = {each["task_id"]: each for each in project.ok("dead", "list", "--json").json["dead"]}
+    assert set(dead) == {"closed", "refused"}
+    assert dead["closed"]["outcome"] == "eval_error"
+    assert "an evaluator's service failed (ConnectionError)" in dead["closed"]["reason"]
+
+    opening.write_text("")
+    replayed = project.ok("dead", "replay", "closed", "--json").json
+    assert replayed["replayed"] == 1
+    project.burst("--processes", "1")
+    (judged,) = [each for each in project.by_id().values() if each["replay_of"] == "closed"]
+    assert (judged["outcome"], judged["reward"], judged["result"]) == ("ok", 1.0, "right")
+    assert (judged["attempt"], len(judged["trace"])) == (1, 1)
+    started = Counter(entry["task_id"] for entry in project.journal("started"))
+    assert started == {"recovers": 1, "closed": 1, "refused": 1}
+
+
 def test_runs_beyond_their_time_limit_are_answered_wherever_they_hang(project: Project) -> None:
     for name, config in (("toys", "./agent.yaml"), ("plain", "./plain.yaml")):
         project.collection(name, config, number=2, time_limit=1)

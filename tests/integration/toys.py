@@ -239,3 +239,25 @@ _FUNCTIONS: dict[str, Any] = {
 def broken_judge(_answer: str) -> bool:
     """An evaluator that cannot judge."""
     raise RuntimeError("the judge is ill")
+
+
+def judge_in_time(answer: str, value: list[Any]) -> float:
+    """Its service answers the call after ``value[1]`` failed ones, which ``value[0]`` counts."""
+    calls = Path(value[0])
+    with calls.open("a") as file:
+        file.write("call\n")
+    if len(calls.read_text().splitlines()) <= value[1]:
+        raise ConnectionError(f"the judge of {answer} is away")
+    return 0.5 if answer == "right" else 0.0
+
+
+def judge_when_open(answer: str, value: str) -> bool:
+    """Its service answers once the file ``value`` is there."""
+    if not Path(value).exists():
+        raise ConnectionError(f"the judge of {answer} is away")
+    return answer == "right"
+
+
+def judge_without_key(_answer: str) -> bool:
+    """Its service refuses the credential."""
+    raise agentpipe.InfraError("the key is refused", permanent=True)

@@ -633,3 +633,26 @@ def test_names_that_clash_are_found_when_sent() -> None:
         "evaluators[2]: name: 'a' is also that of evaluators[0]: choose another"
     ]
     assert check([{"func": "raw", "name": "a"}, {"func": "raw", "name": "b"}]) == []
+
+
+# Services that evaluators need.
+
+
+SERVICES = [
+    "ConnectionError('away')",
+    "TimeoutError()",
+    "__import__('agentpipe').InfraError('away')",
+    "__import__('urllib.error').error.URLError('away')",
+]
+
+
+@pytest.mark.parametrize("head", ["def", "async def"])
+@pytest.mark.parametrize("raised", [*SERVICES, "ValueError('bad')", "KeyError('x')", "OSError()"])
+def test_a_failing_service_is_told_from_a_broken_function(
+    tmp_path: Path, raised: str, head: str
+) -> None:
+    search = functions(tmp_path, f"{head} f(answer): raise {raised}")
+    evaluation = judged("yes", "checks:f", search=search)
+    assert is_broken(evaluation)
+    assert (evaluation.cause is not None) == (raised in SERVICES)
+    orjson.dumps(evaluation.to_dict())

@@ -13,10 +13,12 @@ import pytest
 
 from agentpipe.core import json_values, trace
 from agentpipe.core.json_values import checked_answer
+from agentpipe.core.redaction import Redactor
 from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
 from agentpipe.engines import instance
 from agentpipe.errors import AnswerError, TimeLimitExceeded
+from agentpipe.evaluation.kept_answer import KeptAnswer
 from agentpipe.worker.runner import Completed
 from tests.support import wait_until
 from tests.unit.agents import runner_of
@@ -427,6 +429,28 @@ def test_the_answer_is_evaluated() -> None:
     )
     assert isinstance(end, Completed)
     assert [evaluation.passed for evaluation in end.evaluations] == [True, False]
+
+
+def test_an_answer_that_is_kept_is_only_judged() -> None:
+    agents: list[Any] = []
+
+    def made() -> Any:
+        agents.append(None)
+        return Coroutine_(lambda *_: "another")
+
+    env = {"NAME": "alice"}
+    kept = KeptAnswer({"x": "alice"}, 3, 2, {"requests": 2}, [{"id": "span"}], "length")
+    sealed = kept.sealed(env, Redactor(env.values()))
+    assert "alice" not in str(sealed)
+    evaluators = [{"func": "json -> get(x)", "op": "=", "value": "{{ NAME }}"}]
+    tracer = Tracer()
+    runner = runner_of(made, env=env)
+    (end,) = answers(runner, "Who?", tracer=tracer, evaluators=evaluators, answered=sealed)
+    assert isinstance(end, Completed)
+    assert (end.answer, end.stop, end.kept) == ({"x": "alice"}, "length", kept)
+    assert [evaluation.passed for evaluation in end.evaluations] == [True]
+    assert (tracer.spans, tracer.usage.to_dict()) == ([{"id": "span"}], {"requests": 2})
+    assert agents == []
 
 
 # What is an answer.

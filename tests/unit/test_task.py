@@ -36,6 +36,7 @@ FULL: dict[str, Any] = {
     "priority": -5,
     "deadline": 2_000_000_000.5,
     "replay_of": "t0",
+    "answered": {"answer": 4},
 }
 
 
@@ -50,6 +51,17 @@ def test_every_field_survives_the_wire() -> None:
     task = Task.load(FULL)
     assert asdict(task) == FULL
     assert Task.decode(orjson.loads(task.encode())) == task
+
+
+def test_an_answer_may_be_what_no_sender_may_write() -> None:
+    deep: Any = "a\0b"
+    for _ in range(150):
+        deep = [deep]
+    task = Task(question="Why?", answered={"answer": deep, "trace": ["x" * MAX_TASK_BYTES]})
+    assert Task.load(task) == task
+    assert Task.decode(orjson.loads(task.encode())) == task
+    with pytest.raises(TaskError, match="answered: expected an object"):
+        Task.load({"answered": "yes"})
 
 
 def test_the_full_example_names_every_field() -> None:

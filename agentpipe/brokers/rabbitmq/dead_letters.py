@@ -54,16 +54,17 @@ class DeadLetters:
     def message(self, settlement: Settlement, collection: str | None) -> OutgoingMessage:
         """A task on its way there."""
         claim = settlement.claim
+        payload = settlement.payload or claim.payload
         headers = {
             "agentpipe-id": claim.task_id,
             "agentpipe-queue": claim.queue,
             "agentpipe-collection": collection or "",
-            "agentpipe-payload-bytes": len(claim.payload),
+            "agentpipe-payload-bytes": len(payload),
             "agentpipe-outcome": settlement.outcome,
             "agentpipe-reason": settlement.reason,
             "agentpipe-died-ms": now_ms(),
         }
-        return OutgoingMessage(self._queue.name, claim.payload + settlement.result, headers)
+        return OutgoingMessage(self._queue.name, payload + settlement.result, headers)
 
     @property
     def looked_at(self) -> int:

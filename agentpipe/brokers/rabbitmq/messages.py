@@ -88,6 +88,10 @@ class Message:
         """The same with one cooldown more."""
         return replace(self, cooled_ms=self.cooled_ms + round(cooldown_s * 1000))
 
+    def carrying(self, payload: bytes) -> Self:
+        """The same with another payload, if there is one."""
+        return replace(self, payload=payload or self.payload)
+
     def crashed(self) -> Self:
         """The same with one crash more."""
         return replace(self, crashes=self.crashes + 1)

@@ -109,7 +109,7 @@ class Settling:
             announced = self._services.begin_cooldown(covered, delay_s)
             return [returned.cooled(delay_s).to(back), announced]
         if settlement.action == "retry":
-            failed = held.message.failed(settlement.reason)
+            failed = held.message.failed(settlement.reason).carrying(settlement.payload)
             if settlement.delay_s <= 0 or held.message in self._services.marks:
                 return [failed.to(back)]
             return [failed.delayed(topology, settlement.delay_s)]

@@ -195,6 +195,7 @@ class RedisStore(Store):
             args += ("", 0) if failure is None else (failure.digest, failure.limit)
             args.append(reason_of(each))
             args += (orjson.dumps(each.cooldown_queues) if each.cooldown_queues else "",)
+            args.append(each.payload)
         what = tuple((each.claim.task_id, each.claim.number) for each in settlements)
         letters, *paused = self._ask("settle", what, *args).split(b"\n")
         tripping = compress(settlements, [letter == ord("t") for letter in letters])

@@ -2,8 +2,9 @@
 -- needs: ending
 -- ARGV: session, request, seconds to remember it, then for each settlement its action, the
 -- claim's id, worker and number, and the delay, outcome, reason, result, reward (or nothing), cost,
--- of a failure for the breaker its digest (or nothing), its limit and what a pause would say, and
--- the queues that a cooldown covers as a JSON list (or nothing).
+-- of a failure for the breaker its digest (or nothing), its limit and what a pause would say,
+-- the queues that a cooldown covers as a JSON list (or nothing), and the task's new payload (or
+-- nothing).
 -- Returns a letter for each: d for done, t where that has paused the collection, l where the claim
 -- was lost; then, a line each, the collections that it has paused.
 
@@ -12,7 +13,7 @@ if before then
   return before
 end
 
-local STEP = 14
+local STEP = 15
 local MAX_ERROR_BYTES = 1200
 local RUNS_IN_MEAN = 8
 local time, time_text = now()
@@ -94,6 +95,9 @@ end
 local function settle(index, id, queue, record, held_as)
   local action = field(index, 1)
   count(queue, N_RUNNING, -1)
+  if field(index, 15) ~= '' then
+    call('HSET', PAYLOADS, id, field(index, 15))
+  end
   if action == 'release' or action == 'cooldown' then
     put_back(id, task_of(record))
     waking = true

@@ -85,9 +85,10 @@ def _key(settlement: Settlement) -> tuple[str, int]:
 def _portions(settlements: Sequence[Settlement]) -> Iterator[Sequence[Settlement]]:
     first = size = 0
     for index, each in enumerate(settlements):
-        if index > first and (index - first == PORTION or size + len(each.result) > PORTION_BYTES):
+        more = len(each.result) + len(each.payload)
+        if index > first and (index - first == PORTION or size + more > PORTION_BYTES):
             yield settlements[first:index]
             first, size = index, 0
-        size += len(each.result)
+        size += more
     if settlements:
         yield settlements[first:]

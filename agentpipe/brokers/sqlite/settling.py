@@ -31,6 +31,8 @@ def settle_task(db: sqlite3.Connection, settlement: Settlement, changes: Counter
     if row is None:
         return False
     seq, qid, claimed_at, cancelled = row
+    if settlement.payload:
+        db.execute("UPDATE payloads SET body = ? WHERE seq = ?", (settlement.payload, seq))
     db.execute("UPDATE queues SET running = running - 1 WHERE qid = ?", (qid,))
     if settlement.reason and settlement.action in ("retry", "cooldown"):
         db.execute("UPDATE tasks SET error = ? WHERE seq = ?", (settlement.reason, seq))

@@ -1,0 +1,111 @@
+"""KeptAnswer: an answer that waits for its evaluators, as it travels with its task.
+
+The agent is not paid twice: a later run only judges. Values of the context do not leave the worker
+in it: their names take their place, behind a mark that no answer can guess.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from agentpipe.core.redaction import is_secret
+from agentpipe.errors import FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agentpipe.core.redaction import Redactor
+
+_KINDS: dict[str, Any] = {
+    "attempt": int,
+    "failures": int,
+    "trace": list,
+    "usage": dict,
+    "mark": str,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAnswer:
+    """What a run gave, all but its verdicts.
+
+    Attributes:
+        answer: A string or JSON.
+        attempt: The run that gave it.
+        failures: The failures that its task had by then; later ones are those of evaluators.
+        usage: What that run cost.
+        trace: Its spans.
+        stop: Why the answer ended, if the agent said so.
+    """
+
+    answer: Any
+    attempt: int
+    failures: int
+    usage: dict[str, Any] = field(default_factory=dict)
+    trace: list[dict[str, Any]] = field(default_factory=list)
+    stop: str | None = None
+
+    def sealed(self, env: Mapping[str, str], redactor: Redactor) -> dict[str, Any] | None:
+        """Its JSON without a credential; None if the answer has one that cannot be given back.
+
+        The trace is masked, as in a Result: nothing judges it.
+        """
+        mark = secrets.token_hex(8)
+        answer = orjson.loads(orjson.dumps(self.answer))
+        for name in _hidden(env):
+            answer = _replaced(answer, env[name], f"<{mark}:{name}>")
+        if redactor.occurs_in(orjson.dumps(answer)):
+            return None
+        trace = orjson.loads(orjson.dumps(self.trace))
+        masked = redactor.value(trace) if redactor.occurs_in(orjson.dumps(trace)) else trace
+        return {
+            "answer": answer,
+            "attempt": self.attempt,
+            "failures": self.failures,
+            "usage": self.usage,
+            "trace": masked,
+            "stop": self.stop,
+            "mark": mark,
+        }
+
+    @classmethod
+    def opened(cls, data: Mapping[str, Any], env: Mapping[str, str]) -> KeptAnswer:
+        """What ``sealed`` wrote, with the values of the context again.
+
+        Raises:
+            FormatError: It is something else.
+        """
+        wrong = [name for name, kind in _KINDS.items() if not isinstance(data.get(name), kind)]
+        if wrong or "answer" not in data:
+            raise FormatError(f"answered: {', '.join(wrong) or 'answer'} is missing or wrong")
+        answer = data["answer"]
+        for name in reversed(_hidden(env)):
+            answer = _replaced(answer, f"<{data['mark']}:{name}>", env[name])
+        known = {name: data[name] for name in ("attempt", "failures", "trace", "usage")}
+        return cls(answer=answer, **known, stop=data.get("stop"))
+
+
+def begun_again(sealed: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for a new task, which has no failures yet."""
+    return {**sealed, "failures": 0}
+
+
+def _hidden(env: Mapping[str, str]) -> list[str]:
+    """The names of secrets, the longest first; opened in the opposite order, as they may nest."""
+    names = [name for name, value in env.items() if is_secret(value)]
+    return sorted(names, key=lambda name: (-len(env[name]), name))
+
+
+def _replaced(value: Any, old: str, new: str) -> Any:
+    """A copy of JSON with ``old`` replaced in its strings, in keys as well."""
+    if isinstance(value, str):
+        return value.replace(old, new)
+    if isinstance(value, dict):
+        return {_replaced(k, old, new): _replaced(item, old, new) for k, item in value.items()}
+    if isinstance(value, list):
+        return [_replaced(item, old, new) for item in value]
+    return value
