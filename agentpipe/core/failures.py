@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.core.backoff import delay_s
 from agentpipe.core.causes import attribute, causes, status_of
 from agentpipe.core.error_codes import is_rate_limit, names_the_set_up
+from agentpipe.core.outside import valid_text
 from agentpipe.core.retry_after import asked_delay_s, reset_delay_s, seconds
 from agentpipe.core.set_up import is_missing
 from agentpipe.core.shortage import shortage_of
@@ -179,7 +180,7 @@ def error_text(error: BaseException) -> str:
     if isinstance(error, asyncio.CancelledError):
         return "the agent cancelled itself"
     try:
-        return str(error).encode(errors="replace").decode()
+        return valid_text(str(error))
     except BaseException:  # noqa: BLE001 - it is the agent's code, and may even exit
         return "its message cannot be shown: __str__ raises"
 
@@ -199,4 +200,4 @@ def _traceback(error: BaseException) -> str | None:
         text = "".join(traceback.format_tb(frames))
     except Exception:  # noqa: BLE001 - linecache reads the agent's files
         return None
-    return text[-MAX_ERROR_CHARS:].encode(errors="replace").decode() or None
+    return valid_text(text[-MAX_ERROR_CHARS:]) or None

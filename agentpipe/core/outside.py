@@ -43,6 +43,18 @@ def _repaired(value: Any) -> Any:
     return value
 
 
+def encoded(value: Any) -> bytes:
+    """JSON, also of what orjson refuses: nesting below 254 levels, integers beyond 64 bits.
+
+    Raises:
+        TypeError: It holds what is not JSON.
+    """
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return json.dumps(valid_json(value), ensure_ascii=False).encode(errors="replace")
+
+
 def read_json(data: bytes) -> Any:
     """The JSON in ``data``, with broken bytes and lone surrogates replaced.
 
@@ -54,6 +66,16 @@ def read_json(data: bytes) -> Any:
     except orjson.JSONDecodeError:
         pass
     try:
-        return valid_json(json.loads(data.decode(errors="replace")))
+        text = data.decode(errors="replace")
+        return valid_json(json.loads(text, parse_int=_number))
     except RecursionError:
         raise ValueError("JSON nested too deeply") from None
+
+
+def _number(digits: str) -> int | float:
+    """As orjson reads it: beyond 64 bits a float."""
+    try:
+        number = int(digits)
+    except ValueError:  # More digits than Python reads.
+        return float(digits)
+    return number if -(2**63) <= number < 2**64 else float(digits)

@@ -126,12 +126,10 @@ class Tracer:
         )
 
     def _limited(self, record: dict[str, Any]) -> dict[str, Any]:
-        record = valid_json(record)
         try:
-            size = len(orjson.dumps(record))
+            record, size = _sized(record)
             if size > MAX_RECORD_BYTES:
-                record = {**record, "data": _cut(record["data"])}
-                size = len(orjson.dumps(record))
+                record, size = _sized({**record, "data": _cut(record["data"])})
         except TypeError as error:
             return _without_data(record, f"not JSON: {error}")
         if self._bytes + size > MAX_TRACE_BYTES or size > MAX_RECORD_BYTES:
@@ -191,6 +189,15 @@ def _records_of(span: Mapping[str, Any], now: float) -> list[dict[str, Any]]:
     if isinstance(records, list) and all(isinstance(record, dict) for record in records):
         return records
     return [{"timestamp": now, "data": dict(span)}]
+
+
+def _sized(record: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """The record in valid Unicode, and its bytes."""
+    try:
+        return record, len(orjson.dumps(record))
+    except TypeError:
+        valid: dict[str, Any] = valid_json(record)
+        return valid, len(orjson.dumps(valid))
 
 
 def _without_data(record: Mapping[str, Any], reason: str) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def test_what_a_program_does_wrong_is_told_and_never_scored(shell: Project) -> N
         "later": "infra_error",
         "once": "ok",
         "killed": "agent_error",
-        "binary": "agent_error",
+        "binary": "ok",
         "bad-trace": "agent_error",
         "hang": "limit",
     }
@@ -128,7 +128,7 @@ def test_what_a_program_does_wrong_is_told_and_never_scored(shell: Project) -> N
     assert "busy, ***" in results["later"]["error"]["message"]
     assert (results["later"]["attempt"], results["once"]["attempt"]) == (2, 2)
     assert "signal 9" in results["killed"]["error"]["message"]
-    assert "not UTF-8" in results["binary"]["error"]["message"]
+    assert "\ufffd" in results["binary"]["result"]
     assert "expected a list of objects" in results["bad-trace"]["error"]["message"]
     assert {result["reward"] for result in results.values()} == {None}
 

@@ -19,7 +19,6 @@ NO_ANSWERS = {
     "object": "Unprintable",
     "objects": "Unprintable",
     "key": "keys must be strings, got Unprintable",
-    "surrogate": "not a string or JSON",
     "huge": "not a string or JSON",
 }
 AGENT_ERRORS = {
@@ -75,6 +74,16 @@ def test_whatever_an_agent_does_its_task_is_answered_and_the_worker_lives(lively
     assert results["plain echo at the end"]["result"] == "at the end"
     _assert_retries_were_counted(lively)
     _assert_harmless_on_a_terminal(lively)
+
+
+def test_a_surrogate_costs_no_run(project: Project) -> None:
+    isolations = {"toys": "coroutine", "plain": "thread", "apart": "process"}
+    for name, isolation in isolations.items():
+        project.collection(name, "./agent.yaml", isolation=isolation)
+        project.send({"task_id": name, "question": "surrogate"}, to=name)
+    project.burst("--processes", "1")
+    answers = {result["collection"]: result["result"] for result in project.by_id().values()}
+    assert answers == dict.fromkeys(isolations, "\ufffd")
 
 
 def _assert_retries_were_counted(project: Project) -> None:

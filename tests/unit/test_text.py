@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import random
+import re
+
 import pytest
 
 from agentpipe.cli.common import print_text, say
 from agentpipe.cli.tail import _line
+from agentpipe.core.outside import valid_text
 from agentpipe.core.result import Result
 from agentpipe.core.text import one_line, printable
 
@@ -65,3 +69,15 @@ def test_a_result_of_the_stream_is_one_harmless_line(result: Result) -> None:
     assert printable(line) == line
     assert "\n" not in line
     assert len(line) < 400
+
+
+def test_halves_of_surrogate_pairs_are_joined_or_replaced() -> None:
+    rng = random.Random(0)
+    for _ in range(2_000):
+        text = "".join(rng.choices("a\0é漢😀\ud83d\udbff\ude00\udfff", k=rng.randrange(9)))
+        joined = re.sub("[\ud800-\udbff][\udc00-\udfff]", _joined, text)
+        assert valid_text(text) == re.sub("[\ud800-\udfff]", "\ufffd", joined)
+
+
+def _joined(pair: re.Match[str]) -> str:
+    return pair[0].encode("utf-16", "surrogatepass").decode("utf-16")

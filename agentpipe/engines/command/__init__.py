@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agentpipe.core.did_you_mean import unknown_keys
+from agentpipe.core.outside import read_json
 from agentpipe.core.trace import record_spans, record_usage
 from agentpipe.engines.command.argv import argv_problems, filled
 from agentpipe.engines.process.launcher import (
@@ -147,16 +148,13 @@ def _raise_for_status(program: str, status: int, stderr: str) -> None:
 def _answer(output: bytes) -> Any:
     """The key ``answer`` of a JSON object, or else the output as a string."""
     try:
-        document = orjson.loads(output)
-    except orjson.JSONDecodeError:
+        document = read_json(output)
+    except ValueError:
         document = None
     if isinstance(document, dict) and "answer" in document:
         _record(document)
         return document["answer"]
-    try:
-        return output.decode().rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise AnswerError(f"the command's output is not UTF-8: {error.reason}") from error
+    return output.decode(errors="replace").rstrip("\r\n")
 
 
 def _record(document: Mapping[str, Any]) -> None:

@@ -47,7 +47,9 @@ def encoded(message: dict[str, Any]) -> bytes:
         text = json.dumps(message, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         text = json.dumps(_plain(message, 0), ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8", "replace") + b"\n"
+    # Half a surrogate pair becomes U+FFFD.
+    text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text.encode() + b"\n"
 
 
 def _plain(value: Any, depth: int) -> Any:
