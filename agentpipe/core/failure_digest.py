@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MAX_CHARS = 2_000
+MIN_OWN_CHARS = 4
 # In this order: quotations hide what else they hold, and addresses hold numbers.
 _VARIABLE = (
     # An apostrophe inside a word quotes nothing.
@@ -17,10 +22,20 @@ _WORD = re.compile(r"[\w.:@-]+")
 _HEXADECIMAL = re.compile(r"[a-f]{8,}", re.IGNORECASE)
 
 
-def failure_digest(kind: str, message: str) -> str:
-    """A digest of the error's type and of its message without what varies."""
+def failure_digest(kind: str, message: str, own: Iterable[str] = ()) -> str:
+    """A digest of the error's type and of its message without what varies.
+
+    ``own`` are texts of the task, such as its question, which its error may quote.
+    """
+    for text in filter(_is_telling, own):
+        message = message.replace(text, "_")
     content = f"{kind}: {without_variables(message[:MAX_CHARS])}"
     return hashlib.blake2b(content.encode(errors="replace"), digest_size=8).hexdigest()
+
+
+def _is_telling(text: str) -> bool:
+    """Whether it would hardly be in a message by chance."""
+    return len(text) >= MIN_OWN_CHARS
 
 
 def without_variables(message: str) -> str:

@@ -374,7 +374,8 @@ def _run_failure(
     """What the breaker of its collection counts."""
     actor = served_actor(broker, message.actor_name)
     limit = actor.limits.breaker if actor else 0
-    return RunFailure(failure_digest(kind, text), limit) if limit else None
+    own = (message.task.question, message.claim.task_id) if message.task else ()
+    return RunFailure(failure_digest(kind, text, own), limit) if limit else None
 
 
 def _plain_run(value: Any) -> Completed:

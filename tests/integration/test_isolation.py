@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
+from agentpipe.engines.process.launcher import Launcher
+from agentpipe.errors import InfraError
 from tests.support import processes_with, wait_until
 
 if TYPE_CHECKING:
@@ -135,6 +139,14 @@ def test_what_is_missing_in_its_process_is_a_failure_of_the_set_up(apart: Projec
         assert (result["outcome"], result["attempt"]) == ("infra_error", 1)
         assert result["error"]["permanent"] is True
     assert apart.stats()["dead"] == 2
+
+
+def test_a_reaper_that_cannot_begin_is_a_failure_of_the_set_up() -> None:
+    launcher = Launcher(sys.executable, "no_such_module")
+    files = [os.open(os.devnull, os.O_RDWR) for _ in range(3)]
+    with pytest.raises(InfraError, match="the reaper died") as failed:
+        asyncio.run(launcher.start(None, {}, files))
+    assert failed.value.permanent is True
 
 
 def test_it_has_its_contexts_environment_and_nothing_of_the_workers(apart: Project) -> None:

@@ -685,6 +685,18 @@ def test_runs_that_fail_the_same_way_have_the_same_digest(bench: Bench) -> None:
     assert {end.failure.limit for end in ends if end.failure} == {10}
 
 
+def test_what_an_error_quotes_of_its_task_makes_no_difference(bench: Bench) -> None:
+    questions = ("Where is the sea?", "Who was here first?")
+    ends = [
+        bench.end(
+            bench.message(replace(TASK, question=question)),
+            exception=ValueError(f"cannot answer {question} at all"),
+        )
+        for question in questions
+    ]
+    assert ends[0].failure == ends[1].failure is not None
+
+
 def test_every_kind_of_failed_run_counts_and_nothing_else(bench: Bench) -> None:
     broken = Evaluation(config={}, response="", passed=False, error="no key", broken=True)
     failed: dict[str, dict[str, Any]] = {

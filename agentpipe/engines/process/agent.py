@@ -93,10 +93,8 @@ class ProcessAgent:
             self._printing.cancel()
 
     async def _start(self, context: Context) -> None:
-        ours, theirs = socket.socketpair()
-        printed_out, out = os.pipe()
         env = {**self._env, **context.env}
-        files = (theirs.detach(), out, os.dup(out))
+        ours, printed_out, files = _channel()
         try:
             self._child = await self._launcher.start(None, env, files, self._cwd)
         except BaseException as error:
@@ -187,6 +185,23 @@ def failure_of(error: Mapping[str, Any]) -> AgentpipeError:
         rate_limited=error.get("rate_limited") is True,
         headers=error.get("headers"),
     )
+
+
+def _channel() -> tuple[socket.socket, int, tuple[int, int, int]]:
+    """Our socket to a child, our end of its output, and its files; all of them, or none."""
+    ours, theirs = socket.socketpair()
+    opened: list[int] = []
+    try:
+        opened += os.pipe()
+        opened.append(os.dup(opened[1]))
+    except OSError:
+        ours.close()
+        theirs.close()
+        for number in opened:
+            os.close(number)
+        raise
+    printed_out, out, copy = opened
+    return ours, printed_out, (theirs.detach(), out, copy)
 
 
 def _answer(done: Mapping[str, Any]) -> Answer:

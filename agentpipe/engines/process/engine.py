@@ -11,7 +11,13 @@ import orjson
 
 from agentpipe.engines.process import child
 from agentpipe.engines.process.agent import ProcessAgent
-from agentpipe.engines.process.launcher import FOR_PYTHON, PASSED_ON, passed_on, shared_launcher
+from agentpipe.engines.process.launcher import (
+    FOR_PYTHON,
+    PASSED_ON,
+    passed_on,
+    shared_launcher,
+    start_failure,
+)
 from agentpipe.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -42,7 +48,11 @@ class ProcessEngine:
         """An agent whose child starts with the first task."""
         opening = {"file": str(self._config.file)}
         launcher = shared_launcher(sys.executable, child.__name__)
-        return ProcessAgent(launcher, opening, passed_on(PASSED_ON), cwd=str(Path.cwd()))
+        try:
+            cwd = str(Path.cwd())
+        except OSError as error:
+            raise start_failure("the worker's folder is gone: its agent", error) from error
+        return ProcessAgent(launcher, opening, passed_on(PASSED_ON), cwd=cwd)
 
     def _check(self, env: Mapping[str, str]) -> None:
         module = "agentpipe.engines.process.preflight"

@@ -102,7 +102,7 @@ class Launcher:
 
         The caller closes them; after an error there are none.
         """
-        (stdin, ours_in), (ours_out, stdout), (ours_err, stderr) = (os.pipe() for _ in range(3))
+        (stdin, ours_in), (ours_out, stdout), (ours_err, stderr) = _pipes(3)
         try:
             child = await self.start(argv, env, (stdin, stdout, stderr), cwd)
         except BaseException:
@@ -177,6 +177,19 @@ class Launcher:
             refused.started.set_exception(OSError(code, os.strerror(code)))
         else:
             self._children.pop(message["ended"]).ended.set_result(message["status"])
+
+
+def _pipes(number: int) -> list[tuple[int, int]]:
+    """So many pipes, or none: where files are short, each that is left open makes it worse."""
+    ends: list[int] = []
+    try:
+        for _ in range(number):
+            ends += os.pipe()
+    except OSError:
+        for end in ends:
+            os.close(end)
+        raise
+    return list(zip(ends[::2], ends[1::2], strict=True))
 
 
 def start_failure(what: str, error: OSError) -> AgentFailed:
