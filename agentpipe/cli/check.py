@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from agentpipe.cli.common import (
 )
 from agentpipe.cli.exit_codes import OK, UNREACHABLE, USAGE
 from agentpipe.core.text import counted
+from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
@@ -32,6 +34,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         help="collection file, as with -c; or tasks, agents, benchmarks and folders of them",
     )
+    parser.add_argument(
+        "--servers",
+        action="store_true",
+        help="start each MCP server of the collection's agents once, and say which fails and why",
+    )
     add_common(parser)
 
 
@@ -42,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
     paths = [Path(path) for path in args.paths]
     if survey.is_for_collection(paths):
         return _check(args)
+    if args.servers:
+        raise ConfigError("--servers takes one collection file: the contexts are there")
     return _survey(args, paths)
 
 
@@ -51,7 +60,8 @@ def _check(args: argparse.Namespace) -> int:
 
     args.collection_file = next(iter(args.paths), args.collection_file)
     settings = settings_of(args)
-    found = check(lambda: collection_file(args, settings), settings, os.environ)
+    file = partial(collection_file, args, settings)
+    found = check(file, settings, os.environ, servers=args.servers)
     problems = [*found.invalid, *found.unreachable]
     if args.json:
         print_json({"ok": not problems, "problems": list(map(_as_dict, problems))})

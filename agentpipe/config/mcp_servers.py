@@ -109,8 +109,9 @@ class Catalogue:
         self._entries = {**BUILT_IN, **entries}
 
     def names(self) -> Iterator[str]:
-        """The variables in the templates of all entries."""
-        yield from names_in(self._entries)
+        """The variables that may fill in the entries."""
+        for entry in self._entries.values():
+            yield from variables_of(entry)
 
     def problems(self, wanted: Any) -> Iterator[str]:
         """The mistakes in an agent's ``servers``, one sentence each."""
@@ -158,6 +159,14 @@ class Catalogue:
             return {**self._entries[name], **({"env": own["env"]} if "env" in own else {})}
         hint = did_you_mean(name, self._entries, f"add it to the file that {VARIABLE} names")
         raise ConfigError(f"unknown MCP server {name!r}: {hint}")
+
+
+def variables_of(entry: Mapping[str, Any]) -> Iterator[str]:
+    """Those of its templates, and those of its own that may be set in place of a template."""
+    yield from names_in(dict(entry))
+    own = entry.get("env")
+    if isinstance(own, dict):
+        yield from (name for name, value in own.items() if any(names_in(value)))
 
 
 def load_catalogue(path: str | None) -> Catalogue:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from agentpipe.config.mcp_universe import engine_for, hint_to_type, problems
 from agentpipe.connections import plugins
@@ -68,6 +68,17 @@ class Engine(Protocol):
 
     def build(self) -> Agent:
         """A new agent; errors of the user's constructor pass through."""
+
+
+@runtime_checkable
+class ServerChecks(Protocol):
+    """An engine whose agents start or reach servers of their own."""
+
+    def server_problems(self, context: Context, *, start: bool) -> list[str]:
+        """A sentence for each server that an agent with this context cannot use on this machine.
+
+        With ``start``, each is started once, within the agent's own limit. No secret is in them.
+        """
 
 
 def open_engine(config: AgentConfig, name: str | None = None) -> Engine:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from agentpipe.brokers import open_store
 from agentpipe.config.collection import read, resolve_contexts
 from agentpipe.errors import ConfigError, Problem, Unreachable
+from agentpipe.operations.check_servers import check_servers
 from agentpipe.sending.scheduler import check_files
 from agentpipe.sinks import open_sink
 from agentpipe.worker.broker import make_runners
@@ -27,12 +28,25 @@ class Checked:
     unreachable: tuple[Problem, ...]
 
 
-def check(find_file: Callable[[], Path], settings: Settings, environ: Mapping[str, str]) -> Checked:
-    """Check the collection file, the broker and the sink; a file that is not named is a problem."""
+def check(
+    find_file: Callable[[], Path],
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    servers: bool = False,
+) -> Checked:
+    """Check the collection file, the broker and the sink; a file that is not named is a problem.
+
+    Args:
+        find_file: The collection file.
+        settings: Where the broker and the sink are.
+        environ: Where contexts find their ``${VARIABLES}``.
+        servers: Start each MCP server of the agents once.
+    """
     invalid: list[Problem] = []
     unreachable: list[Problem] = []
     attempts: tuple[Callable[[], None], ...] = (
-        lambda: _check_file(find_file(), settings, environ),
+        lambda: _check_file(find_file(), settings, environ, servers=servers),
         lambda: open_store(settings).close(),
         lambda: open_sink(settings).close(),
     )
@@ -46,7 +60,9 @@ def check(find_file: Callable[[], Path], settings: Settings, environ: Mapping[st
     return Checked(tuple(invalid), tuple(unreachable))
 
 
-def _check_file(path: Path, settings: Settings, environ: Mapping[str, str]) -> None:
+def _check_file(
+    path: Path, settings: Settings, environ: Mapping[str, str], *, servers: bool
+) -> None:
     """Check the file, and what its readable parts refer to."""
     collections, problems = read(path, settings.max_queue_size)
     # One agent of each is enough; a wrong number might be of any size.
@@ -55,6 +71,7 @@ def _check_file(path: Path, settings: Settings, environ: Mapping[str, str]) -> N
         lambda: resolve_contexts(collections, environ),
         lambda: make_runners(complete, environ),
         lambda: check_files(collections),
+        lambda: check_servers(complete, environ, start=servers),
     ):
         try:
             attempt()

@@ -10,6 +10,7 @@ from agentpipe.config.mcp_servers import VARIABLE, load_catalogue
 from agentpipe.core.distribution import pip_install
 from agentpipe.engines.llm.access import Access
 from agentpipe.engines.llm.config import read_config
+from agentpipe.engines.llm.server_checks import server_problems
 from agentpipe.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agentpipe.config.agent_config import AgentConfig
+    from agentpipe.core.context import Context
     from agentpipe.engines.base import Agent
 
 
@@ -40,6 +42,10 @@ class LlmEngine:
             raise ConfigError([Problem(text, str(config.file), config.line) for text in problems])
         self._access = Access(self._config, catalogue, os.environ)
         self.secrets = self._access.secrets
+
+    def server_problems(self, context: Context, *, start: bool) -> list[str]:
+        """What stands in the way of the MCP servers on this machine; see ``ServerChecks``."""
+        return server_problems(self._access, context, self._config.start_limit_s, start=start)
 
     def build(self) -> Agent:
         """An agent that has nothing open yet."""

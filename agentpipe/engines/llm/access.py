@@ -1,7 +1,7 @@
 """Access: addresses and credentials of an llm agent's model and MCP servers.
 
 Values come from the context first, then from the worker's environment, and there only from the
-variables that the provider and the list of servers name.
+variables that the provider, the list of servers and the agent's own config name. A task names none.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.config.mcp_servers import variables_of
+from agentpipe.engines.process.launcher import PASSED_ON
 from agentpipe.errors import AgentFailed, ConfigError
 
 if TYPE_CHECKING:
@@ -37,15 +39,17 @@ class Access:
     def __init__(self, config: LlmConfig, catalogue: Catalogue, environ: Mapping[str, str]) -> None:
         self._config, self._catalogue = config, catalogue
         provider = config.provider
-        names = {*catalogue.names(), *provider.key_names, *provider.url_names}
+        own = (name for entry in config.servers for name in variables_of(entry))
+        self._server_names = {*catalogue.names(), *own}
+        names = {*self._server_names, *provider.key_names, *provider.url_names}
         self._environ = {name: environ[name] for name in names if environ.get(name)}
         if config.api_key:
             self._environ[provider.key_names[0]] = config.api_key
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Values of the worker's environment that may reach a run."""
-        names = {*self._catalogue.names(), *self._config.provider.key_names}
+        """Values of the worker's environment that may reach a run; PATH and HOME are none."""
+        names = {*self._server_names, *self._config.provider.key_names} - {*PASSED_ON}
         return tuple(self._environ[name] for name in names if name in self._environ)
 
     def model(self, context: Context) -> Endpoint:
@@ -76,11 +80,21 @@ class Access:
         if task.use_specified_server:
             # A task only chooses by name: the collection's owner decides what is started.
             entries = [_chosen(entry) for entry in task.mcp_servers]
-        env = {**self._environ, **context.env}
         try:
-            return [self._catalogue.server(entry, env) for entry in entries]
+            return [self._server(entry, context) for entry in entries]
         except ConfigError as error:
             raise _misconfigured(str(error)) from error
+
+    def each_server(self, context: Context) -> Iterator[tuple[str, McpServer | str]]:
+        """The place of each of the agent's servers, and the server, or what is wrong with it."""
+        for index, entry in enumerate(self._config.servers):
+            try:
+                yield f"servers[{index}]", self._server(entry, context)
+            except ConfigError as error:
+                yield f"servers[{index}]", str(error)
+
+    def _server(self, entry: Mapping[str, Any], context: Context) -> McpServer:
+        return self._catalogue.server(entry, {**self._environ, **context.env})
 
     def tool_env(self, context: Context) -> dict[str, str]:
         """The context without the model's key, which no tool needs."""
