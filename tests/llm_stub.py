@@ -1,5 +1,6 @@
-"""A loopback stand-in for OpenAI's chat completions, with nothing but the standard library.
+"""A loopback stand-in for a model's server, with nothing but the standard library.
 
+It speaks OpenAI's chat completions, and Anthropic's messages at their path, whole or as a stream.
 It gives its scripted replies in turn, the last one again and again::
 
     with LlmStub([say("a"), fail(429, retry_after=3), say("b")]) as stub:
@@ -18,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Self
 
 USAGE = {
@@ -34,7 +35,13 @@ class Reply:
     """What the stub does with one request.
 
     Attributes:
-        message: The assistant's message, unless ``status`` is an error or the line is cut.
+        message: The assistant's message in OpenAI's form, unless ``status`` is an error or the
+            line is cut.
+        finish: The finish reason; empty for the usual one, None for a null.
+        unended: A stream ends before its finish reason.
+        more: Fields of the completion beside or instead of the usual ones; in a stream, of each
+            event.
+        events: Sent as the data of a stream's events.
         delay_s: Before anything is sent.
         cut: The connection is closed without a word.
         hang: Nothing is sent until the stub is closed.
@@ -43,6 +50,10 @@ class Reply:
 
     message: dict[str, Any] = field(default_factory=dict)
     status: int = 200
+    finish: str | None = ""
+    unended: bool = False
+    more: dict[str, Any] = field(default_factory=dict)
+    events: Sequence[Any] | None = None
     headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
     cut: bool = False
@@ -78,22 +89,31 @@ class Request:
         return json.dumps(self.body.get("messages"), ensure_ascii=False)
 
 
-def say(text: str | None, *, delay_s: float = 0.0) -> Reply:
-    """A plain answer."""
-    return Reply({"role": "assistant", "content": text}, delay_s=delay_s)
+def say(text: str | None, **more: Any) -> Reply:
+    """A plain answer; ``more`` are fields of the reply."""
+    return Reply({"role": "assistant", "content": text}, **more)
 
 
-def call(name: str, **arguments: Any) -> Reply:
+def call(name: str, /, **arguments: Any) -> Reply:
     """A call of a tool."""
     function = {"name": name, "arguments": json.dumps(arguments)}
     calls = [{"id": "call-1", "type": "function", "function": function}]
     return Reply({"role": "assistant", "content": None, "tool_calls": calls})
 
 
-def fail(status: int, *, retry_after: float | None = None) -> Reply:
-    """An HTTP error."""
+def fail(status: int, error: Any = None, *, retry_after: float | None = None) -> Reply:
+    """An HTTP error, with ``error`` as its body."""
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-    return Reply(status=status, headers=headers)
+    return Reply(status=status, headers=headers, raw=None if error is None else _body(error))
+
+
+def send(content: Any) -> Reply:
+    """This body, JSON or bytes, with status 200."""
+    return Reply(raw=_body(content))
+
+
+def _body(content: Any) -> bytes:
+    return content if isinstance(content, bytes) else json.dumps(content).encode()
 
 
 def cut() -> Reply:
@@ -161,35 +181,41 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         length = int(self.headers.get("Content-Length", 0))
         body = json.loads(self.rfile.read(length) or b"{}")
-        token = self.headers.get("Authorization", "")
-        reply = self.server.stub.reply_to(Request(self.path, token, body, time.time()))
+        key = self.headers.get("Authorization") or self.headers.get("x-api-key") or ""
+        reply = self.server.stub.reply_to(Request(self.path, key, body, time.time()))
         self.server.stub.closed.wait(None if reply.hang else reply.delay_s)
         if reply.cut or reply.hang:
             self.close_connection = True
-        elif reply.raw is not None:
+        else:
+            self._reply(reply, body)
+
+    def _reply(self, reply: Reply, body: dict[str, Any]) -> None:
+        speech = ANTHROPIC if self.path.endswith("/messages") else OPENAI
+        if reply.raw is not None:
             self._head(reply, reply.kind, {"Content-Length": str(len(reply.raw))})
             self.wfile.write(reply.raw)
         elif reply.status >= 400:
             self._send(reply, {"error": {"message": f"scripted {reply.status}", "type": "stub"}})
+        elif reply.events is not None:
+            self._stream(reply, reply.events)
         elif body.get("stream"):
-            self._stream(reply, body)
+            self._stream(reply, speech.events(reply, body))
         else:
-            self._send(reply, _completion(reply, body))
+            self._send(reply, speech.whole(reply, body))
 
     def log_message(self, *_: object) -> None:
         pass
 
-    def _send(self, reply: Reply, content: dict[str, Any]) -> None:
-        data = json.dumps(content).encode()
+    def _send(self, reply: Reply, content: Any) -> None:
+        data = _body(content)
         self._head(reply, "application/json", {"Content-Length": str(len(data))})
         self.wfile.write(data)
 
-    def _stream(self, reply: Reply, body: dict[str, Any]) -> None:
+    def _stream(self, reply: Reply, events: Iterable[Any]) -> None:
         self._head(reply, "text/event-stream", {"Connection": "close"})
-        for chunk in _chunks(reply, body):
-            self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+        for event in events:
+            self.wfile.write(b"data: %s\n\n" % _body(event))
             self.wfile.flush()
-        self.wfile.write(b"data: [DONE]\n\n")
         self.close_connection = True
 
     def _head(self, reply: Reply, kind: str, more: dict[str, str]) -> None:
@@ -199,25 +225,93 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
 
-def _completion(reply: Reply, body: dict[str, Any]) -> dict[str, Any]:
-    reason = "tool_calls" if "tool_calls" in reply.message else "stop"
-    choice = {"index": 0, "message": reply.message, "finish_reason": reason}
-    return {**_envelope(body, "chat.completion"), "choices": [choice], "usage": USAGE}
+class _OpenAi:
+    def whole(self, reply: Reply, body: dict[str, Any]) -> dict[str, Any]:
+        choice = {"index": 0, "message": reply.message, "finish_reason": self._finish(reply)}
+        envelope = self._envelope(body, "chat.completion")
+        return {**envelope, "choices": [choice], "usage": USAGE, **reply.more}
+
+    def events(self, reply: Reply, body: dict[str, Any]) -> Iterator[Any]:
+        envelope = self._envelope(body, "chat.completion.chunk")
+        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
+        deltas += [{"content": word} for word in _words(reply)]
+        if "refusal" in reply.message:
+            deltas.append({"refusal": reply.message["refusal"]})
+        if "tool_calls" in reply.message:
+            calls = reply.message["tool_calls"]
+            deltas.append({"tool_calls": [{"index": n, **each} for n, each in enumerate(calls)]})
+        choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+        if not reply.unended:
+            choices.append({"index": 0, "delta": {}, "finish_reason": self._finish(reply)})
+        for choice in choices:
+            yield {**envelope, "choices": [choice], **reply.more}
+        if not reply.unended:
+            yield {**envelope, "choices": [], "usage": USAGE, **reply.more}
+        yield b"[DONE]"
+
+    def _finish(self, reply: Reply) -> str | None:
+        usual = "tool_calls" if "tool_calls" in reply.message else "stop"
+        return usual if reply.finish == "" else reply.finish
+
+    def _envelope(self, body: dict[str, Any], kind: str) -> dict[str, Any]:
+        return {"id": "stub-1", "object": kind, "created": 0, "model": body.get("model", "stub")}
 
 
-def _chunks(reply: Reply, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    envelope = _envelope(body, "chat.completion.chunk")
-    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
-    words = re.findall(r"\s*\S+|\s+$", reply.message.get("content") or "")
-    deltas += [{"content": word} for word in words]
-    if "tool_calls" in reply.message:
-        calls = reply.message["tool_calls"]
-        deltas.append({"tool_calls": [{"index": n, **each} for n, each in enumerate(calls)]})
-    for delta in deltas:
-        yield {**envelope, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
-    yield {**envelope, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
-    yield {**envelope, "choices": [], "usage": USAGE}
+class _Anthropic:
+    def whole(self, reply: Reply, body: dict[str, Any]) -> dict[str, Any]:
+        usage = {"input_tokens": 6, "cache_read_input_tokens": 4, "output_tokens": 5}
+        content: dict[str, Any] = {"content": self._blocks(reply)}
+        content["stop_reason"] = self._stop(reply)
+        return {**self._envelope(body), **content, "usage": usage, **reply.more}
+
+    def events(self, reply: Reply, body: dict[str, Any]) -> Iterator[Any]:
+        usage = {"input_tokens": 6, "cache_read_input_tokens": 4, "output_tokens": 1}
+        begun: dict[str, Any] = {"content": [], "stop_reason": None, "usage": usage}
+        message = {**self._envelope(body), **begun, **reply.more}
+        yield {"type": "message_start", "message": message}
+        yield {"type": "ping"}
+        for index, block in enumerate(self._blocks(reply)):
+            start, deltas = self._parts(block, reply)
+            yield {"type": "content_block_start", "index": index, "content_block": start}
+            for delta in deltas:
+                yield {"type": "content_block_delta", "index": index, "delta": delta}
+            yield {"type": "content_block_stop", "index": index}
+        if not reply.unended:
+            delta = {"stop_reason": self._stop(reply), "stop_sequence": None}
+            yield {"type": "message_delta", "delta": delta, "usage": {"output_tokens": 5}}
+            yield {"type": "message_stop"}
+
+    def _blocks(self, reply: Reply) -> list[dict[str, Any]]:
+        text = reply.message.get("content")
+        blocks: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
+        for each in reply.message.get("tool_calls", ()):
+            function = each["function"]
+            named = {"type": "tool_use", "id": each["id"], "name": function["name"]}
+            blocks.append({**named, "input": json.loads(function["arguments"])})
+        return blocks
+
+    def _parts(
+        self, block: dict[str, Any], reply: Reply
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        if block["type"] == "text":
+            texts = [{"type": "text_delta", "text": word} for word in _words(reply)]
+            return {**block, "text": ""}, texts
+        half = len(text := json.dumps(block["input"])) // 2
+        parts = [
+            {"type": "input_json_delta", "partial_json": p} for p in (text[:half], text[half:])
+        ]
+        return {**block, "input": {}}, parts
+
+    def _stop(self, reply: Reply) -> str | None:
+        usual = "tool_use" if "tool_calls" in reply.message else "end_turn"
+        return usual if reply.finish == "" else reply.finish
+
+    def _envelope(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {"id": "stub-1", "type": "message", "role": "assistant", "model": body["model"]}
 
 
-def _envelope(body: dict[str, Any], kind: str) -> dict[str, Any]:
-    return {"id": "stub-1", "object": kind, "created": 0, "model": body.get("model", "stub")}
+OPENAI, ANTHROPIC = _OpenAi(), _Anthropic()
+
+
+def _words(reply: Reply) -> list[str]:
+    return re.findall(r"\s*\S+|\s+$", reply.message.get("content") or "")

@@ -116,8 +116,10 @@ def _chosen(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_version(base_url: str, provider: str) -> str:
-    """Addresses of Ollama and local servers are often given without the API's path."""
+    """The base URL with the API's path where users leave it out, and without it for Anthropic."""
     plain = base_url.rstrip("/")
+    if provider == "anthropic":
+        return plain.removesuffix("/v1")
     if provider in {"ollama", "local"} and "/v1" not in plain:
         return f"{plain}/v1"
     return plain
