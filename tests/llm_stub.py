@@ -240,7 +240,7 @@ class _OpenAi:
         if "tool_calls" in reply.message:
             calls = reply.message["tool_calls"]
             deltas.append({"tool_calls": [{"index": n, **each} for n, each in enumerate(calls)]})
-        choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+        choices: list[dict[str, Any]] = [{"index": 0, "delta": delta} for delta in deltas]
         if not reply.unended:
             choices.append({"index": 0, "delta": {}, "finish_reason": self._finish(reply)})
         for choice in choices:
@@ -260,9 +260,8 @@ class _OpenAi:
 class _Anthropic:
     def whole(self, reply: Reply, body: dict[str, Any]) -> dict[str, Any]:
         usage = {"input_tokens": 6, "cache_read_input_tokens": 4, "output_tokens": 5}
-        content: dict[str, Any] = {"content": self._blocks(reply)}
-        content["stop_reason"] = self._stop(reply)
-        return {**self._envelope(body), **content, "usage": usage, **reply.more}
+        own: dict[str, Any] = {"content": self._blocks(reply), "stop_reason": self._stop(reply)}
+        return {**self._envelope(body), **own, "usage": usage, **reply.more}
 
     def events(self, reply: Reply, body: dict[str, Any]) -> Iterator[Any]:
         usage = {"input_tokens": 6, "cache_read_input_tokens": 4, "output_tokens": 1}

@@ -589,7 +589,9 @@ def test_a_result_says_why_its_answer_ended(project: Project) -> None:
         project.write("llm.yaml", yaml.safe_dump({"kind": "agent", "spec": spec}))
         for isolation in ("coroutine", "process"):
             project.collection(isolation, "./llm.yaml", isolation=isolation)
-            project.send("cut", "whole", "window", "quota", to=isolation)
+            questions = ("cut", "whole", "window", "quota")
+            tasks = [{"question": each, "task_id": f"{each}-{isolation}"} for each in questions]
+            project.send(*tasks, to=isolation)
         project.burst()
     for isolation in ("coroutine", "process"):
         results = [each for each in project.results() if each["collection"] == isolation]

@@ -7,6 +7,7 @@ variables that the provider, the list of servers and the agent's own config name
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.mcp_servers import variables_of
@@ -46,7 +47,7 @@ class Access:
         if config.api_key:
             self._environ[provider.key_names[0]] = config.api_key
 
-    @property
+    @cached_property
     def secrets(self) -> tuple[str, ...]:
         """Values of the worker's environment that may reach a run; PATH and HOME are none."""
         names = {*self._server_names, *self._config.provider.key_names} - {*PASSED_ON}

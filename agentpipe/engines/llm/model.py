@@ -19,7 +19,7 @@ from agentpipe.core.backoff import delay_s
 from agentpipe.core.redaction import Redactor
 from agentpipe.engines.http import sse
 from agentpipe.engines.llm import stops
-from agentpipe.engines.llm.prices import Prices
+from agentpipe.engines.llm.prices import usd_of
 from agentpipe.engines.llm.protocols import PROTOCOLS
 from agentpipe.engines.llm.reading import UnreadableResponse, parsed
 from agentpipe.engines.llm.service_errors import CLIENT_ERROR, ServiceError, failure_of
@@ -53,8 +53,9 @@ class LlmModel:
         self._protocol = PROTOCOLS[config.provider.protocol]
         self._provider = config.provider.at(endpoint.base_url)
         self._url = httpx2.URL(endpoint.base_url + self._protocol.PATH)
-        self._headers = {**_JSON, **self._protocol.headers(_header_value(endpoint.key))}
-        self._prices = Prices(config.provider.name)
+        credential = self._protocol.headers(_header_value(endpoint.key))
+        self._headers = httpx2.Headers({**client.headers, **_JSON, **credential})
+        self._extensions = {"timeout": client.timeout.as_dict()}
 
     async def ask(self, conversation: Conversation, *, retry: bool) -> Response:
         """The model's next response; with ``retry`` a failing service is tried again, with pauses.
@@ -88,8 +89,12 @@ class LlmModel:
     async def _request(self, conversation: Conversation) -> Response:
         stream = self._config.stream
         body = self._protocol.body(conversation, self._config.model, self._provider, stream=stream)
-        request = self._client.build_request(
-            "POST", self._url, content=_encoded(body), headers=self._headers
+        request = httpx2.Request(
+            "POST",
+            self._url,
+            content=_encoded(body),
+            headers=self._headers,
+            extensions=self._extensions,
         )
         try:
             async with asyncio.timeout(self._config.request_timeout_s):
@@ -157,7 +162,8 @@ class LlmModel:
             "output_tokens": tokens.output,
             "cached_tokens": tokens.cache_read,
         }
-        usd = self._prices.usd(response.model or self._config.model, tokens)
+        model = response.model or self._config.model
+        usd = usd_of(tokens, self._config.provider.name, model)
         return counts if usd is None else {**counts, "usd": usd}
 
     @cached_property
