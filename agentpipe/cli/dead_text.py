@@ -93,13 +93,14 @@ def _trace(spans: Any) -> Iterator[str]:
 
 
 def _span(span: dict[str, Any]) -> str:
-    """Its duration and title, then its last error or response."""
+    """Its duration and title, then its last error, response or calls."""
     records = span.get("records") or [{}]
     data = records[-1].get("data") or {}
     took_s = span.get("running_time") or 0.0
     names = (data.get(name) for name in ("type", "tool_name", "name"))
     title = " ".join(str(name) for name in names if name)
-    output = data.get("error") or data.get("response") or _json(data)
+    said = (data.get(name) for name in ("error", "response", "tool_calls"))
+    output = next(filter(None, said), None) or _json(data)
     return f"{took_s:8.3f} s  {title}: {output if isinstance(output, str) else _json(output)}"
 
 
