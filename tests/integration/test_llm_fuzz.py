@@ -161,7 +161,7 @@ MODELS = {
 
 def work(project: Project, config: dict[str, Any]) -> dict[int, dict[str, Any]]:
     """The results of ``NUMBER`` tasks, by the number that is their question."""
-    limits = {"max_retries": 0, "time_limit": 30, "max_queue_size": NUMBER}
+    limits = {"max_retries": 0, "breaker": 0, "time_limit": 30, "max_queue_size": NUMBER}
     env = {"OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k"}
     project.collection("llm", "./llm.yaml", number=16, context=[{"env": env}], **limits)
     spec = {"name": "llm", "type": "llm", "config": {"request_timeout_s": 5, **config}}
