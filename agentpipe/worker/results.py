@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 import dramatiq
 from dramatiq.middleware import SkipMessage
 
-from agentpipe.brokers.records import RunFailure, Settlement
+from agentpipe.brokers.records import Settlement
 from agentpipe.brokers.statistics import MAX_LAST_ERROR_CHARS
-from agentpipe.core.failure_digest import failure_digest
 from agentpipe.core.failures import (
     MAX_ERROR_CHARS,
     error_kind,
@@ -46,6 +45,7 @@ from agentpipe.errors import (
 from agentpipe.evaluation.evaluators import reward, rewards
 from agentpipe.worker.capacity import Capacity
 from agentpipe.worker.cooldowns import Cooldown, Cooldowns, endless, log_cooldown
+from agentpipe.worker.run_failures import causes_of, failure_of_end, run_failure
 from agentpipe.worker.runner import Completed
 from agentpipe.worker.served_actor import served_actor, time_limit_s
 from agentpipe.worker.unjudged import (
@@ -63,8 +63,6 @@ if TYPE_CHECKING:
     from agentpipe.core.failures import RateLimit
     from agentpipe.worker.message import ClaimedMessage
 
-# Outcomes of runs that failed; a run over its limit has worked.
-COUNTED = frozenset({"agent_error", "infra_error", "eval_error", "crashed"})
 EVALUATOR_BROKE = "EvaluationError: an evaluator broke; the result says how"
 
 log = logging.getLogger(__name__)
@@ -178,6 +176,8 @@ class Results(dramatiq.Middleware):
         causes: list[BaseException],
     ) -> Settlement:
         """Judge again later, with the answer kept: the agent is not paid twice."""
+        for what in filter(None, map(shortage_of, causes)):
+            self.capacity.reduce(what)
         actor = served_actor(broker, message.actor_name)
         payload = payload_with_answer(message, run, self._redactor(broker, message.actor_name))
         tried, allowed = tries_before(message, run), actor.limits.max_retries if actor else 0
@@ -194,14 +194,13 @@ class Results(dramatiq.Middleware):
             extra=_bound(message),
         )
         reason = reason_of_services(causes)
-        failed = _run_failure(broker, message, "EvaluationError", reason)
         return Settlement(
             message.claim,
             "retry",
             reason=reason,
             delay_s=delay_s,
             usd=_usd(message),
-            failure=failed,
+            failure=run_failure(broker, message, "EvaluationError", reason, causes),
             payload=payload,
         )
 
@@ -233,11 +232,13 @@ class Results(dramatiq.Middleware):
             extra=_bound(message),
         )
         reason = self._reason(broker, message, error)
-        usd, failed = _usd(message), None
-        if not shortage_of(error):
-            failed = _run_failure(broker, message, error_kind(error), reason)
         return Settlement(
-            message.claim, "retry", reason=reason, delay_s=delay_s, usd=usd, failure=failed
+            message.claim,
+            "retry",
+            reason=reason,
+            delay_s=delay_s,
+            usd=_usd(message),
+            failure=run_failure(broker, message, error_kind(error), reason, [error]),
         )
 
     def _limited(
@@ -293,11 +294,7 @@ class Results(dramatiq.Middleware):
         encoded = result.encode(redactor)
         # An evaluator's error may quote the answer, and that may hold a credential.
         reason = EVALUATOR_BROKE if outcome == "eval_error" else ""
-        told = failure or result.error or {"type": "", "message": ""}
-        failed = None
-        ran = message.tracer is not None or outcome == "crashed"
-        if outcome in COUNTED and ran and not (error and shortage_of(error)):
-            failed = _run_failure(broker, message, told["type"], redactor.text(told["message"]))
+        causes = causes_of(run) if error is None else [error]
         if failure is not None:
             reason = redactor.text(f"{failure['type']}: {failure['message']}")
             # An error may quote the question or the answer: only the Result has it whole.
@@ -311,7 +308,9 @@ class Results(dramatiq.Middleware):
             reason[:MAX_ERROR_CHARS],
             reward=result.reward,
             usd=_usd(message),
-            failure=failed,
+            failure=failure_of_end(
+                broker, message, outcome, result.error, causes=causes, redactor=redactor
+            ),
         )
 
     def _result(
@@ -366,16 +365,6 @@ def _usd(message: ClaimedMessage) -> float:
         return 0.0
     usage = message.tracer.usage.to_dict() if message.tracer else {}
     return float(usage.get(USD, 0.0))
-
-
-def _run_failure(
-    broker: dramatiq.Broker, message: ClaimedMessage, kind: str, text: str
-) -> RunFailure | None:
-    """What the breaker of its collection counts."""
-    actor = served_actor(broker, message.actor_name)
-    limit = actor.limits.breaker if actor else 0
-    own = (message.task.question, message.claim.task_id) if message.task else ()
-    return RunFailure(failure_digest(kind, text, own), limit) if limit else None
 
 
 def _plain_run(value: Any) -> Completed:

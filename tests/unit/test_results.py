@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
 import time
 import urllib.error
@@ -671,6 +672,19 @@ def test_a_shortage_of_the_worker_returns_the_task_and_is_an_infra_error_in_the_
     assert actions == ["release", "retry", "retry", "bury"]
     assert result_of(settlement).outcome == "infra_error"
     assert bench.results.capacity.free(10) == 0  # It claims nothing for a moment.
+
+
+@pytest.mark.parametrize(("max_retries", "action"), [(2, "retry"), (0, "bury")])
+def test_an_evaluator_that_meets_a_shortage_reduces_the_worker_and_does_not_count(
+    bench: Bench, max_retries: int, action: str
+) -> None:
+    bench.declare(max_retries=max_retries)
+    cause = OSError(errno.EMFILE, "Too many open files")
+    broken = Evaluation(config={}, response="", passed=False, error="x", broken=True, cause=cause)
+    run = Completed("x", (broken,), keepable=True)
+    settlement = bench.end(result=run)
+    assert (settlement.action, settlement.failure) == (action, None)
+    assert bench.results.capacity.free(10) == 0
 
 
 # What the breaker counts.
