@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
+import linecache
 import os
 import signal
 import subprocess
@@ -570,6 +572,103 @@ def test_a_broken_evaluator_is_not_a_wrong_answer(fork: Callable[..., Child]) ->
     assert [each.get("broken", False) for each in evaluations] == [False] * 2 + [True] * 4
     assert [bool(each["error"]) for each in evaluations] == [False] * 2 + [True] * 4
     assert not any(each["passed"] for each in evaluations)
+
+
+def _by_place(**op_args: Any) -> dict[str, Any]:
+    return {"func": "json", "op": "google_maps.city_name_match", "op_args": op_args}
+
+
+OF_ROUTES = ("validate_number_of_routes", "are_stops_different", "places_in_cities_visited")
+OF_STOPS = ("stop_include_keys", "validate_location", "is_a_validate_stop", "places_in_country")
+# Theirs raises for each of these: the answer has another shape than the operator expects.
+WRONG_SHAPES: list[tuple[Any, dict[str, Any]]] = [
+    ({}, _by_place(key="city", values=["Paris"])),
+    ([], _by_place(key="city", values=["Paris"])),
+    ({"city": 5}, _by_place(key="city", values=["Paris"])),
+    ({"city": None}, _by_place(key="city", values=["Paris"])),
+    ({}, {"func": "json", "op": "google_maps.validate_places", "op_args": {"place_type": "x"}}),
+    ({}, {"func": "json", "op": "google_maps.compare_time_of_middle_point", "op_args": {}}),
+    ("x", {"func": "json", "op": "google_maps.compare_time_of_middle_point", "op_args": {}}),
+    *(({}, {"func": "json", "op": f"google_maps.{op}", "value": 1}) for op in OF_ROUTES),
+    *(
+        (answer, {"func": "json -> get(stops)", "op": f"google_maps.{op}", "op_args": ["Paris"]})
+        for op in OF_STOPS[1:]
+        for answer in ({}, {"stops": 5}, {"stops": [{}]}, {"stops": ["x"]})
+    ),
+    (
+        {},
+        {"func": "json -> get(x)", "op": f"google_maps.{OF_STOPS[0]}", "op_args": {"keys": ["a"]}},
+    ),
+]
+
+
+@pytest.mark.parametrize(("answer", "evaluator"), WRONG_SHAPES)
+def test_an_operator_that_raises_for_the_answer_says_it_is_wrong(
+    fork: Callable[..., Child], answer: Any, evaluator: dict[str, Any]
+) -> None:
+    with LlmStub([say(json.dumps(answer))]) as stub:
+        child = fork(stub)
+        child.open(config())
+        (evaluation,) = child.run(question="q", evaluators=[evaluator])["evaluations"]
+    assert (evaluation["passed"], evaluation["error"]) == (False, "")
+    assert "broken" not in evaluation
+    assert f"{evaluator['op']} raised " in evaluation["reason"]
+    assert "\n" not in evaluation["reason"]
+
+
+def _with_operators() -> None:
+    import socket
+
+    from mcpuniverse.evaluator.google_maps import functions
+
+    namespace = vars(functions)
+    code = """
+async def asks_first(x, *args, **kwargs):
+    ask()
+    details = None
+    for place in x:
+        name = place["name"]
+        details["types"]
+async def unpacks(x, *args, **kwargs):
+    first, second = x["pair"]
+"""
+
+    def ask() -> None:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", 9))
+
+    file = Path(functions.__file__).with_name("more.py")
+    linecache.cache[str(file)] = (len(code), None, code.splitlines(keepends=True), str(file))
+    namespace["ask"] = ask
+    exec(compile(code, str(file), "exec"), namespace)
+    for name in ("asks_first", "unpacks"):
+        functions.compare_func(name=name)(namespace[name])
+
+
+@pytest.mark.parametrize(
+    ("answer", "evaluator", "broken"),
+    [
+        ({"city": "x"}, _by_place(), True),
+        ({"city": "x"}, _by_place(key="city"), True),
+        ({"city": "x"}, {"func": "json", "op": "google_maps.city_name_match"}, True),
+        ([{"name": "x"}], {"func": "json", "op": "asks_first"}, True),
+        ([{}], {"func": "json", "op": "asks_first"}, False),
+        ({"pair": [1]}, {"func": "json", "op": "unpacks"}, False),
+        ({"pair": 5}, {"func": "json", "op": "unpacks"}, False),
+    ],
+)
+def test_an_operator_that_raises_for_its_arguments_or_a_service_is_broken(
+    fork: Callable[..., Child],
+    answer: Any,
+    evaluator: dict[str, Any],
+    broken: bool,  # noqa: FBT001
+) -> None:
+    with LlmStub([say(json.dumps(answer))]) as stub:
+        child = fork(stub, _with_operators)
+        child.open(config())
+        (evaluation,) = child.run(question="q", evaluators=[evaluator])["evaluations"]
+    assert (evaluation["passed"], evaluation.get("broken", False)) == (False, broken)
+    assert bool(evaluation["error"]) == broken
 
 
 def test_a_judge_without_its_llm_is_broken(fork: Callable[..., Child]) -> None:

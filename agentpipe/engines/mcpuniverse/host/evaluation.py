@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .blame import WatchedOperator
 from .failure import LlmFailedError
 
 if TYPE_CHECKING:
@@ -32,15 +33,16 @@ async def _evaluate(
     try:
         evaluator = Evaluator(dict(config), context=context)
         wrong = await _chain_problem(evaluator, answer)
-        result = (await evaluator.evaluate(answer)).model_dump(mode="json")
+        with WatchedOperator(str(config.get("op") or "")) as operator:
+            result = (await evaluator.evaluate(answer)).model_dump(mode="json")
     except (Exception, LlmFailedError) as error:  # noqa: BLE001 - an unknown op, for one
         return _broken(config, answer, f"{type(error).__name__}: {error}")
     result["config"] |= {name: config[name] for name in OURS if name in config}
-    return _classified(dict(result), wrong, monitor.unanswered)
+    return _classified(dict(result), wrong, monitor.unanswered, operator)
 
 
 def _classified(
-    result: dict[str, Any], wrong: str | None, unanswered: str | None
+    result: dict[str, Any], wrong: str | None, unanswered: str | None, operator: WatchedOperator
 ) -> dict[str, Any]:
     """The result marked ``broken`` unless the answer is at fault: MCP-Universe blames it always."""
     if result["passed"]:
@@ -49,9 +51,9 @@ def _classified(
         return {**result, "error": unanswered[:MAX_TEXT], "broken": True}
     if not result["error"]:
         return result
-    if wrong is None and not _is_answers_fault(result):
+    if wrong is None and not _is_answers_fault(result) and not operator.blames_answer():
         return {**result, "error": result["error"][:MAX_TEXT], "broken": True}
-    wrong = wrong or f"{result['reason']}: {result['error']}"
+    wrong = wrong or operator.reason or f"{result['reason']}: {result['error']}"
     return {**result, "reason": wrong[:MAX_TEXT], "error": ""}
 
 

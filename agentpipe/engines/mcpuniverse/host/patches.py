@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from . import blame
 from .failure import is_infra, is_infra_status
 from .llm import LlmCall, current_call, generate_async, patched_generate
 from .monitor import Monitor, current_monitor
@@ -31,6 +32,7 @@ def install() -> None:
     claude_code.ClaudeSDKClient = _patched_client(claude_code.ClaudeSDKClient)
     setattr(time, "sleep", _sleep)  # noqa: B010 - mypy refuses the assignment
     _forbid_code_in_templates()
+    blame.install()
 
 
 def _patched_send(send: Callable[..., Any]) -> Callable[..., Any]:
