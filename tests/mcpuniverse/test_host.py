@@ -580,6 +580,7 @@ def _by_place(**op_args: Any) -> dict[str, Any]:
 
 OF_ROUTES = ("validate_number_of_routes", "are_stops_different", "places_in_cities_visited")
 OF_STOPS = ("stop_include_keys", "validate_location", "is_a_validate_stop", "places_in_country")
+ODD_STOPS: list[Any] = [{}, {"stops": 5}, {"stops": [{}]}, {"stops": ["x"]}]
 # Theirs raises for each of these: the answer has another shape than the operator expects.
 WRONG_SHAPES: list[tuple[Any, dict[str, Any]]] = [
     ({}, _by_place(key="city", values=["Paris"])),
@@ -593,7 +594,7 @@ WRONG_SHAPES: list[tuple[Any, dict[str, Any]]] = [
     *(
         (answer, {"func": "json -> get(stops)", "op": f"google_maps.{op}", "op_args": ["Paris"]})
         for op in OF_STOPS[1:]
-        for answer in ({}, {"stops": 5}, {"stops": [{}]}, {"stops": ["x"]})
+        for answer in ODD_STOPS
     ),
     (
         {},
