@@ -177,7 +177,8 @@ def test_an_error_of_a_servers_own_is_for_the_model_whatever_its_code(
     assert heard(bench, bench.odd(), "error", str(code)) == "Error: the server's own words"
 
 
-IMAGE = {"type": "image", "mimeType": "image/png", "data": "aGVsbG8="}
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\nhello").decode()
+IMAGE = {"type": "image", "mimeType": "image/png", "data": PNG}
 RESULTS: dict[str, tuple[Any, str]] = {
     "structured only": ({"structuredContent": {"a": 1}}, '{"a":1}'),
     "structured error": ({"structuredContent": {"a": 1}, "isError": True}, 'Error: {"a":1}'),
@@ -202,10 +203,10 @@ RESULTS: dict[str, tuple[Any, str]] = {
         {"content": [{"type": "resource", "resource": {"uri": "file:///a", "blob": "eA=="}}]},
         "(resource, file:///a)",
     ),
-    "image": ({"content": [IMAGE]}, "(image, image/png, 6 bytes)"),
+    "image": ({"content": [IMAGE]}, "(image, image/png, 13 bytes)"),
     "audio": (
         {"content": [{"type": "audio", "mimeType": "audio/wav", "data": "aGVsbG8="}]},
-        "(audio, audio/wav, 6 bytes)",
+        "(audio, audio/wav, 5 bytes)",
     ),
     "unknown kind": ({"content": [{"type": "smell", "of": "tea"}]}, '{"type":"smell","of":"tea"}'),
     "odd isError": ({"content": [{"type": "text", "text": "x"}], "isError": "yes"}, "Error: x"),
@@ -227,7 +228,7 @@ def test_images_go_to_models_that_take_them(
     with LlmStub([call("odd__result", text=json.dumps({"content": [IMAGE]})), say("a")]) as model:
         config = {} if images is None else {"images": images}
         bench.ask(bench.engine(model.url, servers=[bench.odd()], **config), "?")
-    assert ("data:image/png;base64,aGVsbG8=" in model.requests[1].text) is shown
+    assert (f"data:image/png;base64,{PNG}" in model.requests[1].text) is shown
 
 
 LINES: dict[str, tuple[bytes, str]] = {

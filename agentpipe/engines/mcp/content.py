@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import orjson
+from agentpipe.core.outside import encoded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+# What the providers of models take: a size, and kinds by how their bytes begin. A server may give
+# another type, and then a provider refuses the request.
+MAX_IMAGE_BYTES = 5_000_000 * 3 // 4
+_KINDS = {
+    "image/png": re.compile(rb"\x89PNG\r\n\x1a\n"),
+    "image/jpeg": re.compile(rb"\xff\xd8\xff"),
+    "image/gif": re.compile(rb"GIF8[79]a"),
+    "image/webp": re.compile(rb"RIFF....WEBP", re.DOTALL),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +52,16 @@ def content_of(result: Any) -> ToolContent:
 
 def _parts(result: dict[str, Any]) -> Sequence[Any]:
     content = result.get("content")
-    if isinstance(content, list) and content:
-        return content
-    if content:
-        return [content]
+    parts = content if isinstance(content, list) else [content] if content else []
     structured = result.get("structuredContent")
-    return [] if structured is None else [structured]
+    if structured is None or any(map(_says_something, parts)):
+        return parts
+    return [structured]
+
+
+def _says_something(part: Any) -> bool:
+    empty = isinstance(part, dict) and part.get("type") == "text" and not part.get("text")
+    return not empty and part not in ("", None)
 
 
 def _part(part: Any) -> str:
@@ -60,8 +77,12 @@ def _text(part: dict[str, Any]) -> str:
 def _media(part: dict[str, Any]) -> str:
     """An image or a sound, which a text only mentions."""
     data = part.get("data")
-    size = f", {len(data) * 3 // 4:,} bytes" if isinstance(data, str) else ""
+    size = f", {_bytes_of(data):,} bytes" if isinstance(data, str) else ""
     return f"({part['type']}, {_as_text(part.get('mimeType') or 'of unknown type')}{size})"
+
+
+def _bytes_of(data: str) -> int:
+    return len(data.rstrip("=")) * 3 // 4
 
 
 def _resource(part: dict[str, Any]) -> str:
@@ -88,16 +109,24 @@ _DESCRIBED = {
 
 
 def _pictures(parts: Sequence[Any]) -> tuple[Picture, ...]:
-    return tuple(
-        Picture(part["mimeType"], part["data"])
-        for part in parts
-        if isinstance(part, dict)
-        and part.get("type") == "image"
-        and isinstance(part.get("data"), str)
-        and isinstance(part.get("mimeType"), str)
-        and part["mimeType"].startswith("image/")
-    )
+    """The images that models' servers take: they refuse the request that holds another one."""
+    images = [part for part in parts if isinstance(part, dict) and part.get("type") == "image"]
+    return tuple(filter(None, map(_picture, images)))
+
+
+def _picture(part: dict[str, Any]) -> Picture | None:
+    data = part.get("data")
+    if not isinstance(data, str):
+        return None
+    try:
+        content = base64.b64decode("".join(data.split()), validate=True)
+    except ValueError:
+        return None
+    kind = next((name for name, begin in _KINDS.items() if begin.match(content)), None)
+    if kind is None or len(content) > MAX_IMAGE_BYTES:
+        return None
+    return Picture(kind, base64.b64encode(content).decode())
 
 
 def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    return value if isinstance(value, str) else encoded(value).decode()

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_MAX_SHOWN = 300
+# More than an error shows: a credential in it is masked before the error is cut.
+_MAX_SHOWN = 20_000
 
 
 class McpServerFault(Exception):  # noqa: N818 - reads as what happened

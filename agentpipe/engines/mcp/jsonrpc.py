@@ -6,18 +6,19 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
-from agentpipe.core.outside import read_json
+from agentpipe.core.outside import encoded, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 METHOD_NOT_FOUND = -32601
 _ID = re.compile(rb'"id"\s*:\s*(\d{1,18})')
+_DIGITS = re.compile(r"[0-9]{1,15}")
+MAX_NUMBER = 2**53
 # A server may print what is no message at all.
 _MARKS = (b'"jsonrpc"', b'"result"', b'"error"')
-_MAX_SHOWN = 300
+# More than an error shows: a credential in it is masked before the error is cut.
+_MAX_SHOWN = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def refusal(number: Any) -> bytes:
 
 
 def _encoded(**message: Any) -> bytes:
-    return orjson.dumps({"jsonrpc": "2.0", **message})
+    return encoded({"jsonrpc": "2.0", **message})
 
 
 def read(data: bytes, awaited: Collection[int]) -> Iterator[Message]:
@@ -96,17 +97,40 @@ def read(data: bytes, awaited: Collection[int]) -> Iterator[Message]:
 
 
 def _message(message: dict[str, Any], awaited: Collection[int]) -> Iterator[Message]:
-    number, method = message.get("id"), message.get("method")
+    given, method = message.get("id"), message.get("method")
     if isinstance(method, str):
-        yield Notification(method) if number is None else ServerRequest(number, method)
-    elif type(number) is not int or number not in awaited:
-        yield from _unreadable(orjson.dumps(message, default=str), awaited)
+        yield Notification(method) if given is None else ServerRequest(given, method)
+        return
+    number = _number(given)
+    if number not in awaited:
+        yield from _misdirected(message, number, awaited)
     elif message.get("error") is not None:
         yield Reply(number, error=message["error"])
     elif "result" in message:
         yield Reply(number, result=message["result"])
     else:
-        yield UnreadableReply(number, "neither a result nor an error")
+        yield UnreadableReply(number, f"neither a result nor an error: {_shown(encoded(message))}")
+
+
+def _number(given: Any) -> int:
+    """The number of a request as a server repeats it, perhaps as text or as 1.0; 0 is none."""
+    if isinstance(given, str):
+        return int(given) if _DIGITS.fullmatch(given) else 0
+    is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
+    return int(given) if is_number and 0 < given < MAX_NUMBER and given == int(given) else 0
+
+
+def _misdirected(
+    message: dict[str, Any], number: int, awaited: Collection[int]
+) -> Iterator[UnreadableReply]:
+    """A reply that nothing waits for may be late; with an id that was never sent, it is damaged."""
+    if len(awaited) == 1 and not 0 < number < max(awaited):
+        (only,) = awaited
+        yield UnreadableReply(only, _shown(encoded(message)))
+
+
+def _shown(data: bytes) -> str:
+    return data[:_MAX_SHOWN].decode(errors="replace")
 
 
 def _unreadable(data: bytes, awaited: Collection[int]) -> Iterator[UnreadableReply]:
@@ -115,4 +139,4 @@ def _unreadable(data: bytes, awaited: Collection[int]) -> Iterator[UnreadableRep
     if not ids and len(awaited) == 1 and any(mark in data for mark in _MARKS):
         (number,) = awaited
     if number is not None:
-        yield UnreadableReply(number, data[:_MAX_SHOWN].decode(errors="replace"))
+        yield UnreadableReply(number, _shown(data))

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import itertools
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from agentpipe import __version__
-from agentpipe.core.failures import is_infra, is_permanent, rate_limit
+from agentpipe.core.failures import SERVER_ERRORS, is_permanent, rate_limit
+from agentpipe.core.retry_after import asked_delay_s
 from agentpipe.core.set_up import NO_PROGRAM
 from agentpipe.core.shortage import shortage_of
 from agentpipe.engines.mcp import jsonrpc
@@ -27,6 +27,7 @@ from agentpipe.engines.mcp.errors import (
     SessionForgotten,
     UnreadableAnswer,
 )
+from agentpipe.engines.mcp.server_tools import ServerTool, tools_of
 from agentpipe.engines.mcp.sse_stream import SseTransport
 from agentpipe.engines.mcp.stdio import StdioTransport
 from agentpipe.engines.mcp.streamable_http import HttpTransport
@@ -45,16 +46,8 @@ MAX_PAGES = 1_000
 # The model may have caused these by its arguments; the others say how the service is.
 ANSWERS_TO_THE_CALL = frozenset({400, 405, 406, 409, 411, 413, 414, 415, 422, 431})
 # At the start they say that the address is wrong.
-WRONG_ADDRESS = frozenset({404, 405, 410})
-
-
-@dataclass(frozen=True, slots=True)
-class ServerTool:
-    """A tool as its server describes it."""
-
-    name: str
-    description: str
-    parameters: dict[str, Any]
+WRONG_ADDRESS = frozenset({301, 302, 303, 307, 308, 404, 405, 410})
+NOT_FOUND = 404
 
 
 class McpSession:
@@ -118,11 +111,9 @@ class McpSession:
                 f"the tool {tool!r} of MCP server {self._server.name!r} did not answer within "
                 f"{limit_s:g} s (tool_limit_s)"
             ) from error
-        except HttpStatus as error:
-            if error.status_code in ANSWERS_TO_THE_CALL:
-                return ToolContent(f"Error: {error}")
-            raise self._refused(error) from error
         except McpServerFault as error:
+            if isinstance(error, HttpStatus) and error.status_code in ANSWERS_TO_THE_CALL:
+                return ToolContent(f"Error: {error}")
             await self._raise_failed(error)
 
     async def refresh(self) -> None:
@@ -136,7 +127,15 @@ class McpSession:
         try:
             async with asyncio.timeout(self._start_limit_s):
                 await self._list()
-        except (McpServerFault, TimeoutError) as error:
+        except TimeoutError as error:
+            raise InfraError(
+                f"MCP server {self._server.name!r} did not list its tools within "
+                f"{self._start_limit_s:g} s (start_limit_s)"
+            ) from error
+        except ServerError as error:
+            text = f"MCP server {self._server.name!r} does not list its tools: {error}"
+            raise InfraError(text) from error
+        except McpServerFault as error:
             await self._raise_failed(error)
 
     async def close(self) -> None:
@@ -168,7 +167,7 @@ class McpSession:
         params: dict[str, Any] = {}
         for _ in range(MAX_PAGES):
             page = await self._request_again("tools/list", params)
-            found += _tools_of(page)
+            found += tools_of(page)
             cursor = page.get("nextCursor") if isinstance(page, dict) else None
             if not cursor:
                 break
@@ -187,10 +186,17 @@ class McpSession:
 
     async def _renew(self, renewals: int) -> None:
         """Open a new session, unless another call has just done so."""
-        async with self._renewing, asyncio.timeout(self._start_limit_s):
-            if renewals == self._renewals:
-                await self._introduce()
-                self._renewals += 1
+        async with self._renewing:
+            if renewals != self._renewals:
+                return
+            self._transport.start_over()
+            try:
+                async with asyncio.timeout(self._start_limit_s):
+                    await self._introduce()
+            except (TimeoutError, ServerError) as error:
+                why = str(error) or f"no answer within {self._start_limit_s:g} s (start_limit_s)"
+                raise ConnectionLost(f"it began no new session: {why}") from error
+            self._renewals += 1
 
     async def _request(self, method: str, params: Any, limit_s: float | None = None) -> Any:
         if self._lost:
@@ -217,7 +223,7 @@ class McpSession:
         if error is None and self._transport.answers_at_once:
             error = UnreadableAnswer("its response holds no answer to the request")
         if error is not None and not reply.done():
-            reply.set_exception(error)
+            reply.set_exception(error if isinstance(error, McpServerFault) else _lost_by(error))
 
     def _say_cancelled(self, number: int) -> None:
         """A courtesy: the server may stop to work on it."""
@@ -269,11 +275,14 @@ class McpSession:
 
     async def _raise_failed(self, error: Exception) -> NoReturn:
         name = self._server.name
+        if isinstance(error, HttpStatus):
+            self._lost = self._lost or error.status_code == NOT_FOUND
+            raise self._refused(error) from error
         if isinstance(error, UnreadableAnswer):
             raise InfraError(f"MCP server {name!r} gave an unreadable answer: {error}") from error
         self._lost = True
         last_words = await self._transport.last_words()
-        detail = last_words or ("" if isinstance(error, TimeoutError) else str(error))
+        detail = last_words or str(error)
         raise InfraError(f"MCP server {name!r} was lost during a call: {detail}") from error
 
     def _refused(self, error: HttpStatus) -> AgentFailed:
@@ -299,7 +308,7 @@ class McpSession:
         return AgentFailed(
             f"MCP server {name!r} cannot be used: {error}{last_words and f': {last_words}'}",
             kind="McpServerError",
-            infra=is_infra(error) or isinstance(error, McpServerFault),
+            infra=True,
             permanent=not shortage and self._will_never_start(error),
             retry_after_s=_asked_s(error),
             shortage=shortage,
@@ -326,24 +335,14 @@ def _begun(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
 
 
 def _asked_s(error: Exception) -> float | None:
+    """In how many seconds to come back: any status of a service that is ill may say so."""
     limit = rate_limit(error)
+    if limit is None and isinstance(error, HttpStatus) and error.status_code in SERVER_ERRORS:
+        return asked_delay_s(error)
     return limit.asked_s if limit else None
 
 
-def _tools_of(page: Any) -> list[ServerTool]:
-    """The tools on a page; what is none is left out."""
-    entries = page.get("tools") if isinstance(page, dict) else None
-    if not isinstance(entries, list):
-        raise UnreadableAnswer("its list of tools is no list")
-    return [tool for entry in entries if (tool := _tool_of(entry))]
-
-
-def _tool_of(entry: Any) -> ServerTool | None:
-    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-        return None
-    description, schema = entry.get("description"), entry.get("inputSchema")
-    return ServerTool(
-        entry["name"],
-        description if isinstance(description, str) else "",
-        schema if isinstance(schema, dict) else {"type": "object"},
-    )
+def _lost_by(error: BaseException) -> ConnectionLost:
+    lost = ConnectionLost(f"{type(error).__name__}: {error}")
+    lost.__cause__ = error
+    return lost

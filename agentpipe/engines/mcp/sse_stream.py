@@ -12,9 +12,9 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx2
 
-from agentpipe.engines.http.clients import new_client
 from agentpipe.engines.http.sse import events
 from agentpipe.engines.mcp.errors import ConnectionLost, HttpStatus, UnreadableAnswer
+from agentpipe.engines.mcp.http_client import new_server_client
 
 if TYPE_CHECKING:
     from agentpipe.config.mcp_servers import McpServer
@@ -28,7 +28,7 @@ class SseTransport:
 
     def __init__(self, server: McpServer) -> None:
         self._url, self._headers = server.url, dict(server.headers)
-        self._client = new_client()
+        self._client = new_server_client()
         self._reading: asyncio.Task[None] | None = None
         self._address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -62,6 +62,9 @@ class SseTransport:
 
     def use_version(self, version: str) -> None:
         """Nothing depends on it here."""
+
+    def start_over(self) -> None:
+        """The session is the connection here: it does not outlive it."""
 
     async def last_words(self) -> str:
         """Empty: it runs elsewhere."""

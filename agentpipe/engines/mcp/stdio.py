@@ -58,6 +58,9 @@ class StdioTransport:
     def use_version(self, version: str) -> None:
         """Nothing depends on it here."""
 
+    def start_over(self) -> None:
+        """The session is the connection here: it does not outlive it."""
+
     async def last_words(self) -> str:
         """The end of its stderr, if it has ended or is about to; else empty."""
         if self._stderr is None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import httpx2
 
 from agentpipe.core.backoff import delay_s
-from agentpipe.engines.http.clients import new_client
 from agentpipe.engines.http.sse import events
 from agentpipe.engines.mcp.errors import (
     ConnectionLost,
@@ -21,6 +21,7 @@ from agentpipe.engines.mcp.errors import (
     SessionForgotten,
     UnreadableAnswer,
 )
+from agentpipe.engines.mcp.http_client import new_server_client
 from agentpipe.engines.mcp.transport import CLOSE_LIMIT_S, MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
 SESSION = "Mcp-Session-Id"
 VERSION = "MCP-Protocol-Version"
 ACCEPT = "application/json, text/event-stream"
-# What servers answer to a session that they do not know: the specification's, and a common one.
-FORGOTTEN = frozenset({400, 404})
+NOT_FOUND, BAD_REQUEST = 404, 400
+# Some servers answer 400 to a session that they do not know, and say so.
+_OF_SESSION = re.compile(rb"session|not (been )?initialized", re.IGNORECASE)
 MAX_PAUSE_S = 30.0
 
 
@@ -42,7 +44,7 @@ class HttpTransport:
 
     def __init__(self, server: McpServer) -> None:
         self._url, self._headers = server.url, dict(server.headers)
-        self._client = new_client()
+        self._client = new_server_client()
         self._listening: asyncio.Task[None] | None = None
         self._listener: Listener | None = None
 
@@ -77,6 +79,10 @@ class HttpTransport:
             work = self._listen()
             self._listening = asyncio.create_task(work, context=contextvars.Context())
 
+    def start_over(self) -> None:
+        """The next message begins a new session."""
+        self._headers.pop(SESSION, None)
+
     async def last_words(self) -> str:
         """Empty: it runs elsewhere."""
         return ""
@@ -92,9 +98,9 @@ class HttpTransport:
         await self._client.aclose()
 
     def _refused(self, response: httpx2.Response, body: bytes) -> HttpStatus:
-        had_session = self._headers.pop(SESSION, None) is not None
         status = response.status_code
-        if had_session and status in FORGOTTEN:
+        unknown = status == NOT_FOUND or (status == BAD_REQUEST and _OF_SESSION.search(body))
+        if unknown and SESSION in self._headers:
             return SessionForgotten(status, response.headers, body)
         return HttpStatus(status, response.headers, body)
 

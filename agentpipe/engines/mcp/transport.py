@@ -52,6 +52,9 @@ class Transport(Protocol):
     def use_version(self, version: str) -> None:
         """The protocol's version that both sides have agreed on."""
 
+    def start_over(self) -> None:
+        """The next message begins a new session at the same server."""
+
     async def last_words(self) -> str:
         """The end of the server's stderr, if it has one; else empty."""
 
