@@ -178,6 +178,7 @@ def test_limits_are_read(folder: Path) -> None:
         "time_limit: 1.5",
         "max_retries: 0",
         "max_crashes: 1",
+        "max_cooldown_s: 90.5",
         "isolation: thread",
     )
     assert collection == Collection(
@@ -191,6 +192,7 @@ def test_limits_are_read(folder: Path) -> None:
         time_limit_s=1.5,
         max_retries=0,
         max_crashes=1,
+        max_cooldown_s=90.5,
         isolation="thread",
     )
 
