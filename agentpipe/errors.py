@@ -65,7 +65,11 @@ class ConfigError(AgentpipeError):
 
 
 class TaskError(AgentpipeError):
-    """A task is malformed; the message names the field."""
+    """A task is malformed; ``messages`` has each mistake, with the field's name."""
+
+    def __init__(self, *messages: str) -> None:
+        self.messages = messages
+        super().__init__("; ".join(messages))
 
 
 class FormatError(AgentpipeError):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.cli.common import (
     add_common,
+    collection_file,
     collections_of,
     opened_store,
     print_either,
@@ -92,14 +93,15 @@ def _list(args: argparse.Namespace) -> int:
 
     if not 1 <= args.count <= MAX_COUNT:
         raise ConfigError(f"--count {args.count}: give a number from 1 to {MAX_COUNT:,}")
-    found = list_schedules(collections_of(args, settings_of(args)), args.count)
+    settings = settings_of(args)
+    found = list_schedules(collections_of(args, settings), args.count)
     if args.json:
         print_json({"schedules": found})
         return OK
     for each in found:
         _print(each)
     if not found:
-        say("no collection in this file has a schedule")
+        say(f"no collection in {collection_file(args, settings)} has a schedule")
     return OK
 
 

@@ -11,6 +11,7 @@ import orjson
 from agentpipe.cli.common import (
     add_common,
     add_on_full,
+    collection_file,
     collections_of,
     opened_sink,
     print_either,
@@ -65,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
     collections = collections_of(args, settings)
     named = {collection.name: collection for collection in collections}
     if args.collection not in named:
-        raise ConfigError(unknown("collection", args.collection, named, "in this file"))
+        where = f"in {collection_file(args, settings)}"
+        raise ConfigError(unknown("collection", args.collection, named, where))
     tasks = _tasks(args, named[args.collection].search)
     say_where(settings)
     with ExitStack() as stack:

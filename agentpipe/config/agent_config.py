@@ -5,11 +5,13 @@ The keys of an engine's ``config`` are checked by the engine.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.documents import problem_at, raise_problems, read_documents
+from agentpipe.config.paths import shown_path
 from agentpipe.config.schema import BENCHMARK, AgentFileDocument, shown
 from agentpipe.config.yaml_source import kind_in
 from agentpipe.errors import ConfigError, Problem
@@ -18,8 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from agentpipe.config.documents import CheckedDocument
-    from agentpipe.config.yaml_source import Document
+    from agentpipe.config.yaml_source import Document, KeyPath
 
+_PLACE = re.compile(
+    r"(?P<key>\w+)(?:\[(?P<index>\d+)\])?: |unknown key '(?P<unknown>[^']*)' in config"
+)
 _NOTHING = "nothing to run: add a document of kind agent"
 
 
@@ -45,10 +50,31 @@ class AgentConfig:
         """Folders in which references to code are looked up."""
         return search_folders(self.file)
 
+    def problem(self, message: str, *path: str) -> Problem:
+        """A problem at ``path``, or at the key of ``config`` that the message starts with."""
+        place: KeyPath = path or ("spec", "config", *_place_in(message))
+        return Problem(message, shown_path(self.file), self._line_of(place))
+
+    def _line_of(self, path: KeyPath) -> int:
+        """In the entry point, unless only a model has the key."""
+        own = [each for each in self.documents if each.line == self.line]
+        models = [each for each in self.documents if kind_in(each) == "llm"]
+        having = [each for each in (*own, *models) if path[:3] in each.lines]
+        return (*having, *own)[0].line_of(path)
+
 
 def search_folders(config_file: Path) -> tuple[Path, ...]:
     """The folders in which references to code in an agent config and its tasks are looked up."""
     return (Path.cwd(), config_file.parent, config_file.parent.parent)
+
+
+def _place_in(message: str) -> KeyPath:
+    """``servers[1]: ...`` and ``unknown key 'model' in config`` name parts of a config."""
+    match = _PLACE.match(message)
+    if match is None:
+        return ()
+    index = () if match["index"] is None else (int(match["index"]),)
+    return (match["key"] or match["unknown"], *index)
 
 
 def load_agent_config(path: Path | str, name: str = "") -> AgentConfig:
@@ -64,7 +90,7 @@ def load_agent_config(path: Path | str, name: str = "") -> AgentConfig:
     problems += _wrong_marks(checked)
     raise_problems(problems)
     if not checked:
-        raise ConfigError(Problem(_NOTHING, str(path), 1))
+        raise ConfigError(Problem(_NOTHING, shown_path(Path(path)), 1))
     named = [each for each in checked if each[1]["name"] == name]
     document, spec = named[0] if named else _entry_point(checked)
     return AgentConfig(

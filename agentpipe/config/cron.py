@@ -23,6 +23,13 @@ FIELDS = ("minute", "hour", "day", "month", "weekday")
 WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 
 _PART = re.compile(r"(?:\*|(?P<first>\w+)(?:-(?P<last>\w+))?)(?:/(?P<step>[1-7]))?", re.ASCII)
+_FORMS = "a range such as 1-5, a step such as */2, or a list such as 1,5"
+_VALUES = {
+    "minute": "0 to 59",
+    "hour": "0 to 23",
+    "day": "1 to 31 or last",
+    "month": "1 to 12 or jan to dec",
+}
 _HOW = "write 0 to 7 or sun to sat, a range such as 1-5 or mon-fri, a step such as */2"
 
 # No change of the clocks is larger.
@@ -122,9 +129,33 @@ def _trigger_of(line: str) -> Any:
         raise ValueError(f"{line[:60]!r} has {len(fields)} fields: write {' '.join(FIELDS)}")
     try:
         fields[-1] = _weekday_names(fields[-1])
-        return CronTrigger.from_crontab(" ".join(fields), timezone=UTC)
     except ValueError as error:
         raise ValueError(f"invalid cron line {line[:60]!r}: {error}") from error
+    try:
+        return CronTrigger.from_crontab(" ".join(fields), timezone=UTC)
+    except ValueError:
+        raise ValueError(f"invalid cron line {line[:60]!r}: {_what_is_wrong(fields)}") from None
+
+
+def _what_is_wrong(fields: list[str]) -> str:
+    """The part that APScheduler refuses; its own words name its classes, not the field."""
+    for index, (name, values) in enumerate(_VALUES.items()):
+        for part in fields[index].split(","):
+            if not _is_accepted(part, index):
+                return f"{name} {part[:20]!r}: write {values}, {_FORMS}"
+    return f"write {' '.join(FIELDS)}"
+
+
+def _is_accepted(part: str, index: int) -> bool:
+    from apscheduler.triggers.cron import CronTrigger
+
+    alone = ["*"] * len(FIELDS)
+    alone[index] = part or "-"  # Nothing would leave a field out.
+    try:
+        CronTrigger.from_crontab(" ".join(alone), timezone=UTC)
+    except ValueError:
+        return False
+    return True
 
 
 def _weekday_names(field: str) -> str:

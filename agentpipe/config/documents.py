@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from marshmallow import Schema, ValidationError
 
-from agentpipe.config.schema import NOT_A_BENCHMARK, NOT_A_COLLECTION, NOT_AN_AGENT_CONFIG, shown
+from agentpipe.config.schema import (
+    NO_KIND,
+    NOT_A_BENCHMARK,
+    NOT_A_COLLECTION,
+    NOT_AN_AGENT_CONFIG,
+    shown,
+)
 from agentpipe.config.yaml_source import Document, KeyPath, label, load_documents
 from agentpipe.errors import ConfigError, Problem
 
@@ -31,6 +37,8 @@ def read_documents(
 
 
 def _check(schema: Schema, document: Document) -> tuple[dict[str, Any], list[Problem]]:
+    if isinstance(document.data, dict) and not document.data.keys() & {"kind", "spec"}:
+        return {}, [problem_at(document, ("kind",), NO_KIND)]
     try:
         return schema.load(document.data)["spec"], []
     except ValidationError as error:

@@ -118,11 +118,11 @@ class Catalogue:
         if not isinstance(wanted, list) or not all(isinstance(each, dict) for each in wanted):
             yield "servers: expected a list of entries such as `- name: calculator`"
             return
-        for each in wanted:
+        for index, each in enumerate(wanted):
             try:
                 self.server(each, None)
             except ConfigError as error:
-                yield f"servers: {error.problems[0].message}"
+                yield f"servers[{index}]: {error.problems[0].message}"
 
     def server(self, wanted: Mapping[str, Any], env: Mapping[str, str] | None) -> McpServer:
         """The server that an entry of an agent or task names, with its templates rendered.

@@ -42,7 +42,15 @@ def find_file(written: str, folders: Iterable[Path]) -> Path:
     hint = did_you_mean(
         places[0].name, _names_beside(places), "write its path from this file's folder"
     )
-    raise FileNotFoundError(f"no such file: tried {str(places[0])!r}{others}; {hint}")
+    raise FileNotFoundError(f"no such file: tried {shown_path(places[0])!r}{others}; {hint}")
+
+
+def shown_path(path: Path) -> str:
+    """A path for messages: relative to the current folder where it lies below."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return str(path)
 
 
 def is_file(place: Path) -> bool:

@@ -22,6 +22,10 @@ AGENT_KINDS = ("agent", "llm", "workflow")
 NOT_A_COLLECTION = "this is an agent config: give the collection file that names it"
 BENCHMARK = "benchmark"
 NOT_A_BENCHMARK = "this is a benchmark: give its file to `agentpipe send` with --file"
+NO_KIND = (
+    f"missing: write `kind: collection`, or {', '.join(AGENT_KINDS)} or {BENCHMARK}, "
+    "and the other keys below `spec:`"
+)
 NOT_AN_AGENT_CONFIG = "this is a collection: give the agent config that it names"
 
 _MAX_NAME_CHARS = 200
@@ -53,8 +57,12 @@ def _text(value: Any) -> str:
 
 def _any_text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValidationError(f"expected a string, got {shown(value)}: put it in quotes")
+        raise ValidationError(f"expected a string, got {shown(value)}: {_remedy(value, 'it')}")
     return value
+
+
+def _remedy(value: Any, what: str) -> str:
+    return "write one value" if isinstance(value, (list, dict)) else f"put {what} in quotes"
 
 
 def _not_empty(value: list[Any]) -> None:
@@ -142,7 +150,7 @@ def _env_fault(name: str, value: Any) -> str:
         rule = "letters, digits and _, no digit first, and a space after the colon"
         return f"invalid name for env: use {rule}"
     if not isinstance(value, str):
-        return f"expected a string, got {kind_of(value)}: put the value in quotes"
+        return f"expected a string, got {kind_of(value)}: {_remedy(value, 'the value')}"
     return "contains a NUL character: remove it" if "\0" in value else ""
 
 

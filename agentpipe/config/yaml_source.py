@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from agentpipe.config.paths import shown_path
 from agentpipe.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ _INT = _PREFIX + "int"
 _NUMBERS = {_PREFIX + name for name in ("int", "float", "bool", "null")}
 _CONTAINERS = {_PREFIX + "map", _PREFIX + "seq"}
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
+SAVE_AS_UTF8 = "save the file as UTF-8"
+WIDE = f"UTF-16 or UTF-32, not UTF-8: {SAVE_AS_UTF8}"
+_WIDEST = 4  # bytes of a character
+_TAB = "found character '\\t'"
 _QUOTED_NAME = re.compile(r" '(?!<)[^'\s]{2,}'")
 
 
@@ -74,7 +79,7 @@ def load_documents(path: Path) -> tuple[Document, ...]:
     Raises:
         ConfigError: The file cannot be read, is not YAML, or contains what we refuse.
     """
-    file = str(path)
+    file = shown_path(path)
     loader = _loader(read_text(path), file)
     builder = _Builder(loader)
     built = [builder.document(node) for node in _compose(loader)]
@@ -117,18 +122,25 @@ def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
         ConfigError: It cannot be read, is too large or not UTF-8.
     """
     # Raised outside the except blocks, so that no error refers to the bytes.
+    file = shown_path(path)
     try:
         with path.open("rb") as stream:
             data = stream.read(max_bytes + 1)
-        if len(data) <= max_bytes:
+        if len(data) <= max_bytes and not is_wide(data):
             return data.decode("utf-8-sig")
-        problem = Problem(f"larger than {max_bytes // 1024**2} MB: split it", str(path))
+        too_large = f"larger than {max_bytes // 1024**2} MB: split it"
+        problem = Problem(too_large if len(data) > max_bytes else WIDE, file)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        problem = Problem("not UTF-8: save the file as UTF-8", str(path), line)
+        problem = Problem(f"not UTF-8: {SAVE_AS_UTF8}", file, line)
     except (OSError, ValueError) as error:
-        problem = Problem(_why_unreadable(error), str(path).replace("\0", "?"))
+        problem = Problem(_why_unreadable(error), file.replace("\0", "?"))
     raise ConfigError(problem)
+
+
+def is_wide(data: bytes) -> bool:
+    """Whether the bytes of a file begin as UTF-16 or UTF-32."""
+    return data.startswith((b"\xff\xfe", b"\xfe\xff")) or 0 < data[:4].count(0) < _WIDEST
 
 
 def _why_unreadable(error: Exception) -> str:
@@ -204,9 +216,12 @@ def _compose(loader: _Loader) -> list[yaml.Node]:
 
 def _syntax_problem(error: yaml.MarkedYAMLError, file: str) -> Problem:
     mark = error.problem_mark or error.context_mark
+    line = mark.line + 1 if mark else 1
+    if _TAB in (error.problem or ""):
+        return Problem("not YAML: a tab before the text: indent with spaces", file, line)
     reason = _QUOTED_NAME.sub("", error.problem or error.context or "it cannot be parsed")
     remedy = "fix the line, with quotes around strings that contain special characters"
-    return Problem(f"not YAML: {reason}; {remedy}", file, mark.line + 1 if mark else 1)
+    return Problem(f"not YAML: {reason}; {remedy}", file, line)
 
 
 class _Builder:
@@ -269,7 +284,8 @@ class _Builder:
     def _is_key(self, key: yaml.Node, own: Mapping[str, Any]) -> bool:
         # An integer becomes a string as written: MCP-Universe's files have such keys.
         if not isinstance(key, yaml.ScalarNode) or key.tag not in (*_TEXTS, _INT):
-            self._refuse(key, f"keys must be strings, got {self._key_kind(key)}: put it in quotes")
+            remedy = "put it in quotes" if isinstance(key, yaml.ScalarNode) else "write a string"
+            self._refuse(key, f"keys must be strings, got {self._key_kind(key)}: {remedy}")
             return False
         self._text(key)
         if key.value in own:

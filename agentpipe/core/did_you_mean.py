@@ -32,7 +32,7 @@ def nearest(name: object, choices: Iterable[str], likeness: float = 0.6) -> str:
 
 
 def unknown(noun: str, name: str, known: Iterable[str], where: str, otherwise: str = "") -> str:
-    """``no collection 'toy' in this file: did you mean 'toys'?``."""
+    """``no collection 'toy' in crew.yaml: did you mean 'toys'?``."""
     return f"no {noun} {name!r} {where}: {did_you_mean(name, known, otherwise)}"
 
 

@@ -10,7 +10,7 @@ import secrets
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -18,6 +18,9 @@ from agentpipe.core.did_you_mean import MISSPELT, nearest
 from agentpipe.core.json_values import JsonRules
 from agentpipe.core.timestamps import utc
 from agentpipe.errors import FormatError, TaskError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SCHEMA = 1
 MAX_TASK_BYTES = 10 * 1024 * 1024
@@ -82,24 +85,23 @@ class Task:
         Unknown keys are dropped, as MCP-Universe does, unless one looks like a misspelt field.
 
         Raises:
-            TaskError: Naming the field, what is wrong with it and what is right.
+            TaskError: With each mistake: the field, what is wrong with it and what is right.
         """
+        flaws: list[str] = []
         if isinstance(data, str):
             data = {"question": data}
         elif isinstance(data, Task):
             data = asdict(data)
-        elif isinstance(data, dict) and data.get("task_id") == "":
-            raise TaskError("task_id: it is empty; give one, or leave the key out")
-        if not isinstance(data, dict):
+        elif not isinstance(data, dict):
             raise TaskError(f"a task is a JSON object or a string, not {kind_of(data)}")
+        elif data.get("task_id") == "":
+            flaws = ["task_id: it is empty; give one, or leave the key out"]
         known = {name: value for name, value in data.items() if name in _CHECKS}
         if len(known) < len(data):
-            _refuse_misspelt(data)
-        _check_fields(known)
-        _check_sample(known)
-        # What an agent answered may be what no sender may write: NUL, or deeper levels.
-        if flaw := TASKS.flaw({**known, "answered": None} if "answered" in known else known):
-            raise TaskError(flaw)
+            flaws += _misspelt(data)
+        flaws += _wrong_values(known)
+        if flaws:
+            raise TaskError(*flaws)
         if give_id and not known.get("task_id"):
             known["task_id"] = new_id()
         return cls(**known)
@@ -143,30 +145,54 @@ class Task:
         refuse_other_schemas(data, "task")
         known = {name: value for name, value in data.items() if name in _CHECKS}
         try:
-            _check_fields(known)
+            _check_types(known)
         except TaskError as error:
             raise FormatError(f"not a task: {error}") from error
         return cls(**known)
 
 
-def _check_fields(known: dict[str, Any]) -> None:
+def _check_types(known: dict[str, Any]) -> None:
     """Check the type of each field, and make the deadline a number."""
-    for name, value in known.items():
-        expected, accepts = _CHECKS[name]
-        if not accepts(value):
-            raise TaskError(f"{name}: expected {expected}, got {kind_of(value)}")
-    if known.get("deadline") is not None:
-        known["deadline"] = _timestamp(known["deadline"])
+    if flaws := [*_wrong_types(known).values(), *_wrong_deadline(known)]:
+        raise TaskError(*flaws)
 
 
-def _check_sample(known: dict[str, Any]) -> None:
-    """Check that the sample is one of its group."""
+def _wrong_values(known: dict[str, Any]) -> list[str]:
+    """What is wrong with the fields, and makes the deadline a number."""
+    wrong = _wrong_types(known)
+    sound = {name: value for name, value in known.items() if name not in wrong} if wrong else known
+    flaws = [*wrong.values(), *_wrong_sample(sound), *_wrong_deadline(sound)]
+    # What an agent answered may be what no sender may write: NUL, or deeper levels.
+    written = {**sound, "answered": None} if "answered" in sound else sound
+    if TASKS.flaw(written):
+        flaws += [f for name, value in written.items() if (f := TASKS.flaw(value, name, 1))]
+    return flaws
+
+
+def _wrong_types(known: dict[str, Any]) -> dict[str, str]:
+    return {
+        name: f"{name}: expected {_CHECKS[name][0]}, got {kind_of(value)}"
+        for name, value in known.items()
+        if not _CHECKS[name][1](value)
+    }
+
+
+def _wrong_sample(known: dict[str, Any]) -> Iterator[str]:
+    """The sample must be one of its group."""
     index, size = known.get("sample_index"), known.get("group_size")
     if size is not None and size < 1:
-        raise TaskError(f"group_size: expected at least 1, got {size}")
-    if index is not None and (index < 0 or (size is not None and index >= size)):
+        yield f"group_size: expected at least 1, got {size}"
+    elif index is not None and (index < 0 or (size is not None and index >= size)):
         expected = "at least 0" if size is None else f"0 to {size - 1}, as group_size is {size}"
-        raise TaskError(f"sample_index: expected {expected}; got {index}")
+        yield f"sample_index: expected {expected}; got {index}"
+
+
+def _wrong_deadline(known: dict[str, Any]) -> Iterator[str]:
+    if isinstance(known.get("deadline"), (str, int, float)):
+        try:
+            known["deadline"] = _timestamp(known["deadline"])
+        except TaskError as error:
+            yield str(error)
 
 
 def kind_of(value: Any) -> str:
@@ -234,12 +260,12 @@ _EMPTY = asdict(Task())
 _DEFAULTS = {name: _EMPTY[name] for name in _CHECKS}
 
 
-def _refuse_misspelt(data: dict[Any, Any]) -> None:
+def _misspelt(data: dict[Any, Any]) -> Iterator[str]:
     for name in data:
         if not isinstance(name, str):
-            raise TaskError(f"keys must be strings, got {kind_of(name)}")
-        if name not in _CHECKS and (near := nearest(name, _CHECKS, MISSPELT)):
-            raise TaskError(f"unknown key {name!r}: did you mean {near!r}?")
+            yield f"keys must be strings, got {kind_of(name)}"
+        elif name not in _CHECKS and (near := nearest(name, _CHECKS, MISSPELT)):
+            yield f"unknown key {name!r}: did you mean {near!r}?"
 
 
 def _timestamp(value: str | float) -> float:

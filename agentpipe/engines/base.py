@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from agentpipe.config.mcp_universe import engine_for, hint_to_type, problems
 from agentpipe.connections import plugins
-from agentpipe.errors import ConfigError, Problem
+from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,4 +112,4 @@ def engine_class(config: AgentConfig, name: str | None = None) -> Any:
         return plugins.load("agentpipe.engines", name or engine_for(config))
     except ConfigError as error:
         message = f"{error}{hint_to_type(config.type)}"
-        raise ConfigError(Problem(message, str(config.file), config.line)) from error
+        raise ConfigError(config.problem(message, "spec", "type")) from error

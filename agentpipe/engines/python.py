@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.imports import locate
 from agentpipe.core.did_you_mean import nearest
-from agentpipe.errors import ConfigError, Problem
+from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ class PythonEngine:
 
     def __init__(self, config: AgentConfig) -> None:
         self.search: Sequence[Path] = config.search
-        self._place = (str(config.file), config.line)
+        self._problem_at = config.problem
         arguments = dict(config.config)
         reference = arguments.pop("class", None)
         if not isinstance(reference, str) or not reference:
@@ -54,14 +54,19 @@ class PythonEngine:
         try:
             inspect.signature(self._class).bind(**self._arguments)
         except TypeError as error:
-            raise self._problem(f"{reference}: {error}{self._hint()}") from error
+            unknown = [name for name in self._arguments if name not in self._parameters()]
+            key = next(iter(unknown), "class")
+            raise self._problem(f"{reference}: {error}{self._hint()}", key) from error
+
+    def _parameters(self) -> list[str]:
+        return list(inspect.signature(self._class).parameters)
 
     def _hint(self) -> str:
-        names = list(inspect.signature(self._class).parameters)
+        names = self._parameters()
         for argument in self._arguments:
             if argument not in names and (near := nearest(argument, names)):
                 return f"; did you mean {near!r}?"
         return f"; it takes {', '.join(names)}" if names else "; it takes no config"
 
-    def _problem(self, message: str) -> ConfigError:
-        return ConfigError(Problem(message, *self._place))
+    def _problem(self, message: str, key: str = "class") -> ConfigError:
+        return ConfigError(self._problem_at(message, "spec", "config", key))

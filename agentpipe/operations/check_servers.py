@@ -36,7 +36,7 @@ def check_servers(
             continue
         if isinstance(engine, ServerChecks):
             found = _problems(engine, contexts, start=start)
-            problems += (Problem(text, str(config.file), config.line) for text in found)
+            problems += map(config.problem, found)
     if problems:
         raise ConfigError(problems)
 

@@ -47,8 +47,15 @@ def examine(data: Any, search: Sequence[Path] = ()) -> tuple[AdmittedTask | None
         task = Task.load(data, give_id=True)
         admitted = _encoded(task, named=_has_id(data))
     except TaskError as error:
-        return None, [str(error)]
+        return None, [*error.messages, *_evaluator_problems(data, search)]
     return admitted, evaluators.check(task.evaluators, search)
+
+
+def _evaluator_problems(data: Any, search: Sequence[Path]) -> list[str]:
+    """Those of a malformed task, as far as it has evaluators."""
+    given = data.get("evaluators") if isinstance(data, dict) else None
+    sound = isinstance(given, list) and all(isinstance(each, dict) for each in given)
+    return evaluators.check(given, search) if sound and given else []
 
 
 def _has_id(data: Any) -> bool:

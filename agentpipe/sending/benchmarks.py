@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.documents import problem_at, raise_problems, read_documents
-from agentpipe.config.paths import find_file, folders_for_tasks
+from agentpipe.config.paths import find_file, folders_for_tasks, shown_path
 from agentpipe.config.schema import BENCHMARK, BenchmarkDocument
 from agentpipe.config.yaml_source import kind_in
 from agentpipe.errors import ConfigError, Problem
@@ -64,7 +64,9 @@ def read_benchmarks(path: Path) -> tuple[list[Benchmark], list[Problem]]:
     """
     components, problems = read_documents(path, BenchmarkDocument(), _is_benchmark)
     if not components:
-        raise ConfigError(Problem("no benchmark: add a document of kind benchmark", str(path), 1))
+        raise ConfigError(
+            Problem("no benchmark: add a document of kind benchmark", shown_path(path), 1)
+        )
     return [_benchmark(document, spec, problems) for document, spec in components], problems
 
 

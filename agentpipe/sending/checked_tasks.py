@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from agentpipe.config.paths import shown_path
 from agentpipe.core.task import Task
 from agentpipe.errors import ConfigError, Problem
 from agentpipe.sending.admission import AdmittedTask
@@ -62,9 +63,9 @@ def _spooled(path: Path, search: Sequence[Path]) -> Iterator[AdmittedTask]:
 def _lines(path: Path) -> Iterator[Entry]:
     try:
         with path.open("rb") as stream:
-            yield from read_lines(str(path), stream)
+            yield from read_lines(shown_path(path), stream)
     except OSError as error:
-        raise ConfigError(Problem(f"cannot be read: {error.strerror}", str(path))) from error
+        raise ConfigError(Problem(f"cannot be read: {error.strerror}", shown_path(path))) from error
 
 
 class _Spool:

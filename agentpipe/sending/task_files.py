@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
-from agentpipe.config.yaml_source import read_text
+from agentpipe.config.paths import shown_path
+from agentpipe.config.yaml_source import SAVE_AS_UTF8, WIDE, is_wide, read_text
 from agentpipe.errors import ConfigError, Problem, TaskError
 from agentpipe.sending.admission import examine
 
@@ -30,6 +32,7 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 # Deep enough for a list of tasks with their evaluators' keys.
 _LINED_DEPTH = 4
 _PLACE = re.compile(r"\w+(?:\.\w+|\[\d+\])*")
+_UNKNOWN = re.compile(r"unknown key '([^']*)'")
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -50,7 +53,8 @@ class Entry:
 
     def problem(self, message: str) -> Problem:
         """A problem at the part that the message starts with, as ``evaluators[0]: op: ...``."""
-        path: KeyPath = ()
+        unknown = _UNKNOWN.match(message)
+        path: KeyPath = (unknown[1],) if unknown else ()
         for words in message.split(": "):
             longer = (*path, *_parts(words))
             if longer == path or longer not in self.lines:
@@ -98,10 +102,14 @@ def is_document(path: Path) -> bool:
 
 def _is_whole(line: bytes) -> bool:
     try:
-        orjson.loads(line)
+        _json(line)
     except orjson.JSONDecodeError:
         return False
     return True
+
+
+def _json(line: bytes) -> Any:
+    return orjson.loads(line.removeprefix(BOM_UTF8))
 
 
 # One JSON document.
@@ -113,9 +121,10 @@ def read_document(path: Path) -> Entry:
     Raises:
         ConfigError: It cannot be read, or is not JSON.
     """
-    reader = _Reader(read_text(path, MAX_DOCUMENT_BYTES), str(path))
+    file = shown_path(path)
+    reader = _Reader(read_text(path, MAX_DOCUMENT_BYTES), file)
     data = reader.read()
-    return Entry(data, str(path), reader.lines[()], lines=reader.lines)
+    return Entry(data, file, reader.lines[()], lines=reader.lines)
 
 
 def entries_of(whole: Entry) -> list[Entry]:
@@ -151,7 +160,8 @@ class _Reader:
             if (end := self._past_space(end)) < len(self._text):
                 raise json.JSONDecodeError("data after the end", self._text, end)  # noqa: TRY301
         except json.JSONDecodeError as error:
-            problem = Problem(f"not JSON: {error.msg.lower()}", self._file, error.lineno)
+            message = f"not JSON: {error.msg.lower()} (column {error.colno})"
+            problem = Problem(message, self._file, error.lineno)
         except RecursionError:
             problem = Problem("not a task: nested too deeply", self._file, self._seen[1])
         except ValueError as error:
@@ -257,6 +267,9 @@ def read_lines(file: str, stream: BinaryIO) -> Iterator[Entry]:
     number = 0
     while line := next_line(stream):
         number += 1
+        if number == 1 and is_wide(line):
+            yield Entry(None, file, number, WIDE)
+            return
         if not line.strip():
             continue
         try:
@@ -277,6 +290,15 @@ def _parsed(line: bytes) -> Any:
     if len(line) >= MAX_LINE_BYTES:
         raise TaskError(f"longer than {MAX_LINE_BYTES:,} bytes: is it one task per line?")
     try:
-        return orjson.loads(line)
+        return _json(line)
     except orjson.JSONDecodeError as error:
-        raise TaskError(f"not JSON: {error}") from error
+        raise TaskError(f"not JSON: {_why_not_json(line, error)}") from error
+
+
+def _why_not_json(line: bytes, error: orjson.JSONDecodeError) -> str:
+    """Without the line number, which is that of a one-line text."""
+    try:
+        line.decode()
+    except UnicodeDecodeError as bad:
+        return f"byte {bad.start + 1} is not UTF-8: {SAVE_AS_UTF8}"
+    return f"{error.msg} (column {error.colno})"

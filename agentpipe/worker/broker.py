@@ -12,6 +12,7 @@ from agentpipe.brokers.records import Worker
 from agentpipe.config.agent_config import load_agent_config
 from agentpipe.config.collection import resolve_contexts
 from agentpipe.config.mcp_universe import is_theirs
+from agentpipe.config.paths import shown_path
 from agentpipe.engines.base import has_processes, open_engine
 from agentpipe.engines.hybrid import HybridEngine
 from agentpipe.errors import ConfigError, Problem
@@ -92,7 +93,7 @@ def _engine(collection: Collection, env: Mapping[str, str]) -> Engine:
     name = collection.engine
     if name is not None and not is_theirs(config):
         message = f"engine: an agent of type {config.type!r} has its own: remove the key"
-        raise ConfigError(Problem(message, str(collection.file), collection.line))
+        raise ConfigError(Problem(message, shown_path(collection.file), collection.line))
     has_own = has_processes(config, name)
     if collection.isolation == "process" and not has_own:
         from agentpipe.engines.process.engine import ProcessEngine

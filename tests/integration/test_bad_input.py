@@ -140,7 +140,7 @@ def test_a_wrong_task_file_is_refused_whole_with_all_its_lines(project: Project)
     _assert_refused(done)
     told = dict(line.split(": ", 1) for line in done.err.splitlines() if "tasks.jsonl:" in line)
     for number, words in enumerate(TASKS.values(), 1):
-        message = told.pop(f"{file}:{number}", "")
+        message = told.pop(f"tasks.jsonl:{number}", "")
         assert bool(message) == bool(words)
         assert all(word in message for word in words), message
     assert told == {}

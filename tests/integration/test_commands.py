@@ -189,8 +189,8 @@ def test_check_finds_everything_at_once(project: Project) -> None:
         ("collection.yaml", 17, "UNSET_THREE"),
         ("collection.yaml", 20, "did you mean 'tasks.jsonl'"),
         ("collection.yaml", 21, "spec.schedule[2].tasks: expected a string"),
-        ("second.yaml", 1, "did you mean 'python'"),
-        ("third.yaml", 1, "did you mean 'Toy'"),
+        ("second.yaml", 2, "did you mean 'python'"),
+        ("third.yaml", 2, "did you mean 'Toy'"),
         ("tasks.jsonl", 2, "not JSON"),
         (None, None, "did you mean 'sqlite'"),
     )

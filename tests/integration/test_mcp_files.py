@@ -167,7 +167,8 @@ def test_a_file_with_a_mistake_is_refused_whole(
     path = files.write(name, content)
     done = files.run("send", "toys", "--file", str(path))
     assert (done.code, done.out) == (2, "")
-    assert f"{path}:{line}: " in done.err
+    assert f"{name}:{line}: " in done.err
+    assert str(files.folder) not in done.err
     assert word in done.err
     assert files.stats()["accepted"] == 0
 
@@ -178,5 +179,5 @@ def test_a_mistake_in_a_benchmarks_task_is_told_with_the_tasks_line(files: Proje
     files.write("configs/walks/two.json", json.dumps(bad))
     done = files.run("send", "toys", "--file", "configs/walks/bench.yaml")
     assert (done.code, done.out) == (2, "")
-    assert f"{files.folder}/configs/walks/two.json:1: question: expected a string" in done.err
+    assert "configs/walks/two.json:1: question: expected a string" in done.err
     assert files.stats()["accepted"] == 0

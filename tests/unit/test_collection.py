@@ -467,7 +467,7 @@ def test_a_document_that_is_no_collection_is_refused(
         ("env: {A: }", "env.A: expected a string, got nothing: put the value in quotes"),
         (
             f"env: {{A: [{CANARY}]}}",
-            "env.A: expected a string, got a list: put the value in quotes",
+            "env.A: expected a string, got a list: write one value",
         ),
         (f'env: {{A: "{CANARY}\\0"}}', "env.A: contains a NUL character: remove it"),
         (

@@ -215,7 +215,12 @@ def test_what_a_file_is_and_how_it_runs(
         ("x.json", '{"a": 1, "a": 2}', "other", ["x.json:1: not taken: duplicate key 'a'"]),
         ("x.yaml", "a: 1\na: 2\n", "other", ["x.yaml:2: duplicate key 'a', first in line 1"]),
         ("x.yaml", b"\xff\xfe", "other", ["not UTF-8"]),
-        ("x.jsonl", b"\xff\xfe\n" * 3, "other", ["x.jsonl:1: not JSON"]),
+        (
+            "x.jsonl",
+            b"\xff\xfe\n" * 3,
+            "other",
+            ["x.jsonl:1: UTF-16 or UTF-32, not UTF-8: save the file as UTF-8"],
+        ),
     ],
 )
 @pytest.mark.usefixtures("folder")
@@ -262,8 +267,33 @@ def test_an_engine_that_fails_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr("agentpipe.operations.project.survey.open_engine", fail)
     (reason,) = seen("a.yaml", OWN).reasons
-    assert "a.yaml:1: its engine fails: " in reason
+    assert "a.yaml:2: its engine fails: " in reason
     assert "by mistake" in reason
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("name: toys\nconfig: agent.yaml\n", [1]),
+        ("a: 1\n---\nname: b\n", [1, 3]),
+        ("- name: toys\n", [1]),
+        ("{}\n", [1]),
+        ("kind: Deployment\n---\nb: 1\n", [3]),
+        ("kind: Deployment\n", []),
+        ("apiVersion: v1\n", []),
+        ("question: x\n", []),
+        (yaml.safe_dump(SERVERS), []),
+    ],
+)
+@pytest.mark.usefixtures("folder")
+def test_a_named_yaml_file_must_have_a_kind(text: str, lines: list[int]) -> None:
+    Path("in").mkdir()
+    Path("in/flat.yaml").write_text(text)
+    (named,) = survey([Path("in/flat.yaml")], {})
+    (found,) = survey([Path("in")], {})
+    assert (named.runs, found.runs) == ("no" if lines else "other", "other")
+    assert [problem.line for problem in named.problems] == lines
+    assert all("kind: missing: write" in problem.message for problem in named.problems)
 
 
 # Folders.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agentpipe.config.yaml_source import load_documents
 from agentpipe.errors import ConfigError
+from agentpipe.sending.checked_tasks import checked_tasks
 from agentpipe.sending.task_files import (
     MAX_DOCUMENT_BYTES,
     entries_of,
@@ -203,3 +206,87 @@ def test_entries_keep_the_lines_of_their_own_parts(tmp_path: Path) -> None:
     assert second.problem("a: is wrong").line == 3
     assert second.problem("b: is wrong").line == 3
     assert second.problem("a[999]: is wrong").line == 3
+
+
+def test_all_mistakes_of_a_line_are_told(tmp_path: Path) -> None:
+    task = {
+        "qestion": "x",
+        "seed": "y",
+        "category": 5,
+        "group_size": 0,
+        "evaluators": [{"func": "raw", "op": "=="}, {"func": "nonsense"}],
+    }
+    lines = tmp_path / "tasks.jsonl"
+    lines.write_text(f'{{"question": "q"}}\n{json.dumps(task)}\n')
+    pretty = tmp_path / "task.json"
+    pretty.write_text(json.dumps(task, indent=1))
+    told = {}
+    for file in (lines, pretty):
+        with pytest.raises(ConfigError) as caught:
+            list(checked_tasks(file))
+        told[file.name] = {problem.line for problem in caught.value.problems}
+        said = [problem.message for problem in caught.value.problems]
+        words = ("did you mean 'question'", "seed: ", "category: ", "group_size: ", "[0]", "[1]")
+        assert all(any(word in text for text in said) for word in words), said
+        assert len(said) == len(words)
+    assert told == {"tasks.jsonl": {2}, "task.json": {2, 3, 4, 5, 9, 12}}
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ('{"question": "q"}\n{"question": q}', 2, "(column 14)"),
+        ('{"question": "q"}\n\nnonsense', 3, "(column 1)"),
+        ('{"question": "q"}\n{"question": "q",}\n', 2, "(column 17)"),
+        (b'{"question": "q"}\n{"question": "\xff"}', 2, "byte 15 is not UTF-8: save the file"),
+    ],
+)
+def test_a_line_that_is_no_json_is_told_with_its_column(
+    tmp_path: Path, text: str | bytes, line: int, words: str
+) -> None:
+    file = write(tmp_path, text, "tasks.jsonl")
+    with pytest.raises(ConfigError) as caught:
+        list(checked_tasks(file))
+    (problem,) = caught.value.problems
+    assert (problem.line, words in problem.message) == (line, True), problem
+    assert "line 1" not in str(problem)
+
+
+def test_a_document_that_is_no_json_is_told_with_its_column(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_tasks(write(tmp_path, '{"question": "q",\n "seed": x}'))
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.message) == (2, "not JSON: expecting value (column 10)")
+
+
+@pytest.mark.parametrize("coding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("name", ["tasks.jsonl", "task.json", "agent.yaml"])
+def test_a_file_of_wide_characters_says_what_to_do(tmp_path: Path, name: str, coding: str) -> None:
+    text = '{"question": "one"}\n' * (3 if name == "tasks.jsonl" else 1)
+    file = write(tmp_path, text.encode(coding), name)
+    with pytest.raises(ConfigError) as caught:
+        load_documents(file) if name == "agent.yaml" else list(checked_tasks(file))
+    (problem,) = caught.value.problems
+    assert problem.message == "UTF-16 or UTF-32, not UTF-8: save the file as UTF-8"
+
+
+def test_a_mark_before_the_first_line_is_no_mistake(tmp_path: Path) -> None:
+    text = '\ufeff{"question": "one"}\n{"question": "two"}\n'
+    for name in ("tasks.jsonl", "tasks.json"):
+        tasks = checked_tasks(write(tmp_path, text, name))
+        assert [each.task.question for each in tasks] == ["one", "two"]
+
+
+def test_problems_have_paths_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "below").mkdir()
+    file = write(tmp_path / "below", '{"question": 5}')
+    for folder, shown in ((tmp_path, "below/task.json"), (tmp_path / "below", "task.json")):
+        monkeypatch.chdir(folder)
+        with pytest.raises(ConfigError, match=rf"^{shown}:1: "):
+            load_tasks(file)
+    (tmp_path / "beside").mkdir()
+    monkeypatch.chdir(tmp_path / "beside")
+    with pytest.raises(ConfigError, match=rf"^{re.escape(str(file))}:1: "):
+        load_tasks(file)

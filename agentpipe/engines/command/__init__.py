@@ -25,7 +25,7 @@ from agentpipe.engines.process.launcher import (
     start_failure,
 )
 from agentpipe.engines.process.pipes import read, read_end, write
-from agentpipe.errors import AgentFailed, AnswerError, ConfigError, InfraError, Problem
+from agentpipe.errors import AgentFailed, AnswerError, ConfigError, InfraError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,9 +62,7 @@ class CommandEngine:
         problems = [*unknown_keys(self._config, _KEYS), *argv_problems(self._config.get("argv"))]
         problems = problems + _option_problems(self._config) or self._missing_program()
         if problems:
-            raise ConfigError(
-                [Problem(problem, str(config.file), config.line) for problem in problems]
-            )
+            raise ConfigError(map(config.problem, problems))
 
     def build(self) -> Agent:
         """An agent that starts the program anew for each task."""

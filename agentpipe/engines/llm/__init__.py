@@ -11,7 +11,7 @@ from agentpipe.core.distribution import pip_install
 from agentpipe.engines.llm.access import Access
 from agentpipe.engines.llm.config import read_config
 from agentpipe.engines.llm.server_checks import server_problems
-from agentpipe.errors import ConfigError, Problem
+from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,7 @@ class LlmEngine:
         if not all(find_spec(name) for name in ("genai_prices", "httpx2")):
             problems.append(f"llm agents need more packages: {pip_install('llm')}")
         if problems:
-            raise ConfigError([Problem(text, str(config.file), config.line) for text in problems])
+            raise ConfigError(map(config.problem, problems))
         self._access = Access(self._config, catalogue, os.environ)
         self.secrets = self._access.secrets
 

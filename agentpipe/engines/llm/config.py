@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.config.mcp_universe_names import names
 from agentpipe.core.did_you_mean import did_you_mean, unknown_keys
 from agentpipe.engines.llm.providers import PROVIDERS
-from agentpipe.errors import ConfigError, Problem
+from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -49,6 +49,7 @@ SETTINGS: dict[str, tuple[type, ...]] = {
 _PEER_SETTINGS: dict[str, str] = {
     "max_completion_tokens": "max_tokens",
     "reasoning": "reasoning_effort",
+    "timeout": "request_timeout_s",
 }
 
 
@@ -138,7 +139,7 @@ def read_config(config: AgentConfig) -> LlmConfig:
     read = _own if config.type == "llm" else _peer
     llm_config = read(config, problems)
     if problems or llm_config is None:
-        raise ConfigError([Problem(text, str(config.file), config.line) for text in problems])
+        raise ConfigError(map(config.problem, problems))
     return llm_config
 
 
@@ -194,16 +195,17 @@ def _peer(config: AgentConfig, problems: list[str]) -> LlmConfig:
     kind = next(each for each in names().types["llm"][llm["type"]].names if each in PEER_MODELS)
     given = dict(llm.get("config") or {})
     own = {key: value for key, value in config.config.items() if key in _OPTIONS and value}
-    options = _options({"max_iterations": PEER_MAX_ITERATIONS, **own}, problems)
+    if "timeout" in given:
+        own["request_timeout_s"] = given["timeout"]
+    found: list[str] = []
+    options = _options({"max_iterations": PEER_MAX_ITERATIONS, **own}, found)
     agents = names().types["agent"]
     unwraps = agents[config.type] is agents["function-call"]
     if not unwraps:
         options["servers"] = ()
-    if "timeout" in given:
-        options["request_timeout_s"] = given["timeout"]
     renamed = {_PEER_SETTINGS.get(str(key), str(key)): value for key, value in given.items()}
     settings = {key: value for key, value in renamed.items() if key in SETTINGS}
-    problems += setting_problems(settings)
+    problems += _as_written([*found, *setting_problems(settings)], given)
     return LlmConfig(
         name=config.name,
         provider=PROVIDERS[kind],
@@ -214,6 +216,14 @@ def _peer(config: AgentConfig, problems: list[str]) -> LlmConfig:
         unwraps=unwraps,
         **options,
     )
+
+
+def _as_written(problems: list[str], given: Mapping[str, Any]) -> Iterator[str]:
+    """The problems under the keys that the file has."""
+    theirs = {ours: key for key, ours in _PEER_SETTINGS.items() if key in given}
+    for problem in problems:
+        ours, colon, rest = problem.partition(": ")
+        yield f"{theirs.get(ours, ours)}{colon}{rest}"
 
 
 def _document(config: AgentConfig, name: str) -> Mapping[str, Any]:

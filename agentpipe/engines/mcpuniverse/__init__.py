@@ -20,7 +20,7 @@ from agentpipe.config.mcp_universe_servers import added_servers
 from agentpipe.config.yaml_source import read_text
 from agentpipe.engines.process.agent import ProcessAgent
 from agentpipe.engines.process.launcher import PASSED_ON, passed_on, shared_launcher
-from agentpipe.errors import ConfigError, Problem
+from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,8 +50,7 @@ class McpUniverseEngine:
             self._python = _python()
             self._servers = _servers()
         except ConfigError as error:
-            place = str(config.file), config.line
-            raise ConfigError([Problem(p.message, *place) for p in error.problems]) from error
+            raise ConfigError(config.problem(p.message) for p in error.problems) from error
 
     def build(self) -> Agent:
         """An agent whose process starts with the first task."""

@@ -74,4 +74,4 @@ class ProcessEngine:
             raise ConfigError([Problem(**problem) for problem in problems])
 
     def _problem(self, message: str) -> ConfigError:
-        return ConfigError(Problem(message, str(self._config.file), self._config.line))
+        return ConfigError(self._config.problem(message))

@@ -20,9 +20,10 @@ from agentpipe.config import mcp_universe
 from agentpipe.config.agent_config import load_agent_config, search_folders
 from agentpipe.config.collection import load, resolve_contexts
 from agentpipe.config.definitions import has_source
-from agentpipe.config.documents import raise_problems
+from agentpipe.config.documents import problem_at, raise_problems
 from agentpipe.config.imports import explain
-from agentpipe.config.schema import AGENT_KINDS, BENCHMARK
+from agentpipe.config.paths import shown_path
+from agentpipe.config.schema import AGENT_KINDS, BENCHMARK, NO_KIND
 from agentpipe.config.yaml_source import kind_in, kind_of, load_documents
 from agentpipe.core.did_you_mean import MISSPELT, did_you_mean, nearest
 from agentpipe.engines.base import open_engine
@@ -105,7 +106,8 @@ def survey(paths: Iterable[Path], environ: Mapping[str, str]) -> Iterator[Survey
             file = found if isinstance(found, Path) else Path(found.file)
             if (real := os.path.realpath(file)) not in seen:
                 seen.add(real)
-                yield look(found, environ) if isinstance(found, Path) else found
+                looked = look(found, environ) if isinstance(found, Path) else found
+                yield _with_kinds(looked) if found is path else looked
 
 
 def look(path: Path, environ: Mapping[str, str]) -> Surveyed:
@@ -121,6 +123,22 @@ def look(path: Path, environ: Mapping[str, str]) -> Surveyed:
     except ConfigError as error:
         return _refused(path, kind, error.problems)
     return Surveyed(str(path), kind, PEER if needs else NATIVE, needs)
+
+
+def _with_kinds(looked: Surveyed) -> Surveyed:
+    """A YAML file that was named, not only found in a folder, must say what it is."""
+    path = Path(looked.file)
+    if looked.runs != OTHER or path.suffix.lower() in _JSON:
+        return looked
+    unsaid = [each for each in load_documents(path) if _lacks_kind(each.data)]
+    problems = [problem_at(each, ("kind",), NO_KIND) for each in unsaid]
+    return _refused(path, OTHER, problems) if problems else looked
+
+
+def _lacks_kind(data: Any) -> bool:
+    if not isinstance(data, dict):
+        return True
+    return not (data.keys() & {"kind", "apiVersion"} or _servers_in(data) or _is_task(data))
 
 
 def is_for_collection(paths: Sequence[Path]) -> bool:
@@ -224,7 +242,7 @@ def _read_json(whole: Entry) -> tuple[str, _Judge]:
 def _read_lines(path: Path) -> tuple[str, _Judge]:
     """By its first lines; an invalid line counts as a task among tasks."""
     with _opened(path) as stream:
-        first = list(islice(read_lines(str(path), stream), _FIRST))
+        first = list(islice(read_lines(shown_path(path), stream), _FIRST))
     if any(_is_task(entry.data) or isinstance(entry.data, str) for entry in first):
         return "tasks", lambda _: _judge_lines(path)
     if not first:
@@ -295,7 +313,7 @@ def _function_faults(task: Task, file: Path) -> list[str]:
 
 def _judge_lines(path: Path) -> list[str]:
     with _opened(path) as stream:
-        return _judge_tasks(read_lines(str(path), stream))
+        return _judge_tasks(read_lines(shown_path(path), stream))
 
 
 def _judge_agent(config: AgentConfig) -> list[str]:
@@ -317,7 +335,7 @@ def _try_engine(config: AgentConfig) -> None:
         raise
     except Exception as error:
         message = f"its engine fails: {explain(error)}"
-        raise ConfigError(Problem(message, str(config.file), config.line)) from error
+        raise ConfigError(config.problem(message)) from error
 
 
 def _judge_collections(path: Path, environ: Mapping[str, str]) -> list[str]:
