@@ -37,7 +37,10 @@ class McpStub:
 
     Attributes:
         messages: All that were posted, in order.
+        paths: Those of all posts.
         sessions: The sessions that it knows.
+        redirect: Sent to all posts without a query.
+        instead_of_stream: Sent in place of the older transport's stream.
         deleted: Those that clients have ended.
     """
 
@@ -53,6 +56,10 @@ class McpStub:
         self.deleted: set[str] = set()
         self.script, self.streams = script or (lambda _: None), streams
         self.forgotten = 404
+        self.words_of_forgotten = b"Session not found"
+        self.instead_of_stream: Sent | None = None
+        self.redirect: Sent | None = None
+        self.paths: list[str] = []
         self.streamed: queue.Queue[bytes | None] = queue.Queue()
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.stub = self
@@ -100,6 +107,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         stub = self.server.stub
         message = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        stub.paths.append(self.path)
+        if stub.redirect is not None and "?" not in self.path:
+            self._send(stub.redirect)
+            return
         stub.messages.append(message)
         stub.headers.append({name.lower(): value for name, value in self.headers.items()})
         sent = stub.script(message)
@@ -115,13 +126,16 @@ class _Handler(BaseHTTPRequestHandler):
             stub.sessions.add(session)
             self._answer(message, {"Mcp-Session-Id": session})
         elif self.headers.get("Mcp-Session-Id") not in stub.sessions:
-            self._send(Sent(stub.forgotten, b"Session not found", "text/plain"))
+            self._send(Sent(stub.forgotten, stub.words_of_forgotten, "text/plain"))
         else:
             self._answer(message, {})
 
     def do_GET(self) -> None:
         if self.path != "/sse":
             self._send(Sent(405))
+            return
+        if (instead := self.server.stub.instead_of_stream) is not None:
+            self._send(instead)
             return
         self._begin(Sent(kind="text/event-stream", headers={"Connection": "close"}))
         self.wfile.write(b"event: endpoint\ndata: /old\n\n")

@@ -6,11 +6,21 @@ import base64
 import json
 import sys
 import time
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agentpipe.core.failures import is_infra, is_permanent, rate_limit
+from agentpipe.core.failures import (
+    MAX_ERROR_CHARS,
+    error_record,
+    is_infra,
+    is_permanent,
+    rate_limit,
+)
+from agentpipe.core.redaction import Redactor
+from tests.integration.llm_bench import KEY
 from tests.llm_stub import LlmStub, Reply, call, say
 from tests.mcp_http import McpStub, Sent
 
@@ -99,6 +109,7 @@ STATUSES = [
     (503, {"Retry-After": "9"}, False, 9),
     (500, {}, False, None),
     (502, {}, False, None),
+    (504, {"Retry-After": "8"}, False, 8),
     (401, {}, True, None),
     (403, {}, True, None),
 ]
@@ -137,6 +148,129 @@ def test_a_server_that_is_away_is_no_failure_of_the_set_up(bench: Bench) -> None
         server = web(stub)
     end = heard(bench, server, "echo")
     assert (is_infra(end), is_permanent(end)) == (True, False)
+
+
+def test_a_bad_call_costs_no_session(bench: Bench) -> None:
+    def refuse(message: dict[str, Any]) -> Sent | None:
+        bad = message["method"] == "tools/call" and message["params"]["arguments"]["text"] == "bad"
+        return Sent(400, b"no such page") if bad else None
+
+    script = [call("web__echo", text="bad"), call("web__echo", text="good"), say("done")]
+    with McpStub(refuse) as stub, LlmStub(script) as model:
+        assert bench.ask(bench.engine(model.url, servers=[web(stub)]), "?") == ["done"]
+        assert len(stub.sessions) == 1
+    assert tool_texts(model.requests[2]) == ["Error: HTTP 400: no such page", "echo good"]
+
+
+def test_a_call_that_speaks_of_sessions_leaves_one_behind_it(bench: Bench) -> None:
+    def refuse(message: dict[str, Any]) -> Sent | None:
+        bad = message["method"] == "tools/call" and message["params"]["arguments"]["text"] == "bad"
+        return Sent(400, b"no login session 'bad'") if bad else None
+
+    script = [call("web__echo", text="bad"), call("web__echo", text="good"), say("done")]
+    with McpStub(refuse) as stub, LlmStub(script) as model:
+        stub.forgotten, stub.words_of_forgotten = 400, b"Missing Mcp-Session-Id"
+        assert bench.ask(bench.engine(model.url, servers=[web(stub)]), "?") == ["done"]
+    assert tool_texts(model.requests[2]) == [
+        "Error: HTTP 400: no login session 'bad'",
+        "echo good",
+    ]
+
+
+REFUSALS = [
+    Sent(200, b'{"jsonrpc": "2.0", "id": ID, "error": {"code": -32603, "message": "full"}}'),
+    Sent(503, b"full"),
+    Sent(404, b"full"),
+    Sent(202, b"full"),
+]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_server_that_begins_no_new_session_is_no_answer(bench: Bench, refusal: Sent) -> None:
+    begun = 0
+
+    def restarted(message: dict[str, Any]) -> Sent | None:
+        nonlocal begun
+        begun += message["method"] == "initialize"
+        if message["method"] == "initialize" and begun > 1:
+            body = refusal.body.replace(b"ID", str(message["id"]).encode())
+            return replace(refusal, body=body)
+        return Sent(forget=True) if message["method"] == "tools/call" else None
+
+    with McpStub(restarted) as stub:
+        end = heard(bench, web(stub), "echo")
+    assert ("holds no answer" if refusal.status == 202 else "full") in str(end)
+    assert (is_infra(end), is_permanent(end)) == (True, False)
+
+
+def test_a_redirect_within_a_server_is_followed(bench: Bench) -> None:
+    with McpStub() as stub:
+        moved = f"{stub.url}/?moved"
+        stub.redirect = Sent(307, headers={"Location": "/mcp/?moved"})
+        assert heard(bench, web(stub), "echo", "hi") == "echo hi"
+        assert moved.endswith(stub.paths[-1])
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_takes_no_credential_elsewhere(bench: Bench, status: int) -> None:
+    with McpStub() as other, McpStub() as stub:
+        stub.redirect = Sent(status, headers={"Location": f"{other.url}?token=t"})
+        end = heard(bench, web(stub, headers={"X-Api-Key": "k"}), "echo")
+        assert other.paths == []
+    assert f"it redirects to {other.url}: name that URL" in str(end)
+    assert is_permanent(end)
+
+
+@pytest.mark.parametrize(
+    ("sent", "permanent", "asked_s"),
+    [
+        (Sent(401, b"who?"), True, None),
+        (Sent(404, b"no page"), True, None),
+        (Sent(503, b"later", headers={"Retry-After": "9"}), False, 9),
+        (Sent(200, b"<html>", "text/html"), False, None),
+    ],
+)
+def test_the_status_counts_over_the_older_transport_too(
+    bench: Bench, sent: Sent, asked_s: float | None, *, permanent: bool
+) -> None:
+    with McpStub() as stub:
+        stub.instead_of_stream = sent
+        end = heard(bench, {"name": "web", "url": stub.old_url, "type": "sse"}, "echo")
+    assert (is_infra(end), is_permanent(end)) == (True, permanent)
+    limit = rate_limit(end)
+    assert (limit and limit.asked_s) == asked_s
+    assert sent.status == 200 or f"HTTP {sent.status}" in str(end)
+
+
+@pytest.mark.parametrize(("status", "permanent"), [(401, True), (404, False), (502, False)])
+def test_a_refused_call_over_the_older_transport_fails_at_once(
+    bench: Bench, status: int, *, permanent: bool
+) -> None:
+    def refuse(message: dict[str, Any]) -> Sent | None:
+        return Sent(status, b"not now") if message["method"] == "tools/call" else None
+
+    with McpStub(refuse) as stub:
+        server = {"name": "web", "url": stub.old_url, "type": "sse"}
+        begun = time.monotonic()
+        end = heard(bench, server, "echo", tool_limit_s=60)
+    assert time.monotonic() - begun < 30
+    assert f"HTTP {status}: not now" in str(end)
+    assert (is_infra(end), is_permanent(end)) == (True, permanent)
+
+
+def test_a_credential_in_a_servers_words_is_masked_before_they_are_cut(bench: Bench) -> None:
+    for padding in (280, MAX_ERROR_CHARS - 60):
+        words = b"x" * padding + KEY.encode()
+        sent = Sent(500, words)
+        with McpStub(partial(_always, sent)) as stub:
+            end = heard(bench, web(stub), "echo")
+        message = error_record(end, Redactor((KEY,)))["message"]
+        assert "xxx" in message
+        assert KEY[:8] not in message
+
+
+def _always(sent: Sent, _message: dict[str, Any]) -> Sent:
+    return sent
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
@@ -264,6 +398,17 @@ def test_a_broken_reply_fails_its_call_at_once(bench: Bench, line: bytes) -> Non
     assert time.monotonic() - begun < 30
 
 
+@pytest.mark.parametrize(
+    "arguments", ['{"text": "\\ud800"}', '{"text": 1180591620717411303424}', "DEEP"]
+)
+def test_odd_arguments_reach_the_tool(bench: Bench, arguments: str) -> None:
+    deep = '{"text": ' + "[" * 800 + "]" * 800 + "}"
+    given = arguments.replace("DEEP", deep)
+    with McpStub() as stub, LlmStub([raw_call("web__echo", given, "tool_calls"), say("a")]) as llm:
+        assert bench.ask(bench.engine(llm.url, servers=[web(stub)]), "?") == ["a"]
+    assert len(stub.calls()) == 1
+
+
 # Sessions.
 
 
@@ -271,6 +416,37 @@ def test_a_server_that_ended_while_it_was_idle_is_opened_again(bench: Bench) -> 
     with LlmStub(answers_by("odd__leave")) as model:
         engine = bench.engine(model.url, servers=[bench.odd()])
         assert bench.ask(engine, "a", "b", "c") == ["heard: bye"] * 3
+
+
+@pytest.mark.parametrize(
+    ("sent", "permanent", "message"),
+    [
+        (Sent(401, b"who?"), True, "HTTP 401: who?"),
+        (Sent(200, b'{"id": ID, "error": {"message": "none"}}'), False, "list its tools: none"),
+        (Sent(200, b'{"id": ID, "result": []}'), False, "its list of tools is no list"),
+    ],
+)
+def test_a_list_of_tools_that_cannot_be_read_again_is_no_answer(
+    bench: Bench, sent: Sent, message: str, *, permanent: bool
+) -> None:
+    listed = 0
+    changed = b'{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}'
+
+    def script(asked: dict[str, Any]) -> Sent | None:
+        nonlocal listed
+        listed += asked["method"] == "tools/list"
+        number = str(asked.get("id")).encode()
+        if asked["method"] == "tools/call":
+            reply = b'{"jsonrpc":"2.0","id":' + number + b',"result":{"content":"a"}}'
+            return Sent(200, b"[" + changed + b"," + reply + b"]")
+        if asked["method"] == "tools/list" and listed > 1:
+            return replace(sent, body=sent.body.replace(b"ID", number))
+        return None
+
+    with McpStub(script) as stub:
+        end = heard(bench, web(stub), "echo")
+    assert message in str(end)
+    assert (is_infra(end), is_permanent(end)) == (True, permanent)
 
 
 def test_tools_that_appear_during_a_run_are_offered(bench: Bench) -> None:
