@@ -48,8 +48,9 @@ class Engine(Protocol):
     """Builds agents from one config; one engine serves all agents of a collection.
 
     A class may set ``has_processes = True``: its agents live in processes of their own, and
-    ``isolation: process`` adds nothing. An engine may have ``secrets``: strings to mask in logs
-    and results, beside the contexts' values.
+    ``isolation: process`` adds nothing. With ``judges_answers = True``, an agent that evaluates
+    its answers only judges a task that has ``answered``. An engine may have ``secrets``: strings to
+    mask in logs and results, beside the contexts' values.
 
     Attributes:
         search: Folders to look up ``module:name`` references in.

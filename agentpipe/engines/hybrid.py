@@ -26,6 +26,7 @@ class HybridEngine:
     """Builds agents of both engines; the peer's opens with the first task that needs it."""
 
     blocks = False
+    judges_answers = True
 
     def __init__(self, config: AgentConfig, native: Engine) -> None:
         self.search: Sequence[Path] = native.search

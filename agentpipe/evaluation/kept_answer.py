@@ -40,6 +40,7 @@ class KeptAnswer:
         usage: What that run cost.
         trace: Its spans.
         stop: Why the answer ended, if the agent said so.
+        by_agent: Whether its agent evaluates it, in a process of its own.
     """
 
     answer: Any
@@ -48,6 +49,7 @@ class KeptAnswer:
     usage: dict[str, Any] = field(default_factory=dict)
     trace: list[dict[str, Any]] = field(default_factory=list)
     stop: str | None = None
+    by_agent: bool = False
 
     def sealed(self, env: Mapping[str, str], redactor: Redactor) -> dict[str, Any] | None:
         """Its JSON without a credential; None if the answer has one that cannot be given back.
@@ -69,6 +71,7 @@ class KeptAnswer:
             "usage": self.usage,
             "trace": masked,
             "stop": self.stop,
+            "by_agent": self.by_agent,
             "mark": mark,
         }
 
@@ -86,7 +89,8 @@ class KeptAnswer:
         for name in reversed(_hidden(env)):
             answer = _replaced(answer, f"<{data['mark']}:{name}>", env[name])
         known = {name: data[name] for name in ("attempt", "failures", "trace", "usage")}
-        return cls(answer=answer, **known, stop=data.get("stop"))
+        by_agent = data.get("by_agent") is True
+        return cls(answer=answer, **known, stop=data.get("stop"), by_agent=by_agent)
 
 
 def begun_again(sealed: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from agentpipe.core.failures import error_kind, error_text
 from agentpipe.core.json_values import checked_answer
 from agentpipe.engines.base import Answer
 from agentpipe.engines.instance import Instance
+from agentpipe.errors import TimeLimitExceeded
 from agentpipe.evaluation.evaluators import Evaluation, evaluate
 from agentpipe.evaluation.kept_answer import KeptAnswer
 
@@ -37,6 +38,7 @@ class Completed:
         stop: Why the answer ended, if the agent said so.
         kept: What an earlier run gave, where this one only judged.
         keepable: Whether a later run can judge the answer.
+        by_agent: Whether its agent evaluated it.
         env: The context's values, to take them out of an answer that is kept.
     """
 
@@ -45,6 +47,7 @@ class Completed:
     stop: str | None = None
     kept: KeptAnswer | None = None
     keepable: bool = False
+    by_agent: bool = False
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -90,7 +93,10 @@ class Runner:
         self._idle.append(instance)
         evaluations, env = answer.evaluations, self.context.env
         if evaluations is not None:
-            return Completed(value, evaluations, answer.stop)
+            keepable = self._judges(task)
+            return Completed(
+                value, evaluations, answer.stop, keepable=keepable, by_agent=True, env=env
+            )
         evaluations = tuple(await self._evaluate(task, text))
         return Completed(value, evaluations, answer.stop, keepable=True, env=env)
 
@@ -104,10 +110,32 @@ class Runner:
         tracer.spans.extend(kept.trace)
         tracer.usage.add(kept.usage)
         _, text = checked_answer(kept.answer)
-        evaluations = tuple(await self._evaluate(replace(task, answered=None), text))
+        if kept.by_agent:
+            evaluations = await self._judged_by_agent(task, kept.answer, text)
+        else:
+            evaluations = tuple(await self._evaluate(replace(task, answered=None), text))
         return Completed(
             kept.answer, evaluations, kept.stop, kept, keepable=True, env=self.context.env
         )
+
+    def _judges(self, task: Task) -> bool:
+        """Whether the agent can judge later: cleanups have undone what it would look at."""
+        can = getattr(self._engine, "judges_answers", False)
+        return can and not task.prepares and not task.cleanups
+
+    async def _judged_by_agent(self, task: Task, answer: Any, text: str) -> tuple[Evaluation, ...]:
+        instance = self._idle.pop() if self._idle else self._new_instance()
+        asked = replace(task.copy(), answered={"answer": answer})
+        try:
+            judged = await instance.answer(asked, self._collection.time_limit_s)
+        except TimeLimitExceeded:
+            await instance.close()
+            return tuple(self._too_slow(task, text))
+        except BaseException:
+            await instance.close()
+            raise
+        self._idle.append(instance)
+        return judged.evaluations or ()
 
     @contextmanager
     def _recorded(self, span: Span, task: Task) -> Iterator[dict[str, Any]]:
@@ -138,8 +166,12 @@ class Runner:
             async with asyncio.timeout(limit_s):
                 return await evaluate(task.evaluators, text, task, self._engine.search, env)
         except TimeoutError:
-            error = f"the evaluators took longer than {limit_s:g} s together"
-            return [
-                Evaluation(config=config, response=text, passed=False, error=error, broken=True)
-                for config in task.evaluators
-            ]
+            return self._too_slow(task, text)
+
+    def _too_slow(self, task: Task, text: str) -> list[Evaluation]:
+        limit_s = self._collection.time_limit_s
+        error = f"the evaluators took longer than {limit_s:g} s together"
+        return [
+            Evaluation(config=config, response=text, passed=False, error=error, broken=True)
+            for config in task.evaluators
+        ]

@@ -53,6 +53,7 @@ def payload_with_answer(message: ClaimedMessage, run: Completed, redactor: Redac
         usage=message.tracer.usage.to_dict() if message.tracer else {},
         trace=message.tracer.spans if message.tracer else [],
         stop=run.stop,
+        by_agent=run.by_agent,
     )
     sealed = kept.sealed(run.env, redactor)
     return b"" if sealed is None else replace(task, answered=sealed).encode()

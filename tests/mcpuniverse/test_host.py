@@ -682,7 +682,19 @@ def test_a_judge_without_its_llm_is_broken(fork: Callable[..., Child]) -> None:
     (evaluation,) = done["evaluations"]
     assert (evaluation["passed"], evaluation["broken"]) == (False, True)
     assert "503" in evaluation["error"]
+    assert evaluation["infra"]
     assert done["usage"]["requests"] == 1
+
+
+def test_an_answer_that_is_kept_is_only_judged(fork: Callable[..., Child]) -> None:
+    with LlmStub([]) as stub:
+        child = fork(stub)
+        child.open(config(servers=[{"name": "nowhere"}]))
+        kept = {"answer": "It is 42."}
+        done = child.run(question="q", evaluators=[CONTAINS_42], answered=kept)
+    assert (done["answer"], done["evaluations"][0]["passed"]) == ("It is 42.", True)
+    assert stub.requests == []
+    assert child.spans == []
 
 
 def test_a_tasks_own_servers_are_used_for_that_task(fork: Callable[..., Child]) -> None:

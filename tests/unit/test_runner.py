@@ -17,11 +17,13 @@ from agentpipe.core.redaction import Redactor
 from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
 from agentpipe.engines import instance
-from agentpipe.errors import AnswerError, TimeLimitExceeded
+from agentpipe.engines.base import Answer
+from agentpipe.errors import AnswerError, InfraError, TimeLimitExceeded
+from agentpipe.evaluation.evaluators import Evaluation
 from agentpipe.evaluation.kept_answer import KeptAnswer
 from agentpipe.worker.runner import Completed
 from tests.support import wait_until
-from tests.unit.agents import runner_of
+from tests.unit.agents import MadeEngine, runner_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -451,6 +453,39 @@ def test_an_answer_that_is_kept_is_only_judged() -> None:
     assert [evaluation.passed for evaluation in end.evaluations] == [True]
     assert (tracer.spans, tracer.usage.to_dict()) == ([{"id": "span"}], {"requests": 2})
     assert agents == []
+
+
+class JudgingAgent:
+    """As MCP-Universe's: it evaluates in a process of its own."""
+
+    def __init__(self, asked: list[Any]) -> None:
+        self._asked = asked
+
+    async def execute(self, task: Any, _context: Any) -> Answer:
+        self._asked.append(task.answered)
+        cause = InfraError("away") if task.answered is None else None
+        verdict = Evaluation({}, "a", passed=cause is None, broken=cause is not None, cause=cause)
+        return Answer("an alias", evaluations=(verdict,))
+
+
+def test_an_answer_that_its_agent_evaluates_is_judged_there_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(MadeEngine, "judges_answers", True, raising=False)
+    asked: list[Any] = []
+    runner = runner_of(lambda: JudgingAgent(asked), env={"NAME": "alias"})
+    (first,) = answers(runner, "Who?")
+    assert isinstance(first, Completed)
+    assert (first.keepable, first.by_agent) == (True, True)
+    kept = KeptAnswer(first.answer, 1, 0, by_agent=first.by_agent)
+    sealed = kept.sealed(first.env, Redactor(first.env.values()))
+    (again,) = answers(runner, "Who?", answered=sealed)
+    assert isinstance(again, Completed)
+    assert (again.answer, again.evaluations[0].passed) == ("an alias", True)
+    assert asked == [None, {"answer": "an alias"}]
+    (prepared,) = answers(runner, "Who?", prepares=[{"prepare_func": "x"}])
+    assert isinstance(prepared, Completed)
+    assert not prepared.keepable
 
 
 # What is an answer.

@@ -42,6 +42,7 @@ class McpUniverseEngine:
 
     blocks = False
     has_processes = True
+    judges_answers = True
 
     def __init__(self, config: AgentConfig) -> None:
         self.search: Sequence[Path] = config.search

@@ -208,8 +208,14 @@ def _answer(done: Mapping[str, Any]) -> Answer:
     record_usage(done.get("usage") or {})
     evaluations = done.get("evaluations")
     if evaluations is not None:
-        evaluations = tuple(Evaluation(**each) for each in evaluations)
+        evaluations = tuple(map(_evaluation, evaluations))
     return Answer(done.get("answer"), done.get("stop"), evaluations)
+
+
+def _evaluation(fields: dict[str, Any]) -> Evaluation:
+    infra = fields.pop("infra", False)
+    cause = AgentFailed(fields["error"], kind="EvaluatorFailed", infra=True) if infra else None
+    return Evaluation(**fields, cause=cause)
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:

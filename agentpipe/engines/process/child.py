@@ -101,7 +101,10 @@ def _done(answer: Any) -> dict[str, Any]:
     done = {"answer": value, "stop": given.stop}
     if given.evaluations is None:
         return done
-    evaluations = [{**each.to_dict(), "broken": each.broken} for each in given.evaluations]
+    evaluations = [
+        {**each.to_dict(), "broken": each.broken, "infra": each.cause is not None}
+        for each in given.evaluations
+    ]
     return {**done, "evaluations": evaluations}
 
 

@@ -13,6 +13,8 @@ import linecache
 import sys
 from typing import TYPE_CHECKING, Any
 
+from .failure import is_infra
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType, TracebackType
@@ -98,6 +100,10 @@ class WatchedOperator:
         """What it raised, in a line; empty if it did not."""
         error = self._error
         return "" if error is None else f"{self._op} raised {type(error).__name__}: {error}"
+
+    def met_failing_service(self) -> bool:
+        """Whether it raised because a service failed."""
+        return self._error is not None and is_infra(self._error)
 
     def blames_answer(self) -> bool:
         """Whether it raised because of the answer."""

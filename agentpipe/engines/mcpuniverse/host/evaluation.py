@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .blame import WatchedOperator
-from .failure import LlmFailedError
+from .failure import LlmFailedError, is_infra
 
 if TYPE_CHECKING:
     from .monitor import Monitor
@@ -20,7 +20,7 @@ PLAIN_OPS = ("=", "<", "<=", ">", ">=", "in", "contain")
 async def evaluate(
     configs: list[dict[str, Any]], answer: str, context: Any, monitor: Monitor
 ) -> list[Any]:
-    """One evaluation per evaluator; failed ones are ``broken``."""
+    """One evaluation per evaluator; failed ones are ``broken``, ``infra`` where a service did."""
     return [await _evaluate(config, answer, context, monitor) for config in configs]
 
 
@@ -36,7 +36,8 @@ async def _evaluate(
         with WatchedOperator(str(config.get("op") or "")) as operator:
             result = (await evaluator.evaluate(answer)).model_dump(mode="json")
     except (Exception, LlmFailedError) as error:  # noqa: BLE001 - an unknown op, for one
-        return _broken(config, answer, f"{type(error).__name__}: {error}")
+        failed = _broken(config, answer, f"{type(error).__name__}: {error}")
+        return {**failed, "infra": is_infra(error)}
     result["config"] |= {name: config[name] for name in OURS if name in config}
     return _classified(dict(result), wrong, monitor.unanswered, operator)
 
@@ -48,11 +49,12 @@ def _classified(
     if result["passed"]:
         return result
     if wrong is None and unanswered is not None:
-        return {**result, "error": unanswered[:MAX_TEXT], "broken": True}
+        return {**result, "error": unanswered[:MAX_TEXT], "broken": True, "infra": True}
     if not result["error"]:
         return result
     if wrong is None and not _is_answers_fault(result) and not operator.blames_answer():
-        return {**result, "error": result["error"][:MAX_TEXT], "broken": True}
+        text = result["error"][:MAX_TEXT]
+        return {**result, "error": text, "broken": True, "infra": operator.met_failing_service()}
     wrong = wrong or operator.reason or f"{result['reason']}: {result['error']}"
     return {**result, "reason": wrong[:MAX_TEXT], "error": ""}
 

@@ -79,6 +79,8 @@ class TaskRun:
 
     async def _work(self, start: Callable[[Any], Awaitable[HostedAgent]]) -> dict[str, Any]:
         self.monitor.begin()
+        if answered := self._config.get("answered"):
+            return await self._judged(answered["answer"])
         self._task = self._new_task()
         await self._prepare()
         agent = await start(self._servers())
@@ -86,9 +88,12 @@ class TaskRun:
         agent.begin(self._config.get("seed"))
         answer = await self._answer(agent)
         usage = self.monitor.usage.to_dict()
+        return {**await self._judged(answer), "usage": usage}
+
+    async def _judged(self, answer: str) -> dict[str, Any]:
         configs = self._config.get("evaluators") or []
         evaluations = await evaluate(configs, answer, self._context, self.monitor)
-        return {"answer": answer, "evaluations": evaluations, "usage": usage}
+        return {"answer": answer, "evaluations": evaluations}
 
     def _new_task(self) -> Any:
         """MCP-Universe's task without evaluators: an unknown op must not fail the task."""
