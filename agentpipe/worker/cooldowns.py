@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agentpipe.core.backoff import delay_s
-from agentpipe.core.failures import error_record
+from agentpipe.core.failures import error_kind, error_record
 from agentpipe.core.logs import Bound
 from agentpipe.core.redaction import Redactor
 from agentpipe.errors import AgentFailed
@@ -112,7 +112,7 @@ def log_cooldown(
     others = len(set(cooldown.queues) - {queue})
     log.warning(
         "%s; cooldown of %s for %.1f s%s%s",
-        type(error).__name__,
+        error_kind(error),
         queue,
         cooldown.delay_s,
         "" if limit.asked_s is None else ", as the service asked",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from agentpipe.core.failures import is_infra, is_permanent
+from agentpipe.core.failures import RateLimit, is_infra, is_permanent, rate_limit
 from agentpipe.core.task import Task
 from agentpipe.errors import AgentFailed, RunLimitExceeded
 from tests.integration.llm_bench import KEY
@@ -459,6 +459,29 @@ def test_a_mistake_in_the_set_up_is_permanent(
     assert is_infra(end)
     assert (end.kind, end.retry_after_s) == (f"Model{kind}Error", None)
     assert error["message"] in str(end)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "kind"),
+    [
+        (429, {"message": "Slow down."}, "RateLimit"),
+        (529, {"type": "overloaded_error", "message": "Slow down."}, "Overloaded"),
+        (400, {"code": "rate_limit_exceeded", "message": "Slow down."}, "RateLimit"),
+        (403, {"type": "rate_limit_error", "message": "Slow down."}, "RateLimit"),
+        (500, {"status": "RESOURCE_EXHAUSTED", "message": "Slow down."}, "RateLimit"),
+        (200, {"type": "rate_limit_error", "message": "Slow down."}, "RateLimit"),
+        (200, {"type": "overloaded_error", "message": "Slow down."}, "Overloaded"),
+        (200, {"code": 429, "message": "Slow down."}, "RateLimit"),
+    ],
+)
+def test_a_rate_limit_is_one_whatever_its_status(
+    bench: Bench, whole: Way, status: int, error: dict[str, Any], kind: str
+) -> None:
+    (end,) = whole.ask(bench, [fail(status, {"error": error})])
+    assert (is_infra(end), is_permanent(end)) == (True, False)
+    assert end.kind == f"Model{kind}Error"
+    assert rate_limit(end) == RateLimit(None, of_credential=True)
+    assert "Slow down." in str(end)
 
 
 @pytest.mark.parametrize(
