@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
+from tests.llm_stub import LlmStub, Reply, fail, say
 from tests.support import wait_until
 
 if TYPE_CHECKING:
     from tests.integration.project import Project
+    from tests.llm_stub import Request
 
 TASKS, PROCESSES, AGENTS = 300, 2, 4
 # What each process may have claimed when the last failure of the row is settled.
@@ -129,3 +132,25 @@ def test_a_burst_with_what_is_paused_already_says_so_and_ends(project: Project) 
     again = project.run("work", "--burst", "--processes", "1")
     assert (again.code, runs(project)) == (1, before)
     assert "nothing more runs: crew is paused" in again.err
+
+
+def test_a_refused_key_costs_a_few_requests_and_no_task(project: Project) -> None:
+    def answer(request: Request) -> Reply:
+        return say("fine") if "good" in request.authorization else fail(401)
+
+    with LlmStub(answer) as stub:
+        config = {"model": "openai:x", "base_url": stub.url}
+        agent = {"kind": "agent", "spec": {"name": "a", "type": "llm", "config": config}}
+        project.write("llm.yaml", yaml.safe_dump(agent))
+        context = [{"env": {"OPENAI_API_KEY": "${KEY}"}}]
+        project.collection("crew", "./llm.yaml", number=2, context=context)
+        project.send(*["?"] * 40, to="crew")
+        done = project.run("work", "--burst", "--processes", "1", env={"KEY": "bad"})
+        assert done.code == 1, done
+        assert 10 <= len(stub.requests) <= 12
+        assert {result["error"]["permanent"] for result in project.results()} == {True}
+        project.ok("resume", "crew")
+        project.ok("dead", "replay", "--collection", "crew", "--yes")
+        project.burst("--processes", "1", env={"KEY": "good"})
+    outcomes = [result["outcome"] for result in project.results()]
+    assert outcomes.count("ok") == 40

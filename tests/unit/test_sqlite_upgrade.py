@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from agentpipe.brokers import open_store
 from agentpipe.brokers.records import ClaimRequest, Offer, Queue, Worker
 from agentpipe.settings import Settings
-from tests.stores import ROOMY
+from tests.stores import ROOMY, open_any
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,4 +29,24 @@ def test_tasks_of_a_file_that_counts_no_cooldowns_are_read(tmp_path: Path) -> No
     store.join(worker)
     (claim,) = store.claim(ClaimRequest(worker, 1, ROOMY))
     assert (claim.task_id, claim.cooled_s) == ("a", 0)
+    store.close()
+
+
+def test_a_pause_of_a_file_without_a_breaker_stays_and_has_no_reason(tmp_path: Path) -> None:
+    settings = Settings(broker=f"sqlite:///{tmp_path / 'a.db'}?synchronous=normal")
+    store = open_any(settings)
+    store.declare([Queue("q_0", "q")])
+    store.pause(collections=["q"], paused=True)
+    store.close()
+    file = sqlite3.connect(tmp_path / "a.db")
+    for change in ("DROP TABLE streaks", "DROP TABLE pause_reasons", "PRAGMA user_version = 3"):
+        file.execute(change)
+    file.execute("ALTER TABLE tasks DROP COLUMN cooled_s")
+    file.close()
+    store = open_any(settings)
+    (depth,) = store.stats().queues
+    assert (depth.paused, depth.pause_reason) == (True, "")
+    store.pause(collections=["q"], paused=False)
+    (depth,) = store.stats().queues
+    assert not depth.paused
     store.close()

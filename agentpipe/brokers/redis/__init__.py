@@ -201,7 +201,7 @@ class RedisStore(Store):
         tripping = compress(settlements, [letter == ord("t") for letter in letters])
         pairs = zip(paused, tripping, strict=True)
         self._tripped += [Tripped(name.decode(), reason_of(each)) for name, each in pairs]
-        return [letter != ord("l") for letter in letters]
+        return [letter in b"dt" for letter in letters]
 
     def take_tripped(self) -> list[Tripped]:
         tripped, self._tripped = self._tripped, []
