@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from agentpipe.core.outside import valid_text
 from agentpipe.core.result import OUTCOMES
 from tests.integration.llm_bench import MARK, ODD
 from tests.llm_stub import LlmStub, Reply, call, say
+from tests.mcp_http import McpStub, Sent
 from tests.mutations import mutated
 from tests.support import processes_with, wait_until
 
@@ -193,7 +195,7 @@ def test_only_a_complete_answer_of_a_model_is_ok(
     assert good >= set(range(UNHARMED))
     assert len(good) < NUMBER
     for number in good:
-        expected = said(bodies[number]).encode(errors="replace").decode()
+        expected = valid_text(said(bodies[number]))
         assert results[number]["result"] == expected, bodies[number]
 
 
@@ -210,3 +212,29 @@ def test_any_answer_of_a_server_ends_as_text_or_as_a_failure(project: Project) -
     assert {*outcomes} <= {"ok", "infra_error"}
     assert outcomes.count("ok") > NUMBER / 10
     wait_until(lambda: not processes_with(MARK), 10, "no server is left")
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
+def test_any_response_of_a_server_ends_as_text_or_as_a_failure(project: Project, kind: str) -> None:
+    def answer(message: dict[str, Any]) -> Sent | None:
+        if message["method"] != "tools/call":
+            return None
+        text = message["params"]["arguments"]["text"]
+        result = {"content": [{"type": "text", "text": f"heard {text}"}], "isError": False}
+        body = json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}).encode()
+        whole = b"event: message\ndata: " + body + b"\n\n" if "event" in kind else body
+        return Sent(200, whole if int(text) < UNHARMED else mutated(whole, int(text)), kind)
+
+    def reply(request: Request) -> Reply:
+        asked = request.body["messages"][-1]["role"] == "tool"
+        return say("done") if asked else call("web__echo", text=request.question)
+
+    with McpStub(answer) as server, LlmStub(reply) as model:
+        servers = [{"name": "web", "url": server.url}]
+        config = {"model": "openai:m", "base_url": model.url, "servers": servers}
+        results = work(project, {**config, "tool_limit_s": 20})
+    outcomes = {number: result["outcome"] for number, result in results.items()}
+    assert {*outcomes.values()} == {"ok", "infra_error"}
+    assert {outcomes[number] for number in range(UNHARMED)} == {"ok"}
+    errors = [result["error"]["message"] for result in results.values() if result["error"]]
+    assert not [error for error in errors if "tool_limit_s" in error]
