@@ -37,7 +37,7 @@ def write(project: Project, servers: list[dict[str, Any]], **collection: Any) ->
 def messages(project: Project, *options: str, code: int = 2) -> list[str]:
     done = project.run("check", "--json", *options)
     assert (done.code, done.json["ok"]) == (code, not code), done
-    assert {each["file"] for each in done.json["problems"]} <= {str(project.folder / "clerk.yaml")}
+    assert {each["file"] for each in done.json["problems"]} <= {"clerk.yaml"}
     return [each["message"] for each in done.json["problems"]]
 
 

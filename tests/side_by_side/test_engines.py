@@ -100,6 +100,31 @@ def test_the_same_file_gives_the_same_by_either_engine(tmp_path: Path, engine: s
     assert sum(record["type"] == "llm" for record in records) == 2
 
 
+def test_what_theirs_sends_and_ours_does_not(tmp_path: Path) -> None:
+    bodies = {}
+    for engine in ("llm", "mcpuniverse"):
+        with LlmStub([say(json.dumps(FINAL))]) as stub:
+            file = tmp_path / "agent.yaml"
+            file.write_text(yaml.safe_dump_all(_documents(stub.url)))
+            opened = open_engine(load_agent_config(file), engine)
+            asyncio.run(_asked(opened, Task(question="How?"), Context({"OPENAI_API_KEY": "k"})))
+            bodies[engine] = stub.requests[0].body
+    ours, theirs = bodies["llm"], bodies["mcpuniverse"]
+    assert set(ours) == {"model", "messages"}
+    assert {key: value for key, value in theirs.items() if key not in ours} == {
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "frequency_penalty": 0.0,
+        "presence_penalty": 0.0,
+        "max_completion_tokens": 10000,
+        "seed": 12345,
+    }
+    (message,) = theirs["messages"]
+    assert message["role"] == "user"
+    assert all(word in message["content"] for word in ("Be brief.", "How?", "step-by-step"))
+    assert [each["content"] for each in ours["messages"]] == ["Be brief.", "How?"]
+
+
 async def _asked(engine: Any, task: Task, context: Context) -> tuple[Any, Tracer, list[bool]]:
     instance, tracer = Instance("it", engine, context, in_thread=False), Tracer()
     try:
