@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Self
 
+PATIENCE_S = 30.0
 USAGE = {
     "prompt_tokens": 10,
     "completion_tokens": 5,
@@ -43,6 +44,7 @@ class Reply:
             event.
         events: Sent as the data of a stream's events.
         delay_s: Before anything is sent.
+        after: Nothing is sent until it is set.
         cut: The connection is closed without a word.
         hang: Nothing is sent until the stub is closed.
         raw: The whole body, instead of ``message``, of this content type (``kind``).
@@ -56,6 +58,7 @@ class Reply:
     events: Sequence[Any] | None = None
     headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
+    after: threading.Event | None = None
     cut: bool = False
     hang: bool = False
     raw: bytes | None = None
@@ -184,6 +187,8 @@ class _Handler(BaseHTTPRequestHandler):
         key = self.headers.get("Authorization") or self.headers.get("x-api-key") or ""
         reply = self.server.stub.reply_to(Request(self.path, key, body, time.time()))
         self.server.stub.closed.wait(None if reply.hang else reply.delay_s)
+        if reply.after is not None:
+            reply.after.wait(PATIENCE_S)
         if reply.cut or reply.hang:
             self.close_connection = True
         else:

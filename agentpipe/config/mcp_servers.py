@@ -7,7 +7,7 @@ or the common ``{"mcpServers": {name: {"command", "args", "env"} or {"url", "typ
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,22 +49,29 @@ def _uvx(package: str, *arguments: str) -> dict[str, Any]:
     return {"stdio": {"command": "uvx", "args": [package, *arguments]}}
 
 
+def _stateless(entry: dict[str, Any]) -> dict[str, Any]:
+    return {**entry, "stateless": True}
+
+
 # By the names and with the variables of MCP-Universe's list, without the servers that its package
 # brings; the last four are ours. The packages come from PyPI (in the worker's environment, or
 # fetched by uvx) or from npm (fetched by npx).
+# ``stateless`` marks those that keep nothing from one call to the next: agents share them.
 _GITHUB = "ghcr.io/github/github-mcp-server"
 _FILES = "@modelcontextprotocol/server-filesystem"
 BUILT_IN: dict[str, dict[str, Any]] = {
     # Its package needs another version of the MCP library: uv gives it an environment.
-    "calculator": _uvx("mcp-server-calculator"),
+    "calculator": _stateless(_uvx("mcp-server-calculator")),
     "chrome": _npm("chrome-devtools-mcp@latest", "--headless=true", "--isolated=true"),
-    "fetch": _pypi("mcp_server_fetch", "--ignore-robots-txt"),
+    "fetch": _stateless(_pypi("mcp_server_fetch", "--ignore-robots-txt")),
     "filesystem": _npm(_FILES, "{{FILESYSTEM_DIRECTORY}}"),
     "filesystem_mcpmark": _npm(_FILES, "{{FILESYSTEM_TEST_DIR}}"),
     "github": _github(f"{_GITHUB}:0.5.0"),
     "github_mcpmark": _github(_GITHUB, "GITHUB_TOKENS"),
-    "google-maps": _npm("@modelcontextprotocol/server-google-maps", env=("GOOGLE_MAPS_API_KEY",)),
-    "markitdown": _uvx("markitdown-mcp"),
+    "google-maps": _stateless(
+        _npm("@modelcontextprotocol/server-google-maps", env=("GOOGLE_MAPS_API_KEY",))
+    ),
+    "markitdown": _stateless(_uvx("markitdown-mcp")),
     "no_hub": _github(_GITHUB),
     "notion": _notion("NOTION_API_KEY"),
     "notion_mcpmark": _notion("EVAL_NOTION_API_KEY"),
@@ -76,7 +83,7 @@ BUILT_IN: dict[str, dict[str, Any]] = {
     "git": _pypi("mcp_server_git"),
     "memory": _npm("@modelcontextprotocol/server-memory"),
     "sequential-thinking": _npm("@modelcontextprotocol/server-sequential-thinking"),
-    "time": _pypi("mcp_server_time"),
+    "time": _stateless(_pypi("mcp_server_time")),
 }
 
 
@@ -87,6 +94,7 @@ class McpServer:
     Attributes:
         command: The program and its arguments; empty for a server with a ``url``.
         tools: The tools that the agent may use; None for all.
+        stateless: It keeps nothing from one call to the next.
     """
 
     name: str
@@ -97,6 +105,7 @@ class McpServer:
     url: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     tools: frozenset[str] | None = None
+    stateless: bool = False
 
     def __repr__(self) -> str:
         return f"McpServer({self.name!r}, {self.transport!r})"
@@ -144,8 +153,10 @@ class Catalogue:
                 "set it in the context's env, or where the workers run"
             )
         if transport == "stdio":
-            return _by_command(name, filled, tools)
-        return _by_url(name, transport, filled, tools)
+            server = _by_command(name, filled, tools)
+        else:
+            server = _by_url(name, transport, filled, tools)
+        return replace(server, stateless=_is_stateless(name, wanted, entry))
 
     def _entry(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """The entry itself if it says how to reach the server, else that of the list."""
@@ -198,7 +209,10 @@ def read_list(path: Path) -> dict[str, dict[str, Any]]:
     wrong = [name for name, entry in entries.items() if not isinstance(entry, dict)]
     if wrong:
         raise _problem(path, f"the entry {wrong[0]!r} must be an object")
-    return {name: _common_entry(entry) for name, entry in entries.items()}
+    return {
+        name: {**_common_entry(entry), "stateless": entry.get("stateless", False)}
+        for name, entry in entries.items()
+    }
 
 
 def _problem(path: Path, text: str) -> ConfigError:
@@ -218,6 +232,13 @@ def _common_entry(entry: dict[str, Any]) -> dict[str, Any]:
         transport = "sse" if kind == "sse" else "http"
         return {transport: {key: entry[key] for key in ("url", "headers") if key in entry}}
     return entry
+
+
+def _is_stateless(name: str, wanted: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
+    mark = wanted.get("stateless", entry.get("stateless", False))
+    if not isinstance(mark, bool):
+        raise ConfigError(f"the MCP server {name!r}: stateless must be true or false")
+    return mark
 
 
 def _filled(entry: dict[str, Any], env: Mapping[str, str]) -> dict[str, Any]:

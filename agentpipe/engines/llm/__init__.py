@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from agentpipe.config.agent_config import AgentConfig
     from agentpipe.core.context import Context
     from agentpipe.engines.base import Agent
+    from agentpipe.engines.mcp.sessions import EngineSessions
 
 
 class LlmEngine:
@@ -42,6 +43,7 @@ class LlmEngine:
             raise ConfigError(map(config.problem, problems))
         self._access = Access(self._config, catalogue, os.environ)
         self.secrets = self._access.secrets
+        self._sessions: EngineSessions | None = None
 
     def server_problems(self, context: Context, *, start: bool) -> list[str]:
         """What stands in the way of the MCP servers on this machine; see ``ServerChecks``."""
@@ -50,5 +52,8 @@ class LlmEngine:
     def build(self) -> Agent:
         """An agent that has nothing open yet."""
         from agentpipe.engines.llm.agent import LlmAgent
+        from agentpipe.engines.mcp.sessions import EngineSessions
 
-        return LlmAgent(self._config, self._access)
+        if self._sessions is None:
+            self._sessions = EngineSessions()
+        return LlmAgent(self._config, self._access, self._sessions)

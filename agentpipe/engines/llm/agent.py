@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from agentpipe.engines.llm.access import Access
     from agentpipe.engines.llm.config import LlmConfig
     from agentpipe.engines.llm.conversation import Response, ToolCall
+    from agentpipe.engines.mcp.sessions import EngineSessions
 
 
 class LlmAgent:
@@ -37,9 +38,9 @@ class LlmAgent:
 
     grace_s = 2 * CLOSE_LIMIT_S
 
-    def __init__(self, config: LlmConfig, access: Access) -> None:
+    def __init__(self, config: LlmConfig, access: Access, sessions: EngineSessions) -> None:
         self._config, self._access = config, access
-        self._toolset = Toolset(config)
+        self._toolset = Toolset(config, sessions)
         self._client: httpx2.AsyncClient | None = None
         self._model: LlmModel | None = None
 
@@ -61,8 +62,7 @@ class LlmAgent:
         try:
             return await _LlmRun(self._config, self._model, self._toolset, task).answer(context.env)
         finally:
-            if not self._config.keep_sessions:
-                await self._toolset.close()
+            await self._toolset.release()
 
     async def close(self) -> None:
         """Close the sessions and the HTTP client."""

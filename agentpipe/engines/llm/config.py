@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from agentpipe.config.agent_config import AgentConfig
+    from agentpipe.config.mcp_servers import McpServer
     from agentpipe.engines.llm.providers import Provider
 
 # MCP-Universe's defaults.
@@ -33,6 +34,8 @@ PEER_MODELS = {
     **dict.fromkeys(("local_llm", "vllm_local", "sglang_local"), "gpt-oss-120b"),
 }
 PEER_MAX_ITERATIONS = 5
+# A session serves one run; all runs of one agent; or all agents of a context, at once.
+SCOPES = ("task", "agent", "context")
 # Settings passed on with each request, and their types.
 SETTINGS: dict[str, tuple[type, ...]] = {
     "temperature": (int, float),
@@ -67,7 +70,7 @@ class LlmConfig:
         max_total_tokens: Input and output per task; None for no limit.
         request_timeout_s: A longer request is a failure of the infrastructure.
         stream: Request the answer in parts, for proxies that cut idle connections.
-        keep_sessions: Keep MCP sessions open for the next task.
+        sessions: Who shares an MCP session, one of ``SCOPES``; None for what suits each server.
         start_limit_s: For a server to be ready.
         tool_limit_s: For one tool call.
         max_tool_chars: A longer tool result is cut.
@@ -88,7 +91,7 @@ class LlmConfig:
     max_total_tokens: int | None = None
     request_timeout_s: float = 600.0
     stream: bool = False
-    keep_sessions: bool = True
+    sessions: str | None = None
     start_limit_s: float = 60.0
     tool_limit_s: float = 300.0
     max_tool_chars: int = 200_000
@@ -99,6 +102,10 @@ class LlmConfig:
     def takes_images(self) -> bool:
         """Whether the images in tools' results are sent to the model."""
         return self.provider.takes_images if self.images is None else self.images
+
+    def scope_of(self, server: McpServer) -> str:
+        """Who shares the sessions with a server."""
+        return self.sessions or ("context" if server.stateless else "task")
 
 
 def _above_zero(*kinds: type) -> Callable[[Any], bool]:
@@ -120,6 +127,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "max_total_tokens": _COUNT,
     "request_timeout_s": _SECONDS,
     "stream": _FLAG,
+    "sessions": ("task, agent or context", lambda value: value in SCOPES),
     "keep_sessions": _FLAG,
     "start_limit_s": _SECONDS,
     "tool_limit_s": _SECONDS,
@@ -173,7 +181,17 @@ def _options(given: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
             problems.append(f"{name}: expected {expected}")
     if isinstance(options.get("servers"), list):
         options["servers"] = tuple(options["servers"])
+    _translate_keep_sessions(options, problems)
     return options
+
+
+def _translate_keep_sessions(options: dict[str, Any], problems: list[str]) -> None:
+    """``keep_sessions`` is an old name."""
+    if "keep_sessions" in options:
+        keep = options.pop("keep_sessions")
+        if "sessions" in options:
+            problems.append("keep_sessions: remove it, `sessions` says it")
+        options["sessions"] = "agent" if keep else "task"
 
 
 def _provider_and_model(model: Any, problems: list[str]) -> tuple[Provider, str] | None:

@@ -1,4 +1,4 @@
-"""Toolset: the MCP sessions of one agent, and the tools of their servers."""
+"""Toolset: the tools of the servers that one agent's runs use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.core import trace
 from agentpipe.engines.llm.conversation import Image, ToolCall, ToolDefinition, ToolResult
 from agentpipe.engines.llm.tool_names import names_of
-from agentpipe.engines.mcp.session import McpSession
+from agentpipe.engines.mcp.opening import Target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,40 +16,29 @@ if TYPE_CHECKING:
     from agentpipe.config.mcp_servers import McpServer
     from agentpipe.engines.llm.config import LlmConfig
     from agentpipe.engines.mcp.content import ToolContent
+    from agentpipe.engines.mcp.sessions import EngineSessions, Lease
 
 
 class Toolset:
-    """The sessions with the servers of one agent's tasks."""
+    """The tools of one run's servers."""
 
-    def __init__(self, config: LlmConfig) -> None:
-        self._config = config
-        self._servers: tuple[McpServer, ...] = ()
-        self._sessions: dict[str, McpSession] = {}
+    def __init__(self, config: LlmConfig, sessions: EngineSessions) -> None:
+        self._config, self._sessions = config, sessions
+        self._leases: dict[str, Lease] = {}
         # The server and the tool, by the name that the model uses.
         self._named: dict[str, tuple[str, str]] = {}
 
     async def open(self, servers: Sequence[McpServer], env: Mapping[str, str]) -> None:
-        """Open sessions with exactly these servers; those that are open and well stay so.
+        """Get sessions with these servers, for one run.
 
         Raises:
             InfraError: One does not answer.
             AgentFailed: One cannot be started.
         """
-        if tuple(servers) != self._servers:
-            await self.close()
-            self._servers = tuple(servers)
-        for server in servers:
-            await self._open(server, env)
-        for session in self._sessions.values():
-            await session.ready()
-
-    async def _open(self, server: McpServer, env: Mapping[str, str]) -> None:
-        session = self._sessions.get(server.name)
-        if session is not None and session.is_lost:  # It ended while it was idle.
-            await session.close()
-            session = None
-        if session is None:
-            self._sessions[server.name] = McpSession(server, env, self._config.start_limit_s)
+        limit_s = self._config.start_limit_s
+        wanted = [(Target(each, env, limit_s), self._config.scope_of(each)) for each in servers]
+        leases = await self._sessions.join(self).lease(wanted, self)
+        self._leases = {server.name: lease for server, lease in zip(servers, leases, strict=True)}
 
     async def definitions(self) -> list[ToolDefinition]:
         """The tools as they are now, for the model.
@@ -57,12 +46,10 @@ class Toolset:
         Raises:
             InfraError: A server says that its tools have changed, and does not list them.
         """
-        for session in self._sessions.values():
-            await session.refresh()
         tools = {
             (server, tool.name): tool
-            for server, session in self._sessions.items()
-            for tool in session.tools
+            for server, lease in self._leases.items()
+            for tool in await lease.tools()
         }
         self._named = names_of(tools)
         return [
@@ -82,8 +69,8 @@ class Toolset:
         server, tool = self._named[call.name]
         record = {"type": "tool", "class": "llm", "server": server, "tool_name": tool}
         with trace.step({**record, "arguments": arguments}) as step:
-            session = self._sessions[server]
-            content = await session.call(tool, arguments, self._config.tool_limit_s)
+            lease = self._leases[server]
+            content = await lease.call(tool, arguments, self._config.tool_limit_s)
             step["response"] = content.text
         limit, text = self._config.max_tool_chars, content.text
         cut = text if len(text) <= limit else f"{text[:limit]}... (cut)"
@@ -94,8 +81,11 @@ class Toolset:
         shown = content.pictures if self._config.takes_images else ()
         return tuple(Image(each.media_type, each.data) for each in shown)
 
+    async def release(self) -> None:
+        """The run has ended: what is not kept for the next one ends."""
+        leases, self._leases, self._named = self._leases, {}, {}
+        await asyncio.gather(*(lease.release() for lease in leases.values()))
+
     async def close(self) -> None:
-        """Close all sessions."""
-        sessions, self._sessions = self._sessions, {}
-        self._servers, self._named = (), {}
-        await asyncio.gather(*(session.close() for session in sessions.values()))
+        """The agent ends, and what was kept for it."""
+        await self._sessions.leave(self)

@@ -1,0 +1,122 @@
+"""KeptSessions: sessions that live on between their uses, until they are idle or lost."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from agentpipe.engines.mcp.opening import Opening, in_background
+from agentpipe.errors import InfraError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection
+
+    from agentpipe.engines.mcp.opening import Target
+    from agentpipe.engines.mcp.session import McpSession
+
+    Key = tuple[object, object]
+
+
+class KeptSession:
+    """A session and those who use it now.
+
+    Attributes:
+        is_current: The next user gets it, too.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.opening = Opening(target)
+        self.users = 0
+        self.is_current = True
+        self.idle: asyncio.TimerHandle | None = None
+
+    def stop_timer(self) -> None:
+        """It is in use, or ends."""
+        if self.idle is not None:
+            self.idle.cancel()
+            self.idle = None
+
+
+class KeptSessions:
+    """One session for each server and owner; of one event loop.
+
+    A session that failed, or lost its server, is replaced for its next user. It is closed once
+    those who use it have finished: the failure of one run is not that of the others.
+    """
+
+    def __init__(self, idle_s: float) -> None:
+        self._idle_s = idle_s
+        self._kept: dict[Key, KeptSession] = {}
+        self._replaced: set[KeptSession] = set()
+
+    @asynccontextmanager
+    async def used(self, target: Target, owner: object = None) -> AsyncIterator[McpSession]:
+        """The open session of this owner; it does not end meanwhile unless its server does.
+
+        Raises:
+            InfraError: The server does not answer in time.
+            AgentFailed: It cannot be started or reached, or refuses.
+        """
+        key = (target.key, owner)
+        kept = self._current(key, target)
+        kept.users += 1
+        kept.stop_timer()
+        try:
+            yield await kept.opening.session()
+        except InfraError:
+            # It may hang for all others, too.
+            self._replace(key, kept)
+            raise
+        finally:
+            kept.users -= 1
+            self._left(key, kept)
+
+    async def keep_only(self, owner: object, targets: Collection[Target] = ()) -> None:
+        """End the other sessions of this owner."""
+        wanted = {target.key for target in targets}
+        others = [key for key in self._kept if key[1] is owner and key[0] not in wanted]
+        await asyncio.gather(*(self._end(self._kept[key], key) for key in others))
+
+    async def close(self) -> None:
+        """End all of them."""
+        kept = [*self._kept.items(), *((None, each) for each in self._replaced)]
+        await asyncio.gather(*(self._end(each, key) for key, each in kept))
+
+    def _current(self, key: Key, target: Target) -> KeptSession:
+        kept = self._kept.get(key)
+        if kept is not None and kept.opening.is_of_use:
+            return kept
+        if kept is not None:
+            self._replace(key, kept)
+            self._left(key, kept)
+        self._kept[key] = KeptSession(target)
+        return self._kept[key]
+
+    def _replace(self, key: Key, kept: KeptSession) -> None:
+        if kept.is_current:
+            kept.is_current = False
+            kept.stop_timer()
+            del self._kept[key]
+            self._replaced.add(kept)
+
+    def _left(self, key: Key, kept: KeptSession) -> None:
+        if kept.users:
+            return
+        if kept.is_current:
+            kept.stop_timer()
+            loop = asyncio.get_running_loop()
+            kept.idle = loop.call_later(self._idle_s, self._end_idle, key, kept)
+        else:
+            in_background(self._end(kept))
+
+    def _end_idle(self, key: Key, kept: KeptSession) -> None:
+        in_background(self._end(kept, key))
+
+    async def _end(self, kept: KeptSession, key: Key | None = None) -> None:
+        kept.stop_timer()
+        kept.is_current = False
+        if key is not None and self._kept.get(key) is kept:
+            del self._kept[key]
+        self._replaced.discard(kept)
+        await kept.opening.close()

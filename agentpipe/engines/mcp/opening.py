@@ -1,0 +1,108 @@
+"""Opening: an MCP session on its way, from its turn to start until it is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.engines.mcp.session import McpSession
+from agentpipe.engines.mcp.start_gate import START_GATE
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping
+
+    from agentpipe.config.mcp_servers import McpServer
+
+_in_background: set[asyncio.Task[Any]] = set()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Target:
+    """A server with the context that it is started for; values may be credentials."""
+
+    server: McpServer
+    env: Mapping[str, str]
+    start_limit_s: float
+
+    @property
+    def is_process(self) -> bool:
+        """Whether the server is started here."""
+        return self.server.transport == "stdio"
+
+    @property
+    def key(self) -> object:
+        """Equal for what may share a server: the same server with the same credentials."""
+        server = self.server
+        own = (server.name, server.transport, server.command, server.cwd, server.url, server.tools)
+        given = (server.env, server.headers, self.env)
+        return own, tuple(frozenset(each.items()) for each in given)
+
+
+class Opening:
+    """A session that opens in the background, and lives until ``close``."""
+
+    def __init__(self, target: Target, *, ahead: bool = False) -> None:
+        self._target, self._ahead = target, ahead
+        self._session: McpSession | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._task = in_background(self._open())
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether its server starts, or has started."""
+        return self._session is not None
+
+    @property
+    def is_of_use(self) -> bool:
+        """Whether it is, or may become, an open session."""
+        if not self._task.done():
+            return True
+        ended = self._task.cancelled() or self._task.exception() is not None
+        return not ended and self._session is not None and not self._session.is_lost
+
+    async def session(self) -> McpSession:
+        """The session, once its tools are known.
+
+        Raises:
+            InfraError: The server does not answer in time.
+            AgentFailed: It cannot be started or reached, or refuses.
+        """
+        return await asyncio.shield(self._task)
+
+    async def close(self) -> None:
+        """End it, ready or not; a caller that is cancelled does not keep it open."""
+        if self._closing is None:
+            self._task.cancel()
+            self._closing = in_background(self._close())
+        await asyncio.wait({self._closing})
+
+    async def _open(self) -> McpSession:
+        async with AsyncExitStack() as stack:
+            if self._target.is_process:
+                await stack.enter_async_context(START_GATE.turn(ahead=self._ahead))
+            target = self._target
+            self._session = McpSession(target.server, target.env, target.start_limit_s)
+            try:
+                await self._session.ready()
+            except Exception:
+                await self._session.close()
+                raise
+        return self._session
+
+    async def _close(self) -> None:
+        await asyncio.wait({self._task})
+        if not self._task.cancelled():
+            self._task.exception()  # Raised by ``session`` for those who waited.
+        if self._session is not None:
+            await self._session.close()
+
+
+def in_background(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    """A task that no run owns: it has no run's context, and is kept until it has ended."""
+    task = asyncio.create_task(work, context=contextvars.Context())
+    _in_background.add(task)
+    task.add_done_callback(_in_background.discard)
+    return task
