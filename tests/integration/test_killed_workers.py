@@ -42,6 +42,30 @@ def test_300_tasks_survive_20_kills_and_5_restarts_of_the_server(
     _run_while_workers_are_killed(project, restart)
 
 
+@pytest.mark.long
+def test_a_worker_killed_while_it_judges_a_kept_answer_costs_no_second_run(
+    project: Project,
+) -> None:
+    project.environ["AGENTPIPE_LEASE_S"] = "1"
+    project.collection()
+    calls, release = project.folder / "calls", project.folder / "release"
+    judge = {"func": "toys:judge_at_the_third_call", "value": [str(calls), str(release)]}
+    project.send({"task_id": "one", "question": "echo right", "evaluators": [judge]})
+    fleet = project.work("--processes", "1")
+    wait_until(
+        lambda: calls.exists() and len(calls.read_text().splitlines()) == 2, 60, "a second try"
+    )
+    for pid in fleet.pids:
+        os.kill(pid, signal.SIGKILL)
+    release.write_text("")
+    project.until(delivered=1)
+    fleet.stop()
+    (result,) = project.results()
+    assert (result["outcome"], result["attempt"], result["reward"]) == ("ok", 1, 1.0)
+    assert len(project.journal("started")) == 1
+    assert len(calls.read_text().splitlines()) == 3
+
+
 def _run_while_workers_are_killed(project: Project, after_kill: Callable[[int], None]) -> None:
     project.environ["AGENTPIPE_LEASE_S"] = "1"
     project.send(*["sleep 0.1"] * TASKS)

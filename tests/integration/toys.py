@@ -261,3 +261,16 @@ def judge_when_open(answer: str, value: str) -> bool:
 def judge_without_key(_answer: str) -> bool:
     """Its service refuses the credential."""
     raise agentpipe.InfraError("the key is refused", permanent=True)
+
+
+def judge_at_the_third_call(answer: str, value: list[str]) -> bool:
+    """Its service fails the first call, and hangs in the second until the file ``value[1]``."""
+    calls = Path(value[0])
+    with calls.open("a") as file:
+        file.write("call\n")
+    number = len(calls.read_text().splitlines())
+    if number == 1:
+        raise ConnectionError("away")
+    while number == 2 and not Path(value[1]).exists():
+        time.sleep(0.01)
+    return answer == "right"
