@@ -17,6 +17,7 @@ import orjson
 
 from agentpipe.config.agent_config import load_agent_config
 from agentpipe.core.context import Context
+from agentpipe.core.garbage import collect_rarely
 from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
 from agentpipe.engines.base import open_engine
@@ -64,6 +65,7 @@ async def _answer(instance: Instance) -> Any:
 
 
 def _measure_models(folder: Path) -> None:
+    collect_rarely()  # As in a worker; the bare clients have it, too.
     with _slow_model() as url:
         shared = asyncio.run(_bare_per_s(url, clients=1))
         own = asyncio.run(_bare_per_s(url, clients=LLM_AGENTS))

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import dramatiq
 
 from agentpipe.brokers.capabilities import BreaksOnFailures
+from agentpipe.core.garbage import collect_rarely
 from agentpipe.sending.broker import StoreBroker
 from agentpipe.worker.consumer import Consumer
 from agentpipe.worker.event_loop import EventLoop
@@ -95,6 +96,7 @@ class WorkerMiddleware(dramatiq.Middleware):
         queues = frozenset(worker.consumers)
         served = replace(self._worker, pid=os.getpid(), slots=slots, queues=queues)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
+        collect_rarely()
         _raise_file_limit()
         self._loop.start()
         self._forwarder.start()
