@@ -172,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _begin(self, sent: Sent, more: dict[str, str] | None = None) -> None:
         self.send_response(sent.status)
-        for name, value in {"Content-Type": sent.kind, **sent.headers, **(more or {})}.items():
+        for name, value in {"Content-Type": sent.kind, **(more or {}), **sent.headers}.items():
             self.send_header(name, value)
         self.end_headers()
 

@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
+from agentpipe.core.outside import valid_text
 from agentpipe.core.text import printable
 from agentpipe.core.timestamps import utc
 
@@ -56,8 +57,8 @@ class RedactingStream:
         return len(text)
 
     def masked(self, text: str) -> str:
-        """``text`` with its secrets masked."""
-        return self._redactor.text(text)
+        """``text`` with its secrets masked; in valid Unicode, or a print could end a run."""
+        return valid_text(self._redactor.text(text))
 
     def flush(self) -> None:
         """Flush the wrapped stream."""

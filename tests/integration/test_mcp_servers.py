@@ -301,6 +301,15 @@ def test_a_response_without_an_answer_is_a_failure_of_the_service(bench: Bench, 
     assert time.monotonic() - begun < 30
 
 
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
+def test_a_response_that_breaks_off_is_a_failure_of_the_service(bench: Bench, kind: str) -> None:
+    broken = Sent(200, b'data: {"jso', kind, {"Content-Length": "999", "Connection": "close"})
+    with McpStub(lambda m: broken if m["method"] == "tools/call" else None) as stub:
+        end = heard(bench, web(stub), "echo", tool_limit_s=60)
+    assert is_infra(end)
+    assert "MCP server 'web' was lost during a call: RemoteProtocolError" in str(end)
+
+
 # What servers answer.
 
 

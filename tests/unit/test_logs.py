@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 import sys
@@ -150,3 +151,10 @@ def test_what_children_print_passes_at_any_level(
     assert root.level == logging.ERROR
     logs.printed.info("a child's word", extra={"bound": Bound("t-1", "crew_0")})
     assert capsys.readouterr().err.endswith("a child's word task=t-1 agent=crew_0\n")
+
+
+def test_half_a_surrogate_pair_can_be_printed() -> None:
+    written = io.BytesIO()
+    with io.TextIOWrapper(written, encoding="utf-8", write_through=True) as plain:
+        RedactingStream(plain, Redactor({"secret"})).write("a\ud800b secret é")
+        assert written.getvalue().decode() == "a\ufffdb *** é"
