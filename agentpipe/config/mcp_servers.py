@@ -18,7 +18,7 @@ from agentpipe.core.template import names_in, render
 from agentpipe.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 VARIABLE = "AGENTPIPE_MCP_SERVERS"
 TRANSPORTS = ("stdio", "sse", "http")
@@ -127,6 +127,7 @@ class Catalogue:
         if not isinstance(wanted, list) or not all(isinstance(each, dict) for each in wanted):
             yield "servers: expected a list of entries such as `- name: calculator`"
             return
+        yield from (f"servers: {problem}" for problem in repeated_names(wanted))
         for index, each in enumerate(wanted):
             try:
                 self.server(each, None)
@@ -170,6 +171,15 @@ class Catalogue:
             return {**self._entries[name], **({"env": own["env"]} if "env" in own else {})}
         hint = did_you_mean(name, self._entries, f"add it to the file that {VARIABLE} names")
         raise ConfigError(f"unknown MCP server {name!r}: {hint}")
+
+
+def repeated_names(wanted: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Of different entries, a sentence each: a tool is called by the name of its server."""
+    first: dict[str, Mapping[str, Any]] = {}
+    for each in wanted:
+        name = each.get("name")
+        if isinstance(name, str) and first.setdefault(name, each) != each:
+            yield f"two different servers are named {name!r}: give each a name of its own"
 
 
 def variables_of(entry: Mapping[str, Any]) -> Iterator[str]:

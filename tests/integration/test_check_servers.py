@@ -37,7 +37,10 @@ def write(project: Project, servers: list[dict[str, Any]], **collection: Any) ->
 def messages(project: Project, *options: str, code: int = 2) -> list[str]:
     done = project.run("check", "--json", *options)
     assert (done.code, done.json["ok"]) == (code, not code), done
-    assert {each["file"] for each in done.json["problems"]} <= {"clerk.yaml"}
+    lines = (project.folder / "clerk.yaml").read_text().splitlines()
+    for each in done.json["problems"]:
+        assert each["file"] == "clerk.yaml"
+        assert lines[each["line"] - 1].lstrip().startswith("- ")  # That of the server's entry.
     return [each["message"] for each in done.json["problems"]]
 
 

@@ -321,6 +321,10 @@ def _children() -> set[int]:
         ({"model": "openai:x", "max_iterations": 0}, "max_iterations: expected an integer above 0"),
         ({"model": "openai:x", "servers": [{"name": "tme"}]}, "did you mean 'time'?"),
         ({"model": "openai:x", "servers": ["time"]}, "servers: expected a list of entries"),
+        (
+            {"model": "openai:x", "servers": [{"name": "time"}, {"name": "time", "command": "x"}]},
+            "servers: two different servers are named 'time'",
+        ),
         ({"model": "openai:x", "base_url": "localhost"}, "base_url: expected a URL"),
     ],
 )

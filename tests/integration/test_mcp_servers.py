@@ -482,7 +482,6 @@ def test_a_slow_tool_is_named_with_its_limit(bench: Bench) -> None:
     ("arguments", "finish_reason", "told"),
     [
         ('{"text": ', "tool_calls", "call it again"),
-        ('{"text": ', "length", "your answer was cut at its limit of tokens"),
         ("[1]", "tool_calls", "not an object; call it again"),
         ('"hi"', "tool_calls", "not an object; call it again"),
     ],
@@ -497,6 +496,22 @@ def test_a_call_with_broken_arguments_is_not_made(
     assert text.startswith("Error: nothing was called, the arguments are no JSON object: ")
     assert told in text
     assert stub.calls() == []
+
+
+@pytest.mark.parametrize("arguments", ['{"text": ', "", "{}", '{"text": "he"}'])
+def test_a_call_in_which_the_answer_was_cut_is_not_made(bench: Bench, arguments: str) -> None:
+    whole = raw_call("web__echo", '{"text": "first"}', "length")
+    cut = raw_call("web__echo", arguments, "length")
+    replies = [json.loads(reply.raw or b"") for reply in (whole, cut)]
+    messages = [reply["choices"][0]["message"] for reply in replies]
+    messages[0]["tool_calls"] += messages[1]["tool_calls"]
+    script = [Reply(raw=json.dumps(replies[0]).encode()), say("in parts, then")]
+    with McpStub() as stub, LlmStub(script) as model:
+        bench.ask(bench.engine(model.url, servers=[web(stub)]), "?")
+    called, told = tool_texts(model.requests[1])
+    assert "first" in called
+    assert told.startswith("Error: nothing was called: your answer was cut at its limit of tokens")
+    assert [each["arguments"] for each in stub.calls()] == [{"text": "first"}]
 
 
 @pytest.mark.parametrize("arguments", ["", "null", "{}", " ", None])

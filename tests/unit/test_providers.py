@@ -105,7 +105,7 @@ def test_a_schema_reaches_the_model_as_its_server_gave_it(
     (tool,) = body(name, schema=schema)["tools"]
     sent = tool["input_schema"] if "input_schema" in tool else tool["function"]["parameters"]
     added: dict[str, Any] = {"properties": {}} if PROVIDERS[name].needs_properties else {}
-    assert sent == {**added, **schema}
+    assert sent == {"type": "object", **added, **schema}
     assert "strict" not in json.dumps(tool)
 
 

@@ -107,6 +107,18 @@ def test_a_task_reads_no_variable_of_the_worker(tmp_path: Path) -> None:
         access.servers(Task(question="?", mcp_servers=[evil], use_specified_server=True), Context())
 
 
+def test_a_task_may_name_a_server_twice_but_not_two_servers_alike(tmp_path: Path) -> None:
+    access = Case(tmp_path, []).access()
+    same = [{"name": "time"}, {"name": "time"}]
+    first, again = access.servers(
+        Task(question="?", mcp_servers=same, use_specified_server=True), Context()
+    )
+    assert first == again
+    other: list[dict[str, Any]] = [{"name": "time"}, {"name": "time", "tools": ["convert_time"]}]
+    with pytest.raises(AgentFailed, match="two different servers are named 'time'"):
+        access.servers(Task(question="?", mcp_servers=other, use_specified_server=True), Context())
+
+
 def test_what_every_server_gets_is_no_secret(tmp_path: Path) -> None:
     entry = {"name": "own", "command": "x", "args": ["{{HOME}}", "{{TOKEN}}"]}
     assert Case(tmp_path, [entry]).access(HOME="/root", TOKEN=SECRET).secrets == (SECRET,)

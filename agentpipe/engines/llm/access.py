@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.config.mcp_servers import variables_of
+from agentpipe.config.mcp_servers import repeated_names, variables_of
 from agentpipe.engines.process.launcher import PASSED_ON
 from agentpipe.errors import AgentFailed, ConfigError
 
@@ -81,6 +81,8 @@ class Access:
         if task.use_specified_server:
             # A task only chooses by name: the collection's owner decides what is started.
             entries = [_chosen(entry) for entry in task.mcp_servers]
+        if repeated := next(repeated_names(entries), ""):
+            raise _misconfigured(repeated)
         try:
             return [self._server(entry, context) for entry in entries]
         except ConfigError as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agentpipe.core.outside import read_json
-from agentpipe.core.result import LENGTH, STOP
+from agentpipe.core.result import STOP
 from agentpipe.core.template import render
 from agentpipe.engines.base import Answer
 from agentpipe.engines.http.clients import new_client
@@ -31,6 +31,13 @@ if TYPE_CHECKING:
     from agentpipe.engines.llm.config import LlmConfig
     from agentpipe.engines.llm.conversation import Response, ToolCall
     from agentpipe.engines.mcp.sessions import EngineSessions
+
+# The end of its arguments may be missing. That they are JSON says nothing: no arguments at all are
+# an empty object, and Anthropic closes what is open.
+_CUT = (
+    "Error: nothing was called: your answer was cut {}, so the arguments may be incomplete; "
+    "call it again, with less text or in parts"
+)
 
 
 class LlmAgent:
@@ -108,10 +115,14 @@ class _LlmRun:
 
     async def _results(self, response: Response) -> ToolResults:
         """In sequence: a model that requests two calls may rely on their order."""
-        cut = stops.stop_of(response) == LENGTH
-        return ToolResults(tuple([await self._result(call, cut=cut) for call in response.calls]))
+        cut = stops.cut(response)
+        calls = response.calls[:-1] if cut else response.calls
+        results = [await self._result(call) for call in calls]
+        if cut:
+            results.append(ToolResult(response.calls[-1], _CUT.format(cut)))
+        return ToolResults(tuple(results))
 
-    async def _result(self, call: ToolCall, *, cut: bool) -> ToolResult:
+    async def _result(self, call: ToolCall) -> ToolResult:
         """Of the tool, or what is wrong with the call, which then is not made."""
         try:
             arguments = read_json((call.arguments.strip() or "{}").encode(errors="replace"))
@@ -120,9 +131,9 @@ class _LlmRun:
             arguments, flaw = None, str(error)
         if not flaw:
             return await self._toolset.call(call, arguments or {})
-        why = "your answer was cut at its limit of tokens" if cut else f"{flaw}; call it again"
         return ToolResult(
-            call, f"Error: nothing was called, the arguments are no JSON object: {why}"
+            call,
+            f"Error: nothing was called, the arguments are no JSON object: {flaw}; call it again",
         )
 
     def _final(self, response: Response) -> Answer:

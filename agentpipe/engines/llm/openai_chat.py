@@ -69,8 +69,8 @@ def body(
 
 def _tool(tool: ToolDefinition, provider: Provider) -> dict[str, Any]:
     """With the schema that its server gave; an empty ``properties`` allows what none does."""
-    schema: dict[str, Any] = {"properties": {}} if provider.needs_properties else {}
-    parameters = {**schema, **tool.parameters}
+    demanded = {"type": "object", "properties": {}} if provider.needs_properties else {}
+    parameters = {**demanded, **tool.parameters}
     function = {"name": tool.name, "description": tool.description, "parameters": parameters}
     return {"type": "function", "function": function}
 

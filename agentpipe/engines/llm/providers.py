@@ -26,7 +26,7 @@ class Provider:
         renamed: Settings that it knows by another name.
         lacks: Settings that it refuses or ignores: they are not sent.
         counts_unasked: It counts a stream's tokens unasked, and refuses ``stream_options``.
-        needs_properties: It refuses a tool whose schema has no ``properties``.
+        needs_properties: It refuses a tool whose schema has no ``type`` or ``properties``.
         takes_images: Its usual models do; a text model refuses a request with one.
     """
 

@@ -24,6 +24,11 @@ _STOPS = {
 }
 # The provider gave up in the middle of an answer.
 _FAILED = frozenset({"error", "abort", "network_error", "insufficient_system_resource"})
+_CUTS: dict[str | None, str] = {
+    LENGTH: "at its limit of tokens",
+    CONTENT_FILTER: "by a filter",
+    REFUSAL: "by a filter",
+}
 _PAUSED = "pause_turn"
 _OUT_OF_CONTEXT = "model_context_window_exceeded"
 
@@ -35,6 +40,11 @@ def stop_of(response: Response) -> str | None:
     if response.finish_reason is None:
         return None
     return _STOPS.get(response.finish_reason.lower(), STOP)
+
+
+def cut(response: Response) -> str:
+    """How the provider ended the response before the model did, for the model; else empty."""
+    return _CUTS.get(stop_of(response), "")
 
 
 def failed(response: Response) -> bool:

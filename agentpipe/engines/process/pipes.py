@@ -61,7 +61,8 @@ class PipeWriter:
         return asyncio.StreamWriter(self._transport, protocol, None, loop)
 
     async def __aexit__(self, *_: object) -> None:
-        self._transport.abort()
+        if not self._transport.is_closing():  # The child may have closed its end.
+            self._transport.abort()
 
 
 class PipeReader:
