@@ -83,8 +83,14 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
     for worker in status["workers"]:
         yield (
             f"worker {worker['worker']}  running {worker['running']}/{worker['slots']}"
-            f"  heard {duration(worker['seen_s'])} ago"
+            f"  heard {duration(worker['seen_s'])} ago{_children(worker)}"
         )
+
+
+def _children(worker: dict[str, Any]) -> str:
+    servers, size = worker["servers"], worker["children_bytes"]
+    counted = f"  MCP servers {servers}" if servers else ""
+    return counted + (f"  children {size / 1024**2:,.0f} MiB" if size else "")
 
 
 def _condition(agent: dict[str, Any]) -> str:

@@ -99,6 +99,8 @@ def _worker(worker: WorkerSeen, heartbeat: Heartbeat) -> dict[str, Any]:
         "seen_s": round(worker.seen_s, 3),
         "lag_s": _rounded(heartbeat.lag_s),
         "rss_bytes": heartbeat.rss_bytes,
+        "servers": heartbeat.servers,
+        "children_bytes": heartbeat.children_bytes,
         "sink_down_s": _rounded(heartbeat.sink_down_s),
         "sink_error": heartbeat.sink_error or None,
     }

@@ -155,16 +155,23 @@ def _trouble(worker: WorkerSeen, vitals: Heartbeat) -> tuple[bool, bool, str]:
 
 def _worker(worker: WorkerSeen, vitals: Heartbeat, columns: Sequence[Column]) -> Text:
     late, silent = (vitals.lag_s or 0.0) >= LAGGING_S, worker.seen_s >= SILENT_S
-    sink = "" if vitals.sink_down_s is None else f"sink down {numbers.duration(vitals.sink_down_s)}"
     values = (
         (plain(worker.name, 80), ""),
         (f"{numbers.count(worker.running)}/{numbers.count(worker.slots)}", ""),
         (numbers.lag(vitals.lag_s), BAD if late else ""),
         (numbers.size(vitals.rss_bytes), ""),
         (f"{numbers.duration(worker.seen_s)} ago", BAD if silent else FAINT),
-        (sink, BAD),
+        _remark(vitals),
     )
     return row(columns, values)
+
+
+def _remark(vitals: Heartbeat) -> tuple[str, str]:
+    if vitals.sink_down_s is not None:
+        return f"sink down {numbers.duration(vitals.sink_down_s)}", BAD
+    servers = f"MCP servers {vitals.servers}" if vitals.servers else ""
+    children = f"children {numbers.size(vitals.children_bytes)}" if vitals.children_bytes else ""
+    return "  ".join(filter(None, (servers, children))), FAINT
 
 
 # Errors and dead letters.

@@ -24,6 +24,8 @@ class Heartbeat:
         oldest_s: The age of the oldest run of each queue.
         clock: The worker's own clock in Unix seconds: for ``doctor``, which compares clocks.
         up_s: The age of the process.
+        servers: How many MCP servers it runs.
+        children_bytes: The memory of all processes below it.
     """
 
     lag_s: float | None = None
@@ -34,6 +36,8 @@ class Heartbeat:
     oldest_s: Mapping[str, float] = field(default_factory=dict)
     clock: float | None = None
     up_s: float | None = None
+    servers: int = 0
+    children_bytes: int = 0
 
     def encode(self) -> bytes:
         """The report that the store keeps."""

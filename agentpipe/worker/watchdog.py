@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.statistics import MAX_LAST_ERROR_CHARS
+from agentpipe.engines.mcp.running import running_servers
 from agentpipe.errors import AgentpipeError
+from agentpipe.worker.child_memory import ChildMemory
 from agentpipe.worker.heartbeat import Heartbeat
 from agentpipe.worker.times import TICK_S
 
@@ -60,6 +62,7 @@ class Watchdog(threading.Thread):
         self._blocked_s = 0.0
         self._warned = False
         self._began_at = time.monotonic()
+        self._child_memory = ChildMemory()
 
     def run(self) -> None:
         """Watch until the process ends."""
@@ -93,6 +96,8 @@ class Watchdog(threading.Thread):
         return Heartbeat(
             lag_s=self._loop.take_lag_s(),
             rss_bytes=_rss_bytes(),
+            servers=running_servers(),
+            children_bytes=self._child_memory.bytes(),
             sink_error=error[:MAX_LAST_ERROR_CHARS],
             sink_down_s=down_s,
             carrying_s=self._forwarder.carrying_s,

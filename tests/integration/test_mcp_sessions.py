@@ -201,6 +201,26 @@ def test_each_run_has_its_own_http_session_and_closes_it(bench: Bench) -> None:
         assert stub.deleted == stub.sessions
 
 
+def test_servers_and_the_memory_of_children_are_counted(bench: Bench) -> None:
+    from agentpipe.engines.mcp.running import running_servers
+    from agentpipe.worker.child_memory import ChildMemory
+
+    counted: list[tuple[int, int]] = []
+
+    def script(request: Request) -> Reply:
+        if tool_texts(request):
+            counted.append((running_servers(), ChildMemory().bytes()))
+        return tells_pid(request)
+
+    before = running_servers()
+    with LlmStub(script) as model:
+        bench.ask(bench.engine(model.url, servers=[bench.odd()], sessions="agent"), "?")
+    ((number, size),) = counted
+    assert number == before + 1
+    assert size > 2**20
+    wait_until(lambda: running_servers() == before, PATIENCE_S, "its end is heard of")
+
+
 # Servers of one run.
 
 

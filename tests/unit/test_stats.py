@@ -27,7 +27,9 @@ MINE = frozenset({"crew_0"})
 
 def test_the_ledger_is_the_contracts() -> None:
     tally = Tally(3, 1, 2, 1.5, 0.25, "OSError: gone", 2.00049)
-    report = Heartbeat(0.25, 1024, "Down: away", 3.0, 4.0, {"crew_0": 61.5}).encode()
+    report = Heartbeat(
+        0.25, 1024, "Down: away", 3.0, 4.0, {"crew_0": 61.5}, servers=2, children_bytes=4096
+    ).encode()
     stats = replace(
         EMPTY,
         accepted=6,
@@ -93,6 +95,8 @@ def test_the_ledger_is_the_contracts() -> None:
                 "seen_s": 0.123,
                 "lag_s": 0.25,
                 "rss_bytes": 1024,
+                "servers": 2,
+                "children_bytes": 4096,
                 "sink_down_s": 3.0,
                 "sink_error": "Down: away",
             }

@@ -179,6 +179,16 @@ def test_errors_are_listed_the_youngest_first() -> None:
     assert said.index("1.0 s ago OSError: new") < said.index("90 s ago OSError: old")
 
 
+def test_servers_and_children_of_a_worker_are_shown_where_there_are_some() -> None:
+    busy = worker("busy", servers=12, children_bytes=3 * 2**30)
+    said = text(fleet(agent(running=1), workers=(busy, worker("calm"))), width=140)
+    lines = said.splitlines()
+    (with_servers,) = (line for line in lines if line.startswith("busy"))
+    (without,) = (line for line in lines if line.startswith("calm"))
+    assert with_servers.rstrip().endswith("MCP servers 12  children 3.0 GiB")
+    assert "servers" not in without
+
+
 def test_the_oldest_run_is_the_oldest_that_any_worker_reports() -> None:
     workers = (worker("a", oldest_s={"crew_0": 61.0}), worker("b", oldest_s={"crew_0": 7_200.0}))
     said = text(fleet(agent(running=1), workers=workers))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.engines.mcp.errors import ConnectionLost
+from agentpipe.engines.mcp.running import note_start
 from agentpipe.engines.mcp.transport import MAX_MESSAGE_BYTES
 from agentpipe.engines.process.launcher import PASSED_ON, passed_on, shared_launcher
 from agentpipe.engines.process.pipes import PipeReader, PipeWriter, read_end
@@ -46,6 +47,7 @@ class StdioTransport:
         folder = self._server.cwd or str(Path.cwd())
         started = shared_launcher().start_piped(self._server.command, self._env, folder)
         self._child, stdin, stdout, stderr = await started
+        note_start(self._child)
         self._stderr = _begun(read_end(stderr))
         self._tasks = [_begun(self._read(stdout, listener)), _begun(self._write(stdin))]
 

@@ -1,0 +1,38 @@
+"""ChildMemory: the memory of all processes below this one, measured now and then."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from agentpipe.engines.process.reaper import children_of
+
+# Measuring reads a file for each process.
+EVERY_S = 5.0
+
+
+class ChildMemory:
+    """The proportional sizes of MCP servers, agents' processes and what they have started."""
+
+    def __init__(self) -> None:
+        self._at, self._bytes = float("-inf"), 0
+
+    def bytes(self) -> int:
+        """The sum, measured again after a while; 0 where the system does not tell."""
+        if time.monotonic() - self._at >= EVERY_S:
+            self._bytes, self._at = _bytes_below(os.getpid()), time.monotonic()
+        return self._bytes
+
+
+def _bytes_below(pid: int) -> int:
+    return sum(_pss_bytes(child) + _bytes_below(child) for child in children_of(pid))
+
+
+def _pss_bytes(pid: int) -> int:
+    """Pages that forks share are divided among them."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    except OSError:  # It has ended, or is another user's.
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
