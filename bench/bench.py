@@ -9,7 +9,7 @@ import argparse
 import sys
 from importlib import import_module
 
-from bench import on_agents, starting
+from bench import on_agents, on_servers, starting
 
 SERVERS = ("sqlite", "redis", "rabbitmq", "kafka")
 
@@ -21,6 +21,7 @@ def main() -> None:
     starting.measure()
     if not asked:
         on_agents.measure()
+        on_servers.measure()
     for name in SERVERS:
         if name in asked or not asked:
             sys.stdout.write(f"\n{name}\n")

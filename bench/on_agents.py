@@ -46,17 +46,17 @@ def measure() -> None:
             asyncio.run(_measure_forks(Path(folder)))
 
 
-def _engine(folder: Path, *documents: dict[str, Any]) -> Any:
+def engine_of(folder: Path, *documents: dict[str, Any]) -> Any:
     file = folder / "agent.yaml"
     file.write_bytes(b"\n---\n".join(map(orjson.dumps, documents)))  # JSON is YAML.
     return open_engine(load_agent_config(file))
 
 
-def _instances(engine: Any, number: int) -> list[Instance]:
+def instances_of(engine: Any, number: int) -> list[Instance]:
     return [Instance("bench", engine, CONTEXT, in_thread=False) for _ in range(number)]
 
 
-async def _answer(instance: Instance) -> Any:
+async def answer(instance: Instance) -> Any:
     with Tracer().root():
         return await instance.answer(Task(question="fine?"), LIMIT_S)
 
@@ -71,7 +71,7 @@ def _measure_models(folder: Path) -> None:
         own = asyncio.run(_bare_per_s(url, clients=LLM_AGENTS))
         config = {"model": "openai:m", "base_url": url}
         spec = {"name": "bench", "type": "llm", "config": config}
-        ours = asyncio.run(_ours_per_s(_engine(folder, {"kind": "agent", "spec": spec})))
+        ours = asyncio.run(_ours_per_s(engine_of(folder, {"kind": "agent", "spec": spec})))
     label = f"{LLM_AGENTS:,} llm agents, a model that takes 1 s"
     show(label, f"{ours:,.0f}/s", ratio(ours, shared, "one bare HTTP client's"))
     show("", "", ratio(ours, own, "what a bare client for each reaches,"))
@@ -109,12 +109,12 @@ async def _bare_per_s(url: str, clients: int) -> float:
 
 
 async def _ours_per_s(engine: Any) -> float:
-    first, *_ = instances = _instances(engine, LLM_AGENTS)
-    await _answer(first)  # What is imported once.
+    first, *_ = instances = instances_of(engine, LLM_AGENTS)
+    await answer(first)  # What is imported once.
 
     async def ask(instance: Instance) -> None:
         for _ in range(LLM_ROUNDS):
-            assert (await _answer(instance)).value == "fine"
+            assert (await answer(instance)).value == "fine"
 
     started = time.perf_counter()
     await asyncio.gather(*map(ask, instances))
@@ -128,7 +128,7 @@ async def _ours_per_s(engine: Any) -> float:
 
 def _measure_commands(folder: Path) -> None:
     config = {"argv": ["true"]}
-    engine = _engine(
+    engine = engine_of(
         folder, {"kind": "agent", "spec": {"name": "bench", "type": "command", "config": config}}
     )
     bare, ours = asyncio.run(_commands_ms(engine))
@@ -137,14 +137,14 @@ def _measure_commands(folder: Path) -> None:
 
 async def _commands_ms(engine: Any) -> tuple[float, float]:
     """Measure both in turns, under the same load."""
-    (instance,) = _instances(engine, 1)
+    (instance,) = instances_of(engine, 1)
     bare, ours = [], []
     for _ in range(COMMANDS):
         started = time.perf_counter()
         process = await asyncio.create_subprocess_exec("true", stdout=subprocess.PIPE)
         await process.communicate()
         between = time.perf_counter()
-        await _answer(instance)
+        await answer(instance)
         bare.append((between - started) * 1000)
         ours.append((time.perf_counter() - between) * 1000)
     await instance.close()
@@ -162,12 +162,12 @@ async def _measure_forks(folder: Path) -> None:
             {"kind": "llm", "spec": {"name": "l", "type": "openai", "config": llm}},
             {"kind": "agent", "spec": {"name": "a", "type": "react", "config": {"llm": "l"}}},
         )
-        instances = _instances(_engine(folder, *documents), FORKS)
+        instances = instances_of(engine_of(folder, *documents), FORKS)
         started = time.perf_counter()
-        await _answer(instances[0])
+        await answer(instances[0])
         first_s = time.perf_counter() - started
         one_mb = _forks_pss_mb()
-        await asyncio.gather(*map(_answer, instances[1:]))
+        await asyncio.gather(*map(answer, instances[1:]))
         all_s = time.perf_counter() - started
         each_mb = (_forks_pss_mb() - one_mb) / (FORKS - 1)
         await asyncio.gather(*(instance.close() for instance in instances))
