@@ -20,9 +20,10 @@ from agentpipe.core.failures import (
     rate_limit,
 )
 from agentpipe.core.redaction import Redactor
-from tests.integration.llm_bench import KEY
+from tests.integration.llm_bench import KEY, MARK
 from tests.llm_stub import LlmStub, Reply, call, say
 from tests.mcp_http import McpStub, Sent
+from tests.support import processes_with, wait_until
 
 if TYPE_CHECKING:
     from tests.integration.llm_bench import Bench
@@ -422,8 +423,16 @@ def test_odd_arguments_reach_the_tool(bench: Bench, arguments: str) -> None:
 
 
 def test_a_server_that_ended_while_it_was_idle_is_opened_again(bench: Bench) -> None:
-    with LlmStub(answers_by("odd__leave")) as model:
-        engine = bench.engine(model.url, servers=[bench.odd()])
+    answer = answers_by("odd__leave")
+
+    def script(request: Request) -> Reply:
+        if tool_texts(request):
+            wait_until(lambda: not processes_with(MARK), 10, "the server has ended")
+        reply: Reply = answer(request)
+        return reply
+
+    with LlmStub(script) as model:
+        engine = bench.engine(model.url, servers=[bench.odd()], sessions="agent")
         assert bench.ask(engine, "a", "b", "c") == ["heard: bye"] * 3
 
 
