@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.integration.llm_bench import Bench
+    from tests.integration.project import Project
     from tests.llm_stub import Request
 
 
@@ -426,6 +427,44 @@ def test_servers_end_with_agents_in_threads(bench: Bench) -> None:
     with LlmStub(tells_pid) as model:
         asyncio.run(run(bench.engine(model.url, servers=[bench.odd()], sessions="context")))
     wait_until(lambda: not servers(), PATIENCE_S, "all have ended")
+
+
+# In a worker.
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGKILL])
+def test_the_servers_of_a_worker_are_counted_and_end_with_it(
+    project: Project, bench: Bench, kind: signal.Signals
+) -> None:
+    def script(request: Request) -> Reply:
+        return hang() if tool_texts(request) else call("odd__pid")
+
+    with LlmStub(script) as model:
+        config = {"model": "openai:m", "base_url": model.url, "servers": [bench.odd()]}
+        spec = {"name": "it", "type": "llm", "config": config}
+        project.write("agent.yaml", json.dumps({"kind": "agent", "spec": spec}))
+        project.collection(number=2)
+        project.environ |= {"AGENTPIPE_GRACE_S": "0"}
+        project.send("one", "two")
+        fleet = project.work("--processes", "1").ready(1)
+
+        def counted() -> Any:
+            (worker,) = project.stats()["workers"] or [{}]
+            # Two run, and one is ahead.
+            told = worker.get("servers", 0) > 2 and worker["children_bytes"]
+            return worker if told else None
+
+        worker = wait_until(counted, PATIENCE_S, "the worker has told of its servers")
+        assert worker["servers"] <= 2 + SPARES
+        assert worker["servers"] == len(servers())
+        assert worker["children_bytes"] > 2**20
+        assert "MCP servers" in project.ok("status").out
+        of_worker = servers()
+        os.kill(worker["pid"], kind)
+        wait_until(lambda: not of_worker & servers(), PATIENCE_S, "its servers have ended")
+        fleet.stop()
+    wait_until(lambda: not servers(), PATIENCE_S, "those of its successor have ended, too")
 
 
 # Mistakes.
