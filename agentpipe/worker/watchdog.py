@@ -145,7 +145,7 @@ class Watchdog(threading.Thread):
     def _check_parents(self) -> None:
         orphaned = os.getppid() != self._parent_pid
         if not orphaned and self._supervisor_pid:
-            orphaned = not _alive(self._supervisor_pid)
+            orphaned = not is_alive(self._supervisor_pid)
         if orphaned:
             log.warning("the process that started this worker is gone: the worker ends, too")
             self._supervisor_pid, self._parent_pid = 0, os.getppid()
@@ -171,11 +171,21 @@ def _rss_bytes() -> int | None:
     return int(pages) * resource.getpagesize()
 
 
-def _alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process runs, one of another user included."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether it has ended and its parent has not noticed."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2]
+    except (OSError, UnicodeDecodeError):
+        return False
+    return state.split()[:1] == ["Z"]

@@ -184,7 +184,10 @@ def test_a_program_that_is_missing_is_named(bench: Bench) -> None:
     with LlmStub([say("a")]) as stub:
         servers = [{"name": "odd", "command": "none-such"}]
         (end,) = bench.ask(bench.engine(stub.url, servers=servers), "?")
+        servers = [{"name": "odd", "command": sys.executable, "cwd": "/none/such"}]
+        (elsewhere,) = bench.ask(bench.engine(stub.url, servers=servers), "?")
     assert "no such program 'none-such'" in str(end)
+    assert "no such folder '/none/such'" in str(elsewhere)
     assert is_permanent(end)
 
 

@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import itertools
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from agentpipe import __version__
@@ -297,11 +298,9 @@ class McpSession:
     async def _not_started(self, error: Exception) -> Exception:
         name = self._server.name
         if isinstance(error, FileNotFoundError):
+            missing = self._missing()
             return AgentFailed(
-                f"MCP server {name!r}: no such program {self._server.command[0]!r}: "
-                "install it on the workers",
-                kind="McpServerError",
-                permanent=True,
+                f"MCP server {name!r}: {missing}", kind="McpServerError", permanent=True
             )
         last_words = await self._transport.last_words()
         shortage = shortage_of(error)
@@ -313,6 +312,12 @@ class McpSession:
             retry_after_s=_asked_s(error),
             shortage=shortage,
         )
+
+    def _missing(self) -> str:
+        folder = self._server.cwd
+        if folder and not Path(folder).is_dir():
+            return f"no such folder {folder!r}: correct its cwd"
+        return f"no such program {self._server.command[0]!r}: install it on the workers"
 
     def _will_never_start(self, error: Exception) -> bool:
         """Whether the set-up is wrong: its program, its address, or its credential."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from contextlib import suppress
 
 from agentpipe.errors import AnswerError
 
 STDERR_END_BYTES = 4_000
+_SPACE = re.compile(r"\s")
 CHUNK_BYTES = 65_536
 
 
@@ -39,12 +41,18 @@ async def read(number: int, max_bytes: int) -> bytes:
 
 
 async def read_end(number: int) -> str:
-    """Read to the end; the last ``STDERR_END_BYTES`` as a string."""
+    """Read to the end; the last ``STDERR_END_BYTES`` as a string.
+
+    A word that would be cut is left out: half a credential could not be masked.
+    """
     tail = b""
     async with PipeReader(number) as reader:
         while chunk := await reader.read(CHUNK_BYTES):
-            tail = (tail + chunk)[-STDERR_END_BYTES:]
-    return tail.decode(errors="replace").strip()
+            tail = (tail + chunk)[-STDERR_END_BYTES - 1 :]
+    text = tail.decode(errors="replace")
+    if len(tail) > STDERR_END_BYTES:
+        text = "".join(_SPACE.split(text, maxsplit=1)[1:])
+    return text.strip()
 
 
 class PipeWriter:
