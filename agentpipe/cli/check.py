@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,9 @@ def _check(args: argparse.Namespace) -> int:
     found = check(file, settings, os.environ, servers=args.servers)
     problems = [*found.invalid, *found.unreachable]
     if args.json:
-        print_json({"ok": not problems, "problems": list(map(_as_dict, problems))})
+        given = str(args.collection_file)
+        listed = [_as_dict(_with_absolute_file(each, given)) for each in problems]
+        print_json({"ok": not problems, "problems": listed})
     else:
         for problem in problems:
             print_text(str(problem))
@@ -116,6 +119,13 @@ def file_as_dict(each: Surveyed) -> dict[str, Any]:
         "runs": each.runs,
         "reasons": list(map(encodable, each.reasons)),
     }
+
+
+def _with_absolute_file(problem: Problem, given: str) -> Problem:
+    """For programs, which may run elsewhere; the collection file stays as it was given."""
+    if problem.file in ("", given):
+        return problem
+    return replace(problem, file=os.path.abspath(problem.file))  # noqa: PTH100 - links stay
 
 
 def _as_dict(problem: Problem) -> dict[str, str | int | None]:

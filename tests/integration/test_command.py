@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -267,10 +268,14 @@ def test_no_file_descriptor_leaks(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_is_told_with_its_place(project: Project, config: Any, message: str) -> None:
-    project.write("command.yaml", _agent(**config))
+    file = project.write("command.yaml", _agent(**config))
     project.collection("sh", "./command.yaml")
     done = project.run("check", "--json")
     assert done.code == 2
     (problem, *_) = done.json["problems"]
     assert message in problem["message"]
-    assert (problem["file"], problem["line"]) == (str(project.folder / "command.yaml"), 1)
+    key = re.match(r"(?:unknown key ')?(\w+)", problem["message"])
+    assert key
+    lines = [line.strip().partition(":")[0] for line in file.read_text().splitlines()]
+    named = key[1] if key[1] in lines else "config"
+    assert (problem["file"], problem["line"]) == (str(file), lines.index(named) + 1)

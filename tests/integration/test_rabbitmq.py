@@ -209,7 +209,7 @@ def test_a_cancelled_task_that_waits_is_answered_at_its_turn_and_never_runs(
 def graves(project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[[], AnyStore]:
     """Opens the project's store, in which 20 tasks are dead and a look takes 3 of them."""
     monkeypatch.setattr("agentpipe.brokers.rabbitmq.dead_letters.PORTION", 3)
-    project.collection(max_retries=0)
+    project.collection(max_retries=0, breaker=0)
     project.send(*[{"task_id": f"t-{n:02}", "question": "infra"} for n in range(20)])
     project.burst("--processes", "1")
     return project.open_store

@@ -40,6 +40,10 @@ class SessionForgotten(HttpStatus):
     """The server does not know the session any more: it did nothing, and needs a new one."""
 
 
+class ToolMissing(McpServerFault):
+    """The server lacks a tool that the agent or the task names."""
+
+
 class ServerError(McpServerFault):
     """A JSON-RPC error, which is the server's own answer."""
 

@@ -42,7 +42,9 @@ class ServerPool:
         spare = self._pop(target)
         opening = spare if spare is not None else Opening(target)
         try:
-            await opening.session()
+            session = await opening.session()
+            if spare is not None:
+                await session.check()
         except Exception:
             await opening.close()
             if spare is None:
@@ -51,6 +53,9 @@ class ServerPool:
         except asyncio.CancelledError:
             await opening.close()
             raise
+        if session.is_lost:  # It died while it was idle.
+            await opening.close()
+            return await self.take(target)
         self._running[target.key].add(opening)
         self._refill(target)
         return opening

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from agentpipe.core.did_you_mean import did_you_mean
 from agentpipe.engines.mcp.errors import UnreadableAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,14 @@ def tools_of(page: Any) -> list[ServerTool]:
     if not isinstance(entries, list):
         raise UnreadableAnswer("its list of tools is no list")
     return [tool for entry in entries if (tool := _tool_of(entry))]
+
+
+def missing_tools(wanted: Iterable[str], listed: Iterable[ServerTool]) -> str:
+    """Which of the wanted ones a server lacks, as a sentence; empty if it has all."""
+    names = [tool.name for tool in listed]
+    lacking = sorted(set(wanted) - set(names))
+    hints = (f"no tool {name!r}: {did_you_mean(name, names)}" for name in lacking)
+    return "; ".join(hints)
 
 
 def _tool_of(entry: Any) -> ServerTool | None:

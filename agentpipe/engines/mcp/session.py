@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import itertools
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -26,9 +27,10 @@ from agentpipe.engines.mcp.errors import (
     McpServerFault,
     ServerError,
     SessionForgotten,
+    ToolMissing,
     UnreadableAnswer,
 )
-from agentpipe.engines.mcp.server_tools import ServerTool, tools_of
+from agentpipe.engines.mcp.server_tools import ServerTool, missing_tools, tools_of
 from agentpipe.engines.mcp.sse_stream import SseTransport
 from agentpipe.engines.mcp.stdio import StdioTransport
 from agentpipe.engines.mcp.streamable_http import HttpTransport
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 # The latest version that the specification's servers of all ages agree to.
 VERSION = "2025-06-18"
 MAX_PAGES = 1_000
+PING_LIMIT_S = 5.0
 # The model may have caused these by its arguments; the others say how the service is.
 ANSWERS_TO_THE_CALL = frozenset({400, 405, 406, 409, 411, 413, 414, 415, 422, 431})
 # At the start they say that the address is wrong.
@@ -67,6 +70,7 @@ class McpSession:
         self._answering: set[asyncio.Task[None]] = set()
         self._renewing, self._renewals = asyncio.Lock(), 0
         self._lost = False
+        self._listed: list[ServerTool] = []
         self.tools: tuple[ServerTool, ...] = ()
         self.tools_changed = False
         self._opening = _begun(self._open())
@@ -139,6 +143,14 @@ class McpSession:
         except McpServerFault as error:
             await self._raise_failed(error)
 
+    async def check(self) -> None:
+        """Learn whether an idle session still works: ``is_lost`` says so."""
+        with suppress(ServerError):  # Some servers know no ping, and live.
+            try:
+                await self._request("ping", {}, PING_LIMIT_S)
+            except (ConnectionLost, TimeoutError):
+                self._lost = True
+
     async def close(self) -> None:
         """Close the session, and end a server that is our child."""
         self._opening.cancel()
@@ -153,6 +165,8 @@ class McpSession:
         await self._transport.open(Listener(self._receive, self._hear_of_loss))
         await self._introduce()
         await self._list()
+        if missing := missing_tools(self._server.tools or (), self._listed):
+            raise ToolMissing(missing)
 
     async def _introduce(self) -> None:
         client = {"name": "agentpipe", "version": __version__}
@@ -173,7 +187,7 @@ class McpSession:
             if not cursor:
                 break
             params = {"cursor": cursor}
-        wanted = self._server.tools
+        wanted, self._listed = self._server.tools, found
         self.tools = tuple(tool for tool in found if not wanted or tool.name in wanted)
 
     async def _request_again(self, method: str, params: Any, limit_s: float | None = None) -> Any:
@@ -321,6 +335,8 @@ class McpSession:
 
     def _will_never_start(self, error: Exception) -> bool:
         """Whether the set-up is wrong: its program, its address, or its credential."""
+        if isinstance(error, ToolMissing):
+            return True
         if isinstance(error, HttpStatus) and error.status_code in WRONG_ADDRESS:
             return True
         ended = isinstance(self._transport, StdioTransport) and self._transport.gone
