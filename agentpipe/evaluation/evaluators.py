@@ -159,7 +159,7 @@ async def _evaluate(
     except (BrokenEvaluatorError, ConfigError) as error:
         text = _readable(str(error), _MAX_REASON_CHARS)
         return verdict(passed=False, error=text, broken=True, cause=_service_failure(error))
-    except Exception as error:  # noqa: BLE001 - a user's object may raise anything when used
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - a user's object may raise anything when used
         text = _readable(explain(error), _MAX_REASON_CHARS)
         return verdict(passed=False, error=text, broken=True, cause=_service_failure(error))
     return verdict(

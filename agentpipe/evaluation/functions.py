@@ -58,7 +58,9 @@ async def call_function(
         if current is None or current.cancelling():
             raise
         raise _failed(func, error) from None  # not a cancellation of ours: the function raised it
-    except (Exception, SystemExit) as error:
+    except GeneratorExit:
+        raise  # the coroutine is closed
+    except BaseException as error:
         raise _failed(func, error) from error
 
 

@@ -374,6 +374,9 @@ def test_a_plain_function_runs_beside_the_loop(tmp_path: Path) -> None:
         "async def f(answer): raise ValueError('bad')",
         "def f(answer): raise SystemExit(1)",
         "async def f(answer): raise SystemExit(1)",
+        "def f(answer): raise KeyboardInterrupt",
+        "async def f(answer): raise KeyboardInterrupt",
+        "async def f(answer): raise BaseException('base')",
         "def f(answer): raise StopIteration",
         "import asyncio\ndef f(answer): raise asyncio.CancelledError",
         "import asyncio\nasync def f(answer): raise asyncio.CancelledError",
@@ -404,10 +407,11 @@ def test_a_function_that_fails_is_broken(tmp_path: Path, source: str) -> None:
 @pytest.mark.parametrize(
     "returned", ["object()", "{1}", "C()", "[C()]", "type('D', (dict,), {'__lt__': C.__eq__})()"]
 )
+@pytest.mark.parametrize("error", ["OSError", "SystemExit", "KeyboardInterrupt"])
 def test_a_function_whose_return_cannot_be_compared_is_broken(
-    tmp_path: Path, returned: str
+    tmp_path: Path, returned: str, error: str
 ) -> None:
-    hostile = "class C:\n    def __eq__(self, other): raise OSError\n"
+    hostile = f"class C:\n    def __eq__(self, other): raise {error}\n"
     source = f"{hostile}def f(answer): return {returned}"
     op, value = ("<", 1) if "C()]" not in returned else ("=", [1])
     assert is_broken(judged("yes", "checks:f", op, value, functions(tmp_path, source)))
