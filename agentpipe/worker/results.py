@@ -51,6 +51,7 @@ from agentpipe.worker.served_actor import served_actor, time_limit_s
 from agentpipe.worker.unjudged import (
     attempt_of,
     evaluation_error,
+    kinds_of,
     payload_with_answer,
     reason_of_services,
     services_failed,
@@ -187,7 +188,8 @@ class Results(dramatiq.Middleware):
             return replace(settlement, payload=payload, reason=reason_of_services(causes))
         delay_s = max(retry_delay_s(cause, self._retry_delay_s, tried) for cause in causes)
         log.warning(
-            "a service of an evaluator failed; try %d of %d follows in %.1f s",
+            "a service of an evaluator failed: %s; try %d of %d follows in %.1f s",
+            kinds_of(causes),
             tried + 2,
             allowed + 1,
             delay_s,
@@ -225,7 +227,7 @@ class Results(dramatiq.Middleware):
         delay_s = retry_delay_s(error, self._retry_delay_s, failures)
         log.warning(
             "%s; run %d of %d follows in %.1f s",
-            type(error).__name__,
+            error_kind(error),
             failures + 2,
             allowed + 1,
             delay_s,

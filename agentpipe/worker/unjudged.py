@@ -61,8 +61,13 @@ def payload_with_answer(message: ClaimedMessage, run: Completed, redactor: Redac
 
 def reason_of_services(causes: Sequence[BaseException]) -> str:
     """Why they could not judge, without the errors' words: those may quote the answer."""
-    kinds = ", ".join(dict.fromkeys(map(_kind_below, causes)))
+    kinds = kinds_of(causes)
     return f"EvaluationError: an evaluator's service failed ({kinds}); the result says how"
+
+
+def kinds_of(causes: Sequence[BaseException]) -> str:
+    """What their services failed with, each kind once."""
+    return ", ".join(dict.fromkeys(map(_kind_below, causes)))
 
 
 def _kind_below(error: BaseException) -> str:

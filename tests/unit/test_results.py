@@ -27,6 +27,7 @@ from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
 from agentpipe.errors import (
     AgentCrashed,
+    AgentFailed,
     AnswerError,
     ConfigError,
     InfraError,
@@ -349,6 +350,18 @@ def test_after_the_last_retry_the_task_is_dead(bench: Bench) -> None:
     result = result_of(settlement)
     assert (result.outcome, result.attempt, result.reward) == ("infra_error", 3, None)
     assert settlement.reason == "InfraError: down"
+
+
+def test_the_log_names_the_failure_of_a_retry(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = AgentFailed("answered 502", kind="ModelServerError", traceback=None, infra=True)
+    bench.end(bench.message(failures=1), exception=error)
+    bench.end(result=unjudged("4", replace(away(), cause=error)))
+    retry, evaluator = caplog.messages
+    assert retry.startswith("ModelServerError; run 3 of 3 follows in ")
+    failed = "a service of an evaluator failed: ModelServerError; try 2 of 3 follows in "
+    assert evaluator.startswith(failed)
 
 
 def delay_s(bench: Bench, failures: int, **asked: Any) -> float:
