@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ OUTCOMES = (
 STOP, LENGTH, CONTENT_FILTER, REFUSAL = "stop", "length", "content_filter", "refusal"
 STOPS = (STOP, LENGTH, CONTENT_FILTER, REFUSAL)
 WITHHELD = "not shown: the answer holds a credential"
+# What an error begins with, where a function of the user's raised it or another evaluator.
+_ERROR_TYPE = re.compile(r"(?:\S+ raised )?([^\W\d]\w*): ")
 # What a Result repeats of its task.
 CARRIED = (
     "metadata",
@@ -151,18 +154,25 @@ class Result:
 
 def _masked(encoded: bytes, redactor: Redactor) -> bytes:
     record = orjson.loads(encoded)  # Tuples and dataclasses of the agent's are JSON by now.
-    if redactor.occurs_in(orjson.dumps(record["result"])):
-        _withhold_quotations(record)
+    answer = orjson.dumps(record["result"])
+    if redactor.occurs_in(answer):
+        _withhold_quotations(record, answer.decode())
     return orjson.dumps(record | {name: redactor.value(record[name]) for name in MASKED})
 
 
-def _withhold_quotations(record: dict[str, Any]) -> None:
+def _withhold_quotations(record: dict[str, Any], answer: str) -> None:
     """Evaluators quote parts of the answer, and part of a secret cannot be recognised."""
     for evaluation in record["evaluation_results"]:
-        for name in ("reason", "error"):
-            evaluation[name] = evaluation[name] and WITHHELD
+        evaluation["reason"] = evaluation["reason"] and WITHHELD
+        evaluation["error"] = evaluation["error"] and _withheld(evaluation["error"], answer)
     if record["error"]:
-        record["error"]["message"] = WITHHELD
+        record["error"]["message"] = _withheld(record["error"]["message"], answer)
+
+
+def _withheld(error: str, answer: str) -> str:
+    """The error's type alone, which quotes nothing: unless the answer holds it."""
+    found = _ERROR_TYPE.match(error)
+    return f"{found[1]}: {WITHHELD}" if found and found[1] not in answer else WITHHELD
 
 
 _RESULT_FIELDS = tuple(entry.name for entry in fields(Result))

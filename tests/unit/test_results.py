@@ -21,7 +21,7 @@ from agentpipe.brokers.records import Claim, Settlement
 from agentpipe.config.collection import ContextSpec
 from agentpipe.core.failures import MAX_RETRY_DELAY_S
 from agentpipe.core.redaction import MASK, Redactor
-from agentpipe.core.result import Result
+from agentpipe.core.result import WITHHELD, Result
 from agentpipe.core.retry_after import MAX_ASKED_DELAY_S
 from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
@@ -602,6 +602,25 @@ def test_no_secret_leaves_in_an_error(bench: Bench) -> None:
 def test_no_secret_leaves_in_an_evaluation(bench: Bench) -> None:
     run = Completed("4", (Evaluation({}, CANARY, passed=False, reason=f"not {CANARY}"),))
     assert b"zebrawing" not in bench.end(result=run).result
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        ("TypeError: bad zebrawi", f"TypeError: {WITHHELD}"),
+        ("checks:f raised KeyError: 'zebrawi' (at checks.py:3)", f"KeyError: {WITHHELD}"),
+        ("zebrawi: no such name", WITHHELD),
+        ("checks:f raised zebrawi: gone", WITHHELD),
+        ("no type: zebrawi", WITHHELD),
+        ("zebrawi", WITHHELD),
+    ],
+)
+def test_a_withheld_error_keeps_its_type(bench: Bench, error: str, shown: str) -> None:
+    judged = replace(evaluation(passed=False, broken=True), error=error, reason="KeyError: a")
+    result = result_of(bench.end(result=Completed(f"it is {CANARY}", (judged,))))
+    (judgement,) = result.evaluation_results
+    assert (judgement["error"], judgement["reason"]) == (shown, WITHHELD)
+    assert result.error == {"type": "EvaluationError", "message": shown, "traceback": None}
 
 
 def test_the_senders_words_are_not_masked(bench: Bench) -> None:
