@@ -16,10 +16,20 @@ _VARIABLE = (
     # An apostrophe inside a word quotes nothing.
     re.compile(r"(?<!\w)(['\"`])(?:(?!\1(?!\w)).)*\1(?!\w)", re.DOTALL),
     re.compile("\u201c[^\u201d]*\u201d|\u2018[^\u2019]*\u2019|\u00ab[^\u00bb]*\u00bb"),
-    re.compile(r"\w+://\S+|(?<!\w)(?:/[\w.~@%+-]+)+/?"),
+    re.compile(r"\w+://\S+"),
+    re.compile(r"(?<![\w.+%-])[\w.+%-]+@[\w.-]*\w"),
+    # Absolute or not, with slashes of either kind.
+    re.compile(r"(?<![\w.~@%+/\\-])(?:[A-Za-z]:)?[\w.~@%+-]*(?:[/\\]+[\w.~@%+-]+)+[/\\]?"),
 )
 _WORD = re.compile(r"[\w.:@-]+")
+_PART = re.compile(r"[^\W_]+")
 _HEXADECIMAL = re.compile(r"[a-f]{8,}", re.IGNORECASE)
+# Such as a file's name, or a host's.
+_DOTTED = re.compile(r"\w\.\w")
+# An id with the name of its kind before it.
+_PREFIXED = re.compile(r"[a-z]+[_-][A-Za-z]*[a-z][A-Z][A-Za-z]*")
+_STEP_UP = re.compile(r"[a-z][A-Z]")
+MIN_ID_CHARS, MIN_PREFIXED_CHARS = 16, 12
 
 
 def failure_digest(kind: str, message: str, own: Iterable[str] = ()) -> str:
@@ -46,6 +56,20 @@ def without_variables(message: str) -> str:
 
 
 def _without_ids(word: re.Match[str]) -> str:
-    """Numbers, ids, hashes, and host names with a port have digits."""
-    is_id = any(map(str.isdigit, word[0])) or _HEXADECIMAL.fullmatch(word[0])
-    return "_" if is_id else word[0]
+    """Numbers, hashes, and most ids have digits."""
+    has_digits = any(map(str.isdigit, word[0]))
+    is_id = has_digits or _HEXADECIMAL.fullmatch(word[0]) or _is_id_of_letters(word[0])
+    return "_" if is_id or _DOTTED.search(word[0]) else word[0]
+
+
+def _is_id_of_letters(word: str) -> bool:
+    bare = word.strip(".:-")
+    is_prefixed = len(bare) >= MIN_PREFIXED_CHARS and _PREFIXED.fullmatch(bare)
+    return bool(is_prefixed) or any(map(_is_jumbled, _PART.findall(word)))
+
+
+def _is_jumbled(part: str) -> bool:
+    """Whether its case changes more often than in a name such as HTTPSConnectionPool."""
+    if len(part) < MIN_ID_CHARS or len(_STEP_UP.findall(part)) < 2:  # noqa: PLR2004
+        return False
+    return 4 * sum(map(str.isupper, part)) >= len(part)

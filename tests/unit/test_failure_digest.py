@@ -20,6 +20,18 @@ EQUAL = [
     ("session 3f1c2d4e-aaaa-bbbb-cccc-1234567890ab", "session deadbeef-1111-2222-3333-0"),
     ("digest cafebabe differs", "digest deadbeefface differs"),
     ("Refused\n  by peer", "refused by  peer"),
+    ("no account for ann.b+c@example.org, sorry", "no account for bob@mail.test.example, sorry"),
+    ("<ann@example.org> is unknown", "<bob@example.org> is unknown"),
+    ("no such file: data/x.txt", "no such file: in/deep/other_y.csv"),
+    ("cannot open ./a: gone", "cannot open ../up/b: gone"),
+    ("cannot open (~/a/)", "cannot open (b/c)"),
+    ("cannot open C:\\in\\a.txt", "cannot open out\\b.txt"),
+    ("cannot open notes.txt.", "cannot open data/readme.md."),
+    ("cannot reach api.example.org: refused", "cannot reach eu.example.com: refused"),
+    ("response chatcmpl-AbCdEfGh is empty", "response chatcmpl-ZyXwVuTsRq is empty"),
+    ("request req_AbcdEfgh failed", "request req_qWertYuiopAsdf failed"),
+    ("run QwErTyUiOpAsDfGh failed", "run zXcVbNmAsDfGhJkLQw failed"),
+    ("run: SgkdoWLtAMqFzvYb.", "run: XJduQlbGTaRcpoZm."),
     ("said \u201cyes\u201d", "said \u201cno, never\u201d"),
 ]
 
@@ -33,6 +45,11 @@ OTHER = [
     (("ValueError", "x"), ("KeyError", "x")),
     (("Error", "the key is refused"), ("Error", "the model is unknown")),
     (("Error", "can't read, won't write"), ("Error", "can't write, won't read")),
+    (("Error", "an AuthenticationError"), ("Error", "a PermissionDeniedError")),
+    (("Error", "ContextWindowExceededError"), ("Error", "UnprocessableEntityError")),
+    (("Error", "HTTPSConnectionPool"), ("Error", "SSLCertVerificationError")),
+    (("Error", "set-up failed"), ("Error", "clean-up failed")),
+    (("Error", "the end. It failed"), ("Error", "the end. It hung")),
     (("Error", "a quote ' alone"), ("Error", "another quote ' alone")),
 ]
 
@@ -42,7 +59,9 @@ def test_other_failures_differ(one: tuple[str, str], other: tuple[str, str]) -> 
     assert failure_digest(*one) != failure_digest(*other)
 
 
-@pytest.mark.parametrize("text", ["'", "a", "a ' ", "/a", "\ud800", "1a"])
+@pytest.mark.parametrize(
+    "text", ["'", "a", "a ' ", "/a", "/", "a@", "a.", "a-", "aB", "\ud800", "1a"]
+)
 def test_no_message_takes_long(text: str) -> None:
     began = time.monotonic()
     failure_digest("Error", text * MAX_CHARS * 10)
