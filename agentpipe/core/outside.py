@@ -7,6 +7,7 @@ UTF-8, and no paid run is lost over one character.
 from __future__ import annotations
 
 import json
+import math
 from contextlib import suppress
 from typing import Any
 
@@ -55,8 +56,10 @@ def encoded(value: Any) -> bytes:
         return json.dumps(valid_json(value), ensure_ascii=False).encode(errors="replace")
 
 
-def read_json(data: bytes) -> Any:
+def read_json(data: bytes, *, exact: bool = False) -> Any:
     """The JSON in ``data``, with broken bytes and lone surrogates replaced.
+
+    NaN and numbers beyond all bounds are taken, as some servers send them, unless ``exact``.
 
     Raises:
         ValueError: It is not JSON, or nested too deeply.
@@ -66,8 +69,8 @@ def read_json(data: bytes) -> Any:
     except orjson.JSONDecodeError:
         pass
     try:
-        text = data.decode(errors="replace")
-        return valid_json(json.loads(text, parse_int=_number))
+        hooks = _EXACT if exact else {"parse_int": _number}
+        return valid_json(json.loads(data.decode(errors="replace"), **hooks))
     except RecursionError:
         raise ValueError("JSON nested too deeply") from None
 
@@ -79,3 +82,22 @@ def _number(digits: str) -> int | float:
     except ValueError:  # More digits than Python reads.
         return float(digits)
     return number if -(2**63) <= number < 2**64 else float(digits)
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits[:40]} is no number that JSON can hold")
+    return number
+
+
+def _finite_number(digits: str) -> int | float:
+    number = _number(digits)
+    return number if isinstance(number, int) else _finite(digits)
+
+
+_EXACT: dict[str, Any] = {
+    "parse_int": _finite_number,
+    "parse_float": _finite,
+    "parse_constant": _finite,
+}

@@ -105,9 +105,30 @@ def test_a_refusal_is_an_answer(bench: Bench, *, stream: bool) -> None:
     assert bench.stop == "refusal"
 
 
-def test_a_failure_in_the_middle_of_an_answer_is_one_of_the_service(bench: Bench, way: Way) -> None:
-    (end,) = way.ask(bench, [say("so far", finish="error")])
+@pytest.mark.parametrize(
+    "reason", ["error", "failed", "cancelled", "timeout", "MALFORMED_FUNCTION_CALL", "abort"]
+)
+def test_a_failure_in_the_middle_of_an_answer_is_one_of_the_service(
+    bench: Bench, way: Way, reason: str
+) -> None:
+    (end,) = way.ask(bench, [say("so far", finish=reason)])
     assert (end.kind, end.infra, end.permanent) == ("IncompleteResponse", True, False)
+
+
+def test_an_unknown_reason_says_nothing_of_the_end(bench: Bench, way: Way) -> None:
+    assert way.ask(bench, [say("all of it", finish="strange")]) == ["all of it"]
+    assert bench.stop is None
+
+
+@pytest.mark.parametrize(
+    ("protocol", "word"), [("openai", "tool_calls"), ("anthropic", "tool_use")]
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_calls_that_got_lost_are_a_failure_of_the_service(
+    bench: Bench, protocol: str, word: str, *, stream: bool
+) -> None:
+    (end,) = Way(protocol, stream=stream).ask(bench, [say("I will look.", finish=word)])
+    assert (end.kind, end.infra) == ("IncompleteResponse", True)
 
 
 @pytest.mark.parametrize("protocol", ["openai", "anthropic"])
@@ -330,6 +351,65 @@ def test_an_answer_with_a_lone_surrogate_is_an_answer(bench: Bench, way: Way) ->
 
 
 # What is no answer.
+
+SO_FAR = {"choices": [{"message": {"content": "4"}, "finish_reason": "stop"}]}
+BESIDE: list[dict[str, Any]] = [
+    {**SO_FAR, "code": 500, "message": "Fire!"},
+    {**SO_FAR, "object": "error", "message": "Fire!"},
+    {**SO_FAR, "status": "failed", "detail": "Fire!"},
+    {**SO_FAR, "base_resp": {"status_code": 1002, "status_msg": "Fire!"}},
+    {"choices": [{"message": {"content": "4", "error": "Fire!"}, "finish_reason": "stop"}]},
+    {"detail": "Fire!"},
+    {"success": False, "errors": [{"message": "Fire!"}]},
+]
+
+
+@pytest.mark.parametrize("content", BESIDE)
+def test_an_error_beside_a_part_of_an_answer_is_a_failure(
+    bench: Bench, content: dict[str, Any]
+) -> None:
+    (end,) = OPENAI.ask(bench, [send(content)])
+    assert (end.infra, end.permanent) == (True, False)
+    assert "Fire!" in str(end)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'event: error\ndata: {"message": "Fire!"}',
+        b'data: {"detail": "Fire!"}',
+        b'data: {"code": 500, "message": "Fire!"}',
+        b'data: {"object": "error", "message": "Fire!"}',
+    ],
+)
+def test_an_error_in_a_stream_is_a_failure_in_any_form(bench: Bench, event: bytes) -> None:
+    delta = {"choices": [{"delta": {"content": "4"}, "finish_reason": "stop"}]}
+    whole = f"data: {json.dumps(delta)}\n\n".encode()
+    raw = Reply(raw=whole + event + b"\n\ndata: [DONE]\n\n", kind="text/event-stream")
+    (end,) = Way("openai", stream=True).ask(bench, [raw])
+    assert (end.infra, end.permanent) == (True, False)
+    assert "Fire!" in str(end)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_takes_neither_key_nor_question_elsewhere(
+    bench: Bench, whole: Way, status: int
+) -> None:
+    with LlmStub([say("42")]) as other:
+        elsewhere = {"Location": f"{other.url}/x?key=1"}
+        (end,) = whole.ask(bench, [Reply(status=status, headers=elsewhere)])
+        assert other.requests == []
+    assert end.permanent
+    assert f"it redirects to {other.url}/x: name that URL" in str(end)
+
+
+def test_a_body_without_end_is_a_failure(
+    bench: Bench, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentpipe.engines.http.bodies.MAX_BODY_BYTES", 1_000)
+    (end,) = way.ask(bench, [say("4" * 10_000)])
+    assert end.infra
+    assert "it sent more than 1,000 bytes" in str(end)
 
 
 @pytest.mark.parametrize(

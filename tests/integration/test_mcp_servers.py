@@ -493,6 +493,8 @@ def test_a_slow_tool_is_named_with_its_limit(bench: Bench) -> None:
         ('{"text": ', "tool_calls", "call it again"),
         ("[1]", "tool_calls", "not an object; call it again"),
         ('"hi"', "tool_calls", "not an object; call it again"),
+        ('{"text": NaN}', "tool_calls", "call it again"),
+        ('{"text": [-Infinity, 1e999]}', "tool_calls", "call it again"),
     ],
 )
 def test_a_call_with_broken_arguments_is_not_made(

@@ -8,18 +8,32 @@ from __future__ import annotations
 
 import ssl
 from functools import cache
+from typing import TYPE_CHECKING
 from urllib.request import getproxies
 
 import httpx2
 
+from agentpipe.engines.http.redirects import refuse_to_leave
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 CONNECT_LIMIT_S = 30.0
 
 
-def new_client() -> httpx2.AsyncClient:
-    """A client without a limit on responses; the caller sets one, and closes it."""
+def new_client(refused: Callable[[httpx2.Response, str], Exception]) -> httpx2.AsyncClient:
+    """A client for one server, without a limit on responses; the caller sets one, and closes it.
+
+    It follows a redirect within that server, such as one to a trailing slash. For another one it
+    raises what ``refused`` makes of the response and a sentence.
+    """
     timeout = httpx2.Timeout(None, connect=CONNECT_LIMIT_S)
     return httpx2.AsyncClient(
-        verify=_certificates(), timeout=timeout, follow_redirects=True, trust_env=_has_proxies()
+        verify=_certificates(),
+        timeout=timeout,
+        follow_redirects=True,
+        trust_env=_has_proxies(),
+        event_hooks={"response": [refuse_to_leave(refused)]},
     )
 
 

@@ -16,6 +16,7 @@ from agentpipe.engines.llm.config import setting_problems
 from agentpipe.engines.llm.conversation import Conversation, Question, ToolResult, ToolResults
 from agentpipe.engines.llm.json_answers import json_in, unwrapped
 from agentpipe.engines.llm.model import LlmModel
+from agentpipe.engines.llm.service_errors import redirected
 from agentpipe.engines.llm.toolset import Toolset
 from agentpipe.engines.mcp.transport import CLOSE_LIMIT_S
 from agentpipe.errors import AgentFailed, RunLimitExceeded
@@ -61,7 +62,7 @@ class LlmAgent:
         """
         if self._model is None:
             endpoint = self._access.model(context)
-            self._client = new_client()
+            self._client = new_client(redirected)
             secrets = (*context.env.values(), *self._access.secrets)
             self._model = LlmModel(self._config, endpoint, self._client, secrets)
         servers = self._access.servers(task, context)
@@ -125,7 +126,9 @@ class _LlmRun:
     async def _result(self, call: ToolCall) -> ToolResult:
         """Of the tool, or what is wrong with the call, which then is not made."""
         try:
-            arguments = read_json((call.arguments.strip() or "{}").encode(errors="replace"))
+            arguments = read_json(
+                (call.arguments.strip() or "{}").encode(errors="replace"), exact=True
+            )
             flaw = "" if arguments is None or isinstance(arguments, dict) else "not an object"
         except ValueError as error:
             arguments, flaw = None, str(error)

@@ -21,6 +21,7 @@ from agentpipe.engines.llm.conversation import (
     ToolResults,
     Turn,
 )
+from agentpipe.engines.llm.errors_within import error_within
 from agentpipe.engines.llm.reading import (
     IncompleteResponse,
     UnreadableResponse,
@@ -149,7 +150,7 @@ def read(answer: Any) -> Response:
 
 def error_in(answer: Any) -> Any:
     """The error object in a message or an event; None if it has none."""
-    return answer.get("error") or None if isinstance(answer, dict) else None
+    return error_within(answer)
 
 
 def _call(block: Mapping[str, Any], id_: str) -> ToolCall:

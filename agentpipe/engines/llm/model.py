@@ -17,7 +17,8 @@ import orjson
 from agentpipe.core import trace
 from agentpipe.core.backoff import delay_s
 from agentpipe.core.redaction import Redactor
-from agentpipe.engines.http import sse
+from agentpipe.engines.http.bodies import BodyTooLargeError, limited, whole
+from agentpipe.engines.http.sse import events
 from agentpipe.engines.llm import stops
 from agentpipe.engines.llm.prices import usd_of
 from agentpipe.engines.llm.protocols import PROTOCOLS
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from agentpipe.engines.llm.config import LlmConfig
     from agentpipe.engines.llm.conversation import Conversation, Response
 
+FAULTS = (ServiceError, UnreadableResponse, BodyTooLargeError, TimeoutError, httpx2.HTTPError)
 # A run that has made progress is worth waiting for; a new one goes back to the queue.
 TRIES = 4
 PAUSE_S, MAX_PAUSE_S = 2.0, 60.0
@@ -70,7 +72,7 @@ class LlmModel:
                 return await self._recorded(conversation)
             except AgentFailed as failure:
                 pause_s = max(failure.retry_after_s or 0.0, delay_s(done, PAUSE_S, MAX_PAUSE_S))
-                if not failure.infra or done == tries or pause_s > MAX_PAUSE_S:
+                if not _is_worth_a_try(failure) or done == tries or pause_s > MAX_PAUSE_S:
                     raise
                 await asyncio.sleep(pause_s)
         raise AssertionError
@@ -98,18 +100,18 @@ class LlmModel:
         )
         try:
             async with asyncio.timeout(self._config.request_timeout_s):
-                return self._protocol.read(await self._answer(request, stream=stream))
-        except (ServiceError, UnreadableResponse, TimeoutError, httpx2.HTTPError) as error:
+                return self._protocol.read(await self._answer(request))
+        except FAULTS as error:
             failure = failure_of(error, self._redactor.text)
             raise failure from (None if isinstance(failure, RunLimitExceeded) else error)
 
-    async def _answer(self, request: httpx2.Request, *, stream: bool) -> Any:
+    async def _answer(self, request: httpx2.Request) -> Any:
         """The answer as an object, whether it comes whole or in parts."""
-        response = await self._client.send(request, stream=stream)
+        response = await self._client.send(request, stream=True)
         try:
             if "event-stream" in response.headers.get("Content-Type", "") and response.is_success:
                 return await self._joined(response)
-            content = await response.aread()
+            content = await whole(response.aiter_bytes())
         finally:
             await response.aclose()
         self._refuse_error_status(response, content)
@@ -119,10 +121,12 @@ class LlmModel:
 
     async def _joined(self, response: httpx2.Response) -> Any:
         joined = self._protocol.Joined()
-        async for data in sse.events(response.aiter_bytes()):
-            if data.decode(errors="replace") == self._protocol.END:
+        async for each in events(limited(response.aiter_bytes())):
+            if each.data.decode(errors="replace") == self._protocol.END:
                 break
-            event = parsed(data)
+            event = parsed(each.data)
+            if each.name == "error":
+                raise self._error(event, response)
             self._refuse_error(event, response)
             joined.add(event)
         return joined.whole()
@@ -139,8 +143,12 @@ class LlmModel:
 
     def _refuse_error(self, message: Any, response: httpx2.Response) -> None:
         if error := self._protocol.error_in(message):
-            text = orjson.dumps(error).decode()
-            raise ServiceError(error, response.status_code, response.headers, text)
+            raise self._error(error, response)
+
+    @staticmethod
+    def _error(error: Any, response: httpx2.Response) -> ServiceError:
+        text = orjson.dumps(error).decode()
+        return ServiceError(error, response.status_code, response.headers, text)
 
     def _refuse_incomplete(self, response: Response) -> None:
         if stops.failed(response):
@@ -169,6 +177,10 @@ class LlmModel:
     @cached_property
     def _redactor(self) -> Redactor:
         return Redactor(self._secrets)
+
+
+def _is_worth_a_try(failure: AgentFailed) -> bool:
+    return failure.infra and not failure.permanent
 
 
 def _record(response: Response, usage: Mapping[str, Any]) -> dict[str, Any]:

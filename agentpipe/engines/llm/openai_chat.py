@@ -14,6 +14,7 @@ from agentpipe.engines.llm.conversation import (
     ToolResults,
     Turn,
 )
+from agentpipe.engines.llm.errors_within import error_within
 from agentpipe.engines.llm.reading import (
     IncompleteResponse,
     UnreadableResponse,
@@ -141,12 +142,15 @@ def read(answer: Any) -> Response:
 
 def error_in(answer: Any) -> Any:
     """The error object in a completion or an event; None if it has none."""
-    if not isinstance(answer, dict):
-        return None
-    choices = answer.get("choices")
+    if error := error_within(answer):
+        return error
+    choices = answer.get("choices") if isinstance(answer, dict) else None
     first = choices[0] if isinstance(choices, list) and choices else None
-    in_choice = first.get("error") if isinstance(first, dict) else None
-    return answer.get("error") or in_choice or None
+    if not isinstance(first, dict):
+        return None
+    parts = (first, first.get("message"), first.get("delta"))
+    found = (part.get("error") for part in parts if isinstance(part, dict))
+    return next(filter(None, found), None)
 
 
 def _text(content: Any) -> str:

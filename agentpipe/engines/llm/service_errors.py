@@ -18,6 +18,7 @@ from agentpipe.core.error_codes import (
     is_rate_limit,
 )
 from agentpipe.core.failures import REFUSED_CREDENTIALS, SERVER_ERRORS, TOO_BUSY, rate_limit
+from agentpipe.engines.http.bodies import BodyTooLargeError
 from agentpipe.engines.llm.reading import UnreadableResponse
 from agentpipe.errors import AgentFailed, RunLimitExceeded
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 MAX_WORDS_CHARS = 1_000
 CLIENT_ERROR = 400
+# A conflict, too early, and the connection that a proxy gave up: the next try may succeed.
+PASSING = frozenset({409, 425, 499})
 
 # The status that belongs to a type or code, for errors that come without one, as in a stream.
 _STATUSES = {
@@ -134,7 +137,7 @@ def _description(error: Any) -> dict[str, Any]:
         return {"message": error}
     if not isinstance(error, dict):
         return {}
-    inner = error.get("error")
+    inner = error.get("error") or error.get("errors")
     return _description(inner) if inner else error
 
 
@@ -162,11 +165,16 @@ def failure_of(error: Exception, masked: Callable[[str], str]) -> Exception:
         return _judged(error, words)
     if isinstance(error, TimeoutError):
         return AgentFailed("the model did not answer in time", kind="ModelTimeout", infra=True)
-    if isinstance(error, UnreadableResponse):
+    if isinstance(error, (UnreadableResponse, BodyTooLargeError)):
         text = f"the model's server sent no complete answer: {words}"
         return AgentFailed(text, kind=type(error).__name__, infra=True)
     text = f"no connection to the model's server: {words or type(error).__name__}"
     return AgentFailed(text, kind="ModelConnectionError", infra=True)
+
+
+def redirected(_response: object, text: str) -> AgentFailed:
+    """What a redirect to another server means: the address is wrong."""
+    return AgentFailed(f"the model's server: {text}", kind="ModelRedirected", permanent=True)
 
 
 def _judged(error: ServiceError, words: str) -> Exception:
@@ -202,7 +210,8 @@ def _is(error: ServiceError, set_up: _SetUp) -> bool:
 
 def _is_service(error: ServiceError) -> bool:
     """Whether the service failed; within a response even the refusal of a request is that."""
-    return error.within or error.status_code in TOO_BUSY or error.status_code in SERVER_ERRORS
+    status = error.status_code
+    return error.within or status in TOO_BUSY or status in PASSING or status in SERVER_ERRORS
 
 
 def _kind(error: ServiceError) -> str:

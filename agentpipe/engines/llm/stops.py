@@ -10,8 +10,12 @@ if TYPE_CHECKING:
     from agentpipe.engines.llm.conversation import Response
 
 # The providers' words: OpenAI's and Anthropic's, and then those of vLLM, SGLang, Mistral, Gemini,
-# DeepSeek and Zhipu. A word that is not here is one more for "it is done".
+# DeepSeek and Zhipu. Whether an answer with another word is whole is not known.
 _STOPS = {
+    **dict.fromkeys(
+        ("stop", "end_turn", "stop_sequence", "tool_calls", "tool_use", "function_call"), STOP
+    ),
+    **dict.fromkeys(("eos", "eos_token", "end", "complete", "completed", "end_of_text"), STOP),
     "length": LENGTH,
     "max_tokens": LENGTH,
     "model_length": LENGTH,
@@ -20,10 +24,18 @@ _STOPS = {
     "safety": CONTENT_FILTER,
     "recitation": CONTENT_FILTER,
     "prohibited_content": CONTENT_FILTER,
+    **dict.fromkeys(("blocklist", "spii", "image_safety"), CONTENT_FILTER),
     "refusal": REFUSAL,
 }
 # The provider gave up in the middle of an answer.
-_FAILED = frozenset({"error", "abort", "network_error", "insufficient_system_resource"})
+_FAILED = frozenset(
+    {
+        *("error", "failed", "failure", "abort", "aborted", "cancelled", "canceled", "timeout"),
+        *("network_error", "insufficient_system_resource", "load", "overloaded", "server_error"),
+        *("malformed_function_call", "unexpected_tool_call"),
+    }
+)
+_CALLS = frozenset({"tool_calls", "tool_use", "function_call"})
 _CUTS: dict[str | None, str] = {
     LENGTH: "at its limit of tokens",
     CONTENT_FILTER: "by a filter",
@@ -34,12 +46,12 @@ _OUT_OF_CONTEXT = "model_context_window_exceeded"
 
 
 def stop_of(response: Response) -> str | None:
-    """The Result's ``stop`` for this response; None if the provider did not say why it ended."""
+    """The Result's ``stop`` for this response; None if it is not known why it ended."""
     if response.refusal:
         return REFUSAL
     if response.finish_reason is None:
         return None
-    return _STOPS.get(response.finish_reason.lower(), STOP)
+    return _STOPS.get(response.finish_reason.lower())
 
 
 def cut(response: Response) -> str:
@@ -48,8 +60,9 @@ def cut(response: Response) -> str:
 
 
 def failed(response: Response) -> bool:
-    """Whether the provider failed before the answer was complete."""
-    return (response.finish_reason or "").lower() in _FAILED
+    """Whether the provider failed before the answer was complete, or lost the calls in it."""
+    reason = (response.finish_reason or "").lower()
+    return reason in _FAILED or (reason in _CALLS and not response.calls)
 
 
 def paused(response: Response) -> bool:

@@ -12,6 +12,7 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx2
 
+from agentpipe.engines.http.bodies import BodyTooLargeError
 from agentpipe.engines.http.sse import events
 from agentpipe.engines.mcp.errors import ConnectionLost, HttpStatus, UnreadableAnswer
 from agentpipe.engines.mcp.http_client import new_server_client
@@ -82,6 +83,8 @@ class SseTransport:
             self._fail(ConnectionLost("the stream ended"))
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             self._fail(ConnectionLost(f"{type(error).__name__}: {error}"))
+        except BodyTooLargeError as error:
+            self._fail(UnreadableAnswer(str(error)))
         except (HttpStatus, UnreadableAnswer) as error:
             self._fail(error)
         finally:
@@ -94,13 +97,13 @@ class SseTransport:
                 raise HttpStatus(response.status_code, response.headers, await response.aread())
             async for event in events(response.aiter_bytes()):
                 if self._address.done():
-                    listener.receive(event)
+                    listener.receive(event.data)
                 else:
-                    self._address.set_result(self._checked(event))
+                    self._address.set_result(self._checked(event.data))
 
-    def _checked(self, event: bytes) -> str:
+    def _checked(self, data: bytes) -> str:
         """The address, which must be at the same server: requests hold credentials."""
-        address = urljoin(self._url, event.decode(errors="replace").strip())
+        address = urljoin(self._url, data.decode(errors="replace").strip())
         if urlsplit(address)[:2] != urlsplit(self._url)[:2]:
             raise UnreadableAnswer("it names another server as the address of requests")
         return address

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import httpx2
 
 from agentpipe.core.backoff import delay_s
+from agentpipe.engines.http.bodies import BodyTooLargeError, whole
 from agentpipe.engines.http.sse import events
 from agentpipe.engines.mcp.errors import (
     ConnectionLost,
@@ -71,6 +72,8 @@ class HttpTransport:
                 await self._pass_on(response)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise ConnectionLost(f"{type(error).__name__}: {error}".rstrip(": ")) from error
+        except BodyTooLargeError as error:
+            raise UnreadableAnswer(str(error)) from error
 
     def use_version(self, version: str) -> None:
         """Name it with each request from now on, and listen to what the server says unasked."""
@@ -108,7 +111,7 @@ class HttpTransport:
         assert self._listener is not None
         if response.headers.get("content-type", "").startswith("text/event-stream"):
             async for event in events(response.aiter_bytes()):
-                self._listener.receive(event)
+                self._listener.receive(event.data)
         elif body := await _body(response):
             self._listener.receive(body)
 
@@ -118,7 +121,7 @@ class HttpTransport:
         while True:
             try:
                 heard = await self._hear()
-            except (httpx2.HTTPError, httpx2.InvalidURL):
+            except (httpx2.HTTPError, httpx2.InvalidURL, BodyTooLargeError):
                 heard = True
             if not heard:  # Most servers offer nothing, and say so.
                 return
@@ -136,9 +139,4 @@ class HttpTransport:
 
 
 async def _body(response: httpx2.Response) -> bytes:
-    data = bytearray()
-    async for chunk in response.aiter_bytes():
-        data += chunk
-        if len(data) > MAX_MESSAGE_BYTES:
-            raise UnreadableAnswer(f"its answer has more than {MAX_MESSAGE_BYTES:,} bytes")
-    return bytes(data)
+    return await whole(response.aiter_bytes(), MAX_MESSAGE_BYTES)

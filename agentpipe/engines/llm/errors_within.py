@@ -1,0 +1,48 @@
+"""Errors that come with status 200: in an answer, beside a part of one, or in a stream.
+
+Each gateway has its own form. What is cut short by an error is never an answer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agentpipe.engines.llm.service_errors import CLIENT_ERROR
+
+_FAILED = frozenset({"error", "failed", "failure"})
+# What an answer, or an event of a stream, of either protocol has.
+_CONTENT = frozenset({"choices", "usage", "content", "delta", "content_block", "index"})
+_WORDS = ("message", "detail", "msg", "errors", "code")
+
+
+def error_within(answer: Any) -> Any:
+    """The error in an answer or an event, of any gateway; None if it has none."""
+    if isinstance(answer, list):
+        return error_within(answer[0]) if answer else None
+    if not isinstance(answer, dict):
+        return None
+    return answer.get("error") or _of_base(answer) or _flat(answer)
+
+
+def _of_base(answer: dict[str, Any]) -> Any:
+    """MiniMax's form."""
+    base = answer.get("base_resp")
+    if not isinstance(base, dict) or not base.get("status_code"):
+        return None
+    return {"code": base["status_code"], "message": base.get("status_msg") or "no words"}
+
+
+def _flat(answer: dict[str, Any]) -> Any:
+    """The answer itself, where it is the error."""
+    marks = (answer.get(name) for name in ("object", "type", "status"))
+    if any(isinstance(mark, str) and mark.lower() in _FAILED for mark in marks):
+        return answer
+    if answer.get("success") is False or _is_failure(answer.get("code")):
+        return answer
+    is_event = isinstance(answer.get("type"), str) or _CONTENT & answer.keys()
+    return answer if not is_event and any(answer.get(name) for name in _WORDS) else None
+
+
+def _is_failure(code: Any) -> bool:
+    number = int(code) if isinstance(code, str) and code.isdecimal() else code
+    return isinstance(number, int) and not isinstance(number, bool) and number >= CLIENT_ERROR
