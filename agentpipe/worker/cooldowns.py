@@ -7,9 +7,10 @@ the fleet, the longest of several counts. A worker that starts anew begins with 
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agentpipe.core.backoff import delay_s
@@ -32,6 +33,8 @@ JITTER = 1.25
 BELIEVED = 5
 # A cooldown that another run asks for, this little longer, is not announced again.
 SAME_S = 0.5
+# The shortest bound of a cooldown: a task that has hardly any time left does not hurry a service.
+LEAST_BOUND_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -68,16 +71,17 @@ class Cooldowns:
         self._clock = clock
         self._rounds: dict[str, _Round] = {}
 
-    def begin(self, credential: Credential, limit: RateLimit) -> Cooldown:
-        """A run has met the limit.
+    def begin(self, credential: Credential, limit: RateLimit, most_s: float = math.inf) -> Cooldown:
+        """A run has met the limit; its cooldown lasts at most ``most_s``.
 
         Runs that were under way when a cooldown began meet the same limit: they wait for its end.
         """
         now, last = self._clock(), self._rounds.get(credential.name, _Round(0, 0.0))
         if now < last.until:
-            return self._join(credential, last, now + (limit.asked_s or 0.0), now)
+            joined = self._join(credential, last, now + min(limit.asked_s or 0.0, most_s), now)
+            return replace(joined, delay_s=min(joined.delay_s, most_s))
         number = last.number + 1
-        pause_s = _pause_s(number, limit.asked_s)
+        pause_s = min(_pause_s(number, limit.asked_s), most_s)
         self._rounds[credential.name] = _Round(number, now + pause_s)
         return Cooldown(pause_s, credential.queues())
 
@@ -115,10 +119,23 @@ def log_cooldown(
         error_kind(error),
         queue,
         cooldown.delay_s,
-        "" if limit.asked_s is None else ", as the service asked",
+        _why_so_long(limit, cooldown),
         f"; it covers {others} more agents of its context" if others else "",
         extra={"bound": Bound(message.message_id, queue)},
     )
+
+
+def _why_so_long(limit: RateLimit, cooldown: Cooldown) -> str:
+    if limit.asked_s is None:
+        return ""
+    if limit.asked_s <= cooldown.delay_s + SAME_S:
+        return ", as the service asked"
+    return f", what is left of max_cooldown_s: the service asked for {limit.asked_s:,.0f} s"
+
+
+def bound_s(cooled_s: float, allowed_s: float) -> float:
+    """The most that a task may wait in its next cooldown: a service may ask for any time."""
+    return max(allowed_s - cooled_s, LEAST_BOUND_S)
 
 
 def endless(error: BaseException, cooled_s: float, allowed_s: float) -> AgentFailed:

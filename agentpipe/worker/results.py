@@ -44,7 +44,7 @@ from agentpipe.errors import (
 )
 from agentpipe.evaluation.evaluators import reward, rewards
 from agentpipe.worker.capacity import Capacity
-from agentpipe.worker.cooldowns import Cooldown, Cooldowns, endless, log_cooldown
+from agentpipe.worker.cooldowns import Cooldown, Cooldowns, bound_s, endless, log_cooldown
 from agentpipe.worker.run_failures import causes_of, failure_of_end, run_failure
 from agentpipe.worker.runner import Completed
 from agentpipe.worker.served_actor import served_actor, time_limit_s
@@ -256,9 +256,10 @@ class Results(dramatiq.Middleware):
         if cooled_s >= allowed_s:
             ended = endless(error, cooled_s, allowed_s)
             return self._settle(broker, message, "bury", "infra_error", error=ended)
-        cooldown = Cooldown(limit.asked_s or 0.0)
+        most_s = bound_s(cooled_s, allowed_s)
+        cooldown = Cooldown(min(limit.asked_s or 0.0, most_s))
         if actor and limit.of_credential:
-            cooldown = self._cooldowns.begin(actor.credential, limit)
+            cooldown = self._cooldowns.begin(actor.credential, limit, most_s)
         log_cooldown(message, error, limit, cooldown)
         return Settlement(
             message.claim,

@@ -76,6 +76,16 @@ def test_runs_that_were_under_way_join_the_cooldown_and_announce_nothing(bench: 
     assert 10 <= bench.rounds(1)[0] <= 12.5  # They were one round.
 
 
+def test_a_bounded_cooldown_is_over_at_its_bound(bench: Bench) -> None:
+    assert bench.cooldowns.begin(CREDENTIAL, named(9000), 60.0).delay_s == 60
+    bench.now += 20
+    assert bench.cooldowns.begin(CREDENTIAL, UNNAMED, 1.0).delay_s == 1
+    assert bench.cooldowns.begin(CREDENTIAL, named(9000), 60.0).delay_s == 60
+    assert bench.cooldowns.begin(CREDENTIAL, UNNAMED).delay_s == 60
+    bench.now += 60
+    assert bench.cooldowns.begin(CREDENTIAL, named(2)).delay_s == 2
+
+
 def test_an_answer_within_a_cooldown_does_not_end_it(bench: Bench) -> None:
     first = bench.cooldowns.begin(CREDENTIAL, UNNAMED)
     bench.cooldowns.end(CREDENTIAL)

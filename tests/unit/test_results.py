@@ -22,7 +22,6 @@ from agentpipe.config.collection import ContextSpec
 from agentpipe.core.failures import MAX_RETRY_DELAY_S
 from agentpipe.core.redaction import MASK, Redactor
 from agentpipe.core.result import WITHHELD, Result
-from agentpipe.core.retry_after import MAX_ASKED_DELAY_S
 from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
 from agentpipe.errors import (
@@ -389,7 +388,7 @@ def test_retries_back_off_with_jitter_up_to_a_limit(bench: Bench) -> None:
         (-5.0, 0.5, 1),
         (None, 0.5, 1),
         (float("nan"), 0.5, 1),
-        (float("inf"), MAX_ASKED_DELAY_S, MAX_ASKED_DELAY_S),
+        (float("inf"), 3600, 3600),
     ],
 )
 def test_a_service_is_left_alone_for_as_long_as_it_asked(
@@ -482,6 +481,27 @@ def test_no_task_waits_in_cooldowns_for_ever(bench: Bench, error: Exception) -> 
     assert failure["type"] == type(error).__name__
     assert "waited 3,600 s in cooldowns, at most max_cooldown_s: 3600" in failure["message"]
     assert "permanent" not in failure
+
+
+@pytest.mark.parametrize(("cooled_s", "most_s"), [(0.0, 60.0), (45.0, 15.0), (59.9, 1.0)])
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(limited(429, retry_after="9" * 30), id="429"),
+        pytest.param(limited(429, retry_after="Fri, 31 Dec 9999 23:59:59 GMT"), id="date"),
+        pytest.param(limited(429, x_ratelimit_reset_tokens="900h"), id="reset"),
+        pytest.param(limited(503, retry_after="99999"), id="503"),
+        pytest.param(InfraError("busy", retry_after_s=1e9), id="InfraError"),
+    ],
+)
+def test_no_cooldown_is_longer_than_what_its_task_may_still_wait(
+    bench: Bench, error: Exception, cooled_s: float, most_s: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.declare(max_cooldown_s=60.0)
+    settlement = bench.end(bench.message(cooled_s=cooled_s), exception=error)
+    assert settlement.action == "cooldown"
+    assert settlement.delay_s == pytest.approx(most_s)
+    assert "s, what is left of max_cooldown_s: the service asked for " in caplog.text
 
 
 def test_a_counted_retry_waits_at_least_as_long_as_the_service_asked(bench: Bench) -> None:
