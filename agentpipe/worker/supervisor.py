@@ -21,6 +21,7 @@ from agentpipe.brokers.statistics import is_done
 from agentpipe.config.collection import load
 from agentpipe.connections.environment import PEER_VARIABLES
 from agentpipe.core.backoff import delay_s
+from agentpipe.core.text import counted
 from agentpipe.errors import Unreachable
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.worker.broker import make_runners
@@ -205,6 +206,8 @@ def serve(
         progress = _BurstProgress(store, queues) if burst else None
         done = progress.is_done if progress else None
         code = Supervisor(settings, os.environ, processes or os.cpu_count() or 1, done).run()
+        if progress and not code:
+            progress.say_dead()
         return PAUSED if progress and progress.say_paused() and not code else code
     finally:
         store.close()
@@ -219,9 +222,11 @@ class _BurstProgress:
         self._log_at = self._started + 1.0
         self._done_at: float | None = None
         self._paused: dict[str, str] = {}
+        self._dead = 0
 
     def is_done(self) -> bool:
         stats = self._store.stats()
+        self._dead = stats.dead or 0
         now = time.monotonic()
         if now >= self._log_at:
             self._log_at = now + max(1.0, (now - self._started) / 10)
@@ -238,6 +243,11 @@ class _BurstProgress:
         }
         # Without a ledger, a task may be on its way back from a dead worker.
         return stats.accepted is not None or now - self._done_at >= SURE_AFTER_S
+
+    def say_dead(self) -> None:
+        """Say how many tasks of the store were given up, of this burst or before."""
+        if self._dead:
+            log.warning("%s now; see: agentpipe dead list", counted(self._dead, "dead letter"))
 
     def say_paused(self) -> bool:
         """Say what is left behind a pause for failures; returns whether anything is."""

@@ -38,7 +38,8 @@ def graveyard(project: Project) -> Project:
     project.collection("others", max_retries=0)
     project.send(*[{"task_id": f"away-{n}", "question": "infra"} for n in range(3)])
     project.send(*[{"task_id": f"no-{n}", "question": "refused"} for n in range(2)], to="others")
-    project.burst("--processes", "1")
+    done = project.burst("--processes", "1")
+    assert "5 dead letters now; see: agentpipe dead list" in done.err
     return project
 
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import orjson
+import pytest
 
 from agentpipe.brokers.statistics import QueueDepth, Stats, Tally, WorkerSeen, is_done
 from agentpipe.operations.stats import as_dict
 from agentpipe.worker.heartbeat import Heartbeat
+from agentpipe.worker.supervisor import _BurstProgress
+
+if TYPE_CHECKING:
+    from agentpipe.brokers.base import Store
 
 
 def test_a_report_that_cannot_be_read_tells_nothing() -> None:
@@ -125,6 +132,25 @@ def test_what_waits_behind_a_pause_with_a_reason_does_not_hold_up_a_burst() -> N
     assert is_done(replace(EMPTY, queues=(stopped,)), MINE)
     assert not is_done(replace(EMPTY, queues=(replace(stopped, pause_reason=""),)), MINE)
     assert not is_done(replace(EMPTY, queues=(replace(stopped, running=1),)), MINE)
+
+
+@pytest.mark.parametrize(
+    ("dead", "said"),
+    [
+        (0, []),
+        (None, []),
+        (1, ["1 dead letter now; see: agentpipe dead list"]),
+        (1234, ["1,234 dead letters now; see: agentpipe dead list"]),
+    ],
+)
+def test_a_burst_counts_the_dead_letters_at_its_end(
+    dead: int | None, said: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = SimpleNamespace(stats=lambda: replace(EMPTY, dead=dead, queues=(IDLE,)))
+    progress = _BurstProgress(cast("Store", store), MINE)
+    assert progress.is_done()
+    progress.say_dead()
+    assert caplog.messages == said
 
 
 def test_others_tasks_do_not_hold_up_a_burst() -> None:
