@@ -97,6 +97,7 @@ def result_of(message: dict[str, Any]) -> Any:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 256
     stub: McpStub
 
 

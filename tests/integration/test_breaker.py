@@ -62,7 +62,7 @@ def runs(project: Project) -> int:
     return len((project.folder / "runs").read_text().splitlines())
 
 
-@pytest.mark.every_broker(long=("rabbitmq",))
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
 @pytest.mark.parametrize("kind", ["agent's", "permanent"])
 def test_300_equal_failures_do_not_happen(project: Project, kind: str) -> None:
     failing(project, kind)
@@ -101,6 +101,7 @@ def test_what_was_paused_is_mended_resumed_and_replayed(project: Project) -> Non
     assert (outcomes.count("ok"), outcomes.count("infra_error")) == (TASKS, dead)
 
 
+@pytest.mark.long
 def test_failures_that_are_retried_count_as_well(project: Project) -> None:
     failing(project, "retried")
     assert project.run("work", "--burst", "--processes", str(PROCESSES)).code == 1
@@ -109,12 +110,14 @@ def test_failures_that_are_retried_count_as_well(project: Project) -> None:
     assert stats["waiting"] + stats["delayed"] == TASKS
 
 
+@pytest.mark.long
 def test_breaker_0_lets_all_of_them_run(project: Project) -> None:
     failing(project, "agent's", breaker=0)
     project.burst("--processes", str(PROCESSES))
     assert runs(project) == TASKS
 
 
+@pytest.mark.long
 def test_another_collection_goes_on_and_the_burst_ends_with_both(project: Project) -> None:
     failing(project, "agent's")
     project.collection("toys")
@@ -134,6 +137,7 @@ def test_a_burst_with_what_is_paused_already_says_so_and_ends(project: Project) 
     assert "nothing more runs: crew is paused" in again.err
 
 
+@pytest.mark.long
 def test_a_refused_key_costs_a_few_requests_and_no_task(project: Project) -> None:
     def answer(request: Request) -> Reply:
         return say("fine") if "good" in request.authorization else fail(401)

@@ -176,10 +176,11 @@ def test_what_does_not_run_is_answered_at_once_wherever_it_is(project: Project) 
 @pytest.mark.every_broker
 def test_500_cancels_race_with_their_runs_ends_and_each_has_one_result(project: Project) -> None:
     project.collection(number=10, concurrency=10)
-    ids = project.send(*[f"sleep {RUN_S}"] * RACING)
+    run_s = RUN_S * slowness()
+    ids = project.send(*[f"sleep {run_s}"] * RACING)
     fleet = project.work("--processes", "2").ready(2)
     dice = random.Random(7)
-    age_s = {task_id: dice.uniform(0, 2 * RUN_S) for task_id in ids}  # Some come too late.
+    age_s = {task_id: dice.uniform(0, 2 * run_s) for task_id in ids}  # Some come too late.
     whole = CancelReport()
     with closing(project.open_store()) as store:
 

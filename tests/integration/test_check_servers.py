@@ -39,7 +39,7 @@ def messages(project: Project, *options: str, code: int = 2) -> list[str]:
     assert (done.code, done.json["ok"]) == (code, not code), done
     lines = (project.folder / "clerk.yaml").read_text().splitlines()
     for each in done.json["problems"]:
-        assert each["file"] == "clerk.yaml"
+        assert each["file"] == str(project.folder / "clerk.yaml")
         assert lines[each["line"] - 1].lstrip().startswith("- ")  # That of the server's entry.
     return [each["message"] for each in done.json["problems"]]
 
@@ -74,7 +74,7 @@ def test_each_server_that_cannot_be_started_is_named(project: Project, mark: str
     found = messages(project, "--servers")
     assert [each.split(":")[0] for each in found] == ["servers[1]", "servers[2]", "servers[3]"]
     assert "no licence found" in found[0]
-    assert "'tools' has no tool 'ecko'" in found[1]
+    assert "'tools' has no tool 'ecko': did you mean 'echo'?" in found[1]
     assert "'away' cannot be used" in found[2]
     assert messages(project, code=0) == []
     wait_until(lambda: not processes_with(mark), 10, "no server is left")

@@ -166,7 +166,7 @@ def work(project: Project, config: dict[str, Any]) -> dict[int, dict[str, Any]]:
     limits = {"max_retries": 0, "breaker": 0, "time_limit": 30, "max_queue_size": NUMBER}
     env = {"OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k"}
     project.collection("llm", "./llm.yaml", number=16, context=[{"env": env}], **limits)
-    spec = {"name": "llm", "type": "llm", "config": {"request_timeout_s": 5, **config}}
+    spec = {"name": "llm", "type": "llm", "config": {"request_timeout_s": 20, **config}}
     project.write("llm.yaml", yaml.safe_dump({"kind": "agent", "spec": spec}))
     project.send(*map(str, range(NUMBER)), to="llm")
     fleet = project.work("--burst", "--processes", "1")
@@ -235,6 +235,7 @@ def test_any_response_of_a_server_ends_as_text_or_as_a_failure(project: Project,
         results = work(project, {**config, "tool_limit_s": 20})
     outcomes = {number: result["outcome"] for number, result in results.items()}
     assert {*outcomes.values()} == {"ok", "infra_error"}
-    assert {outcomes[number] for number in range(UNHARMED)} == {"ok"}
+    unharmed = [results[number] for number in range(UNHARMED)]
+    assert [each["error"] for each in unharmed if each["outcome"] != "ok"] == []
     errors = [result["error"]["message"] for result in results.values() if result["error"]]
     assert not [error for error in errors if "tool_limit_s" in error]

@@ -103,6 +103,7 @@ def test_the_agents_of_a_context_rest_together_and_the_others_go_on(project: Pro
 
 
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
+@pytest.mark.long
 def test_a_task_that_meets_the_limit_for_too_long_is_a_dead_letter(project: Project) -> None:
     with LlmStub([Reply(status=429, headers={"retry-after-ms": "300"})]) as stub:
         serve(project, stub, max_cooldown_s=0.5)
@@ -118,6 +119,7 @@ def test_a_task_that_meets_the_limit_for_too_long_is_a_dead_letter(project: Proj
     assert project.stats()["dead"] == 1
 
 
+@pytest.mark.long
 def test_a_limit_met_in_an_agents_own_process_is_one(project: Project) -> None:
     project.write("apart.py", AGENT)
     spec = {"name": "apart", "type": "python", "config": {"class": "apart:Apart"}}

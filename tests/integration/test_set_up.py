@@ -72,7 +72,9 @@ def _collections(project: Project, isolation: str, env: dict[str, str]) -> None:
         project.collection(kind, f"./{kind}.yaml", isolation=isolation, context=[{"env": env}])
 
 
-@pytest.mark.parametrize("isolation", ["coroutine", "process"])
+@pytest.mark.parametrize(
+    "isolation", ["coroutine", pytest.param("process", marks=pytest.mark.long)]
+)
 def test_what_is_missing_is_a_dead_letter_at_once_and_replayed_once_it_is_there(
     project: Project, isolation: str
 ) -> None:

@@ -77,6 +77,7 @@ def full_of(project: Project, kind: str, **spec: Any) -> None:
         pytest.param("Async", {"isolation": "process"}, marks=pytest.mark.long),
     ],
 )
+@pytest.mark.long
 def test_too_few_files_for_all_slots_cost_time_and_no_task(
     project: Project, kind: str, spec: dict[str, Any]
 ) -> None:
@@ -90,6 +91,7 @@ def test_too_few_files_for_all_slots_cost_time_and_no_task(
     assert "paused" not in done.stderr
 
 
+@pytest.mark.long
 def test_a_task_that_never_has_enough_is_a_dead_letter_in_the_end(project: Project) -> None:
     project.write(
         "hungry.py",

@@ -17,7 +17,7 @@ from agentpipe.engines.process.launcher import PASSED_ON, passed_on
 from agentpipe.errors import AgentpipeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from agentpipe.config.mcp_servers import McpServer
     from agentpipe.core.context import Context
@@ -129,12 +129,6 @@ async def _problem_of(wanted: _Wanted, limit_s: float, room: asyncio.Semaphore) 
         except AgentpipeError as error:
             return f"{wanted.place}: {error}"
         else:
-            return "".join(_missing_tools(wanted, {tool.name for tool in session.tools}))
+            return ""
         finally:
             await session.close()
-
-
-def _missing_tools(wanted: _Wanted, had: set[str]) -> Iterator[str]:
-    if missing := sorted((wanted.server.tools or frozenset()) - had):
-        names = ", ".join(map(repr, missing))
-        yield f"{wanted.place}: the MCP server {wanted.server.name!r} has no tool {names}"

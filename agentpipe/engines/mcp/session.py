@@ -316,6 +316,9 @@ class McpSession:
             return AgentFailed(
                 f"MCP server {name!r}: {missing}", kind="McpServerError", permanent=True
             )
+        if isinstance(error, ToolMissing):
+            text = f"MCP server {name!r} has {error}"
+            return AgentFailed(text, kind="McpServerError", permanent=True)
         last_words = await self._transport.last_words()
         shortage = shortage_of(error)
         return AgentFailed(
@@ -335,8 +338,6 @@ class McpSession:
 
     def _will_never_start(self, error: Exception) -> bool:
         """Whether the set-up is wrong: its program, its address, or its credential."""
-        if isinstance(error, ToolMissing):
-            return True
         if isinstance(error, HttpStatus) and error.status_code in WRONG_ADDRESS:
             return True
         ended = isinstance(self._transport, StdioTransport) and self._transport.gone
