@@ -20,7 +20,7 @@ from agentpipe.operations.cancel import CancelReport, cancel_matching
 from agentpipe.operations.cancel import cancel as cancel_in
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.settings import Settings
-from tests.support import processes_with, wait_until
+from tests.support import processes_with, slowness, wait_until
 
 if TYPE_CHECKING:
     from tests.integration.project import Project
