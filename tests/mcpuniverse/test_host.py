@@ -213,7 +213,7 @@ def test_what_is_left_of_a_failed_workflow_asks_no_llm(fork: Callable[..., Child
     with LlmStub(script) as stub:
         child = fork(stub)
         child.open(parallel())
-        assert child.error(question="q")["infra"] is False
+        assert child.error(question="q")["permanent"] is True
         asked = len(stub.requests)
         time.sleep(1.5)
         assert len(stub.requests) <= max(asked, 2)
@@ -459,7 +459,7 @@ def test_a_failed_agent_does_not_poison_the_next_task(fork: Callable[..., Child]
     with LlmStub(script) as stub:
         child = fork(stub, impatient)
         child.open(config("function-call", servers=[ECHO]))
-        assert child.error(question="q")["infra"] is False
+        assert child.error(question="q")["permanent"] is True
         assert child.run(question="q2")["answer"] == "fine"
         assert "left-behind" not in stub.requests[-1].text
 
