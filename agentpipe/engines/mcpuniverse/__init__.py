@@ -110,7 +110,8 @@ def _servers() -> dict[str, dict[str, Any]]:
 
 
 def _translated(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """An entry of our list in MCP-Universe's form."""
+    """An entry of our list in MCP-Universe's form, which has no ``stateless``."""
+    entry = {key: value for key, value in entry.items() if key != "stateless"}
     http = entry.get("http")
     if not isinstance(http, dict):
         return dict(entry)
