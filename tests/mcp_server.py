@@ -1,7 +1,7 @@
 """An MCP server that misbehaves on request; it uses the standard library only.
 
-``python mcp_server.py [rubbish] [hang] [die] [loud]``: it prints what is no message, never says
-that it is ready, ends at once, or writes to stderr. Its tools:
+``python mcp_server.py [rubbish] [hang] [die] [loud] [brief]``: it prints what is no message, never
+says that it is ready, ends at once, writes to stderr, or ends once it has listed its tools. Those:
 
 ``echo``, ``environ`` (the value of a variable of its own), ``pid``, ``fail``, ``crash``,
 ``freeze``, ``noise``; ``damaged`` (its reply has wounds that follow from the number that it is
@@ -40,6 +40,8 @@ def main(habits: list[str]) -> None:
             time.sleep(600)
         if "id" in request:
             answer(request)
+        if "brief" in habits and request["method"] == "tools/list":
+            sys.exit()
 
 
 def answer(request: dict[str, Any]) -> None:

@@ -467,6 +467,10 @@ def test_a_list_of_tools_that_cannot_be_read_again_is_no_answer(
     assert (is_infra(end), is_permanent(end)) == (True, permanent)
 
 
+def test_a_server_that_ends_once_it_is_ready_is_not_started_for_ever(bench: Bench) -> None:
+    assert is_infra(heard(bench, bench.odd("brief"), "echo"))
+
+
 def test_tools_that_appear_during_a_run_are_offered(bench: Bench) -> None:
     with LlmStub([call("odd__grow"), call("odd__late", text="x"), say("done")]) as model:
         assert bench.ask(bench.engine(model.url, servers=[bench.odd()]), "?") == ["done"]

@@ -10,7 +10,7 @@ import pytest
 
 from agentpipe.core.outside import read_json
 from agentpipe.engines.mcp import content
-from agentpipe.engines.mcp.content import Picture, content_of
+from agentpipe.engines.mcp.content import Image, content_of
 
 NAMES = ("type", "text", "data", "mimeType", "resource", "uri", "blob", "content", "isError", "")
 KINDS: tuple[Any, ...] = (
@@ -54,7 +54,7 @@ def test_a_result_of_any_shape_is_text() -> None:
         shown = content_of(result)
         assert isinstance(shown.text, str)
         shown.text.encode()
-        assert all(picture.media_type in BEGINNINGS for picture in shown.pictures)
+        assert all(picture.media_type in BEGINNINGS for picture in shown.images)
 
 
 def test_a_result_of_any_depth_is_text() -> None:
@@ -79,11 +79,11 @@ def test_structured_content_stands_in_for_text(parts: Any, text: str, *, failed:
     assert content_of(result).text == (f"Error: {text}" if failed else text)
 
 
-def picture(data: bytes | str, mime_type: Any = "image/png") -> tuple[Picture, ...]:
+def picture(data: bytes | str, mime_type: Any = "image/png") -> tuple[Image, ...]:
     encoded = data if isinstance(data, str) else base64.b64encode(data).decode()
     return content_of(
         {"content": [{"type": "image", "data": encoded, "mimeType": mime_type}]}
-    ).pictures
+    ).images
 
 
 @pytest.mark.parametrize("mime_type", ["image/png", "image/jpg", "text/html", None, 5])

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agentpipe.engines.llm.providers import Provider
+    from agentpipe.engines.mcp.content import Image
 
 PATH = "/v1/messages"
 END = ""
@@ -114,7 +115,7 @@ def _result(result: ToolResult) -> dict[str, Any]:
     return {"type": "tool_result", "tool_use_id": result.call.id, "content": content}
 
 
-def _image(image: Any) -> dict[str, Any]:
+def _image(image: Image) -> dict[str, Any]:
     source = {"type": "base64", "media_type": image.media_type, "data": image.data}
     return {"type": "image", "source": source}
 

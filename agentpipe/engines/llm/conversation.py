@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from agentpipe.engines.mcp.content import Image
+
 
 @dataclass(frozen=True, slots=True)
 class ToolDefinition:
@@ -38,14 +40,6 @@ class ToolCall:
     id: str
     name: str
     arguments: str
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """An image for the model; ``data`` is base64."""
-
-    media_type: str
-    data: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core import trace
-from agentpipe.engines.llm.conversation import Image, ToolCall, ToolDefinition, ToolResult
+from agentpipe.engines.llm.conversation import ToolCall, ToolDefinition, ToolResult
 from agentpipe.engines.llm.tool_names import names_of
 from agentpipe.engines.mcp.opening import Target
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from agentpipe.config.mcp_servers import McpServer
     from agentpipe.engines.llm.config import LlmConfig
-    from agentpipe.engines.mcp.content import ToolContent
     from agentpipe.engines.mcp.sessions import EngineSessions, Lease
 
 
@@ -74,12 +73,8 @@ class Toolset:
             step["response"] = content.text
         limit, text = self._config.max_tool_chars, content.text
         cut = text if len(text) <= limit else f"{text[:limit]}... (cut)"
-        return ToolResult(call, cut, self._images(content))
-
-    def _images(self, content: ToolContent) -> tuple[Image, ...]:
-        """Those of a result, for a model that takes images; the text mentions them anyway."""
-        shown = content.pictures if self._config.takes_images else ()
-        return tuple(Image(each.media_type, each.data) for each in shown)
+        # The text mentions them anyway, for a model that takes no images.
+        return ToolResult(call, cut, content.images if self._config.takes_images else ())
 
     async def release(self) -> None:
         """The run has ended: what is not kept for the next one ends."""

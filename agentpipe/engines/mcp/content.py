@@ -25,8 +25,8 @@ _KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """An image; ``data`` is base64."""
+class Image:
+    """An image for a model; ``data`` is base64."""
 
     media_type: str
     data: str
@@ -37,7 +37,7 @@ class ToolContent:
     """A tool's result."""
 
     text: str
-    pictures: tuple[Picture, ...] = ()
+    images: tuple[Image, ...] = ()
 
 
 def content_of(result: Any) -> ToolContent:
@@ -47,7 +47,7 @@ def content_of(result: Any) -> ToolContent:
     parts = _parts(result)
     text = "\n".join(map(_part, parts))
     failed = result.get("isError") not in (None, False)
-    return ToolContent(f"Error: {text}" if failed else text, _pictures(parts))
+    return ToolContent(f"Error: {text}" if failed else text, _images(parts))
 
 
 def _parts(result: dict[str, Any]) -> Sequence[Any]:
@@ -108,13 +108,13 @@ _DESCRIBED = {
 }
 
 
-def _pictures(parts: Sequence[Any]) -> tuple[Picture, ...]:
+def _images(parts: Sequence[Any]) -> tuple[Image, ...]:
     """The images that models' servers take: they refuse the request that holds another one."""
-    images = [part for part in parts if isinstance(part, dict) and part.get("type") == "image"]
-    return tuple(filter(None, map(_picture, images)))
+    given = [part for part in parts if isinstance(part, dict) and part.get("type") == "image"]
+    return tuple(filter(None, map(_image, given)))
 
 
-def _picture(part: dict[str, Any]) -> Picture | None:
+def _image(part: dict[str, Any]) -> Image | None:
     data = part.get("data")
     if not isinstance(data, str):
         return None
@@ -125,7 +125,7 @@ def _picture(part: dict[str, Any]) -> Picture | None:
     kind = next((name for name, begin in _KINDS.items() if begin.match(content)), None)
     if kind is None or len(content) > MAX_IMAGE_BYTES:
         return None
-    return Picture(kind, base64.b64encode(content).decode())
+    return Image(kind, base64.b64encode(content).decode())
 
 
 def _as_text(value: Any) -> str:

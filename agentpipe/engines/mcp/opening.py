@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from agentpipe.engines.mcp.background import in_background
 from agentpipe.engines.mcp.session import McpSession
 from agentpipe.engines.mcp.start_gate import START_GATE
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Mapping
 
     from agentpipe.config.mcp_servers import McpServer
-
-_in_background: set[asyncio.Task[Any]] = set()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -98,11 +96,3 @@ class Opening:
             self._task.exception()  # Raised by ``session`` for those who waited.
         if self._session is not None:
             await self._session.close()
-
-
-def in_background(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-    """A task that no run owns: it has no run's context, and is kept until it has ended."""
-    task = asyncio.create_task(work, context=contextvars.Context())
-    _in_background.add(task)
-    task.add_done_callback(_in_background.discard)
-    return task

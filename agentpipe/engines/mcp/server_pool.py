@@ -6,7 +6,8 @@ import asyncio
 from collections import Counter, defaultdict, deque
 from typing import TYPE_CHECKING
 
-from agentpipe.engines.mcp.opening import Opening, in_background
+from agentpipe.engines.mcp.background import in_background
+from agentpipe.engines.mcp.opening import Opening
 from agentpipe.engines.mcp.start_gate import CORES
 
 if TYPE_CHECKING:
@@ -53,9 +54,6 @@ class ServerPool:
         except asyncio.CancelledError:
             await opening.close()
             raise
-        if session.is_lost:  # It died while it was idle.
-            await opening.close()
-            return await self.take(target)
         self._running[target.key].add(opening)
         self._refill(target)
         return opening

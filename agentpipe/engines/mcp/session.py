@@ -7,7 +7,6 @@ whatever its code.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import itertools
 from contextlib import suppress
 from functools import partial
@@ -20,6 +19,7 @@ from agentpipe.core.retry_after import asked_delay_s
 from agentpipe.core.set_up import NO_PROGRAM
 from agentpipe.core.shortage import shortage_of
 from agentpipe.engines.mcp import jsonrpc
+from agentpipe.engines.mcp.background import in_background
 from agentpipe.engines.mcp.content import ToolContent, content_of
 from agentpipe.engines.mcp.errors import (
     ConnectionLost,
@@ -38,7 +38,7 @@ from agentpipe.engines.mcp.transport import CLOSE_LIMIT_S, Listener
 from agentpipe.errors import AgentFailed, InfraError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Mapping
 
     from agentpipe.config.mcp_servers import McpServer
     from agentpipe.engines.mcp.transport import Transport
@@ -70,10 +70,9 @@ class McpSession:
         self._answering: set[asyncio.Task[None]] = set()
         self._renewing, self._renewals = asyncio.Lock(), 0
         self._lost = False
-        self._listed: list[ServerTool] = []
         self.tools: tuple[ServerTool, ...] = ()
         self.tools_changed = False
-        self._opening = _begun(self._open())
+        self._opening = in_background(self._open())
 
     @property
     def is_lost(self) -> bool:
@@ -144,12 +143,14 @@ class McpSession:
             await self._raise_failed(error)
 
     async def check(self) -> None:
-        """Learn whether an idle session still works: ``is_lost`` says so."""
+        """See that an idle session still works.
+
+        Raises:
+            McpServerFault: It does not.
+            TimeoutError: Nor does it answer.
+        """
         with suppress(ServerError):  # Some servers know no ping, and live.
-            try:
-                await self._request("ping", {}, PING_LIMIT_S)
-            except (ConnectionLost, TimeoutError):
-                self._lost = True
+            await self._request("ping", {}, PING_LIMIT_S)
 
     async def close(self) -> None:
         """Close the session, and end a server that is our child."""
@@ -157,15 +158,14 @@ class McpSession:
         for answering in self._answering:
             answering.cancel()
         self._hear_of_loss()
-        await asyncio.wait({_begun(self._transport.close())}, timeout=2 * CLOSE_LIMIT_S)
+        await asyncio.wait({in_background(self._transport.close())}, timeout=2 * CLOSE_LIMIT_S)
 
     # The protocol.
 
     async def _open(self) -> None:
         await self._transport.open(Listener(self._receive, self._hear_of_loss))
         await self._introduce()
-        await self._list()
-        if missing := missing_tools(self._server.tools or (), self._listed):
+        if missing := missing_tools(self._server.tools or (), await self._list()):
             raise ToolMissing(missing)
 
     async def _introduce(self) -> None:
@@ -176,7 +176,8 @@ class McpSession:
         self._transport.use_version(chosen if isinstance(chosen, str) else VERSION)
         await self._transport.send(jsonrpc.notification("notifications/initialized"))
 
-    async def _list(self) -> None:
+    async def _list(self) -> list[ServerTool]:
+        """All tools of the server; ``tools`` are then those that the agent may use."""
         self.tools_changed = False
         found: list[ServerTool] = []
         params: dict[str, Any] = {}
@@ -187,8 +188,9 @@ class McpSession:
             if not cursor:
                 break
             params = {"cursor": cursor}
-        wanted, self._listed = self._server.tools, found
+        wanted = self._server.tools
         self.tools = tuple(tool for tool in found if not wanted or tool.name in wanted)
+        return found
 
     async def _request_again(self, method: str, params: Any, limit_s: float | None = None) -> Any:
         """The same as ``_request``, in a new session if the server has forgotten this one."""
@@ -218,7 +220,7 @@ class McpSession:
             raise ConnectionLost("it was lost before")
         number = next(self._numbers)
         reply = self._replies[number] = asyncio.get_running_loop().create_future()
-        sending = _begun(self._transport.send(jsonrpc.request(number, method, params)))
+        sending = in_background(self._transport.send(jsonrpc.request(number, method, params)))
         sending.add_done_callback(partial(self._note_sent, reply))
         try:
             async with asyncio.timeout(limit_s):
@@ -246,7 +248,7 @@ class McpSession:
         self._answer(jsonrpc.notification("notifications/cancelled", params))
 
     def _answer(self, message: bytes) -> None:
-        task = _begun(self._transport.send(message))
+        task = in_background(self._transport.send(message))
         self._answering.add(task)
         task.add_done_callback(self._forget_answer)
 
@@ -349,11 +351,6 @@ def _transport(server: McpServer, env: Mapping[str, str]) -> Transport:
     if server.transport == "stdio":
         return StdioTransport(server, env)
     return SseTransport(server) if server.transport == "sse" else HttpTransport(server)
-
-
-def _begun(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-    """A task without the run's context, which it may outlive."""
-    return asyncio.create_task(work, context=contextvars.Context())
 
 
 def _asked_s(error: Exception) -> float | None:

@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agentpipe.engines.mcp import server_pool
+from agentpipe.engines.mcp.background import in_background
 from agentpipe.engines.mcp.kept_sessions import KeptSessions
-from agentpipe.engines.mcp.opening import in_background
 from agentpipe.engines.mcp.server_pool import ServerPool
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ https://modelcontextprotocol.io/specification/2024-11-05/basic/transports#http-w
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
@@ -14,6 +13,7 @@ import httpx2
 
 from agentpipe.engines.http.bodies import BodyTooLargeError
 from agentpipe.engines.http.sse import events
+from agentpipe.engines.mcp.background import in_background
 from agentpipe.engines.mcp.errors import ConnectionLost, HttpStatus, UnreadableAnswer
 from agentpipe.engines.mcp.http_client import new_server_client
 
@@ -40,8 +40,7 @@ class SseTransport:
             HttpStatus: The server refuses.
             ConnectionLost: It cannot be reached, or sends no address.
         """
-        work = self._read(listener)
-        self._reading = asyncio.create_task(work, context=contextvars.Context())
+        self._reading = in_background(self._read(listener))
         await self._address
 
     async def send(self, message: bytes) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from agentpipe.engines.mcp.background import in_background
 from agentpipe.engines.mcp.errors import ConnectionLost
 from agentpipe.engines.mcp.running import note_start
 from agentpipe.engines.mcp.transport import MAX_MESSAGE_BYTES
@@ -14,7 +14,7 @@ from agentpipe.engines.process.launcher import PASSED_ON, passed_on, shared_laun
 from agentpipe.engines.process.pipes import PipeReader, PipeWriter, read_end
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Mapping
 
     from agentpipe.config.mcp_servers import McpServer
     from agentpipe.engines.mcp.transport import Listener
@@ -48,8 +48,11 @@ class StdioTransport:
         started = shared_launcher().start_piped(self._server.command, self._env, folder)
         self._child, stdin, stdout, stderr = await started
         note_start(self._child)
-        self._stderr = _begun(read_end(stderr))
-        self._tasks = [_begun(self._read(stdout, listener)), _begun(self._write(stdin))]
+        self._stderr = in_background(read_end(stderr))
+        self._tasks = [
+            in_background(self._read(stdout, listener)),
+            in_background(self._write(stdin)),
+        ]
 
     async def send(self, message: bytes) -> None:
         """Put it on the way: a server that does not read holds up nothing here."""
@@ -100,8 +103,3 @@ class StdioTransport:
                     await writer.drain()
             except ConnectionError:
                 pass  # It has closed its stdin; its stdout says whether it is gone.
-
-
-def _begun(work: Coroutine[None, None, object]) -> asyncio.Task[Any]:
-    """A task without the run's context, which it may outlive."""
-    return asyncio.create_task(work, context=contextvars.Context())

@@ -6,7 +6,6 @@ https://modelcontextprotocol.io/specification/2025-06-18/basic/transports#stream
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ import httpx2
 from agentpipe.core.backoff import delay_s
 from agentpipe.engines.http.bodies import BodyTooLargeError, whole
 from agentpipe.engines.http.sse import events
+from agentpipe.engines.mcp.background import in_background
 from agentpipe.engines.mcp.errors import (
     ConnectionLost,
     HttpStatus,
@@ -79,8 +79,7 @@ class HttpTransport:
         """Name it with each request from now on, and listen to what the server says unasked."""
         self._headers[VERSION] = version
         if self._listening is None:
-            work = self._listen()
-            self._listening = asyncio.create_task(work, context=contextvars.Context())
+            self._listening = in_background(self._listen())
 
     def start_over(self) -> None:
         """The next message begins a new session."""
