@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from agentpipe.core.causes import attribute
 from agentpipe.errors import AgentFailed
 
 if TYPE_CHECKING:
@@ -44,14 +45,7 @@ def _shortage_of(error: BaseException) -> str:
         return EXHAUSTED.get(error.errno or 0, "")
     if isinstance(error, MemoryError):
         return "memory"
-    return "disk space" if _name_in_sqlite(error) == "SQLITE_FULL" else ""
-
-
-def _name_in_sqlite(error: BaseException) -> object:
-    try:
-        return getattr(error, "sqlite_errorname", None)
-    except Exception:  # noqa: BLE001 - properties of others' classes may raise anything
-        return None
+    return "disk space" if attribute(error, "sqlite_errorname") == "SQLITE_FULL" else ""
 
 
 def first_argument(error: BaseException) -> str:

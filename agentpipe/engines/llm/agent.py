@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from agentpipe.core.outside import read_json
 from agentpipe.core.result import STOP
 from agentpipe.core.template import render
 from agentpipe.engines.base import Answer
@@ -16,6 +15,7 @@ from agentpipe.engines.llm.config import setting_problems
 from agentpipe.engines.llm.conversation import Conversation, Question, ToolResult, ToolResults
 from agentpipe.engines.llm.json_answers import json_in, unwrapped
 from agentpipe.engines.llm.model import LlmModel
+from agentpipe.engines.llm.reading import arguments_of
 from agentpipe.engines.llm.service_errors import redirected
 from agentpipe.engines.llm.toolset import Toolset
 from agentpipe.engines.mcp.transport import CLOSE_LIMIT_S
@@ -39,6 +39,7 @@ _CUT = (
     "Error: nothing was called: your answer was cut {}, so the arguments may be incomplete; "
     "call it again, with less text or in parts"
 )
+_NO_OBJECT = "Error: nothing was called, the arguments are no JSON object: {}; call it again"
 
 
 class LlmAgent:
@@ -126,18 +127,10 @@ class _LlmRun:
     async def _result(self, call: ToolCall) -> ToolResult:
         """Of the tool, or what is wrong with the call, which then is not made."""
         try:
-            arguments = read_json(
-                (call.arguments.strip() or "{}").encode(errors="replace"), exact=True
-            )
-            flaw = "" if arguments is None or isinstance(arguments, dict) else "not an object"
-        except ValueError as error:
-            arguments, flaw = None, str(error)
-        if not flaw:
-            return await self._toolset.call(call, arguments or {})
-        return ToolResult(
-            call,
-            f"Error: nothing was called, the arguments are no JSON object: {flaw}; call it again",
-        )
+            arguments = arguments_of(call.arguments)
+        except ValueError as flaw:
+            return ToolResult(call, _NO_OBJECT.format(flaw))
+        return await self._toolset.call(call, arguments)
 
     def _final(self, response: Response) -> Answer:
         """The answer, even an empty one if it was cut or refused."""

@@ -7,7 +7,6 @@ service is never taken for an answer.
 from __future__ import annotations
 
 import asyncio
-import json
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ import orjson
 
 from agentpipe.core import trace
 from agentpipe.core.backoff import delay_s
+from agentpipe.core.outside import encoded
 from agentpipe.core.redaction import Redactor
 from agentpipe.engines.http.bodies import BodyTooLargeError, limited, whole
 from agentpipe.engines.http.sse import events
@@ -94,7 +94,7 @@ class LlmModel:
         request = httpx2.Request(
             "POST",
             self._url,
-            content=_encoded(body),
+            content=encoded(body),
             headers=self._headers,
             extensions=self._extensions,
         )
@@ -194,14 +194,6 @@ def _record(response: Response, usage: Mapping[str, Any]) -> dict[str, Any]:
         "response_id": response.id,
         "usage": usage,
     }
-
-
-def _encoded(body: Mapping[str, Any]) -> bytes:
-    """The body as JSON, with integers beyond 64 bits and lone surrogates, which orjson refuses."""
-    try:
-        return orjson.dumps(body)
-    except TypeError:
-        return json.dumps(body).encode()
 
 
 def _header_value(key: str) -> str:

@@ -21,10 +21,10 @@ from agentpipe.engines.llm.reading import (
     a_list,
     a_text,
     an_object,
+    arguments_of,
     arguments_text,
     call_ids,
     count,
-    parsed,
     text_or_none,
 )
 
@@ -190,8 +190,8 @@ def _sent_back(raw: Mapping[str, Any], call: ToolCall) -> dict[str, Any]:
 
 def _is_object(arguments: str) -> bool:
     try:
-        return isinstance(parsed(arguments.encode(errors="replace")), dict)
-    except UnreadableResponse:
+        return bool(arguments_of(arguments))
+    except ValueError:
         return False
 
 

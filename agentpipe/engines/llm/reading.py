@@ -1,6 +1,6 @@
 """Reads what model servers send: strict about the answer, tolerant about everything else.
 
-Servers differ in the fields that nobody needs, and change them without a word. What the answer
+Servers differ in the fields that no answer needs, and change them without notice. What the answer
 consists of must be well formed, or ``UnreadableResponse`` is raised.
 """
 
@@ -22,7 +22,7 @@ _ID_CHARS = 9
 
 
 class UnreadableResponse(Exception):  # noqa: N818 - reads as what happened
-    """A response that is no answer; the message says what the server sent."""
+    """A response without a readable answer; the message says what the server sent."""
 
 
 class IncompleteResponse(UnreadableResponse):
@@ -104,6 +104,18 @@ def arguments_text(value: Any) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def arguments_of(text: str) -> dict[str, Any]:
+    """The arguments that a model wrote for a call; none at all, or null, are an empty object.
+
+    Raises:
+        ValueError: They are no JSON object.
+    """
+    given = read_json((text.strip() or "{}").encode(errors="replace"), exact=True)
+    if given is not None and not isinstance(given, dict):
+        raise ValueError("not an object")
+    return given or {}
 
 
 def _short(value: Any) -> str:
