@@ -60,7 +60,7 @@ from agentpipe.worker.unjudged import (
 from agentpipe.worker.unrun import end_without_run
 
 if TYPE_CHECKING:
-    from agentpipe.brokers.records import Action
+    from agentpipe.brokers.records import Action, RunFailure
     from agentpipe.core.failures import RateLimit
     from agentpipe.worker.message import ClaimedMessage
 
@@ -196,15 +196,8 @@ class Results(dramatiq.Middleware):
             extra=_bound(message),
         )
         reason = reason_of_services(causes)
-        return Settlement(
-            message.claim,
-            "retry",
-            reason=reason,
-            delay_s=delay_s,
-            usd=_usd(message),
-            failure=run_failure(broker, message, "EvaluationError", reason, causes),
-            payload=payload,
-        )
+        failure = run_failure(broker, message, "EvaluationError", reason, causes)
+        return replace(_again(message, reason, delay_s, failure), payload=payload)
 
     def _short(
         self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException, what: str
@@ -234,14 +227,8 @@ class Results(dramatiq.Middleware):
             extra=_bound(message),
         )
         reason = self._reason(broker, message, error)
-        return Settlement(
-            message.claim,
-            "retry",
-            reason=reason,
-            delay_s=delay_s,
-            usd=_usd(message),
-            failure=run_failure(broker, message, error_kind(error), reason, [error]),
-        )
+        failure = run_failure(broker, message, error_kind(error), reason, [error])
+        return _again(message, reason, delay_s, failure)
 
     def _limited(
         self,
@@ -360,6 +347,16 @@ class Results(dramatiq.Middleware):
 def _bound(message: ClaimedMessage) -> dict[str, Bound]:
     """Binds log lines about a run to it, wherever they are logged."""
     return {"bound": Bound(message.message_id, message.claim.queue)}
+
+
+def _again(
+    message: ClaimedMessage, reason: str, delay_s: float, failure: RunFailure | None
+) -> Settlement:
+    """A run more, later."""
+    usd = _usd(message)
+    return Settlement(
+        message.claim, "retry", reason=reason, delay_s=delay_s, usd=usd, failure=failure
+    )
 
 
 def _usd(message: ClaimedMessage) -> float:
