@@ -143,7 +143,7 @@ class Stats:
 def is_done(stats: Stats, queues: frozenset[str]) -> bool:
     """Whether no task of these queues waits, is delayed or runs, and the outbox is empty.
 
-    What waits behind a pause with a reason does not count: nothing runs before somebody acts on it.
+    What waits behind a pause with a reason does not count: nothing runs before an operator acts.
     What a store does not know of a queue is taken from the whole store; what it does not know at
     all counts as not done.
     """

@@ -1,6 +1,6 @@
 """Set-up: whether a run failed because something is missing where it runs.
 
-What is missing stays missing: the run fails again until somebody mends the set-up.
+What is missing stays missing: the run fails again until the set-up is mended.
 """
 
 from __future__ import annotations

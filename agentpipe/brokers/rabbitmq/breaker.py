@@ -25,7 +25,7 @@ class FleetBreaker:
     """The collections' streaks; it survives the connection.
 
     Attributes:
-        tripped: What this process has paused, until somebody takes it.
+        tripped: What this process has paused, until it is taken.
     """
 
     def __init__(self) -> None:
@@ -46,12 +46,12 @@ class FleetBreaker:
         return tripping
 
     def news(self, runs: Sequence[RunEnded]) -> list[RunEnded]:
-        """Those that change what is counted: of most runs nobody needs to hear."""
+        """Those that change what is counted: most runs change nothing."""
         failing = {run.collection for run in runs if run.digest} | self._streaks.keys()
         return [run for run in runs if run.collection in failing]
 
     def said(self, runs: Iterable[RunEnded]) -> Request:
-        """What the other workers are told."""
+        """The message to the other workers."""
         number = next(self._numbers)
         return Request("runs", runs=tuple(runs), origin=self._origin, number=number)
 
@@ -68,7 +68,7 @@ class FleetBreaker:
 
 
 def run_ended(settlement: Settlement, collection: str | None) -> RunEnded | None:
-    """What the breaker is told of a settled run; None where it does not matter."""
+    """What a settled run means for the breaker; None where it means nothing."""
     if collection is None or not matters(settlement):
         return None
     limit = settlement.failure.limit if settlement.failure else 0

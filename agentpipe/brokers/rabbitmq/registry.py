@@ -217,7 +217,7 @@ class Registry:
         return (name in entry.paused, entry.all_paused) if entry else (False, False)
 
     def pause_reason(self, name: str) -> str:
-        """Why it or its collection is paused; empty where nobody says."""
+        """Why it or its collection is paused; empty without a reason."""
         entry = self._by_queue.get(name)
         return entry.reasons.get("") or entry.reasons.get(name, "") if entry else ""
 

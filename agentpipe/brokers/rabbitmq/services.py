@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # A look at the very moment at which a cooldown ends may find it not over.
 CLOCK_S = 0.001
 TRIES = 3
-# Whoever settles the last failure of a row pauses its collection; the others give it this long.
+# The worker that settles the last failure of a row pauses its collection: the others wait for it.
 HEARD_S = 0.05
 
 log = logging.getLogger(__name__)

@@ -242,7 +242,7 @@ local function apply_pauses()
   end
 end
 
--- Why a queue is paused, by its own pause or its collection's; an empty string where nobody says.
+-- Why a queue is paused, by its own pause or its collection's; an empty string without a reason.
 local function reason_of(name, collection)
   return collection ~= '' and call('HGET', REASONS, 'collection ' .. collection)
     or call('HGET', REASONS, 'queue ' .. name) or ''

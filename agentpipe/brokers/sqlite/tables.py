@@ -221,8 +221,8 @@ def tally_of(row: Sequence[Any]) -> Tally:
 def depth_of(row: Sequence[Any]) -> QueueDepth:
     """One row of ``SELECT_DEPTHS``."""
     *depth, paused, reason = row[:-7]
-    told = {"paused": bool(paused), "pause_reason": reason}
-    return replace(QueueDepth(*depth), tally=tally_of(row[-7:]), **told)
+    pause = {"paused": bool(paused), "pause_reason": reason}
+    return replace(QueueDepth(*depth), tally=tally_of(row[-7:]), **pause)
 
 
 def worker_seen(row: tuple[str, str, int, int, float, int, bytes]) -> WorkerSeen:

@@ -95,8 +95,8 @@ def _resource(part: dict[str, Any]) -> str:
 
 
 def _link(part: dict[str, Any]) -> str:
-    told = [_as_text(part[name]) for name in ("name", "description") if part.get(name)]
-    return f"({', '.join(['resource', _as_text(part.get('uri') or 'without a URI'), *told])})"
+    words = [_as_text(part[name]) for name in ("name", "description") if part.get(name)]
+    return f"({', '.join(['resource', _as_text(part.get('uri') or 'without a URI'), *words])})"
 
 
 _DESCRIBED = {

@@ -20,7 +20,7 @@ class ConnectionLost(McpServerFault, ConnectionError):  # noqa: N818 - reads as 
 
 
 class UnreadableAnswer(McpServerFault):
-    """The server answered what is no answer."""
+    """The server sent something that cannot be read as an answer."""
 
 
 class HttpStatus(McpServerFault):
