@@ -92,7 +92,15 @@ def birth_of(pid: int) -> str:
     except OSError:
         return ""
     state, *others = stat.rpartition(")")[2].split()
-    return "" if state in "ZX" else others[18]
+    return "" if state in "ZX" and not _has_threads(pid) else others[18]
+
+
+def _has_threads(pid: int) -> bool:
+    """Whether threads of a killed process still end: they hold its ports and files."""
+    try:
+        return len(list(Path(f"/proc/{pid}/task").iterdir())) > 1
+    except OSError:
+        return False
 
 
 def _birth_by_ps(pid: int) -> str:

@@ -55,6 +55,12 @@ def gone(processes: list[int]) -> bool:
     return not any(birth_of(pid) for pid in processes)
 
 
+def holds_queue(folder: Path, name: bytes) -> bool:
+    """Whether RabbitMQ wrote the queue's definition: it may confirm the declaration before."""
+    logs = (*folder.glob("data/*/*.LOG"), *folder.glob("data/*/rabbit_durable_queue.DC*"))
+    return any(name in log.read_bytes() for log in logs)
+
+
 def test_redis_comes_back_with_its_data(own_server: OwnServer) -> None:
     server = own_server(RedisServer)
     with redis.Redis.from_url(server.url) as client:
@@ -120,6 +126,7 @@ def test_rabbitmq_by_hand_comes_back_with_its_data(tmp_path: Path) -> None:
             channel.queue_declare("kept", durable=True)
             channel.confirm_delivery()
             channel.basic_publish("", "kept", b"kept", pika.BasicProperties(delivery_mode=2))
+        wait_until(lambda: holds_queue(folder, b"kept"), 30, "the queue is on disk")
         processes = pids(folder)
         RabbitServer(folder, environ=os.environ).kill()
         assert gone(processes)
