@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from agentpipe.settings import OutboxLimits
 
 Verdict = Literal["accepted", "duplicate", "refused"]
-Action = Literal["complete", "bury", "retry", "release", "cooldown"]
+Action = Literal["complete", "bury", "retry", "release", "crash", "cooldown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,8 @@ class Settlement:
         action: What happens to the task. ``complete`` puts ``result`` into the outbox and removes
             the task. ``bury`` does the same and keeps the payload as a dead letter. ``retry``
             puts the task back after ``delay_s`` with one more failure. ``release`` puts it back
-            as if it had never been claimed. ``cooldown`` does the same, adds ``delay_s`` to the
+            as if it had never been claimed. ``crash`` puts it back with one more crash, as if its
+            worker had died. ``cooldown`` releases it, adds ``delay_s`` to the
             task's ``cooled_s``, and no worker claims from its queue, nor from any of
             ``cooldown_queues``, for ``delay_s``; a cooldown never shortens an earlier one. The
             task counts as waiting meanwhile.

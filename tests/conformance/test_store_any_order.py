@@ -100,7 +100,7 @@ class Chaos:
             Settlement(
                 each,
                 self.random.choice(
-                    ["complete", "complete", "bury", "retry", "release", "cooldown"]
+                    ["complete", "complete", "bury", "retry", "release", "crash", "cooldown"]
                 ),
                 each.task_id.encode(),
                 "ok",

@@ -24,6 +24,7 @@ from tests.conformance.steps import (
     joined,
     put,
     settle,
+    shared_queues_needed,
 )
 
 if TYPE_CHECKING:
@@ -86,6 +87,33 @@ def test_a_release_puts_back_uncounted_and_in_its_old_place(store: AnyStore) -> 
     assert (stats.waiting, stats.running) == (2, 0)
     (again,) = claim(store, worker, 1)
     assert (again.task_id, again.failures, again.crashes) == ("a", 0, 0)
+
+
+def test_a_crash_puts_back_with_one_crash_more_and_the_others_uncounted(store: AnyStore) -> None:
+    (queue,) = declared(store, max_crashes=3)
+    put(store, queue, "ab")
+    worker = joined(store, [queue])
+    culprit, beside = claim(store, worker)
+    assert settle(store, culprit, "crash", reason="it blocks")
+    assert settle(store, beside, "release")
+    assert settle(store, culprit, "crash") is False
+    again = {each.task_id: each for each in claimed_after_lapse(store, worker, 2)}
+    assert (again["a"].failures, again["a"].crashes) == (0, 1)
+    assert (again["b"].failures, again["b"].crashes) == (0, 0)
+
+
+@shared_queues_needed
+def test_crashes_that_are_settled_lead_to_the_last_chance(store: AnyStore) -> None:
+    (queue,) = declared(store, max_crashes=2)
+    put(store, queue, "ab")
+    worker = joined(store, [queue])
+    for culprit in claim(store, worker):
+        assert settle(store, culprit, "crash")
+    (alone,) = claim(store, worker)
+    assert (alone.task_id, alone.crashes) == ("a", 1)
+    assert settle(store, alone, "crash")
+    again = {each.task_id: each.crashes for each in claimed_after_lapse(store, worker, 2)}
+    assert again == {"a": 2, "b": 1}
 
 
 @pytest.mark.needs("answers_at_once")

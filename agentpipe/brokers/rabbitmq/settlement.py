@@ -108,6 +108,8 @@ class Settling:
                 return [returned.to(back)]
             announced = self._services.begin_cooldown(covered, delay_s)
             return [returned.cooled(delay_s).to(back), announced]
+        if settlement.action == "crash":
+            return [held.message.noting(settlement.reason).crashed().to(back)]
         if settlement.action == "retry":
             failed = held.message.failed(settlement.reason).carrying(settlement.payload)
             if settlement.delay_s <= 0 or held.message in self._services.marks:

@@ -29,15 +29,19 @@ end
 
 -- Workers.
 
+local function count_crash(id, task)
+  task.crashes = task.crashes + 1
+  task.last = task.crashes + 1 == queues[task.queue][MAX_CRASHES] and '1' or '0'
+  later('HSET', TASKS, id, record_of(task))
+end
+
 local function put_back_held(name, crashed)
   local ids = call('HKEYS', base .. ':held:' .. name)
   for index, record in ipairs(read_records(ids)) do
     if record then
       local task = task_of(record)
       if crashed then
-        task.crashes = task.crashes + 1
-        task.last = task.crashes + 1 == queues[task.queue][MAX_CRASHES] and '1' or '0'
-        later('HSET', TASKS, ids[index], record_of(task))
+        count_crash(ids[index], task)
       end
       count(task.queue, N_RUNNING, -1)
       put_back(ids[index], task)

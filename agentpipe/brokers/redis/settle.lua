@@ -105,6 +105,12 @@ local function settle(index, id, queue, record, held_as)
       note_error(index, id)
       cool_down(index, id, queue)
     end
+  elseif action == 'crash' then
+    local task = task_of(record)
+    count_crash(id, task)
+    note_error(index, id)
+    put_back(id, task)
+    waking = true
   elseif action == 'retry' then
     local task = task_of(record)
     task.failures = task.failures + 1

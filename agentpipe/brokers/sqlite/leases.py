@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.brokers.records import Claim
 from agentpipe.brokers.sqlite.fairness import Turns
-from agentpipe.brokers.sqlite.tables import LAPSED
+from agentpipe.brokers.sqlite.tables import COUNT_CRASH, LAPSED
 
 if TYPE_CHECKING:
     import sqlite3
@@ -35,9 +35,7 @@ def end_worker(db: sqlite3.Connection, name: str, *, crashed: bool) -> int:
     """Return the worker's tasks to their queues, with one more crash each if it crashed."""
     if crashed:
         db.execute(
-            "UPDATE tasks SET crashes = crashes + 1, last_chance = (crashes + 2 ="
-            " (SELECT max_crashes FROM queues q WHERE q.qid = tasks.qid))"
-            " WHERE state = 2 AND worker = ?",
+            f"UPDATE tasks {COUNT_CRASH} WHERE state = 2 AND worker = ?",
             (name,),
         )
     held = db.execute(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from agentpipe.brokers.sqlite.dead_letters import bury
-from agentpipe.brokers.sqlite.tables import RUNNING, SETTLED, WAITING
+from agentpipe.brokers.sqlite.tables import COUNT_CRASH, RUNNING, SETTLED, WAITING
 from agentpipe.brokers.statistics import RUNS_IN_MEAN
 
 if TYPE_CHECKING:
@@ -34,12 +34,14 @@ def settle_task(db: sqlite3.Connection, settlement: Settlement, changes: Counter
     if settlement.payload:
         db.execute("UPDATE payloads SET body = ? WHERE seq = ?", (settlement.payload, seq))
     db.execute("UPDATE queues SET running = running - 1 WHERE qid = ?", (qid,))
-    if settlement.reason and settlement.action in ("retry", "cooldown"):
+    if settlement.reason and settlement.action in ("retry", "crash", "cooldown"):
         db.execute("UPDATE tasks SET error = ? WHERE seq = ?", (settlement.reason, seq))
-    if settlement.action in ("release", "cooldown"):
+    if settlement.action in ("release", "crash", "cooldown"):
         db.execute("UPDATE tasks SET state = 0, worker = NULL WHERE seq = ?", (seq,))
         db.execute("UPDATE queues SET waiting = waiting + 1 WHERE qid = ?", (qid,))
-        if settlement.action == "cooldown" and settlement.delay_s > 0:
+        if settlement.action == "crash":
+            db.execute(f"UPDATE tasks {COUNT_CRASH} WHERE seq = ?", (seq,))
+        elif settlement.action == "cooldown" and settlement.delay_s > 0:
             _cool_down(db, seq, qid, settlement)
     elif settlement.action == "retry":
         db.execute(

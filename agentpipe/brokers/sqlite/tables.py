@@ -109,6 +109,11 @@ WITH_GATES = (
         " WHERE name = NEW.gate; END"
     ),
 )
+# Of tasks whose worker died with them.
+COUNT_CRASH = (
+    "SET crashes = crashes + 1, last_chance = (crashes + 2 ="
+    " (SELECT max_crashes FROM queues q WHERE q.qid = tasks.qid))"
+)
 LAPSED = "NOT (beat <= ? AND ? < beat + lease_s)"
 SELECT_CANCELLED = "SELECT id FROM tasks WHERE cancelled = 1 AND state = 2"
 SELECT_DECLARED = (

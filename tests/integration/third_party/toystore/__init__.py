@@ -163,6 +163,8 @@ class State:  # Of the file; tasks lie in the order of their admission.
         task.put_back(settlement.delay_s if settlement.action == "retry" else 0.0)
         if settlement.action == "retry":
             task.failures += 1
+        elif settlement.action == "crash":
+            task.crashes += 1
         elif settlement.action == "cooldown":
             self.cool_until[task.queue] = max(until, self.cool_until.get(task.queue, 0.0))
         elif settlement.action in ("complete", "bury"):  # It keeps no dead letters.
