@@ -81,14 +81,14 @@ class QueueFull(AgentpipeError):  # noqa: N818 - the contract's name
 
     Attributes:
         target: The collection or queue.
-        depth: Tasks waiting in all its queues.
+        depth: Tasks that wait or are delayed in all its queues.
         bound: The tasks that they may hold together.
     """
 
     def __init__(self, target: str, depth: int, bound: int) -> None:
         self.target, self.depth, self.bound = target, depth, bound
         super().__init__(
-            f"{target!r} is full: {depth} of at most {bound} tasks wait. "
+            f"{target!r} is full: {depth} of at most {bound} tasks wait or are delayed. "
             "Start more workers, raise max_queue_size, or send with --on-full wait."
         )
 

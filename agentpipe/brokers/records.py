@@ -18,7 +18,7 @@ class Queue:
 
     Attributes:
         collection: The round-robin group it belongs to; None outside any collection.
-        max_waiting: Offers are refused while so many tasks wait.
+        max_waiting: Offers are refused while so many tasks wait or are delayed.
         concurrency: Claims at once, over the whole fleet.
         max_crashes: How many of a task's claims may end with their worker.
         concurrency_group: Queues that name the same group share its limit; None for no group.
@@ -57,8 +57,8 @@ class Admission:
 
     Attributes:
         verdicts: One per offer, in order.
-        depth: Tasks waiting in the target afterwards.
-        bound: How many may wait there.
+        depth: Tasks that wait or are delayed in the target afterwards.
+        bound: How many may.
     """
 
     verdicts: tuple[Verdict, ...]

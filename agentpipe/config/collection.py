@@ -98,7 +98,7 @@ class Collection:
         file: The collection file, absolute, like ``config_file``.
         line: The first line of its document.
         number: Agents per context.
-        max_queue_size: Waiting tasks per agent.
+        max_queue_size: Tasks per agent that wait or are delayed.
         concurrency: Running tasks per agent, fleet-wide.
         max_retries: Further runs after failures of the infrastructure.
         max_crashes: Claims without a settlement before a task is dead.

@@ -44,8 +44,8 @@ class Sent:
         task_ids: Ids of accepted tasks, in the order given.
         duplicate_ids: Ids that are alive, or were settled within the retention time.
         refused: Tasks that found every queue full.
-        depth: Tasks waiting in the collection when one was refused, else 0.
-        bound: Tasks that may wait there, likewise.
+        depth: Tasks that wait or are delayed when one was refused, else 0.
+        bound: How many may, likewise.
     """
 
     task_ids: tuple[str, ...] = ()

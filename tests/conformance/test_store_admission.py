@@ -32,6 +32,7 @@ from tests.conformance.steps import (
     joined,
     offers,
     put,
+    settle,
     signals_needed,
     unique,
 )
@@ -281,7 +282,51 @@ def test_a_delayed_task_waits_until_its_delay_is_over(store: AnyStore) -> None:
     assert (depths(store)[queue].delayed, depths(store)[queue].running) == (1, 1)
 
 
-def test_delayed_tasks_do_not_count_against_the_bound(store: AnyStore) -> None:
+def test_delayed_offers_meet_the_bound(store: AnyStore) -> None:
+    (queue,) = declared(store, max_waiting=2)
+    put(store, queue, "a")
+    admission = put(store, queue, "bcd", delay_s=3600)
+    assert admission == Admission(("accepted", "refused", "refused"), depth=2, bound=2)
+    other = collection_of(store, 2, max_waiting=2)[0]
+    late = store.offer(other, offers(range(6), delay_s=3600), round_robin=True)
+    assert late == Admission(("accepted",) * 4 + ("refused",) * 2, depth=4, bound=4)
+
+
+@depths_needed
+def test_what_is_delayed_takes_the_room_of_what_would_wait(store: AnyStore) -> None:
     (queue,) = declared(store, max_waiting=2)
     put(store, queue, ["late"], delay_s=3600)
-    assert put(store, queue, "ab").verdicts == ("accepted", "accepted")
+    assert put(store, queue, "ab") == Admission(("accepted", "refused"), depth=2, bound=2)
+    collection, (first, second) = collection_of(store, 2, max_waiting=2)
+    put(store, first, ["later", "latest"], delay_s=3600)
+    store.offer(collection, offers("cde"), round_robin=True)
+    assert (depths(store)[first].waiting, depths(store)[second].waiting) == (0, 2)
+
+
+def test_a_delayed_offer_that_has_arrived_makes_room(store: AnyStore) -> None:
+    (queue,) = declared(store, max_waiting=1)
+    put(store, queue, ["late"], delay_s=0.1)
+    worker = joined(store, [queue])
+    claims = claimed_after_lapse(store, worker)
+    assert ids_of(claims) == ["late"]
+    wait_until(
+        lambda: put(store, queue, ["next"], delay_s=3600).verdicts == ("accepted",),
+        PATIENCE_S,
+        "room for the next",
+    )
+    assert put(store, queue, ["last"], delay_s=3600).verdicts == ("refused",)
+
+
+@depths_needed
+def test_returned_tasks_exceed_the_bound_by_no_more_than_the_concurrency(store: AnyStore) -> None:
+    (queue,) = declared(store, max_waiting=3, concurrency=2)
+    worker, most = joined(store, [queue]), 0
+    for turn in range(8):
+        put(store, queue, [f"{turn}-{n}" for n in range(5)])
+        claims = claim(store, worker)
+        put(store, queue, [f"{turn}+{n}" for n in range(5)])
+        for each, action in zip(claims, ("retry", "release"), strict=False):
+            settle(store, each, action, delay_s=3600)
+        depth = depths(store)[queue]
+        most = max(most, (depth.waiting or 0) + (depth.delayed or 0))
+    assert most == 3 + 2

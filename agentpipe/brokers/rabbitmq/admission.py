@@ -35,11 +35,11 @@ class Offering:
 
     async def make(self, offers: Sequence[Offer]) -> Admission:
         """Offer all of them, in order."""
-        await self._look(len(offers))
+        await self._look(offers)
         verdicts: list[Verdict] = ["refused"] * len(offers)
         todo = list(range(len(offers)))
         while todo:
-            placed = [(at, queue) for at in todo if (queue := self._next(offers[at])) is not None]
+            placed = [(at, queue) for at in todo if (queue := self._next()) is not None]
             fates = await self._publish([(offers[at], queue) for at, queue in placed])
             todo = []
             for (at, _), fate in zip(placed, fates, strict=True):
@@ -49,16 +49,14 @@ class Offering:
                     todo.append(at)
         if "refused" not in verdicts:
             return Admission(tuple(verdicts), 0, 0)
-        depth = sum([await self._services.queues.admitted(queue) for queue in self._queues])
+        depth = sum([await self._services.queues.taken(queue) for queue in self._queues])
         return Admission(tuple(verdicts), depth, sum(it.max_waiting for it in self._queues))
 
-    def _next(self, offer: Offer) -> Queue | None:
-        """The next queue with room; delayed tasks meet no bound."""
+    def _next(self) -> Queue | None:
+        """The next queue with room."""
         for _ in self._queues:
             queue = self._queues[self.cursor]
             self.cursor = (self.cursor + 1) % len(self._queues)
-            if offer.delay_s > 0:
-                return queue
             if self._room[queue.name] > 0:
                 self._room[queue.name] -= 1
                 return queue
@@ -70,11 +68,29 @@ class Offering:
             if not self._services.queues.is_made(queue):
                 await self._services.prepare([queue])
             await self._services.queues.make_delays()
-            return message.delayed(self._topology, offer.delay_s)
+            ticket = self._services.tickets.name(queue)
+            return message.with_ticket(ticket).delayed(self._topology, offer.delay_s)
         return message.to(self._topology.admission(queue.name, queue.max_waiting))
 
     async def _publish(self, placed: Sequence[tuple[Offer, Queue]]) -> list[Fate]:
-        """Each one's fate; queues that do not exist yet are made."""
+        """Each one's fate; a delayed one needs a ticket first."""
+        fates: list[Fate] = ["taken"] * len(placed)
+        delayed = [at for at, (offer, _) in enumerate(placed) if offer.delay_s > 0]
+        if delayed:
+            tickets = await self._services.tickets.put([placed[at] for at in delayed])
+            for at, fate in zip(delayed, tickets, strict=True):
+                fates[at] = fate
+        going = [at for at, fate in enumerate(fates) if fate == "taken"]
+        sent = await self._send([placed[at] for at in going])
+        for at, fate in zip(going, sent, strict=True):
+            fates[at] = fate
+        for (_, queue), fate in zip(placed, fates, strict=True):
+            if fate == "refused":
+                self._room[queue.name] = 0
+        return fates
+
+    async def _send(self, placed: Sequence[tuple[Offer, Queue]]) -> list[Fate]:
+        """Publish them; queues that do not exist yet are made."""
         publisher = self._services.connection.publisher
         messages = [await self._message(offer, queue) for offer, queue in placed]
         fates = await publisher.publish(messages)
@@ -84,17 +100,20 @@ class Offering:
             again = await publisher.publish([messages[at] for at in missing])
             for at, fate in zip(missing, again, strict=True):
                 fates[at] = fate
-        for (_, queue), fate in zip(placed, fates, strict=True):
-            if fate == "refused":
-                self._room[queue.name] = 0
         return fates
 
-    async def _look(self, offers: int) -> None:
-        """Count the room. The server does not count what waits under another bound."""
-        few = 1 < len(self._queues) <= min(offers, LOOK_AT_MOST)
+    async def _look(self, offers: Sequence[Offer]) -> None:
+        """Count the room where the server's bound is not enough.
+
+        It counts neither what waits under another bound, nor what waits and is delayed together.
+        """
+        few = 1 < len(self._queues) <= min(len(offers), LOOK_AT_MOST)
         # Replicated queues refuse late: what is known to be too much is not even sent.
         each = few or self._topology.quorum
+        if any(offer.delay_s > 0 for offer in offers):
+            each = True
+            await self._services.tickets.make(self._queues)
         for queue in self._queues:
             if each or len(self._services.registry.bounds(queue.name)) > 1:
-                admitted = await self._services.queues.admitted(queue)
-                self._room[queue.name] = queue.max_waiting - admitted
+                taken = await self._services.queues.taken(queue)
+                self._room[queue.name] = queue.max_waiting - taken

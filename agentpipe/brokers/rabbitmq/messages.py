@@ -28,13 +28,18 @@ HEADERS = {
     "error": "agentpipe-error",
     "group_id": "agentpipe-group",
     "cooled_ms": "agentpipe-cooled-ms",
+    "ticket": "agentpipe-ticket",
 }
 NUMBERS = ("failures", "crashes", "submitted_ms", "priority", "cooled_ms")
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A task in a queue: everything but the payload is in the headers."""
+    """A task in a queue: everything but the payload is in the headers.
+
+    Attributes:
+        ticket: A delayed first offer's: where it has a ticket, until a worker has received it.
+    """
 
     task_id: str
     queue: str
@@ -46,6 +51,7 @@ class Message:
     error: str = ""
     group_id: str | None = None
     cooled_ms: int = 0
+    ticket: str | None = None
 
     @classmethod
     def offered(cls, offer: Offer, queue: str) -> Self:
@@ -96,6 +102,10 @@ class Message:
         """The same with one crash more."""
         return replace(self, crashes=self.crashes + 1)
 
+    def with_ticket(self, name: str | None) -> Self:
+        """The same with another ticket, or with none."""
+        return replace(self, ticket=name)
+
     def to(self, queue: Declaration) -> OutgoingMessage:
         """On its way to that queue."""
         level = 1 + (self.priority < 0) - (self.priority > 0)
@@ -103,7 +113,7 @@ class Message:
 
     def delayed(self, topology: Topology, delay_s: float) -> OutgoingMessage:
         """On its way to the delay queues, and from there to where returned tasks wait."""
-        delay_ms = min(LONGEST_DELAY_MS, max(1, round(delay_s * 1000)))
+        delay_ms = delay_ms_of(delay_s)
         later = topology.later(delay_level(delay_ms)).name
         # Each delay queue has a fanout exchange of its own name: the key is left to say where to.
         key = topology.back(self.queue).name
@@ -112,6 +122,11 @@ class Message:
     def _headers(self) -> dict[str, Any]:
         values = {header: getattr(self, name) for name, header in HEADERS.items()}
         return {header: value for header, value in values.items() if value is not None}
+
+
+def delay_ms_of(delay_s: float) -> int:
+    """As long as a delay queue holds it."""
+    return min(LONGEST_DELAY_MS, max(1, round(delay_s * 1000)))
 
 
 def now_ms() -> int:

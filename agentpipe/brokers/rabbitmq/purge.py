@@ -26,6 +26,8 @@ class Purge:
         self._queues = queues
         # Where tasks lie, and whose they are where that is known.
         self._places: list[tuple[str, str]] = []
+        # Of delayed tasks that were taken, by number.
+        self._tickets: dict[int, str] = {}
 
     async def open(self, services: Services) -> None:
         """Find where tasks lie, and have the workers put back what is not claimed."""
@@ -53,6 +55,8 @@ class Purge:
             it = Message.read(delivery, owner)
             if self._queues is None or it.queue in self._queues:
                 number, submitted_at = delivery.tag, it.submitted_ms / 1000
+                if it.ticket:
+                    self._tickets[number] = it.ticket
                 found.append(TaskSeen(number, it.task_id, it.queue, it.payload, submitted_at))
         return found
 
@@ -66,6 +70,8 @@ class Purge:
         services.outbox.note(messages)
         for task in tasks:
             self._channel.ack(task.number)
+        taken = (self._tickets.pop(task.number, None) for task in tasks)
+        await services.tickets.take([name for name in taken if name])
 
     async def close(self, _: Services) -> None:
         """Put back what was taken and not settled."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.rabbitmq.connection import Connection
     from agentpipe.brokers.rabbitmq.registry import Registry
+    from agentpipe.brokers.rabbitmq.tickets import Tickets
     from agentpipe.brokers.records import Queue
 
 # The depths of so many queues are asked for at once.
@@ -22,8 +23,8 @@ AT_ONCE = 250
 class Queues:
     """The server's queues, over one connection."""
 
-    def __init__(self, connection: Connection, registry: Registry) -> None:
-        self._connection, self._registry = connection, registry
+    def __init__(self, connection: Connection, registry: Registry, tickets: Tickets) -> None:
+        self._connection, self._registry, self._tickets = connection, registry, tickets
         self._made: set[str] = set()
         self._delays_made = False
         self._making_delays = asyncio.Lock()
@@ -72,10 +73,11 @@ class Queues:
         counts = await self.depths([name for names in sources.values() for name in names])
         return {name: sum(counts.get(it, 0) for it in names) for name, names in sources.items()}
 
-    async def admitted(self, queue: Queue) -> int:
-        """How many first offers wait, those under bounds of old among them."""
+    async def taken(self, queue: Queue) -> int:
+        """How many first offers wait, also under bounds of old, or are known to be delayed."""
         _, *waiting = self._registry.sources(queue)
-        return sum((await self.depths([source.name for source in waiting])).values())
+        places = [*(source.name for source in waiting), *self._tickets.of(queue.name)]
+        return sum((await self.depths(places)).values())
 
     async def delayed(self) -> int:
         """How many tasks of all agents are delayed."""

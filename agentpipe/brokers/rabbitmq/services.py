@@ -17,6 +17,7 @@ from agentpipe.brokers.rabbitmq.queues import Queues, UnitLocks
 from agentpipe.brokers.rabbitmq.registry import Registry
 from agentpipe.brokers.rabbitmq.rpc import Replies, Request, ask, encode
 from agentpipe.brokers.rabbitmq.shared_state import SharedState
+from agentpipe.brokers.rabbitmq.tickets import Tickets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -46,7 +47,8 @@ class Services:
         session, topology = connection.session, connection.topology
         self.connection, self.topology = connection, topology
         self.registry = Registry(session, topology, declared)
-        self.queues = Queues(connection, self.registry)
+        self.tickets = Tickets(connection)
+        self.queues = Queues(connection, self.registry, self.tickets)
         self.locks = UnitLocks(connection)
         self.outbox = Outbox(topology, connection.outbox)
         self.dead = DeadLetters(topology, session)

@@ -52,6 +52,11 @@ class Topology:
         """Where returned tasks wait, without a bound."""
         return self.durable(f"{self.prefix}.{queue}.back")
 
+    def tickets(self, queue: str, bound: int) -> Declaration:
+        """One for each delayed first offer, up to the bound."""
+        limits = {"x-max-length": bound, "x-overflow": "reject-publish"}
+        return self.durable(f"{self.prefix}.{queue}.delayed.{bound}", **limits)
+
     def lock(self, unit: str) -> str:
         """An exclusive queue: its owner serves the agent, or all agents of the group."""
         return f"{self.prefix}.{unit}.lock"

@@ -194,7 +194,9 @@ class RabbitWorker:
 
     def _receive(self, agent: ServedAgent, delivery: Delivery) -> None:
         message = Message.read(delivery, agent.queue.name)
-        prefetched = Prefetched(message, delivery.tag)
+        if message.ticket and not delivery.redelivered:
+            self._channel.begin(self._services.tickets.take([message.ticket]))
+        prefetched = Prefetched(message.with_ticket(None), delivery.tag)
         if self._deliveries.resume(agent, prefetched):
             return
         if self._deliveries.is_lost(message, redelivered=delivery.redelivered):

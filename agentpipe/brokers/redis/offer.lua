@@ -21,14 +21,20 @@ local settled = read_many('ZMSCORE', SETTLED, ids)
 local stored = call('HMGET', STORE, 'next', 'accepted', 'rung', 'cursor:' .. target)
 local free, later_on, cursor = {}, {}, tonumber(stored[4] or 0)
 
+-- Returns those without room.
 local function add_free(names)
+  local full = {}
   read_queues(names)
   for _, name in ipairs(names) do
     local queue = queues[name]
-    if queue and queue[N_WAITING] < queue[LIMIT] then
-      free[#free + 1] = {name, queue[LIMIT] - queue[N_WAITING]}
+    local room = queue and room_in(queue) or 0
+    if room > 0 then
+      free[#free + 1] = {name, room}
+    else
+      full[#full + 1] = name
     end
   end
+  return full
 end
 
 local function find_free()
@@ -44,7 +50,12 @@ local function find_free()
       names[#names + 1] = name
     end
   end
-  add_free(names)
+  local full = add_free(names)
+  if #full > 0 then -- An earlier version did not count what is delayed.
+    flush_one('ZREM', room, full)
+    free = {}
+    find_free()
+  end
 end
 
 local at = 0
@@ -74,7 +85,7 @@ local function depth_and_bound()
   for _, name in ipairs(names) do
     local queue = queues[name]
     if queue then
-      depth, bound = depth + queue[N_WAITING], bound + queue[LIMIT]
+      depth, bound = depth + queue[N_WAITING] + queue[N_DELAYED], bound + queue[LIMIT]
     end
   end
   return string.format('%d %d ', depth, bound)

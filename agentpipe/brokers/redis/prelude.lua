@@ -128,8 +128,13 @@ local function is_ready(queue)
     and queue[HELD_UNTIL] == 0 and queue[PAUSED] == 0
 end
 
+-- Delayed tasks count: they will wait.
+local function room_in(queue)
+  return queue[LIMIT] - queue[N_WAITING] - queue[N_DELAYED]
+end
+
 local function has_room(queue)
-  return queue[POSITION] >= 0 and queue[N_WAITING] < queue[LIMIT]
+  return queue[POSITION] >= 0 and room_in(queue) > 0
 end
 
 -- Read those that `queues` is to hold; false for one that is not known.

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.records import Offer
 
+# Delayed tasks count: they will wait.
+_ROOM = "max_waiting - waiting - delayed"
+
 
 class Rooms:
     """Chooses queues round-robin from the group's cursor, each up to its bound."""
@@ -30,8 +33,7 @@ class Rooms:
         else:
             self._cursor = 0
             self._free = db.execute(
-                "SELECT qid, max_waiting - waiting, 0 FROM queues"
-                " WHERE name = ? AND waiting < max_waiting",
+                f"SELECT qid, {_ROOM}, 0 FROM queues WHERE name = ? AND {_ROOM} > 0",
                 (target,),
             ).fetchall()
         self._free.reverse()
@@ -40,8 +42,8 @@ class Rooms:
     def _of_group(self, target: str, wanted: int) -> list[tuple[int, int, int]]:
         """Up to ``wanted`` queues with room, in order from the cursor."""
         query = (
-            "SELECT qid, max_waiting - waiting, position FROM queues WHERE collection = ?"
-            " AND position IS NOT NULL AND waiting < max_waiting AND position {} ?"
+            f"SELECT qid, {_ROOM}, position FROM queues WHERE collection = ?"
+            f" AND position IS NOT NULL AND {_ROOM} > 0 AND position {{}} ?"
             " ORDER BY position LIMIT ?"
         )
         ahead = self._db.execute(query.format(">="), (target, self._cursor, wanted)).fetchall()
@@ -106,7 +108,7 @@ def depth_and_bound(db: sqlite3.Connection, target: str, *, round_robin: bool) -
     """Depth and bound of a queue or a round-robin group."""
     where = "collection = ? AND position IS NOT NULL" if round_robin else "name = ?"
     depth, bound = db.execute(
-        "SELECT coalesce(sum(waiting), 0), coalesce(sum(max_waiting), 0)"
+        "SELECT coalesce(sum(waiting + delayed), 0), coalesce(sum(max_waiting), 0)"
         f" FROM queues WHERE {where}",
         (target,),
     ).fetchone()

@@ -106,10 +106,10 @@ class State:  # Of the file; tasks lie in the order of their admission.
     def admit(self, offer: Offer, target: str, queues: Sequence[Queue]) -> Verdict:
         if offer.task_id in self.tasks:
             return "duplicate"
-        at, waiting = self.cursors.get(target, 0), self.count("waiting")
+        at, taken = self.cursors.get(target, 0), self.count("waiting") + self.count("delayed")
         for step in range(at, at + len(queues)):
             queue = queues[step % len(queues)]
-            if waiting[queue.name] < queue.max_waiting:
+            if taken[queue.name] < queue.max_waiting:
                 self.cursors[target] = step % len(queues) + 1
                 sent = (offer.payload.decode("latin-1"), offer.priority, time.time())
                 self.tasks[offer.task_id] = TaskState(queue.name, *sent)
@@ -213,8 +213,8 @@ class ToyStore(Store):
             names = state.groups.get(target, []) if round_robin else [target]
             queues = [state.queues[name] for name in names if name in state.queues]
             verdicts = tuple(state.admit(offer, target, queues) for offer in offers)
-            waiting = state.count("waiting")
-        depth = sum(waiting[queue.name] for queue in queues)
+            taken = state.count("waiting") + state.count("delayed")
+        depth = sum(taken[queue.name] for queue in queues)
         return Admission(verdicts, depth, sum(queue.max_waiting for queue in queues))
 
     def join(self, worker: Worker) -> None:
