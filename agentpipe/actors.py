@@ -1,8 +1,9 @@
 """What ``dramatiq agentpipe.actors`` serves. The only module whose import has effects.
 
 It reads the settings, builds the broker with its middleware, declares an actor for each agent
-of the collection, and makes the broker Dramatiq's. A mistake of the user's ends the process
-with its message and exit code 2, an unreachable broker with 4.
+of the collection, and makes the broker Dramatiq's. It must be the first module that is given to
+`dramatiq`. A mistake of the user's ends the process with its message and exit code 2, an
+unreachable broker with 4.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import dramatiq
+from dramatiq.broker import global_broker
 
 from agentpipe.config.collection import load, resolve_contexts
 from agentpipe.core import logs
@@ -28,7 +30,19 @@ if TYPE_CHECKING:
     from agentpipe.sending.broker import StoreBroker
 
 
+def _refuse_second_place() -> None:
+    """`dramatiq` serves the broker of the first module that it is given, and no other."""
+    if global_broker is not None:
+        kind = type(global_broker).__name__
+        raise ConfigError(
+            f"a {kind} was Dramatiq's broker before agentpipe.actors was imported, and its actors "
+            "would not be served: put agentpipe.actors first, as in "
+            "`dramatiq agentpipe.actors my_module`"
+        )
+
+
 def _boot() -> StoreBroker:
+    _refuse_second_place()
     settings = Settings.from_env(os.environ)
     if settings.collection_file is None:
         raise ConfigError("set AGENT_COLLECTION_CONFIG_FILE to the collection to serve")

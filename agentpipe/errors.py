@@ -4,6 +4,7 @@
 
     AgentpipeError
     ├── ConfigError         a setting, collection or agent config is wrong; lists every problem
+    │   └── OptionError     an option of a Dramatiq actor or message is wrong; a ValueError as well
     ├── TaskError           a task is malformed and cannot be accepted
     ├── FormatError         a stored record cannot be read (other schema, broken bytes)
     ├── QueueFull           every queue that could take the task is at its bound
@@ -62,6 +63,10 @@ class ConfigError(AgentpipeError):
             problems = (problems,)
         self.problems = tuple(dict.fromkeys(problems))
         super().__init__("\n".join(map(str, self.problems)))
+
+
+class OptionError(ConfigError, ValueError):
+    """An option of a Dramatiq actor or message is unknown, wrong, or would have no effect."""
 
 
 class TaskError(AgentpipeError):

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 import dramatiq
 import orjson
 
-from agentpipe.errors import AgentpipeError
+from agentpipe.errors import AgentpipeError, TaskError
 from agentpipe.sending.admission import admit
+from agentpipe.sending.message_options import named
 
 if TYPE_CHECKING:
     from agentpipe.config.collection import AgentSpec, Collection
@@ -68,15 +69,44 @@ class AgentActor(dramatiq.Actor[..., None]):
         Raises:
             TaskError: The arguments are not a valid task.
         """
-        admitted = admit(args[0] if args else dict(kwargs or {}), self.collection.search)
+        fields = args[0] if args else dict(kwargs or {})
+        admitted = admit(fields, self.collection.search)
+        # Without a question it may be a pipe's target: the answer before it is its question.
+        complete = bool(args) or "question" in fields
         return dramatiq.Message(
             queue_name=self.queue_name,
             actor_name=self.actor_name,
-            args=(orjson.loads(admitted.payload),),
-            kwargs={},
-            options={"priority": admitted.task.priority, **options},
+            args=(orjson.loads(admitted.payload),) if complete else (),
+            kwargs={} if complete else fields,
+            options={"priority": admitted.task.priority, **named(options)},
             message_id=admitted.task.task_id,
         )
+
+    def task_of(self, message: dramatiq.Message[Any]) -> dict[str, Any]:
+        """The task's fields, as the store keeps them, of a message on its way to this agent.
+
+        Raises:
+            TaskError: What was piped to the agent makes no task.
+        """
+        if len(message.args) > 1:
+            raise TaskError(
+                f"{self.actor_name} has a question, and gets the answer before it in its pipeline "
+                "as well: leave the question out, or give it pipe_ignore=True"
+            )
+        given = message.args[0] if message.args else {}
+        if isinstance(given, dict) and "schema" in given:
+            return given
+        own = {"task_id": message.message_id, **message.kwargs}
+        admitted = admit({**_as_task(given), **own}, self.collection.search)
+        fields: dict[str, Any] = orjson.loads(admitted.payload)
+        return fields
+
+
+def _as_task(piped: Any) -> dict[str, Any]:
+    """What an actor before it returned: an object is a task, all else a question."""
+    if isinstance(piped, dict):
+        return {name: value for name, value in piped.items() if name != "task_id"}
+    return {"question": piped if isinstance(piped, str) else orjson.dumps(piped).decode()}
 
 
 def _runs_in_a_worker(*_: Any) -> NoReturn:

@@ -9,12 +9,22 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import dramatiq
 import orjson
+from dramatiq.errors import QueueNotFound
 
 from agentpipe.brokers import open_store
 from agentpipe.brokers.records import Offer
-from agentpipe.errors import AgentpipeError, QueueFull, TaskError
+from agentpipe.errors import AgentpipeError, OptionError, QueueFull, TaskError
 from agentpipe.sending.actor import AgentActor
 from agentpipe.sending.dispatcher import Dispatcher
+from agentpipe.sending.message_options import (
+    OF_ACTORS,
+    check_actor,
+    check_message,
+    following,
+    named,
+)
+from agentpipe.sending.plain_queues import PlainQueues
+from agentpipe.sending.refused_middleware import refuse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,8 +43,56 @@ class StoreBroker(dramatiq.Broker):
     """
 
     def __init__(self, store: Store, middleware: list[dramatiq.Middleware]) -> None:
+        self._booted = False
+        self._plain_queues = PlainQueues()
         super().__init__(middleware=middleware)
+        self.actor_options |= OF_ACTORS.keys()
         self.store = store
+
+    def add_middleware(
+        self,
+        middleware: dramatiq.Middleware,
+        *,
+        before: type[dramatiq.Middleware] | None = None,
+        after: type[dramatiq.Middleware] | None = None,
+    ) -> None:
+        """Add one that works here.
+
+        Raises:
+            ConfigError: It would break what runs here; says what to use instead.
+        """
+        refuse(middleware)
+        super().add_middleware(middleware, before=before, after=after)
+        if self._booted:
+            # `dramatiq` imports users' modules after this signal: what they add missed it.
+            middleware.after_process_boot(self)
+
+    def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
+        """Emit the signal, and remember that the process has booted."""
+        self._booted = self._booted or signal == "process_boot"
+        super().emit_after(signal, *args, **kwargs)
+
+    def declare_actor(self, actor: dramatiq.Actor[..., Any]) -> None:
+        """Declare an actor, and the queue of one outside any collection in the store.
+
+        Raises:
+            OptionError: An option is wrong, or contradicts another actor of the queue.
+            Unreachable: The store does not answer.
+        """
+        if not isinstance(actor, AgentActor):
+            check_actor(actor)
+            self._refuse_queue_of_agent(actor)
+            actor.options = named(actor.options)
+            self.store.declare([self._plain_queues.with_actor(actor)])
+        super().declare_actor(actor)
+
+    def _refuse_queue_of_agent(self, actor: dramatiq.Actor[..., Any]) -> None:
+        others = [it for it in self.actors.values() if it.queue_name == actor.queue_name]
+        if any(isinstance(it, AgentActor) for it in others):
+            raise OptionError(
+                f"actor {actor.actor_name}: the queue {actor.queue_name!r} is an agent's: "
+                "give it another queue_name"
+            )
 
     def declare_queue(self, queue_name: str) -> None:
         """Make the queue known to this process; its limits come with its actor."""
@@ -50,27 +108,55 @@ class StoreBroker(dramatiq.Broker):
 
         Raises:
             QueueFull: The queue is at its bound; nothing was stored.
+            QueueNotFound: No process has declared the queue.
+            OptionError: An option is wrong, or would have no effect.
+            TaskError: The message is no task, or not JSON.
         """
+        self.check(message)
         self.emit_before("enqueue", message, delay)
-        fields = self._fields(message)
-        offer = Offer(
-            message.message_id,
-            _encoded(message.actor_name, fields),
-            priority=message.options.get("priority", 0),
-            delay_s=(delay or 0) / 1000,
-            group_id=fields.get("group_id"),
-        )
+        offer = self.offer_of(message, delay)
         admission = self.store.offer(message.queue_name, [offer], round_robin=False)
         if "refused" in admission.verdicts:
+            if not admission.bound:
+                raise QueueNotFound(message.queue_name)  # type: ignore[no-untyped-call]
             raise QueueFull(message.queue_name, admission.depth, admission.bound)
         self.emit_after("enqueue", message, delay)
         return message
 
-    def _fields(self, message: dramatiq.Message[Any]) -> dict[str, Any]:
+    def check(self, message: dramatiq.Message[Any]) -> None:
+        """Check the options of a message, and of those that follow it.
+
+        Raises:
+            OptionError: An option is wrong, or would have no effect.
+        """
+        is_agent = isinstance(self.actors.get(message.actor_name), AgentActor)
+        check_message(message, self.actor_options, is_agent=is_agent)
+        for each in following(message):
+            self.check(each)
+
+    def offer_of(self, message: dramatiq.Message[Any], delay: float | None) -> Offer:
+        """What the store gets of a message; ``delay`` is in milliseconds.
+
+        Raises:
+            TaskError: The message is no task, or not JSON.
+        """
+        actor = self.actors.get(message.actor_name)
+        fields = self._fields(message, actor)
+        return Offer(
+            message.message_id,
+            _encoded(message.actor_name, fields),
+            priority=message.options.get("priority", actor.priority if actor else 0),
+            delay_s=(delay or 0) / 1000,
+            group_id=fields.get("group_id"),
+        )
+
+    def _fields(
+        self, message: dramatiq.Message[Any], actor: dramatiq.Actor[..., Any] | None
+    ) -> dict[str, Any]:
         """What the store keeps: an agent's Task, or a plain actor's message as Dramatiq has it."""
-        if isinstance(self.actors.get(message.actor_name), AgentActor):
-            task: dict[str, Any] = message.args[0]
-            return task
+        if isinstance(actor, AgentActor):
+            options = {name: it for name, it in message.options.items() if name != "priority"}
+            return {**actor.task_of(message), **({"dramatiq": options} if options else {})}
         fields = message.asdict()
         del fields["queue_name"]  # The store knows it.
         return fields

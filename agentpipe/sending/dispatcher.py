@@ -13,12 +13,11 @@ from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-import dramatiq
-
 from agentpipe.brokers.records import Admission, Offer, Queue
 from agentpipe.core.backoff import delay_s
 from agentpipe.errors import ConfigError, QueueFull, Unreachable
 from agentpipe.sending.admission import admit
+from agentpipe.sending.plain_queues import ActorOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -76,8 +75,8 @@ class Sent:
         return len(self.duplicate_ids)
 
 
-class Dispatcher(dramatiq.Middleware):
-    """Sends to collections; as a middleware it also bounds the queues of plain actors."""
+class Dispatcher(ActorOptions):
+    """Sends to collections; as a middleware it makes our options of plain actors known."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -100,25 +99,6 @@ class Dispatcher(dramatiq.Middleware):
             dispatcher.close()
             raise
         return dispatcher
-
-    @property
-    def actor_options(self) -> set[str]:
-        """``max_queue_size`` and ``concurrency`` bound the queue of a plain Dramatiq actor."""
-        return {"collection", "max_queue_size", "concurrency"}
-
-    def after_declare_actor(self, broker: dramatiq.Broker, actor: dramatiq.Actor[..., Any]) -> None:  # noqa: ARG002 - Dramatiq's signature
-        """Bound the queue of an actor outside any collection; ``declare`` bounds the others."""
-        if "collection" not in actor.options:
-            defaults = Queue(actor.queue_name)
-            self._store.declare(
-                [
-                    Queue(
-                        actor.queue_name,
-                        max_waiting=actor.options.get("max_queue_size", defaults.max_waiting),
-                        concurrency=actor.options.get("concurrency", defaults.concurrency),
-                    )
-                ]
-            )
 
     def declare(self, collections: Iterable[Collection]) -> None:
         """Declare each collection's agents and limits in the store."""

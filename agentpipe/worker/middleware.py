@@ -12,7 +12,6 @@ import multiprocessing.util
 import os
 import resource
 import sys
-from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -27,6 +26,7 @@ from agentpipe.worker.consumer import Consumer
 from agentpipe.worker.event_loop import EventLoop
 from agentpipe.worker.forwarder import Forwarder
 from agentpipe.worker.served_actor import served_actors, time_limit_s
+from agentpipe.worker.slots import DRAMATIQ_THREADS, slots_for
 from agentpipe.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ PRIVATE_NAMES = (
     "workers",
 )
 
-MAX_SLOTS = 1_000
 # A thread that returns from the disk waits at most this long for the interpreter; Python's own
 # 5 ms would be most of a short task's time in the process.
 SWITCH_INTERVAL_S = 0.0005
@@ -64,6 +63,7 @@ class WorkerMiddleware(dramatiq.Middleware):
         self._worker, self._settings = worker, settings
         self._results, self._open_sink = results, open_sink
         self._consumer: Consumer | None = None
+        self._threads = DRAMATIQ_THREADS
 
     def before_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         """Replace what would start a thread per queue and per task."""
@@ -85,14 +85,14 @@ class WorkerMiddleware(dramatiq.Middleware):
 
         worker._add_consumer = add_consumer  # type: ignore[method-assign]  # noqa: SLF001
         worker._add_worker = add_worker  # type: ignore[method-assign]  # noqa: SLF001
-        worker.worker_threads = 1
+        self._threads, worker.worker_threads = worker.worker_threads, 1
         self._consumer, self._loop, self._forwarder = consumer, loop, forwarder
 
     def after_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         """Start to claim, now that all queues are known."""
         assert isinstance(broker, StoreBroker)
         assert self._consumer is not None
-        slots = self._settings.slots or _slots_for(broker)
+        slots = self._settings.slots or slots_for(broker, self._threads)
         queues = frozenset(worker.consumers)
         served = replace(self._worker, pid=os.getpid(), slots=slots, queues=queues)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -124,19 +124,6 @@ class WorkerMiddleware(dramatiq.Middleware):
 
 def _have_breakers(broker: dramatiq.Broker) -> bool:
     return any(actor.limits.breaker for actor in served_actors(broker))
-
-
-def _slots_for(broker: dramatiq.Broker) -> int:
-    """As many runs as the actors may have at once, within reason."""
-    wanted = 0
-    grouped: Counter[tuple[str, int]] = Counter()
-    for actor in served_actors(broker):
-        if actor.limits.group is None:
-            wanted += actor.limits.concurrency
-        else:
-            grouped[actor.limits.group] += actor.limits.concurrency
-    wanted += sum(min(limit, runs) for (_, limit), runs in grouped.items())
-    return max(1, min(MAX_SLOTS, wanted))
 
 
 def _raise_file_limit() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from agentpipe.core.agent_thread import call_in_thread
 from agentpipe.core.trace import Tracer
 from agentpipe.sending.actor import AgentActor
+from agentpipe.sending.plain_queues import CONCURRENCY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,7 +161,7 @@ class _Plain:
 
     @property
     def limits(self) -> ActorLimits:
-        concurrency = self._actor.options.get("concurrency", 1)
+        concurrency = self._actor.options.get("concurrency", CONCURRENCY)
         return ActorLimits(math.inf, PLAIN_RETRIES, PLAIN_CRASHES, concurrency)
 
     async def perform(self, message: ClaimedMessage) -> Any:

@@ -112,7 +112,7 @@ class Supervisor:
         # Time for the grace, and to settle and drain the outbox.
         timeout_ms = int((self._settings.grace_s + 4 * SHUTDOWN_S) * 1000)
         command = [sys.executable, "-m", "dramatiq", "agentpipe.actors", "--skip-logging"]
-        command += ["--processes", "1", "--threads", "1"]
+        command += ["--processes", "1"]
         command += ["--worker-shutdown-timeout", str(timeout_ms)]
         # In a session of its own, so that Ctrl-C reaches it once, through us.
         return subprocess.Popen(command, env=self._environ, start_new_session=True)  # noqa: S603 - our own command

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.integration.project import Project
 
 REPOSITORY = Path(__file__).parents[2]
-DRAMATIQ = ("-m", "dramatiq", "agentpipe.actors", "--processes", "1", "--threads", "1")
+DRAMATIQ = ("-m", "dramatiq", "agentpipe.actors", "--processes", "1")
 REPLACED_S = 20.0  # Where the machine has other things to do.
 
 
