@@ -108,6 +108,11 @@ class Claim:
     cancelled: bool = False
     cooled_s: float = 0.0
 
+    @property
+    def key(self) -> tuple[str, int]:
+        """Which claim of which task this is."""
+        return self.task_id, self.number
+
 
 @dataclass(frozen=True, slots=True)
 class ClaimRequest:

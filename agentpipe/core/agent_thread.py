@@ -25,12 +25,25 @@ class RunInterrupted(Interrupt):
     """Raised inside an agent's thread to end its run; ``except Exception`` does not catch it."""
 
 
+class RunContinues(asyncio.CancelledError):
+    """A run was cancelled, and its code goes on.
+
+    Attributes:
+        is_over: Tells whether it has ended meanwhile; from any thread.
+    """
+
+    def __init__(self, is_over: Callable[[], bool]) -> None:
+        self.is_over = is_over
+        super().__init__("the run continues after its cancellation")
+
+
 @dataclass(slots=True, eq=False)
 class _Call:
     """One call and its state.
 
     Attributes:
         exposed: Whether an exception may be raised in it now.
+        ended: Whether its code has ended.
     """
 
     function: Callable[[], Any]
@@ -39,6 +52,7 @@ class _Call:
     task: asyncio.Task[Any] | None = None
     exposed: bool = False
     interrupted: bool = False
+    ended: bool = False
 
 
 class AgentThread:
@@ -65,6 +79,11 @@ class AgentThread:
         self._latest = _Call(function, report)
         self._calls.put(self._latest)
         return await future
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the latest call waits or runs; from any thread."""
+        return self._latest is not None and not self._latest.ended
 
     def interrupt(self) -> None:
         """End the latest call: a coroutine is cancelled, a function gets ``RunInterrupted``.
@@ -93,6 +112,7 @@ class AgentThread:
                 value = self._perform(call)
             except BaseException as caught:  # noqa: BLE001 - raised in the caller
                 error = caught
+            call.ended = True
             call.report(value, error)
         if self._runner is not None:
             self._runner.close()
@@ -127,12 +147,24 @@ class AgentThread:
 
 async def call_in_thread(function: Callable[[], Any]) -> Any:
     """Run ``function()`` in a thread of its own."""
+    try:
+        return await run_in_thread(function)
+    except RunContinues as error:  # asyncio's timeouts know only its own class.
+        raise asyncio.CancelledError(str(error)) from None
+
+
+async def run_in_thread(function: Callable[[], Any]) -> Any:
+    """Run ``function()`` in a thread of its own.
+
+    Raises:
+        RunContinues: Instead of a CancelledError: the thread needs a moment to end.
+    """
     thread = AgentThread(getattr(function, "__name__", "call"))
     try:
         return await thread.call(function)
     except asyncio.CancelledError:
         thread.interrupt()
-        raise
+        raise RunContinues(lambda: not thread.is_busy) from None
     finally:
         thread.close()
 

@@ -7,7 +7,7 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.core.agent_thread import AgentThread, call_in_thread
+from agentpipe.core.agent_thread import AgentThread, RunContinues, call_in_thread
 from agentpipe.errors import AnswerError, TimeLimitExceeded
 
 if TYPE_CHECKING:
@@ -37,13 +37,15 @@ class Instance:
 
         Raises:
             TimeLimitExceeded: It took longer than ``limit_s``.
+            RunContinues: Instead of a CancelledError, where the run does not end in its grace.
             Exception: Whatever the agent raises; AnswerError for SystemExit and the like.
         """
         run = asyncio.ensure_future(self._answer(task))
         try:
             done, _ = await asyncio.wait({run}, timeout=limit_s)
         except asyncio.CancelledError:
-            await self._end(run)
+            if not await self._end(run):
+                raise RunContinues(self._is_over(run)) from None
             raise
         if done:
             return run.result()
@@ -96,8 +98,16 @@ class Instance:
             return await call()
         return await call_in_thread(call)
 
-    async def _end(self, run: asyncio.Future[Any]) -> None:
-        """Cancel a run; one that goes on after the grace is abandoned with a warning."""
+    def _is_over(self, run: asyncio.Future[Any]) -> Callable[[], bool]:
+        """Tells when the code of a run has ended, at last."""
+        thread = self._thread
+        return run.done if thread is None else lambda: not thread.is_busy
+
+    async def _end(self, run: asyncio.Future[Any]) -> bool:
+        """Cancel a run, and return whether it has ended.
+
+        One that goes on after the grace is abandoned with a warning.
+        """
         if self._thread is not None:
             self._thread.interrupt()
         else:
@@ -108,3 +118,4 @@ class Instance:
             log.warning("agent %s: a run continues after its cancellation", self._name)
         elif not run.cancelled():
             run.exception()  # Retrieved, so that asyncio does not log it as lost.
+        return bool(done)

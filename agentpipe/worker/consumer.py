@@ -14,6 +14,7 @@ from agentpipe.brokers.capabilities import BreaksOnFailures, CancelsTasks
 from agentpipe.brokers.records import ClaimRequest
 from agentpipe.core.backoff import delay_s
 from agentpipe.errors import AgentpipeError
+from agentpipe.worker.held import HeldClaims
 from agentpipe.worker.message import ClaimedMessage
 from agentpipe.worker.times import SHUTDOWN_S, TICK_S
 
@@ -62,7 +63,7 @@ class Consumer:
         self._membership = threading.RLock()
         self._claiming = True
         self._stopping = False
-        self._held: dict[str, ClaimedMessage] = {}
+        self._held = HeldClaims()
         self._finished: deque[ClaimedMessage] = deque()
         self._wake, self._woken = threading.Event(), threading.Event()
         # Since the last claim began.
@@ -81,7 +82,7 @@ class Consumer:
     @property
     def held(self) -> list[ClaimedMessage]:
         """What this process has claimed and not yet settled."""
-        return list(self._held.values())
+        return self._held.all()
 
     def settle_soon(self, messages: list[ClaimedMessage]) -> None:
         """Settle these in the next turn; from any thread."""
@@ -96,6 +97,8 @@ class Consumer:
     def heartbeat(self, report: bytes | None = None) -> bool:
         """Renew the lease; if it was lost, interrupt all runs here and join again.
 
+        Nothing is claimed until these runs have ended: it could be a task that still runs here.
+
         Returns:
             Whether the worker has joined and so has a lease.
 
@@ -105,9 +108,14 @@ class Consumer:
         with self._membership:
             if self._joined and not self._store.heartbeat(self._worker, report):
                 log.warning("the lease was lost: the tasks went to other workers")
-                self._loop.interrupt_all()
+                self._lose(self._held.all())
                 self._store.join(self._worker)
             return self._joined
+
+    def _lose(self, messages: list[ClaimedMessage]) -> None:
+        """End the runs of tasks that are not this worker's any more."""
+        self._held.lose(messages)
+        self._loop.interrupt(messages)
 
     def leave(self) -> None:
         """Release all that is held, uncounted, and claim no more; once is enough."""
@@ -209,7 +217,7 @@ class Consumer:
         done = self._store.settle([self._settlement_of(message) for message in batch])
         for message, settled in zip(batch, done, strict=True):
             self._finished.popleft()
-            self._held.pop(message.claim.task_id, None)
+            self._held.remove(message)
             if not settled:
                 log.warning(
                     "task %s: its lease was lost, the run does not count", message.claim.task_id
@@ -226,7 +234,7 @@ class Consumer:
     def _claim(self, *, share: bool) -> list[ClaimedMessage]:
         self._capacity.held = len(self._held)
         free = self._capacity.free(self._worker.slots)
-        if free <= 0:
+        if free <= 0 or self._held.has_lost or self._loop.stray_s:
             return []
         # A task that was cancelled before this has it in its claim.
         self._cancelled = frozenset()
@@ -237,8 +245,7 @@ class Consumer:
         if not claims and share:
             self._take_all_soon()
         messages = [ClaimedMessage(claim) for claim in claims]
-        for message in messages:
-            self._held[message.claim.task_id] = message
+        self._held.add(messages)
         self._capacity.held = len(self._held)
         return messages
 
@@ -248,8 +255,8 @@ class Consumer:
         self._end_cancelled(cancelled)
 
     def _end_cancelled(self, cancelled: Collection[str]) -> None:
-        if ended := self._held.keys() & cancelled:
-            self._loop.cancel(frozenset(ended))
+        if cancelled and (ended := self._held.of_tasks(cancelled)):
+            self._loop.cancel(ended)
 
     def _wait(self) -> None:
         store = self._store

@@ -8,11 +8,13 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dramatiq.middleware import SkipMessage
 
 from agentpipe.brokers.records import Settlement
+from agentpipe.core.agent_thread import RunContinues
 from agentpipe.core.logs import Bound, bound
 from agentpipe.errors import Cancelled, Interrupted
 from agentpipe.worker.served_actor import served_actor, served_actors
@@ -27,6 +29,14 @@ if TYPE_CHECKING:
     Settle = Callable[[list[ClaimedMessage]], None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Stray:
+    """Code of a run that was interrupted on the monotonic clock at ``since``, and goes on."""
+
+    is_over: Callable[[], bool]
+    since: float
+
+
 class EventLoop(threading.Thread):
     """Runs claimed messages. Replaces Dramatiq's worker threads, hence its method names."""
 
@@ -36,8 +46,8 @@ class EventLoop(threading.Thread):
         self._loop = asyncio.new_event_loop()
         self._loop.set_task_factory(_make_task)
         self._runs: dict[asyncio.Task[None], ClaimedMessage] = {}
-        self._interrupted: set[str] = set()
-        self._cancelled: set[str] = set()
+        # Runs that go on although they were interrupted.
+        self._strays: list[_Stray] = []
         self._ended_runs: list[ClaimedMessage] = []
         self._answered = True
         self._pinged_at = self._lag_s = 0.0
@@ -54,9 +64,15 @@ class EventLoop(threading.Thread):
         """Let runs finish within the grace, interrupt the others, close the agents, and end."""
         asyncio.run_coroutine_threadsafe(self._finish(), self._loop)
 
-    def interrupt_all(self) -> None:
-        """Interrupt all runs, so that their tasks are released; from any thread."""
-        self._loop.call_soon_threadsafe(self._interrupt, list(self._runs))
+    @property
+    def stray_s(self) -> float:
+        """For how long code of an interrupted run has gone on, 0 without any; from any thread."""
+        began = [stray.since for stray in self._strays if not stray.is_over()]
+        return time.monotonic() - min(began) if began else 0.0
+
+    def interrupt(self, messages: list[ClaimedMessage]) -> None:
+        """Interrupt these runs, so that their tasks are released; from any thread."""
+        self._loop.call_soon_threadsafe(self._end_runs, messages, Interrupted)
 
     def close_idle(self) -> None:
         """Close the agents that wait for their next task; from any thread."""
@@ -65,9 +81,9 @@ class EventLoop(threading.Thread):
     async def _close_idle(self) -> None:
         await asyncio.gather(*(actor.close() for actor in served_actors(self._broker)))
 
-    def cancel(self, task_ids: frozenset[str]) -> None:
-        """Cancel the runs of these tasks; from any thread."""
-        self._loop.call_soon_threadsafe(self._cancel, task_ids)
+    def cancel(self, messages: list[ClaimedMessage]) -> None:
+        """Cancel these runs; from any thread."""
+        self._loop.call_soon_threadsafe(self._end_runs, messages, Cancelled)
 
     def ping(self) -> bool:
         """Whether the loop has answered the last ping; sends the next. From one thread."""
@@ -108,8 +124,6 @@ class EventLoop(threading.Thread):
 
     def _ended(self, run: asyncio.Task[None]) -> None:
         message = self._runs.pop(run)
-        self._interrupted.discard(message.claim.task_id)
-        self._cancelled.discard(message.claim.task_id)
         if run.cancelled():  # Before its first step.
             message.settlement = Settlement(message.claim, "release")
         if not self._ended_runs:
@@ -130,15 +144,14 @@ class EventLoop(threading.Thread):
         except SkipMessage:
             self._broker.emit_after("skip_message", message)
         except BaseException as error:  # noqa: BLE001 - all of it is the run's outcome
-            ending = self._why_ended(message) or error
+            if isinstance(error, RunContinues) and isinstance(message.ended_by, Interrupted):
+                self._note_stray(error)
+            ending = message.ended_by or error
             self._broker.emit_after("process_message", message, exception=ending)
 
-    def _why_ended(self, message: ClaimedMessage) -> BaseException | None:
-        """What ended the run from outside, if anything did."""
-        task_id = message.claim.task_id
-        if task_id in self._cancelled:
-            return Cancelled()
-        return Interrupted() if task_id in self._interrupted else None
+    def _note_stray(self, error: RunContinues) -> None:
+        living = [stray for stray in self._strays if not stray.is_over()]
+        self._strays = [*living, _Stray(error.is_over, time.monotonic())]
 
     async def _perform(self, message: ClaimedMessage) -> Any:
         actor = served_actor(self._broker, message.actor_name)
@@ -148,24 +161,30 @@ class EventLoop(threading.Thread):
     async def _finish(self) -> None:
         if self._runs:
             await asyncio.wait(set(self._runs), timeout=self._grace_s)
-        self._interrupt(list(self._runs))
+        self._end_runs(list(self._runs.values()), Interrupted)
         if self._runs:
             await asyncio.wait(set(self._runs), timeout=SHUTDOWN_S)
         await self._close_idle()
         self._loop.stop()
 
-    def _interrupt(self, runs: Iterable[asyncio.Task[None]]) -> None:
-        for run in runs:
-            if run in self._runs:
-                self._interrupted.add(self._runs[run].claim.task_id)
-                run.cancel()
-
-    def _cancel(self, task_ids: frozenset[str]) -> None:
+    def _end_runs(
+        self, messages: Iterable[ClaimedMessage], kind: type[Cancelled | Interrupted]
+    ) -> None:
+        """End the runs of these claims; of a task's other claims none is touched."""
+        keys = {message.claim.key for message in messages}
         for run, message in self._runs.items():
-            task_id = message.claim.task_id
-            if task_id in task_ids and task_id not in self._cancelled:
-                self._cancelled.add(task_id)
-                run.cancel()
+            if message.claim.key in keys:
+                _end_run(run, message, kind)
+
+
+def _end_run(
+    run: asyncio.Task[None], message: ClaimedMessage, kind: type[Cancelled | Interrupted]
+) -> None:
+    """Once: a second cancellation would cut the run's time to clean up."""
+    if message.ended_by is None:
+        run.cancel()
+    if not isinstance(message.ended_by, Cancelled):
+        message.ended_by = kind()
 
 
 _message: contextvars.ContextVar[ClaimedMessage | None] = contextvars.ContextVar(

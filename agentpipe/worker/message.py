@@ -14,6 +14,7 @@ from agentpipe.errors import FormatError
 if TYPE_CHECKING:
     from agentpipe.brokers.records import Claim, Settlement
     from agentpipe.core.trace import Tracer
+    from agentpipe.errors import Cancelled, Interrupted
 
 
 class ClaimedMessage(dramatiq.MessageProxy):
@@ -23,6 +24,7 @@ class ClaimedMessage(dramatiq.MessageProxy):
         task: None for a message of a plain Dramatiq actor, or one that cannot be read.
         problem: Why it cannot be read.
         started_at: Unix seconds.
+        ended_by: What ends its run from outside, if anything does.
         settlement: Set by the Results middleware, passed to the store by the consumer.
     """
 
@@ -32,6 +34,7 @@ class ClaimedMessage(dramatiq.MessageProxy):
         self.problem: FormatError | None = None
         self.started_at = time.time()
         self.tracer: Tracer | None = None
+        self.ended_by: Cancelled | Interrupted | None = None
         self.settlement: Settlement | None = None
         try:
             message = self._read(claim)

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from agentpipe.core.agent_thread import call_in_thread
+from agentpipe.core.agent_thread import run_in_thread
 from agentpipe.core.trace import Tracer
 from agentpipe.sending.actor import AgentActor
 from agentpipe.sending.plain_queues import CONCURRENCY
@@ -169,7 +169,7 @@ class _Plain:
         function = getattr(actor.fn, "__wrapped__", actor.fn)  # Below Dramatiq's async_to_sync.
         if asyncio.iscoroutinefunction(function):
             return await function(*args, **kwargs)
-        return await call_in_thread(lambda: actor(*args, **kwargs))
+        return await run_in_thread(lambda: actor(*args, **kwargs))
 
     async def close(self) -> None:
         """Nothing is kept."""

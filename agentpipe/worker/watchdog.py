@@ -16,7 +16,7 @@ from agentpipe.engines.mcp.running import running_servers
 from agentpipe.errors import AgentpipeError
 from agentpipe.worker.child_memory import ChildMemory
 from agentpipe.worker.heartbeat import Heartbeat
-from agentpipe.worker.times import TICK_S
+from agentpipe.worker.times import SHUTDOWN_S, TICK_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -133,6 +133,12 @@ class Watchdog(threading.Thread):
         if time.monotonic() > self._consumer.ends_by:
             log.error(
                 "runs do not end long after their interruption: this process ends without them"
+            )
+            self._end_process([])
+        if self._loop.stray_s > SHUTDOWN_S and not self._consumer.held:
+            log.error(
+                "a run whose task went to another worker cannot be stopped: this process ends "
+                "with it, so that the agent does not run twice"
             )
             self._end_process([])
 

@@ -59,14 +59,14 @@ class Settler:
             del self._unsure[0]
 
     def _settle(self, portion: Sequence[Settlement]) -> list[bool]:
-        actions = [self._done.pop(_key(each), None) for each in portion]
+        actions = [self._done.pop(each.claim.key, None) for each in portion]
         pairs = list(zip(portion, actions, strict=True))
         fresh = [each for each, action in pairs if action is None]
         try:
             answers = iter(self._ask(fresh) if fresh else [])
         except Unreachable:
             self._unsure.append(fresh)
-            self._done |= {_key(each): action for each, action in pairs if action}
+            self._done |= {each.claim.key: action for each, action in pairs if action}
             raise
         return [
             next(answers) if action is None else action == each.action for each, action in pairs
@@ -75,11 +75,7 @@ class Settler:
     def _note(self, settlements: Sequence[Settlement], done: Sequence[bool]) -> None:
         for each, was_done in zip(settlements, done, strict=False):  # Those up to a failure.
             if was_done:
-                self._done[_key(each)] = each.action
-
-
-def _key(settlement: Settlement) -> tuple[str, int]:
-    return settlement.claim.task_id, settlement.claim.number
+                self._done[each.claim.key] = each.action
 
 
 def _portions(settlements: Sequence[Settlement]) -> Iterator[Sequence[Settlement]]:

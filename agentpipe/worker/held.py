@@ -1,0 +1,59 @@
+"""HeldClaims: what a worker process has claimed and not settled.
+
+Kept by claim and not by task: after a lost lease the same worker may claim a task again while its
+first run has not ended.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from agentpipe.worker.message import ClaimedMessage
+
+
+class HeldClaims:
+    """The claims of a process, and which of them are lost; from any thread.
+
+    A claim is lost once its task is no longer this worker's. Its run is interrupted; it stays here
+    until it has ended.
+    """
+
+    def __init__(self) -> None:
+        self._messages: dict[tuple[str, int], ClaimedMessage] = {}
+        self._lost: set[tuple[str, int]] = set()
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether a run goes on whose task may be claimed again."""
+        return bool(self._lost)
+
+    def all(self) -> list[ClaimedMessage]:
+        """Those of lost claims among them."""
+        return list(self._messages.values())
+
+    def of_tasks(self, task_ids: Collection[str]) -> list[ClaimedMessage]:
+        """The claims of these tasks that still count."""
+        return [
+            message
+            for message in self.all()
+            if message.claim.task_id in task_ids and message.claim.key not in self._lost
+        ]
+
+    def add(self, messages: Iterable[ClaimedMessage]) -> None:
+        """These are claimed now."""
+        self._messages.update({message.claim.key: message for message in messages})
+
+    def remove(self, message: ClaimedMessage) -> None:
+        """It has ended and is settled."""
+        self._messages.pop(message.claim.key, None)
+        self._lost.discard(message.claim.key)
+
+    def lose(self, messages: Iterable[ClaimedMessage]) -> None:
+        """The tasks of these are no longer this worker's."""
+        self._lost.update(m.claim.key for m in messages if m.claim.key in self._messages)
