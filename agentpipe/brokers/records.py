@@ -34,6 +34,12 @@ class Queue:
     concurrency_group: str | None = None
     concurrency_group_limit: int = 1
 
+    @property
+    def group(self) -> tuple[str, int] | None:
+        """The name and the limit of its concurrency group."""
+        name = self.concurrency_group
+        return None if name is None else (name, self.concurrency_group_limit)
+
 
 @dataclass(frozen=True, slots=True)
 class Offer:

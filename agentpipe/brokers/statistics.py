@@ -76,6 +76,7 @@ class QueueDepth:
         cooldown_s: Seconds until anybody may claim from it again; 0 without a cooldown.
         paused: The queue or its collection is paused.
         pause_reason: Why, where that is known: a collection whose runs failed has one.
+        group: The name and the limit of its concurrency group; None without one.
         tally: Its settled tasks; where only workers count, those of the living ones.
     """
 
@@ -90,6 +91,7 @@ class QueueDepth:
     paused: bool = False
     tally: Tally = Tally()
     pause_reason: str = ""
+    group: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -81,13 +82,35 @@ def _running(stats: Stats) -> Iterator[Bottleneck]:
     ready = [depth for depth in stats.queues if depth.waiting and not _is_blocked(depth)]
     if not ready or not slots:
         return
+    held_up = _limits(ready, _running_by_group(stats))
+    if held_up:
+        yield Bottleneck("running", held_up)
     if running >= slots:
-        yield Bottleneck("running", f"all {slots:,} slots busy")
-    if all((depth.running or 0) >= depth.concurrency for depth in ready):
-        yield Bottleneck("running", "each agent with work is at its concurrency limit")
+        yield Bottleneck("running", f"all {slots:,} slots busy: more workers would run more")
     if not running:
         reason = "workers are idle: check that they serve these agents"
         yield Bottleneck("waiting", reason, urgent=True)
+
+
+def _running_by_group(stats: Stats) -> Counter[str]:
+    runs: Counter[str] = Counter()
+    for depth in stats.queues:
+        runs[depth.group[0] if depth.group else ""] += depth.running or 0
+    return runs
+
+
+def _limits(ready: Sequence[QueueDepth], group_runs: Counter[str]) -> str:
+    """The limits that hold up every queue with work; empty if one may run more."""
+    groups = {depth.group for depth in ready if depth.group}
+    full = {(name, limit) for name, limit in groups if group_runs[name] >= limit}
+    if not all(depth.group in full or _is_at_limit(depth) for depth in ready):
+        return ""
+    whose = "its context's" if full else "its"
+    return f"each agent with work is at {whose} concurrency limit: more workers would not run more"
+
+
+def _is_at_limit(depth: QueueDepth) -> bool:
+    return (depth.running or 0) >= depth.concurrency
 
 
 def _none(now: Snapshot, rates: Rates) -> Bottleneck:

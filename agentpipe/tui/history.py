@@ -174,11 +174,28 @@ def _gains(first: Snapshot, last: Snapshot) -> dict[str, float]:
 
 
 def eta_s(history: FleetHistory, rates: Rates) -> float | None:
-    """Time until nothing is left at the present rate; None where the backlog does not shrink."""
-    if not history.totals or not rates.drained or rates.drained <= 0:
+    """Time until nothing is left at the present rate.
+
+    None where the backlog does not shrink, nothing moves any more, or a pause holds a part of it.
+    """
+    if history.now is None or not _moves(history) or _is_held(history.now.stats):
+        return None
+    if not rates.drained or rates.drained <= 0:
         return None
     left = history.totals[-1].left
     return left / rates.drained if left else None
+
+
+def _moves(history: FleetHistory) -> bool:
+    """Rates remember the last seconds: after the last worker ended they still look well."""
+    if history.now is not None and history.now.stats.running != 0:
+        return True
+    left = [each.left or 0 for each in history.totals[-2:]]
+    return left[-1] < left[0]
+
+
+def _is_held(stats: Stats) -> bool:
+    return any(depth.paused and (depth.waiting or depth.delayed) for depth in stats.queues)
 
 
 def throughput(history: FleetHistory, buckets: int, bucket_s: float) -> list[float]:

@@ -62,12 +62,19 @@ def panels(
 
 
 def _shares(height: int, rows: int, workers: int, errors: int) -> tuple[int, int, int]:
-    least = max(LEAST_LINES, height // 4)
-    for_workers, for_errors = min(workers, least), min(errors, least)
+    """The collections come first where there is little room, then the workers."""
+    least, free = max(LEAST_LINES, height // 4), max(0, height - min(rows + 1, LEAST_LINES))
+    for_workers = _with_content(min(workers, least, free))
+    for_errors = _with_content(min(errors, least, free - for_workers))
     for_table = max(0, min(rows + 1, height - for_workers - for_errors))
     left = max(0, height - for_table - for_workers - for_errors)
     more = min(left, workers - for_workers)
     return for_table, for_workers + more, min(errors, for_errors + left - more)
+
+
+def _with_content(lines: int) -> int:
+    """A header alone says nothing."""
+    return 0 if lines == 1 else lines
 
 
 # Collections and agents.

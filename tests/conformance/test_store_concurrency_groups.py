@@ -19,6 +19,8 @@ from tests.conformance.steps import (
     claimed_after_lapse,
     claimed_and_left,
     declared,
+    depths,
+    depths_needed,
     ids_of,
     joined,
     put,
@@ -214,3 +216,13 @@ def test_a_group_of_one_over_four_processes(store: AnyStore, store_settings: Set
     held = run_by_four_processes(store_settings, queues, 60)
     runs = sorted((begun, ended) for _, begun, ended, _ in held)
     assert all(ended <= begun for (_, ended), (begun, _) in pairwise(runs))
+
+
+@depths_needed
+def test_the_ledger_names_a_queues_group_and_its_limit(store: AnyStore) -> None:
+    group, (name, free) = unique("group"), declared(store, number=2)
+    declare_grouped(store, [name], group, 3)
+    seen = depths(store)
+    assert (seen[name].group, seen[free].group) == ((group, 3), None)
+    declare_grouped(store, [name], group, 2)
+    assert depths(store)[name].group == (group, 2)

@@ -22,6 +22,24 @@ CASES: dict[str, tuple[Stats, str, str]] = {
     "no worker": (fleet(BUSY), "waiting", "no worker is running"),
     "a command has no slots": (fleet(BUSY, workers=(worker(slots=0),)), "waiting", "no worker"),
     "all at their limit": (fleet(BUSY, workers=UP), "running", "at its concurrency limit"),
+    "the context is at its limit": (
+        fleet(
+            replace(FREE, group=("key", 3)),
+            agent("crew_1", running=2, group=("key", 3)),
+            workers=(worker(slots=3, running=3),),
+        ),
+        "running",
+        "at its context's concurrency limit: more workers would not run more",
+    ),
+    "one of two contexts is at its limit": (
+        fleet(
+            replace(FREE, group=("key", 1)),
+            agent("crew_1", waiting=1, group=("b", 3)),
+            workers=(worker(slots=1, running=1),),
+        ),
+        "running",
+        "all 1 slots busy: more workers would run more",
+    ),
     "all slots taken": (
         fleet(FREE, workers=(worker(slots=1, running=1),)),
         "running",
@@ -114,6 +132,17 @@ def test_nothing_ends_that_does_not_get_less() -> None:
     assert end(8, 10) is None
     assert end(8, 8) is None
     assert end(1, 0) is None
+
+
+def test_nothing_ends_while_nothing_moves_or_a_pause_holds_it() -> None:
+    went = [fleet(agent(waiting=n)) for n in (10, 8)]
+    stopped = history(*went, went[-1])
+    assert rates_of(stopped).drained == 1.0
+    assert eta_s(stopped, rates_of(stopped)) is None
+    running = history(*went, fleet(agent(waiting=7, running=1)))
+    assert eta_s(running, rates_of(running)) == 8.0
+    held = history(*went, fleet(agent(waiting=2, running=1), agent("b", waiting=4, paused=True)))
+    assert eta_s(held, rates_of(held)) is None
 
 
 def test_the_history_is_bounded() -> None:

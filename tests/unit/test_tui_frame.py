@@ -224,3 +224,11 @@ def test_the_help_is_whole_on_a_small_terminal() -> None:
 def test_the_selected_row_is_always_visible() -> None:
     state = ScreenState(expanded=frozenset({"c3"}), selected="c3/c3_993")
     assert any("c3_993" in line for line in shown(large(), state))
+
+
+@pytest.mark.parametrize(("width", "height"), [(50, 12), (80, 12), (40, 10)])
+def test_the_collections_stay_on_the_smallest_terminal(width: int, height: int) -> None:
+    lines = [line.plain for line in draw(large(), ScreenState(), SCENE, width, height)]
+    assert any("collection / agent" in line for line in lines)
+    assert any("▸ c0" in line for line in lines)
+    assert not any("last errors" in line for line in lines)

@@ -90,6 +90,7 @@ def _depth(
         any(services.registry.pauses(queue.name)),
         tallies.get(queue.name, Tally()),
         services.registry.pause_reason(queue.name),
+        queue.group,
     )
 
 

@@ -58,7 +58,7 @@ class RegistryEntry:
         for queue in queues:
             found[(queue.collection, "" if queue.collection else queue.name)].append(queue)
         now = time.time()
-        gates = {key: tuple(map(_gate_of, mine)) for key, mine in found.items()}
+        gates = {key: tuple(queue.group for queue in mine) for key, mine in found.items()}
         return [
             cls(
                 mine[0].collection,
@@ -155,11 +155,6 @@ def merged(earlier: RegistryEntry, later: RegistryEntry) -> RegistryEntry:
     if earlier.noted_at > later.noted_at:
         earlier, later = later, earlier
     return later.after(earlier)
-
-
-def _gate_of(queue: Queue) -> tuple[str, int] | None:
-    group = queue.concurrency_group
-    return None if group is None else (group, queue.concurrency_group_limit)
 
 
 class Registry:

@@ -156,7 +156,9 @@ def _depths(
     values: Sequence[Any], tallies: Mapping[bytes, Tally]
 ) -> Iterator[tuple[tuple[str, int, str], QueueDepth]]:
     """Each queue worth showing, with its sort key."""
-    for name, collection, position, *numbers, cooldown_s, paused, why in _rows(values, 11):
+    for name, collection, position, *numbers, cooldown_s, paused, why, gate, gate_limit in _rows(
+        values, 13
+    ):
         waiting, delayed, running, limit, concurrency = numbers
         if position >= 0 or not collection or waiting + delayed + running:
             owner, queue = collection.decode(), name.decode()
@@ -172,6 +174,7 @@ def _depths(
                 bool(paused),
                 tallies.get(name, Tally()),
                 why.decode(errors="replace"),
+                (gate.decode(), gate_limit) if gate else None,
             )
             yield (owner, position, queue), depth
 

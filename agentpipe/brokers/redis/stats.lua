@@ -1,8 +1,8 @@
 #!lua flags=no-writes
 -- ARGV: how many seconds are recent.
--- Returns the store's counters by name, the numbers of results and of dead letters, eleven values for
--- each queue (its name, the fields below, for how many seconds it is held, whether it is paused, and
--- why), seven for each living worker (name, host, pid, slots, running, seconds since it was heard, its
+-- Returns the store's counters by name, the numbers of results and of dead letters, thirteen values for
+-- each queue (its name, the fields below, for how many seconds it is held, whether it is paused,
+-- why, its gate and the gate's limit, or '' and 0), seven for each living worker (name, host, pid, slots, running, seconds since it was heard, its
 -- report), eight for each queue where a task has ended (name, done, failed, evaluated, passed,
 -- cost, seconds since a run failed or nothing, how), how many tasks ended recently, and for how many
 -- seconds the oldest result is here.
@@ -19,6 +19,8 @@ for index = 1, #found, 2 do
   depths[#depths + 1] = tostring(math.max(0, queue[HELD_UNTIL] - time))
   depths[#depths + 1] = queue[PAUSED]
   depths[#depths + 1] = queue[PAUSED] == 1 and reason_of(found[index], queue[COLLECTION]) or ''
+  depths[#depths + 1] = queue[GATE]
+  depths[#depths + 1] = queue[GATE] ~= '' and tonumber(call('HGET', GATES, 'limit ' .. queue[GATE]) or 0) or 0
 end
 local living = call('ZRANGEBYSCORE', WORKERS, '(' .. time, '+inf', 'WITHSCORES')
 for index = 1, #living, 2 do

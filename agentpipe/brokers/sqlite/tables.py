@@ -124,6 +124,7 @@ SELECT_DEPTHS = (
     "SELECT name, collection, waiting, delayed, running, max_waiting, concurrency,"
     " CASE WHEN held_until > 0 THEN max(0.0, held_until - ?1) ELSE 0.0 END, paused,"
     f" {PAUSE_REASON.format('queues')},"
+    " gate, (SELECT capacity FROM gates g WHERE g.name = gate),"
     " done, failed, evaluated, passed, usd, error, max(0.0, ?1 - failed_at)"
     " FROM queues LEFT JOIN tallies USING (qid)"
     " WHERE position IS NOT NULL OR collection IS NULL OR waiting + delayed + running > 0"
@@ -225,9 +226,14 @@ def tally_of(row: Sequence[Any]) -> Tally:
 
 def depth_of(row: Sequence[Any]) -> QueueDepth:
     """One row of ``SELECT_DEPTHS``."""
-    *depth, paused, reason = row[:-7]
-    pause = {"paused": bool(paused), "pause_reason": reason}
-    return replace(QueueDepth(*depth), tally=tally_of(row[-7:]), **pause)
+    *depth, paused, reason, group, group_limit = row[:-7]
+    return replace(
+        QueueDepth(*depth),
+        tally=tally_of(row[-7:]),
+        paused=bool(paused),
+        pause_reason=reason,
+        group=None if group is None else (group, group_limit),
+    )
 
 
 def worker_seen(row: tuple[str, str, int, int, float, int, bytes]) -> WorkerSeen:

@@ -280,6 +280,7 @@ class ToyStore(Store):
             QueueDepth(
                 *(name, queue.collection, waiting[name], delayed[name], running[name]),
                 *(queue.max_waiting, queue.concurrency, state.cooldown_s(name)),
+                group=queue.group,
             )
             for name, queue in state.queues.items()
         ]
