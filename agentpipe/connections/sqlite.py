@@ -1,17 +1,18 @@
 """One SQLite file that many processes write to.
 
 SQLite's own busy handler sleeps between its tries, up to 100 ms, so under contention a short
-transaction waits far longer than the one before it takes. Writers here queue on an advisory
-lock of a file beside the database instead: the kernel wakes the next one at once, and frees
-the lock of a process that dies.
+transaction waits far longer than the one before it takes. Writers here take an advisory lock of a
+file beside the database instead, for which they look more often; the kernel frees the lock of a
+process that ends. A process that is stopped keeps it, so a wait ends with an error that names the
+process.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import threading
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +20,25 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from agentpipe.connections import file_notify
+from agentpipe.connections.file_lock import FileLock, pauses
+from agentpipe.connections.lock_holders import holders_of_bytes, holders_of_file, what_to_do
 from agentpipe.core.did_you_mean import did_you_mean
 from agentpipe.errors import ConfigError, Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+
+    from agentpipe.connections.lock_holders import Holder
+
+    OnReturn = Callable[[sqlite3.Connection, float], None]
 
 _SYNCHRONOUS = ("full", "normal")
+# A wait for a lock that other processes hold.
+PATIENCE_S = 5.0
+# Waits that are shorter need no word and no grace.
+OUTAGE_S = 1.0
+# The byte of the shared-memory file that SQLite's writer locks.
+WRITER_BYTE = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,26 +105,42 @@ class Database:
     """A connection of one process, shared by its threads.
 
     Every method may raise ``Unreachable``. A forked child must not use it.
+
+    Attributes:
+        failing_since: When the present row of failed writes began, on the monotonic clock.
     """
 
-    def __init__(self, address: SqliteAddress, layout: Layout) -> None:
+    def __init__(
+        self, address: SqliteAddress, layout: Layout, on_return: OnReturn | None = None
+    ) -> None:
+        """Open the file.
+
+        Args:
+            address: Where it is.
+            layout: Its tables, which are made or brought up to date.
+            on_return: Called at the begin of the first transaction after a time in which nothing
+                could be written (no space, a lock), with the moment when that began.
+        """
         self.path = address.path
+        self._on_return = on_return
+        self.failing_since: float | None = None
         self._durable = address.synchronous == "full"
         self._mutex = threading.RLock()
         with self._translated():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(f"{self.path}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._lock = FileLock(Path(f"{self.path}-lock"))
             self._connection = self._connect()
             self._wal = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             self._migrate(layout)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self.path, timeout=30, isolation_level=None, check_same_thread=False
+            self.path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False
         )
-        with self._locked():
+        with self._locked(time.monotonic() + PATIENCE_S):
             connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA busy_timeout = 0")  # See ``_begin``.
         return connection
 
     def _migrate(self, layout: Layout) -> None:
@@ -130,14 +159,16 @@ class Database:
             connection.execute(f"PRAGMA user_version = {layout.version}")
 
     @contextmanager
-    def write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+    def write(
+        self, *, durable: bool = True, patience_s: float = PATIENCE_S
+    ) -> Iterator[sqlite3.Connection]:
         """One transaction that commits at the end of the block, or not at all.
 
         Without ``durable`` it does not wait for the disk: a power loss can undo it until the next
-        durable transaction.
+        durable transaction. It waits for other writers for at most ``patience_s``.
         """
         with self._translated():
-            with self._transaction() as connection:
+            with self._transaction(time.monotonic() + patience_s) as connection:
                 yield connection
             if durable:
                 self.sync()
@@ -153,11 +184,12 @@ class Database:
                 os.fdatasync(self._wal)
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._mutex, self._locked():
+    def _transaction(self, deadline: float) -> Iterator[sqlite3.Connection]:
+        with self._outage_noted() as since, self._begun(deadline):
             before = self._connection.total_changes
-            self._connection.execute("BEGIN IMMEDIATE")
             try:
+                if self._on_return is not None and time.monotonic() - since > OUTAGE_S:
+                    self._on_return(self._connection, since)
                 yield self._connection
                 changed = self._connection.total_changes != before
                 self._connection.execute("COMMIT")
@@ -166,13 +198,56 @@ class Database:
                 raise
             if changed:  # Else a listener that opens a transaction would wake itself for ever.
                 with suppress(OSError):  # The disk may be full; listeners wake at times anyway.
-                    file_notify.notify(self._lock)
+                    file_notify.notify(self._lock.file)
+
+    @contextmanager
+    def _outage_noted(self) -> Iterator[float]:
+        """Since when nothing can be written: now, or the first of a row of failures."""
+        since = self.failing_since or time.monotonic()
+        try:
+            yield since
+        except (sqlite3.OperationalError, OSError, Unreachable):
+            self.failing_since = since
+            raise
+        self.failing_since = None
+
+    @contextmanager
+    def _begun(self, deadline: float) -> Iterator[None]:
+        """With the locks of the file and of this connection, in a transaction that may write."""
+        for pause_s in pauses():
+            with self._locked(deadline), self._mutex:
+                if self._begin("BEGIN IMMEDIATE", deadline):
+                    yield
+                    return
+            time.sleep(pause_s)  # Without our lock: the other writer does not ask for it.
+
+    def _begin(self, statement: str, deadline: float) -> bool:
+        """Whether the transaction has begun; False where a program that is not ours writes.
+
+        SQLite would wait with our lock held, and without a word on what it waits for.
+        """
+        try:
+            self._connection.execute(statement)
+            self._connection.execute("SELECT 1 FROM sqlite_schema")
+        except sqlite3.OperationalError as error:
+            if self._connection.in_transaction:
+                self._connection.rollback()
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            if time.monotonic() >= deadline:
+                raise self._locked_by_others() from error
+            return False
+        return True
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """One snapshot for all queries of the block."""
+        deadline = time.monotonic() + PATIENCE_S
         with self._mutex, self._translated():
-            self._connection.execute("BEGIN")
+            for pause_s in pauses():
+                if self._begin("BEGIN", deadline):
+                    break
+                time.sleep(pause_s)
             try:
                 yield self._connection
             finally:
@@ -186,21 +261,31 @@ class Database:
     def close(self) -> None:
         """Close the file; idempotent."""
         with self._mutex:
-            if self._lock >= 0:
+            if not self._lock.is_closed:
                 os.close(self._wal)
                 self._connection.close()
-                os.close(self._lock)
-                self._lock = -1
+                self._lock.close()
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        if self._lock < 0:
+    def _locked(self, deadline: float) -> Iterator[None]:
+        if self._lock.is_closed:
             raise Unreachable(f"{self.path} is closed")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        if not self._lock.acquire(deadline):
+            raise self._locked_by_others()
         try:
             yield
         finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            self._lock.release()
+
+    def _locked_by_others(self) -> Unreachable:
+        return Unreachable(f"{self.path} is locked: {what_to_do(self._holders())}")
+
+    def _holders(self) -> list[Holder]:
+        """Who keeps others from writing: a process in a transaction, or before or after one."""
+        shared = Path(f"{self.path}-shm")
+        return holders_of_bytes(shared, WRITER_BYTE, WRITER_BYTE, "WRITE") or holders_of_file(
+            self._lock.path
+        )
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -55,12 +55,13 @@ class SqliteSink:
     def publish(self, records: Sequence[Record]) -> None:
         if not records:
             return
+        now = time.time()
+        rows = [(record.task_id, _digest(record), record.payload, now) for record in records]
         with self._database.write() as db:
-            now = time.time()
             db.executemany(
                 "INSERT OR IGNORE INTO records (task_id, digest, body, published_at)"
                 " VALUES (?, ?, ?, ?)",
-                [(record.task_id, _digest(record), record.payload, now) for record in records],
+                rows,
             )
 
     def examine(self) -> list[Finding]:

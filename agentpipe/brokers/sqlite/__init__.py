@@ -3,6 +3,8 @@
 Leases are kept on the monotonic clock, which all processes of a machine share and which
 stands still while a laptop sleeps. It starts anew at boot, so a lease is alive only while
 ``beat <= now < beat + lease``: a beat from before the last boot never looks alive for long.
+A time in which nothing could be written (a full disk, a stopped process in a transaction) is no
+worker's silence: after it each lease begins anew.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from agentpipe.brokers.sqlite.leases import (
     end_lapsed_workers,
     end_worker,
     is_known,
+    renew_leases,
     wake_delayed,
 )
 from agentpipe.brokers.sqlite.pauses import count_runs, pause, resume
@@ -85,6 +88,8 @@ if TYPE_CHECKING:
     from agentpipe.connections.health import Finding
     from agentpipe.settings import Settings
 
+# Who sends heartbeats has other things to watch; the next try is soon.
+BEAT_PATIENCE_S = 0.5
 SWEEP_EVERY_S = 30.0
 SWEEP_ROWS = 5_000
 
@@ -99,7 +104,7 @@ class SqliteStore(Store):
     """
 
     def __init__(self, url: str, settings: Settings) -> None:
-        self._database = Database(parse_url(url), LAYOUT)
+        self._database = Database(parse_url(url), LAYOUT, renew_leases)
         self._listener = self._database.listener()
         self._retention_s = settings.retention_s
         self._next_sweep = 0.0
@@ -155,14 +160,14 @@ class SqliteStore(Store):
     def join(self, worker: Worker) -> None:
         seen = (worker.name, worker.host, worker.pid, worker.slots, worker.lease_s)
         queues = orjson.dumps(sorted(worker.queues)).decode()
-        row = (*seen, time.monotonic(), digest_of(worker.queues), queues)
         with self._database.write(durable=False) as db:
+            row = (*seen, time.monotonic(), digest_of(worker.queues), queues)
             db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?, ?, ?, ?, x'')", row)
 
     def heartbeat(self, worker: Worker, report: bytes | None = None) -> bool:
-        beat = (time.monotonic(), report, worker.name)
         query = "UPDATE workers SET beat = ?, report = coalesce(?, report) WHERE name = ?"
-        with self._database.write(durable=False) as db:
+        with self._database.write(durable=False, patience_s=BEAT_PATIENCE_S) as db:
+            beat = (time.monotonic(), report, worker.name)
             return db.execute(query, beat).rowcount == 1
 
     def leave(self, worker: Worker) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -10,12 +11,15 @@ from typing import TYPE_CHECKING
 from agentpipe.brokers.records import Claim
 from agentpipe.brokers.sqlite.fairness import Turns
 from agentpipe.brokers.sqlite.tables import COUNT_CRASH, LAPSED
+from agentpipe.core.text import counted
 
 if TYPE_CHECKING:
     import sqlite3
 
     from agentpipe.brokers.records import ClaimRequest, Worker
     from agentpipe.brokers.sqlite.fairness import Ready
+
+log = logging.getLogger(__name__)
 
 
 def digest_of(queues: frozenset[str]) -> bytes:
@@ -29,6 +33,17 @@ def end_lapsed_workers(db: sqlite3.Connection) -> None:
     lapsed = db.execute(f"SELECT name FROM workers WHERE {LAPSED}", (now, now)).fetchall()
     for (name,) in lapsed:
         end_worker(db, name, crashed=True)
+
+
+def renew_leases(db: sqlite3.Connection, since: float) -> None:
+    """Begin each lease anew that was alive at ``since``: nothing could be written from then on."""
+    now = time.monotonic()
+    renewed = db.execute(
+        "UPDATE workers SET beat = ?1 WHERE beat <= ?2 AND ?2 < beat + lease_s", (now, since)
+    ).rowcount
+    if renewed:
+        leases = counted(renewed, "lease")
+        log.warning("nothing could be stored for %.0f s: %s began anew", now - since, leases)
 
 
 def end_worker(db: sqlite3.Connection, name: str, *, crashed: bool) -> int:

@@ -1,0 +1,103 @@
+"""An embedded store that cannot be written for longer than a lease: no run is lost or blamed."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.integration.project import Fleet, Project
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it reads /proc"),
+]
+LEASE_S = 2.0  # The project's.
+# `send`, stopped by itself in the transaction that admits the tasks.
+STOPPED_SENDER = """
+import os, signal, sys
+from agentpipe.brokers import sqlite
+from agentpipe.__main__ import main
+admit = sqlite.admit
+def stop_and_admit(*args):
+    os.kill(os.getpid(), signal.SIGSTOP)
+    admit(*args)
+sqlite.admit = stop_and_admit
+sys.argv[1:] = ["send", "toys", "echo held", "--json"]
+sys.exit(main())
+"""
+
+
+def test_a_stopped_sender_is_named_and_nothing_is_lost_when_it_goes_on(project: Project) -> None:
+    fleet = _fleet_with_runs(project, processes=2, seconds=4 * LEASE_S)
+    sender = project.start("-c", STOPPED_SENDER)
+    said = f"process {sender.pid} ("
+    wait_until(lambda: said in fleet.log, 60, "a worker says who holds the lock")
+    assert f"kill -CONT {sender.pid}" in fleet.log
+    late = project.run("send", "toys", "echo late")
+    assert (late.code, late.out) == (4, "")
+    assert said in late.err
+    assert project.stats()["running"] == 4  # Whoever only reads goes on.
+    _outlast_the_lease()
+    os.kill(sender.pid, signal.SIGCONT)
+    out, _ = sender.communicate(timeout=60)
+    assert sender.returncode == 0, out
+    project.until(delivered=5, outbox=0)
+    assert fleet.stop() == 0
+    _assert_each_ran_once(project, 5)
+
+
+def test_a_disk_that_is_full_for_longer_than_a_lease_costs_no_run(project: Project) -> None:
+    fleet = _fleet_with_runs(project, processes=2, seconds=2 * LEASE_S)
+    with _without_space(fleet):
+        wait_until(lambda: "the broker does not answer" in fleet.log, 60, "they say so")
+        wait_until(lambda: len(project.journal("finished")) == 4, 60, "all runs end meanwhile")
+        _outlast_the_lease()
+    project.until(delivered=4, outbox=0)
+    assert "began anew" in fleet.log
+    assert "the broker answers again" in fleet.log
+    assert fleet.stop() == 0
+    _assert_each_ran_once(project, 4)
+
+
+def _fleet_with_runs(project: Project, *, processes: int, seconds: float) -> Fleet:
+    """Workers that run four tasks, with nothing that waits."""
+    project.collection("toys", number=1, concurrency=8, max_crashes=1)
+    fleet = project.work("--processes", str(processes), "--slots", "4").ready(processes)
+    project.send(*[f"sleep {seconds}"] * 4)
+    wait_until(lambda: len(project.journal("started")) == 4, 60, "all run")
+    return fleet
+
+
+@contextmanager
+def _without_space(fleet: Fleet) -> Iterator[None]:
+    """No file of the workers grows beyond what the log and the journal need."""
+    pids = fleet.pids
+    before = {pid: resource.prlimit(pid, resource.RLIMIT_FSIZE) for pid in pids}
+    for pid in pids:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (100_000, before[pid][1]))
+    yield
+    for pid in pids:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, before[pid])
+
+
+def _outlast_the_lease() -> None:
+    ends = time.monotonic() + 2 * LEASE_S
+    wait_until(lambda: time.monotonic() > ends, 3 * LEASE_S, "all leases would have lapsed")
+
+
+def _assert_each_ran_once(project: Project, tasks: int) -> None:
+    started = [entry["task_id"] for entry in project.journal("started")]
+    assert len(started) == len(set(started)) == tasks
+    assert {result["outcome"] for result in project.by_id().values()} == {"ok"}
