@@ -9,6 +9,7 @@
     ├── FormatError         a stored record cannot be read (other schema, broken bytes)
     ├── QueueFull           every queue that could take the task is at its bound
     ├── Unreachable         a broker or a sink does not answer
+    ├── ResultTooLarge      a store cannot take a result as large as this one
     ├── InfraError          for agents: the infrastructure failed, run the task again
     ├── MissingExtra        a package is not installed; an ImportError as well
     ├── MissingVariable     a context has no such variable; a KeyError as well
@@ -100,6 +101,20 @@ class QueueFull(AgentpipeError):  # noqa: N818 - the contract's name
 
 class Unreachable(AgentpipeError):  # noqa: N818 - reads as what happened
     """A broker or sink does not answer; the message names its URL without a password."""
+
+
+class ResultTooLarge(AgentpipeError):  # noqa: N818 - reads as what is wrong
+    """A store takes no results of this size; it has settled nothing.
+
+    Attributes:
+        max_bytes: What the result of a claim may have, by the claim's key, for those beyond it.
+        remedy: What an operator can do.
+    """
+
+    def __init__(self, max_bytes: Mapping[tuple[str, int], int], remedy: str) -> None:
+        self.max_bytes, self.remedy = dict(max_bytes), remedy
+        ids = ", ".join(task_id for task_id, _ in max_bytes)
+        super().__init__(f"too large for the broker: the results of {ids}; {remedy}")
 
 
 class InfraError(AgentpipeError):

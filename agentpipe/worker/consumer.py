@@ -14,6 +14,7 @@ from agentpipe.brokers.capabilities import BreaksOnFailures, CancelsTasks
 from agentpipe.brokers.records import ClaimRequest
 from agentpipe.core.backoff import delay_s
 from agentpipe.errors import AgentpipeError
+from agentpipe.worker.fitting import settle_fitting
 from agentpipe.worker.held import HeldClaims
 from agentpipe.worker.message import ClaimedMessage
 from agentpipe.worker.times import SHUTDOWN_S, TICK_S
@@ -132,7 +133,7 @@ class Consumer:
         Raises:
             Unreachable: The store does not answer.
         """
-        self._store.settle(settlements)
+        settle_fitting(self._store, settlements)
         self.leave()
 
     def stop(self) -> None:
@@ -214,7 +215,7 @@ class Consumer:
         batch = [self._finished[index] for index in range(len(self._finished))]
         if not batch:
             return 0
-        done = self._store.settle([self._settlement_of(message) for message in batch])
+        done = settle_fitting(self._store, [self._settlement_of(message) for message in batch])
         for message, settled in zip(batch, done, strict=True):
             self._finished.popleft()
             self._held.remove(message)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.brokers.rabbitmq.messages import Message
 from agentpipe.brokers.records import Admission
+from agentpipe.errors import TaskError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +35,12 @@ class Offering:
         self._room: dict[str, float] = {queue.name: math.inf for queue in queues}
 
     async def make(self, offers: Sequence[Offer]) -> Admission:
-        """Offer all of them, in order."""
+        """Offer all of them, in order.
+
+        Raises:
+            TaskError: One is larger than the server takes; it would end the connection.
+        """
+        await self._check_sizes(offers)
         await self._look(offers)
         verdicts: list[Verdict] = ["refused"] * len(offers)
         todo = list(range(len(offers)))
@@ -51,6 +57,16 @@ class Offering:
             return Admission(tuple(verdicts), 0, 0)
         depth = sum([await self._services.queues.taken(queue) for queue in self._queues])
         return Admission(tuple(verdicts), depth, sum(it.max_waiting for it in self._queues))
+
+    async def _check_sizes(self, offers: Sequence[Offer]) -> None:
+        largest = max(offers, key=lambda offer: len(offer.payload), default=None)
+        size = len(largest.payload) if largest else 0
+        limit = await self._services.sizes.limit_below(size)
+        if largest is not None and limit is not None and size > limit:
+            raise TaskError(
+                f"task {largest.task_id} has {size:,} bytes, this server takes {limit:,}: "
+                "raise max_message_size in rabbitmq.conf, or send less"
+            )
 
     def _next(self) -> Queue | None:
         """The next queue with room."""

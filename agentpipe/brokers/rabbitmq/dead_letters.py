@@ -20,7 +20,7 @@ from agentpipe.connections.amqp.message import OutgoingMessage
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from agentpipe.brokers.dead_letter import DeadFilter
     from agentpipe.brokers.rabbitmq.topology import Topology
@@ -51,10 +51,14 @@ class DeadLetters:
         self._place = self._sought = ""
         self._since_ms = 0
 
-    def message(self, settlement: Settlement, collection: str | None) -> OutgoingMessage:
-        """A task on its way there."""
-        claim = settlement.claim
+    def message(
+        self, settlement: Settlement, collection: str | None, fits: Callable[[int], bool]
+    ) -> OutgoingMessage:
+        """A task on its way there; without its Result where the server takes not both."""
+        claim, result = settlement.claim, settlement.result
         payload = settlement.payload or claim.payload
+        if not fits(len(payload) + len(result)):
+            result = b""
         headers = {
             "agentpipe-id": claim.task_id,
             "agentpipe-queue": claim.queue,
@@ -64,7 +68,7 @@ class DeadLetters:
             "agentpipe-reason": settlement.reason,
             "agentpipe-died-ms": now_ms(),
         }
-        return OutgoingMessage(self._queue.name, payload + settlement.result, headers)
+        return OutgoingMessage(self._queue.name, payload + result, headers)
 
     @property
     def looked_at(self) -> int:

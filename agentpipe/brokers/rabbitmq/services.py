@@ -12,6 +12,7 @@ from agentpipe.brokers.rabbitmq.breaker import FleetBreaker
 from agentpipe.brokers.rabbitmq.cancel_marks import CancelMarks
 from agentpipe.brokers.rabbitmq.cooldowns import Cooldowns
 from agentpipe.brokers.rabbitmq.dead_letters import DeadLetters
+from agentpipe.brokers.rabbitmq.message_sizes import MessageSizes
 from agentpipe.brokers.rabbitmq.outbox import Outbox
 from agentpipe.brokers.rabbitmq.queues import Queues, UnitLocks
 from agentpipe.brokers.rabbitmq.registry import Registry
@@ -51,6 +52,7 @@ class Services:
         self.queues = Queues(connection, self.registry, self.tickets)
         self.locks = UnitLocks(connection)
         self.outbox = Outbox(topology, connection.outbox)
+        self.sizes = MessageSizes(session)
         self.dead = DeadLetters(topology, session)
         self.marks = CancelMarks(session, topology)
         self.cooldowns, self.breaker = Cooldowns(), FleetBreaker()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from contextlib import suppress
+from dataclasses import replace
 from itertools import compress
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.rabbitmq.breaker import run_ended
+from agentpipe.brokers.rabbitmq.message_sizes import REMEDY, SAFE_BYTES
 from agentpipe.connections.amqp.channel import ChannelClosed
+from agentpipe.errors import ResultTooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
     from agentpipe.brokers.records import Settlement
     from agentpipe.connections.amqp.message import OutgoingMessage
+
+log = logging.getLogger(__name__)
 
 
 class Settling:
@@ -45,6 +51,7 @@ class Settling:
             found = self._find(settlements)
             done = [held is not None for held in found]
             pairs = [(it, held) for it, held in zip(settlements, found, strict=True) if held]
+            pairs = await self._fitting(pairs)
             await self._carry_out(pairs)
             with suppress(ChannelClosed):  # They are settled, whatever becomes of the count.
                 await self._count(pairs)
@@ -72,6 +79,26 @@ class Settling:
             found.append(None if claim.number in seen else held)
             seen.add(claim.number)
         return found
+
+    async def _fitting(
+        self, pairs: Sequence[tuple[Settlement, Held]]
+    ) -> list[tuple[Settlement, Held]]:
+        """The same without new payloads that are too large for the server.
+
+        Raises:
+            ResultTooLarge: A result is; it ends this channel, and all that runs here runs twice.
+        """
+        sizes = self._services.sizes
+        largest = max((len(it.payload) + len(it.result) for it, _ in pairs), default=0)
+        largest = max([largest, *(_dead_bytes(it) for it, _ in pairs if it.action == "bury")])
+        limit = await sizes.limit_below(largest)
+        if limit is None:
+            return list(pairs)
+        rooms = {it.claim.key: _room(it, limit) for it, _ in pairs}
+        too_large = {it.claim.key for it, _ in pairs if len(it.result) > rooms[it.claim.key]}
+        if too_large:
+            raise ResultTooLarge({key: rooms[key] for key in too_large}, REMEDY)
+        return [(_without_large_payload(it, limit), held) for it, held in pairs]
 
     async def _carry_out(self, pairs: Sequence[tuple[Settlement, Held]]) -> None:
         messages = [message for pair in pairs for message in self._consequences(*pair)]
@@ -119,7 +146,8 @@ class Settling:
         messages = [self._services.outbox.message(held.claim.task_id, settlement.result)]
         if settlement.action == "bury":
             collection = held.agent.queue.collection
-            messages.append(self._services.dead.message(settlement, collection))
+            fits = self._services.sizes.fits
+            messages.append(self._services.dead.message(settlement, collection, fits))
         return messages
 
 
@@ -128,3 +156,31 @@ def _covered(settlement: Settlement, held: Held) -> frozenset[str]:
     if settlement.action != "cooldown" or settlement.delay_s <= 0:
         return frozenset()
     return frozenset((held.agent.queue.name, *settlement.cooldown_queues))
+
+
+def _dead_bytes(settlement: Settlement) -> int:
+    """The size of the dead letter, which holds task and Result."""
+    return len(settlement.payload or settlement.claim.payload) + len(settlement.result)
+
+
+def _room(settlement: Settlement, limit: int) -> int:
+    """The size that the result may have, so that it fits beside the task in a dead letter.
+
+    Where the task leaves it too little, the dead letter goes without.
+    """
+    if settlement.action != "bury":
+        return limit
+    beside = limit - _dead_bytes(replace(settlement, result=b""))
+    return beside if beside >= SAFE_BYTES else limit
+
+
+def _without_large_payload(settlement: Settlement, limit: int) -> Settlement:
+    """Where the task with its kept answer is too large, it goes on as it was sent."""
+    if len(settlement.payload) <= limit:
+        return settlement
+    log.warning(
+        "task %s: its answer is too large to be kept for a later evaluation; %s",
+        settlement.claim.task_id,
+        REMEDY,
+    )
+    return replace(settlement, payload=b"")

@@ -191,7 +191,7 @@ class Channel:
         )
         with closed_errors():
             self._raw.basic_publish(
-                message.exchange, message.key, message.body, properties, mandatory=True
+                message.exchange, message.key, message.body, properties, message.mandatory
             )
 
     async def consume(

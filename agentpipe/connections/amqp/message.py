@@ -28,6 +28,7 @@ class OutgoingMessage:
         expires_ms: It leaves its queue after so long.
         lasting: Whether it survives a restart of the server.
         priority: AMQP's, where higher is first.
+        mandatory: It comes back where no queue takes it.
     """
 
     key: str
@@ -37,3 +38,4 @@ class OutgoingMessage:
     expires_ms: int | None = None
     lasting: bool = True
     priority: int | None = None
+    mandatory: bool = True

@@ -1,0 +1,65 @@
+"""MessageSizes: which messages the server takes, found out before it matters.
+
+AMQP does not tell a server's ``max_message_size``. A larger message ends its channel, and what was
+delivered on that is delivered again: it would run twice. So a size beyond any before is tried
+first, with zeros that go nowhere, on a channel of its own. The server's error names the limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING
+
+from agentpipe.connections.amqp.channel import ChannelClosed
+from agentpipe.connections.amqp.message import OutgoingMessage
+
+if TYPE_CHECKING:
+    from agentpipe.connections.amqp.connection import Session
+
+# Every server takes so much.
+SAFE_BYTES = 16 * 1024
+REMEDY = "raise max_message_size in rabbitmq.conf, or have the agent return and trace less"
+# No queue has this name.
+_NOWHERE = "agentpipe-try-size"
+_REFUSAL = re.compile(r"message size \d+ .*larger than .*max size (\d+)")
+
+
+class MessageSizes:
+    """What one server takes; on one connection."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._limit: int | None = None
+        self._largest_bytes = SAFE_BYTES
+        self._trying = asyncio.Lock()
+
+    async def limit_below(self, size: int) -> int | None:
+        """The server's limit in bytes, if it is known or ``size`` exceeds it."""
+        async with self._trying:
+            if self._limit is None and size > self._largest_bytes:
+                await self._try(size)
+            return self._limit
+
+    def fits(self, size: int) -> bool:
+        """Whether a message of that size may be published, as far as is known."""
+        return self._limit is None or size <= self._limit
+
+    async def _try(self, size: int) -> None:
+        channel = await self._session.channel()
+        nothing = OutgoingMessage(_NOWHERE, bytes(size), {}, lasting=False, mandatory=False)
+        try:
+            await channel.publish([nothing])
+        except ChannelClosed as error:
+            self._limit = _limit_in(str(error))
+            if self._limit is None:
+                raise
+        else:
+            self._largest_bytes = size
+            channel.close()
+
+
+def _limit_in(text: str) -> int | None:
+    """The limit that the server's error names; None if that is about something else."""
+    found = _REFUSAL.search(text)
+    return int(found[1]) if found else None

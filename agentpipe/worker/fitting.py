@@ -1,0 +1,47 @@
+"""Fitting: settles, with results cut to what the broker takes.
+
+Stores never look into a result: one that has a limit of size says so, and the worker cuts.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agentpipe.errors import ResultTooLarge
+from agentpipe.sinks.base import Record
+from agentpipe.sinks.truncate import truncate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentpipe.brokers.base import Store
+    from agentpipe.brokers.records import Settlement
+
+log = logging.getLogger(__name__)
+
+
+def settle_fitting(store: Store, settlements: Sequence[Settlement]) -> list[bool]:
+    """See ``Store.settle``; a result that is too large for the store is cut, and says so."""
+    try:
+        return store.settle(settlements)
+    except ResultTooLarge as error:
+        return store.settle([_fitted(each, error) for each in settlements])
+
+
+def _fitted(settlement: Settlement, error: ResultTooLarge) -> Settlement:
+    max_bytes = error.max_bytes.get(settlement.claim.key)
+    if max_bytes is None:
+        return settlement
+    task_id, size = settlement.claim.task_id, len(settlement.result)
+    log.warning(
+        "task %s: its result has %d bytes, the broker takes %d: it is cut, and says what is "
+        "missing; %s",
+        task_id,
+        size,
+        max_bytes,
+        error.remedy,
+    )
+    cut = truncate(Record(task_id, settlement.result), max_bytes, error.remedy)
+    return replace(settlement, result=cut)
