@@ -1,9 +1,9 @@
 """Scheduler: sends a collection's task files at the fire times of its cron lines.
 
 The progress of a schedule is one number in the broker's store, its mark: the firing, and how many
-of its tasks were sent. It only rises: several schedulers may share it, and after a kill the next
-one resumes. A task's id consists of its own, the schedule and the fire time, so that a task that
-two schedulers send is accepted once.
+of its tasks were sent. Several schedulers may share it, and after a kill the next one resumes. A
+task's id consists of its own, the schedule and the fire time, so that a task that two schedulers
+send is accepted once.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from agentpipe.brokers.capabilities import KeepsSchedules, require
 from agentpipe.config.cron import Cron
 from agentpipe.errors import AgentpipeError, ConfigError, Problem, Unreachable
 from agentpipe.sending.checked_tasks import check_file, checked_tasks
+from agentpipe.sending.schedule_mark import DONE, SCALE, ProgressMark, mark_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -37,9 +38,6 @@ ASLEEP = timedelta(seconds=300)
 LOOK_BACK = timedelta(days=30)
 # Tasks per update of the mark; on a store that remembers no ids, a kill repeats up to as many.
 CHUNK = 100
-# A mark is the fire time in Unix seconds; its last six digits count the tasks sent.
-SCALE = 1_000_000
-DONE = SCALE - 1
 
 FULL_PAUSE_S, AWAY_PAUSE_S, WRONG_PAUSE_S, NAP_S = 0.25, 1.0, 20.0, 60.0
 MAX_ID_CHARS = 256
@@ -125,11 +123,6 @@ class Firing:
         return mark_of(self.at, min(self.sent, DONE - 1))
 
 
-def mark_of(fire_time: datetime, sent: int = DONE) -> int:
-    """The mark of a firing after ``sent`` tasks; by default after all."""
-    return int(fire_time.timestamp()) * SCALE + sent
-
-
 class Line:
     """One schedule of a collection; ``step`` never waits for room.
 
@@ -146,9 +139,10 @@ class Line:
         on_fired: Callable[[Fired], None],
     ) -> None:
         self._collection, self._spec, self._dispatcher = collection, spec, dispatcher
-        self._calendar, self._on_fired = calendar, on_fired
+        self._on_fired = on_fired
         self._cron = Cron(spec.cron, spec.timezone)
         self._name = f"{collection}/{spec.name}"
+        self._mark = ProgressMark(calendar, self._name, f"{spec.cron}/{spec.timezone}")
         self._firing: Firing | None = None
         self._complaint = ""
         self._look_at = datetime.min.replace(tzinfo=UTC)
@@ -164,8 +158,9 @@ class Line:
         try:
             if self._firing is not None:
                 return self._go_on(self._firing)
-            if now < self._look_at:
-                return (self._look_at - now).total_seconds()
+            rest_s = (self._look_at - now).total_seconds()
+            if 0 < rest_s <= NAP_S:  # Longer only if the clock was set back.
+                return rest_s
             self.is_idle = False
             return self._begin(now, watched_from)
         except Unreachable as error:
@@ -178,8 +173,7 @@ class Line:
 
     def _begin(self, now: datetime, watched_from: datetime) -> float:
         """Start the next firing, if one is due."""
-        # A schedule has no past before it is first seen.
-        mark = self._progress(0) or self._progress(mark_of(now))
+        mark = self._mark.current(now, LATE)
         if mark is None:
             self._complain("another scheduler sends, this one is on standby", 0)
             return self._rest(now)
@@ -191,7 +185,7 @@ class Line:
                 self._content()
                 return self._rest(now)
             at, sent = chosen, 0
-            if self._progress(mark_of(at, 0)) != mark_of(at, 0):
+            if self._mark.raise_to(mark_of(at, 0)) != mark_of(at, 0):
                 return 0.0  # Another scheduler was quicker: look again.
         self._firing = Firing(at, sent, islice(self._tasks(at), sent, None))
         return 0.0
@@ -212,7 +206,7 @@ class Line:
             self._log_missed(missed[:-1], f"that of {missed[-1].isoformat()} runs for them")
             return missed[-1]
         self._log_missed(missed, "skipped")
-        self._progress(mark_of(missed[-1]))
+        self._mark.raise_to(mark_of(missed[-1]))
         on_time = due[len(missed) :]
         return on_time[0] if on_time else None
 
@@ -247,7 +241,7 @@ class Line:
 
     def _note(self, firing: Firing) -> float:
         """Raise the mark; skip tasks that another scheduler has sent meanwhile."""
-        mark = self._progress(firing.mark)
+        mark = self._mark.raise_to(firing.mark)
         if mark is None or mark // SCALE != firing.mark // SCALE or mark % SCALE == DONE:
             self._firing = None
             return 0.0
@@ -256,7 +250,7 @@ class Line:
         return 0.0
 
     def _end(self, firing: Firing) -> float:
-        self._progress(mark_of(firing.at))
+        self._mark.raise_to(mark_of(firing.at))
         self._firing = None
         self._content()
         if not firing.sent:
@@ -284,10 +278,6 @@ class Line:
 
     # How it goes.
 
-    def _progress(self, mark: int) -> int | None:
-        name = f"{self._name}/{self._spec.cron}/{self._spec.timezone}"
-        return self._calendar.progress(name, mark)
-
     def _complain(self, why: str, wait_s: float) -> float:
         """Log a new problem once."""
         if why != self._complaint:
@@ -313,7 +303,7 @@ class Scheduler:
         until = seen if once else None
         while not self._clock.is_stopped:
             now = self._clock.now()
-            if now - seen > ASLEEP:
+            if now - seen > ASLEEP or now < watched_from:  # It slept, or the clock was set back.
                 watched_from = now
             seen = now
             waits = [line.step(until or now, watched_from) for line in self._lines]

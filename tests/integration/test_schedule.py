@@ -11,7 +11,8 @@ import pytest
 
 from agentpipe.brokers.capabilities import KeepsSchedules
 from agentpipe.errors import Unreachable
-from agentpipe.sending.scheduler import CHUNK, mark_of
+from agentpipe.sending.schedule_mark import mark_of
+from agentpipe.sending.scheduler import CHUNK
 from tests.support import wait_until
 
 if TYPE_CHECKING:

@@ -195,6 +195,35 @@ def test_what_was_missed_runs_by_its_policy(bench: Bench, missed: str, times: li
     assert bench.times == times
 
 
+@pytest.mark.parametrize("missed", ["run_all", "run_once", "skip"])
+@pytest.mark.parametrize("ahead", [24 * HOUR, 365 * 24 * HOUR])
+def test_a_mark_in_the_future_is_said_once_and_silences_no_schedule(
+    bench: Bench, missed: str, ahead: timedelta, caplog: pytest.LogCaptureFixture
+) -> None:
+    right = bench.clock.time
+    bench.clock.time += ahead
+    bench.run(HOUR * 1.5, missed=missed)
+    assert len(bench.fired) == 1
+    bench.clock.time = right
+    bench.run(HOUR * 2.5, missed=missed)
+    assert bench.times[1:] == ["01 01:00", "01 02:00"]
+    assert caplog.text.count("a clock was or is wrong; it goes on from now") == 1
+    bench.down(HOUR)
+    bench.run(HOUR, missed=missed)  # The next scheduler goes on from there.
+    ends = {"run_all": ["01 03:00", "01 04:00"], "run_once": ["01 03:00", "01 04:00"]}
+    assert bench.times[3:] == ends.get(missed, ["01 04:00"])
+
+
+def test_a_clock_that_is_set_back_while_it_runs_silences_no_schedule(bench: Bench) -> None:
+    def set_back() -> None:
+        bench.clock.time -= 24 * HOUR
+        bench.clock.ends -= 24 * HOUR
+
+    bench.clock.events.append((bench.clock.time + 1.1 * HOUR, set_back))
+    bench.run(HOUR * 3.5, missed="skip")
+    assert bench.times == ["01 01:00", "31 02:00", "31 03:00"]
+
+
 @pytest.mark.parametrize(("missed", "number"), [("run_all", 2), ("run_once", 1), ("skip", 0)])
 def test_a_scheduler_that_slept_has_missed_what_came(
     bench: Bench, missed: str, number: int

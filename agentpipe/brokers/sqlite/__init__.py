@@ -30,6 +30,7 @@ from agentpipe.brokers.records import (
 )
 from agentpipe.brokers.sqlite import dead_letters
 from agentpipe.brokers.sqlite.admission import Rooms, admit, depth_and_bound, known_ids
+from agentpipe.brokers.sqlite.clock import StoreClock
 from agentpipe.brokers.sqlite.leases import (
     claim_tasks,
     digest_of,
@@ -105,6 +106,7 @@ class SqliteStore(Store):
 
     def __init__(self, url: str, settings: Settings) -> None:
         self._database = Database(parse_url(url), LAYOUT, renew_leases)
+        self._clock = StoreClock.of(self._database)
         self._listener = self._database.listener()
         self._retention_s = settings.retention_s
         self._next_sweep = 0.0
@@ -149,7 +151,7 @@ class SqliteStore(Store):
                     admitted.append((offer, qid))
                     verdicts.append("accepted")
             if admitted:
-                admit(db, admitted)
+                admit(db, admitted, self._clock.now())
                 rooms.advance()
             full = "refused" in verdicts
             waiting, bound = (
@@ -179,15 +181,16 @@ class SqliteStore(Store):
             return []
         with self._database.write(durable=False) as db:
             end_lapsed_workers(db)
-            wake_delayed(db)
-            end_cooldowns(db)
+            now = self._clock.now()
+            wake_delayed(db, now)
+            end_cooldowns(db, now)
             self._sweep(db)
             if request.outbox.reached_by(counter(db, "outbox"), counter(db, "outbox_bytes")):
                 return []
-            return claim_tasks(db, request)
+            return claim_tasks(db, request, now)
 
     def _may_claim(self) -> bool:
-        now, wall = time.monotonic(), time.time()
+        now, moment = time.monotonic(), self._clock.now()
         with self._database.read() as db:
             (found,) = db.execute(
                 "SELECT EXISTS (SELECT 1 FROM queues WHERE ready AND gate IS NULL)"
@@ -195,7 +198,7 @@ class SqliteStore(Store):
                 " OR EXISTS (SELECT 1 FROM tasks WHERE state = 1 AND due <= ?)"
                 " OR EXISTS (SELECT 1 FROM queues WHERE held_until > 0 AND held_until <= ?)"
                 f" OR EXISTS (SELECT 1 FROM workers WHERE {LAPSED})",
-                (wall, wall, now, now),
+                (moment, moment, now, now),
             ).fetchone()
         return bool(found) or now >= self._next_sweep
 
@@ -206,7 +209,7 @@ class SqliteStore(Store):
         swept = db.execute(
             "DELETE FROM tasks WHERE seq IN"
             " (SELECT seq FROM tasks WHERE state = 3 AND settled_at < ? LIMIT ?)",
-            (time.time() - self._retention_s, SWEEP_ROWS),
+            (self._clock.now() - self._retention_s, SWEEP_ROWS),
         ).rowcount
         self._next_sweep = time.monotonic() + (0 if swept == SWEEP_ROWS else SWEEP_EVERY_S)
 
@@ -216,9 +219,10 @@ class SqliteStore(Store):
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         changes: Counter[str] = Counter()
         with self._database.write(durable=False) as db:
-            done = [settle_task(db, settlement, changes) for settlement in settlements]
+            now = self._clock.now()
+            done = [settle_task(db, settlement, changes, now) for settlement in settlements]
             add_to_counters(db, changes)
-            add_to_tallies(db, compress(settlements, done))
+            add_to_tallies(db, compress(settlements, done), now)
             tripped = count_runs(db, compress(settlements, done))
         self._tripped += tripped
         return done
@@ -279,7 +283,7 @@ class SqliteStore(Store):
     def answer(self, answers: Sequence[Answer]) -> list[bool]:
         changes: Counter[str] = Counter()
         with self._database.write() as db:
-            done = [answer_unclaimed(db, answer, changes) for answer in answers]
+            done = [answer_unclaimed(db, answer, changes, self._clock.now()) for answer in answers]
             add_to_counters(db, changes)
         return done
 
@@ -306,7 +310,7 @@ class SqliteStore(Store):
 
     def locate(self, task_id: str) -> TaskLocation:
         with self._database.read() as db:
-            return locate(db, task_id)
+            return locate(db, task_id, self._clock)
 
     def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
         with self._database.read() as db:
@@ -333,14 +337,14 @@ class SqliteStore(Store):
             return int(db.execute(RAISE_COUNTER, (f"schedule:{name}", mark)).fetchone()[0])
 
     def stats(self) -> Stats:
-        now, wall = time.monotonic(), time.time()
+        now, moment = time.monotonic(), self._clock.now()
         with self._database.read() as db:
             counters = dict(db.execute("SELECT name, value FROM counters").fetchall())
             (dead,) = db.execute("SELECT count(*) FROM dead").fetchone()
-            queues = tuple(depth_of(row) for row in db.execute(SELECT_DEPTHS, (wall,)))
+            queues = tuple(depth_of(row) for row in db.execute(SELECT_DEPTHS, (moment,)))
             tally = tally_of(db.execute(SELECT_TALLY).fetchone())
-            (recent,) = db.execute(SELECT_RECENT, (wall - RECENT_S,)).fetchone()
-            (oldest,) = db.execute(SELECT_OLDEST).fetchone() or (wall,)
+            (recent,) = db.execute(SELECT_RECENT, (moment - RECENT_S,)).fetchone()
+            (oldest,) = db.execute(SELECT_OLDEST).fetchone() or (moment,)
             workers = tuple(worker_seen(row) for row in db.execute(SELECT_WORKERS, (now, now)))
         prefix = "outcome:"
         return Stats(
@@ -361,7 +365,7 @@ class SqliteStore(Store):
             workers=workers,
             tally=tally,
             recent=recent,
-            undelivered_s=max(0.0, wall - oldest),
+            undelivered_s=max(0.0, moment - oldest),
         )
 
     def close(self) -> None:

@@ -81,14 +81,14 @@ def known_ids(db: sqlite3.Connection, ids: Sequence[str]) -> set[str]:
     return {row[0] for row in rows}
 
 
-def admit(db: sqlite3.Connection, admitted: Sequence[tuple[Offer, int]]) -> None:
-    """Store the offers, each in its queue."""
+def admit(db: sqlite3.Connection, admitted: Sequence[tuple[Offer, int]], moment: float) -> None:
+    """Store the offers, each in its queue, at a moment of the store's clock."""
     (last,) = db.execute("SELECT coalesce(max(seq), 0) FROM tasks").fetchone()
     now = time.time()
     tasks, payloads = [], []
     grown: dict[tuple[int, int], int] = {}
     for seq, (offer, qid) in enumerate(admitted, last + 1):
-        state, due = (DELAYED, now + offer.delay_s) if offer.delay_s > 0 else (WAITING, None)
+        state, due = (DELAYED, moment + offer.delay_s) if offer.delay_s > 0 else (WAITING, None)
         tasks.append((seq, offer.task_id, qid, state, offer.priority, due, now))
         payloads.append((seq, offer.payload))
         grown[qid, state] = grown.get((qid, state), 0) + 1

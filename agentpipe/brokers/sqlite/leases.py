@@ -72,26 +72,26 @@ def is_known(db: sqlite3.Connection, worker: Worker) -> bool:
     return found is not None
 
 
-def wake_delayed(db: sqlite3.Connection) -> None:
+def wake_delayed(db: sqlite3.Connection, now: float) -> None:
     """Wake tasks whose delay is over."""
     due = db.execute(
         "UPDATE tasks SET state = 0, due = NULL WHERE state = 1 AND due <= ? RETURNING qid",
-        (time.time(),),
+        (now,),
     ).fetchall()
     db.executemany(
         "UPDATE queues SET delayed = delayed - 1, waiting = waiting + 1 WHERE qid = ?", due
     )
 
 
-def end_cooldowns(db: sqlite3.Connection) -> None:
+def end_cooldowns(db: sqlite3.Connection, now: float) -> None:
     """Make queues ready again whose cooldown is over."""
     db.execute(
         "UPDATE queues SET held_until = 0 WHERE held_until > 0 AND held_until <= ?",
-        (time.time(),),
+        (now,),
     )
 
 
-def claim_tasks(db: sqlite3.Connection, request: ClaimRequest) -> list[Claim]:
+def claim_tasks(db: sqlite3.Connection, request: ClaimRequest, now: float) -> list[Claim]:
     """Lease tasks to the worker; see ``Store.claim``."""
     worker, limit, held = request.worker, request.limit, request.held
     if not is_known(db, worker):
@@ -108,7 +108,7 @@ def claim_tasks(db: sqlite3.Connection, request: ClaimRequest) -> list[Claim]:
     for left, queue in enumerate(ready):
         # An equal share for each ready queue; the rest is for a later claim.
         share = max(1, (limit - len(claims)) // (len(ready) - left))
-        claimed = _claim_from(db, worker, queue, min(turns.room(queue), share))
+        claimed = _claim_from(db, worker, queue, min(turns.room(queue), share), now)
         turns.took(queue, len(claimed))
         db.execute(
             "UPDATE queues SET waiting = waiting - ?1, running = running + ?1, turn = ?2"
@@ -129,8 +129,10 @@ def _even_share(db: sqlite3.Connection, worker: Worker, ready: int) -> int:
     return int(-(-(running + ready) // max(1, workers)))
 
 
-def _claim_from(db: sqlite3.Connection, worker: Worker, queue: Ready, limit: int) -> list[Claim]:
-    claims, now = [], time.time()
+def _claim_from(
+    db: sqlite3.Connection, worker: Worker, queue: Ready, limit: int, now: float
+) -> list[Claim]:
+    claims = []
     for seq in _claimable(db, worker, queue.qid, limit):
         row = db.execute(
             "UPDATE tasks SET state = 2, worker = ?, number = number + 1, claimed_at = ?"

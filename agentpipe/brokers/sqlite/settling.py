@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import orjson
@@ -20,8 +19,17 @@ if TYPE_CHECKING:
     from agentpipe.brokers.records import Settlement
 
 
-def settle_task(db: sqlite3.Connection, settlement: Settlement, changes: Counter[str]) -> bool:
-    """Carry out one settlement; False if its claim was lost. ``changes`` collects counters."""
+def settle_task(
+    db: sqlite3.Connection, settlement: Settlement, changes: Counter[str], now: float
+) -> bool:
+    """Carry out one settlement; False if its claim was lost.
+
+    Args:
+        db: In a transaction.
+        settlement: What ends the claim.
+        changes: Collects counters.
+        now: By the store's clock.
+    """
     claim = settlement.claim
     row = db.execute(
         "SELECT seq, qid, claimed_at, cancelled FROM tasks"
@@ -42,27 +50,29 @@ def settle_task(db: sqlite3.Connection, settlement: Settlement, changes: Counter
         if settlement.action == "crash":
             db.execute(f"UPDATE tasks {COUNT_CRASH} WHERE seq = ?", (seq,))
         elif settlement.action == "cooldown" and settlement.delay_s > 0:
-            _cool_down(db, seq, qid, settlement)
+            _cool_down(db, seq, qid, settlement, now)
     elif settlement.action == "retry":
         db.execute(
             "UPDATE tasks SET state = 1, worker = NULL, failures = failures + 1, due = ?"
             " WHERE seq = ?",
-            (0.0 if cancelled else time.time() + settlement.delay_s, seq),
+            (0.0 if cancelled else now + settlement.delay_s, seq),
         )
         db.execute("UPDATE queues SET delayed = delayed + 1 WHERE qid = ?", (qid,))
     else:
-        _note_run_s(db, qid, time.time() - claimed_at)
+        _note_run_s(db, qid, now - claimed_at)
         if settlement.action == "bury":
             bury(db, seq, qid, settlement)
-        _put_in_outbox(db, seq, claim.task_id, settlement.result)
+        _put_in_outbox(db, seq, claim.task_id, settlement.result, now)
         changes.update(_gains(settlement.result, settlement.outcome))
     return True
 
 
-def _cool_down(db: sqlite3.Connection, seq: int, qid: int, settlement: Settlement) -> None:
+def _cool_down(
+    db: sqlite3.Connection, seq: int, qid: int, settlement: Settlement, now: float
+) -> None:
     delay_s = settlement.delay_s
     db.execute("UPDATE tasks SET cooled_s = cooled_s + ? WHERE seq = ?", (delay_s, seq))
-    until, covered = time.time() + delay_s, orjson.dumps(settlement.cooldown_queues).decode()
+    until, covered = now + delay_s, orjson.dumps(settlement.cooldown_queues).decode()
     db.execute(
         "UPDATE queues SET held_until = ?1 WHERE held_until < ?1"
         " AND (qid = ?2 OR name IN (SELECT value FROM json_each(?3)))",
@@ -90,12 +100,14 @@ def cancel_task(db: sqlite3.Connection, task_id: str) -> Fate:
     return "settled" if state == SETTLED else "waiting"
 
 
-def _put_in_outbox(db: sqlite3.Connection, seq: int, task_id: str, result: bytes) -> None:
+def _put_in_outbox(
+    db: sqlite3.Connection, seq: int, task_id: str, result: bytes, now: float
+) -> None:
     """End the task: its payload is deleted, its id stays for the retention time."""
     db.execute(
         "UPDATE tasks SET state = 3, worker = NULL, due = NULL, settled_at = ?, error = NULL"
         " WHERE seq = ?",
-        (time.time(), seq),
+        (now, seq),
     )
     db.execute("DELETE FROM payloads WHERE seq = ?", (seq,))
     number = db.execute(
@@ -108,7 +120,9 @@ def _gains(result: bytes, outcome: str) -> dict[str, int]:
     return {"outbox": 1, "outbox_bytes": len(result), f"outcome:{outcome}": 1}
 
 
-def answer_unclaimed(db: sqlite3.Connection, answer: Answer, changes: Counter[str]) -> bool:
+def answer_unclaimed(
+    db: sqlite3.Connection, answer: Answer, changes: Counter[str], now: float
+) -> bool:
     """Settle an unclaimed task; False if it is not unclaimed."""
     row = db.execute(
         "SELECT seq, qid, state FROM tasks WHERE id = ? AND state IN (0, 1)", (answer.task_id,)
@@ -118,7 +132,7 @@ def answer_unclaimed(db: sqlite3.Connection, answer: Answer, changes: Counter[st
     seq, qid, state = row
     column = "waiting" if state == WAITING else "delayed"
     db.execute(f"UPDATE queues SET {column} = {column} - 1 WHERE qid = ?", (qid,))
-    _put_in_outbox(db, seq, answer.task_id, answer.result)
+    _put_in_outbox(db, seq, answer.task_id, answer.result, now)
     changes.update(_gains(answer.result, answer.outcome))
     return True
 

@@ -203,18 +203,18 @@ def counter(db: sqlite3.Connection, name: str) -> int:
     return row[0] if row else 0
 
 
-def add_to_tallies(db: sqlite3.Connection, settlements: Iterable[Settlement]) -> None:
+def add_to_tallies(db: sqlite3.Connection, settlements: Iterable[Settlement], now: float) -> None:
     """Add the settlements to each queue's tally, once per transaction and queue."""
     tallies: dict[str, Tally] = {}
     for each in settlements:
         tally = Tally.of(each)
         if tally != NOTHING:
             tallies[each.claim.queue] = tallies.get(each.claim.queue, NOTHING) + tally
-    db.executemany(UPSERT_TALLY, [_tally_row(name, tally) for name, tally in tallies.items()])
+    db.executemany(UPSERT_TALLY, [_tally_row(name, tally, now) for name, tally in tallies.items()])
 
 
-def _tally_row(name: str, tally: Tally) -> tuple[Any, ...]:
-    failed_at = None if tally.error_s is None else time.time()
+def _tally_row(name: str, tally: Tally, now: float) -> tuple[Any, ...]:
+    failed_at = None if tally.error_s is None else now
     counts = (tally.done, tally.failed, tally.evaluated, tally.passed, tally.usd)
     return (*counts, tally.error, failed_at, name)
 

@@ -20,6 +20,8 @@ from agentpipe.brokers.sqlite.tables import (
 if TYPE_CHECKING:
     import sqlite3
 
+    from agentpipe.brokers.location import Place
+    from agentpipe.brokers.sqlite.clock import StoreClock
     from agentpipe.brokers.statistics import WorkerSeen
 
 # Runs reported per agent or concurrency group.
@@ -60,16 +62,16 @@ _SELECT_SERVERS = (
 )
 
 
-def locate(db: sqlite3.Connection, task_id: str) -> TaskLocation:
+def locate(db: sqlite3.Connection, task_id: str, clock: StoreClock) -> TaskLocation:
     """See ``LocatesTasks.locate``."""
-    found = _basics(db, task_id)
+    found = _basics(db, task_id, clock)
     row = db.execute(_SELECT_TASK, (task_id,)).fetchone()
     if row is None:
         return found
     seq, qid, state, priority, failures, crashes, cancelled, error, due, submitted_at, at = row
     found = replace(
         found,
-        agent=_agent(db, qid, found.workers),
+        agent=_agent(db, qid, found.workers, clock),
         submitted_at=submitted_at,
         failures=failures,
         crashes=crashes,
@@ -81,17 +83,19 @@ def locate(db: sqlite3.Connection, task_id: str) -> TaskLocation:
     if state == WAITING:
         return replace(found, place="waiting", position=_position(db, qid, priority, seq))
     if state == DELAYED:
-        return replace(found, place="delayed", due_at=due)
+        return replace(found, place="delayed", due_at=clock.as_wall(due))
     if state == RUNNING:
-        runs = _runs(db, "t.seq = ?", seq)
+        runs = _runs(db, clock, "t.seq = ?", seq)
         return replace(found, place="running", run=runs[0] if runs else None)
-    return replace(found, place="settled" if found.outbox_before is None else "outbox", since=at)
+    place: Place = "settled" if found.outbox_before is None else "outbox"
+    return replace(found, place=place, since=clock.as_wall(at))
 
 
-def _basics(db: sqlite3.Connection, task_id: str) -> TaskLocation:
+def _basics(db: sqlite3.Connection, task_id: str, clock: StoreClock) -> TaskLocation:
     """The part that does not depend on whether the task is remembered."""
     now = time.monotonic()
     before, since = _in_outbox(db, task_id)
+    since = None if since is None else clock.as_wall(since)
     found = TaskLocation(
         task_id,
         "unknown",
@@ -105,7 +109,7 @@ def _basics(db: sqlite3.Connection, task_id: str) -> TaskLocation:
     if dead is None:
         return found
     outcome, reason, died_at, qid = dead
-    agent = None if qid is None else _agent(db, qid, found.workers)
+    agent = None if qid is None else _agent(db, qid, found.workers, clock)
     return replace(found, place="dead", agent=agent, outcome=outcome, error=reason, since=died_at)
 
 
@@ -130,7 +134,9 @@ def _position(db: sqlite3.Connection, qid: int, priority: int, seq: int) -> int:
     return int(waiting - db.execute(_COUNT.format(">"), place).fetchone()[0])
 
 
-def _agent(db: sqlite3.Connection, qid: int, workers: tuple[WorkerSeen, ...]) -> AgentSeen:
+def _agent(
+    db: sqlite3.Connection, qid: int, workers: tuple[WorkerSeen, ...], clock: StoreClock
+) -> AgentSeen:
     row = db.execute(_SELECT_AGENT, (qid,)).fetchone()
     name, collection, concurrency, waiting, held_until, gate, own, whole, *rest = row
     capacity, run_s, reason = rest
@@ -142,15 +148,21 @@ def _agent(db: sqlite3.Connection, qid: int, workers: tuple[WorkerSeen, ...]) ->
         waiting=waiting,
         paused=bool(own),
         collection_paused=bool(whole),
-        cooldown_s=max(0.0, held_until - time.time()),
-        runs=tuple(_runs(db, "t.qid = ?", qid)),
+        cooldown_s=max(0.0, held_until - clock.now()),
+        runs=tuple(_runs(db, clock, "t.qid = ?", qid)),
         group_limit=capacity,
-        group_runs=tuple(_runs(db, "q.gate = ?", gate)) if gate else (),
+        group_runs=tuple(_runs(db, clock, "q.gate = ?", gate)) if gate else (),
         servers=tuple(worker for worker in workers if worker.name in serving),
         run_s=run_s,
         pause_reason=reason,
     )
 
 
-def _runs(db: sqlite3.Connection, where: str, value: int | str) -> list[ClaimSeen]:
-    return [ClaimSeen(*row) for row in db.execute(_SELECT_RUNS.format(where), (value, MAX_RUNS))]
+def _runs(
+    db: sqlite3.Connection, clock: StoreClock, where: str, value: int | str
+) -> list[ClaimSeen]:
+    rows = db.execute(_SELECT_RUNS.format(where), (value, MAX_RUNS))
+    return [
+        ClaimSeen(task_id, queue, worker, clock.as_wall(claimed_at))
+        for task_id, queue, worker, claimed_at in rows
+    ]

@@ -1,0 +1,74 @@
+"""The embedded store's clock: Unix time that a change of the machine's clock does not move.
+
+Delays, cooldowns and retention are durations: they end by this clock. It runs on the kernel's time
+since boot, which all processes share, from an offset that the first of them notes in the file.
+After a boot it begins with the wall clock, but never before what it has shown already.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.sqlite.tables import counter
+
+if TYPE_CHECKING:
+    from agentpipe.connections.sqlite import Database
+
+# It goes on while the machine sleeps, as the monotonic clock does not on Linux.
+_SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_PREFIX = "clock:"
+_LATEST = "SELECT max(settled_at) FROM tasks WHERE state = 3"
+
+
+class StoreClock:
+    """The clock of one store; without a wait, and from any thread."""
+
+    def __init__(self, offset_s: float) -> None:
+        self._offset_s = offset_s
+
+    @classmethod
+    def of(cls, database: Database) -> StoreClock:
+        """The clock that the file's first process of this boot began."""
+        boot = _boot_id()
+        if not boot:
+            return cls(_offset_s(0.0))
+        with database.read() as db:
+            found = counter(db, _PREFIX + boot)
+        return cls((found or _begin(database, boot)) / 1e6)
+
+    def now(self) -> float:
+        """Seconds; close to Unix time unless the machine's clock was wrong or has been changed."""
+        return _since_boot() + self._offset_s
+
+    def as_wall(self, moment: float) -> float:
+        """A moment of this clock in Unix time, by whole seconds of difference."""
+        return moment + round(time.time() - self.now())
+
+
+def _begin(database: Database, boot: str) -> int:
+    with database.write() as db:
+        # Another process may have been quicker.
+        if not counter(db, _PREFIX + boot):
+            (latest,) = db.execute(_LATEST).fetchone()
+            db.execute("DELETE FROM counters WHERE name LIKE ?", (f"{_PREFIX}%",))
+            row = (_PREFIX + boot, round(_offset_s(latest or 0.0) * 1e6))
+            db.execute("INSERT INTO counters VALUES (?, ?)", row)
+        return counter(db, _PREFIX + boot)
+
+
+def _offset_s(latest: float) -> float:
+    return max(time.time(), latest) - _since_boot()
+
+
+def _since_boot() -> float:
+    return time.clock_gettime(_SINCE_BOOT)
+
+
+def _boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:  # Not Linux: each process begins with the wall clock.
+        return ""
