@@ -8,7 +8,8 @@
     ├── TaskError           a task is malformed and cannot be accepted
     ├── FormatError         a stored record cannot be read (other schema, broken bytes)
     ├── QueueFull           every queue that could take the task is at its bound
-    ├── Unreachable         a broker or a sink does not answer
+    ├── Unreachable         a broker or a sink does not answer, or can do nothing for now
+    ├── StoreError          a broker or a sink answers with an error that waiting does not mend
     ├── ResultTooLarge      a store cannot take a result as large as this one
     ├── InfraError          for agents: the infrastructure failed, run the task again
     ├── MissingExtra        a package is not installed; an ImportError as well
@@ -100,7 +101,24 @@ class QueueFull(AgentpipeError):  # noqa: N818 - the contract's name
 
 
 class Unreachable(AgentpipeError):  # noqa: N818 - reads as what happened
-    """A broker or sink does not answer; the message names its URL without a password."""
+    """A broker or sink does not answer; the message names its URL without a password.
+
+    Attributes:
+        answers: It does, but can do nothing for now: its memory is full, or it is loading.
+    """
+
+    def __init__(self, message: str = "", *, answers: bool = False) -> None:
+        self.answers = answers
+        super().__init__(message)
+
+    @property
+    def ailment(self) -> str:
+        """What is wrong with it, to follow its name."""
+        return "refuses everything for now" if self.answers else "does not answer"
+
+
+class StoreError(AgentpipeError):
+    """A broker or sink answers with an error that is no outage; the message has its own words."""
 
 
 class ResultTooLarge(AgentpipeError):  # noqa: N818 - reads as what is wrong

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -37,3 +38,13 @@ def processes_with(mark: str, file: str = "cmdline") -> set[int]:
             if mark.encode() in (entry / file).read_bytes():
                 found.add(int(entry.name))
     return found
+
+
+def refuse_in_sqlite(path: Path, table: str, condition: str) -> None:
+    """Have SQLite refuse new rows of which the condition is true, as an integrity error."""
+    with closing(sqlite3.connect(path, timeout=30)) as db:
+        db.execute(
+            f"CREATE TRIGGER picky_{table} BEFORE INSERT ON {table} WHEN {condition}"
+            " BEGIN SELECT RAISE(ABORT, 'refused by a trigger'); END"
+        )
+        db.commit()

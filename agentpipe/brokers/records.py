@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from agentpipe.settings import OutboxLimits
 
 Verdict = Literal["accepted", "duplicate", "refused"]
+# A double holds sums of these exactly.
+MAX_SUMMAND = 2**53
+MAX_DELAY_S = 40 * 86_400.0
 Action = Literal["complete", "bury", "retry", "release", "crash", "cooldown"]
 
 
@@ -173,6 +176,8 @@ class Settlement:
         cooldown_queues: What a ``cooldown`` covers beside the task's own queue; those that are
             not declared do not matter. A store may leave them out.
         payload: Of ``retry`` and ``bury``: from now on the task's payload, unless it is empty.
+
+    A number that no store could add up is left out: one NaN would spoil a sum for good.
     """
 
     claim: Claim
@@ -186,6 +191,15 @@ class Settlement:
     failure: RunFailure | None = None
     cooldown_queues: tuple[str, ...] = ()
     payload: bytes = b""
+
+    def __post_init__(self) -> None:
+        if self.reward is not None and not -MAX_SUMMAND <= self.reward <= MAX_SUMMAND:
+            object.__setattr__(self, "reward", None)
+        if not 0 <= self.usd <= MAX_SUMMAND:
+            object.__setattr__(self, "usd", 0.0)
+        if not 0 <= self.delay_s <= MAX_DELAY_S:
+            bounded_s = MAX_DELAY_S if self.delay_s > MAX_DELAY_S else 0.0
+            object.__setattr__(self, "delay_s", bounded_s)
 
 
 @dataclass(frozen=True, slots=True)

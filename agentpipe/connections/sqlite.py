@@ -22,8 +22,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from agentpipe.connections import file_notify
 from agentpipe.connections.file_lock import FileLock, pauses
 from agentpipe.connections.lock_holders import holders_of_bytes, holders_of_file, what_to_do
+from agentpipe.connections.sqlite_errors import is_outage
 from agentpipe.core.did_you_mean import did_you_mean
-from agentpipe.errors import ConfigError, Unreachable
+from agentpipe.errors import ConfigError, StoreError, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -104,7 +105,8 @@ class Layout:
 class Database:
     """A connection of one process, shared by its threads.
 
-    Every method may raise ``Unreachable``. A forked child must not use it.
+    Every method may raise ``Unreachable``, or ``StoreError`` for an error that is no outage. A
+    forked child must not use it.
 
     Attributes:
         failing_since: When the present row of failed writes began, on the monotonic clock.
@@ -126,6 +128,12 @@ class Database:
         self.failing_since: float | None = None
         self._durable = address.synchronous == "full"
         self._mutex = threading.RLock()
+        try:
+            self._open(layout)
+        except StoreError as error:  # It may be no database, or one that we may not write.
+            raise Unreachable(f"cannot use {error}") from error.__cause__
+
+    def _open(self, layout: Layout) -> None:
         with self._translated():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(Path(f"{self.path}-lock"))
@@ -206,8 +214,9 @@ class Database:
         since = self.failing_since or time.monotonic()
         try:
             yield since
-        except (sqlite3.OperationalError, OSError, Unreachable):
-            self.failing_since = since
+        except (sqlite3.Error, OSError, Unreachable) as error:
+            if isinstance(error, Unreachable) or is_outage(error):
+                self.failing_since = since
             raise
         self.failing_since = None
 
@@ -292,7 +301,9 @@ class Database:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            raise Unreachable(f"cannot use {self.path}: {error}") from error
+            if is_outage(error) or self._lock.is_closed:
+                raise Unreachable(f"cannot use {self.path}: {error}") from error
+            raise StoreError(f"{self.path}: {error}") from error
 
 
 class VersionProbe:

@@ -11,6 +11,7 @@ import orjson
 from agentpipe.core.outside import valid_json
 from agentpipe.errors import AnswerError
 
+_BEYOND_64_BITS = "an integer beyond 64 bits is not JSON; use a string"
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_ANSWER_DEPTH = 200
 
@@ -42,7 +43,12 @@ class JsonRules:
             return self._flaw_of_object(value, place, depth)
         if isinstance(value, (list, tuple)):
             return self._flaw_of_list(value, place, depth)
-        if value is None or self.other_types or isinstance(value, int):
+        return self._flaw_of_other(value, place)
+
+    def _flaw_of_other(self, value: Any, place: str) -> str:
+        if isinstance(value, int):
+            return "" if -(2**63) <= value < 2**64 else f"{place}: {_BEYOND_64_BITS}"
+        if value is None or self.other_types:
             return ""
         return f"{place}: is of type {type(value).__name__}; use a string or JSON"
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from agentpipe.core.outside import valid_text
 from agentpipe.core.task import SCHEMA, kind_of, refuse_other_schemas
 from agentpipe.core.timestamps import utc
 from agentpipe.errors import FormatError
@@ -66,6 +67,9 @@ class Result:
         reward_trustworthy: Whether ``reward`` is a number that all evaluators stand behind.
         error: ``{type, message, traceback}`` or None; with ``permanent: true`` the set-up failed.
         usage: What the run cost, summed.
+        truncated: Which ``fields`` were cut or left out, and why: ``reason`` where they are not
+            JSON or the broker refuses them, ``bytes``, ``spans`` and ``remedy`` where a sink takes
+            less.
         submitted_at: ISO 8601 in UTC, like ``started_at`` and ``finished_at``.
     """
 
@@ -128,8 +132,12 @@ class Result:
         return {name: getattr(self, name) for name in _RESULT_FIELDS}
 
     def encode(self, redactor: Redactor) -> bytes:
-        """The wire form, with all credentials that ``redactor`` knows masked."""
-        encoded = orjson.dumps(self.to_dict())
+        """The wire form, with all credentials that ``redactor`` knows masked.
+
+        A field that cannot be JSON is left out, and ``truncated`` says so: no answer is lost over
+        its trace or its usage.
+        """
+        encoded = _encoded(self.to_dict())
         return _masked(encoded, redactor) if redactor.occurs_in(encoded) else encoded
 
     @classmethod
@@ -150,6 +158,24 @@ class Result:
             if not isinstance(value, _RESULT_KINDS.get(name, object)):
                 raise FormatError(f"not a result: {name} is {kind_of(value)}")
         return cls(**{name: record[name] for name in _RESULT_FIELDS if name in record})
+
+
+def _encoded(record: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(record)
+    except TypeError as error:
+        left_out = [name for name, value in record.items() if not _is_json(value)]
+        mark = {"fields": left_out, "reason": f"not JSON: {valid_text(str(error))[:300]}"}
+        empty = {name: _EMPTY[name] for name in left_out}
+        return orjson.dumps({**record, **empty, "truncated": mark})
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        orjson.dumps([value])  # As deep as in the record.
+    except TypeError:
+        return False
+    return True
 
 
 def _masked(encoded: bytes, redactor: Redactor) -> bytes:
@@ -176,6 +202,7 @@ def _withheld(error: str, answer: str) -> str:
 
 
 _RESULT_FIELDS = tuple(entry.name for entry in fields(Result))
+_EMPTY = Result().to_dict()
 _OR_NULL = type(None)
 # What readers rely on; other fields may hold any JSON.
 _RESULT_KINDS: dict[str, Any] = {

@@ -12,16 +12,18 @@ An agent adds its own spans::
 
 from __future__ import annotations
 
+import logging
+import math
 import random
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from agentpipe.core.outside import valid_json
+from agentpipe.core.outside import valid_json, valid_text
 from agentpipe.core.usage import Usage
 
 if TYPE_CHECKING:
@@ -30,7 +32,10 @@ if TYPE_CHECKING:
 # ReAct agents record their whole history with each step: a trace grows quadratically.
 MAX_RECORD_BYTES = 1024 * 1024
 MAX_TRACE_BYTES = 16 * 1024 * 1024
+MAX_ID_CHARS = 256
 _CUT_TEXT_CHARS = 10_000
+
+log = logging.getLogger(__name__)
 
 _tracer: ContextVar[Tracer | None] = ContextVar("agentpipe_tracer", default=None)
 _parent: ContextVar[Span | None] = ContextVar("agentpipe_span", default=None)
@@ -115,12 +120,12 @@ class Tracer:
         now = time.time()
         self.spans.append(
             {
-                "id": str(span.get("id") or _new_id()),
+                "id": _id(span.get("id")) or _new_id(),
                 "trace_id": self.trace_id,
-                "parent_id": str(span.get("parent_id") or (parent.id if parent else "")),
+                "parent_id": _id(span.get("parent_id")) or (parent.id if parent else ""),
                 "records": [self._limited(record) for record in _records_of(span, now)],
-                "running_time": span.get("running_time", 0.0),
-                "timestamp": span.get("timestamp", now),
+                "running_time": _seconds(span.get("running_time"), 0.0),
+                "timestamp": _seconds(span.get("timestamp"), now),
                 "span_index": len(self.spans),
             }
         )
@@ -179,9 +184,13 @@ def record_spans(spans: Sequence[Mapping[str, Any]]) -> None:
 
 
 def record_usage(usage: Mapping[str, Any]) -> None:
-    """Add to the current run's usage; see ``Usage.add``."""
+    """Add to the current run's usage; see ``Usage.add``. A span says what was left out."""
     tracer = _tracer.get()
-    (tracer.usage if tracer else Usage()).add(usage)
+    left_out = (tracer.usage if tracer else Usage()).add(usage)
+    if left_out:
+        log.warning("%s: left out", left_out)
+        with span({"type": "usage", "dropped": left_out}):
+            pass
 
 
 def _records_of(span: Mapping[str, Any], now: float) -> list[dict[str, Any]]:
@@ -192,18 +201,43 @@ def _records_of(span: Mapping[str, Any], now: float) -> list[dict[str, Any]]:
 
 
 def _sized(record: dict[str, Any]) -> tuple[dict[str, Any], int]:
-    """The record in valid Unicode, and its bytes."""
+    """The record in valid Unicode, and its bytes.
+
+    Raises:
+        TypeError: It is not JSON, or nested too deeply to be a part of a Result.
+    """
     try:
-        return record, len(orjson.dumps(record))
+        return record, _size(record)
     except TypeError:
         valid: dict[str, Any] = valid_json(record)
-        return valid, len(orjson.dumps(valid))
+        return valid, _size(valid)
+
+
+def _size(record: dict[str, Any]) -> int:
+    # A Result, and a task that keeps one, nest it some levels deeper: orjson has a limit.
+    return len(orjson.dumps([[[[[[[[[[[[record]]]]]]]]]]]]))
 
 
 def _without_data(record: Mapping[str, Any], reason: str) -> dict[str, Any]:
     kind = record["data"].get("type") if isinstance(record.get("data"), dict) else None
-    kept = {"type": kind} if isinstance(kind, str) else {}
-    return {"timestamp": record.get("timestamp", 0.0), "data": {**kept, "dropped": reason}}
+    kept = {"type": valid_text(kind[:MAX_ID_CHARS])} if isinstance(kind, str) else {}
+    timestamp = _seconds(record.get("timestamp"), 0.0)
+    return {"timestamp": timestamp, "data": {**kept, "dropped": reason}}
+
+
+def _id(value: Any) -> str:
+    """Another program's id, as far as it is one."""
+    if isinstance(value, int) and 0 < value < 2**128:
+        return str(value)
+    return valid_text(value[:MAX_ID_CHARS]) if isinstance(value, str) else ""
+
+
+def _seconds(value: Any, default: float) -> float:
+    """Another program's time or duration, as far as it is one."""
+    with suppress(TypeError, ValueError, OverflowError):
+        if not isinstance(value, str) and math.isfinite(number := float(value)):
+            return number
+    return default
 
 
 def _cut(value: Any) -> Any:

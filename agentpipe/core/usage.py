@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
+from agentpipe.core.outside import valid_text
+
 USD = "usd"
+# Up to here a double holds every integer, and sums over all tasks stay finite.
+MAX_NUMBER = 2**53
+MAX_NAMES = 100
+MAX_NAME_CHARS = 100
 
 
 class Usage:
@@ -16,21 +21,33 @@ class Usage:
         self._sums: dict[str, float] = {}
         self._unpriced = False
 
-    def add(self, usage: Any) -> None:
+    def add(self, usage: Any) -> str:
         """Add the numbers of one or more requests; unknown keys are summed as well.
+
+        No answer is lost over a number that cannot be right: it is left out. So is a name beyond
+        ``MAX_NAMES``. A sum stops at ``MAX_NUMBER``.
+
+        Returns:
+            What was left out and why; empty if nothing was.
 
         Raises:
             TypeError: Not an object of numbers.
         """
         if not isinstance(usage, Mapping):
             raise TypeError("usage: expected an object")
-        for name, number in usage.items():
-            is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
-            if not is_number or not math.isfinite(number):
-                raise TypeError(f"usage: {str(name)[:40]!r} is not a number")
-        for name, number in usage.items():
-            self._sums[name] = self._sums.get(name, 0) + number
-        self._unpriced |= bool(usage) and USD not in usage
+        numbers = [(_name(name), _number(name, value)) for name, value in usage.items()]
+        flaws = [flaw for name, number in numbers if (flaw := self._add(name, number))]
+        self._unpriced |= bool(usage) and (USD not in usage or _is_flawed(usage[USD]))
+        return "; ".join(flaws)
+
+    def _add(self, name: str, number: float) -> str:
+        """Add it, or say why not."""
+        if _is_flawed(number):
+            return f"usage: {name!r} is {_shown(number)}, expected 0 to {MAX_NUMBER:,}"
+        if name not in self._sums and len(self._sums) >= MAX_NAMES:
+            return f"usage: {name!r} is one of more than {MAX_NAMES} names"
+        self._sums[name] = min(MAX_NUMBER, self._sums.get(name, 0) + number)
+        return ""
 
     def to_dict(self) -> dict[str, Any]:
         """The sums by name, such as ``requests`` and ``input_tokens``; ``usd`` if known."""
@@ -39,3 +56,26 @@ class Usage:
             for name, number in self._sums.items()
             if name != USD or not self._unpriced
         }
+
+
+def _name(name: Any) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"usage: names must be strings, got {type(name).__name__}")
+    return valid_text(name[:MAX_NAME_CHARS])
+
+
+def _number(name: Any, value: Any) -> float:
+    """Python's own number, of which other types may be subclasses that JSON does not know."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"usage: {str(name)[:40]!r} is not a number")
+    return int(value) if isinstance(value, int) else float(value)
+
+
+def _is_flawed(number: float) -> bool:
+    return not 0 <= number <= MAX_NUMBER  # NaN neither.
+
+
+def _shown(number: float) -> str:
+    """As it is, if it is short: Python writes no integer of more than some thousand digits."""
+    is_long = isinstance(number, int) and number.bit_length() > 128  # noqa: PLR2004 - 39 digits
+    return "an integer of more than 128 bits" if is_long else str(number)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.brokers import open_store
 from agentpipe.config.collection import read, resolve_contexts
-from agentpipe.errors import ConfigError, Problem, Unreachable
+from agentpipe.errors import ConfigError, Problem, StoreError, Unreachable
 from agentpipe.operations.check_servers import check_servers
 from agentpipe.sending.scheduler import check_files
 from agentpipe.sinks import open_sink
@@ -55,7 +55,7 @@ def check(
             attempt()
         except ConfigError as error:
             invalid += error.problems
-        except Unreachable as error:
+        except (Unreachable, StoreError) as error:
             unreachable.append(Problem(str(error)))
     return Checked(tuple(invalid), tuple(unreachable))
 

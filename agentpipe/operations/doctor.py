@@ -21,7 +21,7 @@ from agentpipe.connections.health import Examined, Finding, Status, fail, ok, wa
 from agentpipe.core.distribution import pip_install
 from agentpipe.core.redaction import without_password
 from agentpipe.core.text import counted
-from agentpipe.errors import ConfigError, Unreachable
+from agentpipe.errors import ConfigError, StoreError, Unreachable
 from agentpipe.operations.clocks import clocks_in_results, worker_clocks
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.stream import Stream
@@ -148,7 +148,7 @@ def _server(
     """Whether it answers, and its own findings, named after its role."""
     try:
         found = look()
-    except (Unreachable, ConfigError) as error:
+    except (Unreachable, StoreError, ConfigError) as error:
         wrong.append(error)
         other = f"choose another {role} with --{role} URL or AGENTPIPE_{role.upper()}"
         yield fail(role, str(error), f"correct it, or {other}")
@@ -175,7 +175,7 @@ def _workers(store: Store) -> list[Finding]:
     before = time.time()
     try:
         workers = store.stats().workers
-    except Unreachable as error:  # Some stores depend on more than the broker.
+    except (Unreachable, StoreError) as error:  # Some stores depend on more than the broker.
         return [warn("workers", str(error), "`agentpipe status` fails as well until this works")]
     after = time.time()
     if not workers:

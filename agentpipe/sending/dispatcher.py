@@ -193,7 +193,7 @@ class Dispatcher(ActorOptions):
                 admission = self._offer(collection, offers, round_robin=round_robin)
             except Unreachable as error:
                 if not tries:
-                    log.warning("the broker does not answer, sending waits for it: %s", error)
+                    log.warning("the broker %s, sending waits for it: %s", error.ailment, error)
                 tries += 1
                 time.sleep(delay_s(tries, OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S))
             else:

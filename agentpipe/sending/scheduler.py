@@ -164,7 +164,7 @@ class Line:
             self.is_idle = False
             return self._begin(now, watched_from)
         except Unreachable as error:
-            return self._complain(f"the broker does not answer: {error}", AWAY_PAUSE_S)
+            return self._complain(f"the broker {error.ailment}: {error}", AWAY_PAUSE_S)
         except AgentpipeError as error:
             self._firing = None
             return self._complain(f"its tasks cannot be sent: {error}", WRONG_PAUSE_S)

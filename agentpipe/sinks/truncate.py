@@ -1,7 +1,8 @@
 """truncate: cuts a Result to a sink's size limit, and marks it.
 
-A sink that refuses a record refuses it for ever, and blocks everything behind it. The answer of a
-paid run is worth more than its whole trace, so the trace is cut first.
+A sink that refuses a record refuses it for ever. What alone takes more than half of the room is cut
+first, the largest before the others. Else the answer of a paid run is worth more than its whole
+trace, so the trace is cut first.
 """
 
 from __future__ import annotations
@@ -14,49 +15,56 @@ import orjson
 from agentpipe.core.result import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from agentpipe.sinks.base import Record
 
 # For the mark itself, commas and brackets.
 MARK_BYTES = 1_024
-# Fields to drop after the trace, in this order, and their replacements.
-EMPTIED: tuple[tuple[str, Any], ...] = (
-    ("evaluation_results", []),
-    ("error", None),
-    ("result", None),
-    ("metadata", {}),
-    ("usage", {}),
-)
+# Fields are cut in this order, unless one takes more than half of the room; then all others.
+FIRST = ("trace", "evaluation_results", "error", "result")
+KEPT = frozenset({"schema", "task_id", "outcome", "truncated"})
+# Shorter values are not worth it: numbers, times, names.
+WORTH_BYTES = 64
+_EMPTY = Result().to_dict()
 
 
 def truncate(record: Record, max_bytes: int, remedy: str) -> bytes:
-    """The record's payload, cut to ``max_bytes``.
-
-    A cut Result has ``truncated``: its original size (``bytes``), the cut ``fields``, the number
-    of ``spans`` its trace had, and the ``remedy``.
-    """
+    """The record's payload, cut to ``max_bytes``; see ``cut``."""
     if len(record.payload) <= max_bytes:
         return record.payload
+    return cut(record, max_bytes, remedy)
+
+
+def cut(
+    record: Record, max_bytes: int, remedy: str, *, reason: str = "", drop: Sequence[str] = ()
+) -> bytes:
+    """The record's payload without ``drop``, in at most ``max_bytes`` or as few as it needs.
+
+    A cut Result has ``truncated``: its original size (``bytes``), the cut ``fields``, the number
+    of ``spans`` its trace had, the ``remedy``, and the ``reason`` if there is another than the
+    size. Of a Result that was cut before, the original is the first.
+    """
     result = _parsed(record)
-    mark: dict[str, Any] = {
+    mark = {
         "bytes": len(record.payload),
-        "fields": ["trace"],
+        "fields": [],
         "spans": len(result["trace"]),
         "remedy": remedy,
+        **({"reason": reason} if reason else {}),
+        **_mark_of(result),
     }
-    result["truncated"] = mark
-    trace, result["trace"] = result["trace"], []
-    rest_bytes = len(orjson.dumps(result)) + MARK_BYTES
-    result["trace"] = _ends(trace, max_bytes - rest_bytes)
-    for name, empty in EMPTIED:
-        if len(encoded := orjson.dumps(result)) <= max_bytes:
-            return encoded
-        if result.get(name):
-            mark["fields"].append(name)
-            over = len(encoded) - max_bytes + MARK_BYTES
-            result[name] = _head(result[name], over) if name == "result" else empty
-    return orjson.dumps(result)
+    result["truncated"], done = mark, {name for name in drop if result.get(name)}
+    result |= {name: _EMPTY[name] for name in done}
+    mark["fields"] = list(dict.fromkeys([*mark["fields"], *sorted(done)]))
+    while (over := len(encoded := orjson.dumps(result)) - max_bytes) > 0:
+        name = _next(result, max_bytes, done)
+        if name is None:
+            break
+        done.add(name)
+        mark["fields"] = list(dict.fromkeys([*mark["fields"], name]))
+        result[name] = _smaller(name, result[name], over + MARK_BYTES)
+    return encoded
 
 
 def _parsed(record: Record) -> dict[str, Any]:
@@ -68,6 +76,32 @@ def _parsed(record: Record) -> dict[str, Any]:
         return result
     # Not a Result of ours; all that is known is that the task ended.
     return Result(task_id=record.task_id, outcome="infra_error").to_dict()
+
+
+def _mark_of(result: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier cut says of the original."""
+    before = result.get("truncated")
+    if not isinstance(before, dict) or not isinstance(before.get("fields"), list):
+        return {}
+    return {name: before[name] for name in ("bytes", "fields", "spans") if name in before}
+
+
+def _next(result: dict[str, Any], max_bytes: int, done: Collection[str]) -> str | None:
+    """The field to cut; None if nothing is left."""
+    sizes = {name: len(orjson.dumps(value)) for name, value in result.items() if value}
+    fixed = KEPT.union(done)
+    sizes = {n: size for n, size in sizes.items() if n not in fixed and size > WORTH_BYTES}
+    others = [name for name in sizes if name != "result"]
+    largest = max(others, key=lambda name: sizes[name], default=None)
+    if largest is not None and sizes[largest] > max_bytes // 2:
+        return largest
+    return next((name for name in FIRST if name in sizes), largest)
+
+
+def _smaller(name: str, value: Any, over_bytes: int) -> Any:
+    if name == "trace":
+        return _ends(value, len(orjson.dumps(value)) - over_bytes)
+    return _head(value, over_bytes) if name == "result" else _EMPTY.get(name)
 
 
 def _ends(trace: Sequence[Any], max_bytes: int) -> list[Any]:

@@ -13,10 +13,10 @@ from agentpipe.brokers.breaker import remedy
 from agentpipe.brokers.capabilities import BreaksOnFailures, CancelsTasks
 from agentpipe.brokers.records import ClaimRequest
 from agentpipe.core.backoff import delay_s
-from agentpipe.errors import AgentpipeError
-from agentpipe.worker.fitting import settle_fitting
+from agentpipe.errors import AgentpipeError, Unreachable
 from agentpipe.worker.held import HeldClaims
 from agentpipe.worker.message import ClaimedMessage
+from agentpipe.worker.settling import Settling
 from agentpipe.worker.times import SHUTDOWN_S, TICK_S
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ CLAIM_BATCH = 32
 # take theirs. What is left then is for the first who claims it.
 SHARE_FOR_S = 0.02
 OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S = 0.1, 2.0
+# What the store refuses whatever is left of it; meanwhile somebody may mend the store.
+REFUSED_AGAIN_S = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ class Consumer:
         self.ends_by = math.inf
         self._store, self._forwarder, self._settlement_of = store, forwarder, settlement_of
         self._settings, self._capacity = settings, capacity
+        self._settling = Settling(store)
         self._joined = False
         # A heartbeat racing with ``leave`` would see a lost lease and rejoin.
         self._membership = threading.RLock()
@@ -66,11 +69,14 @@ class Consumer:
         self._stopping = False
         self._held = HeldClaims()
         self._finished: deque[ClaimedMessage] = deque()
+        self._refused: list[ClaimedMessage] = []
+        self._refused_until = 0.0
         self._wake, self._woken = threading.Event(), threading.Event()
         # Since the last claim began.
         self._cancelled: frozenset[str] = frozenset()
         self._take_all_at = math.inf
         self._failures = 0
+        self._failing_with: type[AgentpipeError] | None = None
         self._thread = threading.Thread(target=self._run, name="agentpipe-consumer", daemon=True)
         self._waker = threading.Thread(target=self._wait, name="agentpipe-waiter", daemon=True)
 
@@ -133,7 +139,7 @@ class Consumer:
         Raises:
             Unreachable: The store does not answer.
         """
-        settle_fitting(self._store, settlements)
+        self._settling.settle_all(settlements)
         self.leave()
 
     def stop(self) -> None:
@@ -182,7 +188,7 @@ class Consumer:
             self._forwarder.notify()
         if self._failures:
             log.warning("the broker answers again, after %d tries", self._failures)
-            self._failures = 0
+            self._failures, self._failing_with = 0, None
 
     def _is_sharing(self) -> bool:
         """Whether the other workers still need time to claim their share."""
@@ -212,19 +218,34 @@ class Consumer:
                 return
 
     def _settle(self) -> int:
+        self._take_up_refused()
         batch = [self._finished[index] for index in range(len(self._finished))]
-        if not batch:
-            return 0
-        done = settle_fitting(self._store, [self._settlement_of(message) for message in batch])
-        for message, settled in zip(batch, done, strict=True):
-            self._finished.popleft()
-            self._held.remove(message)
-            if not settled:
-                log.warning(
-                    "task %s: its lease was lost, the run does not count", message.claim.task_id
-                )
-        self._say_what_tripped()
+        settlements = [self._settlement_of(message) for message in batch]
+        left = batch
+        while left:
+            done = self._settling.settle(settlements[-len(left) :])
+            for message, settled in zip(left, done, strict=False):
+                self._finished.popleft()
+                self._note_settled(message, settled)
+            left = left[len(done) :]
+        if batch:
+            self._say_what_tripped()
         return len(batch)
+
+    def _note_settled(self, message: ClaimedMessage, settled: bool | None) -> None:  # noqa: FBT001 - the store's word
+        if settled is None:
+            self._refused.append(message)
+            return
+        self._held.remove(message)
+        if not settled:
+            log.warning(
+                "task %s: its lease was lost, the run does not count", message.claim.task_id
+            )
+
+    def _take_up_refused(self) -> None:
+        if self._refused and time.monotonic() >= self._refused_until:
+            self._finished.extend(self._refused)
+            self._refused, self._refused_until = [], time.monotonic() + REFUSED_AGAIN_S
 
     def _say_what_tripped(self) -> None:
         if isinstance(self._store, BreaksOnFailures):
@@ -273,8 +294,12 @@ class Consumer:
             self._wake.set()
 
     def _failed(self, error: AgentpipeError) -> None:
-        if not self._failures:
-            log.warning("the broker does not answer, the worker waits for it: %s", error)
+        if type(error) is not self._failing_with:
+            self._failing_with = type(error)
+            if isinstance(error, Unreachable):
+                log.warning("the broker %s, the worker waits for it: %s", error.ailment, error)
+            else:
+                log.error("the broker refuses this, the worker tries it again: %s", error)
         self._failures += 1
         time.sleep(delay_s(self._failures, OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S))
         self._wake.set()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,6 @@ from agentpipe.core.timestamps import utc
 from agentpipe.core.usage import USD
 from agentpipe.errors import (
     AgentCrashed,
-    AgentpipeError,
     Cancelled,
     Interrupted,
     RunLimitExceeded,
@@ -57,6 +57,7 @@ from agentpipe.worker.unjudged import (
     services_failed,
     tries_before,
 )
+from agentpipe.worker.unmade import unmade
 from agentpipe.worker.unrun import end_without_run
 
 if TYPE_CHECKING:
@@ -107,33 +108,48 @@ class Results(dramatiq.Middleware):
         exception: BaseException | None = None,
     ) -> None:
         """Put the settlement of a run on its message."""
-        if exception is None:
-            run = result if isinstance(result, Completed) else _plain_run(result)
-            self._end_cooldowns(broker, message)
-            message.settlement = self._answered(broker, message, run)
-        elif isinstance(exception, Cancelled):
-            message.settlement = self._settle(broker, message, "complete", "cancelled")
-        elif isinstance(exception, Interrupted):
-            message.settlement = Settlement(message.claim, "release")
-        elif isinstance(exception, AgentCrashed):
-            # Unlike a worker's death this is the task's own doing: it is not run again.
-            message.settlement = self._settle(broker, message, "bury", "crashed", error=exception)
-        elif what := shortage_of(exception):
-            message.settlement = self._short(broker, message, exception, what)
-        elif is_permanent(exception):
-            message.settlement = self._settle(
-                broker, message, "bury", "infra_error", error=exception
-            )
-        elif is_infra(exception):
-            limit = rate_limit(exception)
+        try:
             message.settlement = (
-                self._retry(broker, message, exception)
-                if limit is None
-                else self._limited(broker, message, exception, limit)
+                self._completed(broker, message, result)
+                if exception is None
+                else self._failed(broker, message, exception)
             )
-        else:
-            outcome = "limit" if isinstance(exception, RunLimitExceeded) else "agent_error"
-            message.settlement = self._settle(broker, message, "complete", outcome, error=exception)
+        except Exception as fault:  # noqa: BLE001 - no bug of ours may cost an answer
+            self._log_fault(broker, message, fault)
+            message.settlement = self._unmade(broker, message, fault, result)
+
+    def _log_fault(
+        self, broker: dramatiq.Broker, message: ClaimedMessage, fault: Exception
+    ) -> None:
+        said = self._redactor(broker, message.actor_name).text(error_text(fault))
+        where = "".join(traceback.format_tb(fault.__traceback__))
+        kind = error_kind(fault)
+        log.error(
+            "no result could be made of a run: %s: %s\n%s", kind, said, where, extra=_bound(message)
+        )
+
+    def _completed(
+        self, broker: dramatiq.Broker, message: ClaimedMessage, result: Any
+    ) -> Settlement:
+        run = result if isinstance(result, Completed) else _plain_run(result)
+        self._end_cooldowns(broker, message)
+        return self._answered(broker, message, run)
+
+    def _failed(
+        self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException
+    ) -> Settlement:
+        if isinstance(error, Cancelled):
+            return self._settle(broker, message, "complete", "cancelled")
+        if isinstance(error, Interrupted):
+            return Settlement(message.claim, "release")
+        if what := shortage_of(error):
+            return self._short(broker, message, error, what)
+        if (end := _end_of(error)) is not None:
+            return self._settle(broker, message, *end, error=error)
+        limit = rate_limit(error)
+        if limit is not None:
+            return self._limited(broker, message, error, limit)
+        return self._retry(broker, message, error)
 
     def settlement_of(self, broker: dramatiq.Broker, message: ClaimedMessage) -> Settlement:
         """The settlement of a message that ended; one without is buried, and the log says why."""
@@ -145,20 +161,22 @@ class Results(dramatiq.Middleware):
         self.after_process_message(broker, message, exception=error)
         return self.settlement_of(broker, message)
 
-    def _unmade(self, broker: dramatiq.Broker, message: ClaimedMessage) -> Settlement:
-        error = AgentpipeError("agentpipe failed to make a result of this run: see the log")
+    def _unmade(
+        self,
+        broker: dramatiq.Broker,
+        message: ClaimedMessage,
+        fault: BaseException | None = None,
+        ended: Any = None,
+    ) -> Settlement:
         actor = served_actor(broker, message.actor_name)
-        result = Result.of(
-            message.task,
-            task_id=message.claim.task_id,
+        return unmade(
+            message,
+            fault,
+            ended,
             collection=actor.collection if actor else None,
-            agent=message.claim.queue,
-            outcome="infra_error",
-            error=error_record(error, Redactor(())),
             worker=self._worker,
+            redactor=self._redactor(broker, message.actor_name),
         )
-        encoded = result.encode(Redactor(()))
-        return Settlement(message.claim, "bury", encoded, "infra_error", str(error))
 
     def _answered(
         self, broker: dramatiq.Broker, message: ClaimedMessage, run: Completed
@@ -342,6 +360,17 @@ class Results(dramatiq.Middleware):
             actor = served_actor(broker, actor_name)
             self._redactors[actor_name] = Redactor(actor.secrets if actor else ())
         return self._redactors[actor_name]
+
+
+def _end_of(error: BaseException) -> tuple[Action, str] | None:
+    """How the task ends with this error; None where a service failed, and it may run again."""
+    if isinstance(error, AgentCrashed):
+        return "bury", "crashed"  # Unlike a worker's death this is the task's own doing.
+    if is_permanent(error):
+        return "bury", "infra_error"
+    if is_infra(error):
+        return None
+    return "complete", "limit" if isinstance(error, RunLimitExceeded) else "agent_error"
 
 
 def _bound(message: ClaimedMessage) -> dict[str, Bound]:

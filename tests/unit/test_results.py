@@ -23,7 +23,7 @@ from agentpipe.core.failures import MAX_RETRY_DELAY_S
 from agentpipe.core.redaction import MASK, Redactor
 from agentpipe.core.result import WITHHELD, Result
 from agentpipe.core.task import Task
-from agentpipe.core.trace import Tracer
+from agentpipe.core.trace import Tracer, record_usage
 from agentpipe.errors import (
     AgentCrashed,
     AgentFailed,
@@ -566,6 +566,91 @@ def test_a_record_that_is_not_json_is_dropped_and_all_else_kept(bench: Bench, da
     dropped, kept = (record["data"] for record in result.trace[0]["records"])
     assert "not JSON" in dropped["dropped"]
     assert (dropped["type"], kept) == ("agent", {"type": "llm"})
+
+
+def nested(levels: int) -> Any:
+    value: Any = "deep"
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("levels", [*range(225, 256), 1_000, 100_000])
+def test_a_record_nested_too_deeply_is_dropped_and_all_else_kept(bench: Bench, levels: int) -> None:
+    message = bench.message()
+    assert message.tracer is not None
+    with message.tracer.root() as span:
+        span.add({"type": "agent", "deep": nested(levels)})
+        span.add({"type": "llm"})
+    result = result_of(bench.end(message, result=Completed(f"{CANARY} 4")))
+    assert (result.outcome, result.result) == ("ok", f"{MASK} 4")
+    assert [record["data"]["type"] for record in result.trace[0]["records"]] == ["agent", "llm"]
+
+
+@pytest.mark.parametrize(
+    "field", ["id", "parent_id", "trace_id", "running_time", "timestamp", "span_index"]
+)
+@pytest.mark.parametrize(
+    "value", [2**70, float("nan"), "\ud800", {"x": {1, 2}}, object(), b"bytes", nested(300), None]
+)
+def test_a_span_of_another_program_may_hold_anything(
+    bench: Bench, field: str, value: object
+) -> None:
+    message = bench.message()
+    assert message.tracer is not None
+    message.tracer.take({"records": [{"data": {"type": "tool"}, "timestamp": value}], field: value})
+    result = result_of(bench.end(message, result=Completed("4")))
+    assert (result.outcome, result.result) == ("ok", "4")
+    (span,) = result.trace
+    assert isinstance(span["id"], str)
+    assert all(isinstance(span[name], float) for name in ("running_time", "timestamp"))
+
+
+@pytest.mark.parametrize("number", [2**70, -5, float("nan"), float("inf")])
+def test_a_number_of_tokens_that_cannot_be_right_costs_no_answer(
+    bench: Bench, number: float
+) -> None:
+    message = bench.message()
+    assert message.tracer is not None
+    with message.tracer.root():
+        record_usage({"input_tokens": number, "requests": 1, "usd": number})
+    settlement = bench.end(message, result=Completed("4"))
+    result = result_of(settlement)
+    assert (settlement.action, result.outcome, result.result) == ("complete", "ok", "4")
+    assert result.usage == {"requests": 1}
+    assert settlement.usd == 0.0
+    assert "'input_tokens'" in result.trace[0]["records"][0]["data"]["dropped"]
+
+
+def test_what_spoils_a_result_in_the_end_is_left_out_and_said(bench: Bench) -> None:
+    message = bench.message()
+    assert message.tracer is not None
+    message.tracer.spans.append({"records": [{1, 2}]})  # As an agent that goes on changing it.
+    result = result_of(bench.end(message, result=Completed("4", (evaluation(passed=True),))))
+    assert (result.outcome, result.result, result.reward) == ("ok", "4", 1.0)
+    assert result.trace == []
+    assert result.truncated is not None
+    assert result.truncated["fields"] == ["trace"]
+    assert "not JSON" in result.truncated["reason"]
+
+
+def test_a_result_that_cannot_be_made_says_so_and_keeps_the_answer(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    spoilt = replace(evaluation(passed=True), config={"weight": "heavy"})
+    settlement = bench.end(result=Completed("4", (spoilt,)))
+    result = result_of(settlement)
+    assert (settlement.action, result.outcome, result.result) == ("bury", "infra_error", "4")
+    assert result.error is not None
+    assert "failed to make a result of this run: could not convert" in result.error["message"]
+    assert (result.task_id, result.metadata, result.attempt) == ("t1", {"mine": 1}, 1)
+    assert "no result could be made of a run: ValueError: could not convert" in caplog.text
+    assert "in reward" in caplog.text
+    caplog.clear()
+    secret = replace(evaluation(passed=True), config={"weight": CANARY})
+    result = result_of(bench.end(result=Completed(f"4 {CANARY}", (secret,))))
+    assert (result.outcome, result.result) == ("infra_error", f"4 {MASK}")
+    assert "zebrawing" not in caplog.text
 
 
 def test_a_record_with_a_lone_surrogate_is_kept_without_it(bench: Bench) -> None:

@@ -545,7 +545,8 @@ class HostileRepr:
         (HostileRepr(), "the answer: is of type HostileRepr"),
         ({"a": HostileRepr()}, r"the answer\.a: is of type HostileRepr"),
         (cyclic(), "nested deeper than 200 levels, or in a cycle"),
-        (2**70, "the answer is not a string or JSON"),
+        (2**70, "the answer: an integer beyond 64 bits"),
+        ({"a": [-(2**63) - 1]}, r"the answer\.a\[0\]: an integer beyond 64 bits"),
         (Exception, "the answer: is of type type"),
     ],
 )

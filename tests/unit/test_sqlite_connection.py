@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from agentpipe.connections.sqlite import Database, Layout, SqliteAddress, parse_url
-from agentpipe.errors import ConfigError, Unreachable
+from agentpipe.errors import ConfigError, StoreError, Unreachable
 
 SCHEMA = "CREATE TABLE things (name TEXT UNIQUE);\nCREATE TABLE others (x INTEGER)"
 
@@ -148,7 +149,7 @@ def test_a_commit_that_fails_leaves_a_database_that_works(tmp_path: Path) -> Non
             db.execute("BEGIN IMMEDIATE")
             db.execute("INSERT INTO children VALUES (7)")
 
-    with pytest.raises(Unreachable, match="FOREIGN KEY"):
+    with pytest.raises(StoreError, match="FOREIGN KEY"):
         orphan()
     with database.write() as db:
         db.execute("INSERT INTO things VALUES ('a')")
@@ -201,11 +202,49 @@ def test_however_durable_a_write_is_seen_at_once(
     two.close()
 
 
-def test_sqls_own_errors_are_translated(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("SELECT nonsense", "no such column: nonsense"),
+        ("INSERT INTO strict VALUES (NULL)", "NOT NULL constraint failed: strict.x"),
+        ("INSERT INTO things VALUES (?)", "Incorrect number of bindings"),
+    ],
+)
+def test_an_error_that_is_no_outage_is_told_as_what_it_is(
+    tmp_path: Path, statement: str, words: str
+) -> None:
     database = opened(tmp_path / "a.db")
-    with pytest.raises(Unreachable) as caught, database.write() as db:
-        db.execute("SELECT nonsense")
+    with database.write() as db:
+        db.execute("CREATE TABLE strict (x TEXT NOT NULL)")
+    with pytest.raises(StoreError, match=words) as caught, database.write() as db:
+        db.execute(statement)
     assert isinstance(caught.value.__cause__, sqlite3.Error)
+    assert "cannot use" not in str(caught.value)
+    with pytest.raises(StoreError, match="no such column"), database.read() as db:
+        db.execute("SELECT nonsense")
+    database.close()
+
+
+def test_a_full_disk_is_an_outage(tmp_path: Path) -> None:
+    database = opened(tmp_path / "a.db")
+    with database.write() as db:
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+        db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(Unreachable, match="disk is full"), database.write() as db:
+        db.execute("INSERT INTO things VALUES (?)", ("x" * 100_000,))
+    database.close()
+
+
+def test_a_lock_of_somebody_elses_tool_is_an_outage(tmp_path: Path) -> None:
+    database = opened(tmp_path / "a.db")
+    with database.read() as db:
+        db.rollback()
+        db.execute("PRAGMA busy_timeout = 0")
+        db.execute("BEGIN")
+    with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unreachable, match="database is locked"), database.write() as db:
+            db.execute("SELECT 1")
     database.close()
 
 

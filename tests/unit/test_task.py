@@ -188,6 +188,8 @@ def test_a_deadline_that_is_no_time_is_refused(deadline: Any, complaint: str) ->
         ({"metadata": {"a\0": 1}}, "metadata: keys must be strings without NUL"),
         ({"metadata": {"score": float("nan")}}, "metadata.score: nan is not JSON"),
         ({"metadata": {"scores": [1, float("-inf")]}}, "metadata.scores[1]: -inf is not JSON"),
+        ({"metadata": {"a": [2**70]}}, "metadata.a[0]: an integer beyond 64 bits is not JSON"),
+        ({"sampling": {"k": -(2**63) - 1}}, "sampling.k: an integer beyond 64 bits is not JSON"),
         ({"metadata": nested(MAX_DEPTH + 1)}, f"nested deeper than {MAX_DEPTH} levels"),
     ],
 )
@@ -204,7 +206,7 @@ def test_a_cycle_is_refused() -> None:
         Task.load({"metadata": cycle})
 
 
-@pytest.mark.parametrize("value", [{1, 2}, b"bytes", object(), "\ud800", 2**70])
+@pytest.mark.parametrize("value", [{1, 2}, b"bytes", object(), "\ud800"])
 def test_what_cannot_be_encoded_is_a_task_error(value: Any) -> None:
     with pytest.raises(TaskError, match="the task is not JSON"):
         Task.load({"metadata": {"value": value}}).encode()

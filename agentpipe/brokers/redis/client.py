@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import InvalidResponse, NoPermissionError, OutOfMemoryError
+from redis.exceptions import (
+    ClusterDownError,
+    InvalidResponse,
+    NoPermissionError,
+    OutOfMemoryError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
 from agentpipe.brokers.redis.address import FILES
-from agentpipe.errors import AgentpipeError, ConfigError, Unreachable
+from agentpipe.errors import AgentpipeError, ConfigError, StoreError, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,12 +83,12 @@ def greet(client: redis.Redis, address: RedisAddress, channel: str) -> None:
     Raises:
         Unreachable: Saying what is wrong and what to do.
     """
-    with translated(address):
-        client.publish(channel, "")
-        try:
-            info = client.info()
-        except NoPermissionError:
-            return  # A server that forbids INFO is configured on purpose.
+    try:
+        info = _greeted(client, address, channel)
+    except StoreError as error:  # No command of ours would do better.
+        raise Unreachable(str(error), answers=True) from error
+    if info is None:
+        return  # A server that forbids INFO is configured on purpose.
     version = tuple(int(part) for part in info["redis_version"].split(".")[:2])
     if version < OLDEST:
         raise Unreachable(
@@ -96,9 +103,22 @@ def greet(client: redis.Redis, address: RedisAddress, channel: str) -> None:
         )
 
 
+def _greeted(client: redis.Redis, address: RedisAddress, channel: str) -> Any:
+    with translated(address):
+        client.publish(channel, "")
+        with suppress(NoPermissionError):
+            return client.info()
+    return None
+
+
 @contextmanager
 def translated(address: RedisAddress) -> Iterator[None]:
-    """Turn the client library's errors into ``Unreachable``, except for a missing script."""
+    """Turn the client library's errors into ours, except for a missing script.
+
+    Raises:
+        Unreachable: No server answers, or one that can do nothing for now.
+        StoreError: It answers with an error that waiting does not mend.
+    """
     try:
         yield
     except redis.exceptions.NoScriptError:
@@ -112,7 +132,23 @@ def _told(address: RedisAddress, error: Exception) -> AgentpipeError:
     if isinstance(error, MasterNotFoundError):
         text = text.partition(" : ")[0]  # The rest is for developers of the library.
     remedy = _remedy(address, error, text)
-    return Unreachable(f"{address.url}: {remedy} ({text})" if remedy else f"{address.url}: {text}")
+    told = f"{address.url}: {remedy} ({text})" if remedy else f"{address.url}: {text}"
+    if isinstance(error, _UNABLE) or text.startswith(_UNABLE_WORDS):
+        return Unreachable(told, answers=True)
+    return StoreError(told) if isinstance(error, ResponseError) else Unreachable(told)
+
+
+# The server answers, and refuses everything until its state or its settings have changed: it is
+# full, a replica, loading, or does not accept our credentials.
+_UNABLE: tuple[type[Exception], ...] = (
+    redis.AuthenticationError,
+    redis.BusyLoadingError,
+    redis.ReadOnlyError,
+    OutOfMemoryError,
+    ClusterDownError,
+    TryAgainError,
+)
+_UNABLE_WORDS = ("MISCONF", "BUSY ", "NOREPLICAS", "max number of clients")
 
 
 # By a part of the message, where the class is not enough.

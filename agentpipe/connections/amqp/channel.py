@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from agentpipe.connections.amqp.message import Declaration, OutgoingMessage
 
 Fate = Literal["taken", "refused", "unroutable"]
-NOT_FOUND, LOCKED, PRECONDITION_FAILED = 404, 405, 406
+ACCESS_REFUSED, NOT_FOUND, LOCKED, PRECONDITION_FAILED = 403, 404, 405, 406
+# What the server says of a message above its max_message_size.
+TOO_LARGE = "larger than configured max size"
 
 
 class ChannelClosed(Exception):  # noqa: N818 - reads as what happened

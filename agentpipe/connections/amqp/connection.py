@@ -16,13 +16,16 @@ from pika import exceptions
 from pika.adapters.asyncio_connection import AsyncioConnection
 
 from agentpipe.connections.amqp.channel import (
+    ACCESS_REFUSED,
+    NOT_FOUND,
     PRECONDITION_FAILED,
+    TOO_LARGE,
     Channel,
     ChannelClosed,
     closed_errors,
     resolver,
 )
-from agentpipe.errors import Unreachable
+from agentpipe.errors import AgentpipeError, StoreError, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -119,6 +122,7 @@ class Link:
 
         Raises:
             Unreachable: There is no connection, or it was lost meanwhile.
+            StoreError: The server refuses this, and ended the channel with it.
         """
         loop = self._running_loop()
         try:
@@ -126,7 +130,7 @@ class Link:
                 self._perform(operation, answer_s), loop
             ).result()
         except ChannelClosed as error:
-            raise Unreachable(f"{self._shown}: {_what_was_lost(error, self._own)}") from error
+            raise told(error, self._shown, self._own) from error
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._starting:
@@ -208,10 +212,25 @@ class Link:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _what_was_lost(error: ChannelClosed, own: str) -> str:
-    if error.code == PRECONDITION_FAILED:
-        return f"a queue of that name is of another kind ({error}): give a {own} of your own"
-    return f"the connection was lost: {error}"
+def told(error: ChannelClosed, shown: str, own: str) -> AgentpipeError:
+    """The end of a channel as our error; AMQP's code and text say why.
+
+    Args:
+        error: With the code and the text.
+        shown: The URL without its secrets.
+        own: See ``Link``.
+    """
+    text = str(error)
+    if error.code == NOT_FOUND:  # It is made again with the next connection.
+        return Unreachable(f"{shown}: a queue or exchange was deleted: {text}", answers=True)
+    if error.code == ACCESS_REFUSED:
+        return StoreError(f"{shown}: the user may not do this ({text}): allow it, or use another")
+    if TOO_LARGE in text:
+        return StoreError(f"{shown}: a message is too large ({text}): raise max_message_size")
+    if error.code == PRECONDITION_FAILED and "inequivalent" in text:
+        remedy = f"give a {own} of your own"
+        return StoreError(f"{shown}: a queue of that name is of another kind ({text}): {remedy}")
+    return Unreachable(f"{shown}: the connection was lost: {text}")
 
 
 def why_not(error: BaseException) -> str:
