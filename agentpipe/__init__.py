@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ConfigError,
         InfraError,
         QueueFull,
+        StoreError,
         TaskError,
         Unreachable,
     )
@@ -44,6 +45,7 @@ __all__ = [
     "Result",
     "Sent",
     "Settings",
+    "StoreError",
     "Stream",
     "Task",
     "TaskConfig",
@@ -67,6 +69,7 @@ _HOMES = {
     "Result": "core.result",
     "Sent": "sending.dispatcher",
     "Settings": "settings",
+    "StoreError": "errors",
     "Stream": "sinks.stream",
     "Task": "core.task",
     "TaskConfig": "compat.pipeline",

@@ -299,7 +299,7 @@ class Consumer:
             if isinstance(error, Unreachable):
                 log.warning("the broker %s, the worker waits for it: %s", error.ailment, error)
             else:
-                log.error("the broker refuses this, the worker tries it again: %s", error)
+                log.error("the broker answers with an error, the worker tries again: %s", error)
         self._failures += 1
         time.sleep(delay_s(self._failures, OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S))
         self._wake.set()

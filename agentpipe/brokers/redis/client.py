@@ -133,7 +133,7 @@ def _told(address: RedisAddress, error: Exception) -> AgentpipeError:
         text = text.partition(" : ")[0]  # The rest is for developers of the library.
     remedy = _remedy(address, error, text)
     told = f"{address.url}: {remedy} ({text})" if remedy else f"{address.url}: {text}"
-    if isinstance(error, _UNABLE) or text.startswith(_UNABLE_WORDS):
+    if isinstance(error, _UNABLE) or any(word in text for word in _UNABLE_WORDS):
         return Unreachable(told, answers=True)
     return StoreError(told) if isinstance(error, ResponseError) else Unreachable(told)
 
@@ -148,11 +148,12 @@ _UNABLE: tuple[type[Exception], ...] = (
     ClusterDownError,
     TryAgainError,
 )
-_UNABLE_WORDS = ("MISCONF", "BUSY ", "NOREPLICAS", "max number of clients")
+_UNABLE_WORDS = ("MISCONF", "BUSY ", "NOREPLICAS", "max number of clients", "unauthenticated")
 
 
 # By a part of the message, where the class is not enough.
 _BY_TEXT = {
+    "unauthenticated": "wrong user or password: write USER:PASSWORD@ before the host",
     "SSL": "TLS failed: write redis:// for a server without it, or name its CA with ssl_ca_certs",
     "DB index": "there is no such database",
     "MISCONF": "the server cannot write to its disk; see its log",
