@@ -17,7 +17,7 @@ import pytest
 from agentpipe.connections import sqlite
 from agentpipe.connections.lock_holders import Holder, what_to_do
 from agentpipe.connections.sqlite import Database, Layout, SqliteAddress
-from agentpipe.errors import Unreachable
+from agentpipe.errors import StoreError, Unreachable
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def test_a_mistake_in_a_transaction_is_no_outage(tmp_path: Path) -> None:
         SqliteAddress(tmp_path / "a.db", "normal"), LAYOUT, lambda _, since: told.append(since)
     )
     write(database, "once")
-    with pytest.raises(Unreachable):
+    with pytest.raises(StoreError, match="UNIQUE constraint failed"):
         write(database, "once")
     assert database.failing_since is None
     database.close()
