@@ -9,6 +9,7 @@ from agentpipe.brokers.base import Store
 from agentpipe.brokers.capabilities import (
     BreaksOnFailures,
     CancelsTasks,
+    ComparesClaims,
     KeepsDeadLetters,
     KeepsSchedules,
     LocatesTasks,
@@ -30,6 +31,7 @@ class AnyStore(
     ReadsTasks,
     BreaksOnFailures,
     CancelsTasks,
+    ComparesClaims,
     PausesQueues,
     KeepsDeadLetters,
     LocatesTasks,

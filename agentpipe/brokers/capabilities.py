@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.breaker import Tripped
     from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage
     from agentpipe.brokers.location import TaskLocation
+    from agentpipe.brokers.records import Worker
 
 Fate = Literal["signalled", "marked", "waiting", "settled", "unknown"]
 C = TypeVar("C")
@@ -162,6 +163,56 @@ class BreaksOnFailures(Protocol):
 
     def take_tripped(self) -> list[Tripped]:
         """The pauses that settlements of this process have caused since the last call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Where a store and a worker did not agree.
+
+    Attributes:
+        lost: Claims that the store does not know: their tasks are settled, another worker's, or
+            wait.
+        returned: Tasks that are back in their queues, uncounted, since the worker does not hold
+            them.
+        freed: Results that are back in the outbox, since the worker does not forward them.
+    """
+
+    lost: frozenset[tuple[str, int]] = frozenset()
+    returned: int = 0
+    freed: int = 0
+
+
+@runtime_checkable
+class ComparesClaims(Protocol):
+    """Finds out where a worker and the store differ about what the worker holds.
+
+    They differ after a store came back as it was some time ago, and after answers that were lost.
+
+    Attributes:
+        in_doubt: The store may have been away since the last comparison: compare before the next
+            run begins.
+    """
+
+    @property
+    def in_doubt(self) -> bool: ...  # noqa: D102 - see the class
+
+    def compare(
+        self,
+        worker: Worker,
+        held: Collection[tuple[str, int]],
+        forwarding: Collection[int] | None,
+    ) -> Comparison:
+        """Put back what the store believes the worker to hold, and the worker does not.
+
+        Nothing happens where the worker has no lease. No claim and no ``take_outbox`` of the
+        worker may be under way.
+
+        Args:
+            worker: Whose claims they are.
+            held: The keys of all claims that the worker has not settled.
+            forwarding: The numbers of the results that it has taken and not dropped; None where
+                that is not known now.
+        """
 
 
 @runtime_checkable

@@ -10,10 +10,11 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.breaker import remedy
-from agentpipe.brokers.capabilities import BreaksOnFailures, CancelsTasks
-from agentpipe.brokers.records import ClaimRequest
+from agentpipe.brokers.capabilities import BreaksOnFailures, CancelsTasks, ComparesClaims
+from agentpipe.brokers.records import ClaimRequest, Settlement
 from agentpipe.core.backoff import delay_s
 from agentpipe.errors import AgentpipeError, Unreachable
+from agentpipe.worker.comparison import lost_by_comparison
 from agentpipe.worker.held import HeldClaims
 from agentpipe.worker.message import ClaimedMessage
 from agentpipe.worker.settling import Settling
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from agentpipe.brokers.base import Store
-    from agentpipe.brokers.records import Settlement, Worker
+    from agentpipe.brokers.records import Worker
     from agentpipe.settings import Settings
     from agentpipe.worker.capacity import Capacity
     from agentpipe.worker.event_loop import EventLoop
@@ -67,6 +68,7 @@ class Consumer:
         self._membership = threading.RLock()
         self._claiming = True
         self._stopping = False
+        self._comparing = store if isinstance(store, ComparesClaims) else None
         self._held = HeldClaims()
         self._finished: deque[ClaimedMessage] = deque()
         self._refused: list[ClaimedMessage] = []
@@ -117,7 +119,15 @@ class Consumer:
                 log.warning("the lease was lost: the tasks went to other workers")
                 self._lose(self._held.all())
                 self._store.join(self._worker)
+            elif self._joined:
+                self._compare()
             return self._joined
+
+    def _compare(self) -> None:
+        """Agree with the store on what is held."""
+        held, forwarder = self._held, self._forwarder
+        if lost := lost_by_comparison(self._store, self._worker, held, forwarder):
+            self._lose(lost)
 
     def _lose(self, messages: list[ClaimedMessage]) -> None:
         """End the runs of tasks that are not this worker's any more."""
@@ -173,11 +183,14 @@ class Consumer:
             if not self._joined and self._claiming:
                 self._store.join(self._worker)
                 self._joined = True
-        if self._failures:  # While the store was away the lease may have lapsed.
+        if self._failures or self._is_in_doubt():  # The lease may have lapsed meanwhile.
             self.heartbeat()
         share = self._is_sharing()
         settled = self._settle()
         while self._claiming and (claimed := self._claim(share=share)):
+            if self._is_in_doubt():  # One of these might still run here, under an older claim.
+                self._release(claimed)
+                break
             self._loop.start_runs(claimed)
             self._end_cancelled(self._cancelled)
             if len(claimed) < CLAIM_BATCH:
@@ -189,6 +202,16 @@ class Consumer:
         if self._failures:
             log.warning("the broker answers again, after %d tries", self._failures)
             self._failures, self._failing_with = 0, None
+
+    def _is_in_doubt(self) -> bool:
+        """Whether the store may have been away: it could know less than this worker."""
+        return self._comparing is not None and self._comparing.in_doubt
+
+    def _release(self, messages: list[ClaimedMessage]) -> None:
+        """Give back what has not begun."""
+        for message in messages:
+            message.settlement = Settlement(message.claim, "release")
+        self.settle_soon(messages)
 
     def _is_sharing(self) -> bool:
         """Whether the other workers still need time to claim their share."""
@@ -263,11 +286,11 @@ class Consumer:
         held = len(self._held) if share else None
         limits = self._settings.outbox_limits
         request = ClaimRequest(self._worker, min(free, CLAIM_BATCH), limits, held)
-        claims = self._store.claim(request)
-        if not claims and share:
+        with self._held.claiming:
+            messages = [ClaimedMessage(claim) for claim in self._store.claim(request)]
+            self._held.add(messages)
+        if not messages and share:
             self._take_all_soon()
-        messages = [ClaimedMessage(claim) for claim in claims]
-        self._held.add(messages)
         self._capacity.held = len(self._held)
         return messages
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from agentpipe.core.backoff import delay_s
@@ -17,9 +17,10 @@ from agentpipe.core.failures import error_kind, error_text
 from agentpipe.core.redaction import Redactor
 from agentpipe.errors import AgentpipeError, Unreachable
 from agentpipe.sinks.base import Record
+from agentpipe.worker.times import BRIEFLY_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from agentpipe.brokers.base import Store
     from agentpipe.brokers.records import OutboxRecord, Worker
@@ -47,6 +48,8 @@ class Forwarder:
         self._failures = 0
         self._taken_at: float | None = None
         self._failing: tuple[str, float] | None = None
+        # While results are being taken, the store knows more than this process.
+        self._taking = threading.Lock()
         self._filled = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="agentpipe-forwarder", daemon=True)
@@ -70,6 +73,19 @@ class Forwarder:
         """Why the sink refuses results, and for how many seconds; from any thread."""
         failing = self._failing
         return failing and (failing[0], time.monotonic() - failing[1])
+
+    @contextmanager
+    def forwarding(self) -> Iterator[list[int] | None]:
+        """The numbers of the results that it has; meanwhile it takes no others.
+
+        None where it is just taking some.
+        """
+        free = self._taking.acquire(timeout=BRIEFLY_S)
+        try:
+            yield [record.number for record in self._batch] if free else None
+        finally:
+            if free:
+                self._taking.release()
 
     def stop(self, timeout_s: float) -> None:
         """Forward what there is and end; what a failing sink refuses stays in the outbox."""
@@ -102,7 +118,8 @@ class Forwarder:
         """Forward one batch; returns whether there may be more."""
         try:
             if not self._batch:
-                self._batch = self._store.take_outbox(self._worker, BATCH, BATCH_BYTES)
+                with self._taking:
+                    self._batch = self._store.take_outbox(self._worker, BATCH, BATCH_BYTES)
                 self._taken_at = time.monotonic() if self._batch else None
             if not self._batch:
                 return False

@@ -6,10 +6,14 @@ first run has not ended.
 
 from __future__ import annotations
 
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from agentpipe.worker.times import BRIEFLY_S
+
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
     from agentpipe.worker.message import ClaimedMessage
 
@@ -19,11 +23,15 @@ class HeldClaims:
 
     A claim is lost once its task is no longer this worker's. Its run is interrupted; it stays here
     until it has ended.
+
+    Attributes:
+        claiming: To be locked while a claim is made, and until it is added.
     """
 
     def __init__(self) -> None:
         self._messages: dict[tuple[str, int], ClaimedMessage] = {}
         self._lost: set[tuple[str, int]] = set()
+        self.claiming = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -53,6 +61,16 @@ class HeldClaims:
         """It has ended and is settled."""
         self._messages.pop(message.claim.key, None)
         self._lost.discard(message.claim.key)
+
+    @contextmanager
+    def standing_still(self) -> Iterator[bool]:
+        """Keep claims from being made; False where one is under way that does not end."""
+        free = self.claiming.acquire(timeout=BRIEFLY_S)
+        try:
+            yield free
+        finally:
+            if free:
+                self.claiming.release()
 
     def lose(self, messages: Iterable[ClaimedMessage]) -> None:
         """The tasks of these are no longer this worker's."""

@@ -4,3 +4,5 @@
 TICK_S = 1.0
 # Time to settle and drain the outbox on shutdown.
 SHUTDOWN_S = 5.0
+# A call to a store that answers takes less.
+BRIEFLY_S = 0.2

@@ -23,6 +23,7 @@ CAPABILITIES = (
     "CancelsTasks",
     "PausesQueues",
     "BreaksOnFailures",
+    "ComparesClaims",
     "KeepsDeadLetters",
     "LocatesTasks",
     "KeepsSchedules",

@@ -32,6 +32,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentpipe.brokers.base import Store
+from agentpipe.brokers.capabilities import Comparison
 from agentpipe.brokers.dead_letter import DeadFilter
 from agentpipe.brokers.rabbitmq import dead_letters, inspection, management
 from agentpipe.brokers.rabbitmq.address import RabbitAddress
@@ -148,6 +149,22 @@ class RabbitStore(Store):
         """The worker, while its lease holds; on the connection's loop only."""
         found = self._workers.get(worker.name)
         return found if found is not None and found.is_alive else None
+
+    @property
+    def in_doubt(self) -> bool:
+        return False  # What was lost with a connection is delivered again, and known by its id.
+
+    def compare(
+        self,
+        worker: Worker,
+        held: Collection[tuple[str, int]],
+        forwarding: Collection[int] | None,
+    ) -> Comparison:
+        async def compare(_: Services) -> Comparison:
+            alive = self._alive(worker)
+            return Comparison() if alive is None else await alive.compare(held, forwarding)
+
+        return self._run(compare)
 
     def leave(self, worker: Worker) -> int:
         self._joined.discard(worker.name)

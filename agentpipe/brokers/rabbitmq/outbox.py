@@ -10,7 +10,7 @@ from agentpipe.brokers.records import OutboxRecord
 from agentpipe.connections.amqp.message import OutgoingMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from agentpipe.brokers.rabbitmq.topology import Topology
     from agentpipe.connections.amqp.channel import Channel, Delivery
@@ -88,12 +88,12 @@ class Outbox:
                 self._channel.ack(tag)
                 self._records -= 1
 
-    def take_back(self, worker: str) -> None:
-        """Let others have what this worker was forwarding."""
-        for number, (tag, owner) in list(self._lent.items()):
-            if owner == worker:
-                del self._lent[number]
-                self._channel.requeue(tag)
+    def take_back(self, worker: str, kept: Collection[int] = ()) -> int:
+        """Let others have what this worker was forwarding, but for these; returns how many."""
+        lost = [it for it, (_, owner) in self._lent.items() if owner == worker and it not in kept]
+        for number in lost:
+            self._channel.requeue(self._lent.pop(number)[0])
+        return len(lost)
 
     def _weigh(self, size: int) -> None:
         self._sizes = min(SIZES_REMEMBERED, self._sizes + 1)

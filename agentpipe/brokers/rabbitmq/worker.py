@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from agentpipe.brokers.capabilities import Comparison
 from agentpipe.brokers.location import ClaimSeen
 from agentpipe.brokers.rabbitmq.assignment import share_of
 from agentpipe.brokers.rabbitmq.cancel_marks import covers
@@ -25,10 +26,11 @@ from agentpipe.brokers.rabbitmq.rpc import Member, Reply, Request, TaskHeld, enc
 from agentpipe.brokers.rabbitmq.settlement import Settling
 from agentpipe.brokers.rabbitmq.tallies import TallyKeeper
 from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
+from agentpipe.brokers.records import Settlement
 from agentpipe.connections.amqp.channel import ChannelClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from agentpipe.brokers.rabbitmq.deliveries import ServedAgent
     from agentpipe.brokers.rabbitmq.services import Services
@@ -234,6 +236,19 @@ class RabbitWorker:
     def claim(self, limit: int) -> list[Claim]:
         """Claim up to ``limit`` tasks, one per agent in turn."""
         return self._deliveries.claim(limit, self._consumption.is_isolated) if self.is_alive else []
+
+    async def compare(
+        self, held: Collection[tuple[str, int]], forwarding: Collection[int] | None
+    ) -> Comparison:
+        """Release what was claimed here and is not held; see ``ComparesClaims``."""
+        mine = {it.claim.key: it.claim for it in self._deliveries.held.values()}
+        awaited = {it.claim.key for it in self._deliveries.awaited.values()}
+        strays = [Settlement(mine[key], "release") for key in mine.keys() - set(held)]
+        returned = sum(await self.settling.settle(strays)) if strays else 0
+        outbox, freed = self._services.outbox, 0
+        if forwarding is not None:
+            freed = outbox.take_back(self.worker.name, forwarding)
+        return Comparison(frozenset(held) - mine.keys() - awaited, returned, freed)
 
     # Messages of the fleet.
 

@@ -16,7 +16,7 @@ import orjson
 
 from agentpipe.brokers.base import Store
 from agentpipe.brokers.breaker import Tripped, reason_of
-from agentpipe.brokers.capabilities import Answer, Fate, TaskQuery, TaskSeen
+from agentpipe.brokers.capabilities import Answer, Comparison, Fate, TaskQuery, TaskSeen
 from agentpipe.brokers.records import (
     Admission,
     Claim,
@@ -29,6 +29,7 @@ from agentpipe.brokers.records import (
     Worker,
 )
 from agentpipe.brokers.redis.address import parse_url
+from agentpipe.brokers.redis.comparing import Comparing
 from agentpipe.brokers.redis.decoding import (
     as_claims,
     as_dead_letters,
@@ -47,7 +48,7 @@ from agentpipe.brokers.statistics import RECENT_S, Stats
 from agentpipe.errors import ConfigError, Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Sequence
+    from collections.abc import Collection, Hashable, Iterable, Sequence
 
     from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage
     from agentpipe.brokers.location import TaskLocation
@@ -83,7 +84,7 @@ class RedisStore(Store):
     def __init__(self, url: str, settings: Settings) -> None:
         self._scripts = ScriptRunner(parse_url(url))
         self._subscription = Subscription(self._scripts, lambda: self._scripts.run("cancelled"))
-        self._requests = Requests()
+        self._requests, self._comparing = Requests(), Comparing(self._scripts)
         self._retention_s = settings.retention_s
         self._declared: dict[str, Queue] = {}
         self._tripped: list[Tripped] = []
@@ -153,6 +154,18 @@ class RedisStore(Store):
     def heartbeat(self, worker: Worker, report: bytes | None = None) -> bool:
         reported = () if report is None else (report,)
         return bool(self._scripts.run("heartbeat", worker.name, worker.lease_s, *reported))
+
+    @property
+    def in_doubt(self) -> bool:
+        return self._comparing.in_doubt
+
+    def compare(
+        self,
+        worker: Worker,
+        held: Collection[tuple[str, int]],
+        forwarding: Collection[int] | None,
+    ) -> Comparison:
+        return self._comparing.compare(worker.name, held, forwarding)
 
     def leave(self, worker: Worker) -> int:
         held: int = self._scripts.run("leave", worker.name)

@@ -25,6 +25,9 @@ class ScriptRunner:
 
     Every script may be run twice without harm, so that a broken connection costs one repetition
     on a fresh one and is an error only when that fails, too.
+
+    Attributes:
+        losses: How often a connection was lost; the server may have restarted each time.
     """
 
     def __init__(self, address: RedisAddress) -> None:
@@ -38,6 +41,7 @@ class ScriptRunner:
         self._idle: deque[Any] = deque()
         self._pid = os.getpid()
         self._closed = False
+        self.losses = 0
         try:
             greet(self._client, address, f"{self.base}:hello")
         finally:
@@ -75,8 +79,10 @@ class ScriptRunner:
             try:
                 return self._call_once(packed)
             except redis.TimeoutError:
+                self.losses += 1
                 raise
             except redis.ConnectionError:
+                self.losses += 1
                 self._drop_idle()
                 return self._call_once(packed)
 

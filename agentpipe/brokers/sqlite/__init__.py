@@ -31,6 +31,7 @@ from agentpipe.brokers.records import (
 from agentpipe.brokers.sqlite import dead_letters
 from agentpipe.brokers.sqlite.admission import Rooms, admit, depth_and_bound, known_ids
 from agentpipe.brokers.sqlite.clock import StoreClock
+from agentpipe.brokers.sqlite.comparing import compare
 from agentpipe.brokers.sqlite.leases import (
     claim_tasks,
     digest_of,
@@ -80,10 +81,10 @@ from agentpipe.connections.sqlite import Database, parse_url
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from agentpipe.brokers.breaker import Tripped
-    from agentpipe.brokers.capabilities import Answer, Fate, TaskQuery, TaskSeen
+    from agentpipe.brokers.capabilities import Answer, Comparison, Fate, TaskQuery, TaskSeen
     from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage
     from agentpipe.brokers.location import TaskLocation
     from agentpipe.connections.health import Finding
@@ -171,6 +172,18 @@ class SqliteStore(Store):
         with self._database.write(durable=False, patience_s=BEAT_PATIENCE_S) as db:
             beat = (time.monotonic(), report, worker.name)
             return db.execute(query, beat).rowcount == 1
+
+    @property
+    def in_doubt(self) -> bool:
+        return False
+
+    def compare(
+        self,
+        worker: Worker,
+        held: Collection[tuple[str, int]],
+        forwarding: Collection[int] | None,
+    ) -> Comparison:
+        return compare(self._database, worker, held, forwarding)
 
     def leave(self, worker: Worker) -> int:
         with self._database.write(durable=False) as db:

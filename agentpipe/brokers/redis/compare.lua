@@ -1,0 +1,77 @@
+#!lua flags=allow-oom
+-- needs: ending
+-- ARGV: worker, how many claims it holds, two values for each of them (id, number), '1' where the
+-- results that it forwards are known, and their numbers.
+-- Returns how many tasks and how many results went back, and the indexes of the claims that are not
+-- known, counted from 1.
+
+local name, total = ARGV[1], tonumber(ARGV[2])
+local HELD, LENT = base .. ':held:' .. name, base .. ':lent:' .. name
+
+local function as_pairs(values)
+  local found = {}
+  for index = 1, #values, 2 do
+    found[values[index]] = values[index + 1]
+  end
+  return found
+end
+
+-- Adds to the reply the claims that are not known; leaves in `known` what the worker does not hold.
+local function match(known, reply)
+  for index = 1, total do
+    local id, number = ARGV[1 + 2 * index], ARGV[2 + 2 * index]
+    if number_of(known[id]) == number then
+      known[id] = nil
+    else
+      reply[#reply + 1] = index
+    end
+  end
+end
+
+local function put_back_all(known)
+  local ids = {}
+  for id in pairs(known) do
+    ids[#ids + 1] = id
+  end
+  for index, record in ipairs(read_records(ids)) do
+    later('HDEL', HELD, ids[index])
+    if record then
+      local task = task_of(record)
+      count(task.queue, N_RUNNING, -1)
+      put_back(ids[index], task)
+      if task.last == '1' then
+        call('HDEL', base .. ':worker:' .. name, 'last')
+      end
+    end
+  end
+  return #ids
+end
+
+local function free_others()
+  local first = 4 + 2 * total
+  if ARGV[first - 1] ~= '1' then
+    return 0
+  end
+  local lent, freed = as_pairs(call('HGETALL', LENT)), 0
+  for index = first, #ARGV do
+    lent[ARGV[index]] = nil
+  end
+  for label, entry in pairs(lent) do
+    later('HDEL', LENT, label)
+    later('ZADD', OUTBOX, label, entry)
+    freed = freed + 1
+  end
+  return freed
+end
+
+if not call('ZSCORE', WORKERS, name) then
+  return {0, 0}
+end
+local known, reply = as_pairs(call('HGETALL', HELD)), {0, 0}
+match(known, reply)
+reply[1], reply[2] = put_back_all(known), free_others()
+save_queues()
+if reply[1] > 0 and anything_ready() then
+  ring()
+end
+return reply

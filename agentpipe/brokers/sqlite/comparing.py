@@ -1,0 +1,72 @@
+"""Comparing: what a worker holds, against what the file says that it holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+
+from agentpipe.brokers.capabilities import Comparison
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Collection
+
+    from agentpipe.brokers.records import Worker
+    from agentpipe.connections.sqlite import Database
+
+Key = tuple[str, int]
+
+
+def compare(
+    database: Database,
+    worker: Worker,
+    held: Collection[Key],
+    forwarding: Collection[int] | None,
+) -> Comparison:
+    """See ``ComparesClaims.compare``; writes only where something differs."""
+    mine = frozenset(held)
+    with database.read() as db:
+        known = _known(db, worker.name)
+        lent = set() if forwarding is None else _lent(db, worker.name).difference(forwarding)
+    if known is None:
+        return Comparison()
+    returned = freed = 0
+    if known - mine or lent:
+        with database.write(durable=False) as db:
+            returned = sum(_put_back(db, worker.name, key) for key in known - mine)
+            freed = _free(db, worker.name, lent)
+    return Comparison(mine - known, returned, freed)
+
+
+def _known(db: sqlite3.Connection, name: str) -> frozenset[Key] | None:
+    """The worker's claims; None for a worker without a lease."""
+    if not db.execute("SELECT 1 FROM workers WHERE name = ?", (name,)).fetchone():
+        return None
+    found = db.execute("SELECT id, number FROM tasks WHERE state = 2 AND worker = ?", (name,))
+    return frozenset((task_id, number) for task_id, number in found)
+
+
+def _lent(db: sqlite3.Connection, name: str) -> set[int]:
+    return {seq for (seq,) in db.execute("SELECT seq FROM outbox WHERE taker = ?", (name,))}
+
+
+def _put_back(db: sqlite3.Connection, name: str, key: Key) -> int:
+    """Release the task, uncounted, if the claim is still this one."""
+    found = db.execute(
+        "UPDATE tasks SET state = 0, worker = NULL"
+        " WHERE id = ? AND number = ? AND state = 2 AND worker = ? RETURNING qid",
+        (*key, name),
+    ).fetchall()
+    db.executemany(
+        "UPDATE queues SET running = running - 1, waiting = waiting + 1 WHERE qid = ?", found
+    )
+    return len(found)
+
+
+def _free(db: sqlite3.Connection, name: str, numbers: Collection[int]) -> int:
+    return db.execute(
+        "UPDATE outbox SET taker = NULL"
+        " WHERE taker = ? AND seq IN (SELECT value FROM json_each(?))",
+        (name, orjson.dumps(list(numbers)).decode()),
+    ).rowcount
