@@ -39,6 +39,8 @@ class Traits:
         signals: ``wait`` blocks until something happens; otherwise it polls, as by default.
         keeps_tallies: ``stats`` says what has ended of each queue, and how old the outbox is.
         shares_queues: Several workers may serve one queue at the same time.
+        spares_neighbours: Of several tasks with a limit of one crash that die with their worker,
+            none is blamed: each runs again, alone.
         shares_cooldowns: A cooldown covers the queues that its settlement names, and the store
             counts how long a task has waited in cooldowns.
         answers_at_once: What was just offered or freed can be claimed at once. Where the server
@@ -54,6 +56,7 @@ class Traits:
     signals: bool = True
     keeps_tallies: bool = True
     shares_queues: bool = True
+    spares_neighbours: bool = True
     shares_cooldowns: bool = True
     answers_at_once: bool = True
     shares_records: bool = True
@@ -78,6 +81,7 @@ PUSHED = Traits(
     remembers_ids=False,
     knows_depths=False,
     shares_queues=False,
+    spares_neighbours=False,
     answers_at_once=False,
 )
 STORES["rabbitmq"] = Kind(

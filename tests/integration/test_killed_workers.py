@@ -156,6 +156,25 @@ def test_a_task_that_kills_its_worker_dies_alone(project: Project, broker_url: s
     _assert_dead_letters_work(project)
 
 
+@pytest.mark.parametrize("config", ["./agent.yaml", "./plain.yaml"])
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
+def test_with_a_limit_of_one_crash_only_the_killers_die(project: Project, config: str) -> None:
+    project.environ["AGENTPIPE_LEASE_S"] = "0.5"
+    project.collection(config=config, number=2, concurrency=4, max_crashes=1)
+    verb = "sleep" if config == "./agent.yaml" else "block"
+    innocent: list[str | dict[str, Any]] = [f"{verb} 0.1"] * 10
+    questions = list(innocent)
+    for index in range(3):
+        questions += [{"task_id": f"killer-{index}", "question": "kill"}, *innocent]
+    project.send(*questions)
+    project.burst("--processes", "2")
+    outcomes = {task_id: each["outcome"] for task_id, each in project.by_id().items()}
+    assert len(outcomes) == len(questions)
+    died = {task_id for task_id, outcome in outcomes.items() if outcome == "crashed"}
+    assert died == {"killer-0", "killer-1", "killer-2"}
+    assert set(outcomes.values()) == {"crashed", "ok"}
+
+
 def _assert_dead_letters_work(project: Project) -> None:
     (listed,) = project.ok("dead", "list", "--json").json["dead"]
     assert (listed["task_id"], listed["outcome"]) == ("poison", "crashed")

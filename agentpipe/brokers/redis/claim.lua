@@ -189,7 +189,7 @@ end
 
 -- Take the next tasks of a queue, and at most one in its last chance; false where none was.
 local function take_members(queue, room, alone)
-  local members, lone = {}, alone and queues[queue][N_LAST] > 0
+  local members, lone = {}, alone and queues[queue][N_LAST] > 0 and queues[queue][MAX_CRASHES] > 1
   if lone then
     local others = queues[queue][N_WAITING] - queues[queue][N_LAST]
     lone = others < room or last_comes_first(queue)
@@ -242,8 +242,51 @@ local function claim_tasks(ready, alone)
   return number, ids
 end
 
+local function has_room_in_gate(gate)
+  return gate == '' or room_of(gate, 0) > 0
+end
+
+-- A queue of the worker in which a suspect waits that may run now.
+local function suspicious_queue(serves)
+  local names = call('SMEMBERS', SUSPECTS)
+  read_queues(names)
+  for _, queue in ipairs(names) do
+    local state = queues[queue]
+    if not state or state[N_LAST] == 0 or state[MAX_CRASHES] > 1 then
+      call('SREM', SUSPECTS, queue)
+    elseif is_ready(state) and has_room_in_gate(state[GATE])
+      and call('SISMEMBER', base .. ':serves:' .. serves, queue) == 1 then
+      return queue
+    end
+  end
+end
+
+-- Whether this is the one of its peers that claims nothing until it can run a suspect: in a fleet
+-- that always has other work none would run.
+local function must_become_idle(serves)
+  local peers = call('SMEMBERS', base .. ':fleet:' .. serves)
+  table.sort(peers)
+  return peers[1] == name
+end
+
+-- The suspect of this queue, alone.
+local function claim_suspect(queue)
+  local turn = numbers(1)
+  local number = string.format('%d', turn)
+  local member = call('ZPOPMIN', base .. ':last:' .. queue)[1]
+  local id = member:sub(17)
+  call('HSET', base .. ':worker:' .. name, 'last', member, 'alone', '1')
+  later('HSET', HELD, id, number .. ' ' .. time_text)
+  queues[queue][TURN] = turn
+  count(queue, N_LAST, -1)
+  count(queue, N_WAITING, -1)
+  count(queue, N_RUNNING, 1)
+  save_queues()
+  return number, {id}
+end
+
 local function claim()
-  local worker = call('HMGET', base .. ':worker:' .. name, 'serves', 'last')
+  local worker = call('HMGET', base .. ':worker:' .. name, 'serves', 'last', 'alone')
   if not worker[1] then
     return nil, {} -- Its lease lapsed: it learns so from its next extend.
   end
@@ -251,7 +294,13 @@ local function claim()
   if stored[1] then
     call('HDEL', STORE, 'rung')
   end
-  if above_marks(tonumber(stored[2] or 0)) then
+  if above_marks(tonumber(stored[2] or 0)) or worker[3] then
+    return nil, {}
+  end
+  local suspicious = call('EXISTS', SUSPECTS) == 1 and suspicious_queue(worker[1])
+  if suspicious and call('HLEN', HELD) == 0 then
+    return claim_suspect(suspicious)
+  elseif suspicious and must_become_idle(worker[1]) then
     return nil, {}
   end
   local ready = ready_queues(worker[1])

@@ -40,7 +40,7 @@ local function put_back_all(known)
       count(task.queue, N_RUNNING, -1)
       put_back(ids[index], task)
       if task.last == '1' then
-        call('HDEL', base .. ':worker:' .. name, 'last')
+        call('HDEL', base .. ':worker:' .. name, 'last', 'alone')
       end
     end
   end

@@ -35,13 +35,24 @@ local function count_crash(id, task)
   later('HSET', TASKS, id, record_of(task))
 end
 
+-- It is not known which of the worker's tasks is to blame: a crash that would end one counts for
+-- none.
+local function count_shared_crash(id, task)
+  if queues[task.queue][MAX_CRASHES] > 1 then
+    count_crash(id, task)
+  else
+    task.last = '1'
+    later('HSET', TASKS, id, record_of(task))
+  end
+end
+
 local function put_back_held(name, crashed)
   local ids = call('HKEYS', base .. ':held:' .. name)
   for index, record in ipairs(read_records(ids)) do
     if record then
       local task = task_of(record)
       if crashed then
-        count_crash(ids[index], task)
+        (#ids > 1 and count_shared_crash or count_crash)(ids[index], task)
       end
       count(task.queue, N_RUNNING, -1)
       put_back(ids[index], task)

@@ -24,6 +24,7 @@ local OUTBOX = base .. ':outbox'
 local WORKERS = base .. ':workers'
 local DEAD = base .. ':dead'
 local TALLIES = base .. ':tallies'
+local SUSPECTS = base .. ':suspects'
 local WAKE = base .. ':wake'
 
 local CHUNK = 4000 -- Lua's stack takes not many more arguments at once.
@@ -302,11 +303,18 @@ local function place_of(task)
   return base .. (task.last == '1' and ':last:' or ':waiting:') .. task.queue
 end
 
+-- SUSPECTS: queues with a limit of one crash in which tasks in their last chance may wait. Such a
+-- task ran beside others when their worker died, and may have killed it: it runs alone in a worker,
+-- so that a crash of that is its own.
+
 local function put_back(id, task)
   later('ZADD', place_of(task), task.priority, task.seq .. id)
   count(task.queue, N_WAITING, 1)
   if task.last == '1' then
     count(task.queue, N_LAST, 1)
+    if queues[task.queue][MAX_CRASHES] == 1 then
+      later('SADD', SUSPECTS, task.queue)
+    end
   end
 end
 

@@ -239,7 +239,7 @@ for index = 1, total do
     held[worker][id] = nil
     later('HDEL', base .. ':held:' .. worker, id)
     if last == '1' then
-      call('HDEL', base .. ':worker:' .. worker, 'last')
+      call('HDEL', base .. ':worker:' .. worker, 'last', 'alone')
     end
     settle(index, id, queue, record, held_as)
     add_to_tally(index, field(index, 1), queue)

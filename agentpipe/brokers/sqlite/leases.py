@@ -10,14 +10,23 @@ from typing import TYPE_CHECKING
 
 from agentpipe.brokers.records import Claim
 from agentpipe.brokers.sqlite.fairness import Turns
+from agentpipe.brokers.sqlite.suspects import (
+    COUNT_SHARED_CRASH,
+    SELECT_CLAIMABLE,
+    holds_suspect,
+    is_idle,
+    must_become_idle,
+    next_suspect,
+)
 from agentpipe.brokers.sqlite.tables import COUNT_CRASH, LAPSED
 from agentpipe.core.text import counted
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterable
 
     from agentpipe.brokers.records import ClaimRequest, Worker
-    from agentpipe.brokers.sqlite.fairness import Ready
+    from agentpipe.brokers.sqlite.suspects import Suspect
 
 log = logging.getLogger(__name__)
 
@@ -48,14 +57,13 @@ def renew_leases(db: sqlite3.Connection, since: float) -> None:
 
 def end_worker(db: sqlite3.Connection, name: str, *, crashed: bool) -> int:
     """Return the worker's tasks to their queues, with one more crash each if it crashed."""
-    if crashed:
-        db.execute(
-            f"UPDATE tasks {COUNT_CRASH} WHERE state = 2 AND worker = ?",
-            (name,),
-        )
     held = db.execute(
         "SELECT qid, count(*) FROM tasks WHERE state = 2 AND worker = ? GROUP BY qid", (name,)
     ).fetchall()
+    if crashed:
+        is_shared = sum(number for _, number in held) > 1
+        count = f"{COUNT_SHARED_CRASH} AND" if is_shared else f"{COUNT_CRASH} WHERE"
+        db.execute(f"UPDATE tasks {count} state = 2 AND worker = ?", (name,))
     db.execute("UPDATE tasks SET state = 0, worker = NULL WHERE state = 2 AND worker = ?", (name,))
     db.executemany(
         "UPDATE queues SET running = running - ?1, waiting = waiting + ?1 WHERE qid = ?2",
@@ -96,6 +104,13 @@ def claim_tasks(db: sqlite3.Connection, request: ClaimRequest, now: float) -> li
     worker, limit, held = request.worker, request.limit, request.held
     if not is_known(db, worker):
         return []  # Its lease lapsed: its next heartbeat says so.
+    if holds_suspect(db, worker):
+        return []
+    if suspect := next_suspect(db, worker):
+        if is_idle(db, worker):
+            return _claim_suspect(db, worker, suspect, now)
+        if must_become_idle(db, worker):
+            return []
     turns = Turns(db, worker, limit)
     ready = turns.queues
     if held is not None:
@@ -103,20 +118,37 @@ def claim_tasks(db: sqlite3.Connection, request: ClaimRequest, now: float) -> li
         ready = ready[: max(0, limit)]
     if not ready:
         return []
-    (turn,) = db.execute("SELECT coalesce(max(turn), 0) FROM queues").fetchone()
+    turn = _last_turn(db)
     claims: list[Claim] = []
     for left, queue in enumerate(ready):
         # An equal share for each ready queue; the rest is for a later claim.
         share = max(1, (limit - len(claims)) // (len(ready) - left))
-        claimed = _claim_from(db, worker, queue, min(turns.room(queue), share), now)
+        seqs = _claimable(db, worker, queue.qid, min(turns.room(queue), share))
+        claimed = _claim(db, worker, queue.name, seqs, now)
         turns.took(queue, len(claimed))
-        db.execute(
-            "UPDATE queues SET waiting = waiting - ?1, running = running + ?1, turn = ?2"
-            " WHERE qid = ?3",
-            (len(claimed), turn + left + 1, queue.qid),
-        )
+        _note_claimed(db, queue.qid, len(claimed), turn + left + 1)
         claims += claimed
     return claims
+
+
+def _claim_suspect(
+    db: sqlite3.Connection, worker: Worker, suspect: Suspect, now: float
+) -> list[Claim]:
+    _note_claimed(db, suspect.qid, 1, _last_turn(db) + 1)
+    return _claim(db, worker, suspect.queue, [suspect.seq], now)
+
+
+def _last_turn(db: sqlite3.Connection) -> int:
+    (turn,) = db.execute("SELECT coalesce(max(turn), 0) FROM queues").fetchone()
+    return int(turn)
+
+
+def _note_claimed(db: sqlite3.Connection, qid: int, claims: int, turn: int) -> None:
+    db.execute(
+        "UPDATE queues SET waiting = waiting - ?1, running = running + ?1, turn = ?2"
+        " WHERE qid = ?3",
+        (claims, turn, qid),
+    )
 
 
 def _even_share(db: sqlite3.Connection, worker: Worker, ready: int) -> int:
@@ -129,11 +161,11 @@ def _even_share(db: sqlite3.Connection, worker: Worker, ready: int) -> int:
     return int(-(-(running + ready) // max(1, workers)))
 
 
-def _claim_from(
-    db: sqlite3.Connection, worker: Worker, queue: Ready, limit: int, now: float
+def _claim(
+    db: sqlite3.Connection, worker: Worker, queue: str, seqs: Iterable[int], now: float
 ) -> list[Claim]:
     claims = []
-    for seq in _claimable(db, worker, queue.qid, limit):
+    for seq in seqs:
         row = db.execute(
             "UPDATE tasks SET state = 2, worker = ?, number = number + 1, claimed_at = ?"
             " WHERE seq = ? RETURNING id,"
@@ -142,19 +174,13 @@ def _claim_from(
             (worker.name, now, seq),
         ).fetchone()
         *counts, cancelled, cooled_s = row[2:]
-        held = Claim(row[0], queue.name, row[1], worker.name, *counts)
+        held = Claim(row[0], queue, row[1], worker.name, *counts)
         claims.append(replace(held, cancelled=bool(cancelled), cooled_s=cooled_s))
     return claims
 
 
 def _claimable(db: sqlite3.Connection, worker: Worker, qid: int, limit: int) -> list[int]:
     """The next tasks of a queue; at most one per worker is in its last chance."""
-    rows = db.execute(
-        "SELECT seq, last_chance FROM tasks WHERE qid = ? AND state = 0"
-        " AND (last_chance = 0 OR NOT EXISTS"
-        " (SELECT 1 FROM tasks l WHERE l.last_chance = 1 AND l.state = 2 AND l.worker = ?))"
-        " ORDER BY priority, seq LIMIT ?",
-        (qid, worker.name, limit),
-    ).fetchall()
+    rows = db.execute(SELECT_CLAIMABLE, (qid, worker.name, limit)).fetchall()
     alone = next((seq for seq, last_chance in rows if last_chance), None)
     return [seq for seq, last_chance in rows if not last_chance or seq == alone]
