@@ -67,8 +67,9 @@ class Store(Protocol):
         Also returns tasks of lapsed workers to their queues, with one more crash, and wakes
         delayed tasks. A task that one more crash would kill is claimed only by a worker that holds
         no other such task: of those that ran beside the one that kills its worker, none dies. With
-        a limit of one crash, the crash of a worker with several tasks counts for none of these: each
-        is claimed again alone, and its worker claims nothing beside it. A store may leave that out.
+        a limit of one crash, the crash of a worker with several tasks counts for none of these:
+        each is claimed again alone, and its worker claims nothing beside it. A store may leave that
+        out.
         """
 
     def wait(self, timeout_s: float) -> None:
