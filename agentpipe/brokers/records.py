@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Offer:
     Attributes:
         priority: A lower one is claimed first.
         group_id: For stores that cancel tasks without reading them.
+        made_at: Unix seconds, the same whenever the offer is repeated: for stores that remember no
+            ids, whose ``submitted_at`` it is.
     """
 
     task_id: str
@@ -58,6 +61,7 @@ class Offer:
     priority: int = 0
     delay_s: float = 0.0
     group_id: str | None = None
+    made_at: float = field(default_factory=time.time, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

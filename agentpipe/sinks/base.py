@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 # A number is Unix seconds: start with the first record published then or later.
 Start = Literal["beginning", "now"] | float
+# A reader stores within this time what it was told to commit, or waits for it.
+COMMIT_WITHIN_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,10 @@ class Reader(Protocol):
         """The next records, waiting up to ``timeout_s`` for the first."""
 
     def commit(self, record: Record) -> None:
-        """Mark this record, and all polled before it, as used."""
+        """Mark this record, and all polled before it, as used.
+
+        A sink may store that up to ``COMMIT_WITHIN_S`` later; ``close`` waits for it.
+        """
 
     def recall(self) -> list[str]:
         """Task ids of records shortly before the first one of this reader.
@@ -63,6 +68,25 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Release files and connections; close the readers first."""
+
+
+@runtime_checkable
+class LosesRecords(Protocol):
+    """Optional: a reader from which polled records may go back to the group before their use."""
+
+    def take(self, record: Record) -> bool:
+        """Begin to use a polled record; False if it is no longer this reader's."""
+
+
+@runtime_checkable
+class KnowsSubmissions(Protocol):
+    """Optional: a reader that tells the submissions of a recalled id apart.
+
+    Of one that cannot, every later Result of a recalled id is a repeat.
+    """
+
+    def submissions(self, task_id: str) -> Collection[str | None]:
+        """What ``submission_of`` says of the recalled Results of this id."""
 
 
 @runtime_checkable

@@ -21,6 +21,7 @@ from agentpipe.connections.health import examine_folder
 from agentpipe.connections.sqlite import Database, Layout, SqliteAddress, parse_url
 from agentpipe.errors import Unreachable
 from agentpipe.sinks.base import Record
+from agentpipe.sinks.seen import submission_in
 
 if TYPE_CHECKING:
     import sqlite3
@@ -43,6 +44,11 @@ CREATE TABLE loans (
 CREATE INDEX loans_by_owner ON loans (owner)
 """
 LAYOUT = Layout(2, _SCHEMA)
+# A lent record may still come back, and is then not a repeat.
+_USED_BEFORE = """
+FROM records WHERE position >= ? AND position < ? AND NOT EXISTS (
+    SELECT 1 FROM loans WHERE owner = ? AND position BETWEEN first AND last)
+"""
 
 
 class SqliteSink:
@@ -128,24 +134,27 @@ class SqliteGroupReader:
         self._lent: list[_Loan] = []  # In the order of polling, not of the stream.
         with self._database.write() as db:
             db.execute("INSERT OR IGNORE INTO groups VALUES (?, ?)", (group, after + 1))
-        self._recalled = False
+        self._first = 0
 
     def recall(self) -> list[str]:
-        if self._recalled or not self._lent:
+        if self._first or not self._lent:
             return []
-        self._recalled = True
-        first = self._lent[0].first
+        self._first = self._lent[0].first
         with self._database.read() as db:
-            return [
-                task_id
-                for (task_id,) in db.execute(
-                    # A lent record may still come back, and is then not a repeat.
-                    "SELECT task_id FROM records WHERE position >= ?1 AND position < ?2"
-                    " AND NOT EXISTS (SELECT 1 FROM loans WHERE owner = ?3"
-                    " AND position BETWEEN first AND last)",
-                    (first - RECALLED, first, self._group),
-                )
-            ]
+            rows = db.execute(f"SELECT task_id {_USED_BEFORE}", self._before)
+            return [task_id for (task_id,) in rows]
+
+    def submissions(self, task_id: str) -> set[str | None]:
+        """See ``KnowsSubmissions``; read only now, because a trace may be large."""
+        with self._database.read() as db:
+            rows = db.execute(
+                f"SELECT body {_USED_BEFORE} AND task_id = ?", (*self._before, task_id)
+            )
+            return {submission_in(body) for (body,) in rows}
+
+    @property
+    def _before(self) -> tuple[int, int, str]:
+        return self._first - RECALLED, self._first, self._group
 
     def poll(self, limit: int, timeout_s: float) -> list[Record]:
         deadline = time.monotonic() + timeout_s

@@ -1,15 +1,18 @@
-"""Stream: reads a sink's Results, each task once, and commits each after its use."""
+"""Stream: reads a sink's Results, each submission once, and commits each after its use."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from typing import TYPE_CHECKING, Self
 
 from agentpipe.core.result import Result
 from agentpipe.errors import FormatError, Unreachable
+from agentpipe.sinks.base import LosesRecords
+from agentpipe.sinks.portion import Portion
+from agentpipe.sinks.seen import Seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -17,9 +20,6 @@ if TYPE_CHECKING:
     from agentpipe.settings import Settings
     from agentpipe.sinks.base import Reader, Record, Sink, Start
 
-# Repeats come from a crash between publishing and dropping, so they are close together.
-REMEMBERED_IDS = 200_000
-BATCH = 100
 POLL_S = 0.5
 RECONNECT_PAUSE_S = 0.2
 
@@ -39,7 +39,7 @@ class Stream:
 
     Attributes:
         skipped: Number of records that were not Results.
-        repeated: Number of records of tasks already seen.
+        repeated: Number of records of submissions already seen.
         keep: Number of used records to hold uncommitted.
     """
 
@@ -61,13 +61,15 @@ class Stream:
             commit_every: Commit so many used records together, fewer when no more come; faster,
                 but after a kill as many are repeated.
             keep: Hold the newest so many used records uncommitted; ``math.inf`` holds all.
-            known: Ids of tasks to skip.
+            known: Ids of tasks whose next Result to skip.
             sink: The reader's, to close with it.
         """
         self._reader, self._timeout_s, self._sink = reader, timeout_s, sink
         self._commit_every = max(1, commit_every)
         self._held: deque[Record] = deque()
-        self._seen: OrderedDict[str, None] = OrderedDict.fromkeys(known)
+        self._loser = reader if isinstance(reader, LosesRecords) else None
+        self._seen = Seen(reader, known)
+        self._portion = Portion()
         self.keep = keep
         self._stopped = False
         self._outage: Unreachable | None = None
@@ -160,8 +162,8 @@ class Stream:
         while True:
             left_s = max(0.0, quiet_until - time.monotonic())
             records = self._poll(min(POLL_S, left_s))
-            yield from records
             if records:
+                yield from self._taken(records)
                 quiet_until = time.monotonic() + timeout_s
                 continue
             self._settle()
@@ -170,9 +172,17 @@ class Stream:
                     raise self._outage
                 return
 
+    def _taken(self, records: list[Record]) -> Iterator[Record]:
+        """Those that are still the reader's when their turn comes."""
+        begun = time.monotonic()
+        for record in records:
+            if self._loser is None or self._loser.take(record):
+                yield record
+        self._portion.used(len(records), time.monotonic() - begun)
+
     def _poll(self, timeout_s: float) -> list[Record]:
         try:
-            records = self._reader.poll(BATCH, timeout_s)
+            records = self._reader.poll(self._portion.limit, timeout_s)
         except Unreachable as error:
             if self._outage is None:
                 log.warning("waiting for the stream: %s", error)
@@ -182,8 +192,7 @@ class Stream:
         if self._outage is not None:
             log.warning("the stream is back")
             self._outage = None
-        for task_id in self._reader.recall():
-            self._remember(task_id)
+        self._seen.recall(self._reader.recall())
         return records
 
     def _decoded(self, record: Record) -> Result | None:
@@ -193,13 +202,7 @@ class Stream:
             self.skipped += 1
             log.warning("skipped record %s of the stream: %s", record.position, error)
             return None
-        if result.task_id in self._seen:
+        if self._seen.is_repeat(result):
             self.repeated += 1
             return None
-        self._remember(result.task_id)
         return result
-
-    def _remember(self, task_id: str) -> None:
-        self._seen[task_id] = None
-        if len(self._seen) > REMEMBERED_IDS:
-            self._seen.popitem(last=False)

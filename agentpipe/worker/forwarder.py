@@ -1,7 +1,7 @@
 """Forwarder: moves results from the outbox to the sink, in confirmed batches.
 
 A batch is published, confirmed, and only then dropped from the outbox. A crash in between repeats
-it, and readers drop repeated task ids: no crash loses a result.
+it, and readers drop repeats: no crash loses a result.
 """
 
 from __future__ import annotations

@@ -39,8 +39,8 @@ def records(ids: Iterable[Any]) -> list[Record]:
     return [Record(str(task_id), f"result of {task_id}".encode()) for task_id in ids]
 
 
-def result_record(task_id: str) -> Record:
-    return Record(task_id, orjson.dumps(Result(task_id=task_id).to_dict()))
+def result_record(task_id: str, **fields: Any) -> Record:
+    return Record(task_id, orjson.dumps(Result(task_id=task_id, **fields).to_dict()))
 
 
 def ids_of(found: Iterable[Record]) -> list[str]:
@@ -371,6 +371,35 @@ def test_a_groups_new_reader_knows_what_the_last_one_read(sink: Sink) -> None:
     second = sink.follow(group, "beginning")
     assert [result.task_id for result in Stream(second, timeout_s=0.3)] == ["d"]
     second.close()
+
+
+@pytest.mark.needs("remembers_reads")
+def test_a_groups_new_reader_knows_an_id_that_is_used_again(sink: Sink) -> None:
+    group = unique("group")
+    sink.publish([result_record(each, submitted_at="at 1") for each in "abc"])
+    with Stream(sink.follow(group, "beginning"), timeout_s=0.3) as stream:
+        assert len(list(stream)) == 3
+    sink.publish(
+        [
+            result_record("b", submitted_at="at 1", worker="another"),
+            result_record("b", submitted_at="at 2"),
+        ]
+    )
+    with Stream(sink.follow(group, "beginning"), timeout_s=0.3) as stream:
+        assert [(each.task_id, each.submitted_at) for each in stream] == [("b", "at 2")]
+
+
+@pytest.mark.needs("shares_records")
+def test_a_slow_reader_leaves_the_others_what_it_does_not_use(
+    sink: Sink, open_another_sink: OpenSink
+) -> None:
+    group = unique("group")
+    sink.publish([result_record(str(number)) for number in range(50)])
+    with Stream(sink.follow(group, "beginning")) as slow:
+        in_hand = next(iter(slow)).task_id
+        with Stream(open_another_sink().follow(group, "beginning"), timeout_s=1) as stream:
+            found = [each.task_id for each in stream]
+    assert sorted(map(int, [in_hand, *found])) == list(range(50))
 
 
 def test_a_reader_may_begin_at_a_moment(sink: Sink) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import os
 import signal
-import subprocess
-import sys
 import time
 import uuid
 from collections import Counter
@@ -315,34 +312,6 @@ class TestOnItsOwnServer:
     def sink_url(self, server: KafkaServer, topic: str) -> str:
         return f"{server.url}/{topic}?session_s=1&partitions=2"
 
-    def test_a_reader_killed_again_and_again_uses_each_record(
-        self, project: Project, sink_url: str, tmp_path: Path
-    ) -> None:
-        """At most what it had in hand is used twice, for each kill."""
-        total, kills = 400, 6
-        sink = open_sink(Settings(sink=sink_url))
-        sink.publish([record(f"t-{n}") for n in range(total)])
-        used = tmp_path / "used"
-        used.touch()
-        lines = itertools.count(total // (kills + 2), total // (kills + 2))
-        for goal in itertools.islice(lines, kills):
-            self._tail_until(project, used, goal)
-        with used.open("ab") as stream:
-            subprocess.run(
-                [*TAIL, "--timeout", "3"], env=project.environ, stdout=stream, check=True
-            )
-        ids = Counter(orjson.loads(line)["task_id"] for line in used.read_bytes().splitlines())
-        assert len(ids) == total
-        assert ids.total() <= total + kills
-        sink.close()
-
-    def _tail_until(self, project: Project, used: Path, goal: int) -> None:
-        with used.open("ab") as stream:
-            process = subprocess.Popen(TAIL, env=project.environ, stdout=stream)
-            wait_until(lambda: used.read_bytes().count(b"\n") >= goal, 60, f"{goal} are used")
-            process.kill()
-            process.wait()
-
     def test_a_broker_that_is_killed_under_load_costs_nothing(
         self, project: Project, server: KafkaServer
     ) -> None:
@@ -368,9 +337,3 @@ class TestOnItsOwnServer:
         assert set(runs.values()) == {1}
         assert "results wait in the outbox" in fleet.log
         assert "the sink takes results again" in fleet.log
-
-
-TAIL = [
-    *(sys.executable, "-m", "agentpipe", "tail"),
-    *("--group", "trainer", "--from", "beginning", "--json"),
-]

@@ -1,10 +1,12 @@
-"""Of kafka-python we touch a name that is not public; this fails first when it changes."""
+"""Of kafka-python we touch names that are not public; this fails first when one changes."""
 
 from __future__ import annotations
 
 import inspect
 
 from kafka import KafkaConsumer
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.assignors.sticky.sticky_assignor import StickyAssignmentExecutor
 from kafka.coordinator.consumer import ConsumerCoordinator
 
 
@@ -12,3 +14,15 @@ def test_a_consumer_has_a_coordinator_that_can_be_polled_and_asked_to_join_again
     assert "self._coordinator = ConsumerCoordinator(" in inspect.getsource(KafkaConsumer.__init__)
     assert "timeout_ms" in inspect.signature(ConsumerCoordinator.poll).parameters
     assert not inspect.signature(ConsumerCoordinator.request_rejoin).parameters.keys() - {"self"}
+
+
+def test_a_coordinator_fetches_many_commits_at_once() -> None:
+    parameters = inspect.signature(ConsumerCoordinator.fetch_committed_offsets).parameters
+    assert {"partitions", "timeout_ms"} <= parameters.keys()
+
+
+def test_the_assignor_is_cooperative_and_its_balance_can_be_changed_before_it_is_told() -> None:
+    source = inspect.getsource(CooperativeStickyAssignor.assign)
+    for used in ("perform_initial_assignment()", "balance()", "get_final_assignment("):
+        assert used in source
+    assert inspect.signature(StickyAssignmentExecutor).parameters.keys() == {"cluster", "members"}

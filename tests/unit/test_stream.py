@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import orjson
 import pytest
 
 from agentpipe.core.result import Result
 from agentpipe.errors import Unreachable
-from agentpipe.sinks import stream
+from agentpipe.sinks import seen
 from agentpipe.sinks.base import Record
+from agentpipe.sinks.portion import MOST, Portion
 from agentpipe.sinks.stream import Stream
 
 if TYPE_CHECKING:
@@ -48,10 +49,14 @@ class ListReader:
         """Nothing is held."""
 
 
-def record(task_id: str, position: int = 0, payload: bytes | None = None) -> Record:
+def record(task_id: str, position: int = 0, payload: bytes | None = None, **fields: Any) -> Record:
     if payload is None:
-        payload = orjson.dumps(Result(task_id=task_id).to_dict())
+        payload = orjson.dumps(Result(task_id=task_id, **fields).to_dict())
     return Record(task_id, payload, position)
+
+
+def submitted(task_id: str, second: int, **fields: Any) -> Record:
+    return record(task_id, submitted_at=f"2026-01-01T00:00:{second:02}.000000Z", **fields)
 
 
 def test_results_come_in_order_and_the_silence_ends_it() -> None:
@@ -165,6 +170,81 @@ def test_what_a_groups_reader_recalls_is_not_given_again() -> None:
     assert results.repeated == 1
 
 
+def test_an_id_that_is_used_again_is_another_task() -> None:
+    page = [submitted("a", 1, worker=each) for each in ("one", "two")]
+    results = Stream(ListReader([[*page, submitted("a", 2), page[1]]]), timeout_s=0)
+    assert [each.submitted_at for each in results] == [
+        "2026-01-01T00:00:01.000000Z",
+        "2026-01-01T00:00:02.000000Z",
+    ]
+    assert results.repeated == 2
+
+
+def test_a_replay_that_was_sent_twice_is_one_task() -> None:
+    page = [submitted("a-replay-1", second, replay_of="a") for second in (1, 2)]
+    results = Stream(ListReader([page]), timeout_s=0)
+    assert len(list(results)) == 1
+
+
+def test_a_known_id_that_is_used_again_is_another_task() -> None:
+    page = [submitted("a", 1), submitted("a", 1, worker="another"), submitted("a", 2)]
+    results = list(Stream(ListReader([page]), timeout_s=0, known=["a"]))
+    assert [each.submitted_at for each in results] == ["2026-01-01T00:00:02.000000Z"]
+
+
+class KnowingReader(ListReader):
+    def submissions(self, task_id: str) -> list[str | None]:
+        return ["2026-01-01T00:00:01.000000Z"] if task_id == "a" else []
+
+
+def test_a_recalled_id_that_is_used_again_is_another_task_if_the_reader_can_tell() -> None:
+    for kind, given in ((KnowingReader, 1), (ListReader, 0)):
+        reader = kind([[submitted("a", 1, worker="another"), submitted("a", 2)]])
+        reader.recalled = ["a"]
+        assert len(list(Stream(reader, timeout_s=0))) == given
+
+
+class LosingReader(ListReader):
+    """Its even records go to another reader once they were polled."""
+
+    def take(self, record: Record) -> bool:
+        return bool(record.position % 2)
+
+
+def test_records_that_went_to_another_reader_are_not_given() -> None:
+    reader = LosingReader([[record(each, n) for n, each in enumerate("abcde")]])
+    assert [each.task_id for each in Stream(reader, timeout_s=0)] == ["b", "d"]
+    assert reader.committed == [1, 3]
+
+
+def test_a_stream_takes_what_its_caller_uses_in_a_moment() -> None:
+    class NotingReader(ListReader):
+        limits: ClassVar[list[int]] = []
+
+        def poll(self, limit: int, timeout_s: float) -> list[Record]:
+            self.limits.append(limit)
+            return super().poll(limit, timeout_s)
+
+    reader = NotingReader([[record(str(n), n) for n in range(300)]])
+    results = iter(Stream(reader, timeout_s=0))
+    next(results)
+    assert reader.limits == [1]
+    assert len(list(results)) == 299
+    assert max(reader.limits) > 1
+
+
+def test_a_portion_follows_its_callers_pace() -> None:
+    portion = Portion()
+    limits = []
+    for number, seconds in ((1, 1e-4), (2, 2e-4), (4, 0), (8, 0.1), (4, 60), (1, 60), (1, 0.01)):
+        portion.used(number, seconds)
+        limits.append(portion.limit)
+    assert limits == [2, 4, 8, 4, 1, 1, 2]
+    for _ in range(20):
+        portion.used(portion.limit, 1e-9)
+    assert portion.limit == MOST
+
+
 def test_what_is_no_result_is_skipped_counted_and_committed() -> None:
     broken = [b"", b"\xff", b"{}", b"[1]", b'{"schema": 2}', b'{"schema": 1, "task_id": {}}']
     pages = [[record("x", index, payload) for index, payload in enumerate(broken)]]
@@ -176,7 +256,7 @@ def test_what_is_no_result_is_skipped_counted_and_committed() -> None:
 
 
 def test_the_newest_ids_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "REMEMBERED_IDS", 2)
+    monkeypatch.setattr(seen, "REMEMBERED", 2)
     reader = ListReader([[record(each) for each in "abcca"]])
     results = Stream(reader, timeout_s=0)
     assert [each.task_id for each in results] == ["a", "b", "c", "a"]

@@ -60,7 +60,7 @@ class Message:
             offer.task_id,
             queue,
             offer.payload,
-            submitted_ms=now_ms(),
+            submitted_ms=int(offer.made_at * 1000),
             priority=offer.priority,
             group_id=offer.group_id,
         )
