@@ -8,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.agent_thread import AgentThread, RunContinues, call_in_thread
+from agentpipe.core.loop_turns import done_within
 from agentpipe.errors import AnswerError, TimeLimitExceeded
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Instance:
         """
         run = asyncio.ensure_future(self._answer(task))
         try:
-            done, _ = await asyncio.wait({run}, timeout=limit_s)
+            done = await done_within(run, limit_s)
         except asyncio.CancelledError:
             if not await self._end(run):
                 raise RunContinues(self._is_over(run)) from None

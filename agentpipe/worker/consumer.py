@@ -35,6 +35,8 @@ CLAIM_BATCH = 32
 # After a wake-up a worker takes only its even share for this long: the others wake meanwhile and
 # take theirs. What is left then is for the first who claims it.
 SHARE_FOR_S = 0.02
+# A loop whose turn lasts longer is held up by a run: what is claimed now would wait behind it.
+TURNS_WITHIN_S = 0.5
 OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S = 0.1, 2.0
 # What the store refuses whatever is left of it; meanwhile somebody may mend the store.
 REFUSED_AGAIN_S = 30.0
@@ -144,12 +146,18 @@ class Consumer:
                 log.info("worker %s leaves and releases %d tasks", self._worker.name, back)
 
     def leave_with(self, settlements: Sequence[Settlement]) -> None:
-        """Carry out these, and leave; for a process that cannot end in order.
+        """Carry out these and those of runs that have ended, and leave.
+
+        For a process that cannot end in order.
 
         Raises:
             Unreachable: The store does not answer.
         """
-        self._settling.settle_all(settlements)
+        self._claiming = False
+        mine = {settlement.claim.key for settlement in settlements}
+        ended = [message.settlement for message in self.held if message.claim.key not in mine]
+        self._settling.settle_all([*settlements, *filter(None, ended)])
+        self._store.sync()
         self.leave()
 
     def stop(self) -> None:
@@ -279,7 +287,7 @@ class Consumer:
     def _claim(self, *, share: bool) -> list[ClaimedMessage]:
         self._capacity.held = len(self._held)
         free = self._capacity.free(self._worker.slots)
-        if free <= 0 or self._held.has_lost or self._loop.stray_s:
+        if free <= 0 or self._held.has_lost or self._loop.stray_s or self._is_stuck:
             return []
         # A task that was cancelled before this has it in its claim.
         self._cancelled = frozenset()
@@ -293,6 +301,10 @@ class Consumer:
             self._take_all_soon()
         self._capacity.held = len(self._held)
         return messages
+
+    @property
+    def _is_stuck(self) -> bool:
+        return self._loop.turns.turn_s > TURNS_WITHIN_S
 
     def _note_cancelled(self, cancelled: Collection[str]) -> None:
         """Cancel what runs, and remember the rest: the signal may come before the claim does."""

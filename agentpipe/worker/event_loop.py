@@ -17,6 +17,7 @@ from agentpipe.brokers.records import Settlement
 from agentpipe.core.agent_thread import RunContinues
 from agentpipe.core.logs import Bound, bound
 from agentpipe.errors import Cancelled, Interrupted
+from agentpipe.worker.message_loop import MessageLoop, current_message, message_executing
 from agentpipe.worker.served_actor import served_actor, served_actors
 from agentpipe.worker.times import SHUTDOWN_S
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from agentpipe.sending.broker import StoreBroker
     from agentpipe.worker.message import ClaimedMessage
+    from agentpipe.worker.message_loop import LoopDeath
 
     Settle = Callable[[list[ClaimedMessage]], None]
 
@@ -38,23 +40,38 @@ class _Stray:
 
 
 class EventLoop(threading.Thread):
-    """Runs claimed messages. Replaces Dramatiq's worker threads, hence its method names."""
+    """Runs claimed messages. Replaces Dramatiq's worker threads, hence its method names.
 
-    def __init__(self, broker: StoreBroker, settle: Settle, grace_s: float) -> None:
+    Attributes:
+        turns: The loop's turns, for other threads.
+    """
+
+    def __init__(
+        self,
+        broker: StoreBroker,
+        settle: Settle,
+        grace_s: float,
+        died: Callable[[LoopDeath], None],
+    ) -> None:
         super().__init__(name="agentpipe-loop", daemon=True)
-        self._broker, self._settle, self._grace_s = broker, settle, grace_s
-        self._loop = asyncio.new_event_loop()
-        self._loop.set_task_factory(_make_task)
+        self._broker, self._settle, self._grace_s, self._died = broker, settle, grace_s, died
+        self._loop = MessageLoop()
+        self.turns = self._loop.turns
+        self._finished = False
         self._runs: dict[asyncio.Task[None], ClaimedMessage] = {}
         # Runs that go on although they were interrupted.
         self._strays: list[_Stray] = []
         self._ended_runs: list[ClaimedMessage] = []
-        self._answered = True
-        self._pinged_at = self._lag_s = 0.0
 
     def run(self) -> None:
-        """Run until ``stop``."""
-        self._loop.run_forever()
+        """Run until ``stop``; an agent's code can end the loop before, which is reported."""
+        error: BaseException | None = None
+        try:
+            self._loop.run_forever()
+        except BaseException as raised:  # noqa: BLE001 - whatever it is, the loop has ended
+            error = raised
+        if not self._finished:
+            self._died(self._loop.death(error))
 
     def start_runs(self, messages: list[ClaimedMessage]) -> None:
         """Start claimed messages; from any thread."""
@@ -85,34 +102,14 @@ class EventLoop(threading.Thread):
         """Cancel these runs; from any thread."""
         self._loop.call_soon_threadsafe(self._end_runs, messages, Cancelled)
 
-    def ping(self) -> bool:
-        """Whether the loop has answered the last ping; sends the next. From one thread."""
-        answered, self._answered = self._answered, False
-        if answered:
-            self._pinged_at = time.monotonic()
-        self._loop.call_soon_threadsafe(self._note_answer)
-        return answered
-
-    def take_lag_s(self) -> float:
-        """The longest delay of an answer since the last call; from the thread that pings."""
-        late_s = 0.0 if self._answered else time.monotonic() - self._pinged_at
-        lag_s, self._lag_s = max(self._lag_s, late_s), 0.0
-        return lag_s
-
-    def running(self) -> ClaimedMessage | None:
-        """The message whose code the loop's thread runs now, if any; from any thread."""
-        task = asyncio.current_task(self._loop)
-        return task.message if isinstance(task, _Task) else None
+    def executing(self) -> ClaimedMessage | None:
+        """The message whose code the loop's thread executes now, if any; from any thread."""
+        return message_executing(sys._current_frames().get(self.ident or 0))  # noqa: SLF001 - documented for debuggers
 
     def stack(self) -> str:
         """The stack of the loop's thread now."""
-        frame = sys._current_frames().get(self.ident or 0)  # noqa: SLF001 - documented for debuggers
+        frame = sys._current_frames().get(self.ident or 0)  # noqa: SLF001 - likewise
         return "".join(traceback.format_stack(frame)) if frame else ""
-
-    def _note_answer(self) -> None:
-        if not self._answered:
-            self._lag_s = max(self._lag_s, time.monotonic() - self._pinged_at)
-        self._answered = True
 
     def _start_runs(self, messages: Iterable[ClaimedMessage]) -> None:
         for message in messages:
@@ -137,6 +134,7 @@ class EventLoop(threading.Thread):
 
     async def _process(self, message: ClaimedMessage) -> None:
         """Emit Dramatiq's signals before and after a run, whatever happens between."""
+        message.begun_at = time.monotonic()
         try:
             self._broker.emit_before("process_message", message)
             outcome = await self._perform(message)
@@ -165,6 +163,7 @@ class EventLoop(threading.Thread):
         if self._runs:
             await asyncio.wait(set(self._runs), timeout=SHUTDOWN_S)
         await self._close_idle()
+        self._finished = True
         self._loop.stop()
 
     def _end_runs(
@@ -187,28 +186,6 @@ def _end_run(
         message.ended_by = kind()
 
 
-_message: contextvars.ContextVar[ClaimedMessage | None] = contextvars.ContextVar(
-    "agentpipe_message", default=None
-)
-
-
 def _bind(message: ClaimedMessage) -> None:
-    _message.set(message)
+    current_message.set(message)
     bound.set(Bound(message.claim.task_id, message.claim.queue))
-
-
-class _Task(asyncio.Task[Any]):
-    """An asyncio task that knows its message; tasks that agents start inherit it."""
-
-    message: ClaimedMessage | None = None
-
-
-def _make_task(
-    loop: asyncio.AbstractEventLoop,
-    coroutine: Any,
-    context: contextvars.Context | None = None,
-    **options: Any,
-) -> _Task:
-    task = _Task(coroutine, loop=loop, context=context, **options)
-    task.message = _message.get() if context is None else context.get(_message)
-    return task

@@ -24,6 +24,7 @@ class ClaimedMessage(dramatiq.MessageProxy):
         task: None for a message of a plain Dramatiq actor, or one that cannot be read.
         problem: Why it cannot be read.
         started_at: Unix seconds.
+        begun_at: When its run began, on the monotonic clock; None before.
         ended_by: What ends its run from outside, if anything does.
         settlement: Set by the Results middleware, passed to the store by the consumer.
     """
@@ -33,6 +34,7 @@ class ClaimedMessage(dramatiq.MessageProxy):
         self.task: Task | None = None
         self.problem: FormatError | None = None
         self.started_at = time.time()
+        self.begun_at: float | None = None
         self.tracer: Tracer | None = None
         self.ended_by: Cancelled | Interrupted | None = None
         self.settlement: Settlement | None = None

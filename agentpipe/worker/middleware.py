@@ -21,10 +21,13 @@ import dramatiq
 
 from agentpipe.brokers.capabilities import BreaksOnFailures
 from agentpipe.core.garbage import collect_rarely
+from agentpipe.errors import AgentCrashed
 from agentpipe.sending.broker import StoreBroker
+from agentpipe.worker.blocked_loop import Blame
 from agentpipe.worker.consumer import Consumer
 from agentpipe.worker.event_loop import EventLoop
 from agentpipe.worker.forwarder import Forwarder
+from agentpipe.worker.process_end import ProcessEnd
 from agentpipe.worker.served_actor import served_actors, time_limit_s
 from agentpipe.worker.slots import DRAMATIQ_THREADS, slots_for
 from agentpipe.worker.watchdog import Watchdog
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.records import Worker
     from agentpipe.settings import Settings
     from agentpipe.sinks.base import Sink
+    from agentpipe.worker.message_loop import LoopDeath
     from agentpipe.worker.results import Results
 
 # Attributes of dramatiq.Worker that we replace, set, fill or read.
@@ -72,7 +76,9 @@ class WorkerMiddleware(dramatiq.Middleware):
         settlement_of = partial(self._results.settlement_of, broker)
         capacity = self._results.capacity
         consumer = Consumer(broker.store, self._settings, settlement_of, forwarder, capacity)
-        loop = EventLoop(broker, consumer.settle_soon, self._settings.grace_s)
+        self._end_process = ProcessEnd(consumer)
+        died = partial(self._loop_died, broker)
+        loop = EventLoop(broker, consumer.settle_soon, self._settings.grace_s, died)
         capacity.relieve = loop.close_idle
         wanted = worker.consumer_whitelist
 
@@ -106,8 +112,12 @@ class WorkerMiddleware(dramatiq.Middleware):
             self._loop,
             self._forwarder,
             lease_s=served.lease_s,
-            time_limit_s=partial(time_limit_s, broker),
-            exceeded=partial(self._results.exceeded, broker),
+            blame=Blame(
+                partial(time_limit_s, broker),
+                partial(self._results.exceeded, broker),
+                partial(self._results.crashed, broker),
+            ),
+            end_process=self._end_process,
             supervisor_pid=self._settings.supervisor_pid,
         ).start()
         # On a second SIGTERM Dramatiq exits without stopping its worker.
@@ -120,6 +130,17 @@ class WorkerMiddleware(dramatiq.Middleware):
         """Stop claiming."""
         if self._consumer is not None:
             self._consumer.claim_no_more()
+
+    def _loop_died(self, broker: dramatiq.Broker, death: LoopDeath) -> None:
+        """End the process: without its loop it would claim tasks and run none."""
+        assert self._consumer is not None
+        error = AgentCrashed(f"it ended its worker's event loop: {death.reason}")
+        crashed = [
+            self._results.crashed(broker, message, error)
+            for message in self._consumer.held
+            if message is death.culprit and message.settlement is None
+        ]
+        self._end_process(f"the event loop has ended: {death.reason}", crashed)
 
 
 def _have_breakers(broker: dramatiq.Broker) -> bool:

@@ -161,6 +161,13 @@ class Results(dramatiq.Middleware):
         self.after_process_message(broker, message, exception=error)
         return self.settlement_of(broker, message)
 
+    def crashed(
+        self, broker: dramatiq.Broker, message: ClaimedMessage, error: AgentCrashed
+    ) -> Settlement:
+        """The settlement of a run that ends its process; it runs again until ``max_crashes``."""
+        reason = self._reason(broker, message, error)
+        return Settlement(message.claim, "crash", reason=reason, usd=_usd(message))
+
     def _unmade(
         self,
         broker: dramatiq.Broker,

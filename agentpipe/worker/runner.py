@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.failures import error_kind, error_text
 from agentpipe.core.json_values import checked_answer
+from agentpipe.core.loop_turns import within
 from agentpipe.engines.base import Answer
 from agentpipe.engines.instance import Instance
 from agentpipe.errors import TimeLimitExceeded
@@ -163,8 +163,8 @@ class Runner:
             return []
         limit_s, env = self._collection.time_limit_s, self.context.env
         try:
-            async with asyncio.timeout(limit_s):
-                return await evaluate(task.evaluators, text, task, self._engine.search, env)
+            judging = evaluate(task.evaluators, text, task, self._engine.search, env)
+            return await within(judging, limit_s)
         except TimeoutError:
             return self._too_slow(task, text)
 

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING
 from agentpipe.brokers.statistics import MAX_LAST_ERROR_CHARS
 from agentpipe.engines.mcp.running import running_servers
 from agentpipe.errors import AgentpipeError
+from agentpipe.worker.blocked_loop import BlockedLoop
 from agentpipe.worker.child_memory import ChildMemory
 from agentpipe.worker.heartbeat import Heartbeat
 from agentpipe.worker.times import SHUTDOWN_S, TICK_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
-    from agentpipe.brokers.records import Settlement
+    from agentpipe.worker.blocked_loop import Blame
     from agentpipe.worker.consumer import Consumer
     from agentpipe.worker.event_loop import EventLoop
     from agentpipe.worker.forwarder import Forwarder
     from agentpipe.worker.message import ClaimedMessage
+    from agentpipe.worker.process_end import ProcessEnd
 
-# A loop that has not answered for this long is blocked by an agent's code.
-BLOCKED_AFTER_S = 5.0
 # Shorter runs end before anyone could look: they only make the report longer.
 REPORTED_AFTER_S = 1.0
 
@@ -38,9 +38,8 @@ log = logging.getLogger(__name__)
 class Watchdog(threading.Thread):
     """Keeps the lease, and watches the event loop and the processes that started this one.
 
-    No agent can block it. When an agent's code blocks the loop beyond its time limit, the
-    watchdog settles it as ``limit``, releases everything else, and ends the process, which its
-    supervisor replaces: there is no other way to stop such code.
+    No agent can block it. When an agent's code blocks the loop for too long, the watchdog ends
+    the process, which its supervisor replaces: there is no other way to stop such code.
     """
 
     def __init__(
@@ -50,17 +49,16 @@ class Watchdog(threading.Thread):
         forwarder: Forwarder,
         *,
         lease_s: float,
-        time_limit_s: Callable[[ClaimedMessage], float],
-        exceeded: Callable[[ClaimedMessage], Settlement],
+        blame: Blame,
+        end_process: ProcessEnd,
         supervisor_pid: int,
     ) -> None:
         super().__init__(name="agentpipe-watchdog", daemon=True)
         self._consumer, self._loop, self._forwarder = consumer, loop, forwarder
-        self._lease_s, self._time_limit_s, self._exceeded = lease_s, time_limit_s, exceeded
+        self._lease_s, self._end_process = lease_s, end_process
+        self._blocked_loop = BlockedLoop(loop, lambda: consumer.held, blame, end_process)
         self._supervisor_pid = supervisor_pid
         self._parent_pid = os.getppid()
-        self._blocked_s = 0.0
-        self._warned = False
         self._began_at = time.monotonic()
         self._child_memory = ChildMemory()
 
@@ -72,9 +70,7 @@ class Watchdog(threading.Thread):
                 next_beat = time.monotonic() + (lease_s / 3 if self._beat() else lease_s / 10)
             tick_s = min(TICK_S, lease_s / 10)
             time.sleep(tick_s)
-            # Counted in our own ticks: after SIGCONT the time frozen does not count as blocked.
-            self._blocked_s = 0.0 if self._loop.ping() else self._blocked_s + tick_s
-            self._check_loop()
+            self._blocked_loop.look(tick_s)
             self._check_end()
             self._check_parents()
 
@@ -94,7 +90,7 @@ class Watchdog(threading.Thread):
     def _heartbeat(self) -> Heartbeat:
         error, down_s = self._forwarder.failing or ("", None)
         return Heartbeat(
-            lag_s=self._loop.take_lag_s(),
+            lag_s=self._loop.turns.take_longest_s(),
             rss_bytes=_rss_bytes(),
             servers=running_servers(),
             children_bytes=self._child_memory.bytes(),
@@ -106,47 +102,12 @@ class Watchdog(threading.Thread):
             up_s=time.monotonic() - self._began_at,
         )
 
-    def _check_loop(self) -> None:
-        if self._blocked_s < BLOCKED_AFTER_S:
-            self._warned = False
-            return
-        if not self._warned:
-            self._warned = True
-            log.warning(
-                "an agent blocks the event loop, and all others in this process wait; give its "
-                "collection `isolation: thread`. Its stack:\n%s",
-                self._loop.stack(),
-            )
-        late = [message for message in self._consumer.held if self._is_late(message)]
-        culprit = self._loop.running()
-        if culprit in late:
-            late = [culprit]  # The others only waited for it: they are released.
-        if late:
-            log.error("the loop is blocked beyond a time limit: this process ends and is replaced")
-            self._end_process(late)
-
-    def _is_late(self, message: ClaimedMessage) -> bool:
-        limit_s = self._time_limit_s(message)
-        return time.time() - message.started_at > limit_s + BLOCKED_AFTER_S
-
     def _check_end(self) -> None:
         if time.monotonic() > self._consumer.ends_by:
-            log.error(
-                "runs do not end long after their interruption: this process ends without them"
-            )
-            self._end_process([])
+            self._end_process("runs do not end long after their interruption")
         if self._loop.stray_s > SHUTDOWN_S and not self._consumer.held:
-            log.error(
-                "a run whose task went to another worker cannot be stopped: this process ends "
-                "with it, so that the agent does not run twice"
-            )
-            self._end_process([])
-
-    def _end_process(self, late: list[ClaimedMessage]) -> None:
-        try:
-            self._consumer.leave_with([self._exceeded(message) for message in late])
-        finally:
-            os._exit(1)
+            # Else its agent would run twice.
+            self._end_process("a run whose task went to another worker cannot be stopped")
 
     def _check_parents(self) -> None:
         orphaned = os.getppid() != self._parent_pid

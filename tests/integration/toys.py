@@ -7,11 +7,13 @@ a test knows what ran, where and when, independently of agentpipe.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import hashlib
 import json
 import logging
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,31 @@ async def _block_at_first(argument: str, journal: Journal, task: Any) -> str:
     return "awake"
 
 
+async def _raise_later(error: BaseException) -> None:
+    raise error
+
+
+async def _end_loop(how: str, _journal: Journal, _task: Any) -> str:
+    """End the event loop of the worker."""
+    loop = asyncio.get_running_loop()
+    if how == "exit":
+        lost = asyncio.create_task(_raise_later(SystemExit(3)))
+    elif how == "keyboard":
+        loop.call_soon(_raise, KeyboardInterrupt())
+    elif how == "stop":
+        loop.stop()
+    elif how == "async":
+        thread, error = ctypes.c_ulong(threading.get_ident()), ctypes.py_object(SystemExit)
+        raising = ctypes.pythonapi.PyThreadState_SetAsyncExc
+        threading.Timer(0.3, raising, (thread, error)).start()
+    await asyncio.sleep(60)
+    return str(lost)
+
+
+async def _end_loop_at_first(how: str, journal: Journal, task: Any) -> str:
+    return await _end_loop(how, journal, task) if journal.starts(task.task_id) == 1 else "alive"
+
+
 async def _swallow(argument: str, _journal: Journal, _task: Any) -> str:
     until = time.monotonic() + float(argument)
     while time.monotonic() < until:
@@ -131,6 +158,8 @@ _COROUTINES = {
     "sleep": _sleep,
     "sleep-at-first": _sleep_at_first,
     "block-at-first": _block_at_first,
+    "end-loop": _end_loop,
+    "end-loop-at-first": _end_loop_at_first,
     "swallow": _swallow,
     "fail-until-run": _fail_until_run,
     "limited-at-first": _limited_at_first,

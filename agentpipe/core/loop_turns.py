@@ -1,0 +1,112 @@
+"""CountedLoop: an event loop whose turns another thread can follow.
+
+One turn runs all that is ready and then asks the selector. A turn that does not end is the code of
+one run, and every other run of the loop waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+T = TypeVar("T")
+
+# A turn that takes longer holds up the other runs.
+STALL_S = 0.5
+
+
+class TurnCounter(selectors.DefaultSelector):
+    """The selector of a loop, which the loop asks once per turn.
+
+    Attributes:
+        turns: How many turns have begun.
+        stalled_s: The sum of all turns that took long, and of the time in which the process was
+            stopped.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns = 0
+        self.stalled_s = 0.0
+        self._longest_s = 0.0
+        self._began_at: float | None = None
+
+    def select(self, timeout: float | None = None) -> Any:
+        """End a turn, wait for events, and begin the next one."""
+        asked_at = time.monotonic()
+        if self._began_at is not None:
+            self._note(asked_at - self._began_at)
+        self._began_at = None
+        try:
+            return super().select(timeout)
+        finally:
+            self.turns += 1
+            self._began_at = time.monotonic()
+            if timeout is not None:
+                self._note(self._began_at - asked_at - max(0.0, timeout))
+
+    @property
+    def turn_s(self) -> float:
+        """For how long the current turn has lasted, 0 while the loop waits; from any thread."""
+        began_at = self._began_at
+        return 0.0 if began_at is None else time.monotonic() - began_at
+
+    def take_longest_s(self) -> float:
+        """The longest turn since the last call; from one thread."""
+        longest_s, self._longest_s = max(self._longest_s, self.turn_s), 0.0
+        return longest_s
+
+    def _note(self, took_s: float) -> None:
+        self._longest_s = max(self._longest_s, took_s)
+        if took_s > STALL_S:
+            self.stalled_s += took_s
+
+
+class CountedLoop(asyncio.SelectorEventLoop):
+    """An event loop with its counter, ``turns``."""
+
+    def __init__(self) -> None:
+        self.turns = TurnCounter()
+        super().__init__(self.turns)
+
+
+def _stalled_s() -> float:
+    loop = asyncio.get_running_loop()
+    return loop.turns.stalled_s if isinstance(loop, CountedLoop) else 0.0
+
+
+async def done_within(run: asyncio.Future[Any], limit_s: float) -> bool:
+    """Whether ``run`` ends within the limit.
+
+    While another run held up the loop, this one could not go on: it gets that time back, at most
+    the limit once more. It may have held up the loop itself.
+    """
+    before_s = _stalled_s()
+    done, _ = await asyncio.wait({run}, timeout=limit_s)
+    held_up_s = min(limit_s, _stalled_s() - before_s)
+    if not done and held_up_s > 0:
+        done, _ = await asyncio.wait({run}, timeout=held_up_s)
+    return bool(done)
+
+
+async def within(coroutine: Coroutine[Any, Any, T], limit_s: float) -> T:
+    """Its result, if it ends as ``done_within`` says.
+
+    Raises:
+        TimeoutError: It did not, and was cancelled.
+        BaseException: What it raises.
+    """
+    run = asyncio.ensure_future(coroutine)
+    try:
+        if await done_within(run, limit_s):
+            return run.result()
+        raise TimeoutError
+    finally:
+        if not run.done():
+            run.cancel()
+            await asyncio.wait({run})

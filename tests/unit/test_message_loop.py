@@ -1,0 +1,154 @@
+"""An event loop whose turns can be followed, and whose code is known by its message."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agentpipe.core.loop_turns import STALL_S, CountedLoop, done_within, within
+from agentpipe.worker.message_loop import MessageLoop, current_message, message_executing
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PATIENCE_S = 20.0
+# Any object will do.
+MINE: Any = "mine"
+
+
+@pytest.fixture
+def loop() -> Iterator[MessageLoop]:
+    loop = MessageLoop()
+    yield loop
+    loop.close()
+
+
+def _block(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+async def _block_after_a_wait(seconds: float) -> None:
+    await asyncio.sleep(0)
+    _block(seconds)
+
+
+def _start_task(loop: MessageLoop) -> None:
+    loop.tasks = [loop.create_task(_block_after_a_wait(1.0))]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        _start_task,
+        lambda loop: loop.call_soon(_block, 1.0),
+        lambda loop: loop.call_later(0.01, _block, 1.0),
+        lambda loop: loop.call_soon_threadsafe(_block, 1.0),
+    ],
+)
+def test_it_is_known_for_which_message_a_loop_executes(
+    loop: MessageLoop, start: Callable[[MessageLoop], None]
+) -> None:
+    def begin() -> None:
+        current_message.set(MINE)
+        start(loop)
+
+    loop.call_soon(begin)
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    def executing() -> Any:
+        return message_executing(sys._current_frames().get(thread.ident or 0))  # noqa: SLF001 - as the loop does
+
+    try:
+        wait_until(lambda: loop.turns.turn_s > 0.3, PATIENCE_S, "it blocks")
+        turns = loop.turns.turns
+        assert executing() is MINE
+        wait_until(lambda: loop.turns.turn_s == 0.0, PATIENCE_S, "it waits again")
+        assert executing() is None
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+    assert loop.turns.turns > turns
+    assert loop.turns.take_longest_s() >= 0.9
+
+
+async def _exit() -> None:
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        (lambda loop: loop.stop(), "loop.stop() was called"),
+        (lambda loop: loop.create_task(_exit()), "SystemExit was raised"),
+        (lambda loop: loop.call_soon(sys.exit), "SystemExit was raised"),
+    ],
+)
+def test_it_is_known_whose_code_has_ended_a_loop(
+    loop: MessageLoop, end: Callable[[MessageLoop], Any], reason: str
+) -> None:
+    kept: list[Any] = []
+
+    def begin() -> None:
+        current_message.set(MINE)
+        kept.append(end(loop))
+
+    loop.call_soon(begin)
+    error = None
+    try:
+        loop.run_forever()
+    except SystemExit as raised:
+        error = raised
+    for task in (it for it in kept if isinstance(it, asyncio.Task)):
+        task.exception()  # Retrieved, so that asyncio does not report it as lost.
+    death = loop.death(error)
+    assert (death.reason, death.culprit) == (reason, MINE)
+
+
+def test_a_run_gets_back_the_time_for_which_another_held_up_the_loop() -> None:
+    async def scene(block_s: float) -> bool:
+        run = asyncio.ensure_future(asyncio.sleep(0.5))
+        asyncio.get_running_loop().call_soon(_block, block_s)
+        done = await done_within(run, 0.3)
+        run.cancel()
+        return done
+
+    with asyncio.Runner(loop_factory=CountedLoop) as runner:
+        assert runner.run(scene(STALL_S + 0.3))
+        assert not runner.run(scene(0.0))
+
+
+def test_a_run_that_holds_up_the_loop_gets_its_limit_twice_at_most() -> None:
+    async def endless() -> None:
+        while True:
+            time.sleep(STALL_S + 0.1)  # noqa: ASYNC251 - the mistake that is tested
+            await asyncio.sleep(0)
+
+    with asyncio.Runner(loop_factory=CountedLoop) as runner, pytest.raises(TimeoutError):
+        runner.run(within(endless(), 1.0))
+
+
+def test_what_runs_within_a_limit_ends_with_its_caller() -> None:
+    ended: list[str] = []
+
+    async def forever() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append("cancelled")
+
+    async def scene() -> None:
+        caller = asyncio.ensure_future(within(forever(), 60.0))
+        await asyncio.sleep(0.01)
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+
+    asyncio.run(scene())
+    assert ended == ["cancelled"]
