@@ -13,6 +13,7 @@ from agentpipe.brokers.capabilities import (
     KeepsDeadLetters,
     KeepsSchedules,
     LocatesTasks,
+    MovesTasks,
     PausesQueues,
     ReadsTasks,
 )
@@ -35,6 +36,7 @@ class AnyStore(
     PausesQueues,
     KeepsDeadLetters,
     LocatesTasks,
+    MovesTasks,
     KeepsSchedules,
     Protocol,
 ):

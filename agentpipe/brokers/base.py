@@ -37,6 +37,9 @@ class Store(Protocol):
         """Declare queues with their limits; a collection's round-robin group becomes these.
 
         A queue that left its group keeps its tasks and gets no new ones from it.
+
+        Where queues have a ``source``, a sender with an older file than that of the group changes
+        nothing of the group: it is only kept who the sender was. A worker's file always holds.
         """
 
     def offer(self, target: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:

@@ -247,6 +247,18 @@ class LocatesTasks(Protocol):
 
 
 @runtime_checkable
+class MovesTasks(Protocol):
+    """Moves unclaimed tasks of agents that have left their collection."""
+
+    def move(self, collection: str, agents: Sequence[str], limit: int) -> int:
+        """Move up to ``limit`` of these agents' tasks to the agents that the collection has.
+
+        Round-robin and up to their bounds, like first offers; each task in one step. Agents that
+        are still in the collection are left as they are. Returns how many; 0 at the end.
+        """
+
+
+@runtime_checkable
 class KeepsSchedules(Protocol):
     """Remembers how far schedules have come."""
 

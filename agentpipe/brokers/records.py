@@ -17,6 +17,32 @@ Action = Literal["complete", "bury", "retry", "release", "crash", "cooldown"]
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """The collection file that declared queues come from.
+
+    Attributes:
+        fingerprint: Equal where the same agent runs in the same way; empty if unknown.
+        place: Host and path of the file.
+        edited_us: When the file was changed last, in Unix microseconds.
+        config_us: When it or the agent config was.
+        serves: A worker has declared them, which serves them.
+    """
+
+    fingerprint: str
+    place: str
+    edited_us: int
+    config_us: int
+    serves: bool = False
+
+
+def is_outdated(given: Source | None, group: Source | None) -> bool:
+    """Whether a sender's file is older than the one that its collection's agents come from."""
+    if given is None or group is None or given.serves:
+        return False
+    return given.edited_us < group.edited_us
+
+
+@dataclass(frozen=True, slots=True)
 class Queue:
     """One agent's queue.
 
@@ -28,6 +54,7 @@ class Queue:
         concurrency_group: Queues that name the same group share its limit; None for no group.
         concurrency_group_limit: Claims at once over all queues of the group; the value that was
             declared last holds.
+        source: The same for all queues of a collection; None where they come from no file.
     """
 
     name: str
@@ -37,6 +64,7 @@ class Queue:
     max_crashes: int = 3
     concurrency_group: str | None = None
     concurrency_group_limit: int = 1
+    source: Source | None = None
 
     @property
     def group(self) -> tuple[str, int] | None:
@@ -166,8 +194,8 @@ class Settlement:
         action: What happens to the task. ``complete`` puts ``result`` into the outbox and removes
             the task. ``bury`` does the same and keeps the payload as a dead letter. ``retry``
             puts the task back after ``delay_s`` with one more failure. ``release`` puts it back
-            as if it had never been claimed. ``crash`` puts it back with one more crash, as if its
-            worker had died. ``cooldown`` releases it, adds ``delay_s`` to the
+            after ``delay_s`` as if it had never been claimed. ``crash`` puts it back with one more
+            crash, as if its worker had died. ``cooldown`` releases it, adds ``delay_s`` to the
             task's ``cooled_s``, and no worker claims from its queue, nor from any of
             ``cooldown_queues``, for ``delay_s``; a cooldown never shortens an earlier one. The
             task counts as waiting meanwhile.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agentpipe.brokers.records import Settlement
+    from agentpipe.brokers.records import Settlement, Source
 
 # The window of ``Stats.recent``.
 RECENT_S = 10.0
@@ -16,6 +16,8 @@ RECENT_S = 10.0
 MAX_LAST_ERROR_CHARS = 300
 # The mean duration weighs about this many of an agent's last runs.
 RUNS_IN_MEAN = 8
+Side = Literal["sender", "worker", "group"]
+SIDES: tuple[Side, ...] = ("group", "sender", "worker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class QueueDepth:
         pause_reason: Why, where that is known: a collection whose runs failed has one.
         group: The name and the limit of its concurrency group; None without one.
         tally: Its settled tasks; where only workers count, those of the living ones.
+        removed: It has left its collection, and gets no new tasks from it.
     """
 
     queue: str
@@ -92,6 +95,7 @@ class QueueDepth:
     tally: Tally = Tally()
     pause_reason: str = ""
     group: tuple[str, int] | None = None
+    removed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,19 @@ class WorkerSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class Declared:
+    """Who has declared a collection.
+
+    Attributes:
+        by: The last ``sender`` or the last ``worker``; or the one whose agents the ``group`` has.
+    """
+
+    collection: str
+    by: Side
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """The ledger of a store: one snapshot.
 
@@ -123,6 +140,7 @@ class Stats:
         recent: Tasks that ended within the last ``RECENT_S``.
         undelivered_s: The age of the oldest result in the outbox; 0 if it is empty.
         requests: Requests to a server for this snapshot.
+        declared: Where collections come from, as far as the store keeps it.
     """
 
     accepted: int | None
@@ -140,11 +158,13 @@ class Stats:
     recent: int | None = None
     undelivered_s: float | None = None
     requests: int = 1
+    declared: tuple[Declared, ...] = ()
 
 
-def is_done(stats: Stats, queues: frozenset[str]) -> bool:
+def is_done(stats: Stats, queues: frozenset[str], left_alone: int = 0) -> bool:
     """Whether no task of these queues waits, is delayed or runs, and the outbox is empty.
 
+    So many of them, ``left_alone`` by the workers, may be delayed.
     What waits behind a pause with a reason does not count: nothing runs before an operator acts.
     What a store does not know of a queue is taken from the whole store; what it does not know at
     all counts as not done.
@@ -157,7 +177,9 @@ def is_done(stats: Stats, queues: frozenset[str]) -> bool:
         _known([depth.running for depth in mine], stats.running),
         stats.outbox,
     )
-    return all(stage == 0 for stage in stages)
+    waiting, delayed, running, outbox = stages
+    rest = delayed is not None and delayed <= left_alone
+    return rest and waiting == 0 and running == 0 and outbox == 0
 
 
 def _known(parts: list[int | None], whole: int | None) -> int | None:

@@ -32,6 +32,7 @@ COMMANDS = {
     "pause": "pause agents or collections: workers claim none of their tasks",
     "resume": "resume paused agents or collections",
     "cancel": "cancel waiting and running tasks",
+    "rebalance": "give waiting tasks of removed agents to the agents that there are",
     "why": "explain where tasks are and why they are not done",
     "purge": "cancel all waiting tasks",
     "init": "create a project: a collection, an agent and tasks, ready to run",

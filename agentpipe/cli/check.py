@@ -14,6 +14,7 @@ from agentpipe.cli.common import (
     encodable,
     print_json,
     print_text,
+    say,
     settings_of,
 )
 from agentpipe.cli.exit_codes import OK, UNREACHABLE, USAGE
@@ -67,10 +68,12 @@ def _check(args: argparse.Namespace) -> int:
     if args.json:
         given = str(args.collection_file)
         listed = [_as_dict(_with_absolute_file(each, given)) for each in problems]
-        print_json({"ok": not problems, "problems": listed})
+        print_json({"ok": not problems, "problems": listed, "notes": list(found.notes)})
     else:
         for problem in problems:
             print_text(str(problem))
+        for note in found.notes:
+            say(note)
         print_text(counted(len(problems), "problem") if problems else "ok")
     if found.invalid:
         return USAGE

@@ -20,6 +20,7 @@ EXAMPLES = {
     "pause": ("pause evals",),
     "resume": ("resume evals",),
     "cancel": ("cancel TASK", "cancel --collection evals"),
+    "rebalance": ("rebalance evals --dry-run", "rebalance evals"),
     "why": ("why TASK",),
     "init": ("init trial", "init moved --from-mcp-universe benchmarks/"),
 }

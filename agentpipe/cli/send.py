@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from agentpipe.config.collection import Collection
     from agentpipe.core.result import Result
     from agentpipe.operations.await_results import ResultWaiter
     from agentpipe.sending.admission import AdmittedTask
@@ -79,8 +80,17 @@ def run(args: argparse.Namespace) -> int:
             stack.callback(waiter.close)
         dispatcher = Dispatcher.open(collections, settings)
         stack.callback(dispatcher.close)
+        _say_misfits(dispatcher, named[args.collection])
         sent = _send(dispatcher, args, tasks)
         return _report(args, sent) if waiter is None else _await(args, sent, waiter)
+
+
+def _say_misfits(dispatcher: Dispatcher, collection: Collection) -> None:
+    """Agents that are gone, a file that is older than the fleet's, and workers with another."""
+    from agentpipe.operations.misfits import misfits
+
+    for sentence in misfits(dispatcher.stats(), collection):
+        say(sentence)
 
 
 def _tasks(args: argparse.Namespace, search: Sequence[Path]) -> Iterable[AdmittedTask]:

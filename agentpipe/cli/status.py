@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from agentpipe.brokers.statistics import Stats
     from agentpipe.settings import OutboxLimits
 
 STAGES = ("accepted", "waiting", "delayed", "running", "outbox", "delivered")
@@ -36,12 +37,17 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     require_tasks(args, settings)
     with opened_store(settings) as store:
-        status = as_dict(store.stats())
+        stats = store.stats()
+    status = as_dict(stats)
     if args.json:
         print_json(status)
         return OK
     say_where(settings)
-    warnings = (*_outbox_warning(status, settings.outbox_limits), *_pauses(status))
+    warnings = (
+        *_outbox_warning(status, settings.outbox_limits),
+        *_pauses(status),
+        *_misfits(stats),
+    )
     for line in (*_lines(status), *warnings):
         print_text(line, head=len(line))
     return OK
@@ -55,6 +61,17 @@ def _outbox_warning(status: dict[str, Any], limits: OutboxLimits) -> Iterator[st
             f"outbox full ({records:,} of {limits.records:,} records, {size:,} of "
             f"{limits.size_bytes:,} bytes): workers claim nothing until the sink accepts results"
         )
+
+
+def _misfits(stats: Stats) -> Iterator[str]:
+    """What no worker runs, or what may run otherwise than its sender meant."""
+    from agentpipe.brokers.removed import removed_agents
+    from agentpipe.worker.configs import configs_in_use, sentences
+
+    collections = {depth.collection for depth in stats.queues if depth.collection}
+    for each in removed_agents(stats, collections):
+        yield each.sentence
+    yield from sentences(configs_in_use(stats))
 
 
 def _pauses(status: dict[str, Any]) -> Iterator[str]:
@@ -95,7 +112,8 @@ def _children(worker: dict[str, Any]) -> str:
 
 def _condition(agent: dict[str, Any]) -> str:
     cooldown = f"  cooldown {duration(agent['held_s'])}" if agent["held_s"] else ""
-    return cooldown + ("  paused" if agent["paused"] else "")
+    removed = "  removed" if agent["removed"] else ""
+    return cooldown + ("  paused" if agent["paused"] else "") + removed
 
 
 def _number(number: int | None) -> str:

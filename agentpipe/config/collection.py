@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.agent_config import search_folders
 from agentpipe.config.documents import problem_at, raise_problems, read_documents
+from agentpipe.config.fingerprint import fingerprint, spec_digest
 from agentpipe.config.paths import find_file, folders_for, is_file
 from agentpipe.config.schema import CollectionDocument
 from agentpipe.core.context import Context, resolve
@@ -107,6 +108,8 @@ class Collection:
         isolation: ``coroutine``, ``thread`` or ``process``.
         engine: Overrides the engine of an agent config of MCP-Universe's.
         schedule: What ``agentpipe schedule run`` sends.
+        strict_config: Workers leave tasks alone that were sent with another fingerprint.
+        spec_digest: Of the document, for the fingerprint; empty without one.
     """
 
     name: str
@@ -125,6 +128,13 @@ class Collection:
     isolation: str = "coroutine"
     engine: str | None = None
     schedule: tuple[ScheduleSpec, ...] = ()
+    strict_config: bool = False
+    spec_digest: str = field(default="", compare=False, repr=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for collections that run the same agent in the same way; empty if unknown."""
+        return fingerprint(self.spec_digest, self.config_file)
 
     @property
     def search(self) -> tuple[Path, ...]:
@@ -245,6 +255,7 @@ def _collection(document: Document, spec: dict[str, Any], config_file: Path) -> 
         line=document.line,
         config_file=config_file,
         contexts=tuple(_context_spec(document, index, context) for index, context in contexts),
+        spec_digest=spec_digest(document.data),
         **limits,
     )
 

@@ -250,6 +250,7 @@ class CollectionSpec(_Strict):
     max_cooldown_s = _Checked(_seconds)
     isolation = _Checked(_one_of("coroutine", "thread", "process"))
     engine = _Checked(_one_of("mcpuniverse"))
+    strict_config = _Checked(_flag)
     schedule = fields.List(
         fields.Nested(ScheduleEntry, error_messages=_WORDS),
         error_messages=_WORDS | {"invalid": "expected a list: begin each entry with `- cron:`"},

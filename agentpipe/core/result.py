@@ -67,6 +67,7 @@ class Result:
         reward_trustworthy: Whether ``reward`` is a number that all evaluators stand behind.
         error: ``{type, message, traceback}`` or None; with ``permanent: true`` the set-up failed.
         usage: What the run cost, summed.
+        config_hash: The fingerprint of the config that its worker ran.
         truncated: Which ``fields`` were cut or left out, and why: ``reason`` where they are not
             JSON or the broker refuses them, ``bytes``, ``spans`` and ``remedy`` where a sink takes
             less.
@@ -89,6 +90,7 @@ class Result:
     error: dict[str, Any] | None = None
     usage: dict[str, Any] = field(default_factory=dict)
     worker: str | None = None
+    config_hash: str | None = None
     submitted_at: str | None = None
     started_at: str | None = None
     finished_at: str | None = None
@@ -215,6 +217,8 @@ _RESULT_KINDS: dict[str, Any] = {
     "rewards": dict,
     "error": (dict, _OR_NULL),
     "reward": (int, float, _OR_NULL),
-    **dict.fromkeys(("collection", "agent", "stop", "worker", "group_id"), (str, _OR_NULL)),
+    **dict.fromkeys(
+        ("collection", "agent", "stop", "worker", "config_hash", "group_id"), (str, _OR_NULL)
+    ),
     **dict.fromkeys(("submitted_at", "started_at", "finished_at"), (str, _OR_NULL)),
 }

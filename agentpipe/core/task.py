@@ -53,6 +53,7 @@ class Task:
         deadline: Unix seconds; a task that starts later ends as ``stale``.
         replay_of: The dead task whose replay this is.
         answered: The answer of an earlier run, which only has to be judged; set by workers.
+        config_hash: The fingerprint of its sender's collection; set by the dispatcher.
     """
 
     question: str = ""
@@ -75,6 +76,7 @@ class Task:
     deadline: float | None = None
     replay_of: str | None = None
     answered: dict[str, Any] | None = None
+    config_hash: str | None = None
 
     @classmethod
     def load(cls, data: Any, *, give_id: bool = False) -> Task:
@@ -254,6 +256,7 @@ _CHECKS: dict[str, tuple[str, Any]] = {
     ),
     "replay_of": ("a string of at most 256 characters", _is_id),
     "answered": ("an object", _or_null(_is_object)),
+    "config_hash": ("a string", _or_null(_is_text)),
 }
 
 _EMPTY = asdict(Task())

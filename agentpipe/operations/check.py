@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from agentpipe.brokers import open_store
 from agentpipe.config.collection import read, resolve_contexts
 from agentpipe.errors import ConfigError, Problem, StoreError, Unreachable
 from agentpipe.operations.check_servers import check_servers
+from agentpipe.operations.misfits import misfits
 from agentpipe.sending.scheduler import check_files
 from agentpipe.sinks import open_sink
 from agentpipe.worker.broker import make_runners
@@ -22,10 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The problems of a config, and of servers that do not answer."""
+    """The problems of a config, and of servers that do not answer.
+
+    Attributes:
+        notes: Where the file and the fleet on the broker do not fit each other.
+    """
 
     invalid: tuple[Problem, ...]
     unreachable: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
 
 
 def check(
@@ -45,9 +52,10 @@ def check(
     """
     invalid: list[Problem] = []
     unreachable: list[Problem] = []
+    notes: list[str] = []
     attempts: tuple[Callable[[], None], ...] = (
         lambda: _check_file(find_file(), settings, environ, servers=servers),
-        lambda: open_store(settings).close(),
+        lambda: notes.extend(_notes(find_file, settings)),
         lambda: open_sink(settings).close(),
     )
     for attempt in attempts:
@@ -57,7 +65,18 @@ def check(
             invalid += error.problems
         except (Unreachable, StoreError) as error:
             unreachable.append(Problem(str(error)))
-    return Checked(tuple(invalid), tuple(unreachable))
+    return Checked(tuple(invalid), tuple(unreachable), tuple(notes))
+
+
+def _notes(find_file: Callable[[], Path], settings: Settings) -> list[str]:
+    """Opens the broker; a wrong file is a problem already."""
+    with closing(open_store(settings)) as store:
+        try:
+            collections, _ = read(find_file(), settings.max_queue_size)
+        except ConfigError:
+            return []
+        stats = store.stats()
+    return [sentence for each in collections if each.name for sentence in misfits(stats, each)]
 
 
 def _check_file(

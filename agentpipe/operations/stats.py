@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.statistics import RECENT_S
+from agentpipe.worker.configs import configs_in_use
 from agentpipe.worker.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from agentpipe.brokers.statistics import QueueDepth, Stats, Tally, WorkerSeen
+    from agentpipe.worker.configs import ConfigInUse
 
 
 def as_dict(stats: Stats) -> dict[str, Any]:
@@ -32,6 +34,18 @@ def as_dict(stats: Stats) -> dict[str, Any]:
         **_sums(stats.tally),
         "agents": [_agent(depth, oldest_s.get(depth.queue)) for depth in stats.queues],
         "workers": list(map(_worker, stats.workers, heartbeats)),
+        "configs": list(map(_config, configs_in_use(stats))),
+    }
+
+
+def _config(config: ConfigInUse) -> dict[str, Any]:
+    return {
+        "collection": config.collection,
+        "config_hash": config.fingerprint or None,
+        "place": config.place,
+        "sender": config.sender,
+        "workers": list(config.workers),
+        "differs": config.differs,
     }
 
 
@@ -76,6 +90,7 @@ def _agent(depth: QueueDepth, oldest_s: float | None) -> dict[str, Any]:
         "held_s": _rounded(depth.cooldown_s),
         "paused": depth.paused,
         "pause_reason": depth.pause_reason or None,
+        "removed": depth.removed,
         "oldest_s": oldest_s if depth.running else None,
         "done": tally.done,
         "failed": tally.failed,

@@ -38,6 +38,7 @@ class AgentActor(dramatiq.Actor[..., None]):
         collection: Where its limits come from.
         spec: Which of the collection's agents it is.
         runner: Runs its tasks; None in a process that only sends.
+        config_hash: The collection's fingerprint; empty if unknown.
     """
 
     def __init__(
@@ -46,8 +47,10 @@ class AgentActor(dramatiq.Actor[..., None]):
         spec: AgentSpec,
         broker: dramatiq.Broker,
         runner: AgentRunner | None = None,
+        config_hash: str = "",
     ) -> None:
         self.collection, self.spec, self.runner = collection, spec, runner
+        self.config_hash = config_hash
         super().__init__(
             _runs_in_a_worker,
             broker=broker,
@@ -76,7 +79,7 @@ class AgentActor(dramatiq.Actor[..., None]):
         return dramatiq.Message(
             queue_name=self.queue_name,
             actor_name=self.actor_name,
-            args=(orjson.loads(admitted.payload),) if complete else (),
+            args=(orjson.loads(admitted.stamped(self.config_hash)),) if complete else (),
             kwargs={} if complete else fields,
             options={"priority": admitted.task.priority, **named(options)},
             message_id=admitted.task.task_id,
@@ -98,7 +101,7 @@ class AgentActor(dramatiq.Actor[..., None]):
             return given
         own = {"task_id": message.message_id, **message.kwargs}
         admitted = admit({**_as_task(given), **own}, self.collection.search)
-        fields: dict[str, Any] = orjson.loads(admitted.payload)
+        fields: dict[str, Any] = orjson.loads(admitted.stamped(self.config_hash))
         return fields
 
 

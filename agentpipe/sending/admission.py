@@ -36,6 +36,14 @@ class AdmittedTask:
         """
         return _encoded(replace(self.task, **fields), named=self.named)
 
+    def stamped(self, config_hash: str) -> bytes:
+        """The payload with its sender's fingerprint; to encode it again would take longer."""
+        if self.task.config_hash is not None:
+            return self.with_fields(config_hash=config_hash or None).payload
+        if not config_hash:
+            return self.payload
+        return b'%b,"config_hash":"%b"}' % (self.payload[:-1], config_hash.encode())
+
 
 def examine(data: Any, search: Sequence[Path] = ()) -> tuple[AdmittedTask | None, list[str]]:
     """The task in ``data``, and everything that keeps it from being sent.

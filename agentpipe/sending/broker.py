@@ -199,8 +199,9 @@ def declared_broker(
     """A broker over ``store`` with an actor for each agent of ``collections``."""
     dispatcher = Dispatcher(store)
     broker = StoreBroker(store, [dispatcher, *middleware])
-    dispatcher.declare(collections)
+    dispatcher.declare(collections, serves=bool(runners))
     for collection in collections:
+        config_hash = dispatcher.hash_of(collection.name)
         for spec in collection.agents:
-            AgentActor(collection, spec, broker, runners.get(spec.queue))
+            AgentActor(collection, spec, broker, runners.get(spec.queue), config_hash)
     return broker

@@ -18,12 +18,14 @@ from agentpipe.core.backoff import delay_s
 from agentpipe.errors import ConfigError, QueueFull, Unreachable
 from agentpipe.sending.admission import admit
 from agentpipe.sending.plain_queues import ActorOptions
+from agentpipe.sending.source import source_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from agentpipe.brokers.base import Store
+    from agentpipe.brokers.statistics import Stats
     from agentpipe.config.collection import Collection
     from agentpipe.settings import Settings
 
@@ -81,6 +83,7 @@ class Dispatcher(ActorOptions):
     def __init__(self, store: Store) -> None:
         self._store = store
         self._search: dict[str, Sequence[Path]] = {}
+        self._hashes: dict[str, str] = {}
 
     @classmethod
     def open(cls, collections: Iterable[Collection], settings: Settings) -> Self:
@@ -100,10 +103,12 @@ class Dispatcher(ActorOptions):
             raise
         return dispatcher
 
-    def declare(self, collections: Iterable[Collection]) -> None:
-        """Declare each collection's agents and limits in the store."""
+    def declare(self, collections: Iterable[Collection], *, serves: bool = False) -> None:
+        """Declare each collection's agents and limits in the store; a worker ``serves`` them."""
         collections = tuple(collections)
+        sources = {each.name: source_of(each, serves=serves) for each in collections}
         self._search |= {each.name: each.search for each in collections}
+        self._hashes |= {name: it.fingerprint for name, it in sources.items() if it}
         self._store.declare(
             [
                 Queue(
@@ -114,11 +119,16 @@ class Dispatcher(ActorOptions):
                     each.max_crashes,
                     agent.concurrency_group,
                     agent.concurrency_group_limit,
+                    sources[each.name],
                 )
                 for each in collections
                 for agent in each.agents
             ]
         )
+
+    def hash_of(self, collection: str) -> str:
+        """The fingerprint of a declared collection; empty if unknown."""
+        return self._hashes.get(collection, "")
 
     def search_of(self, collection: str) -> Sequence[Path]:
         """The folders of a declared collection's code, for ``admit``."""
@@ -167,8 +177,8 @@ class Dispatcher(ActorOptions):
         """Like ``send_many``, with the outcome of each round trip."""
         waiting = on_full == "wait"
         offer = partial(self._offer_patiently if waiting else self._offer, round_robin=round_robin)
-        search = self.search_of(collection)
-        for offers in _batches(_offer_of(task, search) for task in tasks):
+        search, config_hash = self.search_of(collection), self.hash_of(collection)
+        for offers in _batches(_offer_of(task, search, config_hash) for task in tasks):
             admission = offer(collection, offers)
             if not admission.bound and "refused" in admission.verdicts:
                 raise ConfigError(f"no agent serves collection {collection!r}: declare it first")
@@ -201,15 +211,19 @@ class Dispatcher(ActorOptions):
                     log.warning("the broker answers again, after %d tries", tries)
                 return admission
 
+    def stats(self) -> Stats:
+        """A snapshot of the store."""
+        return self._store.stats()
+
     def close(self) -> None:
         """Close the store; not for a dispatcher of a broker, which closes it."""
         self._store.close()
 
 
-def _offer_of(data: Any, search: Sequence[Path]) -> Offer:
+def _offer_of(data: Any, search: Sequence[Path], config_hash: str) -> Offer:
     admitted = admit(data, search)
-    task = admitted.task
-    return Offer(task.task_id, admitted.payload, task.priority, group_id=task.group_id)
+    task, payload = admitted.task, admitted.stamped(config_hash)
+    return Offer(task.task_id, payload, task.priority, group_id=task.group_id)
 
 
 def _batches(offers: Iterator[Offer]) -> Iterator[list[Offer]]:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from agentpipe.brokers.removed import removed_agents
 from agentpipe.tui import numbers
 from agentpipe.tui.bottleneck import Bottleneck, find_bottleneck
 from agentpipe.tui.history import eta_s, outcome_rates, rates_of, throughput
 from agentpipe.tui.panels import dead_letters, panels
 from agentpipe.tui.state import SORTS
 from agentpipe.tui.table import BAD, FAINT, GOOD, STRONG, WARN, plain
+from agentpipe.worker.configs import configs_in_use, sentences
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -129,7 +131,15 @@ def _overview(history: FleetHistory, now: Snapshot, display: Display) -> list[Te
         _totals(now.stats),
         *_flow(now, rates, bottleneck),
         _bottleneck(bottleneck),
+        *(Text(plain(words, 400), WARN) for words in _misfits(now.stats)),
     ]
+
+
+def _misfits(stats: Stats) -> list[str]:
+    """What no worker takes, and configs that differ."""
+    collections = {depth.collection for depth in stats.queues if depth.collection}
+    removed = [each.sentence for each in removed_agents(stats, collections)]
+    return [*removed, *sentences(configs_in_use(stats))]
 
 
 def _speed(history: FleetHistory, rates: Rates) -> Text:

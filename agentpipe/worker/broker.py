@@ -18,6 +18,7 @@ from agentpipe.engines.hybrid import HybridEngine
 from agentpipe.errors import ConfigError, Problem
 from agentpipe.sending.broker import StoreBroker, declared_broker
 from agentpipe.sinks import open_sink
+from agentpipe.worker.configs import reported
 from agentpipe.worker.middleware import WorkerMiddleware
 from agentpipe.worker.results import Results
 from agentpipe.worker.runner import Runner
@@ -48,7 +49,7 @@ def worker_broker(
     runners = make_runners(collections, environ)
     store = open_store(settings)
     worker = Worker(name=_worker_name(), host=socket.gethostname(), lease_s=settings.lease_s)
-    results = Results(worker.name, settings.retry_delay_s)
+    results = Results(worker.name, settings.retry_delay_s, reported(collections))
     delivery = WorkerMiddleware(worker, settings, results, lambda: open_sink(settings))
     return declared_broker(store, [results, delivery], collections, runners)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class Heartbeat:
         up_s: The age of the process.
         servers: How many MCP servers it runs.
         children_bytes: The memory of all processes below it.
+        configs: Of each of its collections, fingerprint, place and Unix microseconds of its change.
+        left_alone: Ids of tasks that it does not run, sent with another config.
     """
 
     lag_s: float | None = None
@@ -38,10 +40,12 @@ class Heartbeat:
     up_s: float | None = None
     servers: int = 0
     children_bytes: int = 0
+    configs: Mapping[str, tuple[str, str, int]] = field(default_factory=dict)
+    left_alone: Sequence[str] = ()
 
     def encode(self) -> bytes:
         """The report that the store keeps."""
-        return orjson.dumps(asdict(self))
+        return orjson.dumps({name: getattr(self, name) for name in self.__slots__})
 
     @classmethod
     def decode(cls, report: bytes) -> Self:

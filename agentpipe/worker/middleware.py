@@ -24,6 +24,7 @@ from agentpipe.core.garbage import collect_rarely
 from agentpipe.errors import AgentCrashed
 from agentpipe.sending.broker import StoreBroker
 from agentpipe.worker.blocked_loop import Blame
+from agentpipe.worker.configs import say_conflicts
 from agentpipe.worker.consumer import Consumer
 from agentpipe.worker.event_loop import EventLoop
 from agentpipe.worker.forwarder import Forwarder
@@ -118,11 +119,14 @@ class WorkerMiddleware(dramatiq.Middleware):
                 partial(self._results.crashed, broker),
             ),
             end_process=self._end_process,
+            also=self._results.reported,
             supervisor_pid=self._settings.supervisor_pid,
         ).start()
         # On a second SIGTERM Dramatiq exits without stopping its worker.
         multiprocessing.util.Finalize(None, self._consumer.leave, exitpriority=10)
         log.info("worker %s serves %d queues with %d slots", served.name, len(queues), slots)
+        if not self._settings.supervisor_pid:
+            say_conflicts(broker.store, self._results.configs, served.name)
         if not isinstance(broker.store, BreaksOnFailures) and _have_breakers(broker):
             log.warning("this broker counts no failures: the key `breaker` has no effect")
 

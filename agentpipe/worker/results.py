@@ -11,6 +11,7 @@ import logging
 import time
 import traceback
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
@@ -45,6 +46,7 @@ from agentpipe.errors import (
 from agentpipe.evaluation.evaluators import reward, rewards
 from agentpipe.worker.capacity import Capacity
 from agentpipe.worker.cooldowns import Cooldown, Cooldowns, bound_s, endless, log_cooldown
+from agentpipe.worker.left_alone import LeftAlone
 from agentpipe.worker.run_failures import causes_of, failure_of_end, run_failure
 from agentpipe.worker.runner import Completed
 from agentpipe.worker.served_actor import served_actor, time_limit_s
@@ -61,6 +63,8 @@ from agentpipe.worker.unmade import unmade
 from agentpipe.worker.unrun import end_without_run
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from agentpipe.brokers.records import Action, RunFailure
     from agentpipe.core.failures import RateLimit
     from agentpipe.worker.message import ClaimedMessage
@@ -75,10 +79,18 @@ class Results(dramatiq.Middleware):
 
     Attributes:
         capacity: Reduced when a run finds that the machine has no more of something.
+        left_alone: What must not run here.
+        configs: What this worker has of its collections, as its heartbeat says.
     """
 
-    def __init__(self, worker: str, retry_delay_s: float) -> None:
-        self.capacity = Capacity()
+    def __init__(
+        self,
+        worker: str,
+        retry_delay_s: float,
+        configs: Mapping[str, tuple[str, str, int]] = MappingProxyType({}),
+    ) -> None:
+        self.configs = configs
+        self.capacity, self.left_alone = Capacity(), LeftAlone()
         self._worker, self._retry_delay_s = worker, retry_delay_s
         self._redactors: dict[str, Redactor] = {}
         self._cooldowns = Cooldowns()
@@ -93,6 +105,10 @@ class Results(dramatiq.Middleware):
         if message.claim.cancelled:
             message.settlement = self._settle(broker, message, "complete", "cancelled")
             raise SkipMessage("cancelled")
+        actor = served_actor(broker, message.actor_name)
+        if actor and (apart := self.left_alone.settlement_of(actor, message)):
+            message.settlement = apart
+            raise SkipMessage("sent with another config")
         end = end_without_run(broker, message)
         if end is not None:
             action, outcome, error = end
@@ -150,6 +166,10 @@ class Results(dramatiq.Middleware):
         if limit is not None:
             return self._limited(broker, message, error, limit)
         return self._retry(broker, message, error)
+
+    def reported(self) -> dict[str, Any]:
+        """What a heartbeat says of configs and tasks that do not fit each other."""
+        return {"configs": self.configs, "left_alone": self.left_alone.ids()}
 
     def settlement_of(self, broker: dramatiq.Broker, message: ClaimedMessage) -> Settlement:
         """The settlement of a message that ended; one without is buried, and the log says why."""
@@ -358,6 +378,7 @@ class Results(dramatiq.Middleware):
             error=failure or evaluation_error(evaluations),
             usage=message.tracer.usage.to_dict() if message.tracer else {},
             worker=self._worker,
+            config_hash=(actor.config_hash or None) if actor else None,
             submitted_at=utc(claim.submitted_at),
             started_at=utc(message.started_at) if ran else None,
         )

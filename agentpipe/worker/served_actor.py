@@ -64,6 +64,8 @@ class ServedActor(Protocol):
         credential: That of its context.
         collection: Its collection's name; None outside any.
         takes_tasks: Whether its messages are Tasks.
+        config_hash: The fingerprint of its collection; empty if unknown.
+        strict_config: Whether tasks that were sent with another one are left alone.
         secrets: Values that must not leave a run.
     """
 
@@ -73,6 +75,10 @@ class ServedActor(Protocol):
     def collection(self) -> str | None: ...  # noqa: D102 - likewise
     @property
     def takes_tasks(self) -> bool: ...  # noqa: D102 - likewise
+    @property
+    def config_hash(self) -> str: ...  # noqa: D102 - likewise
+    @property
+    def strict_config(self) -> bool: ...  # noqa: D102 - likewise
     @property
     def secrets(self) -> tuple[str, ...]: ...  # noqa: D102 - likewise
     @property
@@ -111,6 +117,8 @@ class _Agent:
     def __init__(self, actor: AgentActor) -> None:
         self._actor = actor
         self.collection = actor.collection.name
+        self.config_hash = actor.config_hash
+        self.strict_config = actor.collection.strict_config
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -148,6 +156,8 @@ class _Agent:
 
 class _Plain:
     takes_tasks = False
+    strict_config = False
+    config_hash = ""
     collection = None
     secrets = ()
 

@@ -16,15 +16,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers import open_store
-from agentpipe.brokers.breaker import remedy
-from agentpipe.brokers.statistics import is_done
+from agentpipe.brokers.removed import removed_agents
 from agentpipe.config.collection import load
 from agentpipe.connections.environment import PEER_VARIABLES
 from agentpipe.core.backoff import delay_s
-from agentpipe.core.text import counted
 from agentpipe.errors import Unreachable
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.worker.broker import make_runners
+from agentpipe.worker.burst import BurstProgress
+from agentpipe.worker.configs import reported, say_conflicts
 from agentpipe.worker.times import SHUTDOWN_S
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
 
-    from agentpipe.brokers.base import Store
     from agentpipe.settings import Settings
 
 LOOK_EVERY_S = 0.1
@@ -40,10 +39,8 @@ LOOK_EVERY_S = 0.1
 SHORT_LIFE_S = 2.0
 PAUSE_S, MAX_PAUSE_S = 0.5, 4.0
 CONFIG_ERROR = 2
-PAUSED = 1
+UNFINISHED = 1
 INTERRUPTED = 130
-# A store without a ledger must look done for this long.
-SURE_AFTER_S = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +185,7 @@ def serve(
 ) -> int:
     """Run workers until a signal, or with ``burst`` until nothing more can run.
 
-    Returns the exit code; with ``burst`` it is 1 if a collection is paused for its failures.
+    Returns the exit code; with ``burst`` it is 1 if tasks are left that it cannot run.
 
     The collection is checked first: a mistake is reported once and not by each worker.
 
@@ -202,55 +199,16 @@ def serve(
     queues = frozenset(agent.queue for each in collections for agent in each.agents)
     store = open_store(settings)
     try:
-        Dispatcher(store).declare(collections)
-        progress = _BurstProgress(store, queues) if burst else None
+        Dispatcher(store).declare(collections, serves=True)
+        say_conflicts(store, reported(collections))
+        names = frozenset(each.name for each in collections)
+        for each in removed_agents(store.stats(), names):
+            log.warning("%s", each.sentence)
+        progress = BurstProgress(store, queues, names) if burst else None
         done = progress.is_done if progress else None
         code = Supervisor(settings, os.environ, processes or os.cpu_count() or 1, done).run()
         if progress and not code:
             progress.say_dead()
-        return PAUSED if progress and progress.say_paused() and not code else code
+        return UNFINISHED if progress and progress.say_left() and not code else code
     finally:
         store.close()
-
-
-class _BurstProgress:
-    """Checks whether all is done, and logs the progress: often at first, then seldom."""
-
-    def __init__(self, store: Store, queues: frozenset[str]) -> None:
-        self._store, self._queues = store, queues
-        self._started = time.monotonic()
-        self._log_at = self._started + 1.0
-        self._done_at: float | None = None
-        self._paused: dict[str, str] = {}
-        self._dead = 0
-
-    def is_done(self) -> bool:
-        stats = self._store.stats()
-        self._dead = stats.dead or 0
-        now = time.monotonic()
-        if now >= self._log_at:
-            self._log_at = now + max(1.0, (now - self._started) / 10)
-            open_tasks = (stats.waiting or 0) + (stats.delayed or 0) + (stats.running or 0)
-            log.info("%d tasks to go, %d delivered", open_tasks, stats.delivered or 0)
-        if not is_done(stats, self._queues):
-            self._done_at = None
-            return False
-        self._done_at = self._done_at or now
-        self._paused = {
-            depth.collection or depth.queue: depth.pause_reason
-            for depth in stats.queues
-            if depth.queue in self._queues and depth.pause_reason
-        }
-        # Without a ledger, a task may be on its way back from a dead worker.
-        return stats.accepted is not None or now - self._done_at >= SURE_AFTER_S
-
-    def say_dead(self) -> None:
-        """Say how many tasks of the store were given up, of this burst or before."""
-        if self._dead:
-            log.warning("%s now; see: agentpipe dead list", counted(self._dead, "dead letter"))
-
-    def say_paused(self) -> bool:
-        """Say what is left behind a pause for failures; returns whether anything is."""
-        for name, reason in self._paused.items():
-            log.error("nothing more runs: %s is paused: %s; %s", name, reason, remedy(name))
-        return bool(self._paused)

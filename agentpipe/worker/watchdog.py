@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.statistics import MAX_LAST_ERROR_CHARS
 from agentpipe.engines.mcp.running import running_servers
@@ -20,7 +20,7 @@ from agentpipe.worker.heartbeat import Heartbeat
 from agentpipe.worker.times import SHUTDOWN_S, TICK_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from agentpipe.worker.blocked_loop import Blame
     from agentpipe.worker.consumer import Consumer
@@ -40,6 +40,8 @@ class Watchdog(threading.Thread):
 
     No agent can block it. When an agent's code blocks the loop for too long, the watchdog ends
     the process, which its supervisor replaces: there is no other way to stop such code.
+
+    ``also`` gives further fields of the heartbeat.
     """
 
     def __init__(
@@ -51,13 +53,14 @@ class Watchdog(threading.Thread):
         lease_s: float,
         blame: Blame,
         end_process: ProcessEnd,
+        also: Callable[[], Mapping[str, Any]],
         supervisor_pid: int,
     ) -> None:
         super().__init__(name="agentpipe-watchdog", daemon=True)
         self._consumer, self._loop, self._forwarder = consumer, loop, forwarder
         self._lease_s, self._end_process = lease_s, end_process
         self._blocked_loop = BlockedLoop(loop, lambda: consumer.held, blame, end_process)
-        self._supervisor_pid = supervisor_pid
+        self._also, self._supervisor_pid = also, supervisor_pid
         self._parent_pid = os.getppid()
         self._began_at = time.monotonic()
         self._child_memory = ChildMemory()
@@ -100,6 +103,7 @@ class Watchdog(threading.Thread):
             oldest_s=_oldest_s(self._consumer.held),
             clock=time.time(),
             up_s=time.monotonic() - self._began_at,
+            **self._also(),
         )
 
     def _check_end(self) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from agentpipe.brokers.records import (
     Admission,
     Queue,
+    Source,
 )
 from agentpipe.brokers.statistics import QueueDepth
 from tests.conformance.processes import (
@@ -330,3 +331,64 @@ def test_returned_tasks_exceed_the_bound_by_no_more_than_the_concurrency(store: 
         depth = depths(store)[queue]
         most = max(most, (depth.waiting or 0) + (depth.delayed or 0))
     assert most == 3 + 2
+
+
+def sourced(
+    collection: str, number: int, edited_us: int, *, serves: bool = False, **limits: Any
+) -> list[Queue]:
+    """A collection's queues as a file of that age has them."""
+    place = f"{'worker' if serves else 'sender'}:{number}.yaml"
+    source = Source(f"{number:x}", place, edited_us, edited_us, serves)
+    return [
+        Queue(f"{collection}_{index}", collection, **{"concurrency": 100, **limits}, source=source)
+        for index in range(number)
+    ]
+
+
+def shares(store: AnyStore, collection: str, number: int) -> list[int]:
+    names = [f"{collection}_{index}" for index in range(number)]
+    return [len(claim(store, joined(store, [name]))) for name in names]
+
+
+def test_a_sender_with_an_older_file_does_not_grow_the_collection_again(
+    store: AnyStore, open_another: OpenStore
+) -> None:
+    collection = unique("collection")
+    open_another().declare(sourced(collection, 4, edited_us=1_000))
+    store.declare(sourced(collection, 2, edited_us=2_000, serves=True))
+    sender = open_another()
+    sender.declare(sourced(collection, 4, edited_us=1_000))
+    sender.offer(collection, offers(range(8)), round_robin=True)
+    assert shares(store, collection, 4) == [4, 4, 0, 0]
+    assert {(it.by, it.source.place) for it in store.stats().declared} == {
+        ("group", "worker:2.yaml"),
+        ("sender", "sender:4.yaml"),
+        ("worker", "worker:2.yaml"),
+    }
+
+
+def test_limits_of_an_older_file_change_nothing(store: AnyStore) -> None:
+    collection = unique("collection")
+    store.declare(sourced(collection, 1, edited_us=2_000, max_waiting=2, serves=True))
+    store.declare(sourced(collection, 1, edited_us=1_000, max_waiting=9))
+    store.offer(collection, offers("abc"), round_robin=True)
+    (depth,) = store.stats().queues
+    assert (depth.limit, depth.waiting) == (2, 2)
+
+
+def test_a_newer_file_and_a_workers_file_change_the_collection(store: AnyStore) -> None:
+    collection = unique("collection")
+    store.declare(sourced(collection, 1, edited_us=1_000))
+    store.declare(sourced(collection, 2, edited_us=2_000))
+    assert [it.removed for it in store.stats().queues] == [False, False]
+    store.declare(sourced(collection, 1, edited_us=500, serves=True))
+    store.offer(collection, offers("ab"), round_robin=True)
+    assert shares(store, collection, 2) == [2, 0]
+
+
+def test_a_removed_agent_is_shown_while_tasks_wait_there(store: AnyStore) -> None:
+    collection, (first, second) = collection_of(store, 2)
+    store.offer(collection, offers("ab"), round_robin=True)
+    store.declare([Queue(first, collection, concurrency=100)])
+    found = {depth.queue: (depth.waiting, depth.removed) for depth in store.stats().queues}
+    assert found == {first: (1, False), second: (1, True)}

@@ -203,7 +203,7 @@ def test_check_finds_everything_at_once(project: Project) -> None:
 
 def test_check_is_content_with_what_is_right(project: Project) -> None:
     project.collection()
-    assert project.ok("check", "--json").json == {"ok": True, "problems": []}
+    assert project.ok("check", "--json").json == {"ok": True, "problems": [], "notes": []}
     away = project.run("check", "--json", "--sink", "sqlite:////dev/null/x.db")
     assert (away.code, len(away.json["problems"])) == (4, 1)
 

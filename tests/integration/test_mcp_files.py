@@ -97,7 +97,11 @@ def test_check_gives_every_reason_why_files_do_not_run(files: Project) -> None:
 
 def test_check_of_one_collection_opens_its_servers_as_ever(project: Project) -> None:
     project.collection()
-    assert project.ok("check", "collection.yaml", "--json").json == {"ok": True, "problems": []}
+    assert project.ok("check", "collection.yaml", "--json").json == {
+        "ok": True,
+        "problems": [],
+        "notes": [],
+    }
     away = project.run("check", "collection.yaml", "--json", *NOWHERE)
     assert (away.code, len(away.json["problems"])) == (4, 2)
     wrong = project.run("check", "agnet.yaml")

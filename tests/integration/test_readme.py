@@ -290,7 +290,9 @@ def test_documented_defaults_are_those_of_the_code() -> None:
     defaults: dict[str, Any] = {each.name: each.default for each in fields(Collection)}
     for name, (_, shown, *_) in tables(section("docs/reference.md", "Collection"))[0].items():
         default = defaults.get(name, defaults.get(f"{name}_s"))
-        if isinstance(default, (int, float)):
+        if isinstance(default, bool):
+            assert shown == str(default).lower(), name
+        elif isinstance(default, (int, float)):
             assert number_of(shown) == default, name
     settings = Settings()
     for variable, (_, shown, *_) in tables(section("docs/reference.md", "Settings"))[0].items():

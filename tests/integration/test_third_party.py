@@ -26,6 +26,7 @@ CAPABILITIES = (
     "ComparesClaims",
     "KeepsDeadLetters",
     "LocatesTasks",
+    "MovesTasks",
     "KeepsSchedules",
 )
 

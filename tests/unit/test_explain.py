@@ -172,6 +172,18 @@ CASES: list[tuple[TaskLocation, str, str, str]] = [
         "a worker with a free slot claims it now",
     ),
     (
+        at("delayed", due_at=NOW + 9, error="sent with another config: a of its sender, b of w"),
+        "other_config",
+        (
+            "the workers leave it alone, as strict_config asks: sent with another config: a of its "
+            "sender, b of w; workers look at it again in 9.0 s"
+        ),
+        (
+            "start workers with the sender's config, give each project a ?prefix= of its own in "
+            "the broker's URL, or cancel it and send it again"
+        ),
+    ),
+    (
         at("delayed", due_at=NOW + 90),
         "delay",
         "it is delayed for another 90 s, as requested by its sender",

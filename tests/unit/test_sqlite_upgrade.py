@@ -22,6 +22,7 @@ def test_tasks_of_a_file_that_counts_no_cooldowns_are_read(tmp_path: Path) -> No
     store.close()
     file = sqlite3.connect(tmp_path / "a.db")
     file.execute("ALTER TABLE tasks DROP COLUMN cooled_s")
+    file.execute("DROP TABLE sources")
     file.execute("PRAGMA user_version = 4")
     file.close()
     store = open_store(settings)
@@ -39,8 +40,9 @@ def test_a_pause_of_a_file_without_a_breaker_stays_and_has_no_reason(tmp_path: P
     store.pause(collections=["q"], paused=True)
     store.close()
     file = sqlite3.connect(tmp_path / "a.db")
-    for change in ("DROP TABLE streaks", "DROP TABLE pause_reasons", "PRAGMA user_version = 3"):
-        file.execute(change)
+    for table in ("streaks", "pause_reasons", "sources"):
+        file.execute(f"DROP TABLE {table}")
+    file.execute("PRAGMA user_version = 3")
     file.execute("ALTER TABLE tasks DROP COLUMN cooled_s")
     file.close()
     store = open_any(settings)

@@ -11,8 +11,8 @@ import pytest
 
 from agentpipe.brokers.statistics import QueueDepth, Stats, Tally, WorkerSeen, is_done
 from agentpipe.operations.stats import as_dict
+from agentpipe.worker.burst import BurstProgress
 from agentpipe.worker.heartbeat import Heartbeat
-from agentpipe.worker.supervisor import _BurstProgress
 
 if TYPE_CHECKING:
     from agentpipe.brokers.base import Store
@@ -82,6 +82,7 @@ def test_the_ledger_is_the_contracts() -> None:
                 "held_s": 1.235,
                 "paused": False,
                 "pause_reason": None,
+                "removed": False,
                 "oldest_s": 61.5,
                 "done": 3,
                 "failed": 1,
@@ -108,6 +109,7 @@ def test_the_ledger_is_the_contracts() -> None:
                 "sink_error": "Down: away",
             }
         ],
+        "configs": [],
     }
     orjson.dumps(as_dict(stats))
 
@@ -147,7 +149,7 @@ def test_a_burst_counts_the_dead_letters_at_its_end(
     dead: int | None, said: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     store = SimpleNamespace(stats=lambda: replace(EMPTY, dead=dead, queues=(IDLE,)))
-    progress = _BurstProgress(cast("Store", store), MINE)
+    progress = BurstProgress(cast("Store", store), MINE, frozenset())
     assert progress.is_done()
     progress.say_dead()
     assert caplog.messages == said

@@ -35,6 +35,7 @@ FULL: dict[str, Any] = {
     "seed": 42,
     "priority": -5,
     "deadline": 2_000_000_000.5,
+    "config_hash": "0123456789abcdef",
     "replay_of": "t0",
     "answered": {"answer": 4},
 }

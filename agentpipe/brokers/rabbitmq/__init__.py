@@ -39,6 +39,7 @@ from agentpipe.brokers.rabbitmq.address import RabbitAddress
 from agentpipe.brokers.rabbitmq.admission import Offering
 from agentpipe.brokers.rabbitmq.cancel_marks import by_id, by_queue
 from agentpipe.brokers.rabbitmq.connection import Connection
+from agentpipe.brokers.rabbitmq.moving import Moving
 from agentpipe.brokers.rabbitmq.purge import Purge
 from agentpipe.brokers.rabbitmq.services import Services
 from agentpipe.brokers.rabbitmq.task_location import locate
@@ -73,6 +74,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # Queues may have to be made first, or many messages taken.
 LONG_S = 60.0
+# A sender notices within this time that agents came or went.
+GROUP_S = 5.0
 
 
 class RabbitStore(Store):
@@ -112,6 +115,8 @@ class RabbitStore(Store):
 
     def offer(self, target: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
         async def offer(services: Services) -> Admission:
+            if round_robin:  # A newer file may have changed the group.
+                await services.registry.read(GROUP_S)
             queues = services.registry.targets(target, round_robin=round_robin)
             if not queues:
                 await services.registry.read()
@@ -268,6 +273,14 @@ class RabbitStore(Store):
             purged += len(tasks)
         self._run(purge.close)
         return purged
+
+    def move(self, collection: str, agents: Sequence[str], limit: int) -> int:
+        async def move(services: Services) -> int:
+            await services.registry.read()
+            queues = services.registry.agents_of(collection)
+            return await Moving(services, queues, limit).run(set(agents)) if queues else 0
+
+        return self._run(move, LONG_S)
 
     def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
         return self._run(lambda services: services.dead.page(wanted, after, limit))

@@ -10,7 +10,7 @@ from agentpipe.brokers.records import Admission
 from agentpipe.errors import TaskError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from agentpipe.brokers.rabbitmq.services import Services
     from agentpipe.brokers.records import Offer, Queue, Verdict
@@ -45,7 +45,7 @@ class Offering:
         verdicts: list[Verdict] = ["refused"] * len(offers)
         todo = list(range(len(offers)))
         while todo:
-            placed = [(at, queue) for at in todo if (queue := self._next()) is not None]
+            placed = [(at, queue) for at in todo if (queue := self.next_queue()) is not None]
             fates = await self._publish([(offers[at], queue) for at, queue in placed])
             todo = []
             for (at, _), fate in zip(placed, fates, strict=True):
@@ -68,8 +68,8 @@ class Offering:
                 "raise max_message_size in rabbitmq.conf, or send less"
             )
 
-    def _next(self) -> Queue | None:
-        """The next queue with room."""
+    def next_queue(self) -> Queue | None:
+        """The next queue with room, which is one less from now on."""
         for _ in self._queues:
             queue = self._queues[self.cursor]
             self.cursor = (self.cursor + 1) % len(self._queues)
@@ -129,7 +129,11 @@ class Offering:
         if any(offer.delay_s > 0 for offer in offers):
             each = True
             await self._services.tickets.make(self._queues)
-        for queue in self._queues:
-            if each or len(self._services.registry.bounds(queue.name)) > 1:
-                taken = await self._services.queues.taken(queue)
-                self._room[queue.name] = queue.max_waiting - taken
+        bounds = self._services.registry.bounds
+        await self.count_room([it for it in self._queues if each or len(bounds(it.name)) > 1])
+
+    async def count_room(self, queues: Iterable[Queue] | None = None) -> None:
+        """Look how much room there is in these, or in all."""
+        for queue in self._queues if queues is None else queues:
+            taken = await self._services.queues.taken(queue)
+            self._room[queue.name] = queue.max_waiting - taken

@@ -33,7 +33,8 @@ async def count(services: Services, address: RabbitAddress) -> Stats:
     current, former = registry.current(), registry.former()
     waiting = Counter(await services.queues.waiting([*current, *former]))
     # Queues that left their group are shown only while they hold any tasks.
-    queues = [*current, *(queue for queue in former if waiting[queue.name])]
+    gone = {queue for queue in former if waiting[queue.name]}
+    queues = [*current, *(queue for queue in former if queue in gone)]
     replies = await services.ask(Request("tallies"))
     delayed = await services.queues.delayed()
     ready = await services.queues.depth(topology.shared("outbox").name)
@@ -46,7 +47,15 @@ async def count(services: Services, address: RabbitAddress) -> Stats:
     for member in replies.members:
         waiting.update(member.prefetched)
     depths = [
-        _depth(services, queue, waiting=waiting, running=running, replies=replies, tallies=tallies)
+        _depth(
+            services,
+            queue,
+            waiting=waiting,
+            running=running,
+            replies=replies,
+            tallies=tallies,
+            removed=queue in gone,
+        )
         for queue in queues
     ]
     lent = sum(member.lent for member in forwarders.members)
@@ -64,6 +73,7 @@ async def count(services: Services, address: RabbitAddress) -> Stats:
         tally=replace(sum(tallies.values(), Tally()), error="", error_s=None),
         recent=sum(it.recent for it in replies.each) if replies.complete else None,
         requests=sum(len(registry.sources(queue)) for queue in queues),
+        declared=registry.declared(),
         workers=tuple(map(worker_seen, sorted(replies.members, key=lambda it: it.name))),
     )
 
@@ -76,6 +86,7 @@ def _depth(
     running: Counter[str],
     replies: Replies,
     tallies: dict[str, Tally],
+    removed: bool,
 ) -> QueueDepth:
     cooldown_s = cooldown_of(queue.name, replies)
     return QueueDepth(
@@ -91,6 +102,7 @@ def _depth(
         tallies.get(queue.name, Tally()),
         services.registry.pause_reason(queue.name),
         queue.group,
+        removed=removed,
     )
 
 

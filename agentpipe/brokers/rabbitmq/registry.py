@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from agentpipe.brokers.rabbitmq.shared_state import SharedState
 from agentpipe.brokers.rabbitmq.topology import unit_of
-from agentpipe.brokers.records import Queue
+from agentpipe.brokers.records import Queue, Source, is_outdated
+from agentpipe.brokers.statistics import SIDES, Declared
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -36,6 +37,8 @@ class RegistryEntry:
         paused: Queues that are paused on their own.
         paused_at: Unix seconds; when the two were changed.
         reasons: Why, by queue, and of the whole collection under an empty name.
+        sources: Who has declared it: the last ``sender``, the last ``worker``, and the one that the
+            ``group`` follows.
     """
 
     collection: str | None
@@ -50,6 +53,7 @@ class RegistryEntry:
     paused: tuple[str, ...] = ()
     paused_at: float = 0.0
     reasons: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, Source] = field(default_factory=dict)
 
     @classmethod
     def of(cls, queues: Iterable[Queue]) -> list[Self]:
@@ -68,6 +72,7 @@ class RegistryEntry:
                 mine[0].max_crashes,
                 noted_at=now,
                 gates=gates[key] if any(gates[key]) else (),
+                sources=_sources_of(mine[0].source),
             )
             for key, mine in found.items()
         ]
@@ -80,6 +85,7 @@ class RegistryEntry:
             fields[name] = tuple(fields.get(name, ()))
         gates = fields.get("gates", ())
         fields["gates"] = tuple(None if gate is None else tuple(gate) for gate in gates)
+        fields["sources"] = {by: Source(**it) for by, it in fields.get("sources", {}).items()}
         return cls(**fields)
 
     @property
@@ -101,7 +107,17 @@ class RegistryEntry:
             paused=pauses.paused,
             paused_at=pauses.paused_at,
             reasons=pauses.reasons,
+            sources={**earlier.sources, **self.sources},
         )
+
+    def declared_by(self, given: RegistryEntry) -> RegistryEntry:
+        """This entry once ``given`` is declared; of an outdated one only its sender is kept."""
+        if self._outdates(given):
+            return replace(self, sources={**self.sources, "sender": given.sources["sender"]})
+        return merged(self, given)
+
+    def _outdates(self, given: RegistryEntry) -> bool:
+        return is_outdated(given.sources.get("sender"), self.sources.get("group"))
 
     def with_pauses(
         self,
@@ -129,8 +145,10 @@ class RegistryEntry:
         )
 
     def says(self, other: RegistryEntry) -> bool:
-        """Whether it adds nothing to ``other``."""
-        return self._limits == other._limits
+        """Whether declaring it would add nothing to ``other``."""
+        if other._outdates(self):
+            return self.sources["sender"] == other.sources.get("sender")
+        return self._limits == other._limits and self.sources.items() <= other.sources.items()
 
     @property
     def _limits(self) -> tuple[Any, ...]:
@@ -155,6 +173,12 @@ def merged(earlier: RegistryEntry, later: RegistryEntry) -> RegistryEntry:
     if earlier.noted_at > later.noted_at:
         earlier, later = later, earlier
     return later.after(earlier)
+
+
+def _sources_of(source: Source | None) -> dict[str, Source]:
+    if source is None:
+        return {}
+    return {"worker" if source.serves else "sender": source, "group": source}
 
 
 class Registry:
@@ -190,9 +214,13 @@ class Registry:
         if not round_robin:
             known = self._known(target)
             return [known] if known else []
-        if mine := [it for it in self._declared.values() if it.collection == target]:
-            return mine
-        entry = self._entries.get(f"collection {target}")
+        mine = [it for it in self._declared.values() if it.collection == target]
+        sends = not mine or (mine[0].source is not None and not mine[0].source.serves)
+        return (self.agents_of(target) or mine) if sends else mine
+
+    def agents_of(self, collection: str) -> list[Queue]:
+        """The queues that the fleet has of a collection, in order."""
+        entry = self._entries.get(f"collection {collection}")
         return entry.current() if entry else []
 
     def bounds(self, name: str) -> tuple[int, ...]:
@@ -230,6 +258,16 @@ class Registry:
         left = [queue for entry in self._entries.values() for queue in entry.left()]
         return [queue for queue in left if self._queues[queue.name] == queue]
 
+    def declared(self) -> tuple[Declared, ...]:
+        """Who has declared which collection."""
+        return tuple(
+            Declared(entry.collection, by, source)
+            for entry in self._entries.values()
+            if entry.collection
+            for by in SIDES
+            if (source := entry.sources.get(by))
+        )
+
     async def read(self, max_age_s: float = 0.0) -> None:
         """Read it, unless that was done within ``max_age_s``."""
         if time.monotonic() - self._read_at >= max_age_s or not self._entries:
@@ -251,7 +289,7 @@ class Registry:
             for entry in entries:
                 if not self._says(known, entry):
                     before = known.get(entry.key)
-                    known[entry.key] = merged(before, entry) if before else entry
+                    known[entry.key] = before.declared_by(entry) if before else entry
 
         known, changed = await self._state.change(enter)
         self._keep(known)

@@ -129,12 +129,7 @@ class Settling:
         topology = self._services.topology
         back = topology.back(held.agent.queue.name)
         if settlement.action in ("release", "cooldown"):
-            returned, delay_s = held.message.noting(settlement.reason), settlement.delay_s
-            covered = _covered(settlement, held)
-            if not covered:
-                return [returned.to(back)]
-            announced = self._services.begin_cooldown(covered, delay_s)
-            return [returned.cooled(delay_s).to(back), announced]
+            return self._returning(settlement, held)
         if settlement.action == "crash":
             return [held.message.noting(settlement.reason).crashed().to(back)]
         if settlement.action == "retry":
@@ -149,6 +144,18 @@ class Settling:
             fits = self._services.sizes.fits
             messages.append(self._services.dead.message(settlement, collection, fits))
         return messages
+
+    def _returning(self, settlement: Settlement, held: Held) -> list[OutgoingMessage]:
+        """As if it had never been claimed, now or later."""
+        topology, delay_s = self._services.topology, settlement.delay_s
+        returned, covered = held.message.noting(settlement.reason), _covered(settlement, held)
+        if settlement.action == "release" and delay_s > 0:
+            return [returned.delayed(topology, delay_s)]
+        back = topology.back(held.agent.queue.name)
+        if not covered:
+            return [returned.to(back)]
+        announced = self._services.begin_cooldown(covered, delay_s)
+        return [returned.cooled(delay_s).to(back), announced]
 
 
 def _covered(settlement: Settlement, held: Held) -> frozenset[str]:

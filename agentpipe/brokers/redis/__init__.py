@@ -111,12 +111,12 @@ class RedisStore(Store):
             if queue.collection not in rings and name not in {queue.name for queue in queues}
         }
         self._declared = {**kept, **{queue.name: queue for queue in queues}}
-        self._scripts.run("declare", LAYOUT, 0, *_queue_args(queues))
+        self._scripts.run("declare", LAYOUT, 0, *_declare_args(queues))
 
     def _declare_again(self) -> bool:
         """Declare the queues again if the server has lost them; returns whether it had."""
         known = self._declared.values()
-        if not known or not self._scripts.run("declare", LAYOUT, 1, *_queue_args(known)):
+        if not known or not self._scripts.run("declare", LAYOUT, 1, *_declare_args(known)):
             return False
         log.warning("%s was emptied: declaring the queues again", self._scripts.address.url)
         return True
@@ -265,6 +265,9 @@ class RedisStore(Store):
         what = tuple(each.task_id for each in answers)
         return [letter == ord("d") for letter in self._ask("answer", what, *args)]
 
+    def move(self, collection: str, agents: Sequence[str], limit: int) -> int:
+        return int(self._scripts.run("move", collection, limit, *agents))
+
     def pause(
         self,
         *,
@@ -325,8 +328,18 @@ class RedisStore(Store):
         self._scripts.close()
 
 
+def _declare_args(queues: Collection[Queue]) -> list[str | int]:
+    """The arguments of ``declare``."""
+    sources = {queue.collection: queue.source for queue in queues if queue.collection}
+    known = {name: source for name, source in sources.items() if source}
+    args: list[str | int] = [len(known)]
+    for name, it in known.items():
+        args += (name, int(it.serves), it.edited_us, it.config_us, it.fingerprint or "-", it.place)
+    return [*args, *_queue_args(queues)]
+
+
 def _queue_args(queues: Iterable[Queue]) -> Iterable[str | int]:
-    """The arguments of ``declare``; positions count per collection."""
+    """Those of queues; positions count per collection."""
     positions: dict[str, int] = {}
     for queue in queues:
         place = -1

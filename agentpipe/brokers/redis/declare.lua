@@ -1,10 +1,11 @@
 #!lua flags=allow-oom
--- ARGV: the layout's number, '1' to declare only unknown queues, then for each queue name,
--- limit, concurrency, max_crashes, position (-1 outside a group), collection and gate ('' for none),
+-- ARGV: the layout's number, '1' to declare only unknown queues, the number of sources, for each
+-- source collection, '1' for a worker's, the times at which its files changed, fingerprint ('-' if
+-- unknown) and place; then for each queue name, limit, concurrency, max_crashes, position (-1 outside a group), collection and gate ('' for none),
 -- and the gate's limit.
 -- Returns how many of them are new.
 
-local STEP = 8
+local STEP, SOURCE_STEP = 8, 6
 local only_new, rings, names, new = ARGV[2] == '1', {}, {}, 0
 
 if call('EXISTS', STORE) == 0 then
@@ -69,9 +70,38 @@ local function change(name, limits)
   end
 end
 
+-- Who declares. A sender whose file is older than that of the group changes nothing of it.
+local first_queue, outdated = 4 + SOURCE_STEP * tonumber(ARGV[3]), {}
+
+local function note_source(role, collection, source)
+  local field = role .. ' ' .. collection
+  if call('HGET', SOURCES, field) ~= source then
+    call('HSET', SOURCES, field, source)
+  end
+end
+
+local function read_source(index)
+  local collection, serves = ARGV[index], ARGV[index + 1] == '1'
+  local source = table.concat(ARGV, ' ', index + 2, index + 5)
+  note_source(serves and 'worker' or 'sender', collection, source)
+  local group = call('HGET', SOURCES, 'group ' .. collection)
+  local edited = group and tonumber(group:match('^%d+'))
+  outdated[collection] = not serves and edited and tonumber(ARGV[index + 2]) < edited
+  if not outdated[collection] then
+    note_source('group', collection, source)
+  end
+end
+
+for index = 4, first_queue - 1, SOURCE_STEP do
+  read_source(index)
+end
+
 local function declare(index)
   local name, collection, gate = ARGV[index], ARGV[index + 5], ARGV[index + 6]
   local limits = {}
+  if outdated[collection] then
+    return
+  end
   for offset = 1, 4 do
     limits[offset] = tonumber(ARGV[index + offset])
   end
@@ -88,11 +118,11 @@ local function declare(index)
   end
 end
 
-for index = 3, #ARGV, STEP do
+for index = first_queue, #ARGV, STEP do
   names[#names + 1] = ARGV[index]
 end
 read_queues(names)
-for index = 3, #ARGV, STEP do
+for index = first_queue, #ARGV, STEP do
   declare(index)
 end
 for collection, members in pairs(rings) do

@@ -10,8 +10,15 @@ import orjson
 from agentpipe.brokers.capabilities import TaskSeen
 from agentpipe.brokers.dead_letter import DeadLetter, DeadPage, DeadSummary
 from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
-from agentpipe.brokers.records import Claim, OutboxRecord
-from agentpipe.brokers.statistics import MAX_LAST_ERROR_CHARS, QueueDepth, Stats, Tally, WorkerSeen
+from agentpipe.brokers.records import Claim, OutboxRecord, Source
+from agentpipe.brokers.statistics import (
+    MAX_LAST_ERROR_CHARS,
+    Declared,
+    QueueDepth,
+    Stats,
+    Tally,
+    WorkerSeen,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -142,7 +149,17 @@ def as_stats(answer: Sequence[Any]) -> Stats:
         tally=replace(sum(tallies.values(), Tally()), error="", error_s=None),
         recent=answer[6],
         undelivered_s=float(answer[7]),
+        declared=tuple(sorted(_declared(answer[8]), key=lambda it: (it.collection, it.by))),
     )
+
+
+def _declared(values: Sequence[bytes]) -> Iterator[Declared]:
+    for field, value in _rows(values, 2):
+        role, _, collection = field.decode().partition(" ")
+        edited_us, config_us, fingerprint, place = value.decode().split(" ", 3)
+        times = int(edited_us), int(config_us)
+        source = Source(fingerprint.strip("-"), place, *times, serves=role == "worker")
+        yield Declared(collection, role, source)
 
 
 def _tallies(values: Sequence[Any]) -> Iterator[tuple[bytes, Tally]]:
@@ -175,6 +192,7 @@ def _depths(
                 tallies.get(name, Tally()),
                 why.decode(errors="replace"),
                 (gate.decode(), gate_limit) if gate else None,
+                removed=bool(collection) and position < 0,
             )
             yield (owner, position, queue), depth
 

@@ -1,4 +1,5 @@
 #!lua
+-- needs: rooms
 -- ARGV: session, request, seconds to remember it, target, '1' for round-robin, '1' where priorities and
 -- delays follow, then for each offer its id and payload, and with them priority and delay.
 -- Returns 'depth bound verdicts': a letter for each offer (accepted, duplicate, refused).
@@ -17,66 +18,8 @@ end
 local living = read_many('HMGET', TASKS, ids)
 local settled = read_many('ZMSCORE', SETTLED, ids)
 
--- Queues with room, in order from the group's cursor; no more than can be used.
 local stored = call('HMGET', STORE, 'next', 'accepted', 'rung', 'cursor:' .. target)
-local free, later_on, cursor = {}, {}, tonumber(stored[4] or 0)
-
--- Returns those without room.
-local function add_free(names)
-  local full = {}
-  read_queues(names)
-  for _, name in ipairs(names) do
-    local queue = queues[name]
-    local room = queue and room_in(queue) or 0
-    if room > 0 then
-      free[#free + 1] = {name, room}
-    else
-      full[#full + 1] = name
-    end
-  end
-  return full
-end
-
-local function find_free()
-  if not to_ring then
-    add_free({target})
-    return
-  end
-  local room = base .. ':room:' .. target
-  local names = call('ZRANGEBYSCORE', room, cursor, '+inf', 'LIMIT', 0, total)
-  if #names < total then
-    local behind = call('ZRANGEBYSCORE', room, '-inf', '(' .. cursor, 'LIMIT', 0, total - #names)
-    for _, name in ipairs(behind) do
-      names[#names + 1] = name
-    end
-  end
-  local full = add_free(names)
-  if #full > 0 then -- An earlier version did not count what is delayed.
-    flush_one('ZREM', room, full)
-    free = {}
-    find_free()
-  end
-end
-
-local at = 0
-
-local function next_queue()
-  at = at + 1
-  if at > #free then
-    free, later_on, at = later_on, {}, 1
-  end
-  local found = free[at]
-  if not found then
-    return nil
-  end
-  if found[2] > 1 then
-    later_on[#later_on + 1] = {found[1], found[2] - 1}
-  end
-  if to_ring then
-    cursor = queues[found[1]][POSITION] + 1
-  end
-  return found[1]
-end
+local rooms = rooms_of(target, to_ring, total, tonumber(stored[4] or 0))
 
 local function depth_and_bound()
   local depth, bound = 0, 0
@@ -94,7 +37,6 @@ end
 local time, submitted = now()
 local seen, verdicts, accepted, refused, waking = {}, {}, 0, false, false
 local first = tonumber(stored[1] or 0) + 1
-find_free()
 
 local function admit(index, queue)
   local place = 7 + (index - 1) * step
@@ -122,7 +64,7 @@ for index = 1, total do
   if living[index] or settled[index] or seen[id] then
     verdicts[index] = 'd'
   else
-    local queue = next_queue()
+    local queue = next_room(rooms)
     if queue then
       admit(index, queue)
       accepted, seen[id], verdicts[index] = accepted + 1, true, 'a'
@@ -136,7 +78,7 @@ if accepted > 0 then
   local values = {'next', string.format('%d', first + total - 1),
     'accepted', string.format('%d', tonumber(stored[2] or 0) + accepted)}
   if to_ring then
-    values[5], values[6] = 'cursor:' .. target, string.format('%d', cursor)
+    values[5], values[6] = 'cursor:' .. target, string.format('%d', rooms.cursor)
   end
   call('HSET', STORE, unpack(values))
   save_queues()

@@ -25,6 +25,7 @@ local WORKERS = base .. ':workers'
 local DEAD = base .. ':dead'
 local TALLIES = base .. ':tallies'
 local SUSPECTS = base .. ':suspects'
+local SOURCES = base .. ':sources'
 local WAKE = base .. ':wake'
 
 local CHUNK = 4000 -- Lua's stack takes not many more arguments at once.

@@ -6,7 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from importlib import resources
 
-_SHARED = ("prelude", "ending")
+_NEEDED = ("ending", "rooms")
+_SHARED = ("prelude", *_NEEDED)
 # These scripts end lapsed workers; see ``load_scripts``.
 _ENDING = ("cancel", "claim", "take_outbox")
 
@@ -44,8 +45,9 @@ def load_scripts(mark: str) -> dict[str, Script]:
 def _script(name: str, body: str, shared: dict[str, str], mark: str) -> Script:
     flags, _, rest = body.partition("\n")  # The server reads a script's flags in its first line.
     text = f"{flags}\n{shared['prelude']}\n"
-    if rest.startswith("-- needs: ending\n"):
-        text += f"{shared['ending']}\n"
+    for needed in _NEEDED:
+        if rest.startswith(f"-- needs: {needed}\n"):
+            text += f"{shared[needed]}\n"
     text += rest
     ends_workers = name in _ENDING
     if ends_workers:

@@ -98,24 +98,27 @@ local function settle(index, id, queue, record, held_as)
   if field(index, 15) ~= '' then
     call('HSET', PAYLOADS, id, field(index, 15))
   end
-  if action == 'release' or action == 'cooldown' then
+  local postponed = action == 'release' and tonumber(field(index, 5)) > 0
+  if action ~= 'complete' and action ~= 'bury' then
+    note_error(index, id)
+  end
+  if action == 'cooldown' or (action == 'release' and not postponed) then
     put_back(id, task_of(record))
     waking = true
     if action == 'cooldown' then
-      note_error(index, id)
       cool_down(index, id, queue)
     end
   elseif action == 'crash' then
     local task = task_of(record)
     count_crash(id, task)
-    note_error(index, id)
     put_back(id, task)
     waking = true
-  elseif action == 'retry' then
-    local task = task_of(record)
-    task.failures = task.failures + 1
-    later('HSET', TASKS, id, record_of(task))
-    note_error(index, id)
+  elseif action == 'retry' or postponed then
+    if action == 'retry' then
+      local task = task_of(record)
+      task.failures = task.failures + 1
+      later('HSET', TASKS, id, record_of(task))
+    end
     local cancelled = call('HEXISTS', NOTES, 'cancel ' .. id) == 1
     later('ZADD', DELAYED, cancelled and time or time + tonumber(field(index, 5)), id)
     count(queue, N_DELAYED, 1)

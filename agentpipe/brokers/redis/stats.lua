@@ -4,8 +4,8 @@
 -- each queue (its name, the fields below, for how many seconds it is held, whether it is paused,
 -- why, its gate and the gate's limit, or '' and 0), seven for each living worker (name, host, pid, slots, running, seconds since it was heard, its
 -- report), eight for each queue where a task has ended (name, done, failed, evaluated, passed,
--- cost, seconds since a run failed or nothing, how), how many tasks ended recently, and for how many
--- seconds the oldest result is here.
+-- cost, seconds since a run failed or nothing, how), how many tasks ended recently, for how many
+-- seconds the oldest result is here, and who has declared which collection.
 
 local FIELDS = {COLLECTION, POSITION, N_WAITING, N_DELAYED, N_RUNNING, LIMIT, CONCURRENCY}
 local time, values, depths = now(), {}, {}
@@ -51,4 +51,5 @@ local function undelivered()
 end
 
 return {call('HGETALL', STORE), call('HLEN', RESULTS), call('ZCARD', DEAD), depths, values, tallies,
-  call('ZCOUNT', SETTLED, string.format('%.6f', time - tonumber(ARGV[1])), '+inf'), undelivered()}
+  call('ZCOUNT', SETTLED, string.format('%.6f', time - tonumber(ARGV[1])), '+inf'), undelivered(),
+  call('HGETALL', SOURCES)}

@@ -32,6 +32,7 @@ from agentpipe.brokers.sqlite import dead_letters
 from agentpipe.brokers.sqlite.admission import Rooms, admit, depth_and_bound, known_ids
 from agentpipe.brokers.sqlite.clock import StoreClock
 from agentpipe.brokers.sqlite.comparing import compare
+from agentpipe.brokers.sqlite.declaring import Declaration, read_sources
 from agentpipe.brokers.sqlite.leases import (
     claim_tasks,
     digest_of,
@@ -42,6 +43,7 @@ from agentpipe.brokers.sqlite.leases import (
     renew_leases,
     wake_delayed,
 )
+from agentpipe.brokers.sqlite.moving import move_tasks
 from agentpipe.brokers.sqlite.pauses import count_runs, pause, resume
 from agentpipe.brokers.sqlite.reading import read_tasks
 from agentpipe.brokers.sqlite.settling import (
@@ -56,21 +58,15 @@ from agentpipe.brokers.sqlite.tables import (
     LAYOUT,
     RAISE_COUNTER,
     SELECT_CANCELLED,
-    SELECT_DECLARED,
     SELECT_DEPTHS,
     SELECT_OLDEST,
     SELECT_RECENT,
     SELECT_TALLY,
     SELECT_WORKERS,
-    SET_PAUSES,
-    UPSERT_GATE,
-    UPSERT_QUEUE,
-    WITH_GATES,
     add_to_counters,
     add_to_tallies,
     counter,
     depth_of,
-    queue_rows,
     tally_of,
     worker_seen,
 )
@@ -114,27 +110,11 @@ class SqliteStore(Store):
         self._tripped: list[Tripped] = []
 
     def declare(self, queues: Sequence[Queue]) -> None:
-        wanted = {row[0]: row for row in queue_rows(queues)}
         with self._database.read() as db:
-            found = {row[0]: tuple(row) for row in db.execute(SELECT_DECLARED)}
-        rings = {row[1] for row in wanted.values() if row[1]}
-        stale = [
-            name
-            for name, (_, ring, position, *_) in found.items()
-            if ring in rings and position is not None and name not in wanted
-        ]
-        # Every sender declares when it starts: write only if something differs.
-        if all(found.get(name) == row for name, row in wanted.items()) and not stale:
-            return
-        with self._database.write() as db:
-            for ring in rings:
-                db.execute("UPDATE queues SET position = NULL WHERE collection = ?", (ring,))
-            gates = {gate: limit for *_, gate, limit in wanted.values() if gate is not None}
-            for statement in WITH_GATES if gates else ():
-                db.execute(statement)
-            db.executemany(UPSERT_GATE, gates.items())
-            db.executemany(UPSERT_QUEUE, [row[:-1] for row in wanted.values()])
-            db.execute(SET_PAUSES)
+            new = Declaration(db, queues).is_new()
+        if new:  # Every sender declares when it starts: most change nothing.
+            with self._database.write() as db:
+                Declaration(db, queues).carry_out()
 
     def offer(self, target: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
         with self._database.write() as db:
@@ -300,6 +280,10 @@ class SqliteStore(Store):
             add_to_counters(db, changes)
         return done
 
+    def move(self, collection: str, agents: Sequence[str], limit: int) -> int:
+        with self._database.write() as db:
+            return move_tasks(db, collection, agents, limit)
+
     def pause(
         self,
         *,
@@ -359,6 +343,7 @@ class SqliteStore(Store):
             (recent,) = db.execute(SELECT_RECENT, (moment - RECENT_S,)).fetchone()
             (oldest,) = db.execute(SELECT_OLDEST).fetchone() or (moment,)
             workers = tuple(worker_seen(row) for row in db.execute(SELECT_WORKERS, (now, now)))
+            declared = read_sources(db)
         prefix = "outcome:"
         return Stats(
             accepted=counters.get("accepted", 0),
@@ -379,6 +364,7 @@ class SqliteStore(Store):
             tally=tally,
             recent=recent,
             undelivered_s=max(0.0, moment - oldest),
+            declared=declared,
         )
 
     def close(self) -> None:

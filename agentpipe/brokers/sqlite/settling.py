@@ -42,22 +42,23 @@ def settle_task(
     if settlement.payload:
         db.execute("UPDATE payloads SET body = ? WHERE seq = ?", (settlement.payload, seq))
     db.execute("UPDATE queues SET running = running - 1 WHERE qid = ?", (qid,))
-    if settlement.reason and settlement.action in ("retry", "crash", "cooldown"):
+    if settlement.reason and settlement.action not in ("complete", "bury"):
         db.execute("UPDATE tasks SET error = ? WHERE seq = ?", (settlement.reason, seq))
-    if settlement.action in ("release", "crash", "cooldown"):
+    if settlement.action == "retry" or _is_postponed(settlement):
+        failures, due = settlement.action == "retry", now + settlement.delay_s
+        db.execute(
+            "UPDATE tasks SET state = 1, worker = NULL, failures = failures + ?, due = ?"
+            " WHERE seq = ?",
+            (failures, 0.0 if cancelled else due, seq),
+        )
+        db.execute("UPDATE queues SET delayed = delayed + 1 WHERE qid = ?", (qid,))
+    elif settlement.action in ("release", "crash", "cooldown"):
         db.execute("UPDATE tasks SET state = 0, worker = NULL WHERE seq = ?", (seq,))
         db.execute("UPDATE queues SET waiting = waiting + 1 WHERE qid = ?", (qid,))
         if settlement.action == "crash":
             db.execute(f"UPDATE tasks {COUNT_CRASH} WHERE seq = ?", (seq,))
         elif settlement.action == "cooldown" and settlement.delay_s > 0:
             _cool_down(db, seq, qid, settlement, now)
-    elif settlement.action == "retry":
-        db.execute(
-            "UPDATE tasks SET state = 1, worker = NULL, failures = failures + 1, due = ?"
-            " WHERE seq = ?",
-            (0.0 if cancelled else now + settlement.delay_s, seq),
-        )
-        db.execute("UPDATE queues SET delayed = delayed + 1 WHERE qid = ?", (qid,))
     else:
         _note_run_s(db, qid, now - claimed_at)
         if settlement.action == "bury":
@@ -65,6 +66,10 @@ def settle_task(
         _put_in_outbox(db, seq, claim.task_id, settlement.result, now)
         changes.update(_gains(settlement.result, settlement.outcome))
     return True
+
+
+def _is_postponed(settlement: Settlement) -> bool:
+    return settlement.action == "release" and settlement.delay_s > 0
 
 
 def _cool_down(

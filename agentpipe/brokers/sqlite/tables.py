@@ -82,7 +82,17 @@ CREATE TABLE streaks (
     collection TEXT PRIMARY KEY, digest TEXT NOT NULL, failures INTEGER NOT NULL)
 """
 _WITH_COOLED = "ALTER TABLE tasks ADD COLUMN cooled_s REAL NOT NULL DEFAULT 0"
-LAYOUT = Layout(5, f"{_SCHEMA};\n{_WITH_BREAKER}", {3: _WITH_BREAKER, 4: _WITH_COOLED})
+# Where collections come from: the last sender, the last worker, and what the group follows.
+_WITH_SOURCES = """
+CREATE TABLE sources (
+    collection TEXT NOT NULL, role TEXT NOT NULL, fingerprint TEXT NOT NULL, place TEXT NOT NULL,
+    edited_us INTEGER NOT NULL, config_us INTEGER NOT NULL, PRIMARY KEY (collection, role))
+"""
+LAYOUT = Layout(
+    6,
+    f"{_SCHEMA};\n{_WITH_BREAKER};\n{_WITH_SOURCES}",
+    {3: _WITH_BREAKER, 4: _WITH_COOLED, 5: _WITH_SOURCES},
+)
 
 # Why a queue is paused: its collection's reason, or its own.
 PAUSE_REASON = (
@@ -125,6 +135,7 @@ SELECT_DEPTHS = (
     " CASE WHEN held_until > 0 THEN max(0.0, held_until - ?1) ELSE 0.0 END, paused,"
     f" {PAUSE_REASON.format('queues')},"
     " gate, (SELECT capacity FROM gates g WHERE g.name = gate),"
+    " collection IS NOT NULL AND position IS NULL,"
     " done, failed, evaluated, passed, usd, error, max(0.0, ?1 - failed_at)"
     " FROM queues LEFT JOIN tallies USING (qid)"
     " WHERE position IS NOT NULL OR collection IS NULL OR waiting + delayed + running > 0"
@@ -226,13 +237,14 @@ def tally_of(row: Sequence[Any]) -> Tally:
 
 def depth_of(row: Sequence[Any]) -> QueueDepth:
     """One row of ``SELECT_DEPTHS``."""
-    *depth, paused, reason, group, group_limit = row[:-7]
+    *depth, paused, reason, group, group_limit, removed = row[:-7]
     return replace(
         QueueDepth(*depth),
         tally=tally_of(row[-7:]),
         paused=bool(paused),
         pause_reason=reason,
         group=None if group is None else (group, group_limit),
+        removed=bool(removed),
     )
 
 

@@ -11,6 +11,7 @@ from agentpipe.operations.explain.details import details_of
 from agentpipe.operations.explain.phrases import ago, lasting, listed, reading, sink_trouble
 from agentpipe.operations.explain.reason import Cause, Explanation, Reason, State
 from agentpipe.operations.explain.waiting import why_waiting
+from agentpipe.worker.left_alone import OTHER_CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,6 +70,8 @@ def _waiting(facts: TaskLocation, now: float, limits: OutboxLimits) -> Cause:
 
 def _delayed(facts: TaskLocation, now: float, limits: OutboxLimits) -> Cause:
     left_s = None if facts.due_at is None else facts.due_at - now
+    if facts.error.startswith(OTHER_CONFIG):
+        return _left_for_others(facts, left_s)
     obstacle = _obstacle(facts, now, limits)
     if left_s is not None and left_s <= 0:
         sentence = f"its delay ended{ago(facts.due_at, now)}{_after_tries(facts)}"
@@ -83,6 +86,17 @@ def _delayed(facts: TaskLocation, now: float, limits: OutboxLimits) -> Cause:
         sentence += f"; then it would still wait: {obstacle.sentence}"
     reason: Reason = "retry" if facts.failures or facts.crashes else "delay"
     return Cause(reason, sentence, what)
+
+
+def _left_for_others(facts: TaskLocation, left_s: float | None) -> Cause:
+    """No place for a task whose config its workers do not have."""
+    again = f"; workers look at it again in {duration(left_s)}" if left_s and left_s > 0 else ""
+    sentence = f"the workers leave it alone, as strict_config asks: {facts.error}{again}"
+    what = (
+        "start workers with the sender's config, give each project a ?prefix= of its own in the "
+        "broker's URL, or cancel it and send it again"
+    )
+    return Cause("other_config", sentence, what)
 
 
 def _obstacle(facts: TaskLocation, now: float, limits: OutboxLimits) -> Cause | None:

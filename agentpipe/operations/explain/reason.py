@@ -26,6 +26,7 @@ Reason = Literal[
     "next",
     "retry",
     "delay",
+    "other_config",
     "running",
     "worker_gone",
     "ending",

@@ -160,7 +160,8 @@ class State:  # Of the file; tasks lie in the order of their admission.
         if task is None or (task.worker, task.claim) != (claim.worker, claim.number):
             return False
         task.payload = settlement.payload.decode("latin-1") or task.payload
-        task.put_back(settlement.delay_s if settlement.action == "retry" else 0.0)
+        later = settlement.action in ("retry", "release")
+        task.put_back(settlement.delay_s if later else 0.0)
         if settlement.action == "retry":
             task.failures += 1
         elif settlement.action == "crash":

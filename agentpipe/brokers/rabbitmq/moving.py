@@ -1,0 +1,97 @@
+"""Moving: tasks of agents that have left their collection, to those that it has.
+
+Each is published where it goes to, confirmed, and only then acknowledged. A task that was sent with
+a delay, or is tried again later, can be moved when it is due: until then it cannot be found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.rabbitmq.admission import Offering
+from agentpipe.brokers.rabbitmq.cancel_marks import by_id
+from agentpipe.brokers.rabbitmq.messages import Message, now_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from agentpipe.brokers.rabbitmq.services import Services
+    from agentpipe.brokers.records import Queue
+    from agentpipe.connections.amqp.channel import Channel, Delivery
+    from agentpipe.connections.amqp.message import OutgoingMessage
+
+
+class Moving:
+    """One portion of a collection's tasks on their way."""
+
+    def __init__(self, services: Services, queues: list[Queue], limit: int) -> None:
+        self._services, self._left = services, limit
+        self._offering = Offering(services, queues, 0)
+        self._queues = queues
+        self._unused: Queue | None = None  # It was its turn, and there was no task.
+        self._channel: Channel
+
+    async def run(self, agents: Collection[str]) -> int:
+        """Move what waits with these; returns how many tasks."""
+        services, moved = self._services, 0
+        former = services.registry.former()
+        collection = self._queues[0].collection
+        removed = [it for it in former if it.collection == collection and it.name in agents]
+        await services.prepare(self._queues)
+        await services.marks.read()
+        await self._offering.count_room()
+        self._channel = await services.connection.session.channel()
+        try:
+            for queue in removed:
+                names = [source.name for source in services.registry.sources(queue)]
+                depths = await services.queues.depths(names)
+                for name in (name for name, depth in depths.items() if depth):
+                    moved += await self._move(name, queue.name)
+            await self._channel.catch_up()
+        finally:
+            self._channel.close()
+        return moved
+
+    async def _move(self, source: str, agent: str) -> int:
+        """Take and publish as many as have room; one that is refused goes back."""
+        taken: list[tuple[Delivery, Message]] = []
+        messages: list[OutgoingMessage] = []
+        while len(taken) < self._left and (target := self._target()) is not None:
+            delivery = await self._channel.get(source)
+            if delivery is None:
+                self._unused = target
+                break
+            message = Message.read(delivery, agent)
+            # Its worker has died, and nobody serves the agent who would have counted it.
+            message = message.crashed() if delivery.redelivered else message
+            taken.append((delivery, message))
+            messages.append(await self._outgoing(message, target))
+        fates = await self._services.connection.publisher.publish(messages)
+        pairs = zip(taken, fates, strict=True)
+        await self._put_back([message for (_, message), fate in pairs if fate != "taken"])
+        for delivery, _ in taken:
+            self._channel.ack(delivery.tag)
+        self._left -= len(taken)
+        return fates.count("taken")
+
+    def _target(self) -> Queue | None:
+        target, self._unused = self._unused or self._offering.next_queue(), None
+        return target
+
+    async def _outgoing(self, message: Message, target: Queue) -> OutgoingMessage:
+        """One that has crashed goes where all of those are, see ``Consumption``."""
+        topology, marks = self._services.topology, self._services.marks
+        moved = replace(message, queue=target.name, ticket=None)
+        if message in marks:  # As a task of its old agent, or of its group there.
+            await marks.add([by_id(message.task_id)])
+        elif moved in marks:  # The mark is not about this one.
+            moved = replace(moved, submitted_ms=now_ms())
+        if message.crashes:
+            return moved.to(topology.back(target.name))
+        return moved.to(topology.admission(target.name, target.max_waiting))
+
+    async def _put_back(self, messages: list[Message]) -> None:
+        """A copy: the server would deliver the original as one whose worker has died."""
+        back, publisher = self._services.topology.back, self._services.connection.publisher
+        await publisher.publish([message.to(back(message.queue)) for message in messages])

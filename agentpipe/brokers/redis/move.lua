@@ -1,0 +1,103 @@
+#!lua
+-- needs: rooms
+-- ARGV: collection, limit, and the agents that have left it. Moves up to so many of their tasks to
+-- the agents that it has, round-robin, as far as there is room. Returns how many.
+
+local collection, limit = ARGV[1], tonumber(ARGV[2])
+local agents, removed, moved, waking = {}, {}, 0, false
+for index = 3, #ARGV do
+  agents[#agents + 1] = ARGV[index]
+end
+read_queues(agents)
+for _, name in ipairs(agents) do
+  local queue = queues[name]
+  if queue and queue[POSITION] < 0 and queue[COLLECTION] == collection then
+    removed[#removed + 1], removed[name] = name, true
+  end
+end
+local cursor = 'cursor:' .. collection
+local rooms = rooms_of(collection, true, limit, tonumber(call('HGET', STORE, cursor) or 0))
+
+local function take_back(name, state, task)
+  count(name, state, -1)
+  if state == N_WAITING and task.last == '1' then
+    count(name, N_LAST, -1)
+  end
+end
+
+-- False where no agent has room.
+local function move(id, record, state)
+  local task, target = task_of(record), next_room(rooms)
+  if not target then
+    return false
+  end
+  if state == N_WAITING then
+    later('ZREM', place_of(task), task.seq .. id)
+  end
+  take_back(task.queue, state, task)
+  task.queue = target
+  task.last = task.crashes > 0 and task.crashes + 1 == queues[target][MAX_CRASHES] and '1' or '0'
+  later('HSET', TASKS, id, record_of(task))
+  if state == N_WAITING then
+    put_back(id, task)
+    waking = waking or is_ready(queues[target])
+  else
+    count(target, N_DELAYED, 1)
+  end
+  moved = moved + 1
+  return true
+end
+
+local function move_waiting(place)
+  local ids = {}
+  for index, member in ipairs(call('ZRANGE', place, 0, limit - moved - 1)) do
+    ids[index] = member:sub(17)
+  end
+  for index, record in ipairs(read_many('HMGET', TASKS, ids)) do
+    if record and not move(ids[index], record, N_WAITING) then
+      return
+    end
+  end
+end
+
+-- All agents' lie together.
+local function move_delayed()
+  local left = 0
+  for _, name in ipairs(removed) do
+    left = left + queues[name][N_DELAYED]
+  end
+  local from = 0
+  while left > 0 and moved < limit do
+    local ids = call('ZRANGE', DELAYED, from, from + CHUNK - 1)
+    for index, record in ipairs(read_many('HMGET', TASKS, ids)) do
+      local _, name = last_and_queue(record or '')
+      if name and removed[name] and moved < limit then
+        left = left - 1
+        if not move(ids[index], record, N_DELAYED) then
+          return
+        end
+      end
+    end
+    if #ids == 0 then
+      return
+    end
+    from = from + CHUNK
+  end
+end
+
+for _, name in ipairs(removed) do
+  for _, place in ipairs({':last:', ':waiting:'}) do
+    if moved < limit then
+      move_waiting(base .. place .. name)
+    end
+  end
+end
+move_delayed()
+if moved > 0 then
+  call('HSET', STORE, cursor, string.format('%d', rooms.cursor))
+  save_queues()
+  if waking then
+    ring()
+  end
+end
+return moved

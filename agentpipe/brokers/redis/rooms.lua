@@ -1,0 +1,63 @@
+-- Shared by the scripts that put tasks into queues with room: one queue, or the round-robin group of
+-- a collection, in order from its cursor.
+
+-- Found are no more than `wanted`, which can be used.
+local function rooms_of(target, to_ring, wanted, cursor)
+  local rooms = {free = {}, later_on = {}, at = 0, to_ring = to_ring, cursor = cursor}
+
+  -- Returns those without room.
+  local function add_free(names)
+    local full = {}
+    read_queues(names)
+    for _, name in ipairs(names) do
+      local queue = queues[name]
+      local room = queue and room_in(queue) or 0
+      if room > 0 then
+        rooms.free[#rooms.free + 1] = {name, room}
+      else
+        full[#full + 1] = name
+      end
+    end
+    return full
+  end
+
+  if not to_ring then
+    add_free({target})
+    return rooms
+  end
+  local key = base .. ':room:' .. target
+  local full
+  repeat
+    rooms.free = {}
+    local names = call('ZRANGEBYSCORE', key, cursor, '+inf', 'LIMIT', 0, wanted)
+    if #names < wanted then
+      local left = wanted - #names
+      for _, name in ipairs(call('ZRANGEBYSCORE', key, '-inf', '(' .. cursor, 'LIMIT', 0, left)) do
+        names[#names + 1] = name
+      end
+    end
+    full = add_free(names)
+    if #full > 0 then -- An earlier version did not count what is delayed.
+      flush_one('ZREM', key, full)
+    end
+  until #full == 0
+  return rooms
+end
+
+local function next_room(rooms)
+  rooms.at = rooms.at + 1
+  if rooms.at > #rooms.free then
+    rooms.free, rooms.later_on, rooms.at = rooms.later_on, {}, 1
+  end
+  local found = rooms.free[rooms.at]
+  if not found then
+    return nil
+  end
+  if found[2] > 1 then
+    rooms.later_on[#rooms.later_on + 1] = {found[1], found[2] - 1}
+  end
+  if rooms.to_ring then
+    rooms.cursor = queues[found[1]][POSITION] + 1
+  end
+  return found[1]
+end

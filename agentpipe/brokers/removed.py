@@ -1,0 +1,53 @@
+"""Removed agents: their collection has them no longer, and tasks wait there for nobody."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agentpipe.core.text import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from agentpipe.brokers.statistics import QueueDepth, Stats
+
+MAX_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RemovedAgents:
+    """Those of one collection with which tasks wait or are delayed."""
+
+    collection: str
+    agents: tuple[str, ...]
+    tasks: int
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong, and what to do."""
+        more = len(self.agents) - MAX_NAMED
+        names = [*self.agents[:MAX_NAMED], *([f"{more:,} more"] if more > 0 else [])]
+        wait = "waits" if self.tasks == 1 else "wait"
+        return (
+            f"{counted(self.tasks, 'task')} {wait} with agents that {self.collection} no longer "
+            f"has ({', '.join(names)}), and no worker takes them: "
+            f"agentpipe rebalance {self.collection} moves them to the agents that there are"
+        )
+
+
+def removed_agents(stats: Stats, collections: Collection[str]) -> list[RemovedAgents]:
+    """Those of these collections, where any tasks are left."""
+    found: dict[str, list[QueueDepth]] = defaultdict(list)
+    for depth in stats.queues:
+        if depth.removed and depth.collection in collections and _left(depth):
+            found[depth.collection or ""].append(depth)
+    return [
+        RemovedAgents(name, tuple(it.queue for it in mine), sum(map(_left, mine)))
+        for name, mine in found.items()
+    ]
+
+
+def _left(depth: QueueDepth) -> int:
+    return (depth.waiting or 0) + (depth.delayed or 0)

@@ -1,0 +1,92 @@
+"""Declaring: queues with their limits, and the round-robin groups that they make."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.records import Source, is_outdated
+from agentpipe.brokers.sqlite.tables import (
+    SELECT_DECLARED,
+    SET_PAUSES,
+    UPSERT_GATE,
+    UPSERT_QUEUE,
+    WITH_GATES,
+    queue_rows,
+)
+from agentpipe.brokers.statistics import Declared
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Mapping, Sequence
+
+    from agentpipe.brokers.records import Queue
+
+_SELECT_SOURCES = "SELECT collection, role, fingerprint, place, edited_us, config_us FROM sources"
+_UPSERT_SOURCE = "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?)"
+
+
+def read_sources(db: sqlite3.Connection) -> tuple[Declared, ...]:
+    """Who has declared which collection."""
+    rows = db.execute(f"{_SELECT_SOURCES} ORDER BY collection, role")
+    return tuple(
+        Declared(collection, role, Source(digest, place, edited_us, config_us, role == "worker"))
+        for collection, role, digest, place, edited_us, config_us in rows
+    )
+
+
+class Declaration:
+    """What some queues would change."""
+
+    def __init__(self, db: sqlite3.Connection, queues: Sequence[Queue]) -> None:
+        self._db = db
+        known = {(it.collection, str(it.by)): it.source for it in read_sources(db)}
+        given = {it.collection: it.source for it in queues if it.collection and it.source}
+        groups = {name: known.get((name, "group")) for name in given}
+        outdated = {name for name, it in given.items() if is_outdated(it, groups[name])}
+        kept = [queue for queue in queues if queue.collection not in outdated]
+        self._wanted = {row[0]: row for row in queue_rows(kept)}
+        self._rings = {row[1] for row in self._wanted.values() if row[1]}
+        self._sources = _news(given, outdated, known)
+
+    def is_new(self) -> bool:
+        """Whether they change anything."""
+        found = {row[0]: tuple(row) for row in self._db.execute(SELECT_DECLARED)}
+        left = any(
+            ring in self._rings and position is not None and name not in self._wanted
+            for name, (_, ring, position, *_) in found.items()
+        )
+        same = all(found.get(name) == row for name, row in self._wanted.items())
+        return bool(self._sources) or left or not same
+
+    def carry_out(self) -> None:
+        """Change it."""
+        db, rows = self._db, self._wanted.values()
+        for ring in self._rings:
+            db.execute("UPDATE queues SET position = NULL WHERE collection = ?", (ring,))
+        gates = {gate: limit for *_, gate, limit in rows if gate is not None}
+        for statement in WITH_GATES if gates else ():
+            db.execute(statement)
+        db.executemany(UPSERT_GATE, gates.items())
+        db.executemany(UPSERT_QUEUE, [row[:-1] for row in rows])
+        db.executemany(_UPSERT_SOURCE, self._sources)
+        db.execute(SET_PAUSES)
+
+
+def _news(
+    given: Mapping[str, Source], outdated: set[str], known: Mapping[tuple[str, str], Source]
+) -> list[tuple[str, str, str, str, int, int]]:
+    """Rows of the sources that are not stored as they are."""
+    rows = []
+    for name, source in given.items():
+        roles = ["worker" if source.serves else "sender"]
+        roles += [] if name in outdated else ["group"]
+        for role in roles:
+            row = (source.fingerprint, source.place, source.edited_us, source.config_us)
+            before = known.get((name, role))
+            if before is None or _row(before) != row:
+                rows.append((name, role, *row))
+    return rows
+
+
+def _row(source: Source) -> tuple[str, str, int, int]:
+    return source.fingerprint, source.place, source.edited_us, source.config_us

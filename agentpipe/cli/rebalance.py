@@ -1,0 +1,71 @@
+"""``agentpipe rebalance``: give waiting tasks of removed agents to those that there are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentpipe.cli.common import (
+    add_common,
+    collections_of,
+    opened_store,
+    print_either,
+    say_where,
+    settings_of,
+)
+from agentpipe.cli.exit_codes import FULL, OK, PARTLY
+from agentpipe.cli.home import require_tasks
+from agentpipe.core.text import counted
+
+if TYPE_CHECKING:
+    import argparse
+
+    from agentpipe.brokers.base import Store
+    from agentpipe.operations.rebalance import Rebalanced
+    from agentpipe.settings import Settings
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("collection", metavar="COLLECTION", help="name of a collection")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only say how many tasks would be moved"
+    )
+    add_common(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Move them; 5 if some have no room, 3 if none has."""
+    from agentpipe.operations.rebalance import rebalance
+
+    settings = settings_of(args)
+    require_tasks(args, settings)
+    say_where(settings)
+    with opened_store(settings) as store:
+        if not args.dry_run:
+            _declare(args, settings, store)
+        done = rebalance(store, args.collection, dry_run=args.dry_run)
+    print_either(args, done.to_dict(), _text(done))
+    if not done.left:
+        return OK
+    return PARTLY if done.moved else FULL
+
+
+def _declare(args: argparse.Namespace, settings: Settings, store: Store) -> None:
+    """The file may have fewer agents than the broker knows of."""
+    from agentpipe.sending.dispatcher import Dispatcher
+
+    if args.collection_file or settings.collection_file:
+        Dispatcher(store).declare(collections_of(args, settings))
+
+
+def _text(done: Rebalanced) -> str:
+    if not done.agents:
+        return f"nothing to move: no task waits with an agent that {done.collection} has no longer"
+    verb = "would be moved" if done.dry_run else "moved"
+    text = f"{counted(done.moved, 'task')} {verb} from {counted(len(done.agents), 'removed agent')}"
+    if done.left:
+        text += (
+            f"; {done.left:,} left: the agents that there are have no room for more. "
+            "Start workers, or raise max_queue_size, and run it again"
+        )
+    return text

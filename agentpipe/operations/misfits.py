@@ -1,0 +1,35 @@
+"""Misfits: where a collection file and the fleet that serves it do not fit each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.records import is_outdated
+from agentpipe.brokers.removed import removed_agents
+from agentpipe.sending.source import source_of
+from agentpipe.worker.configs import configs_in_use, sentences
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agentpipe.brokers.statistics import Stats
+    from agentpipe.config.collection import Collection
+
+
+def misfits(stats: Stats, collection: Collection) -> Iterator[str]:
+    """A sentence for each, for who sends with this file or checks it."""
+    for each in removed_agents(stats, [collection.name]):
+        yield each.sentence
+    yield from _outdated(stats, collection)
+    yield from sentences(configs_in_use(stats), [collection.name])
+
+
+def _outdated(stats: Stats, collection: Collection) -> Iterator[str]:
+    given = source_of(collection)
+    for each in stats.declared:
+        of_group = each.collection == collection.name and each.by == "group"
+        if given and of_group and is_outdated(given, each.source):
+            yield (
+                f"{given.place} is older than {each.source.place}, which the fleet follows: "
+                f"the agents and limits of {collection.name} stay as they are there"
+            )

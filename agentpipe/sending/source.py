@@ -1,0 +1,22 @@
+"""Where a process has a collection from: it travels with the queues that it declares."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.records import Source
+
+if TYPE_CHECKING:
+    from agentpipe.config.collection import Collection
+
+
+def source_of(collection: Collection, *, serves: bool = False) -> Source | None:
+    """The source of a collection that was read from a file; None of another, or if it is gone."""
+    try:
+        edited_us = collection.file.stat().st_mtime_ns // 1000
+        agent_us = collection.config_file.stat().st_mtime_ns // 1000
+    except OSError:
+        return None
+    place = f"{socket.gethostname()}:{collection.file}"
+    return Source(collection.fingerprint, place, edited_us, max(edited_us, agent_us), serves)
