@@ -21,6 +21,8 @@ from agentpipe.core.redaction import Redactor
 from agentpipe.errors import AgentpipeError, ConfigError, Unreachable
 from agentpipe.settings import Settings
 from agentpipe.worker.broker import worker_broker
+from agentpipe.worker.last_word import LastWord
+from agentpipe.worker.pulse import Pulse
 from agentpipe.worker.served_actor import served_actors
 
 if TYPE_CHECKING:
@@ -44,13 +46,16 @@ def _refuse_second_place() -> None:
 def _boot() -> StoreBroker:
     _refuse_second_place()
     settings = Settings.from_env(os.environ)
+    # Before all that may take long: whoever started this process may be gone meanwhile.
+    pulse = Pulse(LastWord.of(settings.last_word_file), settings)
+    pulse.start()
     if settings.collection_file is None:
         raise ConfigError("set AGENT_COLLECTION_CONFIG_FILE to the collection to serve")
     collections = load(settings.collection_file, settings.max_queue_size)
     # First of all: the log handlers of users' modules keep the streams that they find.
     secrets = _secrets(collections)
     logs.redact_output(Redactor(secrets))
-    made = worker_broker(collections, settings, os.environ)
+    made = worker_broker(collections, settings, os.environ, pulse)
     if more := _secrets_of_runners(made) - secrets:
         logs.redact_output(Redactor(more))
     logs.configure(settings.log_level, settings.log_format)

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from dramatiq.middleware import Interrupt, raise_thread_exception
 
+from agentpipe.core.thread_marks import NO_RUN, MarkingExecutor, marked, run_place
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -109,7 +111,8 @@ class AgentThread:
         while (call := self._calls.get()) is not None:
             value = error = None
             try:
-                value = self._perform(call)
+                with marked(call.context.get(run_place, NO_RUN)):
+                    value = self._perform(call)
             except BaseException as caught:  # noqa: BLE001 - raised in the caller
                 error = caught
             call.ended = True
@@ -142,6 +145,7 @@ class AgentThread:
     def _loop(self) -> asyncio.Runner:
         if self._runner is None:
             self._runner = asyncio.Runner()
+            self._runner.get_loop().set_default_executor(MarkingExecutor())
         return self._runner
 
 

@@ -30,10 +30,14 @@ if TYPE_CHECKING:
     from agentpipe.core.context import Context
     from agentpipe.engines.base import Engine
     from agentpipe.settings import Settings
+    from agentpipe.worker.pulse import Pulse
 
 
 def worker_broker(
-    collections: Sequence[Collection], settings: Settings, environ: Mapping[str, str]
+    collections: Sequence[Collection],
+    settings: Settings,
+    environ: Mapping[str, str],
+    pulse: Pulse | None = None,
 ) -> StoreBroker:
     """A broker whose actors run: what ``dramatiq agentpipe.actors`` serves.
 
@@ -41,6 +45,7 @@ def worker_broker(
         collections: All that this process serves.
         settings: Where to, and how.
         environ: Where contexts find their ``${VARIABLES}``.
+        pulse: That of this process, if it beats already.
 
     Raises:
         ConfigError: Listing everything wrong with the agents and contexts.
@@ -50,7 +55,7 @@ def worker_broker(
     store = open_store(settings)
     worker = Worker(name=_worker_name(), host=socket.gethostname(), lease_s=settings.lease_s)
     results = Results(worker.name, settings.retry_delay_s, reported(collections))
-    delivery = WorkerMiddleware(worker, settings, results, lambda: open_sink(settings))
+    delivery = WorkerMiddleware(worker, settings, results, lambda: open_sink(settings), pulse)
     return declared_broker(store, [results, delivery], collections, runners)
 
 

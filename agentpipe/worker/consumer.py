@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from agentpipe.worker.capacity import Capacity
     from agentpipe.worker.event_loop import EventLoop
     from agentpipe.worker.forwarder import Forwarder
+    from agentpipe.worker.last_word import LastWord
 
 # Small claims alternate with those of other processes, so that none takes all there is.
 CLAIM_BATCH = 32
@@ -60,6 +61,8 @@ class Consumer:
         settlement_of: Callable[[ClaimedMessage], Settlement],
         forwarder: Forwarder,
         capacity: Capacity,
+        *,
+        word: LastWord,
     ) -> None:
         self.ends_by = math.inf
         self._store, self._forwarder, self._settlement_of = store, forwarder, settlement_of
@@ -71,7 +74,7 @@ class Consumer:
         self._claiming = True
         self._stopping = False
         self._comparing = store if isinstance(store, ComparesClaims) else None
-        self._held = HeldClaims()
+        self._held = HeldClaims(word)
         self._finished: deque[ClaimedMessage] = deque()
         self._refused: list[ClaimedMessage] = []
         self._refused_until = 0.0
@@ -103,7 +106,8 @@ class Consumer:
     def claim_no_more(self) -> None:
         """Let running tasks finish, and claim nothing more."""
         self._claiming = False
-        self.ends_by = time.monotonic() + self._settings.grace_s + 3 * SHUTDOWN_S
+        ends_by = time.monotonic() + self._settings.grace_s + 3 * SHUTDOWN_S
+        self.ends_by = min(self.ends_by, ends_by)
 
     def heartbeat(self, report: bytes | None = None) -> bool:
         """Renew the lease; if it was lost, interrupt all runs here and join again.

@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dramatiq.middleware import SkipMessage
@@ -16,15 +17,18 @@ from dramatiq.middleware import SkipMessage
 from agentpipe.brokers.records import Settlement
 from agentpipe.core.agent_thread import RunContinues
 from agentpipe.core.logs import Bound, bound
+from agentpipe.core.thread_marks import NO_RUN, MarkingExecutor, run_place
 from agentpipe.errors import Cancelled, Interrupted
 from agentpipe.worker.message_loop import MessageLoop, current_message, message_executing
 from agentpipe.worker.served_actor import served_actor, served_actors
+from agentpipe.worker.stepped import Stepped
 from agentpipe.worker.times import SHUTDOWN_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from agentpipe.sending.broker import StoreBroker
+    from agentpipe.worker.last_word import LastWord
     from agentpipe.worker.message import ClaimedMessage
     from agentpipe.worker.message_loop import LoopDeath
 
@@ -52,10 +56,13 @@ class EventLoop(threading.Thread):
         settle: Settle,
         grace_s: float,
         died: Callable[[LoopDeath], None],
+        word: LastWord,
     ) -> None:
         super().__init__(name="agentpipe-loop", daemon=True)
         self._broker, self._settle, self._grace_s, self._died = broker, settle, grace_s, died
-        self._loop = MessageLoop()
+        self._word, self._loop = word, MessageLoop()
+        self._loop.set_task_factory(partial(_make_task, word))
+        self._loop.set_default_executor(MarkingExecutor(thread_name_prefix="asyncio"))
         self.turns = self._loop.turns
         self._finished = False
         self._runs: dict[asyncio.Task[None], ClaimedMessage] = {}
@@ -66,6 +73,7 @@ class EventLoop(threading.Thread):
     def run(self) -> None:
         """Run until ``stop``; an agent's code can end the loop before, which is reported."""
         error: BaseException | None = None
+        self._word.note_loop()
         try:
             self._loop.run_forever()
         except BaseException as raised:  # noqa: BLE001 - whatever it is, the loop has ended
@@ -135,6 +143,7 @@ class EventLoop(threading.Thread):
     async def _process(self, message: ClaimedMessage) -> None:
         """Emit Dramatiq's signals before and after a run, whatever happens between."""
         message.begun_at = time.monotonic()
+        self._word.begin(message.place)
         try:
             self._broker.emit_before("process_message", message)
             outcome = await self._perform(message)
@@ -188,4 +197,19 @@ def _end_run(
 
 def _bind(message: ClaimedMessage) -> None:
     current_message.set(message)
+    run_place.set(message.place)
     bound.set(Bound(message.claim.task_id, message.claim.queue))
+
+
+def _make_task(
+    word: LastWord,
+    loop: asyncio.AbstractEventLoop,
+    coroutine: Any,
+    context: contextvars.Context | None = None,
+    **options: Any,
+) -> asyncio.Task[Any]:
+    """A task that says with each step whose it is, so that it is known who holds the loop."""
+    place = run_place.get() if context is None else context.get(run_place, NO_RUN)
+    if place != NO_RUN:
+        coroutine = Stepped(coroutine, word.enter_loop, place)
+    return asyncio.Task(coroutine, loop=loop, context=context, **options)

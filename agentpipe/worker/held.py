@@ -15,6 +15,7 @@ from agentpipe.worker.times import BRIEFLY_S
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
+    from agentpipe.worker.last_word import LastWord
     from agentpipe.worker.message import ClaimedMessage
 
 
@@ -24,11 +25,15 @@ class HeldClaims:
     A claim is lost once its task is no longer this worker's. Its run is interrupted; it stays here
     until it has ended.
 
+    Args:
+        word: Says what is held, for the case that the process can say no more.
+
     Attributes:
         claiming: To be locked while a claim is made, and until it is added.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, word: LastWord) -> None:
+        self._word = word
         self._messages: dict[tuple[str, int], ClaimedMessage] = {}
         self._lost: set[tuple[str, int]] = set()
         self.claiming = threading.Lock()
@@ -55,11 +60,14 @@ class HeldClaims:
 
     def add(self, messages: Iterable[ClaimedMessage]) -> None:
         """These are claimed now."""
-        self._messages.update({message.claim.key: message for message in messages})
+        for message in messages:
+            message.place = self._word.hold(message.claim)
+            self._messages[message.claim.key] = message
 
     def remove(self, message: ClaimedMessage) -> None:
         """It has ended and is settled."""
-        self._messages.pop(message.claim.key, None)
+        if self._messages.pop(message.claim.key, None) is not None:
+            self._word.let_go(message.place)
         self._lost.discard(message.claim.key)
 
     @contextmanager

@@ -9,6 +9,7 @@ import dramatiq
 import orjson
 
 from agentpipe.core.task import Task, kind_of
+from agentpipe.core.thread_marks import NO_RUN
 from agentpipe.errors import FormatError
 
 if TYPE_CHECKING:
@@ -26,11 +27,12 @@ class ClaimedMessage(dramatiq.MessageProxy):
         started_at: Unix seconds.
         begun_at: When its run began, on the monotonic clock; None before.
         ended_by: What ends its run from outside, if anything does.
+        place: Where the worker's last word has its claim.
         settlement: Set by the Results middleware, passed to the store by the consumer.
     """
 
     def __init__(self, claim: Claim) -> None:
-        self.claim = claim
+        self.claim, self.place = claim, NO_RUN
         self.task: Task | None = None
         self.problem: FormatError | None = None
         self.started_at = time.time()

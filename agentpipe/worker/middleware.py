@@ -21,6 +21,7 @@ import dramatiq
 
 from agentpipe.brokers.capabilities import BreaksOnFailures
 from agentpipe.core.garbage import collect_rarely
+from agentpipe.core.thread_marks import write_marks_to
 from agentpipe.errors import AgentCrashed
 from agentpipe.sending.broker import StoreBroker
 from agentpipe.worker.blocked_loop import Blame
@@ -28,6 +29,7 @@ from agentpipe.worker.configs import say_conflicts
 from agentpipe.worker.consumer import Consumer
 from agentpipe.worker.event_loop import EventLoop
 from agentpipe.worker.forwarder import Forwarder
+from agentpipe.worker.last_word import LastWord
 from agentpipe.worker.process_end import ProcessEnd
 from agentpipe.worker.served_actor import served_actors, time_limit_s
 from agentpipe.worker.slots import DRAMATIQ_THREADS, slots_for
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from agentpipe.settings import Settings
     from agentpipe.sinks.base import Sink
     from agentpipe.worker.message_loop import LoopDeath
+    from agentpipe.worker.pulse import Pulse
     from agentpipe.worker.results import Results
 
 # Attributes of dramatiq.Worker that we replace, set, fill or read.
@@ -63,10 +66,16 @@ class WorkerMiddleware(dramatiq.Middleware):
     """Installs the consumer and the event loop in the Dramatiq worker that boots."""
 
     def __init__(
-        self, worker: Worker, settings: Settings, results: Results, open_sink: Callable[[], Sink]
+        self,
+        worker: Worker,
+        settings: Settings,
+        results: Results,
+        open_sink: Callable[[], Sink],
+        pulse: Pulse | None = None,
     ) -> None:
         self._worker, self._settings = worker, settings
         self._results, self._open_sink = results, open_sink
+        self._pulse = pulse
         self._consumer: Consumer | None = None
         self._threads = DRAMATIQ_THREADS
 
@@ -76,10 +85,14 @@ class WorkerMiddleware(dramatiq.Middleware):
         forwarder = Forwarder(broker.store, self._worker, self._open_sink)
         settlement_of = partial(self._results.settlement_of, broker)
         capacity = self._results.capacity
-        consumer = Consumer(broker.store, self._settings, settlement_of, forwarder, capacity)
+        self._word = LastWord.of("") if self._pulse is None else self._pulse.word
+        consumer = Consumer(
+            broker.store, self._settings, settlement_of, forwarder, capacity, word=self._word
+        )
         self._end_process = ProcessEnd(consumer)
         died = partial(self._loop_died, broker)
-        loop = EventLoop(broker, consumer.settle_soon, self._settings.grace_s, died)
+        grace_s = self._settings.grace_s
+        loop = EventLoop(broker, consumer.settle_soon, grace_s, died, self._word)
         capacity.relieve = loop.close_idle
         wanted = worker.consumer_whitelist
 
@@ -105,6 +118,7 @@ class WorkerMiddleware(dramatiq.Middleware):
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         collect_rarely()
         _raise_file_limit()
+        self._serve(served)
         self._loop.start()
         self._forwarder.start()
         self._consumer.begin(served, self._loop)
@@ -120,7 +134,6 @@ class WorkerMiddleware(dramatiq.Middleware):
             ),
             end_process=self._end_process,
             also=self._results.reported,
-            supervisor_pid=self._settings.supervisor_pid,
         ).start()
         # On a second SIGTERM Dramatiq exits without stopping its worker.
         multiprocessing.util.Finalize(None, self._consumer.leave, exitpriority=10)
@@ -129,6 +142,16 @@ class WorkerMiddleware(dramatiq.Middleware):
             say_conflicts(broker.store, self._results.configs, served.name)
         if not isinstance(broker.store, BreaksOnFailures) and _have_breakers(broker):
             log.warning("this broker counts no failures: the key `breaker` has no effect")
+
+    def _serve(self, served: Worker) -> None:
+        """Be watched from now on."""
+        write_marks_to(self._word)
+        if self._pulse is None:  # A program of the user's runs this worker.
+            self._word.serve(served.name, served.slots)
+            return
+        assert self._consumer is not None
+        self._pulse.orphaned = self._consumer.claim_no_more
+        self._pulse.serve(served.name, served.slots)
 
     def before_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002 - Dramatiq's signature
         """Stop claiming."""

@@ -9,10 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import subprocess
-import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers import open_store
@@ -24,7 +22,9 @@ from agentpipe.errors import Unreachable
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.worker.broker import make_runners
 from agentpipe.worker.burst import BurstProgress
+from agentpipe.worker.child_process import ChildProcess
 from agentpipe.worker.configs import reported, say_conflicts
+from agentpipe.worker.freeze_watch import LOOK_EVERY_S
 from agentpipe.worker.times import SHUTDOWN_S
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from agentpipe.settings import Settings
 
-LOOK_EVERY_S = 0.1
 # A child that dies sooner than this after its start is restarted with a growing pause.
 SHORT_LIFE_S = 2.0
 PAUSE_S, MAX_PAUSE_S = 0.5, 4.0
@@ -46,11 +45,10 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class _Child:
+class _Place:
     """The place of one worker process, and the process that has it now."""
 
-    process: subprocess.Popen[bytes]
-    started: float = field(default_factory=time.monotonic)
+    process: ChildProcess
     short_lives: int = 0
     restart_at: float = 0.0
 
@@ -67,7 +65,8 @@ class Supervisor:
     ) -> None:
         self._settings, self._processes, self._is_done = settings, processes, is_done
         self._environ = _child_environ(settings, environ)
-        self._children: list[_Child] = []
+        self._places: list[_Place] = []
+        self._left: list[ChildProcess] = []
         self._signals: list[int] = []
 
     def run(self) -> int:
@@ -83,15 +82,15 @@ class Supervisor:
     def _run(self) -> int:
         if self._done():
             return 0
-        self._children = [_Child(self._start()) for _ in range(self._processes)]
+        self._places = [_Place(self._start()) for _ in range(self._processes)]
         while not self._signals:
             if self._done():
                 self._stop()
                 return 0
-            for child in self._children:
-                if self._replace(child) == CONFIG_ERROR:
-                    self._stop()
-                    return CONFIG_ERROR
+            if any(self._replace(place) for place in self._places):
+                self._stop()
+                return CONFIG_ERROR
+            self._watch_left()
             time.sleep(LOOK_EVERY_S)
         interrupted = self._signals[0] == signal.SIGINT
         log.info("ending: runs have %g s to finish", self._settings.grace_s)
@@ -105,31 +104,36 @@ class Supervisor:
             log.warning("unknown whether all is done: %s", error)
             return False
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        # Time for the grace, and to settle and drain the outbox.
-        timeout_ms = int((self._settings.grace_s + 4 * SHUTDOWN_S) * 1000)
-        command = [sys.executable, "-m", "dramatiq", "agentpipe.actors", "--skip-logging"]
-        command += ["--processes", "1"]
-        command += ["--worker-shutdown-timeout", str(timeout_ms)]
-        # In a session of its own, so that Ctrl-C reaches it once, through us.
-        return subprocess.Popen(command, env=self._environ, start_new_session=True)  # noqa: S603 - our own command
+    def _start(self) -> ChildProcess:
+        return ChildProcess(self._settings, self._environ)
 
-    def _replace(self, child: _Child) -> int | None:
-        """Restart a dead child when it is due; returns the exit code of one that is dead."""
-        code = child.process.poll()
+    def _replace(self, place: _Place) -> bool:
+        """Restart a dead child when it is due; returns whether it died of a mistake in a file."""
+        child, now = place.process, time.monotonic()
+        child.check()
+        code = child.code
         if code is None:
-            return None
-        now = time.monotonic()
-        if not child.restart_at:
-            short = now - child.started < SHORT_LIFE_S
-            child.short_lives = child.short_lives + 1 if short else 0
-            pause_s = delay_s(child.short_lives, PAUSE_S, MAX_PAUSE_S) if short else 0.0
-            child.restart_at = now + pause_s
-            if code != CONFIG_ERROR:
-                log.warning("worker %d died (%s): replaced", child.process.pid, _cause(code))
-        elif now >= child.restart_at:
-            child.process, child.started, child.restart_at = self._start(), now, 0.0
-        return code
+            return False
+        if code == CONFIG_ERROR and not child.has_served:  # Later, an agent may exit with any code.
+            return True
+        if not place.restart_at:
+            short = now - child.started_at < SHORT_LIFE_S
+            place.short_lives = place.short_lives + 1 if short else 0
+            pause_s = delay_s(place.short_lives, PAUSE_S, MAX_PAUSE_S) if short else 0.0
+            place.restart_at = now + pause_s
+            log.warning("worker %d died (%s): replaced", child.pid, _cause(code))
+        elif now >= place.restart_at:
+            self._left.append(child)
+            place.process, place.restart_at = self._start(), 0.0
+        return False
+
+    def _watch_left(self) -> None:
+        """A worker whose master has died has its grace, and may freeze in it."""
+        for child in list(self._left):
+            child.check()
+            if not child.worker_lives:
+                self._left.remove(child)
+                child.forget()
 
     def _stop(self) -> None:
         """Send SIGTERM and wait; a second signal is passed on and ends them at once."""
@@ -141,20 +145,20 @@ class Supervisor:
                 # A busy process merges two signals into one: send another to those that still run.
                 passed_on, again_at = len(self._signals), time.monotonic() + 3.0
                 self._signal(signal.SIGTERM)
+            for child in self._living():
+                child.check()
             time.sleep(LOOK_EVERY_S / 2)
 
-    def _living(self) -> list[_Child]:
-        return [child for child in self._children if child.process.poll() is None]
+    def _living(self) -> list[ChildProcess]:
+        return [place.process for place in self._places if place.process.code is None]
 
     def _signal(self, kind: signal.Signals) -> None:
         for child in self._living():
-            child.process.send_signal(kind)
+            child.signal(kind)
 
     def _kill(self) -> None:
         for child in self._living():
-            # The whole session: Dramatiq's master and the worker below it.
-            os.killpg(child.process.pid, signal.SIGKILL)
-            child.process.wait()
+            child.kill()
 
     def _note(self, kind: int, _frame: FrameType | None) -> None:
         self._signals.append(kind)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import resource
-import signal
 import threading
 import time
 from pathlib import Path
@@ -36,9 +34,10 @@ log = logging.getLogger(__name__)
 
 
 class Watchdog(threading.Thread):
-    """Keeps the lease, and watches the event loop and the processes that started this one.
+    """Keeps the lease, and watches the event loop.
 
-    No agent can block it. When an agent's code blocks the loop for too long, the watchdog ends
+    No agent can block it but by holding the interpreter; then the supervisor or the guard ends the
+    process, see ``Pulse``. When an agent's code blocks the loop for too long, the watchdog ends
     the process, which its supervisor replaces: there is no other way to stop such code.
 
     ``also`` gives further fields of the heartbeat.
@@ -54,14 +53,12 @@ class Watchdog(threading.Thread):
         blame: Blame,
         end_process: ProcessEnd,
         also: Callable[[], Mapping[str, Any]],
-        supervisor_pid: int,
     ) -> None:
         super().__init__(name="agentpipe-watchdog", daemon=True)
         self._consumer, self._loop, self._forwarder = consumer, loop, forwarder
         self._lease_s, self._end_process = lease_s, end_process
         self._blocked_loop = BlockedLoop(loop, lambda: consumer.held, blame, end_process)
-        self._also, self._supervisor_pid = also, supervisor_pid
-        self._parent_pid = os.getppid()
+        self._also = also
         self._began_at = time.monotonic()
         self._child_memory = ChildMemory()
 
@@ -75,7 +72,6 @@ class Watchdog(threading.Thread):
             time.sleep(tick_s)
             self._blocked_loop.look(tick_s)
             self._check_end()
-            self._check_parents()
 
     def _beat(self) -> bool:
         try:
@@ -113,15 +109,6 @@ class Watchdog(threading.Thread):
             # Else its agent would run twice.
             self._end_process("a run whose task went to another worker cannot be stopped")
 
-    def _check_parents(self) -> None:
-        orphaned = os.getppid() != self._parent_pid
-        if not orphaned and self._supervisor_pid:
-            orphaned = not is_alive(self._supervisor_pid)
-        if orphaned:
-            log.warning("the process that started this worker is gone: the worker ends, too")
-            self._supervisor_pid, self._parent_pid = 0, os.getppid()
-            os.kill(os.getpid(), signal.SIGTERM)
-
 
 def _oldest_s(held: Iterable[ClaimedMessage]) -> dict[str, float]:
     """The age of the oldest run of each queue; short runs are left out."""
@@ -140,23 +127,3 @@ def _rss_bytes() -> int | None:
     except OSError:  # Not every system has it.
         return None
     return int(pages) * resource.getpagesize()
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs, one of another user included."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return not _is_zombie(pid)
-
-
-def _is_zombie(pid: int) -> bool:
-    """Whether it has ended and its parent has not noticed."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2]
-    except (OSError, UnicodeDecodeError):
-        return False
-    return state.split()[:1] == ["Z"]

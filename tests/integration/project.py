@@ -81,6 +81,11 @@ class Fleet:
         """Send a signal to the supervisor's group, as a terminal does."""
         os.killpg(self.process.pid, kind)
 
+    def freeze(self, worker: int, *, ends: bool = False) -> None:
+        """Stop a worker, and first its supervisor, which would end it; or let both go on."""
+        for pid in (worker, self.process.pid) if ends else (self.process.pid, worker):
+            os.kill(pid, signal.SIGCONT if ends else signal.SIGSTOP)
+
     def end(self, timeout_s: float = TIMEOUT_S) -> int:
         """Wait for the end; returns the exit code."""
         return self.process.wait(timeout_s)

@@ -120,10 +120,10 @@ def test_a_frozen_workers_runs_do_not_count(project: Project) -> None:
     project.send("sleep-at-first 3", "sleep-at-first 60")
     wait_until(lambda: len(project.journal("started")) == 3, 10, "both tasks run")
     (pid,) = frozen.pids
-    os.kill(pid, signal.SIGSTOP)
+    frozen.freeze(pid)
     project.work("--processes", "1")
     project.until(delivered=3)
-    os.kill(pid, signal.SIGCONT)
+    frozen.freeze(pid, ends=True)
     wait_until(lambda: "lease was lost" in frozen.log, 10, "the frozen worker notices")
     wait_until(lambda: pid in frozen.pids, 10, "and joins again")
     project.until(timeout_s=0, delivered=3, waiting=0, running=0, outbox=0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -62,7 +60,7 @@ def test_a_worker_that_claims_its_own_task_again_waits_for_the_old_run(
 ) -> None:
     fleet = _running(project, agent)
     (pid,) = fleet.pids
-    _lose_lease(project, pid)
+    _lose_lease(project, fleet, pid)
     wait_until(lambda: project.journal("asked to end"), 30, "the old run is interrupted")
     wait_until(lambda: pid in fleet.pids, 30, "the worker joins again")
     assert len(project.journal("started")) == 1
@@ -81,7 +79,7 @@ def test_a_worker_that_claims_its_own_task_again_waits_for_the_old_run(
 def test_a_lost_run_that_does_not_end_ends_its_process(project: Project) -> None:
     fleet = _running(project, "Stubborn")
     (pid,) = fleet.pids
-    _lose_lease(project, pid)
+    _lose_lease(project, fleet, pid)
     wait_until(lambda: len(project.journal("started")) == 2, 60, "the new run")
     assert project.journal("started")[1]["pid"] != pid
     assert "cannot be stopped: this process ends" in fleet.log
@@ -100,12 +98,12 @@ def _running(project: Project, agent: str) -> Fleet:
     return fleet
 
 
-def _lose_lease(project: Project, pid: int) -> None:
+def _lose_lease(project: Project, fleet: Fleet, pid: int) -> None:
     """Freeze the worker until its task has gone back."""
-    os.kill(pid, signal.SIGSTOP)
+    fleet.freeze(pid)
     wait_until(lambda: not project.stats()["workers"], 60, "its lease lapses")
     store = project.open_store()
     if isinstance(store, CancelsTasks):
         store.cancel(["any"])  # What notices a lapse, without a second worker to take the task.
     store.close()
-    os.kill(pid, signal.SIGCONT)
+    fleet.freeze(pid, ends=True)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -154,7 +155,25 @@ async def _limited_at_first(argument: str, journal: Journal, task: Any) -> str:
     return "served"
 
 
-_COROUTINES = {
+def _hold(*_: Any) -> None:
+    """Hold the interpreter for years."""
+    re.match(r"(a+)+$", "a" * 60 + "b")
+
+
+async def _hold_in_task(*_: Any) -> None:
+    async def hold() -> None:
+        _hold()
+
+    await asyncio.gather(asyncio.sleep(60), hold())
+
+
+async def _hold_in_thread(*_: Any) -> None:
+    await asyncio.to_thread(_hold)
+
+
+_COROUTINES: dict[str, Any] = {
+    "hold-in-task": _hold_in_task,
+    "hold-in-thread": _hold_in_thread,
     "sleep": _sleep,
     "sleep-at-first": _sleep_at_first,
     "block-at-first": _block_at_first,
@@ -238,6 +257,9 @@ _FUNCTIONS: dict[str, Any] = {
     "murmur": _murmur,
     "echo": lambda argument, _task, _context: argument,
     "block": lambda argument, _task, _context: time.sleep(float(argument)),
+    "hold": _hold,
+    "freeze": lambda *_: os.kill(os.getpid(), signal.SIGSTOP),
+    "exit-process": lambda argument, *_: os._exit(int(argument)),
     "kill": lambda *_: os.kill(os.getpid(), signal.SIGKILL),
     "who": lambda _argument, _task, context: dict(context.env),
     "leak": _leak,

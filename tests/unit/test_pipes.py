@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from agentpipe.engines.process.pipes import STDERR_END_BYTES, read_end
-from agentpipe.worker.watchdog import is_alive
+from agentpipe.worker.pulse import is_alive
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def test_every_variable_is_read() -> None:
             "AGENTPIPE_LOG_LEVEL": "debug",
             "AGENTPIPE_LOG_FORMAT": "JSON",
             "AGENTPIPE_SUPERVISOR_PID": "11",
+            "AGENTPIPE_LAST_WORD_FILE": "/proc/11/fd/3",
         }
     )
     assert settings == Settings(
@@ -61,6 +62,7 @@ def test_every_variable_is_read() -> None:
         log_level="DEBUG",
         log_format="json",
         supervisor_pid=11,
+        last_word_file="/proc/11/fd/3",
     )
 
 

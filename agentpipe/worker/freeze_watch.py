@@ -1,0 +1,37 @@
+"""FreezeWatch: notices from outside that a worker no longer beats."""
+
+from __future__ import annotations
+
+import time
+
+# A worker beats this often, from a thread that does little else.
+BEAT_S = 0.2
+# And its watcher looks this often.
+LOOK_EVERY_S = 0.1
+# A call that holds the interpreter for less than this is slow, not stuck.
+MIN_FREEZE_S = 5.0
+# What a look counts at most: the time in which the watcher itself, or the machine, stood still says
+# nothing of the worker.
+MAX_STEP_S = 0.5
+
+
+def freeze_limit_s(lease_s: float) -> float:
+    """How long a worker may be silent: it ends before its lease does, which would blame all."""
+    return max(MIN_FREEZE_S, lease_s / 2)
+
+
+class FreezeWatch:
+    """Counts the silence of one worker, in the watcher's own steps."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._beats = -1
+        self._silent_s, self._looked_at = 0.0, time.monotonic()
+
+    def is_frozen(self, beats: int) -> bool:
+        """Whether it has been silent for too long; ``beats`` is its counter now."""
+        now = time.monotonic()
+        step_s, self._looked_at = min(now - self._looked_at, MAX_STEP_S), now
+        self._silent_s = self._silent_s + step_s if beats == self._beats else 0.0
+        self._beats = beats
+        return self._silent_s > self._limit_s

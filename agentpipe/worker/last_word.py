@@ -1,0 +1,247 @@
+"""LastWord: what a worker does, in memory that outlives it and that its watcher reads.
+
+A process that freezes, or whose interpreter is held by one call, can say nothing any more. So it
+writes beforehand, with plain stores into memory: that it lives, what it holds, which run its loop
+executes now and which run each thread works for.
+
+The layout: the header, a table of threads, and a table of claims that grows to the worker's needs.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import sys
+import tempfile
+import threading
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from agentpipe.core.thread_marks import NO_RUN
+
+if TYPE_CHECKING:
+    from agentpipe.brokers.records import Claim
+
+# Pid, whether it serves, beats, the run on the loop, the loop's thread, claims, length of the name.
+_HEAD = struct.Struct("=II Q iI II")
+_PID, _SERVES, _BEATS, _ON_LOOP, _LOOP_THREAD, _CLAIMS, _NAME = 0, 4, 8, 16, 20, 24, 28
+_NAME_AT, _NAME_BYTES = _HEAD.size, 512
+_U32, _I32, _U64 = struct.Struct("=I"), struct.Struct("=i"), struct.Struct("=Q")
+# The system's number of a thread, and the place of its run.
+_THREAD = struct.Struct("=Ii")
+_THREADS_AT, THREADS = 1024, 4096
+# Whether it is held (and whether its run has begun), the length of the id, the claim's number.
+_CLAIM = struct.Struct("=HHQ")
+_CLAIMS_AT = _THREADS_AT + THREADS * _THREAD.size
+_ID_BYTES = 4 * 256
+_CLAIM_BYTES = _CLAIM.size + _ID_BYTES
+_FREE, _HELD, _BEGUN = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class HeldClaim:
+    """A claim that the worker held.
+
+    Attributes:
+        begun: Whether its run had begun.
+    """
+
+    place: int
+    task_id: str
+    number: int
+    begun: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The last word of a worker.
+
+    Attributes:
+        pid: 0 before the process has opened the file.
+        on_loop: The place of the run that its loop executes; ``NO_RUN`` for none.
+        loop_thread: The system's number of the loop's thread.
+        threads: The places of the runs that have threads of their own, by the thread's number.
+        claims: By place.
+    """
+
+    worker: str
+    pid: int
+    on_loop: int
+    loop_thread: int
+    threads: dict[int, int]
+    claims: dict[int, HeldClaim]
+
+
+class LastWordFile:
+    """The watcher's side, which reads."""
+
+    def __init__(self, file: int, path: str) -> None:
+        self._file, self.path = file, path
+
+    @classmethod
+    def make(cls) -> Self:
+        """A file for a worker that is to start; ``path`` is good while this process lives."""
+        if sys.platform == "linux":  # A file without a name leaves nothing behind.
+            file = os.memfd_create("agentpipe-last-word")
+            path = f"/proc/{os.getpid()}/fd/{file}"
+        else:
+            file, path = tempfile.mkstemp(prefix="agentpipe-last-word-")
+        os.ftruncate(file, _CLAIMS_AT)
+        return cls(file, path)
+
+    @classmethod
+    def open(cls, path: str) -> Self:
+        """That of a worker that runs."""
+        return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)
+
+    @property
+    def serves(self) -> bool:
+        """Whether the worker has ever served; before that its exit code is about its boot."""
+        return bool(self._number(_U32, _SERVES))
+
+    @property
+    def beats(self) -> int:
+        """How often it has beaten."""
+        return self._number(_U64, _BEATS)
+
+    @property
+    def pid(self) -> int:
+        """The worker's process; 0 before it has opened the file."""
+        return self._number(_U32, _PID)
+
+    def _number(self, kind: struct.Struct, at: int) -> int:
+        (number,) = kind.unpack(os.pread(self._file, kind.size, at))
+        return int(number)
+
+    def read(self) -> Said:
+        """All that the worker has written."""
+        head = os.pread(self._file, _CLAIMS_AT, 0)
+        pid, _, _, on_loop, loop_thread, capacity, length = _HEAD.unpack_from(head)
+        threads = _THREAD.iter_unpack(head[_THREADS_AT:])
+        return Said(
+            head[_NAME_AT : _NAME_AT + length].decode(errors="replace"),
+            pid,
+            on_loop - 1,  # An empty file says that there is none.
+            loop_thread,
+            {thread: place for thread, place in threads if thread},
+            self._claims(capacity),
+        )
+
+    def _claims(self, capacity: int) -> dict[int, HeldClaim]:
+        found: dict[int, HeldClaim] = {}
+        for place in range(capacity):
+            entry = os.pread(self._file, _CLAIM_BYTES, _CLAIMS_AT + place * _CLAIM_BYTES)
+            if len(entry) < _CLAIM.size:
+                break
+            state, length, number = _CLAIM.unpack_from(entry)
+            if state != _FREE:
+                task_id = entry[_CLAIM.size : _CLAIM.size + length].decode(errors="replace")
+                found[place] = HeldClaim(place, task_id, number, begun=state == _BEGUN)
+        return found
+
+    def close(self) -> None:
+        """Release it; the worker keeps its own."""
+        os.close(self._file)
+        if not self.path.startswith("/proc/"):
+            Path(self.path).unlink(missing_ok=True)
+
+
+class LastWord:
+    """The worker's side: each method is a store or two into memory."""
+
+    def __init__(self, path: str) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._memory = mmap.mmap(self._file, _CLAIMS_AT)
+        self._beats = 0
+        self._free = deque[int]()
+        self._free_marks = deque(range(THREADS))
+        _U32.pack_into(self._memory, _PID, os.getpid())
+
+    @classmethod
+    def of(cls, path: str) -> Self:
+        """That of the supervisor's file, or of a file of its own where there is none."""
+        if path:
+            with suppress(OSError):  # The supervisor is gone: this process is about to notice.
+                return cls(path)
+        own = LastWordFile.make()
+        try:
+            return cls(own.path)
+        finally:
+            own.close()
+
+    @property
+    def path(self) -> str:
+        """Where a watcher opens it, while this process lives; only on Linux."""
+        return f"/proc/{os.getpid()}/fd/{self._file}"
+
+    def serve(self, worker: str, slots: int) -> None:
+        """The worker serves from now on, with room for so many claims."""
+        name, size = worker.encode()[:_NAME_BYTES], _CLAIMS_AT + slots * _CLAIM_BYTES
+        os.ftruncate(self._file, size)
+        self._memory = mmap.mmap(self._file, size)
+        self._free.extend(range(slots))
+        self._memory[_NAME_AT : _NAME_AT + len(name)] = name
+        _U32.pack_into(self._memory, _NAME, len(name))
+        _U32.pack_into(self._memory, _CLAIMS, slots)
+        _U32.pack_into(self._memory, _SERVES, 1)
+
+    def beat(self) -> None:
+        """The process lives; from one thread."""
+        self._beats += 1
+        _U64.pack_into(self._memory, _BEATS, self._beats)
+
+    # Claims.
+
+    def hold(self, claim: Claim) -> int:
+        """A claim is held from now on; returns its place, ``NO_RUN`` where there is no room."""
+        task_id = claim.task_id.encode(errors="replace")
+        if not self._free or len(task_id) > _ID_BYTES:
+            return NO_RUN
+        place = self._free.popleft()
+        at = _CLAIMS_AT + place * _CLAIM_BYTES
+        self._memory[at + _CLAIM.size : at + _CLAIM.size + len(task_id)] = task_id
+        _CLAIM.pack_into(self._memory, at, _HELD, len(task_id), claim.number)
+        return place
+
+    def begin(self, place: int) -> None:
+        """Its run begins."""
+        if place != NO_RUN:
+            struct.pack_into("=H", self._memory, _CLAIMS_AT + place * _CLAIM_BYTES, _BEGUN)
+
+    def let_go(self, place: int) -> None:
+        """It is held no longer."""
+        if place != NO_RUN:
+            struct.pack_into("=H", self._memory, _CLAIMS_AT + place * _CLAIM_BYTES, _FREE)
+            self._free.append(place)
+
+    # Who runs.
+
+    def note_loop(self) -> None:
+        """The current thread is the loop's."""
+        _U32.pack_into(self._memory, _LOOP_THREAD, threading.get_native_id())
+
+    def enter_loop(self, place: int) -> int:
+        """The loop executes this run now; returns which one it executed before."""
+        (before,) = _I32.unpack_from(self._memory, _ON_LOOP)
+        _I32.pack_into(self._memory, _ON_LOOP, place + 1)
+        return int(before) - 1
+
+    def enter_thread(self, place: int) -> int:
+        """The current thread works for this run; returns the number of its mark."""
+        try:
+            mark = self._free_marks.popleft()
+        except IndexError:  # More threads than any machine runs well.
+            return NO_RUN
+        at = _THREADS_AT + mark * _THREAD.size
+        _THREAD.pack_into(self._memory, at, threading.get_native_id(), place)
+        return mark
+
+    def leave_thread(self, mark: int) -> None:
+        """It works for it no longer."""
+        if mark != NO_RUN:
+            _THREAD.pack_into(self._memory, _THREADS_AT + mark * _THREAD.size, 0, 0)
+            self._free_marks.append(mark)

@@ -1,0 +1,133 @@
+"""Workers that freeze are ended from outside, and only the run that froze them is blamed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agentpipe.engines.process.reaper import children_of
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from tests.integration.project import Project
+
+DRAMATIQ = ("-m", "dramatiq", "agentpipe.actors", "--processes", "1", "--threads", "1")
+# A freeze is noticed after half of it: before it ends, which would count a crash for all.
+LEASE_S = "20"
+KINDS = {
+    "coroutine": {},
+    "function": {"config": "./plain.yaml"},
+    "thread": {"isolation": "thread"},
+}
+HELD = {"task_id": "held", "question": "hold"}
+
+
+def _begin(project: Project, kind: str, *held: dict[str, Any], beside: int = 3) -> None:
+    """Runs that would go on, with one that freezes their worker."""
+    project.environ["AGENTPIPE_LEASE_S"] = LEASE_S
+    project.collection(concurrency=len(held) + beside, max_crashes=2, **KINDS[kind])
+    project.send(*held, *["block 15" if kind == "function" else "sleep 15"] * beside)
+
+
+def _assert_only_the_culprit_is_blamed(project: Project, beside: int = 3) -> None:
+    project.until(delivered=beside + 1)
+    results = project.by_id()
+    culprit = results.pop("held")
+    assert (culprit["outcome"], culprit["attempt"]) == ("crashed", 2)
+    found = {(result["outcome"], result["attempt"]) for result in results.values()}
+    assert found == {("ok", 1)}
+    assert len(results) == beside
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
+def test_code_that_holds_the_interpreter_is_the_only_one_blamed(
+    project: Project, kind: str
+) -> None:
+    _begin(project, kind, HELD)
+    fleet = project.work("--processes", "1")
+    _assert_only_the_culprit_is_blamed(project)
+    assert "is frozen by task held" in fleet.log
+    assert fleet.stop() == 0
+    wait_until(lambda: not project.processes(), 30, "nothing is left")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("verb", ["hold-in-task", "hold-in-thread"])
+def test_what_a_run_starts_is_the_runs(project: Project, verb: str) -> None:
+    _begin(project, "coroutine", {"task_id": "held", "question": verb})
+    project.work("--processes", "1")
+    _assert_only_the_culprit_is_blamed(project)
+
+
+@pytest.mark.long
+def test_a_run_that_stops_its_own_process_is_blamed(project: Project) -> None:
+    _begin(project, "coroutine", {"task_id": "held", "question": "freeze"})
+    project.work("--processes", "1")
+    _assert_only_the_culprit_is_blamed(project)
+
+
+@pytest.mark.long
+def test_a_worker_that_was_stopped_is_replaced_and_its_runs_go_back(project: Project) -> None:
+    _begin(project, "coroutine", beside=4)
+    fleet = project.work("--processes", "1").ready(1)
+    project.until(running=4)
+    (frozen,) = fleet.pids
+    os.kill(frozen, signal.SIGSTOP)
+    project.until(delivered=4)
+    assert [(result["outcome"], result["attempt"]) for result in project.results()] == [
+        ("ok", 1)
+    ] * 4
+    assert frozen not in project.processes()
+    assert len(fleet.pids) == 1
+
+
+@pytest.mark.long
+def test_beside_a_worker_of_plain_dramatiq_a_guard_ends_it(project: Project) -> None:
+    _begin(project, "function", HELD)
+    for _ in range(2):  # Dramatiq ends when its worker does.
+        fleet = project.work(command=DRAMATIQ)
+        assert fleet.end() != 0
+        assert "is frozen by task held" in fleet.log
+    project.work(command=DRAMATIQ)
+    _assert_only_the_culprit_is_blamed(project)
+
+
+def test_a_guard_is_started_again_and_ends_with_its_worker(project: Project) -> None:
+    project.collection()
+    fleet = project.work(command=DRAMATIQ).ready(1)
+    (worker,) = fleet.pids
+
+    def guards() -> list[int]:
+        return [pid for pid in children_of(worker) if b"worker.guard" in _argv(pid)]
+
+    (first,) = wait_until(guards, 30, "a guard")
+    os.kill(first, signal.SIGKILL)
+    (second,) = wait_until(lambda: [pid for pid in guards() if pid != first], 40, "another one")
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: second not in project.processes(), 30, "the guard ends")
+
+
+def _argv(pid: int) -> bytes:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123 - as short as it gets
+            return file.read()
+    except OSError:
+        return b""
+
+
+@pytest.mark.long
+def test_a_worker_without_parents_ends_although_it_holds_its_interpreter(
+    project: Project,
+) -> None:
+    project.collection(config="./plain.yaml")
+    project.send(HELD)
+    fleet = project.work("--processes", "1")
+    wait_until(lambda: project.journal("started"), 60, "the run holds the interpreter")
+    fleet.process.kill()
+    wait_until(lambda: not project.processes(), 90, "the worker ends by itself")

@@ -1,0 +1,143 @@
+"""Workers end with the processes that started them, at any age; what exit codes say."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agentpipe.engines.process.reaper import children_of
+from tests.support import processes_with, wait_until
+
+if TYPE_CHECKING:
+    from tests.integration.project import Fleet, Project
+
+DRAMATIQ = ("-m", "dramatiq", "agentpipe.actors", "--processes", "1")
+KILLS = 200
+# In a worker only, the import waits for as long as there is the file.
+WAITS = """\
+import multiprocessing, os, time
+from toys import Toy
+
+if multiprocessing.parent_process():
+    with open("importing", "w") as file:
+        file.write(str(os.getpid()))
+    while os.path.exists("wait"):
+        time.sleep(0.01)
+"""
+# The main thread of the worker takes no notice of SIGTERM.
+DEAF = """\
+import multiprocessing, signal
+from toys import Toy
+
+if multiprocessing.parent_process():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+"""
+BROKEN = """\
+import multiprocessing
+from toys import Toy
+
+if multiprocessing.parent_process():
+    raise ImportError("only in a worker")
+"""
+
+
+def _with_module(project: Project, name: str, code: str, **spec: Any) -> None:
+    project.write(f"{name}.py", code)
+    config = project.folder / "agent.yaml"
+    project.write("module.yaml", config.read_text().replace("toys:Toy", f"{name}:Toy"))
+    project.collection(config="./module.yaml", **spec)
+
+
+@pytest.mark.parametrize("command", [("work",), DRAMATIQ], ids=["supervisor", "master"])
+def test_a_worker_whose_parent_is_killed_while_it_boots_ends(
+    project: Project, command: tuple[str, ...]
+) -> None:
+    _with_module(project, "waits", WAITS)
+    wait = project.write("wait", "")
+    options = ("--processes", "1") if command == ("work",) else ()
+    fleet = project.work(*options, command=command)
+    importing = project.folder / "importing"
+    wait_until(lambda: importing.exists() and importing.read_text(), 60, "the worker imports")
+    assert int(importing.read_text()) in project.processes()
+    fleet.process.kill()
+    wait_until(lambda: not project.processes(), 60, "nothing is left")
+    assert wait.exists()
+
+
+def test_a_worker_with_a_deaf_main_thread_ends_after_its_grace(project: Project) -> None:
+    project.environ["AGENTPIPE_GRACE_S"] = "0"
+    _with_module(project, "deaf", DEAF, concurrency=2)
+    project.send("sleep 300", "sleep 300")
+    fleet = project.work("--processes", "1")
+    project.until(running=2)
+    (worker,) = fleet.pids
+    (master,) = children_of(fleet.process.pid)
+    os.kill(master, signal.SIGKILL)
+    wait_until(lambda: worker not in fleet.pids, 60, "it is no member any more")
+    wait_until(lambda: worker not in project.processes(), 60, "and ends")
+    project.until(running=2)  # Uncounted, in the worker that took its place.
+    fleet.process.kill()
+
+
+def test_the_exit_code_of_an_agent_says_nothing_of_the_collection(project: Project) -> None:
+    project.environ["AGENTPIPE_LEASE_S"] = "1"
+    project.collection(max_crashes=2)
+    project.send({"task_id": "exits", "question": "exit-process 2"}, *["echo"] * 3)
+    project.burst("--processes", "1")
+    outcomes = {task_id: result["outcome"] for task_id, result in project.by_id().items()}
+    assert outcomes.pop("exits") == "crashed"
+    assert set(outcomes.values()) == {"ok"}
+
+
+def test_a_mistake_that_only_a_worker_meets_ends_the_fleet(project: Project) -> None:
+    _with_module(project, "broken", BROKEN)
+    fleet = project.work("--processes", "2")
+    assert fleet.end() == 2
+    assert "only in a worker" in fleet.log
+    wait_until(lambda: not project.processes(), 60, "nothing is left")
+
+
+@pytest.mark.long
+def test_after_200_kills_of_all_kinds_of_processes_none_is_left(project: Project) -> None:
+    """Supervisors, masters, workers, guards and reapers, at all ages."""
+    project.environ |= {"AGENTPIPE_GRACE_S": "0", "AGENTPIPE_LEASE_S": "5"}
+    project.environ["TMPDIR"] = str(project.folder)  # The one mark that a reaper inherits.
+    project.collection("toys", number=4, max_crashes=1_000)
+    project.collection("apart", number=2, max_crashes=1_000, isolation="process")
+    project.send(*["sleep 0.2"] * 150)
+    project.send(*["sleep 0.3"] * 40, to="apart")
+    chance = random.Random(16)
+    fleets = [_start(project, place) for place in range(2)]
+    killed = 0
+    while killed < KILLS:
+        for place, fleet in enumerate(fleets):
+            if fleet.process.poll() is not None:
+                fleets[place] = _start(project, place)
+        time.sleep(chance.uniform(0.0, 0.6))  # The ages are what is tested.
+        if found := sorted(_all(project)):
+            with suppress(ProcessLookupError):
+                os.kill(chance.choice(found), signal.SIGKILL)
+                killed += 1
+    for fleet in fleets:
+        fleet.process.kill()
+    wait_until(lambda: not _all(project), 60, "all processes end")
+    project.burst("--processes", "2", timeout_s=180)
+    assert {result["outcome"] for result in project.by_id().values()} == {"ok"}
+    assert len(project.by_id()) == 190
+    wait_until(lambda: not _all(project), 60, "all processes end")
+
+
+def _start(project: Project, place: int) -> Fleet:
+    if place:
+        return project.work(command=DRAMATIQ)
+    return project.work("--processes", "2")
+
+
+def _all(project: Project) -> set[int]:
+    return processes_with(f"TMPDIR={project.folder}", "environ")

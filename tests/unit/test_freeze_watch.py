@@ -1,0 +1,69 @@
+"""Only a worker that is silent while its watcher runs is frozen."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agentpipe.worker.freeze_watch import (
+    LOOK_EVERY_S,
+    MAX_STEP_S,
+    MIN_FREEZE_S,
+    FreezeWatch,
+    freeze_limit_s,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.fixture
+def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    now = 1_000.0
+
+    def move(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    return move
+
+
+def _looks(watch: FreezeWatch, pass_time: Callable[[float], None], seconds: float) -> bool:
+    for _ in range(round(seconds / LOOK_EVERY_S)):
+        pass_time(LOOK_EVERY_S)
+        if watch.is_frozen(7):
+            return True
+    return False
+
+
+def test_silence_counts_until_the_limit(pass_time: Callable[[float], None]) -> None:
+    watch = FreezeWatch(5.0)
+    assert not _looks(watch, pass_time, 4.9)
+    assert _looks(watch, pass_time, 0.5)
+
+
+def test_a_beat_begins_anew(pass_time: Callable[[float], None]) -> None:
+    watch = FreezeWatch(5.0)
+    assert not _looks(watch, pass_time, 4.9)
+    assert not watch.is_frozen(8)
+    assert not _looks(watch, pass_time, 4.9)
+
+
+def test_a_machine_or_a_watcher_that_slept_for_an_hour_ends_no_worker(
+    pass_time: Callable[[float], None],
+) -> None:
+    watch = FreezeWatch(5.0)
+    assert not _looks(watch, pass_time, 4.0)
+    pass_time(3_600.0)
+    assert not watch.is_frozen(7)
+    assert not _looks(watch, pass_time, 5.0 - 4.0 - MAX_STEP_S - LOOK_EVERY_S)
+    assert not watch.is_frozen(8)
+
+
+def test_a_freeze_is_noticed_before_the_lease_is_over() -> None:
+    """It was renewed at most a third of it before the freeze."""
+    assert freeze_limit_s(30.0) < 30.0 * 2 / 3
+    assert freeze_limit_s(1.0) == MIN_FREEZE_S
