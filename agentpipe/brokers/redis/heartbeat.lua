@@ -6,6 +6,7 @@ if not call('ZSCORE', WORKERS, ARGV[1]) then
   return 0
 end
 call('ZADD', WORKERS, now() + tonumber(ARGV[2]), ARGV[1])
+call('HDEL', base .. ':worker:' .. ARGV[1], 'awaited')
 if ARGV[3] then
   call('HSET', base .. ':worker:' .. ARGV[1], 'report', ARGV[3])
 end

@@ -15,3 +15,5 @@ for index = 7, #ARGV do
 end
 flush()
 call('ZADD', WORKERS, now() + lease, name)
+call('HDEL', base .. ':worker:' .. name, 'awaited')
+call('HSET', CLOCK, 'lease', ARGV[5])

@@ -4,7 +4,8 @@
 
 local MAX_RUNS = 20
 local id = ARGV[1]
-local time = now()
+local seen = look()
+local time = seen.time
 local location = {place = 'unknown', workers = {}}
 local record = call('HGET', TASKS, id)
 local settled_at = call('ZSCORE', SETTLED, id)
@@ -30,7 +31,7 @@ local function all_runs()
         local _, queue = last_and_queue(found)
         names[#names + 1] = queue
         runs[#runs + 1] = {task_id = ids[index], queue = queue, worker = worker,
-          since = held[index * 2]:match(' (.*)$')}
+          since = as_wall(held[index * 2]:match(' (.*)$'), seen)}
       end
     end
   end
@@ -105,7 +106,7 @@ end
 local function tell_position(task)
   local due_at = call('ZSCORE', DELAYED, id)
   if due_at then
-    location.place, location.due_at = 'delayed', due_at
+    location.place, location.due_at = 'delayed', as_wall(due_at, seen)
   elseif call('ZSCORE', place_of(task), task.seq .. id) then
     location.place = 'waiting'
     location.position = 1 + count_before(base .. ':waiting:' .. task.queue, task)
@@ -147,7 +148,8 @@ local function tell_outbox()
   location.outbox = call('HLEN', RESULTS)
   location.outbox_bytes = tonumber(call('HGET', STORE, 'outbox_bytes') or 0)
   local first = call('ZRANGE', OUTBOX, 0, 0)[1]
-  location.outbox_since = first and call('ZSCORE', SETTLED, first:match('^%d+ %d+ (.*)$')) or nil
+  local since = first and call('ZSCORE', SETTLED, first:match('^%d+ %d+ (.*)$'))
+  location.outbox_since = since and as_wall(since, seen) or nil
   if settled_at and location.outbox > 0 then
     tell_outbox_before()
   end
@@ -167,7 +169,7 @@ elseif dead[1] then
   location.place, location.outcome, location.error = 'dead', dead[2], dead[3]
   location.since = string.format('%.6f', call('ZSCORE', DEAD, id) / 1e6)
 elseif settled_at then
-  location.place, location.since = location.outbox_before and 'outbox' or 'settled', settled_at
+  location.place, location.since = location.outbox_before and 'outbox' or 'settled', as_wall(settled_at, seen)
 end
 tell_workers()
 return cjson.encode(location)

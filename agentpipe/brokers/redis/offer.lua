@@ -34,7 +34,8 @@ local function depth_and_bound()
   return string.format('%d %d ', depth, bound)
 end
 
-local time, submitted = now()
+local time = now()
+local _, submitted = wall()
 local seen, verdicts, accepted, refused, waking = {}, {}, 0, false, false
 local first = tonumber(stored[1] or 0) + 1
 

@@ -19,11 +19,13 @@ class Script:
     Attributes:
         sha: What the server calls it once it has been loaded.
         ends_workers: It puts back what silent workers held.
+        notes_time: It compares the server's clock with what it showed last.
     """
 
     text: str
     sha: str
     ends_workers: bool
+    notes_time: bool
 
 
 def load_scripts(mark: str) -> dict[str, Script]:
@@ -53,4 +55,5 @@ def _script(name: str, body: str, shared: dict[str, str], mark: str) -> Script:
     if ends_workers:
         text += f"-- {mark!a}\n"
     sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-    return Script(text, sha, ends_workers)
+    notes_time = any(call in body for call in ("now()", "wall()"))
+    return Script(text, sha, ends_workers, notes_time)

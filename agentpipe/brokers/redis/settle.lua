@@ -44,7 +44,7 @@ end
 -- The microsecond of a death; no two letters share one, so that it is a place in their order.
 local function moment_of_death()
   local last = tonumber(call('HGET', STORE, 'last_death') or 0)
-  local moment = string.format('%d', math.max(math.floor(time * 1e6 + 0.5), last + 1))
+  local moment = string.format('%d', math.max(math.floor(wall() * 1e6 + 0.5), last + 1))
   call('HSET', STORE, 'last_death', moment)
   return moment
 end

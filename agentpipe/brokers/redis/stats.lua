@@ -8,7 +8,7 @@
 -- seconds the oldest result is here, and who has declared which collection.
 
 local FIELDS = {COLLECTION, POSITION, N_WAITING, N_DELAYED, N_RUNNING, LIMIT, CONCURRENCY}
-local time, values, depths = now(), {}, {}
+local time, values, depths = look().time, {}, {}
 local found = call('HGETALL', QUEUES)
 for index = 1, #found, 2 do
   local queue = cmsgpack.unpack(found[index + 1])
