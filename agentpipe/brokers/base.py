@@ -31,7 +31,14 @@ POLL_S = 0.02
 
 
 class Store(Protocol):
-    """Keeps tasks, and their results until the sink has them. Inherit for the defaults."""
+    """Keeps tasks, and their results until the sink has them. Inherit for the defaults.
+
+    Attributes:
+        joins_with_nothing: Whether a worker that joins again loses what it holds; otherwise only
+            the queues that it serves change.
+    """
+
+    joins_with_nothing: bool = False
 
     def declare(self, queues: Sequence[Queue]) -> None:
         """Declare queues with their limits; a collection's round-robin group becomes these.

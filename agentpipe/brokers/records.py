@@ -82,6 +82,8 @@ class Offer:
         group_id: For stores that cancel tasks without reading them.
         made_at: Unix seconds, the same whenever the offer is repeated: for stores that remember no
             ids, whose ``submitted_at`` it is.
+        bounded: Whether it may find its queue full. What follows an ended task may not: it would
+            be lost. All offers of one call are alike.
     """
 
     task_id: str
@@ -90,6 +92,7 @@ class Offer:
     delay_s: float = 0.0
     group_id: str | None = None
     made_at: float = field(default_factory=time.time, compare=False)
+    bounded: bool = True
 
 
 @dataclass(frozen=True, slots=True)

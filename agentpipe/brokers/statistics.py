@@ -182,5 +182,16 @@ def is_done(stats: Stats, queues: frozenset[str], left_alone: int = 0) -> bool:
     return rest and waiting == 0 and running == 0 and outbox == 0
 
 
+def is_idle(stats: Stats, queue: str) -> bool:
+    """Whether no task of the queue waits, is delayed or runs; as ``is_done`` without the outbox."""
+    mine = [depth for depth in stats.queues if depth.queue == queue]
+    stages = (
+        _known([depth.waiting for depth in mine], stats.waiting),
+        _known([depth.delayed for depth in mine], stats.delayed),
+        _known([depth.running for depth in mine], stats.running),
+    )
+    return all(stage == 0 for stage in stages)
+
+
 def _known(parts: list[int | None], whole: int | None) -> int | None:
     return whole if None in parts else sum(part or 0 for part in parts)

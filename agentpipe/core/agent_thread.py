@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import logging
 import threading
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ from agentpipe.core.thread_marks import NO_RUN, MarkingExecutor, marked, run_pla
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+log = logging.getLogger(__name__)
 
 
 class RunInterrupted(Interrupt):
@@ -45,15 +49,16 @@ class _Call:
 
     Attributes:
         exposed: Whether an exception may be raised in it now.
+        interrupted: What is raised in it to end it.
         ended: Whether its code has ended.
     """
 
     function: Callable[[], Any]
     report: Callable[[Any, BaseException | None], None]
-    context: contextvars.Context = field(default_factory=contextvars.copy_context)
+    context: contextvars.Context
     task: asyncio.Task[Any] | None = None
     exposed: bool = False
-    interrupted: bool = False
+    interrupted: type[Interrupt] | None = None
     ended: bool = False
 
 
@@ -69,8 +74,13 @@ class AgentThread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    async def call(self, function: Callable[[], Any]) -> Any:
-        """Run ``function()`` in the thread; a returned coroutine runs there as well."""
+    async def call(
+        self, function: Callable[[], Any], context: contextvars.Context | None = None
+    ) -> Any:
+        """Run ``function()`` in the thread; a returned coroutine runs there as well.
+
+        It runs in ``context``, by default in a copy of the caller's.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
 
@@ -78,7 +88,7 @@ class AgentThread:
             with suppress(RuntimeError):  # The loop is closed.
                 loop.call_soon_threadsafe(_resolve, future, value, error)
 
-        self._latest = _Call(function, report)
+        self._latest = _Call(function, report, context or contextvars.copy_context())
         self._calls.put(self._latest)
         return await future
 
@@ -87,8 +97,13 @@ class AgentThread:
         """Whether the latest call waits or runs; from any thread."""
         return self._latest is not None and not self._latest.ended
 
-    def interrupt(self) -> None:
-        """End the latest call: a coroutine is cancelled, a function gets ``RunInterrupted``.
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can take calls: code that it ran may have ended it since."""
+        return self._thread.is_alive()
+
+    def interrupt(self, kind: type[Interrupt] = RunInterrupted) -> None:
+        """End the latest call: a coroutine is cancelled, a function gets ``kind``.
 
         A function in a system call gets it when that returns.
         """
@@ -96,12 +111,12 @@ class AgentThread:
             call = self._latest
             if call is None or call.interrupted:
                 return
-            call.interrupted = True
+            call.interrupted = kind
             if call.task is not None:
                 with suppress(RuntimeError):  # Its loop is closed.
                     call.task.get_loop().call_soon_threadsafe(call.task.cancel)
             elif call.exposed:
-                raise_thread_exception(self._thread.ident, RunInterrupted)  # type: ignore[no-untyped-call]
+                raise_thread_exception(self._thread.ident, kind)  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """End the thread after the calls already queued."""
@@ -133,7 +148,7 @@ class AgentThread:
     def _expose(self, call: _Call) -> None:
         with self._lock:
             if call.interrupted:
-                raise RunInterrupted
+                raise call.interrupted
             call.exposed = True
 
     def _cover(self, call: _Call) -> None:
@@ -171,6 +186,30 @@ async def run_in_thread(function: Callable[[], Any]) -> Any:
         raise RunContinues(lambda: not thread.is_busy) from None
     finally:
         thread.close()
+
+
+async def end_run(
+    run: asyncio.Future[Any],
+    thread: AgentThread | None,
+    grace_s: float,
+    who: str,
+    kind: type[Interrupt] = RunInterrupted,
+) -> bool:
+    """Cancel a run, in its thread if its code is there, and return whether it has ended.
+
+    One that goes on after the grace is abandoned with a warning.
+    """
+    if thread is not None and thread.is_busy:
+        thread.interrupt(kind)
+    else:
+        run.cancel()
+    done, _ = await asyncio.wait({run}, timeout=grace_s)
+    if not done:
+        run.cancel()
+        log.warning("%s: a run continues after its cancellation", who)
+    elif not run.cancelled():
+        run.exception()  # Retrieved, so that asyncio does not log it as lost.
+    return bool(done)
 
 
 async def _awaited(call: _Call, value: Any) -> Any:

@@ -54,6 +54,7 @@ class Task:
         replay_of: The dead task whose replay this is.
         answered: The answer of an earlier run, which only has to be judged; set by workers.
         config_hash: The fingerprint of its sender's collection; set by the dispatcher.
+        dramatiq: Options of the Dramatiq message that sent it, such as its pipeline's next one.
     """
 
     question: str = ""
@@ -77,6 +78,7 @@ class Task:
     replay_of: str | None = None
     answered: dict[str, Any] | None = None
     config_hash: str | None = None
+    dramatiq: dict[str, Any] | None = None
 
     @classmethod
     def load(cls, data: Any, *, give_id: bool = False) -> Task:
@@ -257,6 +259,7 @@ _CHECKS: dict[str, tuple[str, Any]] = {
     "replay_of": ("a string of at most 256 characters", _is_id),
     "answered": ("an object", _or_null(_is_object)),
     "config_hash": ("a string", _or_null(_is_text)),
+    "dramatiq": ("an object", _or_null(_is_object)),
 }
 
 _EMPTY = asdict(Task())

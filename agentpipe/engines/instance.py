@@ -7,7 +7,7 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.core.agent_thread import AgentThread, RunContinues, call_in_thread
+from agentpipe.core.agent_thread import AgentThread, RunContinues, call_in_thread, end_run
 from agentpipe.core.loop_turns import done_within
 from agentpipe.errors import AnswerError, TimeLimitExceeded
 
@@ -105,18 +105,4 @@ class Instance:
         return run.done if thread is None else lambda: not thread.is_busy
 
     async def _end(self, run: asyncio.Future[Any]) -> bool:
-        """Cancel a run, and return whether it has ended.
-
-        One that goes on after the grace is abandoned with a warning.
-        """
-        if self._thread is not None:
-            self._thread.interrupt()
-        else:
-            run.cancel()
-        done, _ = await asyncio.wait({run}, timeout=self._grace_s)
-        if not done:
-            run.cancel()
-            log.warning("agent %s: a run continues after its cancellation", self._name)
-        elif not run.cancelled():
-            run.exception()  # Retrieved, so that asyncio does not log it as lost.
-        return bool(done)
+        return await end_run(run, self._thread, self._grace_s, f"agent {self._name}")

@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-import orjson
-
 from agentpipe.brokers.capabilities import (
-    Answer,
     CancelsTasks,
     CancelsUnread,
     ReadsTasks,
@@ -18,10 +15,8 @@ from agentpipe.brokers.capabilities import (
     TaskSeen,
     require,
 )
-from agentpipe.core.result import Result
-from agentpipe.core.task import Task
-from agentpipe.errors import FormatError
 from agentpipe.operations.names import refuse_unknown
+from agentpipe.sending.purge import PAGE, cancelled, collections_of, purge_queues, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +25,6 @@ if TYPE_CHECKING:
 
     Collections = Mapping[str, str | None]
 
-PAGE = 500
 CANCEL_ROUNDS = 5
 CANCEL = "cancel tasks"
 
@@ -65,7 +59,7 @@ def cancel(store: Store, task_ids: Sequence[str]) -> CancelReport:
     """Complete waiting tasks as ``cancelled``, and signal the workers of running ones."""
     ids = list(dict.fromkeys(task_ids))
     # Reading all queues takes longer than all else, and running tasks do not need it.
-    return _Canceller(store, cache(lambda: _collections(store))).by_id(ids)
+    return _Canceller(store, cache(lambda: collections_of(store))).by_id(ids)
 
 
 def cancel_matching(
@@ -81,7 +75,7 @@ def cancel_matching(
         ConfigError: A name is unknown, or this broker cannot cancel tasks.
     """
     require(store, CancelsTasks, CANCEL)
-    owners = _collections(store)
+    owners = collections_of(store)
     if collection is not None:
         refuse_unknown("collection", [collection], {it for it in owners.values() if it})
     if queue is not None:
@@ -102,20 +96,9 @@ def purge(store: Store, collection: str | None) -> int:
 
     Running tasks finish. An interrupted purge is finished by the next one.
     """
-    owners = _collections(store)
+    owners = collections_of(store)
     queues = None if collection is None else [it for it in owners if owners[it] == collection]
-    if isinstance(store, CancelsUnread):
-        return store.purge(queues, lambda task: _answer(task, owners))
-    reads = require(store, ReadsTasks, "purge tasks")
-    purged, after = 0, -1
-    while page := reads.tasks(TaskQuery(queues=queues, after=after, limit=PAGE)):
-        after = page[-1].number
-        purged += sum(reads.answer([_answer(task, owners) for task in page]))
-    return purged
-
-
-def _collections(store: Store) -> dict[str, str | None]:
-    return {depth.queue: depth.collection for depth in store.stats().queues}
+    return purge_queues(store, queues)
 
 
 class _Canceller:
@@ -152,7 +135,7 @@ class _Canceller:
 
     def _answer(self, reads: ReadsTasks, tasks: Sequence[TaskSeen]) -> tuple[str, ...]:
         """The ids of those that could be answered."""
-        answers = [_answer(task, self._collections()) for task in tasks]
+        answers = [cancelled(task, self._collections()) for task in tasks]
         done = reads.answer(answers) if answers else []
         return tuple(dict.fromkeys(it.task_id for it, was in zip(tasks, done, strict=True) if was))
 
@@ -183,24 +166,5 @@ class _Canceller:
 def _is_of_group(task: TaskSeen, group_id: str | None) -> bool:
     if group_id is None:
         return True
-    decoded = _decoded(task)
+    decoded = task_of(task)
     return decoded is not None and decoded.group_id == group_id
-
-
-def _answer(task: TaskSeen, collections: Collections) -> Answer:
-    """The Result of a cancelled task, also of one that cannot be decoded."""
-    result = Result.cancelled(
-        _decoded(task),
-        task_id=task.task_id,
-        queue=task.queue,
-        collection=collections.get(task.queue),
-        submitted_at=task.submitted_at,
-    )
-    return Answer(task.task_id, orjson.dumps(result.to_dict()), result.outcome)
-
-
-def _decoded(task: TaskSeen) -> Task | None:
-    try:
-        return Task.decode(orjson.loads(task.payload))
-    except (FormatError, orjson.JSONDecodeError):
-        return None

@@ -5,14 +5,17 @@ It only sends: agentpipe's worker claims from the store, for all queues at once.
 
 from __future__ import annotations
 
+import math
+import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import dramatiq
 import orjson
-from dramatiq.errors import QueueNotFound
+from dramatiq.errors import QueueJoinTimeout, QueueNotFound
 
 from agentpipe.brokers import open_store
 from agentpipe.brokers.records import Offer
+from agentpipe.brokers.statistics import is_idle
 from agentpipe.errors import AgentpipeError, OptionError, QueueFull, TaskError
 from agentpipe.sending.actor import AgentActor
 from agentpipe.sending.dispatcher import Dispatcher
@@ -24,6 +27,7 @@ from agentpipe.sending.message_options import (
     named,
 )
 from agentpipe.sending.plain_queues import PlainQueues
+from agentpipe.sending.purge import purge_queues
 from agentpipe.sending.refused_middleware import refuse
 
 if TYPE_CHECKING:
@@ -33,6 +37,9 @@ if TYPE_CHECKING:
     from agentpipe.config.collection import Collection
     from agentpipe.sending.actor import AgentRunner
     from agentpipe.settings import Settings
+
+
+LOOK_EVERY_S = 0.02
 
 
 class StoreBroker(dramatiq.Broker):
@@ -84,6 +91,7 @@ class StoreBroker(dramatiq.Broker):
             self._refuse_queue_of_agent(actor)
             actor.options = named(actor.options)
             self.store.declare([self._plain_queues.with_actor(actor)])
+        self._know_queue(actor.queue_name)
         super().declare_actor(actor)
 
     def _refuse_queue_of_agent(self, actor: dramatiq.Actor[..., Any]) -> None:
@@ -95,7 +103,16 @@ class StoreBroker(dramatiq.Broker):
             )
 
     def declare_queue(self, queue_name: str) -> None:
-        """Make the queue known to this process; its limits come with its actor."""
+        """Declare a queue; its limits may come later, with its actors.
+
+        Raises:
+            Unreachable: The store does not answer.
+        """
+        if queue_name not in self.queues:
+            self.store.declare([self._plain_queues.of(queue_name)])
+            self._know_queue(queue_name)
+
+    def _know_queue(self, queue_name: str) -> None:
         if queue_name not in self.queues:
             self.emit_before("declare_queue", queue_name)
             self.queues[queue_name] = None
@@ -123,7 +140,7 @@ class StoreBroker(dramatiq.Broker):
         self.emit_after("enqueue", message, delay)
         return message
 
-    def check(self, message: dramatiq.Message[Any]) -> None:
+    def check(self, message: dramatiq.Message[Any] | dramatiq.MessageProxy) -> None:
         """Check the options of a message, and of those that follow it.
 
         Raises:
@@ -160,6 +177,43 @@ class StoreBroker(dramatiq.Broker):
         fields = message.asdict()
         del fields["queue_name"]  # The store knows it.
         return fields
+
+    def join(self, queue_name: str, *, timeout: int | None = None) -> None:
+        """Wait until no message of the queue waits, is delayed or runs; for tests.
+
+        Raises:
+            QueueNotFound: The queue was never declared.
+            QueueJoinTimeout: Not within ``timeout`` milliseconds.
+        """
+        self._refuse_unknown(queue_name)
+        ends_at = math.inf if timeout is None else time.monotonic() + timeout / 1000
+        while not is_idle(self.store.stats(), queue_name):
+            if time.monotonic() >= ends_at:
+                raise QueueJoinTimeout(queue_name)  # type: ignore[no-untyped-call]
+            time.sleep(LOOK_EVERY_S)
+
+    def flush(self, queue_name: str) -> None:
+        """Answer all that waits or is delayed in the queue with ``cancelled``.
+
+        Raises:
+            QueueNotFound: The queue was never declared.
+            ConfigError: The broker cannot read its queues.
+        """
+        self._refuse_unknown(queue_name)
+        purge_queues(self.store, [queue_name])
+
+    def flush_all(self) -> None:
+        """The same for all queues that this process has declared.
+
+        Raises:
+            ConfigError: The broker cannot read its queues.
+        """
+        if self.queues:
+            purge_queues(self.store, list(self.queues))
+
+    def _refuse_unknown(self, queue_name: str) -> None:
+        if queue_name not in self.queues:
+            raise QueueNotFound(queue_name)  # type: ignore[no-untyped-call]
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30000) -> NoReturn:  # noqa: ARG002 - Dramatiq's signature
         """Refuse: one consumer serves all queues, see ``agentpipe.worker``."""

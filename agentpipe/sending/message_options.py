@@ -17,6 +17,8 @@ from agentpipe.errors import OptionError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    AnyMessage = dramatiq.Message[Any] | dramatiq.MessageProxy
+
 
 def _is_whole(value: Any, least: int = 0) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
@@ -119,7 +121,7 @@ def check_actor(actor: dramatiq.Actor[..., Any]) -> None:
 
 
 def check_message(
-    message: dramatiq.Message[Any], middleware_options: Iterable[str], *, is_agent: bool
+    message: AnyMessage, middleware_options: Iterable[str], *, is_agent: bool
 ) -> None:
     """Check the options of a message before it is stored.
 
@@ -146,7 +148,7 @@ def _remedy(name: str, known: Iterable[str]) -> str:
     return "an option of a middleware needs that middleware on this broker"
 
 
-def following(message: dramatiq.Message[Any]) -> list[dramatiq.Message[Any]]:
+def following(message: AnyMessage) -> list[dramatiq.Message[Any]]:
     """The messages that a message's options send after it."""
     piped = message.options.get("pipe_target")
     callbacks = message.options.get("group_completion_callbacks") or []

@@ -49,8 +49,13 @@ class PlainQueues:
         for name in _DEFAULTS.keys() & actor.options.keys():
             self._refuse_another(actor, name, given)
             given[name] = (actor.options[name], actor.actor_name)
+        return self.of(actor.queue_name)
+
+    def of(self, queue_name: str) -> Queue:
+        """The limits of a queue, as far as its actors are declared."""
+        given = self._given.get(queue_name, {})
         return Queue(
-            actor.queue_name,
+            queue_name,
             max_waiting=_limit(given, "max_queue_size"),
             concurrency=_limit(given, "concurrency"),
         )

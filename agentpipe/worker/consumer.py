@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.breaker import remedy
@@ -15,6 +16,7 @@ from agentpipe.brokers.records import ClaimRequest, Settlement
 from agentpipe.core.backoff import delay_s
 from agentpipe.errors import AgentpipeError, Unreachable
 from agentpipe.worker.comparison import lost_by_comparison
+from agentpipe.worker.follow_ups import offer_all
 from agentpipe.worker.held import HeldClaims
 from agentpipe.worker.message import ClaimedMessage
 from agentpipe.worker.settling import Settling
@@ -52,6 +54,8 @@ class Consumer:
 
     Attributes:
         ends_by: On the monotonic clock: when the process must have ended.
+        delay_queue: What Dramatiq waits for until all work is done.
+        paused_event: Set once nothing more is claimed after ``pause``.
     """
 
     def __init__(
@@ -74,7 +78,9 @@ class Consumer:
         self._claiming = True
         self._stopping = False
         self._comparing = store if isinstance(store, ComparesClaims) else None
-        self._held = HeldClaims(word)
+        self._held = self.delay_queue = HeldClaims(word)
+        self._paused, self.paused_event = False, threading.Event()
+        self._late_queues: set[str] = set()
         self._finished: deque[ClaimedMessage] = deque()
         self._refused: list[ClaimedMessage] = []
         self._refused_until = 0.0
@@ -92,6 +98,22 @@ class Consumer:
         self._worker, self._loop = worker, loop
         self._thread.start()
         self._waker.start()
+
+    def serve(self, queue: str) -> None:
+        """Serve a queue that was declared after ``begin`` as well; from any thread."""
+        self._late_queues.add(queue)
+        self._wake.set()
+
+    def pause(self) -> None:
+        """Claim nothing until ``resume``; Dramatiq pauses the loop as well."""
+        self._paused = True
+        self.paused_event.clear()
+        self._wake.set()
+
+    def resume(self) -> None:
+        """Claim again."""
+        self._paused = False
+        self._wake.set()
 
     @property
     def held(self) -> list[ClaimedMessage]:
@@ -195,11 +217,14 @@ class Consumer:
             if not self._joined and self._claiming:
                 self._store.join(self._worker)
                 self._joined = True
+        self._join_for_late_queues()
         if self._failures or self._is_in_doubt():  # The lease may have lapsed meanwhile.
             self.heartbeat()
         share = self._is_sharing()
         settled = self._settle()
-        while self._claiming and (claimed := self._claim(share=share)):
+        if self._is_paused:
+            self.paused_event.set()
+        while self._may_claim() and (claimed := self._claim(share=share)):
             if self._is_in_doubt():  # One of these might still run here, under an older claim.
                 self._release(claimed)
                 break
@@ -224,6 +249,23 @@ class Consumer:
         for message in messages:
             message.settlement = Settlement(message.claim, "release")
         self.settle_soon(messages)
+
+    def _may_claim(self) -> bool:
+        return self._claiming and not self._is_paused and not self._late_queues
+
+    @property
+    def _is_paused(self) -> bool:
+        return self._paused or self._loop.is_paused
+
+    def _join_for_late_queues(self) -> None:
+        """Join anew with them; where that would lose what is held, once nothing is."""
+        late = frozenset(self._late_queues - self._worker.queues)
+        held = len(self._held) and self._store.joins_with_nothing
+        if late and self._joined and not held:
+            with self._membership:
+                self._worker = replace(self._worker, queues=self._worker.queues | late)
+                self._store.join(self._worker)
+        self._late_queues -= self._worker.queues
 
     def _is_sharing(self) -> bool:
         """Whether the other workers still need time to claim their share."""
@@ -255,6 +297,7 @@ class Consumer:
     def _settle(self) -> int:
         self._take_up_refused()
         batch = [self._finished[index] for index in range(len(self._finished))]
+        offer_all(self._store, batch)
         settlements = [self._settlement_of(message) for message in batch]
         left = batch
         while left:

@@ -21,6 +21,7 @@ from agentpipe.core.thread_marks import NO_RUN, MarkingExecutor, run_place
 from agentpipe.errors import Cancelled, Interrupted
 from agentpipe.worker.message_loop import MessageLoop, current_message, message_executing
 from agentpipe.worker.served_actor import served_actor, served_actors
+from agentpipe.worker.signals import withdraw_loop
 from agentpipe.worker.stepped import Stepped
 from agentpipe.worker.times import SHUTDOWN_S
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from agentpipe.worker.last_word import LastWord
     from agentpipe.worker.message import ClaimedMessage
     from agentpipe.worker.message_loop import LoopDeath
+    from agentpipe.worker.signals import Signals
 
     Settle = Callable[[list[ClaimedMessage]], None]
 
@@ -48,17 +50,24 @@ class EventLoop(threading.Thread):
 
     Attributes:
         turns: The loop's turns, for other threads.
+        is_paused: Whether nothing may be claimed; also where no queue has a consumer yet.
+        paused_event: Set: Dramatiq waits for it.
     """
 
     def __init__(
         self,
         broker: StoreBroker,
+        signals: Signals,
         settle: Settle,
+        *,
         grace_s: float,
         died: Callable[[LoopDeath], None],
         word: LastWord,
     ) -> None:
         super().__init__(name="agentpipe-loop", daemon=True)
+        self._signals = signals
+        self.is_paused, self.paused_event = False, threading.Event()
+        self.paused_event.set()
         self._broker, self._settle, self._grace_s, self._died = broker, settle, grace_s, died
         self._word, self._loop = word, MessageLoop()
         self._loop.set_task_factory(partial(_make_task, word))
@@ -87,13 +96,28 @@ class EventLoop(threading.Thread):
 
     def stop(self) -> None:
         """Let runs finish within the grace, interrupt the others, close the agents, and end."""
-        asyncio.run_coroutine_threadsafe(self._finish(), self._loop)
+        if self.is_alive():
+            asyncio.run_coroutine_threadsafe(self._finish(), self._loop)
 
     @property
     def stray_s(self) -> float:
         """For how long code of an interrupted run has gone on, 0 without any; from any thread."""
         began = [stray.since for stray in self._strays if not stray.is_over()]
         return time.monotonic() - min(began) if began else 0.0
+
+    def pause(self) -> None:
+        """Have the consumer claim no more; what runs ends as it would."""
+        self.is_paused = True
+
+    def resume(self) -> None:
+        """Have it claim again."""
+        self.is_paused = False
+        self._settle([])  # Wakes it.
+
+    def close(self) -> None:
+        """Release what the loop holds; after it has ended."""
+        if not self.is_alive():
+            self._loop.close()
 
     def interrupt(self, messages: list[ClaimedMessage]) -> None:
         """Interrupt these runs, so that their tasks are released; from any thread."""
@@ -104,6 +128,7 @@ class EventLoop(threading.Thread):
         asyncio.run_coroutine_threadsafe(self._close_idle(), self._loop)
 
     async def _close_idle(self) -> None:
+        self._signals.close_idle()
         await asyncio.gather(*(actor.close() for actor in served_actors(self._broker)))
 
     def cancel(self, messages: list[ClaimedMessage]) -> None:
@@ -144,17 +169,19 @@ class EventLoop(threading.Thread):
         """Emit Dramatiq's signals before and after a run, whatever happens between."""
         message.begun_at = time.monotonic()
         self._word.begin(message.place)
+        signals = self._signals
         try:
-            self._broker.emit_before("process_message", message)
-            outcome = await self._perform(message)
-            self._broker.emit_after("process_message", message, result=outcome)
-        except SkipMessage:
-            self._broker.emit_after("skip_message", message)
+            await signals.before(message)
+            outcome = None if message.failed else await self._perform(message)
+            await signals.after(message, result=outcome)
+        except SkipMessage as skip:
+            await signals.skipped(message, skip)
         except BaseException as error:  # noqa: BLE001 - all of it is the run's outcome
             if isinstance(error, RunContinues) and isinstance(message.ended_by, Interrupted):
                 self._note_stray(error)
-            ending = message.ended_by or error
-            self._broker.emit_after("process_message", message, exception=ending)
+            await signals.after(message, exception=message.ended_by or error)
+        finally:
+            signals.release(message)
 
     def _note_stray(self, error: RunContinues) -> None:
         living = [stray for stray in self._strays if not stray.is_over()]
@@ -173,6 +200,7 @@ class EventLoop(threading.Thread):
             await asyncio.wait(set(self._runs), timeout=SHUTDOWN_S)
         await self._close_idle()
         self._finished = True
+        withdraw_loop()
         self._loop.stop()
 
     def _end_runs(

@@ -7,6 +7,7 @@ first run has not ended.
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from agentpipe.worker.last_word import LastWord
     from agentpipe.worker.message import ClaimedMessage
+
+
+LOOK_EVERY_S = 0.01
 
 
 class HeldClaims:
@@ -45,6 +49,16 @@ class HeldClaims:
     def has_lost(self) -> bool:
         """Whether a run goes on whose task may be claimed again."""
         return bool(self._lost)
+
+    @property
+    def unfinished_tasks(self) -> int:
+        """How many there are: with ``join`` what Dramatiq asks of a queue."""
+        return len(self._messages)
+
+    def join(self) -> None:
+        """Wait until there are none."""
+        while self._messages:
+            time.sleep(LOOK_EVERY_S)
 
     def all(self) -> list[ClaimedMessage]:
         """Those of lost claims among them."""

@@ -13,9 +13,13 @@ from agentpipe.core.thread_marks import NO_RUN
 from agentpipe.errors import FormatError
 
 if TYPE_CHECKING:
-    from agentpipe.brokers.records import Claim, Settlement
+    import contextvars
+
+    from agentpipe.brokers.records import Claim, Offer, Settlement
+    from agentpipe.core.agent_thread import AgentThread
     from agentpipe.core.trace import Tracer
     from agentpipe.errors import Cancelled, Interrupted
+    from agentpipe.worker.runner import Completed
 
 
 class ClaimedMessage(dramatiq.MessageProxy):
@@ -28,7 +32,13 @@ class ClaimedMessage(dramatiq.MessageProxy):
         begun_at: When its run began, on the monotonic clock; None before.
         ended_by: What ends its run from outside, if anything does.
         place: Where the worker's last word has its claim.
+        retries: Runs that failed before this one.
+        completed: What its run gave.
+        context: In which its code in threads runs.
+        thread: That of a run which has one to itself.
         settlement: Set by the Results middleware, passed to the store by the consumer.
+        follow_ups: What is sent before it is settled: to which queue, and what.
+        stranded: Why some of that could not be sent.
     """
 
     def __init__(self, claim: Claim) -> None:
@@ -39,20 +49,37 @@ class ClaimedMessage(dramatiq.MessageProxy):
         self.begun_at: float | None = None
         self.tracer: Tracer | None = None
         self.ended_by: Cancelled | Interrupted | None = None
+        self.completed: Completed | None = None
+        self.context: contextvars.Context | None = None
+        self.thread: AgentThread | None = None
         self.settlement: Settlement | None = None
+        self.follow_ups: list[tuple[str, Offer]] = []
+        self.stranded = ""
         try:
             message = self._read(claim)
         except FormatError as error:
             self.problem = error
-            message = _addressed(claim, ())
+            message = _addressed(claim, (), {})
         super().__init__(message)
+        self.retries: int = message.options.get("retries", 0) + claim.failures
+        if self.retries:
+            message.options["retries"] = self.retries
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why it failed or was skipped, without secrets."""
+        return self._exception
+
+    def count_retry(self) -> None:
+        """Show the failure in the options, as Dramatiq does before its other signals."""
+        self.options["retries"] = self.retries + 1
 
     def _read(self, claim: Claim) -> dramatiq.Message[Any]:
         fields = _parse(claim.payload)
         if "actor_name" in fields:
             return _plain(claim, fields)
         self.task = Task.decode(fields)
-        return _addressed(claim, (fields,))
+        return _addressed(claim, (fields,), fields.pop("dramatiq", None) or {})
 
 
 def _parse(payload: bytes) -> dict[str, Any]:
@@ -65,13 +92,15 @@ def _parse(payload: bytes) -> dict[str, Any]:
     return fields
 
 
-def _addressed(claim: Claim, args: tuple[Any, ...]) -> dramatiq.Message[Any]:
+def _addressed(
+    claim: Claim, args: tuple[Any, ...], options: dict[str, Any]
+) -> dramatiq.Message[Any]:
     return dramatiq.Message(
         queue_name=claim.queue,
         actor_name=claim.queue,
         args=args,
         kwargs={},
-        options={},
+        options=options,
         message_id=claim.task_id,
         message_timestamp=int(claim.submitted_at * 1000),
     )

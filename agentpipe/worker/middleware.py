@@ -32,6 +32,7 @@ from agentpipe.worker.forwarder import Forwarder
 from agentpipe.worker.last_word import LastWord
 from agentpipe.worker.process_end import ProcessEnd
 from agentpipe.worker.served_actor import served_actors, time_limit_s
+from agentpipe.worker.signals import Signals
 from agentpipe.worker.slots import DRAMATIQ_THREADS, slots_for
 from agentpipe.worker.watchdog import Watchdog
 
@@ -90,15 +91,21 @@ class WorkerMiddleware(dramatiq.Middleware):
             broker.store, self._settings, settlement_of, forwarder, capacity, word=self._word
         )
         self._end_process = ProcessEnd(consumer)
-        died = partial(self._loop_died, broker)
-        grace_s = self._settings.grace_s
-        loop = EventLoop(broker, consumer.settle_soon, grace_s, died, self._word)
+        loop = EventLoop(
+            broker,
+            Signals(broker, self._results),
+            consumer.settle_soon,
+            grace_s=self._settings.grace_s,
+            died=partial(self._loop_died, broker),
+            word=self._word,
+        )
         capacity.relieve = loop.close_idle
         wanted = worker.consumer_whitelist
 
         def add_consumer(queue_name: str, *, delay: bool = False) -> None:
             if not delay and (not wanted or queue_name in wanted):
                 worker.consumers[queue_name] = consumer  # type: ignore[assignment]
+                consumer.serve(queue_name)
 
         def add_worker() -> None:
             worker.workers.append(loop)  # type: ignore[arg-type]
@@ -122,7 +129,7 @@ class WorkerMiddleware(dramatiq.Middleware):
         self._loop.start()
         self._forwarder.start()
         self._consumer.begin(served, self._loop)
-        Watchdog(
+        self._watchdog = Watchdog(
             self._consumer,
             self._loop,
             self._forwarder,
@@ -134,7 +141,8 @@ class WorkerMiddleware(dramatiq.Middleware):
             ),
             end_process=self._end_process,
             also=self._results.reported,
-        ).start()
+        )
+        self._watchdog.start()
         # On a second SIGTERM Dramatiq exits without stopping its worker.
         multiprocessing.util.Finalize(None, self._consumer.leave, exitpriority=10)
         log.info("worker %s serves %d queues with %d slots", served.name, len(queues), slots)
@@ -157,6 +165,12 @@ class WorkerMiddleware(dramatiq.Middleware):
         """Stop claiming."""
         if self._consumer is not None:
             self._consumer.claim_no_more()
+
+    def after_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002 - Dramatiq's signature
+        """Leave nothing behind in a process that goes on."""
+        if self._consumer is not None:
+            self._watchdog.stop()
+            self._loop.close()
 
     def _loop_died(self, broker: dramatiq.Broker, death: LoopDeath) -> None:
         """End the process: without its loop it would claim tasks and run none."""

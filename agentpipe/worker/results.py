@@ -29,24 +29,26 @@ from agentpipe.core.failures import (
     rate_limit,
     retry_delay_s,
 )
-from agentpipe.core.json_values import checked_answer
 from agentpipe.core.logs import Bound
-from agentpipe.core.redaction import Redactor
 from agentpipe.core.result import Result
 from agentpipe.core.shortage import shortage_of
 from agentpipe.core.timestamps import utc
 from agentpipe.core.usage import USD
 from agentpipe.errors import (
     AgentCrashed,
+    AgentpipeError,
+    AnswerError,
     Cancelled,
     Interrupted,
     RunLimitExceeded,
     TimeLimitExceeded,
 )
 from agentpipe.evaluation.evaluators import reward, rewards
+from agentpipe.sending.broker import StoreBroker
 from agentpipe.worker.capacity import Capacity
 from agentpipe.worker.cooldowns import Cooldown, Cooldowns, bound_s, endless, log_cooldown
 from agentpipe.worker.left_alone import LeftAlone
+from agentpipe.worker.redactors import Redactors
 from agentpipe.worker.run_failures import causes_of, failure_of_end, run_failure
 from agentpipe.worker.runner import Completed
 from agentpipe.worker.served_actor import served_actor, time_limit_s
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.records import Action, RunFailure
     from agentpipe.core.failures import RateLimit
+    from agentpipe.core.redaction import Redactor
     from agentpipe.worker.message import ClaimedMessage
 
 EVALUATOR_BROKE = "EvaluationError: an evaluator broke; the result says how"
@@ -81,6 +84,7 @@ class Results(dramatiq.Middleware):
         capacity: Reduced when a run finds that the machine has no more of something.
         left_alone: What must not run here.
         configs: What this worker has of its collections, as its heartbeat says.
+        redactors: Of the actors, for all that leaves a run.
     """
 
     def __init__(
@@ -92,7 +96,7 @@ class Results(dramatiq.Middleware):
         self.configs = configs
         self.capacity, self.left_alone = Capacity(), LeftAlone()
         self._worker, self._retry_delay_s = worker, retry_delay_s
-        self._redactors: dict[str, Redactor] = {}
+        self.redactors = Redactors()
         self._cooldowns = Cooldowns()
 
     def before_process_message(
@@ -104,7 +108,9 @@ class Results(dramatiq.Middleware):
         message.started_at = time.time()
         if message.claim.cancelled:
             message.settlement = self._settle(broker, message, "complete", "cancelled")
+            message.stuff_exception(Cancelled("the task was cancelled"))
             raise SkipMessage("cancelled")
+        assert isinstance(broker, StoreBroker)
         actor = served_actor(broker, message.actor_name)
         if actor and (apart := self.left_alone.settlement_of(actor, message)):
             message.settlement = apart
@@ -113,7 +119,17 @@ class Results(dramatiq.Middleware):
         if end is not None:
             action, outcome, error = end
             message.settlement = self._settle(broker, message, action, outcome, error=error)
+            message.stuff_exception(error)
             raise SkipMessage(outcome)
+
+    def after_skip_message(
+        self,
+        broker: dramatiq.Broker,
+        message: ClaimedMessage,  # type: ignore[override]
+    ) -> None:
+        """Put the settlement of a message on it that a middleware has skipped."""
+        action: Action = "bury" if message.failed else "complete"
+        message.settlement = self._settle(broker, message, action, "cancelled", error=message.error)
 
     def after_process_message(
         self,
@@ -132,7 +148,8 @@ class Results(dramatiq.Middleware):
             )
         except Exception as fault:  # noqa: BLE001 - no bug of ours may cost an answer
             self._log_fault(broker, message, fault)
-            message.settlement = self._unmade(broker, message, fault, result)
+            ended = message.completed or result
+            message.settlement = self._unmade(broker, message, fault, ended)
 
     def _log_fault(
         self, broker: dramatiq.Broker, message: ClaimedMessage, fault: Exception
@@ -147,7 +164,11 @@ class Results(dramatiq.Middleware):
     def _completed(
         self, broker: dramatiq.Broker, message: ClaimedMessage, result: Any
     ) -> Settlement:
-        run = result if isinstance(result, Completed) else _plain_run(result)
+        if message.failed:
+            error = AgentpipeError("a middleware marked the message as failed")
+            return self._settle(broker, message, "bury", "agent_error", error=error)
+        run = result if isinstance(result, Completed) else message.completed
+        assert run is not None
         self._end_cooldowns(broker, message)
         return self._answered(broker, message, run)
 
@@ -160,6 +181,13 @@ class Results(dramatiq.Middleware):
             return Settlement(message.claim, "release")
         if what := shortage_of(error):
             return self._short(broker, message, error, what)
+        if self._is_plain(broker, message):
+            return self._plain_failed(broker, message, error)
+        return self._agent_failed(broker, message, error)
+
+    def _agent_failed(
+        self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException
+    ) -> Settlement:
         if (end := _end_of(error)) is not None:
             return self._settle(broker, message, *end, error=error)
         limit = rate_limit(error)
@@ -173,6 +201,8 @@ class Results(dramatiq.Middleware):
 
     def settlement_of(self, broker: dramatiq.Broker, message: ClaimedMessage) -> Settlement:
         """The settlement of a message that ended; one without is buried, and the log says why."""
+        if message.stranded:
+            return self.stranded(broker, message, AgentpipeError(message.stranded))
         return message.settlement or self._unmade(broker, message)
 
     def exceeded(self, broker: dramatiq.Broker, message: ClaimedMessage) -> Settlement:
@@ -187,6 +217,18 @@ class Results(dramatiq.Middleware):
         """The settlement of a run that ends its process; it runs again until ``max_crashes``."""
         reason = self._reason(broker, message, error)
         return Settlement(message.claim, "crash", reason=reason, usd=_usd(message))
+
+    def stranded(
+        self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException
+    ) -> Settlement:
+        """The settlement of a message that ended, but what follows it cannot be sent."""
+        return self._settle(
+            broker, message, "bury", "infra_error", error=error, run=message.completed
+        )
+
+    def _is_plain(self, broker: dramatiq.Broker, message: ClaimedMessage) -> bool:
+        actor = served_actor(broker, message.actor_name)
+        return actor is not None and not actor.takes_tasks
 
     def _unmade(
         self,
@@ -257,23 +299,29 @@ class Results(dramatiq.Middleware):
     def _retry(
         self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException
     ) -> Settlement:
-        failures = message.claim.failures
         actor = served_actor(broker, message.actor_name)
-        allowed = actor.limits.max_retries if actor else 0
-        if failures >= allowed:
-            return self._settle(broker, message, "bury", "infra_error", error=error)
-        delay_s = retry_delay_s(error, self._retry_delay_s, failures)
+        delay_s = actor.retry_delay_s(message, error, self._retry_delay_s) if actor else None
+        if actor is None or delay_s is None:
+            outcome = "infra_error" if actor is None else actor.outcome_of(error)
+            return self._settle(broker, message, "bury", outcome, error=error)
         log.warning(
-            "%s; run %d of %d follows in %.1f s",
+            "%s; run %d of %s follows in %.1f s",
             error_kind(error),
-            failures + 2,
-            allowed + 1,
+            message.retries + 2,
+            actor.most_runs(message),
             delay_s,
             extra=_bound(message),
         )
         reason = self._reason(broker, message, error)
         failure = run_failure(broker, message, error_kind(error), reason, [error])
         return _again(message, reason, delay_s, failure)
+
+    def _plain_failed(
+        self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException
+    ) -> Settlement:
+        if isinstance(error, AnswerError):  # It did all its work: once is enough.
+            return self._settle(broker, message, "complete", "agent_error", error=error)
+        return self._retry(broker, message, error)
 
     def _limited(
         self,
@@ -384,10 +432,7 @@ class Results(dramatiq.Middleware):
         )
 
     def _redactor(self, broker: dramatiq.Broker, actor_name: str) -> Redactor:
-        if actor_name not in self._redactors:
-            actor = served_actor(broker, actor_name)
-            self._redactors[actor_name] = Redactor(actor.secrets if actor else ())
-        return self._redactors[actor_name]
+        return self.redactors.of(broker, actor_name)
 
 
 def _end_of(error: BaseException) -> tuple[Action, str] | None:
@@ -422,8 +467,3 @@ def _usd(message: ClaimedMessage) -> float:
         return 0.0
     usage = message.tracer.usage.to_dict() if message.tracer else {}
     return float(usage.get(USD, 0.0))
-
-
-def _plain_run(value: Any) -> Completed:
-    """The value that a plain Dramatiq actor returned, if it is JSON."""
-    return Completed(checked_answer(value)[0])

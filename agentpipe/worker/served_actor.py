@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from agentpipe.core.agent_thread import run_in_thread
+from agentpipe.core.failures import retry_delay_s
 from agentpipe.core.trace import Tracer
 from agentpipe.sending.actor import AgentActor
 from agentpipe.sending.plain_queues import CONCURRENCY
+from agentpipe.worker import plain_actor, plain_failures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from agentpipe.worker.message import ClaimedMessage
 
-PLAIN_RETRIES = 2
 PLAIN_CRASHES = 3
 PLAIN_COOLDOWN_S = 3600.0
 
@@ -66,6 +66,7 @@ class ServedActor(Protocol):
         takes_tasks: Whether its messages are Tasks.
         config_hash: The fingerprint of its collection; empty if unknown.
         strict_config: Whether tasks that were sent with another one are left alone.
+        runs_in_thread: Whether each run needs a thread of the worker's.
         secrets: Values that must not leave a run.
     """
 
@@ -85,8 +86,28 @@ class ServedActor(Protocol):
     def limits(self) -> ActorLimits:
         """The limits of its tasks."""
 
+    @property
+    def runs_in_thread(self) -> bool: ...  # noqa: D102 - likewise
+
     async def perform(self, message: ClaimedMessage) -> Any:
         """Run it with one message."""
+
+    def time_limit_s(self, message: ClaimedMessage) -> float:
+        """The time limit of this run; infinite without one."""
+
+    def retry_delay_s(
+        self, message: ClaimedMessage, error: BaseException, base_s: float
+    ) -> float | None:
+        """When the message runs again after this failure; None if it does not."""
+
+    def is_too_old(self, message: ClaimedMessage) -> bool:
+        """Whether it has waited for longer than its sender wants."""
+
+    def most_runs(self, message: ClaimedMessage) -> str:
+        """How often a message that fails runs, for the log."""
+
+    def outcome_of(self, error: BaseException) -> str:
+        """The outcome of a message whose last run ended so."""
 
     async def close(self) -> None:
         """Close what it keeps between runs."""
@@ -108,11 +129,12 @@ def served_actors(broker: dramatiq.Broker) -> list[ServedActor]:
 def time_limit_s(broker: dramatiq.Broker, message: ClaimedMessage) -> float:
     """The time limit of a message's run; infinite without one."""
     actor = served_actor(broker, message.actor_name)
-    return math.inf if actor is None else actor.limits.time_limit_s
+    return math.inf if actor is None else actor.time_limit_s(message)
 
 
 class _Agent:
     takes_tasks = True
+    runs_in_thread = False  # Its instances have threads of their own.
 
     def __init__(self, actor: AgentActor) -> None:
         self._actor = actor
@@ -147,7 +169,28 @@ class _Agent:
         assert self._actor.runner is not None
         assert message.task is not None
         message.tracer = Tracer()
-        return await self._actor.runner.run(message.task, message.tracer)
+        task = replace(message.task, dramatiq=None)
+        return await self._actor.runner.run(task, message.tracer)
+
+    def time_limit_s(self, message: ClaimedMessage) -> float:  # noqa: ARG002 - the protocol's
+        return self._actor.collection.time_limit_s
+
+    def retry_delay_s(
+        self, message: ClaimedMessage, error: BaseException, base_s: float
+    ) -> float | None:
+        failures = message.claim.failures
+        if failures >= self._actor.collection.max_retries:
+            return None
+        return retry_delay_s(error, base_s, failures)
+
+    def is_too_old(self, message: ClaimedMessage) -> bool:  # noqa: ARG002 - likewise
+        return False  # Its deadline says so.
+
+    def most_runs(self, message: ClaimedMessage) -> str:  # noqa: ARG002 - likewise
+        return str(self._actor.collection.max_retries + 1)
+
+    def outcome_of(self, error: BaseException) -> str:  # noqa: ARG002 - likewise
+        return "infra_error"
 
     async def close(self) -> None:
         if self._actor.runner is not None:
@@ -165,21 +208,44 @@ class _Plain:
         self._actor = actor
 
     @property
+    def runs_in_thread(self) -> bool:
+        return plain_actor.coroutine_function(self._actor) is None
+
+    @property
     def credential(self) -> Credential:
         name = self._actor.queue_name
         return Credential(f"queue {name}", lambda: (name,))
 
     @property
     def limits(self) -> ActorLimits:
-        concurrency = self._actor.options.get("concurrency", CONCURRENCY)
-        return ActorLimits(math.inf, PLAIN_RETRIES, PLAIN_CRASHES, concurrency)
+        options = self._actor.options
+        return ActorLimits(
+            options.get("time_limit", math.inf) / 1000,
+            options.get("max_retries", plain_failures.MAX_RETRIES) or 0,
+            PLAIN_CRASHES,
+            options.get("concurrency", CONCURRENCY),
+        )
 
     async def perform(self, message: ClaimedMessage) -> Any:
-        actor, args, kwargs = self._actor, message.args, message.kwargs
-        function = getattr(actor.fn, "__wrapped__", actor.fn)  # Below Dramatiq's async_to_sync.
-        if asyncio.iscoroutinefunction(function):
-            return await function(*args, **kwargs)
-        return await run_in_thread(lambda: actor(*args, **kwargs))
+        return await plain_actor.perform(self._actor, message)
+
+    def time_limit_s(self, message: ClaimedMessage) -> float:
+        return plain_actor.time_limit_s(self._actor, message)
+
+    def retry_delay_s(
+        self, message: ClaimedMessage, error: BaseException, base_s: float
+    ) -> float | None:
+        return plain_failures.retry_delay_s(message, self._actor, error, base_s)
+
+    def is_too_old(self, message: ClaimedMessage) -> bool:
+        most_ms = plain_failures.option(message, self._actor, "max_age")
+        return bool(most_ms) and time.time() * 1000 - message.message_timestamp >= most_ms
+
+    def most_runs(self, message: ClaimedMessage) -> str:
+        return plain_failures.most_runs(message, self._actor)
+
+    def outcome_of(self, error: BaseException) -> str:
+        return plain_failures.outcome_of(error)
 
     async def close(self) -> None:
         """Nothing is kept."""

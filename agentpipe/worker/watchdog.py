@@ -61,17 +61,24 @@ class Watchdog(threading.Thread):
         self._also = also
         self._began_at = time.monotonic()
         self._child_memory = ChildMemory()
+        self._stopped = threading.Event()
 
     def run(self) -> None:
-        """Watch until the process ends."""
+        """Watch until ``stop``."""
         lease_s, next_beat = self._lease_s, 0.0
         while True:
             if time.monotonic() >= next_beat:
                 next_beat = time.monotonic() + (lease_s / 3 if self._beat() else lease_s / 10)
             tick_s = min(TICK_S, lease_s / 10)
-            time.sleep(tick_s)
+            if self._stopped.wait(tick_s):
+                return
             self._blocked_loop.look(tick_s)
             self._check_end()
+
+    def stop(self) -> None:
+        """End it, now that its worker has ended; a process may have had more than one."""
+        self._stopped.set()
+        self.join(SHUTDOWN_S)
 
     def _beat(self) -> bool:
         try:

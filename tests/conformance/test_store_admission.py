@@ -10,6 +10,7 @@ import pytest
 
 from agentpipe.brokers.records import (
     Admission,
+    Offer,
     Queue,
     Source,
 )
@@ -52,6 +53,19 @@ def test_a_declared_queue_is_known_with_its_limits(store: AnyStore) -> None:
     assert depths(store)[name] == QueueDepth(
         name, "crew", 0, 0, 0, limit=7, concurrency=3, cooldown_s=0.0
     )
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 3600.0])
+def test_what_follows_an_ended_task_finds_room_in_a_full_queue(
+    store: AnyStore, delay_s: float
+) -> None:
+    (queue,) = declared(store, max_waiting=1)
+    assert put(store, queue, ["a", "b"]).verdicts == ("accepted", "refused")
+    follower = Offer("c", b"{}", delay_s=delay_s, bounded=False)
+    assert store.offer(queue, [follower], round_robin=False).verdicts == ("accepted",)
+    assert put(store, queue, ["d"]).verdicts == ("refused",)
+    nowhere = store.offer(unique("nowhere"), [Offer("e", b"{}", bounded=False)], round_robin=False)
+    assert (nowhere.verdicts, nowhere.bound) == (("refused",), 0)
 
 
 def test_a_redeclared_bound_holds_from_then_on(store: AnyStore) -> None:

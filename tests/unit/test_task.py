@@ -38,6 +38,7 @@ FULL: dict[str, Any] = {
     "config_hash": "0123456789abcdef",
     "replay_of": "t0",
     "answered": {"answer": 4},
+    "dramatiq": {"on_success": "save"},
 }
 
 

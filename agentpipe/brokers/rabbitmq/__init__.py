@@ -86,6 +86,8 @@ class RabbitStore(Store):
         Unreachable: The server does not answer, or refuses the user or the vhost.
     """
 
+    joins_with_nothing = True  # The lease is the connection's, and a new one begins.
+
     def __init__(self, url: str, settings: Settings) -> None:
         self._address = RabbitAddress.parse(url)
         # The server notices a silent connection after one to two of these.

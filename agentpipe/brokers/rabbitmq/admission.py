@@ -80,18 +80,21 @@ class Offering:
 
     async def _message(self, offer: Offer, queue: Queue) -> OutgoingMessage:
         message = Message.offered(offer, queue.name)
+        if not offer.bounded and offer.delay_s <= 0:
+            return message.to(self._topology.back(queue.name))
         if offer.delay_s > 0:
             if not self._services.queues.is_made(queue):
                 await self._services.prepare([queue])
             await self._services.queues.make_delays()
-            ticket = self._services.tickets.name(queue)
-            return message.with_ticket(ticket).delayed(self._topology, offer.delay_s)
+            if offer.bounded:
+                message = message.with_ticket(self._services.tickets.name(queue))
+            return message.delayed(self._topology, offer.delay_s)
         return message.to(self._topology.admission(queue.name, queue.max_waiting))
 
     async def _publish(self, placed: Sequence[tuple[Offer, Queue]]) -> list[Fate]:
         """Each one's fate; a delayed one needs a ticket first."""
         fates: list[Fate] = ["taken"] * len(placed)
-        delayed = [at for at, (offer, _) in enumerate(placed) if offer.delay_s > 0]
+        delayed = [at for at, (it, _) in enumerate(placed) if it.delay_s > 0 and it.bounded]
         if delayed:
             tickets = await self._services.tickets.put([placed[at] for at in delayed])
             for at, fate in zip(delayed, tickets, strict=True):
@@ -123,6 +126,8 @@ class Offering:
 
         It counts neither what waits under another bound, nor what waits and is delayed together.
         """
+        if not all(offer.bounded for offer in offers):
+            return
         few = 1 < len(self._queues) <= min(len(offers), LOOK_AT_MOST)
         # Replicated queues refuse late: what is known to be too much is not even sent.
         each = few or self._topology.quorum

@@ -129,7 +129,8 @@ class RedisStore(Store):
 
     def _offer(self, target: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
         plain = not any(offer.priority or offer.delay_s for offer in offers)
-        args: list[Argument] = [target, int(round_robin), int(not plain)]
+        to = "1" if round_robin else "0" if all(offer.bounded for offer in offers) else "any"
+        args: list[Argument] = [target, to, int(not plain)]
         for offer in offers:
             args += (offer.task_id, offer.payload)
             if not plain:

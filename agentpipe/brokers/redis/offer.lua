@@ -1,7 +1,7 @@
 #!lua
 -- needs: rooms
--- ARGV: session, request, seconds to remember it, target, '1' for round-robin, '1' where priorities and
--- delays follow, then for each offer its id and payload, and with them priority and delay.
+-- ARGV: session, request, seconds to remember it, target, '1' for round-robin or 'any' for a queue that may be
+-- full, '1' where priorities and delays follow, then for each offer its id and payload, and with them priority and delay.
 -- Returns 'depth bound verdicts': a letter for each offer (accepted, duplicate, refused).
 
 local before = answered()
@@ -9,7 +9,7 @@ if before then
   return before
 end
 
-local target, to_ring, step = ARGV[4], ARGV[5] == '1', ARGV[6] == '1' and 4 or 2
+local target, to_ring, unbounded, step = ARGV[4], ARGV[5] == '1', ARGV[5] == 'any', ARGV[6] == '1' and 4 or 2
 local total = (#ARGV - 6) / step
 local ids = {}
 for index = 1, total do
@@ -19,7 +19,7 @@ local living = read_many('HMGET', TASKS, ids)
 local settled = read_many('ZMSCORE', SETTLED, ids)
 
 local stored = call('HMGET', STORE, 'next', 'accepted', 'rung', 'cursor:' .. target)
-local rooms = rooms_of(target, to_ring, total, tonumber(stored[4] or 0))
+local rooms = rooms_of(target, to_ring, total, tonumber(stored[4] or 0), unbounded)
 
 local function depth_and_bound()
   local depth, bound = 0, 0

@@ -1,8 +1,8 @@
 -- Shared by the scripts that put tasks into queues with room: one queue, or the round-robin group of
 -- a collection, in order from its cursor.
 
--- Found are no more than `wanted`, which can be used.
-local function rooms_of(target, to_ring, wanted, cursor)
+-- Found are no more than `wanted`, which can be used. An `unbounded` queue has room for all of them.
+local function rooms_of(target, to_ring, wanted, cursor, unbounded)
   local rooms = {free = {}, later_on = {}, at = 0, to_ring = to_ring, cursor = cursor}
 
   -- Returns those without room.
@@ -11,7 +11,7 @@ local function rooms_of(target, to_ring, wanted, cursor)
     read_queues(names)
     for _, name in ipairs(names) do
       local queue = queues[name]
-      local room = queue and room_in(queue) or 0
+      local room = queue and (unbounded and wanted or room_in(queue)) or 0
       if room > 0 then
         rooms.free[#rooms.free + 1] = {name, room}
       else

@@ -125,7 +125,7 @@ class SqliteStore(Store):
             for offer in offers:
                 if offer.task_id in known:
                     verdicts.append("duplicate")
-                elif (qid := rooms.next()) is None:
+                elif (qid := rooms.next() if offer.bounded else rooms.any()) is None:
                     verdicts.append("refused")
                 else:
                     known.add(offer.task_id)

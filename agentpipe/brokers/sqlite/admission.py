@@ -25,7 +25,7 @@ class Rooms:
     def __init__(
         self, db: sqlite3.Connection, target: str, wanted: int, *, round_robin: bool
     ) -> None:
-        self._db, self._group = db, target if round_robin else None
+        self._db, self._target, self._group = db, target, target if round_robin else None
         if round_robin:
             row = db.execute("SELECT cursor FROM rings WHERE collection = ?", (target,)).fetchone()
             self._cursor = row[0] if row else 0
@@ -63,6 +63,11 @@ class Rooms:
             self._later.append((qid, room - 1, position))
         self._cursor = position + 1
         return qid
+
+    def any(self) -> int | None:
+        """The target itself, full or not; None if nobody has declared it."""
+        row = self._db.execute("SELECT qid FROM queues WHERE name = ?", (self._target,)).fetchone()
+        return None if row is None else int(row[0])
 
     def advance(self) -> None:
         """Store where the next offer starts."""

@@ -109,7 +109,7 @@ class State:  # Of the file; tasks lie in the order of their admission.
         at, taken = self.cursors.get(target, 0), self.count("waiting") + self.count("delayed")
         for step in range(at, at + len(queues)):
             queue = queues[step % len(queues)]
-            if taken[queue.name] < queue.max_waiting:
+            if taken[queue.name] < queue.max_waiting or not offer.bounded:
                 self.cursors[target] = step % len(queues) + 1
                 sent = (offer.payload.decode("latin-1"), offer.priority, time.time())
                 self.tasks[offer.task_id] = TaskState(queue.name, *sent)

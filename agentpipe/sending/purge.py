@@ -1,0 +1,64 @@
+"""Purge: answers all tasks that wait with ``cancelled``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+
+from agentpipe.brokers.capabilities import Answer, CancelsUnread, ReadsTasks, TaskQuery, require
+from agentpipe.core.result import Result
+from agentpipe.core.task import Task
+from agentpipe.errors import FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from agentpipe.brokers.base import Store
+    from agentpipe.brokers.capabilities import TaskSeen
+
+    Collections = Mapping[str, str | None]
+
+PAGE = 500
+
+
+def purge_queues(store: Store, queues: Sequence[str] | None) -> int:
+    """Answer every task of these queues, or of all, that waits or is delayed; returns how many.
+
+    Raises:
+        ConfigError: This broker cannot purge tasks.
+    """
+    owners = collections_of(store)
+    if isinstance(store, CancelsUnread):
+        return store.purge(queues, lambda task: cancelled(task, owners))
+    reads = require(store, ReadsTasks, "purge tasks")
+    purged, after = 0, -1
+    while page := reads.tasks(TaskQuery(queues=queues, after=after, limit=PAGE)):
+        after = page[-1].number
+        purged += sum(reads.answer([cancelled(task, owners) for task in page]))
+    return purged
+
+
+def collections_of(store: Store) -> dict[str, str | None]:
+    """The collection of each queue."""
+    return {depth.queue: depth.collection for depth in store.stats().queues}
+
+
+def cancelled(task: TaskSeen, collections: Collections) -> Answer:
+    """The Result of a cancelled task, also of one that cannot be decoded."""
+    result = Result.cancelled(
+        task_of(task),
+        task_id=task.task_id,
+        queue=task.queue,
+        collection=collections.get(task.queue),
+        submitted_at=task.submitted_at,
+    )
+    return Answer(task.task_id, orjson.dumps(result.to_dict()), result.outcome)
+
+
+def task_of(seen: TaskSeen) -> Task | None:
+    """The task; None where it cannot be decoded."""
+    try:
+        return Task.decode(orjson.loads(seen.payload))
+    except (FormatError, orjson.JSONDecodeError):
+        return None
