@@ -21,3 +21,13 @@ def open_store(settings: Settings) -> Store:
     factory = plugins.load_for_url("agentpipe.brokers", settings.broker)
     store: Store = factory(settings.broker, settings)
     return store
+
+
+def may_have(settings: Settings, capability: type) -> bool:
+    """Whether the store that ``settings.broker`` names may have it; nothing is opened.
+
+    Raises:
+        ConfigError: The URL is wrong.
+    """
+    factory = plugins.load_for_url("agentpipe.brokers", settings.broker)
+    return not isinstance(factory, type) or issubclass(factory, capability)

@@ -111,6 +111,17 @@ class CancelsTasks(Protocol):
         """
 
 
+@runtime_checkable
+class SparesTasks(Protocol):
+    """Learns which tasks are not to blame, where the end of a worker shows only in deliveries."""
+
+    def spare(self, task_ids: Sequence[str]) -> None:
+        """The worker of these tasks is about to be ended: count no crash for them.
+
+        Elsewhere another process settles the claims of a worker that is gone.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class TaskFilter:
     """Which unsettled tasks to end: those of these queues and, unless None, of this group."""

@@ -9,7 +9,8 @@ import time
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers import open_store
+from agentpipe.brokers import may_have, open_store
+from agentpipe.brokers.capabilities import SparesTasks
 from agentpipe.brokers.records import Claim, Settlement, Worker
 from agentpipe.core.text import counted
 from agentpipe.errors import AgentpipeError
@@ -41,6 +42,7 @@ def end_frozen(word: LastWordFile, settings: Settings) -> bool:
             os.kill(said.pid, signal.SIGCONT)
         return False
     _say(said, culprits)
+    _spare(said, culprits, settings)
     with suppress(ProcessLookupError):
         os.kill(said.pid, signal.SIGKILL)
     _settle(said, culprits, settings)
@@ -53,6 +55,22 @@ def _say(said: Said, culprits: frozenset[int]) -> None:
     by = f" by task {', '.join(blamed)}" if blamed else ""
     back = counted(len(held) - len(blamed), "task")
     log.error("worker process %d is frozen%s: killed; %s released, uncounted", said.pid, by, back)
+
+
+def _spare(said: Said, culprits: frozenset[int], settings: Settings) -> None:
+    """Before it ends, where its end gives its tasks back at once.
+
+    Other stores are not opened: the frozen worker may hold a lock.
+    """
+    if not may_have(settings, SparesTasks):
+        return
+    innocent = [each.task_id for each in said.claims.values() if each.place not in culprits]
+    try:
+        with closing(open_store(settings)) as store:
+            if innocent and isinstance(store, SparesTasks):
+                store.spare(innocent)
+    except AgentpipeError as error:  # It must end all the same.
+        log.warning("the tasks of the frozen worker may count a crash each: %s", error)
 
 
 def _settle(said: Said, culprits: frozenset[int], settings: Settings) -> None:

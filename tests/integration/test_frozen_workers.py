@@ -45,6 +45,7 @@ def _assert_only_the_culprit_is_blamed(project: Project, beside: int = 3) -> Non
 
 
 @pytest.mark.long
+@pytest.mark.every_broker
 @pytest.mark.parametrize("kind", KINDS)
 def test_code_that_holds_the_interpreter_is_the_only_one_blamed(
     project: Project, kind: str
@@ -73,6 +74,7 @@ def test_a_run_that_stops_its_own_process_is_blamed(project: Project) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.every_broker
 def test_a_worker_that_was_stopped_is_replaced_and_its_runs_go_back(project: Project) -> None:
     _begin(project, "coroutine", beside=4)
     fleet = project.work("--processes", "1").ready(1)

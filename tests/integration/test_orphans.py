@@ -111,7 +111,8 @@ def test_after_200_kills_of_all_kinds_of_processes_none_is_left(project: Project
     project.collection("toys", number=4, max_crashes=1_000)
     project.collection("apart", number=2, max_crashes=1_000, isolation="process")
     project.send(*["sleep 0.2"] * 150)
-    project.send(*["sleep 0.3"] * 40, to="apart")
+    apart = [{"task_id": f"apart-{number}", "question": "sleep 0.3"} for number in range(40)]
+    project.send(*apart, to="apart")
     chance = random.Random(16)
     fleets = [_start(project, place) for place in range(2)]
     killed = 0

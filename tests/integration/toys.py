@@ -171,6 +171,12 @@ async def _hold_in_thread(*_: Any) -> None:
     await asyncio.to_thread(_hold)
 
 
+def _freeze(*_: Any) -> None:
+    """Stop the process; it may take a moment until the last of its threads stands still."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+    time.sleep(60)
+
+
 _COROUTINES: dict[str, Any] = {
     "hold-in-task": _hold_in_task,
     "hold-in-thread": _hold_in_thread,
@@ -258,7 +264,7 @@ _FUNCTIONS: dict[str, Any] = {
     "echo": lambda argument, _task, _context: argument,
     "block": lambda argument, _task, _context: time.sleep(float(argument)),
     "hold": _hold,
-    "freeze": lambda *_: os.kill(os.getpid(), signal.SIGSTOP),
+    "freeze": _freeze,
     "exit-process": lambda argument, *_: os._exit(int(argument)),
     "kill": lambda *_: os.kill(os.getpid(), signal.SIGKILL),
     "who": lambda _argument, _task, context: dict(context.env),

@@ -37,7 +37,7 @@ from agentpipe.brokers.dead_letter import DeadFilter
 from agentpipe.brokers.rabbitmq import dead_letters, inspection, management
 from agentpipe.brokers.rabbitmq.address import RabbitAddress
 from agentpipe.brokers.rabbitmq.admission import Offering
-from agentpipe.brokers.rabbitmq.cancel_marks import by_id, by_queue
+from agentpipe.brokers.rabbitmq.cancel_marks import by_id, by_queue, by_spared
 from agentpipe.brokers.rabbitmq.connection import Connection
 from agentpipe.brokers.rabbitmq.moving import Moving
 from agentpipe.brokers.rabbitmq.purge import Purge
@@ -256,6 +256,9 @@ class RabbitStore(Store):
             return []
         tripped = self._services.breaker.tripped
         return [tripped.popleft() for _ in range(len(tripped))]
+
+    def spare(self, task_ids: Sequence[str]) -> None:
+        self._run(lambda services: services.spare(list(map(by_spared, task_ids))))
 
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
         ending = self._run(lambda services: services.cancel(list(map(by_id, task_ids))))

@@ -80,14 +80,15 @@ class Request:
     Attributes:
         kind: ``hello``: a ``member`` came, or serves something else. ``gone``: the ``member`` is.
             ``runs``: how ``runs`` ended, as ``number`` of its ``origin``.
-            ``change``: of the registry. ``cooldown``: of ``queues``. ``probe``: whether it arrives.
+            ``spare``: the tasks of ``marks`` are not to blame. ``change``: of the registry.
+            ``cooldown``: of ``queues``. ``probe``: whether it arrives.
             ``members``: who are you? ``tallies``: what have you settled? ``cancel``: by ``marks``.
             ``put_back``: what is prefetched of ``queues``. ``locate``: the task of this id.
         greet: With ``hello``: say it, too.
     """
 
     kind: Literal[
-        "hello", "gone", "change", "cooldown", "probe", "runs",
+        "hello", "gone", "spare", "change", "cooldown", "probe", "runs",
         "members", "tallies", "cancel", "put_back", "locate",
     ]  # fmt: skip
     member: Member | None = None

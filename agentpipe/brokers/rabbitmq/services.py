@@ -80,6 +80,10 @@ class Services:
         log.warning("a worker does not answer: what it runs may go on; try again in a moment")
         return ending
 
+    async def spare(self, keys: Collection[str]) -> None:
+        """Keep marks of tasks whose worker is about to end, and have the others note them."""
+        await self._tell(Request("spare", marks=await self.marks.add(keys)))
+
     def changed(self) -> None:
         """Have each worker see what has changed."""
         for listener in list(self.listeners):

@@ -201,7 +201,8 @@ class RabbitWorker:
         prefetched = Prefetched(message.with_ticket(None), delivery.tag)
         if self._deliveries.resume(agent, prefetched):
             return
-        if self._deliveries.is_lost(message, redelivered=delivery.redelivered):
+        lost = self._deliveries.is_lost(message, redelivered=delivery.redelivered)
+        if lost and not self._services.marks.take_spared(message.task_id):
             self._channel.begin(self._recount(prefetched))
         elif message.task_id in self._recounting:
             self._recounting[message.task_id].append((agent, prefetched))
@@ -276,6 +277,8 @@ class RabbitWorker:
     def _receive_request(self, request: Request) -> None:
         if request.kind == "change":
             self._channel.begin(self._services.reread())
+        elif request.kind == "spare":
+            self._services.marks.note(request.marks)
         elif request.kind == "runs":
             self._channel.begin(self._services.hear_runs(request))
         elif request.kind == "cooldown":
