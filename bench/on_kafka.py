@@ -136,15 +136,17 @@ class _reading:  # noqa: N801 - reads as the function it is
 
 
 def reading(kafka_url: str) -> None:
-    """Records of 3 KB: a group's reader with a commit for each poll, and a Stream alone."""
+    """Records of 3 KB: a group's reader with a commit for each poll, and Streams."""
     sink = open_sink(Settings(sink=new_topic(kafka_url)))
     for first in range(0, RECORDS, 500):
         sink.publish([_record(number) for number in range(first, first + 500)])
     show("a group's reader, 3 KB records", f"{per_s(RECORDS, lambda: _read(sink)):,.0f}/s")
-    reader = sink.follow(None, "beginning")
-    stream = Stream(reader, timeout_s=0)
-    show("a Stream, decoded and each task once", f"{per_s(RECORDS, lambda: list(stream)):,.0f}/s")
-    reader.close()
+    for label, group in (
+        ("a Stream, decoded and each task once", None),
+        ("  in a group", "bench-2"),
+    ):
+        with Stream(sink.follow(group, "beginning"), timeout_s=0) as stream:
+            show(label, f"{per_s(RECORDS, lambda: list(stream)):,.0f}/s")
     sink.close()
 
 

@@ -1,4 +1,4 @@
-"""The stream as a PyTorch dataset, on the embedded sink; run by `make test-torch`."""
+"""The stream as a PyTorch dataset, mostly on the embedded sink; run by `make test-torch`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import random
 import signal
 import subprocess
 import sys
+import time
+import uuid
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
@@ -25,6 +27,9 @@ from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Record
 from agentpipe.sinks.dataset import AgentStreamingDataset
 from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from brokers.server_kafka import KafkaServer
 
 TRAINER = Path(__file__).with_name("trainer.py")
 
@@ -91,6 +96,27 @@ def test_loader_workers_share_the_stream(settings: Settings, workers: int, share
     found = [each for batch in loader for each in batch]
     assert sorted(found) == sorted(numbered(60))
     assert list(dataset(settings, share="group")) == [] or share == "hash"
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_loader_workers_share_a_topic_while_its_partitions_move(
+    kafka_server: KafkaServer, workers: int
+) -> None:
+    """The second worker comes when the first has begun, and takes half of its partitions."""
+    topic = f"test-{uuid.uuid4().hex[:8]}"
+    settings = Settings(sink=f"{kafka_server.url}/{topic}?partitions=4")
+    publish(settings, *numbered(24))
+    loader: Any = DataLoader(
+        dataset(settings, transform=task_id, timeout_s=5),
+        batch_size=2,
+        num_workers=workers,
+        collate_fn=one_by_one,
+    )
+    found = []
+    for batch in loader:
+        found += batch
+        time.sleep(0.5)  # A training step.
+    assert sorted(found) == sorted(numbered(24))
 
 
 def test_a_limit_is_for_all_workers_together(settings: Settings) -> None:

@@ -40,7 +40,7 @@ class Commits:
         self._sending: dict[int, int] = {}
         # When the oldest use of each began to wait.
         self._waiting_since = self._sending_since = 0.0
-        self._error: BaseException | None = None
+        self._error: Exception | None = None
         self._closed_at = 0.0
         self._thread = threading.Thread(
             target=self._run, name="agentpipe-kafka-commits", daemon=True
@@ -60,8 +60,7 @@ class Commits:
             _raise_to(self._waiting, offsets)
             self._changed.notify_all()
             if not self._changed.wait_for(self._is_close_behind, PATIENCE_S):
-                cause = self._error or "no answer"
-                raise kafka.KafkaTimeoutError(f"commits fail: {cause}") from self._error
+                raise self._error or kafka.KafkaTimeoutError("commits get no answer")
 
     def partitions(self) -> set[int]:
         """Those with offsets that are not stored yet."""
@@ -95,7 +94,7 @@ class Commits:
 
     def _run(self) -> None:
         while (offsets := self._begin()) is not None:
-            error: BaseException | None = None
+            error: Exception | None = None
             try:
                 if offsets:
                     self._send(offsets)
@@ -116,7 +115,7 @@ class Commits:
             self._sending_since = self._waiting_since
             return dict(self._sending)
 
-    def _end(self, error: BaseException | None) -> None:
+    def _end(self, error: Exception | None) -> None:
         with self._changed:
             if error is not None:
                 _raise_to(self._waiting, self._sending)
