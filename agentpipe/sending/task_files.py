@@ -33,6 +33,8 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 _LINED_DEPTH = 4
 _PLACE = re.compile(r"\w+(?:\.\w+|\[\d+\])*")
 _UNKNOWN = re.compile(r"unknown key '([^']*)'")
+# An integer beyond 64 bits has at least as many digits.
+_LONG_NUMBER = re.compile(rb"\d{19}")
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -150,7 +152,9 @@ class _Reader:
     def __init__(self, text: str, file: str) -> None:
         self.lines: dict[KeyPath, int] = {}
         self._text, self._file = text, file
-        self._decoder = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
+        self._decoder = json.JSONDecoder(
+            object_pairs_hook=_once, parse_constant=_no_constant, parse_int=_exact
+        )
         self._seen = (0, 1)  # A position and its line.
         self._parts = 0
 
@@ -164,9 +168,8 @@ class _Reader:
             problem = Problem(message, self._file, error.lineno)
         except RecursionError:
             problem = Problem("not a task: nested too deeply", self._file, self._seen[1])
-        except ValueError as error:
-            reason = error if isinstance(error, _RefusedError) else "a number is too long"
-            problem = Problem(f"not taken: {reason}", self._file, self._seen[1])
+        except _RefusedError as error:
+            problem = Problem(f"not taken: {error}", self._file, self._seen[1])
         else:
             return value
         raise ConfigError(problem)
@@ -252,6 +255,13 @@ def _no_constant(name: str) -> None:
     raise _RefusedError(f"{name} is not JSON: write null or a number")
 
 
+def _exact(digits: str) -> int:
+    """An integer; others read one beyond 64 bits as a float, and its last digits are lost."""
+    if len(digits) > len(str(-(2**63))) or not -(2**63) <= int(digits) < 2**64:
+        raise _RefusedError(f"{digits[:40]} has more than 64 bits: write it as a string")
+    return int(digits)
+
+
 def _parts(words: str) -> tuple[str | int, ...]:
     if not _PLACE.fullmatch(words):
         return ()
@@ -290,9 +300,19 @@ def _parsed(line: bytes) -> Any:
     if len(line) >= MAX_LINE_BYTES:
         raise TaskError(f"longer than {MAX_LINE_BYTES:,} bytes: is it one task per line?")
     try:
-        return _json(line)
+        data = _json(line)
     except orjson.JSONDecodeError as error:
         raise TaskError(f"not JSON: {_why_not_json(line, error)}") from error
+    if _LONG_NUMBER.search(line):
+        _refuse_inexact(line)
+    return data
+
+
+def _refuse_inexact(line: bytes) -> None:
+    try:
+        json.loads(line.removeprefix(BOM_UTF8), parse_int=_exact)
+    except _RefusedError as error:
+        raise TaskError(f"not taken: {error}") from error
 
 
 def _why_not_json(line: bytes, error: orjson.JSONDecodeError) -> str:

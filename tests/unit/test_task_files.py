@@ -66,7 +66,9 @@ BROKEN = {
     '{"a": 1,\n "b": 2,\n "a": 3}': (3, "duplicate key 'a', first in line 1"),
     '{"e": [{"v": {"d": [\n{"x": 1, "x": 2}]}}]}': (1, "duplicate key 'x'"),
     "[" * 100_000: (1, "nested too deeply"),
-    "[" + "1" * 5000 + "]": (1, "a number is too long"),
+    "[" + "1" * 5000 + "]": (1, "more than 64 bits: write it as a string"),
+    '[1,\n {"a": 123456789012345678901234567890}]': (2, "more than 64 bits: write it as a string"),
+    "[\n-9223372036854775809]": (2, "more than 64 bits"),
     "[" + "1," * 200_100 + "1]": (1, "a task per line"),
     '{"a": "half': (1, "unterminated"),
     '{"a": "\n"}': (1, "control character"),
@@ -129,8 +131,8 @@ def test_each_mistake_is_told_with_the_line_of_its_part(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ('{"question": "\\ud800"}', "not JSON"),
-        ('{"seed": 99999999999999999999}', "seed"),
-        ('{"metadata": {"a": 99999999999999999999}}', "not JSON"),
+        ('{"seed": 99999999999999999999}', "64 bits"),
+        ('{"metadata": {"a": 99999999999999999999}}', "64 bits"),
         ('{"question": "\\u0000"}', "NUL"),
         ('{"metadata": ' + '{"a":' * 60 + "1" + "}" * 61, "50"),
         ('{"question": "' + "x" * 11_000_000 + '"}', "10,485,760"),
@@ -238,6 +240,12 @@ def test_all_mistakes_of_a_line_are_told(tmp_path: Path) -> None:
         ('{"question": "q"}\n{"question": q}', 2, "(column 14)"),
         ('{"question": "q"}\n\nnonsense', 3, "(column 1)"),
         ('{"question": "q"}\n{"question": "q",}\n', 2, "(column 17)"),
+        ('{"question": "q", "metadata": {"n": 18446744073709551616}}', 1, "has more than 64 bits"),
+        (
+            '{"question": "q"}\n{"question": "q", "seed": ' + "9" * 5000 + "}",
+            2,
+            "number is infinity",
+        ),
         (b'{"question": "q"}\n{"question": "\xff"}', 2, "byte 15 is not UTF-8: save the file"),
     ],
 )
@@ -250,6 +258,14 @@ def test_a_line_that_is_no_json_is_told_with_its_column(
     (problem,) = caught.value.problems
     assert (problem.line, words in problem.message) == (line, True), problem
     assert "line 1" not in str(problem)
+
+
+def test_integers_of_64_bits_keep_their_digits(tmp_path: Path) -> None:
+    numbers = [-(2**63), 2**63 - 1, 2**64 - 1]
+    text = json.dumps({"question": f"{2**70}", "metadata": {"n": numbers}})
+    for name in ("tasks.jsonl", "task.json"):
+        (task,) = checked_tasks(write(tmp_path, text, name))
+        assert task.task.metadata == {"n": numbers}
 
 
 def test_a_document_that_is_no_json_is_told_with_its_column(tmp_path: Path) -> None:
