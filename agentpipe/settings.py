@@ -22,7 +22,7 @@ LOG_FORMATS = ("text", "json")
 
 def embedded_url(name: str, folder: Path | None = None) -> str:
     """The URL of an embedded store below ``folder``, or the current one."""
-    return f"sqlite:///{quote(str((folder or Path.cwd()) / HOME / name))}"
+    return f"sqlite:///{quote(bytes((folder or Path.cwd()) / HOME / name))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,21 @@ class Settings:
     log_format: str = "text"
     supervisor_pid: int = 0
     last_word_file: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse one file for both: each store has tables of its own.
+
+        Raises:
+            ConfigError: Broker and sink are one file.
+        """
+        if self.broker.startswith("sqlite:") and self.sink.startswith("sqlite:"):
+            from agentpipe.connections.sqlite import parse_url
+
+            if parse_url(self.broker).path == parse_url(self.sink).path:
+                raise ConfigError(
+                    f"broker and sink are one file, {self.broker}: choose another file for "
+                    "the sink with --sink URL or AGENTPIPE_SINK"
+                )
 
     @property
     def outbox_limits(self) -> OutboxLimits:

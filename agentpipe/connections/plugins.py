@@ -45,6 +45,8 @@ def load(group: str, name: str) -> Any:
 
 def load_for_url(group: str, url: str) -> Any:
     """``load`` by the scheme of ``url``."""
+    if "#" in url:  # Its rest would be dropped silently.
+        raise ConfigError(f"{without_password(url)}: write %23 for '#'")
     try:
         scheme = urlsplit(url).scheme if "://" in url else ""
     except ValueError:  # A bracket of an IPv6 address is missing.

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
 
 from agentpipe.connections import file_notify
 from agentpipe.connections.file_lock import FileLock, pauses
@@ -62,7 +62,7 @@ def parse_url(url: str) -> SqliteAddress:
         ConfigError: The URL is invalid; the message shows a valid one.
     """
     parts = urlsplit(url)
-    path = unquote(parts.path.removeprefix("/"))
+    path = os.fsdecode(unquote_to_bytes(parts.path.removeprefix("/")))
     if parts.netloc or not path or "\0" in path:
         raise ConfigError(f"{url}: write sqlite:///file.db, or sqlite:////folder/file.db")
     synchronous = "full"
@@ -82,6 +82,7 @@ class Layout:
 
     Attributes:
         version: Kept in the file; it rises with each change of the tables.
+        table: One of its tables, which no other layout has.
         schema: Makes them in an empty file.
         upgrades: The statements that make layout ``n + 1`` of layout ``n``, by ``n``. Processes of
             the earlier version may have the file open meanwhile: add columns with a default, and
@@ -89,6 +90,7 @@ class Layout:
     """
 
     version: int
+    table: str
     schema: str
     upgrades: Mapping[int, str] = field(default_factory=dict)
 
@@ -138,6 +140,7 @@ class Database:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(Path(f"{self.path}-lock"))
             self._connection = self._connect()
+            self._identity = _identity(self.path)
             self._wal = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             self._migrate(layout)
 
@@ -154,6 +157,7 @@ class Database:
     def _migrate(self, layout: Layout) -> None:
         with self.write() as connection:
             (found,) = connection.execute("PRAGMA user_version").fetchone()
+            self._refuse_foreign(connection, layout, found)
             if found == layout.version:
                 return
             statements = layout.statements_from(found)
@@ -165,6 +169,15 @@ class Database:
             for statement in statements:
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {layout.version}")
+
+    def _refuse_foreign(self, connection: sqlite3.Connection, layout: Layout, found: int) -> None:
+        rows = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        tables = {name for (name,) in rows}
+        if tables and (not found or layout.table not in tables):
+            raise ConfigError(
+                f"{self.path} holds other tables ({', '.join(sorted(tables)[:3])}): "
+                "broker and sink need a file each, of their own"
+            )
 
     @contextmanager
     def write(
@@ -235,6 +248,7 @@ class Database:
 
         SQLite would wait with our lock held, and without a word on what it waits for.
         """
+        self._refuse_removed()
         try:
             self._connection.execute(statement)
             self._connection.execute("SELECT 1 FROM sqlite_schema")
@@ -296,6 +310,14 @@ class Database:
             self._lock.path
         )
 
+    def _refuse_removed(self) -> None:
+        """An open file lives on without its name: nobody else would see what is written there."""
+        if _identity(self.path) != self._identity:
+            raise Unreachable(
+                f"{self.path} was removed or replaced while it was in use, with all that was in "
+                "it: end this process and start it again"
+            )
+
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
@@ -304,6 +326,15 @@ class Database:
             if is_outage(error) or self._lock.is_closed:
                 raise Unreachable(f"cannot use {self.path}: {error}") from error
             raise StoreError(f"{self.path}: {error}") from error
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """The file behind a path; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class VersionProbe:

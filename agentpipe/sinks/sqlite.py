@@ -43,7 +43,7 @@ CREATE TABLE loans (
     owner TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, reader TEXT NOT NULL);
 CREATE INDEX loans_by_owner ON loans (owner)
 """
-LAYOUT = Layout(2, _SCHEMA)
+LAYOUT = Layout(2, "records", _SCHEMA)
 # A lent record may still come back, and is then not a repeat.
 _USED_BEFORE = """
 FROM records WHERE position >= ? AND position < ? AND NOT EXISTS (

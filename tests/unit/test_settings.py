@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from agentpipe.connections.sqlite import parse_url
 from agentpipe.core.redaction import without_password
 from agentpipe.errors import ConfigError
 from agentpipe.settings import Settings, embedded_url
@@ -97,6 +99,22 @@ def test_all_mistakes_are_told_at_once() -> None:
 def test_a_lease_is_a_finite_time(value: str) -> None:
     with pytest.raises(ConfigError, match="AGENTPIPE_LEASE_S"):
         Settings.from_env({"AGENTPIPE_LEASE_S": value})
+
+
+def test_broker_and_sink_are_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="broker and sink are one file"):
+        Settings(broker="sqlite:///a.db", sink=f"sqlite:///{tmp_path}/a.db?synchronous=normal")
+    assert Settings(broker="sqlite:///a.db", sink="sqlite:///b.db").sink == "sqlite:///b.db"
+
+
+def test_an_embedded_url_takes_a_folder_that_is_no_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9 %41#")
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert parse_url(embedded_url("x.db")).path == folder / ".agentpipe" / "x.db"
 
 
 def test_an_embedded_url_escapes_its_folder(

@@ -16,7 +16,7 @@ SCHEMA = "CREATE TABLE things (name TEXT UNIQUE);\nCREATE TABLE others (x INTEGE
 
 
 def opened(path: Path, synchronous: str = "normal", version: int = 1) -> Database:
-    return Database(SqliteAddress(path, synchronous), Layout(version, SCHEMA))
+    return Database(SqliteAddress(path, synchronous), Layout(version, "things", SCHEMA))
 
 
 def names(database: Database) -> list[str]:
@@ -90,7 +90,7 @@ def test_a_file_of_an_earlier_layout_is_brought_up_to_date_once(tmp_path: Path) 
         2: "CREATE TABLE more (x INTEGER);\nINSERT INTO more VALUES (1)",
     }
     for _ in range(2):
-        new = Database(SqliteAddress(path, "normal"), Layout(3, SCHEMA, upgrades))
+        new = Database(SqliteAddress(path, "normal"), Layout(3, "things", SCHEMA, upgrades))
         with new.read() as db:
             assert db.execute("SELECT name, size FROM things").fetchall() == [("kept", 7)]
             assert db.execute("SELECT x FROM more").fetchall() == [(1,)]
@@ -104,7 +104,33 @@ def test_a_file_of_an_earlier_layout_is_brought_up_to_date_once(tmp_path: Path) 
 def test_a_layout_without_an_upgrade_is_refused(tmp_path: Path) -> None:
     opened(tmp_path / "a.db").close()
     with pytest.raises(Unreachable, match="has layout 1, this agentpipe knows 3"):
-        Database(SqliteAddress(tmp_path / "a.db"), Layout(3, SCHEMA, {2: "SELECT 1"}))
+        Database(SqliteAddress(tmp_path / "a.db"), Layout(3, "things", SCHEMA, {2: "SELECT 1"}))
+
+
+def test_a_file_that_is_not_ours_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE theirs (x)")
+    with pytest.raises(ConfigError, match=r"a.db holds other tables \(theirs\): .* a file each"):
+        opened(path)
+    opened(tmp_path / "b.db").close()
+    with pytest.raises(ConfigError, match=r"holds other tables \(others, things\)"):
+        Database(SqliteAddress(tmp_path / "b.db"), Layout(2, "results", "CREATE TABLE results (x)"))
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_is_removed_is_noticed(tmp_path: Path, *, replaced: bool) -> None:
+    path = tmp_path / "a.db"
+    database = opened(path)
+    for file in tmp_path.iterdir():
+        file.unlink()
+    if replaced:
+        opened(path).close()
+    with pytest.raises(Unreachable, match="was removed or replaced"), database.write():
+        pass
+    with pytest.raises(Unreachable, match="was removed or replaced"), database.read():
+        pass
+    database.close()
 
 
 def test_what_is_no_database_is_unreachable(tmp_path: Path) -> None:
@@ -140,7 +166,7 @@ def test_a_commit_that_fails_leaves_a_database_that_works(tmp_path: Path) -> Non
         SCHEMA + ";\nCREATE TABLE parents (id INTEGER PRIMARY KEY);\nCREATE TABLE children"
         " (parent INTEGER REFERENCES parents (id) DEFERRABLE INITIALLY DEFERRED)"
     )
-    database = Database(SqliteAddress(tmp_path / "a.db", "normal"), Layout(1, schema))
+    database = Database(SqliteAddress(tmp_path / "a.db", "normal"), Layout(1, "things", schema))
 
     def orphan() -> None:
         with database.write() as db:

@@ -23,12 +23,13 @@ from tests.support import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LAYOUT = Layout(1, "CREATE TABLE things (name TEXT UNIQUE)")
+LAYOUT = Layout(1, "things", "CREATE TABLE things (name TEXT UNIQUE)")
 OPEN = """
 import os, sys, time
 from pathlib import Path
 from agentpipe.connections.sqlite import Database, Layout, SqliteAddress
-database = Database(SqliteAddress(Path(sys.argv[1])), Layout(1, "CREATE TABLE things (x)"))
+LAYOUT = Layout(1, "things", "CREATE TABLE things (x)")
+database = Database(SqliteAddress(Path(sys.argv[1])), LAYOUT)
 """
 HOLD = f"""{OPEN}
 with database.write() as db:

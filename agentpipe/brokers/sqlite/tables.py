@@ -90,6 +90,7 @@ CREATE TABLE sources (
 """
 LAYOUT = Layout(
     6,
+    "queues",
     f"{_SCHEMA};\n{_WITH_BREAKER};\n{_WITH_SOURCES}",
     {3: _WITH_BREAKER, 4: _WITH_COOLED, 5: _WITH_SOURCES},
 )
