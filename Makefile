@@ -4,6 +4,9 @@ BIN := .venv/bin
 NEED_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	{ echo "agentpipe needs Python 3.11 or later: make PYTHON=python3.12 ..."; exit 1; }
 LAUNCH = $(NEED_PYTHON); $(PYTHON) -m brokers.launch
+# Of two at once the second waits, where the system has flock.
+FLOCK := $(shell command -v flock > /dev/null && echo flock)
+ALONE = $(if $(FLOCK),$(FLOCK) $(1))
 # The demo's own stores: each run starts with empty ones, and leaves yours alone.
 DEMO := .agentpipe/run
 DEMO_STORES := --broker sqlite:///$(DEMO)/broker.db --sink sqlite:///$(DEMO)/results.db
@@ -15,7 +18,7 @@ TORCH := .venv-torch
 THEIRS := .venv-mcpuniverse
 
 .DEFAULT_GOAL := help
-.PHONY: help run check lint unit test integration test-all long test-torch test-mcpuniverse \
+.PHONY: help run demo check lint unit test integration test-all long test-torch test-mcpuniverse \
 	mcpuniverse format docs bench compare clean $(SERVERS) $(SERVERS:%=drop%)
 
 help: ## print the targets
@@ -23,10 +26,10 @@ help: ## print the targets
 
 $(BIN)/python:
 	@$(NEED_PYTHON)
-	$(PYTHON) -m venv .venv
+	$(call ALONE,Makefile) $(PYTHON) -m venv .venv
 
 .venv/installed: $(BIN)/python setup.cfg pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(call ALONE,Makefile) $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
 .venv/installed-dev: .venv/installed
@@ -34,6 +37,10 @@ $(BIN)/python:
 	@touch $@
 
 run: .venv/installed ## run 200 tasks on four agents in two processes, offline
+	@mkdir -p .agentpipe
+	@$(call ALONE,.agentpipe/run.lock) $(MAKE) --no-print-directory demo
+
+demo: .venv/installed
 	@rm -rf $(DEMO)
 	@$(BIN)/agentpipe send almanac -c configs/almanac.yaml $(DEMO_STORES) \
 		--file configs/almanac-tasks.jsonl
