@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.agent_thread import AgentThread, RunContinues, call_in_thread, end_run
 from agentpipe.core.loop_turns import done_within
+from agentpipe.engines.programs import Programs
 from agentpipe.errors import AnswerError, TimeLimitExceeded
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Instance:
         self._name, self._engine, self._context = name, engine, context
         self._agent: Agent | None = None
         self._thread = AgentThread(name) if in_thread else None
+        self._programs = Programs() if getattr(engine, "ends_programs", False) else None
 
     async def answer(self, task: Task, limit_s: float) -> Any:
         """The agent's answer; the run is cancelled at the limit, or with this call.
@@ -78,10 +80,16 @@ class Instance:
                 await self._open()
             assert self._agent is not None
             agent, context = self._agent, self._context
-            return await self._call(agent.execute, lambda: agent.execute(task, context))
+            return await self._call(
+                agent.execute, self._run_of(lambda: agent.execute(task, context))
+            )
         except (SystemExit, KeyboardInterrupt) as error:
             # asyncio would stop the worker's loop on these.
             raise AnswerError(f"the agent raised {type(error).__name__}") from error
+
+    def _run_of(self, execute: Callable[[], Any]) -> Callable[[], Any]:
+        programs = self._programs
+        return execute if programs is None else lambda: programs.call(execute)
 
     async def _open(self) -> None:
         # A constructor may make clients bound to the loop, or connections bound to the thread:
@@ -105,4 +113,6 @@ class Instance:
         return run.done if thread is None else lambda: not thread.is_busy
 
     async def _end(self, run: asyncio.Future[Any]) -> bool:
+        if self._programs is not None:
+            self._programs.end()  # Code that waits for its program goes on, and hears of its end.
         return await end_run(run, self._thread, self._grace_s, f"agent {self._name}")

@@ -23,6 +23,8 @@ class PythonEngine:
     The class is looked up in the current folder, the config's folder and its parent.
     """
 
+    ends_programs = True
+
     def __init__(self, config: AgentConfig) -> None:
         self.search: Sequence[Path] = config.search
         self._problem_at = config.problem
