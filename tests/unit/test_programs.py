@@ -14,7 +14,7 @@ import pytest
 
 from agentpipe.engines.process.reaper import children_of
 from agentpipe.engines.programs import Programs
-from agentpipe.worker.watchdog import is_alive
+from agentpipe.worker.pulse import is_alive
 from tests.support import wait_until
 
 if TYPE_CHECKING:
