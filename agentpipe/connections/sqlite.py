@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
 
-from agentpipe.connections import file_notify
+from agentpipe.connections import file_notify, wal
 from agentpipe.connections.file_lock import FileLock, pauses
 from agentpipe.connections.lock_holders import holders_of_bytes, holders_of_file, what_to_do
 from agentpipe.connections.sqlite_errors import is_outage
@@ -112,6 +112,7 @@ class Database:
 
     Attributes:
         failing_since: When the present row of failed writes began, on the monotonic clock.
+        log: Its write-ahead log.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ class Database:
             on_return: Called at the begin of the first transaction after a time in which nothing
                 could be written (no space, a lock), with the moment when that began.
         """
-        self.path = address.path
+        self.path, self.log = address.path, wal.WriteAheadLog(address.path)
         self._on_return = on_return
         self.failing_since: float | None = None
         self._durable = address.synchronous == "full"
@@ -152,6 +153,7 @@ class Database:
             connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA busy_timeout = 0")  # See ``_begin``.
+        connection.execute(f"PRAGMA journal_size_limit = {wal.KEPT_BYTES}")
         return connection
 
     def _migrate(self, layout: Layout) -> None:

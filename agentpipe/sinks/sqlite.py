@@ -61,6 +61,7 @@ class SqliteSink:
     def publish(self, records: Sequence[Record]) -> None:
         if not records:
             return
+        self._database.log.refuse_if_full()
         now = time.time()
         rows = [(record.task_id, _digest(record), record.payload, now) for record in records]
         with self._database.write() as db:
@@ -72,7 +73,7 @@ class SqliteSink:
 
     def examine(self) -> list[Finding]:
         """Findings on its folder."""
-        return examine_folder(self._database.path)
+        return [*examine_folder(self._database.path), self._database.log.examine()]
 
     def find(self, task_id: str) -> int | None:
         """See ``Index``."""

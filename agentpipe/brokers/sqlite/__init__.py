@@ -117,6 +117,7 @@ class SqliteStore(Store):
                 Declaration(db, queues).carry_out()
 
     def offer(self, target: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
+        self._database.log.refuse_if_full()
         with self._database.write() as db:
             known = known_ids(db, [offer.task_id for offer in offers])
             rooms = Rooms(db, target, len(offers), round_robin=round_robin)
@@ -148,6 +149,7 @@ class SqliteStore(Store):
             db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?, ?, ?, ?, x'')", row)
 
     def heartbeat(self, worker: Worker, report: bytes | None = None) -> bool:
+        self._database.log.watch()
         query = "UPDATE workers SET beat = ?, report = coalesce(?, report) WHERE name = ?"
         with self._database.write(durable=False, patience_s=BEAT_PATIENCE_S) as db:
             beat = (time.monotonic(), report, worker.name)
@@ -170,7 +172,7 @@ class SqliteStore(Store):
             return end_worker(db, worker.name, crashed=False)
 
     def claim(self, request: ClaimRequest) -> list[Claim]:
-        if not self._may_claim():
+        if self._database.log.is_full or not self._may_claim():
             return []
         with self._database.write(durable=False) as db:
             end_lapsed_workers(db)
@@ -326,8 +328,8 @@ class SqliteStore(Store):
             return dead_letters.drop(db, task_ids)
 
     def examine(self) -> list[Finding]:
-        """Findings about its folder."""
-        return examine_folder(self._database.path)
+        """Findings about its folder and its file."""
+        return [*examine_folder(self._database.path), self._database.log.examine()]
 
     def progress(self, name: str, mark: int) -> int | None:
         with self._database.write() as db:

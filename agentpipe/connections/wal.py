@@ -1,0 +1,107 @@
+"""The write-ahead log of an SQLite file, which grows while one transaction reads.
+
+SQLite keeps all that is written after the oldest snapshot that is still read. Our own reads take
+milliseconds, so a long one is another program's, or that of a stopped process. It is named, and
+beyond a bound nothing new is accepted or claimed, before the log fills the disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agentpipe.connections.health import Finding, fail, ok, warn
+from agentpipe.connections.lock_holders import Holder, holders_of_bytes
+from agentpipe.errors import Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MEBIBYTE = 1024**2
+# SQLite writes the log back at 4 MiB, and begins it anew unless somebody reads.
+LARGE_BYTES, MAX_BYTES = 64 * MEBIBYTE, 1024 * MEBIBYTE
+# The size to which the file shrinks then.
+KEPT_BYTES = 16 * MEBIBYTE
+# The bytes of the shared-memory file that SQLite's readers lock.
+FIRST_READER_BYTE, LAST_READER_BYTE = 123, 127
+# A read of ours has ended by then.
+LOOK_AGAIN_S = 0.5
+
+
+class WriteAheadLog:
+    """The log of one database, as one process watches it."""
+
+    def __init__(self, database: Path) -> None:
+        self.path = Path(f"{database}-wal")
+        self._shared = Path(f"{database}-shm")
+        self._before: dict[int, Holder] = {}
+        self._said_bytes = 0
+
+    def size(self) -> int:
+        """Its bytes."""
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has reached its bound."""
+        return self.size() >= MAX_BYTES
+
+    def refuse_if_full(self) -> None:
+        """Raise ``Unreachable`` at the bound, before more is written."""
+        if self.is_full:
+            raise Unreachable(self._grown(self.readers()))
+
+    def watch(self) -> None:
+        """Log a large log each time it has doubled, or is full; to be called now and then."""
+        size = self.size()
+        readers = self.readers() if size >= LARGE_BYTES else {}
+        lasting = {pid: readers[pid] for pid in readers.keys() & self._before.keys()}
+        self._before = readers
+        if size < LARGE_BYTES:
+            self._said_bytes = 0
+        elif (lasting or size >= MAX_BYTES) and self._is_news(size):
+            self._said_bytes = size
+            log.warning("%s", self._grown(lasting))
+
+    def _is_news(self, size: int) -> bool:
+        return size >= 2 * self._said_bytes or size >= MAX_BYTES > self._said_bytes
+
+    def readers(self) -> dict[int, Holder]:
+        """Other processes that read at this moment, by pid."""
+        found = holders_of_bytes(self._shared, FIRST_READER_BYTE, LAST_READER_BYTE, "READ")
+        return {holder.pid: holder for holder in found}
+
+    def examine(self) -> Finding:
+        """A finding for ``doctor``."""
+        size, name = self.size(), "write-ahead log"
+        found = f"{size / MEBIBYTE:.1f} MiB"
+        if size < LARGE_BYTES:
+            return ok(name, found)
+        before = self.readers()
+        time.sleep(LOOK_AGAIN_S)
+        lasting = [holder for pid, holder in self.readers().items() if pid in before]
+        grade = fail if size >= MAX_BYTES else warn
+        return grade(name, f"{found}{_who_reads(lasting)}", _ADVICE)
+
+    def _grown(self, readers: dict[int, Holder]) -> str:
+        size = f"{self.path} has grown to {self.size() / MEBIBYTE:,.0f} MiB"
+        told = f"{size}{_who_reads(readers.values())}: {_ADVICE}"
+        return f"{told}; until then nothing new is accepted" if self.is_full else told
+
+
+_ADVICE = (
+    "end the transaction that reads, or its program (`kill -CONT` if it is stopped), and the file"
+    " shrinks by itself"
+)
+
+log = logging.getLogger(__name__)
+
+
+def _who_reads(readers: Iterable[Holder]) -> str:
+    who = " and ".join(map(str, readers))
+    return f", because {who} keeps an old snapshot open" if who else ""
