@@ -10,6 +10,7 @@
     ├── QueueFull           every queue that could take the task is at its bound
     ├── Unreachable         a broker or a sink does not answer, or can do nothing for now
     ├── StoreError          a broker or a sink answers with an error that waiting does not mend
+    ├── RecordsRefused      a sink refuses records for what they are
     ├── ResultTooLarge      a store cannot take a result as large as this one
     ├── InfraError          for agents: the infrastructure failed, run the task again
     ├── MissingExtra        a package is not installed; an ImportError as well
@@ -29,7 +30,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 class AgentpipeError(Exception):
@@ -119,6 +120,31 @@ class Unreachable(AgentpipeError):  # noqa: N818 - reads as what happened
 
 class StoreError(AgentpipeError):
     """A broker or sink answers with an error that is no outage; the message has its own words."""
+
+
+class RecordsRefused(AgentpipeError):  # noqa: N818 - reads as what happened
+    """A sink refuses records for what they are, and will refuse them again: this is no outage.
+
+    Attributes:
+        left: The indices of the published records that are not confirmed, one of which is refused
+            at least; empty for all.
+        too_large: The reason is their size.
+        max_bytes: What the sink takes, if it says so; 0 if not.
+        remedy: What an operator can do.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        left: Sequence[int] = (),
+        too_large: bool = False,
+        max_bytes: int = 0,
+        remedy: str = "",
+    ) -> None:
+        self.left, self.too_large = tuple(left), too_large
+        self.max_bytes, self.remedy = max_bytes, remedy
+        super().__init__(message)
 
 
 class ResultTooLarge(AgentpipeError):  # noqa: N818 - reads as what is wrong

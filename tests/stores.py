@@ -12,6 +12,7 @@ from agentpipe.brokers.capabilities import (
     ComparesClaims,
     KeepsDeadLetters,
     KeepsSchedules,
+    KeepsUndeliverable,
     LocatesTasks,
     MovesTasks,
     PausesQueues,
@@ -38,6 +39,7 @@ class AnyStore(
     LocatesTasks,
     MovesTasks,
     KeepsSchedules,
+    KeepsUndeliverable,
     Protocol,
 ):
     """What a type checker takes each store for; a test has to know which capability it uses."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.breaker import Tripped
     from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage
     from agentpipe.brokers.location import TaskLocation
-    from agentpipe.brokers.records import Worker
+    from agentpipe.brokers.records import Refusal, Worker
 
 Fate = Literal["signalled", "marked", "waiting", "settled", "unknown"]
 C = TypeVar("C")
@@ -247,6 +247,21 @@ class KeepsDeadLetters(Protocol):
 
     def drop_dead(self, task_ids: Sequence[str]) -> int:
         """Forget dead letters; returns how many there were."""
+
+
+@runtime_checkable
+class KeepsUndeliverable(Protocol):
+    """Keeps results that the sink refuses beside the outbox, where they hold up no others."""
+
+    @property
+    def undeliverable(self) -> KeepsDeadLetters:
+        """Lists, reads and drops them, as dead letters without a payload."""
+
+    def set_aside(self, worker: Worker, refusals: Sequence[Refusal]) -> None:
+        """Take results that the worker has borrowed out of the outbox, with the sink's reasons."""
+
+    def deliver_again(self, task_ids: Sequence[str]) -> int:
+        """Put these back into the outbox; returns how many."""
 
 
 @runtime_checkable

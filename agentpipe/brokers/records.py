@@ -244,3 +244,19 @@ class OutboxRecord:
     number: int
     task_id: str
     payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A Result in the outbox that the sink refuses for what it is.
+
+    Attributes:
+        queue: As the Result says, like ``collection`` and ``outcome``.
+        reason: The sink's words.
+    """
+
+    record: OutboxRecord
+    queue: str
+    collection: str | None
+    outcome: str
+    reason: str

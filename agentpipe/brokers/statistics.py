@@ -133,9 +133,12 @@ class Declared:
 class Stats:
     """The ledger of a store: one snapshot.
 
-    ``accepted = waiting + delayed + running + outbox + delivered`` holds in each snapshot.
+    ``accepted = waiting + delayed + running + outbox + undeliverable + delivered`` holds in each
+    snapshot.
 
     Attributes:
+        undeliverable: Results that the sink has refused and not taken since; dropped ones too,
+            except where the store cannot know them.
         tally: Over all queues, also those that left their round-robin group.
         recent: Tasks that ended within the last ``RECENT_S``.
         undelivered_s: The age of the oldest result in the outbox; 0 if it is empty.
@@ -159,6 +162,7 @@ class Stats:
     undelivered_s: float | None = None
     requests: int = 1
     declared: tuple[Declared, ...] = ()
+    undeliverable: int | None = 0
 
 
 def is_done(stats: Stats, queues: frozenset[str], left_alone: int = 0) -> bool:

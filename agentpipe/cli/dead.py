@@ -10,6 +10,7 @@ from dataclasses import asdict
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.brokers.capabilities import KeepsUndeliverable, require
 from agentpipe.brokers.dead_letter import DeadFilter
 from agentpipe.cli.common import (
     add_common,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Sequence
 
+    from agentpipe.brokers.capabilities import KeepsDeadLetters
     from agentpipe.brokers.dead_letter import DeadLetter, DeadSummary
     from agentpipe.operations.dead_letters import DeadStore
 
@@ -69,6 +71,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         action.add_argument("tasks", metavar="TASK", nargs="*", help="task ids")
         action.add_argument("--all", action="store_true", help="every dead letter")
         action.add_argument("--yes", action="store_true", help="skip the confirmation")
+    for action in (listing, show, replay, drop):
+        action.add_argument(
+            "--undeliverable", action="store_true", help="results that the sink refuses instead"
+        )
     replay.add_argument("--to", metavar="COLLECTION", help="send to this collection instead")
     add_on_full(replay)
     for action in (listing, replay, drop):
@@ -99,7 +105,12 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     require_tasks(args, settings)
     with opened_store(settings) as store:
-        return int(args.action(args, dead_letters.with_dead_letters(store)))
+        if not args.undeliverable:
+            return int(args.action(args, dead_letters.with_dead_letters(store)))
+        keeper = require(store, KeepsUndeliverable, "keep results that the sink refuses")
+        if args.action is _replay:
+            return _deliver_again(args, keeper)
+        return int(args.action(args, keeper.undeliverable))
 
 
 # Selection.
@@ -132,7 +143,7 @@ def _moment(option: str, text: str | None) -> float | None:
 
 
 def _select(
-    args: argparse.Namespace, store: DeadStore, verb: str
+    args: argparse.Namespace, store: KeepsDeadLetters, verb: str
 ) -> Iterator[Sequence[DeadSummary]]:
     """Dead letters by id, by filter, or all; exactly one of these must be given.
 
@@ -155,14 +166,22 @@ def _confirm(args: argparse.Namespace, verb: str, count: Callable[[], int]) -> N
     """Ask before many, on a terminal."""
     if args.yes or not sys.stdin.isatty() or (number := count()) <= FEW:
         return
-    if not confirms(f"{verb} {number:,} dead letters?"):
+    if not confirms(f"{verb} {number:,} {_noun(args)}s?"):
         raise AgentpipeError("nothing changed")
 
 
 # Actions.
 
 
-def _list(args: argparse.Namespace, store: DeadStore) -> int:
+def _noun(args: argparse.Namespace) -> str:
+    return "undeliverable result" if args.undeliverable else "dead letter"
+
+
+def _key(args: argparse.Namespace) -> str:
+    return "undeliverable" if args.undeliverable else "dead"
+
+
+def _list(args: argparse.Namespace, store: KeepsDeadLetters) -> int:
     wanted = _filter(args)
     refuse_below_one("--limit", args.limit)
     if args.group_by:
@@ -173,11 +192,11 @@ def _list(args: argparse.Namespace, store: DeadStore) -> int:
         total = len(page.letters)
     if args.json:
         found = [_summary(letter) for letter in page.letters]
-        print_json({"dead": found, "next": page.after, "total": total})
+        print_json({_key(args): found, "next": page.after, "total": total})
         return OK
     for letter in page.letters:
         print_text(_line(letter))
-    _say_rest(page.after, len(page.letters), total)
+    _say_rest(args, page.after, len(page.letters), total)
     return OK
 
 
@@ -185,12 +204,12 @@ def _screenful() -> int:
     return max(10, shutil.get_terminal_size().lines - 3) if sys.stdout.isatty() else PAGE
 
 
-def _say_rest(after: str | None, shown: int, total: int | None) -> None:
+def _say_rest(args: argparse.Namespace, after: str | None, shown: int, total: int | None) -> None:
     if after is not None:
         number = f"{shown:,} of {total:,}" if total is not None else f"{shown:,}"
         say(f"{number} shown; for the next: --after {after}")
     elif not shown:
-        say("no dead letters")
+        say(f"no {_noun(args)}s")
 
 
 def _line(letter: DeadSummary) -> str:
@@ -210,14 +229,14 @@ def _list_groups(args: argparse.Namespace, groups: list[dead_letters.DeadGroup])
         print_text(f"{group.count:>7,}  {group.outcome}  {one_line(group.error, 100)}")
         times = f"{age(group.first)} to {age(group.last)} ago"
         print_text(f"         {times}, e.g. {group.example}")
-    say(f"{total:,} dead letters" if total else "no dead letters")
+    say(f"{total or 'no'} {_noun(args)}s")
     return OK
 
 
-def _show(args: argparse.Namespace, store: DeadStore) -> int:
+def _show(args: argparse.Namespace, store: KeepsDeadLetters) -> int:
     letters = chain.from_iterable(dead_letters.whole(store, dead_letters.named(store, args.tasks)))
     if args.json:
-        print_json({"dead": [_whole(letter) for letter in letters]})
+        print_json({_key(args): [_whole(letter) for letter in letters]})
         return OK
     for number, letter in enumerate(letters):
         print_text(f"\n{as_text(letter)}" if number else as_text(letter))
@@ -252,7 +271,22 @@ def _print_replayed(args: argparse.Namespace, done: dead_letters.Replayed) -> No
         say(f"{done.refused:,} remain dead letters: their queues are full")
 
 
-def _drop(args: argparse.Namespace, store: DeadStore) -> int:
+def _deliver_again(args: argparse.Namespace, store: KeepsUndeliverable) -> int:
+    """Put results back into the outbox, from where the next forwarder takes them."""
+    if args.to is not None:
+        raise ConfigError("--to is for dead letters: a result goes to the sink of its workers")
+    task_ids: list[str] = []
+    for batch in _select(args, store.undeliverable, "replay"):
+        ids = [letter.task_id for letter in batch]
+        store.deliver_again(ids)
+        task_ids += ids
+    counts = {"replayed": len(task_ids), "refused": 0, "failed": 0}
+    text = f"{len(task_ids)} replayed: a worker publishes them again"
+    print_either(args, {**counts, "task_ids": task_ids}, text)
+    return OK
+
+
+def _drop(args: argparse.Namespace, store: KeepsDeadLetters) -> int:
     dropped = dead_letters.drop(store, _select(args, store, "drop"))
     print_either(args, {"dropped": dropped}, f"{dropped} dropped")
     return OK if dropped >= len(set(args.tasks)) else FAILED
@@ -272,6 +306,6 @@ def _summary(letter: DeadSummary) -> dict[str, Any]:
 def _whole(letter: DeadLetter) -> dict[str, Any]:
     return {
         **_summary(letter),
-        "task": readable(letter.payload),
+        "task": readable(letter.payload) if letter.payload else None,
         "result": readable(letter.result),
     }

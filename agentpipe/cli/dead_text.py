@@ -36,7 +36,11 @@ def as_text(letter: DeadLetter) -> str:
         *_field("started", result.get("started_at")),
         *_field("error", letter.reason),
         *_block("traceback", (result.get("error") or {}).get("traceback"), keep_end=True),
-        *_question(task),
+        *(
+            _question(task)
+            if letter.payload
+            else _block("answer", result.get("result"), keep_end=False)
+        ),
         *_trace(result.get("trace")),
     ]
     return "\n".join(lines)

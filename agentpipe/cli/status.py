@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     say_where(settings)
     warnings = (
         *_outbox_warning(status, settings.outbox_limits),
+        *_undeliverable(status),
         *_pauses(status),
         *_misfits(stats),
     )
@@ -72,6 +73,14 @@ def _misfits(stats: Stats) -> Iterator[str]:
     for each in removed_agents(stats, collections):
         yield each.sentence
     yield from sentences(configs_in_use(stats))
+
+
+def _undeliverable(status: dict[str, Any]) -> Iterator[str]:
+    if number := status["undeliverable"]:
+        yield (
+            f"undeliverable {number:,}: the sink refuses these results; "
+            "see: agentpipe dead list --undeliverable"
+        )
 
 
 def _pauses(status: dict[str, Any]) -> Iterator[str]:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from agentpipe import __version__
 from agentpipe.brokers import open_store
+from agentpipe.brokers.capabilities import KeepsUndeliverable
+from agentpipe.brokers.dead_letter import DeadFilter
 from agentpipe.config.mcp_universe import VERSION
 from agentpipe.connections.health import Examined, Finding, Status, fail, ok, warn
 from agentpipe.core.distribution import pip_install
@@ -159,7 +161,7 @@ def _server(
 
 def _of_store(settings: Settings) -> list[Finding]:
     with closing(open_store(settings)) as store:
-        return [*_examined(store), *_workers(store)]
+        return [*_examined(store), *_workers(store), *_undeliverable(store)]
 
 
 def _of_sink(settings: Settings) -> list[Finding]:
@@ -182,6 +184,18 @@ def _workers(store: Store) -> list[Finding]:
         return [ok("workers", "none is running")]
     clocks = worker_clocks(workers, (before + after) / 2, (after - before) / 2)
     return [workers_heard(workers), clocks]
+
+
+def _undeliverable(store: Store) -> Iterator[Finding]:
+    """Whether the sink has refused results for what they are."""
+    if not isinstance(store, KeepsUndeliverable):
+        return
+    number = store.undeliverable.count_dead(DeadFilter())
+    if not number:
+        yield ok("undeliverable", "the sink has refused no result")
+        return
+    advice = "see `agentpipe dead list --undeliverable`; mend the sink, then `dead replay` them"
+    yield warn("undeliverable", f"the sink refuses {counted(number, 'result')}", advice)
 
 
 def workers_heard(workers: Sequence[WorkerSeen]) -> Finding:

@@ -26,6 +26,7 @@ def as_dict(stats: Stats) -> dict[str, Any]:
         "running": stats.running,
         "outbox": stats.outbox,
         "outbox_bytes": stats.outbox_bytes,
+        "undeliverable": stats.undeliverable,
         "delivered": stats.delivered,
         "outcomes": dict(stats.outcomes),
         "dead": stats.dead,

@@ -56,6 +56,9 @@ class Sink(Protocol):
     def publish(self, records: Sequence[Record]) -> None:
         """Return once all are durable; after an error, any of them may be.
 
+        Raises ``RecordsRefused`` where the sink refuses a record for what it is, such as its size,
+        and will refuse it again. All other errors are taken for an outage.
+
         Without records it only connects, so that the first ones do not wait for that.
         """
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import sqlite3
 import time
 import uuid
 from contextlib import suppress
@@ -19,12 +20,11 @@ from typing import TYPE_CHECKING
 
 from agentpipe.connections.health import examine_folder
 from agentpipe.connections.sqlite import Database, Layout, SqliteAddress, parse_url
-from agentpipe.errors import Unreachable
+from agentpipe.errors import RecordsRefused, StoreError, Unreachable
 from agentpipe.sinks.base import Record
 from agentpipe.sinks.seen import submission_in
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Sequence
 
     from agentpipe.connections.file_notify import Listener
@@ -49,6 +49,9 @@ _USED_BEFORE = """
 FROM records WHERE position >= ? AND position < ? AND NOT EXISTS (
     SELECT 1 FROM loans WHERE owner = ? AND position BETWEEN first AND last)
 """
+# What SQLite says of a row, such as a constraint or a value that is too big.
+_OF_RECORDS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError)
+REMEDY = "the reason is SQLite's: a constraint of the file, or its limit for one value"
 
 
 class SqliteSink:
@@ -62,12 +65,23 @@ class SqliteSink:
         if not records:
             return
         self._database.log.refuse_if_full()
+        try:
+            self._publish(records)
+        except (StoreError, ValueError, OverflowError, TypeError) as error:
+            # Python's own errors come from values that it cannot hand over.
+            if isinstance(error, StoreError) and not isinstance(error.__cause__, _OF_RECORDS):
+                raise
+            too_large = isinstance(error.__cause__, sqlite3.DataError)
+            raise RecordsRefused(str(error), too_large=too_large, remedy=REMEDY) from error
+
+    def _publish(self, records: Sequence[Record]) -> None:
         now = time.time()
-        rows = [(record.task_id, _digest(record), record.payload, now) for record in records]
+        rows = [(each.task_id, _digest(each), each.payload, now) for each in records]
         with self._database.write() as db:
+            # Not OR IGNORE, which would lose a record that breaks any other constraint.
             db.executemany(
-                "INSERT OR IGNORE INTO records (task_id, digest, body, published_at)"
-                " VALUES (?, ?, ?, ?)",
+                "INSERT INTO records (task_id, digest, body, published_at) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (task_id, digest) DO NOTHING",
                 rows,
             )
 

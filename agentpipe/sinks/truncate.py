@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 MARK_BYTES = 1_024
 # Fields are cut in this order, unless one takes more than half of the room; then all others.
 FIRST = ("trace", "evaluation_results", "error", "result")
+# What comes with an answer and is not asked for by a trainer.
+SIDE_FIELDS = ("trace", "evaluation_results", "usage")
 KEPT = frozenset({"schema", "task_id", "outcome", "truncated"})
 # Shorter values are not worth it: numbers, times, names.
 WORTH_BYTES = 64

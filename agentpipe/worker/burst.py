@@ -34,12 +34,12 @@ class BurstProgress:
         self._paused: dict[str, str] = {}
         self._removed: list[RemovedAgents] = []
         self._left_alone = 0
-        self._dead = 0
+        self._dead = self._undeliverable = 0
 
     def is_done(self) -> bool:
         """Whether nothing more can run here."""
         stats = self._store.stats()
-        self._dead = stats.dead or 0
+        self._dead, self._undeliverable = stats.dead or 0, stats.undeliverable or 0
         now = time.monotonic()
         if now >= self._log_at:
             self._log_at = now + max(1.0, (now - self._started) / 10)
@@ -63,6 +63,9 @@ class BurstProgress:
         """Say how many tasks of the store were given up, of this burst or before."""
         if self._dead:
             log.warning("%s now; see: agentpipe dead list", counted(self._dead, "dead letter"))
+        if self._undeliverable:
+            number = counted(self._undeliverable, "result")
+            log.warning("the sink refuses %s; see: agentpipe dead list --undeliverable", number)
 
     def say_left(self) -> bool:
         """Say what is left and cannot run here; returns whether anything is."""

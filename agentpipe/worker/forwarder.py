@@ -12,18 +12,19 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from agentpipe.brokers.capabilities import KeepsUndeliverable
 from agentpipe.core.backoff import delay_s
 from agentpipe.core.failures import error_kind, error_text
 from agentpipe.core.redaction import Redactor
 from agentpipe.errors import AgentpipeError, Unreachable
-from agentpipe.sinks.base import Record
+from agentpipe.worker.publishing import publish
 from agentpipe.worker.times import BRIEFLY_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from agentpipe.brokers.base import Store
-    from agentpipe.brokers.records import OutboxRecord, Worker
+    from agentpipe.brokers.records import OutboxRecord, Refusal, Worker
     from agentpipe.sinks.base import Sink
 
 BATCH = 500
@@ -43,6 +44,7 @@ class Forwarder:
         self._store, self._worker, self._open_sink = store, worker, open_sink
         self._sink: Sink | None = None
         self._batch: list[OutboxRecord] = []
+        self._refused: list[Refusal] = []
         self._published = False
         self._forwarded = 0
         self._failures = 0
@@ -125,12 +127,15 @@ class Forwarder:
                 return False
             self._published = self._published or self._publish()
             if self._published:
-                self._store.drop_outbox(self._worker, [record.number for record in self._batch])
+                done_with(self._store, self._worker, self._batch, self._refused)
                 self._forwarded = len(self._batch)
                 self._batch, self._published, self._taken_at = [], False, None
                 return True
         except Unreachable:  # The consumer asks the same store, and logs it.
             self._stopping.wait(STORE_PAUSE_S)
+        except AgentpipeError as error:
+            log.error("the broker answers the forwarder with an error: %s", error)  # noqa: TRY400 - its own words
+            self._stopping.wait(MAX_PAUSE_S)
         except Exception:
             log.exception("unexpected error in the forwarder; continuing")
             self._stopping.wait(MAX_PAUSE_S)
@@ -140,7 +145,7 @@ class Forwarder:
         try:
             if self._sink is None:
                 self._sink = self._open_sink()
-            self._sink.publish([Record(record.task_id, record.payload) for record in self._batch])
+            self._refused = publish(self._sink, self._batch)
         except Exception as error:  # noqa: BLE001 - a sink may be a third party's
             self._failed(error)
             return False
@@ -164,6 +169,20 @@ class Forwarder:
         self._failures, self._failing = 0, None
 
 
+def done_with(
+    store: Store, worker: Worker, batch: Sequence[OutboxRecord], refused: Sequence[Refusal]
+) -> None:
+    """Set aside what the sink refuses, and drop what it has confirmed."""
+    if refused and isinstance(store, KeepsUndeliverable):
+        store.set_aside(worker, refused)
+    elif refused:  # They stay borrowed, so that the others go on.
+        log.error("this broker keeps no undeliverable results: %d stay in the outbox", len(refused))
+    aside = {each.record.number for each in refused}
+    confirmed = [each.number for each in batch if each.number not in aside]
+    if confirmed:
+        store.drop_outbox(worker, confirmed)
+
+
 def drain(store: Store, worker: Worker, sink: Sink) -> int:
     """Forward the whole outbox in the caller's thread; returns how many results.
 
@@ -175,7 +194,6 @@ def drain(store: Store, worker: Worker, sink: Sink) -> int:
         batch = store.take_outbox(worker, BATCH, BATCH_BYTES)
         if not batch:
             break
-        sink.publish([Record(record.task_id, record.payload) for record in batch])
-        store.drop_outbox(worker, [record.number for record in batch])
+        done_with(store, worker, batch, publish(sink, batch))
         forwarded += len(batch)
     return forwarded

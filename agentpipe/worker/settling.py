@@ -20,7 +20,7 @@ from agentpipe.core.redaction import Redactor
 from agentpipe.core.result import Result
 from agentpipe.errors import FormatError, Unreachable
 from agentpipe.sinks.base import Record
-from agentpipe.sinks.truncate import cut
+from agentpipe.sinks.truncate import SIDE_FIELDS, cut
 from agentpipe.worker.fitting import settle_fitting
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ PORTION = 1_024
 LAST_TRY = 2
 # What a Result is cut to that the store refuses as a whole.
 CUT_BYTES = 256 * 1024
-# What comes with an answer and is not asked for by a trainer.
-SIDE_FIELDS = ("trace", "evaluation_results", "usage")
 KEPT_CHARS = 10_000
 REMEDY = "the log of the worker has the broker's error"
 

@@ -18,7 +18,7 @@ from agentpipe.brokers.removed import removed_agents
 from agentpipe.config.collection import load
 from agentpipe.connections.environment import PEER_VARIABLES
 from agentpipe.core.backoff import delay_s
-from agentpipe.errors import Unreachable
+from agentpipe.errors import StoreError, Unreachable
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.worker.broker import make_runners
 from agentpipe.worker.burst import BurstProgress
@@ -100,7 +100,7 @@ class Supervisor:
     def _done(self) -> bool:
         try:
             return self._is_done is not None and self._is_done()
-        except Unreachable as error:
+        except (Unreachable, StoreError) as error:
             log.warning("unknown whether all is done: %s", error)
             return False
 

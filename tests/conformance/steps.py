@@ -136,7 +136,8 @@ def answered(store: AnyStore, claims: Sequence[Claim], result: bytes = b"{}") ->
 def balanced(store: AnyStore) -> Stats:
     """The ledger, which always adds up."""
     stats = store.stats()
-    parts = (stats.waiting, stats.delayed, stats.running, stats.outbox, stats.delivered)
+    before = (stats.waiting, stats.delayed, stats.running)
+    parts = (*before, stats.outbox, stats.undeliverable, stats.delivered)
     assert stats.accepted == sum(part or 0 for part in parts), stats
     assert stats.waiting == sum(depth.waiting or 0 for depth in stats.queues)
     assert stats.delayed == sum(depth.delayed or 0 for depth in stats.queues)

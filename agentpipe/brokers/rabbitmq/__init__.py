@@ -33,12 +33,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentpipe.brokers.base import Store
 from agentpipe.brokers.capabilities import Comparison
-from agentpipe.brokers.dead_letter import DeadFilter
-from agentpipe.brokers.rabbitmq import dead_letters, inspection, management
+from agentpipe.brokers.rabbitmq import inspection, management
 from agentpipe.brokers.rabbitmq.address import RabbitAddress
 from agentpipe.brokers.rabbitmq.admission import Offering
 from agentpipe.brokers.rabbitmq.cancel_marks import by_id, by_queue, by_spared
 from agentpipe.brokers.rabbitmq.connection import Connection
+from agentpipe.brokers.rabbitmq.letters import Letters
 from agentpipe.brokers.rabbitmq.moving import Moving
 from agentpipe.brokers.rabbitmq.purge import Purge
 from agentpipe.brokers.rabbitmq.services import Services
@@ -51,11 +51,11 @@ from agentpipe.connections.amqp.channel import ChannelClosed
 from agentpipe.connections.amqp.connection import ANSWER_S, Link, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
+    from collections.abc import Callable, Collection, Coroutine, Sequence
 
     from agentpipe.brokers.breaker import Tripped
     from agentpipe.brokers.capabilities import Answer, Fate, TaskFilter, TaskSeen
-    from agentpipe.brokers.dead_letter import DeadLetter, DeadPage
+    from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage
     from agentpipe.brokers.location import TaskLocation
     from agentpipe.brokers.records import (
         Claim,
@@ -63,11 +63,13 @@ if TYPE_CHECKING:
         Offer,
         OutboxRecord,
         Queue,
+        Refusal,
         Settlement,
         Verdict,
         Worker,
     )
     from agentpipe.brokers.statistics import Stats
+    from agentpipe.connections.amqp.message import OutgoingMessage
     from agentpipe.connections.health import Finding
     from agentpipe.settings import Settings
 
@@ -102,6 +104,8 @@ class RabbitStore(Store):
         self._opening = asyncio.Lock()
         self._joined: set[str] = set()
         self._wakeup = Wakeup()
+        self._dead = Letters(self._run, lambda services: services.dead)
+        self.undeliverable = Letters(self._run, lambda services: services.undeliverable)
         self._run(_nothing)
 
     # Tasks.
@@ -288,38 +292,30 @@ class RabbitStore(Store):
         return self._run(move, LONG_S)
 
     def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
-        return self._run(lambda services: services.dead.page(wanted, after, limit))
+        return self._dead.dead_letters(wanted, after, limit)
 
     def count_dead(self, wanted: DeadFilter) -> int | None:
-        return self._run(inspection.count_dead) if wanted == DeadFilter() else None
+        return self._dead.count_dead(wanted)
 
     def read_dead(self, task_ids: Sequence[str]) -> list[DeadLetter]:
-        async def read(services: Services) -> list[DeadLetter]:
-            return services.dead.read(missing)
-
-        missing = set(task_ids)
-        found: list[DeadLetter] = []
-        for _ in self._looks(missing):
-            found += (letters := self._run(read))
-            missing.difference_update(letter.task_id for letter in letters)
-        return sorted(found, key=lambda letter: letter.died_at)
+        return self._dead.read_dead(task_ids)
 
     def drop_dead(self, task_ids: Sequence[str]) -> int:
-        async def drop(services: Services) -> set[str]:
-            return await services.dead.drop(missing)
+        return self._dead.drop_dead(task_ids)
 
-        missing = set(task_ids)
-        for _ in self._looks(missing):
-            missing.difference_update(self._run(drop))
-        return len(set(task_ids)) - len(missing)
+    def set_aside(self, worker: Worker, refusals: Sequence[Refusal]) -> None:
+        async def set_aside(services: Services) -> None:
+            mine = [it for it in refusals if services.outbox.lends(it.record.number, worker.name)]
+            await services.publish([services.undeliverable.refused(each) for each in mine])
+            services.outbox.drop(worker.name, [each.record.number for each in mine])
 
-    def _looks(self, missing: Collection[str]) -> Iterator[None]:
-        """What was looked at last, then each page of the queue, until nothing is missing."""
-        after: str | None = ""
-        yield
-        while missing and after is not None:
-            after = self.dead_letters(DeadFilter(), after, dead_letters.PORTION).after
-            yield
+        self._run(set_aside)
+
+    def deliver_again(self, task_ids: Sequence[str]) -> int:
+        def message(services: Services, letter: DeadLetter) -> OutgoingMessage:
+            return services.outbox.message(letter.task_id, letter.result)
+
+        return self.undeliverable.move(task_ids, message)
 
     def progress(self, name: str, mark: int) -> int | None:
         return self._run(lambda services: services.progress(name, mark))
@@ -336,6 +332,7 @@ class RabbitStore(Store):
     async def _farewell(self) -> None:
         if self._services is not None:
             await self._services.dead.close()
+            await self._services.undeliverable.close()
 
     def _run(
         self, operation: Callable[[Services], Coroutine[Any, Any, T]], answer_s: float = ANSWER_S

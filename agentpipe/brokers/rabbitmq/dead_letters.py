@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.dead_letter import DeadFilter
     from agentpipe.brokers.rabbitmq.topology import Topology
-    from agentpipe.brokers.records import Settlement
+    from agentpipe.brokers.records import Refusal, Settlement
     from agentpipe.connections.amqp.channel import Channel, Delivery
     from agentpipe.connections.amqp.connection import Session
 
@@ -37,8 +37,9 @@ HOLD_S = 5.0
 class DeadLetters:
     """The queue of dead letters; task and Result lie in the body, one after the other."""
 
-    def __init__(self, topology: Topology, session: Session) -> None:
-        self._queue, self._session = topology.shared("dead"), session
+    def __init__(self, topology: Topology, session: Session, kind: str) -> None:
+        """``kind`` names the queue: ``dead``, or ``undeliverable`` for what the sink refuses."""
+        self._queue, self._session = topology.shared(kind), session
         self._channel: Channel | None = None
         self._looking = asyncio.Lock()
         self._release: asyncio.TimerHandle | None = None
@@ -69,6 +70,24 @@ class DeadLetters:
             "agentpipe-died-ms": now_ms(),
         }
         return OutgoingMessage(self._queue.name, payload + result, headers)
+
+    def refused(self, refusal: Refusal) -> OutgoingMessage:
+        """A Result that the sink refuses on its way there."""
+        headers = {
+            "agentpipe-id": refusal.record.task_id,
+            "agentpipe-queue": refusal.queue,
+            "agentpipe-collection": refusal.collection or "",
+            "agentpipe-payload-bytes": 0,
+            "agentpipe-outcome": refusal.outcome,
+            "agentpipe-reason": refusal.reason,
+            "agentpipe-died-ms": now_ms(),
+        }
+        return OutgoingMessage(self._queue.name, refusal.record.payload, headers)
+
+    @property
+    def queue(self) -> str:
+        """The name of its queue."""
+        return self._queue.name
 
     @property
     def looked_at(self) -> int:

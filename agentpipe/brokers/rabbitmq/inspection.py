@@ -18,6 +18,7 @@ from agentpipe.brokers.statistics import QueueDepth, Stats, Tally, WorkerSeen
 
 if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.address import RabbitAddress
+    from agentpipe.brokers.rabbitmq.dead_letters import DeadLetters
     from agentpipe.brokers.rabbitmq.rpc import Member, Replies
     from agentpipe.brokers.rabbitmq.services import Services
     from agentpipe.brokers.records import Queue
@@ -67,7 +68,8 @@ async def count(services: Services, address: RabbitAddress) -> Stats:
         outbox=ready + lent if forwarders.complete else outbox.messages,
         outbox_bytes=outbox.size_bytes,
         delivered=None,
-        dead=await count_dead(services),
+        dead=await count_letters(services, services.dead),
+        undeliverable=await count_letters(services, services.undeliverable),
         outcomes=outcomes,
         queues=tuple(depths),
         tally=replace(sum(tallies.values(), Tally()), error="", error_s=None),
@@ -106,10 +108,9 @@ def _depth(
     )
 
 
-async def count_dead(services: Services) -> int:
-    """How many dead letters there are."""
-    name = services.topology.shared("dead").name
-    return await services.queues.depth(name) + services.dead.looked_at
+async def count_letters(services: Services, letters: DeadLetters) -> int:
+    """How many letters of a kind there are."""
+    return await services.queues.depth(letters.queue) + letters.looked_at
 
 
 def cooldown_of(queue: str, replies: Replies) -> float:

@@ -49,6 +49,10 @@ class Outbox:
         """How many results the worker is forwarding."""
         return sum(owner == worker for _, owner in self._lent.values())
 
+    def lends(self, number: int, worker: str) -> bool:
+        """Whether the worker has borrowed this result."""
+        return self._lent.get(number, (0, None))[1] == worker
+
     async def is_above(self, limits: OutboxLimits) -> bool:
         """Whether it has reached either limit. AMQP tells no sizes: a mean stands in for them."""
         if time.monotonic() - self._counted_at > COUNT_EVERY_S:

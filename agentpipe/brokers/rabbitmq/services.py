@@ -19,6 +19,7 @@ from agentpipe.brokers.rabbitmq.registry import Registry
 from agentpipe.brokers.rabbitmq.rpc import Replies, Request, ask, encode
 from agentpipe.brokers.rabbitmq.shared_state import SharedState
 from agentpipe.brokers.rabbitmq.tickets import Tickets
+from agentpipe.connections.amqp.channel import ChannelClosed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -53,7 +54,8 @@ class Services:
         self.locks = UnitLocks(connection)
         self.outbox = Outbox(topology, connection.outbox)
         self.sizes = MessageSizes(session)
-        self.dead = DeadLetters(topology, session)
+        self.dead = DeadLetters(topology, session, "dead")
+        self.undeliverable = DeadLetters(topology, session, "undeliverable")
         self.marks = CancelMarks(session, topology)
         self.cooldowns, self.breaker = Cooldowns(), FleetBreaker()
         self.listeners: set[Callable[[], None]] = set()
@@ -63,6 +65,16 @@ class Services:
         """Go on with the cooldowns and the breaker of a lost connection."""
         self.cooldowns, self.breaker = earlier.cooldowns, earlier.breaker
         self._watch_cooldowns(self.cooldowns.all())
+
+    async def publish(self, messages: Sequence[OutgoingMessage]) -> None:
+        """Publish lasting messages, confirmed; a queue that is not there is made."""
+        publisher = self.connection.publisher
+        fates = await publisher.publish(messages)
+        lost = [it for it, fate in zip(messages, fates, strict=True) if fate != "taken"]
+        for key in {message.key for message in lost}:
+            await publisher.declare(self.topology.durable(key))
+        if set(await publisher.publish(lost)) - {"taken"}:
+            raise ChannelClosed("the server refuses to store results")
 
     async def ask(self, request: Request) -> Replies:
         """Ask all workers."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
-from agentpipe.brokers.rabbitmq.inspection import cooldown_of, count_dead, worker_seen
+from agentpipe.brokers.rabbitmq.inspection import cooldown_of, count_letters, worker_seen
 from agentpipe.brokers.rabbitmq.rpc import Request
 from agentpipe.brokers.rabbitmq.topology import unit_of
 
@@ -70,7 +70,7 @@ async def _unknown(services: Services, task_id: str, replies: Replies) -> TaskLo
         candidates=tuple(agents[:MAX_CANDIDATES]),
         delayed=await services.queues.delayed(),
         unclaimed=sum(agent.waiting or 0 for agent in agents),
-        dead_unread=await count_dead(services),
+        dead_unread=await count_letters(services, services.dead),
     )
 
 

@@ -24,6 +24,7 @@ from agentpipe.brokers.records import (
     Offer,
     OutboxRecord,
     Queue,
+    Refusal,
     Settlement,
     Verdict,
     Worker,
@@ -32,8 +33,6 @@ from agentpipe.brokers.redis.address import parse_url
 from agentpipe.brokers.redis.comparing import Comparing
 from agentpipe.brokers.redis.decoding import (
     as_claims,
-    as_dead_letters,
-    as_dead_page,
     as_location,
     as_outbox,
     as_stats,
@@ -41,11 +40,12 @@ from agentpipe.brokers.redis.decoding import (
 )
 from agentpipe.brokers.redis.health import examine
 from agentpipe.brokers.redis.idempotency import Requests
+from agentpipe.brokers.redis.letters import DEAD, PAGE_BYTES, READ_AT_ONCE, UNDELIVERABLE, Letters
 from agentpipe.brokers.redis.notifications import Subscription
 from agentpipe.brokers.redis.script_runner import ScriptRunner
 from agentpipe.brokers.redis.settling import PORTION, Settler
 from agentpipe.brokers.statistics import RECENT_S, Stats
-from agentpipe.errors import ConfigError, Unreachable
+from agentpipe.errors import Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Iterable, Sequence
@@ -60,8 +60,6 @@ LAYOUT = 3
 # How long replies are remembered; those that hold something for a living worker, longer.
 REMEMBER_S = 3_600
 REMEMBER_HELD_S = 86_400
-PAGE_BYTES = 8 * 1024 * 1024
-READ_AT_ONCE = 500
 MAX_PRIORITY = 2**53  # Scores are doubles.
 _FATES: dict[int, Fate] = {
     ord("t"): "signalled",
@@ -88,6 +86,8 @@ class RedisStore(Store):
         self._retention_s = settings.retention_s
         self._declared: dict[str, Queue] = {}
         self._tripped: list[Tripped] = []
+        self._dead = Letters(self._scripts, DEAD, self._drop_letters)
+        self.undeliverable = Letters(self._scripts, UNDELIVERABLE, self._drop_letters)
         self._settler = Settler(self._settle)
         try:
             self._check_layout()
@@ -291,28 +291,29 @@ class RedisStore(Store):
         return as_location(task_id, self._scripts.run("locate", task_id))
 
     def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
-        first, last = _moments(wanted)
-        if after:
-            first = max(first, _moment_of(after) + 1)
-        fields = (wanted.collection or "", wanted.outcome or "", wanted.folded_error)
-        place, *values = self._scripts.run("dead_letters", first, last, limit, *fields)
-        return as_dead_page(place, values)
+        return self._dead.dead_letters(wanted, after, limit)
 
     def count_dead(self, wanted: DeadFilter) -> int | None:
-        if not wanted.asks_for_times_only:
-            return None
-        return int(self._scripts.run("count_dead", *_moments(wanted)))
+        return self._dead.count_dead(wanted)
 
     def read_dead(self, task_ids: Sequence[str]) -> list[DeadLetter]:
-        left, found = list(dict.fromkeys(task_ids)), []
-        while left:
-            seen, *values = self._scripts.run("read_dead", PAGE_BYTES, *left[:READ_AT_ONCE])
-            found += as_dead_letters(values)
-            left = left[seen:]
-        return sorted(found, key=lambda letter: letter.died_at)
+        return self._dead.read_dead(task_ids)
 
     def drop_dead(self, task_ids: Sequence[str]) -> int:
-        return int(self._ask("drop_dead", tuple(task_ids), *task_ids))
+        return self._dead.drop_dead(task_ids)
+
+    def _drop_letters(self, kind: str, task_ids: Sequence[str]) -> int:
+        return int(self._ask("drop_dead", (kind, *task_ids), kind, *task_ids))
+
+    def set_aside(self, worker: Worker, refusals: Sequence[Refusal]) -> None:
+        args: list[Argument] = []
+        for each in refusals:
+            args += (each.record.number, each.queue, each.collection or "", each.outcome)
+            args.append(each.reason)
+        self._scripts.run("set_aside", worker.name, *args)
+
+    def deliver_again(self, task_ids: Sequence[str]) -> int:
+        return int(self._ask("deliver_again", tuple(task_ids), *task_ids))
 
     def examine(self) -> list[Finding]:
         """Findings of the server about itself."""
@@ -354,15 +355,3 @@ def _queue_args(queues: Iterable[Queue]) -> Iterable[str | int]:
 
 def _wanted(queues: Sequence[str] | None) -> tuple[int | str, ...]:
     return (0,) if queues is None else (1, *queues)
-
-
-def _moments(wanted: DeadFilter) -> tuple[int, str]:
-    """The first and the last microsecond of death, as the server reads them."""
-    first = 0 if wanted.since is None else max(0, round(wanted.since * 1e6))
-    return first, "+inf" if wanted.until is None else f"({round(wanted.until * 1e6)}"
-
-
-def _moment_of(after: str) -> int:
-    if not (after.isdecimal() and len(after) < 19):  # noqa: PLR2004 - as long as its numbers are
-        raise ConfigError(f"{after[:40]!r} does not come from a page of this store's dead letters")
-    return int(after)

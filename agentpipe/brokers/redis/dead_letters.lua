@@ -1,10 +1,11 @@
 #!lua flags=no-writes
--- ARGV: the first and last microsecond of death ('(' excludes one), limit, then collection, outcome
--- and a part of the reason in small letters, each '' for any. Returns the microsecond to go on after
+-- ARGV: the kind, 'dead' or 'undeliverable', the first and last microsecond of death ('(' excludes
+-- one), limit, then collection, outcome and a part of the reason in small letters, each '' for any. Returns the microsecond to go on after
 -- ('' at the end), then six values for each letter: id, queue, collection, outcome, reason, and the
 -- microsecond. Reads a bounded part of the letters.
 
-local limit, collection, outcome, part = tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
+local LETTERS = base .. ':' .. ARGV[1]
+local limit, collection, outcome, part = tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7]
 
 local function fits(letter)
   return letter[1] and (collection == '' or letter[2] == collection)
@@ -12,14 +13,15 @@ local function fits(letter)
     and (part == '' or letter[4]:lower():find(part, 1, true))
 end
 
-local entries = call('ZRANGEBYSCORE', DEAD, ARGV[1], ARGV[2], 'WITHSCORES', 'LIMIT', 0, PORTION)
+local entries = call('ZRANGEBYSCORE', LETTERS, ARGV[2], ARGV[3], 'WITHSCORES', 'LIMIT', 0,
+  PORTION)
 local reply, found, seen = {''}, 0, 0
 for index = 1, #entries, 2 do
   if found >= limit then
     break
   end
   local id, died = entries[index], entries[index + 1]
-  local letter = call('HMGET', base .. ':dead:' .. id, 'queue', 'collection', 'outcome', 'reason')
+  local letter = call('HMGET', LETTERS .. ':' .. id, 'queue', 'collection', 'outcome', 'reason')
   seen = index + 1
   if fits(letter) then
     found = found + 1

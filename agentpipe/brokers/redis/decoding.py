@@ -139,6 +139,7 @@ def as_stats(answer: Sequence[Any]) -> Stats:
         outbox_bytes=counters.get(b"outbox_bytes", 0),
         delivered=counters.get(b"delivered", 0),
         dead=answer[2],
+        undeliverable=counters.get(b"undeliverable", 0),
         outcomes={
             name.removeprefix(_OUTCOME).decode(): value
             for name, value in sorted(counters.items())

@@ -1,14 +1,14 @@
 #!lua flags=allow-oom
--- ARGV: session, request, seconds to remember it, and ids. Returns how many letters there were.
+-- ARGV: session, request, seconds to remember it, the kind, and ids. Returns how many letters there were.
 
 local before = answered()
 if before then
   return before
 end
 
-local dropped = 0
-for index = 4, #ARGV do
-  dropped = dropped + call('ZREM', DEAD, ARGV[index])
-  call('DEL', base .. ':dead:' .. ARGV[index])
+local LETTERS, dropped = base .. ':' .. ARGV[4], 0
+for index = 5, #ARGV do
+  dropped = dropped + call('ZREM', LETTERS, ARGV[index])
+  call('DEL', LETTERS .. ':' .. ARGV[index])
 end
 return remember(tostring(dropped))

@@ -27,6 +27,14 @@ local function put_in_outbox(ended, settled_at)
   end
 end
 
+-- The microsecond of a death; no two letters share one, so that it is a place in their order.
+local function moment_of_death()
+  local last = tonumber(call('HGET', STORE, 'last_death') or 0)
+  local moment = string.format('%d', math.max(math.floor(wall() * 1e6 + 0.5), last + 1))
+  call('HSET', STORE, 'last_death', moment)
+  return moment
+end
+
 -- Workers.
 
 local function count_crash(id, task)

@@ -1,14 +1,15 @@
 #!lua flags=no-writes
--- ARGV: bytes, and ids. Returns how many of the ids were looked at, at least one, then eight values
+-- ARGV: the kind, bytes, and ids. Returns how many of the ids were looked at, at least one, then eight values
 -- for each letter: id, queue, collection, outcome, reason, the microsecond of death, payload, result.
 
-local max_bytes, reply, bytes = tonumber(ARGV[1]), {0}, 0
-for index = 2, #ARGV do
+local LETTERS = base .. ':' .. ARGV[1]
+local max_bytes, reply, bytes = tonumber(ARGV[2]), {0}, 0
+for index = 3, #ARGV do
   local id = ARGV[index]
-  local died = call('ZSCORE', DEAD, id)
-  local letter = died and call('HMGET', base .. ':dead:' .. id, 'queue', 'collection', 'outcome',
+  local died = call('ZSCORE', LETTERS, id)
+  local letter = died and call('HMGET', LETTERS .. ':' .. id, 'queue', 'collection', 'outcome',
     'reason', 'payload', 'result')
-  reply[1] = index - 1
+  reply[1] = index - 2
   if letter and letter[1] then
     for _, value in ipairs({id, letter[1], letter[2], letter[3], letter[4], died, letter[5],
       letter[6]}) do

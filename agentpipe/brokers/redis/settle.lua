@@ -41,14 +41,6 @@ local function claims_held()
   return held
 end
 
--- The microsecond of a death; no two letters share one, so that it is a place in their order.
-local function moment_of_death()
-  local last = tonumber(call('HGET', STORE, 'last_death') or 0)
-  local moment = string.format('%d', math.max(math.floor(wall() * 1e6 + 0.5), last + 1))
-  call('HSET', STORE, 'last_death', moment)
-  return moment
-end
-
 local function bury(index, id, queue)
   call('HSET', base .. ':dead:' .. id, 'queue', queue, 'collection', queues[queue][COLLECTION],
     'payload', call('HGET', PAYLOADS, id) or '', 'result', field(index, 8),

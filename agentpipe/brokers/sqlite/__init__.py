@@ -24,6 +24,7 @@ from agentpipe.brokers.records import (
     Offer,
     OutboxRecord,
     Queue,
+    Refusal,
     Settlement,
     Verdict,
     Worker,
@@ -105,6 +106,8 @@ class SqliteStore(Store):
         self._database = Database(parse_url(url), LAYOUT, renew_leases)
         self._clock = StoreClock.of(self._database)
         self._listener = self._database.listener()
+        self._dead = dead_letters.Letters(self._database, dead_letters.DEAD)
+        self.undeliverable = dead_letters.Letters(self._database, dead_letters.UNDELIVERABLE)
         self._retention_s = settings.retention_s
         self._next_sweep = 0.0
         self._tripped: list[Tripped] = []
@@ -312,20 +315,26 @@ class SqliteStore(Store):
             return locate(db, task_id, self._clock)
 
     def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
-        with self._database.read() as db:
-            return dead_letters.page_of(db, wanted, after, limit)
+        return self._dead.dead_letters(wanted, after, limit)
 
     def count_dead(self, wanted: DeadFilter) -> int:
-        with self._database.read() as db:
-            return dead_letters.count_of(db, wanted)
+        return self._dead.count_dead(wanted)
 
     def read_dead(self, task_ids: Sequence[str]) -> list[DeadLetter]:
-        with self._database.read() as db:
-            return dead_letters.read(db, task_ids)
+        return self._dead.read_dead(task_ids)
 
     def drop_dead(self, task_ids: Sequence[str]) -> int:
+        return self._dead.drop_dead(task_ids)
+
+    def set_aside(self, worker: Worker, refusals: Sequence[Refusal]) -> None:
         with self._database.write() as db:
-            return dead_letters.drop(db, task_ids)
+            add_to_counters(db, dead_letters.set_aside(db, worker.name, refusals))
+
+    def deliver_again(self, task_ids: Sequence[str]) -> int:
+        with self._database.write() as db:
+            changes = dead_letters.deliver_again(db, task_ids)
+            add_to_counters(db, changes)
+        return changes["outbox"]
 
     def examine(self) -> list[Finding]:
         """Findings about its folder and its file."""
@@ -356,6 +365,7 @@ class SqliteStore(Store):
             outbox_bytes=counters.get("outbox_bytes", 0),
             delivered=counters.get("delivered", 0),
             dead=dead,
+            undeliverable=counters.get("undeliverable", 0),
             outcomes={
                 name.removeprefix(prefix): value
                 for name, value in sorted(counters.items())

@@ -1,8 +1,12 @@
-"""Dead letters of the embedded store."""
+"""Dead letters of the embedded store, and results that the sink refuses.
+
+Each kind has a table of summaries, named after it, and one of bodies.
+"""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -14,8 +18,10 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-    from agentpipe.brokers.records import Settlement
+    from agentpipe.brokers.records import Refusal, Settlement
+    from agentpipe.connections.sqlite import Database
 
+DEAD, UNDELIVERABLE = "dead", "undeliverable"
 _SUMMARY = "task_id, queue, collection, outcome, reason, died_us"
 # The condition of each part of a filter; only those in use reach the planner.
 _CONDITIONS = {
@@ -31,10 +37,8 @@ _CONDITIONS = {
 def bury(db: sqlite3.Connection, seq: int, qid: int, settlement: Settlement) -> None:
     """Store a task that ends, with its Result."""
     task_id = settlement.claim.task_id
-    drop(db, [task_id])  # A forgotten id may be sent, and die, again.
-    (died_us,) = db.execute(
-        "SELECT max(?, coalesce(max(died_us), 0) + 1) FROM dead", (time.time_ns() // 1_000,)
-    ).fetchone()
+    drop(db, DEAD, [task_id])  # A forgotten id may be sent, and die, again.
+    died_us = _moment_us(db, DEAD)
     db.execute(
         "INSERT INTO dead SELECT ?, ?, name, collection, ?, ? FROM queues WHERE qid = ?",
         (died_us, task_id, settlement.outcome, settlement.reason, qid),
@@ -45,41 +49,101 @@ def bury(db: sqlite3.Connection, seq: int, qid: int, settlement: Settlement) -> 
     )
 
 
-def page_of(db: sqlite3.Connection, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
-    """A page of summaries, oldest first."""
-    values = {**_values(wanted), "after": _number(after)}
-    query = f"SELECT {_SUMMARY} FROM dead{_where(values)} ORDER BY died_us LIMIT :limit"
-    rows = db.execute(query, {**values, "limit": limit + 1}).fetchall()
-    letters = tuple(DeadSummary(*_fields(row)) for row in rows[:limit])
-    more = len(rows) > limit > 0
-    return DeadPage(letters, str(rows[limit - 1][-1]) if more else None)
+def set_aside(db: sqlite3.Connection, worker: str, refusals: Sequence[Refusal]) -> Counter[str]:
+    """Move results that the worker has borrowed from the outbox; returns the counters' changes."""
+    changes: Counter[str] = Counter()
+    for each in refusals:
+        number = each.record.number
+        lent = db.execute(
+            "DELETE FROM outbox WHERE seq = ? AND taker = ? RETURNING bytes", (number, worker)
+        ).fetchall()
+        for (size,) in lent:
+            moment_us = _moment_us(db, UNDELIVERABLE)
+            fields = (each.record.task_id, each.queue, each.collection, each.outcome, each.reason)
+            db.execute("INSERT INTO undeliverable VALUES (?, ?, ?, ?, ?, ?)", (moment_us, *fields))
+            db.execute(
+                "INSERT INTO undeliverable_bodies SELECT ?, x'', body FROM outbox_bodies"
+                " WHERE seq = ?",
+                (moment_us, number),
+            )
+            db.execute("DELETE FROM outbox_bodies WHERE seq = ?", (number,))
+            changes.update({"outbox": -1, "outbox_bytes": -size, UNDELIVERABLE: 1})
+    return changes
 
 
-def count_of(db: sqlite3.Connection, wanted: DeadFilter) -> int:
-    """The number of matches."""
-    values = _values(wanted)
-    (number,) = db.execute(f"SELECT count(*) FROM dead{_where(values)}", values).fetchone()
-    return int(number)
+def deliver_again(db: sqlite3.Connection, task_ids: Sequence[str]) -> Counter[str]:
+    """Put results back into the outbox; returns the counters' changes."""
+    changes: Counter[str] = Counter()
+    for each in read(db, UNDELIVERABLE, task_ids):
+        size = len(each.result)
+        number = db.execute(
+            "INSERT INTO outbox (task_id, bytes) VALUES (?, ?)", (each.task_id, size)
+        ).lastrowid
+        db.execute("INSERT INTO outbox_bodies VALUES (?, ?)", (number, each.result))
+        changes.update({"outbox": 1, "outbox_bytes": size, UNDELIVERABLE: -1})
+    drop(db, UNDELIVERABLE, task_ids)
+    return changes
 
 
-def read(db: sqlite3.Connection, task_ids: Sequence[str]) -> list[DeadLetter]:
+class Letters:
+    """The letters of one kind; see ``KeepsDeadLetters``."""
+
+    def __init__(self, database: Database, kind: str) -> None:
+        self._database, self._kind = database, kind
+
+    def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
+        """A page of summaries, oldest first."""
+        values = {**_values(wanted), "after": _number(after)}
+        query = f"SELECT {_SUMMARY} FROM {self._kind}{_where(values)} ORDER BY died_us LIMIT :limit"
+        with self._database.read() as db:
+            rows = db.execute(query, {**values, "limit": limit + 1}).fetchall()
+        letters = tuple(DeadSummary(*_fields(row)) for row in rows[:limit])
+        more = len(rows) > limit > 0
+        return DeadPage(letters, str(rows[limit - 1][-1]) if more else None)
+
+    def count_dead(self, wanted: DeadFilter) -> int:
+        """The number of matches."""
+        values = _values(wanted)
+        query = f"SELECT count(*) FROM {self._kind}{_where(values)}"
+        with self._database.read() as db:
+            (number,) = db.execute(query, values).fetchone()
+        return int(number)
+
+    def read_dead(self, task_ids: Sequence[str]) -> list[DeadLetter]:
+        """The whole letters with these ids."""
+        with self._database.read() as db:
+            return read(db, self._kind, task_ids)
+
+    def drop_dead(self, task_ids: Sequence[str]) -> int:
+        """Delete letters; returns how many there were."""
+        with self._database.write() as db:
+            return drop(db, self._kind, task_ids)
+
+
+def read(db: sqlite3.Connection, kind: str, task_ids: Sequence[str]) -> list[DeadLetter]:
     """The whole letters with these ids."""
     rows = db.execute(
-        f"SELECT {_SUMMARY}, payload, result FROM dead JOIN dead_bodies USING (died_us)"
+        f"SELECT {_SUMMARY}, payload, result FROM {kind} JOIN {kind}_bodies USING (died_us)"
         " WHERE task_id IN (SELECT value FROM json_each(?)) ORDER BY died_us",
         (_json(task_ids),),
     )
     return [DeadLetter(*_fields(row), payload, result) for *row, payload, result in rows]
 
 
-def drop(db: sqlite3.Connection, task_ids: Sequence[str]) -> int:
+def drop(db: sqlite3.Connection, kind: str, task_ids: Sequence[str]) -> int:
     """Delete letters; returns how many there were."""
     gone = db.execute(
-        "DELETE FROM dead WHERE task_id IN (SELECT value FROM json_each(?)) RETURNING died_us",
+        f"DELETE FROM {kind} WHERE task_id IN (SELECT value FROM json_each(?)) RETURNING died_us",
         (_json(task_ids),),
     ).fetchall()
-    db.executemany("DELETE FROM dead_bodies WHERE died_us = ?", gone)
+    db.executemany(f"DELETE FROM {kind}_bodies WHERE died_us = ?", gone)
     return len(gone)
+
+
+def _moment_us(db: sqlite3.Connection, kind: str) -> int:
+    """Now, or later where another letter has that number."""
+    query = f"SELECT max(?, coalesce(max(died_us), 0) + 1) FROM {kind}"
+    return int(db.execute(query, (time.time_ns() // 1_000,)).fetchone()[0])
 
 
 def _fields(row: Sequence[Any]) -> tuple[str, str, str | None, str, str, float]:

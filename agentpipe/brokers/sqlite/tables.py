@@ -88,11 +88,20 @@ CREATE TABLE sources (
     collection TEXT NOT NULL, role TEXT NOT NULL, fingerprint TEXT NOT NULL, place TEXT NOT NULL,
     edited_us INTEGER NOT NULL, config_us INTEGER NOT NULL, PRIMARY KEY (collection, role))
 """
+# Results that the sink refuses, as dead letters without a payload; a task may have several.
+_WITH_UNDELIVERABLE = """
+CREATE TABLE IF NOT EXISTS undeliverable (
+    died_us INTEGER PRIMARY KEY, task_id TEXT NOT NULL, queue TEXT NOT NULL,
+    collection TEXT, outcome TEXT NOT NULL, reason TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS undeliverable_by_task ON undeliverable (task_id);
+CREATE TABLE IF NOT EXISTS undeliverable_bodies (
+    died_us INTEGER PRIMARY KEY, payload BLOB NOT NULL, result BLOB NOT NULL)
+"""
 LAYOUT = Layout(
-    6,
+    7,
     "queues",
-    f"{_SCHEMA};\n{_WITH_BREAKER};\n{_WITH_SOURCES}",
-    {3: _WITH_BREAKER, 4: _WITH_COOLED, 5: _WITH_SOURCES},
+    f"{_SCHEMA};\n{_WITH_BREAKER};\n{_WITH_SOURCES};\n{_WITH_UNDELIVERABLE}",
+    {3: _WITH_BREAKER, 4: _WITH_COOLED, 5: _WITH_SOURCES, 6: _WITH_UNDELIVERABLE},
 )
 
 # Why a queue is paused: its collection's reason, or its own.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers import open_store
-from agentpipe.brokers.capabilities import LocatesTasks, require
+from agentpipe.brokers.capabilities import KeepsUndeliverable, LocatesTasks, require
 from agentpipe.connections.plugins import load_for_url
 from agentpipe.errors import AgentpipeError
 from agentpipe.operations.explain import explain
@@ -17,6 +19,7 @@ from agentpipe.sinks.base import Index
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from agentpipe.brokers.base import Store
     from agentpipe.brokers.location import TaskLocation
     from agentpipe.operations.explain import Explanation
     from agentpipe.settings import Settings
@@ -29,7 +32,25 @@ def look_up(task_ids: Iterable[str], settings: Settings) -> Iterator[Explanation
         for task_id in task_ids:
             facts = locates.locate(task_id)
             position = _stream_position(facts, settings)
-            yield explain(facts, time.time(), settings.outbox_limits, position)
+            found = explain(facts, time.time(), settings.outbox_limits, position)
+            yield _refused(store, found) if found.state == "settled" else found
+
+
+def _refused(store: Store, found: Explanation) -> Explanation:
+    """A Result that the sink refuses is settled, too."""
+    if not isinstance(store, KeepsUndeliverable):
+        return found
+    for letter in store.undeliverable.read_dead([found.task_id]):
+        return replace(
+            found,
+            state="undeliverable",
+            reason="undeliverable",
+            sentence=f"the sink refuses its Result: {letter.reason}",
+            next="mend the sink, then: agentpipe dead replay --undeliverable "
+            + shlex.quote(found.task_id),
+            since=letter.died_at,
+        )
+    return found
 
 
 def _stream_position(facts: TaskLocation, settings: Settings) -> int | None:

@@ -11,7 +11,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 State = Literal[
-    "waiting", "delayed", "running", "outbox", "dead", "settled", "delivered", "unknown"
+    "waiting",
+    "delayed",
+    "running",
+    "outbox",
+    "dead",
+    "settled",
+    "undeliverable",
+    "delivered",
+    "unknown",
 ]
 Reason = Literal[
     "agent_paused",
@@ -33,6 +41,7 @@ Reason = Literal[
     "not_forwarded",
     "dead",
     "settled",
+    "undeliverable",
     "delivered",
     "unknown",
     "unsure",

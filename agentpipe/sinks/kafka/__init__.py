@@ -7,21 +7,21 @@ idempotent, so its own retries make no repeats.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from agentpipe.errors import ConfigError, Unreachable
+from agentpipe.errors import ConfigError, RecordsRefused, Unreachable
 from agentpipe.sinks.kafka.address import KafkaAddress
-from agentpipe.sinks.kafka.errors import unreachable
+from agentpipe.sinks.kafka.errors import REFUSALS, TOO_LARGE, reason, unreachable
 from agentpipe.sinks.kafka.health import examine
 from agentpipe.sinks.kafka.reader import KafkaReader
 from agentpipe.sinks.kafka.topic import ANSWER_MS, CONNECT_MS, prepare
 from agentpipe.sinks.truncate import truncate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from agentpipe.connections.health import Finding
     from agentpipe.sinks.base import Record, Start
@@ -81,8 +81,25 @@ class KafkaSink:
             )
             for record in records
         ]
-        for future in futures:
-            future.get(timeout=DELIVERY_MS / 1000 + CLOSE_S)
+        refused: dict[int, KafkaError] = {}
+        for index, future in enumerate(futures):
+            try:
+                future.get(timeout=DELIVERY_MS / 1000 + CLOSE_S)
+            except REFUSALS as error:
+                refused[index] = error
+        if refused:
+            self._refuse(refused, remedy)
+
+    def _refuse(self, refused: Mapping[int, KafkaError], remedy: str) -> NoReturn:
+        """Say which; the others are confirmed."""
+        self._drop_producer()  # Its numbers of records have a gap now.
+        error = next(iter(refused.values()))
+        raise RecordsRefused(
+            f"{self._address.shown}: {reason(error)} ({type(error).__name__})",
+            left=list(refused),
+            too_large=isinstance(error, TOO_LARGE),
+            remedy=remedy,
+        ) from error
 
     def _drop_producer(self) -> None:
         producer, self._producer = self._producer, None

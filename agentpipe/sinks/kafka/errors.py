@@ -43,6 +43,11 @@ _REASONS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
 )
 
 
+TOO_LARGE = (kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError)
+# What the broker says of a record: it says so again, whenever it is sent.
+REFUSALS = (*TOO_LARGE, kafka.InvalidRecordError, kafka.InvalidTimestampError)
+
+
 @contextmanager
 def unreachable(shown: str) -> Iterator[None]:
     """Translate the client library's errors.

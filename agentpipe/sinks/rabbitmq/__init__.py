@@ -8,21 +8,23 @@ forgets what was read: only ``?stream=yes`` adds a stream queue, readable from t
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from agentpipe.connections.amqp import health
 from agentpipe.connections.amqp.address import server_of
-from agentpipe.connections.amqp.channel import LOCKED, NOT_FOUND, ChannelClosed
+from agentpipe.connections.amqp.channel import LOCKED, NOT_FOUND, TOO_LARGE, ChannelClosed
 from agentpipe.connections.amqp.connection import Link, Session
 from agentpipe.connections.url import Url
-from agentpipe.errors import ConfigError
+from agentpipe.errors import ConfigError, RecordsRefused
 from agentpipe.sinks.rabbitmq.history import fill
 from agentpipe.sinks.rabbitmq.reader import GroupReader, StreamReader, TailReader
 from agentpipe.sinks.rabbitmq.topic import PARAMETERS, Topic
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from agentpipe.connections.amqp.channel import Channel
     from agentpipe.connections.amqp.message import Declaration, OutgoingMessage
@@ -64,12 +66,28 @@ class RabbitSink:
 
     async def _publish(self, session: Session, messages: Sequence[OutgoingMessage]) -> None:
         channel = await self._publisher_on(session)
-        fates = await channel.publish(messages)
+        with self._refusals_told():
+            fates = await channel.publish(messages)
         lost = [message for message, fate in zip(messages, fates, strict=True) if fate != "taken"]
         if lost:  # The queues were deleted.
             await self._topic.declare(channel)
             if set(await channel.publish(lost)) != {"taken"}:
                 raise ChannelClosed("the server refused results")
+
+    @contextmanager
+    def _refusals_told(self) -> Iterator[None]:
+        """The server ends the channel over a message that is too large, and takes none of it."""
+        try:
+            yield
+        except ChannelClosed as error:
+            if TOO_LARGE not in str(error):
+                raise
+            raise RecordsRefused(
+                f"{self._shown}: {error}",
+                too_large=True,
+                max_bytes=_limit_in(str(error)),
+                remedy="raise max_message_size of the server",
+            ) from error
 
     async def _publisher_on(self, session: Session) -> Channel:
         if self._publisher is not None:
@@ -162,6 +180,12 @@ class RabbitSink:
 
     def close(self) -> None:
         self._link.close(_farewell)
+
+
+def _limit_in(text: str) -> int:
+    """The server's own number: message size X is larger than configured max size Y."""
+    found = re.search(rf"{TOO_LARGE} (\d+)", text)
+    return int(found[1]) if found else 0
 
 
 def _since_s(start: Start) -> float:

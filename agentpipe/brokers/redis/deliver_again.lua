@@ -1,0 +1,27 @@
+#!lua flags=allow-oom
+-- ARGV: session, request, seconds to remember it, and ids of results that were set aside. Returns how
+-- many are in the outbox again.
+
+local before = answered()
+if before then
+  return before
+end
+
+local KIND, again, bytes = base .. ':undeliverable', 0, 0
+for index = 4, #ARGV do
+  local id = ARGV[index]
+  local result = call('HGET', KIND .. ':' .. id, 'result')
+  if result then
+    local label = string.format('%d', numbers(1))
+    call('HSET', RESULTS, label, result)
+    call('ZADD', OUTBOX, label, string.format('%s %d %s', label, #result, id))
+    call('ZREM', KIND, id)
+    call('DEL', KIND .. ':' .. id)
+    again, bytes = again + 1, bytes + #result
+  end
+end
+if again > 0 then
+  call('HINCRBY', STORE, 'undeliverable', -again)
+  call('HINCRBY', STORE, 'outbox_bytes', bytes)
+end
+return remember(tostring(again))

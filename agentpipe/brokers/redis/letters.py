@@ -1,0 +1,75 @@
+"""Letters: dead letters on the server, and results that the sink refuses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.redis.decoding import as_dead_letters, as_dead_page
+from agentpipe.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage
+    from agentpipe.brokers.redis.script_runner import ScriptRunner
+
+DEAD, UNDELIVERABLE = "dead", "undeliverable"
+PAGE_BYTES = 8 * 1024 * 1024
+READ_AT_ONCE = 500
+
+
+class Letters:
+    """The letters of one kind; see ``KeepsDeadLetters``.
+
+    Args:
+        scripts: Run on the server.
+        kind: Names their keys.
+        drop: Deletes those with these ids, once; returns how many there were.
+    """
+
+    def __init__(
+        self, scripts: ScriptRunner, kind: str, drop: Callable[[str, Sequence[str]], int]
+    ) -> None:
+        self._scripts, self._kind, self._drop = scripts, kind, drop
+
+    def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
+        """A page of summaries, oldest first."""
+        first, last = _moments(wanted)
+        if after:
+            first = max(first, _moment_of(after) + 1)
+        fields = (wanted.collection or "", wanted.outcome or "", wanted.folded_error)
+        args = (self._kind, first, last, limit, *fields)
+        place, *values = self._scripts.run("dead_letters", *args)
+        return as_dead_page(place, values)
+
+    def count_dead(self, wanted: DeadFilter) -> int | None:
+        """The number of matches, where times alone are asked for."""
+        if not wanted.asks_for_times_only:
+            return None
+        return int(self._scripts.run("count_dead", self._kind, *_moments(wanted)))
+
+    def read_dead(self, task_ids: Sequence[str]) -> list[DeadLetter]:
+        """The whole letters with these ids."""
+        left, found = list(dict.fromkeys(task_ids)), []
+        while left:
+            asked = left[:READ_AT_ONCE]
+            seen, *values = self._scripts.run("read_dead", self._kind, PAGE_BYTES, *asked)
+            found += as_dead_letters(values)
+            left = left[seen:]
+        return sorted(found, key=lambda letter: letter.died_at)
+
+    def drop_dead(self, task_ids: Sequence[str]) -> int:
+        """Delete letters; returns how many there were."""
+        return self._drop(self._kind, task_ids)
+
+
+def _moments(wanted: DeadFilter) -> tuple[int, str]:
+    """The first and the last microsecond of death, as the server reads them."""
+    first = 0 if wanted.since is None else max(0, round(wanted.since * 1e6))
+    return first, "+inf" if wanted.until is None else f"({round(wanted.until * 1e6)}"
+
+
+def _moment_of(after: str) -> int:
+    if not (after.isdecimal() and len(after) < 19):  # noqa: PLR2004 - as long as its numbers are
+        raise ConfigError(f"{after[:40]!r} does not come from a page of this store's dead letters")
+    return int(after)

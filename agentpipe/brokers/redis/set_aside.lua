@@ -1,0 +1,32 @@
+#!lua flags=allow-oom
+-- needs: ending
+-- ARGV: worker, then for each result its number, queue, collection, outcome, and why the sink refuses
+-- it. Only the worker that borrowed a result sets it aside; the id's last one is kept.
+
+local LENT, KIND = base .. ':lent:' .. ARGV[1], base .. ':undeliverable'
+local bytes, aside = 0, 0
+
+local function set_aside(index, entry)
+  local label, size, id = entry:match('^(%d+) (%d+) (.*)$')
+  call('HSET', KIND .. ':' .. id, 'queue', ARGV[index + 1], 'collection', ARGV[index + 2],
+    'outcome', ARGV[index + 3], 'reason', ARGV[index + 4], 'payload', '',
+    'result', call('HGET', RESULTS, label) or '')
+  call('ZADD', KIND, moment_of_death(), id)
+  call('HDEL', RESULTS, label)
+  call('HDEL', LENT, label)
+  bytes, aside = bytes + tonumber(size), aside + 1
+end
+
+for index = 2, #ARGV, 5 do
+  local entry = call('HGET', LENT, ARGV[index])
+  if entry then
+    set_aside(index, entry)
+  end
+end
+if aside > 0 then
+  call('HINCRBY', STORE, 'undeliverable', aside)
+  call('HINCRBY', STORE, 'outbox_bytes', -bytes)
+  if anything_ready() then
+    ring() -- The outbox may have been at its mark.
+  end
+end

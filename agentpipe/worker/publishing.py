@@ -1,0 +1,90 @@
+"""Publishing: a batch goes to the sink, and the records that it refuses are found.
+
+One bad record must not hold up the outbox. A refused batch is halved until the record is alone;
+that is cut, its largest field first, and sent again. What the sink refuses even so is set aside.
+Only what the sink says of a record counts: everything else is an outage, and tried again as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.records import Refusal
+from agentpipe.core.redaction import Redactor
+from agentpipe.core.result import Result
+from agentpipe.errors import FormatError, RecordsRefused
+from agentpipe.sinks.base import Record
+from agentpipe.sinks.truncate import SIDE_FIELDS, cut
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from agentpipe.brokers.records import OutboxRecord
+    from agentpipe.sinks.base import Sink
+
+# Below this a record is not refused for its size.
+SMALLEST_BYTES = 1_024
+MAX_REASON_CHARS = 1_000
+
+log = logging.getLogger(__name__)
+
+
+def publish(sink: Sink, records: Sequence[OutboxRecord]) -> list[Refusal]:
+    """Publish all but those that the sink refuses; returns these.
+
+    Raises:
+        Exception: Whatever the sink raises that is not about a record; publish all again.
+    """
+    try:
+        sink.publish([Record(each.task_id, each.payload) for each in records])
+    except RecordsRefused as error:
+        left = [records[index] for index in error.left] if error.left else records
+        if len(left) == 1:
+            return _publish_cut(sink, left[0], error)
+        half = len(left) // 2
+        return [*publish(sink, left[:half]), *publish(sink, left[half:])]
+    return []
+
+
+def _publish_cut(sink: Sink, record: OutboxRecord, error: RecordsRefused) -> list[Refusal]:
+    for payload in _cuts(record, error):
+        try:
+            sink.publish([Record(record.task_id, payload)])
+        except RecordsRefused as again:
+            error = again
+        else:
+            log.warning("task %s: the sink takes its result cut only: %s", record.task_id, error)
+            return []
+    log.error("task %s: its result is undeliverable: %s", record.task_id, error)
+    return [_refusal(record, error)]
+
+
+def _cuts(record: OutboxRecord, error: RecordsRefused) -> Iterator[bytes]:
+    """The record in ever fewer bytes; for a reason other than its size, only without what is aside.
+
+    Half each time: what the sink counts beside the payload, it does not say.
+    """
+    whole, size = Record(record.task_id, record.payload), len(record.payload)
+    if not error.too_large:
+        yield cut(whole, size, error.remedy, reason=_reason(error), drop=SIDE_FIELDS)
+        return
+    wanted = min(size // 2, error.max_bytes or size)
+    while wanted >= SMALLEST_BYTES:
+        payload = cut(whole, wanted, error.remedy)
+        if len(payload) < size:
+            size = len(payload)
+            yield payload
+        wanted //= 2
+
+
+def _refusal(record: OutboxRecord, error: RecordsRefused) -> Refusal:
+    try:
+        result = Result.decode(record.payload)
+    except FormatError:
+        result = Result(outcome="infra_error")
+    return Refusal(record, result.agent or "", result.collection, result.outcome, _reason(error))
+
+
+def _reason(error: RecordsRefused) -> str:
+    return Redactor(()).text(str(error))[:MAX_REASON_CHARS]
