@@ -162,7 +162,7 @@ class Stats:
     undelivered_s: float | None = None
     requests: int = 1
     declared: tuple[Declared, ...] = ()
-    undeliverable: int | None = 0
+    undeliverable: int | None = None
 
 
 def is_done(stats: Stats, queues: frozenset[str], left_alone: int = 0) -> bool:

@@ -61,6 +61,7 @@ def test_the_ledger_is_the_contracts() -> None:
         "running": 1,
         "outbox": 1,
         "outbox_bytes": 9,
+        "undeliverable": None,
         "delivered": 2,
         "outcomes": {"ok": 2, "crashed": 1},
         "dead": 1,

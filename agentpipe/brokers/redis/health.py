@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from agentpipe.connections.health import Finding, clock_skew, fail, ok, round_trip, warn
-from agentpipe.errors import Unreachable
+from agentpipe.errors import StoreError, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +31,7 @@ def examine(scripts: ScriptRunner) -> list[Finding]:
 def _info(scripts: ScriptRunner) -> dict[str, str]:
     try:
         text = scripts.call("INFO").decode(errors="replace")
-    except Unreachable:
+    except (Unreachable, StoreError):
         return {}  # The user may not ask; other findings say whether the server answers.
     pairs = (line.partition(":") for line in text.splitlines() if ":" in line)
     return {name: value for name, _, value in pairs}
@@ -50,7 +50,7 @@ def _clock(scripts: ScriptRunner) -> Finding:
     before = time.time()
     try:
         seconds, micros = scripts.call("TIME")
-    except Unreachable:
+    except (Unreachable, StoreError):
         return warn("clock", "does not let us ask", "allow the user TIME to see it")
     after = time.time()
     theirs = int(seconds) + int(micros) / 1e6
@@ -112,7 +112,7 @@ def _sync(scripts: ScriptRunner) -> Finding:
     try:
         (*_, value) = scripts.call("CONFIG", "GET", "appendfsync")
         sync = value.decode()
-    except (Unreachable, ValueError):
+    except (Unreachable, StoreError, ValueError):
         return ok("persistence", "append-only file; how often it is synced may not be asked")
     if sync == "no":
         advice = "set appendfsync everysec, or always"
