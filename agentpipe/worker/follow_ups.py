@@ -38,7 +38,7 @@ def of_success(broker: StoreBroker, message: ClaimedMessage, value: Any) -> list
     """
     messages = [*_pipe_target(broker, message, value)]
     messages += _callback(broker, message, "on_success", value)
-    return [_follow_up(broker, each) for each in messages]
+    return [_follow_up(broker, message, each) for each in messages]
 
 
 def of_failure(
@@ -54,7 +54,7 @@ def of_failure(
     if is_last:
         counts = {"retries": message.retries, "max_retries": _option(broker, message, _MOST)}
         messages += _callback(broker, message, "on_retry_exhausted", counts)
-    return [_follow_up(broker, each) for each in messages]
+    return [_follow_up(broker, message, each) for each in messages]
 
 
 _MOST = "max_retries"
@@ -129,7 +129,9 @@ def _callback(
         yield replace(made, message_id=str(uuid.uuid5(_IDS, number)))
 
 
-def _follow_up(broker: StoreBroker, message: dramatiq.Message[Any]) -> tuple[str, Offer]:
+def _follow_up(
+    broker: StoreBroker, ended: ClaimedMessage, message: dramatiq.Message[Any]
+) -> tuple[str, Offer]:
     delay = message.options.get("delay")
     try:
         broker.check(message)
@@ -138,4 +140,6 @@ def _follow_up(broker: StoreBroker, message: dramatiq.Message[Any]) -> tuple[str
     except (AgentpipeError, ActorNotFound) as error:
         raise AgentpipeError(f"what follows it cannot be sent: {error}") from error
     broker.emit_after("enqueue", message, delay)
-    return message.queue_name, replace(offer, bounded=False)
+    # The same whenever a worker ends it: a store that remembers no ids shows it as one submission.
+    made_at = ended.claim.submitted_at
+    return message.queue_name, replace(offer, bounded=False, made_at=made_at)
