@@ -172,7 +172,7 @@ def run_by_four_processes(
     return held
 
 
-def running_and_more(store: AnyStore, running: str = "a") -> tuple[str, Worker, Claim]:
+def running_and_more(store: AnyStore, running: Iterable[str] = "a") -> tuple[str, Worker, Claim]:
     """A queue whose first task is claimed."""
     (queue,) = declared(store, concurrency=1)
     put(store, queue, running)

@@ -75,6 +75,17 @@ def test_cancel_says_where_each_task_is(store: AnyStore) -> None:
     assert fates == ["settled", "signalled", "waiting", "waiting", "unknown"]
 
 
+@pytest.mark.parametrize("task_id", ["two\nlines", "\n", " ", "a\tb\r", "[1]", "é ☃"])
+def test_an_id_of_any_characters_is_heard(
+    store: AnyStore, open_another: OpenStore, task_id: str
+) -> None:
+    operator = open_another()
+    store.wait(0)
+    running_and_more(store, [task_id])
+    assert operator.cancel([task_id]) == ["signalled"]
+    heard(store, task_id)
+
+
 def test_who_runs_a_cancelled_task_hears_of_it(store: AnyStore, open_another: OpenStore) -> None:
     operator = open_another()
     store.wait(0)  # From now on it hears.

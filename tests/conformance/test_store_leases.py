@@ -141,6 +141,34 @@ def test_a_worker_holds_one_task_in_its_last_chance_at_a_time(store: AnyStore) -
     assert ids_of(claim(store, one)) == [second.task_id]
 
 
+@shared_queues_needed
+def test_a_last_chance_that_waits_for_another_keeps_nobody_busy(
+    store: AnyStore, open_another: OpenStore
+) -> None:
+    (queue, other) = declared(store, 2, max_crashes=2)
+    put(store, queue, "ab")
+    claimed_and_left(store, queue, 2)
+    worker = joined(store, [queue, other])
+    assert len(claimed_after_lapse(store, worker)) == 1
+    listener = open_another()
+    for waiter in (listener, store):
+        waiter.wait(0)
+    before = [claim(store, worker, 1) for _ in range(20)]
+    assert before == [[]] * 20
+    put(store, other, "c")
+    assert ids_of(claim(store, worker, 1)) == ["c"]  # Behind a queue that gives nothing.
+    while _is_woken(listener):
+        pass
+    assert claim(store, worker, 1) == []
+    assert not _is_woken(listener), "a claim that gave nothing woke others"
+
+
+def _is_woken(listener: AnyStore) -> bool:
+    begun = time.monotonic()
+    listener.wait(0.3)
+    return time.monotonic() - begun < 0.2
+
+
 @depths_needed
 def test_the_ledger_holds_over_a_lapse(store: AnyStore) -> None:
     (queue,) = declared(store)

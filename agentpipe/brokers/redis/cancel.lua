@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- needs: ending
 -- ARGV: ids of tasks. Returns a letter for each: t where its worker is signalled, w where it
--- waits or is delayed, s where it is settled, u where it is unknown. Workers get the ids of
--- running ones, one per line.
+-- waits or is delayed, s where it is settled, u where it is unknown. Workers get the id of each
+-- running one.
 
 local letters, signalled, held = {}, {}, {}
 if end_lapsed(now()) and anything_ready() then
@@ -24,7 +24,7 @@ for index, id in ipairs(ARGV) do
   end
 end
 flush()
-if #signalled > 0 then
-  call('PUBLISH', WAKE, table.concat(signalled, '\n'))
+for _, id in ipairs(signalled) do -- An id may hold any character, so that each has its message.
+  call('PUBLISH', WAKE, id)
 end
 return table.concat(letters)

@@ -7,6 +7,7 @@
 
 local name, asked, held = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[8])
 local limit, kept_back = asked, false
+local FEW, MOST = 64, 4
 local HELD = base .. ':held:' .. name
 
 local function reply_of(number, ids, records)
@@ -156,7 +157,45 @@ local function with_gated(ungated, serves)
   return found
 end
 
+-- The same of the worker's own queues alone, looked at one by one: then it does not matter how many
+-- are ready that others serve.
+local function ready_among(names)
+  local found, chosen = {}, {}
+  if call('EXISTS', OPEN) == 0 then
+    for place, turn in ipairs(read_many('ZMSCORE', READY, names)) do
+      if turn then
+        found[#found + 1], turns[names[place]] = names[place], tonumber(turn)
+      end
+    end
+  else
+    read_queues(names)
+    for _, queue in ipairs(names) do
+      if queues[queue] and is_ready(queues[queue]) then
+        found[#found + 1], turns[queue] = queue, queues[queue][TURN]
+      end
+    end
+  end
+  sort_by_turn(found)
+  for _, queue in ipairs(found) do
+    local gate = queues[queue] and queues[queue][GATE] or ''
+    spare[gate] = spare[gate] or (gate == '' and math.huge or room_of(gate, 0))
+    if #chosen < limit and spare[gate] > 0 then
+      chosen[#chosen + 1], spare[gate] = queue, spare[gate] - 1
+    end
+  end
+  return chosen
+end
+
+-- Whether others serve so many of those that are ready that one's own are found faster one by one.
+local function are_mostly_others(number)
+  return number <= FEW or call('ZCARD', READY) + call('ZCARD', OPEN) > MOST * number
+end
+
 local function ready_queues(serves)
+  local key = base .. ':serves:' .. serves
+  if are_mostly_others(call('SCARD', key)) then
+    return ready_among(call('SMEMBERS', key))
+  end
   local found = served_of(READY, serves, limit)
   if call('EXISTS', OPEN) == 1 then
     found = with_gated(found, serves)

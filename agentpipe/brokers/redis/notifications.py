@@ -73,8 +73,8 @@ class Subscription:
                 self._receive(connection.read_response())
 
     def _receive(self, message: Sequence[bytes]) -> None:
-        """Each line of a message is an id; a plain wake-up is empty."""
-        self._cancelled.update(message[-1].decode().split("\n") if message[-1] else ())
+        """A message is an id; a plain wake-up is empty."""
+        self._cancelled.update([message[-1].decode()] if message[-1] else ())
 
     def close(self) -> None:
         """Close it; ends a wait in another thread."""

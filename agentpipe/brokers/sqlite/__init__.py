@@ -34,6 +34,7 @@ from agentpipe.brokers.sqlite.admission import Rooms, admit, depth_and_bound, kn
 from agentpipe.brokers.sqlite.clock import StoreClock
 from agentpipe.brokers.sqlite.comparing import compare
 from agentpipe.brokers.sqlite.declaring import Declaration, read_sources
+from agentpipe.brokers.sqlite.lanes import IS_ANYTHING_READY, LanesKept
 from agentpipe.brokers.sqlite.leases import (
     claim_tasks,
     digest_of,
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.capabilities import Answer, Comparison, Fate, TaskQuery, TaskSeen
     from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage
     from agentpipe.brokers.location import TaskLocation
+    from agentpipe.brokers.sqlite.lanes import Lanes
     from agentpipe.connections.health import Finding
     from agentpipe.settings import Settings
 
@@ -111,6 +113,7 @@ class SqliteStore(Store):
         self._retention_s = settings.retention_s
         self._next_sweep = 0.0
         self._tripped: list[Tripped] = []
+        self._lanes = LanesKept()
 
     def declare(self, queues: Sequence[Queue]) -> None:
         with self._database.read() as db:
@@ -171,11 +174,16 @@ class SqliteStore(Store):
         return compare(self._database, worker, held, forwarding)
 
     def leave(self, worker: Worker) -> int:
+        self._lanes.forget(worker)
         with self._database.write(durable=False) as db:
             return end_worker(db, worker.name, crashed=False)
 
     def claim(self, request: ClaimRequest) -> list[Claim]:
-        if self._database.log.is_full or not self._may_claim():
+        if self._database.log.is_full:
+            return []
+        with self._database.read() as db:
+            lanes = self._lanes.of(db, request.worker)
+        if not self._may_claim(lanes):
             return []
         with self._database.write(durable=False) as db:
             end_lapsed_workers(db)
@@ -185,18 +193,17 @@ class SqliteStore(Store):
             self._sweep(db)
             if request.outbox.reached_by(counter(db, "outbox"), counter(db, "outbox_bytes")):
                 return []
-            return claim_tasks(db, request, now)
+            return claim_tasks(db, request, lanes, now)
 
-    def _may_claim(self) -> bool:
+    def _may_claim(self, lanes: Lanes) -> bool:
         now, moment = time.monotonic(), self._clock.now()
         with self._database.read() as db:
             (found,) = db.execute(
-                "SELECT EXISTS (SELECT 1 FROM queues WHERE ready AND gate IS NULL)"
-                " OR EXISTS (SELECT 1 FROM gates WHERE ready > 0 AND running < capacity)"
+                f"SELECT {IS_ANYTHING_READY}"
                 " OR EXISTS (SELECT 1 FROM tasks WHERE state = 1 AND due <= ?)"
                 " OR EXISTS (SELECT 1 FROM queues WHERE held_until > 0 AND held_until <= ?)"
                 f" OR EXISTS (SELECT 1 FROM workers WHERE {LAPSED})",
-                (moment, moment, now, now),
+                (lanes.plain, lanes.gates, moment, moment, now, now),
             ).fetchone()
         return bool(found) or now >= self._next_sweep
 

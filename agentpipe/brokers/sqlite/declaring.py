@@ -11,6 +11,7 @@ from agentpipe.brokers.sqlite.tables import (
     UPSERT_GATE,
     UPSERT_QUEUE,
     WITH_GATES,
+    add_to_counters,
     queue_rows,
 )
 from agentpipe.brokers.statistics import Declared
@@ -70,6 +71,7 @@ class Declaration:
         db.executemany(UPSERT_QUEUE, [row[:-1] for row in rows])
         db.executemany(_UPSERT_SOURCE, self._sources)
         db.execute(SET_PAUSES)
+        add_to_counters(db, {"shape": 1})
 
 
 def _news(

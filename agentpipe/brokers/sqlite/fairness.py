@@ -1,7 +1,7 @@
 """Fairness: which queues a worker claims from next, the longest unserved first.
 
-Queues without a concurrency group are in one index by turn, those of each group in a part of
-another: a full group costs nothing, however many queues it has. In SQL a group is a ``gate``.
+Each of its lanes is read only when the first of its queues has its turn, and a full concurrency
+group costs nothing, however many queues it has. In SQL a group is a ``gate``.
 """
 
 from __future__ import annotations
@@ -10,20 +10,34 @@ import heapq
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from agentpipe.brokers.sqlite.suspects import SELECT_CLAIMABLE
+
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from agentpipe.brokers.records import Worker
+    from agentpipe.brokers.sqlite.lanes import Lanes
 
 _COLUMNS = "turn, qid, name, concurrency - running, gate"
-_UNGROUPED = f"SELECT {_COLUMNS} FROM queues WHERE ready AND gate IS NULL ORDER BY turn"
-_GROUPED = f"SELECT {_COLUMNS} FROM queues WHERE ready AND gate = ? ORDER BY turn"
-_OPEN_GROUPS = (
-    "SELECT (SELECT turn FROM queues q WHERE ready AND gate = g.name ORDER BY turn LIMIT 1)"
-    " AS turn, name,"
-    " capacity - running FROM gates g WHERE ready > 0 AND running < capacity ORDER BY turn"
+_LANE = (
+    f"SELECT {_COLUMNS} FROM queues WHERE ready AND gate IS NULL"
+    " AND coalesce(collection, name) = ? ORDER BY turn"
 )
+_GROUP = f"SELECT {_COLUMNS} FROM queues WHERE ready AND gate = ? ORDER BY turn"
+_OPEN_LANES = (
+    "SELECT (SELECT turn FROM queues q WHERE ready AND gate IS NULL"
+    " AND coalesce(collection, name) = l.value ORDER BY turn LIMIT 1) AS turn, l.value"
+    " FROM json_each(?) l WHERE turn IS NOT NULL"
+)
+_OPEN_GROUPS = (
+    "SELECT (SELECT turn FROM queues q WHERE q.ready AND q.gate = g.name ORDER BY turn LIMIT 1)"
+    " AS turn, g.name, g.capacity - g.running FROM json_each(?) l JOIN gates g ON g.name = l.value"
+    " WHERE g.ready > 0 AND g.running < g.capacity"
+)
+_OWN = f"SELECT {_COLUMNS} FROM json_each(?) JOIN queues ON name = value WHERE ready ORDER BY turn"
+# So many queues are looked at one by one: that is faster than by lanes.
+FEW = 24
 
 
 class Ready(NamedTuple):
@@ -44,41 +58,71 @@ class Ready(NamedTuple):
 class Turns:
     """Up to ``limit`` queues of a worker, each with room for a run in its concurrency group."""
 
-    def __init__(self, db: sqlite3.Connection, worker: Worker, limit: int) -> None:
+    def __init__(self, db: sqlite3.Connection, worker: Worker, lanes: Lanes, limit: int) -> None:
+        self._db, self._worker, self._lanes = db, worker, lanes
         self.queues: list[Ready] = []
-        groups = db.execute(_OPEN_GROUPS).fetchall()
+        groups = db.execute(_OPEN_GROUPS, (lanes.gates,)).fetchall()
         # The room left in each group if every chosen queue gets one run.
         self._spare: dict[str, int] = {name: room for _, name, room in groups}
-        for row in self._in_turn(db, groups):
+        self._restricted = self._has_last_chances()
+        for row in self._in_turn(groups):
             if len(self.queues) == limit:
                 break
-            if row[2] in worker.queues:
-                self._add(Ready(*row))
+            queue = Ready(*row)
+            if not self._restricted or self._gives(queue):
+                self._add(queue)
 
-    def _in_turn(self, db: sqlite3.Connection, groups: Sequence[Any]) -> Iterator[Any]:
-        """All ready queues by turn, as far as their groups have room."""
-        ungrouped = db.execute(_UNGROUPED)
-        return heapq.merge(ungrouped, self._grouped(db, groups)) if groups else ungrouped
+    def _has_last_chances(self) -> bool:
+        query = "SELECT EXISTS (SELECT 1 FROM tasks WHERE last_chance = 1 AND state = 0)"
+        return bool(self._db.execute(query).fetchone()[0])
 
-    def _grouped(self, db: sqlite3.Connection, groups: Sequence[Any]) -> Iterator[Any]:
-        """Read a group only when the first of its queues has its turn."""
-        later = deque(groups)
-        first_rows: list[Any] = []  # The next queue of each group that has been read.
-        others: dict[str, Iterator[Any]] = {}
-        while later or first_rows:
-            if later and (not first_rows or later[0][0] < first_rows[0][0]):
-                group = later.popleft()[1]
-                others[group] = db.execute(_GROUPED, (group,))
-            else:
-                row = heapq.heappop(first_rows)
+    def _gives(self, queue: Ready) -> bool:
+        """Whether it has a task that this worker may claim, beside what it runs."""
+        values = (queue.qid, self._worker.name, 1)
+        return self._db.execute(SELECT_CLAIMABLE, values).fetchone() is not None
+
+    def _in_turn(self, groups: list[Any]) -> Iterator[Any]:
+        """The worker's ready queues by turn, as far as their groups have room."""
+        own = self._worker.queues
+        if len(own) <= FEW:
+            yield from self._one_by_one(set())
+            return
+        others, seen = 0, set[int]()
+        for row in self._by_lanes(groups):
+            if row[2] in own:
+                seen.add(row[1])
                 yield row
-                group = row[-1]
-            if self._spare[group] and (row := next(others[group], None)) is not None:
-                heapq.heappush(first_rows, row)
+            elif (others := others + 1) > len(own):  # Others serve most of a collection.
+                yield from self._one_by_one(seen)
+                return
+
+    def _one_by_one(self, seen: set[int]) -> Iterator[Any]:
+        rows = self._db.execute(_OWN, (self._lanes.queues,))
+        return (row for row in rows if row[1] not in seen)
+
+    def _by_lanes(self, groups: list[Any]) -> Iterator[Any]:
+        """Of all queues there; read a lane only when the first of its queues has its turn."""
+        open_lanes = self._db.execute(_OPEN_LANES, (self._lanes.plain,)).fetchall()
+        lanes = [(turn, _LANE, name) for turn, name in open_lanes]
+        later = deque(sorted([*lanes, *((turn, _GROUP, name) for turn, name, _ in groups)]))
+        next_rows: list[tuple[Any, int]] = []  # The next queue of each lane that has been read.
+        read: list[Iterator[Any]] = []
+        while later or next_rows:
+            if later and (not next_rows or later[0][0] < next_rows[0][0][0]):
+                _, query, name = later.popleft()
+                read.append(self._db.execute(query, (name,)))
+                at = len(read) - 1
+            else:
+                row, at = heapq.heappop(next_rows)
+                yield row
+                if row[-1] is not None and not self._spare[row[-1]]:
+                    continue
+            if (row := next(read[at], None)) is not None:
+                heapq.heappush(next_rows, (row, at))
 
     def _add(self, queue: Ready) -> None:
         if queue.group is not None:
-            if not self._spare[queue.group]:
+            if not self._spare.get(queue.group):
                 return
             self._spare[queue.group] -= 1
         self.queues.append(queue)

@@ -18,14 +18,16 @@ from agentpipe.brokers.sqlite.suspects import (
     must_become_idle,
     next_suspect,
 )
-from agentpipe.brokers.sqlite.tables import COUNT_CRASH, LAPSED
+from agentpipe.brokers.sqlite.tables import COUNT_CRASH, LAPSED, RAISE_COUNTER, counter
 from agentpipe.core.text import counted
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from agentpipe.brokers.records import ClaimRequest, Worker
+    from agentpipe.brokers.sqlite.fairness import Ready
+    from agentpipe.brokers.sqlite.lanes import Lanes
     from agentpipe.brokers.sqlite.suspects import Suspect
 
 log = logging.getLogger(__name__)
@@ -99,7 +101,9 @@ def end_cooldowns(db: sqlite3.Connection, now: float) -> None:
     )
 
 
-def claim_tasks(db: sqlite3.Connection, request: ClaimRequest, now: float) -> list[Claim]:
+def claim_tasks(
+    db: sqlite3.Connection, request: ClaimRequest, lanes: Lanes, now: float
+) -> list[Claim]:
     """Lease tasks to the worker; see ``Store.claim``."""
     worker, limit, held = request.worker, request.limit, request.held
     if not is_known(db, worker):
@@ -111,36 +115,53 @@ def claim_tasks(db: sqlite3.Connection, request: ClaimRequest, now: float) -> li
             return _claim_suspect(db, worker, suspect, now)
         if must_become_idle(db, worker):
             return []
-    turns = Turns(db, worker, limit)
+    turns = Turns(db, worker, lanes, limit)
     ready = turns.queues
     if held is not None:
         limit = min(limit, _even_share(db, worker, len(ready)) - held)
         ready = ready[: max(0, limit)]
-    if not ready:
-        return []
-    turn = _last_turn(db)
-    claims: list[Claim] = []
+    limited = replace(request, limit=limit)
+    return _claim_from(db, limited, turns, ready, now) if ready else []
+
+
+def _claim_from(
+    db: sqlite3.Connection, request: ClaimRequest, turns: Turns, ready: Sequence[Ready], now: float
+) -> list[Claim]:
+    """From each of these queues an equal share; the rest is for a later claim."""
+    worker, limit = request.worker, request.limit
+    turn, claims = _last_turn(db), list[Claim]()
     for left, queue in enumerate(ready):
-        # An equal share for each ready queue; the rest is for a later claim.
         share = max(1, (limit - len(claims)) // (len(ready) - left))
         seqs = _claimable(db, worker, queue.qid, min(turns.room(queue), share))
         claimed = _claim(db, worker, queue.name, seqs, now)
         turns.took(queue, len(claimed))
-        _note_claimed(db, queue.qid, len(claimed), turn + left + 1)
+        if claimed:  # Else a listener would be woken for nothing, again and again.
+            _note_claimed(db, queue.qid, len(claimed), turn + left + 1)
         claims += claimed
+    if claims:
+        _keep_turn(db, turn + len(ready))
     return claims
 
 
 def _claim_suspect(
     db: sqlite3.Connection, worker: Worker, suspect: Suspect, now: float
 ) -> list[Claim]:
-    _note_claimed(db, suspect.qid, 1, _last_turn(db) + 1)
+    turn = _last_turn(db) + 1
+    _note_claimed(db, suspect.qid, 1, turn)
+    _keep_turn(db, turn)
     return _claim(db, worker, suspect.queue, [suspect.seq], now)
 
 
 def _last_turn(db: sqlite3.Connection) -> int:
-    (turn,) = db.execute("SELECT coalesce(max(turn), 0) FROM queues").fetchone()
+    """The highest turn that was given; at first, and of a file of old, it is looked for."""
+    turn = counter(db, "turn")
+    if not turn:
+        (turn,) = db.execute("SELECT coalesce(max(turn), 0) FROM queues").fetchone()
     return int(turn)
+
+
+def _keep_turn(db: sqlite3.Connection, turn: int) -> None:
+    db.execute(RAISE_COUNTER, ("turn", turn)).fetchall()
 
 
 def _note_claimed(db: sqlite3.Connection, qid: int, claims: int, turn: int) -> None:

@@ -31,7 +31,8 @@ CREATE TABLE queues (
     ready INTEGER AS (
         waiting > 0 AND running < concurrency AND held_until = 0 AND paused = 0) VIRTUAL);
 CREATE UNIQUE INDEX queues_ring ON queues (collection, position) WHERE position IS NOT NULL;
-CREATE INDEX queues_ready ON queues (turn) WHERE ready AND gate IS NULL;
+CREATE INDEX queues_lanes ON queues (coalesce(collection, name), turn)
+    WHERE ready AND gate IS NULL;
 CREATE INDEX queues_held ON queues (held_until) WHERE held_until > 0;
 CREATE TABLE pauses (kind TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (kind, name));
 CREATE TABLE gates (
@@ -97,11 +98,23 @@ CREATE INDEX IF NOT EXISTS undeliverable_by_task ON undeliverable (task_id);
 CREATE TABLE IF NOT EXISTS undeliverable_bodies (
     died_us INTEGER PRIMARY KEY, payload BLOB NOT NULL, result BLOB NOT NULL)
 """
+# Before, a claim read all ready queues, whoever served them.
+_WITH_LANES = """
+DROP INDEX IF EXISTS queues_ready;
+CREATE INDEX IF NOT EXISTS queues_lanes ON queues (coalesce(collection, name), turn)
+    WHERE ready AND gate IS NULL
+"""
 LAYOUT = Layout(
-    7,
+    8,
     "queues",
     f"{_SCHEMA};\n{_WITH_BREAKER};\n{_WITH_SOURCES};\n{_WITH_UNDELIVERABLE}",
-    {3: _WITH_BREAKER, 4: _WITH_COOLED, 5: _WITH_SOURCES, 6: _WITH_UNDELIVERABLE},
+    {
+        3: _WITH_BREAKER,
+        4: _WITH_COOLED,
+        5: _WITH_SOURCES,
+        6: _WITH_UNDELIVERABLE,
+        7: _WITH_LANES,
+    },
 )
 
 # Why a queue is paused: its collection's reason, or its own.
