@@ -36,9 +36,13 @@ class Store(Protocol):
     Attributes:
         joins_with_nothing: Whether a worker that joins again loses what it holds; otherwise only
             the queues that it serves change.
+        away_for_all: Whether it is away for all workers when it is for one, and begins their leases
+            anew when it is back: then their runs go on meanwhile. Else a worker that cannot reach
+            it ends its runs when its lease is over, since others may have its tasks.
     """
 
     joins_with_nothing: bool = False
+    away_for_all: bool = False
 
     def declare(self, queues: Sequence[Queue]) -> None:
         """Declare queues with their limits; a collection's round-robin group becomes these.

@@ -14,7 +14,7 @@ from agentpipe.brokers.breaker import remedy
 from agentpipe.brokers.capabilities import BreaksOnFailures, CancelsTasks, ComparesClaims
 from agentpipe.brokers.records import ClaimRequest, Settlement
 from agentpipe.core.backoff import delay_s
-from agentpipe.errors import AgentpipeError, Unreachable
+from agentpipe.errors import AgentpipeError
 from agentpipe.worker.comparison import lost_by_comparison
 from agentpipe.worker.follow_ups import offer_all
 from agentpipe.worker.held import HeldClaims
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.records import Worker
     from agentpipe.settings import Settings
     from agentpipe.worker.capacity import Capacity
+    from agentpipe.worker.contact import Contact
     from agentpipe.worker.event_loop import EventLoop
     from agentpipe.worker.forwarder import Forwarder
     from agentpipe.worker.last_word import LastWord
@@ -54,6 +55,8 @@ class Consumer:
 
     Attributes:
         ends_by: On the monotonic clock: when the process must have ended.
+        renewed_at: On the same: when the store last answered that the lease is renewed; None
+            without a lease.
         delay_queue: What Dramatiq waits for until all work is done.
         paused_event: Set once nothing more is claimed after ``pause``.
     """
@@ -67,8 +70,10 @@ class Consumer:
         capacity: Capacity,
         *,
         word: LastWord,
+        contact: Contact,
     ) -> None:
-        self.ends_by = math.inf
+        self.ends_by, self._contact = math.inf, contact
+        self.renewed_at: float | None = None
         self._store, self._forwarder, self._settlement_of = store, forwarder, settlement_of
         self._settings, self._capacity = settings, capacity
         self._settling = Settling(store)
@@ -89,7 +94,6 @@ class Consumer:
         self._cancelled: frozenset[str] = frozenset()
         self._take_all_at = math.inf
         self._failures = 0
-        self._failing_with: type[AgentpipeError] | None = None
         self._thread = threading.Thread(target=self._run, name="agentpipe-consumer", daemon=True)
         self._waker = threading.Thread(target=self._wait, name="agentpipe-waiter", daemon=True)
 
@@ -131,10 +135,11 @@ class Consumer:
         ends_by = time.monotonic() + self._settings.grace_s + 3 * SHUTDOWN_S
         self.ends_by = min(self.ends_by, ends_by)
 
-    def heartbeat(self, report: bytes | None = None) -> bool:
+    def heartbeat(self, report: bytes | None = None, *, whole: bool = True) -> bool:
         """Renew the lease; if it was lost, interrupt all runs here and join again.
 
         Nothing is claimed until these runs have ended: it could be a task that still runs here.
+        A ``whole`` heartbeat compares what is held, too.
 
         Returns:
             Whether the worker has joined and so has a lease.
@@ -143,13 +148,19 @@ class Consumer:
             Unreachable: The store does not answer.
         """
         with self._membership:
-            if self._joined and not self._store.heartbeat(self._worker, report):
-                log.warning("the lease was lost: the tasks went to other workers")
-                self._lose(self._held.all())
-                self._store.join(self._worker)
-            elif self._joined:
+            if self._joined and self._renew(report) and whole:
                 self._compare()
             return self._joined
+
+    def _renew(self, report: bytes | None) -> bool:
+        """Whether the lease has held until now; there is one afterwards."""
+        holds = self._store.heartbeat(self._worker, report)
+        if not holds:
+            log.warning("the lease was lost: the tasks went to other workers")
+            self._lose(self._held.all())
+            self._store.join(self._worker)
+        self.renewed_at = time.monotonic()
+        return holds
 
     def _compare(self) -> None:
         """Agree with the store on what is held."""
@@ -168,7 +179,7 @@ class Consumer:
         with self._membership:
             if self._joined:
                 back = self._store.leave(self._worker)
-                self._joined = False
+                self._joined, self.renewed_at = False, None
                 log.info("worker %s leaves and releases %d tasks", self._worker.name, back)
 
     def leave_with(self, settlements: Sequence[Settlement]) -> None:
@@ -216,7 +227,7 @@ class Consumer:
         with self._membership:
             if not self._joined and self._claiming:
                 self._store.join(self._worker)
-                self._joined = True
+                self._joined, self.renewed_at = True, time.monotonic()
         self._join_for_late_queues()
         if self._failures or self._is_in_doubt():  # The lease may have lapsed meanwhile.
             self.heartbeat()
@@ -236,9 +247,8 @@ class Consumer:
         if settled:  # The next runs have begun: they go on while the disk syncs the last ones.
             self._store.sync()
             self._forwarder.notify()
-        if self._failures:
-            log.warning("the broker answers again, after %d tries", self._failures)
-            self._failures, self._failing_with = 0, None
+        self._contact.answered("consumer")
+        self._failures = 0
 
     def _is_in_doubt(self) -> bool:
         """Whether the store may have been away: it could know less than this worker."""
@@ -334,7 +344,8 @@ class Consumer:
     def _claim(self, *, share: bool) -> list[ClaimedMessage]:
         self._capacity.held = len(self._held)
         free = self._capacity.free(self._worker.slots)
-        if free <= 0 or self._held.has_lost or self._loop.stray_s or self._is_stuck:
+        stuck = self._loop.turns.turn_s > TURNS_WITHIN_S
+        if free <= 0 or self._held.has_lost or self._loop.stray_s or stuck:
             return []
         # A task that was cancelled before this has it in its claim.
         self._cancelled = frozenset()
@@ -348,10 +359,6 @@ class Consumer:
             self._take_all_soon()
         self._capacity.held = len(self._held)
         return messages
-
-    @property
-    def _is_stuck(self) -> bool:
-        return self._loop.turns.turn_s > TURNS_WITHIN_S
 
     def _note_cancelled(self, cancelled: Collection[str]) -> None:
         """Cancel what runs, and remember the rest: the signal may come before the claim does."""
@@ -376,12 +383,7 @@ class Consumer:
             self._wake.set()
 
     def _failed(self, error: AgentpipeError) -> None:
-        if type(error) is not self._failing_with:
-            self._failing_with = type(error)
-            if isinstance(error, Unreachable):
-                log.warning("the broker %s, the worker waits for it: %s", error.ailment, error)
-            else:
-                log.error("the broker answers with an error, the worker tries again: %s", error)
+        self._contact.failed("consumer", error)
         self._failures += 1
         time.sleep(delay_s(self._failures, OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S))
         self._wake.set()

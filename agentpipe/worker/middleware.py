@@ -27,9 +27,12 @@ from agentpipe.sending.broker import StoreBroker
 from agentpipe.worker.blocked_loop import Blame
 from agentpipe.worker.configs import say_conflicts
 from agentpipe.worker.consumer import Consumer
+from agentpipe.worker.contact import Contact
+from agentpipe.worker.cut_off import CutOff
 from agentpipe.worker.event_loop import EventLoop
 from agentpipe.worker.forwarder import Forwarder
 from agentpipe.worker.last_word import LastWord
+from agentpipe.worker.lease_keeper import LeaseKeeper
 from agentpipe.worker.process_end import ProcessEnd
 from agentpipe.worker.served_actor import served_actors, time_limit_s
 from agentpipe.worker.signals import Signals
@@ -78,6 +81,7 @@ class WorkerMiddleware(dramatiq.Middleware):
         self._results, self._open_sink = results, open_sink
         self._pulse = pulse
         self._consumer: Consumer | None = None
+        self._contact = Contact()
         self._threads = DRAMATIQ_THREADS
 
     def before_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
@@ -88,7 +92,13 @@ class WorkerMiddleware(dramatiq.Middleware):
         capacity = self._results.capacity
         self._word = LastWord.of("") if self._pulse is None else self._pulse.word
         consumer = Consumer(
-            broker.store, self._settings, settlement_of, forwarder, capacity, word=self._word
+            broker.store,
+            self._settings,
+            settlement_of,
+            forwarder,
+            capacity,
+            word=self._word,
+            contact=self._contact,
         )
         self._end_process = ProcessEnd(consumer)
         loop = EventLoop(
@@ -129,20 +139,7 @@ class WorkerMiddleware(dramatiq.Middleware):
         self._loop.start()
         self._forwarder.start()
         self._consumer.begin(served, self._loop)
-        self._watchdog = Watchdog(
-            self._consumer,
-            self._loop,
-            self._forwarder,
-            lease_s=served.lease_s,
-            blame=Blame(
-                partial(time_limit_s, broker),
-                partial(self._results.exceeded, broker),
-                partial(self._results.crashed, broker),
-            ),
-            end_process=self._end_process,
-            also=self._results.reported,
-        )
-        self._watchdog.start()
+        self._start_keepers(broker, served.lease_s)
         # On a second SIGTERM Dramatiq exits without stopping its worker.
         multiprocessing.util.Finalize(None, self._consumer.leave, exitpriority=10)
         log.info("worker %s serves %d queues with %d slots", served.name, len(queues), slots)
@@ -150,6 +147,31 @@ class WorkerMiddleware(dramatiq.Middleware):
             say_conflicts(broker.store, self._results.configs, served.name)
         if not isinstance(broker.store, BreaksOnFailures) and _have_breakers(broker):
             log.warning("this broker counts no failures: the key `breaker` has no effect")
+
+    def _start_keepers(self, broker: StoreBroker, lease_s: float) -> None:
+        """Keep the lease, and watch what must not go on."""
+        consumer, loop, contact = self._consumer, self._loop, self._contact
+        assert consumer is not None
+        also = self._results.reported
+        self._lease_keeper = LeaseKeeper(
+            consumer, loop, self._forwarder, contact, lease_s=lease_s, also=also
+        )
+        self._lease_keeper.start()
+        lapses = not getattr(broker.store, "away_for_all", False)
+        blame = Blame(
+            partial(time_limit_s, broker),
+            partial(self._results.exceeded, broker),
+            partial(self._results.crashed, broker),
+        )
+        self._watchdog = Watchdog(
+            consumer,
+            loop,
+            CutOff(consumer, loop, contact, self._end_process, lease_s, lapses=lapses),
+            lease_s=lease_s,
+            blame=blame,
+            end_process=self._end_process,
+        )
+        self._watchdog.start()
 
     def _serve(self, served: Worker) -> None:
         """Be watched from now on."""
@@ -169,6 +191,7 @@ class WorkerMiddleware(dramatiq.Middleware):
     def after_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:  # noqa: ARG002 - Dramatiq's signature
         """Leave nothing behind in a process that goes on."""
         if self._consumer is not None:
+            self._lease_keeper.stop()
             self._watchdog.stop()
             self._loop.close()
 

@@ -26,8 +26,13 @@ class ProcessEnd:
         self._consumer = consumer
         self._once = threading.Lock()
 
-    def __call__(self, why: str, settlements: Sequence[Settlement] = ()) -> None:
-        """Say why, carry out these settlements, release the rest, and exit."""
+    def __call__(
+        self, why: str, settlements: Sequence[Settlement] = (), *, gives_back: bool = True
+    ) -> None:
+        """Say why, carry out these settlements, release the rest, and exit.
+
+        Without ``gives_back`` it exits at once: the broker does not answer.
+        """
         if not self._once.acquire(blocking=False):
             return
         # A broker that does not answer must not hold it up, nor a log that has no reader.
@@ -38,6 +43,7 @@ class ProcessEnd:
             runs = [Bound(each.claim.task_id, each.claim.queue) for each in settlements]
             bound = runs[0] if len(runs) == 1 else None
             log.error("%s: this process ends and is replaced", why, extra={"bound": bound})
-            self._consumer.leave_with(settlements)
+            if gives_back:
+                self._consumer.leave_with(settlements)
         finally:
             os._exit(1)

@@ -2,6 +2,8 @@
 
 # The longest pause between two looks at the store, the loop or the parent process.
 TICK_S = 1.0
+# The longest pause between two heartbeats: a worker says within 5 s that its broker is away.
+RENEW_EVERY_S = 1.5
 # Time to settle and drain the outbox on shutdown.
 SHUTDOWN_S = 5.0
 # A call to a store that answers takes less.

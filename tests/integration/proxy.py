@@ -35,6 +35,8 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="proxy")
         self._listening, self._stopping = threading.Event(), asyncio.Event()
+        self._open = asyncio.Event()
+        self._open.set()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -45,6 +47,14 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
         self._loop.close()
+
+    def cut(self) -> None:
+        """Pass nothing on, either way, until ``mend``: connections stay open and are silent."""
+        self._loop.call_soon_threadsafe(self._open.clear)
+
+    def mend(self) -> None:
+        """Pass on what has come meanwhile, and all that follows."""
+        self._loop.call_soon_threadsafe(self._open.set)
 
     def _run(self) -> None:
         self._loop.run_until_complete(self._serve())
@@ -64,6 +74,7 @@ class Proxy:
         """Serve one client until either side closes, or a reply is lost."""
         try:
             with suppress(OSError, asyncio.CancelledError):
+                await self._open.wait()
                 replies, requests = await asyncio.open_connection(HOST, self._target_port)
                 try:
                     await self._carry_both(reader, requests, replies, writer)
@@ -93,6 +104,7 @@ class Proxy:
     ) -> None:
         with suppress(OSError):
             while data := await reader.read(CHUNK):
+                await self._open.wait()
                 if lossy and self._loses():
                     return
                 writer.write(data)

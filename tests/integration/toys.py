@@ -102,6 +102,15 @@ async def _sleep_at_first(argument: str, journal: Journal, task: Any) -> str:
     return "awake"
 
 
+async def _beat_at_first(argument: str, journal: Journal, task: Any) -> str:
+    """Show all the time that it still runs."""
+    first, ends = journal.starts(task.task_id) == 1, time.monotonic() + float(argument)
+    while first and time.monotonic() < ends:
+        journal.note("beat", task, agentpipe.Context())
+        await asyncio.sleep(0.05)
+    return "awake"
+
+
 async def _block_at_first(argument: str, journal: Journal, task: Any) -> str:
     if journal.starts(task.task_id) == 1:
         time.sleep(float(argument))  # noqa: ASYNC251 - the mistake that is tested
@@ -182,6 +191,7 @@ _COROUTINES: dict[str, Any] = {
     "hold-in-thread": _hold_in_thread,
     "sleep": _sleep,
     "sleep-at-first": _sleep_at_first,
+    "beat-at-first": _beat_at_first,
     "block-at-first": _block_at_first,
     "end-loop": _end_loop,
     "end-loop-at-first": _end_loop_at_first,

@@ -151,6 +151,7 @@ class RabbitStore(Store):
     def heartbeat(self, worker: Worker, report: bytes | None = None) -> bool:
         async def renew(_: Services) -> bool:
             if (alive := self._alive(worker)) is not None:
+                await alive.check()
                 alive.heartbeat(report)
             return alive is not None
 

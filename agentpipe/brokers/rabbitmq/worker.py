@@ -84,6 +84,10 @@ class RabbitWorker:
         self._lapses_at = self._heard_at + self.worker.lease_s
         self._report = self._report if report is None else report
 
+    async def check(self) -> None:
+        """Return once the server has answered: a connection to one that is frozen stays open."""
+        await self._channel.raw.catch_up()
+
     def inherit(self, earlier: RabbitWorker) -> None:
         """Resume the runs of the lost connection, once their tasks are delivered here again.
 

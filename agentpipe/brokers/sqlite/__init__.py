@@ -104,6 +104,8 @@ class SqliteStore(Store):
     could still come back.
     """
 
+    away_for_all = True
+
     def __init__(self, url: str, settings: Settings) -> None:
         self._database = Database(parse_url(url), LAYOUT, renew_leases)
         self._clock = StoreClock.of(self._database)
