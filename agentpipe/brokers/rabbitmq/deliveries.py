@@ -86,6 +86,10 @@ class ServedAgent:
         if self.group is not None:
             self.group.running += runs
 
+    def suspects(self, message: Message) -> bool:
+        """Whether it must run alone: it may have killed a worker, and one crash is the limit."""
+        return message.suspect > 0 and self.queue.max_crashes == 1
+
     def in_last_chance(self, message: Message) -> bool:
         """Whether one crash more would end a task that has crashed before."""
         return 0 < message.crashes == self.queue.max_crashes - 1
@@ -199,6 +203,26 @@ class Deliveries:
             self.give_turns([self.agents[name], agent])
         self._turns.update(postponed)
         return claims
+
+    # Suspects.
+
+    def suspect(self) -> Prefetched | None:
+        """One that waits to run alone; nothing else is to be claimed before it."""
+        ready = ((it, each) for it, each in self.ready() if not (it.leaving or it.resting))
+        return next((each for agent, each in ready if agent.suspects(each.message)), None)
+
+    @property
+    def runs_suspect(self) -> bool:
+        """Whether what runs here has to be alone."""
+        return any(it.agent.suspects(it.message) for it in self.runs())
+
+    def claim_alone(self, suspect: Prefetched) -> list[Claim]:
+        """Claim this one, if it is here and nothing runs."""
+        for agent, prefetched in self.ready():
+            if prefetched is suspect and not self.runs():
+                agent.ready.remove(prefetched)
+                return [self._claim(agent, prefetched)]
+        return []
 
     def _whose_turn(self, name: str) -> ServedAgent | None:
         """The agent, or that of its group which was served longest ago; None without room."""

@@ -23,6 +23,7 @@ HEADERS = {
     "queue": "agentpipe-queue",
     "failures": "agentpipe-failures",
     "crashes": "agentpipe-crashes",
+    "suspect": "agentpipe-suspect",
     "submitted_ms": "agentpipe-submitted-ms",
     "priority": "agentpipe-priority",
     "error": "agentpipe-error",
@@ -30,7 +31,7 @@ HEADERS = {
     "cooled_ms": "agentpipe-cooled-ms",
     "ticket": "agentpipe-ticket",
 }
-NUMBERS = ("failures", "crashes", "submitted_ms", "priority", "cooled_ms")
+NUMBERS = ("failures", "crashes", "suspect", "submitted_ms", "priority", "cooled_ms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Message:
 
     Attributes:
         ticket: A delayed first offer's: where it has a ticket, until a worker has received it.
+        suspect: Above 0 if it may have killed a worker that had others, and one crash is the
+            limit; counts how often it was to run alone since.
     """
 
     task_id: str
@@ -52,6 +55,7 @@ class Message:
     group_id: str | None = None
     cooled_ms: int = 0
     ticket: str | None = None
+    suspect: int = 0
 
     @classmethod
     def offered(cls, offer: Offer, queue: str) -> Self:
@@ -84,7 +88,7 @@ class Message:
 
     def failed(self, error: str) -> Self:
         """The same with one failure more."""
-        return replace(self.noting(error), failures=self.failures + 1)
+        return replace(self.noting(error), failures=self.failures + 1, suspect=0)
 
     def noting(self, error: str) -> Self:
         """The same with its last error, where there was one."""
@@ -101,6 +105,21 @@ class Message:
     def crashed(self) -> Self:
         """The same with one crash more."""
         return replace(self, crashes=self.crashes + 1)
+
+    def lost(self, max_crashes: int) -> Self:
+        """The same after the end of its worker, which may have been another task's doing.
+
+        A crash that would be the first and the last does not count then.
+        """
+        return self.suspected() if max_crashes == 1 else self.crashed()
+
+    def suspected(self) -> Self:
+        """The same as a suspect that has not run alone yet."""
+        return replace(self, suspect=self.suspect + 1)
+
+    def given_back(self) -> Self:
+        """The same after a run that does not count."""
+        return self.suspected() if self.suspect else self
 
     def with_ticket(self, name: str | None) -> Self:
         """The same with another ticket, or with none."""

@@ -18,6 +18,7 @@ from agentpipe.brokers.rabbitmq.queues import Queues, UnitLocks
 from agentpipe.brokers.rabbitmq.registry import Registry
 from agentpipe.brokers.rabbitmq.rpc import Replies, Request, ask, encode
 from agentpipe.brokers.rabbitmq.shared_state import SharedState
+from agentpipe.brokers.rabbitmq.suspects import Suspects
 from agentpipe.brokers.rabbitmq.tickets import Tickets
 from agentpipe.connections.amqp.channel import ChannelClosed
 
@@ -54,6 +55,7 @@ class Services:
         self.locks = UnitLocks(connection)
         self.outbox = Outbox(topology, connection.outbox)
         self.sizes = MessageSizes(session)
+        self.suspects = Suspects(session, topology)
         self.dead = DeadLetters(topology, session, "dead")
         self.undeliverable = DeadLetters(topology, session, "undeliverable")
         self.marks = CancelMarks(session, topology)

@@ -65,6 +65,9 @@ class RabbitWorker:
         self._members: dict[str, Member] = {}
         self._recounting: dict[str, list[tuple[ServedAgent, Prefetched]]] = {}
         self._steward: asyncio.Task[None] | None = None
+        # The suspect that is marked as to run alone.
+        self._alone: Prefetched | None = None
+        self._marking: asyncio.Task[None] | None = None
         self._look = asyncio.Event()
         self._probe_at = self._hello_at = self._reunion_ends = 0.0
         self._balanced = self._gone = False
@@ -207,19 +210,28 @@ class RabbitWorker:
             return
         lost = self._deliveries.is_lost(message, redelivered=delivery.redelivered)
         if lost and not self._services.marks.take_spared(message.task_id):
-            self._channel.begin(self._recount(prefetched))
+            self._channel.begin(self._judge(agent, prefetched))
         elif message.task_id in self._recounting:
             self._recounting[message.task_id].append((agent, prefetched))
         else:
             self._admit(agent, prefetched)
 
-    async def _recount(self, lost: Prefetched) -> None:
+    async def _judge(self, agent: ServedAgent, lost: Prefetched) -> None:
+        """A worker ended with this: it may be to blame."""
+        message = lost.message
+        if not agent.suspects(message):
+            await self._recount(lost, message.lost(agent.queue.max_crashes))
+        elif await self._services.suspects.is_marked(message):
+            await self._recount(lost, message.crashed())
+        else:
+            self._admit(agent, lost)
+
+    async def _recount(self, lost: Prefetched, message: Message) -> None:
         """A claim ended with its worker: replace the task by a copy with one more crash.
 
         The copy may arrive before the original is acknowledged. If it ran at once and killed this
         worker too, there would be two of them; so it waits.
         """
-        message = lost.message.crashed()
         arrived = self._recounting.setdefault(message.task_id, [])
         try:
             copy = message.to(self._topology.back(message.queue))
@@ -239,8 +251,27 @@ class RabbitWorker:
             self._deliveries.put(agent, prefetched)
 
     def claim(self, limit: int) -> list[Claim]:
-        """Claim up to ``limit`` tasks, one per agent in turn."""
-        return self._deliveries.claim(limit, self._consumption.is_isolated) if self.is_alive else []
+        """Claim up to ``limit`` tasks, one per agent in turn; a suspect alone."""
+        if not self.is_alive or limit <= 0 or self._deliveries.runs_suspect:
+            return []
+        if suspect := self._deliveries.suspect():
+            return self._claim_suspect(suspect)
+        return self._deliveries.claim(limit, self._consumption.is_isolated)
+
+    def _claim_suspect(self, suspect: Prefetched) -> list[Claim]:
+        """Once nothing else runs, and the mark is stored that says so."""
+        if self._deliveries.runs():
+            return []
+        if self._alone is suspect:
+            return self._deliveries.claim_alone(suspect)
+        if self._marking is None or self._marking.done():
+            self._marking = self._channel.begin(self._mark(suspect))
+        return []
+
+    async def _mark(self, suspect: Prefetched) -> None:
+        await self._services.suspects.mark(suspect.message)
+        self._alone = suspect
+        self._channel.wake()
 
     async def compare(
         self, held: Collection[tuple[str, int]], forwarding: Collection[int] | None
