@@ -148,7 +148,8 @@ class Settling:
     def _returning(self, settlement: Settlement, held: Held) -> list[OutgoingMessage]:
         """As if it had never been claimed, now or later."""
         topology, delay_s = self._services.topology, settlement.delay_s
-        returned, covered = held.message.noting(settlement.reason), _covered(settlement, held)
+        returned = held.message.noting(settlement.reason).given_back()
+        covered = _covered(settlement, held)
         if settlement.action == "release" and delay_s > 0:
             return [returned.delayed(topology, delay_s)]
         back = topology.back(held.agent.queue.name)

@@ -394,7 +394,8 @@ class RabbitWorker:
 
     async def _give_back(self) -> None:
         await self._consumption.stop(*self._deliveries.agents.values())
-        held = [Prefetched(each.message, each.tag) for each in self._deliveries.held.values()]
+        running = self._deliveries.held.values()
+        held = [Prefetched(each.message.given_back(), each.tag) for each in running]
         unclaimed = [prefetched for _, prefetched in self._deliveries.ready()]
         await self._channel.put_back([*held, *unclaimed])
         # A task that is not acknowledged by the end would be delivered twice.
