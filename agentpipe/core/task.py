@@ -27,6 +27,8 @@ MAX_TASK_BYTES = 10 * 1024 * 1024
 # With the answer and the trace of an earlier run.
 MAX_ANSWERED_BYTES = 128 * 1024 * 1024
 MAX_DEPTH = 50
+# What a Result repeats must fit into a sink's record beside the answer; Kafka takes 1 MB of all.
+MAX_FIELD_BYTES = {"metadata": 512 * 1024, "sampling": 64 * 1024, "category": 1_024}
 TASKS = JsonRules(MAX_DEPTH, other_types=True, nul=False)
 
 
@@ -169,8 +171,18 @@ def _wrong_values(known: dict[str, Any]) -> list[str]:
     # What an agent answered may be what no sender may write: NUL, or deeper levels.
     written = {**sound, "answered": None} if "answered" in sound else sound
     if TASKS.flaw(written):
-        flaws += [f for name, value in written.items() if (f := TASKS.flaw(value, name, 1))]
-    return flaws
+        return flaws + [f for name, value in written.items() if (f := TASKS.flaw(value, name, 1))]
+    return [*flaws, *_too_large(sound)]
+
+
+def _too_large(known: dict[str, Any]) -> Iterator[str]:
+    for name, limit in MAX_FIELD_BYTES.items():
+        try:
+            size = len(orjson.dumps(known[name])) if known.get(name) else 0
+        except TypeError:
+            continue  # No JSON, which encoding says.
+        if size > limit:
+            yield f"{name}: it has {size:,} bytes, {limit:,} are allowed: send an address instead"
 
 
 def _wrong_types(known: dict[str, Any]) -> dict[str, str]:

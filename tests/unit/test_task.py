@@ -201,6 +201,26 @@ def test_what_json_cannot_hold_is_refused_with_its_place(data: Any, place: str) 
     assert place in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("data", "limit"),
+    [
+        ({"metadata": {"x": "y" * 600_000}}, "metadata: it has 600,008 bytes, 524,288 are allowed"),
+        ({"sampling": {"stop": ["y" * 70_000]}}, "65,536 are allowed"),
+        ({"category": "y" * 2_000}, "category: it has 2,002 bytes, 1,024 are allowed"),
+        (
+            {"policy_version": "y" * 1_500_000},
+            "policy_version: expected an integer or a string of at",
+        ),
+        ({"group_id": "y" * 257}, "at most 256 characters"),
+        ({"task_id": "y" * 257}, "at most 256 characters"),
+    ],
+)
+def test_each_field_that_a_result_repeats_is_bounded(data: dict[str, Any], limit: str) -> None:
+    with pytest.raises(TaskError) as caught:
+        Task.load(data)
+    assert limit in str(caught.value)
+
+
 def test_a_cycle_is_refused() -> None:
     cycle: dict[str, Any] = {}
     cycle["again"] = cycle
