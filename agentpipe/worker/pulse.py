@@ -69,6 +69,8 @@ class Pulse(threading.Thread):
         with self._served:
             self._serves = True
             self.word.serve(worker, slots)
+            if self._may_end:  # Now: the first run may hold the interpreter.
+                self._keep_guard()
 
     def run(self) -> None:
         """Beat until the process ends."""
@@ -76,7 +78,8 @@ class Pulse(threading.Thread):
             self.word.beat()
             if self._may_end:
                 signal.setitimer(signal.ITIMER_PROF, self._patience_s)
-                self._keep_guard()
+                with self._served:
+                    self._keep_guard()
                 self._check_parents()
             time.sleep(BEAT_S)
 
