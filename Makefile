@@ -37,10 +37,9 @@ $(BIN)/python:
 	@touch $@
 
 run: .venv/installed ## run 200 tasks on four agents in two processes, offline
-	@mkdir -p .agentpipe
-	@$(call ALONE,.agentpipe/run.lock) $(MAKE) --no-print-directory demo
+	@$(call ALONE,setup.cfg) $(MAKE) --no-print-directory demo
 
-demo: .venv/installed
+demo:
 	@rm -rf $(DEMO)
 	@$(BIN)/agentpipe send almanac -c configs/almanac.yaml $(DEMO_STORES) \
 		--file configs/almanac-tasks.jsonl

@@ -41,6 +41,9 @@ class Traits:
         shares_queues: Several workers may serve one queue at the same time.
         spares_neighbours: Of several tasks with a limit of one crash that die with their worker,
             none is blamed: each runs again, alone.
+        scales: A claim costs about the same however many agents others serve.
+        follows_sources: A file that is older than the one which a worker or a later sender has
+            changes nothing of a collection.
         shares_cooldowns: A cooldown covers the queues that its settlement names, and the store
             counts how long a task has waited in cooldowns.
         answers_at_once: What was just offered or freed can be claimed at once. Where the server
@@ -57,6 +60,8 @@ class Traits:
     keeps_tallies: bool = True
     shares_queues: bool = True
     spares_neighbours: bool = True
+    scales: bool = True
+    follows_sources: bool = True
     shares_cooldowns: bool = True
     answers_at_once: bool = True
     shares_records: bool = True

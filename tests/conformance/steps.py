@@ -41,6 +41,7 @@ depths_needed = pytest.mark.needs("knows_depths")
 signals_needed = pytest.mark.needs("signals")
 tallies_needed = pytest.mark.needs("keeps_tallies")
 shared_cooldowns_needed = pytest.mark.needs("shares_cooldowns")
+sources_needed = pytest.mark.needs("follows_sources")
 shared_queues_needed = pytest.mark.needs("shares_queues")
 
 

@@ -36,6 +36,7 @@ from tests.conformance.steps import (
     put,
     settle,
     signals_needed,
+    sources_needed,
     unique,
 )
 from tests.support import wait_until
@@ -364,6 +365,7 @@ def shares(store: AnyStore, collection: str, number: int) -> list[int]:
     return [len(claim(store, joined(store, [name]))) for name in names]
 
 
+@sources_needed
 def test_a_sender_with_an_older_file_does_not_grow_the_collection_again(
     store: AnyStore, open_another: OpenStore
 ) -> None:
@@ -381,6 +383,7 @@ def test_a_sender_with_an_older_file_does_not_grow_the_collection_again(
     }
 
 
+@sources_needed
 def test_limits_of_an_older_file_change_nothing(store: AnyStore) -> None:
     collection = unique("collection")
     store.declare(sourced(collection, 1, edited_us=2_000, max_waiting=2, serves=True))
@@ -390,6 +393,7 @@ def test_limits_of_an_older_file_change_nothing(store: AnyStore) -> None:
     assert (depth.limit, depth.waiting) == (2, 2)
 
 
+@sources_needed
 def test_a_newer_file_and_a_workers_file_change_the_collection(store: AnyStore) -> None:
     collection = unique("collection")
     store.declare(sourced(collection, 1, edited_us=1_000))
@@ -400,6 +404,7 @@ def test_a_newer_file_and_a_workers_file_change_the_collection(store: AnyStore) 
     assert shares(store, collection, 2) == [2, 0]
 
 
+@sources_needed
 def test_a_removed_agent_is_shown_while_tasks_wait_there(store: AnyStore) -> None:
     collection, (first, second) = collection_of(store, 2)
     store.offer(collection, offers("ab"), round_robin=True)

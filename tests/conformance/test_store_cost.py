@@ -56,6 +56,7 @@ def median_s(store: AnyStore, number: int) -> float:
 
 
 @pytest.mark.race
+@pytest.mark.needs("scales")
 @shared_queues_needed
 @pytest.mark.parametrize("collections", [1, 200])
 @pytest.mark.parametrize("mine", [4, 60])

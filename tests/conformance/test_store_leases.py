@@ -21,6 +21,7 @@ from tests.conformance.steps import (
     put,
     settle,
     shared_queues_needed,
+    signals_needed,
 )
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ def test_a_worker_holds_one_task_in_its_last_chance_at_a_time(store: AnyStore) -
     assert ids_of(claim(store, one)) == [second.task_id]
 
 
+@signals_needed
 @shared_queues_needed
 def test_a_last_chance_that_waits_for_another_keeps_nobody_busy(
     store: AnyStore, open_another: OpenStore

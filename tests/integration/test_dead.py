@@ -239,7 +239,11 @@ def test_a_hundred_thousand_letters_do_not_fill_the_memory(tmp_path: Path) -> No
     store = open_any(Settings(broker=url))
     with closing(store):
         _bury(store, [f"task-{number}" for number in range(100_000)], "crew_0", "crew")
-    environ = {**os.environ, "AGENTPIPE_BROKER": url, "AGENTPIPE_SINK": url + "-none"}
+    environ = {
+        **os.environ,
+        "AGENTPIPE_BROKER": url,
+        "AGENTPIPE_SINK": f"sqlite:///{tmp_path}/none.db",
+    }
     base = _peak_kib(environ, "list", "--limit", "1", "--json")
     assert _peak_kib(environ, "list", "--json") < base + 20 * 1024
     assert _peak_kib(environ, "list", "--group-by", "error", "--json") < base + 40 * 1024

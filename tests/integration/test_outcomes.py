@@ -19,7 +19,7 @@ NO_ANSWERS = {
     "object": "Unprintable",
     "objects": "Unprintable",
     "key": "keys must be strings, got Unprintable",
-    "huge": "not a string or JSON",
+    "huge": "an integer beyond 64 bits",
 }
 AGENT_ERRORS = {
     "raise so": "so",

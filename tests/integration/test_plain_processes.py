@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 60.0
 LEASE_S = 2.0
-PIPELINES, KILLS = 40, 4
+PIPELINES, KILLS = 40, 2  # RabbitMQ counts a crash for what it had delivered ahead.
 FILES = {
     "collection.yaml": "kind: collection\nspec: {name: shouts, config: ./agent.yaml}\n",
     "agent.yaml": (

@@ -28,6 +28,7 @@ CAPABILITIES = (
     "LocatesTasks",
     "MovesTasks",
     "KeepsSchedules",
+    "KeepsUndeliverable",
 )
 
 
@@ -49,7 +50,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_third_partys_store_passes_the_conformance_suite_of_the_core(site: Path) -> None:
     suite = sorted((ROOT / "tests" / "conformance").glob("test_store_*.py"))
     options = ["--store-url", "toy:///{folder}/toy.json", "-p", "no:cacheprovider", "-x", "-rs"]
-    lacking = ["signals", "keeps_tallies", "shares_cooldowns", "spares_neighbours"]
+    lacking = [
+        "signals",
+        "keeps_tallies",
+        "shares_cooldowns",
+        "spares_neighbours",
+        "follows_sources",
+        "scales",
+    ]
     lacks = [word for trait in lacking for word in ("--lacks", trait)]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *lacks, *suite],
