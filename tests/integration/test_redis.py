@@ -410,7 +410,9 @@ def test_tls_is_spoken_where_it_is_asked_for(
 
 
 def test_a_node_of_a_cluster_holds_all_keys_of_a_store(own_server: OwnServer) -> None:
-    server = own_server(RedisServer, settings={"cluster-enabled": "yes"})
+    server = own_server(
+        RedisServer, settings={"cluster-enabled": "yes", "cluster-port": f"{free_port()}"}
+    )
     with redis.Redis.from_url(server.url) as client:
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         wait_until(lambda: cluster_state(client) == "ok", PATIENCE_S, "the cluster is up")
