@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agentpipe.core.processes import Stat
 from agentpipe.core.text import one_line, printable
 
 if TYPE_CHECKING:
@@ -130,11 +131,10 @@ def _holders(pids: set[int]) -> list[Holder]:
 
 def _holder(pid: int) -> Holder | None:
     """None once the process has ended."""
-    with suppress(OSError, UnicodeDecodeError, IndexError):
-        name, _, rest = (PROC / str(pid) / "stat").read_text().rpartition(")")
-        state = rest.split()[0]
+    with suppress(OSError):
+        stat = Stat.of(PROC / str(pid))
         words = (PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace")
-        command = words.replace("\0", " ").strip() or name.partition("(")[2]
+        command = words.replace("\0", " ").strip() or stat.command
         command = printable(_PASSWORD.sub(r"\1:***@", command))
-        return Holder(pid, one_line(command, MAX_COMMAND_CHARS), state)
+        return Holder(pid, one_line(command, MAX_COMMAND_CHARS), stat.state)
     return None

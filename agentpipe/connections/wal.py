@@ -90,8 +90,8 @@ class WriteAheadLog:
 
     def _grown(self, readers: dict[int, Holder]) -> str:
         size = f"{self.path} has grown to {self.size() / MEBIBYTE:,.0f} MiB"
-        told = f"{size}{_who_reads(readers.values())}: {_ADVICE}"
-        return f"{told}; until then nothing new is accepted" if self.is_full else told
+        finding = f"{size}{_who_reads(readers.values())}: {_ADVICE}"
+        return f"{finding}; until then nothing new is accepted" if self.is_full else finding
 
 
 _ADVICE = (

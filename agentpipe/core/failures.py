@@ -185,6 +185,11 @@ def error_text(error: BaseException) -> str:
         return "its message cannot be shown: __str__ raises"
 
 
+def error_line(error: BaseException) -> str:
+    """Its kind and its message."""
+    return f"{error_kind(error)}: {error_text(error)}"
+
+
 def _traceback_of(error: BaseException) -> str | None:
     if isinstance(error, AgentFailed):
         return error.traceback

@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.core.processes import stat_of
 from agentpipe.core.text import counted
 from agentpipe.engines.process.reaper import kill_tree
 
@@ -114,8 +115,5 @@ def _children(thread: int) -> list[int]:
 
 def _birth(pid: int) -> str:
     """A running process's start, which its pid alone does not identify; else empty."""
-    try:
-        state, *others = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (OSError, UnicodeDecodeError):
-        return ""
-    return "" if state in "ZX" else others[18]
+    stat = stat_of(pid)
+    return "" if stat is None or stat.has_ended else stat.started

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 # A number is Unix seconds: start with the first record published then or later.
 Start = Literal["beginning", "now"] | float
-# A reader stores within this time what it was told to commit, or waits for it.
+# A reader stores within this time what is to be committed, or waits for it.
 COMMIT_WITHIN_S = 0.05
 
 

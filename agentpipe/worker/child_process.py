@@ -12,10 +12,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from agentpipe.core.processes import is_alive
 from agentpipe.worker.freeze_watch import FreezeWatch, freeze_limit_s
 from agentpipe.worker.last_word import LastWordFile
 from agentpipe.worker.post_mortem import end_frozen
-from agentpipe.worker.pulse import is_alive
 from agentpipe.worker.times import SHUTDOWN_S
 
 if TYPE_CHECKING:

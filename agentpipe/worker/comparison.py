@@ -10,11 +10,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.capabilities import ComparesClaims
-
 if TYPE_CHECKING:
-    from agentpipe.brokers.base import Store
-    from agentpipe.brokers.capabilities import Comparison
+    from agentpipe.brokers.capabilities import ComparesClaims, Comparison
     from agentpipe.brokers.records import Worker
     from agentpipe.worker.forwarder import Forwarder
     from agentpipe.worker.held import HeldClaims
@@ -24,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def lost_by_comparison(
-    store: Store, worker: Worker, held: HeldClaims, forwarder: Forwarder
+    store: ComparesClaims, worker: Worker, held: HeldClaims, forwarder: Forwarder
 ) -> list[ClaimedMessage]:
     """Compare with the store, and return what runs here and is not this worker's any more.
 
@@ -33,8 +30,6 @@ def lost_by_comparison(
     Raises:
         Unreachable: The store does not answer.
     """
-    if not isinstance(store, ComparesClaims):
-        return []
     with held.standing_still() as still, forwarder.forwarding() as numbers:
         if not still:
             return []

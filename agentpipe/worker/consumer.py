@@ -164,8 +164,8 @@ class Consumer:
 
     def _compare(self) -> None:
         """Agree with the store on what is held."""
-        held, forwarder = self._held, self._forwarder
-        if lost := lost_by_comparison(self._store, self._worker, held, forwarder):
+        store, held, forwarder = self._comparing, self._held, self._forwarder
+        if store and (lost := lost_by_comparison(store, self._worker, held, forwarder)):
             self._lose(lost)
 
     def _lose(self, messages: list[ClaimedMessage]) -> None:

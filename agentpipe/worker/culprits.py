@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agentpipe.core.processes import Stat
 from agentpipe.core.thread_marks import NO_RUN
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def threads_of(pid: int) -> dict[int, ThreadSeen]:
 
 
 def _seen(folder: Path) -> ThreadSeen:
-    fields = (folder / "stat").read_text().rpartition(")")[2].split()
+    stat = Stat.of(folder)
     waits = [line for line in (folder / "status").read_text().splitlines() if "ctxt_switch" in line]
     number_of_waits = int(waits[0].split()[1])  # The voluntary ones come first.
-    return ThreadSeen(fields[0], int(fields[11]) + int(fields[12]), number_of_waits)
+    return ThreadSeen(stat.state, stat.ticks, number_of_waits)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.brokers.capabilities import KeepsUndeliverable
 from agentpipe.core.backoff import delay_s
-from agentpipe.core.failures import error_kind, error_text
+from agentpipe.core.failures import error_line
 from agentpipe.core.redaction import Redactor
 from agentpipe.errors import AgentpipeError, Unreachable
 from agentpipe.worker.publishing import publish
@@ -157,7 +157,7 @@ class Forwarder:
             bug = None if isinstance(error, AgentpipeError) else error
             log.warning("results wait in the outbox: %s", error, exc_info=bug)
             self._failing = (
-                Redactor(()).text(f"{error_kind(error)}: {error_text(error)}"),
+                Redactor(()).text(error_line(error)),
                 time.monotonic(),
             )
         self._failures += 1

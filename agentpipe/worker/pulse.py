@@ -14,9 +14,9 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agentpipe.core.processes import is_alive
 from agentpipe.worker.freeze_watch import BEAT_S, freeze_limit_s
 from agentpipe.worker.times import SHUTDOWN_S
 
@@ -116,23 +116,3 @@ class Pulse(threading.Thread):
         """In a thread of its own: the log may be a pipe that has no reader."""
         self.orphaned()
         log.warning("the process that started this worker is gone: the worker ends, too")
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs, one of another user included."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return not _is_zombie(pid)
-
-
-def _is_zombie(pid: int) -> bool:
-    """Whether it has ended and its parent has not noticed."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2]
-    except (OSError, UnicodeDecodeError):
-        return False
-    return state.split()[:1] == ["Z"]

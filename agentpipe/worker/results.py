@@ -22,6 +22,7 @@ from agentpipe.brokers.statistics import MAX_LAST_ERROR_CHARS
 from agentpipe.core.failures import (
     MAX_ERROR_CHARS,
     error_kind,
+    error_line,
     error_record,
     error_text,
     is_infra,
@@ -359,7 +360,7 @@ class Results(dramatiq.Middleware):
     ) -> str:
         """Why a task runs again: masked, and short."""
         redactor = self._redactor(broker, message.actor_name)
-        return redactor.text(f"{error_kind(error)}: {error_text(error)}")[:MAX_LAST_ERROR_CHARS]
+        return redactor.text(error_line(error))[:MAX_LAST_ERROR_CHARS]
 
     def _settle(
         self,

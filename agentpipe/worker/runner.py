@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.core.failures import error_kind, error_text
+from agentpipe.core.failures import error_line
 from agentpipe.core.json_values import checked_answer
 from agentpipe.core.loop_turns import within
 from agentpipe.engines.base import Answer
@@ -149,7 +149,7 @@ class Runner:
         try:
             yield record
         except BaseException as error:
-            record["error"] = f"{error_kind(error)}: {error_text(error)}"[:MAX_RECORDED_CHARS]
+            record["error"] = error_line(error)[:MAX_RECORDED_CHARS]
             raise
         finally:
             span.add(record)

@@ -15,7 +15,7 @@ import orjson
 
 from agentpipe.brokers.records import Settlement
 from agentpipe.brokers.statistics import MAX_LAST_ERROR_CHARS
-from agentpipe.core.failures import error_kind, error_text
+from agentpipe.core.failures import error_line
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.result import Result
 from agentpipe.errors import FormatError, Unreachable
@@ -118,7 +118,7 @@ class Settling:
 
 
 def _why(error: Exception) -> str:
-    return Redactor(()).text(f"{error_kind(error)}: {error_text(error)}")[:MAX_LAST_ERROR_CHARS]
+    return Redactor(()).text(error_line(error))[:MAX_LAST_ERROR_CHARS]
 
 
 def _with_less(settlement: Settlement, refusal: _Refusal) -> Settlement:

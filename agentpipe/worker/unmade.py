@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.records import Settlement
+from agentpipe.brokers.statistics import MAX_LAST_ERROR_CHARS
 from agentpipe.core.failures import error_record
 from agentpipe.core.result import Result
 from agentpipe.core.timestamps import utc
@@ -55,5 +56,5 @@ def unmade(
         worker=worker,
         submitted_at=utc(message.claim.submitted_at),
     )
-    reason = redactor.text(str(error))[:300]
+    reason = redactor.text(str(error))[:MAX_LAST_ERROR_CHARS]
     return Settlement(message.claim, "bury", result.encode(redactor), "infra_error", reason)

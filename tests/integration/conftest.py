@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agentpipe.settings import Settings
+from agentpipe.sinks import open_sink
 from brokers.server_rabbitmq import RabbitServer
 from brokers.server_redis import RedisServer
 from tests.integration.llm_bench import Bench
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from agentpipe.sinks.base import Sink
     from brokers.server import Server
     from tests.servers import OwnServer
 
@@ -94,6 +97,20 @@ def project(tmp_path: Path, broker_url: str, sink_url: str) -> Iterator[Project]
     finally:
         made.show_logs()
         made.close()
+
+
+@pytest.fixture
+def topic() -> str:
+    """A topic of the test's own."""
+    return f"test-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def sink(url: str) -> Iterator[Sink]:
+    """The sink that the module's fixture ``url`` names."""
+    opened = open_sink(Settings(sink=url))
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

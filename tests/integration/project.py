@@ -133,6 +133,11 @@ class Project:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return path
 
+    def agent(self, reference: str, source: str) -> None:
+        """Make the agents be of this class, ``module:Class``; ``source`` is its module."""
+        self.write(f"{reference.partition(':')[0]}.py", source)
+        self.write("agent.yaml", _agent(reference, self.journal_file))
+
     def collection(self, name: str = "toys", config: str = "./agent.yaml", **spec: Any) -> None:
         """Add a collection to the project's file."""
         document = {"kind": "collection", "spec": {"name": name, "config": config, **spec}}

@@ -13,7 +13,7 @@ import redis
 
 from agentpipe.brokers.records import Offer, Queue
 from agentpipe.connections.amqp.channel import ChannelClosed
-from agentpipe.connections.amqp.connection import told
+from agentpipe.connections.amqp.connection import error_of_channel
 from agentpipe.errors import StoreError, Unreachable
 from agentpipe.settings import Settings
 from brokers.server_redis import RedisServer
@@ -145,7 +145,7 @@ def test_a_queue_of_another_kind_is_no_outage_of_rabbitmq(rabbitmq_server: Rabbi
 def test_the_end_of_a_channel_is_told_by_its_code(
     code: int, text: str, kind: type[Exception], words: str
 ) -> None:
-    error = told(ChannelClosed(text, code), "amqp://host/", "?prefix=")
+    error = error_of_channel(ChannelClosed(text, code), "amqp://host/", "?prefix=")
     assert type(error) is kind
     assert words in str(error)
     assert text in str(error)

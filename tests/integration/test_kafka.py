@@ -6,7 +6,6 @@ import gc
 import os
 import signal
 import time
-import uuid
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -39,20 +38,8 @@ PARTITIONS = 4
 
 
 @pytest.fixture
-def topic() -> str:
-    return f"test-{uuid.uuid4().hex[:8]}"
-
-
-@pytest.fixture
 def url(kafka_server: KafkaServer, topic: str) -> str:
     return f"{kafka_server.url}/{topic}?partitions={PARTITIONS}"
-
-
-@pytest.fixture
-def sink(url: str) -> Iterator[Sink]:
-    opened = open_sink(Settings(sink=url))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

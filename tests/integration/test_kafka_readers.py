@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import random
 import time
-import uuid
 from collections import Counter
 from contextlib import closing
 from queue import Empty
@@ -27,7 +26,7 @@ from tests.integration.readers import use_all, use_some
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from pathlib import Path
 
     from agentpipe.sinks.base import Reader, Sink, Start
@@ -39,20 +38,8 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 @pytest.fixture
-def topic() -> str:
-    return f"test-{uuid.uuid4().hex[:8]}"
-
-
-@pytest.fixture
 def url(kafka_server: KafkaServer, topic: str) -> str:
     return f"{kafka_server.url}/{topic}?partitions={PARTITIONS}"
-
-
-@pytest.fixture
-def sink(url: str) -> Iterator[Sink]:
-    opened = open_sink(Settings(sink=url))
-    yield opened
-    opened.close()
 
 
 def results(ids: Iterable[object]) -> list[Record]:

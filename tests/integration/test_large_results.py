@@ -8,12 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from brokers.server_rabbitmq import RabbitServer
-from tests.integration.project import Project
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
+    from tests.integration.project import Project
     from tests.servers import OwnServer
 
 pytestmark = [pytest.mark.server, pytest.mark.long]
@@ -37,18 +34,15 @@ class Talker(Toy):
 
 
 @pytest.fixture
-def project(tmp_path: Path, own_server: OwnServer, sink_url: str) -> Iterator[Project]:
-    server = own_server(RabbitServer, settings={"max_message_size": str(LIMIT)})
-    made = Project(tmp_path, server.url, sink_url)
-    made.write("talker.py", AGENT)
-    config = f"{{class: 'talker:Talker', journal: '{made.journal_file}'}}"
-    made.write("agent.yaml", f"kind: agent\nspec: {{name: toy, type: python, config: {config}}}")
-    made.collection(number=2, concurrency=8)
-    try:
-        yield made
-    finally:
-        made.show_logs()
-        made.close()
+def broker_url(own_server: OwnServer) -> str:
+    return own_server(RabbitServer, settings={"max_message_size": str(LIMIT)}).url
+
+
+@pytest.fixture
+def project(project: Project) -> Project:
+    project.agent("talker:Talker", AGENT)
+    project.collection(number=2, concurrency=8)
+    return project
 
 
 def test_a_result_beyond_the_servers_limit_is_cut_and_no_run_is_repeated(project: Project) -> None:

@@ -11,13 +11,12 @@ import pytest
 import redis
 
 from brokers.server_redis import RedisServer
-from tests.integration.project import Project
 from tests.support import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+    from tests.integration.project import Project
     from tests.servers import OwnServer
 
 pytestmark = [pytest.mark.server, pytest.mark.long]
@@ -49,17 +48,15 @@ def server(own_server: OwnServer) -> RedisServer:
 
 
 @pytest.fixture
-def project(tmp_path: Path, server: RedisServer, sink_url: str) -> Iterator[Project]:
-    made = Project(tmp_path, server.url, sink_url)
-    made.write("waiter.py", AGENT)
-    config = f"{{class: 'waiter:Waiter', journal: '{made.journal_file}'}}"
-    made.write("agent.yaml", f"kind: agent\nspec: {{name: toy, type: python, config: {config}}}")
-    made.collection(number=1, concurrency=1)
-    try:
-        yield made
-    finally:
-        made.show_logs()
-        made.close()
+def broker_url(server: RedisServer) -> str:
+    return server.url
+
+
+@pytest.fixture
+def project(project: Project) -> Project:
+    project.agent("waiter:Waiter", AGENT)
+    project.collection(number=1, concurrency=1)
+    return project
 
 
 def test_what_a_snapshot_brings_back_is_answered_by_the_same_worker(

@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 import time
-import uuid
 from typing import TYPE_CHECKING, Any
 
 import pika
@@ -23,7 +22,7 @@ from tests.conformance.processes import read_and_hang
 from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from tests.servers import OwnServer
 
@@ -32,20 +31,8 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 @pytest.fixture
-def topic() -> str:
-    return f"test-{uuid.uuid4().hex[:8]}"
-
-
-@pytest.fixture
 def url(rabbitmq_server: RabbitServer, topic: str) -> str:
     return f"{rabbitmq_server.url}?topic={topic}"
-
-
-@pytest.fixture
-def sink(url: str) -> Iterator[Sink]:
-    opened = open_sink(Settings(sink=url))
-    yield opened
-    opened.close()
 
 
 def records(ids: Iterable[Any]) -> list[Record]:

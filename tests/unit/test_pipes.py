@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
+from agentpipe.core.processes import is_alive
 from agentpipe.engines.process.pipes import STDERR_END_BYTES, read_end
-from agentpipe.worker.pulse import is_alive
 
 
 @pytest.mark.parametrize(

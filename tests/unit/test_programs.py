@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agentpipe.core.processes import is_alive
 from agentpipe.engines.process.reaper import children_of
 from agentpipe.engines.programs import Programs
-from agentpipe.worker.pulse import is_alive
 from tests.support import wait_until
 
 if TYPE_CHECKING:

@@ -124,18 +124,18 @@ def translated(address: RedisAddress) -> Iterator[None]:
     except redis.exceptions.NoScriptError:
         raise
     except (redis.RedisError, OSError) as error:
-        raise _told(address, error) from error
+        raise _ours(address, error) from error
 
 
-def _told(address: RedisAddress, error: Exception) -> AgentpipeError:
+def _ours(address: RedisAddress, error: Exception) -> AgentpipeError:
     text = " ".join(str(error).split())
     if isinstance(error, MasterNotFoundError):
         text = text.partition(" : ")[0]  # The rest is for developers of the library.
     remedy = _remedy(address, error, text)
-    told = f"{address.url}: {remedy} ({text})" if remedy else f"{address.url}: {text}"
+    message = f"{address.url}: {remedy} ({text})" if remedy else f"{address.url}: {text}"
     if isinstance(error, _UNABLE) or any(word in text for word in _UNABLE_WORDS):
-        return Unreachable(told, answers=True)
-    return StoreError(told) if isinstance(error, ResponseError) else Unreachable(told)
+        return Unreachable(message, answers=True)
+    return StoreError(message) if isinstance(error, ResponseError) else Unreachable(message)
 
 
 # The server answers, and refuses everything until its state or its settings have changed: it is

@@ -130,7 +130,7 @@ class Link:
                 self._perform(operation, answer_s), loop
             ).result()
         except ChannelClosed as error:
-            raise told(error, self._shown, self._own) from error
+            raise error_of_channel(error, self._shown, self._own) from error
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._starting:
@@ -212,7 +212,7 @@ class Link:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def told(error: ChannelClosed, shown: str, own: str) -> AgentpipeError:
+def error_of_channel(error: ChannelClosed, shown: str, own: str) -> AgentpipeError:
     """The end of a channel as our error; AMQP's code and text say why.
 
     Args:

@@ -58,7 +58,7 @@ class PinningAssignor(CooperativeStickyAssignor):  # type: ignore[misc]
         executor.balance()
         shares = {member: _flat(executor.get_final_assignment(member)) for member in parsed}
         keep_pinned(shares, {each.member_id: pinned_in(each.metadata) for each in members})
-        owners = {tp: member for member, told in parsed.items() for tp in told.partitions}
+        owners = {tp: member for member, said in parsed.items() for tp in said.partitions}
         return {
             member: ConsumerProtocolAssignment(
                 self.version,
@@ -83,10 +83,10 @@ def keep_pinned(shares: dict[str, Partitions], pinned: dict[str, Partitions]) ->
 
 
 def pinned_in(metadata: Any) -> Partitions:
-    """The partitions that a member told; none of a member that is not ours."""
+    """The partitions that a member reports; none of a member that is not ours."""
     try:
-        told = orjson.loads(bytes(metadata.user_data or b"")[_GENERATION.size :])
-        return {TopicPartition(str(topic), int(number)) for topic, number in told}
+        reported = orjson.loads(bytes(metadata.user_data or b"")[_GENERATION.size :])
+        return {TopicPartition(str(topic), int(number)) for topic, number in reported}
     except (ValueError, TypeError):
         return set()
 

@@ -70,7 +70,7 @@ class Starts:
 
     def _learn(self, commits: dict[TopicPartition, OffsetAndMetadata]) -> None:
         for tp, commit in commits.items():
-            told = commit.metadata or ""
+            noted = commit.metadata or ""
             # A commit of another program says nothing: its partition was there, at least.
-            number = int(told) if told.isdecimal() else tp.partition + 1
+            number = int(noted) if noted.isdecimal() else tp.partition + 1
             self._at_first = max(self._at_first, number)
