@@ -41,6 +41,7 @@ CLAIM_BATCH = 32
 SHARE_FOR_S = 0.02
 # A loop whose turn lasts longer is held up by a run: what is claimed now would wait behind it.
 TURNS_WITHIN_S = 0.5
+BEGIN_LOOK_S = 0.001
 OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S = 0.1, 2.0
 # What the store refuses whatever is left of it; meanwhile somebody may mend the store.
 REFUSED_AGAIN_S = 30.0
@@ -97,9 +98,14 @@ class Consumer:
         self._thread = threading.Thread(target=self._run, name="agentpipe-consumer", daemon=True)
         self._waker = threading.Thread(target=self._wait, name="agentpipe-waiter", daemon=True)
 
-    def begin(self, worker: Worker, loop: EventLoop) -> None:
-        """Start to claim for ``worker``, and to run on ``loop``, as soon as the store answers."""
-        self._worker, self._loop = worker, loop
+    def begin(
+        self, worker: Worker, loop: EventLoop, may_begin: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Start to claim for ``worker``, and to run on ``loop``, as soon as the store answers.
+
+        And as soon as the process ``may_begin``, which takes moments.
+        """
+        self._worker, self._loop, self._may_begin = worker, loop, may_begin
         self._thread.start()
         self._waker.start()
 
@@ -211,6 +217,8 @@ class Consumer:
         """Do nothing: ``join`` is enough."""
 
     def _run(self) -> None:
+        while not (self._stopping or self._may_begin()):
+            time.sleep(BEGIN_LOOK_S)
         while not self._stopping:
             self._wake.wait(_until(self._take_all_at))
             self._wake.clear()

@@ -31,6 +31,7 @@ from agentpipe.worker.contact import Contact
 from agentpipe.worker.cut_off import CutOff
 from agentpipe.worker.event_loop import EventLoop
 from agentpipe.worker.forwarder import Forwarder
+from agentpipe.worker.handshake import has_booted
 from agentpipe.worker.last_word import LastWord
 from agentpipe.worker.lease_keeper import LeaseKeeper
 from agentpipe.worker.process_end import ProcessEnd
@@ -138,7 +139,7 @@ class WorkerMiddleware(dramatiq.Middleware):
         self._serve(served)
         self._loop.start()
         self._forwarder.start()
-        self._consumer.begin(served, self._loop)
+        self._consumer.begin(served, self._loop, has_booted())
         self._start_keepers(broker, served.lease_s)
         # On a second SIGTERM Dramatiq exits without stopping its worker.
         multiprocessing.util.Finalize(None, self._consumer.leave, exitpriority=10)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ast
 import inspect
+import multiprocessing
 import re
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dramatiq
+import dramatiq.cli
 import pytest
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import (
@@ -23,8 +25,13 @@ from dramatiq.middleware import (
 from agentpipe.worker import middleware as ours
 from agentpipe.worker.consumer import Consumer
 from agentpipe.worker.event_loop import EventLoop
+from agentpipe.worker.handshake import VARIABLE, has_booted
 from agentpipe.worker.middleware import PRIVATE_NAMES
 from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.synchronize import Event
 
 PATIENCE_S = 20.0
 
@@ -117,6 +124,33 @@ def test_a_booting_worker_takes_our_threads_and_makes_none(broker: StubBroker) -
     assert {("one", False), ("two", False)} <= set(installer.asked)
     assert {"one", "two"} <= set(worker.consumers)
     assert threading.active_count() == before
+
+
+def test_a_worker_process_says_to_its_master_that_it_has_booted() -> None:
+    source = inspect.getsource(dramatiq.cli.worker_process)
+    assert list(inspect.signature(dramatiq.cli.worker_process).parameters)[-1] == VARIABLE
+    assert source.index("worker.start()") < source.index(f"{VARIABLE}.set()")
+
+
+def test_a_worker_of_dramatiqs_begins_once_its_master_knows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert has_booted()()
+
+    def worker_process(event: Event) -> Callable[[], bool]:
+        def start() -> Callable[[], bool]:
+            return has_booted()
+
+        found = start()
+        assert found() == event.is_set()
+        return found
+
+    monkeypatch.setattr("dramatiq.cli.worker_process", worker_process)
+    event = multiprocessing.Event()
+    booted = worker_process(event)
+    assert not booted()
+    event.set()
+    assert booted()
 
 
 def test_a_queue_declared_later_is_asked_for_too(broker: StubBroker) -> None:
