@@ -163,8 +163,9 @@ class Consumer:
         holds = self._store.heartbeat(self._worker, report)
         if not holds:
             log.warning("the lease was lost: the tasks went to other workers")
-            self._lose(self._held.all())
-            self._store.join(self._worker)
+            with self._held.claiming:  # What is claimed once there is a lease sees what was lost.
+                self._lose(self._held.all())
+                self._store.join(self._worker)
         self.renewed_at = time.monotonic()
         return holds
 
@@ -353,7 +354,7 @@ class Consumer:
         self._capacity.held = len(self._held)
         free = self._capacity.free(self._worker.slots)
         stuck = self._loop.turns.turn_s > TURNS_WITHIN_S
-        if free <= 0 or self._held.has_lost or self._loop.stray_s or stuck:
+        if free <= 0 or self._loop.stray_s or stuck:
             return []
         # A task that was cancelled before this has it in its claim.
         self._cancelled = frozenset()
@@ -361,6 +362,8 @@ class Consumer:
         limits = self._settings.outbox_limits
         request = ClaimRequest(self._worker, min(free, CLAIM_BATCH), limits, held)
         with self._held.claiming:
+            if self._held.has_lost:
+                return []
             messages = [ClaimedMessage(claim) for claim in self._store.claim(request)]
             self._held.add(messages)
         if not messages and share:

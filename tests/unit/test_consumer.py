@@ -1,0 +1,94 @@
+"""The consumer: what it claims while its worker loses its lease."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.brokers.records import Offer, Queue, Worker
+from agentpipe.settings import Settings
+from agentpipe.worker.capacity import Capacity
+from agentpipe.worker.consumer import Consumer
+from agentpipe.worker.contact import Contact
+from agentpipe.worker.last_word import LastWord
+from tests.stores import open_any
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from agentpipe.brokers.records import Claim, ClaimRequest
+    from agentpipe.worker.message import ClaimedMessage
+    from tests.stores import AnyStore
+
+QUEUES = ("queue", "second", "third")
+WORKER = Worker("worker", slots=4, queues=frozenset(QUEUES))
+
+
+def put(store: AnyStore, queue: str) -> None:
+    store.offer(queue, [Offer(f"task of {queue}", b"{}")], round_robin=False)
+
+
+class Racing:
+    """A store; a heartbeat comes just before a claim once the worker has lost its lease."""
+
+    def __init__(self, store: AnyStore) -> None:
+        self._store = store
+        self.rival: threading.Thread | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def claim(self, request: ClaimRequest) -> list[Claim]:
+        if self.rival is not None and self.rival.ident is None:
+            self.rival.start()
+            self.rival.join(0.5)  # If it can end, it does so before the claim.
+            for queue in QUEUES[1:]:  # So that its even share is more than it has.
+                put(self._store, queue)
+        return self._store.claim(request)
+
+
+class Loop:
+    """Begins runs that do not end."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.interrupted: list[str] = []
+        self.turns = SimpleNamespace(turn_s=0.0)
+        self.stray_s, self.is_paused = 0.0, False
+
+    def start_runs(self, messages: list[ClaimedMessage]) -> None:
+        self.started += [message.claim.task_id for message in messages]
+
+    def interrupt(self, messages: list[ClaimedMessage]) -> None:
+        self.interrupted += [message.claim.task_id for message in messages]
+
+
+def test_a_task_is_not_claimed_again_while_its_lost_run_goes_on(tmp_path: Path) -> None:
+    settings = Settings(broker=f"sqlite:///{tmp_path}/a.db?synchronous=normal")
+    with closing(open_any(settings)) as store:
+        store.declare([Queue(queue) for queue in QUEUES])
+        put(store, "queue")
+        loop, racing = Loop(), Racing(store)
+        forwarder: Any = SimpleNamespace(notify=lambda: None, stop=lambda _: None)
+        consumer = Consumer(
+            racing,
+            settings,
+            lambda message: message.settlement,  # type: ignore[arg-type, return-value]
+            forwarder,
+            Capacity(),
+            word=LastWord.of(""),
+            contact=Contact(),
+        )
+        consumer.begin(WORKER, loop)  # type: ignore[arg-type]
+        wait_until(lambda: loop.started == ["task of queue"], 20, "it runs")
+        heartbeat = threading.Thread(target=lambda: consumer.heartbeat(whole=False))
+        racing.rival = heartbeat
+        store.leave(WORKER)  # As others do with a worker that is not heard.
+        wait_until(lambda: loop.interrupted == ["task of queue"], 20, "the lost run is interrupted")
+        wait_until(lambda: not heartbeat.is_alive(), 20, "it has a lease")
+        consumer.stop()
+        consumer.join(20)
+        assert loop.started == ["task of queue"]
