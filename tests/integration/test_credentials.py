@@ -36,8 +36,10 @@ def test_two_contexts_and_a_thousand_tasks_leak_nothing(
         {"env": {"WHO": "B", "TOKEN": f"${{file:{secret_file}}}"}},
     ]
     TOKENS["B"] = TOKENS["B"].removesuffix("\n")
+    # Those that are tried again come last, and all fail the same way.
+    limits = {"max_queue_size": TASKS, "breaker": 0}
     for name, config in (("toys", "./agent.yaml"), ("plain", "./plain.yaml")):
-        project.collection(name, config, number=2, context=contexts, max_queue_size=TASKS)
+        project.collection(name, config, number=2, context=contexts, **limits)
     environ = {"TOKEN_A": TOKENS["A"], "AGENTPIPE_LOG_LEVEL": "DEBUG"}
     fleets = [
         project.work("--processes", "1", "--slots", "6", env=environ | {"AGENTPIPE_LOG_FORMAT": f})
