@@ -52,6 +52,12 @@ demo:
 PYTEST = $(BIN)/python -m pytest
 # More processes than cores: these tests wait for servers and workers most of their time.
 PARALLEL := -n 6 --dist worksteal
+# Those of the long tier start many processes each.
+PARALLEL_LONG := -n 3 --dist worksteal
+# Several at once may starve a lease or a server for seconds. What failed runs once more, alone:
+# a fault fails twice. Both runs are printed.
+AGAIN = || { [ $$? -eq 1 ] && $(PYTEST) $(1) --last-failed --last-failed-no-failures none; }
+INTEGRATION := tests/conformance tests/integration -m "(server or process) and not long"
 
 # Three tiers, and each test is in one: `make check test test-all` runs each once.
 check: lint unit ## format, lint, types, unit tests, conformance on SQLite: for every change
@@ -67,12 +73,12 @@ unit: .venv/installed-dev
 test: unit integration ## the tests: unit, conformance, and integration with all brokers and sinks
 
 integration: .venv/installed-dev
-	$(PYTEST) tests/conformance tests/integration -m "(server or process) and not long" $(PARALLEL)
+	$(PYTEST) $(INTEGRATION) $(PARALLEL) $(call AGAIN,$(INTEGRATION))
 
 test-all: test long test-torch test-mcpuniverse ## also the long kill, outage and race tests, torch, mcpuniverse
 
 long: .venv/installed-dev
-	$(PYTEST) -m long $(PARALLEL)
+	$(PYTEST) -m long $(PARALLEL_LONG) $(call AGAIN,-m long)
 
 # torch is large and nothing else needs it, so it has its own environment.
 $(TORCH)/installed: setup.cfg pyproject.toml

@@ -45,7 +45,7 @@ class Server:
             heartbeat=heartbeat_s,
             connection_attempts=1,
             socket_timeout=5,
-            stack_timeout=5,
+            stack_timeout=10,
             client_properties={"connection_name": f"agentpipe {name}"},
             **tls,
         )
