@@ -292,3 +292,23 @@ def test_top_has_reasons_for_bottlenecks() -> None:
 def test_what_top_says_has_its_row_in_operations(words: str) -> None:
     rows = re.findall(r"^\| (.*?) \|", section("docs/operations.md", "Is it moving?"), re.MULTILINE)
     assert any(words in row for row in rows)
+
+
+# Which test holds which line.
+
+TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
+
+
+def test_the_tests_that_the_documents_name_exist() -> None:
+    named = [(each, *test) for each in DOCUMENTS for test in TEST.findall(read(each))]
+    assert len(named) > 20
+    for document, file, name in named:
+        assert (ROOT / file).exists(), (document, file)
+        assert not name or f"def {name}(" in (ROOT / file).read_text(), (document, file, name)
+
+
+def test_each_line_of_security_names_its_test() -> None:
+    lines = section("docs/security.md", "Lines, and the tests that hold them").splitlines()
+    rows = [line for line in lines if line.startswith("| ") and not line.startswith("| line ")]
+    assert rows
+    assert [row for row in rows if not any(name for _, name in TEST.findall(row))] == []
