@@ -29,11 +29,11 @@ from agentpipe.sending.dispatcher import Dispatcher, Sent
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from agentpipe.config.collection import Collection
+    from agentpipe.config.task_rules import TaskRules
     from agentpipe.core.result import Result
     from agentpipe.operations.await_results import ResultWaiter
     from agentpipe.sending.admission import AdmittedTask
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     if args.collection not in named:
         where = f"in {collection_file(args, settings)}"
         raise ConfigError(unknown("collection", args.collection, named, where))
-    tasks = _tasks(args, named[args.collection].search)
+    tasks = _tasks(args, named[args.collection].task_rules)
     say_where(settings)
     with ExitStack() as stack:
         waiter = None
@@ -93,19 +93,19 @@ def _say_misfits(dispatcher: Dispatcher, collection: Collection) -> None:
         say(sentence)
 
 
-def _tasks(args: argparse.Namespace, search: Sequence[Path]) -> Iterable[AdmittedTask]:
-    metadata, tasks = dict(map(_name_and_value, args.metadata)), _plain_tasks(args, search)
+def _tasks(args: argparse.Namespace, rules: TaskRules) -> Iterable[AdmittedTask]:
+    metadata, tasks = dict(map(_name_and_value, args.metadata)), _plain_tasks(args, rules)
     if not metadata:
         return tasks
     return (each.with_fields(metadata=each.task.metadata | metadata) for each in tasks)
 
 
-def _plain_tasks(args: argparse.Namespace, search: Sequence[Path]) -> Iterable[AdmittedTask]:
+def _plain_tasks(args: argparse.Namespace, rules: TaskRules) -> Iterable[AdmittedTask]:
     if args.question is not None:
         return [admit(args.question)]
     from agentpipe.operations.read_tasks import read_tasks
 
-    return read_tasks(args.file, sys.stdin.buffer, search)
+    return read_tasks(args.file, sys.stdin.buffer, rules)
 
 
 def _name_and_value(pair: str) -> tuple[str, str]:

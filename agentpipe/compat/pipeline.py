@@ -78,7 +78,7 @@ class AgentPipeline:
             Unreachable: The broker does not answer.
         """
         collection = self._find(agent_collection_name)
-        task = admit(_task_data(task_config), collection.search)
+        task = admit(_task_data(task_config), collection.task_rules)
         if metadata:
             task = admit(replace(task.task, metadata={**task.task.metadata, **metadata}))
         try:

@@ -15,6 +15,7 @@ from agentpipe.config.documents import problem_at, raise_problems, read_document
 from agentpipe.config.fingerprint import fingerprint, spec_digest
 from agentpipe.config.paths import find_file, folders_for, is_file
 from agentpipe.config.schema import CollectionDocument
+from agentpipe.config.task_rules import TaskRules
 from agentpipe.core.context import Context, resolve
 from agentpipe.errors import ConfigError, Problem
 
@@ -140,6 +141,11 @@ class Collection:
     def search(self) -> tuple[Path, ...]:
         """The folders of its agents' code; none where the agent config is on another machine."""
         return search_folders(self.config_file) if is_file(self.config_file) else ()
+
+    @property
+    def task_rules(self) -> TaskRules:
+        """What its tasks may choose; built at each access."""
+        return TaskRules(self.search)
 
     @property
     def agents(self) -> tuple[AgentSpec, ...]:

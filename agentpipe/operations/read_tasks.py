@@ -5,38 +5,40 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agentpipe.config.task_rules import NO_RULES
 from agentpipe.errors import TaskError
 from agentpipe.sending.checked_tasks import checked_tasks
 from agentpipe.sending.task_files import read_lines, task_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from typing import BinaryIO
 
+    from agentpipe.config.task_rules import TaskRules
     from agentpipe.sending.admission import AdmittedTask
 
 
-def read_tasks(file: str, stdin: BinaryIO, search: Sequence[Path] = ()) -> Iterable[AdmittedTask]:
+def read_tasks(file: str, stdin: BinaryIO, rules: TaskRules = NO_RULES) -> Iterable[AdmittedTask]:
     """The tasks of a JSON Lines, JSON or benchmark file; ``-`` is stdin.
 
-    ``search`` has the folders of the functions that evaluators name.
+    ``rules`` are those of the collection that they are for.
 
     Raises:
         ConfigError: With every problem of the file. On stdin, ``TaskError`` at the first one.
     """
     if file == "-":
-        return _lines(stdin, search)
+        return _lines(stdin, rules)
     path = Path(file)
     if path.suffix.lower() in {".yaml", ".yml"}:
         from agentpipe.sending.benchmarks import benchmark_tasks
 
-        return benchmark_tasks(path, search)
-    return checked_tasks(path, search)
+        return benchmark_tasks(path, rules)
+    return checked_tasks(path, rules)
 
 
-def _lines(stdin: BinaryIO, search: Sequence[Path]) -> Iterator[AdmittedTask]:
+def _lines(stdin: BinaryIO, rules: TaskRules) -> Iterator[AdmittedTask]:
     for entry in read_lines("stdin", stdin):
-        task, found = task_of(entry, search)
+        task, found = task_of(entry, rules)
         if task is None or found:
             raise TaskError("\n".join(map(str, found)))
         yield task

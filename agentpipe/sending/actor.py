@@ -13,6 +13,7 @@ from agentpipe.sending.message_options import named
 
 if TYPE_CHECKING:
     from agentpipe.config.collection import AgentSpec, Collection
+    from agentpipe.config.task_rules import TaskRules
     from agentpipe.core.task import Task
     from agentpipe.core.trace import Tracer
 
@@ -39,6 +40,7 @@ class AgentActor(dramatiq.Actor[..., None]):
         spec: Which of the collection's agents it is.
         runner: Runs its tasks; None in a process that only sends.
         config_hash: The collection's fingerprint; empty if unknown.
+        rules: What its collection offers to tasks.
     """
 
     def __init__(
@@ -48,9 +50,12 @@ class AgentActor(dramatiq.Actor[..., None]):
         broker: dramatiq.Broker,
         runner: AgentRunner | None = None,
         config_hash: str = "",
+        *,
+        rules: TaskRules | None = None,
     ) -> None:
         self.collection, self.spec, self.runner = collection, spec, runner
         self.config_hash = config_hash
+        self.rules = collection.task_rules if rules is None else rules
         super().__init__(
             _runs_in_a_worker,
             broker=broker,
@@ -73,7 +78,7 @@ class AgentActor(dramatiq.Actor[..., None]):
             TaskError: The arguments are not a valid task.
         """
         fields = args[0] if args else dict(kwargs or {})
-        admitted = admit(fields, self.collection.search)
+        admitted = admit(fields, self.rules)
         # Without a question it may be a pipe's target: the answer before it is its question.
         complete = bool(args) or "question" in fields
         return dramatiq.Message(
@@ -100,7 +105,7 @@ class AgentActor(dramatiq.Actor[..., None]):
         if isinstance(given, dict) and "schema" in given:
             return given
         own = {"task_id": message.message_id, **message.kwargs}
-        admitted = admit({**_as_task(given), **own}, self.collection.search)
+        admitted = admit({**_as_task(given), **own}, self.rules)
         fields: dict[str, Any] = orjson.loads(admitted.stamped(self.config_hash))
         return fields
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.config.task_rules import NO_RULES
 from agentpipe.core.task import Task
 from agentpipe.errors import TaskError
 from agentpipe.evaluation import evaluators
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from agentpipe.config.task_rules import TaskRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,25 +45,25 @@ class AdmittedTask:
         return b'%b,"config_hash":"%b"}' % (self.payload[:-1], config_hash.encode())
 
 
-def examine(data: Any, search: Sequence[Path] = ()) -> tuple[AdmittedTask | None, list[str]]:
+def examine(data: Any, rules: TaskRules = NO_RULES) -> tuple[AdmittedTask | None, list[str]]:
     """The task in ``data``, and everything that keeps it from being sent.
 
-    ``data`` is what ``Task.load`` takes. With ``search``, functions that its evaluators name must
-    be there, as ``evaluators.check`` finds them. The task is None only where no Task could be made.
+    ``data`` is what ``Task.load`` takes; ``rules`` are those of the collection that it is for. The
+    task is None only where no Task could be made.
     """
     try:
         task = Task.load(data, give_id=True)
         admitted = _encoded(task, named=_has_id(data))
     except TaskError as error:
-        return None, [*error.messages, *_evaluator_problems(data, search)]
-    return admitted, evaluators.check(task.evaluators, search)
+        return None, [*error.messages, *_evaluator_problems(data, rules)]
+    return admitted, evaluators.check(task.evaluators, rules.search)
 
 
-def _evaluator_problems(data: Any, search: Sequence[Path]) -> list[str]:
+def _evaluator_problems(data: Any, rules: TaskRules) -> list[str]:
     """Those of a malformed task, as far as it has evaluators."""
     given = data.get("evaluators") if isinstance(data, dict) else None
     sound = isinstance(given, list) and all(isinstance(each, dict) for each in given)
-    return evaluators.check(given, search) if sound and given else []
+    return evaluators.check(given, rules.search) if sound and given else []
 
 
 def _has_id(data: Any) -> bool:
@@ -71,15 +71,15 @@ def _has_id(data: Any) -> bool:
     return bool(task_id)
 
 
-def admit(data: Any, search: Sequence[Path] = ()) -> AdmittedTask:
-    """The task in ``data``, with an id and with evaluators that can work; see ``examine``.
+def admit(data: Any, rules: TaskRules = NO_RULES) -> AdmittedTask:
+    """The task in ``data``, with an id, asking for no more than is offered; see ``examine``.
 
     Raises:
         TaskError: Saying what is wrong and what is right.
     """
     if isinstance(data, AdmittedTask):
         return data
-    admitted, problems = examine(data, search)
+    admitted, problems = examine(data, rules)
     if admitted is None or problems:
         raise TaskError("; ".join(problems))
     return admitted

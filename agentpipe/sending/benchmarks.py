@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.config.documents import problem_at, raise_problems, read_documents
 from agentpipe.config.paths import find_file, folders_for_tasks, shown_path
 from agentpipe.config.schema import BENCHMARK, BenchmarkDocument
+from agentpipe.config.task_rules import NO_RULES
 from agentpipe.config.yaml_source import kind_in
 from agentpipe.errors import ConfigError, Problem
 from agentpipe.sending.task_files import load_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from agentpipe.config.task_rules import TaskRules
     from agentpipe.config.yaml_source import Document
     from agentpipe.sending.admission import AdmittedTask
 
@@ -81,7 +81,7 @@ def load_benchmarks(path: Path) -> list[Benchmark]:
     return benchmarks
 
 
-def benchmark_tasks(path: Path, search: Sequence[Path] = ()) -> list[AdmittedTask]:
+def benchmark_tasks(path: Path, rules: TaskRules = NO_RULES) -> list[AdmittedTask]:
     """The tasks of all benchmarks of a file, with benchmark and file in their metadata.
 
     Raises:
@@ -92,7 +92,7 @@ def benchmark_tasks(path: Path, search: Sequence[Path] = ()) -> list[AdmittedTas
     tasks: list[AdmittedTask] = []
     for benchmark, file in ((each, file) for each in benchmarks for file in each.tasks):
         try:
-            tasks += [_marked(task, benchmark, file) for task in load_tasks(file.path, search)]
+            tasks += [_marked(task, benchmark, file) for task in load_tasks(file.path, rules)]
         except ConfigError as error:
             problems += error.problems
     if problems:

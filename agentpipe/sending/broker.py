@@ -256,6 +256,7 @@ def declared_broker(
     dispatcher.declare(collections, serves=bool(runners))
     for collection in collections:
         config_hash = dispatcher.hash_of(collection.name)
+        rules = dispatcher.rules_of(collection.name)
         for spec in collection.agents:
-            AgentActor(collection, spec, broker, runners.get(spec.queue), config_hash)
+            AgentActor(collection, spec, broker, runners.get(spec.queue), config_hash, rules=rules)
     return broker

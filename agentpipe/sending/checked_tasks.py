@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from agentpipe.config.paths import shown_path
+from agentpipe.config.task_rules import NO_RULES
 from agentpipe.core.task import Task
 from agentpipe.errors import ConfigError, Problem
 from agentpipe.sending.admission import AdmittedTask
@@ -21,37 +22,38 @@ from agentpipe.sending.task_files import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from agentpipe.config.task_rules import TaskRules
     from agentpipe.sending.task_files import Entry
 
 
-def checked_tasks(path: Path, search: Sequence[Path] = ()) -> Iterable[AdmittedTask]:
+def checked_tasks(path: Path, rules: TaskRules = NO_RULES) -> Iterable[AdmittedTask]:
     """Every task of a file; a file with a task per line is spooled to a temporary file.
 
     Raises:
         ConfigError: The file cannot be read, or with all that is wrong with it.
     """
-    return load_tasks(path, search) if is_document(path) else _spooled(path, search)
+    return load_tasks(path, rules) if is_document(path) else _spooled(path, rules)
 
 
-def check_file(path: Path, search: Sequence[Path] = ()) -> None:
+def check_file(path: Path, rules: TaskRules = NO_RULES) -> None:
     """Read a task file through.
 
     Raises:
         ConfigError: The file cannot be read, or with all that is wrong with it.
     """
     entries = entries_of(read_document(path)) if is_document(path) else _lines(path)
-    problems = [problem for entry in entries for problem in task_of(entry, search)[1]]
+    problems = [problem for entry in entries for problem in task_of(entry, rules)[1]]
     if problems:
         raise ConfigError(problems)
 
 
-def _spooled(path: Path, search: Sequence[Path]) -> Iterator[AdmittedTask]:
+def _spooled(path: Path, rules: TaskRules) -> Iterator[AdmittedTask]:
     spool, problems = _Spool(), []
     for entry in _lines(path):
-        task, found = task_of(entry, search)
+        task, found = task_of(entry, rules)
         problems += found
         if task is not None and not problems:
             spool.add(task)

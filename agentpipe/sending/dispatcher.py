@@ -14,6 +14,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from agentpipe.brokers.records import Admission, Offer, Queue
+from agentpipe.config.task_rules import NO_RULES
 from agentpipe.core.backoff import delay_s
 from agentpipe.errors import ConfigError, QueueFull, Unreachable
 from agentpipe.sending.admission import admit
@@ -22,11 +23,11 @@ from agentpipe.sending.source import source_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from agentpipe.brokers.base import Store
     from agentpipe.brokers.statistics import Stats
     from agentpipe.config.collection import Collection
+    from agentpipe.config.task_rules import TaskRules
     from agentpipe.settings import Settings
 
 BATCH = 1_000
@@ -82,7 +83,7 @@ class Dispatcher(ActorOptions):
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._search: dict[str, Sequence[Path]] = {}
+        self._rules: dict[str, TaskRules] = {}
         self._hashes: dict[str, str] = {}
 
     @classmethod
@@ -107,7 +108,7 @@ class Dispatcher(ActorOptions):
         """Declare each collection's agents and limits in the store; a worker ``serves`` them."""
         collections = tuple(collections)
         sources = {each.name: source_of(each, serves=serves) for each in collections}
-        self._search |= {each.name: each.search for each in collections}
+        self._rules |= {each.name: each.task_rules for each in collections}
         self._hashes |= {name: it.fingerprint for name, it in sources.items() if it}
         self._store.declare(
             [
@@ -130,9 +131,9 @@ class Dispatcher(ActorOptions):
         """The fingerprint of a declared collection; empty if unknown."""
         return self._hashes.get(collection, "")
 
-    def search_of(self, collection: str) -> Sequence[Path]:
-        """The folders of a declared collection's code, for ``admit``."""
-        return self._search.get(collection, ())
+    def rules_of(self, collection: str) -> TaskRules:
+        """What a declared collection offers to its tasks, for ``admit``."""
+        return self._rules.get(collection, NO_RULES)
 
     def send(self, collection: str, task: Any) -> str:
         """Send one task; returns its id, also of a duplicate.
@@ -177,8 +178,8 @@ class Dispatcher(ActorOptions):
         """Like ``send_many``, with the outcome of each round trip."""
         waiting = on_full == "wait"
         offer = partial(self._offer_patiently if waiting else self._offer, round_robin=round_robin)
-        search, config_hash = self.search_of(collection), self.hash_of(collection)
-        for offers in _batches(_offer_of(task, search, config_hash) for task in tasks):
+        rules, config_hash = self.rules_of(collection), self.hash_of(collection)
+        for offers in _batches(_offer_of(task, rules, config_hash) for task in tasks):
             admission = offer(collection, offers)
             if not admission.bound and "refused" in admission.verdicts:
                 raise ConfigError(f"no agent serves collection {collection!r}: declare it first")
@@ -220,8 +221,8 @@ class Dispatcher(ActorOptions):
         self._store.close()
 
 
-def _offer_of(data: Any, search: Sequence[Path], config_hash: str) -> Offer:
-    admitted = admit(data, search)
+def _offer_of(data: Any, rules: TaskRules, config_hash: str) -> Offer:
+    admitted = admit(data, rules)
     task, payload = admitted.task, admitted.stamped(config_hash)
     return Offer(task.task_id, payload, task.priority, group_id=task.group_id)
 

@@ -274,7 +274,7 @@ class Line:
 
     def _checked_tasks(self) -> Iterable[AdmittedTask]:
         _refuse_yaml(self._spec.tasks_file)
-        return checked_tasks(self._spec.tasks_file, self._dispatcher.search_of(self._collection))
+        return checked_tasks(self._spec.tasks_file, self._dispatcher.rules_of(self._collection))
 
     # How it goes.
 
@@ -341,11 +341,11 @@ def check_files(collections: Iterable[Collection]) -> None:
         ConfigError: With all that is wrong with any.
     """
     problems: list[Problem] = []
-    files = [(spec.tasks_file, each.search) for each in collections for spec in each.schedule]
-    for path, search in dict.fromkeys(files):
+    files = [(spec.tasks_file, each.task_rules) for each in collections for spec in each.schedule]
+    for path, rules in dict.fromkeys(files):
         try:
             _refuse_yaml(path)
-            check_file(path, search)
+            check_file(path, rules)
         except ConfigError as error:
             problems += error.problems
     if problems:

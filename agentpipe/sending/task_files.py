@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import orjson
 
 from agentpipe.config.paths import shown_path
+from agentpipe.config.task_rules import NO_RULES
 from agentpipe.config.yaml_source import SAVE_AS_UTF8, WIDE, is_wide, read_text
 from agentpipe.errors import ConfigError, Problem, TaskError
 from agentpipe.sending.admission import examine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence, Sized
+    from collections.abc import Iterator, Mapping, Sized
     from pathlib import Path
 
+    from agentpipe.config.task_rules import TaskRules
     from agentpipe.config.yaml_source import KeyPath
     from agentpipe.sending.admission import AdmittedTask
 
@@ -65,15 +67,15 @@ class Entry:
         return Problem(message, self.file, self.lines.get(path, self.line))
 
 
-def task_of(entry: Entry, search: Sequence[Path] = ()) -> tuple[AdmittedTask | None, list[Problem]]:
+def task_of(entry: Entry, rules: TaskRules = NO_RULES) -> tuple[AdmittedTask | None, list[Problem]]:
     """The entry's task, with an id, and its problems, as ``examine`` finds them."""
     if entry.error:
         return None, [entry.problem(entry.error)]
-    admitted, messages = examine(entry.data, search)
+    admitted, messages = examine(entry.data, rules)
     return admitted, [entry.problem(message) for message in messages]
 
 
-def load_tasks(path: Path, search: Sequence[Path] = ()) -> list[AdmittedTask]:
+def load_tasks(path: Path, rules: TaskRules = NO_RULES) -> list[AdmittedTask]:
     """All tasks of a JSON document.
 
     Raises:
@@ -81,7 +83,7 @@ def load_tasks(path: Path, search: Sequence[Path] = ()) -> list[AdmittedTask]:
     """
     tasks, problems = [], []
     for entry in entries_of(read_document(path)):
-        task, found = task_of(entry, search)
+        task, found = task_of(entry, rules)
         problems += found
         if task is not None:
             tasks.append(task)

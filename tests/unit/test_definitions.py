@@ -7,6 +7,7 @@ import pytest
 
 from agentpipe.config import definitions
 from agentpipe.config.definitions import has_source, problem_of_function
+from agentpipe.config.task_rules import TaskRules
 from agentpipe.core.task import Task
 from agentpipe.errors import ConfigError, TaskError
 from agentpipe.sending.admission import admit
@@ -165,9 +166,9 @@ def task(func: str, **more: object) -> dict[str, object]:
 
 def test_a_task_is_refused_when_it_is_sent(tmp_path: Path) -> None:
     (tmp_path / "judge.py").write_text("def f(answer): ...")
-    assert isinstance(admit(task("judge:f"), [tmp_path]).task, Task)
+    assert isinstance(admit(task("judge:f"), TaskRules((tmp_path,))).task, Task)
     with pytest.raises(TaskError, match=r"evaluators\[0\]: func: 'judge:g'"):
-        admit(task("judge:g"), [tmp_path])
+        admit(task("judge:g"), TaskRules((tmp_path,)))
     assert isinstance(admit(task("judge:g")).task, Task)
 
 
@@ -179,7 +180,7 @@ def test_a_task_file_says_which_line_names_a_missing_function(tmp_path: Path) ->
     )
     for read in (check_file, checked_tasks):
         with pytest.raises(ConfigError) as caught:
-            read(file, [tmp_path])
+            read(file, TaskRules((tmp_path,)))
         (problem,) = caught.value.problems
         assert problem.line == 2
         assert "has no 'g'" in problem.message
