@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -39,4 +42,20 @@ class Noting(Waiting):
     async def execute(self, task: Any, context: Any) -> str:
         with self.journal.open("a") as file:
             file.write(f"{time.time()}\n")
+        return await super().execute(task, context)
+
+
+class Holding(Waiting):
+    """Notes each start with its task and process; holds the interpreter where it is asked to."""
+
+    def __init__(self, journal: str, pause_s: float) -> None:
+        super().__init__(pause_s)
+        self.journal = Path(journal)
+
+    async def execute(self, task: Any, context: Any) -> str:
+        line = {"task_id": task.task_id, "pid": os.getpid(), "at": time.time()}
+        with self.journal.open("a") as file:
+            file.write(f"{json.dumps(line)}\n")
+        if task.question == "hold":
+            re.match(r"(a+)+$", "a" * 60 + "b")
         return await super().execute(task, context)

@@ -50,8 +50,8 @@ class Fleet:
         agent_spec = {"name": "a", "type": "python", "config": agent_config}
         limits = {"number": number, "max_queue_size": 1_000_000, "concurrency": concurrency}
         self._write("agent.yaml", {"kind": "agent", "spec": agent_spec})
-        spec = {"name": "bench", "config": "agent.yaml", **limits}
-        self._write("bench.yaml", {"kind": "collection", "spec": spec})
+        self._spec = {"name": "bench", "config": "agent.yaml", **limits}
+        self.limit()
         self.environ = {
             **{name: value for name, value in os.environ.items() if "AGENTPIPE" not in name},
             "AGENT_COLLECTION_CONFIG_FILE": str(folder / "bench.yaml"),
@@ -63,6 +63,10 @@ class Fleet:
 
     def _write(self, name: str, document: dict[str, Any]) -> None:
         (self.folder / name).write_bytes(orjson.dumps(document))  # JSON is YAML.
+
+    def limit(self, **limits: int) -> None:
+        """Give the collection these limits beside its own."""
+        self._write("bench.yaml", {"kind": "collection", "spec": {**self._spec, **limits}})
 
     def run(self, *arguments: str, stdin: bytes | None = None) -> bytes:
         return subprocess.run(
@@ -82,10 +86,10 @@ class Fleet:
         status: dict[str, Any] = orjson.loads(self.run("status", "--json"))
         return status
 
-    def results(self, number: int) -> list[dict[str, Any]]:
-        """The whole stream, once it holds ``number`` results."""
+    def results(self, number: int, patience_s: float = PATIENCE_S) -> list[dict[str, Any]]:
+        """The whole stream, once it holds ``number`` results, or none came for ``patience_s``."""
         stream = ["tail", "--from", "beginning", "--json", "--limit", str(number)]
-        lines = self.run(*stream, "--timeout", str(PATIENCE_S)).splitlines()
+        lines = self.run(*stream, "--timeout", str(patience_s)).splitlines()
         return [orjson.loads(line) for line in lines]
 
     @contextmanager
@@ -107,13 +111,14 @@ class Fleet:
     def worker_pid(self, nth: int = 1) -> int:
         """The process id of the nth worker, once it is ready."""
         deadline = time.monotonic() + PATIENCE_S
-        while len(pids := self._worker_pids()) < nth:
+        while len(pids := self.worker_pids()) < nth:
             if time.monotonic() > deadline:
                 raise TimeoutError(self._log.read_text())
             time.sleep(0.02)
         return pids[nth - 1]
 
-    def _worker_pids(self) -> list[int]:
+    def worker_pids(self) -> list[int]:
+        """Each that has served so far, in the order of their starts."""
         names = re.findall(r"worker \S+-(\d+)-\w+ serves", self._log.read_text())
         return list(map(int, names))
 
