@@ -21,9 +21,9 @@ from agentpipe.core.redaction import Redactor
 from agentpipe.errors import AgentpipeError, ConfigError, Unreachable
 from agentpipe.settings import Settings
 from agentpipe.worker.broker import worker_broker
-from agentpipe.worker.last_word import LastWord
-from agentpipe.worker.pulse import Pulse
-from agentpipe.worker.served_actor import served_actors
+from agentpipe.worker.running.served_actor import served_actors
+from agentpipe.worker.watch.last_word import LastWord
+from agentpipe.worker.watch.pulse import Pulse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ from agentpipe.config.mcp_servers import load_catalogue
 from agentpipe.engines.mcp.opening import Opening, Target
 from agentpipe.engines.mcp.running import running_servers
 from agentpipe.engines.mcp.server_pool import SPARES
-from agentpipe.worker.child_memory import ChildMemory
+from agentpipe.worker.watch.child_memory import ChildMemory
 from bench.figures import show
 from bench.on_agents import answer, engine_of, instances_of
 from tests.llm_stub import LlmStub, say

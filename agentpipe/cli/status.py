@@ -67,7 +67,7 @@ def _outbox_warning(status: dict[str, Any], limits: OutboxLimits) -> Iterator[st
 def _misfits(stats: Stats) -> Iterator[str]:
     """What no worker runs, or what may run otherwise than its sender meant."""
     from agentpipe.brokers.removed import removed_agents
-    from agentpipe.worker.configs import configs_in_use, sentences
+    from agentpipe.worker.claims.configs import configs_in_use, sentences
 
     collections = {depth.collection for depth in stats.queues if depth.collection}
     for each in removed_agents(stats, collections):

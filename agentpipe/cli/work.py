@@ -72,7 +72,7 @@ def serve_here(
     burst: bool = False,
 ) -> int:
     """Run workers for the collection file, logging to this terminal."""
-    from agentpipe.worker.supervisor import serve
+    from agentpipe.worker.fleet.supervisor import serve
 
     path = collection_file(args, settings)
     logs.configure(settings.log_level, settings.log_format)

@@ -138,7 +138,7 @@ class AgentPipeline:
 
     def start_celery_workers(self) -> int:
         """Run workers until a signal, as ``agentpipe work``; the name is MCP-Universe's."""
-        from agentpipe.worker.supervisor import serve
+        from agentpipe.worker.fleet.supervisor import serve
 
         return serve(self._path, self.settings)
 

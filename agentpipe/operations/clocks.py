@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from agentpipe.connections.health import MAX_SKEW_S, Finding, is_close, ok, skew, warn
 from agentpipe.core.text import counted
 from agentpipe.errors import FormatError
-from agentpipe.worker.heartbeat import Heartbeat
+from agentpipe.worker.claims.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.records import Worker
-from agentpipe.worker.forwarder import drain
+from agentpipe.worker.outbox.forwarder import drain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from agentpipe.brokers.records import is_outdated
 from agentpipe.brokers.removed import removed_agents
 from agentpipe.sending.source import source_of
-from agentpipe.worker.configs import configs_in_use, sentences
+from agentpipe.worker.claims.configs import configs_in_use, sentences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

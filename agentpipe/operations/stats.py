@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.statistics import RECENT_S
-from agentpipe.worker.configs import configs_in_use
-from agentpipe.worker.heartbeat import Heartbeat
+from agentpipe.worker.claims.configs import configs_in_use
+from agentpipe.worker.claims.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from agentpipe.brokers.statistics import QueueDepth, Stats, Tally, WorkerSeen
-    from agentpipe.worker.configs import ConfigInUse
+    from agentpipe.worker.claims.configs import ConfigInUse
 
 
 def as_dict(stats: Stats) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from agentpipe.tui.history import eta_s, outcome_rates, rates_of, throughput
 from agentpipe.tui.panels import dead_letters, panels
 from agentpipe.tui.state import SORTS
 from agentpipe.tui.table import BAD, FAINT, GOOD, STRONG, WARN, plain
-from agentpipe.worker.configs import configs_in_use, sentences
+from agentpipe.worker.claims.configs import configs_in_use, sentences
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.brokers.statistics import RECENT_S
 from agentpipe.operations.stats import oldest_runs_s, undelivered_s
-from agentpipe.worker.heartbeat import Heartbeat
+from agentpipe.worker.claims.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

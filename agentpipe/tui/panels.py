@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from agentpipe.tui.history import FleetHistory, Snapshot
     from agentpipe.tui.rows import Row
     from agentpipe.tui.state import ScreenState
-    from agentpipe.worker.heartbeat import Heartbeat
+    from agentpipe.worker.claims.heartbeat import Heartbeat
 
 WIDE = 110
 # A worker sends three heartbeats per lease, which is 30 s by default.

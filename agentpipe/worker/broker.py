@@ -18,10 +18,10 @@ from agentpipe.engines.hybrid import HybridEngine
 from agentpipe.errors import ConfigError, Problem
 from agentpipe.sending.broker import StoreBroker, declared_broker
 from agentpipe.sinks import open_sink
-from agentpipe.worker.configs import reported
+from agentpipe.worker.claims.configs import reported
 from agentpipe.worker.middleware import WorkerMiddleware
-from agentpipe.worker.results import Results
-from agentpipe.worker.runner import Runner
+from agentpipe.worker.outcomes.results import Results
+from agentpipe.worker.running.runner import Runner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from agentpipe.core.context import Context
     from agentpipe.engines.base import Engine
     from agentpipe.settings import Settings
-    from agentpipe.worker.pulse import Pulse
+    from agentpipe.worker.watch.pulse import Pulse
 
 
 def worker_broker(

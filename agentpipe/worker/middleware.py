@@ -24,21 +24,21 @@ from agentpipe.core.garbage import collect_rarely
 from agentpipe.core.thread_marks import write_marks_to
 from agentpipe.errors import AgentCrashed
 from agentpipe.sending.broker import StoreBroker
-from agentpipe.worker.blocked_loop import Blame
-from agentpipe.worker.configs import say_conflicts
-from agentpipe.worker.consumer import Consumer
-from agentpipe.worker.contact import Contact
-from agentpipe.worker.cut_off import CutOff
-from agentpipe.worker.event_loop import EventLoop
-from agentpipe.worker.forwarder import Forwarder
+from agentpipe.worker.claims.configs import say_conflicts
+from agentpipe.worker.claims.consumer import Consumer
+from agentpipe.worker.claims.contact import Contact
+from agentpipe.worker.claims.lease_keeper import LeaseKeeper
+from agentpipe.worker.ending.cut_off import CutOff
+from agentpipe.worker.ending.process_end import ProcessEnd
+from agentpipe.worker.ending.watchdog import Watchdog
 from agentpipe.worker.handshake import has_booted
-from agentpipe.worker.last_word import LastWord
-from agentpipe.worker.lease_keeper import LeaseKeeper
-from agentpipe.worker.process_end import ProcessEnd
-from agentpipe.worker.served_actor import served_actors, time_limit_s
-from agentpipe.worker.signals import Signals
-from agentpipe.worker.slots import DRAMATIQ_THREADS, slots_for
-from agentpipe.worker.watchdog import Watchdog
+from agentpipe.worker.loop.blocked_loop import Blame
+from agentpipe.worker.loop.event_loop import EventLoop
+from agentpipe.worker.loop.signals import Signals
+from agentpipe.worker.outbox.forwarder import Forwarder
+from agentpipe.worker.running.served_actor import served_actors, time_limit_s
+from agentpipe.worker.running.slots import DRAMATIQ_THREADS, slots_for
+from agentpipe.worker.watch.last_word import LastWord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
     from agentpipe.brokers.records import Worker
     from agentpipe.settings import Settings
     from agentpipe.sinks.base import Sink
-    from agentpipe.worker.message_loop import LoopDeath
-    from agentpipe.worker.pulse import Pulse
-    from agentpipe.worker.results import Results
+    from agentpipe.worker.loop.message_loop import LoopDeath
+    from agentpipe.worker.outcomes.results import Results
+    from agentpipe.worker.watch.pulse import Pulse
 
 # Attributes of dramatiq.Worker that we replace, set, fill or read.
 PRIVATE_NAMES = (

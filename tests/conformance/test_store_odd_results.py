@@ -19,10 +19,10 @@ from agentpipe.errors import InfraError
 from agentpipe.evaluation.evaluators import Evaluation
 from agentpipe.operations.stats import as_dict
 from agentpipe.sending.broker import StoreBroker
-from agentpipe.worker.message import ClaimedMessage
-from agentpipe.worker.results import Results
-from agentpipe.worker.runner import Completed
-from agentpipe.worker.settling import Settling
+from agentpipe.worker.claims.settling import Settling
+from agentpipe.worker.outcomes.results import Results
+from agentpipe.worker.running.message import ClaimedMessage
+from agentpipe.worker.running.runner import Completed
 from tests.conformance.steps import PATIENCE_S, claim, declared, joined
 from tests.support import wait_until
 

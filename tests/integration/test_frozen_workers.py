@@ -106,7 +106,7 @@ def test_a_guard_is_started_again_and_ends_with_its_worker(project: Project) -> 
     (worker,) = fleet.pids
 
     def guards() -> list[int]:
-        return [pid for pid in children_of(worker) if b"worker.guard" in _argv(pid)]
+        return [pid for pid in children_of(worker) if b"watch.guard" in _argv(pid)]
 
     (first,) = wait_until(guards, 30, "a guard")
     os.kill(first, signal.SIGKILL)

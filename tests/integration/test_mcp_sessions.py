@@ -204,7 +204,7 @@ def test_each_run_has_its_own_http_session_and_closes_it(bench: Bench) -> None:
 
 def test_servers_and_the_memory_of_children_are_counted(bench: Bench) -> None:
     from agentpipe.engines.mcp.running import running_servers
-    from agentpipe.worker.child_memory import ChildMemory
+    from agentpipe.worker.watch.child_memory import ChildMemory
 
     counted: list[tuple[int, int]] = []
 

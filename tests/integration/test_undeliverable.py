@@ -15,7 +15,7 @@ from agentpipe.core.redaction import Redactor
 from agentpipe.core.result import Result
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
-from agentpipe.worker.publishing import publish
+from agentpipe.worker.outbox.publishing import publish
 from brokers.server_rabbitmq import RabbitServer
 from tests.support import refuse_in_sqlite, wait_until
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.collection import Collection
 from agentpipe.core.context import Context
-from agentpipe.worker.runner import Runner
+from agentpipe.worker.running.runner import Runner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

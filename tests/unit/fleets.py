@@ -9,7 +9,7 @@ from agentpipe.brokers.statistics import QueueDepth, Stats, Tally, WorkerSeen
 from agentpipe.settings import OutboxLimits
 from agentpipe.tui.frame import Display
 from agentpipe.tui.history import FleetHistory, Snapshot
-from agentpipe.worker.heartbeat import Heartbeat
+from agentpipe.worker.claims.heartbeat import Heartbeat
 
 MARKS = OutboxLimits(10_000, 256 * 1024 * 1024)
 SCENE = Display("redis://localhost:6379/0", MARKS, now=1_000.0, clock="03:00:00")

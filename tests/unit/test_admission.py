@@ -17,7 +17,7 @@ from agentpipe.sending.admission import admit
 from agentpipe.sending.checked_tasks import checked_tasks
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.settings import Settings
-from agentpipe.worker.message import ClaimedMessage
+from agentpipe.worker.running.message import ClaimedMessage
 from tests.stores import claim_up_to, open_any
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agentpipe.worker.capacity import (
+from agentpipe.worker.running.capacity import (
     LOG_EVERY_S,
     MAX_RETURNS,
     MAX_TASKS,

@@ -11,8 +11,8 @@ import yaml
 from agentpipe.brokers.records import Source
 from agentpipe.brokers.statistics import Declared, Stats, WorkerSeen
 from agentpipe.config.collection import load
-from agentpipe.worker.configs import configs_in_use, conflicts_at_start, sentences
-from agentpipe.worker.heartbeat import Heartbeat
+from agentpipe.worker.claims.configs import configs_in_use, conflicts_at_start, sentences
+from agentpipe.worker.claims.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.records import Offer, Queue, Worker
 from agentpipe.settings import Settings
-from agentpipe.worker.capacity import Capacity
-from agentpipe.worker.consumer import Consumer
-from agentpipe.worker.contact import Contact
-from agentpipe.worker.last_word import LastWord
+from agentpipe.worker.claims.consumer import Consumer
+from agentpipe.worker.claims.contact import Contact
+from agentpipe.worker.running.capacity import Capacity
+from agentpipe.worker.watch.last_word import LastWord
 from tests.stores import open_any
 from tests.support import wait_until
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agentpipe.brokers.records import Claim, ClaimRequest
-    from agentpipe.worker.message import ClaimedMessage
+    from agentpipe.worker.running.message import ClaimedMessage
     from tests.stores import AnyStore
 
 QUEUES = ("queue", "second", "third")

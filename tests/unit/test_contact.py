@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from agentpipe.errors import StoreError, Unreachable
-from agentpipe.worker.contact import Contact
-from agentpipe.worker.cut_off import SILENT_AFTER_S, CutOff
+from agentpipe.worker.claims.contact import Contact
+from agentpipe.worker.ending.cut_off import SILENT_AFTER_S, CutOff
 
 if TYPE_CHECKING:
-    from agentpipe.worker.message import ClaimedMessage
+    from agentpipe.worker.running.message import ClaimedMessage
 
 TICK_S = 0.5
 LEASE_S = 6.0
@@ -77,7 +77,7 @@ def _looked(worker: _Worker, monkeypatch: pytest.MonkeyPatch, until: float, laps
     now = 100.0
     while now < until:
         now += TICK_S
-        monkeypatch.setattr("agentpipe.worker.cut_off.time.monotonic", lambda now=now: now)
+        monkeypatch.setattr("agentpipe.worker.ending.cut_off.time.monotonic", lambda now=now: now)
         cut.look(TICK_S)
 
 
@@ -109,7 +109,7 @@ def test_after_a_stop_of_the_process_the_next_heartbeat_is_awaited(
     worker: Any = _Worker(2)
     cut = CutOff(worker, worker, Contact(), worker.end, LEASE_S, lapses=True)
     cut.look(TICK_S)
-    monkeypatch.setattr("agentpipe.worker.cut_off.time.monotonic", lambda: 1_000.0)
+    monkeypatch.setattr("agentpipe.worker.ending.cut_off.time.monotonic", lambda: 1_000.0)
     for _ in range(int(SILENT_AFTER_S / TICK_S) - 1):
         cut.look(TICK_S)
     assert worker.interrupted == 0

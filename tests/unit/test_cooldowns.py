@@ -8,8 +8,8 @@ import pytest
 
 from agentpipe.config.collection import ContextSpec
 from agentpipe.core.failures import RateLimit
-from agentpipe.worker.cooldowns import BELIEVED, Cooldowns
-from agentpipe.worker.served_actor import Credential
+from agentpipe.worker.outcomes.cooldowns import BELIEVED, Cooldowns
+from agentpipe.worker.running.served_actor import Credential
 from tests.unit.agents import CREW
 
 QUEUES = ("crew_0", "crew_1")

@@ -23,9 +23,9 @@ from dramatiq.middleware import (
 )
 
 from agentpipe.worker import middleware as ours
-from agentpipe.worker.consumer import Consumer
-from agentpipe.worker.event_loop import EventLoop
+from agentpipe.worker.claims.consumer import Consumer
 from agentpipe.worker.handshake import VARIABLE, has_booted
+from agentpipe.worker.loop.event_loop import EventLoop
 from agentpipe.worker.middleware import PRIVATE_NAMES
 from tests.support import wait_until
 

@@ -14,7 +14,7 @@ from agentpipe.operations.explain import Explanation, Reason, explain
 from agentpipe.operations.explain.phrases import reading
 from agentpipe.operations.explain.waiting import estimate_s
 from agentpipe.settings import OutboxLimits
-from agentpipe.worker.heartbeat import Heartbeat
+from agentpipe.worker.claims.heartbeat import Heartbeat
 
 NOW = 1_800_000_000.0
 MARKS = OutboxLimits(100, 10_000)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agentpipe.worker.freeze_watch import (
+from agentpipe.worker.watch.freeze_watch import (
     LOOK_EVERY_S,
     MAX_STEP_S,
     MIN_FREEZE_S,

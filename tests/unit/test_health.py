@@ -13,7 +13,7 @@ from agentpipe.connections.health import file_system_of
 from agentpipe.core.result import Result
 from agentpipe.core.timestamps import utc
 from agentpipe.operations import clocks, doctor
-from agentpipe.worker.heartbeat import Heartbeat
+from agentpipe.worker.claims.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from pathlib import Path

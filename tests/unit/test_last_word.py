@@ -12,9 +12,9 @@ import pytest
 
 from agentpipe.brokers.records import Claim
 from agentpipe.core.thread_marks import NO_RUN, MarkingExecutor, marked, run_place, write_marks_to
-from agentpipe.worker.culprits import culprits_of
-from agentpipe.worker.last_word import HeldClaim, LastWord, LastWordFile
-from agentpipe.worker.stepped import Stepped
+from agentpipe.worker.loop.stepped import Stepped
+from agentpipe.worker.watch.culprits import culprits_of
+from agentpipe.worker.watch.last_word import HeldClaim, LastWord, LastWordFile
 
 
 @pytest.fixture

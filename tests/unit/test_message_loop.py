@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agentpipe.core.loop_turns import STALL_S, CountedLoop, done_within, within
-from agentpipe.worker.message_loop import MessageLoop, current_message, message_executing
+from agentpipe.worker.loop.message_loop import MessageLoop, current_message, message_executing
 from tests.support import wait_until
 
 if TYPE_CHECKING:

@@ -40,6 +40,21 @@ PACKAGES = (
     "actors",
     "__main__",
 )
+# And so do the parts of a worker.
+WORKER = (
+    "times",
+    "watch",
+    "running",
+    "outcomes",
+    "loop",
+    "outbox",
+    "claims",
+    "ending",
+    "handshake",
+    "middleware",
+    "broker",
+    "fleet",
+)
 # Our own brokers, sinks and engines are found as anybody else's are.
 FOUND_BY_ENTRY_POINT = (
     "brokers.sqlite",
@@ -98,8 +113,10 @@ def imported(module: str) -> frozenset[str]:
     return frozenset(imports_of(ast.parse(MODULES[module].read_text()))) - {module}
 
 
-def place(module: str) -> int:
-    return PACKAGES.index(module.partition(".")[0])
+def place(module: str) -> tuple[int, int]:
+    package, _, rest = module.partition(".")
+    part = rest.partition(".")[0]
+    return PACKAGES.index(package), WORKER.index(part) if package == "worker" and part else -1
 
 
 @pytest.mark.parametrize("module", sorted(set(MODULES) - {"agentpipe"}))

@@ -14,7 +14,7 @@ from agentpipe.errors import RecordsRefused, StoreError, Unreachable
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Record
-from agentpipe.worker.publishing import publish
+from agentpipe.worker.outbox.publishing import publish
 from tests.support import refuse_in_sqlite
 
 if TYPE_CHECKING:

@@ -38,9 +38,9 @@ from agentpipe.evaluation.kept_answer import KeptAnswer
 from agentpipe.sending.actor import AgentActor
 from agentpipe.sending.broker import StoreBroker
 from agentpipe.settings import Settings
-from agentpipe.worker.message import ClaimedMessage
-from agentpipe.worker.results import Results
-from agentpipe.worker.runner import Completed
+from agentpipe.worker.outcomes.results import Results
+from agentpipe.worker.running.message import ClaimedMessage
+from agentpipe.worker.running.runner import Completed
 from tests.unit.agents import CREW, runner_of
 
 if TYPE_CHECKING:

@@ -21,14 +21,14 @@ from agentpipe.engines.base import Answer
 from agentpipe.errors import AnswerError, InfraError, TimeLimitExceeded
 from agentpipe.evaluation.evaluators import Evaluation
 from agentpipe.evaluation.kept_answer import KeptAnswer
-from agentpipe.worker.runner import Completed
+from agentpipe.worker.running.runner import Completed
 from tests.support import wait_until
 from tests.unit.agents import MadeEngine, runner_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agentpipe.worker.runner import Runner
+    from agentpipe.worker.running.runner import Runner
 
 PATIENCE_S = 20.0
 

@@ -11,7 +11,7 @@ from agentpipe.core.redaction import Redactor
 from agentpipe.core.result import Result
 from agentpipe.errors import StoreError, Unreachable
 from agentpipe.settings import Settings
-from agentpipe.worker.settling import CUT_BYTES, Settling
+from agentpipe.worker.claims.settling import CUT_BYTES, Settling
 from tests.stores import claim_up_to, open_any
 from tests.support import refuse_in_sqlite
 

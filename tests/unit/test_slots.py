@@ -11,7 +11,7 @@ import pytest
 from agentpipe.config.collection import load
 from agentpipe.sending.broker import sender_broker
 from agentpipe.settings import Settings
-from agentpipe.worker.slots import DRAMATIQ_THREADS, MAX_SLOTS, slots_for
+from agentpipe.worker.running.slots import DRAMATIQ_THREADS, MAX_SLOTS, slots_for
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,8 +11,8 @@ import pytest
 
 from agentpipe.brokers.statistics import QueueDepth, Stats, Tally, WorkerSeen, is_done
 from agentpipe.operations.stats import as_dict
-from agentpipe.worker.burst import BurstProgress
-from agentpipe.worker.heartbeat import Heartbeat
+from agentpipe.worker.claims.heartbeat import Heartbeat
+from agentpipe.worker.fleet.burst import BurstProgress
 
 if TYPE_CHECKING:
     from agentpipe.brokers.base import Store

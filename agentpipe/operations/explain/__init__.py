@@ -11,7 +11,7 @@ from agentpipe.operations.explain.details import details_of
 from agentpipe.operations.explain.phrases import ago, lasting, listed, reading, sink_trouble
 from agentpipe.operations.explain.reason import Cause, Explanation, Reason, State
 from agentpipe.operations.explain.waiting import why_waiting
-from agentpipe.worker.left_alone import OTHER_CONFIG
+from agentpipe.worker.outcomes.left_alone import OTHER_CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Callable

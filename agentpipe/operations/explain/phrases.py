@@ -9,7 +9,7 @@ import orjson
 
 from agentpipe.core.text import duration
 from agentpipe.core.timestamps import utc
-from agentpipe.worker.heartbeat import Heartbeat
+from agentpipe.worker.claims.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,0 +1,1 @@
+"""What a worker takes from its broker, holds under its lease, and gives back or settles."""

@@ -1,0 +1,166 @@
+"""Configs: which versions of a collection are in use, by its workers and its last sender."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from agentpipe.errors import AgentpipeError
+from agentpipe.sending.source import source_of
+from agentpipe.worker.claims.heartbeat import Heartbeat
+
+if TYPE_CHECKING:
+    from collections.abc import Collection as AnyOf
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from agentpipe.brokers.base import Store
+    from agentpipe.brokers.records import Source
+    from agentpipe.brokers.statistics import Stats
+    from agentpipe.config.collection import Collection
+
+MAX_NAMED = 2
+_REMEDY = (
+    "restart the workers with the file that is meant; two projects on one broker need a "
+    "?prefix= each in its URL (SQLite: a file each)"
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigInUse:
+    """One version of a collection's config.
+
+    Attributes:
+        place: Host and path of the collection file.
+        changed_us: When that or the agent config was changed last, in Unix microseconds.
+        sender: The last sender has it.
+        workers: The living workers that run it.
+        differs: The collection runs, or is sent to, with another one as well.
+    """
+
+    collection: str
+    fingerprint: str
+    place: str
+    changed_us: int
+    sender: bool = False
+    workers: tuple[str, ...] = field(default=())
+    differs: bool = False
+
+    @classmethod
+    def of(cls, collection: str, source: Source, *, sender: bool = False) -> ConfigInUse:
+        """What a sender or a worker has declared."""
+        changed_us = max(source.edited_us, source.config_us)
+        return cls(collection, source.fingerprint, source.place, changed_us, sender)
+
+    @property
+    def shown(self) -> str:
+        """For people: its fingerprint, where it is, and who has it."""
+        more = len(self.workers) - MAX_NAMED
+        who = ["its last sender"] if self.sender else []
+        who += [f"worker {name}" for name in self.workers[:MAX_NAMED]]
+        who += [f"{more} more workers"] if more > 0 else []
+        return f"{self.fingerprint} of {self.place} ({', '.join(who)})"
+
+
+def reported(collections: Iterable[Collection]) -> dict[str, tuple[str, str, int]]:
+    """What a worker's heartbeat says of its own: fingerprint, place and time of change."""
+    sources = ((each.name, source_of(each, serves=True)) for each in collections)
+    own = (ConfigInUse.of(name, source) for name, source in sources if source)
+    return {it.collection: (it.fingerprint, it.place, it.changed_us) for it in own}
+
+
+def configs_in_use(stats: Stats) -> list[ConfigInUse]:
+    """Of all collections; where there are several of one, they differ."""
+    return list(_marked([*_of_senders(stats), *_of_workers(stats)]))
+
+
+def conflicts_at_start(
+    stats: Stats, own: Mapping[str, tuple[str, str, int]], name: str
+) -> list[str]:
+    """What a worker that starts with its ``own`` configs has to say, a sentence for each."""
+    starting = [ConfigInUse(each, *own[each], workers=(name,)) for each in own]
+    others = [*_of_senders(stats), *_of_workers(stats), *_of_silent_workers(stats)]
+    return sentences(_marked([*others, *starting]), own)
+
+
+def say_conflicts(store: Store, own: Mapping[str, tuple[str, str, int]], name: str = "") -> None:
+    """Log them; a store that does not answer is met again by all that follows."""
+    try:
+        found = conflicts_at_start(store.stats(), own, name or "starting now")
+    except AgentpipeError:
+        return
+    for sentence in found:
+        log.warning("%s", sentence)
+
+
+def sentences(configs: Iterable[ConfigInUse], collections: AnyOf[str] | None = None) -> list[str]:
+    """One for each collection whose configs differ; of these collections, or of all."""
+    by_collection: dict[str, list[ConfigInUse]] = {}
+    for each in configs:
+        if each.differs and (collections is None or each.collection in collections):
+            by_collection.setdefault(each.collection, []).append(each)
+    return [
+        f"collection {name} has {len(mine)} configs: "
+        f"{', and '.join(each.shown for each in mine)}; {_REMEDY}"
+        for name, mine in by_collection.items()
+    ]
+
+
+def _of_senders(stats: Stats) -> Iterator[ConfigInUse]:
+    for each in stats.declared:
+        if each.by == "sender":
+            yield ConfigInUse.of(each.collection, each.source, sender=True)
+
+
+def _of_workers(stats: Stats) -> Iterator[ConfigInUse]:
+    for worker in stats.workers:
+        for collection, (fingerprint, place, changed_us) in _configs(worker.report).items():
+            yield ConfigInUse(collection, fingerprint, place, changed_us, workers=(worker.name,))
+
+
+def _configs(report: bytes) -> Mapping[str, tuple[str, str, int]]:
+    return Heartbeat.decode(report).configs
+
+
+def _of_silent_workers(stats: Stats) -> Iterator[ConfigInUse]:
+    """What the last worker has declared, while one lives that has not reported yet."""
+    silent = [worker.name for worker in stats.workers if not _configs(worker.report)]
+    for each in stats.declared if silent else ():
+        if each.by == "worker":
+            config = ConfigInUse.of(each.collection, each.source)
+            yield replace(config, workers=(silent[0],))
+
+
+def _marked(configs: Iterable[ConfigInUse]) -> Iterator[ConfigInUse]:
+    """Each version once, with all that have it, and whether there is another."""
+    merged: dict[tuple[str, str, str], ConfigInUse] = {}
+    for each in configs:
+        key = (each.collection, each.fingerprint, each.place)
+        before = merged.get(key)
+        merged[key] = each if before is None else _both(before, each)
+    current = [each for each in merged.values() if not _is_replaced(each, merged.values())]
+    for each in current:
+        others = (it for it in current if it.collection == each.collection)
+        known = {it.fingerprint for it in others} - {""}
+        yield replace(each, differs=len(known) > 1 and each.fingerprint != "")
+
+
+def _both(one: ConfigInUse, other: ConfigInUse) -> ConfigInUse:
+    return replace(
+        one,
+        sender=one.sender or other.sender,
+        workers=tuple(dict.fromkeys((*one.workers, *other.workers))),
+        changed_us=max(one.changed_us, other.changed_us),
+    )
+
+
+def _is_replaced(sent: ConfigInUse, configs: Iterable[ConfigInUse]) -> bool:
+    """Whether workers run a later version of the file that the last sender had: it was edited."""
+    return not sent.workers and any(
+        it.workers
+        and (it.collection, it.place) == (sent.collection, sent.place)
+        and it.changed_us > sent.changed_us
+        for it in configs
+    )

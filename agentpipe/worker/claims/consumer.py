@@ -1,0 +1,404 @@
+"""Consumer: claims tasks for all queues of a process, and settles those that have run."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.breaker import remedy
+from agentpipe.brokers.capabilities import BreaksOnFailures, CancelsTasks, ComparesClaims
+from agentpipe.brokers.records import ClaimRequest, Settlement
+from agentpipe.core.backoff import delay_s
+from agentpipe.errors import AgentpipeError
+from agentpipe.worker.claims.comparison import lost_by_comparison
+from agentpipe.worker.claims.held import HeldClaims
+from agentpipe.worker.claims.settling import Settling
+from agentpipe.worker.outcomes.follow_ups import offer_all
+from agentpipe.worker.running.message import ClaimedMessage
+from agentpipe.worker.times import SHUTDOWN_S, TICK_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from agentpipe.brokers.base import Store
+    from agentpipe.brokers.records import Worker
+    from agentpipe.settings import Settings
+    from agentpipe.worker.claims.contact import Contact
+    from agentpipe.worker.loop.event_loop import EventLoop
+    from agentpipe.worker.outbox.forwarder import Forwarder
+    from agentpipe.worker.running.capacity import Capacity
+    from agentpipe.worker.watch.last_word import LastWord
+
+# Small claims alternate with those of other processes, so that none takes all there is.
+CLAIM_BATCH = 32
+# After a wake-up a worker takes only its even share for this long: the others wake meanwhile and
+# take theirs. What is left then is for the first who claims it.
+SHARE_FOR_S = 0.02
+# A loop whose turn lasts longer is held up by a run: what is claimed now would wait behind it.
+TURNS_WITHIN_S = 0.5
+BEGIN_LOOK_S = 0.001
+OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S = 0.1, 2.0
+# What the store refuses whatever is left of it; meanwhile somebody may mend the store.
+REFUSED_AGAIN_S = 30.0
+
+log = logging.getLogger(__name__)
+
+
+class Consumer:
+    """Claims for all queues of the process, and settles what has run.
+
+    Replaces Dramatiq's consumer threads, hence its method names.
+
+    Attributes:
+        ends_by: On the monotonic clock: when the process must have ended.
+        renewed_at: On the same: when the store last answered that the lease is renewed; None
+            without a lease.
+        delay_queue: What Dramatiq waits for until all work is done.
+        paused_event: Set once nothing more is claimed after ``pause``.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        settlement_of: Callable[[ClaimedMessage], Settlement],
+        forwarder: Forwarder,
+        capacity: Capacity,
+        *,
+        word: LastWord,
+        contact: Contact,
+    ) -> None:
+        self.ends_by, self._contact = math.inf, contact
+        self.renewed_at: float | None = None
+        self._store, self._forwarder, self._settlement_of = store, forwarder, settlement_of
+        self._settings, self._capacity = settings, capacity
+        self._settling = Settling(store)
+        self._joined = False
+        # A heartbeat racing with ``leave`` would see a lost lease and rejoin.
+        self._membership = threading.RLock()
+        self._claiming = True
+        self._stopping = False
+        self._comparing = store if isinstance(store, ComparesClaims) else None
+        self._held = self.delay_queue = HeldClaims(word)
+        self._paused, self.paused_event = False, threading.Event()
+        self._late_queues: set[str] = set()
+        self._finished: deque[ClaimedMessage] = deque()
+        self._refused: list[ClaimedMessage] = []
+        self._refused_until = 0.0
+        self._wake, self._woken = threading.Event(), threading.Event()
+        # Since the last claim began.
+        self._cancelled: frozenset[str] = frozenset()
+        self._take_all_at = math.inf
+        self._failures = 0
+        self._thread = threading.Thread(target=self._run, name="agentpipe-consumer", daemon=True)
+        self._waker = threading.Thread(target=self._wait, name="agentpipe-waiter", daemon=True)
+
+    def begin(
+        self, worker: Worker, loop: EventLoop, may_begin: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Start to claim for ``worker``, and to run on ``loop``, as soon as the store answers.
+
+        And as soon as the process ``may_begin``, which takes moments.
+        """
+        self._worker, self._loop, self._may_begin = worker, loop, may_begin
+        self._thread.start()
+        self._waker.start()
+
+    def serve(self, queue: str) -> None:
+        """Serve a queue that was declared after ``begin`` as well; from any thread."""
+        self._late_queues.add(queue)
+        self._wake.set()
+
+    def pause(self) -> None:
+        """Claim nothing until ``resume``; Dramatiq pauses the loop as well."""
+        self._paused = True
+        self.paused_event.clear()
+        self._wake.set()
+
+    def resume(self) -> None:
+        """Claim again."""
+        self._paused = False
+        self._wake.set()
+
+    @property
+    def held(self) -> list[ClaimedMessage]:
+        """What this process has claimed and not yet settled."""
+        return self._held.all()
+
+    def settle_soon(self, messages: list[ClaimedMessage]) -> None:
+        """Settle these in the next turn; from any thread."""
+        self._finished.extend(messages)
+        self._wake.set()
+
+    def claim_no_more(self) -> None:
+        """Let running tasks finish, and claim nothing more."""
+        self._claiming = False
+        ends_by = time.monotonic() + self._settings.grace_s + 3 * SHUTDOWN_S
+        self.ends_by = min(self.ends_by, ends_by)
+
+    def heartbeat(self, report: bytes | None = None, *, whole: bool = True) -> bool:
+        """Renew the lease; if it was lost, interrupt all runs here and join again.
+
+        Nothing is claimed until these runs have ended: it could be a task that still runs here.
+        A ``whole`` heartbeat compares what is held, too.
+
+        Returns:
+            Whether the worker has joined and so has a lease.
+
+        Raises:
+            Unreachable: The store does not answer.
+        """
+        with self._membership:
+            if self._joined and self._renew(report) and whole:
+                self._compare()
+            return self._joined
+
+    def _renew(self, report: bytes | None) -> bool:
+        """Whether the lease has held until now; there is one afterwards."""
+        holds = self._store.heartbeat(self._worker, report)
+        if not holds:
+            log.warning("the lease was lost: the tasks went to other workers")
+            with self._held.claiming:  # What is claimed once there is a lease sees what was lost.
+                self._lose(self._held.all())
+                self._store.join(self._worker)
+        self.renewed_at = time.monotonic()
+        return holds
+
+    def _compare(self) -> None:
+        """Agree with the store on what is held."""
+        store, held, forwarder = self._comparing, self._held, self._forwarder
+        if store and (lost := lost_by_comparison(store, self._worker, held, forwarder)):
+            self._lose(lost)
+
+    def _lose(self, messages: list[ClaimedMessage]) -> None:
+        """End the runs of tasks that are not this worker's any more."""
+        self._held.lose(messages)
+        self._loop.interrupt(messages)
+
+    def leave(self) -> None:
+        """Release all that is held, uncounted, and claim no more; once is enough."""
+        self._claiming = False
+        with self._membership:
+            if self._joined:
+                back = self._store.leave(self._worker)
+                self._joined, self.renewed_at = False, None
+                log.info("worker %s leaves and releases %d tasks", self._worker.name, back)
+
+    def leave_with(self, settlements: Sequence[Settlement]) -> None:
+        """Carry out these and those of runs that have ended, and leave.
+
+        For a process that cannot end in order.
+
+        Raises:
+            Unreachable: The store does not answer.
+        """
+        self._claiming = False
+        mine = {settlement.claim.key for settlement in settlements}
+        ended = [message.settlement for message in self.held if message.claim.key not in mine]
+        self._settling.settle_all([*settlements, *filter(None, ended)])
+        self._store.sync()
+        self.leave()
+
+    def stop(self) -> None:
+        """Settle what has finished, release the rest, drain the outbox, and end."""
+        self._claiming = False
+        self._stopping = True
+        self._wake.set()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until it has ended."""
+        self._thread.join(timeout)
+
+    def close(self) -> None:
+        """Do nothing: ``join`` is enough."""
+
+    def _run(self) -> None:
+        while not (self._stopping or self._may_begin()):
+            time.sleep(BEGIN_LOOK_S)
+        while not self._stopping:
+            self._wake.wait(_until(self._take_all_at))
+            self._wake.clear()
+            try:
+                self._turn()
+            except AgentpipeError as error:
+                self._failed(error)
+            except Exception:
+                log.exception("unexpected error in the consumer; continuing")
+                time.sleep(TICK_S)
+        self._last_turn()
+
+    def _turn(self) -> None:
+        with self._membership:
+            if not self._joined and self._claiming:
+                self._store.join(self._worker)
+                self._joined, self.renewed_at = True, time.monotonic()
+        self._join_for_late_queues()
+        if self._failures or self._is_in_doubt():  # The lease may have lapsed meanwhile.
+            self.heartbeat()
+        share = self._is_sharing()
+        settled = self._settle()
+        if self._is_paused:
+            self.paused_event.set()
+        while self._may_claim() and (claimed := self._claim(share=share)):
+            if self._is_in_doubt():  # One of these might still run here, under an older claim.
+                self._release(claimed)
+                break
+            self._loop.start_runs(claimed)
+            self._end_cancelled(self._cancelled)
+            if len(claimed) < CLAIM_BATCH:
+                break  # ``wait`` returns when there is more.
+            settled += self._settle()
+        if settled:  # The next runs have begun: they go on while the disk syncs the last ones.
+            self._store.sync()
+            self._forwarder.notify()
+        self._contact.answered("consumer")
+        self._failures = 0
+
+    def _is_in_doubt(self) -> bool:
+        """Whether the store may have been away: it could know less than this worker."""
+        return self._comparing is not None and self._comparing.in_doubt
+
+    def _release(self, messages: list[ClaimedMessage]) -> None:
+        """Give back what has not begun."""
+        for message in messages:
+            message.settlement = Settlement(message.claim, "release")
+        self.settle_soon(messages)
+
+    def _may_claim(self) -> bool:
+        return self._claiming and not self._is_paused and not self._late_queues
+
+    @property
+    def _is_paused(self) -> bool:
+        return self._paused or self._loop.is_paused
+
+    def _join_for_late_queues(self) -> None:
+        """Join anew with them; where that would lose what is held, once nothing is."""
+        late = frozenset(self._late_queues - self._worker.queues)
+        held = len(self._held) and self._store.joins_with_nothing
+        if late and self._joined and not held:
+            with self._membership:
+                self._worker = replace(self._worker, queues=self._worker.queues | late)
+                self._store.join(self._worker)
+        self._late_queues -= self._worker.queues
+
+    def _is_sharing(self) -> bool:
+        """Whether the other workers still need time to claim their share."""
+        sharing = time.monotonic() < self._take_all_at
+        if not sharing:
+            self._take_all_at = math.inf
+        if self._woken.is_set():
+            self._woken.clear()
+            self._take_all_soon()
+        return sharing
+
+    def _take_all_soon(self) -> None:
+        self._take_all_at = min(self._take_all_at, time.monotonic() + SHARE_FOR_S)
+
+    def _last_turn(self) -> None:
+        """Settle, drain and leave; a store that does not answer gets some seconds to come back."""
+        deadline = time.monotonic() + SHUTDOWN_S
+        while time.monotonic() < deadline:
+            try:
+                self._settle()
+                self._store.sync()
+                self._forwarder.stop(max(0.0, deadline - time.monotonic()))
+                self.leave()
+            except AgentpipeError as error:
+                self._failed(error)
+            else:
+                return
+
+    def _settle(self) -> int:
+        self._take_up_refused()
+        batch = [self._finished[index] for index in range(len(self._finished))]
+        offer_all(self._store, batch)
+        settlements = [self._settlement_of(message) for message in batch]
+        left = batch
+        while left:
+            done = self._settling.settle(settlements[-len(left) :])
+            for message, settled in zip(left, done, strict=False):
+                self._finished.popleft()
+                self._note_settled(message, settled)
+            left = left[len(done) :]
+        if batch:
+            self._say_what_tripped()
+        return len(batch)
+
+    def _note_settled(self, message: ClaimedMessage, settled: bool | None) -> None:  # noqa: FBT001 - the store's word
+        if settled is None:
+            self._refused.append(message)
+            return
+        self._held.remove(message)
+        if not settled:
+            log.warning(
+                "task %s: its lease was lost, the run does not count", message.claim.task_id
+            )
+
+    def _take_up_refused(self) -> None:
+        if self._refused and time.monotonic() >= self._refused_until:
+            self._finished.extend(self._refused)
+            self._refused, self._refused_until = [], time.monotonic() + REFUSED_AGAIN_S
+
+    def _say_what_tripped(self) -> None:
+        if isinstance(self._store, BreaksOnFailures):
+            for each in self._store.take_tripped():
+                name = each.collection
+                log.error("%s is paused: %s; %s", name, each.reason, remedy(name))
+
+    def _claim(self, *, share: bool) -> list[ClaimedMessage]:
+        self._capacity.held = len(self._held)
+        free = self._capacity.free(self._worker.slots)
+        stuck = self._loop.turns.turn_s > TURNS_WITHIN_S
+        if free <= 0 or self._loop.stray_s or stuck:
+            return []
+        # A task that was cancelled before this has it in its claim.
+        self._cancelled = frozenset()
+        held = len(self._held) if share else None
+        limits = self._settings.outbox_limits
+        request = ClaimRequest(self._worker, min(free, CLAIM_BATCH), limits, held)
+        with self._held.claiming:
+            if self._held.has_lost:
+                return []
+            messages = [ClaimedMessage(claim) for claim in self._store.claim(request)]
+            self._held.add(messages)
+        if not messages and share:
+            self._take_all_soon()
+        self._capacity.held = len(self._held)
+        return messages
+
+    def _note_cancelled(self, cancelled: Collection[str]) -> None:
+        """Cancel what runs, and remember the rest: the signal may come before the claim does."""
+        self._cancelled = self._cancelled.union(cancelled)
+        self._end_cancelled(cancelled)
+
+    def _end_cancelled(self, cancelled: Collection[str]) -> None:
+        if cancelled and (ended := self._held.of_tasks(cancelled)):
+            self._loop.cancel(ended)
+
+    def _wait(self) -> None:
+        store = self._store
+        cancels = store if isinstance(store, CancelsTasks) else None
+        while not self._stopping:
+            try:
+                store.wait(TICK_S)
+                if cancels is not None and (cancelled := cancels.take_cancelled()):
+                    self._note_cancelled(cancelled)
+            except Exception:  # noqa: BLE001 - the consumer asks the same store, and logs it
+                time.sleep(TICK_S)
+            self._woken.set()
+            self._wake.set()
+
+    def _failed(self, error: AgentpipeError) -> None:
+        self._contact.failed("consumer", error)
+        self._failures += 1
+        time.sleep(delay_s(self._failures, OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S))
+        self._wake.set()
+
+
+def _until(moment: float) -> float | None:
+    return None if moment == math.inf else max(0.0, moment - time.monotonic())

@@ -1,0 +1,127 @@
+"""LeaseKeeper: renews the worker's lease, and reports how the worker is."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.brokers.statistics import MAX_LAST_ERROR_CHARS
+from agentpipe.engines.mcp.running import running_servers
+from agentpipe.errors import AgentpipeError
+from agentpipe.worker.claims.heartbeat import Heartbeat
+from agentpipe.worker.times import RENEW_EVERY_S, SHUTDOWN_S
+from agentpipe.worker.watch.child_memory import ChildMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from agentpipe.worker.claims.consumer import Consumer
+    from agentpipe.worker.claims.contact import Contact
+    from agentpipe.worker.loop.event_loop import EventLoop
+    from agentpipe.worker.outbox.forwarder import Forwarder
+    from agentpipe.worker.running.message import ClaimedMessage
+
+# Shorter runs end before anyone could look: they only make the report longer.
+REPORTED_AFTER_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class LeaseKeeper(threading.Thread):
+    """Renews in a thread of its own: a broker that does not answer holds up nothing else.
+
+    Often enough to notice within seconds that the broker is away. Every third of the lease the
+    heartbeat has a report, and compares what is held.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        loop: EventLoop,
+        forwarder: Forwarder,
+        contact: Contact,
+        *,
+        lease_s: float,
+        also: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        """``also`` gives further fields of the heartbeat."""
+        super().__init__(name="agentpipe-lease", daemon=True)
+        self._consumer, self._loop, self._forwarder = consumer, loop, forwarder
+        self._contact, self._lease_s, self._also = contact, lease_s, also
+        self._began_at = time.monotonic()
+        self._report_at = 0.0
+        self._child_memory = ChildMemory()
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        """Renew until ``stop``."""
+        pause_s = 0.0
+        while not self._stopped.wait(pause_s):
+            pause_s = min(self._lease_s / (3 if self._renew() else 10), RENEW_EVERY_S)
+
+    def stop(self) -> None:
+        """End it, now that its worker has ended; a process may have had more than one."""
+        self._stopped.set()
+        self.join(SHUTDOWN_S)
+
+    def _renew(self) -> bool:
+        reports = time.monotonic() >= self._report_at
+        try:
+            renewed = self._consumer.heartbeat(self._report() if reports else None, whole=reports)
+        except AgentpipeError as error:
+            self._contact.failed("lease", error)
+            return False
+        except Exception:  # Without this thread the lease would be lost.
+            log.exception("unexpected error while the lease is renewed; continuing")
+            return False
+        if renewed:
+            self._contact.answered("lease")
+        if renewed and reports:
+            self._report_at = time.monotonic() + self._lease_s / 3
+        return renewed
+
+    def _report(self) -> bytes | None:
+        try:
+            return self._heartbeat().encode()
+        except Exception:  # A lease must not be lost for want of a report.
+            log.exception("unexpected error in a worker's report; continuing")
+            return None
+
+    def _heartbeat(self) -> Heartbeat:
+        error, down_s = self._forwarder.failing or ("", None)
+        return Heartbeat(
+            lag_s=self._loop.turns.take_longest_s(),
+            rss_bytes=_rss_bytes(),
+            servers=running_servers(),
+            children_bytes=self._child_memory.bytes(),
+            sink_error=error[:MAX_LAST_ERROR_CHARS],
+            sink_down_s=down_s,
+            carrying_s=self._forwarder.carrying_s,
+            oldest_s=_oldest_s(self._consumer.held),
+            clock=time.time(),
+            up_s=time.monotonic() - self._began_at,
+            **self._also(),
+        )
+
+
+def _oldest_s(held: Iterable[ClaimedMessage]) -> dict[str, float]:
+    """The age of the oldest run of each queue; short runs are left out."""
+    now = time.time()
+    oldest: dict[str, float] = {}
+    for message in held:
+        queue, age_s = message.claim.queue, now - message.started_at
+        if age_s > max(REPORTED_AFTER_S, oldest.get(queue, 0.0)):
+            oldest[queue] = round(age_s, 1)
+    return oldest
+
+
+def _rss_bytes() -> int | None:
+    try:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    except OSError:  # Not every system has it.
+        return None
+    return int(pages) * resource.getpagesize()

@@ -1,0 +1,183 @@
+"""Settling: carries settlements out, and finds the one that the store refuses.
+
+One settlement that cannot be stored fails its whole transaction. It must neither stop its worker
+nor cost its neighbours their results: the batch is halved until it is alone, and it is settled
+with less. Nothing is given up: what is refused even so is tried again later.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from agentpipe.brokers.records import Settlement
+from agentpipe.brokers.statistics import MAX_LAST_ERROR_CHARS
+from agentpipe.core.failures import error_line
+from agentpipe.core.redaction import Redactor
+from agentpipe.core.result import Result
+from agentpipe.errors import FormatError, Unreachable
+from agentpipe.sinks.base import Record
+from agentpipe.sinks.truncate import SIDE_FIELDS, cut
+from agentpipe.worker.claims.fitting import settle_fitting
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentpipe.brokers.base import Store
+    from agentpipe.brokers.records import Action
+
+# At once; a worker's slots are fewer.
+PORTION = 1_024
+# One with less, then one that only says that it failed.
+LAST_TRY = 2
+# What a Result is cut to that the store refuses as a whole.
+CUT_BYTES = 256 * 1024
+KEPT_CHARS = 10_000
+REMEDY = "the log of the worker has the broker's error"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why the store refused a settlement alone, and how often."""
+
+    why: str
+    times: int
+
+
+class Settling:
+    """Carries settlements out; for one thread.
+
+    What it has learned of a refusal outlives an outage: some servers end the connection with it.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._portion = PORTION
+        self._refusals: dict[tuple[str, int], _Refusal] = {}
+
+    def settle_all(self, settlements: Sequence[Settlement]) -> list[bool | None]:
+        """The fates of all of them; see ``settle``."""
+        done: list[bool | None] = []
+        while len(done) < len(settlements):
+            done += self.settle(settlements[len(done) :])
+        return done
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[bool | None]:
+        """Settle the first of them; returns the fates of those, perhaps of none yet: ask again.
+
+        A fate is what ``Store.settle`` returns, or None where the store refuses the settlement
+        whatever is left of it: try it again later.
+
+        Raises:
+            Unreachable: The store is away; settle the same again.
+        """
+        part = [self._lessened(each) for each in settlements[: self._portion]]
+        try:
+            done = settle_fitting(self._store, part)
+        except Unreachable:
+            raise
+        except Exception as error:  # noqa: BLE001 - a text that it cannot bind, among others
+            if len(part) > 1:
+                self._portion = len(part) // 2
+                return []
+            return self._refused(part[0], error)
+        self._portion = min(PORTION, 2 * self._portion)
+        self._log_lessened(part)
+        return list[bool | None](done)
+
+    def _lessened(self, settlement: Settlement) -> Settlement:
+        refusal = self._refusals.get(settlement.claim.key)
+        if refusal is None:
+            return settlement
+        return _with_less(settlement, refusal)
+
+    def _refused(self, settlement: Settlement, error: Exception) -> list[bool | None]:
+        key, why = settlement.claim.key, _why(error)
+        before = self._refusals.get(key)
+        times = 1 + (before.times if before else 0)
+        if times <= LAST_TRY:
+            self._refusals[key] = _Refusal(why if before is None else before.why, times)
+            return []
+        del self._refusals[key]
+        log.error("task %s: the broker refuses its result, which is tried again: %s", key[0], why)
+        return [None]
+
+    def _log_lessened(self, settlements: Sequence[Settlement]) -> None:
+        for each in settlements if self._refusals else ():
+            if refusal := self._refusals.pop(each.claim.key, None):
+                log.error(
+                    "task %s: the broker refused its result, and took less of it: %s",
+                    each.claim.task_id,
+                    refusal.why,
+                )
+
+
+def _why(error: Exception) -> str:
+    return Redactor(()).text(error_line(error))[:MAX_LAST_ERROR_CHARS]
+
+
+def _with_less(settlement: Settlement, refusal: _Refusal) -> Settlement:
+    """The same with less of what the store may object to; at last, only that it failed."""
+    why, is_last = refusal.why, refusal.times == LAST_TRY
+    if settlement.action in ("release", "crash", "cooldown") and is_last:
+        action: Action = "crash" if settlement.action == "crash" else "release"
+        return Settlement(settlement.claim, action)
+    if is_last:
+        failed = _failed(settlement, why)
+        return Settlement(settlement.claim, "complete", failed, "infra_error", _ascii(why))
+    return replace(
+        settlement,
+        result=_cut(settlement, why) if settlement.result else b"",
+        reason=_ascii(settlement.reason),
+        reward=None,
+        usd=0.0,
+        failure=None,
+        cooldown_queues=(),
+        payload=b"",
+    )
+
+
+def _cut(settlement: Settlement, why: str) -> bytes:
+    record = Record(settlement.claim.task_id, settlement.result)
+    return cut(record, CUT_BYTES, REMEDY, reason=why, drop=SIDE_FIELDS)
+
+
+def _failed(settlement: Settlement, why: str) -> bytes:
+    """A Result that says so, with the answer's beginning."""
+    try:
+        before = Result.decode(settlement.result)
+    except FormatError:  # The task was to run again, and has none.
+        before = Result(task_id=settlement.claim.task_id, agent=settlement.claim.queue)
+    error = {"type": "StoreError", "message": f"the broker refused this result: {why}"}
+    failed = Result(
+        result=_beginning(before.result),
+        task_id=settlement.claim.task_id,
+        collection=before.collection,
+        agent=before.agent,
+        attempt=before.attempt,
+        outcome="infra_error",
+        error={**error, "traceback": None},
+        worker=before.worker,
+        submitted_at=before.submitted_at,
+        started_at=before.started_at,
+        finished_at=before.finished_at,
+        group_id=before.group_id,
+        sample_index=before.sample_index,
+        group_size=before.group_size,
+    )
+    return failed.encode(Redactor(()))
+
+
+def _beginning(answer: Any) -> Any:
+    """The answer, or the beginning of its text."""
+    text = answer if isinstance(answer, str) else orjson.dumps(answer).decode()
+    return answer if len(text) <= KEPT_CHARS else text[:KEPT_CHARS]
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "backslashreplace").decode()[:MAX_LAST_ERROR_CHARS]

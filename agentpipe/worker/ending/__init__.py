@@ -1,0 +1,1 @@
+"""Runs and processes that must not go on."""

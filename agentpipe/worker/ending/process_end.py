@@ -1,0 +1,49 @@
+"""ProcessEnd: ends a process that cannot go on, after it has settled and given back what it can."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from typing import TYPE_CHECKING
+
+from agentpipe.core.logs import Bound
+from agentpipe.worker.times import SHUTDOWN_S
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentpipe.brokers.records import Settlement
+    from agentpipe.worker.claims.consumer import Consumer
+
+log = logging.getLogger(__name__)
+
+
+class ProcessEnd:
+    """Ends the process, once, from whichever thread asks first; its supervisor replaces it."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self._once = threading.Lock()
+
+    def __call__(
+        self, why: str, settlements: Sequence[Settlement] = (), *, gives_back: bool = True
+    ) -> None:
+        """Say why, carry out these settlements, release the rest, and exit.
+
+        Without ``gives_back`` it exits at once: the broker does not answer.
+        """
+        if not self._once.acquire(blocking=False):
+            return
+        # A broker that does not answer must not hold it up, nor a log that has no reader.
+        timer = threading.Timer(2 * SHUTDOWN_S, os._exit, (1,))
+        timer.daemon = True
+        timer.start()
+        try:
+            runs = [Bound(each.claim.task_id, each.claim.queue) for each in settlements]
+            bound = runs[0] if len(runs) == 1 else None
+            log.error("%s: this process ends and is replaced", why, extra={"bound": bound})
+            if gives_back:
+                self._consumer.leave_with(settlements)
+        finally:
+            os._exit(1)

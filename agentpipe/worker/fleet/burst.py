@@ -1,0 +1,83 @@
+"""BurstProgress: whether a burst is over, and what it leaves."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.breaker import remedy
+from agentpipe.brokers.removed import removed_agents
+from agentpipe.brokers.statistics import is_done
+from agentpipe.core.text import counted
+from agentpipe.worker.claims.heartbeat import Heartbeat
+
+if TYPE_CHECKING:
+    from agentpipe.brokers.base import Store
+    from agentpipe.brokers.removed import RemovedAgents
+    from agentpipe.brokers.statistics import Stats
+
+# A store without a ledger must look done for this long.
+SURE_AFTER_S = 0.5
+
+log = logging.getLogger(__name__)
+
+
+class BurstProgress:
+    """Checks whether all is done, and logs the progress: often at first, then seldom."""
+
+    def __init__(self, store: Store, queues: frozenset[str], collections: frozenset[str]) -> None:
+        self._store, self._queues, self._collections = store, queues, collections
+        self._started = time.monotonic()
+        self._log_at = self._started + 1.0
+        self._done_at: float | None = None
+        self._paused: dict[str, str] = {}
+        self._removed: list[RemovedAgents] = []
+        self._left_alone = 0
+        self._dead = self._undeliverable = 0
+
+    def is_done(self) -> bool:
+        """Whether nothing more can run here."""
+        stats = self._store.stats()
+        self._dead, self._undeliverable = stats.dead or 0, stats.undeliverable or 0
+        now = time.monotonic()
+        if now >= self._log_at:
+            self._log_at = now + max(1.0, (now - self._started) / 10)
+            open_tasks = (stats.waiting or 0) + (stats.delayed or 0) + (stats.running or 0)
+            log.info("%d tasks to go, %d delivered", open_tasks, stats.delivered or 0)
+        self._left_alone = len(_left_alone(stats))
+        if not is_done(stats, self._queues, self._left_alone):
+            self._done_at = None
+            return False
+        self._removed = removed_agents(stats, self._collections)
+        self._done_at = self._done_at or now
+        self._paused = {
+            depth.collection or depth.queue: depth.pause_reason
+            for depth in stats.queues
+            if depth.queue in self._queues and depth.pause_reason
+        }
+        # Without a ledger, a task may be on its way back from a dead worker.
+        return stats.accepted is not None or now - self._done_at >= SURE_AFTER_S
+
+    def say_dead(self) -> None:
+        """Say how many tasks of the store were given up, of this burst or before."""
+        if self._dead:
+            log.warning("%s now; see: agentpipe dead list", counted(self._dead, "dead letter"))
+        if self._undeliverable:
+            number = counted(self._undeliverable, "result")
+            log.warning("the sink refuses %s; see: agentpipe dead list --undeliverable", number)
+
+    def say_left(self) -> bool:
+        """Say what is left and cannot run here; returns whether anything is."""
+        for name, reason in self._paused.items():
+            log.error("nothing more runs: %s is paused: %s; %s", name, reason, remedy(name))
+        for each in self._removed:
+            log.error("%s", each.sentence)
+        if self._left_alone:
+            tasks = counted(self._left_alone, "task")
+            log.error("%s left alone: sent with another config (strict_config)", tasks)
+        return bool(self._paused or self._removed or self._left_alone)
+
+
+def _left_alone(stats: Stats) -> set[str]:
+    return {it for each in stats.workers for it in Heartbeat.decode(each.report).left_alone}

@@ -1,0 +1,107 @@
+"""ChildProcess: one ``dramatiq agentpipe.actors`` with its worker, and what it has said last."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agentpipe.core.processes import is_alive
+from agentpipe.worker.times import SHUTDOWN_S
+from agentpipe.worker.watch.freeze_watch import FreezeWatch, freeze_limit_s
+from agentpipe.worker.watch.last_word import LastWordFile
+from agentpipe.worker.watch.post_mortem import end_frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agentpipe.settings import Settings
+
+# The handshake of a worker with its master, which waits in it deaf to signals.
+HANDSHAKE_MS = 500
+
+
+class ChildProcess:
+    """Starts in a session of its own, so that Ctrl-C reaches it once, through the supervisor.
+
+    Attributes:
+        started_at: On the monotonic clock.
+    """
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+        self.started_at = time.monotonic()
+        self._settings, self._word = settings, LastWordFile.make()
+        self._watch = FreezeWatch(freeze_limit_s(settings.lease_s))
+        self._ending: threading.Thread | None = None
+        self._was_ended = False
+        self._process = subprocess.Popen(  # noqa: S603 - our own command
+            _command(settings),
+            env={**environ, "AGENTPIPE_LAST_WORD_FILE": self._word.path},
+            start_new_session=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        """That of Dramatiq's master."""
+        return self._process.pid
+
+    @property
+    def code(self) -> int | None:
+        """The exit code; None while it runs, or while its frozen worker is being ended."""
+        if self._ending is not None and self._ending.is_alive():
+            return None
+        return self._process.poll()
+
+    @property
+    def has_served(self) -> bool:
+        """Whether its worker ever served: an exit code says nothing of the boot then."""
+        return self._word.serves
+
+    @property
+    def worker_lives(self) -> bool:
+        """Whether the worker runs, which may be longer than its master does."""
+        return bool(self._word.pid) and is_alive(self._word.pid)
+
+    def check(self) -> None:
+        """End its worker if that is frozen, in a thread: the others are watched meanwhile."""
+        if self._was_ended or (self._ending is not None and self._ending.is_alive()):
+            return
+        if self.has_served and self._watch.is_frozen(self._word.beats):
+            self._ending = threading.Thread(target=self._end_frozen, daemon=True)
+            self._ending.start()
+
+    def _end_frozen(self) -> None:
+        settings = replace(self._settings, supervisor_pid=0)
+        self._was_ended = end_frozen(self._word, settings)
+        if self._was_ended:
+            self._process.kill()  # The master of a worker that is gone.
+
+    def signal(self, kind: signal.Signals) -> None:
+        """Send it a signal, unless it has ended."""
+        if self._process.poll() is None:
+            self._process.send_signal(kind)
+
+    def kill(self) -> None:
+        """Kill the whole session: Dramatiq's master and the worker below it."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def forget(self) -> None:
+        """It has ended and is replaced."""
+        self._word.close()
+
+
+def _command(settings: Settings) -> list[str]:
+    # Time for the grace, and to settle and drain the outbox.
+    timeout_ms = int((settings.grace_s + 4 * SHUTDOWN_S) * 1000)
+    command = [sys.executable, "-m", "dramatiq", "agentpipe.actors", "--skip-logging"]
+    command += ["--processes", "1"]
+    command += ["--worker-fork-timeout", str(HANDSHAKE_MS)]
+    return [*command, "--worker-shutdown-timeout", str(timeout_ms)]

@@ -1,0 +1,218 @@
+"""Supervisor: keeps N one-process Dramatiq workers running, and ends them.
+
+Dramatiq stops all of its workers when one dies. A worker each, and a replacement for one that
+dies, keeps the others' runs going.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers import open_store
+from agentpipe.brokers.removed import removed_agents
+from agentpipe.config.collection import load
+from agentpipe.connections.environment import PEER_VARIABLES
+from agentpipe.core.backoff import delay_s
+from agentpipe.errors import StoreError, Unreachable
+from agentpipe.sending.dispatcher import Dispatcher
+from agentpipe.worker.broker import make_runners
+from agentpipe.worker.claims.configs import reported, say_conflicts
+from agentpipe.worker.fleet.burst import BurstProgress
+from agentpipe.worker.fleet.child_process import ChildProcess
+from agentpipe.worker.times import SHUTDOWN_S
+from agentpipe.worker.watch.freeze_watch import LOOK_EVERY_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+    from types import FrameType
+
+    from agentpipe.settings import Settings
+
+# A child that dies sooner than this after its start is restarted with a growing pause.
+SHORT_LIFE_S = 2.0
+PAUSE_S, MAX_PAUSE_S = 0.5, 4.0
+CONFIG_ERROR = 2
+UNFINISHED = 1
+INTERRUPTED = 130
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Place:
+    """The place of one worker process, and the process that has it now."""
+
+    process: ChildProcess
+    short_lives: int = 0
+    restart_at: float = 0.0
+
+
+class Supervisor:
+    """Runs ``dramatiq agentpipe.actors`` N times until a signal, or until all is done."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        environ: Mapping[str, str],
+        processes: int,
+        is_done: Callable[[], bool] | None,
+    ) -> None:
+        self._settings, self._processes, self._is_done = settings, processes, is_done
+        self._environ = _child_environ(settings, environ)
+        self._places: list[_Place] = []
+        self._left: list[ChildProcess] = []
+        self._signals: list[int] = []
+
+    def run(self) -> int:
+        """Returns the exit code: 0 when done or after SIGTERM, 130 after Ctrl-C, 2 on a mistake."""
+        before = {kind: signal.signal(kind, self._note) for kind in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            return self._run()
+        finally:
+            self._kill()
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
+
+    def _run(self) -> int:
+        if self._done():
+            return 0
+        self._places = [_Place(self._start()) for _ in range(self._processes)]
+        while not self._signals:
+            if self._done():
+                self._stop()
+                return 0
+            if any(self._replace(place) for place in self._places):
+                self._stop()
+                return CONFIG_ERROR
+            self._watch_left()
+            time.sleep(LOOK_EVERY_S)
+        interrupted = self._signals[0] == signal.SIGINT
+        log.info("ending: runs have %g s to finish", self._settings.grace_s)
+        self._stop()
+        return INTERRUPTED if interrupted else 0
+
+    def _done(self) -> bool:
+        try:
+            return self._is_done is not None and self._is_done()
+        except (Unreachable, StoreError) as error:
+            log.warning("unknown whether all is done: %s", error)
+            return False
+
+    def _start(self) -> ChildProcess:
+        return ChildProcess(self._settings, self._environ)
+
+    def _replace(self, place: _Place) -> bool:
+        """Restart a dead child when it is due; returns whether it died of a mistake in a file."""
+        child, now = place.process, time.monotonic()
+        child.check()
+        code = child.code
+        if code is None:
+            return False
+        if code == CONFIG_ERROR and not child.has_served:  # Later, an agent may exit with any code.
+            return True
+        if not place.restart_at:
+            short = now - child.started_at < SHORT_LIFE_S
+            place.short_lives = place.short_lives + 1 if short else 0
+            pause_s = delay_s(place.short_lives, PAUSE_S, MAX_PAUSE_S) if short else 0.0
+            place.restart_at = now + pause_s
+            log.warning("worker %d died (%s): replaced", child.pid, _cause(code))
+        elif now >= place.restart_at:
+            self._left.append(child)
+            place.process, place.restart_at = self._start(), 0.0
+        return False
+
+    def _watch_left(self) -> None:
+        """A worker whose master has died has its grace, and may freeze in it."""
+        for child in list(self._left):
+            child.check()
+            if not child.worker_lives:
+                self._left.remove(child)
+                child.forget()
+
+    def _stop(self) -> None:
+        """Send SIGTERM and wait; a second signal is passed on and ends them at once."""
+        self._signal(signal.SIGTERM)
+        passed_on, again_at = 0, float("inf")
+        deadline = time.monotonic() + self._settings.grace_s + 4 * SHUTDOWN_S
+        while self._living() and time.monotonic() < deadline:
+            if len(self._signals) > max(1, passed_on) or time.monotonic() >= again_at:
+                # A busy process merges two signals into one: send another to those that still run.
+                passed_on, again_at = len(self._signals), time.monotonic() + 3.0
+                self._signal(signal.SIGTERM)
+            for child in self._living():
+                child.check()
+            time.sleep(LOOK_EVERY_S / 2)
+
+    def _living(self) -> list[ChildProcess]:
+        return [place.process for place in self._places if place.process.code is None]
+
+    def _signal(self, kind: signal.Signals) -> None:
+        for child in self._living():
+            child.signal(kind)
+
+    def _kill(self) -> None:
+        for child in self._living():
+            child.kill()
+
+    def _note(self, kind: int, _frame: FrameType | None) -> None:
+        self._signals.append(kind)
+
+
+def _child_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """URLs may hold passwords: children get them by environment, never by argv."""
+    child = {
+        **{name: value for name, value in environ.items() if name not in PEER_VARIABLES},
+        "AGENTPIPE_BROKER": settings.broker,
+        "AGENTPIPE_SINK": settings.sink,
+        "AGENT_COLLECTION_CONFIG_FILE": str(settings.collection_file),
+        "AGENTPIPE_MAX_QUEUE_SIZE": str(settings.max_queue_size),
+        "AGENTPIPE_LOG_FORMAT": settings.log_format,
+        "AGENTPIPE_SUPERVISOR_PID": str(os.getpid()),
+    }
+    if settings.slots:
+        child["AGENTPIPE_SLOTS"] = str(settings.slots)
+    return child
+
+
+def _cause(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def serve(
+    path: Path, settings: Settings, *, processes: int | None = None, burst: bool = False
+) -> int:
+    """Run workers until a signal, or with ``burst`` until nothing more can run.
+
+    Returns the exit code; with ``burst`` it is 1 if tasks are left that it cannot run.
+
+    The collection is checked first: a mistake is reported once and not by each worker.
+
+    Raises:
+        ConfigError: With all that is wrong with the collection.
+        Unreachable: The broker does not answer.
+    """
+    collections = load(path, settings.max_queue_size)
+    make_runners(collections, os.environ)
+    settings = replace(settings, collection_file=path.absolute())
+    queues = frozenset(agent.queue for each in collections for agent in each.agents)
+    store = open_store(settings)
+    try:
+        Dispatcher(store).declare(collections, serves=True)
+        say_conflicts(store, reported(collections))
+        names = frozenset(each.name for each in collections)
+        for each in removed_agents(store.stats(), names):
+            log.warning("%s", each.sentence)
+        progress = BurstProgress(store, queues, names) if burst else None
+        done = progress.is_done if progress else None
+        code = Supervisor(settings, os.environ, processes or os.cpu_count() or 1, done).run()
+        if progress and not code:
+            progress.say_dead()
+        return UNFINISHED if progress and progress.say_left() and not code else code
+    finally:
+        store.close()

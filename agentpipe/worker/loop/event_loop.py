@@ -1,0 +1,243 @@
+"""EventLoop: the one asyncio loop on which all runs of a worker process live."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from dramatiq.middleware import SkipMessage
+
+from agentpipe.brokers.records import Settlement
+from agentpipe.core.agent_thread import RunContinues
+from agentpipe.core.logs import Bound, bound
+from agentpipe.core.thread_marks import NO_RUN, MarkingExecutor, run_place
+from agentpipe.errors import Cancelled, Interrupted
+from agentpipe.worker.loop.message_loop import MessageLoop, current_message, message_executing
+from agentpipe.worker.loop.signals import withdraw_loop
+from agentpipe.worker.loop.stepped import Stepped
+from agentpipe.worker.running.served_actor import served_actor, served_actors
+from agentpipe.worker.times import SHUTDOWN_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from agentpipe.sending.broker import StoreBroker
+    from agentpipe.worker.loop.message_loop import LoopDeath
+    from agentpipe.worker.loop.signals import Signals
+    from agentpipe.worker.running.message import ClaimedMessage
+    from agentpipe.worker.watch.last_word import LastWord
+
+    Settle = Callable[[list[ClaimedMessage]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stray:
+    """Code of a run that was interrupted on the monotonic clock at ``since``, and goes on."""
+
+    is_over: Callable[[], bool]
+    since: float
+
+
+class EventLoop(threading.Thread):
+    """Runs claimed messages. Replaces Dramatiq's worker threads, hence its method names.
+
+    Attributes:
+        turns: The loop's turns, for other threads.
+        is_paused: Whether nothing may be claimed; also where no queue has a consumer yet.
+        paused_event: Set: Dramatiq waits for it.
+    """
+
+    def __init__(
+        self,
+        broker: StoreBroker,
+        signals: Signals,
+        settle: Settle,
+        *,
+        grace_s: float,
+        died: Callable[[LoopDeath], None],
+        word: LastWord,
+    ) -> None:
+        super().__init__(name="agentpipe-loop", daemon=True)
+        self._signals = signals
+        self.is_paused, self.paused_event = False, threading.Event()
+        self.paused_event.set()
+        self._broker, self._settle, self._grace_s, self._died = broker, settle, grace_s, died
+        self._word, self._loop = word, MessageLoop()
+        self._loop.set_task_factory(partial(_make_task, word))
+        self._loop.set_default_executor(MarkingExecutor(thread_name_prefix="asyncio"))
+        self.turns = self._loop.turns
+        self._finished = False
+        self._runs: dict[asyncio.Task[None], ClaimedMessage] = {}
+        # Runs that go on although they were interrupted.
+        self._strays: list[_Stray] = []
+        self._ended_runs: list[ClaimedMessage] = []
+
+    def run(self) -> None:
+        """Run until ``stop``; an agent's code can end the loop before, which is reported."""
+        error: BaseException | None = None
+        self._word.note_loop()
+        try:
+            self._loop.run_forever()
+        except BaseException as raised:  # noqa: BLE001 - whatever it is, the loop has ended
+            error = raised
+        if not self._finished:
+            self._died(self._loop.death(error))
+
+    def start_runs(self, messages: list[ClaimedMessage]) -> None:
+        """Start claimed messages; from any thread."""
+        self._loop.call_soon_threadsafe(self._start_runs, messages)
+
+    def stop(self) -> None:
+        """Let runs finish within the grace, interrupt the others, close the agents, and end."""
+        if self.is_alive():
+            asyncio.run_coroutine_threadsafe(self._finish(), self._loop)
+
+    @property
+    def stray_s(self) -> float:
+        """For how long code of an interrupted run has gone on, 0 without any; from any thread."""
+        began = [stray.since for stray in self._strays if not stray.is_over()]
+        return time.monotonic() - min(began) if began else 0.0
+
+    def pause(self) -> None:
+        """Have the consumer claim no more; what runs ends as it would."""
+        self.is_paused = True
+
+    def resume(self) -> None:
+        """Have it claim again."""
+        self.is_paused = False
+        self._settle([])  # Wakes it.
+
+    def close(self) -> None:
+        """Release what the loop holds; after it has ended."""
+        if not self.is_alive():
+            self._loop.close()
+
+    def interrupt(self, messages: list[ClaimedMessage]) -> None:
+        """Interrupt these runs, so that their tasks are released; from any thread."""
+        self._loop.call_soon_threadsafe(self._end_runs, messages, Interrupted)
+
+    def close_idle(self) -> None:
+        """Close the agents that wait for their next task; from any thread."""
+        asyncio.run_coroutine_threadsafe(self._close_idle(), self._loop)
+
+    async def _close_idle(self) -> None:
+        self._signals.close_idle()
+        await asyncio.gather(*(actor.close() for actor in served_actors(self._broker)))
+
+    def cancel(self, messages: list[ClaimedMessage]) -> None:
+        """Cancel these runs; from any thread."""
+        self._loop.call_soon_threadsafe(self._end_runs, messages, Cancelled)
+
+    def executing(self) -> ClaimedMessage | None:
+        """The message whose code the loop's thread executes now, if any; from any thread."""
+        return message_executing(sys._current_frames().get(self.ident or 0))  # noqa: SLF001 - documented for debuggers
+
+    def stack(self) -> str:
+        """The stack of the loop's thread now."""
+        frame = sys._current_frames().get(self.ident or 0)  # noqa: SLF001 - likewise
+        return "".join(traceback.format_stack(frame)) if frame else ""
+
+    def _start_runs(self, messages: Iterable[ClaimedMessage]) -> None:
+        for message in messages:
+            context = contextvars.copy_context()
+            context.run(_bind, message)
+            run = self._loop.create_task(self._process(message), context=context)
+            self._runs[run] = message
+            run.add_done_callback(self._ended)
+
+    def _ended(self, run: asyncio.Task[None]) -> None:
+        message = self._runs.pop(run)
+        if run.cancelled():  # Before its first step.
+            message.settlement = Settlement(message.claim, "release")
+        if not self._ended_runs:
+            # Runs that end together are settled together.
+            self._loop.call_soon(self._post_ended)
+        self._ended_runs.append(message)
+
+    def _post_ended(self) -> None:
+        ended, self._ended_runs = self._ended_runs, []
+        self._settle(ended)
+
+    async def _process(self, message: ClaimedMessage) -> None:
+        """Emit Dramatiq's signals before and after a run, whatever happens between."""
+        message.begun_at = time.monotonic()
+        self._word.begin(message.place)
+        signals = self._signals
+        try:
+            await signals.before(message)
+            outcome = None if message.failed else await self._perform(message)
+            await signals.after(message, result=outcome)
+        except SkipMessage as skip:
+            await signals.skipped(message, skip)
+        except BaseException as error:  # noqa: BLE001 - all of it is the run's outcome
+            if isinstance(error, RunContinues) and isinstance(message.ended_by, Interrupted):
+                self._note_stray(error)
+            await signals.after(message, exception=message.ended_by or error)
+        finally:
+            signals.release(message)
+
+    def _note_stray(self, error: RunContinues) -> None:
+        living = [stray for stray in self._strays if not stray.is_over()]
+        self._strays = [*living, _Stray(error.is_over, time.monotonic())]
+
+    async def _perform(self, message: ClaimedMessage) -> Any:
+        actor = served_actor(self._broker, message.actor_name)
+        assert actor is not None  # The results middleware ends a message of an unknown actor.
+        return await actor.perform(message)
+
+    async def _finish(self) -> None:
+        if self._runs:
+            await asyncio.wait(set(self._runs), timeout=self._grace_s)
+        self._end_runs(list(self._runs.values()), Interrupted)
+        if self._runs:
+            await asyncio.wait(set(self._runs), timeout=SHUTDOWN_S)
+        await self._close_idle()
+        self._finished = True
+        withdraw_loop()
+        self._loop.stop()
+
+    def _end_runs(
+        self, messages: Iterable[ClaimedMessage], kind: type[Cancelled | Interrupted]
+    ) -> None:
+        """End the runs of these claims; of a task's other claims none is touched."""
+        keys = {message.claim.key for message in messages}
+        for run, message in self._runs.items():
+            if message.claim.key in keys:
+                _end_run(run, message, kind)
+
+
+def _end_run(
+    run: asyncio.Task[None], message: ClaimedMessage, kind: type[Cancelled | Interrupted]
+) -> None:
+    """Once: a second cancellation would cut the run's time to clean up."""
+    if message.ended_by is None:
+        run.cancel()
+    if not isinstance(message.ended_by, Cancelled):
+        message.ended_by = kind()
+
+
+def _bind(message: ClaimedMessage) -> None:
+    current_message.set(message)
+    run_place.set(message.place)
+    bound.set(Bound(message.claim.task_id, message.claim.queue))
+
+
+def _make_task(
+    word: LastWord,
+    loop: asyncio.AbstractEventLoop,
+    coroutine: Any,
+    context: contextvars.Context | None = None,
+    **options: Any,
+) -> asyncio.Task[Any]:
+    """A task that says with each step whose it is, so that it is known who holds the loop."""
+    place = run_place.get() if context is None else context.get(run_place, NO_RUN)
+    if place != NO_RUN:
+        coroutine = Stepped(coroutine, word.enter_loop, place)
+    return asyncio.Task(coroutine, loop=loop, context=context, **options)

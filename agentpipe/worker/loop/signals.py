@@ -1,0 +1,236 @@
+"""Signals: Dramatiq's, around each run, and what follows a run's end.
+
+Hooks of middleware may wait, for a database or a lock: they run in threads, so that they hold up
+no other run. With none installed nothing leaves the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from contextlib import suppress
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+import dramatiq
+from dramatiq.asyncio import get_event_loop_thread, set_event_loop_thread
+from dramatiq.middleware import MiddlewareError, SkipMessage
+
+from agentpipe.core.logs import Bound
+from agentpipe.errors import AgentpipeError
+from agentpipe.worker.loop.thread_pool import ThreadPool
+from agentpipe.worker.outcomes import follow_ups
+from agentpipe.worker.running.plain_actor import WorkersLoop
+from agentpipe.worker.running.runner import Completed
+from agentpipe.worker.running.served_actor import served_actor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from agentpipe.brokers.records import Offer, Settlement
+    from agentpipe.sending.broker import StoreBroker
+    from agentpipe.worker.outcomes.results import Results
+    from agentpipe.worker.running.message import ClaimedMessage
+
+_HOOKS = (
+    "before_process_message",
+    "after_process_message",
+    "after_skip_message",
+    "before_ack",
+    "after_ack",
+    "before_nack",
+    "after_nack",
+    "before_enqueue",
+    "after_enqueue",
+)
+# Others put a task back as if it had not run.
+_ENDS = frozenset({"complete", "bury", "retry"})
+
+log = logging.getLogger(__name__)
+
+
+class Signals:
+    """Emits the signals of messages that run on one loop."""
+
+    def __init__(self, broker: StoreBroker, results: Results) -> None:
+        self._broker, self._results, self._redactors = broker, results, results.redactors
+        self._threads = ThreadPool("agentpipe-actor")
+
+    async def before(self, message: ClaimedMessage) -> None:
+        """Announce a run, and give it a thread if it needs one.
+
+        Raises:
+            SkipMessage: It must not run.
+        """
+        _provide_loop()
+        message.context = contextvars.copy_context()
+        actor = served_actor(self._broker, message.actor_name)
+        if actor is not None and actor.runs_in_thread:
+            message.thread = self._threads.take()
+        emit = partial(self._broker.emit_before, "process_message", message)
+        await self._emit(message, emit)
+
+    async def after(
+        self, message: ClaimedMessage, *, result: Any = None, exception: BaseException | None = None
+    ) -> None:
+        """Announce a run's end, which settles it; never raises."""
+        if exception is None:
+            done = isinstance(result, Completed)
+            message.completed = result if done else Completed(result)
+        await self._conclude(message, partial(self._ended, message, exception))
+
+    async def skipped(self, message: ClaimedMessage, skip: SkipMessage) -> None:
+        """Announce that a message was skipped, which settles it; never raises."""
+        await self._conclude(message, partial(self._skipped, message, skip))
+
+    def release(self, message: ClaimedMessage) -> None:
+        """Give back the thread of a run that has ended."""
+        if message.thread is not None:
+            self._threads.give_back(message.thread)
+            message.thread = None
+        message.context = None
+        message.clear_exception()
+
+    def close_idle(self) -> None:
+        """End the threads that wait for their next run."""
+        self._threads.close()
+
+    async def _conclude(self, message: ClaimedMessage, conclude: Callable[[], None]) -> None:
+        try:
+            await self._emit(message, conclude)
+        except asyncio.CancelledError:
+            pass  # It has ended all the same.
+        except Exception:
+            log.exception(
+                "unexpected error after a run",
+                extra={"bound": Bound(message.message_id, message.claim.queue)},
+            )
+
+    async def _emit(self, message: ClaimedMessage, emit: Callable[[], None]) -> None:
+        kinds: list[type] = [type(it) for it in self._broker.middleware]
+        if any(map(_hears, kinds)):
+            await _to_its_end(self._in_thread(message, emit))
+            _adopt(message.context)
+        else:
+            emit()
+
+    async def _in_thread(self, message: ClaimedMessage, emit: Callable[[], None]) -> None:
+        thread, context = message.thread, message.context
+        mine = thread is None or thread.is_busy
+        if thread is not None and thread.is_busy:  # A run that was given up goes on in it.
+            context = contextvars.copy_context()
+        if mine:
+            thread = self._threads.take()
+        assert thread is not None
+        try:
+            await thread.call(emit, context)
+        except (SystemExit, KeyboardInterrupt) as error:  # They would end the worker's loop.
+            raise AgentpipeError(f"a middleware raised {type(error).__name__}") from error
+        finally:
+            if mine:
+                self._threads.give_back(thread)
+
+    def _ended(self, message: ClaimedMessage, error: BaseException | None) -> None:
+        value = None
+        if error is None:
+            value = self._redactors.answer(self._broker, message)
+        else:
+            message.stuff_exception(self._redactors.error(self._broker, message, error))
+            if message.ended_by is None:
+                message.count_retry()
+        self._broker.emit_after("process_message", message, result=value, exception=error)
+        self._follow(message, value)
+
+    def _skipped(self, message: ClaimedMessage, skip: SkipMessage) -> None:
+        if message.settlement is None:  # A middleware's own.
+            message.stuff_exception(skip)
+            self._broker.emit_after("skip_message", message)
+            self._acknowledge(message, done=not message.failed)
+        else:
+            self._follow(message, None)
+
+    def _follow(self, message: ClaimedMessage, value: Any) -> None:
+        """Prepare what the end of a message sends, and acknowledge it."""
+        settlement = self._results.settlement_of(self._broker, message)
+        try:
+            message.follow_ups = self._follow_ups(message, settlement, value)
+        except AgentpipeError as error:
+            message.stuff_exception(error)
+            settlement = self._results.stranded(self._broker, message, error)
+        message.settlement = settlement
+        self._acknowledge(message, done=settlement.outcome == "ok")
+
+    def _follow_ups(
+        self, message: ClaimedMessage, settlement: Settlement, value: Any
+    ) -> list[tuple[str, Offer]]:
+        if settlement.action not in _ENDS:
+            return []
+        if settlement.outcome == "ok":
+            return follow_ups.of_success(self._broker, message, value)
+        error = message.error
+        if error is None or isinstance(error, SkipMessage):
+            return []
+        is_last = settlement.action == "bury"
+        return follow_ups.of_failure(self._broker, message, error, is_last=is_last)
+
+    def _acknowledge(self, message: ClaimedMessage, *, done: bool) -> None:
+        """Signal what Dramatiq's consumer would: waiters hear of the end by it."""
+        assert message.settlement is not None
+        if message.settlement.action not in _ENDS:
+            return
+        again = message.settlement.action == "retry"
+        if not done and not again:
+            message.fail()
+            if message.error is None:
+                message.stuff_exception(AgentpipeError(message.settlement.reason))
+        if again:
+            delay_ms = round(message.settlement.delay_s * 1000)
+            self._signal("enqueue", message, delay_ms)
+        self._signal("ack" if done or again else "nack", message)
+
+    def _signal(self, name: str, message: ClaimedMessage, *about: Any) -> None:
+        with suppress(MiddlewareError):
+            self._broker.emit_before(name, message, *about)
+        self._broker.emit_after(name, message, *about)
+
+
+@cache
+def _hears(kind: type) -> bool:
+    """Whether a middleware that is not ours has hooks around runs."""
+    own = kind.__module__.startswith("agentpipe.")
+    return not own and any(
+        getattr(kind, hook) is not getattr(dramatiq.Middleware, hook) for hook in _HOOKS
+    )
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do all of it, and only then be cancelled."""
+    doing, cancelled = asyncio.ensure_future(work), False
+    while not doing.done():
+        try:
+            await asyncio.wait({doing})
+        except asyncio.CancelledError:
+            cancelled = True
+    doing.result()
+    if cancelled:
+        raise asyncio.CancelledError
+
+
+def _adopt(context: contextvars.Context | None) -> None:
+    """Set here what hooks in a thread have set for the run."""
+    for variable, value in (context or contextvars.Context()).items():
+        if variable.get(None) is not value:
+            variable.set(value)
+
+
+def _provide_loop() -> None:
+    """Let plain functions call async actors."""
+    if get_event_loop_thread() is None:
+        set_event_loop_thread(WorkersLoop(asyncio.get_running_loop()))
+
+
+def withdraw_loop() -> None:
+    """Undo what ``Signals`` does for the process; before its loop ends."""
+    if isinstance(get_event_loop_thread(), WorkersLoop):
+        set_event_loop_thread(None)

@@ -1,0 +1,199 @@
+"""Forwarder: moves results from the outbox to the sink, in confirmed batches.
+
+A batch is published, confirmed, and only then dropped from the outbox. A crash in between repeats
+it, and readers drop repeats: no crash loses a result.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.capabilities import KeepsUndeliverable
+from agentpipe.core.backoff import delay_s
+from agentpipe.core.failures import error_line
+from agentpipe.core.redaction import Redactor
+from agentpipe.errors import AgentpipeError, Unreachable
+from agentpipe.worker.outbox.publishing import publish
+from agentpipe.worker.times import BRIEFLY_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from agentpipe.brokers.base import Store
+    from agentpipe.brokers.records import OutboxRecord, Refusal, Worker
+    from agentpipe.sinks.base import Sink
+
+BATCH = 500
+BATCH_BYTES = 8 * 1024 * 1024
+LOOK_EVERY_S = 1.0
+FEW, PACE_S = 2, 0.05
+PAUSE_S, MAX_PAUSE_S = 0.2, 5.0
+STORE_PAUSE_S = 0.25
+
+log = logging.getLogger(__name__)
+
+
+class Forwarder:
+    """Forwards in a thread of its own, which opens and closes the sink."""
+
+    def __init__(self, store: Store, worker: Worker, open_sink: Callable[[], Sink]) -> None:
+        self._store, self._worker, self._open_sink = store, worker, open_sink
+        self._sink: Sink | None = None
+        self._batch: list[OutboxRecord] = []
+        self._refused: list[Refusal] = []
+        self._published = False
+        self._forwarded = 0
+        self._failures = 0
+        self._taken_at: float | None = None
+        self._failing: tuple[str, float] | None = None
+        # While results are being taken, the store knows more than this process.
+        self._taking = threading.Lock()
+        self._filled = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="agentpipe-forwarder", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def notify(self) -> None:
+        """Wake the thread: there are results in the outbox."""
+        self._filled.set()
+
+    @property
+    def carrying_s(self) -> float:
+        """The age of the batch that the sink has not confirmed; from any thread."""
+        taken_at = self._taken_at
+        return 0.0 if taken_at is None else time.monotonic() - taken_at
+
+    @property
+    def failing(self) -> tuple[str, float] | None:
+        """Why the sink refuses results, and for how many seconds; from any thread."""
+        failing = self._failing
+        return failing and (failing[0], time.monotonic() - failing[1])
+
+    @contextmanager
+    def forwarding(self) -> Iterator[list[int] | None]:
+        """The numbers of the results that it has; meanwhile it takes no others.
+
+        None where it is just taking some.
+        """
+        free = self._taking.acquire(timeout=BRIEFLY_S)
+        try:
+            yield [record.number for record in self._batch] if free else None
+        finally:
+            if free:
+                self._taking.release()
+
+    def stop(self, timeout_s: float) -> None:
+        """Forward what there is and end; what a failing sink refuses stays in the outbox."""
+        self._stopping.set()
+        self._filled.set()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        self._connect()
+        while True:
+            self._filled.wait(LOOK_EVERY_S)
+            self._filled.clear()
+            stopping = self._stopping.is_set()
+            while self._forward():
+                # A few results go at once, many go together.
+                if self._forwarded > FEW:
+                    self._stopping.wait(PACE_S)
+            if stopping or (self._stopping.is_set() and self._failures):
+                break
+        if self._sink is not None:
+            self._sink.close()
+
+    def _connect(self) -> None:
+        """Connect before the first result; a failure is logged when there is one."""
+        with suppress(Exception):
+            self._sink = self._open_sink()
+            self._sink.publish([])
+
+    def _forward(self) -> bool:
+        """Forward one batch; returns whether there may be more."""
+        try:
+            if not self._batch:
+                with self._taking:
+                    self._batch = self._store.take_outbox(self._worker, BATCH, BATCH_BYTES)
+                self._taken_at = time.monotonic() if self._batch else None
+            if not self._batch:
+                return False
+            self._published = self._published or self._publish()
+            if self._published:
+                done_with(self._store, self._worker, self._batch, self._refused)
+                self._forwarded = len(self._batch)
+                self._batch, self._published, self._taken_at = [], False, None
+                return True
+        except Unreachable:  # The consumer asks the same store, and logs it.
+            self._stopping.wait(STORE_PAUSE_S)
+        except AgentpipeError as error:
+            log.error("the broker answers the forwarder with an error: %s", error)  # noqa: TRY400 - its own words
+            self._stopping.wait(MAX_PAUSE_S)
+        except Exception:
+            log.exception("unexpected error in the forwarder; continuing")
+            self._stopping.wait(MAX_PAUSE_S)
+        return not self._stopping.is_set()
+
+    def _publish(self) -> bool:
+        try:
+            if self._sink is None:
+                self._sink = self._open_sink()
+            self._refused = publish(self._sink, self._batch)
+        except Exception as error:  # noqa: BLE001 - a sink may be a third party's
+            self._failed(error)
+            return False
+        self._recovered()
+        return True
+
+    def _failed(self, error: Exception) -> None:
+        if not self._failures:
+            bug = None if isinstance(error, AgentpipeError) else error
+            log.warning("results wait in the outbox: %s", error, exc_info=bug)
+            self._failing = (
+                Redactor(()).text(error_line(error)),
+                time.monotonic(),
+            )
+        self._failures += 1
+        self._stopping.wait(delay_s(self._failures, PAUSE_S, MAX_PAUSE_S))
+
+    def _recovered(self) -> None:
+        if self._failures:
+            log.warning("the sink takes results again, after %d tries", self._failures)
+        self._failures, self._failing = 0, None
+
+
+def done_with(
+    store: Store, worker: Worker, batch: Sequence[OutboxRecord], refused: Sequence[Refusal]
+) -> None:
+    """Set aside what the sink refuses, and drop what it has confirmed."""
+    if refused and isinstance(store, KeepsUndeliverable):
+        store.set_aside(worker, refused)
+    elif refused:  # They stay borrowed, so that the others go on.
+        log.error("this broker keeps no undeliverable results: %d stay in the outbox", len(refused))
+    aside = {each.record.number for each in refused}
+    confirmed = [each.number for each in batch if each.number not in aside]
+    if confirmed:
+        store.drop_outbox(worker, confirmed)
+
+
+def drain(store: Store, worker: Worker, sink: Sink) -> int:
+    """Forward the whole outbox in the caller's thread; returns how many results.
+
+    For commands that complete tasks while no worker may be running.
+    """
+    forwarded = 0
+    deadline = time.monotonic() + worker.lease_s / 2
+    while time.monotonic() < deadline:
+        batch = store.take_outbox(worker, BATCH, BATCH_BYTES)
+        if not batch:
+            break
+        done_with(store, worker, batch, publish(sink, batch))
+        forwarded += len(batch)
+    return forwarded

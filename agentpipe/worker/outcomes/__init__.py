@@ -1,0 +1,1 @@
+"""How each run is settled: its Result, what is tried again, and what must not run."""

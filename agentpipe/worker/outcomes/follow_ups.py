@@ -1,0 +1,145 @@
+"""Follow-ups: what a message's end sends: its pipeline's next message, and callbacks.
+
+Each is offered before the end is settled, and has the same id each time, so that a worker that dies
+between the two sends nothing twice and loses nothing.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import dramatiq
+from dramatiq.errors import ActorNotFound
+from dramatiq.middleware import GroupCallbacks
+
+from agentpipe.core.failures import error_kind, error_text
+from agentpipe.errors import AgentpipeError, OptionError
+from agentpipe.sending.actor import AgentActor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from agentpipe.brokers.base import Store
+    from agentpipe.brokers.records import Offer
+    from agentpipe.sending.broker import StoreBroker
+    from agentpipe.worker.running.message import ClaimedMessage
+
+CALLBACKS = ("on_success", "on_failure", "on_retry_exhausted")
+_IDS = uuid.UUID("5d0d3c0c-5bb0-4f63-9a5e-0a4a5b5f3a77")
+
+
+def of_success(broker: StoreBroker, message: ClaimedMessage, value: Any) -> list[tuple[str, Offer]]:
+    """What a message sends that gave this value.
+
+    Raises:
+        AgentpipeError: The value cannot be sent there.
+    """
+    messages = [*_pipe_target(broker, message, value)]
+    messages += _callback(broker, message, "on_success", value)
+    return [_follow_up(broker, message, each) for each in messages]
+
+
+def of_failure(
+    broker: StoreBroker, message: ClaimedMessage, error: BaseException, *, is_last: bool
+) -> list[tuple[str, Offer]]:
+    """What a message sends that failed so.
+
+    Raises:
+        AgentpipeError: It cannot be sent there.
+    """
+    about = {"type": error_kind(error), "message": error_text(error)}
+    messages = [*_callback(broker, message, "on_failure", about)]
+    if is_last:
+        counts = {"retries": message.retries, "max_retries": _option(broker, message, _MOST)}
+        messages += _callback(broker, message, "on_retry_exhausted", counts)
+    return [_follow_up(broker, message, each) for each in messages]
+
+
+_MOST = "max_retries"
+
+
+def what_is_wrong(broker: StoreBroker, message: ClaimedMessage) -> str:
+    """Why this worker cannot do what the message's options ask for; empty where it can."""
+    try:
+        if message.options:
+            broker.check(message)
+    except OptionError as error:
+        return str(error)
+    if "group_completion_uuid" in message.options and not _calls_groups_back(broker):
+        return "the group has callbacks, and this worker's broker has no GroupCallbacks middleware"
+    return _unknown_callback(broker, message)
+
+
+def _calls_groups_back(broker: StoreBroker) -> bool:
+    return any(isinstance(it, GroupCallbacks) for it in broker.middleware)
+
+
+def _unknown_callback(broker: StoreBroker, message: ClaimedMessage) -> str:
+    for option in CALLBACKS:
+        name = _option(broker, message, option)
+        if name is not None and name not in broker.actors:
+            return f"{option}: no actor {name!r} is known to this worker"
+        if name is not None and isinstance(broker.actors[name], AgentActor):
+            return f"{option}: {name!r} is an agent, which takes a task: use a pipeline"
+    return ""
+
+
+def offer_all(store: Store, messages: Iterable[ClaimedMessage]) -> None:
+    """Offer what these messages send, and mark those that send to a queue nobody has declared.
+
+    Raises:
+        Unreachable: The store does not answer; offer them again.
+    """
+    for message in messages:
+        for queue, offer in message.follow_ups:
+            if "refused" in store.offer(queue, [offer], round_robin=False).verdicts:
+                message.stranded = f"no process has declared the queue {queue!r}"
+
+
+def _option(broker: StoreBroker, message: ClaimedMessage, name: str) -> Any:
+    return message.options.get(name) or _of_actor(broker, message, name)
+
+
+def _of_actor(broker: StoreBroker, message: ClaimedMessage, name: str) -> Any:
+    actor = broker.actors.get(message.actor_name)
+    return actor.options.get(name) if actor else None
+
+
+def _pipe_target(
+    broker: StoreBroker, message: ClaimedMessage, value: Any
+) -> Iterator[dramatiq.Message[Any]]:
+    if (fields := message.options.get("pipe_target")) is None:
+        return
+    target: dramatiq.Message[Any] = dramatiq.Message(**fields)
+    # As in Dramatiq: of the message that follows, or of the actor that it follows.
+    if target.options.get("pipe_ignore") or _of_actor(broker, message, "pipe_ignore"):
+        yield target
+    else:
+        yield target.copy(args=(*target.args, value))
+
+
+def _callback(
+    broker: StoreBroker, message: ClaimedMessage, option: str, about: Any
+) -> Iterator[dramatiq.Message[Any]]:
+    if name := _option(broker, message, option):
+        made = broker.get_actor(name).message_with_options(args=(message.asdict(), about))
+        number = f"{message.message_id}/{option}/{message.retries}"
+        yield replace(made, message_id=str(uuid.uuid5(_IDS, number)))
+
+
+def _follow_up(
+    broker: StoreBroker, ended: ClaimedMessage, message: dramatiq.Message[Any]
+) -> tuple[str, Offer]:
+    delay = message.options.get("delay")
+    try:
+        broker.check(message)
+        broker.emit_before("enqueue", message, delay)
+        offer = broker.offer_of(message, delay)
+    except (AgentpipeError, ActorNotFound) as error:
+        raise AgentpipeError(f"what follows it cannot be sent: {error}") from error
+    broker.emit_after("enqueue", message, delay)
+    # The same whenever a worker ends it: a store that remembers no ids shows it as one submission.
+    made_at = ended.claim.submitted_at
+    return message.queue_name, replace(offer, bounded=False, made_at=made_at)

@@ -1,0 +1,59 @@
+"""Run failures: what the breaker of a collection counts of the runs that are settled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.brokers.records import RunFailure
+from agentpipe.core.failure_digest import failure_digest
+from agentpipe.core.shortage import shortage_of
+from agentpipe.worker.running.served_actor import served_actor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import dramatiq
+
+    from agentpipe.core.redaction import Redactor
+    from agentpipe.worker.running.message import ClaimedMessage
+    from agentpipe.worker.running.runner import Completed
+
+# Outcomes of runs that failed; a run over its limit has worked.
+COUNTED = frozenset({"agent_error", "infra_error", "eval_error", "crashed"})
+
+
+def run_failure(
+    broker: dramatiq.Broker,
+    message: ClaimedMessage,
+    kind: str,
+    text: str,
+    causes: Iterable[BaseException],
+) -> RunFailure | None:
+    """A failure with this masked text; None without a breaker, and for a worker's own shortage."""
+    actor = served_actor(broker, message.actor_name)
+    limit = actor.limits.breaker if actor else 0
+    if not limit or any(map(shortage_of, causes)):
+        return None
+    own = (message.task.question, message.claim.task_id) if message.task else ()
+    return RunFailure(failure_digest(kind, text, own), limit)
+
+
+def failure_of_end(
+    broker: dramatiq.Broker,
+    message: ClaimedMessage,
+    outcome: str,
+    error: Mapping[str, Any] | None,
+    *,
+    causes: Iterable[BaseException],
+    redactor: Redactor,
+) -> RunFailure | None:
+    """That of a task's end, by its Result's ``error``; None for an end that is not counted."""
+    ran = message.tracer is not None or outcome == "crashed"
+    if outcome not in COUNTED or not ran or error is None:
+        return None
+    return run_failure(broker, message, error["type"], redactor.text(error["message"]), causes)
+
+
+def causes_of(run: Completed | None) -> list[BaseException]:
+    """Why evaluators broke."""
+    return [each.cause for each in run.evaluations if each.cause is not None] if run else []

@@ -1,0 +1,86 @@
+"""Answers that could not be judged because a service of an evaluator failed: kept with the task."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.core.failures import error_kind, is_permanent
+from agentpipe.errors import AgentpipeError
+from agentpipe.evaluation.kept_answer import KeptAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentpipe.core.redaction import Redactor
+    from agentpipe.evaluation.evaluators import Evaluation
+    from agentpipe.worker.running.message import ClaimedMessage
+    from agentpipe.worker.running.runner import Completed
+
+
+def services_failed(run: Completed) -> list[BaseException]:
+    """Why no verdict was possible, if only services are to blame; a broken evaluator stays so."""
+    causes = [evaluation.cause for evaluation in run.evaluations if evaluation.broken]
+    found = [cause for cause in causes if cause is not None]
+    return found if len(found) == len(causes) else []
+
+
+def tries_before(message: ClaimedMessage, run: Completed) -> int:
+    """How often its evaluators were tried again."""
+    return message.claim.failures - run.kept.failures if run.kept else 0
+
+
+def attempt_of(message: ClaimedMessage, run: Completed | None) -> int:
+    """The agent's run that gave the answer, or the run that gave none."""
+    if run is not None and run.kept is not None:
+        return run.kept.attempt
+    ran = run is not None or message.tracer is not None
+    return message.claim.failures + message.claim.crashes + int(ran)
+
+
+def payload_with_answer(message: ClaimedMessage, run: Completed, redactor: Redactor) -> bytes:
+    """The task with its answer, for a later run that only judges.
+
+    Empty where there is nothing to change: it has the answer, or the answer cannot be kept.
+    """
+    task = message.task
+    if task is None or not run.keepable or run.kept is not None:
+        return b""
+    kept = KeptAnswer(
+        run.answer,
+        attempt=attempt_of(message, run),
+        failures=message.claim.failures,
+        usage=message.tracer.usage.to_dict() if message.tracer else {},
+        trace=message.tracer.spans if message.tracer else [],
+        stop=run.stop,
+        by_agent=run.by_agent,
+    )
+    sealed = kept.sealed(run.env, redactor)
+    return b"" if sealed is None else replace(task, answered=sealed).encode()
+
+
+def reason_of_services(causes: Sequence[BaseException]) -> str:
+    """Why they could not judge, without the errors' words: those may quote the answer."""
+    kinds = kinds_of(causes)
+    return f"EvaluationError: an evaluator's service failed ({kinds}); the result says how"
+
+
+def kinds_of(causes: Sequence[BaseException]) -> str:
+    """What their services failed with, each kind once."""
+    return ", ".join(dict.fromkeys(map(_kind_below, causes)))
+
+
+def _kind_below(error: BaseException) -> str:
+    """The kind of what the user's function raised, below our error about it."""
+    below = error.__cause__ if isinstance(error, AgentpipeError) else None
+    return error_kind(below or error)
+
+
+def evaluation_error(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
+    """The Result's error: that of the first that is broken."""
+    for each in evaluations:
+        if each.broken:
+            record = {"type": "EvaluationError", "message": each.error, "traceback": None}
+            lasting = each.cause is not None and is_permanent(each.cause)
+            return {**record, "permanent": True} if lasting else record
+    return None

@@ -1,0 +1,71 @@
+"""Plain failures: whether a plain Dramatiq actor runs again after one, as Dramatiq documents it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dramatiq.common import compute_backoff
+from dramatiq.errors import Retry
+
+from agentpipe.core.failures import is_infra
+from agentpipe.core.retry_after import asked_delay_s
+from agentpipe.errors import RunLimitExceeded
+
+if TYPE_CHECKING:
+    import dramatiq
+
+    from agentpipe.worker.running.message import ClaimedMessage
+
+# Dramatiq's 20 would run something that is broken for days.
+MAX_RETRIES = 2
+# As in Dramatiq.
+MAX_BACKOFF_MS = 7 * 86_400_000
+
+
+def option(
+    message: ClaimedMessage, actor: dramatiq.Actor[..., Any], name: str, default: Any = None
+) -> Any:
+    """An option of the message, else of its actor."""
+    return message.options.get(name, actor.options.get(name, default))
+
+
+def retry_delay_s(
+    message: ClaimedMessage, actor: dramatiq.Actor[..., Any], error: BaseException, base_s: float
+) -> float | None:
+    """When the message runs again; None if it does not."""
+    if not _may_retry(message, actor, error):
+        return None
+    if isinstance(error, Retry) and error.delay is not None:
+        return float(error.delay) / 1000
+    least = option(message, actor, "min_backoff", base_s * 1000)
+    most = min(option(message, actor, "max_backoff", MAX_BACKOFF_MS), MAX_BACKOFF_MS)
+    _, backoff_ms = compute_backoff(message.retries, factor=least, max_backoff=most)
+    return max(float(backoff_ms) / 1000, asked_delay_s(error) or 0.0)
+
+
+def most_runs(message: ClaimedMessage, actor: dramatiq.Actor[..., Any]) -> str:
+    """How often it runs at most, for the log."""
+    allowed = option(message, actor, "max_retries", MAX_RETRIES)
+    free = allowed is None or actor.options.get("retry_when") is not None
+    return "any number" if free else str(allowed + 1)
+
+
+def outcome_of(error: BaseException) -> str:
+    """The outcome of a message whose last run ended so."""
+    if isinstance(error, RunLimitExceeded):
+        return "limit"
+    return "infra_error" if is_infra(error) else "agent_error"
+
+
+def _may_retry(
+    message: ClaimedMessage, actor: dramatiq.Actor[..., Any], error: BaseException
+) -> bool:
+    throws, retry_when = actor.options.get("throws"), actor.options.get("retry_when")
+    if message.failed:  # A middleware gave it up.
+        return False
+    if throws and isinstance(error, throws):
+        return False
+    if retry_when is not None:
+        return bool(retry_when(message.retries, error))
+    allowed = option(message, actor, "max_retries", MAX_RETRIES)
+    return allowed is None or message.retries < allowed

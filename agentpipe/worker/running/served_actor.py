@@ -1,0 +1,251 @@
+"""ServedActor: what a worker asks of an actor, agent or plain Dramatiq actor alike."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from agentpipe.core.failures import retry_delay_s
+from agentpipe.core.trace import Tracer
+from agentpipe.sending.actor import AgentActor
+from agentpipe.sending.plain_queues import CONCURRENCY
+from agentpipe.worker.running import plain_actor, plain_failures
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import dramatiq
+
+    from agentpipe.worker.running.message import ClaimedMessage
+
+PLAIN_CRASHES = 3
+PLAIN_COOLDOWN_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class ActorLimits:
+    """The limits of one actor's tasks.
+
+    Attributes:
+        concurrency: Runs at once, over the whole fleet.
+        breaker: Equal failures in a row that pause its collection; 0 for never.
+        max_cooldown_s: For how long a task may wait in cooldowns altogether.
+        group: The concurrency group that it shares, with the group's limit; None for no group.
+    """
+
+    time_limit_s: float
+    max_retries: int
+    max_crashes: int
+    concurrency: int
+    breaker: int = 0
+    max_cooldown_s: float = PLAIN_COOLDOWN_S
+    group: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What agents use together at a service, which limits them together.
+
+    Attributes:
+        name: Unique in a worker.
+        queues: Returns those of all agents that use it.
+    """
+
+    name: str
+    queues: Callable[[], tuple[str, ...]]
+
+
+class ServedActor(Protocol):
+    """An actor as its worker sees it.
+
+    Attributes:
+        credential: That of its context.
+        collection: Its collection's name; None outside any.
+        takes_tasks: Whether its messages are Tasks.
+        config_hash: The fingerprint of its collection; empty if unknown.
+        strict_config: Whether tasks that were sent with another one are left alone.
+        runs_in_thread: Whether each run needs a thread of the worker's.
+        secrets: Values that must not leave a run.
+    """
+
+    @property
+    def credential(self) -> Credential: ...  # noqa: D102 - see the class
+    @property
+    def collection(self) -> str | None: ...  # noqa: D102 - likewise
+    @property
+    def takes_tasks(self) -> bool: ...  # noqa: D102 - likewise
+    @property
+    def config_hash(self) -> str: ...  # noqa: D102 - likewise
+    @property
+    def strict_config(self) -> bool: ...  # noqa: D102 - likewise
+    @property
+    def secrets(self) -> tuple[str, ...]: ...  # noqa: D102 - likewise
+    @property
+    def limits(self) -> ActorLimits:
+        """The limits of its tasks."""
+
+    @property
+    def runs_in_thread(self) -> bool: ...  # noqa: D102 - likewise
+
+    async def perform(self, message: ClaimedMessage) -> Any:
+        """Run it with one message."""
+
+    def time_limit_s(self, message: ClaimedMessage) -> float:
+        """The time limit of this run; infinite without one."""
+
+    def retry_delay_s(
+        self, message: ClaimedMessage, error: BaseException, base_s: float
+    ) -> float | None:
+        """When the message runs again after this failure; None if it does not."""
+
+    def is_too_old(self, message: ClaimedMessage) -> bool:
+        """Whether it has waited for longer than its sender wants."""
+
+    def most_runs(self, message: ClaimedMessage) -> str:
+        """How often a message that fails runs, for the log."""
+
+    def outcome_of(self, error: BaseException) -> str:
+        """The outcome of a message whose last run ended so."""
+
+    async def close(self) -> None:
+        """Close what it keeps between runs."""
+
+
+def served_actor(broker: dramatiq.Broker, actor_name: str) -> ServedActor | None:
+    """The actor of that name; None if this worker does not know it."""
+    actor = broker.actors.get(actor_name)
+    if actor is None:
+        return None
+    return _Agent(actor) if isinstance(actor, AgentActor) else _Plain(actor)
+
+
+def served_actors(broker: dramatiq.Broker) -> list[ServedActor]:
+    """All actors that this worker knows."""
+    return [actor for name in broker.actors if (actor := served_actor(broker, name))]
+
+
+def time_limit_s(broker: dramatiq.Broker, message: ClaimedMessage) -> float:
+    """The time limit of a message's run; infinite without one."""
+    actor = served_actor(broker, message.actor_name)
+    return math.inf if actor is None else actor.time_limit_s(message)
+
+
+class _Agent:
+    takes_tasks = True
+    runs_in_thread = False  # Its instances have threads of their own.
+
+    def __init__(self, actor: AgentActor) -> None:
+        self._actor = actor
+        self.collection = actor.collection.name
+        self.config_hash = actor.config_hash
+        self.strict_config = actor.collection.strict_config
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        return self._actor.runner.secrets if self._actor.runner else ()
+
+    @property
+    def credential(self) -> Credential:
+        of, context = self._actor.collection, self._actor.spec.context_index
+        return Credential(f"{of.name}/{context}", lambda: of.queues_of_context(context))
+
+    @property
+    def limits(self) -> ActorLimits:
+        of, spec = self._actor.collection, self._actor.spec
+        group = spec.concurrency_group
+        return ActorLimits(
+            of.time_limit_s,
+            of.max_retries,
+            of.max_crashes,
+            of.concurrency,
+            of.breaker,
+            of.max_cooldown_s,
+            None if group is None else (group, spec.concurrency_group_limit),
+        )
+
+    async def perform(self, message: ClaimedMessage) -> Any:
+        assert self._actor.runner is not None
+        assert message.task is not None
+        message.tracer = Tracer()
+        task = replace(message.task, dramatiq=None)
+        return await self._actor.runner.run(task, message.tracer)
+
+    def time_limit_s(self, message: ClaimedMessage) -> float:  # noqa: ARG002 - the protocol's
+        return self._actor.collection.time_limit_s
+
+    def retry_delay_s(
+        self, message: ClaimedMessage, error: BaseException, base_s: float
+    ) -> float | None:
+        failures = message.claim.failures
+        if failures >= self._actor.collection.max_retries:
+            return None
+        return retry_delay_s(error, base_s, failures)
+
+    def is_too_old(self, message: ClaimedMessage) -> bool:  # noqa: ARG002 - likewise
+        return False  # Its deadline says so.
+
+    def most_runs(self, message: ClaimedMessage) -> str:  # noqa: ARG002 - likewise
+        return str(self._actor.collection.max_retries + 1)
+
+    def outcome_of(self, error: BaseException) -> str:  # noqa: ARG002 - likewise
+        return "infra_error"
+
+    async def close(self) -> None:
+        if self._actor.runner is not None:
+            await self._actor.runner.close()
+
+
+class _Plain:
+    takes_tasks = False
+    strict_config = False
+    config_hash = ""
+    collection = None
+    secrets = ()
+
+    def __init__(self, actor: dramatiq.Actor[..., Any]) -> None:
+        self._actor = actor
+
+    @property
+    def runs_in_thread(self) -> bool:
+        return plain_actor.coroutine_function(self._actor) is None
+
+    @property
+    def credential(self) -> Credential:
+        name = self._actor.queue_name
+        return Credential(f"queue {name}", lambda: (name,))
+
+    @property
+    def limits(self) -> ActorLimits:
+        options = self._actor.options
+        return ActorLimits(
+            options.get("time_limit", math.inf) / 1000,
+            options.get("max_retries", plain_failures.MAX_RETRIES) or 0,
+            PLAIN_CRASHES,
+            options.get("concurrency", CONCURRENCY),
+        )
+
+    async def perform(self, message: ClaimedMessage) -> Any:
+        return await plain_actor.perform(self._actor, message)
+
+    def time_limit_s(self, message: ClaimedMessage) -> float:
+        return plain_actor.time_limit_s(self._actor, message)
+
+    def retry_delay_s(
+        self, message: ClaimedMessage, error: BaseException, base_s: float
+    ) -> float | None:
+        return plain_failures.retry_delay_s(message, self._actor, error, base_s)
+
+    def is_too_old(self, message: ClaimedMessage) -> bool:
+        most_ms = plain_failures.option(message, self._actor, "max_age")
+        return bool(most_ms) and time.time() * 1000 - message.message_timestamp >= most_ms
+
+    def most_runs(self, message: ClaimedMessage) -> str:
+        return plain_failures.most_runs(message, self._actor)
+
+    def outcome_of(self, error: BaseException) -> str:
+        return plain_failures.outcome_of(error)
+
+    async def close(self) -> None:
+        """Nothing is kept."""

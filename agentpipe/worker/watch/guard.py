@@ -1,0 +1,53 @@
+"""Guard: the process beside a worker that ends it when it freezes, where no supervisor does.
+
+It knows nothing of the worker but its last word, and ends with it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from agentpipe.worker.watch.freeze_watch import LOOK_EVERY_S, FreezeWatch, freeze_limit_s
+from agentpipe.worker.watch.last_word import LastWordFile
+
+if TYPE_CHECKING:
+    from agentpipe.settings import Settings
+
+
+def main(path: str) -> None:
+    """Watch the parent process until it ends."""
+    for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(kind, signal.SIG_IGN)  # A worker has its grace, and is watched meanwhile.
+    worker = os.getppid()
+    try:
+        word = LastWordFile.open(path)
+    except OSError:  # It has ended already.
+        return
+    _watch(worker, word)
+
+
+def _watch(worker: int, word: LastWordFile) -> None:
+    from agentpipe.settings import Settings
+
+    settings = Settings.from_env(os.environ)
+    watch = FreezeWatch(freeze_limit_s(settings.lease_s))
+    while os.getppid() == worker and word.pid == worker:
+        time.sleep(LOOK_EVERY_S)
+        if watch.is_frozen(word.beats) and _end(word, settings):
+            return
+
+
+def _end(word: LastWordFile, settings: Settings) -> bool:
+    from agentpipe.core import logs
+    from agentpipe.worker.watch.post_mortem import end_frozen
+
+    logs.configure(settings.log_level, settings.log_format)
+    return end_frozen(word, settings)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

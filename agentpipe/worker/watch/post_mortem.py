@@ -1,0 +1,98 @@
+"""Post-mortem: ends a frozen worker from outside, and blames the run that froze it alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers import may_have, open_store
+from agentpipe.brokers.capabilities import SparesTasks
+from agentpipe.brokers.records import Claim, Settlement, Worker
+from agentpipe.core.text import counted
+from agentpipe.errors import AgentpipeError
+from agentpipe.worker.watch.culprits import culprits_of
+
+if TYPE_CHECKING:
+    from agentpipe.settings import Settings
+    from agentpipe.worker.watch.last_word import HeldClaim, LastWordFile, Said
+
+RETRY_S = 0.5
+HELD_IT = "it held the interpreter, and its worker was killed"
+
+log = logging.getLogger(__name__)
+
+
+def end_frozen(word: LastWordFile, settings: Settings) -> bool:
+    """Kill the worker, and return its tasks: counted for the culprit, uncounted for the others.
+
+    Returns:
+        Whether it was ended; False if it went on meanwhile.
+    """
+    beats = word.beats
+    culprits = culprits_of(word.read())
+    with suppress(ProcessLookupError):
+        os.kill(word.pid, signal.SIGSTOP)  # What it does from here on would not count.
+    said = word.read()
+    if word.beats != beats:
+        with suppress(ProcessLookupError):
+            os.kill(said.pid, signal.SIGCONT)
+        return False
+    _say(said, culprits)
+    _spare(said, culprits, settings)
+    with suppress(ProcessLookupError):
+        os.kill(said.pid, signal.SIGKILL)
+    _settle(said, culprits, settings)
+    return True
+
+
+def _say(said: Said, culprits: frozenset[int]) -> None:
+    held = said.claims.values()
+    blamed = [each.task_id for each in held if each.place in culprits]
+    by = f" by task {', '.join(blamed)}" if blamed else ""
+    back = counted(len(held) - len(blamed), "task")
+    log.error("worker process %d is frozen%s: killed; %s released, uncounted", said.pid, by, back)
+
+
+def _spare(said: Said, culprits: frozenset[int], settings: Settings) -> None:
+    """Before it ends, where its end gives its tasks back at once.
+
+    Other stores are not opened: the frozen worker may hold a lock.
+    """
+    if not may_have(settings, SparesTasks):
+        return
+    innocent = [each.task_id for each in said.claims.values() if each.place not in culprits]
+    try:
+        with closing(open_store(settings)) as store:
+            if innocent and isinstance(store, SparesTasks):
+                store.spare(innocent)
+    except AgentpipeError as error:  # It must end all the same.
+        log.warning("the tasks of the frozen worker may count a crash each: %s", error)
+
+
+def _settle(said: Said, culprits: frozenset[int], settings: Settings) -> None:
+    """Until the lease is over, which returns the tasks as those of a crash."""
+    settlements = [_settlement(held, said.worker, culprits) for held in said.claims.values()]
+    ends = time.monotonic() + settings.lease_s
+    while True:
+        try:
+            with closing(open_store(settings)) as store:
+                store.settle(settlements)
+                store.leave(Worker(said.worker))
+        except AgentpipeError as error:
+            if time.monotonic() >= ends:
+                log.warning("each task of the frozen worker counts a crash: %s", error)
+                return
+            time.sleep(RETRY_S)
+        else:
+            return
+
+
+def _settlement(held: HeldClaim, worker: str, culprits: frozenset[int]) -> Settlement:
+    claim = Claim(held.task_id, "", b"", worker, held.number)
+    if held.place in culprits:
+        return Settlement(claim, "crash", reason=HELD_IT)
+    return Settlement(claim, "release")

@@ -1,0 +1,118 @@
+"""Pulse: beats while the interpreter lives, and ends a process whose parents are gone.
+
+It is a thread that does nothing else, so that a server that does not answer, a log that is full or
+a main thread that hangs cannot stop it. Whatever it does must not wait for another thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from agentpipe.core.processes import is_alive
+from agentpipe.worker.times import SHUTDOWN_S
+from agentpipe.worker.watch.freeze_watch import BEAT_S, freeze_limit_s
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agentpipe.settings import Settings
+    from agentpipe.worker.watch.last_word import LastWord
+
+# Beyond the watcher's limit, for a worker that has lost it.
+PATIENCE_S = 15.0
+# A guard that cannot start is not tried all the time.
+GUARD_EVERY_S = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class Pulse(threading.Thread):
+    """Beats for the watcher, and watches the processes that started this one.
+
+    A worker whose parents are gone ends. While it boots, at once: it holds nothing. Afterwards it
+    claims nothing more, gets SIGTERM, and has its grace; then it is killed, because its main
+    thread may hang, for example in the handshake with a Dramatiq master that has died.
+
+    Attributes:
+        word: Where it beats.
+        orphaned: Called once when a parent is gone.
+    """
+
+    def __init__(self, word: LastWord, settings: Settings) -> None:
+        super().__init__(name="agentpipe-pulse", daemon=True)
+        self.orphaned: Callable[[], None] = lambda: None
+        self.word, self._settings = word, settings
+        self._supervisor_pid = settings.supervisor_pid
+        master = multiprocessing.parent_process()
+        self._parent_pid = os.getppid() if master is None else master.pid or 0
+        self._is_child = self._parent_pid == os.getppid()
+        # Where a program of the user's runs the worker, its end is the user's affair.
+        self._may_end = master is not None
+        self._served = threading.Lock()
+        self._serves = False
+        self._ends_by: float | None = None
+        # Processor time: while the machine or the process stands still, none passes.
+        self._patience_s = freeze_limit_s(settings.lease_s) + PATIENCE_S
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._guard_at = 0.0
+
+    def serve(self, worker: str, slots: int) -> None:
+        """The process holds tasks from now on."""
+        with self._served:
+            self._serves = True
+            self.word.serve(worker, slots)
+            if self._may_end:  # Now: the first run may hold the interpreter.
+                self._keep_guard()
+
+    def run(self) -> None:
+        """Beat until the process ends."""
+        while True:
+            self.word.beat()
+            if self._may_end:
+                signal.setitimer(signal.ITIMER_PROF, self._patience_s)
+                with self._served:
+                    self._keep_guard()
+                self._check_parents()
+            time.sleep(BEAT_S)
+
+    def _keep_guard(self) -> None:
+        """Without a supervisor, a process beside this one watches it."""
+        if not self._serves or self._settings.supervisor_pid or sys.platform != "linux":
+            return
+        now = time.monotonic()
+        if now >= self._guard_at and (self._guard is None or self._guard.poll() is not None):
+            self._guard_at = now + GUARD_EVERY_S
+            command = [sys.executable, "-m", "agentpipe.worker.watch.guard", self.word.path]
+            self._guard = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - our own program
+
+    def _check_parents(self) -> None:
+        if self._ends_by is not None:
+            if time.monotonic() >= self._ends_by:
+                os.kill(os.getpid(), signal.SIGKILL)
+        elif self._is_orphaned():
+            with self._served:
+                if not self._serves:
+                    os._exit(1)
+            self._ends_by = time.monotonic() + self._settings.grace_s + 4 * SHUTDOWN_S
+            os.kill(os.getpid(), signal.SIGTERM)
+            threading.Thread(target=self._say, daemon=True).start()
+
+    def _is_orphaned(self) -> bool:
+        if self._is_child and os.getppid() != self._parent_pid:
+            return True
+        others = [] if self._is_child else [self._parent_pid]
+        others += [self._supervisor_pid] if self._supervisor_pid else []
+        return not all(map(is_alive, others))
+
+    def _say(self) -> None:
+        """In a thread of its own: the log may be a pipe that has no reader."""
+        self.orphaned()
+        log.warning("the process that started this worker is gone: the worker ends, too")
