@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from agentpipe.cli.bottom_line import BottomLine, has_rows
 from agentpipe.cli.common import (
     add_common,
     collection_file,
@@ -77,7 +79,9 @@ def serve_here(
     path = collection_file(args, settings)
     logs.configure(settings.log_level, settings.log_format)
     say_where(settings)
-    code = serve(path, settings, processes=processes, burst=burst)
+    with BottomLine(sys.stderr) as bottom:
+        show = bottom.show if burst and has_rows(sys.stderr) else None
+        code = serve(path, settings, processes=processes, burst=burst, show=show)
     if burst and code == OK:
         _say_if_nothing(args, settings)
     return code

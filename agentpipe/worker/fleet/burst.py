@@ -13,21 +13,34 @@ from agentpipe.core.text import counted
 from agentpipe.worker.claims.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agentpipe.brokers.base import Store
     from agentpipe.brokers.removed import RemovedAgents
     from agentpipe.brokers.statistics import Stats
 
 # A store without a ledger must look done for this long.
 SURE_AFTER_S = 0.5
+BAR_WIDTH = 30
 
 log = logging.getLogger(__name__)
 
 
 class BurstProgress:
-    """Checks whether all is done, and logs the progress: often at first, then seldom."""
+    """Checks whether all is done, and tells the progress.
 
-    def __init__(self, store: Store, queues: frozenset[str], collections: frozenset[str]) -> None:
+    ``show`` gets a line at each look. Without it lines are logged, often at first, then seldom.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        queues: frozenset[str],
+        collections: frozenset[str],
+        show: Callable[[str], None] | None = None,
+    ) -> None:
         self._store, self._queues, self._collections = store, queues, collections
+        self._show, self._most_open = show, 1
         self._started = time.monotonic()
         self._log_at = self._started + 1.0
         self._done_at: float | None = None
@@ -41,10 +54,7 @@ class BurstProgress:
         stats = self._store.stats()
         self._dead, self._undeliverable = stats.dead or 0, stats.undeliverable or 0
         now = time.monotonic()
-        if now >= self._log_at:
-            self._log_at = now + max(1.0, (now - self._started) / 10)
-            open_tasks = (stats.waiting or 0) + (stats.delayed or 0) + (stats.running or 0)
-            log.info("%d tasks to go, %d delivered", open_tasks, stats.delivered or 0)
+        self._tell(stats, now)
         self._left_alone = len(_left_alone(stats))
         if not is_done(stats, self._queues, self._left_alone):
             self._done_at = None
@@ -58,6 +68,16 @@ class BurstProgress:
         }
         # Without a ledger, a task may be on its way back from a dead worker.
         return stats.accepted is not None or now - self._done_at >= SURE_AFTER_S
+
+    def _tell(self, stats: Stats, now: float) -> None:
+        running = stats.running or 0
+        to_go = (stats.waiting or 0) + (stats.delayed or 0) + running
+        if self._show is not None:
+            self._most_open = max(self._most_open, to_go)
+            self._show(_bar(self._most_open - to_go, self._most_open, running))
+        elif now >= self._log_at:
+            self._log_at = now + max(1.0, (now - self._started) / 10)
+            log.info("%d tasks to go, %d delivered", to_go, stats.delivered or 0)
 
     def say_dead(self) -> None:
         """Say how many tasks of the store were given up, of this burst or before."""
@@ -77,6 +97,13 @@ class BurstProgress:
             tasks = counted(self._left_alone, "task")
             log.error("%s left alone: sent with another config (strict_config)", tasks)
         return bool(self._paused or self._removed or self._left_alone)
+
+
+def _bar(done: int, total: int, running: int) -> str:
+    """Of the tasks that were open at once; others may be sent meanwhile."""
+    filled = BAR_WIDTH * done // total
+    bar = "#" * filled + "-" * (BAR_WIDTH - filled)
+    return f"[{bar}] {done:,} of {total:,} tasks, {running:,} running"
 
 
 def _left_alone(stats: Stats) -> set[str]:

@@ -185,11 +185,17 @@ def _cause(code: int) -> str:
 
 
 def serve(
-    path: Path, settings: Settings, *, processes: int | None = None, burst: bool = False
+    path: Path,
+    settings: Settings,
+    *,
+    processes: int | None = None,
+    burst: bool = False,
+    show: Callable[[str], None] | None = None,
 ) -> int:
     """Run workers until a signal, or with ``burst`` until nothing more can run.
 
-    Returns the exit code; with ``burst`` it is 1 if tasks are left that it cannot run.
+    Returns the exit code; with ``burst`` it is 1 if tasks are left that it cannot run, and
+    ``show`` gets a line of its progress at each look.
 
     The collection is checked first: a mistake is reported once and not by each worker.
 
@@ -208,7 +214,7 @@ def serve(
         names = frozenset(each.name for each in collections)
         for each in removed_agents(store.stats(), names):
             log.warning("%s", each.sentence)
-        progress = BurstProgress(store, queues, names) if burst else None
+        progress = BurstProgress(store, queues, names, show) if burst else None
         done = progress.is_done if progress else None
         code = Supervisor(settings, os.environ, processes or os.cpu_count() or 1, done).run()
         if progress and not code:
