@@ -55,7 +55,7 @@ ACTIONS = {
 FEW = 3
 PAGE = 1_000
 _UNITS_S = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
-_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_AGE = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)([smhdw])")
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -30,7 +30,7 @@ _COUNTED = (
     "isolation",
     "engine",
 )
-_REFERENCE = re.compile(r"\$\{[^}]*\}")
+_REFERENCE = re.compile(r"\$\{(?:(?!\$\{)[^}])*+\}")
 
 
 def spec_digest(document: Any) -> str:

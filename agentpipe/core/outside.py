@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from contextlib import suppress
 from typing import Any
 
 import orjson
+
+# Deeper than an answer may be, and less deep than what a Result can hold.
+MAX_DEPTH = 220
+_TOO_DEEP = b'"... (nested deeper than 220 levels)"'
+# A string, or what opens or closes a level.
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def valid_text(text: str) -> str:
@@ -73,6 +80,37 @@ def read_json(data: bytes, *, exact: bool = False) -> Any:
         return valid_json(json.loads(data.decode(errors="replace"), **hooks))
     except RecursionError:
         raise ValueError("JSON nested too deeply") from None
+
+
+def read_shallow_json(data: bytes) -> Any:
+    """As ``read_json``; what is nested too deeply is a note, so that the rest is not lost with it.
+
+    Raises:
+        ValueError: It is not JSON.
+    """
+    try:
+        return read_json(data)
+    except ValueError:
+        bounded = _shallow(data)
+        if len(bounded) == len(data):
+            raise
+    return read_json(bounded)
+
+
+def _shallow(data: bytes) -> bytes:
+    """JSON with a note in place of what is nested deeper than ``MAX_DEPTH`` levels."""
+    parts, depth, kept = [], 0, 0
+    for token in _TOKEN.finditer(data):
+        mark = token[0]
+        if mark in (b"[", b"{"):
+            depth += 1
+            if depth == MAX_DEPTH + 1:
+                parts += [data[kept : token.start()], _TOO_DEEP]
+        elif mark in (b"]", b"}"):
+            if depth == MAX_DEPTH + 1:
+                kept = token.end()
+            depth -= 1
+    return b"".join([*parts, data[kept:]])
 
 
 def _number(digits: str) -> int | float:

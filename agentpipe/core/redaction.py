@@ -14,6 +14,8 @@ from urllib.parse import quote, quote_plus
 
 import orjson
 
+from agentpipe.core.known_keys import KNOWN, KNOWN_BYTES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -25,24 +27,8 @@ NO_SECRETS = frozenset({"true", "false", "none", "null"})
 # The base64 or hexadecimal form of a shorter one occurs by chance.
 MIN_ENCODED = 6
 
-# Each form by a substring that all of its keys contain: searching for that first is cheap.
-# Sources: the services' documentation of their keys' prefixes.
-_KEYS = {
-    "sk-": r"\bsk-(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{20,}",
-    **{f"gh{kind}_": rf"\bgh{kind}_[A-Za-z0-9]{{36,}}" for kind in "pousr"},
-    "github_pat_": r"\bgithub_pat_[A-Za-z0-9_]{50,}",
-    "glpat-": r"\bglpat-[A-Za-z0-9_-]{20,}",
-    "AKIA": r"\bAKIA[A-Z0-9]{16}\b",
-    "AIza": r"\bAIza[A-Za-z0-9_-]{35}",
-    "xox": r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}",
-    "hf_": r"\bhf_[A-Za-z0-9]{30,}",
-    "gsk_": r"\bgsk_[A-Za-z0-9]{40,}",
-    "xai-": r"\bxai-[A-Za-z0-9]{40,}",
-    "ntn_": r"\bntn_[A-Za-z0-9]{40,}",
-    "PRIVATE KEY": r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----",
-}
-_KNOWN = {held: re.compile(form, re.DOTALL) for held, form in _KEYS.items()}
-_KNOWN_BYTES = {held.encode(): re.compile(form.encode(), re.DOTALL) for held, form in _KEYS.items()}
+_NESTED = "management=http"
+_USER = re.compile(r"//[^/@:]*+:")
 
 
 class Redactor:
@@ -57,7 +43,7 @@ class Redactor:
         """``text`` with each secret masked, the longest first."""
         for secret in self._secrets:
             text = text.replace(secret, MASK)
-        for held, form in _KNOWN.items():
+        for held, form in KNOWN.items():
             if held in text:
                 text = form.sub(MASK, text)
         return text
@@ -65,7 +51,7 @@ class Redactor:
     def occurs_in(self, encoded: bytes) -> bool:
         """Whether JSON written by orjson contains a secret; cheap, since most of it does not."""
         return any(secret in encoded for secret in self._in_json) or any(
-            held in encoded and form.search(encoded) for held, form in _KNOWN_BYTES.items()
+            held in encoded and form.search(encoded) for held, form in KNOWN_BYTES.items()
         )
 
     def value(self, value: Any) -> Any:
@@ -115,10 +101,18 @@ def is_secret(value: str) -> bool:
 
 
 def without_password(url: str) -> str:
-    """``url`` with passwords masked."""
-    if escaped := re.search(r"management=http[^&]*%", url):  # A nested URL, percent-encoded.
-        return f"{without_password(url[: escaped.start()])}management=***"
-    place, management, inner = url.partition("management=http")
-    if management:
-        return without_password(place) + management + without_password(inner)
-    return re.sub(r"(//[^/@:]*):.*@", r"\1:***@", url)  # To the last @: one may be unescaped.
+    """``url`` with passwords masked, also in a URL that is one of its parameters."""
+    first, *nested = url.split(_NESTED)
+    shown = [_without_own_password(first)]
+    for part in nested:
+        if "%" in part.partition("&")[0]:  # It may have a percent-encoded password.
+            return _NESTED.join([*shown, ""]).removesuffix("http") + MASK
+        shown.append(_without_own_password(part))
+    return _NESTED.join(shown)
+
+
+def _without_own_password(url: str) -> str:
+    found, last = _USER.search(url), url.rfind("@")  # The last: one may be unescaped.
+    if found is None or last < found.end():
+        return url
+    return f"{url[: found.end() - 1]}:{MASK}{url[last:]}"

@@ -33,7 +33,7 @@ STOP, LENGTH, CONTENT_FILTER, REFUSAL = "stop", "length", "content_filter", "ref
 STOPS = (STOP, LENGTH, CONTENT_FILTER, REFUSAL)
 WITHHELD = "not shown: the answer holds a credential"
 # What an error begins with, where a function of the user's raised it or another evaluator.
-_ERROR_TYPE = re.compile(r"(?:\S+ raised )?([^\W\d]\w*): ")
+_ERROR_TYPE = re.compile(r"(?:\S{1,200} raised )?([^\W\d]\w{0,200}): ")
 # What a Result repeats of its task.
 CARRIED = (
     "metadata",

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _STEP = re.compile(r"(\w+)\s*(?:\(([^()]*)\))?")
+# As MCP-Universe names its own, such as github.check_file.
+_DOTTED = re.compile(r"\w[\w.]{0,200}[._][\w.]{1,200}")
 _JSON_TYPES = (str, int, float, bool, list, dict, type(None))
 
 _SHORT = reprlib.Repr()
@@ -186,7 +188,7 @@ def op_problems(op: str, value: Any) -> list[str]:
 
 def _unknown_op(op: str) -> str:
     known = f"choose from {' '.join(OPS)}"
-    if re.fullmatch(r"\w+[._][\w.]+", op):
+    if _DOTTED.fullmatch(op):
         hint = did_you_mean(op, sorted(names().operators))
         return f"op: {op!r:.100} is not in {VERSION}: {hint}; or {known}"
     return f"op: unknown operator {op!r:.100}, in {VERSION} as well: {known}"

@@ -34,6 +34,7 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 # Deep enough for a list of tasks with their evaluators' keys.
 _LINED_DEPTH = 4
 _PLACE = re.compile(r"\w+(?:\.\w+|\[\d+\])*")
+_STEP = re.compile(r"\[(\d+)\]|(\w+)")
 _UNKNOWN = re.compile(r"unknown key '([^']*)'")
 # An integer beyond 64 bits has at least as many digits.
 _LONG_NUMBER = re.compile(rb"\d{19}")
@@ -267,7 +268,7 @@ def _exact(digits: str) -> int:
 def _parts(words: str) -> tuple[str | int, ...]:
     if not _PLACE.fullmatch(words):
         return ()
-    found = re.findall(r"\[(\d+)\]|(\w+)", words)
+    found = _STEP.findall(words)
     return tuple(int(index) if index else name for index, name in found)
 
 

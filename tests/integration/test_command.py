@@ -39,6 +39,9 @@ token) printf %s "$TOKEN" ;;
 folder) touch here; mkdir -p deep/er; chmod 0 deep; pwd ;;
 json) echo '{"answer": {"n": 1}, "usage": {"requests": 2, "usd": 0.5},'
     echo '"trace": [{"type": "tool"}]}' ;;
+deep-trace)
+    printf '{"answer": "paid", "trace": [{"deep": '
+    yes '[' | head -n 3000; yes ']' | head -n 3000; echo "}]}" ;;
 bad-trace) echo '{"answer": 1, "trace": "none"}' ;;
 later) echo "busy, $TOKEN" >&2; exit 75 ;;
 once) [ -e "$MARK" ] || { touch "$MARK"; exit 75; }; echo second ;;
@@ -132,6 +135,12 @@ def test_what_a_program_does_wrong_is_told_and_never_scored(shell: Project) -> N
     assert "\ufffd" in results["binary"]["result"]
     assert "expected a list of objects" in results["bad-trace"]["error"]["message"]
     assert {result["reward"] for result in results.values()} == {None}
+
+
+def test_a_deep_span_costs_no_answer(shell: Project) -> None:
+    result = _answers(shell, "deep-trace")["deep-trace"]
+    assert (result["outcome"], result["result"]) == ("ok", "paid")
+    assert "nested deeper" in json.dumps(result["trace"][0])
 
 
 def test_a_program_that_cannot_work_here_is_a_failure_of_the_set_up(shell: Project) -> None:

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from agentpipe.core.outside import encoded, read_json
+from agentpipe.core.outside import encoded, read_json, read_shallow_json
 from tests.mutations import mutated
 
 VALID = {"id": 1, "result": {"content": [{"type": "text", "text": "Zoë 😀"}], "é": [1, None]}}
@@ -41,6 +41,20 @@ def test_what_orjson_refuses_is_encoded(value: object) -> None:
 def test_deep_nesting_is_encoded() -> None:
     deep = read_json(b"[" * 900 + b"]" * 900)
     assert encoded(deep) == b"[" * 900 + b"]" * 900
+
+
+@pytest.mark.parametrize("depth", [250, 1_500, 100_000])
+def test_what_is_nested_too_deeply_is_a_note_beside_the_rest(depth: int) -> None:
+    deep = b'{"]":' * depth + b'"[\\""' + b"}" * depth
+    read = read_shallow_json(b'{"answer": "paid", "trace": [' + deep + b', {"a": ["\\"}"]}]}')
+    assert read["answer"] == "paid"
+    assert read["trace"][1] == {"a": ['"}']}
+    assert depth == 250 or "nested deeper" in json.dumps(read["trace"][0])
+
+
+def test_deep_nesting_that_is_no_json_stays_an_error() -> None:
+    with pytest.raises(ValueError, match=r"unexpected|JSON|Expecting|nested"):
+        read_shallow_json(b"[" * 100_000)
 
 
 def test_what_is_read_can_be_written_whatever_the_damage() -> None:

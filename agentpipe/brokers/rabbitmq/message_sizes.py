@@ -22,7 +22,7 @@ SAFE_BYTES = 16 * 1024
 REMEDY = "raise max_message_size in rabbitmq.conf, or have the agent return and trace less"
 # No queue has this name.
 _NOWHERE = "agentpipe-try-size"
-_REFUSAL = re.compile(r"message size \d+ .*larger than .*max size (\d+)")
+_REFUSAL = re.compile(r"message size \d{1,20} .{0,200}larger than .{0,200}max size (\d{1,20})")
 
 
 class MessageSizes:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agentpipe.core.did_you_mean import unknown_keys
-from agentpipe.core.outside import read_json
+from agentpipe.core.outside import read_shallow_json
 from agentpipe.core.trace import record_spans, record_usage
 from agentpipe.engines.command.argv import argv_problems, filled
 from agentpipe.engines.process.launcher import (
@@ -146,7 +146,7 @@ def _raise_for_status(program: str, status: int, stderr: str) -> None:
 def _answer(output: bytes) -> Any:
     """The key ``answer`` of a JSON object, or else the output as a string."""
     try:
-        document = read_json(output)
+        document = read_shallow_json(output)
     except ValueError:
         document = None
     if isinstance(document, dict) and "answer" in document:

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _FENCED = re.compile(r"```[^\n`]*\n(.*?)```", re.DOTALL)
-_OPENING = re.compile(r"[\[{]")
+# By which a value may begin.
+_OPENING = re.compile(r'\{(?=\s*["}])|\[(?=\s*[]\["{\dtfn-])')
+# Python counts the lines before each error: a text of brackets would hold the worker.
+_MAX_BROKEN = 10_000
 _DECODER = json.JSONDecoder()
 
 
@@ -52,13 +55,15 @@ def _is_json(text: str) -> bool:
 
 def _values(text: str) -> Iterator[str]:
     """Each object and list in ``text`` that is in no other."""
-    at = 0
+    at = broken = 0
     with suppress(RecursionError):
-        while opening := _OPENING.search(text, at):
+        while broken < _MAX_BROKEN and (opening := _OPENING.search(text, at)):
             start = opening.start()
             try:
                 _, at = _DECODER.raw_decode(text, start)
-            except json.JSONDecodeError as error:
-                at = max(error.pos, start + 1)  # What is in a broken value is no value of its own.
+            except ValueError as error:  # Python also refuses a number of 5,000 digits.
+                # What is in a broken value is no value of its own.
+                at = max(getattr(error, "pos", 0), start + 1)
+                broken += 1
                 continue
             yield text[start:at]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agentpipe.core.logs import Bound, bound, printed
+from agentpipe.core.outside import read_shallow_json
 from agentpipe.core.trace import record_spans, record_usage
 from agentpipe.engines.base import Answer
 from agentpipe.engines.process.launcher import start_failure
@@ -132,7 +133,7 @@ class ProcessAgent:
     async def _receive(self) -> dict[str, Any]:
         try:
             line = await self._reader.readline()
-            message = orjson.loads(line) if line else None
+            message = read_shallow_json(line) if line else None
         except ConnectionError:
             message = None
         except ValueError as error:  # orjson's errors are ValueErrors too.

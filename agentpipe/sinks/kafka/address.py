@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 PORT = 9092
 COMPRESSIONS = ("gzip", "none", "lz4", "snappy", "zstd")
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+_SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+)(?::(\d{1,5}))?")
 PARAMETERS = (
     "partitions",
     "replication",
@@ -85,7 +86,7 @@ class KafkaAddress:
 
 
 def _server(url: Url, text: str) -> str:
-    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+)(?::(\d{1,5}))?", text)
+    match = _SERVER.fullmatch(text)
     if not match or not 0 < int(match[2] or PORT) < 65_536:  # noqa: PLR2004 - TCP's ports
         raise url.wrong(f"{text!r} is not host:port")
     return f"{match[1]}:{match[2] or PORT}"

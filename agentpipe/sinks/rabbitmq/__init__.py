@@ -36,6 +36,7 @@ PUBLISH_S = 60.0
 # Copying a long history into a new group's queue takes time.
 FOLLOW_S = 3600.0
 LOCKED_PAUSE_S = 0.1
+_LIMIT = re.compile(rf"{TOO_LARGE} (\d{{1,20}})")
 
 
 class RabbitSink:
@@ -184,7 +185,7 @@ class RabbitSink:
 
 def _limit_in(text: str) -> int:
     """The server's own number: message size X is larger than configured max size Y."""
-    found = re.search(rf"{TOO_LARGE} (\d+)", text)
+    found = _LIMIT.search(text)
     return int(found[1]) if found else 0
 
 

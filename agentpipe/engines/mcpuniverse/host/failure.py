@@ -36,7 +36,7 @@ RATE_LIMIT_CODE = re.compile(
     "rate.?limit|too.?many.?requests|throttl|resource_exhausted|overloaded_error"
 )
 # What of a response the parent reads, to know when to come back.
-LIMIT_HEADER = re.compile(r"retry-after(-ms)?|.*rate-?limit.*(reset|remaining).*")
+LIMIT_HEADER = re.compile(r"retry-after(-ms)?|.{0,40}rate-?limit.{0,40}(reset|remaining).{0,40}")
 MAX_HEADER = 100
 NO_PROGRAM = frozenset(
     {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOEXEC, errno.ELOOP}

@@ -1,0 +1,209 @@
+"""Each regular expression of the program is linear: no text that strangers send stops a worker.
+
+The patterns are found in the source, so a new one is tested without a line here. Hostile texts are
+made from the pattern itself: its pieces, repeated, behind each of its beginnings, without an end.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, combinations, product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agentpipe
+from agentpipe.core.failure_digest import failure_digest
+from agentpipe.core.redaction import Redactor, without_password
+from agentpipe.engines.llm.json_answers import json_in
+from agentpipe.operations.dead_letters import shape
+
+PACKAGE = Path(agentpipe.__file__).parent
+# Their import has effects, or needs what is not installed here.
+NOT_IMPORTED = {"agentpipe.actors", "agentpipe.__main__", "agentpipe.sinks.dataset"}
+METHODS = ("search", "match", "fullmatch", "sub", "findall", "finditer", "split", "subn")
+# What these read is cut to a few hundred characters before: tested below, as it is called.
+BOUNDED = {"agentpipe.core.failure_digest", "agentpipe.operations.dead_letters"}
+SMALL, LARGE = 2_000, 16_000
+# Quadratic time would be 64 times as long; a loaded machine may double any figure.
+MAX_RATIO = 24
+# Below it the clock says little. Quadratic patterns need some 100 ms for the large text.
+WORTH_A_LOOK_S = 0.02
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        yield ".".join(parts).removesuffix(".__init__"), ast.parse(path.read_bytes())
+
+
+def inline(tree: ast.Module) -> Iterator[re.Pattern[Any]]:
+    """Of calls such as ``re.sub("x", ...)``."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or ast.unparse(node.func)[:3] != "re.":
+            continue
+        if node.func.attr in METHODS:  # type: ignore[attr-defined]
+            pattern = node.args[0]
+            assert isinstance(pattern, ast.Constant), f"name it, in the module: {ast.unparse(node)}"
+            yield re.compile(pattern.value)
+
+
+def held(value: Any) -> Iterator[re.Pattern[Any]]:
+    if isinstance(value, re.Pattern):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        yield from chain.from_iterable(map(held, value))
+    elif isinstance(value, Mapping):
+        yield from held([*value.values()])
+
+
+def all_patterns() -> dict[re.Pattern[Any], set[str]]:
+    """Each pattern, and the methods by which it is used; all of them where that is not seen."""
+    found: dict[re.Pattern[Any], set[str]] = {}
+    for name, tree in modules():
+        if name in NOT_IMPORTED | BOUNDED:
+            continue
+        source = ast.unparse(tree)
+        named = vars(importlib.import_module(name)).items() if "re.compile" in source else ()
+        for key, pattern in ((key, each) for key, value in named for each in held(value)):
+            used = {each for each in METHODS if f"{key}.{each}(" in source}
+            found[pattern] = found.get(pattern, set()) | used
+        found |= {pattern: set() for pattern in inline(tree)}
+    return found
+
+
+def pieces(tree: Any) -> Iterator[str]:
+    """A text for each part of a parsed pattern, as a match would have it."""
+    for kind, value in tree:
+        name = str(kind)
+        if name == "LITERAL":
+            yield chr(value)
+        elif name == "IN":
+            yield one_of(value)
+        elif name in ("NOT_LITERAL", "ANY"):
+            yield "a"
+        elif name in ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"):
+            yield "".join(pieces(value[2])) * max(1, min(value[0], 40))
+        elif name == "SUBPATTERN":
+            yield from pieces(value[3])
+        elif name == "ATOMIC_GROUP":
+            yield from pieces(value)
+        elif name == "BRANCH":
+            yield from chain.from_iterable(map(pieces, value[1]))
+
+
+def one_of(choices: Any) -> str:
+    pattern = re.compile("".join(["[", *map(shown, choices), "]"]))
+    return next(filter(pattern.match, map(chr, [97, 49, *range(32, 127), 10])), "\0")
+
+
+def shown(choice: Any) -> str:
+    kind, value = str(choice[0]), choice[1]
+    if kind == "NEGATE":
+        return "^"
+    if kind == "RANGE":
+        return "-".join(re.escape(chr(each)) for each in value)
+    words = {"DIGIT": r"\d", "SPACE": r"\s", "WORD": r"\w", "NOT_WORD": r"\W", "NOT_SPACE": r"\S"}
+    return (
+        words[str(value).removeprefix("CATEGORY_")] if kind == "CATEGORY" else re.escape(chr(value))
+    )
+
+
+def parsed(pattern: re.Pattern[Any]) -> Any:
+    source = pattern.pattern
+    text = source.decode("latin-1") if isinstance(source, bytes) else source
+    parser = re._parser  # type: ignore[attr-defined]  # noqa: SLF001 - there is no other
+    return parser.parse(text, pattern.flags & re.DOTALL)
+
+
+def hostile(pattern: re.Pattern[Any]) -> Iterator[tuple[str, str]]:
+    """A beginning, and what to repeat behind it."""
+    parts = [*pieces(parsed(pattern))]
+    joined = "".join(parts)
+    at = [0, *(len("".join(parts[: index + 1])) for index in range(len(parts)))]
+    at = sorted({*at[:6], *at[-6:], *(i + 1 for i, c in enumerate(joined) if not c.isalnum())})
+    cuts = at if len(at) <= 12 else [*at[:6], *at[-6:]]
+    whole = {joined[first:last] for first, last in combinations(cuts, 2)}
+    repeated = {*whole, *parts, *" a1-.'", "a ", "a-", "a."} - {""}
+    begun = {"", *(joined[:each] for each in cuts[:4])}
+    yield from product(begun, repeated)
+
+
+def seconds(call: Callable[[Any], object], text: Any) -> float:
+    """Of this thread's own processor time, the better of two: other processes do not count."""
+    taken = []
+    for _ in range(2):
+        before = time.thread_time()
+        call(text)
+        taken.append(time.thread_time() - before)
+    return min(taken)
+
+
+def grows_too_fast(
+    call: Callable[[Any], object], text_of: Callable[[int], Any], times: int = 1
+) -> bool:
+    small_s = seconds(call, text_of(SMALL * times))
+    if small_s < WORTH_A_LOOK_S * SMALL / LARGE:
+        return False
+    large_s = seconds(call, text_of(LARGE * times))
+    return large_s > WORTH_A_LOOK_S and large_s / small_s > MAX_RATIO
+
+
+def calls(pattern: re.Pattern[Any], used: Iterable[str]) -> list[Callable[[Any], object]]:
+    if {*used} == {"fullmatch"}:
+        return [pattern.fullmatch]
+    if {*used} <= {"fullmatch", "match"} and used:
+        return [pattern.fullmatch, pattern.match]
+    return [pattern.fullmatch, pattern.findall]
+
+
+def flaws(pattern: re.Pattern[Any], used: set[str]) -> Iterator[str]:
+    for (begun, repeated), end in product(hostile(pattern), ("", "\0")):
+
+        def text_of(size: int, begun: str = begun, repeated: str = repeated, end: str = end) -> Any:
+            text = begun + repeated * (size // len(repeated)) + end
+            return text.encode() if isinstance(pattern.pattern, bytes) else text
+
+        for call in calls(pattern, used):
+            if grows_too_fast(call, text_of):
+                yield f"{pattern.pattern!r}: {begun!r}, {repeated!r} again and again, {end!r}"
+
+
+@pytest.mark.long
+def test_a_pattern_takes_time_as_the_text_grows() -> None:
+    patterns = all_patterns()
+    assert len(patterns) > 50, "they are not found any more"
+    found = [next(flaws(pattern, used), None) for pattern, used in patterns.items()]
+    assert not any(found), [*filter(None, found)]
+
+
+def test_the_test_finds_a_quadratic_pattern() -> None:
+    pattern = re.compile(r"\bsk-(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{20,}")
+    assert next(flaws(pattern, {"sub"}), None)
+
+
+REPEATED = (
+    *("sk-", "ghp_", "-----BEGIN PRIVATE KEY-----", "%41", "\\u0061", "QUJD", "aa:"),
+    *("'a ", "a-", "a/", "a@", "://a:", "management=http", "{", '["a', "```\n"),
+)
+FUNCTIONS: dict[str, Callable[[str], str]] = {
+    "failure_digest": lambda text: failure_digest("E", text),
+    "without_password": without_password,
+    "shape": shape,
+    "json_in": lambda text: json_in(text, {}),
+    "redactor": Redactor(["a-secret-of-a-context"]).text,
+}
+
+
+@pytest.mark.parametrize("repeated", REPEATED)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_what_reads_foreign_text_takes_time_as_it_grows(name: str, repeated: str) -> None:
+    def text_of(size: int) -> str:
+        return repeated * (size // len(repeated))
+
+    assert not grows_too_fast(FUNCTIONS[name], text_of, times=8)
