@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from agentpipe.brokers.records import (
     Worker,
 )
+from agentpipe.config.schema import MAX_NUMBER
 from agentpipe.settings import OutboxLimits
 from tests.conformance.steps import (
     MEBIBYTE,
@@ -48,6 +49,13 @@ def test_a_claim_is_never_larger_than_asked_for(store: AnyStore) -> None:
         put(store, name, [f"{name}-{index}" for index in range(5)])
     worker = joined(store, names)
     assert [len(claim(store, worker, limit)) for limit in (1, 2, 7, 100)] == [1, 2, 7, 5]
+
+
+def test_a_concurrency_may_be_as_large_as_a_collection_may_say(store: AnyStore) -> None:
+    (queue,) = declared(store, concurrency=MAX_NUMBER)
+    put(store, queue, range(5))
+    worker = joined(store, [queue])
+    assert len(claim(store, worker, 5)) == 5
 
 
 @shared_queues_needed

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Fate = Literal["taken", "refused", "unroutable"]
 ACCESS_REFUSED, NOT_FOUND, LOCKED, PRECONDITION_FAILED = 403, 404, 405, 406
+# The field of AMQP has 16 bits; 0 would be no limit.
+MAX_PREFETCH = 0xFFFF
 # What the server says of a message above its max_message_size.
 TOO_LARGE = "larger than configured max size"
 
@@ -236,6 +238,7 @@ class Channel:
         self._raw._send_method(consume)  # noqa: SLF001 - see above
 
     async def _limit(self, prefetch: int) -> None:
+        prefetch = min(prefetch, MAX_PREFETCH)
         if prefetch != self._prefetch:
             await self.call("basic_qos", prefetch_count=prefetch)
             self._prefetch = prefetch
