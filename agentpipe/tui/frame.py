@@ -159,9 +159,10 @@ def _totals(stats: Stats) -> Text:
     for name, number in _by_number(stats.outcomes):
         line.append(f"{plain(name, 20)} ", _outcome_style(name))
         line.append(f"{numbers.count(int(number))}  ")
-    if stats.dead:
-        line.append("dead ", BAD)
-        line.append(f"{numbers.count(stats.dead)}  ")
+    for name, number in (("dead", stats.dead), ("undeliverable", stats.undeliverable)):
+        if number:
+            line.append(f"{name} ", BAD)
+            line.append(f"{numbers.count(number)}  ")
     if stats.tally.evaluated:
         passed = stats.tally.passed / stats.tally.evaluated
         line.append(f"pass {passed:.1%} of {numbers.count(stats.tally.evaluated)}  ")

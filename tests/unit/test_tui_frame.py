@@ -115,6 +115,12 @@ def test_a_frame_says_what_passed_and_what_was_spent() -> None:
     assert "pass 75.0% of 4  spent $12.50" in text(stats)
 
 
+def test_a_frame_says_what_was_given_up_and_what_the_sink_refuses() -> None:
+    stats = fleet(agent(), dead=3, undeliverable=2)
+    assert "dead 3  undeliverable 2" in text(stats)
+    assert "undeliverable" not in text(fleet(agent()))
+
+
 def test_a_collection_is_a_line_until_it_is_opened() -> None:
     agents = [
         agent("crew_0", waiting=3, running=1, tally=Tally(done=5, failed=1)),
