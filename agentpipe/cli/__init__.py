@@ -95,9 +95,17 @@ class _Parser(argparse.ArgumentParser):
             return super().parse_known_args(args, namespace)
         self._intermixing = True
         try:
-            return self.parse_known_intermixed_args(args, namespace)
+            parsed, extras = self.parse_known_intermixed_args(args, namespace)
         finally:
             self._intermixing = False
+        self._refuse_misspelt(extras)
+        return parsed, extras
+
+    def _refuse_misspelt(self, extras: list[str]) -> None:
+        for extra in extras:
+            option = extra.partition("=")[0]
+            if extra.startswith("--") and (near := nearest(option, self._option_string_actions)):
+                self.error(f"unknown option {option}: did you mean {near}?")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         choices = list(map(str, action.choices or ()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 import orjson
@@ -86,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
 def follow(args: argparse.Namespace, settings: Settings) -> int:
     """Do the same with other settings."""
     refuse_below_one("--limit", args.limit)
+    if args.start == "now" and args.group is None and sys.stderr.isatty():
+        say("new results from now on; --from beginning shows those that are there")
     with Stream.open(
         settings,
         group=args.group,

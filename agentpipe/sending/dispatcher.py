@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from agentpipe.brokers.records import Admission, Offer, Queue
@@ -91,11 +92,13 @@ class Dispatcher(ActorOptions):
         """A dispatcher for a process that only sends; the caller closes it.
 
         Raises:
-            ConfigError: The broker's URL is wrong.
+            ConfigError: The broker's URL is wrong, or ``collections`` is the path of a file.
             Unreachable: Nothing answers there.
         """
         from agentpipe.brokers import open_store
 
+        if isinstance(collections, str | PathLike):
+            raise ConfigError(f"expected collections, got a path: load({str(collections)!r})")
         dispatcher = cls(open_store(settings))
         try:
             dispatcher.declare(collections)

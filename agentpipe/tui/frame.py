@@ -159,10 +159,10 @@ def _totals(stats: Stats) -> Text:
     for name, number in _by_number(stats.outcomes):
         line.append(f"{plain(name, 20)} ", _outcome_style(name))
         line.append(f"{numbers.count(int(number))}  ")
-    for name, number in (("dead", stats.dead), ("undeliverable", stats.undeliverable)):
-        if number:
+    for name, lost in (("dead", stats.dead), ("undeliverable", stats.undeliverable)):
+        if lost:
             line.append(f"{name} ", BAD)
-            line.append(f"{numbers.count(number)}  ")
+            line.append(f"{numbers.count(lost)}  ")
     if stats.tally.evaluated:
         passed = stats.tally.passed / stats.tally.evaluated
         line.append(f"pass {passed:.1%} of {numbers.count(stats.tally.evaluated)}  ")

@@ -1,19 +1,19 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from agentpipe.brokers.records import Queue
 from agentpipe.brokers.sqlite import SqliteStore
-from agentpipe.errors import Unreachable
+from agentpipe.errors import ConfigError, Unreachable
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from agentpipe.brokers.records import Admission, Offer
 
@@ -63,3 +63,9 @@ def test_who_does_not_is_told_at_once(store: FlakyStore) -> None:
     with pytest.raises(Unreachable):
         Dispatcher(store).send_many("toys", tasks(5))
     assert store.away == 2
+
+
+@pytest.mark.parametrize("path", ["collection.yaml", Path("collection.yaml")])
+def test_a_path_in_place_of_collections_is_refused(path: Any) -> None:
+    with pytest.raises(ConfigError, match=r"load\('collection.yaml'\)"):
+        Dispatcher.open(path, Settings())
