@@ -16,6 +16,7 @@ from agentpipe.config.fingerprint import fingerprint, spec_digest
 from agentpipe.config.paths import find_file, folders_for, is_file
 from agentpipe.config.schema import CollectionDocument
 from agentpipe.config.task_rules import TaskRules
+from agentpipe.config.task_servers import TaskServers
 from agentpipe.core.context import Context, resolve
 from agentpipe.errors import ConfigError, Problem
 
@@ -110,6 +111,7 @@ class Collection:
         engine: Overrides the engine of an agent config of MCP-Universe's.
         schedule: What ``agentpipe schedule run`` sends.
         strict_config: Workers leave tasks alone that were sent with another fingerprint.
+        task_servers: The MCP servers that tasks may choose; None for the agent's usual ones.
         spec_digest: Of the document, for the fingerprint; empty without one.
     """
 
@@ -130,6 +132,7 @@ class Collection:
     engine: str | None = None
     schedule: tuple[ScheduleSpec, ...] = ()
     strict_config: bool = False
+    task_servers: tuple[str, ...] | None = None
     spec_digest: str = field(default="", compare=False, repr=False)
 
     @property
@@ -145,7 +148,7 @@ class Collection:
     @property
     def task_rules(self) -> TaskRules:
         """What its tasks may choose; built at each access."""
-        return TaskRules(self.search)
+        return TaskRules(self.search, TaskServers(self.task_servers, self.config_file))
 
     @property
     def agents(self) -> tuple[AgentSpec, ...]:

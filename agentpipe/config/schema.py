@@ -154,6 +154,12 @@ def _env_fault(name: str, value: Any) -> str:
     return "contains a NUL character: remove it" if "\0" in value else ""
 
 
+def _servers(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(each, str) and each for each in value):
+        raise ValidationError("expected a list of names of MCP servers: [NAME, ...]")
+    return tuple(value)
+
+
 def _zone(value: Any) -> str:
     from agentpipe.config.cron import zone_of
 
@@ -251,6 +257,7 @@ class CollectionSpec(_Strict):
     isolation = _Checked(_one_of("coroutine", "thread", "process"))
     engine = _Checked(_one_of("mcpuniverse"))
     strict_config = _Checked(_flag)
+    task_servers = _Checked(_servers)
     schedule = fields.List(
         fields.Nested(ScheduleEntry, error_messages=_WORDS),
         error_messages=_WORDS | {"invalid": "expected a list: begin each entry with `- cron:`"},

@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agentpipe.core.sampling import sampling_problems
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from agentpipe.config.task_servers import TaskServers
+    from agentpipe.core.task import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,9 +20,16 @@ class TaskRules:
 
     Attributes:
         search: Folders of the functions that evaluators name; none where they cannot be looked at.
+        servers: The MCP servers that it offers; None where that is not known.
     """
 
     search: tuple[Path, ...] = ()
+    servers: TaskServers | None = None
+
+    def problems(self, task: Task) -> list[str]:
+        """What the task may not have, a sentence each; its evaluators aside."""
+        wrong = sampling_problems(task.sampling) if task.sampling else []
+        return wrong + (self.servers.problems(task) if self.servers else [])
 
 
 # Of tasks whose collection is not known.

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from agentpipe.config.task_rules import TaskRules
 
 
+# Of a Task that agentpipe made, such as the replay of a dead letter.
+_OURS = ("answered", "dramatiq")
+
+
 @dataclass(frozen=True, slots=True)
 class AdmittedTask:
     """A task that passed all checks; ``examine`` and ``admit`` make them.
@@ -56,7 +60,14 @@ def examine(data: Any, rules: TaskRules = NO_RULES) -> tuple[AdmittedTask | None
         admitted = _encoded(task, named=_has_id(data))
     except TaskError as error:
         return None, [*error.messages, *_evaluator_problems(data, rules)]
-    return admitted, evaluators.check(task.evaluators, rules.search)
+    wrong = _ours(data) + evaluators.check(task.evaluators, rules.search)
+    return admitted, wrong + rules.problems(task)
+
+
+def _ours(data: Any) -> list[str]:
+    """An object may be anybody's: it says neither what was answered nor what follows its task."""
+    given = [name for name in _OURS if data.get(name)] if isinstance(data, dict) else []
+    return [f"{name}: only agentpipe sets it: remove the key" for name in given]
 
 
 def _evaluator_problems(data: Any, rules: TaskRules) -> list[str]:

@@ -257,6 +257,8 @@ def declared_broker(
     for collection in collections:
         config_hash = dispatcher.hash_of(collection.name)
         rules = dispatcher.rules_of(collection.name)
+        if runners and rules.servers:
+            rules.servers.settle()
         for spec in collection.agents:
             AgentActor(collection, spec, broker, runners.get(spec.queue), config_hash, rules=rules)
     return broker

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
+import orjson
 import pytest
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.errors import QueueNotFound
@@ -22,12 +24,13 @@ from dramatiq.middleware import (
 )
 
 from agentpipe.brokers import open_store
-from agentpipe.errors import ConfigError, OptionError, TaskError
+from agentpipe.errors import AgentpipeError, ConfigError, OptionError, TaskError
 from agentpipe.sending.actor import AgentActor
 from agentpipe.sending.broker import StoreBroker
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.sending.plain_queues import CONCURRENCY, MAX_QUEUE_SIZE, ActorOptions
 from agentpipe.settings import Settings
+from agentpipe.worker.outcomes.follow_ups import of_success
 from tests.unit.agents import CREW
 
 if TYPE_CHECKING:
@@ -258,6 +261,24 @@ def test_an_agent_gets_its_question_or_an_answer_from_its_pipeline_not_both(
     assert fields["task_id"] == waiting.message_id
     assert agent.task_of(waiting.copy(args=({"question": "q", "seed": 3},)))["seed"] == 3
     assert agent.task_of(waiting.copy(args=([1, 2],)))["question"] == "[1,2]"
+
+
+FORGED = {"schema": 1, "question": "q", "sampling": {"n": 9}}
+
+
+@pytest.mark.parametrize("more", [{}, {"answered": {"answer": "x"}}, {"dramatiq": {"a": 1}}])
+def test_an_answer_that_looks_like_a_checked_task_is_checked_like_any(
+    broker: StoreBroker, more: dict[str, Any]
+) -> None:
+    agent = AgentActor(CREW, CREW.agents[0], broker)
+    options = {"pipe_target": agent.message().asdict()}
+    claim = SimpleNamespace(submitted_at=1.0)
+    ended: Any = SimpleNamespace(options=options, actor_name="a", message_id="m", claim=claim)
+    said = "only agentpipe sets it" if more else "sampling: a task cannot set 'n'"
+    with pytest.raises(AgentpipeError, match=said):
+        of_success(broker, ended, {**FORGED, **more})
+    (sent,) = of_success(broker, ended, {"schema": 1, "question": "q"})
+    assert orjson.loads(sent[1].payload)["question"] == "q"
 
 
 def test_a_stub_broker_takes_our_options_from_a_middleware() -> None:

@@ -80,13 +80,20 @@ class Access:
         entries: Any = self._config.servers
         if task.use_specified_server:
             # A task only chooses by name: the collection's owner decides what is started.
-            entries = [_chosen(entry) for entry in task.mcp_servers]
+            entries = [self._chosen(entry) for entry in task.mcp_servers]
         if repeated := next(repeated_names(entries), ""):
             raise _misconfigured(repeated)
         try:
             return [self._server(entry, context) for entry in entries]
         except ConfigError as error:
             raise _misconfigured(str(error)) from error
+
+    def _chosen(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """What a task names, as the agent has it, or the lists; never with more of its tools."""
+        asked = {key: entry[key] for key in ("name", "tools", "transport") if key in entry}
+        servers = self._config.servers if self._config.bounds_tasks else ()
+        own = next((each for each in servers if each.get("name") == entry.get("name")), {})
+        return {**asked, **own, "tools": _both(own.get("tools"), asked.get("tools"))}
 
     def each_server(self, context: Context) -> Iterator[tuple[str, McpServer | str]]:
         """The place of each of the agent's servers, and the server, or what is wrong with it."""
@@ -114,8 +121,11 @@ class Access:
         return next(found, "")
 
 
-def _chosen(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: entry[key] for key in ("name", "tools", "transport") if key in entry}
+def _both(owners: Any, asked: Any) -> Any:
+    """The tools that are in both lists; none stands for all of them."""
+    if not owners or not isinstance(asked, list) or not asked:
+        return owners or asked
+    return [tool for tool in asked if tool in owners] or owners
 
 
 def _with_version(base_url: str, provider: str) -> str:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agentpipe.core.result import STOP
+from agentpipe.core.sampling import sampling_problems, within
 from agentpipe.core.template import render
 from agentpipe.engines.base import Answer
 from agentpipe.engines.http.clients import new_client
 from agentpipe.engines.llm import stops
-from agentpipe.engines.llm.config import setting_problems
 from agentpipe.engines.llm.conversation import Conversation, Question, ToolResult, ToolResults
 from agentpipe.engines.llm.json_answers import json_in, unwrapped
 from agentpipe.engines.llm.model import LlmModel
@@ -146,11 +146,13 @@ class _LlmRun:
 
 
 def _settings(config: LlmConfig, task: Task) -> dict[str, Any]:
-    """The agent's, overridden by the task's; those that the provider takes."""
-    if problems := [f"sampling: {problem}" for problem in setting_problems(task.sampling)]:
+    """The agent's, overridden by the task's within its ceilings; those that the provider takes."""
+    if problems := sampling_problems(task.sampling):
         raise AgentFailed("; ".join(problems), kind="TaskError")
     own = {} if task.seed is None else {"seed": task.seed}
-    return config.provider.sent({**config.settings, **task.sampling, **own})
+    return config.provider.sent(
+        {**config.settings, **within(task.sampling, config.settings), **own}
+    )
 
 
 def _question(task: Task, env: Mapping[str, str]) -> str:

@@ -44,7 +44,7 @@ PATH = "/v1/messages"
 END = ""
 _VERSION = "2023-06-01"
 # The protocol has no others: a task's seed, for one, cannot be sent.
-_SETTINGS = ("max_tokens", "temperature", "top_p", "stop_sequences")
+_SETTINGS = ("max_tokens", "temperature", "top_p", "top_k", "stop_sequences")
 # The protocol wants a limit. Claude 3 cannot write more, and later ones not less.
 _MAX_TOKENS = (("claude-3", 4_096), ("claude", 32_000))
 _OTHERS_MAX_TOKENS = 16_384

@@ -40,13 +40,18 @@ SCOPES = ("task", "agent", "context")
 SETTINGS: dict[str, tuple[type, ...]] = {
     "temperature": (int, float),
     "top_p": (int, float),
+    "top_k": (int,),
+    "min_p": (int, float),
     "max_tokens": (int,),
     "seed": (int,),
     "frequency_penalty": (int, float),
     "presence_penalty": (int, float),
+    "repetition_penalty": (int, float),
     "stop_sequences": (list,),
     "parallel_tool_calls": (bool,),
     "reasoning_effort": (str,),
+    "logprobs": (bool,),
+    "top_logprobs": (int,),
     "extra_body": (dict,),
 }
 _PEER_SETTINGS: dict[str, str] = {
@@ -75,6 +80,7 @@ class LlmConfig:
         tool_limit_s: For one tool call.
         max_tool_chars: A longer tool result is cut.
         images: Whether the model takes images; None for what is usual at the provider.
+        bounds_tasks: What a task chooses among ``servers`` it gets as they are there.
         unwraps: Take ``answer`` out of ``{"thought": ..., "answer": ...}``, the form that
             MCP-Universe's ``function-call`` requests.
     """
@@ -96,6 +102,7 @@ class LlmConfig:
     tool_limit_s: float = 300.0
     max_tool_chars: int = 200_000
     images: bool | None = None
+    bounds_tasks: bool = False
     unwraps: bool = False
 
     @property
@@ -170,7 +177,7 @@ def _own(config: AgentConfig, problems: list[str]) -> LlmConfig | None:
     found = _provider_and_model(given.get("model"), problems)
     if found is None or problems:
         return None
-    return LlmConfig(config.name, *found, settings=settings, **options)
+    return LlmConfig(config.name, *found, settings=settings, bounds_tasks=True, **options)
 
 
 def _options(given: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:

@@ -53,12 +53,16 @@ class Provider:
 
 _LATER_NAME = {"max_tokens": "max_completion_tokens"}
 _PENALTIES = ("frequency_penalty", "presence_penalty")
+# Of vLLM, SGLang, llama.cpp and OpenRouter: others refuse what OpenAI's protocol has not.
+_OF_LOCAL = ("top_k", "min_p", "repetition_penalty")
+_LOGPROBS = ("logprobs", "top_logprobs")
 _OPENAI = Provider(
     "openai",
     "https://api.openai.com/v1",
     ("OPENAI_API_KEY",),
     ("OPENAI_BASE_URL",),
     renamed=_LATER_NAME,
+    lacks=frozenset(_OF_LOCAL),
     needs_properties=True,
     takes_images=True,
 )
@@ -68,7 +72,9 @@ _ANTHROPIC = Provider(
     ("ANTHROPIC_API_KEY",),
     ("ANTHROPIC_BASE_URL",),
     protocol="anthropic",
-    lacks=frozenset(("seed", *_PENALTIES, "reasoning_effort")),
+    lacks=frozenset(
+        ("seed", *_PENALTIES, "reasoning_effort", "min_p", "repetition_penalty", *_LOGPROBS)
+    ),
     takes_images=True,
 )
 _GEMINI = Provider(
@@ -77,20 +83,31 @@ _GEMINI = Provider(
     ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
     ("GEMINI_BASE_URL",),
     # 400, Unknown name: the native API has them, the one in OpenAI's form has not.
-    lacks=frozenset(("seed", *_PENALTIES)),
+    lacks=frozenset(("seed", *_PENALTIES, *_OF_LOCAL, *_LOGPROBS)),
     takes_images=True,
 )
 _GROK = Provider(
-    "x-ai", "https://api.x.ai/v1", ("XAI_API_KEY", "GROK_API_KEY"), renamed=_LATER_NAME
+    "x-ai",
+    "https://api.x.ai/v1",
+    ("XAI_API_KEY", "GROK_API_KEY"),
+    renamed=_LATER_NAME,
+    lacks=frozenset(_OF_LOCAL),
 )
 _MISTRAL = Provider(
     "mistral",
     "https://api.mistral.ai/v1",
     ("MISTRAL_API_KEY",),
     renamed={"seed": "random_seed"},  # 422, extra_forbidden: for each field that it does not know.
+    lacks=frozenset((*_OF_LOCAL, *_LOGPROBS)),
     counts_unasked=True,
 )
-_GROQ = Provider("groq", "https://api.groq.com/openai/v1", ("GROQ_API_KEY",), renamed=_LATER_NAME)
+_GROQ = Provider(
+    "groq",
+    "https://api.groq.com/openai/v1",
+    ("GROQ_API_KEY",),
+    renamed=_LATER_NAME,
+    lacks=frozenset((*_OF_LOCAL, *_LOGPROBS)),
+)
 _OLLAMA = Provider(
     "ollama",
     "http://localhost:11434/v1",
@@ -115,7 +132,12 @@ PROVIDERS = {
     "vllm_local": _LOCAL,
     "sglang_local": _LOCAL,
     "mistral": _MISTRAL,
-    "deepseek": Provider("deepseek", "https://api.deepseek.com/v1", ("DEEPSEEK_API_KEY",)),
+    "deepseek": Provider(
+        "deepseek",
+        "https://api.deepseek.com/v1",
+        ("DEEPSEEK_API_KEY",),
+        lacks=frozenset(_OF_LOCAL),
+    ),
     "openrouter": Provider("openrouter", "https://openrouter.ai/api/v1", ("OPENROUTER_API_KEY",)),
     "groq": _GROQ,
 }

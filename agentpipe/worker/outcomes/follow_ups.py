@@ -117,7 +117,14 @@ def _pipe_target(
     if target.options.get("pipe_ignore") or _of_actor(broker, message, "pipe_ignore"):
         yield target
     else:
-        yield target.copy(args=(*target.args, value))
+        yield target.copy(args=(*target.args, _piped(broker, target, value)))
+
+
+def _piped(broker: StoreBroker, target: dramatiq.Message[Any], value: Any) -> Any:
+    """What the target gets; an agent would take an object with a schema for a checked task."""
+    if isinstance(value, dict) and isinstance(broker.actors.get(target.actor_name), AgentActor):
+        return {name: item for name, item in value.items() if name != "schema"}
+    return value
 
 
 def _callback(

@@ -1,4 +1,4 @@
-"""Tasks that must not run: unreadable, crashed too often, or past their deadline."""
+"""Tasks that must not run: unreadable, refused, crashed too often, or past their deadline."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dramatiq.middleware import SkipMessage
 
 from agentpipe.core.timestamps import utc
-from agentpipe.errors import AgentpipeError
+from agentpipe.errors import AgentpipeError, TaskError
 from agentpipe.worker.outcomes.follow_ups import what_is_wrong
 from agentpipe.worker.running.served_actor import served_actor
 
@@ -31,6 +31,8 @@ def end_without_run(
         return "bury", "infra_error", unknown
     if unfit := _why_unfit(broker, message, actor):
         return "bury", "infra_error", AgentpipeError(unfit)
+    if refused := actor.refusals(message):
+        return "bury", "infra_error", TaskError("; ".join(refused))
     return _too_often_or_late(message, actor)
 
 

@@ -92,6 +92,9 @@ class ServedActor(Protocol):
     async def perform(self, message: ClaimedMessage) -> Any:
         """Run it with one message."""
 
+    def refusals(self, message: ClaimedMessage) -> list[str]:
+        """Why it must not run, a sentence each."""
+
     def time_limit_s(self, message: ClaimedMessage) -> float:
         """The time limit of this run; infinite without one."""
 
@@ -172,6 +175,9 @@ class _Agent:
         task = replace(message.task, dramatiq=None)
         return await self._actor.runner.run(task, message.tracer)
 
+    def refusals(self, message: ClaimedMessage) -> list[str]:
+        return self._actor.rules.problems(message.task) if message.task else []
+
     def time_limit_s(self, message: ClaimedMessage) -> float:  # noqa: ARG002 - the protocol's
         return self._actor.collection.time_limit_s
 
@@ -228,6 +234,9 @@ class _Plain:
 
     async def perform(self, message: ClaimedMessage) -> Any:
         return await plain_actor.perform(self._actor, message)
+
+    def refusals(self, message: ClaimedMessage) -> list[str]:  # noqa: ARG002 - the protocol's
+        return []
 
     def time_limit_s(self, message: ClaimedMessage) -> float:
         return plain_actor.time_limit_s(self._actor, message)
