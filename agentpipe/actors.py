@@ -18,6 +18,7 @@ from dramatiq.broker import global_broker
 from agentpipe.config.collection import load, resolve_contexts
 from agentpipe.core import logs
 from agentpipe.core.redaction import Redactor
+from agentpipe.core.text import printable
 from agentpipe.errors import AgentpipeError, ConfigError, Unreachable
 from agentpipe.settings import Settings
 from agentpipe.worker.broker import worker_broker
@@ -75,7 +76,7 @@ def _secrets_of_runners(made: StoreBroker) -> set[str]:
 try:
     broker = _boot()
 except AgentpipeError as error:
-    sys.stderr.write(f"{error}\n")
+    sys.stderr.write("".join(f"{printable(line, keep='')}\n" for line in error.lines))
     sys.exit(4 if isinstance(error, Unreachable) else 2)
 
 dramatiq.set_broker(broker)

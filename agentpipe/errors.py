@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 class AgentpipeError(Exception):
     """The root of all errors of agentpipe."""
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What to print. A line break within a line is foreign, and shown as an escape."""
+        return (str(self),)
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -66,6 +71,11 @@ class ConfigError(AgentpipeError):
             problems = (problems,)
         self.problems = tuple(dict.fromkeys(problems))
         super().__init__("\n".join(map(str, self.problems)))
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """One for each problem."""
+        return tuple(map(str, self.problems))
 
 
 class OptionError(ConfigError, ValueError):

@@ -14,7 +14,8 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from agentpipe import __version__
-from agentpipe.cli.exit_codes import INTERRUPTED, OK, USAGE, exit_code
+from agentpipe.cli.exit_codes import FAILED, INTERRUPTED, OK, USAGE, exit_code
+from agentpipe.cli.guard import guarded_output
 from agentpipe.cli.help_text import EXIT_CODES, epilog
 from agentpipe.core.did_you_mean import nearest
 from agentpipe.errors import AgentpipeError
@@ -53,16 +54,31 @@ def main(argv: list[str] | None = None) -> int:
         arguments = [*arguments[1:], "--help"]
     _escape_what_the_terminal_lacks()
     try:
-        args = _parser(arguments).parse_args(arguments)
-        return int(args.run(args))
-    except AgentpipeError as error:
-        sys.stderr.write(f"{error}\n")
-        return exit_code(error)
+        with guarded_output():
+            return _run(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
         sys.stdout = None  # The reader is gone, as with `| head`.
         return OK
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        args = _parser(arguments).parse_args(arguments)
+        return int(args.run(args))
+    except AgentpipeError as error:
+        from agentpipe.cli.common import say
+
+        say(*error.lines)
+        return exit_code(error)
+    except BrokenPipeError:
+        raise
+    except Exception:  # noqa: BLE001 - Python would print it unguarded
+        import traceback
+
+        traceback.print_exc()
+        return FAILED
 
 
 def _escape_what_the_terminal_lacks() -> None:

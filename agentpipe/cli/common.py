@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agentpipe.cli.colour import coloured, shows_colours
+from agentpipe.cli.guard import unguarded
 from agentpipe.connections.environment import PEER_VARIABLES
 from agentpipe.core.redaction import without_password
-from agentpipe.core.text import printable
+from agentpipe.core.text import printable, printable_json
 from agentpipe.errors import ConfigError
 from agentpipe.settings import Settings
 
@@ -136,36 +137,37 @@ def refuse_below_one(option: str, value: int | None) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print one line of data."""
-    sys.stdout.buffer.write(orjson.dumps(value) + b"\n")
+    """Print one line of data, which steers no terminal either."""
+    sys.stdout.buffer.write(printable_json(orjson.dumps(value)) + b"\n")
     sys.stdout.buffer.flush()
 
 
-def print_text(text: str, *, head: int = 0) -> None:
-    """Print data, with control characters escaped.
+def print_text(*lines: str, head: int = 0) -> None:
+    """Print data. Each argument is one line: a line break in a name begins no other.
 
-    On a terminal, outcomes and states in its first ``head`` characters are coloured.
+    On a terminal, outcomes and states in the first ``head`` characters of a line are coloured.
     """
-    text = printable(text)
+    shown = [printable(line, keep="") for line in lines]
     if head and shows_colours():
-        text = coloured(text[:head]) + text[head:]
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+        shown = [coloured(line[:head]) + line[head:] for line in shown]
+    stream = unguarded(sys.stdout)
+    stream.write("".join(f"{line}\n" for line in shown))
+    stream.flush()
 
 
-def print_either(args: argparse.Namespace, record: Mapping[str, Any], text: str) -> None:
-    """Print the record with ``--json``, else the text."""
-    print_json(record) if args.json else print_text(text)
+def print_either(args: argparse.Namespace, record: Mapping[str, Any], *lines: str) -> None:
+    """Print the record with ``--json``, else the lines."""
+    print_json(record) if args.json else print_text(*lines)
 
 
-def say(text: str) -> None:
-    """Print a message to stderr."""
-    sys.stderr.write(printable(text) + "\n")
+def say(*lines: str) -> None:
+    """Print a message to stderr; each argument is one line."""
+    sys.stderr.write("".join(f"{printable(line, keep='')}\n" for line in lines))
 
 
 def confirms(question: str) -> bool:
     """Ask on the terminal; only yes confirms."""
-    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.write(f"{printable(question, keep='')} [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 

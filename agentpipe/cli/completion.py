@@ -89,4 +89,4 @@ def _collections(args: argparse.Namespace) -> list[str]:
         collections, _ = read(collection_file(file, Settings.from_env(os.environ)))
     except AgentpipeError:
         return []
-    return [each.name for each in collections if each.name]
+    return [each.name for each in collections if each.name and each.name.isprintable()]

@@ -26,15 +26,15 @@ from agentpipe.cli.common import (
     settings_of,
     timestamp,
 )
-from agentpipe.cli.dead_text import age, as_text, readable
-from agentpipe.cli.exit_codes import FAILED, FULL, OK, PARTLY
+from agentpipe.cli.dead_text import age, as_lines, readable
+from agentpipe.cli.exit_codes import FAILED, FULL, OK, PARTLY, USAGE
 from agentpipe.cli.help_text import EXIT_CODES
 from agentpipe.cli.home import require_tasks
 from agentpipe.core.did_you_mean import unknown
 from agentpipe.core.result import OUTCOMES
 from agentpipe.core.text import one_line
 from agentpipe.core.timestamps import utc
-from agentpipe.errors import AgentpipeError, ConfigError, TaskError
+from agentpipe.errors import AgentpipeError, ConfigError
 from agentpipe.operations import dead_letters
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def _show(args: argparse.Namespace, store: KeepsDeadLetters) -> int:
         print_json({_key(args): [_whole(letter) for letter in letters]})
         return OK
     for number, letter in enumerate(letters):
-        print_text(f"\n{as_text(letter)}" if number else as_text(letter))
+        print_text(*([""] if number else []), *as_lines(letter))
     return OK
 
 
@@ -253,7 +253,8 @@ def _replay(args: argparse.Namespace, store: DeadStore) -> int:
     replay = dead_letters.Replay(store, dispatcher, to=args.to, on_full=args.on_full)
     done = replay.run(_select(args, store, "replay"))
     if done.failed and not done.replayed and not done.refused:
-        raise TaskError("\n".join(done.problems))
+        say(*done.problems)
+        return USAGE
     for problem in done.problems:
         say(problem)
     _print_replayed(args, done)

@@ -22,11 +22,11 @@ MAX_LINES = 24
 LAST_SPANS = 8
 
 
-def as_text(letter: DeadLetter) -> str:
+def as_lines(letter: DeadLetter) -> list[str]:
     """The dead letter in sections, the error before the task."""
     task, result = readable(letter.payload), readable(letter.result)
     result = result if isinstance(result, dict) else {}
-    lines = [
+    return [
         *_field("task", letter.task_id),
         *_field("agent", f"{letter.queue} of {letter.collection}"),
         *_field("outcome", f"{letter.outcome}, attempt {result.get('attempt', '?')}"),
@@ -43,7 +43,6 @@ def as_text(letter: DeadLetter) -> str:
         ),
         *_trace(result.get("trace")),
     ]
-    return "\n".join(lines)
 
 
 def readable(data: bytes) -> Any:

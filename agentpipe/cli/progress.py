@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from agentpipe.cli.guard import guarded_output, unguarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -15,7 +18,8 @@ def progress_bar(
 ) -> Iterator[Callable[[int], None]]:
     """Give the function that advances the bar; it does nothing unless ``shown``.
 
-    With ``redirect``, rich prints stdout and stderr above the bar: off for a piped stdout.
+    With ``redirect``, rich prints stdout and stderr above the bar: off for a piped stdout. Its
+    streams take the place of the guard, so there is another one before them.
     """
     if not shown:
         yield lambda _number: None
@@ -24,12 +28,13 @@ def progress_bar(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(
+    bar = Progress(
         *columns,
-        console=Console(stderr=True),
+        console=Console(file=unguarded(sys.stderr)),
         transient=True,
         redirect_stdout=redirect,
         redirect_stderr=redirect,
-    ) as bar:
+    )
+    with bar, guarded_output():
         task = bar.add_task(label, total=total)
         yield lambda number: bar.advance(task, number)

@@ -8,6 +8,7 @@ from agentpipe.cli.common import add_common, print_json, print_text, settings_of
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_results
 from agentpipe.core.redaction import without_password
+from agentpipe.core.text import one_line
 from agentpipe.operations.report import Report, summarize
 from agentpipe.sinks.stream import Stream
 
@@ -38,15 +39,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _draw(report: Report) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("", "", box=SIMPLE_HEAD, show_header=False)
-    for outcome, number in report.outcomes.items():
-        table.add_row(outcome, f"{number:,} of {report.results:,}")
+    rows = [
+        (one_line(name, 40), f"{number:,} of {report.results:,}")
+        for name, number in report.outcomes.items()
+    ]
     if report.pass_rate is not None:
-        table.add_row("pass rate", f"{report.pass_rate:.1%} of {report.rewarded:,} evaluated")
-    table.add_row("throughput", f"{report.per_s:,.1f} results/s")
-    table.add_row("time", f"{report.duration_s:.1f} s")
-    Console(highlight=False).print(table)
+        rows.append(("pass rate", f"{report.pass_rate:.1%} of {report.rewarded:,} evaluated"))
+    rows.append(("throughput", f"{report.per_s:,.1f} results/s"))
+    rows.append(("time", f"{report.duration_s:.1f} s"))
+    width = max(len(name) for name, _ in rows)
+    print_text("", *(f"  {name:<{width}}   {value}" for name, value in rows), "")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.cli.common import add_common, opened_store, print_json, say, settings_of
 from agentpipe.cli.exit_codes import INTERRUPTED, OK
+from agentpipe.cli.guard import unguarded
 from agentpipe.cli.home import require_tasks
 from agentpipe.core.redaction import without_password
 from agentpipe.errors import Unreachable
@@ -100,9 +101,10 @@ def _print_frame(settings: Settings) -> int:
     lines = draw(history, ScreenState(), display, width, height)[:-1]  # Without the keys.
     while lines and not lines[-1]:
         lines.pop()
+    screen = console(unguarded(sys.stdout))
     for line in lines:
         line.rstrip()
-        console().print(line)
+        screen.print(line)
     return OK
 
 

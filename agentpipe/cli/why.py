@@ -31,13 +31,12 @@ def run(args: argparse.Namespace) -> int:
         say_where(settings)
     known = []
     for each in look_up(map(encodable, args.tasks), settings):
-        print_either(args, each.to_dict(), _text(each))
+        print_either(args, each.to_dict(), *_lines(each))
         known.append(each.state != "unknown")
     if all(known):
         return OK
     return PARTLY if any(known) else FAILED
 
 
-def _text(each: Explanation) -> str:
-    # An id may contain line breaks.
-    return f"{one_line(each.task_id, 256)}: {each.sentence}\nnext: {each.next}"
+def _lines(each: Explanation) -> tuple[str, str]:
+    return f"{one_line(each.task_id, 256)}: {each.sentence}", f"next: {each.next}"

@@ -41,20 +41,46 @@ _CHATTY = ("httpx", "httpx2", "httpcore", "urllib3")
 TRACEBACK = "\nTraceback (most recent call last):"
 
 
+# What agents print is indented, as tracebacks are: it may quote a task or a model, and must not
+# look like a line of the log.
+INDENT = "    "
+
+
 class RedactingStream:
-    """Replaces stdout or stderr: masks secrets, and serialises writes of several threads."""
+    """Replaces stdout or stderr: masks secrets, and serialises writes of several threads.
+
+    What is printed steers no terminal and looks like no line of the log.
+    """
 
     encoding = "utf-8"
 
     def __init__(self, stream: TextIO, redactor: Redactor) -> None:
         self._stream, self._redactor = stream, redactor
+        # One that is wrapped again only masks.
+        self._put = stream.write_log if isinstance(stream, RedactingStream) else stream.write
         self._lock = threading.Lock()
+        self._at_line_start = True
 
     def write(self, text: str) -> int:
-        """Write ``text`` with its secrets masked."""
+        """Write what was printed, with its secrets masked, indented."""
         with self._lock:
-            self._stream.write(self.masked(text))
+            self._put(self._indented(self.masked(text)))
         return len(text)
+
+    def write_log(self, text: str) -> int:
+        """Write lines that a formatter made, with their secrets masked."""
+        with self._lock:
+            self._put(self.masked(text))
+        return len(text)
+
+    def _indented(self, text: str) -> str:
+        """A carriage return, which would write over what stands there, begins a new line."""
+        text = printable(text.replace("\r\n", "\n").replace("\r", "\n"), keep="\n\t")
+        shown = []
+        for line in text.splitlines(keepends=True):
+            shown += [INDENT, line] if self._at_line_start and line != "\n" else [line]
+            self._at_line_start = line.endswith("\n")
+        return "".join(shown)
 
     def masked(self, text: str) -> str:
         """``text`` with its secrets masked; in valid Unicode, or a print could end a run."""
@@ -99,7 +125,8 @@ class JsonFormatter(logging.Formatter):
             line |= {"task": run.task, "agent": run.agent}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)  # orjson refuses lone surrogates.
+        # orjson refuses lone surrogates. What is not ASCII is an escape here, save one character.
+        return json.dumps(line, default=str).replace("\x7f", "\\u007f")
 
 
 class TextFormatter(logging.Formatter):
@@ -132,20 +159,31 @@ def _bound_to(record: logging.LogRecord) -> Bound | None:
 
 def _joined(message: str) -> str:
     parts = (part.strip() for part in message.splitlines())
-    return printable(" | ".join(part for part in parts if part))
+    return printable(" | ".join(part for part in parts if part), keep="")
 
 
 def _indented(text: str) -> list[str]:
-    return [f"    {printable(line)}" for line in text.splitlines() if line.strip()]
+    return [f"{INDENT}{printable(line)}" for line in text.splitlines() if line.strip()]
 
 
 def _word(text: str) -> str:
-    return printable(text).replace("\n", "\\n")
+    return printable(text, keep="")
+
+
+class _LogLines:
+    """Passes a formatter's lines to a stream that tells them from what is printed."""
+
+    def __init__(self, stream: RedactingStream) -> None:
+        self.write, self.flush = stream.write_log, stream.flush
+
+
+def _for_log(stream: TextIO) -> TextIO | _LogLines:
+    return _LogLines(stream) if isinstance(stream, RedactingStream) else stream
 
 
 def configure(level: str, line_format: str) -> None:
     """Send this process's logs to the current stderr."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_for_log(sys.stderr))
     handler.addFilter(Binder())
     masked = sys.stderr.masked if isinstance(sys.stderr, RedactingStream) else str
     json_wanted = line_format == "json"

@@ -1,6 +1,11 @@
-"""Text for people: durations, counts, and lines that are safe to print on a terminal."""
+"""Text for people: durations, counts, and text that is safe to print on a terminal.
+
+Whatever is not ours passes ``printable``, or ``printable_json``, on its way to a terminal or a log.
+"""
 
 from __future__ import annotations
+
+import re
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
 
@@ -30,15 +35,54 @@ def one_line(text: str, width: int) -> str:
     return flat if len(flat) <= width else flat[: width - 1] + "…"
 
 
-def printable(text: str) -> str:
-    """``text`` with control characters, which could steer a terminal, as escapes."""
+def printable(text: str, keep: str = "\n") -> str:
+    """``text`` with characters that could steer a terminal, or reorder its line, as escapes.
+
+    These are all that are neither visible nor a space: escape sequences need one, be it of ASCII
+    or of C1, and so do hyperlinks, the clipboard, and bidirectional overrides. Those of ``keep``
+    stay; without a newline among them, the text is one line.
+    """
     if text.isprintable():
         return text
+    return _SUSPICIOUS.sub(lambda run: _visible(run[0], keep), text)
+
+
+def printable_json(data: bytes) -> bytes:
+    """JSON of the same value, without the characters that ``printable`` escapes.
+
+    JSON itself escapes only those below U+0020. ``data`` has no white space between its parts.
+    """
+    if data.isascii() and b"\x7f" not in data:
+        return data
+    return _SUSPICIOUS.sub(lambda run: _in_json(run[0]), data.decode()).encode()
+
+
+# Most text is ASCII, so that few runs are looked at character by character.
+_SUSPICIOUS = re.compile(r"[^ -~]+")
+
+
+def _visible(run: str, keep: str) -> str:
+    if run.isprintable():
+        return run
     return "".join(
-        character if character.isprintable() or character == "\n" else _escaped(character)
-        for character in text
+        character if character.isprintable() or character in keep else _escaped(character)
+        for character in run
     )
 
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode()
+
+
+def _in_json(run: str) -> str:
+    if run.isprintable():
+        return run
+    return "".join(
+        character if character.isprintable() else _json_escape(character) for character in run
+    )
+
+
+def _json_escape(character: str) -> str:
+    """One escape of four digits, or two for a character beyond the first plane."""
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))

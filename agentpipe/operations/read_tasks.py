@@ -40,5 +40,5 @@ def _lines(stdin: BinaryIO, rules: TaskRules) -> Iterator[AdmittedTask]:
     for entry in read_lines("stdin", stdin):
         task, found = task_of(entry, rules)
         if task is None or found:
-            raise TaskError("\n".join(map(str, found)))
+            raise TaskError(*map(str, found))
         yield task

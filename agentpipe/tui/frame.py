@@ -13,7 +13,7 @@ from agentpipe.tui.bottleneck import Bottleneck, find_bottleneck
 from agentpipe.tui.history import eta_s, outcome_rates, rates_of, throughput
 from agentpipe.tui.panels import dead_letters, panels
 from agentpipe.tui.state import SORTS
-from agentpipe.tui.table import BAD, FAINT, GOOD, STRONG, WARN, plain
+from agentpipe.tui.table import BAD, FAINT, GOOD, STRONG, WARN, harmless, plain
 from agentpipe.worker.claims.configs import configs_in_use, sentences
 
 if TYPE_CHECKING:
@@ -69,9 +69,10 @@ def draw(
     """At most ``height`` lines of at most ``width`` cells; the last one lists the keys."""
     lines = _body(history, state, display, width, height - 1)[: max(0, height - 1)]
     lines.append(_footer(state))
+    lines = [harmless(line) for line in lines[: max(0, height)]]
     for line in lines:
         line.truncate(width, overflow="ellipsis")
-    return lines[: max(0, height)]
+    return lines
 
 
 def _body(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from agentpipe.core.text import one_line
+from agentpipe.core.text import one_line, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,6 +29,11 @@ class Column:
 def plain(text: str, room: int) -> str:
     """Foreign text as one harmless line."""
     return one_line(text, max(1, room))
+
+
+def harmless(line: Text) -> Text:
+    """The line itself, or without its styles if a part of it is foreign and was not ``plain``."""
+    return line if line.plain.isprintable() else Text(printable(line.plain, keep=""))
 
 
 def cell(text: str, column: Column) -> str:

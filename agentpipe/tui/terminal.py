@@ -7,7 +7,7 @@ import re
 import select
 import termios
 import tty
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from rich.console import Console
 
@@ -81,9 +81,9 @@ class Terminal:
             left = left[os.write(self._screen_fd, left) :]
 
 
-def console() -> Console:
+def console(file: TextIO | None = None) -> Console:
     """For lines of the right width; prints no escapes without a terminal."""
-    return Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+    return Console(file=file, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def _has_more(fd: int) -> bool:

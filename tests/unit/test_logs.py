@@ -157,4 +157,49 @@ def test_half_a_surrogate_pair_can_be_printed() -> None:
     written = io.BytesIO()
     with io.TextIOWrapper(written, encoding="utf-8", write_through=True) as plain:
         RedactingStream(plain, Redactor({"secret"})).write("a\ud800b secret é")
-        assert written.getvalue().decode() == "a\ufffdb *** é"
+        assert written.getvalue().decode() == "    a\ufffdb *** é"
+
+
+FORGED = "12:00:00 INFO    [1] 9,999 tasks delivered"
+
+
+def test_what_is_printed_steers_no_terminal_and_forges_no_line() -> None:
+    written = io.StringIO()
+    stream = RedactingStream(RedactingStream(written, Redactor({"first"})), Redactor({"second"}))
+    for part in (
+        "first\x1b[2J ",
+        "second\x9b31m",
+        f"\n{FORGED}",
+        f"\r{FORGED}\r\n",
+        "a\tb\n",
+        "\n",
+        "end",
+    ):
+        stream.write(part)
+    assert written.getvalue().split("\n") == [
+        "    ***\\x1b[2J ***\\x9b31m",
+        f"    {FORGED}",
+        f"    {FORGED}",
+        "    a\tb",
+        "",
+        "    end",
+    ]
+
+
+def test_lines_of_the_log_are_told_from_what_is_printed(
+    root: logging.Logger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", RedactingStream(sys.stderr, Redactor({"secret"})))
+    logs.configure("INFO", "text")
+    root.error("of ours: %s", f"secret\n{FORGED}")
+    sys.stderr.write(FORGED)
+    ours, printed = capsys.readouterr().err.splitlines()
+    assert ours.endswith(f"] of ours: *** | {FORGED}")
+    assert printed == f"    {FORGED}"
+
+
+def test_a_line_of_json_is_ascii_without_control_characters() -> None:
+    (line,) = shown(JsonFormatter(), lambda: in_a_run(lambda: log.warning("\x7f\x9b\u202e\x1b")))
+    assert line.isascii()
+    assert line.isprintable()
+    assert json.loads(line)["message"] == "\x7f\x9b\u202e\x1b"

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 import re
+from pathlib import Path
 
+import orjson
 import pytest
 
-from agentpipe.cli.common import print_text, say
+import agentpipe
+from agentpipe.cli.common import print_json, print_text, say
 from agentpipe.cli.tail import _line
 from agentpipe.core.outside import valid_text
 from agentpipe.core.result import Result
-from agentpipe.core.text import one_line, printable
+from agentpipe.core.text import one_line, printable, printable_json
 
 
 @pytest.mark.parametrize(
@@ -35,6 +38,27 @@ def test_control_characters_are_shown_as_escapes(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
+@pytest.mark.parametrize(
+    ("keep", "shown"), [("", "a\\nb\\tc"), ("\n", "a\nb\\tc"), ("\n\t", "a\nb\tc")]
+)
+def test_what_is_kept_is_the_callers_choice(keep: str, shown: str) -> None:
+    assert printable("a\nb\tc", keep) == shown
+
+
+def test_no_character_that_is_invisible_passes() -> None:
+    everything = "".join(map(chr, range(0x110000)))
+    assert printable(everything, keep="").isprintable()
+    encodable = valid_text(everything)
+    data = printable_json(orjson.dumps({"x": encodable}))
+    assert data.decode().isprintable()
+    assert orjson.loads(data) == {"x": encodable}
+
+
+def test_json_that_is_visible_stays_as_it_is() -> None:
+    data = orjson.dumps({"Zoë ☃": ["\U0001f600", "日本", 1.5, None]})
+    assert printable_json(data) == data
+
+
 def test_one_line_is_short_and_harmless() -> None:
     assert one_line("a\nb\t c\r\n  d", 40) == "a b c d"
     assert one_line("x" * 100, 10) == "x" * 9 + "…"
@@ -44,9 +68,34 @@ def test_one_line_is_short_and_harmless() -> None:
 
 
 def test_what_is_printed_is_harmless(capsys: pytest.CaptureFixture[str]) -> None:
-    print_text("\x1b[31mdata")
-    say("\x1b[31mwords")
-    assert capsys.readouterr() == ("\\x1b[31mdata\n", "\\x1b[31mwords\n")
+    print_text("\x1b[31mdata", "two\nlines")
+    say("\x1b[31mwords", "two\nlines")
+    print_json("\x1b\x9b\x7f\u202e")
+    printed = capsys.readouterr()
+    assert printed.out == '\\x1b[31mdata\ntwo\\nlines\n"\\u001b\\u009b\\u007f\\u202e"\n'
+    assert printed.err == "\\x1b[31mwords\ntwo\\nlines\n"
+
+
+# Each of them escapes, or writes what only a program of ours reads.
+DOORS = {
+    "actors.py",
+    "cli/common.py",
+    "cli/completion.py",
+    "cli/progress.py",
+    "engines/process/preflight.py",
+    "tui/terminal.py",
+}
+PRINTS = re.compile(r"\bprint\(|\bsys\.std(?:out|err)\.(?:buffer\.)?write\(|\bConsole\(")
+
+
+def test_what_is_printed_passes_one_of_few_doors() -> None:
+    package = Path(agentpipe.__file__).parent
+    others = {str(path.relative_to(package)): path for path in package.rglob("*.py")}
+    for door in DOORS:
+        assert PRINTS.search(others.pop(door).read_text()), door
+    # It runs in another Python, whose output is logged line by line.
+    ours = {name: path for name, path in others.items() if "mcpuniverse/host/" not in name}
+    assert [name for name, path in ours.items() if PRINTS.search(path.read_text())] == []
 
 
 HOSTILE = "\x1b[2J\r\x07[bold]"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.paths import THEIR_TASK_FOLDERS, is_file
 from agentpipe.config.yaml_source import load_documents
-from agentpipe.errors import ConfigError
+from agentpipe.errors import ConfigError, Problem
 from agentpipe.operations.project.survey import OTHER, survey
 from agentpipe.sending.task_files import is_document, read_document, read_lines
 
@@ -48,7 +48,7 @@ def find_files(source: Path, environ: Mapping[str, str]) -> FoundFiles:
     if not found.files:
         nothing = f"{source}: no collection, agent, benchmark or task found"
         remedy = "give a folder or a file of MCP-Universe"
-        raise ConfigError("\n".join([*found.notes, f"{nothing}: {remedy}"]))
+        raise ConfigError(map(Problem, [*found.notes, f"{nothing}: {remedy}"]))
     return found
 
 
