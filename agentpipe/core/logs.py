@@ -54,7 +54,7 @@ class RedactingStream:
 
     encoding = "utf-8"
 
-    def __init__(self, stream: TextIO, redactor: Redactor) -> None:
+    def __init__(self, stream: TextIO | RedactingStream, redactor: Redactor) -> None:
         self._stream, self._redactor = stream, redactor
         # One that is wrapped again only masks.
         self._put = stream.write_log if isinstance(stream, RedactingStream) else stream.write

@@ -61,10 +61,10 @@ class Screen:
         return self
 
 
-def on_a_terminal(project: Project, *args: str, columns: int = 80, **env: str) -> Screen:
+def on_a_terminal(project: Project, *args: str, **env: str) -> Screen:
     ours, its = pty.openpty()
     environ = {**project.environ, "TERM": "xterm-256color", "LANG": "C.UTF-8", **env}
-    environ |= {"COLUMNS": str(columns), "LINES": "40"}
+    environ |= {"COLUMNS": "80", "LINES": "40"}
     process = subprocess.Popen(
         [sys.executable, "-m", "agentpipe", *args],
         stdin=subprocess.DEVNULL,
@@ -96,7 +96,7 @@ def forged(project: Project) -> Project:
     _bury(store, ids[0])
     settings = Settings.from_env(project.environ)
     with closing(open_sink(settings)) as sink:
-        records = [
+        records: list[dict[str, Any]] = [
             {"outcome": "agent_error", "error": {"type": HOSTILE, "message": HOSTILE}},
             {"outcome": "ok", "result": HOSTILE, "reward": 1.0},
             {"outcome": HOSTILE, "result": {HOSTILE: HOSTILE}},
@@ -169,8 +169,8 @@ def test_files_of_strangers_are_checked_and_sent_as_text(forged: Project) -> Non
     for args in (("check", "odd.yaml"), ("check", "."), ("work", "-c", "odd.yaml")):
         shown = on_a_terminal(forged, *args).harmless()
         assert "odd.yaml" in shown.text
-    for args in (("send", HOSTILE, "x"), (HOSTILE,), ("tail", "--outcome", HOSTILE)):
-        assert "MARK\\" in on_a_terminal(forged, *args).harmless().text
+    for words in (("send", HOSTILE, "x"), (HOSTILE,), ("tail", "--outcome", HOSTILE)):
+        assert "MARK\\" in on_a_terminal(forged, *words).harmless().text
 
 
 def test_the_bar_of_a_send_that_waits_shows_answers_as_text(project: Project) -> None:

@@ -85,7 +85,7 @@ DOORS = {
     "engines/process/preflight.py",
     "tui/terminal.py",
 }
-PRINTS = re.compile(r"\bprint\(|\bsys\.std(?:out|err)\.(?:buffer\.)?write\(|\bConsole\(")
+PRINTS = re.compile(r"(?<![.\w])print\(|\bsys\.std(?:out|err)\.(?:buffer\.)?write\(|\bConsole\(")
 
 
 def test_what_is_printed_passes_one_of_few_doors() -> None:
