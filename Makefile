@@ -16,10 +16,15 @@ SERVERS := redis rabbitmq kafka
 TORCH := .venv-torch
 # The package mcpuniverse pins older versions of our dependencies, so it has its own environment.
 THEIRS := .venv-mcpuniverse
+# What makes the lock and the bill of materials, and what the lock installs.
+TOOLS := .venv-tools
+PINNED := .venv-pinned
+# With LOCKED=1, a new .venv gets the versions of requirements-dev.lock, and only what has its hashes.
+LOCKED ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo check lint unit test integration test-all long test-torch test-mcpuniverse \
-	mcpuniverse format docs bench compare clean $(SERVERS) $(SERVERS:%=drop%)
+	mcpuniverse format docs bench compare lock sbom clean $(SERVERS) $(SERVERS:%=drop%)
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,11 +34,12 @@ $(BIN)/python:
 	$(call ALONE,Makefile) $(PYTHON) -m venv .venv
 
 .venv/installed: $(BIN)/python setup.cfg pyproject.toml
-	$(call ALONE,Makefile) $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(if $(LOCKED),$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock)
+	$(call ALONE,Makefile) $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .$(if $(LOCKED), --no-deps --no-build-isolation)
 	@touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	$(if $(LOCKED),,$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]")
 	@touch $@
 
 run: .venv/installed ## run 200 tasks on four agents in two processes, offline
@@ -139,5 +145,32 @@ droprabbitmq: ## stop RabbitMQ and remove its data
 dropkafka: ## stop Kafka and remove its data
 	@$(LAUNCH) drop kafka
 
+$(TOOLS)/installed: Makefile
+	@$(NEED_PYTHON)
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.9,<1" "cyclonedx-bom>=7,<8"
+	@touch $@
+
+# For each Python and system at once. No name of an index enters the files.
+COMPILE = $(TOOLS)/bin/uv pip compile setup.cfg --quiet --upgrade --generate-hashes --universal \
+	--python-version 3.11 --no-annotate --no-emit-index-url --no-emit-find-links \
+	--custom-compile-command "make lock"
+
+lock: $(TOOLS)/installed ## pin all dependencies with their hashes: requirements.lock, requirements-dev.lock
+	$(COMPILE) --extra llm --output-file requirements.lock
+	$(COMPILE) --extra llm --extra dev --output-file requirements-dev.lock
+
+$(PINNED)/installed: requirements.lock setup.cfg
+	@$(NEED_PYTHON)
+	$(PYTHON) -m venv --clear $(PINNED)
+	$(PINNED)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(PINNED)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps .
+	@touch $@
+
+sbom: $(PINNED)/installed $(TOOLS)/installed ## write what the lock installs, with licences, to dist/sbom.json (CycloneDX)
+	@mkdir -p dist
+	$(TOOLS)/bin/cyclonedx-py environment --output-reproducible --output-format JSON \
+		--output-file dist/sbom.json $(PINNED)/bin/python
+
 clean: ## remove the environments and the demo's stores
-	rm -rf .venv $(THEIRS) $(TORCH) $(DEMO)
+	rm -rf .venv $(THEIRS) $(TORCH) $(TOOLS) $(PINNED) $(DEMO)

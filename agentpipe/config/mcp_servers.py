@@ -42,7 +42,7 @@ def _github(image: str, source: str = "GITHUB_PERSONAL_ACCESS_TOKEN") -> dict[st
 
 def _notion(source: str) -> dict[str, Any]:
     headers = f'{{"Authorization": "Bearer {{{{{source}}}}}", "Notion-Version": "2022-06-28"}}'
-    return {**_npm("@notionhq/notion-mcp-server"), "env": {"OPENAPI_MCP_HEADERS": headers}}
+    return {**_npm("@notionhq/notion-mcp-server@2.5.2"), "env": {"OPENAPI_MCP_HEADERS": headers}}
 
 
 def _uvx(package: str, *arguments: str) -> dict[str, Any]:
@@ -55,34 +55,39 @@ def _stateless(entry: dict[str, Any]) -> dict[str, Any]:
 
 # By the names and with the variables of MCP-Universe's list, without the servers that its package
 # brings; the last four are ours. The packages come from PyPI (in the worker's environment, or
-# fetched by uvx) or from npm (fetched by npx).
+# fetched by uvx) or from npm (fetched by npx). What is fetched has a version: a new one runs with
+# the credentials of contexts, so that somebody looks at it first.
 # ``stateless`` marks those that keep nothing from one call to the next: agents share them.
 _GITHUB = "ghcr.io/github/github-mcp-server"
-_FILES = "@modelcontextprotocol/server-filesystem"
+_FILES = "@modelcontextprotocol/server-filesystem@2026.8.31"
 BUILT_IN: dict[str, dict[str, Any]] = {
     # Its package needs another version of the MCP library: uv gives it an environment.
-    "calculator": _stateless(_uvx("mcp-server-calculator")),
-    "chrome": _npm("chrome-devtools-mcp@latest", "--headless=true", "--isolated=true"),
+    "calculator": _stateless(_uvx("mcp-server-calculator==0.2.1")),
+    "chrome": _npm("chrome-devtools-mcp@1.11.0", "--headless=true", "--isolated=true"),
     "fetch": _stateless(_pypi("mcp_server_fetch", "--ignore-robots-txt")),
     "filesystem": _npm(_FILES, "{{FILESYSTEM_DIRECTORY}}"),
     "filesystem_mcpmark": _npm(_FILES, "{{FILESYSTEM_TEST_DIR}}"),
     "github": _github(f"{_GITHUB}:0.5.0"),
     "github_mcpmark": _github(_GITHUB, "GITHUB_TOKENS"),
     "google-maps": _stateless(
-        _npm("@modelcontextprotocol/server-google-maps", env=("GOOGLE_MAPS_API_KEY",))
+        _npm("@modelcontextprotocol/server-google-maps@0.6.2", env=("GOOGLE_MAPS_API_KEY",))
     ),
-    "markitdown": _stateless(_uvx("markitdown-mcp")),
+    "markitdown": _stateless(_uvx("markitdown-mcp==0.0.1a8")),
     "no_hub": _github(_GITHUB),
     "notion": _notion("NOTION_API_KEY"),
     "notion_mcpmark": _notion("EVAL_NOTION_API_KEY"),
-    "paypal": _npm("mcp-remote", "https://mcp.paypal.com/sse"),
-    "playwright": _npm("@playwright/mcp@latest", "--headless", "--isolated"),
-    "postgres": _npm("@modelcontextprotocol/server-postgres", "{{POSTGRES_ADDRESS}}"),
-    "postgres-pro": _uvx("postgres-mcp", "{{POSTGRES_ADDRESS}}", "--access-mode", "unrestricted"),
-    "slack": _npm("@modelcontextprotocol/server-slack", env=("SLACK_BOT_TOKEN", "SLACK_TEAM_ID")),
+    "paypal": _npm("mcp-remote@0.15.1", "https://mcp.paypal.com/sse"),
+    "playwright": _npm("@playwright/mcp@0.0.83", "--headless", "--isolated"),
+    "postgres": _npm("@modelcontextprotocol/server-postgres@0.6.2", "{{POSTGRES_ADDRESS}}"),
+    "postgres-pro": _uvx(
+        "postgres-mcp==0.3.0", "{{POSTGRES_ADDRESS}}", "--access-mode", "unrestricted"
+    ),
+    "slack": _npm(
+        "@modelcontextprotocol/server-slack@2025.4.25", env=("SLACK_BOT_TOKEN", "SLACK_TEAM_ID")
+    ),
     "git": _pypi("mcp_server_git"),
-    "memory": _npm("@modelcontextprotocol/server-memory"),
-    "sequential-thinking": _npm("@modelcontextprotocol/server-sequential-thinking"),
+    "memory": _npm("@modelcontextprotocol/server-memory@2026.8.31"),
+    "sequential-thinking": _npm("@modelcontextprotocol/server-sequential-thinking@2026.8.31"),
     "time": _stateless(_pypi("mcp_server_time")),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ print(json.dumps([sorted(names().servers), sorted(names().package_servers), BUIL
                   sorted(added_servers()), sorted(names().prompts)]))
 """
 PACKAGE = Path(mcpuniverse.__file__).parent
+# Ours are pinned.
+VERSION = re.compile(r"(?<=\w)(?:@(?:latest|[0-9.]+)|==[0-9.a]+)$")
 RUNNERS = {"python3", "npx", "uvx", "-y", "-m"}
 
 
@@ -81,7 +84,8 @@ def started(entry: dict[str, Any]) -> list[str]:
     """What is started of a server and with which variables, whoever fetches its program."""
     stdio = entry["stdio"]
     words = [Path(stdio["command"]).name, *stdio.get("args", [])]
-    program = [word.replace("_", "-") for word in words if word not in {*RUNNERS, "python"}]
+    named = [VERSION.sub("", word) for word in words if word not in {*RUNNERS, "python"}]
+    program = [word.replace("_", "-") for word in named]
     return [*program, json.dumps(entry.get("env", {})).replace(" ", "")]
 
 
