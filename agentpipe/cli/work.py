@@ -17,6 +17,7 @@ from agentpipe.cli.common import (
     settings_of,
 )
 from agentpipe.cli.exit_codes import OK
+from agentpipe.cli.guard import unguarded
 from agentpipe.cli.home import BROKER, elsewhere
 from agentpipe.core import logs
 from agentpipe.core.redaction import without_password
@@ -79,7 +80,7 @@ def serve_here(
     path = collection_file(args, settings)
     logs.configure(settings.log_level, settings.log_format)
     say_where(settings)
-    with BottomLine(sys.stderr) as bottom:
+    with BottomLine(unguarded(sys.stderr)) as bottom:
         show = bottom.show if burst and has_rows(sys.stderr) else None
         code = serve(path, settings, processes=processes, burst=burst, show=show)
     if burst and code == OK:
