@@ -41,7 +41,17 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="start each MCP server of the collection's agents once, and say which fails and why",
     )
+    add_run_code(parser)
     add_common(parser)
+
+
+def add_run_code(parser: argparse.ArgumentParser) -> None:
+    """Add ``--run-code``."""
+    parser.add_argument(
+        "--run-code",
+        action="store_true",
+        help="import the Python that the files name, which runs it; else it is only read",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -85,7 +95,7 @@ def _survey(args: argparse.Namespace, paths: list[Path]) -> int:
     from agentpipe.operations.project.survey import NO, RUNS, survey
 
     found = []
-    for each in survey(paths, os.environ):
+    for each in survey(paths, os.environ, run_code=args.run_code):
         found.append(each)
         if not args.json:
             _print_file(each)

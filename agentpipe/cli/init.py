@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.check import file_as_dict
+from agentpipe.cli.check import add_run_code, file_as_dict
 from agentpipe.cli.common import add_json, encodable, print_json, print_text, say
 from agentpipe.cli.exit_codes import OK
 from agentpipe.errors import ConfigError
@@ -31,6 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="folder, collection, agent, benchmark or tasks to copy, with all they refer to",
     )
+    add_run_code(parser)
     add_json(parser)
 
 
@@ -42,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
     if args.from_mcp_universe == "":  # An unset shell variable.
         raise ConfigError("--from-mcp-universe: expected a path, got an empty one")
     if args.from_mcp_universe:
-        project = create_from(Path(args.from_mcp_universe), folder, os.environ)
+        source = Path(args.from_mcp_universe)
+        project = create_from(source, folder, os.environ, run_code=args.run_code)
     else:
         project = create_sample(folder)
     print_json(_as_dict(project)) if args.json else _print(project)

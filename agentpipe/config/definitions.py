@@ -177,3 +177,25 @@ def _bound_within(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
         elif isinstance(child, (ast.MatchAs, ast.MatchStar)) and child.name:
             yield child.name, child
         yield from _bound([child])
+
+
+def problem_of_name(reference: str, search: Sequence[Path]) -> str:
+    """Why ``reference`` names nothing in the folders of ``search``; empty if it may name something.
+
+    Raises nothing: a wrong reference and a missing module are problems too.
+    """
+    try:
+        file = source_of(reference, search)
+        status = file.stat() if file else None
+        if file is None or status is None:
+            return ""
+        module = _module(file, status.st_mtime_ns, status.st_size)
+    except OSError:
+        return ""  # The worker may be able to read it.
+    except ConfigError as error:
+        return str(error)
+    name = split(reference)[1].partition(".")[0]
+    if name in module.names or module.open:
+        return ""
+    hint = did_you_mean(name, module.names, NO_SIMILAR_NAME)
+    return f"{reference!r}: {file} has no {name!r}: {hint}"

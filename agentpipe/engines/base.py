@@ -50,8 +50,9 @@ class Engine(Protocol):
     A class may set ``has_processes = True``: its agents live in processes of their own, and
     ``isolation: process`` adds nothing. With ``judges_answers = True``, an agent that evaluates
     its answers only judges a task that has ``answered``. With ``ends_programs = True``, the
-    programs that a run starts end with it. An engine may have ``secrets``: strings to mask in logs
-    and results, beside the contexts' values.
+    programs that a run starts end with it. With ``runs_code = False``, checking a config runs none
+    of the user's code; one that does may have ``check_unrun(config)``, which does not. An engine
+    may have ``secrets``: strings to mask in logs and results, beside the contexts' values.
 
     Attributes:
         search: Folders to look up ``module:name`` references in.

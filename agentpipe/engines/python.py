@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.config.definitions import problem_of_name
 from agentpipe.config.imports import locate
 from agentpipe.core.did_you_mean import nearest
 from agentpipe.errors import ConfigError
@@ -28,14 +29,22 @@ class PythonEngine:
     def __init__(self, config: AgentConfig) -> None:
         self.search: Sequence[Path] = config.search
         self._problem_at = config.problem
-        arguments = dict(config.config)
-        reference = arguments.pop("class", None)
-        if not isinstance(reference, str) or not reference:
-            raise self._problem('a python agent needs a class: class: "my_agents:MyAgent"')
+        reference = _reference(config)
+        arguments = {name: value for name, value in config.config.items() if name != "class"}
         self._class = self._import(reference)
         self._arguments = arguments
         self._check(reference)
         self.blocks = not inspect.iscoroutinefunction(getattr(self._class, "execute", None))
+
+    @staticmethod
+    def check_unrun(config: AgentConfig) -> None:
+        """Check what can be seen without importing the class.
+
+        Raises:
+            ConfigError: With the file and line.
+        """
+        if problem := problem_of_name(_reference(config), config.search):
+            raise ConfigError(config.problem(problem, "spec", "config", "class"))
 
     def build(self) -> Agent:
         """A new instance; the user's constructor may raise anything."""
@@ -72,3 +81,11 @@ class PythonEngine:
 
     def _problem(self, message: str, key: str = "class") -> ConfigError:
         return ConfigError(self._problem_at(message, "spec", "config", key))
+
+
+def _reference(config: AgentConfig) -> str:
+    reference = config.config.get("class")
+    if isinstance(reference, str) and reference:
+        return reference
+    needs = 'a python agent needs a class: class: "my_agents:MyAgent"'
+    raise ConfigError(config.problem(needs, "spec", "config", "class"))

@@ -80,7 +80,7 @@ def told(text: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         open_engine(load_agent_config(file.absolute()))
     said = [str(problem) for problem in caught.value.problems]
-    (surveyed,) = survey([file], {})
+    (surveyed,) = survey([file], {}, run_code=True)
     assert surveyed.reasons == said
     return said
 

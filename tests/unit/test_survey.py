@@ -47,12 +47,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sys.modules.pop("toy_of_survey", None)
 
 
-def seen(name: str, text: str | bytes, **others: str) -> Surveyed:
+def seen(name: str, text: str | bytes, *, run_code: bool = False, **others: str) -> Surveyed:
     """What a file with such content is, beside others."""
     for other, content in others.items():
         Path(other.replace("_", ".")).write_text(content)
     Path(name).write_bytes(text.encode() if isinstance(text, str) else text)
-    found = look(Path(name), {})
+    found = look(Path(name), {}, run_code=run_code)
     assert found.runs in RUNS
     assert bool(found.problems) == (found.runs == "no")
     return found
@@ -255,9 +255,10 @@ def test_one_collection_file_is_looked_at_as_ever() -> None:
 @pytest.mark.usefixtures("folder")
 def test_what_the_users_module_prints_is_no_data(capsys: pytest.CaptureFixture[str]) -> None:
     Path("toy_of_survey.py").write_text("print('hello')\n" + TOY)
-    assert seen("a.yaml", OWN).runs == "native"
-    printed = capsys.readouterr()
-    assert (printed.out, printed.err) == ("", "hello\n")
+    for run_code, printed in ((False, ""), (True, "hello\n")):
+        assert seen("a.yaml", OWN, run_code=run_code).runs == "native"
+        said = capsys.readouterr()
+        assert (said.out, said.err) == ("", printed)
 
 
 @pytest.mark.usefixtures("folder")
@@ -266,7 +267,7 @@ def test_an_engine_that_fails_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> No
         raise ZeroDivisionError("by mistake")
 
     monkeypatch.setattr("agentpipe.operations.project.survey.open_engine", fail)
-    (reason,) = seen("a.yaml", OWN).reasons
+    (reason,) = seen("a.yaml", OWN, run_code=True).reasons
     assert "a.yaml:2: its engine fails: " in reason
     assert "by mistake" in reason
 

@@ -54,6 +54,7 @@ class CommandEngine:
     """
 
     blocks = False
+    runs_code = False
     has_processes = True
 
     def __init__(self, config: AgentConfig) -> None:

@@ -31,6 +31,7 @@ class LlmEngine:
     """
 
     blocks = False
+    runs_code = False
 
     def __init__(self, config: AgentConfig) -> None:
         self.search: Sequence[Path] = config.search

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.config.paths import THEIR_TASK_FOLDERS, is_file
 from agentpipe.config.yaml_source import load_documents
 from agentpipe.errors import ConfigError, Problem
+from agentpipe.operations.project.folder_files import outside_link, problem_of_link
 from agentpipe.operations.project.survey import OTHER, survey
 from agentpipe.sending.task_files import is_document, read_document, read_lines
 
@@ -25,26 +26,37 @@ _YAML = {".yaml", ".yml"}
 
 @dataclass(slots=True)
 class FoundFiles:
-    """Sources by their relative target; notes about files that are not copied."""
+    """Sources by their relative target; notes about files that are not copied.
 
+    Attributes:
+        root: The folder that no link may leave.
+        links: Those that do.
+    """
+
+    root: Path
     files: dict[Path, Path] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    links: set[Path] = field(default_factory=set)
 
 
-def find_files(source: Path, environ: Mapping[str, str]) -> FoundFiles:
+def find_files(source: Path, environ: Mapping[str, str], *, run_code: bool = False) -> FoundFiles:
     """The files of ``source`` and those they refer to, in the same relative places.
 
     Raises:
-        ConfigError: There are none.
+        ConfigError: There are none, or links lead out of their folder.
     """
     root = source if source.is_dir() else source.parent
-    found = FoundFiles()
-    for each in survey([source], environ):
-        if each.kind != OTHER or any(note.startswith("a server list") for note in each.notes):
+    found = FoundFiles(root)
+    for each in survey([source], environ, run_code=run_code):
+        if link := outside_link(Path(each.file), root):
+            found.links.add(link)
+        elif each.kind != OTHER or any(note.startswith("a server list") for note in each.notes):
             path = Path(each.file)
             _take(found, path, Path(os.path.relpath(path, root)))
         elif each.problems:
             found.notes += map(str, each.problems)
+    if found.links:
+        raise ConfigError(map(problem_of_link, sorted(found.links)))
     if not found.files:
         nothing = f"{source}: no collection, agent, benchmark or task found"
         remedy = "give a folder or a file of MCP-Universe"
@@ -65,6 +77,9 @@ def _take(found: FoundFiles, path: Path, target: Path) -> None:
 
 
 def _take_reference(found: FoundFiles, path: Path, target: Path, named: str) -> None:
+    if link := outside_link(path, found.root):
+        found.links.add(link)
+        return
     if target.is_absolute() or ".." in target.parts:
         note = f"{named} is outside the copied folder: copy it yourself"
         found.notes.append(note)

@@ -65,13 +65,15 @@ def create_sample(folder: Path) -> NewProject:
     return NewProject(folder, tuple(texts), (), commands)
 
 
-def create_from(source: Path, folder: Path, environ: Mapping[str, str]) -> NewProject:
+def create_from(
+    source: Path, folder: Path, environ: Mapping[str, str], *, run_code: bool = False
+) -> NewProject:
     """MCP-Universe's files with all they refer to, and a collection around them.
 
     Raises:
         ConfigError: The source has none of them, or the folder is not empty.
     """
-    found = find_files(source, environ)
+    found = find_files(source, environ, run_code=run_code)
     _write(folder, {str(target): path.read_bytes() for target, path in found.files.items()})
     files, notes = {str(target) for target in found.files}, [*found.notes]
     if not any(each.kind == "collection" for each in _survey(folder, environ)):
@@ -85,15 +87,18 @@ def create_from(source: Path, folder: Path, environ: Mapping[str, str]) -> NewPr
     if not (folder / IGNORED).exists():
         (folder / IGNORED).write_text(GITIGNORE)
         files.add(IGNORED)
-    runs = [each for each in _survey(folder, environ) if each.kind != OTHER]
+    surveyed = _survey(folder, environ, run_code=run_code)
+    runs = [each for each in surveyed if each.kind != OTHER]
     notes += _notes_on(runs)
     commands = _commands(folder, *_first_collection(folder, runs), _to_send(runs))
     return NewProject(folder, tuple(sorted(files)), tuple(runs), commands, tuple(notes))
 
 
-def _survey(folder: Path, environ: Mapping[str, str]) -> Iterator[Surveyed]:
+def _survey(
+    folder: Path, environ: Mapping[str, str], *, run_code: bool = False
+) -> Iterator[Surveyed]:
     """With paths relative to the folder."""
-    for each in survey([folder], environ):
+    for each in survey([folder], environ, run_code=run_code):
         yield replace(each, file=os.path.relpath(each.file, folder))
 
 

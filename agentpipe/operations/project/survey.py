@@ -1,13 +1,14 @@
 """Says what files are, and how they run: natively, by MCP-Universe's own code, or not at all.
 
-Sends nothing and connects to nothing. Our engines check their configs, which may import the
-user's class; MCP-Universe need not be installed.
+Sends nothing and connects to nothing. The files may be a stranger's: no Python of theirs is run
+unless the caller says so, and no link is followed out of their folder. MCP-Universe need not be
+installed.
 """
 
 from __future__ import annotations
 
 import os
-import stat
+import re
 import sys
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -26,9 +27,15 @@ from agentpipe.config.paths import shown_path
 from agentpipe.config.schema import AGENT_KINDS, BENCHMARK, NO_KIND
 from agentpipe.config.yaml_source import kind_in, kind_of, load_documents
 from agentpipe.core.did_you_mean import MISSPELT, did_you_mean, nearest
-from agentpipe.engines.base import open_engine
+from agentpipe.engines.base import engine_class, open_engine
 from agentpipe.errors import ConfigError, Problem
 from agentpipe.evaluation import evaluators
+from agentpipe.operations.project.folder_files import (
+    JSON,
+    files_below,
+    refuse_outside,
+    refuse_what_is_no_file,
+)
 from agentpipe.sending.benchmarks import read_benchmarks
 from agentpipe.sending.task_files import (
     entries_of,
@@ -49,15 +56,15 @@ if TYPE_CHECKING:
     from agentpipe.sending.benchmarks import Benchmark
     from agentpipe.sending.task_files import Entry
 
-    _Judge = Callable[[Mapping[str, str]], Iterable[str]]
+    _Judge = Callable[["Terms"], Iterable[str]]
 
 NATIVE, PEER, NO, OTHER = "native", "mcpuniverse", "no", "other"
 RUNS = (NATIVE, PEER, NO, OTHER)
 MAX_REASONS = 100
 MAX_PROBLEMS = 1000
 
-_JSON, _YAML = {".json", ".jsonl"}, {".yaml", ".yml"}
 _KINDS = ("collection", BENCHMARK, *AGENT_KINDS)
+_FILE_REFERENCE = re.compile(r"\$\{file:([^}]*)\}")
 _FEW_KEYS, _MANY_KEYS, _FIRST = 5, 100, 100
 _TASK_KEYS = frozenset(
     (
@@ -73,6 +80,21 @@ _TASK_KEYS = frozenset(
 _RESULT_KEYS = frozenset(("evaluation_results", "outcome"))
 _SOUND = {"func": "raw"}
 _TRANSPORTS = frozenset(("stdio", "sse", "http_url", "streamable_http", "command"))
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How files are looked at.
+
+    Attributes:
+        environ: Where contexts find their ``${VARIABLES}``.
+        root: The folder that no link may leave.
+        run_code: Import the Python that agents name, which runs it.
+    """
+
+    environ: Mapping[str, str]
+    root: Path
+    run_code: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,28 +120,38 @@ class Surveyed:
         return [str(problem) for problem in self.problems] or list(self.notes)
 
 
-def survey(paths: Iterable[Path], environ: Mapping[str, str]) -> Iterator[Surveyed]:
+def survey(
+    paths: Iterable[Path], environ: Mapping[str, str], *, run_code: bool = False
+) -> Iterator[Surveyed]:
     """Each file of ``paths`` and below their folders, once."""
     seen: set[str] = set()
     for path in paths:
-        for found in _below(path):
+        terms = Terms(environ, path if path.is_dir() else path.parent, run_code)
+        for found in files_below(path):
             file = found if isinstance(found, Path) else Path(found.file)
-            if (real := os.path.realpath(file)) not in seen:
-                seen.add(real)
-                looked = look(found, environ) if isinstance(found, Path) else found
+            place = os.path.realpath(file) if isinstance(found, Path) else str(file)
+            if place not in seen:
+                seen.add(place)
+                looked = _looked(found, terms)
                 yield _with_kinds(looked) if found is path else looked
 
 
-def look(path: Path, environ: Mapping[str, str]) -> Surveyed:
+def look(path: Path, environ: Mapping[str, str], *, run_code: bool = False) -> Surveyed:
     """One file."""
+    return _looked(path, Terms(environ, path.parent, run_code))
+
+
+def _looked(path: Path | Problem, terms: Terms) -> Surveyed:
+    if isinstance(path, Problem):
+        return _refused(Path(path.file), OTHER, [path])
     try:
         kind, judge = _read(path)
         if kind == OTHER:
-            return Surveyed(str(path), kind, OTHER, tuple(judge(environ)))
+            return Surveyed(str(path), kind, OTHER, tuple(judge(terms)))
     except ConfigError as error:
         return _refused(path, OTHER, error.problems)
     try:
-        needs = tuple(dict.fromkeys(judge(environ)))
+        needs = tuple(dict.fromkeys(judge(terms)))
     except ConfigError as error:
         return _refused(path, kind, error.problems)
     return Surveyed(str(path), kind, PEER if needs else NATIVE, needs)
@@ -128,7 +160,7 @@ def look(path: Path, environ: Mapping[str, str]) -> Surveyed:
 def _with_kinds(looked: Surveyed) -> Surveyed:
     """A YAML file that was named, not only found in a folder, must say what it is."""
     path = Path(looked.file)
-    if looked.runs != OTHER or path.suffix.lower() in _JSON:
+    if looked.runs != OTHER or path.suffix.lower() in JSON:
         return looked
     unsaid = [each for each in load_documents(path) if _lacks_kind(each.data)]
     problems = [problem_at(each, ("kind",), NO_KIND) for each in unsaid]
@@ -148,7 +180,7 @@ def is_for_collection(paths: Sequence[Path]) -> bool:
     try:
         return all(_read(path)[0] == "collection" for path in paths)
     except ConfigError:
-        return all(path.suffix.lower() not in _JSON for path in paths)
+        return all(path.suffix.lower() not in JSON for path in paths)
 
 
 def _refused(path: Path, kind: str, problems: Iterable[Problem]) -> Surveyed:
@@ -160,56 +192,13 @@ def _refused(path: Path, kind: str, problems: Iterable[Problem]) -> Surveyed:
     return Surveyed(str(path), kind, NO, problems=kept)
 
 
-# Which files.
-
-
-def _below(path: Path) -> Iterator[Path | Surveyed]:
-    """The path itself, or the JSON and YAML files below it; unlistable folders as problems."""
-    if not path.is_dir():
-        yield path
-        return
-    wrong: list[OSError] = []
-    entered: set[tuple[int, int]] = set()
-    _enters(path.absolute(), entered)
-    for folder, folders, names in os.walk(path, onerror=wrong.append, followlinks=True):
-        shown = [name for name in sorted(folders) if not name.startswith(".")]
-        folders[:] = [name for name in shown if _enters(Path(folder, name), entered)]
-        files = [Path(folder, name) for name in sorted(names)]
-        yield from (file for file in files if file.suffix.lower() in _JSON | _YAML)
-    for error in wrong:
-        problem = Problem(f"cannot be listed: {error.strerror}", str(error.filename))
-        yield _refused(Path(str(error.filename)), OTHER, [problem])
-
-
-def _enters(folder: Path, entered: set[tuple[int, int]]) -> bool:
-    """False for a folder that was entered before, through a link."""
-    try:
-        status = folder.stat()
-    except OSError:
-        return False
-    place = (status.st_dev, status.st_ino)
-    new = place not in entered
-    entered.add(place)
-    return new
-
-
-def _refuse_what_is_no_file(path: Path) -> None:
-    try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError):
-        return  # Reading it says why.
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        # Opening a pipe would block until another process writes.
-        raise ConfigError(Problem("a pipe or a device: give a file", str(path)))
-
-
 # The kind of a file, and a function that gives the reasons why it does not run natively; for
 # ``other`` files it describes them.
 
 
 def _read(path: Path) -> tuple[str, _Judge]:
-    _refuse_what_is_no_file(path)
-    if path.suffix.lower() not in _JSON:
+    refuse_what_is_no_file(path)
+    if path.suffix.lower() not in JSON:
         return _read_yaml(path)
     if not is_document(path):
         return _read_lines(path)
@@ -223,11 +212,11 @@ def _read_yaml(path: Path) -> tuple[str, _Judge]:
     documents = load_documents(path)
     said = {_nearest_kind(document) for document in documents}
     if BENCHMARK in said:
-        return BENCHMARK, lambda _: _judge_benchmarks(path, documents)
+        return BENCHMARK, lambda terms: _judge_benchmarks(path, documents, terms)
     if "collection" in said:
-        return "collection", lambda environ: _judge_collections(path, environ)
+        return "collection", lambda terms: _judge_collections(path, terms)
     if said - {""}:
-        return "agent", lambda _: _judge_agent(load_agent_config(path))
+        return "agent", lambda terms: _judge_agent(load_agent_config(path), terms)
     return OTHER, lambda _: [_describe(documents[0].data, "YAML")]
 
 
@@ -316,21 +305,25 @@ def _judge_lines(path: Path) -> list[str]:
         return _judge_tasks(read_lines(shown_path(path), stream))
 
 
-def _judge_agent(config: AgentConfig) -> list[str]:
+def _judge_agent(config: AgentConfig, terms: Terms) -> list[str]:
     """Our engines look at their configs themselves; MCP-Universe's is not started for that."""
     engine = mcp_universe.engine_for(config)
     if found := mcp_universe.problems(config):
         raise ConfigError(found)
     if engine == PEER:
         return mcp_universe.why_not_native(config) or [f"type {PEER}"]
-    _try_engine(config)
+    _try_engine(config, terms)
     return []
 
 
-def _try_engine(config: AgentConfig) -> None:
+def _try_engine(config: AgentConfig, terms: Terms) -> None:
+    kind = engine_class(config)
     try:
         with redirect_stdout(sys.stderr):  # The user's module may print when it is imported.
-            open_engine(config)
+            if terms.run_code or not getattr(kind, "runs_code", True):
+                open_engine(config)
+            elif hasattr(kind, "check_unrun"):
+                kind.check_unrun(config)
     except ConfigError:
         raise
     except Exception as error:
@@ -338,30 +331,39 @@ def _try_engine(config: AgentConfig) -> None:
         raise ConfigError(config.problem(message)) from error
 
 
-def _judge_collections(path: Path, environ: Mapping[str, str]) -> list[str]:
+def _judge_collections(path: Path, terms: Terms) -> list[str]:
     collections = load(path)
     files = dict.fromkeys(collection.config_file for collection in collections)
-    judges = [partial(_judge_agent_file, file) for file in files]
-    return _all_of([lambda: _judge_contexts(collections, environ), *judges])
+    judges = [partial(_judge_agent_file, file, terms) for file in files]
+    return _all_of([lambda: _judge_contexts(collections, terms.environ), *judges])
 
 
-def _judge_agent_file(path: Path) -> list[str]:
-    return _judge_agent(load_agent_config(path))
+def _judge_agent_file(path: Path, terms: Terms) -> list[str]:
+    refuse_outside(path, terms.root)
+    refuse_what_is_no_file(path)
+    return _judge_agent(load_agent_config(path), terms)
 
 
 def _judge_contexts(collections: Iterable[Collection], environ: Mapping[str, str]) -> list[str]:
+    values = (value for each in collections for it in each.contexts for value in it.env.values())
+    for value in values:
+        for match in _FILE_REFERENCE.finditer(value):
+            refuse_what_is_no_file(Path(match[1]))
     resolve_contexts(collections, environ)
     return []
 
 
-def _judge_benchmarks(path: Path, documents: Iterable[Document]) -> list[str]:
+def _judge_benchmarks(path: Path, documents: Iterable[Document], terms: Terms) -> list[str]:
     """A task that is missing hides no other mistake."""
     agents = [document for document in documents if kind_in(document) != BENCHMARK]
     benchmarks, problems = read_benchmarks(path)
     files = dict.fromkeys(file.path for each in benchmarks for file in each.tasks)
-    judges = [partial(_raise, problems), *(partial(_judge_task_file, file) for file in files)]
+    judges = [
+        partial(_raise, problems),
+        *(partial(_judge_task_file, file, terms) for file in files),
+    ]
     if agents:
-        judges += [partial(_judge_benchmarks_agent, each, agents) for each in benchmarks]
+        judges += [partial(_judge_benchmarks_agent, each, agents, terms) for each in benchmarks]
     return _all_of(judges)
 
 
@@ -370,11 +372,15 @@ def _raise(problems: list[Problem]) -> list[str]:
     return []
 
 
-def _judge_task_file(path: Path) -> list[str]:
+def _judge_task_file(path: Path, terms: Terms) -> list[str]:
+    refuse_outside(path, terms.root)
+    refuse_what_is_no_file(path)
     return _judge_tasks(entries_of(read_document(path)))
 
 
-def _judge_benchmarks_agent(benchmark: Benchmark, agents: Iterable[Document]) -> list[str]:
+def _judge_benchmarks_agent(
+    benchmark: Benchmark, agents: Iterable[Document], terms: Terms
+) -> list[str]:
     config = load_agent_config(benchmark.file, benchmark.agent)
     if benchmark.agent and config.name != benchmark.agent:
         runnable = [document for document in agents if kind_in(document) != "llm"]
@@ -383,7 +389,7 @@ def _judge_benchmarks_agent(benchmark: Benchmark, agents: Iterable[Document]) ->
         hint = did_you_mean(benchmark.agent, names)
         place = (str(benchmark.file), benchmark.agent_line)
         raise ConfigError(Problem(f"spec.agent: {message}: {hint}", *place))
-    return _judge_agent(config)
+    return _judge_agent(config, terms)
 
 
 def _all_of(judges: Iterable[Callable[[], list[str]]]) -> list[str]:
