@@ -13,6 +13,8 @@ import time
 import weakref
 from typing import TYPE_CHECKING
 
+from agentpipe.connections.private_files import keep_from_readers, open_beside
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -29,9 +31,10 @@ class FileLock:
     A forked child closes its copy: the lock would live on in the child, after its parent's death.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, database: Path) -> None:
         self.path = path
-        self.file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self.file = open_beside(path, database)
+        keep_from_readers(self.file)
         self._threads = threading.Lock()
         _OPEN.add(self)
 

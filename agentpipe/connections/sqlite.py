@@ -9,17 +9,19 @@ process.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
 
-from agentpipe.connections import file_notify, wal
+from agentpipe.connections import file_notify, private_files, wal
 from agentpipe.connections.file_lock import FileLock, pauses
 from agentpipe.connections.lock_holders import holders_of_bytes, holders_of_file, what_to_do
 from agentpipe.connections.sqlite_errors import is_outage
@@ -40,6 +42,8 @@ PATIENCE_S = 5.0
 OUTAGE_S = 1.0
 # The byte of the shared-memory file that SQLite's writer locks.
 WRITER_BYTE = 120
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,19 +142,23 @@ class Database:
 
     def _open(self, layout: Layout) -> None:
         with self._translated():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(Path(f"{self.path}-lock"))
+            private_files.make_folder(self.path.parent)
+            self._lock = FileLock(Path(f"{self.path}-lock"), self.path)
             self._connection = self._connect()
             self._identity = _identity(self.path)
-            self._wal = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._wal = private_files.open_beside(Path(f"{self.path}-wal"), self.path)
             self._migrate(layout)
+            _warn_of_others(self.path)
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self.path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False
-        )
         with self._locked(time.monotonic() + PATIENCE_S):
+            private_files.refuse_strange(self.path)
+            private_files.make_file(self.path)  # SQLite would make it readable by all.
+            connection = sqlite3.connect(
+                self.path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False
+            )
             connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA trusted_schema = OFF")  # The file may be a stranger's.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA busy_timeout = 0")  # See ``_begin``.
         connection.execute(f"PRAGMA journal_size_limit = {wal.KEPT_BYTES}")
@@ -173,8 +181,11 @@ class Database:
             connection.execute(f"PRAGMA user_version = {layout.version}")
 
     def _refuse_foreign(self, connection: sqlite3.Connection, layout: Layout, found: int) -> None:
-        rows = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
-        tables = {name for (name,) in rows}
+        rows = connection.execute("SELECT name, type FROM sqlite_schema").fetchall()
+        tables = {name for name, kind in rows if kind == "table"}
+        if views := sorted(name for name, kind in rows if kind == "view"):
+            # We make none; a stranger's may compute without end.
+            raise ConfigError(f"{self.path} holds views ({', '.join(views[:3])}): it is not ours")
         if tables and (not found or layout.table not in tables):
             raise ConfigError(
                 f"{self.path} holds other tables ({', '.join(sorted(tables)[:3])}): "
@@ -328,6 +339,13 @@ class Database:
             if is_outage(error) or self._lock.is_closed:
                 raise Unreachable(f"cannot use {self.path}: {error}") from error
             raise StoreError(f"{self.path}: {error}") from error
+
+
+@cache
+def _warn_of_others(path: Path) -> None:
+    """Once in a process; see ``doctor``."""
+    if found := private_files.open_to_others(private_files.parts_of(path)):
+        log.warning("%s: %s", path, private_files.advice(found))
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -7,21 +7,18 @@ kernel frees the lock when the process dies, however long a record takes.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 import sqlite3
 import time
-import uuid
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentpipe.connections.health import examine_folder
+from agentpipe.connections.private_files import examine_modes
 from agentpipe.connections.sqlite import Database, Layout, SqliteAddress, parse_url
-from agentpipe.errors import RecordsRefused, StoreError, Unreachable
+from agentpipe.errors import RecordsRefused, StoreError
 from agentpipe.sinks.base import Record
+from agentpipe.sinks.reader_lock import ReaderLock
 from agentpipe.sinks.seen import submission_in
 
 if TYPE_CHECKING:
@@ -87,7 +84,8 @@ class SqliteSink:
 
     def examine(self) -> list[Finding]:
         """Findings on its folder."""
-        return [*examine_folder(self._database.path), self._database.log.examine()]
+        path = self._database.path
+        return [*examine_folder(path), examine_modes(path), self._database.log.examine()]
 
     def find(self, task_id: str) -> int | None:
         """See ``Index``."""
@@ -145,7 +143,7 @@ class SqliteGroupReader:
         self._database = Database(SqliteAddress(address.path, "normal"), LAYOUT)
         self._listener = self._database.listener()
         self._group = group
-        self._lock = _ReaderLock(address.path)
+        self._lock = ReaderLock(address.path)
         self._lent: list[_Loan] = []  # In the order of polling, not of the stream.
         with self._database.write() as db:
             db.execute("INSERT OR IGNORE INTO groups VALUES (?, ?)", (group, after + 1))
@@ -214,17 +212,18 @@ class SqliteGroupReader:
 
     def _borrow_from_dead(self, db: sqlite3.Connection, limit: int) -> list[Record]:
         loans = db.execute(
-            "SELECT rowid, first, last, reader FROM loans WHERE owner = ? ORDER BY first",
+            "SELECT rowid, CAST(first AS INTEGER), CAST(last AS INTEGER), reader FROM loans"
+            " WHERE owner = ? ORDER BY first",
             (self._group,),
         ).fetchall()
         for rowid, first, last, reader in loans:
             if not self._lock.is_alive(reader):
                 records = _records(db, first - 1, last, limit)
-                db.execute(
-                    "UPDATE loans SET first = ? WHERE rowid = ?", (records[-1].position + 1, rowid)
-                )
+                after = records[-1].position + 1 if records else last + 1
+                db.execute("UPDATE loans SET first = ? WHERE rowid = ?", (after, rowid))
                 db.execute("DELETE FROM loans WHERE rowid = ? AND first > last", (rowid,))
-                return records
+                if records:
+                    return records
         return []
 
     def _borrow_next(self, db: sqlite3.Connection, limit: int) -> list[Record]:
@@ -246,44 +245,6 @@ class _Loan:
 
     def covers(self, record: Record) -> bool:
         return bool(self.first <= record.position <= self.last)
-
-
-class _ReaderLock:
-    """An advisory lock that shows other processes that this reader is alive."""
-
-    def __init__(self, path: Path) -> None:
-        self._folder = Path(f"{path}-readers")
-        self.name = uuid.uuid4().hex
-        try:
-            self._folder.mkdir(exist_ok=True)
-            self._file = os.open(self._folder / self.name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-        except OSError as error:
-            raise Unreachable(f"cannot use {self._folder}: {error}") from error
-
-    def is_alive(self, reader: str) -> bool:
-        """Whether a reader is alive; a dead one's file is removed."""
-        if reader == self.name:
-            return True
-        try:
-            file = os.open(self._folder / reader, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        else:
-            with suppress(OSError):
-                (self._folder / reader).unlink()
-            return False
-        finally:
-            os.close(file)
-
-    def release(self) -> None:
-        with suppress(OSError):
-            (self._folder / self.name).unlink()
-            os.close(self._file)
 
 
 def _position_before(db: sqlite3.Connection, start: Start) -> int:

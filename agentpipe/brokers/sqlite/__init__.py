@@ -75,6 +75,7 @@ from agentpipe.brokers.sqlite.tables import (
 from agentpipe.brokers.sqlite.task_location import locate
 from agentpipe.brokers.statistics import RECENT_S, Stats
 from agentpipe.connections.health import examine_folder
+from agentpipe.connections.private_files import examine_modes
 from agentpipe.connections.sqlite import Database, parse_url
 
 if TYPE_CHECKING:
@@ -347,7 +348,8 @@ class SqliteStore(Store):
 
     def examine(self) -> list[Finding]:
         """Findings about its folder and its file."""
-        return [*examine_folder(self._database.path), self._database.log.examine()]
+        path = self._database.path
+        return [*examine_folder(path), examine_modes(path), self._database.log.examine()]
 
     def progress(self, name: str, mark: int) -> int | None:
         with self._database.write() as db:

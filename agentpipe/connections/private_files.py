@@ -1,0 +1,121 @@
+"""Files and folders of a store: of its owner alone, and never through somebody else's link."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from agentpipe.connections.health import Finding, ok, warn
+from agentpipe.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+FILE_MODE, FOLDER_MODE = 0o600, 0o700
+OTHERS = 0o007
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it that are missing, each for its owner alone."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    with suppress(FileExistsError):
+        path.mkdir(mode=FOLDER_MODE)
+
+
+def make_file(path: Path) -> None:
+    """Make an empty file, unless there is one.
+
+    An existing one is not opened: closing it would free this process's locks of it.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
+
+
+def open_beside(path: Path, database: Path) -> int:
+    """Open a file that belongs to a database, or make it; returns its descriptor.
+
+    A link would lead to a file that is no part of the store.
+    """
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    with suppress(FileNotFoundError):
+        return os.open(path, flags)
+    file = os.open(path, flags | os.O_CREAT, FILE_MODE)
+    share(file, database)
+    return file
+
+
+def share(file: int, database: Path) -> None:
+    """Open a new file to those who may write the database, where its mode was widened for them."""
+    with suppress(OSError):  # There is no database yet, or the file is another user's.
+        mode, found = database.stat().st_mode, os.fstat(file).st_mode
+        for bits, write, look in ((0o060, 0o020, 0o010), (0o006, 0o002, 0o001)):
+            if mode & write:
+                found |= bits | (look if stat.S_ISDIR(found) else 0)
+        if found != os.fstat(file).st_mode:
+            os.fchmod(file, stat.S_IMODE(found))
+
+
+def keep_from_readers(file: int) -> None:
+    """Take from a lock's file what lets users open it who may not write it.
+
+    Whoever can open a file can lock it, and so stop its writers.
+    """
+    mode = stat.S_IMODE(os.fstat(file).st_mode)
+    # The bits of reading (and of looking, for a folder) of those who have no bit of writing.
+    excess = sum(bits for bits, write in ((0o050, 0o020), (0o005, 0o002)) if not mode & write)
+    if mode & excess:
+        with suppress(OSError):  # It is another user's.
+            os.fchmod(file, mode & ~excess)
+
+
+def refuse_strange(database: Path) -> None:
+    """Refuse what SQLite would follow out of the folder, before it opens a file of a stranger.
+
+    It writes through links, and a rollback journal may name a file for it to delete. Ours keep a
+    write-ahead log instead.
+
+    Raises:
+        ConfigError: Naming the file.
+    """
+    for path in (database.with_name(database.name + end) for end in ("-wal", "-shm")):
+        if path.is_symlink():
+            raise ConfigError(f"{path} is a link, which no store has: remove it")
+    journal = database.with_name(f"{database.name}-journal")
+    if os.path.lexists(journal):
+        raise ConfigError(f"{journal} is a rollback journal, which no store keeps: remove it")
+
+
+def parts_of(database: Path) -> list[Path]:
+    """The files and the folder of a database that exist."""
+    names = ("", "-wal", "-shm", "-lock", "-readers")
+    paths = [database.with_name(database.name + name) for name in names]
+    return [path for path in paths if path.exists()]
+
+
+def open_to_others(paths: Iterable[Path]) -> list[Path]:
+    """Those that any user of the machine may read or write."""
+    found = []
+    for path in paths:
+        with suppress(OSError):
+            if path.stat().st_mode & OTHERS:
+                found.append(path)
+    return found
+
+
+def advice(paths: Iterable[Path]) -> str:
+    """The command that closes them."""
+    return f"tasks and results are readable by every user: chmod o-rwx {' '.join(map(str, paths))}"
+
+
+def examine_modes(database: Path) -> Finding:
+    """A finding for ``doctor``."""
+    found = open_to_others(parts_of(database))
+    if found:
+        names = ", ".join(path.name for path in found)
+        return warn("file mode", f"open to every user of this machine: {names}", advice(found))
+    return ok("file mode", f"{stat.S_IMODE(database.stat().st_mode):04o}")
