@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import dramatiq
 from dramatiq.broker import global_broker
 
-from agentpipe.config.collection import load, resolve_contexts
+from agentpipe.config.collection import load, resolve_contexts, variables_in
 from agentpipe.core import logs
+from agentpipe.core.process_privacy import harden, scrub, withdraw
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.text import printable
 from agentpipe.errors import AgentpipeError, ConfigError, Unreachable
@@ -45,6 +46,8 @@ def _refuse_second_place() -> None:
 
 
 def _boot() -> StoreBroker:
+    harden()
+    scrub()
     _refuse_second_place()
     settings = Settings.from_env(os.environ)
     # Before all that may take long: whoever started this process may be gone meanwhile.
@@ -59,6 +62,7 @@ def _boot() -> StoreBroker:
     made = worker_broker(collections, settings, os.environ, pulse)
     if more := _secrets_of_runners(made) - secrets:
         logs.redact_output(Redactor(more))
+    withdraw(variables_in(collections))
     logs.configure(settings.log_level, settings.log_format)
     return made
 

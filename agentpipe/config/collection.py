@@ -17,7 +17,7 @@ from agentpipe.config.paths import find_file, folders_for, is_file
 from agentpipe.config.schema import CollectionDocument
 from agentpipe.config.task_rules import TaskRules
 from agentpipe.config.task_servers import TaskServers
-from agentpipe.core.context import Context, resolve
+from agentpipe.core.context import Context, names_in, resolve
 from agentpipe.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -230,6 +230,12 @@ def resolve_contexts(
     if problems:
         raise ConfigError(problems)
     return resolved
+
+
+def variables_in(collections: Iterable[Collection]) -> set[str]:
+    """The variables that their contexts refer to."""
+    contexts = [context for each in collections for context in each.contexts]
+    return {name for each in contexts for value in each.env.values() for name in names_in(value)}
 
 
 def _context(spec: ContextSpec, environ: Mapping[str, str], problems: list[Problem]) -> Context:

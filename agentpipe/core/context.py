@@ -84,6 +84,11 @@ def resolve(
     return resolved
 
 
+def names_in(template: str) -> list[str]:
+    """The variables that a value refers to."""
+    return [match["name"] for match in _REFERENCE.finditer(template) if match["name"]]
+
+
 class _UnresolvedError(Exception):
     """A reference without a value; the message says why."""
 

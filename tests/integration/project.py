@@ -113,6 +113,8 @@ class Project:
             "AGENTPIPE_RETRY_DELAY_S": "0.1",
             **dict([self.marker.split("=")]),
         }
+        if os.geteuid() != 0:  # Only root finds processes that are closed to their own user.
+            self.environ["AGENTPIPE_DUMPABLE"] = "1"
         self.journal_file = folder / "journal.jsonl"
         # RabbitMQ publishes the Result and then acknowledges the task: a worker that dies in
         # between leaves a task that runs again, and still has one Result behind the stream.

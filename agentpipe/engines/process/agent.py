@@ -94,10 +94,9 @@ class ProcessAgent:
             self._printing.cancel()
 
     async def _start(self, context: Context) -> None:
-        env = {**self._env, **context.env}
         ours, printed_out, files = _channel()
         try:
-            self._child = await self._launcher.start(None, env, files, self._cwd)
+            self._child = await self._launcher.start(None, self._env, files, self._cwd)
         except BaseException as error:
             ours.close()
             os.close(printed_out)
@@ -106,6 +105,7 @@ class ProcessAgent:
             raise
         self._reader, self._writer = await asyncio.open_connection(sock=ours, limit=MAX_LINE_BYTES)
         self._printing = asyncio.create_task(self._log_output(printed_out))
+        # Not through the reaper, whose memory its other children have copies of.
         secrets = {"env": dict(context.env), "metadata": dict(context.metadata)}
         await self._send({"open": {**self._opening, "context": secrets}})
         await self._outcome()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -60,9 +61,10 @@ class _ChildServer:
 
     def _open(self, opening: Mapping[str, Any]) -> None:
         try:
+            context = Context(opening["context"]["env"], opening["context"]["metadata"])
+            os.environ.update(context.env)
             config = load_agent_config(opening["file"])
             engine = open_engine(config)
-            context = Context(opening["context"]["env"], opening["context"]["metadata"])
             self._instance = Instance(config.name, engine, context, in_thread=engine.blocks)
         except BaseException as error:  # noqa: BLE001 - the user's module may raise anything
             self._send({"error": _failure(error)})

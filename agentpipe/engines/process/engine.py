@@ -59,8 +59,8 @@ class ProcessEngine:
         try:
             done = subprocess.run(  # noqa: S603 - our own program
                 [sys.executable, "-m", module, str(self._config.file)],
-                env={**passed_on(FOR_PYTHON), **env},
-                stdin=subprocess.DEVNULL,
+                env=passed_on(FOR_PYTHON),
+                input=orjson.dumps(dict(env)),
                 capture_output=True,
                 timeout=PREFLIGHT_LIMIT_S,
                 check=False,

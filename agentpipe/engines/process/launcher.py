@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.core.process_privacy import DUMPABLE, variables
 from agentpipe.core.set_up import NO_PROGRAM
 from agentpipe.core.shortage import EXHAUSTED
 from agentpipe.engines.process import reaper
@@ -143,7 +144,7 @@ class Launcher:
                 [*self._command, str(theirs.fileno()), *self._module],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                env=passed_on(self._env),
+                env=passed_on((*self._env, DUMPABLE)),
             )
         arguments = (ours, process)
         threading.Thread(target=self._listen, args=arguments, name="reaper", daemon=True).start()
@@ -227,4 +228,5 @@ def shared_launcher(python: str = sys.executable, *module: str) -> Launcher:
 
 def passed_on(names: Sequence[str]) -> dict[str, str]:
     """Those of ``names`` that this process's environment has, with their values."""
-    return {name: os.environ[name] for name in names if name in os.environ}
+    known = variables()
+    return {name: known[name] for name in names if name in known}

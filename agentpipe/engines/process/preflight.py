@@ -6,6 +6,7 @@ list of ``{message, file, line}``, empty for a valid config.
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import asdict
 
@@ -17,8 +18,9 @@ from agentpipe.errors import ConfigError
 
 
 def main(file: str) -> None:
-    """Open the config's engine and print the problems."""
+    """Open the config's engine and print the problems; stdin has one context's variables."""
     problems = []
+    os.environ.update(orjson.loads(sys.stdin.buffer.read() or b"{}"))
     try:
         open_engine(load_agent_config(file))
     except ConfigError as error:

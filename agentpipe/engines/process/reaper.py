@@ -26,6 +26,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import select
 import shutil
 import signal
@@ -50,7 +51,7 @@ FILES = 3
 # Every process of a run has the run's number in this variable, unless it hides it.
 RUN_VARIABLE = "AGENTPIPE_RUN"
 PARENT_CHECK_S = 1.0
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36
 
 
 @dataclass(frozen=True)
@@ -312,6 +313,13 @@ def prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
+def keep_private() -> None:
+    """Let no process of this user read this one's memory, nor a core file have it."""
+    if os.environ.get("AGENTPIPE_DUMPABLE") != "1":
+        prctl(PR_SET_DUMPABLE, 0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
 def children_of(pid: int) -> list[int]:
     """The pids of a process's children, of all its threads."""
     found: list[int] = []
@@ -369,6 +377,7 @@ def _preloaded(name: str, folders: list[str]) -> Serve:
 
 def main(arguments: list[str]) -> None:
     """Serve the worker at the other end of the socket."""
+    keep_private()  # The context of each child passes through here.
     os.setsid()  # Ctrl-C in a terminal is for the worker.
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     worker = socket.socket(fileno=int(arguments[0]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.core.processes import is_alive
 from agentpipe.worker.times import SHUTDOWN_S
+from agentpipe.worker.watch import handover
 from agentpipe.worker.watch.freeze_watch import FreezeWatch, freeze_limit_s
 from agentpipe.worker.watch.last_word import LastWordFile
 from agentpipe.worker.watch.post_mortem import end_frozen
@@ -40,9 +40,10 @@ class ChildProcess:
         self._watch = FreezeWatch(freeze_limit_s(settings.lease_s))
         self._ending: threading.Thread | None = None
         self._was_ended = False
-        self._process = subprocess.Popen(  # noqa: S603 - our own command
+        self._process = handover.start(
             _command(settings),
-            env={**environ, "AGENTPIPE_LAST_WORD_FILE": self._word.path},
+            {**environ, "AGENTPIPE_LAST_WORD_FILE": self._word.path},
+            self._word.files,
             start_new_session=True,
         )
 
@@ -101,7 +102,13 @@ class ChildProcess:
 def _command(settings: Settings) -> list[str]:
     # Time for the grace, and to settle and drain the outbox.
     timeout_ms = int((settings.grace_s + 4 * SHUTDOWN_S) * 1000)
-    command = [sys.executable, "-m", "dramatiq", "agentpipe.actors", "--skip-logging"]
+    command = [
+        sys.executable,
+        "-m",
+        "agentpipe.worker.fleet.master",
+        "agentpipe.actors",
+        "--skip-logging",
+    ]
     command += ["--processes", "1"]
     command += ["--worker-fork-timeout", str(HANDSHAKE_MS)]
     return [*command, "--worker-shutdown-timeout", str(timeout_ms)]

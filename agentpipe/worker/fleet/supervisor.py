@@ -18,6 +18,7 @@ from agentpipe.brokers.removed import removed_agents
 from agentpipe.config.collection import load
 from agentpipe.connections.environment import PEER_VARIABLES
 from agentpipe.core.backoff import delay_s
+from agentpipe.core.process_privacy import harden, scrub
 from agentpipe.errors import StoreError, Unreachable
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.worker.broker import make_runners
@@ -203,6 +204,8 @@ def serve(
         ConfigError: With all that is wrong with the collection.
         Unreachable: The broker does not answer.
     """
+    harden()
+    scrub()
     collections = load(path, settings.max_queue_size)
     make_runners(collections, os.environ)
     settings = replace(settings, collection_file=path.absolute())

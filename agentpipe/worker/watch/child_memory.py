@@ -26,13 +26,27 @@ class ChildMemory:
 
 
 def _bytes_below(pid: int) -> int:
-    return sum(_pss_bytes(child) + _bytes_below(child) for child in children_of(pid))
+    return sum(_bytes_of(child, pid) + _bytes_below(child) for child in children_of(pid))
 
 
-def _pss_bytes(pid: int) -> int:
+def _bytes_of(pid: int, parent: int) -> int:
     """Pages that forks share are divided among them."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-    except OSError:  # It has ended, or is another user's.
-        return 0
+    except OSError:  # It has ended, or keeps its memory to itself.
+        return _own_bytes(pid) - min(_own_bytes(pid), _inherited_bytes(parent))
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
+def _inherited_bytes(parent: int) -> int:
+    """What a fork has of its parent, roughly; nothing of the worker, which only starts programs."""
+    return 0 if parent == os.getpid() else _own_bytes(parent)
+
+
+def _own_bytes(pid: int) -> int:
+    """Resident pages that belong to no file."""
+    try:
+        resident, shared = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1:3]
+    except OSError:
+        return 0
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")

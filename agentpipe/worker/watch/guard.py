@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from agentpipe.worker.watch.freeze_watch import LOOK_EVERY_S, FreezeWatch, freeze_limit_s
+from agentpipe.worker.watch.handover import receive
 from agentpipe.worker.watch.last_word import LastWordFile
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 def main(path: str) -> None:
     """Watch the parent process until it ends."""
+    receive()
     for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(kind, signal.SIG_IGN)  # A worker has its grace, and is watched meanwhile.
     worker = os.getppid()

@@ -40,6 +40,9 @@ _CLAIMS_AT = _THREADS_AT + THREADS * _THREAD.size
 _ID_BYTES = 4 * 256
 _CLAIM_BYTES = _CLAIM.size + _ID_BYTES
 _FREE, _HELD, _BEGUN = 0, 1, 2
+_MEMORY = "agentpipe-last-word"
+# No process can open a file of another one here that keeps its memory to itself: it inherits it.
+_OWN_FILES = "/proc/self/fd/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +87,10 @@ class LastWordFile:
 
     @classmethod
     def make(cls) -> Self:
-        """A file for a worker that is to start; ``path`` is good while this process lives."""
+        """A file for a worker that is to start and inherits ``files``."""
         if sys.platform == "linux":  # A file without a name leaves nothing behind.
-            file = os.memfd_create("agentpipe-last-word")
-            path = f"/proc/{os.getpid()}/fd/{file}"
+            file = os.memfd_create(_MEMORY)
+            path = f"{_OWN_FILES}{file}"
         else:
             file, path = tempfile.mkstemp(prefix="agentpipe-last-word-")
         os.ftruncate(file, _CLAIMS_AT)
@@ -97,6 +100,11 @@ class LastWordFile:
     def open(cls, path: str) -> Self:
         """That of a worker that runs."""
         return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)
+
+    @property
+    def files(self) -> tuple[int, ...]:
+        """The descriptors that a process needs for ``path``, under the same numbers."""
+        return _files(self.path)
 
     @property
     def serves(self) -> bool:
@@ -146,7 +154,7 @@ class LastWordFile:
     def close(self) -> None:
         """Release it; the worker keeps its own."""
         os.close(self._file)
-        if not self.path.startswith("/proc/"):
+        if not self.files:
             Path(self.path).unlink(missing_ok=True)
 
 
@@ -155,6 +163,8 @@ class LastWord:
 
     def __init__(self, path: str) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        for inherited in _files(path):  # No program that an agent starts gets it.
+            os.set_inheritable(inherited, False)
         self._memory = mmap.mmap(self._file, _CLAIMS_AT)
         self._beats = 0
         self._free = deque[int]()
@@ -165,7 +175,8 @@ class LastWord:
     def of(cls, path: str) -> Self:
         """That of the supervisor's file, or of a file of its own where there is none."""
         if path:
-            with suppress(OSError):  # The supervisor is gone: this process is about to notice.
+            with suppress(OSError):  # The supervisor is gone, or this process is not its worker.
+                _refuse_other_files(path)
                 return cls(path)
         own = LastWordFile.make()
         try:
@@ -175,8 +186,13 @@ class LastWord:
 
     @property
     def path(self) -> str:
-        """Where a watcher opens it, while this process lives; only on Linux."""
-        return f"/proc/{os.getpid()}/fd/{self._file}"
+        """Where a watcher opens it that inherits ``files``; only on Linux."""
+        return f"{_OWN_FILES}{self._file}"
+
+    @property
+    def files(self) -> tuple[int, ...]:
+        """See ``LastWordFile``."""
+        return (self._file,)
 
     def serve(self, worker: str, slots: int) -> None:
         """The worker serves from now on, with room for so many claims."""
@@ -245,3 +261,13 @@ class LastWord:
         if mark != NO_RUN:
             _THREAD.pack_into(self._memory, _THREADS_AT + mark * _THREAD.size, 0, 0)
             self._free_marks.append(mark)
+
+
+def _files(path: str) -> tuple[int, ...]:
+    return (int(path.removeprefix(_OWN_FILES)),) if path.startswith(_OWN_FILES) else ()
+
+
+def _refuse_other_files(path: str) -> None:
+    """The number may be another file's where the variable went on to a program of an agent."""
+    if _files(path) and f"memfd:{_MEMORY}" not in os.readlink(path):  # noqa: PTH115 - no path
+        raise FileNotFoundError(path)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.core.processes import is_alive
 from agentpipe.worker.times import SHUTDOWN_S
+from agentpipe.worker.watch import handover
 from agentpipe.worker.watch.freeze_watch import BEAT_S, freeze_limit_s
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ class Pulse(threading.Thread):
         if now >= self._guard_at and (self._guard is None or self._guard.poll() is not None):
             self._guard_at = now + GUARD_EVERY_S
             command = [sys.executable, "-m", "agentpipe.worker.watch.guard", self.word.path]
-            self._guard = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603 - our own program
+            files = self.word.files
+            self._guard = handover.start(command, os.environ, files, stdin=subprocess.DEVNULL)
 
     def _check_parents(self) -> None:
         if self._ends_by is not None:
