@@ -167,7 +167,9 @@ def _indented(text: str) -> list[str]:
 
 
 def _word(text: str) -> str:
-    return printable(text, keep="")
+    """In quotes if it has a space, so that an id adds no ``agent=`` of its own."""
+    word = printable(text, keep="")
+    return '"{}"'.format(word.replace('"', '\\"')) if " " in word or '"' in word else word
 
 
 class _LogLines:

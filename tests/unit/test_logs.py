@@ -65,6 +65,19 @@ def test_a_line_of_a_run_names_task_and_agent() -> None:
     assert (told["message"], told["task"], told["agent"]) == ("at work", "t-1", "crew_0")
 
 
+@pytest.mark.parametrize(
+    ("task", "shown_as"),
+    [
+        ("t agent=another_0", 'task="t agent=another_0" agent=crew_0'),
+        ('t" agent="x', 'task="t\\" agent=\\"x" agent=crew_0'),
+        ("t\u2003agent=x", "task=t\\u2003agent=x agent=crew_0"),
+    ],
+)
+def test_an_id_adds_no_field_to_its_line(task: str, shown_as: str) -> None:
+    (line,) = shown(TextFormatter(), lambda: in_a_run(lambda: log.warning("at work"), task=task))
+    assert line.endswith(f"] at work {shown_as}")
+
+
 def test_a_line_outside_any_run_names_none() -> None:
     (line,) = shown(TextFormatter(), lambda: log.warning("at work"))
     assert "task=" not in line
