@@ -10,15 +10,20 @@ import json
 import math
 import re
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 import orjson
 
-# Deeper than an answer may be, and less deep than what a Result can hold.
-MAX_DEPTH = 220
-_TOO_DEEP = b'"... (nested deeper than 220 levels)"'
+from agentpipe.core import caps
+
+_TOO_DEEP = f'"... (nested deeper than {caps.MAX_JSON_DEPTH} levels)"'.encode()
 # A string, or what opens or closes a level.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+# So many levels orjson writes.
+_ORJSON_DEPTH = 254
+_BEFORE_VALUES = (b"[", b"{", b",")
+_STRING_OR_MARK = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{,]', re.DOTALL)
 
 
 def valid_text(text: str) -> str:
@@ -52,7 +57,7 @@ def _repaired(value: Any) -> Any:
 
 
 def encoded(value: Any) -> bytes:
-    """JSON, also of what orjson refuses: nesting below 254 levels, integers beyond 64 bits.
+    """JSON, also of what orjson refuses, such as integers beyond 64 bits.
 
     Raises:
         TypeError: It holds what is not JSON.
@@ -69,8 +74,18 @@ def read_json(data: bytes, *, exact: bool = False) -> Any:
     NaN and numbers beyond all bounds are taken, as some servers send them, unless ``exact``.
 
     Raises:
-        ValueError: It is not JSON, or nested too deeply.
+        CostlyJson: It is nested deeper than ``MAX_JSON_DEPTH``, or has more than
+            ``MAX_JSON_VALUES``.
+        ValueError: It is not JSON.
     """
+    refuse_many_values(data)
+    value = _parsed(data, exact=exact)
+    if is_deep(data, value):
+        raise CostlyJson("levels", caps.MAX_JSON_DEPTH, "MAX_JSON_DEPTH")
+    return value
+
+
+def _parsed(data: bytes, *, exact: bool) -> Any:
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -79,15 +94,53 @@ def read_json(data: bytes, *, exact: bool = False) -> Any:
         hooks = _EXACT if exact else {"parse_int": _number}
         return valid_json(json.loads(data.decode(errors="replace"), **hooks))
     except RecursionError:
-        raise ValueError("JSON nested too deeply") from None
+        raise CostlyJson("levels", caps.MAX_JSON_DEPTH, "MAX_JSON_DEPTH") from None
+
+
+class CostlyJson(ValueError):  # noqa: N818 - reads as what it is
+    """JSON that takes much more memory than its bytes, or more stack than there is."""
+
+    def __init__(self, what: str, limit: int, cap: str) -> None:
+        super().__init__(f"JSON of more than {limit:,} {what} ({cap})")
+
+
+def refuse_many_values(data: bytes) -> None:
+    """Look before it is parsed: ``[[],[],...`` takes twenty times its bytes.
+
+    Raises:
+        CostlyJson: It has more than ``MAX_JSON_VALUES``.
+    """
+    most = caps.MAX_JSON_VALUES
+    if len(data) <= most or sum(map(data.count, _BEFORE_VALUES)) <= most:
+        return
+    outside_strings = _STRING_OR_MARK.finditer(data)
+    if next(islice(outside_strings, most, None), None) is not None:
+        raise CostlyJson("values", most, "MAX_JSON_VALUES")
+
+
+def is_deep(data: bytes, value: Any) -> bool:
+    """Whether ``value``, which ``data`` encodes, is nested deeper than ``MAX_JSON_DEPTH``.
+
+    Encoders have limits of their own, and what recurses in Python has one, too.
+    """
+    if data.count(b"[") + data.count(b"{") <= caps.MAX_JSON_DEPTH:
+        return False
+    for _ in range(_ORJSON_DEPTH - caps.MAX_JSON_DEPTH):
+        value = [value]
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        return True
+    return False
 
 
 def read_shallow_json(data: bytes) -> Any:
     """As ``read_json``; what is nested too deeply is a note, so that the rest is not lost with it.
 
     Raises:
-        ValueError: It is not JSON.
+        ValueError: It is not JSON, or has more than ``MAX_JSON_VALUES``.
     """
+    refuse_many_values(data)
     try:
         return read_json(data)
     except ValueError:
@@ -98,16 +151,16 @@ def read_shallow_json(data: bytes) -> Any:
 
 
 def _shallow(data: bytes) -> bytes:
-    """JSON with a note in place of what is nested deeper than ``MAX_DEPTH`` levels."""
+    """JSON with a note in place of what is nested deeper than ``MAX_JSON_DEPTH`` levels."""
     parts, depth, kept = [], 0, 0
     for token in _TOKEN.finditer(data):
         mark = token[0]
         if mark in (b"[", b"{"):
             depth += 1
-            if depth == MAX_DEPTH + 1:
+            if depth == caps.MAX_JSON_DEPTH + 1:
                 parts += [data[kept : token.start()], _TOO_DEEP]
         elif mark in (b"]", b"}"):
-            if depth == MAX_DEPTH + 1:
+            if depth == caps.MAX_JSON_DEPTH + 1:
                 kept = token.end()
             depth -= 1
     return b"".join([*parts, data[kept:]])

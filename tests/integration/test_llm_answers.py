@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
+from agentpipe.core import caps
 from agentpipe.core.failures import RateLimit, is_infra, is_permanent, rate_limit
 from agentpipe.core.task import Task
 from agentpipe.errors import AgentFailed, RunLimitExceeded
@@ -406,10 +408,71 @@ def test_a_redirect_takes_neither_key_nor_question_elsewhere(
 def test_a_body_without_end_is_a_failure(
     bench: Bench, way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentpipe.engines.http.bodies.MAX_BODY_BYTES", 1_000)
+    monkeypatch.setattr("agentpipe.core.caps.MAX_BODY_BYTES", 1_000)
     (end,) = way.ask(bench, [say("4" * 10_000)])
     assert end.infra
-    assert "it sent more than 1,000 bytes" in str(end)
+    assert "it sent more than 1,000 bytes in a response (MAX_BODY_BYTES)" in str(end)
+
+
+def test_a_stream_of_too_many_events_is_a_failure(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentpipe.core.caps.MAX_BODY_LINES", 1_000)
+    events = [{"choices": [{"delta": {"content": "4"}}]}] * 1_000
+    (end,) = Way("openai", stream=True).ask(bench, [Reply(events=events)])
+    assert end.infra
+    assert "1,000 lines in a response (MAX_BODY_LINES)" in str(end)
+
+
+def test_an_answer_of_many_calls_is_a_failure(bench: Bench, way: Way) -> None:
+    function = {"name": "none", "arguments": "{}"}
+    calls = [
+        {"index": n, "id": f"call-{n}", "type": "function", "function": function}
+        for n in range(caps.MAX_TOOL_CALLS + 1)
+    ]
+    (end,) = way.ask(bench, [Reply({"content": None, "tool_calls": calls})])
+    assert end.infra
+    assert "MAX_TOOL_CALLS" in str(end)
+
+
+def test_arguments_of_any_size_are_refused_for_the_model(bench: Bench, way: Way) -> None:
+    reply = call("none", text="x" * caps.MAX_ARGUMENTS_CHARS)
+    assert way.ask(bench, [reply, say("a")]) == ["a"]
+    assert "MAX_ARGUMENTS_CHARS" in way.requests[1].text
+
+
+def test_a_conversation_of_any_size_ends_at_its_cap(
+    bench: Bench, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentpipe.core.caps.MAX_REQUEST_BYTES", 5_000)
+    (end,) = way.ask(bench, [call("none", text="x" * 3_000), call("none", text="x" * 3_000)])
+    assert isinstance(end, RunLimitExceeded)
+    assert "MAX_REQUEST_BYTES" in str(end)
+
+
+def test_many_small_parts_are_joined_in_time_that_grows_with_them(bench: Bench) -> None:
+    events: list[Any] = [{"choices": [{"delta": {"content": "w" * 20}}]}] * 60_000
+    events.append({"choices": [{"delta": {}, "finish_reason": "stop"}]})
+    begun = time.process_time()
+    assert Way("openai", stream=True).ask(bench, [Reply(events=events)]) == ["w" * 1_200_000]
+    assert time.process_time() - begun < 60
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"choices": [{"message": {"tool_calls": [{"function": {"arguments": DEEP}}]}}]}',
+        b'{"choices": [{"message": {"content": "4", "x": DEEP}, "finish_reason": "stop"}]}',
+        b'{"error": DEEP}',
+        b"DEEP",
+    ],
+)
+@pytest.mark.parametrize("levels", [300, 990, 100_000])
+def test_deep_answers_are_failures(bench: Bench, whole: Way, body: bytes, levels: int) -> None:
+    deep = body.replace(b"DEEP", b'{"a":' * levels + b"1" + b"}" * levels)
+    (end,) = whole.ask(bench, [send(deep)])
+    assert end.infra
+    assert "MAX_JSON_DEPTH" in str(end) or levels > 990
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agentpipe.core.caps import MAX_SERVER_REQUESTS
 from agentpipe.core.failures import (
     MAX_ERROR_CHARS,
     error_record,
@@ -412,11 +413,83 @@ def test_a_broken_reply_fails_its_call_at_once(bench: Bench, line: bytes) -> Non
     "arguments", ['{"text": "\\ud800"}', '{"text": 1180591620717411303424}', "DEEP"]
 )
 def test_odd_arguments_reach_the_tool(bench: Bench, arguments: str) -> None:
-    deep = '{"text": ' + "[" * 800 + "]" * 800 + "}"
+    deep = '{"text": ' + "[" * 190 + "]" * 190 + "}"
     given = arguments.replace("DEEP", deep)
     with McpStub() as stub, LlmStub([raw_call("web__echo", given, "tool_calls"), say("a")]) as llm:
         assert bench.ask(bench.engine(llm.url, servers=[web(stub)]), "?") == ["a"]
     assert len(stub.calls()) == 1
+
+
+@pytest.mark.parametrize(
+    ("cap", "value"),
+    [
+        ("MAX_TOOLS", 2),
+        ("MAX_TOOL_PAGES", 2),
+        ("MAX_TOOL_NAME_CHARS", 10),
+        ("MAX_DESCRIPTION_CHARS", 500),
+        ("MAX_SCHEMA_BYTES", 500),
+        ("MAX_TOOL_LIST_BYTES", 2_000),
+    ],
+)
+def test_a_list_of_tools_has_caps(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, cap: str, value: int
+) -> None:
+    monkeypatch.setattr(f"agentpipe.core.caps.{cap}", value)
+    tool = {
+        "name": "x" * 20,
+        "description": "y" * 600,
+        "inputSchema": {"type": "object", "description": "z" * 600},
+    }
+
+    def endless(asked: dict[str, Any]) -> Sent | None:
+        if asked["method"] != "tools/list":
+            return None
+        result = {"tools": [tool], "nextCursor": "next"}
+        return Sent(
+            200, json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}).encode()
+        )
+
+    with McpStub(endless) as stub:
+        end = heard(bench, web(stub), "echo")
+    assert is_infra(end)
+    assert f"it sent more than {value:,}" in str(end)
+    assert f"({cap})" in str(end)
+    assert len(stub.messages) < 10
+
+
+def test_a_schema_that_takes_for_ever_to_apply_costs_nothing(bench: Bench) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"text": {"type": "string", "pattern": "^(a+)+$"}},
+        "$ref": "#/$defs/a",
+        "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"allOf": [{"$ref": "#/$defs/a"}] * 9}},
+    }
+
+    def script(asked: dict[str, Any]) -> Sent | None:
+        if asked["method"] != "tools/list":
+            return None
+        tool = {"name": "echo", "inputSchema": schema, "outputSchema": schema}
+        reply = {"jsonrpc": "2.0", "id": asked["id"], "result": {"tools": [tool]}}
+        return Sent(200, json.dumps(reply).encode())
+
+    with McpStub(script) as stub:
+        assert heard(bench, web(stub), "echo", "a" * 100 + "!") == f"echo {'a' * 100}!"
+
+
+def test_a_server_that_asks_without_end_gets_few_answers_at_once(bench: Bench) -> None:
+    ping = b'{"jsonrpc":"2.0","id":7,"method":"ping"}'
+
+    def script(asked: dict[str, Any]) -> Sent | None:
+        if asked.get("method") != "tools/call":
+            return None
+        content = {"jsonrpc": "2.0", "id": asked["id"], "result": {"content": "a"}}
+        pings = b",".join([ping] * 5_000)
+        return Sent(200, b"[" + pings + b"," + json.dumps(content).encode() + b"]")
+
+    with McpStub(script) as stub:
+        assert heard(bench, web(stub), "echo") == "a"
+    answers = [message for message in stub.messages if "method" not in message]
+    assert len(answers) <= MAX_SERVER_REQUESTS
 
 
 # Sessions.

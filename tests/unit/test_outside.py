@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import time
+from contextlib import suppress
 
 import pytest
 
-from agentpipe.core.outside import encoded, read_json, read_shallow_json
+from agentpipe.core.caps import MAX_JSON_DEPTH, MAX_JSON_VALUES
+from agentpipe.core.outside import (
+    CostlyJson,
+    encoded,
+    read_json,
+    read_shallow_json,
+    refuse_many_values,
+)
 from tests.mutations import mutated
 
 VALID = {"id": 1, "result": {"content": [{"type": "text", "text": "Zoë 😀"}], "é": [1, None]}}
@@ -38,9 +47,41 @@ def test_what_orjson_refuses_is_encoded(value: object) -> None:
     json.loads(encoded(value))
 
 
-def test_deep_nesting_is_encoded() -> None:
-    deep = read_json(b"[" * 900 + b"]" * 900)
-    assert encoded(deep) == b"[" * 900 + b"]" * 900
+def test_all_that_is_read_is_encoded_however_deep() -> None:
+    deep = b"[" * MAX_JSON_DEPTH + b"]" * MAX_JSON_DEPTH
+    assert encoded(read_json(deep)) == deep
+
+
+@pytest.mark.parametrize("levels", [MAX_JSON_DEPTH + 1, 900, 1_000_000])
+@pytest.mark.parametrize("inner", [b"", b"NaN", b'"\\ud800"'])
+def test_deeper_json_is_refused_with_the_caps_name(levels: int, inner: bytes) -> None:
+    with pytest.raises(ValueError, match=r"220 levels \(MAX_JSON_DEPTH\)|JSON|column|Expecting"):
+        read_json(b"[" * levels + inner + b"]" * levels)
+
+
+@pytest.mark.parametrize("value", [b"[]", b"{}", b"7", b'"a"', b'{"a":{}}', b'"\\\\"'])
+def test_json_that_takes_many_times_its_bytes_is_refused(value: bytes) -> None:
+    most = MAX_JSON_VALUES
+    with pytest.raises(CostlyJson, match="MAX_JSON_VALUES"):
+        read_json(b"[" + b",".join([value] * (most + 1)) + b"]")
+
+
+@pytest.mark.parametrize("text", [",[{", '\\",[', "\\\\,"])
+def test_marks_within_strings_are_no_values(text: str) -> None:
+    data = b'["' + text.encode() * MAX_JSON_VALUES + b'"]'
+    assert len(read_json(data)) == 1
+
+
+@pytest.mark.parametrize("open_", [b'["', b'["\\', b'["\\"', b'"'])
+def test_the_look_at_json_takes_time_that_grows_with_its_size(open_: bytes) -> None:
+    def seconds(times: int) -> float:
+        begun = time.process_time()
+        with suppress(CostlyJson):
+            refuse_many_values(open_ + (b'\\",[' * times))
+        return time.process_time() - begun
+
+    small, large = seconds(1_000_000), seconds(8_000_000)
+    assert large < 40 * small + 1
 
 
 @pytest.mark.parametrize("depth", [250, 1_500, 100_000])

@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
+from agentpipe.core.caps import STDERR_END_BYTES
 from agentpipe.core.processes import is_alive
-from agentpipe.engines.process.pipes import STDERR_END_BYTES, read_end
+from agentpipe.engines.process.pipes import read_end
 
 
 @pytest.mark.parametrize(

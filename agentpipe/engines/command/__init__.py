@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from agentpipe.core.caps import MAX_OUTPUT_BYTES
 from agentpipe.core.did_you_mean import unknown_keys
 from agentpipe.core.outside import read_shallow_json
 from agentpipe.core.trace import record_spans, record_usage
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from agentpipe.core.task import Task
     from agentpipe.engines.base import Agent
 
-MAX_OUTPUT_BYTES = 16 * 1024 * 1024
 # By which a program says that its set-up is wrong: sysexits.h's, and those of shells.
 SET_UP_CODES = {
     os.EX_CONFIG: "a wrong configuration",

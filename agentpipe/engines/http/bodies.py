@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
+
+from agentpipe.core import caps
+from agentpipe.core.caps import CapExceeded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-MAX_BODY_BYTES = 128 * 1024 * 1024
+    import httpx2
 
 
-class BodyTooLargeError(Exception):
-    """A body, or one event of a stream, has more bytes than any answer."""
-
-    def __init__(self, max_bytes: int) -> None:
-        super().__init__(f"it sent more than {max_bytes:,} bytes")
-
-
-async def limited(
-    chunks: AsyncIterator[bytes], max_bytes: int | None = None
-) -> AsyncIterator[bytes]:
-    """The chunks.
+async def chunks(response: httpx2.Response) -> AsyncIterator[bytes]:
+    """Its decoded body. The client decodes at most 1 MiB at a time.
 
     Raises:
-        BodyTooLargeError: They have more than ``max_bytes``, or ``MAX_BODY_BYTES``, together.
+        CapExceeded: It has more than ``MAX_BODY_BYTES`` or ``MAX_BODY_LINES``, or is encoded more
+            than once: what one decoder makes of a few bytes keeps the next one busy for hours,
+            even without a result.
     """
-    read, max_bytes = 0, max_bytes or MAX_BODY_BYTES
-    async for chunk in chunks:
+    if "," in response.headers.get("content-encoding", ""):
+        raise CapExceeded("content encoding", 1, "MAX_ENCODINGS")
+    read = lines = 0
+    async for chunk in response.aiter_bytes():
         read += len(chunk)
-        if read > max_bytes:
-            raise BodyTooLargeError(max_bytes)
+        if read > caps.MAX_BODY_BYTES:
+            raise CapExceeded("bytes in a response", caps.MAX_BODY_BYTES, "MAX_BODY_BYTES")
+        lines += chunk.count(b"\n")
+        if lines > caps.MAX_BODY_LINES:
+            raise CapExceeded("lines in a response", caps.MAX_BODY_LINES, "MAX_BODY_LINES")
         yield chunk
+        await asyncio.sleep(0)  # Many chunks may come out of what arrived at once.
 
 
-async def whole(chunks: AsyncIterator[bytes], max_bytes: int | None = None) -> bytes:
-    """All of them joined; see ``limited``."""
-    return b"".join([chunk async for chunk in limited(chunks, max_bytes)])
+async def whole(response: httpx2.Response) -> bytes:
+    """All of it; see ``chunks``."""
+    body = bytearray()
+    async for chunk in chunks(response):
+        body += chunk
+    return bytes(body)

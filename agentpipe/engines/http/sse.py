@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agentpipe.engines.http.bodies import MAX_BODY_BYTES, BodyTooLargeError
+from agentpipe.core import caps
+from agentpipe.core.caps import CapExceeded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+
+# What Python needs for a line besides its bytes.
+_LINE_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,33 +28,37 @@ async def events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
     """The events with data, the last one even if the stream ends in it.
 
     Raises:
-        BodyTooLargeError: A line has more than ``MAX_BODY_BYTES``.
+        CapExceeded: An event, or a line, has more than ``MAX_MESSAGE_BYTES``.
     """
-    name, data = "", list[bytes]()
+    name, data, size = "", list[bytes](), 0
     async for line in _lines(chunks):
         if line.startswith(b"data:"):
             data.append(line[5:].removeprefix(b" "))
+            size += len(line) + _LINE_BYTES
+            _refuse_beyond_cap(size)
         elif line.startswith(b"event:"):
             name = line[6:].strip().decode(errors="replace")
         elif not line:
             if data:
                 yield Event(name, b"\n".join(data))
-            name, data = "", []
+            name, data, size = "", [], 0
     if data:
         yield Event(name, b"\n".join(data))
 
 
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Split at line feeds only: JSON may hold the other characters that end a line."""
-    parts: list[bytes] = []
-    size = 0
+    begun = bytearray()
     async for chunk in chunks:
         *whole, rest = chunk.split(b"\n")
         for line in whole:
-            yield b"".join((*parts, line)).removesuffix(b"\r")
-            parts, size = [], 0
-        parts.append(rest)
-        size += len(rest)
-        if size > MAX_BODY_BYTES:
-            raise BodyTooLargeError(MAX_BODY_BYTES)
-    yield b"".join(parts).removesuffix(b"\r")
+            yield bytes(begun + line).removesuffix(b"\r")
+            begun.clear()
+        begun += rest
+        _refuse_beyond_cap(len(begun))
+    yield bytes(begun).removesuffix(b"\r")
+
+
+def _refuse_beyond_cap(size: int) -> None:
+    if size > caps.MAX_MESSAGE_BYTES:
+        raise CapExceeded("bytes in an event", caps.MAX_MESSAGE_BYTES, "MAX_MESSAGE_BYTES")

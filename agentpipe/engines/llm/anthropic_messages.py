@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
+from agentpipe.core.outside import read_json
 from agentpipe.engines.llm.conversation import (
     Conversation,
     Question,
@@ -31,6 +30,7 @@ from agentpipe.engines.llm.reading import (
     arguments_text,
     call_ids,
     count,
+    refuse_more_calls,
     text_or_none,
 )
 
@@ -134,6 +134,7 @@ def read(answer: Any) -> Response:
         raise UnreadableResponse("a message without content")
     blocks = [an_object(block, "content") for block in message["content"]]
     uses = {n: block for n, block in enumerate(blocks) if block.get("type") == "tool_use"}
+    refuse_more_calls(len(uses))
     ids = call_ids(block.get("id") for block in uses.values())
     calls = {n: _call(block, id_) for (n, block), id_ in zip(uses.items(), ids, strict=True)}
     texts = [a_text(block.get("text"), "text") for block in blocks if block.get("type") == "text"]
@@ -187,7 +188,9 @@ class Joined:
         self._message: dict[str, Any] = {}
         self._usage: dict[str, Any] = {}
         self._blocks: dict[str, dict[str, Any]] = {}
-        self._inputs: dict[str, str] = {}
+        # Joined once: to add each to what is there takes time that grows with its square.
+        self._parts: dict[tuple[str, str], list[str]] = {}
+        self._citations: dict[str, list[Any]] = {}
 
     def add(self, event: Any) -> None:
         """Take the next event.
@@ -214,8 +217,11 @@ class Joined:
         """
         if not self._message.get("stop_reason"):
             raise IncompleteResponse("the stream ended before the answer did")
-        for index, text in self._inputs.items():
-            self._blocks[index]["input"] = _input(text)
+        for (index, name), parts in self._parts.items():
+            text = "".join(parts)
+            self._blocks[index][name] = _input(text) if name == "input" else text
+        for index, citations in self._citations.items():
+            self._blocks[index]["citations"] = citations
         usage = self._usage or None
         return {**self._message, "content": list(self._blocks.values()), "usage": usage}
 
@@ -229,17 +235,19 @@ class Joined:
         block = an_object(self._blocks.get(index), "content_block")
         for name in ("text", "thinking", "signature"):
             if name in delta:
-                block[name] = a_text(block.get(name), name) + a_text(delta[name], name)
+                parts = self._parts.setdefault((index, name), [a_text(block.get(name), name)])
+                parts.append(a_text(delta[name], name))
         if "partial_json" in delta:
             part = a_text(delta["partial_json"], "partial_json")
-            self._inputs[index] = self._inputs.get(index, "") + part
+            self._parts.setdefault((index, "input"), []).append(part)
         if "citation" in delta:
-            block["citations"] = [*a_list(block.get("citations"), "citations"), delta["citation"]]
+            begun = a_list(block.get("citations"), "citations")
+            self._citations.setdefault(index, [*begun]).append(delta["citation"])
 
 
 def _input(text: str) -> Any:
     """The input of a call; broken JSON stays text."""
     try:
-        return orjson.loads(text) if text else {}
-    except orjson.JSONDecodeError:
+        return read_json(text.encode(errors="replace"), exact=True) if text else {}
+    except ValueError:
         return text

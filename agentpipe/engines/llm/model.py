@@ -11,13 +11,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import httpx2
-import orjson
 
-from agentpipe.core import trace
+from agentpipe.core import caps, trace
 from agentpipe.core.backoff import delay_s
+from agentpipe.core.caps import CapExceeded
 from agentpipe.core.outside import encoded
 from agentpipe.core.redaction import Redactor
-from agentpipe.engines.http.bodies import BodyTooLargeError, limited, whole
+from agentpipe.engines.http.bodies import chunks, whole
 from agentpipe.engines.http.sse import events
 from agentpipe.engines.llm import stops
 from agentpipe.engines.llm.prices import usd_of
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from agentpipe.engines.llm.config import LlmConfig
     from agentpipe.engines.llm.conversation import Conversation, Response
 
-FAULTS = (ServiceError, UnreadableResponse, BodyTooLargeError, TimeoutError, httpx2.HTTPError)
+FAULTS = (ServiceError, UnreadableResponse, CapExceeded, TimeoutError, httpx2.HTTPError)
 # A run that has made progress is worth waiting for; a new one goes back to the queue.
 TRIES = 4
 PAUSE_S, MAX_PAUSE_S = 2.0, 60.0
@@ -91,10 +91,12 @@ class LlmModel:
     async def _request(self, conversation: Conversation) -> Response:
         stream = self._config.stream
         body = self._protocol.body(conversation, self._config.model, self._provider, stream=stream)
+        content = encoded(body)
+        _refuse_long(content)
         request = httpx2.Request(
             "POST",
             self._url,
-            content=encoded(body),
+            content=content,
             headers=self._headers,
             extensions=self._extensions,
         )
@@ -111,7 +113,7 @@ class LlmModel:
         try:
             if "event-stream" in response.headers.get("Content-Type", "") and response.is_success:
                 return await self._joined(response)
-            content = await whole(response.aiter_bytes())
+            content = await whole(response)
         finally:
             await response.aclose()
         self._refuse_error_status(response, content)
@@ -121,7 +123,7 @@ class LlmModel:
 
     async def _joined(self, response: httpx2.Response) -> Any:
         joined = self._protocol.Joined()
-        async for each in events(limited(response.aiter_bytes())):
+        async for each in events(chunks(response)):
             if each.data.decode(errors="replace") == self._protocol.END:
                 break
             event = parsed(each.data)
@@ -147,7 +149,7 @@ class LlmModel:
 
     @staticmethod
     def _error(error: Any, response: httpx2.Response) -> ServiceError:
-        text = orjson.dumps(error).decode()
+        text = encoded(error).decode()
         return ServiceError(error, response.status_code, response.headers, text)
 
     def _refuse_incomplete(self, response: Response) -> None:
@@ -177,6 +179,17 @@ class LlmModel:
     @cached_property
     def _redactor(self) -> Redactor:
         return Redactor(self._secrets)
+
+
+def _refuse_long(content: bytes) -> None:
+    """What is sent grows with each response and each tool's result.
+
+    Raises:
+        RunLimitExceeded: It has more than ``MAX_REQUEST_BYTES``.
+    """
+    if len(content) > caps.MAX_REQUEST_BYTES:
+        most = f"{caps.MAX_REQUEST_BYTES:,} bytes (MAX_REQUEST_BYTES)"
+        raise RunLimitExceeded(f"the conversation has more than {most}: lower max_tool_chars")
 
 
 def _is_worth_a_try(failure: AgentFailed) -> bool:

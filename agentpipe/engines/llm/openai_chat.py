@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.engines.llm.conversation import (
@@ -25,6 +26,7 @@ from agentpipe.engines.llm.reading import (
     arguments_text,
     call_ids,
     count,
+    refuse_more_calls,
     text_or_none,
 )
 
@@ -126,6 +128,7 @@ def read(answer: Any) -> Response:
     raw_calls = [
         an_object(c, "tool_calls") for c in a_list(message.get("tool_calls"), "tool_calls")
     ]
+    refuse_more_calls(len(raw_calls))
     ids = call_ids(raw.get("id") for raw in raw_calls)
     calls = tuple(map(_call, raw_calls, ids))
     return Response(
@@ -212,7 +215,7 @@ class Joined:
 
     def __init__(self) -> None:
         self._kept: dict[str, Any] = {}
-        self._message: dict[str, Any] = {}
+        self._parts: dict[str, list[Any]] = {}
         self._calls: list[tuple[Any, dict[str, Any]]] = []
         self._finish_reason: Any = None
 
@@ -237,7 +240,8 @@ class Joined:
         """
         if self._finish_reason is None:
             raise IncompleteResponse("the stream ended before the answer did")
-        message = {**self._message, "tool_calls": [call for _, call in self._calls]}
+        message = {name: _joined(parts) for name, parts in self._parts.items()}
+        message["tool_calls"] = [_joined_call(call) for _, call in self._calls]
         choice = {"message": message, "finish_reason": self._finish_reason}
         return {**self._kept, "choices": [choice]}
 
@@ -251,20 +255,19 @@ class Joined:
     def _append(self, name: str, part: Any) -> None:
         if name == "content":
             part = _text(part)
-        so_far = self._message.get(name)
-        same = so_far is None or type(so_far) is type(part)
-        if not same or not isinstance(part, (str, list)):
+        parts = self._parts.setdefault(name, [])
+        if not isinstance(part, (str, list)) or (parts and type(parts[0]) is not type(part)):
             raise UnreadableResponse(f"{name}: expected a string")
-        self._message[name] = part if so_far is None else so_far + part
+        parts.append(part)
 
     def _add_call(self, part: dict[str, Any]) -> None:
         """Add a part of a call, at its ``index``; some servers leave that out or repeat it."""
         function = an_object(part.get("function") or {}, "function")
         call = self._call_for(part)
         call |= {name: value for name, value in part.items() if name != "function" and value}
-        known = call.setdefault("function", {"name": "", "arguments": ""})
+        known = call.setdefault("function", {"name": "", "arguments": []})
         known["name"] = known["name"] or a_text(function.get("name"), "name")
-        known["arguments"] += arguments_text(function.get("arguments"))
+        known["arguments"].append(arguments_text(function.get("arguments")))
 
     def _call_for(self, part: Mapping[str, Any]) -> dict[str, Any]:
         index = part.get("index")
@@ -272,8 +275,19 @@ class Joined:
         for at, call in reversed(self._calls):
             if (index is None or at == index) and not _is_other(part.get("id"), call.get("id")):
                 return call
+        refuse_more_calls(len(self._calls) + 1)
         self._calls.append((index, {}))
         return self._calls[-1][1]
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Joined once: to add each to what is there takes time that grows with its square."""
+    return "".join(parts) if isinstance(parts[0], str) else [*chain.from_iterable(parts)]
+
+
+def _joined_call(call: dict[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    return {**call, "function": {**function, "arguments": "".join(function["arguments"])}}
 
 
 def _is_other(new: Any, known: Any) -> bool:

@@ -10,9 +10,9 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
-from agentpipe.core.outside import read_json
+from agentpipe.core import caps
+from agentpipe.core.caps import CapExceeded
+from agentpipe.core.outside import CostlyJson, encoded, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,6 +37,8 @@ def parsed(data: bytes) -> Any:
     """
     try:
         return read_json(data)
+    except CostlyJson as error:
+        raise UnreadableResponse(str(error)) from error
     except ValueError as error:
         sent = data.decode(errors="replace").strip()
         raise UnreadableResponse(f"not JSON: {sent}" if sent else "an empty body") from error
@@ -99,19 +101,32 @@ def call_ids(values: Iterable[Any]) -> list[str]:
     return list(ids)
 
 
+def refuse_more_calls(number: int) -> None:
+    """Refuse a response with so many calls if no model asks for that many at once.
+
+    Raises:
+        CapExceeded: There are more than ``MAX_TOOL_CALLS``.
+    """
+    if number > caps.MAX_TOOL_CALLS:
+        raise CapExceeded("calls of tools in a response", caps.MAX_TOOL_CALLS, "MAX_TOOL_CALLS")
+
+
 def arguments_text(value: Any) -> str:
     """A call's arguments as text; some servers send them as an object."""
     if value is None:
         return ""
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    return value if isinstance(value, str) else encoded(value).decode()
 
 
 def arguments_of(text: str) -> dict[str, Any]:
     """The arguments that a model wrote for a call; none at all, or null, are an empty object.
 
     Raises:
-        ValueError: They are no JSON object.
+        ValueError: They are no JSON object, or longer than ``MAX_ARGUMENTS_CHARS``.
     """
+    if len(text) > caps.MAX_ARGUMENTS_CHARS:
+        most = f"more than {caps.MAX_ARGUMENTS_CHARS:,} characters (MAX_ARGUMENTS_CHARS)"
+        raise ValueError(f"{most}: send them in parts")
     given = read_json((text.strip() or "{}").encode(errors="replace"), exact=True)
     if given is not None and not isinstance(given, dict):
         raise ValueError("not an object")

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.core.caps import CapExceeded
 from agentpipe.core.error_codes import (
     CREDENTIAL_CODES,
     MODEL_CODES,
@@ -18,7 +19,6 @@ from agentpipe.core.error_codes import (
     is_rate_limit,
 )
 from agentpipe.core.failures import REFUSED_CREDENTIALS, SERVER_ERRORS, TOO_BUSY, rate_limit
-from agentpipe.engines.http.bodies import BodyTooLargeError
 from agentpipe.engines.llm.reading import UnreadableResponse
 from agentpipe.errors import AgentFailed, RunLimitExceeded
 
@@ -165,7 +165,7 @@ def failure_of(error: Exception, masked: Callable[[str], str]) -> Exception:
         return _judged(error, words)
     if isinstance(error, TimeoutError):
         return AgentFailed("the model did not answer in time", kind="ModelTimeout", infra=True)
-    if isinstance(error, (UnreadableResponse, BodyTooLargeError)):
+    if isinstance(error, (UnreadableResponse, CapExceeded)):
         text = f"the model's server sent no complete answer: {words}"
         return AgentFailed(text, kind=type(error).__name__, infra=True)
     text = f"no connection to the model's server: {words or type(error).__name__}"

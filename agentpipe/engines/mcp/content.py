@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.core import caps
 from agentpipe.core.outside import encoded
 
 if TYPE_CHECKING:
@@ -109,9 +110,18 @@ _DESCRIBED = {
 
 
 def _images(parts: Sequence[Any]) -> tuple[Image, ...]:
-    """The images that models' servers take: they refuse the request that holds another one."""
+    """The images that models' servers take: they refuse the request that holds another one.
+
+    The text mentions all of them, also those beyond the caps.
+    """
     given = [part for part in parts if isinstance(part, dict) and part.get("type") == "image"]
-    return tuple(filter(None, map(_image, given)))
+    taken: list[Image] = []
+    room = caps.MAX_IMAGES_BYTES
+    for image in filter(None, map(_image, given[: caps.MAX_IMAGES])):
+        room -= len(image.data)
+        if room >= 0:
+            taken.append(image)
+    return tuple(taken)
 
 
 def _image(part: dict[str, Any]) -> Image | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.core.caps import CapExceeded
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -21,6 +23,13 @@ class ConnectionLost(McpServerFault, ConnectionError):  # noqa: N818 - reads as 
 
 class UnreadableAnswer(McpServerFault):
     """The server sent something that cannot be read as an answer."""
+
+
+class TooMuchSent(UnreadableAnswer):
+    """The server sent more than a cap allows."""
+
+    def __init__(self, what: str, limit: int, cap: str) -> None:
+        super().__init__(str(CapExceeded(what, limit, cap)))
 
 
 class HttpStatus(McpServerFault):

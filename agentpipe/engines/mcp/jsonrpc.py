@@ -6,13 +6,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.core.outside import encoded, read_json
+from agentpipe.core.outside import CostlyJson, encoded, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
 METHOD_NOT_FOUND = -32601
 _ID = re.compile(rb'"id"\s*:\s*(\d{1,18})')
+_MAX_ID = 1_000
 _DIGITS = re.compile(r"[0-9]{1,15}")
 MAX_NUMBER = 2**53
 # A server may print what is no message at all.
@@ -88,6 +89,9 @@ def read(data: bytes, awaited: Collection[int]) -> Iterator[Message]:
     """
     try:
         value = read_json(data)
+    except CostlyJson as error:
+        yield from _unreadable(data, awaited, str(error))
+        return
     except ValueError:
         yield from _unreadable(data, awaited)
         return
@@ -99,7 +103,7 @@ def read(data: bytes, awaited: Collection[int]) -> Iterator[Message]:
 def _message(message: dict[str, Any], awaited: Collection[int]) -> Iterator[Message]:
     given, method = message.get("id"), message.get("method")
     if isinstance(method, str):
-        yield Notification(method) if given is None else ServerRequest(given, method)
+        yield from _from_server(given, method)
         return
     number = _number(given)
     if number not in awaited:
@@ -110,6 +114,14 @@ def _message(message: dict[str, Any], awaited: Collection[int]) -> Iterator[Mess
         yield Reply(number, result=message["result"])
     else:
         yield UnreadableReply(number, f"neither a result nor an error: {_shown(encoded(message))}")
+
+
+def _from_server(given: Any, method: str) -> Iterator[Message]:
+    """An id is repeated in the answer: one of no use is not kept until then."""
+    if given is None:
+        yield Notification(method)
+    elif isinstance(given, (int, float)) or (isinstance(given, str) and len(given) <= _MAX_ID):
+        yield ServerRequest(given, method)
 
 
 def _number(given: Any) -> int:
@@ -133,10 +145,10 @@ def _shown(data: bytes) -> str:
     return data[:_MAX_SHOWN].decode(errors="replace")
 
 
-def _unreadable(data: bytes, awaited: Collection[int]) -> Iterator[UnreadableReply]:
+def _unreadable(data: bytes, awaited: Collection[int], why: str = "") -> Iterator[UnreadableReply]:
     ids = [int(found) for found in _ID.findall(data)]
     number = next((each for each in ids if each in awaited), None)
     if not ids and len(awaited) == 1 and any(mark in data for mark in _MARKS):
         (number,) = awaited
     if number is not None:
-        yield UnreadableReply(number, _shown(data))
+        yield UnreadableReply(number, why or _shown(data))

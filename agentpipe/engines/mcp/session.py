@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from agentpipe import __version__
+from agentpipe.core import caps
 from agentpipe.core.failures import SERVER_ERRORS, is_permanent, rate_limit
 from agentpipe.core.retry_after import asked_delay_s
 from agentpipe.core.set_up import NO_PROGRAM
@@ -28,9 +29,10 @@ from agentpipe.engines.mcp.errors import (
     ServerError,
     SessionForgotten,
     ToolMissing,
+    TooMuchSent,
     UnreadableAnswer,
 )
-from agentpipe.engines.mcp.server_tools import ServerTool, missing_tools, tools_of
+from agentpipe.engines.mcp.server_tools import ServerTool, ToolListing, missing_tools
 from agentpipe.engines.mcp.sse_stream import SseTransport
 from agentpipe.engines.mcp.stdio import StdioTransport
 from agentpipe.engines.mcp.streamable_http import HttpTransport
@@ -45,7 +47,8 @@ if TYPE_CHECKING:
 
 # The latest version that the specification's servers of all ages agree to.
 VERSION = "2025-06-18"
-MAX_PAGES = 1_000
+# What it costs to look at a message, besides its bytes.
+_COST_BYTES = 256
 PING_LIMIT_S = 5.0
 # The model may have caused these by its arguments; the others say how the service is.
 ANSWERS_TO_THE_CALL = frozenset({400, 405, 406, 409, 411, 413, 414, 415, 422, 431})
@@ -69,7 +72,7 @@ class McpSession:
         self._replies: dict[int, asyncio.Future[Any]] = {}
         self._answering: set[asyncio.Task[None]] = set()
         self._renewing, self._renewals = asyncio.Lock(), 0
-        self._lost = False
+        self._lost, self._unasked_bytes = False, 0
         self.tools: tuple[ServerTool, ...] = ()
         self.tools_changed = False
         self._opening = in_background(self._open())
@@ -157,7 +160,7 @@ class McpSession:
         self._opening.cancel()
         for answering in self._answering:
             answering.cancel()
-        self._hear_of_loss()
+        self._hear_of_loss(ConnectionLost("it ended"))
         await asyncio.wait({in_background(self._transport.close())}, timeout=2 * CLOSE_LIMIT_S)
 
     # The protocol.
@@ -179,18 +182,13 @@ class McpSession:
     async def _list(self) -> list[ServerTool]:
         """All tools of the server; ``tools`` are then those that the agent may use."""
         self.tools_changed = False
-        found: list[ServerTool] = []
+        listing = ToolListing()
         params: dict[str, Any] = {}
-        for _ in range(MAX_PAGES):
-            page = await self._request_again("tools/list", params)
-            found += tools_of(page)
-            cursor = page.get("nextCursor") if isinstance(page, dict) else None
-            if not cursor:
-                break
+        while cursor := listing.add(await self._request_again("tools/list", params)):
             params = {"cursor": cursor}
         wanted = self._server.tools
-        self.tools = tuple(tool for tool in found if not wanted or tool.name in wanted)
-        return found
+        self.tools = tuple(tool for tool in listing.tools if not wanted or tool.name in wanted)
+        return listing.tools
 
     async def _request_again(self, method: str, params: Any, limit_s: float | None = None) -> Any:
         """The same as ``_request``, in a new session if the server has forgotten this one."""
@@ -248,6 +246,8 @@ class McpSession:
         self._answer(jsonrpc.notification("notifications/cancelled", params))
 
     def _answer(self, message: bytes) -> None:
+        if len(self._answering) >= caps.MAX_SERVER_REQUESTS:
+            return
         task = in_background(self._transport.send(message))
         self._answering.add(task)
         task.add_done_callback(self._forget_answer)
@@ -260,6 +260,10 @@ class McpSession:
     # What the server sends.
 
     def _receive(self, data: bytes) -> None:
+        self._unasked_bytes += len(data) + _COST_BYTES
+        if self._unasked_bytes > caps.MAX_UNASKED_BYTES:
+            most = caps.MAX_UNASKED_BYTES
+            raise TooMuchSent("bytes without an answer", most, "MAX_UNASKED_BYTES")
         for message in jsonrpc.read(data, self._replies):
             match message:
                 case jsonrpc.Reply():
@@ -274,6 +278,7 @@ class McpSession:
                     self.tools_changed = True
 
     def _settle(self, reply: jsonrpc.Reply) -> None:
+        self._unasked_bytes = 0
         if reply.error is not None:
             self._fail(reply.id, ServerError(reply.error))
         elif not self._replies[reply.id].done():
@@ -283,10 +288,10 @@ class McpSession:
         if not self._replies[number].done():
             self._replies[number].set_exception(error)
 
-    def _hear_of_loss(self) -> None:
+    def _hear_of_loss(self, why: McpServerFault) -> None:
         self._lost = True
         for number in self._replies:
-            self._fail(number, ConnectionLost("it ended"))
+            self._fail(number, why)
 
     # What its failures mean.
 

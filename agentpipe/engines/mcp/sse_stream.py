@@ -11,10 +11,16 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx2
 
-from agentpipe.engines.http.bodies import BodyTooLargeError
+from agentpipe.core.caps import CapExceeded
+from agentpipe.engines.http.bodies import whole
 from agentpipe.engines.http.sse import events
 from agentpipe.engines.mcp.background import in_background
-from agentpipe.engines.mcp.errors import ConnectionLost, HttpStatus, UnreadableAnswer
+from agentpipe.engines.mcp.errors import (
+    ConnectionLost,
+    HttpStatus,
+    McpServerFault,
+    UnreadableAnswer,
+)
 from agentpipe.engines.mcp.http_client import new_server_client
 
 if TYPE_CHECKING:
@@ -49,16 +55,19 @@ class SseTransport:
         Raises:
             HttpStatus: By the server.
             ConnectionLost: The connection failed.
+            UnreadableAnswer: The refusal is too large.
         """
         headers = {**self._headers, "Content-Type": "application/json"}
         try:
-            response = await self._client.post(
-                self._address.result(), content=message, headers=headers
-            )
+            address = self._address.result()
+            request = self._client.stream("POST", address, content=message, headers=headers)
+            async with request as response:
+                if response.is_error:
+                    raise await _refused(response)
         except httpx2.HTTPError as error:
             raise ConnectionLost(f"{type(error).__name__}: {error}") from error
-        if response.is_error:
-            raise HttpStatus(response.status_code, response.headers, response.content)
+        except CapExceeded as error:
+            raise UnreadableAnswer(str(error)) from error
 
     def use_version(self, version: str) -> None:
         """Nothing depends on it here."""
@@ -77,23 +86,24 @@ class SseTransport:
         await self._client.aclose()
 
     async def _read(self, listener: Listener) -> None:
+        lost: McpServerFault = ConnectionLost("the stream ended")
         try:
             await self._read_stream(listener)
-            self._fail(ConnectionLost("the stream ended"))
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            self._fail(ConnectionLost(f"{type(error).__name__}: {error}"))
-        except BodyTooLargeError as error:
-            self._fail(UnreadableAnswer(str(error)))
+            lost = ConnectionLost(f"{type(error).__name__}: {error}")
+        except CapExceeded as error:
+            lost = UnreadableAnswer(str(error))
         except (HttpStatus, UnreadableAnswer) as error:
-            self._fail(error)
+            lost = error
         finally:
-            listener.lost()
+            self._fail(lost)
+            listener.lost(lost)
 
     async def _read_stream(self, listener: Listener) -> None:
         headers = {**self._headers, "Accept": "text/event-stream"}
         async with self._client.stream("GET", self._url, headers=headers) as response:
             if response.is_error:
-                raise HttpStatus(response.status_code, response.headers, await response.aread())
+                raise await _refused(response)
             async for event in events(response.aiter_bytes()):
                 if self._address.done():
                     listener.receive(event.data)
@@ -111,3 +121,7 @@ class SseTransport:
         if not self._address.done():
             self._address.set_exception(error)
             self._address.exception()  # Read by ``open``, unless that was cancelled.
+
+
+async def _refused(response: httpx2.Response) -> HttpStatus:
+    return HttpStatus(response.status_code, response.headers, await whole(response))

@@ -6,10 +6,15 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agentpipe.core import caps
 from agentpipe.engines.mcp.background import in_background
-from agentpipe.engines.mcp.errors import ConnectionLost
+from agentpipe.engines.mcp.errors import (
+    ConnectionLost,
+    McpServerFault,
+    TooMuchSent,
+    UnreadableAnswer,
+)
 from agentpipe.engines.mcp.running import note_start
-from agentpipe.engines.mcp.transport import MAX_MESSAGE_BYTES
 from agentpipe.engines.process.launcher import PASSED_ON, passed_on, shared_launcher
 from agentpipe.engines.process.pipes import PipeReader, PipeWriter, read_end
 
@@ -58,6 +63,9 @@ class StdioTransport:
         """Put it on the way: a server that does not read holds up nothing here."""
         if self.gone:
             raise ConnectionLost("its process has ended")
+        if self._outgoing.qsize() >= caps.MAX_UNREAD_MESSAGES:
+            most = f"{caps.MAX_UNREAD_MESSAGES:,} messages wait in its stdin (MAX_UNREAD_MESSAGES)"
+            raise ConnectionLost(f"it does not read: {most}")
         self._outgoing.put_nowait(message)
 
     def use_version(self, version: str) -> None:
@@ -85,15 +93,20 @@ class StdioTransport:
         self._stderr.cancel()
 
     async def _read(self, number: int, listener: Listener) -> None:
+        lost: McpServerFault = ConnectionLost("it ended")
+        most = caps.MAX_MESSAGE_BYTES
         try:
-            async with PipeReader(number, MAX_MESSAGE_BYTES) as reader:
+            async with PipeReader(number, most) as reader:
                 while line := await reader.readline():
                     listener.receive(line)
-        except ValueError:  # A line longer than that: what follows is not a message either.
-            pass
+                    await asyncio.sleep(0)  # Many lines may have arrived at once.
+        except ValueError:  # What follows is not a message either.
+            lost = TooMuchSent("bytes in a line", most, "MAX_MESSAGE_BYTES")
+        except UnreadableAnswer as error:
+            lost = error
         finally:
             self.gone = True
-            listener.lost()
+            listener.lost(lost)
 
     async def _write(self, number: int) -> None:
         async with PipeWriter(number) as writer:

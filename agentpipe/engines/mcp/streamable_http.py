@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import httpx2
 
 from agentpipe.core.backoff import delay_s
-from agentpipe.engines.http.bodies import BodyTooLargeError, whole
+from agentpipe.core.caps import CapExceeded
+from agentpipe.engines.http.bodies import chunks, whole
 from agentpipe.engines.http.sse import events
 from agentpipe.engines.mcp.background import in_background
 from agentpipe.engines.mcp.errors import (
@@ -23,7 +24,7 @@ from agentpipe.engines.mcp.errors import (
     UnreadableAnswer,
 )
 from agentpipe.engines.mcp.http_client import new_server_client
-from agentpipe.engines.mcp.transport import CLOSE_LIMIT_S, MAX_MESSAGE_BYTES
+from agentpipe.engines.mcp.transport import CLOSE_LIMIT_S
 
 if TYPE_CHECKING:
     from agentpipe.config.mcp_servers import McpServer
@@ -66,13 +67,13 @@ class HttpTransport:
         try:
             async with request as response:
                 if response.is_error:
-                    raise self._refused(response, await _body(response))
+                    raise self._refused(response, await whole(response))
                 if session := response.headers.get(SESSION):
                     self._headers[SESSION] = session
                 await self._pass_on(response)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise ConnectionLost(f"{type(error).__name__}: {error}".rstrip(": ")) from error
-        except BodyTooLargeError as error:
+        except CapExceeded as error:
             raise UnreadableAnswer(str(error)) from error
 
     def use_version(self, version: str) -> None:
@@ -109,9 +110,9 @@ class HttpTransport:
     async def _pass_on(self, response: httpx2.Response) -> None:
         assert self._listener is not None
         if response.headers.get("content-type", "").startswith("text/event-stream"):
-            async for event in events(response.aiter_bytes()):
+            async for event in events(chunks(response)):
                 self._listener.receive(event.data)
-        elif body := await _body(response):
+        elif body := await whole(response):
             self._listener.receive(body)
 
     async def _listen(self) -> None:
@@ -120,7 +121,7 @@ class HttpTransport:
         while True:
             try:
                 heard = await self._hear()
-            except (httpx2.HTTPError, httpx2.InvalidURL, BodyTooLargeError):
+            except (httpx2.HTTPError, httpx2.InvalidURL, CapExceeded):
                 heard = True
             if not heard:  # Most servers offer nothing, and say so.
                 return
@@ -135,7 +136,3 @@ class HttpTransport:
                 return False
             await self._pass_on(response)
             return True
-
-
-async def _body(response: httpx2.Response) -> bytes:
-    return await whole(response.aiter_bytes(), MAX_MESSAGE_BYTES)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agentpipe.engines.mcp.errors import McpServerFault
+
 CLOSE_LIMIT_S = 2.0
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +18,13 @@ class Listener:
     """Who hears what the server sends.
 
     Attributes:
-        receive: Called with each message, still encoded.
-        lost: Called once, when nothing will come any more.
+        receive: Called with each message, still encoded; raises ``UnreadableAnswer`` where the
+            session is of no use any more.
+        lost: Called once with the reason, when nothing will come any more.
     """
 
     receive: Callable[[bytes], None]
-    lost: Callable[[], None]
+    lost: Callable[[McpServerFault], None]
 
 
 class Transport(Protocol):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from agentpipe.core.caps import MAX_PROCESS_LINE_BYTES
 from agentpipe.core.logs import Bound, bound, printed
 from agentpipe.core.outside import read_shallow_json
 from agentpipe.core.trace import record_spans, record_usage
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from agentpipe.core.task import Task
     from agentpipe.engines.process.launcher import Child, Launcher
 
-MAX_LINE_BYTES = 256 * 1024 * 1024
 MAX_PRINTED_BYTES = 10_000
 END_GRACE_S = 1.0
 
@@ -103,7 +103,9 @@ class ProcessAgent:
             if isinstance(error, OSError):
                 raise start_failure("the agent's process", error) from error
             raise
-        self._reader, self._writer = await asyncio.open_connection(sock=ours, limit=MAX_LINE_BYTES)
+        self._reader, self._writer = await asyncio.open_connection(
+            sock=ours, limit=MAX_PROCESS_LINE_BYTES
+        )
         self._printing = asyncio.create_task(self._log_output(printed_out))
         # Not through the reaper, whose memory its other children have copies of.
         secrets = {"env": dict(context.env), "metadata": dict(context.metadata)}
@@ -138,8 +140,8 @@ class ProcessAgent:
             message = None
         except ValueError as error:  # orjson's errors are ValueErrors too.
             raise AgentFailed(
-                f"the agent's process sent invalid JSON, or a line above {MAX_LINE_BYTES:,} bytes: "
-                f"{error}"
+                "the agent's process sent invalid JSON, or a line above "
+                f"{MAX_PROCESS_LINE_BYTES:,} bytes: {error}"
             ) from error
         if not isinstance(message, dict):
             raise await self._crash()

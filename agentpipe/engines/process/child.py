@@ -15,6 +15,7 @@ import orjson
 
 from agentpipe.config.agent_config import load_agent_config
 from agentpipe.connections import plugins
+from agentpipe.core.caps import MAX_PROCESS_LINE_BYTES
 from agentpipe.core.context import Context
 from agentpipe.core.failures import error_record, is_infra, rate_limit
 from agentpipe.core.json_values import checked_answer
@@ -24,7 +25,6 @@ from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
 from agentpipe.engines.base import Answer, open_engine
 from agentpipe.engines.instance import Instance
-from agentpipe.engines.process.agent import MAX_LINE_BYTES
 from agentpipe.errors import RunLimitExceeded
 
 if TYPE_CHECKING:
@@ -44,7 +44,9 @@ def serve(channel: socket.socket) -> None:
 
 class _ChildServer:
     async def serve(self, channel: socket.socket) -> None:
-        reader, self._writer = await asyncio.open_connection(sock=channel, limit=MAX_LINE_BYTES)
+        reader, self._writer = await asyncio.open_connection(
+            sock=channel, limit=MAX_PROCESS_LINE_BYTES
+        )
         run: asyncio.Task[None] | None = None
         while line := await reader.readline():
             message = orjson.loads(line)

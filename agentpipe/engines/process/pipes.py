@@ -7,9 +7,9 @@ import os
 import re
 from contextlib import suppress
 
+from agentpipe.core.caps import STDERR_END_BYTES
 from agentpipe.errors import AnswerError
 
-STDERR_END_BYTES = 4_000
 _SPACE = re.compile(r"\s")
 CHUNK_BYTES = 65_536
 

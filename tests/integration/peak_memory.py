@@ -1,0 +1,62 @@
+"""What an llm agent answers to one question, and how much memory that took, in its own process.
+
+``python -m tests.integration.peak_memory CONFIG.json`` prints the end and the growth of the peak.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agentpipe.core.failures import is_infra
+from tests.integration import llm_bench
+
+LIMIT_S, RUN_LIMIT_S = 300, 200
+
+
+@dataclass(frozen=True)
+class End:
+    """How a run ended.
+
+    Attributes:
+        grown_mib: By how much it raised the peak of the process's resident memory.
+    """
+
+    text: str
+    infra: bool
+    grown_mib: int
+
+
+def ask(url: str, **config: Any) -> End:
+    """Ask one question in a process of its own."""
+    argv = [sys.executable, "-m", __name__, json.dumps({"url": url, **config})]
+    run = subprocess.run(argv, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert run.returncode == 0, run.stderr[-2_000:]
+    return End(**json.loads(run.stdout))
+
+
+def _peak_mib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def _main() -> None:
+    llm_bench.PATIENCE_S = RUN_LIMIT_S
+    config = json.loads(sys.argv[1])
+    with tempfile.TemporaryDirectory() as folder:
+        bench = llm_bench.Bench(Path(folder))
+        engine = bench.engine(**config)
+        before = _peak_mib()
+        (end,) = bench.ask(engine, "?")
+    infra = isinstance(end, Exception) and is_infra(end)
+    grown = _peak_mib() - before
+    sys.stdout.write(json.dumps({"text": str(end)[:2_000], "infra": infra, "grown_mib": grown}))
+
+
+if __name__ == "__main__":
+    _main()
