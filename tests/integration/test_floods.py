@@ -49,7 +49,7 @@ def test_no_stream_of_a_model_fills_the_memory(name: str) -> None:
 def test_no_body_of_a_server_fills_the_memory(name: str, transport: str) -> None:
     with FloodServer({**BODIES, **STREAMS}[name]) as server, LlmStub([say("a")]) as model:
         web = {"name": "web", "url": server.url, "transport": transport}
-        end = ask(model.url, servers=[web], start_limit_s=20)
+        end = ask(model.url, servers=[web], start_limit_s=8)
     late = "start_limit_s"  # A stream may well say nothing for ever.
     assert_capped(
         end, "MAX_BODY_BYTES", "MAX_BODY_LINES", "MAX_MESSAGE_BYTES", "MAX_ENCODINGS", late

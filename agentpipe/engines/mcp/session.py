@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 # The latest version that the specification's servers of all ages agree to.
 VERSION = "2025-06-18"
 # What it costs to look at a message, besides its bytes.
-_COST_BYTES = 256
+_COST_BYTES = 1_000
 PING_LIMIT_S = 5.0
 # The model may have caused these by its arguments; the others say how the service is.
 ANSWERS_TO_THE_CALL = frozenset({400, 405, 406, 409, 411, 413, 414, 415, 422, 431})
