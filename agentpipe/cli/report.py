@@ -1,51 +1,150 @@
-"""``agentpipe report``: totals of the stream."""
+"""``agentpipe report``: what the stream says, as a whole and by a field."""
 
 from __future__ import annotations
 
+import argparse
 from typing import TYPE_CHECKING
 
 from agentpipe.cli.common import add_common, print_json, print_text, settings_of
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_results
 from agentpipe.core.redaction import without_password
-from agentpipe.core.text import one_line
-from agentpipe.operations.report import Report, summarize
+from agentpipe.core.text import counted, one_line
+from agentpipe.operations.judging.report import FIELDS, METADATA, key_of, summarize
 from agentpipe.sinks.stream import Stream
 
 if TYPE_CHECKING:
-    import argparse
+    from collections.abc import Iterator
+
+    from agentpipe.operations.judging.report import Report
+    from agentpipe.operations.judging.rewards import PassK
+
+MAX_K = 10_000
+COLUMNS = ("results", "ok", "reward", "95 % interval", "usd", "p50 s", "p95 s")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("--collection", metavar="NAME", help="only results of this collection")
+    parser.add_argument(
+        "--by",
+        metavar="FIELD",
+        help=f"also for each value of {', '.join(FIELDS)} or {METADATA}KEY",
+    )
+    parser.add_argument(
+        "--pass-k",
+        metavar="K,...",
+        type=_numbers,
+        default=(),
+        help="chances that one of K samples of a task passes, and that all do",
+    )
     add_common(parser)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        numbers = tuple(map(int, text.split(",")))
+    except ValueError:
+        numbers = (0,)
+    if not all(1 <= number <= MAX_K for number in numbers):
+        wanted = f"expected numbers from 1 to {MAX_K:,}, as in 1,4,8"
+        raise argparse.ArgumentTypeError(f"{wanted}, got {text!r}")
+    return tuple(sorted(set(numbers)))
 
 
 def run(args: argparse.Namespace) -> int:
     """Read the stream from its beginning to its present end."""
     settings = settings_of(args)
+    key = key_of(args.by) if args.by else None
     require_results(args, settings)
     with Stream.open(settings, start="beginning", timeout_s=0) as stream:
-        report = summarize(
-            result for result in stream if args.collection in (None, result.collection)
-        )
+        wanted = (it for it in stream if args.collection in (None, it.collection))
+        whole, by = summarize(wanted, key, args.pass_k)
     if args.json:
-        print_json(report.to_dict())
+        parts = [{"key": name, **part.to_dict()} for name, part in by.items()]
+        print_json({**whole.to_dict(), "by": parts if args.by else None})
     else:
-        _draw(report)
+        _draw(whole)
+        if by:
+            _draw_parts(args.by, by)
         print_text(f"Results: {without_password(settings.sink)}")
     return OK
 
 
 def _draw(report: Report) -> None:
     rows = [
-        (one_line(name, 40), f"{number:,} of {report.results:,}")
-        for name, number in report.outcomes.items()
+        *(
+            (one_line(name, 40), f"{n:,} of {report.results:,}")
+            for name, n in report.outcomes.items()
+        ),
+        *_judged(report),
+        *_used(report),
+        ("throughput", f"{report.per_s:,.1f} results/s"),
+        ("time", f"{report.duration_s:.1f} s"),
     ]
-    if report.pass_rate is not None:
-        rows.append(("pass rate", f"{report.pass_rate:.1%} of {report.rewarded:,} evaluated"))
-    rows.append(("throughput", f"{report.per_s:,.1f} results/s"))
-    rows.append(("time", f"{report.duration_s:.1f} s"))
     width = max(len(name) for name, _ in rows)
     print_text("", *(f"  {name:<{width}}   {value}" for name, value in rows), "")
+
+
+def _judged(report: Report) -> Iterator[tuple[str, str]]:
+    mean = report.reward
+    if mean is None:
+        return
+    label = "pass rate" if report.passes_or_fails else "mean reward"
+    yield label, f"{_share(report, mean.mean)} of {mean.rewarded:,} evaluated"
+    if mean.low is not None and mean.high is not None:
+        span = f"{_share(report, mean.low)} to {_share(report, mean.high)}"
+        yield "95 % interval", f"{span}, {counted(mean.groups, 'task')}"
+    if report.bounds and mean.rewarded < report.results:
+        low, high = (_share(report, bound) for bound in report.bounds)
+        missing = report.results - mean.rewarded
+        yield "not evaluated", f"{missing:,}: {low} to {high} if all of them were 0, or 1"
+    for each in report.pass_k:
+        yield f"pass@{each.k}, pass^{each.k}", _chances(each)
+
+
+def _used(report: Report) -> Iterator[tuple[str, str]]:
+    for name, number in report.usage.items():
+        of = f" of {counted(report.priced, 'result')} with a price" if name == "usd" else ""
+        yield one_line(name, 40), f"{number:,.15g}{of}"
+    if report.run_s is not None:
+        half, most = report.run_s
+        yield "run time", f"half within {half:.1f} s, 95 % within {most:.1f} s"
+
+
+def _share(report: Report, value: float) -> str:
+    return f"{value:.1%}" if report.passes_or_fails else f"{value:.3f}"
+
+
+def _chances(each: PassK) -> str:
+    if each.any_passes is None or each.all_pass is None:
+        return f"no task has {counted(each.k, 'evaluated sample')}"
+    left_out = f"; {each.left_out:,} have fewer samples" if each.left_out else ""
+    tasks = counted(each.groups, "task")
+    return f"{each.any_passes:.1%}, {each.all_pass:.1%} of {tasks}{left_out}"
+
+
+def _draw_parts(field: str, parts: dict[str, Report]) -> None:
+    rows: list[tuple[str, ...]] = [(one_line(field, 40), *COLUMNS)]
+    rows += [(one_line(name, 60), *_cells(part)) for name, part in parts.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        cells = "  ".join(f"{it:>{width}}" for it, width in zip(others, widths[1:], strict=True))
+        print_text(f"  {first:<{widths[0]}}  {cells}")
+    print_text("")
+
+
+def _cells(part: Report) -> list[str]:
+    mean = part.reward
+    span = (
+        f"{mean.low:.3f} to {mean.high:.3f}" if mean and None not in (mean.low, mean.high) else "-"
+    )
+    return [
+        f"{part.results:,}",
+        f"{part.outcomes.get('ok', 0):,}",
+        f"{mean.mean:.3f} of {mean.rewarded:,}" if mean else "-",
+        span,
+        f"{part.usage['usd']:.4g}" if part.priced else "-",
+        *(f"{value:.1f}" for value in part.run_s or ()),
+        *(["-", "-"] if part.run_s is None else []),
+    ]

@@ -27,7 +27,7 @@ from agentpipe.core.result import OUTCOMES, Result
 from agentpipe.core.task import Task
 from agentpipe.evaluation import evaluators
 from agentpipe.evaluation.chain import OPS, STEPS
-from agentpipe.operations.report import Report
+from agentpipe.operations.judging.report import summarize
 from agentpipe.operations.stats import as_dict
 from agentpipe.settings import _VARIABLES, Settings
 from tests.documents import (
@@ -205,7 +205,7 @@ def test_make_run_prints_what_the_guide_shows(scratch: Path) -> None:
     # The environment is there already: this one.
     printed = run(scratch, "make", "--old-file=.venv/installed", "run", f"BIN={BIN}")
     assert_printed(made, printed.replace(str(BIN), ".venv/bin"))
-    assert "pass rate    89.3% of 200 evaluated" in printed
+    assert "mean reward     0.893 of 200 evaluated" in printed
 
 
 def commands() -> list[tuple[str, list[str]]]:
@@ -243,7 +243,10 @@ def test_what_the_commands_print_is_documented() -> None:
     text = section("docs/reference.md", "`agentpipe status`")
     assert [word for word in words if not re.search(rf"\b{word}\b", text)] == []
     text = section("docs/reference.md", "`agentpipe report`")
-    assert [word for word in Report().to_dict() if f'"{word}"' not in text] == []
+    whole, _ = summarize([Result(reward=1.0, task_id="t")], pass_k=[1])
+    said = whole.to_dict()
+    words = [*said, *said["reward"], *said["pass_k"][0]]
+    assert [word for word in words if f'"{word}"' not in text] == []
 
 
 def test_reasons_and_what_why_prints_are_documented() -> None:

@@ -1,0 +1,1 @@
+"""What results say together: means with their uncertainty, and what is missing."""

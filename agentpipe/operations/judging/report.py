@@ -1,0 +1,169 @@
+"""Reports: what a stream of results says, as a whole and by a field."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from agentpipe.errors import ConfigError
+from agentpipe.operations.judging.rewards import Rewards
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from agentpipe.core.result import Result
+    from agentpipe.operations.judging.rewards import Estimate, PassK
+
+FIELDS = ("group", "agent", "collection", "outcome", "config_hash", "policy_version")
+METADATA = "metadata."
+# A value that is missing, in a report by a field.
+ABSENT = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Totals of some results.
+
+    Attributes:
+        pass_rate: Mean reward of the results that have one; None without any.
+        duration_s: From the start of the first run to the end of the last.
+        per_s: Results per second of that time.
+        reward: The mean with its uncertainty; None without any reward.
+        bounds: The mean over all results if each missing reward were 0, and if each were 1.
+        pass_k: By the ``k`` that was asked for.
+        usage: Summed over results; ``usd`` over those with a known price, ``priced`` of them.
+        run_s: The 50th and the 95th percentile of how long a run took.
+    """
+
+    results: int
+    outcomes: dict[str, int]
+    pass_rate: float | None
+    rewarded: int
+    duration_s: float
+    per_s: float
+    reward: Estimate | None
+    bounds: tuple[float, float] | None
+    pass_k: tuple[PassK, ...]
+    usage: dict[str, float]
+    priced: int
+    run_s: tuple[float, float] | None
+
+    @property
+    def passes_or_fails(self) -> bool:
+        """Whether each reward is 0 or 1, so that their mean is a share."""
+        return self.reward is not None and self.reward.binary
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of ``agentpipe report``."""
+        return asdict(self)
+
+
+class _Totals:
+    """Takes results one by one."""
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.rewards = Rewards()
+        self.usage = defaultdict[str, float](float)
+        self.priced = 0
+        self.first, self.last = math.inf, -math.inf
+        self.run_s: list[float] = []
+
+    def add(self, result: Result) -> None:
+        self.outcomes[result.outcome] += 1
+        self.rewards.add(group_of(result), result.reward)
+        for name, number in result.usage.items():
+            if isinstance(number, int | float):
+                self.usage[name] += number
+        self.priced += "usd" in result.usage
+        started, finished = _seconds(result.started_at), _seconds(result.finished_at)
+        if started is not None:
+            self.first = min(self.first, started)
+        if finished is not None:
+            self.last = max(self.last, finished)
+        if started is not None and finished is not None:
+            self.run_s.append(finished - started)
+
+    def report(self, pass_k: Sequence[int]) -> Report:
+        total = self.outcomes.total()
+        duration_s = max(0.0, self.last - self.first) if self.run_s else 0.0
+        estimate = self.rewards.estimate()
+        return Report(
+            results=total,
+            outcomes=dict(self.outcomes.most_common()),
+            pass_rate=estimate.mean if estimate else None,
+            rewarded=self.rewards.rewarded,
+            duration_s=duration_s,
+            per_s=total / duration_s if duration_s else 0.0,
+            reward=estimate,
+            bounds=self.rewards.bounds(),
+            pass_k=tuple(map(self.rewards.pass_k, pass_k)),
+            usage={name: round(number, 9) for name, number in sorted(self.usage.items())},
+            priced=self.priced,
+            run_s=_percentiles(self.run_s),
+        )
+
+
+def summarize(
+    results: Iterable[Result],
+    key: Callable[[Result], str] | None = None,
+    pass_k: Sequence[int] = (),
+) -> tuple[Report, dict[str, Report]]:
+    """Read the results once; returns the report of all, and one for each value of ``key``.
+
+    Memory grows with the number of groups, and by a number for each result.
+    """
+    whole, parts = _Totals(), defaultdict[str, _Totals](_Totals)
+    for result in results:
+        whole.add(result)
+        if key is not None:
+            parts[key(result)].add(result)
+    by = {name: parts[name].report(pass_k) for name in sorted(parts)}
+    return whole.report(pass_k), by
+
+
+def group_of(result: Result) -> str:
+    """The task whose sample it is; a task that is no sample is alone in its group."""
+    return result.group_id or result.task_id
+
+
+def key_of(field: str) -> Callable[[Result], str]:
+    """Reads ``field``, one of ``FIELDS`` or ``metadata.KEY``, from a result.
+
+    Raises:
+        ConfigError: There is no such field.
+    """
+    if field == "group":
+        return group_of
+    if field in FIELDS:
+        return lambda result: _text(getattr(result, field))
+    if field.startswith(METADATA) and (name := field.removeprefix(METADATA)):
+        return lambda result: _text(result.metadata.get(name))
+    raise ConfigError(f"--by {field}: choose from {', '.join(FIELDS)} and {METADATA}KEY")
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ABSENT
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _seconds(timestamp: str | None) -> float | None:
+    """Unix seconds; None where there is none, or what a foreign record holds is none."""
+    try:
+        return datetime.fromisoformat(timestamp).timestamp() if timestamp else None
+    except ValueError:
+        return None
+
+
+def _percentiles(run_s: list[float]) -> tuple[float, float] | None:
+    """The smallest values that half, and 95 %, of all do not exceed."""
+    if not run_s:
+        return None
+    ordered, number = sorted(run_s), len(run_s)
+    return ordered[(number - 1) // 2], ordered[-(-number * 95 // 100) - 1]

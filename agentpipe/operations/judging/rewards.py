@@ -1,0 +1,144 @@
+"""Rewards: the rewards of some results by group, and what they say of the mean."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agentpipe.operations.judging.intervals import effective_number, t_interval, wilson_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PASSED = 1.0
+
+
+@dataclass(slots=True)
+class _Group:
+    """The samples of one task that have a reward."""
+
+    number: int = 0
+    reward: float = 0.0
+    passed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean reward with its uncertainty.
+
+    Attributes:
+        se: Its standard error, by groups: samples of one task are not independent. None with
+            fewer than two groups.
+        low: Of the interval of 95 %; None without one.
+        method: ``wilson`` where each reward is 0 or 1, else ``t``.
+        rewarded: How many results have a reward.
+        groups: How many tasks they are samples of.
+        binary: Whether each reward is 0 or 1.
+    """
+
+    mean: float
+    se: float | None
+    low: float | None
+    high: float | None
+    method: str | None
+    rewarded: int
+    groups: int
+    binary: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PassK:
+    """Chances that of ``k`` samples of a task one passes, or all do, as means over tasks.
+
+    Attributes:
+        groups: Tasks with at least ``k`` rewarded samples; only these count.
+        left_out: Tasks with fewer.
+    """
+
+    k: int
+    any_passes: float | None
+    all_pass: float | None
+    groups: int
+    left_out: int
+
+
+class Rewards:
+    """Takes rewards one by one, in memory that grows with the number of groups only."""
+
+    def __init__(self) -> None:
+        self._groups: dict[str, _Group] = {}
+        self._binary = True
+        self.missing = 0
+
+    def add(self, group: str, reward: float | None) -> None:
+        """Add a result of ``group``; None is a reward that is missing."""
+        if reward is None:
+            self.missing += 1
+            return
+        of_group = self._groups.setdefault(group, _Group())
+        of_group.number += 1
+        of_group.reward += reward
+        of_group.passed += reward >= PASSED
+        self._binary = self._binary and reward in (0, 1)
+
+    @property
+    def rewarded(self) -> int:
+        """How many have a reward."""
+        return sum(group.number for group in self._groups.values())
+
+    def estimate(self) -> Estimate | None:
+        """The mean of those that have a reward; None if none has."""
+        number, groups = self.rewarded, len(self._groups)
+        if not number:
+            return None
+        total = math.fsum(group.reward for group in self._groups.values())
+        mean = total / number
+        se = self._standard_error(mean, number)
+        known = mean, se, *self._interval(mean, se, number)
+        return Estimate(*known, number, groups, self._binary)
+
+    def _interval(
+        self, mean: float, se: float | None, number: int
+    ) -> tuple[float | None, float | None, str | None]:
+        groups = len(self._groups)
+        if self._binary and (se is not None or number == 1):
+            effective = effective_number(mean, se or 0.0, number, groups)
+            return *wilson_interval(mean, effective), "wilson"
+        if se is not None:
+            return *t_interval(mean, se, groups - 1), "t"
+        return None, None, None
+
+    def _standard_error(self, mean: float, number: int) -> float | None:
+        """Clustered by group, with the usual correction for few groups."""
+        groups = len(self._groups)
+        if groups < 2:  # noqa: PLR2004 - one group says nothing of others
+            return None
+        squares = math.fsum((it.reward - it.number * mean) ** 2 for it in self._groups.values())
+        return math.sqrt(squares * groups / (groups - 1)) / number
+
+    def bounds(self) -> tuple[float, float] | None:
+        """The mean if each missing reward were 0, and if each were 1; None if none is there."""
+        number = self.rewarded + self.missing
+        if not self._groups:
+            return None
+        total = math.fsum(group.reward for group in self._groups.values())
+        return total / number, (total + self.missing) / number
+
+    def pass_k(self, k: int) -> PassK:
+        """Unbiased, from all samples of a task: 1 - C(n-c, k) / C(n, k) and C(c, k) / C(n, k)."""
+        enough = [group for group in self._groups.values() if group.number >= k]
+        left_out = len(self._groups) - len(enough)
+        some = [1 - _chance(it.number - it.passed, it.number, k) for it in enough]
+        every = [_chance(it.passed, it.number, k) for it in enough]
+        return PassK(k, _mean(some), _mean(every), len(enough), left_out)
+
+
+def _chance(good: int, number: int, k: int) -> float:
+    """That ``k`` of ``number`` without replacement are all among the ``good``."""
+    return math.comb(good, k) / math.comb(number, k)
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    listed = list(values)
+    return math.fsum(listed) / len(listed) if listed else None
