@@ -271,6 +271,7 @@ def test_no_file_descriptor_leaks(tmp_path: Path) -> None:
         ({"argv": ["sh", "{{ queston }}"]}, "did you mean 'question'?"),
         ({"argv": ["sh", "{{ TOKEN }}"]}, "the context's values are in the program's environment"),
         ({"argv": ["{{ question }}"]}, "the program itself cannot be a placeholder"),
+        ({"argv": ["sh", "-c", "echo {{ question }}"]}, "argv: 'echo {{ question }}' is code"),
         ({"argvs": 1}, "unknown key 'argvs' in config: did you mean 'argv'?"),
         ({"pass_env": "PATH"}, "pass_env: expected a list of names"),
         ({"max_output_bytes": 0}, "max_output_bytes: expected a whole number"),

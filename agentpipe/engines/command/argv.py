@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.core.did_you_mean import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from agentpipe.core.task import Task
 
@@ -26,6 +26,12 @@ FIELDS = (
 HERE = "here"
 _METADATA = "metadata."
 _PLACEHOLDER = re.compile(r"\{\{\s*(?P<name>[^{}\s]+)\s*\}\}")
+_INTERPRETER = re.compile(
+    r"(?:.*/)?(?:(?:ba|da|k|z|fi)?sh|(?:python|pypy|perl|ruby)[\d.]*|node|deno|bun|Rscript)"
+)
+# Code comes after one, or in the same argument; these others have a value.
+_CODE_OPTION = re.compile(r"-[A-Za-z]*[ceEp]|--(?:eval|command|print)")
+_VALUE_OPTIONS = frozenset(("-o", "+o", "-O", "-X", "-W", "-I", "-r", "--require", "--import"))
 
 
 def filled(argv: Sequence[str], task: Task, here: str) -> list[str]:
@@ -48,7 +54,34 @@ def argv_problems(argv: Any) -> list[str]:
     if _PLACEHOLDER.search(argv[0]):
         return ["argv: the program itself cannot be a placeholder: name it"]
     names = [match["name"] for part in argv for match in _PLACEHOLDER.finditer(part)]
-    return [problem for name in names if (problem := _name_problem(name))]
+    wrong = [problem for name in names if (problem := _name_problem(name))]
+    return wrong or _code_problems(argv)
+
+
+def _code_problems(argv: Sequence[str]) -> list[str]:
+    """A task's text that an interpreter would run."""
+    return [
+        f"argv: {argument!r:.60} is code for an interpreter, and a task would write it: "
+        'give it an argument of its own: [sh, -c, "echo $1", sh, "{{ question }}"]'
+        for argument in _code_in(argv)
+        if {match["name"] for match in _PLACEHOLDER.finditer(argument)} - {HERE}
+    ]
+
+
+def _code_in(argv: Sequence[str]) -> Iterator[str]:
+    """The arguments that the first interpreter runs: what follows is its script's."""
+    starts = [index for index, part in enumerate(argv) if _INTERPRETER.fullmatch(part)]
+    before = ""
+    for argument in argv[starts[0] + 1 :] if starts else ():
+        option = argument.partition("{{")[0].rstrip("= ")
+        if _CODE_OPTION.fullmatch(before):
+            yield argument
+            return
+        if _CODE_OPTION.fullmatch(option) and option != argument:
+            yield argument
+        if argument[:1] not in {"-", "+"} and before not in _VALUE_OPTIONS:
+            return
+        before = argument
 
 
 def _value(task: Task, name: str) -> Any:
