@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import random
 import re
+import sys
 from pathlib import Path
 
 import orjson
 import pytest
 
 import agentpipe
+from agentpipe import cli
+from agentpipe.cli import status
 from agentpipe.cli.common import print_json, print_text, say
+from agentpipe.cli.guard import guarded_output
 from agentpipe.cli.tail import _line
 from agentpipe.core.outside import valid_text
 from agentpipe.core.result import Result
 from agentpipe.core.text import one_line, printable, printable_json
+from agentpipe.errors import StoreError
 
 
 @pytest.mark.parametrize(
@@ -96,6 +101,34 @@ def test_what_is_printed_passes_one_of_few_doors() -> None:
     # It runs in another Python, whose output is logged line by line.
     ours = {name: path for name, path in others.items() if "mcpuniverse/host/" not in name}
     assert [name for name, path in ours.items() if PRINTS.search(path.read_text())] == []
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, StoreError, OSError])
+def test_an_error_of_a_command_is_harmless_be_it_a_bug(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> int:
+        raise kind(HOSTILE)
+
+    monkeypatch.setattr(status, "run", fail)
+    before = sys.stdout, sys.stderr
+    assert cli.main(["status"]) == 1
+    assert (sys.stdout, sys.stderr) == before
+    said = capsys.readouterr().err
+    assert "\\x1b[2J" in said
+    assert all(line.isprintable() for line in said.splitlines())
+    assert ("Traceback" in said) == (kind is not StoreError)
+
+
+def test_what_others_write_during_a_command_is_harmless(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with guarded_output(), guarded_output():
+        sys.stdout.write(HOSTILE)
+        sys.stderr.writelines([HOSTILE, "a\tb\n"])
+        assert not sys.stderr.isatty()
+    shown = HOSTILE.replace("\x1b", "\\x1b").replace("\r", "\\r").replace("\x07", "\\x07")
+    assert capsys.readouterr() == (shown, f"{shown}a\tb\n")
 
 
 HOSTILE = "\x1b[2J\r\x07[bold]"
