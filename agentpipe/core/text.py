@@ -6,6 +6,7 @@ Whatever is not ours passes ``printable``, or ``printable_json``, on its way to 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
 
@@ -70,6 +71,7 @@ def _visible(run: str, keep: str) -> str:
     )
 
 
+@lru_cache(4_096)
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode()
 
@@ -82,6 +84,7 @@ def _in_json(run: str) -> str:
     )
 
 
+@lru_cache(4_096)
 def _json_escape(character: str) -> str:
     """One escape of four digits, or two for a character beyond the first plane."""
     units = character.encode("utf-16-be")
