@@ -12,7 +12,7 @@ import orjson
 
 from agentpipe.cli.colour import coloured, shows_colours
 from agentpipe.cli.guard import unguarded
-from agentpipe.connections.environment import PEER_VARIABLES
+from agentpipe.connections.environment import PEER_VARIABLES, URL_VARIABLES
 from agentpipe.core.redaction import without_password
 from agentpipe.core.text import printable, printable_json
 from agentpipe.errors import ConfigError
@@ -70,14 +70,22 @@ def add_on_full(parser: argparse.ArgumentParser) -> None:
 def settings_of(args: argparse.Namespace) -> Settings:
     """Settings from the environment, overridden by options."""
     environ = dict(os.environ)
-    for option, ours in (("broker", "AGENTPIPE_BROKER"), ("sink", "AGENTPIPE_SINK")):
+    for option, ours in URL_VARIABLES.items():
         if url := getattr(args, option):
             environ[ours] = url
+            warn_of_password(option, url)
             # MCP-Universe's variables for the same server would contradict the option.
             for name in PEER_VARIABLES:
                 if name.startswith("REDIS") == (option == "broker"):
                     environ.pop(name, None)
     return Settings.from_env(environ)
+
+
+def warn_of_password(option: str, url: str) -> None:
+    """A process list shows arguments to every user of the machine, for as long as this runs."""
+    if without_password(url) != url:
+        variable = URL_VARIABLES[option]
+        say(f"warning: --{option} shows its password in the process list: set {variable} instead")
 
 
 def collection_file(args: argparse.Namespace, settings: Settings) -> Path:

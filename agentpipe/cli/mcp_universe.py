@@ -6,8 +6,8 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import add_common
-from agentpipe.connections.environment import MQ_TYPES, names_a_queue
+from agentpipe.cli.common import add_common, warn_of_password
+from agentpipe.connections.environment import MQ_TYPES, URL_VARIABLES, names_a_queue
 from agentpipe.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,10 +50,10 @@ def settings_of(args: argparse.Namespace) -> Settings:
         if (value := getattr(args, option[2:].replace("-", "_")))
     }
     environ = {**os.environ, **given}
-    if args.broker:
-        environ["AGENTPIPE_BROKER"] = args.broker
-    if args.sink:
-        environ["AGENTPIPE_SINK"] = args.sink
+    for option, variable in URL_VARIABLES.items():
+        if url := getattr(args, option):
+            environ[variable] = url
+            warn_of_password(option, url)
     settings = Settings.from_env(environ, _mq_type(args, environ))
     bound = getattr(args, "max_queue_size", None)
     return replace(settings, max_queue_size=bound) if bound else settings

@@ -13,6 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from agentpipe.config.shown_values import (
+    place_in,
+    refusal,
+    shown_names,
+    shown_passwords,
+)
 from agentpipe.core.did_you_mean import did_you_mean
 from agentpipe.core.template import names_in, render
 from agentpipe.errors import ConfigError, Problem
@@ -49,6 +55,17 @@ def _uvx(package: str, *arguments: str) -> dict[str, Any]:
     return {"stdio": {"command": "uvx", "args": [package, *arguments]}}
 
 
+def _without_password(entry: dict[str, Any]) -> dict[str, Any]:
+    """One that takes an address as an argument: the address, but not its password, stands there."""
+    start, name = entry["stdio"], "POSTGRES_ADDRESS"
+    hide = ["-I", str(Path(__file__).with_name("hide_password.py")), name, "PGPASSWORD"]
+    arguments = [*hide, start["command"], *start["args"]]
+    return {
+        "stdio": {"command": sys.executable, "args": arguments},
+        "env": {name: f"{{{{{name}}}}}"},
+    }
+
+
 def _stateless(entry: dict[str, Any]) -> dict[str, Any]:
     return {**entry, "stateless": True}
 
@@ -78,10 +95,11 @@ BUILT_IN: dict[str, dict[str, Any]] = {
     "notion_mcpmark": _notion("EVAL_NOTION_API_KEY"),
     "paypal": _npm("mcp-remote@0.15.1", "https://mcp.paypal.com/sse"),
     "playwright": _npm("@playwright/mcp@0.0.83", "--headless", "--isolated"),
-    "postgres": _npm("@modelcontextprotocol/server-postgres@0.6.2", "{{POSTGRES_ADDRESS}}"),
-    "postgres-pro": _uvx(
-        "postgres-mcp==0.3.0", "{{POSTGRES_ADDRESS}}", "--access-mode", "unrestricted"
-    ),
+    "postgres": _without_password(_npm("@modelcontextprotocol/server-postgres@0.6.2")),
+    "postgres-pro": {
+        **_uvx("postgres-mcp==0.3.0", "--access-mode", "unrestricted"),
+        "env": {"DATABASE_URI": "{{POSTGRES_ADDRESS}}"},
+    },
     "slack": _npm(
         "@modelcontextprotocol/server-slack@2025.4.25", env=("SLACK_BOT_TOKEN", "SLACK_TEAM_ID")
     ),
@@ -119,8 +137,10 @@ class McpServer:
 class Catalogue:
     """All servers that agents can use."""
 
-    def __init__(self, entries: Mapping[str, dict[str, Any]]) -> None:
+    def __init__(self, entries: Mapping[str, dict[str, Any]], file: Path | None = None) -> None:
+        """The built-in list, and ``entries``, which are those of ``file``."""
         self._entries = {**BUILT_IN, **entries}
+        self._listed, self._file = entries, file
 
     def names(self) -> Iterator[str]:
         """The variables that may fill in the entries."""
@@ -150,6 +170,8 @@ class Catalogue:
             raise ConfigError("a server needs a name: `- name: calculator`")
         entry = self._entry(wanted)
         transport = _transport(name, wanted, entry)
+        if shown := shown_names(entry) or shown_passwords(entry, env or {}):
+            raise ConfigError(refusal(name, shown, self._place(name, entry, shown)))
         tools = _names(wanted.get("tools"), f"tools of {name}")
         used = {key: entry[key] for key in (transport, "env", "cwd") if key in entry}
         filled = _filled(used, env or {})
@@ -163,6 +185,10 @@ class Catalogue:
         else:
             server = _by_url(name, transport, filled, tools)
         return replace(server, stateless=_is_stateless(name, wanted, entry))
+
+    def _place(self, name: str, entry: Mapping[str, Any], shown: list[str]) -> str:
+        is_listed = self._file is not None and self._listed.get(name) == entry
+        return place_in(self._file, name, shown) if self._file and is_listed else ""
 
     def _entry(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """The entry itself if it says how to reach the server, else that of the list."""
@@ -201,7 +227,7 @@ def load_catalogue(path: str | None) -> Catalogue:
     Raises:
         ConfigError: The file cannot be read, or is not such a list.
     """
-    return Catalogue(read_list(Path(path)) if path else {})
+    return Catalogue(read_list(Path(path)), Path(path)) if path else Catalogue({})
 
 
 def read_list(path: Path) -> dict[str, dict[str, Any]]:

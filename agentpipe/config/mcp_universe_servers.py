@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.mcp_servers import BUILT_IN, TRANSPORTS, VARIABLE, read_list
 from agentpipe.config.mcp_universe_names import names
+from agentpipe.config.shown_values import place_in, refusal, shown_names
 from agentpipe.core.did_you_mean import did_you_mean
 from agentpipe.errors import ConfigError
 
@@ -25,8 +26,12 @@ _NO_NAME = "a server needs a name: `- name: calculator`"
 
 
 def added_servers() -> dict[str, dict[str, Any]]:
-    """The servers of our list that MCP-Universe's lacks: its code gets them too."""
-    return {name: entry for name, entry in BUILT_IN.items() if name not in names().servers}
+    """The servers of our list that its code gets, too.
+
+    MCP-Universe's lacks them, or shows a password in their command line.
+    """
+    theirs = names().servers - {"postgres", "postgres-pro"}
+    return {name: entry for name, entry in BUILT_IN.items() if name not in theirs}
 
 
 def server_needs(servers: Any) -> Iterator[str]:
@@ -73,6 +78,8 @@ def _fault(server: Any, listed: Mapping[str, Any]) -> str:
     if transport not in TRANSPORTS:
         hint = did_you_mean(transport, TRANSPORTS)
         return f"transport {transport!r:.40} of the MCP server {name!r:.60}: {hint}"
+    if shown := shown_names(listed.get(name, {})):
+        return refusal(name, shown, place_in(Path(os.environ[VARIABLE]), name, shown))
     return _unreachable(server, name, str(transport), listed)
 
 

@@ -25,6 +25,7 @@ from agentpipe.core.redaction import without_password
 from agentpipe.core.text import counted
 from agentpipe.errors import ConfigError, StoreError, Unreachable
 from agentpipe.operations.clocks import clocks_in_results, worker_clocks
+from agentpipe.operations.precautions import pinned, transport
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.stream import Stream
 
@@ -75,6 +76,7 @@ def examine(settings: Settings, environ: Mapping[str, str]) -> Examination:
         *versions(),
         *extras(environ),
         *limits(),
+        *pinned(environ),
         *_server("broker", settings.broker, lambda: _of_store(settings), wrong),
         *_server("sink", settings.sink, lambda: _of_sink(settings), wrong),
     ]
@@ -154,8 +156,10 @@ def _server(
         wrong.append(error)
         other = f"choose another {role} with --{role} URL or AGENTPIPE_{role.upper()}"
         yield fail(role, str(error), f"correct it, or {other}")
+        yield from transport(role, url)
         return
     yield ok(role, f"{without_password(url)} answers")
+    yield from transport(role, url)
     yield from (replace(each, name=f"{role} {each.name}") for each in found)
 
 

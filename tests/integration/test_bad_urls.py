@@ -141,7 +141,9 @@ def test_commands_end_with_that_line(project: Project, scheme: str) -> None:
         assert len(done.err.splitlines()) <= 2, (command, done)
     mistyped = project.run("status", "--broker", f"{away}?prefx=a")
     assert (mistyped.code, mistyped.out) == (2, "")
-    assert _tells(mistyped.err.rstrip("\n"), away, "prefix"), mistyped
+    warning, line = mistyped.err.splitlines()
+    assert "set AGENTPIPE_BROKER instead" in warning
+    assert _tells(line, away, "prefix"), mistyped
 
 
 def _tells(line: str, url: str, word: str) -> bool:

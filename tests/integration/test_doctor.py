@@ -67,7 +67,7 @@ def test_it_is_read_in_eighty_columns_and_searched_by_lines(project: Project) ->
     at = lines.index("broker")
     assert lines[at + 1].startswith("FAIL  reached                redis://someone:***@127.0.0.1:1")
     assert any(line.startswith(" " * 26 + "-> correct it") for line in lines[at:])
-    assert lines[-1].startswith("1 failed, 0 warnings, of ")
+    assert lines[-1].startswith("1 failed, 1 warnings, of ")  # The password without TLS.
     whole = project.run("doctor", "--broker", NOWHERE).out.splitlines()
     (failed,) = [line for line in whole if line.startswith("FAIL")]
     assert "nothing listens there: start Redis, or correct the URL" in failed

@@ -350,7 +350,9 @@ def assert_refused(url: str, why: str, capsys: pytest.CaptureFixture[str]) -> No
     """The command line says it in one line, with its exit code."""
     capsys.readouterr()
     assert main(["status", "--broker", url]) == UNREACHABLE
-    line = capsys.readouterr().err
+    said = capsys.readouterr().err
+    warning, line = said.split("\n", 1) if "@" in url else ("", said)
+    assert ("set AGENTPIPE_BROKER instead" in warning) is bool(warning)
     assert line.count("\n") == 1
     assert why in line
     assert "canary" not in line
@@ -407,6 +409,35 @@ def test_tls_is_spoken_where_it_is_asked_for(
     assert works(f"rediss://{HOST}:{port}?ssl_cert_reqs=none&prefix=b")
     assert_refused(f"rediss://{HOST}:{port}", "name its CA with ssl_ca_certs", capsys)
     assert_refused(f"redis://:canary@{HOST}:{port}", "want TLS (rediss://)", capsys)
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl to make a certificate")
+def test_sentinels_and_their_primary_speak_tls(
+    own_server: OwnServer, certificate: tuple[str, str], tmp_path: Path
+) -> None:
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("needs redis-server on the path")
+    file, key = certificate
+    primary, port = free_port(), free_port()
+    tls = {"tls-cert-file": file, "tls-key-file": key, "tls-ca-cert-file": file}
+    tls |= {"tls-auth-clients": "no", "tls-replication": "yes"}
+    own_server(RedisServer, settings={**tls, "tls-port": str(primary)})
+    own = {"port": "0", "tls-port": str(port), "bind": HOST, "dir": str(tmp_path), **tls}
+    lines = [f"{name} {value}" for name, value in own.items()]
+    conf = tmp_path / "sentinel.conf"
+    conf.write_text("\n".join([*lines, f"sentinel monitor main {HOST} {primary} 1"]) + "\n")
+    process = subprocess.Popen([program, str(conf), "--sentinel"], stdout=subprocess.DEVNULL)
+    try:
+        with redis.Redis(HOST, port, ssl=True, ssl_ca_certs=file) as client:
+            wait_until(lambda: answers_ping(client), PATIENCE_S, "the Sentinel answers")
+        assert works(f"redis+sentinel://{HOST}:{port}/main?ssl_ca_certs={file}")
+        assert works(f"redis+sentinel://{HOST}:{port}/main?tls=yes&ssl_cert_reqs=none&prefix=b")
+        with pytest.raises(Unreachable, match="do not answer"):
+            works(f"redis+sentinel://{HOST}:{port}/main")
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_node_of_a_cluster_holds_all_keys_of_a_store(own_server: OwnServer) -> None:

@@ -52,19 +52,20 @@ def _in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 EVERYWHERE = {
     "name": "own",
-    "command": "{{PROGRAM}}",
-    "args": ["--token={{ TOKEN }}"],
-    "env": {"OWN": "{{VALUE}}"},
+    "command": "{{PROGRAM_FILE}}",
+    "args": ["--in={{ TEST_DIR }}"],
+    "env": {"OWN": "{{VALUE}}", "TOKEN": "{{TOKEN}}"},
     "cwd": "{{FOLDER}}",
 }
 
 
 def test_an_inline_servers_names_come_from_the_workers_environment(tmp_path: Path) -> None:
-    values = {"PROGRAM": sys.executable, "TOKEN": "t-1", "VALUE": "v-1", "FOLDER": "/tmp"}
+    values = {"PROGRAM_FILE": sys.executable, "TOKEN": "t-1", "VALUE": "v-1", "FOLDER": "/tmp"}
+    values["TEST_DIR"] = "/elsewhere"
     access = Case(tmp_path, [EVERYWHERE]).access(**values, OTHER="not named")
-    (server,) = access.servers(Task(question="?"), Context({"TOKEN": "of the context"}))
-    assert server.command == (sys.executable, "--token=of the context")
-    assert (server.env, server.cwd) == ({"OWN": "v-1"}, "/tmp")
+    (server,) = access.servers(Task(question="?"), Context({"TEST_DIR": "/srv"}))
+    assert server.command == (sys.executable, "--in=/srv")
+    assert (server.env, server.cwd) == ({"OWN": "v-1", "TOKEN": "t-1"}, "/tmp")
     assert {"t-1", "v-1"} <= {*access.secrets}
     assert "not named" not in access.secrets
 
@@ -120,14 +121,14 @@ def test_a_task_may_name_a_server_twice_but_not_two_servers_alike(tmp_path: Path
 
 
 def test_what_every_server_gets_is_no_secret(tmp_path: Path) -> None:
-    entry = {"name": "own", "command": "x", "args": ["{{HOME}}", "{{TOKEN}}"]}
+    entry = {"name": "own", "command": "x", "args": ["{{HOME}}"], "env": {"T": "{{TOKEN}}"}}
     assert Case(tmp_path, [entry]).access(HOME="/root", TOKEN=SECRET).secrets == (SECRET,)
 
 
 def test_check_names_a_variable_that_is_nowhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = {"name": "own", "command": sys.executable, "args": ["-c", "{{ONE_HERE}} {{TWO_HERE}}"]}
+    entry = {"name": "own", "command": sys.executable, "env": {"A": "{{ONE_HERE}} {{TWO_HERE}}"}}
     case = Case(tmp_path, [entry, {"name": "own2", "url": "http://x/{{THREE_HERE}}"}])
     assert case.problems() == [
         (
@@ -196,7 +197,7 @@ def test_the_path_of_the_servers_own_environment_counts(tmp_path: Path) -> None:
 
 
 def test_no_secret_is_in_a_problem(tmp_path: Path) -> None:
-    entry = {"name": "own", "command": "python", "args": ["/{{TOKEN}}/none.py"]}
-    (problem,) = Case(tmp_path, [entry]).problems(TOKEN=SECRET)
+    entry = {"name": "own", "command": "python", "args": ["/{{THE_DIR}}/none.py"]}
+    (problem,) = Case(tmp_path, [entry]).problems(THE_DIR=SECRET)
     assert SECRET not in problem
     assert "/***/none.py" in problem

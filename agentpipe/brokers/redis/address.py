@@ -15,12 +15,15 @@ PORT = 6379
 SENTINEL_PORT = 26379
 # TLS parameters, as the client library names them.
 FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-_VALUES = {"ssl_cert_reqs": ("required", "none")}
+_VALUES = {"ssl_cert_reqs": ("required", "none"), "tls": ("yes", "no")}
+_OPTIONS = (*FILES, "ssl_cert_reqs")
+# Sentinels have no scheme of their own for it. What is said holds for them and for the primary.
+_TLS = {"rediss": _OPTIONS, "redis+sentinel": ("tls", *_OPTIONS)}
 _SHAPES = {
     "redis": "redis://[USER:PASSWORD@]HOST[:PORT][/DB]",
     "rediss": "rediss://[USER:PASSWORD@]HOST[:PORT][/DB]",
     "unix": "unix://[USER:PASSWORD@]/path/of/redis.sock[?db=DB]",
-    "redis+sentinel": "redis+sentinel://[USER:PASSWORD@]HOST[:PORT],HOST[:PORT]/NAME[?db=DB]",
+    "redis+sentinel": "redis+sentinel://[USER:PASSWORD@]HOST[:PORT],HOST[:PORT]/NAME[?db=DB&tls=yes]",
 }
 
 
@@ -83,7 +86,8 @@ def _address(url: str, parts: SplitResult) -> RedisAddress:
         fields["hosts"] = (_host(place, PORT),)
         parameters.setdefault("db", name or "0")
     fields["db"] = _database(parameters.pop("db", "0"))
-    fields["tls"] = parameters if parts.scheme == "rediss" else None
+    wants_tls = parts.scheme == "rediss" or parameters.pop("tls", "no") == "yes" or parameters
+    fields["tls"] = parameters if wants_tls else None
     return RedisAddress(**fields)
 
 
@@ -100,7 +104,7 @@ def _service(name: str) -> str:
 
 
 def _parameters(scheme: str, query: str) -> dict[str, str]:
-    known = ["prefix", "db", *((*FILES, *_VALUES) if scheme == "rediss" else ())]
+    known = ["prefix", "db", *_TLS.get(scheme, ())]
     found: dict[str, str] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in known:

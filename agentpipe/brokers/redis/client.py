@@ -52,14 +52,14 @@ def open_client(address: RedisAddress) -> redis.Redis:
     if address.path:
         del options["socket_connect_timeout"], options["socket_keepalive"]
         return redis.Redis(unix_socket_path=address.path, **options)
+    if address.tls is not None:
+        options |= {"ssl": True, **_existing(address)}
     if address.service:
         asking = {name: options[name] for name in options if name not in _OF_THE_SERVER}
         sentinel: Any = Sentinel(address.hosts, sentinel_kwargs=asking, **options)  # type: ignore[no-untyped-call]
         client: redis.Redis = sentinel.master_for(address.service)
         return client
     ((host, port),) = address.hosts
-    if address.tls is not None:
-        options |= {"ssl": True, **_existing(address)}
     return redis.Redis(host=host, port=port, **options)
 
 
