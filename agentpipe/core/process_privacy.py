@@ -31,11 +31,22 @@ _OPEN = re.compile(
 _HIDDEN = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH")
 # Those that were taken out of ``os.environ``, for a config that passes them on by name.
 _withdrawn: dict[str, str] = {}
+_of_contexts: set[str] = set()
 
 
 def is_open(name: str, value: str) -> bool:
     """Whether a variable may stand where other processes of the user see it."""
-    return bool(_OPEN.fullmatch(name)) and not _HIDDEN.search(name) and "@" not in value
+    return bool(_OPEN.fullmatch(name)) and not is_credential(name, value)
+
+
+def is_credential(name: str, value: str) -> bool:
+    """Whether a variable is one of a context's, or reads like a credential or a URL with one."""
+    return name in _of_contexts or bool(_HIDDEN.search(name.upper())) or "@" in value
+
+
+def keep_to_contexts(names: Iterable[str]) -> None:
+    """The variables that contexts refer to are credentials, whatever their names."""
+    _of_contexts.update(names)
 
 
 def harden() -> None:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
 
-CANARIES = {"TOKEN_A": "kanarie-of-a", "TOKEN_B": "kanarie-of-b", "OTHERS": "kanarie-of-others"}
+# Of this process's tests: others run beside them.
+CANARIES = {name: f"kanarie-{name}-{os.getpid()}" for name in ("TOKEN_A", "TOKEN_B", "OTHERS")}
 # Looks at every process, for as long as another one starts and ends.
 SPY = """
 import json, os, pathlib, sys

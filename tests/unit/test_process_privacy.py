@@ -66,6 +66,19 @@ def test_a_child_gets_its_environment_without_showing_it() -> None:
     assert second == rf"['AGENTPIPE_SLOTS'] {os.fsencode(raw)!r}"
 
 
+@linux
+def test_what_loads_before_a_program_finds_its_variables_but_no_credential(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process_privacy, "_of_contexts", {"PLAIN"})
+    env = {"CLOCK_SHIFT": "5", "TOKEN": SECRET, "PLAIN": SECRET, "BROKER": f"redis://:{SECRET}@h"}
+    read = "print(sorted(open('/proc/self/environ').read().split(chr(0))))"
+    process = handover.start([sys.executable, "-c", read], env, stdout=subprocess.PIPE)
+    said, _ = process.communicate(timeout=60)
+    assert b"'CLOCK_SHIFT=5'" in said
+    assert SECRET.encode() not in said
+
+
 def test_a_child_that_ends_first_holds_up_nothing() -> None:
     process = handover.start([sys.executable, "-c", ""], {"TOKEN": SECRET})
     assert process.wait(60) == 0

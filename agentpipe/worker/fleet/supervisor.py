@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from agentpipe.brokers import open_store
 from agentpipe.brokers.removed import removed_agents
-from agentpipe.config.collection import load
+from agentpipe.config.collection import load, variables_in
 from agentpipe.connections.environment import PEER_VARIABLES
 from agentpipe.core.backoff import delay_s
-from agentpipe.core.process_privacy import harden, scrub
+from agentpipe.core.process_privacy import harden, keep_to_contexts, scrub
 from agentpipe.errors import StoreError, Unreachable
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.worker.broker import make_runners
@@ -207,6 +207,7 @@ def serve(
     harden()
     scrub()
     collections = load(path, settings.max_queue_size)
+    keep_to_contexts(variables_in(collections))
     make_runners(collections, os.environ)
     settings = replace(settings, collection_file=path.absolute())
     queues = frozenset(agent.queue for each in collections for agent in each.agents)

@@ -1,7 +1,7 @@
 """Gives a process of ours its environment once nobody else can read it there.
 
 What a program is started with stands in ``/proc/PID/environ`` from its first moment on, before it
-can protect itself. So it starts with what everybody may know, and gets the rest by a socket.
+can protect itself. So it starts without credentials, and gets these by a socket.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.core.process_privacy import harden, is_open
+from agentpipe.core.process_privacy import harden, is_credential, scrub
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +28,8 @@ def start(
     """Start a program that calls ``receive`` first."""
     ours, theirs = socket.socketpair()
     number = theirs.fileno()
-    shown = {name: value for name, value in environ.items() if is_open(name, value)}
+    # What loads before the program's first line, such as an instrumentation, reads the others.
+    shown = {name: value for name, value in environ.items() if not is_credential(name, value)}
     with theirs:
         process = subprocess.Popen(  # noqa: S603 - our own program
             command, env={**shown, VARIABLE: str(number)}, pass_fds=(number, *pass_fds), **options
@@ -48,6 +49,7 @@ def _give(ours: socket.socket, hidden: Mapping[str, str]) -> None:
 def receive() -> None:
     """Take the environment that the parent keeps for this process, if it does."""
     harden()
+    scrub()
     if not (number := os.environ.pop(VARIABLE, "")):
         return
     with socket.socket(fileno=int(number)) as theirs, theirs.makefile("rb") as stream:
