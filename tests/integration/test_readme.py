@@ -23,6 +23,7 @@ from agentpipe.cli import exit_codes
 from agentpipe.config.collection import Collection
 from agentpipe.config.schema import AgentFileSpec, CollectionSpec, ContextEntry
 from agentpipe.connections.environment import URL_VARIABLES
+from agentpipe.core.process_privacy import DUMPABLE
 from agentpipe.core.result import OUTCOMES, Result
 from agentpipe.core.task import Task
 from agentpipe.evaluation import evaluators
@@ -30,6 +31,7 @@ from agentpipe.evaluation.chain import OPS, STEPS
 from agentpipe.operations.judging.report import summarize
 from agentpipe.operations.stats import as_dict
 from agentpipe.settings import _VARIABLES, Settings
+from agentpipe.worker.watch.handover import VARIABLE as HANDOVER
 from tests.documents import (
     DOCUMENTS,
     ROOT,
@@ -281,7 +283,7 @@ def test_exit_codes_are_documented() -> None:
         ("Evaluators", 0, set(evaluators._DEFAULTS)),  # noqa: SLF001 - the tables are its twins
         ("Evaluators", 1, set(STEPS)),
         ("Result", 0, {each.name for each in fields(Result)}),
-        ("Settings", 0, {*_VARIABLES, *URL_VARIABLES.values()}),
+        ("Settings", 0, {*_VARIABLES, *URL_VARIABLES.values(), DUMPABLE, HANDOVER}),
     ],
 )
 def test_a_table_lists_every_name(heading: str, number: int, names: set[str]) -> None:
