@@ -64,18 +64,22 @@ def test_neighbours_on_one_loop_end_their_own() -> None:
 
 
 async def _neighbours() -> None:
-    go = asyncio.Event()
+    go, all_of_them = asyncio.Event(), list[asyncio.subprocess.Process]()
+
+    async def started() -> asyncio.subprocess.Process:
+        all_of_them.append(await asyncio.create_subprocess_exec(*SLEEP))
+        return all_of_them[-1]
 
     async def one() -> int:
-        program = await asyncio.create_subprocess_exec(*SLEEP)
+        program = await started()
         await asyncio.sleep(0)
-        second = await asyncio.create_subprocess_exec(*SLEEP)
+        second = await started()
         assert not ended(program.pid)
         assert not ended(second.pid)
         return program.pid
 
     async def other() -> int:
-        program = await asyncio.create_subprocess_exec(*SLEEP)
+        program = await started()
         await go.wait()
         assert not ended(program.pid)
         return program.pid
@@ -86,6 +90,8 @@ async def _neighbours() -> None:
     go.set()
     last = await longer
     await asyncio.to_thread(wait_until, lambda: ended(last), 10, "its own ends")
+    for each in all_of_them:  # asyncio may hear of it later, and warns of what it has not heard.
+        await each.wait()
 
 
 def test_threads_end_their_own(started: list[subprocess.Popen[bytes]]) -> None:
