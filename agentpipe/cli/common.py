@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.base import Store
     from agentpipe.config.collection import Collection
     from agentpipe.sinks.base import Sink
+    from agentpipe.sinks.stream import Stream
 
 
 USUAL_FILE = "collection.yaml"
@@ -171,6 +172,12 @@ def print_either(args: argparse.Namespace, record: Mapping[str, Any], *lines: st
 def say(*lines: str) -> None:
     """Print a message to stderr; each argument is one line."""
     sys.stderr.write("".join(f"{printable(line, keep='')}\n" for line in lines))
+
+
+def say_skipped(stream: Stream) -> None:
+    """Say how many records were no results, if any."""
+    if stream.skipped:
+        say(f"{stream.skipped} records could not be read")
 
 
 def confirms(question: str) -> bool:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from agentpipe.core.caps import MAX_JSON_DEPTH
+from agentpipe.core.outside import is_deep, read_shallow_json
 from agentpipe.core.text import duration, one_line, printable
 from agentpipe.core.timestamps import utc
 
@@ -46,11 +48,12 @@ def as_lines(letter: DeadLetter) -> list[str]:
 
 
 def readable(data: bytes) -> Any:
-    """Decoded JSON; other bytes as escaped text."""
+    """Decoded JSON, with a note in place of what is too deep; other bytes as escaped text."""
     try:
-        return orjson.loads(data)
+        value = orjson.loads(data)
     except orjson.JSONDecodeError:
         return data[:2_000].decode(errors="backslashreplace")
+    return read_shallow_json(data) if is_deep(data, value, MAX_JSON_DEPTH) else value
 
 
 def age(moment: float) -> str:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import add_common, print_json, print_text, settings_of
+from agentpipe.cli.common import (
+    add_common,
+    print_json,
+    print_text,
+    say_skipped,
+    settings_of,
+)
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_results
 from agentpipe.core.redaction import without_password
@@ -68,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
         if by:
             _draw_parts(args.by, by)
         print_text(f"Results: {without_password(settings.sink)}")
+    say_skipped(stream)
     return OK
 
 

@@ -14,6 +14,7 @@ from agentpipe.cli.common import (
     print_text,
     refuse_below_one,
     say,
+    say_skipped,
     settings_of,
     timestamp,
 )
@@ -109,8 +110,7 @@ def _print_all(args: argparse.Namespace, stream: Stream) -> None:
         printed += 1
         if printed == args.limit:
             stream.stop()
-    if stream.skipped:
-        say(f"{stream.skipped} records could not be read")
+    say_skipped(stream)
 
 
 def _print(args: argparse.Namespace, result: Result) -> None:

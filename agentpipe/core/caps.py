@@ -40,6 +40,9 @@ MAX_REQUEST_BYTES = 64 * MIB
 MAX_IMAGES = 20
 MAX_IMAGES_BYTES = 16 * MIB
 
+# A record of a stream of results, as a reader takes it from an SQLite file.
+MAX_RECORD_BYTES = 512 * MIB
+
 # Programs: the answer of a command, unless its config says more, a line of an agent's own process,
 # and what is kept of the end of a program's stderr.
 MAX_OUTPUT_BYTES = 16 * MIB

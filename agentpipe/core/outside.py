@@ -21,7 +21,7 @@ _TOO_DEEP = f'"... (nested deeper than {caps.MAX_JSON_DEPTH} levels)"'.encode()
 # A string, or what opens or closes a level.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 # So many levels orjson writes.
-_ORJSON_DEPTH = 254
+ORJSON_DEPTH = 254
 _BEFORE_VALUES = (b"[", b"{", b",")
 _STRING_OR_MARK = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{,]', re.DOTALL)
 
@@ -80,7 +80,7 @@ def read_json(data: bytes, *, exact: bool = False) -> Any:
     """
     refuse_many_values(data)
     value = _parsed(data, exact=exact)
-    if is_deep(data, value):
+    if is_deep(data, value, caps.MAX_JSON_DEPTH):
         raise CostlyJson("levels", caps.MAX_JSON_DEPTH, "MAX_JSON_DEPTH")
     return value
 
@@ -118,14 +118,14 @@ def refuse_many_values(data: bytes) -> None:
         raise CostlyJson("values", most, "MAX_JSON_VALUES")
 
 
-def is_deep(data: bytes, value: Any) -> bool:
-    """Whether ``value``, which ``data`` encodes, is nested deeper than ``MAX_JSON_DEPTH``.
+def is_deep(data: bytes, value: Any, max_depth: int) -> bool:
+    """Whether ``value``, which ``data`` encodes, is nested deeper than that.
 
     Encoders have limits of their own, and what recurses in Python has one, too.
     """
-    if data.count(b"[") + data.count(b"{") <= caps.MAX_JSON_DEPTH:
+    if data.count(b"[") + data.count(b"{") <= max_depth:
         return False
-    for _ in range(_ORJSON_DEPTH - caps.MAX_JSON_DEPTH):
+    for _ in range(ORJSON_DEPTH - max_depth):
         value = [value]
     try:
         orjson.dumps(value)

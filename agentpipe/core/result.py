@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from agentpipe.core.outside import valid_text
+from agentpipe.core import caps
+from agentpipe.core.outside import ORJSON_DEPTH, is_deep, valid_text
 from agentpipe.core.task import SCHEMA, kind_of, refuse_other_schemas
 from agentpipe.core.timestamps import utc
 from agentpipe.errors import FormatError
@@ -149,17 +151,43 @@ class Result:
         Raises:
             FormatError: It is not JSON, not a Result, or of another schema.
         """
-        try:
-            record = orjson.loads(data)
-        except orjson.JSONDecodeError as error:
-            raise FormatError(f"not JSON: {error}") from error
+        record = _parsed(data)
         refuse_other_schemas(record, "result")
         if not record.get("task_id"):
             raise FormatError("not a result: it has no task_id")
         for name, value in record.items():
             if not isinstance(value, _RESULT_KINDS.get(name, object)):
                 raise FormatError(f"not a result: {name} is {kind_of(value)}")
+        _refuse_odd_times(record)
         return cls(**{name: record[name] for name in _RESULT_FIELDS if name in record})
+
+
+def _parsed(data: Any) -> Any:
+    """A record of a stream, in which others may have written."""
+    if not data or not isinstance(data, bytes):
+        most = f"{caps.MAX_RECORD_BYTES:,} bytes (MAX_RECORD_BYTES)"
+        raise FormatError(f"not a result: it is empty, of another type, or above {most}")
+    try:
+        record = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise FormatError(f"not JSON: {error}") from error
+    if is_deep(data, record, ORJSON_DEPTH):
+        raise FormatError(f"not a result: nested deeper than {ORJSON_DEPTH} levels")
+    return record
+
+
+def _refuse_odd_times(record: dict[str, Any]) -> None:
+    """What readers compute with."""
+    for name in ("started_at", "finished_at"):
+        if record.get(name) is not None and not _is_time(record[name]):
+            raise FormatError(f"not a result: {name} is no time in UTC")
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def _encoded(record: dict[str, Any]) -> bytes:
@@ -221,4 +249,10 @@ _RESULT_KINDS: dict[str, Any] = {
         ("collection", "agent", "stop", "worker", "config_hash", "group_id"), (str, _OR_NULL)
     ),
     **dict.fromkeys(("submitted_at", "started_at", "finished_at"), (str, _OR_NULL)),
+    **dict.fromkeys(("sample_index", "group_size", "seed"), (int, _OR_NULL)),
+    "policy_version": (str, int, _OR_NULL),
+    "replay_of": (str, _OR_NULL),
+    "truncated": (dict, _OR_NULL),
+    "attempt": int,
+    "reward_trustworthy": bool,
 }

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from agentpipe.connections.health import examine_folder
 from agentpipe.connections.private_files import examine_modes
 from agentpipe.connections.sqlite import Database, Layout, SqliteAddress, parse_url
+from agentpipe.core import caps
 from agentpipe.errors import RecordsRefused, StoreError
 from agentpipe.sinks.base import Record
 from agentpipe.sinks.reader_lock import ReaderLock
@@ -46,6 +47,8 @@ _USED_BEFORE = """
 FROM records WHERE position >= ? AND position < ? AND NOT EXISTS (
     SELECT 1 FROM loans WHERE owner = ? AND position BETWEEN first AND last)
 """
+# Others may write here, too: SQLite keeps values of any type, and a text that is no UTF-8.
+_TASK_ID = "CAST(task_id AS BLOB)"
 # What SQLite says of a row, such as a constraint or a value that is too big.
 _OF_RECORDS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError)
 REMEDY = "the reason is SQLite's: a constraint of the file, or its limit for one value"
@@ -154,14 +157,15 @@ class SqliteGroupReader:
             return []
         self._first = self._lent[0].first
         with self._database.read() as db:
-            rows = db.execute(f"SELECT task_id {_USED_BEFORE}", self._before)
-            return [task_id for (task_id,) in rows]
+            rows = db.execute(f"SELECT {_TASK_ID} {_USED_BEFORE}", self._before)
+            return [_text(task_id) for (task_id,) in rows]
 
     def submissions(self, task_id: str) -> set[str | None]:
         """See ``KnowsSubmissions``; read only now, because a trace may be large."""
         with self._database.read() as db:
             rows = db.execute(
-                f"SELECT body {_USED_BEFORE} AND task_id = ?", (*self._before, task_id)
+                f"SELECT CAST(body AS BLOB) {_USED_BEFORE} AND task_id = ? AND length(body) <= ?",
+                (*self._before, task_id, caps.MAX_RECORD_BYTES),
             )
             return {submission_in(body) for (body,) in rows}
 
@@ -227,7 +231,9 @@ class SqliteGroupReader:
         return []
 
     def _borrow_next(self, db: sqlite3.Connection, limit: int) -> list[Record]:
-        (start,) = db.execute("SELECT next FROM groups WHERE name = ?", (self._group,)).fetchone()
+        (start,) = db.execute(
+            "SELECT CAST(next AS INTEGER) FROM groups WHERE name = ?", (self._group,)
+        ).fetchone()
         records = _records(db, start - 1, None, limit)
         if records:
             after = (records[-1].position + 1, self._group)
@@ -260,12 +266,18 @@ def _position_before(db: sqlite3.Connection, start: Start) -> int:
 
 
 def _records(db: sqlite3.Connection, after: int, last: int | None, limit: int) -> list[Record]:
+    """The next ones; of one that is too large, which is none of ours, an empty one."""
     rows = db.execute(
-        "SELECT task_id, body, position FROM records"
+        f"SELECT {_TASK_ID}, CASE WHEN length(body) <= ?4 THEN CAST(body AS BLOB) ELSE x'' END,"
+        " position FROM records"
         " WHERE position > ?1 AND (?2 IS NULL OR position <= ?2) ORDER BY position LIMIT ?3",
-        (after, last, limit),
+        (after, last, limit, caps.MAX_RECORD_BYTES),
     )
-    return [Record(task_id, body, position) for task_id, body, position in rows]
+    return [Record(_text(task_id), body, position) for task_id, body, position in rows]
+
+
+def _text(task_id: bytes) -> str:
+    return task_id.decode(errors="backslashreplace")
 
 
 def _digest(record: Record) -> bytes:

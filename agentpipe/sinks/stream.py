@@ -195,12 +195,19 @@ class Stream:
         self._seen.recall(self._reader.recall())
         return records
 
+    def _skip(self, record: Record, error: FormatError) -> None:
+        """Say it once: others may write to the stream without end."""
+        self.skipped += 1
+        text = "skipped record %s of the stream, and will count others: %s"
+        log.log(
+            logging.DEBUG if self.skipped > 1 else logging.WARNING, text, record.position, error
+        )
+
     def _decoded(self, record: Record) -> Result | None:
         try:
             result = Result.decode(record.payload)
         except FormatError as error:
-            self.skipped += 1
-            log.warning("skipped record %s of the stream: %s", record.position, error)
+            self._skip(record, error)
             return None
         if self._seen.is_repeat(result):
             self.repeated += 1

@@ -344,6 +344,8 @@ def test_a_repeated_task_is_seen_once(sink: Sink) -> None:
 
 def test_a_record_that_is_no_result_is_skipped_and_counted(sink: Sink) -> None:
     broken = [b"", b"\xff\xfe", b"{", b"[]", b'{"schema": 99}', b'{"schema": 1, "task_id": []}']
+    deep = b'{"a":' * 900 + b"1" + b"}" * 900
+    broken += [b'{"schema": 1, "task_id": "x", "result": ' + deep + b"}", b"[" * 100_000]
     sink.publish([result_record("a")])
     sink.publish([Record(f"broken-{index}", payload) for index, payload in enumerate(broken)])
     sink.publish([result_record("z")])

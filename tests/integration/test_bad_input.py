@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
@@ -12,6 +14,7 @@ import pytest
 
 from agentpipe.brokers.rabbitmq.topology import Topology
 from agentpipe.brokers.records import Offer
+from agentpipe.core.caps import MAX_RECORD_BYTES
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Record
@@ -187,10 +190,15 @@ FOREIGN: dict[str, Any] = {
     "message_id": "foreign",
     "message_timestamp": 0,
 }
+DEEP = b'{"a":' * 900 + b"1" + b"}" * 900
 GARBAGE: dict[str, tuple[bytes, str]] = {
     "bytes": (b"\xff\xfe\x00", "not JSON"),
     "half": (b'{"schema": 1, "ques', "not JSON"),
     "deep": (b"[" * 1_000_000, "not JSON"),
+    "nested": (b'{"schema": 1, "question": "hi", "metadata": ' + DEEP + b"}", "254 levels"),
+    "nested options": (b'{"schema": 1, "question": "a", "dramatiq": ' + DEEP + b"}", "254 levels"),
+    "nested list": (b'{"schema": 1, "evaluators": ' + DEEP + b"}", "254 levels"),
+    "options of another type": (b'{"schema": 1, "question": "hi", "dramatiq": [7]}', "dramatiq"),
     "list": (b"[]", "list"),
     "bare": (b"{}", "schema None"),
     "newer": (b'{"schema": 99, "question": "hi"}', "schema 99"),
@@ -261,9 +269,53 @@ def test_records_that_are_no_results_are_skipped_by_readers(project: Project) ->
     project.send("echo hi")
     project.burst("--processes", "1")
     sink = open_sink(Settings.from_env(project.environ))
-    records = [b"\xff", b"[]", b'{"schema": 99}', b'{"schema": 1, "outcome": 5}']
+    records = [b"\xff", b"[]", b'{"schema": 99}', b'{"schema": 1, "outcome": 5}', *POISON]
     sink.publish([Record(f"x{n}", payload) for n, payload in enumerate(records)])
     sink.close()
-    done = project.ok("tail", "--from", "beginning", "--timeout", "0", "--json")
-    assert [json.loads(line)["result"] for line in done.out.splitlines()] == ["hi"]
-    assert "4 records could not be read" in done.err
+    foreign = _foreign_rows(project)
+    skipped = f"{len(records) + foreign} records could not be read"
+    for command in (("--json",), ("--json", "--group", "g")):
+        done = project.ok("tail", "--from", "beginning", "--timeout", "0", *command)
+        assert [json.loads(line)["result"] for line in done.out.splitlines()] == ["hi"]
+        assert done.err.count("skipped record") == 1
+        assert skipped in done.err
+    report = project.ok("report", "--json")
+    assert report.json["results"] == 1
+    assert skipped in report.err
+    assert skipped in project.ok("tail", "--from", "beginning", "--timeout", "0").err
+
+
+def _result(**fields: Any) -> bytes:
+    return orjson.dumps({"schema": 1, "task_id": "x", "outcome": "ok", **fields})
+
+
+# What readers, and the commands that print what they read, once relied on.
+POISON = [
+    b'{"schema": 1, "task_id": "x", "outcome": "ok", "result": ' + DEEP + b"}",
+    b'{"schema": 1, "task_id": "x", "result": ' + b"[" * 254 + b"]" * 254 + b"}",
+    _result(started_at="zzz", finished_at="zzz"),
+    _result(started_at="2026-01-01T00:00:00", finished_at="2026-01-01T00:00:09Z"),
+    _result(finished_at="9" * 100_000),
+    _result(rewards=[7]),
+    _result(trace={}),
+    _result(attempt="x"),
+    _result(sample_index=[]),
+    _result(truncated=7),
+    _result(replay_of=[]),
+    _result(policy_version=[1]),
+]
+
+
+def _foreign_rows(project: Project) -> int:
+    """Write rows of any type into the stream's file, a huge one among them; gives their number."""
+    file = Settings.from_env(project.environ).sink.removeprefix("sqlite:///")
+    rows = [
+        "(x'ff', 1, 'text', 0)",
+        "(CAST(x'ff' AS TEXT), 2, CAST(x'ff7b' AS TEXT), 0)",
+        "('number', 3, 5, 'never')",
+        f"('huge', 4, zeroblob({MAX_RECORD_BYTES + 1}), 0)",
+    ]
+    with closing(sqlite3.connect(file)) as db, db:
+        for values in rows:
+            db.execute(f"INSERT INTO records (task_id, digest, body, published_at) VALUES {values}")
+    return len(rows)

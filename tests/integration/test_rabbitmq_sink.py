@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pika
 import pytest
 
+from agentpipe.core.redaction import Redactor
+from agentpipe.core.result import Result
 from agentpipe.errors import ConfigError, StoreError, Unreachable
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Reader, Record, Sink
+from agentpipe.sinks.stream import Stream
 from brokers.ports import free_port
 from brokers.server_rabbitmq import RabbitServer
 from tests.conformance.processes import read_and_hang
@@ -60,6 +63,27 @@ def bare(server: RabbitServer, queue: str) -> list[tuple[int, bytes]]:
         found.append((got[1].delivery_mode or 0, got[2]))
     connection.close()
     return found
+
+
+# What others write.
+
+
+def test_what_others_put_into_the_queues_is_skipped_and_counted(
+    sink: Sink, rabbitmq_server: RabbitServer, topic: str
+) -> None:
+    sink.publish([])
+    readers = [sink.follow(group, "now") for group in (None, f"group-{topic}")]
+    headers = {"agentpipe-id": 5, "agentpipe-published": "late"}
+    with pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url)) as connection:
+        channel = connection.channel()
+        channel.basic_publish(topic, "", b"")
+        channel.basic_publish(topic, "", b"[" * 100_000, pika.BasicProperties(headers=headers))
+        channel.basic_publish(topic, "", b'{"schema": 9}', pika.BasicProperties(type="theirs"))
+    sink.publish([Record("a", Result(task_id="a").encode(Redactor(())))])
+    for reader in readers:
+        with Stream(reader, timeout_s=2) as stream:
+            assert [each.task_id for each in stream] == ["a"]
+            assert stream.skipped == 3
 
 
 # A queue without a stream.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dramatiq
 import orjson
 
+from agentpipe.core.outside import ORJSON_DEPTH, is_deep
 from agentpipe.core.task import Task, kind_of
 from agentpipe.core.thread_marks import NO_RUN
 from agentpipe.errors import FormatError
@@ -87,6 +88,8 @@ def _parse(payload: bytes) -> dict[str, Any]:
         fields = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
         raise FormatError(f"the message is not JSON: {error}") from error
+    if is_deep(payload, fields, ORJSON_DEPTH):
+        raise FormatError(f"the message is nested deeper than {ORJSON_DEPTH} levels")
     if not isinstance(fields, dict):
         raise FormatError(f"the message is not an object but {kind_of(fields)}")
     return fields
