@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.config.agent_config import search_folders
 from agentpipe.config.documents import problem_at, raise_problems, read_documents
 from agentpipe.config.fingerprint import fingerprint, spec_digest
+from agentpipe.config.function_scope import FunctionScope
 from agentpipe.config.paths import find_file, folders_for, is_file
 from agentpipe.config.schema import CollectionDocument
 from agentpipe.config.task_rules import TaskRules
@@ -57,6 +58,7 @@ class ContextSpec:
         line: The first line of the entry.
         concurrency: Running tasks of all its agents, fleet-wide; None for no limit.
         env_lines: The line of each name of ``env``.
+        public: The names that tasks may read; None for all but credentials.
     """
 
     env: Mapping[str, str]
@@ -65,6 +67,7 @@ class ContextSpec:
     line: int
     env_lines: Mapping[str, int] = field(default_factory=dict)
     concurrency: int | None = None
+    public: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
         return f"ContextSpec(env=<{', '.join(self.env)}>, file={self.file!r}, line={self.line})"
@@ -112,6 +115,7 @@ class Collection:
         schedule: What ``agentpipe schedule run`` sends.
         strict_config: Workers leave tasks alone that were sent with another fingerprint.
         task_servers: The MCP servers that tasks may choose; None for the agent's usual ones.
+        evaluators: Modules whose functions evaluators may name, beside those of its folder.
         spec_digest: Of the document, for the fingerprint; empty without one.
     """
 
@@ -133,6 +137,7 @@ class Collection:
     schedule: tuple[ScheduleSpec, ...] = ()
     strict_config: bool = False
     task_servers: tuple[str, ...] | None = None
+    evaluators: tuple[str, ...] = ()
     spec_digest: str = field(default="", compare=False, repr=False)
 
     @property
@@ -141,14 +146,17 @@ class Collection:
         return fingerprint(self.spec_digest, self.config_file)
 
     @property
-    def search(self) -> tuple[Path, ...]:
-        """The folders of its agents' code; none where the agent config is on another machine."""
-        return search_folders(self.config_file) if is_file(self.config_file) else ()
+    def functions(self) -> FunctionScope:
+        """What evaluators of its tasks may name."""
+        here = is_file(self.config_file)
+        return FunctionScope(
+            self.file.parent, self.evaluators, search_folders(self.config_file), is_here=here
+        )
 
     @property
     def task_rules(self) -> TaskRules:
         """What its tasks may choose; built at each access."""
-        return TaskRules(self.search, TaskServers(self.task_servers, self.config_file))
+        return TaskRules(self.functions, TaskServers(self.task_servers, self.config_file))
 
     @property
     def agents(self) -> tuple[AgentSpec, ...]:
@@ -244,7 +252,8 @@ def _context(spec: ContextSpec, environ: Mapping[str, str], problems: list[Probl
     except ConfigError as error:
         problems += error.problems
         return Context()
-    return Context(env, spec.metadata)
+    public = None if spec.public is None else frozenset(spec.public)
+    return Context(env, spec.metadata, public)
 
 
 # Construction.
@@ -285,6 +294,7 @@ def _context_spec(document: Document, index: int, context: dict[str, Any]) -> Co
         document.line_of(path),
         MappingProxyType({name: document.line_of((*path, "env", name)) for name in env}),
         context.get("concurrency"),
+        context.get("public"),
     )
 
 

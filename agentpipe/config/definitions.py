@@ -7,7 +7,7 @@ import time
 import warnings
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agentpipe.config.imports import source_of, split
 from agentpipe.core.did_you_mean import NO_SIMILAR_NAME, did_you_mean
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from agentpipe.config.function_scope import FunctionScope
+
 # A sender asks for the same function with every task.
 _TRUST_S = 1.0
 _MAX_TRUSTED = 10_000
-_trusted: dict[tuple[str, tuple[str, ...], tuple[Path, ...]], float] = {}
+_trusted: dict[tuple[str, tuple[str, ...], FunctionScope], float] = {}
 
 # A module that uses one of these may define any name when it runs; some do without arguments only.
 _DYNAMIC, _DYNAMIC_BARE = frozenset(("globals", "exec")), frozenset(("locals", "vars"))
@@ -40,18 +42,20 @@ class _Module:
     open: bool = False
 
 
-def problem_of_function(reference: str, search: Sequence[Path], given: Sequence[str]) -> str:
+def problem_of_function(reference: str, scope: FunctionScope, given: Sequence[str]) -> str:
     """Why ``reference`` cannot be called with one argument; empty where nothing speaks against it.
+
+    What ``scope`` does not offer is a problem too.
 
     ``given`` are the names of further arguments that it may have. A module without a source, or
     one that defines names as it runs, cannot be judged and passes.
     """
-    key = (reference, tuple(given), tuple(search))
+    key = (reference, tuple(given), scope)
     now = time.monotonic()
     if now - _trusted.get(key, -_TRUST_S) < _TRUST_S:
         return ""
     try:
-        problem = _problem(reference, search, given)
+        problem = _problem(reference, scope, given)
     except ConfigError as error:
         return str(error)
     if not problem:
@@ -61,30 +65,43 @@ def problem_of_function(reference: str, search: Sequence[Path], given: Sequence[
     return problem
 
 
-def has_source(reference: Any, search: Sequence[Path]) -> bool:
-    """Whether ``reference`` is one, and its module has a file that can be read."""
-    try:
-        return ":" in reference and source_of(reference, search) is not None
-    except (ConfigError, TypeError):
-        return False
+def is_defined(reference: str, scope: FunctionScope) -> bool:
+    """Whether one ``def`` or ``class`` of its file defines what ``reference`` names.
+
+    Raises:
+        ConfigError: It is not offered.
+    """
+    module = _module_in(scope.file_of(reference))
+    node = module.names.get(split(reference)[1]) if module else None
+    return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
 
 
-def _problem(reference: str, search: Sequence[Path], given: Sequence[str]) -> str:
-    file = source_of(reference, search)
-    if file is None:
+def _problem(reference: str, scope: FunctionScope, given: Sequence[str]) -> str:
+    file = scope.file_of(reference)
+    module = _module_in(file)
+    if module is None:
         return ""
-    try:
-        status = file.stat()
-    except OSError:
-        return ""  # The worker may be able to read it.
-    module = _module(file, status.st_mtime_ns, status.st_size)
-    name, _, inner = split(reference)[1].partition(".")
+    name = split(reference)[1]
     if name not in module.names:
         if module.open:
             return ""
         hint = did_you_mean(name, module.names, NO_SIMILAR_NAME)
         return f"{reference!r}: {file} has no {name!r}: {hint}"
-    return "" if inner else _problem_of_definition(reference, module.names[name], given)
+    node = module.names[name]
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return _problem_of_import(reference, node, scope)
+    return _problem_of_definition(reference, node, given)
+
+
+def _problem_of_import(
+    reference: str, node: ast.Import | ast.ImportFrom, scope: FunctionScope
+) -> str:
+    """A module uses what its tasks may not call; a package gathers its own functions."""
+    if isinstance(node, ast.Import):
+        return f"{reference!r} is not a function but a module"
+    if node.level or scope.offers_import(node.module or ""):
+        return ""
+    return f"{reference!r} is imported from {node.module}: define a function that calls it"
 
 
 def _problem_of_definition(reference: str, node: ast.AST, given: Sequence[str]) -> str:
@@ -113,6 +130,14 @@ def _problem_of_arguments(reference: str, takes: ast.arguments, given: Sequence[
     )
 
 
+def _module_in(file: Path | None) -> _Module | None:
+    try:
+        status = file.stat() if file else None
+    except OSError:
+        return None  # The worker may be able to read it.
+    return _module(file, status.st_mtime_ns, status.st_size) if file and status else None
+
+
 @lru_cache(maxsize=256)
 def _module(file: Path, _changed_ns: int, _size: int) -> _Module:
     """Raises ``ConfigError`` for a file that is not Python."""
@@ -128,7 +153,8 @@ def _module(file: Path, _changed_ns: int, _size: int) -> _Module:
         return _Module(open=True)
     names: dict[str, ast.AST] = dict.fromkeys(_submodules(file), tree)
     for name, node in _bound(tree.body):
-        names[name] = tree if name in names else node
+        alike = isinstance(names.get(name, node), ast.Import) and isinstance(node, ast.Import)
+        names[name] = node if name not in names or alike else tree
     return _Module(names, "__getattr__" in names or _is_dynamic(tree))
 
 

@@ -29,6 +29,7 @@ _COUNTED = (
     "max_crashes",
     "isolation",
     "engine",
+    "evaluators",
 )
 _REFERENCE = re.compile(r"\$\{(?:(?!\$\{)[^}])*+\}")
 

@@ -118,6 +118,13 @@ def explain(error: BaseException) -> str:
     return f"{said[:_MAX_TEXT]} (at {place})" if place else said[:_MAX_TEXT]
 
 
+def file_below(name: str, folder: Path) -> Path | None:
+    """The source of a module or path in ``folder``, its links resolved; None without one."""
+    if not _is_path(name):
+        return _file_of(name, folder)
+    return (folder / name).resolve() if is_file(folder / name) else None
+
+
 def _is_path(module_name: str) -> bool:
     return module_name.endswith(".py") and module_name != ".py"
 
@@ -132,8 +139,8 @@ def _from_path(reference: str, path: str, folders: list[Path]) -> ModuleType:
 
 def _file_in(reference: str, path: str, folders: list[Path]) -> Path:
     for folder in folders:
-        if is_file(folder / path):
-            return (folder / path).resolve()
+        if file := file_below(path, folder):
+            return file
     raise ConfigError(f"{reference!r}: no file {path!r} in {_listed(folders)}")
 
 

@@ -6,6 +6,7 @@ No message shows what may be a credential.
 from __future__ import annotations
 
 import re
+import sys
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -160,6 +161,25 @@ def _servers(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ValidationError("expected a list of names: [NAME, ...]")
+    return tuple(value)
+
+
+def _modules(value: Any) -> tuple[str, ...]:
+    """Modules whose functions evaluators may name; a part of one is not meant."""
+    modules = _names(value)
+    for name in modules:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ValidationError(f"{shown(name)} is not a module: write its dotted name")
+        if name.partition(".")[0] in sys.stdlib_module_names:
+            raise ValidationError(
+                f"{shown(name)} is of Python's standard library: name a module of yours"
+            )
+    return modules
+
+
 def _zone(value: Any) -> str:
     from agentpipe.config.cron import zone_of
 
@@ -224,6 +244,17 @@ class ContextEntry(_Strict):
 
     env = _Checked(_env)
     metadata = _Checked(_mapping)
+    public = _Checked(_names)
+
+    @validates_schema
+    def refuse_unknown_public(self, data: Any, **_kwargs: Any) -> None:
+        """A misspelt name would hide a variable that tasks may read."""
+        env = data.get("env", {})
+        for number, name in enumerate(data.get("public", ()), 1):
+            if name not in env:  # It may be a value that is in the wrong place.
+                hint = did_you_mean(name, sorted(env), "add it there")
+                raise ValidationError(f"entry {number} is not a name of env: {hint}", "public")
+
     concurrency = _Checked(_whole(1))
 
 
@@ -258,6 +289,7 @@ class CollectionSpec(_Strict):
     engine = _Checked(_one_of("mcpuniverse"))
     strict_config = _Checked(_flag)
     task_servers = _Checked(_servers)
+    evaluators = _Checked(_modules)
     schedule = fields.List(
         fields.Nested(ScheduleEntry, error_messages=_WORDS),
         error_messages=_WORDS | {"invalid": "expected a list: begin each entry with `- cron:`"},

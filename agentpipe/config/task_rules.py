@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from agentpipe.core.sampling import sampling_problems
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from agentpipe.config.function_scope import FunctionScope
     from agentpipe.config.task_servers import TaskServers
     from agentpipe.core.task import Task
 
@@ -19,11 +18,11 @@ class TaskRules:
     """The rules of one collection.
 
     Attributes:
-        search: Folders of the functions that evaluators name; none where they cannot be looked at.
+        functions: Those that evaluators may name; None where no collection is known.
         servers: The MCP servers that it offers; None where that is not known.
     """
 
-    search: tuple[Path, ...] = ()
+    functions: FunctionScope | None = None
     servers: TaskServers | None = None
 
     def problems(self, task: Task) -> list[str]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from agentpipe.core.secret_names import is_credential
+from agentpipe.core.template import names_in as names_in_templates
 from agentpipe.errors import ConfigError, MissingVariable, Problem
 
 if TYPE_CHECKING:
@@ -36,21 +38,59 @@ class Context:
     Attributes:
         env: Names and credentials. They never enter ``os.environ``.
         metadata: Data that the collection attaches to this context.
+        public: The names whose values a task's templates may read; None for all but credentials.
+        readable: The part of ``env`` that they may read. Templates of the collection's and the
+            agent's own files read all.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    public: frozenset[str] | None = None
+    readable: Mapping[str, str] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         # Agents share a context: none may change it for the others.
         object.__setattr__(self, "env", MappingProxyType(_Env(self.env)))
         object.__setattr__(self, "metadata", MappingProxyType(dict(self.metadata)))
+        object.__setattr__(self, "readable", MappingProxyType(self._readable()))
 
     def __repr__(self) -> str:
         return f"Context(env=<{', '.join(self.env)}>)"
 
+    @property
+    def hidden(self) -> frozenset[str]:
+        """The names whose values a task's templates never read."""
+        return frozenset(self.env.keys() - self.readable.keys())
+
+    def hidden_problems(self, value: Any) -> list[str]:
+        """A sentence for each name that a task's ``value`` has in a template and may not read."""
+        if len(self.readable) == len(self.env):
+            return []
+        hidden = self.hidden
+        return [
+            hidden_problem(name)
+            for name in dict.fromkeys(names_in_templates(value))
+            if name in hidden
+        ]
+
+    def _readable(self) -> dict[str, str]:
+        if self.public is not None:
+            return {name: value for name, value in self.env.items() if name in self.public}
+        return {name: v for name, v in self.env.items() if not is_credential(name, v)}
+
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Context holds credentials and is not pickled")
+
+
+NO_CONTEXT = Context()
+
+
+def hidden_problem(name: str) -> str:
+    """Why a task's template does not get a variable, and what to do."""
+    return (
+        f"{{{{ {name} }}}} is hidden from tasks, as credentials are: if they may read it, list it "
+        f"in the context: `public: [{name}]`"
+    )
 
 
 def resolve(

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _STEP = re.compile(r"(\w+)\s*(?:\(([^()]*)\))?")
 # As MCP-Universe names its own, such as github.check_file.
 _DOTTED = re.compile(r"\w[\w.]{0,200}[._][\w.]{1,200}")
+# MCP-Universe's longest chains have about ten steps.
+MAX_STEPS = 100
 _JSON_TYPES = (str, int, float, bool, list, dict, type(None))
 
 _SHORT = reprlib.Repr()
@@ -50,7 +52,13 @@ def show(value: Any) -> str:
 
 
 def parse_chain(func: str) -> list[tuple[str, str]]:
-    """``(name, argument)`` of each step; a missing argument is an empty string."""
+    """``(name, argument)`` of each step; a missing argument is an empty string.
+
+    Raises:
+        BrokenEvaluatorError: A step is invalid, or there are too many.
+    """
+    if (count := func.count("->")) >= MAX_STEPS:
+        raise BrokenEvaluatorError(f"{count + 1:,} steps: at most {MAX_STEPS} are allowed")
     return [_parse_step(text.strip()) for text in func.split("->") if text.strip()]
 
 
@@ -67,7 +75,7 @@ def _parse_step(text: str) -> tuple[str, str]:
         raise BrokenEvaluatorError(f"unknown function {name!r:.100}: {did_you_mean(name, STEPS)}")
     if name == "get" and arguments is None:
         raise BrokenEvaluatorError("get needs a key: write get(key)")
-    return name, (arguments or "").split(",")[0].strip()
+    return name, (arguments or "").partition(",")[0].strip()
 
 
 def run_chain(func: str, answer_text: str) -> list[Any]:

@@ -8,16 +8,17 @@ apart because a trainer learns from wrong answers.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import operator
 import sys
 from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.imports import explain, split
 from agentpipe.config.mcp_universe_names import names
+from agentpipe.core.context import NO_CONTEXT
 from agentpipe.core.did_you_mean import did_you_mean, nearest
 from agentpipe.core.failures import is_infra
 from agentpipe.core.template import render
@@ -39,13 +40,18 @@ from agentpipe.evaluation.functions import (
 from agentpipe.evaluation.verdicts import Verdict, read_verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
+    from agentpipe.config.function_scope import FunctionScope
+    from agentpipe.core.context import Context
     from agentpipe.core.task import Task
 
+MAX_EVALUATORS = 1000
+MAX_KEYS = 50
 MAX_RESPONSE_CHARS = 100_000
 _MAX_REASON_CHARS = 2000
+# What takes longer, by characters times steps, runs beside the loop.
+_MOST_ON_LOOP = 200_000
 
 _PEERS: dict[str, Any] = {"func": "", "op": "", "value": None, "op_args": None, "desc": ""}
 _DEFAULTS: dict[str, Any] = {**_PEERS, "name": "", "weight": 1.0}
@@ -93,16 +99,18 @@ class Evaluation:
         }
 
 
-def check(evaluators: Sequence[dict[str, Any]], search: Sequence[Path] = ()) -> list[str]:
+def check(evaluators: Sequence[dict[str, Any]], scope: FunctionScope | None = None) -> list[str]:
     """The mistakes in evaluators, one sentence each, seen without an answer.
 
-    With ``search``, the user's functions are looked up in those folders, and not imported.
+    With a ``scope``, the user's functions are looked up in its files, and not imported.
     """
+    if (count := len(evaluators)) > MAX_EVALUATORS:
+        return [f"evaluators: {count:,} of them, at most {MAX_EVALUATORS:,} are allowed"]
     problems = _clashes(evaluators)
     for index, config in enumerate(evaluators):
         found = _problems(config)
-        if search and not found and is_reference(config["func"]):
-            found = function_problems(config["func"], search)
+        if not found and is_reference(config["func"]):
+            found = function_problems(config["func"], scope)
         problems += [f"evaluators[{index}]: {problem}" for problem in found]
     return problems
 
@@ -111,8 +119,8 @@ async def evaluate(
     evaluators: Sequence[dict[str, Any]],
     answer_text: str,
     task: Task,
-    search: Sequence[Path] = (),
-    env: Mapping[str, str] = MappingProxyType({}),
+    scope: FunctionScope | None = None,
+    context: Context = NO_CONTEXT,
 ) -> list[Evaluation]:
     """Run each evaluator on an answer, in turn; raises nothing but a cancellation.
 
@@ -121,10 +129,14 @@ async def evaluate(
     The user's function gets the answer's text and, if its parameters have these names, ``value``,
     ``op_args`` and ``task``. With ``op`` it returns the value to compare with ``value``; without,
     its verdict, as ``read_verdict`` takes it. A plain function runs in a thread, which a
-    cancellation leaves running. ``{{ NAME }}`` in ``value`` and ``op_args`` is replaced from
-    ``env``; the record shows the template.
+    cancellation leaves running. ``{{ NAME }}`` in ``value`` and ``op_args`` is replaced by what
+    tasks may read of ``context``; the record shows the template.
     """
-    return [await _evaluate(config, answer_text, task, search, env) for config in evaluators]
+    evaluations = []
+    for config in evaluators:
+        evaluations.append(await _evaluate(config, answer_text, task, scope, context))
+        await asyncio.sleep(0)  # Other runs of the loop have their turn.
+    return evaluations
 
 
 def reward(evaluations: Sequence[Evaluation]) -> float | None:
@@ -145,7 +157,7 @@ def rewards(evaluations: Sequence[Evaluation]) -> dict[str, float]:
 
 
 async def _evaluate(
-    config: Any, answer_text: str, task: Task, search: Sequence[Path], env: Mapping[str, str]
+    config: Any, answer_text: str, task: Task, scope: FunctionScope | None, context: Context
 ) -> Evaluation:
     given = config if isinstance(config, dict) else {}
     filled = {name: given.get(name, default) for name, default in _PEERS.items()}
@@ -153,7 +165,7 @@ async def _evaluate(
     verdict = partial(Evaluation, filled, _readable(answer_text, MAX_RESPONSE_CHARS))
     try:
         _refuse(_problems(config))
-        judged = await _judge(filled, answer_text, task, search, env)
+        judged = await _judge(filled, answer_text, task, scope, context)
     except WrongAnswerError as error:
         return verdict(passed=False, reason=_readable(str(error), _MAX_REASON_CHARS))
     except (BrokenEvaluatorError, ConfigError) as error:
@@ -175,23 +187,49 @@ async def _judge(
     config: dict[str, Any],
     answer_text: str,
     task: Task,
-    search: Sequence[Path],
-    env: Mapping[str, str],
+    scope: FunctionScope | None,
+    context: Context,
 ) -> Verdict:
     func, op = config["func"], config["op"]
     if op in names().operators:
         raise BrokenEvaluatorError(_NEEDS_PEER.format(op))
-    rendered = config | {name: render(config[name], env) for name in _RENDERED}
-    if not is_reference(func):
-        leaves = run_chain(func, answer_text)
-    else:
-        returned = await call_function(rendered, answer_text, task, search)
+    _refuse(hidden_problems(config, context))
+    rendered = config | {name: render(config[name], context.readable) for name in _RENDERED}
+    if is_reference(func):
+        returned = await call_function(rendered, answer_text, task, scope)
         if not op:
             return read_verdict(func, returned)
-        leaves = [returned]
-    for leaf in leaves if op else ():
-        compare(leaf, op, rendered["value"], config["value"])
+        compare(returned, op, rendered["value"], config["value"])
+    elif _is_long(rendered, answer_text):
+        from agentpipe.core.agent_thread import call_in_thread  # Few evaluators need it.
+
+        await call_in_thread(lambda: _judge_by_chain(rendered, answer_text, config["value"]))
+    else:
+        _judge_by_chain(rendered, answer_text, config["value"])
     return Verdict(passed=True)
+
+
+def _judge_by_chain(config: dict[str, Any], answer_text: str, written: Any) -> None:
+    leaves = run_chain(config["func"], answer_text)
+    for leaf in leaves if config["op"] else ():
+        compare(leaf, config["op"], config["value"], written)
+
+
+def _is_long(config: dict[str, Any], answer_text: str) -> bool:
+    """Whether a chain may take so long that other runs of the loop would wait."""
+    value = config["value"]
+    compared = len(value) if isinstance(value, (list, dict)) else 1
+    steps: int = config["func"].count("->") + compared
+    return steps * len(answer_text) > _MOST_ON_LOOP
+
+
+def hidden_problems(config: dict[str, Any], context: Context) -> list[str]:
+    """Which values an evaluator wants that tasks may not read, and what to do, a sentence each."""
+    return [
+        f"{name}: {problem}"
+        for name in _RENDERED
+        for problem in context.hidden_problems(config.get(name))
+    ]
 
 
 # Mistakes that can be seen without an answer.
@@ -200,6 +238,8 @@ async def _judge(
 def _problems(config: Any) -> list[str]:
     if not isinstance(config, dict):
         return [f"expected an object, got {show(config)}"]
+    if len(config) > MAX_KEYS:
+        return [f"an evaluator of {len(config):,} keys: at most {MAX_KEYS} are allowed"]
     problems = _misspelt_keys(config)
     if "func" not in config:
         return [*problems, "func is missing: write a chain such as json -> get(answer)"]

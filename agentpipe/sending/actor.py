@@ -25,6 +25,9 @@ class AgentRunner(Protocol):
     def secrets(self) -> tuple[str, ...]:
         """Values that must not leave a run."""
 
+    def refusals(self, task: Task) -> list[str]:
+        """Why the task must not run, a sentence each."""
+
     async def run(self, task: Task, tracer: Tracer) -> Any:
         """Run the agent, and evaluate its answer."""
 

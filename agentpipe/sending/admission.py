@@ -60,7 +60,7 @@ def examine(data: Any, rules: TaskRules = NO_RULES) -> tuple[AdmittedTask | None
         admitted = _encoded(task, named=_has_id(data))
     except TaskError as error:
         return None, [*error.messages, *_evaluator_problems(data, rules)]
-    wrong = _ours(data) + evaluators.check(task.evaluators, rules.search)
+    wrong = _ours(data) + evaluators.check(task.evaluators, rules.functions)
     return admitted, wrong + rules.problems(task)
 
 
@@ -74,7 +74,7 @@ def _evaluator_problems(data: Any, rules: TaskRules) -> list[str]:
     """Those of a malformed task, as far as it has evaluators."""
     given = data.get("evaluators") if isinstance(data, dict) else None
     sound = isinstance(given, list) and all(isinstance(each, dict) for each in given)
-    return evaluators.check(given, rules.search) if sound and given else []
+    return evaluators.check(given, rules.functions) if sound and given else []
 
 
 def _has_id(data: Any) -> bool:

@@ -134,7 +134,7 @@ async def _asked(engine: Any, task: Task, context: Context) -> tuple[Any, Tracer
         await instance.close()
     assert isinstance(answer, Answer)
     judged: Sequence[Evaluation] = answer.evaluations or await evaluate(
-        task.evaluators, answer.value, task, engine.search, env=context.env
+        task.evaluators, answer.value, task, context=context
     )
     return answer.value, tracer, [each.passed for each in judged]
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from agentpipe.config.function_scope import FunctionScope
 from agentpipe.config.imports import locate
 from agentpipe.core.task import Task
 from agentpipe.evaluation.evaluators import Evaluation, check, evaluate, reward
@@ -127,7 +128,7 @@ def test_the_tasks_have_ids_in_order_and_sound_evaluators() -> None:
     assert [task.task_id for task in TASKS] == [f"almanac-{n:03}" for n in range(1, 201)]
     assert len({task.question for task in TASKS}) == 200
     for task in TASKS:
-        assert check(task.evaluators, SEARCH) == []
+        assert check(task.evaluators, FunctionScope(CONFIGS)) == []
 
 
 # The truth of each task, found another way than the agent finds its answers: by counting days

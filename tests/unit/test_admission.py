@@ -21,8 +21,9 @@ from agentpipe.worker.running.message import ClaimedMessage
 from tests.stores import claim_up_to, open_any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
+
+    from agentpipe.config.function_scope import FunctionScope
 
 COLLECTION = "kind: collection\nspec: {name: crew, config: ./agent.yaml}\n"
 
@@ -37,9 +38,9 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counts["values"] += not place and not depth
         return flaw(rules, value, place, depth)
 
-    def counted_check(specs: list[dict[str, Any]], search: Sequence[Path] = ()) -> list[str]:
+    def counted_check(specs: list[dict[str, Any]], scope: FunctionScope | None = None) -> list[str]:
         counts["evaluators"] += 1
-        return check(specs, search)
+        return check(specs, scope)
 
     monkeypatch.setattr(JsonRules, "flaw", counted_flaw)
     monkeypatch.setattr(evaluators, "check", counted_check)

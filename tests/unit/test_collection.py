@@ -489,12 +489,17 @@ def test_a_document_that_is_no_collection_is_refused(
         ("env:", "env: has no value: give it one, or remove the key"),
         ("metadata: 3", "metadata: expected keys with values (`key: value`), got an integer"),
         (f"envs: {{A: {CANARY}}}", "envs: unknown key: did you mean 'env'?"),
-        (f"TOKEN: {CANARY}", "TOKEN: unknown key: choose from concurrency, env, metadata"),
+        (f"TOKEN: {CANARY}", "TOKEN: unknown key: choose from concurrency, env, metadata, public"),
         (
             "concurrency: 0",
             "concurrency: expected an integer from 1 to 1,000,000,000, got 0",
         ),
         ("concurrency:", "concurrency: has no value: give it one, or remove the key"),
+        ("public: A", "public: expected a list of names: [NAME, ...]"),
+        (
+            f"{{env: {{A: x}}, public: [A, {CANARY}]}}",
+            "public: entry 2 is not a name of env: add it there",
+        ),
     ],
 )
 def test_a_wrong_context_is_named_without_its_values(
@@ -703,6 +708,24 @@ def test_all_problems_of_an_agent_config_are_told_at_once(folder: Path) -> None:
     text = AGENT.replace("basic", "''") + "  x: 1\n---\n" + AGENT.replace("kind: agent", "kind: x")
     problems = problems_of(write(folder, text), load_agent_config)
     assert [line for line, _ in problems] == [4, 5, 7, 9]
+
+
+def test_a_context_says_what_its_tasks_may_read(folder: Path) -> None:
+    entries = [
+        "- env: {A: x, B_KEY: y}",
+        "- {env: {A: x, B_KEY: y}, public: [B_KEY]}",
+        "- {env: {A: x}, public: []}",
+    ]
+    collections = load(write(folder, spec("context:", *entries)))
+    contexts = resolve_contexts(collections, {})["a"]
+    assert [dict(each.readable) for each in contexts] == [{"A": "x"}, {"B_KEY": "y"}, {}]
+
+
+def test_a_collection_offers_the_functions_of_its_folder_and_of_its_modules(folder: Path) -> None:
+    (collection,) = load(write(folder, spec("evaluators: [far.judges]")))
+    functions = collection.functions
+    assert (functions.folder, functions.modules) == (folder, ("far.judges",))
+    assert functions.is_here
 
 
 def test_schedules_have_their_defaults_and_the_name_of_their_file(folder: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from agentpipe.config import definitions
-from agentpipe.config.definitions import has_source, problem_of_function
+from agentpipe.config.definitions import problem_of_function
+from agentpipe.config.function_scope import FunctionScope
 from agentpipe.config.task_rules import TaskRules
 from agentpipe.core.task import Task
 from agentpipe.errors import ConfigError, TaskError
@@ -19,7 +20,7 @@ GIVEN = ("value", "op_args", "task")
 
 def problem(folder: Path, source: str, name: str = "f") -> str:
     (folder / "judge.py").write_text(source)
-    return problem_of_function(f"judge:{name}", [folder], GIVEN)
+    return problem_of_function(f"judge:{name}", FunctionScope(folder), GIVEN)
 
 
 @pytest.mark.parametrize(
@@ -32,9 +33,6 @@ def problem(folder: Path, source: str, name: str = "f") -> str:
         "f, g = 1, 2",
         "f: object = print",
         "(f := print)",
-        "from json import loads as f",
-        "import f",
-        "import f.g",
         "if True:\n    def f(answer): ...\nelse:\n    f = None",
         "try:\n    from x import f\nexcept ImportError:\n    f = None",
         "with open('x') as f: pass",
@@ -74,6 +72,11 @@ def test_a_function_that_may_be_there_passes(tmp_path: Path, source: str) -> Non
         ("def f(answer, model): ...", "requires 'model'"),
         ("def f(answer, *, model): ...", "requires 'model'"),
         ("def f(answer, value, /): ...", "requires 'value'"),
+        ("from json import loads as f", "imported from json: define a function"),
+        ("from os import system as f", "imported from os"),
+        ("import f", "a module"),
+        ("import f.g", "a module"),
+        ("import os as f", "a module"),
         ("def f(:", "judge.py:1: not Python"),
         ("f = '\0'", "not Python"),
     ],
@@ -95,12 +98,13 @@ def test_nothing_is_run(tmp_path: Path) -> None:
     package.mkdir()
     (package / "__init__.py").write_text("raise SystemExit('imported')")
     (package / "room.py").write_text("raise SystemExit('imported')\ndef f(answer): ...")
-    assert problem_of_function("house.room:f", [tmp_path], GIVEN) == ""
-    assert "has no 'g'" in problem_of_function("house.room:g", [tmp_path], GIVEN)
-    assert problem_of_function("house:room.f", [tmp_path], GIVEN) == ""
+    assert problem_of_function("house.room:f", FunctionScope(tmp_path), GIVEN) == ""
+    assert "has no 'g'" in problem_of_function("house.room:g", FunctionScope(tmp_path), GIVEN)
+    dotted = problem_of_function("house:room.f", FunctionScope(tmp_path), GIVEN)
+    assert "without a dot" in dotted
 
 
-def test_an_installed_module_is_read_without_its_packages(
+def test_a_module_that_the_collection_names_is_read_without_its_packages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "installed_far" / "inner"
@@ -109,29 +113,27 @@ def test_an_installed_module_is_read_without_its_packages(
     (package / "__init__.py").write_text("raise SystemExit('imported')")
     (package / "judge.py").write_text("def f(answer): ...")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert problem_of_function("installed_far.inner.judge:f", [], GIVEN) == ""
-    assert "has no 'g'" in problem_of_function("installed_far.inner.judge:g", [], GIVEN)
-    assert "no module" in problem_of_function("installed_far.other:f", [], GIVEN)
+    named = ("installed_far.inner.judge", "installed_far.other")
+    scope = FunctionScope(tmp_path / "empty", named)
+    assert problem_of_function("installed_far.inner.judge:f", scope, GIVEN) == ""
+    assert "has no 'g'" in problem_of_function("installed_far.inner.judge:g", scope, GIVEN)
+    assert "no module" in problem_of_function("installed_far.other:f", scope, GIVEN)
     assert not {name for name in sys.modules if name.startswith("installed_far")}
 
 
 def test_a_module_that_is_nowhere_is_found(tmp_path: Path) -> None:
     (tmp_path / "judge.py").write_text("")
-    found = problem_of_function("jugde:f", [tmp_path], GIVEN)
+    found = problem_of_function("jugde:f", FunctionScope(tmp_path), GIVEN)
     assert found.startswith("'jugde:f': no module 'jugde'")
     assert "did you mean 'judge'?" in found
-    assert "no file 'sub/judge.py'" in problem_of_function("sub/judge.py:f", [tmp_path], GIVEN)
-
-
-def test_a_module_without_a_source_passes() -> None:
-    assert problem_of_function("math:nothing", [], GIVEN) == ""
-    assert problem_of_function("json:dumps", [], GIVEN) == ""
-    assert "has no 'nothing'" in problem_of_function("json:nothing", [], GIVEN)
+    assert "`evaluators: [jugde]`" in found
+    found = problem_of_function("sub/judge.py:f", FunctionScope(tmp_path), GIVEN)
+    assert "no file 'sub/judge.py'" in found
 
 
 def test_a_name_of_the_standard_library_is_refused_as_in_the_worker(tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text("def f(answer): ...")
-    assert "standard library" in problem_of_function("json:f", [tmp_path], GIVEN)
+    assert "standard library" in problem_of_function("json:f", FunctionScope(tmp_path), GIVEN)
 
 
 def test_a_file_that_was_mended_is_read_again(tmp_path: Path) -> None:
@@ -145,16 +147,15 @@ def test_a_function_that_went_away_is_noticed(
     monkeypatch.setattr(definitions, "_TRUST_S", 0.01)
     assert problem(tmp_path, "def f(answer): ...") == ""
     (tmp_path / "judge.py").write_text("def other(answer): ...")
-    reference = "judge:f", [tmp_path], GIVEN
+    reference = "judge:f", FunctionScope(tmp_path), GIVEN
     wait_until(lambda: problem_of_function(*reference) != "", 5.0, "its absence is noticed")
 
 
 def test_whether_a_reference_has_a_source(tmp_path: Path) -> None:
     (tmp_path / "judge.py").write_text("")
-    assert has_source("judge:f", [tmp_path])
-    assert not any(
-        has_source(each, [tmp_path]) for each in ("nowhere:f", "raw", None, 5, "math:f", "a b:c")
-    )
+    has = FunctionScope(tmp_path).has
+    assert has("judge:f")
+    assert not any(has(each) for each in ("nowhere:f", "raw", None, 5, "math:f", "a b:c"))
 
 
 # Where tasks are sent.
@@ -166,9 +167,9 @@ def task(func: str, **more: object) -> dict[str, object]:
 
 def test_a_task_is_refused_when_it_is_sent(tmp_path: Path) -> None:
     (tmp_path / "judge.py").write_text("def f(answer): ...")
-    assert isinstance(admit(task("judge:f"), TaskRules((tmp_path,))).task, Task)
+    assert isinstance(admit(task("judge:f"), TaskRules(FunctionScope(tmp_path))).task, Task)
     with pytest.raises(TaskError, match=r"evaluators\[0\]: func: 'judge:g'"):
-        admit(task("judge:g"), TaskRules((tmp_path,)))
+        admit(task("judge:g"), TaskRules(FunctionScope(tmp_path)))
     assert isinstance(admit(task("judge:g")).task, Task)
 
 
@@ -180,7 +181,7 @@ def test_a_task_file_says_which_line_names_a_missing_function(tmp_path: Path) ->
     )
     for read in (check_file, checked_tasks):
         with pytest.raises(ConfigError) as caught:
-            read(file, TaskRules((tmp_path,)))
+            read(file, TaskRules(FunctionScope(tmp_path)))
         (problem,) = caught.value.problems
         assert problem.line == 2
         assert "has no 'g'" in problem.message
@@ -199,5 +200,5 @@ def test_ten_thousand_tasks_read_the_file_once(
 
     monkeypatch.setattr(Path, "read_bytes", counted)
     for _ in range(10_000):
-        assert problem_of_function("judge:f", [tmp_path], GIVEN) == ""
+        assert problem_of_function("judge:f", FunctionScope(tmp_path), GIVEN) == ""
     assert reads == [tmp_path / "judge.py"]

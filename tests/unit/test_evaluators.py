@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
+from agentpipe.config.function_scope import FunctionScope
+from agentpipe.core.context import Context
 from agentpipe.core.task import Task
 from agentpipe.evaluation.evaluators import (
     MAX_RESPONSE_CHARS,
@@ -36,7 +38,7 @@ def _as_before() -> Iterator[None]:
 
 
 def judged(
-    answer: Any, func: str, op: str = "", value: Any = None, search: tuple[Path, ...] = ()
+    answer: Any, func: str, op: str = "", value: Any = None, search: FunctionScope | None = None
 ) -> Evaluation:
     text = answer if isinstance(answer, str) else json.dumps(answer)
     config = {"func": func, "op": op, "value": value}
@@ -258,7 +260,7 @@ def test_an_op_of_mcp_universe_cannot_judge_what_a_function_returns() -> None:
 
 def rendered(answer: str, env: dict[str, str], **config: Any) -> Evaluation:
     text = json.dumps(answer)
-    return asyncio.run(evaluate([{"func": "json", **config}], text, Task(), (), env))[0]
+    return asyncio.run(evaluate([{"func": "json", **config}], text, Task(), None, Context(env)))[0]
 
 
 def test_a_template_is_compared_by_the_contexts_value_and_recorded_as_it_is_written() -> None:
@@ -279,7 +281,9 @@ def test_a_function_gets_its_arguments_rendered(tmp_path: Path) -> None:
     )
     config = {"func": "arguments:f", "value": "{{ X }}", "op_args": {"who": ["{{ Y }}"]}}
     env = {"X": "x", "Y": "y"}
-    (evaluation,) = asyncio.run(evaluate([config], "", Task(), (tmp_path,), env))
+    (evaluation,) = asyncio.run(
+        evaluate([config], "", Task(), FunctionScope(tmp_path), Context(env))
+    )
     assert evaluation.passed, evaluation
     assert evaluation.config["op_args"] == {"who": ["{{ Y }}"]}
 
@@ -307,18 +311,18 @@ def test_a_malformed_evaluator_is_a_problem_and_broken(config: Any) -> None:
 
 def test_check_reads_functions_only_where_it_knows_the_folders(tmp_path: Path) -> None:
     functions(tmp_path, "def good(answer): return True\nword = 'no function'")
-    assert check([{"func": "checks:good"}], [tmp_path]) == []
-    (missing,) = check([{"func": "checks:god"}], [tmp_path])
+    assert check([{"func": "checks:good"}], FunctionScope(tmp_path)) == []
+    (missing,) = check([{"func": "checks:god"}], FunctionScope(tmp_path))
     assert "did you mean 'good'?" in missing
-    assert "is not a function" in check([{"func": "checks:word"}], [tmp_path])[0]
+    assert "is not a function" in check([{"func": "checks:word"}], FunctionScope(tmp_path))[0]
 
 
 # The user's own functions.
 
 
-def functions(folder: Path, source: str) -> tuple[Path]:
+def functions(folder: Path, source: str) -> FunctionScope:
     (folder / "checks.py").write_text(source)
-    return (folder,)
+    return FunctionScope(folder)
 
 
 @pytest.mark.parametrize(
@@ -330,7 +334,6 @@ def functions(folder: Path, source: str) -> tuple[Path]:
         "def f(answer): return {'passed': answer == 'yes', 'reason': 'say yes'}",
         "def f(answer): return {'passed': answer == 'yes'}",
         "def f(value): return value == 'yes'",
-        "f = 'yes'.__eq__",
         "class C:\n    async def __call__(self, answer): return answer == 'yes'\nf = C()",
     ],
 )
@@ -344,13 +347,13 @@ def test_a_function_gives_its_verdict(tmp_path: Path, source: str) -> None:
 
 def test_a_function_is_found_by_its_files_path_too(tmp_path: Path) -> None:
     functions(tmp_path, "def f(answer): return True")
-    assert judged("yes", "checks.py:f", search=(tmp_path,)).passed
+    assert judged("yes", "checks.py:f", search=FunctionScope(tmp_path)).passed
 
 
 def test_a_function_gets_what_its_parameters_name(tmp_path: Path) -> None:
     source = "def f(answer, task, *, value, other=1): return (answer, task.question, value, other)"
     functions(tmp_path, f"{source} == ('yes', 'why?', [2], 1)")
-    assert judged("yes", "checks:f", value=[2], search=(tmp_path,)).passed
+    assert judged("yes", "checks:f", value=[2], search=FunctionScope(tmp_path)).passed
 
 
 def test_op_compares_what_a_function_returns(tmp_path: Path) -> None:
@@ -425,7 +428,7 @@ def test_a_functions_error_says_where_it_was_raised(tmp_path: Path) -> None:
 
 
 def test_a_function_that_is_nowhere_is_broken(tmp_path: Path) -> None:
-    assert is_broken(judged("yes", "not_there:f", search=(tmp_path,)))
+    assert is_broken(judged("yes", "not_there:f", search=FunctionScope(tmp_path)))
 
 
 def test_a_cancellation_from_outside_goes_through(tmp_path: Path) -> None:
@@ -660,3 +663,58 @@ def test_a_failing_service_is_told_from_a_broken_function(
     assert is_broken(evaluation)
     assert (evaluation.cause is not None) == (raised in SERVICES)
     orjson.dumps(evaluation.to_dict())
+
+
+# Bounds.
+
+
+def test_a_long_chain_leaves_the_loop_to_others() -> None:
+    """Whatever a task within the bounds asks for, the loop turns meanwhile."""
+    chain = "json -> foreach" + " -> raw" * 90
+    config = {"func": chain, "op": "in", "value": [5] * 1_000}
+    turns = 0
+
+    async def judge() -> None:
+        nonlocal turns
+        judging = asyncio.ensure_future(evaluate([config], json.dumps([5] * 50_000), Task()))
+        while not judging.done():
+            turns += 1
+            await asyncio.sleep(0)
+        assert judging.result()[0].passed
+
+    asyncio.run(judge())
+    assert turns > 10
+
+
+def test_many_evaluators_leave_the_loop_to_others() -> None:
+    evaluations: list[Evaluation] = []
+    turns = 0
+
+    async def judge() -> None:
+        nonlocal turns
+        judging = asyncio.ensure_future(evaluate([{"func": "raw"}] * 1_000, "x", Task()))
+        while not judging.done():
+            turns += 1
+            await asyncio.sleep(0)
+        evaluations.extend(judging.result())
+
+    asyncio.run(judge())
+    assert all(each.passed for each in evaluations)
+    assert turns > 900
+
+
+@pytest.mark.parametrize(
+    ("evaluators", "said"),
+    [
+        ([{"func": "raw" + " -> raw" * 200_000}], "200,001 steps: at most 100"),
+        ([{"func": "raw"}] * 1_001, "1,001 of them, at most 1,000"),
+        ([{"func": "raw", **{f"vale{n}": n for n in range(100_000)}}], "100,001 keys: at most 50"),
+    ],
+)
+def test_what_goes_beyond_the_bounds_is_found_when_sent(
+    evaluators: list[dict[str, Any]], said: str
+) -> None:
+    (problem,) = check(evaluators)
+    assert said in problem
+    if len(evaluators) == 1:
+        assert is_broken(asyncio.run(evaluate(evaluators, "x", Task()))[0])

@@ -69,7 +69,7 @@ class LlmAgent:
         servers = self._access.servers(task, context)
         await self._toolset.open(servers, self._access.tool_env(context))
         try:
-            return await _LlmRun(self._config, self._model, self._toolset, task).answer(context.env)
+            return await _LlmRun(self._config, self._model, self._toolset, task).answer(context)
         finally:
             await self._toolset.release()
 
@@ -88,11 +88,11 @@ class _LlmRun:
         self._task = task
         self._tokens = 0
 
-    async def answer(self, env: Mapping[str, str]) -> Answer:
-        conversation = Conversation(
-            _settings(self._config, self._task), (), render(self._config.instruction, env)
-        )
-        conversation.turns.append(Question(_question(self._task, env)))
+    async def answer(self, context: Context) -> Answer:
+        instruction = render(self._config.instruction, context.env)
+        conversation = Conversation(_settings(self._config, self._task), (), instruction)
+        # The question is the sender's, unlike the instruction.
+        conversation.turns.append(Question(_question(self._task, context.readable)))
         for _ in range(self._config.max_iterations):
             conversation.tools = await self._toolset.definitions()
             response = await self._ask(conversation)

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.config import mcp_universe
-from agentpipe.config.agent_config import load_agent_config, search_folders
+from agentpipe.config.agent_config import load_agent_config
 from agentpipe.config.collection import load, resolve_contexts
-from agentpipe.config.definitions import has_source
 from agentpipe.config.documents import problem_at, raise_problems
+from agentpipe.config.function_scope import FunctionScope, flaw_of
 from agentpipe.config.imports import explain
 from agentpipe.config.paths import shown_path
 from agentpipe.config.schema import AGENT_KINDS, BENCHMARK, NO_KIND
@@ -30,6 +30,7 @@ from agentpipe.core.did_you_mean import MISSPELT, did_you_mean, nearest
 from agentpipe.engines.base import engine_class, open_engine
 from agentpipe.errors import ConfigError, Problem
 from agentpipe.evaluation import evaluators
+from agentpipe.evaluation.functions import is_reference
 from agentpipe.operations.project.folder_files import (
     JSON,
     files_below,
@@ -295,9 +296,15 @@ def _faults(entry: Entry, task: Task) -> list[str]:
 
 def _function_faults(task: Task, file: Path) -> list[str]:
     """Of functions whose module is near; without a collection, others may well be elsewhere."""
-    search = search_folders(file)
-    near = [each if has_source(each.get("func"), search) else _SOUND for each in task.evaluators]
-    return evaluators.check(near, search)
+    scope = FunctionScope(file.parent)
+    near = [_SOUND if _is_elsewhere(each.get("func"), scope) else each for each in task.evaluators]
+    return evaluators.check(near, scope)
+
+
+def _is_elsewhere(func: Any, scope: FunctionScope) -> bool:
+    """Whether a collection may offer the function, but the files here do not show it."""
+    named = isinstance(func, str) and is_reference(func) and not flaw_of(func)
+    return named and not scope.has(func)
 
 
 def _judge_lines(path: Path) -> list[str]:

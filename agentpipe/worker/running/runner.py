@@ -14,6 +14,7 @@ from agentpipe.engines.instance import Instance
 from agentpipe.errors import TimeLimitExceeded
 from agentpipe.evaluation.evaluators import Evaluation, evaluate
 from agentpipe.evaluation.kept_answer import KeptAnswer
+from agentpipe.evaluation.refusals import refusals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -67,6 +68,12 @@ class Runner:
     def secrets(self) -> tuple[str, ...]:
         """Credentials of the context and of the worker's environment."""
         return (*self.context.env.values(), *getattr(self._engine, "secrets", ()))
+
+    def refusals(self, task: Task) -> list[str]:
+        """Why the task must not run: its evaluators want what is not the task's to have."""
+        if not task.evaluators:
+            return []
+        return refusals(task.evaluators, self._collection.functions, self.context)
 
     async def run(self, task: Task, tracer: Tracer) -> Completed:
         """Run the agent, and evaluate its answer; one that an earlier run gave is only evaluated.
@@ -161,9 +168,11 @@ class Runner:
     async def _evaluate(self, task: Task, text: str) -> list[Evaluation]:
         if not task.evaluators:
             return []
-        limit_s, env = self._collection.time_limit_s, self.context.env
+        limit_s = self._collection.time_limit_s
         try:
-            judging = evaluate(task.evaluators, text, task, self._engine.search, env)
+            judging = evaluate(
+                task.evaluators, text, task, self._collection.functions, self.context
+            )
             return await within(judging, limit_s)
         except TimeoutError:
             return self._too_slow(task, text)

@@ -176,7 +176,10 @@ class _Agent:
         return await self._actor.runner.run(task, message.tracer)
 
     def refusals(self, message: ClaimedMessage) -> list[str]:
-        return self._actor.rules.problems(message.task) if message.task else []
+        task, runner = message.task, self._actor.runner
+        if task is None:
+            return []
+        return self._actor.rules.problems(task) + (runner.refusals(task) if runner else [])
 
     def time_limit_s(self, message: ClaimedMessage) -> float:  # noqa: ARG002 - the protocol's
         return self._actor.collection.time_limit_s

@@ -1,0 +1,49 @@
+"""Evaluators that a worker refuses before the run: what they want is not the task's to have.
+
+A sender of ours has refused most of them. A worker trusts no sender, and pays no agent for a task
+that it would not judge.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.evaluation.chain import MAX_STEPS
+from agentpipe.evaluation.evaluators import MAX_EVALUATORS, MAX_KEYS, hidden_problems
+from agentpipe.evaluation.functions import function_problems, is_reference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from agentpipe.config.function_scope import FunctionScope
+    from agentpipe.core.context import Context
+
+MAX_NAMED = 3
+
+
+def refusals(
+    evaluators: Sequence[dict[str, Any]], scope: FunctionScope, context: Context
+) -> list[str]:
+    """A sentence for each of the first that are refused: what is wrong, and what to do."""
+    if (count := len(evaluators)) > MAX_EVALUATORS:
+        return [f"evaluators: {count:,} of them, at most {MAX_EVALUATORS:,} are allowed"]
+    found: list[str] = []
+    for index, config in enumerate(evaluators):
+        found += [f"evaluators[{index}]: {each}" for each in _of_one(config, scope, context)]
+        if len(found) >= MAX_NAMED:
+            break
+    return found
+
+
+def _of_one(config: dict[str, Any], scope: FunctionScope, context: Context) -> Iterator[str]:
+    func = config.get("func")
+    if len(config) > MAX_KEYS:
+        yield f"an evaluator of {len(config):,} keys: at most {MAX_KEYS} are allowed"
+    elif isinstance(func, str) and func.count("->") >= MAX_STEPS:
+        yield f"func: too many steps: at most {MAX_STEPS} are allowed"
+    elif isinstance(func, str) and is_reference(func):
+        yield from function_problems(func, scope)
+    try:
+        yield from hidden_problems(config, context)
+    except RecursionError:
+        yield "value or op_args: nested too deeply"
