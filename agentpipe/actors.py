@@ -16,7 +16,7 @@ import dramatiq
 from dramatiq.broker import global_broker
 
 from agentpipe.config.collection import load, resolve_contexts, variables_in
-from agentpipe.core import logs
+from agentpipe.core import logs, masking
 from agentpipe.core.process_privacy import harden, scrub, withdraw
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.text import printable
@@ -58,9 +58,10 @@ def _boot() -> StoreBroker:
     collections = load(settings.collection_file, settings.max_queue_size)
     # First of all: the log handlers of users' modules keep the streams that they find.
     secrets = _secrets(collections)
-    logs.redact_output(Redactor(secrets))
+    logs.redact_output(masking.install(secrets))
     made = worker_broker(collections, settings, os.environ, pulse)
     if more := _secrets_of_runners(made) - secrets:
+        masking.install(secrets | more)
         logs.redact_output(Redactor(more))
     withdraw(variables_in(collections))
     logs.configure(settings.log_level, settings.log_format)

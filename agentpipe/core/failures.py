@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.core.backoff import delay_s
 from agentpipe.core.causes import attribute, causes, status_of
 from agentpipe.core.error_codes import is_rate_limit, names_the_set_up
+from agentpipe.core.masking import shorten
 from agentpipe.core.outside import valid_text
 from agentpipe.core.retry_after import asked_delay_s, reset_delay_s, seconds
 from agentpipe.core.set_up import is_missing
@@ -164,7 +165,7 @@ def error_record(error: BaseException, redactor: Redactor) -> dict[str, Any]:
     """
     return {
         "type": error_kind(error),
-        "message": redactor.text(error_text(error))[:MAX_ERROR_CHARS],  # In this order.
+        "message": shorten(redactor.text(error_text(error)), MAX_ERROR_CHARS),
         "traceback": _traceback_of(error),
         **({"permanent": True} if is_permanent(error) else {}),
     }
@@ -192,7 +193,7 @@ def error_line(error: BaseException) -> str:
 
 def _traceback_of(error: BaseException) -> str | None:
     if isinstance(error, AgentFailed):
-        return error.traceback
+        return error.traceback and shorten(error.traceback, MAX_ERROR_CHARS, keep_end=True)
     own = isinstance(error, AgentpipeError) and not isinstance(error, InfraError)
     return None if own else _traceback(error)
 
@@ -205,4 +206,4 @@ def _traceback(error: BaseException) -> str | None:
         text = "".join(traceback.format_tb(frames))
     except Exception:  # noqa: BLE001 - linecache reads the agent's files
         return None
-    return valid_text(text[-MAX_ERROR_CHARS:]) or None
+    return valid_text(shorten(text, MAX_ERROR_CHARS, keep_end=True)) or None

@@ -1,32 +1,30 @@
 """Masks credentials in everything that leaves a worker.
 
-Values of contexts are masked as they are, and as they look in JSON, a repr, a URL, base64 and
-hexadecimal. API keys of well-known services are recognised by their form, wherever they come from.
+Values of contexts are masked as they are, line by line, and in the encodings that
+``docs/guarantees.md`` lists. API keys of well-known services are recognised by their form,
+wherever they come from.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, quote_plus
-
-import orjson
 
 from agentpipe.core.known_keys import KNOWN, KNOWN_BYTES
+from agentpipe.core.normal_text import views
+from agentpipe.core.secret_forms import MASK, FormIndex, forms_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
-MASK = "***"
+    from agentpipe.core.secret_forms import Form
+
 # Shorter values and these words are settings, not secrets: masking each "1" or "true" would
 # destroy an answer.
 MIN_SECRET = 4
 NO_SECRETS = frozenset({"true", "false", "none", "null"})
-# The base64 or hexadecimal form of a shorter one occurs by chance.
-MIN_ENCODED = 6
-
+# Forms with so many letters and digits are in the index of pieces of 8, of 4.
+_LONG, _SHORT = 15, 7
 _NESTED = "management=http"
 _USER = re.compile(r"//[^/@:]*+:")
 
@@ -35,23 +33,26 @@ class Redactor:
     """Masks the given secrets, and keys of known forms."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        forms = {form for secret in secrets if is_secret(secret) for form in _forms(secret)}
-        self._secrets = sorted(forms, key=len, reverse=True)
-        self._in_json = [orjson.dumps(secret)[1:-1] for secret in self._secrets]
+        forms = {form for secret in secrets if is_secret(secret) for form in forms_of(secret)}
+        self._long = FormIndex((each for each in forms if len(each.key) >= _LONG), 8)
+        self._short = FormIndex((each for each in forms if _SHORT <= len(each.key) < _LONG), 4)
+        self._rest = [(each.exact.encode(errors="surrogatepass"), each) for each in forms]
+        self._rest = [pair for pair in self._rest if len(pair[1].key) < _SHORT]
 
     def text(self, text: str) -> str:
         """``text`` with each secret masked, the longest first."""
-        for secret in self._secrets:
-            text = text.replace(secret, MASK)
-        for held, form in KNOWN.items():
+        found = self._found(text.encode(errors="surrogatepass"))
+        for form in sorted(found, key=lambda form: (len(form.exact), form.exact), reverse=True):
+            text = form.masked(text)
+        for held, key in KNOWN.items():
             if held in text:
-                text = form.sub(MASK, text)
+                text = key.sub(MASK, text)
         return text
 
     def occurs_in(self, encoded: bytes) -> bool:
-        """Whether JSON written by orjson contains a secret; cheap, since most of it does not."""
-        return any(secret in encoded for secret in self._in_json) or any(
-            held in encoded and form.search(encoded) for held, form in KNOWN_BYTES.items()
+        """Whether JSON written by orjson may contain a secret; cheap, since most of it does not."""
+        return bool(self._found(encoded)) or any(
+            held in encoded and key.search(encoded) for held, key in KNOWN_BYTES.items()
         )
 
     def value(self, value: Any) -> Any:
@@ -64,35 +65,10 @@ class Redactor:
             return [self.value(item) for item in value]
         return value
 
-
-def _forms(secret: str) -> set[str]:
-    """A secret as it is, in a repr, in JSON of both escaping styles, and those nested in JSON."""
-    reprs = {repr(secret)[1:-1], repr(secret.encode())[2:-1]}
-    forms = {secret, *reprs, *_in_json(secret), *_encoded(secret)}
-    return forms.union(*map(_in_json, forms))
-
-
-def _in_json(text: str) -> set[str]:
-    return {orjson.dumps(text)[1:-1].decode(), json.dumps(text)[1:-1]}
-
-
-def _encoded(secret: str) -> set[str]:
-    """A secret in URLs, base64 and hexadecimal."""
-    quoted = {quote(secret), quote(secret, safe=""), quote_plus(secret)}
-    if len(secret) < MIN_ENCODED:
-        return quoted
-    digits = secret.encode().hex()
-    return {*quoted, digits, digits.upper(), *_in_base64(secret.encode())}
-
-
-def _in_base64(secret: bytes) -> Iterator[str]:
-    """The characters that do not depend on neighbours, for each offset within three bytes."""
-    for before in range(3):
-        behind = -(before + len(secret)) % 3
-        for encode in (base64.standard_b64encode, base64.urlsafe_b64encode):
-            text = encode(bytes(before) + secret + bytes(behind)).decode()
-            # A character holds six bits: skip those that share bits with a neighbour.
-            yield text[(0, 2, 3)[before] : len(text) - (0, 2, 3)[behind]]
+    def _found(self, data: bytes) -> set[Form]:
+        normal = views(data)
+        found = self._long.found(normal) | self._short.found(normal)
+        return found.union(form for exact, form in self._rest if exact in data)
 
 
 def is_secret(value: str) -> bool:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from agentpipe.core.masking import shorten
 from agentpipe.core.outside import valid_json, valid_text
 from agentpipe.core.usage import Usage
 
@@ -220,7 +221,7 @@ def _size(record: dict[str, Any]) -> int:
 
 def _without_data(record: Mapping[str, Any], reason: str) -> dict[str, Any]:
     kind = record["data"].get("type") if isinstance(record.get("data"), dict) else None
-    kept = {"type": valid_text(kind[:MAX_ID_CHARS])} if isinstance(kind, str) else {}
+    kept = {"type": valid_text(shorten(kind, MAX_ID_CHARS))} if isinstance(kind, str) else {}
     timestamp = _seconds(record.get("timestamp"), 0.0)
     return {"timestamp": timestamp, "data": {**kept, "dropped": reason}}
 
@@ -229,7 +230,7 @@ def _id(value: Any) -> str:
     """Another program's id, as far as it is one."""
     if isinstance(value, int) and 0 < value < 2**128:
         return str(value)
-    return valid_text(value[:MAX_ID_CHARS]) if isinstance(value, str) else ""
+    return valid_text(shorten(value, MAX_ID_CHARS)) if isinstance(value, str) else ""
 
 
 def _seconds(value: Any, default: float) -> float:
@@ -244,7 +245,8 @@ def _cut(value: Any) -> Any:
     """A copy without the middle of long strings."""
     if isinstance(value, str) and len(value) > _CUT_TEXT_CHARS:
         half = _CUT_TEXT_CHARS // 2
-        return f"{value[:half]}... ({len(value):,} characters in all) ...{value[-half:]}"
+        beginning, end = shorten(value, half), shorten(value, half, keep_end=True)
+        return f"{beginning}... ({len(value):,} characters in all) ...{end}"
     if isinstance(value, dict):
         return {name: _cut(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from agentpipe.core.masking import shorten
 from agentpipe.core.outside import valid_text
 
 USD = "usd"
@@ -61,13 +62,13 @@ class Usage:
 def _name(name: Any) -> str:
     if not isinstance(name, str):
         raise TypeError(f"usage: names must be strings, got {type(name).__name__}")
-    return valid_text(name[:MAX_NAME_CHARS])
+    return valid_text(shorten(name, MAX_NAME_CHARS))
 
 
 def _number(name: Any, value: Any) -> float:
     """Python's own number, of which other types may be subclasses that JSON does not know."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"usage: {str(name)[:40]!r} is not a number")
+        raise TypeError(f"usage: {shorten(str(name), 40)!r} is not a number")
     return int(value) if isinstance(value, int) else float(value)
 
 

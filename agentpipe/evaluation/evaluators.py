@@ -21,6 +21,7 @@ from agentpipe.config.mcp_universe_names import names
 from agentpipe.core.context import NO_CONTEXT
 from agentpipe.core.did_you_mean import did_you_mean, nearest
 from agentpipe.core.failures import is_infra
+from agentpipe.core.masking import shorten
 from agentpipe.core.template import render
 from agentpipe.errors import ConfigError
 from agentpipe.evaluation.chain import (
@@ -308,7 +309,6 @@ def _refuse(problems: list[str]) -> None:
 
 
 def _readable(text: str, max_chars: int) -> str:
-    if len(text) > max_chars:
-        text = f"{text[:max_chars]}... (cut, {len(text):,} characters in all)"
+    text = shorten(text, max_chars, f"... (cut, {len(text):,} characters in all)")
     # Half a surrogate pair, as JSON's \ud800 gives, cannot be written as UTF-8.
     return text.encode("utf-8", "backslashreplace").decode()

@@ -42,6 +42,8 @@ json) echo '{"answer": {"n": 1}, "usage": {"requests": 2, "usd": 0.5},'
 deep-trace)
     printf '{"answer": "paid", "trace": [{"deep": '
     yes '[' | head -n 3000; yes ']' | head -n 3000; echo "}]}" ;;
+long) head -c 99992 /dev/zero | tr '\\0' x; printf '%s and more' "$TOKEN" ;;
+long-error) { printf %s "$TOKEN"; head -c 3992 /dev/zero | tr '\\0' ' '; echo end; } >&2; exit 3 ;;
 bad-trace) echo '{"answer": 1, "trace": "none"}' ;;
 later) echo "busy, $TOKEN" >&2; exit 75 ;;
 once) [ -e "$MARK" ] || { touch "$MARK"; exit 75; }; echo second ;;
@@ -135,6 +137,30 @@ def test_what_a_program_does_wrong_is_told_and_never_scored(shell: Project) -> N
     assert "\ufffd" in results["binary"]["result"]
     assert "expected a list of objects" in results["bad-trace"]["error"]["message"]
     assert {result["reward"] for result in results.values()} == {None}
+
+
+def test_an_agent_cannot_show_what_belongs_to_another_context(shell: Project) -> None:
+    other = "credential-of-another-context-0815"
+    shell.collection(
+        "both",
+        "./command.yaml",
+        number=2,
+        context=[{"env": {"TOKEN": CANARY}}, {"env": {"TOKEN": other}}],
+    )
+    questions = [f"{number} {secret}" for number in range(4) for secret in (CANARY, other)]
+    shell.send(*[{"question": each} for each in questions], to="both")
+    shell.burst("--processes", "1")
+    results = shell.results()
+    assert len({result["agent"] for result in results}) > 1
+    assert {result["result"][1:] for result in results} == {" ***"}
+    assert all(secret not in json.dumps(results) for secret in (CANARY, other))
+
+
+def test_a_secret_over_the_cut_leaves_no_part(shell: Project) -> None:
+    result = _answers(shell, "long")["long"]
+    assert len(result["result"]) > 100_000
+    assert "canary" not in json.dumps(result)
+    assert "canary" not in json.dumps(_answers(shell, "long-error")["long-error"])
 
 
 def test_a_deep_span_costs_no_answer(shell: Project) -> None:

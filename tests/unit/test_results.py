@@ -20,8 +20,9 @@ from agentpipe.brokers import open_store
 from agentpipe.brokers.records import Claim, Settlement
 from agentpipe.config.collection import ContextSpec
 from agentpipe.core.failures import MAX_RETRY_DELAY_S
-from agentpipe.core.redaction import MASK, Redactor
+from agentpipe.core.redaction import Redactor
 from agentpipe.core.result import WITHHELD, Result
+from agentpipe.core.secret_forms import MASK
 from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer, record_usage
 from agentpipe.errors import (

@@ -12,7 +12,8 @@ import orjson
 import pytest
 
 from agentpipe.core import trace
-from agentpipe.core.redaction import MASK, Redactor
+from agentpipe.core.redaction import Redactor
+from agentpipe.core.secret_forms import MASK
 from agentpipe.core.trace import Tracer
 
 SPAN_KEYS = ["id", "trace_id", "parent_id", "records", "running_time", "timestamp", "span_index"]

@@ -19,6 +19,7 @@ from agentpipe.core.error_codes import (
     is_rate_limit,
 )
 from agentpipe.core.failures import REFUSED_CREDENTIALS, SERVER_ERRORS, TOO_BUSY, rate_limit
+from agentpipe.core.masking import shorten
 from agentpipe.engines.llm.reading import UnreadableResponse
 from agentpipe.errors import AgentFailed, RunLimitExceeded
 
@@ -160,7 +161,7 @@ def failure_of(error: Exception, masked: Callable[[str], str]) -> Exception:
         masked: Hides credentials in a text. The server's words are cut after that: half a
             credential could not be recognised.
     """
-    words = masked(str(error))[:MAX_WORDS_CHARS]
+    words = shorten(masked(str(error)), MAX_WORDS_CHARS)
     if isinstance(error, ServiceError):
         return _judged(error, words)
     if isinstance(error, TimeoutError):

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core import trace
+from agentpipe.core.masking import shorten
 from agentpipe.engines.llm.conversation import ToolCall, ToolDefinition, ToolResult
 from agentpipe.engines.llm.tool_names import names_of
 from agentpipe.engines.mcp.opening import Target
@@ -71,10 +72,9 @@ class Toolset:
             lease = self._leases[server]
             content = await lease.call(tool, arguments, self._config.tool_limit_s)
             step["response"] = content.text
-        limit, text = self._config.max_tool_chars, content.text
-        cut = text if len(text) <= limit else f"{text[:limit]}... (cut)"
+        text = shorten(content.text, self._config.max_tool_chars, "... (cut)")
         # The text mentions them anyway, for a model that takes no images.
-        return ToolResult(call, cut, content.images if self._config.takes_images else ())
+        return ToolResult(call, text, content.images if self._config.takes_images else ())
 
     async def release(self) -> None:
         """The run has ended: what is not kept for the next one ends."""

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agentpipe.core.caps import MAX_PROCESS_LINE_BYTES
+from agentpipe.core.failures import MAX_ERROR_CHARS
 from agentpipe.core.logs import Bound, bound, printed
+from agentpipe.core.masking import masked, shorten
 from agentpipe.core.outside import read_shallow_json
 from agentpipe.core.trace import record_spans, record_usage
 from agentpipe.engines.base import Answer
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
     from agentpipe.core.task import Task
     from agentpipe.engines.process.launcher import Child, Launcher
 
-MAX_PRINTED_BYTES = 10_000
+# A longer line is logged in parts, and of a line above the second only the beginning is.
+MAX_PRINTED_CHARS, MAX_PRINTED_BYTES = 10_000, 256 * 1024
 END_GRACE_S = 1.0
 
 
@@ -169,8 +172,8 @@ class ProcessAgent:
         """Log each line that the child prints, with the run it belongs to."""
         async with PipeReader(number, MAX_PRINTED_BYTES) as reader:
             while line := await _line(reader):
-                text = line.decode(errors="replace").rstrip("\r\n")
-                printed.info("%s", text, extra={"bound": self._run})
+                for part in _parts(line):
+                    printed.info("%s", part, extra={"bound": self._run})
 
 
 def failure_of(error: Mapping[str, Any]) -> AgentpipeError:
@@ -217,6 +220,7 @@ def _answer(done: Mapping[str, Any]) -> Answer:
 
 def _evaluation(fields: dict[str, Any]) -> Evaluation:
     infra = fields.pop("infra", False)
+    fields |= {name: shorten(fields[name], MAX_ERROR_CHARS) for name in ("reason", "error")}
     cause = AgentFailed(fields["error"], kind="EvaluatorFailed", infra=True) if infra else None
     return Evaluation(**fields, cause=cause)
 
@@ -227,4 +231,33 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
     except asyncio.IncompleteReadError as error:
         return error.partial
     except asyncio.LimitOverrunError:
-        return await reader.read(MAX_PRINTED_BYTES) + b"\n"
+        beginning = await reader.read(MAX_PRINTED_BYTES)
+    while not await _rest(reader):
+        pass
+    return beginning
+
+
+async def _rest(reader: asyncio.StreamReader) -> bool:
+    """Leave out what is left of a long line; whether its end was met."""
+    try:
+        await reader.readuntil()
+    except asyncio.IncompleteReadError:
+        return True
+    except asyncio.LimitOverrunError:
+        await reader.read(MAX_PRINTED_BYTES)
+        return False
+    return True
+
+
+def _parts(line: bytes) -> list[str]:
+    """A line for the log, masked before it is divided."""
+    text = line.decode(errors="replace")
+    if not text.endswith("\n") and len(line) >= MAX_PRINTED_BYTES:
+        return [shorten(text, MAX_PRINTED_CHARS, "... (the rest of the line is left out)")]
+    text = text.rstrip("\r\n")
+    if len(text) <= MAX_PRINTED_CHARS:
+        return [text]
+    text = masked(text)
+    return [
+        text[start : start + MAX_PRINTED_CHARS] for start in range(0, len(text), MAX_PRINTED_CHARS)
+    ]

@@ -15,6 +15,7 @@ import orjson
 
 from agentpipe.config.agent_config import load_agent_config
 from agentpipe.connections import plugins
+from agentpipe.core import masking
 from agentpipe.core.caps import MAX_PROCESS_LINE_BYTES
 from agentpipe.core.context import Context
 from agentpipe.core.failures import error_record, is_infra, rate_limit
@@ -64,6 +65,7 @@ class _ChildServer:
     def _open(self, opening: Mapping[str, Any]) -> None:
         try:
             context = Context(opening["context"]["env"], opening["context"]["metadata"])
+            masking.install(context.env.values())
             os.environ.update(context.env)
             config = load_agent_config(opening["file"])
             engine = open_engine(config)
@@ -113,7 +115,7 @@ def _done(answer: Any) -> dict[str, Any]:
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
-    """Not redacted: the worker does that, since it knows all secrets."""
+    """Not redacted but where it is cut: the worker does that, since it knows all secrets."""
     record, limit = error_record(error, Redactor(())), rate_limit(error)
     failed = {
         "limit": isinstance(error, RunLimitExceeded),

@@ -8,8 +8,11 @@ import re
 from contextlib import suppress
 
 from agentpipe.core.caps import STDERR_END_BYTES
+from agentpipe.core.masking import shorten
 from agentpipe.errors import AnswerError
 
+# Masked before the rest is cut off.
+_READ_END_BYTES = 65_536
 _SPACE = re.compile(r"\s")
 CHUNK_BYTES = 65_536
 
@@ -41,18 +44,24 @@ async def read(number: int, max_bytes: int) -> bytes:
 
 
 async def read_end(number: int) -> str:
-    """Read to the end; the last ``STDERR_END_BYTES`` as a string.
+    """Read to the end; the last ``STDERR_END_BYTES`` as a string, masked before it is cut.
 
-    A word that would be cut is left out: half a credential could not be masked.
+    A word that would be cut is left out.
     """
     tail = b""
     async with PipeReader(number) as reader:
         while chunk := await reader.read(CHUNK_BYTES):
-            tail = (tail + chunk)[-STDERR_END_BYTES - 1 :]
+            tail = (tail + chunk)[-_READ_END_BYTES - 1 :]
     text = tail.decode(errors="replace")
-    if len(tail) > STDERR_END_BYTES:
-        text = "".join(_SPACE.split(text, maxsplit=1)[1:])
-    return text.strip()
+    if len(tail) > _READ_END_BYTES:
+        text = _from_a_whole_word(text)
+    text = text.strip()
+    end = shorten(text, STDERR_END_BYTES, keep_end=True)
+    return end if len(end) < STDERR_END_BYTES or end == text else _from_a_whole_word(end)
+
+
+def _from_a_whole_word(text: str) -> str:
+    return "".join(_SPACE.split(text, maxsplit=1)[1:]).strip()
 
 
 class PipeWriter:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.statistics import MAX_LAST_ERROR_CHARS
+from agentpipe.core.masking import shorten
 from agentpipe.engines.mcp.running import running_servers
 from agentpipe.errors import AgentpipeError
 from agentpipe.worker.claims.heartbeat import Heartbeat
@@ -98,7 +99,7 @@ class LeaseKeeper(threading.Thread):
             rss_bytes=_rss_bytes(),
             servers=running_servers(),
             children_bytes=self._child_memory.bytes(),
-            sink_error=error[:MAX_LAST_ERROR_CHARS],
+            sink_error=shorten(error, MAX_LAST_ERROR_CHARS),
             sink_down_s=down_s,
             carrying_s=self._forwarder.carrying_s,
             oldest_s=_oldest_s(self._consumer.held),

@@ -16,6 +16,7 @@ import orjson
 from agentpipe.brokers.records import Settlement
 from agentpipe.brokers.statistics import MAX_LAST_ERROR_CHARS
 from agentpipe.core.failures import error_line
+from agentpipe.core.masking import masked, shorten
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.result import Result
 from agentpipe.errors import FormatError, Unreachable
@@ -118,7 +119,7 @@ class Settling:
 
 
 def _why(error: Exception) -> str:
-    return Redactor(()).text(error_line(error))[:MAX_LAST_ERROR_CHARS]
+    return shorten(masked(error_line(error)), MAX_LAST_ERROR_CHARS)
 
 
 def _with_less(settlement: Settlement, refusal: _Refusal) -> Settlement:
@@ -176,7 +177,7 @@ def _failed(settlement: Settlement, why: str) -> bytes:
 def _beginning(answer: Any) -> Any:
     """The answer, or the beginning of its text."""
     text = answer if isinstance(answer, str) else orjson.dumps(answer).decode()
-    return answer if len(text) <= KEPT_CHARS else text[:KEPT_CHARS]
+    return answer if len(text) <= KEPT_CHARS else shorten(text, KEPT_CHARS)
 
 
 def _ascii(text: str) -> str:

@@ -136,7 +136,7 @@ class Signals:
         if error is None:
             value = self._redactors.answer(self._broker, message)
         else:
-            message.stuff_exception(self._redactors.error(self._broker, message, error))
+            message.stuff_exception(self._redactors.error(self._broker, error))
             if message.ended_by is None:
                 message.count_retry()
         self._broker.emit_after("process_message", message, result=value, exception=error)

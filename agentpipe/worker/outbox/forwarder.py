@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from agentpipe.brokers.capabilities import KeepsUndeliverable
 from agentpipe.core.backoff import delay_s
 from agentpipe.core.failures import error_line
-from agentpipe.core.redaction import Redactor
+from agentpipe.core.masking import masked
 from agentpipe.errors import AgentpipeError, Unreachable
 from agentpipe.worker.outbox.publishing import publish
 from agentpipe.worker.times import BRIEFLY_S
@@ -156,10 +156,7 @@ class Forwarder:
         if not self._failures:
             bug = None if isinstance(error, AgentpipeError) else error
             log.warning("results wait in the outbox: %s", error, exc_info=bug)
-            self._failing = (
-                Redactor(()).text(error_line(error)),
-                time.monotonic(),
-            )
+            self._failing = masked(error_line(error)), time.monotonic()
         self._failures += 1
         self._stopping.wait(delay_s(self._failures, PAUSE_S, MAX_PAUSE_S))
 

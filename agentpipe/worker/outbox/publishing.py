@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.records import Refusal
-from agentpipe.core.redaction import Redactor
+from agentpipe.core.masking import masked, shorten
 from agentpipe.core.result import Result
 from agentpipe.errors import FormatError, RecordsRefused
 from agentpipe.sinks.base import Record
@@ -87,4 +87,4 @@ def _refusal(record: OutboxRecord, error: RecordsRefused) -> Refusal:
 
 
 def _reason(error: RecordsRefused) -> str:
-    return Redactor(()).text(str(error))[:MAX_REASON_CHARS]
+    return shorten(masked(str(error)), MAX_REASON_CHARS)

@@ -31,6 +31,7 @@ from agentpipe.core.failures import (
     retry_delay_s,
 )
 from agentpipe.core.logs import Bound
+from agentpipe.core.masking import shorten
 from agentpipe.core.result import Result
 from agentpipe.core.shortage import shortage_of
 from agentpipe.core.timestamps import utc
@@ -70,7 +71,6 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.records import Action, RunFailure
     from agentpipe.core.failures import RateLimit
-    from agentpipe.core.redaction import Redactor
     from agentpipe.worker.running.message import ClaimedMessage
 
 EVALUATOR_BROKE = "EvaluationError: an evaluator broke; the result says how"
@@ -85,7 +85,7 @@ class Results(dramatiq.Middleware):
         capacity: Reduced when a run finds that the machine has no more of something.
         left_alone: What must not run here.
         configs: What this worker has of its collections, as its heartbeat says.
-        redactors: Of the actors, for all that leaves a run.
+        redactors: Of the worker, for all that leaves a run.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class Results(dramatiq.Middleware):
     def _log_fault(
         self, broker: dramatiq.Broker, message: ClaimedMessage, fault: Exception
     ) -> None:
-        said = self._redactor(broker, message.actor_name).text(error_text(fault))
+        said = self.redactors.of(broker).text(error_text(fault))
         where = "".join(traceback.format_tb(fault.__traceback__))
         kind = error_kind(fault)
         log.error(
@@ -216,7 +216,7 @@ class Results(dramatiq.Middleware):
         self, broker: dramatiq.Broker, message: ClaimedMessage, error: AgentCrashed
     ) -> Settlement:
         """The settlement of a run that ends its process; it runs again until ``max_crashes``."""
-        reason = self._reason(broker, message, error)
+        reason = self._reason(broker, error)
         return Settlement(message.claim, "crash", reason=reason, usd=_usd(message))
 
     def stranded(
@@ -245,7 +245,7 @@ class Results(dramatiq.Middleware):
             ended,
             collection=actor.collection if actor else None,
             worker=self._worker,
-            redactor=self._redactor(broker, message.actor_name),
+            redactor=self.redactors.of(broker),
         )
 
     def _answered(
@@ -268,7 +268,7 @@ class Results(dramatiq.Middleware):
         for what in filter(None, map(shortage_of, causes)):
             self.capacity.reduce(what)
         actor = served_actor(broker, message.actor_name)
-        payload = payload_with_answer(message, run, self._redactor(broker, message.actor_name))
+        payload = payload_with_answer(message, run, self.redactors.of(broker))
         tried, allowed = tries_before(message, run), actor.limits.max_retries if actor else 0
         kept = bool(payload) or run.kept is not None
         if not kept or tried >= allowed or any(map(is_permanent, causes)):
@@ -294,7 +294,7 @@ class Results(dramatiq.Middleware):
         self.capacity.reduce(what)
         if not self.capacity.may_return(message.claim.task_id):
             return self._retry(broker, message, error)
-        reason = self._reason(broker, message, error)
+        reason = self._reason(broker, error)
         return Settlement(message.claim, "release", reason=reason, usd=_usd(message))
 
     def _retry(
@@ -313,7 +313,7 @@ class Results(dramatiq.Middleware):
             delay_s,
             extra=_bound(message),
         )
-        reason = self._reason(broker, message, error)
+        reason = self._reason(broker, error)
         failure = run_failure(broker, message, error_kind(error), reason, [error])
         return _again(message, reason, delay_s, failure)
 
@@ -345,7 +345,7 @@ class Results(dramatiq.Middleware):
         return Settlement(
             message.claim,
             "cooldown",
-            reason=self._reason(broker, message, error),
+            reason=self._reason(broker, error),
             delay_s=cooldown.delay_s,
             usd=_usd(message),
             cooldown_queues=cooldown.queues,
@@ -355,12 +355,10 @@ class Results(dramatiq.Middleware):
         if actor := served_actor(broker, message.actor_name):
             self._cooldowns.end(actor.credential)
 
-    def _reason(
-        self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException
-    ) -> str:
+    def _reason(self, broker: dramatiq.Broker, error: BaseException) -> str:
         """Why a task runs again: masked, and short."""
-        redactor = self._redactor(broker, message.actor_name)
-        return redactor.text(error_line(error))[:MAX_LAST_ERROR_CHARS]
+        redactor = self.redactors.of(broker)
+        return shorten(redactor.text(error_line(error)), MAX_LAST_ERROR_CHARS)
 
     def _settle(
         self,
@@ -372,7 +370,7 @@ class Results(dramatiq.Middleware):
         error: BaseException | None = None,
         run: Completed | None = None,
     ) -> Settlement:
-        redactor = self._redactor(broker, message.actor_name)
+        redactor = self.redactors.of(broker)
         failure = None if error is None else error_record(error, redactor)
         result = self._result(broker, message, outcome, failure, run)
         encoded = result.encode(redactor)
@@ -431,9 +429,6 @@ class Results(dramatiq.Middleware):
             submitted_at=utc(claim.submitted_at),
             started_at=utc(message.started_at) if ran else None,
         )
-
-    def _redactor(self, broker: dramatiq.Broker, actor_name: str) -> Redactor:
-        return self.redactors.of(broker, actor_name)
 
 
 def _end_of(error: BaseException) -> tuple[Action, str] | None:

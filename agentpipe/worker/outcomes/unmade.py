@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from agentpipe.brokers.records import Settlement
 from agentpipe.brokers.statistics import MAX_LAST_ERROR_CHARS
 from agentpipe.core.failures import error_record
+from agentpipe.core.masking import shorten
 from agentpipe.core.result import Result
 from agentpipe.core.timestamps import utc
 from agentpipe.errors import AgentpipeError
@@ -56,5 +57,5 @@ def unmade(
         worker=worker,
         submitted_at=utc(message.claim.submitted_at),
     )
-    reason = redactor.text(str(error))[:MAX_LAST_ERROR_CHARS]
+    reason = shorten(redactor.text(str(error)), MAX_LAST_ERROR_CHARS)
     return Settlement(message.claim, "bury", result.encode(redactor), "infra_error", reason)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.core.failures import error_line
 from agentpipe.core.json_values import checked_answer
 from agentpipe.core.loop_turns import within
+from agentpipe.core.masking import shorten
 from agentpipe.engines.base import Answer
 from agentpipe.engines.instance import Instance
 from agentpipe.errors import TimeLimitExceeded
@@ -92,7 +93,7 @@ class Runner:
                 answer = await instance.answer(task.copy(), self._collection.time_limit_s)
                 answer = answer if isinstance(answer, Answer) else Answer(answer)
                 value, text = checked_answer(answer.value)
-                record["response"] = text[:MAX_RECORDED_CHARS]
+                record["response"] = shorten(text, MAX_RECORDED_CHARS)
         except BaseException:
             # State left by a failed run must not reach the next task.
             await instance.close()
@@ -156,7 +157,7 @@ class Runner:
         try:
             yield record
         except BaseException as error:
-            record["error"] = error_line(error)[:MAX_RECORDED_CHARS]
+            record["error"] = shorten(error_line(error), MAX_RECORDED_CHARS)
             raise
         finally:
             span.add(record)

@@ -10,7 +10,8 @@ from .failure import LlmFailedError, is_infra
 if TYPE_CHECKING:
     from .monitor import Monitor
 
-MAX_TEXT = 2_000
+# More than the worker shows: it masks a text before it cuts it.
+MAX_TEXT = 20_000
 # MCP-Universe drops these keys of an evaluator.
 OURS = ("name", "weight")
 # These look at the answer only: an answer of the wrong type is a wrong answer.

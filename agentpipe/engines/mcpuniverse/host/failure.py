@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_TEXT = 4_000
+# More than the worker shows: it masks a text before it cuts it.
+MAX_TEXT = 20_000
 TOO_BUSY = frozenset({408, 409, 425, 429})
 # A refused credential, and a quota that is spent.
 SET_UP_STATUSES = frozenset({401, 402, 403})

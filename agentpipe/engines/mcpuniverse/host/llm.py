@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 # For longer outages the whole task is retried.
 PATIENCE_S = 120.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 20.0
-MAX_BODY_CHARS = 500
+# More than the worker shows: it masks a text before it cuts it.
+MAX_BODY_CHARS = 20_000
 
 _current: ContextVar[LlmCall | None] = ContextVar("call", default=None)
 

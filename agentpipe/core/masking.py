@@ -1,0 +1,38 @@
+"""The one door for text that is cut: half a secret cannot be recognised, so mask the whole.
+
+A process has one redactor, with the secrets of all its contexts: agents of a worker may see what
+belongs to another's. A text that is not cut is masked where it leaves: ``Result.encode`` and the
+streams of ``core.logs`` do that.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentpipe.core.redaction import Redactor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_redactors = [Redactor(())]
+
+
+def install(secrets: Iterable[str]) -> Redactor:
+    """Mask these from now on, in this process; they replace what was given before."""
+    _redactors[0] = Redactor(secrets)
+    return _redactors[0]
+
+
+def masked(text: str) -> str:
+    """``text`` with the secrets of this process masked."""
+    return _redactors[0].text(text)
+
+
+def shorten(text: str, max_chars: int, note: str = "", *, keep_end: bool = False) -> str:
+    """``text``, or its masked beginning (or end) where it is longer, with ``note`` behind it."""
+    if len(text) <= max_chars:
+        return text
+    text = masked(text)
+    if len(text) <= max_chars:
+        return text
+    return text[len(text) - max_chars :] if keep_end else f"{text[:max_chars]}{note}"

@@ -1,0 +1,141 @@
+"""The forms of a secret in a text, and an index that finds those that a text may hold."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote, quote_plus
+
+from agentpipe.core.normal_text import as_it_is, decoded, pattern_of
+
+if TYPE_CHECKING:
+    import re
+    from collections.abc import Iterable, Iterator, Sequence
+
+MASK = "***"
+# The base64 or hexadecimal form of a shorter one occurs by chance.
+MIN_ENCODED = 6
+# So many letters and digits hardly follow each other by chance, whatever is between them.
+MIN_NORMAL = 12
+# A shorter line of a secret is no secret of its own.
+MIN_LINE = 8
+_LONGEST_PIECE = 8
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of a secret.
+
+    Attributes:
+        exact: As it stands in a text.
+        normal: Its letters and digits; it is also found where other characters are between them.
+            Empty for one that is only found as it is.
+        marked: Whether it is hexadecimal.
+    """
+
+    exact: str
+    normal: bytes = b""
+    marked: bool = False
+
+    @property
+    def key(self) -> bytes:
+        """What a normalised text contains, if it contains this."""
+        return self.normal or as_it_is(self.exact.encode(errors="surrogatepass"))
+
+    def masked(self, text: str) -> str:
+        """``text`` without it."""
+        text = text.replace(self.exact, MASK)
+        return self._pattern.sub(MASK, text) if self.normal else text
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        plain = [
+            index for index, each in enumerate(self.exact) if each.isascii() and each.isalnum()
+        ]
+        around = plain[0], len(self.exact) - 1 - plain[-1]
+        return pattern_of(self.normal, around, marked=self.marked)
+
+
+def forms_of(secret: str) -> set[Form]:
+    """A secret, and each line of one with several."""
+    lines = [line.strip() for line in secret.splitlines()]
+    parts = {line for line in lines if len(line) >= MIN_LINE and not line.startswith("-----")}
+    return {form for part in (secret, *parts) for form in _forms(part)}
+
+
+def _forms(secret: str) -> Iterator[Form]:
+    data = secret.encode(errors="surrogatepass")
+    normal = {as_it_is(data), decoded(data)}
+    if min(map(len, normal)) >= MIN_NORMAL:
+        yield from (Form(secret, each) for each in normal)
+    if len(normal) > 1 or min(map(len, normal)) < MIN_NORMAL:
+        yield from map(Form, _as_written(secret))
+    if len(secret) < MIN_ENCODED:
+        return
+    for text in _in_base64(data):
+        yield _encoded(text)
+    for digits in (data.hex(), data.hex().upper()):
+        yield _encoded(digits, marked=True)
+
+
+def _encoded(text: str, *, marked: bool = False) -> Form:
+    normal = as_it_is(text.encode())
+    return Form(text, normal if len(normal) >= MIN_NORMAL else b"", marked)
+
+
+def _as_written(secret: str) -> set[str]:
+    """In a repr, in URLs, in JSON of both escaping styles, and those nested in JSON."""
+    data = secret.encode(errors="surrogatepass")
+    forms = {secret, repr(secret)[1:-1], repr(data)[2:-1], json.dumps(secret)[1:-1]}
+    forms |= {quote(data), quote(data, safe=""), quote_plus(data)}
+    return forms.union(*map(_in_json, forms))
+
+
+def _in_json(text: str) -> set[str]:
+    escaped = json.dumps(text)[1:-1]
+    return {escaped, json.dumps(text, ensure_ascii=False)[1:-1]}
+
+
+def _in_base64(secret: bytes) -> Iterator[str]:
+    """The characters that do not depend on neighbours, for each offset within three bytes."""
+    for before in range(3):
+        behind = -(before + len(secret)) % 3
+        for encode in (base64.standard_b64encode, base64.urlsafe_b64encode):
+            text = encode(bytes(before) + secret + bytes(behind)).decode()
+            # A character holds six bits: skip those that share bits with a neighbour.
+            yield text[(0, 2, 3)[before] : len(text) - (0, 2, 3)[behind]]
+
+
+class FormIndex:
+    """Finds the forms that a text may hold, in a time that hardly grows with their number.
+
+    A normalised text that holds a form of at least ``2 * width - 1`` characters has one of its
+    pieces of ``width`` characters at a place that is a multiple of it: only those are looked up.
+    """
+
+    def __init__(self, forms: Iterable[Form], width: Literal[4, 8]) -> None:
+        self._width = width
+        table: dict[int, list[Form]] = defaultdict(list)
+        for form in forms:
+            for start in range(len(form.key) - width + 1):
+                table[self._pieces(form.key[start : start + width])[0]].append(form)
+        self._table, self._known = dict(table), frozenset(table)
+
+    def found(self, views: Sequence[bytes]) -> set[Form]:
+        """Forms whose letters and digits are in one of ``views``."""
+        return {
+            form
+            for view in views
+            if not self._known.isdisjoint(self._pieces(view))
+            for piece in self._known.intersection(self._pieces(view))
+            for form in self._table[piece]
+            if form.key in view
+        }
+
+    def _pieces(self, view: bytes) -> memoryview:
+        whole = len(view) // self._width * self._width
+        return memoryview(view)[:whole].cast("Q" if self._width == _LONGEST_PIECE else "I")
