@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -66,10 +67,28 @@ class Child:
             time.sleep(0.01)
         self.pid = 0
 
-    def open(self, config: str, servers: dict[str, Any] | None = None) -> dict[str, Any]:
-        context = {"env": self.env, "metadata": {}}
-        self.send({"open": {"config": config, "context": context, "servers": servers}})
+    def open(
+        self,
+        config: str,
+        servers: dict[str, Any] | None = None,
+        public: list[str] | None = None,
+    ) -> dict[str, Any]:
+        opening = {
+            "config": config,
+            "context": {"env": self.env, "metadata": {}},
+            "servers": servers,
+            "templates": self._templates(public),
+        }
+        self.send({"open": opening})
         return self.receive()
+
+    def _templates(self, public: list[str] | None) -> dict[str, Any]:
+        """What tasks may read; the worker has a longer pattern."""
+        if public is not None:
+            return {"readable": public, "credentials": None}
+        pattern = "KEY|TOKEN"
+        readable = [name for name in self.env if re.search(pattern, name) is None]
+        return {"readable": readable, "credentials": pattern}
 
     def send(self, request: dict[str, Any]) -> None:
         self._sock.sendall(json.dumps(request).encode() + b"\n")

@@ -247,27 +247,27 @@ def test_a_context_reaches_everything_and_no_other_child(
     fork: Callable[..., Child], tmp_path: Path
 ) -> None:
     task = {
-        "question": "Use {{ TOKEN }} and {{ UNKNOWN }}",
-        "evaluators": [{"func": "raw", "op": "=", "value": ["{{ TOKEN }}"]}],
+        "question": "Use {{ PLACE }} and {{ UNKNOWN }}",
+        "evaluators": [{"func": "raw", "op": "=", "value": ["{{ PLACE }}"]}],
     }
     with (
         LlmStub([call("show__show"), say(thought(answer="x"))]) as one,
         LlmStub([call("show__show"), say(thought(answer="x"))]) as two,
     ):
         children = [
-            fork(one, TOKEN="token-1", OPENAI_API_KEY="key-1", OTHER="other-1"),
-            fork(two, TOKEN="token-2", OPENAI_API_KEY="key-2"),
+            fork(one, PLACE="place-1", TOKEN="token-1", OPENAI_API_KEY="key-1", OTHER="other-1"),
+            fork(two, PLACE="place-2", TOKEN="token-2", OPENAI_API_KEY="key-2"),
         ]
         for child in children:
             child.open(config("function-call", servers=[{"name": "show"}]), show_server(tmp_path))
         first, second = [child.run(**task) for child in children]
     for number, stub in ((1, one), (2, two)):
-        assert f"Use token-{number} and {{{{ UNKNOWN }}}}" in stub.requests[0].text
+        assert f"Use place-{number} and {{{{ UNKNOWN }}}}" in stub.requests[0].text
         assert {request.authorization for request in stub.requests} == {f"Bearer key-{number}"}
     assert "token-1 was-token-1 arg-token-1 other-1" in one.requests[1].text
     assert "token-2 was-token-2 arg-token-2 none" in two.requests[1].text
-    assert first["evaluations"][0]["config"]["value"] == ["token-1"]
-    assert second["evaluations"][0]["config"]["value"] == ["token-2"]
+    assert first["evaluations"][0]["config"]["value"] == ["place-1"]
+    assert second["evaluations"][0]["config"]["value"] == ["place-2"]
 
 
 def with_functions() -> None:
@@ -431,6 +431,27 @@ def test_claude_code_that_cannot_start_is_no_answer(fork: Callable[..., Child]) 
         child = fork(stub, PATH="/nowhere")
         child.open(json.dumps(agent))
         assert "laude" in child.error(question="q")["message"]
+
+
+@pytest.mark.parametrize(
+    ("public", "first", "second"),
+    [(None, "{{ OPENAI_API_KEY }}", "Lima"), (["TOKEN"], "{{ OPENAI_API_KEY }}", "{{ PLACE }}")],
+)
+def test_a_task_reads_no_credential(
+    fork: Callable[..., Child], public: list[str] | None, first: str, second: str
+) -> None:
+    question = "{{ OPENAI_API_KEY }} {{ PLACE }} {{ OPENAI_API_KEY[:3] }} {{ TOKEN }}"
+    oracle = "{% if OPENAI_API_KEY == 'sk-canary' %}x{% else %}no{% endif %}"
+    value = {"func": "raw", "op": "=", "value": [oracle, "{{ OPENAI_API_KEY }}"]}
+    env = {"OPENAI_API_KEY": "sk-canary", "PLACE": "Lima", "TOKEN": "shown"}
+    with LlmStub([say("x")]) as stub:
+        child = fork(stub, **env)
+        child.open(config(), public=public)
+        done = child.run(question=question, evaluators=[value])
+        token = "shown" if public else "{{ TOKEN }}"
+        assert f"{first} {second} {{{{  {token}" in stub.requests[0].text
+        assert "sk-" not in stub.requests[0].text
+    assert done["evaluations"][0]["config"]["value"] == ["no", "{{ OPENAI_API_KEY }}"]
 
 
 def test_a_question_runs_no_python(fork: Callable[..., Child]) -> None:

@@ -39,11 +39,11 @@ ROOT = Path(__file__).parents[2]
 ODD = str(ROOT / "tests" / "mcp_server.py")
 MARK = uuid.uuid4().hex
 PATIENCE_S = 60.0
-TOKEN = "canary/of+the context"
+PLACE = "canary/of+the context"
 # The form that MCP-Universe's function-call agent asks a model for.
-FINAL = {"thought": "Done.", "answer": {"said": TOKEN, "n": 2}}
+FINAL = {"thought": "Done.", "answer": {"said": PLACE, "n": 2}}
 EVALUATORS = [
-    {"func": "json -> get(said)", "op": "=", "value": "{{ TOKEN }}"},
+    {"func": "json -> get(said)", "op": "=", "value": "{{ PLACE }}"},
     {"func": "json -> get(n)", "op": "=", "value": 2},
 ]
 
@@ -52,7 +52,7 @@ EVALUATORS = [
 def _servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Our server in a list of MCP-Universe's form, and the Python of ``make mcpuniverse``."""
     stdio = {"command": sys.executable, "args": [ODD, MARK]}
-    listed = {"odd": {"stdio": stdio, "env": {"T": "{{TOKEN}}"}}}
+    listed = {"odd": {"stdio": stdio, "env": {"T": "{{PLACE}}"}}}
     (tmp_path / "servers.json").write_text(json.dumps(listed))
     monkeypatch.setenv("AGENTPIPE_MCP_SERVERS", str(tmp_path / "servers.json"))
     python = ROOT / ".venv-mcpuniverse" / "bin" / "python"
@@ -73,20 +73,20 @@ def test_the_same_file_gives_the_same_by_either_engine(tmp_path: Path, engine: s
         file = tmp_path / "agent.yaml"
         file.write_text(yaml.safe_dump_all(_documents(stub.url, servers=[{"name": "odd"}])))
         opened = open_engine(load_agent_config(file), engine)
-        env = {"OPENAI_API_KEY": "sk-its-own", "TOKEN": TOKEN}
+        env = {"OPENAI_API_KEY": "sk-its-own", "PLACE": PLACE}
         fields: dict[str, Any] = {
             "output_format": {"said": "text"},
             "evaluators": EVALUATORS,
             "seed": 7,
         }
-        task = Task(question="What does {{ TOKEN }} say?", **fields)
+        task = Task(question="What does {{ PLACE }} say?", **fields)
         answer, tracer, passed = asyncio.run(_asked(opened, task, Context(env)))
         requests = list(stub.requests)
-    assert json.loads(answer) == {"said": TOKEN, "n": 2}
+    assert json.loads(answer) == {"said": PLACE, "n": 2}
     assert passed == [True, True]
     assert [request.authorization for request in requests] == ["Bearer sk-its-own"] * 2
     assert [request.seed for request in requests] == [7, 7]
-    assert TOKEN in requests[0].text
+    assert PLACE in requests[0].text
     usage = tracer.usage.to_dict()
     assert (usage["requests"], usage["input_tokens"], usage["output_tokens"]) == (2, 20, 10)
     records = [record["data"] for span in tracer.spans for record in span["records"]]
@@ -96,7 +96,7 @@ def test_the_same_file_gives_the_same_by_either_engine(tmp_path: Path, engine: s
         "environ",
         {"text": "T"},
     )
-    assert TOKEN in str(tool["response"])
+    assert PLACE in str(tool["response"])
     assert sum(record["type"] == "llm" for record in records) == 2
 
 
@@ -159,7 +159,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
 def _collection(project: Project, stub: LlmStub, type_: str, **spec: Any) -> None:
     documents = _documents(stub.url, type_, servers=[{"name": "odd"}])
     project.write("theirs.yaml", yaml.safe_dump_all(documents))
-    env = {"OPENAI_API_KEY": "sk-its-own-key-0815", "TOKEN": TOKEN}
+    env = {"OPENAI_API_KEY": "sk-its-own-key-0815", "PLACE": PLACE}
     limits = {"time_limit": 30, "max_retries": 0, "context": [{"env": env}], **spec}
     project.collection("theirs", "./theirs.yaml", **limits)
 

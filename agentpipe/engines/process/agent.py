@@ -23,6 +23,7 @@ from agentpipe.core.failures import MAX_ERROR_CHARS
 from agentpipe.core.logs import Bound, bound, printed
 from agentpipe.core.masking import masked, shorten
 from agentpipe.core.outside import read_shallow_json
+from agentpipe.core.secret_names import CREDENTIAL_NAMES
 from agentpipe.core.trace import record_spans, record_usage
 from agentpipe.engines.base import Answer
 from agentpipe.engines.process.launcher import start_failure
@@ -112,7 +113,12 @@ class ProcessAgent:
         self._printing = asyncio.create_task(self._log_output(printed_out))
         # Not through the reaper, whose memory its other children have copies of.
         secrets = {"env": dict(context.env), "metadata": dict(context.metadata)}
-        await self._send({"open": {**self._opening, "context": secrets}})
+        templates = {
+            "readable": list(context.readable),
+            "credentials": CREDENTIAL_NAMES if context.public is None else None,
+        }
+        opening = {**self._opening, "context": secrets, "templates": templates}
+        await self._send({"open": opening})
         await self._outcome()
 
     async def _send(self, message: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import environ
+from . import environ, templates
 from .components import read_components
 from .failure import ServersFailedError
 from .threads import bounded
@@ -32,6 +32,7 @@ class AgentFactory:
 
         self.context = Context(**request["context"])
         _update_environ(self.context.env)
+        templates.restrict(request["templates"], self.context.env)
         self._components = read_components(request["config"], request.get("prompts") or {})
         self.manager = _manager(_servers(request.get("servers")), self.context)
         task.MCPManager = lambda **_: self.manager

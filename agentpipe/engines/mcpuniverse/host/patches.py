@@ -31,7 +31,6 @@ def install() -> None:
     MCPClient.execute_tool = _patched_execute_tool(MCPClient.execute_tool)
     claude_code.ClaudeSDKClient = _patched_client(claude_code.ClaudeSDKClient)
     setattr(time, "sleep", _sleep)  # noqa: B010 - mypy refuses the assignment
-    _forbid_code_in_templates()
     blame.install()
 
 
@@ -117,13 +116,3 @@ def _sleep(seconds: float) -> None:
         monitor.pause(seconds)
     else:
         _real_sleep(seconds)
-
-
-def _forbid_code_in_templates() -> None:
-    """Every sender of tasks writes questions, and 1.1.3 lets their templates run Python."""
-    from jinja2.sandbox import SandboxedEnvironment
-    from mcpuniverse.benchmark import task
-    from mcpuniverse.evaluator import evaluator
-
-    for module in (task, evaluator):
-        module.Environment = SandboxedEnvironment

@@ -1,0 +1,50 @@
+"""Templates of tasks: what their questions and evaluators may read, and that they run no code."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+
+def restrict(names: dict[str, Any], env: dict[str, str]) -> None:
+    """Let this process's tasks read only some variables, and their templates run no Python.
+
+    Every sender of tasks writes templates. 1.1.3 renders them with Jinja, from ``os.environ`` and
+    the context.
+
+    Args:
+        names: ``readable`` names of the context; ``credentials``, a pattern for the names of other
+            variables that no task reads, or None where no task reads any other.
+        env: The context's variables.
+    """
+    from jinja2.sandbox import SandboxedEnvironment
+    from mcpuniverse.benchmark import task
+    from mcpuniverse.evaluator import evaluator
+
+    readable, credentials = frozenset(names["readable"]), names["credentials"]
+
+    def is_readable(name: str) -> bool:
+        if name in env or credentials is None:
+            return name in readable
+        return re.search(credentials, name, re.IGNORECASE) is None
+
+    class TaskEnvironment(SandboxedEnvironment):  # type: ignore[misc] # It is not installed here.
+        def from_string(self, *args: Any, **kwargs: Any) -> _Template:
+            return _Template(super().from_string(*args, **kwargs), is_readable)
+
+    for module in (task, evaluator):
+        module.Environment = TaskEnvironment
+
+
+class _Template:
+    """A template that sees a hidden name as 1.1.3 shows one that is not there."""
+
+    def __init__(self, template: Any, is_readable: Any) -> None:
+        self._template, self._is_readable = template, is_readable
+
+    def render(self, **values: str) -> str:
+        shown = {
+            name: value if self._is_readable(name) else f"{{{{ {name} }}}}"
+            for name, value in values.items()
+        }
+        return str(self._template.render(**shown))
