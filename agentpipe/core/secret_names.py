@@ -18,7 +18,7 @@ CREDENTIAL_NAMES = (
     r"|(?<![A-Z])(?:CREDS?|PAT|PSK|OTP|TOTP|PIN|SALT|SAS)(?![A-Z])"
 )
 _NAME = re.compile(CREDENTIAL_NAMES, re.IGNORECASE)
-_PASSWORD_IN_URL = re.compile(r"://[^/?#@\s]*:[^/?#@\s]+@")
+_PASSWORD_IN_URL = re.compile(r"://[^/?#@\s:]*+:[^/?#@\s]++@")
 _FORMS = Redactor(())
 
 

@@ -123,7 +123,7 @@ ELSEWHERE = {
     "agentpipe.brokers.breaker": "a settlement's reason, masked",
     "agentpipe.brokers.redis.decoding": "masked before it was stored",
     "agentpipe.engines.mcp.jsonrpc": "more than an error shows",
-    "agentpipe.engines.mcp.server_tools": "a description, which the model gets and no record has",
+    "agentpipe.engines.mcp.server_tools": "a number of names, each of them whole",
     "agentpipe.engines.mcp.errors": "more than an error shows",
     "agentpipe.engines.llm.reading": "an id, and a value of the model's",
     "agentpipe.engines.mcpuniverse.host.llm": "more than the worker shows",
