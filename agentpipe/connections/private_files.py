@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 FILE_MODE, FOLDER_MODE = 0o600, 0o700
 OTHERS = 0o007
+# The last bytes of a rollback journal that names a further file.
+JOURNAL_MAGIC = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
 
 
 def make_folder(path: Path) -> None:
@@ -76,18 +78,29 @@ def keep_from_readers(file: int) -> None:
 def refuse_strange(database: Path) -> None:
     """Refuse what SQLite would follow out of the folder, before it opens a file of a stranger.
 
-    It writes through links, and a rollback journal may name a file for it to delete. Ours keep a
-    write-ahead log instead.
+    It writes through links, and deletes a file that the end of a rollback journal names. Who is
+    killed while a file of ours is made leaves a journal without a name, which is played back.
 
     Raises:
         ConfigError: Naming the file.
     """
-    for path in (database.with_name(database.name + end) for end in ("-wal", "-shm")):
+    for path in (database.with_name(database.name + end) for end in ("-wal", "-shm", "-journal")):
         if path.is_symlink():
             raise ConfigError(f"{path} is a link, which no store has: remove it")
-    journal = database.with_name(f"{database.name}-journal")
-    if os.path.lexists(journal):
-        raise ConfigError(f"{journal} is a rollback journal, which no store keeps: remove it")
+    if _names_a_file(path):
+        raise ConfigError(
+            f"{path} names a file to delete, as no journal of a store does: remove it"
+        )
+
+
+def _names_a_file(journal: Path) -> bool:
+    """Whether it ends with the name of a super-journal: https://sqlite.org/fileformat.html."""
+    try:
+        with journal.open("rb") as file:
+            file.seek(-min(len(JOURNAL_MAGIC), file.seek(0, os.SEEK_END)), os.SEEK_END)
+            return file.read() == JOURNAL_MAGIC
+    except FileNotFoundError:
+        return False
 
 
 def parts_of(database: Path) -> list[Path]:

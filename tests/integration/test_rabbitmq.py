@@ -149,7 +149,8 @@ def test_replicated_queues_do_the_same(project: Project, broker_url: str) -> Non
 def test_queues_of_another_kind_are_told_and_left_alone(project: Project, broker_url: str) -> None:
     project.collection()
     project.send("echo hi")
-    done = project.run("send", "toys", "echo more", "--broker", f"{broker_url}&queues=quorum")
+    quorum = {"AGENTPIPE_BROKER": f"{broker_url}&queues=quorum"}
+    done = project.run("send", "toys", "echo more", env=quorum)
     assert done.code == 1
     assert "?prefix=" in done.err
     assert done.err.count("\n") <= 2

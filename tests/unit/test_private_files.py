@@ -7,6 +7,8 @@ import os
 import sqlite3
 import stat
 import struct
+import subprocess
+import sys
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
@@ -211,9 +213,24 @@ def test_a_journal_that_names_a_file_to_delete_is_not_played_back(folder: Path) 
     with closing(opened(folder / "a.db")):
         pass
     (folder / "a.db-journal").write_bytes(_journal(str(victim).encode()))
-    with pytest.raises(ConfigError, match=r"a\.db-journal is a rollback journal"):
+    with pytest.raises(ConfigError, match=r"a\.db-journal names a file to delete"):
         opened(folder / "a.db")
     assert victim.read_text() == "precious"
+
+
+@pytest.mark.process
+def test_who_is_killed_while_a_store_is_made_holds_up_no_other(folder: Path) -> None:
+    """The journal of the first transaction is left behind, with the file as it was."""
+    making = (
+        "import os, signal, sqlite3, sys; db = sqlite3.connect(sys.argv[1]);"
+        "db.execute('BEGIN IMMEDIATE'); db.execute('PRAGMA user_version = 7');"
+        "db.execute('CREATE TABLE half(made)'); db.execute('PRAGMA cache_spill = 1');"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", making, folder / "a.db"], check=False)
+    assert (folder / "a.db-journal").exists()
+    with closing(opened(folder / "a.db")):
+        assert not (folder / "a.db-journal").exists()
 
 
 def _journal(victim: bytes) -> bytes:
