@@ -134,6 +134,7 @@ async def _end_loop(how: str, _journal: Journal, _task: Any) -> str:
         thread, error = ctypes.c_ulong(threading.get_ident()), ctypes.py_object(SystemExit)
         raising = ctypes.pythonapi.PyThreadState_SetAsyncExc
         threading.Timer(0.3, raising, (thread, error)).start()
+        loop.call_later(0.5, str)  # A loop that waits takes it up when it turns.
     await asyncio.sleep(60)
     return str(lost)
 
