@@ -49,23 +49,32 @@ INDENT = "    "
 class RedactingStream:
     """Replaces stdout or stderr: masks secrets, and serialises writes of several threads.
 
-    What is printed steers no terminal and looks like no line of the log.
+    Once it ``quotes``, what is printed steers no terminal and looks like no line of the log.
     """
 
     encoding = "utf-8"
 
-    def __init__(self, stream: TextIO | RedactingStream, redactor: Redactor) -> None:
-        self._stream, self._redactor = stream, redactor
+    def __init__(
+        self, stream: TextIO | RedactingStream, redactor: Redactor, *, quotes: bool = True
+    ) -> None:
+        self._stream, self._redactor, self._quotes = stream, redactor, quotes
         # One that is wrapped again only masks.
         self._put = stream.write_log if isinstance(stream, RedactingStream) else stream.write
         self._lock = threading.Lock()
         self._at_line_start = True
 
     def write(self, text: str) -> int:
-        """Write what was printed, with its secrets masked, indented."""
+        """Write what was printed, with its secrets masked, and indented where it quotes."""
         with self._lock:
-            self._put(self._indented(self.masked(text)))
+            masked = self.masked(text)
+            self._put(self._indented(masked) if self._quotes else masked)
         return len(text)
+
+    def quote(self) -> None:
+        """What is printed from now on is what agents print."""
+        self._quotes = True
+        if isinstance(self._stream, RedactingStream):
+            self._stream.quote()
 
     def write_log(self, text: str) -> int:
         """Write lines that a formatter made, with their secrets masked."""
@@ -199,5 +208,12 @@ def configure(level: str, line_format: str) -> None:
 
 def redact_output(redactor: Redactor) -> None:
     """Mask secrets in everything that this process prints or logs from now on."""
-    sys.stdout = RedactingStream(sys.stdout, redactor)
-    sys.stderr = RedactingStream(sys.stderr, redactor)
+    sys.stdout = RedactingStream(sys.stdout, redactor, quotes=False)
+    sys.stderr = RedactingStream(sys.stderr, redactor, quotes=False)
+
+
+def quote_output() -> None:
+    """What this process prints from now on, agents print; a program that only sends has none."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, RedactingStream):
+            stream.quote()

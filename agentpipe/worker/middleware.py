@@ -21,6 +21,7 @@ import dramatiq
 
 from agentpipe.brokers.capabilities import BreaksOnFailures
 from agentpipe.core.garbage import collect_rarely
+from agentpipe.core.logs import quote_output
 from agentpipe.core.thread_marks import write_marks_to
 from agentpipe.errors import AgentCrashed
 from agentpipe.sending.broker import StoreBroker
@@ -88,6 +89,7 @@ class WorkerMiddleware(dramatiq.Middleware):
     def before_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         """Replace what would start a thread per queue and per task."""
         assert isinstance(broker, StoreBroker)
+        quote_output()
         forwarder = Forwarder(broker.store, self._worker, self._open_sink)
         settlement_of = partial(self._results.settlement_of, broker)
         capacity = self._results.capacity

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 VARIABLE = "AGENTPIPE_HANDOVER"
-_READY = b"r"
 
 
 def start(
@@ -34,16 +33,29 @@ def start(
         process = subprocess.Popen(  # noqa: S603 - our own program
             command, env={**shown, VARIABLE: str(number)}, pass_fds=(number, *pass_fds), **options
         )
-    hidden = {name: value for name, value in environ.items() if name not in shown}
-    threading.Thread(target=_give, args=(ours, hidden), name="handover", daemon=True).start()
+    pairs = (f"{name}={value}" for name, value in environ.items() if name not in shown)
+    _give(ours, b"\0".join(map(os.fsencode, pairs)))
     return process
 
 
-def _give(ours: socket.socket, hidden: Mapping[str, str]) -> None:
+def _give(ours: socket.socket, payload: bytes) -> None:
+    """At once, for a thread might not turn any more: what is frozen has a guard that must start.
+
+    What does not fit into the socket follows from a thread.
+    """
+    with suppress(OSError):
+        rest = payload[ours.send(payload, socket.MSG_DONTWAIT) :] if payload else b""
+        if rest:
+            threading.Thread(
+                target=_give_rest, args=(ours, rest), name="handover", daemon=True
+            ).start()
+            return
+    ours.close()
+
+
+def _give_rest(ours: socket.socket, rest: bytes) -> None:
     with ours, suppress(OSError):
-        if ours.recv(1) == _READY:
-            pairs = (f"{name}={value}" for name, value in hidden.items())
-            ours.sendall(b"\0".join(map(os.fsencode, pairs)))
+        ours.sendall(rest)
 
 
 def receive() -> None:
@@ -53,7 +65,6 @@ def receive() -> None:
     if not (number := os.environ.pop(VARIABLE, "")):
         return
     with socket.socket(fileno=int(number)) as theirs, theirs.makefile("rb") as stream:
-        theirs.sendall(_READY)
         pairs = stream.read().split(b"\0")
     for name, _, value in (pair.partition(b"=") for pair in pairs if pair):
         os.environb[name] = value
