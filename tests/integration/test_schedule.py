@@ -98,7 +98,8 @@ def test_two_schedulers_at_once_are_harmless(project: Project) -> None:
     project.until(waiting=TASKS)
     for each in pair:
         each.send_signal(signal.SIGTERM)
-    assert [each.wait(30) for each in pair] == [0, 0]
+    # The slower one may not have begun yet.
+    assert {each.wait(30) for each in pair} <= {0, -signal.SIGTERM}
     assert project.stats()["waiting"] == TASKS
 
 
