@@ -16,6 +16,7 @@ MODULES = (
     "mcp.client.stdio",
     "mcp.client.sse",
     "mcp.client.streamable_http",
+    "jinja2.sandbox",
 )
 # OpenBLAS (numpy) would start threads at import, and those do not survive a fork.
 ONE_THREAD = "OPENBLAS_NUM_THREADS"
