@@ -20,7 +20,7 @@ from agentpipe.operations.judging.report import FIELDS, METADATA, key_of, summar
 from agentpipe.sinks.stream import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from agentpipe.operations.judging.report import Report
     from agentpipe.operations.judging.rewards import PassK
@@ -135,14 +135,19 @@ def _draw_parts(field: str, parts: dict[str, Report]) -> None:
     rows: list[tuple[str, ...]] = [(one_line(field, 40), *COLUMNS)]
     rows += [(one_line(name, 60), *_cells(part)) for name, part in parts.items()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *others in rows:
-        cells = "  ".join(f"{it:>{width}}" for it, width in zip(others, widths[1:], strict=True))
-        print_text(f"  {first:<{widths[0]}}  {cells}")
-    print_text("")
+    print_text(*(_row(cells, widths) for cells in rows), "")
+
+
+def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """The first is a name, the others are numbers."""
+    name, *numbers = cells
+    aligned = (f"{it:>{width}}" for it, width in zip(numbers, widths[1:], strict=True))
+    return "  ".join([f"  {name:<{widths[0]}}", *aligned])
 
 
 def _cells(part: Report) -> list[str]:
     mean = part.reward
+    times = [f"{value:.1f}" for value in part.run_s] if part.run_s else ["-", "-"]
     span = (
         f"{mean.low:.3f} to {mean.high:.3f}" if mean and None not in (mean.low, mean.high) else "-"
     )
@@ -152,6 +157,5 @@ def _cells(part: Report) -> list[str]:
         f"{mean.mean:.3f} of {mean.rewarded:,}" if mean else "-",
         span,
         f"{part.usage['usd']:.4g}" if part.priced else "-",
-        *(f"{value:.1f}" for value in part.run_s or ()),
-        *(["-", "-"] if part.run_s is None else []),
+        *times,
     ]

@@ -83,14 +83,18 @@ def _problem(reference: str, scope: FunctionScope, given: Sequence[str]) -> str:
         return ""
     name = split(reference)[1]
     if name not in module.names:
-        if module.open:
-            return ""
-        hint = did_you_mean(name, module.names, NO_SIMILAR_NAME)
-        return f"{reference!r}: {file} has no {name!r}: {hint}"
+        return _problem_of_absence(reference, file, module, name)
     node = module.names[name]
     if isinstance(node, (ast.Import, ast.ImportFrom)):
         return _problem_of_import(reference, node, scope)
     return _problem_of_definition(reference, node, given)
+
+
+def _problem_of_absence(reference: str, file: Path | None, module: _Module, name: str) -> str:
+    if module.open:
+        return ""
+    hint = did_you_mean(name, module.names, NO_SIMILAR_NAME)
+    return f"{reference!r}: {file} has no {name!r}: {hint}"
 
 
 def _problem_of_import(
@@ -212,16 +216,10 @@ def problem_of_name(reference: str, search: Sequence[Path]) -> str:
     """
     try:
         file = source_of(reference, search)
-        status = file.stat() if file else None
-        if file is None or status is None:
-            return ""
-        module = _module(file, status.st_mtime_ns, status.st_size)
-    except OSError:
-        return ""  # The worker may be able to read it.
+        module = _module_in(file)
     except ConfigError as error:
         return str(error)
     name = split(reference)[1].partition(".")[0]
-    if name in module.names or module.open:
+    if module is None or name in module.names:
         return ""
-    hint = did_you_mean(name, module.names, NO_SIMILAR_NAME)
-    return f"{reference!r}: {file} has no {name!r}: {hint}"
+    return _problem_of_absence(reference, file, module, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentpipe.connections.health import Finding, ok, warn
@@ -12,7 +13,6 @@ from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 FILE_MODE, FOLDER_MODE = 0o600, 0o700
 OTHERS = 0o007
@@ -84,12 +84,13 @@ def refuse_strange(database: Path) -> None:
     Raises:
         ConfigError: Naming the file.
     """
-    for path in (database.with_name(database.name + end) for end in ("-wal", "-shm", "-journal")):
+    log, index, journal = (Path(f"{database}{end}") for end in ("-wal", "-shm", "-journal"))
+    for path in (log, index, journal):
         if path.is_symlink():
             raise ConfigError(f"{path} is a link, which no store has: remove it")
-    if _names_a_file(path):
+    if _names_a_file(journal):
         raise ConfigError(
-            f"{path} names a file to delete, as no journal of a store does: remove it"
+            f"{journal} names a file to delete, as no journal of a store does: remove it"
         )
 
 

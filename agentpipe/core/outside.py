@@ -79,6 +79,10 @@ def read_json(data: bytes, *, exact: bool = False) -> Any:
         ValueError: It is not JSON.
     """
     refuse_many_values(data)
+    return _shallow_enough(data, exact=exact)
+
+
+def _shallow_enough(data: bytes, *, exact: bool = False) -> Any:
     value = _parsed(data, exact=exact)
     if is_deep(data, value, caps.MAX_JSON_DEPTH):
         raise CostlyJson("levels", caps.MAX_JSON_DEPTH, "MAX_JSON_DEPTH")
@@ -142,12 +146,12 @@ def read_shallow_json(data: bytes) -> Any:
     """
     refuse_many_values(data)
     try:
-        return read_json(data)
+        return _shallow_enough(data)
     except ValueError:
         bounded = _shallow(data)
         if len(bounded) == len(data):
             raise
-    return read_json(bounded)
+    return _shallow_enough(bounded)
 
 
 def _shallow(data: bytes) -> bytes:

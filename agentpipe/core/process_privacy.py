@@ -36,10 +36,10 @@ _of_contexts: set[str] = set()
 
 def is_open(name: str, value: str) -> bool:
     """Whether a variable may stand where other processes of the user see it."""
-    return bool(_OPEN.fullmatch(name)) and not is_credential(name, value)
+    return bool(_OPEN.fullmatch(name)) and not is_kept_back(name, value)
 
 
-def is_credential(name: str, value: str) -> bool:
+def is_kept_back(name: str, value: str) -> bool:
     """Whether a variable is one of a context's, or reads like a credential or a URL with one."""
     return name in _of_contexts or bool(_HIDDEN.search(name.upper())) or "@" in value
 

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MINUTE_S, HOUR_S, DAY_S = 60, 3_600, 86_400
 
@@ -45,7 +49,7 @@ def printable(text: str, keep: str = "\n") -> str:
     """
     if text.isprintable():
         return text
-    return _SUSPICIOUS.sub(lambda run: _visible(run[0], keep), text)
+    return _SUSPICIOUS.sub(lambda run: _visible(run[0], keep, _escaped), text)
 
 
 def printable_json(data: bytes) -> bytes:
@@ -55,18 +59,18 @@ def printable_json(data: bytes) -> bytes:
     """
     if data.isascii() and b"\x7f" not in data:
         return data
-    return _SUSPICIOUS.sub(lambda run: _in_json(run[0]), data.decode()).encode()
+    return _SUSPICIOUS.sub(lambda run: _visible(run[0], "", _json_escape), data.decode()).encode()
 
 
 # Most text is ASCII, so that few runs are looked at character by character.
 _SUSPICIOUS = re.compile(r"[^ -~]+")
 
 
-def _visible(run: str, keep: str) -> str:
+def _visible(run: str, keep: str, escape: Callable[[str], str]) -> str:
     if run.isprintable():
         return run
     return "".join(
-        character if character.isprintable() or character in keep else _escaped(character)
+        character if character.isprintable() or character in keep else escape(character)
         for character in run
     )
 
@@ -74,14 +78,6 @@ def _visible(run: str, keep: str) -> str:
 @lru_cache(4_096)
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode()
-
-
-def _in_json(run: str) -> str:
-    if run.isprintable():
-        return run
-    return "".join(
-        character if character.isprintable() else _json_escape(character) for character in run
-    )
 
 
 @lru_cache(4_096)

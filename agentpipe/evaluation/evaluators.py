@@ -105,8 +105,8 @@ def check(evaluators: Sequence[dict[str, Any]], scope: FunctionScope | None = No
 
     With a ``scope``, the user's functions are looked up in its files, and not imported.
     """
-    if (count := len(evaluators)) > MAX_EVALUATORS:
-        return [f"evaluators: {count:,} of them, at most {MAX_EVALUATORS:,} are allowed"]
+    if problem := too_many(evaluators):
+        return [problem]
     problems = _clashes(evaluators)
     for index, config in enumerate(evaluators):
         found = _problems(config)
@@ -236,11 +236,26 @@ def hidden_problems(config: dict[str, Any], context: Context) -> list[str]:
 # Mistakes that can be seen without an answer.
 
 
+def too_many(evaluators: Sequence[dict[str, Any]]) -> str:
+    """What is wrong with so many of them; empty within ``MAX_EVALUATORS``."""
+    count = len(evaluators)
+    if count <= MAX_EVALUATORS:
+        return ""
+    return f"evaluators: {count:,} of them, at most {MAX_EVALUATORS:,} are allowed"
+
+
+def too_many_keys(config: dict[str, Any]) -> str:
+    """What is wrong with so many keys of one; empty within ``MAX_KEYS``."""
+    if len(config) <= MAX_KEYS:
+        return ""
+    return f"an evaluator of {len(config):,} keys: at most {MAX_KEYS} are allowed"
+
+
 def _problems(config: Any) -> list[str]:
     if not isinstance(config, dict):
         return [f"expected an object, got {show(config)}"]
-    if len(config) > MAX_KEYS:
-        return [f"an evaluator of {len(config):,} keys: at most {MAX_KEYS} are allowed"]
+    if problem := too_many_keys(config):
+        return [problem]
     problems = _misspelt_keys(config)
     if "func" not in config:
         return [*problems, "func is missing: write a chain such as json -> get(answer)"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.evaluation.chain import MAX_STEPS
-from agentpipe.evaluation.evaluators import MAX_EVALUATORS, MAX_KEYS, hidden_problems
+from agentpipe.evaluation.evaluators import hidden_problems, too_many, too_many_keys
 from agentpipe.evaluation.functions import function_problems, is_reference
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ def refusals(
     evaluators: Sequence[dict[str, Any]], scope: FunctionScope, context: Context
 ) -> list[str]:
     """A sentence for each of the first that are refused: what is wrong, and what to do."""
-    if (count := len(evaluators)) > MAX_EVALUATORS:
-        return [f"evaluators: {count:,} of them, at most {MAX_EVALUATORS:,} are allowed"]
+    if problem := too_many(evaluators):
+        return [problem]
     found: list[str] = []
     for index, config in enumerate(evaluators):
         found += [f"evaluators[{index}]: {each}" for each in _of_one(config, scope, context)]
@@ -37,8 +37,8 @@ def refusals(
 
 def _of_one(config: dict[str, Any], scope: FunctionScope, context: Context) -> Iterator[str]:
     func = config.get("func")
-    if len(config) > MAX_KEYS:
-        yield f"an evaluator of {len(config):,} keys: at most {MAX_KEYS} are allowed"
+    if problem := too_many_keys(config):
+        yield problem
     elif isinstance(func, str) and func.count("->") >= MAX_STEPS:
         yield f"func: too many steps: at most {MAX_STEPS} are allowed"
     elif isinstance(func, str) and is_reference(func):

@@ -92,8 +92,7 @@ class Rewards:
         number, groups = self.rewarded, len(self._groups)
         if not number:
             return None
-        total = math.fsum(group.reward for group in self._groups.values())
-        mean = total / number
+        mean = self._total() / number
         se = self._standard_error(mean, number)
         known = mean, se, *self._interval(mean, se, number)
         return Estimate(*known, number, groups, self._binary)
@@ -122,8 +121,11 @@ class Rewards:
         number = self.rewarded + self.missing
         if not self._groups:
             return None
-        total = math.fsum(group.reward for group in self._groups.values())
+        total = self._total()
         return total / number, (total + self.missing) / number
+
+    def _total(self) -> float:
+        return math.fsum(group.reward for group in self._groups.values())
 
     def pass_k(self, k: int) -> PassK:
         """Unbiased, from all samples of a task: 1 - C(n-c, k) / C(n, k) and C(c, k) / C(n, k)."""

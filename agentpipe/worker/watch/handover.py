@@ -13,7 +13,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.core.process_privacy import harden, is_credential, scrub
+from agentpipe.core.process_privacy import harden, is_kept_back, scrub
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ def start(
     ours, theirs = socket.socketpair()
     number = theirs.fileno()
     # What loads before the program's first line, such as an instrumentation, reads the others.
-    shown = {name: value for name, value in environ.items() if not is_credential(name, value)}
+    shown = {name: value for name, value in environ.items() if not is_kept_back(name, value)}
     with theirs:
         process = subprocess.Popen(  # noqa: S603 - our own program
             command, env={**shown, VARIABLE: str(number)}, pass_fds=(number, *pass_fds), **options
