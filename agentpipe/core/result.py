@@ -45,6 +45,8 @@ CARRIED = (
     "policy_version",
     "seed",
     "replay_of",
+    "run",
+    "retry_of",
 )
 # Ids and metadata are the sender's own words: everything else is masked.
 MASKED = ("result", "evaluation_results", "trace", "error", "usage")
@@ -73,6 +75,7 @@ class Result:
         truncated: Which ``fields`` were cut or left out, and why: ``reason`` where they are not
             JSON or the broker refuses them, ``bytes``, ``spans`` and ``remedy`` where a sink takes
             less.
+        rescored_of: The task whose stored answer was judged again, without a run.
         submitted_at: ISO 8601 in UTC, like ``started_at`` and ``finished_at``.
     """
 
@@ -102,6 +105,9 @@ class Result:
     policy_version: str | int | None = None
     seed: int | None = None
     replay_of: str | None = None
+    run: str | None = None
+    retry_of: str | None = None
+    rescored_of: str | None = None
     truncated: dict[str, Any] | None = None
     schema: int = SCHEMA
 
@@ -251,7 +257,7 @@ _RESULT_KINDS: dict[str, Any] = {
     **dict.fromkeys(("submitted_at", "started_at", "finished_at"), (str, _OR_NULL)),
     **dict.fromkeys(("sample_index", "group_size", "seed"), (int, _OR_NULL)),
     "policy_version": (str, int, _OR_NULL),
-    "replay_of": (str, _OR_NULL),
+    **dict.fromkeys(("replay_of", "run", "retry_of", "rescored_of"), (str, _OR_NULL)),
     "truncated": (dict, _OR_NULL),
     "attempt": int,
     "reward_trustworthy": bool,

@@ -16,6 +16,7 @@ import orjson
 
 from agentpipe.core.did_you_mean import MISSPELT, nearest
 from agentpipe.core.json_values import JsonRules
+from agentpipe.core.run_names import RUN_NAME, is_run_name
 from agentpipe.core.timestamps import utc
 from agentpipe.errors import FormatError, TaskError
 
@@ -54,6 +55,8 @@ class Task:
         priority: Lower numbers run first, as in Dramatiq.
         deadline: Unix seconds; a task that starts later ends as ``stale``.
         replay_of: The dead task whose replay this is.
+        run: The run that it belongs to; its ids begin with that name, see ``run_names``.
+        retry_of: The finished task that this one tries again.
         answered: The answer of an earlier run, which only has to be judged; set by workers.
         config_hash: The fingerprint of its sender's collection; set by the dispatcher.
         dramatiq: Options of the Dramatiq message that sent it, such as its pipeline's next one.
@@ -78,6 +81,8 @@ class Task:
     priority: int = 0
     deadline: float | None = None
     replay_of: str | None = None
+    run: str | None = None
+    retry_of: str | None = None
     answered: dict[str, Any] | None = None
     config_hash: str | None = None
     dramatiq: dict[str, Any] | None = None
@@ -269,6 +274,8 @@ _CHECKS: dict[str, tuple[str, Any]] = {
         _or_null(lambda v: _is_text(v) or _is_int(v) or isinstance(v, float)),
     ),
     "replay_of": ("a string of at most 256 characters", _is_id),
+    "run": (RUN_NAME, lambda value: value is None or is_run_name(value)),
+    "retry_of": ("a string of at most 256 characters", _is_id),
     "answered": ("an object", _or_null(_is_object)),
     "config_hash": ("a string", _or_null(_is_text)),
     "dramatiq": ("an object", _or_null(_is_object)),

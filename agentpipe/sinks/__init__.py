@@ -21,3 +21,8 @@ def open_sink(settings: Settings) -> Sink:
     factory = plugins.load_for_url("agentpipe.sinks", settings.sink)
     sink: Sink = factory(settings.sink)
     return sink
+
+
+def is_searchable(settings: Settings) -> bool:
+    """Whether the sink that ``settings.sink`` names is an archive, without connecting to it."""
+    return hasattr(plugins.load_for_url("agentpipe.sinks", settings.sink), "search")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
 # A number is Unix seconds: start with the first record published then or later.
 Start = Literal["beginning", "now"] | float
@@ -25,6 +25,21 @@ class Record:
     task_id: str
     payload: bytes
     position: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which results are wanted: those with all the values that are given.
+
+    Attributes:
+        group: A ``group_id``.
+    """
+
+    task_id: str | None = None
+    run: str | None = None
+    group: str | None = None
+    collection: str | None = None
+    outcome: str | None = None
 
 
 class Reader(Protocol):
@@ -98,3 +113,14 @@ class Index(Protocol):
 
     def find(self, task_id: str) -> int | None:
         """The position of a task's Result; None if it is not in the stream."""
+
+
+@runtime_checkable
+class Searchable(Protocol):
+    """Optional: a sink that is an archive, too; of ours, the embedded one."""
+
+    def search(self, query: Query) -> Iterator[Record]:
+        """The records that it finds, in the order of the stream, a page in memory at a time."""
+
+    def close(self) -> None:
+        """As of a ``Sink``."""

@@ -23,14 +23,16 @@ from agentpipe.sinks.reader_lock import ReaderLock
 from agentpipe.sinks.seen import submission_in
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from agentpipe.connections.file_notify import Listener
     from agentpipe.connections.health import Finding
-    from agentpipe.sinks.base import Start
+    from agentpipe.sinks.base import Query, Start
 
 # Number of records before its first one whose ids a group's reader knows.
 RECALLED = 20_000
+# Number of found records in memory at a time.
+PAGE = 256
 _SCHEMA = """
 CREATE TABLE records (
     position INTEGER PRIMARY KEY AUTOINCREMENT, task_id TEXT NOT NULL, digest BLOB NOT NULL,
@@ -97,6 +99,17 @@ class SqliteSink:
                 "SELECT position FROM records WHERE task_id = ?", (task_id,)
             ).fetchone()
         return None if row is None else int(row[0])
+
+    def search(self, query: Query) -> Iterator[Record]:
+        """See ``Searchable``."""
+        after = 0
+        while True:
+            with self._database.read() as db:
+                records = _found(db, query, after)
+            yield from records
+            if len(records) < PAGE:
+                return
+            after = records[-1].position
 
     def follow(self, group: str | None, start: Start) -> SqliteReader | SqliteGroupReader:
         with self._database.read() as db:
@@ -272,6 +285,27 @@ def _records(db: sqlite3.Connection, after: int, last: int | None, limit: int) -
         " position FROM records"
         " WHERE position > ?1 AND (?2 IS NULL OR position <= ?2) ORDER BY position LIMIT ?3",
         (after, last, limit, caps.MAX_RECORD_BYTES),
+    )
+    return [Record(_text(task_id), body, position) for task_id, body, position in rows]
+
+
+def _found(db: sqlite3.Connection, query: Query, after: int) -> list[Record]:
+    """The next page; what is no JSON is no Result."""
+    asked = {
+        "run": query.run,
+        "group_id": query.group,
+        "collection": query.collection,
+        "outcome": query.outcome,
+    }
+    given = {name: value for name, value in asked.items() if value is not None}
+    conditions = [f"json_extract(CAST(body AS TEXT), '$.{name}') = ?" for name in given]
+    where = " AND ".join(["position > ?", "json_valid(CAST(body AS TEXT))", *conditions])
+    if query.task_id is not None:
+        where, given = f"{where} AND task_id = ?", {**given, "task_id": query.task_id}
+    rows = db.execute(
+        f"SELECT {_TASK_ID}, CAST(body AS BLOB), position FROM records"
+        f" WHERE {where} AND length(body) <= ? ORDER BY position LIMIT ?",
+        (after, *given.values(), caps.MAX_RECORD_BYTES, PAGE),
     )
     return [Record(_text(task_id), body, position) for task_id, body, position in rows]
 

@@ -30,6 +30,7 @@ PACKAGES = (
     "evaluation",
     "brokers",
     "sinks",
+    "archive",
     "sending",
     "engines",
     "worker",

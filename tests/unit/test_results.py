@@ -59,6 +59,8 @@ TASK = Task(
     policy_version="v7",
     seed=9,
     replay_of="t0",
+    run="v2",
+    retry_of="t00",
 )
 
 
@@ -127,6 +129,7 @@ def test_an_answer_is_ok_and_carries_all_that_came_with_its_task(bench: Bench) -
     assert (result.metadata, result.group_id, result.sample_index) == ({"mine": 1}, "g1", 2)
     assert (result.group_size, result.policy_version, result.seed) == (4, "v7", 9)
     assert (result.replay_of, result.worker, result.error) == ("t0", "worker-1", None)
+    assert (result.run, result.retry_of) == ("v2", "t00")
     assert result.submitted_at == "1970-01-01T00:16:40.000000Z"
     assert result.submitted_at < (result.started_at or "") <= (result.finished_at or "")
 

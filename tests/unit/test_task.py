@@ -37,6 +37,8 @@ FULL: dict[str, Any] = {
     "deadline": 2_000_000_000.5,
     "config_hash": "0123456789abcdef",
     "replay_of": "t0",
+    "run": "v2",
+    "retry_of": "t00",
     "answered": {"answer": 4},
     "dramatiq": {"on_success": "save"},
 }

@@ -65,7 +65,7 @@ MAX_REASONS = 100
 MAX_PROBLEMS = 1000
 
 _KINDS = ("collection", BENCHMARK, *AGENT_KINDS)
-_FILE_REFERENCE = re.compile(r"\$\{file:([^}]*)\}")
+_FILE_REFERENCE = re.compile(r"\$\{file:([^}$]*)\}")
 _FEW_KEYS, _MANY_KEYS, _FIRST = 5, 100, 100
 _TASK_KEYS = frozenset(
     (

@@ -1,0 +1,74 @@
+"""Archive: results at rest, in the file of an embedded sink, for all who look at them later."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Self
+
+from agentpipe.core.result import Result
+from agentpipe.errors import ConfigError, FormatError
+from agentpipe.settings import Settings
+from agentpipe.sinks import is_searchable, open_sink
+from agentpipe.sinks.base import Query, Searchable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Archive:
+    """Finds results by what they are; its caller closes it."""
+
+    def __init__(self, sink: Searchable) -> None:
+        self._sink = sink
+
+    @classmethod
+    def open(cls, settings: Settings | None = None) -> Self:
+        """The archive of ``settings``, by default the environment's.
+
+        Raises:
+            ConfigError: The sink is a server, which cannot be searched.
+        """
+        settings = settings or Settings.from_env(os.environ)
+        if not is_searchable(settings):
+            raise ConfigError(
+                "this sink is no archive: collect its results into one with 'agentpipe collect "
+                "--to results.db', then name that with --sink sqlite:///results.db"
+            )
+        sink = open_sink(settings)
+        assert isinstance(sink, Searchable)
+        return cls(sink)
+
+    def results(
+        self,
+        *,
+        run: str | None = None,
+        group: str | None = None,
+        collection: str | None = None,
+        outcome: str | None = None,
+    ) -> Iterator[Result]:
+        """Those that have all the values asked for, in the order of the stream."""
+        return self._found(Query(run=run, group=group, collection=collection, outcome=outcome))
+
+    def result(self, task_id: str) -> Result | None:
+        """The last Result of a task; None if it has none here."""
+        last = None
+        for result in self._found(Query(task_id=task_id)):
+            last = result
+        return last
+
+    def _found(self, query: Query) -> Iterator[Result]:
+        for record in self._sink.search(query):
+            try:
+                yield Result.decode(record.payload)
+            except FormatError:
+                continue
+
+    def close(self) -> None:
+        """Close the file."""
+        self._sink.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,34 @@
+"""Names of runs are plain, and ids of tasks name their run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agentpipe.core.run_names import is_run_name, prefix_of, run_of
+from agentpipe.core.task import Task
+from agentpipe.errors import TaskError
+
+
+@pytest.mark.parametrize("name", ["v2", "2026-11-28", "a.b_c-D", "7", "x" * 64])
+def test_a_plain_name_names_a_run(name: str) -> None:
+    assert is_run_name(name)
+    assert run_of(f"{prefix_of(name)}p007/3") == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "../x", "a/b", "a b", "-x", ".x", "é", "x" * 65, "a\n", "a\0", "٣", None, 7]
+)
+def test_another_value_does_not(name: Any) -> None:
+    assert not is_run_name(name)
+    assert run_of(f"{name}/p007") != name
+
+
+def test_an_id_without_a_slash_names_no_run() -> None:
+    assert run_of("v2") is None
+
+
+def test_a_task_says_what_a_run_may_be_named() -> None:
+    with pytest.raises(TaskError, match=r"run: expected a run's name"):
+        Task.load({"question": "?", "run": "../x"})
