@@ -19,7 +19,7 @@ from agentpipe.core.did_you_mean import NO_SIMILAR_NAME, did_you_mean
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 # Hidden folders, and those of installed packages: nobody put them there for tasks.
 _FOREIGN = re.compile(r"\..*|site-packages|dist-packages|node_modules|python\d.*", re.IGNORECASE)
@@ -41,6 +41,17 @@ class FunctionScope:
     modules: tuple[str, ...] = ()
     search: tuple[Path, ...] = ()
     is_here: bool = True
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> FunctionScope:
+        """What ``to_json`` wrote."""
+        search = tuple(map(Path, fields["search"]))
+        return cls(Path(fields["folder"]), tuple(fields["modules"]), search)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same for another process of this machine."""
+        search = list(map(str, self.search))
+        return {"folder": str(self.folder), "modules": list(self.modules), "search": search}
 
     def file_of(self, reference: str) -> Path | None:
         """The file that defines a function which is offered; None for a module without a source.

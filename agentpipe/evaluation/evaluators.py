@@ -140,6 +140,18 @@ async def evaluate(
     return evaluations
 
 
+def all_broken(evaluators: Sequence[Any], answer: str, error: BaseException) -> list[Evaluation]:
+    """Evaluations of none that could judge, for the same reason."""
+    text, cause = _readable(str(error), _MAX_REASON_CHARS), _service_failure(error)
+    broken = partial(Evaluation, passed=False, error=text, broken=True, cause=cause)
+    return [broken(_filled(each), recorded_response(answer)) for each in evaluators]
+
+
+def recorded_response(answer_text: str) -> str:
+    """The answer's text as an evaluation has it."""
+    return _readable(answer_text, MAX_RESPONSE_CHARS)
+
+
 def reward(evaluations: Sequence[Evaluation]) -> float | None:
     """The weighted mean of their values, None without any; check ``broken`` first."""
     if not evaluations:
@@ -160,10 +172,8 @@ def rewards(evaluations: Sequence[Evaluation]) -> dict[str, float]:
 async def _evaluate(
     config: Any, answer_text: str, task: Task, scope: FunctionScope | None, context: Context
 ) -> Evaluation:
-    given = config if isinstance(config, dict) else {}
-    filled = {name: given.get(name, default) for name, default in _PEERS.items()}
-    filled |= {name: given[name] for name in ("name", "weight") if name in given}
-    verdict = partial(Evaluation, filled, _readable(answer_text, MAX_RESPONSE_CHARS))
+    filled = _filled(config)
+    verdict = partial(Evaluation, filled, recorded_response(answer_text))
     try:
         _refuse(_problems(config))
         judged = await _judge(filled, answer_text, task, scope, context)
@@ -178,6 +188,12 @@ async def _evaluate(
     return verdict(
         passed=judged.passed, reason=_readable(judged.reason, _MAX_REASON_CHARS), score=judged.score
     )
+
+
+def _filled(config: Any) -> dict[str, Any]:
+    given = config if isinstance(config, dict) else {}
+    filled = {name: given.get(name, default) for name, default in _PEERS.items()}
+    return filled | {name: given[name] for name in ("name", "weight") if name in given}
 
 
 def _service_failure(error: BaseException) -> BaseException | None:

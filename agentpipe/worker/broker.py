@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from agentpipe.config.collection import Collection
     from agentpipe.core.context import Context
     from agentpipe.engines.base import Engine
+    from agentpipe.engines.process.judges import Judges
     from agentpipe.settings import Settings
     from agentpipe.worker.watch.pulse import Pulse
 
@@ -82,16 +83,29 @@ def make_runners(
             problems += error.problems
     if problems:
         raise ConfigError(problems)
+    judges = {each.name: _judges(each, contexts[each.name]) for each in collections}
     return {
         spec.queue: Runner(
             spec.queue,
             each,
             engines[each.name],
             contexts[each.name][spec.context_index or 0],
+            judges[each.name][spec.context_index or 0],
         )
         for each in collections
         for spec in each.agents
     }
+
+
+def _judges(
+    collection: Collection, contexts: Sequence[Context]
+) -> Sequence[Judges] | Sequence[None]:
+    """Those of each context; in other collections the worker evaluates."""
+    if collection.isolation != "process":
+        return [None] * len(contexts)
+    from agentpipe.engines.process.judges import Judges
+
+    return [Judges(collection.functions, context) for context in contexts]
 
 
 def _engine(collection: Collection, env: Mapping[str, str]) -> Engine:

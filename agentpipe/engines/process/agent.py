@@ -58,10 +58,11 @@ class ProcessAgent:
         *,
         grace_s: float = END_GRACE_S,
         cwd: str | None = None,
+        what: str = "the agent's process",
     ) -> None:
         self.grace_s = grace_s + END_GRACE_S
         self._launcher, self._opening, self._env = launcher, opening, env
-        self._child_grace_s, self._cwd = grace_s, cwd
+        self._child_grace_s, self._cwd, self._what = grace_s, cwd, what
         self._child: Child | None = None
         self._run: Bound | None = None
 
@@ -105,20 +106,14 @@ class ProcessAgent:
             ours.close()
             os.close(printed_out)
             if isinstance(error, OSError):
-                raise start_failure("the agent's process", error) from error
+                raise start_failure(self._what, error) from error
             raise
         self._reader, self._writer = await asyncio.open_connection(
             sock=ours, limit=MAX_PROCESS_LINE_BYTES
         )
         self._printing = asyncio.create_task(self._log_output(printed_out))
         # Not through the reaper, whose memory its other children have copies of.
-        secrets = {"env": dict(context.env), "metadata": dict(context.metadata)}
-        templates = {
-            "readable": list(context.readable),
-            "credentials": CREDENTIAL_NAMES if context.public is None else None,
-        }
-        opening = {**self._opening, "context": secrets, "templates": templates}
-        await self._send({"open": opening})
+        await self._send({"open": {**self._opening, **_opening_of(context)}})
         await self._outcome()
 
     async def _send(self, message: Mapping[str, Any]) -> None:
@@ -149,7 +144,7 @@ class ProcessAgent:
             message = None
         except ValueError as error:  # orjson's errors are ValueErrors too.
             raise AgentFailed(
-                "the agent's process sent invalid JSON, or a line above "
+                f"{self._what} sent invalid JSON, or a line above "
                 f"{MAX_PROCESS_LINE_BYTES:,} bytes: {error}"
             ) from error
         if not isinstance(message, dict):
@@ -161,7 +156,7 @@ class ProcessAgent:
         self._child.end()  # It may live on without its socket.
         status = await self._child.wait()
         how = f"was killed by signal {-status}" if status < 0 else f"ended with {status}"
-        return AgentCrashed(f"the agent's process {how} during a run")
+        return AgentCrashed(f"{self._what} {how} during a run")
 
     async def _cancel(self) -> None:
         """Let the child clean up, then kill it in any case: nothing of the run may continue."""
@@ -199,6 +194,18 @@ def failure_of(error: Mapping[str, Any]) -> AgentpipeError:
     )
 
 
+def _opening_of(context: Context) -> dict[str, Any]:
+    """A context for its child: all of it, and what tasks may read of it."""
+    public = None if context.public is None else sorted(context.public)
+    return {
+        "context": {"env": dict(context.env), "metadata": dict(context.metadata), "public": public},
+        "templates": {
+            "readable": list(context.readable),
+            "credentials": CREDENTIAL_NAMES if public is None else None,
+        },
+    }
+
+
 def _channel() -> tuple[socket.socket, int, tuple[int, int, int]]:
     """Our socket to a child, our end of its output, and its files; all of them, or none."""
     ours, theirs = socket.socketpair()
@@ -225,10 +232,12 @@ def _answer(done: Mapping[str, Any]) -> Answer:
 
 
 def _evaluation(fields: dict[str, Any]) -> Evaluation:
-    infra = fields.pop("infra", False)
+    infra, cause = fields.pop("infra", False), fields.pop("cause", None)
     fields |= {name: shorten(fields[name], MAX_ERROR_CHARS) for name in ("reason", "error")}
-    cause = AgentFailed(fields["error"], kind="EvaluatorFailed", infra=True) if infra else None
-    return Evaluation(**fields, cause=cause)
+    if cause is not None:
+        return Evaluation(**fields, cause=failure_of(cause))
+    failed = AgentFailed(fields["error"], kind="EvaluatorFailed", infra=True) if infra else None
+    return Evaluation(**fields, cause=failed)
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes:

@@ -1,4 +1,4 @@
-"""The child's side of ``ProcessAgent``: opens one agent and runs its tasks.
+"""The child's side of ``ProcessAgent``: opens one agent, or a judge, and runs its tasks.
 
 It is a fork of a reaper that has imported this module and none of the user's code: the agent's
 imports, threads and crashes stay in the child.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agentpipe.config.agent_config import load_agent_config
+from agentpipe.config.function_scope import FunctionScope
 from agentpipe.connections import plugins
 from agentpipe.core import masking
 from agentpipe.core.caps import MAX_PROCESS_LINE_BYTES
@@ -26,11 +27,14 @@ from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
 from agentpipe.engines.base import Answer, open_engine
 from agentpipe.engines.instance import Instance
+from agentpipe.engines.process.judge import JudgeEngine
 from agentpipe.errors import RunLimitExceeded
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
+
+    from agentpipe.evaluation.evaluators import Evaluation
 
 
 def preload() -> None:
@@ -64,12 +68,10 @@ class _ChildServer:
 
     def _open(self, opening: Mapping[str, Any]) -> None:
         try:
-            context = Context(opening["context"]["env"], opening["context"]["metadata"])
+            context = _context(opening["context"])
             masking.install(context.env.values())
             os.environ.update(context.env)
-            config = load_agent_config(opening["file"])
-            engine = open_engine(config)
-            self._instance = Instance(config.name, engine, context, in_thread=engine.blocks)
+            self._instance = _instance(opening, context)
         except BaseException as error:  # noqa: BLE001 - the user's module may raise anything
             self._send({"error": _failure(error)})
         else:
@@ -101,17 +103,34 @@ class _ForwardingTracer(Tracer):
         self._send({"span": self.spans.pop()})
 
 
+def _context(fields: Mapping[str, Any]) -> Context:
+    public = fields["public"]
+    return Context(fields["env"], fields["metadata"], None if public is None else frozenset(public))
+
+
+def _instance(opening: Mapping[str, Any], context: Context) -> Instance:
+    if "functions" in opening:
+        judge = JudgeEngine(FunctionScope.from_json(opening["functions"]))
+        return Instance("evaluators", judge, context, in_thread=False)
+    config = load_agent_config(opening["file"])
+    engine = open_engine(config)
+    return Instance(config.name, engine, context, in_thread=engine.blocks)
+
+
 def _done(answer: Any) -> dict[str, Any]:
     given = answer if isinstance(answer, Answer) else Answer(answer)
     value, _ = checked_answer(given.value)
     done = {"answer": value, "stop": given.stop}
     if given.evaluations is None:
         return done
-    evaluations = [
-        {**each.to_dict(), "broken": each.broken, "infra": each.cause is not None}
-        for each in given.evaluations
-    ]
-    return {**done, "evaluations": evaluations}
+    return {**done, "evaluations": [_judged(each) for each in given.evaluations]}
+
+
+def _judged(evaluation: Evaluation) -> dict[str, Any]:
+    cause = evaluation.cause
+    # What the user's function raised is below our error about it.
+    failed = None if cause is None else _failure(cause.__cause__ or cause)
+    return {**evaluation.to_dict(), "broken": evaluation.broken, "cause": failed}
 
 
 def _failure(error: BaseException) -> dict[str, Any]:

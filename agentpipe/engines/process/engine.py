@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
@@ -14,14 +13,15 @@ from agentpipe.engines.process.agent import ProcessAgent
 from agentpipe.engines.process.launcher import (
     FOR_PYTHON,
     PASSED_ON,
+    folder_of_worker,
     passed_on,
     shared_launcher,
-    start_failure,
 )
 from agentpipe.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from agentpipe.config.agent_config import AgentConfig
     from agentpipe.engines.base import Agent
@@ -48,10 +48,7 @@ class ProcessEngine:
         """An agent whose child starts with the first task."""
         opening = {"file": str(self._config.file)}
         launcher = shared_launcher(sys.executable, child.__name__)
-        try:
-            cwd = str(Path.cwd())
-        except OSError as error:
-            raise start_failure("the worker's folder is gone: its agent", error) from error
+        cwd = folder_of_worker("its agent")
         return ProcessAgent(launcher, opening, passed_on(PASSED_ON), cwd=cwd)
 
     def _check(self, env: Mapping[str, str]) -> None:

@@ -13,6 +13,7 @@ import threading
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.process_privacy import DUMPABLE, variables
@@ -224,6 +225,18 @@ def shared_launcher(python: str = sys.executable, *module: str) -> Launcher:
         module: What the forks run: its name, and its folder if it needs one.
     """
     return Launcher(python, *module)
+
+
+def folder_of_worker(what: str) -> str:
+    """Where a child begins that has no folder of its own.
+
+    Raises:
+        AgentFailed: It is gone, so that ``what`` cannot be started.
+    """
+    try:
+        return str(Path.cwd())
+    except OSError as error:
+        raise start_failure(f"the worker's folder is gone: {what}", error) from error
 
 
 def passed_on(names: Sequence[str]) -> dict[str, str]:

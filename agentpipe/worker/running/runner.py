@@ -12,19 +12,21 @@ from agentpipe.core.loop_turns import within
 from agentpipe.core.masking import shorten
 from agentpipe.engines.base import Answer
 from agentpipe.engines.instance import Instance
-from agentpipe.errors import TimeLimitExceeded
-from agentpipe.evaluation.evaluators import Evaluation, evaluate
+from agentpipe.errors import AgentFailed, TimeLimitExceeded
+from agentpipe.evaluation.evaluators import all_broken, evaluate
 from agentpipe.evaluation.kept_answer import KeptAnswer
 from agentpipe.evaluation.refusals import refusals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Coroutine, Iterator, Mapping
 
     from agentpipe.config.collection import Collection
     from agentpipe.core.context import Context
     from agentpipe.core.task import Task
     from agentpipe.core.trace import Span, Tracer
     from agentpipe.engines.base import Engine
+    from agentpipe.engines.process.judges import Judges
+    from agentpipe.evaluation.evaluators import Evaluation
 
 # Of an answer or an error in the trace: the Result has them whole.
 MAX_RECORDED_CHARS = 100_000
@@ -60,9 +62,17 @@ class Runner:
         context: Its credentials.
     """
 
-    def __init__(self, name: str, collection: Collection, engine: Engine, context: Context) -> None:
+    def __init__(
+        self,
+        name: str,
+        collection: Collection,
+        engine: Engine,
+        context: Context,
+        judges: Judges | None = None,
+    ) -> None:
+        """``judges`` run what evaluators have of the user's code; without, this process does."""
         self.name, self.context = name, context
-        self._collection, self._engine = collection, engine
+        self._collection, self._engine, self._apart = collection, engine, judges
         self._idle: list[Instance] = []
 
     @property
@@ -109,9 +119,11 @@ class Runner:
         return Completed(value, evaluations, answer.stop, keepable=True, env=env)
 
     async def close(self) -> None:
-        """Close the idle instances."""
+        """Close the idle instances, and the judges of all agents of this context."""
         while self._idle:
             await self._idle.pop().close()
+        if self._apart is not None:
+            await self._apart.close()
 
     async def _judge(self, task: Task, answered: Mapping[str, Any], tracer: Tracer) -> Completed:
         kept = KeptAnswer.opened(answered, self.context.env)
@@ -171,17 +183,17 @@ class Runner:
             return []
         limit_s = self._collection.time_limit_s
         try:
-            judging = evaluate(
-                task.evaluators, text, task, self._collection.functions, self.context
-            )
-            return await within(judging, limit_s)
+            return await within(self._judging(task, text), limit_s)
         except TimeoutError:
             return self._too_slow(task, text)
 
+    def _judging(self, task: Task, text: str) -> Coroutine[Any, Any, list[Evaluation]]:
+        if self._apart is not None and self._apart.are_needed(task):
+            return self._apart.evaluate(task, text)
+        functions = self._collection.functions
+        return evaluate(task.evaluators, text, task, functions, self.context)
+
     def _too_slow(self, task: Task, text: str) -> list[Evaluation]:
         limit_s = self._collection.time_limit_s
-        error = f"the evaluators took longer than {limit_s:g} s together"
-        return [
-            Evaluation(config=config, response=text, passed=False, error=error, broken=True)
-            for config in task.evaluators
-        ]
+        error = AgentFailed(f"the evaluators took longer than {limit_s:g} s together")
+        return all_broken(task.evaluators, text, error)
