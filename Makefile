@@ -14,6 +14,8 @@ DEMO_STORES := --broker sqlite:///$(DEMO)/broker.db --sink sqlite:///$(DEMO)/res
 SERVERS := redis rabbitmq kafka
 
 TORCH := .venv-torch
+# inspect_ai has 80 dependencies, and datasets nearly as many.
+READERS := .venv-readers
 # The package mcpuniverse pins older versions of our dependencies, so it has its own environment.
 THEIRS := .venv-mcpuniverse
 # What makes the lock and the bill of materials, and what the lock installs.
@@ -23,7 +25,7 @@ PINNED := .venv-pinned
 LOCKED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo check lint unit test integration test-all long test-torch test-mcpuniverse \
+.PHONY: help run demo check lint unit test integration test-all long test-torch test-inspect test-mcpuniverse \
 	mcpuniverse format docs bench compare lock sbom clean $(SERVERS) $(SERVERS:%=drop%)
 
 help: ## print the targets
@@ -81,7 +83,7 @@ test: unit integration ## the tests: unit, conformance, and integration with all
 integration: .venv/installed-dev
 	$(PYTEST) $(INTEGRATION) $(PARALLEL) $(call AGAIN,$(INTEGRATION))
 
-test-all: test long test-torch test-mcpuniverse ## also the long kill, outage and race tests, torch, mcpuniverse
+test-all: test long test-torch test-inspect test-mcpuniverse ## also the long kill, outage and race tests, torch, inspect, mcpuniverse
 
 long: .venv/installed-dev
 	$(PYTEST) -m long $(PARALLEL_LONG) $(call AGAIN,-m long)
@@ -96,6 +98,16 @@ $(TORCH)/installed: setup.cfg pyproject.toml
 test-torch: $(TORCH)/installed ## the PyTorch dataset, in its own environment
 	@# torch raises warnings of its own.
 	$(TORCH)/bin/python -m pytest tests/torch --override-ini filterwarnings=default
+
+$(READERS)/installed: setup.cfg Makefile
+	@$(NEED_PYTHON)
+	$(PYTHON) -m venv $(READERS)
+	$(READERS)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[pandas,parquet]" \
+		"pytest>=8.3" datasets==5.2.0 inspect_ai==0.3.285
+	@touch $@
+
+test-inspect: $(READERS)/installed ## inspect_ai, pandas, pyarrow and datasets read our exports, in their own environment
+	$(READERS)/bin/python -m pytest tests/inspect --override-ini filterwarnings=default
 
 format: .venv/installed-dev ## format the code and apply the automatic fixes
 	$(BIN)/ruff format .
@@ -173,4 +185,4 @@ sbom: $(PINNED)/installed $(TOOLS)/installed ## write what the lock installs, wi
 		--output-file dist/sbom.json $(PINNED)/bin/python
 
 clean: ## remove the environments and the demo's stores
-	rm -rf .venv $(THEIRS) $(TORCH) $(TOOLS) $(PINNED) $(DEMO)
+	rm -rf .venv $(THEIRS) $(TORCH) $(READERS) $(TOOLS) $(PINNED) $(DEMO)

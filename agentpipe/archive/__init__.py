@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from agentpipe.archive.export.columns import columns
+from agentpipe.archive.export.frames import frame_of
 from agentpipe.core.result import Result
 from agentpipe.errors import ConfigError, FormatError
 from agentpipe.settings import Settings
@@ -48,6 +50,23 @@ class Archive:
     ) -> Iterator[Result]:
         """Those that have all the values asked for, in the order of the stream."""
         return self._found(Query(run=run, group=group, collection=collection, outcome=outcome))
+
+    def frame(
+        self,
+        *,
+        run: str | None = None,
+        group: str | None = None,
+        collection: str | None = None,
+        outcome: str | None = None,
+        trace: bool = True,
+    ) -> Any:
+        """The same as a ``pandas.DataFrame`` with the columns of ``agentpipe export``.
+
+        Raises:
+            MissingExtra: pandas is not installed.
+        """
+        found = self.results(run=run, group=group, collection=collection, outcome=outcome)
+        return frame_of(found, columns(trace=trace))
 
     def result(self, task_id: str) -> Result | None:
         """The last Result of a task; None if it has none here."""

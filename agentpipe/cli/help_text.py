@@ -15,6 +15,10 @@ EXAMPLES = {
     "top": ("top", "top --once"),
     "check": ("check collection.yaml", "check agents/ benchmarks/"),
     "report": ("report --collection evals",),
+    "export": (
+        "export --run v2 --to parquet v2.parquet",
+        "export --to csv --no-trace - | head",
+    ),
     "dead": ("dead list --group-by error", "dead replay --error ConnectionError --yes"),
     "schedule": ("schedule list", "schedule run"),
     "pause": ("pause evals",),

@@ -40,7 +40,12 @@ if TYPE_CHECKING:
     from agentpipe.sinks.base import Sink
 
 PACKAGES = ("dramatiq", "redis", "pika", "kafka-python", "APScheduler")
-EXTRAS = {"llm": ("genai_prices", "mcp"), "torch": ("torch",)}
+EXTRAS = {
+    "llm": ("genai_prices", "mcp"),
+    "pandas": ("pandas",),
+    "parquet": ("pyarrow",),
+    "torch": ("torch",),
+}
 # Workers raise their soft limit to the hard one; an agent has a few files and connections.
 LIMITS = (
     ("ulimit -n", resource.RLIMIT_NOFILE, 4096, "open files and connections"),

@@ -15,6 +15,7 @@ NOTHING_SET = {"AGENTPIPE_BROKER": "", "AGENTPIPE_SINK": "", "AGENT_COLLECTION_C
 READERS = [
     ("status",),
     ("report",),
+    ("export", "--to", "jsonl", "-"),
     ("top", "--once"),
     ("tail", "--from", "beginning", "--timeout", "0"),
     ("why", "x"),

@@ -124,6 +124,7 @@ COMMANDS = {
     "status": (),
     "tail": ("--from", "beginning", "--timeout", "0"),
     "report": (),
+    "export": ("--to", "csv", "-"),
     "dead list": (),
     "dead list --group-by": ("error",),
     "dead show": (f"{HOSTILE}dead",),
@@ -143,7 +144,7 @@ def test_every_command_shows_what_is_stored_as_text(forged: Project) -> None:
     for command, args in COMMANDS.items():
         shown = on_a_terminal(forged, *command.split(), *args).harmless()
         assert "Traceback" not in shown.text, (command, shown.text)
-        if command in ("tail", "report", "dead list", "dead show", "why", "cancel"):
+        if command in ("tail", "report", "export", "dead list", "dead show", "why", "cancel"):
             assert "MARK\\x1b[2J" in shown.text, (command, shown.text)
 
 

@@ -1,0 +1,174 @@
+"""Columns: a Result as one flat row, the same in every format that has rows.
+
+A column keeps its name and kind. What is nested is JSON text, so that no value of one result
+decides the type of a column.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+
+from agentpipe.core.outside import encoded, valid_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from agentpipe.core.result import Result
+
+Kind = Literal["string", "integer", "number", "boolean", "time", "json"]
+Value = str | int | float | bool | None
+Row = dict[str, Value]
+# Raised when a column is added; the format's own metadata has it where there is a place.
+COLUMNS_VERSION = 1
+_MAX_INTEGER = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column.
+
+    Attributes:
+        kind: ``time`` is ISO 8601 in UTC, ``json`` is text.
+        of: Reads it from a Result; by default the field of the same name.
+    """
+
+    name: str
+    kind: Kind
+    of: Callable[[Result], Any] | None = None
+
+    def value(self, result: Result) -> Value:
+        """Of this kind, or None."""
+        value = self.of(result) if self.of else getattr(result, self.name)
+        return None if value is None else _AS[self.kind](value)
+
+
+def _string(value: Any) -> str:
+    return valid_text(value) if isinstance(value, str) else _json(value)
+
+
+def _json(value: Any) -> str:
+    return encoded(value).decode()
+
+
+def _integer(value: Any) -> int | None:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    is_one = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_one and -_MAX_INTEGER <= value <= _MAX_INTEGER else None
+
+
+def _number(value: Any) -> float | None:
+    is_one = isinstance(value, (int, float)) and not isinstance(value, bool)
+    with suppress(OverflowError):
+        return float(value) if is_one else None
+    return None
+
+
+def _boolean(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _time(value: Any) -> str | None:
+    """In UTC with microseconds, whatever zone it was written in."""
+    moment = moment_of(value)
+    return f"{moment.replace(tzinfo=None).isoformat(timespec='microseconds')}Z" if moment else None
+
+
+def moment_of(text: Any) -> datetime | None:
+    """A time in UTC; None for what is none."""
+    with suppress(ValueError, OverflowError, TypeError):
+        moment = datetime.fromisoformat(text)
+        return moment.astimezone(UTC) if moment.tzinfo else None
+    return None
+
+
+_AS: dict[Kind, Callable[[Any], Value]] = {
+    "string": _string,
+    "integer": _integer,
+    "number": _number,
+    "boolean": _boolean,
+    "time": _time,
+    "json": _json,
+}
+
+
+def _of_error(name: str) -> Callable[[Result], Any]:
+    return lambda result: (result.error or {}).get(name)
+
+
+def _of_usage(name: str) -> Callable[[Result], Any]:
+    return lambda result: result.usage.get(name)
+
+
+def _is_json(result: Result) -> bool | None:
+    return None if result.result is None else not isinstance(result.result, str)
+
+
+def _run_s(result: Result) -> float | None:
+    started, finished = moment_of(result.started_at), moment_of(result.finished_at)
+    return (finished - started).total_seconds() if started and finished else None
+
+
+TRACE = "trace"
+COLUMNS = (
+    Column("task_id", "string"),
+    Column("run", "string"),
+    Column("collection", "string"),
+    Column("agent", "string"),
+    Column("group_id", "string"),
+    Column("sample_index", "integer"),
+    Column("group_size", "integer"),
+    Column("attempt", "integer"),
+    Column("outcome", "string"),
+    Column("stop", "string"),
+    Column("reward", "number"),
+    Column("reward_trustworthy", "boolean"),
+    Column("rewards", "json"),
+    Column("result", "string"),
+    Column("result_is_json", "boolean", _is_json),
+    Column("evaluation_results", "json"),
+    Column("error_type", "string", _of_error("type")),
+    Column("error_message", "string", _of_error("message")),
+    Column("error_traceback", "string", _of_error("traceback")),
+    Column("error_permanent", "boolean", _of_error("permanent")),
+    Column("requests", "integer", _of_usage("requests")),
+    Column("input_tokens", "integer", _of_usage("input_tokens")),
+    Column("output_tokens", "integer", _of_usage("output_tokens")),
+    Column("cached_tokens", "integer", _of_usage("cached_tokens")),
+    Column("usd", "number", _of_usage("usd")),
+    Column("usage", "json"),
+    Column("submitted_at", "time"),
+    Column("started_at", "time"),
+    Column("finished_at", "time"),
+    Column("run_s", "number", _run_s),
+    Column("policy_version", "string"),
+    Column("seed", "integer"),
+    Column("replay_of", "string"),
+    Column("retry_of", "string"),
+    Column("rescored_of", "string"),
+    Column("worker", "string"),
+    Column("config_hash", "string"),
+    Column("metadata", "json"),
+    Column("truncated", "json"),
+    Column(TRACE, "json"),
+)
+
+
+def columns(*, trace: bool) -> tuple[Column, ...]:
+    """All of them, or all but the trace, which is most of a Result."""
+    return tuple(each for each in COLUMNS if trace or each.name != TRACE)
+
+
+def row(result: Result, wanted: Iterable[Column]) -> Row:
+    """The Result's values by column."""
+    return {each.name: each.value(result) for each in wanted}
+
+
+def json_line(result: Result, wanted: Iterable[Column]) -> bytes:
+    """The row as one line of JSONL."""
+    return orjson.dumps(row(result, wanted), option=orjson.OPT_APPEND_NEWLINE)

@@ -1,0 +1,47 @@
+"""Frames: results as a DataFrame of pandas, with the columns of every other format."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.archive.export.columns import row
+from agentpipe.core.distribution import pip_install
+from agentpipe.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from agentpipe.archive.export.columns import Column
+    from agentpipe.core.result import Result
+
+_DTYPES = {
+    "string": "string",
+    "json": "string",
+    "integer": "Int64",
+    "number": "float64",
+    "boolean": "boolean",
+}
+
+
+def frame_of(results: Iterable[Result], columns: Sequence[Column]) -> Any:
+    """A ``pandas.DataFrame``, which holds all of them.
+
+    Raises:
+        MissingExtra: pandas is not installed.
+    """
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise MissingExtra(f"a frame needs pandas: {pip_install('pandas')}") from error
+    values: dict[str, list[Any]] = {each.name: [] for each in columns}
+    for result in results:
+        for name, value in row(result, columns).items():
+            values[name].append(value)
+    return pd.DataFrame({each.name: _series(pd, values[each.name], each) for each in columns})
+
+
+def _series(pd: Any, values: list[Any], column: Column) -> Any:
+    if column.kind == "time":
+        times = pd.to_datetime(pd.Series(values, dtype="object"), utc=True, errors="coerce")
+        return times.astype("datetime64[us, UTC]")
+    return pd.Series(values, dtype=_DTYPES[column.kind])

@@ -1,0 +1,23 @@
+"""JSON lines: one flat object per result."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentpipe.archive.export.columns import json_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import BinaryIO
+
+    from agentpipe.archive.export.columns import Column
+    from agentpipe.core.result import Result
+
+
+def write_jsonl(results: Iterable[Result], file: BinaryIO, columns: Sequence[Column]) -> int:
+    """Write a line for each, taken one by one; returns their number."""
+    written = 0
+    for result in results:
+        file.write(json_line(result, columns))
+        written += 1
+    return written

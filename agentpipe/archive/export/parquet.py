@@ -1,0 +1,79 @@
+"""Parquet, by pyarrow: the types are those of the columns, whatever the results hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.archive.export.columns import COLUMNS_VERSION, moment_of, row
+from agentpipe.core.distribution import pip_install
+from agentpipe.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import BinaryIO
+
+    from agentpipe.archive.export.columns import Column, Row
+    from agentpipe.core.result import Result
+
+# A row group is in memory as a whole, whoever writes or reads it.
+GROUP_ROWS = 10_000
+GROUP_CHARS = 32 * 1024 * 1024
+
+
+def write_parquet(results: Iterable[Result], file: BinaryIO, columns: Sequence[Column]) -> int:
+    """Write them in row groups; returns their number.
+
+    Raises:
+        MissingExtra: pyarrow is not installed.
+    """
+    arrow, parquet = _pyarrow()
+    schema = _schema(arrow, columns)
+    written = 0
+    with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+        for group in _groups(row(each, columns) for each in results):
+            writer.write_table(_table(arrow, group, schema, columns))
+            written += len(group)
+    return written
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MissingExtra(f"Parquet needs pyarrow: {pip_install('parquet')}") from error
+    return pa, parquet
+
+
+def _schema(arrow: Any, columns: Sequence[Column]) -> Any:
+    types = {
+        "string": arrow.string(),
+        "json": arrow.string(),
+        "integer": arrow.int64(),
+        "number": arrow.float64(),
+        "boolean": arrow.bool_(),
+        "time": arrow.timestamp("us", tz="UTC"),
+    }
+    fields = [arrow.field(each.name, types[each.kind]) for each in columns]
+    return arrow.schema(fields, {"agentpipe.columns": str(COLUMNS_VERSION)})
+
+
+def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    group: list[Row] = []
+    chars = 0
+    for each in rows:
+        group.append(each)
+        chars += sum(len(value) for value in each.values() if isinstance(value, str))
+        if len(group) >= GROUP_ROWS or chars >= GROUP_CHARS:
+            yield group
+            group, chars = [], 0
+    if group:
+        yield group
+
+
+def _table(arrow: Any, group: list[Row], schema: Any, columns: Sequence[Column]) -> Any:
+    values = {each.name: [line[each.name] for line in group] for each in columns}
+    for each in columns:
+        if each.kind == "time":
+            values[each.name] = [moment_of(text) for text in values[each.name]]  # type: ignore[misc]
+    return arrow.table(values, schema=schema)

@@ -1,0 +1,130 @@
+"""``agentpipe export``: results as a file that other tools open."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from agentpipe.archive import Archive
+from agentpipe.archive.export.formats import FORMATS, Options
+from agentpipe.cli.common import add_common, print_either, say, settings_of
+from agentpipe.cli.exit_codes import OK
+from agentpipe.cli.guard import unguarded
+from agentpipe.cli.home import require_results
+from agentpipe.connections.new_file import new_file, refuse_existing
+from agentpipe.connections.sqlite import parse_url
+from agentpipe.core.result import OUTCOMES
+from agentpipe.core.text import counted, printable, printable_json
+from agentpipe.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+    from typing import BinaryIO, TextIO
+
+    from agentpipe.archive.export.formats import Format
+    from agentpipe.core.result import Result
+    from agentpipe.settings import Settings
+
+STDOUT = "-"
+_NAMES = {"trace": "--no-trace", "raw": "--raw"}
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("path", metavar="PATH", help="the file to write, or - for stdout")
+    parser.add_argument(
+        "--to", required=True, choices=tuple(FORMATS), dest="format", help="the format"
+    )
+    parser.add_argument("--run", metavar="NAME", dest="run_name", help="only results of this run")
+    parser.add_argument("--collection", metavar="NAME", help="only results of this collection")
+    parser.add_argument("--outcome", choices=OUTCOMES, help="only results with this outcome")
+    parser.add_argument("--no-trace", action="store_true", help="leave the traces out")
+    parser.add_argument(
+        "--raw", action="store_true", help="csv: leave cells that begin like formulas as they are"
+    )
+    parser.add_argument("--force", action="store_true", help="replace the file if it exists")
+    add_common(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the file, and say how many results it has."""
+    settings = settings_of(args)
+    form, options = FORMATS[args.format], Options(trace=not args.no_trace, raw=args.raw)
+    _refuse_without_effect(args.format, options)
+    _refuse_path(args, form)
+    require_results(args, settings)
+    with Archive.open(settings) as archive:
+        find = _find(args, archive)
+        written = _write(args, settings, lambda file: form.write(find, file, options))
+    _say(args, written)
+    return OK
+
+
+def _refuse_without_effect(name: str, options: Options) -> None:
+    default = Options()
+    for each, option in _NAMES.items():
+        changed = getattr(options, each) != getattr(default, each)
+        if changed and each not in FORMATS[name].options:
+            takers = ", ".join(it for it, form in FORMATS.items() if each in form.options)
+            raise ConfigError(f"{option} has no effect on {name}: it is for {takers}")
+
+
+def _refuse_path(args: argparse.Namespace, form: Format) -> None:
+    if args.path != STDOUT:
+        refuse_existing(Path(args.path), force=args.force)
+    elif not form.streams:
+        raise ConfigError(f"{args.format} cannot go to stdout: name a file")
+
+
+def _find(args: argparse.Namespace, archive: Archive) -> Callable[[], Iterator[Result]]:
+    return lambda: archive.results(
+        run=args.run_name, collection=args.collection, outcome=args.outcome
+    )
+
+
+def _write(
+    args: argparse.Namespace,
+    settings: Settings,
+    write: Callable[[BinaryIO], int],
+) -> int:
+    if args.path == STDOUT:
+        return write(_stdout(is_json=args.format != "csv"))
+    with new_file(Path(args.path), force=args.force, like=_source(settings)) as file:
+        return write(file)
+
+
+def _stdout(*, is_json: bool) -> BinaryIO:
+    stream = unguarded(sys.stdout)
+    return cast("BinaryIO", _Terminal(stream, is_json)) if stream.isatty() else stream.buffer
+
+
+class _Terminal:
+    """Shows what would steer the terminal as escapes; each write is one line."""
+
+    def __init__(self, stream: TextIO, is_json: bool) -> None:  # noqa: FBT001 - of this module only
+        self._stream, self._is_json = stream, is_json
+
+    def write(self, line: bytes) -> int:
+        if self._is_json:
+            shown = printable_json(line.removesuffix(b"\n")).decode()
+        else:
+            shown = printable(line.decode().removesuffix("\r\n"), keep="")
+        return self._stream.write(f"{shown}\n")
+
+
+def _source(settings: Settings) -> Path | None:
+    """The file that the results come from: who may not read it must not read a copy."""
+    is_file = settings.sink.partition(":")[0] == "sqlite"
+    return parse_url(settings.sink).path if is_file else None
+
+
+def _say(args: argparse.Namespace, written: int) -> None:
+    if not written:
+        say("no result fits: see --run, --collection and --outcome")
+    if args.path == STDOUT:
+        say(counted(written, "result"))
+        return
+    record = {"path": args.path, "format": args.format, "results": written}
+    print_either(args, record, f"{counted(written, 'result')}: {args.path}")
