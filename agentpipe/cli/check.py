@@ -110,7 +110,7 @@ def _survey(args: argparse.Namespace, paths: list[Path]) -> int:
 def _print_file(each: Surveyed) -> None:
     notes = f": {'; '.join(each.notes)}" if each.notes else ""
     print_text(f"{each.runs:<12} {each.file} ({each.kind}){notes}")
-    for problem in each.problems:
+    for problem in (*each.problems, *each.hidden):
         print_text(f"  {problem}")
 
 
@@ -121,6 +121,7 @@ def _survey_as_dict(found: list[Surveyed], totals: dict[str, int]) -> dict[str, 
         "problems": list(map(_as_dict, problems)),
         "files": list(map(file_as_dict, found)),
         "totals": totals,
+        "notes": [encodable(str(note)) for each in found for note in each.hidden],
     }
 
 

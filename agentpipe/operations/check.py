@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers import open_store
+from agentpipe.config.agent_config import load_agent_config
 from agentpipe.config.collection import read, resolve_contexts
+from agentpipe.config.mcp_universe import NATIVE_ENGINE, is_theirs
 from agentpipe.errors import ConfigError, Problem, StoreError, Unreachable
 from agentpipe.operations.check_servers import check_servers
+from agentpipe.operations.hidden_names import contexts_of, hidden_names
 from agentpipe.operations.misfits import misfits
 from agentpipe.sending.scheduler import check_files
 from agentpipe.sinks import open_sink
@@ -19,6 +22,8 @@ from agentpipe.worker.broker import make_runners
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from agentpipe.config.collection import Collection
+    from agentpipe.operations.hidden_names import HiddenNames
     from agentpipe.settings import Settings
 
 
@@ -27,7 +32,8 @@ class Checked:
     """The problems of a config, and of servers that do not answer.
 
     Attributes:
-        notes: Where the file and the fleet on the broker do not fit each other.
+        notes: Where the file and the fleet on the broker do not fit each other, and what tasks
+            want that is hidden from them.
     """
 
     invalid: tuple[Problem, ...]
@@ -55,6 +61,7 @@ def check(
     notes: list[str] = []
     attempts: tuple[Callable[[], None], ...] = (
         lambda: _check_file(find_file(), settings, environ, servers=servers),
+        lambda: notes.extend(_hidden(find_file, settings, environ)),
         lambda: notes.extend(_notes(find_file, settings)),
         lambda: open_sink(settings).close(),
     )
@@ -77,6 +84,40 @@ def _notes(find_file: Callable[[], Path], settings: Settings) -> list[str]:
             return []
         stats = store.stats()
     return [sentence for each in collections if each.name for sentence in misfits(stats, each)]
+
+
+def _hidden(
+    find_file: Callable[[], Path], settings: Settings, environ: Mapping[str, str]
+) -> list[str]:
+    """What scheduled tasks want in vain; a file that cannot be read is a problem already.
+
+    Raises:
+        ConfigError: With what keeps them from running.
+    """
+    problems: list[Problem] = []
+    notes: list[str] = []
+    with suppress(ConfigError):
+        for each in read(find_file(), settings.max_queue_size)[0]:
+            found = _hidden_from(each, environ)
+            problems += [problem for one in found for problem in one.problems]
+            notes += [str(note) for one in found for note in one.notes]
+    if problems:
+        raise ConfigError(problems)
+    return notes
+
+
+def _hidden_from(collection: Collection, environ: Mapping[str, str]) -> list[HiddenNames]:
+    contexts, found = contexts_of([collection], environ), []
+    for path in dict.fromkeys(spec.tasks_file for spec in collection.schedule):
+        with suppress(ConfigError):
+            found.append(hidden_names(path, contexts, asks_templates=_asks(collection)))
+    return found
+
+
+def _asks(collection: Collection) -> bool:
+    """Whether its agents replace templates of questions."""
+    config = load_agent_config(collection.config_file)
+    return config.type == NATIVE_ENGINE or is_theirs(config)
 
 
 def _check_file(

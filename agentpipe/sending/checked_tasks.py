@@ -44,10 +44,18 @@ def check_file(path: Path, rules: TaskRules = NO_RULES) -> None:
     Raises:
         ConfigError: The file cannot be read, or with all that is wrong with it.
     """
-    entries = entries_of(read_document(path)) if is_document(path) else _lines(path)
-    problems = [problem for entry in entries for problem in task_of(entry, rules)[1]]
+    problems = [problem for each in entries_in(path) for problem in task_of(each, rules)[1]]
     if problems:
         raise ConfigError(problems)
+
+
+def entries_in(path: Path) -> Iterable[Entry]:
+    """What a task file holds, unchecked.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    return entries_of(read_document(path)) if is_document(path) else _lines(path)
 
 
 def _spooled(path: Path, rules: TaskRules) -> Iterator[AdmittedTask]:

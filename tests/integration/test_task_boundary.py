@@ -161,3 +161,63 @@ def test_a_question_sends_no_credential_to_the_model_and_an_instruction_sees_all
     assert instruction == f"For {KEY}."
     assert sent == "{{ OPENAI_API_KEY }} {{API_KEY}} zoe {{ account }}"
     assert project.by_id()["asks"]["outcome"] == "ok"
+
+
+def _wanting(name: str) -> dict[str, Any]:
+    return _task("wants", {"func": "raw", "op": "=", "value": f"{{{{ {name} }}}}"})
+
+
+def test_check_names_scheduled_tasks_that_no_agent_would_run(project: Project) -> None:
+    file = project.tasks(_task("fine", {"func": "raw"}), _wanting("API_KEY"), _wanting("ACCOUNT"))
+    schedule = [{"cron": "0 3 * * *", "tasks": file}]
+    project.collection("toys", context=[CONTEXT, CONTEXT], schedule=schedule)
+    done = project.run("check", "--json")
+    (problem,) = done.json["problems"]
+    assert (done.code, problem["file"], problem["line"]) == (2, file, 2)
+    assert problem["message"].startswith("evaluators[0]: value: {{ API_KEY }} is hidden")
+    assert "`public: [API_KEY]`" in problem["message"]
+    assert KEY not in done.out
+
+
+def test_check_notes_what_only_some_contexts_hide_and_what_is_asked_as_it_stands(
+    project: Project,
+) -> None:
+    file = project.tasks(_wanting("API_KEY"), {"question": "Is it {{ API_KEY }}?"})
+    schedule = [{"cron": "0 3 * * *", "tasks": file}]
+    contexts = [CONTEXT, {**CONTEXT, "public": ["API_KEY"]}]
+    spec = {"name": "llm", "type": "llm", "config": {"model": "openai:gpt-4o-mini"}}
+    project.write("llm.yaml", yaml.safe_dump({"kind": "agent", "spec": spec}))
+    project.collection("asks", "./llm.yaml", context=contexts, schedule=schedule)
+    refused, asked = project.ok("check", "--json").json["notes"]
+    assert "tasks.jsonl:1: evaluators[0]: value: {{ API_KEY }} is hidden" in refused
+    assert "1 of 2 contexts hide it" in refused
+    assert "tasks.jsonl:2: question: {{ API_KEY }} is hidden" in asked
+    assert "as it stands" in asked
+
+
+def test_check_says_nothing_of_what_tasks_may_read(project: Project) -> None:
+    file = project.tasks(_wanting("API_KEY"), _wanting("NONE_SUCH_KEY"), "echo {{ API_KEY }}")
+    schedule = [{"cron": "0 3 * * *", "tasks": file}]
+    public = {**CONTEXT, "public": ["API_KEY"]}
+    project.collection(context=[public], schedule=schedule)
+    assert project.ok("check", "--json").json == {"ok": True, "problems": [], "notes": []}
+
+
+def test_check_of_task_files_goes_by_the_collections_beside_them(project: Project) -> None:
+    file = project.tasks(_wanting("API_KEY"), "{{ OPENAI_API_KEY }}?", _wanting("ACCOUNT"))
+    alone = project.ok("check", file, "--json").json
+    assert (alone["ok"], [each["runs"] for each in alone["files"]]) == (True, ["native"])
+    refused, asked = alone["notes"]
+    assert "tasks.jsonl:1: " in refused
+    assert "`public: [API_KEY]`" in refused
+    assert "`public: [OPENAI_API_KEY]`" in asked
+    assert refused in project.ok("check", file).out
+    project.collection(context=[CONTEXT])
+    beside = project.run("check", "collection.yaml", file, "--json")
+    assert beside.code == 2
+    (problem,) = beside.json["problems"]
+    assert (problem["line"], "API_KEY" in problem["message"]) == (1, True)
+    (project.folder / "collection.yaml").unlink()
+    project.collection(context=[{**CONTEXT, "public": ["API_KEY", "OPENAI_API_KEY", "ACCOUNT"]}])
+    public = project.ok("check", "collection.yaml", file, "--json").json
+    assert (public["ok"], public["notes"]) == (True, [])

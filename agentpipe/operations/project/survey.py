@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -31,6 +31,7 @@ from agentpipe.engines.base import engine_class, open_engine
 from agentpipe.errors import ConfigError, Problem
 from agentpipe.evaluation import evaluators
 from agentpipe.evaluation.functions import is_reference
+from agentpipe.operations.hidden_names import contexts_of, hidden_names
 from agentpipe.operations.project.folder_files import (
     JSON,
     files_below,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from agentpipe.config.agent_config import AgentConfig
     from agentpipe.config.collection import Collection
     from agentpipe.config.yaml_source import Document
+    from agentpipe.core.context import Context
     from agentpipe.core.task import Task
     from agentpipe.sending.benchmarks import Benchmark
     from agentpipe.sending.task_files import Entry
@@ -107,6 +109,7 @@ class Surveyed:
         runs: One of ``RUNS``.
         notes: Why it is not native, or what it seems to be.
         problems: Why it does not run at all.
+        hidden: What its tasks want that contexts hide from them, unless these say otherwise.
     """
 
     file: str
@@ -114,6 +117,7 @@ class Surveyed:
     runs: str
     notes: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
+    hidden: tuple[Problem, ...] = ()
 
     @property
     def reasons(self) -> list[str]:
@@ -126,6 +130,7 @@ def survey(
 ) -> Iterator[Surveyed]:
     """Each file of ``paths`` and below their folders, once."""
     seen: set[str] = set()
+    contexts = _contexts_of(paths := list(paths))
     for path in paths:
         terms = Terms(environ, path if path.is_dir() else path.parent, run_code)
         for found in files_below(path):
@@ -133,7 +138,7 @@ def survey(
             place = os.path.realpath(file) if isinstance(found, Path) else str(file)
             if place not in seen:
                 seen.add(place)
-                looked = _looked(found, terms)
+                looked = _with_hidden(_looked(found, terms), contexts)
                 yield _with_kinds(looked) if found is path else looked
 
 
@@ -156,6 +161,26 @@ def _looked(path: Path | Problem, terms: Terms) -> Surveyed:
     except ConfigError as error:
         return _refused(path, kind, error.problems)
     return Surveyed(str(path), kind, PEER if needs else NATIVE, needs)
+
+
+def _contexts_of(paths: Iterable[Path]) -> list[Context]:
+    """Those of the collections that are named, as they are written: no value is looked up."""
+    found: list[Context] = []
+    for path in paths:
+        with suppress(ConfigError):
+            if not path.is_dir() and _read(path)[0] == "collection":
+                found += contexts_of(load(path))
+    return found
+
+
+def _with_hidden(looked: Surveyed, contexts: Sequence[Context]) -> Surveyed:
+    """With what the tasks of a file want, if it is sound so far."""
+    if looked.kind not in ("task", "tasks") or looked.problems:
+        return looked
+    found = hidden_names(Path(looked.file), contexts)
+    if found.problems:
+        return _refused(Path(looked.file), looked.kind, found.problems)
+    return replace(looked, hidden=found.notes)
 
 
 def _with_kinds(looked: Surveyed) -> Surveyed:
