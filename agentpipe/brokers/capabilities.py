@@ -124,10 +124,15 @@ class SparesTasks(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TaskFilter:
-    """Which unsettled tasks to end: those of these queues and, unless None, of this group."""
+    """Which unsettled tasks to end: those of these queues and, unless None, of this group.
+
+    Attributes:
+        run: Those whose ids begin with this run's name; not beside a group, which is of one run.
+    """
 
     queues: Sequence[str]
     group_id: str | None = None
+    run: str | None = None
 
 
 @runtime_checkable

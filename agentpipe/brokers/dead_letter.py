@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agentpipe.core.run_names import is_of_run, prefix_of
+
 
 @dataclass(frozen=True, slots=True)
 class DeadSummary:
@@ -44,6 +46,7 @@ class DeadFilter:
         error: A part of the reason; the case of ASCII letters is ignored.
         since: Unix seconds: died then or later.
         until: Unix seconds: died earlier.
+        run: Those whose ids begin with this run's name.
     """
 
     collection: str | None = None
@@ -51,6 +54,12 @@ class DeadFilter:
     error: str = ""
     since: float | None = None
     until: float | None = None
+    run: str | None = None
+
+    @property
+    def prefix(self) -> str:
+        """What the ids begin with; empty for any."""
+        return "" if self.run is None else prefix_of(self.run)
 
     @property
     def folded_error(self) -> str:
@@ -60,13 +69,15 @@ class DeadFilter:
     @property
     def asks_for_times_only(self) -> bool:
         """Whether only times are set, so that an index by time is enough."""
-        return self.collection is None and self.outcome is None and not self.error
+        others = (self.collection, self.outcome, self.run)
+        return not self.error and all(it is None for it in others)
 
     def fits(self, letter: DeadSummary) -> bool:
         """Whether a letter matches; for stores that read each."""
         return (
             self.collection in (None, letter.collection)
             and self.outcome in (None, letter.outcome)
+            and is_of_run(letter.task_id, self.run)
             and self.folded_error in folded(letter.reason)
             and (self.since is None or letter.died_at >= self.since)
             and (self.until is None or letter.died_at < self.until)

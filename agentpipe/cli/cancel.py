@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.cli.common import (
     add_common,
+    add_run,
     confirms,
     opened_sink,
     opened_store,
@@ -34,6 +35,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--group", metavar="ID", help="all tasks of this group")
     parser.add_argument("--collection", metavar="NAME", help="all tasks of this collection")
     parser.add_argument("--queue", metavar="AGENT", help="all tasks of this agent")
+    add_run(parser, "all tasks of this run")
     parser.add_argument("--all", action="store_true", help="all tasks of the broker")
     parser.add_argument("--yes", action="store_true", help="skip the confirmation of --all")
     add_common(parser)
@@ -59,9 +61,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    filtered = args.group is not None or args.collection or args.queue
+    filtered = args.group is not None or args.run_name or args.collection or args.queue
     if sum(map(bool, (args.tasks, filtered, args.all))) != 1:
-        raise ConfigError("give task ids, or --group, --collection, --queue or --all")
+        raise ConfigError("give task ids, or --group, --run, --collection, --queue or --all")
+    if args.group is not None and args.run_name:
+        raise ConfigError("a group is of one run: give --group or --run")
     if args.all and not args.yes:
         _confirm()
 
@@ -79,7 +83,7 @@ def _cancel(args: argparse.Namespace, store: Store) -> CancelReport:
     if args.tasks:
         return cancel(store, args.tasks)
     filters = {"collection": args.collection, "queue": args.queue, "group_id": args.group}
-    return cancel_matching(store, **filters)
+    return cancel_matching(store, **filters, run=args.run_name)
 
 
 def _print(done: CancelReport) -> None:

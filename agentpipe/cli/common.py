@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from contextlib import closing
@@ -14,12 +15,12 @@ from agentpipe.cli.colour import coloured, shows_colours
 from agentpipe.cli.guard import unguarded
 from agentpipe.connections.environment import PEER_VARIABLES, URL_VARIABLES
 from agentpipe.core.redaction import without_password
+from agentpipe.core.run_names import RUN_NAME, is_run_name
 from agentpipe.core.text import printable, printable_json
 from agentpipe.errors import ConfigError
 from agentpipe.settings import Settings
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Mapping
     from pathlib import Path
 
@@ -66,6 +67,18 @@ def add_on_full(parser: argparse.ArgumentParser) -> None:
         default="refuse",
         help="refuse tasks or wait when every queue is full (default: refuse)",
     )
+
+
+def add_run(parser: argparse.ArgumentParser, text: str = "only tasks of this run") -> None:
+    """Add ``--run NAME``; its value is ``run_name``, since ``run`` is the command's function."""
+    parser.add_argument("--run", dest="run_name", metavar="NAME", type=run_name, help=text)
+
+
+def run_name(text: str) -> str:
+    """The name of a run, from the command line."""
+    if not is_run_name(text):
+        raise argparse.ArgumentTypeError(f"{text[:80]!a}: expected {RUN_NAME}")
+    return text
 
 
 def settings_of(args: argparse.Namespace) -> Settings:

@@ -22,7 +22,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     add_options(parser)
     parser.set_defaults(
-        start="beginning", group=PEER_GROUP, collection=None, outcome=None, commit_every=1
+        start="beginning",
+        group=PEER_GROUP,
+        collection=None,
+        outcome=None,
+        run_name=None,
+        commit_every=1,
     )
 
 

@@ -15,6 +15,7 @@ from agentpipe.brokers.dead_letter import DeadFilter
 from agentpipe.cli.common import (
     add_common,
     add_on_full,
+    add_run,
     collections_of,
     confirms,
     opened_store,
@@ -87,6 +88,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def _add_filters(action: argparse.ArgumentParser) -> None:
     action.add_argument("--collection", metavar="NAME", help="only those of this collection")
     action.add_argument("--outcome", metavar="OUTCOME", help="only those with this outcome")
+    add_run(action, "only those of this run")
     action.add_argument("--error", metavar="TEXT", help="only those with this text in the error")
     action.add_argument("--older-than", metavar="AGE", help="10m, 3h, 2d or a time with zone")
     action.add_argument("--newer-than", metavar="AGE", help="10m, 3h, 2d or a time with zone")
@@ -125,6 +127,7 @@ def _filter(args: argparse.Namespace) -> DeadFilter:
         error=args.error or "",
         since=_moment("--newer-than", args.newer_than),
         until=_moment("--older-than", args.older_than),
+        run=args.run_name,
     )
 
 

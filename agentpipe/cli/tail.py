@@ -10,6 +10,7 @@ import orjson
 
 from agentpipe.cli.common import (
     add_common,
+    add_run,
     print_json,
     print_text,
     refuse_below_one,
@@ -21,6 +22,7 @@ from agentpipe.cli.common import (
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_results
 from agentpipe.core.result import OUTCOMES
+from agentpipe.core.run_names import is_of_run
 from agentpipe.core.text import one_line
 from agentpipe.sinks.stream import Stream
 
@@ -50,6 +52,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--group", metavar="NAME", help="resume where this group left off")
     parser.add_argument("--collection", metavar="NAME", help="only results of this collection")
     parser.add_argument("--outcome", choices=OUTCOMES, help="only results with this outcome")
+    add_run(parser, "only results of this run")
     parser.add_argument(
         "--commit-every",
         metavar="N",
@@ -122,6 +125,8 @@ def _print(args: argparse.Namespace, result: Result) -> None:
 
 def _is_wanted(args: argparse.Namespace, result: Result) -> bool:
     if args.collection is not None and result.collection != args.collection:
+        return False
+    if not is_of_run(result.task_id, args.run_name):
         return False
     return args.outcome is None or result.outcome == args.outcome
 

@@ -20,6 +20,11 @@ def prefix_of(run: str) -> str:
     return f"{run}/"
 
 
+def is_of_run(task_id: str, run: str | None) -> bool:
+    """Whether the id is one of the run's; every id is where no run is asked for."""
+    return run is None or task_id.startswith(prefix_of(run))
+
+
 def run_of(task_id: str) -> str | None:
     """The run that an id names; None if it names none."""
     name, slash, _ = task_id.partition("/")

@@ -15,6 +15,7 @@ from agentpipe.brokers.capabilities import (
     TaskSeen,
     require,
 )
+from agentpipe.core.run_names import is_of_run
 from agentpipe.operations.names import refuse_unknown
 from agentpipe.sending.purge import PAGE, cancelled, collections_of, purge_queues, task_of
 
@@ -68,6 +69,7 @@ def cancel_matching(
     collection: str | None = None,
     queue: str | None = None,
     group_id: str | None = None,
+    run: str | None = None,
 ) -> CancelReport:
     """Cancel all tasks that match each filter that is given; without any, all there are.
 
@@ -85,10 +87,11 @@ def cancel_matching(
         for name, owner in owners.items()
         if collection in (None, owner) and queue in (None, name)
     }
+    tasks = TaskFilter(list(wanted), group_id, run)
     if isinstance(store, CancelsUnread):
-        return CancelReport(told=tuple(store.cancel_matching(TaskFilter(list(wanted), group_id))))
+        return CancelReport(told=tuple(store.cancel_matching(tasks)))
     reads = require(store, ReadsTasks, CANCEL)
-    return _Canceller(store, lambda: wanted).matching(reads, list(wanted), group_id)
+    return _Canceller(store, lambda: wanted).matching(reads, tasks)
 
 
 def purge(store: Store, collection: str | None) -> int:
@@ -139,32 +142,30 @@ class _Canceller:
         done = reads.answer(answers) if answers else []
         return tuple(dict.fromkeys(it.task_id for it, was in zip(tasks, done, strict=True) if was))
 
-    def matching(
-        self, reads: ReadsTasks, queues: Sequence[str], group_id: str | None
-    ) -> CancelReport:
-        whole = self._unclaimed(reads, queues, group_id)  # First, for they could run meanwhile.
-        running = reads.tasks(TaskQuery("running", queues))
+    def matching(self, reads: ReadsTasks, wanted: TaskFilter) -> CancelReport:
+        whole = self._unclaimed(reads, wanted)  # First, for they could run meanwhile.
+        running = reads.tasks(TaskQuery("running", wanted.queues))
         told = set(whole.told)
-        ids = [it.task_id for it in running if _is_of_group(it, group_id)]
+        ids = [it.task_id for it in running if _fits(it, wanted)]
         whole += self.by_id([it for it in dict.fromkeys(ids) if it not in told])
         # A running task may have been released before it was signalled.
-        return whole + self._unclaimed(reads, queues, group_id)
+        return whole + self._unclaimed(reads, wanted)
 
-    def _unclaimed(
-        self, reads: ReadsTasks, queues: Sequence[str], group_id: str | None
-    ) -> CancelReport:
+    def _unclaimed(self, reads: ReadsTasks, wanted: TaskFilter) -> CancelReport:
         whole, after = CancelReport(), -1
-        while page := reads.tasks(TaskQuery(queues=queues, after=after, limit=PAGE)):
+        while page := reads.tasks(TaskQuery(queues=wanted.queues, after=after, limit=PAGE)):
             after = page[-1].number
-            wanted = [it for it in page if _is_of_group(it, group_id)]
-            answered = self._answer(reads, wanted)
-            begun = [it.task_id for it in wanted if it.task_id not in set(answered)]
+            found = [it for it in page if _fits(it, wanted)]
+            answered = self._answer(reads, found)
+            begun = [it.task_id for it in found if it.task_id not in set(answered)]
             whole += CancelReport(answered) + self.by_id(begun)
         return whole
 
 
-def _is_of_group(task: TaskSeen, group_id: str | None) -> bool:
-    if group_id is None:
+def _fits(task: TaskSeen, wanted: TaskFilter) -> bool:
+    if not is_of_run(task.task_id, wanted.run):
+        return False
+    if wanted.group_id is None:
         return True
     decoded = task_of(task)
-    return decoded is not None and decoded.group_id == group_id
+    return decoded is not None and decoded.group_id == wanted.group_id

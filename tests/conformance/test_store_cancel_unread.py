@@ -159,3 +159,11 @@ def test_a_purge_leaves_other_queues_as_they_are(unread: UnreadStore) -> None:
     assert unread.purge([], answer) == 0
     (left,) = claim(unread, joined(unread, [other]), 1)
     assert (left.task_id, left.crashes) == ("x", 0)
+
+
+def test_tasks_of_a_run_are_marked_by_its_name(unread: UnreadStore) -> None:
+    (queue,) = declared(unread)
+    put(unread, queue, ["v2/1", "v2", "v2x/1", "v2/2/0", "a"])
+    assert unread.cancel_matching(TaskFilter([queue], run="v2")) == []
+    found = by_id(claim(unread, joined(unread, [queue]), 5))
+    assert {task_id for task_id, cancelled in found.items() if cancelled} == {"v2/1", "v2/2/0"}

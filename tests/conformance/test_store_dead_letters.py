@@ -192,3 +192,12 @@ def test_a_burial_answers_and_keeps_the_task_as_it_was_sent(store: AnyStore) -> 
     assert (letter.outcome, letter.reason) == ("infra_error", "no luck")
     assert before - 0.01 <= letter.died_at <= time.time() + 0.01
     assert ids_of(store.take_outbox(worker, 10, MEBIBYTE)) == ["a"]
+
+
+def test_letters_of_a_run_are_those_whose_ids_begin_with_its_name(store: AnyStore) -> None:
+    collection, queue = unique("c"), unique("q")
+    bury(store, collection, queue, ["v2/1", "v2", "v2x/1", "v2/2", "a/v2/1"])
+    assert listed(store, run="v2") == ["v2/1", "v2/2"]
+    assert listed(store, run="v3") == []
+    assert listed(store, 1, run="v2", collection=collection) == ["v2/1", "v2/2"]
+    assert store.count_dead(DeadFilter(run="v2")) in (2, None)

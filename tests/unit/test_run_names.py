@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import pytest
 
-from agentpipe.core.run_names import is_run_name, prefix_of, run_of
+from agentpipe.cli.common import add_run
+from agentpipe.core.run_names import RUN_NAME, is_of_run, is_run_name, prefix_of, run_of
 from agentpipe.core.task import Task
 from agentpipe.errors import TaskError
 
@@ -32,3 +34,26 @@ def test_an_id_without_a_slash_names_no_run() -> None:
 def test_a_task_says_what_a_run_may_be_named() -> None:
     with pytest.raises(TaskError, match=r"run: expected a run's name"):
         Task.load({"question": "?", "run": "../x"})
+
+
+def test_a_task_is_of_the_run_that_its_id_begins_with() -> None:
+    assert is_of_run("v2/7", "v2")
+    assert is_of_run("v2/7", None)
+    assert not is_of_run("v2", "v2")
+    assert not is_of_run("v20/7", "v2")
+
+
+@pytest.mark.parametrize("name", ["../x", "a b", "", "x" * 200, "\u00e9", "\x1b[2J", "a/b"])
+def test_the_command_line_refuses_other_names_with_the_rule(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = argparse.ArgumentParser()
+    add_run(parser)
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(["--run", name])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert RUN_NAME in told
+    assert told.isascii()
+    assert "\x1b" not in told
+    assert "x" * 100 not in told

@@ -36,7 +36,7 @@ from agentpipe.brokers.capabilities import Comparison
 from agentpipe.brokers.rabbitmq import inspection, management
 from agentpipe.brokers.rabbitmq.address import RabbitAddress
 from agentpipe.brokers.rabbitmq.admission import Offering
-from agentpipe.brokers.rabbitmq.cancel_marks import by_id, by_queue, by_spared
+from agentpipe.brokers.rabbitmq.cancel_marks import by_filter, by_id, by_spared
 from agentpipe.brokers.rabbitmq.connection import Connection
 from agentpipe.brokers.rabbitmq.letters import Letters
 from agentpipe.brokers.rabbitmq.moving import Moving
@@ -270,7 +270,7 @@ class RabbitStore(Store):
         return ["signalled" if task_id in ending else "marked" for task_id in task_ids]
 
     def cancel_matching(self, wanted: TaskFilter) -> list[str]:
-        keys = [by_queue(name, wanted.group_id) for name in wanted.queues]
+        keys = [by_filter(name, wanted) for name in wanted.queues]
         return sorted(self._run(lambda services: services.cancel(keys)))
 
     def purge(self, queues: Sequence[str] | None, answer: Callable[[TaskSeen], Answer]) -> int:

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 from agentpipe.brokers.rabbitmq.messages import now_ms
 from agentpipe.brokers.rabbitmq.shared_state import SharedState
 from agentpipe.brokers.rabbitmq.topology import LONGEST_DELAY_MS
+from agentpipe.core.run_names import run_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from agentpipe.brokers.capabilities import TaskFilter
     from agentpipe.brokers.rabbitmq.messages import Message
     from agentpipe.brokers.rabbitmq.topology import Topology
     from agentpipe.connections.amqp.connection import Session
@@ -68,7 +70,9 @@ class CancelMarks:
 def covers(until_ms: Mapping[str, int], message: Message) -> bool:
     """Whether any of these marks is of this task."""
     queue = message.queue
-    keys = by_id(message.task_id), by_queue(queue), by_queue(queue, message.group_id)
+    keys = [by_id(message.task_id), by_queue(queue), by_queue(queue, message.group_id)]
+    if run := run_of(message.task_id):
+        keys.append(_by_run(queue, run))
     return any(until_ms.get(key, 0) >= message.submitted_ms for key in keys)
 
 
@@ -80,6 +84,17 @@ def by_id(task_id: str) -> str:
 def by_spared(task_id: str) -> str:
     """The key of a task that is not to blame for the end of its worker."""
     return f"spared {task_id}"
+
+
+def by_filter(queue: str, wanted: TaskFilter) -> str:
+    """The key of all tasks of a queue that a filter wants."""
+    if wanted.run is not None:
+        return _by_run(queue, wanted.run)
+    return by_queue(queue, wanted.group_id)
+
+
+def _by_run(queue: str, run: str) -> str:
+    return f"run {queue} {run}"
 
 
 def by_queue(queue: str, group_id: str | None = None) -> str:

@@ -1,14 +1,16 @@
 #!lua flags=no-writes
 -- ARGV: the kind, 'dead' or 'undeliverable', the first and last microsecond of death ('(' excludes
--- one), limit, then collection, outcome and a part of the reason in small letters, each '' for any. Returns the microsecond to go on after
+-- one), limit, then collection, outcome, a part of the reason in small letters and what the id begins
+-- with, each '' for any. Returns the microsecond to go on after
 -- ('' at the end), then six values for each letter: id, queue, collection, outcome, reason, and the
 -- microsecond. Reads a bounded part of the letters.
 
 local LETTERS = base .. ':' .. ARGV[1]
 local limit, collection, outcome, part = tonumber(ARGV[4]), ARGV[5], ARGV[6], ARGV[7]
+local prefix = ARGV[8]
 
-local function fits(letter)
-  return letter[1] and (collection == '' or letter[2] == collection)
+local function fits(id, letter)
+  return letter[1] and id:sub(1, #prefix) == prefix and (collection == '' or letter[2] == collection)
     and (outcome == '' or letter[3] == outcome)
     and (part == '' or letter[4]:lower():find(part, 1, true))
 end
@@ -23,7 +25,7 @@ for index = 1, #entries, 2 do
   local id, died = entries[index], entries[index + 1]
   local letter = call('HMGET', LETTERS .. ':' .. id, 'queue', 'collection', 'outcome', 'reason')
   seen = index + 1
-  if fits(letter) then
+  if fits(id, letter) then
     found = found + 1
     for _, value in ipairs({id, letter[1], letter[2], letter[3], letter[4], died}) do
       reply[#reply + 1] = value

@@ -37,7 +37,7 @@ class Letters:
         first, last = _moments(wanted)
         if after:
             first = max(first, _moment_of(after) + 1)
-        fields = (wanted.collection or "", wanted.outcome or "", wanted.folded_error)
+        fields = (wanted.collection or "", wanted.outcome or "", wanted.folded_error, wanted.prefix)
         args = (self._kind, first, last, limit, *fields)
         place, *values = self._scripts.run("dead_letters", *args)
         return as_dead_page(place, values)

@@ -27,6 +27,7 @@ _SUMMARY = "task_id, queue, collection, outcome, reason, died_us"
 _CONDITIONS = {
     "collection": "collection = :collection",
     "outcome": "outcome = :outcome",
+    "prefix": "substr(task_id, 1, length(:prefix)) = :prefix",
     "error": "instr(lower(reason), :error)",
     "since": "died_us >= :since",
     "until": "died_us < :until",
@@ -156,6 +157,7 @@ def _values(wanted: DeadFilter) -> dict[str, Any]:
     values = {
         "collection": wanted.collection,
         "outcome": wanted.outcome,
+        "prefix": wanted.prefix or None,
         "error": wanted.folded_error or None,
         "since": _us(wanted.since),
         "until": _us(wanted.until),

@@ -9,8 +9,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers import open_store
-from agentpipe.brokers.capabilities import KeepsUndeliverable, LocatesTasks, require
+from agentpipe.brokers.capabilities import (
+    KeepsUndeliverable,
+    LocatesTasks,
+    ReadsTasks,
+    TaskQuery,
+    require,
+)
 from agentpipe.connections.plugins import load_for_url
+from agentpipe.core.run_names import is_of_run
 from agentpipe.errors import AgentpipeError
 from agentpipe.operations.explain import explain
 from agentpipe.sinks import open_sink
@@ -23,6 +30,25 @@ if TYPE_CHECKING:
     from agentpipe.brokers.location import TaskLocation
     from agentpipe.operations.explain import Explanation
     from agentpipe.settings import Settings
+
+
+PAGE = 1_000
+
+
+def unsettled_of(run: str, settings: Settings) -> list[str]:
+    """The ids of a run's tasks that run, wait or are delayed; what runs comes first.
+
+    Raises:
+        ConfigError: This broker cannot list tasks.
+    """
+    with closing(open_store(settings)) as store:
+        reads = require(store, ReadsTasks, "list a run's tasks: name them, as in why TASK")
+        found = [it.task_id for it in reads.tasks(TaskQuery("running"))]
+        after = -1
+        while page := reads.tasks(TaskQuery(after=after, limit=PAGE)):
+            after = page[-1].number
+            found += [it.task_id for it in page]
+    return list(dict.fromkeys(it for it in found if is_of_run(it, run)))
 
 
 def look_up(task_ids: Iterable[str], settings: Settings) -> Iterator[Explanation]:
