@@ -15,6 +15,7 @@ import yaml
 
 from agentpipe.core.failures import is_infra, is_permanent
 from agentpipe.core.task import Task
+from agentpipe.core.transcript import transcripts
 from agentpipe.errors import AgentpipeError
 from tests.integration.llm_bench import KEY, MARK, ODD, PATIENCE_S
 from tests.llm_stub import LlmStub, Reply, call, cut, fail, hang, say
@@ -54,6 +55,12 @@ def test_it_asks_calls_tools_and_answers(bench: Bench) -> None:
     assert asked["messages"][0] == {"role": "system", "content": "Be brief."}
     assert told["messages"][-1]["role"] == "tool"
     assert told["response"] == "eleven o'clock"
+    assert {tool["name"] for tool in asked["tools"]} == names
+    assert "tools" not in told
+    (whole,) = transcripts(bench.tracer.spans)
+    roles = [message["role"] for message in whole.messages]
+    assert roles == ["system", "user", "assistant", "tool", "assistant"]
+    assert list(whole.messages[:4]) == second.body["messages"]
     assert KEY not in json.dumps(bench.tracer.spans)
 
 

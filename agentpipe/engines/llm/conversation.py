@@ -9,10 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agentpipe.engines.mcp.content import Image
+
+# Beside them, a record must have room for the messages.
+MAX_TOOLS_BYTES = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,7 @@ class Conversation:
     instruction: str = ""
     turns: list[Turn] = field(default_factory=list)
     _recorded: int = 0
+    _recorded_tools: Sequence[ToolDefinition] = ()
 
     def unrecorded(self) -> list[dict[str, Any]]:
         """The messages since the last call of this, for the trace.
@@ -127,6 +133,27 @@ class Conversation:
             messages += _messages(turn)
         self._recorded = len(self.turns)
         return messages
+
+    def unrecorded_tools(self) -> list[dict[str, Any]]:
+        """The tools, unless the last call of this gave the same.
+
+        Only their names, where a record has no room for more or cannot hold it.
+        """
+        if list(self.tools) == list(self._recorded_tools):
+            return []
+        self._recorded_tools = self.tools
+        whole = [
+            {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+            for tool in self.tools
+        ]
+        return whole if _fits(whole) else [{"name": tool.name} for tool in self.tools]
+
+
+def _fits(definitions: list[dict[str, Any]]) -> bool:
+    try:
+        return len(orjson.dumps(definitions)) <= MAX_TOOLS_BYTES
+    except TypeError:  # A number beyond 64 bits.
+        return False
 
 
 def _messages(turn: Turn) -> list[dict[str, Any]]:

@@ -79,7 +79,13 @@ class LlmModel:
 
     async def _recorded(self, conversation: Conversation) -> Response:
         config = {"model_name": self._config.model, **conversation.settings}
-        record = {"type": "llm", "class": self._config.provider.name, "config": config}
+        record: dict[str, Any] = {
+            "type": "llm",
+            "class": self._config.provider.name,
+            "config": config,
+        }
+        if tools := conversation.unrecorded_tools():
+            record["tools"] = tools
         with trace.step({**record, "messages": conversation.unrecorded()}) as step:
             response = await self._request(conversation)
             usage = self._usage(response)
