@@ -242,14 +242,22 @@ class AnswerError(AgentpipeError):
 
 
 class RunLimitExceeded(AgentpipeError):  # noqa: N818 - reads as what happened
-    """A run reached a limit before it had an answer; the message says which."""
+    """A run reached a limit before it had an answer; the message says which.
+
+    Attributes:
+        stop: The kind of limit, in a rollout's words: ``turns``, ``tokens``, ``length``, ``time``.
+    """
+
+    def __init__(self, message: str, *, stop: str = "turns") -> None:
+        self.stop = stop
+        super().__init__(message)
 
 
 class TimeLimitExceeded(RunLimitExceeded):
     """A run took longer than its time limit."""
 
     def __init__(self, limit_s: float) -> None:
-        super().__init__(f"The run took longer than its time limit of {limit_s:g} s.")
+        super().__init__(f"The run took longer than its time limit of {limit_s:g} s.", stop="time")
 
 
 class Interrupted(AgentpipeError):  # noqa: N818 - reads as what happened

@@ -32,6 +32,25 @@ USAGE = {
 
 
 @dataclass(frozen=True)
+class TokenIds:
+    """As vLLM gives them."""
+
+    prompt: list[int]
+    sampled: list[int]
+    versions: list[dict[str, Any]] = field(default_factory=list)
+
+    def logprob(self, token_id: int) -> float:
+        """Each has one of its own."""
+        return -token_id / 1000
+
+    def choice(self, start: int, end: int) -> dict[str, Any]:
+        """What a choice says of a part of them."""
+        ids = self.sampled[start:end]
+        content = [{"token": str(i), "logprob": self.logprob(i)} for i in ids]
+        return {"token_ids": ids, "logprobs": {"content": content}}
+
+
+@dataclass(frozen=True)
 class Reply:
     """What the stub does with one request.
 
@@ -48,6 +67,7 @@ class Reply:
         cut: The connection is closed without a word.
         hang: Nothing is sent until the stub is closed.
         raw: The whole body, instead of ``message``, of this content type (``kind``).
+        ids: Its token ids, for a request that wants them.
     """
 
     message: dict[str, Any] = field(default_factory=dict)
@@ -63,6 +83,7 @@ class Reply:
     hang: bool = False
     raw: bytes | None = None
     kind: str = "application/json"
+    ids: TokenIds | None = None
 
 
 @dataclass(frozen=True)
@@ -234,6 +255,10 @@ class _OpenAi:
     def whole(self, reply: Reply, body: dict[str, Any]) -> dict[str, Any]:
         choice = {"index": 0, "message": reply.message, "finish_reason": self._finish(reply)}
         envelope = self._envelope(body, "chat.completion")
+        if reply.ids and body.get("return_token_ids"):
+            envelope["prompt_token_ids"] = reply.ids.prompt
+            choice |= reply.ids.choice(0, len(reply.ids.sampled))
+            choice |= {"weight_versions": reply.ids.versions} if reply.ids.versions else {}
         return {**envelope, "choices": [choice], "usage": USAGE, **reply.more}
 
     def events(self, reply: Reply, body: dict[str, Any]) -> Iterator[Any]:
@@ -248,11 +273,20 @@ class _OpenAi:
         choices: list[dict[str, Any]] = [{"index": 0, "delta": delta} for delta in deltas]
         if not reply.unended:
             choices.append({"index": 0, "delta": {}, "finish_reason": self._finish(reply)})
+        if reply.ids and body.get("return_token_ids"):
+            self._add_ids(choices, reply.ids)
+            yield {**envelope, "choices": [], "prompt_token_ids": reply.ids.prompt}
         for choice in choices:
             yield {**envelope, "choices": [choice], **reply.more}
         if not reply.unended:
             yield {**envelope, "choices": [], "usage": USAGE, **reply.more}
         yield b"[DONE]"
+
+    def _add_ids(self, choices: list[dict[str, Any]], ids: TokenIds) -> None:
+        """In two parts, as far as there are two."""
+        half = len(ids.sampled) // 2
+        choices[0] |= ids.choice(0, half)
+        choices[1] |= ids.choice(half, len(ids.sampled))
 
     def _finish(self, reply: Reply) -> str | None:
         usual = "tool_calls" if "tool_calls" in reply.message else "stop"

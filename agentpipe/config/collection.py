@@ -19,6 +19,7 @@ from agentpipe.config.schema import CollectionDocument
 from agentpipe.config.task_rules import TaskRules
 from agentpipe.config.task_servers import TaskServers
 from agentpipe.core.context import Context, names_in, resolve
+from agentpipe.core.rollout import OFF
 from agentpipe.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ class Collection:
         strict_config: Workers leave tasks alone that were sent with another fingerprint.
         task_servers: The MCP servers that tasks may choose; None for the agent's usual ones.
         evaluators: Modules whose functions evaluators may name, beside those of its folder.
+        record_tokens: ``require``, ``try`` or ``off``: whether Results have token ids.
         spec_digest: Of the document, for the fingerprint; empty without one.
     """
 
@@ -138,6 +140,7 @@ class Collection:
     strict_config: bool = False
     task_servers: tuple[str, ...] | None = None
     evaluators: tuple[str, ...] = ()
+    record_tokens: str = OFF
     spec_digest: str = field(default="", compare=False, repr=False)
 
     @property
@@ -272,13 +275,15 @@ def _config_file(
 
 
 def _collection(document: Document, spec: dict[str, Any], config_file: Path) -> Collection:
-    limits = {name: value for name, value in spec.items() if name not in {"config", "context"}}
+    apart = {"config", "context", "record"}
+    limits = {name: value for name, value in spec.items() if name not in apart}
     contexts = enumerate(spec.get("context", ()))
     return Collection(
         file=Path(document.file).absolute(),
         line=document.line,
         config_file=config_file,
         contexts=tuple(_context_spec(document, index, context) for index, context in contexts),
+        record_tokens=spec.get("record", {}).get("tokens", OFF),
         spec_digest=spec_digest(document.data),
         **limits,
     )

@@ -30,6 +30,7 @@ _COUNTED = (
     "isolation",
     "engine",
     "evaluators",
+    "record",
 )
 _REFERENCE = re.compile(r"\$\{(?:(?!\$\{)[^}])*+\}")
 

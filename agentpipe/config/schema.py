@@ -14,6 +14,7 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, validates_sche
 
 from agentpipe.config.yaml_source import kind_of
 from agentpipe.core.did_you_mean import MISSPELT, did_you_mean, nearest
+from agentpipe.core.rollout import RECORDS, TRY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -268,6 +269,13 @@ class ScheduleEntry(_Strict):
     name = _Checked(_name)
 
 
+class RecordEntry(_Strict):
+    """A collection's ``record``."""
+
+    tokens = _Checked(_one_of(*RECORDS), load_default=TRY)
+    mode = _Checked(_one_of("messages"))
+
+
 class CollectionSpec(_Strict):
     """A collection's ``spec``."""
 
@@ -290,6 +298,7 @@ class CollectionSpec(_Strict):
     strict_config = _Checked(_flag)
     task_servers = _Checked(_servers)
     evaluators = _Checked(_modules)
+    record = fields.Nested(RecordEntry, error_messages=_WORDS)
     schedule = fields.List(
         fields.Nested(ScheduleEntry, error_messages=_WORDS),
         error_messages=_WORDS | {"invalid": "expected a list: begin each entry with `- cron:`"},

@@ -71,6 +71,7 @@ class Result:
         reward_trustworthy: Whether ``reward`` is a number that all evaluators stand behind.
         error: ``{type, message, traceback}`` or None; with ``permanent: true`` the set-up failed.
         usage: What the run cost, summed.
+        rollout: Its token ids as its serving engine sampled them; None where none were recorded.
         config_hash: The fingerprint of the config that its worker ran.
         truncated: Which ``fields`` were cut or left out, and why: ``reason`` where they are not
             JSON or the broker refuses them, ``bytes``, ``spans`` and ``remedy`` where a sink takes
@@ -94,6 +95,7 @@ class Result:
     reward_trustworthy: bool = False
     error: dict[str, Any] | None = None
     usage: dict[str, Any] = field(default_factory=dict)
+    rollout: dict[str, Any] | None = None
     worker: str | None = None
     config_hash: str | None = None
     submitted_at: str | None = None
@@ -259,6 +261,7 @@ _RESULT_KINDS: dict[str, Any] = {
     "policy_version": (str, int, _OR_NULL),
     **dict.fromkeys(("replay_of", "run", "retry_of", "rescored_of"), (str, _OR_NULL)),
     "truncated": (dict, _OR_NULL),
+    "rollout": (dict, _OR_NULL),
     "attempt": int,
     "reward_trustworthy": bool,
 }

@@ -25,10 +25,13 @@ import orjson
 
 from agentpipe.core.masking import shorten
 from agentpipe.core.outside import valid_json, valid_text
+from agentpipe.core.rollout import recording
 from agentpipe.core.usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from agentpipe.core.rollout import Rollout
 
 # ReAct agents record their whole history with each step: a trace grows quadratically.
 MAX_RECORD_BYTES = 1024 * 1024
@@ -71,9 +74,11 @@ class Tracer:
     Attributes:
         spans: Ended spans, in a Result's form.
         usage: The run's totals.
+        rollout: Its token ids; None where they are not recorded.
     """
 
     def __init__(self) -> None:
+        self.rollout: Rollout | None = None
         self.trace_id = _new_id()
         self.spans: list[dict[str, Any]] = []
         self.usage = Usage()
@@ -88,10 +93,11 @@ class Tracer:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Collect spans and usage, without a root span."""
+        """Collect spans, usage and token ids, without a root span."""
         token = _tracer.set(self)
         try:
-            yield
+            with recording(self.rollout):
+                yield
         finally:
             _tracer.reset(token)
 
@@ -156,6 +162,12 @@ def span(data: Mapping[str, Any]) -> Iterator[Span]:
         return
     with tracer._open(opened):  # noqa: SLF001 - its other half
         yield opened
+
+
+def span_id() -> str:
+    """The id of the current span; empty outside a run."""
+    parent = _parent.get()
+    return parent.id if parent else ""
 
 
 @contextmanager

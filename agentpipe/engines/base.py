@@ -51,7 +51,8 @@ class Engine(Protocol):
     ``isolation: process`` adds nothing. With ``judges_answers = True``, an agent that evaluates
     its answers only judges a task that has ``answered``. With ``ends_programs = True``, the
     programs that a run starts end with it. With ``runs_code = False``, checking a config runs none
-    of the user's code; one that does may have ``check_unrun(config)``, which does not. An engine
+    of the user's code; one that does may have ``check_unrun(config)``, which does not. With
+    ``records_tokens = True``, its agents can record token ids. An engine
     may have ``secrets``: strings to mask in logs and results, beside the contexts' values.
 
     Attributes:

@@ -41,6 +41,7 @@ class KeptAnswer:
         trace: Its spans.
         stop: Why the answer ended, if the agent said so.
         by_agent: Whether its agent evaluates it, in a process of its own.
+        rollout: Its token ids, if they were recorded.
     """
 
     answer: Any
@@ -50,6 +51,7 @@ class KeptAnswer:
     trace: list[dict[str, Any]] = field(default_factory=list)
     stop: str | None = None
     by_agent: bool = False
+    rollout: dict[str, Any] | None = None
 
     def sealed(self, env: Mapping[str, str], redactor: Redactor) -> dict[str, Any] | None:
         """Its JSON without a credential; None if the answer has one that cannot be given back.
@@ -72,6 +74,7 @@ class KeptAnswer:
             "trace": masked,
             "stop": self.stop,
             "by_agent": self.by_agent,
+            "rollout": self.rollout,
             "mark": mark,
         }
 
@@ -90,7 +93,13 @@ class KeptAnswer:
             answer = _replaced(answer, f"<{data['mark']}:{name}>", env[name])
         known = {name: data[name] for name in ("attempt", "failures", "trace", "usage")}
         by_agent = data.get("by_agent") is True
-        return cls(answer=answer, **known, stop=data.get("stop"), by_agent=by_agent)
+        return cls(
+            answer=answer,
+            **known,
+            stop=data.get("stop"),
+            by_agent=by_agent,
+            rollout=data.get("rollout"),
+        )
 
 
 def begun_again(sealed: Mapping[str, Any]) -> dict[str, Any]:

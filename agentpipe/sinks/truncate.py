@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agentpipe.core.result import Result
+from agentpipe.core.rollout import without_segments
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 # For the mark itself, commas and brackets.
 MARK_BYTES = 1_024
 # Fields are cut in this order, unless one takes more than half of the room; then all others.
-FIRST = ("trace", "evaluation_results", "error", "result")
+FIRST = ("trace", "evaluation_results", "error", "rollout", "result")
 # What comes with an answer and is not asked for by a trainer.
 SIDE_FIELDS = ("trace", "evaluation_results", "usage")
 KEPT = frozenset({"schema", "task_id", "outcome", "truncated"})
@@ -94,6 +95,8 @@ def _next(result: dict[str, Any], max_bytes: int, done: Collection[str]) -> str 
     fixed = KEPT.union(done)
     sizes = {n: size for n, size in sizes.items() if n not in fixed and size > WORTH_BYTES}
     others = [name for name in sizes if name != "result"]
+    if "rollout" in others and "trace" in sizes:
+        others.remove("rollout")  # A trainer can do without the trace.
     largest = max(others, key=lambda name: sizes[name], default=None)
     if largest is not None and sizes[largest] > max_bytes // 2:
         return largest
@@ -103,6 +106,8 @@ def _next(result: dict[str, Any], max_bytes: int, done: Collection[str]) -> str 
 def _smaller(name: str, value: Any, over_bytes: int) -> Any:
     if name == "trace":
         return _ends(value, len(orjson.dumps(value)) - over_bytes)
+    if name == "rollout":
+        return without_segments(value)
     return _head(value, over_bytes) if name == "result" else _EMPTY.get(name)
 
 

@@ -13,7 +13,8 @@ from agentpipe.config.agent_config import load_agent_config
 from agentpipe.config.collection import resolve_contexts
 from agentpipe.config.mcp_universe import is_theirs
 from agentpipe.config.paths import shown_path
-from agentpipe.engines.base import has_processes, open_engine
+from agentpipe.core.rollout import REQUIRE
+from agentpipe.engines.base import engine_class, has_processes, open_engine
 from agentpipe.engines.hybrid import HybridEngine
 from agentpipe.errors import ConfigError, Problem
 from agentpipe.sending.broker import StoreBroker, declared_broker
@@ -26,6 +27,7 @@ from agentpipe.worker.running.runner import Runner
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from agentpipe.config.agent_config import AgentConfig
     from agentpipe.config.collection import Collection
     from agentpipe.core.context import Context
     from agentpipe.engines.base import Engine
@@ -114,13 +116,22 @@ def _engine(collection: Collection, env: Mapping[str, str]) -> Engine:
     if name is not None and not is_theirs(config):
         message = f"engine: an agent of type {config.type!r} has its own: remove the key"
         raise ConfigError(Problem(message, shown_path(collection.file), collection.line))
+    _refuse_unrecorded(collection, config)
     has_own = has_processes(config, name)
     if collection.isolation == "process" and not has_own:
         from agentpipe.engines.process.engine import ProcessEngine
 
-        return ProcessEngine(config, env)
+        return ProcessEngine(config, env, record_tokens=collection.record_tokens)
     engine = open_engine(config, name)
     return HybridEngine(config, engine) if is_theirs(config) and not has_own else engine
+
+
+def _refuse_unrecorded(collection: Collection, config: AgentConfig) -> None:
+    """Each run would be paid for, and then be a failure."""
+    kind = engine_class(config, collection.engine)
+    if collection.record_tokens == REQUIRE and not getattr(kind, "records_tokens", False):
+        message = f"record: agents of type {config.type!r} give no token ids: remove the key"
+        raise ConfigError(Problem(message, shown_path(collection.file), collection.line))
 
 
 def _worker_name() -> str:

@@ -159,7 +159,7 @@ def test_a_task_that_kills_its_worker_dies_alone(project: Project, broker_url: s
 @pytest.mark.parametrize("config", ["./agent.yaml", "./plain.yaml"])
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_with_a_limit_of_one_crash_only_the_killers_die(project: Project, config: str) -> None:
-    project.environ["AGENTPIPE_LEASE_S"] = "0.5"
+    project.environ["AGENTPIPE_LEASE_S"] = "2"
     project.collection(config=config, number=2, concurrency=4, max_crashes=1)
     verb = "sleep" if config == "./agent.yaml" else "block"
     innocent: list[str | dict[str, Any]] = [f"{verb} 0.1"] * 10

@@ -24,6 +24,7 @@ PACKAGE = ROOT / "agentpipe"
 PACKAGES = (
     "errors",
     "core",
+    "rollouts",
     "connections",
     "settings",
     "config",

@@ -8,6 +8,9 @@ import orjson
 import pytest
 
 from agentpipe.core.result import Result
+from agentpipe.core.rollout import Rollout
+from agentpipe.core.token_rows import Turn
+from agentpipe.rollouts import samples
 from agentpipe.sinks.base import Record
 from agentpipe.sinks.truncate import truncate
 
@@ -76,3 +79,26 @@ def test_what_is_no_result_becomes_one_that_says_that_its_task_has_ended() -> No
     result = cut(Record("a", b"\xff" * 100_000), 20_000)
     assert (result.task_id, result.outcome) == ("a", "infra_error")
     assert result.truncated is not None
+
+
+def rollout(tokens: int) -> dict[str, Any]:
+    recorded = Rollout()
+    recorded.add(Turn([1], [2] * tokens, [-0.5] * tokens), engine="vllm", model="m")
+    return recorded.to_dict("stop")
+
+
+def test_a_trace_is_cut_before_a_rollout_however_large_that_is() -> None:
+    given = record(result="the answer", trace=spans(10), rollout=rollout(3_000))
+    result = cut(given, len(given.payload) - 5_000)
+    assert result.truncated is not None
+    assert result.truncated["fields"] == ["trace"]
+    assert len(samples(result)) == 1
+
+
+def test_a_cut_rollout_is_not_exact_and_gives_no_sample() -> None:
+    result = cut(record(result="the answer", rollout=rollout(10_000)), 20_000)
+    assert result.result == "the answer"
+    assert result.rollout is not None
+    assert (result.rollout["exact"], result.rollout["segments"]) == (False, [])
+    assert result.rollout["gaps"] == [{"code": "cut", "turn": 0}]
+    assert samples(result, inexact=True) == []

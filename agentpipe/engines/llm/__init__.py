@@ -32,6 +32,7 @@ class LlmEngine:
 
     blocks = False
     runs_code = False
+    records_tokens = True
 
     def __init__(self, config: AgentConfig) -> None:
         self.search: Sequence[Path] = config.search

@@ -112,7 +112,8 @@ class _LlmRun:
             self._tokens += response.tokens.input + response.tokens.output
         limit = self._config.max_total_tokens
         if limit is not None and self._tokens > limit:
-            raise RunLimitExceeded(f"{self._tokens:,} tokens used: max_total_tokens is {limit:,}")
+            used = f"{self._tokens:,} tokens used: max_total_tokens is {limit:,}"
+            raise RunLimitExceeded(used, stop="tokens")
         return response
 
     async def _results(self, response: Response) -> ToolResults:

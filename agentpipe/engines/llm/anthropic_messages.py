@@ -65,6 +65,7 @@ def body(
     provider: Provider,  # noqa: ARG001 - there is one
     *,
     stream: bool,
+    token_ids: bool = False,  # noqa: ARG001 - it knows none
 ) -> dict[str, Any]:
     """The request for the conversation's next response."""
     settings = conversation.settings

@@ -87,6 +87,21 @@ class TokenCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class SampledIds:
+    """The token ids of one request as its serving engine has them.
+
+    Attributes:
+        logprobs: One for each of ``token_ids``.
+        versions: Policy versions with the range of ``token_ids`` of each, where the engine says it.
+    """
+
+    prompt_ids: list[int]
+    token_ids: list[int]
+    logprobs: list[float]
+    versions: tuple[tuple[str | int, int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Response:
     """One response of a model.
 
@@ -96,6 +111,7 @@ class Response:
         tokens: None if the provider did not count them.
         model: The model that answered, as the provider calls it.
         turn: The response in the provider's form, as it is sent back with the next request.
+        sampled: Its token ids, where they were asked for and came.
     """
 
     text: str
@@ -106,6 +122,7 @@ class Response:
     tokens: TokenCounts | None = None
     id: str | None = None
     model: str | None = None
+    sampled: SampledIds | None = None
 
 
 Turn = Question | Response | ToolResults

@@ -17,12 +17,15 @@ from agentpipe.core.backoff import delay_s
 from agentpipe.core.caps import CapExceeded
 from agentpipe.core.outside import encoded
 from agentpipe.core.redaction import Redactor
+from agentpipe.core.rollout import recorder
+from agentpipe.core.token_rows import Turn
 from agentpipe.engines.http.bodies import chunks, whole
 from agentpipe.engines.http.sse import events
 from agentpipe.engines.llm import stops
 from agentpipe.engines.llm.prices import usd_of
 from agentpipe.engines.llm.protocols import PROTOCOLS
 from agentpipe.engines.llm.reading import UnreadableResponse, parsed
+from agentpipe.engines.llm.sampled_ids import ASKED
 from agentpipe.engines.llm.service_errors import CLIENT_ERROR, ServiceError, failure_of
 from agentpipe.errors import AgentFailed, RunLimitExceeded
 
@@ -57,6 +60,7 @@ class LlmModel:
         self._url = httpx2.URL(endpoint.base_url + self._protocol.PATH)
         credential = self._protocol.headers(_header_value(endpoint.key))
         self._headers = httpx2.Headers({**client.headers, **_JSON, **credential})
+        self._gives_ids = True
         self._extensions = {"timeout": client.timeout.as_dict()}
 
     async def ask(self, conversation: Conversation, *, retry: bool) -> Response:
@@ -91,12 +95,40 @@ class LlmModel:
             usage = self._usage(response)
             step.update(_record(response, usage))
             trace.record_usage(usage)
+            self._record_ids(conversation, response)
             self._refuse_incomplete(response)
         return response
 
+    def _record_ids(self, conversation: Conversation, response: Response) -> None:
+        rollout = recorder()
+        if rollout is None:
+            return
+        turn = _turn_of(response, conversation.settings)
+        model = response.model or self._config.model
+        rollout.add(turn, engine=self._config.provider.name, model=model)
+
     async def _request(self, conversation: Conversation) -> Response:
-        stream = self._config.stream
-        body = self._protocol.body(conversation, self._config.model, self._provider, stream=stream)
+        """Also for its token ids where the run records them and the server does not refuse that."""
+        rollout = recorder()
+        wanted = rollout is not None and self._gives_ids
+        try:
+            return await self._response(conversation, token_ids=wanted)
+        except AgentFailed as failure:
+            if rollout is None or not wanted or not _refuses_ids(failure):
+                raise
+            if rollout.required:
+                raise _without_ids(failure) from failure
+            self._gives_ids = False
+        return await self._response(conversation, token_ids=False)
+
+    async def _response(self, conversation: Conversation, *, token_ids: bool) -> Response:
+        body = self._protocol.body(
+            conversation,
+            self._config.model,
+            self._provider,
+            stream=self._config.stream,
+            token_ids=token_ids,
+        )
         content = encoded(body)
         _refuse_long(content)
         request = httpx2.Request(
@@ -166,7 +198,9 @@ class LlmModel:
                 infra=True,
             )
         if stops.out_of_context(response):
-            raise RunLimitExceeded("the conversation fills the model's context window")
+            raise RunLimitExceeded(
+                "the conversation fills the model's context window", stop="length"
+            )
 
     def _usage(self, response: Response) -> dict[str, Any]:
         tokens = response.tokens
@@ -195,7 +229,9 @@ def _refuse_long(content: bytes) -> None:
     """
     if len(content) > caps.MAX_REQUEST_BYTES:
         most = f"{caps.MAX_REQUEST_BYTES:,} bytes (MAX_REQUEST_BYTES)"
-        raise RunLimitExceeded(f"the conversation has more than {most}: lower max_tool_chars")
+        raise RunLimitExceeded(
+            f"the conversation has more than {most}: lower max_tool_chars", stop="length"
+        )
 
 
 def _is_worth_a_try(failure: AgentFailed) -> bool:
@@ -213,6 +249,37 @@ def _record(response: Response, usage: Mapping[str, Any]) -> dict[str, Any]:
         "response_id": response.id,
         "usage": usage,
     }
+
+
+def _turn_of(response: Response, settings: Mapping[str, Any]) -> Turn | None:
+    """The response for a rollout; None where its ids did not come."""
+    ids = response.sampled
+    if ids is None:
+        return None
+    return Turn(
+        ids.prompt_ids,
+        ids.token_ids,
+        ids.logprobs,
+        span=trace.span_id(),
+        finish=response.finish_reason,
+        temperature=settings.get("temperature"),
+        top_p=settings.get("top_p"),
+        versions=ids.versions,
+    )
+
+
+def _refuses_ids(failure: AgentFailed) -> bool:
+    """Whether a server refused the request for what it needs to give ids."""
+    return not failure.infra and any(name in str(failure) for name in ASKED)
+
+
+def _without_ids(failure: AgentFailed) -> AgentFailed:
+    return AgentFailed(
+        f"the model's server gives no token ids: {failure}; "
+        "serve the model with vLLM, or write `record: {tokens: try}`",
+        kind="NoTokenIds",
+        permanent=True,
+    )
 
 
 def _header_value(key: str) -> str:

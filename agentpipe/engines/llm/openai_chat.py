@@ -29,6 +29,7 @@ from agentpipe.engines.llm.reading import (
     refuse_more_calls,
     text_or_none,
 )
+from agentpipe.engines.llm.sampled_ids import ASKED, JoinedIds, sampled_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -51,7 +52,12 @@ def headers(key: str) -> dict[str, str]:
 
 
 def body(
-    conversation: Conversation, model: str, provider: Provider, *, stream: bool
+    conversation: Conversation,
+    model: str,
+    provider: Provider,
+    *,
+    stream: bool,
+    token_ids: bool = False,
 ) -> dict[str, Any]:
     """The request for the conversation's next response."""
     settings = dict(conversation.settings)
@@ -67,7 +73,7 @@ def body(
         request["stream"] = True
         if not provider.counts_unasked:
             request["stream_options"] = {"include_usage": True}
-    return {**request, **extra}
+    return {**request, **extra, **(ASKED if token_ids else {})}
 
 
 def _tool(tool: ToolDefinition, provider: Provider) -> dict[str, Any]:
@@ -140,6 +146,7 @@ def read(answer: Any) -> Response:
         tokens=_tokens(completion.get("usage")),
         id=text_or_none(completion.get("id")),
         model=text_or_none(completion.get("model")),
+        sampled=sampled_in(completion, choice),
     )
 
 
@@ -218,6 +225,7 @@ class Joined:
         self._parts: dict[str, list[Any]] = {}
         self._calls: list[tuple[Any, dict[str, Any]]] = []
         self._finish_reason: Any = None
+        self._ids = JoinedIds()
 
     def add(self, event: Any) -> None:
         """Take the next event.
@@ -227,9 +235,11 @@ class Joined:
         """
         event = an_object(event, "an event")
         self._kept |= {n: event[n] for n in ("id", "model", "usage") if event.get(n)}
+        self._ids.add_prompt(event)
         for each in a_list(event.get("choices"), "choices")[:1]:
             choice = an_object(each, "choices[0]")
             self._add(an_object(choice.get("delta") or {}, "delta"))
+            self._ids.add(choice)
             self._finish_reason = choice.get("finish_reason") or self._finish_reason
 
     def whole(self) -> dict[str, Any]:
@@ -242,8 +252,9 @@ class Joined:
             raise IncompleteResponse("the stream ended before the answer did")
         message = {name: _joined(parts) for name, parts in self._parts.items()}
         message["tool_calls"] = [_joined_call(call) for _, call in self._calls]
-        choice = {"message": message, "finish_reason": self._finish_reason}
-        return {**self._kept, "choices": [choice]}
+        ids, ids_of_choice = self._ids.whole()
+        choice = {"message": message, "finish_reason": self._finish_reason, **ids_of_choice}
+        return {**self._kept, **ids, "choices": [choice]}
 
     def _add(self, delta: Mapping[str, Any]) -> None:
         for name in ("content", "refusal", *_THOUGHTS):

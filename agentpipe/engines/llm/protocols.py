@@ -51,9 +51,18 @@ class WireProtocol(Protocol):
         """The credential's headers."""
 
     def body(
-        self, conversation: Conversation, model: str, provider: Provider, *, stream: bool
+        self,
+        conversation: Conversation,
+        model: str,
+        provider: Provider,
+        *,
+        stream: bool,
+        token_ids: bool = False,
     ) -> Mapping[str, Any]:
-        """The request for the conversation's next response."""
+        """The request for the conversation's next response; with ``token_ids``, also for its ids.
+
+        A protocol that knows no ids ignores that.
+        """
 
     def read(self, answer: Any) -> Response:
         """The response in a server's answer.

@@ -181,7 +181,8 @@ def redirected(_response: object, text: str) -> AgentFailed:
 def _judged(error: ServiceError, words: str) -> Exception:
     status = error.status_code
     if _is_out_of_context(error):
-        return RunLimitExceeded(f"the conversation exceeds the model's context window: {words}")
+        words = f"the conversation exceeds the model's context window: {words}"
+        return RunLimitExceeded(words, stop="length")
     text = f"the model's server answered {status or 'an error'}: {words}"
     if set_up := next((each for each in _SET_UPS if _is(error, each)), None):
         return AgentFailed(text, kind=set_up.kind, permanent=True)

@@ -2,8 +2,9 @@
 
 Both sides send JSON, an object a line, over a socket that nothing else writes to. Requests:
 ``{"open": {...}}``, ``{"task": {...}}``, ``{"cancel": true}``. Replies: ``{"ready": true}``,
-``{"span": {...}}`` as each span ends, then ``{"done": {"answer", "stop", "evaluations"}}`` or
-``{"error": {"type", "message", "traceback", "limit", "infra", "permanent", "shortage",
+``{"span": {...}}`` as each span ends, ``{"turn": {...}, "engine", "model"}`` for a response's token
+ids, then ``{"done": {"answer", "stop", "evaluations"}}`` or
+``{"error": {"type", "message", "traceback", "limit", "stop", "infra", "permanent", "shortage",
 "retry_after_s", "rate_limited", "headers"}}``,
 with ``usage`` beside it where it is known.
 """
@@ -23,7 +24,9 @@ from agentpipe.core.failures import MAX_ERROR_CHARS
 from agentpipe.core.logs import Bound, bound, printed
 from agentpipe.core.masking import masked, shorten
 from agentpipe.core.outside import read_shallow_json
+from agentpipe.core.rollout import recorder
 from agentpipe.core.secret_names import CREDENTIAL_NAMES
+from agentpipe.core.token_rows import Turn
 from agentpipe.core.trace import record_spans, record_usage
 from agentpipe.engines.base import Answer
 from agentpipe.engines.process.launcher import start_failure
@@ -129,6 +132,8 @@ class ProcessAgent:
             record_usage(message.get("usage") or {})
             if "span" in message:
                 record_spans([message["span"]])
+            elif "turn" in message:
+                _record_turn(message)
             elif "error" in message:
                 raise failure_of(message["error"])
             elif "done" in message:
@@ -177,10 +182,18 @@ class ProcessAgent:
                     printed.info("%s", part, extra={"bound": self._run})
 
 
+def _record_turn(message: Mapping[str, Any]) -> None:
+    rollout, turn = recorder(), message["turn"]
+    if rollout is not None:
+        given = None if turn is None else Turn(**turn)
+        rollout.add(given, engine=message["engine"], model=message["model"])
+
+
 def failure_of(error: Mapping[str, Any]) -> AgentpipeError:
     """What the child reported, as an error of the run."""
     if error.get("limit") is True:
-        return RunLimitExceeded(str(error.get("message")))
+        stop = str(error.get("stop") or "turns")
+        return RunLimitExceeded(str(error.get("message")), stop=stop)
     return AgentFailed(
         str(error.get("message")),
         kind=str(error.get("type")),

@@ -22,6 +22,7 @@ from agentpipe.core.context import Context
 from agentpipe.core.failures import error_record, is_infra, rate_limit
 from agentpipe.core.json_values import checked_answer
 from agentpipe.core.redaction import Redactor
+from agentpipe.core.rollout import OFF, REQUIRE, Rollout
 from agentpipe.core.shortage import shortage_of
 from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
 
+    from agentpipe.core.token_rows import Turn
     from agentpipe.evaluation.evaluators import Evaluation
 
 
@@ -71,6 +73,7 @@ class _ChildServer:
             context = _context(opening["context"])
             masking.install(context.env.values())
             os.environ.update(context.env)
+            self._record_tokens: str = opening.get("record_tokens", OFF)
             self._instance = _instance(opening, context)
         except BaseException as error:  # noqa: BLE001 - the user's module may raise anything
             self._send({"error": _failure(error)})
@@ -78,7 +81,7 @@ class _ChildServer:
             self._send({"ready": True})
 
     async def _run(self, task: Task) -> None:
-        tracer = _ForwardingTracer(self._send)
+        tracer = _ForwardingTracer(self._send, self._record_tokens)
         try:
             with tracer.listening():
                 answer = await self._instance.answer(task, math.inf)
@@ -94,13 +97,26 @@ class _ChildServer:
 class _ForwardingTracer(Tracer):
     """Sends each span as it ends, so that the worker keeps it if the child crashes."""
 
-    def __init__(self, send: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(self, send: Callable[[Mapping[str, Any]], None], record_tokens: str) -> None:
         super().__init__()
         self._send = send
+        if record_tokens != OFF:
+            self.rollout = _ForwardingRollout(send, required=record_tokens == REQUIRE)
 
     def take(self, span: Mapping[str, Any]) -> None:
         super().take(span)
         self._send({"span": self.spans.pop()})
+
+
+class _ForwardingRollout(Rollout):
+    """Sends each turn as it ends."""
+
+    def __init__(self, send: Callable[[Mapping[str, Any]], None], *, required: bool) -> None:
+        super().__init__(required=required)
+        self._send = send
+
+    def add(self, turn: Turn | None, *, engine: str, model: str) -> None:
+        self._send({"turn": turn, "engine": engine, "model": model})
 
 
 def _context(fields: Mapping[str, Any]) -> Context:
@@ -138,6 +154,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
     record, limit = error_record(error, Redactor(())), rate_limit(error)
     failed = {
         "limit": isinstance(error, RunLimitExceeded),
+        "stop": error.stop if isinstance(error, RunLimitExceeded) else None,
         "infra": is_infra(error),
         "shortage": shortage_of(error),
         "retry_after_s": limit and limit.asked_s,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from agentpipe.core.rollout import OFF
 from agentpipe.engines.process import child
 from agentpipe.engines.process.agent import ProcessAgent
 from agentpipe.engines.process.launcher import (
@@ -34,19 +35,21 @@ class ProcessEngine:
 
     blocks = False
 
-    def __init__(self, config: AgentConfig, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, config: AgentConfig, env: Mapping[str, str], *, record_tokens: str = OFF
+    ) -> None:
         """Check the config in a short-lived process with ``env``, one context's.
 
         Raises:
             ConfigError: The engine refuses the config, or its import fails or hangs.
         """
         self.search: Sequence[Path] = config.search
-        self._config = config
+        self._config, self._record_tokens = config, record_tokens
         self._check(env)
 
     def build(self) -> Agent:
         """An agent whose child starts with the first task."""
-        opening = {"file": str(self._config.file)}
+        opening = {"file": str(self._config.file), "record_tokens": self._record_tokens}
         launcher = shared_launcher(sys.executable, child.__name__)
         cwd = folder_of_worker("its agent")
         return ProcessAgent(launcher, opening, passed_on(PASSED_ON), cwd=cwd)

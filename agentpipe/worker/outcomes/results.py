@@ -50,6 +50,7 @@ from agentpipe.sending.broker import StoreBroker
 from agentpipe.worker.outcomes.cooldowns import Cooldown, Cooldowns, bound_s, endless, log_cooldown
 from agentpipe.worker.outcomes.left_alone import LeftAlone
 from agentpipe.worker.outcomes.redactors import Redactors
+from agentpipe.worker.outcomes.rollouts import rollout_of
 from agentpipe.worker.outcomes.run_failures import causes_of, failure_of_end, run_failure
 from agentpipe.worker.outcomes.unjudged import (
     attempt_of,
@@ -372,7 +373,8 @@ class Results(dramatiq.Middleware):
     ) -> Settlement:
         redactor = self.redactors.of(broker)
         failure = None if error is None else error_record(error, redactor)
-        result = self._result(broker, message, outcome, failure, run)
+        rollout = rollout_of(message, run, outcome, error)
+        result = self._result(broker, message, outcome, failure=failure, run=run, rollout=rollout)
         encoded = result.encode(redactor)
         # An evaluator's error may quote the answer, and that may hold a credential.
         reason = EVALUATOR_BROKE if outcome == "eval_error" else ""
@@ -400,8 +402,10 @@ class Results(dramatiq.Middleware):
         broker: dramatiq.Broker,
         message: ClaimedMessage,
         outcome: str,
+        *,
         failure: dict[str, Any] | None,
         run: Completed | None,
+        rollout: dict[str, Any] | None,
     ) -> Result:
         claim = message.claim
         actor = served_actor(broker, message.actor_name)
@@ -424,6 +428,7 @@ class Results(dramatiq.Middleware):
             reward_trustworthy=score is not None,
             error=failure or evaluation_error(evaluations),
             usage=message.tracer.usage.to_dict() if message.tracer else {},
+            rollout=rollout,
             worker=self._worker,
             config_hash=(actor.config_hash or None) if actor else None,
             submitted_at=utc(claim.submitted_at),

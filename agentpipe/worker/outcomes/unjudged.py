@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.core.failures import error_kind, is_permanent
 from agentpipe.errors import AgentpipeError
 from agentpipe.evaluation.kept_answer import KeptAnswer
+from agentpipe.worker.outcomes.rollouts import rollout_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +55,7 @@ def payload_with_answer(message: ClaimedMessage, run: Completed, redactor: Redac
         trace=message.tracer.spans if message.tracer else [],
         stop=run.stop,
         by_agent=run.by_agent,
+        rollout=rollout_of(message, run, "ok", None),
     )
     sealed = kept.sealed(run.env, redactor)
     return b"" if sealed is None else replace(task, answered=sealed).encode()

@@ -10,6 +10,7 @@ from agentpipe.core.failures import error_line
 from agentpipe.core.json_values import checked_answer
 from agentpipe.core.loop_turns import within
 from agentpipe.core.masking import shorten
+from agentpipe.core.rollout import OFF, REQUIRE, Rollout
 from agentpipe.engines.base import Answer
 from agentpipe.engines.instance import Instance
 from agentpipe.errors import AgentFailed, TimeLimitExceeded
@@ -55,6 +56,13 @@ class Completed:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
+def _refuse_inexact(rollout: Rollout | None) -> None:
+    """An answer without the ids that its trainer needs is none."""
+    if rollout is not None and rollout.required and not rollout.is_exact:
+        text = "record: {tokens: require}: the run has responses without token ids, or none at all"
+        raise AgentFailed(text, kind="NoTokenIds", permanent=True)
+
+
 class Runner:
     """One agent's runs; each instance of the agent does one at a time.
 
@@ -96,6 +104,7 @@ class Runner:
         """
         if task.answered is not None:
             return await self._judge(task, task.answered, tracer)
+        tracer.rollout = self._new_rollout(task)
         instance = self._idle.pop() if self._idle else self._new_instance()
         try:
             with tracer.root() as span, self._recorded(span, task) as record:
@@ -103,6 +112,7 @@ class Runner:
                 answer = await instance.answer(task.copy(), self._collection.time_limit_s)
                 answer = answer if isinstance(answer, Answer) else Answer(answer)
                 value, text = checked_answer(answer.value)
+                _refuse_inexact(tracer.rollout)
                 record["response"] = shorten(text, MAX_RECORDED_CHARS)
         except BaseException:
             # State left by a failed run must not reach the next task.
@@ -173,6 +183,12 @@ class Runner:
             raise
         finally:
             span.add(record)
+
+    def _new_rollout(self, task: Task) -> Rollout | None:
+        tokens = self._collection.record_tokens
+        if tokens == OFF:
+            return None
+        return Rollout(required=tokens == REQUIRE, policy_version=task.policy_version)
 
     def _new_instance(self) -> Instance:
         in_thread = self._engine.blocks or self._collection.isolation == "thread"

@@ -1,0 +1,101 @@
+"""Rollout: the token ids of one run as its serving engine sampled them, for a trainer.
+
+To tokenise the text of a trace again gives other ids now and then, and a trainer would learn from
+what no model has sampled. What the engine did not say is a gap, never a guess.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.core.token_rows import Rows, Turn, Version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FORMAT = 1
+REQUIRE, TRY, OFF = "require", "try", "off"
+RECORDS = (REQUIRE, TRY, OFF)
+# What a gap says: a response came without ids; a record was cut to the size that its sink takes.
+NO_TOKEN_IDS, CUT = "no_token_ids", "cut"
+
+_recorder: ContextVar[Rollout | None] = ContextVar("agentpipe_rollout", default=None)
+
+
+class Rollout:
+    """Takes the turns of one run as they end.
+
+    Attributes:
+        required: Whether a run without ids is worth nothing.
+    """
+
+    def __init__(self, *, required: bool = False, policy_version: str | int | None = None) -> None:
+        """Begin without a turn; ``policy_version`` is of turns whose engine says none."""
+        self.required, self._policy_version = required, policy_version
+        self._rows = Rows()
+        self._turns = 0
+        self._gaps: list[dict[str, Any]] = []
+        self._engine = self._model = ""
+
+    def add(self, turn: Turn | None, *, engine: str, model: str) -> None:
+        """Record a response; None is one without ids."""
+        self._engine, self._model = engine, model
+        if turn is None:
+            self._gaps.append({"code": NO_TOKEN_IDS, "turn": self._turns})
+        else:
+            self._rows.add(self._versioned(turn))
+        self._turns += 1
+
+    def _versioned(self, turn: Turn) -> Turn:
+        if turn.versions or self._policy_version is None or not turn.token_ids:
+            return turn
+        return replace(turn, versions=[(self._policy_version, 0, len(turn.token_ids))])
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether each response of the run is here, with its ids from the engine."""
+        return self._turns > 0 and not self._gaps
+
+    def to_dict(self, stop: str) -> dict[str, Any]:
+        """A Result's ``rollout``; ``stop`` says why the run ended."""
+        return {
+            "version": FORMAT,
+            "engine": self._engine,
+            "model": self._model,
+            "segments": [row.to_dict() for row in self._rows.rows],
+            "exact": self.is_exact,
+            "masked": self._rows.masked,
+            "versions": ends([v for row in self._rows.rows for v in row.versions()]),
+            "stop": stop,
+            "gaps": self._gaps,
+        }
+
+
+@contextmanager
+def recording(rollout: Rollout | None) -> Iterator[None]:
+    """Let what runs within add its turns to ``rollout``, if there is one."""
+    token = _recorder.set(rollout)
+    try:
+        yield
+    finally:
+        _recorder.reset(token)
+
+
+def recorder() -> Rollout | None:
+    """That of the current run; None where nothing is recorded."""
+    return _recorder.get()
+
+
+def without_segments(rollout: dict[str, Any]) -> dict[str, Any]:
+    """What is left of a rollout where a sink takes less."""
+    return {**rollout, "segments": [], "exact": False, "gaps": [{"code": CUT, "turn": 0}]}
+
+
+def ends(used: list[Version]) -> list[Version]:
+    """The oldest and the newest version: by number, or of names in the order of use."""
+    if all(isinstance(each, int) for each in used):
+        used = sorted(used)
+    return [used[0], used[-1]] if used else []

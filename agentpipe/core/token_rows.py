@@ -1,0 +1,162 @@
+"""Token rows: the turns of a run joined into rows of token ids that only grew.
+
+A prompt that begins with all ids of a row continues it. One that differs from them within the end
+of what the model sampled last overwrites that end as context: a chat template has written the text
+in other tokens. Any other prompt begins a row of its own: after a compaction, of a sub-agent, or
+where the same prompt is asked once more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# At most so many sampled tokens at the end of a row may come back as others.
+REALIGN_TOKENS = 1_024
+LOGPROB_DIGITS = 6
+
+Version = str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One response of a model, in its serving engine's own token ids.
+
+    Attributes:
+        logprobs: One for each of ``token_ids``.
+        span: The id of its span in the trace.
+        finish: Why it ended, in the engine's word.
+        versions: Policy versions with the range of ``token_ids`` that each of them sampled.
+    """
+
+    prompt_ids: Sequence[int]
+    token_ids: Sequence[int]
+    logprobs: Sequence[float]
+    span: str = ""
+    finish: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    versions: Sequence[tuple[Version, int, int]] = ()
+
+
+@dataclass(slots=True)
+class Row:
+    """Ids that only grew.
+
+    Attributes:
+        sampled: Ranges that the model made, the end excluded; all else is context.
+        logprobs: One for each sampled token.
+        of: The row that it left, and where; None for a row that begins anew.
+    """
+
+    token_ids: list[int] = field(default_factory=list)
+    sampled: list[tuple[int, int]] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    turns: list[dict[str, Any]] = field(default_factory=list)
+    of: dict[str, Any] | None = None
+
+    def add(self, turn: Turn, kept: int) -> int:
+        """Continue after the first ``kept`` ids; returns how many sampled ones were overwritten."""
+        lost = self._cut(kept)
+        self.token_ids += turn.prompt_ids[kept:]
+        at = len(self.token_ids)
+        self.token_ids += turn.token_ids
+        self.sampled.append((at, len(self.token_ids)))
+        self.logprobs += [round(each, LOGPROB_DIGITS) for each in turn.logprobs]
+        self.turns.append(_described(turn, at))
+        return lost
+
+    def _cut(self, kept: int) -> int:
+        lost = len(self.token_ids) - kept
+        if lost <= 0:
+            return 0
+        del self.token_ids[kept:]
+        del self.logprobs[len(self.logprobs) - lost :]
+        start, _ = self.sampled.pop()
+        if start < kept:
+            self.sampled.append((start, kept))
+        last = self.turns[-1]
+        spans = [(version, first, min(end, kept)) for version, first, end in last["versions"]]
+        last["versions"] = [each for each in spans if each[1] < each[2]]
+        return lost
+
+    def versions(self) -> list[Version]:
+        """Those that sampled it, in the order of use."""
+        return [each[0] for turn in self.turns for each in turn["versions"]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """A segment of a Result's rollout."""
+        return {
+            "token_ids": self.token_ids,
+            "sampled": self.sampled,
+            "logprobs": self.logprobs,
+            "turns": self.turns,
+            "of": self.of,
+        }
+
+
+class Rows:
+    """All rows of one run; memory grows with what is new in each turn.
+
+    Attributes:
+        masked: How many sampled tokens were overwritten.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.masked = 0
+
+    def add(self, turn: Turn) -> None:
+        """Join the next turn to the row that it continues, or begin another."""
+        common = [_common(row.token_ids, turn.prompt_ids) for row in self.rows]
+        found = max(
+            (n for n, row in enumerate(self.rows) if _continues(row, turn, common[n])),
+            key=lambda n: common[n],
+            default=None,
+        )
+        if found is None:
+            self.rows.append(Row(of=_fork(turn, common)))
+            found = len(self.rows) - 1
+            common.append(0)
+        self.masked += self.rows[found].add(turn, common[found])
+
+
+def _continues(row: Row, turn: Turn, common: int) -> bool:
+    over = len(row.token_ids) - common
+    if over > 0 and common == len(turn.prompt_ids):
+        return False  # The same prompt asked once more: both responses are worth keeping.
+    return over <= min(REALIGN_TOKENS, row.sampled[-1][1] - row.sampled[-1][0])
+
+
+def _common(held: Sequence[int], prompt: Sequence[int]) -> int:
+    """How many ids both begin with; by halves, since slices compare fast."""
+    low, high = 0, min(len(held), len(prompt))
+    if held[:high] == prompt[:high]:
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if held[low:middle] == prompt[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _fork(turn: Turn, common: Sequence[int]) -> dict[str, Any] | None:
+    at = max(common, default=0)
+    why = "resample" if at == len(turn.prompt_ids) else "rewrite"
+    return {"segment": common.index(at), "at": at, "why": why} if at else None
+
+
+def _described(turn: Turn, at: int) -> dict[str, Any]:
+    return {
+        "span": turn.span,
+        "at": at,
+        "finish": turn.finish,
+        "temperature": turn.temperature,
+        "top_p": turn.top_p,
+        "versions": [(version, at + first, at + end) for version, first, end in turn.versions],
+    }

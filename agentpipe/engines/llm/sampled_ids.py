@@ -1,0 +1,98 @@
+"""The token ids in a chat completion, as vLLM gives them where a request asks for them.
+
+``prompt_token_ids`` is at the top, or in a stream's first event; ``choices[0].token_ids`` and
+``choices[0].logprobs.content`` come with each part. ``weight_versions`` of a choice says which
+weights sampled which part, where they changed during a response.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from agentpipe.core.masking import shorten
+from agentpipe.engines.llm.conversation import SampledIds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+# What a request needs for them.
+ASKED = {"logprobs": True, "return_token_ids": True}
+MAX_TOKEN_ID = 2**31
+_MAX_DIGITS = 16
+
+
+def sampled_in(completion: Mapping[str, Any], choice: Mapping[str, Any]) -> SampledIds | None:
+    """The ids of a completion; None unless each sampled token has its id and its logprob."""
+    prompt, sampled = completion.get("prompt_token_ids"), choice.get("token_ids")
+    if not _are_ids(prompt) or not _are_ids(sampled):
+        return None
+    logprobs = [*_logprobs(choice.get("logprobs"))]
+    if len(logprobs) != len(sampled):
+        return None
+    versions = tuple(_versions(choice.get("weight_versions"), len(sampled)))
+    return SampledIds(prompt, sampled, logprobs, versions)
+
+
+def _are_ids(value: Any) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(type(i) is int and 0 <= i < MAX_TOKEN_ID for i in value)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _content(logprobs: Any) -> list[Any]:
+    return _listed(logprobs.get("content")) if isinstance(logprobs, dict) else []
+
+
+def _logprobs(logprobs: Any) -> Iterator[float]:
+    for each in _content(logprobs):
+        value = each.get("logprob") if isinstance(each, dict) else None
+        if isinstance(value, int | float) and math.isfinite(value):
+            yield float(value)
+
+
+def _versions(value: Any, tokens: int) -> Iterator[tuple[str | int, int, int]]:
+    for each in _listed(value):
+        if isinstance(each, dict):
+            start, end, name = (each.get(key) for key in ("start", "end", "version"))
+            if type(start) is int and type(end) is int and 0 <= start < end <= tokens:
+                yield _version(name), start, end
+
+
+def _version(name: Any) -> str | int:
+    """A number where it is one: only numbers can be compared."""
+    text = str(name)
+    return int(text) if text.isdecimal() and len(text) < _MAX_DIGITS else shorten(text, 256)
+
+
+class JoinedIds:
+    """The same, from the events of a stream."""
+
+    def __init__(self) -> None:
+        self._prompt: Any = None
+        self._ids: list[Any] = []
+        self._content: list[Any] = []
+        self._versions: Any = None
+
+    def add_prompt(self, event: Mapping[str, Any]) -> None:
+        """Take the prompt's ids, which one event has."""
+        self._prompt = event.get("prompt_token_ids") or self._prompt
+
+    def add(self, choice: Mapping[str, Any]) -> None:
+        """Take the next event's first choice."""
+        self._versions = choice.get("weight_versions") or self._versions
+        self._ids += _listed(choice.get("token_ids"))
+        self._content += _content(choice.get("logprobs"))
+
+    def whole(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the completion and its choice have of them; empty if there are none."""
+        if self._prompt is None:
+            return {}, {}
+        choice = {
+            "token_ids": self._ids,
+            "logprobs": {"content": self._content},
+            "weight_versions": self._versions,
+        }
+        return {"prompt_token_ids": self._prompt}, choice
