@@ -10,11 +10,13 @@ from agentpipe.archive.export.frames import frame_of
 from agentpipe.core.result import Result
 from agentpipe.errors import ConfigError, FormatError
 from agentpipe.settings import Settings
-from agentpipe.sinks import is_searchable, open_sink
-from agentpipe.sinks.base import Query, Searchable
+from agentpipe.sinks import is_searchable, open_archive
+from agentpipe.sinks.base import Query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from agentpipe.sinks.base import Searchable
 
 
 class Archive:
@@ -27,8 +29,12 @@ class Archive:
     def open(cls, settings: Settings | None = None) -> Self:
         """The archive of ``settings``, by default the environment's.
 
+        It is only read, beside live workers and where you may not write. A search may first add
+        to its indices what they lack, where you may write: up to 30 s for a million results, in
+        which others go on; never to find a task or a run.
+
         Raises:
-            ConfigError: The sink is a server, which cannot be searched.
+            ConfigError: The sink is a server, which cannot be searched, or a file that is missing.
         """
         settings = settings or Settings.from_env(os.environ)
         if not is_searchable(settings):
@@ -36,9 +42,7 @@ class Archive:
                 "this sink is no archive: collect its results into one with 'agentpipe collect "
                 "--to results.db', then name that with --sink sqlite:///results.db"
             )
-        sink = open_sink(settings)
-        assert isinstance(sink, Searchable)
-        return cls(sink)
+        return cls(open_archive(settings))
 
     def results(
         self,
@@ -47,9 +51,29 @@ class Archive:
         group: str | None = None,
         collection: str | None = None,
         outcome: str | None = None,
+        agent: str | None = None,
+        finished_from: float | None = None,
+        finished_before: float | None = None,
+        published_from: float | None = None,
+        published_before: float | None = None,
     ) -> Iterator[Result]:
-        """Those that have all the values asked for, in the order of the stream."""
-        return self._found(Query(run=run, group=group, collection=collection, outcome=outcome))
+        """Those that have all the values asked for, in the order of the stream.
+
+        Times are Unix seconds; ``published`` is when the sink took the result.
+        """
+        return self._found(
+            Query(
+                run=run,
+                group=group,
+                collection=collection,
+                outcome=outcome,
+                agent=agent,
+                finished_from=finished_from,
+                finished_before=finished_before,
+                published_from=published_from,
+                published_before=published_before,
+            )
+        )
 
     def frame(
         self,

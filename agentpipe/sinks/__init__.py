@@ -8,7 +8,7 @@ from agentpipe.connections import plugins
 
 if TYPE_CHECKING:
     from agentpipe.settings import Settings
-    from agentpipe.sinks.base import Sink
+    from agentpipe.sinks.base import Searchable, Sink
 
 
 def open_sink(settings: Settings) -> Sink:
@@ -26,3 +26,16 @@ def open_sink(settings: Settings) -> Sink:
 def is_searchable(settings: Settings) -> bool:
     """Whether the sink that ``settings.sink`` names is an archive, without connecting to it."""
     return hasattr(plugins.load_for_url("agentpipe.sinks", settings.sink), "search")
+
+
+def open_archive(settings: Settings) -> Searchable:
+    """Open the searchable sink that ``settings.sink`` names, to read; the caller closes it.
+
+    Raises:
+        ConfigError: The URL is wrong, or there is no such file.
+        Unreachable: It cannot be read.
+    """
+    factory = plugins.load_for_url("agentpipe.sinks", settings.sink)
+    opener = getattr(factory, "archive", factory)
+    archive: Searchable = opener(settings.sink)
+    return archive

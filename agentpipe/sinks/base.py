@@ -32,14 +32,23 @@ class Query:
     """Which results are wanted: those with all the values that are given.
 
     Attributes:
+        run: Its name; its tasks' ids begin with it, see ``core.run_names``.
         group: A ``group_id``.
+        finished_from: Unix seconds, as all bounds: at this time or later.
+        finished_before: Earlier than this time.
+        published_from: When the sink took the record, which an outage of the sink delays.
     """
 
     task_id: str | None = None
     run: str | None = None
     group: str | None = None
     collection: str | None = None
+    agent: str | None = None
     outcome: str | None = None
+    finished_from: float | None = None
+    finished_before: float | None = None
+    published_from: float | None = None
+    published_before: float | None = None
 
 
 class Reader(Protocol):
@@ -117,7 +126,10 @@ class Index(Protocol):
 
 @runtime_checkable
 class Searchable(Protocol):
-    """Optional: a sink that is an archive, too; of ours, the embedded one."""
+    """Optional: a sink that is an archive, too; of ours, the embedded one.
+
+    Its class may have ``archive(url)``, which opens the same for searches alone.
+    """
 
     def search(self, query: Query) -> Iterator[Record]:
         """The records that it finds, in the order of the stream, a page in memory at a time."""

@@ -1,0 +1,106 @@
+"""Snapshots: an SQLite file that is only read, beside any writers, and never made."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from agentpipe.connections import private_files
+from agentpipe.connections.sqlite import PATIENCE_S
+from agentpipe.connections.sqlite_errors import is_outage
+from agentpipe.errors import ConfigError, StoreError, Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from agentpipe.connections.sqlite import Layout
+
+
+class Snapshots:
+    """A connection that cannot write, shared by the threads of a process.
+
+    Every method may raise ``Unreachable``, or ``StoreError`` for an error that is no outage.
+    """
+
+    def __init__(self, path: Path, layout: Layout) -> None:
+        """Open the file.
+
+        Raises:
+            ConfigError: There is none, or it has other tables.
+        """
+        self.path = path
+        self._mutex = threading.RLock()
+        if not path.is_file():
+            raise ConfigError(f"there is no file {path}")
+        private_files.refuse_strange(path)
+        try:
+            with self._translated():
+                self._connection = self._connect()
+        except StoreError as error:
+            raise Unreachable(f"cannot use {error}") from error.__cause__
+        self._refuse_foreign(layout)
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            return self._connected("mode=ro")
+        except sqlite3.OperationalError:
+            if self._has_log():
+                raise
+            # In a folder that we may not write, SQLite cannot make the files of its log. No
+            # process has the file open, else they were there.
+            return self._connected("immutable=1")
+
+    def _has_log(self) -> bool:
+        log = self.path.with_name(f"{self.path.name}-wal")
+        return log.exists() and log.stat().st_size > 0
+
+    def _connected(self, parameters: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{self.path.as_uri()}?{parameters}",
+            uri=True,
+            timeout=PATIENCE_S,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        connection.execute("PRAGMA trusted_schema = OFF")  # The file may be a stranger's.
+        connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
+        return connection
+
+    def _refuse_foreign(self, layout: Layout) -> None:
+        with self.read() as db:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            rows = db.execute("SELECT name, type FROM sqlite_schema").fetchall()
+        if (layout.table, "table") not in rows or any(kind == "view" for _, kind in rows):
+            raise ConfigError(f"{self.path} holds other tables: it is no archive")
+        if layout.statements_from(version) is None:
+            raise Unreachable(
+                f"{self.path} has layout {version}, this agentpipe knows {layout.version}: "
+                "use the version that wrote it, or another file"
+            )
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """One snapshot for all queries of the block."""
+        with self._mutex, self._translated():
+            self._connection.execute("BEGIN")
+            try:
+                yield self._connection
+            finally:
+                self._connection.rollback()
+
+    def close(self) -> None:
+        """Close the file; idempotent."""
+        with self._mutex:
+            self._connection.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            if is_outage(error):
+                raise Unreachable(f"cannot use {self.path}: {error}") from error
+            raise StoreError(f"{self.path}: {error}") from error

@@ -1,0 +1,62 @@
+"""SqliteArchive: the embedded sink's file for searches alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING
+
+from agentpipe.connections.sqlite import Database, SqliteAddress, parse_url
+from agentpipe.connections.sqlite_snapshots import Snapshots
+from agentpipe.errors import StoreError, Unreachable
+from agentpipe.sinks.sqlite.facts import FEW, count_unindexed, index_next
+from agentpipe.sinks.sqlite.layout import LAYOUT
+from agentpipe.sinks.sqlite.searching import asks_indices, search
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from agentpipe.sinks.base import Query, Record
+
+# A message is due for what takes longer than a second or two.
+MANY = 50_000
+
+log = logging.getLogger(__name__)
+
+
+class SqliteArchive:
+    """The ``Searchable`` over ``sqlite:///file``, which must exist."""
+
+    def __init__(self, url: str) -> None:
+        self._path = parse_url(url).path
+        self._snapshots = Snapshots(self._path, LAYOUT)
+
+    def search(self, query: Query) -> Iterator[Record]:
+        """See ``Searchable``; what the indices lack is added first, where we may write."""
+        if asks_indices(query):
+            left = count_unindexed(self._snapshots)
+            if left > FEW and _may_write(self._path):
+                _index(self._path, left)
+        return search(self._snapshots, query)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._snapshots.close()
+
+
+def _may_write(path: Path) -> bool:
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+
+
+def _index(path: Path, count: int) -> None:
+    """Searches are right without it, and slower; so a file that is locked is left alone."""
+    if count > MANY:
+        log.warning("indexing %s results of %s, once", f"{count:,}", path)
+    with (
+        suppress(StoreError, Unreachable),
+        closing(Database(SqliteAddress(path, "normal"), LAYOUT)) as database,
+    ):
+        while index_next(database):
+            pass

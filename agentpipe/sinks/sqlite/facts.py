@@ -1,0 +1,148 @@
+"""Facts: what a search finds a record by, kept beside it in indices.
+
+Records are indexed in the order of the stream, but after their publication, which would take half
+as long again: where a sink has little to do, and before a search that would have to read many. So
+an upgrade takes no time either, and a writer of an earlier version does no harm.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import orjson
+
+from agentpipe.sinks.sqlite.layout import BODY
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from agentpipe.connections.sqlite import Database
+
+# A search reads so many one by one.
+FEW = 1_000
+LAYOUT_OF_FACTS = 3
+# What one transaction indexes: its writers wait meanwhile.
+CHUNK, CHUNK_BYTES = 4_000, 32 * 1024**2
+# The last keys of a Result begin with this one: its large ones stand before it.
+_LAST_KEYS = b',"task_id":'
+_INDEXED = "indexed"
+
+
+class Readable(Protocol):
+    """A file of which snapshots can be taken."""
+
+    def read(self) -> AbstractContextManager[sqlite3.Connection]:
+        """One snapshot for all queries of the block."""
+
+
+class Facts(NamedTuple):
+    """What a Result says of itself; None for what is missing or of another type.
+
+    Attributes:
+        finished_at: Unix seconds.
+    """
+
+    run: str | None = None
+    group_id: str | None = None
+    collection: str | None = None
+    agent: str | None = None
+    outcome: str | None = None
+    finished_at: float | None = None
+
+
+NONE = Facts()
+_TEXTS = ("run", "group_id", "collection", "agent", "outcome")
+
+
+def facts_of(payload: bytes) -> Facts:
+    """The facts of an encoded Result; ``NONE`` of what is no JSON object."""
+    record = _last_keys(payload)
+    if record is None:
+        record = _parsed(payload)
+    if not isinstance(record, dict):
+        return NONE
+    texts = {name: record[name] for name in _TEXTS if isinstance(record.get(name), str)}
+    return Facts(**texts, finished_at=_seconds(record.get("finished_at")))
+
+
+def _last_keys(payload: bytes) -> Any:
+    """The object from ``task_id`` on, None where that is no object: then another one has that key.
+
+    Parsing the whole takes five times as long, and more with a long trace.
+    """
+    at = payload.rfind(_LAST_KEYS)
+    return _parsed(b"{" + payload[at + 1 :]) if at > 0 else None
+
+
+def _parsed(payload: bytes) -> Any:
+    try:
+        return orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _seconds(time: Any) -> float | None:
+    try:
+        return datetime.fromisoformat(time).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def has_facts(db: sqlite3.Connection) -> bool:
+    """Whether the file has this layout; one that is only read may have an earlier one."""
+    return bool(db.execute("PRAGMA user_version").fetchone()[0] >= LAYOUT_OF_FACTS)
+
+
+def indexed_to(db: sqlite3.Connection) -> int:
+    """The position up to which records are indexed."""
+    if not has_facts(db):
+        return 0
+    row = db.execute(
+        "SELECT CAST(position AS INTEGER) FROM marks WHERE name = ?", (_INDEXED,)
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def count_unindexed(database: Readable) -> int:
+    """How many positions a search would read one by one."""
+    with database.read() as db:
+        (last,) = db.execute("SELECT max(position) FROM records").fetchone()
+        return max(0, int(last or 0) - indexed_to(db))
+
+
+def index_next(database: Database) -> bool:
+    """Index the next records of any writer; False where none are left.
+
+    Not durable: after a power loss they are indexed again.
+    """
+    with database.read() as db:
+        mark = indexed_to(db)
+        rows = list(_unindexed(db, mark))
+    if not rows:
+        return False
+    with database.write(durable=False) as db:
+        if indexed_to(db) == mark:  # Else another process was faster.
+            _keep(db, rows)
+    return True
+
+
+def _keep(db: sqlite3.Connection, rows: list[tuple[int, Facts]]) -> None:
+    found = [(position, *facts) for position, facts in rows if facts != NONE]
+    db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?, ?)", found)
+    db.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (_INDEXED, rows[-1][0]))
+
+
+def _unindexed(db: sqlite3.Connection, mark: int) -> Iterator[tuple[int, Facts]]:
+    read_bytes = 0
+    rows = db.execute(
+        f"SELECT position, {BODY} FROM records WHERE position > ? ORDER BY position LIMIT ?",
+        (mark, CHUNK),
+    )
+    for position, body in rows:
+        yield position, facts_of(body)
+        read_bytes += len(body)
+        if read_bytes > CHUNK_BYTES:
+            return

@@ -1,0 +1,162 @@
+"""Search: the records that a query asks for, by indices as far as they reach."""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.core.run_names import prefix_of
+from agentpipe.sinks.sqlite.facts import FEW, count_unindexed, facts_of, indexed_to
+from agentpipe.sinks.sqlite.layout import BODY, TASK_ID, records_of
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator, Sequence
+
+    from agentpipe.sinks.base import Query, Record
+    from agentpipe.sinks.sqlite.facts import Facts, Readable
+
+# Number of found records in memory at a time.
+PAGE = 256
+# The facts by which a query's fields are found, the most selective first.
+_COLUMNS = {
+    "group": "group_id",
+    "run": "run",
+    "finished_from": "finished_at",
+    "finished_before": "finished_at",
+    "outcome": "outcome",
+    "agent": "agent",
+    "collection": "collection",
+}
+
+
+def search(database: Readable, query: Query) -> Iterator[Record]:
+    """See ``Searchable``. Memory holds a page of records, and 8 bytes for each that is found."""
+    if query.task_id is not None:
+        yield from _of_task(database, query)
+        return
+    with database.read() as db:
+        mark = indexed_to(db) if _asks_facts(query) else 0
+        found = _indexed(db, query) if mark else array("q")
+    for records in _pages(database, query, found):
+        yield from records
+    yield from _after(database, query, mark)
+
+
+def asks_indices(query: Query) -> bool:
+    """Whether it is slow where records are not indexed; ids of tasks always are."""
+    return query.task_id is None and query.run is None and _asks_facts(query)
+
+
+def _of_task(database: Readable, query: Query) -> list[Record]:
+    times, values = _published(query)
+    with database.read() as db:
+        rows = db.execute(
+            f"SELECT {TASK_ID}, {BODY}, position FROM records WHERE task_id = ?{times}"
+            " ORDER BY position",
+            (query.task_id, *values),
+        )
+        return [record for record in records_of(rows) if _matches(query, record)]
+
+
+def _indexed(db: sqlite3.Connection, query: Query) -> array[int]:
+    conditions: list[str] = []
+    values = []
+    for name, column in _COLUMNS.items():
+        if (value := getattr(query, name)) is not None:
+            conditions.append(f"{_use(column, conditions)} {_operator(name)} ?")
+            values.append(value)
+    rows = db.execute(
+        f"SELECT position FROM facts WHERE {' AND '.join(conditions)} ORDER BY position", values
+    )
+    return array("q", (position for (position,) in rows))
+
+
+def _use(column: str, before: Sequence[str]) -> str:
+    """Without statistics SQLite may choose a bad index: a plus sign keeps it from all but one."""
+    return column if not before or before[0].startswith(column) else f"+{column}"
+
+
+def _operator(name: str) -> str:
+    return ">=" if name.endswith("_from") else "<" if name.endswith("_before") else "="
+
+
+def _at(db: sqlite3.Connection, query: Query, positions: array[int]) -> list[Record]:
+    times, values = _published(query)
+    rows = db.execute(
+        f"SELECT {TASK_ID}, {BODY}, position FROM records"
+        f" WHERE position IN ({','.join('?' * len(positions))}){times} ORDER BY position",
+        (*positions, *values),
+    )
+    return records_of(rows)
+
+
+def _after(database: Readable, query: Query, mark: int) -> Iterator[Record]:
+    """What is not indexed yet, or asked for by nothing that is."""
+    if query.run is not None and count_unindexed(database) > FEW:
+        yield from _of_run(database, query, query.run, mark)
+        return
+    times, values = _published(query)
+    while True:
+        with database.read() as db:
+            rows = db.execute(
+                f"SELECT {TASK_ID}, {BODY}, position FROM records WHERE position > ?{times}"
+                " ORDER BY position LIMIT ?",
+                (mark, *values, PAGE),
+            )
+            records = records_of(rows)
+        yield from (record for record in records if _matches(query, record))
+        if len(records) < PAGE:
+            return
+        mark = records[-1].position
+
+
+def _of_run(database: Readable, query: Query, run: str, mark: int) -> Iterator[Record]:
+    """By the index of ids, each of which begins with its run."""
+    prefix = prefix_of(run)
+    with database.read() as db:
+        rows = db.execute(
+            "SELECT position FROM records WHERE task_id >= ? AND task_id < ? AND +position > ?"
+            " ORDER BY position",
+            (prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1), mark),
+        )
+        found = array("q", (position for (position,) in rows))
+    for records in _pages(database, query, found):
+        yield from (record for record in records if _matches(query, record))
+
+
+def _pages(database: Readable, query: Query, found: array[int]) -> Iterator[list[Record]]:
+    for start in range(0, len(found), PAGE):
+        with database.read() as db:
+            records = _at(db, query, found[start : start + PAGE])
+        yield records
+
+
+def _published(query: Query) -> tuple[str, list[float]]:
+    bounds = ((">=", query.published_from), ("<", query.published_before))
+    given = [(operator, value) for operator, value in bounds if value is not None]
+    conditions = "".join(f" AND published_at {operator} ?" for operator, _ in given)
+    return conditions, [value for _, value in given]
+
+
+def _asks_facts(query: Query) -> bool:
+    return any(getattr(query, name) is not None for name in _COLUMNS)
+
+
+def _matches(query: Query, record: Record) -> bool:
+    return not _asks_facts(query) or _agree(query, facts_of(record.payload))
+
+
+def _agree(query: Query, facts: Facts) -> bool:
+    return all(
+        _holds(_operator(name), getattr(facts, column), getattr(query, name))
+        for name, column in _COLUMNS.items()
+    )
+
+
+def _holds(operator: str, found: Any, asked: Any) -> bool:
+    if asked is None or found is None:
+        return asked is None
+    if operator == "=":
+        return bool(found == asked)
+    return bool(found >= asked if operator == ">=" else found < asked)
