@@ -20,13 +20,16 @@ if TYPE_CHECKING:
         AgentpipeError,
         ConfigError,
         InfraError,
+        NoResult,
         QueueFull,
+        ResultTimeout,
         StoreError,
         TaskError,
         Unreachable,
     )
     from agentpipe.sending.broker import sender_broker
     from agentpipe.sending.dispatcher import Dispatcher, Sent
+    from agentpipe.sending.handle import Handle
     from agentpipe.settings import Settings
     from agentpipe.sinks.stream import Stream
 
@@ -39,10 +42,13 @@ __all__ = [
     "ConfigError",
     "Context",
     "Dispatcher",
+    "Handle",
     "InfraError",
     "MQFactory",
+    "NoResult",
     "QueueFull",
     "Result",
+    "ResultTimeout",
     "Sent",
     "Settings",
     "StoreError",
@@ -63,10 +69,13 @@ _HOMES = {
     "ConfigError": "errors",
     "Context": "core.context",
     "Dispatcher": "sending.dispatcher",
+    "Handle": "sending.handle",
     "InfraError": "errors",
     "MQFactory": "compat.queues",
+    "NoResult": "errors",
     "QueueFull": "errors",
     "Result": "core.result",
+    "ResultTimeout": "errors",
     "Sent": "sending.dispatcher",
     "Settings": "settings",
     "StoreError": "errors",

@@ -12,6 +12,8 @@
     ├── StoreError          a broker or a sink answers with an error that waiting does not mend
     ├── RecordsRefused      a sink refuses records for what they are
     ├── ResultTooLarge      a store cannot take a result as large as this one
+    ├── NoResult            a handle's task has no result that could be returned
+    │   └── ResultTimeout       none yet; a TimeoutError as well
     ├── InfraError          for agents: the infrastructure failed, run the task again
     ├── MissingExtra        a package is not installed; an ImportError as well
     ├── MissingVariable     a context has no such variable; a KeyError as well
@@ -169,6 +171,22 @@ class ResultTooLarge(AgentpipeError):  # noqa: N818 - reads as what is wrong
         self.max_bytes, self.remedy = dict(max_bytes), remedy
         ids = ", ".join(task_id for task_id, _ in max_bytes)
         super().__init__(f"too large for the broker: the results of {ids}; {remedy}")
+
+
+class NoResult(AgentpipeError):  # noqa: N818 - reads as what happened
+    """A handle has no result to return: its sink refuses it, or its dispatcher was closed.
+
+    Attributes:
+        kept: The encoded Result, where the sink refuses it and the broker keeps it.
+    """
+
+    def __init__(self, message: str = "", *, kept: bytes | None = None) -> None:
+        self.kept = kept
+        super().__init__(message)
+
+
+class ResultTimeout(NoResult, TimeoutError):  # noqa: N818 - as its base
+    """A result did not come in time; the message says where the task is. It may still come."""
 
 
 class InfraError(AgentpipeError):

@@ -26,6 +26,7 @@ from agentpipe.core.text import one_line
 from agentpipe.errors import ConfigError, QueueFull, TaskError, Unreachable
 from agentpipe.sending.admission import admit
 from agentpipe.sending.dispatcher import Dispatcher, Sent
+from agentpipe.sending.refused_results import refusal
 
 if TYPE_CHECKING:
     import argparse
@@ -78,11 +79,13 @@ def run(args: argparse.Namespace) -> int:
 
             waiter = ResultWaiter(stack.enter_context(opened_sink(settings)))
             stack.callback(waiter.close)
-        dispatcher = Dispatcher.open(collections, settings)
+        dispatcher = Dispatcher.open(collections, settings, results=False)
         stack.callback(dispatcher.close)
         _say_misfits(dispatcher, named[args.collection])
         sent = _send(dispatcher, args, tasks)
-        return _report(args, sent) if waiter is None else _await(args, sent, waiter)
+        if waiter is None:
+            return _report(args, sent)
+        return _await(args, sent, waiter, dispatcher)
 
 
 def _say_misfits(dispatcher: Dispatcher, collection: Collection) -> None:
@@ -151,7 +154,9 @@ def _admission_code(args: argparse.Namespace, sent: Sent) -> int:
     return PARTLY if sent.accepted or sent.duplicates else FULL
 
 
-def _await(args: argparse.Namespace, sent: Sent, waiter: ResultWaiter) -> int:
+def _await(
+    args: argparse.Namespace, sent: Sent, waiter: ResultWaiter, dispatcher: Dispatcher
+) -> int:
     """Print the results; 0 if all are ok, 5 if some are, 1 if none is."""
     if sent.duplicates:
         try:
@@ -161,10 +166,11 @@ def _await(args: argparse.Namespace, sent: Sent, waiter: ResultWaiter) -> int:
     ids = {*sent.task_ids, *sent.duplicate_ids}
     good = 0
     with _progress("answered", args, total=len(ids)) as advance:
-        for result in waiter.results(ids, args.timeout):
+        for result in waiter.results(ids, args.timeout, dispatcher.refused_results):
             good += result.outcome == "ok"
             print_either(args, result.to_dict(), _line(result))
             advance(1)
+    _name_refused(waiter)
     if waiter.missing:
         say(f"{len(waiter.missing)} of {len(ids)} tasks have no result yet; they stay in the store")
     if sent.refused:
@@ -172,6 +178,13 @@ def _await(args: argparse.Namespace, sent: Sent, waiter: ResultWaiter) -> int:
     if good == len(ids):
         return OK
     return PARTLY if good else FAILED
+
+
+def _name_refused(waiter: ResultWaiter) -> None:
+    for letter in waiter.refused[:NAMED]:
+        say(refusal(letter))
+    if more := len(waiter.refused[NAMED:]):
+        say(f"and of {more:,} more: agentpipe dead list --undeliverable")
 
 
 def _line(result: Result) -> str:

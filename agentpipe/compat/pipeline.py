@@ -161,7 +161,7 @@ class AgentPipeline:
 
     def _sender(self) -> Dispatcher:
         if self._dispatcher is None:
-            self._dispatcher = Dispatcher.open(self._collections, self.settings)
+            self._dispatcher = Dispatcher.open(self._collections, self.settings, results=False)
         return self._dispatcher
 
     def _find(self, name: str) -> Collection:

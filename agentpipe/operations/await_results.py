@@ -1,4 +1,4 @@
-"""Waits for the results of some tasks in the stream."""
+"""Waits for the results of some tasks: in the stream, or where the sink refuses them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from agentpipe.sinks.stream import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
+    from agentpipe.brokers.dead_letter import DeadLetter
     from agentpipe.core.result import Result
     from agentpipe.sinks.base import Reader, Sink
 
@@ -22,10 +23,12 @@ class ResultWaiter:
 
     Attributes:
         missing: Ids of tasks without a result so far.
+        refused: Results that the sink refuses; they are not missing.
     """
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
+        self.refused: list[DeadLetter] = []
         self._reader: Reader = sink.follow(None, "now")
         self.missing: set[str] = set()
 
@@ -43,8 +46,16 @@ class ResultWaiter:
         self._reader.close()
         self._reader = earlier
 
-    def results(self, task_ids: Iterable[str], timeout_s: float | None) -> Iterator[Result]:
-        """Each result as it arrives, until all are there or the time is over."""
+    def results(
+        self,
+        task_ids: Iterable[str],
+        timeout_s: float | None,
+        refused: Callable[[Collection[str]], Iterable[DeadLetter]],
+    ) -> Iterator[Result]:
+        """Each result as it arrives, until all are there or the time is over.
+
+        ``refused`` finds those of some tasks that the sink refuses.
+        """
         self.missing = set(task_ids)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while self.missing:
@@ -52,6 +63,12 @@ class ResultWaiter:
             if left_s <= 0:
                 return
             yield from self._poll(left_s, deadline)
+            self._note(refused(self.missing))
+
+    def _note(self, refused: Iterable[DeadLetter]) -> None:
+        for letter in refused:
+            self.missing.discard(letter.task_id)
+            self.refused.append(letter)
 
     def _poll(self, wait_s: float, deadline: float | None) -> Iterator[Result]:
         for result in Stream(self._reader, timeout_s=wait_s):

@@ -19,16 +19,23 @@ from agentpipe.config.task_rules import NO_RULES
 from agentpipe.core.backoff import delay_s
 from agentpipe.errors import ConfigError, QueueFull, Unreachable
 from agentpipe.sending.admission import admit
+from agentpipe.sending.handle import Handle
+from agentpipe.sending.pending import Pending
 from agentpipe.sending.plain_queues import ActorOptions
+from agentpipe.sending.refused_results import refused_results
+from agentpipe.sending.result_reader import ResultReader
 from agentpipe.sending.source import source_of
 
 if TYPE_CHECKING:
+    from collections.abc import Collection as Ids
     from collections.abc import Iterable, Iterator, Sequence
 
     from agentpipe.brokers.base import Store
+    from agentpipe.brokers.dead_letter import DeadLetter
     from agentpipe.brokers.statistics import Stats
     from agentpipe.config.collection import Collection
     from agentpipe.config.task_rules import TaskRules
+    from agentpipe.sending.admission import AdmittedTask
     from agentpipe.settings import Settings
 
 BATCH = 1_000
@@ -80,16 +87,32 @@ class Sent:
 
 
 class Dispatcher(ActorOptions):
-    """Sends to collections; as a middleware it makes our options of plain actors known."""
+    """Sends to collections; as a middleware it makes our options of plain actors known.
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    ::
+
+        with Dispatcher.open(load("collection.yaml"), settings) as dispatcher:
+            sent = dispatcher.send("adder", {"question": "2 and 2?"})
+            answer = sent.result(timeout_s=60)
+    """
+
+    def __init__(self, store: Store, results: ResultReader | None = None) -> None:
+        """Send to ``store``; without ``results`` a handle is an id and no more."""
+        self._store, self._results = store, results
         self._rules: dict[str, TaskRules] = {}
         self._hashes: dict[str, str] = {}
 
     @classmethod
-    def open(cls, collections: Iterable[Collection], settings: Settings) -> Self:
-        """A dispatcher for a process that only sends; the caller closes it.
+    def open(
+        cls, collections: Iterable[Collection], settings: Settings, *, results: bool = True
+    ) -> Self:
+        """A dispatcher for a process that sends; close it, or use it in a ``with``.
+
+        Args:
+            collections: What ``load`` returns.
+            settings: Where broker and sink are.
+            results: Whether its handles have results. A stream on a server is then read from the
+                first ``send`` on.
 
         Raises:
             ConfigError: The broker's URL is wrong, or ``collections`` is the path of a file.
@@ -99,7 +122,8 @@ class Dispatcher(ActorOptions):
 
         if isinstance(collections, str | PathLike):
             raise ConfigError(f"expected collections, got a path: load({str(collections)!r})")
-        dispatcher = cls(open_store(settings))
+        store = open_store(settings)
+        dispatcher = cls(store, ResultReader(settings, store) if results else None)
         try:
             dispatcher.declare(collections)
         except BaseException:
@@ -138,17 +162,42 @@ class Dispatcher(ActorOptions):
         """What a declared collection offers to its tasks, for ``admit``."""
         return self._rules.get(collection, NO_RULES)
 
-    def send(self, collection: str, task: Any) -> str:
-        """Send one task; returns its id, also of a duplicate.
+    def send(self, collection: str, task: Any) -> Handle:
+        """Send one task; returns its id, which is a handle of its result, also of a duplicate.
 
         Raises:
             TaskError: The task is invalid.
             QueueFull: Every agent's queue is at its bound.
         """
-        sent = self.send_many(collection, [task])
+        admitted = admit(task, self.rules_of(collection))
+        pending = self._expected(admitted)
+        sent = self.send_many(collection, [admitted])
         if sent.refused:
             raise QueueFull(collection, sent.depth, sent.bound)
-        return (sent.task_ids + sent.duplicate_ids)[0]
+        if sent.duplicates:
+            return self.handle(admitted.task.task_id)
+        if self._results is not None:
+            self._results.accepted(pending)
+        return Handle(pending, self._results)
+
+    def handle(self, task_id: str) -> Handle:
+        """The handle of a task that was sent before, by anyone.
+
+        It resolves to the stored result of that id, or to the next one. A stream on a server is
+        read from its beginning for that, once for all handles that are waited for together.
+        """
+        pending = self._results.known(task_id) if self._results else Pending(task_id)
+        return Handle(pending, self._results)
+
+    def _expected(self, admitted: AdmittedTask) -> Pending:
+        task_id = admitted.task.task_id
+        if self._results is None:
+            return Pending(task_id)
+        return self._results.expect(task_id, named=admitted.named)
+
+    def refused_results(self, task_ids: Ids[str]) -> Iterator[DeadLetter]:
+        """Those of these tasks whose results the broker keeps because the sink refuses them."""
+        return refused_results(self._store, task_ids)
 
     def send_many(
         self,
@@ -221,7 +270,15 @@ class Dispatcher(ActorOptions):
 
     def close(self) -> None:
         """Close the store; not for a dispatcher of a broker, which closes it."""
+        if self._results is not None:
+            self._results.close()
         self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _offer_of(data: Any, rules: TaskRules, config_hash: str) -> Offer:

@@ -1,0 +1,36 @@
+"""Results that the sink refuses: they come in the stream only once an operator has seen to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.capabilities import KeepsUndeliverable
+from agentpipe.brokers.dead_letter import DeadFilter
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from agentpipe.brokers.base import Store
+    from agentpipe.brokers.dead_letter import DeadLetter
+
+# Ids to look for at once: their whole results are in memory.
+PORTION = 100
+
+
+def refused_results(store: Store, task_ids: Collection[str]) -> Iterator[DeadLetter]:
+    """Those of these tasks whose results the broker keeps because the sink refuses them."""
+    if not task_ids or not isinstance(store, KeepsUndeliverable):
+        return
+    letters, ids = store.undeliverable, list(task_ids)
+    if letters.count_dead(DeadFilter()) == 0:
+        return
+    for start in range(0, len(ids), PORTION):
+        yield from letters.read_dead(ids[start : start + PORTION])
+
+
+def refusal(letter: DeadLetter) -> str:
+    """What to say of one."""
+    return (
+        f"the sink refuses the result of task {letter.task_id}: {letter.reason}; the broker keeps "
+        f"it: agentpipe dead show --undeliverable {letter.task_id}"
+    )
