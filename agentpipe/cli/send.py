@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from agentpipe.cli import send_run
 from agentpipe.cli.common import (
     add_common,
     add_on_full,
@@ -52,6 +53,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metadata", metavar="K=V", action="append", default=[], help="metadata for each task"
     )
+    send_run.add(parser)
     add_on_full(parser)
     parser.add_argument("--wait", action="store_true", help="print each result as it arrives")
     parser.add_argument(
@@ -65,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     if (args.question is None) == (args.file is None):
         raise ConfigError("give one QUESTION, or --file TASKS.jsonl (- for stdin)")
+    send_run.check(args)
     collections = collections_of(args, settings)
     named = {collection.name: collection for collection in collections}
     if args.collection not in named:
@@ -97,7 +100,8 @@ def _say_misfits(dispatcher: Dispatcher, collection: Collection) -> None:
 
 
 def _tasks(args: argparse.Namespace, rules: TaskRules) -> Iterable[AdmittedTask]:
-    metadata, tasks = dict(map(_name_and_value, args.metadata)), _plain_tasks(args, rules)
+    metadata = dict(map(_name_and_value, args.metadata))
+    tasks = send_run.chosen(args, _plain_tasks(args, send_run.with_plan(args, rules)))
     if not metadata:
         return tasks
     return (each.with_fields(metadata=each.task.metadata | metadata) for each in tasks)
@@ -135,16 +139,23 @@ def _report(args: argparse.Namespace, sent: Sent) -> int:
     counts = {name: getattr(sent, name) for name in ("accepted", "duplicates", "refused")}
     text = ", ".join(f"{number} {name}" for name, number in counts.items())
     print_either(args, {**counts, "task_ids": sent.task_ids}, text)
-    _name_duplicates(sent)
+    _name_duplicates(args, sent)
     return _admission_code(args, sent)
 
 
-def _name_duplicates(sent: Sent) -> None:
+def _name_duplicates(args: argparse.Namespace, sent: Sent) -> None:
     """They may be meant, as when a file is sent again, or a mistake in its ids."""
     if sent.duplicates:
         shown = ", ".join(sent.duplicate_ids[:NAMED])
         rest = f" and {sent.duplicates - NAMED:,} more" if sent.duplicates > NAMED else ""
         say(f"known already, not sent again: {shown}{rest}")
+    _say_all_known(args, sent)
+
+
+def _say_all_known(args: argparse.Namespace, sent: Sent) -> None:
+    if sent.duplicates and not (sent.accepted or sent.refused):
+        where = f" in run {args.run_name}: another" if args.run_name else ":"
+        say(f"all {sent.duplicates:,} are known{where} --run NAME sends them as a new run")
 
 
 def _admission_code(args: argparse.Namespace, sent: Sent) -> int:
@@ -158,6 +169,7 @@ def _await(
     args: argparse.Namespace, sent: Sent, waiter: ResultWaiter, dispatcher: Dispatcher
 ) -> int:
     """Print the results; 0 if all are ok, 5 if some are, 1 if none is."""
+    _say_all_known(args, sent)
     if sent.duplicates:
         try:
             waiter.rewind()

@@ -10,6 +10,7 @@ from agentpipe.core.sampling import sampling_problems
 if TYPE_CHECKING:
     from agentpipe.config.function_scope import FunctionScope
     from agentpipe.config.task_servers import TaskServers
+    from agentpipe.core.run_plan import RunPlan
     from agentpipe.core.task import Task
 
 
@@ -20,15 +21,18 @@ class TaskRules:
     Attributes:
         functions: Those that evaluators may name; None where no collection is known.
         servers: The MCP servers that it offers; None where that is not known.
+        plan: The run that they are sent into; None for no run.
     """
 
     functions: FunctionScope | None = None
     servers: TaskServers | None = None
+    plan: RunPlan | None = None
 
     def problems(self, task: Task) -> list[str]:
         """What the task may not have, a sentence each; its evaluators aside."""
         wrong = sampling_problems(task.sampling) if task.sampling else []
-        return wrong + (self.servers.problems(task) if self.servers else [])
+        wrong += self.servers.problems(task) if self.servers else []
+        return wrong + (self.plan.problems(task) if self.plan else [])
 
 
 # Of tasks whose collection is not known.

@@ -16,7 +16,7 @@ import orjson
 
 from agentpipe.core.did_you_mean import MISSPELT, nearest
 from agentpipe.core.json_values import JsonRules
-from agentpipe.core.run_names import RUN_NAME, is_run_name
+from agentpipe.core.run_names import RUN_NAME, is_of_run, is_run_name, prefix_of
 from agentpipe.core.timestamps import utc
 from agentpipe.errors import FormatError, TaskError
 
@@ -28,6 +28,7 @@ MAX_TASK_BYTES = 10 * 1024 * 1024
 # With the answer and the trace of an earlier run.
 MAX_ANSWERED_BYTES = 128 * 1024 * 1024
 MAX_DEPTH = 50
+MAX_ID = 256
 # What a Result repeats must fit into a sink's record beside the answer; Kafka takes 1 MB of all.
 MAX_FIELD_BYTES = {"metadata": 512 * 1024, "sampling": 64 * 1024, "category": 1_024}
 TASKS = JsonRules(MAX_DEPTH, other_types=True, nul=False)
@@ -114,7 +115,9 @@ class Task:
         if flaws:
             raise TaskError(*flaws)
         if give_id and not known.get("task_id"):
-            known["task_id"] = new_id()
+            known["task_id"] = (
+                f"{prefix_of(known['run'])}{new_id()}" if known.get("run") else new_id()
+            )
         return cls(**known)
 
     def encode(self) -> bytes:
@@ -172,7 +175,8 @@ def _wrong_values(known: dict[str, Any]) -> list[str]:
     """What is wrong with the fields, and makes the deadline a number."""
     wrong = _wrong_types(known)
     sound = {name: value for name, value in known.items() if name not in wrong} if wrong else known
-    flaws = [*wrong.values(), *_wrong_sample(sound), *_wrong_deadline(sound)]
+    others = (*_wrong_sample(sound), *_wrong_run(sound), *_wrong_deadline(sound))
+    flaws = [*wrong.values(), *others]
     # What an agent answered may be what no sender may write: NUL, or deeper levels.
     written = {**sound, "answered": None} if "answered" in sound else sound
     if TASKS.flaw(written):
@@ -208,6 +212,13 @@ def _wrong_sample(known: dict[str, Any]) -> Iterator[str]:
         yield f"sample_index: expected {expected}; got {index}"
 
 
+def _wrong_run(known: dict[str, Any]) -> Iterator[str]:
+    """A run's tasks are known by their ids, also where nothing else of them is."""
+    run, task_id = known.get("run"), known.get("task_id")
+    if run and task_id and not is_of_run(task_id, run):
+        yield f"run: an id in run {run!r} begins with {prefix_of(run)!r}; got {task_id!r}"
+
+
 def _wrong_deadline(known: dict[str, Any]) -> Iterator[str]:
     if isinstance(known.get("deadline"), (str, int, float)):
         try:
@@ -241,7 +252,7 @@ def _is_object(value: Any) -> bool:
 
 
 def _is_id(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and len(value) <= 256)  # noqa: PLR2004
+    return value is None or (isinstance(value, str) and len(value) <= MAX_ID)
 
 
 def _or_null(accepts: Any) -> Any:

@@ -18,6 +18,7 @@ import orjson
 from agentpipe.brokers.base import Store
 from agentpipe.brokers.capabilities import KeepsDeadLetters, require
 from agentpipe.brokers.dead_letter import DeadFilter, DeadPage
+from agentpipe.core.run_names import prefix_of
 from agentpipe.core.task import Task
 from agentpipe.errors import AgentpipeError, ConfigError, FormatError, TaskError
 from agentpipe.evaluation.kept_answer import begun_again
@@ -270,6 +271,8 @@ def as_task(letter: DeadLetter) -> Task:
     new_id = uuid.uuid5(uuid.NAMESPACE_OID, f"{letter.task_id} {letter.died_at:.6f}").hex
     answered = begun_again(task.answered) if task.answered else None
     replay_of = letter.task_id
+    if task.run is not None:
+        new_id = f"{prefix_of(task.run)}{new_id}"
     return replace(task, task_id=new_id, replay_of=replay_of, deadline=None, answered=answered)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 def read_tasks(file: str, stdin: BinaryIO, rules: TaskRules = NO_RULES) -> Iterable[AdmittedTask]:
     """The tasks of a JSON Lines, JSON or benchmark file; ``-`` is stdin.
 
-    ``rules`` are those of the collection that they are for.
+    ``rules`` are those of the collection that they are for. The ``line`` of a task in a document
+    is its number, since many may stand in one line.
 
     Raises:
         ConfigError: With every problem of the file. On stdin, ``TaskError`` at the first one.
@@ -32,8 +34,13 @@ def read_tasks(file: str, stdin: BinaryIO, rules: TaskRules = NO_RULES) -> Itera
     if path.suffix.lower() in {".yaml", ".yml"}:
         from agentpipe.sending.benchmarks import benchmark_tasks
 
-        return benchmark_tasks(path, rules)
-    return checked_tasks(path, rules)
+        return _numbered(benchmark_tasks(path, rules))
+    tasks = checked_tasks(path, rules)
+    return _numbered(tasks) if isinstance(tasks, list) else tasks
+
+
+def _numbered(tasks: Iterable[AdmittedTask]) -> list[AdmittedTask]:
+    return [replace(task, line=number) for number, task in enumerate(tasks, 1)]
 
 
 def _lines(stdin: BinaryIO, rules: TaskRules) -> Iterator[AdmittedTask]:

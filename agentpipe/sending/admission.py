@@ -26,11 +26,13 @@ class AdmittedTask:
         task: It has an id.
         payload: The task as the store keeps it.
         named: Whether its sender gave the id.
+        line: Where it stands in its file, from 1; 0 if it is in none.
     """
 
     task: Task
     payload: bytes
     named: bool = True
+    line: int = 0
 
     def with_fields(self, **fields: Any) -> AdmittedTask:
         """The same task with fields that are known to be valid.
@@ -38,7 +40,8 @@ class AdmittedTask:
         Raises:
             TaskError: It is larger than a task may be now.
         """
-        return _encoded(replace(self.task, **fields), named=self.named)
+        task = replace(self.task, **fields)
+        return replace(self, task=task, payload=task.encode())
 
     def stamped(self, config_hash: str) -> bytes:
         """The payload with its sender's fingerprint; to encode it again would take longer."""

@@ -89,10 +89,12 @@ class _Spool:
 
     def add(self, task: AdmittedTask) -> None:
         # JSON has no line breaks.
-        self._file.write((b"+" if task.named else b"-") + task.payload + b"\n")
+        sign = b"+" if task.named else b"-"
+        self._file.write(b"%b%d %b\n" % (sign, task.line, task.payload))
 
     def read(self) -> Iterator[AdmittedTask]:
         self._file.seek(0)
         for line in self._file:
-            payload = line[1:-1]
-            yield AdmittedTask(Task.decode(orjson.loads(payload)), payload, line[:1] == b"+")
+            head, _, payload = line[:-1].partition(b" ")
+            task = Task.decode(orjson.loads(payload))
+            yield AdmittedTask(task, payload, head[:1] == b"+", int(head[1:]))

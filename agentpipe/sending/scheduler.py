@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from agentpipe.brokers.capabilities import KeepsSchedules, require
 from agentpipe.config.cron import Cron
+from agentpipe.core.run_names import is_of_run, prefix_of
 from agentpipe.errors import AgentpipeError, ConfigError, Problem, Unreachable
 from agentpipe.sending.checked_tasks import check_file, checked_tasks
 from agentpipe.sending.schedule_mark import DONE, SCALE, ProgressMark, mark_of
@@ -362,4 +363,6 @@ def _fired(task: AdmittedTask, own: str, ending: str, marks: dict[str, str]) -> 
     task_id = f"{own}@{ending}"
     if len(task_id) > MAX_ID_CHARS:
         task_id = uuid.uuid5(uuid.NAMESPACE_OID, task_id).hex
+    if task.task.run is not None and not is_of_run(task_id, task.task.run):
+        task_id = f"{prefix_of(task.task.run)}{task_id}"
     return task.with_fields(task_id=task_id, metadata=marks | task.task.metadata)

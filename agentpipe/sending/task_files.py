@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from codecs import BOM_UTF8
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -73,6 +73,8 @@ def task_of(entry: Entry, rules: TaskRules = NO_RULES) -> tuple[AdmittedTask | N
     if entry.error:
         return None, [entry.problem(entry.error)]
     admitted, messages = examine(entry.data, rules)
+    if admitted is not None:
+        admitted = replace(admitted, line=entry.line)
     return admitted, [entry.problem(message) for message in messages]
 
 

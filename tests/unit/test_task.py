@@ -25,7 +25,7 @@ FULL: dict[str, Any] = {
     "evaluators": [{"func": "raw", "op": "=", "value": "4"}],
     "prepares": [{"func": "setup"}],
     "cleanups": [{"func": "teardown"}],
-    "task_id": "t1",
+    "task_id": "v2/t1",
     "metadata": {"run": 7, "nested": {"list": [1, 2.5, None, True, "é ☃"]}},
     "group_id": "g1",
     "sample_index": 0,

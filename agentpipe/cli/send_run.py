@@ -1,0 +1,85 @@
+"""The options of ``send`` for runs, samples and parts of a file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from agentpipe.cli.common import add_run, refuse_below_one
+from agentpipe.core.run_plan import RunPlan
+from agentpipe.errors import ConfigError
+from agentpipe.sending.run_tasks import in_run, random_part
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable
+
+    from agentpipe.config.task_rules import TaskRules
+    from agentpipe.sending.admission import AdmittedTask
+
+MAX_SAMPLES = 10_000
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    add_run(parser, "name of the run: ids begin with it, so that the tasks are new in each run")
+    parser.add_argument(
+        "--samples", metavar="N", type=int, help="with --run: send each task N times, as a group"
+    )
+    parser.add_argument(
+        "--same-seed", action="store_true", help="with --samples: give samples no seed of their own"
+    )
+    parser.add_argument("--limit", metavar="K", type=int, help="only the first K tasks of the file")
+    parser.add_argument(
+        "--sample-tasks", metavar="K", type=int, help="only a random part of the file, of K tasks"
+    )
+    parser.add_argument(
+        "--seed", metavar="S", type=int, help="with --sample-tasks: which part (default: 0)"
+    )
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse options that mean nothing without another one.
+
+    Raises:
+        ConfigError: Saying which.
+    """
+    for option, value in (("--samples", args.samples), ("--limit", args.limit)):
+        refuse_below_one(option, value)
+    refuse_below_one("--sample-tasks", args.sample_tasks)
+    if args.samples is not None and args.samples > MAX_SAMPLES:
+        raise ConfigError(f"--samples may be at most {MAX_SAMPLES:,}, got {args.samples:,}")
+    if args.limit is not None and args.sample_tasks is not None:
+        raise ConfigError("give --limit for the first tasks, or --sample-tasks for a random part")
+    needs = (
+        ("--samples", args.samples, "--run NAME", args.run_name),
+        ("--same-seed", args.same_seed or None, "--samples N", args.samples),
+        ("--seed", args.seed, "--sample-tasks K", args.sample_tasks),
+        ("--limit", args.limit, "--file TASKS", args.file),
+        ("--sample-tasks", args.sample_tasks, "--file TASKS", args.file),
+    )
+    for option, given, other, needed in needs:
+        if given is not None and needed is None:
+            raise ConfigError(f"{option} needs {other}")
+
+
+def with_plan(args: argparse.Namespace, rules: TaskRules) -> TaskRules:
+    """The collection's rules, and what a run asks of its tasks."""
+    return replace(rules, plan=_plan(args))
+
+
+def _plan(args: argparse.Namespace) -> RunPlan | None:
+    if args.run_name is None:
+        return None
+    return RunPlan(args.run_name, args.samples or 0, same_seed=args.same_seed)
+
+
+def chosen(args: argparse.Namespace, tasks: Iterable[AdmittedTask]) -> Iterable[AdmittedTask]:
+    """Of these tasks those to send, as their run's."""
+    if args.limit is not None:
+        tasks = islice(tasks, args.limit)
+    elif args.sample_tasks is not None:
+        tasks = random_part(tasks, args.sample_tasks, args.seed or 0)
+    plan = _plan(args)
+    return tasks if plan is None else in_run(tasks, plan)

@@ -1,0 +1,85 @@
+"""RunPlan: how tasks become those of a run, with an id, samples and a seed for each."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.core.run_names import prefix_of
+from agentpipe.core.task import MAX_ID
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agentpipe.core.task import Task
+
+_OF_SAMPLES = ("group_id", "sample_index", "group_size")
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What one call sends into a run.
+
+    Attributes:
+        samples: How often each task is sent; 0 for once, without a group.
+        same_seed: The samples have no seed of their own.
+    """
+
+    run: str
+    samples: int = 0
+    same_seed: bool = False
+
+    def problems(self, task: Task) -> list[str]:
+        """What keeps a task out of this run, a sentence each."""
+        return [*self._wrong_run(task), *self._wrong_ids(task), *self._wrong_samples(task)]
+
+    def _wrong_run(self, task: Task) -> Iterator[str]:
+        if task.run not in (None, self.run):
+            yield f"run: the task says {task.run!r}, --run says {self.run!r}: remove one of them"
+
+    def _wrong_ids(self, task: Task) -> Iterator[str]:
+        for name in ("task_id", "group_id"):
+            given = getattr(task, name) or ""
+            longest = len(prefix_of(self.run) + given) + len(self._suffix(self.samples))
+            if given and longest > MAX_ID:
+                yield (
+                    f"{name}: with the run's name it would have {longest} characters, "
+                    f"{MAX_ID} are allowed: shorten it"
+                )
+
+    def _wrong_samples(self, task: Task) -> Iterator[str]:
+        if not self.samples:
+            return
+        for name in _OF_SAMPLES:
+            if getattr(task, name) is not None:
+                yield f"{name}: --samples sets it: remove the key"
+
+    def fields(self, task: Task, key: str) -> Iterator[dict[str, Any]]:
+        """The fields of each task to send; ``key`` is the task's id, without a run."""
+        name = f"{prefix_of(self.run)}{key.removeprefix(prefix_of(task.run) if task.run else '')}"
+        if not self.samples:
+            group = task.group_id and self._group_of(task)
+            yield {"run": self.run, "task_id": name, "group_id": group}
+        for index in range(self.samples):
+            yield self._sample(name, index)
+
+    def _group_of(self, task: Task) -> str:
+        """Of this run alone; a file that names the run has it already."""
+        prefix, group = prefix_of(self.run), task.group_id or ""
+        return group if task.run and group.startswith(prefix) else prefix + group
+
+    def _sample(self, name: str, index: int) -> dict[str, Any]:
+        task_id = f"{name}{self._suffix(index)}"
+        fields = {"run": self.run, "task_id": task_id, "group_id": name}
+        seed = {} if self.same_seed else {"seed": seed_of(task_id)}
+        return {**fields, "sample_index": index, "group_size": self.samples, **seed}
+
+    def _suffix(self, index: int) -> str:
+        return f"/{index}" if self.samples else ""
+
+
+def seed_of(task_id: str) -> int:
+    """A sample's seed: the first 31 bits of the SHA-256 of its id, which names run and task."""
+    digest = hashlib.sha256(task_id.encode(errors="surrogatepass")).digest()
+    return int.from_bytes(digest[:4]) >> 1

@@ -1,0 +1,74 @@
+"""A run's tasks, and parts of a file: always the same ids, however often a file is sent."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from agentpipe.errors import TaskError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from agentpipe.core.run_plan import RunPlan
+    from agentpipe.sending.admission import AdmittedTask
+
+# Lines sort like their numbers, in files of up to a million.
+LINE_DIGITS = 6
+_LIKE_A_LINE = re.compile(r"[0-9]{6,9}", re.ASCII)
+
+
+def in_run(tasks: Iterable[AdmittedTask], plan: RunPlan) -> Iterator[AdmittedTask]:
+    """The tasks as those of a run, each as many times as it has samples.
+
+    Raises:
+        TaskError: A task has the id that another one has by its line.
+    """
+    keys = _Keys()
+    for admitted in tasks:
+        for fields in plan.fields(admitted.task, keys.of(admitted)):
+            yield replace(admitted.with_fields(**fields), named=True)
+
+
+def random_part(tasks: Iterable[AdmittedTask], size: int, seed: int) -> list[AdmittedTask]:
+    """So many of the tasks, in their order; the same ones whenever they are sent with this seed.
+
+    Each task's place in the draw is the SHA-256 of the seed and its id or line: a task that is
+    added to the file displaces one at most.
+    """
+
+    def drawn(pair: tuple[int, AdmittedTask]) -> bytes:
+        return hashlib.sha256(f"{seed} {key_of(pair[1])}".encode()).digest()
+
+    part = heapq.nsmallest(size, enumerate(tasks), key=drawn)
+    return [admitted for _, admitted in sorted(part, key=lambda pair: pair[0])]
+
+
+def key_of(admitted: AdmittedTask) -> str:
+    """The task's id; without one its line, or what it asks where it is in no file."""
+    if admitted.named:
+        return admitted.task.task_id
+    if admitted.line:
+        return f"{admitted.line:0{LINE_DIGITS}}"
+    return f"q-{hashlib.sha256(admitted.task.question.encode()).hexdigest()[:16]}"
+
+
+class _Keys:
+    """Notices a task whose id is another one's line: one of them would not be sent."""
+
+    def __init__(self) -> None:
+        self._owners: dict[str, bool] = {}
+
+    def of(self, admitted: AdmittedTask) -> str:
+        key = key_of(admitted)
+        if _LIKE_A_LINE.fullmatch(key) and self._owners.setdefault(key, admitted.named) != (
+            admitted.named
+        ):
+            raise TaskError(
+                f"task_id: {key!r} is what the task without an id in line {int(key)} is called: "
+                "give each task an id, or none"
+            )
+        return key
