@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import dramatiq
 from dramatiq.broker import global_broker
 
-from agentpipe.config.collection import load, resolve_contexts, variables_in
+from agentpipe.config.collection import load
+from agentpipe.config.contexts import resolve_contexts, variables_in
 from agentpipe.core import logs, masking
 from agentpipe.core.process_privacy import harden, scrub, withdraw
 from agentpipe.core.redaction import Redactor

@@ -18,15 +18,14 @@ from agentpipe.config.paths import find_file, folders_for, is_file
 from agentpipe.config.schema import CollectionDocument
 from agentpipe.config.task_rules import TaskRules
 from agentpipe.config.task_servers import TaskServers
-from agentpipe.core.context import Context, names_in, resolve
 from agentpipe.core.rollout import OFF
-from agentpipe.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from agentpipe.config.documents import CheckedDocument
     from agentpipe.config.yaml_source import Document, KeyPath
+    from agentpipe.errors import Problem
 
 MAX_AGENTS = 100_000
 
@@ -118,6 +117,7 @@ class Collection:
         task_servers: The MCP servers that tasks may choose; None for the agent's usual ones.
         evaluators: Modules whose functions evaluators may name, beside those of its folder.
         record_tokens: ``require``, ``try`` or ``off``: whether Results have token ids.
+        user: As whom what its agents start runs, a name or a number; None for the worker's own.
         spec_digest: Of the document, for the fingerprint; empty without one.
     """
 
@@ -141,6 +141,7 @@ class Collection:
     task_servers: tuple[str, ...] | None = None
     evaluators: tuple[str, ...] = ()
     record_tokens: str = OFF
+    user: str | None = None
     spec_digest: str = field(default="", compare=False, repr=False)
 
     @property
@@ -220,43 +221,6 @@ def read(
         defaults = {"name": "", "max_queue_size": max_queue_size}
         collections.append(_collection(document, defaults | spec, config_file))
     return tuple(collections), problems
-
-
-def resolve_contexts(
-    collections: Iterable[Collection], environ: Mapping[str, str]
-) -> dict[str, tuple[Context, ...]]:
-    """The contexts of each collection by its name; for workers, which alone hold credentials.
-
-    An agent's is ``[agent.collection][agent.context_index or 0]``: a collection without contexts
-    gets an empty one.
-
-    Raises:
-        ConfigError: Lists every unresolved reference of every context.
-    """
-    problems: list[Problem] = []
-    resolved = {}
-    for collection in collections:
-        contexts = [_context(spec, environ, problems) for spec in collection.contexts]
-        resolved[collection.name] = tuple(contexts) or (Context(),)
-    if problems:
-        raise ConfigError(problems)
-    return resolved
-
-
-def variables_in(collections: Iterable[Collection]) -> set[str]:
-    """The variables that their contexts refer to."""
-    contexts = [context for each in collections for context in each.contexts]
-    return {name for each in contexts for value in each.env.values() for name in names_in(value)}
-
-
-def _context(spec: ContextSpec, environ: Mapping[str, str], problems: list[Problem]) -> Context:
-    try:
-        env = resolve(spec.env, environ, file=spec.file, lines=spec.env_lines)
-    except ConfigError as error:
-        problems += error.problems
-        return Context()
-    public = None if spec.public is None else frozenset(spec.public)
-    return Context(env, spec.metadata, public)
 
 
 # Construction.

@@ -31,6 +31,7 @@ _COUNTED = (
     "engine",
     "evaluators",
     "record",
+    "user",
 )
 _REFERENCE = re.compile(r"\$\{(?:(?!\$\{)[^}])*+\}")
 

@@ -181,6 +181,11 @@ def _modules(value: Any) -> tuple[str, ...]:
     return modules
 
 
+def _user(value: Any) -> str:
+    """A name, or a number, which YAML may have read as one."""
+    return str(value) if type(value) is int else _text(value)
+
+
 def _zone(value: Any) -> str:
     from agentpipe.config.cron import zone_of
 
@@ -299,6 +304,7 @@ class CollectionSpec(_Strict):
     task_servers = _Checked(_servers)
     evaluators = _Checked(_modules)
     record = fields.Nested(RecordEntry, error_messages=_WORDS)
+    user = _Checked(_user)
     schedule = fields.List(
         fields.Nested(ScheduleEntry, error_messages=_WORDS),
         error_messages=_WORDS | {"invalid": "expected a list: begin each entry with `- cron:`"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,8 +25,9 @@ NOUNS = {
 }
 
 
+@cache
 def load(group: str, name: str) -> Any:
-    """Import what the entry point ``name`` of ``group`` refers to.
+    """Import what the entry point ``name`` of ``group`` refers to; once.
 
     Raises:
         ConfigError: No such entry point is installed, or its import fails.

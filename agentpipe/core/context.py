@@ -17,6 +17,8 @@ from agentpipe.errors import ConfigError, MissingVariable, Problem
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from agentpipe.core.account import Account
+
 MAX_FILE_BYTES = 1024 * 1024
 
 # In this order: an escape, a reference, a malformed reference.
@@ -41,11 +43,13 @@ class Context:
         public: The names whose values a task's templates may read; None for all but credentials.
         readable: The part of ``env`` that they may read. Templates of the collection's and the
             agent's own files read all.
+        account: The user as whom the programs of its agents run; None for the worker's own.
     """
 
     env: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     public: frozenset[str] | None = None
+    account: Account | None = None
     readable: Mapping[str, str] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:

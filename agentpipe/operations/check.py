@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from agentpipe.brokers import open_store
 from agentpipe.config.agent_config import load_agent_config
-from agentpipe.config.collection import read, resolve_contexts
+from agentpipe.config.collection import read
+from agentpipe.config.contexts import resolve_contexts
 from agentpipe.config.mcp_universe import NATIVE_ENGINE, is_theirs
 from agentpipe.errors import ConfigError, Problem, StoreError, Unreachable
 from agentpipe.operations.check_servers import check_servers

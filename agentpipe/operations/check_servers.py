@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from agentpipe.config.agent_config import load_agent_config
-from agentpipe.config.collection import resolve_contexts
+from agentpipe.config.contexts import resolve_contexts
 from agentpipe.engines.base import ServerChecks, engine_class
 from agentpipe.errors import ConfigError, Problem
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.config.collection import resolve_contexts
+from agentpipe.config.contexts import resolve_contexts
 from agentpipe.core.context import Context, hidden_problem
 from agentpipe.core.secret_names import reads_like_secret
 from agentpipe.core.template import names_in

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from agentpipe.brokers import open_store
 from agentpipe.brokers.records import Worker
 from agentpipe.config.agent_config import load_agent_config
-from agentpipe.config.collection import resolve_contexts
-from agentpipe.config.mcp_universe import is_theirs
+from agentpipe.config.contexts import resolve_contexts
+from agentpipe.config.mcp_universe import NATIVE_ENGINE, is_theirs
 from agentpipe.config.paths import shown_path
+from agentpipe.core.context import NO_CONTEXT
 from agentpipe.core.rollout import REQUIRE
 from agentpipe.engines.base import engine_class, has_processes, open_engine
 from agentpipe.engines.hybrid import HybridEngine
@@ -78,9 +79,11 @@ def make_runners(
     except ConfigError as error:
         problems += error.problems
     for collection in collections:
+        if collection.user is not None and not contexts:
+            continue  # As the worker's own user, nothing of it may run.
         try:
-            env = contexts[collection.name][0].env if contexts else {}
-            engines[collection.name] = _engine(collection, env)
+            context = contexts[collection.name][0] if contexts else NO_CONTEXT
+            engines[collection.name] = _engine(collection, context)
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -103,14 +106,14 @@ def _judges(
     collection: Collection, contexts: Sequence[Context]
 ) -> Sequence[Judges] | Sequence[None]:
     """Those of each context; in other collections the worker evaluates."""
-    if collection.isolation != "process":
+    if collection.isolation != "process" and collection.user is None:
         return [None] * len(contexts)
     from agentpipe.engines.process.judges import Judges
 
     return [Judges(collection.functions, context) for context in contexts]
 
 
-def _engine(collection: Collection, env: Mapping[str, str]) -> Engine:
+def _engine(collection: Collection, context: Context) -> Engine:
     config = load_agent_config(collection.config_file)
     name = collection.engine
     if name is not None and not is_theirs(config):
@@ -121,7 +124,8 @@ def _engine(collection: Collection, env: Mapping[str, str]) -> Engine:
     if collection.isolation == "process" and not has_own:
         from agentpipe.engines.process.engine import ProcessEngine
 
-        return ProcessEngine(config, env, record_tokens=collection.record_tokens)
+        return ProcessEngine(config, context, record_tokens=collection.record_tokens)
+    _refuse_user(collection, config, has_own=has_own)
     engine = open_engine(config, name)
     return HybridEngine(config, engine) if is_theirs(config) and not has_own else engine
 
@@ -131,6 +135,14 @@ def _refuse_unrecorded(collection: Collection, config: AgentConfig) -> None:
     kind = engine_class(config, collection.engine)
     if collection.record_tokens == REQUIRE and not getattr(kind, "records_tokens", False):
         message = f"record: agents of type {config.type!r} give no token ids: remove the key"
+        raise ConfigError(Problem(message, shown_path(collection.file), collection.line))
+
+
+def _refuse_user(collection: Collection, config: AgentConfig, *, has_own: bool) -> None:
+    """Of ours is the code of agents of type llm; their MCP servers alone are others'."""
+    is_llm = config.type == NATIVE_ENGINE or is_theirs(config)
+    if collection.user is not None and not (has_own or is_llm):
+        message = "user: agents of this type run in the worker itself: set `isolation: process`"
         raise ConfigError(Problem(message, shown_path(collection.file), collection.line))
 
 

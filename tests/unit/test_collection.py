@@ -8,13 +8,8 @@ from typing import Any
 import pytest
 
 from agentpipe.config.agent_config import load_agent_config
-from agentpipe.config.collection import (
-    Collection,
-    ContextSpec,
-    load,
-    read,
-    resolve_contexts,
-)
+from agentpipe.config.collection import Collection, ContextSpec, load, read
+from agentpipe.config.contexts import resolve_contexts
 from agentpipe.core.context import Context
 from agentpipe.errors import ConfigError, Problem
 

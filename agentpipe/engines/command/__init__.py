@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from agentpipe.core.account import variables_of
 from agentpipe.core.caps import MAX_OUTPUT_BYTES
 from agentpipe.core.did_you_mean import unknown_keys
 from agentpipe.core.outside import read_shallow_json
@@ -113,9 +114,10 @@ class CommandAgent:
             AnswerError: It wrote too much, or invalid output.
         """
         argv = filled(self._argv, task, str(self._folder))
-        env = passed_on(self._pass_env) | dict(context.env)
+        env = passed_on(self._pass_env) | variables_of(context.account) | dict(context.env)
+        starting = shared_launcher().start_piped(argv, env, account=context.account)
         try:
-            child, stdin, stdout, stderr = await shared_launcher().start_piped(argv, env)
+            child, stdin, stdout, stderr = await starting
         except OSError as error:
             raise start_failure(argv[0], error) from error
         writing = asyncio.ensure_future(write(stdin, orjson.dumps(task)))

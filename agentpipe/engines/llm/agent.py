@@ -67,7 +67,7 @@ class LlmAgent:
             secrets = (*context.env.values(), *self._access.secrets)
             self._model = LlmModel(self._config, endpoint, self._client, secrets)
         servers = self._access.servers(task, context)
-        await self._toolset.open(servers, self._access.tool_env(context))
+        await self._toolset.open(servers, self._access.tool_env(context), context.account)
         try:
             return await _LlmRun(self._config, self._model, self._toolset, task).answer(context)
         finally:

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agentpipe.core.account import variables_of
 from agentpipe.core.redaction import Redactor
 from agentpipe.engines.process.launcher import PASSED_ON, passed_on
 from agentpipe.errors import AgentpipeError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agentpipe.config.mcp_servers import McpServer
+    from agentpipe.core.account import Account
     from agentpipe.core.context import Context
     from agentpipe.engines.llm.access import Access
 
@@ -44,6 +46,7 @@ class _Wanted:
     place: str
     server: McpServer
     env: Mapping[str, str]
+    account: Account | None
 
 
 def server_problems(
@@ -55,12 +58,13 @@ def server_problems(
         if isinstance(found, str):
             problems.append(f"{place}: {found}")
             continue
-        env = {**passed_on(PASSED_ON), **access.tool_env(context)}
+        own = {**passed_on(PASSED_ON), **variables_of(context.account)}
+        env = {**own, **access.tool_env(context)}
         missing = _missing(found, {**env, **found.env}) if found.command else ""
         if missing:
             problems.append(f"{place}: the MCP server {found.name!r}: {missing}")
         else:
-            wanted.append(_Wanted(place, found, access.tool_env(context)))
+            wanted.append(_Wanted(place, found, access.tool_env(context), context.account))
     if start:
         problems += asyncio.run(_start(wanted, start_limit_s))
     redactor = Redactor((*context.env.values(), *access.secrets))
@@ -123,7 +127,7 @@ async def _problem_of(wanted: _Wanted, limit_s: float, room: asyncio.Semaphore) 
     from agentpipe.engines.mcp.session import McpSession
 
     async with room:
-        session = McpSession(wanted.server, wanted.env, limit_s)
+        session = McpSession(wanted.server, wanted.env, limit_s, wanted.account)
         try:
             await session.ready()
         except AgentpipeError as error:

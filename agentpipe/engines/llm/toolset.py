@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agentpipe.config.mcp_servers import McpServer
+    from agentpipe.core.account import Account
     from agentpipe.engines.llm.config import LlmConfig
     from agentpipe.engines.mcp.sessions import EngineSessions, Lease
 
@@ -28,7 +29,12 @@ class Toolset:
         # The server and the tool, by the name that the model uses.
         self._named: dict[str, tuple[str, str]] = {}
 
-    async def open(self, servers: Sequence[McpServer], env: Mapping[str, str]) -> None:
+    async def open(
+        self,
+        servers: Sequence[McpServer],
+        env: Mapping[str, str],
+        account: Account | None = None,
+    ) -> None:
         """Get sessions with these servers, for one run.
 
         Raises:
@@ -36,7 +42,9 @@ class Toolset:
             AgentFailed: One cannot be started.
         """
         limit_s = self._config.start_limit_s
-        wanted = [(Target(each, env, limit_s), self._config.scope_of(each)) for each in servers]
+        targets = [Target(each, env, limit_s, account) for each in servers]
+        scopes = map(self._config.scope_of, servers)
+        wanted = list(zip(targets, scopes, strict=True))
         leases = await self._sessions.join(self).lease(wanted, self)
         self._leases = {server.name: lease for server, lease in zip(servers, leases, strict=True)}
 

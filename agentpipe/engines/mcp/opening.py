@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agentpipe.config.mcp_servers import McpServer
+    from agentpipe.core.account import Account
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -24,6 +25,7 @@ class Target:
     server: McpServer
     env: Mapping[str, str]
     start_limit_s: float
+    account: Account | None = None
 
     @property
     def is_process(self) -> bool:
@@ -32,11 +34,11 @@ class Target:
 
     @property
     def key(self) -> object:
-        """Equal for what may share a server: the same server with the same credentials."""
+        """Equal for what may share a server: the same one with the same credentials and user."""
         server = self.server
         own = (server.name, server.transport, server.command, server.cwd, server.url, server.tools)
         given = (server.env, server.headers, self.env)
-        return own, tuple(frozenset(each.items()) for each in given)
+        return own, self.account, tuple(frozenset(each.items()) for each in given)
 
 
 class Opening:
@@ -82,7 +84,9 @@ class Opening:
             if self._target.is_process:
                 await stack.enter_async_context(START_GATE.turn(ahead=self._ahead))
             target = self._target
-            self._session = McpSession(target.server, target.env, target.start_limit_s)
+            self._session = McpSession(
+                target.server, target.env, target.start_limit_s, target.account
+            )
             try:
                 await self._session.ready()
             except Exception:

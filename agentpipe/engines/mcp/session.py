@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agentpipe.config.mcp_servers import McpServer
+    from agentpipe.core.account import Account
     from agentpipe.engines.mcp.transport import Transport
 
 # The latest version that the specification's servers of all ages agree to.
@@ -65,9 +66,15 @@ class McpSession:
         tools_changed: The server has said that the list is another one now; see ``refresh``.
     """
 
-    def __init__(self, server: McpServer, env: Mapping[str, str], start_limit_s: float) -> None:
+    def __init__(
+        self,
+        server: McpServer,
+        env: Mapping[str, str],
+        start_limit_s: float,
+        account: Account | None = None,
+    ) -> None:
         self._server, self._start_limit_s = server, start_limit_s
-        self._transport = _transport(server, env)
+        self._transport = _transport(server, env, account)
         self._numbers = itertools.count(1)
         self._replies: dict[int, asyncio.Future[Any]] = {}
         self._answering: set[asyncio.Task[None]] = set()
@@ -352,9 +359,9 @@ class McpSession:
         return ended or no_program or is_permanent(error)
 
 
-def _transport(server: McpServer, env: Mapping[str, str]) -> Transport:
+def _transport(server: McpServer, env: Mapping[str, str], account: Account | None) -> Transport:
     if server.transport == "stdio":
-        return StdioTransport(server, env)
+        return StdioTransport(server, env, account)
     return SseTransport(server) if server.transport == "sse" else HttpTransport(server)
 
 

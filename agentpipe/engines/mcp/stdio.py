@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentpipe.core import caps
+from agentpipe.core.account import variables_of
 from agentpipe.engines.mcp.background import in_background
 from agentpipe.engines.mcp.errors import (
     ConnectionLost,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agentpipe.config.mcp_servers import McpServer
+    from agentpipe.core.account import Account
     from agentpipe.engines.mcp.transport import Listener
     from agentpipe.engines.process.launcher import Child
 
@@ -33,9 +35,11 @@ class StdioTransport:
 
     answers_at_once = False
 
-    def __init__(self, server: McpServer, env: Mapping[str, str]) -> None:
-        self._server = server
-        self._env = {**passed_on(PASSED_ON), **env, **server.env}
+    def __init__(
+        self, server: McpServer, env: Mapping[str, str], account: Account | None = None
+    ) -> None:
+        self._server, self._account = server, account
+        self._env = {**passed_on(PASSED_ON), **variables_of(account), **env, **server.env}
         self._child: Child | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._stderr: asyncio.Task[str] | None = None
@@ -50,8 +54,9 @@ class StdioTransport:
             InfraError: The reaper died.
         """
         folder = self._server.cwd or str(Path.cwd())
-        started = shared_launcher().start_piped(self._server.command, self._env, folder)
-        self._child, stdin, stdout, stderr = await started
+        self._child, stdin, stdout, stderr = await shared_launcher().start_piped(
+            self._server.command, self._env, folder, self._account
+        )
         note_start(self._child)
         self._stderr = in_background(read_end(stderr))
         self._tasks = [

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from agentpipe.core.account import variables_of
 from agentpipe.core.caps import MAX_PROCESS_LINE_BYTES
 from agentpipe.core.failures import MAX_ERROR_CHARS
 from agentpipe.core.logs import Bound, bound, printed
@@ -104,7 +105,9 @@ class ProcessAgent:
     async def _start(self, context: Context) -> None:
         ours, printed_out, files = _channel()
         try:
-            self._child = await self._launcher.start(None, self._env, files, self._cwd)
+            env = {**self._env, **variables_of(context.account)}
+            start = self._launcher.start(None, env, files, self._cwd, context.account)
+            self._child = await start
         except BaseException as error:
             ours.close()
             os.close(printed_out)

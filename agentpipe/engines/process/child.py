@@ -7,12 +7,14 @@ imports, threads and crashes stay in the child.
 from __future__ import annotations
 
 import asyncio
+import codecs
 import math
 import os
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from agentpipe.config import mcp_universe_names
 from agentpipe.config.agent_config import load_agent_config
 from agentpipe.config.function_scope import FunctionScope
 from agentpipe.connections import plugins
@@ -40,8 +42,13 @@ if TYPE_CHECKING:
 
 
 def preload() -> None:
-    """Import what most children need, once, before any of them is forked."""
+    """Import what most children need, once, before any of them is forked.
+
+    All that we need: the user of a collection may not be able to read where Python lies.
+    """
     plugins.load("agentpipe.engines", "python")
+    codecs.lookup("utf-8-sig")  # For YAML.
+    mcp_universe_names.names()
 
 
 def serve(channel: socket.socket) -> None:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from agentpipe.core.account import variables_of
+from agentpipe.core.masking import shorten
+from agentpipe.core.redaction import Redactor
 from agentpipe.core.rollout import OFF
 from agentpipe.engines.process import child
 from agentpipe.engines.process.agent import ProcessAgent
@@ -21,13 +24,15 @@ from agentpipe.engines.process.launcher import (
 from agentpipe.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from agentpipe.config.agent_config import AgentConfig
+    from agentpipe.core.context import Context
     from agentpipe.engines.base import Agent
 
 PREFLIGHT_LIMIT_S = 120.0
+MAX_LAST_CHARS = 500
 
 
 class ProcessEngine:
@@ -35,17 +40,15 @@ class ProcessEngine:
 
     blocks = False
 
-    def __init__(
-        self, config: AgentConfig, env: Mapping[str, str], *, record_tokens: str = OFF
-    ) -> None:
-        """Check the config in a short-lived process with ``env``, one context's.
+    def __init__(self, config: AgentConfig, context: Context, *, record_tokens: str = OFF) -> None:
+        """Check the config in a short-lived process with the variables and user of a context.
 
         Raises:
             ConfigError: The engine refuses the config, or its import fails or hangs.
         """
         self.search: Sequence[Path] = config.search
         self._config, self._record_tokens = config, record_tokens
-        self._check(env)
+        self._check(context)
 
     def build(self) -> Agent:
         """An agent whose child starts with the first task."""
@@ -54,13 +57,14 @@ class ProcessEngine:
         cwd = folder_of_worker("its agent")
         return ProcessAgent(launcher, opening, passed_on(PASSED_ON), cwd=cwd)
 
-    def _check(self, env: Mapping[str, str]) -> None:
-        module = "agentpipe.engines.process.preflight"
+    def _check(self, context: Context) -> None:
+        module, account = "agentpipe.engines.process.preflight", context.account
+        given = {"env": dict(context.env), "user": account and account.ids}
         try:
             done = subprocess.run(  # noqa: S603 - our own program
                 [sys.executable, "-m", module, str(self._config.file)],
-                env=passed_on(FOR_PYTHON),
-                input=orjson.dumps(dict(env)),
+                env=passed_on(FOR_PYTHON) | variables_of(account),
+                input=orjson.dumps(given),
                 capture_output=True,
                 timeout=PREFLIGHT_LIMIT_S,
                 check=False,
@@ -68,10 +72,18 @@ class ProcessEngine:
         except subprocess.TimeoutExpired as error:
             raise self._problem(f"its import takes over {PREFLIGHT_LIMIT_S:g} s") from error
         if done.returncode:
-            raise self._problem(f"importing it ended its process with {done.returncode}")
+            last = _last_line(done.stderr, context)
+            raise self._problem(f"importing it ended its process with {done.returncode}{last}")
         problems = orjson.loads(done.stdout.splitlines()[-1])
         if problems:
             raise ConfigError([Problem(**problem) for problem in problems])
 
     def _problem(self, message: str) -> ConfigError:
         return ConfigError(self._config.problem(message))
+
+
+def _last_line(stderr: bytes, context: Context) -> str:
+    """What a process said at its end, without a value of its context."""
+    lines = stderr.decode(errors="replace").strip().splitlines()
+    text = Redactor(context.env.values()).text(lines[-1]) if lines else ""
+    return f": {shorten(text, MAX_LAST_CHARS)}" if text else ""

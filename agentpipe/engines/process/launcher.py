@@ -25,6 +25,8 @@ from agentpipe.errors import AgentFailed, InfraError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from agentpipe.core.account import Account
+
 # The worker's variables that a child gets unless its config says otherwise.
 PASSED_ON = ("PATH", "HOME", "LANG")
 # And those that Python needs to find its packages.
@@ -75,8 +77,9 @@ class Launcher:
         env: Mapping[str, str],
         files: Sequence[int],
         cwd: str | None = None,
+        account: Account | None = None,
     ) -> Child:
-        """Start ``argv``, or a fork for None, in ``cwd`` or a scratch folder.
+        """Start ``argv``, or a fork for None, in ``cwd`` or a scratch folder, as ``account``.
 
         ``files`` become its 0, 1 and 2, or a fork's channel, 1 and 2; they are closed here.
 
@@ -84,7 +87,8 @@ class Launcher:
             OSError: The program cannot be started.
             InfraError: The reaper died.
         """
-        request = {"argv": argv, "env": dict(env), "scratch": cwd is None, "cwd": cwd}
+        request: dict[str, Any] = {"argv": argv, "scratch": cwd is None, "cwd": cwd}
+        request |= {"env": dict(env), "user": account and account.ids}
         try:
             child = self._request(request, files)
         finally:
@@ -98,7 +102,11 @@ class Launcher:
         return child
 
     async def start_piped(
-        self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None = None
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str | None = None,
+        account: Account | None = None,
     ) -> tuple[Child, int, int, int]:
         """``start`` with pipes: the child, and our ends of its stdin, stdout and stderr.
 
@@ -106,7 +114,7 @@ class Launcher:
         """
         (stdin, ours_in), (ours_out, stdout), (ours_err, stderr) = _pipes(3)
         try:
-            child = await self.start(argv, env, (stdin, stdout, stderr), cwd)
+            child = await self.start(argv, env, (stdin, stdout, stderr), cwd, account)
         except BaseException:
             for number in (ours_in, ours_out, ours_err):
                 os.close(number)

@@ -14,13 +14,19 @@ import orjson
 
 from agentpipe.config.agent_config import load_agent_config
 from agentpipe.engines.base import open_engine
+from agentpipe.engines.process.child import preload
+from agentpipe.engines.process.reaper import become
 from agentpipe.errors import ConfigError
 
 
 def main(file: str) -> None:
-    """Open the config's engine and print the problems; stdin has one context's variables."""
+    """Open the config's engine and print the problems; stdin has one context's env and user."""
     problems = []
-    os.environ.update(orjson.loads(sys.stdin.buffer.read() or b"{}"))
+    given = orjson.loads(sys.stdin.buffer.read())
+    preload()  # A user may not be able to read our files.
+    if given["user"] is not None:
+        become(given["user"])
+    os.environ.update(given["env"])
     try:
         open_engine(load_agent_config(file))
     except ConfigError as error:

@@ -11,7 +11,8 @@ it lies in. The module is imported once and its ``preload()`` called; children m
 that call its ``serve(channel)``.
 
 Each message is a JSON object behind its length, four bytes in network order. Requests:
-``{"start": number, "argv": [...] or null for a fork, "env": {...}, "scratch": bool, "cwd": path}``
+``{"start": number, "argv": [...] or null for a fork, "env": {...}, "scratch": bool, "cwd": path,
+"user": {"uid", "gid", "groups"} or null for the reaper's own}``
 with three files (a command's 0, 1 and 2; a fork's channel, 1 and 2), and ``{"end": number}``.
 Replies: ``{"started": number}`` or ``{"refused": number, "errno": n}``, then
 ``{"ended": number, "status": code}``, negative for a signal, once the whole run is gone: its
@@ -62,6 +63,7 @@ class StartRequest:
     env: dict[str, str]
     cwd: str
     files: list[int]
+    user: dict[str, Any] | None
 
 
 @dataclass
@@ -151,11 +153,14 @@ class Reaper:
                 os.close(number)
 
     def _start(self, request: dict[str, Any], files: list[int]) -> None:
-        number = request["start"]
+        number, user = request["start"], request["user"]
         env = request["env"] | {RUN_VARIABLE: f"{os.getpid()}.{number}"}
         scratch = tempfile.mkdtemp(prefix="agentpipe-") if request["scratch"] else None
+        cwd = scratch or request["cwd"]
         try:
-            pid = self._fork(StartRequest(request["argv"], env, scratch or request["cwd"], files))
+            if scratch is not None and user is not None:
+                os.chown(scratch, user["uid"], user["gid"])
+            pid = self._fork(StartRequest(request["argv"], env, cwd, files, user))
         except OSError:
             if scratch is not None:
                 Path(scratch).rmdir()
@@ -184,7 +189,7 @@ class Reaper:
     def _become_child(self, start: StartRequest, errors_in: int, reaper: int) -> NoReturn:
         code = 1
         try:
-            _detach(start.cwd, reaper)
+            _detach(start, reaper)
             if start.argv:
                 _install_files(start.files)
                 os.execvpe(start.argv[0], start.argv, start.env)  # noqa: S606 - no shell
@@ -287,15 +292,32 @@ class Reaper:
 # What a child does between its fork and its program.
 
 
-def _detach(cwd: str, reaper: int) -> None:
+def _detach(start: StartRequest, reaper: int) -> None:
     os.setsid()
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.chdir(start.cwd)  # The worker's folder may be closed to the user.
+    if start.user is not None:
+        _hand_over(start.files, start.user["uid"])
+        become(start.user)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # A change of the user would take it back.
     if os.getppid() != reaper:  # The reaper died before that took effect.
         os._exit(1)
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
-    os.chdir(cwd)
+
+
+def _hand_over(files: list[int], uid: int) -> None:
+    """Let a user open pipes again that it has: programs write to /dev/stdout by its name."""
+    for number in files:
+        if stat.S_ISFIFO(os.fstat(number).st_mode):
+            os.fchown(number, uid, -1)
+
+
+def become(user: dict[str, Any]) -> None:
+    """Be another user for good, as only root can."""
+    os.setgroups(user["groups"])
+    os.setgid(user["gid"])
+    os.setuid(user["uid"])
 
 
 def _install_files(files: list[int]) -> None:
@@ -355,8 +377,11 @@ def kill_group(pid: int) -> None:
 
 
 def remove_folder(path: str) -> None:
-    """Remove a folder and its content, unwritable or not."""
-    for folder, names, _ in os.walk(path):
+    """Remove a folder and its content, unwritable or not.
+
+    Root changes no modes: it need not, and another user may put a link where a folder was.
+    """
+    for folder, names, _ in os.walk(path) if os.geteuid() else ():
         for name in [".", *names]:
             with suppress(OSError):
                 inner = os.path.join(folder, name)  # noqa: PTH118 - os.walk gives strings

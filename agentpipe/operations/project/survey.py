@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.config import mcp_universe
 from agentpipe.config.agent_config import load_agent_config
-from agentpipe.config.collection import load, resolve_contexts
+from agentpipe.config.collection import load
+from agentpipe.config.contexts import resolve_contexts
 from agentpipe.config.documents import problem_at, raise_problems
 from agentpipe.config.function_scope import FunctionScope, flaw_of
 from agentpipe.config.imports import explain

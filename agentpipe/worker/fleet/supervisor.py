@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from agentpipe.brokers import open_store
 from agentpipe.brokers.removed import removed_agents
-from agentpipe.config.collection import load, variables_in
+from agentpipe.config.collection import load
+from agentpipe.config.contexts import variables_in
 from agentpipe.connections.environment import PEER_VARIABLES
 from agentpipe.core.backoff import delay_s
 from agentpipe.core.process_privacy import harden, keep_to_contexts, scrub

@@ -1,0 +1,63 @@
+"""Account: a user of the machine, as whom what a collection starts runs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from agentpipe.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user with the groups that a login would give.
+
+    Attributes:
+        uid: Never root's.
+    """
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    home: str
+
+    @property
+    def ids(self) -> dict[str, Any]:
+        """What a process needs to become this user, as JSON."""
+        return {"uid": self.uid, "gid": self.gid, "groups": list(self.groups)}
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The variables that name the user."""
+        return {"HOME": self.home}
+
+
+def account_of(user: str) -> Account:
+    """The account of a name, or of a number.
+
+    Raises:
+        ConfigError: There is none, it is root's, or this process may not start programs as others.
+    """
+    import pwd  # Not on every system, and only few collections need it.
+
+    try:
+        entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
+    except (KeyError, OverflowError):
+        raise ConfigError(
+            f"no user {user!r:.100} on this machine: create it where the workers run, or correct it"
+        ) from None
+    if entry.pw_uid == 0:
+        raise ConfigError(f"{user!r} may do everything: name a user that may do little")
+    if os.geteuid() != 0:
+        raise ConfigError(
+            f"only root starts programs as {user!r}: run the workers as root, or remove the key"
+        )
+    groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
+    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir)
+
+
+def variables_of(account: Account | None) -> dict[str, str]:
+    """Those of an account; none without."""
+    return {} if account is None else account.variables
