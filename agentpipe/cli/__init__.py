@@ -28,7 +28,7 @@ COMMANDS = {
     "top": "watch the fleet and its bottleneck in the terminal",
     "check": "validate a collection and its servers, or say how files run",
     "report": "summarize the stream: outcomes, pass rate, throughput",
-    "export": "write results to a file: JSONL, CSV, Parquet",
+    "export": "write results to a file: JSONL, CSV, Parquet, conversations, inspect_ai",
     "dead": "list, show, replay or drop dead letters",
     "schedule": "send task files at their cron times, or list the next times",
     "pause": "pause agents or collections: workers claim none of their tasks",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from agentpipe.archive import Archive
 from agentpipe.archive.export.formats import FORMATS, Options
-from agentpipe.cli.common import add_common, print_either, say, settings_of
+from agentpipe.cli.common import add_common, add_run, print_either, say, settings_of
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.guard import unguarded
 from agentpipe.cli.home import require_results
@@ -20,15 +20,14 @@ from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import BinaryIO, TextIO
 
-    from agentpipe.archive.export.formats import Format
-    from agentpipe.core.result import Result
+    from agentpipe.archive.export.formats import Find, Format, Written
     from agentpipe.settings import Settings
 
 STDOUT = "-"
-_NAMES = {"trace": "--no-trace", "raw": "--raw"}
+_NAMES = {"trace": "--no-trace", "raw": "--raw", "min_reward": "--min-reward"}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -37,12 +36,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to", required=True, choices=tuple(FORMATS), dest="format", help="the format"
     )
-    parser.add_argument("--run", metavar="NAME", dest="run_name", help="only results of this run")
+    add_run(parser, "only results of this run")
     parser.add_argument("--collection", metavar="NAME", help="only results of this collection")
     parser.add_argument("--outcome", choices=OUTCOMES, help="only results with this outcome")
     parser.add_argument("--no-trace", action="store_true", help="leave the traces out")
     parser.add_argument(
         "--raw", action="store_true", help="csv: leave cells that begin like formulas as they are"
+    )
+    parser.add_argument(
+        "--min-reward", metavar="X", type=float, help="sft: only results with at least this reward"
     )
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
     add_common(parser)
@@ -51,7 +53,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the file, and say how many results it has."""
     settings = settings_of(args)
-    form, options = FORMATS[args.format], Options(trace=not args.no_trace, raw=args.raw)
+    form, options = FORMATS[args.format], _options(args)
     _refuse_without_effect(args.format, options)
     _refuse_path(args, form)
     require_results(args, settings)
@@ -60,6 +62,12 @@ def run(args: argparse.Namespace) -> int:
         written = _write(args, settings, lambda file: form.write(find, file, options))
     _say(args, written)
     return OK
+
+
+def _options(args: argparse.Namespace) -> Options:
+    return Options(
+        trace=not args.no_trace, raw=args.raw, min_reward=args.min_reward, run=args.run_name
+    )
 
 
 def _refuse_without_effect(name: str, options: Options) -> None:
@@ -78,17 +86,14 @@ def _refuse_path(args: argparse.Namespace, form: Format) -> None:
         raise ConfigError(f"{args.format} cannot go to stdout: name a file")
 
 
-def _find(args: argparse.Namespace, archive: Archive) -> Callable[[], Iterator[Result]]:
-    return lambda: archive.results(
-        run=args.run_name, collection=args.collection, outcome=args.outcome
-    )
+def _find(args: argparse.Namespace, archive: Archive) -> Find:
+    outcome = args.outcome or FORMATS[args.format].outcome
+    return lambda: archive.results(run=args.run_name, collection=args.collection, outcome=outcome)
 
 
 def _write(
-    args: argparse.Namespace,
-    settings: Settings,
-    write: Callable[[BinaryIO], int],
-) -> int:
+    args: argparse.Namespace, settings: Settings, write: Callable[[BinaryIO], Written]
+) -> Written:
     if args.path == STDOUT:
         return write(_stdout(is_json=args.format != "csv"))
     with new_file(Path(args.path), force=args.force, like=_source(settings)) as file:
@@ -120,11 +125,14 @@ def _source(settings: Settings) -> Path | None:
     return parse_url(settings.sink).path if is_file else None
 
 
-def _say(args: argparse.Namespace, written: int) -> None:
-    if not written:
+def _say(args: argparse.Namespace, written: Written) -> None:
+    results, left_out = written
+    if not results:
         say("no result fits: see --run, --collection and --outcome")
+    if left_out:
+        say(f"{counted(left_out, 'result')} left out: {FORMATS[args.format].left_out}")
     if args.path == STDOUT:
-        say(counted(written, "result"))
+        say(counted(results, "result"))
         return
-    record = {"path": args.path, "format": args.format, "results": written}
-    print_either(args, record, f"{counted(written, 'result')}: {args.path}")
+    record = {"path": args.path, "format": args.format, "results": results, "left_out": left_out}
+    print_either(args, record, f"{counted(results, 'result')}: {args.path}")

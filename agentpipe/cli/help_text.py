@@ -18,6 +18,7 @@ EXAMPLES = {
     "export": (
         "export --run v2 --to parquet v2.parquet",
         "export --to csv --no-trace - | head",
+        "export --run v2 --to inspect v2.eval",
     ),
     "dead": ("dead list --group-by error", "dead replay --error ConnectionError --yes"),
     "schedule": ("schedule list", "schedule run"),

@@ -33,6 +33,23 @@ class Transcript:
     complete: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """One request to a model, with all that it saw.
+
+    Attributes:
+        span: Its span.
+        data: The record of the request.
+        messages: Those of the whole conversation so far; the same objects from request to request.
+        answer: The response as a message; None if there is none.
+    """
+
+    span: Mapping[str, Any]
+    data: Mapping[str, Any]
+    messages: tuple[dict[str, Any], ...]
+    answer: dict[str, Any] | None
+
+
 @dataclass(slots=True)
 class _Open:
     """A conversation while its requests are read."""
@@ -50,15 +67,30 @@ def transcripts(trace: Sequence[Any]) -> list[Transcript]:
     message. Spans of others that are malformed are passed over.
     """
     conversations: list[_Open] = []
-    for span, data in records_of(trace):
-        if data.get("type") == "llm":
-            _add(conversations, span.get("parent_id"), data)
+    for _ in _requests(trace, conversations):
+        pass
     complete = is_complete(trace)
     return [
         Transcript(tuple(each.messages), each.tools, complete)
         for each in conversations
         if each.messages
     ]
+
+
+def requests_of(trace: Iterable[Any]) -> Iterator[ModelRequest]:
+    """Each request of a trace, in the order in which they end."""
+    return _requests(trace, [])
+
+
+def _requests(trace: Iterable[Any], conversations: list[_Open]) -> Iterator[ModelRequest]:
+    for span, data in records_of(trace):
+        if data.get("type") == "llm":
+            conversation = _asked(conversations, span.get("parent_id"), data)
+            sent = tuple(conversation.messages)
+            answer = None if data.get("error") else _answer(data)
+            if answer:
+                conversation.messages.append(answer)
+            yield ModelRequest(span, data, sent, answer)
 
 
 def records_of(trace: Iterable[Any]) -> Iterator[tuple[Mapping[str, Any], dict[str, Any]]]:
@@ -79,7 +111,8 @@ def is_complete(trace: Sequence[Any]) -> bool:
     return not any("dropped" in data for _, data in records_of(trace))
 
 
-def _add(conversations: list[_Open], parent: Any, data: Mapping[str, Any]) -> None:
+def _asked(conversations: list[_Open], parent: Any, data: Mapping[str, Any]) -> _Open:
+    """The conversation that a request belongs to, with its messages."""
     sent = _objects(data.get("messages"))
     conversation = _continued(conversations, parent, sent)
     if conversation is None:
@@ -92,8 +125,7 @@ def _add(conversations: list[_Open], parent: Any, data: Mapping[str, Any]) -> No
         conversation.messages += sent
     if tools := _objects(data.get("tools")):
         conversation.tools = tuple(map(_definition, tools))
-    if not data.get("error") and (answer := _answer(data)):
-        conversation.messages.append(answer)
+    return conversation
 
 
 def _continued(

@@ -21,7 +21,7 @@ from agentpipe.archive.export.parquet import write_parquet
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Record
-from tests.inspect.results import HARD, RESULTS, ok, records
+from tests.inspect.results import HARD, RESULTS, asked, ok, records
 
 ALL = columns(trace=True)
 ROWS = [row(each, ALL) for each in RESULTS]
@@ -124,6 +124,22 @@ def test_datasets_reads_the_rows_and_each_file(settings: Settings) -> None:
     ):
         found = builder(str(export(settings, "--to", name)), cache_dir=cache, keep_in_memory=True)
         assert found["result"][:] == [each["result"] for each in ROWS]
+
+
+def test_datasets_reads_conversations(tmp_path: Path) -> None:
+    samples = (asked(1, 0), asked(1, 1, 0.5), ok(2), asked(2, 0, None))
+    settings = Settings(sink=f"sqlite:///{tmp_path / 'results.db'}")
+    sink = open_sink(settings)
+    sink.publish(records(*samples))
+    sink.close()
+    file = export(settings, "--to", "sft")
+    found = datasets.Dataset.from_json(str(file), cache_dir=str(tmp_path / "cache"))
+    assert found["reward"][:] == [1.0, 0.5, None]
+    for messages in found["messages"][:]:
+        roles = [each["role"] for each in messages]
+        assert roles == ["system", "user", "assistant", "tool", "assistant"]
+        assert messages[2]["tool_calls"][0]["function"]["arguments"] == '{"a": 2}'
+        assert messages[-1]["content"] == HARD
 
 
 def test_a_frame_has_one_type_per_column(settings: Settings) -> None:

@@ -62,7 +62,8 @@ def _integer(value: Any) -> int | None:
     return value if is_one and -_MAX_INTEGER <= value <= _MAX_INTEGER else None
 
 
-def _number(value: Any) -> float | None:
+def number_of(value: Any) -> float | None:
+    """A number; None for what is none, or beyond a double."""
     is_one = isinstance(value, (int, float)) and not isinstance(value, bool)
     with suppress(OverflowError):
         return float(value) if is_one else None
@@ -90,7 +91,7 @@ def moment_of(text: Any) -> datetime | None:
 _AS: dict[Kind, Callable[[Any], Value]] = {
     "string": _string,
     "integer": _integer,
-    "number": _number,
+    "number": number_of,
     "boolean": _boolean,
     "time": _time,
     "json": _json,

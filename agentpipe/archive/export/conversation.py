@@ -1,0 +1,75 @@
+"""The conversation that led to a result, in the form of OpenAI's chat completions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from agentpipe.core.outside import encoded
+from agentpipe.core.transcript import Transcript, is_complete, records_of, transcripts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agentpipe.core.result import Result
+
+Message = dict[str, Any]
+_KEPT = ("name", "tool_call_id", "tool_calls")
+
+
+def conversation_of(result: Result) -> Transcript | None:
+    """The one that ended with the answer, or the last one; None without a question and an answer.
+
+    An agent that asks no model has its question and its answer.
+    """
+    found = transcripts(result.trace)
+    if not found:
+        return _asked_and_answered(result)
+    ends = (each for each in reversed(found) if each.messages[-1].get("content") == result.result)
+    chosen = next(ends, found[-1])
+    return Transcript(tuple(map(plain, chosen.messages)), chosen.tools, chosen.complete)
+
+
+def plain(message: Mapping[str, Any]) -> Message:
+    """With text as its content: parts of other kinds are JSON."""
+    kept = {name: message[name] for name in _KEPT if message.get(name)}
+    return {"role": str(message.get("role")), "content": text_of(message.get("content")), **kept}
+
+
+def text_of(content: Any) -> str | None:
+    """The text of a message's content, which may be a list of parts."""
+    if content is None or isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else [content]
+    return "\n".join(map(_text_of_part, parts))
+
+
+def _text_of_part(part: Any) -> str:
+    text = part.get("text") if isinstance(part, dict) else part
+    return text if isinstance(text, str) else encoded(part).decode()
+
+
+def answer_text(result: Result) -> str:
+    """The answer as evaluators see it: the string itself, or its JSON."""
+    if result.result is None:
+        return ""
+    return result.result if isinstance(result.result, str) else orjson.dumps(result.result).decode()
+
+
+def question_of(result: Result) -> str:
+    """As it was sent; empty where neither the result nor its trace has it."""
+    for _, data in records_of(result.trace):
+        messages = data.get("messages")
+        if data.get("type") == "agent" and isinstance(messages, list) and messages:
+            return text_of(messages[0]) or ""
+    return ""
+
+
+def _asked_and_answered(result: Result) -> Transcript | None:
+    question, answer = question_of(result), answer_text(result)
+    if not question or not answer:
+        return None
+    asked = {"role": "user", "content": question}
+    answered = {"role": "assistant", "content": answer}
+    return Transcript((asked, answered), complete=is_complete(result.trace))
