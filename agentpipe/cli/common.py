@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.base import Store
     from agentpipe.config.collection import Collection
+    from agentpipe.operations.judging.reading import ResultsOfRuns
     from agentpipe.sinks.base import Sink
     from agentpipe.sinks.stream import Stream
 
@@ -187,7 +188,7 @@ def say(*lines: str) -> None:
     sys.stderr.write("".join(f"{printable(line, keep='')}\n" for line in lines))
 
 
-def say_skipped(stream: Stream) -> None:
+def say_skipped(stream: Stream | ResultsOfRuns) -> None:
     """Say how many records were no results, if any."""
     if stream.skipped:
         say(f"{stream.skipped} records could not be read")

@@ -14,12 +14,12 @@ EXAMPLES = {
     "status": ("status", "status --json"),
     "top": ("top", "top --once"),
     "check": ("check collection.yaml", "check agents/ benchmarks/"),
-    "report": ("report --collection evals",),
     "export": (
         "export --run v2 --to parquet v2.parquet",
         "export --to csv --no-trace - | head",
         "export --run v2 --to inspect v2.eval",
     ),
+    "report": ("report --collection evals", "report --run v2 --by context --pass-k 1,4"),
     "dead": ("dead list --group-by error", "dead replay --error ConnectionError --yes"),
     "schedule": ("schedule list", "schedule run"),
     "pause": ("pause evals",),

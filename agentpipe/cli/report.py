@@ -7,17 +7,21 @@ from typing import TYPE_CHECKING
 
 from agentpipe.cli.common import (
     add_common,
+    add_run,
     print_json,
     print_text,
+    say,
     say_skipped,
     settings_of,
 )
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_results
+from agentpipe.cli.runs_told import no_results_of, say_drift
 from agentpipe.core.redaction import without_password
 from agentpipe.core.text import counted, one_line
+from agentpipe.operations.judging.reading import ResultsOfRuns
 from agentpipe.operations.judging.report import FIELDS, METADATA, key_of, summarize
-from agentpipe.sinks.stream import Stream
+from agentpipe.operations.judging.samples import without_rescored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,11 +30,13 @@ if TYPE_CHECKING:
     from agentpipe.operations.judging.rewards import PassK
 
 MAX_K = 10_000
+NAMED = 5
 COLUMNS = ("results", "ok", "reward", "95 % interval", "usd", "p50 s", "p95 s")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    add_run(parser, "only results of this run")
     parser.add_argument("--collection", metavar="NAME", help="only results of this collection")
     parser.add_argument(
         "--by",
@@ -59,13 +65,16 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read the stream from its beginning to its present end."""
+    """Read the stream from its beginning to its present end, or a run from the archive."""
     settings = settings_of(args)
     key = key_of(args.by) if args.by else None
     require_results(args, settings)
-    with Stream.open(settings, start="beginning", timeout_s=0) as stream:
-        wanted = (it for it in stream if args.collection in (None, it.collection))
-        whole, by = summarize(wanted, key, args.pass_k)
+    found, rescored = ResultsOfRuns(settings, _runs(args)), list[str]()
+    results = found if args.run_name else without_rescored(found, rescored)
+    wanted = (it for it in results if args.collection in (None, it.collection))
+    whole, by = summarize(wanted, key, args.pass_k)
+    if args.run_name and not whole.results:
+        raise no_results_of(args.run_name)
     if args.json:
         parts = [{"key": name, **part.to_dict()} for name, part in by.items()]
         print_json({**whole.to_dict(), "by": parts if args.by else None})
@@ -74,8 +83,21 @@ def run(args: argparse.Namespace) -> int:
         if by:
             _draw_parts(args.by, by)
         print_text(f"Results: {without_password(settings.sink)}")
-    say_skipped(stream)
+    _say_what_to_know(args, whole, rescored)
+    say_skipped(found)
     return OK
+
+
+def _runs(args: argparse.Namespace) -> tuple[str, ...]:
+    return (args.run_name,) if args.run_name else ()
+
+
+def _say_what_to_know(args: argparse.Namespace, whole: Report, rescored: Sequence[str]) -> None:
+    if args.run_name:
+        say_drift(args.run_name, whole)
+    if rescored:
+        runs = ", ".join(sorted(set(rescored))[:NAMED])
+        say(f"not counted here: {counted(len(rescored), 'rescored result')}; see --run {runs}")
 
 
 def _draw(report: Report) -> None:
@@ -84,6 +106,7 @@ def _draw(report: Report) -> None:
             (one_line(name, 40), f"{n:,} of {report.results:,}")
             for name, n in report.outcomes.items()
         ),
+        *_tried_again(report),
         *_judged(report),
         *_used(report),
         ("throughput", f"{report.per_s:,.1f} results/s"),
@@ -91,6 +114,17 @@ def _draw(report: Report) -> None:
     ]
     width = max(len(name) for name, _ in rows)
     print_text("", *(f"  {name:<{width}}   {value}" for name, value in rows), "")
+
+
+def _tried_again(report: Report) -> Iterator[tuple[str, str]]:
+    counts = (
+        ("retried", report.retried),
+        ("replayed", report.replayed),
+        ("judged again", report.rescored),
+    )
+    for name, number in counts:
+        if number:
+            yield name, f"{number:,} of {report.results:,}"
 
 
 def _judged(report: Report) -> Iterator[tuple[str, str]]:

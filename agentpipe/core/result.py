@@ -65,6 +65,7 @@ class Result:
         trace: Spans in MCP-Universe's format.
         outcome: One of ``OUTCOMES``.
         stop: Why the answer ended, one of ``STOPS``; None if the agent does not know.
+        context: Which of its collection's contexts the agent has, from 0; never a value of it.
         attempt: Which run gave this outcome, from 1; 0 where none ran.
         reward: Weighted mean of the evaluators' scores; only for ``ok``, None without evaluators.
         rewards: The same of each evaluator with a name.
@@ -87,6 +88,7 @@ class Result:
     task_id: str = ""
     collection: str | None = None
     agent: str | None = None
+    context: int | None = None
     attempt: int = 0
     outcome: str = "ok"
     stop: str | None = None
@@ -257,7 +259,7 @@ _RESULT_KINDS: dict[str, Any] = {
         ("collection", "agent", "stop", "worker", "config_hash", "group_id"), (str, _OR_NULL)
     ),
     **dict.fromkeys(("submitted_at", "started_at", "finished_at"), (str, _OR_NULL)),
-    **dict.fromkeys(("sample_index", "group_size", "seed"), (int, _OR_NULL)),
+    **dict.fromkeys(("sample_index", "group_size", "seed", "context"), (int, _OR_NULL)),
     "policy_version": (str, int, _OR_NULL),
     **dict.fromkeys(("replay_of", "run", "retry_of", "rescored_of"), (str, _OR_NULL)),
     "truncated": (dict, _OR_NULL),

@@ -66,3 +66,49 @@ def test_what_it_cannot_do_is_a_usage_error(
     done = project.run("report", *options)
     assert (done.code, done.out) == (2, "")
     assert words in done.err
+
+
+def test_a_run_is_reported_alone_and_by_the_context_of_its_agents(project: Project) -> None:
+    project.collection(context=[{"env": {"WHO": "north"}}, {"env": {"WHO": "south"}}])
+    right = [{"func": "raw", "op": "=", "value": "yes"}]
+    asked = {"question": "echo yes", "evaluators": right, "run": "v2"}
+    project.send(
+        {"task_id": "v1/a", "question": "echo no", "evaluators": right, "run": "v1"},
+        *({**asked, "task_id": f"v2/{name}"} for name in "abc"),
+        {**asked, "task_id": "v2/d", "question": "raise boom"},
+        {**asked, "task_id": "v2/d~r1", "retry_of": "v2/d"},
+    )
+    project.burst("--processes", "1")
+    report = project.ok("report", "--run", "v2", "--by", "context", "--json").json
+    assert (report["results"], report["pass_rate"], report["retried"]) == (4, 1.0, 1)
+    assert {part["key"] for part in report["by"]} == {"0", "1"}
+    assert len(report["config_hashes"]) == 1
+    said = project.ok("report", "--run", "v2", "--by", "context").out
+    assert "1 of 4" in said
+    assert "south" not in said
+    assert project.ok("report", "--json").json["results"] == 5
+
+
+def test_a_run_of_two_configs_says_so(project: Project) -> None:
+    project.collection()
+    for number in (1, 2):
+        project.send({"task_id": f"v2/{number}", "question": "echo yes", "run": "v2"})
+        project.burst("--processes", "1")
+        project.write("collection.yaml", "")
+        project.collection(time_limit=60)
+    done = project.ok("report", "--run", "v2")
+    assert "has results of 2 configs" in done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"), [("v9", 1, "has no results"), ("../x", 2, "expected a run")]
+)
+def test_a_run_that_is_not_there_is_an_error(
+    project: Project, name: str, code: int, words: str
+) -> None:
+    project.collection()
+    project.send({"task_id": "v2/1", "question": "echo yes", "run": "v2"})
+    project.burst("--processes", "1")
+    done = project.run("report", "--run", name)
+    assert (done.code, done.out) == (code, "")
+    assert words in done.err

@@ -5,21 +5,30 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from agentpipe.errors import ConfigError
 from agentpipe.operations.judging.rewards import Rewards
+from agentpipe.operations.judging.samples import samples_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from agentpipe.core.result import Result
     from agentpipe.operations.judging.rewards import Estimate, PassK
+    from agentpipe.operations.judging.samples import Sample
 
-FIELDS = ("group", "agent", "collection", "outcome", "config_hash", "policy_version")
+FIELDS = (
+    "group",
+    "agent",
+    "context",
+    "collection",
+    "outcome",
+    "config_hash",
+    "policy_version",
+)
 METADATA = "metadata."
 # A value that is missing, in a report by a field.
 ABSENT = "-"
@@ -38,6 +47,10 @@ class Report:
         pass_k: By the ``k`` that was asked for.
         usage: Summed over results; ``usd`` over those with a known price, ``priced`` of them.
         run_s: The 50th and the 95th percentile of how long a run took.
+        retried: How many results are of a task that ``retry`` sent again.
+        replayed: The same of ``dead replay``.
+        rescored: How many are answers that were judged again.
+        config_hashes: How many results each config gave.
     """
 
     results: int
@@ -52,6 +65,10 @@ class Report:
     usage: dict[str, float]
     priced: int
     run_s: tuple[float, float] | None
+    retried: int
+    replayed: int
+    rescored: int
+    config_hashes: dict[str, int]
 
     @property
     def passes_or_fails(self) -> bool:
@@ -64,30 +81,37 @@ class Report:
 
 
 class _Totals:
-    """Takes results one by one."""
+    """Takes samples one by one."""
 
     def __init__(self) -> None:
         self.outcomes: Counter[str] = Counter()
+        self.config_hashes: Counter[str] = Counter()
         self.rewards = Rewards()
         self.usage = defaultdict[str, float](float)
-        self.priced = 0
+        self.priced = self.retried = self.replayed = self.rescored = 0
         self.first, self.last = math.inf, -math.inf
         self.run_s: list[float] = []
 
-    def add(self, result: Result) -> None:
-        self.outcomes[result.outcome] += 1
-        self.rewards.add(group_of(result), result.reward)
-        for name, number in result.usage.items():
-            if isinstance(number, int | float):
-                self.usage[name] += number
-        self.priced += "usd" in result.usage
-        started, finished = _seconds(result.started_at), _seconds(result.finished_at)
-        if started is not None:
-            self.first = min(self.first, started)
-        if finished is not None:
-            self.last = max(self.last, finished)
-        if started is not None and finished is not None:
-            self.run_s.append(finished - started)
+    def add(self, sample: Sample) -> None:
+        self.outcomes[sample.outcome] += 1
+        self.rewards.add(sample.group, sample.reward)
+        for name, number in sample.usage.items():
+            self.usage[name] += number
+        self.priced += "usd" in sample.usage
+        self.retried += sample.is_retry
+        self.replayed += sample.is_replay
+        self.rescored += sample.is_rescored
+        if sample.config_hash:
+            self.config_hashes[sample.config_hash] += 1
+        self._add_times(sample)
+
+    def _add_times(self, sample: Sample) -> None:
+        if sample.started is not None:
+            self.first = min(self.first, sample.started)
+        if sample.finished is not None:
+            self.last = max(self.last, sample.finished)
+        if sample.run_s is not None:
+            self.run_s.append(sample.run_s)
 
     def report(self, pass_k: Sequence[int]) -> Report:
         total = self.outcomes.total()
@@ -106,6 +130,10 @@ class _Totals:
             usage={name: round(number, 9) for name, number in sorted(self.usage.items())},
             priced=self.priced,
             run_s=_percentiles(self.run_s),
+            retried=self.retried,
+            replayed=self.replayed,
+            rescored=self.rescored,
+            config_hashes=dict(self.config_hashes.most_common()),
         )
 
 
@@ -116,15 +144,28 @@ def summarize(
 ) -> tuple[Report, dict[str, Report]]:
     """Read the results once; returns the report of all, and one for each value of ``key``.
 
-    Memory grows with the number of groups, and by a number for each result.
+    Of a sample that was tried again only the last attempt counts. Memory grows by some hundred
+    bytes for each result.
     """
-    whole, parts = _Totals(), defaultdict[str, _Totals](_Totals)
-    for result in results:
-        whole.add(result)
-        if key is not None:
-            parts[key(result)].add(result)
-    by = {name: parts[name].report(pass_k) for name in sorted(parts)}
-    return whole.report(pass_k), by
+    samples = samples_of(results, key)
+    by = divided(samples, pass_k) if key else {}
+    return report_of(samples, pass_k), by
+
+
+def report_of(samples: Iterable[Sample], pass_k: Sequence[int] = ()) -> Report:
+    """The report of some samples."""
+    totals = _Totals()
+    for each in samples:
+        totals.add(each)
+    return totals.report(pass_k)
+
+
+def divided(samples: Iterable[Sample], pass_k: Sequence[int]) -> dict[str, Report]:
+    """A report for each key, in their order."""
+    parts = defaultdict[str, _Totals](_Totals)
+    for each in samples:
+        parts[each.key].add(each)
+    return {name: parts[name].report(pass_k) for name in sorted(parts)}
 
 
 def group_of(result: Result) -> str:
@@ -151,14 +192,6 @@ def _text(value: Any) -> str:
     if value is None:
         return ABSENT
     return value if isinstance(value, str) else orjson.dumps(value).decode()
-
-
-def _seconds(timestamp: str | None) -> float | None:
-    """Unix seconds; None where there is none, or what a foreign record holds is none."""
-    try:
-        return datetime.fromisoformat(timestamp).timestamp() if timestamp else None
-    except ValueError:
-        return None
 
 
 def _percentiles(run_s: list[float]) -> tuple[float, float] | None:

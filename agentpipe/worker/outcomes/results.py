@@ -420,6 +420,7 @@ class Results(dramatiq.Middleware):
             task_id=claim.task_id,
             collection=actor.collection if actor else None,
             agent=message.actor_name,
+            context=actor.context if actor else None,
             attempt=attempt_of(message, run),
             outcome=outcome,
             stop=run.stop if run else None,

@@ -63,6 +63,7 @@ class ServedActor(Protocol):
     Attributes:
         credential: That of its context.
         collection: Its collection's name; None outside any.
+        context: The index of its context there; None without any.
         takes_tasks: Whether its messages are Tasks.
         config_hash: The fingerprint of its collection; empty if unknown.
         strict_config: Whether tasks that were sent with another one are left alone.
@@ -74,6 +75,8 @@ class ServedActor(Protocol):
     def credential(self) -> Credential: ...  # noqa: D102 - see the class
     @property
     def collection(self) -> str | None: ...  # noqa: D102 - likewise
+    @property
+    def context(self) -> int | None: ...  # noqa: D102 - likewise
     @property
     def takes_tasks(self) -> bool: ...  # noqa: D102 - likewise
     @property
@@ -141,7 +144,7 @@ class _Agent:
 
     def __init__(self, actor: AgentActor) -> None:
         self._actor = actor
-        self.collection = actor.collection.name
+        self.collection, self.context = actor.collection.name, actor.spec.context_index
         self.config_hash = actor.config_hash
         self.strict_config = actor.collection.strict_config
 
@@ -211,6 +214,7 @@ class _Plain:
     strict_config = False
     config_hash = ""
     collection = None
+    context = None
     secrets = ()
 
     def __init__(self, actor: dramatiq.Actor[..., Any]) -> None:

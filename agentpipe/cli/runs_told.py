@@ -1,0 +1,32 @@
+"""What commands say of the runs that they read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentpipe.cli.common import say
+from agentpipe.errors import AgentpipeError
+
+if TYPE_CHECKING:
+    from agentpipe.operations.judging.report import Report
+
+MAX_HASHES, HASH_CHARS = 4, 12
+
+
+def no_results_of(run: str) -> AgentpipeError:
+    """The error of a command that found none."""
+    return AgentpipeError(
+        f"the run {run!r} has no results here: check its name, or wait for its tasks"
+    )
+
+
+def say_drift(run: str, report: Report) -> None:
+    """Name the configs of a run that has more than one."""
+    found = report.config_hashes
+    if len(found) > 1:
+        shown = [f"{name[:HASH_CHARS]} ({number:,})" for name, number in found.items()]
+        more = ", ..." if len(shown) > MAX_HASHES else ""
+        say(
+            f"warning: the run {run} has results of {len(found)} configs, "
+            f"{', '.join(shown[:MAX_HASHES])}{more}: workers with another file are the usual reason"
+        )

@@ -1,0 +1,44 @@
+"""Reading: the results of runs, from an archive where there is one, else from the whole stream."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentpipe.archive import Archive
+from agentpipe.sinks import is_searchable
+from agentpipe.sinks.stream import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from agentpipe.core.result import Result
+    from agentpipe.settings import Settings
+
+
+class ResultsOfRuns:
+    """Iterates once over the results of some runs, or of all if none is named.
+
+    Attributes:
+        skipped: Number of records that were not Results.
+    """
+
+    def __init__(self, settings: Settings, runs: Collection[str] = ()) -> None:
+        self._settings, self._runs = settings, runs
+        self.skipped = 0
+
+    def __iter__(self) -> Iterator[Result]:
+        if self._runs and is_searchable(self._settings):
+            return self._found()
+        return self._scanned()
+
+    def _found(self) -> Iterator[Result]:
+        with Archive.open(self._settings) as archive:
+            for run in dict.fromkeys(self._runs):
+                yield from archive.results(run=run)
+
+    def _scanned(self) -> Iterator[Result]:
+        with Stream.open(self._settings, start="beginning", timeout_s=0) as stream:
+            for result in stream:
+                if not self._runs or result.run in self._runs:
+                    yield result
+            self.skipped = stream.skipped

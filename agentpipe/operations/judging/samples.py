@@ -1,0 +1,151 @@
+"""Samples: what counts of some results, which is the last attempt of each sample.
+
+A retry or a replay is a task of its own, with a Result of its own. It stands for the same sample as
+the task that it tries again, so only the last of them counts; what all of them cost is added up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from agentpipe.core.run_names import prefix_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from agentpipe.core.result import Result
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What judging needs of one Result: its answer and trace may be large.
+
+    Attributes:
+        group: The task whose sample it is; a task that is no sample is alone in its group.
+        key: Its value of the field that a report is divided by.
+        usage: Numbers only, summed over its attempts.
+        started: Unix seconds, like ``finished``; None if unknown.
+        parent: The task that it tries again; None for a first attempt.
+    """
+
+    task_id: str
+    run: str | None
+    group: str
+    key: str
+    outcome: str
+    reward: float | None
+    usage: Mapping[str, float]
+    started: float | None
+    finished: float | None
+    config_hash: str | None
+    parent: str | None
+    is_retry: bool
+    is_replay: bool
+    is_rescored: bool
+
+    @classmethod
+    def of(cls, result: Result, key: str = "") -> Sample:
+        """The sample in a Result."""
+        return cls(
+            result.task_id,
+            result.run,
+            result.group_id or result.task_id,
+            key,
+            result.outcome,
+            result.reward,
+            {n: value for n, value in result.usage.items() if isinstance(value, int | float)},
+            _seconds(result.started_at),
+            _seconds(result.finished_at),
+            result.config_hash,
+            result.retry_of or result.replay_of,
+            result.retry_of is not None,
+            result.replay_of is not None,
+            result.rescored_of is not None,
+        )
+
+    @property
+    def task(self) -> str:
+        """The task that it is a sample of, by the name that it has in every run."""
+        return self.group.removeprefix(prefix_of(self.run)) if self.run else self.group
+
+    @property
+    def run_s(self) -> float | None:
+        """How long its run took."""
+        if self.started is None or self.finished is None:
+            return None
+        return self.finished - self.started
+
+
+def samples_of(
+    results: Iterable[Result], key: Callable[[Result], str] | None = None
+) -> list[Sample]:
+    """The last attempt of each sample, in an order of no meaning."""
+    return last_attempts([Sample.of(each, key(each) if key else "") for each in results])
+
+
+def last_attempts(samples: Sequence[Sample]) -> list[Sample]:
+    """Of the attempts at one sample only the one that finished last, with the usage of all."""
+    parents = {each.task_id: each.parent for each in samples if each.parent}
+    if not parents:
+        return list(samples)
+    tried_again = {first_of(task_id, parents) for task_id in parents}
+    counted, families = [], defaultdict[str, list[Sample]](list)
+    for each in samples:
+        first = first_of(each.task_id, parents)
+        if first in tried_again:
+            families[first].append(each)
+        else:
+            counted.append(each)
+    return [*counted, *(_as_one(first, family) for first, family in families.items())]
+
+
+def first_of(task_id: str, parents: Mapping[str, str]) -> str:
+    """The first attempt of a sample; foreign records may name each other in a circle."""
+    seen = set[str]()
+    while task_id in parents and task_id not in seen:
+        seen.add(task_id)
+        task_id = parents[task_id]
+    return task_id
+
+
+def _as_one(first: str, family: Sequence[Sample]) -> Sample:
+    last = max(enumerate(family), key=lambda at: (at[1].finished or -math.inf, at[0]))[1]
+    group = first if last.group == last.task_id else last.group
+    return replace(last, group=group, usage=_sum_of(each.usage for each in family))
+
+
+def _sum_of(usages: Iterable[Mapping[str, float]]) -> Mapping[str, float]:
+    total = defaultdict[str, float](float)
+    for usage in usages:
+        for name, number in usage.items():
+            total[name] += number
+    return total
+
+
+def rewards_by_task(samples: Iterable[Sample]) -> dict[str, list[float | None]]:
+    """The rewards of each task's samples; None where one is missing."""
+    found = defaultdict[str, list[float | None]](list)
+    for each in samples:
+        found[each.task].append(each.reward)
+    return found
+
+
+def _seconds(timestamp: str | None) -> float | None:
+    """Unix seconds; None where there is none, or what a foreign record holds is none."""
+    try:
+        return datetime.fromisoformat(timestamp).timestamp() if timestamp else None
+    except ValueError:
+        return None
+
+
+def without_rescored(results: Iterable[Result], left_out: list[str]) -> Iterator[Result]:
+    """Results that were judged again stand in their own run only; adds its name to ``left_out``."""
+    for each in results:
+        if each.rescored_of is None:
+            yield each
+        else:
+            left_out.append(each.run or "")
