@@ -20,6 +20,7 @@ EXAMPLES = {
         "export --run v2 --to inspect v2.eval",
     ),
     "report": ("report --collection evals", "report --run v2 --by context --pass-k 1,4"),
+    "compare": ("compare v1 v2", "compare v1 v2 --by metadata.level --json"),
     "dead": ("dead list --group-by error", "dead replay --error ConnectionError --yes"),
     "schedule": ("schedule list", "schedule run"),
     "pause": ("pause evals",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from agentpipe.cli.columns import table
 from agentpipe.cli.common import (
     add_common,
     add_run,
@@ -168,15 +169,7 @@ def _chances(each: PassK) -> str:
 def _draw_parts(field: str, parts: dict[str, Report]) -> None:
     rows: list[tuple[str, ...]] = [(one_line(field, 40), *COLUMNS)]
     rows += [(one_line(name, 60), *_cells(part)) for name, part in parts.items()]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    print_text(*(_row(cells, widths) for cells in rows), "")
-
-
-def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """The first is a name, the others are numbers."""
-    name, *numbers = cells
-    aligned = (f"{it:>{width}}" for it, width in zip(numbers, widths[1:], strict=True))
-    return "  ".join([f"  {name:<{widths[0]}}", *aligned])
+    print_text(*table(rows), "")
 
 
 def _cells(part: Report) -> list[str]:

@@ -15,6 +15,7 @@ NOTHING_SET = {"AGENTPIPE_BROKER": "", "AGENTPIPE_SINK": "", "AGENT_COLLECTION_C
 READERS = [
     ("status",),
     ("report",),
+    ("compare", "v1", "v2"),
     ("export", "--to", "jsonl", "-"),
     ("top", "--once"),
     ("tail", "--from", "beginning", "--timeout", "0"),

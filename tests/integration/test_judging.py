@@ -112,3 +112,44 @@ def test_a_run_that_is_not_there_is_an_error(
     done = project.run("report", "--run", name)
     assert (done.code, done.out) == (code, "")
     assert words in done.err
+
+
+RIGHT = [{"func": "raw", "op": "=", "value": "yes"}]
+
+
+def send_run(project: Project, run: str, answers: dict[str, str]) -> None:
+    project.send(
+        *(
+            {
+                "task_id": f"{run}/{task}",
+                "question": f"echo {answer}",
+                "evaluators": RIGHT,
+                "run": run,
+            }
+            for task, answer in answers.items()
+        )
+    )
+
+
+def test_two_runs_are_compared_task_by_task(project: Project) -> None:
+    project.collection()
+    tasks = [f"t{number}" for number in range(8)]
+    send_run(project, "v1", dict.fromkeys(tasks, "yes") | {HOSTILE: "yes"})
+    send_run(project, "v2", {task: "yes" if task == "t0" else "no" for task in tasks})
+    project.burst("--processes", "1")
+    worse = project.run("compare", "v1", "v2", "--by", "agent", "--json")
+    assert worse.code == 5
+    found = worse.json
+    assert (found["worse"], found["tasks"], found["only_a"]["first"]) == (True, 8, [HOSTILE])
+    assert found["difference"]["delta"] == -0.875
+    assert found["difference"]["p"] == found["difference"]["mcnemar"]["p"] == 2 / 2**7
+    assert [part["key"] for part in found["by"]] == ["toys_0"]
+    said = project.run("compare", "v1", "v2", "--by", "agent")
+    assert said.code == 5
+    assert "v2 is worse than v1, beyond chance" in said.out
+    assert "\x1b" not in said.out
+    better = project.ok("compare", "v2", "v1")
+    assert "v1 is better than v2, beyond chance" in better.out
+    same = project.ok("compare", "v1", "v1", "--json").json["difference"]
+    assert (same["delta"], same["p"], same["ties"]) == (0, 1, 9)
+    assert project.run("compare", "v1", "v9").code == 1

@@ -20,16 +20,18 @@ class ResultsOfRuns:
 
     Attributes:
         skipped: Number of records that were not Results.
+        number: Number of Results so far.
     """
 
     def __init__(self, settings: Settings, runs: Collection[str] = ()) -> None:
         self._settings, self._runs = settings, runs
-        self.skipped = 0
+        self.skipped = self.number = 0
 
     def __iter__(self) -> Iterator[Result]:
-        if self._runs and is_searchable(self._settings):
-            return self._found()
-        return self._scanned()
+        searched = self._runs and is_searchable(self._settings)
+        for result in self._found() if searched else self._scanned():
+            self.number += 1
+            yield result
 
     def _found(self) -> Iterator[Result]:
         with Archive.open(self._settings) as archive:

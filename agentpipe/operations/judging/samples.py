@@ -89,18 +89,31 @@ def samples_of(
 
 def last_attempts(samples: Sequence[Sample]) -> list[Sample]:
     """Of the attempts at one sample only the one that finished last, with the usage of all."""
+    tried_again, counted = _tried_again(samples)
+    return [*counted, *(_as_one(first, family) for first, family in tried_again.items())]
+
+
+def families(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
+    """All attempts at each sample, the one that counts last, by the id of the first."""
+    tried_again, alone = _tried_again(samples)
+    ordered = {first: _in_order(family) for first, family in tried_again.items()}
+    return {each.task_id: [each] for each in alone} | ordered
+
+
+def _tried_again(samples: Sequence[Sample]) -> tuple[dict[str, list[Sample]], list[Sample]]:
+    """The attempts at samples that were tried again, by the first; and all other samples."""
     parents = {each.task_id: each.parent for each in samples if each.parent}
     if not parents:
-        return list(samples)
-    tried_again = {first_of(task_id, parents) for task_id in parents}
-    counted, families = [], defaultdict[str, list[Sample]](list)
+        return {}, list(samples)
+    found = {first_of(task_id, parents): list[Sample]() for task_id in parents}
+    alone: list[Sample] = []
     for each in samples:
-        first = first_of(each.task_id, parents)
-        if first in tried_again:
-            families[first].append(each)
-        else:
-            counted.append(each)
-    return [*counted, *(_as_one(first, family) for first, family in families.items())]
+        found.get(first_of(each.task_id, parents), alone).append(each)
+    return found, alone
+
+
+def _in_order(family: Sequence[Sample]) -> list[Sample]:
+    return sorted(family, key=lambda each: each.finished or -math.inf)
 
 
 def first_of(task_id: str, parents: Mapping[str, str]) -> str:
@@ -113,7 +126,7 @@ def first_of(task_id: str, parents: Mapping[str, str]) -> str:
 
 
 def _as_one(first: str, family: Sequence[Sample]) -> Sample:
-    last = max(enumerate(family), key=lambda at: (at[1].finished or -math.inf, at[0]))[1]
+    last = _in_order(family)[-1]
     group = first if last.group == last.task_id else last.group
     return replace(last, group=group, usage=_sum_of(each.usage for each in family))
 
