@@ -95,9 +95,13 @@ class Archive:
     def result(self, task_id: str) -> Result | None:
         """The last Result of a task; None if it has none here."""
         last = None
-        for result in self._found(Query(task_id=task_id)):
+        for result in self.results_of(task_id):
             last = result
         return last
+
+    def results_of(self, task_id: str) -> Iterator[Result]:
+        """Every Result of this id, the first one first: an id may be used again after a purge."""
+        return self._found(Query(task_id=task_id))
 
     def _found(self, query: Query) -> Iterator[Result]:
         for record in self._sink.search(query):

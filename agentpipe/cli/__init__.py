@@ -36,6 +36,7 @@ COMMANDS = {
     "resume": "resume paused agents or collections",
     "cancel": "cancel waiting and running tasks",
     "rebalance": "give waiting tasks of removed agents to the agents that there are",
+    "show": "show a result: question, answer, verdicts, cost and trace",
     "why": "explain where tasks are and why they are not done",
     "purge": "cancel all waiting tasks",
     "init": "create a project: a collection, an agent and tasks, ready to run",

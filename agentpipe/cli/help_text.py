@@ -27,6 +27,7 @@ EXAMPLES = {
     "resume": ("resume evals",),
     "cancel": ("cancel TASK", "cancel --collection evals"),
     "rebalance": ("rebalance evals --dry-run", "rebalance evals"),
+    "show": ("show TASK", "show TASK --messages"),
     "why": ("why TASK",),
     "init": ("init trial", "init moved --from-mcp-universe benchmarks/"),
 }

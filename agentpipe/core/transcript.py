@@ -41,23 +41,42 @@ class ModelRequest:
         span: Its span.
         data: The record of the request.
         messages: Those of the whole conversation so far; the same objects from request to request.
+        new: Those of ``messages`` that no earlier request of the conversation had.
         answer: The response as a message; None if there is none.
     """
 
     span: Mapping[str, Any]
     data: Mapping[str, Any]
     messages: tuple[dict[str, Any], ...]
+    new: tuple[dict[str, Any], ...]
     answer: dict[str, Any] | None
 
 
 @dataclass(slots=True)
 class _Open:
-    """A conversation while its requests are read."""
+    """A conversation while its requests are read.
+
+    Attributes:
+        parent: The id of the span below which its requests are.
+        asked: What its last request sent.
+    """
 
     parent: Any
     asked: list[dict[str, Any]] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
     tools: tuple[dict[str, Any], ...] = ()
+
+    def ask(self, sent: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Go on with what a request sent; those messages that are new."""
+        if not _opens(sent):
+            self.messages += sent
+            self.asked = list(self.messages)
+            return sent
+        new = sent[len(self.asked) :]
+        if self.asked and new and new[0].get("role") == "assistant":
+            new = new[1:]  # The last response, repeated.
+        self.asked, self.messages = sent, list(sent)
+        return new
 
 
 def transcripts(trace: Sequence[Any]) -> list[Transcript]:
@@ -66,31 +85,55 @@ def transcripts(trace: Sequence[Any]) -> list[Transcript]:
     Agents that call several models have several; so has one that puts its whole history into one
     message. Spans of others that are malformed are passed over.
     """
-    conversations: list[_Open] = []
-    for _ in _requests(trace, conversations):
-        pass
-    complete = is_complete(trace)
-    return [
-        Transcript(tuple(each.messages), each.tools, complete)
-        for each in conversations
-        if each.messages
-    ]
+    conversations = Conversations()
+    for span, data in records_of(trace):
+        if data.get("type") == "llm":
+            conversations.add(span, data)
+    return conversations.whole(complete=is_complete(trace))
 
 
 def requests_of(trace: Iterable[Any]) -> Iterator[ModelRequest]:
     """Each request of a trace, in the order in which they end."""
-    return _requests(trace, [])
-
-
-def _requests(trace: Iterable[Any], conversations: list[_Open]) -> Iterator[ModelRequest]:
+    conversations = Conversations()
     for span, data in records_of(trace):
         if data.get("type") == "llm":
-            conversation = _asked(conversations, span.get("parent_id"), data)
-            sent = tuple(conversation.messages)
-            answer = None if data.get("error") else _answer(data)
-            if answer:
-                conversation.messages.append(answer)
-            yield ModelRequest(span, data, sent, answer)
+            yield conversations.add(span, data)
+
+
+class Conversations:
+    """Takes the requests of a run one by one, in the order in which their spans end."""
+
+    def __init__(self) -> None:
+        self._open: list[_Open] = []
+
+    def add(self, span: Mapping[str, Any], data: Mapping[str, Any]) -> ModelRequest:
+        """Take the record of a request."""
+        sent = _objects(data.get("messages"))
+        conversation = self._of(span.get("parent_id"), sent)
+        if tools := _objects(data.get("tools")):
+            conversation.tools = tuple(map(_definition, tools))
+        new = tuple(conversation.ask(sent))
+        messages = tuple(conversation.messages)
+        answer = None if data.get("error") else _answer(data)
+        if answer:
+            conversation.messages.append(answer)
+        return ModelRequest(span, data, messages, new, answer)
+
+    def whole(self, *, complete: bool = True) -> list[Transcript]:
+        """Those that have a message."""
+        return [
+            Transcript(tuple(each.messages), each.tools, complete)
+            for each in self._open
+            if each.messages
+        ]
+
+    def _of(self, parent: Any, sent: list[dict[str, Any]]) -> _Open:
+        """The conversation that a request belongs to."""
+        conversation = _continued(self._open, parent, sent)
+        if conversation is None:
+            conversation = _Open(parent)
+            self._open.append(conversation)
+        return conversation
 
 
 def records_of(trace: Iterable[Any]) -> Iterator[tuple[Mapping[str, Any], dict[str, Any]]]:
@@ -109,23 +152,6 @@ def is_complete(trace: Sequence[Any]) -> bool:
         if not isinstance(span, dict) or span.get("span_index", place) != place:
             return False
     return not any("dropped" in data for _, data in records_of(trace))
-
-
-def _asked(conversations: list[_Open], parent: Any, data: Mapping[str, Any]) -> _Open:
-    """The conversation that a request belongs to, with its messages."""
-    sent = _objects(data.get("messages"))
-    conversation = _continued(conversations, parent, sent)
-    if conversation is None:
-        conversation = _Open(parent)
-        conversations.append(conversation)
-    if _opens(sent):
-        conversation.asked, conversation.messages = sent, list(sent)
-    else:
-        conversation.asked = [*conversation.messages, *sent]
-        conversation.messages += sent
-    if tools := _objects(data.get("tools")):
-        conversation.tools = tuple(map(_definition, tools))
-    return conversation
 
 
 def _continued(

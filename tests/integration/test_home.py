@@ -20,6 +20,7 @@ READERS = [
     ("top", "--once"),
     ("tail", "--from", "beginning", "--timeout", "0"),
     ("why", "x"),
+    ("show", "x"),
     ("dead", "list"),
     ("cancel", "x"),
 ]

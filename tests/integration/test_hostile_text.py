@@ -124,6 +124,8 @@ COMMANDS = {
     "status": (),
     "tail": ("--from", "beginning", "--timeout", "0"),
     "report": (),
+    "show": ("r-1",),
+    "show --messages": ("r-1",),
     "export": ("--to", "csv", "-"),
     "dead list": (),
     "dead list --group-by": ("error",),
@@ -144,13 +146,31 @@ def test_every_command_shows_what_is_stored_as_text(forged: Project) -> None:
     for command, args in COMMANDS.items():
         shown = on_a_terminal(forged, *command.split(), *args).harmless()
         assert "Traceback" not in shown.text, (command, shown.text)
-        if command in ("tail", "report", "export", "dead list", "dead show", "why", "cancel"):
+        if command in (
+            "tail",
+            "report",
+            "show",
+            "dead list",
+            "dead show",
+            "why",
+            "cancel",
+            "export",
+        ):
             assert "MARK\\x1b[2J" in shown.text, (command, shown.text)
 
 
 @pytest.mark.long
 def test_json_on_a_terminal_is_harmless_and_whole(forged: Project) -> None:
-    for command in ("status", "tail", "report", "dead list", "dead show", "why", "top --once"):
+    for command in (
+        "status",
+        "tail",
+        "report",
+        "show",
+        "dead list",
+        "dead show",
+        "why",
+        "top --once",
+    ):
         lines = on_a_terminal(forged, *command.split(), *COMMANDS[command], "--json").harmless()
         for line in lines.text.splitlines():
             json.loads(line)

@@ -1,0 +1,121 @@
+"""The spans of a trace as a tree, whatever others wrote into it."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.core.transcript import records_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Deeper ones are drawn at this depth.
+MAX_DEPTH = 12
+# A later time is no time.
+MAX_S = 1e12
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A span in its place.
+
+    Attributes:
+        depth: 0 for a span without a parent.
+        at_s: After the beginning of the trace.
+        records: Their data.
+    """
+
+    span: dict[str, Any]
+    depth: int
+    at_s: float
+    took_s: float
+    records: tuple[dict[str, Any], ...]
+
+    @property
+    def kind(self) -> str:
+        """What its first record says that it is."""
+        kind = self.records[0].get("type") if self.records else None
+        return kind if isinstance(kind, str) else ""
+
+
+def nodes(trace: Sequence[Any]) -> list[Node]:
+    """Parents before children, those of one parent by time; each span once, cycles or not."""
+    spans = [span for span in trace if isinstance(span, dict)]
+    begun = min(filter(None, map(begun_at, spans)), default=0.0)
+    return [_node(spans[place], depth, begun) for place, depth in _in_order(spans)]
+
+
+def total_s(tree: Sequence[Node]) -> float:
+    """From the beginning of the first span to the end of the last."""
+    return max((node.at_s + node.took_s for node in tree), default=0.0)
+
+
+def bar(at_s: float, took_s: float, whole_s: float, width: int) -> str:
+    """When it ran within the whole, as a bar of at least one cell."""
+    if whole_s <= 0:
+        return " " * width
+    first = min(width - 1, int(width * at_s / whole_s))
+    cells = min(width - first, max(1, round(width * took_s / whole_s)))
+    return " " * first + "█" * cells + " " * (width - first - cells)
+
+
+def begun_at(span: dict[str, Any]) -> float:
+    """Unix seconds; 0 where the span says nothing sensible."""
+    return _number(span.get("timestamp"))
+
+
+def _in_order(spans: Sequence[dict[str, Any]]) -> list[tuple[int, int]]:
+    """Places in the list with their depths."""
+    places = {key: place for place, span in enumerate(spans) if (key := _key(span.get("id")))}
+    children: dict[int | None, list[int]] = defaultdict(list)
+    for place, span in enumerate(spans):
+        parent = places.get(_key(span.get("parent_id")))
+        children[None if parent == place else parent].append(place)
+    ordered: dict[int, int] = {}
+    _walk(spans, children, None, ordered)
+    for place in range(len(spans)):  # Those in a cycle have no root.
+        if place not in ordered:
+            ordered[place] = 0
+            _walk(spans, children, place, ordered)
+    return list(ordered.items())
+
+
+def _walk(
+    spans: Sequence[dict[str, Any]],
+    children: dict[int | None, list[int]],
+    top: int | None,
+    ordered: dict[int, int],
+) -> None:
+    """Add all below ``top``; without recursion, as others may nest as deeply as they like."""
+    depth = 0 if top is None else 1
+    waiting = [(place, depth) for place in _by_time(spans, children[top])]
+    while waiting:
+        place, depth = waiting.pop()
+        if place in ordered:
+            continue
+        ordered[place] = min(depth, MAX_DEPTH)
+        waiting += [(child, depth + 1) for child in _by_time(spans, children[place])]
+
+
+def _by_time(spans: Sequence[dict[str, Any]], places: list[int]) -> list[int]:
+    """The last first, as they are taken from the end."""
+    return sorted(places, key=lambda place: (begun_at(spans[place]), place), reverse=True)
+
+
+def _node(span: dict[str, Any], depth: int, begun: float) -> Node:
+    at_s = max(0.0, begun_at(span) - begun) if begun_at(span) else 0.0
+    records = tuple(data for _, data in records_of([span]))
+    return Node(span, depth, at_s, _number(span.get("running_time")), records)
+
+
+def _key(value: Any) -> str:
+    return str(value) if isinstance(value, (str, int)) else ""
+
+
+def _number(value: Any) -> float:
+    """A time or duration that can be drawn."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) and 0 < value < MAX_S else 0.0
