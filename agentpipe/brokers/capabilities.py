@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage
     from agentpipe.brokers.location import TaskLocation
     from agentpipe.brokers.records import Refusal, Worker
+    from agentpipe.core.budgets import Budget, Holder, Spending
 
 Fate = Literal["signalled", "marked", "waiting", "settled", "unknown"]
 C = TypeVar("C")
@@ -179,6 +180,25 @@ class BreaksOnFailures(Protocol):
 
     def take_tripped(self) -> list[Tripped]:
         """The pauses that settlements of this process have caused since the last call."""
+
+
+@runtime_checkable
+class KeepsBudgets(Protocol):
+    """Stops claims from what has spent its budget: collections, and named runs.
+
+    ``settle`` adds ``usd`` and ``tokens`` of what it carries out, in the step that settles. From
+    the step on that reaches a cap, no worker claims from a collection's queues, or tasks of the
+    run; what runs goes on. A task is of the run that its id names (``run_of``).
+
+    ``Queue.budget`` is declared: it holds from when it differs from what was declared before, so
+    that one that was set meanwhile stays. Costs count from the first budget on.
+    """
+
+    def set_budget(self, kind: Holder, name: str, budget: Budget) -> None:
+        """Give a collection or run these caps instead of those that it has."""
+
+    def spendings(self) -> Sequence[Spending]:
+        """All budgets, with what is spent of each."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from agentpipe.brokers.statistics import WorkerSeen
+    from agentpipe.core.budgets import Spending
 
 Place = Literal["waiting", "delayed", "running", "outbox", "dead", "settled", "unknown"]
 
@@ -41,6 +42,7 @@ class AgentSeen:
         group_runs: Those of the group that run.
         servers: Living workers that serve it; None if unknown.
         run_s: Mean duration of its last runs; None before the first.
+        spending: The budget of its collection; None without one.
     """
 
     queue: str
@@ -56,6 +58,7 @@ class AgentSeen:
     servers: tuple[WorkerSeen, ...] | None = None
     run_s: float | None = None
     pause_reason: str = ""
+    spending: Spending | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class TaskLocation:
         delayed: Without ``complete``: all delayed tasks.
         unclaimed: Without ``complete``: all waiting tasks.
         dead_unread: Without ``complete``: dead letters that were not read.
+        spending: The budget of the run that its id names; None without one.
     """
 
     task_id: str
@@ -106,3 +110,4 @@ class TaskLocation:
     delayed: int | None = None
     unclaimed: int | None = None
     dead_unread: int = 0
+    spending: Spending | None = None

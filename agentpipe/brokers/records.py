@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from agentpipe.core.budgets import NO_BUDGET, Budget
+
 if TYPE_CHECKING:
     from agentpipe.settings import OutboxLimits
 
@@ -55,6 +57,8 @@ class Queue:
         concurrency_group_limit: Claims at once over all queues of the group; the value that was
             declared last holds.
         source: The same for all queues of a collection; None where they come from no file.
+        budget: Likewise: what the runs of the collection may cost. For stores with budgets
+            (``KeepsBudgets``).
     """
 
     name: str
@@ -65,6 +69,7 @@ class Queue:
     concurrency_group: str | None = None
     concurrency_group_limit: int = 1
     source: Source | None = None
+    budget: Budget = NO_BUDGET
 
     @property
     def group(self) -> tuple[str, int] | None:
@@ -207,6 +212,7 @@ class Settlement:
             for ``locate`` of a task that runs again.
         reward: Of ``result``, where it has one.
         usd: What the run cost, where that is known; also where it is tried again.
+        tokens: Likewise, for budgets.
         failure: For stores with a breaker (``BreaksOnFailures``); None for what it does not count.
         cooldown_queues: What a ``cooldown`` covers beside the task's own queue; those that are
             not declared do not matter. A store may leave them out.
@@ -226,12 +232,15 @@ class Settlement:
     failure: RunFailure | None = None
     cooldown_queues: tuple[str, ...] = ()
     payload: bytes = b""
+    tokens: int = 0
 
     def __post_init__(self) -> None:
         if self.reward is not None and not -MAX_SUMMAND <= self.reward <= MAX_SUMMAND:
             object.__setattr__(self, "reward", None)
         if not 0 <= self.usd <= MAX_SUMMAND:
             object.__setattr__(self, "usd", 0.0)
+        if not 0 <= self.tokens <= MAX_SUMMAND:
+            object.__setattr__(self, "tokens", 0)
         if not 0 <= self.delay_s <= MAX_DELAY_S:
             bounded_s = MAX_DELAY_S if self.delay_s > MAX_DELAY_S else 0.0
             object.__setattr__(self, "delay_s", bounded_s)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from agentpipe.brokers.records import Settlement, Source
+    from agentpipe.core.budgets import Spending
 
 # The window of ``Stats.recent``.
 RECENT_S = 10.0
@@ -81,6 +82,8 @@ class QueueDepth:
         group: The name and the limit of its concurrency group; None without one.
         tally: Its settled tasks; where only workers count, those of the living ones.
         removed: It has left its collection, and gets no new tasks from it.
+        parked: Those of ``delayed`` whose run has spent its budget.
+        budget_spent: Its collection has spent its budget; then it is paused with that reason.
     """
 
     queue: str
@@ -96,6 +99,8 @@ class QueueDepth:
     pause_reason: str = ""
     group: tuple[str, int] | None = None
     removed: bool = False
+    parked: int = 0
+    budget_spent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +149,7 @@ class Stats:
         undelivered_s: The age of the oldest result in the outbox; 0 if it is empty.
         requests: Requests to a server for this snapshot.
         declared: Where collections come from, as far as the store keeps it.
+        spendings: All budgets, for stores with budgets.
     """
 
     accepted: int | None
@@ -163,13 +169,33 @@ class Stats:
     requests: int = 1
     declared: tuple[Declared, ...] = ()
     undeliverable: int | None = None
+    spendings: tuple[Spending, ...] = ()
+
+
+def with_spent(
+    depths: Iterable[QueueDepth], spendings: Iterable[Spending]
+) -> tuple[QueueDepth, ...]:
+    """The same, paused for its budget where that of the collection is spent."""
+    spent = {it.name: it.reason for it in spendings if it.kind == "collection" and it.is_spent}
+    return tuple(
+        replace(
+            depth,
+            paused=True,
+            pause_reason=depth.pause_reason or spent[depth.collection],
+            budget_spent=True,
+        )
+        if depth.collection in spent
+        else depth
+        for depth in depths
+    )
 
 
 def is_done(stats: Stats, queues: frozenset[str], left_alone: int = 0) -> bool:
     """Whether no task of these queues waits, is delayed or runs, and the outbox is empty.
 
     So many of them, ``left_alone`` by the workers, may be delayed.
-    What waits behind a pause with a reason does not count: nothing runs before an operator acts.
+    What waits behind a pause with a reason does not count, nor what is parked: nothing runs before
+    an operator acts.
     What a store does not know of a queue is taken from the whole store; what it does not know at
     all counts as not done.
     """
@@ -177,7 +203,7 @@ def is_done(stats: Stats, queues: frozenset[str], left_alone: int = 0) -> bool:
     open_ = [depth for depth in mine if not depth.pause_reason]
     stages = (
         _known([depth.waiting for depth in open_], stats.waiting),
-        _known([depth.delayed for depth in open_], stats.delayed),
+        _known([_delayed(depth) for depth in open_], stats.delayed),
         _known([depth.running for depth in mine], stats.running),
         stats.outbox,
     )
@@ -195,6 +221,10 @@ def is_idle(stats: Stats, queue: str) -> bool:
         _known([depth.running for depth in mine], stats.running),
     )
     return all(stage == 0 for stage in stages)
+
+
+def _delayed(depth: QueueDepth) -> int | None:
+    return None if depth.delayed is None else depth.delayed - depth.parked
 
 
 def _known(parts: list[int | None], whole: int | None) -> int | None:

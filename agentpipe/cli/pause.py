@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agentpipe.cli.budget_options import budget_of
 from agentpipe.cli.common import (
     add_common,
     collections_of,
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
     from agentpipe.settings import Settings
 
 
-def add(parser: argparse.ArgumentParser) -> None:
+def add(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
     """Add the command's arguments."""
-    parser.add_argument("targets", metavar="TARGET", nargs="+", help="collection or agent")
+    parser.add_argument("targets", metavar="TARGET", nargs=nargs, help="collection or agent")
     add_common(parser)
 
 
@@ -36,13 +37,16 @@ def run(args: argparse.Namespace) -> int:
 
 def change(args: argparse.Namespace, *, paused: bool) -> int:
     """Pause or resume."""
-    from agentpipe.operations.pause import pause
+    from agentpipe.operations.pause import pause, resume
 
     settings = settings_of(args)
     say_where(settings)
     with opened_store(settings) as store:
         _declare(args, settings, store)
-        done = pause(store, args.targets, paused=paused)
+        if paused:
+            done = pause(store, args.targets, paused=True)
+        else:
+            done = resume(store, args.targets, budget_of(args))
     agents, left = list(done.agents), list(done.still_paused)
     print_either(
         args,
@@ -51,6 +55,8 @@ def change(args: argparse.Namespace, *, paused: bool) -> int:
     )
     if left and not (paused or args.json):
         say(f"still paused, on their own or with their collection: {', '.join(left)}")
+        for spending in done.spent:
+            say(f"{spending.reason}; {spending.remedy} allows more")
     return OK
 
 

@@ -1,10 +1,14 @@
-"""``agentpipe resume``: resume paused agents and collections."""
+"""``agentpipe resume``: resume paused agents and collections, and what has spent its budget."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.pause import add, change
+from agentpipe.cli import pause
+from agentpipe.cli.budget_options import add_budget, budget_of
+from agentpipe.cli.common import add_run, opened_store, print_either, say_where, settings_of
+from agentpipe.cli.exit_codes import OK
+from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
@@ -12,6 +16,31 @@ if TYPE_CHECKING:
 __all__ = ["add", "run"]
 
 
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    pause.add(parser, nargs="*")
+    add_run(parser, "a run, instead of TARGETs: needs a budget")
+    add_budget(parser, "each of these collections, or the run,")
+
+
 def run(args: argparse.Namespace) -> int:
     """Resume; an agent stays paused while its collection is."""
-    return change(args, paused=False)
+    if bool(args.targets) == (args.run_name is not None):
+        raise ConfigError("give TARGETs to resume, or --run NAME with a budget")
+    return pause.change(args, paused=False) if args.targets else _resume_run(args)
+
+
+def _resume_run(args: argparse.Namespace) -> int:
+    from agentpipe.operations.pause import resume_run
+    from agentpipe.operations.stats import budget_as_dict
+
+    budget = budget_of(args)
+    if not budget:
+        raise ConfigError("a run is resumed with --budget-usd or --budget-tokens")
+    settings = settings_of(args)
+    say_where(settings)
+    with opened_store(settings) as store:
+        spending = resume_run(store, args.run_name, budget)
+    text = f"run {args.run_name} goes on: {spending.used} of {spending.cap} spent"
+    print_either(args, budget_as_dict(spending), text)
+    return OK

@@ -14,6 +14,7 @@ from agentpipe.cli.common import (
 )
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_tasks
+from agentpipe.core.budgets import budget_line
 from agentpipe.core.text import duration
 from agentpipe.operations.stats import as_dict
 
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
         *_outbox_warning(status, settings.outbox_limits),
         *_undeliverable(status),
         *_pauses(status),
+        *_budgets(stats),
         *_misfits(stats),
     )
     for line in (*_lines(status), *warnings):
@@ -90,10 +92,17 @@ def _pauses(status: dict[str, Any]) -> Iterator[str]:
     reasons = {
         agent["collection"] or agent["agent"]: agent["pause_reason"]
         for agent in status["agents"]
-        if agent["pause_reason"]
+        if agent["pause_reason"] and not agent["budget_spent"]
     }
     for name, reason in reasons.items():
         yield f"{name} is paused: {reason}; {remedy(name)}"
+
+
+def _budgets(stats: Stats) -> Iterator[str]:
+    """What is spent of each budget, and what to do once all of it is."""
+    for spending in stats.spendings:
+        if spending.cap:
+            yield f"{spending.kind} {spending.name}: {budget_line(spending)}"
 
 
 def _lines(status: dict[str, Any]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from agentpipe.config.paths import find_file, folders_for, is_file
 from agentpipe.config.schema import CollectionDocument
 from agentpipe.config.task_rules import TaskRules
 from agentpipe.config.task_servers import TaskServers
+from agentpipe.core.budgets import NO_BUDGET, Budget
 from agentpipe.core.rollout import OFF
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class Collection:
         max_crashes: Claims without a settlement before a task is dead.
         breaker: So many runs in a row that fail the same way pause it; 0 for never.
         max_cooldown_s: For how long a task may wait in cooldowns altogether.
+        budget: What its runs may cost; workers stop claiming once that is spent.
         isolation: ``coroutine``, ``thread`` or ``process``.
         engine: Overrides the engine of an agent config of MCP-Universe's.
         schedule: What ``agentpipe schedule run`` sends.
@@ -134,6 +136,7 @@ class Collection:
     max_crashes: int = 3
     breaker: int = 10
     max_cooldown_s: float = 3600.0
+    budget: Budget = NO_BUDGET
     isolation: str = "coroutine"
     engine: str | None = None
     schedule: tuple[ScheduleSpec, ...] = ()

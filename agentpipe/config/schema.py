@@ -10,9 +10,10 @@ import sys
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from marshmallow import EXCLUDE, Schema, ValidationError, fields, validates_schema
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, validates_schema
 
 from agentpipe.config.yaml_source import kind_of
+from agentpipe.core.budgets import Budget
 from agentpipe.core.did_you_mean import MISSPELT, did_you_mean, nearest
 from agentpipe.core.rollout import RECORDS, TRY
 
@@ -122,6 +123,14 @@ def _seconds(value: Any) -> float:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not 0 < value <= MAX_NUMBER:  # NaN is in no range
         expected = f"seconds, a number above 0 and up to {MAX_NUMBER:,}"
+        raise ValidationError(f"expected {expected}, got {shown(value)}")
+    return float(value)
+
+
+def _cost(value: Any) -> float:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 < value <= MAX_NUMBER:
+        expected = f"USD, a number above 0 and up to {MAX_NUMBER:,}"
         raise ValidationError(f"expected {expected}, got {shown(value)}")
     return float(value)
 
@@ -281,6 +290,24 @@ class RecordEntry(_Strict):
     mode = _Checked(_one_of("messages"))
 
 
+class BudgetEntry(_Strict):
+    """A collection's ``budget``."""
+
+    usd = _Checked(_cost)
+    tokens = _Checked(_whole(1))
+
+    @validates_schema
+    def refuse_empty(self, data: Any, **_kwargs: Any) -> None:
+        """One without a cap would stop nothing."""
+        if not data:
+            raise ValidationError("has no cap: give it usd, tokens or both")
+
+    @post_load
+    def make(self, data: Any, **_kwargs: Any) -> Budget:
+        """As an object."""
+        return Budget(**data)
+
+
 class CollectionSpec(_Strict):
     """A collection's ``spec``."""
 
@@ -298,6 +325,7 @@ class CollectionSpec(_Strict):
     max_crashes = _Checked(_whole(1))
     breaker = _Checked(_whole(0))
     max_cooldown_s = _Checked(_seconds)
+    budget = fields.Nested(BudgetEntry, error_messages=_WORDS)
     isolation = _Checked(_one_of("coroutine", "thread", "process"))
     engine = _Checked(_one_of("mcpuniverse"))
     strict_config = _Checked(_flag)

@@ -102,6 +102,13 @@ class KeptAnswer:
         )
 
 
+def kept_usage(sealed: Mapping[str, Any] | None) -> dict[str, float]:
+    """What the run cost that gave the answer; empty without one."""
+    usage = sealed.get("usage") if sealed else None
+    found = usage.items() if isinstance(usage, dict) else ()
+    return {name: number for name, number in found if isinstance(number, (int, float))}
+
+
 def begun_again(sealed: Mapping[str, Any]) -> dict[str, Any]:
     """The same for a new task, which has no failures yet."""
     return {**sealed, "failures": 0}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.capabilities import PausesQueues, require
+from agentpipe.brokers.capabilities import KeepsBudgets, PausesQueues, require
+from agentpipe.core.budgets import NO_BUDGET, Spending
+from agentpipe.core.did_you_mean import did_you_mean
+from agentpipe.errors import ConfigError
 from agentpipe.operations.names import refuse_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agentpipe.brokers.base import Store
+    from agentpipe.core.budgets import Budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +25,56 @@ class Paused:
     Attributes:
         agents: All that belong to the targets, by queue.
         still_paused: Of these, which are paused now.
+        spent: The budgets that keep workers away from them.
     """
 
     agents: tuple[str, ...]
     still_paused: tuple[str, ...]
+    spent: tuple[Spending, ...] = ()
+
+
+def resume(store: Store, targets: Sequence[str], budget: Budget) -> Paused:
+    """Resume them; each collection has the caps of ``budget`` from now on, beside its others.
+
+    Raises:
+        ConfigError: See ``pause``; or a cap is spent already, or is not of a collection.
+    """
+    if budget:
+        known = {depth.collection for depth in store.stats().queues}
+        alone = [target for target in targets if target not in known]
+        if alone:
+            raise ConfigError(f"a budget is a collection's or a run's: {', '.join(alone)} is none")
+        for target in targets:
+            _raise(store, Spending("collection", target, NO_BUDGET), budget)
+    return pause(store, targets, paused=False)
+
+
+def resume_run(store: Store, run: str, budget: Budget) -> Spending:
+    """Give a run with a budget these caps beside those that it has.
+
+    Raises:
+        ConfigError: It has none, the new one is spent already, or this broker keeps no budgets.
+    """
+    budgets = require(store, KeepsBudgets, "keep budgets").spendings()
+    found = {it.name: it for it in budgets if it.kind == "run"}
+    if run not in found:
+        hint = did_you_mean(run, sorted(found), "send it with --budget-usd to give it one")
+        raise ConfigError(f"no run {run!r} with a budget on this broker: {hint}")
+    return _raise(store, found[run], budget)
+
+
+def _raise(store: Store, without: Spending, budget: Budget) -> Spending:
+    """Give these caps to what has this spending, or another that the store knows better."""
+    budgets = require(store, KeepsBudgets, "keep budgets")
+    holder = without.kind, without.name
+    known = [it for it in budgets.spendings() if (it.kind, it.name) == holder]
+    before = known[0] if known else without
+    after = replace(before, cap=before.cap.with_caps_of(budget))
+    if after.is_spent:
+        what = f"{after.reason} already: give it a higher cap"
+        raise ConfigError(f"{' '.join(holder)}: {what}")
+    budgets.set_budget(*holder, after.cap)
+    return after
 
 
 def pause(store: Store, targets: Sequence[str], *, paused: bool) -> Paused:
@@ -41,6 +91,9 @@ def pause(store: Store, targets: Sequence[str], *, paused: bool) -> Paused:
     whole = [target for target in targets if target in collections]
     single = [target for target in targets if target in queues and target not in collections]
     pauses.pause(queues=single, collections=whole, paused=paused)
-    now = [it for it in store.stats().queues if it.queue in single or it.collection in whole]
+    stats = store.stats()
+    now = [it for it in stats.queues if it.queue in single or it.collection in whole]
     left = tuple(depth.queue for depth in now if depth.paused)
-    return Paused(tuple(depth.queue for depth in now), left)
+    spent = {depth.collection for depth in now if depth.budget_spent}
+    mine = tuple(it for it in stats.spendings if it.kind == "collection" and it.name in spent)
+    return Paused(tuple(depth.queue for depth in now), left, mine)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from agentpipe.brokers.statistics import QueueDepth, Stats, Tally, WorkerSeen
+    from agentpipe.core.budgets import Spending
     from agentpipe.worker.claims.configs import ConfigInUse
 
 
@@ -36,6 +37,23 @@ def as_dict(stats: Stats) -> dict[str, Any]:
         "agents": [_agent(depth, oldest_s.get(depth.queue)) for depth in stats.queues],
         "workers": list(map(_worker, stats.workers, heartbeats)),
         "configs": list(map(_config, configs_in_use(stats))),
+        "budgets": list(map(budget_as_dict, stats.spendings)),
+    }
+
+
+def budget_as_dict(spending: Spending) -> dict[str, Any]:
+    """The JSON of one budget; null for no cap."""
+    cap = spending.cap
+    return {
+        "collection": spending.name if spending.kind == "collection" else None,
+        "run": spending.name if spending.kind == "run" else None,
+        "cap": {"usd": cap.usd, "tokens": cap.tokens},
+        "spent": {"usd": round(spending.usd, 9), "tokens": spending.tokens},
+        "overshoot": {
+            "usd": spending.overshoot_usd,
+            "tokens": spending.overshoot_tokens,
+        },
+        "is_spent": spending.is_spent,
     }
 
 
@@ -91,6 +109,7 @@ def _agent(depth: QueueDepth, oldest_s: float | None) -> dict[str, Any]:
         "held_s": _rounded(depth.cooldown_s),
         "paused": depth.paused,
         "pause_reason": depth.pause_reason or None,
+        "budget_spent": depth.budget_spent,
         "removed": depth.removed,
         "oldest_s": oldest_s if depth.running else None,
         "done": tally.done,

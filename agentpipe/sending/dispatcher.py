@@ -14,6 +14,7 @@ from itertools import chain, islice
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from agentpipe.brokers.capabilities import KeepsBudgets, require
 from agentpipe.brokers.records import Admission, Offer, Queue
 from agentpipe.config.task_rules import NO_RULES
 from agentpipe.core.backoff import delay_s
@@ -137,6 +138,8 @@ class Dispatcher(ActorOptions):
         sources = {each.name: source_of(each, serves=serves) for each in collections}
         self._rules |= {each.name: each.task_rules for each in collections}
         self._hashes |= {name: it.fingerprint for name, it in sources.items() if it}
+        if any(each.budget for each in collections):
+            require(self._store, KeepsBudgets, "keep budgets: remove the key `budget`")
         self._store.declare(
             [
                 Queue(
@@ -148,6 +151,7 @@ class Dispatcher(ActorOptions):
                     agent.concurrency_group,
                     agent.concurrency_group_limit,
                     sources[each.name],
+                    each.budget,
                 )
                 for each in collections
                 for agent in each.agents

@@ -72,7 +72,9 @@ def _blocked_reason(queued: Sequence[QueueDepth]) -> str:
     if not cooling:
         reasons = {depth.pause_reason for depth in queued} - {""}
         why = f" ({min(reasons)})" if reasons else ""
-        return f"all agents with work are paused{why}: p resumes"
+        is_spent = any(depth.budget_spent for depth in queued)
+        what = "agentpipe resume with a higher budget goes on" if is_spent else "p resumes"
+        return f"all agents with work are paused{why}: {what}"
     names = "in cooldown" if len(cooling) == len(queued) else "paused or in cooldown"
     return f"all agents with work are {names}: {numbers.duration(min(cooling))} left"
 

@@ -168,7 +168,10 @@ def _totals(stats: Stats) -> Text:
         passed = stats.tally.passed / stats.tally.evaluated
         line.append(f"pass {passed:.1%} of {numbers.count(stats.tally.evaluated)}  ")
     if stats.tally.usd:
-        line.append(f"spent {numbers.money(stats.tally.usd)}")
+        line.append(f"spent {numbers.money(stats.tally.usd)}  ")
+    for spending in stats.spendings:
+        if spending.is_spent:
+            line.append(f"budget of {spending.kind} {plain(spending.name, 40)} spent  ", WARN)
     return line
 
 

@@ -49,7 +49,7 @@ class StoreActions:
         """An agent stays paused while its collection is."""
         with closing(open_store(self._settings)) as store:
             left = pause(store, targets, paused=False).still_paused
-        return "still paused, because its collection is" if left else "resumed"
+        return "still paused: its collection is, or its budget is spent" if left else "resumed"
 
     def cancel(self, targets: Sequence[str]) -> str:
         """Waiting tasks at once; workers forward their results to the sink."""

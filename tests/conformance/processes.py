@@ -113,3 +113,30 @@ def read_and_hang(settings: Settings, group: str, limit: int, polled: Any) -> No
     reader.commit(records[0])
     polled.put((os.getpid(), [record.task_id for record in records]))
     time.sleep(600)
+
+
+def spend_until_nothing_comes(
+    settings: Settings, queues: frozenset[str], name: str, *, group: Any, spent: Any, found: Any
+) -> None:
+    """Pay 1 for each task, and count claims that begin after all was ``spent``.
+
+    ``spent`` is the sum of what was settled before; a claim that begins above the budget is late.
+    """
+    store = open_any(settings)
+    worker = Worker(name, queues=queues, lease_s=60)
+    store.join(worker)
+    group.wait(60)
+    paid = late = empty = 0
+    while empty < 20:
+        was_spent = spent.value >= 20
+        claims = claim_up_to(2, store, worker)
+        late += len(claims) if was_spent else 0
+        empty = 0 if claims else empty + 1
+        for claim in claims:
+            store.settle([Settlement(claim, "complete", b"{}", "ok", usd=1.0)])
+            paid += 1
+            with spent.get_lock():
+                spent.value += 1
+        store.wait(0.01)
+    found.put((paid, late))
+    store.close()

@@ -49,7 +49,8 @@ BROKERS = {
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", "every_broker(long=()): runs on each broker, in the long tier on those in `long`"
+        "markers",
+        "every_broker(long=(), but=()): runs on each broker `but` some, in the long tier on `long`",
     )
 
 
@@ -60,8 +61,9 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     every = metafunc.definition.get_closest_marker("every_broker")
     if every and "broker_url" in metafunc.fixturenames:
-        long = every.kwargs.get("long", ())
-        params = [pytest.param(name, marks=[pytest.mark.long] * (name in long)) for name in BROKERS]
+        long, but = every.kwargs.get("long", ()), every.kwargs.get("but", ())
+        names = [name for name in BROKERS if name not in but]
+        params = [pytest.param(name, marks=[pytest.mark.long] * (name in long)) for name in names]
         metafunc.parametrize("broker_url", params, indirect=True)
 
 

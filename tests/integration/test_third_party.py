@@ -24,6 +24,7 @@ CAPABILITIES = (
     "PausesQueues",
     "BreaksOnFailures",
     "ComparesClaims",
+    "KeepsBudgets",
     "KeepsDeadLetters",
     "LocatesTasks",
     "MovesTasks",

@@ -10,6 +10,7 @@ import pytest
 from agentpipe.config.agent_config import load_agent_config
 from agentpipe.config.collection import Collection, ContextSpec, load, read
 from agentpipe.config.contexts import resolve_contexts
+from agentpipe.core.budgets import Budget
 from agentpipe.core.context import Context
 from agentpipe.errors import ConfigError, Problem
 
@@ -174,6 +175,7 @@ def test_limits_are_read(folder: Path) -> None:
         "max_retries: 0",
         "max_crashes: 1",
         "max_cooldown_s: 90.5",
+        "budget: {usd: 50, tokens: 5000000}",
         "isolation: thread",
     )
     assert collection == Collection(
@@ -188,8 +190,25 @@ def test_limits_are_read(folder: Path) -> None:
         max_retries=0,
         max_crashes=1,
         max_cooldown_s=90.5,
+        budget=Budget(50.0, 5_000_000),
         isolation="thread",
     )
+
+
+@pytest.mark.parametrize(
+    ("budget", "says"),
+    [
+        ("{}", "has no cap: give it usd, tokens or both"),
+        ("{usd: 0}", "expected USD, a number above 0"),
+        ("{usd: .nan}", "expected USD, a number above 0"),
+        ("{tokens: 1.5}", "expected an integer from 1"),
+        ("{dollars: 1}", "unknown key"),
+        ("50", "expected keys with values"),
+    ],
+)
+def test_a_budget_has_a_cap_that_can_be_reached(folder: Path, budget: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        one(folder, f"budget: {budget}")
 
 
 def test_agents_take_turns_with_the_contexts(folder: Path) -> None:

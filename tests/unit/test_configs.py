@@ -119,6 +119,7 @@ def fingerprint(folder: Path, *, agent: str = yaml.safe_dump(AGENT), **spec: obj
     [
         {"number": 9, "max_queue_size": 3, "concurrency": 7, "breaker": 0, "strict_config": True},
         {"max_cooldown_s": 9.0},
+        {"budget": {"usd": 9.0}},
     ],
 )
 def test_the_size_of_a_fleet_changes_no_fingerprint(tmp_path: Path, spec: dict[str, Any]) -> None:

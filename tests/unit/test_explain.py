@@ -9,6 +9,7 @@ import pytest
 
 from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
 from agentpipe.brokers.statistics import WorkerSeen
+from agentpipe.core.budgets import Budget, Spending
 from agentpipe.core.text import counted, duration
 from agentpipe.operations.explain import Explanation, Reason, explain
 from agentpipe.operations.explain.phrases import reading
@@ -52,6 +53,7 @@ def agent(**fields: Any) -> AgentSeen:
 
 
 ALONE = agent(servers=())
+SPENT = Spending("collection", "a", Budget(1.0), 1.25)
 BUSY = agent(runs=(RUN,), run_s=60.0)
 GATED = agent(group_limit=1, group_runs=(replace(RUN, queue="a_1"),))
 THERE = "waiting for 10 min at a_0, position 3 of 5"
@@ -77,6 +79,24 @@ CASES: list[tuple[TaskLocation, str, str, str]] = [
             "mend the cause, then `agentpipe resume a`; "
             "`agentpipe dead replay --collection a` runs its dead letters again"
         ),
+    ),
+    (
+        waiting(agent(spending=SPENT, servers=())),
+        "budget_spent",
+        f"{THERE}: the budget is spent: $1.25 of $1.00",
+        "what runs finishes; a higher cap allows more: agentpipe resume a --budget-usd USD",
+    ),
+    (
+        waiting(spending=replace(SPENT, kind="run", name="v1")),
+        "budget_spent",
+        f"{THERE}: the budget of run v1 is spent: $1.25 of $1.00",
+        "what runs finishes; a higher cap allows more: agentpipe resume --run v1 --budget-usd USD",
+    ),
+    (
+        at("delayed", spending=replace(SPENT, kind="run", name="v1")),
+        "budget_spent",
+        "the budget of run v1 is spent: $1.25 of $1.00",
+        "what runs finishes; a higher cap allows more: agentpipe resume --run v1 --budget-usd USD",
     ),
     (
         waiting(ALONE),

@@ -83,6 +83,7 @@ def test_the_ledger_is_the_contracts() -> None:
                 "held_s": 1.235,
                 "paused": False,
                 "pause_reason": None,
+                "budget_spent": False,
                 "removed": False,
                 "oldest_s": 61.5,
                 "done": 3,
@@ -111,6 +112,7 @@ def test_the_ledger_is_the_contracts() -> None:
             }
         ],
         "configs": [],
+        "budgets": [],
     }
     orjson.dumps(as_dict(stats))
 

@@ -35,6 +35,7 @@ from agentpipe.brokers.redis.decoding import (
     as_claims,
     as_location,
     as_outbox,
+    as_spendings,
     as_stats,
     as_tasks,
 )
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.location import TaskLocation
     from agentpipe.brokers.redis.script_runner import Argument
     from agentpipe.connections.health import Finding
+    from agentpipe.core.budgets import Budget, Holder, Spending
     from agentpipe.settings import Settings
 
 LAYOUT = 3
@@ -209,7 +211,7 @@ class RedisStore(Store):
             args += ("", 0) if failure is None else (failure.digest, failure.limit)
             args.append(reason_of(each))
             args += (orjson.dumps(each.cooldown_queues) if each.cooldown_queues else "",)
-            args.append(each.payload)
+            args += (each.payload, each.tokens)
         what = tuple((each.claim.task_id, each.claim.number) for each in settlements)
         letters, *paused = self._ask("settle", what, *args).split(b"\n")
         tripping = compress(settlements, [letter == ord("t") for letter in letters])
@@ -280,6 +282,12 @@ class RedisStore(Store):
         names = [*(f"queue {name}" for name in queues), *(f"collection {it}" for it in collections)]
         self._scripts.run("pause", int(paused), reason, *names)
 
+    def set_budget(self, kind: Holder, name: str, budget: Budget) -> None:
+        self._scripts.run("set_budget", f"{kind} {name}", *_caps(budget))
+
+    def spendings(self) -> tuple[Spending, ...]:
+        return as_spendings(self._scripts.run("spendings"))
+
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
         fates: list[Fate] = []
         for first in range(0, len(task_ids), PORTION):
@@ -330,14 +338,22 @@ class RedisStore(Store):
         self._scripts.close()
 
 
-def _declare_args(queues: Collection[Queue]) -> list[str | int]:
+def _declare_args(queues: Collection[Queue]) -> list[Argument]:
     """The arguments of ``declare``."""
     sources = {queue.collection: queue.source for queue in queues if queue.collection}
     known = {name: source for name, source in sources.items() if source}
-    args: list[str | int] = [len(known)]
+    budgets = {queue.collection: queue.budget for queue in queues if queue.collection}
+    args: list[Argument] = [len(known), len(budgets)]
     for name, it in known.items():
         args += (name, int(it.serves), it.edited_us, it.config_us, it.fingerprint or "-", it.place)
+    for name, budget in budgets.items():
+        args += (name, *_caps(budget))
     return [*args, *_queue_args(queues)]
+
+
+def _caps(budget: Budget) -> tuple[float, int]:
+    """Its caps for a script."""
+    return -1 if budget.usd is None else budget.usd, -1 if budget.tokens is None else budget.tokens
 
 
 def _queue_args(queues: Iterable[Queue]) -> Iterable[str | int]:

@@ -15,14 +15,18 @@ for index = 4, #ARGV, 3 do
   if record then
     local task = task_of(record)
     read_queues({task.queue})
-    local state = nil
+    local state, due = nil, tonumber(call('ZSCORE', DELAYED, id) or 0)
     if call('ZREM', place_of(task), task.seq .. id) == 1 then
       state = N_WAITING
     elseif call('ZREM', DELAYED, id) == 1 then
       state = N_DELAYED
     end
     if state then
-      count(task.queue, state, -1)
+      if state == N_DELAYED then
+        count_delayed(task.queue, due, -1)
+      else
+        count(task.queue, N_WAITING, -1)
+      end
       if state == N_WAITING and task.last == '1' then
         count(task.queue, N_LAST, -1)
       end

@@ -247,6 +247,51 @@ local function take_members(queue, room, alone)
   return members, lone
 end
 
+-- Whether its run has spent its budget; then the task lies apart.
+local function is_parked(queue, member)
+  local id = member:sub(17)
+  local run = id:match('^([^/]+)/')
+  if not run or call('SISMEMBER', SPENT, 'run ' .. run) == 0 then
+    return false
+  end
+  later('ZADD', DELAYED, FOREVER, id)
+  count(queue, N_WAITING, -1)
+  count_delayed(queue, FOREVER, 1)
+  return true
+end
+
+local parked_all = true
+
+-- The same tasks but for those of spent runs, with others in their place.
+local function take_affordable(queue, room, alone)
+  local found, lone = take_members(queue, room, alone)
+  if call('EXISTS', SPENT) == 0 then
+    return found, lone
+  end
+  local kept, seen = {}, 0
+  while #found > 0 do
+    for index, member in ipairs(found) do
+      seen = seen + 1
+      if not is_parked(queue, member) then
+        kept[#kept + 1] = member
+      elseif lone and seen == 1 then
+        lone = false
+        call('HDEL', base .. ':worker:' .. name, 'last')
+      end
+    end
+    if #kept == room or seen >= PORTION then
+      parked_all = parked_all and #kept == room
+      break
+    end
+    found = {}
+    local popped = call('ZPOPMIN', base .. ':waiting:' .. queue, room - #kept)
+    for index = 1, #popped, 2 do
+      found[#found + 1] = popped[index]
+    end
+  end
+  return kept, lone
+end
+
 local time, time_text = now()
 
 -- An equal share for each queue that is ready, the rest for a later claim.
@@ -262,7 +307,7 @@ local function claim_tasks(ready, alone)
     if gated then
       room = math.min(room, 1 + spare[queue[GATE]])
     end
-    local members, lone = take_members(name_of_queue, room, alone)
+    local members, lone = take_affordable(name_of_queue, room, alone)
     if gated then
       spare[queue[GATE]] = spare[queue[GATE]] + 1 - #members
     end
@@ -314,6 +359,11 @@ local function claim_suspect(queue)
   local number = string.format('%d', turn)
   local member = call('ZPOPMIN', base .. ':last:' .. queue)[1]
   local id = member:sub(17)
+  if is_parked(queue, member) then
+    count(queue, N_LAST, -1)
+    save_queues()
+    return nil, {}
+  end
   call('HSET', base .. ':worker:' .. name, 'last', member, 'alone', '1')
   later('HSET', HELD, id, number .. ' ' .. time_text)
   queues[queue][TURN] = turn
@@ -364,7 +414,7 @@ if math.floor(time * 1e6) % 8 == 0 then -- Now and then is enough.
 end
 local number, ids = claim()
 -- A worker that got less than it asked for left the rest to others, or to a later claim.
-if came_back or (kept_back and #ids > 0 and #ids < asked) then
+if came_back or not parked_all or (kept_back and #ids > 0 and #ids < asked) then
   if anything_ready() then
     ring()
   end

@@ -1,11 +1,13 @@
 #!lua flags=allow-oom
--- ARGV: the layout's number, '1' to declare only unknown queues, the number of sources, for each
--- source collection, '1' for a worker's, the times at which its files changed, fingerprint ('-' if
--- unknown) and place; then for each queue name, limit, concurrency, max_crashes, position (-1 outside a group), collection and gate ('' for none),
+-- needs: budgets
+-- ARGV: the layout's number, '1' to declare only unknown queues, the numbers of sources and of
+-- budgets, for each source
+-- collection, '1' for a worker's, the times at which its files changed, fingerprint ('-' if
+-- unknown) and place; for each budget collection, caps in USD and in tokens (-1 for none); then for each queue name, limit, concurrency, max_crashes, position (-1 outside a group), collection and gate ('' for none),
 -- and the gate's limit.
 -- Returns how many of them are new.
 
-local STEP, SOURCE_STEP = 8, 6
+local STEP, SOURCE_STEP, BUDGET_STEP = 8, 6, 3
 local only_new, rings, names, new = ARGV[2] == '1', {}, {}, 0
 
 if call('EXISTS', STORE) == 0 then
@@ -71,7 +73,8 @@ local function change(name, limits)
 end
 
 -- Who declares. A sender whose file is older than that of the group changes nothing of it.
-local first_queue, outdated = 4 + SOURCE_STEP * tonumber(ARGV[3]), {}
+local first_budget, outdated = 5 + SOURCE_STEP * tonumber(ARGV[3]), {}
+local first_queue = first_budget + BUDGET_STEP * tonumber(ARGV[4])
 
 local function note_source(role, collection, source)
   local field = role .. ' ' .. collection
@@ -92,8 +95,25 @@ local function read_source(index)
   end
 end
 
-for index = 4, first_queue - 1, SOURCE_STEP do
+for index = 5, first_budget - 1, SOURCE_STEP do
   read_source(index)
+end
+
+-- A budget that was set meanwhile stays until a file declares another than before.
+local budget_changed = false
+
+local function declare_budget(index)
+  local collection, cap_usd, cap_tokens = ARGV[index], ARGV[index + 1], ARGV[index + 2]
+  local holder, declared = 'collection ' .. collection, cap_usd .. ' ' .. cap_tokens
+  local known = read_budget(holder)
+  if outdated[collection] or declared == (known and known[DECLARED] or '-1 -1') then
+    return
+  end
+  budget_changed = limit_budget(holder, cap_usd, cap_tokens, declared) or budget_changed
+end
+
+for index = first_budget, first_queue - 1, BUDGET_STEP do
+  declare_budget(index)
 end
 
 local function declare(index)
@@ -135,8 +155,11 @@ for collection, members in pairs(rings) do
     end
   end
 end
+if budget_changed then
+  apply_pauses()
+end
 save_queues()
-if a_gate_opened then
+if a_gate_opened or (budget_changed and anything_ready()) then
   ring()
 end
 return new

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
@@ -18,11 +18,14 @@ from agentpipe.brokers.statistics import (
     Stats,
     Tally,
     WorkerSeen,
+    with_spent,
 )
+from agentpipe.core.budgets import Budget, Spending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+Number = TypeVar("Number", int, float)
 _OUTCOME = b"outcome:"
 
 
@@ -98,8 +101,10 @@ def as_location(task_id: str, answer: bytes) -> TaskLocation:
     for name in ("submitted_at", "due_at", "since", "outbox_since"):
         values[name] = float(values[name]) if values.get(name) else None
     servers = tuple(worker for worker, serves in workers if serves)
+    spending = values.pop("spending", None)
     return TaskLocation(
         task_id,
+        spending=spending and _spending(spending),
         agent=agent and _agent_seen(agent, servers),
         run=run and _run(run),
         workers=tuple(worker for worker, _ in workers),
@@ -116,7 +121,8 @@ def _agent_seen(values: dict[str, Any], servers: tuple[WorkerSeen, ...]) -> Agen
     values["collection"] = values["collection"] or None
     for name in ("runs", "group_runs"):  # An empty list is an object in a script's JSON.
         values[name] = tuple(_run(each) for each in values[name] or ())
-    return AgentSeen(**values, servers=servers)
+    spending = values.pop("spending", None)
+    return AgentSeen(**values, servers=servers, spending=spending and _spending(spending))
 
 
 def _run(values: dict[str, Any]) -> ClaimSeen:
@@ -127,9 +133,9 @@ def as_stats(answer: Sequence[Any]) -> Stats:
     """The reply of ``stats``."""
     counters = {name: int(value) for name, value in _rows(answer[0], 2)}
     # Queues in the order of their group; one that left its group only while it has tasks.
-    tallies = dict(_tallies(answer[5]))
+    tallies, spendings = dict(_tallies(answer[5])), as_spendings(answer[9])
     placed = sorted(_depths(answer[3], tallies), key=lambda entry: entry[0])
-    queues = tuple(depth for _, depth in placed)
+    queues = with_spent((depth for _, depth in placed), spendings)
     return Stats(
         accepted=counters.get(b"accepted", 0),
         waiting=sum(queue.waiting or 0 for queue in queues),
@@ -151,7 +157,24 @@ def as_stats(answer: Sequence[Any]) -> Stats:
         recent=answer[6],
         undelivered_s=float(answer[7]),
         declared=tuple(sorted(_declared(answer[8]), key=lambda it: (it.collection, it.by))),
+        spendings=spendings,
     )
+
+
+def as_spendings(values: Sequence[bytes]) -> tuple[Spending, ...]:
+    """The reply of ``spendings``."""
+    rows = _rows([value.decode() for value in values], 6)
+    return tuple(sorted(map(_spending, rows), key=lambda it: (it.kind, it.name)))
+
+
+def _spending(values: Sequence[Any]) -> Spending:
+    kind, name, cap_usd, cap_tokens, usd, tokens = values
+    cap = Budget(_cap(float(cap_usd)), _cap(int(float(cap_tokens))))
+    return Spending(kind, name, cap, float(usd), int(float(tokens)))
+
+
+def _cap(number: Number) -> Number | None:
+    return None if number < 0 else number
 
 
 def _declared(values: Sequence[bytes]) -> Iterator[Declared]:
@@ -174,9 +197,18 @@ def _depths(
     values: Sequence[Any], tallies: Mapping[bytes, Tally]
 ) -> Iterator[tuple[tuple[str, int, str], QueueDepth]]:
     """Each queue worth showing, with its sort key."""
-    for name, collection, position, *numbers, cooldown_s, paused, why, gate, gate_limit in _rows(
-        values, 13
-    ):
+    for (
+        name,
+        collection,
+        position,
+        *numbers,
+        cooldown_s,
+        paused,
+        why,
+        parked,
+        gate,
+        gate_limit,
+    ) in _rows(values, 14):
         waiting, delayed, running, limit, concurrency = numbers
         if position >= 0 or not collection or waiting + delayed + running:
             owner, queue = collection.decode(), name.decode()
@@ -194,6 +226,7 @@ def _depths(
                 why.decode(errors="replace"),
                 (gate.decode(), gate_limit) if gate else None,
                 removed=bool(collection) and position < 0,
+                parked=parked,
             )
             yield (owner, position, queue), depth
 

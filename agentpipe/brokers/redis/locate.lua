@@ -1,4 +1,5 @@
 #!lua flags=no-writes
+-- needs: budgets
 -- ARGV: id. Returns JSON: where the task is, and what could explain why. Times are strings, since
 -- numbers in this JSON have too few digits.
 
@@ -56,6 +57,11 @@ local function tell_workers()
   end
 end
 
+local function spending_of(kind, holder)
+  local budget = read_budget(kind .. ' ' .. holder)
+  return budget and tell_budget(kind .. ' ' .. holder, budget) or nil
+end
+
 local function tell_agent(name, runs)
   read_queues({name})
   local queue = queues[name]
@@ -83,6 +89,7 @@ local function tell_agent(name, runs)
     runs = first_of(mine), group_runs = first_of(its),
     group_limit = gate ~= '' and tonumber(call('HGET', GATES, 'limit ' .. gate) or 0) or nil,
     run_s = queue[RUN_S] > 0 and queue[RUN_S] or nil,
+    spending = spending_of('collection', queue[COLLECTION]),
   }
 end
 
@@ -106,7 +113,8 @@ end
 local function tell_position(task)
   local due_at = call('ZSCORE', DELAYED, id)
   if due_at then
-    location.place, location.due_at = 'delayed', as_wall(due_at, seen)
+    location.place = 'delayed'
+    location.due_at = tonumber(due_at) < FOREVER and as_wall(due_at, seen) or nil
   elseif call('ZSCORE', place_of(task), task.seq .. id) then
     location.place = 'waiting'
     location.position = 1 + count_before(base .. ':waiting:' .. task.queue, task)
@@ -161,6 +169,7 @@ if record then
   local task = task_of(record)
   tell_agent(task.queue, all_runs())
   tell_position(task)
+  location.spending = spending_of('run', id:match('^([^/]+)/') or '')
   location.submitted_at, location.failures, location.crashes = task.submitted, task.failures, task.crashes
   location.cancelled = call('HEXISTS', NOTES, 'cancel ' .. id) == 1
   location.error = call('HGET', NOTES, 'error ' .. id) or ''

@@ -18,8 +18,12 @@ end
 local cursor = 'cursor:' .. collection
 local rooms = rooms_of(collection, true, limit, tonumber(call('HGET', STORE, cursor) or 0))
 
-local function take_back(name, state, task)
-  count(name, state, -1)
+local function take_back(name, state, task, due)
+  if state == N_DELAYED then
+    count_delayed(name, due, -1)
+  else
+    count(name, N_WAITING, -1)
+  end
   if state == N_WAITING and task.last == '1' then
     count(name, N_LAST, -1)
   end
@@ -34,7 +38,8 @@ local function move(id, record, state)
   if state == N_WAITING then
     later('ZREM', place_of(task), task.seq .. id)
   end
-  take_back(task.queue, state, task)
+  local due = state == N_DELAYED and tonumber(call('ZSCORE', DELAYED, id) or 0)
+  take_back(task.queue, state, task, due)
   task.queue = target
   task.last = task.crashes > 0 and task.crashes + 1 == queues[target][MAX_CRASHES] and '1' or '0'
   later('HSET', TASKS, id, record_of(task))
@@ -42,7 +47,7 @@ local function move(id, record, state)
     put_back(id, task)
     waking = waking or is_ready(queues[target])
   else
-    count(target, N_DELAYED, 1)
+    count_delayed(target, due, 1)
   end
   moved = moved + 1
   return true

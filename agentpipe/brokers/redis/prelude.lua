@@ -29,6 +29,7 @@ local SUSPECTS = base .. ':suspects'
 local SOURCES = base .. ':sources'
 local WAKE = base .. ':wake'
 local CLOCK = base .. ':clock'
+local SPENT = base .. ':spent'
 
 local CHUNK = 4000 -- Lua's stack takes not many more arguments at once.
 local PORTION = 500 -- So many tasks are moved on the side by one call.
@@ -179,11 +180,12 @@ end
 -- position in the round-robin group is -1 outside one, the collection may be empty, N_LAST counts those of the
 -- waiting that are in their last chance, TURN is the number at which it was last served, HELD_UNTIL
 -- is 0 where it is not held, GATE is empty where it has none, PAUSED is 1 where it or its collection
--- is, RUN_S a mean of how long its runs took, 0 before the first.
+-- is or that has spent its budget, RUN_S a mean of how long its runs took, 0 before the first,
+-- N_PARKED counts those of the delayed whose run has spent its budget.
 
 local LIMIT, CONCURRENCY, MAX_CRASHES, POSITION, COLLECTION, GATE = 1, 2, 3, 4, 5, 6
 local N_WAITING, N_DELAYED, N_RUNNING, N_LAST, TURN, HELD_UNTIL = 7, 8, 9, 10, 11, 12
-local PAUSED, RUN_S = 13, 14
+local PAUSED, RUN_S, N_PARKED = 13, 14, 15
 
 -- As read: the queues, the turn at which each is indexed as ready, whether it is as with room, and
 -- what runs of it if it has a gate.
@@ -220,8 +222,18 @@ end
 
 local function count(name, state, change)
   local queue = queues[name]
-  queue[state] = queue[state] + change
+  queue[state] = (queue[state] or 0) + change -- N_PARKED came later than some queues.
   changed[name] = true
+end
+
+-- No delay is as long: a task whose run has spent its budget lies apart.
+local FOREVER = 1e15
+
+local function count_delayed(name, due, change)
+  count(name, N_DELAYED, change)
+  if due >= FOREVER then
+    count(name, N_PARKED, change)
+  end
 end
 
 -- Gates: concurrency groups. GATES has the limit and the running of each. Queues with a gate are not indexed as ready
@@ -293,11 +305,13 @@ local function save_queues()
   save_gates()
 end
 
--- Pauses: a set of 'queue NAME' and 'collection NAME', from which each queue's flag is made.
+-- Pauses: a set of 'queue NAME' and 'collection NAME', from which each queue's flag is made, and from
+-- the collections that have spent their budgets.
 
 local function is_paused(name, collection)
   return call('SISMEMBER', PAUSES, 'queue ' .. name) == 1
-    or (collection ~= '' and call('SISMEMBER', PAUSES, 'collection ' .. collection) == 1)
+    or (collection ~= '' and (call('SISMEMBER', PAUSES, 'collection ' .. collection) == 1
+      or call('SISMEMBER', SPENT, 'collection ' .. collection) == 1))
 end
 
 -- Make the flag of each queue anew.

@@ -6,8 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from importlib import resources
 
-_NEEDED = ("ending", "rooms")
+_NEEDED = ("ending", "rooms", "budgets")
 _SHARED = ("prelude", *_NEEDED)
+_NEEDS = "-- needs: "
 # These scripts end lapsed workers; see ``load_scripts``.
 _ENDING = ("cancel", "claim", "take_outbox")
 
@@ -47,9 +48,9 @@ def load_scripts(mark: str) -> dict[str, Script]:
 def _script(name: str, body: str, shared: dict[str, str], mark: str) -> Script:
     flags, _, rest = body.partition("\n")  # The server reads a script's flags in its first line.
     text = f"{flags}\n{shared['prelude']}\n"
-    for needed in _NEEDED:
-        if rest.startswith(f"-- needs: {needed}\n"):
-            text += f"{shared[needed]}\n"
+    first, _, _ = rest.partition("\n")
+    names = first.removeprefix(_NEEDS).split() if first.startswith(_NEEDS) else ()
+    text += "".join(f"{shared[needed]}\n" for needed in names)
     text += rest
     ends_workers = name in _ENDING
     if ends_workers:

@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
--- needs: ending
+-- needs: ending budgets
 -- ARGV: session, request, seconds to remember it, then for each settlement its action, the
 -- claim's id, worker and number, and the delay, outcome, reason, result, reward (or nothing), cost,
 -- of a failure for the breaker its digest (or nothing), its limit and what a pause would say,
--- the queues that a cooldown covers as a JSON list (or nothing), and the task's new payload (or
--- nothing).
+-- the queues that a cooldown covers as a JSON list (or nothing), the task's new payload (or
+-- nothing), and the tokens used.
 -- Returns a letter for each: d for done, t where that has paused the collection, l where the claim
 -- was lost; then, a line each, the collections that it has paused.
 
@@ -13,7 +13,7 @@ if before then
   return before
 end
 
-local STEP = 15
+local STEP = 16
 local MAX_ERROR_BYTES = 1200
 local RUNS_IN_MEAN = 8
 local time, time_text = now()
@@ -219,6 +219,36 @@ local function save_streaks()
   end
 end
 
+-- Budgets. What collections and runs have spent here, if any has a budget.
+local costs, has_budgets = {}, call('EXISTS', BUDGETS) == 1
+
+local function charge(holder, usd, tokens)
+  local cost = costs[holder] or {0, 0}
+  costs[holder] = {cost[1] + usd, cost[2] + tokens}
+end
+
+local function charge_holders(index, id, queue)
+  local usd, tokens = tonumber(field(index, 10)), tonumber(field(index, 16))
+  if usd > 0 or tokens > 0 then
+    charge('collection ' .. queues[queue][COLLECTION], usd, tokens)
+    charge('run ' .. (id:match('^([^/]+)/') or ''), usd, tokens)
+  end
+end
+
+local function save_costs()
+  local stops = false
+  for holder, cost in pairs(costs) do
+    local budget = read_budget(holder)
+    if budget then
+      budget[USD], budget[TOKENS] = budget[USD] + cost[1], budget[TOKENS] + cost[2]
+      stops = save_budget(holder, budget) or stops
+    end
+  end
+  if stops then
+    apply_pauses()
+  end
+end
+
 local held = claims_held()
 local ids = {}
 for index = 1, total do
@@ -238,6 +268,9 @@ for index = 1, total do
     end
     settle(index, id, queue, record, held_as)
     add_to_tally(index, field(index, 1), queue)
+    if has_budgets then
+      charge_holders(index, id, queue)
+    end
     done[index] = count_run(index, queue) and 't' or 'd'
   else
     done[index] = 'l'
@@ -246,6 +279,7 @@ end
 put_in_outbox(ended, time_text)
 save_tallies()
 save_streaks()
+save_costs()
 save_queues()
 if (waking or a_gate_opened) and anything_ready() then
   ring()

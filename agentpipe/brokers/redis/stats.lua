@@ -1,11 +1,13 @@
 #!lua flags=no-writes
+-- needs: budgets
 -- ARGV: how many seconds are recent.
--- Returns the store's counters by name, the numbers of results and of dead letters, thirteen values for
+-- Returns the store's counters by name, the numbers of results and of dead letters, fourteen values for
 -- each queue (its name, the fields below, for how many seconds it is held, whether it is paused,
--- why, its gate and the gate's limit, or '' and 0), seven for each living worker (name, host, pid, slots, running, seconds since it was heard, its
+-- why, how many are parked, its gate and the gate's limit, or '' and 0), seven for each living worker (name, host, pid, slots, running, seconds since it was heard, its
 -- report), eight for each queue where a task has ended (name, done, failed, evaluated, passed,
 -- cost, seconds since a run failed or nothing, how), how many tasks ended recently, for how many
--- seconds the oldest result is here, and who has declared which collection.
+-- seconds the oldest result is here, who has declared which collection, and six values for
+-- each budget (kind, name, caps in USD and tokens, -1 for none, and what is spent).
 
 local FIELDS = {COLLECTION, POSITION, N_WAITING, N_DELAYED, N_RUNNING, LIMIT, CONCURRENCY}
 local time, values, depths = look().time, {}, {}
@@ -19,6 +21,7 @@ for index = 1, #found, 2 do
   depths[#depths + 1] = tostring(math.max(0, queue[HELD_UNTIL] - time))
   depths[#depths + 1] = queue[PAUSED]
   depths[#depths + 1] = queue[PAUSED] == 1 and reason_of(found[index], queue[COLLECTION]) or ''
+  depths[#depths + 1] = queue[N_PARKED] or 0
   depths[#depths + 1] = queue[GATE]
   depths[#depths + 1] = queue[GATE] ~= '' and tonumber(call('HGET', GATES, 'limit ' .. queue[GATE]) or 0) or 0
 end
@@ -44,6 +47,13 @@ for index = 1, #packed, 2 do
   end
 end
 
+local spendings, budgets = {}, call('HGETALL', BUDGETS)
+for index = 1, #budgets, 2 do
+  for _, value in ipairs(tell_budget(budgets[index], cmsgpack.unpack(budgets[index + 1]))) do
+    spendings[#spendings + 1] = value
+  end
+end
+
 local function undelivered()
   local first = call('ZRANGE', OUTBOX, 0, 0)[1]
   local settled = first and call('ZSCORE', SETTLED, first:match('^%d+ %d+ (.*)$'))
@@ -52,4 +62,4 @@ end
 
 return {call('HGETALL', STORE), call('HLEN', RESULTS), call('ZCARD', DEAD), depths, values, tallies,
   call('ZCOUNT', SETTLED, string.format('%.6f', time - tonumber(ARGV[1])), '+inf'), undelivered(),
-  call('HGETALL', SOURCES)}
+  call('HGETALL', SOURCES), spendings}

@@ -31,6 +31,7 @@ from agentpipe.brokers.records import (
 )
 from agentpipe.brokers.sqlite import dead_letters
 from agentpipe.brokers.sqlite.admission import Rooms, admit, depth_and_bound, known_ids
+from agentpipe.brokers.sqlite.budgets import charge, read_spendings, set_budget, with_budgets
 from agentpipe.brokers.sqlite.clock import StoreClock
 from agentpipe.brokers.sqlite.comparing import compare
 from agentpipe.brokers.sqlite.declaring import Declaration, read_sources
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.location import TaskLocation
     from agentpipe.brokers.sqlite.lanes import Lanes
     from agentpipe.connections.health import Finding
+    from agentpipe.core.budgets import Budget, Holder, Spending
     from agentpipe.settings import Settings
 
 # Who sends heartbeats has other things to watch; the next try is soon.
@@ -231,6 +233,7 @@ class SqliteStore(Store):
             done = [settle_task(db, settlement, changes, now) for settlement in settlements]
             add_to_counters(db, changes)
             add_to_tallies(db, compress(settlements, done), now)
+            charge(db, compress(settlements, done))
             tripped = count_runs(db, compress(settlements, done))
         self._tripped += tripped
         return done
@@ -311,6 +314,14 @@ class SqliteStore(Store):
         with self._database.write() as db:
             pause(db, rows, reason) if paused else resume(db, rows)
 
+    def set_budget(self, kind: Holder, name: str, budget: Budget) -> None:
+        with self._database.write() as db:
+            set_budget(db, kind, name, budget)
+
+    def spendings(self) -> tuple[Spending, ...]:
+        with self._database.read() as db:
+            return read_spendings(db)
+
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
         with self._database.write() as db:
             end_lapsed_workers(db)  # Their tasks wait again.
@@ -366,6 +377,8 @@ class SqliteStore(Store):
             (oldest,) = db.execute(SELECT_OLDEST).fetchone() or (moment,)
             workers = tuple(worker_seen(row) for row in db.execute(SELECT_WORKERS, (now, now)))
             declared = read_sources(db)
+            spendings = read_spendings(db)
+            queues = with_budgets(db, queues, spendings)
         prefix = "outcome:"
         return Stats(
             accepted=counters.get("accepted", 0),
@@ -388,6 +401,7 @@ class SqliteStore(Store):
             recent=recent,
             undelivered_s=max(0.0, moment - oldest),
             declared=declared,
+            spendings=spendings,
         )
 
     def close(self) -> None:

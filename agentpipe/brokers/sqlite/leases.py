@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.records import Claim
+from agentpipe.brokers.sqlite.budgets import park, spent_runs
 from agentpipe.brokers.sqlite.fairness import Turns
 from agentpipe.brokers.sqlite.suspects import (
     COUNT_SHARED_CRASH,
@@ -128,11 +129,11 @@ def _claim_from(
     db: sqlite3.Connection, request: ClaimRequest, turns: Turns, ready: Sequence[Ready], now: float
 ) -> list[Claim]:
     """From each of these queues an equal share; the rest is for a later claim."""
-    worker, limit = request.worker, request.limit
+    worker, limit, spent = request.worker, request.limit, spent_runs(db)
     turn, claims = _last_turn(db), list[Claim]()
     for left, queue in enumerate(ready):
         share = max(1, (limit - len(claims)) // (len(ready) - left))
-        seqs = _claimable(db, worker, queue.qid, min(turns.room(queue), share))
+        seqs = _claimable(db, worker, queue.qid, min(turns.room(queue), share), spent)
         claimed = _claim(db, worker, queue.name, seqs, now)
         turns.took(queue, len(claimed))
         if claimed:  # Else a listener would be woken for nothing, again and again.
@@ -146,6 +147,8 @@ def _claim_from(
 def _claim_suspect(
     db: sqlite3.Connection, worker: Worker, suspect: Suspect, now: float
 ) -> list[Claim]:
+    if park(db, suspect.qid, [suspect.task_id], spent_runs(db)):
+        return []
     turn = _last_turn(db) + 1
     _note_claimed(db, suspect.qid, 1, turn)
     _keep_turn(db, turn)
@@ -200,8 +203,13 @@ def _claim(
     return claims
 
 
-def _claimable(db: sqlite3.Connection, worker: Worker, qid: int, limit: int) -> list[int]:
-    """The next tasks of a queue; at most one per worker is in its last chance."""
-    rows = db.execute(SELECT_CLAIMABLE, (qid, worker.name, limit)).fetchall()
-    alone = next((seq for seq, last_chance in rows if last_chance), None)
-    return [seq for seq, last_chance in rows if not last_chance or seq == alone]
+def _claimable(
+    db: sqlite3.Connection, worker: Worker, qid: int, limit: int, spent: frozenset[str]
+) -> list[int]:
+    """The next tasks of a queue, of no spent run; at most one per worker is in its last chance."""
+    choose = SELECT_CLAIMABLE, (qid, worker.name, limit)
+    rows = db.execute(*choose).fetchall()
+    while spent and park(db, qid, [task_id for *_, task_id in rows], spent):
+        rows = db.execute(*choose).fetchall()
+    alone = next((seq for seq, last_chance, _ in rows if last_chance), None)
+    return [seq for seq, last_chance, _ in rows if not last_chance or seq == alone]

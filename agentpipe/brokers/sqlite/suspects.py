@@ -22,7 +22,7 @@ COUNT_SHARED_CRASH = (
 )
 # The next tasks of a queue but for suspects; at most one per worker is in its last chance.
 SELECT_CLAIMABLE = (
-    "SELECT seq, last_chance FROM tasks WHERE qid = ? AND state = 0"
+    "SELECT seq, last_chance, id FROM tasks WHERE qid = ? AND state = 0"
     " AND (last_chance = 0"
     " OR ((SELECT max_crashes FROM queues q WHERE q.qid = tasks.qid) > 1 AND NOT EXISTS"
     " (SELECT 1 FROM tasks l WHERE l.last_chance = 1 AND l.state = 2 AND l.worker = ?)))"
@@ -36,12 +36,13 @@ class Suspect(NamedTuple):
     seq: int
     qid: int
     queue: str
+    task_id: str
 
 
 def next_suspect(db: sqlite3.Connection, worker: Worker) -> Suspect | None:
     """The suspect that waits for this worker; None without one."""
     found = db.execute(
-        f"SELECT t.seq, q.qid, q.name {_SUSPECTS} AND t.state = 0 AND q.ready"
+        f"SELECT t.seq, q.qid, q.name, t.id {_SUSPECTS} AND t.state = 0 AND q.ready"
         " AND (q.gate IS NULL"
         " OR (SELECT running < capacity FROM gates g WHERE g.name = q.gate))"
         " ORDER BY t.priority, t.seq"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.statistics import QueueDepth, Tally, WorkerSeen
 from agentpipe.connections.sqlite import Layout
+from agentpipe.core.budgets import EXACT_USD
 
 if TYPE_CHECKING:
     import sqlite3
@@ -104,16 +105,27 @@ DROP INDEX IF EXISTS queues_ready;
 CREATE INDEX IF NOT EXISTS queues_lanes ON queues (coalesce(collection, name), turn)
     WHERE ready AND gate IS NULL
 """
+_WITH_BUDGETS = f"""
+CREATE TABLE IF NOT EXISTS budgets (
+    kind TEXT NOT NULL, name TEXT NOT NULL, cap_usd REAL, cap_tokens INTEGER,
+    usd REAL NOT NULL DEFAULT 0, tokens INTEGER NOT NULL DEFAULT 0,
+    declared TEXT NOT NULL DEFAULT '',
+    spent INTEGER AS (
+        coalesce(usd + {EXACT_USD} >= cap_usd, 0) OR coalesce(tokens >= cap_tokens, 0)) VIRTUAL,
+    PRIMARY KEY (kind, name));
+CREATE INDEX IF NOT EXISTS budgets_spent ON budgets (kind, name) WHERE spent
+"""
 LAYOUT = Layout(
-    8,
+    9,
     "queues",
-    f"{_SCHEMA};\n{_WITH_BREAKER};\n{_WITH_SOURCES};\n{_WITH_UNDELIVERABLE}",
+    f"{_SCHEMA};\n{_WITH_BREAKER};\n{_WITH_SOURCES};\n{_WITH_UNDELIVERABLE};\n{_WITH_BUDGETS}",
     {
         3: _WITH_BREAKER,
         4: _WITH_COOLED,
         5: _WITH_SOURCES,
         6: _WITH_UNDELIVERABLE,
         7: _WITH_LANES,
+        8: _WITH_BUDGETS,
     },
 )
 
@@ -183,11 +195,13 @@ SELECT_WORKERS = (
     " (SELECT count(*) FROM tasks WHERE state = 2 AND worker = name), report FROM workers"
     f" WHERE NOT ({LAPSED}) ORDER BY name"
 )
-# A queue's flag combines its own pause and its collection's.
+# A queue's flag combines its own pause, its collection's, and whether that has spent its budget.
 SET_PAUSES = (
-    "UPDATE queues SET paused = NOT paused WHERE paused != EXISTS (SELECT 1 FROM pauses p"
+    "UPDATE queues SET paused = NOT paused WHERE paused != (EXISTS (SELECT 1 FROM pauses p"
     " WHERE (p.kind = 'queue' AND p.name = queues.name)"
     " OR (p.kind = 'collection' AND p.name = queues.collection))"
+    " OR EXISTS (SELECT 1 FROM budgets b"
+    " WHERE b.spent AND b.kind = 'collection' AND b.name = queues.collection))"
 )
 UPSERT_QUEUE = (
     "INSERT INTO queues (name, collection, position, max_waiting, concurrency, max_crashes, gate)"

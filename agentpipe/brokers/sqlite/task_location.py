@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
+from agentpipe.brokers.sqlite.budgets import FOREVER, spending_of
 from agentpipe.brokers.sqlite.tables import (
     DELAYED,
     PAUSE_REASON,
@@ -16,6 +17,7 @@ from agentpipe.brokers.sqlite.tables import (
     counter,
     worker_seen,
 )
+from agentpipe.core.run_names import run_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.location import Place
     from agentpipe.brokers.sqlite.clock import StoreClock
     from agentpipe.brokers.statistics import WorkerSeen
+    from agentpipe.core.budgets import Spending
 
 # Runs reported per agent or concurrency group.
 MAX_RUNS = 20
@@ -72,6 +75,7 @@ def locate(db: sqlite3.Connection, task_id: str, clock: StoreClock) -> TaskLocat
     found = replace(
         found,
         agent=_agent(db, qid, found.workers, clock),
+        spending=_spending_of_run(db, task_id),
         submitted_at=submitted_at,
         failures=failures,
         crashes=crashes,
@@ -83,12 +87,18 @@ def locate(db: sqlite3.Connection, task_id: str, clock: StoreClock) -> TaskLocat
     if state == WAITING:
         return replace(found, place="waiting", position=_position(db, qid, priority, seq))
     if state == DELAYED:
-        return replace(found, place="delayed", due_at=clock.as_wall(due))
+        due_at = None if due >= FOREVER else clock.as_wall(due)
+        return replace(found, place="delayed", due_at=due_at)
     if state == RUNNING:
         runs = _runs(db, clock, "t.seq = ?", seq)
         return replace(found, place="running", run=runs[0] if runs else None)
     place: Place = "settled" if found.outbox_before is None else "outbox"
     return replace(found, place=place, since=clock.as_wall(at))
+
+
+def _spending_of_run(db: sqlite3.Connection, task_id: str) -> Spending | None:
+    run = run_of(task_id)
+    return None if run is None else spending_of(db, "run", run)
 
 
 def _basics(db: sqlite3.Connection, task_id: str, clock: StoreClock) -> TaskLocation:
@@ -155,6 +165,7 @@ def _agent(
         servers=tuple(worker for worker in workers if worker.name in serving),
         run_s=run_s,
         pause_reason=reason,
+        spending=None if collection is None else spending_of(db, "collection", collection),
     )
 
 

@@ -73,6 +73,8 @@ def _delayed(facts: TaskLocation, now: float, limits: OutboxLimits) -> Cause:
     if facts.error.startswith(OTHER_CONFIG):
         return _left_for_others(facts, left_s)
     obstacle = _obstacle(facts, now, limits)
+    if left_s is None and obstacle and obstacle.reason == "budget_spent":
+        return obstacle
     if left_s is not None and left_s <= 0:
         sentence = f"its delay ended{ago(facts.due_at, now)}{_after_tries(facts)}"
         what = obstacle.next if obstacle else "a worker claims it now"
@@ -102,7 +104,7 @@ def _left_for_others(facts: TaskLocation, left_s: float | None) -> Cause:
 def _obstacle(facts: TaskLocation, now: float, limits: OutboxLimits) -> Cause | None:
     """What keeps it waiting afterwards, unless that passes by itself."""
     cause = None if facts.agent is None else why_waiting(facts.agent, facts, now, limits)
-    lasts = ("agent_paused", "collection_paused", "no_worker", "outbox_full")
+    lasts = ("agent_paused", "collection_paused", "budget_spent", "no_worker", "outbox_full")
     return cause if cause and cause.reason in lasts else None
 
 

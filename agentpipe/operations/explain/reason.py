@@ -24,6 +24,7 @@ State = Literal[
 Reason = Literal[
     "agent_paused",
     "collection_paused",
+    "budget_spent",
     "no_worker",
     "outbox_full",
     "agent_held",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
+    from agentpipe.core.budgets import Spending
     from agentpipe.settings import OutboxLimits
 
 # Reasons where only the agent's own runs come first, so that the start can be estimated.
@@ -28,6 +29,7 @@ def why_waiting(agent: AgentSeen, facts: TaskLocation, now: float, limits: Outbo
     """The first obstacle of a task that waits for this agent."""
     return (
         _if_paused(agent)
+        or _if_spent(agent, facts)
         or _if_unserved(agent, facts)
         or _if_outbox_full(facts, limits)
         or _if_held(agent, facts)
@@ -48,6 +50,19 @@ def _if_paused(agent: AgentSeen) -> Cause | None:
         what = remedy(name) if why else f"agentpipe resume {shlex.quote(name)}"
         return Cause("collection_paused", sentence, what)
     return None
+
+
+def _if_spent(agent: AgentSeen, facts: TaskLocation) -> Cause | None:
+    for spending in (agent.spending, facts.spending):
+        if spending is not None and spending.is_spent:
+            return because_spent(spending)
+    return None
+
+
+def because_spent(spending: Spending) -> Cause:
+    """No claim follows what has reached its cap."""
+    what = f"what runs finishes; a higher cap allows more: {spending.remedy}"
+    return Cause("budget_spent", spending.reason, what)
 
 
 def _if_unserved(agent: AgentSeen, facts: TaskLocation) -> Cause | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from agentpipe.brokers.breaker import remedy
 from agentpipe.brokers.removed import removed_agents
 from agentpipe.brokers.statistics import is_done
+from agentpipe.core.budgets import budget_line
 from agentpipe.core.text import counted
 from agentpipe.worker.claims.heartbeat import Heartbeat
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.base import Store
     from agentpipe.brokers.removed import RemovedAgents
     from agentpipe.brokers.statistics import Stats
+    from agentpipe.core.budgets import Spending
 
 # A store without a ledger must look done for this long.
 SURE_AFTER_S = 0.5
@@ -46,6 +48,7 @@ class BurstProgress:
         self._done_at: float | None = None
         self._paused: dict[str, str] = {}
         self._removed: list[RemovedAgents] = []
+        self._spent: list[Spending] = []
         self._left_alone = 0
         self._dead = self._undeliverable = 0
 
@@ -64,10 +67,21 @@ class BurstProgress:
         self._paused = {
             depth.collection or depth.queue: depth.pause_reason
             for depth in stats.queues
-            if depth.queue in self._queues and depth.pause_reason
+            if depth.queue in self._queues and depth.pause_reason and not depth.budget_spent
         }
+        self._spent = [
+            it for it in stats.spendings if it.is_spent and self._is_kept_from(stats, it)
+        ]
         # Without a ledger, a task may be on its way back from a dead worker.
         return stats.accepted is not None or now - self._done_at >= SURE_AFTER_S
+
+    def _is_kept_from(self, stats: Stats, spending: Spending) -> bool:
+        """Whether tasks of these queues are left because of it."""
+        mine = [depth for depth in stats.queues if depth.queue in self._queues]
+        if spending.kind == "run":
+            return any(depth.parked for depth in mine)
+        open_ = [depth for depth in mine if depth.collection == spending.name]
+        return any((depth.waiting or 0) + (depth.delayed or 0) for depth in open_)
 
     def _tell(self, stats: Stats, now: float) -> None:
         running = stats.running or 0
@@ -91,12 +105,15 @@ class BurstProgress:
         """Say what is left and cannot run here; returns whether anything is."""
         for name, reason in self._paused.items():
             log.error("nothing more runs: %s is paused: %s; %s", name, reason, remedy(name))
+        for spending in self._spent:
+            line = budget_line(spending)
+            log.error("nothing more runs of %s %s: %s", spending.kind, spending.name, line)
         for each in self._removed:
             log.error("%s", each.sentence)
         if self._left_alone:
             tasks = counted(self._left_alone, "task")
             log.error("%s left alone: sent with another config (strict_config)", tasks)
-        return bool(self._paused or self._removed or self._left_alone)
+        return bool(self._paused or self._spent or self._removed or self._left_alone)
 
 
 def _bar(done: int, total: int, running: int) -> str:

@@ -12,13 +12,14 @@ import time
 import traceback
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import dramatiq
 from dramatiq.middleware import SkipMessage
 
 from agentpipe.brokers.records import Settlement
 from agentpipe.brokers.statistics import MAX_LAST_ERROR_CHARS
+from agentpipe.core.budgets import tokens_in
 from agentpipe.core.failures import (
     MAX_ERROR_CHARS,
     error_kind,
@@ -46,6 +47,7 @@ from agentpipe.errors import (
     TimeLimitExceeded,
 )
 from agentpipe.evaluation.evaluators import reward, rewards
+from agentpipe.evaluation.kept_answer import kept_usage
 from agentpipe.sending.broker import StoreBroker
 from agentpipe.worker.outcomes.cooldowns import Cooldown, Cooldowns, bound_s, endless, log_cooldown
 from agentpipe.worker.outcomes.left_alone import LeftAlone
@@ -218,7 +220,7 @@ class Results(dramatiq.Middleware):
     ) -> Settlement:
         """The settlement of a run that ends its process; it runs again until ``max_crashes``."""
         reason = self._reason(broker, error)
-        return Settlement(message.claim, "crash", reason=reason, usd=_usd(message))
+        return Settlement(message.claim, "crash", reason=reason, **_cost(message))
 
     def stranded(
         self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException
@@ -296,7 +298,7 @@ class Results(dramatiq.Middleware):
         if not self.capacity.may_return(message.claim.task_id):
             return self._retry(broker, message, error)
         reason = self._reason(broker, error)
-        return Settlement(message.claim, "release", reason=reason, usd=_usd(message))
+        return Settlement(message.claim, "release", reason=reason, **_cost(message))
 
     def _retry(
         self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException
@@ -348,7 +350,7 @@ class Results(dramatiq.Middleware):
             "cooldown",
             reason=self._reason(broker, error),
             delay_s=cooldown.delay_s,
-            usd=_usd(message),
+            **_cost(message),
             cooldown_queues=cooldown.queues,
         )
 
@@ -391,7 +393,7 @@ class Results(dramatiq.Middleware):
             outcome,
             reason[:MAX_ERROR_CHARS],
             reward=result.reward,
-            usd=_usd(message),
+            **_cost(message),
             failure=failure_of_end(
                 broker, message, outcome, result.error, causes=causes, redactor=redactor
             ),
@@ -437,6 +439,13 @@ class Results(dramatiq.Middleware):
         )
 
 
+class _Cost(TypedDict):
+    """What settlements say of it."""
+
+    usd: float
+    tokens: int
+
+
 def _end_of(error: BaseException) -> tuple[Action, str] | None:
     """How the task ends with this error; None where a service failed, and it may run again."""
     if isinstance(error, AgentCrashed):
@@ -457,15 +466,19 @@ def _again(
     message: ClaimedMessage, reason: str, delay_s: float, failure: RunFailure | None
 ) -> Settlement:
     """A run more, later."""
-    usd = _usd(message)
     return Settlement(
-        message.claim, "retry", reason=reason, delay_s=delay_s, usd=usd, failure=failure
+        message.claim,
+        "retry",
+        reason=reason,
+        delay_s=delay_s,
+        failure=failure,
+        **_cost(message),
     )
 
 
-def _usd(message: ClaimedMessage) -> float:
-    """The cost of the run, as far as prices are known; judging alone costs nothing more."""
-    if message.task is not None and message.task.answered is not None:
-        return 0.0
+def _cost(message: ClaimedMessage) -> _Cost:
+    """The cost of the run, as far as it is known; of one that only judges, of the evaluators."""
     usage = message.tracer.usage.to_dict() if message.tracer else {}
-    return float(usage.get(USD, 0.0))
+    before = kept_usage(message.task.answered if message.task else None)
+    usd = float(usage.get(USD, 0.0)) - float(before.get(USD, 0.0))
+    return {"usd": max(0.0, usd), "tokens": max(0, tokens_in(usage) - tokens_in(before))}

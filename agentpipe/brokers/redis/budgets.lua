@@ -1,0 +1,40 @@
+-- Shared by the scripts that know budgets. BUDGETS has them by 'collection NAME' and 'run NAME',
+-- packed: the caps in USD and in tokens, -1 for none, what is spent, and what a file has declared
+-- last. SPENT has those of which nothing may be claimed.
+
+local BUDGETS = base .. ':budgets'
+local CAP_USD, CAP_TOKENS, USD, TOKENS, DECLARED = 1, 2, 3, 4, 5
+local EXACT_USD = 1e-9
+
+local function read_budget(holder)
+  local packed = call('HGET', BUDGETS, holder)
+  return packed and cmsgpack.unpack(packed)
+end
+
+local function is_over(budget)
+  return (budget[CAP_USD] >= 0 and budget[USD] + EXACT_USD >= budget[CAP_USD])
+    or (budget[CAP_TOKENS] >= 0 and budget[TOKENS] >= budget[CAP_TOKENS])
+end
+
+-- Returns whether it is spent now and was not, or the other way round.
+local function save_budget(holder, budget)
+  call('HSET', BUDGETS, holder, cmsgpack.pack(budget))
+  return call(is_over(budget) and 'SADD' or 'SREM', SPENT, holder) == 1
+end
+
+local function limit_budget(holder, cap_usd, cap_tokens, declared)
+  local budget = read_budget(holder) or {-1, -1, 0, 0, '-1 -1'}
+  budget[CAP_USD], budget[CAP_TOKENS] = tonumber(cap_usd), tonumber(cap_tokens)
+  budget[DECLARED] = declared or budget[DECLARED]
+  return save_budget(holder, budget)
+end
+
+-- As strings: numbers in JSON have too few digits.
+local function tell_budget(holder, budget)
+  local kind, name = holder:match('^(%S+) (.*)$')
+  local values = {}
+  for index = CAP_USD, TOKENS do
+    values[index] = string.format('%.17g', budget[index])
+  end
+  return {kind, name, unpack(values)}
+end

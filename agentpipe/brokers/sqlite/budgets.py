@@ -1,0 +1,165 @@
+"""Budgets: what collections and runs may spend, counted in the transaction that settles.
+
+A spent collection's queues are not ready, as in a pause. A spent run's tasks are parked when they
+are about to be claimed: delayed without an end, so that nothing looks at them again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.brokers.sqlite.tables import DELAYED, SET_PAUSES, WAITING
+from agentpipe.brokers.statistics import with_spent
+from agentpipe.core.budgets import Budget, Spending
+from agentpipe.core.run_names import run_of
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from agentpipe.brokers.records import Queue, Settlement
+    from agentpipe.brokers.statistics import QueueDepth
+    from agentpipe.core.budgets import Holder
+
+# No delay is as long: the store's clock does not come so far.
+FOREVER = 1e15
+_SELECT = "SELECT kind, name, cap_usd, cap_tokens, usd, tokens FROM budgets"
+_SPENT = "SELECT kind, name FROM budgets WHERE spent"
+_ADD = "UPDATE budgets SET usd = usd + ?, tokens = tokens + ? WHERE kind = ? AND name = ?"
+_UPSERT = (
+    "INSERT INTO budgets (kind, name, cap_usd, cap_tokens) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT (kind, name) DO UPDATE SET"
+    " cap_usd = excluded.cap_usd, cap_tokens = excluded.cap_tokens"
+)
+# All ids of a run: 0 follows the slash.
+_OF_RUN = "id >= ? || '/' AND id < ? || '0'"
+
+
+def read_spendings(db: sqlite3.Connection) -> tuple[Spending, ...]:
+    """All budgets."""
+    return tuple(map(_spending, db.execute(f"{_SELECT} ORDER BY kind, name")))
+
+
+def spending_of(db: sqlite3.Connection, kind: Holder, name: str) -> Spending | None:
+    """One budget; None without one."""
+    row = db.execute(f"{_SELECT} WHERE kind = ? AND name = ?", (kind, name)).fetchone()
+    return row and _spending(row)
+
+
+def _spending(row: Sequence[Any]) -> Spending:
+    kind, name, cap_usd, cap_tokens, usd, tokens = row
+    return Spending(kind, name, Budget(cap_usd, cap_tokens), usd, tokens)
+
+
+def set_budget(db: sqlite3.Connection, kind: Holder, name: str, budget: Budget) -> None:
+    """Give it these caps, and let go on what they allow."""
+    db.execute(_UPSERT, (kind, name, budget.usd, budget.tokens))
+    if kind == "collection":
+        db.execute(SET_PAUSES)
+    elif (kind, name) not in _spent(db):
+        db.execute(
+            f"UPDATE tasks SET due = 0 WHERE state = {DELAYED} AND due >= ? AND {_OF_RUN}",
+            (FOREVER, name, name),
+        )
+
+
+def news(db: sqlite3.Connection, queues: Iterable[Queue]) -> dict[str, Budget]:
+    """The budgets of collections that their files have changed since they were declared last."""
+    given = {it.collection: it.budget for it in queues if it.collection}
+    known = dict(db.execute("SELECT name, declared FROM budgets WHERE kind = 'collection'"))
+    return {name: it for name, it in given.items() if _written(it) != known.get(name, "")}
+
+
+def declare_budgets(db: sqlite3.Connection, budgets: Mapping[str, Budget]) -> None:
+    """Let these hold."""
+    for name, budget in budgets.items():
+        set_budget(db, "collection", name, budget)
+        db.execute(
+            "UPDATE budgets SET declared = ? WHERE kind = 'collection' AND name = ?",
+            (_written(budget), name),
+        )
+
+
+def _written(budget: Budget) -> str:
+    return f"{budget.usd} {budget.tokens}" if budget else ""
+
+
+def charge(db: sqlite3.Connection, settlements: Iterable[Settlement]) -> None:
+    """Add what these runs cost; a collection whose budget that spends gives no more tasks."""
+    costly = [each for each in settlements if each.usd or each.tokens]
+    if not costly or not db.execute("SELECT EXISTS (SELECT 1 FROM budgets)").fetchone()[0]:
+        return
+    before = _spent(db)
+    db.executemany(_ADD, [(*cost, *holder) for holder, cost in _costs(db, costly).items()])
+    if any(kind == "collection" for kind, _ in _spent(db) - before):
+        db.execute(SET_PAUSES)
+
+
+def _spent(db: sqlite3.Connection) -> set[tuple[str, str]]:
+    return set(db.execute(_SPENT).fetchall())
+
+
+def _costs(
+    db: sqlite3.Connection, settlements: Sequence[Settlement]
+) -> dict[tuple[str, str], list[float]]:
+    """What each collection and each run has spent."""
+    collections: dict[str, str | None] = {}
+    costs: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0])
+    for each in settlements:
+        queue, run = each.claim.queue, run_of(each.claim.task_id)
+        if queue not in collections:
+            collections[queue] = _collection_of(db, queue)
+        for kind, name in (("collection", collections[queue]), ("run", run)):
+            if name is not None:
+                cost = costs[kind, name]
+                cost[0], cost[1] = cost[0] + each.usd, cost[1] + each.tokens
+    return costs
+
+
+def _collection_of(db: sqlite3.Connection, queue: str) -> str | None:
+    row = db.execute("SELECT collection FROM queues WHERE name = ?", (queue,)).fetchone()
+    return None if row is None else row[0]
+
+
+def spent_runs(db: sqlite3.Connection) -> frozenset[str]:
+    """Runs of which nothing may be claimed."""
+    return frozenset(name for kind, name in _spent(db) if kind == "run")
+
+
+def park(db: sqlite3.Connection, qid: int, task_ids: Iterable[str], spent: frozenset[str]) -> bool:
+    """Park the queue's tasks of those runs that some of these ids are of; whether there are any."""
+    runs = {run_of(task_id) for task_id in task_ids} & spent
+    for run in runs:
+        parked = db.execute(
+            f"UPDATE tasks SET state = {DELAYED}, due = ?"
+            f" WHERE qid = ? AND state = {WAITING} AND {_OF_RUN}",
+            (FOREVER, qid, run, run),
+        ).rowcount
+        db.execute(
+            "UPDATE queues SET waiting = waiting - ?1, delayed = delayed + ?1 WHERE qid = ?2",
+            (parked, qid),
+        )
+    return bool(runs)
+
+
+def with_budgets(
+    db: sqlite3.Connection, depths: Iterable[QueueDepth], spendings: Sequence[Spending]
+) -> tuple[QueueDepth, ...]:
+    """The same, with what budgets keep from them."""
+    if not spendings:
+        return tuple(depths)
+    parked = _parked(db)
+    noted = (replace(depth, parked=parked.get(depth.queue, 0)) for depth in depths)
+    return with_spent(noted, spendings)
+
+
+def _parked(db: sqlite3.Connection) -> dict[str, int]:
+    """The number of each queue's parked tasks."""
+    rows = db.execute(
+        "SELECT name, number FROM queues JOIN (SELECT qid, count(*) AS number FROM tasks"
+        f" WHERE state = {DELAYED} AND due >= ? GROUP BY qid) USING (qid)",
+        (FOREVER,),
+    )
+    return dict(rows.fetchall())

@@ -1,0 +1,39 @@
+"""The options ``--budget-usd`` and ``--budget-tokens``."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+from agentpipe.core.budgets import Budget
+
+
+def add_budget(parser: argparse.ArgumentParser, whose: str) -> None:
+    """Add both."""
+    parser.add_argument(
+        "--budget-usd", metavar="USD", type=_usd, help=f"what {whose} may cost, all in all"
+    )
+    parser.add_argument(
+        "--budget-tokens", metavar="N", type=_tokens, help="the same in input and output tokens"
+    )
+
+
+def budget_of(args: argparse.Namespace) -> Budget:
+    """What they give."""
+    return Budget(args.budget_usd, args.budget_tokens)
+
+
+def _usd(text: str) -> float:
+    try:
+        usd = float(text)
+    except ValueError:
+        usd = math.nan
+    if not 0 < usd < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected USD, a number above 0")
+    return usd
+
+
+def _tokens(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not 0 < len(text) < 16 or not int(text):  # noqa: PLR2004 - a double holds it
+        raise argparse.ArgumentTypeError(f"{text!r}: expected tokens, an integer above 0")
+    return int(text)
