@@ -240,7 +240,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _stream(self, reply: Reply, events: Iterable[Any]) -> None:
         self._head(reply, "text/event-stream", {"Connection": "close"})
         for event in events:
-            self.wfile.write(b"data: %s\n\n" % _body(event))
+            kind = event.get("type") if isinstance(event, dict) else None
+            named = b"event: %s\n" % str(kind).encode() if kind else b""  # Anthropic's have names.
+            self.wfile.write(b"%sdata: %s\n\n" % (named, _body(event)))
             self.wfile.flush()
         self.close_connection = True
 

@@ -41,6 +41,7 @@ class Context:
         env: Names and credentials. They never enter ``os.environ``.
         metadata: Data that the collection attaches to this context.
         public: The names whose values a task's templates may read; None for all but credentials.
+        base_url: Of the gateway of its run where that is recorded, without ``/v1``; else empty.
         readable: The part of ``env`` that they may read. Templates of the collection's and the
             agent's own files read all.
         account: The user as whom the programs of its agents run; None for the worker's own.
@@ -50,6 +51,7 @@ class Context:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     public: frozenset[str] | None = None
     account: Account | None = None
+    base_url: str = ""
     readable: Mapping[str, str] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -52,7 +52,9 @@ class Engine(Protocol):
     its answers only judges a task that has ``answered``. With ``ends_programs = True``, the
     programs that a run starts end with it. With ``runs_code = False``, checking a config runs none
     of the user's code; one that does may have ``check_unrun(config)``, which does not. With
-    ``records_tokens = True``, its agents can record token ids. An engine
+    ``records_tokens = True``, its agents can record token ids. One with ``models``, the worker's
+    variables for models, has agents that ask models themselves: where a run is recorded, their
+    context leads them to its gateway. An engine
     may have ``secrets``: strings to mask in logs and results, beside the contexts' values.
 
     Attributes:

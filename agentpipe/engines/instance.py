@@ -35,15 +35,17 @@ class Instance:
         self._thread = AgentThread(name) if in_thread else None
         self._programs = Programs() if getattr(engine, "ends_programs", False) else None
 
-    async def answer(self, task: Task, limit_s: float) -> Any:
+    async def answer(self, task: Task, limit_s: float, context: Context | None = None) -> Any:
         """The agent's answer; the run is cancelled at the limit, or with this call.
+
+        ``context`` is for this run alone.
 
         Raises:
             TimeLimitExceeded: It took longer than ``limit_s``.
             RunContinues: Instead of a CancelledError, where the run does not end in its grace.
             Exception: Whatever the agent raises; AnswerError for SystemExit and the like.
         """
-        run = asyncio.ensure_future(self._answer(task))
+        run = asyncio.ensure_future(self._answer(task, context or self._context))
         try:
             done = await done_within(run, limit_s)
         except asyncio.CancelledError:
@@ -74,12 +76,12 @@ class Instance:
         grace_s: float = getattr(self._agent, "grace_s", CANCEL_GRACE_S)
         return grace_s
 
-    async def _answer(self, task: Task) -> Any:
+    async def _answer(self, task: Task, context: Context) -> Any:
         try:
             if self._agent is None:
                 await self._open()
             assert self._agent is not None
-            agent, context = self._agent, self._context
+            agent = self._agent
             return await self._call(
                 agent.execute, self._run_of(lambda: agent.execute(task, context))
             )

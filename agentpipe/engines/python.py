@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import os
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.definitions import problem_of_name
 from agentpipe.config.imports import locate
 from agentpipe.core.did_you_mean import nearest
+from agentpipe.engines.gateway import model_keys, model_variables
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from agentpipe.config.agent_config import AgentConfig
@@ -25,10 +28,14 @@ class PythonEngine:
     """
 
     ends_programs = True
+    records_tokens = True
+    models: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, config: AgentConfig) -> None:
         self.search: Sequence[Path] = config.search
         self._problem_at = config.problem
+        self.models = model_variables(os.environ)
+        self.secrets = model_keys(self.models)
         reference = _reference(config)
         arguments = {name: value for name, value in config.config.items() if name != "class"}
         self._class = self._import(reference)

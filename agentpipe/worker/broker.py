@@ -133,8 +133,11 @@ def _engine(collection: Collection, context: Context) -> Engine:
 def _refuse_unrecorded(collection: Collection, config: AgentConfig) -> None:
     """Each run would be paid for, and then be a failure."""
     kind = engine_class(config, collection.engine)
-    if collection.record_tokens == REQUIRE and not getattr(kind, "records_tokens", False):
-        message = f"record: agents of type {config.type!r} give no token ids: remove the key"
+    able = getattr(kind, "records_tokens", False)
+    apart = collection.isolation == "process" and hasattr(kind, "models")
+    if collection.record_tokens == REQUIRE and (apart or not able):
+        where = " with isolation: process" if able else ""
+        message = f"record: agents of type {config.type!r}{where} give no token ids: remove the key"
         raise ConfigError(Problem(message, shown_path(collection.file), collection.line))
 
 

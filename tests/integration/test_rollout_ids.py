@@ -139,9 +139,9 @@ def test_an_answer_that_is_judged_later_keeps_its_ids(project: Project) -> None:
 
 
 def test_ids_that_an_agent_cannot_give_are_not_required_of_it(project: Project) -> None:
-    project.collection(record={"tokens": "require"})
+    project.collection(record={"tokens": "require"}, isolation="process")
     done = project.run("check", "--json")
     (problem,) = done.json["problems"]
     assert (done.code, problem["line"]) == (2, 2)
-    assert "agents of type 'python' give no token ids" in problem["message"]
+    assert "agents of type 'python' with isolation: process give no token ids" in problem["message"]
     assert project.run("work", "--burst").code == 2

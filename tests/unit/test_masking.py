@@ -125,7 +125,7 @@ ELSEWHERE = {
     "agentpipe.engines.mcp.jsonrpc": "more than an error shows",
     "agentpipe.engines.mcp.server_tools": "a number of names, each of them whole",
     "agentpipe.engines.mcp.errors": "more than an error shows",
-    "agentpipe.engines.llm.reading": "an id, and a value of the model's",
+    "agentpipe.engines.models.reading": "an id, and a value of the model's",
     "agentpipe.engines.mcpuniverse.host.llm": "more than the worker shows",
     "agentpipe.engines.mcpuniverse.host.failure": "more than the worker shows",
     "agentpipe.engines.mcpuniverse.host.evaluation": "more than the worker shows",

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from agentpipe.engines.llm.conversation import Conversation, Question, ToolDefinition
-from agentpipe.engines.llm.protocols import PROTOCOLS
-from agentpipe.engines.llm.providers import PROVIDERS
+from agentpipe.engines.models.conversation import Conversation, Question, ToolDefinition
+from agentpipe.engines.models.protocols import PROTOCOLS
+from agentpipe.engines.models.providers import PROVIDERS
 
 SETTINGS: dict[str, Any] = {
     "temperature": 0.5,

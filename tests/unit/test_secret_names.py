@@ -7,7 +7,7 @@ import pytest
 from agentpipe.config.mcp_servers import BUILT_IN, Catalogue
 from agentpipe.core.context import Context
 from agentpipe.core.secret_names import is_credential
-from agentpipe.engines.llm.providers import PROVIDERS
+from agentpipe.engines.models.providers import PROVIDERS
 
 SECRETS = [
     "GITHUB_PERSONAL_ACCESS_TOKEN",

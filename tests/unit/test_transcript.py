@@ -8,7 +8,7 @@ import pytest
 
 from agentpipe.core.trace import Tracer
 from agentpipe.core.transcript import transcripts
-from agentpipe.engines.llm.conversation import (
+from agentpipe.engines.models.conversation import (
     MAX_TOOLS_BYTES,
     Conversation,
     Question,

@@ -20,6 +20,7 @@ from agentpipe.core.did_you_mean import unknown_keys
 from agentpipe.core.outside import read_shallow_json
 from agentpipe.core.trace import record_spans, record_usage
 from agentpipe.engines.command.argv import argv_problems, filled
+from agentpipe.engines.gateway import model_keys, model_variables, run_gateway
 from agentpipe.engines.process.launcher import (
     PASSED_ON,
     passed_on,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agentpipe.config.agent_config import AgentConfig
+    from agentpipe.core.account import Account
     from agentpipe.core.context import Context
     from agentpipe.core.task import Task
     from agentpipe.engines.base import Agent
@@ -57,10 +59,13 @@ class CommandEngine:
     blocks = False
     runs_code = False
     has_processes = True
+    records_tokens = True
 
     def __init__(self, config: AgentConfig) -> None:
         self.search: Sequence[Path] = config.search
         self._folder, self._config = config.file.parent, config.config
+        self._models = model_variables(os.environ)
+        self.secrets = model_keys(self._models)
         problems = [*unknown_keys(self._config, _KEYS), *argv_problems(self._config.get("argv"))]
         problems = problems + _option_problems(self._config) or self._missing_program()
         if problems:
@@ -74,6 +79,7 @@ class CommandEngine:
             self._folder,
             self._pass_env,
             self._config.get("max_output_bytes", MAX_OUTPUT_BYTES),
+            self._models,
         )
 
     @property
@@ -98,9 +104,15 @@ class CommandAgent:
     """Runs a program once for each task."""
 
     def __init__(
-        self, argv: Sequence[str], folder: Path, pass_env: Sequence[str], max_output_bytes: int
+        self,
+        argv: Sequence[str],
+        folder: Path,
+        pass_env: Sequence[str],
+        max_output_bytes: int,
+        models: Mapping[str, str],
     ) -> None:
-        self._argv, self._folder = argv, folder
+        """``models`` are the worker's variables for the servers of models, where it is recorded."""
+        self._argv, self._folder, self._models = argv, folder, models
         self._pass_env, self._max_output_bytes = pass_env, max_output_bytes
 
     async def execute(self, task: Task, context: Context) -> Any:
@@ -113,9 +125,13 @@ class CommandAgent:
                 the end of its stderr.
             AnswerError: It wrote too much, or invalid output.
         """
-        argv = filled(self._argv, task, str(self._folder))
         env = passed_on(self._pass_env) | variables_of(context.account) | dict(context.env)
-        starting = shared_launcher().start_piped(argv, env, account=context.account)
+        async with run_gateway(task, context, self._models) as gateway:
+            return await self._run(task, env | (gateway.env if gateway else {}), context.account)
+
+    async def _run(self, task: Task, env: Mapping[str, str], account: Account | None) -> Any:
+        argv = filled(self._argv, task, str(self._folder))
+        starting = shared_launcher().start_piped(argv, env, account=account)
         try:
             child, stdin, stdout, stderr = await starting
         except OSError as error:

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.mcp_servers import repeated_names, variables_of
+from agentpipe.engines.models.credentials import NO_KEY
 from agentpipe.engines.process.launcher import PASSED_ON
 from agentpipe.errors import AgentFailed, ConfigError
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from agentpipe.core.context import Context
     from agentpipe.core.task import Task
     from agentpipe.engines.llm.config import LlmConfig
-
-# For servers that need no key: the SDKs insist on one.
-NO_KEY = "none"
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -11,14 +11,14 @@ from agentpipe.core.sampling import sampling_problems, within
 from agentpipe.core.template import render
 from agentpipe.engines.base import Answer
 from agentpipe.engines.http.clients import new_client
-from agentpipe.engines.llm import stops
-from agentpipe.engines.llm.conversation import Conversation, Question, ToolResult, ToolResults
 from agentpipe.engines.llm.json_answers import json_in, unwrapped
 from agentpipe.engines.llm.model import LlmModel
-from agentpipe.engines.llm.reading import arguments_of
-from agentpipe.engines.llm.service_errors import redirected
 from agentpipe.engines.llm.toolset import Toolset
 from agentpipe.engines.mcp.transport import CLOSE_LIMIT_S
+from agentpipe.engines.models import stops
+from agentpipe.engines.models.conversation import Conversation, Question, ToolResult, ToolResults
+from agentpipe.engines.models.reading import arguments_of
+from agentpipe.engines.models.service_errors import redirected
 from agentpipe.errors import AgentFailed, RunLimitExceeded
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from agentpipe.core.task import Task
     from agentpipe.engines.llm.access import Access
     from agentpipe.engines.llm.config import LlmConfig
-    from agentpipe.engines.llm.conversation import Response, ToolCall
     from agentpipe.engines.mcp.sessions import EngineSessions
+    from agentpipe.engines.models.conversation import Response, ToolCall
 
 # The end of its arguments may be missing. That they are JSON says nothing: no arguments at all are
 # an empty object, and Anthropic closes what is open.

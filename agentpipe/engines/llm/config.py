@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.mcp_universe_names import names
 from agentpipe.core.did_you_mean import did_you_mean, unknown_keys
-from agentpipe.engines.llm.providers import PROVIDERS
+from agentpipe.engines.models.providers import PROVIDERS
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from agentpipe.config.agent_config import AgentConfig
     from agentpipe.config.mcp_servers import McpServer
-    from agentpipe.engines.llm.providers import Provider
+    from agentpipe.engines.models.providers import Provider
 
 # MCP-Universe's defaults.
 PEER_MODELS = {

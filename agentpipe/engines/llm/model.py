@@ -18,23 +18,28 @@ from agentpipe.core.caps import CapExceeded
 from agentpipe.core.outside import encoded
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.rollout import recorder
-from agentpipe.core.token_rows import Turn
 from agentpipe.engines.http.bodies import chunks, whole
 from agentpipe.engines.http.sse import events
-from agentpipe.engines.llm import stops
-from agentpipe.engines.llm.prices import usd_of
-from agentpipe.engines.llm.protocols import PROTOCOLS
-from agentpipe.engines.llm.reading import UnreadableResponse, parsed
-from agentpipe.engines.llm.sampled_ids import ASKED
-from agentpipe.engines.llm.service_errors import CLIENT_ERROR, ServiceError, failure_of
+from agentpipe.engines.models import stops
+from agentpipe.engines.models.credentials import header_value
+from agentpipe.engines.models.protocols import PROTOCOLS
+from agentpipe.engines.models.reading import UnreadableResponse, parsed
+from agentpipe.engines.models.recording import (
+    refuses_ids,
+    response_record,
+    turn_of,
+    usage_of,
+    without_ids,
+)
+from agentpipe.engines.models.service_errors import CLIENT_ERROR, ServiceError, failure_of
 from agentpipe.errors import AgentFailed, RunLimitExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from agentpipe.engines.llm.access import Endpoint
     from agentpipe.engines.llm.config import LlmConfig
-    from agentpipe.engines.llm.conversation import Conversation, Response
+    from agentpipe.engines.models.conversation import Conversation, Response
 
 FAULTS = (ServiceError, UnreadableResponse, CapExceeded, TimeoutError, httpx2.HTTPError)
 # A run that has made progress is worth waiting for; a new one goes back to the queue.
@@ -58,7 +63,7 @@ class LlmModel:
         self._protocol = PROTOCOLS[config.provider.protocol]
         self._provider = config.provider.at(endpoint.base_url)
         self._url = httpx2.URL(endpoint.base_url + self._protocol.PATH)
-        credential = self._protocol.headers(_header_value(endpoint.key))
+        credential = self._protocol.headers(header_value(endpoint.key))
         self._headers = httpx2.Headers({**client.headers, **_JSON, **credential})
         self._gives_ids = True
         self._extensions = {"timeout": client.timeout.as_dict()}
@@ -92,8 +97,8 @@ class LlmModel:
             record["tools"] = tools
         with trace.step({**record, "messages": conversation.unrecorded()}) as step:
             response = await self._request(conversation)
-            usage = self._usage(response)
-            step.update(_record(response, usage))
+            usage = usage_of(response, self._config.provider.name, self._config.model)
+            step.update(response_record(response, usage))
             trace.record_usage(usage)
             self._record_ids(conversation, response)
             self._refuse_incomplete(response)
@@ -103,7 +108,7 @@ class LlmModel:
         rollout = recorder()
         if rollout is None:
             return
-        turn = _turn_of(response, conversation.settings)
+        turn = turn_of(response, conversation.settings)
         model = response.model or self._config.model
         rollout.add(turn, engine=self._config.provider.name, model=model)
 
@@ -114,10 +119,10 @@ class LlmModel:
         try:
             return await self._response(conversation, token_ids=wanted)
         except AgentFailed as failure:
-            if rollout is None or not wanted or not _refuses_ids(failure):
+            if rollout is None or not wanted or failure.infra or not refuses_ids(str(failure)):
                 raise
             if rollout.required:
-                raise _without_ids(failure) from failure
+                raise without_ids(failure) from failure
             self._gives_ids = False
         return await self._response(conversation, token_ids=False)
 
@@ -202,20 +207,6 @@ class LlmModel:
                 "the conversation fills the model's context window", stop="length"
             )
 
-    def _usage(self, response: Response) -> dict[str, Any]:
-        tokens = response.tokens
-        if tokens is None:
-            return {"requests": 1}
-        counts = {
-            "requests": 1,
-            "input_tokens": tokens.input,
-            "output_tokens": tokens.output,
-            "cached_tokens": tokens.cache_read,
-        }
-        model = response.model or self._config.model
-        usd = usd_of(tokens, self._config.provider.name, model)
-        return counts if usd is None else {**counts, "usd": usd}
-
     @cached_property
     def _redactor(self) -> Redactor:
         return Redactor(self._secrets)
@@ -236,60 +227,3 @@ def _refuse_long(content: bytes) -> None:
 
 def _is_worth_a_try(failure: AgentFailed) -> bool:
     return failure.infra and not failure.permanent
-
-
-def _record(response: Response, usage: Mapping[str, Any]) -> dict[str, Any]:
-    calls = [
-        {"id": call.id, "name": call.name, "arguments": call.arguments} for call in response.calls
-    ]
-    return {
-        "response": response.text,
-        "tool_calls": calls,
-        "finish_reason": response.finish_reason,
-        "response_id": response.id,
-        "usage": usage,
-    }
-
-
-def _turn_of(response: Response, settings: Mapping[str, Any]) -> Turn | None:
-    """The response for a rollout; None where its ids did not come."""
-    ids = response.sampled
-    if ids is None:
-        return None
-    return Turn(
-        ids.prompt_ids,
-        ids.token_ids,
-        ids.logprobs,
-        span=trace.span_id(),
-        finish=response.finish_reason,
-        temperature=settings.get("temperature"),
-        top_p=settings.get("top_p"),
-        versions=ids.versions,
-    )
-
-
-def _refuses_ids(failure: AgentFailed) -> bool:
-    """Whether a server refused the request for what it needs to give ids."""
-    return not failure.infra and any(name in str(failure) for name in ASKED)
-
-
-def _without_ids(failure: AgentFailed) -> AgentFailed:
-    return AgentFailed(
-        f"the model's server gives no token ids: {failure}; "
-        "serve the model with vLLM, or write `record: {tokens: try}`",
-        kind="NoTokenIds",
-        permanent=True,
-    )
-
-
-def _header_value(key: str) -> str:
-    """The key, if a header can hold it.
-
-    Raises:
-        AgentFailed: It cannot; a file's last line feed is no part of it.
-    """
-    stripped = key.strip()
-    if not (stripped.isascii() and stripped.isprintable()):
-        text = "the model's key has characters that no HTTP header can hold: set it again"
-        raise AgentFailed(text, kind="ModelAuthenticationError", permanent=True)
-    return stripped

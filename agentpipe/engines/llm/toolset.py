@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.core import trace
 from agentpipe.core.masking import shorten
-from agentpipe.engines.llm.conversation import ToolCall, ToolDefinition, ToolResult
 from agentpipe.engines.llm.tool_names import names_of
 from agentpipe.engines.mcp.opening import Target
+from agentpipe.engines.models.conversation import ToolCall, ToolDefinition, ToolResult
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

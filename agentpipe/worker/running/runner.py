@@ -12,6 +12,7 @@ from agentpipe.core.loop_turns import within
 from agentpipe.core.masking import shorten
 from agentpipe.core.rollout import OFF, REQUIRE, Rollout
 from agentpipe.engines.base import Answer
+from agentpipe.engines.gateway import run_gateway
 from agentpipe.engines.instance import Instance
 from agentpipe.errors import AgentFailed, TimeLimitExceeded
 from agentpipe.evaluation.evaluators import all_broken, evaluate
@@ -109,7 +110,7 @@ class Runner:
         try:
             with tracer.root() as span, self._recorded(span, task) as record:
                 # A copy: the agent's changes to it reach neither the evaluators nor the Result.
-                answer = await instance.answer(task.copy(), self._collection.time_limit_s)
+                answer = await self._answer_of(instance, task.copy())
                 answer = answer if isinstance(answer, Answer) else Answer(answer)
                 value, text = checked_answer(answer.value)
                 _refuse_inexact(tracer.rollout)
@@ -127,6 +128,15 @@ class Runner:
             )
         evaluations = tuple(await self._evaluate(task, text))
         return Completed(value, evaluations, answer.stop, keepable=True, env=env)
+
+    async def _answer_of(self, instance: Instance, task: Task) -> Any:
+        limit_s = self._collection.time_limit_s
+        models = getattr(self._engine, "models", None)
+        if models is None:
+            return await instance.answer(task, limit_s)
+        async with run_gateway(task, self.context, models) as gateway:
+            context = gateway.led(self.context) if gateway else None
+            return await instance.answer(task, limit_s, context)
 
     async def close(self) -> None:
         """Close the idle instances, and the judges of all agents of this context."""

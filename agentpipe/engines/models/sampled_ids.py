@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from agentpipe.core.masking import shorten
-from agentpipe.engines.llm.conversation import SampledIds
+from agentpipe.engines.models.conversation import SampledIds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

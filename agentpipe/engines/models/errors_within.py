@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agentpipe.engines.llm.service_errors import CLIENT_ERROR
+from agentpipe.engines.models.service_errors import CLIENT_ERROR
 
 _FAILED = frozenset({"error", "failed", "failure"})
 # What an answer, or an event of a stream, of either protocol has.

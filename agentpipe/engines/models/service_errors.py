@@ -20,7 +20,7 @@ from agentpipe.core.error_codes import (
 )
 from agentpipe.core.failures import REFUSED_CREDENTIALS, SERVER_ERRORS, TOO_BUSY, rate_limit
 from agentpipe.core.masking import shorten
-from agentpipe.engines.llm.reading import UnreadableResponse
+from agentpipe.engines.models.reading import UnreadableResponse
 from agentpipe.errors import AgentFailed, RunLimitExceeded
 
 if TYPE_CHECKING:

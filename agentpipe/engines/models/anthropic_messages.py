@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.outside import read_json
-from agentpipe.engines.llm.conversation import (
+from agentpipe.engines.models.conversation import (
     Conversation,
     Question,
     Response,
@@ -20,8 +20,8 @@ from agentpipe.engines.llm.conversation import (
     ToolResults,
     Turn,
 )
-from agentpipe.engines.llm.errors_within import error_within
-from agentpipe.engines.llm.reading import (
+from agentpipe.engines.models.errors_within import error_within
+from agentpipe.engines.models.reading import (
     IncompleteResponse,
     UnreadableResponse,
     a_list,
@@ -37,8 +37,8 @@ from agentpipe.engines.llm.reading import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agentpipe.engines.llm.providers import Provider
     from agentpipe.engines.mcp.content import Image
+    from agentpipe.engines.models.providers import Provider
 
 PATH = "/v1/messages"
 END = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.engines.llm.conversation import (
+from agentpipe.engines.models.conversation import (
     Conversation,
     Question,
     Response,
@@ -15,8 +15,8 @@ from agentpipe.engines.llm.conversation import (
     ToolResults,
     Turn,
 )
-from agentpipe.engines.llm.errors_within import error_within
-from agentpipe.engines.llm.reading import (
+from agentpipe.engines.models.errors_within import error_within
+from agentpipe.engines.models.reading import (
     IncompleteResponse,
     UnreadableResponse,
     a_list,
@@ -29,12 +29,12 @@ from agentpipe.engines.llm.reading import (
     refuse_more_calls,
     text_or_none,
 )
-from agentpipe.engines.llm.sampled_ids import ASKED, JoinedIds, sampled_in
+from agentpipe.engines.models.sampled_ids import ASKED, JoinedIds, sampled_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from agentpipe.engines.llm.providers import Provider
+    from agentpipe.engines.models.providers import Provider
 
 PATH = "/chat/completions"
 END = "[DONE]"

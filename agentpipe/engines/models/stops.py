@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from agentpipe.core.result import CONTENT_FILTER, LENGTH, REFUSAL, STOP
 
 if TYPE_CHECKING:
-    from agentpipe.engines.llm.conversation import Response
+    from agentpipe.engines.models.conversation import Response
 
 # The providers' words: OpenAI's and Anthropic's, and then those of vLLM, SGLang, Mistral, Gemini,
 # DeepSeek and Zhipu. Whether an answer with another word is whole is not known.

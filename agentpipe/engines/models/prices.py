@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from genai_prices import Usage, calc_price
 
 if TYPE_CHECKING:
-    from agentpipe.engines.llm.conversation import TokenCounts
+    from agentpipe.engines.models.conversation import TokenCounts
 
 
 # A failed search takes longer than the rest of a request.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from agentpipe.engines.llm import anthropic_messages, openai_chat
+from agentpipe.engines.models import anthropic_messages, openai_chat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from agentpipe.engines.llm.conversation import Conversation, Response
-    from agentpipe.engines.llm.providers import Provider
+    from agentpipe.engines.models.conversation import Conversation, Response
+    from agentpipe.engines.models.providers import Provider
 
 
 class JoinedStream(Protocol):

@@ -1,0 +1,261 @@
+"""Relay: passes a run's requests on to one server, asks for token ids, and records the answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+
+from agentpipe.core import trace
+from agentpipe.core.caps import CapExceeded
+from agentpipe.core.outside import encoded
+from agentpipe.core.redaction import Redactor
+from agentpipe.engines.gateway.replies import JSON, as_asked, refuse
+from agentpipe.engines.http.bodies import chunks, whole
+from agentpipe.engines.http.sse import events
+from agentpipe.engines.models.credentials import header_value
+from agentpipe.engines.models.reading import UnreadableResponse, parsed
+from agentpipe.engines.models.recording import (
+    refuses_ids,
+    response_record,
+    turn_of,
+    usage_of,
+    without_ids,
+)
+from agentpipe.engines.models.sampled_ids import ASKED
+from agentpipe.engines.models.service_errors import CLIENT_ERROR, ServiceError, failure_of
+from agentpipe.errors import AgentFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agentpipe.core.rollout import Rollout
+    from agentpipe.core.task import Task
+    from agentpipe.engines.gateway.http_server import Reply, Request
+    from agentpipe.engines.gateway.upstreams import Upstream
+    from agentpipe.engines.http.sse import Event
+    from agentpipe.engines.models.protocols import JoinedStream
+
+_FAULTS = (UnreadableResponse, CapExceeded, ServiceError, httpx2.HTTPError)
+_CONTENT = ("messages", "tools", "system", "stream", "stream_options")
+# Of a response: what its client needs to know besides the body.
+_PASSED = ("content-type", "retry-after", "retry-after-ms", "x-request-id", "request-id")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a client got, to give it again."""
+
+    headers: Mapping[str, str]
+    body: bytes
+
+    async def send(self, reply: Reply) -> None:
+        """Send it once more."""
+        await reply.whole(200, self.headers, self.body)
+
+
+class Relay:
+    """One run's way to one server.
+
+    Attributes:
+        failure: Why the last request failed; None if it did not.
+    """
+
+    def __init__(
+        self, upstream: Upstream, client: httpx2.AsyncClient, task: Task, rollout: Rollout
+    ) -> None:
+        self.failure: AgentFailed | None = None
+        self._name = upstream.provider.name
+        self._upstream, self._client, self._rollout = upstream, client, rollout
+        provider = upstream.provider
+        own = {} if task.seed is None else {"seed": task.seed}
+        settings = provider.sent({**task.sampling, **own})
+        self._settings = {provider.renamed.get(n, n): value for n, value in settings.items()}
+        self._masked = Redactor([upstream.key]).text
+        self._gives_ids = provider.protocol == "openai"
+        self._messages: list[Any] = []
+
+    async def answer(self, asked: Mapping[str, Any], path: str, reply: Reply) -> Answer | None:
+        """Pass a request on; what its client got, where that was an answer of the model."""
+        sent = {**asked, **self._settings}
+        config = {name: value for name, value in sent.items() if name not in _CONTENT}
+        record = {"type": "llm", "class": self._name, "config": config}
+        with trace.step({**record, "messages": self._new_messages(sent)}) as step:
+            answer = await self._passed_on(sent, asked, path, reply, step)
+            if self.failure is not None:
+                step["error"] = f"{self.failure.kind}: {self.failure}"
+        return answer
+
+    async def pass_on(self, request: Request, path: str, reply: Reply) -> None:
+        """Pass on what no model answers."""
+        headers = {"Content-Type": request.headers.get("content-type", "application/json")}
+        response = await self._client.request(
+            request.method,
+            self._upstream.url(path),
+            content=request.body,
+            headers={**headers, **self._credential()},
+        )
+        await reply.whole(response.status_code, _headers(response), response.content)
+
+    async def _passed_on(
+        self,
+        sent: Mapping[str, Any],
+        asked: Mapping[str, Any],
+        path: str,
+        reply: Reply,
+        step: dict[str, Any],
+    ) -> Answer | None:
+        response, self.failure = None, None
+        try:
+            response = await self._response(sent, path)
+            if response.status_code >= CLIENT_ERROR:
+                await self._relay_error(response, reply)
+                return None
+            if "event-stream" in response.headers.get("content-type", ""):
+                return await self._streamed(response, sent, asked, reply, step)
+            return await self._at_once(response, sent, asked, reply, step)
+        except AgentFailed as error:  # A redirect elsewhere, or a key that no header can hold.
+            self.failure = error
+            await refuse(reply, 502, str(error))
+            return None
+        except _FAULTS as error:
+            await self._fail(error, reply)
+            return None
+        finally:
+            if response is not None:
+                await response.aclose()
+
+    async def _response(self, sent: Mapping[str, Any], path: str) -> httpx2.Response:
+        """With ids, or without them from a server that refuses the request for them."""
+        if not self._gives_ids:
+            return await self._post(sent, path)
+        response = await self._post({**sent, **ASKED}, path)
+        if response.status_code < CLIENT_ERROR or self._rollout.required:
+            return response
+        content = await whole(response)
+        if not refuses_ids(content.decode(errors="replace")):
+            return httpx2.Response(response.status_code, headers=response.headers, content=content)
+        self._gives_ids = False
+        return await self._post(sent, path)
+
+    async def _post(self, body: Mapping[str, Any], path: str) -> httpx2.Response:
+        request = self._client.build_request(
+            "POST",
+            self._upstream.url(path),
+            content=encoded(body),
+            headers={**JSON, **self._credential()},
+        )
+        return await self._client.send(request, stream=True)
+
+    def _credential(self) -> dict[str, str]:
+        return self._upstream.protocol.headers(header_value(self._upstream.key))
+
+    async def _fail(self, error: Exception, reply: Reply) -> None:
+        failed = self._noted(error)
+        if reply.has_begun:  # All that is left to say is that the stream has no end.
+            raise ConnectionResetError(str(failed))
+        await refuse(reply, 502, str(failed))
+
+    def _noted(self, error: Exception) -> Exception:
+        failed = failure_of(error, self._masked)
+        self.failure = failed if isinstance(failed, AgentFailed) else None
+        if self.failure and self._rollout.required and refuses_ids(str(failed)):
+            self.failure = without_ids(self.failure)
+        return failed
+
+    async def _relay_error(self, response: httpx2.Response, reply: Reply) -> None:
+        content = await whole(response)
+        try:
+            error = parsed(content)
+        except UnreadableResponse:
+            error = None
+        text = content.decode(errors="replace") or response.reason_phrase
+        self._noted(ServiceError(error, response.status_code, response.headers, text))
+        await reply.whole(response.status_code, _headers(response), content)
+
+    async def _at_once(
+        self,
+        response: httpx2.Response,
+        sent: Mapping[str, Any],
+        asked: Mapping[str, Any],
+        reply: Reply,
+        step: dict[str, Any],
+    ) -> Answer:
+        answer = parsed(await whole(response))
+        self._refuse_error(answer, response)
+        self._record(answer, sent, step)
+        given = Answer(JSON, encoded(as_asked(answer, asked)))
+        await given.send(reply)
+        return given
+
+    async def _streamed(
+        self,
+        response: httpx2.Response,
+        sent: Mapping[str, Any],
+        asked: Mapping[str, Any],
+        reply: Reply,
+        step: dict[str, Any],
+    ) -> Answer:
+        """Each event as it comes; recorded once all are there, else it is a gap."""
+        joined, body = self._upstream.protocol.Joined(), bytearray()
+        headers = _headers(response)
+        try:
+            await reply.begin(200, headers)
+            async for event in events(chunks(response)):
+                body += (part := self._part(event, joined, asked, response))
+                await reply.send(part)
+            whole_answer = joined.whole()
+        except BaseException:
+            self._rollout.add(None, engine=self._name, model=str(sent.get("model")))
+            raise
+        self._record(whole_answer, sent, step)
+        await reply.end()
+        return Answer(headers, bytes(body))
+
+    def _part(
+        self,
+        event: Event,
+        joined: JoinedStream,
+        asked: Mapping[str, Any],
+        response: httpx2.Response,
+    ) -> bytes:
+        """An event for the client, once it is joined to the others."""
+        data = event.data
+        if data.decode(errors="replace") != self._upstream.protocol.END:
+            part = parsed(data)
+            self._refuse_error(part, response)
+            joined.add(part)
+            data = encoded(as_asked(part, asked))
+        named = b"event: %b\n" % event.name.encode() if event.name else b""
+        return b"%bdata: %b\n\n" % (named, data)
+
+    def _refuse_error(self, answer: Any, response: httpx2.Response) -> None:
+        if error := self._upstream.protocol.error_in(answer):
+            text = encoded(error).decode()
+            raise ServiceError(error, response.status_code, response.headers, text)
+
+    def _record(self, answer: Any, sent: Mapping[str, Any], step: dict[str, Any]) -> None:
+        response, model = self._upstream.protocol.read(answer), str(sent.get("model"))
+        usage = usage_of(response, self._name, model)
+        step.update(response_record(response, usage))
+        trace.record_usage(usage)
+        turn = turn_of(response, sent)
+        self._rollout.add(turn, engine=self._name, model=response.model or model)
+
+    def _new_messages(self, sent: Mapping[str, Any]) -> list[Any]:
+        """Those since the last request; all of them where it began anew."""
+        given = sent.get("messages")
+        messages = given if isinstance(given, list) else []
+        known, self._messages = self._messages, messages
+        begun = known and messages[: len(known)] == known
+        return [it for it in messages[len(known) :] if not _is_answer(it)] if begun else messages
+
+
+def _is_answer(message: Any) -> bool:
+    """A response, which is in the span of its own request."""
+    return isinstance(message, dict) and message.get("role") == "assistant"
+
+
+def _headers(response: httpx2.Response) -> dict[str, str]:
+    return {name: response.headers[name] for name in _PASSED if name in response.headers}

@@ -1,0 +1,41 @@
+"""Replies that a gateway makes itself, and what it takes out of those of a model's server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agentpipe.engines.gateway.http_server import Reply
+
+JSON = {"content-type": "application/json"}
+_OF_ANSWER = ("prompt_token_ids",)
+_OF_CHOICE = ("token_ids", "weight_versions")
+
+
+async def refuse(reply: Reply, status: int, message: str) -> None:
+    """Answer with an error that the clients of both protocols show."""
+    error = {"message": f"agentpipe: {message}", "type": "invalid_request_error"}
+    await reply.whole(status, JSON, orjson.dumps({"type": "error", "error": error}))
+
+
+def as_asked(answer: Any, asked: Mapping[str, Any]) -> Any:
+    """A completion, or an event of one, without the ids that its client did not ask for."""
+    if not isinstance(answer, dict):
+        return answer
+    wants_ids, wants_logprobs = asked.get("return_token_ids"), asked.get("logprobs")
+    shown = answer if wants_ids else _without(answer, _OF_ANSWER)
+    hidden = (() if wants_ids else _OF_CHOICE) + (() if wants_logprobs else ("logprobs",))
+    choices = shown.get("choices")
+    if hidden and isinstance(choices, list):
+        return {**shown, "choices": [_without(choice, hidden) for choice in choices]}
+    return shown
+
+
+def _without(value: Any, names: tuple[str, ...]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {name: item for name, item in value.items() if name not in names}

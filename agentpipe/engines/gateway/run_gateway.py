@@ -1,0 +1,129 @@
+"""RunGateway: one run's requests to models, passed on with the real key and recorded."""
+
+from __future__ import annotations
+
+import contextvars
+import hashlib
+import secrets
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from agentpipe.engines.gateway.relay import Relay
+from agentpipe.engines.gateway.replies import refuse
+from agentpipe.engines.gateway.upstreams import RECORDED, UNRECORDED, upstream
+from agentpipe.engines.gateway.variables import PREFIX, client_variables
+from agentpipe.engines.http.clients import new_client
+from agentpipe.engines.models.service_errors import redirected
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import httpx2
+
+    from agentpipe.core.context import Context
+    from agentpipe.core.rollout import Rollout
+    from agentpipe.core.task import Task
+    from agentpipe.engines.gateway.http_server import Reply, Request
+    from agentpipe.engines.gateway.relay import Answer
+    from agentpipe.errors import AgentFailed
+
+# Answers that a client may ask for again after it has lost its connection.
+KEPT_ANSWERS = 8
+ONE_CHOICE = "n must be 1: a rollout has one response to each request"
+NO_OBJECT = "the body must be a JSON object"
+
+
+class RunGateway:
+    """Serves one run; ``Gateways`` opens and closes it.
+
+    Attributes:
+        name: In its URL; nothing outside of this machine and this run knows it.
+        key: For clients that take only a key.
+        context: In which its requests are answered, so that their spans are the run's.
+        failure: Why the last request failed, if it did: then that is why the run does.
+    """
+
+    def __init__(self, task: Task, variables: Mapping[str, str], rollout: Rollout) -> None:
+        self.name = secrets.token_hex(16)
+        self.key = f"{self.name}-{secrets.token_hex(16)}"
+        self.base_url = ""
+        self.context = contextvars.copy_context()
+        self.failure: AgentFailed | None = None
+        self._task, self._variables, self._rollout = task, variables, rollout
+        self._client: httpx2.AsyncClient | None = None
+        self._relays: dict[str, Relay] = {}
+        self._answers: dict[bytes, Answer] = {}
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Variables that lead the official clients here."""
+        return client_variables(self.base_url, self.key)
+
+    def led(self, context: Context) -> Context:
+        """``context`` with variables that lead here instead of the real keys."""
+        env = {**context.env, **self.env}
+        return replace(context, env=env, base_url=self.base_url)
+
+    async def answer(self, request: Request, path: str, reply: Reply) -> None:
+        """Answer one request, whatever becomes of it."""
+        below = path.removeprefix(PREFIX).partition("?")[0]
+        if request.method == "POST" and below in RECORDED:
+            await self._recorded(request, below, reply)
+        elif below.startswith(UNRECORDED):
+            await self._relay(_protocol_of(request)).pass_on(request, below, reply)
+        else:
+            await refuse(reply, 404, f"{request.method} {below} is not recorded: it is refused")
+
+    async def close(self) -> None:
+        """Close the connections to servers."""
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def _recorded(self, request: Request, path: str, reply: Reply) -> None:
+        try:
+            body = orjson.loads(request.body)
+        except orjson.JSONDecodeError:
+            body = None
+        if not isinstance(body, dict):
+            await refuse(reply, 400, NO_OBJECT)
+        elif body.get("n") not in (None, 1):
+            await refuse(reply, 400, ONE_CHOICE)
+        else:
+            await self._answered(request, body, path, reply)
+
+    async def _answered(
+        self, request: Request, body: dict[str, Any], path: str, reply: Reply
+    ) -> None:
+        digest = hashlib.blake2b(path.encode() + request.body, digest_size=16).digest()
+        if _is_repeat(request) and (known := self._answers.get(digest)):
+            await known.send(reply)
+            return
+        relay = self._relay(RECORDED[path])
+        answer = await relay.answer(body, path, reply)
+        self.failure = relay.failure
+        if answer is not None:
+            self._answers[digest] = answer
+            if len(self._answers) > KEPT_ANSWERS:
+                del self._answers[next(iter(self._answers))]
+
+    def _relay(self, protocol: str) -> Relay:
+        if protocol not in self._relays:
+            found = upstream(protocol, self._variables)
+            self._relays[protocol] = Relay(found, self._opened(), self._task, self._rollout)
+        return self._relays[protocol]
+
+    def _opened(self) -> httpx2.AsyncClient:
+        if self._client is None:
+            self._client = new_client(redirected)
+        return self._client
+
+
+def _protocol_of(request: Request) -> str:
+    return "anthropic" if "anthropic-version" in request.headers else "openai"
+
+
+def _is_repeat(request: Request) -> bool:
+    """The official clients count their own retries."""
+    return request.headers.get("x-stainless-retry-count", "0") not in ("", "0")

@@ -1,0 +1,97 @@
+"""The gateways of all runs of one event loop, behind one port."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from agentpipe.engines.gateway.http_server import HOST, LoopbackServer
+from agentpipe.engines.gateway.replies import refuse
+
+if TYPE_CHECKING:
+    from agentpipe.engines.gateway.http_server import Reply, Request
+    from agentpipe.engines.gateway.run_gateway import RunGateway
+
+_PATH = "/t/"
+UNKNOWN = "this URL and key are of no run: they are valid until their run ends"
+
+
+class Gateways:
+    """Finds the run of each request, by its URL or its key: some clients take only one of them."""
+
+    def __init__(self) -> None:
+        self._server = LoopbackServer(self._handle)
+        self._by_name: dict[str, RunGateway] = {}
+        self._requests: dict[RunGateway, set[asyncio.Task[None]]] = {}
+        self._address = ""
+
+    async def start(self) -> None:
+        """Listen."""
+        self._address = f"http://{HOST}:{await self._server.start()}"
+
+    def open(self, gateway: RunGateway) -> None:
+        """Serve a run from now on."""
+        gateway.base_url = f"{self._address}{_PATH}{gateway.name}"
+        self._by_name[gateway.name] = gateway
+        self._requests[gateway] = set()
+
+    async def close(self, gateway: RunGateway) -> None:
+        """End a run's requests, and refuse those that come later."""
+        del self._by_name[gateway.name]
+        requests = self._requests.pop(gateway)
+        for request in requests:
+            request.cancel()
+        await asyncio.gather(*requests, return_exceptions=True)
+        await gateway.close()
+
+    async def _handle(self, request: Request, reply: Reply) -> None:
+        gateway, path = self._found(request)
+        if gateway is None:
+            status = 409 if request.path.startswith(_PATH) else 401
+            await refuse(reply, status, UNKNOWN)
+            return
+        answering = asyncio.create_task(
+            gateway.answer(request, path, reply), context=gateway.context
+        )
+        self._requests[gateway].add(answering)
+        try:
+            await answering
+        finally:
+            self._requests.get(gateway, set()).discard(answering)
+
+    def _found(self, request: Request) -> tuple[RunGateway | None, str]:
+        """The run, and the path below its base URL."""
+        if request.path.startswith(_PATH):
+            name, _, path = request.path.removeprefix(_PATH).partition("/")
+            return self._by_name.get(name), f"/{path}"
+        return self._of_key(_key_in(request)), request.path
+
+    def _of_key(self, key: str) -> RunGateway | None:
+        name, _, secret = key.partition("-")
+        gateway = self._by_name.get(name)
+        known = gateway is not None and hmac.compare_digest(gateway.key, f"{name}-{secret}")
+        return gateway if known else None
+
+
+def _key_in(request: Request) -> str:
+    bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
+    return request.headers.get("x-api-key", "") or bearer
+
+
+_of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[Gateways]] = WeakKeyDictionary()
+
+
+async def shared_gateways() -> Gateways:
+    """Those of the running loop, which listen."""
+    loop = asyncio.get_running_loop()
+    if loop not in _of_loop:
+        _of_loop[loop] = loop.create_task(_started())
+    return await asyncio.shield(_of_loop[loop])
+
+
+async def _started() -> Gateways:
+    gateways = Gateways()
+    await gateways.start()
+    return gateways

@@ -1,0 +1,48 @@
+"""Upstreams: the servers of models behind a gateway."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from agentpipe.engines.gateway.variables import KEYS, PREFIX, URLS
+from agentpipe.engines.models.credentials import NO_KEY
+from agentpipe.engines.models.protocols import PROTOCOLS
+from agentpipe.engines.models.providers import PROVIDERS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agentpipe.engines.models.protocols import WireProtocol
+    from agentpipe.engines.models.providers import Provider
+
+# What their clients ask below the prefix, that is recorded.
+RECORDED = {"/chat/completions": "openai", "/messages": "anthropic"}
+# And what is no answer of a model.
+UNRECORDED = ("/models", "/embeddings", "/messages/count_tokens")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Upstream:
+    """One server with its key."""
+
+    provider: Provider
+    base_url: str
+    key: str = field(repr=False)
+
+    @property
+    def protocol(self) -> WireProtocol:
+        """How it speaks."""
+        return PROTOCOLS[self.provider.protocol]
+
+    def url(self, path: str) -> str:
+        """Of what a client asks below ``PREFIX``."""
+        return self.base_url.removesuffix(PREFIX) + PREFIX + path
+
+
+def upstream(name: str, variables: Mapping[str, str]) -> Upstream:
+    """The server that ``variables`` name, or the provider's own."""
+    provider = PROVIDERS[name]
+    found = next(filter(None, map(variables.get, URLS[name])), provider.base_url)
+    key = next(filter(None, map(variables.get, KEYS[name])), NO_KEY)
+    return Upstream(provider, found.rstrip("/"), key)

@@ -1,0 +1,29 @@
+"""Variables by which the official clients of models find their servers and keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PREFIX = "/v1"
+# A base URL of OpenAI's ends in the prefix, one of Anthropic's does not.
+URLS = {
+    "openai": ("OPENAI_BASE_URL", "OPENAI_API_BASE"),
+    "anthropic": ("ANTHROPIC_BASE_URL",),
+}
+KEYS = {"openai": ("OPENAI_API_KEY",), "anthropic": ("ANTHROPIC_API_KEY",)}
+
+
+def model_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Those that are set."""
+    names = [name for names in (*URLS.values(), *KEYS.values()) for name in names]
+    return {name: environ[name] for name in names if environ.get(name)}
+
+
+def client_variables(base_url: str, key: str) -> dict[str, str]:
+    """What leads the clients to a gateway at ``base_url``."""
+    urls = {"openai": base_url + PREFIX, "anthropic": base_url}
+    variables = {name: url for protocol, url in urls.items() for name in URLS[protocol]}
+    return variables | {name: key for names in KEYS.values() for name in names}

@@ -1,0 +1,110 @@
+"""Many runs share one port, and none sees another's requests."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+
+from agentpipe.core.context import Context
+from agentpipe.core.result import Result
+from agentpipe.core.rollout import Rollout, recording
+from agentpipe.core.task import Task
+from agentpipe.engines.gateway import run_gateway
+from agentpipe.engines.gateway.http_server import HOST
+from agentpipe.rollouts import samples
+from tests.llm_stub import LlmStub, Reply, TokenIds
+
+if TYPE_CHECKING:
+    from agentpipe.engines.gateway.run_gateway import RunGateway
+    from tests.llm_stub import Request
+
+RUNS, TURNS = 200, 3
+
+
+def number_in(request: Request) -> int:
+    return int(request.question)
+
+
+def say_its_number(request: Request) -> Reply:
+    """Ids that name their run and their turn."""
+    turns = len(request.body["messages"]) // 2
+    mine = 1_000 + number_in(request)
+    prompt = [mine] * (2 * turns + 1)
+    message = {"role": "assistant", "content": str(number_in(request))}
+    return Reply(message, ids=TokenIds(prompt, [mine]))
+
+
+async def talk(client: httpx2.AsyncClient, gateway: RunGateway, number: int) -> None:
+    messages: list[dict[str, Any]] = [{"role": "user", "content": str(number)}]
+    for _ in range(TURNS):
+        response = await client.post(
+            gateway.env["OPENAI_BASE_URL"] + "/chat/completions",
+            json={"model": "m", "messages": messages},
+            headers={"Authorization": f"Bearer {gateway.env['OPENAI_API_KEY']}"},
+        )
+        said = response.json()["choices"][0]["message"]
+        assert said["content"] == str(number)
+        messages += [said, {"role": "user", "content": "go on"}]
+
+
+async def one_run(client: httpx2.AsyncClient, url: str, number: int) -> Rollout:
+    rollout = Rollout(required=True)
+    with recording(rollout):
+        context = Context({"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "k"})
+        async with run_gateway(Task(question=str(number)), context, {}) as gateway:
+            assert gateway is not None
+            await talk(client, gateway, number)
+    return rollout
+
+
+def test_no_token_is_in_anothers_rollout() -> None:
+    async def all_runs(url: str) -> list[Rollout]:
+        limits = httpx2.Limits(max_connections=50)
+        async with httpx2.AsyncClient(limits=limits, timeout=120) as client:
+            return await asyncio.gather(*(one_run(client, url, n) for n in range(RUNS)))
+
+    with LlmStub(say_its_number) as stub:
+        rollouts = asyncio.run(all_runs(stub.url))
+    for number, rollout in enumerate(rollouts):
+        (sample,) = samples(Result(task_id="t", rollout=rollout.to_dict("stop")))
+        assert set(sample.input_ids) == {1_000 + number}
+        assert sample.loss_mask == [0, 1] * TURNS
+
+
+def test_a_url_ends_with_its_run() -> None:
+    async def late(url: str) -> list[int]:
+        with recording(Rollout()):
+            context = Context({"OPENAI_BASE_URL": url})
+            async with run_gateway(Task(), context, {}) as gateway:
+                assert gateway is not None
+        async with httpx2.AsyncClient(timeout=120) as client:
+            paths = [gateway.base_url, gateway.base_url.partition("/t/")[0] + "/t/x"]
+            asked = [client.post(f"{path}/v1/chat/completions", json={}) for path in paths]
+            return [response.status_code for response in await asyncio.gather(*asked)]
+
+    with LlmStub([]) as stub:
+        assert asyncio.run(late(stub.url)) == [409, 409]
+        assert not stub.requests
+
+
+def test_what_is_no_http_ends_its_connection_only() -> None:
+    async def disturbed(url: str) -> Rollout:
+        rollout = Rollout()
+        with recording(rollout):
+            context = Context({"OPENAI_BASE_URL": url})
+            async with run_gateway(Task(), context, {}) as gateway, httpx2.AsyncClient() as client:
+                assert gateway is not None
+                port = int(gateway.base_url.split(":")[2].partition("/")[0])
+                for noise in (b"\0\xff\r\n\r\n", b"GET /", b"POST / HTTP/1.1\r\n" + b"a" * 100_000):
+                    reader, writer = await asyncio.open_connection(HOST, port)
+                    writer.write(noise)
+                    writer.write_eof()
+                    assert b"200" not in await reader.read()
+                    writer.close()
+                await talk(client, gateway, 7)
+        return rollout
+
+    with LlmStub(say_its_number) as stub:
+        assert asyncio.run(disturbed(stub.url)).is_exact
