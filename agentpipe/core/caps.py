@@ -40,8 +40,11 @@ MAX_REQUEST_BYTES = 64 * MIB
 MAX_IMAGES = 20
 MAX_IMAGES_BYTES = 16 * MIB
 
-# A record of a stream of results, as a reader takes it from an SQLite file.
+# A record of a stream of results, as a reader takes it from an SQLite file; a batch of Kafka's,
+# once decompressed.
 MAX_RECORD_BYTES = 512 * MIB
+MAX_BATCH_BYTES = 128 * MIB
+MAX_BATCH_RECORDS = 200_000
 
 # Programs: the answer of a command, unless its config says more, a line of an agent's own process,
 # and what is kept of the end of a program's stderr.

@@ -20,11 +20,13 @@ class Record:
 
     Attributes:
         position: In the stream, in the sink's own terms; None before it is published.
+        fault: Why it cannot be read, where the sink knows; it is skipped then.
     """
 
     task_id: str
     payload: bytes
     position: Any = None
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,7 +205,7 @@ class Stream:
 
     def _decoded(self, record: Record) -> Result | None:
         try:
-            result = Result.decode(record.payload)
+            result = _result_of(record)
         except FormatError as error:
             self._skip(record, error)
             return None
@@ -213,3 +213,9 @@ class Stream:
             self.repeated += 1
             return None
         return result
+
+
+def _result_of(record: Record) -> Result:
+    if record.fault:
+        raise FormatError(record.fault)
+    return Result.decode(record.payload)

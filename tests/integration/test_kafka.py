@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import signal
 import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaProducer, codec
 from kafka.admin import KafkaAdminClient
 
 from agentpipe.core.result import Result
-from agentpipe.errors import Unreachable
+from agentpipe.errors import ConfigError, Unreachable
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Record
+from agentpipe.sinks.kafka import batches
 from agentpipe.sinks.stream import Stream
 from brokers.ports import HOST, free_port
 from brokers.server_kafka import KafkaServer
@@ -122,6 +125,95 @@ def test_what_others_put_into_the_topic_is_skipped_and_counted(
     again = Stream(sink.follow(group, "beginning"), timeout_s=0.5)
     assert list(again) == []
     again.close()
+
+
+def _snappy(data: bytes) -> bytes:
+    """Snappy's block format, without a package: runs of one byte as copies, all else as it is."""
+    length, rest = bytearray(), len(data)
+    while rest > 127:
+        length.append(rest & 127 | 128)
+        rest >>= 7
+    length.append(rest)
+    block = bytes(length)
+    for _, group in itertools.groupby(data):
+        run = bytes(group)
+        block += b"\x00" + run[:1]  # A literal of one byte.
+        for start in range(1, len(run), 64):
+            size = min(64, len(run) - start)
+            block += bytes([(size - 1) << 2 | 2]) + b"\x01\x00"  # So many from one byte before.
+    return block
+
+
+def _damage(log: Path, number: int) -> None:
+    """Change the last byte of a batch."""
+    data, end = bytearray(log.read_bytes()), 0
+    for _ in range(number):
+        end += 12 + int.from_bytes(data[end + 8 : end + 12], "big")
+    data[end - 1] ^= 1
+    log.write_bytes(data)
+
+
+def _others_batch(server: KafkaServer, topic: str, compression: str, value: bytes) -> None:
+    bootstrap = server.url.removeprefix("kafka://")
+    producer = KafkaProducer(
+        bootstrap_servers=bootstrap, compression_type=compression, max_request_size=2**30
+    )
+    for number in range(2):  # In one batch, or in two.
+        producer.send(topic, value, key=str(number).encode(), partition=0)
+    producer.close()
+
+
+def test_a_batch_that_cannot_be_decoded_is_skipped_and_counted(
+    kafka_server: KafkaServer, topic: str, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr(batches, "MAX_BATCH_BYTES", 2**20)
+    opened = open_sink(Settings(sink=f"{kafka_server.url}/{topic}?partitions=1"))
+    opened.publish([record("a")])
+    with monkeypatch.context() as installed:
+        installed.setattr(codec, "snappy", SimpleNamespace(compress=_snappy))
+        _others_batch(kafka_server, topic, "snappy", bytes(10_000))
+    _others_batch(kafka_server, topic, "gzip", bytes(2**21))
+    opened.publish([record("b")])
+    group = f"group-{topic}"
+    with Stream(opened.follow(group, "beginning"), timeout_s=0.5) as stream:
+        assert [each.task_id for each in stream] == ["a", "b"]
+        assert 2 <= stream.skipped <= 4
+    (said,) = [each for each in caplog.records if each.levelname == "WARNING"]
+    assert "install python-snappy" in said.getMessage()
+    with Stream(opened.follow(group, "beginning"), timeout_s=0.5) as again:
+        assert [each.task_id for each in again] == []
+        assert again.skipped == 0
+    opened.close()
+
+
+def test_a_reader_that_lacks_the_package_of_its_own_url_is_refused(
+    kafka_server: KafkaServer, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codec, "zstd", None)
+    opened = open_sink(Settings(sink=f"{kafka_server.url}/{topic}?compression=zstd"))
+    with pytest.raises(ConfigError, match="zstd"):
+        opened.follow(None, "beginning")
+    opened.close()
+
+
+@pytest.mark.long
+def test_a_batch_that_the_disk_has_damaged_is_skipped(own_server: OwnServer, topic: str) -> None:
+    server = own_server(KafkaServer)
+    sink_url = f"{server.url}/{topic}?partitions=1"
+    opened = open_sink(Settings(sink=sink_url))
+    for task_id in ("a", "lost", "b"):
+        opened.publish([record(task_id)])
+    opened.close()
+    server.stop()
+    (log,) = (server.folder / "data").glob(f"{topic}-0/*.log")
+    _damage(log, 2)
+    server.start()
+    opened = open_sink(Settings(sink=sink_url))
+    stream = Stream(opened.follow(None, "beginning"), timeout_s=0)
+    assert [each.task_id for each in stream] == ["a", "b"]
+    assert stream.skipped == 1
+    stream.close()
+    opened.close()
 
 
 def test_other_clients_find_the_task_in_the_key(sink: Sink, url: str) -> None:

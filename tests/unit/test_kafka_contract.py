@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 
 from kafka import KafkaConsumer
+from kafka.consumer.fetcher import ConsumerRecord, Fetcher
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.assignors.sticky.sticky_assignor import StickyAssignmentExecutor
 from kafka.coordinator.consumer import ConsumerCoordinator
+from kafka.record.default_records import DefaultRecordBatch
 
 
 def test_a_consumer_has_a_coordinator_that_can_be_polled_and_asked_to_join_again() -> None:
@@ -26,3 +28,13 @@ def test_the_assignor_is_cooperative_and_its_balance_can_be_changed_before_it_is
     for used in ("perform_initial_assignment()", "balance()", "get_final_assignment("):
         assert used in source
     assert inspect.signature(StickyAssignmentExecutor).parameters.keys() == {"cluster", "members"}
+
+
+def test_a_fetcher_decodes_by_a_class_that_can_be_replaced() -> None:
+    assert "self._fetcher = Fetcher(" in inspect.getsource(KafkaConsumer.__init__)
+    assert "self.PartitionRecords(" in inspect.getsource(Fetcher._parse_fetched_data)  # noqa: SLF001
+    decoding = inspect.getsource(Fetcher.PartitionRecords)
+    for used in ("_unpack_records(", "self.next_fetch_offset", "self.drain()", "self.records_read"):
+        assert used in decoding
+    assert len(ConsumerRecord._fields) == 13
+    assert {"_buffer", "_pos", "_decompressed"} <= set(DefaultRecordBatch.__slots__)

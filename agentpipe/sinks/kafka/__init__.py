@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
-from kafka import KafkaProducer
+from kafka import KafkaProducer, codec
 from kafka.errors import KafkaError
 
 from agentpipe.errors import ConfigError, RecordsRefused, Unreachable
@@ -61,6 +61,7 @@ class KafkaSink:
 
     def follow(self, group: str | None, start: Start) -> KafkaReader:
         self._refuse_if_closed()
+        _refuse_unreadable(self._address)
         return KafkaReader(self._address, group, start)
 
     def close(self) -> None:
@@ -110,6 +111,13 @@ class KafkaSink:
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise Unreachable(f"{self._address.shown}: this sink is closed")
+
+
+def _refuse_unreadable(address: KafkaAddress) -> None:
+    """A reader skips what it cannot decompress, and that would be all that our workers send."""
+    kind = address.compression
+    if kind is not None and not getattr(codec, f"has_{kind}")():
+        raise ConfigError(f"{address.shown}: Libraries for {kind} compression codec not found")
 
 
 def _producer(address: KafkaAddress, max_bytes: int) -> KafkaProducer:

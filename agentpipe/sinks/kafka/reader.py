@@ -21,6 +21,7 @@ from agentpipe.errors import Unreachable
 from agentpipe.sinks.base import Record
 from agentpipe.sinks.kafka.assignment import Assignment
 from agentpipe.sinks.kafka.assignor import PinningAssignor
+from agentpipe.sinks.kafka.batches import Undecodable, skip_undecodable
 from agentpipe.sinks.kafka.commits import Commits
 from agentpipe.sinks.kafka.errors import unreachable
 from agentpipe.sinks.kafka.lent import Lent
@@ -69,6 +70,7 @@ class KafkaReader:
         self._closed = threading.Event()
         with unreachable(address.shown):
             self._consumer = _consumer(address, group, self._assignment)
+            skip_undecodable(self._consumer)
             self._starts = Starts(self._consumer, address.topic, start)
             try:
                 self._begin()
@@ -170,7 +172,9 @@ class KafkaReader:
 
     def _receive(self, tp: TopicPartition, message: Any) -> None:
         position = (tp.partition, message.offset)
-        record = Record(_id_of(message), message.value or b"", position)
+        value = message.value or b""
+        fault = value if isinstance(value, Undecodable) else ""
+        record = Record(_id_of(message), b"" if fault else value, position, fault)
         if message.offset < self._floors.get(tp, 0):
             self._recalled.add(record)
         else:
