@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.core.secret_names import holds_password
 from agentpipe.core.template import names_in
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 _PLACE = re.compile(
     r"(?:^|_)(?:HOME|DIR|DIRECTORY|FOLDER|PATH|FILE|PORT|HOST|HOSTNAME)$", re.IGNORECASE
 )
-_PASSWORD = re.compile(r"://[^/?#\s:@]*:[^/?#\s@]*@")
 
 
 def shown_names(entry: Mapping[str, Any]) -> list[str]:
@@ -25,7 +25,7 @@ def shown_names(entry: Mapping[str, Any]) -> list[str]:
 
 def shown_passwords(entry: Mapping[str, Any], env: Mapping[str, str]) -> list[str]:
     """Those whose values are URLs with a password, whatever their names."""
-    return sorted({n for n in _in_command_lines(entry) if _PASSWORD.search(env.get(n, ""))})
+    return sorted({n for n in _in_command_lines(entry) if holds_password(env.get(n, ""))})
 
 
 def refusal(server: str, names: list[str], place: str = "") -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentpipe.core.processes import Stat
+from agentpipe.core.secret_names import reads_like_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,7 +29,6 @@ _OPEN = re.compile(
     r"PATH|HOME|LANG|LC_\w+|TZ|TERM|TMPDIR|USER|LOGNAME|SHELL|PWD|VIRTUAL_ENV|"
     r"(PYTHON|LD_|MALLOC_|GLIBC_|AGENTPIPE_)\w*"
 )
-_HIDDEN = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH")
 # Those that were taken out of ``os.environ``, for a config that passes them on by name.
 _withdrawn: dict[str, str] = {}
 _of_contexts: set[str] = set()
@@ -41,7 +41,7 @@ def is_open(name: str, value: str) -> bool:
 
 def is_kept_back(name: str, value: str) -> bool:
     """Whether a variable is one of a context's, or reads like a credential or a URL with one."""
-    return name in _of_contexts or bool(_HIDDEN.search(name.upper())) or "@" in value
+    return name in _of_contexts or reads_like_secret(name) or "@" in value
 
 
 def keep_to_contexts(names: Iterable[str]) -> None:

@@ -6,10 +6,13 @@ Rather one too many: the collection can make any variable public.
 from __future__ import annotations
 
 import re
+from functools import cache
+from typing import TYPE_CHECKING
 
 import orjson
 
-from agentpipe.core.redaction import Redactor
+if TYPE_CHECKING:
+    from agentpipe.core.redaction import Redactor
 
 # The engine `mcpuniverse` gives it to its host, for variables that only exist there.
 CREDENTIAL_NAMES = (
@@ -19,7 +22,6 @@ CREDENTIAL_NAMES = (
 )
 _NAME = re.compile(CREDENTIAL_NAMES, re.IGNORECASE)
 _PASSWORD_IN_URL = re.compile(r"://[^/?#@\s:]*+:[^/?#@\s]++@")
-_FORMS = Redactor(())
 
 
 def is_credential(name: str, value: str) -> bool:
@@ -32,10 +34,22 @@ def reads_like_secret(name: str) -> bool:
     return _NAME.search(name) is not None
 
 
+def holds_password(value: str) -> bool:
+    """Whether a value has a URL with a password."""
+    return _PASSWORD_IN_URL.search(value) is not None
+
+
 def _holds_credential(value: str) -> bool:
-    if _PASSWORD_IN_URL.search(value):
+    if holds_password(value):
         return True
     try:
-        return _FORMS.occurs_in(orjson.dumps(value))
+        return _forms().occurs_in(orjson.dumps(value))
     except TypeError:  # Half a surrogate pair.
         return True
+
+
+@cache
+def _forms() -> Redactor:
+    from agentpipe.core.redaction import Redactor  # A worker's guard asks for names only.
+
+    return Redactor(())

@@ -47,8 +47,9 @@ class Answer:
 class Engine(Protocol):
     """Builds agents from one config; one engine serves all agents of a collection.
 
-    A class may set ``has_processes = True``: its agents live in processes of their own, and
-    ``isolation: process`` adds nothing. With ``judges_answers = True``, an agent that evaluates
+    A class may set ``has_processes = True``: its agents live in processes of their own, which it
+    starts as the context's ``account`` where there is one, and ``isolation: process`` adds nothing
+    to them. With ``judges_answers = True``, an agent that evaluates
     its answers only judges a task that has ``answered``. With ``ends_programs = True``, the
     programs that a run starts end with it. With ``runs_code = False``, checking a config runs none
     of the user's code; one that does may have ``check_unrun(config)``, which does not. With

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.floods import BODIES, STREAMS, Flood, FloodServer, endless
+from tests.floods import (
+    BODIES,
+    EVENTS,
+    GZIP,
+    STREAMS,
+    ZEROS,
+    Flood,
+    FloodServer,
+    endless,
+    packed,
+)
 from tests.integration.peak_memory import ask
 from tests.llm_stub import LlmStub, call, say
 
@@ -84,6 +94,14 @@ def test_no_flood_of_a_stream_without_an_answer_fills_the_memory() -> None:
         web = {"name": "web", "url": server.url, "transport": "sse"}
         end = ask(model.url, servers=[web], start_limit_s=60)
     assert_capped(end, "MAX_UNASKED_BYTES", "MAX_BODY_BYTES", "MAX_BODY_LINES", "MAX_MESSAGE_BYTES")
+
+
+def test_a_stream_that_is_encoded_twice_is_refused_before_it_is_decoded() -> None:
+    flood = Flood(packed(ZEROS, GZIP, 2), EVENTS, headers={"Content-Encoding": "gzip, gzip"})
+    with FloodServer(flood) as server, LlmStub([say("a")]) as model:
+        web = {"name": "web", "url": server.url, "transport": "sse"}
+        end = ask(model.url, servers=[web], start_limit_s=60)
+    assert_capped(end, "MAX_ENCODINGS")
 
 
 def grown_by_images(**config: Any) -> End:

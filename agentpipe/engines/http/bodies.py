@@ -22,8 +22,7 @@ async def chunks(response: httpx2.Response) -> AsyncIterator[bytes]:
             than once: what one decoder makes of a few bytes keeps the next one busy for hours,
             even without a result.
     """
-    if "," in response.headers.get("content-encoding", ""):
-        raise CapExceeded("content encoding", 1, "MAX_ENCODINGS")
+    refuse_encodings(response)
     read = lines = 0
     async for chunk in response.aiter_bytes():
         read += len(chunk)
@@ -34,6 +33,16 @@ async def chunks(response: httpx2.Response) -> AsyncIterator[bytes]:
             raise CapExceeded("lines in a response", caps.MAX_BODY_LINES, "MAX_BODY_LINES")
         yield chunk
         await asyncio.sleep(0)  # Many chunks may come out of what arrived at once.
+
+
+def refuse_encodings(response: httpx2.Response) -> None:
+    """See ``chunks``.
+
+    Raises:
+        CapExceeded: It is encoded more than once.
+    """
+    if "," in response.headers.get("content-encoding", ""):
+        raise CapExceeded("content encoding", 1, "MAX_ENCODINGS")
 
 
 async def whole(response: httpx2.Response) -> bytes:

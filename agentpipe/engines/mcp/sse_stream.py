@@ -12,7 +12,7 @@ from urllib.parse import urljoin, urlsplit
 import httpx2
 
 from agentpipe.core.caps import CapExceeded
-from agentpipe.engines.http.bodies import whole
+from agentpipe.engines.http.bodies import refuse_encodings, whole
 from agentpipe.engines.http.sse import events
 from agentpipe.engines.mcp.background import in_background
 from agentpipe.engines.mcp.errors import (
@@ -104,6 +104,7 @@ class SseTransport:
         async with self._client.stream("GET", self._url, headers=headers) as response:
             if response.is_error:
                 raise await _refused(response)
+            refuse_encodings(response)
             async for event in events(response.aiter_bytes()):
                 if self._address.done():
                     listener.receive(event.data)
