@@ -48,8 +48,9 @@ CARRIED = (
     "run",
     "retry_of",
 )
-# Ids and metadata are the sender's own words: everything else is masked.
-MASKED = ("result", "evaluation_results", "trace", "error", "usage")
+# Ids and metadata are the sender's own words, by which they find their results again: everything
+# else is masked, the task too, whose question may quote what an earlier agent saw.
+MASKED = ("result", "evaluation_results", "trace", "task", "error", "usage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Result:
         evaluation_results: One ``{config, response, passed, reason, error}`` per evaluator, and
             ``score`` where it graded the answer.
         trace: Spans in MCP-Universe's format.
+        task: What was asked, see ``Task.as_sent``; None where the task could not be read.
         outcome: One of ``OUTCOMES``.
         stop: Why the answer ended, one of ``STOPS``; None if the agent does not know.
         context: Which of its collection's contexts the agent has, from 0; never a value of it.
@@ -85,6 +87,7 @@ class Result:
     evaluation_results: list[dict[str, Any]] = field(default_factory=list)
     trace: list[dict[str, Any]] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
+    task: dict[str, Any] | None = None
     task_id: str = ""
     collection: str | None = None
     agent: str | None = None
@@ -118,7 +121,10 @@ class Result:
     @classmethod
     def of(cls, task: Task | None, **fields: Any) -> Result:
         """A Result that finishes now and repeats what its task carries; None if unreadable."""
-        carried = {name: getattr(task, name) for name in CARRIED} if task else {}
+        carried: dict[str, Any] = {}
+        if task is not None:
+            carried = {name: getattr(task, name) for name in CARRIED}
+            carried["task"] = task.as_sent()
         return cls(finished_at=utc(time.time()), **carried, **fields)
 
     @classmethod
@@ -263,6 +269,7 @@ _RESULT_KINDS: dict[str, Any] = {
     "policy_version": (str, int, _OR_NULL),
     **dict.fromkeys(("replay_of", "run", "retry_of", "rescored_of"), (str, _OR_NULL)),
     "truncated": (dict, _OR_NULL),
+    "task": (dict, _OR_NULL),
     "rollout": (dict, _OR_NULL),
     "attempt": int,
     "reward_trustworthy": bool,

@@ -31,6 +31,19 @@ MAX_DEPTH = 50
 MAX_ID = 256
 # What a Result repeats must fit into a sink's record beside the answer; Kafka takes 1 MB of all.
 MAX_FIELD_BYTES = {"metadata": 512 * 1024, "sampling": 64 * 1024, "category": 1_024}
+# What a Result repeats as its ``task``; other fields have places of their own there, or end with
+# the run.
+ASKED = (
+    "question",
+    "category",
+    "output_format",
+    "mcp_servers",
+    "use_specified_server",
+    "evaluators",
+    "prepares",
+    "cleanups",
+    "sampling",
+)
 TASKS = JsonRules(MAX_DEPTH, other_types=True, nul=False)
 
 
@@ -141,6 +154,14 @@ class Task:
                 "put large inputs in a file or a bucket and send its address"
             )
         return data
+
+    def as_sent(self) -> dict[str, Any]:
+        """What the sender asked for, for the Result: of ``ASKED`` what differs from its default.
+
+        Values are shared, not copied.
+        """
+        values = ((name, getattr(self, name)) for name in ASKED)
+        return {name: value for name, value in values if value != _DEFAULTS[name]}
 
     def copy(self) -> Task:
         """A deep copy; by way of JSON, which is faster."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from agentpipe.brokers.capabilities import Answer, CancelsUnread, ReadsTasks, TaskQuery, require
+from agentpipe.core.redaction import Redactor
 from agentpipe.core.result import Result
 from agentpipe.core.task import Task
 from agentpipe.errors import FormatError
@@ -39,6 +40,10 @@ def purge_queues(store: Store, queues: Sequence[str] | None) -> int:
     return purged
 
 
+# A sender knows no context, but keys of well-known services.
+_KEYS = Redactor(())
+
+
 def collections_of(store: Store) -> dict[str, str | None]:
     """The collection of each queue."""
     return {depth.queue: depth.collection for depth in store.stats().queues}
@@ -53,7 +58,7 @@ def cancelled(task: TaskSeen, collections: Collections) -> Answer:
         collection=collections.get(task.queue),
         submitted_at=task.submitted_at,
     )
-    return Answer(task.task_id, orjson.dumps(result.to_dict()), result.outcome)
+    return Answer(task.task_id, result.encode(_KEYS), result.outcome)
 
 
 def task_of(seen: TaskSeen) -> Task | None:

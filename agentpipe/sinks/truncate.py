@@ -1,8 +1,8 @@
 """truncate: cuts a Result to a sink's size limit, and marks it.
 
-A sink that refuses a record refuses it for ever. What alone takes more than half of the room is cut
-first, the largest before the others. Else the answer of a paid run is worth more than its whole
-trace, so the trace is cut first.
+A sink that refuses a record refuses it for ever. The largest field is cut first, so that no small
+answer goes for a large neighbour. Where the answer is the largest, all that explains it goes before
+its end: the answer of a paid run is worth more than its whole trace.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # For the mark itself, commas and brackets.
 MARK_BYTES = 1_024
-# Fields are cut in this order, unless one takes more than half of the room; then all others.
+# What goes before an answer that is larger.
 FIRST = ("trace", "evaluation_results", "error", "rollout", "result")
 # What comes with an answer and is not asked for by a trainer.
 SIDE_FIELDS = ("trace", "evaluation_results", "usage")
@@ -98,7 +98,7 @@ def _next(result: dict[str, Any], max_bytes: int, done: Collection[str]) -> str 
     if "rollout" in others and "trace" in sizes:
         others.remove("rollout")  # A trainer can do without the trace.
     largest = max(others, key=lambda name: sizes[name], default=None)
-    if largest is not None and sizes[largest] > max_bytes // 2:
+    if largest is not None and sizes[largest] > min(max_bytes // 2, sizes.get("result", 0)):
         return largest
     return next((name for name in FIRST if name in sizes), largest)
 
@@ -106,9 +106,24 @@ def _next(result: dict[str, Any], max_bytes: int, done: Collection[str]) -> str 
 def _smaller(name: str, value: Any, over_bytes: int) -> Any:
     if name == "trace":
         return _ends(value, len(orjson.dumps(value)) - over_bytes)
+    if name == "task":
+        return _without_largest(value, over_bytes)
     if name == "rollout":
         return without_segments(value)
     return _head(value, over_bytes) if name == "result" else _EMPTY.get(name)
+
+
+def _without_largest(task: dict[str, Any], over_bytes: int) -> dict[str, Any]:
+    """The task without its largest fields, of a question its beginning."""
+    kept = dict(task)
+    while over_bytes > 0 and kept:
+        name = max(kept, key=lambda each: len(orjson.dumps(kept[each])))
+        before = len(orjson.dumps(kept[name]))
+        head = _head(kept.pop(name), over_bytes)
+        if head is not None:
+            kept[name] = head
+        over_bytes -= before - (len(orjson.dumps(head)) if head is not None else 0)
+    return kept
 
 
 def _ends(trace: Sequence[Any], max_bytes: int) -> list[Any]:

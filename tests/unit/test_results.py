@@ -134,6 +134,33 @@ def test_an_answer_is_ok_and_carries_all_that_came_with_its_task(bench: Bench) -
     assert result.submitted_at < (result.started_at or "") <= (result.finished_at or "")
 
 
+def test_a_result_has_the_task_as_it_was_sent_without_what_it_leaves_out(bench: Bench) -> None:
+    asked = {
+        "question": "2 and 2?",
+        "output_format": {"answer": "int"},
+        "evaluators": [{"func": "json", "op": "="}],
+        "mcp_servers": [{"name": "weather"}],
+        "prepares": [{"prepare_func": "f"}],
+    }
+    task = Task.load({**asked, "task_id": "t1", "metadata": {"k": 1}, "seed": 3, "priority": 4})
+    sent = bench.message(task=task)
+    assert result_of(bench.end(sent, result=Completed(4))).task == asked
+    assert result_of(bench.end(bench.message(task=task), exception=ValueError("no"))).task == asked
+
+
+def test_no_secret_leaves_in_the_task(bench: Bench) -> None:
+    task = Task.load(
+        {
+            "question": f"is {CANARY} a key?",
+            "evaluators": [{"func": "json", "value": {CANARY: [CANARY]}}],
+            "task_id": "t1",
+        }
+    )
+    settlement = bench.end(bench.message(task=task), result=Completed(4))
+    assert CANARY.encode() not in settlement.result
+    assert (result_of(settlement).task or {})["question"] == "is *** a key?"
+
+
 def test_an_attempt_counts_failures_and_crashes_before(bench: Bench) -> None:
     assert result_of(bench.end(result=Completed(4))).attempt == 1
     again = bench.message(failures=2, crashes=1)
@@ -799,7 +826,9 @@ def test_a_cancelled_task_has_a_result_too() -> None:
     assert (result.outcome, result.task_id, result.agent) == ("cancelled", "t1", "crew_0")
     assert (result.attempt, result.reward, result.metadata) == (0, None, {"mine": 1})
     assert result.submitted_at == "1970-01-01T00:00:00.000000Z"
-    assert Result.cancelled(None, collection=None, **seen).metadata == {}
+    assert result.task == TASK.as_sent()
+    unread = Result.cancelled(None, collection=None, **seen)
+    assert (unread.metadata, unread.task) == ({}, None)
 
 
 def test_a_shortage_of_the_worker_returns_the_task_and_is_an_infra_error_in_the_end(

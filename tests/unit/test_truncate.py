@@ -102,3 +102,41 @@ def test_a_cut_rollout_is_not_exact_and_gives_no_sample() -> None:
     assert (result.rollout["exact"], result.rollout["segments"]) == (False, [])
     assert result.rollout["gaps"] == [{"code": "cut", "turn": 0}]
     assert samples(result, inexact=True) == []
+
+
+@pytest.mark.parametrize(
+    "neighbour",
+    [
+        {"task": {"question": "q" * 400_000}},
+        {"task": {"question": "why?", "evaluators": [{"func": "json", "value": "x" * 400_000}]}},
+        {"metadata": {"notes": "x" * 400_000}},
+        {"error": {"message": "x" * 400_000}},
+        {"evaluation_results": [{"reason": "x" * 400_000}]},
+        {"usage": {"raw": "x" * 400_000}},
+    ],
+    ids=lambda each: next(iter(each)),
+)
+def test_no_small_answer_goes_for_a_large_neighbour(neighbour: dict[str, Any]) -> None:
+    """Also where no field alone takes half of the room."""
+    others: dict[str, Any] = {"trace": spans(300), "metadata": {"k": "m" * 350_000}}
+    given = record(**{"result": "a" * 100_000, **others, **neighbour})
+    result = cut(given, 640_000)
+    assert result.result == "a" * 100_000
+    assert result.truncated is not None
+    assert next(iter(neighbour)) in result.truncated["fields"]
+
+
+def test_the_largest_field_goes_first_and_all_others_stay() -> None:
+    given = record(result="four", trace=spans(100), task={"question": "q" * 300_000})
+    result = cut(given, 250_000)
+    assert result.truncated is not None
+    assert result.truncated["fields"] == ["task"]
+    assert (result.result, len(result.trace)) == ("four", 100)
+    assert result.task is not None
+    assert 100_000 < len(result.task["question"]) < 200_000
+
+
+def test_of_a_task_the_largest_fields_go() -> None:
+    evaluators = [{"func": "json", "value": "x" * 50_000}]
+    given = record(task={"question": "2 and 2?", "evaluators": evaluators, "category": "sums"})
+    assert cut(given, 20_000).task == {"question": "2 and 2?", "category": "sums"}

@@ -170,6 +170,8 @@ def _failed(settlement: Settlement, why: str) -> bytes:
         group_id=before.group_id,
         sample_index=before.sample_index,
         group_size=before.group_size,
+        run=before.run,
+        retry_of=before.retry_of,
     )
     return failed.encode(Redactor(()))
 
