@@ -125,13 +125,14 @@ def _filter(args: argparse.Namespace) -> DeadFilter:
         collection=args.collection,
         outcome=args.outcome,
         error=args.error or "",
-        since=_moment("--newer-than", args.newer_than),
-        until=_moment("--older-than", args.older_than),
+        since=moment_of("--newer-than", args.newer_than),
+        until=moment_of("--older-than", args.older_than),
         run=args.run_name,
     )
 
 
-def _moment(option: str, text: str | None) -> float | None:
+def moment_of(option: str, text: str | None) -> float | None:
+    """Unix seconds of an age, such as ``3d``, or of ISO 8601 with a zone."""
     if text is None:
         return None
     if found := _AGE.fullmatch(text):

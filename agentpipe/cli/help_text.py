@@ -21,6 +21,11 @@ EXAMPLES = {
     ),
     "report": ("report --collection evals", "report --run v2 --by context --pass-k 1,4"),
     "compare": ("compare v1 v2", "compare v1 v2 --by metadata.level --json"),
+    "collect": (
+        "collect --sink kafka://localhost/results --to results.db",
+        "collect --to results.db --follow",
+    ),
+    "archive": ("archive trim --before 30d", "archive vacuum --yes", "archive info"),
     "dead": ("dead list --group-by error", "dead replay --error ConnectionError --yes"),
     "schedule": ("schedule list", "schedule run"),
     "pause": ("pause evals",),

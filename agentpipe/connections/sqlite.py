@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -288,6 +289,26 @@ class Database:
                 yield self._connection
             finally:
                 self._connection.rollback()
+
+    def vacuum(self) -> None:
+        """Write the file anew without its free pages. Writers wait, or find it locked.
+
+        SQLite writes the whole into the log first, and then from there into the file.
+
+        Raises:
+            Unreachable: The disk has no room for that, or others write.
+        """
+        size = self.path.stat().st_size
+        if (free := shutil.disk_usage(self.path.parent).free) < 2 * size:
+            raise Unreachable(
+                f"{self.path} has {size:,} bytes, and its disk only {free:,}: to vacuum takes "
+                "twice the size of the file for a while"
+            )
+        with self._translated(), self._locked(time.monotonic() + PATIENCE_S), self._mutex:
+            self._refuse_removed()
+            self._connection.execute("VACUUM")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.sync()
 
     def listener(self) -> file_notify.Listener:
         """A listener for commits of any process, for one thread; the caller closes it."""

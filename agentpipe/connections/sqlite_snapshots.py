@@ -73,6 +73,8 @@ class Snapshots:
         with self.read() as db:
             (version,) = db.execute("PRAGMA user_version").fetchone()
             rows = db.execute("SELECT name, type FROM sqlite_schema").fetchall()
+        if not rows:
+            return  # Its tables are made in this moment.
         if (layout.table, "table") not in rows or any(kind == "view" for _, kind in rows):
             raise ConfigError(f"{self.path} holds other tables: it is no archive")
         if layout.statements_from(version) is None:
@@ -80,6 +82,11 @@ class Snapshots:
                 f"{self.path} has layout {version}, this agentpipe knows {layout.version}: "
                 "use the version that wrote it, or another file"
             )
+
+    def is_empty(self) -> bool:
+        """Whether it has no tables yet."""
+        with self.read() as db:
+            return db.execute("SELECT 1 FROM sqlite_schema").fetchone() is None
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:

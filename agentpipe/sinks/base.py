@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
 # A number is Unix seconds: start with the first record published then or later.
 Start = Literal["beginning", "now"] | float
@@ -138,3 +138,55 @@ class Searchable(Protocol):
 
     def close(self) -> None:
         """As of a ``Sink``."""
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """Optional: a sink that can keep another one's stream; of ours, the embedded one."""
+
+    def add_new(self, records: Sequence[Record]) -> int:
+        """Keep, in one durable step, those of submissions without a Result here; their number."""
+
+    def reader_group(self) -> str:
+        """The name of the group that reads for this sink alone; stored with it."""
+
+    def index(self) -> None:
+        """Prepare for searches; may be left out or interrupted."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveSize:
+    """What an archive holds.
+
+    Attributes:
+        size_bytes: Of its file.
+        free_bytes: Of these, what its next records use, or ``vacuum`` gives back.
+        unindexed: Records that a search would read one by one.
+        unread: By group, the records that none of its readers has used.
+    """
+
+    results: int
+    size_bytes: int
+    free_bytes: int
+    unindexed: int
+    unread: Mapping[str, int]
+
+
+@runtime_checkable
+class Trimmable(Protocol):
+    """Optional: a sink from which records can be removed; of ours, the embedded one."""
+
+    def matching(self, query: Query) -> Sequence[int]:
+        """Positions of what a query finds, which asks for facts of Results."""
+
+    def unread(self, positions: Sequence[int]) -> Sequence[int]:
+        """Those of which a group still has to read the record."""
+
+    def remove(self, positions: Sequence[int]) -> int:
+        """Remove these records, in steps between which others write; the number removed."""
+
+    def vacuum(self) -> None:
+        """Give free space back to the disk; writers wait meanwhile, readers do not."""
+
+    def size(self) -> ArchiveSize:
+        """What is there."""

@@ -245,6 +245,16 @@ def test_an_archive_makes_no_file(tmp_path: Path) -> None:
     assert not path.parent.exists()
 
 
+def test_a_file_whose_tables_are_not_made_yet_is_empty(tmp_path: Path) -> None:
+    path = tmp_path / "results.db"
+    path.touch(mode=0o600)
+    with Archive.open(Settings(sink=f"sqlite:///{path}")) as archive:
+        assert ids(archive, outcome="ok") == []
+        with closing(sink_of(path)) as sink:
+            sink.publish(records(0, 10))
+        assert ids(archive, outcome="ok") == expected(10, outcome="ok")
+
+
 def test_an_archive_of_another_program_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
     with closing(sqlite3.connect(path)) as db:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 import time
 from contextlib import suppress
@@ -12,17 +11,20 @@ from agentpipe.connections.health import examine_folder
 from agentpipe.connections.private_files import examine_modes
 from agentpipe.connections.sqlite import Database, parse_url
 from agentpipe.errors import RecordsRefused, StoreError, Unreachable
+from agentpipe.sinks.sqlite import trimming
 from agentpipe.sinks.sqlite.archive import SqliteArchive
 from agentpipe.sinks.sqlite.facts import FEW, index_next
+from agentpipe.sinks.sqlite.keeping import collector_of, insert, unknown
 from agentpipe.sinks.sqlite.layout import LAYOUT
 from agentpipe.sinks.sqlite.reader import SqliteGroupReader, SqliteReader
-from agentpipe.sinks.sqlite.searching import search
+from agentpipe.sinks.sqlite.searching import positions_of, search
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Iterator, Sequence
 
     from agentpipe.connections.health import Finding
-    from agentpipe.sinks.base import Query, Record, Start
+    from agentpipe.sinks.base import ArchiveSize, Query, Record, Start
 
 # What SQLite says of a row, such as a constraint or a value that is too big.
 _OF_RECORDS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError)
@@ -59,15 +61,26 @@ class SqliteSink:
                 index_next(self._database)
 
     def _publish(self, records: Sequence[Record]) -> None:
-        now = time.time()
-        rows = [(each.task_id, _digest(each), each.payload, now) for each in records]
         with self._database.write() as db:
-            # Not OR IGNORE, which would lose a record that breaks any other constraint.
-            db.executemany(
-                "INSERT INTO records (task_id, digest, body, published_at) VALUES (?, ?, ?, ?)"
-                " ON CONFLICT (task_id, digest) DO NOTHING",
-                rows,
-            )
+            insert(db, records, time.time())
+
+    def add_new(self, records: Sequence[Record]) -> int:
+        """See ``Keeper``."""
+        self._database.log.refuse_if_full()
+        with self._database.write() as db:
+            new = unknown(db, records)
+            insert(db, new, time.time())
+        return len(new)
+
+    def reader_group(self) -> str:
+        """See ``Keeper``."""
+        with self._database.write() as db:
+            return collector_of(db)
+
+    def index(self) -> None:
+        """See ``Keeper``."""
+        while index_next(self._database):
+            pass
 
     def examine(self) -> list[Finding]:
         """Findings on its folder."""
@@ -91,6 +104,30 @@ class SqliteSink:
         """See ``open_archive``."""
         return SqliteArchive(url)
 
+    def matching(self, query: Query) -> array[int]:
+        """See ``Trimmable``."""
+        self.index()
+        with self._database.read() as db:
+            return positions_of(db, query)
+
+    def unread(self, positions: Sequence[int]) -> list[int]:
+        """See ``Trimmable``."""
+        with self._database.read() as db:
+            return trimming.unread(db, positions)
+
+    def remove(self, positions: Sequence[int]) -> int:
+        """See ``Trimmable``."""
+        return trimming.remove(self._database, positions)
+
+    def vacuum(self) -> None:
+        """See ``Trimmable``."""
+        self._database.vacuum()
+
+    def size(self) -> ArchiveSize:
+        """See ``Trimmable``."""
+        with self._database.read() as db:
+            return trimming.size(db)
+
     def follow(self, group: str | None, start: Start) -> SqliteReader | SqliteGroupReader:
         with self._database.read() as db:
             after = _position_before(db, start)
@@ -112,8 +149,3 @@ def _position_before(db: sqlite3.Connection, start: Start) -> int:
             "SELECT max(position) FROM records WHERE published_at < ?", (start,)
         ).fetchone()
     return int(found[0] or 0)
-
-
-def _digest(record: Record) -> bytes:
-    """Distinguishes a republished Result from another run's Result of the same task."""
-    return hashlib.blake2b(record.payload, digest_size=8).digest()

@@ -35,6 +35,8 @@ class SqliteArchive:
 
     def search(self, query: Query) -> Iterator[Record]:
         """See ``Searchable``; what the indices lack is added first, where we may write."""
+        if self._snapshots.is_empty():
+            return iter(())
         if asks_indices(query):
             left = count_unindexed(self._snapshots)
             if left > FEW and _may_write(self._path):

@@ -37,7 +37,7 @@ def search(database: Readable, query: Query) -> Iterator[Record]:
         return
     with database.read() as db:
         mark = indexed_to(db) if _asks_facts(query) else 0
-        found = _indexed(db, query) if mark else array("q")
+        found = positions_of(db, query) if mark else array("q")
     for records in _pages(database, query, found):
         yield from records
     yield from _after(database, query, mark)
@@ -59,7 +59,8 @@ def _of_task(database: Readable, query: Query) -> list[Record]:
         return [record for record in records_of(rows) if _matches(query, record)]
 
 
-def _indexed(db: sqlite3.Connection, query: Query) -> array[int]:
+def positions_of(db: sqlite3.Connection, query: Query) -> array[int]:
+    """The indexed records with the facts that a query asks for, in the order of the stream."""
     conditions: list[str] = []
     values = []
     for name, column in _COLUMNS.items():

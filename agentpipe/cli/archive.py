@@ -1,0 +1,126 @@
+"""``agentpipe archive``: trim or shrink an archive, or tell its size."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from dataclasses import asdict
+from typing import TYPE_CHECKING, cast
+
+from agentpipe.cli.common import (
+    add_common,
+    add_run,
+    confirms,
+    print_either,
+    say,
+    settings_of,
+)
+from agentpipe.cli.dead import moment_of
+from agentpipe.cli.exit_codes import OK
+from agentpipe.cli.help_text import EXIT_CODES
+from agentpipe.cli.home import require_results
+from agentpipe.connections.sqlite import parse_url
+from agentpipe.core.text import counted
+from agentpipe.errors import AgentpipeError, ConfigError
+from agentpipe.sinks import is_searchable, open_sink
+from agentpipe.sinks.base import Query, Trimmable
+
+if TYPE_CHECKING:
+    import argparse
+
+    from agentpipe.settings import Settings
+
+ACTIONS = {
+    "trim": "remove results of a run, or that finished before a time",
+    "vacuum": "give the space of removed results back to the disk",
+    "info": "tell what is in it",
+}
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the actions and their arguments."""
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    trim, vacuum, info = (
+        actions.add_parser(name, help=text, description=text, epilog=EXIT_CODES)
+        for name, text in ACTIONS.items()
+    )
+    trim.add_argument(
+        "--before", metavar="AGE|TIME", help="those that finished earlier: 30d, 12h, or ISO 8601"
+    )
+    add_run(trim, "those of this run")
+    trim.add_argument(
+        "--unread", action="store_true", help="also those that a group has not read yet"
+    )
+    for action in (trim, vacuum):
+        action.add_argument("--yes", action="store_true", help="skip the confirmation")
+    for action, function in ((trim, _trim), (vacuum, _vacuum), (info, _info)):
+        add_common(action)
+        action.set_defaults(action=function)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the action on the embedded sink."""
+    settings = settings_of(args)
+    require_results(args, settings)
+    _require_file(settings)
+    with closing(open_sink(settings)) as sink:
+        args.action(args, cast("Trimmable", sink))
+    return OK
+
+
+def _require_file(settings: Settings) -> None:
+    if not is_searchable(settings):
+        raise ConfigError(
+            "this sink is no archive: name the file of one with --sink sqlite:///results.db"
+        )
+    path = parse_url(settings.sink).path
+    if not path.is_file():
+        raise ConfigError(f"there is no file {path}")
+
+
+def _trim(args: argparse.Namespace, archive: Trimmable) -> None:
+    before = moment_of("--before", args.before)
+    if before is None and args.run_name is None:
+        raise ConfigError("say what to remove: --before TIME, --run NAME, or both")
+    found = archive.matching(Query(run=args.run_name, finished_before=before))
+    kept = [] if args.unread else archive.unread(found)
+    doomed = sorted(set(found).difference(kept)) if kept else found
+    if doomed:
+        _confirm(args, f"remove {counted(len(doomed), 'result')}?")
+    removed = archive.remove(doomed)
+    if kept:
+        say(f"kept {counted(len(kept), 'result')} that a group has not read: see --unread")
+    record = {"removed": removed, "kept": len(kept)}
+    print_either(args, record, f"{counted(removed, 'result')} removed")
+
+
+def _vacuum(args: argparse.Namespace, archive: Trimmable) -> None:
+    before = archive.size()
+    _confirm(args, f"write {before.size_bytes:,} bytes anew? Workers wait with their results.")
+    archive.vacuum()
+    after = archive.size()
+    record = {"before_bytes": before.size_bytes, "after_bytes": after.size_bytes}
+    print_either(args, record, f"{before.size_bytes:,} bytes before, {after.size_bytes:,} now")
+
+
+def _confirm(args: argparse.Namespace, question: str) -> None:
+    if args.yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{question} There is no terminal to ask on: add --yes")
+    if not confirms(question):
+        raise AgentpipeError("nothing changed")
+
+
+def _info(args: argparse.Namespace, archive: Trimmable) -> None:
+    size = archive.size()
+    groups = [
+        f"group {name}: {counted(number, 'result')} unread" for name, number in size.unread.items()
+    ]
+    print_either(
+        args,
+        asdict(size),
+        f"{counted(size.results, 'result')}, {size.size_bytes:,} bytes ({size.free_bytes:,} free)",
+        f"{counted(size.unindexed, 'result')} to index",
+        *groups,
+    )

@@ -1,0 +1,147 @@
+"""``agentpipe collect``: keep the stream of a server in an archive."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from contextlib import closing
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from agentpipe.archive.collect import Collector
+from agentpipe.cli.common import (
+    add_common,
+    opened_sink,
+    print_either,
+    say,
+    settings_of,
+)
+from agentpipe.cli.exit_codes import INTERRUPTED, OK
+from agentpipe.cli.progress import progress_bar
+from agentpipe.connections.sqlite import parse_url
+from agentpipe.core import logs
+from agentpipe.core.redaction import without_password
+from agentpipe.core.text import counted
+from agentpipe.errors import ConfigError
+from agentpipe.settings import embedded_url
+from agentpipe.sinks.base import Keeper
+
+if TYPE_CHECKING:
+    from agentpipe.archive.collect import Collected
+    from agentpipe.settings import Settings
+
+# A stream without a record for so long is read to its end.
+AT_END_S = 2.0
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "--to",
+        metavar="FILE",
+        help="the archive, made if it is missing (default: the embedded sink of this folder)",
+    )
+    parser.add_argument(
+        "--group",
+        metavar="NAME",
+        help="read as this group (default: one of the archive's own, so that it resumes)",
+    )
+    end = parser.add_mutually_exclusive_group()
+    end.add_argument("--follow", action="store_true", help="go on until a signal")
+    end.add_argument(
+        "--timeout",
+        metavar="S",
+        type=_seconds,
+        default=AT_END_S,
+        help=f"stop after S seconds without a record (default: {AT_END_S:g})",
+    )
+    add_common(parser)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected seconds, got {text!r}")
+    return seconds
+
+
+def run(args: argparse.Namespace) -> int:
+    """Collect until the end of the stream, the timeout or a signal."""
+    settings = settings_of(args)
+    target = _target(settings, _archive_url(args.to))
+    logs.configure(settings.log_level, settings.log_format)
+    say(f"from {without_password(settings.sink)} to {_path(target)}")
+    begun, ended_by = time.monotonic(), list[int]()
+    with opened_sink(settings) as sink, opened_sink(target) as archive:
+        assert isinstance(archive, Keeper)
+        group = args.group or archive.reader_group()
+        with closing(sink.follow(group, "beginning")) as reader:
+            done = _collect(args, Collector(reader, archive), ended_by)
+        archive.index()
+    _print(args, done, path=_path(target), group=group, took_s=time.monotonic() - begun)
+    return INTERRUPTED if signal.SIGINT in ended_by else OK
+
+
+def _archive_url(path: str | None) -> str:
+    if path is None:
+        return embedded_url("results.db")
+    return path if path.startswith("sqlite:") else f"sqlite:///{quote(os.fsencode(path))}"
+
+
+def _path(settings: Settings) -> str:
+    return str(parse_url(settings.sink).path)
+
+
+def _target(settings: Settings, url: str) -> Settings:
+    """Settings whose sink is the archive.
+
+    Raises:
+        ConfigError: There is nothing to collect, or no place for it.
+    """
+    path = parse_url(url).path
+    if settings.sink.startswith("sqlite:") and parse_url(settings.sink).path == path:
+        raise ConfigError(
+            f"{path} is the sink itself, and an archive already: name a server with --sink, or "
+            "another file with --to"
+        )
+    if settings.broker.startswith("sqlite:") and parse_url(settings.broker).path == path:
+        raise ConfigError(f"{path} is the broker's file: name another one with --to")
+    return replace(settings, sink=url)
+
+
+def _collect(args: argparse.Namespace, collector: Collector, ended_by: list[int]) -> Collected:
+    """Until a signal: the first ends the batch in hand, a second one ends at once."""
+
+    def stop(number: int, _frame: object) -> None:
+        ended_by.append(number)
+        signal.signal(number, signal.SIG_DFL)
+        collector.stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    shown = sys.stderr.isatty() and not args.json
+    try:
+        with progress_bar("collected", shown=shown, redirect=False) as progress:
+            return collector.run(None if args.follow else args.timeout, progress)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _print(
+    args: argparse.Namespace, done: Collected, *, path: str, group: str, took_s: float
+) -> None:
+    rate = round(sum(asdict(done).values()) / took_s, 1)
+    record = {**asdict(done), "path": path, "group": group, "took_s": round(took_s, 3)}
+    lines = [f"{counted(done.collected, 'new result')} in {path}"]
+    if done.repeated:
+        lines.append(f"{done.repeated:,} were there")
+    if done.skipped:
+        lines.append(f"{counted(done.skipped, 'record')} could not be read")
+    print_either(args, {**record, "records_per_s": rate}, "; ".join(lines))

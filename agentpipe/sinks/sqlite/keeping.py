@@ -1,0 +1,67 @@
+"""Keeping: what another stream brings, each submission once."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import TYPE_CHECKING
+
+from agentpipe.core import caps
+from agentpipe.sinks.seen import submission_in
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+
+    from agentpipe.sinks.base import Record
+
+_COLLECTOR = "collector"
+
+
+def insert(db: sqlite3.Connection, records: Sequence[Record], published_at: float) -> None:
+    """Add those that are not here to the letter."""
+    # Not OR IGNORE, which would lose a record that breaks any other constraint.
+    db.executemany(
+        "INSERT INTO records (task_id, digest, body, published_at) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (task_id, digest) DO NOTHING",
+        [(each.task_id, _digest(each), each.payload, published_at) for each in records],
+    )
+
+
+def unknown(db: sqlite3.Connection, records: Sequence[Record]) -> list[Record]:
+    """Those of submissions that have no Result here; of several in ``records``, the first."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        others = found.get(record.task_id, [])
+        if not _is_one_of(record, [each.payload for each in others]) and not _is_here(db, record):
+            found[record.task_id] = [*others, record]
+    return [record for each in found.values() for record in each]
+
+
+def _is_here(db: sqlite3.Connection, record: Record) -> bool:
+    rows = db.execute(
+        "SELECT CAST(body AS BLOB) FROM records WHERE task_id = ? AND length(body) <= ?",
+        (record.task_id, caps.MAX_RECORD_BYTES),
+    ).fetchall()
+    return _is_one_of(record, [body for (body,) in rows])
+
+
+def _is_one_of(record: Record, payloads: Sequence[bytes]) -> bool:
+    if not payloads or record.payload in payloads:
+        return bool(payloads)
+    submission = submission_in(record.payload)
+    return submission in {submission_in(payload) for payload in payloads}
+
+
+def collector_of(db: sqlite3.Connection) -> str:
+    """The group in which this file collects: a new file begins anew, a copy or a move goes on."""
+    row = db.execute("SELECT position FROM marks WHERE name = ?", (_COLLECTOR,)).fetchone()
+    number = row[0] if row else secrets.randbits(62)
+    if row is None:
+        db.execute("INSERT INTO marks VALUES (?, ?)", (_COLLECTOR, number))
+    return f"agentpipe-archive-{number:015x}"
+
+
+def _digest(record: Record) -> bytes:
+    """Distinguishes a republished Result from another run's Result of the same task."""
+    return hashlib.blake2b(record.payload, digest_size=8).digest()

@@ -1,0 +1,128 @@
+"""Trimming removes what is asked for, and nothing that a group still has to read."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agentpipe.archive import Archive
+from agentpipe.cli import main
+from agentpipe.core.redaction import Redactor
+from agentpipe.core.result import Result
+from agentpipe.core.timestamps import utc
+from agentpipe.settings import Settings
+from agentpipe.sinks.base import Record
+from agentpipe.sinks.sqlite import SqliteSink
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOON = 1_700_000_000.0
+
+
+@pytest.fixture(autouse=True)
+def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AGENTPIPE_BROKER", raising=False)
+    monkeypatch.setenv("AGENTPIPE_SINK", "sqlite:///results.db")
+    publish(*(result(number) for number in range(1_200)))
+    return "sqlite:///results.db"
+
+
+def result(number: int) -> Result:
+    run = "v1" if number % 2 else "v2"
+    return Result(
+        task_id=f"{run}/{number}", run=run, result="x" * 500, finished_at=utc(NOON + number)
+    )
+
+
+def publish(*results: Result) -> None:
+    with closing(SqliteSink("sqlite:///results.db")) as sink:
+        sink.publish([Record(each.task_id, each.encode(Redactor([]))) for each in results])
+
+
+def archive(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert main(["archive", *arguments, "--json"]) == 0
+    said: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return said
+
+
+def kept() -> list[str]:
+    with Archive.open(Settings(sink="sqlite:///results.db")) as opened:
+        return [each.task_id for each in opened.results()]
+
+
+def test_a_run_is_removed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert archive(capsys, "trim", "--run", "v1", "--yes") == {"removed": 600, "kept": 0}
+    assert {each.partition("/")[0] for each in kept()} == {"v2"}
+    assert archive(capsys, "trim", "--run", "v1", "--yes") == {"removed": 0, "kept": 0}
+
+
+def test_results_that_finished_before_a_time_are_removed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    moment = utc(NOON + 1_000)
+    assert archive(capsys, "trim", "--before", moment, "--yes")["removed"] == 1_000
+    assert len(kept()) == 200
+    assert archive(capsys, "trim", "--before", moment, "--run", "v1", "--yes")["removed"] == 0
+    assert archive(capsys, "trim", "--before", "1d", "--yes")["removed"] == 200
+
+
+def test_what_a_group_has_not_read_stays(capsys: pytest.CaptureFixture[str], url: str) -> None:
+    with closing(SqliteSink(url)) as sink, closing(sink.follow("trainer", "beginning")) as reader:
+        polled = reader.poll(100, 0)
+        reader.commit(polled[49])
+        assert archive(capsys, "info")["unread"] == {"trainer": 1_150}
+        assert archive(capsys, "trim", "--before", "1d", "--yes") == {"removed": 50, "kept": 1_150}
+        assert [each.task_id for each in reader.poll(1, 0)] == ["v2/100"]
+    assert archive(capsys, "trim", "--before", "1d", "--unread", "--yes")["removed"] == 1_150
+
+
+def test_a_position_is_never_used_again(capsys: pytest.CaptureFixture[str], url: str) -> None:
+    with closing(SqliteSink(url)) as sink, closing(sink.follow("trainer", "now")) as reader:
+        archive(capsys, "trim", "--before", "1d", "--unread", "--yes")
+        sink.publish([Record("new", b"{}")])
+        assert [each.task_id for each in reader.poll(10, 0)] == ["new"]
+
+
+def test_vacuum_gives_space_back_beside_a_reader(
+    capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    archive(capsys, "trim", "--run", "v1", "--yes")
+    before = archive(capsys, "info")
+    with Archive.open(Settings(sink=url)) as opened:
+        found = opened.results()
+        next(found)
+        said = archive(capsys, "vacuum", "--yes")
+        assert len(list(found)) == 599
+    assert before["free_bytes"] > 100_000
+    assert said["after_bytes"] < said["before_bytes"] - 100_000
+    after = archive(capsys, "info")
+    assert (after["results"], after["free_bytes"], after["unindexed"]) == (600, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["trim", "--yes"], "say what to remove"),
+        (["trim", "--before", "soon", "--yes"], "write an age"),
+        (["trim", "--run", "../x", "--yes"], "a run's name"),
+        (["trim", "--run", "v1"], "add --yes"),
+        (["vacuum"], "add --yes"),
+        (["info", "--sink", "sqlite:///missing.db"], "there is no file"),
+        (["info", "--sink", "kafka://localhost:1/topic"], "no archive"),
+    ],
+)
+def test_a_mistake_is_named_and_removes_nothing(
+    arguments: list[str], what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = main(["archive", *arguments])
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    assert code == 2
+    assert what in capsys.readouterr().err
+    assert len(kept()) == 1_200
