@@ -9,7 +9,7 @@ import argparse
 import sys
 from importlib import import_module
 
-from bench import on_agents, on_servers, starting
+from bench import on_agents, on_archive, on_servers, starting
 
 SERVERS = ("sqlite", "redis", "rabbitmq", "kafka")
 
@@ -22,6 +22,7 @@ def main() -> None:
     if not asked:
         on_agents.measure()
         on_servers.measure()
+        on_archive.measure()
     for name in SERVERS:
         if name in asked or not asked:
             sys.stdout.write(f"\n{name}\n")
