@@ -11,7 +11,8 @@ from importlib import import_module
 
 from bench import on_agents, on_archive, on_servers, starting
 
-SERVERS = ("sqlite", "redis", "rabbitmq", "kafka")
+# Exports need no server.
+SERVERS = ("sqlite", "redis", "rabbitmq", "kafka", "exports")
 
 
 def main() -> None:
