@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage
     from agentpipe.brokers.location import TaskLocation
     from agentpipe.brokers.records import Refusal, Worker
+    from agentpipe.brokers.runs import KeptRun
     from agentpipe.core.budgets import Budget, Holder, Spending
 
 Fate = Literal["signalled", "marked", "waiting", "settled", "unknown"]
@@ -307,6 +308,20 @@ class MovesTasks(Protocol):
         Round-robin and up to their bounds, like first offers; each task in one step. Agents that
         are still in the collection are left as they are. Returns how many; 0 at the end.
         """
+
+
+@runtime_checkable
+class KeepsRuns(Protocol):
+    """Keeps a record of each run, and counts its tasks, which its ids tell."""
+
+    def begin_run(self, name: str, record: bytes) -> bytes:
+        """Keep the record unless the run has one; returns that which it has now."""
+
+    def runs(self) -> list[KeptRun]:
+        """All that have a record, in the order in which they were begun."""
+
+    def drop_run(self, name: str) -> bool:
+        """Forget a run's record and its counts, no task; False where it has none."""
 
 
 @runtime_checkable

@@ -216,6 +216,7 @@ class Settlement:
         failure: For stores with a breaker (``BreaksOnFailures``); None for what it does not count.
         cooldown_queues: What a ``cooldown`` covers beside the task's own queue; those that are
             not declared do not matter. A store may leave them out.
+        config_hash: The fingerprint of what ran, for stores that keep runs (``KeepsRuns``).
         payload: Of ``retry`` and ``bury``: from now on the task's payload, unless it is empty.
 
     A number that no store could add up is left out: one NaN would spoil a sum for good.
@@ -233,6 +234,7 @@ class Settlement:
     cooldown_queues: tuple[str, ...] = ()
     payload: bytes = b""
     tokens: int = 0
+    config_hash: str = ""
 
     def __post_init__(self) -> None:
         if self.reward is not None and not -MAX_SUMMAND <= self.reward <= MAX_SUMMAND:

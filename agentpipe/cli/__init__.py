@@ -32,6 +32,7 @@ COMMANDS = {
     "export": "write results to a file: JSONL, CSV, Parquet, conversations, inspect_ai",
     "collect": "keep the stream of a server in an archive, a file for searches",
     "archive": "trim or shrink an archive, or tell its size",
+    "runs": "list runs, show where one comes from, or forget one",
     "dead": "list, show, replay or drop dead letters",
     "schedule": "send task files at their cron times, or list the next times",
     "pause": "pause agents or collections: workers claim none of their tasks",

@@ -66,8 +66,8 @@ def run(args: argparse.Namespace) -> int:
         if by:
             _draw_parts(args.by, by)
         print_text(_verdict(args, whole.difference))
-    say_drift(args.first, whole.a)
-    say_drift(args.second, whole.b)
+    say_drift(args.first, whole.a.config_hashes)
+    say_drift(args.second, whole.b.config_hashes)
     say_skipped(found)
     return PARTLY if worse else OK
 

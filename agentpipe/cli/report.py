@@ -95,7 +95,7 @@ def _runs(args: argparse.Namespace) -> tuple[str, ...]:
 
 def _say_what_to_know(args: argparse.Namespace, whole: Report, rescored: Sequence[str]) -> None:
     if args.run_name:
-        say_drift(args.run_name, whole)
+        say_drift(args.run_name, whole.config_hashes)
     if rescored:
         runs = ", ".join(sorted(set(rescored))[:NAMED])
         say(f"not counted here: {counted(len(rescored), 'rescored result')}; see --run {runs}")

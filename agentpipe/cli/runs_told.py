@@ -8,7 +8,7 @@ from agentpipe.cli.common import say
 from agentpipe.errors import AgentpipeError
 
 if TYPE_CHECKING:
-    from agentpipe.operations.judging.report import Report
+    from collections.abc import Mapping
 
 MAX_HASHES, HASH_CHARS = 4, 12
 
@@ -20,9 +20,9 @@ def no_results_of(run: str) -> AgentpipeError:
     )
 
 
-def say_drift(run: str, report: Report) -> None:
+def say_drift(run: str, configs: Mapping[str, int]) -> None:
     """Name the configs of a run that has more than one."""
-    found = report.config_hashes
+    found = {name: number for name, number in configs.items() if name}
     if len(found) > 1:
         shown = [f"{name[:HASH_CHARS]} ({number:,})" for name, number in found.items()]
         more = ", ..." if len(shown) > MAX_HASHES else ""

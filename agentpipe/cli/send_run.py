@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from agentpipe.cli.common import add_run, refuse_below_one
+import orjson
+
+from agentpipe.cli.common import add_run, refuse_below_one, say
 from agentpipe.core.run_plan import RunPlan
 from agentpipe.errors import ConfigError
 from agentpipe.sending.run_tasks import in_run, random_part
@@ -15,8 +17,10 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable
 
+    from agentpipe.config.collection import Collection
     from agentpipe.config.task_rules import TaskRules
     from agentpipe.sending.admission import AdmittedTask
+    from agentpipe.sending.dispatcher import Dispatcher
 
 MAX_SAMPLES = 10_000
 
@@ -83,3 +87,27 @@ def chosen(args: argparse.Namespace, tasks: Iterable[AdmittedTask]) -> Iterable[
         tasks = random_part(tasks, args.sample_tasks, args.seed or 0)
     plan = _plan(args)
     return tasks if plan is None else in_run(tasks, plan)
+
+
+def begin(args: argparse.Namespace, dispatcher: Dispatcher, collection: Collection) -> None:
+    """Keep where the run comes from, at its first send; later, say how this one differs."""
+    if args.run_name is None:
+        return
+    from agentpipe.operations.provenance import command_line, record_of
+
+    record = record_of(collection, args.run_name, command_line(), args.file)
+    kept = dispatcher.begin_run(args.run_name, record)
+    if kept is None:
+        say("this broker keeps no runs: only the ids and results name it")
+    elif kept != record:
+        say(*_differences(args.run_name, orjson.loads(kept), orjson.loads(record)))
+
+
+def _differences(run: str, kept: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+    """From how the run was begun."""
+    found = []
+    for name, noun in (("collection", "collection"), ("config_hash", "config")):
+        if kept.get(name) != ours.get(name):
+            was, now = kept.get(name), ours.get(name)
+            found.append(f"run {run} was begun with {noun} {was}, this one is {now}")
+    return found

@@ -14,7 +14,7 @@ from itertools import chain, islice
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from agentpipe.brokers.capabilities import KeepsBudgets, require
+from agentpipe.brokers.capabilities import KeepsBudgets, KeepsRuns, require
 from agentpipe.brokers.records import Admission, Offer, Queue
 from agentpipe.config.task_rules import NO_RULES
 from agentpipe.core.backoff import delay_s
@@ -267,6 +267,14 @@ class Dispatcher(ActorOptions):
                 if tries:
                     log.warning("the broker answers again, after %d tries", tries)
                 return admission
+
+    def begin_run(self, name: str, record: bytes) -> bytes | None:
+        """Keep the record of a run unless it has one; returns that which it has.
+
+        None where this broker keeps no runs. What is sent before is not counted as the run's.
+        """
+        store = self._store
+        return store.begin_run(name, record) if isinstance(store, KeepsRuns) else None
 
     def stats(self) -> Stats:
         """A snapshot of the store."""

@@ -49,6 +49,7 @@ class Traits:
         answers_at_once: What was just offered or freed can be claimed at once. Where the server
             pushes tasks, a claim that finds nothing is tried again for a moment, and leases in
             the tests are longer.
+        keeps_run_results: It counts what became of a run's tasks, as well as how many there are.
         shares_records: Readers of one group share its records one by one. Otherwise each has a
             part of the stream to itself, and what it has not read waits for it.
         remembers_reads: A group's new reader learns which tasks the last one read.
@@ -64,6 +65,7 @@ class Traits:
     follows_sources: bool = True
     shares_cooldowns: bool = True
     answers_at_once: bool = True
+    keeps_run_results: bool = True
     shares_records: bool = True
     remembers_reads: bool = True
 
@@ -88,6 +90,7 @@ PUSHED = Traits(
     shares_queues=False,
     spares_neighbours=False,
     answers_at_once=False,
+    keeps_run_results=False,
 )
 STORES["rabbitmq"] = Kind(
     lambda request, _: f"{request.getfixturevalue('rabbitmq_server').url}?prefix={unique('test')}",

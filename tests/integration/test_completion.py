@@ -50,7 +50,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 def test_bash_completes_commands_actions_options_choices_and_files(project: Project) -> None:
     project.collection()
     assert completed(project, "") == set(cli.COMMANDS)
-    assert completed(project, "s") == {"send", "status", "schedule", "start-workers"}
+    assert completed(project, "s") == {"send", "show", "status", "schedule", "start-workers"}
     assert completed(project, "schedule ") == {"run", "list"}
     assert completed(project, "dead r") == {"replay"}
     assert completed(project, "--v") == {"--version"}

@@ -28,6 +28,7 @@ CAPABILITIES = (
     "KeepsDeadLetters",
     "LocatesTasks",
     "MovesTasks",
+    "KeepsRuns",
     "KeepsSchedules",
     "KeepsUndeliverable",
 )

@@ -52,3 +52,22 @@ def test_a_pause_of_a_file_without_a_breaker_stays_and_has_no_reason(tmp_path: P
     (depth,) = store.stats().queues
     assert not depth.paused
     store.close()
+
+
+def test_a_file_without_runs_keeps_them_from_now_on(tmp_path: Path) -> None:
+    settings = Settings(broker=f"sqlite:///{tmp_path / 'a.db'}?synchronous=normal")
+    store = open_any(settings)
+    store.declare([Queue("q")])
+    store.offer("q", [Offer("v2/a", b"{}")], round_robin=False)
+    store.close()
+    file = sqlite3.connect(tmp_path / "a.db")
+    for table in ("runs", "run_results"):
+        file.execute(f"DROP TABLE {table}")
+    file.execute("PRAGMA user_version = 9")
+    file.close()
+    store = open_any(settings)
+    store.begin_run("v2", b"{}")
+    offers = [Offer("v2/a", b"{}"), Offer("v2/b", b"{}")]
+    assert store.offer("q", offers, round_robin=False).verdicts == ("duplicate", "accepted")
+    assert [(run.name, run.tasks) for run in store.runs()] == [("v2", 1)]
+    store.close()

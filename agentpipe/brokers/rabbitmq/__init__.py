@@ -35,7 +35,7 @@ from agentpipe.brokers.base import Store
 from agentpipe.brokers.capabilities import Comparison
 from agentpipe.brokers.rabbitmq import inspection, management
 from agentpipe.brokers.rabbitmq.address import RabbitAddress
-from agentpipe.brokers.rabbitmq.admission import Offering
+from agentpipe.brokers.rabbitmq.admission import Offering, offer_to_runs
 from agentpipe.brokers.rabbitmq.cancel_marks import by_filter, by_id, by_spared
 from agentpipe.brokers.rabbitmq.connection import Connection
 from agentpipe.brokers.rabbitmq.letters import Letters
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
         Verdict,
         Worker,
     )
+    from agentpipe.brokers.runs import KeptRun
     from agentpipe.brokers.statistics import Stats
     from agentpipe.connections.amqp.message import OutgoingMessage
     from agentpipe.connections.health import Finding
@@ -131,7 +132,7 @@ class RabbitStore(Store):
                 refused: Verdict = "refused"
                 return Admission((refused,) * len(offers), 0, 0)
             offering = Offering(services, queues, self._cursors.get(target, 0))
-            admission = await offering.make(offers)
+            admission = await offer_to_runs(services.runs, offering, offers)
             self._cursors[target] = offering.cursor
             return admission
 
@@ -320,6 +321,15 @@ class RabbitStore(Store):
 
     def progress(self, name: str, mark: int) -> int | None:
         return self._run(lambda services: services.progress(name, mark))
+
+    def begin_run(self, name: str, record: bytes) -> bytes:
+        return self._run(lambda services: services.runs.begin(name, record))
+
+    def runs(self) -> list[KeptRun]:
+        return self._run(lambda services: services.runs.read(), LONG_S)
+
+    def drop_run(self, name: str) -> bool:
+        return self._run(lambda services: services.runs.drop(name))
 
     def examine(self) -> list[Finding]:
         """What the server says of itself, over AMQP and by its management API."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.rabbitmq.messages import Message
@@ -12,6 +13,7 @@ from agentpipe.errors import TaskError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from agentpipe.brokers.rabbitmq.runs import Runs
     from agentpipe.brokers.rabbitmq.services import Services
     from agentpipe.brokers.records import Offer, Queue, Verdict
     from agentpipe.connections.amqp.channel import Fate
@@ -142,3 +144,17 @@ class Offering:
         for queue in self._queues if queues is None else queues:
             taken = await self._services.queues.taken(queue)
             self._room[queue.name] = queue.max_waiting - taken
+
+
+async def offer_to_runs(runs: Runs, offering: Offering, offers: Sequence[Offer]) -> Admission:
+    """Offer those that their runs have not got yet, and note what is taken."""
+    known = await runs.known([offer.task_id for offer in offers])
+    new = [offer for offer in offers if offer.task_id not in known]
+    admission = await offering.make(new)
+    pairs = list(zip(new, admission.verdicts, strict=True))
+    await runs.note(offer.task_id for offer, verdict in pairs if verdict == "accepted")
+    if not known:
+        return admission
+    left = iter(admission.verdicts)
+    verdicts = ("duplicate" if it.task_id in known else next(left) for it in offers)
+    return replace(admission, verdicts=tuple(verdicts))

@@ -17,6 +17,7 @@ from agentpipe.brokers.rabbitmq.outbox import Outbox
 from agentpipe.brokers.rabbitmq.queues import Queues, UnitLocks
 from agentpipe.brokers.rabbitmq.registry import Registry
 from agentpipe.brokers.rabbitmq.rpc import Replies, Request, ask, encode
+from agentpipe.brokers.rabbitmq.runs import Runs
 from agentpipe.brokers.rabbitmq.shared_state import SharedState
 from agentpipe.brokers.rabbitmq.suspects import Suspects
 from agentpipe.brokers.rabbitmq.tickets import Tickets
@@ -58,7 +59,7 @@ class Services:
         self.suspects = Suspects(session, topology)
         self.dead = DeadLetters(topology, session, "dead")
         self.undeliverable = DeadLetters(topology, session, "undeliverable")
-        self.marks = CancelMarks(session, topology)
+        self.marks, self.runs = CancelMarks(session, topology), Runs(session, topology)
         self.cooldowns, self.breaker = Cooldowns(), FleetBreaker()
         self.listeners: set[Callable[[], None]] = set()
         self._calendar = SharedState[int](session, topology.shared("calendar"), max)

@@ -35,6 +35,7 @@ from agentpipe.brokers.redis.decoding import (
     as_claims,
     as_location,
     as_outbox,
+    as_runs,
     as_spendings,
     as_stats,
     as_tasks,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage
     from agentpipe.brokers.location import TaskLocation
     from agentpipe.brokers.redis.script_runner import Argument
+    from agentpipe.brokers.runs import KeptRun
     from agentpipe.connections.health import Finding
     from agentpipe.core.budgets import Budget, Holder, Spending
     from agentpipe.settings import Settings
@@ -211,7 +213,7 @@ class RedisStore(Store):
             args += ("", 0) if failure is None else (failure.digest, failure.limit)
             args.append(reason_of(each))
             args += (orjson.dumps(each.cooldown_queues) if each.cooldown_queues else "",)
-            args += (each.payload, each.tokens)
+            args += (each.payload, each.tokens, each.config_hash)
         what = tuple((each.claim.task_id, each.claim.number) for each in settlements)
         letters, *paused = self._ask("settle", what, *args).split(b"\n")
         tripping = compress(settlements, [letter == ord("t") for letter in letters])
@@ -322,6 +324,16 @@ class RedisStore(Store):
 
     def deliver_again(self, task_ids: Sequence[str]) -> int:
         return int(self._ask("deliver_again", tuple(task_ids), *task_ids))
+
+    def begin_run(self, name: str, record: bytes) -> bytes:
+        kept: bytes = self._scripts.run("begin_run", name, record)
+        return kept
+
+    def runs(self) -> list[KeptRun]:
+        return as_runs(self._scripts.run("runs"))
+
+    def drop_run(self, name: str) -> bool:
+        return bool(self._scripts.run("drop_run", name))
 
     def examine(self) -> list[Finding]:
         """Findings of the server about itself."""

@@ -31,6 +31,7 @@ for index = 4, #ARGV, 3 do
         count(task.queue, N_LAST, -1)
       end
       ended[#ended + 1] = {id, ARGV[index + 1], ARGV[index + 2]}
+      count_in_run(id, 'done  ' .. ARGV[index + 2], 1)
       seen[id], letter = true, 'd'
     end
   end
@@ -38,5 +39,6 @@ for index = 4, #ARGV, 3 do
 end
 local _, time_text = now()
 put_in_outbox(ended, time_text)
+save_runs()
 save_queues()
 return remember(table.concat(done))

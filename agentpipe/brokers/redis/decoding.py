@@ -11,6 +11,7 @@ from agentpipe.brokers.capabilities import TaskSeen
 from agentpipe.brokers.dead_letter import DeadLetter, DeadPage, DeadSummary
 from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
 from agentpipe.brokers.records import Claim, OutboxRecord, Source
+from agentpipe.brokers.runs import KeptRun
 from agentpipe.brokers.statistics import (
     MAX_LAST_ERROR_CHARS,
     Declared,
@@ -242,3 +243,29 @@ def _workers(values: Sequence[bytes]) -> Iterator[WorkerSeen]:
             max(0.0, float(seen_s)),
             report,
         )
+
+
+def as_runs(values: Sequence[tuple[bytes, Sequence[bytes]]]) -> list[KeptRun]:
+    """The reply of ``runs``."""
+    return [_kept(name.decode(), dict(_rows(fields, 2))) for name, fields in values]
+
+
+def _kept(name: str, fields: Mapping[bytes, bytes]) -> KeptRun:
+    outcomes: dict[str, int] = {}
+    configs: dict[str, int] = {}
+    for key, value in fields.items():
+        if key.startswith(b"done "):
+            _, config, outcome = key.decode().split(" ")
+            outcomes[outcome] = outcomes.get(outcome, 0) + int(float(value))
+            configs[config] = configs.get(config, 0) + int(float(value))
+    rewarded, rewards, usd = (float(fields.get(it, 0)) for it in (b"rewarded", b"rewards", b"usd"))
+    return KeptRun(
+        name,
+        fields[b"record"],
+        int(float(fields[b"tasks"])),
+        outcomes=outcomes,
+        configs=configs,
+        rewarded=int(rewarded),
+        rewards=rewards,
+        usd=usd,
+    )

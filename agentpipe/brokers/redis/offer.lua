@@ -68,6 +68,7 @@ for index = 1, total do
     local queue = next_room(rooms)
     if queue then
       admit(index, queue)
+      count_in_run(id, 'tasks', 1)
       accepted, seen[id], verdicts[index] = accepted + 1, true, 'a'
     else
       refused, verdicts[index] = true, 'r'
@@ -82,6 +83,7 @@ if accepted > 0 then
     values[5], values[6] = 'cursor:' .. target, string.format('%d', rooms.cursor)
   end
   call('HSET', STORE, unpack(values))
+  save_runs()
   save_queues()
   if waking and not stored[3] then
     ring()

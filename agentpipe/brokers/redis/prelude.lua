@@ -27,6 +27,7 @@ local DEAD = base .. ':dead'
 local TALLIES = base .. ':tallies'
 local SUSPECTS = base .. ':suspects'
 local SOURCES = base .. ':sources'
+local RUNS = base .. ':runs'
 local WAKE = base .. ':wake'
 local CLOCK = base .. ':clock'
 local SPENT = base .. ':spent'
@@ -174,6 +175,41 @@ end
 local function remember(reply)
   call('SET', session, ARGV[2] .. ' ' .. reply, 'EX', ARGV[3])
   return reply
+end
+
+-- Runs. RUNS has the name of each that has a record, its key that and the counts: 'tasks', of each
+-- config and outcome 'done CONFIG OUTCOME', and 'rewarded', 'rewards' and 'usd'.
+
+local run_keys, run_counts = {}, {}
+
+-- The key of the run that an id names, if it has a record.
+local function run_of(id)
+  local name = id:match('^([^/]+)/')
+  if not name then
+    return nil
+  end
+  if run_keys[name] == nil then
+    local key = base .. ':run:' .. name
+    run_keys[name] = call('EXISTS', key) == 1 and key
+  end
+  return run_keys[name]
+end
+
+local function count_in_run(id, field, number)
+  local key = run_of(id)
+  if key and number ~= 0 then
+    run_counts[key] = run_counts[key] or {}
+    run_counts[key][field] = (run_counts[key][field] or 0) + number
+  end
+end
+
+local function save_runs()
+  for key, counts in pairs(run_counts) do
+    for field, number in pairs(counts) do
+      call('HINCRBYFLOAT', key, field, string.format('%.17g', number))
+    end
+  end
+  run_counts = {}
 end
 
 -- Queues are read once and written once by a script, all together: packed arrays, by name. The

@@ -4,7 +4,7 @@
 -- claim's id, worker and number, and the delay, outcome, reason, result, reward (or nothing), cost,
 -- of a failure for the breaker its digest (or nothing), its limit and what a pause would say,
 -- the queues that a cooldown covers as a JSON list (or nothing), the task's new payload (or
--- nothing), and the tokens used.
+-- nothing), the tokens used, and the fingerprint of the config that ran (or nothing).
 -- Returns a letter for each: d for done, t where that has paused the collection, l where the claim
 -- was lost; then, a line each, the collections that it has paused.
 
@@ -13,7 +13,7 @@ if before then
   return before
 end
 
-local STEP = 16
+local STEP = 17
 local MAX_ERROR_BYTES = 1200
 local RUNS_IN_MEAN = 8
 local time, time_text = now()
@@ -144,6 +144,18 @@ local function add_to_tally(index, action, queue)
   tallies[queue] = tally
 end
 
+local function count_result(index, id, action)
+  local reward = field(index, 9)
+  if action == 'complete' or action == 'bury' then
+    count_in_run(id, 'done ' .. field(index, 17) .. ' ' .. field(index, 6), 1)
+  end
+  if reward ~= '' then
+    count_in_run(id, 'rewarded', 1)
+    count_in_run(id, 'rewards', tonumber(reward))
+  end
+  count_in_run(id, 'usd', tonumber(field(index, 10)))
+end
+
 local function save_tallies()
   for queue, tally in pairs(tallies) do
     local packed = call('HGET', TALLIES, queue)
@@ -271,6 +283,7 @@ for index = 1, total do
     if has_budgets then
       charge_holders(index, id, queue)
     end
+    count_result(index, id, field(index, 1))
     done[index] = count_run(index, queue) and 't' or 'd'
   else
     done[index] = 'l'
@@ -278,6 +291,7 @@ for index = 1, total do
 end
 put_in_outbox(ended, time_text)
 save_tallies()
+save_runs()
 save_streaks()
 save_costs()
 save_queues()

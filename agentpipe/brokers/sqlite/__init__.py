@@ -29,7 +29,7 @@ from agentpipe.brokers.records import (
     Verdict,
     Worker,
 )
-from agentpipe.brokers.sqlite import dead_letters
+from agentpipe.brokers.sqlite import dead_letters, runs
 from agentpipe.brokers.sqlite.admission import Rooms, admit, depth_and_bound, known_ids
 from agentpipe.brokers.sqlite.budgets import charge, read_spendings, set_budget, with_budgets
 from agentpipe.brokers.sqlite.clock import StoreClock
@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.capabilities import Answer, Comparison, Fate, TaskQuery, TaskSeen
     from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage
     from agentpipe.brokers.location import TaskLocation
+    from agentpipe.brokers.runs import KeptRun
     from agentpipe.brokers.sqlite.lanes import Lanes
     from agentpipe.connections.health import Finding
     from agentpipe.core.budgets import Budget, Holder, Spending
@@ -145,6 +146,7 @@ class SqliteStore(Store):
                     verdicts.append("accepted")
             if admitted:
                 admit(db, admitted, self._clock.now())
+                runs.count_accepted(db, [offer.task_id for offer, _ in admitted])
                 rooms.advance()
             full = "refused" in verdicts
             waiting, bound = (
@@ -234,6 +236,7 @@ class SqliteStore(Store):
             add_to_counters(db, changes)
             add_to_tallies(db, compress(settlements, done), now)
             charge(db, compress(settlements, done))
+            runs.count_settled(db, compress(settlements, done))
             tripped = count_runs(db, compress(settlements, done))
         self._tripped += tripped
         return done
@@ -296,6 +299,7 @@ class SqliteStore(Store):
         with self._database.write() as db:
             done = [answer_unclaimed(db, answer, changes, self._clock.now()) for answer in answers]
             add_to_counters(db, changes)
+            runs.count_answered(db, compress(answers, done))
         return done
 
     def move(self, collection: str, agents: Sequence[str], limit: int) -> int:
@@ -356,6 +360,18 @@ class SqliteStore(Store):
             changes = dead_letters.deliver_again(db, task_ids)
             add_to_counters(db, changes)
         return changes["outbox"]
+
+    def begin_run(self, name: str, record: bytes) -> bytes:
+        with self._database.write() as db:
+            return runs.begin(db, name, record)
+
+    def runs(self) -> list[KeptRun]:
+        with self._database.read() as db:
+            return runs.read(db)
+
+    def drop_run(self, name: str) -> bool:
+        with self._database.write() as db:
+            return runs.drop(db, name)
 
     def examine(self) -> list[Finding]:
         """Findings about its folder and its file."""

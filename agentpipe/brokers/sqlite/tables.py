@@ -115,10 +115,20 @@ CREATE TABLE IF NOT EXISTS budgets (
     PRIMARY KEY (kind, name));
 CREATE INDEX IF NOT EXISTS budgets_spent ON budgets (kind, name) WHERE spent
 """
+# Results of a run, by the config that ran and by outcome; of a task that goes on, an empty outcome.
+_WITH_RUNS = """
+CREATE TABLE IF NOT EXISTS runs (
+    name TEXT NOT NULL UNIQUE, record BLOB NOT NULL, tasks INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS run_results (
+    run TEXT NOT NULL, config_hash TEXT NOT NULL, outcome TEXT NOT NULL, done INTEGER NOT NULL,
+    rewarded INTEGER NOT NULL, rewards REAL NOT NULL, usd REAL NOT NULL,
+    PRIMARY KEY (run, config_hash, outcome)) WITHOUT ROWID
+"""
 LAYOUT = Layout(
-    9,
+    10,
     "queues",
-    f"{_SCHEMA};\n{_WITH_BREAKER};\n{_WITH_SOURCES};\n{_WITH_UNDELIVERABLE};\n{_WITH_BUDGETS}",
+    f"{_SCHEMA};\n{_WITH_BREAKER};\n{_WITH_SOURCES};\n{_WITH_UNDELIVERABLE};\n{_WITH_BUDGETS};\n"
+    f"{_WITH_RUNS}",
     {
         3: _WITH_BREAKER,
         4: _WITH_COOLED,
@@ -126,6 +136,7 @@ LAYOUT = Layout(
         6: _WITH_UNDELIVERABLE,
         7: _WITH_LANES,
         8: _WITH_BUDGETS,
+        9: _WITH_RUNS,
     },
 )
 

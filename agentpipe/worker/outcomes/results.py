@@ -394,6 +394,7 @@ class Results(dramatiq.Middleware):
             reason[:MAX_ERROR_CHARS],
             reward=result.reward,
             **_cost(message),
+            config_hash=result.config_hash or "",
             failure=failure_of_end(
                 broker, message, outcome, result.error, causes=causes, redactor=redactor
             ),

@@ -1,0 +1,106 @@
+"""Runs: their records, and which ids each has, so that a file that is sent again adds the rest.
+
+This broker remembers no ids. Those of a run are noted once they are published: a sender that dies
+in between sends them again, and readers drop the repeats. Two senders of one run at the same time
+may both send a task.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.brokers.rabbitmq.shared_state import SharedState
+from agentpipe.brokers.runs import KeptRun
+from agentpipe.core.run_names import run_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from agentpipe.brokers.rabbitmq.topology import Topology
+    from agentpipe.connections.amqp.connection import Session
+
+# All of a run's are one message at last, which servers limit to 16 MiB.
+MAX_IDS = 400_000
+READ_AGAIN_S = 5.0
+
+
+class Runs:
+    """What one process knows of them, on one connection."""
+
+    def __init__(self, session: Session, topology: Topology) -> None:
+        self._session, self._topology = session, topology
+        self._state = SharedState[dict[str, Any]](session, topology.shared("runs"), _first)
+        self._records: dict[str, dict[str, Any]] = {}
+        self._ids: dict[str, set[str]] = {}
+        self._read_at = float("-inf")
+
+    async def begin(self, name: str, record: bytes) -> bytes:
+        """Keep the record unless there is one; returns the one that is kept."""
+        new = {"record": record.decode(), "begun_us": time.time_ns() // 1_000}
+        self._keep((await self._state.change(lambda known: _begin(known, name, new)))[0])
+        return bytes(self._records[name]["record"].encode())
+
+    async def read(self) -> list[KeptRun]:
+        """All runs, in the order in which they were begun."""
+        self._keep(await self._state.read())
+        found = []
+        for name, it in sorted(self._records.items(), key=lambda pair: pair[1]["begun_us"]):
+            tasks = len(await self._ids_of(name).read())
+            found.append(KeptRun(name, it["record"].encode(), tasks, exact=False))
+        return found
+
+    async def drop(self, name: str) -> bool:
+        """Forget the record and the ids."""
+
+        def forget(known: dict[str, dict[str, Any]]) -> None:
+            known.pop(name, None)
+
+        known, dropped = await self._state.change(forget)
+        self._keep(known)
+        self._ids.pop(name, None)
+        await self._ids_of(name).change(dict.clear)
+        return dropped
+
+    async def known(self, task_ids: Collection[str]) -> set[str]:
+        """Which of these a run has already; those of no run, or of one without a record, never."""
+        named = {run for task_id in task_ids if (run := run_of(task_id)) is not None}
+        if named and time.monotonic() - self._read_at > READ_AGAIN_S:
+            self._keep(await self._state.read())
+        for run in named & self._records.keys() - self._ids.keys():
+            self._ids[run] = {*await self._ids_of(run).read()}
+        return {task_id for task_id in task_ids if _digest(task_id) in self._of(task_id)}
+
+    async def note(self, task_ids: Iterable[str]) -> None:
+        """These are in their queues."""
+        new: dict[str, dict[str, int]] = {}
+        for task_id in task_ids:
+            run = run_of(task_id)
+            if run in self._ids and len(self._ids[run]) < MAX_IDS:
+                self._ids[run].add(_digest(task_id))
+                new.setdefault(run, {})[_digest(task_id)] = 1
+        for run, digests in new.items():
+            await self._ids_of(run).add(digests)
+
+    def _of(self, task_id: str) -> set[str]:
+        return self._ids.get(run_of(task_id) or "", set())
+
+    def _ids_of(self, run: str) -> SharedState[int]:
+        return SharedState[int](self._session, self._topology.shared(f"run.{run}"), max)
+
+    def _keep(self, records: dict[str, dict[str, Any]]) -> None:
+        self._records, self._read_at = records, time.monotonic()
+        self._ids = {run: ids for run, ids in self._ids.items() if run in records}
+
+
+def _first(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    return min(one, other, key=lambda it: (it["begun_us"], it["record"]))
+
+
+def _begin(known: dict[str, dict[str, Any]], name: str, new: dict[str, Any]) -> None:
+    known.setdefault(name, new)
+
+
+def _digest(task_id: str) -> str:
+    return hashlib.blake2b(task_id.encode(errors="surrogatepass"), digest_size=8).hexdigest()

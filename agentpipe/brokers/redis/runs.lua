@@ -1,0 +1,8 @@
+#!lua flags=no-writes
+-- Returns for each run, in the order in which they were begun, its name and its fields and values.
+
+local reply = {}
+for _, name in ipairs(call('ZRANGE', RUNS, 0, -1)) do
+  reply[#reply + 1] = {name, call('HGETALL', base .. ':run:' .. name)}
+end
+return reply

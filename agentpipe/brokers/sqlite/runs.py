@@ -1,0 +1,92 @@
+"""Runs of the embedded store: their records, and counts in the transactions of their tasks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.runs import KeptRun, RunCount, counts_of, tasks_by_run
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Mapping
+
+    from agentpipe.brokers.capabilities import Answer
+    from agentpipe.brokers.records import Settlement
+
+_UPSERT = (
+    "INSERT INTO run_results SELECT name, ?, ?, ?, ?, ?, ? FROM runs WHERE name = ?"
+    " ON CONFLICT (run, config_hash, outcome) DO UPDATE SET done = done + excluded.done,"
+    " rewarded = rewarded + excluded.rewarded, rewards = rewards + excluded.rewards,"
+    " usd = usd + excluded.usd"
+)
+
+
+def begin(db: sqlite3.Connection, name: str, record: bytes) -> bytes:
+    """Keep the record unless there is one; returns the one that is kept."""
+    db.execute("INSERT OR IGNORE INTO runs VALUES (?, ?, 0)", (name, record))
+    (kept,) = db.execute("SELECT record FROM runs WHERE name = ?", (name,)).fetchone()
+    return bytes(kept)
+
+
+def drop(db: sqlite3.Connection, name: str) -> bool:
+    """Forget the record and the counts."""
+    db.execute("DELETE FROM run_results WHERE run = ?", (name,))
+    return db.execute("DELETE FROM runs WHERE name = ?", (name,)).rowcount == 1
+
+
+def count_accepted(db: sqlite3.Connection, task_ids: Iterable[str]) -> None:
+    """Count tasks of runs that have a record."""
+    counts = tasks_by_run(task_ids)
+    rows = [(number, run) for run, number in counts.items()]
+    db.executemany("UPDATE runs SET tasks = tasks + ? WHERE name = ?", rows)
+
+
+def count_settled(db: sqlite3.Connection, settlements: Iterable[Settlement]) -> None:
+    """Count what became of tasks of runs that have a record."""
+    _add(db, counts_of(settlements))
+
+
+def count_answered(db: sqlite3.Connection, answers: Iterable[Answer]) -> None:
+    """Count tasks that never ran."""
+    for answer in answers:
+        for run in tasks_by_run([answer.task_id]):
+            _add(db, {(run, "", answer.outcome): RunCount(done=1)})
+
+
+def _add(db: sqlite3.Connection, counts: Mapping[tuple[str, str, str], RunCount]) -> None:
+    rows = [
+        (config, outcome, it.done, it.rewarded, it.rewards, it.usd, run)
+        for (run, config, outcome), it in counts.items()
+    ]
+    db.executemany(_UPSERT, rows)
+
+
+def read(db: sqlite3.Connection) -> list[KeptRun]:
+    """All runs, in the order in which they were begun."""
+    rows = db.execute("SELECT name, record, tasks FROM runs ORDER BY rowid").fetchall()
+    return [_kept(db, name, bytes(record), tasks) for name, record, tasks in rows]
+
+
+def _kept(db: sqlite3.Connection, name: str, record: bytes, tasks: int) -> KeptRun:
+    rows = db.execute(
+        "SELECT config_hash, outcome, done, rewarded, rewards, usd FROM run_results WHERE run = ?",
+        (name,),
+    ).fetchall()
+    outcomes: dict[str, int] = {}
+    configs: dict[str, int] = {}
+    total = RunCount()
+    for config, outcome, *counts in rows:
+        total += (count := RunCount(*counts))
+        if count.done:
+            outcomes[outcome] = outcomes.get(outcome, 0) + count.done
+            configs[config] = configs.get(config, 0) + count.done
+    return KeptRun(
+        name,
+        record,
+        tasks,
+        outcomes=outcomes,
+        configs=configs,
+        rewarded=total.rewarded,
+        rewards=total.rewards,
+        usd=total.usd,
+    )

@@ -1,0 +1,146 @@
+"""``agentpipe runs``: list runs, show where one comes from, forget one."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from agentpipe.cli.common import (
+    add_common,
+    confirms,
+    opened_store,
+    print_either,
+    print_json,
+    print_text,
+    run_name,
+    say,
+    settings_of,
+)
+from agentpipe.cli.exit_codes import OK
+from agentpipe.cli.home import require_tasks
+from agentpipe.cli.runs_told import say_drift
+from agentpipe.core.text import duration, one_line
+from agentpipe.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from agentpipe.operations.runs import RunSummary
+
+ACTIONS = ("show", "drop")
+COLUMNS = ("run", "collection", "tasks", "done", "ok", "reward", "95 % interval", "tokens", "usd")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "action", metavar="show|drop", nargs="?", choices=ACTIONS, help="one run: what to do"
+    )
+    parser.add_argument("name", metavar="NAME", nargs="?", type=run_name, help="which run")
+    parser.add_argument("--yes", action="store_true", help="drop: skip the confirmation")
+    add_common(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the action; without one, list all runs."""
+    if args.action is not None and args.name is None:
+        raise ConfigError(f"name the run: runs {args.action} NAME")
+    settings = settings_of(args)
+    require_tasks(args, settings)
+    return {None: _list, "show": _show, "drop": _drop}[args.action](args)
+
+
+def _list(args: argparse.Namespace) -> int:
+    from agentpipe.operations.runs import summaries
+
+    settings = settings_of(args)
+    with opened_store(settings) as store:
+        found = summaries(store, settings)
+    if args.json:
+        print_json({"runs": [each.to_dict() for each in found]})
+        return OK
+    _draw([(*COLUMNS, "begun", "took"), *map(_cells, found)])
+    if any(each.results_from == "broker" for each in found):
+        say("the sink is no archive: results are as the broker has counted them")
+    for each in found:
+        say_drift(each.name, each.configs)
+    return OK
+
+
+def _draw(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    print_text(
+        *(
+            "  ".join(f"{it:<{w}}" for it, w in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        )
+    )
+
+
+def _cells(each: RunSummary) -> tuple[str, ...]:
+    unsure = "" if each.tasks_exact else "at least "
+    interval = (
+        None if each.low is None or each.high is None else f"{each.low:.3f} to {each.high:.3f}"
+    )
+    return (
+        each.name,
+        one_line(each.collection or "-", 40),
+        f"{unsure}{each.tasks:,}",
+        _or_dash(each.done, ","),
+        "-" if each.outcomes is None else f"{each.outcomes.get('ok', 0):,}",
+        "-" if each.pass_rate is None else f"{each.pass_rate:.3f} of {each.rewarded:,}",
+        interval or "-",
+        _or_dash(each.tokens, ","),
+        _or_dash(each.usd, ".4g"),
+        (each.begun_at or "-")[:19],
+        "-" if each.took_s is None else duration(each.took_s),
+    )
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _show(args: argparse.Namespace) -> int:
+    from agentpipe.operations.runs import kept_run, record_in
+
+    with opened_store(settings_of(args)) as store:
+        kept = kept_run(store, args.name)
+    record = record_in(kept)
+    counts = {"tasks": kept.tasks, "tasks_exact": kept.exact, "configs": dict(kept.configs)}
+    print_either(args, {**record, **counts}, *_lines({**record, **counts}))
+    say_drift(kept.name, kept.configs)
+    return OK
+
+
+def _lines(record: dict[str, Any]) -> list[str]:
+    width = max(map(len, record))
+    return [f"{name:<{width}}  {one_line(_value(value), 2_000)}" for name, value in record.items()]
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _drop(args: argparse.Namespace) -> int:
+    from agentpipe.brokers.capabilities import KeepsRuns, require
+    from agentpipe.operations.runs import kept_run
+
+    with opened_store(settings_of(args)) as store:
+        kept_run(store, args.name)
+        _confirm(args)
+        dropped = require(store, KeepsRuns, "keep runs").drop_run(args.name)
+    print_either(args, {"dropped": dropped}, f"run {args.name} is forgotten")
+    say("its tasks and its results stay: cancel --run ends those, archive trim --run drops these")
+    return OK
+
+
+def _confirm(args: argparse.Namespace) -> None:
+    if args.yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError(f"this forgets where run {args.name} comes from: confirm with --yes")
+    if not confirms(f"Forget the record of run {args.name}?"):
+        raise ConfigError("nothing changed")

@@ -1,0 +1,148 @@
+"""Runs: what each was, and what has become of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from agentpipe.brokers.capabilities import KeepsRuns, require
+from agentpipe.core.did_you_mean import unknown
+from agentpipe.errors import ConfigError
+from agentpipe.operations.judging.reading import ResultsOfRuns
+from agentpipe.operations.judging.report import summarize
+from agentpipe.sinks import is_searchable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agentpipe.brokers.base import Store
+    from agentpipe.brokers.runs import KeptRun
+    from agentpipe.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """One run.
+
+    Attributes:
+        tasks: How many were accepted, replays and retries included.
+        tasks_exact: Whether that is their number, rather than the least that it can be.
+        done: How many have a Result; None where nothing here counts them, as ``outcomes``.
+        pass_rate: The mean reward, with ``low`` and ``high`` of its interval of 95 %.
+        rewarded: Of how many results.
+        tokens: In and out; None where only the broker was asked, as ``took_s``.
+        usd: As far as prices are known.
+        configs: How many results each config has, by its fingerprint.
+        results_from: ``archive``, or ``broker`` where the sink is none.
+    """
+
+    name: str
+    collection: str | None
+    tasks: int
+    tasks_exact: bool
+    done: int | None
+    outcomes: Mapping[str, int] | None
+    pass_rate: float | None
+    low: float | None
+    high: float | None
+    rewarded: int
+    tokens: int | None
+    usd: float | None
+    begun_at: str | None
+    took_s: float | None
+    configs: Mapping[str, int]
+    results_from: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of ``agentpipe runs``."""
+        return asdict(self)
+
+
+def summaries(store: Store, settings: Settings) -> list[RunSummary]:
+    """All runs of the broker, in the order in which they were begun."""
+    found = kept_runs(store)
+    if not found or not is_searchable(settings):
+        return [_by_store(each) for each in found]
+    try:
+        return [_by_archive(each, settings) for each in found]
+    except ConfigError:  # No result has arrived yet: there is no file.
+        return [_by_store(each) for each in found]
+
+
+def kept_runs(store: Store) -> list[KeptRun]:
+    """The runs as the broker keeps them.
+
+    Raises:
+        ConfigError: This broker keeps none.
+    """
+    return require(store, KeepsRuns, "keep runs").runs()
+
+
+def kept_run(store: Store, name: str) -> KeptRun:
+    """One of them.
+
+    Raises:
+        ConfigError: There is no such run; with the nearest name.
+    """
+    by_name = {run.name: run for run in kept_runs(store)}
+    if name not in by_name:
+        raise ConfigError(unknown("run", name, by_name, "on this broker"))
+    return by_name[name]
+
+
+def record_in(run: KeptRun) -> dict[str, Any]:
+    """Its provenance; empty where that was not written by agentpipe."""
+    try:
+        record = orjson.loads(run.record)
+    except orjson.JSONDecodeError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _by_store(run: KeptRun) -> RunSummary:
+    counted_here = run.outcomes is not None
+    return _summary(
+        run,
+        done=sum(run.outcomes.values()) if run.outcomes is not None else None,
+        outcomes=run.outcomes,
+        pass_rate=run.rewards / run.rewarded if run.rewarded else None,
+        rewarded=run.rewarded,
+        usd=run.usd if counted_here else None,
+        configs=dict(run.configs),
+        results_from="broker",
+    )
+
+
+def _by_archive(run: KeptRun, settings: Settings) -> RunSummary:
+    results = ResultsOfRuns(settings, [run.name])
+    report, _ = summarize(results)
+    mean, usage = report.reward, report.usage
+    return _summary(
+        run,
+        done=results.number,
+        outcomes=report.outcomes,
+        pass_rate=report.pass_rate,
+        low=mean.low if mean else None,
+        high=mean.high if mean else None,
+        rewarded=report.rewarded,
+        tokens=int(usage.get("input_tokens", 0) + usage.get("output_tokens", 0)),
+        usd=usage.get("usd", 0.0),
+        took_s=report.duration_s,
+        configs=report.config_hashes,
+        results_from="archive",
+    )
+
+
+def _summary(run: KeptRun, **figures: Any) -> RunSummary:
+    record = record_in(run)
+    unknown_ones = dict.fromkeys(("low", "high", "tokens", "took_s"))
+    return RunSummary(
+        name=run.name,
+        collection=record.get("collection"),
+        tasks=run.tasks,
+        tasks_exact=run.exact,
+        begun_at=record.get("begun_at"),
+        **{**unknown_ones, **figures},
+    )
