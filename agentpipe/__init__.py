@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.compat.old_paths import OldPaths
 
 if TYPE_CHECKING:
+    from agentpipe.archive import Archive
     from agentpipe.compat.pipeline import AgentPipeline, TaskConfig
     from agentpipe.compat.queues import MQFactory
     from agentpipe.config.collection import Collection, load
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AgentPipeline",
     "AgentpipeError",
+    "Archive",
     "Collection",
     "ConfigError",
     "Context",
@@ -65,6 +67,7 @@ __all__ = [
 _HOMES = {
     "AgentPipeline": "compat.pipeline",
     "AgentpipeError": "errors",
+    "Archive": "archive",
     "Collection": "config.collection",
     "ConfigError": "errors",
     "Context": "core.context",
@@ -99,3 +102,8 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f"agentpipe.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'agentpipe' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names: what ``help`` shows, and completion in a notebook."""
+    return ["__version__", *__all__]

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
 
 class Archive:
-    """Finds results by what they are; its caller closes it."""
+    """Finds results by what they are; close it, or use it in a ``with``.
+
+    ::
+
+        with Archive.open() as archive:
+            answer = archive.result("v2/p007/3")
+            failed = list(archive.results(run="v2", outcome="agent_error"))
+    """
 
     def __init__(self, sink: Searchable) -> None:
         self._sink = sink

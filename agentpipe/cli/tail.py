@@ -99,6 +99,7 @@ def follow(args: argparse.Namespace, settings: Settings) -> int:
         start=args.start,
         timeout_s=args.timeout,
         commit_every=args.commit_every,
+        patient=True,
     ) as stream:
         _print_all(args, stream)
     return OK

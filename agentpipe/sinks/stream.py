@@ -6,16 +6,22 @@ import logging
 import math
 import time
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
+from agentpipe.core.redaction import without_password
 from agentpipe.core.result import Result
 from agentpipe.errors import FormatError, Unreachable
+from agentpipe.sinks.async_results import AsyncResults
 from agentpipe.sinks.base import LosesRecords
+from agentpipe.sinks.late_reader import LateReader, in_a_loop
 from agentpipe.sinks.portion import Portion
+from agentpipe.sinks.said_after import SAID_AFTER_S, said_after
 from agentpipe.sinks.seen import Seen
+from agentpipe.sinks.side_thread import SideThread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
     from agentpipe.settings import Settings
     from agentpipe.sinks.base import Reader, Record, Sink, Start
@@ -35,6 +41,12 @@ class Stream:
         with Stream.open(Settings(), start="beginning", timeout_s=5) as stream:
             for result in stream: ...
 
+    In a coroutine likewise, and the event loop never waits for the sink::
+
+        async with Stream.open(settings, start="beginning") as stream:
+            async for result in stream: ...
+
+    A cancelled coroutine leaves its last record uncommitted, as a loop that is left early does.
     A sink that becomes unreachable is waited for, like a silent one.
 
     Attributes:
@@ -52,6 +64,7 @@ class Stream:
         keep: float = 0,
         known: Iterable[str] = (),
         sink: Sink | None = None,
+        shown: str = "",
     ) -> None:
         """Read from ``reader``; the stream closes it, and ``sink`` if given.
 
@@ -63,6 +76,7 @@ class Stream:
             keep: Hold the newest so many used records uncommitted; ``math.inf`` holds all.
             known: Ids of tasks whose next Result to skip.
             sink: The reader's, to close with it.
+            shown: What the reader reads. A stream with a name says once that it waits for ever.
         """
         self._reader, self._timeout_s, self._sink = reader, timeout_s, sink
         self._commit_every = max(1, commit_every)
@@ -72,6 +86,9 @@ class Stream:
         self._portion = Portion()
         self.keep = keep
         self._stopped = False
+        self._closing = False
+        self._thread: SideThread | None = None
+        self._waits = _Waits(shown if timeout_s is None else "")
         self._outage: Unreachable | None = None
         self.skipped = 0
         self.repeated = 0
@@ -87,8 +104,13 @@ class Stream:
         commit_every: int = 1,
         keep: float = 0,
         known: Iterable[str] = (),
+        patient: bool = False,
     ) -> Self:
         """The stream of ``settings.sink``, from ``start`` or the group's last commit.
+
+        Where an event loop runs in this thread, it connects only at ``async with``, ``with`` or
+        the first result. A stream without a time limit says once that it waits, unless its caller
+        is ``patient``.
 
         Raises:
             ConfigError: The sink's URL is wrong.
@@ -96,8 +118,12 @@ class Stream:
         """
         from agentpipe.sinks import open_sink
 
-        sink = open_sink(settings)
-        reader = sink.follow(group, start)
+        shown, sink = without_password(settings.sink), None
+        reader: Reader = LateReader(partial(open_sink, settings), group, start)
+        if not in_a_loop():
+            with said_after(f"connecting to {shown} takes long"):
+                sink = open_sink(settings)
+                reader = sink.follow(group, start)
         return cls(
             reader,
             timeout_s=timeout_s,
@@ -105,20 +131,60 @@ class Stream:
             keep=keep,
             known=known,
             sink=sink,
+            shown="" if patient else shown,
         )
+
+    def _connect(self) -> None:
+        if isinstance(self._reader, LateReader) and not self._closing:
+            with said_after(f"connecting to {self._waits.shown or 'the stream'} takes long"):
+                self._reader.open()
 
     def close(self) -> None:
         """Commit what was used; the group reads the rest again."""
+        self._closing = True
+        if self._thread is None:
+            self._close()
+        else:
+            self._thread.call(self._close).result()
+            self._thread.end()
+
+    def _close(self) -> None:
         self._settle()
         self._reader.close()
         if self._sink is not None:
             self._sink.close()
 
     def __enter__(self) -> Self:
+        self._connect()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    async def __aenter__(self) -> Self:
+        await self._aside(self._connect)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._closing = True
+        closing = self._aside(self._close)
+        self._side_thread.end()
+        await closing
+
+    def __aiter__(self) -> AsyncIterator[Result]:
+        """As the plain iteration, with the same commits."""
+        return AsyncResults(iter(self), self._side_thread)
+
+    @property
+    def _side_thread(self) -> SideThread:
+        if self._thread is None:
+            self._thread = SideThread("stream")
+        return self._thread
+
+    def _aside(self, function: Callable[[], None]) -> Awaitable[None]:
+        import asyncio  # Here, since most readers need none of it.
+
+        return asyncio.shield(asyncio.wrap_future(self._side_thread.call(function)))
 
     def stop(self) -> None:
         """End the loop after the current record, which counts as used."""
@@ -126,6 +192,7 @@ class Stream:
 
     def __iter__(self) -> Iterator[Result]:
         """Until ``stop``, until ``timeout_s`` passes without a record, or for ever."""
+        self._connect()
         for record in self._records():
             result = self._decoded(record)
             if result is not None:
@@ -159,9 +226,10 @@ class Stream:
     def _records(self) -> Iterator[Record]:
         timeout_s = math.inf if self._timeout_s is None else self._timeout_s
         quiet_until = time.monotonic() + timeout_s
-        while True:
+        while not self._closing:
             left_s = max(0.0, quiet_until - time.monotonic())
             records = self._poll(min(POLL_S, left_s))
+            self._waits.note(records)
             if records:
                 yield from self._taken(records)
                 quiet_until = time.monotonic() + timeout_s
@@ -219,3 +287,23 @@ def _result_of(record: Record) -> Result:
     if record.fault:
         raise FormatError(record.fault)
     return Result.decode(record.payload)
+
+
+class _Waits:
+    """Says once what a silent stream waits for: it looks like one that hangs."""
+
+    def __init__(self, shown: str) -> None:
+        self.shown = shown
+        self._since = time.monotonic()
+
+    def note(self, records: list[Record]) -> None:
+        if records:
+            self.shown = ""
+        elif self.shown and time.monotonic() - self._since > SAID_AFTER_S:
+            log.warning(
+                'no result for %g s: waiting for more from %s. start="beginning" reads what is '
+                "there already, timeout_s=10 ends the wait",
+                SAID_AFTER_S,
+                self.shown,
+            )
+            self.shown = ""

@@ -268,3 +268,38 @@ assert agentpipe.__all__ == sorted(agentpipe.__all__)
 print(json.dumps([name for name in agentpipe.__all__ if getattr(agentpipe, name, None) is None]))
 """
     assert in_fresh_process(code, tmp_path) == []
+
+
+def test_help_and_completion_show_the_public_names_only(tmp_path: Path) -> None:
+    code = """
+import agentpipe, json, pydoc
+before = dir(agentpipe)
+shown = pydoc.render_doc(agentpipe, renderer=pydoc.plaintext)
+exec("from agentpipe import *")
+assert set(agentpipe.__all__) <= set(globals())
+assert before == dir(agentpipe) == sorted(["__version__", *agentpipe.__all__])
+functions = {"load", "sender_broker", "TaskConfig"}
+classes = set(agentpipe.__all__) - functions - {"trace"}
+missing = [name for name in classes if f"class {name}" not in shown]
+missing += [name for name in functions if f"    {name}(" not in shown]
+hidden = ("OldPaths", "import_module", "TYPE_CHECKING", "_HOMES")
+print(json.dumps(missing + [name for name in hidden if name in shown]))
+"""
+    assert in_fresh_process(code, tmp_path) == []
+
+
+def test_each_public_name_says_what_it_is(tmp_path: Path) -> None:
+    code = """
+import agentpipe, inspect, json
+silent = []
+for name in agentpipe.__all__:
+    value = getattr(agentpipe, name)
+    own = vars(value).items() if inspect.isclass(value) else ()
+    methods = [it for it, each in own if inspect.isfunction(each) and not it.startswith("_")]
+    parts = [value] + [getattr(value, it) for it in methods]
+    # A dataclass without a docstring has its signature for one.
+    silent += [f"{name}: {each}" for each in parts if not (inspect.getdoc(each) or "").strip()]
+    silent += [name] if (value.__doc__ or "").startswith(f"{name}(") else []
+print(json.dumps(silent))
+"""
+    assert in_fresh_process(code, tmp_path) == []

@@ -1,0 +1,27 @@
+"""Says once that something takes long, so that nobody looks at a silent terminal."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SAID_AFTER_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def said_after(sentence: str) -> Iterator[None]:
+    """Warn with ``sentence`` if the block takes longer than a moment."""
+    timer = threading.Timer(SAID_AFTER_S, log.warning, (sentence,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
