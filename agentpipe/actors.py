@@ -8,13 +8,17 @@ unreachable broker with 4.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from traceback import extract_stack
+from typing import TYPE_CHECKING, NoReturn
 
 import dramatiq
 from dramatiq.broker import global_broker
 
+import agentpipe
 from agentpipe.config.collection import load
 from agentpipe.config.contexts import resolve_contexts, variables_in
 from agentpipe.core import logs, masking
@@ -79,10 +83,23 @@ def _secrets_of_runners(made: StoreBroker) -> set[str]:
     return {secret for actor in served_actors(made) for secret in actor.secrets}
 
 
+def _end(error: AgentpipeError, place: str = "") -> NoReturn:
+    sys.stderr.write("".join(f"{place}{printable(line, keep='')}\n" for line in error.lines))
+    sys.exit(4 if isinstance(error, Unreachable) else 2)
+
+
+def _end_at(error: AgentpipeError) -> NoReturn:
+    """As ``_end``, naming the line of the user's module that `dramatiq` imports."""
+    packages = (str(Path(str(each.__file__)).parent) for each in (agentpipe, dramatiq))
+    others = (*packages, contextlib.__file__)
+    last = [each for each in extract_stack() if not each.filename.startswith(others)][-1]
+    _end(error, f"{printable(last.filename, keep='')}:{last.lineno}: ")
+
+
 try:
     broker = _boot()
 except AgentpipeError as error:
-    sys.stderr.write("".join(f"{printable(line, keep='')}\n" for line in error.lines))
-    sys.exit(4 if isinstance(error, Unreachable) else 2)
+    _end(error)
 
+broker.at_boot = _end_at
 dramatiq.set_broker(broker)

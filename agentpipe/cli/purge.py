@@ -13,6 +13,7 @@ from agentpipe.cli.common import (
     settings_of,
 )
 from agentpipe.cli.exit_codes import OK
+from agentpipe.cli.known_collections import refuse_unknown
 
 if TYPE_CHECKING:
     import argparse
@@ -32,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from agentpipe.operations.delivery import deliver
 
     settings = settings_of(args)
+    refuse_unknown(args, settings, args.collection)
     say_where(settings)
     with opened_store(settings) as store, opened_sink(settings) as sink:
         purged = purge(store, args.collection)

@@ -17,6 +17,7 @@ from agentpipe.cli.common import (
 )
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_results
+from agentpipe.cli.known_collections import refuse_unknown
 from agentpipe.cli.runs_told import no_results_of, say_drift
 from agentpipe.core.redaction import without_password
 from agentpipe.core.text import counted, one_line
@@ -68,6 +69,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 def run(args: argparse.Namespace) -> int:
     """Read the stream from its beginning to its present end, or a run from the archive."""
     settings = settings_of(args)
+    refuse_unknown(args, settings, args.collection)
     key = key_of(args.by) if args.by else None
     require_results(args, settings)
     found, rescored = ResultsOfRuns(settings, _runs(args)), list[str]()

@@ -21,6 +21,7 @@ from agentpipe.cli.common import (
 )
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_results
+from agentpipe.cli.known_collections import refuse_unknown
 from agentpipe.core.result import OUTCOMES
 from agentpipe.core.run_names import is_of_run
 from agentpipe.core.text import one_line
@@ -84,6 +85,7 @@ def _start(text: str) -> Start:
 def run(args: argparse.Namespace) -> int:
     """Print results until the limit, the timeout or Ctrl-C."""
     settings = settings_of(args)
+    refuse_unknown(args, settings, args.collection)
     require_results(args, settings)
     return follow(args, settings)
 

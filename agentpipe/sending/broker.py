@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import dramatiq
@@ -31,7 +32,7 @@ from agentpipe.sending.purge import purge_queues
 from agentpipe.sending.refused_middleware import refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from agentpipe.brokers.base import Store
     from agentpipe.config.collection import Collection
@@ -47,7 +48,11 @@ class StoreBroker(dramatiq.Broker):
 
     Attributes:
         store: Closed by ``close``.
+        at_boot: Called with what a module does wrong while `dramatiq` imports it, whose traceback
+            would hide it.
     """
+
+    at_boot: Callable[[AgentpipeError], None] | None = None
 
     def __init__(self, store: Store, middleware: list[dramatiq.Middleware]) -> None:
         self._booted = False
@@ -68,7 +73,8 @@ class StoreBroker(dramatiq.Broker):
         Raises:
             ConfigError: It would break what runs here; says what to use instead.
         """
-        refuse(middleware)
+        with self._said_at_boot():
+            refuse(middleware)
         super().add_middleware(middleware, before=before, after=after)
         if self._booted:
             # `dramatiq` imports users' modules after this signal: what they add missed it.
@@ -77,7 +83,18 @@ class StoreBroker(dramatiq.Broker):
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:
         """Emit the signal, and remember that the process has booted."""
         self._booted = self._booted or signal == "process_boot"
+        if signal == "worker_boot":
+            self.at_boot = None
         super().emit_after(signal, *args, **kwargs)
+
+    @contextmanager
+    def _said_at_boot(self) -> Iterator[None]:
+        try:
+            yield
+        except AgentpipeError as error:
+            if self.at_boot is not None:
+                self.at_boot(error)
+            raise
 
     def declare_actor(self, actor: dramatiq.Actor[..., Any]) -> None:
         """Declare an actor, and the queue of one outside any collection in the store.
@@ -87,8 +104,9 @@ class StoreBroker(dramatiq.Broker):
             Unreachable: The store does not answer.
         """
         if not isinstance(actor, AgentActor):
-            check_actor(actor)
-            self._refuse_queue_of_agent(actor)
+            with self._said_at_boot():
+                check_actor(actor)
+                self._refuse_queue_of_agent(actor)
             actor.options = named(actor.options)
             self.store.declare([self._plain_queues.with_actor(actor)])
         self._know_queue(actor.queue_name)

@@ -128,6 +128,48 @@ def test_purge_answers_what_waits_with_cancelled(project: Project) -> None:
     assert project.journal() == []
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("purge", "tois"),
+        ("report", "--collection", "tois"),
+        ("tail", "--from", "beginning", "--collection", "tois"),
+    ],
+)
+def test_a_misspelt_collection_is_refused_with_the_nearest_name(
+    project: Project, command: tuple[str, ...]
+) -> None:
+    project.collection()
+    project.send("echo hi")
+    project.burst("--processes", "1")
+    done = project.run(*command)
+    assert done.code == 2
+    assert "no collection 'tois' in" in done.err
+    assert "did you mean 'toys'?" in done.err
+
+
+def test_a_collection_that_has_left_its_file_is_known_by_its_tasks_and_results(
+    project: Project,
+) -> None:
+    project.collection("toys")
+    project.collection("others")
+    project.send("echo hi", to="others")
+    project.burst("--processes", "1")
+    (project.folder / "collection.yaml").unlink()
+    project.collection("toys")
+    read = ("tail", "--from", "beginning", "--timeout", "0")
+    assert len(project.ok(*read, "--collection", "others", "--json").lines) == 1
+    for file in (project.folder / "store").iterdir():
+        file.unlink()
+    assert project.ok("report", "--collection", "others", "--json").json["results"] == 1
+    assert project.ok("purge", "others", "--json").json == {"purged": 0}
+
+
+def test_without_a_collection_file_any_name_passes(project: Project) -> None:
+    del project.environ["AGENT_COLLECTION_CONFIG_FILE"]
+    assert project.ok("purge", "tois", "--json").json == {"purged": 0}
+
+
 def test_a_purged_task_is_settled(project: Project) -> None:
     project.collection()
     project.send({"task_id": "mine", "question": "echo"})

@@ -165,8 +165,20 @@ def test_the_other_order_is_refused_with_a_sentence(workers: Workers) -> None:
 def test_middleware_that_raises_into_threads_is_refused_at_boot(workers: Workers) -> None:
     with workers.run("agentpipe.actors", "refused") as master:
         assert master.wait(PATIENCE_S) != 0
-    assert "the middleware TimeLimit cannot be added" in workers.said
+    place = f"{workers.folder / 'refused.py'}:3: "
+    assert f"{place}the middleware TimeLimit cannot be added" in workers.said
     assert "time_limit of actors (milliseconds)" in workers.said
+    assert "Traceback" not in workers.said
+
+
+def test_a_wrong_option_of_an_actor_is_refused_at_boot_with_its_line(workers: Workers) -> None:
+    source = "import dramatiq\n\n@dramatiq.actor(max_retries='often')\ndef add(): ...\n"
+    (workers.folder / "wrong.py").write_text(source)
+    with workers.run("agentpipe.actors", "wrong") as master:
+        assert master.wait(PATIENCE_S) != 0
+    assert f"{workers.folder / 'wrong.py'}:3: " in workers.said
+    assert "max_retries" in workers.said
+    assert "Traceback" not in workers.said
 
 
 @pytest.mark.long
