@@ -258,7 +258,7 @@ def test_the_command_says_what_it_needs(project: Project) -> None:
     project.collection("toys", number=2)
     project.send("echo a", "echo b")
     for args, said in (
-        ((), "give task ids, or --group, --collection, --queue or --all"),
+        ((), "give task ids, or --group, --run, --collection, --queue or --all"),
         (("t-d", "--group", "d"), "give task ids, or --group"),
         (("--collection", "toy"), "no collection 'toy' on this broker: did you mean 'toys'?"),
         (("--queue", "toys"), "no agent 'toys' on this broker: did you mean 'toys_"),
