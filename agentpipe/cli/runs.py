@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import argparse
 
     from agentpipe.operations.runs import RunSummary
+    from agentpipe.settings import Settings
 
 ACTIONS = ("show", "drop")
 COLUMNS = ("run", "collection", "tasks", "done", "ok", "reward", "95 % interval", "tokens", "usd")
@@ -66,6 +67,20 @@ def _list(args: argparse.Namespace) -> int:
         say("the sink is no archive: results are as the broker has counted them")
     for each in found:
         say_drift(each.name, each.configs)
+    return OK
+
+
+def show_one(args: argparse.Namespace, settings: Settings) -> int:
+    """Print the line of one run, ``args.run_name``."""
+    from agentpipe.operations.runs import summary
+
+    with opened_store(settings) as store:
+        found = summary(store, settings, args.run_name)
+    if args.json:
+        print_json(found.to_dict())
+    else:
+        _draw([(*COLUMNS, "begun", "took"), _cells(found)])
+    say_drift(found.name, found.configs)
     return OK
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.cli.common import (
     add_common,
+    add_run,
     opened_store,
     print_json,
     print_text,
@@ -14,6 +15,7 @@ from agentpipe.cli.common import (
 )
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_tasks
+from agentpipe.cli.runs import show_one
 from agentpipe.core.budgets import budget_line
 from agentpipe.core.text import duration
 from agentpipe.operations.stats import as_dict
@@ -30,6 +32,7 @@ STAGES = ("accepted", "waiting", "delayed", "running", "outbox", "delivered")
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    add_run(parser, "only this run: how many tasks it has, and what became of them")
     add_common(parser)
 
 
@@ -37,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
     """Print one snapshot."""
     settings = settings_of(args)
     require_tasks(args, settings)
+    if args.run_name is not None:
+        return show_one(args, settings)
     with opened_store(settings) as store:
         stats = store.stats()
     status = as_dict(stats)

@@ -62,7 +62,20 @@ class RunSummary:
 
 def summaries(store: Store, settings: Settings) -> list[RunSummary]:
     """All runs of the broker, in the order in which they were begun."""
-    found = kept_runs(store)
+    return _summaries(kept_runs(store), settings)
+
+
+def summary(store: Store, settings: Settings, name: str) -> RunSummary:
+    """One of them.
+
+    Raises:
+        ConfigError: There is no such run.
+    """
+    (found,) = _summaries([kept_run(store, name)], settings)
+    return found
+
+
+def _summaries(found: list[KeptRun], settings: Settings) -> list[RunSummary]:
     if not found or not is_searchable(settings):
         return [_by_store(each) for each in found]
     try:

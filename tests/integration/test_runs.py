@@ -140,6 +140,9 @@ def test_runs_says_what_has_become_of_each(project: Project) -> None:
     assert first["outcomes"] == {"ok": 3, "agent_error": 3}
     assert list(first["configs"].values()) == [6]
     assert (second["name"], second["tasks"], second["done"]) == ("v3", 1, 0)
+    assert project.ok("status", "--run", "v2", "--json").json == first
+    assert project.ok("status", "--run", "v2").out.splitlines()[1].split()[:2] == ["v2", "toys"]
+    assert project.run("status", "--run", "v9").code == 2
     table = project.ok("runs").out.splitlines()
     assert [line.split()[:5] for line in table[1:]] == [
         ["v2", "toys", "6", "6", "3"],
