@@ -85,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
         dispatcher = Dispatcher.open(collections, settings, results=False)
         stack.callback(dispatcher.close)
         _say_misfits(dispatcher, named[args.collection])
+        send_run.set_budget(args, dispatcher, named[args.collection])
         send_run.begin(args, dispatcher, named[args.collection])
         sent = _send(dispatcher, args, tasks)
         if waiter is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from agentpipe.cli.budget_options import add_budget, budget_of
 from agentpipe.cli.common import add_run, refuse_below_one, say
 from agentpipe.core.run_plan import RunPlan
 from agentpipe.errors import ConfigError
@@ -28,6 +29,7 @@ MAX_SAMPLES = 10_000
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add_run(parser, "name of the run: ids begin with it, so that the tasks are new in each run")
+    add_budget(parser, "the run")
     parser.add_argument(
         "--samples", metavar="N", type=int, help="with --run: send each task N times, as a group"
     )
@@ -41,6 +43,23 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", metavar="S", type=int, help="with --sample-tasks: which part (default: 0)"
     )
+
+
+def set_budget(args: argparse.Namespace, dispatcher: Dispatcher, collection: Collection) -> None:
+    """Give the run its budget before its first task can be claimed.
+
+    Raises:
+        ConfigError: Its cost could not be known, or this broker keeps no budgets.
+    """
+    budget = budget_of(args)
+    if budget or collection.budget:
+        from agentpipe.config.agent_config import load_agent_config
+        from agentpipe.engines.prices import refuse_unpriced
+
+        for each in filter(None, (budget, collection.budget)):
+            refuse_unpriced(load_agent_config(collection.config_file), collection.engine, each)
+    if budget:
+        dispatcher.set_budget(args.run_name, budget)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -58,6 +77,8 @@ def check(args: argparse.Namespace) -> None:
         raise ConfigError("give --limit for the first tasks, or --sample-tasks for a random part")
     needs = (
         ("--samples", args.samples, "--run NAME", args.run_name),
+        ("--budget-usd", args.budget_usd, "--run NAME", args.run_name),
+        ("--budget-tokens", args.budget_tokens, "--run NAME", args.run_name),
         ("--same-seed", args.same_seed or None, "--samples N", args.samples),
         ("--seed", args.seed, "--sample-tasks K", args.sample_tasks),
         ("--limit", args.limit, "--file TASKS", args.file),

@@ -55,8 +55,9 @@ class Engine(Protocol):
     of the user's code; one that does may have ``check_unrun(config)``, which does not. With
     ``records_tokens = True``, its agents can record token ids. One with ``models``, the worker's
     variables for models, has agents that ask models themselves: where a run is recorded, their
-    context leads them to its gateway. An engine
-    may have ``secrets``: strings to mask in logs and results, beside the contexts' values.
+    context leads them to its gateway. ``unpriced_model(config)`` names the model of a config whose
+    cost cannot be known. An engine may have ``secrets``: strings to mask in logs and results,
+    beside the contexts' values.
 
     Attributes:
         search: Folders to look up ``module:name`` references in.

@@ -18,6 +18,7 @@ from agentpipe.brokers.capabilities import KeepsBudgets, KeepsRuns, require
 from agentpipe.brokers.records import Admission, Offer, Queue
 from agentpipe.config.task_rules import NO_RULES
 from agentpipe.core.backoff import delay_s
+from agentpipe.core.budgets import NO_BUDGET
 from agentpipe.errors import ConfigError, QueueFull, Unreachable
 from agentpipe.sending.admission import admit
 from agentpipe.sending.handle import Handle
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.statistics import Stats
     from agentpipe.config.collection import Collection
     from agentpipe.config.task_rules import TaskRules
+    from agentpipe.core.budgets import Budget
     from agentpipe.sending.admission import AdmittedTask
     from agentpipe.settings import Settings
 
@@ -157,6 +159,16 @@ class Dispatcher(ActorOptions):
                 for agent in each.agents
             ]
         )
+
+    def set_budget(self, run: str, budget: Budget) -> None:
+        """Give a run these caps beside those that it has.
+
+        Raises:
+            ConfigError: This broker keeps no budgets.
+        """
+        budgets = require(self._store, KeepsBudgets, "keep budgets")
+        found = {it.name: it.cap for it in budgets.spendings() if it.kind == "run"}
+        budgets.set_budget("run", run, found.get(run, NO_BUDGET).with_caps_of(budget))
 
     def hash_of(self, collection: str) -> str:
         """The fingerprint of a declared collection; empty if unknown."""

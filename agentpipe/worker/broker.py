@@ -17,6 +17,7 @@ from agentpipe.core.context import NO_CONTEXT
 from agentpipe.core.rollout import REQUIRE
 from agentpipe.engines.base import engine_class, has_processes, open_engine
 from agentpipe.engines.hybrid import HybridEngine
+from agentpipe.engines.prices import refuse_unpriced
 from agentpipe.errors import ConfigError, Problem
 from agentpipe.sending.broker import StoreBroker, declared_broker
 from agentpipe.sinks import open_sink
@@ -120,6 +121,7 @@ def _engine(collection: Collection, context: Context) -> Engine:
         message = f"engine: an agent of type {config.type!r} has its own: remove the key"
         raise ConfigError(Problem(message, shown_path(collection.file), collection.line))
     _refuse_unrecorded(collection, config)
+    refuse_unpriced(config, name, collection.budget)
     has_own = has_processes(config, name)
     if collection.isolation == "process" and not has_own:
         from agentpipe.engines.process.engine import ProcessEngine

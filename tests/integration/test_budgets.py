@@ -111,3 +111,53 @@ def test_killed_workers_lose_no_spending_and_claims_stay_stopped(
     asked = len(stub.requests)
     again = project.run("work", "--burst", "--processes", "1")
     assert (again.code, len(stub.requests)) == (1, asked)
+
+
+@pytest.mark.long
+def test_a_run_stops_at_its_cap_and_others_go_on(project: Project, stub: LlmStub) -> None:
+    paying(project, stub, None)
+    tasks = project.tasks(*["?"] * 30, name="run.jsonl")
+    sent = ("send", "crew", "--file", tasks, "--run", "v1")
+    caps = ("--budget-usd", "9", "--budget-tokens", str(10 * TOKENS))
+    ids = project.ok(*sent, *caps, "--json").json["task_ids"]
+    done = project.run("work", "--burst", "--processes", "1")
+    assert done.code == 1, done
+    assert "nothing more runs of run v1: the budget of run v1 is spent" in done.err
+    ended = project.streamed()
+    assert sum(each.startswith("t-") for each in ended) == TASKS
+    ran = sum(each.startswith("v1/") for each in ended)
+    assert 10 <= ran <= 10 + AGENTS
+    (budget,) = project.stats()["budgets"]
+    assert (budget["run"], budget["spent"]["tokens"]) == ("v1", ran * TOKENS)
+    left = next(task_id for task_id in ids if task_id not in ended)
+    why = project.ok("why", left, "--json").json
+    assert why["reason"] == "budget_spent"
+    assert "agentpipe resume --run v1 --budget-tokens N" in why["next"]
+    assert project.run("resume", "--run", "v2", "--budget-usd", "3").code == 2
+    resumed = project.ok("resume", "--run", "v1", "--budget-tokens", str(90 * TOKENS), "--json")
+    assert resumed.json["cap"] == {"usd": 9.0, "tokens": 90 * TOKENS}
+    project.burst("--processes", "1")
+    assert len(project.streamed()) == TASKS + 30
+
+
+def test_a_model_without_a_price_needs_a_cap_in_tokens(project: Project) -> None:
+    config = {"model": "openai:my-own", "base_url": "http://127.0.0.1:9/v1"}
+    agent = {"kind": "agent", "spec": {"name": "a", "type": "llm", "config": config}}
+    project.write("llm.yaml", yaml.safe_dump(agent))
+    context = [{"env": {"OPENAI_API_KEY": "k"}}]
+    project.collection("crew", "./llm.yaml", context=context, budget={"usd": 5})
+    for command in (("check",), ("work", "--burst"), ("send", "crew", "?")):
+        done = project.run(*command)
+        assert done.code == 2, done
+        assert "the model 'my-own' has no price" in done.out + done.err
+    assert project.stats()["accepted"] == 0
+    file = project.folder / "collection.yaml"
+    file.unlink()
+    project.collection("crew", "./llm.yaml", context=context, budget={"usd": 5, "tokens": 9})
+    project.ok("check")
+    file.unlink()
+    project.collection("crew", "./llm.yaml", context=context)
+    refused = project.run("send", "crew", "?", "--run", "v1", "--budget-usd", "1")
+    assert (refused.code, project.stats()["accepted"]) == (2, 0)
+    assert project.run("send", "crew", "?", "--budget-usd", "1").code == 2
+    project.ok("send", "crew", "?", "--run", "v1", "--budget-tokens", "100")

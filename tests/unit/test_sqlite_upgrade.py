@@ -6,7 +6,8 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers import open_store
-from agentpipe.brokers.records import ClaimRequest, Offer, Queue, Worker
+from agentpipe.brokers.records import ClaimRequest, Offer, Queue, Settlement, Worker
+from agentpipe.core.budgets import Budget
 from agentpipe.settings import Settings
 from tests.stores import ROOMY, open_any
 
@@ -70,4 +71,25 @@ def test_a_file_without_runs_keeps_them_from_now_on(tmp_path: Path) -> None:
     offers = [Offer("v2/a", b"{}"), Offer("v2/b", b"{}")]
     assert store.offer("q", offers, round_robin=False).verdicts == ("duplicate", "accepted")
     assert [(run.name, run.tasks) for run in store.runs()] == [("v2", 1)]
+    store.close()
+
+
+def test_a_file_without_budgets_gets_them_and_keeps_its_tasks(tmp_path: Path) -> None:
+    settings = Settings(broker=f"sqlite:///{tmp_path / 'a.db'}?synchronous=normal")
+    store = open_any(settings)
+    store.declare([Queue("q_0", "q")])
+    store.offer("q_0", [Offer("a", b"{}"), Offer("b", b"{}")], round_robin=False)
+    store.close()
+    file = sqlite3.connect(tmp_path / "a.db")
+    file.execute("DROP TABLE budgets")
+    file.execute("PRAGMA user_version = 8")
+    file.close()
+    store = open_any(settings)
+    store.declare([Queue("q_0", "q", budget=Budget(usd=1.0))])
+    worker = Worker("w", queues=frozenset({"q_0"}))
+    store.join(worker)
+    (claim,) = store.claim(ClaimRequest(worker, 1, ROOMY))
+    store.settle([Settlement(claim, "complete", b"{}", "ok", usd=1.5)])
+    assert [it.usd for it in store.spendings()] == [1.5]
+    assert store.claim(ClaimRequest(worker, 1, ROOMY)) == []
     store.close()

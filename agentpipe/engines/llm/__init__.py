@@ -47,6 +47,22 @@ class LlmEngine:
         self.secrets = self._access.secrets
         self._sessions: EngineSessions | None = None
 
+    @staticmethod
+    def unpriced_model(config: AgentConfig) -> str:
+        """The config's model, if its cost cannot be known; empty if it can.
+
+        Raises:
+            ConfigError: The config is wrong.
+        """
+        llm = read_config(config)
+        if not find_spec("genai_prices"):
+            return ""  # A worker says so; a sender needs none.
+        from agentpipe.engines.models.conversation import TokenCounts
+        from agentpipe.engines.models.prices import usd_of
+
+        usd = usd_of(TokenCounts(1, 1), llm.provider.name, llm.model)
+        return llm.model if usd is None else ""
+
     def server_problems(self, context: Context, *, start: bool) -> list[str]:
         """What stands in the way of the MCP servers on this machine; see ``ServerChecks``."""
         return server_problems(self._access, context, self._config.start_limit_s, start=start)
