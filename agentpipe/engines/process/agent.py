@@ -214,8 +214,9 @@ def _opening_of(context: Context) -> dict[str, Any]:
     """A context for its child: all of it, and what tasks may read of it."""
     public = None if context.public is None else sorted(context.public)
     return {
-        "context": {"env": dict(context.env), "metadata": dict(context.metadata), "public": public},
+        "context": {"env": dict(context.env), "metadata": dict(context.metadata)},
         "templates": {
+            "public": public,
             "readable": list(context.readable),
             "credentials": CREDENTIAL_NAMES if public is None else None,
         },

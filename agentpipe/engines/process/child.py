@@ -77,7 +77,7 @@ class _ChildServer:
 
     def _open(self, opening: Mapping[str, Any]) -> None:
         try:
-            context = _context(opening["context"])
+            context = _context(opening["context"], opening["templates"]["public"])
             masking.install(context.env.values())
             os.environ.update(context.env)
             self._record_tokens: str = opening.get("record_tokens", OFF)
@@ -126,8 +126,7 @@ class _ForwardingRollout(Rollout):
         self._send({"turn": turn, "engine": engine, "model": model})
 
 
-def _context(fields: Mapping[str, Any]) -> Context:
-    public = fields["public"]
+def _context(fields: Mapping[str, Any], public: list[str] | None) -> Context:
     return Context(fields["env"], fields["metadata"], None if public is None else frozenset(public))
 
 
