@@ -46,6 +46,7 @@ def test_each_format_of_rows_has_every_result_once(filled: Project) -> None:
     assert {name: each["reward"] for name, each in lines.items()} == {"a": 1, "b": 0, "c": None}
     assert lines["c"]["error_message"] == "boom"
     assert json.loads(lines["a"]["trace"])
+    assert lines["b"]["question"] == "echo =1+1"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     said = filled.ok("export", "--to", "csv", "--no-trace", "--outcome", "ok", "-")
     cells = {each["task_id"]: each for each in csv.DictReader(io.StringIO(said.out, newline=""))}

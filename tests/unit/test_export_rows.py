@@ -45,6 +45,7 @@ WHOLE = Result(
     policy_version=7,
     seed=2**63 - 1,
     metadata={"level": "hard"},
+    task={"question": "2 and 2?", "category": "sums", "evaluators": []},
     trace=[{"records": [{"data": {"response": ["a", "list"]}}]}, {"records": []}],
 )
 # What others may have written, as far as it is read as a Result.
@@ -81,6 +82,8 @@ def test_a_row_holds_what_the_result_holds() -> None:
     assert values["run_s"] == 1.5
     assert json.loads(str(values["trace"])) == WHOLE.trace
     assert json.loads(str(values["usage"])) == WHOLE.usage
+    assert (values["question"], values["category"]) == ("2 and 2?", "sums")
+    assert json.loads(str(values["task"])) == WHOLE.task
 
 
 def test_what_is_not_of_the_columns_type_is_null_and_stays_in_the_json() -> None:

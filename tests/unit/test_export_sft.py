@@ -67,6 +67,11 @@ def test_an_agent_without_a_model_has_its_question_and_answer() -> None:
     assert (line["reward"], line["tools"]) == (None, None)
 
 
+def test_the_question_is_that_of_the_task() -> None:
+    (line,) = lines(result(agent(0, "cut"), task={"question": "2 and 2?"}))
+    assert line["messages"][0] == ASKED
+
+
 def test_of_several_conversations_it_is_the_one_that_gave_the_answer() -> None:
     other = span(1, messages=[{"role": "user", "content": "Judge."}], response="fine")
     first = span(0, messages=[ASKED], response="four")

@@ -106,6 +106,10 @@ def _of_usage(name: str) -> Callable[[Result], Any]:
     return lambda result: result.usage.get(name)
 
 
+def _of_task(name: str) -> Callable[[Result], Any]:
+    return lambda result: (result.task or {}).get(name)
+
+
 def _is_json(result: Result) -> bool | None:
     return None if result.result is None else not isinstance(result.result, str)
 
@@ -130,6 +134,8 @@ COLUMNS = (
     Column("reward", "number"),
     Column("reward_trustworthy", "boolean"),
     Column("rewards", "json"),
+    Column("question", "string", _of_task("question")),
+    Column("category", "string", _of_task("category")),
     Column("result", "string"),
     Column("result_is_json", "boolean", _is_json),
     Column("evaluation_results", "json"),
@@ -154,6 +160,7 @@ COLUMNS = (
     Column("rescored_of", "string"),
     Column("worker", "string"),
     Column("config_hash", "string"),
+    Column("task", "json"),
     Column("metadata", "json"),
     Column("truncated", "json"),
     Column(TRACE, "json"),

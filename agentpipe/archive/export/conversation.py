@@ -58,7 +58,9 @@ def answer_text(result: Result) -> str:
 
 
 def question_of(result: Result) -> str:
-    """As it was sent; empty where neither the result nor its trace has it."""
+    """As it was sent; of results of earlier versions, as their trace has it, or empty."""
+    if result.task and (question := text_of(result.task.get("question"))):
+        return question
     for _, data in records_of(result.trace):
         messages = data.get("messages")
         if data.get("type") == "agent" and isinstance(messages, list) and messages:
