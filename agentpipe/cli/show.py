@@ -11,7 +11,7 @@ from agentpipe.cli.exit_codes import FAILED, OK
 from agentpipe.cli.guard import unguarded
 from agentpipe.cli.home import require_results
 from agentpipe.core.text import counted, one_line, printable
-from agentpipe.errors import AgentpipeError
+from agentpipe.errors import AgentpipeError, ConfigError
 
 if TYPE_CHECKING:
     import argparse
@@ -41,7 +41,13 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     require_results(args, settings)
     task_id = encodable(args.task)
-    with Archive.open(settings) as archive:
+    try:
+        opened = Archive.open(settings)
+    except ConfigError:
+        if _say_state(task_id, settings):  # Nothing has ended yet, so that there is no file.
+            return FAILED
+        raise
+    with opened as archive:
         results = list(archive.results_of(task_id))
         if not results:
             return _say_absent(archive, task_id, settings)
@@ -100,18 +106,28 @@ def _say_others(archive: Archive, task_id: str, number: int) -> None:
 def _say_absent(archive: Archive, task_id: str, settings: Settings) -> int:
     """Where the task is, if the broker knows it; else what may have been meant."""
     from agentpipe.archive.relatives import likely_id
-    from agentpipe.operations.explain.lookup import look_up
 
-    name = one_line(task_id, _ID_CHARS)
-    try:
-        found = next(iter(look_up([task_id], settings)))
-    except AgentpipeError as error:
-        say(f"{name}: no result here, and the broker does not say more: {error}")
-    else:
-        if found.state not in ("unknown", "settled", "delivered"):
-            say(f"{name} has no result yet: {found.sentence}", f"next: {found.next}")
-            return FAILED
-        say(f"{name}: no result of this id here; {found.sentence}")
+    if not _say_state(task_id, settings):
+        say(f"{one_line(task_id, _ID_CHARS)}: no result here, and no broker that says more")
     if likely := likely_id(archive, task_id):
         say(f"did you mean {printable(likely, keep='')}?")
     return FAILED
+
+
+def _say_state(task_id: str, settings: Settings) -> bool:
+    """Say what ``why`` says; False where the broker cannot, or the sink is none to look into."""
+    from agentpipe.operations.explain.lookup import look_up
+    from agentpipe.sinks import is_searchable
+
+    if not is_searchable(settings):
+        return False
+    try:
+        found = next(iter(look_up([task_id], settings)))
+    except AgentpipeError:
+        return False
+    name = one_line(task_id, _ID_CHARS)
+    if found.state in ("unknown", "settled", "delivered"):
+        say(f"{name}: no result of this id here; {found.sentence}")
+    else:
+        say(f"{name} has no result yet: {found.sentence}", f"next: {found.next}")
+    return True
