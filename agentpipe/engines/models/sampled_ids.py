@@ -35,7 +35,9 @@ def sampled_in(completion: Mapping[str, Any], choice: Mapping[str, Any]) -> Samp
 
 
 def _are_ids(value: Any) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and all(type(i) is int and 0 <= i < MAX_TOKEN_ID for i in value)
+    if not isinstance(value, list) or not {*map(type, value)} <= {int}:
+        return False
+    return not value or (min(value) >= 0 and max(value) < MAX_TOKEN_ID)
 
 
 def _listed(value: Any) -> list[Any]:
