@@ -24,7 +24,13 @@ from agentpipe.engines.models.recording import (
     without_ids,
 )
 from agentpipe.engines.models.sampled_ids import ASKED
-from agentpipe.engines.models.service_errors import CLIENT_ERROR, ServiceError, failure_of
+from agentpipe.engines.models.service_errors import (
+    CLIENT_ERROR,
+    ServiceError,
+    error_of,
+    error_within_answer,
+    failure_of,
+)
 from agentpipe.errors import AgentFailed
 
 if TYPE_CHECKING:
@@ -55,6 +61,27 @@ class Answer:
         await reply.whole(200, self.headers, self.body)
 
 
+@dataclass(frozen=True, slots=True)
+class _Exchange:
+    """A request of a client on its way.
+
+    Attributes:
+        asked: By the client.
+        sent: To the server.
+        step: What its span records.
+    """
+
+    asked: Mapping[str, Any]
+    sent: Mapping[str, Any]
+    reply: Reply
+    step: dict[str, Any]
+
+    @property
+    def model(self) -> str:
+        """The one that was asked for."""
+        return str(self.sent.get("model"))
+
+
 class Relay:
     """One run's way to one server.
 
@@ -82,7 +109,7 @@ class Relay:
         config = {name: value for name, value in sent.items() if name not in _CONTENT}
         record = {"type": "llm", "class": self._name, "config": config}
         with trace.step({**record, "messages": self._new_messages(sent)}) as step:
-            answer = await self._passed_on(sent, asked, path, reply, step)
+            answer = await self._passed_on(_Exchange(asked, sent, reply, step), path)
             if self.failure is not None:
                 step["error"] = f"{self.failure.kind}: {self.failure}"
         return answer
@@ -98,29 +125,22 @@ class Relay:
         )
         await reply.whole(response.status_code, _headers(response), response.content)
 
-    async def _passed_on(
-        self,
-        sent: Mapping[str, Any],
-        asked: Mapping[str, Any],
-        path: str,
-        reply: Reply,
-        step: dict[str, Any],
-    ) -> Answer | None:
+    async def _passed_on(self, exchange: _Exchange, path: str) -> Answer | None:
         response, self.failure = None, None
         try:
-            response = await self._response(sent, path)
+            response = await self._response(exchange.sent, path)
             if response.status_code >= CLIENT_ERROR:
-                await self._relay_error(response, reply)
+                await self._relay_error(response, exchange.reply)
                 return None
             if "event-stream" in response.headers.get("content-type", ""):
-                return await self._streamed(response, sent, asked, reply, step)
-            return await self._at_once(response, sent, asked, reply, step)
+                return await self._streamed(response, exchange)
+            return await self._at_once(response, exchange)
         except AgentFailed as error:  # A redirect elsewhere, or a key that no header can hold.
             self.failure = error
-            await refuse(reply, 502, str(error))
+            await refuse(exchange.reply, 502, str(error))
             return None
         except _FAULTS as error:
-            await self._fail(error, reply)
+            await self._fail(error, exchange.reply)
             return None
         finally:
             if response is not None:
@@ -166,51 +186,32 @@ class Relay:
 
     async def _relay_error(self, response: httpx2.Response, reply: Reply) -> None:
         content = await whole(response)
-        try:
-            error = parsed(content)
-        except UnreadableResponse:
-            error = None
-        text = content.decode(errors="replace") or response.reason_phrase
-        self._noted(ServiceError(error, response.status_code, response.headers, text))
+        self._noted(error_of(response, content))
         await reply.whole(response.status_code, _headers(response), content)
 
-    async def _at_once(
-        self,
-        response: httpx2.Response,
-        sent: Mapping[str, Any],
-        asked: Mapping[str, Any],
-        reply: Reply,
-        step: dict[str, Any],
-    ) -> Answer:
+    async def _at_once(self, response: httpx2.Response, exchange: _Exchange) -> Answer:
         answer = parsed(await whole(response))
         self._refuse_error(answer, response)
-        self._record(answer, sent, step)
-        given = Answer(JSON, encoded(as_asked(answer, asked)))
-        await given.send(reply)
+        self._record(answer, exchange)
+        given = Answer(JSON, encoded(as_asked(answer, exchange.asked)))
+        await given.send(exchange.reply)
         return given
 
-    async def _streamed(
-        self,
-        response: httpx2.Response,
-        sent: Mapping[str, Any],
-        asked: Mapping[str, Any],
-        reply: Reply,
-        step: dict[str, Any],
-    ) -> Answer:
+    async def _streamed(self, response: httpx2.Response, exchange: _Exchange) -> Answer:
         """Each event as it comes; recorded once all are there, else it is a gap."""
         joined, body = self._upstream.protocol.Joined(), bytearray()
         headers = _headers(response)
         try:
-            await reply.begin(200, headers)
+            await exchange.reply.begin(200, headers)
             async for event in events(chunks(response)):
-                body += (part := self._part(event, joined, asked, response))
-                await reply.send(part)
-            whole_answer = joined.whole()
+                body += (part := self._part(event, joined, exchange.asked, response))
+                await exchange.reply.send(part)
+            answer = joined.whole()
         except BaseException:
-            self._rollout.add(None, engine=self._name, model=str(sent.get("model")))
+            self._rollout.add(None, engine=self._name, model=exchange.model)
             raise
-        self._record(whole_answer, sent, step)
-        await reply.end()
+        self._record(answer, exchange)
+        await exchange.reply.end()
         return Answer(headers, bytes(body))
 
     def _part(
@@ -232,16 +233,15 @@ class Relay:
 
     def _refuse_error(self, answer: Any, response: httpx2.Response) -> None:
         if error := self._upstream.protocol.error_in(answer):
-            text = encoded(error).decode()
-            raise ServiceError(error, response.status_code, response.headers, text)
+            raise error_within_answer(error, response)
 
-    def _record(self, answer: Any, sent: Mapping[str, Any], step: dict[str, Any]) -> None:
-        response, model = self._upstream.protocol.read(answer), str(sent.get("model"))
-        usage = usage_of(response, self._name, model)
-        step.update(response_record(response, usage))
+    def _record(self, answer: Any, exchange: _Exchange) -> None:
+        response = self._upstream.protocol.read(answer)
+        usage = usage_of(response, self._name, exchange.model)
+        exchange.step.update(response_record(response, usage))
         trace.record_usage(usage)
-        turn = turn_of(response, sent)
-        self._rollout.add(turn, engine=self._name, model=response.model or model)
+        turn = turn_of(response, exchange.sent)
+        self._rollout.add(turn, engine=self._name, model=response.model or exchange.model)
 
     def _new_messages(self, sent: Mapping[str, Any]) -> list[Any]:
         """Those since the last request; all of them where it began anew."""

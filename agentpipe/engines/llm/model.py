@@ -31,7 +31,13 @@ from agentpipe.engines.models.recording import (
     usage_of,
     without_ids,
 )
-from agentpipe.engines.models.service_errors import CLIENT_ERROR, ServiceError, failure_of
+from agentpipe.engines.models.service_errors import (
+    CLIENT_ERROR,
+    ServiceError,
+    error_of,
+    error_within_answer,
+    failure_of,
+)
 from agentpipe.errors import AgentFailed, RunLimitExceeded
 
 if TYPE_CHECKING:
@@ -171,29 +177,18 @@ class LlmModel:
                 break
             event = parsed(each.data)
             if each.name == "error":
-                raise self._error(event, response)
+                raise error_within_answer(event, response)
             self._refuse_error(event, response)
             joined.add(event)
         return joined.whole()
 
     def _refuse_error_status(self, response: httpx2.Response, content: bytes) -> None:
-        if response.status_code < CLIENT_ERROR:
-            return
-        try:
-            error = parsed(content)
-        except UnreadableResponse:
-            error = None
-        text = content.decode(errors="replace") or response.reason_phrase
-        raise ServiceError(error, response.status_code, response.headers, text)
+        if response.status_code >= CLIENT_ERROR:
+            raise error_of(response, content)
 
     def _refuse_error(self, message: Any, response: httpx2.Response) -> None:
         if error := self._protocol.error_in(message):
-            raise self._error(error, response)
-
-    @staticmethod
-    def _error(error: Any, response: httpx2.Response) -> ServiceError:
-        text = encoded(error).decode()
-        return ServiceError(error, response.status_code, response.headers, text)
+            raise error_within_answer(error, response)
 
     def _refuse_incomplete(self, response: Response) -> None:
         if stops.failed(response):

@@ -20,11 +20,14 @@ from agentpipe.core.error_codes import (
 )
 from agentpipe.core.failures import REFUSED_CREDENTIALS, SERVER_ERRORS, TOO_BUSY, rate_limit
 from agentpipe.core.masking import shorten
-from agentpipe.engines.models.reading import UnreadableResponse
+from agentpipe.core.outside import encoded
+from agentpipe.engines.models.reading import UnreadableResponse, parsed
 from agentpipe.errors import AgentFailed, RunLimitExceeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    import httpx2
 
 MAX_WORDS_CHARS = 1_000
 CLIENT_ERROR = 400
@@ -128,6 +131,21 @@ class ServiceError(Exception):
         if isinstance(number, int) and CLIENT_ERROR <= number < SERVER_ERRORS.stop:
             return number
         return next((_STATUSES[name] for name in sorted(self.codes) if name in _STATUSES), None)
+
+
+def error_of(response: httpx2.Response, content: bytes) -> ServiceError:
+    """What a response with an error's status says in ``content``, JSON or not."""
+    try:
+        error = parsed(content)
+    except UnreadableResponse:
+        error = None
+    text = content.decode(errors="replace") or response.reason_phrase
+    return ServiceError(error, response.status_code, response.headers, text)
+
+
+def error_within_answer(error: Any, response: httpx2.Response) -> ServiceError:
+    """An error in a response with status 200, or in one of its events."""
+    return ServiceError(error, response.status_code, response.headers, encoded(error).decode())
 
 
 def _description(error: Any) -> dict[str, Any]:
