@@ -20,22 +20,17 @@ from dramatiq.broker import global_broker
 
 import agentpipe
 from agentpipe.config.collection import load
-from agentpipe.config.contexts import resolve_contexts, variables_in
-from agentpipe.core import logs, masking
-from agentpipe.core.process_privacy import harden, scrub, withdraw
-from agentpipe.core.redaction import Redactor
+from agentpipe.core import logs
+from agentpipe.core.process_privacy import harden, scrub
 from agentpipe.core.text import printable
 from agentpipe.errors import AgentpipeError, ConfigError, Unreachable
 from agentpipe.settings import Settings
 from agentpipe.worker.broker import worker_broker
-from agentpipe.worker.running.served_actor import served_actors
+from agentpipe.worker.private_broker import private_broker
 from agentpipe.worker.watch.last_word import LastWord
 from agentpipe.worker.watch.pulse import Pulse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from agentpipe.config.collection import Collection
     from agentpipe.sending.broker import StoreBroker
 
 
@@ -61,26 +56,11 @@ def _boot() -> StoreBroker:
     if settings.collection_file is None:
         raise ConfigError("set AGENT_COLLECTION_CONFIG_FILE to the collection to serve")
     collections = load(settings.collection_file, settings.max_queue_size)
-    # First of all: the log handlers of users' modules keep the streams that they find.
-    secrets = _secrets(collections)
-    logs.redact_output(masking.install(secrets))
-    made = worker_broker(collections, settings, os.environ, pulse)
-    if more := _secrets_of_runners(made) - secrets:
-        masking.install(secrets | more)
-        logs.redact_output(Redactor(more))
-    withdraw(variables_in(collections))
+    made = private_broker(
+        collections, lambda: worker_broker(collections, settings, os.environ, pulse)
+    )
     logs.configure(settings.log_level, settings.log_format)
     return made
-
-
-def _secrets(collections: Sequence[Collection]) -> set[str]:
-    contexts = resolve_contexts(collections, os.environ).values()
-    return {value for each in contexts for context in each for value in context.env.values()}
-
-
-def _secrets_of_runners(made: StoreBroker) -> set[str]:
-    """Beside the contexts': credentials of this environment that agents fall back on."""
-    return {secret for actor in served_actors(made) for secret in actor.secrets}
 
 
 def _end(error: AgentpipeError, place: str = "") -> NoReturn:

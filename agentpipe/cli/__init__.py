@@ -1,7 +1,7 @@
 """The command line: parse, call one function, print.
 
-Each module named like a command has ``add(parser)`` for its arguments and ``run(args)``, which
-returns the exit code. Only the module of the command in use is imported.
+Each module named like a command, or ``try_`` for a keyword, has ``add(parser)`` for its arguments
+and ``run(args)``, which returns the exit code. Only the module of the command in use is imported.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 import os
 import sys
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any, NoReturn
 
 from agentpipe import __version__
@@ -24,6 +25,7 @@ COMMANDS = {
     "send": "submit tasks to a collection",
     "tail": "follow the stream of results",
     "work": "run workers",
+    "try": "run one task in this process, without a broker, and show it",
     "status": "show task counts, agents and workers",
     "top": "watch the fleet and its bottleneck in the terminal",
     "check": "validate a collection and its servers, or say how files run",
@@ -142,6 +144,12 @@ def whole_parser() -> argparse.ArgumentParser:
     return _parser(list(COMMANDS))
 
 
+def module_of(command: str) -> str:
+    """The module's name, which is no keyword."""
+    name = command.replace("-", "_")
+    return f"{name}_" if iskeyword(name) else name
+
+
 def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="agentpipe",
@@ -160,7 +168,7 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name in arguments:  # Other commands are only listed.
-            module = import_module(f"agentpipe.cli.{name.replace('-', '_')}")
+            module = import_module(f"agentpipe.cli.{module_of(name)}")
             module.add(command)
             command.set_defaults(run=module.run)
     return parser

@@ -11,6 +11,7 @@ EXAMPLES = {
     ),
     "tail": ("tail --from beginning --json > results.jsonl", "tail --group trainer --limit 100"),
     "work": ("work -c collection.yaml", "work --processes 4 --slots 250 --burst"),
+    "try": ('try evals "What is 2 + 2?"', "try evals --task tasks.jsonl:3 --context 1"),
     "status": ("status", "status --json"),
     "top": ("top", "top --once"),
     "check": ("check collection.yaml", "check agents/ benchmarks/"),

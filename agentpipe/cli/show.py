@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from agentpipe.cli.common import add_common, encodable, print_json, say, settings_of
 from agentpipe.cli.exit_codes import FAILED, OK
@@ -65,16 +65,15 @@ def _print(args: argparse.Namespace, result: Result) -> None:
 
     page = Page(shutil.get_terminal_size((100, 24)).columns, full=args.full)
     (draw_messages if args.messages else draw_result)(page, result)
-    print_page(page)
+    print_page(page, unguarded(sys.stdout))
     if page.cut:
         say("long texts are cut: --full shows them")
 
 
-def print_page(page: Page) -> None:
+def print_page(page: Page, stream: TextIO) -> None:
     """Print and forget its lines; colours only on a terminal that takes them."""
     from agentpipe.tui.terminal import console
 
-    stream = unguarded(sys.stdout)
     screen = console(stream)
     for line in page.lines:
         line.rstrip()

@@ -29,7 +29,7 @@ from agentpipe.core.rollout import recording
 from agentpipe.core.usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from agentpipe.core.rollout import Rollout
 
@@ -75,9 +75,11 @@ class Tracer:
         spans: Ended spans, in a Result's form.
         usage: The run's totals.
         rollout: Its token ids; None where they are not recorded.
+        heard: Called with each span as it ends, in the thread that ends it.
     """
 
     def __init__(self) -> None:
+        self.heard: Callable[[dict[str, Any]], None] | None = None
         self.rollout: Rollout | None = None
         self.trace_id = _new_id()
         self.spans: list[dict[str, Any]] = []
@@ -136,6 +138,8 @@ class Tracer:
                 "span_index": len(self.spans),
             }
         )
+        if self.heard is not None:
+            self.heard(self.spans[-1])
 
     def _limited(self, record: dict[str, Any]) -> dict[str, Any]:
         try:

@@ -215,7 +215,7 @@ def commands() -> list[tuple[str, list[str]]]:
     found = []
     for name in cli.COMMANDS:
         parser = argparse.ArgumentParser()
-        import_module(f"agentpipe.cli.{name.replace('-', '_')}").add(parser)
+        import_module(f"agentpipe.cli.{cli.module_of(name)}").add(parser)
         helps = [parser.format_help()]
         for action in parser._actions:  # noqa: SLF001 - argparse has no other way
             if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001

@@ -56,7 +56,7 @@ WHOLE = cli.whole_parser()
 def options(name: str) -> set[str]:
     """Every option of a command, its actions' included."""
     parser = argparse.ArgumentParser()
-    import_module(f"agentpipe.cli.{name.replace('-', '_')}").add(parser)
+    import_module(f"agentpipe.cli.{cli.module_of(name)}").add(parser)
     parsers = [parser]
     for action in parser._actions:  # noqa: SLF001 - argparse has no other way
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001

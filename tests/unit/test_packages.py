@@ -55,6 +55,8 @@ WORKER = (
     "handshake",
     "middleware",
     "broker",
+    "private_broker",
+    "trial",
     "fleet",
 )
 # Our own brokers, sinks and engines are found as anybody else's are.

@@ -45,7 +45,7 @@ def nodes(trace: Sequence[Any]) -> list[Node]:
     """Parents before children, those of one parent by time; each span once, cycles or not."""
     spans = [span for span in trace if isinstance(span, dict)]
     begun = min(filter(None, map(begun_at, spans)), default=0.0)
-    return [_node(spans[place], depth, begun) for place, depth in _in_order(spans)]
+    return [node_of(spans[place], depth, begun) for place, depth in _in_order(spans)]
 
 
 def total_s(tree: Sequence[Node]) -> float:
@@ -105,7 +105,8 @@ def _by_time(spans: Sequence[dict[str, Any]], places: list[int]) -> list[int]:
     return sorted(places, key=lambda place: (begun_at(spans[place]), place), reverse=True)
 
 
-def _node(span: dict[str, Any], depth: int, begun: float) -> Node:
+def node_of(span: dict[str, Any], depth: int, begun: float) -> Node:
+    """A span of a trace that began at ``begun``, in Unix seconds."""
     at_s = max(0.0, begun_at(span) - begun) if begun_at(span) else 0.0
     records = tuple(data for _, data in records_of([span]))
     return Node(span, depth, at_s, _number(span.get("running_time")), records)

@@ -1,0 +1,168 @@
+"""``agentpipe try``: one run in this process, shown as it happens; without broker and sink."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+import orjson
+
+from agentpipe.cli.common import collection_file, say, settings_of
+from agentpipe.cli.exit_codes import FAILED, INTERRUPTED, OK
+from agentpipe.cli.guard import unguarded
+from agentpipe.core import logs
+from agentpipe.core.did_you_mean import unknown
+from agentpipe.core.text import printable_json
+from agentpipe.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from agentpipe.config.collection import AgentSpec, Collection
+    from agentpipe.core.result import Result
+    from agentpipe.core.task import Task
+    from agentpipe.settings import Settings
+    from agentpipe.worker.trial import Trial
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("collection", metavar="COLLECTION", help="name of a collection")
+    parser.add_argument("question", metavar="QUESTION", nargs="?", help="the question")
+    parser.add_argument(
+        "--task", metavar="FILE:LINE", help="the task in this line of a file, with its evaluators"
+    )
+    parser.add_argument(
+        "--context",
+        metavar="N",
+        type=int,
+        default=0,
+        help="which of the collection's contexts, from 0 (default: 0)",
+    )
+    parser.add_argument("--full", action="store_true", help="cut no text")
+    parser.add_argument(
+        "-c",
+        "--collection-file",
+        metavar="FILE",
+        help="collection file (default: $AGENT_COLLECTION_CONFIG_FILE, else collection.yaml)",
+    )
+    parser.add_argument("--json", action="store_true", help="print only the Result, as JSON")
+    parser.set_defaults(broker=None, sink=None)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the task, and print what it does and what came of it."""
+    from agentpipe.core.process_privacy import harden, scrub
+    from agentpipe.worker.trial import Trial
+
+    if (args.question is None) == (args.task is None):
+        raise ConfigError("give one QUESTION, or --task FILE:LINE")
+    settings = settings_of(args)
+    collection = _collection(args, settings)
+    agent, task = _agent(args, collection), _task(args, collection)
+    screen = unguarded(sys.stdout)
+    harden()
+    scrub()
+    if args.json:
+        sys.stdout = sys.stderr  # What the agent prints is no part of the Result.
+    trial = Trial(collection, agent, settings.grace_s)
+    logs.configure(settings.log_level, settings.log_format)
+    code = _watched(args, trial, task, screen)
+    if trial.is_stuck:
+        _leave(code, screen)
+    return code
+
+
+def _watched(args: argparse.Namespace, trial: Trial, task: Task, screen: TextIO) -> int:
+    """Also Ctrl-C leaves nothing behind that the run has started."""
+    try:
+        result = _printed(args, trial, task, screen)
+    except KeyboardInterrupt:
+        say("interrupted: ending the run")
+        return INTERRUPTED
+    finally:
+        trial.close()
+    return OK if result.outcome == "ok" else FAILED
+
+
+def _printed(args: argparse.Namespace, trial: Trial, task: Task, screen: TextIO) -> Result:
+    if args.json:
+        result = _run_to_its_end(trial, task)
+        screen.buffer.write(printable_json(orjson.dumps(result.to_dict())) + b"\n")
+        screen.flush()
+        return result
+    return _drawn(args, trial, task, screen)
+
+
+def _run_to_its_end(trial: Trial, task: Task) -> Result:
+    for _ in trial.run(task):
+        pass
+    assert trial.result is not None
+    return trial.result
+
+
+def _drawn(args: argparse.Namespace, trial: Trial, task: Task, screen: TextIO) -> Result:
+    """Each span as it ends, then what ``show`` has beside the trace."""
+    from agentpipe.cli.show import print_page
+    from agentpipe.core.masking import masked
+    from agentpipe.core.transcript import Conversations
+    from agentpipe.tui.show.card import draw_end, draw_facts, draw_node
+    from agentpipe.tui.show.page import Page
+    from agentpipe.tui.show.timeline import begun_at, node_of
+
+    page = Page(shutil.get_terminal_size((100, 24)).columns, full=args.full)
+    page.line(("Question", "bold"))
+    with page.margin("  "):
+        page.block(masked(task.question), most=20)
+    page.gap()
+    print_page(page, screen)
+    conversations, begun = Conversations(), 0.0
+    for span in trial.run(task):
+        begun = begun or begun_at(span)
+        draw_node(page, node_of(span, 0, begun), conversations, 0.0)
+        print_page(page, screen)
+    assert trial.result is not None
+    page.gap()
+    draw_facts(page, trial.result)
+    draw_end(page, trial.result)
+    print_page(page, screen)
+    return trial.result
+
+
+def _collection(args: argparse.Namespace, settings: Settings) -> Collection:
+    from agentpipe.config.collection import load
+
+    path = collection_file(args, settings)
+    named = {each.name: each for each in load(path, settings.max_queue_size)}
+    if args.collection not in named:
+        raise ConfigError(unknown("collection", args.collection, named, f"in {path}"))
+    return named[args.collection]
+
+
+def _agent(args: argparse.Namespace, collection: Collection) -> AgentSpec:
+    """The first one of the context."""
+    for agent in collection.agents:
+        if (agent.context_index or 0) == args.context:
+            return agent
+    number = len({agent.context_index for agent in collection.agents})
+    known = "only 0" if number == 1 else f"0 to {number - 1}"
+    raise ConfigError(f"--context {args.context}: collection {collection.name!r} has {known}")
+
+
+def _task(args: argparse.Namespace, collection: Collection) -> Task:
+    if args.task is not None:
+        from agentpipe.operations.one_task import task_at
+
+        return task_at(args.task, collection.task_rules)
+    from agentpipe.sending.admission import admit
+
+    return admit(args.question, collection.task_rules).task
+
+
+def _leave(code: int, screen: TextIO) -> NoReturn:
+    """Code of the agent's goes on in a thread that only the end of its process can end."""
+    screen.flush()
+    sys.stderr.flush()
+    os._exit(code)

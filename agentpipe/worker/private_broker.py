@@ -1,0 +1,47 @@
+"""The broker of a process that runs agents and shows none of their secrets."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from agentpipe.config.contexts import resolve_contexts, variables_in
+from agentpipe.core import logs, masking
+from agentpipe.core.process_privacy import withdraw
+from agentpipe.core.redaction import Redactor
+from agentpipe.worker.running.served_actor import served_actors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from agentpipe.config.collection import Collection
+    from agentpipe.sending.broker import StoreBroker
+
+
+def private_broker(
+    collections: Sequence[Collection], make: Callable[[], StoreBroker]
+) -> StoreBroker:
+    """What ``make`` returns; from before that call on, all that this process prints is masked.
+
+    Raises:
+        ConfigError: A context is incomplete.
+    """
+    # First of all: the log handlers of users' modules keep the streams that they find.
+    secrets = _secrets(collections)
+    logs.redact_output(masking.install(secrets))
+    made = make()
+    if more := _secrets_of_runners(made) - secrets:
+        masking.install(secrets | more)
+        logs.redact_output(Redactor(more))
+    withdraw(variables_in(collections))
+    return made
+
+
+def _secrets(collections: Sequence[Collection]) -> set[str]:
+    contexts = resolve_contexts(collections, os.environ).values()
+    return {value for each in contexts for context in each for value in context.env.values()}
+
+
+def _secrets_of_runners(made: StoreBroker) -> set[str]:
+    """Beside the contexts': credentials of this environment that agents fall back on."""
+    return {secret for actor in served_actors(made) for secret in actor.secrets}
