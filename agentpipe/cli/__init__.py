@@ -35,6 +35,7 @@ COMMANDS = {
     "collect": "keep the stream of a server in an archive, a file for searches",
     "archive": "trim or shrink an archive, or tell its size",
     "runs": "list runs, show where one comes from, or forget one",
+    "retry": "send the tasks of a run that ended badly again",
     "dead": "list, show, replay or drop dead letters",
     "schedule": "send task files at their cron times, or list the next times",
     "pause": "pause agents or collections: workers claim none of their tasks",

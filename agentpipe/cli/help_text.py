@@ -27,6 +27,7 @@ EXAMPLES = {
         "collect --to results.db --follow",
     ),
     "archive": ("archive trim --before 30d", "archive vacuum --yes", "archive info"),
+    "retry": ("retry --run v2 --dry-run", "retry --run v2 --outcome limit --error tokens"),
     "dead": ("dead list --group-by error", "dead replay --error ConnectionError --yes"),
     "schedule": ("schedule list", "schedule run"),
     "pause": ("pause evals",),

@@ -16,6 +16,7 @@ READERS = [
     ("status",),
     ("report",),
     ("compare", "v1", "v2"),
+    ("retry", "--run", "v1"),
     ("export", "--to", "jsonl", "-"),
     ("top", "--once"),
     ("tail", "--from", "beginning", "--timeout", "0"),

@@ -153,3 +153,62 @@ def test_two_runs_are_compared_task_by_task(project: Project) -> None:
     same = project.ok("compare", "v1", "v1", "--json").json["difference"]
     assert (same["delta"], same["p"], same["ties"]) == (0, 1, 9)
     assert project.run("compare", "v1", "v9").code == 1
+
+
+FLAKY = """
+import pathlib
+class Flaky:
+    def __init__(self, journal):
+        pass
+    async def execute(self, task, context):
+        if pathlib.Path("mended").exists():
+            return "yes"
+        if "down" in task.question:
+            raise ConnectionError("down")
+        raise ValueError("boom")
+"""
+
+
+def test_what_ended_badly_is_tried_again_once_at_a_time(project: Project) -> None:
+    project.agent("flaky:Flaky", FLAKY)
+    project.collection(max_retries=0)
+    asked = {"evaluators": RIGHT, "run": "v2"}
+    project.send(
+        {"task_id": "v2/a/0", "question": "down", "group_id": "v2/a", "seed": 5, **asked},
+        {"task_id": "v2/b", "question": "boom", **asked},
+        {"task_id": "v1/b", "question": "boom", "run": "v1"},
+    )
+    project.burst("--processes", "1")
+    listed = project.ok("retry", "--run", "v2", "--dry-run", "--json").json["tasks"]
+    assert [each["task_id"] for each in listed] == ["v2/a/0~r1", "v2/b~r1"]
+    sent = project.ok("retry", "--run", "v2", "--json").json
+    assert (sent["accepted"], sorted(sent["task_ids"])) == (2, ["v2/a/0~r1", "v2/b~r1"])
+    again = project.ok("retry", "--run", "v2", "--json").json
+    assert (again["accepted"], again["duplicates"]) == (0, 2)
+    project.burst("--processes", "1")
+    some = project.ok("retry", "--run", "v2", "--error", "boom", "--json").json
+    assert some["task_ids"] == ["v2/b~r2"]
+    project.write("mended", "")
+    project.burst("--processes", "1")
+    assert project.ok("retry", "--run", "v2", "--json").json["task_ids"] == ["v2/a/0~r2"]
+    project.burst("--processes", "1")
+    assert project.ok("retry", "--run", "v2", "--json").json["accepted"] == 0
+    report = project.ok("report", "--run", "v2", "--json").json
+    assert (report["results"], report["retried"], report["pass_rate"]) == (2, 2, 1.0)
+    last = {each["task_id"]: each for each in project.results()}["v2/a/0~r2"]
+    assert (last["retry_of"], last["group_id"], last["seed"]) == ("v2/a/0~r1", "v2/a", 5)
+    assert project.ok("dead", "list", "--json").json["total"] == 0
+
+
+def test_a_retry_names_what_it_cannot_do(project: Project) -> None:
+    project.collection()
+    send_run(project, "v2", {"a": "yes"})
+    project.burst("--processes", "1")
+    for options, code, words in (
+        ((), 2, "name the run"),
+        (("--run", "v9"), 1, "has no results"),
+        (("--run", "v2", "--outcome", "ok"), 2, "not tried again"),
+    ):
+        done = project.run("retry", *options)
+        assert (done.code, done.out) == (code, "")
+        assert words in done.err
