@@ -200,7 +200,7 @@ def test_a_collection_is_paused_resumed_and_its_runs_cancelled(
     terminal.see("▾ toys", "toys_1")
     terminal.press("Down")
     terminal.press("p")
-    terminal.see("toys_0: still paused, because its collection is")
+    terminal.see("toys_0: still paused: its collection is")
     terminal.press("Up")
     terminal.press("p")
     terminal.see("toys: resumed", "running 2", "waiting 0")
