@@ -36,6 +36,7 @@ COMMANDS = {
     "archive": "trim or shrink an archive, or tell its size",
     "runs": "list runs, show where one comes from, or forget one",
     "retry": "send the tasks of a run that ended badly again",
+    "rescore": "judge the stored answers of a run again, without running agents",
     "dead": "list, show, replay or drop dead letters",
     "schedule": "send task files at their cron times, or list the next times",
     "pause": "pause agents or collections: workers claim none of their tasks",

@@ -21,12 +21,13 @@ from agentpipe.operations.judging.comparing import compare, compare_by
 from agentpipe.operations.judging.permutation import DRAWS
 from agentpipe.operations.judging.reading import ResultsOfRuns
 from agentpipe.operations.judging.report import FIELDS, METADATA, key_of
-from agentpipe.operations.judging.samples import samples_of
+from agentpipe.operations.judging.samples import Sample, samples_of
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from agentpipe.core.result import Result
     from agentpipe.operations.judging.comparing import Comparison, Delta, Unpaired
     from agentpipe.operations.judging.report import Report
 
@@ -48,7 +49,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare them; exit code 5 if the second one is worse beyond chance."""
     settings = settings_of(args)
-    key = key_of(args.by) if args.by else None
+    key = _key_of(args.by) if args.by else None
     require_results(args, settings)
     found = ResultsOfRuns(settings, (args.first, args.second))
     samples = samples_of(found, key)
@@ -70,6 +71,11 @@ def run(args: argparse.Namespace) -> int:
     say_drift(args.second, whole.b.config_hashes)
     say_skipped(found)
     return PARTLY if worse else OK
+
+
+def _key_of(field: str) -> Callable[[Result], str]:
+    """As in reports; but a task has the same name in both runs."""
+    return (lambda result: Sample.of(result).task) if field == "group" else key_of(field)
 
 
 def _names(args: argparse.Namespace) -> tuple[str, str]:

@@ -28,6 +28,7 @@ EXAMPLES = {
     ),
     "archive": ("archive trim --before 30d", "archive vacuum --yes", "archive info"),
     "retry": ("retry --run v2 --dry-run", "retry --run v2 --outcome limit --error tokens"),
+    "rescore": ("rescore --run v2 --evaluators stricter.yaml --to-run v2-strict",),
     "dead": ("dead list --group-by error", "dead replay --error ConnectionError --yes"),
     "schedule": ("schedule list", "schedule run"),
     "pause": ("pause evals",),

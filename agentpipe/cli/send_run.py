@@ -6,8 +6,6 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from agentpipe.cli.budget_options import add_budget, budget_of
 from agentpipe.cli.common import add_run, refuse_below_one, say
 from agentpipe.core.run_plan import RunPlan
@@ -115,13 +113,14 @@ def begin(args: argparse.Namespace, dispatcher: Dispatcher, collection: Collecti
     if args.run_name is None:
         return
     from agentpipe.operations.provenance import command_line, record_of
+    from agentpipe.operations.runs import parsed_record
 
     record = record_of(collection, args.run_name, command_line(), args.file)
     kept = dispatcher.begin_run(args.run_name, record)
     if kept is None:
         say("this broker keeps no runs: only the ids and results name it")
     elif kept != record:
-        say(*_differences(args.run_name, orjson.loads(kept), orjson.loads(record)))
+        say(*_differences(args.run_name, parsed_record(kept), parsed_record(record)))
 
 
 def _differences(run: str, kept: dict[str, Any], ours: dict[str, Any]) -> list[str]:

@@ -7,10 +7,11 @@ from typing import Any
 
 from agentpipe.core.masking import shorten
 from agentpipe.core.outside import valid_text
+from agentpipe.core.result import MAX_USAGE
 
 USD = "usd"
-# Up to here a double holds every integer, and sums over all tasks stay finite.
-MAX_NUMBER = 2**53
+# Sums over all tasks stay finite.
+MAX_NUMBER = MAX_USAGE
 MAX_NAMES = 100
 MAX_NAME_CHARS = 100
 

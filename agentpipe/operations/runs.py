@@ -107,8 +107,13 @@ def kept_run(store: Store, name: str) -> KeptRun:
 
 def record_in(run: KeptRun) -> dict[str, Any]:
     """Its provenance; empty where that was not written by agentpipe."""
+    return parsed_record(run.record)
+
+
+def parsed_record(kept: bytes) -> dict[str, Any]:
+    """The same, of what a store keeps."""
     try:
-        record = orjson.loads(run.record)
+        record = orjson.loads(kept)
     except orjson.JSONDecodeError:
         return {}
     return record if isinstance(record, dict) else {}

@@ -17,6 +17,7 @@ READERS = [
     ("report",),
     ("compare", "v1", "v2"),
     ("retry", "--run", "v1"),
+    ("rescore", "--run", "v1", "--evaluators", "x.json"),
     ("export", "--to", "jsonl", "-"),
     ("top", "--once"),
     ("tail", "--from", "beginning", "--timeout", "0"),

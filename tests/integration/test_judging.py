@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -212,3 +213,76 @@ def test_a_retry_names_what_it_cannot_do(project: Project) -> None:
         done = project.run("retry", *options)
         assert (done.code, done.out) == (code, "")
         assert words in done.err
+
+
+RIGHT = [{"func": "raw", "op": "=", "value": "yes"}]
+
+
+@pytest.mark.parametrize("isolation", ["coroutine", "process"])
+def test_stored_answers_are_judged_again_and_no_agent_runs(
+    project: Project, isolation: str
+) -> None:
+    project.collection(isolation=isolation)
+    lines = [
+        {"question": f"echo {answer}", "evaluators": RIGHT} for answer in ("yes", "YES", "no")
+    ] + [{"question": "raise boom", "evaluators": RIGHT}]
+    project.write("tasks.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines))
+    project.ok("send", "toys", "--file", "tasks.jsonl", "--run", "v1", "--samples", "2")
+    project.burst("--processes", "1")
+    started = len(project.journal("started"))
+    lenient = [{"func": "toys:judge_loosely", "value": "yes", "name": "loose"}]
+    project.write("lenient.yaml", json.dumps({"evaluators": lenient}))
+    command = ("rescore", "--run", "v1", "--evaluators", "lenient.yaml", "--json")
+    done = project.ok(*command).json
+    assert done == {"run": "v1-rescored", "judged": 6, "carried": 2, "known": 0, "failed": 0}
+    assert project.ok(*command).json["known"] == 8
+    assert len(project.journal("started")) == started
+    judged = {it["task_id"]: it for it in project.results() if it["run"] == "v1-rescored"}
+    assert len(judged) == 8
+    loud = judged["v1-rescored/000002/1"]
+    assert (loud["reward"], loud["rewards"]) == (1.0, {"loose": 1.0})
+    assert (loud["rescored_of"], loud["result"]) == ("v1/000002/1", "YES")
+    assert loud["group_id"] == "v1-rescored/000002"
+    assert loud["task"]["evaluators"] == lenient
+    assert judged["v1-rescored/000004/0"]["outcome"] == "agent_error"
+    compared = project.run("compare", "v1", "v1-rescored", "--json").json
+    assert compared["difference"]["delta"] == pytest.approx(1 / 3)
+
+
+def test_a_task_file_gives_each_task_its_evaluators(project: Project) -> None:
+    project.collection()
+    project.write("tasks.jsonl", '{"question": "echo a"}\n{"question": "echo b", "task_id": "b"}\n')
+    project.ok("send", "toys", "--file", "tasks.jsonl", "--run", "v1")
+    project.burst("--processes", "1")
+    mark = {"evaluators": [{"func": "raw", "op": "=", "value": "b"}], "question": "?"}
+    project.write("new.jsonl", json.dumps({**mark, "task_id": "b"}) + "\n")
+    done = project.run("rescore", "--run", "v1", "--evaluators", "new.jsonl", "--to-run", "w")
+    assert (done.code, done.out) == (5, "w: 1 judged, 0 carried, 0 known, 1 failed\n")
+    assert "v1/000001 is not judged again: the file has no evaluators for it" in done.err
+    (judged,) = [it for it in project.results() if it["run"] == "w"]
+    assert (judged["task_id"], judged["reward"]) == ("w/b", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("x.yaml", "- {func: 'os:system', op: '=', value: 0}", "os:system"),
+        ("x.yaml", "- {func: raw, op: '?'}", "op"),
+        ("x.json", '{"evaluators": []}', "list of evaluators"),
+        ("x.json", '{"evaluators": 7}', "list of evaluators"),
+        ("none.json", None, "none.json"),
+    ],
+)
+def test_evaluators_that_are_none_are_refused_before_anything_is_judged(
+    project: Project, file: str, content: str | None, words: str
+) -> None:
+    project.collection()
+    project.write("tasks.jsonl", '{"question": "echo a"}\n')
+    project.ok("send", "toys", "--file", "tasks.jsonl", "--run", "v1")
+    project.burst("--processes", "1")
+    if content is not None:
+        project.write(file, content)
+    done = project.run("rescore", "--run", "v1", "--evaluators", file)
+    assert done.code == 2
+    assert words in done.err
+    assert len(project.results()) == 1

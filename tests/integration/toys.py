@@ -319,6 +319,11 @@ def judge_in_time(answer: str, value: list[Any]) -> float:
     return 0.5 if answer == "right" else 0.0
 
 
+def judge_loosely(answer: str, value: str) -> bool:
+    """Loud or not."""
+    return answer.lower() == value
+
+
 def judge_when_open(answer: str, value: str) -> bool:
     """Its service answers once the file ``value`` is there."""
     if not Path(value).exists():

@@ -236,3 +236,10 @@ def _pair(chance: random.Random, effect: float, samples: int) -> tuple[list[floa
 def _variance(values: Sequence[float]) -> float:
     mean = sum(values) / len(values)
     return sum((it - mean) ** 2 for it in values) / (len(values) - 1)
+
+
+def test_mcnemar_of_many_pairs_is_as_of_few() -> None:
+    exact = sum(math.comb(1_000, k) for k in range(451)) * 2 / 2**1_000
+    assert mcnemar(450, 550) == pytest.approx(exact, rel=1e-9)
+    assert mcnemar(20_000, 20_000) == 1.0
+    assert mcnemar(19_000, 21_000) == pytest.approx(1.6e-23, rel=0.1)

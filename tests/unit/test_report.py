@@ -169,3 +169,12 @@ def test_cost_and_times_are_added_up() -> None:
 def test_an_empty_stream_has_an_empty_report() -> None:
     report = whole()
     assert (report.results, report.outcomes, report.pass_rate, report.run_s) == (0, {}, None, None)
+
+
+def test_a_task_without_a_rewarded_sample_is_left_out_of_pass_k() -> None:
+    rewards = Rewards()
+    rewards.add("a", 1.0)
+    rewards.add("b", None)
+    rewards.add("a", None)
+    assert (rewards.pass_k(1).groups, rewards.pass_k(1).left_out) == (1, 1)
+    assert rewards.pass_k(2).left_out == 2

@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 ASKED = {"logprobs": True, "return_token_ids": True}
 MAX_TOKEN_ID = 2**31
 _MAX_DIGITS = 16
+# The logarithm of a probability that an engine has rounded up to 1.
+_ROUNDING = 1e-3
 
 
 def sampled_in(completion: Mapping[str, Any], choice: Mapping[str, Any]) -> SampledIds | None:
     """The ids of a completion; None unless each sampled token has its id and its logprob."""
     prompt, sampled = completion.get("prompt_token_ids"), choice.get("token_ids")
-    if not _are_ids(prompt) or not _are_ids(sampled):
+    if not _are_ids(prompt) or not _are_ids(sampled) or not prompt:
+        return None
+    if not sampled and _says_something(choice.get("message")):
         return None
     logprobs = [*_logprobs(choice.get("logprobs"))]
     if len(logprobs) != len(sampled):
@@ -40,6 +44,10 @@ def _are_ids(value: Any) -> TypeGuard[list[int]]:
     return not value or (min(value) >= 0 and max(value) < MAX_TOKEN_ID)
 
 
+def _says_something(message: Any) -> bool:
+    return isinstance(message, dict) and bool(message.get("content") or message.get("tool_calls"))
+
+
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
@@ -51,8 +59,12 @@ def _content(logprobs: Any) -> list[Any]:
 def _logprobs(logprobs: Any) -> Iterator[float]:
     for each in _content(logprobs):
         value = each.get("logprob") if isinstance(each, dict) else None
-        if isinstance(value, int | float) and math.isfinite(value):
-            yield float(value)
+        if _is_number(value) and -math.inf < value <= _ROUNDING:
+            yield min(0.0, float(value))
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _versions(value: Any, tokens: int) -> Iterator[tuple[str | int, int, int]]:

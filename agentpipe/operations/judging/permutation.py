@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 # Up to so many tasks that differ, all ways to flip the signs are enumerated.
 MAX_ENUMERATED = 16
 DRAWS = 10_000
+MAX_INTEGERS = 500
 SEED = 20_240_229
 # Sums of floats that are equal by rights may differ in their last bits.
 _ROUNDING = 1e-9
@@ -59,5 +60,13 @@ def _drawn_sums(values: Sequence[float]) -> Iterator[float]:
 def mcnemar(only_a: int, only_b: int) -> float:
     """The exact test of pairs that pass in one run only, two-sided (McNemar 1947, binomial)."""
     number = only_a + only_b
-    tail = sum(math.comb(number, k) for k in range(min(only_a, only_b) + 1))
-    return min(1.0, 2 * tail / (1 << number))
+    chances = (_of_a_coin(k, number) for k in range(min(only_a, only_b) + 1))
+    return min(1.0, 2 * math.fsum(chances))
+
+
+def _of_a_coin(heads: int, number: int) -> float:
+    """That so many of all flips are heads; by logarithms where the integers grow long."""
+    if number <= MAX_INTEGERS:
+        return math.comb(number, heads) / (1 << number)
+    ways = math.lgamma(number + 1) - math.lgamma(heads + 1) - math.lgamma(number - heads + 1)
+    return math.exp(ways - number * math.log(2))

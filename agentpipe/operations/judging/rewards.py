@@ -53,7 +53,7 @@ class PassK:
 
     Attributes:
         groups: Tasks with at least ``k`` rewarded samples; only these count.
-        left_out: Tasks with fewer.
+        left_out: Tasks with fewer, or none.
     """
 
     k: int
@@ -69,12 +69,14 @@ class Rewards:
     def __init__(self) -> None:
         self._groups: dict[str, _Group] = {}
         self._binary = True
+        self._unrewarded: set[str] = set()
         self.missing = 0
 
     def add(self, group: str, reward: float | None) -> None:
         """Add a result of ``group``; None is a reward that is missing."""
         if reward is None:
             self.missing += 1
+            self._unrewarded.add(group)
             return
         of_group = self._groups.setdefault(group, _Group())
         of_group.number += 1
@@ -130,7 +132,7 @@ class Rewards:
     def pass_k(self, k: int) -> PassK:
         """Unbiased, from all samples of a task: 1 - C(n-c, k) / C(n, k) and C(c, k) / C(n, k)."""
         enough = [group for group in self._groups.values() if group.number >= k]
-        left_out = len(self._groups) - len(enough)
+        left_out = len(self._groups.keys() | self._unrewarded) - len(enough)
         some = [1 - _chance(it.number - it.passed, it.number, k) for it in enough]
         every = [_chance(it.passed, it.number, k) for it in enough]
         return PassK(k, _mean(some), _mean(every), len(enough), left_out)

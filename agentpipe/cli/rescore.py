@@ -1,0 +1,114 @@
+"""``agentpipe rescore``: judge the stored answers of a run again, without a run of an agent."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agentpipe.cli.common import (
+    add_common,
+    add_run,
+    collections_of,
+    opened_sink,
+    print_either,
+    run_name,
+    say,
+    settings_of,
+)
+from agentpipe.cli.exit_codes import FAILED, OK, PARTLY
+from agentpipe.cli.home import require_results
+from agentpipe.cli.runs_told import no_results_of
+from agentpipe.core.run_names import is_run_name
+from agentpipe.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from agentpipe.config.collection import Collection
+    from agentpipe.operations.new_evaluators import NewEvaluators
+    from agentpipe.operations.rescore import Names, Rescored
+    from agentpipe.settings import Settings
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_run(parser, "required: whose answers")
+    parser.add_argument(
+        "--evaluators",
+        metavar="FILE",
+        required=True,
+        help="a list of evaluators (JSON or YAML) for every task, or a file of tasks with theirs",
+    )
+    parser.add_argument(
+        "--to-run",
+        metavar="NAME",
+        type=run_name,
+        help="the run of the new results (default: that of --run with -rescored)",
+    )
+    add_common(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Judge them, and print what became of them."""
+    from agentpipe.operations.rescore import Names
+
+    if args.run_name is None:
+        raise ConfigError("name the run: --run NAME")
+    names = Names(args.run_name, args.to_run or f"{args.run_name}-rescored")
+    if not is_run_name(names.to_run):
+        raise ConfigError("the run's name is long: name the new one with --to-run")
+    if names.run == names.to_run:
+        raise ConfigError("--to-run: it is the run itself, whose results stay as they are")
+    settings = settings_of(args)
+    require_results(args, settings)
+    collections = collections_of(args, settings)
+    evaluators = _evaluators(Path(args.evaluators), collections)
+    return _report(args, names, asyncio.run(_rescored(names, evaluators, collections, settings)))
+
+
+def _evaluators(path: Path, collections: tuple[Collection, ...]) -> NewEvaluators:
+    """By the rules of the first collection; each answer is judged by its own's."""
+    from agentpipe.operations.new_evaluators import read_evaluators
+
+    return read_evaluators(path, collections[0].task_rules, sys.stdin.buffer)
+
+
+async def _rescored(
+    names: Names,
+    evaluators: NewEvaluators,
+    collections: tuple[Collection, ...],
+    settings: Settings,
+) -> Rescored:
+    from agentpipe.archive import Archive
+    from agentpipe.core.redaction import Redactor
+    from agentpipe.operations.rescore import Rescore
+    from agentpipe.worker.broker import make_runners
+
+    runners = make_runners(collections, os.environ)
+    redactor = Redactor({secret for each in runners.values() for secret in each.secrets})
+    with Archive.open(settings) as archive, opened_sink(settings) as sink:
+        rescore = Rescore(names, evaluators, runners, archive, sink)
+        results = [each.task_id for each in archive.results(run=names.run)]
+        if not results:
+            raise no_results_of(names.run)
+        found = (archive.result(task_id) for task_id in results)
+        return await rescore.run(filter(None, found), redactor)
+
+
+def _report(args: argparse.Namespace, names: Names, done: Rescored) -> int:
+    counts = {
+        "judged": done.judged,
+        "carried": done.carried,
+        "known": done.known,
+        "failed": done.failed,
+    }
+    text = ", ".join(f"{number} {name}" for name, number in counts.items())
+    print_either(args, {"run": names.to_run, **counts}, f"{names.to_run}: {text}")
+    for problem in done.problems:
+        say(problem)
+    if not done.failed:
+        return OK
+    return PARTLY if done.judged or done.carried or done.known else FAILED

@@ -1,0 +1,83 @@
+"""NewEvaluators: what a file says by which stored answers are to be judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from agentpipe.config.yaml_source import load_documents
+from agentpipe.errors import ConfigError, Problem
+from agentpipe.evaluation import evaluators
+from agentpipe.operations.read_tasks import read_tasks
+from agentpipe.sending.run_tasks import key_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from agentpipe.config.task_rules import TaskRules
+
+Evaluators = list[dict[str, Any]]
+_KEY = "evaluators"
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvaluators:
+    """Those for every task, or those of each.
+
+    Attributes:
+        by_task: By the id that the task has without a run.
+    """
+
+    for_all: Evaluators | None = None
+    by_task: Mapping[str, Evaluators] = field(default_factory=dict)
+
+    def of(self, task: str) -> Evaluators | None:
+        """Those for one task; None if the file has none."""
+        return self.by_task.get(task) if self.for_all is None else self.for_all
+
+
+def read_evaluators(path: Path, rules: TaskRules, stdin: BinaryIO) -> NewEvaluators:
+    """Read a list of evaluators, an object with ``evaluators``, or a file of tasks.
+
+    Raises:
+        ConfigError: With what is wrong in the file.
+    """
+    found = _list_in(path)
+    if found is None:
+        tasks = read_tasks(str(path), stdin, rules)
+        return NewEvaluators(by_task={key_of(it): it.task.evaluators for it in tasks})
+    if problems := evaluators.check(found, rules.functions):
+        raise ConfigError([Problem(each, str(path)) for each in problems])
+    return NewEvaluators(found)
+
+
+def _list_in(path: Path) -> Evaluators | None:
+    """The evaluators for all tasks; None where it is a file of tasks."""
+    data = _document(path)
+    if isinstance(data, dict) and data.keys() == {_KEY}:
+        data = data[_KEY]
+    elif not (isinstance(data, list) and data and _is_evaluator(data[0])):
+        return None
+    if not isinstance(data, list) or not data or not all(map(_is_evaluator, data)):
+        raise ConfigError(Problem("expected a list of evaluators, each with func", str(path)))
+    return data
+
+
+def _document(path: Path) -> Any:
+    try:
+        if path.suffix.lower() in {".yaml", ".yml"}:
+            documents = load_documents(path)
+            return documents[0].data if len(documents) == 1 else None
+        return orjson.loads(path.read_bytes()) if path.suffix.lower() == ".json" else None
+    except OSError as error:
+        raise ConfigError(Problem(error.strerror or "cannot be read", str(path))) from error
+    except orjson.JSONDecodeError:
+        return None  # As a file of tasks it is refused with its line.
+
+
+def _is_evaluator(value: Any) -> bool:
+    return isinstance(value, dict) and "func" in value
