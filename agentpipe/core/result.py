@@ -33,8 +33,6 @@ OUTCOMES = (
 # Why an answer ended, where the agent knows: it was complete, or cut, or withheld, or refused.
 STOP, LENGTH, CONTENT_FILTER, REFUSAL = "stop", "length", "content_filter", "refusal"
 STOPS = (STOP, LENGTH, CONTENT_FILTER, REFUSAL)
-# Up to here a double holds every integer.
-MAX_USAGE = 2**53
 WITHHELD = "not shown: the answer holds a credential"
 # What an error begins with, where a function of the user's raised it or another evaluator.
 _ERROR_TYPE = re.compile(r"(?:\S{1,200} raised )?([^\W\d]\w{0,200}): ")
@@ -177,7 +175,6 @@ class Result:
             if not isinstance(value, _RESULT_KINDS.get(name, object)):
                 raise FormatError(f"not a result: {name} is {kind_of(value)}")
         _refuse_odd_times(record)
-        _refuse_odd_numbers(record)
         return cls(**{name: record[name] for name in _RESULT_FIELDS if name in record})
 
 
@@ -200,18 +197,6 @@ def _refuse_odd_times(record: dict[str, Any]) -> None:
     for name in ("started_at", "finished_at"):
         if record.get(name) is not None and not _is_time(record[name]):
             raise FormatError(f"not a result: {name} is no time in UTC")
-
-
-def _refuse_odd_numbers(record: dict[str, Any]) -> None:
-    """What readers add up: one such number would spoil the report of a whole run."""
-    reward = record.get("reward")
-    if reward is not None and not 0 <= reward <= 1:
-        raise FormatError("not a result: reward is no number from 0 to 1")
-    for name, number in record.get("usage", {}).items():
-        if isinstance(number, int | float) and not 0 <= number <= MAX_USAGE:
-            raise FormatError(
-                f"not a result: usage.{name[:40]} is no number from 0 to {MAX_USAGE:,}"
-            )
 
 
 def _is_time(text: str) -> bool:

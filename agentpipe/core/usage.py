@@ -7,11 +7,10 @@ from typing import Any
 
 from agentpipe.core.masking import shorten
 from agentpipe.core.outside import valid_text
-from agentpipe.core.result import MAX_USAGE
 
 USD = "usd"
-# Sums over all tasks stay finite.
-MAX_NUMBER = MAX_USAGE
+# Up to here a double holds every integer, and sums over all tasks stay finite.
+MAX_NUMBER = 2**53
 MAX_NAMES = 100
 MAX_NAME_CHARS = 100
 

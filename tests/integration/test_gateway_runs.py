@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import httpx2
+import pytest
 
 from agentpipe.core.context import Context
 from agentpipe.core.result import Result
@@ -14,9 +15,11 @@ from agentpipe.core.task import Task
 from agentpipe.engines.gateway import run_gateway
 from agentpipe.engines.gateway.http_server import HOST
 from agentpipe.rollouts import samples
-from tests.llm_stub import LlmStub, Reply, TokenIds
+from tests.llm_stub import LlmStub, Reply, TokenIds, cut, fail
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from agentpipe.engines.gateway.run_gateway import RunGateway
     from tests.llm_stub import Request
 
@@ -108,3 +111,116 @@ def test_what_is_no_http_ends_its_connection_only() -> None:
 
     with LlmStub(say_its_number) as stub:
         assert asyncio.run(disturbed(stub.url)).is_exact
+
+
+KEY = "sk-real-0123456789abcdef"
+# Each would lead a request with the real key elsewhere, or past the record.
+ELSEWHERE = [
+    ("POST", "/models/../../../admin/keys"),
+    ("POST", "/embeddings/../fine_tuning/jobs"),
+    ("POST", "/models/../chat/completions"),
+    ("GET", "/models/.."),
+    ("GET", "/models/%2e%2e/files"),
+    ("GET", "/models/..%2f..%2fadmin"),
+    ("GET", "/models/..\\x"),
+    ("DELETE", "/models/ft:mine"),
+    ("PUT", "/models/x"),
+    ("GET", "/modelsX/evil"),
+    ("GET", "/chat/completions"),
+    ("POST", "/responses"),
+    ("POST", "/files"),
+]
+
+
+async def exchange(base_url: str, head: str, body: bytes = b"") -> bytes:
+    """What comes back for a request that no client would send."""
+    address, _, path = base_url.removeprefix("http://").partition("/")
+    port = int(address.partition(":")[2])
+    reader, writer = await asyncio.open_connection(HOST, port)
+    text = head.format(path=f"/{path}") + f"host: x\r\ncontent-length: {len(body)}\r\n\r\n"
+    writer.write(text.encode("latin-1") + body)
+    given = await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    return given
+
+
+def through_a_run(url: str, ask: Callable[[RunGateway], Coroutine[Any, Any, Any]]) -> Any:
+    async def run() -> Any:
+        with recording(Rollout()):
+            context = Context({"OPENAI_BASE_URL": url, "OPENAI_API_KEY": KEY})
+            async with run_gateway(Task(), context, {}) as gateway:
+                assert gateway is not None
+                return await ask(gateway)
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize(("method", "path"), ELSEWHERE)
+def test_the_real_key_goes_nowhere_else(method: str, path: str) -> None:
+    async def ask(gateway: RunGateway) -> bytes:
+        return await exchange(gateway.base_url, f"{method} {{path}}/v1{path} HTTP/1.1\r\n")
+
+    with LlmStub([]) as stub:
+        assert b" 404 " in through_a_run(stub.url, ask)
+        assert not stub.requests
+
+
+def test_a_key_that_the_server_repeats_is_masked() -> None:
+    echo = fail(401, {"error": {"message": f"wrong key: Bearer {KEY}"}})
+
+    async def ask(gateway: RunGateway) -> str:
+        async with httpx2.AsyncClient(timeout=60) as client:
+            response = await client.post(f"{gateway.base_url}/v1/chat/completions", json={})
+        return response.text
+
+    with LlmStub([echo]) as stub:
+        text = through_a_run(stub.url, ask)
+    assert "wrong key" in text
+    assert KEY not in text
+
+
+def test_a_request_of_no_run_is_refused_before_its_body() -> None:
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 60000000\r\n\r\n"
+
+    async def ask(gateway: RunGateway) -> bytes:
+        address = gateway.base_url.partition("/t/")[0]
+        reader, writer = await asyncio.open_connection(HOST, int(address.rpartition(":")[2]))
+        writer.write(head)
+        given = await reader.read()  # None of it was sent, and the connection is closed.
+        writer.close()
+        return given
+
+    with LlmStub([]) as stub:
+        assert b" 401 " in through_a_run(stub.url, ask)
+
+
+def test_json_that_takes_many_times_its_bytes_is_refused() -> None:
+    body = b'{"messages": [' + b"{}," * 3_000_000 + b"{}]}"
+
+    async def ask(gateway: RunGateway) -> bytes:
+        return await exchange(
+            gateway.base_url, "POST {path}/v1/chat/completions HTTP/1.1\r\n", body
+        )
+
+    with LlmStub([]) as stub:
+        assert b" 400 " in through_a_run(stub.url, ask)
+        assert not stub.requests
+
+
+@pytest.mark.parametrize("header", ["authorization: Bearer \xe9", "x-api-key: \xe9-\xe9"])
+def test_an_odd_key_is_refused(header: str) -> None:
+    async def ask(gateway: RunGateway) -> bytes:
+        base_url = gateway.base_url.partition("/t/")[0] + "/v1"
+        return await exchange(base_url, f"POST {{path}}/chat/completions HTTP/1.1\r\n{header}\r\n")
+
+    with LlmStub([]) as stub:
+        assert b" 401 " in through_a_run(stub.url, ask)
+
+
+def test_a_server_that_hangs_up_on_embeddings_is_told() -> None:
+    async def ask(gateway: RunGateway) -> int:
+        async with httpx2.AsyncClient(timeout=60) as client:
+            return (await client.post(f"{gateway.base_url}/v1/embeddings", json={})).status_code
+
+    with LlmStub([cut()]) as stub:
+        assert through_a_run(stub.url, ask) == 502

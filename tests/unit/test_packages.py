@@ -78,6 +78,13 @@ HEAVY = ("redis", "kafka", "pika", "rich", "dramatiq", "marshmallow", "yaml", "a
 OF_ENGINES = ("genai_prices", "mcp", "httpx2", "pydantic")
 
 
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """Of two with one name, those of one folder are not found where both are run."""
+    run_together = [ROOT / "tests" / name for name in ("unit", "conformance", "integration")]
+    names = [file.name for folder in run_together for file in folder.glob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
 def name_of(file: Path) -> str:
     parts = file.relative_to(PACKAGE).with_suffix("").parts
     if parts[-1] == "__init__":

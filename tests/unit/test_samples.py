@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from agentpipe.core.result import Result
 from agentpipe.operations.judging.report import key_of, summarize
-from agentpipe.operations.judging.samples import rewards_by_task, samples_of, without_rescored
+from agentpipe.operations.judging.samples import (
+    Sample,
+    rewards_by_task,
+    samples_of,
+    without_rescored,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,3 +97,11 @@ def test_rescored_answers_are_left_to_their_own_run() -> None:
     assert list(without_rescored([right("v2/a"), again], left_out)) == [right("v2/a")]
     assert left_out == ["v2b"]
     assert summarize([again])[0].rescored == 1
+
+
+def test_numbers_that_would_spoil_a_run_are_left_out() -> None:
+    odd = {"output_tokens": 1e300, "usd": -5, "requests": 2, "note": "x"}
+    for reward in (1e308, -5, math.nan):
+        sample = Sample.of(Result(task_id="x", reward=reward, usage=odd))
+        assert sample.reward is None
+        assert sample.usage == {"requests": 2}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import h11
 
 from agentpipe.core.caps import MAX_REQUEST_BYTES
+from agentpipe.engines.gateway.error_bodies import error_body
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -17,25 +18,35 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 MAX_HEAD_BYTES = 64 * 1024
 _READ_BYTES = 64 * 1024
-_TOO_LARGE = b'{"error": {"message": "the request is too large", "type": "invalid_request_error"}}'
+# Of all runs of a worker, and of others of the machine, who reach the port, too.
+MAX_CONNECTIONS = 2_000
+# Between two requests, and between two parts of one.
+MAX_SILENCE_S = 120.0
+TOO_LARGE = "the request is too large"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request that has arrived as a whole; names of headers are in lower case."""
+    """A request; names of headers are in lower case."""
 
     method: str
     path: str
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes = b""
 
 
 class LoopbackServer:
     """Passes each request to a handler; one connection serves one request after the other."""
 
-    def __init__(self, handle: Callable[[Request, Reply], Awaitable[None]]) -> None:
-        self._handle = handle
+    def __init__(
+        self,
+        handle: Callable[[Request, Reply], Awaitable[None]],
+        refusal: Callable[[Request], tuple[int, bytes] | None],
+    ) -> None:
+        """``refusal`` is asked with a request's head alone, before its body takes any memory."""
+        self._handle, self._refusal = handle, refusal
         self._server: asyncio.Server | None = None
+        self._connections = 0
 
     async def start(self) -> int:
         """Listen on a free port, which is returned; the server lives as long as its loop."""
@@ -43,16 +54,29 @@ class LoopbackServer:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = _Connection(reader, writer)
+        self._connections += 1
         try:
             # A cancelled run or loop cancels this, too, which asyncio would log.
-            with suppress(h11.ProtocolError, ConnectionError, asyncio.CancelledError):
-                while (request := await connection.next_request()) is not None:
-                    await self._handle(request, Reply(connection))
-                    if not connection.begins_again():
-                        break
+            with suppress(*_ENDS, asyncio.CancelledError):
+                if self._connections <= MAX_CONNECTIONS:
+                    await self._serve_all(_Connection(reader, writer))
         finally:
+            self._connections -= 1
             writer.close()
+
+    async def _serve_all(self, connection: _Connection) -> None:
+        while (head := await connection.next_head()) is not None:
+            reply = Reply(connection)
+            if refusal := self._refusal(head):
+                await reply.whole(refusal[0], _CLOSING, refusal[1])
+                return
+            await self._handle(await connection.with_body(head), reply)
+            if not connection.begins_again():
+                return
+
+
+_ENDS = (h11.ProtocolError, ConnectionError, TimeoutError)
+_CLOSING = {"content-type": "application/json", "connection": "close"}
 
 
 class _Connection:
@@ -60,34 +84,34 @@ class _Connection:
         self._reader, self._writer = reader, writer
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
 
-    async def next_request(self) -> Request | None:
-        """The next one; None where the client has closed the connection."""
-        head, body = None, bytearray()
-        while True:
-            event = await self._next_event()
-            if isinstance(event, h11.Request):
-                head = event
-            elif isinstance(event, h11.Data):
-                body += event.data
-                if len(body) > MAX_REQUEST_BYTES:
-                    await self._refuse()
-                    return None
-            elif isinstance(event, h11.EndOfMessage):
-                assert head is not None
-                return _request(head, bytes(body))
-            else:
-                return None
+    async def next_head(self) -> Request | None:
+        """The next request without its body; None where the client has closed the connection."""
+        event = await self._next_event()
+        return _request(event) if isinstance(event, h11.Request) else None
+
+    async def with_body(self, head: Request) -> Request:
+        """The same, once all of it is there.
+
+        Raises:
+            ConnectionError: It does not come, or is too large, which its client has been told.
+        """
+        body = bytearray()
+        while isinstance(event := await self._next_event(), h11.Data):
+            body += event.data
+            if len(body) > MAX_REQUEST_BYTES:
+                await Reply(self).whole(413, _CLOSING, error_body(TOO_LARGE))
+                raise ConnectionError(TOO_LARGE)
+        if not isinstance(event, h11.EndOfMessage):
+            raise ConnectionError("the request has no end")
+        return replace(head, body=bytes(body))
 
     async def _next_event(self) -> object:
         while (event := self._h11.next_event()) is h11.NEED_DATA:
             if self._h11.they_are_waiting_for_100_continue:
                 await self.send(h11.InformationalResponse(status_code=100, headers=[]))
-            self._h11.receive_data(await self._reader.read(_READ_BYTES))
+            async with asyncio.timeout(MAX_SILENCE_S):
+                self._h11.receive_data(await self._reader.read(_READ_BYTES))
         return event
-
-    async def _refuse(self) -> None:
-        reply = Reply(self)
-        await reply.whole(413, {"content-type": "application/json"}, _TOO_LARGE)
 
     async def send(self, event: h11.Event) -> None:
         """Write one event."""
@@ -129,6 +153,6 @@ class Reply:
         await self.end()
 
 
-def _request(head: h11.Request, body: bytes) -> Request:
+def _request(head: h11.Request) -> Request:
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
-    return Request(head.method.decode(), head.target.decode("latin-1"), headers, body)
+    return Request(head.method.decode(), head.target.decode("latin-1"), headers)

@@ -100,6 +100,7 @@ class Relay:
         settings = provider.sent({**task.sampling, **own})
         self._settings = {provider.renamed.get(n, n): value for n, value in settings.items()}
         self._masked = Redactor([upstream.key]).text
+        self._key = upstream.key.encode()
         self._gives_ids = provider.protocol == "openai"
         self._messages: list[Any] = []
 
@@ -116,14 +117,18 @@ class Relay:
 
     async def pass_on(self, request: Request, path: str, reply: Reply) -> None:
         """Pass on what no model answers."""
-        headers = {"Content-Type": request.headers.get("content-type", "application/json")}
-        response = await self._client.request(
-            request.method,
-            self._upstream.url(path),
-            content=request.body,
-            headers={**headers, **self._credential()},
-        )
-        await reply.whole(response.status_code, _headers(response), response.content)
+        try:
+            response = await self._sent(request.method, path, request.body)
+            try:
+                content = await whole(response)
+            finally:
+                await response.aclose()
+        except AgentFailed as failed:
+            await refuse(reply, 502, str(failed))
+        except _FAULTS as error:
+            await refuse(reply, 502, str(failure_of(error, self._masked)))
+        else:
+            await reply.whole(response.status_code, _headers(response), self._shown(content))
 
     async def _passed_on(self, exchange: _Exchange, path: str) -> Answer | None:
         response, self.failure = None, None
@@ -160,13 +165,20 @@ class Relay:
         return await self._post(sent, path)
 
     async def _post(self, body: Mapping[str, Any], path: str) -> httpx2.Response:
+        return await self._sent("POST", path, encoded(body))
+
+    async def _sent(self, method: str, path: str, content: bytes) -> httpx2.Response:
+        headers = {**JSON, **self._credential()}
         request = self._client.build_request(
-            "POST",
-            self._upstream.url(path),
-            content=encoded(body),
-            headers={**JSON, **self._credential()},
+            method, self._upstream.url(path), content=content, headers=headers
         )
         return await self._client.send(request, stream=True)
+
+    def _shown(self, content: bytes) -> bytes:
+        """Without the real key, which a server may repeat."""
+        if self._key not in content:
+            return content
+        return self._masked(content.decode(errors="replace")).encode()
 
     def _credential(self) -> dict[str, str]:
         return self._upstream.protocol.headers(header_value(self._upstream.key))
@@ -187,13 +199,13 @@ class Relay:
     async def _relay_error(self, response: httpx2.Response, reply: Reply) -> None:
         content = await whole(response)
         self._noted(error_of(response, content))
-        await reply.whole(response.status_code, _headers(response), content)
+        await reply.whole(response.status_code, _headers(response), self._shown(content))
 
     async def _at_once(self, response: httpx2.Response, exchange: _Exchange) -> Answer:
         answer = parsed(await whole(response))
         self._refuse_error(answer, response)
         self._record(answer, exchange)
-        given = Answer(JSON, encoded(as_asked(answer, exchange.asked)))
+        given = Answer(JSON, self._shown(encoded(as_asked(answer, exchange.asked))))
         await given.send(exchange.reply)
         return given
 
@@ -227,7 +239,7 @@ class Relay:
             part = parsed(data)
             self._refuse_error(part, response)
             joined.add(part)
-            data = encoded(as_asked(part, asked))
+            data = self._shown(encoded(as_asked(part, asked)))
         named = b"event: %b\n" % event.name.encode() if event.name else b""
         return b"%bdata: %b\n\n" % (named, data)
 

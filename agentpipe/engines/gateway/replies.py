@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import orjson
+from agentpipe.engines.gateway.error_bodies import error_body
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,9 +17,8 @@ _OF_CHOICE = ("token_ids", "weight_versions")
 
 
 async def refuse(reply: Reply, status: int, message: str) -> None:
-    """Answer with an error that the clients of both protocols show."""
-    error = {"message": f"agentpipe: {message}", "type": "invalid_request_error"}
-    await reply.whole(status, JSON, orjson.dumps({"type": "error", "error": error}))
+    """Answer with an error."""
+    await reply.whole(status, JSON, error_body(message))
 
 
 def as_asked(answer: Any, asked: Mapping[str, Any]) -> Any:

@@ -8,11 +8,10 @@ import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
+from agentpipe.core.outside import read_json
 from agentpipe.engines.gateway.relay import Relay
 from agentpipe.engines.gateway.replies import refuse
-from agentpipe.engines.gateway.upstreams import RECORDED, UNRECORDED, upstream
+from agentpipe.engines.gateway.upstreams import RECORDED, is_unrecorded, upstream
 from agentpipe.engines.gateway.variables import PREFIX, client_variables
 from agentpipe.engines.http.clients import new_client
 from agentpipe.engines.models.service_errors import redirected
@@ -71,7 +70,7 @@ class RunGateway:
         below = path.removeprefix(PREFIX).partition("?")[0]
         if request.method == "POST" and below in RECORDED:
             await self._recorded(request, below, reply)
-        elif below.startswith(UNRECORDED):
+        elif is_unrecorded(request.method, below):
             await self._relay(_protocol_of(request)).pass_on(request, below, reply)
         else:
             await refuse(reply, 404, f"{request.method} {below} is not recorded: it is refused")
@@ -83,9 +82,10 @@ class RunGateway:
 
     async def _recorded(self, request: Request, path: str, reply: Reply) -> None:
         try:
-            body = orjson.loads(request.body)
-        except orjson.JSONDecodeError:
-            body = None
+            body = read_json(request.body, exact=True)
+        except ValueError as error:  # What is nested without end is one, too.
+            await refuse(reply, 400, f"{NO_OBJECT}: {error}")
+            return
         if not isinstance(body, dict):
             await refuse(reply, 400, NO_OBJECT)
         elif body.get("n") not in (None, 1):

@@ -7,6 +7,7 @@ import hmac
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from agentpipe.engines.gateway.error_bodies import error_body
 from agentpipe.engines.gateway.http_server import HOST, LoopbackServer
 from agentpipe.engines.gateway.replies import refuse
 
@@ -22,7 +23,7 @@ class Gateways:
     """Finds the run of each request, by its URL or its key: some clients take only one of them."""
 
     def __init__(self) -> None:
-        self._server = LoopbackServer(self._handle)
+        self._server = LoopbackServer(self._handle, self._refusal)
         self._by_name: dict[str, RunGateway] = {}
         self._requests: dict[RunGateway, set[asyncio.Task[None]]] = {}
         self._address = ""
@@ -46,11 +47,16 @@ class Gateways:
         await asyncio.gather(*requests, return_exceptions=True)
         await gateway.close()
 
+    def _refusal(self, head: Request) -> tuple[int, bytes] | None:
+        """What a request of no run gets."""
+        if self._found(head)[0] is not None:
+            return None
+        return (409 if head.path.startswith(_PATH) else 401), error_body(UNKNOWN)
+
     async def _handle(self, request: Request, reply: Reply) -> None:
         gateway, path = self._found(request)
-        if gateway is None:
-            status = 409 if request.path.startswith(_PATH) else 401
-            await refuse(reply, status, UNKNOWN)
+        if gateway is None:  # Its run has ended while the body came.
+            await refuse(reply, 409, UNKNOWN)
             return
         answering = asyncio.create_task(
             gateway.answer(request, path, reply), context=gateway.context
@@ -69,10 +75,10 @@ class Gateways:
         return self._of_key(_key_in(request)), request.path
 
     def _of_key(self, key: str) -> RunGateway | None:
-        name, _, secret = key.partition("-")
-        gateway = self._by_name.get(name)
-        known = gateway is not None and hmac.compare_digest(gateway.key, f"{name}-{secret}")
-        return gateway if known else None
+        gateway = self._by_name.get(key.partition("-")[0])
+        if gateway is None or not hmac.compare_digest(gateway.key.encode(), key.encode()):
+            return None
+        return gateway
 
 
 def _key_in(request: Request) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
 
 # What their clients ask below the prefix, that is recorded.
 RECORDED = {"/chat/completions": "openai", "/messages": "anthropic"}
-# And what is no answer of a model.
-UNRECORDED = ("/models", "/embeddings", "/messages/count_tokens")
+# And what is no answer of a model. A segment of a path that is made of dots would lead elsewhere.
+_UNRECORDED = re.compile(
+    r"GET /models(?:/[A-Za-z0-9_:-][A-Za-z0-9_.:-]{0,199})?"
+    r"|POST /embeddings|POST /messages/count_tokens"
+)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -38,6 +42,11 @@ class Upstream:
     def url(self, path: str) -> str:
         """Of what a client asks below ``PREFIX``."""
         return self.base_url.removesuffix(PREFIX) + PREFIX + path
+
+
+def is_unrecorded(method: str, path: str) -> bool:
+    """Whether a request is passed on without a record; all that is not in the list is refused."""
+    return _UNRECORDED.fullmatch(f"{method} {path}") is not None
 
 
 def upstream(name: str, variables: Mapping[str, str]) -> Upstream:

@@ -10,9 +10,10 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.run_names import prefix_of
+from agentpipe.core.usage import MAX_NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -56,8 +57,8 @@ class Sample:
             result.group_id or result.task_id,
             key,
             result.outcome,
-            result.reward,
-            {n: value for n, value in result.usage.items() if isinstance(value, int | float)},
+            _within(result.reward, 1),
+            _numbers(result.usage),
             _seconds(result.started_at),
             _seconds(result.finished_at),
             result.config_hash,
@@ -145,6 +146,17 @@ def rewards_by_task(samples: Iterable[Sample]) -> dict[str, list[float | None]]:
     for each in samples:
         found[each.task].append(each.reward)
     return found
+
+
+def _numbers(usage: Mapping[str, Any]) -> Mapping[str, float]:
+    found = {name: _within(value, MAX_NUMBER) for name, value in usage.items()}
+    return {name: number for name, number in found.items() if number is not None}
+
+
+def _within(value: Any, most: int) -> float | None:
+    """A number that others may be added to; an odd one would spoil the figures of a whole run."""
+    is_number = isinstance(value, int | float) and 0 <= value <= most
+    return value if is_number else None
 
 
 def _seconds(timestamp: str | None) -> float | None:

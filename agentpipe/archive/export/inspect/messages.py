@@ -9,6 +9,7 @@ import orjson
 
 from agentpipe.archive.export.conversation import text_of
 from agentpipe.core.result import CONTENT_FILTER, LENGTH, REFUSAL, STOP
+from agentpipe.core.usage import MAX_NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -103,5 +104,5 @@ def usage_of(usage: Mapping[str, Any]) -> Json:
 
 
 def _count(value: Any) -> int:
-    is_one = isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
-    return int(value) if is_one else 0
+    is_one = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return int(value) if is_one and 0 <= value <= MAX_NUMBER else 0
