@@ -18,9 +18,15 @@ if TYPE_CHECKING:
 CREDENTIAL_NAMES = (
     r"TOKEN|SECRET|CREDENTIAL|KEY(?!WORD|BOARD)|PASS(?!ENGER|AGE|IVE)|PWD|PRIVATE|COOKIE|SESSION"
     r"|BEARER|HEADER|JWT|OAUTH|AUTH(?!OR)|AUTHORI[SZ]|WEBHOOK|MNEMONIC|DSN|CONNECTION_?STRING|CERTIFICATE"
-    r"|(?<![A-Z])(?:CREDS?|PAT|PSK|OTP|TOTP|PIN|SALT|SAS)(?![A-Z])"
+    r"|CREDS|OTPCODE|PINCODE|GITHUBPAT|(?:SEED|RECOVERY)_?PHRASE|WALLET_?SEED|HMAC|SIGNING|SIGNATURE"
+    r"|NETRC|(?<![A-Z])(?:CRED|PAT|PSK|OTP|TOTP|PIN|SALT|SAS|PW)(?![A-Z])|(?<=[A-Z])PW(?![A-Z])"
 )
 _NAME = re.compile(CREDENTIAL_NAMES, re.IGNORECASE)
+# In connection strings and query strings.
+_CREDENTIAL_IN_FIELD = re.compile(
+    r"(?:^|[;?&\s])(?:password|pwd|accountkey|sharedaccesskey|api_?key|access_?token|token|sig)=[^;&\s]",
+    re.IGNORECASE,
+)
 _PASSWORD_IN_URL = re.compile(r"://[^/?#@\s:]*+:[^/?#@\s]++@")
 
 
@@ -40,7 +46,7 @@ def holds_password(value: str) -> bool:
 
 
 def _holds_credential(value: str) -> bool:
-    if holds_password(value):
+    if holds_password(value) or _CREDENTIAL_IN_FIELD.search(value):
         return True
     try:
         return _forms().occurs_in(orjson.dumps(value))

@@ -32,6 +32,13 @@ SECRETS = [
     "SENTRY_DSN",
     "JWT",
     "PRIVATE_PEM",
+    "SMTP_PW",
+    "MYPW",
+    "DBCREDS",
+    "SEED_PHRASE",
+    "WALLET_SEED",
+    "HMAC",
+    "NETRC",
 ]
 SETTINGS = [
     "GITHUB_PERSONAL_ACCOUNT_NAME",
@@ -48,6 +55,7 @@ SETTINGS = [
     "PATTERN",
     "SHOPPING_LIST",
     "MODEL_NAME",
+    "RANDOM_SEED",
 ]
 VALUES = [
     "postgres://zoe:hunter2@db/x",
@@ -55,6 +63,10 @@ VALUES = [
     "ghp_" + "a1B2" * 10,
     "-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY-----",
     "\ud800",
+    "Endpoint=https://x;AccountKey=abc",
+    "Server=db;Password=abc",
+    "https://files/x?sv=1&sig=abc",
+    "https://api/x?api_key=abc",
 ]
 
 
