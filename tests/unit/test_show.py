@@ -147,6 +147,16 @@ def test_messages_are_the_conversation() -> None:
     assert "no conversation" in _drawn(Result(task_id="t"), messages=True)
 
 
+def test_of_a_long_traceback_the_end_is_shown() -> None:
+    lines = [f"frame {number}" for number in range(100)]
+    error = {"type": "KeyError", "message": "x", "traceback": "\n".join(lines)}
+    result = Result(task_id="t", outcome="agent_error", error=error)
+    shown = _drawn(result)
+    assert "frame 99" in shown
+    assert "frame 87" not in shown
+    assert "... (88 lines above)" in shown
+
+
 def test_failures_are_shown_with_their_traceback() -> None:
     error = {"type": "KeyError", "message": "x", "traceback": "Traceback:\n  line"}
     drawn = _drawn(Result(task_id="t", outcome="agent_error", error=error))

@@ -211,7 +211,17 @@ def _draw_error(page: Page, error: Mapping[str, Any]) -> None:
     message = f"{as_text(error.get('type', ''))}: {as_text(error.get('message', ''))}"
     page.block(message, style="red", most=_ANSWER_LINES)
     if traceback := error.get("traceback"):
-        page.block(as_text(traceback).rstrip(), style="dim", most=_TRACEBACK_LINES)
+        _draw_traceback(page, as_text(traceback).rstrip())
+
+
+def _draw_traceback(page: Page, traceback: str) -> None:
+    """Its end, which is the user's own code; what is above it is often ours."""
+    above = traceback.count("\n") + 1 - _TRACEBACK_LINES
+    if above > 0 and not page.full:
+        page.cut = True
+        page.line((f"... ({above:,} lines above)", "dim"))
+        traceback = "\n".join(traceback.rsplit("\n", _TRACEBACK_LINES)[1:])
+    page.block(traceback, style="dim", most=2 * _TRACEBACK_LINES)
 
 
 def _draw_trace(page: Page, trace: Sequence[Any]) -> None:
