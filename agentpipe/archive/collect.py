@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 from agentpipe.core.result import Result
 from agentpipe.errors import FormatError, Unreachable
 from agentpipe.sinks.base import Record
+from agentpipe.sinks.polling import Polling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from agentpipe.sinks.base import Keeper, Reader
 
@@ -26,7 +27,6 @@ BATCH, BATCH_BYTES = 4_000, 16 * 1024**2
 # The stream goes on meanwhile: a batch is written when it is this old, however small.
 BATCH_S = 0.5
 POLL, POLL_S = 500, 0.2
-RECONNECT_PAUSE_S = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Collector:
         """Its caller closes both."""
         self._reader, self._archive = reader, archive
         self._stopped = False
-        self._outage: Unreachable | None = None
+        self._polling = Polling(reader)
         self.done = Collected()
 
     def stop(self) -> None:
@@ -79,8 +79,8 @@ class Collector:
                 progress(self._keep(batch))
                 quiet_since = time.monotonic()
             elif time.monotonic() - quiet_since >= quiet_s:
-                if self._outage is not None:
-                    raise self._outage
+                if self._polling.outage is not None:
+                    raise self._polling.outage
                 break
         return self.done
 
@@ -89,26 +89,12 @@ class Collector:
         batch: list[Record] = []
         size, until = 0, time.monotonic() + BATCH_S
         while len(batch) < BATCH and size < BATCH_BYTES and not self._stopped:
-            records = self._poll(0.0 if batch else POLL_S)
+            records = self._polling.poll(POLL, 0.0 if batch else POLL_S)
             batch += records
             size += sum(len(each.payload) for each in records)
             if time.monotonic() > until or not (records and batch):
                 break
         return batch
-
-    def _poll(self, timeout_s: float) -> Sequence[Record]:
-        try:
-            records = self._reader.poll(POLL, timeout_s)
-        except Unreachable as error:
-            if self._outage is None:
-                log.warning("waiting for the stream: %s", error)
-            self._outage = error
-            time.sleep(min(POLL_S, RECONNECT_PAUSE_S))
-            return ()
-        if self._outage is not None:
-            log.warning("the stream is back")
-            self._outage = None
-        return records
 
     def _keep(self, batch: list[Record]) -> int:
         results = [found for each in batch if (found := self._result(each)) is not None]
@@ -118,7 +104,7 @@ class Collector:
             collected=self.done.collected + new,
             repeated=self.done.repeated + len(results) - new,
         )
-        # Only now: what a kill repeats is known to the archive, what it loses is known to nobody.
+        # Only now: what a kill repeats is known to the archive, what it loses was never committed.
         self._commit(batch[-1])
         return new
 

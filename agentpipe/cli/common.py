@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from contextlib import closing
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -14,6 +13,7 @@ import orjson
 from agentpipe.cli.colour import coloured, shows_colours
 from agentpipe.cli.guard import unguarded
 from agentpipe.connections.environment import PEER_VARIABLES, URL_VARIABLES
+from agentpipe.core.did_you_mean import unknown
 from agentpipe.core.redaction import without_password
 from agentpipe.core.run_names import RUN_NAME, is_run_name
 from agentpipe.core.text import printable, printable_json
@@ -21,7 +21,7 @@ from agentpipe.errors import ConfigError
 from agentpipe.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from agentpipe.brokers.base import Store
@@ -130,6 +130,21 @@ def collections_of(args: argparse.Namespace, settings: Settings) -> tuple[Collec
     return load(collection_file(args, settings), settings.max_queue_size)
 
 
+def named_collection(
+    collections: Iterable[Collection], args: argparse.Namespace, settings: Settings
+) -> Collection:
+    """That of the argument ``COLLECTION``.
+
+    Raises:
+        ConfigError: The file has no such collection; with the nearest name.
+    """
+    named = {each.name: each for each in collections}
+    if args.collection not in named:
+        where = f"in {collection_file(args, settings)}"
+        raise ConfigError(unknown("collection", args.collection, named, where))
+    return named[args.collection]
+
+
 def opened_store(settings: Settings) -> closing[Store]:
     """The broker's store, as a context manager that closes it."""
     from agentpipe.brokers import open_store
@@ -142,15 +157,6 @@ def opened_sink(settings: Settings) -> closing[Sink]:
     from agentpipe.sinks import open_sink
 
     return closing(open_sink(settings))
-
-
-def timestamp(text: str) -> float | None:
-    """ISO 8601 with a time zone as Unix seconds; None for anything else."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return None if moment.tzinfo is None else moment.timestamp()
 
 
 def refuse_below_one(option: str, value: int | None) -> None:

@@ -15,7 +15,7 @@ from agentpipe.cli.common import (
 )
 from agentpipe.cli.exit_codes import OK, PARTLY
 from agentpipe.cli.home import require_results
-from agentpipe.cli.runs_told import no_results_of, say_drift
+from agentpipe.cli.run_notes import no_results_of, say_drift
 from agentpipe.core.text import counted, one_line
 from agentpipe.operations.judging.comparing import compare, compare_by
 from agentpipe.operations.judging.permutation import DRAWS

@@ -25,7 +25,6 @@ from agentpipe.cli.common import (
     refuse_below_one,
     say,
     settings_of,
-    timestamp,
 )
 from agentpipe.cli.dead_text import age, as_lines, readable
 from agentpipe.cli.exit_codes import FAILED, FULL, OK, PARTLY, USAGE
@@ -34,7 +33,7 @@ from agentpipe.cli.home import require_tasks
 from agentpipe.core.did_you_mean import unknown
 from agentpipe.core.result import OUTCOMES
 from agentpipe.core.text import one_line
-from agentpipe.core.timestamps import utc
+from agentpipe.core.timestamps import seconds_of, utc
 from agentpipe.errors import AgentpipeError, ConfigError
 from agentpipe.operations import dead_letters
 
@@ -137,7 +136,7 @@ def moment_of(option: str, text: str | None) -> float | None:
         return None
     if found := _AGE.fullmatch(text):
         return time.time() - float(found[1]) * _UNITS_S[found[2]]
-    moment = timestamp(text)
+    moment = seconds_of(text)
     if moment is None:
         raise ConfigError(
             f"{option} {text[:40]!r}: write an age such as 10m, 3h or 2d, "

@@ -24,12 +24,14 @@ def refuse_unknown(args: argparse.Namespace, settings: Settings, name: str | Non
     Raises:
         ConfigError: With the nearest name.
     """
+    if name is None:
+        return
     try:
         path = collection_file(args, settings)
         known = {each.name for each in collections_of(args, settings)}
     except ConfigError:
         return
-    if name is None or name in known or _is_elsewhere(settings, name):
+    if name in known or _is_elsewhere(settings, name):
         return
     where = f"in {path}, nor on the broker"
     raise ConfigError(unknown("collection", name, sorted(known), where))

@@ -18,7 +18,7 @@ from agentpipe.cli.common import (
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_results
 from agentpipe.cli.known_collections import refuse_unknown
-from agentpipe.cli.runs_told import no_results_of, say_drift
+from agentpipe.cli.run_notes import no_results_of, say_drift
 from agentpipe.core.redaction import without_password
 from agentpipe.core.text import counted, one_line
 from agentpipe.operations.judging.reading import ResultsOfRuns

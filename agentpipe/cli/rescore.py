@@ -20,7 +20,7 @@ from agentpipe.cli.common import (
 )
 from agentpipe.cli.exit_codes import FAILED, OK, PARTLY
 from agentpipe.cli.home import require_results
-from agentpipe.cli.runs_told import no_results_of
+from agentpipe.cli.run_notes import no_results_of
 from agentpipe.core.run_names import is_run_name
 from agentpipe.errors import ConfigError
 

@@ -18,7 +18,7 @@ from agentpipe.cli.common import (
 )
 from agentpipe.cli.exit_codes import FAILED, FULL, OK, PARTLY
 from agentpipe.cli.home import require_results
-from agentpipe.cli.runs_told import no_results_of
+from agentpipe.cli.run_notes import no_results_of
 from agentpipe.core.text import one_line
 from agentpipe.errors import ConfigError
 from agentpipe.operations.judging.reading import ResultsOfRuns

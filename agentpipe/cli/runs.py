@@ -20,7 +20,7 @@ from agentpipe.cli.common import (
 )
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_tasks
-from agentpipe.cli.runs_told import say_drift
+from agentpipe.cli.run_notes import say_drift
 from agentpipe.core.text import duration, one_line
 from agentpipe.errors import ConfigError
 

@@ -12,8 +12,8 @@ from agentpipe.cli import send_run
 from agentpipe.cli.common import (
     add_common,
     add_on_full,
-    collection_file,
     collections_of,
+    named_collection,
     opened_sink,
     print_either,
     say,
@@ -22,7 +22,6 @@ from agentpipe.cli.common import (
 )
 from agentpipe.cli.exit_codes import FAILED, FULL, OK, PARTLY
 from agentpipe.cli.progress import progress_bar
-from agentpipe.core.did_you_mean import unknown
 from agentpipe.core.text import one_line
 from agentpipe.errors import ConfigError, QueueFull, TaskError, Unreachable
 from agentpipe.sending.admission import admit
@@ -69,11 +68,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("give one QUESTION, or --file TASKS.jsonl (- for stdin)")
     send_run.check(args)
     collections = collections_of(args, settings)
-    named = {collection.name: collection for collection in collections}
-    if args.collection not in named:
-        where = f"in {collection_file(args, settings)}"
-        raise ConfigError(unknown("collection", args.collection, named, where))
-    tasks = _tasks(args, named[args.collection].task_rules)
+    collection = named_collection(collections, args, settings)
+    tasks = _tasks(args, collection.task_rules)
     say_where(settings)
     with ExitStack() as stack:
         waiter = None
@@ -84,9 +80,9 @@ def run(args: argparse.Namespace) -> int:
             stack.callback(waiter.close)
         dispatcher = Dispatcher.open(collections, settings, results=False)
         stack.callback(dispatcher.close)
-        _say_misfits(dispatcher, named[args.collection])
-        send_run.set_budget(args, dispatcher, named[args.collection])
-        send_run.begin(args, dispatcher, named[args.collection])
+        _say_misfits(dispatcher, collection)
+        send_run.set_budget(args, dispatcher, collection)
+        send_run.begin(args, dispatcher, collection)
         sent = _send(dispatcher, args, tasks)
         if waiter is None:
             return _report(args, sent)

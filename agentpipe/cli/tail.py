@@ -17,7 +17,6 @@ from agentpipe.cli.common import (
     say,
     say_skipped,
     settings_of,
-    timestamp,
 )
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_results
@@ -25,6 +24,7 @@ from agentpipe.cli.known_collections import refuse_unknown
 from agentpipe.core.result import OUTCOMES
 from agentpipe.core.run_names import is_of_run
 from agentpipe.core.text import one_line
+from agentpipe.core.timestamps import seconds_of
 from agentpipe.sinks.stream import Stream
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _start(text: str) -> Start:
     try:
         return float(text)
     except ValueError:
-        moment = timestamp(text)
+        moment = seconds_of(text)
     if moment is None:
         raise argparse.ArgumentTypeError(
             f"expected beginning, now, Unix seconds, or ISO 8601 with a time zone "

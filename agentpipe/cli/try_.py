@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import orjson
 
-from agentpipe.cli.common import collection_file, say, settings_of
+from agentpipe.cli.common import collections_of, named_collection, say, settings_of
 from agentpipe.cli.exit_codes import FAILED, INTERRUPTED, OK
 from agentpipe.cli.guard import unguarded
 from agentpipe.core import logs
-from agentpipe.core.did_you_mean import unknown
 from agentpipe.core.text import printable_json
 from agentpipe.errors import ConfigError
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from agentpipe.config.collection import AgentSpec, Collection
     from agentpipe.core.result import Result
     from agentpipe.core.task import Task
-    from agentpipe.settings import Settings
     from agentpipe.worker.trial import Trial
 
 
@@ -60,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if (args.question is None) == (args.task is None):
         raise ConfigError("give one QUESTION, or --task FILE:LINE")
     settings = settings_of(args)
-    collection = _collection(args, settings)
+    collection = named_collection(collections_of(args, settings), args, settings)
     agent, task = _agent(args, collection), _task(args, collection)
     screen = unguarded(sys.stdout)
     harden()
@@ -129,16 +127,6 @@ def _drawn(args: argparse.Namespace, trial: Trial, task: Task, screen: TextIO) -
     draw_end(page, trial.result)
     print_page(page, screen)
     return trial.result
-
-
-def _collection(args: argparse.Namespace, settings: Settings) -> Collection:
-    from agentpipe.config.collection import load
-
-    path = collection_file(args, settings)
-    named = {each.name: each for each in load(path, settings.max_queue_size)}
-    if args.collection not in named:
-        raise ConfigError(unknown("collection", args.collection, named, f"in {path}"))
-    return named[args.collection]
 
 
 def _agent(args: argparse.Namespace, collection: Collection) -> AgentSpec:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass, field, fields
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -13,7 +12,7 @@ import orjson
 from agentpipe.core import caps
 from agentpipe.core.outside import ORJSON_DEPTH, is_deep, valid_text
 from agentpipe.core.task import SCHEMA, kind_of, refuse_other_schemas
-from agentpipe.core.timestamps import utc
+from agentpipe.core.timestamps import moment_of, utc
 from agentpipe.errors import FormatError
 
 if TYPE_CHECKING:
@@ -195,15 +194,8 @@ def _parsed(data: Any) -> Any:
 def _refuse_odd_times(record: dict[str, Any]) -> None:
     """What readers compute with."""
     for name in ("started_at", "finished_at"):
-        if record.get(name) is not None and not _is_time(record[name]):
+        if record.get(name) is not None and moment_of(record[name]) is None:
             raise FormatError(f"not a result: {name} is no time in UTC")
-
-
-def _is_time(text: str) -> bool:
-    try:
-        return datetime.fromisoformat(text).tzinfo is not None
-    except ValueError:
-        return False
 
 
 def _encoded(record: dict[str, Any]) -> bytes:

@@ -29,3 +29,14 @@ def run_of(task_id: str) -> str | None:
     """The run that an id names; None if it names none."""
     name, slash, _ = task_id.partition("/")
     return name if slash and is_run_name(name) else None
+
+
+def without_run(name: str, run: str | None) -> str:
+    """A task's or a group's name as it is in every run; ``run`` is the one that it is of."""
+    return name.removeprefix(prefix_of(run)) if run else name
+
+
+def bounds_of(run: str) -> tuple[str, str]:
+    """All ids of the run are at least the first, and less than the second, as strings sort."""
+    prefix = prefix_of(run)
+    return prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1)

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.core.run_names import prefix_of
+from agentpipe.core.run_names import prefix_of, without_run
 from agentpipe.core.task import MAX_ID
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class RunPlan:
 
     def fields(self, task: Task, key: str) -> Iterator[dict[str, Any]]:
         """The fields of each task to send; ``key`` is the task's id, without a run."""
-        name = f"{prefix_of(self.run)}{key.removeprefix(prefix_of(task.run) if task.run else '')}"
+        name = f"{prefix_of(self.run)}{without_run(key, task.run)}"
         if not self.samples:
             group = task.group_id and self._group_of(task)
             yield {"run": self.run, "task_id": name, "group_id": group}

@@ -1,10 +1,12 @@
-"""Moments as strings."""
+"""Moments as strings, and strings as moments."""
 
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Any
 
 
 def utc(timestamp: float) -> str:
@@ -17,3 +19,17 @@ def utc(timestamp: float) -> str:
 @lru_cache(maxsize=64)
 def _utc_second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
+
+
+def moment_of(value: Any) -> datetime | None:
+    """A time with its zone, from ISO 8601; None for any other value."""
+    with suppress(TypeError, ValueError):
+        moment = datetime.fromisoformat(value)
+        return moment if moment.tzinfo else None
+    return None
+
+
+def seconds_of(value: Any) -> float | None:
+    """The same in Unix seconds."""
+    moment = moment_of(value)
+    return moment.timestamp() if moment else None

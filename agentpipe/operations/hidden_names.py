@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from agentpipe.errors import Problem
     from agentpipe.sending.task_files import Entry
 
-MAX_TOLD = 100
+MAX_LISTED = 100
 _RENDERED = ("value", "op_args")
 
 
@@ -32,7 +32,7 @@ class HiddenNames:
     """What the tasks of a file want in vain.
 
     Attributes:
-        problems: Of tasks that no agent runs, whichever context it has.
+        problems: Of tasks that no agent runs, in any of the contexts.
         notes: Of tasks that run, or do with some contexts.
     """
 
@@ -93,9 +93,9 @@ def hidden_names(
             if not _is_hidden(each, hiding, contexts) or not (each.refused or asks_templates):
                 continue
             is_certain = each.refused and contexts and hiding == len(contexts)
-            told = _problem(entry, each, hiding, len(contexts))
-            (problems if is_certain else notes).append(told)
-        if len(problems) + len(notes) >= MAX_TOLD:
+            said = _problem(entry, each, hiding, len(contexts))
+            (problems if is_certain else notes).append(said)
+        if len(problems) + len(notes) >= MAX_LISTED:
             break
     return HiddenNames(tuple(problems), tuple(notes))
 
@@ -105,20 +105,20 @@ def _is_hidden(template: _Template, hiding: int, contexts: Sequence[Context]) ->
 
 
 def _problem(entry: Entry, template: _Template, hiding: int, contexts: int) -> Problem:
-    told = f"{template.place}: {hidden_problem(template.name)}"
+    said = f"{template.place}: {hidden_problem(template.name)}"
     if not template.refused:
-        told += "; without that, the question is asked as it stands"
+        said += "; without that, the question is asked as it stands"
     elif 0 < hiding < contexts:
-        told += f"; {hiding} of {contexts} contexts hide it, and their agents do not run the task"
+        said += f"; {hiding} of {contexts} contexts hide it, and their agents do not run the task"
     else:
-        told += "; without that, no agent runs the task"
-    return entry.problem(told)
+        said += "; without that, no agent runs the task"
+    return entry.problem(said)
 
 
 def _templates(entry: Entry) -> Iterator[_Template]:
     try:
         yield from _templates_in(entry.data)
-    except RecursionError:  # Whoever validates the task says so.
+    except RecursionError:  # The validation of the task says so.
         return
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from agentpipe.core.run_names import prefix_of
+from agentpipe.core.run_names import prefix_of, without_run
 from agentpipe.core.secret_forms import MASK
 from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
@@ -71,7 +71,7 @@ class Names:
 
     def of(self, name: str | None) -> str | None:
         """A task's or a group's; one of no run gets the new run's prefix, too."""
-        return name and prefix_of(self.to_run) + name.removeprefix(prefix_of(self.run))
+        return name and prefix_of(self.to_run) + without_run(name, self.run)
 
 
 class Rescore:
@@ -96,12 +96,14 @@ class Rescore:
             ConfigError: An evaluator is not for this collection to have.
         """
         left = iter(results)
-        while batch := list(islice(left, BATCH)):
-            judged = await asyncio.gather(*map(self._rescored, batch))
-            made = [it for it in judged if it is not None]
-            self._sink.publish([Record(it.task_id, it.encode(redactor)) for it in made])
-        for runner in self._runners.values():
-            await runner.close()
+        try:
+            while batch := list(islice(left, BATCH)):
+                judged = await asyncio.gather(*map(self._rescored, batch))
+                made = [it for it in judged if it is not None]
+                self._sink.publish([Record(it.task_id, it.encode(redactor)) for it in made])
+        finally:
+            for runner in self._runners.values():
+                await runner.close()
         return self._done
 
     async def _rescored(self, result: Result) -> Result | None:
@@ -182,7 +184,7 @@ def _names_of(result: Result) -> Iterable[str]:
     """What a task file may call it: its id, or that of the task whose sample it is."""
     for name in (result.task_id, result.group_id):
         if name:
-            yield name.removeprefix(prefix_of(result.run)) if result.run else name
+            yield without_run(name, result.run)
 
 
 def _with_verdicts(renamed: Result, run: Completed, task: Task) -> Result:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agentpipe.brokers.capabilities import KeepsRuns, require
+from agentpipe.core.budgets import tokens_in
 from agentpipe.core.did_you_mean import unknown
 from agentpipe.errors import ConfigError
 from agentpipe.operations.judging.reading import ResultsOfRuns
@@ -145,7 +146,7 @@ def _by_archive(run: KeptRun, settings: Settings) -> RunSummary:
         low=mean.low if mean else None,
         high=mean.high if mean else None,
         rewarded=report.rewarded,
-        tokens=int(usage.get("input_tokens", 0) + usage.get("output_tokens", 0)),
+        tokens=tokens_in(usage),
         usd=usage.get("usd", 0.0),
         took_s=report.duration_s,
         configs=report.config_hashes,

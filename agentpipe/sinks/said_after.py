@@ -1,4 +1,4 @@
-"""Says once that something takes long, so that nobody looks at a silent terminal."""
+"""Says once that something takes long, so that a terminal is not silent."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from agentpipe.errors import FormatError, Unreachable
 from agentpipe.sinks.async_results import AsyncResults
 from agentpipe.sinks.base import LosesRecords
 from agentpipe.sinks.late_reader import LateReader, in_a_loop
+from agentpipe.sinks.polling import Polling
 from agentpipe.sinks.portion import Portion
 from agentpipe.sinks.said_after import SAID_AFTER_S, said_after
 from agentpipe.sinks.seen import Seen
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from agentpipe.sinks.base import Reader, Record, Sink, Start
 
 POLL_S = 0.5
-RECONNECT_PAUSE_S = 0.2
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class Stream:
         self._closing = False
         self._thread: SideThread | None = None
         self._waits = _Waits(shown if timeout_s is None else "")
-        self._outage: Unreachable | None = None
+        self._polling = Polling(reader)
         self.skipped = 0
         self.repeated = 0
 
@@ -236,8 +236,8 @@ class Stream:
                 continue
             self._settle()
             if time.monotonic() >= quiet_until:
-                if self._outage is not None:
-                    raise self._outage
+                if self._polling.outage is not None:
+                    raise self._polling.outage
                 return
 
     def _taken(self, records: list[Record]) -> Iterator[Record]:
@@ -249,18 +249,9 @@ class Stream:
         self._portion.used(len(records), time.monotonic() - begun)
 
     def _poll(self, timeout_s: float) -> list[Record]:
-        try:
-            records = self._reader.poll(self._portion.limit, timeout_s)
-        except Unreachable as error:
-            if self._outage is None:
-                log.warning("waiting for the stream: %s", error)
-            self._outage = error
-            time.sleep(min(timeout_s, RECONNECT_PAUSE_S))
-            return []
-        if self._outage is not None:
-            log.warning("the stream is back")
-            self._outage = None
-        self._seen.recall(self._reader.recall())
+        records = self._polling.poll(self._portion.limit, timeout_s)
+        if self._polling.outage is None:
+            self._seen.recall(self._reader.recall())
         return records
 
     def _skip(self, record: Record, error: FormatError) -> None:

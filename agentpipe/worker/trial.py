@@ -168,7 +168,7 @@ class _Nowhere:
     """A store of which nothing is asked but to know queues."""
 
     def declare(self, queues: Iterable[Queue]) -> None:
-        """Nobody else serves them."""
+        """No other process serves them."""
 
     def close(self) -> None:
         """Nothing is open."""

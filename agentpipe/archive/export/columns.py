@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
+from agentpipe.core import timestamps
 from agentpipe.core.outside import encoded, valid_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from datetime import datetime
 
     from agentpipe.core.result import Result
 
@@ -81,10 +83,10 @@ def _time(value: Any) -> str | None:
 
 
 def moment_of(text: Any) -> datetime | None:
-    """A time in UTC; None for what is none."""
-    with suppress(ValueError, OverflowError, TypeError):
-        moment = datetime.fromisoformat(text)
-        return moment.astimezone(UTC) if moment.tzinfo else None
+    """A time in UTC; None for any other value."""
+    moment = timestamps.moment_of(text)
+    with suppress(OverflowError):
+        return moment and moment.astimezone(UTC)
     return None
 
 

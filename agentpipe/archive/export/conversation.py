@@ -57,15 +57,19 @@ def answer_text(result: Result) -> str:
     return result.result if isinstance(result.result, str) else orjson.dumps(result.result).decode()
 
 
-def question_of(result: Result) -> str:
-    """As it was sent; of results of earlier versions, as their trace has it, or empty."""
+def question_of(result: Result) -> str | None:
+    """As it was sent; of results of earlier versions, as the run's own span has it."""
     if result.task and (question := text_of(result.task.get("question"))):
         return question
-    for _, data in records_of(result.trace):
-        messages = data.get("messages")
-        if data.get("type") == "agent" and isinstance(messages, list) and messages:
-            return text_of(messages[0]) or ""
-    return ""
+    asked = [(span, _first_message(data)) for span, data in records_of(result.trace)]
+    known = [(span, message) for span, message in asked if message is not None]
+    of_run = (message for span, message in known if span.get("id") == span.get("parent_id"))
+    return text_of(next(of_run, known[0][1] if known else None))
+
+
+def _first_message(data: Mapping[str, Any]) -> Any:
+    messages = data.get("messages") if data.get("type") == "agent" else None
+    return messages[0] if isinstance(messages, list) and messages else None
 
 
 def _asked_and_answered(result: Result) -> Transcript | None:

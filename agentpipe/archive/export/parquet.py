@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agentpipe.archive.export.columns import Column, Row
     from agentpipe.core.result import Result
 
-# A row group is in memory as a whole, whoever writes or reads it.
+# A row group is in memory as a whole, for writers and readers.
 GROUP_ROWS = 10_000
 GROUP_CHARS = 32 * 1024 * 1024
 

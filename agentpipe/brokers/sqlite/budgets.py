@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.brokers.sqlite.tables import DELAYED, SET_PAUSES, WAITING
 from agentpipe.brokers.statistics import with_spent
 from agentpipe.core.budgets import Budget, Spending
-from agentpipe.core.run_names import run_of
+from agentpipe.core.run_names import bounds_of, run_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -33,8 +33,8 @@ _UPSERT = (
     " ON CONFLICT (kind, name) DO UPDATE SET"
     " cap_usd = excluded.cap_usd, cap_tokens = excluded.cap_tokens"
 )
-# All ids of a run: 0 follows the slash.
-_OF_RUN = "id >= ? || '/' AND id < ? || '0'"
+# With ``bounds_of`` the run.
+_OF_RUN = "id >= ? AND id < ?"
 
 
 def read_spendings(db: sqlite3.Connection) -> tuple[Spending, ...]:
@@ -61,7 +61,7 @@ def set_budget(db: sqlite3.Connection, kind: Holder, name: str, budget: Budget) 
     elif (kind, name) not in _spent(db):
         db.execute(
             f"UPDATE tasks SET due = 0 WHERE state = {DELAYED} AND due >= ? AND {_OF_RUN}",
-            (FOREVER, name, name),
+            (FOREVER, *bounds_of(name)),
         )
 
 
@@ -130,12 +130,12 @@ def spent_runs(db: sqlite3.Connection) -> frozenset[str]:
 
 def park(db: sqlite3.Connection, qid: int, task_ids: Iterable[str], spent: frozenset[str]) -> bool:
     """Park the queue's tasks of those runs that some of these ids are of; whether there are any."""
-    runs = {run_of(task_id) for task_id in task_ids} & spent
+    runs = spent.intersection(map(run_of, task_ids))
     for run in runs:
         parked = db.execute(
             f"UPDATE tasks SET state = {DELAYED}, due = ?"
             f" WHERE qid = ? AND state = {WAITING} AND {_OF_RUN}",
-            (FOREVER, qid, run, run),
+            (FOREVER, qid, *bounds_of(run)),
         ).rowcount
         db.execute(
             "UPDATE queues SET waiting = waiting - ?1, delayed = delayed + ?1 WHERE qid = ?2",

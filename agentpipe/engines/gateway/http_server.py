@@ -93,7 +93,7 @@ class _Connection:
         """The same, once all of it is there.
 
         Raises:
-            ConnectionError: It does not come, or is too large, which its client has been told.
+            ConnectionError: It does not come, or is too large, which its client knows by then.
         """
         body = bytearray()
         while isinstance(event := await self._next_event(), h11.Data):

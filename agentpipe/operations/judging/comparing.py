@@ -152,13 +152,14 @@ def delta_of(pairs: Pairs) -> Delta:
     differences = _differences(pairs)
     spread = Spread.of(pairs)
     p, exact = sign_flip(differences)
+    only = _pass_in_one(pairs)
     return Delta(
         mean_a=_mean([_mean(a) for a, _ in pairs]),
         mean_b=_mean([_mean(b) for _, b in pairs]),
         **asdict(spread),
         p=p,
         exact=exact,
-        mcnemar=_mcnemar(pairs),
+        mcnemar=None if only is None else McNemar(*only, mcnemar(*only)),
         wins=sum(it > 0 for it in differences),
         ties=sum(it == 0 for it in differences),
         losses=sum(it < 0 for it in differences),
@@ -182,7 +183,7 @@ class Spread:
         differences = _differences(pairs)
         delta, se, number = _mean(differences), _standard_error(differences), len(pairs)
         detectable = (t_quantile(number - 1) + Z_POWER) * se if se else None
-        return cls(delta, se, *_interval(delta, se, number, _mcnemar(pairs)), detectable)
+        return cls(delta, se, *_interval(delta, se, number, _pass_in_one(pairs)), detectable)
 
 
 def _differences(pairs: Pairs) -> list[float]:
@@ -195,11 +196,11 @@ def _difference(a: float, b: float) -> float:
 
 
 def _interval(
-    delta: float, se: float | None, number: int, of_one: McNemar | None
+    delta: float, se: float | None, number: int, only: tuple[int, int] | None
 ) -> tuple[float | None, float | None, str | None]:
     """None where all differences are equal: nothing says how they vary."""
-    if of_one is not None:
-        return *bonett_price(of_one.only_a, of_one.only_b, number), "bonett-price"
+    if only is not None:
+        return *bonett_price(*only, number), "bonett-price"
     if not se:
         return None, None, None
     half = t_quantile(number - 1) * se
@@ -222,13 +223,16 @@ def _standard_error(differences: Sequence[float]) -> float | None:
     return math.sqrt(squares / (number - 1) / number)
 
 
-def _mcnemar(pairs: Pairs) -> McNemar | None:
-    """Samples of one task are not independent pairs, so that each must have one."""
+def _pass_in_one(pairs: Pairs) -> tuple[int, int] | None:
+    """How many tasks pass in one run only; None unless each has one sample, pass or fail.
+
+    Samples of one task are not independent pairs.
+    """
     if not all(len(a) == len(b) == 1 and {*a, *b} <= {0, 1} for a, b in pairs):
         return None
     only_a = sum(a[0] > b[0] for a, b in pairs)
     only_b = sum(b[0] > a[0] for a, b in pairs)
-    return McNemar(only_a, only_b, mcnemar(only_a, only_b))
+    return only_a, only_b
 
 
 def _bounds(a: Rewards, b: Rewards, common: Sequence[str]) -> tuple[float, float] | None:

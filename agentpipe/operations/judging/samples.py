@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.core.run_names import prefix_of
+from agentpipe.core.run_names import without_run
+from agentpipe.core.timestamps import seconds_of
 from agentpipe.core.usage import MAX_NUMBER
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ class Sample:
             result.outcome,
             _within(result.reward, 1),
             _numbers(result.usage),
-            _seconds(result.started_at),
-            _seconds(result.finished_at),
+            seconds_of(result.started_at),
+            seconds_of(result.finished_at),
             result.config_hash,
             result.retry_of or result.replay_of,
             result.retry_of is not None,
@@ -71,7 +71,7 @@ class Sample:
     @property
     def task(self) -> str:
         """The task that it is a sample of, by the name that it has in every run."""
-        return self.group.removeprefix(prefix_of(self.run)) if self.run else self.group
+        return without_run(self.group, self.run)
 
     @property
     def run_s(self) -> float | None:
@@ -157,14 +157,6 @@ def _within(value: Any, most: int) -> float | None:
     """A number that others may be added to; an odd one would spoil the figures of a whole run."""
     is_number = isinstance(value, int | float) and 0 <= value <= most
     return value if is_number else None
-
-
-def _seconds(timestamp: str | None) -> float | None:
-    """Unix seconds; None where there is none, or what a foreign record holds is none."""
-    try:
-        return datetime.fromisoformat(timestamp).timestamp() if timestamp else None
-    except ValueError:
-        return None
 
 
 def without_rescored(results: Iterable[Result], left_out: list[str]) -> Iterator[Result]:

@@ -83,7 +83,7 @@ class _Batches(Fetcher.PartitionRecords):  # type: ignore[misc] # The client has
 
 
 def _is_control(batch: Any) -> bool:
-    """Marks of transactions; nobody's records."""
+    """Marks of transactions, which hold no record."""
     if not batch.validate_crc():
         raise kafka.CorruptRecordError("its checksum is wrong")
     return bool(batch.magic == DEFAULT_MAGIC and batch.is_control_batch)

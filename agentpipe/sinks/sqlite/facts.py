@@ -7,11 +7,11 @@ an upgrade takes no time either, and a writer of an earlier version does no harm
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import orjson
 
+from agentpipe.core.timestamps import seconds_of
 from agentpipe.sinks.sqlite.layout import BODY
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def facts_of(payload: bytes) -> Facts:
     if not isinstance(record, dict):
         return NONE
     texts = {name: record[name] for name in _TEXTS if isinstance(record.get(name), str)}
-    return Facts(**texts, finished_at=_seconds(record.get("finished_at")))
+    return Facts(**texts, finished_at=seconds_of(record.get("finished_at")))
 
 
 def _last_keys(payload: bytes) -> Any:
@@ -81,13 +81,6 @@ def _parsed(payload: bytes) -> Any:
     try:
         return orjson.loads(payload)
     except orjson.JSONDecodeError:
-        return None
-
-
-def _seconds(time: Any) -> float | None:
-    try:
-        return datetime.fromisoformat(time).timestamp()
-    except (TypeError, ValueError, OverflowError):
         return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.core.run_names import prefix_of
+from agentpipe.core.run_names import bounds_of
 from agentpipe.sinks.sqlite.facts import FEW, count_unindexed, facts_of, indexed_to
 from agentpipe.sinks.sqlite.layout import BODY, TASK_ID, records_of
 
@@ -114,12 +114,11 @@ def _after(database: Readable, query: Query, mark: int) -> Iterator[Record]:
 
 def _of_run(database: Readable, query: Query, run: str, mark: int) -> Iterator[Record]:
     """By the index of ids, each of which begins with its run."""
-    prefix = prefix_of(run)
     with database.read() as db:
         rows = db.execute(
             "SELECT position FROM records WHERE task_id >= ? AND task_id < ? AND +position > ?"
             " ORDER BY position",
-            (prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1), mark),
+            (*bounds_of(run), mark),
         )
         found = array("q", (position for (position,) in rows))
     for records in _pages(database, query, found):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.archive.export.conversation import question_of
 from agentpipe.core.text import counted, duration
+from agentpipe.core.timestamps import moment_of
 from agentpipe.core.transcript import Conversations, transcripts
 from agentpipe.tui.show.page import Page, as_text
 from agentpipe.tui.show.steps import draw_message, draw_step, title_of
@@ -33,7 +34,8 @@ def draw_result(page: Page, result: Result) -> None:
     draw_facts(page, result)
     page.heading("Question")
     with page.margin("  "):
-        page.block(question_of(result), most=20)
+        asked = question_of(result)
+        page.block("(not in this Result)" if asked is None else asked, most=20)
     draw_end(page, result)
     _draw_trace(page, result.trace)
 
@@ -90,29 +92,6 @@ def draw_messages(page: Page, result: Result) -> None:
         page.line(("parts of the trace were left out or cut", "yellow"))
 
 
-def question_of(result: Result) -> str:
-    """Of the task if the Result has it, else of the run's own span."""
-    task = getattr(result, "task", None)
-    if isinstance(task, dict) and isinstance(task.get("question"), str):
-        return str(task["question"])
-    for span in reversed(result.trace):
-        asked = _asked(span)
-        if asked is not None:
-            return asked
-    return "(not in this Result)"
-
-
-def _asked(span: Any) -> str | None:
-    if not isinstance(span, dict) or span.get("id") != span.get("parent_id"):
-        return None
-    for node in nodes([span]):
-        for data in node.records:
-            messages = data.get("messages")
-            if isinstance(messages, list) and messages and isinstance(messages[0], str):
-                return messages[0]
-    return None
-
-
 def _facts(result: Result) -> list[tuple[str, str]]:
     rows = [("agent", " / ".join(filter(None, (result.collection, result.agent))))]
     rows.append(("run", _place(result)))
@@ -151,19 +130,13 @@ def _attempt(result: Result) -> str:
 
 
 def _times(result: Result) -> str:
-    sent, begun, ended = map(_moment, (result.submitted_at, result.started_at, result.finished_at))
+    sent, begun, ended = map(
+        moment_of, (result.submitted_at, result.started_at, result.finished_at)
+    )
     parts = [f"sent {result.submitted_at}"] if sent else []
     parts += [f"waited {duration((begun - sent).total_seconds())}"] if sent and begun else []
     parts += [f"took {duration((ended - begun).total_seconds())}"] if begun and ended else []
     return ", ".join(parts)
-
-
-def _moment(text: str | None) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(text) if text else None
-    except ValueError:
-        return None
-    return moment if moment and moment.tzinfo else None
 
 
 def _usage(usage: Mapping[str, Any]) -> str:

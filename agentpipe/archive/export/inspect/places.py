@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agentpipe.core.masking import shorten
-from agentpipe.core.run_names import prefix_of
+from agentpipe.core.run_names import without_run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +45,7 @@ class Places:
     """Gives each sample a place: the last attempt of a sample has it, earlier ones have none."""
 
     def __init__(self, run: str | None) -> None:
-        self._prefix = prefix_of(run) if run else ""
+        self._run = run
         # The first task of each chain of retries, by task; and the last attempt, by that.
         self._firsts: dict[str, str] = {}
         self._last: dict[str, _Seen] = {}
@@ -65,7 +65,7 @@ class Places:
         used: dict[str, set[int]] = {}
         places = {}
         for seen in sorted(self._last.values(), key=lambda it: it.number):
-            name = safe_id(seen.group.removeprefix(self._prefix))
+            name = safe_id(without_run(seen.group, self._run))
             epochs = used.setdefault(name, set())
             epoch = _epoch(seen.sample_index, epochs)
             epochs.add(epoch)

@@ -45,7 +45,7 @@ def sample_of(result: Result, place: Place) -> Json:
     sample: Json = {
         "id": place.sample_id,
         "epoch": place.epoch,
-        "input": question_of(result),
+        "input": question_of(result) or "",
         "target": target_of(result),
         "messages": messages,
         "scores": scores_of(result),
