@@ -41,7 +41,8 @@ $(BIN)/python:
 	@touch $@
 
 .venv/installed-dev: .venv/installed
-	$(if $(LOCKED),,$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]")
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		$(if $(LOCKED),--require-hashes -r requirements-dev.lock,--editable ".[dev]")
 	@touch $@
 
 run: .venv/installed ## run 200 tasks on four agents in two processes, offline

@@ -42,9 +42,12 @@ if TYPE_CHECKING:
 PACKAGES = ("dramatiq", "redis", "pika", "kafka-python", "APScheduler")
 EXTRAS = {
     "llm": ("genai_prices", "mcp"),
+    "metrics": ("prometheus_client",),
+    "otel": ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"),
     "pandas": ("pandas",),
     "parquet": ("pyarrow",),
     "torch": ("torch",),
+    "web": ("jinja2", "starlette", "uvicorn"),
 }
 # Workers raise their soft limit to the hard one; an agent has a few files and connections.
 LIMITS = (
@@ -107,10 +110,17 @@ def versions() -> Iterator[Finding]:
 def extras(environ: Mapping[str, str]) -> Iterator[Finding]:
     """Optional packages; a missing one is not a problem."""
     for extra, modules in EXTRAS.items():
-        missing = [name for name in modules if importlib.util.find_spec(name) is None]
         how = f"not installed; where it is needed: {pip_install(extra)}"
-        yield ok(f"extra {extra}", how if missing else "installed")
+        yield ok(f"extra {extra}", "installed" if all(map(_is_there, modules)) else how)
     yield _mcp_universe(environ)
+
+
+def _is_there(module: str) -> bool:
+    """A dotted name imports its parents, which may be absent themselves."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _mcp_universe(environ: Mapping[str, str]) -> Finding:

@@ -31,7 +31,7 @@ def test_the_name_is_that_of_the_distribution() -> None:
 
 def test_each_extra_that_a_message_names_exists() -> None:
     extras = configured()["options.extras_require"]
-    assert {"llm", "pandas", "parquet", "torch"} <= set(extras)
+    assert {"llm", "metrics", "otel", "pandas", "parquet", "torch", "web"} <= set(extras)
     assert pip_install("llm").endswith(" -m pip install 'dramatiq-agentpipe[llm]'")
     assert pip_install().endswith(" -m pip install dramatiq-agentpipe")
 

@@ -28,7 +28,7 @@ def restrict(names: dict[str, Any], env: dict[str, str]) -> None:
             return name in readable
         return re.search(credentials, name, re.IGNORECASE) is None
 
-    class TaskEnvironment(SandboxedEnvironment):  # type: ignore[misc] # It is not installed here.
+    class TaskEnvironment(SandboxedEnvironment):
         def from_string(self, *args: Any, **kwargs: Any) -> _Template:
             return _Template(super().from_string(*args, **kwargs), is_readable)
 
