@@ -12,6 +12,8 @@ from agentpipe.sending.admission import admit
 from agentpipe.sending.message_options import named
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agentpipe.config.collection import AgentSpec, Collection
     from agentpipe.config.task_rules import TaskRules
     from agentpipe.core.task import Task
@@ -28,8 +30,8 @@ class AgentRunner(Protocol):
     def refusals(self, task: Task) -> list[str]:
         """Why the task must not run, a sentence each."""
 
-    async def run(self, task: Task, tracer: Tracer) -> Any:
-        """Run the agent, and evaluate its answer."""
+    async def run(self, task: Task, tracer: Tracer, answered: Callable[[Any], None]) -> Any:
+        """Run the agent, say what it ``answered``, and evaluate that."""
 
     async def close(self) -> None:
         """Close what is kept between runs."""

@@ -27,7 +27,7 @@ from agentpipe.worker.times import SHUTDOWN_S
 from agentpipe.worker.watch.last_word import LastWord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from agentpipe.brokers.base import Store
     from agentpipe.brokers.records import Queue, Settlement
@@ -158,10 +158,10 @@ class _Heard:
         self._runner, self._spans = runner, spans
         self.secrets, self.refusals, self.close = runner.secrets, runner.refusals, runner.close
 
-    async def run(self, task: Task, tracer: Tracer) -> Any:
+    async def run(self, task: Task, tracer: Tracer, answered: Callable[[Any], None]) -> Any:
         """As the runner does."""
         tracer.heard = self._spans.put
-        return await self._runner.run(task, tracer)
+        return await self._runner.run(task, tracer, answered)
 
 
 class _Nowhere:

@@ -148,7 +148,7 @@ class Settling:
     def _returning(self, settlement: Settlement, held: Held) -> list[OutgoingMessage]:
         """As if it had never been claimed, now or later."""
         topology, delay_s = self._services.topology, settlement.delay_s
-        returned = held.message.noting(settlement.reason).given_back()
+        returned = held.message.noting(settlement.reason).given_back().carrying(settlement.payload)
         covered = _covered(settlement, held)
         if settlement.action == "release" and delay_s > 0:
             return [returned.delayed(topology, delay_s)]

@@ -11,10 +11,11 @@ from agentpipe.core.logs import Bound
 from agentpipe.worker.times import SHUTDOWN_S
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from agentpipe.brokers.records import Settlement
     from agentpipe.worker.claims.consumer import Consumer
+    from agentpipe.worker.running.message import ClaimedMessage
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +23,11 @@ log = logging.getLogger(__name__)
 class ProcessEnd:
     """Ends the process, once, from whichever thread asks first; its supervisor replaces it."""
 
-    def __init__(self, consumer: Consumer) -> None:
-        self._consumer = consumer
+    def __init__(
+        self, consumer: Consumer, released: Callable[[ClaimedMessage], Settlement]
+    ) -> None:
+        """``released`` settles a run that has an answer, and whose evaluators end with it."""
+        self._consumer, self._released = consumer, released
         self._once = threading.Lock()
 
     def __call__(
@@ -44,6 +48,14 @@ class ProcessEnd:
             bound = runs[0] if len(runs) == 1 else None
             log.error("%s: this process ends and is replaced", why, extra={"bound": bound})
             if gives_back:
-                self._consumer.leave_with(settlements)
+                self._consumer.leave_with([*settlements, *self._answers(settlements)])
         finally:
             os._exit(1)
+
+    def _answers(self, settlements: Sequence[Settlement]) -> Iterator[Settlement]:
+        """What the runs of others have that only evaluators hold up."""
+        settled = {settlement.claim.key for settlement in settlements}
+        for message in self._consumer.held:
+            known = message.settlement is not None or message.claim.key in settled
+            if message.answered is not None and not known:
+                yield self._released(message)

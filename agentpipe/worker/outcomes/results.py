@@ -31,6 +31,7 @@ from agentpipe.core.failures import (
     rate_limit,
     retry_delay_s,
 )
+from agentpipe.core.json_values import checked_answer
 from agentpipe.core.logs import Bound
 from agentpipe.core.masking import shorten
 from agentpipe.core.result import Result
@@ -39,6 +40,7 @@ from agentpipe.core.timestamps import utc
 from agentpipe.core.usage import USD
 from agentpipe.errors import (
     AgentCrashed,
+    AgentFailed,
     AgentpipeError,
     AnswerError,
     Cancelled,
@@ -46,7 +48,7 @@ from agentpipe.errors import (
     RunLimitExceeded,
     TimeLimitExceeded,
 )
-from agentpipe.evaluation.evaluators import reward, rewards
+from agentpipe.evaluation.evaluators import all_broken, reward, rewards
 from agentpipe.evaluation.kept_answer import kept_usage
 from agentpipe.sending.broker import StoreBroker
 from agentpipe.worker.outcomes.cooldowns import Cooldown, Cooldowns, bound_s, endless, log_cooldown
@@ -182,7 +184,7 @@ class Results(dramatiq.Middleware):
         if isinstance(error, Cancelled):
             return self._settle(broker, message, "complete", "cancelled")
         if isinstance(error, Interrupted):
-            return Settlement(message.claim, "release")
+            return self.released(broker, message)
         if what := shortage_of(error):
             return self._short(broker, message, error, what)
         if self._is_plain(broker, message):
@@ -212,6 +214,8 @@ class Results(dramatiq.Middleware):
     def exceeded(self, broker: dramatiq.Broker, message: ClaimedMessage) -> Settlement:
         """The settlement of a run that went beyond its time limit and cannot be stopped."""
         error = TimeLimitExceeded(time_limit_s(broker, message))
+        if message.answered is not None:
+            return self._unstoppable(broker, message, message.answered, error)
         self.after_process_message(broker, message, exception=error)
         return self.settlement_of(broker, message)
 
@@ -219,8 +223,30 @@ class Results(dramatiq.Middleware):
         self, broker: dramatiq.Broker, message: ClaimedMessage, error: AgentCrashed
     ) -> Settlement:
         """The settlement of a run that ends its process; it runs again until ``max_crashes``."""
+        if message.answered is not None:
+            return self._unstoppable(broker, message, message.answered, error)
         reason = self._reason(broker, error)
         return Settlement(message.claim, "crash", reason=reason, **_cost(message))
+
+    def released(self, broker: dramatiq.Broker, message: ClaimedMessage) -> Settlement:
+        """The settlement of a run that its worker's end interrupts; an answer goes with it."""
+        run, payload = message.answered, b""
+        if run is not None:
+            payload = payload_with_answer(message, run, self.redactors.of(broker))
+        return Settlement(message.claim, "release", payload=payload, **_cost(message))
+
+    def _unstoppable(
+        self,
+        broker: dramatiq.Broker,
+        message: ClaimedMessage,
+        run: Completed,
+        error: BaseException,
+    ) -> Settlement:
+        """Evaluators that end their process break their verdicts: the answer is paid for."""
+        assert message.task is not None
+        _, text = checked_answer(run.answer)
+        broken = all_broken(message.task.evaluators, text, AgentFailed(f"evaluators: {error}"))
+        return self._answered(broker, message, replace(run, evaluations=tuple(broken)))
 
     def stranded(
         self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException

@@ -34,6 +34,7 @@ class ClaimedMessage(dramatiq.MessageProxy):
         ended_by: What ends its run from outside, if anything does.
         place: Where the worker's last word has its claim.
         retries: Runs that failed before this one.
+        answered: What its agent gave, without verdicts: evaluators judge it now.
         completed: What its run gave.
         context: In which its code in threads runs.
         thread: That of a run which has one to itself.
@@ -50,6 +51,7 @@ class ClaimedMessage(dramatiq.MessageProxy):
         self.begun_at: float | None = None
         self.tracer: Tracer | None = None
         self.ended_by: Cancelled | Interrupted | None = None
+        self.answered: Completed | None = None
         self.completed: Completed | None = None
         self.context: contextvars.Context | None = None
         self.thread: AgentThread | None = None
@@ -70,6 +72,10 @@ class ClaimedMessage(dramatiq.MessageProxy):
     def error(self) -> BaseException | None:
         """Why it failed or was skipped, without secrets."""
         return self._exception
+
+    def note_answer(self, answered: Completed) -> None:
+        """Its agent has ended: what ends the run from now on must not cost the answer."""
+        self.answered = answered
 
     def count_retry(self) -> None:
         """Show the failure in the options, as Dramatiq does before its other signals."""

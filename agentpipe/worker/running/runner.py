@@ -20,7 +20,7 @@ from agentpipe.evaluation.kept_answer import KeptAnswer
 from agentpipe.evaluation.refusals import refusals
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
 
     from agentpipe.config.collection import Collection
     from agentpipe.core.context import Context
@@ -55,6 +55,10 @@ class Completed:
     keepable: bool = False
     by_agent: bool = False
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+def _ignore(_: Completed) -> None:
+    """For callers that wait for the whole run."""
 
 
 def _refuse_inexact(rollout: Rollout | None) -> None:
@@ -95,8 +99,15 @@ class Runner:
             return []
         return refusals(task.evaluators, self._collection.functions, self.context)
 
-    async def run(self, task: Task, tracer: Tracer) -> Completed:
+    async def run(
+        self, task: Task, tracer: Tracer, answered: Callable[[Completed], None] = _ignore
+    ) -> Completed:
         """Run the agent, and evaluate its answer; one that an earlier run gave is only evaluated.
+
+        Args:
+            task: With the answer of an earlier run, if one could not be judged.
+            tracer: Receives the trace.
+            answered: Called with the answer before code of the user's evaluates it.
 
         Raises:
             TimeLimitExceeded: It took too long, and was interrupted.
@@ -104,7 +115,7 @@ class Runner:
             BaseException: Whatever the agent raises.
         """
         if task.answered is not None:
-            return await self._judge(task, task.answered, tracer)
+            return await self._judge(task, task.answered, tracer, answered)
         tracer.rollout = self._new_rollout(task)
         instance = self._idle.pop() if self._idle else self._new_instance()
         try:
@@ -126,8 +137,8 @@ class Runner:
             return Completed(
                 value, evaluations, answer.stop, keepable=keepable, by_agent=True, env=env
             )
-        evaluations = tuple(await self._evaluate(task, text))
-        return Completed(value, evaluations, answer.stop, keepable=True, env=env)
+        given = Completed(value, (), answer.stop, keepable=True, env=env)
+        return await self._evaluated(task, text, given, answered)
 
     async def _answer_of(self, instance: Instance, task: Task) -> Any:
         limit_s = self._collection.time_limit_s
@@ -145,18 +156,28 @@ class Runner:
         if self._apart is not None:
             await self._apart.close()
 
-    async def _judge(self, task: Task, answered: Mapping[str, Any], tracer: Tracer) -> Completed:
-        kept = KeptAnswer.opened(answered, self.context.env)
+    async def _judge(
+        self,
+        task: Task,
+        sealed: Mapping[str, Any],
+        tracer: Tracer,
+        answered: Callable[[Completed], None],
+    ) -> Completed:
+        env = self.context.env
+        kept = KeptAnswer.opened(sealed, env)
         tracer.spans.extend(kept.trace)
         tracer.usage.add(kept.usage)
         _, text = checked_answer(kept.answer)
+        given = Completed(kept.answer, (), kept.stop, kept, keepable=True, env=env)
         if kept.by_agent:
-            evaluations = await self._judged_by_agent(task, kept.answer, text)
-        else:
-            evaluations = tuple(await self._evaluate(replace(task, answered=None), text))
-        return Completed(
-            kept.answer, evaluations, kept.stop, kept, keepable=True, env=self.context.env
-        )
+            return replace(given, evaluations=await self._judged_by_agent(task, kept.answer, text))
+        return await self._evaluated(replace(task, answered=None), text, given, answered)
+
+    async def _evaluated(
+        self, task: Task, text: str, given: Completed, answered: Callable[[Completed], None]
+    ) -> Completed:
+        answered(given)
+        return replace(given, evaluations=tuple(await self._evaluate(task, text)))
 
     def _judges(self, task: Task) -> bool:
         """Whether the agent can judge later: cleanups have undone what it would look at."""

@@ -176,7 +176,7 @@ class _Agent:
         assert message.task is not None
         message.tracer = Tracer()
         task = replace(message.task, dramatiq=None)
-        return await self._actor.runner.run(task, message.tracer)
+        return await self._actor.runner.run(task, message.tracer, message.note_answer)
 
     def refusals(self, message: ClaimedMessage) -> list[str]:
         task, runner = message.task, self._actor.runner
