@@ -217,7 +217,7 @@ class Settlement:
         cooldown_queues: What a ``cooldown`` covers beside the task's own queue; those that are
             not declared do not matter. A store may leave them out.
         config_hash: The fingerprint of what ran, for stores that keep runs (``KeepsRuns``).
-        payload: Of ``retry`` and ``bury``: from now on the task's payload, unless it is empty.
+        payload: From now on the task's payload, unless it is empty; a dead letter's, too.
 
     A number that no store could add up is left out: one NaN would spoil a sum for good.
     """

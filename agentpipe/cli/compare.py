@@ -10,6 +10,7 @@ from agentpipe.cli.common import (
     print_json,
     print_text,
     run_name,
+    say,
     say_skipped,
     settings_of,
 )
@@ -67,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
         if by:
             _draw_parts(args.by, by)
         print_text(_verdict(args, whole.difference))
+    _say_asked_otherwise(args, whole.asked_otherwise)
     say_drift(args.first, whole.a.config_hashes)
     say_drift(args.second, whole.b.config_hashes)
     say_skipped(found)
@@ -144,6 +146,17 @@ def _alone(name: str, alone: Unpaired) -> Iterator[tuple[str, str]]:
         shown = one_line(", ".join(alone.first), 200)
         more = ", ..." if alone.count > len(alone.first) else ""
         yield f"only in {name}", f"{counted(alone.count, 'task')}: {shown}{more}"
+
+
+def _say_asked_otherwise(args: argparse.Namespace, found: Unpaired) -> None:
+    if found.count:
+        shown = one_line(", ".join(found.first), 200)
+        more = ", ..." if found.count > len(found.first) else ""
+        say(
+            f"warning: {counted(found.count, 'task')} of {args.second} ask another question than "
+            f"in {args.first}, so that they are no pairs: {shown}{more}. A file was edited, or its "
+            "tasks have no ids and another order: give each an id"
+        )
 
 
 def _cost(report: Report) -> str:

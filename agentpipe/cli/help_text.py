@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 EXIT_CODES = """exit codes: 0 ok, 1 failed, 2 usage or config, 3 queue full,
-4 server unreachable, 5 partly, 130 interrupted"""
+4 server unreachable, 5 {partly}, 130 interrupted"""
+PARTLY = {"compare": "B is worse than A beyond chance"}
 EXAMPLES = {
     "send": (
         "send evals --file tasks.jsonl -c collection.yaml",
@@ -44,4 +45,5 @@ EXAMPLES = {
 def epilog(command: str) -> str:
     """The end of a command's help."""
     lines = [f"  agentpipe {example}" for example in EXAMPLES.get(command, ())]
-    return "\n".join(["examples:", *lines, "", EXIT_CODES]) if lines else EXIT_CODES
+    codes = EXIT_CODES.format(partly=PARTLY.get(command, "partly"))
+    return "\n".join(["examples:", *lines, "", codes]) if lines else codes

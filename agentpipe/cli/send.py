@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import orjson
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     send_run.check(args)
     collections = collections_of(args, settings)
     collection = named_collection(collections, args, settings)
-    tasks = _tasks(args, collection.task_rules)
+    tasks = _nonempty(args, _tasks(args, send_run.rules_for(args, collection)))
     say_where(settings)
     with ExitStack() as stack:
         waiter = None
@@ -99,15 +100,24 @@ def _say_misfits(dispatcher: Dispatcher, collection: Collection) -> None:
 
 def _tasks(args: argparse.Namespace, rules: TaskRules) -> Iterable[AdmittedTask]:
     metadata = dict(map(_name_and_value, args.metadata))
-    tasks = send_run.chosen(args, _plain_tasks(args, send_run.with_plan(args, rules)))
+    tasks = send_run.chosen(args, _plain_tasks(args, rules))
     if not metadata:
         return tasks
     return (each.with_fields(metadata=each.task.metadata | metadata) for each in tasks)
 
 
+def _nonempty(args: argparse.Namespace, tasks: Iterable[AdmittedTask]) -> Iterable[AdmittedTask]:
+    """The tasks, unless there are none: that is a mistake, and no run begins with it."""
+    left = iter(tasks)
+    if (first := next(left, None)) is None:
+        source = "stdin" if args.file == "-" else args.file
+        raise ConfigError(f"{source}: there is no task in it: nothing was sent")
+    return chain([first], left)
+
+
 def _plain_tasks(args: argparse.Namespace, rules: TaskRules) -> Iterable[AdmittedTask]:
     if args.question is not None:
-        return [admit(args.question)]
+        return [admit(args.question, rules)]
     from agentpipe.operations.read_tasks import read_tasks
 
     return read_tasks(args.file, sys.stdin.buffer, rules)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agentpipe.cli.budget_options import add_budget, budget_of
 from agentpipe.cli.common import add_run, refuse_below_one, say
@@ -87,9 +87,21 @@ def check(args: argparse.Namespace) -> None:
             raise ConfigError(f"{option} needs {other}")
 
 
-def with_plan(args: argparse.Namespace, rules: TaskRules) -> TaskRules:
-    """The collection's rules, and what a run asks of its tasks."""
-    return replace(rules, plan=_plan(args))
+def rules_for(args: argparse.Namespace, collection: Collection) -> TaskRules:
+    """The collection's rules, and what its agents and a run ask of its tasks."""
+    return replace(
+        collection.task_rules, plan=_plan(args), needs_question=_asks_questions(collection)
+    )
+
+
+def _asks_questions(collection: Collection) -> bool:
+    from agentpipe.config.agent_config import load_agent_config
+    from agentpipe.engines.questions import needs_question
+
+    try:
+        return needs_question(load_agent_config(collection.config_file), collection.engine)
+    except ConfigError:  # Its workers say what is wrong: a sender may be without what it names.
+        return False
 
 
 def _plan(args: argparse.Namespace) -> RunPlan | None:
@@ -113,21 +125,13 @@ def begin(args: argparse.Namespace, dispatcher: Dispatcher, collection: Collecti
     if args.run_name is None:
         return
     from agentpipe.operations.provenance import command_line, record_of
+    from agentpipe.operations.run_changes import differences
     from agentpipe.operations.runs import parsed_record
 
-    record = record_of(collection, args.run_name, command_line(), args.file)
+    plan = _plan(args)
+    record = record_of(collection, args.run_name, command_line(), args.file, plan)
     kept = dispatcher.begin_run(args.run_name, record)
     if kept is None:
         say("this broker keeps no runs: only the ids and results name it")
     elif kept != record:
-        say(*_differences(args.run_name, parsed_record(kept), parsed_record(record)))
-
-
-def _differences(run: str, kept: dict[str, Any], ours: dict[str, Any]) -> list[str]:
-    """From how the run was begun."""
-    found = []
-    for name, noun in (("collection", "collection"), ("config_hash", "config")):
-        if kept.get(name) != ours.get(name):
-            was, now = kept.get(name), ours.get(name)
-            found.append(f"run {run} was begun with {noun} {was}, this one is {now}")
-    return found
+        say(*differences(args.run_name, parsed_record(kept), parsed_record(record)))

@@ -21,17 +21,21 @@ class TaskRules:
     Attributes:
         functions: Those that evaluators may name; None where no collection is known.
         servers: The MCP servers that it offers; None where that is not known.
+        needs_question: Whether its agents can do nothing without one.
         plan: The run that they are sent into; None for no run.
     """
 
     functions: FunctionScope | None = None
     servers: TaskServers | None = None
     plan: RunPlan | None = None
+    needs_question: bool = False
 
     def problems(self, task: Task) -> list[str]:
         """What the task may not have, a sentence each; its evaluators aside."""
         wrong = sampling_problems(task.sampling) if task.sampling else []
         wrong += self.servers.problems(task) if self.servers else []
+        if self.needs_question and not task.question.strip():
+            wrong.append("question: it is missing or empty: these agents answer nothing else")
         return wrong + (self.plan.problems(task) if self.plan else [])
 
 

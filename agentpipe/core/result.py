@@ -49,7 +49,7 @@ CARRIED = (
 )
 # Ids and metadata are the sender's own words, by which they find their results again: everything
 # else is masked, the task too, whose question may quote what an earlier agent saw.
-MASKED = ("result", "evaluation_results", "trace", "task", "error", "usage")
+MASKED = ("result", "evaluation_results", "trace", "task", "error", "usage", "usage_total")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,7 @@ class Result:
         reward_trustworthy: Whether ``reward`` is a number that all evaluators stand behind.
         error: ``{type, message, traceback}`` or None; with ``permanent: true`` the set-up failed.
         usage: What the run cost, summed.
+        usage_total: What all runs of the task cost; empty in results of earlier versions.
         rollout: Its token ids as its serving engine sampled them; None where none were recorded.
         config_hash: The fingerprint of the config that its worker ran.
         truncated: Which ``fields`` were cut or left out, and why: ``reason`` where they are not
@@ -99,6 +100,7 @@ class Result:
     reward_trustworthy: bool = False
     error: dict[str, Any] | None = None
     usage: dict[str, Any] = field(default_factory=dict)
+    usage_total: dict[str, Any] = field(default_factory=dict)
     rollout: dict[str, Any] | None = None
     worker: str | None = None
     config_hash: str | None = None
@@ -145,6 +147,11 @@ class Result:
             outcome="cancelled",
             submitted_at=utc(submitted_at),
         )
+
+    @property
+    def paid(self) -> dict[str, Any]:
+        """What the task cost; of an earlier version's, as far as its last run says."""
+        return self.usage_total or self.usage
 
     def to_dict(self) -> dict[str, Any]:
         """All fields by name; values are shared, not copied."""
@@ -250,6 +257,7 @@ _RESULT_KINDS: dict[str, Any] = {
     "trace": list,
     "metadata": dict,
     "usage": dict,
+    "usage_total": dict,
     "rewards": dict,
     "error": (dict, _OR_NULL),
     "reward": (int, float, _OR_NULL),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.core.token_rows import Rows, Turn, Version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 FORMAT = 1
 REQUIRE, TRY, OFF = "require", "try", "off"
@@ -92,6 +92,14 @@ def recorder() -> Rollout | None:
 def without_segments(rollout: dict[str, Any]) -> dict[str, Any]:
     """What is left of a rollout where a sink takes less."""
     return {**rollout, "segments": [], "exact": False, "gaps": [{"code": CUT, "turn": 0}]}
+
+
+def tokens_of_segments(rollout: Mapping[str, Any]) -> list[int]:
+    """How many ids each segment has, in a rollout that others may have written."""
+    segments = rollout.get("segments")
+    found = segments if isinstance(segments, list) else []
+    ids = (each.get("token_ids") if isinstance(each, dict) else None for each in found)
+    return [len(each) if isinstance(each, list) else 0 for each in ids]
 
 
 def ends(used: list[Version]) -> list[Version]:

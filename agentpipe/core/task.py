@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 MAX_TASK_BYTES = 10 * 1024 * 1024
-# With the answer and the trace of an earlier run.
-MAX_ANSWERED_BYTES = 128 * 1024 * 1024
+# With the answer and the trace of an earlier run, or what it cost.
+MAX_CARRIED_BYTES = 128 * 1024 * 1024
 MAX_DEPTH = 50
 MAX_ID = 256
 # What a Result repeats must fit into a sink's record beside the answer; Kafka takes 1 MB of all.
@@ -72,6 +72,7 @@ class Task:
         run: The run that it belongs to; its ids begin with that name, see ``run_names``.
         retry_of: The finished task that this one tries again.
         answered: The answer of an earlier run, which only has to be judged; set by workers.
+        spent: What its earlier runs cost, summed; set by workers.
         config_hash: The fingerprint of its sender's collection; set by the dispatcher.
         dramatiq: Options of the Dramatiq message that sent it, such as its pipeline's next one.
     """
@@ -98,6 +99,7 @@ class Task:
     run: str | None = None
     retry_of: str | None = None
     answered: dict[str, Any] | None = None
+    spent: dict[str, Any] | None = None
     config_hash: str | None = None
     dramatiq: dict[str, Any] | None = None
 
@@ -148,7 +150,8 @@ class Task:
             data = orjson.dumps(wire)
         except (TypeError, orjson.JSONEncodeError) as error:
             raise TaskError(f"the task is not JSON: {error}") from error
-        if len(data) > (MAX_TASK_BYTES if self.answered is None else MAX_ANSWERED_BYTES):
+        has_run = self.answered is not None or self.spent is not None
+        if len(data) > (MAX_CARRIED_BYTES if has_run else MAX_TASK_BYTES):
             raise TaskError(
                 f"the task has {len(data):,} bytes, {MAX_TASK_BYTES:,} are allowed: "
                 "put large inputs in a file or a bucket and send its address"
@@ -309,6 +312,7 @@ _CHECKS: dict[str, tuple[str, Any]] = {
     "run": (RUN_NAME, lambda value: value is None or is_run_name(value)),
     "retry_of": ("a string of at most 256 characters", _is_id),
     "answered": ("an object", _or_null(_is_object)),
+    "spent": ("an object", _or_null(_is_object)),
     "config_hash": ("a string", _or_null(_is_text)),
     "dramatiq": ("an object", _or_null(_is_object)),
 }

@@ -15,6 +15,20 @@ MAX_NAMES = 100
 MAX_NAME_CHARS = 100
 
 
+def numbers_in(usage: Any) -> dict[str, float]:
+    """What can be added up of usage that others may have written."""
+    found = usage.items() if isinstance(usage, Mapping) else ()
+    return {name: number for name, number in found if isinstance(name, str) and _is_sound(number)}
+
+
+def sum_of(*usages: Mapping[str, float]) -> dict[str, Any]:
+    """What they are together; ``usd`` only if each that is not empty has it."""
+    total = Usage()
+    for each in usages:
+        total.add(each)
+    return total.to_dict()
+
+
 class Usage:
     """Sums by name; ``usd`` is known only if every request had a price."""
 
@@ -70,6 +84,11 @@ def _number(name: Any, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"usage: {shorten(str(name), 40)!r} is not a number")
     return int(value) if isinstance(value, int) else float(value)
+
+
+def _is_sound(number: Any) -> bool:
+    is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+    return is_number and not _is_flawed(number)
 
 
 def _is_flawed(number: float) -> bool:

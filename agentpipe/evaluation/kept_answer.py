@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agentpipe.core.redaction import is_secret
+from agentpipe.core.usage import numbers_in
 from agentpipe.errors import FormatError
 
 if TYPE_CHECKING:
@@ -104,9 +105,7 @@ class KeptAnswer:
 
 def kept_usage(sealed: Mapping[str, Any] | None) -> dict[str, float]:
     """What the run cost that gave the answer; empty without one."""
-    usage = sealed.get("usage") if sealed else None
-    found = usage.items() if isinstance(usage, dict) else ()
-    return {name: number for name, number in found if isinstance(number, (int, float))}
+    return numbers_in(sealed.get("usage") if sealed else None)
 
 
 def begun_again(sealed: Mapping[str, Any]) -> dict[str, Any]:

@@ -273,7 +273,9 @@ def as_task(letter: DeadLetter) -> Task:
     replay_of = letter.task_id
     if task.run is not None:
         new_id = f"{prefix_of(task.run)}{new_id}"
-    return replace(task, task_id=new_id, replay_of=replay_of, deadline=None, answered=answered)
+    return replace(
+        task, task_id=new_id, replay_of=replay_of, deadline=None, answered=answered, spent=None
+    )
 
 
 def _parts(task_ids: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from agentpipe.config.collection import Collection
+    from agentpipe.core.run_plan import RunPlan
 
 GIT_S = 2.0
 MAX_WORD_CHARS = 200
@@ -37,7 +38,13 @@ _GIT = ("git", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
 _NOT_THERE: dict[str, Any] = {"commit": None, "dirty": None}
 
 
-def record_of(collection: Collection, run: str, words: Sequence[str], file: str | None) -> bytes:
+def record_of(
+    collection: Collection,
+    run: str,
+    words: Sequence[str],
+    file: str | None,
+    plan: RunPlan | None = None,
+) -> bytes:
     """The record of a run that begins now.
 
     Args:
@@ -45,6 +52,7 @@ def record_of(collection: Collection, run: str, words: Sequence[str], file: str 
         run: Its name.
         words: The command line.
         file: Its task file; None without one.
+        plan: How its tasks are sent.
     """
     redactor = Redactor({*_secrets(collection)})
     agent = _documents(collection.config_file)
@@ -59,6 +67,8 @@ def record_of(collection: Collection, run: str, words: Sequence[str], file: str 
         "host": socket.gethostname(),
         "user": _user(),
         "command": [shorten(word, MAX_WORD_CHARS, "...") for word in hidden_words(words, redactor)],
+        "contexts": len(collection.contexts),
+        **({"samples": plan.samples} if plan else {}),
         "tasks_file": None if file is None else _task_file(file),
         "collection_file": str(collection.file),
         "collection_documents": hidden(_documents(collection.file), redactor),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from agentpipe.config.task_rules import NO_RULES
 from agentpipe.errors import TaskError
 from agentpipe.sending.checked_tasks import checked_tasks
-from agentpipe.sending.task_files import read_lines, task_of
+from agentpipe.sending.task_files import TaskReader, read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -44,8 +44,9 @@ def _numbered(tasks: Iterable[AdmittedTask]) -> list[AdmittedTask]:
 
 
 def _lines(stdin: BinaryIO, rules: TaskRules) -> Iterator[AdmittedTask]:
+    reader = TaskReader(rules)
     for entry in read_lines("stdin", stdin):
-        task, found = task_of(entry, rules)
+        task, found = reader.of_line(entry)
         if task is None or found:
             raise TaskError(*map(str, found))
         yield task

@@ -15,7 +15,7 @@ from agentpipe.config.schema import BENCHMARK, BenchmarkDocument
 from agentpipe.config.task_rules import NO_RULES
 from agentpipe.config.yaml_source import kind_in
 from agentpipe.errors import ConfigError, Problem
-from agentpipe.sending.task_files import load_tasks
+from agentpipe.sending.task_files import TaskReader, load_tasks
 
 if TYPE_CHECKING:
     from agentpipe.config.task_rules import TaskRules
@@ -90,9 +90,10 @@ def benchmark_tasks(path: Path, rules: TaskRules = NO_RULES) -> list[AdmittedTas
     benchmarks, problems = read_benchmarks(path)
     problems.sort(key=lambda problem: problem.line)
     tasks: list[AdmittedTask] = []
+    reader = TaskReader(rules)
     for benchmark, file in ((each, file) for each in benchmarks for file in each.tasks):
         try:
-            tasks += [_marked(task, benchmark, file) for task in load_tasks(file.path, rules)]
+            tasks += [_marked(task, benchmark, file) for task in load_tasks(file.path, reader)]
         except ConfigError as error:
             problems += error.problems
     if problems:

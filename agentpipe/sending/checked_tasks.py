@@ -13,12 +13,12 @@ from agentpipe.core.task import Task
 from agentpipe.errors import ConfigError, Problem
 from agentpipe.sending.admission import AdmittedTask
 from agentpipe.sending.task_files import (
+    TaskReader,
     entries_of,
     is_document,
     load_tasks,
     read_document,
     read_lines,
-    task_of,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def checked_tasks(path: Path, rules: TaskRules = NO_RULES) -> Iterable[AdmittedT
     Raises:
         ConfigError: The file cannot be read, or with all that is wrong with it.
     """
-    return load_tasks(path, rules) if is_document(path) else _spooled(path, rules)
+    reader = TaskReader(rules)
+    return load_tasks(path, reader) if is_document(path) else _spooled(path, reader)
 
 
 def check_file(path: Path, rules: TaskRules = NO_RULES) -> None:
@@ -44,7 +45,9 @@ def check_file(path: Path, rules: TaskRules = NO_RULES) -> None:
     Raises:
         ConfigError: The file cannot be read, or with all that is wrong with it.
     """
-    problems = [problem for each in entries_in(path) for problem in task_of(each, rules)[1]]
+    reader = TaskReader(rules)
+    task_of = reader.of_document if is_document(path) else reader.of_line
+    problems = [problem for each in entries_in(path) for problem in task_of(each)[1]]
     if problems:
         raise ConfigError(problems)
 
@@ -58,10 +61,10 @@ def entries_in(path: Path) -> Iterable[Entry]:
     return entries_of(read_document(path)) if is_document(path) else _lines(path)
 
 
-def _spooled(path: Path, rules: TaskRules) -> Iterator[AdmittedTask]:
+def _spooled(path: Path, reader: TaskReader) -> Iterator[AdmittedTask]:
     spool, problems = _Spool(), []
     for entry in _lines(path):
-        task, found = task_of(entry, rules)
+        task, found = reader.of_line(entry)
         problems += found
         if task is not None and not problems:
             spool.add(task)

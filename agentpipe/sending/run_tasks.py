@@ -8,8 +8,6 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agentpipe.errors import TaskError
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -21,15 +19,15 @@ LINE_DIGITS = 6
 _LIKE_A_LINE = re.compile(r"[0-9]{6,9}", re.ASCII)
 
 
-def in_run(tasks: Iterable[AdmittedTask], plan: RunPlan) -> Iterator[AdmittedTask]:
-    """The tasks as those of a run, each as many times as it has samples.
+def looks_like_a_line(key: str) -> bool:
+    """Whether a task without an id could be called so."""
+    return _LIKE_A_LINE.fullmatch(key) is not None
 
-    Raises:
-        TaskError: A task has the id that another one has by its line.
-    """
-    keys = _Keys()
+
+def in_run(tasks: Iterable[AdmittedTask], plan: RunPlan) -> Iterator[AdmittedTask]:
+    """The tasks as those of a run, each as many times as it has samples."""
     for admitted in tasks:
-        for fields in plan.fields(admitted.task, keys.of(admitted)):
+        for fields in plan.fields(admitted.task, key_of(admitted)):
             yield replace(admitted.with_fields(**fields), named=True)
 
 
@@ -54,21 +52,3 @@ def key_of(admitted: AdmittedTask) -> str:
     if admitted.line:
         return f"{admitted.line:0{LINE_DIGITS}}"
     return f"q-{hashlib.sha256(admitted.task.question.encode()).hexdigest()[:16]}"
-
-
-class _Keys:
-    """Notices a task whose id is another one's line: one of them would not be sent."""
-
-    def __init__(self) -> None:
-        self._owners: dict[str, bool] = {}
-
-    def of(self, admitted: AdmittedTask) -> str:
-        key = key_of(admitted)
-        if _LIKE_A_LINE.fullmatch(key) and self._owners.setdefault(key, admitted.named) != (
-            admitted.named
-        ):
-            raise TaskError(
-                f"task_id: {key!r} is what the task without an id in line {int(key)} is called: "
-                "give each task an id, or none"
-            )
-        return key

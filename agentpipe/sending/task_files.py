@@ -16,6 +16,7 @@ from agentpipe.config.task_rules import NO_RULES
 from agentpipe.config.yaml_source import SAVE_AS_UTF8, WIDE, is_wide, read_text
 from agentpipe.errors import ConfigError, Problem, TaskError
 from agentpipe.sending.admission import examine
+from agentpipe.sending.task_ids import TaskIds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sized
@@ -68,25 +69,47 @@ class Entry:
         return Problem(message, self.file, self.lines.get(path, self.line))
 
 
+class TaskReader:
+    """Makes tasks of what files hold, in their order."""
+
+    def __init__(self, rules: TaskRules = NO_RULES) -> None:
+        """Read for the collection with these rules."""
+        self._rules, self._ids, self._in_documents = rules, TaskIds(rules), 0
+
+    def of_line(self, entry: Entry) -> tuple[AdmittedTask | None, list[Problem]]:
+        """The task of a line, with an id, and its problems."""
+        return self._task_of(entry, entry.line)
+
+    def of_document(self, entry: Entry) -> tuple[AdmittedTask | None, list[Problem]]:
+        """The same of a part of a JSON document: many may stand in one line."""
+        self._in_documents += 1
+        return self._task_of(entry, self._in_documents)
+
+    def _task_of(self, entry: Entry, number: int) -> tuple[AdmittedTask | None, list[Problem]]:
+        if entry.error:
+            return None, [entry.problem(entry.error)]
+        admitted, messages = examine(entry.data, self._rules)
+        if admitted is not None:
+            admitted = replace(admitted, line=entry.line)
+            messages = [*messages, *self._ids.problems(admitted, entry.file, number)]
+        return admitted, [entry.problem(message) for message in messages]
+
+
 def task_of(entry: Entry, rules: TaskRules = NO_RULES) -> tuple[AdmittedTask | None, list[Problem]]:
-    """The entry's task, with an id, and its problems, as ``examine`` finds them."""
-    if entry.error:
-        return None, [entry.problem(entry.error)]
-    admitted, messages = examine(entry.data, rules)
-    if admitted is not None:
-        admitted = replace(admitted, line=entry.line)
-    return admitted, [entry.problem(message) for message in messages]
+    """One task alone, with an id, and its problems."""
+    return TaskReader(rules).of_line(entry)
 
 
-def load_tasks(path: Path, rules: TaskRules = NO_RULES) -> list[AdmittedTask]:
+def load_tasks(path: Path, reader: TaskReader | None = None) -> list[AdmittedTask]:
     """All tasks of a JSON document.
 
     Raises:
         ConfigError: With all that is wrong with it.
     """
+    reader = reader or TaskReader()
     tasks, problems = [], []
     for entry in entries_of(read_document(path)):
-        task, found = task_of(entry, rules)
+        task, found = reader.of_document(entry)
         problems += found
         if task is not None:
             tasks.append(task)

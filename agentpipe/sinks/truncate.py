@@ -25,7 +25,7 @@ MARK_BYTES = 1_024
 # What goes before an answer that is larger.
 FIRST = ("trace", "evaluation_results", "error", "rollout", "result")
 # What comes with an answer and is not asked for by a trainer.
-SIDE_FIELDS = ("trace", "evaluation_results", "usage")
+SIDE_FIELDS = ("trace", "evaluation_results", "usage", "usage_total")
 KEPT = frozenset({"schema", "task_id", "outcome", "truncated"})
 # Shorter values are not worth it: numbers, times, names.
 WORTH_BYTES = 64

@@ -76,6 +76,20 @@ def test_a_retry_may_change_the_payload(store: AnyStore, delay_s: float) -> None
     assert (last.failures, last.payload) == (2, b"an answer")
 
 
+@pytest.mark.parametrize("action", ["release", "crash", "cooldown"])
+def test_whatever_puts_a_task_back_may_change_its_payload(store: AnyStore, action: str) -> None:
+    (queue,) = declared(store, max_crashes=5)
+    put(store, queue, "a")
+    worker = joined(store, [queue])
+    (claimed,) = claim(store, worker)
+    assert settle(store, claimed, action, payload=b"what it cost")
+    (again,) = claimed_after_lapse(store, worker)
+    assert again.payload == b"what it cost"
+    assert settle(store, again, action)
+    (last,) = claimed_after_lapse(store, worker)
+    assert last.payload == b"what it cost"
+
+
 @depths_needed
 def test_a_release_puts_back_uncounted_and_in_its_old_place(store: AnyStore) -> None:
     (queue,) = declared(store)

@@ -129,8 +129,10 @@ def test_what_does_not_fit_is_refused_before_anything_is_sent(
 )
 def test_an_id_that_is_another_task_s_line_is_refused(tmp_path: Path, lines: Any) -> None:
     """The store would take the second of the two for a duplicate."""
-    with pytest.raises(TaskError, match="give each task an id, or none"):
+    with pytest.raises(ConfigError, match="give each task an id, or none") as error:
         sent(written(tmp_path, *lines), RunPlan("v2"))
+    assert "tasks.jsonl:2: task_id: '00000" in str(error.value)
+    assert "in line 1" in str(error.value)
 
 
 def test_ids_of_digits_are_ids(tmp_path: Path) -> None:

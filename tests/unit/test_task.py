@@ -40,6 +40,7 @@ FULL: dict[str, Any] = {
     "run": "v2",
     "retry_of": "t00",
     "answered": {"answer": 4},
+    "spent": {"requests": 2, "usd": 0.5},
     "dramatiq": {"on_success": "save"},
 }
 

@@ -15,6 +15,7 @@ import orjson
 
 from agentpipe.core import timestamps
 from agentpipe.core.outside import encoded, valid_text
+from agentpipe.core.rollout import tokens_of_segments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,7 +27,7 @@ Kind = Literal["string", "integer", "number", "boolean", "time", "json"]
 Value = str | int | float | bool | None
 Row = dict[str, Value]
 # Raised when a column is added; the format's own metadata has it where there is a place.
-COLUMNS_VERSION = 1
+COLUMNS_VERSION = 2
 _MAX_INTEGER = 2**63 - 1
 
 
@@ -108,6 +109,18 @@ def _of_usage(name: str) -> Callable[[Result], Any]:
     return lambda result: result.usage.get(name)
 
 
+def _usd_total(result: Result) -> Any:
+    return result.paid.get("usd")
+
+
+def _is_exact(result: Result) -> Any:
+    return None if result.rollout is None else result.rollout.get("exact")
+
+
+def _tokens_recorded(result: Result) -> int | None:
+    return None if result.rollout is None else sum(tokens_of_segments(result.rollout))
+
+
 def _of_task(name: str) -> Callable[[Result], Any]:
     return lambda result: (result.task or {}).get(name)
 
@@ -166,6 +179,11 @@ COLUMNS = (
     Column("metadata", "json"),
     Column("truncated", "json"),
     Column(TRACE, "json"),
+    Column("context", "integer"),
+    Column("usd_total", "number", _usd_total),
+    Column("usage_total", "json", lambda result: result.paid),
+    Column("rollout_exact", "boolean", _is_exact),
+    Column("rollout_tokens", "integer", _tokens_recorded),
 )
 
 

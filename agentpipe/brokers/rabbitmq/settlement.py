@@ -131,7 +131,8 @@ class Settling:
         if settlement.action in ("release", "cooldown"):
             return self._returning(settlement, held)
         if settlement.action == "crash":
-            return [held.message.noting(settlement.reason).crashed().to(back)]
+            noted = held.message.noting(settlement.reason).carrying(settlement.payload)
+            return [noted.crashed().to(back)]
         if settlement.action == "retry":
             failed = held.message.failed(settlement.reason).carrying(settlement.payload)
             if settlement.delay_s <= 0 or held.message in self._services.marks:
@@ -183,11 +184,11 @@ def _room(settlement: Settlement, limit: int) -> int:
 
 
 def _without_large_payload(settlement: Settlement, limit: int) -> Settlement:
-    """Where the task with its kept answer is too large, it goes on as it was sent."""
+    """Where the task with what it carries is too large, it goes on as it was sent."""
     if len(settlement.payload) <= limit:
         return settlement
     log.warning(
-        "task %s: its answer is too large to be kept for a later evaluation; %s",
+        "task %s: its answer, or what it cost, is too large to be kept for a later run; %s",
         settlement.claim.task_id,
         REMEDY,
     )

@@ -38,7 +38,7 @@ class McNemar:
 
 @dataclass(frozen=True, slots=True)
 class Unpaired:
-    """Tasks that only one of the runs has.
+    """Tasks without their like in the other run.
 
     Attributes:
         first: The first names of them.
@@ -101,6 +101,7 @@ class Comparison:
         bounds: Of the delta over all common tasks, if the missing rewards were the worst for the
             second run, and the best; None without a common task.
         missing: How many results of common tasks have no reward, in each run.
+        asked_otherwise: Tasks that both have, and whose questions differ.
         a: The report of all samples of the first run.
     """
 
@@ -111,6 +112,7 @@ class Comparison:
     missing: tuple[int, int]
     only_a: Unpaired
     only_b: Unpaired
+    asked_otherwise: Unpaired
     a: Report
     b: Report
 
@@ -136,6 +138,7 @@ def compare(first: Sequence[Sample], second: Sequence[Sample]) -> Comparison:
         missing=(_missing(a, common), _missing(b, common)),
         only_a=_unpaired(a, b),
         only_b=_unpaired(b, a),
+        asked_otherwise=_asked_otherwise(first, second),
         a=report_of(first),
         b=report_of(second),
     )
@@ -258,6 +261,21 @@ def _missing(of: Rewards, common: Iterable[str]) -> int:
 def _unpaired(here: Rewards, there: Rewards) -> Unpaired:
     alone = sorted(here.keys() - there.keys())
     return Unpaired(len(alone), tuple(alone[:NAMED]))
+
+
+def _asked_otherwise(first: Sequence[Sample], second: Sequence[Sample]) -> Unpaired:
+    """Tasks of one name that ask different things are no pair."""
+    a, b = _asked(first), _asked(second)
+    other = sorted(task for task in a.keys() & b.keys() if a[task].isdisjoint(b[task]))
+    return Unpaired(len(other), tuple(other[:NAMED]))
+
+
+def _asked(samples: Iterable[Sample]) -> dict[str, set[int]]:
+    found: dict[str, set[int]] = {}
+    for each in samples:
+        if each.asked is not None:
+            found.setdefault(each.task, set()).add(each.asked)
+    return found
 
 
 def _by_key(samples: Iterable[Sample]) -> Mapping[str, list[Sample]]:

@@ -28,9 +28,10 @@ class Sample:
     Attributes:
         group: The task whose sample it is; a task that is no sample is alone in its group.
         key: Its value of the field that a report is divided by.
-        usage: Numbers only, summed over its attempts.
+        usage: Numbers only, summed over its attempts and their runs.
         started: Unix seconds, like ``finished``; None if unknown.
         parent: The task that it tries again; None for a first attempt.
+        asked: A digest of its question, for this process; None if that is not all there.
     """
 
     task_id: str
@@ -47,6 +48,7 @@ class Sample:
     is_retry: bool
     is_replay: bool
     is_rescored: bool
+    asked: int | None = None
 
     @classmethod
     def of(cls, result: Result, key: str = "") -> Sample:
@@ -58,7 +60,7 @@ class Sample:
             key,
             result.outcome,
             _within(result.reward, 1),
-            _numbers(result.usage),
+            _numbers(result.paid),
             seconds_of(result.started_at),
             seconds_of(result.finished_at),
             result.config_hash,
@@ -66,6 +68,7 @@ class Sample:
             result.retry_of is not None,
             result.replay_of is not None,
             result.rescored_of is not None,
+            _asked(result),
         )
 
     @property
@@ -79,6 +82,13 @@ class Sample:
         if self.started is None or self.finished is None:
             return None
         return self.finished - self.started
+
+
+def _asked(result: Result) -> int | None:
+    question = (result.task or {}).get("question")
+    if not isinstance(question, str) or "task" in (result.truncated or {}).get("fields", ()):
+        return None
+    return hash(question)
 
 
 def samples_of(

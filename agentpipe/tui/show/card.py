@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.archive.export.conversation import question_of
+from agentpipe.core.rollout import tokens_of_segments
 from agentpipe.core.text import counted, duration
 from agentpipe.core.timestamps import moment_of
 from agentpipe.core.transcript import Conversations, transcripts
@@ -98,6 +100,10 @@ def _facts(result: Result) -> list[tuple[str, str]]:
     rows.append(("attempt", _attempt(result)))
     rows.append(("time", _times(result)))
     rows.append(("usage", _usage(result.usage)))
+    if result.paid != result.usage:
+        rows.append(("all its runs", _usage(result.paid)))
+    if result.rollout is not None:
+        rows.append(("rollout", _rollout(result.rollout)))
     if result.rewards:
         rows.append(("rewards", _pairs(result.rewards)))
     if result.metadata:
@@ -144,6 +150,20 @@ def _usage(usage: Mapping[str, Any]) -> str:
     usd = usage.get("usd")
     cost = f"${usd:.4g}" if isinstance(usd, (int, float)) else ""
     return ", ".join(filter(None, (_pairs(named), cost)))
+
+
+def _rollout(rollout: Mapping[str, Any]) -> str:
+    """What a trainer would ask first: how many ids, and whether they are all of the run's."""
+    sizes, gaps = tokens_of_segments(rollout), rollout.get("gaps")
+    codes = Counter(_code(each) for each in gaps) if isinstance(gaps, list) else Counter[str]()
+    parts = [f"{counted(sum(sizes), 'token')} in {counted(len(sizes), 'segment')}"]
+    parts.append("exact" if rollout.get("exact") is True else "not exact")
+    parts += [f"{counted(number, 'gap')} {code}" for code, number in codes.items()]
+    return ", ".join(parts)
+
+
+def _code(gap: Any) -> str:
+    return as_text(gap.get("code")) if isinstance(gap, dict) else "unknown"
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

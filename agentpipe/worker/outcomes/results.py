@@ -12,14 +12,13 @@ import time
 import traceback
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import dramatiq
 from dramatiq.middleware import SkipMessage
 
 from agentpipe.brokers.records import Settlement
 from agentpipe.brokers.statistics import MAX_LAST_ERROR_CHARS
-from agentpipe.core.budgets import tokens_in
 from agentpipe.core.failures import (
     MAX_ERROR_CHARS,
     error_kind,
@@ -37,7 +36,6 @@ from agentpipe.core.masking import shorten
 from agentpipe.core.result import Result
 from agentpipe.core.shortage import shortage_of
 from agentpipe.core.timestamps import utc
-from agentpipe.core.usage import USD
 from agentpipe.errors import (
     AgentCrashed,
     AgentFailed,
@@ -49,13 +47,13 @@ from agentpipe.errors import (
     TimeLimitExceeded,
 )
 from agentpipe.evaluation.evaluators import all_broken, reward, rewards
-from agentpipe.evaluation.kept_answer import kept_usage
 from agentpipe.sending.broker import StoreBroker
 from agentpipe.worker.outcomes.cooldowns import Cooldown, Cooldowns, bound_s, endless, log_cooldown
 from agentpipe.worker.outcomes.left_alone import LeftAlone
 from agentpipe.worker.outcomes.redactors import Redactors
 from agentpipe.worker.outcomes.rollouts import rollout_of
 from agentpipe.worker.outcomes.run_failures import causes_of, failure_of_end, run_failure
+from agentpipe.worker.outcomes.spending import cost_of, given_back, total_of, usage_of
 from agentpipe.worker.outcomes.unjudged import (
     attempt_of,
     evaluation_error,
@@ -74,7 +72,7 @@ from agentpipe.worker.running.served_actor import served_actor, time_limit_s
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agentpipe.brokers.records import Action, RunFailure
+    from agentpipe.brokers.records import Action
     from agentpipe.core.failures import RateLimit
     from agentpipe.worker.running.message import ClaimedMessage
 
@@ -226,14 +224,15 @@ class Results(dramatiq.Middleware):
         if message.answered is not None:
             return self._unstoppable(broker, message, message.answered, error)
         reason = self._reason(broker, error)
-        return Settlement(message.claim, "crash", reason=reason, **_cost(message))
+        return given_back(message, "crash", reason=reason)
 
     def released(self, broker: dramatiq.Broker, message: ClaimedMessage) -> Settlement:
         """The settlement of a run that its worker's end interrupts; an answer goes with it."""
-        run, payload = message.answered, b""
-        if run is not None:
-            payload = payload_with_answer(message, run, self.redactors.of(broker))
-        return Settlement(message.claim, "release", payload=payload, **_cost(message))
+        run, settlement = message.answered, given_back(message, "release")
+        if run is None:
+            return settlement
+        payload = payload_with_answer(message, run, self.redactors.of(broker))
+        return replace(settlement, payload=payload) if payload else settlement
 
     def _unstoppable(
         self,
@@ -314,7 +313,8 @@ class Results(dramatiq.Middleware):
         )
         reason = reason_of_services(causes)
         failure = run_failure(broker, message, "EvaluationError", reason, causes)
-        return replace(_again(message, reason, delay_s, failure), payload=payload)
+        again = given_back(message, "retry", reason=reason, delay_s=delay_s, failure=failure)
+        return replace(again, payload=payload) if payload else again
 
     def _short(
         self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException, what: str
@@ -324,7 +324,7 @@ class Results(dramatiq.Middleware):
         if not self.capacity.may_return(message.claim.task_id):
             return self._retry(broker, message, error)
         reason = self._reason(broker, error)
-        return Settlement(message.claim, "release", reason=reason, **_cost(message))
+        return given_back(message, "release", reason=reason)
 
     def _retry(
         self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException
@@ -344,7 +344,7 @@ class Results(dramatiq.Middleware):
         )
         reason = self._reason(broker, error)
         failure = run_failure(broker, message, error_kind(error), reason, [error])
-        return _again(message, reason, delay_s, failure)
+        return given_back(message, "retry", reason=reason, delay_s=delay_s, failure=failure)
 
     def _plain_failed(
         self, broker: dramatiq.Broker, message: ClaimedMessage, error: BaseException
@@ -371,12 +371,11 @@ class Results(dramatiq.Middleware):
         if actor and limit.of_credential:
             cooldown = self._cooldowns.begin(actor.credential, limit, most_s)
         log_cooldown(message, error, limit, cooldown)
-        return Settlement(
-            message.claim,
+        return given_back(
+            message,
             "cooldown",
             reason=self._reason(broker, error),
             delay_s=cooldown.delay_s,
-            **_cost(message),
             cooldown_queues=cooldown.queues,
         )
 
@@ -419,7 +418,7 @@ class Results(dramatiq.Middleware):
             outcome,
             reason[:MAX_ERROR_CHARS],
             reward=result.reward,
-            **_cost(message),
+            **cost_of(message),
             config_hash=result.config_hash or "",
             failure=failure_of_end(
                 broker, message, outcome, result.error, causes=causes, redactor=redactor
@@ -457,20 +456,14 @@ class Results(dramatiq.Middleware):
             rewards=rewards(evaluations) if outcome == "ok" else {},
             reward_trustworthy=score is not None,
             error=failure or evaluation_error(evaluations),
-            usage=message.tracer.usage.to_dict() if message.tracer else {},
+            usage=usage_of(message),
+            usage_total=total_of(message),
             rollout=rollout,
             worker=self._worker,
             config_hash=(actor.config_hash or None) if actor else None,
             submitted_at=utc(claim.submitted_at),
             started_at=utc(message.started_at) if ran else None,
         )
-
-
-class _Cost(TypedDict):
-    """What settlements say of it."""
-
-    usd: float
-    tokens: int
 
 
 def _end_of(error: BaseException) -> tuple[Action, str] | None:
@@ -487,25 +480,3 @@ def _end_of(error: BaseException) -> tuple[Action, str] | None:
 def _bound(message: ClaimedMessage) -> dict[str, Bound]:
     """Binds log lines about a run to it, wherever they are logged."""
     return {"bound": Bound(message.message_id, message.claim.queue)}
-
-
-def _again(
-    message: ClaimedMessage, reason: str, delay_s: float, failure: RunFailure | None
-) -> Settlement:
-    """A run more, later."""
-    return Settlement(
-        message.claim,
-        "retry",
-        reason=reason,
-        delay_s=delay_s,
-        failure=failure,
-        **_cost(message),
-    )
-
-
-def _cost(message: ClaimedMessage) -> _Cost:
-    """The cost of the run, as far as it is known; of one that only judges, of the evaluators."""
-    usage = message.tracer.usage.to_dict() if message.tracer else {}
-    before = kept_usage(message.task.answered if message.task else None)
-    usd = float(usage.get(USD, 0.0)) - float(before.get(USD, 0.0))
-    return {"usd": max(0.0, usd), "tokens": max(0, tokens_in(usage) - tokens_in(before))}

@@ -9,6 +9,7 @@ from agentpipe.core.failures import error_kind, is_permanent
 from agentpipe.errors import AgentpipeError
 from agentpipe.evaluation.kept_answer import KeptAnswer
 from agentpipe.worker.outcomes.rollouts import rollout_of
+from agentpipe.worker.outcomes.spending import usage_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +52,7 @@ def payload_with_answer(message: ClaimedMessage, run: Completed, redactor: Redac
         run.answer,
         attempt=attempt_of(message, run),
         failures=message.claim.failures,
-        usage=message.tracer.usage.to_dict() if message.tracer else {},
+        usage=usage_of(message),
         trace=message.tracer.spans if message.tracer else [],
         stop=run.stop,
         by_agent=run.by_agent,

@@ -86,7 +86,7 @@ class ClaimedMessage(dramatiq.MessageProxy):
         if "actor_name" in fields:
             return _plain(claim, fields)
         self.task = Task.decode(fields)
-        return _addressed(claim, (fields,), fields.pop("dramatiq", None) or {})
+        return _addressed(claim, (fields,), dict(fields.pop("dramatiq", None) or {}))
 
 
 def _parse(payload: bytes) -> dict[str, Any]:

@@ -1,0 +1,87 @@
+"""Spending: what a run cost, and what all runs of its task did.
+
+A task that goes back carries its sum in its payload, so that the step that settles a run keeps what
+it cost: whoever ends the task, on any broker, knows it without asking.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from agentpipe.brokers.records import Settlement
+from agentpipe.core.budgets import tokens_in
+from agentpipe.core.usage import USD, numbers_in, sum_of
+from agentpipe.errors import TaskError
+from agentpipe.evaluation.kept_answer import kept_usage
+
+if TYPE_CHECKING:
+    from agentpipe.brokers.records import Action, RunFailure
+    from agentpipe.worker.running.message import ClaimedMessage
+
+
+class Cost(TypedDict):
+    """What settlements say of it."""
+
+    usd: float
+    tokens: int
+
+
+def usage_of(message: ClaimedMessage) -> dict[str, Any]:
+    """The usage of its run; of one that only judges, with that of the run that gave the answer."""
+    return message.tracer.usage.to_dict() if message.tracer else {}
+
+
+def total_of(message: ClaimedMessage) -> dict[str, Any]:
+    """The usage of all runs of its task, as far as it is known."""
+    return sum_of(_spent_before(message), usage_of(message))
+
+
+def cost_of(message: ClaimedMessage) -> Cost:
+    """The cost of the run, as far as it is known; of one that only judges, of the evaluators."""
+    own = _own_usage(message)
+    return {"usd": float(own.get(USD, 0.0)), "tokens": tokens_in(own)}
+
+
+def given_back(
+    message: ClaimedMessage,
+    action: Action,
+    *,
+    reason: str = "",
+    delay_s: float = 0.0,
+    failure: RunFailure | None = None,
+    cooldown_queues: tuple[str, ...] = (),
+) -> Settlement:
+    """A settlement after which the task runs again, with what it has cost so far."""
+    return Settlement(
+        message.claim,
+        action,
+        reason=reason,
+        delay_s=delay_s,
+        failure=failure,
+        cooldown_queues=cooldown_queues,
+        payload=_payload_with_sum(message),
+        **cost_of(message),
+    )
+
+
+def _own_usage(message: ClaimedMessage) -> dict[str, Any]:
+    """Without what an earlier run spent on the answer that is kept."""
+    before = kept_usage(message.task.answered if message.task else None)
+    usage = usage_of(message)
+    return {name: max(0, number - before.get(name, 0)) for name, number in usage.items()}
+
+
+def _spent_before(message: ClaimedMessage) -> dict[str, float]:
+    return numbers_in(message.task.spent if message.task else None)
+
+
+def _payload_with_sum(message: ClaimedMessage) -> bytes:
+    """Empty where the run has cost nothing: then the task stays as it is."""
+    own = _own_usage(message)
+    if message.task is None or not any(own.values()):
+        return b""
+    try:
+        return replace(message.task, spent=sum_of(_spent_before(message), own)).encode()
+    except TaskError:  # Another worker's task, too large for this version: it stays as it is.
+        return b""
