@@ -6,6 +6,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from agentpipe.brokers.capabilities import ReadsTasks
 from agentpipe.cli.common import (
     add_common,
     add_run,
@@ -20,6 +21,7 @@ from agentpipe.cli.common import (
 )
 from agentpipe.cli.exit_codes import FAILED, OK, PARTLY
 from agentpipe.cli.home import require_tasks
+from agentpipe.cli.known_runs import unknown_run
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.base import Store
     from agentpipe.operations.cancel import CancelReport
+    from agentpipe.settings import Settings
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     settings = settings_of(args)
     require_tasks(args, settings)
+    _refuse_run(args, settings)
     say_where(settings)
     with opened_store(settings) as store, opened_sink(settings) as sink:
         done = _cancel(args, store)
@@ -58,6 +62,17 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(done)
     return _exit_code(args, done)
+
+
+def _refuse_run(args: argparse.Namespace, settings: Settings) -> None:
+    """A broker that lists no tasks may have some that no record names: those are marked as well."""
+    sentence = unknown_run(settings, args.run_name)
+    with opened_store(settings) as store:
+        lists = isinstance(store, ReadsTasks)
+    if sentence and lists:
+        raise ConfigError(sentence)
+    if sentence:
+        say(sentence)
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -30,6 +30,7 @@ from agentpipe.cli.dead_text import age, as_lines, readable
 from agentpipe.cli.exit_codes import FAILED, FULL, OK, PARTLY, USAGE
 from agentpipe.cli.help_text import EXIT_CODES
 from agentpipe.cli.home import require_tasks
+from agentpipe.cli.known_runs import refuse_unknown_run
 from agentpipe.core.did_you_mean import unknown
 from agentpipe.core.result import OUTCOMES
 from agentpipe.core.text import one_line
@@ -105,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the action."""
     settings = settings_of(args)
     require_tasks(args, settings)
+    refuse_unknown_run(settings, getattr(args, "run_name", None))
     with opened_store(settings) as store:
         if not args.undeliverable:
             return int(args.action(args, dead_letters.with_dead_letters(store)))

@@ -12,6 +12,8 @@ from agentpipe.cli.common import add_common, add_run, print_either, say, setting
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.guard import unguarded
 from agentpipe.cli.home import require_results
+from agentpipe.cli.known_collections import refuse_unknown
+from agentpipe.cli.known_runs import refuse_unknown_run
 from agentpipe.connections.new_file import new_file, refuse_existing
 from agentpipe.connections.sqlite import parse_url
 from agentpipe.core.result import OUTCOMES
@@ -57,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
     _refuse_without_effect(args.format, options)
     _refuse_path(args, form)
     require_results(args, settings)
+    refuse_unknown(args, settings, args.collection)
+    refuse_unknown_run(settings, args.run_name)
     with Archive.open(settings) as archive:
         find = _find(args, archive)
         written = _write(args, settings, lambda file: form.write(find, file, options))

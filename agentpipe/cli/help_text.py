@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-EXIT_CODES = """exit codes: 0 ok, 1 failed, 2 usage or config, 3 queue full,
+_CODES = """exit codes: 0 ok, 1 failed, 2 usage or config, 3 queue full,
 4 server unreachable, 5 {partly}, 130 interrupted"""
-PARTLY = {"compare": "B is worse than A beyond chance"}
+EXIT_CODES = _CODES.format(partly="partly")
+_PARTLY = {"compare": "B is worse than A beyond chance"}
 EXAMPLES = {
     "send": (
         "send evals --file tasks.jsonl -c collection.yaml",
@@ -45,5 +46,5 @@ EXAMPLES = {
 def epilog(command: str) -> str:
     """The end of a command's help."""
     lines = [f"  agentpipe {example}" for example in EXAMPLES.get(command, ())]
-    codes = EXIT_CODES.format(partly=PARTLY.get(command, "partly"))
+    codes = _CODES.format(partly=_PARTLY.get(command, "partly"))
     return "\n".join(["examples:", *lines, "", codes]) if lines else codes

@@ -26,8 +26,13 @@ def require_tasks(args: argparse.Namespace, settings: Settings) -> None:
         ConfigError: ``-c`` names a file that does not exist.
     """
     _refuse_absent_file(args)
-    if settings.broker == embedded_url(BROKER) and not _exists(Path.cwd(), BROKER):
+    if not has_tasks(settings):
         raise _missing(args, settings, BROKER, "--broker")
+
+
+def has_tasks(settings: Settings) -> bool:
+    """Whether there is a broker to ask: to open an embedded one would make it."""
+    return settings.broker != embedded_url(BROKER) or _exists(Path.cwd(), BROKER)
 
 
 def require_results(args: argparse.Namespace, settings: Settings) -> None:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agentpipe.cli.common import collection_file, collections_of, opened_store
+from agentpipe.cli.home import has_tasks
 from agentpipe.core.did_you_mean import unknown
 from agentpipe.errors import AgentpipeError, ConfigError
 
@@ -19,38 +20,37 @@ if TYPE_CHECKING:
 def refuse_unknown(args: argparse.Namespace, settings: Settings, name: str | None) -> None:
     """Refuse a name that neither the collection file, nor the broker, nor the sink has.
 
-    Without a readable file any name passes: nothing is there to compare it with.
+    Without a readable file and a broker any name passes: nothing is there to compare it with.
 
     Raises:
         ConfigError: With the nearest name.
     """
     if name is None:
         return
-    try:
-        path = collection_file(args, settings)
-        known = {each.name for each in collections_of(args, settings)}
-    except ConfigError:
-        return
-    if name in known or _is_elsewhere(settings, name):
-        return
-    where = f"in {path}, nor on the broker"
-    raise ConfigError(unknown("collection", name, sorted(known), where))
+    places, known = list[str](), set[str]()
+    for place, names in _known(args, settings):
+        if name in names:
+            return
+        places.append(place)
+        known |= names
+    if places and not _has_results(settings, name):
+        raise ConfigError(unknown("collection", name, sorted(known), ", nor ".join(places)))
 
 
-def _is_elsewhere(settings: Settings, name: str) -> bool:
+def _known(args: argparse.Namespace, settings: Settings) -> Iterator[tuple[str, set[str]]]:
     """A collection may have left its file, and may have been another file's."""
-    return any(_elsewhere(settings, name))
-
-
-def _elsewhere(settings: Settings, name: str) -> Iterator[bool]:
-    with suppress(AgentpipeError), opened_store(settings) as store:
-        yield any(queue.collection == name for queue in store.stats().queues)
-    with suppress(AgentpipeError):
-        yield _has_results(settings, name)
+    with suppress(ConfigError):
+        path = collection_file(args, settings)
+        yield f"in {path}", {each.name for each in collections_of(args, settings)}
+    if has_tasks(settings):
+        with suppress(AgentpipeError), opened_store(settings) as store:
+            names = {queue.collection for queue in store.stats().queues}
+            yield "on the broker", {name for name in names if name}
 
 
 def _has_results(settings: Settings, name: str) -> bool:
     from agentpipe.archive import Archive
 
-    with Archive.open(settings) as archive:
+    with suppress(AgentpipeError), Archive.open(settings) as archive:
         return any(True for _ in archive.results(collection=name))
+    return False

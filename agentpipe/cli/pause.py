@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import argparse
 
     from agentpipe.brokers.base import Store
+    from agentpipe.operations.pause import Paused
     from agentpipe.settings import Settings
 
 
@@ -48,16 +49,29 @@ def change(args: argparse.Namespace, *, paused: bool) -> int:
         else:
             done = resume(store, args.targets, budget_of(args))
     agents, left = list(done.agents), list(done.still_paused)
-    print_either(
-        args,
-        {"paused": paused, "agents": agents, "paused_agents": left},
-        f"{counted(len(agents), 'agent')} {'paused' if paused else 'resumed'}",
-    )
+    text = f"{counted(len(agents), 'agent')} paused" if paused else _resumed(done)
+    print_either(args, {"paused": paused, "agents": agents, "paused_agents": left}, text)
+    for spending in done.made:
+        say(
+            f"collection {spending.name} has a budget of {spending.cap} from now on, where it had "
+            "none: what it has cost before does not count"
+        )
     if left and not (paused or args.json):
-        say(f"still paused, on their own or with their collection: {', '.join(left)}")
-        for spending in done.spent:
-            say(f"{spending.reason}; {spending.remedy} allows more")
+        _say_held(done)
     return OK
+
+
+def _resumed(done: Paused) -> str:
+    held = f", {len(done.still_paused)} still held" if done.still_paused else ""
+    return f"{counted(done.free, 'agent')} resumed{held}"
+
+
+def _say_held(done: Paused) -> None:
+    for spending in done.spent:
+        say(f"still held: {spending.reason}; {spending.remedy} allows more")
+    if not done.spent:
+        left = ", ".join(done.still_paused)
+        say(f"still paused, on their own or with their collection: {left}")
 
 
 def _declare(args: argparse.Namespace, settings: Settings, store: Store) -> None:

@@ -63,11 +63,22 @@ def _list(args: argparse.Namespace) -> int:
         print_json({"runs": [each.to_dict() for each in found]})
         return OK
     _draw([(*COLUMNS, "begun", "took"), *map(_cells, found)])
-    if any(each.results_from == "broker" for each in found):
+    if any(each.archived is None for each in found):
         say("the sink is no archive: results are as the broker has counted them")
     for each in found:
-        say_drift(each.name, each.configs)
+        _say_flaws(each)
     return OK
+
+
+def _say_flaws(found: RunSummary) -> None:
+    if found.collection is None:
+        say(f"the record of run {found.name} cannot be read: runs show {found.name} has its counts")
+    if found.trimmed:
+        say(
+            f"run {found.name}: {found.trimmed:,} of its {found.done:,} results are not in the "
+            "archive: trimmed, or not delivered yet; their counts are the broker's"
+        )
+    say_drift(found.name, found.configs)
 
 
 def show_one(args: argparse.Namespace, settings: Settings) -> int:
@@ -80,7 +91,7 @@ def show_one(args: argparse.Namespace, settings: Settings) -> int:
         print_json(found.to_dict())
     else:
         _draw([(*COLUMNS, "begun", "took"), _cells(found)])
-    say_drift(found.name, found.configs)
+    _say_flaws(found)
     return OK
 
 

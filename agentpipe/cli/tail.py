@@ -21,6 +21,7 @@ from agentpipe.cli.common import (
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_results
 from agentpipe.cli.known_collections import refuse_unknown
+from agentpipe.cli.known_runs import refuse_unknown_run, unknown_run
 from agentpipe.core.result import OUTCOMES
 from agentpipe.core.run_names import is_of_run
 from agentpipe.core.text import one_line
@@ -95,6 +96,9 @@ def follow(args: argparse.Namespace, settings: Settings) -> int:
     refuse_below_one("--limit", args.limit)
     if args.start == "now" and args.group is None and sys.stderr.isatty():
         say("new results from now on; --from beginning shows those that are there")
+    unknown = unknown_run(settings, args.run_name)
+    if unknown:  # It may be sent while this follows.
+        say(f"{unknown}; waiting for its results")
     with Stream.open(
         settings,
         group=args.group,
@@ -103,11 +107,13 @@ def follow(args: argparse.Namespace, settings: Settings) -> int:
         commit_every=args.commit_every,
         patient=True,
     ) as stream:
-        _print_all(args, stream)
+        printed = _print_all(args, stream)
+    if unknown and not printed:
+        refuse_unknown_run(settings, args.run_name)
     return OK
 
 
-def _print_all(args: argparse.Namespace, stream: Stream) -> None:
+def _print_all(args: argparse.Namespace, stream: Stream) -> int:
     printed = 0
     for result in stream:
         if not _is_wanted(args, result):
@@ -117,6 +123,7 @@ def _print_all(args: argparse.Namespace, stream: Stream) -> None:
         if printed == args.limit:
             stream.stop()
     say_skipped(stream)
+    return printed
 
 
 def _print(args: argparse.Namespace, result: Result) -> None:

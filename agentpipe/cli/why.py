@@ -15,6 +15,7 @@ from agentpipe.cli.common import (
 )
 from agentpipe.cli.exit_codes import FAILED, OK, PARTLY
 from agentpipe.cli.home import require_tasks
+from agentpipe.cli.known_runs import refuse_unknown_run
 from agentpipe.core.text import one_line
 from agentpipe.errors import ConfigError
 
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     require_tasks(args, settings)
     if not args.json:
         say_where(settings)
+    refuse_unknown_run(settings, args.run_name)
     known = []
     for each in look_up(map(encodable, _wanted(args, settings)), settings):
         print_either(args, each.to_dict(), *_lines(each))

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Holder = Literal["collection", "run"]
+HOLDERS: tuple[Holder, ...] = ("collection", "run")
 # Sums of costs are a little less exact than the costs; all stores compare alike.
 EXACT_USD = 1e-9
 _TOKENS = ("input_tokens", "output_tokens")

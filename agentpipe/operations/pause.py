@@ -26,11 +26,18 @@ class Paused:
         agents: All that belong to the targets, by queue.
         still_paused: Of these, which are paused now.
         spent: The budgets that keep workers away from them.
+        made: Budgets that collections had not before.
     """
 
     agents: tuple[str, ...]
     still_paused: tuple[str, ...]
     spent: tuple[Spending, ...] = ()
+    made: tuple[Spending, ...] = ()
+
+    @property
+    def free(self) -> int:
+        """How many of the agents workers may serve."""
+        return len(self.agents) - len(self.still_paused)
 
 
 def resume(store: Store, targets: Sequence[str], budget: Budget) -> Paused:
@@ -39,14 +46,17 @@ def resume(store: Store, targets: Sequence[str], budget: Budget) -> Paused:
     Raises:
         ConfigError: See ``pause``; or a cap is spent already, or is not of a collection.
     """
+    made: list[Spending] = []
     if budget:
         known = {depth.collection for depth in store.stats().queues}
         alone = [target for target in targets if target not in known]
         if alone:
             raise ConfigError(f"a budget is a collection's or a run's: {', '.join(alone)} is none")
         for target in targets:
-            _raise(store, Spending("collection", target, NO_BUDGET), budget)
-    return pause(store, targets, paused=False)
+            none = Spending("collection", target, NO_BUDGET)
+            before, after = _raise(store, none, budget)
+            made += [] if before.cap else [after]
+    return replace(pause(store, targets, paused=False), made=tuple(made))
 
 
 def resume_run(store: Store, run: str, budget: Budget) -> Spending:
@@ -60,11 +70,14 @@ def resume_run(store: Store, run: str, budget: Budget) -> Spending:
     if run not in found:
         hint = did_you_mean(run, sorted(found), "send it with --budget-usd to give it one")
         raise ConfigError(f"no run {run!r} with a budget on this broker: {hint}")
-    return _raise(store, found[run], budget)
+    return _raise(store, found[run], budget)[1]
 
 
-def _raise(store: Store, without: Spending, budget: Budget) -> Spending:
-    """Give these caps to what has this spending, or another that the store knows better."""
+def _raise(store: Store, without: Spending, budget: Budget) -> tuple[Spending, Spending]:
+    """Give these caps to what has this spending, or another that the store knows better.
+
+    Returns what it had before, and has now.
+    """
     budgets = require(store, KeepsBudgets, "keep budgets")
     holder = without.kind, without.name
     known = [it for it in budgets.spendings() if (it.kind, it.name) == holder]
@@ -74,7 +87,7 @@ def _raise(store: Store, without: Spending, budget: Budget) -> Spending:
         what = f"{after.reason} already: give it a higher cap"
         raise ConfigError(f"{' '.join(holder)}: {what}")
     budgets.set_budget(*holder, after.cap)
-    return after
+    return before, after
 
 
 def pause(store: Store, targets: Sequence[str], *, paused: bool) -> Paused:

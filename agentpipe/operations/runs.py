@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -36,7 +36,8 @@ class RunSummary:
         tokens: In and out; None where only the broker was asked, as ``took_s``.
         usd: As far as prices are known.
         configs: How many results each config has, by its fingerprint.
-        results_from: ``archive``, or ``broker`` where the sink is none.
+        results_from: ``archive``, or ``broker`` where the sink is none, or has none of them.
+        archived: How many of the results are in the archive; None where the sink is none.
     """
 
     name: str
@@ -55,6 +56,12 @@ class RunSummary:
     took_s: float | None
     configs: Mapping[str, int]
     results_from: str
+    archived: int | None = None
+
+    @property
+    def trimmed(self) -> int:
+        """How many results the archive had or will have: they are trimmed, or under way."""
+        return 0 if self.archived is None else max(0, (self.done or 0) - self.archived)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of ``agentpipe runs``."""
@@ -137,10 +144,13 @@ def _by_store(run: KeptRun) -> RunSummary:
 def _by_archive(run: KeptRun, settings: Settings) -> RunSummary:
     results = ResultsOfRuns(settings, [run.name])
     report, _ = summarize(results)
+    settled = sum((run.outcomes or {}).values())
+    if settled and not results.number:
+        return replace(_by_store(run), archived=0)
     mean, usage = report.reward, report.usage
     return _summary(
         run,
-        done=results.number,
+        done=max(settled, results.number),
         outcomes=report.outcomes,
         pass_rate=report.pass_rate,
         low=mean.low if mean else None,
@@ -151,6 +161,7 @@ def _by_archive(run: KeptRun, settings: Settings) -> RunSummary:
         took_s=report.duration_s,
         configs=report.config_hashes,
         results_from="archive",
+        archived=results.number,
     )
 
 
@@ -159,9 +170,14 @@ def _summary(run: KeptRun, **figures: Any) -> RunSummary:
     unknown_ones = dict.fromkeys(("low", "high", "tokens", "took_s"))
     return RunSummary(
         name=run.name,
-        collection=record.get("collection"),
+        collection=_text(record.get("collection")),
         tasks=run.tasks,
         tasks_exact=run.exact,
-        begun_at=record.get("begun_at"),
+        begun_at=_text(record.get("begun_at")),
         **{**unknown_ones, **figures},
     )
+
+
+def _text(value: Any) -> str | None:
+    """Of a record that others may have written."""
+    return value if isinstance(value, str) else None

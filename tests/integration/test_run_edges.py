@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -76,3 +78,117 @@ def test_an_llm_gets_no_task_without_a_question(project: Project) -> None:
 
 def test_help_of_compare_says_what_its_exit_code_5_means(project: Project) -> None:
     assert "5 B is worse than A beyond chance" in " ".join(project.ok("compare", "-h").out.split())
+
+
+UNKNOWN = (
+    ("tail", "--run", "vx2", "--timeout", "0.1", "--from", "beginning"),
+    ("why", "--run", "vx2"),
+    ("cancel", "--run", "vx2"),
+    ("dead", "list", "--run", "vx2"),
+    ("dead", "drop", "--run", "vx2", "--yes"),
+    ("dead", "replay", "--run", "vx2", "--yes"),
+)
+
+
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
+def test_an_unknown_run_is_no_success(project: Project) -> None:
+    project.collection()
+    project.ok("send", "toys", "--file", project.tasks("echo one", "raise it"), "--run", "vx1")
+    lists_tasks = not project.environ["AGENTPIPE_BROKER"].startswith("amqp")
+    shown = project.run("runs", "show", "vx2")
+    for command in UNKNOWN:
+        done = project.run(*command)
+        if command[0] in ("why", "cancel") and not lists_tasks:
+            assert "did you mean 'vx1'?" in done.err
+            continue
+        assert (done.code, done.out) == (shown.code, ""), (command, done)
+        assert "no run 'vx2' on this broker: did you mean 'vx1'?" in done.err
+        known = [word.replace("vx2", "vx1") for word in command]
+        assert "no run" not in project.run(*known).err
+    project.burst("--processes", "1")
+    for option in ("--run", "--collection"):
+        wrong = project.run("export", "--to", "jsonl", option, "vx2", "-")
+        assert (wrong.code, wrong.out) == (2, ""), wrong
+        assert "'vx2'" in wrong.err
+    assert project.ok("export", "--to", "jsonl", "--run", "vx1", "-").out
+
+
+def test_a_run_is_known_by_whatever_is_left_of_it(project: Project) -> None:
+    project.collection()
+    project.send({"task_id": "sent/a", "run": "sent", "question": "echo one"})
+    assert project.ok("why", "--run", "sent").out
+    project.burst("--processes", "1")
+    assert project.ok("tail", "--run", "sent", "--from", "beginning", "--timeout", "0.1").out
+    project.ok("send", "toys", "echo two", "--run", "v1")
+    project.ok("runs", "drop", "v1", "--yes")
+    assert project.ok("cancel", "--run", "v1").out == "1 cancelled, 0 running ones signalled\n"
+    # An archive alone, without any broker.
+    alone = project.folder / "alone"
+    alone.mkdir()
+    unset = {"AGENTPIPE_BROKER": "", "AGENT_COLLECTION_CONFIG_FILE": ""}
+    options = ("export", "--to", "jsonl", "-", "--run")
+    assert project.ok(*options, "sent", folder=alone, env=unset).out
+    assert project.run(*options, "snet", folder=alone, env=unset).code == 2
+    assert not (alone / ".agentpipe").exists()
+
+
+def test_a_run_may_be_followed_before_it_is_sent(project: Project) -> None:
+    project.collection()
+    project.ok("send", "toys", "echo one", "--run", "v1")
+    tail = project.start("tail", "--run", "v3", "--limit", "1", "--json")
+    assert tail.stderr is not None
+    assert "no run 'v3' on this broker" in tail.stderr.readline()
+    project.ok("send", "toys", "echo two", "--run", "v3")
+    project.burst("--processes", "1")
+    out, _ = tail.communicate(timeout=60)
+    assert (tail.returncode, json.loads(out)["run"]) == (0, "v3")
+
+
+@pytest.mark.every_broker(but=("rabbitmq",), long=("redis",))
+def test_a_trimmed_run_is_not_one_that_never_began(project: Project) -> None:
+    project.collection()
+    project.ok("send", "toys", "--file", project.tasks("echo one", "raise it"), "--run", "v1")
+    project.burst("--processes", "1")
+    (before,) = project.ok("runs", "--json").json["runs"]
+    assert (before["done"], before["archived"]) == (2, 2)
+    project.ok("archive", "trim", "--run", "v1", "--yes")
+    done = project.ok("runs")
+    assert "run v1: 2 of its 2 results are not in the archive: trimmed, or not" in done.err
+    (after,) = project.ok("runs", "--json").json["runs"]
+    assert (after["done"], after["archived"], after["outcomes"]) == (2, 0, before["outcomes"])
+    assert "2 of its 2 results" in project.ok("status", "--run", "v1").err
+
+
+def test_rows_that_make_no_sense_hide_no_others(project: Project) -> None:
+    project.collection()
+    for run in ("v1", "v2", "v3"):
+        project.ok("send", "toys", f"echo {run}", "--run", run, "--budget-usd", "5")
+    path = project.environ["AGENTPIPE_BROKER"].removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE runs SET record = '{broken' WHERE name = 'v1'")
+        db.execute("UPDATE runs SET tasks = 'many' WHERE name = 'v2'")
+        db.execute("UPDATE runs SET record = CAST(record AS TEXT) WHERE name = 'v3'")
+        db.execute("UPDATE budgets SET usd = 'much' WHERE name = 'v2'")
+    project.burst("--processes", "1")
+    done = project.ok("runs")
+    assert "runs that cannot be read: 1 in the broker's store, left out" in done.err
+    assert "the record of run v1 cannot be read" in done.err
+    found = {each["name"]: each for each in project.ok("runs", "--json").json["runs"]}
+    assert {name: each["collection"] for name, each in found.items()} == {"v1": None, "v3": "toys"}
+    project.ok("runs", "show", "v1")
+    assert {each["run"] for each in project.stats()["budgets"]} == {"v1", "v3"}
+    assert "budgets that cannot be read: 1" in project.ok("status").err
+
+
+def test_resume_says_what_it_makes_and_what_stays_held(project: Project) -> None:
+    project.collection(number=2)
+    project.ok("send", "toys", "pay 1")
+    made = project.ok("resume", "toys", "--budget-usd", "0.5")
+    assert made.out == "2 agents resumed\n"
+    assert "collection toys has a budget of $0.5 from now on, where it had none" in made.err
+    assert "from now on" not in project.ok("resume", "toys", "--budget-usd", "0.6").err
+    project.burst("--processes", "1")
+    held = project.ok("resume", "toys")
+    assert held.out == "0 agents resumed, 2 still held\n"
+    assert "still held: the budget is spent: $1.00 of $0.6" in held.err
+    assert "agentpipe resume toys --budget-usd USD allows more" in held.err

@@ -273,6 +273,7 @@ def _murmur(argument: str, *_: Any) -> str:
 _FUNCTIONS: dict[str, Any] = {
     "murmur": _murmur,
     "echo": lambda argument, _task, _context: argument,
+    "pay": lambda argument, *_: agentpipe.trace.record_usage({"usd": float(argument)}),
     "block": lambda argument, _task, _context: time.sleep(float(argument)),
     "hold": _hold,
     "freeze": _freeze,

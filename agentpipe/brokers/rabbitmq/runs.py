@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.rabbitmq.shared_state import SharedState
+from agentpipe.brokers.readable_rows import bytes_in, number_in, readable, text_in
 from agentpipe.brokers.runs import KeptRun
 from agentpipe.core.run_names import run_of
 
@@ -46,9 +47,9 @@ class Runs:
         """All runs, in the order in which they were begun."""
         self._keep(await self._state.read())
         found = []
-        for name, it in sorted(self._records.items(), key=lambda pair: pair[1]["begun_us"]):
+        for _, name, record in sorted(readable("runs", self._records.items(), _kept)):
             tasks = len(await self._ids_of(name).read())
-            found.append(KeptRun(name, it["record"].encode(), tasks, exact=False))
+            found.append(KeptRun(name, record, tasks, exact=False))
         return found
 
     async def drop(self, name: str) -> bool:
@@ -92,6 +93,11 @@ class Runs:
     def _keep(self, records: dict[str, dict[str, Any]]) -> None:
         self._records, self._read_at = records, time.monotonic()
         self._ids = {run: ids for run, ids in self._ids.items() if run in records}
+
+
+def _kept(pair: tuple[str, Any]) -> tuple[float, str, bytes]:
+    name, it = pair
+    return number_in(it["begun_us"]), text_in(name), bytes_in(it["record"])
 
 
 def _first(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

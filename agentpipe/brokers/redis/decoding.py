@@ -10,6 +10,7 @@ import orjson
 from agentpipe.brokers.capabilities import TaskSeen
 from agentpipe.brokers.dead_letter import DeadLetter, DeadPage, DeadSummary
 from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
+from agentpipe.brokers.readable_rows import readable
 from agentpipe.brokers.records import Claim, OutboxRecord, Source
 from agentpipe.brokers.runs import KeptRun
 from agentpipe.brokers.statistics import (
@@ -165,7 +166,8 @@ def as_stats(answer: Sequence[Any]) -> Stats:
 def as_spendings(values: Sequence[bytes]) -> tuple[Spending, ...]:
     """The reply of ``spendings``."""
     rows = _rows([value.decode() for value in values], 6)
-    return tuple(sorted(map(_spending, rows), key=lambda it: (it.kind, it.name)))
+    found = readable("budgets", rows, _spending)
+    return tuple(sorted(found, key=lambda it: (it.kind, it.name)))
 
 
 def _spending(values: Sequence[Any]) -> Spending:
@@ -247,10 +249,11 @@ def _workers(values: Sequence[bytes]) -> Iterator[WorkerSeen]:
 
 def as_runs(values: Sequence[tuple[bytes, Sequence[bytes]]]) -> list[KeptRun]:
     """The reply of ``runs``."""
-    return [_kept(name.decode(), dict(_rows(fields, 2))) for name, fields in values]
+    return list(readable("runs", values, _kept))
 
 
-def _kept(name: str, fields: Mapping[bytes, bytes]) -> KeptRun:
+def _kept(run: tuple[bytes, Sequence[bytes]]) -> KeptRun:
+    name, fields = run[0].decode(), dict(_rows(run[1], 2))
     outcomes: dict[str, int] = {}
     configs: dict[str, int] = {}
     for key, value in fields.items():

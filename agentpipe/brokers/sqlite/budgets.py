@@ -10,9 +10,10 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.brokers.readable_rows import number_in, readable, text_in
 from agentpipe.brokers.sqlite.tables import DELAYED, SET_PAUSES, WAITING
 from agentpipe.brokers.statistics import with_spent
-from agentpipe.core.budgets import Budget, Spending
+from agentpipe.core.budgets import HOLDERS, Budget, Spending
 from agentpipe.core.run_names import bounds_of, run_of
 
 if TYPE_CHECKING:
@@ -39,18 +40,25 @@ _OF_RUN = "id >= ? AND id < ?"
 
 def read_spendings(db: sqlite3.Connection) -> tuple[Spending, ...]:
     """All budgets."""
-    return tuple(map(_spending, db.execute(f"{_SELECT} ORDER BY kind, name")))
+    rows = db.execute(f"{_SELECT} ORDER BY kind, name").fetchall()
+    return tuple(readable("budgets", rows, _spending))
 
 
 def spending_of(db: sqlite3.Connection, kind: Holder, name: str) -> Spending | None:
     """One budget; None without one."""
-    row = db.execute(f"{_SELECT} WHERE kind = ? AND name = ?", (kind, name)).fetchone()
-    return row and _spending(row)
+    rows = db.execute(f"{_SELECT} WHERE kind = ? AND name = ?", (kind, name)).fetchall()
+    return next(readable("budgets", rows, _spending), None)
 
 
 def _spending(row: Sequence[Any]) -> Spending:
     kind, name, cap_usd, cap_tokens, usd, tokens = row
-    return Spending(kind, name, Budget(cap_usd, cap_tokens), usd, tokens)
+    if kind not in HOLDERS:
+        raise ValueError("neither a collection nor a run")
+    cap = Budget(
+        None if cap_usd is None else number_in(cap_usd),
+        None if cap_tokens is None else int(number_in(cap_tokens)),
+    )
+    return Spending(kind, text_in(name), cap, number_in(usd), int(number_in(tokens)))
 
 
 def set_budget(db: sqlite3.Connection, kind: Holder, name: str, budget: Budget) -> None:

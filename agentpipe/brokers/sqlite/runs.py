@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from agentpipe.brokers.readable_rows import bytes_in, number_in, readable, text_in
 from agentpipe.brokers.runs import KeptRun, RunCount, counts_of, tasks_by_run
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from agentpipe.brokers.capabilities import Answer
     from agentpipe.brokers.records import Settlement
@@ -25,7 +26,7 @@ def begin(db: sqlite3.Connection, name: str, record: bytes) -> bytes:
     """Keep the record unless there is one; returns the one that is kept."""
     db.execute("INSERT OR IGNORE INTO runs VALUES (?, ?, 0)", (name, record))
     (kept,) = db.execute("SELECT record FROM runs WHERE name = ?", (name,)).fetchone()
-    return bytes(kept)
+    return bytes_in(kept)
 
 
 def drop(db: sqlite3.Connection, name: str) -> bool:
@@ -64,10 +65,10 @@ def _add(db: sqlite3.Connection, counts: Mapping[tuple[str, str, str], RunCount]
 def read(db: sqlite3.Connection) -> list[KeptRun]:
     """All runs, in the order in which they were begun."""
     rows = db.execute("SELECT name, record, tasks FROM runs ORDER BY rowid").fetchall()
-    return [_kept(db, name, bytes(record), tasks) for name, record, tasks in rows]
+    return list(readable("runs", rows, lambda row: _kept(db, *row)))
 
 
-def _kept(db: sqlite3.Connection, name: str, record: bytes, tasks: int) -> KeptRun:
+def _kept(db: sqlite3.Connection, name: Any, record: Any, tasks: Any) -> KeptRun:
     rows = db.execute(
         "SELECT config_hash, outcome, done, rewarded, rewards, usd FROM run_results WHERE run = ?",
         (name,),
@@ -75,18 +76,24 @@ def _kept(db: sqlite3.Connection, name: str, record: bytes, tasks: int) -> KeptR
     outcomes: dict[str, int] = {}
     configs: dict[str, int] = {}
     total = RunCount()
-    for config, outcome, *counts in rows:
-        total += (count := RunCount(*counts))
+    for config, outcome, count in readable("counts of runs", rows, _count):
+        total += count
         if count.done:
             outcomes[outcome] = outcomes.get(outcome, 0) + count.done
             configs[config] = configs.get(config, 0) + count.done
     return KeptRun(
-        name,
-        record,
-        tasks,
+        text_in(name),
+        bytes_in(record),
+        int(number_in(tasks)),
         outcomes=outcomes,
         configs=configs,
         rewarded=total.rewarded,
         rewards=total.rewards,
         usd=total.usd,
     )
+
+
+def _count(row: Sequence[Any]) -> tuple[str, str, RunCount]:
+    config, outcome, done, rewarded, rewards, usd = row
+    counts = int(number_in(done)), int(number_in(rewarded)), number_in(rewards), number_in(usd)
+    return text_in(config), text_in(outcome), RunCount(*counts)
