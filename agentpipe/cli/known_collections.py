@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def refuse_unknown(args: argparse.Namespace, settings: Settings, name: str | None) -> None:
     """Refuse a name that neither the collection file, nor the broker, nor the sink has.
 
-    Without a readable file and a broker any name passes: nothing is there to compare it with.
+    Without a readable file and names on the broker any passes: nothing is there to compare with.
 
     Raises:
         ConfigError: With the nearest name.
@@ -44,8 +44,9 @@ def _known(args: argparse.Namespace, settings: Settings) -> Iterator[tuple[str, 
         yield f"in {path}", {each.name for each in collections_of(args, settings)}
     if has_tasks(settings):
         with suppress(AgentpipeError), opened_store(settings) as store:
-            names = {queue.collection for queue in store.stats().queues}
-            yield "on the broker", {name for name in names if name}
+            names = {queue.collection for queue in store.stats().queues if queue.collection}
+            if names:
+                yield "on the broker", names
 
 
 def _has_results(settings: Settings, name: str) -> bool:

@@ -40,9 +40,10 @@ MAX_REQUEST_BYTES = 64 * MIB
 MAX_IMAGES = 20
 MAX_IMAGES_BYTES = 16 * MIB
 
-# A record of a stream of results, as a reader takes it from an SQLite file; a batch of Kafka's,
-# once decompressed.
-MAX_RECORD_BYTES = 512 * MIB
+# A record of a stream of results in an SQLite file: the sink cuts a larger one, readers skip it. An
+# answer, a trace and a task of the largest sizes fit several times. A batch of Kafka's, once
+# decompressed.
+MAX_RECORD_BYTES = 256 * MIB
 MAX_BATCH_BYTES = 128 * MIB
 MAX_BATCH_RECORDS = 200_000
 

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 FORMAT = 1
 REQUIRE, TRY, OFF = "require", "try", "off"
 RECORDS = (REQUIRE, TRY, OFF)
-# What a gap says: a response came without ids; a record was cut to the size that its sink takes.
-NO_TOKEN_IDS, CUT = "no_token_ids", "cut"
+# What a gap says: a response came without ids; its server has refused to be asked for them; a
+# record was cut to the size that its sink takes.
+NO_TOKEN_IDS, IDS_REFUSED, CUT = "no_token_ids", "ids_refused", "cut"
 
 _recorder: ContextVar[Rollout | None] = ContextVar("agentpipe_rollout", default=None)
 
@@ -40,11 +41,11 @@ class Rollout:
         self._gaps: list[dict[str, Any]] = []
         self._engine = self._model = ""
 
-    def add(self, turn: Turn | None, *, engine: str, model: str) -> None:
-        """Record a response; None is one without ids."""
+    def add(self, turn: Turn | None, *, engine: str, model: str, gap: str = NO_TOKEN_IDS) -> None:
+        """Record a response; None is one without ids, and ``gap`` says why."""
         self._engine, self._model = engine, model
         if turn is None:
-            self._gaps.append({"code": NO_TOKEN_IDS, "turn": self._turns})
+            self._gaps.append({"code": gap, "turn": self._turns})
         else:
             self._rows.add(self._versioned(turn))
         self._turns += 1

@@ -60,7 +60,7 @@ def test_a_file_that_exists_is_replaced_only_by_force(filled: Project) -> None:
     done = filled.run("export", "--to", "jsonl", "out.jsonl")
     assert (done.code, done.err) == (2, "out.jsonl exists: choose another path, or --force\n")
     assert (filled.folder / "out.jsonl").read_text() == "mine"
-    said = filled.ok("export", "--to", "jsonl", "out.jsonl", "--force", "--run", "v9")
+    said = filled.ok("export", "--to", "jsonl", "out.jsonl", "--force", "--outcome", "stale")
     assert said.out == "0 results: out.jsonl\n"
     assert "no result fits" in said.err
     assert (filled.folder / "out.jsonl").read_text() == ""

@@ -106,6 +106,7 @@ def test_a_server_that_refuses_is_asked_without(project: Project) -> None:
     assert (result["outcome"], result["result"]) == ("ok", "late")
     assert "return_token_ids" not in requests[1].body
     assert result["rollout"]["exact"] is False
+    assert result["rollout"]["gaps"] == [{"code": "ids_refused", "turn": 0}]
 
 
 @pytest.mark.parametrize("reply", [say("late"), fail(400, REFUSED)])

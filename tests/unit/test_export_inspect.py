@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from agentpipe.archive.export.inspect.log import write_inspect
 from agentpipe.archive.export.inspect.places import Places, safe_id
 from agentpipe.core.result import Result
+from agentpipe.operations.judging.samples import samples_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +46,18 @@ def test_the_last_attempt_has_the_place_of_the_first() -> None:
     last = sample("q-replayed", replay_of="v2/q~r1")
     found = places(first, other, *again, chained, last)
     assert found == {3: ("p", 1), 5: ("q", 1)}
+
+
+def test_the_attempt_that_counts_is_that_of_reports_whatever_the_stream_s_order() -> None:
+    ends = ["2026-01-01T00:00:01Z", "2026-01-01T00:00:09Z", "2026-01-01T00:00:05Z", None]
+    family = [
+        sample(f"v2/q{ending}", retry_of="v2/q" if ending else None, finished_at=end)
+        for ending, end in zip(("", "~r2", "~r1", "~r3"), ends, strict=True)
+    ]
+    for results in permutations(family):
+        (number,) = places(*results)
+        (counted,) = samples_of(results)
+        assert results[number].task_id == counted.task_id == "v2/q~r2"
 
 
 def test_a_retry_whose_first_attempt_is_in_no_stream_has_its_place() -> None:

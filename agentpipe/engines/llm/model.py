@@ -25,6 +25,7 @@ from agentpipe.engines.models.credentials import header_value
 from agentpipe.engines.models.protocols import PROTOCOLS
 from agentpipe.engines.models.reading import UnreadableResponse, parsed
 from agentpipe.engines.models.recording import (
+    IdRequests,
     refuses_ids,
     response_record,
     turn_of,
@@ -71,7 +72,7 @@ class LlmModel:
         self._url = httpx2.URL(endpoint.base_url + self._protocol.PATH)
         credential = self._protocol.headers(header_value(endpoint.key))
         self._headers = httpx2.Headers({**client.headers, **_JSON, **credential})
-        self._gives_ids = True
+        self._ids = IdRequests(f"{self._url.host}:{self._url.port or ''}".rstrip(":"))
         self._extensions = {"timeout": client.timeout.as_dict()}
 
     async def ask(self, conversation: Conversation, *, retry: bool) -> Response:
@@ -116,12 +117,13 @@ class LlmModel:
             return
         turn = turn_of(response, conversation.settings)
         model = response.model or self._config.model
-        rollout.add(turn, engine=self._config.provider.name, model=model)
+        provider = self._config.provider.name
+        rollout.add(turn, engine=provider, model=model, gap=self._ids.gap)
 
     async def _request(self, conversation: Conversation) -> Response:
         """Also for its token ids where the run records them and the server does not refuse that."""
         rollout = recorder()
-        wanted = rollout is not None and self._gives_ids
+        wanted = rollout is not None and (rollout.required or self._ids.are_wanted)
         try:
             return await self._response(conversation, token_ids=wanted)
         except AgentFailed as failure:
@@ -129,7 +131,7 @@ class LlmModel:
                 raise
             if rollout.required:
                 raise without_ids(failure) from failure
-            self._gives_ids = False
+            self._ids.note_refusal()
         return await self._response(conversation, token_ids=False)
 
     async def _response(self, conversation: Conversation, *, token_ids: bool) -> Response:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import time
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core import trace
+from agentpipe.core.rollout import IDS_REFUSED, NO_TOKEN_IDS
 from agentpipe.core.token_rows import Turn
 from agentpipe.engines.models.prices import usd_of
 from agentpipe.engines.models.sampled_ids import ASKED
@@ -14,6 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agentpipe.engines.models.conversation import Response
+
+# After that, a server that has refused is asked once more.
+REFUSED_FOR_S = 600.0
+
+log = logging.getLogger(__name__)
 
 
 def response_record(response: Response, usage: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,6 +69,44 @@ def turn_of(response: Response, settings: Mapping[str, Any]) -> Turn | None:
         temperature=settings.get("temperature"),
         top_p=settings.get("top_p"),
         versions=ids.versions,
+    )
+
+
+class IdRequests:
+    """Whether a model's server is asked for token ids.
+
+    One that has refused is left alone for a while, not for good: it may be restarted with another
+    version, and its worker outlives that.
+    """
+
+    def __init__(self, server: str) -> None:
+        """Ask; ``server`` is for the log."""
+        self._server, self._refused_until_s = server, -math.inf
+
+    @property
+    def are_wanted(self) -> bool:
+        """Whether the next request asks for them."""
+        return time.monotonic() >= self._refused_until_s
+
+    @property
+    def gap(self) -> str:
+        """Why a response has none."""
+        return NO_TOKEN_IDS if self.are_wanted else IDS_REFUSED
+
+    def note_refusal(self) -> None:
+        """Leave it alone; the log says so once for each server."""
+        self._refused_until_s = time.monotonic() + REFUSED_FOR_S
+        _say_refused(self._server)
+
+
+@lru_cache(maxsize=256)
+def _say_refused(server: str) -> None:
+    log.warning(
+        "%s refuses to be asked for token ids: rollouts have gaps (%s); it is asked again every "
+        "%.0f s. Serve the model with vLLM, or leave `record` out",
+        server,
+        IDS_REFUSED,
+        REFUSED_FOR_S,
     )
 
 

@@ -25,7 +25,7 @@ from agentpipe.core.failures import MAX_ERROR_CHARS
 from agentpipe.core.logs import Bound, bound, printed
 from agentpipe.core.masking import masked, shorten
 from agentpipe.core.outside import read_shallow_json
-from agentpipe.core.rollout import recorder
+from agentpipe.core.rollout import NO_TOKEN_IDS, recorder
 from agentpipe.core.secret_names import CREDENTIAL_NAMES
 from agentpipe.core.token_rows import Turn
 from agentpipe.core.trace import record_spans, record_usage
@@ -189,7 +189,8 @@ def _record_turn(message: Mapping[str, Any]) -> None:
     rollout, turn = recorder(), message["turn"]
     if rollout is not None:
         given = None if turn is None else Turn(**turn)
-        rollout.add(given, engine=message["engine"], model=message["model"])
+        gap = message.get("gap", NO_TOKEN_IDS)
+        rollout.add(given, engine=message["engine"], model=message["model"], gap=gap)
 
 
 def failure_of(error: Mapping[str, Any]) -> AgentpipeError:

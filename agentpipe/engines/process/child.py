@@ -24,7 +24,7 @@ from agentpipe.core.context import Context
 from agentpipe.core.failures import error_record, is_infra, rate_limit
 from agentpipe.core.json_values import checked_answer
 from agentpipe.core.redaction import Redactor
-from agentpipe.core.rollout import OFF, REQUIRE, Rollout
+from agentpipe.core.rollout import NO_TOKEN_IDS, OFF, REQUIRE, Rollout
 from agentpipe.core.shortage import shortage_of
 from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
@@ -122,8 +122,8 @@ class _ForwardingRollout(Rollout):
         super().__init__(required=required)
         self._send = send
 
-    def add(self, turn: Turn | None, *, engine: str, model: str) -> None:
-        self._send({"turn": turn, "engine": engine, "model": model})
+    def add(self, turn: Turn | None, *, engine: str, model: str, gap: str = NO_TOKEN_IDS) -> None:
+        self._send({"turn": turn, "engine": engine, "model": model, "gap": gap})
 
 
 def _context(fields: Mapping[str, Any], public: list[str] | None) -> Context:

@@ -6,11 +6,11 @@ the task that it tries again, so only the last of them counts; what all of them 
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.core import attempts
 from agentpipe.core.run_names import without_run
 from agentpipe.core.timestamps import seconds_of
 from agentpipe.core.usage import MAX_NUMBER
@@ -100,44 +100,18 @@ def samples_of(
 
 def last_attempts(samples: Sequence[Sample]) -> list[Sample]:
     """Of the attempts at one sample only the one that finished last, with the usage of all."""
-    tried_again, counted = _tried_again(samples)
+    tried_again, counted = attempts.families(samples)
     return [*counted, *(_as_one(first, family) for first, family in tried_again.items())]
 
 
 def families(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
     """All attempts at each sample, the one that counts last, by the id of the first."""
-    tried_again, alone = _tried_again(samples)
-    ordered = {first: _in_order(family) for first, family in tried_again.items()}
-    return {each.task_id: [each] for each in alone} | ordered
-
-
-def _tried_again(samples: Sequence[Sample]) -> tuple[dict[str, list[Sample]], list[Sample]]:
-    """The attempts at samples that were tried again, by the first; and all other samples."""
-    parents = {each.task_id: each.parent for each in samples if each.parent}
-    if not parents:
-        return {}, list(samples)
-    found = {first_of(task_id, parents): list[Sample]() for task_id in parents}
-    alone: list[Sample] = []
-    for each in samples:
-        found.get(first_of(each.task_id, parents), alone).append(each)
-    return found, alone
-
-
-def _in_order(family: Sequence[Sample]) -> list[Sample]:
-    return sorted(family, key=lambda each: each.finished or -math.inf)
-
-
-def first_of(task_id: str, parents: Mapping[str, str]) -> str:
-    """The first attempt of a sample; foreign records may name each other in a circle."""
-    seen = set[str]()
-    while task_id in parents and task_id not in seen:
-        seen.add(task_id)
-        task_id = parents[task_id]
-    return task_id
+    tried_again, alone = attempts.families(samples)
+    return {each.task_id: [each] for each in alone} | tried_again
 
 
 def _as_one(first: str, family: Sequence[Sample]) -> Sample:
-    last = _in_order(family)[-1]
+    last = family[-1]
     group = first if last.group == last.task_id else last.group
     return replace(last, group=group, usage=_sum_of(each.usage for each in family))
 

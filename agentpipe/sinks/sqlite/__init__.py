@@ -5,11 +5,13 @@ from __future__ import annotations
 import sqlite3
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.connections.health import examine_folder
 from agentpipe.connections.private_files import examine_modes
 from agentpipe.connections.sqlite import Database, parse_url
+from agentpipe.core import caps
 from agentpipe.errors import RecordsRefused, StoreError, Unreachable
 from agentpipe.sinks.sqlite import trimming
 from agentpipe.sinks.sqlite.archive import SqliteArchive
@@ -18,6 +20,7 @@ from agentpipe.sinks.sqlite.keeping import collector_of, insert, unknown
 from agentpipe.sinks.sqlite.layout import LAYOUT
 from agentpipe.sinks.sqlite.reader import SqliteGroupReader, SqliteReader
 from agentpipe.sinks.sqlite.searching import positions_of, search
+from agentpipe.sinks.truncate import truncate
 
 if TYPE_CHECKING:
     from array import array
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 _OF_RECORDS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError)
 # With so few records a publish, a sink has time to index.
 SMALL = 8
+CUT = "a file of results takes no larger record (MAX_RECORD_BYTES): let the agent answer less"
 REMEDY = "the reason is SQLite's: a constraint of the file, or its limit for one value"
 
 
@@ -62,13 +66,13 @@ class SqliteSink:
 
     def _publish(self, records: Sequence[Record]) -> None:
         with self._database.write() as db:
-            insert(db, records, time.time())
+            insert(db, _readable(records), time.time())
 
     def add_new(self, records: Sequence[Record]) -> int:
         """See ``Keeper``."""
         self._database.log.refuse_if_full()
         with self._database.write() as db:
-            new = unknown(db, records)
+            new = unknown(db, _readable(records))
             insert(db, new, time.time())
         return len(new)
 
@@ -137,6 +141,15 @@ class SqliteSink:
 
     def close(self) -> None:
         self._database.close()
+
+
+def _readable(records: Sequence[Record]) -> list[Record]:
+    """The same, cut where readers would skip them."""
+    most = caps.MAX_RECORD_BYTES
+    return [
+        replace(each, payload=truncate(each, most, CUT)) if len(each.payload) > most else each
+        for each in records
+    ]
 
 
 def _position_before(db: sqlite3.Connection, start: Start) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from agentpipe.connections.sqlite import Layout
@@ -10,7 +11,7 @@ from agentpipe.sinks.base import Record
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 # What a search finds records by, see ``facts``. Its indices lie apart from the records, so that an
 # upgrade copies none, and are filled a thousand at a time: in each publish they would cost more.
@@ -35,6 +36,8 @@ CREATE TABLE loans (
 CREATE INDEX loans_by_owner ON loans (owner);
 {_FACTS.strip()}
 """
+# Records in memory at a time; a search may stop anywhere.
+PAGE_BYTES = 16 * caps.MIB
 LAYOUT = Layout(3, "records", _SCHEMA, {2: _FACTS})
 # Others may write here, too: SQLite keeps values of any type, and a text that is no UTF-8.
 TASK_ID = "CAST(task_id AS BLOB)"
@@ -42,9 +45,21 @@ TASK_ID = "CAST(task_id AS BLOB)"
 BODY = f"CASE WHEN length(body) <= {caps.MAX_RECORD_BYTES} THEN CAST(body AS BLOB) ELSE x'' END"
 
 
-def records_of(rows: Iterable[tuple[bytes, bytes, int]]) -> list[Record]:
+def records_of(rows: Iterable[tuple[bytes, bytes, int]]) -> Iterator[Record]:
     """The records of rows of ``TASK_ID``, ``BODY`` and their position."""
-    return [Record(text_of(task_id), body, position) for task_id, body, position in rows]
+    return (Record(text_of(task_id), body, position) for task_id, body, position in rows)
+
+
+def page_of(cursor: sqlite3.Cursor) -> list[Record]:
+    """The first records of a query, of ``PAGE_BYTES`` or one more than fit; it is closed then."""
+    page, size = [], 0
+    with closing(cursor):
+        for record in records_of(cursor):
+            page.append(record)
+            size += len(record.payload)
+            if size >= PAGE_BYTES:
+                break
+    return page
 
 
 def text_of(task_id: bytes) -> str:
@@ -53,10 +68,10 @@ def text_of(task_id: bytes) -> str:
 
 
 def next_records(db: sqlite3.Connection, after: int, last: int | None, limit: int) -> list[Record]:
-    """Those after a position, up to another one."""
-    rows = db.execute(
+    """Those after a position, up to another one: a page, of ``limit`` at most."""
+    cursor = db.execute(
         f"SELECT {TASK_ID}, {BODY}, position FROM records"
         " WHERE position > ?1 AND (?2 IS NULL OR position <= ?2) ORDER BY position LIMIT ?3",
         (after, last, limit),
     )
-    return records_of(rows)
+    return page_of(cursor)

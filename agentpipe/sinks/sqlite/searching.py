@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.run_names import bounds_of
 from agentpipe.sinks.sqlite.facts import FEW, count_unindexed, facts_of, indexed_to
-from agentpipe.sinks.sqlite.layout import BODY, TASK_ID, records_of
+from agentpipe.sinks.sqlite.layout import BODY, PAGE_BYTES, TASK_ID, page_of, records_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from agentpipe.sinks.base import Query, Record
     from agentpipe.sinks.sqlite.facts import Facts, Readable
 
-# Number of found records in memory at a time.
+# Number of found records in memory at a time, and of fewer large ones: see ``page_of``.
 PAGE = 256
 # The facts by which a query's fields are found, the most selective first.
 _COLUMNS = {
@@ -82,14 +83,15 @@ def _operator(name: str) -> str:
     return ">=" if name.endswith("_from") else "<" if name.endswith("_before") else "="
 
 
-def _at(db: sqlite3.Connection, query: Query, positions: array[int]) -> list[Record]:
+def _at(db: sqlite3.Connection, query: Query, positions: Sequence[int]) -> list[Record]:
+    """The first of them, as many as a page has; empty where none is left."""
     times, values = _published(query)
-    rows = db.execute(
+    cursor = db.execute(
         f"SELECT {TASK_ID}, {BODY}, position FROM records"
         f" WHERE position IN ({','.join('?' * len(positions))}){times} ORDER BY position",
         (*positions, *values),
     )
-    return records_of(rows)
+    return page_of(cursor)
 
 
 def _after(database: Readable, query: Query, mark: int) -> Iterator[Record]:
@@ -100,15 +102,15 @@ def _after(database: Readable, query: Query, mark: int) -> Iterator[Record]:
     times, values = _published(query)
     while True:
         with database.read() as db:
-            rows = db.execute(
+            cursor = db.execute(
                 f"SELECT {TASK_ID}, {BODY}, position FROM records WHERE position > ?{times}"
                 " ORDER BY position LIMIT ?",
                 (mark, *values, PAGE),
             )
-            records = records_of(rows)
-        yield from (record for record in records if _matches(query, record))
-        if len(records) < PAGE:
+            records = page_of(cursor)
+        if not records:
             return
+        yield from (record for record in records if _matches(query, record))
         mark = records[-1].position
 
 
@@ -126,10 +128,15 @@ def _of_run(database: Readable, query: Query, run: str, mark: int) -> Iterator[R
 
 
 def _pages(database: Readable, query: Query, found: array[int]) -> Iterator[list[Record]]:
-    for start in range(0, len(found), PAGE):
+    start = 0
+    while start < len(found):
+        end = start + PAGE
         with database.read() as db:
-            records = _at(db, query, found[start : start + PAGE])
+            records = _at(db, query, found[start:end])
         yield records
+        # After the last one: a page of large records ends early.
+        is_cut = sum(len(record.payload) for record in records) >= PAGE_BYTES
+        start = bisect_right(found, records[-1].position) if is_cut else end
 
 
 def _published(query: Query) -> tuple[str, list[float]]:

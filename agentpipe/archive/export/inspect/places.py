@@ -7,11 +7,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agentpipe.core.attempts import families
 from agentpipe.core.masking import shorten
 from agentpipe.core.run_names import without_run
+from agentpipe.core.timestamps import seconds_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from agentpipe.core.result import Result
 
@@ -30,47 +32,58 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What is kept of a result.
+    """What is kept of a result, an ``Attempt``.
 
     Attributes:
         number: Its place in the stream.
+        group: None for a task that is no sample.
     """
 
     number: int
-    group: str
+    task_id: str
+    parent: str | None
+    finished: float | None
+    group: str | None
     sample_index: int | None
 
 
 class Places:
-    """Gives each sample a place: the last attempt of a sample has it, earlier ones have none."""
+    """Gives each sample a place: the attempt that counts has it, others have none."""
 
     def __init__(self, run: str | None) -> None:
         self._run = run
-        # The first task of each chain of retries, by task; and the last attempt, by that.
-        self._firsts: dict[str, str] = {}
-        self._last: dict[str, _Seen] = {}
-        self._number = 0
+        self._seen: list[_Seen] = []
 
     def add(self, result: Result) -> None:
         """Take the next result of the stream."""
-        before = result.retry_of or result.replay_of
-        first = self._firsts.get(before, before) if before else result.task_id
-        self._firsts[result.task_id] = first
-        seen = _Seen(self._number, result.group_id or first, result.sample_index)
-        self._last[first] = seen
-        self._number += 1
+        self._seen.append(
+            _Seen(
+                len(self._seen),
+                result.task_id,
+                result.retry_of or result.replay_of,
+                seconds_of(result.finished_at),
+                result.group_id,
+                result.sample_index,
+            )
+        )
 
     def all(self) -> Mapping[int, Place]:
         """The places by the results' numbers in the stream."""
         used: dict[str, set[int]] = {}
         places = {}
-        for seen in sorted(self._last.values(), key=lambda it: it.number):
-            name = safe_id(without_run(seen.group, self._run))
+        for first, seen in sorted(self._counting(), key=lambda pair: pair[1].number):
+            name = safe_id(without_run(seen.group or first, self._run))
             epochs = used.setdefault(name, set())
             epoch = _epoch(seen.sample_index, epochs)
             epochs.add(epoch)
             places[seen.number] = Place(name, epoch)
         return places
+
+    def _counting(self) -> Iterator[tuple[str, _Seen]]:
+        """The attempts that count, with the ids of the first ones."""
+        tried_again, alone = families(self._seen)
+        yield from ((each.task_id, each) for each in alone)
+        yield from ((first, family[-1]) for first, family in tried_again.items())
 
 
 def _epoch(sample_index: int | None, used: set[int]) -> int:
