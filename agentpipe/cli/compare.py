@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     key = _key_of(args.by) if args.by else None
     require_results(args, settings)
     found = ResultsOfRuns(settings, (args.first, args.second))
-    samples = samples_of(found, key)
+    samples = samples_of(found, key, questions=True)
     first, second = ([it for it in samples if it.run == name] for name in _names(args))
     for name, of_run in zip(_names(args), (first, second), strict=True):
         if not of_run:

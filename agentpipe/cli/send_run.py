@@ -88,20 +88,10 @@ def check(args: argparse.Namespace) -> None:
 
 
 def rules_for(args: argparse.Namespace, collection: Collection) -> TaskRules:
-    """The collection's rules, and what its agents and a run ask of its tasks."""
-    return replace(
-        collection.task_rules, plan=_plan(args), needs_question=_asks_questions(collection)
-    )
+    """The collection's rules, and what a run asks of its tasks."""
+    from agentpipe.config.questions import rules_of
 
-
-def _asks_questions(collection: Collection) -> bool:
-    from agentpipe.config.agent_config import load_agent_config
-    from agentpipe.engines.questions import needs_question
-
-    try:
-        return needs_question(load_agent_config(collection.config_file), collection.engine)
-    except ConfigError:  # Its workers say what is wrong: a sender may be without what it names.
-        return False
+    return replace(rules_of(collection), plan=_plan(args))
 
 
 def _plan(args: argparse.Namespace) -> RunPlan | None:

@@ -140,13 +140,15 @@ def _agent(args: argparse.Namespace, collection: Collection) -> AgentSpec:
 
 
 def _task(args: argparse.Namespace, collection: Collection) -> Task:
+    from agentpipe.config.questions import rules_of
+
     if args.task is not None:
         from agentpipe.operations.one_task import task_at
 
-        return task_at(args.task, collection.task_rules)
+        return task_at(args.task, rules_of(collection))
     from agentpipe.sending.admission import admit
 
-    return admit(args.question, collection.task_rules).task
+    return admit(args.question, rules_of(collection)).task
 
 
 def _leave(code: int, screen: TextIO) -> NoReturn:

@@ -13,6 +13,7 @@ from agentpipe.core import caps
 from agentpipe.core.outside import ORJSON_DEPTH, is_deep, valid_text
 from agentpipe.core.task import SCHEMA, kind_of, refuse_other_schemas
 from agentpipe.core.timestamps import moment_of, utc
+from agentpipe.core.usage import numbers_in
 from agentpipe.errors import FormatError
 
 if TYPE_CHECKING:
@@ -126,7 +127,8 @@ class Result:
         if task is not None:
             carried = {name: getattr(task, name) for name in CARRIED}
             carried["task"] = task.as_sent()
-        return cls(finished_at=utc(time.time()), **carried, **fields)
+            carried["usage_total"] = numbers_in(task.spent)
+        return cls(finished_at=utc(time.time()), **{**carried, **fields})
 
     @classmethod
     def cancelled(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -23,10 +22,11 @@ def _utc_second(seconds: int) -> str:
 
 def moment_of(value: Any) -> datetime | None:
     """A time with its zone, from ISO 8601; None for any other value."""
-    with suppress(TypeError, ValueError):
+    try:
         moment = datetime.fromisoformat(value)
-        return moment if moment.tzinfo else None
-    return None
+    except (TypeError, ValueError):
+        return None
+    return moment if moment.tzinfo else None
 
 
 def seconds_of(value: Any) -> float | None:

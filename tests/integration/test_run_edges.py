@@ -72,6 +72,9 @@ def test_an_llm_gets_no_task_without_a_question(project: Project) -> None:
     assert (done.code, done.out) == (2, "")
     assert "tasks.jsonl:2: question: it is missing or empty" in done.err
     assert project.run("send", "asking", "").code == 2
+    assert "question: it is missing" in project.run("try", "asking", "").err
+    tried = project.run("try", "asking", "--task", f"{file}:2")
+    assert (tried.code, "question: it is missing" in tried.err) == (2, True)
     assert project.ok("runs", "--json").json == {"runs": []}
     assert project.ok("send", "toys", "--file", str(file), "--json").json["accepted"] == 2
 

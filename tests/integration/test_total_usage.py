@@ -110,6 +110,21 @@ def test_runs_that_a_stop_or_a_frozen_loop_ends_are_in_the_total(paying: Project
     assert paying.by_id()["stopped"]["usage_total"] == _times(2)
 
 
+@pytest.mark.every_broker(but=("rabbitmq",), long=("redis",))
+def test_a_task_that_is_cancelled_before_its_next_run_has_cost_all_the_same(
+    paying: Project,
+) -> None:
+    paying.send({"task_id": "later", "question": "retry 9"})
+    fleet = paying.work("--processes", "1", env={"AGENTPIPE_RETRY_DELAY_S": "600"})
+    paying.until(delayed=1)
+    paying.ok("cancel", "later")
+    fleet.stop()
+    (found,) = paying.results()
+    assert (found["outcome"], found["usage"]) == ("cancelled", {})
+    assert found["usage_total"] == ONE
+    assert paying.ok("report", "--json").json["usage"] == ONE
+
+
 def test_a_sender_may_not_say_what_a_task_has_cost(paying: Project) -> None:
     file = paying.tasks({"question": "retry 0", "spent": {"usd": -5.0}})
     done = paying.run("send", "toys", "--file", file)

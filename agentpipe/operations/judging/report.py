@@ -95,9 +95,10 @@ class _Totals:
     def add(self, sample: Sample) -> None:
         self.outcomes[sample.outcome] += 1
         self.rewards.add(sample.group, sample.reward)
-        for name, number in sample.usage.items():
-            self.usage[name] += number
-        self.priced += "usd" in sample.usage
+        usage, total = sample.usage, self.usage
+        for name in usage:
+            total[name] += usage[name]
+        self.priced += "usd" in usage
         self.retried += sample.is_retry
         self.replayed += sample.is_replay
         self.rescored += sample.is_rescored
@@ -106,12 +107,13 @@ class _Totals:
         self._add_times(sample)
 
     def _add_times(self, sample: Sample) -> None:
-        if sample.started is not None:
-            self.first = min(self.first, sample.started)
-        if sample.finished is not None:
-            self.last = max(self.last, sample.finished)
-        if sample.run_s is not None:
-            self.run_s.append(sample.run_s)
+        started, finished = sample.started, sample.finished
+        if started is not None and started < self.first:
+            self.first = started
+        if finished is not None and finished > self.last:
+            self.last = finished
+        if started is not None and finished is not None:
+            self.run_s.append(finished - started)
 
     def report(self, pass_k: Sequence[int]) -> Report:
         total = self.outcomes.total()
