@@ -124,6 +124,14 @@ class SparesTasks(Protocol):
         """
 
 
+@runtime_checkable
+class BuriesWorkers(Protocol):
+    """Ends a worker before its lease is over, where its death would show only then."""
+
+    def bury(self, worker: Worker) -> None:
+        """The process of this worker has died: all is as if its lease were over."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskFilter:
     """Which unsettled tasks to end: those of these queues and, unless None, of this group.

@@ -6,6 +6,9 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
+
+from agentpipe.brokers.capabilities import BuriesWorkers
 from tests.conformance.pace import PACE
 from tests.conformance.steps import (
     MEBIBYTE,
@@ -194,6 +197,22 @@ def test_a_worker_that_leaves_gives_back_uncounted(store: AnyStore) -> None:
     assert (again["a"].failures, again["a"].crashes) == (1, 0)
     assert (again["b"].failures, again["b"].crashes) == (0, 0)
     assert settle(store, first, "complete", result=b"{}", outcome="ok") is False
+
+
+def test_a_worker_that_is_buried_gives_back_as_if_its_lease_were_over(store: AnyStore) -> None:
+    if not isinstance(store, BuriesWorkers):
+        pytest.skip("the end of its connection tells this store")
+    (queue,) = declared(store)
+    put(store, queue, "ab")
+    worker = joined(store, [queue])
+    begun = {each.task_id: each for each in claim(store, worker)}
+    assert settle(store, begun["b"], "release")  # As for one whose run had not begun.
+    store.bury(worker)
+    store.bury(worker)
+    assert settle(store, begun["a"], "complete", result=b"{}", outcome="ok") is False
+    assert store.heartbeat(worker) is False
+    again = {each.task_id: each for each in claim(store, joined(store, [queue]))}
+    assert {name: each.crashes for name, each in again.items()} == {"a": 1, "b": 0}
 
 
 def test_a_worker_that_left_claims_nothing_and_does_not_extend(store: AnyStore) -> None:

@@ -176,6 +176,9 @@ class RedisStore(Store):
         held: int = self._scripts.run("leave", worker.name)
         return held
 
+    def bury(self, worker: Worker) -> None:
+        self._scripts.run("leave", worker.name, 1)
+
     def claim(self, request: ClaimRequest) -> list[Claim]:
         if request.limit <= 0:
             return []

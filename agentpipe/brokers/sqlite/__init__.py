@@ -185,6 +185,10 @@ class SqliteStore(Store):
         with self._database.write(durable=False) as db:
             return end_worker(db, worker.name, crashed=False)
 
+    def bury(self, worker: Worker) -> None:
+        with self._database.write(durable=False) as db:
+            end_worker(db, worker.name, crashed=True)
+
     def claim(self, request: ClaimRequest) -> list[Claim]:
         if self._database.log.is_full:
             return []

@@ -16,7 +16,7 @@ from agentpipe.worker.times import SHUTDOWN_S
 from agentpipe.worker.watch import handover
 from agentpipe.worker.watch.freeze_watch import FreezeWatch, freeze_limit_s
 from agentpipe.worker.watch.last_word import LastWordFile
-from agentpipe.worker.watch.post_mortem import end_frozen
+from agentpipe.worker.watch.post_mortem import bury_dead, end_frozen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,12 +70,25 @@ class ChildProcess:
         return bool(self._word.pid) and is_alive(self._word.pid)
 
     def check(self) -> None:
-        """End its worker if that is frozen, in a thread: the others are watched meanwhile."""
+        """End its worker if that is frozen, and return the tasks of one that is dead.
+
+        In threads: the others are watched meanwhile.
+        """
         if self._was_ended or (self._ending is not None and self._ending.is_alive()):
             return
-        if self.has_served and self._watch.is_frozen(self._word.beats):
+        if not self.has_served:
+            return
+        if not self.worker_lives:
+            self._was_ended = True
+            self._bury()
+        elif self._watch.is_frozen(self._word.beats):
             self._ending = threading.Thread(target=self._end_frozen, daemon=True)
             self._ending.start()
+
+    def _bury(self) -> None:
+        """In a thread that its replacement does not wait for: the broker may be away."""
+        args = (self._word.read(), replace(self._settings, supervisor_pid=0))
+        threading.Thread(target=bury_dead, args=args, daemon=True).start()
 
     def _end_frozen(self) -> None:
         settings = replace(self._settings, supervisor_pid=0)

@@ -41,6 +41,7 @@ def _watch(worker: int, word: LastWordFile) -> None:
         time.sleep(LOOK_EVERY_S)
         if watch.is_frozen(word.beats) and _end(word, settings):
             return
+    _bury(word, settings)
 
 
 def _end(word: LastWordFile, settings: Settings) -> bool:
@@ -49,6 +50,14 @@ def _end(word: LastWordFile, settings: Settings) -> bool:
 
     logs.configure(settings.log_level, settings.log_format)
     return end_frozen(word, settings)
+
+
+def _bury(word: LastWordFile, settings: Settings) -> None:
+    from agentpipe.core import logs
+    from agentpipe.worker.watch.post_mortem import bury_dead
+
+    logs.configure(settings.log_level, settings.log_format)
+    bury_dead(word.read(), settings)
 
 
 if __name__ == "__main__":

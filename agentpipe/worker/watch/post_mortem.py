@@ -1,4 +1,8 @@
-"""Post-mortem: ends a frozen worker from outside, and blames the run that froze it alone."""
+"""Post-mortem: what becomes of the tasks of a worker that froze or died.
+
+A frozen one is ended from outside, and the run that froze it is blamed alone. After a death each
+run that had begun may be the cause.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,16 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers import may_have, open_store
-from agentpipe.brokers.capabilities import SparesTasks
+from agentpipe.brokers.capabilities import BuriesWorkers, SparesTasks
 from agentpipe.brokers.records import Claim, Settlement, Worker
 from agentpipe.core.text import counted
 from agentpipe.errors import AgentpipeError
 from agentpipe.worker.watch.culprits import culprits_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agentpipe.brokers.base import Store
     from agentpipe.settings import Settings
     from agentpipe.worker.watch.last_word import HeldClaim, LastWordFile, Said
 
@@ -45,8 +52,34 @@ def end_frozen(word: LastWordFile, settings: Settings) -> bool:
     _spare(said, culprits, settings)
     with suppress(ProcessLookupError):
         os.kill(said.pid, signal.SIGKILL)
-    _settle(said, culprits, settings)
+    settlements = [_settlement(held, said.worker, culprits) for held in said.claims.values()]
+
+    def give_back(store: Store) -> None:
+        store.settle(settlements)
+        store.leave(Worker(said.worker))
+
+    _while_leased(give_back, said, settings)
     return True
+
+
+def bury_dead(said: Said, settings: Settings) -> None:
+    """Return the tasks of a worker that was killed: its lease need not end first.
+
+    Runs that had begun count a crash, others none. A worker that has left holds nothing. Where the
+    end of a connection returns its tasks, nothing is left to do.
+    """
+    claims = said.claims.values()
+    if not claims or not may_have(settings, BuriesWorkers):
+        return
+    idle = [_settlement(held, said.worker, frozenset()) for held in claims if not held.begun]
+    worker = Worker(said.worker)
+
+    def give_back(store: Store) -> None:
+        store.settle(idle)
+        if isinstance(store, BuriesWorkers):
+            store.bury(worker)
+
+    _while_leased(give_back, said, settings)
 
 
 def _say(said: Said, culprits: frozenset[int]) -> None:
@@ -73,18 +106,16 @@ def _spare(said: Said, culprits: frozenset[int], settings: Settings) -> None:
         log.warning("the tasks of the frozen worker may count a crash each: %s", error)
 
 
-def _settle(said: Said, culprits: frozenset[int], settings: Settings) -> None:
+def _while_leased(give_back: Callable[[Store], None], said: Said, settings: Settings) -> None:
     """Until the lease is over, which returns the tasks as those of a crash."""
-    settlements = [_settlement(held, said.worker, culprits) for held in said.claims.values()]
     ends = time.monotonic() + settings.lease_s
     while True:
         try:
             with closing(open_store(settings)) as store:
-                store.settle(settlements)
-                store.leave(Worker(said.worker))
+                give_back(store)
         except AgentpipeError as error:
             if time.monotonic() >= ends:
-                log.warning("each task of the frozen worker counts a crash: %s", error)
+                log.warning("each task of worker process %d counts a crash: %s", said.pid, error)
                 return
             time.sleep(RETRY_S)
         else:
