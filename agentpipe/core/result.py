@@ -127,7 +127,7 @@ class Result:
         if task is not None:
             carried = {name: getattr(task, name) for name in CARRIED}
             carried["task"] = task.as_sent()
-            carried["usage_total"] = numbers_in(task.spent)
+            carried["usage_total"] = numbers_in(task.spent_before)
         return cls(finished_at=utc(time.time()), **{**carried, **fields})
 
     @classmethod

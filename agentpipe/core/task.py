@@ -72,7 +72,7 @@ class Task:
         run: The run that it belongs to; its ids begin with that name, see ``run_names``.
         retry_of: The finished task that this one tries again.
         answered: The answer of an earlier run, which only has to be judged; set by workers.
-        spent: What its earlier runs cost, summed; set by workers.
+        spent_before: What its earlier runs cost, summed; set by workers.
         config_hash: The fingerprint of its sender's collection; set by the dispatcher.
         dramatiq: Options of the Dramatiq message that sent it, such as its pipeline's next one.
     """
@@ -99,7 +99,7 @@ class Task:
     run: str | None = None
     retry_of: str | None = None
     answered: dict[str, Any] | None = None
-    spent: dict[str, Any] | None = None
+    spent_before: dict[str, Any] | None = None
     config_hash: str | None = None
     dramatiq: dict[str, Any] | None = None
 
@@ -150,7 +150,7 @@ class Task:
             data = orjson.dumps(wire)
         except (TypeError, orjson.JSONEncodeError) as error:
             raise TaskError(f"the task is not JSON: {error}") from error
-        has_run = self.answered is not None or self.spent is not None
+        has_run = self.answered is not None or self.spent_before is not None
         if len(data) > (MAX_CARRIED_BYTES if has_run else MAX_TASK_BYTES):
             raise TaskError(
                 f"the task has {len(data):,} bytes, {MAX_TASK_BYTES:,} are allowed: "
@@ -312,20 +312,22 @@ _CHECKS: dict[str, tuple[str, Any]] = {
     "run": (RUN_NAME, lambda value: value is None or is_run_name(value)),
     "retry_of": ("a string of at most 256 characters", _is_id),
     "answered": ("an object", _or_null(_is_object)),
-    "spent": ("an object", _or_null(_is_object)),
+    "spent_before": ("an object", _or_null(_is_object)),
     "config_hash": ("a string", _or_null(_is_text)),
     "dramatiq": ("an object", _or_null(_is_object)),
 }
 
 _EMPTY = asdict(Task())
 _DEFAULTS = {name: _EMPTY[name] for name in _CHECKS}
+# What senders write: a key of theirs that is like another field is their own.
+_WRITTEN = [name for name in _CHECKS if name not in ("answered", "spent_before", "dramatiq")]
 
 
 def _misspelt(data: dict[Any, Any]) -> Iterator[str]:
     for name in data:
         if not isinstance(name, str):
             yield f"keys must be strings, got {kind_of(name)}"
-        elif name not in _CHECKS and (near := nearest(name, _CHECKS, MISSPELT)):
+        elif name not in _CHECKS and (near := nearest(name, _WRITTEN, MISSPELT)):
             yield f"unknown key {name!r}: did you mean {near!r}?"
 
 

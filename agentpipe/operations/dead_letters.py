@@ -274,7 +274,12 @@ def as_task(letter: DeadLetter) -> Task:
     if task.run is not None:
         new_id = f"{prefix_of(task.run)}{new_id}"
     return replace(
-        task, task_id=new_id, replay_of=replay_of, deadline=None, answered=answered, spent=None
+        task,
+        task_id=new_id,
+        replay_of=replay_of,
+        deadline=None,
+        answered=answered,
+        spent_before=None,
     )
 
 

@@ -190,7 +190,7 @@ def again(ended: Ended, letter: DeadLetter | None) -> Task:
         retry_of=result.task_id,
         replay_of=None,
         deadline=None,
-        spent=None,
+        spent_before=None,
         answered=begun_again(task.answered) if task.answered else None,
     )
 

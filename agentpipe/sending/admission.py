@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 # Of a Task that agentpipe made, such as the replay of a dead letter.
-_OURS = ("answered", "spent", "dramatiq")
+_OURS = ("answered", "spent_before", "dramatiq")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,11 @@ LINE_DIGITS = 6
 _LIKE_A_LINE = re.compile(r"[0-9]{6,9}", re.ASCII)
 
 
+def line_key(number: int) -> str:
+    """What a run calls the task in a line, without its prefix."""
+    return f"{number:0{LINE_DIGITS}}"
+
+
 def looks_like_a_line(key: str) -> bool:
     """Whether a task without an id could be called so."""
     return _LIKE_A_LINE.fullmatch(key) is not None
@@ -50,5 +55,5 @@ def key_of(admitted: AdmittedTask) -> str:
     if admitted.named:
         return admitted.task.task_id
     if admitted.line:
-        return f"{admitted.line:0{LINE_DIGITS}}"
+        return line_key(admitted.line)
     return f"q-{hashlib.sha256(admitted.task.question.encode()).hexdigest()[:16]}"

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from array import array
+from typing import TYPE_CHECKING
 
-from agentpipe.sending.run_tasks import key_of, looks_like_a_line
+from agentpipe.sending.run_tasks import line_key, looks_like_a_line
 
 if TYPE_CHECKING:
     from agentpipe.config.task_rules import TaskRules
     from agentpipe.sending.admission import AdmittedTask
 
-# Of larger files only so many are compared: each takes some hundred bytes.
-MAX_IDS = 1_000_000
-
-
-class _Seen(NamedTuple):
-    """A task that an id belongs to.
-
-    Attributes:
-        named: Whether its file gives it the id; else it has it by its line.
-        digest: Of what it asks.
-    """
-
-    file: str
-    line: int
-    named: bool
-    digest: int
+# Of larger files only so many are compared: each takes some 150 bytes.
+MAX_IDS = 500_000
 
 
 class TaskIds:
@@ -34,33 +20,47 @@ class TaskIds:
 
     def __init__(self, rules: TaskRules) -> None:
         self._by_line = rules.plan is not None
-        self._known: dict[str, _Seen] = {}
+        self._files: list[str] = []
+        # The number of each id's first task; then, by number, the file and the line in which it
+        # stands, and a digest of what it asks: 0 of one that has its id by its line.
+        self._numbers: dict[int, int] = {}
+        self._places, self._digests = array("q"), array("q")
 
     def problems(self, admitted: AdmittedTask, file: str, number: int) -> list[str]:
         """Why the id cannot be the task's, a sentence each; the same task again is a duplicate.
 
         ``number`` is what a run calls a task without an id by.
         """
-        key = key_of(replace(admitted, line=number))
-        if not (admitted.named or (self._by_line and looks_like_a_line(key))):
+        if not (admitted.named or self._by_line):
             return []
-        ours = _Seen(file, admitted.line, admitted.named, hash(admitted.payload))
-        first = self._known.get(key)
-        if first is None:
-            if len(self._known) < MAX_IDS:
-                self._known[key] = ours
-            return []
-        return self._clash(key, first, ours)
+        key = admitted.task.task_id if admitted.named else line_key(number)
+        digest = (hash(admitted.payload) or 1) if admitted.named else 0
+        known = self._numbers.get(hash(key))
+        if known is not None:
+            return self._clash(key, known, file, digest)
+        if len(self._digests) < MAX_IDS and (admitted.named or looks_like_a_line(key)):
+            self._add(key, file, admitted.line, digest)
+        return []
 
-    def _clash(self, key: str, first: _Seen, ours: _Seen) -> list[str]:
-        place = f"line {first.line}" if first.file == ours.file else f"{first.file}:{first.line}"
-        if first.named and ours.named:
-            same = first.digest == ours.digest
-            wrong = f"task_id: {key!r} is that of another task, in {place}: give each its own"
-            return [] if same else [wrong]
-        if first.named == ours.named:
-            return []  # Unnamed tasks of two files: each file counts its lines.
-        this, that = ("has this id", "has none") if ours.named else ("has none", "has this id")
+    def _add(self, key: str, file: str, line: int, digest: int) -> None:
+        if self._files[-1:] != [file]:
+            self._files.append(file)
+        self._numbers[hash(key)] = len(self._digests)
+        self._places.extend((len(self._files) - 1, line))
+        self._digests.append(digest)
+
+    def _clash(self, key: str, known: int, file: str, digest: int) -> list[str]:
+        place, first = self._place(known, file), self._digests[known]
+        if first == digest:
+            return []  # Or, without ids, tasks of two files: each counts its own.
+        if first and digest:
+            return [f"task_id: {key!r} is that of another task, in {place}: give each its own"]
+        this, that = ("has this id", "has none") if digest else ("has none", "has this id")
         pair = f"this one {this}, that in {place} {that}"
         wrong = f"task_id: {key!r} would be two tasks, as a run counts lines: {pair}"
         return [f"{wrong}: give each task an id, or none"]
+
+    def _place(self, known: int, file: str) -> str:
+        other, line = self._places[2 * known : 2 * known + 2]
+        name = self._files[other]
+        return f"line {line}" if name == file else f"{name}:{line}"

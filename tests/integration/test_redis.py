@@ -22,6 +22,7 @@ from agentpipe.brokers.dead_letter import DeadFilter
 from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
 from agentpipe.cli import main
 from agentpipe.cli.exit_codes import UNREACHABLE
+from agentpipe.core.budgets import Budget
 from agentpipe.errors import Unreachable
 from agentpipe.settings import Settings
 from brokers.ports import HOST, free_port
@@ -582,3 +583,39 @@ def lossy_runs(store: Any, worker: Worker, proxy: Proxy) -> tuple[list[str], lis
         delivered += [record.task_id for record in records]
         store.drop_outbox(worker, [record.number for record in records])
     return tasks, delivered, store
+
+
+def test_rows_that_make_no_sense_hide_no_others(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    prefix = f"odd-{uuid.uuid4().hex[:6]}"
+    with opened(f"{redis_server.url}?prefix={prefix}") as store, _client(redis_server) as client:
+        declared(store)
+        for run in ("v1", "v2", "v3"):
+            store.begin_run(run, b"{}")
+            store.set_budget("run", run, Budget(usd=1.0))
+        keys = {key.decode() for key in client.scan_iter(f"*{prefix}*")}
+        (of_v2,) = (key for key in keys if key.endswith(":run:v2"))
+        (of_v3,) = (key for key in keys if key.endswith(":run:v3"))
+        (budgets,) = (key for key in keys if key.endswith(":budgets"))
+        client.hset(of_v2, "tasks", "many")
+        client.delete(of_v3)
+        client.set(of_v3, "a string")
+        client.hset(budgets, "run v2", "no budget")
+        client.hset(budgets, "odd", b"\x93\x01\x02\x03")
+        assert [each.name for each in store.runs()] == ["v1"]
+        assert {each.name for each in store.spendings()} == {"v1", "v3"}
+        assert {each.name for each in store.stats().spendings} == {"v1", "v3"}
+        worker = joined(store)
+        put(store, ["v1/a"])
+        (claim,) = claim_up_to(1, store, worker)
+        paid = Settlement(claim, "complete", b"{}", "ok", usd=5.0)
+        assert store.settle([paid]) == [True]
+    said = {record.getMessage().partition(":")[0] for record in caplog.records}
+    assert said == {"runs that cannot be read", "budgets that cannot be read"}
+
+
+@contextmanager
+def _client(server: RedisServer) -> Iterator[redis.Redis]:
+    with closing(redis.Redis.from_url(server.url)) as client:
+        yield client

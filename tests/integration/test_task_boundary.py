@@ -164,7 +164,7 @@ def test_a_question_sends_no_credential_to_the_model_and_an_instruction_sees_all
 
 
 def _wanting(name: str) -> dict[str, Any]:
-    return _task("wants", {"func": "raw", "op": "=", "value": f"{{{{ {name} }}}}"})
+    return _task(f"wants-{name}", {"func": "raw", "op": "=", "value": f"{{{{ {name} }}}}"})
 
 
 def test_check_names_scheduled_tasks_that_no_agent_would_run(project: Project) -> None:

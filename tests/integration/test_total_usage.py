@@ -126,7 +126,7 @@ def test_a_task_that_is_cancelled_before_its_next_run_has_cost_all_the_same(
 
 
 def test_a_sender_may_not_say_what_a_task_has_cost(paying: Project) -> None:
-    file = paying.tasks({"question": "retry 0", "spent": {"usd": -5.0}})
+    file = paying.tasks({"question": "retry 0", "spent_before": {"usd": -5.0}})
     done = paying.run("send", "toys", "--file", file)
     assert done.code == 2
-    assert "spent: only agentpipe sets it" in done.err
+    assert "spent_before: only agentpipe sets it" in done.err

@@ -6,9 +6,23 @@ local BUDGETS = base .. ':budgets'
 local CAP_USD, CAP_TOKENS, USD, TOKENS, DECLARED = 1, 2, 3, 4, 5
 local EXACT_USD = 1e-9
 
+-- Nothing, of what is no budget: others may have written it, and it hides no other one.
+local function unpack_budget(packed)
+  local is_packed, budget = pcall(cmsgpack.unpack, packed)
+  if not is_packed or type(budget) ~= 'table' then
+    return nil
+  end
+  for index = CAP_USD, TOKENS do
+    if type(budget[index]) ~= 'number' then
+      return nil
+    end
+  end
+  return budget
+end
+
 local function read_budget(holder)
   local packed = call('HGET', BUDGETS, holder)
-  return packed and cmsgpack.unpack(packed)
+  return packed and unpack_budget(packed)
 end
 
 local function is_over(budget)
@@ -37,4 +51,18 @@ local function tell_budget(holder, budget)
     values[index] = string.format('%.17g', budget[index])
   end
   return {kind, name, unpack(values)}
+end
+
+-- Six values for each: kind, name, the caps, -1 for none, and what is spent. Of one that cannot be
+-- read, values that are no numbers.
+local function tell_budgets()
+  local reply, found = {}, call('HGETALL', BUDGETS)
+  for index = 1, #found, 2 do
+    local budget = unpack_budget(found[index + 1])
+    local values = budget and tell_budget(found[index], budget) or {'', found[index], '', '', '', ''}
+    for _, value in ipairs(values) do
+      reply[#reply + 1] = value
+    end
+  end
+  return reply
 end

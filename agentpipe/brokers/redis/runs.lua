@@ -3,6 +3,7 @@
 
 local reply = {}
 for _, name in ipairs(call('ZRANGE', RUNS, 0, -1)) do
-  reply[#reply + 1] = {name, call('HGETALL', base .. ':run:' .. name)}
+  local fields = redis.pcall('HGETALL', base .. ':run:' .. name)
+  reply[#reply + 1] = {name, fields.err and {} or fields}
 end
 return reply

@@ -47,12 +47,7 @@ for index = 1, #packed, 2 do
   end
 end
 
-local spendings, budgets = {}, call('HGETALL', BUDGETS)
-for index = 1, #budgets, 2 do
-  for _, value in ipairs(tell_budget(budgets[index], cmsgpack.unpack(budgets[index + 1]))) do
-    spendings[#spendings + 1] = value
-  end
-end
+local spendings = tell_budgets()
 
 local function undelivered()
   local first = call('ZRANGE', OUTBOX, 0, 0)[1]

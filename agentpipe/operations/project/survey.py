@@ -41,11 +41,11 @@ from agentpipe.operations.project.folder_files import (
 )
 from agentpipe.sending.benchmarks import read_benchmarks
 from agentpipe.sending.task_files import (
+    TaskReader,
     entries_of,
     is_document,
     read_document,
     read_lines,
-    task_of,
 )
 
 if TYPE_CHECKING:
@@ -298,8 +298,9 @@ def _nearest_kind(document: Document) -> str:
 def _judge_tasks(entries: Iterable[Entry]) -> list[str]:
     needs: dict[str, None] = {}
     problems: list[Problem] = []
+    reader = TaskReader()
     for entry in entries:
-        task, found = task_of(entry)
+        task, found = reader.of_line(entry)
         problems += found
         if task is not None:
             problems += [entry.problem(fault) for fault in _faults(entry, task.task)]

@@ -73,7 +73,7 @@ def _own_usage(message: ClaimedMessage) -> dict[str, Any]:
 
 
 def _spent_before(message: ClaimedMessage) -> dict[str, float]:
-    return numbers_in(message.task.spent if message.task else None)
+    return numbers_in(message.task.spent_before if message.task else None)
 
 
 def _payload_with_sum(message: ClaimedMessage) -> bytes:
@@ -82,6 +82,6 @@ def _payload_with_sum(message: ClaimedMessage) -> bytes:
     if message.task is None or not any(own.values()):
         return b""
     try:
-        return replace(message.task, spent=sum_of(_spent_before(message), own)).encode()
+        return replace(message.task, spent_before=sum_of(_spent_before(message), own)).encode()
     except TaskError:  # Another worker's task, too large for this version: it stays as it is.
         return b""
