@@ -22,6 +22,7 @@ from agentpipe.cli.home import BROKER, elsewhere
 from agentpipe.core import logs
 from agentpipe.core.redaction import without_password
 from agentpipe.core.text import counted
+from agentpipe.errors import ConfigError
 from agentpipe.settings import embedded_url
 
 if TYPE_CHECKING:
@@ -47,6 +48,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--burst", action="store_true", help="exit when no task is left")
     parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="restart the workers when a config or an agent's file changes",
+    )
+    parser.add_argument(
         "--log-format",
         choices=("text", "json"),
         help="format of the log on stderr (default: $AGENTPIPE_LOG_FORMAT, else text)",
@@ -64,7 +70,19 @@ def run(args: argparse.Namespace) -> int:
         slots=args.slots or settings.slots,
         log_format=args.log_format or settings.log_format,
     )
+    if args.watch:
+        return _serve_watched(args, settings)
     return serve_here(args, settings, processes=args.processes, burst=args.burst)
+
+
+def _serve_watched(args: argparse.Namespace, settings: Settings) -> int:
+    from agentpipe.worker.fleet.restarts import serve_watched
+
+    if args.burst:
+        raise ConfigError("--watch goes on until a signal, --burst ends: choose one")
+    logs.configure(settings.log_level, settings.log_format)
+    options = ["--processes", str(args.processes)] if args.processes else []
+    return serve_watched(collection_file(args, settings), settings, options)
 
 
 def serve_here(

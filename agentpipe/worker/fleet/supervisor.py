@@ -20,6 +20,7 @@ from agentpipe.config.contexts import variables_in
 from agentpipe.connections.environment import PEER_VARIABLES
 from agentpipe.core.backoff import delay_s
 from agentpipe.core.process_privacy import harden, keep_to_contexts, scrub
+from agentpipe.core.processes import is_alive
 from agentpipe.errors import StoreError, Unreachable
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.worker.broker import make_runners
@@ -66,7 +67,7 @@ class Supervisor:
         is_done: Callable[[], bool] | None,
     ) -> None:
         self._settings, self._processes, self._is_done = settings, processes, is_done
-        self._environ = _child_environ(settings, environ)
+        self._environ = child_environ(settings, environ)
         self._places: list[_Place] = []
         self._left: list[ChildProcess] = []
         self._signals: list[int] = []
@@ -85,7 +86,7 @@ class Supervisor:
         if self._done():
             return 0
         self._places = [_Place(self._start()) for _ in range(self._processes)]
-        while not self._signals:
+        while not self._signals and not self._is_orphan():
             if self._done():
                 self._stop()
                 return 0
@@ -94,10 +95,15 @@ class Supervisor:
                 return CONFIG_ERROR
             self._watch_left()
             time.sleep(LOOK_EVERY_S)
-        interrupted = self._signals[0] == signal.SIGINT
+        interrupted = self._signals[:1] == [signal.SIGINT]
         log.info("ending: runs have %g s to finish", self._settings.grace_s)
         self._stop()
         return INTERRUPTED if interrupted else 0
+
+    def _is_orphan(self) -> bool:
+        """Whether the process that replaces this one after changes is gone."""
+        parent = self._settings.supervisor_pid
+        return bool(parent) and not is_alive(parent)
 
     def _done(self) -> bool:
         try:
@@ -166,8 +172,11 @@ class Supervisor:
         self._signals.append(kind)
 
 
-def _child_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
-    """URLs may hold passwords: children get them by environment, never by argv."""
+def child_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """That of processes which end with this one.
+
+    URLs may hold passwords: children get them by environment, never by argv.
+    """
     child = {
         **{name: value for name, value in environ.items() if name not in PEER_VARIABLES},
         "AGENTPIPE_BROKER": settings.broker,

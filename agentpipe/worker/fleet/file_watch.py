@@ -1,0 +1,90 @@
+"""FileWatch: notices that a collection's files have changed: configs, and the code beside them."""
+
+from __future__ import annotations
+
+import os
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from agentpipe.config.agent_config import search_folders
+from agentpipe.config.collection import load
+from agentpipe.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SUFFIXES = (".py", ".yaml", ".yml")
+# Environments and caches, beside folders whose names begin with a dot.
+PASSED_OVER = frozenset({"__pycache__", "node_modules", "site-packages", "venv"})
+# A look at so many takes some tens of milliseconds.
+MOST_FILES = 10_000
+
+# The time and the size of each file.
+Seen = dict[str, tuple[int, int]]
+
+
+class FileWatch:
+    """Compares the files with what they were at the last look.
+
+    What counts is a file's content as far as its time and size tell; a change is reported once it
+    has stood for a look, since editors write a file in several steps.
+    """
+
+    def __init__(self, collection_file: Path) -> None:
+        self._collection_file = collection_file
+        self._folders: tuple[Path, ...] = ()
+        self._named: tuple[Path, ...] = ()
+        self._find()
+        self._reported = self._before = self._look()
+
+    def changed(self) -> list[str]:
+        """The files that are new, gone or other than at the last report; empty without any."""
+        now = self._look()
+        settled, self._before = now == self._before, now
+        if not settled or now == self._reported:
+            return []
+        found = sorted(
+            name
+            for name in now.keys() | self._reported.keys()
+            if now.get(name) != self._reported.get(name)
+        )
+        self._find()
+        self._reported = self._before = self._look()
+        return found
+
+    def _find(self) -> None:
+        """What the collections name now; while they cannot be read, what they named before."""
+        try:
+            collections = load(self._collection_file)
+        except ConfigError:
+            self._folders = self._folders or (self._collection_file.absolute().parent,)
+            self._named = self._named or (self._collection_file,)
+            return
+        configs = [each.config_file for each in collections]
+        own = {self._collection_file.absolute().parent, *(config.parent for config in configs)}
+        # Code may lie here, too; what is below such a folder may be all of a disk.
+        wider = {folder for config in configs for folder in search_folders(config)} - own
+        code = [file for folder in sorted(wider) for file in sorted(folder.glob("*.py"))]
+        self._named, self._folders = (self._collection_file, *configs, *code), tuple(sorted(own))
+
+    def _look(self) -> Seen:
+        found: Seen = {}
+        files = (file for folder in self._folders for file in _files_below(folder))
+        for name in [*map(str, self._named), *islice(files, MOST_FILES)]:
+            try:
+                stat = os.stat(name)  # noqa: PTH116 - a path per file costs more than the look
+            except OSError:  # It has just gone.
+                continue
+            found[name] = (stat.st_mtime_ns, stat.st_size)
+        return found
+
+
+def _files_below(folder: Path) -> Iterator[str]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if _is_source(name))
+        yield from (f"{parent}/{name}" for name in sorted(files) if name.endswith(SUFFIXES))
+
+
+def _is_source(folder: str) -> bool:
+    return folder not in PASSED_OVER and not folder.startswith(".")
