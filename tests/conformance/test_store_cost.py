@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from typing import TYPE_CHECKING
 
@@ -39,8 +38,8 @@ def others_with_tasks(store: AnyStore, number: int, *, collections: int) -> None
             store.offer(name, offers(ids[first : first + 1_000]), round_robin=True)
 
 
-def median_s(store: AnyStore, number: int) -> float:
-    """Of a claim of one task of a worker with a few queues and one with many."""
+def least_s(store: AnyStore, number: int) -> float:
+    """What the quickest claim of one task takes: a busy machine disturbs the others."""
     collection, took = unique("mine"), []
     names = [f"{collection}_{n}" for n in range(number)]
     store.declare([Queue(name, collection, concurrency=10_000) for name in names])
@@ -52,7 +51,7 @@ def median_s(store: AnyStore, number: int) -> float:
         took.append(time.perf_counter() - begun)
         assert answered(store, claims) == [True]
     store.leave(worker)
-    return statistics.median(took)
+    return min(took)
 
 
 @pytest.mark.race
@@ -63,9 +62,9 @@ def median_s(store: AnyStore, number: int) -> float:
 def test_a_claim_costs_no_more_with_the_agents_that_others_serve(
     store: AnyStore, collections: int, mine: int
 ) -> None:
-    before_s = min(median_s(store, mine) for _ in range(2))
+    before_s = min(least_s(store, mine) for _ in range(2))
     others_with_tasks(store, 10_000, collections=collections)
-    after_s = min(median_s(store, mine) for _ in range(2))
+    after_s = min(least_s(store, mine) for _ in range(2))
     assert after_s < FACTOR * before_s, (before_s, after_s)
 
 
