@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from agentpipe.core.budgets import NO_BUDGET, Budget
+from agentpipe.core.usage import NO_TOKENS, Tokens
 
 if TYPE_CHECKING:
     from agentpipe.settings import OutboxLimits
@@ -162,6 +163,11 @@ class Claim:
         """Which claim of which task this is."""
         return self.task_id, self.number
 
+    @property
+    def is_first(self) -> bool:
+        """Whether no earlier claim of the task counts."""
+        return not (self.failures or self.crashes or self.cooled_s)
+
 
 @dataclass(frozen=True, slots=True)
 class ClaimRequest:
@@ -213,6 +219,7 @@ class Settlement:
         reward: Of ``result``, where it has one.
         usd: What the run cost, where that is known; also where it is tried again.
         tokens: Likewise, for budgets.
+        tokens_by_kind: Likewise, for measures.
         failure: For stores with a breaker (``BreaksOnFailures``); None for what it does not count.
         cooldown_queues: What a ``cooldown`` covers beside the task's own queue; those that are
             not declared do not matter. A store may leave them out.
@@ -235,6 +242,7 @@ class Settlement:
     payload: bytes = b""
     tokens: int = 0
     config_hash: str = ""
+    tokens_by_kind: Tokens = NO_TOKENS
 
     def __post_init__(self) -> None:
         if self.reward is not None and not -MAX_SUMMAND <= self.reward <= MAX_SUMMAND:
@@ -243,6 +251,8 @@ class Settlement:
             object.__setattr__(self, "usd", 0.0)
         if not 0 <= self.tokens <= MAX_SUMMAND:
             object.__setattr__(self, "tokens", 0)
+        if not all(0 <= number <= MAX_SUMMAND for number in self.tokens_by_kind):
+            object.__setattr__(self, "tokens_by_kind", NO_TOKENS)
         if not 0 <= self.delay_s <= MAX_DELAY_S:
             bounded_s = MAX_DELAY_S if self.delay_s > MAX_DELAY_S else 0.0
             object.__setattr__(self, "delay_s", bounded_s)

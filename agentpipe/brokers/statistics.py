@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Self
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from agentpipe.brokers.measures import Measures
     from agentpipe.brokers.records import Settlement, Source
     from agentpipe.core.budgets import Spending
 
@@ -150,6 +151,7 @@ class Stats:
         requests: Requests to a server for this snapshot.
         declared: Where collections come from, as far as the store keeps it.
         spendings: All budgets, for stores with budgets.
+        measures: By collection, or by queue outside any, where the store counts for all workers.
     """
 
     accepted: int | None
@@ -170,6 +172,7 @@ class Stats:
     declared: tuple[Declared, ...] = ()
     undeliverable: int | None = None
     spendings: tuple[Spending, ...] = ()
+    measures: Mapping[str, Measures] | None = None
 
 
 def with_spent(

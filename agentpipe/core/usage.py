@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentpipe.core.masking import shorten
 from agentpipe.core.outside import valid_text
@@ -27,6 +27,22 @@ def sum_of(*usages: Mapping[str, float]) -> dict[str, Any]:
     for each in usages:
         total.add(each)
     return total.to_dict()
+
+
+class Tokens(NamedTuple):
+    """Those of one run by kind; the cached ones are among the input."""
+
+    input: int = 0
+    output: int = 0
+    cached: int = 0
+
+    @classmethod
+    def of(cls, usage: Mapping[str, Any]) -> Tokens:
+        """Those that a run's usage has."""
+        return cls(*(int(usage.get(f"{kind}_tokens", 0)) for kind in cls._fields))
+
+
+NO_TOKENS = Tokens()
 
 
 class Usage:

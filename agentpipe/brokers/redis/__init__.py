@@ -17,6 +17,13 @@ import orjson
 from agentpipe.brokers.base import Store
 from agentpipe.brokers.breaker import Tripped, reason_of
 from agentpipe.brokers.capabilities import Answer, Comparison, Fate, TaskQuery, TaskSeen
+from agentpipe.brokers.measures import (
+    BUCKETS_S,
+    WIDTH,
+    counts_of,
+    counts_of_answer,
+    observed_by,
+)
 from agentpipe.brokers.records import (
     Admission,
     Claim,
@@ -50,7 +57,7 @@ from agentpipe.brokers.statistics import RECENT_S, Stats
 from agentpipe.errors import Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Iterable, Sequence
+    from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 
     from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage
     from agentpipe.brokers.location import TaskLocation
@@ -206,7 +213,7 @@ class RedisStore(Store):
         return self._settler.settle(settlements)
 
     def _settle(self, settlements: Sequence[Settlement]) -> list[bool]:
-        args: list[Argument] = []
+        args: list[Argument] = [WIDTH, orjson.dumps(BUCKETS_S)]
         for each in settlements:
             claim = each.claim
             args += (each.action, claim.task_id, claim.worker, claim.number)
@@ -217,6 +224,7 @@ class RedisStore(Store):
             args.append(reason_of(each))
             args += (orjson.dumps(each.cooldown_queues) if each.cooldown_queues else "",)
             args += (each.payload, each.tokens, each.config_hash)
+            args += (_measures(counts_of(each)), *map(_place, observed_by(each)))
         what = tuple((each.claim.task_id, each.claim.number) for each in settlements)
         letters, *paused = self._ask("settle", what, *args).split(b"\n")
         tripping = compress(settlements, [letter == ord("t") for letter in letters])
@@ -267,9 +275,10 @@ class RedisStore(Store):
         return found
 
     def answer(self, answers: Sequence[Answer]) -> list[bool]:
-        args: list[Argument] = []
+        args: list[Argument] = [WIDTH]
         for each in answers:
-            args += (each.task_id, each.result, each.outcome)
+            measured = _measures(counts_of_answer(each.outcome))
+            args += (each.task_id, each.result, each.outcome, measured)
         what = tuple(each.task_id for each in answers)
         return [letter == ord("d") for letter in self._ask("answer", what, *args)]
 
@@ -364,6 +373,15 @@ def _declare_args(queues: Collection[Queue]) -> list[Argument]:
     for name, budget in budgets.items():
         args += (name, *_caps(budget))
     return [*args, *_queue_args(queues)]
+
+
+def _measures(counts: Mapping[int, float]) -> str:
+    """What is added to measures, by place."""
+    return " ".join(f"{place}={number!r}" for place, number in counts.items())
+
+
+def _place(place: int | None) -> int | str:
+    return "" if place is None else place
 
 
 def _caps(budget: Budget) -> tuple[float, int]:

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- needs: ending
--- ARGV: session, request, seconds to remember it, then for each answer its task's id, the result
--- and the outcome. Returns a letter for each: d for done, n where the task does not wait.
+-- ARGV: session, request, seconds to remember it, how many numbers are measured, then for each
+-- answer its task's id, the result, the outcome, and what it adds to the measures of its collection. Returns a letter for each: d for done, n where the task does not wait.
 
 local before = answered()
 if before then
@@ -9,7 +9,7 @@ if before then
 end
 
 local done, ended, seen = {}, {}, {}
-for index = 4, #ARGV, 3 do
+for index = 5, #ARGV, 4 do
   local id, letter = ARGV[index], 'n'
   local record = not seen[id] and call('HGET', TASKS, id)
   if record then
@@ -31,6 +31,7 @@ for index = 4, #ARGV, 3 do
         count(task.queue, N_LAST, -1)
       end
       ended[#ended + 1] = {id, ARGV[index + 1], ARGV[index + 2]}
+      measure(task.queue, queues[task.queue][COLLECTION], ARGV[index + 3])
       count_in_run(id, 'done  ' .. ARGV[index + 2], 1)
       seen[id], letter = true, 'd'
     end
@@ -39,6 +40,7 @@ for index = 4, #ARGV, 3 do
 end
 local _, time_text = now()
 put_in_outbox(ended, time_text)
+save_measures(tonumber(ARGV[4]))
 save_runs()
 save_queues()
 return remember(table.concat(done))

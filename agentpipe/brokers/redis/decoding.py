@@ -10,6 +10,7 @@ import orjson
 from agentpipe.brokers.capabilities import TaskSeen
 from agentpipe.brokers.dead_letter import DeadLetter, DeadPage, DeadSummary
 from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
+from agentpipe.brokers.measures import Measures, unpack
 from agentpipe.brokers.readable_rows import readable
 from agentpipe.brokers.records import Claim, OutboxRecord, Source
 from agentpipe.brokers.runs import KeptRun
@@ -160,6 +161,10 @@ def as_stats(answer: Sequence[Any]) -> Stats:
         undelivered_s=float(answer[7]),
         declared=tuple(sorted(_declared(answer[8]), key=lambda it: (it.collection, it.by))),
         spendings=spendings,
+        measures={
+            name.decode(): Measures.of(unpack(numbers))
+            for name, numbers in sorted(_rows(answer[10], 2))
+        },
     )
 
 

@@ -4,7 +4,9 @@
 -- claim's id, worker and number, and the delay, outcome, reason, result, reward (or nothing), cost,
 -- of a failure for the breaker its digest (or nothing), its limit and what a pause would say,
 -- the queues that a cooldown covers as a JSON list (or nothing), the task's new payload (or
--- nothing), the tokens used, and the fingerprint of the config that ran (or nothing).
+-- nothing), the tokens used, the fingerprint of the config that ran (or nothing), what it adds to the measures
+-- of its collection, and the places there of its run's duration and of the task's wait (or nothing).
+-- Before these, after the seconds: how many numbers are measured, and the limits of their buckets.
 -- Returns a letter for each: d for done, t where that has paused the collection, l where the claim
 -- was lost; then, a line each, the collections that it has paused.
 
@@ -13,15 +15,16 @@ if before then
   return before
 end
 
-local STEP = 17
+local STEP, FIRST = 20, 5
+local WIDTH, BUCKETS = tonumber(ARGV[4]), cjson.decode(ARGV[5])
 local MAX_ERROR_BYTES = 1200
 local RUNS_IN_MEAN = 8
 local time, time_text = now()
-local total = (#ARGV - 3) / STEP
+local total = (#ARGV - FIRST) / STEP
 local done, ended, waking, tripped = {}, {}, false, {}
 
 local function field(index, number)
-  return ARGV[3 + (index - 1) * STEP + number]
+  return ARGV[FIRST + (index - 1) * STEP + number]
 end
 
 -- The numbers of the workers' claims, by worker and id.
@@ -156,6 +159,29 @@ local function count_result(index, id, action)
   count_in_run(id, 'usd', tonumber(field(index, 10)))
 end
 
+-- One more of this duration: in its bucket, and in their sum.
+local function observe(numbers, place, seconds)
+  local bucket = 1
+  while BUCKETS[bucket] and seconds > BUCKETS[bucket] do
+    bucket = bucket + 1
+  end
+  add_at(numbers, place + bucket - 1, 1)
+  add_at(numbers, place + #BUCKETS + 1, seconds)
+end
+
+local function measure_settled(index, queue, record, held_as)
+  local numbers = measure(queue, queues[queue][COLLECTION], field(index, 18))
+  local claimed = tonumber(held_as:match(' (.*)$'))
+  if field(index, 19) ~= '' then
+    observe(numbers, tonumber(field(index, 19)), math.max(0, time - claimed))
+  end
+  if field(index, 20) ~= '' then
+    local submitted = tonumber(task_of(record).submitted)
+    local waited = tonumber(as_wall(claimed, moment)) - submitted
+    observe(numbers, tonumber(field(index, 20)), math.max(0, waited))
+  end
+end
+
 local function save_tallies()
   for queue, tally in pairs(tallies) do
     local packed = call('HGET', TALLIES, queue)
@@ -284,6 +310,7 @@ for index = 1, total do
       charge_holders(index, id, queue)
     end
     count_result(index, id, field(index, 1))
+    measure_settled(index, queue, record, held_as)
     done[index] = count_run(index, queue) and 't' or 'd'
   else
     done[index] = 'l'
@@ -291,6 +318,7 @@ for index = 1, total do
 end
 put_in_outbox(ended, time_text)
 save_tallies()
+save_measures(WIDTH)
 save_runs()
 save_streaks()
 save_costs()

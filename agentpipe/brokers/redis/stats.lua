@@ -7,7 +7,7 @@
 -- report), eight for each queue where a task has ended (name, done, failed, evaluated, passed,
 -- cost, seconds since a run failed or nothing, how), how many tasks ended recently, for how many
 -- seconds the oldest result is here, who has declared which collection, and six values for
--- each budget (kind, name, caps in USD and tokens, -1 for none, and what is spent).
+-- each budget (kind, name, caps in USD and tokens, -1 for none, and what is spent), and the measures.
 
 local FIELDS = {COLLECTION, POSITION, N_WAITING, N_DELAYED, N_RUNNING, LIMIT, CONCURRENCY}
 local time, values, depths = look().time, {}, {}
@@ -57,4 +57,4 @@ end
 
 return {call('HGETALL', STORE), call('HLEN', RESULTS), call('ZCARD', DEAD), depths, values, tallies,
   call('ZCOUNT', SETTLED, string.format('%.6f', time - tonumber(ARGV[1])), '+inf'), undelivered(),
-  call('HGETALL', SOURCES), spendings}
+  call('HGETALL', SOURCES), spendings, call('HGETALL', MEASURES)}

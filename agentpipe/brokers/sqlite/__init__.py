@@ -29,7 +29,7 @@ from agentpipe.brokers.records import (
     Verdict,
     Worker,
 )
-from agentpipe.brokers.sqlite import dead_letters, runs
+from agentpipe.brokers.sqlite import dead_letters, measures, runs
 from agentpipe.brokers.sqlite.admission import Rooms, admit, depth_and_bound, known_ids
 from agentpipe.brokers.sqlite.budgets import charge, read_spendings, set_budget, with_budgets
 from agentpipe.brokers.sqlite.clock import StoreClock
@@ -236,11 +236,13 @@ class SqliteStore(Store):
         changes: Counter[str] = Counter()
         with self._database.write(durable=False) as db:
             now = self._clock.now()
-            done = [settle_task(db, settlement, changes, now) for settlement in settlements]
+            since = [settle_task(db, settlement, changes, now) for settlement in settlements]
+            done = [moment is not None for moment in since]
             add_to_counters(db, changes)
             add_to_tallies(db, compress(settlements, done), now)
             charge(db, compress(settlements, done))
             runs.count_settled(db, compress(settlements, done))
+            measures.count_settled(db, settlements, since, self._clock)
             tripped = count_runs(db, compress(settlements, done))
         self._tripped += tripped
         return done
@@ -304,6 +306,7 @@ class SqliteStore(Store):
             done = [answer_unclaimed(db, answer, changes, self._clock.now()) for answer in answers]
             add_to_counters(db, changes)
             runs.count_answered(db, compress(answers, done))
+            measures.count_answered(db, compress(answers, done))
         return done
 
     def move(self, collection: str, agents: Sequence[str], limit: int) -> int:
@@ -398,6 +401,7 @@ class SqliteStore(Store):
             workers = tuple(worker_seen(row) for row in db.execute(SELECT_WORKERS, (now, now)))
             declared = read_sources(db)
             spendings = read_spendings(db)
+            measured = measures.read(db)
             queues = with_budgets(db, queues, spendings)
         prefix = "outcome:"
         return Stats(
@@ -422,6 +426,7 @@ class SqliteStore(Store):
             undelivered_s=max(0.0, moment - oldest),
             declared=declared,
             spendings=spendings,
+            measures=measured,
         )
 
     def close(self) -> None:

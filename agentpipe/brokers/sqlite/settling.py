@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 def settle_task(
     db: sqlite3.Connection, settlement: Settlement, changes: Counter[str], now: float
-) -> bool:
-    """Carry out one settlement; False if its claim was lost.
+) -> float | None:
+    """Carry out one settlement; returns when its claim was made, None if that was lost.
 
     Args:
         db: In a transaction.
@@ -37,7 +37,7 @@ def settle_task(
         (claim.task_id, claim.worker, claim.number),
     ).fetchone()
     if row is None:
-        return False
+        return None
     seq, qid, claimed_at, cancelled = row
     if settlement.payload:
         db.execute("UPDATE payloads SET body = ? WHERE seq = ?", (settlement.payload, seq))
@@ -65,7 +65,7 @@ def settle_task(
             bury(db, seq, qid, settlement)
         _put_in_outbox(db, seq, claim.task_id, settlement.result, now)
         changes.update(_gains(settlement.result, settlement.outcome))
-    return True
+    return float(claimed_at)
 
 
 def _is_postponed(settlement: Settlement) -> bool:

@@ -124,11 +124,15 @@ CREATE TABLE IF NOT EXISTS run_results (
     rewarded INTEGER NOT NULL, rewards REAL NOT NULL, usd REAL NOT NULL,
     PRIMARY KEY (run, config_hash, outcome)) WITHOUT ROWID
 """
+# Numbers that only rise, packed, by collection or by queue outside any.
+_WITH_MEASURES = """
+CREATE TABLE IF NOT EXISTS measures (name TEXT PRIMARY KEY, numbers BLOB NOT NULL) WITHOUT ROWID
+"""
 LAYOUT = Layout(
-    10,
+    11,
     "queues",
     f"{_SCHEMA};\n{_WITH_BREAKER};\n{_WITH_SOURCES};\n{_WITH_UNDELIVERABLE};\n{_WITH_BUDGETS};\n"
-    f"{_WITH_RUNS}",
+    f"{_WITH_RUNS};\n{_WITH_MEASURES}",
     {
         3: _WITH_BREAKER,
         4: _WITH_COOLED,
@@ -137,6 +141,7 @@ LAYOUT = Layout(
         7: _WITH_LANES,
         8: _WITH_BUDGETS,
         9: _WITH_RUNS,
+        10: _WITH_MEASURES,
     },
 )
 

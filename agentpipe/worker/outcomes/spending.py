@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from agentpipe.brokers.records import Settlement
 from agentpipe.core.budgets import tokens_in
-from agentpipe.core.usage import USD, numbers_in, sum_of
+from agentpipe.core.usage import USD, Tokens, numbers_in, sum_of
 from agentpipe.errors import TaskError
 from agentpipe.evaluation.kept_answer import kept_usage
 
@@ -25,6 +25,7 @@ class Cost(TypedDict):
 
     usd: float
     tokens: int
+    tokens_by_kind: Tokens
 
 
 def usage_of(message: ClaimedMessage) -> dict[str, Any]:
@@ -40,7 +41,11 @@ def total_of(message: ClaimedMessage) -> dict[str, Any]:
 def cost_of(message: ClaimedMessage) -> Cost:
     """The cost of the run, as far as it is known; of one that only judges, of the evaluators."""
     own = _own_usage(message)
-    return {"usd": float(own.get(USD, 0.0)), "tokens": tokens_in(own)}
+    return {
+        "usd": float(own.get(USD, 0.0)),
+        "tokens": tokens_in(own),
+        "tokens_by_kind": Tokens.of(own),
+    }
 
 
 def given_back(

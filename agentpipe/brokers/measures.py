@@ -1,0 +1,154 @@
+"""Measures: counters of a collection's tasks that only ever rise, in the store for all workers."""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from agentpipe.core.result import OUTCOMES
+from agentpipe.core.usage import NO_TOKENS, Tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from agentpipe.brokers.records import Settlement
+
+# Upper limits of the buckets of both histograms, in seconds; longer times have a bucket of their
+# own. Stores keep the counts, so that these never change: another set would be another measure.
+BUCKETS_S = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+TOKEN_KINDS = Tokens._fields
+_HISTOGRAM = len(BUCKETS_S) + 2
+_RETRIES = len(OUTCOMES)
+_REJECTS = _RETRIES + 1
+_TOKENS = _REJECTS + 1
+_USD = _TOKENS + len(TOKEN_KINDS)
+_RUN_S = _USD + 1
+_WAIT_S = _RUN_S + _HISTOGRAM
+# So many numbers has each collection; a double holds every count that a fleet could reach.
+WIDTH = _WAIT_S + _HISTOGRAM
+_PACKED = struct.Struct(f"<{WIDTH}d")
+_RUN_ENDS = ("complete", "bury", "retry")
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Times by the bucket that they fall in, the last one for all longer ones, and their sum."""
+
+    counts: Sequence[float]
+    sum_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """The counters of one collection, or of one queue outside any.
+
+    Attributes:
+        outcomes: Tasks that ended, by outcome.
+        retries: Runs that ended in another try.
+        rejects: Tasks that became dead letters.
+        tokens: By kind, see ``TOKEN_KINDS``.
+        run_s: From each claim to its end.
+        wait_s: From submission to the first claim.
+    """
+
+    outcomes: Mapping[str, float] = field(default_factory=dict)
+    retries: float = 0.0
+    rejects: float = 0.0
+    tokens: Mapping[str, float] = field(default_factory=dict)
+    usd: float = 0.0
+    run_s: Histogram = Histogram((), 0.0)
+    wait_s: Histogram = Histogram((), 0.0)
+
+    @classmethod
+    def of(cls, numbers: Sequence[float]) -> Measures:
+        """From the numbers that a store keeps."""
+        return cls(
+            dict(zip(OUTCOMES, numbers[:_RETRIES], strict=True)),
+            numbers[_RETRIES],
+            numbers[_REJECTS],
+            dict(zip(TOKEN_KINDS, numbers[_TOKENS:_USD], strict=True)),
+            numbers[_USD],
+            _histogram(numbers, _RUN_S),
+            _histogram(numbers, _WAIT_S),
+        )
+
+
+def _histogram(numbers: Sequence[float], place: int) -> Histogram:
+    *counts, sum_s = numbers[place : place + _HISTOGRAM]
+    return Histogram(tuple(counts), sum_s)
+
+
+def pack(numbers: Sequence[float]) -> bytes:
+    """The numbers of one collection as a store keeps them."""
+    return _PACKED.pack(*numbers)
+
+
+def unpack(packed: bytes) -> list[float]:
+    """What ``pack`` wrote; of a version that counted less, the rest is 0."""
+    return list(_PACKED.unpack(packed[: _PACKED.size].ljust(_PACKED.size, b"\0")))
+
+
+def added(numbers: Sequence[float], more: Mapping[int, float]) -> list[float]:
+    """The numbers with these added, by place."""
+    summed = list(numbers)
+    for place, number in more.items():
+        summed[place] += number
+    return summed
+
+
+def counts_of_answer(outcome: str) -> dict[int, float]:
+    """What a task adds that ended without a run, by place."""
+    return {OUTCOMES.index(outcome): 1.0} if outcome in OUTCOMES else {}
+
+
+def counts_of(each: Settlement) -> dict[int, float]:
+    """What the end of a claim adds beside its times, by place."""
+    counts: dict[int, float] = {}
+    if each.action in ("complete", "bury"):
+        counts |= counts_of_answer(each.outcome)
+    if each.action == "retry":
+        counts[_RETRIES] = 1.0
+    if each.action == "bury":
+        counts[_REJECTS] = 1.0
+    if each.usd:
+        counts[_USD] = each.usd
+    if each.tokens_by_kind != NO_TOKENS:
+        counts |= {at: float(number) for at, number in enumerate(each.tokens_by_kind, _TOKENS)}
+    return counts
+
+
+def observed_by(each: Settlement) -> tuple[int | None, int | None]:
+    """The places of the histograms of its run and of its task's wait; None where it is in none."""
+    if each.action not in _RUN_ENDS:
+        return None, None
+    return _RUN_S, _WAIT_S if each.claim.is_first else None
+
+
+def count_settlement(
+    counts: dict[int, float], each: Settlement, run_s: float, waited_s: float
+) -> None:
+    """A claim ended, so long after it began, for a task that waited so long before."""
+    for place, number in counts_of(each).items():
+        _add(counts, place, number)
+    for place, seconds in zip(observed_by(each), (run_s, waited_s), strict=True):
+        if place is not None:
+            _observe(counts, place, max(0.0, seconds))
+
+
+def _observe(counts: dict[int, float], place: int, seconds: float) -> None:
+    _add(counts, place + bisect_left(BUCKETS_S, seconds), 1.0)
+    _add(counts, place + _HISTOGRAM - 1, seconds)
+
+
+def _add(counts: dict[int, float], place: int, number: float) -> None:
+    counts[place] = counts.get(place, 0.0) + number
+
+
+def bounds_of(counts: Sequence[float]) -> Iterable[tuple[float, float]]:
+    """How many were at most so long, for each limit and at last for all, as Prometheus counts."""
+    total = 0.0
+    for limit, count in zip((*BUCKETS_S, float("inf")), counts, strict=True):
+        total += count
+        yield limit, total
