@@ -132,9 +132,9 @@ def count_settlement(
     """A claim ended, so long after it began, for a task that waited so long before."""
     for place, number in counts_of(each).items():
         _add(counts, place, number)
-    for place, seconds in zip(observed_by(each), (run_s, waited_s), strict=True):
-        if place is not None:
-            _observe(counts, place, max(0.0, seconds))
+    for at, seconds in zip(observed_by(each), (run_s, waited_s), strict=True):
+        if at is not None:
+            _observe(counts, at, max(0.0, seconds))
 
 
 def _observe(counts: dict[int, float], place: int, seconds: float) -> None:

@@ -28,6 +28,7 @@ COMMANDS = {
     "try": "run one task in this process, without a broker, and show it",
     "status": "show task counts, agents and workers",
     "top": "watch the fleet and its bottleneck in the terminal",
+    "metrics": "serve counts, times and states of the fleet to Prometheus",
     "check": "validate a collection and its servers, or say how files run",
     "report": "summarize a run or the stream: outcomes, pass rate, throughput",
     "compare": "compare two runs, task by task",

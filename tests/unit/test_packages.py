@@ -38,6 +38,7 @@ PACKAGES = (
     "operations",
     "compat",
     "tui",
+    "metrics",
     "cli",
     "actors",
     "__main__",

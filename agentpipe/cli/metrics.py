@@ -1,0 +1,71 @@
+"""``agentpipe metrics``: an exporter for Prometheus."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from agentpipe.cli.common import add_common, print_either, say, settings_of
+from agentpipe.cli.exit_codes import OK
+from agentpipe.cli.home import require_tasks
+from agentpipe.core.distribution import pip_install
+from agentpipe.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from wsgiref.simple_server import WSGIServer
+
+    from agentpipe.settings import Settings
+
+PORT = 9808
+_MAX_PORT = 65_535
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)"
+    )
+    parser.add_argument(
+        "--port",
+        metavar="N",
+        type=_port,
+        default=PORT,
+        help=f"the port to listen on; 0 for any that is free (default: {PORT})",
+    )
+    add_common(parser)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text[:9]) <= _MAX_PORT):
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to {_MAX_PORT}, got {text!r}")
+    return int(text)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Answer scrapes until interrupted."""
+    settings = settings_of(args)
+    require_tasks(args, settings)
+    server = _server(args, settings)
+    host = f"[{args.host}]" if ":" in args.host else args.host
+    url = f"http://{host}:{server.server_port}/metrics"
+    print_either(args, {"url": url}, f"metrics on {url}")
+    server.serve_forever()
+    return OK
+
+
+def _server(args: argparse.Namespace, settings: Settings) -> WSGIServer:
+    from agentpipe.brokers import open_store
+
+    try:
+        from agentpipe.metrics.server import app_of, serve
+        from agentpipe.metrics.snapshots import Snapshots
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "prometheus_client":
+            raise
+        needed = pip_install("metrics")
+        raise MissingExtra(f"metrics need prometheus-client: {needed}") from error
+    snapshots = Snapshots(lambda: open_store(settings), say)
+    server = serve(app_of(snapshots.latest), args.host, args.port)
+    snapshots.start()
+    snapshots.refuse_mistakes()
+    return server
