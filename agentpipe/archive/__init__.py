@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from agentpipe.archive.export.columns import columns
@@ -11,7 +12,7 @@ from agentpipe.core.result import Result
 from agentpipe.errors import ConfigError, FormatError
 from agentpipe.settings import Settings
 from agentpipe.sinks import is_searchable, open_archive
-from agentpipe.sinks.base import Query
+from agentpipe.sinks.base import KnowsRuns, Query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,6 +99,20 @@ class Archive:
         """
         found = self.results(run=run, group=group, collection=collection, outcome=outcome)
         return frame_of(found, columns(trace=trace))
+
+    def records(
+        self, *, run: str | None = None, after: int | None = None
+    ) -> Iterator[tuple[int, Result]]:
+        """Those of a run, or all, behind a position of the stream, each with its own."""
+        for record in self._sink.search(Query(run=run, after=after)):
+            position = record.position
+            if isinstance(position, int) and (after is None or position > after):
+                with suppress(FormatError):
+                    yield position, Result.decode(record.payload)
+
+    def runs(self) -> list[str]:
+        """The names of all runs with a result here."""
+        return list(self._sink.runs()) if isinstance(self._sink, KnowsRuns) else []
 
     def result(self, task_id: str) -> Result | None:
         """The last Result of a task; None if it has none here."""

@@ -23,6 +23,19 @@ def open_store(settings: Settings) -> Store:
     return store
 
 
+def open_watched(settings: Settings) -> Store:
+    """The same store for those who only read; an embedded one cannot write then, nor makes a file.
+
+    Raises:
+        ConfigError: The URL is wrong, or there is no such file.
+        Unreachable: Nothing answers there.
+    """
+    factory = plugins.load_for_url("agentpipe.brokers", settings.broker)
+    opener = getattr(factory, "watching", factory)
+    store: Store = opener(settings.broker, settings)
+    return store
+
+
 def may_have(settings: Settings, capability: type) -> bool:
     """Whether the store that ``settings.broker`` names may have it; nothing is opened.
 

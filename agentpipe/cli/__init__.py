@@ -29,6 +29,7 @@ COMMANDS = {
     "status": "show task counts, agents and workers",
     "top": "watch the fleet and its bottleneck in the terminal",
     "metrics": "serve counts, times and states of the fleet to Prometheus",
+    "web": "serve pages of the fleet, of runs and of tasks; they only read",
     "check": "validate a collection and its servers, or say how files run",
     "report": "summarize a run or the stream: outcomes, pass rate, throughput",
     "compare": "compare two runs, task by task",

@@ -16,6 +16,7 @@ EXAMPLES = {
     "try": ('try evals "What is 2 + 2?"', "try evals --task tasks.jsonl:3 --context 1"),
     "status": ("status", "status --json"),
     "top": ("top", "top --once"),
+    "web": ("web", "web --host 0.0.0.0 --token-file token.txt"),
     "check": ("check collection.yaml", "check agents/ benchmarks/"),
     "export": (
         "export --run v2 --to parquet v2.parquet",

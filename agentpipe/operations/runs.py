@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.base import Store
     from agentpipe.brokers.runs import KeptRun
+    from agentpipe.operations.judging.report import Report
     from agentpipe.settings import Settings
 
 
@@ -85,11 +86,11 @@ def summary(store: Store, settings: Settings, name: str) -> RunSummary:
 
 def _summaries(found: list[KeptRun], settings: Settings) -> list[RunSummary]:
     if not found or not is_searchable(settings):
-        return [_by_store(each) for each in found]
+        return [by_store(each) for each in found]
     try:
         return [_by_archive(each, settings) for each in found]
     except ConfigError:  # No result has arrived yet: there is no file.
-        return [_by_store(each) for each in found]
+        return [by_store(each) for each in found]
 
 
 def kept_runs(store: Store) -> list[KeptRun]:
@@ -127,7 +128,8 @@ def parsed_record(kept: bytes) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _by_store(run: KeptRun) -> RunSummary:
+def by_store(run: KeptRun) -> RunSummary:
+    """As the broker counts it, without its results."""
     counted_here = run.outcomes is not None
     return _summary(
         run,
@@ -146,11 +148,16 @@ def _by_archive(run: KeptRun, settings: Settings) -> RunSummary:
     report, _ = summarize(results)
     settled = sum((run.outcomes or {}).values())
     if settled and not results.number:
-        return replace(_by_store(run), archived=0)
+        return replace(by_store(run), archived=0)
+    return by_report(run, report, max(settled, results.number), archived=results.number)
+
+
+def by_report(run: KeptRun, report: Report, done: int, archived: int | None = None) -> RunSummary:
+    """By the report of its results: so many are known, so many of them still archived."""
     mean, usage = report.reward, report.usage
     return _summary(
         run,
-        done=max(settled, results.number),
+        done=done,
         outcomes=report.outcomes,
         pass_rate=report.pass_rate,
         low=mean.low if mean else None,
@@ -161,7 +168,7 @@ def _by_archive(run: KeptRun, settings: Settings) -> RunSummary:
         took_s=report.duration_s,
         configs=report.config_hashes,
         results_from="archive",
-        archived=results.number,
+        archived=archived,
     )
 
 

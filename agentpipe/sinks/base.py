@@ -39,6 +39,7 @@ class Query:
         finished_from: Unix seconds, as all bounds: at this time or later.
         finished_before: Earlier than this time.
         published_from: When the sink took the record, which an outage of the sink delays.
+        after: A position in the stream: only records behind it. A sink may disregard it.
     """
 
     task_id: str | None = None
@@ -51,6 +52,7 @@ class Query:
     finished_before: float | None = None
     published_from: float | None = None
     published_before: float | None = None
+    after: int | None = None
 
 
 class Reader(Protocol):
@@ -138,6 +140,14 @@ class Searchable(Protocol):
 
     def close(self) -> None:
         """As of a ``Sink``."""
+
+
+@runtime_checkable
+class KnowsRuns(Protocol):
+    """Optional: a searchable sink that names the runs of its results; of ours, the embedded one."""
+
+    def runs(self) -> Sequence[str]:
+        """Each run with a result, in the order of their names."""
 
 
 @runtime_checkable

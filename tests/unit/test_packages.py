@@ -39,6 +39,7 @@ PACKAGES = (
     "compat",
     "tui",
     "metrics",
+    "web",
     "cli",
     "actors",
     "__main__",

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from contextlib import ExitStack
 from itertools import compress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
@@ -78,6 +79,7 @@ from agentpipe.brokers.statistics import RECENT_S, Stats
 from agentpipe.connections.health import examine_folder
 from agentpipe.connections.private_files import examine_modes
 from agentpipe.connections.sqlite import Database, parse_url
+from agentpipe.connections.sqlite_snapshots import Snapshots
 
 if TYPE_CHECKING:
     import sqlite3
@@ -89,6 +91,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.location import TaskLocation
     from agentpipe.brokers.runs import KeptRun
     from agentpipe.brokers.sqlite.lanes import Lanes
+    from agentpipe.connections.file_notify import Listener
     from agentpipe.connections.health import Finding
     from agentpipe.core.budgets import Budget, Holder, Spending
     from agentpipe.settings import Settings
@@ -111,15 +114,30 @@ class SqliteStore(Store):
     away_for_all = True
 
     def __init__(self, url: str, settings: Settings) -> None:
-        self._database = Database(parse_url(url), LAYOUT, renew_leases)
-        self._clock = StoreClock.of(self._database)
-        self._listener = self._database.listener()
-        self._dead = dead_letters.Letters(self._database, dead_letters.DEAD)
-        self.undeliverable = dead_letters.Letters(self._database, dead_letters.UNDELIVERABLE)
+        database = Database(parse_url(url), LAYOUT, renew_leases)
+        self._begin(database, StoreClock.of(database), database.listener())
         self._retention_s = settings.retention_s
         self._next_sweep = 0.0
         self._tripped: list[Tripped] = []
         self._lanes = LanesKept()
+
+    def _begin(self, database: Database, clock: StoreClock, listener: Listener) -> None:
+        self._database, self._clock, self._listener = database, clock, listener
+        self._dead = dead_letters.Letters(self._database, dead_letters.DEAD)
+        self.undeliverable = dead_letters.Letters(self._database, dead_letters.UNDELIVERABLE)
+
+    @classmethod
+    def watching(cls, url: str, _settings: Settings) -> Self:
+        """The same for reads alone: it cannot write, and there is a file or an error.
+
+        Raises:
+            ConfigError: There is no such file.
+        """
+        snapshots: Any = Snapshots(parse_url(url).path, LAYOUT)
+        nothing_heard: Any = ExitStack()
+        store = cls.__new__(cls)
+        store._begin(snapshots, StoreClock.watching(snapshots), nothing_heard)  # noqa: SLF001 - of its own class
+        return store
 
     def declare(self, queues: Sequence[Queue]) -> None:
         with self._database.read() as db:

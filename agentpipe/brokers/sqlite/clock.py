@@ -15,6 +15,7 @@ from agentpipe.brokers.sqlite.tables import counter
 
 if TYPE_CHECKING:
     from agentpipe.connections.sqlite import Database
+    from agentpipe.connections.sqlite_snapshots import Snapshots
 
 # It goes on while the machine sleeps, as the monotonic clock does not on Linux.
 _SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -38,6 +39,13 @@ class StoreClock:
         with database.read() as db:
             found = counter(db, _PREFIX + boot)
         return cls((found or _begin(database, boot)) / 1e6)
+
+    @classmethod
+    def watching(cls, database: Snapshots) -> StoreClock:
+        """The same, for those who may not begin it."""
+        with database.read() as db:
+            found = counter(db, _PREFIX + _boot_id())
+        return cls(found / 1e6 if found else _offset_s(0.0))
 
     def now(self) -> float:
         """Seconds; close to Unix time unless the machine's clock was wrong or has been changed."""

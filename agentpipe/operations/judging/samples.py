@@ -78,6 +78,13 @@ class Sample(NamedTuple):  # Made a million times: a frozen dataclass takes four
         """The task that it is a sample of, by the name that it has in every run."""
         return without_run(self.group, self.run)
 
+    @property
+    def run_s(self) -> float | None:
+        """How long its run took."""
+        if self.started is None or self.finished is None:
+            return None
+        return self.finished - self.started
+
 
 def _asked(result: Result) -> int | None:
     question = (result.task or {}).get("question")

@@ -12,7 +12,7 @@ from agentpipe.connections.sqlite_snapshots import Snapshots
 from agentpipe.errors import StoreError, Unreachable
 from agentpipe.sinks.sqlite.facts import FEW, count_unindexed, index_next
 from agentpipe.sinks.sqlite.layout import LAYOUT
-from agentpipe.sinks.sqlite.searching import asks_indices, search
+from agentpipe.sinks.sqlite.searching import asks_indices, runs_of, search
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +42,10 @@ class SqliteArchive:
             if left > FEW and _may_write(self._path):
                 _index(self._path, left)
         return search(self._snapshots, query)
+
+    def runs(self) -> list[str]:
+        """See ``KnowsRuns``."""
+        return [] if self._snapshots.is_empty() else runs_of(self._snapshots)
 
     def close(self) -> None:
         """Close the file."""

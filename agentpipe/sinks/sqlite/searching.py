@@ -6,9 +6,16 @@ from array import array
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.core.run_names import bounds_of
+from agentpipe.core.run_names import bounds_of, run_of
 from agentpipe.sinks.sqlite.facts import FEW, count_unindexed, facts_of, indexed_to
-from agentpipe.sinks.sqlite.layout import BODY, PAGE_BYTES, TASK_ID, page_of, records_of
+from agentpipe.sinks.sqlite.layout import (
+    BODY,
+    PAGE_BYTES,
+    TASK_ID,
+    page_of,
+    records_of,
+    text_of,
+)
 
 if TYPE_CHECKING:
     import sqlite3
@@ -29,6 +36,12 @@ _COLUMNS = {
     "agent": "agent",
     "collection": "collection",
 }
+
+
+_NEXT_ID = (
+    f"SELECT {TASK_ID} FROM records WHERE task_id >= ? AND instr(task_id, '/')"
+    " ORDER BY task_id LIMIT 1"
+)
 
 
 def search(database: Readable, query: Query) -> Iterator[Record]:
@@ -63,11 +76,14 @@ def _of_task(database: Readable, query: Query) -> list[Record]:
 def positions_of(db: sqlite3.Connection, query: Query) -> array[int]:
     """The indexed records with the facts that a query asks for, in the order of the stream."""
     conditions: list[str] = []
-    values = []
+    values: list[Any] = []
     for name, column in _COLUMNS.items():
         if (value := getattr(query, name)) is not None:
             conditions.append(f"{_use(column, conditions)} {_operator(name)} ?")
             values.append(value)
+    if query.after is not None:
+        conditions.append("position > ?")
+        values.append(query.after)
     rows = db.execute(
         f"SELECT position FROM facts WHERE {' AND '.join(conditions)} ORDER BY position", values
     )
@@ -100,6 +116,7 @@ def _after(database: Readable, query: Query, mark: int) -> Iterator[Record]:
         yield from _of_run(database, query, query.run, mark)
         return
     times, values = _published(query)
+    mark = max(mark, query.after or 0)
     while True:
         with database.read() as db:
             cursor = db.execute(
@@ -120,11 +137,25 @@ def _of_run(database: Readable, query: Query, run: str, mark: int) -> Iterator[R
         rows = db.execute(
             "SELECT position FROM records WHERE task_id >= ? AND task_id < ? AND +position > ?"
             " ORDER BY position",
-            (*bounds_of(run), mark),
+            (*bounds_of(run), max(mark, query.after or 0)),
         )
         found = array("q", (position for (position,) in rows))
     for records in _pages(database, query, found):
         yield from (record for record in records if _matches(query, record))
+
+
+def runs_of(database: Readable) -> list[str]:
+    """The runs that ids of tasks name, by their index: a step for each run or other prefix."""
+    found: list[str] = []
+    at, before = "", None
+    with database.read() as db:
+        # Ids of strange bytes sort in another way than their texts.
+        while at != before and (row := db.execute(_NEXT_ID, (at,)).fetchone()):
+            task_id = text_of(row[0])
+            run = run_of(task_id)
+            found += [] if run is None else [run]
+            before, at = at, max(at, bounds_of(task_id.partition("/")[0])[1])
+    return found
 
 
 def _pages(database: Readable, query: Query, found: array[int]) -> Iterator[list[Record]]:

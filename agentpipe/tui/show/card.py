@@ -47,7 +47,7 @@ def draw_facts(page: Page, result: Result) -> None:
     reward = "" if result.reward is None else f"  reward {result.reward:.4g}"
     style = _STYLES.get(result.outcome, "")
     page.line((result.task_id, "bold"), "  ", (result.outcome, style), reward)
-    for name, text in _facts(result):
+    for name, text in facts_of(result):
         page.line((f"{name:<9} ", "dim"), text)
 
 
@@ -65,7 +65,7 @@ def draw_end(page: Page, result: Result) -> None:
     if result.error:
         page.heading("Error")
         with page.margin("  "):
-            _draw_error(page, result.error)
+            draw_error(page, result.error)
 
 
 def draw_verdict(page: Page, verdict: Any) -> None:
@@ -94,7 +94,8 @@ def draw_messages(page: Page, result: Result) -> None:
         page.line(("parts of the trace were left out or cut", "yellow"))
 
 
-def _facts(result: Result) -> list[tuple[str, str]]:
+def facts_of(result: Result) -> list[tuple[str, str]]:
+    """What is known beside the question and its answer, each with its name."""
     rows = [("agent", " / ".join(filter(None, (result.collection, result.agent))))]
     rows.append(("run", _place(result)))
     rows.append(("attempt", _attempt(result)))
@@ -200,7 +201,8 @@ def _evaluator(config: Any) -> str:
     return f"{name}: {judged}" if isinstance(name, str) and name else judged or as_text(config)
 
 
-def _draw_error(page: Page, error: Mapping[str, Any]) -> None:
+def draw_error(page: Page, error: Mapping[str, Any]) -> None:
+    """Its message, and its traceback."""
     message = f"{as_text(error.get('type', ''))}: {as_text(error.get('message', ''))}"
     page.block(message, style="red", most=_ANSWER_LINES)
     if traceback := error.get("traceback"):

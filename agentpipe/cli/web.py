@@ -1,0 +1,83 @@
+"""``agentpipe web``: pages of the fleet, of runs and of tasks; they only read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agentpipe.cli.common import add_common, print_either, say, settings_of
+from agentpipe.cli.exit_codes import OK
+from agentpipe.core.distribution import pip_install
+from agentpipe.errors import ConfigError, MissingExtra
+
+if TYPE_CHECKING:
+    import argparse
+
+HOST, PORT = "127.0.0.1", 9809
+EXTRA = ("jinja2", "markupsafe", "starlette", "uvicorn")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "--host", default=HOST, help=f"address to listen on (default: {HOST}, this machine only)"
+    )
+    parser.add_argument(
+        "--port", type=int, default=PORT, help=f"port, 0 for any free one (default: {PORT})"
+    )
+    parser.add_argument(
+        "--token", default="", help="what viewers must know (default: a random one)"
+    )
+    parser.add_argument("--token-file", metavar="FILE", help="the same, from a file")
+    parser.add_argument(
+        "--trust-header",
+        metavar="NAME",
+        default="",
+        help="let in whom a proxy has authenticated: requests with this header",
+    )
+    parser.add_argument(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="another name of this server, such as a proxy's; may be repeated",
+    )
+    add_common(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal."""
+    settings = settings_of(args)
+    refuse_without_extra()
+    from agentpipe.web.server import Place, serve
+
+    place = Place(args.host, args.port, _token(args), args.trust_header, tuple(args.allow_host))
+
+    def announce(base: str, with_token: str) -> None:
+        print_either(args, {"url": with_token}, with_token)
+        say(f"pages at {base}: open the address above; Ctrl-C ends them")
+
+    serve(settings, place, announce)
+    return OK
+
+
+def refuse_without_extra() -> None:
+    """Say what to install, if a part of it is missing.
+
+    Raises:
+        MissingExtra: With the command.
+    """
+    try:
+        for name in EXTRA:
+            __import__(name)
+    except ImportError as error:
+        raise MissingExtra(f"pages need the extra web: {pip_install('web')}") from error
+
+
+def _token(args: argparse.Namespace) -> str:
+    if not args.token_file:
+        return str(args.token)
+    try:
+        return Path(args.token_file).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--token-file {args.token_file}: cannot read it: {error}") from error

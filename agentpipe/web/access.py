@@ -1,0 +1,205 @@
+"""Guard: who may see the pages, and what a browser may do with them.
+
+A page of another site can make a browser send requests here, and a name that resolves to this
+machine makes them look as if they were ours. So the host's name is checked, then who asks on whose
+behalf, then the token. What passes can only be read.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.responses import Response
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+STATIC = "/static/"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+_BEARER = "bearer "
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a request must have.
+
+    Attributes:
+        port: It names the cookie: a browser sends cookies to all ports of a host.
+        token: Empty where only the header counts.
+        header: A proxy that has authenticated its user sets it; in lower case, empty for none.
+        hosts: Names by which a browser may call the server, beside addresses and ``localhost``.
+    """
+
+    port: int
+    token: str = field(default="", repr=False)
+    header: str = ""
+    hosts: frozenset[str] = frozenset()
+
+    @property
+    def cookie(self) -> str:
+        """The cookie's name."""
+        return f"agentpipe-{self.port}"
+
+    @property
+    def key(self) -> str:
+        """The cookie's value, which does not give the token away."""
+        return hmac.digest(self.token.encode(), b"cookie", "sha256").hex()
+
+    def is_host(self, host: str) -> bool:
+        """Whether a browser may call us so: another site cannot give itself an address."""
+        name = _name_of(host)
+        return name == "localhost" or name in self.hosts or _is_address(name)
+
+    def is_token(self, given: str) -> bool:
+        """Whether that is the token."""
+        return bool(self.token) and _same(given, self.token)
+
+    def has_passed(self, headers: Headers) -> bool:
+        """Whether a request shows who it is, other than in its URL."""
+        if self.header and headers.get(self.header, "").strip():
+            return True
+        if not self.token:
+            return False
+        given = headers.get("authorization", "")
+        if given.lower().startswith(_BEARER) and self.is_token(given[len(_BEARER) :].strip()):
+            return True
+        return _same(cookie_parser(headers.get("cookie", "")).get(self.cookie, ""), self.key)
+
+
+class Guard:
+    """Wraps an application.
+
+    Args:
+        refuse: Makes a page of a status and a sentence.
+        enter: Makes the page that goes on to a path, once its cookie is there.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        access: Access,
+        refuse: Callable[[int, str], Response],
+        enter: Callable[[str], Response],
+    ) -> None:
+        self._app, self._access, self._refuse, self._enter = app, access, refuse, enter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As an application."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        app = self._answer(scope) or self._app
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                _add_headers(message)
+            await send(message)
+
+        await app(scope, receive, send_guarded)
+
+    def _answer(self, scope: Scope) -> Response | None:
+        """A refusal, or the way in; None for a request that may pass."""
+        headers = Headers(scope=scope)
+        if scope["method"] not in ("GET", "HEAD"):
+            return self._refuse(405, "These pages can only be read.")
+        if not self._access.is_host(headers.get("host", "")):
+            why = "This name is not one of the server's: see agentpipe web --allow-host."
+            return self._refuse(403, why)
+        if _is_foreign(headers):
+            return self._refuse(403, "Another site has asked for this page.")
+        if scope["path"].startswith(STATIC) or self._access.has_passed(headers):
+            return self._without_token(scope)
+        return self._by_token(scope)
+
+    def _without_token(self, scope: Scope) -> Response | None:
+        """For those who are in already: a token in the address bar is one too many."""
+        rest = [pair for pair in _pairs(scope) if pair[0] != "token"]
+        return self._enter(_path(scope, rest)) if rest != _pairs(scope) else None
+
+    def _by_token(self, scope: Scope) -> Response:
+        """The way in by the URL's token: a cookie, and a page that leaves the token behind.
+
+        No redirection: a browser that comes from another site would not send the new cookie.
+        """
+        pairs = _pairs(scope)
+        tokens = [value for name, value in pairs if name == "token"]
+        if not tokens or not self._access.is_token(tokens[-1]):
+            return self._refuse(401, _wrong(self._access, given=bool(tokens)))
+        response = self._enter(_path(scope, [pair for pair in pairs if pair[0] != "token"]))
+        response.set_cookie(
+            self._access.cookie, self._access.key, httponly=True, samesite="strict", path="/"
+        )
+        return response
+
+
+def _wrong(access: Access, *, given: bool) -> str:
+    if not access.token:
+        return f"The proxy before this server has not set {access.header}."
+    if given:
+        return "This token is not the server's: agentpipe web printed the right one when it began."
+    return "Open the address with the token that agentpipe web printed, or give the token here."
+
+
+def _add_headers(message: Message) -> None:
+    headers = MutableHeaders(scope=message)
+    for name, value in HEADERS.items():
+        headers.setdefault(name, value)
+    headers.setdefault("cache-control", "no-store")
+
+
+def _pairs(scope: Scope) -> list[tuple[str, str]]:
+    return parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+
+
+def _path(scope: Scope, pairs: list[tuple[str, str]]) -> str:
+    """Of two slashes at its beginning a browser would make another host."""
+    path = quote("/" + scope["path"].lstrip("/\\"))
+    return f"{path}?{urlencode(pairs)}" if pairs else path
+
+
+def _is_foreign(headers: Headers) -> bool:
+    """Whether a script or a frame of another site asks."""
+    origin = headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+        return True
+    site = headers.get("sec-fetch-site", "none")
+    return site not in ("none", "same-origin") and headers.get("sec-fetch-mode") != "navigate"
+
+
+def _name_of(host: str) -> str:
+    """The host without its port."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _same(given: str, wanted: str) -> bool:
+    return hmac.compare_digest(given.encode(errors="replace"), wanted.encode())

@@ -1,0 +1,58 @@
+"""Blocks: what ``agentpipe show`` draws, as blocks of a page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agentpipe.tui.show.page import Page
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# The same words as on a terminal, by what a reader may want to skip.
+FOLDED = ("tool", "calls", "arguments", "system", "developer", "data")
+_TONES = {"red": "bad", "yellow": "fair", "green": "good", "dim": "faint"}
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A text with its label; ``tone`` is its colour's class."""
+
+    label: str
+    text: str
+    tone: str = ""
+    is_heading: bool = False
+
+    @property
+    def folds(self) -> bool:
+        """Whether it is closed at first."""
+        return self.label in FOLDED
+
+
+class Blocks(Page):
+    """Takes what is drawn; cuts nothing, that is for the template."""
+
+    def __init__(self) -> None:
+        super().__init__(width=100, full=True)
+        self.blocks: list[Block] = []
+
+    def __iter__(self) -> Iterator[Block]:
+        return iter(self.blocks)
+
+    def gap(self) -> None:
+        """None: a page has margins."""
+
+    def heading(self, title: str) -> None:
+        """The name of a section."""
+        self.blocks.append(Block("", title, is_heading=True))
+
+    def line(self, *parts: str | tuple[str, str]) -> None:
+        """One line."""
+        texts = [(part, "") if isinstance(part, str) else part for part in parts]
+        tones = [_TONES[style] for _, style in texts if style in _TONES]
+        self.blocks.append(Block("", "".join(text for text, _ in texts), "".join(tones[:1])))
+
+    def block(self, text: str, label: str = "", style: str = "", most: int = 0) -> None:  # noqa: ARG002 - of a terminal
+        """A text of any length."""
+        self.blocks.append(Block(label.strip(), text, _TONES.get(style, "")))

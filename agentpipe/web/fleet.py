@@ -1,0 +1,234 @@
+"""Fleet: one snapshot of the broker for all who look, drawn once for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.brokers.removed import removed_agents
+from agentpipe.core.text import one_line
+from agentpipe.errors import ConfigError, Unreachable
+from agentpipe.tui import numbers
+from agentpipe.tui.bottleneck import find_bottleneck
+from agentpipe.tui.fetch import Fetcher
+from agentpipe.tui.history import eta_s, outcome_rates, rates_of
+from agentpipe.tui.rows import NO_COLLECTION, rows_of
+from agentpipe.tui.state import ScreenState
+from agentpipe.web.hour import Hour
+from agentpipe.worker.claims.configs import configs_in_use, sentences
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from agentpipe.brokers.base import Store
+    from agentpipe.brokers.statistics import Stats, WorkerSeen
+    from agentpipe.settings import OutboxLimits
+    from agentpipe.tui.history import FleetHistory, Rates, Snapshot
+    from agentpipe.tui.rows import Row
+    from agentpipe.web.pages import Pages
+    from agentpipe.worker.claims.heartbeat import Heartbeat
+
+INTERVAL_S = 2.0
+# A comment in the stream shows that the other side is still there.
+QUIET_S = 15.0
+# More agents of a collection are on a page of their own.
+AGENTS_SHOWN, WORKERS_SHOWN, ERRORS_SHOWN = 20, 100, 20
+_REASON_CHARS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A part of the flow, with a figure and what is below it."""
+
+    name: str
+    figure: str
+    below: str
+    marked: bool
+    urgent: bool
+
+
+class Fleet:
+    """Looks at the broker while it is open, and tells viewers of what changed.
+
+    Args:
+        pages: Draws ``live.html``, which every viewer gets.
+    """
+
+    def __init__(self, open_store: Callable[[], Store], limits: OutboxLimits, pages: Pages) -> None:
+        self._limits, self._pages = limits, pages
+        self._hour = Hour()
+        self._open_store = open_store
+        self._fetcher = Fetcher(self._opened, INTERVAL_S, self._changed)
+        self._drawing = threading.Lock()
+        self._drawn: tuple[FleetHistory | None, str] = (None, "")
+        self._viewers: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._fetcher.start()
+
+    def stop(self) -> None:
+        """End it; viewers' streams end, too."""
+        self._fetcher.stop()
+
+    def html(self) -> str:
+        """The live part of the page, as of the last snapshot."""
+        with self._drawing:
+            history = self._fetcher.history
+            if self._drawn[0] is not history or history.now is None:
+                self._drawn = history, self._pages.html("live.html", **self._values(history))
+            return self._drawn[1]
+
+    async def events(self) -> AsyncIterator[str]:
+        """The live part again after each snapshot, as server-sent events."""
+        changed = asyncio.Event()
+        self._viewers[changed] = asyncio.get_running_loop()
+        try:
+            while True:
+                html = await asyncio.to_thread(self.html)
+                yield "".join(f"data: {line}\n" for line in html.splitlines()) + "\n"
+                changed.clear()
+                while not await _is_set(changed, QUIET_S):
+                    yield ": still here\n\n"
+        finally:
+            del self._viewers[changed]
+
+    def agents(self, collection: str) -> list[Row]:
+        """All agents of a collection."""
+        state = ScreenState(expanded=frozenset({collection}))
+        rows = rows_of(self._fetcher.history, state)
+        return [
+            row for row in rows if row.key.startswith(f"{collection}/") and row.expanded is None
+        ]
+
+    def _opened(self) -> Store:
+        """What is not there yet may come: the fetcher asks again after an outage only."""
+        try:
+            return self._open_store()
+        except ConfigError as error:
+            raise Unreachable(str(error)) from error
+
+    def _changed(self) -> None:
+        """In the thread that fetches."""
+        now = self._fetcher.history.now
+        if now is not None:
+            self._hour.add(now.at, now.stats)
+        for changed, loop in list(self._viewers.items()):
+            loop.call_soon_threadsafe(changed.set)
+
+    def _values(self, history: FleetHistory) -> dict[str, Any]:
+        trouble = self._trouble(history)
+        if history.now is None:
+            return {"trouble": trouble, "now": None}
+        return {"trouble": trouble, "charts": self._hour.charts(), **self._known(history)}
+
+    def _trouble(self, history: FleetHistory) -> str:
+        if self._fetcher.fatal_error is not None:
+            return f"Cannot read this broker: {self._fetcher.fatal_error}"
+        if history.outage is None:
+            return ""
+        since = numbers.duration(time.monotonic() - history.outage.since)
+        return f"Broker unreachable for {since}, retrying: {history.outage.why}"
+
+    def _known(self, history: FleetHistory) -> dict[str, Any]:
+        now = history.now
+        assert now is not None
+        rates, stats = rates_of(history), now.stats
+        bottleneck = find_bottleneck(now, rates, self._limits)
+        workers = _workers(now)
+        return {
+            "now": now,
+            "stats": stats,
+            "rates": rates,
+            "outcome_rates": outcome_rates(history),
+            "eta_s": eta_s(history, rates),
+            "bottleneck": bottleneck,
+            "stages": _stages(now, rates, bottleneck.stage, urgent=bottleneck.urgent),
+            "warnings": _warnings(stats),
+            "collections": _collections(history),
+            "workers": workers[:WORKERS_SHOWN],
+            "workers_left_out": len(workers[WORKERS_SHOWN:]),
+            "errors": _errors(stats),
+        }
+
+
+async def _is_set(event: asyncio.Event, timeout_s: float) -> bool:
+    try:
+        await asyncio.wait_for(event.wait(), timeout_s)
+    except TimeoutError:
+        return False
+    return True
+
+
+def _stages(now: Snapshot, rates: Rates, marked: str, *, urgent: bool) -> list[Stage]:
+    stats = now.stats
+    slots = sum(worker.slots for worker in stats.workers)
+    busy = f"{numbers.count(stats.running)} / {numbers.count(slots)}"
+    delayed = f"{numbers.count(stats.delayed)} delayed" if stats.delayed else ""
+    lag = f"lag {numbers.duration(now.sink_lag_s)}" if stats.outbox else ""
+    found = (
+        ("sent", numbers.count(stats.accepted), _rate(rates.sent)),
+        ("waiting", numbers.count(stats.waiting), delayed),
+        ("running", busy, _rate(rates.ended)),
+        ("outbox", numbers.count(stats.outbox), lag),
+        ("delivered", numbers.count(stats.delivered), _rate(rates.delivered)),
+    )
+    return [
+        Stage(name, figure, below, marked=name == marked, urgent=urgent)
+        for name, figure, below in found
+    ]
+
+
+def _rate(per_s: float | None) -> str:
+    return "" if per_s is None else numbers.rate(per_s)
+
+
+def _warnings(stats: Stats) -> list[str]:
+    """What no worker takes, configs that differ, and spent budgets."""
+    collections = {depth.collection for depth in stats.queues if depth.collection}
+    removed = [each.sentence for each in removed_agents(stats, collections)]
+    spent = [
+        f"the budget of {spending.kind} {spending.name} is spent"
+        for spending in stats.spendings
+        if spending.is_spent
+    ]
+    found = [*removed, *sentences(configs_in_use(stats)), *spent]
+    return [one_line(each, _REASON_CHARS) for each in found]
+
+
+def _collections(history: FleetHistory) -> list[tuple[Row, list[Row], int]]:
+    """Each with its first agents, those that do something before others, and how many more."""
+    assert history.now is not None
+    names = {depth.collection or NO_COLLECTION for depth in history.now.stats.queues}
+    found: list[tuple[Row, list[Row]]] = []
+    for row in rows_of(history, ScreenState(expanded=frozenset(names))):
+        if row.expanded is None:
+            found[-1][1].append(row)
+        else:
+            found.append((row, []))
+    return [
+        (row, sorted(agents, key=_idle)[:AGENTS_SHOWN], len(agents[AGENTS_SHOWN:]))
+        for row, agents in found
+    ]
+
+
+def _idle(row: Row) -> bool:
+    return not (row.running or row.waiting or row.delayed)
+
+
+def _workers(now: Snapshot) -> list[tuple[WorkerSeen, Heartbeat]]:
+    """Commands have no slots."""
+    pairs = zip(now.stats.workers, now.vitals, strict=True)
+    return sorted(
+        (pair for pair in pairs if pair[0].slots),
+        key=lambda pair: (pair[1].sink_down_s is None, pair[0].name),
+    )
+
+
+def _errors(stats: Stats) -> list[Any]:
+    """The last error of each agent, youngest first."""
+    found = [depth for depth in stats.queues if depth.tally.error_s is not None]
+    return sorted(found, key=lambda depth: depth.tally.error_s or 0.0)[:ERRORS_SHOWN]

@@ -1,0 +1,123 @@
+"""Pages: templates, in which everything that comes from others is only text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from starlette.responses import HTMLResponse
+
+from agentpipe.core.text import counted, one_line, printable
+from agentpipe.tui import numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Longer texts are cut, with a link to the whole.
+MAX_CHARS = 20_000
+_NAME_CHARS = 120
+_GOOD, _FAINT = ("ok",), ("cancelled", "stale")
+_FAIR = ("agent_error", "limit")
+
+
+class Pages:
+    """Renders the templates of this package.
+
+    Args:
+        known: Values that every page has.
+    """
+
+    def __init__(self, known: Mapping[str, Any]) -> None:
+        self._environment = Environment(
+            loader=PackageLoader("agentpipe.web"),
+            autoescape=True,
+            finalize=_shown,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        self._environment.globals.update(known, url=url, max_chars=MAX_CHARS)
+        self._environment.filters.update(_FILTERS)
+
+    def html(self, template: str, /, **values: Any) -> str:
+        """A page or a part of one."""
+        return self._environment.get_template(template).render(**values)
+
+    def response(self, template: str, status_code: int = 200, /, **values: Any) -> HTMLResponse:
+        """The page as a response."""
+        return HTMLResponse(self.html(template, **values), status_code)
+
+    def message(self, status: int, sentence: str, title: str = "") -> HTMLResponse:
+        """A page of one sentence."""
+        title = title or _TITLES.get(status, "Error")
+        values = {"status": status, "title": title, "sentence": sentence}
+        return self.response("message.html", status, **values)
+
+
+_TITLES = {
+    401: "Who is it?",
+    403: "Refused",
+    404: "Not found",
+    405: "Read only",
+    503: "Not available",
+}
+
+
+def url(path: str, /, **values: Any) -> str:
+    """A path with parameters; those that are None or empty are left out.
+
+    Names are parameters, since a browser would resolve ``..`` within a path.
+    """
+    given = {
+        name.rstrip("_"): str(value).encode(errors="replace")
+        for name, value in values.items()
+        if value not in (None, "")
+    }
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def _shown(value: Any) -> Any:
+    """What a template prints, which steers or reorders nothing."""
+    if value is None:
+        return ""
+    return value if isinstance(value, Markup) else printable(str(value), keep="\n\t")
+
+
+def share(value: float | None) -> str:
+    """A part of 1 in per cent."""
+    return numbers.NONE if value is None else f"{value:.1%}"
+
+
+def tone(outcome: str | None) -> str:
+    """The class of an outcome's colour."""
+    if outcome in _GOOD:
+        return "good"
+    if outcome in _FAIR:
+        return "fair"
+    return "faint" if outcome in _FAINT else "bad"
+
+
+def _reward(value: float | None) -> str:
+    return numbers.NONE if value is None else f"{value:.3g}"
+
+
+def _money(value: float | None) -> str:
+    return numbers.NONE if value is None else numbers.money(value)
+
+
+_FILTERS = {
+    "line": lambda text, room=_NAME_CHARS: one_line(str(text), room),
+    "count": numbers.count,
+    "counted": counted,
+    "rate": numbers.rate,
+    "duration": numbers.duration,
+    "lag": numbers.lag,
+    "size": numbers.size,
+    "money": _money,
+    "share": share,
+    "reward": _reward,
+    "tone": tone,
+}

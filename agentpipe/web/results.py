@@ -1,0 +1,177 @@
+"""Results: the samples of each run in memory, read once from the archive, in a thread of its own.
+
+A page of a large run must not wait for all of it: it shows what is read so far.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from agentpipe.archive import Archive
+from agentpipe.archive.export.conversation import question_of
+from agentpipe.core.text import one_line
+from agentpipe.errors import AgentpipeError, ConfigError
+from agentpipe.operations.judging.report import report_of
+from agentpipe.operations.judging.samples import Sample, last_attempts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from agentpipe.core.result import Result
+    from agentpipe.operations.judging.report import Report
+    from agentpipe.settings import Settings
+
+# A page waits so long for what it would like to show.
+PATIENCE_S = 0.1
+# Samples in memory, some hundred bytes each: of more, the runs that were looked at last.
+MOST_SAMPLES = 500_000
+_SHOW_EVERY = 5_000
+_EXCERPT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Extract:
+    """What a list shows of a Result, beside its sample."""
+
+    agent: str
+    question: str
+    error: str
+    finished_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """What is known of a run's results at one moment.
+
+    Attributes:
+        run: Its name; empty for results of no run.
+        samples: The last attempt at each, in the order in which they finished.
+        report: Of all of them; None while they are read.
+        complete: Whether all are read.
+        problem: Why nothing can be read; empty if it can.
+    """
+
+    run: str
+    samples: tuple[Sample, ...] = ()
+    extracts: dict[str, Extract] = field(default_factory=dict, repr=False)
+    report: Report | None = None
+    read: int = 0
+    complete: bool = False
+    problem: str = ""
+
+
+class _Reading:
+    """A run's results, as far as they are read; used by one thread at a time."""
+
+    def __init__(self, run: str) -> None:
+        self.view = RunView(run)
+        self.future: Future[None] | None = None
+        self._attempts: list[Sample] = []
+        self._extracts: dict[str, Extract] = {}
+        self._after = 0
+
+    def go_on(self, settings: Settings, stopping: threading.Event) -> None:
+        """Read what is new; the view changes now and then, and at the end."""
+        try:
+            with Archive.open(settings) as archive:
+                self._read(archive, stopping)
+        except AgentpipeError as error:
+            self.view = replace(self.view, problem=str(error), complete=True)
+
+    def _read(self, archive: Archive, stopping: threading.Event) -> None:
+        run, before = self.view.run, len(self._attempts)
+        for position, result in archive.records(run=run or None, after=self._after):
+            self._after = position
+            if run or result.run is None:
+                self._add(result)
+            if stopping.is_set():
+                return
+            if len(self._attempts) % _SHOW_EVERY == 0:
+                self._show(None)
+        if len(self._attempts) > before or not self.view.complete:
+            self._show(report_of(last_attempts(self._attempts)))
+
+    def _add(self, result: Result) -> None:
+        self._attempts.append(Sample.of(result))
+        self._extracts[result.task_id] = _extract(result)
+
+    def _show(self, report: Report | None) -> None:
+        samples = sorted(last_attempts(self._attempts), key=lambda each: each.finished or 0.0)
+        self.view = RunView(
+            self.view.run,
+            tuple(samples),
+            self._extracts,
+            report or self.view.report,
+            read=len(self._attempts),
+            complete=report is not None,
+        )
+
+
+class Results:
+    """Reads runs when they are asked for, one after another."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._thread = ThreadPoolExecutor(1, "agentpipe-web-results")
+        self._mutex = threading.Lock()
+        self._stopping = threading.Event()
+        self._readings: OrderedDict[str, _Reading] = OrderedDict()
+
+    def view(self, run: str, patience_s: float = PATIENCE_S) -> RunView:
+        """The run as far as it is read; goes on reading."""
+        with self._mutex:
+            reading = self._readings.setdefault(run, _Reading(run))
+            self._readings.move_to_end(run)
+            if reading.future is None or reading.future.done():
+                self._forget_some()
+                reading.future = self._thread.submit(reading.go_on, self._settings, self._stopping)
+        wait([reading.future], patience_s)
+        return reading.view
+
+    def runs(self) -> list[str]:
+        """The names of the runs with a result; empty where there is no archive."""
+        try:
+            with Archive.open(self._settings) as archive:
+                return archive.runs()
+        except ConfigError:
+            return []
+
+    def result(self, task_id: str) -> Result | None:
+        """The last Result of a task."""
+        with Archive.open(self._settings) as archive:
+            return archive.result(task_id)
+
+    def compute(self, work: Callable[[], None]) -> Future[None]:
+        """Do this in the thread that reads."""
+        return self._thread.submit(work)
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping.set()
+        self._thread.shutdown(cancel_futures=True)
+
+    def _forget_some(self) -> None:
+        """Of those that are not read at this moment."""
+        sizes = {name: each.view.read for name, each in self._readings.items()}
+        for name in list(self._readings)[:-1]:
+            if sum(sizes.values()) <= MOST_SAMPLES:
+                break
+            future = self._readings[name].future
+            if future is None or future.done():
+                del self._readings[name], sizes[name]
+
+
+def _extract(result: Result) -> Extract:
+    error = result.error or {}
+    said = f"{error.get('type', '')}: {error.get('message', '')}" if error else ""
+    return Extract(
+        result.agent or "",
+        one_line(question_of(result) or "", _EXCERPT),
+        one_line(said, _EXCERPT),
+        result.finished_at or "",
+    )

@@ -1,0 +1,68 @@
+"""The list of runs: what the broker keeps of each, and what their results say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.capabilities import KeepsRuns
+from agentpipe.brokers.runs import KeptRun
+from agentpipe.errors import AgentpipeError
+from agentpipe.operations.runs import by_report, by_store, kept_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from agentpipe.brokers.base import Store
+    from agentpipe.operations.runs import RunSummary
+    from agentpipe.web.results import Results
+
+    OpenStore = Callable[[], AbstractContextManager[Store]]
+
+# Results of so many are read for the list; others when they are looked at.
+READ = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A run in the list.
+
+    Attributes:
+        is_read: Whether its figures are those of its results.
+    """
+
+    run: RunSummary
+    is_read: bool
+    on_broker: bool
+
+
+def entries(open_store: OpenStore, results: Results | None) -> tuple[list[Entry], bool]:
+    """All runs, the last begun first; and whether results of some are still read."""
+    kept = _kept(open_store)
+    with_results = results.runs() if results else []
+    known = {run.name for run in kept}
+    others = [KeptRun(name, b"{}", 0, exact=False) for name in with_results if name not in known]
+    found, reading = [], False
+    for place, run in enumerate([*reversed(kept), *others]):
+        is_wanted = place < READ and run.name in with_results
+        entry = _read(run, results) if results and is_wanted else None
+        reading |= is_wanted and entry is None
+        found.append(entry or Entry(by_store(run), is_read=False, on_broker=run.name in known))
+    return found, reading
+
+
+def _read(run: KeptRun, results: Results) -> Entry | None:
+    view = results.view(run.name, 0.0)
+    if view.report is None or not view.complete:
+        return None
+    return Entry(by_report(run, view.report, view.read), is_read=True, on_broker=bool(run.tasks))
+
+
+def _kept(open_store: OpenStore) -> list[KeptRun]:
+    """Those of the broker; none where it keeps none, or cannot be asked."""
+    try:
+        with open_store() as store:
+            return kept_runs(store) if isinstance(store, KeepsRuns) else []
+    except AgentpipeError:
+        return []

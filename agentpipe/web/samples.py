@@ -1,0 +1,145 @@
+"""Samples: those of a run that somebody asks for, a page at a time. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.operations.judging.rewards import PASSED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from agentpipe.operations.judging.samples import Sample
+    from agentpipe.web.results import Extract, RunView
+
+PAGE = 100
+MAX_TEXT = 200
+REWARDS = ("passed", "failed", "none")
+SORTS: Mapping[str, Callable[[Sample], float]] = {
+    "newest": lambda sample: -(sample.finished or 0.0),
+    "oldest": lambda sample: sample.finished or 0.0,
+    "reward": lambda sample: math.inf if sample.reward is None else sample.reward,
+    "longest": lambda sample: -(sample.run_s or 0.0),
+    "dearest": lambda sample: -sample.usage.get("usd", 0.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which samples; empty for all.
+
+    Attributes:
+        reward: One of ``REWARDS``.
+        text: Words that its id, question, agent or error has, whatever their case.
+        sort: One of ``SORTS``.
+        page: From 0.
+    """
+
+    outcome: str = ""
+    reward: str = ""
+    group: str = ""
+    text: str = ""
+    sort: str = "newest"
+    page: int = 0
+
+    @classmethod
+    def of(cls, given: Mapping[str, str]) -> Wanted:
+        """From a query, of which odd values are disregarded."""
+        sort, page = given.get("sort", ""), given.get("page", "")
+        return cls(
+            outcome=given.get("outcome", ""),
+            reward=reward if (reward := given.get("reward", "")) in REWARDS else "",
+            group=given.get("group", ""),
+            text=given.get("q", "")[:MAX_TEXT],
+            sort=sort if sort in SORTS else "newest",
+            page=page_of(page),
+        )
+
+    def parameters(self, **changes: Any) -> dict[str, Any]:
+        """The query of a link to the same, with some changes."""
+        it = replace(self, **changes)
+        return {
+            "outcome": it.outcome,
+            "reward": it.reward,
+            "group": it.group,
+            "q": it.text,
+            "sort": "" if it.sort == "newest" else it.sort,
+            "page": it.page or "",
+        }
+
+    @property
+    def filters(self) -> bool:
+        """Whether some samples are left out."""
+        return bool(self.outcome or self.reward or self.group or self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A page of the samples that are wanted.
+
+    Attributes:
+        total: How many there are on all pages.
+    """
+
+    rows: tuple[tuple[Sample, Extract], ...]
+    total: int
+    page: int
+    pages: int
+
+    @property
+    def first(self) -> int:
+        """The number of its first row."""
+        return self.page * PAGE + 1
+
+
+def page_of(given: str) -> int:
+    """The number of a page; the first one for what is none."""
+    is_number = given.isascii() and given.isdigit() and len(given) < 10  # noqa: PLR2004 - digits
+    return int(given) if is_number else 0
+
+
+def find(view: RunView, wanted: Wanted) -> Found:
+    """The page that is wanted, or the last one."""
+    samples: Sequence[Sample] = view.samples
+    if wanted.filters:
+        samples = [each for each in samples if _fits(each, view, wanted)]
+    pages = max(1, -(-len(samples) // PAGE))
+    page = min(wanted.page, pages - 1)
+    shown = _sorted(samples, wanted.sort, page)
+    return Found(
+        tuple((each, view.extracts[each.task_id]) for each in shown), len(samples), page, pages
+    )
+
+
+def _sorted(samples: Sequence[Sample], sort: str, page: int) -> Sequence[Sample]:
+    """The page's samples. They are in the order of time already."""
+    first, last = page * PAGE, (page + 1) * PAGE
+    if sort == "oldest":
+        return samples[first:last]
+    if sort == "newest":
+        end = len(samples)
+        return samples[max(0, end - last) : end - first][::-1]
+    return sorted(samples, key=SORTS[sort])[first:last]
+
+
+def _fits(sample: Sample, view: RunView, wanted: Wanted) -> bool:
+    return (
+        wanted.outcome in ("", sample.outcome)
+        and wanted.group in ("", sample.group)
+        and wanted.reward in ("", judged(sample))
+        and (not wanted.text or _has(sample, view.extracts[sample.task_id], wanted.text))
+    )
+
+
+def judged(sample: Sample) -> str:
+    """Which of ``REWARDS`` it is."""
+    if sample.reward is None:
+        return "none"
+    return "passed" if sample.reward >= PASSED else "failed"
+
+
+def _has(sample: Sample, extract: Extract, text: str) -> bool:
+    whole = f"{sample.task_id} {extract.question} {extract.agent} {extract.error}".lower()
+    return all(word in whole for word in text.lower().split())

@@ -1,0 +1,276 @@
+"""What pages show of results, and of what agents put into them."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agentpipe.core.redaction import Redactor
+from agentpipe.core.result import Result
+from agentpipe.settings import Settings
+from agentpipe.sinks import open_sink
+from agentpipe.sinks.base import Record
+from agentpipe.web import app as web_app
+from agentpipe.web.access import Access
+from agentpipe.web.pages import url
+from tests.support import wait_until
+from tests.web_client import TOKEN, ask
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+STYLE = Path(web_app.__file__).parent / "static" / "style.css"
+HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>\u202egnp.exe\x1b[2J\x00'
+WCAG_AA, WCAG_SHAPES = 4.5, 3.0
+
+
+def record(result: Result) -> Record:
+    return Record(result.task_id, result.encode(Redactor([])))
+
+
+def result(task_id: str, **fields: Any) -> Result:
+    known: dict[str, Any] = {
+        "task": {"question": f"What of {task_id}?"},
+        "result": "42",
+        "outcome": "ok",
+        "run": task_id.partition("/")[0] if "/" in task_id else None,
+        "started_at": "2026-01-01T00:00:00.000000Z",
+        "finished_at": "2026-01-01T00:00:02.000000Z",
+    }
+    return Result(task_id=task_id, **{**known, **fields})
+
+
+def settings_in(folder: Path) -> Settings:
+    return Settings.from_env(
+        {
+            "AGENTPIPE_BROKER": f"sqlite:///{folder}/broker.db",
+            "AGENTPIPE_SINK": f"sqlite:///{folder}/results.db",
+        }
+    )
+
+
+def site(folder: Path, *results: Result) -> ASGIApp:
+    settings = settings_in(folder)
+    sink = open_sink(settings)
+    sink.publish([record(each) for each in results])
+    sink.close()
+    return web_app.application(settings, Access(9809, TOKEN))
+
+
+def read_run(app: ASGIApp, path: str) -> str:
+    """The page once all of its results are read."""
+    return wait_until(
+        lambda: text if "so far" not in (text := ask(app, path).text) else "", 30, "it is read"
+    )
+
+
+def test_a_run_has_its_figures_and_its_samples(tmp_path: Path) -> None:
+    results = [result(f"v1/t{n:03}", reward=float(n % 2), usage={"usd": 0.01}) for n in range(250)]
+    text = read_run(site(tmp_path, *results), "/run?name=v1")
+    assert "50.0%" in text
+    assert "250 samples" in text
+    assert "1 to 100 of 250" in text
+    assert text.count("/task?id=") == 100
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("reward=passed", "125"),
+        ("outcome=agent_error", "1"),
+        ("q=t007+WHAT", "1"),
+        ("group=v1%2Fg", "2"),
+        ("reward=odd&sort=odd&page=-7", "253"),
+        ("page=999999999999", "253"),
+    ],
+)
+def test_samples_are_filtered(tmp_path: Path, query: str, found: str) -> None:
+    results = [result(f"v1/t{n:03}", reward=float(n % 2)) for n in range(250)]
+    results += [result(f"v1/g/{n}", group_id="v1/g") for n in range(2)]
+    results += [result("v1/bad", outcome="agent_error", reward=None)]
+    text = read_run(site(tmp_path, *results), f"/run?name=v1&{query}")
+    assert re.search(rf"to \d+ of {found}\D", text)
+
+
+def test_the_last_attempt_counts_as_in_reports(tmp_path: Path) -> None:
+    first = result("v1/a", outcome="infra_error", reward=None)
+    again = result(
+        "v1/a~r1", retry_of="v1/a", reward=1.0, finished_at="2026-01-01T00:01:00.000000Z"
+    )
+    text = read_run(site(tmp_path, first, again), "/run?name=v1")
+    assert "1 sample" in text
+    assert "100.0%" in text
+
+
+def trace_of(*texts: str) -> list[dict[str, Any]]:
+    """A run's span, and a call of a tool for each text."""
+    run = {"id": "r", "parent_id": "r", "timestamp": 100.0, "running_time": 9.0, "records": []}
+    return [run] + [
+        {
+            "id": f"s{place}",
+            "parent_id": "r",
+            "timestamp": 100.0 + place / 100,
+            "running_time": 0.5,
+            "records": [
+                {"data": {"type": "tool", "tool_name": text, "arguments": text, "response": text}}
+            ],
+        }
+        for place, text in enumerate(texts)
+    ]
+
+
+def hostile() -> Result:
+    return result(
+        f"v1/{HOSTILE}",
+        task={"question": HOSTILE},
+        result=HOSTILE,
+        agent=HOSTILE,
+        group_id=HOSTILE,
+        metadata={HOSTILE: HOSTILE},
+        usage={HOSTILE: 1},
+        trace=trace_of(HOSTILE),
+        evaluation_results=[{"config": {"func": HOSTILE}, "passed": False, "reason": HOSTILE}],
+        error={"type": HOSTILE, "message": HOSTILE, "traceback": HOSTILE},
+        outcome="agent_error",
+    )
+
+
+@pytest.mark.parametrize("view", ["", "conversation"])
+def test_what_agents_say_is_text(tmp_path: Path, view: str) -> None:
+    app = site(tmp_path, hostile())
+    pages = [
+        ask(app, url("/task", id=f"v1/{HOSTILE}", view=view)),
+        ask(app, url("/task", id=HOSTILE)),
+    ]
+    texts = [page.text for page in pages] + [read_run(app, "/run?name=v1")]
+    assert "alert(1)" in texts[0]
+    for text in texts:
+        assert "<script>" not in text
+        assert "<img" not in text
+        assert not {"\u202e", "\x1b", "\x00"} & set(text)
+    assert "\\u202e" in texts[0]
+
+
+def test_raw_text_is_never_a_page(tmp_path: Path) -> None:
+    app = site(tmp_path, hostile())
+    for part in ("", "question", "answer", "error", "verdicts", "trace", "0", "1"):
+        answer = ask(app, url("/raw", id=f"v1/{HOSTILE}", part=part))
+        assert answer.status == 200, part
+        assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+        assert answer.headers["content-security-policy"] == "default-src 'none'; sandbox"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    for part in ("7", "-1", "x", "²", "9" * 99):
+        assert ask(app, url("/raw", id=f"v1/{HOSTILE}", part=part)).status == 404
+
+
+def test_a_line_of_ten_megabytes_is_cut_with_a_link_to_all_of_it(tmp_path: Path) -> None:
+    long = "x" * 10_000_000
+    app = site(tmp_path, result("v1/long", result=long, trace=trace_of(long)))
+    answer = ask(app, "/task?id=v1%2Flong")
+    assert len(answer.body) < 200_000
+    assert "10,000,000 characters" in answer.text
+    assert "/raw?id=v1%2Flong&amp;part=answer" in answer.text
+    assert "/raw?id=v1%2Flong&amp;part=1" in answer.text
+    assert ask(app, "/raw?id=v1%2Flong&part=answer").body == long.encode()
+
+
+def test_a_trace_of_any_size_gives_a_page_of_a_bounded_one(tmp_path: Path) -> None:
+    app = site(tmp_path, result("v1/many", trace=trace_of(*["y" * 9_000] * 3_000)))
+    answer = ask(app, "/task?id=v1%2Fmany")
+    assert len(answer.body) < 5_000_000
+    assert "more spans" in answer.text
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [[1, None, "x"], [{"id": [], "parent_id": {}, "records": [{"data": {"type": 7}}]}]],
+)
+def test_strange_traces_are_drawn(tmp_path: Path, trace: list[Any]) -> None:
+    app = site(tmp_path, result("v1/odd", trace=trace, usage={"usd": "x"}, metadata={"a": [1]}))
+    for view in ("", "&view=conversation"):
+        assert ask(app, f"/task?id=v1%2Fodd{view}").status == 200
+
+
+def test_runs_of_the_archive_are_listed(tmp_path: Path) -> None:
+    app = site(tmp_path, *(result(f"{name}/a", reward=1.0) for name in ("v1", "v2", "v10")))
+    text = wait_until(
+        lambda: text if "reading" not in (text := ask(app, "/runs").text) else "", 30, "read"
+    )
+    assert "3 runs" in text
+    assert "100.0%" in text
+
+
+def test_results_of_no_run_are_shown(tmp_path: Path) -> None:
+    app = site(tmp_path, result("plain"), result("v1/a"))
+    text = read_run(app, "/run")
+    assert "1 sample" in text
+    assert "/task?id=plain" in text
+
+
+def test_new_results_appear(tmp_path: Path) -> None:
+    app = site(tmp_path, result("v1/a"))
+    assert "1 sample" in read_run(app, "/run?name=v1")
+    sink = open_sink(settings_in(tmp_path))
+    sink.publish([record(result("v1/b"))])
+    sink.close()
+    wait_until(lambda: "2 samples" in ask(app, "/run?name=v1").text, 30, "it is there")
+
+
+def test_looking_writes_nothing(tmp_path: Path) -> None:
+    app = site(tmp_path, *(result(f"v1/{n}") for n in range(2_000)))
+    read_run(app, "/run?name=v1")
+    ask(app, "/task?id=v1%2F7")
+    ask(app, "/runs")
+    with sqlite3.connect(f"file:{tmp_path}/results.db?mode=ro", uri=True) as db:
+        (marks,) = db.execute("SELECT count(*) FROM marks").fetchone()
+        (facts,) = db.execute("SELECT count(*) FROM facts").fetchone()
+    db.close()
+    assert (marks, facts) == (0, 0)
+    assert not (tmp_path / "broker.db").exists()
+
+
+# Contrast of text and of shapes, by WCAG 2.2.
+
+
+def themes() -> list[dict[str, str]]:
+    css = STYLE.read_text()
+    light, dark = (
+        re.findall(r"--([\w-]+): (#[0-9a-f]{6})", part) for part in css.split("@media", 2)[:2]
+    )
+    return [dict(light), {**dict(light), **dict(dark)}]
+
+
+def luminance(colour: str) -> float:
+    parts = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    red, green, blue = (
+        it / 12.92 if it <= 0.03928 else ((it + 0.055) / 1.055) ** 2.4 for it in parts
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_text_has_contrast(theme: int) -> None:
+    colours = themes()[theme]
+    texts = ("ink", "quiet", "accent", "good", "fair", "bad", "faint")
+    pairs = [(text, ground) for text in texts for ground in ("ground", "surface", "sunk")]
+    pairs += [(tone, f"{tone}-back") for tone in ("good", "fair", "bad", "faint")]
+    pairs += [("ink", "fair-back"), ("ink", "bad-back"), ("on-accent", "accent")]
+    low = {pair: contrast(*(colours[it] for it in pair)) for pair in pairs}
+    assert {pair: ratio for pair, ratio in low.items() if ratio < WCAG_AA} == {}
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_shapes_have_contrast(theme: int) -> None:
+    colours = themes()[theme]
+    shapes = ["good-fill", "fair-fill", "bad-fill", "faint-fill", "accent", "llm", "tool", "agent"]
+    low = {shape: contrast(colours[shape], colours["surface"]) for shape in [*shapes, "other"]}
+    assert {shape: ratio for shape, ratio in low.items() if ratio < WCAG_SHAPES} == {}
