@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from agentpipe.core.result import Result
 from agentpipe.errors import FormatError, Unreachable
@@ -18,9 +18,9 @@ from agentpipe.sinks.base import Record
 from agentpipe.sinks.polling import Polling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from agentpipe.sinks.base import Keeper, Reader
+    from agentpipe.sinks.base import Reader
 
 # One transaction of the archive, which waits for the disk once.
 BATCH, BATCH_BYTES = 4_000, 16 * 1024**2
@@ -46,10 +46,17 @@ class Collected:
     skipped: int = 0
 
 
-class Collector:
-    """Reads one stream into one archive."""
+class Target(Protocol):
+    """Where a stream goes: an archive, or a collector of traces."""
 
-    def __init__(self, reader: Reader, archive: Keeper) -> None:
+    def add_new(self, records: Sequence[Record]) -> int:
+        """Take those that are new, each once, and return their number once they are safe."""
+
+
+class Collector:
+    """Reads one stream into one archive, or whatever else takes its records."""
+
+    def __init__(self, reader: Reader, archive: Target) -> None:
         """Its caller closes both."""
         self._reader, self._archive = reader, archive
         self._stopped = False

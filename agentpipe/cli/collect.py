@@ -21,6 +21,7 @@ from agentpipe.cli.common import (
     settings_of,
 )
 from agentpipe.cli.exit_codes import INTERRUPTED, OK
+from agentpipe.cli.otlp import add_content, group_of, trace_sender
 from agentpipe.cli.progress import progress_bar
 from agentpipe.connections.sqlite import parse_url
 from agentpipe.core import logs
@@ -50,6 +51,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="read as this group (default: one of the archive's own, so that it resumes)",
     )
+    parser.add_argument(
+        "--otlp", metavar="URL", help="send traces to this collector instead of keeping results"
+    )
+    add_content(parser)
     end = parser.add_mutually_exclusive_group()
     end.add_argument("--follow", action="store_true", help="go on until a signal")
     end.add_argument(
@@ -75,6 +80,10 @@ def _seconds(text: str) -> float:
 def run(args: argparse.Namespace) -> int:
     """Collect until the end of the stream, the timeout or a signal."""
     settings = settings_of(args)
+    if args.otlp is not None:
+        return _send(args, settings)
+    if args.content:
+        raise ConfigError("--content has no effect without --otlp")
     target = _target(settings, _archive_url(args.to))
     logs.configure(settings.log_level, settings.log_format)
     say(f"from {without_password(settings.sink)} to {_path(target)}")
@@ -86,6 +95,21 @@ def run(args: argparse.Namespace) -> int:
             done = _collect(args, Collector(reader, archive), ended_by)
         archive.index()
     _print(args, done, path=_path(target), group=group, took_s=time.monotonic() - begun)
+    return INTERRUPTED if signal.SIGINT in ended_by else OK
+
+
+def _send(args: argparse.Namespace, settings: Settings) -> int:
+    """Traces to a collector, as a group that resumes after what the collector has accepted."""
+    if args.to is not None:
+        raise ConfigError("--to and --otlp cannot be together: run one command for each")
+    sender = trace_sender(args.otlp, content=args.content)
+    logs.configure(settings.log_level, settings.log_format)
+    say(f"from {without_password(settings.sink)} to {sender.shown}")
+    begun, ended_by = time.monotonic(), list[int]()
+    group = args.group or group_of(sender.shown)
+    with opened_sink(settings) as sink, closing(sink.follow(group, "beginning")) as reader:
+        done = _collect(args, Collector(reader, sender), ended_by)
+    _print(args, done, path=sender.shown, group=group, took_s=time.monotonic() - begun)
     return INTERRUPTED if signal.SIGINT in ended_by else OK
 
 

@@ -14,6 +14,7 @@ from agentpipe.cli.guard import unguarded
 from agentpipe.cli.home import require_results
 from agentpipe.cli.known_collections import refuse_unknown
 from agentpipe.cli.known_runs import refuse_unknown_run
+from agentpipe.cli.otlp import OTLP, add_content, trace_sender
 from agentpipe.connections.new_file import new_file, refuse_existing
 from agentpipe.connections.sqlite import parse_url
 from agentpipe.core.result import OUTCOMES
@@ -34,9 +35,13 @@ _NAMES = {"trace": "--no-trace", "raw": "--raw", "min_reward": "--min-reward"}
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("path", metavar="PATH", help="the file to write, or - for stdout")
     parser.add_argument(
-        "--to", required=True, choices=tuple(FORMATS), dest="format", help="the format"
+        "path",
+        metavar="PATH",
+        help="the file to write, or - for stdout; for otlp, the URL of a collector",
+    )
+    parser.add_argument(
+        "--to", required=True, choices=(*FORMATS, OTLP), dest="format", help="the format"
     )
     add_run(parser, "only results of this run")
     parser.add_argument("--collection", metavar="NAME", help="only results of this collection")
@@ -49,12 +54,17 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--min-reward", metavar="X", type=float, help="sft: only results with at least this reward"
     )
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
+    add_content(parser)
     add_common(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the file, and say how many results it has."""
     settings = settings_of(args)
+    if args.format == OTLP:
+        return _send(args, settings)
+    if args.content:
+        raise ConfigError(f"--content has no effect on {args.format}: it is for {OTLP}")
     form, options = FORMATS[args.format], _options(args)
     _refuse_without_effect(args.format, options)
     _refuse_path(args, form)
@@ -65,6 +75,25 @@ def run(args: argparse.Namespace) -> int:
         find = _find(args, archive)
         written = _write(args, settings, lambda file: form.write(find, file, options))
     _say(args, written)
+    return OK
+
+
+def _send(args: argparse.Namespace, settings: Settings) -> int:
+    """Traces go to a collector, not into a file."""
+    for name in (*_NAMES.values(), "--force"):
+        if getattr(args, name[2:].replace("-", "_")):
+            raise ConfigError(f"{name} has no effect on {OTLP}")
+    require_results(args, settings)
+    refuse_unknown(args, settings, args.collection)
+    refuse_unknown_run(settings, args.run_name)
+    sender = trace_sender(args.path, content=args.content)
+    with Archive.open(settings) as archive:
+        found = archive.results(run=args.run_name, collection=args.collection, outcome=args.outcome)
+        sent = sender.send(found)
+    if sender.rejected:
+        say(f"the collector rejected {counted(sender.rejected, 'span')}")
+    record = {"path": sender.shown, "format": OTLP, "results": sent, "rejected": sender.rejected}
+    print_either(args, record, f"{counted(sent, 'result')}: {sender.shown}")
     return OK
 
 

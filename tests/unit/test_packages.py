@@ -40,6 +40,7 @@ PACKAGES = (
     "tui",
     "metrics",
     "web",
+    "tracing",
     "cli",
     "actors",
     "__main__",

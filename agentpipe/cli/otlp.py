@@ -1,0 +1,53 @@
+"""What commands that send traces share."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from agentpipe.cli.common import say
+from agentpipe.core.distribution import pip_install
+from agentpipe.core.redaction import without_password
+from agentpipe.errors import MissingExtra
+
+if TYPE_CHECKING:
+    import argparse
+
+    from agentpipe.tracing.sender import TraceSender
+
+OTLP = "otlp"
+
+
+def add_content(parser: argparse.ArgumentParser) -> None:
+    """Add ``--content``."""
+    parser.add_argument(
+        "--content",
+        action="store_true",
+        help="otlp: send questions, answers, messages and arguments of tools as well",
+    )
+
+
+def group_of(shown: str) -> str:
+    """The group that reads for this collector."""
+    return f"otlp-{hashlib.blake2b(shown.encode(), digest_size=8).hexdigest()}"
+
+
+def trace_sender(url: str, *, content: bool) -> TraceSender:
+    """The sender to the collector at this URL.
+
+    Raises:
+        MissingExtra: OpenTelemetry is not installed.
+        ConfigError: It is no URL of a collector.
+    """
+    if without_password(url) != url:
+        say(
+            "warning: the URL shows its password in the process list: set "
+            "OTEL_EXPORTER_OTLP_HEADERS instead"
+        )
+    try:
+        from agentpipe.tracing.sender import TraceSender
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in ("opentelemetry", "requests"):
+            raise
+        raise MissingExtra(f"traces need OpenTelemetry: {pip_install('otel')}") from error
+    return TraceSender(url, content=content)
