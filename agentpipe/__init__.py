@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from agentpipe.sending.handle import Handle
     from agentpipe.settings import Settings
     from agentpipe.sinks.stream import Stream
+    from agentpipe.training.group_stream import GroupStream
+    from agentpipe.training.rollout_group import RolloutGroup
 
 __version__ = "0.1.0"
 
@@ -44,6 +46,7 @@ __all__ = [
     "ConfigError",
     "Context",
     "Dispatcher",
+    "GroupStream",
     "Handle",
     "InfraError",
     "MQFactory",
@@ -51,6 +54,7 @@ __all__ = [
     "QueueFull",
     "Result",
     "ResultTimeout",
+    "RolloutGroup",
     "Sent",
     "Settings",
     "StoreError",
@@ -72,6 +76,7 @@ _HOMES = {
     "ConfigError": "errors",
     "Context": "core.context",
     "Dispatcher": "sending.dispatcher",
+    "GroupStream": "training.group_stream",
     "Handle": "sending.handle",
     "InfraError": "errors",
     "MQFactory": "compat.queues",
@@ -79,6 +84,7 @@ _HOMES = {
     "QueueFull": "errors",
     "Result": "core.result",
     "ResultTimeout": "errors",
+    "RolloutGroup": "training.rollout_group",
     "Sent": "sending.dispatcher",
     "Settings": "settings",
     "StoreError": "errors",

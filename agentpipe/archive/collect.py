@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+from agentpipe.core.groups import is_group_record
 from agentpipe.core.result import Result
 from agentpipe.errors import FormatError, Unreachable
 from agentpipe.sinks.base import Record
@@ -123,6 +124,8 @@ class Collector:
 
     def _result(self, record: Record) -> Record | None:
         """The record by the id of its Result; None for what is none."""
+        if is_group_record(record.payload):
+            return record
         try:
             task_id = Result.decode(record.payload).task_id
         except FormatError as error:

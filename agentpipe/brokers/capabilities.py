@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.breaker import Tripped
     from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage
     from agentpipe.brokers.location import TaskLocation
-    from agentpipe.brokers.records import Refusal, Worker
+    from agentpipe.brokers.records import Admission, Group, Refusal, Worker
     from agentpipe.brokers.runs import KeptRun
     from agentpipe.core.budgets import Budget, Holder, Spending
 
@@ -330,6 +330,24 @@ class KeepsRuns(Protocol):
 
     def drop_run(self, name: str) -> bool:
         """Forget a run's record and its counts, no task; False where it has none."""
+
+
+@runtime_checkable
+class CountsGroups(Protocol):
+    """Accepts groups whole, and counts them in the step that settles their members.
+
+    At ``need`` good members the others are cancelled in that step: those that wait are claimed as
+    ``cancelled``, before all else. While ``repairs`` are left, ``MemberEnd.repair`` is admitted in
+    place of a member that ended without judgement, even if its queue is full. The end of the last
+    member puts one ``GroupEnd`` into the outbox, under the group's id.
+    """
+
+    def offer_groups(self, target: str, groups: Sequence[Group]) -> Admission:
+        """Admit groups round-robin to the collection ``target``: a verdict for each group.
+
+        One of which any id is known is a ``duplicate``; one without room for all its members is
+        ``refused``.
+        """
 
 
 @runtime_checkable

@@ -201,6 +201,36 @@ class RunFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """Tasks submitted together, of which all are accepted or none.
+
+    Attributes:
+        need: At so many good members the others are cancelled.
+        repairs: How many members may be replaced.
+    """
+
+    group_id: str
+    offers: tuple[Offer, ...]
+    need: int
+    repairs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MemberEnd:
+    """What a settlement says of a member of a group, for stores that count (``CountsGroups``).
+
+    Attributes:
+        good: It counts towards the group's need.
+        versions: The oldest and the newest policy version of a good one; empty if unknown.
+        repair: What replaces a member that ended without judgement, while repairs are left.
+    """
+
+    good: bool = False
+    versions: tuple[int, ...] = ()
+    repair: Offer | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Settlement:
     """What to do with a claimed task.
 
@@ -224,6 +254,7 @@ class Settlement:
         cooldown_queues: What a ``cooldown`` covers beside the task's own queue; those that are
             not declared do not matter. A store may leave them out.
         config_hash: The fingerprint of what ran, for stores that keep runs (``KeepsRuns``).
+        member: Of ``complete`` and ``bury``: its part in a group; None for what is in none.
         payload: From now on the task's payload, unless it is empty; a dead letter's, too.
 
     A number that no store could add up is left out: one NaN would spoil a sum for good.
@@ -243,6 +274,7 @@ class Settlement:
     tokens: int = 0
     config_hash: str = ""
     tokens_by_kind: Tokens = NO_TOKENS
+    member: MemberEnd | None = None
 
     def __post_init__(self) -> None:
         if self.reward is not None and not -MAX_SUMMAND <= self.reward <= MAX_SUMMAND:

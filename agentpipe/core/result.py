@@ -42,6 +42,7 @@ CARRIED = (
     "group_id",
     "sample_index",
     "group_size",
+    "group_need",
     "policy_version",
     "seed",
     "replay_of",
@@ -111,6 +112,7 @@ class Result:
     group_id: str | None = None
     sample_index: int | None = None
     group_size: int | None = None
+    group_need: int | None = None
     policy_version: str | int | None = None
     seed: int | None = None
     replay_of: str | None = None
@@ -267,7 +269,9 @@ _RESULT_KINDS: dict[str, Any] = {
         ("collection", "agent", "stop", "worker", "config_hash", "group_id"), (str, _OR_NULL)
     ),
     **dict.fromkeys(("submitted_at", "started_at", "finished_at"), (str, _OR_NULL)),
-    **dict.fromkeys(("sample_index", "group_size", "seed", "context"), (int, _OR_NULL)),
+    **dict.fromkeys(
+        ("sample_index", "group_size", "group_need", "seed", "context"), (int, _OR_NULL)
+    ),
     "policy_version": (str, int, _OR_NULL),
     **dict.fromkeys(("replay_of", "run", "retry_of", "rescored_of"), (str, _OR_NULL)),
     "truncated": (dict, _OR_NULL),

@@ -63,6 +63,8 @@ class Task:
         metadata: The sender's own, copied to the Result.
         group_id: Ties the samples of one prompt together, with ``sample_index`` (from 0) and
             ``group_size``.
+        group_need: How many samples the group needs: the broker counts it, see ``send_group``.
+        group_repairs: How many of its samples may be replaced that ended without judgement.
         policy_version: The sender's label of the weights or prompt that produced the task.
         seed: For this sample's model calls.
         sampling: Their other settings, such as ``temperature``, before those of the agent.
@@ -90,6 +92,8 @@ class Task:
     group_id: str | None = None
     sample_index: int | None = None
     group_size: int | None = None
+    group_need: int | None = None
+    group_repairs: int | None = None
     policy_version: str | int | None = None
     seed: int | None = None
     sampling: dict[str, Any] = field(default_factory=dict)
@@ -297,6 +301,8 @@ _CHECKS: dict[str, tuple[str, Any]] = {
     "group_id": ("a string of at most 256 characters", _is_id),
     "sample_index": ("an integer", _or_null(_is_int)),
     "group_size": ("an integer", _or_null(_is_int)),
+    "group_need": ("an integer", _or_null(_is_int)),
+    "group_repairs": ("an integer", _or_null(_is_int)),
     "policy_version": (
         "an integer or a string of at most 256 characters",
         _or_null(lambda v: _is_id(v) or _is_int(v)),

@@ -14,13 +14,14 @@ from itertools import chain, islice
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from agentpipe.brokers.capabilities import KeepsBudgets, KeepsRuns, require
+from agentpipe.brokers.capabilities import CountsGroups, KeepsBudgets, KeepsRuns, require
 from agentpipe.brokers.records import Admission, Offer, Queue
 from agentpipe.config.task_rules import NO_RULES
 from agentpipe.core.backoff import delay_s
 from agentpipe.core.budgets import NO_BUDGET
 from agentpipe.errors import ConfigError, QueueFull, Unreachable
 from agentpipe.sending.admission import admit
+from agentpipe.sending.groups import GroupPlan, together
 from agentpipe.sending.handle import Handle
 from agentpipe.sending.pending import Pending
 from agentpipe.sending.plain_queues import ActorOptions
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.base import Store
     from agentpipe.brokers.dead_letter import DeadLetter
+    from agentpipe.brokers.records import Group
     from agentpipe.brokers.statistics import Stats
     from agentpipe.config.collection import Collection
     from agentpipe.config.task_rules import TaskRules
@@ -259,6 +261,51 @@ class Dispatcher(ActorOptions):
                 yield _sent(refused, admission, count_refused=False)
                 refused = _refused(refused, admission)
 
+    def send_group(self, collection: str, task: Any, n: int = 8, **options: Any) -> Sent:
+        """Send ``n`` samples of one task, all or none; see ``send_groups``."""
+        return self.send_groups(collection, [task], n, **options)
+
+    def send_groups(
+        self,
+        collection: str,
+        tasks: Iterable[Any],
+        n: int = 8,
+        *,
+        spares: int = 0,
+        repairs: int = 2,
+        need: int | None = None,
+        vary_seed: bool = True,
+        on_full: Literal["refuse", "wait"] = "refuse",
+    ) -> Sent:
+        """Send ``n`` samples and ``spares`` of each task: a group, accepted whole or not at all.
+
+        The group's id is its task's, or a new one; members are ``{id}/{index}``. With ``need``
+        (``n``) good members the broker cancels the others. It replaces up to ``repairs`` members
+        that ended without judgement (infra_error, eval_error, crashed). A group that was sent
+        before is a duplicate. ``refused`` counts tasks, of whole groups.
+
+        Raises:
+            ConfigError: This broker counts no groups, or a group is larger than all queues.
+            TaskError: A task is invalid; the groups before its batch are accepted.
+        """
+        store = require(self._store, CountsGroups, "count groups: send samples of one group_id")
+        plan = GroupPlan.of(n, spares=spares, repairs=repairs, need=need, vary_seed=vary_seed)
+        rules, config_hash = self.rules_of(collection), self.hash_of(collection)
+        groups = (plan.group_of(admit(task, rules), config_hash) for task in tasks)
+        outcomes = list[Sent]()
+        for portion in together(groups):
+            while True:
+                admission = store.offer_groups(collection, portion)
+                _refuse_impossible(collection, plan.size, admission)
+                left = _groups_of(portion, admission, "refused")
+                patient = on_full == "wait"
+                outcomes.append(_sent_groups(portion, admission, count_refused=not patient))
+                if not (left and patient):
+                    break
+                portion = left  # noqa: PLW2901 - the rest of it
+                time.sleep(FULL_PAUSE_S)
+        return Sent.of(outcomes)
+
     def _offer(self, collection: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
         return self._store.offer(collection, offers, round_robin=round_robin)
 
@@ -321,6 +368,32 @@ def _batches(offers: Iterator[Offer]) -> Iterator[list[Offer]]:
             if size > BATCH_BYTES:
                 break
         yield batch
+
+
+def _groups_of(groups: Sequence[Group], admission: Admission, wanted: str) -> list[Group]:
+    pairs = zip(groups, admission.verdicts, strict=True)
+    return [group for group, verdict in pairs if verdict == wanted]
+
+
+def _sent_groups(groups: Sequence[Group], admission: Admission, *, count_refused: bool) -> Sent:
+    def ids(wanted: str) -> tuple[str, ...]:
+        found = _groups_of(groups, admission, wanted)
+        return tuple(offer.task_id for group in found for offer in group.offers)
+
+    refused = len(ids("refused")) if count_refused else 0
+    return Sent(ids("accepted"), ids("duplicate"), refused, admission.depth, admission.bound)
+
+
+def _refuse_impossible(collection: str, size: int, admission: Admission) -> None:
+    if "refused" not in admission.verdicts:
+        return
+    if not admission.bound:
+        raise ConfigError(f"no agent serves collection {collection!r}: declare it first")
+    if admission.bound < size:
+        raise ConfigError(
+            f"a group of {size} tasks never fits into the queues of {collection!r}, which take "
+            f"{admission.bound} together: raise max_queue_size"
+        )
 
 
 def _refused(offers: Sequence[Offer], admission: Admission) -> list[Offer]:

@@ -9,6 +9,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
+from agentpipe.core.groups import GroupEnd, is_group_record
 from agentpipe.core.redaction import without_password
 from agentpipe.core.result import Result
 from agentpipe.errors import FormatError, Unreachable
@@ -192,11 +193,16 @@ class Stream:
 
     def __iter__(self) -> Iterator[Result]:
         """Until ``stop``, until ``timeout_s`` passes without a record, or for ever."""
+        return (entry for entry in self.entries() if isinstance(entry, Result))
+
+    def entries(self) -> Iterator[Result | GroupEnd | None]:
+        """Every record that is read: Results, how groups ended, and None for what is neither.
+
+        A record is held from when the next one is asked for.
+        """
         self._connect()
         for record in self._records():
-            result = self._decoded(record)
-            if result is not None:
-                yield result
+            yield self._decoded(record)
             self._held.append(record)
             if self._stopped or len(self._held) - self.keep >= self._commit_every:
                 self._settle()
@@ -262,8 +268,10 @@ class Stream:
             logging.DEBUG if self.skipped > 1 else logging.WARNING, text, record.position, error
         )
 
-    def _decoded(self, record: Record) -> Result | None:
+    def _decoded(self, record: Record) -> Result | GroupEnd | None:
         try:
+            if is_group_record(record.payload):
+                return GroupEnd.decode(record.payload)
             result = _result_of(record)
         except FormatError as error:
             self._skip(record, error)

@@ -36,6 +36,7 @@ PACKAGES = (
     "engines",
     "worker",
     "operations",
+    "training",
     "compat",
     "tui",
     "metrics",

@@ -22,6 +22,7 @@ from agentpipe.brokers.records import (
     Admission,
     Claim,
     ClaimRequest,
+    Group,
     Offer,
     OutboxRecord,
     Queue,
@@ -31,6 +32,7 @@ from agentpipe.brokers.records import (
     Worker,
 )
 from agentpipe.brokers.sqlite import dead_letters, measures, runs
+from agentpipe.brokers.sqlite import groups as group_counts
 from agentpipe.brokers.sqlite.admission import Rooms, admit, depth_and_bound, known_ids
 from agentpipe.brokers.sqlite.budgets import charge, read_spendings, set_budget, with_budgets
 from agentpipe.brokers.sqlite.clock import StoreClock
@@ -172,6 +174,16 @@ class SqliteStore(Store):
             )
         return Admission(tuple(verdicts), waiting, bound)
 
+    def offer_groups(self, target: str, groups: Sequence[Group]) -> Admission:
+        self._database.log.refuse_if_full()
+        with self._database.write() as db:
+            wanted = sum(len(group.offers) for group in groups)
+            rooms = Rooms(db, target, wanted, round_robin=True)
+            verdicts = group_counts.offer_groups(db, groups, rooms, self._clock.now())
+            full = "refused" in verdicts
+            waiting, bound = depth_and_bound(db, target, round_robin=True) if full else (0, 0)
+        return Admission(tuple(verdicts), waiting, bound)
+
     def join(self, worker: Worker) -> None:
         seen = (worker.name, worker.host, worker.pid, worker.slots, worker.lease_s)
         queues = orjson.dumps(sorted(worker.queues)).decode()
@@ -310,8 +322,9 @@ class SqliteStore(Store):
                 "DELETE FROM outbox_bodies WHERE seq = ?", [(seq,) for seq, _ in dropped]
             )
             size = sum(size for _, size in dropped)
+            results = len(dropped) - group_counts.forget_records(db, [seq for seq, _ in dropped])
             add_to_counters(
-                db, {"outbox": -len(dropped), "outbox_bytes": -size, "delivered": len(dropped)}
+                db, {"outbox": -len(dropped), "outbox_bytes": -size, "delivered": results}
             )
 
     def tasks(self, query: TaskQuery) -> list[TaskSeen]:

@@ -64,6 +64,17 @@ class Rooms:
         self._cursor = position + 1
         return qid
 
+    @property
+    def left(self) -> int:
+        """The room that is left: at least so many tasks find a queue."""
+        return sum(room for _, room, _ in (*self._free, *self._later))
+
+    def taken(self) -> int:
+        """The queue for the next task, of those that ``left`` counts."""
+        qid = self.next()
+        assert qid is not None
+        return qid
+
     def any(self) -> int | None:
         """The target itself, full or not; None if nobody has declared it."""
         row = self._db.execute("SELECT qid FROM queues WHERE name = ?", (self._target,)).fetchone()

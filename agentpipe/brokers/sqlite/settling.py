@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from agentpipe.brokers.sqlite.dead_letters import bury
+from agentpipe.brokers.sqlite.groups import EndedTask, end_member
 from agentpipe.brokers.sqlite.tables import COUNT_CRASH, RUNNING, SETTLED, WAITING
 from agentpipe.brokers.statistics import RUNS_IN_MEAN
 
@@ -65,6 +66,8 @@ def settle_task(
             bury(db, seq, qid, settlement)
         _put_in_outbox(db, seq, claim.task_id, settlement.result, now)
         changes.update(_gains(settlement.result, settlement.outcome))
+        ended = EndedTask(claim.task_id, qid, settlement.outcome)
+        end_member(db, ended, settlement.member, changes, now)
     return float(claimed_at)
 
 
@@ -139,6 +142,7 @@ def answer_unclaimed(
     db.execute(f"UPDATE queues SET {column} = {column} - 1 WHERE qid = ?", (qid,))
     _put_in_outbox(db, seq, answer.task_id, answer.result, now)
     changes.update(_gains(answer.result, answer.outcome))
+    end_member(db, EndedTask(answer.task_id, qid, answer.outcome), None, changes, now)
     return True
 
 

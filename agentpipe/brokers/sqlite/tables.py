@@ -128,11 +128,24 @@ CREATE TABLE IF NOT EXISTS run_results (
 _WITH_MEASURES = """
 CREATE TABLE IF NOT EXISTS measures (name TEXT PRIMARY KEY, numbers BLOB NOT NULL) WITHOUT ROWID
 """
+# Members in the order in which they were offered; a repaired one has the id of its last task. What
+# of the outbox is the record of a group counts as no delivered result.
+_WITH_GROUPS = """
+CREATE TABLE IF NOT EXISTS task_groups (
+    group_id TEXT PRIMARY KEY, need INTEGER NOT NULL, repairs INTEGER NOT NULL,
+    left INTEGER NOT NULL, good INTEGER NOT NULL DEFAULT 0, cancelled INTEGER NOT NULL DEFAULT 0,
+    oldest INTEGER, newest INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS group_members (
+    task_id TEXT PRIMARY KEY, group_id TEXT NOT NULL, place INTEGER NOT NULL,
+    ended INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS group_members_in_order ON group_members (group_id, place);
+CREATE TABLE IF NOT EXISTS group_records (seq INTEGER PRIMARY KEY)
+"""
 LAYOUT = Layout(
-    11,
+    12,
     "queues",
     f"{_SCHEMA};\n{_WITH_BREAKER};\n{_WITH_SOURCES};\n{_WITH_UNDELIVERABLE};\n{_WITH_BUDGETS};\n"
-    f"{_WITH_RUNS};\n{_WITH_MEASURES}",
+    f"{_WITH_RUNS};\n{_WITH_MEASURES};\n{_WITH_GROUPS}",
     {
         3: _WITH_BREAKER,
         4: _WITH_COOLED,
@@ -142,6 +155,7 @@ LAYOUT = Layout(
         8: _WITH_BUDGETS,
         9: _WITH_RUNS,
         10: _WITH_MEASURES,
+        11: _WITH_GROUPS,
     },
 )
 

@@ -50,6 +50,7 @@ from agentpipe.evaluation.evaluators import all_broken, reward, rewards
 from agentpipe.sending.broker import StoreBroker
 from agentpipe.worker.outcomes.cooldowns import Cooldown, Cooldowns, bound_s, endless, log_cooldown
 from agentpipe.worker.outcomes.left_alone import LeftAlone
+from agentpipe.worker.outcomes.members import member_end
 from agentpipe.worker.outcomes.redactors import Redactors
 from agentpipe.worker.outcomes.rollouts import rollout_of
 from agentpipe.worker.outcomes.run_failures import causes_of, failure_of_end, run_failure
@@ -420,6 +421,7 @@ class Results(dramatiq.Middleware):
             reward=result.reward,
             **cost_of(message),
             config_hash=result.config_hash or "",
+            member=member_end(message, result),
             failure=failure_of_end(
                 broker, message, outcome, result.error, causes=causes, redactor=redactor
             ),

@@ -1,0 +1,187 @@
+"""Groups of the embedded store: accepted whole, counted in their members' transactions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import orjson
+
+from agentpipe.brokers.records import MemberEnd
+from agentpipe.brokers.sqlite import runs
+from agentpipe.brokers.sqlite.admission import admit, known_ids
+from agentpipe.brokers.sqlite.tables import SETTLED
+from agentpipe.core.groups import GroupEnd, status_of
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections import Counter
+    from collections.abc import Sequence
+
+    from agentpipe.brokers.records import Group, Offer, Verdict
+    from agentpipe.brokers.sqlite.admission import Rooms
+
+# Before every priority that a task may have.
+_FIRST = -(2**63)
+_ADD_MEMBER = "INSERT INTO group_members (task_id, group_id, place) VALUES (?, ?, ?)"
+_UNENDED = "SELECT task_id FROM group_members WHERE group_id = ? AND ended = 0"
+_COUNT = (
+    "UPDATE task_groups SET left = left - 1, good = good + ?2, cancelled = max(cancelled, ?3),"
+    " oldest = min(coalesce(oldest, ?4), coalesce(?4, oldest)),"
+    " newest = max(coalesce(newest, ?5), coalesce(?5, newest))"
+    " WHERE group_id = ?1 RETURNING need, repairs, left, good"
+)
+
+
+_NO_GOOD = MemberEnd()
+
+
+@dataclass(frozen=True, slots=True)
+class EndedTask:
+    """A task whose Result has just been put into the outbox."""
+
+    task_id: str
+    qid: int
+    outcome: str
+
+
+def offer_groups(
+    db: sqlite3.Connection, groups: Sequence[Group], rooms: Rooms, moment: float
+) -> list[Verdict]:
+    """Accept each group whole or not at all, and store those that are accepted."""
+    known = known_ids(db, [offer.task_id for group in groups for offer in group.offers])
+    living, left = _living(db, groups), rooms.left
+    verdicts: list[Verdict] = []
+    admitted: list[tuple[Offer, int]] = []
+    for group in groups:
+        ids = [offer.task_id for offer in group.offers]
+        if group.group_id in living or not known.isdisjoint(ids):
+            verdicts.append("duplicate")
+        elif len(ids) > left:
+            verdicts.append("refused")
+        else:
+            left -= len(ids)
+            living.add(group.group_id)
+            known.update(ids)
+            admitted += [(offer, rooms.taken()) for offer in group.offers]
+            _keep(db, group)
+            verdicts.append("accepted")
+    if admitted:
+        admit(db, admitted, moment)
+        runs.count_accepted(db, [offer.task_id for offer, _ in admitted])
+        rooms.advance()
+    return verdicts
+
+
+def _living(db: sqlite3.Connection, groups: Sequence[Group]) -> set[str]:
+    names = orjson.dumps([group.group_id for group in groups]).decode()
+    query = "SELECT group_id FROM task_groups WHERE group_id IN (SELECT value FROM json_each(?))"
+    return {name for (name,) in db.execute(query, (names,))}
+
+
+def _keep(db: sqlite3.Connection, group: Group) -> None:
+    row = (group.group_id, group.need, group.repairs, len(group.offers))
+    db.execute("INSERT INTO task_groups (group_id, need, repairs, left) VALUES (?, ?, ?, ?)", row)
+    members = enumerate(offer.task_id for offer in group.offers)
+    db.executemany(_ADD_MEMBER, [(task_id, group.group_id, place) for place, task_id in members])
+
+
+def end_member(
+    db: sqlite3.Connection,
+    ended: EndedTask,
+    member: MemberEnd | None,
+    changes: Counter[str],
+    moment: float,
+) -> None:
+    """Count a task that has ended, if it is a member of a group.
+
+    Args:
+        db: In the transaction that ends it.
+        ended: Which task, and how.
+        member: What its worker says; None where it never ran.
+        changes: Collects counters.
+        moment: By the store's clock.
+    """
+    group_id = _group_of(db, ended.task_id)
+    if group_id is None:
+        return
+    end = member or _NO_GOOD
+    oldest, newest = (end.versions[0], end.versions[-1]) if end.versions else (None, None)
+    cancelled = ended.outcome == "cancelled"
+    need, repairs, left, good = db.execute(
+        _COUNT, (group_id, end.good, cancelled, oldest, newest)
+    ).fetchone()
+    if end.good and good == need:
+        _cancel_rest(db, group_id)
+    if end.repair is not None and good < need and repairs > 0:
+        _repair(db, ended, end.repair, group_id, moment)
+    elif not left:
+        _end_group(db, group_id, changes)
+
+
+def _group_of(db: sqlite3.Connection, task_id: str) -> str | None:
+    row = db.execute(
+        "UPDATE group_members SET ended = 1 WHERE task_id = ? AND ended = 0 RETURNING group_id",
+        (task_id,),
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
+def _cancel_rest(db: sqlite3.Connection, group_id: str) -> None:
+    """Mark what has not ended: what waits is claimed before all else, and not run."""
+    db.execute(
+        f"UPDATE tasks SET cancelled = 1, priority = {_FIRST},"
+        " due = CASE WHEN state = 1 THEN 0.0 ELSE due END"
+        f" WHERE state < {SETTLED} AND id IN ({_UNENDED})",
+        (group_id,),
+    )
+
+
+def _repair(
+    db: sqlite3.Connection, ended: EndedTask, offer: Offer, group_id: str, moment: float
+) -> None:
+    """Put another task in the member's place; whatever waits, for its group waits for it."""
+    if known_ids(db, [offer.task_id]):
+        return
+    admit(db, [(offer, ended.qid)], moment)
+    runs.count_accepted(db, [offer.task_id])
+    db.execute(
+        "UPDATE group_members SET task_id = ?, ended = 0 WHERE task_id = ?",
+        (offer.task_id, ended.task_id),
+    )
+    db.execute(
+        "UPDATE task_groups SET left = left + 1, repairs = repairs - 1 WHERE group_id = ?",
+        (group_id,),
+    )
+
+
+def _end_group(db: sqlite3.Connection, group_id: str, changes: Counter[str]) -> None:
+    """Put its record into the outbox and forget it: the ids of its tasks are remembered."""
+    need, good, cancelled, oldest, newest = db.execute(
+        "DELETE FROM task_groups WHERE group_id = ?"
+        " RETURNING need, good, cancelled, oldest, newest",
+        (group_id,),
+    ).fetchone()
+    members = db.execute(
+        "SELECT task_id FROM group_members WHERE group_id = ? ORDER BY place", (group_id,)
+    ).fetchall()
+    db.execute("DELETE FROM group_members WHERE group_id = ?", (group_id,))
+    record = GroupEnd(
+        group_id,
+        status_of(good, need, cancelled=bool(cancelled)),
+        good,
+        tuple(task_id for (task_id,) in members),
+        () if oldest is None else (oldest, newest),
+    ).encode()
+    number = db.execute(
+        "INSERT INTO outbox (task_id, bytes) VALUES (?, ?)", (group_id, len(record))
+    ).lastrowid
+    db.execute("INSERT INTO outbox_bodies VALUES (?, ?)", (number, record))
+    db.execute("INSERT INTO group_records VALUES (?)", (number,))
+    changes.update({"outbox": 1, "outbox_bytes": len(record)})
+
+
+def forget_records(db: sqlite3.Connection, numbers: Sequence[int]) -> int:
+    """How many of these numbers of the outbox were records of groups."""
+    query = "DELETE FROM group_records WHERE seq IN (SELECT value FROM json_each(?))"
+    return db.execute(query, (orjson.dumps(list(numbers)).decode(),)).rowcount

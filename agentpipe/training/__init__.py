@@ -1,0 +1,1 @@
+"""For trainers: whole groups of rollouts from the stream."""

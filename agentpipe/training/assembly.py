@@ -1,0 +1,68 @@
+"""Assembly: groups from a stream's records, whatever their order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from agentpipe.core.groups import GroupEnd, is_good, status_of, versions_of
+from agentpipe.core.result import Result
+from agentpipe.training.rollout_group import RolloutGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(slots=True)
+class _Open:
+    """A group of which something is missing."""
+
+    results: dict[str, Result] = field(default_factory=dict)
+    end: GroupEnd | None = None
+
+
+class Assembly:
+    """Where the broker counts a group, its record says who is in it; else the group's size does."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, _Open] = {}
+
+    def add(self, entry: Result | GroupEnd) -> RolloutGroup | None:
+        """The group that this entry makes whole."""
+        group_id = entry.group_id
+        if group_id is None or (isinstance(entry, Result) and not entry.group_size):
+            return None
+        group = self._open.setdefault(group_id, _Open())
+        if isinstance(entry, GroupEnd):
+            group.end = entry
+        else:
+            group.results[entry.task_id] = entry
+        whole = _counted(group_id, group) or _assembled(group_id, group)
+        if whole is not None:
+            del self._open[group_id]
+        return whole
+
+
+def _counted(group_id: str, group: _Open) -> RolloutGroup | None:
+    if group.end is None or not group.results.keys() >= set(group.end.members):
+        return None
+    members = tuple(group.results[task_id] for task_id in group.end.members)
+    return RolloutGroup(group_id, members, group.end.status, group.end.versions)
+
+
+def _assembled(group_id: str, group: _Open) -> RolloutGroup | None:
+    """Of a broker that counts no groups: as many samples as the group has."""
+    if not group.results or any(it.group_need is not None for it in group.results.values()):
+        return None
+    members = _last_of_each_sample(group.results.values())
+    if len(members) < max(it.group_size or 0 for it in members):
+        return None
+    goods = [result for result in members if is_good(result)]
+    cancelled = any(result.outcome == "cancelled" for result in members)
+    status = status_of(len(goods), len(members), cancelled=cancelled)
+    return RolloutGroup(group_id, members, status, versions_of(goods))
+
+
+def _last_of_each_sample(results: Iterable[Result]) -> tuple[Result, ...]:
+    samples = {result.sample_index or 0: result for result in results}
+    return tuple(samples[index] for index in sorted(samples))

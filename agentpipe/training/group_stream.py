@@ -1,0 +1,219 @@
+"""GroupStream: the stream's groups, each once and whole, committed after its use."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, OrderedDict, deque
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Self
+from zlib import crc32
+
+from agentpipe.core.groups import is_good
+from agentpipe.core.result import Result
+from agentpipe.errors import ConfigError
+from agentpipe.sinks.stream import Stream
+from agentpipe.training.assembly import Assembly
+from agentpipe.training.rollout_group import varied
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from agentpipe.core.groups import GroupEnd
+    from agentpipe.settings import Settings
+    from agentpipe.sinks.base import Start
+    from agentpipe.training.rollout_group import RolloutGroup
+
+State = dict[str, Any]
+# Results of a group that was given come soon after it, if at all.
+REMEMBERED = 200_000
+
+
+class GroupStream:
+    """Iterates over groups; one counts as used when the caller asks for the next.
+
+    A record is committed once the groups of all records up to it have been used. Once
+    ``state_dict`` has been called, nothing is committed that is not in the ``keep_states`` latest
+    states: after a kill any of them can be loaded, and exactly what was used after it comes again.
+
+    One reader of a sink's group; several share the groups, not their members, by ``shard``.
+
+    Attributes:
+        counts: Groups by what became of them: complete, short, cancelled, stale and flat (those
+            that ``keep`` refuses). Also ``late``: Results of groups that were given before.
+        version: The policy version now, for ``max_staleness``; set it after each update.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        name: str = "",
+        max_staleness: int | None = None,
+        min_good: int | None = None,
+        keep: Callable[[RolloutGroup], bool] = varied,
+        shard: tuple[int, int] = (0, 1),
+        keep_states: int = 8,
+    ) -> None:
+        """Read from ``stream``, which this closes."""
+        self._stream, self._name = stream, name
+        stream.keep = math.inf
+        self._max_staleness, self._min_good, self._keep = max_staleness, min_good, keep
+        self._shard = shard
+        self._assembly = Assembly()
+        self._records: deque[str] = deque()  # The group of each record, held or about to be.
+        self._used: OrderedDict[str, None] = OrderedDict()
+        self._states: deque[frozenset[str]] = deque(maxlen=keep_states)
+        self._loaded: set[str] = set()
+        self._has_states = False
+        self._current = ""
+        self.counts: Counter[str] = Counter()
+        self.version: int | None = None
+
+    @classmethod
+    def open(
+        cls,
+        settings: Settings,
+        *,
+        group: str,
+        start: Start = "beginning",
+        timeout_s: float | None = None,
+        shard: tuple[int, int] = (0, 1),
+        **options: Any,
+    ) -> Self:
+        """The groups of ``settings.sink``, from ``start`` or the last commit of ``group``.
+
+        Args:
+            settings: Where the stream is.
+            group: The reading group of the sink; a new name for each experiment.
+            start: Where a new group starts.
+            timeout_s: End after so many seconds without a record; None waits for ever.
+            shard: This reader's number, and the number of readers: each has its part of the groups.
+            options: ``max_staleness``, ``min_good`` (give shorter groups, too), ``keep`` and
+                ``keep_states``.
+
+        Raises:
+            ConfigError: The sink's URL is wrong.
+            Unreachable: The server does not answer.
+        """
+        number, readers = shard
+        if not 0 <= number < readers:
+            raise ConfigError(f"shard: expected (number, readers), got {shard}")
+        name = group if readers == 1 else f"{group}-{number}-of-{readers}"
+        stream = Stream.open(settings, group=name, start=start, timeout_s=timeout_s)
+        return cls(stream, name=name, shard=shard, **options)
+
+    def __iter__(self) -> Iterator[RolloutGroup]:
+        """Until ``timeout_s`` passes without a record, or for ever."""
+        for entry in self._stream.entries():
+            self._release()
+            group_id = self._group_of(entry)
+            self._records.append(group_id)
+            if entry is None or not group_id:
+                continue
+            if group_id in self._used:
+                self.counts["late"] += group_id not in self._loaded and not _is_end(entry)
+            elif (whole := self._assembly.add(entry)) is not None:
+                yield from self._given(whole)
+        self._release()
+
+    def _group_of(self, entry: Result | GroupEnd | None) -> str:
+        """The group that a record is kept for; empty if it is for none of this reader's."""
+        if entry is None or not entry.group_id:
+            return ""
+        if isinstance(entry, Result) and not entry.group_size:
+            return ""
+        number, readers = self._shard
+        return entry.group_id if crc32(entry.group_id.encode()) % readers == number else ""
+
+    def _given(self, group: RolloutGroup) -> Iterator[RolloutGroup]:
+        fate = self._fate(group)
+        if fate == "yielded":
+            self._current = group.group_id
+            yield group
+            self._current = ""
+        self.counts[group.status if fate == "yielded" else fate] += 1
+        self._used[group.group_id] = None
+        if len(self._used) > REMEMBERED:
+            self._used.popitem(last=False)
+
+    def _fate(self, group: RolloutGroup) -> str:
+        good = sum(map(is_good, group.results))
+        if group.status != "complete" and (self._min_good is None or good < self._min_good):
+            return group.status
+        if self._is_stale(group):
+            return "stale"
+        return "yielded" if self._keep(group) else "flat"
+
+    def _is_stale(self, group: RolloutGroup) -> bool:
+        if self._max_staleness is None or self.version is None or not group.versions:
+            return False
+        return self.version - group.versions[0] > self._max_staleness
+
+    def _release(self) -> None:
+        """Commit what has been used, as far as it may be."""
+        allowed = self._used.keys() if not self._has_states else self._oldest_state()
+        number = 0
+        for group_id in self._records:
+            if group_id and group_id not in allowed:
+                break
+            number += 1
+        if not self._has_states:
+            number = _whole_groups(self._records, number)
+        for _ in range(number):
+            self._records.popleft()
+        if number:
+            self._stream.release(number)
+
+    def _oldest_state(self) -> frozenset[str]:
+        """What is in each state that may be loaded."""
+        full = len(self._states) == self._states.maxlen
+        return self._states[0] if full else frozenset()
+
+    def state_dict(self) -> State:
+        """The groups that were used and may come again, the current one too; small, and JSON."""
+        used = {it for it in self._records if it in self._used} | self._loaded
+        used |= {self._current} - {""}
+        self._states.append(frozenset(used))
+        self._has_states = True
+        return {"version": 1, "group": self._name, "used": sorted(used)}
+
+    def load_state_dict(self, *states: Mapping[str, Any]) -> None:
+        """Continue after a state of this reader; call before iterating.
+
+        Raises:
+            ConfigError: It is not a state of this group.
+        """
+        for state in states:
+            if state.get("version") != 1 or state.get("group") != self._name:
+                raise ConfigError(f"not a state of the group {self._name!r}: {state!r:.80}")
+            self._loaded |= set(state["used"])
+        self._used.update(dict.fromkeys(self._loaded))
+        self._has_states = True
+
+    def close(self) -> None:
+        """Close the stream; the group reads again what was not committed."""
+        self._stream.keep = math.inf  # What was used is committed already.
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _is_end(entry: Result | GroupEnd) -> bool:
+    return not isinstance(entry, Result)
+
+
+def _whole_groups(records: Sequence[str], number: int) -> int:
+    """At most so many records, such that no group has some of them and others after them.
+
+    A new reader would wait for ever for the rest of a group.
+    """
+    later = set(islice(records, number, None))
+    for index in range(number - 1, -1, -1):
+        if records[index] and records[index] in later:
+            later.update(islice(records, index, number))
+            number = index
+    return number

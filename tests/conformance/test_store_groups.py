@@ -1,0 +1,167 @@
+"""CountsGroups: groups are accepted whole, counted as their members settle, and end once."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agentpipe.brokers.capabilities import Answer, CountsGroups
+from agentpipe.brokers.records import Group, MemberEnd, Offer, Settlement
+from agentpipe.core.groups import GroupEnd, is_group_record
+from tests.conformance.steps import (
+    PATIENCE_S,
+    claim,
+    collection_of,
+    joined,
+    offers,
+    settle,
+    unique,
+)
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentpipe.brokers.records import Claim, Worker
+    from tests.stores import AnyStore
+
+pytestmark = pytest.mark.capability(protocol=CountsGroups)
+GOOD = MemberEnd(good=True, versions=(7, 7))
+
+
+def group_of(size: int, need: int, repairs: int = 0, name: str = "") -> Group:
+    name = name or unique("group")
+    return Group(name, tuple(offers(f"{name}/{index}" for index in range(size))), need, repairs)
+
+
+def sent(store: AnyStore, group: Group, **limits: int) -> tuple[str, Worker]:
+    collection, queues = collection_of(store, 2, **limits)
+    assert store.offer_groups(collection, [group]).verdicts == ("accepted",)
+    return collection, joined(store, queues)
+
+
+def all_claimed(store: AnyStore, worker: Worker, number: int) -> list[Claim]:
+    """One call takes an equal share of each queue, which may be less than there is."""
+    claims: list[Claim] = []
+
+    def attempt() -> bool:
+        claims.extend(claim(store, worker, number - len(claims)))
+        return len(claims) == number
+
+    wait_until(attempt, PATIENCE_S, f"{number} claims")
+    return claims
+
+
+def ends(store: AnyStore, worker: Worker) -> list[GroupEnd]:
+    """Groups that have ended since the last call; takes the outbox."""
+    taken = store.take_outbox(worker, 1_000, 10**9)
+    store.drop_outbox(worker, [record.number for record in taken])
+    return [GroupEnd.decode(it.payload) for it in taken if is_group_record(it.payload)]
+
+
+def end(store: AnyStore, claimed: Claim, outcome: str, member: MemberEnd) -> None:
+    assert settle(store, claimed, "complete", result=b"{}", outcome=outcome, member=member)
+
+
+def test_a_group_is_accepted_whole_and_its_resend_is_a_duplicate(store: AnyStore) -> None:
+    collection, _ = collection_of(store, 2, max_waiting=3)
+    first, second, third = group_of(4, 4), group_of(4, 4), group_of(2, 2)
+    admission = store.offer_groups(collection, [first, second, third])
+    assert admission.verdicts == ("accepted", "refused", "accepted")
+    assert (admission.depth, admission.bound) == (6, 6)
+    assert store.offer_groups(collection, [first, third]).verdicts == ("duplicate",) * 2
+    assert store.stats().waiting == 6
+
+
+def test_a_group_with_one_known_member_is_a_duplicate_whole(store: AnyStore) -> None:
+    collection, _ = collection_of(store, 1)
+    store.offer(collection, offers(["known/1"]), round_robin=True)
+    assert store.offer_groups(collection, [group_of(3, 3, name="known")]).verdicts == ("duplicate",)
+    assert store.stats().waiting == 1
+
+
+def test_the_last_member_ends_the_group_once(store: AnyStore) -> None:
+    group = group_of(3, 3)
+    _, worker = sent(store, group)
+    first, *others = all_claimed(store, worker, 3)
+    end(store, first, "ok", GOOD)
+    assert ends(store, worker) == []
+    assert not settle(store, first, "complete", result=b"{}", outcome="ok", member=GOOD)
+    end(store, others[0], "ok", MemberEnd(good=True, versions=(8, 9)))
+    end(store, others[1], "ok", GOOD)
+    members = tuple(offer.task_id for offer in group.offers)
+    assert ends(store, worker) == [GroupEnd(group.group_id, "complete", 3, members, (7, 9))]
+    assert store.stats().delivered == 3
+
+
+def test_at_its_need_the_rest_is_cancelled(store: AnyStore) -> None:
+    group = group_of(6, 2)
+    _, worker = sent(store, group)
+    first, second, runs = all_claimed(store, worker, 3)
+    end(store, first, "ok", GOOD)
+    assert store.take_cancelled() == []
+    end(store, second, "ok", GOOD)
+    assert list(store.take_cancelled()) == [runs.task_id]
+    waited = all_claimed(store, worker, 3)
+    assert [each.cancelled for each in waited] == [True] * 3
+    for each in (runs, *waited):
+        end(store, each, "cancelled", MemberEnd())
+    (ended,) = ends(store, worker)
+    assert (ended.status, ended.good, len(ended.members)) == ("complete", 2, 6)
+
+
+def test_only_the_member_without_judgement_is_repaired(store: AnyStore) -> None:
+    group = group_of(2, 2, repairs=1)
+    _, worker = sent(store, group)
+    first, second = all_claimed(store, worker, 2)
+    again = Offer(f"{first.task_id}~1", b"again")
+    end(store, first, "infra_error", MemberEnd(repair=again))
+    end(store, second, "ok", GOOD)
+    (repaired,) = claim(store, worker, 1)
+    assert (repaired.task_id, repaired.payload) == (again.task_id, b"again")
+    end(store, repaired, "crashed", MemberEnd(repair=Offer(f"{first.task_id}~2", b"")))
+    (ended,) = ends(store, worker)
+    assert (ended.status, ended.good) == ("short", 1)
+    assert set(ended.members) == {again.task_id, second.task_id}
+
+
+def test_a_member_that_an_operator_answers_counts_as_cancelled(store: AnyStore) -> None:
+    group = group_of(2, 2)
+    _, worker = sent(store, group)
+    answers = [Answer(offer.task_id, b"{}", "cancelled") for offer in group.offers]
+    assert store.answer(answers) == [True, True]
+    (ended,) = ends(store, worker)
+    assert (ended.status, ended.good) == ("cancelled", 0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_walk_ends_every_group_once(store: AnyStore, seed: int) -> None:
+    """Members end well, badly or without judgement, and workers leave with what they hold."""
+    chance = random.Random(seed)
+    groups = [group_of(chance.randint(2, 5), 2, chance.randint(0, 2)) for _ in range(8)]
+    collection, queues = collection_of(store, 3)
+    assert set(store.offer_groups(collection, groups).verdicts) == {"accepted"}
+    reader = joined(store, [])
+    found: list[GroupEnd] = []
+    while len(found) < len(groups):
+        worker = joined(store, queues)
+        claims = claim(store, worker, chance.randint(1, 6))
+        store.settle(_settlements(chance, claims))
+        store.leave(worker)
+        found += ends(store, reader)
+    assert sorted(it.group_id for it in found) == sorted(it.group_id for it in groups)
+    stats = store.stats()
+    assert (stats.waiting, stats.running, stats.outbox) == (0, 0, 0)
+    assert stats.accepted == stats.delivered
+
+
+def _settlements(chance: random.Random, claims: Sequence[Claim]) -> list[Settlement]:
+    settlements = []
+    for each in claims[: chance.randint(0, len(claims))]:
+        repair = Offer(f"{each.task_id}~", b"")
+        member = chance.choice([GOOD, MemberEnd(), MemberEnd(repair=repair)])
+        outcome = "cancelled" if each.cancelled else "ok"
+        settlements.append(Settlement(each, "complete", b"{}", outcome, member=member))
+    return settlements

@@ -1,0 +1,182 @@
+"""Groups of a stream: each whole, once, and committed after its use."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agentpipe import GroupStream, RolloutGroup
+from agentpipe.core.groups import GroupEnd, repair_of, status_of
+from agentpipe.core.redaction import Redactor
+from agentpipe.core.result import Result
+from agentpipe.core.task import Task
+from agentpipe.errors import ConfigError
+from agentpipe.settings import Settings
+from agentpipe.sinks import open_sink
+from agentpipe.sinks.base import Record
+from agentpipe.sinks.stream import Stream
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+REWARDS = (0.0, 1.0)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(sink=f"sqlite:///{tmp_path / 'results.db'}?synchronous=normal")
+
+
+def records_of(
+    name: str, rewards: tuple[float | None, ...] = REWARDS, *, counted: bool = True, **fields: Any
+) -> list[Record]:
+    """The records of a group; None for a member without judgement."""
+    results = [
+        Result(
+            task_id=f"{name}/{index}",
+            group_id=name,
+            sample_index=index,
+            group_size=len(rewards),
+            group_need=len(rewards) if counted else None,
+            reward=reward,
+            reward_trustworthy=reward is not None,
+            **fields,
+        )
+        for index, reward in enumerate(rewards)
+    ]
+    records = [Record(it.task_id, it.encode(Redactor(()))) for it in results]
+    return [*records, end_of(name, rewards)] if counted else records
+
+
+def end_of(name: str, rewards: tuple[float | None, ...], versions: tuple[int, ...] = ()) -> Record:
+    good = sum(reward is not None for reward in rewards)
+    members = tuple(f"{name}/{index}" for index in range(len(rewards)))
+    status = status_of(good, len(rewards), cancelled=False)
+    return Record(name, GroupEnd(name, status, good, members, versions).encode())
+
+
+def publish(settings: Settings, *groups: list[Record], shuffled: int | None = None) -> None:
+    records = [record for group in groups for record in group]
+    if shuffled is not None:
+        random.Random(shuffled).shuffle(records)
+    sink = open_sink(settings)
+    sink.publish(records)
+    sink.close()
+
+
+def opened(settings: Settings, **options: Any) -> GroupStream:
+    return GroupStream.open(settings, group="trainer", timeout_s=0.05, **options)
+
+
+def names_of(stream: GroupStream) -> list[str]:
+    return [group.group_id for group in stream]
+
+
+def test_groups_come_whole_whatever_the_order_of_their_records(settings: Settings) -> None:
+    for seed in range(3):
+        groups = [records_of(f"{seed}-{index}", counted=index % 2 == 0) for index in range(10)]
+        publish(settings, *groups, shuffled=seed)
+    with opened(settings) as stream:
+        found = list(stream)
+    assert len({group.group_id for group in found}) == len(found) == 30
+    assert all(group.rewards == list(REWARDS) for group in found)
+    assert stream.counts == {"complete": 30}
+
+
+def test_the_plain_stream_gives_results_alone(settings: Settings) -> None:
+    publish(settings, records_of("g"))
+    with Stream.open(settings, start="beginning", timeout_s=0.05) as stream:
+        assert [result.task_id for result in stream] == ["g/0", "g/1"]
+        assert stream.skipped == 0
+
+
+def test_what_is_short_flat_or_stale_is_counted_and_not_given(settings: Settings) -> None:
+    old = [*records_of("stale")[:-1], end_of("stale", REWARDS, (3, 9))]
+    publish(settings, records_of("short", (1.0, None)), records_of("flat", (1.0, 1.0)), old)
+    publish(settings, records_of("g"))
+    with opened(settings, max_staleness=5) as stream:
+        stream.version = 9
+        assert names_of(stream) == ["g"]
+    assert stream.counts == {"complete": 1, "short": 1, "flat": 1, "stale": 1}
+
+
+def test_a_short_group_with_enough_goods_is_given_if_that_is_asked_for(settings: Settings) -> None:
+    publish(settings, records_of("g", (1.0, 0.0, None)))
+    with opened(settings, min_good=2) as stream:
+        (group,) = list(stream)
+    assert (group.status, group.rewards, len(group.goods)) == ("short", [1.0, 0.0, None], 2)
+    assert stream.counts == {"short": 1}
+
+
+def test_a_group_whose_loop_was_left_comes_again(settings: Settings) -> None:
+    publish(settings, *(records_of(f"g{index}") for index in range(4)))
+    with opened(settings) as stream:
+        for group in stream:
+            if group.group_id == "g2":
+                break
+    with opened(settings) as stream:
+        assert names_of(stream) == ["g2", "g3"]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_each_group_is_used_once_over_any_kills_and_states(settings: Settings, seed: int) -> None:
+    chance = random.Random(seed)
+    groups = [records_of(f"g{index:02}") for index in range(20)]
+    publish(settings, *groups, shuffled=seed)
+    used: list[str] = []
+    saved: tuple[int, dict[str, Any] | None] = (0, None)
+    while len(used) < len(groups):
+        used = used[: saved[0]]  # What a trainer lost that was killed.
+        stream = opened(settings)
+        if saved[1] is not None:
+            stream.load_state_dict(saved[1])
+        steps = chance.randint(1, 6)
+        for group in stream:
+            used.append(group.group_id)
+            if len(used) == 1 or chance.random() < 0.5:
+                saved = len(used), stream.state_dict()
+            steps -= 1
+            if not steps:
+                break
+        stream.close()
+    assert sorted(used) == [f"g{index:02}" for index in range(20)]
+
+
+def test_readers_share_groups_without_overlap(settings: Settings) -> None:
+    publish(settings, *(records_of(f"g{index}") for index in range(30)), shuffled=1)
+    found = []
+    for number in range(3):
+        with opened(settings, shard=(number, 3)) as stream:
+            found += names_of(stream)
+    assert sorted(found) == sorted(f"g{index}" for index in range(30))
+
+
+def test_a_state_of_another_group_is_refused(settings: Settings) -> None:
+    with opened(settings) as stream, pytest.raises(ConfigError, match="not a state"):
+        stream.load_state_dict({"version": 1, "group": "other", "used": []})
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("mean", [-0.5, 0.5]), ("rloo", [-1.0, 1.0]), ("grpo", [-0.707, 0.707])],
+)
+def test_advantages_are_of_goods_alone(kind: Any, expected: list[float]) -> None:
+    results = tuple(
+        Result(reward=reward, reward_trustworthy=reward is not None) for reward in (0.0, None, 1.0)
+    )
+    group = RolloutGroup("g", results, "short")
+    assert group.advantages(kind) == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_repair_has_an_id_of_its_own_and_names_the_first() -> None:
+    first = repair_of(Task(task_id="g~1/0", group_id="g~1"))
+    assert first is not None
+    second = repair_of(first)
+    assert second is not None
+    assert [(it.task_id, it.retry_of) for it in (first, second)] == [
+        ("g~1/0~1", "g~1/0"),
+        ("g~1/0~2", "g~1/0"),
+    ]
+    assert repair_of(Task(task_id="x" * 256)) is None
