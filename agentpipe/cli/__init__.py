@@ -50,6 +50,7 @@ COMMANDS = {
     "purge": "cancel all waiting tasks",
     "init": "create a project: a collection, an agent and tasks, ready to run",
     "doctor": "examine versions, servers, clocks and limits, with advice",
+    "deploy": "print manifests that run workers on Kubernetes",
     "completion": "print a shell completion script",
     "start-workers": "run workers, with the options of MCP-Universe",
     "consume-outputs": "follow the stream, with the options of MCP-Universe",

@@ -40,6 +40,7 @@ EXAMPLES = {
     "rebalance": ("rebalance evals --dry-run", "rebalance evals"),
     "show": ("show TASK", "show TASK --messages"),
     "why": ("why TASK",),
+    "deploy": ("deploy kubernetes -c collection.yaml --image registry/agents:1",),
     "init": ("init trial", "init moved --from-mcp-universe benchmarks/"),
 }
 

@@ -42,6 +42,7 @@ PACKAGES = (
     "metrics",
     "web",
     "tracing",
+    "deploy",
     "cli",
     "actors",
     "__main__",

@@ -1,0 +1,1 @@
+"""Manifests for a fleet: what `agentpipe deploy` prints."""

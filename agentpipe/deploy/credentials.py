@@ -1,0 +1,68 @@
+"""Credentials: which of them a collection refers to, for a Secret that is never printed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from agentpipe.core.context import names_in
+from agentpipe.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agentpipe.config.collection import Collection, ContextSpec
+
+# `$${` stands for a literal `${`, as in contexts.
+_FILE = re.compile(r"(?<!\$)\$\{file:(/[^}]+)\}")
+_KEY = re.compile(r"[-._A-Za-z0-9]{1,253}")
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a collection's contexts refer to.
+
+    Attributes:
+        variables: Names of the environment.
+        files: Absolute paths.
+    """
+
+    variables: tuple[str, ...]
+    files: tuple[str, ...]
+
+
+def credentials_of(collection: Collection) -> Credentials:
+    """What its contexts refer to.
+
+    Raises:
+        ConfigError: A value is in the file itself, or a file's name is no key of a Secret.
+    """
+    values = [value for each in collection.contexts for value in _values(collection, each)]
+    variables = {name for value in values for name in names_in(value)}
+    files = {path for value in values for path in _FILE.findall(value)}
+    for path in files:
+        _refuse_bad_name(collection, path)
+    return Credentials(tuple(sorted(variables)), tuple(sorted(files)))
+
+
+def _values(collection: Collection, context: ContextSpec) -> Iterator[str]:
+    for name, value in context.env.items():
+        is_public = context.public is not None and name in context.public
+        if value and not (is_public or names_in(value) or _FILE.search(value)):
+            raise ConfigError(
+                f"collection {collection.name}: the value of {name} is in the file, and would be "
+                f"in a ConfigMap: write ${{{name}}} or ${{file:/run/secrets/agentpipe/{name}}}, "
+                "or list the name in public: if it is no secret"
+            )
+        yield value
+
+
+def _refuse_bad_name(collection: Collection, path: str) -> None:
+    pure = PurePosixPath(path)
+    if not _KEY.fullmatch(pure.name) or ".." in pure.parts or str(pure) != path or ":" in path:
+        raise ConfigError(
+            f"collection {collection.name}: {path!r} cannot be a key of a Secret that is mounted "
+            "there: use letters, digits, '-', '.' and '_' for the name, and a plain path"
+        )

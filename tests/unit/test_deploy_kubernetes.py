@@ -1,0 +1,144 @@
+"""Manifests for Kubernetes: valid, without credentials, and true to the collection."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from agentpipe.config.collection import load
+from agentpipe.deploy.kubernetes import Cluster, manifests, name_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+AGENT = """kind: agent
+spec:
+  type: command
+  config: {command: ["true"]}
+"""
+CANARY = "canary-4f1c"
+
+
+def collection(name: str, env: str = "{}") -> str:
+    return f"""kind: collection
+spec:
+  name: {name}
+  config: agent.yaml
+  time_limit: 90
+  context:
+    - env: {env}
+"""
+
+
+def made(folder: Path, text: str) -> list[dict[str, Any]]:
+    (folder / "agent.yaml").write_text(AGENT)
+    (folder / "collection.yaml").write_text(text)
+    collections = load(folder / "collection.yaml", 100)
+    return list(yaml.safe_load_all(manifests(collections, Cluster("registry/agents:1"))))
+
+
+def the(kind: str, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [each for each in documents if each["kind"] == kind]
+
+
+def container(document: dict[str, Any]) -> dict[str, Any]:
+    found = document["spec"]["template"]["spec"]["containers"][0]
+    assert isinstance(found, dict)
+    return found
+
+
+REFERRING = collection("evals", "{KEY: '${TOKEN}', CERT: '${file:/run/keys/cert.pem}'}")
+
+
+def test_manifests_fit_the_schemas_of_kubernetes(tmp_path: Path) -> None:
+    documents = made(tmp_path, f"{REFERRING}---\n{collection('Other_Name')}")
+    assert len(documents) == 6
+    for each in documents:
+        kubernetes_validate.validate(each, "1.37", strict=True)
+
+
+def test_each_deployment_has_its_collection_alone(tmp_path: Path) -> None:
+    documents = made(tmp_path, f"# the first\n{REFERRING}--- # the second\n{collection('more')}")
+    texts = [each["data"]["collection.yaml"] for each in the("ConfigMap", documents)]
+    names = [yaml.safe_load(text)["spec"]["name"] for text in texts]
+    assert names == ["evals", "more"]
+    for deployment, name in zip(the("Deployment", documents), names, strict=True):
+        volumes = deployment["spec"]["template"]["spec"]["volumes"]
+        assert volumes[0]["configMap"]["name"] == name_of(name)
+
+
+def test_credentials_are_referred_to(tmp_path: Path) -> None:
+    (deployment,) = the("Deployment", made(tmp_path, REFERRING))
+    variables = {each["name"]: each for each in container(deployment)["env"]}
+    for name in ("AGENTPIPE_BROKER", "AGENTPIPE_SINK", "TOKEN"):
+        assert variables[name]["valueFrom"]["secretKeyRef"] == {"name": "agentpipe", "key": name}
+    (volume,) = (
+        each for each in deployment["spec"]["template"]["spec"]["volumes"] if "secret" in each
+    )
+    assert volume["secret"]["items"] == [{"key": "cert.pem", "path": "cert.pem"}]
+    mounts = {each["name"]: each["mountPath"] for each in container(deployment)["volumeMounts"]}
+    assert mounts[volume["name"]] == "/run/keys"
+
+
+def test_a_pod_has_time_for_a_run_and_its_evaluation(tmp_path: Path) -> None:
+    (deployment,) = the("Deployment", made(tmp_path, REFERRING))
+    grace_s = {each["name"]: each.get("value") for each in container(deployment)["env"]}
+    assert grace_s["AGENTPIPE_GRACE_S"] == "180"
+    assert deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > 180
+
+
+def test_pods_have_no_privilege(tmp_path: Path) -> None:
+    (deployment,) = the("Deployment", made(tmp_path, REFERRING))
+    pod = deployment["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not pod["automountServiceAccountToken"]
+    assert container(deployment)["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def deploy(folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "agentpipe", "deploy", "kubernetes", "--image", "a:1"]
+    return subprocess.run(
+        command, cwd=folder, env=environ, capture_output=True, text=True, check=False
+    )
+
+
+def test_no_output_has_a_credential(tmp_path: Path) -> None:
+    made(tmp_path, REFERRING)
+    url = f"redis://user:{CANARY}@broker.invalid/0"
+    done = deploy(tmp_path, TOKEN=CANARY, AGENTPIPE_BROKER=url)
+    assert done.returncode == 0, done.stderr
+    assert "secretKeyRef" in done.stdout
+    assert CANARY not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "env", [f"{{KEY: {CANARY}}}", f"{{KEY: '$${{{CANARY}}}'}}", "{KEY: '${file:/key}'}"]
+)
+def test_what_cannot_be_referred_to_is_refused(tmp_path: Path, env: str) -> None:
+    (tmp_path / "agent.yaml").write_text(AGENT)
+    (tmp_path / "collection.yaml").write_text(collection("evals", env))
+    done = deploy(tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert CANARY not in done.stderr
+    assert "${file:" in done.stderr or "folder of their own" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["evals", "Evals", "evals_", "e" * 100, "-", "...", "\u00e9vals", "a-", "0", "A.b-C_d"]
+)
+def test_names_are_labels_of_dns(name: str) -> None:
+    made_of = name_of(name)
+    assert len(made_of) <= 63
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", made_of)
+    assert made_of != name_of(f"{name}_")
