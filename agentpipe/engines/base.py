@@ -56,8 +56,8 @@ class Engine(Protocol):
     ``records_tokens = True``, its agents can record token ids. One with ``models``, the worker's
     variables for models, has agents that ask models themselves: where a run is recorded, their
     context leads them to its gateway. ``unpriced_model(config)`` names the model of a config whose
-    cost cannot be known. An engine may have ``secrets``: strings to mask in logs and results,
-    beside the contexts' values.
+    cost cannot be known, and ``unrecorded_model(config)`` the type of an llm that gives no ids. An
+    engine may have ``secrets``: strings to mask in logs and results, beside the contexts' values.
 
     Attributes:
         search: Folders to look up ``module:name`` references in.

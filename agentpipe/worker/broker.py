@@ -135,12 +135,16 @@ def _engine(collection: Collection, context: Context) -> Engine:
 def _refuse_unrecorded(collection: Collection, config: AgentConfig) -> None:
     """Each run would be paid for, and then be a failure."""
     kind = engine_class(config, collection.engine)
-    able = getattr(kind, "records_tokens", False)
-    apart = collection.isolation == "process" and hasattr(kind, "models")
-    if collection.record_tokens == REQUIRE and (apart or not able):
-        where = " with isolation: process" if able else ""
-        message = f"record: agents of type {config.type!r}{where} give no token ids: remove the key"
-        raise ConfigError(Problem(message, shown_path(collection.file), collection.line))
+    if collection.record_tokens != REQUIRE:
+        return
+    message = ""
+    if not getattr(kind, "records_tokens", False):
+        message = f"agents of type {config.type!r} give no token ids: remove the key"
+    elif (unrecorded := getattr(kind, "unrecorded_model", None)) and (model := unrecorded(config)):
+        message = f"an llm of type {model!r} gives no token ids: remove the key"
+    if message:
+        where = (shown_path(collection.file), collection.line)
+        raise ConfigError(Problem(f"record: {message}", *where))
 
 
 def _refuse_user(collection: Collection, config: AgentConfig, *, has_own: bool) -> None:

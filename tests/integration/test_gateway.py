@@ -76,6 +76,8 @@ PROGRAM = CLIENT + "\nprint(act(json.load(sys.stdin)['question'], os.environ))\n
 CLASS = (
     CLIENT
     + """
+assert "sk-real" not in str(dict(os.environ)), "the real key is where the class is imported"
+
 class Client:
     def execute(self, task, context):
         try:
@@ -86,7 +88,7 @@ class Client:
 )
 
 
-@pytest.fixture(params=["command", "python"])
+@pytest.fixture(params=["command", "python", "python process"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -105,7 +107,8 @@ def run(
     config: dict[str, Any] = {"class": "client:Client"}
     if kind == "command":
         config = {"argv": [sys.executable, "{{ here }}/program.py"]}
-    spec = {"name": "client", "type": kind, "config": config}
+    type_, _, isolation = kind.partition(" ")
+    spec = {"name": "client", "type": type_, "config": config}
     project.write("client.yaml", yaml.safe_dump({"kind": "agent", "spec": spec}))
     with LlmStub(script) as stub:
         # One server for both protocols.
@@ -113,7 +116,12 @@ def run(
         env = {**urls, "OPENAI_API_KEY": KEY, "ANTHROPIC_API_KEY": KEY}
         record = {"tokens": tokens}
         project.collection(
-            config="./client.yaml", record=record, context=[{"env": env}], max_retries=0, breaker=0
+            config="./client.yaml",
+            record=record,
+            context=[{"env": env}],
+            isolation=isolation or "coroutine",
+            max_retries=0,
+            breaker=0,
         )
         project.send({"question": question, "task_id": "t", **task})
         project.burst()

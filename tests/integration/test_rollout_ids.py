@@ -140,9 +140,14 @@ def test_an_answer_that_is_judged_later_keeps_its_ids(project: Project) -> None:
 
 
 def test_ids_that_an_agent_cannot_give_are_not_required_of_it(project: Project) -> None:
-    project.collection(record={"tokens": "require"}, isolation="process")
+    """Another provider's model behind an agent that only MCP-Universe's code runs."""
+    llm = {"name": "its", "type": "mistral", "config": {"model_name": "m"}}
+    agent = {"name": "it", "type": "react", "config": {"llm": "its"}}
+    documents = [{"kind": "llm", "spec": llm}, {"kind": "agent", "spec": agent}]
+    project.write("theirs.yaml", yaml.safe_dump_all(documents))
+    project.collection(config="./theirs.yaml", record={"tokens": "require"})
     done = project.run("check", "--json")
     (problem,) = done.json["problems"]
     assert (done.code, problem["line"]) == (2, 2)
-    assert "agents of type 'python' with isolation: process give no token ids" in problem["message"]
+    assert "an llm of type 'mistral' gives no token ids" in problem["message"]
     assert project.run("work", "--burst").code == 2

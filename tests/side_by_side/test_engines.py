@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +20,16 @@ import yaml
 
 from agentpipe.config.agent_config import load_agent_config
 from agentpipe.core.context import Context
+from agentpipe.core.result import Result
 from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
 from agentpipe.engines.base import Answer, open_engine
 from agentpipe.engines.instance import Instance
 from agentpipe.errors import AgentpipeError
 from agentpipe.evaluation.evaluators import evaluate
+from agentpipe.rollouts import samples
 from tests.integration.project import Project
-from tests.llm_stub import LlmStub, call, fail, hang, say
+from tests.llm_stub import LlmStub, TokenIds, call, fail, hang, say
 from tests.support import processes_with, wait_until
 
 if TYPE_CHECKING:
@@ -236,3 +239,57 @@ def test_a_missing_package_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     file.write_text(yaml.safe_dump_all(_documents("http://127.0.0.1:1/v1", "react")))
     with pytest.raises(AgentpipeError, match=r"has no mcpuniverse: .* -m pip install"):
         open_engine(load_agent_config(file))
+
+
+@pytest.mark.parametrize("own_url", [True, False])
+def test_its_agent_is_recorded_and_its_judge_is_not(project: Project, *, own_url: bool) -> None:
+    """The address and the key may be the config's or the context's; the real key stays here."""
+
+    def script(request: Request) -> Reply:
+        if "judge" in request.text:
+            return say("correct: yes")
+        return replace(_react("four"), ids=TokenIds([1, 2], [3, 4]))
+
+    key = "sk-real-0123456789abcdef"
+    with LlmStub(script) as stub, LlmStub(script) as other:
+        (llm, agent) = _documents(stub.url, "react", servers=[{"name": "odd"}])
+        judges = {"OPENAI_BASE_URL": other.url if own_url else stub.url}
+        env = {**judges, "OPENAI_API_KEY": key, "PLACE": PLACE}
+        if not own_url:
+            del llm["spec"]["config"]["base_url"]
+        project.write("theirs.yaml", yaml.safe_dump_all([llm, agent]))
+        limits = {"time_limit": 60, "max_retries": 0, "context": [{"env": env}]}
+        project.collection("theirs", "./theirs.yaml", record={"tokens": "require"}, **limits)
+        right = {"question": "judge this", "correct_answer": "four"}
+        judge = {"func": "raw", "op": "google_search.llm_as_a_judge", "op_args": right}
+        project.send(*({"question": q, "evaluators": [judge]} for q in ("a", "b")), to="theirs")
+        project.burst("--processes", "1")
+        asked = [*stub.requests, *other.requests]
+    results = project.results()
+    assert [each["outcome"] for each in results] == ["ok", "ok"], results
+    assert [each["reward"] for each in results] == [1.0, 1.0]
+    for result in results:
+        (sample,) = samples(Result(**result))
+        assert (sample.input_ids, sample.loss_mask) == ([1, 2, 3, 4], [0, 0, 1, 1])
+        assert (result["usage"]["requests"], result["usage"]["input_tokens"]) == (1, 10)
+        records = [each["data"] for span in result["trace"] for each in span["records"]]
+        assert sum(record["type"] == "llm" for record in records) == 1
+    assert {each.authorization for each in asked} == {f"Bearer {key}"}
+    assert len(asked) == 4
+    assert sum("judge" in each.text for each in (other if own_url else stub).requests) == 2
+
+
+def test_two_servers_of_one_agent_are_not_recorded(project: Project) -> None:
+    with LlmStub([_react("four")]) as stub:
+        (llm, agent) = _documents(stub.url, "react")
+        second = {
+            **llm,
+            "spec": {**llm["spec"], "name": "llm-2", "config": {"base_url": "http://x"}},
+        }
+        project.write("theirs.yaml", yaml.safe_dump_all([llm, second, agent]))
+        project.collection("theirs", "./theirs.yaml", record={"tokens": "try"}, max_retries=0)
+        project.send("2+2?", to="theirs")
+        project.burst("--processes", "1")
+        assert not stub.requests
+    (result,) = project.results()
+    assert "several values of base_url" in result["error"]["message"]

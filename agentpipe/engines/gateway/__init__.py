@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from agentpipe.core.rollout import recorder
-from agentpipe.engines.gateway.variables import KEYS, model_variables
+from agentpipe.engines.gateway.variables import KEYS, hidden_keys, model_variables
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -26,16 +26,21 @@ def model_keys(variables: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(variables[name] for name in names if name in variables)
 
 
-__all__ = ["model_keys", "model_variables", "run_gateway"]
+__all__ = ["hidden_keys", "model_keys", "model_variables", "run_gateway"]
 
 
 @asynccontextmanager
 async def run_gateway(
-    task: Task, context: Context, environ: Mapping[str, str]
+    task: Task,
+    context: Context,
+    environ: Mapping[str, str],
+    *,
+    own: Mapping[str, str] | None = None,
 ) -> AsyncIterator[RunGateway | None]:
     """The gateway of the current run until the block ends; None where it is not recorded.
 
-    ``environ`` has the worker's own keys and addresses, for contexts without.
+    ``environ`` has the worker's own keys and addresses, for contexts without. An agent with ``own``
+    says there which server it asks, and counts and traces its requests itself.
 
     Raises:
         AgentFailed: Instead of what the block raises, where its last request to a model failed.
@@ -47,7 +52,7 @@ async def run_gateway(
     from agentpipe.engines.gateway.run_gateway import RunGateway
     from agentpipe.engines.gateway.shared import shared_gateways
 
-    gateway = RunGateway(task, {**environ, **context.env}, rollout)
+    gateway = RunGateway(task, {**environ, **context.env}, rollout, own=own)
     gateways = await shared_gateways()
     gateways.open(gateway)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ from agentpipe.errors import AgentFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
     from agentpipe.core.rollout import Rollout
     from agentpipe.core.task import Task
@@ -90,11 +92,18 @@ class Relay:
     """
 
     def __init__(
-        self, upstream: Upstream, client: httpx2.AsyncClient, task: Task, rollout: Rollout
+        self,
+        upstream: Upstream,
+        client: httpx2.AsyncClient,
+        task: Task,
+        rollout: Rollout,
+        *,
+        traced: bool,
     ) -> None:
         self.failure: AgentFailed | None = None
         self._name = upstream.provider.name
         self._upstream, self._client, self._rollout = upstream, client, rollout
+        self._traced = traced
         provider = upstream.provider
         own = {} if task.seed is None else {"seed": task.seed}
         settings = provider.sent({**task.sampling, **own})
@@ -109,14 +118,17 @@ class Relay:
         sent = {**asked, **self._settings}
         config = {name: value for name, value in sent.items() if name not in _CONTENT}
         record = {"type": "llm", "class": self._name, "config": config}
-        with trace.step({**record, "messages": self._new_messages(sent)}) as step:
+        with self._step({**record, "messages": self._new_messages(sent)}) as step:
             answer = await self._passed_on(_Exchange(asked, sent, reply, step), path)
             if self.failure is not None:
                 step["error"] = f"{self.failure.kind}: {self.failure}"
         return answer
 
+    def _step(self, record: dict[str, Any]) -> AbstractContextManager[dict[str, Any]]:
+        return trace.step(record) if self._traced else nullcontext(record)
+
     async def pass_on(self, request: Request, path: str, reply: Reply) -> None:
-        """Pass on what no model answers."""
+        """Pass on what is not recorded."""
         try:
             response = await self._sent(request.method, path, request.body)
             try:
@@ -251,7 +263,8 @@ class Relay:
         response = self._upstream.protocol.read(answer)
         usage = usage_of(response, self._name, exchange.model)
         exchange.step.update(response_record(response, usage))
-        trace.record_usage(usage)
+        if self._traced:
+            trace.record_usage(usage)
         turn = turn_of(response, exchange.sent)
         self._rollout.add(turn, engine=self._name, model=response.model or exchange.model)
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # Answers that a client may ask for again after it has lost its connection.
 KEPT_ANSWERS = 8
+# Below it a model's answers are passed on without a record.
+JUDGES = "/judges"
 ONE_CHOICE = "n must be 1: a rollout has one response to each request"
 NO_OBJECT = "the body must be a JSON object"
 
@@ -44,21 +46,39 @@ class RunGateway:
         failure: Why the last request failed, if it did: then that is why the run does.
     """
 
-    def __init__(self, task: Task, variables: Mapping[str, str], rollout: Rollout) -> None:
+    def __init__(
+        self,
+        task: Task,
+        variables: Mapping[str, str],
+        rollout: Rollout,
+        *,
+        own: Mapping[str, str] | None = None,
+    ) -> None:
+        """``variables`` lead to the servers of models; ``own`` lead the agent's requests elsewhere.
+
+        With ``own`` they are neither counted nor traced.
+        """
         self.name = secrets.token_hex(16)
         self.key = f"{self.name}-{secrets.token_hex(16)}"
         self.base_url = ""
         self.context = contextvars.copy_context()
         self.failure: AgentFailed | None = None
-        self._task, self._variables, self._rollout = task, variables, rollout
+        self._task, self._rollout = task, rollout
+        self._of_judges, self._of_agent = variables, {**variables, **(own or {})}
+        self._traced = own is None
         self._client: httpx2.AsyncClient | None = None
-        self._relays: dict[str, Relay] = {}
+        self._relays: dict[tuple[str, bool], Relay] = {}
         self._answers: dict[bytes, Answer] = {}
 
     @property
     def env(self) -> dict[str, str]:
         """Variables that lead the official clients here."""
         return client_variables(self.base_url, self.key)
+
+    @property
+    def judges_env(self) -> dict[str, str]:
+        """Those for evaluators that ask models: what they get is none of the run's turns."""
+        return client_variables(self.base_url + JUDGES, self.key)
 
     def led(self, context: Context) -> Context:
         """``context`` with variables that lead here instead of the real keys."""
@@ -67,11 +87,17 @@ class RunGateway:
 
     async def answer(self, request: Request, path: str, reply: Reply) -> None:
         """Answer one request, whatever becomes of it."""
-        below = path.removeprefix(PREFIX).partition("?")[0]
-        if request.method == "POST" and below in RECORDED:
+        judges = path.startswith(JUDGES)
+        below = path.removeprefix(JUDGES).removeprefix(PREFIX).partition("?")[0]
+        is_answer = request.method == "POST" and below in RECORDED
+        if is_answer and judges:
+            relay = self._relay(RECORDED[below], judges=True)
+            await relay.pass_on(request, below, reply)
+        elif is_answer:
             await self._recorded(request, below, reply)
         elif is_unrecorded(request.method, below):
-            await self._relay(_protocol_of(request)).pass_on(request, below, reply)
+            relay = self._relay(_protocol_of(request), judges=judges)
+            await relay.pass_on(request, below, reply)
         else:
             await refuse(reply, 404, f"{request.method} {below} is not recorded: it is refused")
 
@@ -108,11 +134,14 @@ class RunGateway:
             if len(self._answers) > KEPT_ANSWERS:
                 del self._answers[next(iter(self._answers))]
 
-    def _relay(self, protocol: str) -> Relay:
-        if protocol not in self._relays:
-            found = upstream(protocol, self._variables)
-            self._relays[protocol] = Relay(found, self._opened(), self._task, self._rollout)
-        return self._relays[protocol]
+    def _relay(self, protocol: str, *, judges: bool = False) -> Relay:
+        key = (protocol, judges)
+        if key not in self._relays:
+            found = upstream(protocol, self._of_judges if judges else self._of_agent)
+            self._relays[key] = Relay(
+                found, self._opened(), self._task, self._rollout, traced=self._traced
+            )
+        return self._relays[key]
 
     def _opened(self) -> httpx2.AsyncClient:
         if self._client is None:

@@ -13,6 +13,7 @@ URLS = {
     "openai": ("OPENAI_BASE_URL", "OPENAI_API_BASE"),
     "anthropic": ("ANTHROPIC_BASE_URL",),
 }
+PLACEHOLDER = "hidden"
 KEYS = {"openai": ("OPENAI_API_KEY",), "anthropic": ("ANTHROPIC_API_KEY",)}
 
 
@@ -20,6 +21,12 @@ def model_variables(environ: Mapping[str, str]) -> dict[str, str]:
     """Those that are set."""
     names = [name for names in (*URLS.values(), *KEYS.values()) for name in names]
     return {name: environ[name] for name in names if environ.get(name)}
+
+
+def hidden_keys(env: Mapping[str, str]) -> dict[str, str]:
+    """``env`` with a placeholder for each key."""
+    hidden = {name for names in KEYS.values() for name in names}
+    return {name: PLACEHOLDER if name in hidden else value for name, value in env.items()}
 
 
 def client_variables(base_url: str, key: str) -> dict[str, str]:

@@ -18,6 +18,7 @@ from agentpipe.config.mcp_servers import read_list
 from agentpipe.config.mcp_universe_prompts import prompt_files
 from agentpipe.config.mcp_universe_servers import added_servers
 from agentpipe.config.yaml_source import read_text
+from agentpipe.engines.mcpuniverse.recorded import RecordedAgent, unrecorded_model
 from agentpipe.engines.process.agent import ProcessAgent
 from agentpipe.engines.process.launcher import PASSED_ON, passed_on, shared_launcher
 from agentpipe.errors import ConfigError
@@ -43,6 +44,7 @@ class McpUniverseEngine:
     blocks = False
     has_processes = True
     judges_answers = True
+    records_tokens = True
 
     def __init__(self, config: AgentConfig) -> None:
         self.search: Sequence[Path] = config.search
@@ -53,9 +55,17 @@ class McpUniverseEngine:
         except ConfigError as error:
             raise ConfigError(config.problem(p.message) for p in error.problems) from error
 
+    @staticmethod
+    def unrecorded_model(config: AgentConfig) -> str:
+        """The type of its llm that gives no token ids; empty if there is none."""
+        return unrecorded_model(config)
+
     def build(self) -> Agent:
         """An agent whose process starts with the first task."""
-        opening = {"config": self._text, "prompts": self._prompts, "servers": self._servers}
+        return RecordedAgent(self._text, self._process)
+
+    def _process(self, text: str) -> ProcessAgent:
+        opening = {"config": text, "prompts": self._prompts, "servers": self._servers}
         launcher = shared_launcher(self._python, "host", str(_HOST))
         return ProcessAgent(launcher, opening, _environment(self._python), grace_s=CLEANUP_LIMIT_S)
 

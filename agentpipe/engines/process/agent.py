@@ -52,6 +52,7 @@ class ProcessAgent:
 
     Attributes:
         grace_s: Time for a cancelled run to clean up and for its child to be killed.
+        more: What the next child opens with beside the rest.
     """
 
     def __init__(
@@ -69,9 +70,13 @@ class ProcessAgent:
         self._child_grace_s, self._cwd, self._what = grace_s, cwd, what
         self._child: Child | None = None
         self._run: Bound | None = None
+        self._base_url = ""
+        self.more: Mapping[str, Any] = {}
 
     async def execute(self, task: Task, context: Context) -> Any:
         """The child's answer, with evaluations if it made them.
+
+        Where the context leads to a gateway, the child is new: its clients know one URL for ever.
 
         Raises:
             AgentFailed: The child reported a failure, or cannot be started.
@@ -79,8 +84,11 @@ class ProcessAgent:
             AgentCrashed: The child ended without a reply.
         """
         self._run = bound.get()
+        if context.base_url != self._base_url:
+            await self.close()
         if self._child is None:
             await self._start(context)
+        self._base_url = context.base_url
         await self._send({"task": task})
         try:
             return await self._outcome()
@@ -119,7 +127,7 @@ class ProcessAgent:
         )
         self._printing = asyncio.create_task(self._log_output(printed_out))
         # Not through the reaper, whose memory its other children have copies of.
-        await self._send({"open": {**self._opening, **_opening_of(context)}})
+        await self._send({"open": {**self._opening, **self.more, **_opening_of(context)}})
         await self._outcome()
 
     async def _send(self, message: Mapping[str, Any]) -> None:
@@ -216,6 +224,7 @@ def _opening_of(context: Context) -> dict[str, Any]:
     public = None if context.public is None else sorted(context.public)
     return {
         "context": {"env": dict(context.env), "metadata": dict(context.metadata)},
+        "base_url": context.base_url,
         "templates": {
             "public": public,
             "readable": list(context.readable),

@@ -77,7 +77,7 @@ class _ChildServer:
 
     def _open(self, opening: Mapping[str, Any]) -> None:
         try:
-            context = _context(opening["context"], opening["templates"]["public"])
+            context = _context(opening)
             masking.install(context.env.values())
             os.environ.update(context.env)
             self._record_tokens: str = opening.get("record_tokens", OFF)
@@ -126,8 +126,10 @@ class _ForwardingRollout(Rollout):
         self._send({"turn": turn, "engine": engine, "model": model, "gap": gap})
 
 
-def _context(fields: Mapping[str, Any], public: list[str] | None) -> Context:
-    return Context(fields["env"], fields["metadata"], None if public is None else frozenset(public))
+def _context(opening: Mapping[str, Any]) -> Context:
+    fields, public = opening["context"], opening["templates"]["public"]
+    names = None if public is None else frozenset(public)
+    return Context(fields["env"], fields["metadata"], names, base_url=opening["base_url"])
 
 
 def _instance(opening: Mapping[str, Any], context: Context) -> Instance:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import orjson
@@ -12,6 +14,8 @@ from agentpipe.core.account import variables_of
 from agentpipe.core.masking import shorten
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.rollout import OFF
+from agentpipe.engines.base import engine_class
+from agentpipe.engines.gateway import hidden_keys, model_keys, model_variables
 from agentpipe.engines.process import child
 from agentpipe.engines.process.agent import ProcessAgent
 from agentpipe.engines.process.launcher import (
@@ -24,7 +28,7 @@ from agentpipe.engines.process.launcher import (
 from agentpipe.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from agentpipe.config.agent_config import AgentConfig
@@ -39,16 +43,25 @@ class ProcessEngine:
     """Builds agents by the config's own engine, in children; this process never imports them."""
 
     blocks = False
+    models: Mapping[str, str] | None = None
+    secrets: Sequence[str] = ()
 
     def __init__(self, config: AgentConfig, context: Context, *, record_tokens: str = OFF) -> None:
         """Check the config in a short-lived process with the variables and user of a context.
+
+        Where its agents ask models through a gateway, no real key of theirs is among these.
 
         Raises:
             ConfigError: The engine refuses the config, or its import fails or hangs.
         """
         self.search: Sequence[Path] = config.search
         self._config, self._record_tokens = config, record_tokens
-        self._check(context)
+        env = context.env
+        if record_tokens != OFF and hasattr(engine_class(config), "models"):
+            self.models = MappingProxyType(model_variables(os.environ))
+            self.secrets = model_keys(self.models)
+            env = hidden_keys(env)
+        self._check(context, env)
 
     def build(self) -> Agent:
         """An agent whose child starts with the first task."""
@@ -57,9 +70,9 @@ class ProcessEngine:
         cwd = folder_of_worker("its agent")
         return ProcessAgent(launcher, opening, passed_on(PASSED_ON), cwd=cwd)
 
-    def _check(self, context: Context) -> None:
+    def _check(self, context: Context, env: Mapping[str, str]) -> None:
         module, account = "agentpipe.engines.process.preflight", context.account
-        given = {"env": dict(context.env), "user": account and account.ids}
+        given = {"env": dict(env), "user": account and account.ids}
         try:
             done = subprocess.run(  # noqa: S603 - our own program
                 [sys.executable, "-m", module, str(self._config.file)],

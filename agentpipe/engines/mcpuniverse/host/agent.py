@@ -23,6 +23,7 @@ class AgentFactory:
 
     Attributes:
         context: MCP-Universe's own Context.
+        judges_env: Variables for evaluators alone.
         manager: Starts MCP servers, for cleanups of tasks too.
     """
 
@@ -31,6 +32,7 @@ class AgentFactory:
         from mcpuniverse.common.context import Context
 
         self.context = Context(**request["context"])
+        self.judges_env = request.get("judges_env") or {}
         _update_environ(self.context.env)
         templates.restrict(request["templates"], self.context.env)
         self._components = read_components(request["config"], request.get("prompts") or {})

@@ -29,7 +29,14 @@ class TaskRun:
         cancelled: By the parent.
     """
 
-    def __init__(self, task: dict[str, Any], context: Any, channel: ParentChannel) -> None:
+    def __init__(
+        self,
+        task: dict[str, Any],
+        context: Any,
+        channel: ParentChannel,
+        judges_env: dict[str, str] | None = None,
+    ) -> None:
+        """``judges_env`` are variables for evaluators: what they ask models is not recorded."""
         self.monitor = Monitor()
         self.ended = threading.Event()
         self.cancelled = False
@@ -37,6 +44,7 @@ class TaskRun:
         self._task: Any = None
         self._records: list[Any] = []
         self._environ = dict(os.environ)
+        self._judges_env = judges_env or {}
         self._unclaimed = threading.Lock()
         self._working = False
 
@@ -91,6 +99,7 @@ class TaskRun:
         return {**await self._judged(answer), "usage": usage}
 
     async def _judged(self, answer: str) -> dict[str, Any]:
+        os.environ.update(self._judges_env)
         configs = self._config.get("evaluators") or []
         evaluations = await evaluate(configs, answer, self._context, self.monitor)
         return {"answer": answer, "evaluations": evaluations}

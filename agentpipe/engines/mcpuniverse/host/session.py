@@ -78,7 +78,8 @@ class _HostSession:
             return
         if self._agent_loop is None:
             self._agent_loop = _AgentLoop(self._factory, None)
-        self._run = TaskRun(task, self._factory.context, self._channel)
+        factory = self._factory
+        self._run = TaskRun(task, factory.context, self._channel, factory.judges_env)
         self._agent_loop.begin(self._run)
 
     def _cancel(self) -> None:
