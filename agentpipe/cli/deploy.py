@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import collection_file, refuse_below_one, say
+from agentpipe.cli.common import collection_file, print_text, refuse_below_one, say
 from agentpipe.cli.exit_codes import OK
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print YAML to stdout; what must exist beside it to stderr."""
     import os
-    import sys
 
     from agentpipe.config.collection import load
     from agentpipe.deploy.kubernetes import Cluster, manifests
@@ -59,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     collections = load(collection_file(args, settings), settings.max_queue_size)
     folder, variables = args.image_folder.rstrip("/"), tuple(args.secret_env)
     cluster = Cluster(args.image, folder, args.secret, args.replicas, variables)
-    sys.stdout.write(manifests(collections, cluster))
+    print_text(*manifests(collections, cluster).splitlines())
     say(
         f"the Secret {args.secret} must exist, with AGENTPIPE_BROKER, AGENTPIPE_SINK and all that "
         "the contexts refer to",

@@ -139,6 +139,10 @@ ELSEWHERE = {
     "agentpipe.engines.llm.config": "a setting of the agent's owner",
     "agentpipe.engines.llm.tool_names": "a name that is sent to the model",
     "agentpipe.sinks.rabbitmq.topic": "a name at the command line",
+    "agentpipe.tracing.attributes": "masked in the stream",
+    "agentpipe.web.samples": "a search at the address",
+    "agentpipe.web.task": "masked in the stream",
+    "agentpipe.web.fleet": "a number of rows",
     "agentpipe.brokers.redis.address": "a part of a URL of the operator's",
     **dict.fromkeys(
         (

@@ -30,6 +30,8 @@ FULL: dict[str, Any] = {
     "group_id": "g1",
     "sample_index": 0,
     "group_size": 4,
+    "group_need": 3,
+    "group_repairs": 2,
     "policy_version": 3,
     "sampling": {"temperature": 0.5},
     "seed": 42,
