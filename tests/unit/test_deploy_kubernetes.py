@@ -122,6 +122,16 @@ def test_no_output_has_a_credential(tmp_path: Path) -> None:
     assert CANARY not in done.stdout + done.stderr
 
 
+def test_what_is_printed_is_the_collection_as_it_was(tmp_path: Path) -> None:
+    odd = f"{REFERRING}# \u00e9, \u202e and a\ttab\n"
+    expected = made(tmp_path, odd)
+    done = deploy(tmp_path)
+    (printed,) = the("ConfigMap", list(yaml.safe_load_all(done.stdout)))
+    assert printed == the("ConfigMap", expected)[0]
+    assert printed["data"]["collection.yaml"] == odd
+    assert done.stdout.isascii()
+
+
 @pytest.mark.parametrize(
     "env", [f"{{KEY: {CANARY}}}", f"{{KEY: '$${{{CANARY}}}'}}", "{KEY: '${file:/key}'}"]
 )
