@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import collection_file, print_text, refuse_below_one, say
+from agentpipe.cli.common import (
+    add_json,
+    collection_file,
+    print_json,
+    print_text,
+    refuse_below_one,
+    say,
+)
 from agentpipe.cli.exit_codes import OK
 
 if TYPE_CHECKING:
@@ -43,6 +50,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replicas", metavar="N", type=int, default=2, help="pods per collection (default: 2)"
     )
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     import os
 
     from agentpipe.config.collection import load
-    from agentpipe.deploy.kubernetes import Cluster, manifests
+    from agentpipe.deploy.kubernetes import Cluster, as_yaml, manifests
     from agentpipe.settings import Settings
 
     refuse_below_one("--replicas", args.replicas)
@@ -58,7 +66,11 @@ def run(args: argparse.Namespace) -> int:
     collections = load(collection_file(args, settings), settings.max_queue_size)
     folder, variables = args.image_folder.rstrip("/"), tuple(args.secret_env)
     cluster = Cluster(args.image, folder, args.secret, args.replicas, variables)
-    print_text(*manifests(collections, cluster).splitlines())
+    made = manifests(collections, cluster)
+    if args.json:
+        print_json({"manifests": made})
+    else:
+        print_text(*as_yaml(made).splitlines())
     say(
         f"the Secret {args.secret} must exist, with AGENTPIPE_BROKER, AGENTPIPE_SINK and all that "
         "the contexts refer to",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.core.credential_names import reads_like_secret
 from agentpipe.core.redaction import without_password
 from agentpipe.core.secret_forms import MASK
-from agentpipe.core.secret_names import reads_like_secret
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

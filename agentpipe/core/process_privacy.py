@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agentpipe.core.credential_names import reads_like_secret
 from agentpipe.core.processes import Stat
-from agentpipe.core.secret_names import reads_like_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.core.credential_names import reads_like_secret
 from agentpipe.core.known_keys import KNOWN, KNOWN_BYTES
 from agentpipe.core.normal_text import views
 from agentpipe.core.secret_forms import MASK, FormIndex, forms_of
@@ -89,6 +90,13 @@ def without_password(url: str) -> str:
 
 def _without_own_password(url: str) -> str:
     found, last = _USER.search(url), url.rfind("@")  # The last: one may be unescaped.
-    if found is None or last < found.end():
-        return url
-    return f"{url[: found.end() - 1]}:{MASK}{url[last:]}"
+    if found is not None and last >= found.end():
+        url = f"{url[: found.end() - 1]}:{MASK}{url[last:]}"
+    place, mark, query = url.partition("?")
+    return f"{place}{mark}{'&'.join(map(_without_value, query.split('&')))}"
+
+
+def _without_value(parameter: str) -> str:
+    """A parameter whose name reads like a credential's; no store has one, and users try."""
+    name, mark, value = parameter.partition("=")
+    return f"{name}={MASK}" if mark and value and reads_like_secret(name) else parameter

@@ -11,33 +11,29 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from agentpipe.core.credential_names import reads_like_secret
+
 if TYPE_CHECKING:
     from agentpipe.core.redaction import Redactor
 
-# The engine `mcpuniverse` gives it to its host, for variables that only exist there.
-CREDENTIAL_NAMES = (
-    r"TOKEN|SECRET|CREDENTIAL|KEY(?!WORD|BOARD)|PASS(?!ENGER|AGE|IVE)|PWD|PRIVATE|COOKIE|SESSION"
-    r"|BEARER|HEADER|JWT|OAUTH|AUTH(?!OR)|AUTHORI[SZ]|WEBHOOK|MNEMONIC|DSN|CONNECTION_?STRING|CERTIFICATE"
-    r"|CREDS|OTPCODE|PINCODE|GITHUBPAT|(?:SEED|RECOVERY)_?PHRASE|WALLET_?SEED|HMAC|SIGNING|SIGNATURE"
-    r"|NETRC|(?<![A-Z])(?:CRED|PAT|PSK|OTP|TOTP|PIN|SALT|SAS|PW)(?![A-Z])|(?<=[A-Z])PW(?![A-Z])"
-)
-_NAME = re.compile(CREDENTIAL_NAMES, re.IGNORECASE)
 # In connection strings and query strings.
 _CREDENTIAL_IN_FIELD = re.compile(
     r"(?:^|[;?&\s])(?:password|pwd|accountkey|sharedaccesskey|api_?key|access_?token|token|sig)=[^;&\s]",
     re.IGNORECASE,
 )
 _PASSWORD_IN_URL = re.compile(r"://[^/?#@\s:]*+:[^/?#@\s]++@")
+# The forms of services that are not masked by their form alone, and a user without a password.
+_KNOWN_VALUE = re.compile(
+    r"hooks\.slack\.com/|discord(?:app)?\.com/api/webhooks/|\b[sr]k_(?:live|test)_|\bSG\.[\w-]{16}"
+    r"|\bya29\.|\bnpm_\w{20}|\bpypi-\w{8}|\bSK[0-9a-f]{32}|\beyJ[\w-]{8}|\bdop_v1_|\blin_api_"
+    r"|\bshp(?:at|ca|pa|ss)_|\b[0-9]{8,10}:[\w-]{35}|\b(?:Basic|Bearer) \w|-----BEGIN "
+    r"|://[^/?#@\s]{1,200}@|\A[A-Za-z0-9/+]{40}\Z"
+)
 
 
 def is_credential(name: str, value: str) -> bool:
     """Whether a variable is one by its name, or by its value: a known key, or a URL's password."""
     return reads_like_secret(name) or _holds_credential(value)
-
-
-def reads_like_secret(name: str) -> bool:
-    """Whether a variable is one by its name alone."""
-    return _NAME.search(name) is not None
 
 
 def holds_password(value: str) -> bool:
@@ -46,7 +42,8 @@ def holds_password(value: str) -> bool:
 
 
 def _holds_credential(value: str) -> bool:
-    if holds_password(value) or _CREDENTIAL_IN_FIELD.search(value):
+    patterns = (_PASSWORD_IN_URL, _CREDENTIAL_IN_FIELD, _KNOWN_VALUE)
+    if any(pattern.search(value) for pattern in patterns):
         return True
     try:
         return _forms().occurs_in(orjson.dumps(value))

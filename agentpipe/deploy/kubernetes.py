@@ -51,14 +51,18 @@ class Cluster:
     variables: tuple[str, ...] = ()
 
 
-def manifests(collections: Sequence[Collection], cluster: Cluster) -> str:
-    """YAML documents for all collections of one file.
+def manifests(collections: Sequence[Collection], cluster: Cluster) -> list[Manifest]:
+    """Those of all collections of one file.
 
     Raises:
         ConfigError: A credential is in the file itself.
     """
     texts = _documents(collections)
-    made = [it for each in collections for it in _of(each, texts[each.name], cluster)]
+    return [it for each in collections for it in _of(each, texts[each.name], cluster)]
+
+
+def as_yaml(made: Sequence[Manifest]) -> str:
+    """A document each."""
     return yaml.safe_dump_all(made, sort_keys=False, allow_unicode=False)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.contexts import resolve_contexts
 from agentpipe.core.context import Context, hidden_problem
-from agentpipe.core.secret_names import reads_like_secret
+from agentpipe.core.credential_names import reads_like_secret
 from agentpipe.core.template import names_in
 from agentpipe.errors import ConfigError
 from agentpipe.sending.checked_tasks import entries_in

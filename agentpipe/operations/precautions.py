@@ -35,7 +35,10 @@ def transport(role: str, url: str) -> Iterator[Finding]:
     """Whether a password crosses the network in plain text."""
     if without_password(url) == url:
         return
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # What opens it says so.
+        return
     options = [name for name, value in parse_qsl(parts.query) if value != "no"]
     is_closed = any(name in ("tls", "cafile") or name.startswith("ssl_") for name in options)
     if is_closed or parts.scheme in (*_TLS_SCHEMES, *_LOCAL_SCHEMES):

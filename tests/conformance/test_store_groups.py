@@ -127,6 +127,18 @@ def test_only_the_member_without_judgement_is_repaired(store: AnyStore) -> None:
     assert set(ended.members) == {again.task_id, second.task_id}
 
 
+def test_a_group_ends_whose_repair_has_the_id_of_another_task(store: AnyStore) -> None:
+    group = group_of(2, 2, repairs=1)
+    collection, worker = sent(store, group)
+    first, second = all_claimed(store, worker, 2)
+    known = f"{first.task_id}~1"
+    store.offer(collection, [Offer(known, b"{}")], round_robin=True)
+    end(store, first, "ok", GOOD)
+    end(store, second, "infra_error", MemberEnd(repair=Offer(known, b"again")))
+    (ended,) = ends(store, worker)
+    assert (ended.status, ended.good) == ("short", 1)
+
+
 def test_a_member_that_an_operator_answers_counts_as_cancelled(store: AnyStore) -> None:
     group = group_of(2, 2)
     _, worker = sent(store, group)

@@ -126,7 +126,8 @@ def test_nothing_but_the_memory_of_answers_and_ids_is_left_of_what_is_done(
     store.drop_outbox(worker, [each.number for each in store.take_outbox(worker, 10, 10**6)])
     store.leave(worker)
     found = {key.decode().split(":")[1] for key in raw.scan_iter(f"{keys_of(url)}*", 1000)}
-    assert found == {"store", "clock", "queues", "ring", "room", "settled", "replies", "tallies"}
+    kept = {"store", "clock", "queues", "ring", "room", "settled", "replies", "tallies", "measures"}
+    assert found == kept
 
 
 def test_a_layout_of_another_version_is_refused(

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from agentpipe.config.collection import load
-from agentpipe.deploy.kubernetes import Cluster, manifests, name_of
+from agentpipe.deploy.kubernetes import Cluster, as_yaml, manifests, name_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +40,7 @@ def made(folder: Path, text: str) -> list[dict[str, Any]]:
     (folder / "agent.yaml").write_text(AGENT)
     (folder / "collection.yaml").write_text(text)
     collections = load(folder / "collection.yaml", 100)
-    return list(yaml.safe_load_all(manifests(collections, Cluster("registry/agents:1"))))
+    return list(yaml.safe_load_all(as_yaml(manifests(collections, Cluster("registry/agents:1")))))
 
 
 def the(kind: str, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -34,6 +34,7 @@ CANARY = "kanarie"
         (f"unix://u:{CANARY}@/run/redis.sock", ["ok"]),
         ("redis://h:1/0", []),
         ("sqlite:////tmp/x.db", []),
+        (f"redis://u:{CANARY}@[h/0", []),  # What opens it says so.
     ],
 )
 def test_a_password_without_tls_is_warned_of(url: str, found: list[str]) -> None:

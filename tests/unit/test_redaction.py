@@ -181,6 +181,8 @@ def test_a_key_that_was_cut_is_masked_as_far_as_it_goes() -> None:
         ("amqp://u:p@h/?management=http://a:b@c:1", "amqp://u:***@h/?management=http://a:***@c:1"),
         ("amqp://u:p@h/?management=http%3A%2F%2Fa%3Ab%40c", "amqp://u:***@h/?management=***"),
         ("kafka://h:1,g:2/t", "kafka://h:1,g:2/t"),
+        ("redis://h/1?password=p&prefix=x", "redis://h/1?password=***&prefix=x"),
+        ("sqlite:///x.db?api_key=p", "sqlite:///x.db?api_key=***"),
     ],
 )
 def test_a_password_in_a_url_is_masked(url: str, shown: str) -> None:

@@ -39,6 +39,9 @@ SECRETS = [
     "WALLET_SEED",
     "HMAC",
     "NETRC",
+    "MFA_CODE",
+    "MASTER_PHRASE",
+    "SERVICE_ACCOUNT",
 ]
 SETTINGS = [
     "GITHUB_PERSONAL_ACCOUNT_NAME",
@@ -67,6 +70,20 @@ VALUES = [
     "Server=db;Password=abc",
     "https://files/x?sv=1&sig=abc",
     "https://api/x?api_key=abc",
+    "https://hooks.slack.com/services/T0/B0/abc",
+    "https://discord.com/api/webhooks/1/abc",
+    "https://0123abcd@o1.ingest.example/7",
+    "sk" + "_live_abc",
+    "SG.0123456789abcdefgh.x",
+    "ya29.abc",
+    "npm_" + "a1B2c3D4e5" * 3,
+    "SK" + "0123456789abcdef" * 2,
+    "eyJhbGciOiJIUzI1NiJ9.e30.abc",
+    "shpat_0123",
+    "123456789:" + "A" * 35,
+    "Bearer abc",
+    "-----BEGIN RSA PRIVATE KEY-----",
+    "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
 ]
 
 

@@ -113,9 +113,10 @@ def end_member(
     ).fetchone()
     if end.good and good == need:
         _cancel_rest(db, group_id)
-    if end.repair is not None and good < need and repairs > 0:
-        _repair(db, ended, end.repair, group_id, moment)
-    elif not left:
+    may_repair = good < need and repairs > 0
+    if may_repair and end.repair and _repair(db, ended, end.repair, group_id, moment):
+        return
+    if not left:
         _end_group(db, group_id, changes)
 
 
@@ -139,10 +140,13 @@ def _cancel_rest(db: sqlite3.Connection, group_id: str) -> None:
 
 def _repair(
     db: sqlite3.Connection, ended: EndedTask, offer: Offer, group_id: str, moment: float
-) -> None:
-    """Put another task in the member's place; whatever waits, for its group waits for it."""
+) -> bool:
+    """Put another task in the member's place; whatever waits, for its group waits for it.
+
+    Returns whether it could: somebody may have sent a task of that id.
+    """
     if known_ids(db, [offer.task_id]):
-        return
+        return False
     admit(db, [(offer, ended.qid)], moment)
     runs.count_accepted(db, [offer.task_id])
     db.execute(
@@ -153,6 +157,7 @@ def _repair(
         "UPDATE task_groups SET left = left + 1, repairs = repairs - 1 WHERE group_id = ?",
         (group_id,),
     )
+    return True
 
 
 def _end_group(db: sqlite3.Connection, group_id: str, changes: Counter[str]) -> None:

@@ -21,12 +21,12 @@ import orjson
 
 from agentpipe.core.account import variables_of
 from agentpipe.core.caps import MAX_PROCESS_LINE_BYTES
+from agentpipe.core.credential_names import CREDENTIAL_NAMES
 from agentpipe.core.failures import MAX_ERROR_CHARS
 from agentpipe.core.logs import Bound, bound, printed
 from agentpipe.core.masking import masked, shorten
 from agentpipe.core.outside import read_shallow_json
 from agentpipe.core.rollout import NO_TOKEN_IDS, recorder
-from agentpipe.core.secret_names import CREDENTIAL_NAMES
 from agentpipe.core.token_rows import Turn
 from agentpipe.core.trace import record_spans, record_usage
 from agentpipe.engines.base import Answer

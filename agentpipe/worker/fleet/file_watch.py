@@ -32,7 +32,7 @@ class FileWatch:
     """
 
     def __init__(self, collection_file: Path) -> None:
-        self._collection_file = collection_file
+        self._collection_file = collection_file.absolute()
         self._folders: tuple[Path, ...] = ()
         self._named: tuple[Path, ...] = ()
         self._find()
@@ -58,11 +58,11 @@ class FileWatch:
         try:
             collections = load(self._collection_file)
         except ConfigError:
-            self._folders = self._folders or (self._collection_file.absolute().parent,)
+            self._folders = self._folders or (self._collection_file.parent,)
             self._named = self._named or (self._collection_file,)
             return
         configs = [each.config_file for each in collections]
-        own = {self._collection_file.absolute().parent, *(config.parent for config in configs)}
+        own = {self._collection_file.parent, *(config.parent for config in configs)}
         # Code may lie here, too; what is below such a folder may be all of a disk.
         wider = {folder for config in configs for folder in search_folders(config)} - own
         code = [file for folder in sorted(wider) for file in sorted(folder.glob("*.py"))]
