@@ -83,6 +83,21 @@ class Snapshots:
                 "use the version that wrote it, or another file"
             )
 
+    def refuse_earlier(self, layout: Layout) -> None:
+        """Refuse a file that lacks what later layouts have.
+
+        Raises:
+            Unreachable: Until a process that writes has opened it.
+        """
+        with self.read() as db:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version < layout.version:
+            self.close()
+            raise Unreachable(
+                f"{self.path} has layout {version}, to be read here it needs {layout.version}: "
+                "agentpipe status or a worker of this version upgrades it"
+            )
+
     def is_empty(self) -> bool:
         """Whether it has no tables yet."""
         with self.read() as db:

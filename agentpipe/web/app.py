@@ -149,6 +149,8 @@ class Site:
     def _absent_run(self, view: RunView) -> Response:
         if view.problem:
             return self.pages.message(503, f"The results cannot be read: {view.problem}.")
+        if not view.run:
+            return self.pages.message(200, "Each result here is of a run.", "Results of no run")
         name = one_line(view.run, 80)
         return self.pages.message(404, f"There are no results of run {name} here yet.")
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import html
 import re
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agentpipe.brokers import open_store, open_watched
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.result import Result
+from agentpipe.errors import Unreachable
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Record
@@ -231,6 +235,32 @@ def test_looking_writes_nothing(tmp_path: Path) -> None:
     db.close()
     assert (marks, facts) == (0, 0)
     assert not (tmp_path / "broker.db").exists()
+
+
+def test_every_link_and_form_of_the_pages_leads_somewhere(tmp_path: Path) -> None:
+    app = site(tmp_path, result("v1/a", reward=1.0), result("v2/a", reward=0.0))
+    pages = ["/", "/runs", "/run?name=v1", "/task?id=v1%2Fa", "/task?id=v1%2Fa&view=conversation"]
+    found = {
+        html.unescape(it)
+        for page in pages
+        for it in re.findall(r'(?:href|src|action)="(/[^"]*)"', read_run(app, page))
+    }
+    found -= {"/task"}  # A form that has the id.
+    assert {"/runs", "/static/style.css", "/run?name=v1"} <= found
+    assert {it: ask(app, it).status for it in found} == dict.fromkeys(found, 200)
+
+
+def test_a_broker_of_an_earlier_layout_is_a_sentence_until_it_is_upgraded(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    open_store(settings).close()
+    with closing(sqlite3.connect(tmp_path / "broker.db")) as db:
+        (layout,) = db.execute("PRAGMA user_version").fetchone()
+        db.execute(f"PRAGMA user_version = {layout - 1}")
+        with pytest.raises(Unreachable, match=r"agentpipe status .* upgrades it"):
+            open_watched(settings)
+        db.execute(f"PRAGMA user_version = {layout}")
+    with closing(open_watched(settings)) as store:
+        assert store.stats().waiting == 0
 
 
 # Contrast of text and of shapes, by WCAG 2.2.

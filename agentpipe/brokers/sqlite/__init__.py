@@ -134,8 +134,10 @@ class SqliteStore(Store):
 
         Raises:
             ConfigError: There is no such file.
+            Unreachable: It has an earlier layout, which only a writer may change.
         """
         snapshots: Any = Snapshots(parse_url(url).path, LAYOUT)
+        snapshots.refuse_earlier(LAYOUT)
         nothing_heard: Any = ExitStack()
         store = cls.__new__(cls)
         store._begin(snapshots, StoreClock.watching(snapshots), nothing_heard)  # noqa: SLF001 - of its own class
