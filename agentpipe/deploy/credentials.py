@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agentpipe.config.collection import Collection, ContextSpec
 
 # `$${` stands for a literal `${`, as in contexts.
-_FILE = re.compile(r"(?<!\$)\$\{file:(/[^}]+)\}")
+_FILE = re.compile(r"(?<!\$)\$\{file:(/[^{}]++)\}")
 _KEY = re.compile(r"[-._A-Za-z0-9]{1,253}")
 
 

@@ -24,6 +24,7 @@ CAPABILITIES = (
     "PausesQueues",
     "BreaksOnFailures",
     "ComparesClaims",
+    "CountsGroups",
     "KeepsBudgets",
     "KeepsDeadLetters",
     "LocatesTasks",
