@@ -68,12 +68,12 @@ def plain(table: Any) -> list[dict[str, Any]]:
 
 def test_parquet_has_the_same_types_whatever_the_results_hold(settings: Settings) -> None:
     wanted = {each.name: TYPES[each.kind] for each in COLUMNS}
-    for run in ("v2", "v9"):
-        file = parquet.ParquetFile(export(settings, "--to", "parquet", "--run", run))
+    for empty in ([], ["--outcome", "stale"]):
+        file = parquet.ParquetFile(export(settings, "--to", "parquet", "--run", "v2", *empty))
         found = file.schema_arrow
         assert {each.name: each.type for each in found} == wanted
-        assert found.metadata[b"agentpipe.columns"] == b"1"
-        assert file.metadata.num_rows == (len(ROWS) if run == "v2" else 0)
+        assert found.metadata[b"agentpipe.columns"] == b"2"
+        assert file.metadata.num_rows == (0 if empty else len(ROWS))
 
 
 def test_parquet_holds_every_value(settings: Settings) -> None:

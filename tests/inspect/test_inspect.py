@@ -173,11 +173,6 @@ def test_their_data_frames_take_it(log: Path) -> None:
     assert frame["score_reward"].notna().sum() == len(SAMPLES) - 3
 
 
-def test_a_run_without_results_is_a_log_too(tmp_path: Path) -> None:
-    found = read_eval_log(str(exported(tmp_path, Result(task_id="v1/x", run="v1"))))
-    assert found.samples == []
-
-
 def test_it_is_scored_again_by_their_command(log: Path, tmp_path: Path) -> None:
     copy = tmp_path / "scored.eval"
     command = [sys.executable, "-m", "inspect_ai", "score", str(log), "--scorer", "includes"]
