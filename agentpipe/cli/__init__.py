@@ -68,12 +68,27 @@ def main(argv: list[str] | None = None) -> int:
     _escape_what_the_terminal_lacks()
     try:
         with guarded_output():
-            return _run(arguments)
+            return _run_and_flush(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        sys.stdout = None  # The reader is gone, as with `| head`.
+    except BrokenPipeError:  # The reader is gone, as with `| head`.
+        _drop_output()
         return OK
+
+
+def _run_and_flush(arguments: list[str]) -> int:
+    """A reader that is gone shows here, and not when Python flushes at its end."""
+    try:
+        return _run(arguments)
+    finally:
+        sys.stdout.flush()
+
+
+def _drop_output() -> None:
+    """What is left in the buffer goes nowhere, or Python would end with an error of its own."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _run(arguments: list[str]) -> int:
