@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from agentpipe.cli.common import add_common, print_either, say, settings_of
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_tasks
-from agentpipe.core.distribution import pip_install
-from agentpipe.errors import MissingExtra
+from agentpipe.connections.url import host_in_url
+from agentpipe.core.distribution import needs_extra
 
 if TYPE_CHECKING:
     from wsgiref.simple_server import WSGIServer
@@ -46,8 +46,7 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     require_tasks(args, settings)
     server = _server(args, settings)
-    host = f"[{args.host}]" if ":" in args.host else args.host
-    url = f"http://{host}:{server.server_port}/metrics"
+    url = f"http://{host_in_url(args.host)}:{server.server_port}/metrics"
     print_either(args, {"url": url}, f"metrics on {url}")
     server.serve_forever()
     return OK
@@ -56,14 +55,9 @@ def run(args: argparse.Namespace) -> int:
 def _server(args: argparse.Namespace, settings: Settings) -> WSGIServer:
     from agentpipe.brokers import open_store
 
-    try:
+    with needs_extra("metrics need prometheus-client", "metrics", "prometheus_client"):
         from agentpipe.metrics.server import app_of, serve
         from agentpipe.metrics.snapshots import Snapshots
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] != "prometheus_client":
-            raise
-        needed = pip_install("metrics")
-        raise MissingExtra(f"metrics need prometheus-client: {needed}") from error
     snapshots = Snapshots(lambda: open_store(settings), say)
     server = serve(app_of(snapshots.latest), args.host, args.port)
     snapshots.start()

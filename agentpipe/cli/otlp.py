@@ -6,9 +6,8 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from agentpipe.cli.common import say
-from agentpipe.core.distribution import pip_install
+from agentpipe.core.distribution import needs_extra
 from agentpipe.core.redaction import without_password
-from agentpipe.errors import MissingExtra
 
 if TYPE_CHECKING:
     import argparse
@@ -44,10 +43,6 @@ def trace_sender(url: str, *, content: bool) -> TraceSender:
             "warning: the URL shows its password in the process list: set "
             "OTEL_EXPORTER_OTLP_HEADERS instead"
         )
-    try:
+    with needs_extra("traces need OpenTelemetry", "otel", "opentelemetry", "requests"):
         from agentpipe.tracing.sender import TraceSender
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] not in ("opentelemetry", "requests"):
-            raise
-        raise MissingExtra(f"traces need OpenTelemetry: {pip_install('otel')}") from error
     return TraceSender(url, content=content)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from agentpipe.cli.common import add_common, print_either, say, settings_of
 from agentpipe.cli.exit_codes import OK
-from agentpipe.core.distribution import pip_install
-from agentpipe.errors import ConfigError, MissingExtra
+from agentpipe.core.distribution import needs_extra
+from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
@@ -48,8 +48,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal."""
     settings = settings_of(args)
-    refuse_without_extra()
-    from agentpipe.web.server import Place, serve
+    with needs_extra("pages need the extra web", "web", *EXTRA):
+        from agentpipe.web.server import Place, serve
 
     place = Place(args.host, args.port, _token(args), args.trust_header, tuple(args.allow_host))
 
@@ -59,19 +59,6 @@ def run(args: argparse.Namespace) -> int:
 
     serve(settings, place, announce)
     return OK
-
-
-def refuse_without_extra() -> None:
-    """Say what to install, if a part of it is missing.
-
-    Raises:
-        MissingExtra: With the command.
-    """
-    try:
-        for name in EXTRA:
-            __import__(name)
-    except ImportError as error:
-        raise MissingExtra(f"pages need the extra web: {pip_install('web')}") from error
 
 
 def _token(args: argparse.Namespace) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+from agentpipe.connections.url import host_in_url
 from agentpipe.core.redaction import without_password
 from agentpipe.errors import Problem
 
@@ -52,7 +53,7 @@ class _PeerServer:
             # Kubernetes sets REDIS_PORT=tcp://... for a service of that name.
             hint = "; set enableServiceLinks: false" if text.startswith("tcp://") else ""
             raise ValueError(f"{port_variable}: expected a port, got {text[:40]!r}{hint}")
-        host = f"[{host}]" if ":" in host and "[" not in host else host
+        host = host_in_url(host)
         topic = quote(environ.get("MQ_TOPIC") or TOPIC, safe="")
         return f"{self.scheme}://{host}:{int(text)}{self.path.format(topic=topic)}"
 

@@ -79,3 +79,8 @@ class Url:
         except OSError as error:
             raise self.wrong(f"the certificates cannot be read: {error}") from error
         return context
+
+
+def host_in_url(host: str) -> str:
+    """A host as a URL has it: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host and "[" not in host else host

@@ -121,7 +121,7 @@ def _is_root(span: Mapping[str, Any]) -> bool:
 
 
 def _context(trace: str, span: str) -> SpanContext:
-    """The same for the same submission and span, whoever makes it."""
+    """The same for the same submission and span, in each process."""
     ids = _number(trace, 16), _number(f"{trace}\0{span}", 8)
     return SpanContext(*ids, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
 

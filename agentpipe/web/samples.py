@@ -1,4 +1,4 @@
-"""Samples: those of a run that somebody asks for, a page at a time. Pure."""
+"""Samples: those of a run that a page asks for. Pure."""
 
 from __future__ import annotations
 

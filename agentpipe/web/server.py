@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 import uvicorn
 
+from agentpipe.connections.url import host_in_url
 from agentpipe.errors import AgentpipeError, ConfigError
 from agentpipe.web.access import Access
 from agentpipe.web.app import application
@@ -56,7 +57,7 @@ def serve(settings: Settings, place: Place, announce: Callable[[str, str], None]
         port = listener.getsockname()[1]
         access = access_of(place, port)
         server = uvicorn.Server(_config(settings, access))
-        base = f"http://{_shown_host(place.host)}:{port}/"
+        base = f"http://{host_in_url(place.host)}:{port}/"
         query = urlencode({"token": access.token}) if access.token else ""
         announce(base, f"{base}?{query}" if query else base)
         server.run(sockets=[listener])
@@ -117,7 +118,3 @@ def _config(settings: Settings, access: Access) -> uvicorn.Config:
         limit_concurrency=MOST_CONNECTIONS,
         timeout_graceful_shutdown=_GRACE_S,
     )
-
-
-def _shown_host(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.archive.export.columns import row
-from agentpipe.core.distribution import pip_install
-from agentpipe.errors import MissingExtra
+from agentpipe.core.distribution import needs_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,10 +28,8 @@ def frame_of(results: Iterable[Result], columns: Sequence[Column]) -> Any:
     Raises:
         MissingExtra: pandas is not installed.
     """
-    try:
+    with needs_extra("a frame needs pandas", "pandas"):
         import pandas as pd
-    except ImportError as error:
-        raise MissingExtra(f"a frame needs pandas: {pip_install('pandas')}") from error
     values: dict[str, list[Any]] = {each.name: [] for each in columns}
     for result in results:
         for name, value in row(result, columns).items():

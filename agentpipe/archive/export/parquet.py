@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.archive.export.columns import COLUMNS_VERSION, moment_of, row
-from agentpipe.core.distribution import pip_install
-from agentpipe.errors import MissingExtra
+from agentpipe.core.distribution import needs_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -37,11 +36,9 @@ def write_parquet(results: Iterable[Result], file: BinaryIO, columns: Sequence[C
 
 
 def _pyarrow() -> tuple[Any, Any]:
-    try:
+    with needs_extra("Parquet needs pyarrow", "parquet"):
         import pyarrow as pa
         from pyarrow import parquet
-    except ImportError as error:
-        raise MissingExtra(f"Parquet needs pyarrow: {pip_install('parquet')}") from error
     return pa, parquet
 
 

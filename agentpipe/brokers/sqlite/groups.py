@@ -143,7 +143,7 @@ def _repair(
 ) -> bool:
     """Put another task in the member's place; whatever waits, for its group waits for it.
 
-    Returns whether it could: somebody may have sent a task of that id.
+    Returns whether it could: a task of that id may have been sent before.
     """
     if known_ids(db, [offer.task_id]):
         return False

@@ -36,7 +36,9 @@ class ChildProcess:
 
     def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
         self.started_at = time.monotonic()
-        self._settings, self._word = settings, LastWordFile.make()
+        # For stores that are opened here, in the worker's place.
+        self._alone = replace(settings, supervisor_pid=0)
+        self._word = LastWordFile.make()
         self._watch = FreezeWatch(freeze_limit_s(settings.lease_s))
         self._ending: threading.Thread | None = None
         self._was_ended = False
@@ -87,12 +89,11 @@ class ChildProcess:
 
     def _bury(self) -> None:
         """In a thread that its replacement does not wait for: the broker may be away."""
-        args = (self._word.read(), replace(self._settings, supervisor_pid=0))
+        args = (self._word.read(), self._alone)
         threading.Thread(target=bury_dead, args=args, daemon=True).start()
 
     def _end_frozen(self) -> None:
-        settings = replace(self._settings, supervisor_pid=0)
-        self._was_ended = end_frozen(self._word, settings)
+        self._was_ended = end_frozen(self._word, self._alone)
         if self._was_ended:
             self._process.kill()  # The master of a worker that is gone.
 

@@ -1,7 +1,7 @@
 """Spending: what a run cost, and what all runs of its task did.
 
 A task that goes back carries its sum in its payload, so that the step that settles a run keeps what
-it cost: whoever ends the task, on any broker, knows it without asking.
+it cost: the worker that ends the task knows it without asking, on any broker.
 """
 
 from __future__ import annotations

@@ -41,23 +41,20 @@ def _watch(worker: int, word: LastWordFile) -> None:
         time.sleep(LOOK_EVERY_S)
         if watch.is_frozen(word.beats) and _end(word, settings):
             return
-    _bury(word, settings)
+    if word.read().claims:
+        _end(word, settings, died=True)
 
 
-def _end(word: LastWordFile, settings: Settings) -> bool:
+def _end(word: LastWordFile, settings: Settings, *, died: bool = False) -> bool:
+    """What few guards ever do, and its log: returns whether the worker has ended."""
     from agentpipe.core import logs
-    from agentpipe.worker.watch.post_mortem import end_frozen
+    from agentpipe.worker.watch.post_mortem import bury_dead, end_frozen
 
     logs.configure(settings.log_level, settings.log_format)
-    return end_frozen(word, settings)
-
-
-def _bury(word: LastWordFile, settings: Settings) -> None:
-    from agentpipe.core import logs
-    from agentpipe.worker.watch.post_mortem import bury_dead
-
-    logs.configure(settings.log_level, settings.log_format)
+    if not died:
+        return end_frozen(word, settings)
     bury_dead(word.read(), settings)
+    return True
 
 
 if __name__ == "__main__":
