@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Self
 
+from agentpipe.core.groups import STATUSES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -136,6 +138,27 @@ class Declared:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupCounts:
+    """Groups that a store counts, by what has become of them.
+
+    Attributes:
+        records: Those of groups that have ended, in the outbox beside the results.
+    """
+
+    open: int = 0
+    complete: int = 0
+    short: int = 0
+    cancelled: int = 0
+    records: int = 0
+
+    @classmethod
+    def of(cls, living: int, counters: Mapping[str, int], records: int) -> Self:
+        """Those that have ended are in a store's counters."""
+        complete, short, cancelled = (counters.get(f"group:{it}", 0) for it in STATUSES)
+        return cls(living, complete, short, cancelled, records)
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """The ledger of a store: one snapshot.
 
@@ -152,6 +175,7 @@ class Stats:
         declared: Where collections come from, as far as the store keeps it.
         spendings: All budgets, for stores with budgets.
         measures: By collection, or by queue outside any, where the store counts for all workers.
+        groups: For stores that count groups. Their records are no part of ``outbox``.
     """
 
     accepted: int | None
@@ -173,6 +197,7 @@ class Stats:
     undeliverable: int | None = None
     spendings: tuple[Spending, ...] = ()
     measures: Mapping[str, Measures] | None = None
+    groups: GroupCounts | None = None
 
 
 def with_spent(
@@ -208,7 +233,9 @@ def is_done(stats: Stats, queues: frozenset[str], left_alone: int = 0) -> bool:
         _known([depth.waiting for depth in open_], stats.waiting),
         _known([_delayed(depth) for depth in open_], stats.delayed),
         _known([depth.running for depth in mine], stats.running),
-        stats.outbox,
+        stats.outbox
+        if stats.groups is None
+        else _known([stats.outbox, stats.groups.records], None),
     )
     waiting, delayed, running, outbox = stages
     rest = delayed is not None and delayed <= left_alone

@@ -114,6 +114,8 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
     yield "  ".join(f"{stage} {_number(status[stage])}" for stage in STAGES)
     outcomes = [f"{name} {number}" for name, number in status["outcomes"].items()]
     yield "  ".join([*outcomes, f"dead {_number(status['dead'])}"])
+    if any((status["groups"] or {}).values()):
+        yield "  ".join(["groups", *(f"{name} {it:,}" for name, it in status["groups"].items())])
     for agent in status["agents"]:
         yield (
             f"{agent['agent']:<32} waiting {_number(agent['waiting'])}/{agent['limit']}"

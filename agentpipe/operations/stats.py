@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.statistics import RECENT_S
@@ -30,6 +31,7 @@ def as_dict(stats: Stats) -> dict[str, Any]:
         "undeliverable": stats.undeliverable,
         "delivered": stats.delivered,
         "outcomes": dict(stats.outcomes),
+        "groups": None if stats.groups is None else asdict(stats.groups),
         "dead": stats.dead,
         "per_s": None if stats.recent is None else stats.recent / RECENT_S,
         "undelivered_s": undelivered_s(stats, heartbeats),

@@ -48,6 +48,11 @@ BATCH_BYTES = 4 * 1024 * 1024
 FULL_PAUSE_S = 0.25
 OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S = 0.1, 2.0
 
+_COUNT_GROUPS = (
+    "count groups: send the samples as tasks with one group_id and their group_size (send --run "
+    "NAME --samples N); a GroupStream puts them together, but none is cancelled or replaced"
+)
+
 log = logging.getLogger(__name__)
 
 
@@ -288,7 +293,7 @@ class Dispatcher(ActorOptions):
             ConfigError: This broker counts no groups, or a group is larger than all queues.
             TaskError: A task is invalid; the groups before its batch are accepted.
         """
-        store = require(self._store, CountsGroups, "count groups: send samples of one group_id")
+        store = require(self._store, CountsGroups, _COUNT_GROUPS)
         plan = GroupPlan.of(n, spares=spares, repairs=repairs, need=need, vary_seed=vary_seed)
         rules, config_hash = self.rules_of(collection), self.hash_of(collection)
         groups = (plan.group_of(admit(task, rules), config_hash) for task in tasks)

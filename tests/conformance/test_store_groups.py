@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agentpipe.brokers.capabilities import Answer, CountsGroups
-from agentpipe.brokers.records import Group, MemberEnd, Offer, Settlement
+from agentpipe.brokers.records import Group, MemberEnd, Offer, Refusal, Settlement
+from agentpipe.brokers.statistics import GroupCounts
 from agentpipe.core.groups import GroupEnd, is_group_record
 from tests.conformance.steps import (
     PATIENCE_S,
@@ -61,6 +62,11 @@ def ends(store: AnyStore, worker: Worker) -> list[GroupEnd]:
     return [GroupEnd.decode(it.payload) for it in taken if is_group_record(it.payload)]
 
 
+def cancelled_now(store: AnyStore) -> list[str]:
+    store.wait(0.01)
+    return list(store.take_cancelled())
+
+
 def end(store: AnyStore, claimed: Claim, outcome: str, member: MemberEnd) -> None:
     assert settle(store, claimed, "complete", result=b"{}", outcome=outcome, member=member)
 
@@ -73,6 +79,62 @@ def test_a_group_is_accepted_whole_and_its_resend_is_a_duplicate(store: AnyStore
     assert (admission.depth, admission.bound) == (6, 6)
     assert store.offer_groups(collection, [first, third]).verdicts == ("duplicate",) * 2
     assert store.stats().waiting == 6
+
+
+def test_a_group_that_ended_is_known_by_its_members(store: AnyStore) -> None:
+    group = group_of(2, 2)
+    collection, queues = collection_of(store, 2)
+    store.offer_groups(collection, [group])
+    assert store.stats().groups == GroupCounts(open=1)
+    worker = joined(store, queues)
+    for each in all_claimed(store, worker, 2):
+        end(store, each, "agent_error", MemberEnd())
+    assert store.offer_groups(collection, [group]).verdicts == ("duplicate",)
+    assert store.stats().groups == GroupCounts(short=1, records=1)
+
+
+def test_a_member_that_waits_for_its_next_run_is_cancelled_too(store: AnyStore) -> None:
+    _, worker = sent(store, group_of(2, 1))
+    first, second = all_claimed(store, worker, 2)
+    assert settle(store, first, "retry", delay_s=3_600)
+    end(store, second, "ok", GOOD)
+    (again,) = all_claimed(store, worker, 1)
+    assert (again.task_id, again.cancelled) == (first.task_id, True)
+    assert again.failures == 1
+
+
+def test_members_that_are_settled_together_are_counted_one_by_one(store: AnyStore) -> None:
+    group = group_of(5, 2, repairs=1)
+    _, worker = sent(store, group)
+    claims = all_claimed(store, worker, 4)
+    repair = Offer(f"{claims[0].task_id}~1", b"again")
+    members = [MemberEnd(repair=repair), GOOD, GOOD, GOOD]
+    together = [
+        Settlement(each, "complete", b"{}", "ok", member=member)
+        for each, member in zip(claims, members, strict=True)
+    ]
+    assert store.settle(together) == [True] * 4
+    left = all_claimed(store, worker, 2)
+    assert all(each.cancelled for each in left)
+    for each in left:
+        end(store, each, "cancelled", MemberEnd())
+    (ended,) = ends(store, worker)
+    assert (ended.status, ended.good, len(ended.members)) == ("complete", 3, 5)
+
+
+def test_a_record_that_the_sink_refuses_counts_as_no_result(store: AnyStore) -> None:
+    _, worker = sent(store, group_of(1, 1))
+    (claimed,) = all_claimed(store, worker, 1)
+    end(store, claimed, "ok", GOOD)
+    taken = store.take_outbox(worker, 10, 10**9)
+    (record,) = [it for it in taken if is_group_record(it.payload)]
+    store.set_aside(worker, [Refusal(record, "", None, "infra_error", "refused")])
+    stats = store.stats()
+    assert (stats.outbox, stats.undeliverable, stats.groups) == (1, 0, GroupCounts(complete=1))
+    assert store.deliver_again([record.task_id]) == 1
+    stats = store.stats()
+    assert (stats.outbox, stats.undeliverable) == (1, 0)
+    assert stats.groups == GroupCounts(complete=1, records=1)
 
 
 def test_a_group_with_one_known_member_is_a_duplicate_whole(store: AnyStore) -> None:
@@ -92,8 +154,11 @@ def test_the_last_member_ends_the_group_once(store: AnyStore) -> None:
     end(store, others[0], "ok", MemberEnd(good=True, versions=(8, 9)))
     end(store, others[1], "ok", GOOD)
     members = tuple(offer.task_id for offer in group.offers)
+    stats = store.stats()
+    assert (stats.outbox, stats.groups) == (2, GroupCounts(complete=1, records=1))
     assert ends(store, worker) == [GroupEnd(group.group_id, "complete", 3, members, (7, 9))]
-    assert store.stats().delivered == 3
+    stats = store.stats()
+    assert (stats.delivered, stats.outbox, stats.groups) == (3, 0, GroupCounts(complete=1))
 
 
 def test_at_its_need_the_rest_is_cancelled(store: AnyStore) -> None:
@@ -101,9 +166,9 @@ def test_at_its_need_the_rest_is_cancelled(store: AnyStore) -> None:
     _, worker = sent(store, group)
     first, second, runs = all_claimed(store, worker, 3)
     end(store, first, "ok", GOOD)
-    assert store.take_cancelled() == []
+    assert cancelled_now(store) == []
     end(store, second, "ok", GOOD)
-    assert list(store.take_cancelled()) == [runs.task_id]
+    wait_until(lambda: cancelled_now(store) == [runs.task_id], PATIENCE_S, "the signal")
     waited = all_claimed(store, worker, 3)
     assert [each.cancelled for each in waited] == [True] * 3
     for each in (runs, *waited):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +14,8 @@ from agentpipe import ConfigError, Dispatcher, GroupStream, Settings, load
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from brokers.server_rabbitmq import RabbitServer
 
 AGENTS = """
 class Mixed:
@@ -32,14 +36,20 @@ spec: {name: mixed, config: ./agent.yaml, number: 2, max_retries: 0, max_queue_s
 JUDGED = [{"func": "raw", "op": "=", "value": "yes"}]
 
 
+@pytest.fixture(params=["redis", "sqlite"])
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'broker.db'}"
+    server = request.getfixturevalue("redis_server")
+    return f"{server.url}?prefix=groups-{uuid.uuid4().hex[:8]}"
+
+
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(broker: str, tmp_path: Path) -> Settings:
     (tmp_path / "mine.py").write_text(AGENTS)
     (tmp_path / "agent.yaml").write_text(AGENT)
     (tmp_path / "mixed.yaml").write_text(COLLECTION)
-    return Settings(
-        broker=f"sqlite:///{tmp_path / 'broker.db'}", sink=f"sqlite:///{tmp_path / 'results.db'}"
-    )
+    return Settings(broker=broker, sink=f"sqlite:///{tmp_path / 'results.db'}")
 
 
 def work(settings: Settings, folder: Path) -> None:
@@ -71,3 +81,14 @@ def test_a_trainer_gets_each_group_whole_and_repaired(settings: Settings, tmp_pa
     assert [it.task_id for it in found["broken"].results][1] == "broken/1~1"
     seeds = {it.seed for group in found.values() for it in group.results}
     assert len(seeds) == 8
+
+
+def test_rabbitmq_refuses_groups_and_says_what_to_do(
+    rabbitmq_server: RabbitServer, settings: Settings, tmp_path: Path
+) -> None:
+    broker = f"{rabbitmq_server.url}?prefix=groups-{uuid.uuid4().hex[:8]}"
+    elsewhere = replace(settings, broker=broker)
+    with Dispatcher.open(load(tmp_path / "mixed.yaml"), elsewhere, results=False) as dispatcher:
+        with pytest.raises(ConfigError, match="this broker cannot count groups: send the samples"):
+            dispatcher.send_group("mixed", "a question", 4)
+        assert dispatcher.stats().waiting == 0

@@ -19,7 +19,7 @@ import redis
 
 from agentpipe.brokers.capabilities import Answer, TaskQuery
 from agentpipe.brokers.dead_letter import DeadFilter
-from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
+from agentpipe.brokers.records import Group, Offer, Queue, Settlement, Worker
 from agentpipe.cli import main
 from agentpipe.cli.exit_codes import UNREACHABLE
 from agentpipe.core.budgets import Budget
@@ -130,12 +130,63 @@ def test_nothing_but_the_memory_of_answers_and_ids_is_left_of_what_is_done(
     assert found == kept
 
 
+def test_nothing_is_left_of_a_group_that_ended(store: AnyStore, url: str, raw: redis.Redis) -> None:
+    group = Group("g", (Offer("g/0", b""), Offer("g/1", b"")), need=2)
+    store.offer_groups("crew", [group])
+    during = {key.decode().split(":", 1)[1] for key in raw.scan_iter(f"{keys_of(url)}*", 1000)}
+    assert {"members", "group:g"} <= during
+    worker = joined(store)
+    store.settle(answers(claim_up_to(2, store, worker)))
+    store.drop_outbox(worker, [each.number for each in store.take_outbox(worker, 10, 10**6)])
+    left = [key.decode() for key in raw.scan_iter(f"{keys_of(url)}*", 1000)]
+    assert not [key for key in left if "group" in key or "members" in key]
+
+
+def test_an_earlier_version_refuses_a_store_with_groups_and_takes_one_without(
+    store: AnyStore, url: str, raw: redis.Redis
+) -> None:
+    put(store, "a")
+    assert raw.hget(f"{keys_of(url)}:store", "layout") == b"3"
+    store.offer_groups("crew", [Group("g", (Offer("g/0", b""),), need=1)])
+    assert raw.hget(f"{keys_of(url)}:store", "layout") == b"4"
+    with opened(url) as again:
+        assert again.stats().accepted == 2
+
+
+def test_settling_other_tasks_costs_one_command_more_while_there_are_groups(
+    own_server: OwnServer,
+) -> None:
+    server = own_server(RedisServer)
+    with opened(server.url) as store, _client(server) as raw:
+        declared(store)
+        worker = joined(store)
+
+        def cost_of(name: str) -> int:
+            put(store, [f"{name}{index}" for index in range(10)])
+            claims = claim_up_to(10, store, worker)
+            before = _commands(raw)
+            store.settle(answers(claims))
+            return _commands(raw) - before
+
+        cost_of("first")
+        without = cost_of("without")
+        store.offer_groups("crew", [Group("g", (Offer("g/0", b""),), need=1)])
+        assert len(claim_up_to(1, store, worker)) == 1
+        assert without < cost_of("with") <= without + 1
+
+
+def _commands(raw: redis.Redis) -> int:
+    stats: Any = raw.info("commandstats")
+    own = ("info", "hset", "hincrby", "hincrbyfloat")  # Those of `info` itself, and of the clock.
+    return sum(it["calls"] for name, it in stats.items() if name.split("_")[1] not in own)
+
+
 def test_a_layout_of_another_version_is_refused(
     store: AnyStore, url: str, raw: redis.Redis
 ) -> None:
     put(store, "a")
     raw.hset(f"{keys_of(url)}:store", "layout", "99")
-    with pytest.raises(Unreachable, match="has layout 99, this agentpipe knows 3"):
+    with pytest.raises(Unreachable, match="has layout 99, this agentpipe knows 3 and 4"):
         open_any(Settings(broker=url))
 
 

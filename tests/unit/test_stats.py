@@ -113,6 +113,7 @@ def test_the_ledger_is_the_contracts() -> None:
         ],
         "configs": [],
         "budgets": [],
+        "groups": None,
     }
     orjson.dumps(as_dict(stats))
 

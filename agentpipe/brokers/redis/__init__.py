@@ -38,6 +38,7 @@ from agentpipe.brokers.records import (
 )
 from agentpipe.brokers.redis.address import parse_url
 from agentpipe.brokers.redis.comparing import Comparing
+from agentpipe.brokers.redis.declaring import caps, declare_args
 from agentpipe.brokers.redis.decoding import (
     as_claims,
     as_location,
@@ -47,6 +48,7 @@ from agentpipe.brokers.redis.decoding import (
     as_stats,
     as_tasks,
 )
+from agentpipe.brokers.redis.groups import bounded_priority, said_of
 from agentpipe.brokers.redis.health import examine
 from agentpipe.brokers.redis.idempotency import Requests
 from agentpipe.brokers.redis.letters import DEAD, PAGE_BYTES, READ_AT_ONCE, UNDELIVERABLE, Letters
@@ -57,10 +59,11 @@ from agentpipe.brokers.statistics import RECENT_S, Stats
 from agentpipe.errors import Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Hashable, Mapping, Sequence
 
     from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage
     from agentpipe.brokers.location import TaskLocation
+    from agentpipe.brokers.records import Group
     from agentpipe.brokers.redis.script_runner import Argument
     from agentpipe.brokers.runs import KeptRun
     from agentpipe.connections.health import Finding
@@ -68,10 +71,11 @@ if TYPE_CHECKING:
     from agentpipe.settings import Settings
 
 LAYOUT = 3
+# That of a store in which groups were sent: an earlier version would not count their members.
+GROUPS_LAYOUT = 4
 # How long replies are remembered; those that hold something for a living worker, longer.
 REMEMBER_S = 3_600
 REMEMBER_HELD_S = 86_400
-MAX_PRIORITY = 2**53  # Scores are doubles.
 _FATES: dict[int, Fate] = {
     ord("t"): "signalled",
     ord("w"): "waiting",
@@ -108,10 +112,10 @@ class RedisStore(Store):
 
     def _check_layout(self) -> None:
         found = self._scripts.call("HGET", self._scripts.key, "layout")
-        if found is not None and int(found) != LAYOUT:
+        if found is not None and int(found) not in (LAYOUT, GROUPS_LAYOUT):
             raise Unreachable(
                 f"{self._scripts.address.url} has layout {int(found)}, this agentpipe knows "
-                f"{LAYOUT}: use the version that made it, or another prefix"
+                f"{LAYOUT} and {GROUPS_LAYOUT}: use the version that made it, or another prefix"
             )
 
     def declare(self, queues: Sequence[Queue]) -> None:
@@ -122,12 +126,12 @@ class RedisStore(Store):
             if queue.collection not in rings and name not in {queue.name for queue in queues}
         }
         self._declared = {**kept, **{queue.name: queue for queue in queues}}
-        self._scripts.run("declare", LAYOUT, 0, *_declare_args(queues))
+        self._scripts.run("declare", LAYOUT, 0, *declare_args(queues))
 
     def _declare_again(self) -> bool:
         """Declare the queues again if the server has lost them; returns whether it had."""
         known = self._declared.values()
-        if not known or not self._scripts.run("declare", LAYOUT, 1, *_declare_args(known)):
+        if not known or not self._scripts.run("declare", LAYOUT, 1, *declare_args(known)):
             return False
         log.warning("%s was emptied: declaring the queues again", self._scripts.address.url)
         return True
@@ -145,11 +149,24 @@ class RedisStore(Store):
         for offer in offers:
             args += (offer.task_id, offer.payload)
             if not plain:
-                priority = max(-MAX_PRIORITY, min(MAX_PRIORITY, offer.priority))
-                args += (priority, offer.delay_s)
+                args += (bounded_priority(offer), offer.delay_s)
         what = (target, round_robin, tuple(offer.task_id for offer in offers))
-        depth, bound, verdicts = self._ask("offer", what, *args).split(b" ")
-        return Admission(tuple(_VERDICTS[letter] for letter in verdicts), int(depth), int(bound))
+        return _admission(self._ask("offer", what, *args))
+
+    def offer_groups(self, target: str, groups: Sequence[Group]) -> Admission:
+        admission = self._offer_groups(target, groups)
+        if "refused" in admission.verdicts and not admission.bound and self._declare_again():
+            return self._offer_groups(target, groups)
+        return admission
+
+    def _offer_groups(self, target: str, groups: Sequence[Group]) -> Admission:
+        args: list[Argument] = [target, GROUPS_LAYOUT]
+        for group in groups:
+            args += (group.group_id, group.need, group.repairs, len(group.offers))
+            for offer in group.offers:
+                args += (offer.task_id, offer.payload, bounded_priority(offer))
+        what = (target, tuple(group.group_id for group in groups))
+        return _admission(self._ask("offer_groups", what, *args))
 
     def _ask(self, script: str, what: Hashable, *args: Argument, kept_s: int = REMEMBER_S) -> Any:
         """Run a script under a new request, or under that of an attempt whose reply was lost."""
@@ -225,6 +242,7 @@ class RedisStore(Store):
             args += (orjson.dumps(each.cooldown_queues) if each.cooldown_queues else "",)
             args += (each.payload, each.tokens, each.config_hash)
             args += (_measures(counts_of(each)), *map(_place, observed_by(each)))
+            args.append(said_of(each.member))
         what = tuple((each.claim.task_id, each.claim.number) for each in settlements)
         letters, *paused = self._ask("settle", what, *args).split(b"\n")
         tripping = compress(settlements, [letter == ord("t") for letter in letters])
@@ -297,7 +315,7 @@ class RedisStore(Store):
         self._scripts.run("pause", int(paused), reason, *names)
 
     def set_budget(self, kind: Holder, name: str, budget: Budget) -> None:
-        self._scripts.run("set_budget", f"{kind} {name}", *_caps(budget))
+        self._scripts.run("set_budget", f"{kind} {name}", *caps(budget))
 
     def spendings(self) -> tuple[Spending, ...]:
         return as_spendings(self._scripts.run("spendings"))
@@ -362,17 +380,9 @@ class RedisStore(Store):
         self._scripts.close()
 
 
-def _declare_args(queues: Collection[Queue]) -> list[Argument]:
-    """The arguments of ``declare``."""
-    sources = {queue.collection: queue.source for queue in queues if queue.collection}
-    known = {name: source for name, source in sources.items() if source}
-    budgets = {queue.collection: queue.budget for queue in queues if queue.collection}
-    args: list[Argument] = [len(known), len(budgets)]
-    for name, it in known.items():
-        args += (name, int(it.serves), it.edited_us, it.config_us, it.fingerprint or "-", it.place)
-    for name, budget in budgets.items():
-        args += (name, *_caps(budget))
-    return [*args, *_queue_args(queues)]
+def _admission(reply: bytes) -> Admission:
+    depth, bound, verdicts = reply.split(b" ")
+    return Admission(tuple(_VERDICTS[letter] for letter in verdicts), int(depth), int(bound))
 
 
 def _measures(counts: Mapping[int, float]) -> str:
@@ -382,24 +392,6 @@ def _measures(counts: Mapping[int, float]) -> str:
 
 def _place(place: int | None) -> int | str:
     return "" if place is None else place
-
-
-def _caps(budget: Budget) -> tuple[float, int]:
-    """Its caps for a script."""
-    return -1 if budget.usd is None else budget.usd, -1 if budget.tokens is None else budget.tokens
-
-
-def _queue_args(queues: Iterable[Queue]) -> Iterable[str | int]:
-    """Those of queues; positions count per collection."""
-    positions: dict[str, int] = {}
-    for queue in queues:
-        place = -1
-        if queue.collection is not None:
-            place = positions.get(queue.collection, 0)
-            positions[queue.collection] = place + 1
-        yield from (queue.name, queue.max_waiting, queue.concurrency, queue.max_crashes)
-        yield from (place, queue.collection or "")
-        yield from (queue.concurrency_group or "", queue.concurrency_group_limit)
 
 
 def _wanted(queues: Sequence[str] | None) -> tuple[int | str, ...]:

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- needs: ending
+-- needs: ending groups
 -- ARGV: session, request, seconds to remember it, how many numbers are measured, then for each
 -- answer its task's id, the result, the outcome, and what it adds to the measures of its
 -- collection. Returns a letter for each: d for done, n where the task does not wait.
@@ -31,7 +31,7 @@ for index = 5, #ARGV, 4 do
       if state == N_WAITING and task.last == '1' then
         count(task.queue, N_LAST, -1)
       end
-      ended[#ended + 1] = {id, ARGV[index + 1], ARGV[index + 2]}
+      ended[#ended + 1] = {id, ARGV[index + 1], ARGV[index + 2], task.queue, ''}
       measure(task.queue, queues[task.queue][COLLECTION], ARGV[index + 3])
       count_in_run(id, 'done  ' .. ARGV[index + 2], 1)
       seen[id], letter = true, 'd'
@@ -44,4 +44,5 @@ put_in_outbox(ended, time_text)
 save_measures(tonumber(ARGV[4]))
 save_runs()
 save_queues()
+count_members(ended)
 return remember(table.concat(done))

@@ -251,7 +251,8 @@ end
 local function is_parked(queue, member)
   local id = member:sub(17)
   local run = id:match('^([^/]+)/')
-  if not run or call('SISMEMBER', SPENT, 'run ' .. run) == 0 then
+  if not run or call('SISMEMBER', SPENT, 'run ' .. run) == 0
+    or call('HEXISTS', NOTES, 'cancel ' .. id) == 1 then -- Costs nothing: it only is answered.
     return false
   end
   later('ZADD', DELAYED, FOREVER, id)

@@ -17,6 +17,7 @@ from agentpipe.brokers.runs import KeptRun
 from agentpipe.brokers.statistics import (
     MAX_LAST_ERROR_CHARS,
     Declared,
+    GroupCounts,
     QueueDepth,
     Stats,
     Tally,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 Number = TypeVar("Number", int, float)
-_OUTCOME = b"outcome:"
+_OUTCOME = "outcome:"
 
 
 def _rows(values: Sequence[Any], width: int) -> Iterator[tuple[Any, ...]]:
@@ -134,23 +135,24 @@ def _run(values: dict[str, Any]) -> ClaimSeen:
 
 def as_stats(answer: Sequence[Any]) -> Stats:
     """The reply of ``stats``."""
-    counters = {name: int(value) for name, value in _rows(answer[0], 2)}
+    counters = {name.decode(): int(value) for name, value in _rows(answer[0], 2)}
     # Queues in the order of their group; one that left its group only while it has tasks.
     tallies, spendings = dict(_tallies(answer[5])), as_spendings(answer[9])
     placed = sorted(_depths(answer[3], tallies), key=lambda entry: entry[0])
     queues = with_spent((depth for _, depth in placed), spendings)
     return Stats(
-        accepted=counters.get(b"accepted", 0),
+        accepted=counters.get("accepted", 0),
         waiting=sum(queue.waiting or 0 for queue in queues),
         delayed=sum(queue.delayed or 0 for queue in queues),
         running=sum(queue.running or 0 for queue in queues),
         outbox=answer[1],
-        outbox_bytes=counters.get(b"outbox_bytes", 0),
-        delivered=counters.get(b"delivered", 0),
+        groups=GroupCounts.of(counters.get("groups", 0), counters, answer[11]),
+        outbox_bytes=counters.get("outbox_bytes", 0),
+        delivered=counters.get("delivered", 0),
         dead=answer[2],
-        undeliverable=counters.get(b"undeliverable", 0),
+        undeliverable=counters.get("undeliverable", 0),
         outcomes={
-            name.removeprefix(_OUTCOME).decode(): value
+            name.removeprefix(_OUTCOME): value
             for name, value in sorted(counters.items())
             if name.startswith(_OUTCOME)
         },

@@ -7,7 +7,8 @@ if before then
   return before
 end
 
-local KIND, again, bytes = base .. ':undeliverable', 0, 0
+local KIND, again, bytes, records = base .. ':undeliverable', 0, 0, 0
+local GROUP = '{"kind":"group"'
 for index = 4, #ARGV do
   local id = ARGV[index]
   local result = call('HGET', KIND .. ':' .. id, 'result')
@@ -18,10 +19,13 @@ for index = 4, #ARGV do
     call('ZREM', KIND, id)
     call('DEL', KIND .. ':' .. id)
     again, bytes = again + 1, bytes + #result
+    if result:sub(1, #GROUP) == GROUP then
+      records = records + call('SADD', GROUP_RECORDS, label)
+    end
   end
 end
 if again > 0 then
-  call('HINCRBY', STORE, 'undeliverable', -again)
+  call('HINCRBY', STORE, 'undeliverable', records - again)
   call('HINCRBY', STORE, 'outbox_bytes', bytes)
 end
 return remember(tostring(again))

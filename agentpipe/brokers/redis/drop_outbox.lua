@@ -2,20 +2,31 @@
 -- ARGV: worker, and the numbers of records. Only the worker that borrowed a record drops it.
 
 local LENT = base .. ':lent:' .. ARGV[1]
-local labels, dropped, bytes = {}, 0, 0
+local labels, gone, bytes = {}, {}, 0
 for index = 2, #ARGV do
   labels[index - 1] = ARGV[index]
 end
 for index, entry in ipairs(read_many('HMGET', LENT, labels)) do
   if entry then
-    dropped, bytes = dropped + 1, bytes + tonumber(entry:match('^%d+ (%d+)'))
+    gone[#gone + 1], bytes = labels[index], bytes + tonumber(entry:match('^%d+ (%d+)'))
     later('HDEL', RESULTS, labels[index])
     later('HDEL', LENT, labels[index])
   end
 end
-if dropped > 0 then
+
+-- How many of these were records of groups, which count as no results.
+local function forget_records(labels)
+  local number = 0
+  for first = 1, #labels, CHUNK do
+    number = number + call('SREM', GROUP_RECORDS,
+      unpack(labels, first, math.min(first + CHUNK - 1, #labels)))
+  end
+  return number
+end
+
+if #gone > 0 then
   flush()
-  call('HINCRBY', STORE, 'delivered', dropped)
+  call('HINCRBY', STORE, 'delivered', #gone - forget_records(gone))
   call('HINCRBY', STORE, 'outbox_bytes', -bytes)
   if anything_ready() then
     ring() -- The outbox may have been at its mark.

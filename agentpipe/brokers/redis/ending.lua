@@ -1,6 +1,6 @@
 -- Shared by the scripts that end tasks or return them to their queues.
 
--- End tasks with their results; `ended` holds {id, result, outcome}.
+-- End tasks with their results; `ended` holds {id, result, outcome}, and what `groups` adds.
 local function put_in_outbox(ended, settled_at)
   if #ended == 0 then
     return

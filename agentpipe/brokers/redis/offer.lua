@@ -21,19 +21,6 @@ local settled = read_many('ZMSCORE', SETTLED, ids)
 local stored = call('HMGET', STORE, 'next', 'accepted', 'rung', 'cursor:' .. target)
 local rooms = rooms_of(target, to_ring, total, tonumber(stored[4] or 0), unbounded)
 
-local function depth_and_bound()
-  local depth, bound = 0, 0
-  local names = to_ring and call('ZRANGE', base .. ':ring:' .. target, 0, -1) or {target}
-  read_queues(names)
-  for _, name in ipairs(names) do
-    local queue = queues[name]
-    if queue then
-      depth, bound = depth + queue[N_WAITING] + queue[N_DELAYED], bound + queue[LIMIT]
-    end
-  end
-  return string.format('%d %d ', depth, bound)
-end
-
 local time = now()
 local _, submitted = wall()
 local seen, verdicts, accepted, refused, waking = {}, {}, 0, false, false
@@ -89,4 +76,4 @@ if accepted > 0 then
     ring()
   end
 end
-return remember((refused and depth_and_bound() or '0 0 ') .. table.concat(verdicts))
+return remember((refused and depth_and_bound(target, to_ring) or '0 0 ') .. table.concat(verdicts))

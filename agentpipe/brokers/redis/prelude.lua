@@ -32,6 +32,8 @@ local WAKE = base .. ':wake'
 local CLOCK = base .. ':clock'
 local SPENT = base .. ':spent'
 local MEASURES = base .. ':measures'
+-- The numbers of those in the outbox that say how a group ended.
+local GROUP_RECORDS = base .. ':group_records'
 
 local CHUNK = 4000 -- Lua's stack takes not many more arguments at once.
 local PORTION = 500 -- So many tasks are moved on the side by one call.

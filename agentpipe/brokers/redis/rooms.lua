@@ -61,3 +61,17 @@ local function next_room(rooms)
   end
   return found[1]
 end
+
+-- Of one queue or of all in the ring, as a reply to an offer begins where something was refused.
+local function depth_and_bound(target, to_ring)
+  local depth, bound = 0, 0
+  local names = to_ring and call('ZRANGE', base .. ':ring:' .. target, 0, -1) or {target}
+  read_queues(names)
+  for _, name in ipairs(names) do
+    local queue = queues[name]
+    if queue then
+      depth, bound = depth + queue[N_WAITING] + queue[N_DELAYED], bound + queue[LIMIT]
+    end
+  end
+  return string.format('%d %d ', depth, bound)
+end

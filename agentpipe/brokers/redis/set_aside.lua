@@ -4,7 +4,7 @@
 -- it. Only the worker that borrowed a result sets it aside; the id's last one is kept.
 
 local LENT, KIND = base .. ':lent:' .. ARGV[1], base .. ':undeliverable'
-local bytes, aside = 0, 0
+local bytes, aside, records = 0, 0, 0
 
 local function set_aside(index, entry)
   local label, size, id = entry:match('^(%d+) (%d+) (.*)$')
@@ -15,6 +15,7 @@ local function set_aside(index, entry)
   call('HDEL', RESULTS, label)
   call('HDEL', LENT, label)
   bytes, aside = bytes + tonumber(size), aside + 1
+  records = records + call('SREM', GROUP_RECORDS, label)
 end
 
 for index = 2, #ARGV, 5 do
@@ -24,7 +25,7 @@ for index = 2, #ARGV, 5 do
   end
 end
 if aside > 0 then
-  call('HINCRBY', STORE, 'undeliverable', aside)
+  call('HINCRBY', STORE, 'undeliverable', aside - records)
   call('HINCRBY', STORE, 'outbox_bytes', -bytes)
   if anything_ready() then
     ring() -- The outbox may have been at its mark.

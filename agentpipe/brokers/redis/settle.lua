@@ -1,11 +1,13 @@
 #!lua flags=allow-oom
--- needs: ending budgets
+-- needs: ending budgets groups
 -- ARGV: session, request, seconds to remember it, then for each settlement its action, the
 -- claim's id, worker and number, and the delay, outcome, reason, result, reward (or nothing), cost,
 -- of a failure for the breaker its digest (or nothing), its limit and what a pause would say,
 -- the queues that a cooldown covers as a JSON list (or nothing), the task's new payload (or
 -- nothing), the tokens used, the fingerprint of the config that ran (or nothing), what it adds to the measures
--- of its collection, and the places there of its run's duration and of the task's wait (or nothing).
+-- of its collection, the places there of its run's duration and of the task's wait (or nothing), and
+-- what it says as a member of a group: 'good OLDEST NEWEST' with the policy's versions if they are known,
+-- 'repair PRIORITY LENGTH ID PAYLOAD' with the length of the id in bytes, or nothing.
 -- Before these, after the seconds: how many numbers are measured, and the limits of their buckets.
 -- Returns a letter for each: d for done, t where that has paused the collection, l where the claim
 -- was lost; then, a line each, the collections that it has paused.
@@ -15,7 +17,7 @@ if before then
   return before
 end
 
-local STEP, FIRST = 20, 5
+local STEP, FIRST = 21, 5
 local WIDTH, BUCKETS = tonumber(ARGV[4]), cjson.decode(ARGV[5])
 local MAX_ERROR_BYTES = 1200
 local RUNS_IN_MEAN = 8
@@ -122,7 +124,7 @@ local function settle(index, id, queue, record, held_as)
     if action == 'bury' then
       bury(index, id, queue)
     end
-    ended[#ended + 1] = {id, field(index, 8), field(index, 6)}
+    ended[#ended + 1] = {id, field(index, 8), field(index, 6), queue, field(index, 21)}
   end
 end
 
@@ -323,6 +325,7 @@ save_runs()
 save_streaks()
 save_costs()
 save_queues()
+waking = count_members(ended) or waking
 if (waking or a_gate_opened) and anything_ready() then
   ring()
 end

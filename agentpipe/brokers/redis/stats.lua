@@ -7,7 +7,8 @@
 -- report), eight for each queue where a task has ended (name, done, failed, evaluated, passed,
 -- cost, seconds since a run failed or nothing, how), how many tasks ended recently, for how many
 -- seconds the oldest result is here, who has declared which collection, and six values for
--- each budget (kind, name, caps in USD and tokens, -1 for none, and what is spent), and the measures.
+-- each budget (kind, name, caps in USD and tokens, -1 for none, and what is spent), the measures, and
+-- how many records of groups wait with the results.
 
 local FIELDS = {COLLECTION, POSITION, N_WAITING, N_DELAYED, N_RUNNING, LIMIT, CONCURRENCY}
 local time, values, depths = look().time, {}, {}
@@ -49,12 +50,18 @@ end
 
 local spendings = tell_budgets()
 
+local records = call('SCARD', GROUP_RECORDS)
+
 local function undelivered()
-  local first = call('ZRANGE', OUTBOX, 0, 0)[1]
-  local settled = first and call('ZSCORE', SETTLED, first:match('^%d+ %d+ (.*)$'))
-  return settled and tostring(math.max(0, time - settled)) or '0'
+  for _, entry in ipairs(call('ZRANGE', OUTBOX, 0, math.min(records, PORTION))) do
+    local settled = call('ZSCORE', SETTLED, entry:match('^%d+ %d+ (.*)$'))
+    if settled then
+      return tostring(math.max(0, time - settled))
+    end
+  end
+  return '0'
 end
 
-return {call('HGETALL', STORE), call('HLEN', RESULTS), call('ZCARD', DEAD), depths, values, tallies,
+return {call('HGETALL', STORE), call('HLEN', RESULTS) - records, call('ZCARD', DEAD), depths, values, tallies,
   call('ZCOUNT', SETTLED, string.format('%.6f', time - tonumber(ARGV[1])), '+inf'), undelivered(),
-  call('HGETALL', SOURCES), spendings, call('HGETALL', MEASURES)}
+  call('HGETALL', SOURCES), spendings, call('HGETALL', MEASURES), records}

@@ -435,6 +435,7 @@ class SqliteStore(Store):
             declared = read_sources(db)
             spendings = read_spendings(db)
             measured = measures.read(db)
+            groups = group_counts.read_counts(db, counters)
             queues = with_budgets(db, queues, spendings)
         prefix = "outcome:"
         return Stats(
@@ -442,7 +443,8 @@ class SqliteStore(Store):
             waiting=sum(queue.waiting or 0 for queue in queues),
             delayed=sum(queue.delayed or 0 for queue in queues),
             running=sum(queue.running or 0 for queue in queues),
-            outbox=counters.get("outbox", 0),
+            outbox=counters.get("outbox", 0) - groups.records,
+            groups=groups,
             outbox_bytes=counters.get("outbox_bytes", 0),
             delivered=counters.get("delivered", 0),
             dead=dead,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage, DeadSummary
+from agentpipe.core.groups import is_group_record
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def set_aside(db: sqlite3.Connection, worker: str, refusals: Sequence[Refusal]) 
                 (moment_us, number),
             )
             db.execute("DELETE FROM outbox_bodies WHERE seq = ?", (number,))
-            changes.update({"outbox": -1, "outbox_bytes": -size, UNDELIVERABLE: 1})
+            records = db.execute("DELETE FROM group_records WHERE seq = ?", (number,)).rowcount
+            changes.update({"outbox": -1, "outbox_bytes": -size, UNDELIVERABLE: 1 - records})
     return changes
 
 
@@ -81,7 +83,10 @@ def deliver_again(db: sqlite3.Connection, task_ids: Sequence[str]) -> Counter[st
             "INSERT INTO outbox (task_id, bytes) VALUES (?, ?)", (each.task_id, size)
         ).lastrowid
         db.execute("INSERT INTO outbox_bodies VALUES (?, ?)", (number, each.result))
-        changes.update({"outbox": 1, "outbox_bytes": size, UNDELIVERABLE: -1})
+        of_group = is_group_record(each.result)
+        if of_group:
+            db.execute("INSERT INTO group_records VALUES (?)", (number,))
+        changes.update({"outbox": 1, "outbox_bytes": size, UNDELIVERABLE: of_group - 1})
     drop(db, UNDELIVERABLE, task_ids)
     return changes
 

@@ -11,12 +11,13 @@ from agentpipe.brokers.records import MemberEnd
 from agentpipe.brokers.sqlite import runs
 from agentpipe.brokers.sqlite.admission import admit, known_ids
 from agentpipe.brokers.sqlite.tables import SETTLED
+from agentpipe.brokers.statistics import GroupCounts
 from agentpipe.core.groups import GroupEnd, status_of
 
 if TYPE_CHECKING:
     import sqlite3
     from collections import Counter
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from agentpipe.brokers.records import Group, Offer, Verdict
     from agentpipe.brokers.sqlite.admission import Rooms
@@ -171,9 +172,10 @@ def _end_group(db: sqlite3.Connection, group_id: str, changes: Counter[str]) -> 
         "SELECT task_id FROM group_members WHERE group_id = ? ORDER BY place", (group_id,)
     ).fetchall()
     db.execute("DELETE FROM group_members WHERE group_id = ?", (group_id,))
+    status = status_of(good, need, cancelled=bool(cancelled))
     record = GroupEnd(
         group_id,
-        status_of(good, need, cancelled=bool(cancelled)),
+        status,
         good,
         tuple(task_id for (task_id,) in members),
         () if oldest is None else (oldest, newest),
@@ -183,7 +185,14 @@ def _end_group(db: sqlite3.Connection, group_id: str, changes: Counter[str]) -> 
     ).lastrowid
     db.execute("INSERT INTO outbox_bodies VALUES (?, ?)", (number, record))
     db.execute("INSERT INTO group_records VALUES (?)", (number,))
-    changes.update({"outbox": 1, "outbox_bytes": len(record)})
+    changes.update({"outbox": 1, "outbox_bytes": len(record), f"group:{status}": 1})
+
+
+def read_counts(db: sqlite3.Connection, counters: Mapping[str, int]) -> GroupCounts:
+    """What has become of groups."""
+    (living,) = db.execute("SELECT count(*) FROM task_groups").fetchone()
+    (records,) = db.execute("SELECT count(*) FROM group_records").fetchone()
+    return GroupCounts.of(living, counters, records)
 
 
 def forget_records(db: sqlite3.Connection, numbers: Sequence[int]) -> int:

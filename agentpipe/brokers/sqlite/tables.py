@@ -210,7 +210,8 @@ SELECT_TALLY = "SELECT sum(done), sum(failed), sum(evaluated), sum(passed), sum(
 SELECT_RECENT = "SELECT count(*) FROM tasks WHERE state = 3 AND settled_at > ?"
 SELECT_OLDEST = (
     "SELECT settled_at FROM tasks WHERE state = 3"
-    " AND id = (SELECT task_id FROM outbox ORDER BY seq LIMIT 1)"
+    " AND id = (SELECT task_id FROM outbox WHERE seq NOT IN (SELECT seq FROM group_records)"
+    " ORDER BY seq LIMIT 1)"
 )
 UPSERT_TALLY = (
     "INSERT INTO tallies SELECT qid, ?, ?, ?, ?, ?, ?, ? FROM queues WHERE name = ?"

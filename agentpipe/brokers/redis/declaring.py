@@ -1,0 +1,43 @@
+"""Declaring: queues, where they come from and their budgets, as the script takes them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from agentpipe.brokers.records import Queue
+    from agentpipe.brokers.redis.script_runner import Argument
+    from agentpipe.core.budgets import Budget
+
+
+def declare_args(queues: Collection[Queue]) -> list[Argument]:
+    """The arguments of ``declare``."""
+    sources = {queue.collection: queue.source for queue in queues if queue.collection}
+    known = {name: source for name, source in sources.items() if source}
+    budgets = {queue.collection: queue.budget for queue in queues if queue.collection}
+    args: list[Argument] = [len(known), len(budgets)]
+    for name, it in known.items():
+        args += (name, int(it.serves), it.edited_us, it.config_us, it.fingerprint or "-", it.place)
+    for name, budget in budgets.items():
+        args += (name, *caps(budget))
+    return [*args, *_queue_args(queues)]
+
+
+def caps(budget: Budget) -> tuple[float, int]:
+    """Its caps for a script."""
+    return -1 if budget.usd is None else budget.usd, -1 if budget.tokens is None else budget.tokens
+
+
+def _queue_args(queues: Iterable[Queue]) -> Iterable[str | int]:
+    """Those of queues; positions count per collection."""
+    positions: dict[str, int] = {}
+    for queue in queues:
+        place = -1
+        if queue.collection is not None:
+            place = positions.get(queue.collection, 0)
+            positions[queue.collection] = place + 1
+        yield from (queue.name, queue.max_waiting, queue.concurrency, queue.max_crashes)
+        yield from (place, queue.collection or "")
+        yield from (queue.concurrency_group or "", queue.concurrency_group_limit)
