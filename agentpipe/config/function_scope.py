@@ -140,14 +140,23 @@ def flaw_of(reference: str, modules: tuple[str, ...] = ()) -> str:
         return str(error)
     if "." in attribute:
         return f"{reference!r}: name a function at the top level of its module, without a dot"
-    if any(part.startswith("_") for part in (*_parts(name), attribute)):
-        return f"{reference!r}: names that start with _ are private: rename the function"
-    return "" if name in modules else _flaw_of_place(reference, name)
+    if name in modules:
+        return _flaw_of_names(reference, name, attribute)
+    return _flaw_of_place(reference, name) or _flaw_of_names(reference, name, attribute)
+
+
+def _flaw_of_names(reference: str, name: str, attribute: str) -> str:
+    private = [part for part in (*_parts(name), attribute) if part.startswith("_")]
+    if private:
+        return f"{reference!r}: {private[0]!r} starts with _ and is private: rename it"
+    return ""
 
 
 def _flaw_of_place(reference: str, name: str) -> str:
     if not name.endswith(".py"):
         return _flaw_of_standard(reference, _top(name))
+    if "://" in name or name.startswith("file:"):
+        return f"{reference!r}: write a path below the collection's folder, no URL"
     if PurePath(name).is_absolute() or ".." in _parts(name) or name.startswith("~"):
         return f"{reference!r}: write a path below the collection's folder, without `..`"
     return ""

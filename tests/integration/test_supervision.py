@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agentpipe.brokers.capabilities import Answer, CancelsUnread, TaskQuery, TaskSeen
+from agentpipe.core.processes import Stat
 from tests.support import slowness, wait_until
 
 if TYPE_CHECKING:
@@ -38,7 +39,50 @@ def test_a_killed_worker_is_replaced_and_the_others_runs_go_on(project: Project)
     assert sorted(result["attempt"] for result in results) == [1, 1, 2, 2]
     unharmed = {result["worker"].split("-")[-2] for result in results if result["attempt"] == 1}
     assert unharmed == {str(spared)}
-    assert "replaced" in fleet.log
+    assert f"worker {killed} died (killed by SIGKILL): replaced" in fleet.log
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("watch", [(), ("--watch",)])
+def test_a_mistake_in_a_file_keeps_back_who_dies_and_never_ends_the_fleet(
+    project: Project, watch: tuple[str, ...]
+) -> None:
+    project.collection()
+    good = (project.folder / "collection.yaml").read_text()
+    fleet = project.work("--processes", "2", *watch).ready(2)
+    killed, spared = sorted(fleet.pids)
+    project.send(*["sleep 0.5"] * 20)
+    project.until(running=1)
+    project.write("collection.yaml", f"{good}  time_limitt: 3\n")
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: fleet.log.count("did you mean") >= 3, 60, "it was tried again")
+    assert fleet.log.count("tried again with growing pauses") == 1
+    assert fleet.pids == {spared}
+    project.until(delivered=20)
+    os.kill(spared, signal.SIGKILL)
+    wait_until(lambda: fleet.log.count("tried again with growing pauses") == 2, 60, "none is left")
+    project.write("collection.yaml", good)
+    wait_until(lambda: len(fleet.pids - {killed, spared}) == 2, 90, "it is mended")
+    assert fleet.stop() == 0
+
+
+def test_the_log_says_what_ended_a_worker(project: Project) -> None:
+    project.collection()
+    fleet = project.work("--processes", "1").ready(1)
+    (first,) = fleet.pids
+    os.kill(first, signal.SIGSEGV)
+    wait_until(lambda: fleet.pids - {first}, REPLACED_S, "another worker serves")
+    (second,) = fleet.pids - {first}
+    os.kill(_parent_of(second), signal.SIGKILL)
+    wait_until(lambda: "its master was" in fleet.log, REPLACED_S, "its master is gone")
+    assert f"worker {first} died (killed by SIGSEGV): replaced" in fleet.log
+    assert f"worker {second} died (its master was killed by SIGKILL): replaced" in fleet.log
+    assert "exited unexpectedly" not in fleet.log
+    assert fleet.stop() == 0
+
+
+def _parent_of(pid: int) -> int:
+    return int(Stat.of(Path(f"/proc/{pid}")).fields[1])
 
 
 def test_workers_whose_supervisor_is_killed_end_and_give_back(project: Project) -> None:

@@ -164,6 +164,26 @@ def test_a_sender_without_the_files_refuses_what_no_collection_offers(func: str)
 
 
 @pytest.mark.parametrize(
+    ("func", "reason"),
+    [
+        ("/a/_b/evil.py:f", "without `..`"),
+        ("/a/evil.py:_f", "without `..`"),
+        ("../_b/evil.py:f", "without `..`"),
+        ("~/_b/evil.py:f", "without `..`"),
+        ("file:///a/_b/evil.py:f", "no URL"),
+        ("file:_evil.py:f", "no URL"),
+        ("https://host/_evil.py:f", "no URL"),
+        ("_posixsubprocess:fork_exec", "standard library"),
+        ("judge:_f", "'_f' starts with _"),
+        ("deep/_near.py:f", "'_near.py' starts with _"),
+    ],
+)
+def test_the_reason_is_the_true_one(func: str, reason: str) -> None:
+    (problem,) = check([{"func": func}])
+    assert reason in problem
+
+
+@pytest.mark.parametrize(
     "func",
     ["judge:f", "judge.py:f", "./judge.py:f", "deep/near.py:f", "deep.near:f", "again:f"],
 )

@@ -51,8 +51,8 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """That of Dramatiq's master."""
-        return self._process.pid
+        """The worker's, or Dramatiq's master's where it did not come so far."""
+        return self._word.pid or self._process.pid
 
     @property
     def code(self) -> int | None:
@@ -60,6 +60,15 @@ class ChildProcess:
         if self._ending is not None and self._ending.is_alive():
             return None
         return self._process.poll()
+
+    @property
+    def cause(self) -> str:
+        """What ended it, in words; a signal is the worker's own, unless the worker still runs."""
+        code = self._process.returncode
+        if code >= 0:
+            return f"exit code {code}"
+        by = f"killed by {signal.Signals(-code).name}"
+        return f"its master was {by}" if self.worker_lives else by
 
     @property
     def has_served(self) -> bool:

@@ -40,19 +40,31 @@ if TYPE_CHECKING:
 # A child that dies sooner than this after its start is restarted with a growing pause.
 SHORT_LIFE_S = 2.0
 PAUSE_S, MAX_PAUSE_S = 0.5, 4.0
+# A mistake in a file stays until somebody mends it.
+MAX_PAUSE_OF_MISTAKES_S = 30.0
 CONFIG_ERROR = 2
 UNFINISHED = 1
 INTERRUPTED = 130
+
+_CANNOT_START = (
+    "worker %d cannot start for the mistake above: the other workers go on, and it is tried again "
+    "with growing pauses of up to %g s until that is mended"
+)
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Place:
-    """The place of one worker process, and the process that has it now."""
+    """The place of one worker process, and the process that has it now.
+
+    Attributes:
+        mistakes: How often in a row a mistake in a file kept one from serving.
+    """
 
     process: ChildProcess
     short_lives: int = 0
+    mistakes: int = 0
     restart_at: float = 0.0
 
 
@@ -71,6 +83,7 @@ class Supervisor:
         self._places: list[_Place] = []
         self._left: list[ChildProcess] = []
         self._signals: list[int] = []
+        self._has_served = False
 
     def run(self) -> int:
         """Returns the exit code: 0 when done or after SIGTERM, 130 after Ctrl-C, 2 on a mistake."""
@@ -116,24 +129,39 @@ class Supervisor:
         return ChildProcess(self._settings, self._environ)
 
     def _replace(self, place: _Place) -> bool:
-        """Restart a dead child when it is due; returns whether it died of a mistake in a file."""
-        child, now = place.process, time.monotonic()
+        """Restart a dead child when it is due.
+
+        Returns:
+            Whether a mistake in a file ended it that no worker has ever served with.
+        """
+        child = place.process
         child.check()
-        code = child.code
-        if code is None:
+        self._has_served = self._has_served or child.has_served
+        if (code := child.code) is None:
             return False
-        if code == CONFIG_ERROR and not child.has_served:  # Later, an agent may exit with any code.
+        # Once it has served, an agent may exit with any code.
+        is_mistake = code == CONFIG_ERROR and not child.has_served
+        if is_mistake and not self._has_served:
             return True
         if not place.restart_at:
-            short = now - child.started_at < SHORT_LIFE_S
-            place.short_lives = place.short_lives + 1 if short else 0
-            pause_s = delay_s(place.short_lives, PAUSE_S, MAX_PAUSE_S) if short else 0.0
-            place.restart_at = now + pause_s
-            log.warning("worker %d died (%s): replaced", child.pid, _cause(code))
-        elif now >= place.restart_at:
+            place.mistakes = place.mistakes + 1 if is_mistake else 0
+            self._plan_restart(place)
+        elif time.monotonic() >= place.restart_at:
             self._left.append(child)
             place.process, place.restart_at = self._start(), 0.0
         return False
+
+    def _plan_restart(self, place: _Place) -> None:
+        child, now = place.process, time.monotonic()
+        is_short = place.mistakes or now - child.started_at < SHORT_LIFE_S
+        place.short_lives = place.short_lives + 1 if is_short else 0
+        longest_s = MAX_PAUSE_OF_MISTAKES_S if place.mistakes else MAX_PAUSE_S
+        pause_s = delay_s(place.short_lives, PAUSE_S, longest_s) if is_short else 0.0
+        place.restart_at = now + pause_s
+        if not place.mistakes:
+            log.warning("worker %d died (%s): replaced", child.pid, child.cause)
+        elif place.mistakes == 1:
+            log.error(_CANNOT_START, child.pid, MAX_PAUSE_OF_MISTAKES_S)
 
     def _watch_left(self) -> None:
         """A worker whose master has died has its grace, and may freeze in it."""
@@ -189,10 +217,6 @@ def child_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, s
     if settings.slots:
         child["AGENTPIPE_SLOTS"] = str(settings.slots)
     return child
-
-
-def _cause(code: int) -> str:
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 def serve(
