@@ -1,29 +1,65 @@
 """Keys of well-known services, by their form.
 
 Each pattern is linear: a hostile text that almost holds a key must not stop a worker. What repeats
-is possessive or bounded, and no part of a text is read again from each place before it.
+is possessive or bounded, and no part of a text is read again from each place before it. What may be
+followed by something else, and not match after all, begins where no character of it stands before.
 """
 
 from __future__ import annotations
 
 import re
 
+_OF_URLS = "[A-Za-z0-9_-]"
 _PEM = "[A-Z ]{0,40}PRIVATE KEY-----"
-# Each form by a substring that all of its keys contain: searching for that first is cheap.
+
+
+def _begun(prefix: str, rest: str, not_behind: str = r"\w") -> str:
+    """A form that begins with these letters: a search looks for them first, which is fast."""
+    prefix = re.escape(prefix)
+    return f"{prefix}(?<!{not_behind}{prefix}){rest}"
+
+
+# By what all keys of a form begin with, the rest of the form.
 # Sources: the services' documentation of their keys' prefixes.
-_KEYS = {
+_BEGUN = {
     # With a digit: words that are joined by hyphens have none.
-    "sk-": r"\bsk-(?=[A-Za-z_-]{0,64}+[0-9])[A-Za-z0-9_-]{20,}+",
-    **{f"gh{kind}_": rf"\bgh{kind}_[A-Za-z0-9]{{36,}}+" for kind in "pousr"},
-    "github_pat_": r"\bgithub_pat_[A-Za-z0-9_]{50,}+",
-    "glpat-": r"\bglpat-[A-Za-z0-9_-]{20,}+",
-    "AKIA": r"\bAKIA[A-Z0-9]{16}\b",
-    "AIza": r"\bAIza[A-Za-z0-9_-]{35}",
-    "xox": r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}+",
-    "hf_": r"\bhf_[A-Za-z0-9]{30,}+",
-    "gsk_": r"\bgsk_[A-Za-z0-9]{40,}+",
-    "xai-": r"\bxai-[A-Za-z0-9]{40,}+",
-    "ntn_": r"\bntn_[A-Za-z0-9]{40,}+",
+    "sk-": r"(?=[A-Za-z_-]{0,64}+[0-9])[A-Za-z0-9_-]{20,}+",
+    **{f"gh{kind}_": r"[A-Za-z0-9]{36,}+" for kind in "pousr"},
+    "github_pat_": r"[A-Za-z0-9_]{50,}+",
+    "glpat-": rf"{_OF_URLS}{{20,}}+",
+    **{f"{kind}IA": r"[A-Z0-9]{16}\b" for kind in ("AK", "AS")},
+    "AIza": rf"{_OF_URLS}{{35}}",
+    "xox": r"[abeoprs]-[A-Za-z0-9-]{10,}+",
+    "xapp-": r"[A-Za-z0-9-]{20,}+",
+    "hf_": r"[A-Za-z0-9]{30,}+",
+    "gsk_": r"[A-Za-z0-9]{40,}+",
+    "xai-": r"[A-Za-z0-9]{40,}+",
+    "ntn_": r"[A-Za-z0-9]{40,}+",
+    "whsec_": r"[A-Za-z0-9+/]{20,}+",
+    "ya29.": rf"{_OF_URLS}{{20,}}+",
+    "npm_": r"[A-Za-z0-9]{30,}+",
+    "pypi-Ag": rf"{_OF_URLS}{{40,}}+",
+    "SK": r"[0-9a-f]{32}\b",
+    "lin_api_": r"[A-Za-z0-9]{32,}+",
+    "shp": r"(?:at|ca|pa|ss)_[A-Fa-f0-9]{32}",
+    "r8_": r"[A-Za-z0-9]{30,}+",
+    **{f"{kind}-": rf"{_OF_URLS}{{30,}}+" for kind in ("pplx", "nvapi", "tvly")},
+    "hooks.slack.com/": r"(?:services|workflows|triggers)/[A-Za-z0-9/_-]{8,}+",
+}
+# By a part that all keys of a form have, the form.
+_KEYS = {
+    **{held: _begun(held, rest) for held, rest in _BEGUN.items()},
+    "SG.": _begun("SG.", rf"{_OF_URLS}{{16,}}+\.{_OF_URLS}{{16,}}+", _OF_URLS),
+    # A token of three parts, the first of which is JSON.
+    "eyJ": _begun("eyJ", rf"{_OF_URLS}{{8,}}+\.{_OF_URLS}{{2,}}+\.{_OF_URLS}{{16,}}+", _OF_URLS),
+    **{f"k_{mode}_": rf"\b[sr]k_{mode}_[A-Za-z0-9]{{10,}}+" for mode in ("live", "test")},
+    "_v1_": r"\bdo[opr]_v1_[0-9a-f]{64}",
+    # Of a bot.
+    ":AA": rf"\b[0-9]{{8,10}}:AA{_OF_URLS}{{33}}",
+    "/api/webhooks/": rf"\bdiscord(?:app)?\.com/api/webhooks/[0-9]{{1,20}}+/{_OF_URLS}{{20,}}+",
+    # In a header.
+    "earer ": r"[Bb]earer (?=[A-Za-z._~+/-]{0,64}+[0-9])[A-Za-z0-9._~+/-]{20,}+={0,2}",
+    "Basic ": r"Basic (?=[A-Za-z+/]{0,64}+[0-9])[A-Za-z0-9+/]{16,}+={0,2}",
     # To its end, or, where a text was cut, as far as its lines go.
     "PRIVATE KEY": rf"-----BEGIN {_PEM}(?:(?:(?!-----).)*+-----END {_PEM}"
     r"|(?:(?:\s|\\+[nr]){0,10}+[A-Za-z0-9+/=]{16,}+)++)",
