@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from agentpipe.archive.export.columns import columns
 from agentpipe.archive.export.frames import frame_of
+from agentpipe.core.groups import GroupEnd, is_group_record
 from agentpipe.core.result import Result
 from agentpipe.errors import ConfigError, FormatError
 from agentpipe.settings import Settings
@@ -17,7 +18,7 @@ from agentpipe.sinks.base import KnowsRuns, Query
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from agentpipe.sinks.base import Searchable
+    from agentpipe.sinks.base import Record, Searchable
 
 
 class Archive:
@@ -110,6 +111,10 @@ class Archive:
                 with suppress(FormatError):
                     yield position, Result.decode(record.payload)
 
+    def skipped(self) -> int:
+        """How many records are no results, so that readers skip them; reads the whole archive."""
+        return sum(not _is_read(record) for record in self._sink.search(Query()))
+
     def runs(self) -> list[str]:
         """The names of all runs with a result here."""
         return list(self._sink.runs()) if isinstance(self._sink, KnowsRuns) else []
@@ -141,3 +146,12 @@ class Archive:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _is_read(record: Record) -> bool:
+    try:
+        kind = GroupEnd if is_group_record(record.payload) else Result
+        kind.decode(record.payload)
+    except FormatError:
+        return False
+    return True

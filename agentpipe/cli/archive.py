@@ -113,14 +113,20 @@ def _confirm(args: argparse.Namespace, question: str) -> None:
 
 
 def _info(args: argparse.Namespace, archive: Trimmable) -> None:
+    from agentpipe.archive import Archive
+
+    with Archive.open(settings_of(args)) as opened:
+        skipped = opened.skipped()
     size = archive.size()
+    results = max(0, size.results - skipped)
     groups = [
         f"group {name}: {counted(number, 'result')} unread" for name, number in size.unread.items()
     ]
     print_either(
         args,
-        asdict(size),
-        f"{counted(size.results, 'result')}, {size.size_bytes:,} bytes ({size.free_bytes:,} free)",
-        f"{counted(size.unindexed, 'result')} to index",
+        {**asdict(size), "results": results, "skipped": skipped},
+        f"{counted(results, 'result')}, {size.size_bytes:,} bytes ({size.free_bytes:,} free)",
+        f"{counted(size.unindexed, 'record')} to index",
+        *([f"{counted(skipped, 'record')} that are no results: readers skip them"] * bool(skipped)),
         *groups,
     )

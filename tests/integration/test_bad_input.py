@@ -283,6 +283,9 @@ def test_records_that_are_no_results_are_skipped_by_readers(project: Project) ->
     assert report.json["results"] == 1
     assert skipped in report.err
     assert skipped in project.ok("tail", "--from", "beginning", "--timeout", "0").err
+    info = project.ok("archive", "info", "--json").json
+    assert (info["results"], info["skipped"]) == (1, len(records) + foreign)
+    assert "no results: readers skip them" in project.ok("archive", "info").out
 
 
 def _result(**fields: Any) -> bytes:
