@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agentpipe.core import masking
 from tests.servers import Kind, OwnServer, required, started
 from tests.shared_servers import ADDRESS, SharedServers, shared_server
 
@@ -41,6 +42,14 @@ def _share_servers(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if servers := config.stash.get(SERVERS, None):
         servers.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_secrets_of_another_test() -> Iterator[None]:
+    before = masking.redactor()
+    yield
+    if masking.redactor() is not before:
+        masking.install(())
 
 
 @pytest.fixture(scope="session")

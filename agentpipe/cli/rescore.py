@@ -83,12 +83,12 @@ async def _rescored(
     settings: Settings,
 ) -> Rescored:
     from agentpipe.archive import Archive
-    from agentpipe.core.redaction import Redactor
+    from agentpipe.core import masking
     from agentpipe.operations.rescore import Rescore
     from agentpipe.worker.broker import make_runners
 
     runners = make_runners(collections, os.environ)
-    redactor = Redactor({secret for each in runners.values() for secret in each.secrets})
+    redactor = masking.install({secret for each in runners.values() for secret in each.secrets})
     with Archive.open(settings) as archive, opened_sink(settings) as sink:
         rescore = Rescore(names, evaluators, runners, archive, sink)
         results = [each.task_id for each in archive.results(run=names.run)]

@@ -11,14 +11,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
+from agentpipe.core import masking
 from agentpipe.core.outside import valid_text
 from agentpipe.core.text import printable
 from agentpipe.core.timestamps import utc
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from agentpipe.core.redaction import Redactor
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +53,8 @@ class RedactingStream:
 
     encoding = "utf-8"
 
-    def __init__(
-        self, stream: TextIO | RedactingStream, redactor: Redactor, *, quotes: bool = True
-    ) -> None:
-        self._stream, self._redactor, self._quotes = stream, redactor, quotes
-        # One that is wrapped again only masks.
-        self._put = stream.write_log if isinstance(stream, RedactingStream) else stream.write
+    def __init__(self, stream: TextIO, *, quotes: bool = True) -> None:
+        self._stream, self._quotes = stream, quotes
         self._lock = threading.Lock()
         self._at_line_start = True
 
@@ -67,19 +62,17 @@ class RedactingStream:
         """Write what was printed, with its secrets masked, and indented where it quotes."""
         with self._lock:
             masked = self.masked(text)
-            self._put(self._indented(masked) if self._quotes else masked)
+            self._stream.write(self._indented(masked) if self._quotes else masked)
         return len(text)
 
     def quote(self) -> None:
         """What is printed from now on is what agents print."""
         self._quotes = True
-        if isinstance(self._stream, RedactingStream):
-            self._stream.quote()
 
     def write_log(self, text: str) -> int:
         """Write lines that a formatter made, with their secrets masked."""
         with self._lock:
-            self._put(self.masked(text))
+            self._stream.write(self.masked(text))
         return len(text)
 
     def _indented(self, text: str) -> str:
@@ -93,7 +86,7 @@ class RedactingStream:
 
     def masked(self, text: str) -> str:
         """``text`` with its secrets masked; in valid Unicode, or a print could end a run."""
-        return valid_text(self._redactor.text(text))
+        return valid_text(masking.masked(text))
 
     def flush(self) -> None:
         """Flush the wrapped stream."""
@@ -206,10 +199,16 @@ def configure(level: str, line_format: str) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def redact_output(redactor: Redactor) -> None:
-    """Mask secrets in everything that this process prints or logs from now on."""
-    sys.stdout = RedactingStream(sys.stdout, redactor, quotes=False)
-    sys.stderr = RedactingStream(sys.stderr, redactor, quotes=False)
+def redact_output() -> None:
+    """Mask this process's secrets in everything that it prints or logs from now on."""
+    sys.stdout = _redacting(sys.stdout)
+    sys.stderr = _redacting(sys.stderr)
+
+
+def _redacting(stream: TextIO | RedactingStream) -> RedactingStream:
+    if isinstance(stream, RedactingStream):
+        return stream
+    return RedactingStream(stream, quotes=False)
 
 
 def quote_output() -> None:

@@ -1,8 +1,8 @@
-"""The one door for text that is cut: half a secret cannot be recognised, so mask the whole.
+"""The secrets of this process, in one place: whatever leaves it is masked by them.
 
 A process has one redactor, with the secrets of all its contexts: agents of a worker may see what
-belongs to another's. A text that is not cut is masked where it leaves: ``Result.encode`` and the
-streams of ``core.logs`` do that.
+belongs to another's. Results, errors, what is printed and logged are masked where they leave, and a
+text that is cut is masked before: half a secret cannot be recognised.
 """
 
 from __future__ import annotations
@@ -20,6 +20,11 @@ _redactors = [Redactor(())]
 def install(secrets: Iterable[str]) -> Redactor:
     """Mask these from now on, in this process; they replace what was given before."""
     _redactors[0] = Redactor(secrets)
+    return _redactors[0]
+
+
+def redactor() -> Redactor:
+    """That of this process, until others are installed."""
     return _redactors[0]
 
 

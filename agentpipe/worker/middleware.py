@@ -103,7 +103,7 @@ class WorkerMiddleware(dramatiq.Middleware):
             word=self._word,
             contact=self._contact,
         )
-        self._end_process = ProcessEnd(consumer, partial(self._results.released, broker))
+        self._end_process = ProcessEnd(consumer, self._results.released)
         loop = EventLoop(
             broker,
             Signals(broker, self._results),

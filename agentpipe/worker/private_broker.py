@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from agentpipe.config.contexts import resolve_contexts, variables_in
 from agentpipe.core import logs, masking
 from agentpipe.core.process_privacy import withdraw
-from agentpipe.core.redaction import Redactor
 from agentpipe.worker.running.served_actor import served_actors
 
 if TYPE_CHECKING:
@@ -28,11 +27,10 @@ def private_broker(
     """
     # First of all: the log handlers of users' modules keep the streams that they find.
     secrets = _secrets(collections)
-    logs.redact_output(masking.install(secrets))
+    masking.install(secrets)
+    logs.redact_output()
     made = make()
-    if more := _secrets_of_runners(made) - secrets:
-        masking.install(secrets | more)
-        logs.redact_output(Redactor(more))
+    masking.install(secrets | _secrets_of_runners(made))
     withdraw(variables_in(collections))
     return made
 

@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, cast
 
 from agentpipe.brokers.records import Claim
+from agentpipe.core import masking
 from agentpipe.core.failures import error_record
 from agentpipe.core.result import Result
 from agentpipe.errors import AgentFailed
@@ -80,7 +81,7 @@ class Trial:
         limit_s = LIMITS * self._collection.time_limit_s + SPARE_S
         self._loop.start()
         self._loop.start_runs([message])
-        redactor = self._results.redactors.of(self._broker)
+        redactor = masking.redactor()
         for span in self._spans(time.monotonic() + limit_s):
             yield redactor.value(span)
         self.result = self._result_of(message)
@@ -137,7 +138,7 @@ class Trial:
     def _given_up(self, message: ClaimedMessage, settlement: Settlement) -> Result:
         """A worker would try again later: for a service that is at its limit, say."""
         kind, _, said = settlement.reason.partition(": ")
-        redactor = self._results.redactors.of(self._broker)
+        redactor = masking.redactor()
         return Result.of(
             message.task,
             task_id=message.claim.task_id,

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agentpipe.core import logs
+from agentpipe.core import logs, masking
 from agentpipe.core.agent_thread import call_in_thread
 from agentpipe.core.logs import Binder, Bound, JsonFormatter, RedactingStream, TextFormatter, bound
-from agentpipe.core.redaction import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -142,7 +141,8 @@ def test_a_secret_of_several_lines_is_masked(
     log_format: str,
 ) -> None:
     secret = "KANARIE\x1b-one\n  KANARIE-two"
-    monkeypatch.setattr(sys, "stderr", RedactingStream(sys.stderr, Redactor({secret})))
+    masking.install({secret})
+    monkeypatch.setattr(sys, "stderr", RedactingStream(sys.stderr))
     logs.configure("INFO", log_format)
     root.error("first: %s", secret)
     root.error("second: %r", {"key": secret})
@@ -169,7 +169,8 @@ def test_what_children_print_passes_at_any_level(
 def test_half_a_surrogate_pair_can_be_printed() -> None:
     written = io.BytesIO()
     with io.TextIOWrapper(written, encoding="utf-8", write_through=True) as plain:
-        RedactingStream(plain, Redactor({"secret"})).write("a\ud800b secret é")
+        masking.install({"secret"})
+        RedactingStream(plain).write("a\ud800b secret é")
         assert written.getvalue().decode() == "    a\ufffdb *** é"
 
 
@@ -178,7 +179,8 @@ FORGED = "12:00:00 INFO    [1] 9,999 tasks delivered"
 
 def test_what_is_printed_steers_no_terminal_and_forges_no_line() -> None:
     written = io.StringIO()
-    stream = RedactingStream(RedactingStream(written, Redactor({"first"})), Redactor({"second"}))
+    stream = RedactingStream(written)
+    masking.install({"first", "second"})
     for part in (
         "first\x1b[2J ",
         "second\x9b31m",
@@ -202,7 +204,8 @@ def test_what_is_printed_steers_no_terminal_and_forges_no_line() -> None:
 def test_lines_of_the_log_are_told_from_what_is_printed(
     root: logging.Logger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "stderr", RedactingStream(sys.stderr, Redactor({"secret"})))
+    masking.install({"secret"})
+    monkeypatch.setattr(sys, "stderr", RedactingStream(sys.stderr))
     logs.configure("INFO", "text")
     root.error("of ours: %s", f"secret\n{FORGED}")
     sys.stderr.write(FORGED)

@@ -32,9 +32,8 @@ PACKAGE = Path(agentpipe.__file__).parent
 
 
 @pytest.fixture(autouse=True)
-def installed() -> Iterator[Redactor]:
-    yield masking.install([SECRET])
-    masking.install([])
+def installed() -> Redactor:
+    return masking.install([SECRET])
 
 
 def over(limit: int) -> str:

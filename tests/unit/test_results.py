@@ -19,6 +19,7 @@ from dramatiq.middleware import SkipMessage
 from agentpipe.brokers import open_store
 from agentpipe.brokers.records import Claim, Settlement
 from agentpipe.config.collection import ContextSpec
+from agentpipe.core import masking
 from agentpipe.core.failures import MAX_RETRY_DELAY_S
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.result import WITHHELD, Result
@@ -77,6 +78,7 @@ class Bench:
         contexts = tuple(ContextSpec({}, {}, "crew.yaml", 1) for _ in "ab")
         crew = replace(CREW, number=3, contexts=contexts)
         crew = replace(crew, **{"max_retries": 2, "max_crashes": 3, **limits})
+        masking.install([CANARY])
         runner = runner_of(object, env={"TOKEN": CANARY, "MODE": "on"})
         self.broker.actors.pop("crew_0", None)
         AgentActor(crew, crew.agents[0], self.broker, runner)

@@ -21,6 +21,7 @@ from agentpipe.core.logs import Bound
 from agentpipe.errors import AgentpipeError
 from agentpipe.worker.loop.thread_pool import ThreadPool
 from agentpipe.worker.outcomes import follow_ups
+from agentpipe.worker.outcomes.shown import shown_answer, shown_error
 from agentpipe.worker.running.plain_actor import WorkersLoop
 from agentpipe.worker.running.runner import Completed
 from agentpipe.worker.running.served_actor import served_actor
@@ -54,7 +55,7 @@ class Signals:
     """Emits the signals of messages that run on one loop."""
 
     def __init__(self, broker: StoreBroker, results: Results) -> None:
-        self._broker, self._results, self._redactors = broker, results, results.redactors
+        self._broker, self._results = broker, results
         self._threads = ThreadPool("agentpipe-actor")
 
     async def before(self, message: ClaimedMessage) -> None:
@@ -134,9 +135,9 @@ class Signals:
     def _ended(self, message: ClaimedMessage, error: BaseException | None) -> None:
         value = None
         if error is None:
-            value = self._redactors.answer(self._broker, message)
+            value = shown_answer(message)
         else:
-            message.stuff_exception(self._redactors.error(self._broker, error))
+            message.stuff_exception(shown_error(error))
             if message.ended_by is None:
                 message.count_retry()
         self._broker.emit_after("process_message", message, result=value, exception=error)

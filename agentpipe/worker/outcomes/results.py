@@ -19,6 +19,7 @@ from dramatiq.middleware import SkipMessage
 
 from agentpipe.brokers.records import Settlement
 from agentpipe.brokers.statistics import MAX_LAST_ERROR_CHARS
+from agentpipe.core import masking
 from agentpipe.core.failures import (
     MAX_ERROR_CHARS,
     error_kind,
@@ -51,7 +52,6 @@ from agentpipe.sending.broker import StoreBroker
 from agentpipe.worker.outcomes.cooldowns import Cooldown, Cooldowns, bound_s, endless, log_cooldown
 from agentpipe.worker.outcomes.left_alone import LeftAlone
 from agentpipe.worker.outcomes.members import member_end
-from agentpipe.worker.outcomes.redactors import Redactors
 from agentpipe.worker.outcomes.rollouts import rollout_of
 from agentpipe.worker.outcomes.run_failures import causes_of, failure_of_end, run_failure
 from agentpipe.worker.outcomes.spending import cost_of, given_back, total_of, usage_of
@@ -89,7 +89,6 @@ class Results(dramatiq.Middleware):
         capacity: Reduced when a run finds that the machine has no more of something.
         left_alone: What must not run here.
         configs: What this worker has of its collections, as its heartbeat says.
-        redactors: Of the worker, for all that leaves a run.
     """
 
     def __init__(
@@ -101,7 +100,6 @@ class Results(dramatiq.Middleware):
         self.configs = configs
         self.capacity, self.left_alone = Capacity(), LeftAlone()
         self._worker, self._retry_delay_s = worker, retry_delay_s
-        self.redactors = Redactors()
         self._cooldowns = Cooldowns()
 
     def before_process_message(
@@ -152,14 +150,12 @@ class Results(dramatiq.Middleware):
                 else self._failed(broker, message, exception)
             )
         except Exception as fault:  # noqa: BLE001 - no bug of ours may cost an answer
-            self._log_fault(broker, message, fault)
+            self._log_fault(message, fault)
             ended = message.completed or result
             message.settlement = self._unmade(broker, message, fault, ended)
 
-    def _log_fault(
-        self, broker: dramatiq.Broker, message: ClaimedMessage, fault: Exception
-    ) -> None:
-        said = self.redactors.of(broker).text(error_text(fault))
+    def _log_fault(self, message: ClaimedMessage, fault: Exception) -> None:
+        said = masking.masked(error_text(fault))
         where = "".join(traceback.format_tb(fault.__traceback__))
         kind = error_kind(fault)
         log.error(
@@ -183,7 +179,7 @@ class Results(dramatiq.Middleware):
         if isinstance(error, Cancelled):
             return self._settle(broker, message, "complete", "cancelled")
         if isinstance(error, Interrupted):
-            return self.released(broker, message)
+            return self.released(message)
         if what := shortage_of(error):
             return self._short(broker, message, error, what)
         if self._is_plain(broker, message):
@@ -224,15 +220,15 @@ class Results(dramatiq.Middleware):
         """The settlement of a run that ends its process; it runs again until ``max_crashes``."""
         if message.answered is not None:
             return self._unstoppable(broker, message, message.answered, error)
-        reason = self._reason(broker, error)
+        reason = self._reason(error)
         return given_back(message, "crash", reason=reason)
 
-    def released(self, broker: dramatiq.Broker, message: ClaimedMessage) -> Settlement:
+    def released(self, message: ClaimedMessage) -> Settlement:
         """The settlement of a run that its worker's end interrupts; an answer goes with it."""
         run, settlement = message.answered, given_back(message, "release")
         if run is None:
             return settlement
-        payload = payload_with_answer(message, run, self.redactors.of(broker))
+        payload = payload_with_answer(message, run)
         return replace(settlement, payload=payload) if payload else settlement
 
     def _unstoppable(
@@ -274,7 +270,6 @@ class Results(dramatiq.Middleware):
             ended,
             collection=actor.collection if actor else None,
             worker=self._worker,
-            redactor=self.redactors.of(broker),
         )
 
     def _answered(
@@ -297,7 +292,7 @@ class Results(dramatiq.Middleware):
         for what in filter(None, map(shortage_of, causes)):
             self.capacity.reduce(what)
         actor = served_actor(broker, message.actor_name)
-        payload = payload_with_answer(message, run, self.redactors.of(broker))
+        payload = payload_with_answer(message, run)
         tried, allowed = tries_before(message, run), actor.limits.max_retries if actor else 0
         kept = bool(payload) or run.kept is not None
         if not kept or tried >= allowed or any(map(is_permanent, causes)):
@@ -324,7 +319,7 @@ class Results(dramatiq.Middleware):
         self.capacity.reduce(what)
         if not self.capacity.may_return(message.claim.task_id):
             return self._retry(broker, message, error)
-        reason = self._reason(broker, error)
+        reason = self._reason(error)
         return given_back(message, "release", reason=reason)
 
     def _retry(
@@ -343,7 +338,7 @@ class Results(dramatiq.Middleware):
             delay_s,
             extra=_bound(message),
         )
-        reason = self._reason(broker, error)
+        reason = self._reason(error)
         failure = run_failure(broker, message, error_kind(error), reason, [error])
         return given_back(message, "retry", reason=reason, delay_s=delay_s, failure=failure)
 
@@ -375,7 +370,7 @@ class Results(dramatiq.Middleware):
         return given_back(
             message,
             "cooldown",
-            reason=self._reason(broker, error),
+            reason=self._reason(error),
             delay_s=cooldown.delay_s,
             cooldown_queues=cooldown.queues,
         )
@@ -384,10 +379,9 @@ class Results(dramatiq.Middleware):
         if actor := served_actor(broker, message.actor_name):
             self._cooldowns.end(actor.credential)
 
-    def _reason(self, broker: dramatiq.Broker, error: BaseException) -> str:
+    def _reason(self, error: BaseException) -> str:
         """Why a task runs again: masked, and short."""
-        redactor = self.redactors.of(broker)
-        return shorten(redactor.text(error_line(error)), MAX_LAST_ERROR_CHARS)
+        return shorten(masking.masked(error_line(error)), MAX_LAST_ERROR_CHARS)
 
     def _settle(
         self,
@@ -399,7 +393,7 @@ class Results(dramatiq.Middleware):
         error: BaseException | None = None,
         run: Completed | None = None,
     ) -> Settlement:
-        redactor = self.redactors.of(broker)
+        redactor = masking.redactor()
         failure = None if error is None else error_record(error, redactor)
         rollout = rollout_of(message, run, outcome, error)
         result = self._result(broker, message, outcome, failure=failure, run=run, rollout=rollout)
@@ -422,9 +416,7 @@ class Results(dramatiq.Middleware):
             **cost_of(message),
             config_hash=result.config_hash or "",
             member=member_end(message, result),
-            failure=failure_of_end(
-                broker, message, outcome, result.error, causes=causes, redactor=redactor
-            ),
+            failure=failure_of_end(broker, message, outcome, result.error, causes),
         )
 
     def _result(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.records import RunFailure
+from agentpipe.core import masking
 from agentpipe.core.failure_digest import failure_digest
 from agentpipe.core.shortage import shortage_of
 from agentpipe.worker.running.served_actor import served_actor
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
     import dramatiq
 
-    from agentpipe.core.redaction import Redactor
     from agentpipe.worker.running.message import ClaimedMessage
     from agentpipe.worker.running.runner import Completed
 
@@ -43,15 +43,13 @@ def failure_of_end(
     message: ClaimedMessage,
     outcome: str,
     error: Mapping[str, Any] | None,
-    *,
     causes: Iterable[BaseException],
-    redactor: Redactor,
 ) -> RunFailure | None:
     """That of a task's end, by its Result's ``error``; None for an end that is not counted."""
     ran = message.tracer is not None or outcome == "crashed"
     if outcome not in COUNTED or not ran or error is None:
         return None
-    return run_failure(broker, message, error["type"], redactor.text(error["message"]), causes)
+    return run_failure(broker, message, error["type"], masking.masked(error["message"]), causes)
 
 
 def causes_of(run: Completed | None) -> list[BaseException]:

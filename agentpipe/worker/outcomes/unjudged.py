@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.core import masking
 from agentpipe.core.failures import error_kind, is_permanent
 from agentpipe.errors import AgentpipeError
 from agentpipe.evaluation.kept_answer import KeptAnswer
@@ -14,7 +15,6 @@ from agentpipe.worker.outcomes.spending import usage_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentpipe.core.redaction import Redactor
     from agentpipe.evaluation.evaluators import Evaluation
     from agentpipe.worker.running.message import ClaimedMessage
     from agentpipe.worker.running.runner import Completed
@@ -40,7 +40,7 @@ def attempt_of(message: ClaimedMessage, run: Completed | None) -> int:
     return message.claim.failures + message.claim.crashes + int(ran)
 
 
-def payload_with_answer(message: ClaimedMessage, run: Completed, redactor: Redactor) -> bytes:
+def payload_with_answer(message: ClaimedMessage, run: Completed) -> bytes:
     """The task with its answer, for a later run that only judges.
 
     Empty where there is nothing to change: it has the answer, or the answer cannot be kept.
@@ -58,7 +58,7 @@ def payload_with_answer(message: ClaimedMessage, run: Completed, redactor: Redac
         by_agent=run.by_agent,
         rollout=rollout_of(message, run, "ok", None),
     )
-    sealed = kept.sealed(run.env, redactor)
+    sealed = kept.sealed(run.env, masking.redactor())
     return b"" if sealed is None else replace(task, answered=sealed).encode()
 
 

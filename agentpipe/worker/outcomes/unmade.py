@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.brokers.records import Settlement
 from agentpipe.brokers.statistics import MAX_LAST_ERROR_CHARS
+from agentpipe.core import masking
 from agentpipe.core.failures import error_record
 from agentpipe.core.masking import shorten
 from agentpipe.core.result import Result
@@ -19,7 +20,6 @@ from agentpipe.worker.running.runner import Completed
 if TYPE_CHECKING:
     from typing import Any
 
-    from agentpipe.core.redaction import Redactor
     from agentpipe.worker.running.message import ClaimedMessage
 
 WHY = "agentpipe failed to make a result of this run"
@@ -32,7 +32,6 @@ def unmade(
     *,
     collection: str | None,
     worker: str,
-    redactor: Redactor,
 ) -> Settlement:
     """Bury the task as ``infra_error``, with the answer in its Result if there is one.
 
@@ -42,8 +41,8 @@ def unmade(
         ended: The ``Completed`` run, or whatever else the run returned.
         collection: Of its actor.
         worker: This worker's name.
-        redactor: Masks the answer.
     """
+    redactor = masking.redactor()
     error = AgentpipeError(f"{WHY}: {fault or 'see the log'}")
     result = Result.of(
         message.task,
