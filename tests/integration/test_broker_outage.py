@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 # Longer than anybody's patience with one request.
 OUTAGE_S = {"redis": 20.0, "rabbitmq": 8.0}
-FED, FILED, SLOTS, ROOM = 1_000, 100, 4, 20
+# The patient sender has more to send than runs while the server shuts down, which takes seconds.
+FED, FILED, SLOTS, ROOM = 1_000, 400, 4, 20
 
 
 @pytest.mark.long
