@@ -37,7 +37,7 @@ def test_a_claim_tells_all_about_the_task(store: AnyStore) -> None:
     before = time.time()
     put(store, queue, ["a"])
     worker = joined(store, [queue])
-    (claimed,) = claim(store, worker)
+    (claimed,) = claim(store, worker, 1)
     assert (claimed.task_id, claimed.queue, claimed.payload) == ("a", queue, b"payload of a")
     assert (claimed.worker, claimed.failures, claimed.crashes) == (worker.name, 0, 0)
     assert before - 0.01 <= claimed.submitted_at <= time.time() + 0.01

@@ -113,7 +113,7 @@ def test_a_last_chance_that_is_put_back_makes_room_for_the_next(store: AnyStore)
     (first,) = claimed_after_lapse(store, worker)
     assert claim(store, worker) == []
     assert store.compare(worker, [], []).returned == 1
-    (again,) = claim(store, worker)
+    (again,) = claim(store, worker, 1)
     assert again.crashes == first.crashes == 1
 
 

@@ -32,7 +32,7 @@ def test_large_payloads_pass_unchanged(store: AnyStore) -> None:
     payload, result = os.urandom(9 * MEBIBYTE), os.urandom(20 * MEBIBYTE)
     store.offer(queue, [Offer("large", payload)], round_robin=False)
     worker = joined(store, [queue])
-    (claimed,) = claim(store, worker)
+    (claimed,) = claim(store, worker, 1)
     assert claimed.payload == payload
     assert settle(store, claimed, "complete", result=result, outcome="ok")
     (record,) = store.take_outbox(worker, 1, MEBIBYTE)

@@ -133,7 +133,7 @@ def test_the_cooldown_of_a_lost_claim_holds_nothing(store: AnyStore) -> None:
     (queue,) = declared(store)
     put(store, queue, "a")
     worker = joined(store, [queue])
-    (claimed,) = claim(store, worker)
+    (claimed,) = claim(store, worker, 1)
     answered(store, [claimed])
     assert settle(store, claimed, "cooldown", delay_s=60) is False
     put(store, queue, "b")
@@ -212,7 +212,7 @@ def test_a_lost_claim_covers_nothing(store: AnyStore) -> None:
     held, sibling = collection_of(store, 2)[1]
     put(store, held, "a")
     worker = joined(store, [held])
-    (claimed,) = claim(store, worker)
+    (claimed,) = claim(store, worker, 1)
     answered(store, [claimed])
     assert not settle(store, claimed, "cooldown", delay_s=60, cooldown_queues=(sibling,))
     assert set(cooling(store).values()) == {0.0}
@@ -225,7 +225,7 @@ def test_a_cooldown_covers_queues_of_a_concurrency_group(store: AnyStore) -> Non
     store.declare([Queue(name, collection, 100, 100, 3, "group", 10) for name in names])
     put(store, names[0], "a")
     worker = joined(store, names)
-    (claimed,) = claim(store, worker)
+    (claimed,) = claim(store, worker, 1)
     put(store, names[1], "b")
     settle(store, claimed, "cooldown", delay_s=2 * COOLDOWN_S, cooldown_queues=tuple(names))
     assert sorted(ids_of(claimed_after_lapse(store, worker, 2))) == ["a", "b"]
@@ -238,7 +238,7 @@ def test_a_task_counts_how_long_it_has_waited_in_cooldowns(
     (queue,) = declared(store)
     put(store, queue, "a")
     worker = joined(store, [queue])
-    (claimed,) = claim(store, worker)
+    (claimed,) = claim(store, worker, 1)
     assert claimed.cooled_s == 0
     for rounds in (1, 2):
         assert settle(store, claimed, "cooldown", delay_s=COOLDOWN_S)
@@ -257,7 +257,7 @@ def test_cooldowns_are_counted_over_a_crash_and_a_retry(store: AnyStore) -> None
     (queue,) = declared(store)
     put(store, queue, "a")
     worker = joined(store, [queue])
-    (claimed,) = claim(store, worker)
+    (claimed,) = claim(store, worker, 1)
     settle(store, claimed, "cooldown", delay_s=COOLDOWN_S)
     (claimed,) = claimed_after_lapse(store, worker)
     settle(store, claimed, "retry", delay_s=0.01)

@@ -58,7 +58,7 @@ def bury(store: AnyStore, collection: str, queue: str, ids: Iterable[str]) -> No
     worker = joined(store, [queue])
     for task_id in ids:
         put(store, queue, [task_id])
-        (claimed,) = claim(store, worker)
+        (claimed,) = claim(store, worker, 1)
         settle(store, claimed, "bury", result=b"{}", outcome="crashed", reason="it died")
     store.leave(worker)
 
@@ -155,7 +155,7 @@ def test_a_page_holds_no_payloads(store: AnyStore) -> None:
     _, (queue,) = collection_of(store, 1)
     store.offer(queue, [Offer("large", b"x" * 9_000_000)], round_robin=False)
     worker = joined(store, [queue])
-    (claimed,) = claim(store, worker)
+    (claimed,) = claim(store, worker, 1)
     settle(store, claimed, "bury", result=b"{}", outcome="crashed", reason="it died")
     store.leave(worker)  # Where one worker at a time serves a queue, the next is to have it.
     buried(store, queue, ["small"])
@@ -179,7 +179,7 @@ def test_a_burial_answers_and_keeps_the_task_as_it_was_sent(store: AnyStore) -> 
     collection, (queue,) = collection_of(store, 1)
     put(store, queue, "a")
     worker = joined(store, [queue])
-    (claimed,) = claim(store, worker)
+    (claimed,) = claim(store, worker, 1)
     before = time.time()
     assert settle(
         store, claimed, "bury", result=b'{"bad":1}', outcome="infra_error", reason="no luck"

@@ -111,7 +111,7 @@ def test_what_runs_in_a_paused_queue_ends_and_what_comes_back_stays(store: AnySt
     (queue,) = declared(store)
     put(store, queue, "abc")
     worker = joined(store, [queue])
-    finished, released, retried = claim(store, worker)
+    finished, released, retried = claim(store, worker, 3)
     store.pause(queues=[queue], paused=True)
     assert settle(store, finished, "complete", result=b"{}", outcome="ok")
     assert settle(store, released, "release")

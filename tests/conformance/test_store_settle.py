@@ -36,7 +36,7 @@ def test_an_answer_goes_to_the_outbox_and_the_task_is_gone(store: AnyStore) -> N
     (queue,) = declared(store)
     put(store, queue, "a")
     worker = joined(store, [queue])
-    (claimed,) = claim(store, worker)
+    (claimed,) = claim(store, worker, 1)
     assert settle(store, claimed, "complete", result=b'{"x":1}', outcome="ok")
     stats = balanced(store)
     assert (stats.accepted, stats.running, stats.outbox, stats.outbox_bytes) == (1, 0, 1, 7)
@@ -52,7 +52,7 @@ def test_a_retry_waits_for_its_delay_with_one_failure_more(store: AnyStore) -> N
     (queue,) = declared(store)
     put(store, queue, "a")
     worker = joined(store, [queue])
-    (claimed,) = claim(store, worker)
+    (claimed,) = claim(store, worker, 1)
     due = time.monotonic() + 0.1
     assert settle(store, claimed, "retry", delay_s=0.1)
     stats = balanced(store)
@@ -67,7 +67,7 @@ def test_a_retry_may_change_the_payload(store: AnyStore, delay_s: float) -> None
     (queue,) = declared(store)
     put(store, queue, "a")
     worker = joined(store, [queue])
-    (claimed,) = claim(store, worker)
+    (claimed,) = claim(store, worker, 1)
     assert settle(store, claimed, "retry", delay_s=delay_s, payload=b"an answer")
     (again,) = claimed_after_lapse(store, worker)
     assert (again.task_id, again.failures, again.payload) == ("a", 1, b"an answer")
@@ -81,7 +81,7 @@ def test_whatever_puts_a_task_back_may_change_its_payload(store: AnyStore, actio
     (queue,) = declared(store, max_crashes=5)
     put(store, queue, "a")
     worker = joined(store, [queue])
-    (claimed,) = claim(store, worker)
+    (claimed,) = claim(store, worker, 1)
     assert settle(store, claimed, action, payload=b"what it cost")
     (again,) = claimed_after_lapse(store, worker)
     assert again.payload == b"what it cost"
@@ -107,7 +107,7 @@ def test_a_crash_puts_back_with_one_crash_more_and_the_others_uncounted(store: A
     (queue,) = declared(store, max_crashes=3)
     put(store, queue, "ab")
     worker = joined(store, [queue])
-    culprit, beside = claim(store, worker)
+    culprit, beside = claim(store, worker, 2)
     assert settle(store, culprit, "crash", reason="it blocks")
     assert settle(store, beside, "release")
     assert settle(store, culprit, "crash") is False
@@ -123,7 +123,7 @@ def test_crashes_that_are_settled_lead_to_the_last_chance(store: AnyStore) -> No
     worker = joined(store, [queue])
     for culprit in claim(store, worker):
         assert settle(store, culprit, "crash")
-    (alone,) = claim(store, worker)
+    (alone,) = claim(store, worker, 1)
     assert (alone.task_id, alone.crashes) == ("a", 1)
     assert settle(store, alone, "crash")
     again = {each.task_id: each.crashes for each in claimed_after_lapse(store, worker, 2)}
@@ -143,7 +143,7 @@ def test_what_comes_back_is_never_refused(store: AnyStore) -> None:
     (queue,) = declared(store, max_waiting=2)
     put(store, queue, "ab")
     worker = joined(store, [queue])
-    released, retried = claim(store, worker)
+    released, retried = claim(store, worker, 2)
     assert put(store, queue, "cd").verdicts == ("accepted", "accepted")
     assert settle(store, released, "release")
     assert settle(store, retried, "retry")

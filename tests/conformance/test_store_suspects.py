@@ -93,7 +93,7 @@ def test_busy_workers_go_on_while_one_of_them_makes_room_for_a_suspect(store: An
     (other,) = claim(store, second, 1)
     assert other.queue == busy
     assert settle(store, running, "complete", result=b"{}", outcome="ok")
-    (suspect,) = claim(store, first)
+    (suspect,) = claim(store, first, 1)
     assert suspect.queue == suspicious
     assert claim(store, first) == []
 

@@ -213,6 +213,7 @@ GARBAGE: dict[str, tuple[bytes, str]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.every_broker
 def test_what_nobody_can_read_dies_with_a_reason_and_the_worker_lives(project: Project) -> None:
     project.collection()
@@ -242,6 +243,7 @@ def _assert_the_rest_flows(project: Project) -> None:
     assert [result["outcome"] for result in project.results()].count("ok") == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("broker_url", ["rabbitmq"], indirect=True)
 def test_what_others_put_into_a_queue_of_rabbitmq_dies_as_well(
     project: Project, broker_url: str
@@ -264,6 +266,7 @@ def test_what_others_put_into_a_queue_of_rabbitmq_dies_as_well(
         assert any(word in reason for reason in reasons), (word, reasons)
 
 
+@pytest.mark.long
 def test_records_that_are_no_results_are_skipped_by_readers(project: Project) -> None:
     project.collection()
     project.send("echo hi")

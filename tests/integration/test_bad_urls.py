@@ -107,6 +107,7 @@ def _web_server() -> Iterator[int]:
         thread.join()
 
 
+@pytest.mark.long
 def test_a_url_that_is_mistyped_or_leads_elsewhere_is_told_in_one_line(town: Town) -> None:
     urls = {case: town.url(pattern) for case, (pattern, _) in (MISTYPED | ELSEWHERE).items()}
     with ThreadPoolExecutor(len(urls)) as pool:  # Some are silent until nobody waits any more.
@@ -130,6 +131,7 @@ def _refusal(url: str) -> AgentpipeError | None:
 COMMANDS = ("status", "send toys hi", "send toys hi --on-full wait", "work", "work --burst")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", ["redis", "amqp"])
 def test_commands_end_with_that_line(project: Project, scheme: str) -> None:
     project.collection()

@@ -62,6 +62,7 @@ def runs(project: Project) -> int:
     return len((project.folder / "runs").read_text().splitlines())
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 @pytest.mark.parametrize("kind", ["agent's", "permanent"])
 def test_300_equal_failures_do_not_happen(project: Project, kind: str) -> None:
@@ -78,6 +79,7 @@ def test_300_equal_failures_do_not_happen(project: Project, kind: str) -> None:
     assert stats["dead"] == (ended if kind == "permanent" else 0)
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_what_was_paused_is_mended_resumed_and_replayed(project: Project) -> None:
     failing(project, "permanent")
@@ -128,6 +130,7 @@ def test_another_collection_goes_on_and_the_burst_ends_with_both(project: Projec
     assert outcomes.count("ok") == 5
 
 
+@pytest.mark.long
 def test_a_burst_with_what_is_paused_already_says_so_and_ends(project: Project) -> None:
     failing(project, "agent's")
     assert project.run("work", "--burst", "--processes", "1").code == 1

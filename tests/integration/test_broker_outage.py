@@ -94,6 +94,7 @@ def _assert_nothing_was_lost_or_ran_twice(project: Project) -> None:
     assert runs.total() <= len(results) + again
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("server", ["redis"], indirect=True)
 def test_workers_go_on_when_redis_is_flushed(project: Project, server: Server) -> None:
     def flush() -> None:
@@ -104,6 +105,7 @@ def test_workers_go_on_when_redis_is_flushed(project: Project, server: Server) -
     _assert_workers_go_on(project, flush, "was emptied")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("broker_url", ["rabbitmq"], indirect=True)
 @pytest.mark.parametrize(
     ("do", "said"),

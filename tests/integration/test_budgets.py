@@ -53,6 +53,7 @@ def budget_of(project: Project) -> dict[str, Any]:
     return budget
 
 
+@pytest.mark.long
 def test_a_burst_stops_at_the_cap_and_resume_goes_on(project: Project, stub: LlmStub) -> None:
     paying(project, stub, {"tokens": 20 * TOKENS})
     done = project.run("work", "--burst", "--processes", str(PROCESSES))
@@ -82,6 +83,7 @@ def test_a_burst_stops_at_the_cap_and_resume_goes_on(project: Project, stub: Llm
     assert budget_of(project)["spent"]["tokens"] == TASKS * TOKENS
 
 
+@pytest.mark.long
 def test_a_budget_in_usd_counts_what_models_cost(project: Project, stub: LlmStub) -> None:
     paying(project, stub, {"usd": round(10 * USD, 9)})
     assert project.run("work", "--burst", "--processes", "1").code == 1
@@ -140,6 +142,7 @@ def test_a_run_stops_at_its_cap_and_others_go_on(project: Project, stub: LlmStub
     assert len(project.streamed()) == TASKS + 30
 
 
+@pytest.mark.long
 def test_a_model_without_a_price_needs_a_cap_in_tokens(project: Project) -> None:
     config = {"model": "openai:my-own", "base_url": "http://127.0.0.1:9/v1"}
     agent = {"kind": "agent", "spec": {"name": "a", "type": "llm", "config": config}}

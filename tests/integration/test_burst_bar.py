@@ -20,6 +20,7 @@ def terminal(project: Project) -> Iterator[Tmux]:
         yield opened
 
 
+@pytest.mark.long
 @pytest.mark.process
 def test_a_burst_has_a_bar_below_the_log_and_gives_its_row_back(
     project: Project, terminal: Tmux

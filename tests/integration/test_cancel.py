@@ -95,6 +95,7 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+@pytest.mark.long
 @pytest.mark.every_broker
 def test_whatever_runs_ends_within_two_seconds_and_its_slot_is_free(project: Project) -> None:
     project.write("own.py", OWN_AGENTS)
@@ -138,6 +139,7 @@ def test_whatever_runs_ends_within_two_seconds_and_its_slot_is_free(project: Pro
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("broker_url", ["sqlite", "redis"], indirect=True)
 def test_what_does_not_run_is_answered_at_once_wherever_it_is(project: Project) -> None:
     """Behind another one, for want of a slot, before its next try, held, or paused."""
@@ -207,6 +209,7 @@ def test_500_cancels_race_with_their_runs_ends_and_each_has_one_result(project: 
     assert fleet.stop() == 0
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_a_worker_that_is_killed_after_it_was_told_leaves_nothing_to_run(project: Project) -> None:
     """It was the only one: who comes later has to know."""
@@ -226,6 +229,7 @@ def test_a_worker_that_is_killed_after_it_was_told_leaves_nothing_to_run(project
     assert len(project.journal("started")) == 1
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_a_filter_finds_what_waits_and_what_runs(project: Project) -> None:
     project.collection("toys", number=2)
@@ -254,6 +258,7 @@ def test_a_filter_finds_what_waits_and_what_runs(project: Project) -> None:
     assert {result["outcome"] for result in project.by_id().values()} == {"cancelled"}
 
 
+@pytest.mark.long
 def test_the_command_says_what_it_needs(project: Project) -> None:
     project.collection("toys", number=2)
     project.send("echo a", "echo b")

@@ -40,6 +40,7 @@ def another(project: Project, name: str, age_s: float = 0.0, **spec: object) -> 
     return rewrite(project, folder, age_s, **spec)
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_tasks_of_a_collection_that_shrank_are_told_and_moved(project: Project) -> None:
     rewrite(project, number=8, age_s=9)
@@ -80,6 +81,7 @@ def test_what_finds_no_room_is_left_where_it_is(project: Project) -> None:
     assert agents["toys_1"]["removed"]
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(long=("rabbitmq",))
 def test_a_sender_with_an_older_file_says_so_and_grows_nothing(project: Project) -> None:
     old = another(project, "old", number=8, age_s=9)
@@ -93,6 +95,7 @@ def test_a_sender_with_an_older_file_says_so_and_grows_nothing(project: Project)
     assert len(project.by_id()) == 8
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_two_projects_with_one_name_are_told_with_both_places(project: Project) -> None:
     other = another(project, "other")
@@ -140,6 +143,7 @@ def test_strict_workers_leave_alone_what_was_sent_with_another_config(project: P
     assert project.by_id()["theirs-0"]["attempt"] == 1
 
 
+@pytest.mark.long
 def test_an_edited_agent_runs_what_was_sent_before(project: Project) -> None:
     rewrite(project)
     project.ok("send", "toys", "echo before")

@@ -83,6 +83,7 @@ def command(tmp_path: Path, url: str) -> Command:
     return Command(tmp_path, url)
 
 
+@pytest.mark.long
 def test_a_stream_is_kept_once_and_resumed(command: Command, sink: Sink) -> None:
     sink.publish(records(range(300)))
     said = command.run()

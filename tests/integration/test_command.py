@@ -118,6 +118,7 @@ def test_it_knows_its_context_and_a_few_variables_and_works_in_a_folder_of_its_o
     assert results["token"]["result"] == "***"
 
 
+@pytest.mark.long
 def test_what_a_program_does_wrong_is_told_and_never_scored(shell: Project) -> None:
     results = _answers(shell, "fail", "later", "once", "killed", "binary", "bad-trace", "hang")
     outcomes = {question: result["outcome"] for question, result in results.items()}
@@ -156,6 +157,7 @@ def test_an_agent_cannot_show_what_belongs_to_another_context(shell: Project) ->
     assert all(secret not in json.dumps(results) for secret in (CANARY, other))
 
 
+@pytest.mark.long
 def test_a_secret_over_the_cut_leaves_no_part(shell: Project) -> None:
     result = _answers(shell, "long")["long"]
     assert len(result["result"]) > 100_000
@@ -178,6 +180,7 @@ def test_a_program_that_cannot_work_here_is_a_failure_of_the_set_up(shell: Proje
     assert shell.stats()["dead"] == 2
 
 
+@pytest.mark.long
 def test_what_it_leaves_running_is_ended_also_at_the_limit(shell: Project) -> None:
     fleet = shell.work("--processes", "1").ready(1)
     shell.send("litter", "hang", "last", to="sh")
@@ -204,6 +207,7 @@ def _sleepers(project: Project) -> set[int]:
     return processes_with(mark, "environ") & processes_with("sleep")
 
 
+@pytest.mark.long
 def test_no_artefact_holds_the_token(shell: Project) -> None:
     fleet = shell.work("--processes", "1").ready(1)
     shell.send("token", "fail", "later", "env", to="sh")
@@ -277,6 +281,7 @@ def test_a_program_that_cannot_be_started_is_a_failure_of_the_set_up(
     assert "cannot be started" in str(end)
 
 
+@pytest.mark.long
 def test_no_file_descriptor_leaks(tmp_path: Path) -> None:
     engine = _engine(tmp_path)
     files = Path("/proc/self/fd")

@@ -22,6 +22,7 @@ def served(project: Project) -> Project:
     return project
 
 
+@pytest.mark.long
 def test_send_waits_for_results_and_its_exit_code_tells_how_they_are(served: Project) -> None:
     good = served.run("send", "toys", "echo hi", "--wait", "--json", "--metadata", "run=7")
     assert good.code == 0
@@ -55,6 +56,7 @@ def test_send_may_wait_for_room_and_reads_from_stdin(served: Project) -> None:
     assert {result["result"] for result in served.results()} == {str(n) for n in range(60)}
 
 
+@pytest.mark.long
 def test_a_file_sent_twice_adds_only_what_is_missing(project: Project) -> None:
     project.collection(max_queue_size=3)
     file = project.tasks(*["echo hi"] * 4)
@@ -73,6 +75,7 @@ def test_a_file_sent_twice_adds_only_what_is_missing(project: Project) -> None:
     assert third.out == "0 accepted, 4 duplicates, 0 refused\n"
 
 
+@pytest.mark.long
 def test_tail_follows_filters_and_resumes(project: Project) -> None:
     project.collection()
     project.collection("others")
@@ -128,6 +131,7 @@ def test_purge_answers_what_waits_with_cancelled(project: Project) -> None:
     assert project.journal() == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "command",
     [
@@ -148,6 +152,7 @@ def test_a_misspelt_collection_is_refused_with_the_nearest_name(
     assert "did you mean 'toys'?" in done.err
 
 
+@pytest.mark.long
 def test_a_collection_that_has_left_its_file_is_known_by_its_tasks_and_results(
     project: Project,
 ) -> None:
@@ -272,6 +277,7 @@ def test_help_has_examples_and_the_exit_codes(project: Project) -> None:
     assert project.run("help", "sent").code == 2
 
 
+@pytest.mark.long
 def test_an_answer_in_any_script_is_printed_on_an_ascii_terminal(project: Project) -> None:
     project.collection()
     project.send("echo Ω и 話")

@@ -25,6 +25,7 @@ WAYS = ("return", "raise", "log", "print", "span", "key", "tamper", "bytes", "re
 NEVER = [{"func": "raw", "op": "=", "value": "never"}]
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_two_contexts_and_a_thousand_tasks_leak_nothing(
     project: Project, tmp_path_factory: pytest.TempPathFactory

@@ -47,6 +47,7 @@ def ids(done: Done) -> list[str]:
     return sorted(letter["task_id"] for letter in done.json["dead"])
 
 
+@pytest.mark.long
 @pytest.mark.every_broker
 def test_letters_are_filtered_paged_and_grouped(graveyard: Project) -> None:
     everything = graveyard.ok("dead", "list", "--json").json
@@ -119,6 +120,7 @@ def test_replay_and_drop_by_filter_leave_the_others(graveyard: Project) -> None:
     assert ids(graveyard.ok("dead", "list", "--json")) == []
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_what_finds_no_room_stays_and_is_counted(graveyard: Project) -> None:
     graveyard.collection("narrow", max_queue_size=2)
@@ -142,6 +144,7 @@ def test_an_unknown_collection_keeps_the_letters(graveyard: Project) -> None:
     assert len(ids(graveyard.ok("dead", "list", "--json"))) == 5
 
 
+@pytest.mark.long
 def test_a_letter_is_shown_within_80_columns_and_harmless(project: Project) -> None:
     project.collection(max_retries=0)
     question = f"refused \x1b[2J[red]{'long ' * 400}\x07\nsecond"
@@ -179,6 +182,7 @@ REPLAY = textwrap.dedent("""
 """)
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_a_replay_that_was_killed_is_repeated_and_runs_nothing_twice(
     graveyard: Project, broker_url: str

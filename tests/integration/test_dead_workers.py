@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 LEASE_S = "600"
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_the_supervisor_returns_the_tasks_of_a_worker_that_was_killed(project: Project) -> None:
     project.environ["AGENTPIPE_LEASE_S"] = LEASE_S

@@ -85,6 +85,7 @@ time.time = lambda: right() + ahead_s
 """
 
 
+@pytest.mark.long
 @pytest.mark.every_broker
 def test_workers_are_told_and_whose_clock_is_off(project: Project) -> None:
     project.write("sitecustomize.py", WRONG_CLOCK)
@@ -119,6 +120,7 @@ def test_clocks_that_are_right_are_told_to_be(project: Project) -> None:
     assert found["sink clocks in results"]["found"] == "plausible in 1 result in the last hour"
 
 
+@pytest.mark.long
 def test_what_is_away_is_told_beside_all_the_rest(project: Project) -> None:
     done = project.run("doctor", "--json", "--broker", NOWHERE)
     assert (done.code, done.json["ok"]) == (4, False)
@@ -159,6 +161,7 @@ def test_a_redis_that_may_lose_tasks(project: Project, own_server: OwnServer) ->
     assert "appendonly yes" in found["broker persistence"]["advice"]
 
 
+@pytest.mark.long
 def test_a_replica_and_a_snapshot_that_fails_are_failures(
     project: Project, own_server: OwnServer, tmp_path: Path
 ) -> None:
@@ -240,6 +243,7 @@ def test_a_rabbitmq_as_the_sink(project: Project, rabbitmq_server: RabbitServer)
     assert "refuses this user or password" in checks(done)["sink"]["found"]
 
 
+@pytest.mark.long
 def test_a_kafka_tells_of_its_topic(project: Project, kafka_server: KafkaServer) -> None:
     url = f"{kafka_server.url}/doctor?partitions=2"
     found = checks(project.ok("doctor", "--json", "--sink", url))

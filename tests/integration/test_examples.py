@@ -62,6 +62,7 @@ async def run_cell(source: str, names: dict[str, Any]) -> Any:
     return shown
 
 
+@pytest.mark.long
 def test_the_notebook_runs_in_a_loop(clone: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("AGENT"):
@@ -115,6 +116,7 @@ async def ask(url: str, number: int, fleet: Fleet) -> list[httpx2.Response]:
         return await asyncio.gather(*asked)
 
 
+@pytest.mark.long
 def test_the_web_service_answers_while_a_worker_is_killed(clone: Project, service: str) -> None:
     fleet = clone.work("--processes", "2").ready(2)
     answers = asyncio.run(ask(service, 60, fleet))
@@ -125,6 +127,7 @@ def test_the_web_service_answers_while_a_worker_is_killed(clone: Project, servic
     assert fleet.stop() == 0
 
 
+@pytest.mark.long
 def test_the_web_service_answers_with_an_id_what_is_not_done_in_time(
     clone: Project, service: str
 ) -> None:

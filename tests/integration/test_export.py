@@ -108,6 +108,7 @@ def _reveal(request: Request) -> Reply:
     return say(f"It is {told[0]}!") if told else call("odd__environ", text="T")
 
 
+@pytest.mark.long
 def test_conversations_of_a_model_are_exported_and_stay_masked(project: Project) -> None:
     server = {"name": "odd", "command": sys.executable, "args": [ODD], "env": {"T": "{{TOKEN}}"}}
     with LlmStub(_reveal) as stub:

@@ -101,6 +101,7 @@ def test_beside_a_worker_of_plain_dramatiq_a_guard_ends_it(project: Project) -> 
     _assert_only_the_culprit_is_blamed(project)
 
 
+@pytest.mark.long
 def test_a_guard_is_started_again_and_ends_with_its_worker(project: Project) -> None:
     project.collection()
     fleet = project.work(command=DRAMATIQ).ready(1)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tests.integration.project import Project
 
 
+@pytest.mark.long
 @pytest.mark.every_broker
 def test_agents_of_a_context_of_one_never_run_two_at_once_over_two_processes(
     project: Project,
@@ -57,6 +58,7 @@ def test_an_agent_whose_service_is_busy_is_left_alone_and_its_siblings_go_on(
     assert "cooldown of toys_0 for 1.0 s, as the service asked" in fleet.log
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_a_hold_outlives_the_worker_that_was_told(project: Project) -> None:
     project.collection(number=2)

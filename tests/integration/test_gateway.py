@@ -133,6 +133,7 @@ def ids(reply: Reply, given: TokenIds) -> Reply:
     return replace(reply, ids=given)
 
 
+@pytest.mark.long
 def test_what_an_agent_asks_is_recorded_with_its_ids(project: Project, kind: str) -> None:
     script = [ids(say("four"), FIRST), ids(say("yes"), SECOND)]
     result, requests = run(project, kind, script, "2 and 2?", seed=7, sampling={"temperature": 0.5})
@@ -154,6 +155,7 @@ def test_what_an_agent_asks_is_recorded_with_its_ids(project: Project, kind: str
     assert result["usage"]["input_tokens"] == 20
 
 
+@pytest.mark.long
 def test_a_stream_is_passed_on_and_recorded(project: Project, kind: str) -> None:
     result, _ = run(project, kind, [ids(say("four, I think"), FIRST)], "stream")
     assert result["outcome"] == "ok", result["error"]
@@ -163,6 +165,7 @@ def test_a_stream_is_passed_on_and_recorded(project: Project, kind: str) -> None
     assert sample.logprobs == [0.0, 0.0, -0.003, -0.004]
 
 
+@pytest.mark.long
 def test_no_real_key_reaches_the_agent(project: Project, kind: str) -> None:
     result, _ = run(project, kind, [say("-")], "env", tokens="try")
     env = json.loads(result["result"])
@@ -172,6 +175,7 @@ def test_no_real_key_reaches_the_agent(project: Project, kind: str) -> None:
     assert env["OPENAI_API_KEY"] == env["ANTHROPIC_API_KEY"]
 
 
+@pytest.mark.long
 def test_anthropics_protocol_is_recorded_without_ids(project: Project, kind: str) -> None:
     result, (request,) = run(project, kind, [say("four")], "messages", tokens="try")
     assert request.path == "/v1/messages"
@@ -180,12 +184,14 @@ def test_anthropics_protocol_is_recorded_without_ids(project: Project, kind: str
     assert result["usage"]["output_tokens"] == 5
 
 
+@pytest.mark.long
 def test_a_clients_own_retry_is_no_second_turn(project: Project, kind: str) -> None:
     result, requests = run(project, kind, [ids(say("four"), FIRST)], "again")
     assert (result["outcome"], result["result"]) == ("ok", "the same"), result["error"]
     assert len(requests) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("question", "status"), [("two", "400"), ("files", "404")])
 def test_what_cannot_be_recorded_is_refused(
     project: Project, kind: str, question: str, status: str
@@ -195,18 +201,21 @@ def test_what_cannot_be_recorded_is_refused(
     assert not requests
 
 
+@pytest.mark.long
 def test_a_key_alone_leads_to_its_run(project: Project, kind: str) -> None:
     result, requests = run(project, kind, [ids(say("four"), FIRST)], "another key")
     assert result["result"] == "200 401"
     assert len(requests) == 1
 
 
+@pytest.mark.long
 def test_a_models_failure_is_the_runs(project: Project, kind: str) -> None:
     result, _ = run(project, kind, [fail(503)], "2 and 2?", tokens="try")
     assert (result["outcome"], result["reward"]) == ("infra_error", None)
     assert result["error"]["type"] == "ModelUnavailableError"
 
 
+@pytest.mark.long
 def test_a_server_that_refuses_ids_is_asked_without(project: Project, kind: str) -> None:
     refused = fail(400, {"error": {"message": "unknown field return_token_ids"}})
     result, requests = run(project, kind, [refused, say("four"), say("yes")], "?", tokens="try")
@@ -222,6 +231,7 @@ def test_required_ids_that_are_refused_are_a_failure_of_the_set_up(
     assert (result["outcome"], result["error"]["type"]) == ("infra_error", "NoTokenIds")
 
 
+@pytest.mark.long
 def test_a_stream_that_breaks_is_a_gap(project: Project, kind: str) -> None:
     reply = replace(ids(say("four, I"), FIRST), unended=True)
     result, _ = run(project, kind, [reply], "stream", tokens="try")

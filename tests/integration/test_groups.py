@@ -61,6 +61,7 @@ def work(settings: Settings, folder: Path) -> None:
     assert done.returncode in (0, 1), done.stderr
 
 
+@pytest.mark.long
 def test_a_trainer_gets_each_group_whole_and_repaired(settings: Settings, tmp_path: Path) -> None:
     tasks = [
         {"task_id": name, "question": name, "evaluators": JUDGED} for name in ("sound", "broken")

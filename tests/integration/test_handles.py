@@ -98,6 +98,7 @@ def test_the_handle_of_a_known_id_resolves_to_its_stored_result(project: Project
         assert dispatcher.handle("tasks-0").result(timeout_s=PATIENCE_S).result == "early"
 
 
+@pytest.mark.long
 def test_an_id_that_the_broker_has_forgotten_does_not_resolve_to_its_old_result(
     project: Project,
 ) -> None:
@@ -122,6 +123,7 @@ def refusing(project: Project) -> Path:
     return file
 
 
+@pytest.mark.long
 def test_a_result_that_the_sink_refuses_is_said_and_comes_once_it_is_delivered(
     project: Project,
 ) -> None:
@@ -192,6 +194,7 @@ def on_kafka(project: Project, server: KafkaServer) -> None:
     project.environ["AGENTPIPE_SINK"] = f"{server.url}/test-{uuid.uuid4().hex[:8]}?partitions=2"
 
 
+@pytest.mark.long
 @pytest.mark.server
 def test_results_on_kafka_come_through_one_reader_and_known_ones_from_the_beginning(
     project: Project, kafka_server: KafkaServer
@@ -210,6 +213,7 @@ def test_results_on_kafka_come_through_one_reader_and_known_ones_from_the_beginn
         assert again.result(timeout_s=PATIENCE_S).result == "1"
 
 
+@pytest.mark.long
 @pytest.mark.server
 @pytest.mark.parametrize("stream", ["", "&stream=yes"])
 def test_results_on_rabbitmq_come_through_one_reader(

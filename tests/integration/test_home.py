@@ -46,6 +46,7 @@ def test_a_command_that_reads_creates_no_store(
     assert list(empty.iterdir()) == []
 
 
+@pytest.mark.long
 def test_the_nearest_store_is_named(project: Project, empty: Path) -> None:
     project.ok("init", "trial", folder=empty)
     trial = empty / "trial"

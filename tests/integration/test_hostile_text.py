@@ -253,6 +253,7 @@ class Speaker:
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "isolation", ["coroutine", pytest.param("process", marks=pytest.mark.long)]
 )

@@ -56,6 +56,7 @@ def run_all(project: Project, folder: Path, commands: list[str]) -> str:
     return printed
 
 
+@pytest.mark.long
 def test_what_it_makes_runs_by_the_commands_it_prints(project: Project) -> None:
     first, *commands = project.ok("init", "my apples").out.splitlines()
     assert first == "cd 'my apples'"
@@ -153,6 +154,7 @@ def test_one_benchmark_brings_all_that_it_names(theirs: Project) -> None:
     assert checked["totals"]["mcpuniverse"] == 1
 
 
+@pytest.mark.long
 def test_tasks_alone_get_an_agent_to_begin_with(theirs: Project) -> None:
     task = "theirs/walks/one.json"
     made = theirs.ok("init", "new", "--from-mcp-universe", task, "--json").json

@@ -103,6 +103,7 @@ def _answers(project: Project, *questions: str) -> dict[str, dict[str, Any]]:
     return project.by_id()
 
 
+@pytest.mark.long
 def test_what_an_agent_does_is_its_tasks_own_outcome(apart: Project) -> None:
     questions = ("hello", "span", "print", "error", "infra", "odd", "exit", "die 11", "die 9")
     results = _answers(apart, *questions, "hang", "after", "pid")
@@ -134,6 +135,7 @@ def test_what_an_agent_does_is_its_tasks_own_outcome(apart: Project) -> None:
     assert CANARY not in str(results)
 
 
+@pytest.mark.long
 def test_what_is_missing_in_its_process_is_a_failure_of_the_set_up(apart: Project) -> None:
     for result in _answers(apart, "import", "variable").values():
         assert (result["outcome"], result["attempt"]) == ("infra_error", 1)
@@ -149,6 +151,7 @@ def test_a_reaper_that_cannot_begin_is_a_failure_of_the_set_up() -> None:
     assert failed.value.permanent is True
 
 
+@pytest.mark.long
 def test_it_has_its_contexts_environment_and_nothing_of_the_workers(apart: Project) -> None:
     results = _answers(apart, "environ", "change", "environ again", "seen")
     environ = results["environ"]["result"]
@@ -158,6 +161,7 @@ def test_it_has_its_contexts_environment_and_nothing_of_the_workers(apart: Proje
     assert results["seen"]["result"] == ["change", "seen"]
 
 
+@pytest.mark.long
 def test_nothing_is_left_of_a_run_that_hung(apart: Project) -> None:
     fleet = apart.work("--processes", "1").ready(1)
     apart.send("hang", to="apart")
@@ -166,6 +170,7 @@ def test_nothing_is_left_of_a_run_that_hung(apart: Project) -> None:
     fleet.stop()
 
 
+@pytest.mark.long
 def test_children_end_with_a_worker_that_is_killed(apart: Project) -> None:
     fleet = apart.work("--processes", "1").ready(1)
     apart.send("hang", to="apart")

@@ -107,6 +107,7 @@ QUICK = {
 FROZEN = dict.fromkeys(("sleep", "hold"), "took longer than 3 s")
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 @pytest.mark.parametrize("broken", [QUICK, pytest.param(FROZEN, marks=pytest.mark.long)])
 def test_what_an_evaluator_does_breaks_its_own_verdict_and_no_worker(
@@ -124,6 +125,7 @@ def test_what_an_evaluator_does_breaks_its_own_verdict_and_no_worker(
     assert len({result["worker"] for result in results.values()}) == 1, done.err
 
 
+@pytest.mark.long
 def test_the_worker_imports_nothing_and_its_environment_is_its_own(judged: Project) -> None:
     results, done = _judge(judged, "environ", "pid", "print")
     (environ,) = results["environ"]["evaluation_results"]
@@ -147,6 +149,7 @@ def test_an_evaluator_that_spoils_its_process_spoils_no_other_task(judged: Proje
     assert {results[name]["reward"] for name in names} == {1}
 
 
+@pytest.mark.long
 def test_a_service_that_fails_is_asked_again_and_the_agent_is_not(judged: Project) -> None:
     results, _ = _judge(judged, "service", "credential")
     assert (results["service"]["outcome"], results["service"]["attempt"]) == ("ok", 1)
@@ -163,6 +166,7 @@ def test_what_tasks_may_read_is_the_same_in_the_evaluators_process(judged: Proje
     assert results["reads"]["reward"] == 1
 
 
+@pytest.mark.long
 def test_evaluators_of_commands_run_in_a_process_too(project: Project) -> None:
     project.write("judge.py", JUDGE)
     spec = {"name": "echo", "type": "command", "config": {"argv": ["printf", "hi"]}}
@@ -176,6 +180,7 @@ def test_evaluators_of_commands_run_in_a_process_too(project: Project) -> None:
     assert results["right"]["reward"] == 1
 
 
+@pytest.mark.long
 def test_a_models_agent_in_a_process_reads_the_public_names_only(project: Project) -> None:
     env = {"OPENAI_API_KEY": CANARY, "ACCOUNT": "zoe", "OTHER": "ann-5566"}
     project.collection(isolation="process", context=[{"env": env, "public": ["ACCOUNT"]}])

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.process
 HOSTILE = "[bold]\x1b[2Jboo"
 
 
+@pytest.mark.long
 def test_samples_of_tasks_are_judged_as_a_whole_and_by_a_field(project: Project) -> None:
     right = [{"func": "raw", "op": "=", "value": "yes"}]
     project.collection(number=2)
@@ -69,6 +70,7 @@ def test_what_it_cannot_do_is_a_usage_error(
     assert words in done.err
 
 
+@pytest.mark.long
 def test_a_run_is_reported_alone_and_by_the_context_of_its_agents(project: Project) -> None:
     project.collection(context=[{"env": {"WHO": "north"}}, {"env": {"WHO": "south"}}])
     right = [{"func": "raw", "op": "=", "value": "yes"}]
@@ -90,6 +92,7 @@ def test_a_run_is_reported_alone_and_by_the_context_of_its_agents(project: Proje
     assert project.ok("report", "--json").json["results"] == 5
 
 
+@pytest.mark.long
 def test_a_run_of_two_configs_says_so(project: Project) -> None:
     project.collection()
     for number in (1, 2):
@@ -132,6 +135,7 @@ def send_run(project: Project, run: str, answers: dict[str, str]) -> None:
     )
 
 
+@pytest.mark.long
 def test_two_runs_are_compared_task_by_task(project: Project) -> None:
     project.collection()
     tasks = [f"t{number}" for number in range(8)]
@@ -170,6 +174,7 @@ class Flaky:
 """
 
 
+@pytest.mark.long
 def test_what_ended_badly_is_tried_again_once_at_a_time(project: Project) -> None:
     project.agent("flaky:Flaky", FLAKY)
     project.collection(max_retries=0)
@@ -201,6 +206,7 @@ def test_what_ended_badly_is_tried_again_once_at_a_time(project: Project) -> Non
     assert project.ok("dead", "list", "--json").json["total"] == 0
 
 
+@pytest.mark.long
 def test_a_retry_names_what_it_cannot_do(project: Project) -> None:
     project.collection()
     send_run(project, "v2", {"a": "yes"})
@@ -218,6 +224,7 @@ def test_a_retry_names_what_it_cannot_do(project: Project) -> None:
 RIGHT = [{"func": "raw", "op": "=", "value": "yes"}]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("isolation", ["coroutine", "process"])
 def test_stored_answers_are_judged_again_and_no_agent_runs(
     project: Project, isolation: str
@@ -249,6 +256,7 @@ def test_stored_answers_are_judged_again_and_no_agent_runs(
     assert compared["difference"]["delta"] == pytest.approx(1 / 3)
 
 
+@pytest.mark.long
 def test_a_task_file_gives_each_task_its_evaluators(project: Project) -> None:
     project.collection()
     project.write("tasks.jsonl", '{"question": "echo a"}\n{"question": "echo b", "task_id": "b"}\n')
@@ -263,6 +271,7 @@ def test_a_task_file_gives_each_task_its_evaluators(project: Project) -> None:
     assert (judged["task_id"], judged["reward"]) == ("w/b", 1.0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [

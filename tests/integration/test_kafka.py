@@ -71,6 +71,7 @@ def test_the_topic_is_made_as_the_url_says(sink: Sink, admin: KafkaAdminClient, 
     assert len(described["partitions"]) == PARTITIONS
 
 
+@pytest.mark.long
 def test_a_topic_that_was_deleted_is_made_again(
     sink: Sink, admin: KafkaAdminClient, topic: str
 ) -> None:
@@ -238,6 +239,7 @@ def test_no_broker_is_one_line_without_a_password(url: str, said: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings(  # The client leaves the sockets of a refused login to the collector.
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )
@@ -258,6 +260,7 @@ class TestOfWorkers:
     def sink_url(self, url: str) -> str:
         return url
 
+    @pytest.mark.long
     def test_workers_killed_while_they_publish_leave_one_result_of_each_task(
         self, project: Project, sink: Sink
     ) -> None:
@@ -290,6 +293,7 @@ def _living(fleet: Fleet) -> int:
 # Groups.
 
 
+@pytest.mark.long
 def test_a_busy_reader_keeps_its_place_and_another_may_come_meanwhile(
     kafka_server: KafkaServer, topic: str
 ) -> None:

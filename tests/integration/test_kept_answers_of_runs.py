@@ -75,6 +75,7 @@ def test_the_answers_of_others_are_kept_where_one_blocks_the_loop(project: Proje
     assert _runs(project, "waits_once") == 1
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_an_answer_goes_with_a_task_whose_evaluators_a_stop_interrupts(project: Project) -> None:
     project.write("judge.py", JUDGE)

@@ -110,6 +110,7 @@ def _assert_nothing_ran_after_its_result(
         assert entry["wall"] <= finished_at.timestamp()
 
 
+@pytest.mark.long
 @pytest.mark.every_broker
 def test_a_frozen_workers_runs_do_not_count(project: Project) -> None:
     project.environ["AGENTPIPE_LEASE_S"] = "1"
@@ -133,6 +134,7 @@ def test_a_frozen_workers_runs_do_not_count(project: Project) -> None:
     assert len(project.journal("started")) == 5
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_a_task_that_kills_its_worker_dies_alone(project: Project, broker_url: str) -> None:
     project.environ["AGENTPIPE_LEASE_S"] = "0.5"
@@ -156,6 +158,7 @@ def test_a_task_that_kills_its_worker_dies_alone(project: Project, broker_url: s
     _assert_dead_letters_work(project)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("config", ["./agent.yaml", "./plain.yaml"])
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_with_a_limit_of_one_crash_only_the_killers_die(project: Project, config: str) -> None:

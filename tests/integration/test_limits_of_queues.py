@@ -48,6 +48,7 @@ print(accepted)
 """
 
 
+@pytest.mark.long
 @pytest.mark.every_broker
 def test_eight_sending_commands_fill_the_queues_to_the_bound_exactly(project: Project) -> None:
     project.collection(number=AGENTS, max_queue_size=BOUND)
@@ -95,6 +96,7 @@ def _accepted(output: str) -> int:
     return int(output.split(":")[1].split(",", maxsplit=1)[0]) if "{" in output else int(output)
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_no_agent_runs_more_at_once_than_its_concurrency_over_four_processes(
     project: Project,

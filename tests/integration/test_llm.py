@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 FILES = Path("/proc/self/fd")
 
 
+@pytest.mark.long
 def test_it_asks_calls_tools_and_answers(bench: Bench) -> None:
     script = [call("time__convert_time", **BERLIN), say("eleven o'clock")]
     with LlmStub(script) as stub:
@@ -247,6 +248,7 @@ def test_a_task_may_choose_its_servers_and_start_nothing_of_its_own(
     assert "tools" not in stub.requests[2].body
 
 
+@pytest.mark.long
 def test_servers_are_reached_by_sse_and_http_too(bench: Bench) -> None:
     for transport, path in (("sse", "/sse"), ("streamable-http", "/mcp")):
         with _served(transport) as port, LlmStub([call("far__add", a=2, b=3), say("5")]) as stub:
@@ -296,6 +298,7 @@ class _served:  # noqa: N801 - used as a function
         self._process.wait()
 
 
+@pytest.mark.long
 def test_no_file_descriptor_and_no_process_leaks(bench: Bench) -> None:
     replies = [call("odd__echo", text="x"), say("a"), call("odd__crash"), say("b")]
 
@@ -400,6 +403,7 @@ def _reveal(request: Request) -> Reply:
     return say(f"{len(token)} {token[-1]} {token} {quote(token)} {encoded} {json.dumps(token)}")
 
 
+@pytest.mark.long
 def test_each_context_reaches_its_own_tools_and_no_secret_gets_out(llm: Project) -> None:
     with LlmStub(_reveal) as stub:
         _serve(llm, stub)

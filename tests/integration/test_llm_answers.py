@@ -739,6 +739,7 @@ def test_a_request_that_is_repeated_records_its_messages_once(
 # With workers.
 
 
+@pytest.mark.long
 def test_a_result_says_why_its_answer_ended(project: Project) -> None:
     def script(request: Request) -> Reply:
         if "window" in request.text:

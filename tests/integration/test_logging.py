@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 if TYPE_CHECKING:
     from tests.integration.project import Project
 
@@ -32,6 +34,7 @@ def test_text_lines_end_with_the_run(project: Project) -> None:
     assert line.endswith("at work task=one agent=toys_0")
 
 
+@pytest.mark.long
 def test_no_question_answer_or_secret_is_logged_at_info(project: Project) -> None:
     project.environ["TOKEN_A"] = SECRET
     context = [{"env": {"WHO": "A", "TOKEN": "${TOKEN_A}"}}]

@@ -53,6 +53,7 @@ class StubbornThread(Toy):
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("agent", ["Stubborn", "StubbornThread"])
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_a_worker_that_claims_its_own_task_again_waits_for_the_old_run(

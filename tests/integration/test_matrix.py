@@ -25,6 +25,7 @@ def sink_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/stream/results.db"
 
 
+@pytest.mark.long
 def test_each_task_has_its_one_result(project: Project) -> None:
     project.collection(number=3)
     ids = project.send(*["echo hi"] * 40, "raise no")

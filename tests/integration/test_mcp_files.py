@@ -108,6 +108,7 @@ def test_check_of_one_collection_opens_its_servers_as_ever(project: Project) -> 
     assert (wrong.code, "no such file" in wrong.out) == (2, True)
 
 
+@pytest.mark.long
 def test_a_benchmark_is_sent_and_each_task_tells_what_it_is_of(files: Project) -> None:
     files.collection()
     file = "configs/walks/bench.yaml"

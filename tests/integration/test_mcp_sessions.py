@@ -133,6 +133,7 @@ def test_the_next_run_gets_a_server_that_was_started_ahead(bench: Bench) -> None
     assert not servers()
 
 
+@pytest.mark.long
 def test_nothing_starts_before_the_first_run(bench: Bench) -> None:
     async def run(engine: Any) -> None:
         agents = instances(engine, 3)

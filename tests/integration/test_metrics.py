@@ -55,6 +55,7 @@ def scraped(url: str, accept: str = "text/plain") -> dict[str, float]:
     }
 
 
+@pytest.mark.long
 def test_counters_go_on_over_workers_and_exporters(project: Project) -> None:
     project.collection(number=2, name="crew")
     project.send("echo yes", "raise boom", to="crew")
@@ -79,6 +80,7 @@ def test_counters_go_on_over_workers_and_exporters(project: Project) -> None:
     assert second["agentpipe_tasks['crew', 'waiting']"] == 0
 
 
+@pytest.mark.long
 def test_a_broker_that_goes_away_is_a_zero_until_it_is_back(
     project: Project, server: Server
 ) -> None:

@@ -69,6 +69,7 @@ REFUSED: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.every_broker
 def test_what_is_not_offered_is_refused_when_sent_and_starts_nothing_when_forged(
     clerk: Project, model: LlmStub

@@ -71,6 +71,7 @@ def test_a_worker_whose_parent_is_killed_while_it_boots_ends(
     assert wait.exists()
 
 
+@pytest.mark.long
 def test_a_worker_with_a_deaf_main_thread_ends_after_its_grace(project: Project) -> None:
     project.environ["AGENTPIPE_GRACE_S"] = "0"
     _with_module(project, "deaf", DEAF, concurrency=2)
@@ -86,6 +87,7 @@ def test_a_worker_with_a_deaf_main_thread_ends_after_its_grace(project: Project)
     fleet.process.kill()
 
 
+@pytest.mark.long
 def test_the_exit_code_of_an_agent_says_nothing_of_the_collection(project: Project) -> None:
     project.environ["AGENTPIPE_LEASE_S"] = "1"
     project.collection(max_crashes=2)

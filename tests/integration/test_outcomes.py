@@ -50,6 +50,7 @@ def _send_to_both(project: Project, tasks: list[dict[str, Any]]) -> None:
         assert sent["accepted"] == len(tasks)
 
 
+@pytest.mark.long
 def test_whatever_an_agent_does_its_task_is_answered_and_the_worker_lives(lively: Project) -> None:
     questions = [*AGENT_ERRORS, "big", "controls", "infra", "refused", "echo at the end"]
     _send_to_both(lively, [{"question": question} for question in questions])
@@ -76,6 +77,7 @@ def test_whatever_an_agent_does_its_task_is_answered_and_the_worker_lives(lively
     _assert_harmless_on_a_terminal(lively)
 
 
+@pytest.mark.long
 def test_a_surrogate_costs_no_run(project: Project) -> None:
     isolations = {"toys": "coroutine", "plain": "thread", "apart": "process"}
     for name, isolation in isolations.items():
@@ -152,6 +154,7 @@ def test_infrastructure_is_retried_agents_are_not_and_evaluators_are_told_apart(
     assert "stale" not in [entry["task_id"] for entry in lively.journal()]
 
 
+@pytest.mark.long
 @pytest.mark.every_broker
 def test_an_answer_waits_for_its_evaluators_service_and_the_agent_runs_once(
     project: Project,
@@ -198,6 +201,7 @@ def test_an_answer_waits_for_its_evaluators_service_and_the_agent_runs_once(
     assert started == {"recovers": 1, "closed": 1, "refused": 1}
 
 
+@pytest.mark.long
 def test_runs_beyond_their_time_limit_are_answered_wherever_they_hang(project: Project) -> None:
     for name, config in (("toys", "./agent.yaml"), ("plain", "./plain.yaml")):
         project.collection(name, config, number=2, time_limit=1)

@@ -23,6 +23,7 @@ def started(project: Project) -> int:
     return len(project.journal("started"))
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_a_fleet_leaves_paused_agents_alone_and_lets_what_runs_end(project: Project) -> None:
     project.collection("toys", number=2, max_queue_size=3)
@@ -49,6 +50,7 @@ def test_a_fleet_leaves_paused_agents_alone_and_lets_what_runs_end(project: Proj
     wait_until(lambda: not paused(project), PATIENCE_S, "all see it")
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_a_collections_pause_is_for_agents_that_it_gets_later_and_not_an_agents_own(
     project: Project,

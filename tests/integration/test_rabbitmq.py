@@ -79,6 +79,7 @@ def test_agents_are_shared_out_over_the_processes(project: Project) -> None:
     wait_until(both_work, 30, "both processes run tasks")
 
 
+@pytest.mark.long
 def test_status_has_null_for_what_amqp_cannot_tell(project: Project) -> None:
     project.collection(number=2)
     project.send("echo one", "echo two")
@@ -110,6 +111,7 @@ def test_the_management_api_tells_how_large_the_outbox_is(
     assert "wrong-one" not in done.err
 
 
+@pytest.mark.long
 def test_a_changed_bound_is_another_queue_and_the_old_one_is_served(project: Project) -> None:
     project.collection(number=1, max_queue_size=3)
     project.ok("send", "toys", "--file", project.tasks(*["echo old"] * 3, name="old.jsonl"))
@@ -124,6 +126,7 @@ def test_a_changed_bound_is_another_queue_and_the_old_one_is_served(project: Pro
     assert agent["limit"] == 50
 
 
+@pytest.mark.long
 def test_what_waits_under_the_old_bound_counts_against_the_new_one(project: Project) -> None:
     project.collection(number=1, max_queue_size=3)
     project.ok("send", "toys", "--file", project.tasks(*["echo old"] * 3, name="old.jsonl"))
@@ -136,6 +139,7 @@ def test_what_waits_under_the_old_bound_counts_against_the_new_one(project: Proj
     assert len(project.results()) == 4
 
 
+@pytest.mark.long
 def test_replicated_queues_do_the_same(project: Project, broker_url: str) -> None:
     project.environ["AGENTPIPE_BROKER"] = f"{broker_url}&queues=quorum"
     project.collection(number=2, max_retries=1)
@@ -146,6 +150,7 @@ def test_replicated_queues_do_the_same(project: Project, broker_url: str) -> Non
     assert project.ok("dead", "list", "--json").json["total"] == 1
 
 
+@pytest.mark.long
 def test_queues_of_another_kind_are_told_and_left_alone(project: Project, broker_url: str) -> None:
     project.collection()
     project.send("echo hi")
@@ -158,6 +163,7 @@ def test_queues_of_another_kind_are_told_and_left_alone(project: Project, broker
     assert len(project.results()) == 1
 
 
+@pytest.mark.long
 def test_deleted_queues_are_made_again_under_a_running_worker(
     project: Project, broker_url: str
 ) -> None:
@@ -177,6 +183,7 @@ def test_deleted_queues_are_made_again_under_a_running_worker(
     assert fleet.stop() == 0
 
 
+@pytest.mark.long
 def test_a_cancelled_task_that_waits_is_answered_at_its_turn_and_never_runs(
     project: Project,
 ) -> None:

@@ -68,6 +68,7 @@ def bare(server: RabbitServer, queue: str) -> list[tuple[int, bytes]]:
 # What others write.
 
 
+@pytest.mark.long
 def test_what_others_put_into_the_queues_is_skipped_and_counted(
     sink: Sink, rabbitmq_server: RabbitServer, topic: str
 ) -> None:
@@ -214,6 +215,7 @@ def test_a_group_that_was_left_half_filled_is_filled_again(
 # Servers that fail, and wrong URLs.
 
 
+@pytest.mark.long
 def test_a_killed_server_keeps_what_it_confirmed(own_server: OwnServer, topic: str) -> None:
     server = own_server(RabbitServer)
     sink = open_sink(Settings(sink=f"{server.url}?topic={topic}"))

@@ -77,6 +77,7 @@ def test_no_task_is_lost_to_a_limit_without_a_time(project: Project) -> None:
     assert waited_s >= 5
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_the_agents_of_a_context_rest_together_and_the_others_go_on(project: Project) -> None:
     def reply(request: Request) -> Reply:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tests.integration.project import Project
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_an_id_that_is_used_again_is_seen_again(project: Project) -> None:
     """Also by a group that has read its first result, and through a long life of the stream."""

@@ -124,6 +124,7 @@ def steps(document: str) -> list[str]:
     return found
 
 
+@pytest.mark.long
 def test_the_readme_prints_what_it_shows(scratch: Path) -> None:
     [block] = [text for text in blocks("README.md", "console") if "$ agentpipe send" in text]
     run(scratch, "agentpipe", "init", "trial")
@@ -140,6 +141,7 @@ def test_readme_and_guide_show_what_init_writes(scratch: Path) -> None:
         assert (scratch / "trial" / name).read_text() in shown, name
 
 
+@pytest.mark.long
 def test_the_guide_runs(scratch: Path) -> None:
     printed = run_document("docs/guide.md", scratch)
     for expected in (
@@ -161,6 +163,7 @@ def test_the_guide_runs(scratch: Path) -> None:
     assert all(b"north-4711" not in path.read_bytes() for path in stores)
 
 
+@pytest.mark.long
 def test_the_tutorial_runs_and_prints_what_it_shows(scratch: Path) -> None:
     with LlmStub(clock_reader) as stub:
         printed = run_document(
@@ -199,6 +202,7 @@ def test_the_commands_of_a_document_run(document: str, scratch: Path) -> None:
     run_document(document, scratch)
 
 
+@pytest.mark.long
 def test_make_run_prints_what_the_guide_shows(scratch: Path) -> None:
     [block] = [text for text in blocks("docs/guide.md", "console") if "$ make run\n" in text]
     dry = run(scratch, "make", "--dry-run", "run", "PYTHON=python3")

@@ -59,6 +59,7 @@ def run(
     return result, stub.requests
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("isolation", ["coroutine", "process"])
 def test_a_run_with_a_tool_is_one_row(project: Project, isolation: str, *, stream: bool) -> None:
@@ -85,12 +86,14 @@ def test_a_run_with_a_tool_is_one_row(project: Project, isolation: str, *, strea
     assert [spans[turn["span"]] for turn in segment["turns"]] == ["llm", "llm"]
 
 
+@pytest.mark.long
 def test_without_record_nothing_is_asked_for(project: Project) -> None:
     result, (request,) = run(project, [say("late")], None)
     assert result["rollout"] is None
     assert "return_token_ids" not in request.body
 
 
+@pytest.mark.long
 def test_a_server_without_ids_leaves_a_gap(project: Project) -> None:
     result, _ = run(project, [say("late")], {"tokens": "try"})
     assert result["outcome"] == "ok"
@@ -101,6 +104,7 @@ def test_a_server_without_ids_leaves_a_gap(project: Project) -> None:
 REFUSED = {"error": {"message": "Unrecognized request argument supplied: return_token_ids"}}
 
 
+@pytest.mark.long
 def test_a_server_that_refuses_is_asked_without(project: Project) -> None:
     result, requests = run(project, [fail(400, REFUSED), say("late")], {"tokens": "try"})
     assert (result["outcome"], result["result"]) == ("ok", "late")
@@ -109,6 +113,7 @@ def test_a_server_that_refuses_is_asked_without(project: Project) -> None:
     assert result["rollout"]["gaps"] == [{"code": "ids_refused", "turn": 0}]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reply", [say("late"), fail(400, REFUSED)])
 def test_required_ids_that_do_not_come_are_a_failure_of_the_infrastructure(
     project: Project, reply: Reply
@@ -119,6 +124,7 @@ def test_required_ids_that_do_not_come_are_a_failure_of_the_infrastructure(
     assert result["error"]["permanent"] is True
 
 
+@pytest.mark.long
 def test_a_run_that_reached_a_limit_says_which(project: Project) -> None:
     reply = with_ids(call("time__get_current_time", timezone="UTC"), FIRST)
     replies = [reply] * 25
@@ -128,6 +134,7 @@ def test_a_run_that_reached_a_limit_says_which(project: Project) -> None:
     assert result["reward"] is None
 
 
+@pytest.mark.long
 def test_an_answer_that_is_judged_later_keeps_its_ids(project: Project) -> None:
     calls = project.folder / "calls"
     judge = {"func": "toys:judge_in_time", "value": [str(calls), 2]}

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tests.integration.project import Project
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("content", ["", "\n\n", "[]"])
 def test_a_file_without_tasks_begins_no_run(project: Project, content: str) -> None:
     project.collection()
@@ -45,6 +46,7 @@ def test_a_send_that_differs_from_its_run_says_how(project: Project) -> None:
     assert "run v2 was begun with 0 contexts, this one has 2: see report --by context" in wider
 
 
+@pytest.mark.long
 def test_a_reordered_file_is_no_pairing(project: Project) -> None:
     project.collection()
     file = project.write("plain.jsonl", '"echo one"\n"echo two"\n"echo three"\n')
@@ -93,6 +95,7 @@ UNKNOWN = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_an_unknown_run_is_no_success(project: Project) -> None:
     project.collection()
@@ -116,6 +119,7 @@ def test_an_unknown_run_is_no_success(project: Project) -> None:
     assert project.ok("export", "--to", "jsonl", "--run", "vx1", "-").out
 
 
+@pytest.mark.long
 def test_a_run_is_known_by_whatever_is_left_of_it(project: Project) -> None:
     project.collection()
     project.send({"task_id": "sent/a", "run": "sent", "question": "echo one"})
@@ -135,6 +139,7 @@ def test_a_run_is_known_by_whatever_is_left_of_it(project: Project) -> None:
     assert not (alone / ".agentpipe").exists()
 
 
+@pytest.mark.long
 def test_a_run_may_be_followed_before_it_is_sent(project: Project) -> None:
     project.collection()
     project.ok("send", "toys", "echo one", "--run", "v1")
@@ -147,6 +152,7 @@ def test_a_run_may_be_followed_before_it_is_sent(project: Project) -> None:
     assert (tail.returncode, json.loads(out)["run"]) == (0, "v3")
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(but=("rabbitmq",), long=("redis",))
 def test_a_trimmed_run_is_not_one_that_never_began(project: Project) -> None:
     project.collection()
@@ -162,6 +168,7 @@ def test_a_trimmed_run_is_not_one_that_never_began(project: Project) -> None:
     assert "2 of its 2 results" in project.ok("status", "--run", "v1").err
 
 
+@pytest.mark.long
 def test_rows_that_make_no_sense_hide_no_others(project: Project) -> None:
     project.collection()
     for run in ("v1", "v2", "v3"):
@@ -183,6 +190,7 @@ def test_rows_that_make_no_sense_hide_no_others(project: Project) -> None:
     assert "budgets that cannot be read: 1" in project.ok("status").err
 
 
+@pytest.mark.long
 def test_resume_says_what_it_makes_and_what_stays_held(project: Project) -> None:
     project.collection(number=2)
     project.ok("send", "toys", "pay 1")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tests.integration.project import Project
 
 
+@pytest.mark.long
 def test_a_file_is_new_in_each_run_and_once_in_each(project: Project) -> None:
     project.collection()
     file = project.tasks("echo one", "echo two")
@@ -35,6 +36,7 @@ def test_a_file_is_new_in_each_run_and_once_in_each(project: Project) -> None:
     assert {it["run"] for it in project.results()} == {None, "v2"}
 
 
+@pytest.mark.long
 def test_tasks_without_ids_are_known_by_their_lines(project: Project) -> None:
     project.collection(max_queue_size=2)
     lines = "\n".join(f'"echo {number}"' for number in range(3)) + "\n"
@@ -49,6 +51,7 @@ def test_tasks_without_ids_are_known_by_their_lines(project: Project) -> None:
     assert answers == {"v2/000001": "0", "v2/000002": "1", "v2/000003": "2"}
 
 
+@pytest.mark.long
 def test_samples_of_a_part_of_a_file(project: Project) -> None:
     project.collection()
     file = project.tasks("echo one", "echo two", "echo three")
@@ -120,6 +123,7 @@ def test_a_run_is_cancelled_and_explained_by_its_name(project: Project) -> None:
     assert "run v2 has no unsettled tasks here" in project.ok("why", "--run", "v2").err
 
 
+@pytest.mark.long
 def test_runs_says_what_has_become_of_each(project: Project) -> None:
     project.collection()
     file = project.tasks("echo one", "raise two")
@@ -169,6 +173,7 @@ def test_a_run_s_record_says_where_it_comes_from_and_no_credential(project: Proj
         assert "sesame" not in text
 
 
+@pytest.mark.long
 def test_a_run_is_dropped_by_name_and_its_results_stay(project: Project) -> None:
     project.collection()
     project.ok("send", "toys", "--file", project.tasks("echo one"), "--run", "v2")
@@ -184,6 +189,7 @@ def test_a_run_is_dropped_by_name_and_its_results_stay(project: Project) -> None
     assert "no run 'v2' on this broker" in gone.err
 
 
+@pytest.mark.long
 def test_two_configs_in_one_run_are_told_by_senders_and_by_runs(project: Project) -> None:
     project.collection()
     file = project.tasks("echo one", "echo two")
@@ -201,6 +207,7 @@ def test_two_configs_in_one_run_are_told_by_senders_and_by_runs(project: Project
     assert len(project.ok("runs", "--json").json["runs"][0]["configs"]) == 2
 
 
+@pytest.mark.long
 @pytest.mark.every_broker
 def test_a_run_is_one_on_each_broker(project: Project) -> None:
     project.collection(number=2, max_queue_size=50)

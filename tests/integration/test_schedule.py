@@ -52,6 +52,7 @@ def has_calendar(project: Project) -> bool:
         store.close()
 
 
+@pytest.mark.long
 def test_what_is_due_is_sent_once(project: Project) -> None:
     scheduled(project, 3)
     at = due(project)
@@ -71,6 +72,7 @@ def test_what_is_due_is_sent_once(project: Project) -> None:
     assert {result["metadata"]["fire_time"] for result in results.values()} == {at}
 
 
+@pytest.mark.long
 @pytest.mark.every_broker
 def test_a_killed_schedulers_batch_is_finished_by_the_next(project: Project) -> None:
     scheduled(project, TASKS, max_queue_size=2 * TASKS)

@@ -62,6 +62,7 @@ def mq_type(request: pytest.FixtureRequest, project: Project, own_server: OwnSer
     return kind
 
 
+@pytest.mark.long
 def test_the_seeds_examples_run_on_real_servers(project: Project, mq_type: str) -> None:
     project.collection(number=2)
     send, pull = (text.replace('.yaml")', f'.yaml", mq_type="{mq_type}")') for text in (SEND, PULL))
@@ -118,6 +119,7 @@ def test_the_verbs_options_count_more_than_the_variables(project: Project) -> No
         assert named in done.err
 
 
+@pytest.mark.long
 def test_the_bound_given_to_start_workers_reaches_them(project: Project) -> None:
     project.collection(number=1)
     options = ("--agent-collection", "collection.yaml", "--max-queue-size", "7")
@@ -126,6 +128,7 @@ def test_the_bound_given_to_start_workers_reaches_them(project: Project) -> None
     assert fleet.stop() == 0
 
 
+@pytest.mark.long
 def test_clean_cancels_what_waits_before_the_workers_start(project: Project) -> None:
     project.collection(number=1)
     project.send("echo old", "echo older")
@@ -136,6 +139,7 @@ def test_clean_cancels_what_waits_before_the_workers_start(project: Project) -> 
     assert project.journal("started") == []
 
 
+@pytest.mark.long
 def test_consume_outputs_goes_on_where_it_left_off(project: Project) -> None:
     project.collection(number=1)
     project.send("echo a", "echo b", "echo c")
@@ -147,6 +151,7 @@ def test_consume_outputs_goes_on_where_it_left_off(project: Project) -> None:
     assert len(first) == 2
 
 
+@pytest.mark.long
 def test_a_stream_may_be_read_from_a_moment(project: Project) -> None:
     project.collection(number=1)
     project.send("echo a")

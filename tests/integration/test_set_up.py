@@ -72,6 +72,7 @@ def _collections(project: Project, isolation: str, env: dict[str, str]) -> None:
         project.collection(kind, f"./{kind}.yaml", isolation=isolation, context=[{"env": env}])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "isolation", ["coroutine", pytest.param("process", marks=pytest.mark.long)]
 )

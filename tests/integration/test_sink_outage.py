@@ -53,6 +53,7 @@ def _execute(path: Path, statement: str) -> None:
     db.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("outage", [away, failing, hanging])
 def test_while_the_sink_is_out_workers_stop_above_the_high_water_and_then_go_on(
     project: Project, sink_url: str, outage: Callable[[Path], AbstractContextManager[None]]
@@ -86,6 +87,7 @@ def test_while_the_sink_is_out_workers_stop_above_the_high_water_and_then_go_on(
         assert "the sink takes results again" in fleet.log
 
 
+@pytest.mark.long
 def test_the_pressure_of_a_sink_that_is_out_reaches_the_sender(
     project: Project, sink_url: str
 ) -> None:
@@ -124,6 +126,7 @@ def _wait_for_beats(project: Project) -> None:
     assert len(beats) == 2
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_results_that_a_killed_worker_left_are_carried_by_the_next(
     project: Project, sink_url: str

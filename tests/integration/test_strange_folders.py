@@ -160,6 +160,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.long
 def test_hostile_yaml_is_refused_and_the_rest_is_still_read(
     project: Project, strange: Path
 ) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 ALL_OK = {"ok": 4}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("how", "attempt"),
     # What raises into a loop from outside leaves no trace of whose code it was.
@@ -36,6 +37,7 @@ def test_a_loop_that_ends_ends_its_process_and_its_tasks_go_back(
     assert fleet.log.count("replaced") == 2  # By the process itself, and by its supervisor.
 
 
+@pytest.mark.long
 def test_a_task_that_always_ends_the_loop_dies_alone(project: Project) -> None:
     project.collection(number=4, max_crashes=2)
     fleet = project.work("--processes", "1", "--slots", "4")

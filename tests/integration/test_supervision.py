@@ -23,6 +23,7 @@ DRAMATIQ = ("-m", "dramatiq", "agentpipe.actors", "--processes", "1")
 REPLACED_S = 20.0  # Where the machine has other things to do.
 
 
+@pytest.mark.long
 @pytest.mark.every_broker
 def test_a_killed_worker_is_replaced_and_the_others_runs_go_on(project: Project) -> None:
     project.environ["AGENTPIPE_LEASE_S"] = "1"
@@ -85,6 +86,7 @@ def _parent_of(pid: int) -> int:
     return int(Stat.of(Path(f"/proc/{pid}")).fields[1])
 
 
+@pytest.mark.long
 def test_workers_whose_supervisor_is_killed_end_and_give_back(project: Project) -> None:
     project.environ["AGENTPIPE_GRACE_S"] = "0"
     project.collection(number=2)
@@ -100,6 +102,7 @@ def test_workers_whose_supervisor_is_killed_end_and_give_back(project: Project) 
     assert [result["attempt"] for result in project.results()] == [1, 1]
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_one_signal_lets_runs_finish_within_the_grace_and_gives_back_the_rest(

@@ -33,6 +33,7 @@ def _forge(project: Project, *tasks: dict[str, Any]) -> None:
     store.close()
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_a_task_with_a_function_that_is_not_offered_dies_before_its_agent_runs(
     project: Project,
@@ -79,6 +80,7 @@ def test_send_and_check_refuse_a_function_that_is_not_offered(project: Project) 
     assert not project.results()
 
 
+@pytest.mark.long
 def test_a_collection_names_further_modules(project: Project) -> None:
     project.collection(evaluators=["far.judges"])
     far = project.folder.parent / "far"

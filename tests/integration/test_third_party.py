@@ -79,6 +79,7 @@ def test_a_third_partys_store_passes_the_conformance_suite_of_the_core(site: Pat
     assert reasons == {*lacking, *CAPABILITIES}, "all else is tested"
 
 
+@pytest.mark.long
 def test_workers_and_senders_find_it_by_its_url(site: Path, project: Project) -> None:
     project.environ["PYTHONPATH"] = str(site)
     project.environ["AGENTPIPE_BROKER"] = "toy:///toy.json"

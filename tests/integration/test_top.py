@@ -210,6 +210,7 @@ def test_a_collection_is_paused_resumed_and_its_runs_cancelled(
     terminal.see("toys: 0 cancelled, 2 running ones signalled", "cancelled 2", "running 0")
 
 
+@pytest.mark.long
 def test_a_dead_letter_is_replayed_after_a_yes(project: Project, terminal: Tmux) -> None:
     project.collection("toys", max_retries=0)
     project.send("infra")
@@ -227,6 +228,7 @@ def test_a_dead_letter_is_replayed_after_a_yes(project: Project, terminal: Tmux)
     assert project.stats()["dead"] == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("server", ["redis"], indirect=True)
 def test_a_broker_that_is_away_is_a_banner_until_it_is_back(
     project: Project, server: Server, terminal: Tmux

@@ -62,6 +62,7 @@ def paying(project: Project) -> Project:
     return project
 
 
+@pytest.mark.long
 @pytest.mark.every_broker
 def test_a_result_has_what_all_runs_of_its_task_cost(paying: Project) -> None:
     tasks = {"once": "retry 0", "thrice": "retry 2", "never": "retry 9", "limited": "limit 0"}
@@ -91,6 +92,7 @@ def test_a_result_has_what_all_runs_of_its_task_cost(paying: Project) -> None:
     assert "3 requests" in shown
 
 
+@pytest.mark.long
 def test_a_total_has_no_price_where_one_run_had_none(paying: Project) -> None:
     paying.send({"task_id": "a", "question": "free 1"})
     paying.burst("--processes", "1")
@@ -99,6 +101,7 @@ def test_a_total_has_no_price_where_one_run_had_none(paying: Project) -> None:
     assert total["requests"] == 3
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(long=("redis", "rabbitmq"))
 def test_runs_that_a_stop_or_a_frozen_loop_ends_are_in_the_total(paying: Project) -> None:
     paying.send({"task_id": "stopped", "question": "wait 0"})
@@ -110,6 +113,7 @@ def test_runs_that_a_stop_or_a_frozen_loop_ends_are_in_the_total(paying: Project
     assert paying.by_id()["stopped"]["usage_total"] == _times(2)
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(but=("rabbitmq",), long=("redis",))
 def test_a_task_that_is_cancelled_before_its_next_run_has_cost_all_the_same(
     paying: Project,

@@ -119,6 +119,7 @@ def test_a_group_sends_each_result_once(filled: Project, collector: CollectorStu
     assert len({trace for trace, _, _ in collector.spans}) == 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("status", "code"), [(503, 4), (400, 1)])
 def test_what_a_collector_does_not_accept_comes_again(
     filled: Project, collector: CollectorStub, status: int, code: int

@@ -59,6 +59,7 @@ def test_json_is_the_result_alone(project: Project) -> None:
     assert "printed" in done.err
 
 
+@pytest.mark.long
 def test_nothing_that_is_printed_has_a_secret(project: Project) -> None:
     secrets = {"NORTH": "north-4711-abcdef", "SOUTH": "south-0815-abcdef"}
     context = [{"env": {"TOKEN": f"${{{name}}}"}} for name in secrets]
@@ -74,6 +75,7 @@ def test_nothing_that_is_printed_has_a_secret(project: Project) -> None:
     assert "has 0 to 1" in refused.err
 
 
+@pytest.mark.long
 def test_a_task_of_a_file_is_judged(project: Project) -> None:
     project.collection()
     right = {"question": "echo yes", "evaluators": [{"func": "raw", "op": "=", "value": "yes"}]}
@@ -99,6 +101,7 @@ def test_a_task_in_a_json_document_is_found_by_its_line(project: Project) -> Non
         assert done.json["result"] == answer
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("isolation", ["coroutine", "process"])
 def test_what_is_not_ok_exits_with_1(project: Project, isolation: str) -> None:
     project.collection(isolation=isolation, max_retries=3)

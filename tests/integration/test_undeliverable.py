@@ -31,6 +31,7 @@ PATIENCE_S = 30.0
 RABBIT_LIMIT = 65_536
 
 
+@pytest.mark.long
 @pytest.mark.every_broker(long=["redis", "rabbitmq"])
 def test_a_refused_result_is_kept_aside_listed_and_delivered_once_the_sink_is_mended(
     project: Project, sink_url: str
@@ -75,6 +76,7 @@ def test_a_refused_result_is_kept_aside_listed_and_delivered_once_the_sink_is_me
     assert project.ok("dead", "list", "--undeliverable", "--json").json["undeliverable"] == []
 
 
+@pytest.mark.long
 def test_why_says_that_the_sink_refuses_it(project: Project, sink_url: str) -> None:
     if not sink_url.startswith("sqlite:"):
         pytest.skip("the embedded sink refuses here")

@@ -84,6 +84,7 @@ def _agent(project: Project, kind: str, **config: Any) -> None:
     project.write("who.yaml", yaml.safe_dump({"kind": "agent", "spec": spec}))
 
 
+@pytest.mark.long
 @needs_root
 @pytest.mark.parametrize("user", [NOBODY, pytest.param("nobody", marks=pytest.mark.long)])
 def test_an_agent_in_a_process_and_its_evaluators_run_as_the_user(
@@ -109,6 +110,7 @@ def test_an_agent_in_a_process_and_its_evaluators_run_as_the_user(
     assert {each["error"]["type"] for each in results[1:]} == {"PermissionError"}
 
 
+@pytest.mark.long
 @needs_root
 def test_an_agent_of_a_user_ends_with_the_process_that_started_it(whose: Project) -> None:
     whose.write("who.py", AGENT)
@@ -125,6 +127,7 @@ def test_an_agent_of_a_user_ends_with_the_process_that_started_it(whose: Project
     fleet.stop()
 
 
+@pytest.mark.long
 @needs_root
 def test_a_command_runs_as_the_user_in_a_folder_of_its_own(whose: Project) -> None:
     whose.write("who.sh", SCRIPT).chmod(0o755)
@@ -142,6 +145,7 @@ def test_a_command_runs_as_the_user_in_a_folder_of_its_own(whose: Project) -> No
     assert all("Permission denied" in line for line in rest)
 
 
+@pytest.mark.long
 @needs_root
 def test_a_server_of_a_model_runs_as_the_user(whose: Project) -> None:
     whose.write("server.sh", "#!/bin/sh\nid -u >&2\necho $HOME >&2\n").chmod(0o755)

@@ -84,6 +84,7 @@ def test_its_end_ends_the_workers(project: Project) -> None:
     wait_until(lambda: not fleet.pids, 60, "the workers have left")
 
 
+@pytest.mark.long
 def test_it_goes_on_until_a_signal_and_burst_does_not(project: Project) -> None:
     project.collection()
     done = project.run("work", "--watch", "--burst")

@@ -169,6 +169,7 @@ def test_a_pause_of_agent_or_collection_comes_before_all_else(asked: Asked) -> N
     assert "agentpipe resume toys" in told["next"]
 
 
+@pytest.mark.long
 def test_a_busy_agent_is_told_with_its_task_since_when_and_the_estimate(asked: Asked) -> None:
     project = asked.project
     project.collection()
@@ -191,6 +192,7 @@ def test_a_busy_agent_is_told_with_its_task_since_when_and_the_estimate(asked: A
     assert fleet.stop() == 0
 
 
+@pytest.mark.long
 def test_a_worker_that_died_is_told_until_its_task_is_put_back(asked: Asked) -> None:
     project = asked.project
     project.collection()
@@ -246,6 +248,7 @@ def test_slots_that_others_use_are_told(asked: Asked) -> None:
     assert "all 1 slot of the workers that serve its agent are busy" in told["sentence"]
 
 
+@pytest.mark.long
 def test_a_retry_is_told_with_its_time_and_error(asked: Asked) -> None:
     project = asked.project
     project.environ["AGENTPIPE_RETRY_DELAY_S"] = "600"
@@ -325,6 +328,7 @@ def test_a_sink_that_is_down_is_told_with_its_error_and_what_is_before(
     assert asked.why(first)["reason"] == "not_forwarded"
 
 
+@pytest.mark.long
 def test_a_dead_one_is_told_with_its_error_and_what_to_do(asked: Asked) -> None:
     project = asked.project
     project.collection(max_retries=0)
@@ -347,6 +351,7 @@ def test_a_dead_one_is_told_with_its_error_and_what_to_do(asked: Asked) -> None:
     project.ok("dead", "show", task)
 
 
+@pytest.mark.long
 def test_a_delivered_one_is_told_with_its_position_where_that_is_known(
     asked: Asked, tmp_path: Path
 ) -> None:
@@ -391,6 +396,7 @@ def test_one_that_is_cancelled_while_it_runs_is_ending(asked: Asked) -> None:
     assert "it was cancelled and has been signalled" in told["sentence"]
 
 
+@pytest.mark.long
 def test_an_unknown_one_is_no_success_and_several_are_answered_in_order(asked: Asked) -> None:
     project = asked.project
     project.collection()
