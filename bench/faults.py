@@ -167,7 +167,8 @@ def _shown(results: list[dict[str, Any]], runs: list[Run], at: dict[int, float])
     begun = Counter(run.task_id for run in runs)
     struck = Counter(run.task_id for run in runs if run.pid in at)
     return [
-        f"{it['task_id']} {it['outcome']}, struck {struck[it['task_id']]} of {begun[it['task_id']]}"
+        f"{it['task_id']} {it['outcome']} at attempt {it['attempt']} ({it['error']}), "
+        f"struck {struck[it['task_id']]} of {begun[it['task_id']]}"
         for it in results[:5]
     ]
 
