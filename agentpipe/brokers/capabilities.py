@@ -180,6 +180,21 @@ class PausesQueues(Protocol):
 
 
 @runtime_checkable
+class DrainsWorkers(Protocol):
+    """Has workers finish what they run, take nothing new, and end.
+
+    A mark is of one process: it goes when the worker leaves, or its lease ends.
+    ``WorkerSeen.draining`` says which are marked.
+    """
+
+    def drain(self, workers: Collection[str]) -> None:
+        """Mark those of these workers that live; once more is the same."""
+
+    def is_draining(self, worker: Worker) -> bool:
+        """Whether it is marked; its own process asks, with each heartbeat."""
+
+
+@runtime_checkable
 class BreaksOnFailures(Protocol):
     """Pauses a collection whose runs fail the same way again and again: its breaker.
 

@@ -113,6 +113,7 @@ class WorkerSeen:
     Attributes:
         seen_s: The age of its last heartbeat.
         report: What its last heartbeat reported; empty before the first.
+        draining: It finishes what it runs, takes nothing new, and ends.
     """
 
     name: str
@@ -122,6 +123,7 @@ class WorkerSeen:
     running: int
     seen_s: float
     report: bytes = b""
+    draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)

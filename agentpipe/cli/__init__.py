@@ -43,6 +43,7 @@ COMMANDS = {
     "schedule": "send task files at their cron times, or list the next times",
     "pause": "pause agents or collections: workers claim none of their tasks",
     "resume": "resume paused agents or collections",
+    "drain": "have workers finish what they run, take nothing new, and end",
     "cancel": "cancel waiting and running tasks",
     "rebalance": "give waiting tasks of removed agents to the agents that there are",
     "show": "show a result: question, answer, verdicts, cost and trace",

@@ -36,6 +36,7 @@ EXAMPLES = {
     "schedule": ("schedule list", "schedule run"),
     "pause": ("pause evals",),
     "resume": ("resume evals",),
+    "drain": ("drain WORKER", "drain --here --wait", "drain --all --wait --timeout 600"),
     "cancel": ("cancel TASK", "cancel --collection evals"),
     "rebalance": ("rebalance evals --dry-run", "rebalance evals"),
     "show": ("show TASK", "show TASK --messages"),

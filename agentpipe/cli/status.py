@@ -125,8 +125,12 @@ def _lines(status: dict[str, Any]) -> Iterator[str]:
     for worker in status["workers"]:
         yield (
             f"worker {worker['worker']}  running {worker['running']}/{worker['slots']}"
-            f"  heard {duration(worker['seen_s'])} ago{_children(worker)}"
+            f"  heard {duration(worker['seen_s'])} ago{_draining(worker)}{_children(worker)}"
         )
+
+
+def _draining(worker: dict[str, Any]) -> str:
+    return "  draining" if worker["draining"] else ""
 
 
 def _children(worker: dict[str, Any]) -> str:

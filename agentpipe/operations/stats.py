@@ -133,6 +133,7 @@ def _worker(worker: WorkerSeen, heartbeat: Heartbeat) -> dict[str, Any]:
         "pid": worker.pid,
         "slots": worker.slots,
         "running": worker.running,
+        "draining": worker.draining,
         "seen_s": round(worker.seen_s, 3),
         "lag_s": _rounded(heartbeat.lag_s),
         "rss_bytes": heartbeat.rss_bytes,

@@ -168,17 +168,18 @@ def _worker(worker: WorkerSeen, vitals: Heartbeat, columns: Sequence[Column]) ->
         (numbers.lag(vitals.lag_s), BAD if late else ""),
         (numbers.size(vitals.rss_bytes), ""),
         (f"{numbers.duration(worker.seen_s)} ago", BAD if silent else FAINT),
-        _remark(vitals),
+        _remark(worker, vitals),
     )
     return row(columns, values)
 
 
-def _remark(vitals: Heartbeat) -> tuple[str, str]:
+def _remark(worker: WorkerSeen, vitals: Heartbeat) -> tuple[str, str]:
     if vitals.sink_down_s is not None:
         return f"sink down {numbers.duration(vitals.sink_down_s)}", BAD
     servers = f"MCP servers {vitals.servers}" if vitals.servers else ""
     children = f"children {numbers.size(vitals.children_bytes)}" if vitals.children_bytes else ""
-    return "  ".join(filter(None, (servers, children))), FAINT
+    draining = "draining" if worker.draining else ""
+    return "  ".join(filter(None, (draining, servers, children))), FAINT
 
 
 # Errors and dead letters.

@@ -30,6 +30,7 @@ from agentpipe.worker.claims.consumer import Consumer
 from agentpipe.worker.claims.contact import Contact
 from agentpipe.worker.claims.lease_keeper import LeaseKeeper
 from agentpipe.worker.ending.cut_off import CutOff
+from agentpipe.worker.ending.drained_end import DrainedEnd
 from agentpipe.worker.ending.process_end import ProcessEnd
 from agentpipe.worker.ending.watchdog import Watchdog
 from agentpipe.worker.handshake import has_booted
@@ -113,6 +114,9 @@ class WorkerMiddleware(dramatiq.Middleware):
             word=self._word,
         )
         capacity.relieve = loop.close_idle
+        consumer.drained = DrainedEnd(
+            broker.store, self._settings, may_end=self._pulse is not None and self._pulse.may_end
+        )
         wanted = worker.consumer_whitelist
 
         def add_consumer(queue_name: str, *, delay: bool = False) -> None:

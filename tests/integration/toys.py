@@ -96,6 +96,12 @@ async def _sleep(argument: str, _journal: Journal, _task: Any) -> str:
     return "slept"
 
 
+async def _wait_for_file(argument: str, _journal: Journal, _task: Any) -> str:
+    while not Path(argument).exists():  # noqa: ASYNC110, ASYNC240 - another process makes it
+        await asyncio.sleep(0.05)
+    return "waited"
+
+
 async def _sleep_at_first(argument: str, journal: Journal, task: Any) -> str:
     if journal.starts(task.task_id) == 1:
         await asyncio.sleep(float(argument))
@@ -191,6 +197,7 @@ _COROUTINES: dict[str, Any] = {
     "hold-in-task": _hold_in_task,
     "hold-in-thread": _hold_in_thread,
     "sleep": _sleep,
+    "wait-for-file": _wait_for_file,
     "sleep-at-first": _sleep_at_first,
     "beat-at-first": _beat_at_first,
     "block-at-first": _block_at_first,

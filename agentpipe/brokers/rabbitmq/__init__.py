@@ -41,6 +41,7 @@ from agentpipe.brokers.rabbitmq.connection import Connection
 from agentpipe.brokers.rabbitmq.letters import Letters
 from agentpipe.brokers.rabbitmq.moving import Moving
 from agentpipe.brokers.rabbitmq.purge import Purge
+from agentpipe.brokers.rabbitmq.rpc import Request
 from agentpipe.brokers.rabbitmq.services import Services
 from agentpipe.brokers.rabbitmq.task_location import locate
 from agentpipe.brokers.rabbitmq.wakeup import Wakeup
@@ -256,6 +257,14 @@ class RabbitStore(Store):
             return services.pause(queues, collections, paused=paused, reason=reason)
 
         self._run(pause)
+
+    def drain(self, workers: Collection[str]) -> None:
+        request = Request("drain", workers=frozenset(workers))
+        self._run(lambda services: services.ask(request))
+
+    def is_draining(self, worker: Worker) -> bool:
+        joined = self._workers.get(worker.name)
+        return joined is not None and joined.draining
 
     def take_tripped(self) -> list[Tripped]:
         if self._services is None:

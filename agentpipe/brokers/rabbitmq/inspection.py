@@ -122,4 +122,4 @@ def worker_seen(member: Member) -> WorkerSeen:
     """A worker, as others see it."""
     running = sum(member.running.values())
     seen = (member.name, member.host, member.pid, member.slots, running)
-    return WorkerSeen(*seen, member.seen_s, member.report.encode())
+    return WorkerSeen(*seen, member.seen_s, member.report.encode(), member.draining)

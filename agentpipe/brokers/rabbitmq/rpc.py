@@ -39,6 +39,7 @@ class Member:
         cooldowns: The seconds that are left of each, as it has heard.
         report: Of its last heartbeat.
         seen_s: How long ago that was.
+        draining: It finishes what it runs, and ends.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Member:
     cooldowns: Mapping[str, float] = field(default_factory=dict)
     report: str = ""
     seen_s: float = 0.0
+    draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +86,13 @@ class Request:
             ``cooldown``: of ``queues``. ``probe``: whether it arrives.
             ``members``: who are you? ``tallies``: what have you settled? ``cancel``: by ``marks``.
             ``put_back``: what is prefetched of ``queues``. ``locate``: the task of this id.
+            ``drain``: take nothing new, if your name is in ``workers``.
         greet: With ``hello``: say it, too.
     """
 
     kind: Literal[
         "hello", "gone", "spare", "change", "cooldown", "probe", "runs",
-        "members", "tallies", "cancel", "put_back", "locate",
+        "members", "tallies", "cancel", "put_back", "locate", "drain",
     ]  # fmt: skip
     member: Member | None = None
     greet: bool = False
@@ -102,6 +105,7 @@ class Request:
     runs: tuple[Any, ...] = ()
     origin: str = ""
     number: int = 0
+    workers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +192,7 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "member": partial(_built, Member),
     "queues": frozenset,
     "owned": frozenset,
+    "workers": frozenset,
     "tallies": lambda tallies: {name: Tally(**each) for name, each in tallies.items()},
     "ending": tuple,
     "found": lambda records: tuple(_built(TaskHeld, each) for each in records),

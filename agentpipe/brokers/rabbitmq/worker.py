@@ -54,7 +54,11 @@ log = logging.getLogger(__name__)
 
 
 class RabbitWorker:
-    """Takes over and gives up agents, and answers requests of other processes."""
+    """Takes over and gives up agents, and answers requests of other processes.
+
+    Attributes:
+        draining: It finishes what it runs, and is to end.
+    """
 
     def __init__(self, services: Services, worker: Worker, wakeup: Wakeup) -> None:
         self.worker, self.wakeup = worker, wakeup
@@ -70,7 +74,7 @@ class RabbitWorker:
         self._marking: asyncio.Task[None] | None = None
         self._look = asyncio.Event()
         self._probe_at = self._hello_at = self._reunion_ends = 0.0
-        self._balanced = self._gone = False
+        self._balanced = self._gone = self.draining = False
         self._report = b""
         self.heartbeat()
 
@@ -99,8 +103,15 @@ class RabbitWorker:
         self._deliveries.inherit(earlier._deliveries)
         self._members = earlier._membership.members
         self._lapses_at, self._report = earlier._lapses_at, earlier._report
-        self._tallies = earlier._tallies
+        self._tallies, self.draining = earlier._tallies, earlier.draining
         self._reunion_ends = time.monotonic() + REUNION_S
+
+    def drain(self) -> None:
+        """Leave all agents to the other workers, each as soon as nothing of it runs here."""
+        self.draining = True
+        self.worker = replace(self.worker, queues=frozenset())
+        self._hello_at = 0.0
+        self._look.set()
 
     async def open(self) -> None:
         """Join the fleet, and start to take over agents."""
@@ -303,6 +314,7 @@ class RabbitWorker:
             self._services.outbox.lent_to(self.worker.name),
             len(self._membership.members) + 1,
             self._services.cooldowns.all(),
+            draining=self.draining,
         )
 
     def _me(self) -> Member:
@@ -337,6 +349,8 @@ class RabbitWorker:
             return self._locate(request.task_id)
         if request.kind == "put_back":
             await self._yield(request.queues)
+        if request.kind == "drain" and self.worker.name in request.workers:
+            self.drain()
         return Reply(self._me())
 
     def _end(self, until_ms: Mapping[str, int]) -> tuple[str, ...]:

@@ -314,6 +314,12 @@ class RedisStore(Store):
         names = [*(f"queue {name}" for name in queues), *(f"collection {it}" for it in collections)]
         self._scripts.run("pause", int(paused), reason, *names)
 
+    def drain(self, workers: Collection[str]) -> None:
+        self._scripts.run("drain", *workers)
+
+    def is_draining(self, worker: Worker) -> bool:
+        return bool(self._scripts.run("is_draining", worker.name))
+
     def set_budget(self, kind: Holder, name: str, budget: Budget) -> None:
         self._scripts.run("set_budget", f"{kind} {name}", *caps(budget))
 

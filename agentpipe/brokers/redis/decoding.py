@@ -242,7 +242,7 @@ def _depths(
 
 
 def _workers(values: Sequence[bytes]) -> Iterator[WorkerSeen]:
-    for name, host, pid, slots, running, seen_s, report in _rows(values, 7):
+    for name, host, pid, slots, running, seen_s, report, draining in _rows(values, 8):
         yield WorkerSeen(
             name.decode(),
             host.decode(),
@@ -251,6 +251,7 @@ def _workers(values: Sequence[bytes]) -> Iterator[WorkerSeen]:
             int(running),
             max(0.0, float(seen_s)),
             report,
+            bool(draining),
         )
 
 

@@ -3,8 +3,8 @@
 -- ARGV: how many seconds are recent.
 -- Returns the store's counters by name, the numbers of results and of dead letters, fourteen values for
 -- each queue (its name, the fields below, for how many seconds it is held, whether it is paused,
--- why, how many are parked, its gate and the gate's limit, or '' and 0), seven for each living worker (name, host, pid, slots, running, seconds since it was heard, its
--- report), eight for each queue where a task has ended (name, done, failed, evaluated, passed,
+-- why, how many are parked, its gate and the gate's limit, or '' and 0), eight for each living worker (name, host, pid, slots, running, seconds since it was heard, its
+-- report, whether it drains), eight for each queue where a task has ended (name, done, failed, evaluated, passed,
 -- cost, seconds since a run failed or nothing, how), how many tasks ended recently, for how many
 -- seconds the oldest result is here, who has declared which collection, and six values for
 -- each budget (kind, name, caps in USD and tokens, -1 for none, and what is spent), the measures, and
@@ -30,10 +30,11 @@ local living = call('ZRANGEBYSCORE', WORKERS, '(' .. time, '+inf', 'WITHSCORES')
 for index = 1, #living, 2 do
   local name = living[index]
   local found = call('HMGET', base .. ':worker:' .. name, 'host', 'pid', 'slots', 'lease',
-    'report')
+    'report', 'draining')
   for _, value in ipairs({name, found[1], found[2], found[3],
     tostring(call('HLEN', base .. ':held:' .. name)),
-    tostring(time - (tonumber(living[index + 1]) - tonumber(found[4]))), found[5] or ''}) do
+    tostring(time - (tonumber(living[index + 1]) - tonumber(found[4]))), found[5] or '',
+    found[6] or ''}) do
     values[#values + 1] = value
   end
 end

@@ -50,7 +50,7 @@ from agentpipe.brokers.sqlite.leases import (
     wake_delayed,
 )
 from agentpipe.brokers.sqlite.moving import move_tasks
-from agentpipe.brokers.sqlite.pauses import count_runs, pause, resume
+from agentpipe.brokers.sqlite.pauses import count_runs, drain, is_draining, pause, resume
 from agentpipe.brokers.sqlite.reading import read_tasks
 from agentpipe.brokers.sqlite.settling import (
     answer_unclaimed,
@@ -357,6 +357,14 @@ class SqliteStore(Store):
         rows = [*(("queue", name) for name in queues), *(("collection", it) for it in collections)]
         with self._database.write() as db:
             pause(db, rows, reason) if paused else resume(db, rows)
+
+    def drain(self, workers: Collection[str]) -> None:
+        with self._database.write() as db:
+            drain(db, workers)
+
+    def is_draining(self, worker: Worker) -> bool:
+        with self._database.read() as db:
+            return is_draining(db, worker.name)
 
     def set_budget(self, kind: Holder, name: str, budget: Budget) -> None:
         with self._database.write() as db:

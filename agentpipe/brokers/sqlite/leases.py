@@ -74,6 +74,7 @@ def end_worker(db: sqlite3.Connection, name: str, *, crashed: bool) -> int:
     )
     db.execute("UPDATE outbox SET taker = NULL WHERE taker = ?", (name,))
     db.execute("DELETE FROM workers WHERE name = ?", (name,))
+    db.execute("DELETE FROM pauses WHERE kind = 'worker' AND name = ?", (name,))
     return sum(number for _, number in held)
 
 

@@ -14,7 +14,7 @@ from agentpipe.brokers.breaker import (
     matters,
     reason_of,
 )
-from agentpipe.brokers.sqlite.tables import SET_PAUSES
+from agentpipe.brokers.sqlite.tables import IS_DRAINING, SET_PAUSES
 
 if TYPE_CHECKING:
     import sqlite3
@@ -41,6 +41,20 @@ def resume(db: sqlite3.Connection, names: Sequence[tuple[str, str]]) -> None:
     collections = [(name,) for kind, name in names if kind == "collection"]
     db.executemany("DELETE FROM streaks WHERE collection = ?", collections)
     db.execute(SET_PAUSES)
+
+
+def drain(db: sqlite3.Connection, workers: Iterable[str]) -> None:
+    """Mark those of these workers that there are."""
+    db.executemany(
+        "INSERT OR IGNORE INTO pauses SELECT 'worker', name FROM workers WHERE name = ?",
+        [(name,) for name in workers],
+    )
+
+
+def is_draining(db: sqlite3.Connection, worker: str) -> bool:
+    """Whether this worker is marked."""
+    (found,) = db.execute(f"SELECT {IS_DRAINING.format('?')}", (worker,)).fetchone()
+    return bool(found)
 
 
 def count_runs(db: sqlite3.Connection, settlements: Iterable[Settlement]) -> list[Tripped]:

@@ -221,9 +221,12 @@ UPSERT_TALLY = (
     " error = iif(excluded.failed_at IS NULL, error, excluded.error),"
     " failed_at = coalesce(excluded.failed_at, failed_at)"
 )
+# A worker that drains has a pause of its own: it claims nothing from any queue.
+IS_DRAINING = "EXISTS (SELECT 1 FROM pauses WHERE kind = 'worker' AND pauses.name = {0})"
 SELECT_WORKERS = (
     "SELECT name, host, pid, slots, beat,"
-    " (SELECT count(*) FROM tasks WHERE state = 2 AND worker = name), report FROM workers"
+    " (SELECT count(*) FROM tasks WHERE state = 2 AND worker = name), report,"
+    f" {IS_DRAINING.format('workers.name')} FROM workers"
     f" WHERE NOT ({LAPSED}) ORDER BY name"
 )
 # A queue's flag combines its own pause, its collection's, and whether that has spent its budget.
@@ -316,7 +319,8 @@ def depth_of(row: Sequence[Any]) -> QueueDepth:
     )
 
 
-def worker_seen(row: tuple[str, str, int, int, float, int, bytes]) -> WorkerSeen:
+def worker_seen(row: tuple[str, str, int, int, float, int, bytes, int]) -> WorkerSeen:
     """One row of ``SELECT_WORKERS``."""
-    name, host, pid, slots, beat, running, report = row
-    return WorkerSeen(name, host, pid, slots, running, max(0.0, time.monotonic() - beat), report)
+    name, host, pid, slots, beat, running, report, draining = row
+    seen_s = max(0.0, time.monotonic() - beat)
+    return WorkerSeen(name, host, pid, slots, running, seen_s, report, bool(draining))

@@ -16,6 +16,7 @@ from agentpipe.brokers.records import ClaimRequest, Settlement
 from agentpipe.core.backoff import delay_s
 from agentpipe.errors import AgentpipeError
 from agentpipe.worker.claims.comparison import lost_by_comparison
+from agentpipe.worker.claims.draining import Draining
 from agentpipe.worker.claims.held import HeldClaims
 from agentpipe.worker.claims.settling import Settling
 from agentpipe.worker.outcomes.follow_ups import offer_all
@@ -60,6 +61,7 @@ class Consumer:
             without a lease.
         delay_queue: What Dramatiq waits for until all work is done.
         paused_event: Set once nothing more is claimed after ``pause``.
+        drained: Called at each turn once a draining worker has left with nothing.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Consumer:
     ) -> None:
         self.ends_by, self._contact = math.inf, contact
         self.renewed_at: float | None = None
+        self.drained: Callable[[], None] = lambda: None
         self._store, self._forwarder, self._settlement_of = store, forwarder, settlement_of
         self._settings, self._capacity = settings, capacity
         self._settling = Settling(store)
@@ -85,6 +88,7 @@ class Consumer:
         self._stopping = False
         self._comparing = store if isinstance(store, ComparesClaims) else None
         self._held = self.delay_queue = HeldClaims(word)
+        self._draining = Draining(store, word)
         self._paused, self.paused_event = False, threading.Event()
         self._late_queues: set[str] = set()
         self._finished: deque[ClaimedMessage] = deque()
@@ -156,6 +160,8 @@ class Consumer:
         with self._membership:
             if self._joined and self._renew(report) and whole:
                 self._compare()
+            if self._joined:
+                self._draining.look(self._worker)
             return self._joined
 
     def _renew(self, report: bytes | None) -> bool:
@@ -258,6 +264,15 @@ class Consumer:
             self._forwarder.notify()
         self._contact.answered("consumer")
         self._failures = 0
+        self._end_if_drained()
+
+    def _end_if_drained(self) -> None:
+        if not self._draining.is_on or len(self._held) or self._stopping:
+            return
+        if self._joined:
+            self._forwarder.stop(SHUTDOWN_S)
+            self.leave()
+        self.drained()
 
     def _is_in_doubt(self) -> bool:
         """Whether the store may have been away: it could know less than this worker."""
@@ -270,7 +285,8 @@ class Consumer:
         self.settle_soon(messages)
 
     def _may_claim(self) -> bool:
-        return self._claiming and not self._is_paused and not self._late_queues
+        free = not (self._draining.is_on or self._is_paused or self._late_queues)
+        return self._claiming and free
 
     @property
     def _is_paused(self) -> bool:

@@ -41,6 +41,7 @@ class ChildProcess:
         self._word = LastWordFile.make()
         self._watch = FreezeWatch(freeze_limit_s(settings.lease_s))
         self._ending: threading.Thread | None = None
+        self._burying: threading.Thread | None = None
         self._was_ended = False
         self._process = handover.start(
             _command(settings),
@@ -76,6 +77,17 @@ class ChildProcess:
         return self._word.serves
 
     @property
+    def drains(self) -> bool:
+        """Whether its worker is drained, or was about to be when it ended."""
+        return self._word.drains
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its worker is gone, and what that held is given back."""
+        burying = self._burying is not None and self._burying.is_alive()
+        return not (self.worker_lives or burying)
+
+    @property
     def worker_lives(self) -> bool:
         """Whether the worker runs, which may be longer than its master does."""
         return bool(self._word.pid) and is_alive(self._word.pid)
@@ -99,7 +111,8 @@ class ChildProcess:
     def _bury(self) -> None:
         """In a thread that its replacement does not wait for: the broker may be away."""
         args = (self._word.read(), self._alone)
-        threading.Thread(target=bury_dead, args=args, daemon=True).start()
+        self._burying = threading.Thread(target=bury_dead, args=args, daemon=True)
+        self._burying.start()
 
     def _end_frozen(self) -> None:
         self._was_ended = end_frozen(self._word, self._alone)

@@ -60,11 +60,13 @@ class _Place:
 
     Attributes:
         mistakes: How often in a row a mistake in a file kept one from serving.
+        is_drained: It stays empty.
     """
 
     process: ChildProcess
     short_lives: int = 0
     mistakes: int = 0
+    is_drained: bool = False
     restart_at: float = 0.0
 
 
@@ -107,6 +109,9 @@ class Supervisor:
                 self._stop()
                 return CONFIG_ERROR
             self._watch_left()
+            if self._are_drained():
+                log.info("all workers are drained")
+                return 0
             time.sleep(LOOK_EVERY_S)
         interrupted = self._signals[:1] == [signal.SIGINT]
         log.info("ending: runs have %g s to finish", self._settings.grace_s)
@@ -137,7 +142,11 @@ class Supervisor:
         child = place.process
         child.check()
         self._has_served = self._has_served or child.has_served
-        if (code := child.code) is None:
+        if (code := child.code) is None or place.is_drained:
+            return False
+        if child.drains:
+            place.is_drained = True
+            log.info("worker %d is drained (%s): not replaced", child.pid, child.cause)
             return False
         # Once it has served, an agent may exit with any code.
         is_mistake = code == CONFIG_ERROR and not child.has_served
@@ -162,6 +171,10 @@ class Supervisor:
             log.warning("worker %d died (%s): replaced", child.pid, child.cause)
         elif place.mistakes == 1:
             log.error(_CANNOT_START, child.pid, MAX_PAUSE_OF_MISTAKES_S)
+
+    def _are_drained(self) -> bool:
+        """Whether nothing runs here any more, and nothing is to run again."""
+        return all(place.is_drained and place.process.is_over for place in self._places)
 
     def _watch_left(self) -> None:
         """A worker whose master has died has its grace, and may freeze in it."""

@@ -26,9 +26,10 @@ from agentpipe.core.thread_marks import NO_RUN
 if TYPE_CHECKING:
     from agentpipe.brokers.records import Claim
 
-# Pid, whether it serves, beats, the run on the loop, the loop's thread, claims, length of the name.
-_HEAD = struct.Struct("=II Q iI II")
-_PID, _SERVES, _BEATS, _ON_LOOP, _LOOP_THREAD, _CLAIMS, _NAME = 0, 4, 8, 16, 20, 24, 28
+# Pid, whether it serves, beats, the run on the loop, the loop's thread, claims, length of the name,
+# whether it drains.
+_HEAD = struct.Struct("=II Q iI III")
+_PID, _SERVES, _BEATS, _ON_LOOP, _LOOP_THREAD, _CLAIMS, _NAME, _DRAINS = 0, 4, 8, 16, 20, 24, 28, 32
 _NAME_AT, _NAME_BYTES = _HEAD.size, 512
 _U32, _I32, _U64 = struct.Struct("=I"), struct.Struct("=i"), struct.Struct("=Q")
 # The system's number of a thread, and the place of its run.
@@ -112,6 +113,11 @@ class LastWordFile:
         return bool(self._number(_U32, _SERVES))
 
     @property
+    def drains(self) -> bool:
+        """Whether the worker was told to end once its runs have: nothing is to replace it."""
+        return bool(self._number(_U32, _DRAINS))
+
+    @property
     def beats(self) -> int:
         """How often it has beaten."""
         return self._number(_U64, _BEATS)
@@ -128,7 +134,7 @@ class LastWordFile:
     def read(self) -> Said:
         """All that the worker has written."""
         head = os.pread(self._file, _CLAIMS_AT, 0)
-        pid, _, _, on_loop, loop_thread, capacity, length = _HEAD.unpack_from(head)
+        pid, _, _, on_loop, loop_thread, capacity, length, _ = _HEAD.unpack_from(head)
         threads = _THREAD.iter_unpack(head[_THREADS_AT:])
         return Said(
             head[_NAME_AT : _NAME_AT + length].decode(errors="replace"),
@@ -204,6 +210,10 @@ class LastWord:
         _U32.pack_into(self._memory, _NAME, len(name))
         _U32.pack_into(self._memory, _CLAIMS, slots)
         _U32.pack_into(self._memory, _SERVES, 1)
+
+    def drain(self) -> None:
+        """The worker takes nothing more, and is not to be replaced."""
+        _U32.pack_into(self._memory, _DRAINS, 1)
 
     def beat(self) -> None:
         """The process lives; from one thread."""

@@ -45,6 +45,7 @@ class Pulse(threading.Thread):
     Attributes:
         word: Where it beats.
         orphaned: Called once when a parent is gone.
+        may_end: Whether the process is Dramatiq's, and no program of the user's.
     """
 
     def __init__(self, word: LastWord, settings: Settings) -> None:
@@ -56,7 +57,7 @@ class Pulse(threading.Thread):
         self._parent_pid = os.getppid() if master is None else master.pid or 0
         self._is_child = self._parent_pid == os.getppid()
         # Where a program of the user's runs the worker, its end is the user's affair.
-        self._may_end = master is not None
+        self.may_end = master is not None
         self._served = threading.Lock()
         self._serves = False
         self._ends_by: float | None = None
@@ -70,14 +71,14 @@ class Pulse(threading.Thread):
         with self._served:
             self._serves = True
             self.word.serve(worker, slots)
-            if self._may_end:  # Now: the first run may hold the interpreter.
+            if self.may_end:  # Now: the first run may hold the interpreter.
                 self._keep_guard()
 
     def run(self) -> None:
         """Beat until the process ends."""
         while True:
             self.word.beat()
-            if self._may_end:
+            if self.may_end:
                 signal.setitimer(signal.ITIMER_PROF, self._patience_s)
                 with self._served:
                     self._keep_guard()

@@ -1,0 +1,84 @@
+"""``agentpipe drain``: end workers without ending runs."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from agentpipe.cli.common import (
+    add_common,
+    opened_store,
+    print_either,
+    say,
+    say_where,
+    settings_of,
+)
+from agentpipe.cli.exit_codes import OK, PARTLY
+from agentpipe.core.text import counted
+from agentpipe.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from agentpipe.brokers.base import Store
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("workers", metavar="WORKER", nargs="*", help="as `status` names them")
+    parser.add_argument("--here", action="store_true", help="all workers of this machine, or pod")
+    parser.add_argument("--all", action="store_true", help="all workers of the broker")
+    parser.add_argument("--wait", action="store_true", help="return when they have ended")
+    parser.add_argument(
+        "--timeout", metavar="S", type=float, help="with --wait: stop waiting after S seconds"
+    )
+    add_common(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Drain workers; they finish their runs whatever becomes of this command."""
+    from agentpipe.operations.drain import drain, wait_until_gone
+
+    _check(args)
+    settings = settings_of(args)
+    say_where(settings)
+    with opened_store(settings) as store:
+        names = _names(args, store)
+        unheard = drain(store, names)
+        waits = args.wait and not unheard
+        left = [it.name for it in wait_until_gone(store, names, args.timeout)] if waits else []
+    record = {"workers": list(names), "unheard": list(unheard), "left": left}
+    print_either(args, record, _text(names, ended=waits and not left))
+    if unheard:
+        say(
+            f"no answer from {', '.join(unheard)}: they go on to take tasks; they are of an "
+            "earlier version, or cannot reach the broker: send them SIGTERM"
+        )
+    if left:
+        say(
+            f"not ended within {args.timeout:g} s: {', '.join(left)}; they take nothing new, and "
+            "end when their runs do"
+        )
+    return PARTLY if unheard or left else OK
+
+
+def _check(args: argparse.Namespace) -> None:
+    if sum(map(bool, (args.workers, args.here, args.all))) != 1:
+        raise ConfigError("give names of workers, or --here, or --all")
+    if args.timeout is not None and not args.wait:
+        raise ConfigError("--timeout is how long to wait: add --wait")
+
+
+def _names(args: argparse.Namespace, store: Store) -> Sequence[str]:
+    from agentpipe.operations.drain import workers_named, workers_of
+
+    if args.workers:
+        return workers_named(store, args.workers)
+    return workers_of(store, socket.gethostname() if args.here else None)
+
+
+def _text(names: Sequence[str], *, ended: bool) -> str:
+    if not names:
+        return "no worker to drain"
+    return f"{counted(len(names), 'worker')} {'ended' if ended else 'draining'}"
