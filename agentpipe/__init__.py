@@ -29,8 +29,9 @@ if TYPE_CHECKING:
         Unreachable,
     )
     from agentpipe.sending.broker import sender_broker
-    from agentpipe.sending.dispatcher import Dispatcher, Sent
+    from agentpipe.sending.dispatcher import Dispatcher
     from agentpipe.sending.handle import Handle
+    from agentpipe.sending.sent import Sent
     from agentpipe.settings import Settings
     from agentpipe.sinks.stream import Stream
     from agentpipe.training.group_stream import GroupStream

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from agentpipe.cli import send_run
+from agentpipe.cli import send_group, send_run
 from agentpipe.cli.common import (
     add_common,
     add_on_full,
@@ -26,8 +26,9 @@ from agentpipe.cli.progress import progress_bar
 from agentpipe.core.text import one_line
 from agentpipe.errors import ConfigError, QueueFull, TaskError, Unreachable
 from agentpipe.sending.admission import admit
-from agentpipe.sending.dispatcher import Dispatcher, Sent
+from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.sending.refused_results import refusal
+from agentpipe.sending.sent import Sent
 
 if TYPE_CHECKING:
     import argparse
@@ -54,6 +55,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--metadata", metavar="K=V", action="append", default=[], help="metadata for each task"
     )
     send_run.add(parser)
+    send_group.add(parser)
     add_on_full(parser)
     parser.add_argument("--wait", action="store_true", help="print each result as it arrives")
     parser.add_argument(
@@ -68,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     if (args.question is None) == (args.file is None):
         raise ConfigError("give one QUESTION, or --file TASKS.jsonl (- for stdin)")
     send_run.check(args)
+    send_group.check(args)
     collections = collections_of(args, settings)
     collection = named_collection(collections, args, settings)
     tasks = _nonempty(args, _tasks(args, send_run.rules_for(args, collection)))
@@ -134,7 +137,7 @@ def _send(dispatcher: Dispatcher, args: argparse.Namespace, tasks: Iterable[Admi
     batches: list[Sent] = []
     try:
         with _progress("sent", args) as advance:
-            for batch in dispatcher.send_batches(args.collection, tasks, on_full=args.on_full):
+            for batch in send_group.batches(args, dispatcher, tasks):
                 batches.append(batch)
                 advance(batch.accepted + batch.duplicates)
     except (TaskError, Unreachable) as error:

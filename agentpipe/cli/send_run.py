@@ -32,7 +32,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--samples", metavar="N", type=int, help="with --run: send each task N times, as a group"
     )
     parser.add_argument(
-        "--same-seed", action="store_true", help="with --samples: give samples no seed of their own"
+        "--same-seed",
+        action="store_true",
+        help="with --samples or --group: give samples no seed of their own",
     )
     parser.add_argument("--limit", metavar="K", type=int, help="only the first K tasks of the file")
     parser.add_argument(
@@ -73,11 +75,12 @@ def check(args: argparse.Namespace) -> None:
         raise ConfigError(f"--samples may be at most {MAX_SAMPLES:,}, got {args.samples:,}")
     if args.limit is not None and args.sample_tasks is not None:
         raise ConfigError("give --limit for the first tasks, or --sample-tasks for a random part")
+    samples = args.samples or args.group_size
     needs = (
         ("--samples", args.samples, "--run NAME", args.run_name),
         ("--budget-usd", args.budget_usd, "--run NAME", args.run_name),
         ("--budget-tokens", args.budget_tokens, "--run NAME", args.run_name),
-        ("--same-seed", args.same_seed or None, "--samples N", args.samples),
+        ("--same-seed", args.same_seed or None, "--samples N or --group N", samples),
         ("--seed", args.seed, "--sample-tasks K", args.sample_tasks),
         ("--limit", args.limit, "--file TASKS", args.file),
         ("--sample-tasks", args.sample_tasks, "--file TASKS", args.file),
@@ -119,6 +122,8 @@ def begin(args: argparse.Namespace, dispatcher: Dispatcher, collection: Collecti
     from agentpipe.operations.runs import parsed_record
 
     plan = _plan(args)
+    if plan is not None and args.group_size is not None:
+        plan = replace(plan, samples=args.group_size + args.spares)
     record = record_of(collection, args.run_name, command_line(), args.file, plan)
     kept = dispatcher.begin_run(args.run_name, record)
     if kept is None:

@@ -32,7 +32,7 @@ class GroupEnd:
     Attributes:
         status: ``complete`` with as many goods as it needs, else ``cancelled`` where a member was
             cancelled, else ``short``.
-        good: Members whose reward is trustworthy.
+        good: Members whose reward is trustworthy, and whose rollout is exact where it has to be.
         members: The ids of the tasks that count; of a member that was repaired, its last one.
         versions: The oldest and the newest policy version of the goods; empty if unknown.
     """
@@ -76,8 +76,13 @@ def is_group_record(payload: object) -> bool:
 
 
 def is_good(result: Result) -> bool:
-    """Whether a group counts this member towards what it needs."""
-    return result.reward_trustworthy
+    """Whether a group counts this member towards what it needs.
+
+    Where ids are required, a rollout that its sink has cut is worth nothing to a trainer.
+    """
+    rollout = result.rollout or {}
+    is_usable = rollout.get("required") is not True or rollout.get("exact") is True
+    return result.reward_trustworthy and is_usable
 
 
 def status_of(good: int, need: int, *, cancelled: bool) -> GroupStatus:

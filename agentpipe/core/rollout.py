@@ -68,6 +68,7 @@ class Rollout:
             "model": self._model,
             "segments": [row.to_dict() for row in self._rows.rows],
             "exact": self.is_exact,
+            "required": self.required,
             "masked": self._rows.masked,
             "versions": ends([v for row in self._rows.rows for v in row.versions()]),
             "stop": stop,

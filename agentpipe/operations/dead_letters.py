@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.dead_letter import DeadLetter, DeadSummary
     from agentpipe.sending.admission import AdmittedTask
-    from agentpipe.sending.dispatcher import Dispatcher, Sent
+    from agentpipe.sending.dispatcher import Dispatcher
+    from agentpipe.sending.sent import Sent
 
 PAGE = 500
 WHOLE_AT_ONCE = 20

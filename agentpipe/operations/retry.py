@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from agentpipe.brokers.dead_letter import DeadLetter
     from agentpipe.core.result import Result
     from agentpipe.sending.admission import AdmittedTask
-    from agentpipe.sending.dispatcher import Dispatcher, Sent
+    from agentpipe.sending.dispatcher import Dispatcher
+    from agentpipe.sending.sent import Sent
 
 # What is not the answer's doing, or may be chance; an answer that was judged is not chosen again.
 USUAL = ("agent_error", "limit", "eval_error", "infra_error")

@@ -6,27 +6,26 @@ round-robin, and none can overfill a queue.
 
 from __future__ import annotations
 
-import logging
 import time
-from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from agentpipe.brokers.capabilities import CountsGroups, KeepsBudgets, KeepsRuns, require
 from agentpipe.brokers.records import Admission, Offer, Queue
 from agentpipe.config.task_rules import NO_RULES
-from agentpipe.core.backoff import delay_s
 from agentpipe.core.budgets import NO_BUDGET
-from agentpipe.errors import ConfigError, QueueFull, Unreachable
+from agentpipe.errors import ConfigError, QueueFull
 from agentpipe.sending.admission import admit
-from agentpipe.sending.groups import GroupPlan, together
+from agentpipe.sending.groups import COUNT_GROUPS, GroupPlan, offer_portions
 from agentpipe.sending.handle import Handle
+from agentpipe.sending.patience import FULL_PAUSE_S, until_it_answers
 from agentpipe.sending.pending import Pending
 from agentpipe.sending.plain_queues import ActorOptions
 from agentpipe.sending.refused_results import refused_results
 from agentpipe.sending.result_reader import ResultReader
+from agentpipe.sending.sent import Sent, sent_of
 from agentpipe.sending.source import source_of
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.base import Store
     from agentpipe.brokers.dead_letter import DeadLetter
-    from agentpipe.brokers.records import Group
     from agentpipe.brokers.statistics import Stats
     from agentpipe.config.collection import Collection
     from agentpipe.config.task_rules import TaskRules
@@ -45,55 +43,6 @@ if TYPE_CHECKING:
 
 BATCH = 1_000
 BATCH_BYTES = 4 * 1024 * 1024
-FULL_PAUSE_S = 0.25
-OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S = 0.1, 2.0
-
-_COUNT_GROUPS = (
-    "count groups: send the samples as tasks with one group_id and their group_size (send --run "
-    "NAME --samples N); a GroupStream puts them together, but none is cancelled or replaced"
-)
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """The outcome of one call.
-
-    Attributes:
-        task_ids: Ids of accepted tasks, in the order given.
-        duplicate_ids: Ids that are alive, or were settled within the retention time.
-        refused: Tasks that found every queue full.
-        depth: Tasks that wait or are delayed when one was refused, else 0.
-        bound: How many may, likewise.
-    """
-
-    task_ids: tuple[str, ...] = ()
-    duplicate_ids: tuple[str, ...] = ()
-    refused: int = 0
-    depth: int = 0
-    bound: int = 0
-
-    @classmethod
-    def of(cls, batches: Sequence[Sent]) -> Sent:
-        """Several outcomes as one."""
-        return cls(
-            task_ids=tuple(chain.from_iterable(batch.task_ids for batch in batches)),
-            duplicate_ids=tuple(chain.from_iterable(batch.duplicate_ids for batch in batches)),
-            refused=sum(batch.refused for batch in batches),
-            depth=max((batch.depth for batch in batches), default=0),
-            bound=max((batch.bound for batch in batches), default=0),
-        )
-
-    @property
-    def accepted(self) -> int:
-        """How many tasks were accepted."""
-        return len(self.task_ids)
-
-    @property
-    def duplicates(self) -> int:
-        """How many tasks were known already."""
-        return len(self.duplicate_ids)
 
 
 class Dispatcher(ActorOptions):
@@ -258,12 +207,12 @@ class Dispatcher(ActorOptions):
             admission = offer(collection, offers)
             if not admission.bound and "refused" in admission.verdicts:
                 raise ConfigError(f"no agent serves collection {collection!r}: declare it first")
-            yield _sent(offers, admission, count_refused=not waiting)
+            yield sent_of(offers, admission, count_refused=not waiting)
             refused = _refused(offers, admission)
             while waiting and refused:
                 time.sleep(FULL_PAUSE_S)
                 admission = offer(collection, refused)
-                yield _sent(refused, admission, count_refused=False)
+                yield sent_of(refused, admission, count_refused=False)
                 refused = _refused(refused, admission)
 
     def send_group(self, collection: str, task: Any, n: int = 8, **options: Any) -> Sent:
@@ -292,24 +241,25 @@ class Dispatcher(ActorOptions):
         Raises:
             ConfigError: This broker counts no groups, or a group is larger than all queues.
             TaskError: A task is invalid; the groups before its batch are accepted.
+            Unreachable: Likewise, where the store does not answer. With ``on_full="wait"`` it is
+                waited for, as room is.
         """
-        store = require(self._store, CountsGroups, _COUNT_GROUPS)
         plan = GroupPlan.of(n, spares=spares, repairs=repairs, need=need, vary_seed=vary_seed)
+        return Sent.of(list(self.send_group_batches(collection, tasks, plan, on_full=on_full)))
+
+    def send_group_batches(
+        self,
+        collection: str,
+        tasks: Iterable[Any],
+        plan: GroupPlan,
+        *,
+        on_full: Literal["refuse", "wait"] = "refuse",
+    ) -> Iterator[Sent]:
+        """Like ``send_groups``, with the outcome of each round trip."""
+        store = require(self._store, CountsGroups, COUNT_GROUPS)
         rules, config_hash = self.rules_of(collection), self.hash_of(collection)
         groups = (plan.group_of(admit(task, rules), config_hash) for task in tasks)
-        outcomes = list[Sent]()
-        for portion in together(groups):
-            while True:
-                admission = store.offer_groups(collection, portion)
-                _refuse_impossible(collection, plan.size, admission)
-                left = _groups_of(portion, admission, "refused")
-                patient = on_full == "wait"
-                outcomes.append(_sent_groups(portion, admission, count_refused=not patient))
-                if not (left and patient):
-                    break
-                portion = left  # noqa: PLW2901 - the rest of it
-                time.sleep(FULL_PAUSE_S)
-        return Sent.of(outcomes)
+        return offer_portions(store, collection, groups, patient=on_full == "wait")
 
     def _offer(self, collection: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
         return self._store.offer(collection, offers, round_robin=round_robin)
@@ -318,19 +268,7 @@ class Dispatcher(ActorOptions):
         self, collection: str, offers: Sequence[Offer], *, round_robin: bool
     ) -> Admission:
         """Offer until the store answers; with the same ids, so that repeating is safe."""
-        tries = 0
-        while True:
-            try:
-                admission = self._offer(collection, offers, round_robin=round_robin)
-            except Unreachable as error:
-                if not tries:
-                    log.warning("the broker %s, sending waits for it: %s", error.ailment, error)
-                tries += 1
-                time.sleep(delay_s(tries, OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S))
-            else:
-                if tries:
-                    log.warning("the broker answers again, after %d tries", tries)
-                return admission
+        return until_it_answers(partial(self._offer, collection, offers, round_robin=round_robin))
 
     def begin_run(self, name: str, record: bytes) -> bytes | None:
         """Keep the record of a run unless it has one; returns that which it has.
@@ -375,43 +313,6 @@ def _batches(offers: Iterator[Offer]) -> Iterator[list[Offer]]:
         yield batch
 
 
-def _groups_of(groups: Sequence[Group], admission: Admission, wanted: str) -> list[Group]:
-    pairs = zip(groups, admission.verdicts, strict=True)
-    return [group for group, verdict in pairs if verdict == wanted]
-
-
-def _sent_groups(groups: Sequence[Group], admission: Admission, *, count_refused: bool) -> Sent:
-    def ids(wanted: str) -> tuple[str, ...]:
-        found = _groups_of(groups, admission, wanted)
-        return tuple(offer.task_id for group in found for offer in group.offers)
-
-    refused = len(ids("refused")) if count_refused else 0
-    return Sent(ids("accepted"), ids("duplicate"), refused, admission.depth, admission.bound)
-
-
-def _refuse_impossible(collection: str, size: int, admission: Admission) -> None:
-    if "refused" not in admission.verdicts:
-        return
-    if not admission.bound:
-        raise ConfigError(f"no agent serves collection {collection!r}: declare it first")
-    if admission.bound < size:
-        raise ConfigError(
-            f"a group of {size} tasks never fits into the queues of {collection!r}, which take "
-            f"{admission.bound} together: raise max_queue_size"
-        )
-
-
 def _refused(offers: Sequence[Offer], admission: Admission) -> list[Offer]:
     pairs = zip(offers, admission.verdicts, strict=True)
     return [offer for offer, verdict in pairs if verdict == "refused"]
-
-
-def _sent(offers: Sequence[Offer], admission: Admission, *, count_refused: bool) -> Sent:
-    pairs = list(zip(offers, admission.verdicts, strict=True))
-    return Sent(
-        task_ids=tuple(offer.task_id for offer, verdict in pairs if verdict == "accepted"),
-        duplicate_ids=tuple(offer.task_id for offer, verdict in pairs if verdict == "duplicate"),
-        refused=admission.verdicts.count("refused") if count_refused else 0,
-        depth=admission.depth,
-        bound=admission.bound,
-    )

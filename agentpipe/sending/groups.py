@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.records import Group, Offer
 from agentpipe.core.run_plan import seed_of
 from agentpipe.core.task import MAX_ID
 from agentpipe.errors import ConfigError, TaskError
+from agentpipe.sending.patience import FULL_PAUSE_S, until_it_answers
+from agentpipe.sending.sent import Sent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from agentpipe.brokers.capabilities import CountsGroups
+    from agentpipe.brokers.records import Admission
     from agentpipe.core.task import Task
     from agentpipe.sending.admission import AdmittedTask
 
 # Groups offered together have at most so many members, unless one alone has more.
 MEMBERS_TOGETHER = 1_000
+COUNT_GROUPS = (
+    "count groups: send the samples as tasks with one group_id and their group_size (send --run "
+    "NAME --samples N); a GroupStream puts them together, but none is cancelled or replaced"
+)
 _SET = ("group_id", "sample_index", "group_size", "group_need", "group_repairs")
 
 
@@ -87,12 +97,15 @@ class GroupPlan:
 def _refuse_sample(task: Task, task_id: str) -> None:
     given = [name for name in _SET if getattr(task, name) is not None]
     if given:
-        raise TaskError(f"{given[0]}: a group's members get theirs from it: remove the key")
+        raise TaskError(
+            f"task {task.task_id!r:.80}: {given[0]}: a group's members get theirs from it: "
+            "remove the key"
+        )
     if len(task_id) > MAX_ID:
         raise TaskError(f"task_id: {task_id!r:.40} has more than {MAX_ID} characters: shorten it")
 
 
-def together(groups: Iterable[Group]) -> Iterator[list[Group]]:
+def _together(groups: Iterable[Group]) -> Iterator[list[Group]]:
     """The groups in portions for one offer each."""
     portion, members = list[Group](), 0
     for group in groups:
@@ -103,3 +116,50 @@ def together(groups: Iterable[Group]) -> Iterator[list[Group]]:
         members += len(group.offers)
     if portion:
         yield portion
+
+
+def offer_portions(
+    store: CountsGroups, collection: str, groups: Iterable[Group], *, patient: bool
+) -> Iterator[Sent]:
+    """Offer groups, many per round trip; the patient wait for room and for the store.
+
+    Raises:
+        ConfigError: Nobody has declared the collection, or a group is larger than all its queues.
+    """
+    for portion in _together(groups):
+        left = portion
+        while left:
+            offer = partial(store.offer_groups, collection, left)
+            admission = until_it_answers(offer) if patient else offer()
+            _refuse_impossible(collection, left, admission)
+            yield _sent(left, admission, count_refused=not patient)
+            left = _with_verdict(left, admission, "refused") if patient else []
+            if left:
+                time.sleep(FULL_PAUSE_S)
+
+
+def _with_verdict(groups: Sequence[Group], admission: Admission, wanted: str) -> list[Group]:
+    pairs = zip(groups, admission.verdicts, strict=True)
+    return [group for group, verdict in pairs if verdict == wanted]
+
+
+def _sent(groups: Sequence[Group], admission: Admission, *, count_refused: bool) -> Sent:
+    def ids(wanted: str) -> tuple[str, ...]:
+        found = _with_verdict(groups, admission, wanted)
+        return tuple(offer.task_id for group in found for offer in group.offers)
+
+    refused = len(ids("refused")) if count_refused else 0
+    return Sent(ids("accepted"), ids("duplicate"), refused, admission.depth, admission.bound)
+
+
+def _refuse_impossible(collection: str, groups: Sequence[Group], admission: Admission) -> None:
+    if "refused" not in admission.verdicts:
+        return
+    if not admission.bound:
+        raise ConfigError(f"no agent serves collection {collection!r}: declare it first")
+    size = max(len(group.offers) for group in groups)
+    if admission.bound < size:
+        raise ConfigError(
+            f"a group of {size} tasks never fits into the queues of {collection!r}, which take "
+            f"{admission.bound} together: raise max_queue_size"
+        )

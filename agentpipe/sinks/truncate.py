@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from agentpipe.core.groups import is_group_record
 from agentpipe.core.result import Result
 from agentpipe.core.rollout import without_segments
 
@@ -33,8 +34,8 @@ _EMPTY = Result().to_dict()
 
 
 def truncate(record: Record, max_bytes: int, remedy: str) -> bytes:
-    """The record's payload, cut to ``max_bytes``; see ``cut``."""
-    if len(record.payload) <= max_bytes:
+    """The record's payload, cut to ``max_bytes``; see ``cut``. That of a group stays whole."""
+    if len(record.payload) <= max_bytes or is_group_record(record.payload):
         return record.payload
     return cut(record, max_bytes, remedy)
 

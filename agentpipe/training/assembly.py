@@ -10,7 +10,9 @@ from agentpipe.core.result import Result
 from agentpipe.training.rollout_group import RolloutGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+    from agentpipe.core.groups import GroupStatus
 
 
 @dataclass(slots=True)
@@ -47,7 +49,13 @@ def _counted(group_id: str, group: _Open) -> RolloutGroup | None:
     if group.end is None or not group.results.keys() >= set(group.end.members):
         return None
     members = tuple(group.results[task_id] for task_id in group.end.members)
-    return RolloutGroup(group_id, members, group.end.status, group.end.versions)
+    return RolloutGroup(group_id, members, _status_here(group.end, members), group.end.versions)
+
+
+def _status_here(end: GroupEnd, members: Sequence[Result]) -> GroupStatus:
+    """Of what has arrived: a sink may have cut a rollout that was good when it was counted."""
+    good, need = sum(map(is_good, members)), max(it.group_need or 0 for it in members)
+    return "short" if end.status == "complete" and good < min(need, end.good) else end.status
 
 
 def _assembled(group_id: str, group: _Open) -> RolloutGroup | None:

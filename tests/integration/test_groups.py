@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import uuid
+from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from agentpipe import ConfigError, Dispatcher, GroupStream, Settings, load
+from agentpipe.operations.stats import as_dict
+from tests.stores import open_any
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,6 +86,76 @@ def test_a_trainer_gets_each_group_whole_and_repaired(settings: Settings, tmp_pa
     assert [it.task_id for it in found["broken"].results][1] == "broken/1~1"
     seeds = {it.seed for group in found.values() for it in group.results}
     assert len(seeds) == 8
+
+
+def send(settings: Settings, folder: Path, *options: str) -> tuple[int, Any]:
+    urls = ["--broker", settings.broker, "--json", "-c", "mixed.yaml"]
+    command = [sys.executable, "-m", "agentpipe", "send", "mixed", "--file", "tasks.jsonl"]
+    done = subprocess.run(
+        [*command, *options, *urls],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, json.loads(done.stdout) if done.stdout else done.stderr
+
+
+def test_the_command_line_sends_groups(settings: Settings, tmp_path: Path) -> None:
+    tasks = [{"task_id": name, "question": name, "evaluators": JUDGED} for name in ("a", "b")]
+    (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))
+    options = ("--group", "3", "--spares", "1", "--need", "2", "--repairs", "0", "--run", "r")
+    code, sent = send(settings, tmp_path, *options)
+    assert (code, sent["accepted"], sent["duplicates"]) == (0, 8, 0)
+    assert sent["task_ids"][:4] == ["r/a/0", "r/a/1", "r/a/2", "r/a/3"]
+    code, again = send(settings, tmp_path, *options)
+    assert (code, again["accepted"], again["duplicates"]) == (0, 0, 8)
+    with closing(open_any(settings)) as store:
+        stats = store.stats()
+    assert as_dict(stats)["groups"] == {
+        "open": 2,
+        "complete": 0,
+        "short": 0,
+        "cancelled": 0,
+        "records": 0,
+    }
+    work(settings, tmp_path)
+    with GroupStream.open(settings, group="trainer", timeout_s=1) as stream:
+        assert sorted(group.group_id for group in stream) == ["r/a", "r/b"]
+    code, partly = send(settings, tmp_path, "--group", "30", "--run", "larger")
+    assert (code, partly["accepted"], partly["refused"]) == (5, 30, 30)
+    code, refused = send(settings, tmp_path, "--group", "20", "--run", "none")
+    assert (code, refused["accepted"], refused["refused"]) == (3, 0, 40)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (("--spares", "1"), "--spares needs --group N"),
+        (("--group", "0"), "--group must be at least 1"),
+        (("--group", "2", "--need", "3"), "need must be 1 to 2"),
+        (("--group", "2", "--samples", "2", "--run", "r"), "--samples"),
+        (("--group", "9999", "--spares", "9"), "at most 10,000 together"),
+        (("--group", "41"), "never fits into the queues"),
+    ],
+)
+@pytest.mark.parametrize("broker", ["sqlite"], indirect=True)
+def test_numbers_of_a_group_that_do_not_fit_are_refused(
+    settings: Settings, tmp_path: Path, options: tuple[str, ...], error: str
+) -> None:
+    (tmp_path / "tasks.jsonl").write_text('{"question": "q"}\n')
+    code, said = send(settings, tmp_path, *options)
+    assert code == 2
+    assert error in said
+
+
+@pytest.mark.parametrize("broker", ["sqlite"], indirect=True)
+def test_a_task_that_is_a_sample_already_is_no_group(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "tasks.jsonl").write_text('{"task_id": "t", "question": "q", "group_id": "g"}\n')
+    code, said = send(settings, tmp_path, "--group", "2")
+    assert code == 2
+    assert "task 't': group_id: a group's members get theirs from it" in said
 
 
 def test_rabbitmq_refuses_groups_and_says_what_to_do(

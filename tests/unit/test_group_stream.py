@@ -11,6 +11,7 @@ from agentpipe import GroupStream, RolloutGroup
 from agentpipe.core.groups import GroupEnd, repair_of, status_of
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.result import Result
+from agentpipe.core.rollout import without_segments
 from agentpipe.core.task import Task
 from agentpipe.errors import ConfigError
 from agentpipe.settings import Settings
@@ -108,6 +109,16 @@ def test_a_short_group_with_enough_goods_is_given_if_that_is_asked_for(settings:
         (group,) = list(stream)
     assert (group.status, group.rewards, len(group.goods)) == ("short", [1.0, 0.0, None], 2)
     assert stream.counts == {"short": 1}
+
+
+def test_a_rollout_that_was_cut_on_its_way_makes_its_group_short(settings: Settings) -> None:
+    whole = {"required": True, "exact": True, "segments": []}
+    cut = without_segments(whole)
+    publish(settings, records_of("whole", rollout=whole), records_of("cut", rollout=cut))
+    publish(settings, records_of("tried", rollout={**cut, "required": False}))
+    with opened(settings) as stream:
+        assert names_of(stream) == ["whole", "tried"]
+    assert stream.counts == {"complete": 2, "short": 1}
 
 
 def test_a_group_whose_loop_was_left_comes_again(settings: Settings) -> None:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agentpipe.brokers.records import OutboxRecord
+from agentpipe.core.groups import GroupEnd
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.result import Result
 from agentpipe.errors import RecordsRefused, StoreError, Unreachable
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Record
+from agentpipe.sinks.truncate import truncate
 from agentpipe.worker.outbox.publishing import publish
 from tests.support import refuse_in_sqlite
 
@@ -97,6 +99,15 @@ def test_what_is_no_result_can_be_set_aside_too() -> None:
     sink = PickySink(lambda _: "no")
     (refused,) = publish(sink, [OutboxRecord(1, "a", b"\xff")])  # type: ignore[arg-type]
     assert (refused.queue, refused.collection, refused.outcome) == ("", None, "infra_error")
+
+
+def test_how_a_group_ended_is_never_cut() -> None:
+    members = tuple(f"g/{index}" for index in range(4_000))
+    refused = OutboxRecord(1, "g", GroupEnd("g", "complete", 200, members).encode())
+    sink = PickySink(large)
+    (refusal,) = publish(sink, [refused])  # type: ignore[arg-type]
+    assert (refusal.record, sink.taken) == (refused, {})
+    assert truncate(Record("g", refused.payload), 100, "") == refused.payload
 
 
 @pytest.mark.parametrize("error", [Unreachable("away"), StoreError("no table"), KeyError("bug")])

@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.records import Refusal
+from agentpipe.core.groups import is_group_record
 from agentpipe.core.masking import masked, shorten
 from agentpipe.core.result import Result
 from agentpipe.errors import FormatError, RecordsRefused
@@ -63,8 +64,12 @@ def _publish_cut(sink: Sink, record: OutboxRecord, error: RecordsRefused) -> lis
 def _cuts(record: OutboxRecord, error: RecordsRefused) -> Iterator[bytes]:
     """The record in ever fewer bytes; for a reason other than its size, only without what is aside.
 
+    That of a group is nothing in part.
+
     Half each time: what the sink counts beside the payload, it does not say.
     """
+    if is_group_record(record.payload):
+        return
     whole, size = Record(record.task_id, record.payload), len(record.payload)
     if not error.too_large:
         yield cut(whole, size, error.remedy, reason=_reason(error), drop=SIDE_FIELDS)
