@@ -8,7 +8,6 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Literal, Protocol, runtime_checkable
 
 from agentpipe.errors import Unreachable
@@ -134,6 +133,8 @@ def file_system_of(folder: Path, mounts: Path) -> str:
 
 
 def _sync(folder: Path) -> Finding:
+    from statistics import median
+
     took_s = median(_sync_s(folder) for _ in range(SYNCS))
     found = f"{took_s * 1000:.1f} ms until a write is on the disk"
     if took_s > SLOW_SYNC_S:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 from urllib.parse import SplitResult, parse_qsl, urlsplit
@@ -12,6 +11,7 @@ from agentpipe.core.redaction import without_password
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping, Sequence
 
 TLS_PARAMETERS = ("cafile", "certfile", "keyfile")
@@ -72,6 +72,8 @@ class Url:
 
     def tls(self) -> ssl.SSLContext:
         """The trusted authorities, and the client certificate if the URL names one."""
+        import ssl
+
         try:
             context = ssl.create_default_context(cafile=self.given.get("cafile"))
             if "certfile" in self.given:

@@ -31,5 +31,8 @@ def moment_of(value: Any) -> datetime | None:
 
 def seconds_of(value: Any) -> float | None:
     """The same in Unix seconds."""
-    moment = moment_of(value)
-    return moment.timestamp() if moment else None
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return moment.timestamp() if moment.tzinfo else None

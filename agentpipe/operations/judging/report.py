@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import orjson
 
 from agentpipe.errors import ConfigError
 from agentpipe.operations.judging.rewards import Rewards
-from agentpipe.operations.judging.samples import samples_of
+from agentpipe.operations.judging.samples import samples_of, total_usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -80,65 +79,6 @@ class Report:
         return asdict(self)
 
 
-class _Totals:
-    """Takes samples one by one."""
-
-    def __init__(self) -> None:
-        self.outcomes: Counter[str] = Counter()
-        self.config_hashes: Counter[str] = Counter()
-        self.rewards = Rewards()
-        self.usage = defaultdict[str, float](float)
-        self.priced = self.retried = self.replayed = self.rescored = 0
-        self.first, self.last = math.inf, -math.inf
-        self.run_s: list[float] = []
-
-    def add(self, sample: Sample) -> None:
-        self.outcomes[sample.outcome] += 1
-        self.rewards.add(sample.group, sample.reward)
-        usage, total = sample.usage, self.usage
-        for name in usage:
-            total[name] += usage[name]
-        self.priced += "usd" in usage
-        self.retried += sample.is_retry
-        self.replayed += sample.is_replay
-        self.rescored += sample.is_rescored
-        if sample.config_hash:
-            self.config_hashes[sample.config_hash] += 1
-        self._add_times(sample)
-
-    def _add_times(self, sample: Sample) -> None:
-        started, finished = sample.started, sample.finished
-        if started is not None and started < self.first:
-            self.first = started
-        if finished is not None and finished > self.last:
-            self.last = finished
-        if started is not None and finished is not None:
-            self.run_s.append(finished - started)
-
-    def report(self, pass_k: Sequence[int]) -> Report:
-        total = self.outcomes.total()
-        duration_s = max(0.0, self.last - self.first) if self.run_s else 0.0
-        estimate = self.rewards.estimate()
-        return Report(
-            results=total,
-            outcomes=dict(self.outcomes.most_common()),
-            pass_rate=estimate.mean if estimate else None,
-            rewarded=self.rewards.rewarded,
-            duration_s=duration_s,
-            per_s=total / duration_s if duration_s else 0.0,
-            reward=estimate,
-            bounds=self.rewards.bounds(),
-            pass_k=tuple(map(self.rewards.pass_k, pass_k)),
-            usage={name: round(number, 9) for name, number in sorted(self.usage.items())},
-            priced=self.priced,
-            run_s=_percentiles(self.run_s),
-            retried=self.retried,
-            replayed=self.replayed,
-            rescored=self.rescored,
-            config_hashes=dict(self.config_hashes.most_common()),
-        )
-
-
 def summarize(
     results: Iterable[Result],
     key: Callable[[Result], str] | None = None,
@@ -155,19 +95,64 @@ def summarize(
 
 
 def report_of(samples: Iterable[Sample], pass_k: Sequence[int] = ()) -> Report:
-    """The report of some samples."""
-    totals = _Totals()
+    """The report of some samples, a field at a time: that is faster than a sample at a time."""
+    listed = list(samples)
+    total, rewards, run_s = len(listed), _rewards(listed), _run_s(listed)
+    duration_s = _duration_s(listed) if run_s else 0.0
+    estimate = rewards.estimate()
+    usage = total_usage(it.usage for it in listed)
+    return Report(
+        results=total,
+        outcomes=_by_number(it.outcome for it in listed),
+        pass_rate=estimate.mean if estimate else None,
+        rewarded=rewards.rewarded,
+        duration_s=duration_s,
+        per_s=total / duration_s if duration_s else 0.0,
+        reward=estimate,
+        bounds=rewards.bounds(),
+        pass_k=tuple(map(rewards.pass_k, pass_k)),
+        usage={name: round(number, 9) for name, number in sorted(usage.items())},
+        priced=sum("usd" in it.usage for it in listed),
+        run_s=_percentiles(run_s),
+        retried=sum(it.is_retry for it in listed),
+        replayed=sum(it.is_replay for it in listed),
+        rescored=sum(it.is_rescored for it in listed),
+        config_hashes=_by_number(it.config_hash for it in listed if it.config_hash),
+    )
+
+
+def _by_number(values: Iterable[str]) -> dict[str, int]:
+    """How often each occurs, the most frequent first."""
+    return dict(Counter(values).most_common())
+
+
+def _rewards(samples: Iterable[Sample]) -> Rewards:
+    found = Rewards()
     for each in samples:
-        totals.add(each)
-    return totals.report(pass_k)
+        found.add(each.group, each.reward)
+    return found
+
+
+def _run_s(samples: Iterable[Sample]) -> list[float]:
+    return [
+        it.finished - it.started
+        for it in samples
+        if it.started is not None and it.finished is not None
+    ]
+
+
+def _duration_s(samples: Sequence[Sample]) -> float:
+    first = min(it.started for it in samples if it.started is not None)
+    last = max(it.finished for it in samples if it.finished is not None)
+    return max(0.0, last - first)
 
 
 def divided(samples: Iterable[Sample], pass_k: Sequence[int]) -> dict[str, Report]:
     """A report for each key, in their order."""
-    parts = defaultdict[str, _Totals](_Totals)
+    parts: defaultdict[str, list[Sample]] = defaultdict(list)
     for each in samples:
-        parts[each.key].add(each)
-    return {name: parts[name].report(pass_k) for name in sorted(parts)}
+        parts[each.key].append(each)
+    return {name: report_of(parts[name], pass_k) for name in sorted(parts)}
 
 
 def group_of(result: Result) -> str:

@@ -78,7 +78,9 @@ class Rewards:
             self.missing += 1
             self._unrewarded.add(group)
             return
-        of_group = self._groups.setdefault(group, _Group())
+        of_group = self._groups.get(group)
+        if of_group is None:
+            of_group = self._groups[group] = _Group()
         of_group.number += 1
         of_group.reward += reward
         of_group.passed += reward >= PASSED

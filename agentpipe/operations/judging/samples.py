@@ -119,10 +119,11 @@ def families(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
 def _as_one(first: str, family: Sequence[Sample]) -> Sample:
     last = family[-1]
     group = first if last.group == last.task_id else last.group
-    return last._replace(group=group, usage=_sum_of(each.usage for each in family))
+    return last._replace(group=group, usage=total_usage(each.usage for each in family))
 
 
-def _sum_of(usages: Iterable[Mapping[str, float]]) -> Mapping[str, float]:
+def total_usage(usages: Iterable[Mapping[str, float]]) -> Mapping[str, float]:
+    """Each name's sum."""
     total = defaultdict[str, float](float)
     for usage in usages:
         for name, number in usage.items():
@@ -139,11 +140,12 @@ def rewards_by_task(samples: Iterable[Sample]) -> dict[str, list[float | None]]:
 
 
 def _numbers(usage: Mapping[str, Any]) -> Mapping[str, float]:
-    return {
-        name: value
-        for name, value in usage.items()
-        if type(value) in _NUMBERS and 0 <= value <= MAX_NUMBER
-    }
+    """The numbers of it; the same object where it has nothing else, as nearly always."""
+    for value in usage.values():
+        if type(value) not in _NUMBERS or not 0 <= value <= MAX_NUMBER:
+            known = ((name, _within(it, MAX_NUMBER)) for name, it in usage.items())
+            return {name: it for name, it in known if it is not None}
+    return usage
 
 
 def _within(value: Any, most: int) -> float | None:
