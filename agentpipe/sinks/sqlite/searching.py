@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
+from functools import lru_cache
+from operator import eq, ge, lt
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.run_names import bounds_of, run_of
@@ -19,10 +21,13 @@ from agentpipe.sinks.sqlite.layout import (
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from agentpipe.sinks.base import Query, Record
     from agentpipe.sinks.sqlite.facts import Facts, Readable
+
+    # A column, how it compares, and with which value.
+    Asked = tuple[tuple[str, Callable[[Any, Any], Any], Any], ...]
 
 # Number of found records in memory at a time, and of fewer large ones: see ``page_of``.
 PAGE = 256
@@ -36,6 +41,7 @@ _COLUMNS = {
     "agent": "agent",
     "collection": "collection",
 }
+_HOLDS = {"=": eq, ">=": ge, "<": lt}
 
 
 _NEXT_ID = (
@@ -50,7 +56,7 @@ def search(database: Readable, query: Query) -> Iterator[Record]:
         yield from _of_task(database, query)
         return
     with database.read() as db:
-        mark = indexed_to(db) if _asks_facts(query) else 0
+        mark = indexed_to(db) if _asked(query) else 0
         found = positions_of(db, query) if mark else array("q")
     for records in _pages(database, query, found):
         yield from records
@@ -59,7 +65,7 @@ def search(database: Readable, query: Query) -> Iterator[Record]:
 
 def asks_indices(query: Query) -> bool:
     """Whether it is slow where records are not indexed; ids of tasks always are."""
-    return query.task_id is None and query.run is None and _asks_facts(query)
+    return query.task_id is None and query.run is None and bool(_asked(query))
 
 
 def _of_task(database: Readable, query: Query) -> list[Record]:
@@ -177,24 +183,23 @@ def _published(query: Query) -> tuple[str, list[float]]:
     return conditions, [value for _, value in given]
 
 
-def _asks_facts(query: Query) -> bool:
-    return any(getattr(query, name) is not None for name in _COLUMNS)
-
-
 def _matches(query: Query, record: Record) -> bool:
-    return not _asks_facts(query) or _agree(query, facts_of(record.payload))
+    asked = _asked(query)
+    return not asked or _agree(asked, facts_of(record.payload))
 
 
-def _agree(query: Query, facts: Facts) -> bool:
+def _agree(asked: Asked, facts: Facts) -> bool:
     return all(
-        _holds(_operator(name), getattr(facts, column), getattr(query, name))
-        for name, column in _COLUMNS.items()
+        (found := getattr(facts, column)) is not None and holds(found, value)
+        for column, holds, value in asked
     )
 
 
-def _holds(operator: str, found: Any, asked: Any) -> bool:
-    if asked is None or found is None:
-        return asked is None
-    if operator == "=":
-        return bool(found == asked)
-    return bool(found >= asked if operator == ">=" else found < asked)
+@lru_cache(maxsize=8)
+def _asked(query: Query) -> Asked:
+    """Asked of each record of a search: the facts of ``query`` that it has to have."""
+    return tuple(
+        (column, _HOLDS[_operator(name)], value)
+        for name, column in _COLUMNS.items()
+        if (value := getattr(query, name)) is not None
+    )
