@@ -11,8 +11,8 @@ from importlib import import_module
 
 from bench import on_agents, on_archive, on_servers, starting
 
-# Exports need no server.
-SERVERS = ("sqlite", "redis", "rabbitmq", "kafka", "exports")
+# Runs and exports need no server.
+SERVERS = ("sqlite", "redis", "rabbitmq", "kafka", "runs", "exports")
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.figures import show, tasks
+from bench.figures import children_cpu_s, show, tasks
 from bench.fleet import fleet, memory_mb, results_per_s
 from bench.servers import fresh
 from brokers.server_rabbitmq import RabbitServer
@@ -59,9 +58,9 @@ class Comparison:
         cpu: dict[str, list[float]] = {python: [] for python in self._pythons}
         for number in range(self._rounds):
             for python in self._pythons[:: 1 if number % 2 else -1]:
-                before = _children_cpu_s()
+                before = children_cpu_s()
                 samples[python].append(figure(python))
-                cpu[python].append(_children_cpu_s() - before)
+                cpu[python].append(children_cpu_s() - before)
         self._show(label, unit, samples)
         self._show("  CPU of all its processes", "s", cpu)
 
@@ -140,11 +139,6 @@ def _broker(comparison: Comparison, name: str, url: Callable[[], str], number: i
     comparison.measure(f"{name}: send_many, 1.5 KB", "/s", sent_per_s)
     comparison.measure(f"{name}: instant agents, two processes", "/s", ran_per_s)
     comparison.measure(f"{name}: an idle worker", "MB", idle_mb)
-
-
-def _children_cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import statistics
 import sys
 import time
@@ -87,3 +88,9 @@ def latencies_ms(scratch: Fleet, number: int, before: int = 0) -> list[float]:
     dispatcher.close()
     ours = [each for each in scratch.results(before + number) if each["task_id"] in sent]
     return sorted((seconds(each["started_at"]) - sent[each["task_id"]]) * 1000 for each in ours)
+
+
+def children_cpu_s() -> float:
+    """The processor time of all children that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

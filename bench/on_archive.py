@@ -6,11 +6,13 @@ Times of commands are with Python's start.
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ from agentpipe.core.timestamps import utc
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Keeper, Record, Trimmable
-from bench.figures import per_s, show
+from bench.figures import children_cpu_s, per_s, show
 from brokers.server_kafka import KafkaServer
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from agentpipe.sinks.base import Sink
 
 RESULTS, OF_RUN, COLLECTED = 1_000_000, 10_000, 100_000
+COMPARED, PAIR = 2_000, ("a", "b")
 BATCH = 1_000
 BEGAN = 1_800_000_000.0
 
@@ -52,6 +55,10 @@ def searching(settings: Settings, results: int) -> None:
     show_search(f"open, and read a run of {OF_RUN:,}", settings, {"run": run}, OF_RUN)
     command("agentpipe report --run, of as many", settings, "report", "--run", run, "--json")
     command("agentpipe show, as a command", settings, "show", f"{run}/00007", "--json")
+    with closing(open_sink(settings)) as sink:
+        publish(sink, ([of_pair(run, each) for each in range(COMPARED)] for run in PAIR))
+    label = f"agentpipe compare, of two runs of {COMPARED:,}"
+    command(label, settings, "compare", *PAIR, "--json")
     with closing(open_sink(settings)) as sink:
         assert isinstance(sink, Keeper)
         show("index them all, once", f"{per_s(results, sink.index):,.0f}/s")
@@ -77,7 +84,11 @@ def command(label: str, settings: Settings, *arguments: str) -> None:
         subprocess.run(program, env=environ, check=True, stdout=subprocess.DEVNULL)
 
     run()
-    show(label, f"{min(took_s(run) for _ in range(3)) * 1000:,.0f} ms", "best of 3")
+    before = children_cpu_s()
+    times_s = [took_s(run) for _ in range(5)]
+    cpu_ms = (children_cpu_s() - before) / len(times_s) * 1000
+    beside = f"best of {len(times_s)}; {cpu_ms:,.0f} ms of processor time"
+    show(label, f"{min(times_s) * 1000:,.0f} ms", beside)
 
 
 def collecting(folder: Path) -> None:
@@ -109,8 +120,28 @@ def batches(number: int, answer: str) -> Iterator[list[Record]]:
 
 
 def record(number: int, answer: str) -> Record:
-    run, index = f"v{number // OF_RUN}", number % OF_RUN
-    result = Result(
+    return encoded(result_of(f"v{number // OF_RUN}", number, answer))
+
+
+def of_pair(run: str, number: int) -> Record:
+    """Of a task with one sample, each with another reward: the dearest kind to compare."""
+    reward = random.Random(f"{run}{number}").random()
+    alone: dict[str, Any] = {
+        "group_id": None,
+        "sample_index": None,
+        "group_size": None,
+        "reward": reward,
+    }
+    return encoded(replace(result_of(run, number, ""), **alone))
+
+
+def encoded(result: Result) -> Record:
+    return Record(result.task_id, result.encode(Redactor(())))
+
+
+def result_of(run: str, number: int, answer: str) -> Result:
+    index = number % OF_RUN
+    return Result(
         task_id=f"{run}/{index:05}",
         run=run,
         group_id=f"{run}/g{index // 8}",
@@ -129,7 +160,6 @@ def record(number: int, answer: str) -> Record:
         started_at=utc(BEGAN + number + 1),
         finished_at=utc(BEGAN + number + 2),
     )
-    return Record(result.task_id, result.encode(Redactor(())))
 
 
 def took_s(action: Callable[[], None]) -> float:
