@@ -39,10 +39,11 @@ class RunPlan:
             yield f"run: the task says {task.run!r}, --run says {self.run!r}: remove one of them"
 
     def _wrong_ids(self, task: Task) -> Iterator[str]:
-        for name in ("task_id", "group_id"):
-            given = getattr(task, name) or ""
+        for name, given in (("task_id", task.task_id), ("group_id", task.group_id)):
+            if not given:
+                continue
             longest = len(prefix_of(self.run) + given) + len(self._suffix(self.samples))
-            if given and longest > MAX_ID:
+            if longest > MAX_ID:
                 yield (
                     f"{name}: with the run's name it would have {longest} characters, "
                     f"{MAX_ID} are allowed: shorten it"

@@ -17,11 +17,12 @@ import orjson
 from agentpipe.core.did_you_mean import MISSPELT, nearest
 from agentpipe.core.json_values import JsonRules
 from agentpipe.core.run_names import RUN_NAME, is_of_run, is_run_name, prefix_of
+from agentpipe.core.slots import Slots
 from agentpipe.core.timestamps import utc
 from agentpipe.errors import FormatError, TaskError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 SCHEMA = 1
 MAX_TASK_BYTES = 10 * 1024 * 1024
@@ -137,7 +138,7 @@ class Task:
             known["task_id"] = (
                 f"{prefix_of(known['run'])}{new_id()}" if known.get("run") else new_id()
             )
-        return cls(**known)
+        return _SLOTS.filled(known)
 
     def encode(self) -> bytes:
         """The wire form: ``schema`` and each field that differs from its default.
@@ -154,6 +155,19 @@ class Task:
             data = orjson.dumps(wire)
         except (TypeError, orjson.JSONEncodeError) as error:
             raise TaskError(f"the task is not JSON: {error}") from error
+        return self._of_size(data)
+
+    def encode_with(self, encoded: bytes, fields: Mapping[str, Any]) -> bytes:
+        """``encode`` of the task with other ``fields``; faster where ``encoded`` has none of them.
+
+        ``encoded`` is the task as it is.
+        """
+        new = {name: value for name, value in fields.items() if value != getattr(self, name)}
+        if any(getattr(self, name) != _DEFAULTS[name] for name in new):
+            return self.changed(**fields).encode()
+        return self._of_size(b"%b,%b" % (encoded[:-1], orjson.dumps(new)[1:])) if new else encoded
+
+    def _of_size(self, data: bytes) -> bytes:
         has_run = self.answered is not None or self.spent_before is not None
         if len(data) > (MAX_CARRIED_BYTES if has_run else MAX_TASK_BYTES):
             raise TaskError(
@@ -161,6 +175,10 @@ class Task:
                 "put large inputs in a file or a bucket and send its address"
             )
         return data
+
+    def changed(self, **fields: Any) -> Task:
+        """The same as ``dataclasses.replace``, in a third of the time."""
+        return _SLOTS.changed(self, fields)
 
     def as_sent(self) -> dict[str, Any]:
         """What the sender asked for, for the Result: of ``ASKED`` what differs from its default.
@@ -190,7 +208,7 @@ class Task:
             _check_types(known)
         except TaskError as error:
             raise FormatError(f"not a task: {error}") from error
-        return cls(**known)
+        return _SLOTS.filled(known)
 
 
 def _check_types(known: dict[str, Any]) -> None:
@@ -323,6 +341,7 @@ _CHECKS: dict[str, tuple[str, Any]] = {
     "dramatiq": ("an object", _or_null(_is_object)),
 }
 
+_SLOTS = Slots(Task)
 _EMPTY = asdict(Task())
 _DEFAULTS = {name: _EMPTY[name] for name in _CHECKS}
 # What senders write: a key of theirs that is like another field is their own.

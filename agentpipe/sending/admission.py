@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.task_rules import NO_RULES
@@ -23,7 +23,7 @@ class AdmittedTask:
     """A task that passed all checks; ``examine`` and ``admit`` make them.
 
     Attributes:
-        task: It has an id.
+        task: It has an id, unless its sender gave none and a run's plan is to give it one.
         payload: The task as the store keeps it.
         named: Whether its sender gave the id.
         line: Where it stands in its file, from 1; 0 if it is in none.
@@ -35,21 +35,17 @@ class AdmittedTask:
     line: int = 0
 
     def with_fields(self, **fields: Any) -> AdmittedTask:
-        """The same task with fields that are known to be valid.
+        """The same task with fields that are known to be valid; an id is its sender's.
 
         Raises:
             TaskError: It is larger than a task may be now.
         """
-        task = replace(self.task, **fields)
-        return replace(self, task=task, payload=task.encode())
+        payload, named = self.task.encode_with(self.payload, fields), "task_id" in fields
+        return AdmittedTask(self.task.changed(**fields), payload, named or self.named, self.line)
 
     def stamped(self, config_hash: str) -> bytes:
-        """The payload with its sender's fingerprint; to encode it again would take longer."""
-        if self.task.config_hash is not None:
-            return self.with_fields(config_hash=config_hash or None).payload
-        if not config_hash:
-            return self.payload
-        return b'%b,"config_hash":"%b"}' % (self.payload[:-1], config_hash.encode())
+        """The payload with its sender's fingerprint."""
+        return self.task.encode_with(self.payload, {"config_hash": config_hash or None})
 
 
 def examine(data: Any, rules: TaskRules = NO_RULES) -> tuple[AdmittedTask | None, list[str]]:
@@ -59,7 +55,7 @@ def examine(data: Any, rules: TaskRules = NO_RULES) -> tuple[AdmittedTask | None
     task is None only where no Task could be made.
     """
     try:
-        task = Task.load(data, give_id=True)
+        task = Task.load(data, give_id=rules.plan is None)
         admitted = _encoded(task, named=_has_id(data))
     except TaskError as error:
         return None, [*error.messages, *_evaluator_problems(data, rules)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import heapq
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def in_run(tasks: Iterable[AdmittedTask], plan: RunPlan) -> Iterator[AdmittedTas
     """The tasks as those of a run, each as many times as it has samples."""
     for admitted in tasks:
         for fields in plan.fields(admitted.task, key_of(admitted)):
-            yield replace(admitted.with_fields(**fields), named=True)
+            yield admitted.with_fields(**fields)
 
 
 def random_part(tasks: Iterable[AdmittedTask], size: int, seed: int) -> list[AdmittedTask]:
