@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, cast
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from agentpipe.cli.common import (
     add_common,
     add_run,
-    confirms,
+    confirm,
     print_either,
     say,
     settings_of,
@@ -21,7 +20,7 @@ from agentpipe.cli.help_text import EXIT_CODES
 from agentpipe.cli.home import require_results
 from agentpipe.connections.sqlite import parse_url
 from agentpipe.core.text import counted
-from agentpipe.errors import AgentpipeError, ConfigError
+from agentpipe.errors import ConfigError
 from agentpipe.sinks import is_searchable, open_sink
 from agentpipe.sinks.base import Query, Trimmable
 
@@ -86,7 +85,8 @@ def _trim(args: argparse.Namespace, archive: Trimmable) -> None:
     kept = [] if args.unread else archive.unread(found)
     doomed = sorted(set(found).difference(kept)) if kept else found
     if doomed:
-        _confirm(args, f"remove {counted(len(doomed), 'result')}?")
+        results = counted(len(doomed), "result")
+        confirm(args, f"Remove {results}?", f"this removes {results}")
     removed = archive.remove(doomed)
     if kept:
         say(f"kept {counted(len(kept), 'result')} that a group has not read: see --unread")
@@ -96,20 +96,12 @@ def _trim(args: argparse.Namespace, archive: Trimmable) -> None:
 
 def _vacuum(args: argparse.Namespace, archive: Trimmable) -> None:
     before = archive.size()
-    _confirm(args, f"write {before.size_bytes:,} bytes anew? Workers wait with their results.")
+    anew = f"{before.size_bytes:,} bytes anew, and workers wait with their results"
+    confirm(args, f"Write {anew}?", f"this writes {anew}")
     archive.vacuum()
     after = archive.size()
     record = {"before_bytes": before.size_bytes, "after_bytes": after.size_bytes}
     print_either(args, record, f"{before.size_bytes:,} bytes before, {after.size_bytes:,} now")
-
-
-def _confirm(args: argparse.Namespace, question: str) -> None:
-    if args.yes:
-        return
-    if not sys.stdin.isatty():
-        raise ConfigError(f"{question} There is no terminal to ask on: add --yes")
-    if not confirms(question):
-        raise AgentpipeError("nothing changed")
 
 
 def _info(args: argparse.Namespace, archive: Trimmable) -> None:

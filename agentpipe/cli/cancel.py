@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from agentpipe.brokers.capabilities import ReadsTasks
 from agentpipe.cli.common import (
     add_common,
     add_run,
-    confirms,
+    confirm,
     opened_sink,
     opened_store,
     print_json,
@@ -81,15 +80,9 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError("give task ids, or --group, --run, --collection, --queue or --all")
     if args.group is not None and args.run_name:
         raise ConfigError("a group is of one run: give --group or --run")
-    if args.all and not args.yes:
-        _confirm()
-
-
-def _confirm() -> None:
-    if not sys.stdin.isatty():
-        raise ConfigError("--all cancels every task: confirm with --yes")
-    if not confirms("Cancel every task, also the running ones?"):
-        raise ConfigError("nothing was cancelled")
+    if args.all:
+        question = "Cancel every task, also the running ones?"
+        confirm(args, question, "--all cancels every task")
 
 
 def _cancel(args: argparse.Namespace, store: Store) -> CancelReport:

@@ -17,7 +17,7 @@ from agentpipe.core.did_you_mean import unknown
 from agentpipe.core.redaction import without_password
 from agentpipe.core.run_names import RUN_NAME, is_run_name
 from agentpipe.core.text import printable, printable_json
-from agentpipe.errors import ConfigError
+from agentpipe.errors import AgentpipeError, ConfigError
 from agentpipe.settings import Settings
 
 if TYPE_CHECKING:
@@ -205,6 +205,21 @@ def confirms(question: str) -> bool:
     sys.stderr.write(f"{printable(question, keep='')} [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def confirm(args: argparse.Namespace, question: str, unasked: str) -> None:
+    """Ask before what cannot be undone; ``--yes`` has answered.
+
+    Raises:
+        ConfigError: There is no terminal to ask on; ``unasked`` says what would happen.
+        AgentpipeError: The answer is no.
+    """
+    if args.yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{unasked}: confirm with --yes")
+    if not confirms(question):
+        raise AgentpipeError("nothing changed")
 
 
 def say_where(settings: Settings) -> None:

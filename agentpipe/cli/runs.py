@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from agentpipe.cli.common import (
     add_common,
-    confirms,
+    confirm,
     opened_store,
     print_either,
     print_json,
@@ -156,17 +155,9 @@ def _drop(args: argparse.Namespace) -> int:
 
     with opened_store(settings_of(args)) as store:
         kept_run(store, args.name)
-        _confirm(args)
+        record = f"the record of run {args.name}"
+        confirm(args, f"Forget {record}?", f"this forgets {record}")
         dropped = require(store, KeepsRuns, "keep runs").drop_run(args.name)
     print_either(args, {"dropped": dropped}, f"run {args.name} is forgotten")
     say("its tasks and its results stay: cancel --run ends those, archive trim --run drops these")
     return OK
-
-
-def _confirm(args: argparse.Namespace) -> None:
-    if args.yes:
-        return
-    if not sys.stdin.isatty():
-        raise ConfigError(f"this forgets where run {args.name} comes from: confirm with --yes")
-    if not confirms(f"Forget the record of run {args.name}?"):
-        raise ConfigError("nothing changed")

@@ -49,6 +49,17 @@ def families(
     return {first: sorted(family, key=_finished) for first, family in found.items()}, alone
 
 
+def last_of_each(attempts: Sequence[AnyAttempt]) -> list[AnyAttempt]:
+    """The attempt of each sample that counts, in an order of no meaning."""
+    tried_again, alone = families(attempts)
+    return [*alone, *(family[-1] for family in tried_again.values())]
+
+
+def is_later(this: Attempt, that: Attempt) -> bool:
+    """Whether of two attempts, ``that`` of which is earlier in the stream, ``this`` counts."""
+    return _finished(this) >= _finished(that)
+
+
 def first_of(task_id: str, parents: Mapping[str, str]) -> str:
     """The first attempt at a sample; foreign records may name each other in a circle."""
     seen = set[str]()

@@ -13,7 +13,7 @@ from agentpipe.core import caps
 from agentpipe.core.outside import ORJSON_DEPTH, is_deep, valid_text
 from agentpipe.core.slots import Slots
 from agentpipe.core.task import SCHEMA, kind_of, refuse_other_schemas
-from agentpipe.core.timestamps import moment_of, utc
+from agentpipe.core.timestamps import moment_of, seconds_of, utc
 from agentpipe.core.usage import numbers_in
 from agentpipe.errors import FormatError
 
@@ -157,6 +157,16 @@ class Result:
     def paid(self) -> dict[str, Any]:
         """What the task cost; of an earlier version's, as far as its last run says."""
         return self.usage_total or self.usage
+
+    @property
+    def parent(self) -> str | None:
+        """The task that it tries again; None for a first attempt. See ``core.attempts``."""
+        return self.retry_of or self.replay_of
+
+    @property
+    def finished(self) -> float | None:
+        """When it ended, in Unix seconds; None if unknown."""
+        return seconds_of(self.finished_at)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields by name; values are shared, not copied."""

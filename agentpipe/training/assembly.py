@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from agentpipe.core.attempts import is_later, last_of_each
 from agentpipe.core.groups import GroupEnd, is_good, status_of, versions_of
 from agentpipe.core.result import Result
 from agentpipe.training.rollout_group import RolloutGroup
@@ -22,6 +23,12 @@ class _Open:
     results: dict[str, Result] = field(default_factory=dict)
     end: GroupEnd | None = None
 
+    def add(self, result: Result) -> None:
+        """Take a Result; of an id that was used again, the later one."""
+        known = self.results.get(result.task_id)
+        if known is None or is_later(result, known):
+            self.results[result.task_id] = result
+
 
 class Assembly:
     """Where the broker counts a group, its record says who is in it; else the group's size does."""
@@ -38,7 +45,7 @@ class Assembly:
         if isinstance(entry, GroupEnd):
             group.end = entry
         else:
-            group.results[entry.task_id] = entry
+            group.add(entry)
         whole = _counted(group_id, group) or _assembled(group_id, group)
         if whole is not None:
             del self._open[group_id]
@@ -72,5 +79,10 @@ def _assembled(group_id: str, group: _Open) -> RolloutGroup | None:
 
 
 def _last_of_each_sample(results: Iterable[Result]) -> tuple[Result, ...]:
-    samples = {result.sample_index or 0: result for result in results}
-    return tuple(samples[index] for index in sorted(samples))
+    """By index; of a sample that was tried again, or sent twice, the attempt that counts."""
+    samples: dict[int | str, Result] = {}
+    for result in last_of_each(list(results)):
+        index = result.task_id if result.sample_index is None else result.sample_index
+        if index not in samples or is_later(result, samples[index]):
+            samples[index] = result
+    return tuple(sorted(samples.values(), key=lambda it: (it.sample_index or 0, it.task_id)))

@@ -221,6 +221,8 @@ def test_a_server_that_refuses_ids_is_asked_without(project: Project, kind: str)
     result, requests = run(project, kind, [refused, say("four"), say("yes")], "?", tokens="try")
     assert result["outcome"] == "ok", result["error"]
     assert ["logprobs" in each.body for each in requests] == [True, False, False]
+    gaps = [{"code": "ids_refused", "turn": turn} for turn in range(2)]
+    assert result["rollout"]["gaps"] == gaps
 
 
 def test_required_ids_that_are_refused_are_a_failure_of_the_set_up(

@@ -86,6 +86,35 @@ def test_groups_come_whole_whatever_the_order_of_their_records(settings: Setting
     assert stream.counts == {"complete": 30}
 
 
+def attempt(name: str, finished_at: str, **fields: Any) -> Record:
+    """One of a sample in a group of two, which no broker counts."""
+    fields = {"sample_index": 0, "reward_trustworthy": True, "outcome": "ok", **fields}
+    result = Result(
+        task_id=name, group_id="g", group_size=2, finished_at=f"2026-01-01T{finished_at}Z", **fields
+    )
+    return Record(name, result.encode(Redactor(())))
+
+
+def test_of_a_sample_that_was_tried_again_the_attempt_that_finished_last_counts(
+    settings: Settings,
+) -> None:
+    again = attempt("g/0~r1", "10:00:02.0", retry_of="g/0", reward=1.0)
+    first = attempt("g/0", "10:00:01.0", reward=0.0)
+    other = attempt("g/1", "10:00:03.0", sample_index=1, reward=0.5)
+    publish(settings, [again, first, other])
+    with opened(settings) as stream:
+        (group,) = list(stream)
+    assert group.rewards == [1.0, 0.5]
+
+
+def test_samples_without_an_index_are_told_apart_by_their_ids(settings: Settings) -> None:
+    rewards = zip(("a", "b"), REWARDS, strict=True)
+    publish(settings, [attempt(n, "10:00:01.0", sample_index=None, reward=r) for n, r in rewards])
+    with opened(settings) as stream:
+        (group,) = list(stream)
+    assert [result.task_id for result in group.results] == ["a", "b"]
+
+
 def test_the_plain_stream_gives_results_alone(settings: Settings) -> None:
     publish(settings, records_of("g"))
     with Stream.open(settings, start="beginning", timeout_s=0.05) as stream:

@@ -12,6 +12,7 @@ from agentpipe.core import trace
 from agentpipe.core.caps import CapExceeded
 from agentpipe.core.outside import encoded
 from agentpipe.core.redaction import Redactor
+from agentpipe.core.rollout import IDS_REFUSED, NO_TOKEN_IDS
 from agentpipe.engines.gateway.replies import JSON, as_asked, refuse
 from agentpipe.engines.http.bodies import chunks, whole
 from agentpipe.engines.http.sse import events
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from agentpipe.core.rollout import Rollout
     from agentpipe.core.task import Task
+    from agentpipe.core.token_rows import Turn
     from agentpipe.engines.gateway.http_server import Reply, Request
     from agentpipe.engines.gateway.upstreams import Upstream
     from agentpipe.engines.http.sse import Event
@@ -110,7 +112,7 @@ class Relay:
         self._settings = {provider.renamed.get(n, n): value for n, value in settings.items()}
         self._masked = Redactor([upstream.key]).text
         self._key = upstream.key.encode()
-        self._gives_ids = provider.protocol == "openai"
+        self._gives_ids, self._gap = provider.protocol == "openai", NO_TOKEN_IDS
         self._messages: list[Any] = []
 
     async def answer(self, asked: Mapping[str, Any], path: str, reply: Reply) -> Answer | None:
@@ -173,7 +175,7 @@ class Relay:
         content = await whole(response)
         if not refuses_ids(content.decode(errors="replace")):
             return httpx2.Response(response.status_code, headers=response.headers, content=content)
-        self._gives_ids = False
+        self._gives_ids, self._gap = False, IDS_REFUSED
         return await self._post(sent, path)
 
     async def _post(self, body: Mapping[str, Any], path: str) -> httpx2.Response:
@@ -232,7 +234,7 @@ class Relay:
                 await exchange.reply.send(part)
             answer = joined.whole()
         except BaseException:
-            self._rollout.add(None, engine=self._name, model=exchange.model)
+            self._add(None, exchange.model)
             raise
         self._record(answer, exchange)
         await exchange.reply.end()
@@ -265,8 +267,10 @@ class Relay:
         exchange.step.update(response_record(response, usage))
         if self._traced:
             trace.record_usage(usage)
-        turn = turn_of(response, exchange.sent)
-        self._rollout.add(turn, engine=self._name, model=response.model or exchange.model)
+        self._add(turn_of(response, exchange.sent), response.model or exchange.model)
+
+    def _add(self, turn: Turn | None, model: str) -> None:
+        self._rollout.add(turn, engine=self._name, model=model, gap=self._gap)
 
     def _new_messages(self, sent: Mapping[str, Any]) -> list[Any]:
         """Those since the last request; all of them where it began anew."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from agentpipe.core.attempts import families
 from agentpipe.core.masking import shorten
 from agentpipe.core.run_names import without_run
-from agentpipe.core.timestamps import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -60,8 +59,8 @@ class Places:
             _Seen(
                 len(self._seen),
                 result.task_id,
-                result.retry_of or result.replay_of,
-                seconds_of(result.finished_at),
+                result.parent,
+                result.finished,
                 result.group_id,
                 result.sample_index,
             )

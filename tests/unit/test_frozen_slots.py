@@ -1,0 +1,57 @@
+"""Frozen records that are made by their slots are those that their class makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import orjson
+import pytest
+
+from agentpipe.core.slots import Slots
+from agentpipe.core.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    name: str
+    size: int = 3
+    parts: list[int] = field(default_factory=list)
+
+
+SLOTS = Slots(Record)
+
+
+def test_a_record_has_the_values_given_and_defaults_of_its_own() -> None:
+    first, second = (SLOTS.filled({"name": "a", "other": 1}) for _ in range(2))
+    assert first == Record("a")
+    first.parts.append(1)
+    assert second.parts == []
+
+
+def test_a_field_without_a_default_is_needed() -> None:
+    with pytest.raises(TypeError):
+        SLOTS.filled({"size": 1})
+
+
+def test_a_changed_record_is_another() -> None:
+    record = Record("a", parts=[1])
+    assert SLOTS.changed(record, {"size": 4}) == replace(record, size=4)
+    assert record.size == 3
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"run": "v2", "task_id": "v2/1", "group_id": None},
+        {"priority": 0},
+        {"metadata": {"a": 2}},
+        {"task_id": ""},
+    ],
+)
+def test_an_encoded_task_with_other_fields_is_that_task(fields: dict[str, Any]) -> None:
+    for task in (Task("q"), Task("q", task_id="t", priority=2, metadata={"a": 1})):
+        encoded = task.encode_with(task.encode(), fields)
+        assert Task.decode(orjson.loads(encoded)) == replace(task, **fields)
+        assert encoded.count(b'"task_id"') <= 1
