@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import re
 import time
 from pathlib import Path
@@ -49,13 +47,14 @@ class Holding(Waiting):
     """Notes each start with its task and process; holds the interpreter where it is asked to."""
 
     def __init__(self, journal: str, pause_s: float) -> None:
+        # Here, since the other agents run under older versions, too.
+        from agentpipe.chaos.agent import NotingAgent
+
         super().__init__(pause_s)
-        self.journal = Path(journal)
+        self._noting = NotingAgent(journal, pause_s)
 
     async def execute(self, task: Any, context: Any) -> str:
-        line = {"task_id": task.task_id, "pid": os.getpid(), "at": time.time()}
-        with self.journal.open("a") as file:
-            file.write(f"{json.dumps(line)}\n")
+        self._noting.note(task.task_id)
         if task.question == "hold":
             re.match(r"(a+)+$", "a" * 60 + "b")
         return await super().execute(task, context)

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import sys
 import tempfile
-import threading
 import time
-from collections import Counter, defaultdict
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from itertools import pairwise
+from collections import Counter
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
+from agentpipe.chaos.ledger import Ledger, Run, recoveries_s, runs_in
+from agentpipe.chaos.strikes import Strikes
 from bench.figures import show
 from bench.fleet import Fleet, fleet
 from brokers.server_rabbitmq import RabbitServer
@@ -39,15 +36,6 @@ LEASE_S = 12
 BETWEEN_FAULTS_S = 1.0
 PATIENCE_S = 1_800.0
 SERVERS = {"redis": RedisServer, "rabbitmq": RabbitServer}
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A run that began, by its journal: ``at`` is a wall clock's."""
-
-    task_id: str
-    pid: int
-    at: float
 
 
 def measure(broker: str) -> bool:
@@ -72,13 +60,13 @@ def _measure(scratch: Fleet, broker: str, journal: Path) -> bool:
     scratch.send(list(_tasks()))
     began = time.monotonic()
     with scratch.working("--processes", str(PROCESSES), "--slots", str(SLOTS)):
-        faults = _Faults(scratch)
-        faults.cause()
+        strikes = Strikes(scratch.worker_pids)
+        _cause(strikes)
         results = scratch.results(TASKS, patience_s=PATIENCE_S)
-        faults.close()
+        strikes.await_thaw()
         took_s = time.monotonic() - began
         later = scratch.results(TASKS + 1, patience_s=2 * LEASE_S)
-    return _judge(broker, took_s, [*results, *later[TASKS:]], _runs(journal), faults.at)
+    return _judge(broker, took_s, [*results, *later[TASKS:]], runs_in(journal), strikes.at)
 
 
 def _tasks() -> Iterator[dict[str, Any]]:
@@ -89,73 +77,29 @@ def _tasks() -> Iterator[dict[str, Any]]:
         yield {"task_id": task_id, "question": "hold" if holds else "wait"}
 
 
-class _Faults:
-    """Kills and freezes workers at random, one after the other.
-
-    Attributes:
-        at: When each process was first struck, by its id.
-    """
-
-    def __init__(self, scratch: Fleet) -> None:
-        self._scratch, self._random = scratch, random.Random(0)
-        self._thawing: list[threading.Timer] = []
-        self.at: dict[int, float] = {}
-
-    def cause(self) -> None:
-        kinds = [signal.SIGKILL] * KILLS + [signal.SIGSTOP] * FREEZES
-        self._random.shuffle(kinds)
-        for kind in kinds:
-            self._strike(kind)
-            time.sleep(BETWEEN_FAULTS_S)
-
-    def _strike(self, kind: signal.Signals) -> None:
-        while not (living := self._living()):
-            time.sleep(0.1)
-        pid = self._random.choice(living)
-        self.at[pid] = time.time()
-        os.kill(pid, kind)
-        if kind is signal.SIGSTOP:
-            thaw = threading.Timer(2 * LEASE_S, _go_on, (pid,))
-            thaw.start()
-            self._thawing.append(thaw)
-
-    def _living(self) -> list[int]:
-        """Those that serve and were not struck yet."""
-        return [pid for pid in self._scratch.worker_pids() if pid not in self.at and _lives(pid)]
-
-    def close(self) -> None:
-        for thaw in self._thawing:
-            thaw.join()
-
-
-def _lives(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
-
-
-def _go_on(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGCONT)
-
-
-def _runs(journal: Path) -> list[Run]:
-    return [Run(**orjson.loads(line)) for line in journal.read_text().splitlines()]
+def _cause(strikes: Strikes) -> None:
+    kinds = [strikes.kill] * KILLS + [partial(strikes.freeze, 2 * LEASE_S)] * FREEZES
+    random.Random(0).shuffle(kinds)
+    for strike in kinds:
+        strike()
+        time.sleep(BETWEEN_FAULTS_S)
 
 
 def _judge(
     broker: str, took_s: float, results: list[dict[str, Any]], runs: list[Run], at: dict[int, float]
 ) -> bool:
-    answers = Counter(result["task_id"] for result in results)
-    lost, twice = TASKS - len(answers), len(results) - len(answers)
+    pairs = [(result["task_id"], result["outcome"]) for result in results]
+    ledger = Ledger.of([it["task_id"] for it in _tasks()], pairs, runs, at)
     wrong = [result for result in results if result["outcome"] != _due(result["task_id"])]
-    recovered_s = sorted(_recoveries_s(runs, at))
+    recovered_s = sorted(recoveries_s(list(_innocent(runs)), _ends(runs, at)))
     p95_s = recovered_s[len(recovered_s) * 95 // 100]
     show(f"{broker}: {TASKS:,} tasks", f"{took_s:.0f} s", f"{len(runs):,} runs")
-    show("  lost", str(lost))
-    show("  twice in the stream", str(twice))
+    show("  lost", str(len(ledger.lost)))
+    show("  twice in the stream", str(len(ledger.twice)))
     show("  another outcome than theirs", str(len(wrong)), ", ".join(_shown(wrong, runs, at)))
     beside = f"p95 of {len(recovered_s)}, lease {LEASE_S} s, longest {recovered_s[-1]:.1f} s"
     show("  from the fault to the next run", f"{p95_s:.1f} s", beside)
-    return not (lost or twice or wrong) and p95_s <= LEASE_S + 5
+    return ledger.balances and not wrong and p95_s <= LEASE_S + 5
 
 
 def _due(task_id: str) -> str:
@@ -173,20 +117,17 @@ def _shown(results: list[dict[str, Any]], runs: list[Run], at: dict[int, float])
     ]
 
 
-def _recoveries_s(runs: list[Run], at: dict[int, float]) -> Iterator[float]:
-    """From a fault to the next run, for each innocent run that the fault ended."""
-    struck = dict(at)
+def _innocent(runs: list[Run]) -> Iterator[Run]:
+    return (run for run in runs if not run.task_id.startswith("holder"))
+
+
+def _ends(runs: list[Run], at: dict[int, float]) -> dict[int, float]:
+    """When each process was struck, or first held by a run of its own."""
+    ends = dict(at)
     for run in runs:
         if run.task_id.startswith("holder"):
-            struck[run.pid] = min(run.at, struck.get(run.pid, run.at))
-    by_task = defaultdict[str, list[Run]](list)
-    for run in runs:
-        by_task[run.task_id].append(run)
-    for task_id, of_task in by_task.items():
-        if not task_id.startswith("holder"):
-            for ended, following in pairwise(of_task):
-                if ended.pid in struck:
-                    yield following.at - max(struck[ended.pid], ended.at)
+            ends[run.pid] = min(run.at, ends.get(run.pid, run.at))
+    return ends
 
 
 def main() -> None:

@@ -41,6 +41,7 @@ EXAMPLES = {
     "rebalance": ("rebalance evals --dry-run", "rebalance evals"),
     "show": ("show TASK", "show TASK --messages"),
     "why": ("why TASK",),
+    "chaos": ("chaos", "chaos --tasks 1000 --kills 50 --json", "chaos --clean"),
     "deploy": ("deploy kubernetes -c collection.yaml --image registry/agents:1",),
     "init": ("init trial", "init moved --from-mcp-universe benchmarks/"),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from agentpipe.core.did_you_mean import did_you_mean
 from agentpipe.core.redaction import without_password
@@ -86,3 +86,19 @@ class Url:
 def host_in_url(host: str) -> str:
     """A host as a URL has it: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host and "[" not in host else host
+
+
+def with_parameters(url: str, **values: str) -> str:
+    """The same URL with these parameters, in place of those of the same names."""
+    place, _, query = url.partition("?")
+    given = parse_qsl(query, keep_blank_values=True)
+    kept = [(name, value) for name, value in given if name not in values]
+    return f"{place}?{urlencode([*kept, *values.items()])}"
+
+
+def with_server(url: str, host: str, port: int) -> str:
+    """The same URL, with its user, for another server."""
+    scheme, _, rest = url.partition("://")
+    netloc = urlsplit(url).netloc
+    user = netloc[: netloc.rfind("@") + 1]
+    return f"{scheme}://{user}{host_in_url(host)}:{port}{rest[len(netloc) :]}"

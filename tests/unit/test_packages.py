@@ -43,6 +43,7 @@ PACKAGES = (
     "web",
     "tracing",
     "deploy",
+    "chaos",
     "cli",
     "actors",
     "__main__",

@@ -50,6 +50,7 @@ from agentpipe.brokers.records import Admission
 from agentpipe.connections.amqp import health
 from agentpipe.connections.amqp.channel import ChannelClosed
 from agentpipe.connections.amqp.connection import ANSWER_S, Link, Session
+from agentpipe.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Sequence
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.statistics import Stats
     from agentpipe.connections.amqp.message import OutgoingMessage
     from agentpipe.connections.health import Finding
-    from agentpipe.settings import Settings
+    from agentpipe.connections.scratch import Scratch
 
 T = TypeVar("T")
 # Queues may have to be made first, or many messages taken.
@@ -109,6 +110,20 @@ class RabbitStore(Store):
         self._dead = Letters(self._run, lambda services: services.dead)
         self.undeliverable = Letters(self._run, lambda services: services.undeliverable)
         self._run(_nothing)
+
+    @classmethod
+    def scratch(cls, url: str, name: str) -> Scratch:
+        """See ``MakesScratch``."""
+        from agentpipe.brokers.rabbitmq.scratch import scratch_of
+
+        return scratch_of(url, name, lambda own: cls(own, Settings(own)).remove_all())
+
+    def remove_all(self) -> None:
+        """Delete all queues, and close."""
+        from agentpipe.brokers.rabbitmq.scratch import remove_all
+
+        self._run(remove_all, LONG_S)
+        self.close()
 
     # Tasks.
 

@@ -15,6 +15,17 @@ if TYPE_CHECKING:
 # waits for one ahead of it for longer than it would have waited anyway.
 SHORTEST_DELAY_MS = 100
 DELAY_QUEUES = 24
+# The queues of a whole fleet, but for those of named runs.
+SHARED = (
+    "calendar",
+    "cancels",
+    "dead",
+    "outbox",
+    "registry",
+    "runs",
+    "suspects",
+    "undeliverable",
+)
 LONGEST_DELAY_MS = 40 * 86_400_000
 # Numbers count up, and higher ones are delivered first; each level costs the server memory.
 PRIORITIES = 2
@@ -64,6 +75,10 @@ class Topology:
     def shared(self, noun: str) -> Declaration:
         """A queue of the whole fleet, such as its ``outbox``."""
         return self.durable(f"{self.prefix}.{noun}")
+
+    def all_shared(self) -> set[str]:
+        """The names of these queues."""
+        return {self.shared(noun).name for noun in SHARED}
 
     @property
     def fleet(self) -> str:

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.redis.script_runner import Argument
     from agentpipe.brokers.runs import KeptRun
     from agentpipe.connections.health import Finding
+    from agentpipe.connections.scratch import Scratch
     from agentpipe.core.budgets import Budget, Holder, Spending
     from agentpipe.settings import Settings
 
@@ -109,6 +110,13 @@ class RedisStore(Store):
         except BaseException:
             self.close()
             raise
+
+    @staticmethod
+    def scratch(url: str, name: str) -> Scratch:
+        """See ``MakesScratch``."""
+        from agentpipe.brokers.redis.scratch import scratch_of
+
+        return scratch_of(url, name)
 
     def _check_layout(self) -> None:
         found = self._scripts.call("HGET", self._scripts.key, "layout")

@@ -95,6 +95,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.sqlite.lanes import Lanes
     from agentpipe.connections.file_notify import Listener
     from agentpipe.connections.health import Finding
+    from agentpipe.connections.scratch import Scratch
     from agentpipe.core.budgets import Budget, Holder, Spending
     from agentpipe.settings import Settings
 
@@ -122,6 +123,13 @@ class SqliteStore(Store):
         self._next_sweep = 0.0
         self._tripped: list[Tripped] = []
         self._lanes = LanesKept()
+
+    @staticmethod
+    def scratch(url: str, name: str) -> Scratch:
+        """See ``MakesScratch``."""
+        from agentpipe.connections.sqlite_scratch import scratch_of
+
+        return scratch_of(url, name)
 
     def _begin(self, database: Database, clock: StoreClock, listener: Listener) -> None:
         self._database, self._clock, self._listener = database, clock, listener

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agentpipe.connections.health import Finding
+    from agentpipe.connections.scratch import Scratch
     from agentpipe.sinks.base import Record, Start
 
 # Of one request, before compression.
@@ -58,6 +59,13 @@ class KafkaSink:
     def examine(self) -> list[Finding]:
         """Findings on the brokers and the topic."""
         return examine(self._address)
+
+    @staticmethod
+    def scratch(url: str, name: str) -> Scratch:
+        """See ``MakesScratch``."""
+        from agentpipe.sinks.kafka.scratch import scratch_of
+
+        return scratch_of(url, name)
 
     def follow(self, group: str | None, start: Start) -> KafkaReader:
         self._refuse_if_closed()

@@ -22,6 +22,7 @@ PARAMETERS = (
     "replication",
     "compression",
     "max_bytes",
+    "proxy",
     "recall",
     "session_s",
     "sasl",
@@ -40,6 +41,7 @@ class KafkaAddress:
         max_bytes: Of a record; 0 for the topic's limit.
         recall: Number of records before its first one whose ids a group's reader learns.
         session_s: A reader silent for longer is removed from its group.
+        proxy: The SOCKS 5 proxy that all connections go through; empty for none.
         client: The client library's configuration.
         shown: The URL without its secrets.
     """
@@ -52,6 +54,7 @@ class KafkaAddress:
     max_bytes: int
     recall: int
     session_s: float
+    proxy: str
     client: Mapping[str, Any]
     shown: str
 
@@ -71,6 +74,8 @@ class KafkaAddress:
         login, _, hosts = parsed.parts.netloc.rpartition("@")
         servers = tuple(_server(parsed, host) for host in (hosts or "localhost").split(","))
         compression = parsed.one_of("compression", COMPRESSIONS)
+        proxy = _proxy(parsed)
+        client = {"bootstrap_servers": list(servers), **_security(parsed, login)}
         return cls(
             servers,
             _topic(parsed),
@@ -80,7 +85,8 @@ class KafkaAddress:
             parsed.number("max_bytes", 0),
             parsed.number("recall", 20_000, least=0),
             parsed.number("session_s", 10),
-            {"bootstrap_servers": list(servers), **_security(parsed, login)},
+            proxy,
+            {**client, "proxy_url": proxy} if proxy else client,
             parsed.shown,
         )
 
@@ -90,6 +96,14 @@ def _server(url: Url, text: str) -> str:
     if not match or not 0 < int(match[2] or PORT) < 65_536:  # noqa: PLR2004 - TCP's ports
         raise url.wrong(f"{text!r} is not host:port")
     return f"{match[1]}:{match[2] or PORT}"
+
+
+def _proxy(url: Url) -> str:
+    text = url.given.get("proxy", "")
+    scheme, _, server = text.partition("://")
+    if text and (scheme not in ("socks5", "socks5h") or not _SERVER.fullmatch(server)):
+        raise url.wrong("proxy is socks5h://host:port, or socks5:// to look names up here")
+    return text
 
 
 def _topic(url: Url) -> str:

@@ -34,7 +34,7 @@ def prepare(address: KafkaAddress) -> int:
     """
     quiet()
     with unreachable(address.shown):
-        _check_ports(address.servers)
+        _check_ports([address.proxy.partition("://")[2]] if address.proxy else address.servers)
         admin = open_admin(address)
         try:
             _create(admin, address)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from agentpipe.connections.amqp.channel import Channel
     from agentpipe.connections.amqp.message import Declaration, OutgoingMessage
     from agentpipe.connections.health import Finding
+    from agentpipe.connections.scratch import Scratch
     from agentpipe.sinks.base import Reader, Record, Start
 
 HEARTBEAT_S = 30
@@ -56,6 +57,20 @@ class RabbitSink:
         self._publisher: tuple[Session, Channel] | None = None
         self._following = threading.Lock()
         self._link.run(_nothing)
+
+    @classmethod
+    def scratch(cls, url: str, name: str) -> Scratch:
+        """See ``MakesScratch``."""
+        from agentpipe.sinks.rabbitmq.scratch import scratch_of
+
+        return scratch_of(url, name, lambda own: cls(own).remove_all())
+
+    def remove_all(self) -> None:
+        """Delete the topic, and close."""
+        from agentpipe.sinks.rabbitmq.scratch import remove_all
+
+        self._link.run(lambda session: remove_all(session, self._topic))
+        self.close()
 
     def examine(self) -> list[Finding]:
         """Findings on the server's state."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from agentpipe.connections.health import Finding
+    from agentpipe.connections.scratch import Scratch
     from agentpipe.sinks.base import ArchiveSize, Query, Record, Start
 
 # What SQLite says of a row, such as a constraint or a value that is too big.
@@ -102,6 +103,13 @@ class SqliteSink:
     def search(self, query: Query) -> Iterator[Record]:
         """See ``Searchable``."""
         return search(self._database, query)
+
+    @staticmethod
+    def scratch(url: str, name: str) -> Scratch:
+        """See ``MakesScratch``."""
+        from agentpipe.connections.sqlite_scratch import scratch_of
+
+        return scratch_of(url, name)
 
     @staticmethod
     def archive(url: str) -> SqliteArchive:

@@ -1,0 +1,1 @@
+"""``agentpipe chaos``: what faults cost on the user's own broker and sink, as a ledger."""

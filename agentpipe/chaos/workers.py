@@ -1,0 +1,153 @@
+"""Workers: the scratch collection, and the processes that serve it."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from agentpipe.brokers import open_store
+from agentpipe.chaos import agent
+from agentpipe.connections.private_files import make_file
+from agentpipe.errors import AgentpipeError, StoreError
+from agentpipe.worker.fleet.supervisor import child_environ
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from agentpipe.brokers.base import Store
+    from agentpipe.settings import Settings
+
+COLLECTION = "chaos"
+AGENTS, PROCESSES, SLOTS = 4, 4, 3
+LEASE_S, GRACE_S = 4.0, 2.0
+START_S, LOOK_EVERY_S = 90.0, 0.1
+# To settle and to empty the outbox, beside the grace.
+END_S = 30.0
+
+
+class Workers:
+    """Of a trial; ``running`` starts and ends them.
+
+    Attributes:
+        collection_file: Of the scratch collection.
+        journal: What its agents note.
+        log: What the processes say.
+    """
+
+    def __init__(self, folder: Path, settings: Settings, *, tasks: int, pause_s: float) -> None:
+        """Write the collection; ``settings`` are the scratch space's, for looks at it."""
+        self._folder, self._settings = folder, settings
+        self.journal, self.log = folder / "journal.jsonl", folder / "work.log"
+        self.collection_file = folder / "collection.yaml"
+        make_file(self.journal)
+        config = {
+            "class": f"{agent.__name__}:NotingAgent",
+            "journal": str(self.journal.absolute()),
+            "pause_s": pause_s,
+        }
+        spec = {"name": COLLECTION, "type": "python", "config": config}
+        self._write("agent.yaml", {"kind": "agent", "spec": spec})
+        # No task may end by the strikes alone, nor the breaker pause the collection.
+        limits = {"max_queue_size": max(100, tasks), "max_crashes": 1_000, "breaker": 0}
+        shape: dict[str, Any] = {
+            "number": AGENTS,
+            "concurrency": PROCESSES * SLOTS // AGENTS,
+            **limits,
+        }
+        shape |= {"name": COLLECTION, "config": "agent.yaml"}
+        self._write(self.collection_file.name, {"kind": "collection", "spec": shape})
+        self.supervisor_pid = 0
+
+    def _write(self, name: str, document: object) -> None:
+        make_file(self._folder / name)
+        (self._folder / name).write_bytes(orjson.dumps(document))  # JSON is YAML.
+
+    @contextmanager
+    def running(self, settings: Settings, environ: dict[str, str], *files: int) -> Iterator[None]:
+        """Run them, all serving when the block begins.
+
+        Args:
+            settings: Where their broker and sink are.
+            environ: Of this process.
+            files: Descriptors that they keep open, such as that of a lock.
+        """
+        settings = replace(settings, collection_file=self.collection_file, slots=SLOTS)
+        theirs = {
+            **child_environ(settings, environ),
+            "AGENTPIPE_LEASE_S": f"{LEASE_S:g}",
+            "AGENTPIPE_GRACE_S": f"{GRACE_S:g}",
+        }
+        command = [sys.executable, "-m", "agentpipe", "work", "--processes", str(PROCESSES)]
+        make_file(self.log)
+        with self.log.open("wb") as log:
+            process = subprocess.Popen(  # noqa: S603 - ours
+                command,
+                env=theirs,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=files,
+                start_new_session=True,  # Ctrl-C is for us.
+            )
+        self.supervisor_pid = process.pid
+        try:
+            with closing(open_store(self._settings)) as store:
+                self._await_start(store, process)
+            yield
+        finally:
+            _end(process)
+
+    def _await_start(self, store: Store, process: subprocess.Popen[bytes]) -> None:
+        give_up_at = time.monotonic() + START_S
+        while len(_pids(store)) < PROCESSES:
+            if process.poll() is not None or time.monotonic() > give_up_at:
+                raise StoreError(f"the workers do not start: {self._last_words()}")
+            time.sleep(LOOK_EVERY_S)
+
+    def _last_words(self) -> str:
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "they say nothing"
+
+    @contextmanager
+    def watched(self) -> Iterator[Watch]:
+        """Look at them, past any proxy."""
+        with closing(open_store(self._settings)) as store:
+            yield Watch(store)
+
+
+class Watch:
+    """Sees which workers serve."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def pids(self) -> list[int]:
+        """Their processes on this machine; none where the broker does not answer just now."""
+        try:
+            return _pids(self._store)
+        except AgentpipeError:
+            return []
+
+
+def _pids(store: Store) -> list[int]:
+    here = socket.gethostname()
+    return [it.pid for it in store.stats().workers if it.host == here]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """With their grace; a supervisor that does not end leaves workers that end without it."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(GRACE_S + END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
