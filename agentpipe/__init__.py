@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from agentpipe.settings import Settings
     from agentpipe.sinks.stream import Stream
     from agentpipe.training.group_stream import GroupStream
+    from agentpipe.training.policy import Policy
     from agentpipe.training.rollout_group import RolloutGroup
 
 __version__ = "0.1.0"
@@ -52,6 +53,7 @@ __all__ = [
     "InfraError",
     "MQFactory",
     "NoResult",
+    "Policy",
     "QueueFull",
     "Result",
     "ResultTimeout",
@@ -82,6 +84,7 @@ _HOMES = {
     "InfraError": "errors",
     "MQFactory": "compat.queues",
     "NoResult": "errors",
+    "Policy": "training.policy",
     "QueueFull": "errors",
     "Result": "core.result",
     "ResultTimeout": "errors",

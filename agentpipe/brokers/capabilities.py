@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.records import Admission, Group, Refusal, Worker
     from agentpipe.brokers.runs import KeptRun
     from agentpipe.core.budgets import Budget, Holder, Spending
+    from agentpipe.core.policy import PolicyChange, PolicyState
 
 Fate = Literal["signalled", "marked", "waiting", "settled", "unknown"]
 C = TypeVar("C")
@@ -363,6 +364,21 @@ class CountsGroups(Protocol):
         One of which any id is known is a ``duplicate``; one without room for all its members is
         ``refused``.
         """
+
+
+@runtime_checkable
+class KeepsPolicies(Protocol):
+    """Keeps the policies that collections follow, for trainers and workers.
+
+    ``Queue.policy`` is declared: it holds from when it differs from what was declared before, so
+    that endpoints that were published meanwhile stay. ``wait`` returns early where one changes.
+    """
+
+    def policies(self) -> Sequence[PolicyState]:
+        """All of them, in the order of their names."""
+
+    def change_policy(self, name: str, change: PolicyChange) -> PolicyState | None:
+        """Change one in one step; returns what holds then, None where there is none."""
 
 
 @runtime_checkable

@@ -10,6 +10,7 @@ from agentpipe.core.budgets import NO_BUDGET, Budget
 from agentpipe.core.usage import NO_TOKENS, Tokens
 
 if TYPE_CHECKING:
+    from agentpipe.core.policy import PolicySpec
     from agentpipe.settings import OutboxLimits
 
 Verdict = Literal["accepted", "duplicate", "refused"]
@@ -60,6 +61,7 @@ class Queue:
         source: The same for all queues of a collection; None where they come from no file.
         budget: Likewise: what the runs of the collection may cost. For stores with budgets
             (``KeepsBudgets``).
+        policy: Likewise: what its agents follow. For stores with policies (``KeepsPolicies``).
     """
 
     name: str
@@ -71,6 +73,7 @@ class Queue:
     concurrency_group_limit: int = 1
     source: Source | None = None
     budget: Budget = NO_BUDGET
+    policy: PolicySpec | None = None
 
     @property
     def group(self) -> tuple[str, int] | None:

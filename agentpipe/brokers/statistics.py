@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.measures import Measures
     from agentpipe.brokers.records import Settlement, Source
     from agentpipe.core.budgets import Spending
+    from agentpipe.core.policy import PolicyState
 
 # The window of ``Stats.recent``.
 RECENT_S = 10.0
@@ -176,6 +177,7 @@ class Stats:
         requests: Requests to a server for this snapshot.
         declared: Where collections come from, as far as the store keeps it.
         spendings: All budgets, for stores with budgets.
+        policies: All of them, for stores with policies.
         measures: By collection, or by queue outside any, where the store counts for all workers.
         groups: For stores that count groups. Their records are no part of ``outbox``.
     """
@@ -200,6 +202,7 @@ class Stats:
     spendings: tuple[Spending, ...] = ()
     measures: Mapping[str, Measures] | None = None
     groups: GroupCounts | None = None
+    policies: tuple[PolicyState, ...] = ()
 
 
 def with_spent(

@@ -37,6 +37,7 @@ EXAMPLES = {
     "pause": ("pause evals",),
     "resume": ("resume evals",),
     "drain": ("drain WORKER", "drain --here --wait", "drain --all --wait --timeout 600"),
+    "policy": ("policy show main", "policy publish main --version 8"),
     "cancel": ("cancel TASK", "cancel --collection evals"),
     "rebalance": ("rebalance evals --dry-run", "rebalance evals"),
     "show": ("show TASK", "show TASK --messages"),

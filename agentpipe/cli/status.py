@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         *_undeliverable(status),
         *_pauses(status),
         *_budgets(stats),
+        *_policies(stats),
         *_misfits(stats),
     )
     for line in (*_lines(status), *warnings):
@@ -108,6 +109,14 @@ def _budgets(stats: Stats) -> Iterator[str]:
     for spending in stats.spendings:
         if spending.cap:
             yield f"{spending.kind} {spending.name}: {budget_line(spending)}"
+
+
+def _policies(stats: Stats) -> Iterator[str]:
+    from agentpipe.operations.policies import flights_of, policy_lines
+
+    for state in stats.policies:
+        first, *_ = policy_lines(state, flights_of(stats, state))
+        yield first
 
 
 def _lines(status: dict[str, Any]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from agentpipe.config.documents import problem_at, raise_problems, read_document
 from agentpipe.config.fingerprint import fingerprint, spec_digest
 from agentpipe.config.function_scope import FunctionScope
 from agentpipe.config.paths import find_file, folders_for, is_file
+from agentpipe.config.policies import is_policy, policy_of, read_policies, tokens_of
 from agentpipe.config.schema import CollectionDocument
 from agentpipe.config.task_rules import TaskRules
 from agentpipe.config.task_servers import TaskServers
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from agentpipe.config.documents import CheckedDocument
     from agentpipe.config.yaml_source import Document, KeyPath
+    from agentpipe.core.policy import PolicySpec
     from agentpipe.errors import Problem
 
 MAX_AGENTS = 100_000
@@ -119,6 +121,7 @@ class Collection:
         task_servers: The MCP servers that tasks may choose; None for the agent's usual ones.
         evaluators: Modules whose functions evaluators may name, beside those of its folder.
         record_tokens: ``require``, ``try`` or ``off``: whether Results have token ids.
+        policy: What its agents ask instead of a model of their own; None without one.
         user: As whom what its agents start runs, a name or a number; None for the worker's own.
         spec_digest: Of the document, for the fingerprint; empty without one.
     """
@@ -145,6 +148,7 @@ class Collection:
     evaluators: tuple[str, ...] = ()
     record_tokens: str = OFF
     user: str | None = None
+    policy: PolicySpec | None = None
     spec_digest: str = field(default="", compare=False, repr=False)
 
     @property
@@ -214,15 +218,21 @@ def read(
     Raises:
         ConfigError: The file cannot be read as YAML.
     """
-    checked, problems = read_documents(Path(path), CollectionDocument())
+    checked, problems = read_documents(
+        Path(path), CollectionDocument(), lambda document: not is_policy(document)
+    )
+    policies, found = read_policies(Path(path))
+    problems += found
     folders = folders_for(Path(path))
     problems += _too_many_agents(checked)
     collections = []
     for document, spec in checked:
         config_file = _config_file(document, spec, folders, problems)
         spec["schedule"] = _schedule(document, spec, folders, problems)
+        tokens = tokens_of(spec)
+        spec["policy"] = policy_of(document, spec, policies, problems)
         defaults = {"name": "", "max_queue_size": max_queue_size}
-        collections.append(_collection(document, defaults | spec, config_file))
+        collections.append(_collection(document, defaults | spec, config_file, tokens))
     return tuple(collections), problems
 
 
@@ -241,7 +251,9 @@ def _config_file(
         return Path()
 
 
-def _collection(document: Document, spec: dict[str, Any], config_file: Path) -> Collection:
+def _collection(
+    document: Document, spec: dict[str, Any], config_file: Path, tokens: str
+) -> Collection:
     apart = {"config", "context", "record"}
     limits = {name: value for name, value in spec.items() if name not in apart}
     contexts = enumerate(spec.get("context", ()))
@@ -250,7 +262,7 @@ def _collection(document: Document, spec: dict[str, Any], config_file: Path) -> 
         line=document.line,
         config_file=config_file,
         contexts=tuple(_context_spec(document, index, context) for index, context in contexts),
-        record_tokens=spec.get("record", {}).get("tokens", OFF),
+        record_tokens=tokens,
         spec_digest=spec_digest(document.data),
         **limits,
     )

@@ -32,6 +32,7 @@ _COUNTED = (
     "evaluators",
     "record",
     "user",
+    "policy",
 )
 _REFERENCE = re.compile(r"\$\{(?:(?!\$\{)[^}])*+\}")
 

@@ -15,6 +15,7 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, val
 from agentpipe.config.yaml_source import kind_of
 from agentpipe.core.budgets import Budget
 from agentpipe.core.did_you_mean import MISSPELT, did_you_mean, nearest
+from agentpipe.core.policy import MAX_ENDPOINTS, endpoint_problem
 from agentpipe.core.rollout import RECORDS, TRY
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ MAX_NUMBER = 1_000_000_000
 AGENT_KINDS = ("agent", "llm", "workflow")
 NOT_A_COLLECTION = "this is an agent config: give the collection file that names it"
 BENCHMARK = "benchmark"
+POLICY = "policy"
 NOT_A_BENCHMARK = "this is a benchmark: give its file to `agentpipe send` with --file"
 NO_KIND = (
     f"missing: write `kind: collection`, or {', '.join(AGENT_KINDS)} or {BENCHMARK}, "
@@ -190,6 +192,25 @@ def _modules(value: Any) -> tuple[str, ...]:
     return modules
 
 
+def _endpoints(value: Any) -> tuple[str, ...]:
+    """No message shows a URL: it may hold a password."""
+    if not isinstance(value, list) or not value:
+        raise ValidationError("expected a list: begin each URL with `- `")
+    if len(value) > MAX_ENDPOINTS:
+        raise ValidationError(f"more than {MAX_ENDPOINTS:,} endpoints")
+    for number, url in enumerate(value, 1):
+        if problem := endpoint_problem(url):
+            raise ValidationError(f"entry {number}: {problem}")
+    return tuple(value)
+
+
+def _local_model(value: Any) -> str:
+    prefix, colon, name = _text(value).partition(":")
+    if prefix != "local" or not colon or not name:
+        raise ValidationError('write `local:` and the name that its servers know: "local:Qwen"')
+    return name
+
+
 def _user(value: Any) -> str:
     """A name, or a number, which YAML may have read as one."""
     return str(value) if type(value) is int else _text(value)
@@ -333,6 +354,7 @@ class CollectionSpec(_Strict):
     evaluators = _Checked(_modules)
     record = fields.Nested(RecordEntry, error_messages=_WORDS)
     user = _Checked(_user)
+    policy = _Checked(_name)
     schedule = fields.List(
         fields.Nested(ScheduleEntry, error_messages=_WORDS),
         error_messages=_WORDS | {"invalid": "expected a list: begin each entry with `- cron:`"},
@@ -350,6 +372,31 @@ class CollectionDocument(_Strict):
         required=True,
     )
     spec = fields.Nested(CollectionSpec, required=True, error_messages=_WORDS)
+
+
+class PolicyDocumentSpec(_Strict):
+    """A policy's ``spec``."""
+
+    name = _Checked(_name, required=True)
+    model = _Checked(_local_model)
+    endpoints = _Checked(_endpoints, required=True)
+    batch = _Checked(_whole(1))
+    max_staleness = _Checked(_whole(0))
+    hold_s = _Checked(_seconds)
+
+    @validates_schema
+    def refuse_half(self, data: Any, **_kwargs: Any) -> None:
+        """One without the other would limit nothing."""
+        for given, other in (("batch", "max_staleness"), ("max_staleness", "batch")):
+            if given in data and other not in data:
+                raise ValidationError(f"missing beside {given}: add it", other)
+
+
+class PolicyDocument(_Strict):
+    """A policy in a collection file."""
+
+    kind = _Checked(_one_of(POLICY), required=True)
+    spec = fields.Nested(PolicyDocumentSpec, required=True, error_messages=_WORDS)
 
 
 class BenchmarkSpec(_Strict):

@@ -11,13 +11,19 @@ import selectors
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from agentpipe.core.held_time import held_time
+
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+
+    from agentpipe.core.held_time import HeldTime
 
 T = TypeVar("T")
 
 # A turn that takes longer holds up the other runs.
 STALL_S = 0.5
+# How often a run is looked at that is held.
+_LOOK_S = 0.1
 
 
 class TurnCounter(selectors.DefaultSelector):
@@ -84,14 +90,27 @@ async def done_within(run: asyncio.Future[Any], limit_s: float) -> bool:
     """Whether ``run`` ends within the limit.
 
     While another run held up the loop, this one could not go on: it gets that time back, at most
-    the limit once more. It may have held up the loop itself.
+    the limit once more. It may have held up the loop itself. What its ``HeldTime`` counts it gets
+    back whole.
     """
     before_s = _stalled_s()
     done, _ = await asyncio.wait({run}, timeout=limit_s)
+    if not done and (held := held_time()) is not None:
+        done = await _after_holding(run, held)
     held_up_s = min(limit_s, _stalled_s() - before_s)
     if not done and held_up_s > 0:
         done, _ = await asyncio.wait({run}, timeout=held_up_s)
     return bool(done)
+
+
+async def _after_holding(run: asyncio.Future[Any], held: HeldTime) -> set[asyncio.Future[Any]]:
+    """Give back the time for which it was held, as it grows."""
+    done, given_s = set[asyncio.Future[Any]](), 0.0
+    while not done and (held.is_held or held.seconds > given_s):
+        back_s = max(held.seconds - given_s, _LOOK_S if held.is_held else 0.0)
+        given_s += back_s
+        done, _ = await asyncio.wait({run}, timeout=back_s)
+    return done
 
 
 async def within(coroutine: Coroutine[Any, Any, T], limit_s: float) -> T:

@@ -39,21 +39,30 @@ class Rollout:
         self._rows = Rows()
         self._turns = 0
         self._gaps: list[dict[str, Any]] = []
+        self._of_gaps: list[Version] = []
         self._engine = self._model = ""
 
-    def add(self, turn: Turn | None, *, engine: str, model: str, gap: str = NO_TOKEN_IDS) -> None:
-        """Record a response; None is one without ids, and ``gap`` says why."""
+    def add(
+        self,
+        turn: Turn | None,
+        *,
+        engine: str,
+        model: str,
+        gap: str = NO_TOKEN_IDS,
+        version: Version | None = None,
+    ) -> None:
+        """Record a response; None is one without ids, and ``gap`` says why.
+
+        ``version`` is the policy's when it was asked for, where it is known.
+        """
         self._engine, self._model = engine, model
+        version = self._policy_version if version is None else version
         if turn is None:
             self._gaps.append({"code": gap, "turn": self._turns})
+            self._of_gaps += [] if version is None else [version]
         else:
-            self._rows.add(self._versioned(turn))
+            self._rows.add(_versioned(turn, version))
         self._turns += 1
-
-    def _versioned(self, turn: Turn) -> Turn:
-        if turn.versions or self._policy_version is None or not turn.token_ids:
-            return turn
-        return replace(turn, versions=[(self._policy_version, 0, len(turn.token_ids))])
 
     @property
     def is_exact(self) -> bool:
@@ -70,10 +79,17 @@ class Rollout:
             "exact": self.is_exact,
             "required": self.required,
             "masked": self._rows.masked,
-            "versions": ends([v for row in self._rows.rows for v in row.versions()]),
+            "versions": ends([*self._of_gaps, *self._rows.versions()]),
             "stop": stop,
             "gaps": self._gaps,
         }
+
+
+def _versioned(turn: Turn, version: Version | None) -> Turn:
+    """With the version of all its tokens, unless its engine has said more."""
+    if turn.versions or version is None or not turn.token_ids:
+        return turn
+    return replace(turn, versions=[(version, 0, len(turn.token_ids))])
 
 
 @contextmanager

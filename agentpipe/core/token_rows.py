@@ -109,6 +109,10 @@ class Rows:
         self.rows: list[Row] = []
         self.masked = 0
 
+    def versions(self) -> list[Version]:
+        """Those that sampled them."""
+        return [version for row in self.rows for version in row.versions()]
+
     def add(self, turn: Turn) -> None:
         """Join the next turn to the row that it continues, or begin another."""
         common = [_common(row.token_ids, turn.prompt_ids) for row in self.rows]

@@ -12,7 +12,13 @@ from itertools import islice
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from agentpipe.brokers.capabilities import CountsGroups, KeepsBudgets, KeepsRuns, require
+from agentpipe.brokers.capabilities import (
+    CountsGroups,
+    KeepsBudgets,
+    KeepsPolicies,
+    KeepsRuns,
+    require,
+)
 from agentpipe.brokers.records import Admission, Offer, Queue
 from agentpipe.config.task_rules import NO_RULES
 from agentpipe.core.budgets import NO_BUDGET
@@ -98,6 +104,8 @@ class Dispatcher(ActorOptions):
         self._hashes |= {name: it.fingerprint for name, it in sources.items() if it}
         if any(each.budget for each in collections):
             require(self._store, KeepsBudgets, "keep budgets: remove the key `budget`")
+        if any(each.policy for each in collections):
+            require(self._store, KeepsPolicies, "keep policies: remove the key `policy`")
         self._store.declare(
             [
                 Queue(
@@ -110,6 +118,7 @@ class Dispatcher(ActorOptions):
                     agent.concurrency_group_limit,
                     sources[each.name],
                     each.budget,
+                    each.policy,
                 )
                 for each in collections
                 for agent in each.agents

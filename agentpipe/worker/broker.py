@@ -17,6 +17,7 @@ from agentpipe.core.context import NO_CONTEXT
 from agentpipe.core.rollout import REQUIRE
 from agentpipe.engines.base import engine_class, has_processes, open_engine
 from agentpipe.engines.hybrid import HybridEngine
+from agentpipe.engines.policies import LivePolicies
 from agentpipe.engines.prices import refuse_unpriced
 from agentpipe.errors import ConfigError, Problem
 from agentpipe.sending.broker import StoreBroker, declared_broker
@@ -56,18 +57,25 @@ def worker_broker(
         ConfigError: Listing everything wrong with the agents and contexts.
         Unreachable: The store does not answer.
     """
-    runners = make_runners(collections, environ)
+    policies = LivePolicies(collections)
+    runners = make_runners(collections, environ, policies)
     store = open_store(settings)
     worker = Worker(name=_worker_name(), host=socket.gethostname(), lease_s=settings.lease_s)
     results = Results(worker.name, settings.retry_delay_s, reported(collections))
-    delivery = WorkerMiddleware(worker, settings, results, lambda: open_sink(settings), pulse)
+    delivery = WorkerMiddleware(
+        worker, settings, results, lambda: open_sink(settings), pulse, policies=policies
+    )
     return declared_broker(store, [results, delivery], collections, runners)
 
 
 def make_runners(
-    collections: Sequence[Collection], environ: Mapping[str, str]
+    collections: Sequence[Collection],
+    environ: Mapping[str, str],
+    policies: LivePolicies | None = None,
 ) -> dict[str, Runner]:
     """A Runner for each agent, by its queue; agents themselves are built with their first task.
+
+    Without ``policies`` they are as the files declare them, for a process without a store.
 
     Raises:
         ConfigError: Listing everything wrong with the agents and contexts.
@@ -90,6 +98,7 @@ def make_runners(
     if problems:
         raise ConfigError(problems)
     judges = {each.name: _judges(each, contexts[each.name]) for each in collections}
+    policies = policies or LivePolicies(collections, alone=True)
     return {
         spec.queue: Runner(
             spec.queue,
@@ -97,6 +106,7 @@ def make_runners(
             engines[each.name],
             contexts[each.name][spec.context_index or 0],
             judges[each.name][spec.context_index or 0],
+            policy=policies.of(each),
         )
         for each in collections
         for spec in each.agents
@@ -121,6 +131,7 @@ def _engine(collection: Collection, context: Context) -> Engine:
         message = f"engine: an agent of type {config.type!r} has its own: remove the key"
         raise ConfigError(Problem(message, shown_path(collection.file), collection.line))
     _refuse_unrecorded(collection, config)
+    _refuse_unled(collection, config)
     refuse_unpriced(config, name, collection.budget)
     has_own = has_processes(config, name)
     if collection.isolation == "process" and not has_own:
@@ -145,6 +156,20 @@ def _refuse_unrecorded(collection: Collection, config: AgentConfig) -> None:
     if message:
         where = (shown_path(collection.file), collection.line)
         raise ConfigError(Problem(f"record: {message}", *where))
+
+
+def _refuse_unled(collection: Collection, config: AgentConfig) -> None:
+    """Its agents would ask a model of their own instead."""
+    if collection.policy is None:
+        return
+    kind, message = engine_class(config, collection.engine), ""
+    if not getattr(kind, "records_tokens", False):
+        message = f"agents of type {config.type!r} follow no policy: remove the key"
+    elif config.type == NATIVE_ENGINE and collection.isolation == "process":
+        message = "agents of type 'llm' follow one in the worker: remove `isolation: process`"
+    if message:
+        where = (shown_path(collection.file), collection.line)
+        raise ConfigError(Problem(f"policy: {message}", *where))
 
 
 def _refuse_user(collection: Collection, config: AgentConfig, *, has_own: bool) -> None:

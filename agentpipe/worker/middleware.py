@@ -15,7 +15,7 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dramatiq
 
@@ -23,6 +23,7 @@ from agentpipe.brokers.capabilities import BreaksOnFailures
 from agentpipe.core.garbage import collect_rarely
 from agentpipe.core.logs import quote_output
 from agentpipe.core.thread_marks import write_marks_to
+from agentpipe.engines.policies import NO_POLICIES
 from agentpipe.errors import AgentCrashed
 from agentpipe.sending.broker import StoreBroker
 from agentpipe.worker.claims.configs import say_conflicts
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agentpipe.brokers.records import Worker
+    from agentpipe.engines.policies import LivePolicies
     from agentpipe.settings import Settings
     from agentpipe.sinks.base import Sink
     from agentpipe.worker.loop.message_loop import LoopDeath
@@ -79,8 +81,10 @@ class WorkerMiddleware(dramatiq.Middleware):
         results: Results,
         open_sink: Callable[[], Sink],
         pulse: Pulse | None = None,
+        *,
+        policies: LivePolicies = NO_POLICIES,
     ) -> None:
-        self._worker, self._settings = worker, settings
+        self._worker, self._settings, self._policies = worker, settings, policies
         self._results, self._open_sink = results, open_sink
         self._pulse = pulse
         self._consumer: Consumer | None = None
@@ -103,6 +107,7 @@ class WorkerMiddleware(dramatiq.Middleware):
             capacity,
             word=self._word,
             contact=self._contact,
+            policies=self._policies,
         )
         self._end_process = ProcessEnd(consumer, self._results.released)
         loop = EventLoop(
@@ -159,10 +164,10 @@ class WorkerMiddleware(dramatiq.Middleware):
         """Keep the lease, and watch what must not go on."""
         consumer, loop, contact = self._consumer, self._loop, self._contact
         assert consumer is not None
-        also = self._results.reported
         self._lease_keeper = LeaseKeeper(
-            consumer, loop, self._forwarder, contact, lease_s=lease_s, also=also
+            consumer, loop, self._forwarder, contact, lease_s=lease_s, also=self._reported
         )
+        self._policies.on_pause(self._lease_keeper.report_soon)
         self._lease_keeper.start()
         lapses = not getattr(broker.store, "away_for_all", False)
         blame = Blame(
@@ -179,6 +184,9 @@ class WorkerMiddleware(dramatiq.Middleware):
             end_process=self._end_process,
         )
         self._watchdog.start()
+
+    def _reported(self) -> dict[str, Any]:
+        return {**self._results.reported(), "policies": self._policies.report}
 
     def _serve(self, served: Worker) -> None:
         """Be watched from now on."""

@@ -27,6 +27,7 @@ CAPABILITIES = (
     "ComparesClaims",
     "CountsGroups",
     "KeepsBudgets",
+    "KeepsPolicies",
     "KeepsDeadLetters",
     "LocatesTasks",
     "MovesTasks",

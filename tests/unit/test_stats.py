@@ -109,11 +109,13 @@ def test_the_ledger_is_the_contracts() -> None:
                 "children_bytes": 4096,
                 "sink_down_s": 3.0,
                 "sink_error": "Down: away",
+                "draining": False,
             }
         ],
         "configs": [],
         "budgets": [],
         "groups": None,
+        "policies": [],
     }
     orjson.dumps(as_dict(stats))
 

@@ -38,11 +38,12 @@ from agentpipe.brokers.records import (
 )
 from agentpipe.brokers.redis.address import parse_url
 from agentpipe.brokers.redis.comparing import Comparing
-from agentpipe.brokers.redis.declaring import caps, declare_args
+from agentpipe.brokers.redis.declaring import caps, declare_args, listed
 from agentpipe.brokers.redis.decoding import (
     as_claims,
     as_location,
     as_outbox,
+    as_policies,
     as_runs,
     as_spendings,
     as_stats,
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from agentpipe.connections.health import Finding
     from agentpipe.connections.scratch import Scratch
     from agentpipe.core.budgets import Budget, Holder, Spending
+    from agentpipe.core.policy import PolicyChange, PolicyState
     from agentpipe.settings import Settings
 
 LAYOUT = 3
@@ -333,6 +335,16 @@ class RedisStore(Store):
 
     def spendings(self) -> tuple[Spending, ...]:
         return as_spendings(self._scripts.run("spendings"))
+
+    def policies(self) -> tuple[PolicyState, ...]:
+        return as_policies(self._scripts.run("list_policies"))
+
+    def change_policy(self, name: str, change: PolicyChange) -> PolicyState | None:
+        version = "" if change.version is None else change.version
+        endpoints = "" if change.endpoints is None else listed(change.endpoints)
+        paused = "" if change.paused is None else int(change.paused)
+        given = (version, int(change.back), endpoints, paused)
+        return next(iter(as_policies(self._scripts.run("change_policy", name, *given))), None)
 
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
         fates: list[Fate] = []

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- needs: budgets
+-- needs: budgets policies
 -- ARGV: the layout's number, '1' to declare only unknown queues, the numbers of sources and of
--- budgets, for each source
+-- budgets, a JSON list with the collections' policies ('' for none; see declare_policy), for each source
 -- collection, '1' for a worker's, the times at which its files changed, fingerprint ('-' if
 -- unknown) and place; for each budget collection, caps in USD and in tokens (-1 for none); then for each queue name, limit, concurrency, max_crashes, position (-1 outside a group), collection and gate ('' for none),
 -- and the gate's limit.
@@ -73,7 +73,7 @@ local function change(name, limits)
 end
 
 -- Who declares. A sender whose file is older than that of the group changes nothing of it.
-local first_budget, outdated = 5 + SOURCE_STEP * tonumber(ARGV[3]), {}
+local first_budget, outdated = 6 + SOURCE_STEP * tonumber(ARGV[3]), {}
 local first_queue = first_budget + BUDGET_STEP * tonumber(ARGV[4])
 
 local function note_source(role, collection, source)
@@ -95,7 +95,7 @@ local function read_source(index)
   end
 end
 
-for index = 5, first_budget - 1, SOURCE_STEP do
+for index = 6, first_budget - 1, SOURCE_STEP do
   read_source(index)
 end
 
@@ -114,6 +114,13 @@ end
 
 for index = first_budget, first_queue - 1, BUDGET_STEP do
   declare_budget(index)
+end
+
+local policy_changed = false
+for _, each in ipairs(cjson.decode(ARGV[5])) do
+  if not outdated[each[1]] then
+    policy_changed = declare_policy(unpack(each)) or policy_changed
+  end
 end
 
 local function declare(index)
@@ -161,5 +168,8 @@ end
 save_queues()
 if a_gate_opened or (budget_changed and anything_ready()) then
   ring()
+end
+if policy_changed then
+  tell_workers()
 end
 return new

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import orjson
+
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from agentpipe.brokers.records import Queue
     from agentpipe.brokers.redis.script_runner import Argument
     from agentpipe.core.budgets import Budget
+    from agentpipe.core.policy import PolicySpec
 
 
 def declare_args(queues: Collection[Queue]) -> list[Argument]:
@@ -17,7 +20,8 @@ def declare_args(queues: Collection[Queue]) -> list[Argument]:
     sources = {queue.collection: queue.source for queue in queues if queue.collection}
     known = {name: source for name, source in sources.items() if source}
     budgets = {queue.collection: queue.budget for queue in queues if queue.collection}
-    args: list[Argument] = [len(known), len(budgets)]
+    policies = {queue.collection: queue.policy for queue in queues if queue.collection}
+    args: list[Argument] = [len(known), len(budgets), _policy_args(policies)]
     for name, it in known.items():
         args += (name, int(it.serves), it.edited_us, it.config_us, it.fingerprint or "-", it.place)
     for name, budget in budgets.items():
@@ -28,6 +32,20 @@ def declare_args(queues: Collection[Queue]) -> list[Argument]:
 def caps(budget: Budget) -> tuple[float, int]:
     """Its caps for a script."""
     return -1 if budget.usd is None else budget.usd, -1 if budget.tokens is None else budget.tokens
+
+
+def _policy_args(policies: Mapping[str, PolicySpec | None]) -> bytes:
+    """What ``declare`` says of each collection's."""
+    rows = []
+    for collection, it in policies.items():
+        given = (it.name, it.encode(), listed(it.endpoints)) if it else ("", "", "")
+        rows.append((collection, *given))
+    return orjson.dumps(rows)
+
+
+def listed(endpoints: Sequence[str]) -> str:
+    """As scripts take them."""
+    return orjson.dumps(endpoints).decode()
 
 
 def _queue_args(queues: Iterable[Queue]) -> Iterable[str | int]:

@@ -11,7 +11,7 @@ from agentpipe.brokers.capabilities import TaskSeen
 from agentpipe.brokers.dead_letter import DeadLetter, DeadPage, DeadSummary
 from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
 from agentpipe.brokers.measures import Measures, unpack
-from agentpipe.brokers.readable_rows import readable
+from agentpipe.brokers.readable_rows import readable, text_in
 from agentpipe.brokers.records import Claim, OutboxRecord, Source
 from agentpipe.brokers.runs import KeptRun
 from agentpipe.brokers.statistics import (
@@ -25,6 +25,7 @@ from agentpipe.brokers.statistics import (
     with_spent,
 )
 from agentpipe.core.budgets import Budget, Spending
+from agentpipe.core.policy import PolicySpec, PolicyState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -167,7 +168,21 @@ def as_stats(answer: Sequence[Any]) -> Stats:
             name.decode(): Measures.of(unpack(numbers))
             for name, numbers in sorted(_rows(answer[10], 2))
         },
+        policies=as_policies(answer[12]),
     )
+
+
+def as_policies(values: Sequence[bytes]) -> tuple[PolicyState, ...]:
+    """The reply of scripts that tell of policies."""
+    found = readable("policies", _rows(values, 6), _policy)
+    return tuple(sorted(found, key=lambda it: it.name))
+
+
+def _policy(values: Sequence[bytes]) -> PolicyState:
+    _, spec, endpoints, version, paused, pauses = values
+    declared = PolicySpec.decode(spec)
+    now = replace(declared, endpoints=tuple(map(text_in, orjson.loads(endpoints))))
+    return PolicyState(now, int(version), paused == b"1", int(pauses))
 
 
 def as_spendings(values: Sequence[bytes]) -> tuple[Spending, ...]:

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from importlib import resources
 
-_NEEDED = ("ending", "rooms", "budgets", "groups")
+_NEEDED = ("ending", "rooms", "budgets", "groups", "policies")
 _SHARED = ("prelude", *_NEEDED)
 _NEEDS = "-- needs: "
 # These scripts end lapsed workers; see ``load_scripts``.

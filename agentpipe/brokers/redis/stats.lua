@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- needs: budgets
+-- needs: budgets policies
 -- ARGV: how many seconds are recent.
 -- Returns the store's counters by name, the numbers of results and of dead letters, fourteen values for
 -- each queue (its name, the fields below, for how many seconds it is held, whether it is paused,
@@ -7,8 +7,8 @@
 -- report, whether it drains), eight for each queue where a task has ended (name, done, failed, evaluated, passed,
 -- cost, seconds since a run failed or nothing, how), how many tasks ended recently, for how many
 -- seconds the oldest result is here, who has declared which collection, and six values for
--- each budget (kind, name, caps in USD and tokens, -1 for none, and what is spent), the measures, and
--- how many records of groups wait with the results.
+-- each budget (kind, name, caps in USD and tokens, -1 for none, and what is spent), the measures,
+-- how many records of groups wait with the results, and the policies.
 
 local FIELDS = {COLLECTION, POSITION, N_WAITING, N_DELAYED, N_RUNNING, LIMIT, CONCURRENCY}
 local time, values, depths = look().time, {}, {}
@@ -65,4 +65,5 @@ end
 
 return {call('HGETALL', STORE), call('HLEN', RESULTS) - records, call('ZCARD', DEAD), depths, values, tallies,
   call('ZCOUNT', SETTLED, string.format('%.6f', time - tonumber(ARGV[1])), '+inf'), undelivered(),
-  call('HGETALL', SOURCES), spendings, call('HGETALL', MEASURES), records}
+  call('HGETALL', SOURCES), spendings, call('HGETALL', MEASURES), records,
+  tell_policies(call('SMEMBERS', POLICIES))}

@@ -51,6 +51,7 @@ from agentpipe.brokers.sqlite.leases import (
 )
 from agentpipe.brokers.sqlite.moving import move_tasks
 from agentpipe.brokers.sqlite.pauses import count_runs, drain, is_draining, pause, resume
+from agentpipe.brokers.sqlite.policies import change_policy, read_policies
 from agentpipe.brokers.sqlite.reading import read_tasks
 from agentpipe.brokers.sqlite.settling import (
     answer_unclaimed,
@@ -97,6 +98,7 @@ if TYPE_CHECKING:
     from agentpipe.connections.health import Finding
     from agentpipe.connections.scratch import Scratch
     from agentpipe.core.budgets import Budget, Holder, Spending
+    from agentpipe.core.policy import PolicyChange, PolicyState
     from agentpipe.settings import Settings
 
 # Who sends heartbeats has other things to watch; the next try is soon.
@@ -382,6 +384,14 @@ class SqliteStore(Store):
         with self._database.read() as db:
             return read_spendings(db)
 
+    def policies(self) -> tuple[PolicyState, ...]:
+        with self._database.read() as db:
+            return read_policies(db)
+
+    def change_policy(self, name: str, change: PolicyChange) -> PolicyState | None:
+        with self._database.write() as db:
+            return change_policy(db, name, change)
+
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
         with self._database.write() as db:
             end_lapsed_workers(db)  # Their tasks wait again.
@@ -452,6 +462,7 @@ class SqliteStore(Store):
             spendings = read_spendings(db)
             measured = measures.read(db)
             groups = group_counts.read_counts(db, counters)
+            policies = read_policies(db)
             queues = with_budgets(db, queues, spendings)
         prefix = "outcome:"
         return Stats(
@@ -478,6 +489,7 @@ class SqliteStore(Store):
             declared=declared,
             spendings=spendings,
             measures=measured,
+            policies=policies,
         )
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.brokers.records import Source, is_outdated
 from agentpipe.brokers.sqlite.budgets import declare_budgets, news
+from agentpipe.brokers.sqlite.policies import PolicyNews
 from agentpipe.brokers.sqlite.tables import (
     SELECT_DECLARED,
     SET_PAUSES,
@@ -49,6 +50,7 @@ class Declaration:
         self._wanted = {row[0]: row for row in queue_rows(kept)}
         self._rings = {row[1] for row in self._wanted.values() if row[1]}
         self._budgets = news(db, kept)
+        self._policies = PolicyNews(db, kept)
         self._sources = _news(given, outdated, known)
 
     def is_new(self) -> bool:
@@ -59,7 +61,7 @@ class Declaration:
             for name, (_, ring, position, *_) in found.items()
         )
         same = all(found.get(name) == row for name, row in self._wanted.items())
-        return bool(self._sources or self._budgets) or left or not same
+        return bool(self._sources or self._budgets or self._policies) or left or not same
 
     def carry_out(self) -> None:
         """Change it."""
@@ -73,6 +75,7 @@ class Declaration:
         db.executemany(UPSERT_QUEUE, [row[:-1] for row in rows])
         db.executemany(_UPSERT_SOURCE, self._sources)
         declare_budgets(db, self._budgets)
+        self._policies.carry_out()
         db.execute(SET_PAUSES)
         add_to_counters(db, {"shape": 1})
 

@@ -141,11 +141,20 @@ CREATE TABLE IF NOT EXISTS group_members (
 CREATE INDEX IF NOT EXISTS group_members_in_order ON group_members (group_id, place);
 CREATE TABLE IF NOT EXISTS group_records (seq INTEGER PRIMARY KEY)
 """
+# What was declared last is compared with, so that what was published since stays.
+_WITH_POLICIES = """
+CREATE TABLE IF NOT EXISTS policies (
+    name TEXT PRIMARY KEY, spec TEXT NOT NULL, declared TEXT NOT NULL,
+    version INTEGER NOT NULL DEFAULT 0, paused INTEGER NOT NULL DEFAULT 0,
+    pauses INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS policy_followers (
+    collection TEXT PRIMARY KEY, policy TEXT NOT NULL) WITHOUT ROWID
+"""
 LAYOUT = Layout(
-    12,
+    13,
     "queues",
     f"{_SCHEMA};\n{_WITH_BREAKER};\n{_WITH_SOURCES};\n{_WITH_UNDELIVERABLE};\n{_WITH_BUDGETS};\n"
-    f"{_WITH_RUNS};\n{_WITH_MEASURES};\n{_WITH_GROUPS}",
+    f"{_WITH_RUNS};\n{_WITH_MEASURES};\n{_WITH_GROUPS};\n{_WITH_POLICIES}",
     {
         3: _WITH_BREAKER,
         4: _WITH_COOLED,
@@ -156,6 +165,7 @@ LAYOUT = Layout(
         9: _WITH_RUNS,
         10: _WITH_MEASURES,
         11: _WITH_GROUPS,
+        12: _WITH_POLICIES,
     },
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from agentpipe.core.caps import CapExceeded
 from agentpipe.core.outside import encoded
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.rollout import IDS_REFUSED, NO_TOKEN_IDS
-from agentpipe.engines.gateway.replies import JSON, as_asked, refuse
+from agentpipe.engines.gateway.replies import JSON, as_asked, refuse, refuse_paused
 from agentpipe.engines.http.bodies import chunks, whole
 from agentpipe.engines.http.sse import events
 from agentpipe.engines.models.credentials import header_value
@@ -33,10 +33,11 @@ from agentpipe.engines.models.service_errors import (
     error_within_answer,
     failure_of,
 )
+from agentpipe.engines.policies import Lease, StillPaused, paused_for_long
 from agentpipe.errors import AgentFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
     from contextlib import AbstractContextManager
 
     from agentpipe.core.rollout import Rollout
@@ -46,8 +47,10 @@ if TYPE_CHECKING:
     from agentpipe.engines.gateway.upstreams import Upstream
     from agentpipe.engines.http.sse import Event
     from agentpipe.engines.models.protocols import JoinedStream
+    from agentpipe.engines.policies import RunPolicy
 
 _FAULTS = (UnreadableResponse, CapExceeded, ServiceError, httpx2.HTTPError)
+_OWN = Lease(None, "")
 _CONTENT = ("messages", "tools", "system", "stream", "stream_options")
 # Of a response: what its client needs to know besides the body.
 _PASSED = ("content-type", "retry-after", "retry-after-ms", "x-request-id", "request-id")
@@ -73,12 +76,14 @@ class _Exchange:
         asked: By the client.
         sent: To the server.
         step: What its span records.
+        lease: Where it goes.
     """
 
     asked: Mapping[str, Any]
     sent: Mapping[str, Any]
     reply: Reply
     step: dict[str, Any]
+    lease: Lease
 
     @property
     def model(self) -> str:
@@ -101,8 +106,10 @@ class Relay:
         rollout: Rollout,
         *,
         traced: bool,
+        policy: RunPolicy | None = None,
     ) -> None:
         self.failure: AgentFailed | None = None
+        self._policy = policy
         self._name = upstream.provider.name
         self._upstream, self._client, self._rollout = upstream, client, rollout
         self._traced = traced
@@ -117,11 +124,32 @@ class Relay:
 
     async def answer(self, asked: Mapping[str, Any], path: str, reply: Reply) -> Answer | None:
         """Pass a request on; what its client got, where that was an answer of the model."""
-        sent = {**asked, **self._settings}
+        try:
+            async with self._leased() as lease:
+                return await self._answer(asked, path, reply, lease)
+        except StillPaused:
+            self.failure = paused_for_long()
+            await refuse_paused(reply)
+            return None
+
+    @asynccontextmanager
+    async def _leased(self) -> AsyncIterator[Lease]:
+        if self._policy is None:
+            yield _OWN
+            return
+        async with self._policy.request() as lease:
+            yield lease
+
+    async def _answer(
+        self, asked: Mapping[str, Any], path: str, reply: Reply, lease: Lease
+    ) -> Answer | None:
+        sent = {**asked, **self._settings, **({"model": lease.model} if lease.model else {})}
         config = {name: value for name, value in sent.items() if name not in _CONTENT}
         record = {"type": "llm", "class": self._name, "config": config}
         with self._step({**record, "messages": self._new_messages(sent)}) as step:
-            answer = await self._passed_on(_Exchange(asked, sent, reply, step), path)
+            if lease.version is not None:
+                step["policy_version"] = lease.version
+            answer = await self._passed_on(_Exchange(asked, sent, reply, step, lease), path)
             if self.failure is not None:
                 step["error"] = f"{self.failure.kind}: {self.failure}"
         return answer
@@ -132,11 +160,14 @@ class Relay:
     async def pass_on(self, request: Request, path: str, reply: Reply) -> None:
         """Pass on what is not recorded."""
         try:
-            response = await self._sent(request.method, path, request.body)
-            try:
-                content = await whole(response)
-            finally:
-                await response.aclose()
+            async with self._leased() as lease:
+                response = await self._sent(request.method, path, request.body, lease)
+                try:
+                    content = await whole(response)
+                finally:
+                    await response.aclose()
+        except StillPaused:
+            await refuse_paused(reply)
         except AgentFailed as failed:
             await refuse(reply, 502, str(failed))
         except _FAULTS as error:
@@ -147,7 +178,7 @@ class Relay:
     async def _passed_on(self, exchange: _Exchange, path: str) -> Answer | None:
         response, self.failure = None, None
         try:
-            response = await self._response(exchange.sent, path)
+            response = await self._response(exchange, path)
             if response.status_code >= CLIENT_ERROR:
                 await self._relay_error(response, exchange.reply)
                 return None
@@ -165,27 +196,27 @@ class Relay:
             if response is not None:
                 await response.aclose()
 
-    async def _response(self, sent: Mapping[str, Any], path: str) -> httpx2.Response:
+    async def _response(self, exchange: _Exchange, path: str) -> httpx2.Response:
         """With ids, or without them from a server that refuses the request for them."""
+        sent, lease = exchange.sent, exchange.lease
         if not self._gives_ids:
-            return await self._post(sent, path)
-        response = await self._post({**sent, **ASKED}, path)
+            return await self._post(sent, path, lease)
+        response = await self._post({**sent, **ASKED}, path, lease)
         if response.status_code < CLIENT_ERROR or self._rollout.required:
             return response
         content = await whole(response)
         if not refuses_ids(content.decode(errors="replace")):
             return httpx2.Response(response.status_code, headers=response.headers, content=content)
         self._gives_ids, self._gap = False, IDS_REFUSED
-        return await self._post(sent, path)
+        return await self._post(sent, path, lease)
 
-    async def _post(self, body: Mapping[str, Any], path: str) -> httpx2.Response:
-        return await self._sent("POST", path, encoded(body))
+    async def _post(self, body: Mapping[str, Any], path: str, lease: Lease) -> httpx2.Response:
+        return await self._sent("POST", path, encoded(body), lease)
 
-    async def _sent(self, method: str, path: str, content: bytes) -> httpx2.Response:
+    async def _sent(self, method: str, path: str, content: bytes, lease: Lease) -> httpx2.Response:
         headers = {**JSON, **self._credential()}
-        request = self._client.build_request(
-            method, self._upstream.url(path), content=content, headers=headers
-        )
+        url = self._upstream.url(path, lease.base_url)
+        request = self._client.build_request(method, url, content=content, headers=headers)
         return await self._client.send(request, stream=True)
 
     def _shown(self, content: bytes) -> bytes:
@@ -234,7 +265,7 @@ class Relay:
                 await exchange.reply.send(part)
             answer = joined.whole()
         except BaseException:
-            self._add(None, exchange.model)
+            self._add(None, exchange.model, exchange.lease)
             raise
         self._record(answer, exchange)
         await exchange.reply.end()
@@ -267,10 +298,13 @@ class Relay:
         exchange.step.update(response_record(response, usage))
         if self._traced:
             trace.record_usage(usage)
-        self._add(turn_of(response, exchange.sent), response.model or exchange.model)
+        model = response.model or exchange.model
+        self._add(turn_of(response, exchange.sent), model, exchange.lease)
 
-    def _add(self, turn: Turn | None, model: str) -> None:
-        self._rollout.add(turn, engine=self._name, model=model, gap=self._gap)
+    def _add(self, turn: Turn | None, model: str, lease: Lease) -> None:
+        self._rollout.add(
+            turn, engine=self._name, model=model, gap=self._gap, version=lease.version
+        )
 
     def _new_messages(self, sent: Mapping[str, Any]) -> list[Any]:
         """Those since the last request; all of them where it began anew."""

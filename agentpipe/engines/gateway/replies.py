@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.engines.gateway.error_bodies import error_body
+from agentpipe.engines.policies import RETRY_AFTER_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +20,13 @@ _OF_CHOICE = ("token_ids", "weight_versions")
 async def refuse(reply: Reply, status: int, message: str) -> None:
     """Answer with an error."""
     await reply.whole(status, JSON, error_body(message))
+
+
+async def refuse_paused(reply: Reply) -> None:
+    """Answer that the policy is paused; the official clients ask again, after as long."""
+    text = "the policy is paused for a new version: ask again"
+    later = {"retry-after": str(RETRY_AFTER_S)}
+    await reply.whole(429, JSON | later, error_body(text))
 
 
 def as_asked(answer: Any, asked: Mapping[str, Any]) -> Any:

@@ -11,10 +11,16 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.core.outside import read_json
 from agentpipe.engines.gateway.relay import Relay
 from agentpipe.engines.gateway.replies import refuse
-from agentpipe.engines.gateway.upstreams import RECORDED, is_unrecorded, upstream
+from agentpipe.engines.gateway.upstreams import (
+    RECORDED,
+    is_unrecorded,
+    policy_upstream,
+    upstream,
+)
 from agentpipe.engines.gateway.variables import PREFIX, client_variables
 from agentpipe.engines.http.clients import new_client
 from agentpipe.engines.models.service_errors import redirected
+from agentpipe.engines.policies import KEY_NAME, URL_NAME, run_policy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
     from agentpipe.core.task import Task
     from agentpipe.engines.gateway.http_server import Reply, Request
     from agentpipe.engines.gateway.relay import Answer
+    from agentpipe.engines.gateway.upstreams import Upstream
     from agentpipe.errors import AgentFailed
 
 # Answers that a client may ask for again after it has lost its connection.
@@ -65,6 +72,7 @@ class RunGateway:
         self.failure: AgentFailed | None = None
         self._task, self._rollout = task, rollout
         self._of_judges, self._of_agent = variables, {**variables, **(own or {})}
+        self._policy = run_policy()
         self._traced = own is None
         self._client: httpx2.AsyncClient | None = None
         self._relays: dict[tuple[str, bool], Relay] = {}
@@ -73,7 +81,10 @@ class RunGateway:
     @property
     def env(self) -> dict[str, str]:
         """Variables that lead the official clients here."""
-        return client_variables(self.base_url, self.key)
+        env = client_variables(self.base_url, self.key)
+        if self._policy is None:
+            return env
+        return {**env, URL_NAME: self.base_url + PREFIX, KEY_NAME: self.key}
 
     @property
     def judges_env(self) -> dict[str, str]:
@@ -137,11 +148,22 @@ class RunGateway:
     def _relay(self, protocol: str, *, judges: bool = False) -> Relay:
         key = (protocol, judges)
         if key not in self._relays:
-            found = upstream(protocol, self._of_judges if judges else self._of_agent)
             self._relays[key] = Relay(
-                found, self._opened(), self._task, self._rollout, traced=self._traced
+                self._upstream(protocol, judges=judges),
+                self._opened(),
+                self._task,
+                self._rollout,
+                traced=self._traced,
+                policy=None if judges else self._policy,
             )
         return self._relays[key]
+
+    def _upstream(self, protocol: str, *, judges: bool) -> Upstream:
+        if judges:
+            return upstream(protocol, self._of_judges)
+        if self._policy is not None:
+            return policy_upstream(protocol, self._policy)
+        return upstream(protocol, self._of_agent)
 
     def _opened(self) -> httpx2.AsyncClient:
         if self._client is None:

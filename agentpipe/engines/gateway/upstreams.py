@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from agentpipe.engines.models.protocols import WireProtocol
     from agentpipe.engines.models.providers import Provider
+    from agentpipe.engines.policies import RunPolicy
 
 # What their clients ask below the prefix, that is recorded.
 RECORDED = {"/chat/completions": "openai", "/messages": "anthropic"}
@@ -39,9 +40,10 @@ class Upstream:
         """How it speaks."""
         return PROTOCOLS[self.provider.protocol]
 
-    def url(self, path: str) -> str:
-        """Of what a client asks below ``PREFIX``."""
-        return self.base_url.removesuffix(PREFIX) + PREFIX + path
+    def url(self, path: str, base_url: str = "") -> str:
+        """Of what a client asks below ``PREFIX``; ``base_url`` is that of a policy's server."""
+        base_url = (base_url or self.base_url).rstrip("/")
+        return base_url.removesuffix(PREFIX) + PREFIX + path
 
 
 def is_unrecorded(method: str, path: str) -> bool:
@@ -55,3 +57,8 @@ def upstream(name: str, variables: Mapping[str, str]) -> Upstream:
     found = next(filter(None, map(variables.get, URLS[name])), provider.base_url)
     key = next(filter(None, map(variables.get, KEYS[name])), NO_KEY)
     return Upstream(provider, found.rstrip("/"), key)
+
+
+def policy_upstream(name: str, policy: RunPolicy) -> Upstream:
+    """The servers of a policy, by this protocol, with their key and no other."""
+    return Upstream(PROVIDERS[name], "", policy.key or NO_KEY)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.mcp_servers import repeated_names, variables_of
 from agentpipe.engines.models.credentials import NO_KEY
+from agentpipe.engines.policies import run_policy
 from agentpipe.engines.process.launcher import PASSED_ON
 from agentpipe.errors import AgentFailed, ConfigError
 
@@ -60,6 +61,8 @@ class Access:
         provider = self._config.provider
         base_url = self._config.base_url or self._first(provider.url_names, context)
         key = self._first(provider.key_names, context)
+        if run_policy() is not None:  # It has an address and a key of its own.
+            return Endpoint(base_url or provider.base_url, key or NO_KEY)
         if not base_url and not provider.base_url:
             raise _misconfigured("the model's address is unknown: set base_url")
         if not key and not base_url and not provider.keyless:
@@ -67,7 +70,7 @@ class Access:
             raise _misconfigured(
                 f"{names} is not set: set it in the context's env or in the workers' environment"
             )
-        return Endpoint(_with_version(base_url or provider.base_url, provider.name), key or NO_KEY)
+        return Endpoint(with_version(base_url or provider.base_url, provider.name), key or NO_KEY)
 
     def servers(self, task: Task, context: Context) -> list[McpServer]:
         """The servers for this task.
@@ -126,7 +129,7 @@ def _both(owners: Any, asked: Any) -> Any:
     return [tool for tool in asked if tool in owners] or owners
 
 
-def _with_version(base_url: str, provider: str) -> str:
+def with_version(base_url: str, provider: str) -> str:
     """The base URL with the API's path where users leave it out, and without it for Anthropic."""
     plain = base_url.rstrip("/")
     if provider == "anthropic":

@@ -20,8 +20,9 @@ from agentpipe.core.redaction import Redactor
 from agentpipe.core.rollout import recorder
 from agentpipe.engines.http.bodies import chunks, whole
 from agentpipe.engines.http.sse import events
+from agentpipe.engines.llm.access import with_version
 from agentpipe.engines.models import stops
-from agentpipe.engines.models.credentials import header_value
+from agentpipe.engines.models.credentials import NO_KEY, header_value
 from agentpipe.engines.models.protocols import PROTOCOLS
 from agentpipe.engines.models.reading import UnreadableResponse, parsed
 from agentpipe.engines.models.recording import (
@@ -39,6 +40,7 @@ from agentpipe.engines.models.service_errors import (
     error_within_answer,
     failure_of,
 )
+from agentpipe.engines.policies import Lease, run_policy
 from agentpipe.errors import AgentFailed, RunLimitExceeded
 
 if TYPE_CHECKING:
@@ -69,10 +71,11 @@ class LlmModel:
         self._secrets = (endpoint.key, *secrets)
         self._protocol = PROTOCOLS[config.provider.protocol]
         self._provider = config.provider.at(endpoint.base_url)
-        self._url = httpx2.URL(endpoint.base_url + self._protocol.PATH)
-        credential = self._protocol.headers(header_value(endpoint.key))
-        self._headers = httpx2.Headers({**client.headers, **_JSON, **credential})
-        self._ids = IdRequests(f"{self._url.host}:{self._url.port or ''}".rstrip(":"))
+        self._own = Lease(None, endpoint.base_url, config.model)
+        self._urls: dict[str, httpx2.URL] = {}
+        url = self._url_of(self._own)
+        self._headers = self._headers_with(endpoint.key)
+        self._ids = IdRequests(f"{url.host}:{url.port or ''}".rstrip(":"))
         self._extensions = {"timeout": client.timeout.as_dict()}
 
     async def ask(self, conversation: Conversation, *, retry: bool) -> Response:
@@ -85,7 +88,7 @@ class LlmModel:
         tries = TRIES if retry else 1
         for done in range(1, tries + 1):
             try:
-                return await self._recorded(conversation)
+                return await self._leased(conversation)
             except AgentFailed as failure:
                 pause_s = max(failure.retry_after_s or 0.0, delay_s(done, PAUSE_S, MAX_PAUSE_S))
                 if not _is_worth_a_try(failure) or done == tries or pause_s > MAX_PAUSE_S:
@@ -93,8 +96,37 @@ class LlmModel:
                 await asyncio.sleep(pause_s)
         raise AssertionError
 
-    async def _recorded(self, conversation: Conversation) -> Response:
-        config = {"model_name": self._config.model, **conversation.settings}
+    async def _leased(self, conversation: Conversation) -> Response:
+        """Of the policy, where the run follows one: it waits, and loses nothing, in a pause."""
+        policy = run_policy()
+        if policy is None:
+            return await self._recorded(conversation, self._own)
+        async with policy.request(patient=True) as lease:
+            return await self._recorded(conversation, lease)
+
+    def _url_of(self, lease: Lease) -> httpx2.URL:
+        if lease.base_url not in self._urls:
+            base_url = lease.base_url
+            if lease.version is not None:
+                is_local = self._config.provider.protocol == "openai"
+                base_url = with_version(base_url, "local" if is_local else "anthropic")
+            self._urls[lease.base_url] = httpx2.URL(base_url + self._protocol.PATH)
+        return self._urls[lease.base_url]
+
+    def _headers_with(self, key: str) -> httpx2.Headers:
+        credential = self._protocol.headers(header_value(key))
+        return httpx2.Headers({**self._client.headers, **_JSON, **credential})
+
+    def _headers_of(self, lease: Lease) -> httpx2.Headers:
+        """A policy's servers get their own key, and never that of the agent's provider."""
+        policy = run_policy()
+        if lease.version is None or policy is None:
+            return self._headers
+        return self._headers_with(policy.key or NO_KEY)
+
+    async def _recorded(self, conversation: Conversation, lease: Lease) -> Response:
+        model = lease.model or self._config.model
+        config = {"model_name": model, **conversation.settings}
         record: dict[str, Any] = {
             "type": "llm",
             "class": self._config.provider.name,
@@ -103,41 +135,45 @@ class LlmModel:
         if tools := conversation.unrecorded_tools():
             record["tools"] = tools
         with trace.step({**record, "messages": conversation.unrecorded()}) as step:
-            response = await self._request(conversation)
-            usage = usage_of(response, self._config.provider.name, self._config.model)
+            if lease.version is not None:
+                step["policy_version"] = lease.version
+            response = await self._request(conversation, lease)
+            usage = usage_of(response, self._config.provider.name, model)
             step.update(response_record(response, usage))
             trace.record_usage(usage)
-            self._record_ids(conversation, response)
+            self._record_ids(conversation, response, lease)
             self._refuse_incomplete(response)
         return response
 
-    def _record_ids(self, conversation: Conversation, response: Response) -> None:
+    def _record_ids(self, conversation: Conversation, response: Response, lease: Lease) -> None:
         rollout = recorder()
         if rollout is None:
             return
         turn = turn_of(response, conversation.settings)
-        model = response.model or self._config.model
-        provider = self._config.provider.name
-        rollout.add(turn, engine=provider, model=model, gap=self._ids.gap)
+        model = response.model or lease.model or self._config.model
+        provider, gap = self._config.provider.name, self._ids.gap
+        rollout.add(turn, engine=provider, model=model, gap=gap, version=lease.version)
 
-    async def _request(self, conversation: Conversation) -> Response:
+    async def _request(self, conversation: Conversation, lease: Lease) -> Response:
         """Also for its token ids where the run records them and the server does not refuse that."""
         rollout = recorder()
         wanted = rollout is not None and (rollout.required or self._ids.are_wanted)
         try:
-            return await self._response(conversation, token_ids=wanted)
+            return await self._response(conversation, lease, token_ids=wanted)
         except AgentFailed as failure:
             if rollout is None or not wanted or failure.infra or not refuses_ids(str(failure)):
                 raise
             if rollout.required:
                 raise without_ids(failure) from failure
             self._ids.note_refusal()
-        return await self._response(conversation, token_ids=False)
+        return await self._response(conversation, lease, token_ids=False)
 
-    async def _response(self, conversation: Conversation, *, token_ids: bool) -> Response:
+    async def _response(
+        self, conversation: Conversation, lease: Lease, *, token_ids: bool
+    ) -> Response:
         body = self._protocol.body(
             conversation,
-            self._config.model,
+            lease.model or self._config.model,
             self._provider,
             stream=self._config.stream,
             token_ids=token_ids,
@@ -146,9 +182,9 @@ class LlmModel:
         _refuse_long(content)
         request = httpx2.Request(
             "POST",
-            self._url,
+            self._url_of(lease),
             content=content,
-            headers=self._headers,
+            headers=self._headers_of(lease),
             extensions=self._extensions,
         )
         try:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
 
-    from agentpipe.core.token_rows import Turn
+    from agentpipe.core.token_rows import Turn, Version
     from agentpipe.evaluation.evaluators import Evaluation
 
 
@@ -122,7 +122,15 @@ class _ForwardingRollout(Rollout):
         super().__init__(required=required)
         self._send = send
 
-    def add(self, turn: Turn | None, *, engine: str, model: str, gap: str = NO_TOKEN_IDS) -> None:
+    def add(
+        self,
+        turn: Turn | None,
+        *,
+        engine: str,
+        model: str,
+        gap: str = NO_TOKEN_IDS,
+        version: Version | None = None,  # noqa: ARG002 - no child asks a policy by itself
+    ) -> None:
         self._send({"turn": turn, "engine": engine, "model": model, "gap": gap})
 
 

@@ -11,9 +11,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.breaker import remedy
-from agentpipe.brokers.capabilities import BreaksOnFailures, CancelsTasks, ComparesClaims
+from agentpipe.brokers.capabilities import (
+    BreaksOnFailures,
+    CancelsTasks,
+    ComparesClaims,
+    KeepsPolicies,
+)
 from agentpipe.brokers.records import ClaimRequest, Settlement
 from agentpipe.core.backoff import delay_s
+from agentpipe.engines.policies import NO_POLICIES
 from agentpipe.errors import AgentpipeError
 from agentpipe.worker.claims.comparison import lost_by_comparison
 from agentpipe.worker.claims.draining import Draining
@@ -28,6 +34,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.base import Store
     from agentpipe.brokers.records import Worker
+    from agentpipe.engines.policies import LivePolicies
     from agentpipe.settings import Settings
     from agentpipe.worker.claims.contact import Contact
     from agentpipe.worker.loop.event_loop import EventLoop
@@ -74,12 +81,13 @@ class Consumer:
         *,
         word: LastWord,
         contact: Contact,
+        policies: LivePolicies = NO_POLICIES,
     ) -> None:
         self.ends_by, self._contact = math.inf, contact
         self.renewed_at: float | None = None
         self.drained: Callable[[], None] = lambda: None
         self._store, self._forwarder, self._settlement_of = store, forwarder, settlement_of
-        self._settings, self._capacity = settings, capacity
+        self._settings, self._capacity, self._policies = settings, capacity, policies
         self._settling = Settling(store)
         self._joined = False
         # A heartbeat racing with ``leave`` would see a lost lease and rejoin.
@@ -399,8 +407,11 @@ class Consumer:
     def _wait(self) -> None:
         store = self._store
         cancels = store if isinstance(store, CancelsTasks) else None
+        follows = store if self._policies and isinstance(store, KeepsPolicies) else None
         while not self._stopping:
             try:
+                if follows is not None:
+                    self._policies.follow(follows.policies())
                 store.wait(TICK_S)
                 if cancels is not None and (cancelled := cancels.take_cancelled()):
                     self._note_cancelled(cancelled)

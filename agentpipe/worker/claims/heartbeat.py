@@ -27,6 +27,8 @@ class Heartbeat:
         servers: How many MCP servers it runs.
         children_bytes: The memory of all processes below it.
         configs: Of each of its collections, fingerprint, place and Unix microseconds of its change.
+        policies: Of each policy that it follows, which pause it has heard of, and how many requests
+            are under way.
         left_alone: Ids of tasks that it does not run, sent with another config.
     """
 
@@ -42,6 +44,7 @@ class Heartbeat:
     children_bytes: int = 0
     configs: Mapping[str, tuple[str, str, int]] = field(default_factory=dict)
     left_alone: Sequence[str] = ()
+    policies: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         """The report that the store keeps."""

@@ -56,33 +56,44 @@ class LeaseKeeper(threading.Thread):
         self._began_at = time.monotonic()
         self._report_at = 0.0
         self._child_memory = ChildMemory()
-        self._stopped = threading.Event()
+        self._is_stopped = False
+        self._woken = threading.Event()
 
     def run(self) -> None:
         """Renew until ``stop``."""
-        pause_s = 0.0
-        while not self._stopped.wait(pause_s):
+        while not self._is_stopped:
+            self._woken.clear()
             pause_s = min(self._lease_s / (3 if self._renew() else 10), RENEW_EVERY_S)
+            self._woken.wait(pause_s)
+
+    def report_soon(self) -> None:
+        """Renew at once, with a report: somebody waits for what it says; from any thread."""
+        self._report_at = 0.0
+        self._woken.set()
 
     def stop(self) -> None:
         """End it, now that its worker has ended; a process may have had more than one."""
-        self._stopped.set()
+        self._is_stopped = True
+        self._woken.set()
         self.join(SHUTDOWN_S)
 
     def _renew(self) -> bool:
         reports = time.monotonic() >= self._report_at
+        if reports:
+            self._report_at = time.monotonic() + self._lease_s / 3
         try:
             renewed = self._consumer.heartbeat(self._report() if reports else None, whole=reports)
         except AgentpipeError as error:
             self._contact.failed("lease", error)
+            self._report_at = 0.0 if reports else self._report_at
             return False
         except Exception:  # Without this thread the lease would be lost.
             log.exception("unexpected error while the lease is renewed; continuing")
             return False
         if renewed:
             self._contact.answered("lease")
-        if renewed and reports:
-            self._report_at = time.monotonic() + self._lease_s / 3
+        elif reports:
+            self._report_at = 0.0
         return renewed
 
     def _report(self) -> bytes | None:

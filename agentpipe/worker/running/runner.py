@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.failures import error_line
+from agentpipe.core.held_time import counting
 from agentpipe.core.json_values import checked_answer
 from agentpipe.core.loop_turns import within
 from agentpipe.core.masking import shorten
@@ -14,6 +15,7 @@ from agentpipe.core.rollout import OFF, REQUIRE, Rollout
 from agentpipe.engines.base import Answer
 from agentpipe.engines.gateway import run_gateway
 from agentpipe.engines.instance import Instance
+from agentpipe.engines.policies import RunPolicy, following, policy_key
 from agentpipe.errors import AgentFailed, TimeLimitExceeded
 from agentpipe.evaluation.evaluators import all_broken, evaluate
 from agentpipe.evaluation.kept_answer import KeptAnswer
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from agentpipe.core.task import Task
     from agentpipe.core.trace import Span, Tracer
     from agentpipe.engines.base import Engine
+    from agentpipe.engines.policies import LivePolicy
     from agentpipe.engines.process.judges import Judges
     from agentpipe.evaluation.evaluators import Evaluation
 
@@ -82,16 +85,24 @@ class Runner:
         engine: Engine,
         context: Context,
         judges: Judges | None = None,
+        *,
+        policy: LivePolicy | None = None,
     ) -> None:
-        """``judges`` run what evaluators have of the user's code; without, this process does."""
+        """``judges`` run what evaluators have of the user's code; without, this process does.
+
+        ``policy`` is what its agents ask instead of a model of their own.
+        """
         self.name, self.context = name, context
         self._collection, self._engine, self._apart = collection, engine, judges
+        self._policy = policy
+        self._policy_key = policy_key(context.env) if policy else ""
         self._idle: list[Instance] = []
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """Credentials of the context and of the worker's environment."""
-        return (*self.context.env.values(), *getattr(self._engine, "secrets", ()))
+        own = (self._policy_key,) if self._policy_key else ()
+        return (*self.context.env.values(), *getattr(self._engine, "secrets", ()), *own)
 
     def refusals(self, task: Task) -> list[str]:
         """Why the task must not run: its evaluators want what is not the task's to have."""
@@ -141,6 +152,13 @@ class Runner:
         return await self._evaluated(task, text, given, answered)
 
     async def _answer_of(self, instance: Instance, task: Task) -> Any:
+        if self._policy is None:
+            return await self._asked(instance, task)
+        policy = RunPolicy(self._policy, task, self._policy_key)
+        with following(policy), counting(policy.held):
+            return await self._asked(instance, task)
+
+    async def _asked(self, instance: Instance, task: Task) -> Any:
         limit_s = self._collection.time_limit_s
         models = getattr(self._engine, "models", None)
         if models is None:

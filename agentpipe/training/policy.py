@@ -1,0 +1,128 @@
+"""Policy: what a trainer tells the workers of the model that it updates."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self
+
+from agentpipe.brokers import open_store
+from agentpipe.core.policy import PolicyChange
+from agentpipe.operations.policies import (
+    change,
+    find_policy,
+    pause_policy,
+    publish,
+    refuse_version,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from agentpipe.brokers.base import Store
+    from agentpipe.settings import Settings
+
+
+class Policy:
+    """A policy on a broker; close it, or use it in a ``with``.
+
+    ::
+
+        with Policy.open("main", settings) as policy:
+            with policy.update(policy.version + 1):
+                push_weights()
+    """
+
+    def __init__(self, store: Store, name: str) -> None:
+        """Of this store, which this closes.
+
+        Raises:
+            ConfigError: It has no such policy, or keeps none.
+        """
+        self.name, self._store = name, store
+        find_policy(store, name)
+
+    @classmethod
+    def open(cls, name: str, settings: Settings) -> Self:
+        """The policy of that name on ``settings.broker``.
+
+        Raises:
+            ConfigError: There is none, or this broker keeps none.
+            Unreachable: The broker does not answer.
+        """
+        store = open_store(settings)
+        try:
+            return cls(store, name)
+        except BaseException:
+            store.close()
+            raise
+
+    @property
+    def version(self) -> int:
+        """That of the weights which its servers have, as it was published last."""
+        return find_policy(self._store, self.name).version
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The base URLs of its servers."""
+        return find_policy(self._store, self.name).spec.endpoints
+
+    def publish(self, version: int, *, endpoints: Sequence[str] | None = None) -> None:
+        """Its servers have this version from now on, and are at ``endpoints`` if these change.
+
+        The same version again changes nothing else.
+
+        Raises:
+            ConfigError: The version is lower than the last one, or an endpoint is wrong.
+        """
+        publish(self._store, self.name, version, endpoints)
+
+    def pause(self, *, drain_s: float | None = 0.0) -> int:
+        """Hold all requests from now on; no run fails of it, and none's time limit goes on.
+
+        Returns once all workers know of it, or after some seconds without an answer of one.
+
+        Args:
+            drain_s: For how long to wait for requests that are under way; None for ever.
+
+        Returns:
+            How many of these are left.
+        """
+        return pause_policy(self._store, self.name, drain_s)
+
+    def resume(self) -> None:
+        """Let requests go on."""
+        change(self._store, self.name, PolicyChange(paused=False))
+
+    @contextmanager
+    def update(self, version: int, *, drain_s: float | None = 0.0) -> Iterator[int]:
+        """Pause, run the block, which loads new weights, publish their version, and resume.
+
+        Yields how many requests were still under way. Where the block raises, nobody knows which
+        weights the servers have: the policy stays paused until ``publish`` and ``resume``.
+
+        Raises:
+            ConfigError: The version is lower than the last one; then nothing was paused.
+        """
+        refuse_version(version)
+        if version < self.version:
+            publish(self._store, self.name, version)
+        left = self.pause(drain_s=drain_s)
+        try:
+            yield left
+        except BaseException as error:
+            error.add_note(
+                f"policy {self.name!r} stays paused: load weights, then `agentpipe policy publish "
+                f"{self.name} --version N` and `agentpipe policy resume {self.name}`"
+            )
+            raise
+        change(self._store, self.name, PolicyChange(version=version, paused=False))
+
+    def close(self) -> None:
+        """Close the connection to the broker."""
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
