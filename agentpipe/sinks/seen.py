@@ -37,6 +37,10 @@ class Seen:
         for task_id in task_ids:
             _remember(self._recalled, task_id)
 
+    def is_recalled(self, task_id: str) -> bool:
+        """Whether the group's other readers have used a Result of this task."""
+        return task_id in self._recalled
+
     def is_repeat(self, result: Result) -> bool:
         """Whether the Result's submission was given before; from now on it was."""
         key = result.task_id, submission_of(result)

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections import deque
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
@@ -203,7 +204,8 @@ class Stream:
         self._connect()
         for record in self._records():
             yield self._decoded(record)
-            self._held.append(record)
+            # To commit needs no payload.
+            self._held.append(replace(record, payload=b"") if self.keep else record)
             if self._stopped or len(self._held) - self.keep >= self._commit_every:
                 self._settle()
             if self._stopped:
@@ -213,6 +215,10 @@ class Stream:
     def held(self) -> list[str]:
         """Task ids of used, uncommitted records, the oldest first."""
         return [record.task_id for record in self._held]
+
+    def is_recalled(self, task_id: str) -> bool:
+        """Whether an earlier reader of the group has used a Result of this task, if known."""
+        return self._seen.is_recalled(task_id)
 
     def release(self, number: int) -> None:
         """Commit the oldest ``number`` held records."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from agentpipe.core.attempts import is_later, last_of_each
-from agentpipe.core.groups import GroupEnd, is_good, status_of, versions_of
+from agentpipe.core.groups import UNJUDGED, GroupEnd, is_good, status_of, versions_of
 from agentpipe.core.result import Result
 from agentpipe.training.rollout_group import RolloutGroup
 
@@ -16,12 +18,26 @@ if TYPE_CHECKING:
     from agentpipe.core.groups import GroupStatus
 
 
+# The records of a group that has ended come together, but for those of a forwarder that died.
+GRACE_S = 60.0
+LOOK_EVERY_S = 1.0
+
+
 @dataclass(slots=True)
 class _Open:
     """A group of which something is missing."""
 
     results: dict[str, Result] = field(default_factory=dict)
     end: GroupEnd | None = None
+    heard_at: float = 0.0
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether what is missing was sent with what is here, so that it does not run any more."""
+        members = _last_of_each_sample(self.results.values())
+        size = max((it.group_size or 0 for it in members), default=0)
+        all_judged = all(it.outcome not in UNJUDGED for it in members)  # Else one is replaced.
+        return self.end is not None or (len(members) >= size > 0 and all_judged)
 
     def add(self, result: Result) -> None:
         """Take a Result; of an id that was used again, the later one."""
@@ -33,8 +49,12 @@ class _Open:
 class Assembly:
     """Where the broker counts a group, its record says who is in it; else the group's size does."""
 
-    def __init__(self) -> None:
+    def __init__(self, grace_s: float = GRACE_S, abandon_s: float | None = None) -> None:
+        """See ``GroupStream`` for the times."""
         self._open: dict[str, _Open] = {}
+        self._grace_s = grace_s
+        self._abandon_s = math.inf if abandon_s is None else abandon_s
+        self._look_at = 0.0
 
     def add(self, entry: Result | GroupEnd) -> RolloutGroup | None:
         """The group that this entry makes whole."""
@@ -42,6 +62,7 @@ class Assembly:
         if group_id is None or (isinstance(entry, Result) and not entry.group_size):
             return None
         group = self._open.setdefault(group_id, _Open())
+        group.heard_at = time.monotonic()
         if isinstance(entry, GroupEnd):
             group.end = entry
         else:
@@ -50,6 +71,32 @@ class Assembly:
         if whole is not None:
             del self._open[group_id]
         return whole
+
+    def missing(self, group_id: str) -> set[str]:
+        """Members whose Results have not come, of a group whose end is known."""
+        group = self._open.get(group_id)
+        return set(group.end.members) - group.results.keys() if group and group.end else set()
+
+    def drop(self, group_id: str) -> int:
+        """Forget a group; returns how many Results of it there were."""
+        return len(self._open.pop(group_id).results)
+
+    def give_up(self) -> list[str]:
+        """The groups that nothing more is expected of; looks once a second."""
+        now = time.monotonic()
+        if now < self._look_at:
+            return []
+        self._look_at = now + LOOK_EVERY_S
+        lost = [name for name, group in self._open.items() if self._is_lost(group, now)]
+        for name in lost:
+            del self._open[name]
+        return lost
+
+    def _is_lost(self, group: _Open, now: float) -> bool:
+        silent_s = now - group.heard_at
+        if silent_s >= self._abandon_s:
+            return True
+        return silent_s >= self._grace_s and group.has_ended
 
 
 def _counted(group_id: str, group: _Open) -> RolloutGroup | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter, OrderedDict, deque
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 from zlib import crc32
 
@@ -12,11 +12,11 @@ from agentpipe.core.groups import is_good
 from agentpipe.core.result import Result
 from agentpipe.errors import ConfigError
 from agentpipe.sinks.stream import Stream
-from agentpipe.training.assembly import Assembly
+from agentpipe.training.assembly import GRACE_S, Assembly
 from agentpipe.training.rollout_group import varied
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     from agentpipe.core.groups import GroupEnd
     from agentpipe.settings import Settings
@@ -26,20 +26,30 @@ if TYPE_CHECKING:
 State = dict[str, Any]
 # Results of a group that was given come soon after it, if at all.
 REMEMBERED = 200_000
+NAMED = 5
+
+log = logging.getLogger(__name__)
 
 
 class GroupStream:
     """Iterates over groups; one counts as used when the caller asks for the next.
 
-    A record is committed once the groups of all records up to it have been used. Once
-    ``state_dict`` has been called, nothing is committed that is not in the ``keep_states`` latest
-    states: after a kill any of them can be loaded, and exactly what was used after it comes again.
+    A record is committed once the groups of all records up to it have been used: after a kill,
+    those come again that were used since the oldest group that was not. Once ``state_dict`` has
+    been called, nothing is committed that is not in the ``keep_states`` latest states: after a
+    kill any of them can be loaded, and exactly what was used after it comes again.
+
+    A group of which something never comes would hold up the commits for ever. It is given up and
+    told in the log ``grace_s`` after its last record where it has ended, as its record or the
+    Results of all its samples say; else after ``abandon_s``. So is, with a sink that cannot
+    read back (RabbitMQ), the rest of a group that was used before a kill.
 
     One reader of a sink's group; several share the groups, not their members, by ``shard``.
 
     Attributes:
         counts: Groups by what became of them: complete, short, cancelled, stale and flat (those
-            that ``keep`` refuses). Also ``late``: Results of groups that were given before.
+            that ``keep`` refuses), and ``lost`` ones, which were given up. Also ``late``: Results
+            of groups that were given before, or given up.
         version: The policy version now, for ``max_staleness``; set it after each update.
     """
 
@@ -53,13 +63,15 @@ class GroupStream:
         keep: Callable[[RolloutGroup], bool] = varied,
         shard: tuple[int, int] = (0, 1),
         keep_states: int = 8,
+        grace_s: float = GRACE_S,
+        abandon_s: float | None = None,
     ) -> None:
         """Read from ``stream``, which this closes."""
         self._stream, self._name = stream, name
         stream.keep = math.inf
         self._max_staleness, self._min_good, self._keep = max_staleness, min_good, keep
         self._shard = shard
-        self._assembly = Assembly()
+        self._assembly = Assembly(grace_s, abandon_s)
         self._records: deque[str] = deque()  # The group of each record, held or about to be.
         self._used: OrderedDict[str, None] = OrderedDict()
         self._states: deque[frozenset[str]] = deque(maxlen=keep_states)
@@ -88,8 +100,8 @@ class GroupStream:
             start: Where a new group starts.
             timeout_s: End after so many seconds without a record; None waits for ever.
             shard: This reader's number, and the number of readers: each has its part of the groups.
-            options: ``max_staleness``, ``min_good`` (give shorter groups, too), ``keep`` and
-                ``keep_states``.
+            options: ``max_staleness``, ``min_good`` (give shorter groups, too), ``keep``,
+                ``keep_states``, ``grace_s`` and ``abandon_s`` (None: never).
 
         Raises:
             ConfigError: The sink's URL is wrong.
@@ -105,6 +117,7 @@ class GroupStream:
     def __iter__(self) -> Iterator[RolloutGroup]:
         """Until ``timeout_s`` passes without a record, or for ever."""
         for entry in self._stream.entries():
+            self._give_up()
             self._release()
             group_id = self._group_of(entry)
             self._records.append(group_id)
@@ -114,7 +127,25 @@ class GroupStream:
                 self.counts["late"] += group_id not in self._loaded and not _is_end(entry)
             elif (whole := self._assembly.add(entry)) is not None:
                 yield from self._given(whole)
+            elif any(map(self._stream.is_recalled, self._assembly.missing(group_id))):
+                # Only what was used is committed: this is the rest of it.
+                self.counts["late"] += self._assembly.drop(group_id)
+                self._mark_used(group_id)
+        self._give_up()
         self._release()
+
+    def _give_up(self) -> None:
+        if lost := self._assembly.give_up():
+            for group_id in lost:
+                self._mark_used(group_id)
+            self.counts["lost"] += len(lost)
+            text = "%d groups given up, of which a Result or the record of their end is missing: %s"
+            log.warning(text, len(lost), ", ".join(lost[:NAMED]))
+
+    def _mark_used(self, group_id: str) -> None:
+        self._used[group_id] = None
+        if len(self._used) > REMEMBERED:
+            self._used.popitem(last=False)
 
     def _group_of(self, entry: Result | GroupEnd | None) -> str:
         """The group that a record is kept for; empty if it is for none of this reader's."""
@@ -132,9 +163,7 @@ class GroupStream:
             yield group
             self._current = ""
         self.counts[group.status if fate == "yielded" else fate] += 1
-        self._used[group.group_id] = None
-        if len(self._used) > REMEMBERED:
-            self._used.popitem(last=False)
+        self._mark_used(group.group_id)
 
     def _fate(self, group: RolloutGroup) -> str:
         good = sum(map(is_good, group.results))
@@ -157,8 +186,6 @@ class GroupStream:
             if group_id and group_id not in allowed:
                 break
             number += 1
-        if not self._has_states:
-            number = _whole_groups(self._records, number)
         for _ in range(number):
             self._records.popleft()
         if number:
@@ -204,16 +231,3 @@ class GroupStream:
 
 def _is_end(entry: Result | GroupEnd) -> bool:
     return not isinstance(entry, Result)
-
-
-def _whole_groups(records: Sequence[str], number: int) -> int:
-    """At most so many records, such that no group has some of them and others after them.
-
-    A new reader would wait for ever for the rest of a group.
-    """
-    later = set(islice(records, number, None))
-    for index in range(number - 1, -1, -1):
-        if records[index] and records[index] in later:
-            later.update(islice(records, index, number))
-            number = index
-    return number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -68,7 +69,8 @@ def publish(settings: Settings, *groups: list[Record], shuffled: int | None = No
 
 
 def opened(settings: Settings, **options: Any) -> GroupStream:
-    return GroupStream.open(settings, group="trainer", timeout_s=0.05, **options)
+    options = {"timeout_s": 0.05, **options}
+    return GroupStream.open(settings, group="trainer", **options)
 
 
 def names_of(stream: GroupStream) -> list[str]:
@@ -158,6 +160,68 @@ def test_a_group_whose_loop_was_left_comes_again(settings: Settings) -> None:
                 break
     with opened(settings) as stream:
         assert names_of(stream) == ["g2", "g3"]
+
+
+def overlapping(number: int) -> list[Record]:
+    """Each group's last records come after the first of the next: no place parts them."""
+    groups = [records_of(f"g{index:02}") for index in range(number)]
+    ordered = [groups[0][0]]
+    for one, other in pairwise(groups):
+        ordered += [other[0], *one[1:]]
+    return [*ordered, *groups[-1][1:]]
+
+
+def test_groups_that_overlap_are_committed_without_states(settings: Settings) -> None:
+    publish(settings, overlapping(50))
+    found: list[str] = []
+    for _ in range(5):  # The rest of what was used is not given again.
+        with opened(settings) as stream:
+            for group in stream:
+                found.append(group.group_id)
+                if len(found) % 11 == 10:
+                    break
+    assert list(dict.fromkeys(found)) == [f"g{index:02}" for index in range(50)]
+    assert len(found) <= 50 + 2 * 5
+
+
+def test_a_reader_holds_no_more_than_what_runs_beside_it(settings: Settings) -> None:
+    publish(settings, overlapping(50))
+    with opened(settings) as stream:
+        held = [len(stream._stream.held) for _ in stream]  # noqa: SLF001 - nothing else shows it
+    assert max(held) <= 6
+
+
+@pytest.mark.parametrize("missing", [0, -1], ids=["a result", "the record"])
+def test_a_group_that_ended_and_lacks_something_is_given_up_and_told(
+    settings: Settings, caplog: pytest.LogCaptureFixture, missing: int
+) -> None:
+    lacking = records_of("lacking")
+    late = lacking.pop(missing)
+    publish(settings, lacking, *(records_of(f"g{index}") for index in range(3)))
+    with opened(settings, grace_s=1, timeout_s=1.5) as stream:
+        assert names_of(stream) == ["g0", "g1", "g2"]
+    assert stream.counts == {"complete": 3, "lost": 1}
+    assert "1 groups given up, of which a Result or the record" in caplog.text
+    assert caplog.text.rstrip().endswith("lacking")
+    publish(settings, [late], records_of("g3"))
+    with opened(settings) as stream:
+        assert names_of(stream) == ["g3"]
+        assert stream.counts["lost"] == 0
+
+
+def test_a_group_that_still_runs_is_given_up_only_after_a_time_that_is_asked_for(
+    settings: Settings,
+) -> None:
+    running, repaired = records_of("running")[:1], records_of("repaired", outcome="crashed")[:-1]
+    publish(settings, running, repaired, records_of("g"))
+    with opened(settings, grace_s=1, timeout_s=1.5) as stream:
+        assert names_of(stream) == ["g"]
+        assert stream.counts == {"complete": 1}
+    with opened(settings, abandon_s=1, timeout_s=1.5) as stream:
+        assert names_of(stream) == ["g"]
+        assert stream.counts == {"complete": 1, "lost": 2}
+    with opened(settings) as stream:
+        assert names_of(stream) == []
 
 
 @pytest.mark.parametrize("seed", range(10))
