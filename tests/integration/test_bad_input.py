@@ -199,6 +199,14 @@ GARBAGE: dict[str, tuple[bytes, str]] = {
     "nested options": (b'{"schema": 1, "question": "a", "dramatiq": ' + DEEP + b"}", "254 levels"),
     "nested list": (b'{"schema": 1, "evaluators": ' + DEEP + b"}", "254 levels"),
     "options of another type": (b'{"schema": 1, "question": "hi", "dramatiq": [7]}', "dramatiq"),
+    "callback": (
+        b'{"schema": 1, "question": "hi", "dramatiq": {"on_failure": "os:system"}}',
+        "no actor 'os:system'",
+    ),
+    "callback of another type": (
+        b'{"schema": 1, "question": "hi", "dramatiq": {"on_failure": ["toys_0"]}}',
+        "on_failure",
+    ),
     "list": (b"[]", "list"),
     "bare": (b"{}", "schema None"),
     "newer": (b'{"schema": 99, "question": "hi"}', "schema 99"),
@@ -240,6 +248,7 @@ def test_what_nobody_can_read_dies_with_a_reason_and_the_worker_lives(project: P
 def _assert_the_rest_flows(project: Project) -> None:
     done = project.burst("--processes", "1")
     assert "replaced" not in done.err
+    assert "Traceback" not in done.err
     assert [result["outcome"] for result in project.results()].count("ok") == 2
 
 

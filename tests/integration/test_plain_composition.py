@@ -210,7 +210,9 @@ def test_exhausted_retries_call_back_once(plain: Plain) -> None:
 
 
 @pytest.mark.parametrize("option", ["on_success", "on_failure", "on_retry_exhausted"])
-def test_an_unknown_callback_is_told_before_the_run(plain: Plain, option: str) -> None:
+def test_an_unknown_callback_is_told_before_the_run(
+    plain: Plain, option: str, caplog: pytest.LogCaptureFixture
+) -> None:
     @plain.actor()
     def work() -> None:
         plain.say("run")
@@ -221,18 +223,23 @@ def test_an_unknown_callback_is_told_before_the_run(plain: Plain, option: str) -
     assert (result.outcome, plain.said) == ("infra_error", [])
     assert result.error is not None
     assert f"{option}: no actor 'nobody' is known" in result.error["message"]
+    assert not [each for each in caplog.records if each.exc_info]
 
 
-def test_an_agent_is_no_callback(plain: Plain) -> None:
+@pytest.mark.parametrize("option", ["on_success", "on_failure", "on_retry_exhausted"])
+def test_an_agent_is_no_callback(
+    plain: Plain, option: str, caplog: pytest.LogCaptureFixture
+) -> None:
     @plain.actor()
     def work() -> None:
         plain.say("run")
 
-    work.send_with_options(on_success="shouts_0")
+    work.send_with_options(**{option: "shouts_0"})
     plain.start()
     result = plain.result()
     assert result.error is not None
     assert "takes a task: use a pipeline" in result.error["message"]
+    assert not [each for each in caplog.records if each.exc_info]
 
 
 def test_a_store_that_is_away_at_the_end_of_a_run_loses_and_repeats_nothing(

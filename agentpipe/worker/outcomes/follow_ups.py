@@ -77,12 +77,18 @@ def _calls_groups_back(broker: StoreBroker) -> bool:
 
 
 def _unknown_callback(broker: StoreBroker, message: ClaimedMessage) -> str:
-    for option in CALLBACKS:
-        name = _option(broker, message, option)
-        if name is not None and name not in broker.actors:
-            return f"{option}: no actor {name!r} is known to this worker"
-        if name is not None and isinstance(broker.actors[name], AgentActor):
-            return f"{option}: {name!r} is an agent, which takes a task: use a pipeline"
+    flaws = (_flaw_of_callback(broker, message, option) for option in CALLBACKS)
+    return next(filter(None, flaws), "")
+
+
+def _flaw_of_callback(broker: StoreBroker, message: ClaimedMessage, option: str) -> str:
+    name = _option(broker, message, option)
+    if name is None:
+        return ""
+    if not isinstance(name, str) or name not in broker.actors:
+        return f"{option}: no actor {name!r:.200} is known to this worker"
+    if isinstance(broker.actors[name], AgentActor):
+        return f"{option}: {name!r} is an agent, which takes a task: use a pipeline"
     return ""
 
 
@@ -130,7 +136,9 @@ def _piped(broker: StoreBroker, target: dramatiq.Message[Any], value: Any) -> An
 def _callback(
     broker: StoreBroker, message: ClaimedMessage, option: str, about: Any
 ) -> Iterator[dramatiq.Message[Any]]:
-    if name := _option(broker, message, option):
+    name = _option(broker, message, option)
+    # What a forged message names may be what it was refused for.
+    if name and not _flaw_of_callback(broker, message, option):
         made = broker.get_actor(name).message_with_options(args=(message.asdict(), about))
         number = f"{message.message_id}/{option}/{message.retries}"
         yield replace(made, message_id=str(uuid.uuid5(_IDS, number)))
