@@ -13,17 +13,11 @@ _HEX = "[0-9A-Fa-f]"
 _PLAIN_HEX = "(?:3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa])"  # Of letters and digits.
 _SYMBOLS = bytes(code for code in range(256) if not (code < 128 and chr(code).isalnum()))  # noqa: PLR2004 - ASCII
 _ESCAPE = re.compile(
-    rf"\\++(?:u00({_HEX}{{2}})|u{_HEX}{{4}}|x({_HEX}{{2}})|[nrtbf])|%(?:25)*+({_HEX}{{2}})".encode()
+    rf"\\++(?:u00({_HEX}{{2}})|u{_HEX}{{4}}|U{_HEX}{{8}}|x({_HEX}{{2}})|[nrtbf])|%(?:25)*+({_HEX}{{2}})".encode()
 )
 _LINE_ENDS = tuple(rb"\%c" % letter for letter in b"nrt")
-_DECODED = (b"\\u", b"\\x", b"%")
-# What may be between two characters of a secret: it stands for none.
-_BETWEEN = (
-    r"(?:[^A-Za-z0-9\\%]"
-    rf"|\\++(?:[nrtbf]|u(?!00{_PLAIN_HEX}){_HEX}{{4}}|x(?!{_PLAIN_HEX}){_HEX}{{2}}"
-    rf"|(?!u{_HEX}{{4}}|x{_HEX}{{2}}|[nrtbf]))"
-    rf"|%(?:25)*+(?:(?!{_PLAIN_HEX}){_HEX}{{2}}|(?!{_HEX}{{2}})))"
-)
+_DECODED = (b"\\u", b"\\U", b"\\x", b"%")
+LETTERS_OF_ESCAPES = "nrtbf"
 # Such as a line's end with its indentation.
 _MAX_BETWEEN = 32
 
@@ -60,7 +54,24 @@ def _alternatives(code: int, *, marked: bool) -> str:
     return rf"{mark}(?:{chr(code)}|\\++(?:u00|x){digits}|%(?:25)*+{digits})"
 
 
-def pattern_of(normal: bytes, around: tuple[int, int], *, marked: bool) -> re.Pattern[str]:
+def _between(itself: str = "") -> str:
+    """What may be between two characters of a secret: it stands for none.
+
+    Args:
+        itself: A letter that is none of an escape, whatever is before it: the secret has it there.
+    """
+    letters = f"[{LETTERS_OF_ESCAPES.replace(itself, '') if itself else LETTERS_OF_ESCAPES}]"
+    return (
+        r"(?:[^A-Za-z0-9\\%]"
+        rf"|\\++(?:{letters}|u(?!00{_PLAIN_HEX}){_HEX}{{4}}|U{_HEX}{{8}}|x(?!{_PLAIN_HEX}){_HEX}{{2}}"
+        rf"|(?!u{_HEX}{{4}}|U{_HEX}{{8}}|x{_HEX}{{2}}|{letters}))"
+        rf"|%(?:25)*+(?:(?!{_PLAIN_HEX}){_HEX}{{2}}|(?!{_HEX}{{2}})))"
+    )
+
+
+def pattern_of(
+    normal: bytes, around: tuple[int, int], *, marked: bool, behind_backslash: frozenset[int]
+) -> re.Pattern[str]:
     """What stands for ``normal``, with that many symbols around it.
 
     Linear: what may be between two characters never stands for one, so nothing is read twice.
@@ -69,11 +80,16 @@ def pattern_of(normal: bytes, around: tuple[int, int], *, marked: bool) -> re.Pa
         normal: Letters and digits.
         around: How many symbols the whole has before and behind them.
         marked: Whether bytes may begin with ``0x``.
+        behind_backslash: The places of letters that follow a backslash in the secret itself.
     """
-    between = f"{_BETWEEN}{{0,{_MAX_BETWEEN}}}+"
-    inner = between.join(_alternatives(code, marked=marked) for code in normal)
-    before, behind = (f"{_BETWEEN}{{0,{count}}}" if count else "" for count in around)
-    return re.compile(f"{before}{inner}{behind}")
+    before, behind = around
+    whole = ""
+    for place, code in enumerate(normal):
+        itself = chr(code) if place in behind_backslash else ""
+        most = f"{{0,{_MAX_BETWEEN}}}+" if place else f"{{0,{before}}}"
+        whole += _between(itself) + most if place or before else ""
+        whole += _alternatives(code, marked=marked)
+    return re.compile(f"{whole}{_between()}{{0,{behind}}}" if behind else whole)
 
 
 def _meant(escape: re.Match[bytes]) -> bytes:

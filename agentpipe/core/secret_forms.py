@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 from collections import defaultdict
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, quote_plus
 
-from agentpipe.core.normal_text import as_it_is, decoded, pattern_of
+from agentpipe.core.normal_text import LETTERS_OF_ESCAPES, as_it_is, decoded, pattern_of
 
 if TYPE_CHECKING:
     import re
@@ -57,7 +58,15 @@ class Form:
             index for index, each in enumerate(self.exact) if each.isascii() and each.isalnum()
         ]
         around = plain[0], len(self.exact) - 1 - plain[-1]
-        return pattern_of(self.normal, around, marked=self.marked)
+        # Of ``\b`` in a text nothing else says whether it is an escape.
+        own = frozenset(
+            place
+            for place, index in enumerate(plain)
+            if self.exact[index] in LETTERS_OF_ESCAPES and self.exact[:index].endswith("\\")
+        )
+        if len(plain) != len(self.normal):  # Without the escapes that the secret itself has.
+            own = frozenset()
+        return pattern_of(self.normal, around, marked=self.marked, behind_backslash=own)
 
 
 def forms_of(secret: str) -> set[Form]:
@@ -74,12 +83,14 @@ def _forms(secret: str) -> Iterator[Form]:
         yield from (Form(secret, each) for each in normal)
     if len(normal) > 1 or min(map(len, normal)) < MIN_NORMAL:
         yield from map(Form, _as_written(secret))
+    yield from map(Form, _in_html(secret) - {secret})
     if len(secret) < MIN_ENCODED:
         return
-    for text in _in_base64(data):
-        yield _encoded(text)
-    for digits in (data.hex(), data.hex().upper()):
-        yield _encoded(digits, marked=True)
+    for whole in {data, *(each.encode(errors="surrogatepass") for each in _in_json(secret))}:
+        for text in _in_base64(whole):
+            yield _encoded(text)
+        for digits in (whole.hex(), whole.hex().upper()):
+            yield _encoded(digits, marked=True)
 
 
 def _encoded(text: str, *, marked: bool = False) -> Form:
@@ -98,6 +109,16 @@ def _as_written(secret: str) -> set[str]:
 def _in_json(text: str) -> set[str]:
     escaped = json.dumps(text)[1:-1]
     return {escaped, json.dumps(text, ensure_ascii=False)[1:-1]}
+
+
+def _in_html(secret: str) -> set[str]:
+    """As common libraries escape it: they differ in quotation marks."""
+    text = html.escape(secret, quote=False)
+    return {
+        text.replace('"', double).replace("'", single)
+        for double in ('"', "&quot;", "&#34;")
+        for single in ("'", "&#x27;", "&#39;", "&apos;")
+    }
 
 
 def _in_base64(secret: bytes) -> Iterator[str]:

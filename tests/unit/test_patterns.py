@@ -193,7 +193,20 @@ def test_the_test_finds_a_quadratic_pattern() -> None:
 
 REPEATED = (
     *("sk-", "ghp_", "-----BEGIN PRIVATE KEY-----", "%41", "\\u0061", "QUJD", "aa:"),
-    *("'a ", "a-", "a/", "a@", "://a:", "management=http", "{", '["a', "```\n"),
+    *(
+        "\\f",
+        "\\\\",
+        "CORP\\\\foe\\b",
+        "'a ",
+        "a-",
+        "a/",
+        "a@",
+        "://a:",
+        "management=http",
+        "{",
+        '["a',
+        "```\n",
+    ),
 )
 FUNCTIONS: dict[str, Callable[[str], str]] = {
     "failure_digest": lambda text: failure_digest("E", text),
@@ -201,6 +214,7 @@ FUNCTIONS: dict[str, Callable[[str], str]] = {
     "shape": shape,
     "json_in": lambda text: json_in(text, {}),
     "redactor": Redactor(["a-secret-of-a-context"]).text,
+    "redactor of backslashes": Redactor([r"CORP\foe\bar:passw0rd-0123456789"]).text,
 }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
+import shlex
 import textwrap
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
@@ -71,6 +73,48 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
     "in lines": lambda text: f"{text[:9]}\n{text[9:]}",
     "in lines in json": lambda text: json.dumps(f"{text[:9]}\n    {text[9:]}"),
 }
+
+
+def in_html(text: str) -> str:
+    return html.escape(text).replace("&#x27;", "&#39;")
+
+
+BACKSLASHED = [
+    *(rf"CORP\{letter}oe:passw0rd-0123456789" for letter in "bfnrtuxUz"),
+    "quo\"te's\\back\\slash & more-0123456789",
+    r"\begins-with-one-0123456789",
+    "doubled\\\\back-0123456789",
+    "key-\U0001f600-\xfc-0123456789abcdef",
+]
+OF_LIBRARIES: dict[str, Callable[[str], str]] = {
+    "plain": str,
+    "json": json.dumps,
+    "json as it is": lambda text: json.dumps(text, ensure_ascii=False),
+    "json in json in json": lambda text: json.dumps(json.dumps({"a": json.dumps([text])})),
+    "repr": repr,
+    "repr of repr": lambda text: repr(repr(text)),
+    "ascii": ascii,
+    "shell": shlex.quote,
+    "csv": lambda text: text.replace('"', '""'),
+    "sql": lambda text: text.replace("'", "''"),
+    "html": html.escape,
+    "html of others": in_html,
+    "form": quote_plus,
+    "in lines": lambda text: f"{text[:9]}\n{text[9:]}",
+    "base64": lambda text: base64.b64encode(f"user:{text}".encode()).decode(),
+    "base64 of json": lambda text: base64.b64encode(json.dumps([text]).encode()).decode(),
+    "hex of json": lambda text: json.dumps([text]).encode().hex(),
+}
+
+
+@pytest.mark.parametrize("encoding", OF_LIBRARIES)
+@pytest.mark.parametrize("secret", BACKSLASHED)
+def test_a_secret_with_backslashes_and_quotes_is_masked(secret: str, encoding: str) -> None:
+    text = OF_LIBRARIES[encoding](secret)
+    masked = Redactor([secret]).text(f"before {text} behind")
+    assert "***" in masked
+    assert not any(part in masked for part in (text[8:-8], secret[8:-8]))
+    assert Redactor([secret]).occurs_in(orjson.dumps(text))
 
 
 @pytest.mark.parametrize("around", ["{}", "before {} behind", '"{}"', "n{}n"])
