@@ -129,8 +129,11 @@ class SparesTasks(Protocol):
 class BuriesWorkers(Protocol):
     """Ends a worker before its lease is over, where its death would show only then."""
 
-    def bury(self, worker: Worker) -> None:
-        """The process of this worker has died: all is as if its lease were over."""
+    def bury(self, worker: Worker, begun: Sequence[str]) -> None:
+        """The process of this worker has died: all is as if its lease were over.
+
+        Only the tasks whose runs had ``begun`` count a crash.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,11 +205,10 @@ def test_a_worker_that_is_buried_gives_back_as_if_its_lease_were_over(store: Any
     (queue,) = declared(store)
     put(store, queue, "ab")
     worker = joined(store, [queue])
-    begun = {each.task_id: each for each in claim(store, worker)}
-    assert settle(store, begun["b"], "release")  # As for one whose run had not begun.
-    store.bury(worker)
-    store.bury(worker)
-    assert settle(store, begun["a"], "complete", result=b"{}", outcome="ok") is False
+    claims = {each.task_id: each for each in claim(store, worker)}
+    store.bury(worker, ["a"])
+    store.bury(worker, ["a"])
+    assert settle(store, claims["a"], "complete", result=b"{}", outcome="ok") is False
     assert store.heartbeat(worker) is False
     again = {each.task_id: each for each in claim(store, joined(store, [queue]))}
     assert {name: each.crashes for name, each in again.items()} == {"a": 1, "b": 0}

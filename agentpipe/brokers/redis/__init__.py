@@ -210,8 +210,8 @@ class RedisStore(Store):
         held: int = self._scripts.run("leave", worker.name)
         return held
 
-    def bury(self, worker: Worker) -> None:
-        self._scripts.run("leave", worker.name, 1)
+    def bury(self, worker: Worker, begun: Sequence[str]) -> None:
+        self._scripts.run("leave", worker.name, *begun)
 
     def claim(self, request: ClaimRequest) -> list[Claim]:
         if request.limit <= 0:

@@ -54,13 +54,19 @@ local function count_shared_crash(id, task)
   end
 end
 
-local function put_back_held(name, crashed)
+-- `begun` holds the runs that count a crash; nil where all do that the worker held.
+local function put_back_held(name, begun)
   local ids = call('HKEYS', base .. ':held:' .. name)
+  local is_begun = {}
+  for _, id in ipairs(begun or ids) do
+    is_begun[id] = true
+  end
+  local count_begun = #(begun or ids) > 1 and count_shared_crash or count_crash
   for index, record in ipairs(read_records(ids)) do
     if record then
       local task = task_of(record)
-      if crashed then
-        (#ids > 1 and count_shared_crash or count_crash)(ids[index], task)
+      if is_begun[ids[index]] then
+        count_begun(ids[index], task)
       end
       count(task.queue, N_RUNNING, -1)
       put_back(ids[index], task)
@@ -76,8 +82,8 @@ local function leave_fleet(name, serves)
   end
 end
 
-local function end_worker(name, crashed)
-  local held = put_back_held(name, crashed)
+local function end_worker(name, begun)
+  local held = put_back_held(name, begun)
   for _, entry in ipairs(call('HVALS', base .. ':lent:' .. name)) do
     later('ZADD', OUTBOX, entry:match('^%d+'), entry)
   end
@@ -97,7 +103,7 @@ local function end_lapsed(time)
     return false
   end
   for _, name in ipairs(lapsed) do
-    end_worker(name, true)
+    end_worker(name)
   end
   save_queues()
   return true

@@ -1,8 +1,12 @@
 #!lua flags=allow-oom
 -- needs: ending
--- ARGV: name, 1 where its process has died. Returns how many tasks went back.
+-- ARGV: name; where its process has died, the tasks whose runs had begun. Returns how many went back.
 
-local held = end_worker(ARGV[1], ARGV[2] == '1')
+local begun = {}
+for index = 2, #ARGV do
+  begun[index - 1] = ARGV[index]
+end
+local held = end_worker(ARGV[1], begun)
 save_queues()
 if held > 0 and anything_ready() then
   ring()

@@ -225,11 +225,11 @@ class SqliteStore(Store):
     def leave(self, worker: Worker) -> int:
         self._lanes.forget(worker)
         with self._database.write(durable=False) as db:
-            return end_worker(db, worker.name, crashed=False)
+            return end_worker(db, worker.name, ())
 
-    def bury(self, worker: Worker) -> None:
+    def bury(self, worker: Worker, begun: Sequence[str]) -> None:
         with self._database.write(durable=False) as db:
-            end_worker(db, worker.name, crashed=True)
+            end_worker(db, worker.name, begun)
 
     def claim(self, request: ClaimRequest) -> list[Claim]:
         if self._database.log.is_full:

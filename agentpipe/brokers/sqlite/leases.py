@@ -8,6 +8,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import orjson
+
 from agentpipe.brokers.records import Claim
 from agentpipe.brokers.sqlite.budgets import park, spent_runs
 from agentpipe.brokers.sqlite.fairness import Turns
@@ -44,7 +46,7 @@ def end_lapsed_workers(db: sqlite3.Connection) -> None:
     now = time.monotonic()
     lapsed = db.execute(f"SELECT name FROM workers WHERE {LAPSED}", (now, now)).fetchall()
     for (name,) in lapsed:
-        end_worker(db, name, crashed=True)
+        end_worker(db, name)
 
 
 def renew_leases(db: sqlite3.Connection, since: float) -> None:
@@ -58,15 +60,21 @@ def renew_leases(db: sqlite3.Connection, since: float) -> None:
         log.warning("nothing could be stored for %.0f s: %s began anew", now - since, leases)
 
 
-def end_worker(db: sqlite3.Connection, name: str, *, crashed: bool) -> int:
-    """Return the worker's tasks to their queues, with one more crash each if it crashed."""
+def end_worker(db: sqlite3.Connection, name: str, begun: Sequence[str] | None = None) -> int:
+    """Return the worker's tasks to their queues.
+
+    Those whose runs had ``begun`` count one more crash; if None, all that it held.
+    """
     held = db.execute(
         "SELECT qid, count(*) FROM tasks WHERE state = 2 AND worker = ? GROUP BY qid", (name,)
     ).fetchall()
-    if crashed:
-        is_shared = sum(number for _, number in held) > 1
-        count = f"{COUNT_SHARED_CRASH} AND" if is_shared else f"{COUNT_CRASH} WHERE"
-        db.execute(f"UPDATE tasks {count} state = 2 AND worker = ?", (name,))
+    number_begun = sum(number for _, number in held) if begun is None else len(begun)
+    count = f"{COUNT_SHARED_CRASH} AND" if number_begun > 1 else f"{COUNT_CRASH} WHERE"
+    db.execute(
+        f"UPDATE tasks {count} state = 2 AND worker = ?1"
+        " AND (?2 IS NULL OR id IN (SELECT value FROM json_each(?2)))",
+        (name, None if begun is None else orjson.dumps(begun).decode()),
+    )
     db.execute("UPDATE tasks SET state = 0, worker = NULL WHERE state = 2 AND worker = ?", (name,))
     db.executemany(
         "UPDATE queues SET running = running - ?1, waiting = waiting + ?1 WHERE qid = ?2",

@@ -68,16 +68,14 @@ def bury_dead(said: Said, settings: Settings) -> None:
     Runs that had begun count a crash, others none. A worker that has left holds nothing. Where the
     end of a connection returns its tasks, nothing is left to do.
     """
-    claims = said.claims.values()
-    if not claims or not may_have(settings, BuriesWorkers):
+    if not said.worker or not may_have(settings, BuriesWorkers):
         return
-    idle = [_settlement(held, said.worker, frozenset()) for held in claims if not held.begun]
+    begun = [held.task_id for held in said.claims.values() if held.begun]
     worker = Worker(said.worker)
 
     def give_back(store: Store) -> None:
-        store.settle(idle)
         if isinstance(store, BuriesWorkers):
-            store.bury(worker)
+            store.bury(worker, begun)
 
     _while_leased(give_back, said, settings)
 
