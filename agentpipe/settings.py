@@ -54,6 +54,7 @@ class Settings:
         max_queue_size: For collections without their own.
         slots: Runs at once in one worker process; 0 means the sum of its agents' limits.
         supervisor_pid: The worker ends when this process ends; 0 for none.
+        heartbeat_file: Touched by the supervisor as long as it works; empty for none.
         last_word_file: Where the worker leaves its last word for its supervisor; empty for none.
     """
 
@@ -71,6 +72,7 @@ class Settings:
     log_level: str = "INFO"
     log_format: str = "text"
     supervisor_pid: int = 0
+    heartbeat_file: str = ""
     last_word_file: str = ""
 
     def __post_init__(self) -> None:
@@ -155,5 +157,6 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "AGENTPIPE_LOG_LEVEL": ("log_level", _one_of(LOG_LEVELS)),
     "AGENTPIPE_LOG_FORMAT": ("log_format", _one_of(LOG_FORMATS)),
     "AGENTPIPE_SUPERVISOR_PID": ("supervisor_pid", _number(int, 1, "a process id")),
+    "AGENTPIPE_HEARTBEAT_FILE": ("heartbeat_file", str),
     "AGENTPIPE_LAST_WORD_FILE": ("last_word_file", str),
 }

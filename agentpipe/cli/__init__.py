@@ -53,6 +53,7 @@ COMMANDS = {
     "init": "create a project: a collection, an agent and tasks, ready to run",
     "doctor": "examine versions, servers, clocks and limits, with advice",
     "chaos": "kill, freeze and cut off scratch workers on your broker and sink, and count results",
+    "probe": "say whether the workers of this machine live, or could take tasks",
     "deploy": "print manifests that run workers on Kubernetes",
     "completion": "print a shell completion script",
     "start-workers": "run workers, with the options of MCP-Universe",

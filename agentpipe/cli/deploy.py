@@ -17,6 +17,10 @@ from agentpipe.cli.exit_codes import OK
 if TYPE_CHECKING:
     import argparse
 
+    from agentpipe.deploy.keda import Scaling
+    from agentpipe.deploy.kubernetes import Cluster
+    from agentpipe.settings import Settings
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
@@ -50,6 +54,28 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replicas", metavar="N", type=int, default=2, help="pods per collection (default: 2)"
     )
+    parser.add_argument(
+        "--slots", metavar="N", type=int, help="runs at once in a pod (default: all agents')"
+    )
+    parser.add_argument(
+        "--memory-mib", metavar="N", type=int, help="what a pod asks for (default: by its slots)"
+    )
+    parser.add_argument("--scaler", choices=("keda",), help="as many pods as tasks need, by KEDA")
+    parser.add_argument(
+        "--scaler-trigger",
+        choices=("prometheus", "metrics-api", "redis"),
+        default="prometheus",
+        help="what KEDA counts tasks by (default: prometheus)",
+    )
+    parser.add_argument(
+        "--scaler-address",
+        metavar="URL",
+        default="",
+        help="of Prometheus, of `agentpipe metrics`, or host:port of Redis",
+    )
+    parser.add_argument(
+        "--max-replicas", metavar="N", type=int, default=10, help="most pods by KEDA (default: 10)"
+    )
     add_json(parser)
 
 
@@ -58,15 +84,14 @@ def run(args: argparse.Namespace) -> int:
     import os
 
     from agentpipe.config.collection import load
-    from agentpipe.deploy.kubernetes import Cluster, as_yaml, manifests
+    from agentpipe.deploy.kubernetes import as_yaml, manifests
     from agentpipe.settings import Settings
 
-    refuse_below_one("--replicas", args.replicas)
+    for option in ("--replicas", "--slots", "--memory-mib", "--max-replicas"):
+        refuse_below_one(option, getattr(args, option[2:].replace("-", "_")))
     settings = Settings.from_env(os.environ)
     collections = load(collection_file(args, settings), settings.max_queue_size)
-    folder, variables = args.image_folder.rstrip("/"), tuple(args.secret_env)
-    cluster = Cluster(args.image, folder, args.secret, args.replicas, variables)
-    made = manifests(collections, cluster)
+    made = manifests(collections, _cluster(args, settings))
     if args.json:
         print_json({"manifests": made})
     else:
@@ -78,3 +103,30 @@ def run(args: argparse.Namespace) -> int:
         "places relative to the collection file",
     )
     return OK
+
+
+def _cluster(args: argparse.Namespace, settings: Settings) -> Cluster:
+    from agentpipe.deploy.kubernetes import Cluster
+
+    return Cluster(
+        args.image,
+        args.image_folder.rstrip("/"),
+        args.secret,
+        args.replicas,
+        tuple(args.secret_env),
+        slots=args.slots or 0,
+        memory_mib=args.memory_mib or 0,
+        scaling=_scaling(args, settings) if args.scaler else None,
+    )
+
+
+def _scaling(args: argparse.Namespace, settings: Settings) -> Scaling:
+    """With the prefix of the broker's keys, where its URL is at hand."""
+    from urllib.parse import parse_qs, urlsplit
+
+    from agentpipe.deploy.keda import Scaling
+
+    prefix = parse_qs(urlsplit(settings.broker).query).get("prefix", ["agentpipe"])[0]
+    return Scaling(
+        args.scaler_trigger, args.scaler_address, max_replicas=args.max_replicas, prefix=prefix
+    )

@@ -43,6 +43,7 @@ EXAMPLES = {
     "show": ("show TASK", "show TASK --messages"),
     "why": ("why TASK",),
     "chaos": ("chaos", "chaos --tasks 1000 --kills 50 --json", "chaos --clean"),
+    "probe": ("probe live", "probe ready"),
     "deploy": ("deploy kubernetes -c collection.yaml --image registry/agents:1",),
     "init": ("init trial", "init moved --from-mcp-universe benchmarks/"),
 }

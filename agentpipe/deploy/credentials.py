@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from agentpipe.core.context import names_in
+from agentpipe.core.masking import masked
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 # `$${` stands for a literal `${`, as in contexts.
 _FILE = re.compile(r"(?<!\$)\$\{file:(/[^{}]++)\}")
+_REFERENCE = re.compile(r"(?<!\$)\$\{(?:file:/[^{}]++|[A-Za-z_][A-Za-z0-9_]*+)\}")
 _KEY = re.compile(r"[-._A-Za-z0-9]{1,253}")
 
 
@@ -50,13 +52,33 @@ def credentials_of(collection: Collection) -> Credentials:
 def _values(collection: Collection, context: ContextSpec) -> Iterator[str]:
     for name, value in context.env.items():
         is_public = context.public is not None and name in context.public
-        if value and not (is_public or names_in(value) or _FILE.search(value)):
+        # Separators alone are no secret. A word beside a reference may be half of one.
+        if not is_public and any(map(str.isalnum, _REFERENCE.sub("", value))):
             raise ConfigError(
-                f"collection {collection.name}: the value of {name} is in the file, and would be "
-                f"in a ConfigMap: write ${{{name}}} or ${{file:/run/secrets/agentpipe/{name}}}, "
-                "or list the name in public: if it is no secret"
+                f"collection {collection.name}: {_part(value)} the value of {name} is in the file, "
+                f"and would be in a ConfigMap: write ${{{name}}} or "
+                f"${{file:/run/secrets/agentpipe/{name}}} for all of it, or list the name in "
+                "public: if it is no secret"
             )
         yield value
+
+
+def _part(value: str) -> str:
+    return "a part of" if _REFERENCE.search(value) else "all of"
+
+
+def refuse_known_keys(collection: Collection, text: str) -> None:
+    """Check the rest of the document, such as its comments, for keys of well-known forms.
+
+    Raises:
+        ConfigError: With the line of the first.
+    """
+    for number, line in enumerate(text.splitlines(), collection.line):
+        if masked(line) != line:
+            raise ConfigError(
+                f"{collection.file}:{number}: this line has what looks like a credential, and "
+                "would be in a ConfigMap: take it out of the file, also out of comments"
+            )
 
 
 def _refuse_bad_name(collection: Collection, path: str) -> None:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from agentpipe.deploy.credentials import credentials_of
+from agentpipe.deploy.credentials import credentials_of, refuse_known_keys
+from agentpipe.deploy.keda import scaled_object
+from agentpipe.deploy.sizes import HEADROOM, memory_mib, slots_of
 from agentpipe.errors import ConfigError
 from agentpipe.worker.times import SHUTDOWN_S
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from agentpipe.config.collection import Collection
     from agentpipe.deploy.credentials import Credentials
+    from agentpipe.deploy.keda import Scaling
 
 # With the prefix and the digest below the 63 characters of a label.
 _MAX_NAME = 40
@@ -30,6 +33,9 @@ _SERVERS = ("AGENTPIPE_BROKER", "AGENTPIPE_SINK")
 # Beyond the grace: the supervisor settles, drains the outbox and waits for its workers.
 _ENDING_S = 6 * SHUTDOWN_S
 _USER_ID = 10_001
+_HEARTBEAT_FILE = "/tmp/agentpipe-heartbeat"  # noqa: S108 - of the pod alone
+_DRAIN = ("agentpipe", "drain", "--here", "--wait")
+_CPU = "250m"
 
 Manifest = dict[str, Any]
 
@@ -42,6 +48,9 @@ class Cluster:
         folder: Of the image: where the agent configs and the code are.
         secret: The name of the Secret with all credentials.
         variables: What workers take from it beside what contexts refer to.
+        slots: Runs at once in a pod; 0 for as many as the agents allow.
+        memory_mib: What a pod asks for; 0 for what runs and MCP servers need by themselves.
+        scaling: By KEDA; None for a fixed number of pods.
     """
 
     image: str
@@ -49,6 +58,9 @@ class Cluster:
     secret: str = "agentpipe"  # noqa: S105 - a name
     replicas: int = 2
     variables: tuple[str, ...] = ()
+    slots: int = 0
+    memory_mib: int = 0
+    scaling: Scaling | None = None
 
 
 def manifests(collections: Sequence[Collection], cluster: Cluster) -> list[Manifest]:
@@ -63,7 +75,14 @@ def manifests(collections: Sequence[Collection], cluster: Cluster) -> list[Manif
 
 def as_yaml(made: Sequence[Manifest]) -> str:
     """A document each."""
-    return yaml.safe_dump_all(made, sort_keys=False, allow_unicode=False)
+    return yaml.dump_all(made, Dumper=_Plain, sort_keys=False, allow_unicode=False)
+
+
+class _Plain(yaml.SafeDumper):
+    """Repeats what is there twice: not all tools for manifests know aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's signature
+        return True
 
 
 def name_of(collection: str) -> str:
@@ -94,6 +113,7 @@ def _document(lines: Sequence[str]) -> str:
 
 def _of(collection: Collection, text: str, cluster: Cluster) -> Iterator[Manifest]:
     name, credentials = name_of(collection.name), credentials_of(collection)
+    refuse_known_keys(collection, text)
     labels = {"app.kubernetes.io/name": "agentpipe", "app.kubernetes.io/instance": name}
     metadata = {"name": name, "labels": labels}
     yield {
@@ -107,7 +127,8 @@ def _of(collection: Collection, text: str, cluster: Cluster) -> Iterator[Manifes
         "kind": "Deployment",
         "metadata": metadata,
         "spec": {
-            "replicas": cluster.replicas,
+            # Where KEDA scales, an update must not set the number back.
+            **({"replicas": cluster.replicas} if cluster.scaling is None else {}),
             "selector": {"matchLabels": labels},
             "template": {
                 "metadata": {
@@ -127,6 +148,9 @@ def _of(collection: Collection, text: str, cluster: Cluster) -> Iterator[Manifes
         "metadata": metadata,
         "spec": {"maxUnavailable": 1, "selector": {"matchLabels": labels}},
     }
+    if cluster.scaling is not None:
+        slots = cluster.slots or slots_of(collection)
+        yield scaled_object(metadata, collection.name, slots, cluster.scaling)
 
 
 def _pod(
@@ -153,7 +177,7 @@ def _pod(
                 "labelSelector": {"matchLabels": labels},
             }
         ],
-        "containers": [_container(name_of(collection.name), grace_s, credentials, cluster)],
+        "containers": [_container(collection, grace_s, credentials, cluster)],
         "volumes": [
             {"name": "collection", "configMap": {"name": name_of(collection.name)}},
             {"name": "scratch", "emptyDir": {}},
@@ -162,8 +186,10 @@ def _pod(
     }
 
 
-def _container(name: str, grace_s: int, credentials: Credentials, cluster: Cluster) -> Manifest:
-    file = f"{cluster.folder}/{name}.yaml"
+def _container(
+    collection: Collection, grace_s: int, credentials: Credentials, cluster: Cluster
+) -> Manifest:
+    file = f"{cluster.folder}/{name_of(collection.name)}.yaml"
     variables = {*_SERVERS, *cluster.variables, *credentials.variables}
     secret_mounts = [
         {"name": f"secret-{index}", "mountPath": folder, "readOnly": True}
@@ -172,10 +198,16 @@ def _container(name: str, grace_s: int, credentials: Credentials, cluster: Clust
     return {
         "name": "worker",
         "image": cluster.image,
-        "command": ["agentpipe", "work", "--collection-file", file, "--log-format", "json"],
+        # One process: it has room for all runs of a pod, and the node's cores are not the pod's.
+        "command": [
+            *("agentpipe", "work", "--collection-file", file),
+            *("--processes", "1", "--slots", str(cluster.slots or slots_of(collection))),
+            *("--log-format", "json"),
+        ],
         "workingDir": cluster.folder,
         "env": [
             {"name": "AGENTPIPE_GRACE_S", "value": str(grace_s)},
+            {"name": "AGENTPIPE_HEARTBEAT_FILE", "value": _HEARTBEAT_FILE},
             {"name": "HOME", "value": "/tmp"},  # noqa: S108 - of the pod alone
             *(_from_secret(each, cluster) for each in sorted(variables)),
         ],
@@ -184,11 +216,12 @@ def _container(name: str, grace_s: int, credentials: Credentials, cluster: Clust
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "readinessProbe": {
-            "exec": {"command": ["agentpipe", "status", "--json"]},
-            "periodSeconds": 30,
-            "timeoutSeconds": 10,
+        **_probes(),
+        # All that a drain does SIGTERM does after it; but a drain that ends leaves nothing to end.
+        "lifecycle": {
+            "preStop": {"exec": {"command": [*_DRAIN, "--timeout", str(grace_s)]}},
         },
+        "resources": _resources(collection, cluster),
         "volumeMounts": [
             # Beside the agent config of the image, which it names.
             {
@@ -200,6 +233,26 @@ def _container(name: str, grace_s: int, credentials: Credentials, cluster: Clust
             {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108 - of the pod alone
             *secret_mounts,
         ],
+    }
+
+
+def _probes() -> Manifest:
+    live = {"exec": {"command": ["agentpipe", "probe", "live"]}, "timeoutSeconds": 10}
+    ready = {"exec": {"command": ["agentpipe", "probe", "ready"]}, "timeoutSeconds": 15}
+    return {
+        "startupProbe": {**live, "periodSeconds": 5, "failureThreshold": 24},
+        "livenessProbe": {**live, "periodSeconds": 30, "failureThreshold": 3},
+        "readinessProbe": {**ready, "periodSeconds": 30, "failureThreshold": 2},
+    }
+
+
+def _resources(collection: Collection, cluster: Cluster) -> Manifest:
+    """Processor time has no limit: a run that is slowed down is a run that is paid for longer."""
+    slots = cluster.slots or slots_of(collection)
+    asked = cluster.memory_mib or memory_mib(collection, slots)
+    return {
+        "requests": {"cpu": _CPU, "memory": f"{asked}Mi"},
+        "limits": {"memory": f"{HEADROOM * asked}Mi"},
     }
 
 

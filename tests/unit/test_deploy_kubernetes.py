@@ -11,7 +11,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from agentpipe.cli import whole_parser
 from agentpipe.config.collection import load
+from agentpipe.deploy.keda import TRIGGERS, Scaling, Trigger
 from agentpipe.deploy.kubernetes import Cluster, as_yaml, manifests, name_of
 
 if TYPE_CHECKING:
@@ -36,11 +38,12 @@ spec:
 """
 
 
-def made(folder: Path, text: str) -> list[dict[str, Any]]:
+def made(folder: Path, text: str, **said: Any) -> list[dict[str, Any]]:
     (folder / "agent.yaml").write_text(AGENT)
     (folder / "collection.yaml").write_text(text)
     collections = load(folder / "collection.yaml", 100)
-    return list(yaml.safe_load_all(as_yaml(manifests(collections, Cluster("registry/agents:1")))))
+    cluster = Cluster("registry/agents:1", **said)
+    return list(yaml.safe_load_all(as_yaml(manifests(collections, cluster))))
 
 
 def the(kind: str, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -106,8 +109,81 @@ def test_pods_have_no_privilege(tmp_path: Path) -> None:
     }
 
 
-def deploy(folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+def test_a_pod_drains_before_it_ends_and_is_probed(tmp_path: Path) -> None:
+    (deployment,) = the("Deployment", made(tmp_path, REFERRING))
+    worker = container(deployment)
+    command = worker["lifecycle"]["preStop"]["exec"]["command"]
+    assert command[:4] == ["agentpipe", "drain", "--here", "--wait"]
+    longest_s = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert 2 * 90 <= int(command[-1]) < longest_s
+    variables = {each["name"]: each.get("value") for each in worker["env"]}
+    file = variables["AGENTPIPE_HEARTBEAT_FILE"]
+    assert any(file.startswith(f"{it['mountPath']}/") for it in worker["volumeMounts"])
+    probes = {name: worker[f"{name}Probe"]["exec"]["command"] for name in ("liveness", "readiness")}
+    assert probes == {
+        "liveness": ["agentpipe", "probe", "live"],
+        "readiness": ["agentpipe", "probe", "ready"],
+    }
+    for name, arguments in (*probes.items(), ("drain", command), ("work", worker["command"])):
+        assert whole_parser().parse_args(arguments[1:]).run, name
+
+
+def test_a_pod_asks_for_the_memory_of_its_runs_and_their_servers(tmp_path: Path) -> None:
+    def asked(agent: str, **said: Any) -> str:
+        (tmp_path / "agent.yaml").write_text(agent)
+        collections = load(tmp_path / "collection.yaml", 100)
+        documents = manifests(collections, Cluster("a:1", **said))
+        resources = container(the("Deployment", documents)[0])["resources"]
+        assert resources["limits"].keys() == {"memory"}
+        return str(resources["requests"]["memory"])
+
+    text = REFERRING.replace("config: agent.yaml", "config: agent.yaml\n  number: 8")
+    (tmp_path / "collection.yaml").write_text(text)
+    assert asked(AGENT) == "66Mi"
+    assert asked(AGENT, memory_mib=500) == "500Mi"
+    llm = AGENT.replace("type: command", "type: llm\n  name: a").replace(
+        '{command: ["true"]}', "{model: 'openai:x', servers: [{name: a}]}"
+    )
+    assert asked(llm) == f"{64 + 96 + 8 * 75 + 2}Mi"
+    assert asked(llm, slots=2) == f"{64 + 96 + 2 * 75}Mi"
+
+
+@pytest.mark.parametrize("trigger", TRIGGERS)
+def test_keda_counts_the_tasks_of_the_collection_and_owns_the_replicas(
+    tmp_path: Path, trigger: Trigger
+) -> None:
+    text = collection("evals").replace("config: agent.yaml", "config: agent.yaml\n  number: 8")
+    documents = made(tmp_path, text, scaling=Scaling(trigger, prefix="mine"))
+    (scaled,), (deployment,) = the("ScaledObject", documents), the("Deployment", documents)
+    assert "replicas" not in deployment["spec"]
+    assert scaled["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    (found,) = scaled["spec"]["triggers"]
+    assert found["type"] == trigger
+    metadata = found["metadata"]
+    assert all(isinstance(value, str) for value in metadata.values())
+    assert "8" in (metadata.get(key) for key in ("threshold", "targetValue", "listLength"))
+    expected = {
+        "prometheus": (
+            "query",
+            'sum(agentpipe_tasks{collection="evals",state=~"waiting|running"})',
+        ),
+        "metrics-api": ("valueLocation", 'agentpipe_tasks{collection="evals",state="waiting"}'),
+        "redis": ("listName", "{mine}:tasks"),
+    }
+    assert metadata[expected[trigger][0]] == expected[trigger][1]
+
+
+def test_an_address_with_a_password_is_refused(tmp_path: Path) -> None:
+    made(tmp_path, REFERRING)
+    address = f"http://user:{CANARY}@prometheus"
+    done = deploy(tmp_path, "--scaler", "keda", "--scaler-address", address)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert CANARY not in done.stderr
+
+
+def deploy(folder: Path, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "agentpipe", "deploy", "kubernetes", "--image", "a:1"]
+    command += options
     return subprocess.run(
         command, cwd=folder, env=environ, capture_output=True, text=True, check=False
     )
@@ -133,7 +209,15 @@ def test_what_is_printed_is_the_collection_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "env", [f"{{KEY: {CANARY}}}", f"{{KEY: '$${{{CANARY}}}'}}", "{KEY: '${file:/key}'}"]
+    "env",
+    [
+        f"{{KEY: {CANARY}}}",
+        f"{{KEY: '$${{{CANARY}}}'}}",
+        f"{{KEY: 'https://{CANARY}:${{TOKEN}}@host'}}",
+        f"{{KEY: '${{TOKEN}}{CANARY}'}}",
+        f"{{KEY: '{CANARY}${{file:/run/keys/key}}'}}",
+        "{KEY: '${file:/key}'}",
+    ],
 )
 def test_what_cannot_be_referred_to_is_refused(tmp_path: Path, env: str) -> None:
     (tmp_path / "agent.yaml").write_text(AGENT)
@@ -142,6 +226,21 @@ def test_what_cannot_be_referred_to_is_refused(tmp_path: Path, env: str) -> None
     assert (done.returncode, done.stdout) == (2, "")
     assert CANARY not in done.stderr
     assert "${file:" in done.stderr or "folder of their own" in done.stderr
+
+
+def test_separators_between_references_are_no_secret(tmp_path: Path) -> None:
+    (deployment,) = the("Deployment", made(tmp_path, collection("evals", "{KEY: '${A}:${B}'}")))
+    assert {"A", "B"} <= {each["name"] for each in container(deployment)["env"]}
+
+
+def test_a_key_in_a_comment_is_refused_with_its_line(tmp_path: Path) -> None:
+    key = f"sk-proj-{'a1B2' * 10}"
+    (tmp_path / "agent.yaml").write_text(AGENT)
+    (tmp_path / "collection.yaml").write_text(f"{REFERRING}# before: {key}\n")
+    done = deploy(tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert key not in done.stderr
+    assert f"collection.yaml:{REFERRING.count(chr(10)) + 1}: " in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ import logging
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers import open_store
@@ -32,7 +34,6 @@ from agentpipe.worker.watch.freeze_watch import LOOK_EVERY_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
     from types import FrameType
 
     from agentpipe.settings import Settings
@@ -102,6 +103,7 @@ class Supervisor:
             return 0
         self._places = [_Place(self._start()) for _ in range(self._processes)]
         while not self._signals and not self._is_orphan():
+            self._beat()
             if self._done():
                 self._stop()
                 return 0
@@ -117,6 +119,12 @@ class Supervisor:
         log.info("ending: runs have %g s to finish", self._settings.grace_s)
         self._stop()
         return INTERRUPTED if interrupted else 0
+
+    def _beat(self) -> None:
+        """Say to `agentpipe probe live` that this loop turns: it replaces frozen workers."""
+        if self._settings.heartbeat_file:
+            with suppress(OSError):  # A full disk is no reason to end.
+                Path(self._settings.heartbeat_file).touch()
 
     def _is_orphan(self) -> bool:
         """Whether the process that replaces this one after changes is gone."""
@@ -194,6 +202,7 @@ class Supervisor:
                 # A busy process merges two signals into one: send another to those that still run.
                 passed_on, again_at = len(self._signals), time.monotonic() + 3.0
                 self._signal(signal.SIGTERM)
+            self._beat()
             for child in self._living():
                 child.check()
             time.sleep(LOOK_EVERY_S / 2)

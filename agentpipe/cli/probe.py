@@ -1,0 +1,63 @@
+"""``agentpipe probe``: for the probes of Kubernetes and other supervisors, and by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agentpipe.cli.common import add_common, opened_store, print_either, settings_of
+from agentpipe.cli.exit_codes import FAILED, OK
+from agentpipe.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from agentpipe.operations.probes import Probed
+    from agentpipe.settings import Settings
+
+MAX_AGE_S = 60.0
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "what",
+        metavar="PROBE",
+        choices=("live", "ready"),
+        help="live: the supervisor works; ready: the broker answers, the outbox has room",
+    )
+    parser.add_argument(
+        "--file", metavar="FILE", help="live: its heartbeat (default: $AGENTPIPE_HEARTBEAT_FILE)"
+    )
+    parser.add_argument(
+        "--max-age",
+        metavar="S",
+        type=float,
+        default=MAX_AGE_S,
+        help=f"live: the oldest heartbeat that is good, in seconds (default: {MAX_AGE_S:g})",
+    )
+    add_common(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit code 0 if all is well, 1 if not, 4 if the broker is away."""
+    settings = settings_of(args)
+    probed = _live(args, settings) if args.what == "live" else _ready(settings)
+    print_either(args, {"good": probed.good, "found": probed.found}, probed.found)
+    return OK if probed.good else FAILED
+
+
+def _live(args: argparse.Namespace, settings: Settings) -> Probed:
+    from agentpipe.operations.probes import is_live
+
+    file = args.file or settings.heartbeat_file
+    if not file:
+        raise ConfigError("no heartbeat file: set AGENTPIPE_HEARTBEAT_FILE, for `work` too")
+    return is_live(Path(file), args.max_age)
+
+
+def _ready(settings: Settings) -> Probed:
+    from agentpipe.operations.probes import is_ready
+
+    with opened_store(settings) as store:
+        return is_ready(store.stats(), settings.outbox_limits)
