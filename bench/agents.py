@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import time
 from pathlib import Path
@@ -58,3 +59,43 @@ class Holding(Waiting):
         if task.question == "hold":
             re.match(r"(a+)+$", "a" * 60 + "b")
         return await super().execute(task, context)
+
+
+class Sampled(Waiting):
+    """Notes each start; fails, or takes ``times`` as long, by the SHA-256 of its task's id.
+
+    Slow is, with ``each``, one sample of each group; with ``drawn``, each by a chance of 0.1.
+    """
+
+    def __init__(
+        self,
+        journal: str,
+        pause_s: float,
+        *,
+        failing: float = 0,
+        slow: str = "none",
+        times: int = 1,
+    ) -> None:
+        # Here, since the other agents run under older versions, too.
+        from agentpipe.chaos.agent import NotingAgent
+
+        super().__init__(pause_s)
+        self._noting = NotingAgent(journal, pause_s)
+        self.failing, self.slow, self.times = failing, slow, times
+
+    async def execute(self, task: Any, _context: Any) -> str:
+        self._noting.note(task.task_id)
+        await asyncio.sleep(self.pause_s * (self.times if self._is_slow(task) else 1))
+        if _drawn(f"fails {task.task_id}") < self.failing:
+            raise ConnectionError("the service is away")
+        return str(task.sample_index % 2)
+
+    def _is_slow(self, task: Any) -> bool:
+        if self.slow == "each":
+            return bool(task.sample_index == int(task.group_size * _drawn(task.group_id)))
+        return self.slow == "drawn" and _drawn(f"slow {task.task_id}") < 0.1
+
+
+def _drawn(text: str) -> float:
+    """At least 0 and less than 1, always the same for this text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) / 2**32
