@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.cli.common import refuse_below_one
 from agentpipe.errors import ConfigError
-from agentpipe.sending.groups import GroupPlan
+from agentpipe.sending.groups import REPAIRS, GroupPlan
 
 if TYPE_CHECKING:
     import argparse
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from agentpipe.sending.sent import Sent
 
 MAX_MEMBERS = 10_000
-REPAIRS = 2
 
 
 def add(parser: argparse.ArgumentParser) -> None:

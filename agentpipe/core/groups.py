@@ -23,6 +23,7 @@ UNJUDGED = ("infra_error", "eval_error", "crashed")
 # A record of the stream that begins like this is a group's, and no Result.
 _MARK = b'{"kind":"group"'
 _REPAIR = "~"
+_NAMES_GROUP = b'"group_id":"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,18 @@ class GroupEnd:
 def is_group_record(payload: object) -> bool:
     """Whether a record of a stream says how a group ended, and so is no Result."""
     return isinstance(payload, bytes) and payload.startswith(_MARK)
+
+
+def group_in(payload: bytes) -> str | None:
+    """The group of an encoded Result or of a group's record; None for what is in none."""
+    if _NAMES_GROUP not in payload:  # To read a large Result takes a while.
+        return None
+    try:
+        found = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return None
+    name = found.get("group_id") if isinstance(found, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def is_good(result: Result) -> bool:

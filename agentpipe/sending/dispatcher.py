@@ -24,7 +24,7 @@ from agentpipe.config.task_rules import NO_RULES
 from agentpipe.core.budgets import NO_BUDGET
 from agentpipe.errors import ConfigError, QueueFull
 from agentpipe.sending.admission import admit
-from agentpipe.sending.groups import COUNT_GROUPS, GroupPlan, offer_portions
+from agentpipe.sending.groups import COUNT_GROUPS, REPAIRS, GroupPlan, offer_portions
 from agentpipe.sending.handle import Handle
 from agentpipe.sending.patience import FULL_PAUSE_S, until_it_answers
 from agentpipe.sending.pending import Pending
@@ -235,7 +235,7 @@ class Dispatcher(ActorOptions):
         n: int = 8,
         *,
         spares: int = 0,
-        repairs: int = 2,
+        repairs: int = REPAIRS,
         need: int | None = None,
         vary_seed: bool = True,
         on_full: Literal["refuse", "wait"] = "refuse",

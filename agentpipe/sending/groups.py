@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # Groups offered together have at most so many members, unless one alone has more.
 MEMBERS_TOGETHER = 1_000
+# Where 1 of 20 members fails, 2 would leave 1 group of 80 short, and waste what it has paid.
+REPAIRS = 4
 COUNT_GROUPS = (
     "count groups: send the samples as tasks with one group_id and their group_size (send --run "
     "NAME --samples N); a GroupStream puts them together, but none is cancelled or replaced"

@@ -18,6 +18,7 @@ import pytest
 from kafka import KafkaProducer, codec
 from kafka.admin import KafkaAdminClient
 
+from agentpipe.core.groups import GroupEnd, is_group_record
 from agentpipe.core.result import Result
 from agentpipe.errors import ConfigError, Unreachable
 from agentpipe.settings import Settings
@@ -223,6 +224,37 @@ def test_other_clients_find_the_task_in_the_key(sink: Sink, url: str) -> None:
     assert found.task_id == "task-7"
     assert found.position == (found.position[0], 0)
     assert "password" not in url
+
+
+def test_a_group_is_in_one_partition_and_its_records_have_their_tasks_ids(
+    kafka_server: KafkaServer, topic: str
+) -> None:
+    sink = open_sink(Settings(sink=f"{kafka_server.url}/{topic}?partitions=8"))
+    names = [f"g{number}" for number in range(12)]
+    sink.publish([record(f"{name}/{index}", group_id=name) for index in range(4) for name in names])
+    ends = [
+        GroupEnd(name, "complete", 4, tuple(f"{name}/{it}" for it in range(4))) for name in names
+    ]
+    sink.publish([Record(end.group_id, end.encode()) for end in ends])
+    sink.publish([record("alone", result='"group_id":"g0"')])
+    found, reader = list[Record](), sink.follow(None, "beginning")
+
+    def all_came() -> bool:
+        found.extend(reader.poll(100, 1))
+        return len(found) == 61
+
+    wait_until(all_came, 20, "all records")
+    partitions: dict[str, set[int]] = {}
+    for each in found:
+        name = each.task_id.partition("/")[0]
+        partitions.setdefault(name, set()).add(each.position[0])
+    assert set(partitions) == {*names, "alone"}
+    assert {len(each) for each in partitions.values()} == {1}
+    assert len(set.union(*partitions.values())) > 1
+    results = [it.task_id for it in found if not is_group_record(it.payload)]
+    assert results == [Result.decode(it.payload).task_id for it in found if it.task_id in results]
+    reader.close()
+    sink.close()
 
 
 @pytest.mark.parametrize(

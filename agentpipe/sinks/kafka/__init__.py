@@ -1,4 +1,4 @@
-"""KafkaSink: the stream as a Kafka topic, keyed by task.
+"""KafkaSink: the stream as a Kafka topic, keyed by group of samples or else by task.
 
 Repeats of a task have its key and so its partition: the same reader gets both. The producer is
 idempotent, so its own retries make no repeats.
@@ -16,6 +16,7 @@ from agentpipe.errors import ConfigError, RecordsRefused, Unreachable
 from agentpipe.sinks.kafka.address import KafkaAddress
 from agentpipe.sinks.kafka.errors import REFUSALS, TOO_LARGE, reason, unreachable
 from agentpipe.sinks.kafka.health import examine
+from agentpipe.sinks.kafka.keys import place_of
 from agentpipe.sinks.kafka.reader import KafkaReader
 from agentpipe.sinks.kafka.topic import ANSWER_MS, CONNECT_MS, prepare
 from agentpipe.sinks.truncate import truncate
@@ -85,9 +86,7 @@ class KafkaSink:
         remedy = f"raise max.message.bytes of the topic {topic}, now about {self._max_bytes:,}"
         # Send all before waiting for any, so that they travel together.
         futures = [
-            producer.send(
-                topic, truncate(record, self._max_bytes, remedy), key=record.task_id.encode()
-            )
+            producer.send(topic, truncate(record, self._max_bytes, remedy), **place_of(record))
             for record in records
         ]
         refused: dict[int, KafkaError] = {}

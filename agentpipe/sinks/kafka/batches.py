@@ -18,7 +18,7 @@ from kafka.record.default_records import DefaultRecordBatch
 from agentpipe.core.caps import MAX_BATCH_BYTES, MAX_BATCH_RECORDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from kafka import KafkaConsumer, TopicPartition
 
@@ -94,12 +94,14 @@ def _decoded(tp: TopicPartition, batch: Any) -> list[Any]:
         if batch.records_count > MAX_BATCH_RECORDS:
             raise TooLargeError(f"more than {MAX_BATCH_RECORDS:,} records: MAX_BATCH_RECORDS")
         _inflate(batch)
-    return [_record(tp, each.offset, each.key, each.value) for each in batch]
+    return [_record(tp, each.offset, each.key, each.value, each.headers) for each in batch]
 
 
-def _record(tp: TopicPartition, offset: int, key: bytes | None, value: Any) -> Any:
+def _record(
+    tp: TopicPartition, offset: int, key: bytes | None, value: Any, headers: Sequence[Any] = ()
+) -> Any:
     unused = (None, -1, -1, -1)
-    return ConsumerRecord(tp.topic, tp.partition, -1, offset, -1, 0, key, value, [], *unused)
+    return ConsumerRecord(tp.topic, tp.partition, -1, offset, -1, 0, key, value, headers, *unused)
 
 
 def _inflate(batch: DefaultRecordBatch) -> None:

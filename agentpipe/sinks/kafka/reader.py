@@ -24,6 +24,7 @@ from agentpipe.sinks.kafka.assignor import PinningAssignor
 from agentpipe.sinks.kafka.batches import Undecodable, skip_undecodable
 from agentpipe.sinks.kafka.commits import Commits
 from agentpipe.sinks.kafka.errors import unreachable
+from agentpipe.sinks.kafka.keys import task_id_of
 from agentpipe.sinks.kafka.lent import Lent
 from agentpipe.sinks.kafka.recalled import Recalled
 from agentpipe.sinks.kafka.starts import Starts
@@ -174,7 +175,8 @@ class KafkaReader:
         position = (tp.partition, message.offset)
         value = message.value or b""
         fault = value if isinstance(value, Undecodable) else ""
-        record = Record(_id_of(message), b"" if fault else value, position, fault)
+        task_id = task_id_of(message.key, message.headers)
+        record = Record(task_id, b"" if fault else value, position, fault)
         if message.offset < self._floors.get(tp, 0):
             self._recalled.add(record)
         else:
@@ -318,7 +320,3 @@ def _consumer(address: KafkaAddress, group: str | None, assignment: Assignment) 
         metadata_max_age_ms=METADATA_MS,
         metrics_enabled=False,
     )
-
-
-def _id_of(message: Any) -> str:
-    return (message.key or b"").decode(errors="backslashreplace")
