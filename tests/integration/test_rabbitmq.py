@@ -15,6 +15,7 @@ import pytest
 from agentpipe.brokers import open_store
 from agentpipe.brokers.dead_letter import DeadFilter
 from agentpipe.brokers.rabbitmq import RabbitStore
+from agentpipe.brokers.rabbitmq.topology import Topology
 from agentpipe.brokers.records import Offer, Queue, Settlement, Worker
 from agentpipe.errors import Unreachable
 from agentpipe.settings import Settings
@@ -77,6 +78,37 @@ def test_agents_are_shared_out_over_the_processes(project: Project) -> None:
         return len({entry["pid"] for entry in project.journal("started")}) == 2
 
     wait_until(both_work, 30, "both processes run tasks")
+
+
+NO_STATE = (
+    *(b"", b"\xff", b"[]", b"{}", b"null", b'"x"', b"[5]", b'{"a": "b"}', b'{"a": {"b": 1}}'),
+    b'[{"collection": "toys", "queues": [5], "bounds": [1], "concurrency": 1, "max_crashes": 1}]',
+    b'[{"collection": "toys", "queues": [], "bounds": ["x"], "concurrency": 1, "max_crashes": 1}]',
+)
+
+
+@pytest.mark.long
+def test_what_others_put_among_shared_state_is_skipped(project: Project, broker_url: str) -> None:
+    url, _, prefix = broker_url.partition("?prefix=")
+    project.collection()
+    fleet = project.work("--processes", "1").ready(1)
+    project.send("echo first")
+    project.until(delivered=1)
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        for name in ("registry", "cancels", "suspects", "calendar", "runs", "run.r"):
+            queue = Topology(prefix).shared(name).name
+            for payload in NO_STATE:
+                connection.channel().basic_publish("", queue, payload)
+    project.ok("send", "toys", "echo named", "--run", "r")
+    for command in ("status", "doctor", "runs", "dead list", "pause toys", "resume toys"):
+        done = project.run(*command.split())
+        assert "Traceback" not in done.err, (command, done.err)
+        assert done.code == 0, (command, done.err)
+    project.until(delivered=2)
+    assert fleet.stop() == 0
+    assert "Traceback" not in fleet.log
+    assert "took less of it" not in fleet.log
+    assert {result["outcome"] for result in project.by_id().values()} == {"ok"}
 
 
 @pytest.mark.long

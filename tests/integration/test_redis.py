@@ -109,6 +109,18 @@ def test_the_hash_of_tasks_is_as_long_as_there_are_unsettled_ones(
     assert raw.zcard(f"{keys_of(url)}:waiting:{QUEUE}") == 2
 
 
+def test_an_id_of_no_task_in_a_queue_holds_up_no_claim(
+    store: AnyStore, url: str, raw: redis.Redis
+) -> None:
+    store.offer(QUEUE, [Offer(f"t{n}", b"{}") for n in range(3)], round_robin=False)
+    waiting = f"{keys_of(url)}:waiting:{QUEUE}"
+    for name in (b"nobody", b"\xff"):
+        raw.zadd(waiting, {name: -1.0})
+    worker = joined(store)
+    claims = [*claim_up_to(10, store, worker), *claim_up_to(10, store, worker)]
+    assert sorted(claim.task_id for claim in claims) == ["t0", "t1", "t2"]
+
+
 def test_each_prefix_is_a_store_of_its_own(store: AnyStore, redis_server: RedisServer) -> None:
     with opened(f"{redis_server.url}?prefix=other-{uuid.uuid4().hex[:8]}") as other:
         declared(other)

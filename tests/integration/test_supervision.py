@@ -67,6 +67,7 @@ def test_a_mistake_in_a_file_keeps_back_who_dies_and_never_ends_the_fleet(
     assert fleet.stop() == 0
 
 
+@pytest.mark.long
 def test_the_log_says_what_ended_a_worker(project: Project) -> None:
     project.collection()
     fleet = project.work("--processes", "1").ready(1)

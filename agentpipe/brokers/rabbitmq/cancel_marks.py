@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.rabbitmq.messages import now_ms
-from agentpipe.brokers.rabbitmq.shared_state import SharedState
+from agentpipe.brokers.rabbitmq.shared_state import SharedState, values_of
 from agentpipe.brokers.rabbitmq.topology import LONGEST_DELAY_MS
 from agentpipe.core.run_names import run_of
 
@@ -34,7 +34,7 @@ class CancelMarks:
     """What one process knows of them: by key, until when tasks were submitted, in Unix ms."""
 
     def __init__(self, session: Session, topology: Topology) -> None:
-        self._state = SharedState[int](session, topology.shared("cancels"), max)
+        self._state = SharedState[int](session, topology.shared("cancels"), max, values_of(int))
         self.until_ms: dict[str, int] = {}
 
     def __contains__(self, message: Message) -> bool:

@@ -79,13 +79,17 @@ class RegistryEntry:
 
     @classmethod
     def decode(cls, record: Mapping[str, Any]) -> Self:
-        """From JSON."""
+        """From JSON; raises for what is no entry."""
         fields = {name: record[name] for name in cls.__slots__ if name in record}
         for name in ("queues", "bounds", "former", "paused"):
             fields[name] = tuple(fields.get(name, ()))
         gates = fields.get("gates", ())
         fields["gates"] = tuple(None if gate is None else tuple(gate) for gate in gates)
         fields["sources"] = {by: Source(**it) for by, it in fields.get("sources", {}).items()}
+        if not all(isinstance(it, str) for it in (*fields["queues"], *fields["former"])):
+            raise TypeError("a queue's name")
+        if not all(isinstance(it, int) for it in (fields["bounds"][-1], *fields["bounds"])):
+            raise TypeError("a bound")
         return cls(**fields)
 
     @property

@@ -11,7 +11,7 @@ import hashlib
 import time
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.brokers.rabbitmq.shared_state import SharedState
+from agentpipe.brokers.rabbitmq.shared_state import SharedState, values_of
 from agentpipe.brokers.readable_rows import bytes_in, number_in, readable, text_in
 from agentpipe.brokers.runs import KeptRun
 from agentpipe.core.run_names import run_of
@@ -32,7 +32,9 @@ class Runs:
 
     def __init__(self, session: Session, topology: Topology) -> None:
         self._session, self._topology = session, topology
-        self._state = SharedState[dict[str, Any]](session, topology.shared("runs"), _first)
+        self._state = SharedState[dict[str, Any]](
+            session, topology.shared("runs"), _first, values_of(dict)
+        )
         self._records: dict[str, dict[str, Any]] = {}
         self._ids: dict[str, set[str]] = {}
         self._read_at = float("-inf")
@@ -88,7 +90,9 @@ class Runs:
         return self._ids.get(run_of(task_id) or "", set())
 
     def _ids_of(self, run: str) -> SharedState[int]:
-        return SharedState[int](self._session, self._topology.shared(f"run.{run}"), max)
+        return SharedState[int](
+            self._session, self._topology.shared(f"run.{run}"), max, values_of(int)
+        )
 
     def _keep(self, records: dict[str, dict[str, Any]]) -> None:
         self._records, self._read_at = records, time.monotonic()

@@ -18,7 +18,7 @@ from agentpipe.brokers.rabbitmq.queues import Queues, UnitLocks
 from agentpipe.brokers.rabbitmq.registry import Registry
 from agentpipe.brokers.rabbitmq.rpc import Replies, Request, ask, encode
 from agentpipe.brokers.rabbitmq.runs import Runs
-from agentpipe.brokers.rabbitmq.shared_state import SharedState
+from agentpipe.brokers.rabbitmq.shared_state import SharedState, values_of
 from agentpipe.brokers.rabbitmq.suspects import Suspects
 from agentpipe.brokers.rabbitmq.tickets import Tickets
 from agentpipe.connections.amqp.channel import ChannelClosed
@@ -62,7 +62,7 @@ class Services:
         self.marks, self.runs = CancelMarks(session, topology), Runs(session, topology)
         self.cooldowns, self.breaker = Cooldowns(), FleetBreaker()
         self.listeners: set[Callable[[], None]] = set()
-        self._calendar = SharedState[int](session, topology.shared("calendar"), max)
+        self._calendar = SharedState[int](session, topology.shared("calendar"), max, values_of(int))
 
     def inherit(self, earlier: Services) -> None:
         """Go on with the cooldowns and the breaker of a lost connection."""

@@ -8,6 +8,7 @@ between leaves both, so ``merge`` must accept a value that it has merged before.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -32,12 +33,26 @@ RETRY_S = 0.01
 MANY = 20
 
 
+log = logging.getLogger(__name__)
+
+
+def values_of(kind: type[V]) -> Callable[[Any], Mapping[str, V]]:
+    """A ``decode`` for documents with values of one type."""
+
+    def decode(values: Any) -> Mapping[str, V]:
+        if not isinstance(values, dict) or not all(isinstance(it, kind) for it in values.values()):
+            raise TypeError(kind)
+        return values
+
+    return decode
+
+
 class SharedState(Generic[V]):
     """One document, a mapping from strings to values.
 
     Args:
         merge: Combines the earlier and the later of two values of one key.
-        decode: From the JSON of a message to the document.
+        decode: From the JSON of a message to the document; raises where it is none.
         encode: From the document to what ``orjson`` can write.
     """
 
@@ -46,13 +61,13 @@ class SharedState(Generic[V]):
         session: Session,
         queue: Declaration,
         merge: Callable[[V, V], V],
-        decode: Callable[[Any], Mapping[str, V]] = lambda values: values,
+        decode: Callable[[Any], Mapping[str, V]],
         encode: Callable[[Mapping[str, V]], Any] = lambda values: values,
     ) -> None:
         self._session, self._queue = session, queue
         self._merge, self._decode, self._encode = merge, decode, encode
         self._lock = f"{queue.name}.lock"
-        self._owned = False
+        self._owned = self._has_skipped = False
         # The server's lock excludes other connections only.
         self._busy = asyncio.Lock()
 
@@ -115,8 +130,7 @@ class SharedState(Generic[V]):
         messages = tag = 0
         while delivery := await channel.get(self._queue.name):
             messages, tag = messages + 1, delivery.tag
-            for key, value in self._decode(orjson.loads(delivery.body)).items():
-                found[key] = self._merge(found[key], value) if key in found else value
+            found = self._with(found, delivery.body)
         before = dict(found)
         change(found)
         changed = found != before
@@ -126,6 +140,19 @@ class SharedState(Generic[V]):
         elif messages:
             channel.requeue_all()
         return found, changed
+
+    def _with(self, found: Mapping[str, V], body: bytes) -> dict[str, V]:
+        """What was found, with a message merged into it, unless others have written that."""
+        merged = dict(found)
+        try:
+            for key, value in self._decode(orjson.loads(body)).items():
+                merged[key] = self._merge(merged[key], value) if key in merged else value
+        except (ValueError, TypeError, LookupError, AttributeError):
+            if not self._has_skipped:
+                log.warning("skipped what others put into the queue %s", self._queue.name)
+            self._has_skipped = True
+            return dict(found)
+        return merged
 
     async def _publish(self, channel: Channel, values: Mapping[str, V]) -> None:
         message = OutgoingMessage(self._queue.name, orjson.dumps(self._encode(values)), {})

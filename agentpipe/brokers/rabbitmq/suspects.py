@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.rabbitmq.messages import now_ms
-from agentpipe.brokers.rabbitmq.shared_state import SharedState
+from agentpipe.brokers.rabbitmq.shared_state import SharedState, values_of
 
 if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.messages import Message
@@ -25,7 +25,7 @@ class Suspects:
     """The marks: when each suspect began to run alone, in Unix ms."""
 
     def __init__(self, session: Session, topology: Topology) -> None:
-        self._state = SharedState[int](session, topology.shared("suspects"), max)
+        self._state = SharedState[int](session, topology.shared("suspects"), max, values_of(int))
 
     async def mark(self, message: Message) -> None:
         """It is about to run alone."""

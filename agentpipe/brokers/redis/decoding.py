@@ -40,11 +40,11 @@ def _rows(values: Sequence[Any], width: int) -> Iterator[tuple[Any, ...]]:
 
 
 def as_claims(answer: Sequence[bytes], worker: str) -> list[Claim]:
-    """The reply of ``claim``."""
+    """The reply of ``claim``; without ids of no task, which others may put into a queue."""
     if not answer:
         return []
     number, *values = answer
-    return [_claim(row, worker, int(number)) for row in _rows(values, 5)]
+    return [_claim(row, worker, int(number)) for row in _rows(values, 5) if row[1]]
 
 
 def _claim(row: Sequence[bytes], worker: str, number: int) -> Claim:
