@@ -54,7 +54,7 @@ COMMANDS = {
     "doctor": "examine versions, servers, clocks and limits, with advice",
     "chaos": "kill, freeze and cut off scratch workers on your broker and sink, and count results",
     "probe": "say whether the workers of this machine live, or could take tasks",
-    "deploy": "print manifests that run workers on Kubernetes",
+    "deploy": "print what runs workers elsewhere: manifests of Kubernetes, units of systemd",
     "completion": "print a shell completion script",
     "start-workers": "run workers, with the options of MCP-Universe",
     "consume-outputs": "follow the stream, with the options of MCP-Universe",
@@ -97,6 +97,8 @@ def _drop_output() -> None:
 
 def _run(arguments: list[str]) -> int:
     try:
+        if "CREDENTIALS_DIRECTORY" in os.environ:
+            _take_credentials()
         args = _parser(arguments).parse_args(arguments)
         return int(args.run(args))
     except AgentpipeError as error:
@@ -111,6 +113,13 @@ def _run(arguments: list[str]) -> int:
 
         traceback.print_exc()
         return FAILED
+
+
+def _take_credentials() -> None:
+    """In a service of systemd's, variables are files."""
+    from agentpipe.connections.credentials import from_credentials
+
+    os.environ.update(from_credentials(os.environ))
 
 
 def _escape_what_the_terminal_lacks() -> None:

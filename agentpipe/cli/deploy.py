@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from agentpipe.cli.common import (
@@ -13,25 +14,58 @@ from agentpipe.cli.common import (
     say,
 )
 from agentpipe.cli.exit_codes import OK
+from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
+    from agentpipe.config.collection import Collection
     from agentpipe.deploy.keda import Scaling
     from agentpipe.deploy.kubernetes import Cluster
     from agentpipe.settings import Settings
 
+TARGETS = ("kubernetes", "systemd")
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("target", choices=("kubernetes",), help="what to print manifests for")
+    parser.add_argument("target", choices=TARGETS, help="what to print")
     parser.add_argument(
         "-c",
         "--collection-file",
         metavar="FILE",
         help="collection file (default: $AGENT_COLLECTION_CONFIG_FILE, else collection.yaml)",
     )
-    parser.add_argument("--image", metavar="NAME", required=True, help="image of the workers")
+    _add_kubernetes(parser)
+    _add_systemd(parser)
+    parser.add_argument(
+        "--secret-env",
+        metavar="VARIABLE",
+        action="append",
+        default=[],
+        help="a further credential, for agents themselves, such as OPENAI_API_KEY; repeatable",
+    )
+    add_json(parser)
+
+
+def _add_systemd(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--user", metavar="NAME", default="agentpipe", help="as whom workers run, by systemd"
+    )
+    parser.add_argument(
+        "--credentials",
+        metavar="DIR",
+        default="/etc/agentpipe",
+        help="where systemd finds credentials, a file each (default: /etc/agentpipe)",
+    )
+    parser.add_argument(
+        "--program", metavar="FILE", help="the agentpipe of the unit (default: this one)"
+    )
+
+
+def _add_kubernetes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--image", metavar="NAME", help="image of the workers, for Kubernetes")
     parser.add_argument(
         "--image-folder",
         metavar="DIR",
@@ -43,13 +77,6 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         default="agentpipe",
         help="the Secret with all credentials (default: agentpipe)",
-    )
-    parser.add_argument(
-        "--secret-env",
-        metavar="VARIABLE",
-        action="append",
-        default=[],
-        help="a variable of that Secret for agents themselves, such as OPENAI_API_KEY; repeatable",
     )
     parser.add_argument(
         "--replicas", metavar="N", type=int, default=2, help="pods per collection (default: 2)"
@@ -76,21 +103,51 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-replicas", metavar="N", type=int, default=10, help="most pods by KEDA (default: 10)"
     )
-    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print YAML to stdout; what must exist beside it to stderr."""
+    """Print to stdout; what must exist beside it to stderr."""
     import os
 
     from agentpipe.config.collection import load
-    from agentpipe.deploy.kubernetes import as_yaml, manifests
     from agentpipe.settings import Settings
 
     for option in ("--replicas", "--slots", "--memory-mib", "--max-replicas"):
         refuse_below_one(option, getattr(args, option[2:].replace("-", "_")))
     settings = Settings.from_env(os.environ)
     collections = load(collection_file(args, settings), settings.max_queue_size)
+    if args.target == "systemd":
+        _print_units(args, collections)
+    else:
+        _print_manifests(args, collections, settings)
+    return OK
+
+
+def _print_units(args: argparse.Namespace, collections: Sequence[Collection]) -> None:
+    from pathlib import Path
+
+    from agentpipe.deploy.systemd import Machine, units
+
+    program = args.program or str(Path(sys.argv[0]).resolve())
+    machine = Machine(program, args.user, args.credentials, tuple(args.secret_env))
+    made = units(collections, machine)
+    if args.json:
+        print_json({"units": {each.name: each.text for each in made}})
+    for each in () if args.json else made:
+        print_text(f"# /etc/systemd/system/{each.name}", *each.text.splitlines())
+    say(
+        f"{args.credentials} must have a file for each LoadCredential=, which only root can read",
+        f"the user {args.user} must exist, and be able to read the collection file and the code",
+    )
+
+
+def _print_manifests(
+    args: argparse.Namespace, collections: Sequence[Collection], settings: Settings
+) -> None:
+    from agentpipe.deploy.kubernetes import as_yaml, manifests
+
+    if not args.image:
+        raise ConfigError("name the image of the workers: --image registry/agents:1")
     made = manifests(collections, _cluster(args, settings))
     if args.json:
         print_json({"manifests": made})
@@ -102,7 +159,6 @@ def run(args: argparse.Namespace) -> int:
         f"the image must have the agent configs and what they name in {args.image_folder}, at the "
         "places relative to the collection file",
     )
-    return OK
 
 
 def _cluster(args: argparse.Namespace, settings: Settings) -> Cluster:

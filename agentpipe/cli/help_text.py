@@ -44,7 +44,10 @@ EXAMPLES = {
     "why": ("why TASK",),
     "chaos": ("chaos", "chaos --tasks 1000 --kills 50 --json", "chaos --clean"),
     "probe": ("probe live", "probe ready"),
-    "deploy": ("deploy kubernetes -c collection.yaml --image registry/agents:1",),
+    "deploy": (
+        "deploy kubernetes -c collection.yaml --image registry/agents:1",
+        "deploy systemd -c collection.yaml",
+    ),
     "init": ("init trial", "init moved --from-mcp-universe benchmarks/"),
 }
 

@@ -12,8 +12,6 @@ from agentpipe.core.masking import masked
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from agentpipe.config.collection import Collection, ContextSpec
 
 # `$${` stands for a literal `${`, as in contexts.
@@ -36,20 +34,28 @@ class Credentials:
 
 
 def credentials_of(collection: Collection) -> Credentials:
-    """What its contexts refer to.
+    """What its contexts refer to, where its text goes into a ConfigMap.
 
     Raises:
         ConfigError: A value is in the file itself, or a file's name is no key of a Secret.
     """
-    values = [value for each in collection.contexts for value in _values(collection, each)]
+    for context in collection.contexts:
+        _refuse_shown(collection, context)
+    found = references_in(collection)
+    for path in found.files:
+        _refuse_bad_name(collection, path)
+    return found
+
+
+def references_in(collection: Collection) -> Credentials:
+    """What its contexts refer to."""
+    values = [value for each in collection.contexts for value in each.env.values()]
     variables = {name for value in values for name in names_in(value)}
     files = {path for value in values for path in _FILE.findall(value)}
-    for path in files:
-        _refuse_bad_name(collection, path)
     return Credentials(tuple(sorted(variables)), tuple(sorted(files)))
 
 
-def _values(collection: Collection, context: ContextSpec) -> Iterator[str]:
+def _refuse_shown(collection: Collection, context: ContextSpec) -> None:
     for name, value in context.env.items():
         is_public = context.public is not None and name in context.public
         # Separators alone are no secret. A word beside a reference may be half of one.
@@ -60,7 +66,6 @@ def _values(collection: Collection, context: ContextSpec) -> Iterator[str]:
                 f"${{file:/run/secrets/agentpipe/{name}}} for all of it, or list the name in "
                 "public: if it is no secret"
             )
-        yield value
 
 
 def _part(value: str) -> str:

@@ -1,0 +1,142 @@
+"""Units of systemd: a service that runs the workers of one collection file on this machine."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agentpipe.deploy.credentials import references_in
+from agentpipe.errors import ConfigError
+from agentpipe.worker.times import SHUTDOWN_S
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentpipe.config.collection import Collection
+
+_SERVERS = ("AGENTPIPE_BROKER", "AGENTPIPE_SINK")
+# Beyond the grace: the supervisor settles, drains the outbox and waits for its workers.
+_ENDING_S = 6 * SHUTDOWN_S
+# A mistake in a file; starting again would not mend it.
+_CONFIG_ERROR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the user says about the machine.
+
+    Attributes:
+        program: Where `agentpipe` is.
+        user: As whom workers run.
+        folder: Where credentials are, a file each, which only root has to read.
+        variables: What workers take from it beside what contexts refer to.
+    """
+
+    program: str
+    user: str = "agentpipe"
+    folder: str = "/etc/agentpipe"
+    variables: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A unit with its file's name."""
+
+    name: str
+    text: str
+
+
+def units(collections: Sequence[Collection], machine: Machine) -> list[Unit]:
+    """The service of the workers, and that of the schedules if the file has any.
+
+    Raises:
+        ConfigError: A path or a name cannot stand in a unit.
+    """
+    base = f"agentpipe-{re.sub(r'[^A-Za-z0-9_]+', '-', collections[0].name)}"
+    file = str(collections[0].file)
+    made = [_service(base, "work", file, collections, machine)]
+    if any(each.schedule for each in collections):
+        name = f"{base}-schedule"
+        made.append(_service(name, "schedule run", file, collections, machine))
+    return made
+
+
+def _service(
+    name: str, command: str, file: str, collections: Sequence[Collection], machine: Machine
+) -> Unit:
+    # The evaluation of a run may take as long again.
+    grace_s = math.ceil(2 * max(each.time_limit_s for each in collections))
+    names = ", ".join(each.name for each in collections)
+    lines = [
+        "[Unit]",
+        f"Description=agentpipe {command} for {names}",
+        "After=network-online.target",
+        "Wants=network-online.target",
+        "StartLimitIntervalSec=0",
+        "",
+        "[Service]",
+        "Type=exec",
+        f"ExecStart={_word(machine.program)} {command} --collection-file {_word(file)}",
+        f"WorkingDirectory={_path(str(Path(file).parent))}",
+        *_rights(collections, machine),
+        f"RuntimeDirectory={name}",
+        f"Environment=AGENTPIPE_GRACE_S={grace_s}",
+        f"Environment=AGENTPIPE_HEARTBEAT_FILE=/run/{name}/heartbeat",
+        *_credentials(name, collections, machine),
+        "# SIGTERM for the supervisor alone: runs have their grace; what is left then is killed.",
+        "KillMode=mixed",
+        f"TimeoutStopSec={math.ceil(grace_s + _ENDING_S)}",
+        "# Workers that were drained end with 0, and are wanted to stay away.",
+        "Restart=on-failure",
+        "RestartSec=5",
+        f"RestartPreventExitStatus={_CONFIG_ERROR}",
+        "# A child that takes too much memory ends alone.",
+        "OOMPolicy=continue",
+        "LimitNOFILE=65536",
+        "LimitCORE=0",
+        "TasksMax=infinity",
+        "",
+        "[Install]",
+        "WantedBy=multi-user.target",
+    ]
+    return Unit(f"{name}.service", "\n".join([*lines, ""]))
+
+
+def _rights(collections: Sequence[Collection], machine: Machine) -> list[str]:
+    """Root where agents run as users of their own: agentpipe gives up its rights for them."""
+    if any(each.user for each in collections):
+        return ["# Collections name a user for what agents start: only root can become one."]
+    return [
+        f"User={_path(machine.user)}",
+        "NoNewPrivileges=yes",
+        "PrivateTmp=yes",
+        "ProtectSystem=full",
+        "ProtectKernelTunables=yes",
+        "ProtectControlGroups=yes",
+        "RestrictSUIDSGID=yes",
+    ]
+
+
+def _credentials(name: str, collections: Sequence[Collection], machine: Machine) -> list[str]:
+    """Files of root's, which systemd shows to this service alone; we read variables from them."""
+    found = list(map(references_in, collections))
+    here = f"/run/credentials/{name}.service/"
+    keys = {*_SERVERS, *machine.variables, *(it for each in found for it in each.variables)}
+    keys |= {it.removeprefix(here) for each in found for it in each.files if it.startswith(here)}
+    return [f"LoadCredential={key}:{_path(machine.folder)}/{key}" for key in sorted(keys)]
+
+
+def _word(text: str) -> str:
+    """One argument of ``ExecStart``."""
+    plain = _path(text)
+    return plain if re.fullmatch(r"[\w%/.+:@-]+", plain, re.ASCII) else f'"{plain}"'
+
+
+def _path(text: str) -> str:
+    """A value in which nothing has a meaning for systemd."""
+    if re.search(r"[\x00-\x1f\x7f\"'\\$;]", text):
+        raise ConfigError(f"{text!r} cannot stand in a unit: use a path of plain characters")
+    return text.replace("%", "%%")
