@@ -1,4 +1,7 @@
-"""What ``top`` takes, of who looks and of the fleet: ``python -m bench.watching``."""
+"""What ``top`` takes, of who looks and of the fleet.
+
+``python -m bench.watching [sqlite | redis | rabbitmq ...]``
+"""
 
 from __future__ import annotations
 
@@ -31,14 +34,20 @@ if TYPE_CHECKING:
 LOOKS, FRAMES, WATCH_S = 21, 7, 15.0
 
 
+SERVERS = {"redis": RedisServer, "rabbitmq": RabbitServer}
+
+
 def main() -> None:
-    _on("sqlite", "", None)
-    for kind in (RedisServer, RabbitServer):
+    for name in sys.argv[1:] or ("sqlite", *SERVERS):
+        kind = SERVERS.get(name)
+        if kind is None:
+            _on("sqlite", "", None)
+            continue
         with (
             tempfile.TemporaryDirectory() as folder,
-            kind(Path(folder) / kind.kind, environ=os.environ) as server,
+            kind(Path(folder) / name, environ=os.environ) as server,
         ):
-            _on(kind.kind, fresh(server.url), pid_of(server))
+            _on(name, fresh(server.url), pid_of(server))
 
 
 def _on(name: str, broker: str, server: int | None) -> None:

@@ -17,6 +17,7 @@ from prometheus_client.core import (
 )
 
 from agentpipe.brokers.measures import bounds_of
+from agentpipe.core.groups import STATUSES
 from agentpipe.operations.stats import undelivered_s
 from agentpipe.worker.claims.heartbeat import Heartbeat
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from agentpipe.brokers.measures import Histogram, Measures
-    from agentpipe.brokers.statistics import QueueDepth, Stats
+    from agentpipe.brokers.statistics import GroupCounts, QueueDepth, Stats
 
 _STATES = ("waiting", "delayed", "running")
 _DRAMATIQ = ("queue_name", "actor_name")
@@ -44,6 +45,8 @@ def families_of(stats: Stats, *, openmetrics: bool = False) -> Iterator[Metric]:
         yield _untyped(ended) if openmetrics else ended
         yield from _of_measures(stats.measures)
         yield from _as_dramatiq(stats.measures)
+    if stats.groups is not None:
+        yield _ended_groups(stats.groups)
     yield from _in_progress(stats)
 
 
@@ -128,6 +131,13 @@ def _of_workers(stats: Stats) -> Iterator[Metric]:
     if known := [lag_s for lag_s in lags if lag_s is not None]:
         text = "The longest delay of a worker's event loop lately."
         yield GaugeMetricFamily("agentpipe_loop_lag_seconds", text, value=max(known))
+
+
+def _ended_groups(groups: GroupCounts) -> Metric:
+    family = CounterMetricFamily("agentpipe_groups", "Groups that ended.", labels=("status",))
+    for status in STATUSES:
+        family.add_metric((status,), getattr(groups, status))
+    return family
 
 
 def _ended_tasks(measures: Mapping[str, Measures]) -> Metric:

@@ -104,6 +104,7 @@ def a_trial_that_runs(project: Project) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.long
 def test_an_interrupt_cleans_up(project: Project) -> None:
     process = a_trial_that_runs(project)
     os.kill(process.pid, signal.SIGINT)
@@ -118,6 +119,7 @@ def assert_nothing_is_left(project: Project) -> None:
     assert not list(project.folder.rglob(f"*{PREFIX}*"))
 
 
+@pytest.mark.long
 def test_what_a_killed_trial_leaves_is_named_and_removed(project: Project) -> None:
     process = a_trial_that_runs(project)
     process.kill()

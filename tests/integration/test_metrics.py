@@ -81,6 +81,47 @@ def test_counters_go_on_over_workers_and_exporters(project: Project) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.long
+@pytest.mark.parametrize("broker_url", ["rabbitmq"], indirect=True)
+def test_on_rabbitmq_counters_rise_over_the_ends_of_workers(project: Project) -> None:
+    project.collection(number=2, name="crew")
+    ok, failed = (
+        "agentpipe_tasks_total['crew', 'ok']",
+        "agentpipe_tasks_total['agent_error', 'crew']",
+    )
+    with exporter(project) as url:
+        assert scraped(url)["agentpipe_up[]"] == 1
+        first = project.work("--processes", "1").ready(1)
+        project.send("echo one", "echo two", "raise boom", to="crew")
+        wait_until(lambda: counted(url, ok, failed) == (2, 1), 60, "three tasks are counted")
+        assert scraped(url)["agentpipe_run_duration_seconds_count['crew']"] == 3
+        assert first.stop() == 0
+        assert counted(url, ok, failed) == (2, 1)
+        second = project.work("--processes", "1").ready(1)
+        project.send("echo three", to="crew")
+        wait_until(lambda: counted(url, ok, failed) == (3, 1), 60, "the fourth one, too")
+        with exporter(project) as other:  # What it has not seen rise is not its own.
+            assert counted(other, ok, failed) in ((0, 0), (None, None))
+        assert second.stop() == 0
+
+
+def counted(url: str, *names: str) -> tuple[float | None, ...]:
+    found = scraped(url)
+    return tuple(found.get(name) for name in names)
+
+
+@pytest.mark.parametrize("broker_url", ["sqlite", "redis"], indirect=True)
+def test_groups_that_ended_are_counted(project: Project) -> None:
+    project.collection(number=2, name="crew")
+    tasks = project.tasks("echo yes")
+    project.ok("send", "crew", "--file", tasks, "--group", "2")
+    project.burst("--processes", "1")
+    with exporter(project) as url:
+        found = scraped(url)
+    ended = {it: found[f"agentpipe_groups_total['{it}']"] for it in ("complete", "short")}
+    assert sum(ended.values()) == 1
+
+
 def test_a_broker_that_goes_away_is_a_zero_until_it_is_back(
     project: Project, server: Server
 ) -> None:

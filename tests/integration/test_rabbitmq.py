@@ -127,6 +127,30 @@ def test_status_has_null_for_what_amqp_cannot_tell(project: Project) -> None:
     assert "delivered ?" in project.ok("status").out
 
 
+@pytest.mark.long
+def test_agents_with_room_are_counted_without_the_server(project: Project) -> None:
+    project.collection(number=4, concurrency=2)
+    fleet = project.work("--processes", "1").ready(1)
+    store = project.open_store()
+
+    def asked() -> int:
+        return store.stats().requests
+
+    wait_until(lambda: asked() == 0, 30, "workers know that nothing waits")
+    project.send(*["sleep 4"] * 8, *["echo"] * 8)
+    full = store.stats()
+    assert (full.waiting or 0) + (full.running or 0) + (full.outbox or 0) == 16
+    wait_until(lambda: asked() == 8, 30, "each agent has two queues, and no room")
+    project.ok("pause", "toys_0")
+    project.until(delivered=14, waiting=2, running=0)
+    wait_until(lambda: asked() == 2, 30, "nothing is consumed from what is paused")
+    project.ok("resume", "toys_0")
+    project.until(delivered=16, waiting=0, running=0)
+    wait_until(lambda: asked() == 0, 30, "it is consumed again")
+    store.close()
+    assert fleet.stop() == 0
+
+
 def test_the_management_api_tells_how_large_the_outbox_is(
     project: Project, rabbitmq_server: RabbitServer, broker_url: str
 ) -> None:

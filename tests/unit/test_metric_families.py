@@ -6,6 +6,8 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from shutil import which
+from subprocess import run
 from typing import Any
 
 import pytest
@@ -25,7 +27,7 @@ from agentpipe.brokers.measures import (
     unpack,
 )
 from agentpipe.brokers.records import Claim, Settlement
-from agentpipe.brokers.statistics import QueueDepth, Stats, WorkerSeen
+from agentpipe.brokers.statistics import GroupCounts, QueueDepth, Stats, WorkerSeen
 from agentpipe.core.usage import Tokens
 from agentpipe.metrics.server import registry_of
 from agentpipe.worker.claims.heartbeat import Heartbeat
@@ -54,6 +56,7 @@ STATS = Stats(
     queues=(DEPTH, replace(DEPTH, queue="crew_1", cooldown_s=7.5, pause_reason="x", paused=True)),
     workers=(WorkerSeen("w", "h", 1, 4, 3, 0.1, Heartbeat(lag_s=0.25).encode()),),
     undelivered_s=1.5,
+    groups=GroupCounts(open=9, complete=3, short=2, cancelled=1, records=1),
     measures={
         "crew": measures_of(
             Settlement(CLAIM, "complete", b"", "ok", usd=0.5, tokens_by_kind=Tokens(5, 2, 1)),
@@ -110,6 +113,9 @@ def test_each_metric_has_its_value() -> None:
         "agentpipe_tokens_total['crew', 'output']": 2,
         "agentpipe_tokens_total['cached', 'crew']": 1,
         "agentpipe_cost_usd_total['crew']": 0.5,
+        "agentpipe_groups_total['complete']": 3,
+        "agentpipe_groups_total['short']": 2,
+        "agentpipe_groups_total['cancelled']": 1,
         "agentpipe_run_duration_seconds_sum['crew']": 6,
         "agentpipe_run_duration_seconds_bucket['1.0', 'crew']": 0,
         "agentpipe_run_duration_seconds_bucket['2.5', 'crew']": 3,
@@ -133,6 +139,7 @@ def test_without_a_broker_there_is_one_metric() -> None:
 def test_what_a_store_does_not_know_is_absent() -> None:
     unknown = replace(DEPTH, delayed=None, running=None, cooldown_s=None)
     stats = replace(STATS, queues=(unknown,), measures=None, outbox=None, workers=(), dead=None)
+    stats = replace(stats, groups=None)
     names = {name.partition("[")[0] for name in samples_of(stats)}
     assert names == {
         "agentpipe_up",
@@ -165,6 +172,22 @@ def test_a_time_is_in_the_bucket_of_its_limit(seconds: float, limit: int) -> Non
     run_s = Measures.of(added([0.0] * WIDTH, counts)).run_s
     assert (len(run_s.counts), run_s.counts[limit]) == (len(BUCKETS_S) + 1, 1)
     assert run_s.sum_s == seconds
+
+
+@pytest.mark.skipif(which("promtool") is None, reason="promtool is not installed")
+def test_promtool_accepts_metrics_and_alerts(tmp_path: Path) -> None:
+    text = generate_latest(registry_of(lambda: STATS, openmetrics=False))
+    lint = run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
+    # Names that Dramatiq's own exporter has given, in milliseconds.
+    ours = [line for line in lint.stderr.decode().splitlines() if line.startswith("agentpipe")]
+    assert ours == []
+    rules = run(
+        ["promtool", "check", "rules", DOCS / "prometheus" / "alerts.yaml"],
+        capture_output=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert rules.returncode == 0, rules.stdout + rules.stderr
 
 
 def _names_in(expressions: list[str]) -> set[str]:

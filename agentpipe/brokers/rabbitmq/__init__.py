@@ -43,6 +43,7 @@ from agentpipe.brokers.rabbitmq.moving import Moving
 from agentpipe.brokers.rabbitmq.purge import Purge
 from agentpipe.brokers.rabbitmq.rpc import Request
 from agentpipe.brokers.rabbitmq.services import Services
+from agentpipe.brokers.rabbitmq.tallies import MeasuresSeen
 from agentpipe.brokers.rabbitmq.task_location import locate
 from agentpipe.brokers.rabbitmq.wakeup import Wakeup
 from agentpipe.brokers.rabbitmq.worker import RabbitWorker
@@ -106,7 +107,7 @@ class RabbitStore(Store):
         self._workers: dict[str, RabbitWorker] = {}
         self._opening = asyncio.Lock()
         self._joined: set[str] = set()
-        self._wakeup = Wakeup()
+        self._wakeup, self._measures = Wakeup(), MeasuresSeen()
         self._dead = Letters(self._run, lambda services: services.dead)
         self.undeliverable = Letters(self._run, lambda services: services.undeliverable)
         self._run(_nothing)
@@ -255,7 +256,7 @@ class RabbitStore(Store):
     # What operators ask and do.
 
     def stats(self) -> Stats:
-        return self._run(lambda services: inspection.count(services, self._address))
+        return self._run(lambda services: inspection.count(services, self._address, self._measures))
 
     def locate(self, task_id: str) -> TaskLocation:
         return self._run(lambda services: locate(services, task_id))

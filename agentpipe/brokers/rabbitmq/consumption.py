@@ -74,18 +74,20 @@ class Consumption:
                     partial(self._receive, agent),
                     partial(self._deleted, agent, source.name),
                 )
+        agent.is_consumed = not self._isolating
 
     def _deleted(self, agent: ServedAgent, source: str) -> None:
         worker = self._deliveries.worker
         log.warning("queue %s was deleted under worker %s; making it again", source, worker)
         agent.consumers.pop(source, None)
+        agent.is_consumed = False
         self._channel.look.set()
 
     async def stop(self, *agents: ServedAgent) -> None:
         """Have nothing more delivered."""
         consumers = [it for agent in agents for it in agent.consumers.values()]
         for agent in agents:
-            agent.consumers = {}
+            agent.consumers, agent.is_consumed = {}, False
         await self._channel.raw.cancel(consumers)
 
     async def withdraw(self, agent: ServedAgent) -> None:
@@ -107,6 +109,7 @@ class Consumption:
         """Take no returned tasks: no others have crashed before."""
         topology, consumers = self._services.topology, []
         for agent in self._deliveries.agents.values():
+            agent.is_consumed = False
             consumer = agent.consumers.pop(topology.back(agent.queue.name).name, None)
             consumers += [consumer] if consumer else []
         await self._channel.raw.cancel(consumers)

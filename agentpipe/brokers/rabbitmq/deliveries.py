@@ -49,6 +49,7 @@ class ServedAgent:
     Attributes:
         unit: What its lock covers.
         consumers: Their tags, by the queue's name.
+        is_consumed: There is one for each queue in which its tasks may wait.
         resting: Nothing may be claimed of it now, whatever was delivered.
         leaving: It becomes another worker's as soon as nothing of it runs.
         served: The number of its last claim.
@@ -60,6 +61,7 @@ class ServedAgent:
     unit: str
     group: Group | None = None
     consumers: dict[str, str] = field(default_factory=dict)
+    is_consumed: bool = False
     ready: deque[Prefetched] = field(default_factory=deque)
     running: int = 0
     resting: bool = False
@@ -74,6 +76,13 @@ class ServedAgent:
         if self.leaving or self.resting:
             return False
         return bool(self.ready) and self.running < self.queue.concurrency
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether all that waits was delivered: the server would deliver more, if it had any."""
+        if self.leaving or self.resting or not self.is_consumed:
+            return False
+        return self.running + len(self.ready) < self.queue.concurrency
 
     def note_run_s(self, run_s: float) -> None:
         """A run has ended; the latest weigh most."""

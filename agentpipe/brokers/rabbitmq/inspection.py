@@ -1,7 +1,8 @@
 """Inspection: one snapshot of what the server and the workers know.
 
-The server counts the messages that are ready in a queue that one can name. How many are with the
-workers only they know, so they are asked. What neither knows is None.
+Workers know what was delivered to them, and of which queues that is all; so they are asked first.
+The server counts the messages that are ready in the others, one request for each. What neither
+knows is None.
 """
 
 from __future__ import annotations
@@ -21,22 +22,30 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.dead_letters import DeadLetters
     from agentpipe.brokers.rabbitmq.rpc import Member, Replies
     from agentpipe.brokers.rabbitmq.services import Services
+    from agentpipe.brokers.rabbitmq.tallies import MeasuresSeen
     from agentpipe.brokers.records import Queue
 
 # The registry changes seldom, and reading it takes its lock.
 REGISTRY_S = 1.0
 
 
-async def count(services: Services, address: RabbitAddress) -> Stats:
-    """A snapshot. A task that moves on meanwhile may be counted twice, but is never missed."""
+async def count(services: Services, address: RabbitAddress, seen: MeasuresSeen) -> Stats:
+    """A snapshot. A task that moves on meanwhile may be counted twice, but is never missed.
+
+    ``seen`` keeps what workers have counted, from snapshot to snapshot.
+    """
     registry, topology = services.registry, services.topology
     await registry.read(REGISTRY_S)
     current, former = registry.current(), registry.former()
-    waiting = Counter(await services.queues.waiting([*current, *former]))
+    replies = await services.ask(Request("tallies"))
+    drained = {name for reply in replies.each for name in reply.drained}
+    asked = [queue for queue in (*current, *former) if queue.name not in drained]
+    waiting = Counter(await services.queues.waiting(asked))
+    if asked:  # What waited there may have been delivered since.
+        replies = await services.ask(Request("tallies"))
     # Queues that left their group are shown only while they hold any tasks.
     gone = {queue for queue in former if waiting[queue.name]}
     queues = [*current, *(queue for queue in former if queue in gone)]
-    replies = await services.ask(Request("tallies"))
     delayed = await services.queues.delayed()
     ready = await services.queues.depth(topology.shared("outbox").name)
     forwarders = await services.ask(Request("members"))
@@ -74,9 +83,10 @@ async def count(services: Services, address: RabbitAddress) -> Stats:
         queues=tuple(depths),
         tally=replace(sum(tallies.values(), Tally()), error="", error_s=None),
         recent=sum(it.recent for it in replies.each) if replies.complete else None,
-        requests=sum(len(registry.sources(queue)) for queue in queues),
+        requests=sum(len(registry.sources(queue)) for queue in asked),
         declared=registry.declared(),
         workers=tuple(map(worker_seen, sorted(replies.members, key=lambda it: it.name))),
+        measures=seen.add(replies.each),
     )
 
 

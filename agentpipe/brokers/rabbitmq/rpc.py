@@ -15,7 +15,7 @@ from agentpipe.brokers.statistics import Tally
 from agentpipe.connections.amqp.message import OutgoingMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from agentpipe.connections.amqp.channel import Channel, Delivery
     from agentpipe.connections.amqp.connection import Session
@@ -131,6 +131,8 @@ class Reply:
         ending: Ids of its runs that the marks end.
         found: The task, where the worker has it.
         run_s: How long runs took lately, by queue.
+        drained: Queues of which everything that waited was delivered to it.
+        measures: The numbers of ``Measures``, by collection, since it joined ``age_s`` ago.
     """
 
     member: Member
@@ -141,6 +143,9 @@ class Reply:
     found: tuple[TaskHeld, ...] = ()
     runs: tuple[ClaimSeen, ...] = ()
     run_s: Mapping[str, float] = field(default_factory=dict)
+    drained: frozenset[str] = frozenset()
+    measures: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    age_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +198,7 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "queues": frozenset,
     "owned": frozenset,
     "workers": frozenset,
+    "drained": frozenset,
     "tallies": lambda tallies: {name: Tally(**each) for name, each in tallies.items()},
     "ending": tuple,
     "found": lambda records: tuple(_built(TaskHeld, each) for each in records),

@@ -7,7 +7,6 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import replace
-from itertools import compress
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.rabbitmq.breaker import run_ended
@@ -55,7 +54,7 @@ class Settling:
             await self._carry_out(pairs)
             with suppress(ChannelClosed):  # They are settled, whatever becomes of the count.
                 await self._count(pairs)
-            self._tallies.add(compress(settlements, done))
+            self._tallies.add(pairs)
             return done
 
     async def _count(self, pairs: Sequence[tuple[Settlement, Held]]) -> None:

@@ -72,6 +72,7 @@ class RabbitWorker:
         # The suspect that is marked as to run alone.
         self._alone: Prefetched | None = None
         self._marking: asyncio.Task[None] | None = None
+        self._answering: set[asyncio.Task[None]] = set()
         self._look = asyncio.Event()
         self._probe_at = self._hello_at = self._reunion_ends = 0.0
         self._balanced = self._gone = self.draining = False
@@ -333,7 +334,9 @@ class RabbitWorker:
             self._services.note_cooldowns(queues, request.cooldown_s)
             self._consumption.rest(queues)
         elif request.to:
-            self._channel.begin(self._answer(request))
+            answering = self._channel.begin(self._answer(request))
+            self._answering.add(answering)
+            answering.add_done_callback(self._answering.discard)
 
     async def _answer(self, request: Request) -> None:
         reply = encode(await self._reply(request), key=request.to)
@@ -341,7 +344,9 @@ class RabbitWorker:
 
     async def _reply(self, request: Request) -> Reply:
         if request.kind == "tallies":
-            return self._tallies.reply(self._me())
+            # All that was confirmed to its sender before has been delivered then.
+            await self._channel.raw.catch_up()
+            return self._tallies.reply(self._me(), self._drained())
         if request.kind == "cancel":
             self._services.marks.note(request.marks)
             return Reply(self._me(), ending=self._end(request.marks))
@@ -352,6 +357,14 @@ class RabbitWorker:
         if request.kind == "drain" and self.worker.name in request.workers:
             self.drain()
         return Reply(self._me())
+
+    def _drained(self) -> frozenset[str]:
+        """Queues of which nothing waits on the server; none while anything is on its way there."""
+        moving = self._channel.tasks - self._answering - {self._steward}
+        if moving or self._look.is_set() or not (self._balanced and self.is_alive):
+            return frozenset()
+        agents = self._deliveries.agents
+        return frozenset(name for name, agent in agents.items() if agent.is_drained)
 
     def _end(self, until_ms: Mapping[str, int]) -> tuple[str, ...]:
         """Signal the runs that these marks cover; returns their ids."""
