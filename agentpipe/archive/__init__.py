@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
@@ -114,6 +115,11 @@ class Archive:
     def skipped(self) -> int:
         """How many records are no results, so that readers skip them; reads the whole archive."""
         return sum(not _is_read(record) for record in self._sink.search(Query()))
+
+    def last_of(self, agent: str, number: int) -> list[Result]:
+        """The last results of an agent in the stream, the youngest first."""
+        found = deque(self._found(Query(agent=agent, last=number)), number)
+        return list(reversed(found))
 
     def runs(self) -> list[str]:
         """The names of all runs with a result here."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import add_common, opened_store, print_json, say, settings_of
+from agentpipe.cli.common import add_common, add_run, opened_store, print_json, say, settings_of
 from agentpipe.cli.exit_codes import INTERRUPTED, OK
 from agentpipe.cli.guard import unguarded
 from agentpipe.cli.home import require_tasks
@@ -39,6 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         default=1.0,
         help="seconds between snapshots (default: 1)",
     )
+    add_run(parser, "show this run, also once it has ended")
     add_common(parser)
 
 
@@ -58,10 +59,15 @@ def run(args: argparse.Namespace) -> int:
     """Draw on a terminal; without one, or with ``--once``, print one frame."""
     settings = settings_of(args)
     require_tasks(args, settings)
+    if args.run_name:
+        from agentpipe.operations.runs import kept_run
+
+        with opened_store(settings) as store:
+            kept_run(store, args.run_name)  # An unknown one is refused here.
     if args.json:
         return _print_snapshots(args, settings)
     if args.once or not _is_terminal():
-        return _print_frame(settings)
+        return _print_frame(args, settings)
     return _draw(args, settings)
 
 
@@ -73,12 +79,18 @@ def _is_terminal() -> bool:
 def _print_snapshots(args: argparse.Namespace, settings: Settings) -> int:
     """One per line; retries while the broker is unreachable."""
     from agentpipe.core.timestamps import utc
+    from agentpipe.operations.runs import by_store, kept_run
     from agentpipe.operations.stats import as_dict
 
     with opened_store(settings) as store:
         while True:
             try:
-                print_json({"at": utc(time.time()), **as_dict(store.stats())})
+                run = (
+                    {"run": by_store(kept_run(store, args.run_name)).to_dict()}
+                    if args.run_name
+                    else {}
+                )
+                print_json({"at": utc(time.time()), **as_dict(store.stats()), **run})
             except Unreachable as error:
                 if args.once:
                     raise
@@ -88,7 +100,8 @@ def _print_snapshots(args: argparse.Namespace, settings: Settings) -> int:
             time.sleep(args.interval)
 
 
-def _print_frame(settings: Settings) -> int:
+def _print_frame(args: argparse.Namespace, settings: Settings) -> int:
+    from agentpipe.brokers.capabilities import KeepsRuns
     from agentpipe.tui.frame import draw
     from agentpipe.tui.history import FleetHistory, Snapshot
     from agentpipe.tui.state import ScreenState
@@ -96,9 +109,12 @@ def _print_frame(settings: Settings) -> int:
 
     width, height = shutil.get_terminal_size((80, 24))
     with opened_store(settings) as store:
-        history = FleetHistory().seen(Snapshot(time.monotonic(), store.stats()))
+        kept = tuple(store.runs()) if isinstance(store, KeepsRuns) else ()
+        history = FleetHistory().seen(Snapshot(time.monotonic(), store.stats(), kept))
     display = _display(settings, time.monotonic(), time.strftime("%H:%M:%S"))
-    lines = draw(history, ScreenState(), display, width, height)[:-1]  # Without the keys.
+    lines = draw(history, ScreenState(run=args.run_name or ""), display, width, height)[
+        :-1
+    ]  # Without the keys.
     while lines and not lines[-1]:
         lines.pop()
     screen = console(unguarded(sys.stdout))
@@ -119,6 +135,7 @@ def _draw(args: argparse.Namespace, settings: Settings) -> int:
     from agentpipe.tui.actions import ActionThread
     from agentpipe.tui.fetch import MAX_REST_S, Fetcher
     from agentpipe.tui.screen import Screen, WakePipe
+    from agentpipe.tui.state import ScreenState
     from agentpipe.tui.store_actions import StoreActions
     from agentpipe.tui.terminal import Terminal
 
@@ -135,7 +152,8 @@ def _draw(args: argparse.Namespace, settings: Settings) -> int:
     actions.start()
     terminal = Terminal(sys.stdin.fileno(), sys.stdout.fileno())
     display = replace(_display(settings), late_s=ANSWER_S + MAX_REST_S + args.interval)
-    ended_by = Screen(terminal, fetcher, actions, display, pipe).run()
+    state = ScreenState(run=args.run_name or "")
+    ended_by = Screen(terminal, fetcher, actions, display, pipe, state=state).run()
     fetcher.stop()
     if fetcher.fatal_error is not None:
         raise fetcher.fatal_error

@@ -26,6 +26,8 @@ import orjson
 from agentpipe.core.masking import shorten
 from agentpipe.core.outside import valid_json, valid_text
 from agentpipe.core.rollout import recording
+from agentpipe.core.span_names import span_name
+from agentpipe.core.text import counted
 from agentpipe.core.usage import Usage
 
 if TYPE_CHECKING:
@@ -85,6 +87,19 @@ class Tracer:
         self.spans: list[dict[str, Any]] = []
         self.usage = Usage()
         self._bytes = 0
+        self._opened: dict[str, Span] = {}
+
+    @property
+    def activity(self) -> str:
+        """What the run does: its youngest open span, or how many it has ended; as others wrote it.
+
+        From any thread.
+        """
+        spans = list(self._opened.values())[1:]  # The first is the whole run.
+        for span in reversed(spans):
+            if span.records:
+                return " ".join(span_name(span.records[0]["data"])).rstrip()
+        return f"after {counted(len(self.spans), 'span')}" if self.spans else ""
 
     @contextmanager
     def root(self) -> Iterator[Span]:
@@ -106,9 +121,11 @@ class Tracer:
     @contextmanager
     def _open(self, span: Span) -> Iterator[Span]:
         token = _parent.set(span)
+        self._opened[span.id] = span
         try:
             yield span
         finally:
+            self._opened.pop(span.id, None)
             _parent.reset(token)
             self._end(span)
 

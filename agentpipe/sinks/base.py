@@ -40,6 +40,7 @@ class Query:
         finished_before: Earlier than this time.
         published_from: When the sink took the record, which an outage of the sink delays.
         after: A position in the stream: only records behind it. A sink may disregard it.
+        last: Only so many, the last of the stream, or some more. A sink may disregard it.
     """
 
     task_id: str | None = None
@@ -53,6 +54,7 @@ class Query:
     published_from: float | None = None
     published_before: float | None = None
     after: int | None = None
+    last: int | None = None
 
 
 class Reader(Protocol):

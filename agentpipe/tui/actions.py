@@ -12,13 +12,15 @@ from agentpipe.errors import AgentpipeError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from agentpipe.tui.state import Command, DeadRow, ScreenState
+    from rich.text import Text
+
+    from agentpipe.tui.state import Command, DeadRow, EndedRow, ScreenState
 
     Change = Callable[[ScreenState], ScreenState]
 
 
 class Actions(Protocol):
-    """What keys can do to a fleet. Each method but ``dead`` returns a short message.
+    """What keys can do to a fleet. Each method that changes it returns a short message.
 
     Failures raise ``AgentpipeError``.
     """
@@ -37,6 +39,12 @@ class Actions(Protocol):
 
     def dead(self) -> Sequence[DeadRow]:
         """The newest dead letters, newest first."""
+
+    def ended(self, queue: str) -> Sequence[EndedRow]:
+        """The tasks of this agent that ended last, the youngest first."""
+
+    def page(self, task_id: str) -> Sequence[Text]:
+        """What is known of a task."""
 
 
 class ActionThread(threading.Thread):
@@ -71,14 +79,19 @@ class ActionThread(threading.Thread):
 
     def _perform(self, command: Command) -> list[Change]:
         try:
-            if command.verb == "dead":
-                return [_list_dead(self._actions.dead())]
-            notice = _notify(f"{command.label}: {self._act(command)}")
-            if command.verb == "replay":
-                return [notice, _list_dead(self._actions.dead())]
+            return self._done(command)
         except AgentpipeError as error:
-            return [_notify(str(error))]
-        return [notice]
+            return _failed(command, str(error))
+
+    def _done(self, command: Command) -> list[Change]:
+        if command.verb == "dead":
+            return [_list_dead(self._actions.dead())]
+        if command.verb == "tasks":
+            return [_list_ended(command.label, self._actions.ended(command.label))]
+        if command.verb == "show":
+            return [_show(command.label, self._actions.page(command.label))]
+        notice = _notify(f"{command.label}: {self._act(command)}")
+        return [notice, *([_list_dead(self._actions.dead())] if command.verb == "replay" else [])]
 
     def _act(self, command: Command) -> str:
         verbs = {
@@ -88,6 +101,14 @@ class ActionThread(threading.Thread):
             "replay": self._actions.replay,
         }
         return verbs[command.verb](command.targets)
+
+
+def _failed(command: Command, why: str) -> list[Change]:
+    if command.verb == "tasks":
+        return [_list_ended(command.label, (), why)]
+    if command.verb == "show":
+        return [_notify(why), _show(command.label, ())]
+    return [_notify(why)]
 
 
 def _notify(notice: str) -> Change:
@@ -100,3 +121,21 @@ def _list_dead(letters: Sequence[DeadRow]) -> Change:
         return replace(state, dead=tuple(letters), dead_index=index)
 
     return listed
+
+
+def _list_ended(agent: str, rows: Sequence[EndedRow], problem: str = "") -> Change:
+    """Unless another agent is looked at by now."""
+
+    def listed(state: ScreenState) -> ScreenState:
+        if state.agent != agent:
+            return state
+        return replace(state, ended=tuple(rows), no_results=problem)
+
+    return listed
+
+
+def _show(task_id: str, lines: Sequence[Text]) -> Change:
+    def shown(state: ScreenState) -> ScreenState:
+        return state if state.task_id != task_id else replace(state, page=tuple(lines))
+
+    return shown

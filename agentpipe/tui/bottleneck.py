@@ -88,7 +88,7 @@ def _running(stats: Stats) -> Iterator[Bottleneck]:
     if held_up:
         yield Bottleneck("running", held_up)
     if running >= slots:
-        yield Bottleneck("running", f"all {slots:,} slots busy: more workers would run more")
+        yield Bottleneck("running", f"all {slots:,} slots busy")
     if not running:
         reason = "workers are idle: check that they serve these agents"
         yield Bottleneck("waiting", reason, urgent=True)
@@ -107,6 +107,9 @@ def _limits(ready: Sequence[QueueDepth], group_runs: Counter[str]) -> str:
     full = {(name, limit) for name, limit in groups if group_runs[name] >= limit}
     if not all(depth.group in full or _is_at_limit(depth) for depth in ready):
         return ""
+    if len(full) == 1 and all(depth.group in full for depth in ready):
+        ((name, limit),) = full
+        return f"context {name} is at its limit of {limit:,}: more workers would not run more"
     whose = "its context's" if full else "its"
     return f"each agent with work is at {whose} concurrency limit: more workers would not run more"
 

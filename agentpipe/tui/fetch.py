@@ -6,6 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from agentpipe.brokers.capabilities import KeepsRuns
 from agentpipe.errors import AgentpipeError, Unreachable
 from agentpipe.tui.history import FleetHistory, Snapshot
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agentpipe.brokers.base import Store
+    from agentpipe.brokers.runs import KeptRun
     from agentpipe.brokers.statistics import Stats
 
 # The share of a core that watching may cost. A snapshot costs the broker about as much as it costs
@@ -23,6 +25,9 @@ MAX_SHARE = 0.009
 REQUEST_S = 45e-6
 MAX_REST_S = 9.5
 JOIN_S = 0.5
+# Runs are read less often: each has its provenance beside its counts. A broker that does not count
+# them has nothing new to tell but of their names.
+RUNS_EVERY_S, NAMES_EVERY_S, MAX_RUNS_SHARE = 5.0, 60.0, 0.001
 
 
 class Fetcher(threading.Thread):
@@ -45,6 +50,8 @@ class Fetcher(threading.Thread):
         self._open_store, self._interval_s, self._on_change = open_store, interval_s, on_change
         self._store: Store | None = None
         self._cost_s = 0.0
+        self._runs: tuple[KeptRun, ...] = ()
+        self._runs_at = float("-inf")
         self._stopping = False
         self._woken = threading.Event()
 
@@ -64,12 +71,13 @@ class Fetcher(threading.Thread):
     def _fetch(self) -> None:
         try:
             stats = self._stats()
+            runs = self._seen_runs()
         except Unreachable as error:
             self.history = self.history.failed(time.monotonic(), str(error))
         except AgentpipeError as error:
             self.fatal_error = error
         else:
-            self.history = self.history.seen(Snapshot(time.monotonic(), stats))
+            self.history = self.history.seen(Snapshot(time.monotonic(), stats, runs))
 
     def _stats(self) -> Stats:
         """The cost of the first snapshot is ignored: it includes connecting."""
@@ -80,6 +88,18 @@ class Fetcher(threading.Thread):
         stats = self._store.stats()
         self._cost_s = max(time.process_time() - began_s, stats.requests * REQUEST_S)
         return stats
+
+    def _seen_runs(self) -> tuple[KeptRun, ...]:
+        """As they were read last; again when it is time."""
+        began, store = time.monotonic(), self._store
+        assert store is not None
+        if began >= self._runs_at and isinstance(store, KeepsRuns):
+            began_s = time.process_time()
+            self._runs = tuple(store.runs())
+            counted = any(run.outcomes is not None for run in self._runs)
+            rest_s = (time.process_time() - began_s) / MAX_RUNS_SHARE
+            self._runs_at = began + max(RUNS_EVERY_S if counted else NAMES_EVERY_S, rest_s)
+        return self._runs
 
     def refresh(self) -> None:
         """Take a snapshot now, to show the effect of a command."""

@@ -14,6 +14,7 @@ from agentpipe.tui.history import eta_s, outcome_rates, rates_of, throughput
 from agentpipe.tui.panels import dead_letters, panels
 from agentpipe.tui.state import SORTS
 from agentpipe.tui.table import BAD, FAINT, GOOD, STRONG, WARN, harmless, plain
+from agentpipe.tui.tasks import agent_tasks, task_page
 from agentpipe.worker.claims.configs import configs_in_use, sentences
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ BUCKET_S = 2.0
 SPARK = 20
 HELP = (
     ("↑ ↓ PgUp PgDn", "select a collection or an agent"),
-    ("Enter", "expand or collapse a collection"),
+    ("Enter", "open a collection, an agent's tasks, a task; Esc goes back"),
     ("/", "filter by words in name or last error; Esc clears it"),
     ("s", f"sort by {', '.join(SORTS)} in turn"),
     ("p", "pause or resume the selection; running tasks go on"),
@@ -45,6 +46,14 @@ HELP = (
 )
 
 
+KEYS = {
+    "table": "↑↓ Enter open  q quit  ? help  / filter  s sort  p pause  c cancel  d dead",
+    "help": "any key: back",
+    "dead": "↑↓ select  r replay  q back",
+    "tasks": "↑↓ select  Enter show  r look again  q back",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Display:
     """What a frame shows besides history and state.
@@ -52,7 +61,7 @@ class Display:
     Attributes:
         broker: Its URL, without a password.
         now: On the monotonic clock, as in the history.
-        clock: The time of day.
+        clock: The time of day; ``clock_s`` is the same in Unix seconds.
         late_s: Without a snapshot for this long, the broker counts as unreachable.
     """
 
@@ -60,6 +69,7 @@ class Display:
     limits: OutboxLimits
     now: float = 0.0
     clock: str = ""
+    clock_s: float = 0.0
     late_s: float = 10.0
 
 
@@ -90,6 +100,10 @@ def _content(
         return _help()
     if state.shows_dead:
         return dead_letters(state, width, height)
+    if state.mode == "tasks":
+        return agent_tasks(history.now, state, display.clock_s, width, height)
+    if state.mode == "task":
+        return task_page(state, height)
     if history.now is None:
         return [] if history.outage else [Text("connecting ...", FAINT)]
     lines = _overview(history, history.now, display)
@@ -242,12 +256,12 @@ def _footer(state: ScreenState) -> Text:
         return Text.assemble(("/", STRONG), typed, ("▏ Enter keeps it, Esc clears it", FAINT))
     if state.notice:
         return Text(plain(state.notice, 400), STRONG)
-    if state.mode == "dead":
-        return Text("↑↓ select  r replay  q back", FAINT)
-    if state.mode == "help":
-        return Text("any key: back", FAINT)
-    keys = "↑↓ Enter expand  q quit  ? help  / filter  s sort  p pause  c cancel  d dead"
-    shown = f"/{plain(state.filter, 30)} Esc clears it  " if state.filter else ""
+    if state.mode == "task":
+        at, lines = state.scroll + 1, len(state.page or ())
+        return Text(f"↑↓ PgUp PgDn scroll  q back  line {at:,} of {lines:,}", FAINT)
+    keys = KEYS.get(state.mode, KEYS["table"])
+    filtered = state.filter and state.mode == "table"
+    shown = f"/{plain(state.filter, 30)} Esc clears it  " if filtered else ""
     return Text.assemble((shown, WARN), (keys, FAINT))
 
 

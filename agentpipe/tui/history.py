@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from agentpipe.worker.claims.heartbeat import Heartbeat
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from agentpipe.brokers.runs import KeptRun
     from agentpipe.brokers.statistics import Stats
 
 # Rates are averages over this time.
@@ -28,10 +29,12 @@ class Snapshot:
 
     Attributes:
         at: On the monotonic clock.
+        runs: Those of the store, as they were read last.
     """
 
     at: float
     stats: Stats
+    runs: tuple[KeptRun, ...] = ()
 
     @cached_property
     def vitals(self) -> tuple[Heartbeat, ...]:
@@ -60,12 +63,18 @@ class Snapshot:
             stats.delivered,
             None if None in left else sum(part or 0 for part in left),
             dict(stats.outcomes),
+            {run.name: sum(run.outcomes.values()) for run in self.runs if run.outcomes},
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """The counters of a snapshot; ``left`` counts tasks that are not delivered."""
+    """The counters of a snapshot.
+
+    Attributes:
+        left: Tasks that are not delivered.
+        runs: How many tasks of each run have ended.
+    """
 
     at: float
     accepted: int | None
@@ -73,6 +82,7 @@ class Totals:
     delivered: int | None
     left: int | None
     outcomes: Mapping[str, int]
+    runs: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +188,7 @@ def eta_s(history: FleetHistory, rates: Rates) -> float | None:
 
     None where the backlog does not shrink, nothing moves any more, or a pause holds a part of it.
     """
-    if history.now is None or not _moves(history) or _is_held(history.now.stats):
+    if history.now is None or not moves(history) or is_held(history.now.stats):
         return None
     if not rates.drained or rates.drained <= 0:
         return None
@@ -186,7 +196,7 @@ def eta_s(history: FleetHistory, rates: Rates) -> float | None:
     return left / rates.drained if left else None
 
 
-def _moves(history: FleetHistory) -> bool:
+def moves(history: FleetHistory) -> bool:
     """Rates remember the last seconds: after the last worker ended they still look well."""
     if history.now is not None and history.now.stats.running != 0:
         return True
@@ -194,7 +204,8 @@ def _moves(history: FleetHistory) -> bool:
     return left[-1] < left[0]
 
 
-def _is_held(stats: Stats) -> bool:
+def is_held(stats: Stats) -> bool:
+    """Whether a pause holds tasks."""
     return any(depth.paused and (depth.waiting or depth.delayed) for depth in stats.queues)
 
 

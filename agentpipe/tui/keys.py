@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from agentpipe.tui.rows import selected_index
 from agentpipe.tui.state import SORTS, Command
+from agentpipe.tui.task_rows import chosen_index
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agentpipe.tui.rows import Row
     from agentpipe.tui.state import Mode, ScreenState
+    from agentpipe.tui.task_rows import TaskRow
 
 Step = tuple["ScreenState", Command | None]
 PAGE = 10
@@ -58,9 +60,13 @@ def names_of(data: bytes) -> list[str]:
     return [name for name in names if name]
 
 
-def press(state: ScreenState, key: str, rows: Sequence[Row]) -> Step:
-    """The state after a key, and the command that it submits."""
+def press(state: ScreenState, key: str, rows: Sequence[Row], tasks: Sequence[TaskRow] = ()) -> Step:
+    """The state after a key, and the command that it submits; ``tasks`` are those listed."""
     state = replace(state, notice="")
+    if state.mode == "tasks":
+        return _in_tasks(state, key, tasks)
+    if state.mode == "task":
+        return _in_task(state, key), None
     modes = {"filter": _in_filter, "help": _in_help, "dead": _in_dead, "confirm": _in_question}
     return modes.get(state.mode, _in_table)(state, key, rows)
 
@@ -71,7 +77,7 @@ def _in_table(state: ScreenState, key: str, rows: Sequence[Row]) -> Step:
     if key in ("p", "c") and rows:
         return _change(state, key, rows[selected_index(rows, state)])
     if key == "enter" and rows:
-        return _toggled(state, rows[selected_index(rows, state)]), None
+        return _opened(state, rows[selected_index(rows, state)])
     return _without_row(state, key)
 
 
@@ -96,10 +102,14 @@ def _moved(state: ScreenState, by: int, rows: Sequence[Row]) -> ScreenState:
     return replace(state, selected=rows[index].key, last_index=index)
 
 
-def _toggled(state: ScreenState, row: Row) -> ScreenState:
-    """Expand or collapse a collection; on an agent, collapse its own."""
-    name = row.name if row.expanded is not None else row.key.partition("/")[0]
-    return replace(state, expanded=state.expanded ^ {name}, selected=name)
+def _opened(state: ScreenState, row: Row) -> Step:
+    """Expand or collapse a collection; list the tasks of an agent."""
+    if row.expanded is not None:
+        return replace(state, expanded=state.expanded ^ {row.name}, selected=row.name), None
+    listed = replace(
+        state, mode="tasks", agent=row.name, ended=None, no_results="", task_id="", task_index=0
+    )
+    return listed, Command("tasks", (row.name,), row.name)
 
 
 def _change(state: ScreenState, key: str, row: Row) -> Step:
@@ -142,6 +152,33 @@ def _in_help(state: ScreenState, key: str, _rows: Sequence[Row]) -> Step:
     if key == "redraw":
         return state, None
     return replace(state, mode="table"), None
+
+
+def _in_tasks(state: ScreenState, key: str, tasks: Sequence[TaskRow]) -> Step:
+    if key in ("q", "escape"):
+        return replace(state, mode="table"), None
+    if key == "r":
+        return state, Command("tasks", (state.agent,), state.agent)
+    if not tasks:
+        return state, None
+    index = chosen_index(tasks, state)
+    if (by := _MOVES.get(key, _ENDS.get(key))) is not None:
+        index = max(0, min(len(tasks) - 1, index + by))
+        return replace(state, task_id=tasks[index].task_id, task_index=index), None
+    if key == "enter":
+        task_id = tasks[index].task_id
+        shown = replace(state, mode="task", task_id=task_id, page=None, scroll=0)
+        return shown, Command("show", (task_id,), task_id)
+    return state, None
+
+
+def _in_task(state: ScreenState, key: str) -> ScreenState:
+    """Scrolling stops at the last line."""
+    if key in ("q", "escape"):
+        return replace(state, mode="tasks", page=None)
+    by = PAGE if key == " " else _MOVES.get(key, _ENDS.get(key, 0))
+    last = max(0, len(state.page or ()) - 1)
+    return replace(state, scroll=max(0, min(last, state.scroll + by)))
 
 
 def _in_dead(state: ScreenState, key: str, _rows: Sequence[Row]) -> Step:

@@ -1,4 +1,4 @@
-"""The tables: collections and agents, workers, last errors, dead letters."""
+"""The tables: collections and agents, runs, workers, last errors, dead letters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from agentpipe.tui import numbers
+from agentpipe.tui.chart import chart
 from agentpipe.tui.rows import rows_of, selected_index
+from agentpipe.tui.run_panel import contexts, runs
 from agentpipe.tui.state import SORTS
 from agentpipe.tui.table import (
     BAD,
@@ -23,6 +25,7 @@ from agentpipe.tui.table import (
     row,
     visible,
 )
+from agentpipe.tui.tasks import running_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,36 +48,48 @@ ROOMY = 30
 def panels(
     history: FleetHistory, now: Snapshot, state: ScreenState, width: int, height: int
 ) -> list[Text]:
-    """All of them; the first one gets the lines that the others leave."""
+    """The collections first, then what else there is; a chart of what is left of the screen."""
     rows = rows_of(history, state)
-    workers, errors = _workers(now, width), _errors(now, width)
+    lists = _lists(history, now, state, width)
     gap = [Text()] if height >= ROOMY else []
-    room = height - 3 * len(gap)
-    for_table, for_workers, for_errors = _shares(room, len(rows), len(workers), len(errors))
-    return [
-        *gap,
-        *_table(rows, state, width, for_table),
-        *gap,
-        *cut(workers, for_workers, "workers"),
-        *gap,
-        *cut(errors, for_errors, "agents with errors"),
+    room = height - len(gap) * (1 + len(lists))
+    for_table, *shares = shares_of(room, len(rows) + 1, [len(lines) for lines, _ in lists])
+    drawn = [*gap, *_table(rows, state, width, for_table)]
+    for (lines, noun), share in zip(lists, shares, strict=True):
+        drawn += [*gap, *cut(lines, share, noun)] if share else []
+    return [*drawn, *(chart(history, width, height - len(drawn) - 1) if gap else [])]
+
+
+def _lists(
+    history: FleetHistory, now: Snapshot, state: ScreenState, width: int
+) -> list[tuple[list[Text], str]]:
+    """Those with content, the most important first."""
+    found = [
+        (runs(history, now, state, width), "runs and budgets"),
+        (_workers(now, width), "workers"),
+        (contexts(now, width), "contexts"),
+        (running_tasks(now, width), "runs"),
+        (_errors(now, width), "agents with errors"),
     ]
+    return [(lines, noun) for lines, noun in found if lines]
 
 
-def _shares(height: int, rows: int, workers: int, errors: int) -> tuple[int, int, int]:
-    """The collections come first where there is little room, then the workers."""
-    least, free = max(LEAST_LINES, height // 4), max(0, height - min(rows + 1, LEAST_LINES))
-    for_workers = _with_content(min(workers, least, free))
-    for_errors = _with_content(min(errors, least, free - for_workers))
-    for_table = max(0, min(rows + 1, height - for_workers - for_errors))
-    left = max(0, height - for_table - for_workers - for_errors)
-    more = min(left, workers - for_workers)
-    return for_table, for_workers + more, min(errors, for_errors + left - more)
+def shares_of(height: int, table: int, lists: Sequence[int]) -> list[int]:
+    """How many lines the table and each list get.
 
-
-def _with_content(lines: int) -> int:
-    """A header alone says nothing."""
-    return 0 if lines == 1 else lines
+    A few for the table, then for each list; then all that the table needs; then what each list
+    needs. Where there is little room, the table comes before all but the first two lists.
+    """
+    least = max(LEAST_LINES, height // (2 + len(lists)))
+    shares = [min(table, LEAST_LINES, max(0, height))] + [0] * len(lists)
+    wants = [(place, min(least, size)) for place, size in enumerate(lists, 1)]
+    early = wants if height >= ROOMY else wants[:2]
+    for place, size in (*early, (0, table), *wants, *enumerate(lists, 1)):
+        left = height - sum(shares)
+        shares[place] += max(0, min(left, size - shares[place]))
+        if place and shares[place] == 1:  # A header alone says nothing.
+            shares[place] = 0
+    return shares
 
 
 # Collections and agents.
@@ -142,7 +157,9 @@ def _condition(each: Row) -> str:
 
 def _workers(now: Snapshot, width: int) -> list[Text]:
     columns = [Column("workers", max(20, min(44, width // 4)), "left"), Column("slots used", 11)]
-    columns += [Column("loop lag", 8), Column("memory", 8), Column("heard", 11)]
+    columns += [Column("loop lag", 8), Column("memory", 8)]
+    columns += [Column("children", 8)] if width >= WIDE else []
+    columns += [Column("heard", 11)]
     columns = fill(columns, "", width)
     pairs = [
         (worker, vitals)
@@ -161,12 +178,14 @@ def _trouble(worker: WorkerSeen, vitals: Heartbeat) -> tuple[bool, bool, str]:
 
 
 def _worker(worker: WorkerSeen, vitals: Heartbeat, columns: Sequence[Column]) -> Text:
+    wide = any(column.title == "children" for column in columns)
     late, silent = (vitals.lag_s or 0.0) >= LAGGING_S, worker.seen_s >= SILENT_S
     values = (
         (plain(worker.name, 80), ""),
         (f"{numbers.count(worker.running)}/{numbers.count(worker.slots)}", ""),
         (numbers.lag(vitals.lag_s), BAD if late else ""),
-        (numbers.size(vitals.rss_bytes), ""),
+        (numbers.size(_memory(vitals)), ""),
+        *([(numbers.size(vitals.children_bytes or None), FAINT)] if wide else []),
         (f"{numbers.duration(worker.seen_s)} ago", BAD if silent else FAINT),
         _remark(worker, vitals),
     )
@@ -177,9 +196,13 @@ def _remark(worker: WorkerSeen, vitals: Heartbeat) -> tuple[str, str]:
     if vitals.sink_down_s is not None:
         return f"sink down {numbers.duration(vitals.sink_down_s)}", BAD
     servers = f"MCP servers {vitals.servers}" if vitals.servers else ""
-    children = f"children {numbers.size(vitals.children_bytes)}" if vitals.children_bytes else ""
     draining = "draining" if worker.draining else ""
-    return "  ".join(filter(None, (draining, servers, children))), FAINT
+    return "  ".join(filter(None, (draining, servers))), FAINT
+
+
+def _memory(vitals: Heartbeat) -> int | None:
+    """Of the worker and all processes below it."""
+    return None if vitals.rss_bytes is None else vitals.rss_bytes + vitals.children_bytes
 
 
 # Errors and dead letters.

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from agentpipe.tui.frame import draw
 from agentpipe.tui.keys import names_of, press
 from agentpipe.tui.rows import rows_of
-from agentpipe.tui.state import ScreenState
+from agentpipe.tui.state import Command
+from agentpipe.tui.task_rows import task_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from agentpipe.tui.actions import ActionThread
     from agentpipe.tui.fetch import Fetcher
     from agentpipe.tui.frame import Display
-    from agentpipe.tui.state import Command
+    from agentpipe.tui.state import ScreenState
     from agentpipe.tui.terminal import Terminal
 
 # Ages on the screen are redrawn this often.
@@ -72,10 +73,13 @@ class Screen:
         actions: ActionThread,
         display: Display,
         wake: WakePipe,
+        *,
+        state: ScreenState,
     ) -> None:
         self._terminal, self._fetcher, self._actions = terminal, fetcher, actions
         self._display, self._wake = display, wake
-        self._state = ScreenState()
+        self._state = state
+        self._listed: list[tuple[str, int, int, int | None]] = []
         self._ended_by = 0
         self._quits = False
 
@@ -90,10 +94,25 @@ class Screen:
     def _draw(self) -> None:
         width, height = self._terminal.size()
         clock = time.strftime("%H:%M:%S")
-        display = replace(self._display, now=time.monotonic(), clock=clock)
+        display = replace(self._display, now=time.monotonic(), clock=clock, clock_s=time.time())
         self._state = self._actions.apply_results(self._state)
+        self._follow()
         lines = draw(self._fetcher.history, self._state, display, width, height)
         self._terminal.paint(lines, width)
+
+    def _follow(self) -> None:
+        """Look again at what ended last, once more tasks of the listed agent may have."""
+        now, state = self._fetcher.history.now, self._state
+        if now is None or state.mode != "tasks" or state.ended is None:
+            return
+        listed = [
+            (each.queue, each.tally.done, each.tally.failed, each.running)
+            for each in now.stats.queues
+            if each.queue == state.agent
+        ]
+        if self._listed and self._listed != listed:
+            self._actions.submit(Command("tasks", (state.agent,), state.agent))
+        self._listed = listed
 
     def _wait(self) -> None:
         keys_fd = self._terminal.keys_fd
@@ -121,8 +140,10 @@ class Screen:
         for name in names_of(data):
             if name == "redraw":
                 self._terminal.forget()
-            rows = rows_of(self._fetcher.history, self._state)
-            self._state, command = press(self._state, name, rows)
+            history = self._fetcher.history
+            rows = rows_of(history, self._state)
+            tasks = task_rows(history.now, self._state, time.time())
+            self._state, command = press(self._state, name, rows, tasks)
             if command is not None:
                 self._execute(command)
 

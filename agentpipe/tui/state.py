@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-Mode = Literal["table", "filter", "help", "dead", "confirm"]
-Verb = Literal["pause", "resume", "cancel", "replay", "dead", "quit"]
+if TYPE_CHECKING:
+    from rich.text import Text
+
+Mode = Literal["table", "filter", "help", "dead", "confirm", "tasks", "task"]
+Verb = Literal["pause", "resume", "cancel", "replay", "dead", "tasks", "show", "quit"]
 SORTS = ("name", "waiting", "running", "oldest", "failed", "rate")
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What a key asks for; ``targets`` are collections and agents, or ids of dead letters."""
+    """What a key asks for; ``targets`` are collections and agents, or ids of tasks."""
 
     verb: Verb
     targets: tuple[str, ...] = ()
@@ -31,6 +34,24 @@ class DeadRow:
 
 
 @dataclass(frozen=True, slots=True)
+class EndedRow:
+    """A task of an agent that has ended.
+
+    Attributes:
+        finished_s: When, in Unix seconds.
+        took_s: How long its last run took; None if it never ran.
+        said: Its error, or the beginning of its answer.
+    """
+
+    task_id: str
+    outcome: str
+    reward: float | None
+    finished_s: float
+    took_s: float | None
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
 class ScreenState:
     """Everything that keys change.
 
@@ -41,6 +62,13 @@ class ScreenState:
         dead: The dead letters; None while they are fetched.
         dead_index: The selected one.
         notice: The result of the last command.
+        run: The run of ``--run``; empty for those under way.
+        agent: Whose tasks are listed.
+        ended: Those that ended last, the youngest first; None while they are fetched.
+        no_results: Why there are none to be seen.
+        task_id: The task that is selected there; ``task_index`` is where it was last.
+        page: What is known of that task; None while it is fetched.
+        scroll: The first line of it that is shown.
     """
 
     mode: Mode = "table"
@@ -53,6 +81,14 @@ class ScreenState:
     dead: tuple[DeadRow, ...] | None = None
     dead_index: int = 0
     notice: str = ""
+    run: str = ""
+    agent: str = ""
+    ended: tuple[EndedRow, ...] | None = None
+    no_results: str = ""
+    task_id: str = ""
+    task_index: int = 0
+    page: tuple[Text, ...] | None = None
+    scroll: int = 0
 
     @property
     def shows_dead(self) -> bool:

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import deque
 from contextlib import closing
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from agentpipe.archive import Archive
 from agentpipe.brokers import open_store
 from agentpipe.brokers.dead_letter import DeadFilter
 from agentpipe.config.collection import load
-from agentpipe.errors import AgentpipeError
+from agentpipe.core.text import one_line
+from agentpipe.core.timestamps import seconds_of
+from agentpipe.errors import AgentpipeError, ConfigError
 from agentpipe.operations.cancel import CancelReport, cancel_matching
 from agentpipe.operations.dead_letters import Replay, named, pages, with_dead_letters
+from agentpipe.operations.explain.lookup import look_up
 from agentpipe.operations.pause import pause
 from agentpipe.sending.dispatcher import Dispatcher
-from agentpipe.tui.state import DeadRow
+from agentpipe.sinks import is_searchable
+from agentpipe.tui.show.card import draw_result
+from agentpipe.tui.show.page import Page, as_text
+from agentpipe.tui.state import DeadRow, EndedRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from rich.text import Text
+
+    from agentpipe.core.result import Result
     from agentpipe.settings import Settings
 
 # More than anybody reads on a screen; `dead list` has them all.
 MAX_DEAD = 1_000
+# Each is decoded with its trace; a tall screen shows so many.
+MAX_ENDED = 50
+_SAID_CHARS = 300
 
 
 class StoreActions:
@@ -83,3 +97,45 @@ class StoreActions:
             DeadRow(it.task_id, it.queue, it.outcome, it.reason, max(0.0, now - it.died_at))
             for it in reversed(found)
         ]
+
+    def ended(self, queue: str) -> Sequence[EndedRow]:
+        """By the archive."""
+        with Archive.open(self._settings) as archive:
+            return list(map(_ended, archive.last_of(queue, MAX_ENDED)))
+
+    def page(self, task_id: str) -> Sequence[Text]:
+        """As ``show`` prints it; of a task without a Result, what ``why`` says."""
+        page = Page(shutil.get_terminal_size((100, 24)).columns)
+        result = self._result(task_id)
+        if result is not None:
+            draw_result(page, result)
+            return page.lines
+        page.line((task_id, "bold"))
+        for found in look_up([task_id], self._settings):
+            page.block(found.sentence)
+            page.block(found.next, "next: ", "dim")
+        return page.lines
+
+    def _result(self, task_id: str) -> Result | None:
+        """None where results cannot be searched, too, and where none has arrived."""
+        if not is_searchable(self._settings):
+            return None
+        try:
+            with Archive.open(self._settings) as archive:
+                return archive.result(task_id)
+        except ConfigError:
+            return None
+
+
+def _ended(result: Result) -> EndedRow:
+    error = result.error or {}
+    said = f"{error.get('type', '')}: {error.get('message', '')}" if error else ""
+    finished, started = seconds_of(result.finished_at), seconds_of(result.started_at)
+    return EndedRow(
+        result.task_id,
+        result.outcome,
+        result.reward,
+        finished or 0.0,
+        finished - started if finished is not None and started is not None else None,
+        one_line(said or as_text(result.result), _SAID_CHARS),
+    )

@@ -165,7 +165,13 @@ class WorkerMiddleware(dramatiq.Middleware):
         consumer, loop, contact = self._consumer, self._loop, self._contact
         assert consumer is not None
         self._lease_keeper = LeaseKeeper(
-            consumer, loop, self._forwarder, contact, lease_s=lease_s, also=self._reported
+            consumer,
+            loop,
+            self._forwarder,
+            contact,
+            lease_s=lease_s,
+            also=self._reported,
+            mask=lambda text: self._results.redactors.of(broker).text(text),
         )
         self._policies.on_pause(self._lease_keeper.report_soon)
         self._lease_keeper.start()

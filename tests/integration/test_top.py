@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from brokers.server import Server
     from tests.integration.project import Project
 
-KEYS = "Enter expand"
+KEYS = "Enter open"
 HOSTILE = "[bold]\x1b[2J\x1b[31m\r\x07end"
 
 
@@ -92,6 +92,62 @@ def test_a_terminal_of_any_size_can_be_resized(project: Project, terminal: Tmux)
     terminal.resize(200, 60)
     lines = terminal.see("delayed", "pass", "spent", KEYS).splitlines()
     assert "↑↓" in lines[59]
+
+
+SEARCHER = """
+import asyncio
+import agentpipe
+
+class Searcher:
+    def __init__(self, journal):
+        pass
+
+    async def execute(self, task, context):
+        with agentpipe.trace.span({"type": "tool", "tool_name": "look_up", "arguments": {"q": 1}}):
+            while task.question == "wait":
+                await asyncio.sleep(0.05)
+        return "found it"
+"""
+
+
+@pytest.mark.every_broker(long=("redis", "rabbitmq"))
+def test_enter_goes_from_a_collection_to_what_a_run_does_and_to_its_trace(
+    project: Project, terminal: Tmux
+) -> None:
+    project.agent("searcher:Searcher", SEARCHER)
+    project.collection("toys", context=[{"concurrency": 2}], number=1, concurrency=2)
+    lines = [{"task_id": "wait", "question": "wait"}, {"task_id": "done", "question": "go"}]
+    file = project.tasks(*lines)
+    project.ok("send", "--file", file, "--run", "v2", "toys")
+    project.work("--processes", "1").ready(1)
+    project.until(running=1, delivered=1)
+    terminal.resize(160, 50)
+    started(terminal, "--run", "v2")
+    terminal.see("run v2", "contexts", "1/2", "oldest runs", "tool look_up", "v2/wait", "children")
+    terminal.press("Enter")
+    terminal.see("▾ toys", "toys_0")
+    terminal.press("Down", "Enter")
+    terminal.see("v2/wait", "running", "tool look_up", "v2/done", "ok", "found it", "Enter show")
+    terminal.press("Down", "Enter")
+    terminal.see("Question", "Answer", "found it", "tool look_up", "q back")
+    terminal.press("q")
+    terminal.see("Enter show")
+    terminal.press("Up", "Enter")
+    terminal.see("has been running it for", "next:")
+    project.ok("cancel", "v2/wait")
+    terminal.press("q")
+    terminal.see("cancelled", without=("running  ",))
+    terminal.press("q")
+    terminal.see(KEYS, "▾ toys")
+
+
+def test_a_run_that_does_not_exist_is_refused(project: Project) -> None:
+    project.collection("toys")
+    project.ok("send", "--file", project.tasks("echo hi"), "--run", "v2", "toys")
+    refused = project.run("top", "--once", "--run", "v3")
+    assert (refused.code, "no run 'v3' on this broker" in refused.err) == (2, True), refused
+    seen = project.ok("top", "--once", "--json", "--run", "v2").json
+    assert (seen["run"]["name"], seen["run"]["tasks"], seen["run"]["done"]) == ("v2", 1, 0)
 
 
 @pytest.mark.parametrize("ending", ["C-c", "TERM", "HUP"])

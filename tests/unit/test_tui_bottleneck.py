@@ -29,7 +29,7 @@ CASES: dict[str, tuple[Stats, str, str]] = {
             workers=(worker(slots=3, running=3),),
         ),
         "running",
-        "at its context's concurrency limit: more workers would not run more",
+        "context key is at its limit of 3: more workers would not run more",
     ),
     "one of two contexts is at its limit": (
         fleet(
@@ -38,7 +38,7 @@ CASES: dict[str, tuple[Stats, str, str]] = {
             workers=(worker(slots=1, running=1),),
         ),
         "running",
-        "all 1 slots busy: more workers would run more",
+        "all 1 slots busy",
     ),
     "all slots taken": (
         fleet(FREE, workers=(worker(slots=1, running=1),)),

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
+from agentpipe.brokers.runs import KeptRun
 from agentpipe.brokers.statistics import Tally
+from agentpipe.core.budgets import Budget, Spending
 from agentpipe.tui.frame import draw
-from agentpipe.tui.history import FleetHistory
-from agentpipe.tui.state import Command, DeadRow, ScreenState
+from agentpipe.tui.history import FleetHistory, Snapshot
+from agentpipe.tui.state import Command, DeadRow, EndedRow, ScreenState
+from agentpipe.worker.claims.heartbeat import RunSeen
 from tests.unit.fleets import NASTY, SCENE, agent, fleet, history, large, worker
 
 if TYPE_CHECKING:
@@ -35,6 +39,11 @@ VIEWS = {
     "cancel": ScreenState(mode="confirm", pending=Command("cancel", ("q",), NASTY)),
     "replay": ScreenState(mode="confirm", pending=Command("replay", ("t",), NASTY)),
     "notice": ScreenState(notice=NASTY),
+    "tasks": ScreenState(
+        mode="tasks", agent="c3_3", ended=(EndedRow(NASTY, NASTY, 0.5, 0.0, 1.0, NASTY),) * 70
+    ),
+    "no archive": ScreenState(mode="tasks", agent=NASTY, ended=(), no_results=NASTY),
+    "task": ScreenState(mode="task", task_id=NASTY, page=(Text(NASTY),) * 70, scroll=9),
 }
 
 
@@ -191,8 +200,92 @@ def test_servers_and_children_of_a_worker_are_shown_where_there_are_some() -> No
     lines = said.splitlines()
     (with_servers,) = (line for line in lines if line.startswith("busy"))
     (without,) = (line for line in lines if line.startswith("calm"))
-    assert with_servers.rstrip().endswith("MCP servers 12  children 3.0 GiB")
+    assert with_servers.rstrip().endswith("MCP servers 12")
+    assert "3.1 GiB  3.0 GiB" in with_servers
     assert "servers" not in without
+
+
+def test_what_runs_is_listed_with_what_it_does_and_what_ended_below() -> None:
+    run = RunSeen("crew_0", "t-runs", 60.0, "tool web.search")
+    other = RunSeen("crew_1", "t-other", 90.0)
+    stats = fleet(agent(running=1), workers=(worker(running=2, runs=(run, other)),))
+    ended = (EndedRow("t-done", "agent_error", 0.25, 940.0, 2.5, "OSError: gone"),)
+    state = ScreenState(mode="tasks", agent="crew_0", ended=ended)
+    scene = replace(SCENE, clock_s=1_000.0)
+    lines = [line.plain for line in draw(history(stats), state, scene, 120, 24)]
+    (running,) = (line for line in lines if "t-runs" in line)
+    assert running.split() == ["t-runs", "running", "61", "s", "tool", "web.search"]
+    (done,) = (line for line in lines if "t-done" in line)
+    assert done.split()[:6] == ["t-done", "agent_error", "60", "s", "ago", "0.25"]
+    assert "OSError: gone" in done
+    assert not any("t-other" in line for line in lines)
+    wide = text(stats, width=200, height=60)
+    assert wide.index("t-other") < wide.index("t-runs"), "the oldest of all agents first"
+
+
+def test_a_context_is_a_row_with_its_limit() -> None:
+    stats = fleet(
+        agent("crew_0", waiting=4, running=2, group=("key-a", 3)),
+        agent("crew_1", running=1, group=("key-a", 3)),
+        agent("crew_2", running=1, group=("key-b", 8)),
+        workers=(worker(slots=16, running=4),),
+    )
+    lines = text(stats, width=120, height=40).splitlines()
+    (full,) = (line for line in lines if line.startswith("key-a"))
+    assert full.split() == ["key-a", "2", "3/3", "4", "0", "at", "its", "limit"]
+    (free,) = (line for line in lines if line.startswith("key-b"))
+    assert free.split() == ["key-b", "1", "1/8", "0", "0"]
+
+
+def kept(done: int, **fields: Any) -> KeptRun:
+    outcomes = {"ok": done - 1, "limit": 1}
+    return KeptRun("v2", b"", 100, outcomes=outcomes, rewarded=done, rewards=done / 2, **fields)
+
+
+def run_lines(*done: int, state: ScreenState | None = None, **depth: Any) -> list[str]:
+    seen = FleetHistory()
+    stats = fleet(agent(**{"running": 2, **depth}), workers=(worker(),))
+    for back, number in zip(range(len(done) - 1, -1, -1), done, strict=True):
+        runs = (kept(number, configs={"a": 5, "b": 6}),)
+        seen = seen.seen(Snapshot(SCENE.now - 10.0 * back, stats, runs))
+    lines = draw(seen, state or ScreenState(), SCENE, 140, 40)
+    return [line.plain for line in lines if "run v2" in line.plain]
+
+
+def test_a_run_has_a_line_with_its_bar_and_when_it_ends() -> None:
+    (line,) = run_lines(40, 60)
+    assert "████████████░░░░░░░░" in line
+    assert "60 of 100  failed 1  pass 50.0% of 60  ETA 20 s  2 configs" in line
+    assert run_lines(80, 100) == [], "it has ended"
+    assert len(run_lines(80, 100, state=ScreenState(run="v2"))) == 1
+    assert run_lines(40, 60, state=ScreenState(run="v3")) == []
+
+
+@pytest.mark.parametrize("depth", [{"paused": True, "waiting": 40}, {"running": 0}])
+def test_a_run_that_does_not_move_has_no_end(depth: dict[str, Any]) -> None:
+    (line,) = run_lines(40, 60, **depth)
+    assert "ETA" not in line
+
+
+def test_budgets_have_bars() -> None:
+    spendings = (
+        Spending("collection", "crew", Budget(usd=50.0), usd=25.0),
+        Spending("run", "v2", Budget(tokens=1000), tokens=1200),
+    )
+    lines = text(fleet(agent(), spendings=spendings), width=120, height=40).splitlines()
+    (half,) = (line for line in lines if "budget of collection crew" in line)
+    assert "██████████░░░░░░░░░░" in half
+    assert "$25.00 of $50.00" in half
+    (spent,) = (line for line in lines if line.startswith("budget of run v2"))
+    assert "████████████████████" in spent
+    assert "1,200 tokens of 1,000 tokens: spent" in spent
+
+
+def test_a_large_screen_is_used_whole() -> None:
+    looks = [fleet(agent(running=1), workers=(worker(),), outcomes={"ok": n * n}) for n in range(9)]
+    lines = shown(history(*looks, every_s=2.0), width=200, height=60)
+    assert any("ended per second, the last" in line for line in lines)
+    assert any("█" in line for line in lines[20:])
 
 
 def test_the_oldest_run_is_the_oldest_that_any_worker_reports() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from rich.text import Text
 
 from agentpipe.brokers.statistics import Tally
 from agentpipe.tui.keys import names_of, press
 from agentpipe.tui.rows import Row, rows_of, selected_index
-from agentpipe.tui.state import SORTS, Command, DeadRow, ScreenState
+from agentpipe.tui.state import SORTS, Command, DeadRow, EndedRow, ScreenState
+from agentpipe.tui.task_rows import TaskRow, chosen_index
 from tests.unit.fleets import agent, fleet, history
 
 AGENTS = (
@@ -72,9 +74,42 @@ def test_the_cursor_stays_with_its_row_when_rows_move() -> None:
 def test_enter_opens_and_closes() -> None:
     state, _ = typed(ScreenState(), "enter")
     assert names(state)[:3] == ["crew", "crew_0", "crew_1"]
-    state, _ = typed(state, "down", "enter")  # From one of its agents.
+    state, _ = typed(state, "enter")
     assert names(state)[:2] == ["crew", "zoo"]
     assert rows(state)[selected_index(rows(state), state)].name == "crew"
+
+
+TASKS = (
+    TaskRow("t-runs", "crew_0", 3.0, "llm gpt"),
+    TaskRow("t-done", "crew_0", 9.0, "4", EndedRow("t-done", "ok", 1.0, 0.0, 2.0, "4")),
+)
+
+
+def test_enter_goes_on_to_an_agents_tasks_and_to_one_of_them() -> None:
+    state, action = typed(ScreenState(), "enter", "down", "enter")
+    assert (state.mode, state.agent) == ("tasks", "crew_0")
+    assert action == Command("tasks", ("crew_0",), "crew_0")
+    state, _ = press(state, "down", rows(state), TASKS)
+    state, action = press(state, "enter", rows(state), TASKS)
+    assert (state.mode, state.task_id) == ("task", "t-done")
+    assert action == Command("show", ("t-done",), "t-done")
+    state = replace(state, page=tuple(Text(str(number)) for number in range(30)))
+    for key, line in (("j", 1), ("page down", 11), ("end", 29), ("down", 29), ("home", 0)):
+        state, action = press(state, key, rows(state), TASKS)
+        assert (state.scroll, action) == (line, None)
+    state, _ = press(state, "q", rows(state), TASKS)
+    assert (state.mode, state.task_id) == ("tasks", "t-done")
+    state, action = press(state, "r", rows(state), TASKS)
+    assert action == Command("tasks", ("crew_0",), "crew_0")
+    state, _ = press(state, "escape", rows(state), TASKS)
+    assert state.mode == "table"
+
+
+def test_a_task_stays_selected_while_others_come_and_go() -> None:
+    state = ScreenState(mode="tasks", agent="crew_0", task_id="t-done", task_index=1)
+    assert chosen_index(TASKS[1:], state) == 0
+    assert chosen_index(TASKS[:1], state) == 0
+    assert chosen_index((), state) == 0
 
 
 def test_sorting_goes_round_and_keeps_agents_with_their_collection() -> None:

@@ -90,10 +90,15 @@ def positions_of(db: sqlite3.Connection, query: Query) -> array[int]:
     if query.after is not None:
         conditions.append("position > ?")
         values.append(query.after)
+    # The last ones are found from the end of the stream, without a look at the others.
     rows = db.execute(
-        f"SELECT position FROM facts WHERE {' AND '.join(conditions)} ORDER BY position", values
+        f"SELECT position FROM facts WHERE {' AND '.join(conditions)} ORDER BY position DESC"
+        " LIMIT ?",
+        (*values, -1 if query.last is None else query.last),
     )
-    return array("q", (position for (position,) in rows))
+    found = array("q", (position for (position,) in rows))
+    found.reverse()
+    return found
 
 
 def _use(column: str, before: Sequence[str]) -> str:

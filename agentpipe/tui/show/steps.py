@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.core.span_names import span_name
 from agentpipe.core.text import counted
 from agentpipe.tui.show.page import as_text
 
@@ -25,20 +26,8 @@ LINES_OF_ONE = 8
 def title_of(node: Node) -> tuple[tuple[str, str], str]:
     """Its name with a style, and facts behind it."""
     data = node.records[0] if node.records else {}
-    kind = "tool" if "tool_name" in data else node.kind
-    name = " ".join((kind or "span", *_name(kind, data))).rstrip()
-    return (name, _STYLES.get(kind, "")), ", ".join(_facts(data))
-
-
-def _name(kind: str, data: Mapping[str, Any]) -> tuple[str, ...]:
-    if kind == "llm":
-        config = data.get("config")
-        model = config.get("model_name") if isinstance(config, dict) else None
-        return (_text(model) or _text(data.get("class")),)
-    if kind == "tool":
-        server, tool = _text(data.get("server")), _text(data.get("tool_name"))
-        return (f"{server}.{tool}" if server else tool,)
-    return (_text(data.get("name")) or _text(data.get("class")),)
+    kind, name = span_name(data)
+    return (f"{kind} {name}".rstrip(), _STYLES.get(kind, "")), ", ".join(_facts(data))
 
 
 def _facts(data: Mapping[str, Any]) -> list[str]:

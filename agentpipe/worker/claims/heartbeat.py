@@ -12,6 +12,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class RunSeen:
+    """A run in progress.
+
+    Attributes:
+        activity: What it does, in a few words, masked; empty where nobody knows.
+    """
+
+    queue: str
+    task_id: str
+    age_s: float
+    activity: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Heartbeat:
     """Ages and sizes, so that clocks of two machines are never compared; None where unknown.
 
@@ -30,6 +44,7 @@ class Heartbeat:
         policies: Of each policy that it follows, which pause it has heard of, and how many requests
             are under way.
         left_alone: Ids of tasks that it does not run, sent with another config.
+        runs: Its oldest runs, the oldest first; not all of them.
     """
 
     lag_s: float | None = None
@@ -45,6 +60,7 @@ class Heartbeat:
     configs: Mapping[str, tuple[str, str, int]] = field(default_factory=dict)
     left_alone: Sequence[str] = ()
     policies: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    runs: Sequence[RunSeen] = ()
 
     def encode(self) -> bytes:
         """The report that the store keeps."""
@@ -55,6 +71,8 @@ class Heartbeat:
         """Read what ``encode`` of any version wrote; empty if it cannot be read."""
         try:
             fields = orjson.loads(report)
-            return cls(**{name: fields[name] for name in cls.__slots__ if name in fields})
+            known = {name: fields[name] for name in cls.__slots__ if name in fields}
+            known["runs"] = tuple(RunSeen(**each) for each in known.get("runs", ()))
+            return cls(**known)
         except (orjson.JSONDecodeError, TypeError):
             return cls()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
 import resource
 import threading
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.statistics import MAX_LAST_ERROR_CHARS
 from agentpipe.core.masking import shorten
+from agentpipe.core.outside import valid_text
+from agentpipe.core.text import one_line
 from agentpipe.engines.mcp.running import running_servers
 from agentpipe.errors import AgentpipeError
-from agentpipe.worker.claims.heartbeat import Heartbeat
+from agentpipe.worker.claims.heartbeat import Heartbeat, RunSeen
 from agentpipe.worker.times import RENEW_EVERY_S, SHUTDOWN_S
 from agentpipe.worker.watch.child_memory import ChildMemory
 
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 
 # Shorter runs end before anyone could look: they only make the report longer.
 REPORTED_AFTER_S = 1.0
+# Of a process; a fleet has many, and each snapshot carries what all of them report.
+MAX_REPORTED_RUNS = 10
+MAX_ACTIVITY_CHARS = 60
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +54,13 @@ class LeaseKeeper(threading.Thread):
         *,
         lease_s: float,
         also: Callable[[], Mapping[str, Any]],
+        mask: Callable[[str], str],
     ) -> None:
-        """``also`` gives further fields of the heartbeat."""
+        """``also`` gives further fields of the heartbeat; ``mask`` hides secrets."""
         super().__init__(name="agentpipe-lease", daemon=True)
         self._consumer, self._loop, self._forwarder = consumer, loop, forwarder
         self._contact, self._lease_s, self._also = contact, lease_s, also
+        self._mask = mask
         self._began_at = time.monotonic()
         self._report_at = 0.0
         self._child_memory = ChildMemory()
@@ -105,6 +113,7 @@ class LeaseKeeper(threading.Thread):
 
     def _heartbeat(self) -> Heartbeat:
         error, down_s = self._forwarder.failing or ("", None)
+        held = self._consumer.held
         return Heartbeat(
             lag_s=self._loop.turns.take_longest_s(),
             rss_bytes=_rss_bytes(),
@@ -113,7 +122,8 @@ class LeaseKeeper(threading.Thread):
             sink_error=shorten(error, MAX_LAST_ERROR_CHARS),
             sink_down_s=down_s,
             carrying_s=self._forwarder.carrying_s,
-            oldest_s=_oldest_s(self._consumer.held),
+            oldest_s=_oldest_s(held),
+            runs=oldest_runs(held, self._mask),
             clock=time.time(),
             up_s=time.monotonic() - self._began_at,
             **self._also(),
@@ -129,6 +139,22 @@ def _oldest_s(held: Iterable[ClaimedMessage]) -> dict[str, float]:
         if age_s > max(REPORTED_AFTER_S, oldest.get(queue, 0.0)):
             oldest[queue] = round(age_s, 1)
     return oldest
+
+
+def oldest_runs(held: Iterable[ClaimedMessage], mask: Callable[[str], str]) -> list[RunSeen]:
+    """The oldest runs, with what they do; short runs are left out."""
+    oldest = heapq.nsmallest(MAX_REPORTED_RUNS, held, key=lambda message: message.started_at)
+    now = time.time()
+    return [
+        RunSeen(
+            message.claim.queue,
+            valid_text(message.claim.task_id),
+            round(now - message.started_at, 1),
+            one_line(mask(message.tracer.activity if message.tracer else ""), MAX_ACTIVITY_CHARS),
+        )
+        for message in oldest
+        if now - message.started_at > REPORTED_AFTER_S
+    ]
 
 
 def _rss_bytes() -> int | None:

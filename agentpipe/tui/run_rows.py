@@ -1,0 +1,83 @@
+"""Runs and budgets as the screen has them: how far each is, and when a run ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agentpipe.tui.history import is_held, moves
+
+if TYPE_CHECKING:
+    from agentpipe.brokers.runs import KeptRun
+    from agentpipe.tui.history import FleetHistory
+
+# Runs are read less often than the rest: their rates need a longer window.
+WINDOW_S = 60.0
+MAX_RUNS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A run with a line of its own.
+
+    Attributes:
+        done: How many of its tasks have a Result; None where the broker does not count them.
+        pass_rate: The mean reward; None without one.
+        configs: How many configs its Results have.
+    """
+
+    name: str
+    tasks: int
+    done: int | None
+    failed: int
+    pass_rate: float | None
+    rewarded: int
+    usd: float
+    configs: int
+    eta_s: float | None
+
+
+def run_rows(history: FleetHistory, wanted: str = "") -> list[RunRow]:
+    """The run that is wanted, or those under way, the one that was begun last first."""
+    if history.now is None:
+        return []
+    if wanted:
+        chosen = [run for run in history.now.runs if run.name == wanted]
+    else:
+        chosen = [run for run in reversed(history.now.runs) if is_under_way(run)][:MAX_RUNS]
+    return [_row(history, run) for run in chosen]
+
+
+def is_under_way(run: KeptRun) -> bool:
+    """Whether tasks of it are left; False where the broker does not count them."""
+    return run.outcomes is not None and sum(run.outcomes.values()) < run.tasks
+
+
+def _row(history: FleetHistory, run: KeptRun) -> RunRow:
+    outcomes = run.outcomes or {}
+    done = None if run.outcomes is None else sum(outcomes.values())
+    return RunRow(
+        run.name,
+        run.tasks,
+        done,
+        sum(number for name, number in outcomes.items() if name not in ("ok", "cancelled")),
+        run.rewards / run.rewarded if run.rewarded else None,
+        run.rewarded,
+        run.usd,
+        len(run.configs.keys() - {""}),
+        None if done is None else _eta_s(history, run.name, run.tasks - done),
+    )
+
+
+def _eta_s(history: FleetHistory, name: str, left: int) -> float | None:
+    """None while a pause holds tasks, nothing runs, or no task of it has ended lately."""
+    now = history.now
+    if now is None or left <= 0 or not moves(history) or is_held(now.stats):
+        return None
+    since = now.at - WINDOW_S
+    seen = [(each.at, each.runs[name]) for each in history.totals if name in each.runs]
+    inside = [each for each in seen if each[0] >= since]
+    if len(inside) < 2 or inside[-1][1] <= inside[0][1]:  # noqa: PLR2004 - a rate needs two
+        return None
+    (first_at, first), (last_at, last) = inside[0], inside[-1]
+    return left * (last_at - first_at) / (last - first)

@@ -1,0 +1,60 @@
+"""The tasks of one agent: the running ones as workers report them, then those that ended last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentpipe.tui.history import Snapshot
+    from agentpipe.tui.state import EndedRow, ScreenState
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """A task in the list.
+
+    Attributes:
+        ended: None while it runs.
+        age_s: How long it has run, as of now; of an ended one, how long ago it ended.
+        said: What it does, or the error or the answer that it ended with.
+    """
+
+    task_id: str
+    queue: str
+    age_s: float
+    said: str
+    ended: EndedRow | None = None
+
+
+def running_rows(now: Snapshot, queue: str | None = None) -> list[TaskRow]:
+    """The oldest runs that workers report, the oldest first; of one queue, or of all."""
+    found = [
+        TaskRow(run.task_id, run.queue, run.age_s + worker.seen_s, run.activity)
+        for worker, vitals in zip(now.stats.workers, now.vitals, strict=True)
+        for run in vitals.runs
+        if queue in (None, run.queue)
+    ]
+    return sorted(found, key=lambda row: -row.age_s)
+
+
+def task_rows(now: Snapshot | None, state: ScreenState, clock_s: float) -> list[TaskRow]:
+    """What the list of ``state.agent`` shows; ``clock_s`` is now, in Unix seconds."""
+    ended = state.ended or ()
+    known = {row.task_id for row in ended}
+    running = [] if now is None else running_rows(now, state.agent)
+    rows = [row for row in running if row.task_id not in known]
+    return rows + [
+        TaskRow(row.task_id, state.agent, max(0.0, clock_s - row.finished_s), row.said, row)
+        for row in ended
+    ]
+
+
+def chosen_index(rows: Sequence[TaskRow], state: ScreenState) -> int:
+    """The index of the selected row; 0 without rows."""
+    for index, row in enumerate(rows):
+        if row.task_id == state.task_id:
+            return index
+    return max(0, min(state.task_index, len(rows) - 1))
