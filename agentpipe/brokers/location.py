@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from agentpipe.brokers.statistics import WorkerSeen
     from agentpipe.core.budgets import Spending
+    from agentpipe.core.policy import PolicyState
 
 Place = Literal["waiting", "delayed", "running", "outbox", "dead", "settled", "unknown"]
 
@@ -85,6 +86,7 @@ class TaskLocation:
         unclaimed: Without ``complete``: all waiting tasks.
         dead_unread: Without ``complete``: dead letters that were not read.
         spending: The budget of the run that its id names; None without one.
+        policy: Where it is delayed for that: the policy that may not begin more yet.
     """
 
     task_id: str
@@ -111,3 +113,4 @@ class TaskLocation:
     unclaimed: int | None = None
     dead_unread: int = 0
     spending: Spending | None = None
+    policy: PolicyState | None = None

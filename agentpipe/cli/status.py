@@ -115,8 +115,8 @@ def _policies(stats: Stats) -> Iterator[str]:
     from agentpipe.operations.policies import flights_of, policy_lines
 
     for state in stats.policies:
-        first, *_ = policy_lines(state, flights_of(stats, state))
-        yield first
+        lines = policy_lines(state, flights_of(stats, state))
+        yield from (line for line in lines if "://" not in line)
 
 
 def _lines(status: dict[str, Any]) -> Iterator[str]:

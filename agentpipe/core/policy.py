@@ -66,17 +66,37 @@ class PolicyState:
         version: Of the weights that its servers have.
         paused: Requests to its servers wait.
         pauses: How often it was paused: tells which pause a worker has heard of.
+        accepted: Groups that have ended complete, and tasks in no group that have ended ``ok``,
+            less those that a trainer has given back.
+        running: Groups and tasks that have begun and not ended.
+        stale: Groups that were cancelled since what they had was too old.
     """
 
     spec: PolicySpec
     version: int = 0
     paused: bool = False
     pauses: int = 0
+    accepted: int = 0
+    running: int = 0
+    stale: int = 0
 
     @property
     def name(self) -> str:
         """Its name."""
         return self.spec.name
+
+    @property
+    def allowed(self) -> int | None:
+        """How many groups may begin in all until its version rises; None without a limit."""
+        spec = self.spec
+        if spec.batch is None or spec.max_staleness is None:
+            return None
+        return (spec.max_staleness + self.version + 1) * spec.batch
+
+    @property
+    def room(self) -> int | None:
+        """How many may begin now; None without a limit."""
+        return None if self.allowed is None else self.allowed - self.accepted - self.running
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +105,16 @@ class PolicyChange:
 
     Attributes:
         back: The version may be lower than before; else a lower one changes nothing at all.
+        accepted: As many are accepted, whatever was counted.
+        returned: So many of the accepted train nothing: others may begin in their place.
     """
 
     version: int | None = None
     endpoints: tuple[str, ...] | None = None
     paused: bool | None = None
     back: bool = False
+    accepted: int | None = None
+    returned: int = 0
 
     def of(self, state: PolicyState) -> PolicyState:
         """The state after it."""
@@ -100,7 +124,15 @@ class PolicyChange:
         spec = state.spec if self.endpoints is None else _with(state.spec, self.endpoints)
         paused = state.paused if self.paused is None else self.paused
         pauses = state.pauses + (paused and not state.paused)
-        return replace(state, spec=spec, version=version, paused=paused, pauses=pauses)
+        accepted = state.accepted if self.accepted is None else self.accepted
+        return replace(
+            state,
+            spec=spec,
+            version=version,
+            paused=paused,
+            pauses=pauses,
+            accepted=max(0, accepted - self.returned),
+        )
 
 
 def _with(spec: PolicySpec, endpoints: tuple[str, ...]) -> PolicySpec:

@@ -133,6 +133,10 @@ def policy_as_dict(state: PolicyState, flights: Flights) -> dict[str, Any]:
         "batch": spec.batch,
         "max_staleness": spec.max_staleness,
         "hold_s": spec.hold_s,
+        "room": state.room,
+        "accepted": state.accepted,
+        "running": state.running,
+        "stale": state.stale,
         "workers": flights.workers,
         "requests": flights.requests,
     }
@@ -143,6 +147,11 @@ def policy_lines(state: PolicyState, flights: Flights) -> Iterator[str]:
     paused = ", paused: its requests wait" if state.paused else ""
     workers, requests = counted(flights.workers, "worker"), counted(flights.requests, "request")
     yield f"policy {state.name}: version {state.version}{paused}; {workers}, {requests} under way"
+    if state.room is not None:
+        yield (
+            f"  room for {max(0, state.room):,} groups: {state.accepted:,} of {state.allowed:,} "
+            f"accepted, {state.running:,} running, {state.stale:,} stale"
+        )
     yield from (f"  {each}" for each in state.spec.endpoints)
 
 

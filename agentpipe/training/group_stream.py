@@ -13,6 +13,7 @@ from agentpipe.core.result import Result
 from agentpipe.errors import ConfigError
 from agentpipe.sinks.stream import Stream
 from agentpipe.training.assembly import GRACE_S, Assembly
+from agentpipe.training.policy import Policy
 from agentpipe.training.rollout_group import varied
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class GroupStream:
         counts: Groups by what became of them: complete, short, cancelled, stale and flat (those
             that ``keep`` refuses), and ``lost`` ones, which were given up. Also ``late``: Results
             of groups that were given before, or given up.
-        version: The policy version now, for ``max_staleness``; set it after each update.
+        version: The policy version now, for ``max_staleness``; set it after each update, unless
+            the stream has the ``policy``.
     """
 
     def __init__(
@@ -65,10 +67,14 @@ class GroupStream:
         keep_states: int = 8,
         grace_s: float = GRACE_S,
         abandon_s: float | None = None,
+        policy: Policy | None = None,
     ) -> None:
-        """Read from ``stream``, which this closes."""
+        """Read from ``stream``; this closes it, and ``policy``."""
         self._stream, self._name = stream, name
         stream.keep = math.inf
+        self._policy = policy
+        if policy is not None and max_staleness is None:
+            max_staleness = policy.max_staleness
         self._max_staleness, self._min_good, self._keep = max_staleness, min_good, keep
         self._shard = shard
         self._assembly = Assembly(grace_s, abandon_s)
@@ -90,6 +96,7 @@ class GroupStream:
         start: Start = "beginning",
         timeout_s: float | None = None,
         shard: tuple[int, int] = (0, 1),
+        policy: str | None = None,
         **options: Any,
     ) -> Self:
         """The groups of ``settings.sink``, from ``start`` or the last commit of ``group``.
@@ -100,11 +107,14 @@ class GroupStream:
             start: Where a new group starts.
             timeout_s: End after so many seconds without a record; None waits for ever.
             shard: This reader's number, and the number of readers: each has its part of the groups.
+            policy: The name of the policy that its groups follow: its version counts for
+                ``max_staleness``, which is the policy's by default, and it hears of complete groups
+                that are not given, so that others begin.
             options: ``max_staleness``, ``min_good`` (give shorter groups, too), ``keep``,
                 ``keep_states``, ``grace_s`` and ``abandon_s`` (None: never).
 
         Raises:
-            ConfigError: The sink's URL is wrong.
+            ConfigError: The sink's URL is wrong, or there is no such policy.
             Unreachable: The server does not answer.
         """
         number, readers = shard
@@ -112,7 +122,12 @@ class GroupStream:
             raise ConfigError(f"shard: expected (number, readers), got {shard}")
         name = group if readers == 1 else f"{group}-{number}-of-{readers}"
         stream = Stream.open(settings, group=name, start=start, timeout_s=timeout_s)
-        return cls(stream, name=name, shard=shard, **options)
+        try:
+            followed = None if policy is None else Policy.open(policy, settings)
+            return cls(stream, name=name, shard=shard, policy=followed, **options)
+        except BaseException:
+            stream.close()
+            raise
 
     def __iter__(self) -> Iterator[RolloutGroup]:
         """Until ``timeout_s`` passes without a record, or for ever."""
@@ -157,13 +172,21 @@ class GroupStream:
         return entry.group_id if crc32(entry.group_id.encode()) % readers == number else ""
 
     def _given(self, group: RolloutGroup) -> Iterator[RolloutGroup]:
+        if self._policy is not None:
+            self.version = self._policy.version
         fate = self._fate(group)
+        self._tell_policy(group, is_given=fate == "yielded")
         if fate == "yielded":
             self._current = group.group_id
             yield group
             self._current = ""
         self.counts[group.status if fate == "yielded" else fate] += 1
         self._mark_used(group.group_id)
+
+    def _tell_policy(self, group: RolloutGroup, *, is_given: bool) -> None:
+        """The broker has counted each complete group as one that trains, and no other."""
+        if self._policy is not None:
+            self._policy.give_back((group.status == "complete") - is_given)
 
     def _fate(self, group: RolloutGroup) -> str:
         good = sum(map(is_good, group.results))
@@ -219,6 +242,8 @@ class GroupStream:
 
     def close(self) -> None:
         """Close the stream; the group reads again what was not committed."""
+        if self._policy is not None:
+            self._policy.close()
         self._stream.keep = math.inf  # What was used is committed already.
         self._stream.close()
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 from agentpipe.brokers import open_store
 from agentpipe.core.policy import PolicyChange
+from agentpipe.errors import ConfigError
 from agentpipe.operations.policies import (
     change,
     find_policy,
@@ -66,6 +67,11 @@ class Policy:
         """The base URLs of its servers."""
         return find_policy(self._store, self.name).spec.endpoints
 
+    @property
+    def max_staleness(self) -> int | None:
+        """By how many versions a group may be older; None without a limit."""
+        return find_policy(self._store, self.name).spec.max_staleness
+
     def publish(self, version: int, *, endpoints: Sequence[str] | None = None) -> None:
         """Its servers have this version from now on, and are at ``endpoints`` if these change.
 
@@ -116,6 +122,31 @@ class Policy:
             )
             raise
         change(self._store, self.name, PolicyChange(version=version, paused=False))
+
+    def recover(self, version: int, *, trained: int) -> None:
+        """Go on from a checkpoint: with its version, which may be lower than the last one.
+
+        Args:
+            version: Of the checkpoint.
+            trained: How many groups were used until then. Those that have ended and come again
+                count, too, where they are known: as many fewer begin.
+
+        Raises:
+            ConfigError: These are no numbers.
+        """
+        refuse_version(version)
+        if type(trained) is not int or trained < 0:
+            raise ConfigError(f"trained: expected an integer from 0, not {trained!r:.40}")
+        step = PolicyChange(version=version, back=True, accepted=trained)
+        change(self._store, self.name, step)
+
+    def give_back(self, groups: int) -> None:
+        """So many complete groups train nothing (flat or stale ones): as many more may begin.
+
+        Below 0, so many are used that the broker did not count: short ones.
+        """
+        if groups:
+            change(self._store, self.name, PolicyChange(returned=groups))
 
     def close(self) -> None:
         """Close the connection to the broker."""

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.capabilities import Answer, ReadsTasks, TaskQuery
-from agentpipe.brokers.records import Offer, Settlement, Worker
+from agentpipe.brokers.records import MemberEnd, Offer, Settlement, Worker
 from agentpipe.sinks import open_sink
 from tests.stores import can, claim_up_to, open_any
 
@@ -140,3 +140,15 @@ def spend_until_nothing_comes(
         store.wait(0.01)
     found.put((paid, late))
     store.close()
+
+
+def begin_and_end(settings: Settings, queues: list[str]) -> None:
+    """Claim and complete members of groups, one or a few at a time, until it is ended."""
+    store = open_any(settings)
+    worker = Worker(f"worker-{os.getpid()}", queues=frozenset(queues), lease_s=60)
+    store.join(worker)
+    member = MemberEnd(good=True, versions=(0,))
+    while True:
+        claims = claim_up_to(3, store, worker)
+        store.settle([Settlement(it, "complete", b"{}", "ok", member=member) for it in claims])
+        store.wait(0.01)

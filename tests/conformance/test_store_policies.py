@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from agentpipe.brokers.capabilities import KeepsPolicies
-from agentpipe.brokers.records import Queue, Source
+from agentpipe.brokers.capabilities import Answer, CountsGroups, KeepsPolicies
+from agentpipe.brokers.records import Claim, Group, MemberEnd, Offer, Queue, Source
 from agentpipe.core.policy import PolicyChange, PolicySpec, PolicyState
-from tests.conformance.steps import signals_needed, sources_needed, unique
+from tests.conformance.processes import begin_and_end
+from tests.conformance.steps import (
+    PATIENCE_S,
+    SPAWN,
+    collection_of,
+    joined,
+    offers,
+    settle,
+    signals_needed,
+    sources_needed,
+    unique,
+)
+from tests.stores import claim_up_to
+from tests.support import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from agentpipe.settings import Settings
     from tests.conformance.conftest import OpenStore
     from tests.stores import AnyStore
 
@@ -106,6 +123,219 @@ def test_an_older_file_changes_nothing(store: AnyStore) -> None:
     spec = followed(store, source=new, batch=4, max_staleness=0)
     followed(store, spec.name, source=old, batch=9, max_staleness=9)
     assert state_of(store, spec.name) == PolicyState(spec)
+
+
+class Gated:
+    """Agents that follow a policy of two groups a version, one version stale at most."""
+
+    def __init__(self, store: AnyStore, batch: int = 2, max_staleness: int = 0) -> None:
+        self.store = store
+        self.spec = PolicySpec(unique("policy"), HERE, batch=batch, max_staleness=max_staleness)
+        self.collection, self.queues = collection_of(store, 3, policy=self.spec)
+        self.worker = joined(store, self.queues)
+
+    def send(self, *groups: str, size: int = 2, need: int | None = None) -> None:
+        made = [
+            Group(
+                name,
+                tuple(Offer(f"{name}/{n}", b"{}", group_id=name) for n in range(size)),
+                need or size,
+            )
+            for name in groups
+        ]
+        verdicts = self.store.offer_groups(self.collection, made).verdicts
+        assert set(verdicts) == {"accepted"}
+
+    def claim(self) -> dict[str, Claim]:
+        """All that may be claimed now, what one claim wakes for the next one, too."""
+        claims: dict[str, Claim] = {}
+        for _ in range(3):
+            claims |= {it.task_id: it for it in claim_up_to(50, self.store, self.worker)}
+        return claims
+
+    def end(self, claim: Claim, outcome: str = "ok", *versions: int) -> None:
+        member = MemberEnd(good=outcome == "ok", versions=versions)
+        assert settle(self.store, claim, "complete", result=b"{}", outcome=outcome, member=member)
+
+    @property
+    def state(self) -> PolicyState:
+        return state_of(self.store, self.spec.name)
+
+    def counts(self) -> tuple[int, int]:
+        return self.state.accepted, self.state.running
+
+
+def groups_of(claims: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(task_id.partition("/")[0] for task_id in claims))
+
+
+def both(store: AnyStore) -> None:
+    if not isinstance(store, CountsGroups):
+        pytest.skip("counts no groups")
+
+
+def test_no_more_groups_begin_than_the_version_allows(store: AnyStore) -> None:
+    both(store)
+    crew = Gated(store)
+    crew.send("a", "b", "c", "d")
+    first = crew.claim()
+    assert groups_of(first) == {"a": 2, "b": 2}
+    assert crew.counts() == (0, 2)
+    for claim in first.values():
+        crew.end(claim)
+    assert crew.counts() == (2, 0)
+    assert not crew.claim()
+    store.change_policy(crew.spec.name, PolicyChange(version=1))
+    assert groups_of(crew.claim()) == {"c": 2, "d": 2}
+    assert crew.counts() == (2, 2)
+
+
+def test_members_of_what_has_begun_are_never_kept_back(store: AnyStore) -> None:
+    both(store)
+    crew = Gated(store, batch=1)
+    crew.send("a", "b", size=6)
+    begun: dict[str, Claim] = {}
+    for _ in range(20):
+        begun |= {it.task_id: it for it in claim_up_to(1, store, crew.worker)}
+    assert groups_of(begun) == {"a": 6}
+    for claim in begun.values():
+        assert settle(store, claim, "release")
+    assert groups_of(crew.claim()) == {"a": 6}
+    assert crew.counts() == (0, 1)
+
+
+def test_what_ends_short_gives_its_room_to_the_next(store: AnyStore) -> None:
+    both(store)
+    crew = Gated(store, batch=1)
+    crew.send("a", "b")
+    for claim in crew.claim().values():
+        crew.end(claim, "agent_error")
+    assert crew.counts() == (0, 0)
+    assert groups_of(crew.claim()) == {"b": 2}
+
+
+def test_what_a_trainer_gives_back_gives_room(store: AnyStore) -> None:
+    both(store)
+    crew = Gated(store, batch=1)
+    crew.send("a", "b")
+    for claim in crew.claim().values():
+        crew.end(claim)
+    assert not crew.claim()
+    store.change_policy(crew.spec.name, PolicyChange(returned=1))
+    assert crew.counts() == (0, 0)
+    assert groups_of(crew.claim()) == {"b": 2}
+
+
+def test_tasks_in_no_group_count_by_themselves(store: AnyStore) -> None:
+    crew = Gated(store)
+    store.offer(crew.collection, offers("abc"), round_robin=True)
+    first = crew.claim()
+    assert sorted(first) == ["a", "b"]
+    for claim in first.values():
+        assert settle(store, claim, "complete", result=b"{}", outcome="ok")
+    assert crew.counts() == (2, 0)
+    assert not crew.claim()
+    store.change_policy(crew.spec.name, PolicyChange(version=1, accepted=3, back=True))
+    assert sorted(crew.claim()) == ["c"]
+
+
+def test_a_task_that_is_tried_again_has_begun(store: AnyStore) -> None:
+    crew = Gated(store, batch=1)
+    store.offer(crew.collection, offers("ab"), round_robin=True)
+    (claim,) = crew.claim().values()
+    assert settle(store, claim, "retry", delay_s=0.0)
+    (again,) = crew.claim().values()
+    assert (again.task_id, again.failures, crew.counts()) == ("a", 1, (0, 1))
+
+
+def test_what_waits_for_a_version_counts_as_delayed_and_why_says_it(store: AnyStore) -> None:
+    crew = Gated(store, batch=1)
+    store.offer(crew.collection, offers("abc"), round_robin=True)
+    assert sorted(crew.claim()) == ["a"]
+    stats = store.stats()
+    assert (stats.waiting, stats.delayed, stats.running) == (0, 2, 1)
+    assert sum(depth.parked for depth in stats.queues) == 2
+    location = store.locate("b")
+    assert (location.place, location.due_at) == ("delayed", None)
+    assert location.policy == crew.state
+    assert crew.state.room == 0
+
+
+def test_what_waits_for_a_version_can_be_answered(store: AnyStore) -> None:
+    crew = Gated(store, batch=1)
+    store.offer(crew.collection, offers("ab"), round_robin=True)
+    assert sorted(crew.claim()) == ["a"]
+    assert store.answer([Answer("b", b"{}", "cancelled")]) == [True]
+    stats = store.stats()
+    assert (stats.delayed, sum(depth.parked for depth in stats.queues)) == (0, 0)
+    assert crew.counts() == (0, 1)
+
+
+def test_a_file_without_limits_lets_all_begin(store: AnyStore) -> None:
+    crew = Gated(store, batch=1)
+    store.offer(crew.collection, offers("abc"), round_robin=True)
+    assert sorted(crew.claim()) == ["a"]
+    spec = PolicySpec(crew.spec.name, HERE)
+    store.declare(
+        [Queue(name, crew.collection, concurrency=100, policy=spec) for name in crew.queues]
+    )
+    assert sorted(crew.claim()) == ["b", "c"]
+
+
+def test_a_collection_that_follows_no_more_is_not_kept_back(store: AnyStore) -> None:
+    crew = Gated(store, batch=1)
+    store.offer(crew.collection, offers("abc"), round_robin=True)
+    assert sorted(crew.claim()) == ["a"]
+    store.declare([Queue(name, crew.collection, concurrency=100) for name in crew.queues])
+    assert sorted(crew.claim()) == ["b", "c"]
+
+
+def test_groups_that_are_too_old_are_cancelled_where_they_go_on(store: AnyStore) -> None:
+    both(store)
+    crew = Gated(store, batch=2)
+    crew.send("old", "new", size=3)
+    claims = crew.claim()
+    crew.end(claims["old/0"], "ok", 0)
+    crew.end(claims["new/0"], "ok", 1)
+    assert settle(store, claims["old/1"], "release")
+    store.change_policy(crew.spec.name, PolicyChange(version=1))
+    assert crew.state.stale == 1
+    again = crew.claim()
+    assert again["old/1"].cancelled
+    assert not any(it.cancelled for name, it in again.items() if name.startswith("new"))
+    assert store.take_cancelled() is not None
+    crew.end(again["old/1"], "cancelled")
+    crew.end(claims["old/2"], "cancelled")
+    assert crew.counts() == (0, 1)
+
+
+def test_the_gate_holds_while_8_processes_claim_and_versions_rise(
+    store: AnyStore, store_settings: Settings
+) -> None:
+    """All of a version is used up, and not one more, whoever claims."""
+    crew = Gated(store, batch=4, max_staleness=1)
+    both(store)
+    crew.send(*(f"g{n}" for n in range(40)), size=3)
+    workers = [
+        SPAWN.Process(target=begin_and_end, args=(store_settings, crew.queues)) for _ in range(8)
+    ]
+    for each in workers:
+        each.start()
+    try:
+        for version in range(10):
+            allowed = 4 * (version + 2)
+            wait_until(
+                lambda: crew.state.accepted == min(40, allowed),  # noqa: B023 - at once
+                PATIENCE_S * 3,
+                f"version {version} is used up",
+            )
+            assert crew.counts() == (min(40, allowed), 0)
+            store.change_policy(crew.spec.name, PolicyChange(version=version + 1))
+    finally:
+        for each in workers:
+            each.terminate()
+            each.join()
+    assert crew.counts() == (40, 0)
 
 
 @signals_needed

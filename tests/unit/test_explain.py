@@ -10,6 +10,7 @@ import pytest
 from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
 from agentpipe.brokers.statistics import WorkerSeen
 from agentpipe.core.budgets import Budget, Spending
+from agentpipe.core.policy import PolicySpec, PolicyState
 from agentpipe.core.text import counted, duration
 from agentpipe.operations.explain import Explanation, Reason, explain
 from agentpipe.operations.explain.phrases import reading
@@ -53,6 +54,9 @@ def agent(**fields: Any) -> AgentSeen:
 
 
 ALONE = agent(servers=())
+AHEAD = PolicyState(
+    PolicySpec("main", ("http://h/v1",), batch=64, max_staleness=1), 3, accepted=300, running=20
+)
 SPENT = Spending("collection", "a", Budget(1.0), 1.25)
 BUSY = agent(runs=(RUN,), run_s=60.0)
 GATED = agent(group_limit=1, group_runs=(replace(RUN, queue="a_1"),))
@@ -97,6 +101,15 @@ CASES: list[tuple[TaskLocation, str, str, str]] = [
         "budget_spent",
         "the budget of run v1 is spent: $1.25 of $1.00",
         "what runs finishes; a higher cap allows more: agentpipe resume --run v1 --budget-usd USD",
+    ),
+    (
+        at("delayed", policy=AHEAD),
+        "policy_ahead",
+        (
+            "policy main has version 3, and allows (1 + 3 + 1) * 64 = 320 groups to begin: 300 are "
+            "accepted, 20 are running"
+        ),
+        "it may begin after the next version: agentpipe policy publish main --version N",
     ),
     (
         waiting(ALONE),

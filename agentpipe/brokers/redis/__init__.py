@@ -343,8 +343,11 @@ class RedisStore(Store):
         version = "" if change.version is None else change.version
         endpoints = "" if change.endpoints is None else listed(change.endpoints)
         paused = "" if change.paused is None else int(change.paused)
-        given = (version, int(change.back), endpoints, paused)
-        return next(iter(as_policies(self._scripts.run("change_policy", name, *given))), None)
+        accepted = "" if change.accepted is None else change.accepted
+        given = (version, int(change.back), endpoints, paused, accepted, change.returned)
+        if self._ask("change_policy", (name, change), name, *given) == b"0":
+            return None
+        return next((it for it in self.policies() if it.name == name), None)
 
     def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
         fates: list[Fate] = []

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- needs: ending groups
+-- needs: ending policies groups
 -- ARGV: session, request, seconds to remember it, how many numbers are measured, then for each
 -- answer its task's id, the result, the outcome, and what it adds to the measures of its
 -- collection. Returns a letter for each: d for done, n where the task does not wait.

@@ -1,20 +1,36 @@
 #!lua flags=allow-oom
--- needs: policies
--- ARGV: name, version ('' to leave it), '1' where it may be lower than before, endpoints as a JSON list
--- ('' to leave them), and '1' or '0' to pause or resume ('' to leave that).
--- Returns what tell_policies does; nothing where there is no such policy. The same change twice is
--- the same as once.
+-- needs: ending policies groups
+-- ARGV: session, request, seconds to remember it, name, version ('' to leave it), '1' where it may be
+-- lower than before, endpoints as a JSON list ('' to leave them), '1' or '0' to pause or resume ('' to
+-- leave that), how many are accepted ('' to leave that), and how many of these train nothing.
+-- Returns whether there is such a policy.
 
-local name, version, back, endpoints, paused = unpack(ARGV)
-local key = policy_key(name)
-
-if call('EXISTS', key) == 0 then
-  return {}
+local before = answered()
+if before then
+  return before
 end
-local known, was_paused = unpack(call('HMGET', key, 'version', 'paused'))
-if version == '' or back == '1' or tonumber(version) >= tonumber(known) then
+
+local name, version, back, endpoints, paused, accepted, returned = unpack(ARGV, 4)
+local key = policies.key(name)
+
+-- Groups that go on, though what they have is too old for this version already.
+local function cancel_stale(max_staleness)
+  local units = call('HGETALL', policies.units)
+  for index = 1, #units, 2 do
+    local group = units[index + 1] == name and units[index]:match('^group (.*)$')
+    local oldest = group and call('HGET', group_key(group), 'oldest')
+    if oldest and version - oldest > max_staleness and cancel_rest(read_group(group)) > 0 then
+      call('HINCRBY', key, 'stale', 1)
+    end
+  end
+end
+
+local function change(was, was_paused, was_accepted, max_staleness)
   if version ~= '' then
     call('HSET', key, 'version', version)
+    if tonumber(version) > was and max_staleness ~= '' then
+      cancel_stale(tonumber(max_staleness))
+    end
   end
   if endpoints ~= '' then
     call('HSET', key, 'endpoints', endpoints)
@@ -25,6 +41,19 @@ if version == '' or back == '1' or tonumber(version) >= tonumber(known) then
       call('HINCRBY', key, 'pauses', 1)
     end
   end
-  tell_workers()
+  local now_accepted = (accepted ~= '' and accepted or was_accepted) - returned
+  call('HSET', key, 'accepted', string.format('%.0f', math.max(0, now_accepted)))
+  policies.open_gate(name)
+  save_queues()
+  policies.wake_workers()
 end
-return tell_policies({name})
+
+if call('EXISTS', key) == 0 then
+  return remember('0')
+end
+local found = call('HMGET', key, 'version', 'paused', 'accepted', 'max_staleness')
+local was = tonumber(found[1])
+if version == '' or back == '1' or tonumber(version) >= was then
+  change(was, found[2], found[3], found[4] or '')
+end
+return remember('1')

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- needs: ending
+-- needs: ending policies
 -- ARGV: session, request, seconds to remember it, worker, limit, marks of the outbox by records and
 -- by bytes, claims held ('-1' for any number), seconds that settled ids are known.
 -- Returns nothing, or the number of the claims and for each five values: id, record, payload, '1'
@@ -261,19 +261,71 @@ local function is_parked(queue, member)
   return true
 end
 
+-- What may begin of each policy, of which anything is asked.
+local policies_of, rooms, siblings_wait = {}, {}, false
+
+local function policy_of(queue)
+  local collection = queues[queue][COLLECTION]
+  if policies_of[collection] == nil then
+    local name = call('HGET', policies.followers, collection)
+    policies_of[collection] = name or false
+    if name and rooms[name] == nil then
+      rooms[name] = policies.room(name) or false
+    end
+  end
+  local name = policies_of[collection]
+  return name and rooms[name] and name
+end
+
+local function begin_unit(name, unit)
+  rooms[name] = rooms[name] - 1
+  call('HSET', policies.units, unit, name)
+  call('HINCRBY', policies.key(name), 'running', 1)
+  local group = unit:match('^group (.*)$')
+  if group then
+    for _, id in ipairs(call('HVALS', base .. ':group:' .. group)) do
+      if tonumber(call('ZSCORE', DELAYED, id) or 0) == AHEAD then
+        local _, its = last_and_queue(call('HGET', TASKS, id))
+        read_queues({its})
+        policies.unpark(id, its)
+        siblings_wait = true
+      end
+    end
+  end
+end
+
+-- Whether its policy may not begin more yet; then the task lies apart. What may begin does so here.
+local function is_ahead(queue, member)
+  local name, id = policy_of(queue), member:sub(17)
+  if not name then
+    return false
+  end
+  local unit = policies.unit_of(id)
+  if call('HEXISTS', policies.units, unit) == 1 or call('HEXISTS', NOTES, 'cancel ' .. id) == 1 then
+    return false
+  elseif rooms[name] > 0 then
+    begin_unit(name, unit)
+    return false
+  end
+  call('ZADD', DELAYED, AHEAD, id)
+  count(queue, N_WAITING, -1)
+  count_delayed(queue, AHEAD, 1)
+  return true
+end
+
 local parked_all = true
 
 -- The same tasks but for those of spent runs, with others in their place.
 local function take_affordable(queue, room, alone)
   local found, lone = take_members(queue, room, alone)
-  if call('EXISTS', SPENT) == 0 then
+  if call('EXISTS', SPENT, policies.followers) == 0 then
     return found, lone
   end
   local kept, seen = {}, 0
   while #found > 0 do
     for index, member in ipairs(found) do
       seen = seen + 1
-      if not is_parked(queue, member) then
+      if not is_parked(queue, member) and ((lone and seen == 1) or not is_ahead(queue, member)) then
         kept[#kept + 1] = member
       elseif lone and seen == 1 then
         lone = false
@@ -419,6 +471,9 @@ if came_back or not parked_all or (kept_back and #ids > 0 and #ids < asked) then
   if anything_ready() then
     ring()
   end
+end
+if siblings_wait then -- They are due at the next claim.
+  ring()
 end
 local reply = number and reply_of(number, ids, read_many('HMGET', TASKS, ids)) or {}
 ids[#ids + 1] = number or '0'

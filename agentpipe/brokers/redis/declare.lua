@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- needs: budgets policies
 -- ARGV: the layout's number, '1' to declare only unknown queues, the numbers of sources and of
--- budgets, a JSON list with the collections' policies ('' for none; see declare_policy), for each source
+-- budgets, a JSON list with the collections' policies ('' for none; see policies.declare), for each source
 -- collection, '1' for a worker's, the times at which its files changed, fingerprint ('-' if
 -- unknown) and place; for each budget collection, caps in USD and in tokens (-1 for none); then for each queue name, limit, concurrency, max_crashes, position (-1 outside a group), collection and gate ('' for none),
 -- and the gate's limit.
@@ -119,7 +119,7 @@ end
 local policy_changed = false
 for _, each in ipairs(cjson.decode(ARGV[5])) do
   if not outdated[each[1]] then
-    policy_changed = declare_policy(unpack(each)) or policy_changed
+    policy_changed = policies.declare(unpack(each)) or policy_changed
   end
 end
 
@@ -165,11 +165,13 @@ end
 if budget_changed then
   apply_pauses()
 end
+if policy_changed then
+  policies.open_all()
+  policies.wake_workers()
+end
 save_queues()
 if a_gate_opened or (budget_changed and anything_ready()) then
   ring()
 end
-if policy_changed then
-  tell_workers()
-end
+
 return new

@@ -39,7 +39,8 @@ def _policy_args(policies: Mapping[str, PolicySpec | None]) -> bytes:
     rows = []
     for collection, it in policies.items():
         given = (it.name, it.encode(), listed(it.endpoints)) if it else ("", "", "")
-        rows.append((collection, *given))
+        limits = (it.batch, it.max_staleness) if it else (None, None)
+        rows.append((collection, *given, *("" if each is None else str(each) for each in limits)))
     return orjson.dumps(rows)
 
 

@@ -106,9 +106,10 @@ def as_location(task_id: str, answer: bytes) -> TaskLocation:
     for name in ("submitted_at", "due_at", "since", "outbox_since"):
         values[name] = float(values[name]) if values.get(name) else None
     servers = tuple(worker for worker, serves in workers if serves)
-    spending = values.pop("spending", None)
+    spending, policy = values.pop("spending", None), values.pop("policy", None)
     return TaskLocation(
         task_id,
+        policy=policy and _policy([each.encode() for each in policy]),
         spending=spending and _spending(spending),
         agent=agent and _agent_seen(agent, servers),
         run=run and _run(run),
@@ -174,15 +175,15 @@ def as_stats(answer: Sequence[Any]) -> Stats:
 
 def as_policies(values: Sequence[bytes]) -> tuple[PolicyState, ...]:
     """The reply of scripts that tell of policies."""
-    found = readable("policies", _rows(values, 6), _policy)
+    found = readable("policies", _rows(values, 9), _policy)
     return tuple(sorted(found, key=lambda it: it.name))
 
 
 def _policy(values: Sequence[bytes]) -> PolicyState:
-    _, spec, endpoints, version, paused, pauses = values
+    _, spec, endpoints, version, paused, *counts = values
     declared = PolicySpec.decode(spec)
     now = replace(declared, endpoints=tuple(map(text_in, orjson.loads(endpoints))))
-    return PolicyState(now, int(version), paused == b"1", int(pauses))
+    return PolicyState(now, int(version), paused == b"1", *map(int, counts))
 
 
 def as_spendings(values: Sequence[bytes]) -> tuple[Spending, ...]:

@@ -1,8 +1,7 @@
--- Shared by the scripts that end tasks, after `ending`, and by the one that offers groups. MEMBERS has
+-- Shared by the scripts that end tasks, after `ending` and `policies`, and by the one that offers groups. MEMBERS has
 -- the group of each member that has not ended, by its task's id. The key of a group has what it needs
 -- and what is left of it, and under 'member N' the id of each member's last task.
 
-local MEMBERS = base .. ':members'
 local FIRST_OF_ALL = '-18014398509481984' -- Before every priority that a task may have.
 
 local function group_key(name)
@@ -54,14 +53,18 @@ local function cancel_member(id, task)
   end
 end
 
+-- Returns how many that were not cancelled before.
 local function cancel_rest(group)
-  local ids = member_ids(group)
+  local ids, cancelled = member_ids(group), 0
   local counted = read_many('HMGET', MEMBERS, ids)
   for index, record in ipairs(read_records(ids)) do
-    if record and counted[index] == group.name then
+    if record and counted[index] == group.name
+      and call('HEXISTS', NOTES, 'cancel ' .. ids[index]) == 0 then
       cancel_member(ids[index], task_of(record))
+      cancelled = cancelled + 1
     end
   end
+  return cancelled
 end
 
 -- Another task in the place of one that ended, in its queue, full or not, for the group waits for it.
@@ -121,6 +124,7 @@ local function end_group(group)
   call('HINCRBY', STORE, 'groups', -1)
   call('HINCRBY', STORE, 'group:' .. status_of(group), 1)
   call('DEL', group_key(group.name))
+  policies.end_unit('group ' .. group.name, status_of(group) == 'complete')
 end
 
 local function count_member(name, id, outcome, queue, said)
@@ -146,7 +150,7 @@ end
 -- Count what ended, of `ended` as for the outbox with the queue of each and what its worker says of it
 -- as a member. After all else was written; returns whether anything can be claimed that could not.
 local function count_members(ended)
-  if #ended == 0 or call('EXISTS', MEMBERS) == 0 then
+  if #ended == 0 or call('EXISTS', MEMBERS, policies.units) == 0 then
     return false
   end
   local ids, waking = {}, false
@@ -158,6 +162,8 @@ local function count_members(ended)
       local id, outcome, queue, said = ids[index], ended[index][3], ended[index][4], ended[index][5]
       call('HDEL', MEMBERS, id)
       waking = count_member(name, id, outcome, queue, said) or waking
+    else
+      policies.end_unit('task ' .. ids[index], ended[index][3] == 'ok')
     end
   end
   save_runs()

@@ -1,5 +1,5 @@
 #!lua flags=no-writes
 -- needs: policies
--- Returns what tell_policies does, of all of them.
+-- Returns what policies.tell does, of all of them.
 
-return tell_policies(call('SMEMBERS', POLICIES))
+return policies.tell(call('SMEMBERS', policies.names))

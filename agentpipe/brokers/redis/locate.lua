@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- needs: budgets
+-- needs: budgets policies
 -- ARGV: id. Returns JSON: where the task is, and what could explain why. Times are strings, since
 -- numbers in this JSON have too few digits.
 
@@ -114,7 +114,11 @@ local function tell_position(task)
   local due_at = call('ZSCORE', DELAYED, id)
   if due_at then
     location.place = 'delayed'
-    location.due_at = tonumber(due_at) < FOREVER and as_wall(due_at, seen) or nil
+    location.due_at = tonumber(due_at) < AHEAD and as_wall(due_at, seen) or nil
+    if tonumber(due_at) == AHEAD then
+      local follows = call('HGET', policies.followers, queues[task.queue] and queues[task.queue][COLLECTION] or '')
+      location.policy = follows and policies.tell({follows})
+    end
   elseif call('ZSCORE', place_of(task), task.seq .. id) then
     location.place = 'waiting'
     location.position = 1 + count_before(base .. ':waiting:' .. task.queue, task)

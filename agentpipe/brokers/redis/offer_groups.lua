@@ -1,5 +1,5 @@
 #!lua
--- needs: rooms groups
+-- needs: rooms policies groups
 -- ARGV: session, request, seconds to remember it, target, the layout of a store with groups, then for
 -- each group its id, what it needs, its repairs and its size, and for each member id, payload and
 -- priority. Returns 'depth bound verdicts': a letter for each group (accepted, duplicate, refused).

@@ -252,7 +252,7 @@ end
 -- waiting that are in their last chance, TURN is the number at which it was last served, HELD_UNTIL
 -- is 0 where it is not held, GATE is empty where it has none, PAUSED is 1 where it or its collection
 -- is or that has spent its budget, RUN_S a mean of how long its runs took, 0 before the first,
--- N_PARKED counts those of the delayed whose run has spent its budget.
+-- N_PARKED counts those of the delayed whose run has spent its budget, or whose policy is ahead.
 
 local LIMIT, CONCURRENCY, MAX_CRASHES, POSITION, COLLECTION, GATE = 1, 2, 3, 4, 5, 6
 local N_WAITING, N_DELAYED, N_RUNNING, N_LAST, TURN, HELD_UNTIL = 7, 8, 9, 10, 11, 12
@@ -299,10 +299,11 @@ end
 
 -- No delay is as long: a task whose run has spent its budget lies apart.
 local FOREVER = 1e15
+local AHEAD = 5e14 -- Of one whose policy may not begin more yet.
 
 local function count_delayed(name, due, change)
   count(name, N_DELAYED, change)
-  if due >= FOREVER then
+  if due >= AHEAD then
     count(name, N_PARKED, change)
   end
 end

@@ -66,4 +66,4 @@ end
 return {call('HGETALL', STORE), call('HLEN', RESULTS) - records, call('ZCARD', DEAD), depths, values, tallies,
   call('ZCOUNT', SETTLED, string.format('%.6f', time - tonumber(ARGV[1])), '+inf'), undelivered(),
   call('HGETALL', SOURCES), spendings, call('HGETALL', MEASURES), records,
-  tell_policies(call('SMEMBERS', POLICIES))}
+  policies.tell(call('SMEMBERS', policies.names))}

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.readable_rows import number_in, readable, text_in
+from agentpipe.brokers.sqlite.policies import PARKED
 from agentpipe.brokers.sqlite.tables import DELAYED, SET_PAUSES, WAITING
 from agentpipe.brokers.statistics import with_spent
 from agentpipe.core.budgets import HOLDERS, Budget, Spending
@@ -156,18 +157,18 @@ def with_budgets(
     db: sqlite3.Connection, depths: Iterable[QueueDepth], spendings: Sequence[Spending]
 ) -> tuple[QueueDepth, ...]:
     """The same, with what budgets keep from them."""
-    if not spendings:
-        return tuple(depths)
     parked = _parked(db)
+    if not (spendings or parked):
+        return tuple(depths)
     noted = (replace(depth, parked=parked.get(depth.queue, 0)) for depth in depths)
     return with_spent(noted, spendings)
 
 
 def _parked(db: sqlite3.Connection) -> dict[str, int]:
-    """The number of each queue's parked tasks."""
+    """The number of each queue's parked tasks, those that wait for a policy's version, too."""
     rows = db.execute(
         "SELECT name, number FROM queues JOIN (SELECT qid, count(*) AS number FROM tasks"
         f" WHERE state = {DELAYED} AND due >= ? GROUP BY qid) USING (qid)",
-        (FOREVER,),
+        (PARKED,),
     )
     return dict(rows.fetchall())

@@ -10,7 +10,7 @@ import orjson
 from agentpipe.brokers.records import MemberEnd
 from agentpipe.brokers.sqlite import runs
 from agentpipe.brokers.sqlite.admission import admit, known_ids
-from agentpipe.brokers.sqlite.tables import SETTLED
+from agentpipe.brokers.sqlite.policies import cancel_rest, end_unit
 from agentpipe.brokers.statistics import GroupCounts
 from agentpipe.core.groups import GroupEnd, status_of
 
@@ -22,10 +22,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.records import Group, Offer, Verdict
     from agentpipe.brokers.sqlite.admission import Rooms
 
-# Before every priority that a task may have.
-_FIRST = -(2**63)
 _ADD_MEMBER = "INSERT INTO group_members (task_id, group_id, place) VALUES (?, ?, ?)"
-_UNENDED = "SELECT task_id FROM group_members WHERE group_id = ? AND ended = 0"
 _COUNT = (
     "UPDATE task_groups SET left = left - 1, good = good + ?2, cancelled = max(cancelled, ?3),"
     " oldest = min(coalesce(oldest, ?4), coalesce(?4, oldest)),"
@@ -105,6 +102,7 @@ def end_member(
     """
     group_id = _group_of(db, ended.task_id)
     if group_id is None:
+        end_unit(db, f"task {ended.task_id}", accepted=ended.outcome == "ok")
         return
     end = member or _NO_GOOD
     oldest, newest = (end.versions[0], end.versions[-1]) if end.versions else (None, None)
@@ -113,7 +111,7 @@ def end_member(
         _COUNT, (group_id, end.good, cancelled, oldest, newest)
     ).fetchone()
     if end.good and good == need:
-        _cancel_rest(db, group_id)
+        cancel_rest(db, group_id)
     may_repair = good < need and repairs > 0
     if may_repair and end.repair and _repair(db, ended, end.repair, group_id, moment):
         return
@@ -127,16 +125,6 @@ def _group_of(db: sqlite3.Connection, task_id: str) -> str | None:
         (task_id,),
     ).fetchone()
     return None if row is None else str(row[0])
-
-
-def _cancel_rest(db: sqlite3.Connection, group_id: str) -> None:
-    """Mark what has not ended: what waits is claimed before all else, and not run."""
-    db.execute(
-        f"UPDATE tasks SET cancelled = 1, priority = {_FIRST},"
-        " due = CASE WHEN state = 1 THEN 0.0 ELSE due END"
-        f" WHERE state < {SETTLED} AND id IN ({_UNENDED})",
-        (group_id,),
-    )
 
 
 def _repair(
@@ -173,6 +161,7 @@ def _end_group(db: sqlite3.Connection, group_id: str, changes: Counter[str]) -> 
     ).fetchall()
     db.execute("DELETE FROM group_members WHERE group_id = ?", (group_id,))
     status = status_of(good, need, cancelled=bool(cancelled))
+    end_unit(db, f"group {group_id}", accepted=status == "complete")
     record = GroupEnd(
         group_id,
         status,

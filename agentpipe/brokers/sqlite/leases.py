@@ -13,6 +13,7 @@ import orjson
 from agentpipe.brokers.records import Claim
 from agentpipe.brokers.sqlite.budgets import park, spent_runs
 from agentpipe.brokers.sqlite.fairness import Turns
+from agentpipe.brokers.sqlite.policies import Gates
 from agentpipe.brokers.sqlite.suspects import (
     COUNT_SHARED_CRASH,
     SELECT_CLAIMABLE,
@@ -138,11 +139,12 @@ def _claim_from(
     db: sqlite3.Connection, request: ClaimRequest, turns: Turns, ready: Sequence[Ready], now: float
 ) -> list[Claim]:
     """From each of these queues an equal share; the rest is for a later claim."""
-    worker, limit, spent = request.worker, request.limit, spent_runs(db)
+    worker, limit, spent, gates = request.worker, request.limit, spent_runs(db), Gates(db)
     turn, claims = _last_turn(db), list[Claim]()
     for left, queue in enumerate(ready):
         share = max(1, (limit - len(claims)) // (len(ready) - left))
-        seqs = _claimable(db, worker, queue.qid, min(turns.room(queue), share), spent)
+        choose = (queue.qid, worker.name, min(turns.room(queue), share))
+        seqs = _claimable(db, choose, spent, gates)
         claimed = _claim(db, worker, queue.name, seqs, now)
         turns.took(queue, len(claimed))
         if claimed:  # Else a listener would be woken for nothing, again and again.
@@ -213,12 +215,17 @@ def _claim(
 
 
 def _claimable(
-    db: sqlite3.Connection, worker: Worker, qid: int, limit: int, spent: frozenset[str]
+    db: sqlite3.Connection, choose: tuple[int, str, int], spent: frozenset[str], gates: Gates
 ) -> list[int]:
-    """The next tasks of a queue, of no spent run; at most one per worker is in its last chance."""
-    choose = SELECT_CLAIMABLE, (qid, worker.name, limit)
-    rows = db.execute(*choose).fetchall()
+    """The next tasks of a queue, of no spent run, that may begin by their policy.
+
+    At most one per worker is in its last chance.
+    """
+    qid, *_ = choose
+    rows = db.execute(SELECT_CLAIMABLE, choose).fetchall()
     while spent and park(db, qid, [task_id for *_, task_id in rows], spent):
-        rows = db.execute(*choose).fetchall()
+        rows = db.execute(SELECT_CLAIMABLE, choose).fetchall()
+    while gates and gates.keep_back(qid, rows):
+        rows = db.execute(SELECT_CLAIMABLE, choose).fetchall()
     alone = next((seq for seq, last_chance, _ in rows if last_chance), None)
     return [seq for seq, last_chance, _ in rows if not last_chance or seq == alone]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.readable_rows import readable
+from agentpipe.brokers.sqlite.tables import DELAYED, SETTLED, WAITING
 from agentpipe.core.policy import PolicySpec, PolicyState
 
 if TYPE_CHECKING:
@@ -14,9 +16,37 @@ if TYPE_CHECKING:
     from agentpipe.brokers.records import Queue
     from agentpipe.core.policy import PolicyChange
 
-_SELECT = "SELECT spec, version, paused, pauses FROM policies"
+_SELECT = (
+    "SELECT spec, version, paused, pauses, coalesce(accepted, 0), coalesce(running, 0),"
+    " coalesce(stale, 0) FROM policies LEFT JOIN policy_counts ON policy = name"
+)
+_COUNT = (
+    "INSERT INTO policy_counts VALUES (?, ?, ?, ?) ON CONFLICT (policy) DO UPDATE SET"
+    " accepted = max(0, accepted + excluded.accepted), running = running + excluded.running,"
+    " stale = stale + excluded.stale"
+)
 _ADD = "INSERT INTO policies (name, spec, declared) VALUES (?, ?, ?)"
 _SET = "UPDATE policies SET spec = ?, version = ?, paused = ?, pauses = ? WHERE name = ?"
+# Due at that moment, which never comes; what has spent its budget lies farther off.
+PARKED = 5e14
+_UNIT = "coalesce('group ' || m.group_id, 'task ' || t.id)"
+_TASKS = "tasks t LEFT JOIN group_members m ON m.task_id = t.id"
+_MEMBERS = "SELECT task_id FROM group_members WHERE group_id = ?2"
+_BEGUN = f"EXISTS (SELECT 1 FROM policy_units WHERE unit = {_UNIT})"
+_UNIT_OF = f"SELECT m.group_id, t.cancelled, {_BEGUN} FROM {_TASKS} WHERE t.id = ?"
+_PARK = (
+    f"UPDATE tasks SET state = {DELAYED}, due = ?1 WHERE seq IN (SELECT t.seq FROM {_TASKS}"
+    f" WHERE t.qid = ?2 AND t.state = {WAITING} AND NOT t.cancelled AND NOT {_BEGUN})"
+)
+_ANY_PARKED = f"SELECT EXISTS (SELECT 1 FROM tasks WHERE state = {DELAYED} AND due = ?)"
+_PARKED_UNITS = (
+    f"SELECT {_UNIT} AS unit, min(t.priority), min(t.seq) FROM {_TASKS} JOIN queues q USING (qid)"
+    f" JOIN policy_followers f ON f.collection = q.collection WHERE t.state = {DELAYED}"
+    " AND t.due = ? AND f.policy = ? GROUP BY unit ORDER BY 2, 3 LIMIT ?"
+)
+# Before every priority that a task may have.
+_FIRST = -(2**63)
+_UNENDED = "SELECT task_id FROM group_members WHERE group_id = ? AND ended = 0"
 _FOLLOW = (
     "INSERT INTO policy_followers VALUES (?, ?)"
     " ON CONFLICT (collection) DO UPDATE SET policy = excluded.policy"
@@ -30,25 +60,148 @@ def read_policies(db: sqlite3.Connection) -> tuple[PolicyState, ...]:
 
 
 def _state(row: Sequence[Any]) -> PolicyState:
-    spec, version, paused, pauses = row
-    return PolicyState(PolicySpec.decode(spec), int(version), bool(paused), int(pauses))
+    spec, version, paused, *counts = row
+    return PolicyState(PolicySpec.decode(spec), int(version), bool(paused), *map(int, counts))
 
 
 def change_policy(db: sqlite3.Connection, name: str, change: PolicyChange) -> PolicyState | None:
     """Carry out a change; returns what holds now, None where there is no such policy."""
-    rows = db.execute(f"{_SELECT} WHERE name = ?", (name,)).fetchall()
-    state = next(readable("policies", rows, _state), None)
+    state = read_policy(db, name)
     if state is None:
         return None
     after = change.of(state)
     if after != state:
+        stale = _stale_groups(db, after) if after.version > state.version else ()
+        for group_id in stale:
+            cancel_rest(db, group_id)
+        after = replace(after, stale=after.stale + len(stale))
         _keep(db, after)
+        db.execute(_COUNT, (name, after.accepted - state.accepted, 0, len(stale)))
+        open_gate(db, name)
     return after
+
+
+def read_policy(db: sqlite3.Connection, name: str) -> PolicyState | None:
+    """One of them; None where there is none."""
+    rows = db.execute(f"{_SELECT} WHERE name = ?", (name,)).fetchall()
+    return next(readable("policies", rows, _state), None)
+
+
+def policy_ahead(db: sqlite3.Connection, collection: str | None, due: float) -> PolicyState | None:
+    """The policy for whose version a task of this collection waits; None if it does not."""
+    if due != PARKED:
+        return None
+    query = "SELECT policy FROM policy_followers WHERE collection = ?"
+    row = db.execute(query, (collection,)).fetchone()
+    return None if row is None else read_policy(db, row[0])
 
 
 def _keep(db: sqlite3.Connection, state: PolicyState) -> None:
     values = (state.spec.encode(), state.version, state.paused, state.pauses)
     db.execute(_SET, (*values, state.name))
+
+
+def _stale_groups(db: sqlite3.Connection, state: PolicyState) -> Sequence[str]:
+    """Those that go on, though what they have is too old for this version already."""
+    if state.spec.max_staleness is None:
+        return ()
+    rows = db.execute(
+        "SELECT group_id FROM task_groups JOIN policy_units ON unit = 'group ' || group_id"
+        " WHERE policy = ? AND oldest < ?"
+        " AND EXISTS (SELECT 1 FROM group_members m JOIN tasks t ON t.id = m.task_id"
+        "  WHERE m.group_id = task_groups.group_id AND m.ended = 0 AND NOT t.cancelled)",
+        (state.name, state.version - state.spec.max_staleness),
+    )
+    return [group_id for (group_id,) in rows]
+
+
+def open_gate(db: sqlite3.Connection, name: str) -> None:
+    """Let as many groups wait again as may begin now, in the order in which they were sent."""
+    state = read_policy(db, name)
+    if state is None or not db.execute(_ANY_PARKED, (PARKED,)).fetchone()[0]:
+        return
+    room = -1 if state.room is None else max(0, state.room)  # All, where nothing is limited.
+    units = [unit for unit, *_ in db.execute(_PARKED_UNITS, (PARKED, name, room))]
+    for unit in units:
+        _unpark(db, unit)
+
+
+def _unpark(db: sqlite3.Connection, unit: str) -> None:
+    """Its tasks are due; the next claim counts them as waiting."""
+    kind, _, name = unit.partition(" ")
+    ids = "SELECT ?2" if kind == "task" else _MEMBERS
+    due = f"UPDATE tasks SET due = 0.0 WHERE state = {DELAYED} AND due = ?1 AND id IN ({ids})"
+    db.execute(due, (PARKED, name))
+
+
+def end_unit(db: sqlite3.Connection, unit: str, *, accepted: bool) -> None:
+    """Count what has ended, where its policy counts; otherwise another may begin in its place."""
+    query = "DELETE FROM policy_units WHERE unit = ? RETURNING policy"
+    row = db.execute(query, (unit,)).fetchone()
+    if row is None:
+        return
+    db.execute(_COUNT, (row[0], accepted, -1, 0))
+    if not accepted:
+        open_gate(db, row[0])
+
+
+class Gates:
+    """What may begin of each policy, for one claim."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        rows = db.execute("SELECT collection, policy FROM policy_followers").fetchall()
+        states = {it.name: it for it in read_policies(db)} if rows else {}
+        self._db = db
+        self._rooms = {name: it.room for name, it in states.items() if it.room is not None}
+        self._policies = {of: policy for of, policy in rows if policy in self._rooms}
+
+    def __bool__(self) -> bool:
+        return bool(self._policies)
+
+    def keep_back(self, qid: int, rows: Sequence[tuple[int, int, str]]) -> bool:
+        """Begin what these rows of a claim are of, as far as there is room.
+
+        Returns whether the rest of the queue was parked, so that the rows are to be chosen anew.
+        """
+        query = "SELECT collection FROM queues WHERE qid = ?"
+        policy = self._policies.get(self._db.execute(query, (qid,)).fetchone()[0])
+        if policy is None:
+            return False
+        new = dict.fromkeys(filter(None, (self._unbegun(task_id) for *_, task_id in rows)))
+        fitting = list(new)[: max(0, self._rooms[policy])]
+        for unit in fitting:
+            self._begin(policy, unit)
+        return len(fitting) < len(new) and self._park(qid)
+
+    def _unbegun(self, task_id: str) -> str | None:
+        """What the task is of, unless that has begun, or the task is only to be answered."""
+        group, cancelled, begun = self._db.execute(_UNIT_OF, (task_id,)).fetchone()
+        unit = f"task {task_id}" if group is None else f"group {group}"
+        return None if cancelled or begun else unit
+
+    def _begin(self, policy: str, unit: str) -> None:
+        self._rooms[policy] -= 1
+        self._db.execute("INSERT INTO policy_units VALUES (?, ?)", (unit, policy))
+        self._db.execute(_COUNT, (policy, 0, 1, 0))
+        _unpark(self._db, unit)
+
+    def _park(self, qid: int) -> bool:
+        parked = self._db.execute(_PARK, (PARKED, qid)).rowcount
+        self._db.execute(
+            "UPDATE queues SET waiting = waiting - ?1, delayed = delayed + ?1 WHERE qid = ?2",
+            (parked, qid),
+        )
+        return parked > 0
+
+
+def cancel_rest(db: sqlite3.Connection, group_id: str) -> None:
+    """Mark what has not ended: what waits is claimed before all else, and not run."""
+    db.execute(
+        f"UPDATE tasks SET cancelled = 1, priority = {_FIRST},"
+        " due = CASE WHEN state = 1 THEN 0.0 ELSE due END"
+        f" WHERE state < {SETTLED} AND id IN ({_UNENDED})",
+        (group_id,),
+    )
 
 
 class PolicyNews:
@@ -83,6 +236,9 @@ class PolicyNews:
                     "UPDATE policies SET spec = ?1, declared = ?1 WHERE name = ?2",
                     (spec.encode(), name),
                 )
+        # The next claims park what may not begin.
+        due = f"UPDATE tasks SET due = 0.0 WHERE state = {DELAYED} AND due = ?"
+        self._db.execute(due, (PARKED,))
         for collection, policy in self._follow.items():
             if policy is None:
                 self._db.execute("DELETE FROM policy_followers WHERE collection = ?", (collection,))

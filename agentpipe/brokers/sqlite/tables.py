@@ -150,11 +150,19 @@ CREATE TABLE IF NOT EXISTS policies (
 CREATE TABLE IF NOT EXISTS policy_followers (
     collection TEXT PRIMARY KEY, policy TEXT NOT NULL) WITHOUT ROWID
 """
+# What has begun and not ended, 'group NAME' or 'task ID', of policies that limit that.
+_WITH_UNITS = """
+CREATE TABLE IF NOT EXISTS policy_counts (
+    policy TEXT PRIMARY KEY, accepted INTEGER NOT NULL DEFAULT 0,
+    running INTEGER NOT NULL DEFAULT 0, stale INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS policy_units (
+    unit TEXT PRIMARY KEY, policy TEXT NOT NULL) WITHOUT ROWID
+"""
 LAYOUT = Layout(
-    13,
+    14,
     "queues",
     f"{_SCHEMA};\n{_WITH_BREAKER};\n{_WITH_SOURCES};\n{_WITH_UNDELIVERABLE};\n{_WITH_BUDGETS};\n"
-    f"{_WITH_RUNS};\n{_WITH_MEASURES};\n{_WITH_GROUPS};\n{_WITH_POLICIES}",
+    f"{_WITH_RUNS};\n{_WITH_MEASURES};\n{_WITH_GROUPS};\n{_WITH_POLICIES};\n{_WITH_UNITS}",
     {
         3: _WITH_BREAKER,
         4: _WITH_COOLED,
@@ -166,6 +174,7 @@ LAYOUT = Layout(
         10: _WITH_MEASURES,
         11: _WITH_GROUPS,
         12: _WITH_POLICIES,
+        13: _WITH_UNITS,
     },
 )
 

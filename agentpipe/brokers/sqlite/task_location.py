@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
-from agentpipe.brokers.sqlite.budgets import FOREVER, spending_of
+from agentpipe.brokers.sqlite.budgets import spending_of
+from agentpipe.brokers.sqlite.policies import PARKED, policy_ahead
 from agentpipe.brokers.sqlite.tables import (
     DELAYED,
     PAUSE_REASON,
@@ -87,8 +88,10 @@ def locate(db: sqlite3.Connection, task_id: str, clock: StoreClock) -> TaskLocat
     if state == WAITING:
         return replace(found, place="waiting", position=_position(db, qid, priority, seq))
     if state == DELAYED:
-        due_at = None if due >= FOREVER else clock.as_wall(due)
-        return replace(found, place="delayed", due_at=due_at)
+        due_at = None if due >= PARKED else clock.as_wall(due)
+        collection = found.agent.collection if found.agent else None
+        policy = policy_ahead(db, collection, due)
+        return replace(found, place="delayed", due_at=due_at, policy=policy)
     if state == RUNNING:
         runs = _runs(db, clock, "t.seq = ?", seq)
         return replace(found, place="running", run=runs[0] if runs else None)

@@ -10,7 +10,7 @@ from agentpipe.core.text import counted, duration
 from agentpipe.operations.explain.details import details_of
 from agentpipe.operations.explain.phrases import ago, lasting, listed, reading, sink_trouble
 from agentpipe.operations.explain.reason import Cause, Explanation, Reason, State
-from agentpipe.operations.explain.waiting import why_waiting
+from agentpipe.operations.explain.waiting import because_ahead, why_waiting
 from agentpipe.worker.outcomes.left_alone import OTHER_CONFIG
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def _delayed(facts: TaskLocation, now: float, limits: OutboxLimits) -> Cause:
     left_s = None if facts.due_at is None else facts.due_at - now
     if facts.error.startswith(OTHER_CONFIG):
         return _left_for_others(facts, left_s)
+    if facts.policy is not None:
+        return because_ahead(facts.policy)
     obstacle = _obstacle(facts, now, limits)
     if left_s is None and obstacle and obstacle.reason == "budget_spent":
         return obstacle

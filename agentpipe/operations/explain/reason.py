@@ -25,6 +25,7 @@ Reason = Literal[
     "agent_paused",
     "collection_paused",
     "budget_spent",
+    "policy_ahead",
     "no_worker",
     "outbox_full",
     "agent_held",

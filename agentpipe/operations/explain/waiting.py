@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
     from agentpipe.core.budgets import Spending
+    from agentpipe.core.policy import PolicyState
     from agentpipe.settings import OutboxLimits
 
 # Reasons where only the agent's own runs come first, so that the start can be estimated.
@@ -63,6 +64,18 @@ def because_spent(spending: Spending) -> Cause:
     """No claim follows what has reached its cap."""
     what = f"what runs finishes; a higher cap allows more: {spending.remedy}"
     return Cause("budget_spent", spending.reason, what)
+
+
+def because_ahead(state: PolicyState) -> Cause:
+    """No more may begin than a trainer can use before it is too old."""
+    spec = state.spec
+    sentence = (
+        f"policy {state.name} has version {state.version}, and allows ({spec.max_staleness} + "
+        f"{state.version} + 1) * {spec.batch} = {state.allowed:,} groups to begin: "
+        f"{state.accepted:,} are accepted, {state.running:,} are running"
+    )
+    what = f"it may begin after the next version: agentpipe policy publish {state.name} --version N"
+    return Cause("policy_ahead", sentence, what)
 
 
 def _if_unserved(agent: AgentSeen, facts: TaskLocation) -> Cause | None:
