@@ -171,7 +171,6 @@ class WorkerMiddleware(dramatiq.Middleware):
             contact,
             lease_s=lease_s,
             also=self._reported,
-            mask=lambda text: self._results.redactors.of(broker).text(text),
         )
         self._policies.on_pause(self._lease_keeper.report_soon)
         self._lease_keeper.start()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.statistics import MAX_LAST_ERROR_CHARS
-from agentpipe.core.masking import shorten
+from agentpipe.core.masking import masked, shorten
 from agentpipe.core.outside import valid_text
 from agentpipe.core.text import one_line
 from agentpipe.engines.mcp.running import running_servers
@@ -54,13 +54,11 @@ class LeaseKeeper(threading.Thread):
         *,
         lease_s: float,
         also: Callable[[], Mapping[str, Any]],
-        mask: Callable[[str], str],
     ) -> None:
-        """``also`` gives further fields of the heartbeat; ``mask`` hides secrets."""
+        """``also`` gives further fields of the heartbeat."""
         super().__init__(name="agentpipe-lease", daemon=True)
         self._consumer, self._loop, self._forwarder = consumer, loop, forwarder
         self._contact, self._lease_s, self._also = contact, lease_s, also
-        self._mask = mask
         self._began_at = time.monotonic()
         self._report_at = 0.0
         self._child_memory = ChildMemory()
@@ -123,7 +121,7 @@ class LeaseKeeper(threading.Thread):
             sink_down_s=down_s,
             carrying_s=self._forwarder.carrying_s,
             oldest_s=_oldest_s(held),
-            runs=oldest_runs(held, self._mask),
+            runs=oldest_runs(held),
             clock=time.time(),
             up_s=time.monotonic() - self._began_at,
             **self._also(),
@@ -141,7 +139,7 @@ def _oldest_s(held: Iterable[ClaimedMessage]) -> dict[str, float]:
     return oldest
 
 
-def oldest_runs(held: Iterable[ClaimedMessage], mask: Callable[[str], str]) -> list[RunSeen]:
+def oldest_runs(held: Iterable[ClaimedMessage]) -> list[RunSeen]:
     """The oldest runs, with what they do; short runs are left out."""
     oldest = heapq.nsmallest(MAX_REPORTED_RUNS, held, key=lambda message: message.started_at)
     now = time.time()
@@ -150,7 +148,7 @@ def oldest_runs(held: Iterable[ClaimedMessage], mask: Callable[[str], str]) -> l
             message.claim.queue,
             valid_text(message.claim.task_id),
             round(now - message.started_at, 1),
-            one_line(mask(message.tracer.activity if message.tracer else ""), MAX_ACTIVITY_CHARS),
+            one_line(masked(message.tracer.activity if message.tracer else ""), MAX_ACTIVITY_CHARS),
         )
         for message in oldest
         if now - message.started_at > REPORTED_AFTER_S
