@@ -667,7 +667,8 @@ def test_rows_that_make_no_sense_hide_no_others(
         client.set(of_v3, "a string")
         client.hset(budgets, "run v2", "no budget")
         client.hset(budgets, "odd", b"\x93\x01\x02\x03")
-        assert [each.name for each in store.runs()] == ["v1"]
+        runs = {each.name: each.exact for each in store.runs()}
+        assert runs == {"v1": True, "v2": False}
         assert {each.name for each in store.spendings()} == {"v1", "v3"}
         assert {each.name for each in store.stats().spendings} == {"v1", "v3"}
         worker = joined(store)
@@ -676,10 +677,32 @@ def test_rows_that_make_no_sense_hide_no_others(
         paid = Settlement(claim, "complete", b"{}", "ok", usd=5.0)
         assert store.settle([paid]) == [True]
     said = {record.getMessage().partition(":")[0] for record in caplog.records}
-    assert said == {"runs that cannot be read", "budgets that cannot be read"}
+    assert said == {"runs that cannot be read", "run v2", "budgets that cannot be read"}
 
 
 @contextmanager
 def _client(server: RedisServer) -> Iterator[redis.Redis]:
     with closing(redis.Redis.from_url(server.url)) as client:
         yield client
+
+
+def test_an_overwritten_count_of_a_run_stops_no_task_and_is_told(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    prefix = f"odd-{uuid.uuid4().hex[:6]}"
+    with opened(f"{redis_server.url}?prefix={prefix}") as store, _client(redis_server) as client:
+        declared(store)
+        store.begin_run("v1", b"{}")
+        put(store, ["v1/1", "v1/2"])
+        worker = joined(store)
+        store.settle(answers(claim_up_to(1, store, worker)))
+        (key,) = client.scan_iter(f"*{prefix}*:run:v1")
+        client.hset(key, "tasks", "many")
+        (found,) = store.runs()
+        assert (found.tasks, found.exact) == (1, False)
+        assert "run v1: its counts in the broker were overwritten" in caplog.text
+        put(store, ["v1/3", "v1/4", "v1/5"])
+        client.hset(key, "usd", "-")
+        assert all(store.settle(answers(claim_up_to(4, store, worker))))
+        (found,) = store.runs()
+        assert (found.tasks, found.exact, found.outcomes) == (5, False, {"ok": 5})

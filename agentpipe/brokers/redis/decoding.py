@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,12 +27,15 @@ from agentpipe.brokers.statistics import (
 )
 from agentpipe.core.budgets import Budget, Spending
 from agentpipe.core.policy import PolicySpec, PolicyState
+from agentpipe.core.usage import MAX_NUMBER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 Number = TypeVar("Number", int, float)
 _OUTCOME = "outcome:"
+
+log = logging.getLogger(__name__)
 
 
 def _rows(values: Sequence[Any], width: int) -> Iterator[tuple[Any, ...]]:
@@ -278,21 +282,44 @@ def as_runs(values: Sequence[tuple[bytes, Sequence[bytes]]]) -> list[KeptRun]:
 
 def _kept(run: tuple[bytes, Sequence[bytes]]) -> KeptRun:
     name, fields = run[0].decode(), dict(_rows(run[1], 2))
-    outcomes: dict[str, int] = {}
-    configs: dict[str, int] = {}
-    for key, value in fields.items():
-        if key.startswith(b"done "):
-            _, config, outcome = key.decode().split(" ")
-            outcomes[outcome] = outcomes.get(outcome, 0) + int(float(value))
-            configs[config] = configs.get(config, 0) + int(float(value))
-    rewarded, rewards, usd = (float(fields.get(it, 0)) for it in (b"rewarded", b"rewards", b"usd"))
+    record = fields.pop(b"record")
+    numbers = {key: _count(value) for key, value in fields.items()}
+    known = {key: number for key, number in numbers.items() if number is not None}
+    exact = len(known) == len(numbers) and b"tasks" in known and b"broken" not in known
+    outcomes, configs = _ends(known)
+    tasks = int(known.get(b"tasks", 0))
+    if not exact:
+        log.warning("run %s: its counts in the broker were overwritten, and are too low", name)
+        tasks = max(tasks, sum(outcomes.values()))
     return KeptRun(
         name,
-        fields[b"record"],
-        int(float(fields[b"tasks"])),
+        record,
+        tasks,
+        exact=exact,
         outcomes=outcomes,
         configs=configs,
-        rewarded=int(rewarded),
-        rewards=rewards,
-        usd=usd,
+        rewarded=int(known.get(b"rewarded", 0)),
+        rewards=known.get(b"rewards", 0.0),
+        usd=known.get(b"usd", 0.0),
     )
+
+
+def _ends(counts: Mapping[bytes, float]) -> tuple[dict[str, int], dict[str, int]]:
+    """How many tasks ended with each outcome, and with each config."""
+    outcomes: dict[str, int] = {}
+    configs: dict[str, int] = {}
+    for key, number in counts.items():
+        if key.startswith(b"done "):
+            _, config, outcome = key.decode().split(" ")
+            outcomes[outcome] = outcomes.get(outcome, 0) + int(number)
+            configs[config] = configs.get(config, 0) + int(number)
+    return outcomes, configs
+
+
+def _count(value: bytes) -> float | None:
+    """A number from 0; None of what somebody else wrote there."""
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if 0 <= number <= MAX_NUMBER else None

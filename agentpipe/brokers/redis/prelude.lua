@@ -181,7 +181,8 @@ local function remember(reply)
 end
 
 -- Runs. RUNS has the name of each that has a record, its key that and the counts: 'tasks', of each
--- config and outcome 'done CONFIG OUTCOME', and 'rewarded', 'rewards' and 'usd'.
+-- config and outcome 'done CONFIG OUTCOME', and 'rewarded', 'rewards' and 'usd'; 'broken' where one
+-- of them was no number and began anew.
 
 local run_keys, run_counts = {}, {}
 
@@ -206,10 +207,15 @@ local function count_in_run(id, field, number)
   end
 end
 
+-- What somebody else wrote into a count must not stop a task half way.
 local function save_runs()
   for key, counts in pairs(run_counts) do
     for field, number in pairs(counts) do
-      call('HINCRBYFLOAT', key, field, string.format('%.17g', number))
+      local text = string.format('%.17g', number)
+      local done = redis.pcall('HINCRBYFLOAT', key, field, text)
+      if type(done) == 'table' and done.err then
+        redis.pcall('HSET', key, field, text, 'broken', '1')
+      end
     end
   end
   run_counts = {}
