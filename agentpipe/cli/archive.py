@@ -84,6 +84,8 @@ def _trim(args: argparse.Namespace, archive: Trimmable) -> None:
     found = archive.matching(Query(run=args.run_name, finished_before=before))
     kept = [] if args.unread else archive.unread(found)
     doomed = sorted(set(found).difference(kept)) if kept else found
+    if args.run_name and not found:
+        say(f"there is no such result of the run {args.run_name!r} here")
     if doomed:
         results = counted(len(doomed), "result")
         confirm(args, f"Remove {results}?", f"this removes {results}")

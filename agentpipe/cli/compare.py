@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     first, second = ([it for it in samples if it.run == name] for name in _names(args))
     for name, of_run in zip(_names(args), (first, second), strict=True):
         if not of_run:
-            raise no_results_of(name)
+            raise no_results_of(settings, name)
     whole = compare(first, second)
     by = compare_by(first, second) if args.by else {}
     worse = whole.difference is not None and whole.difference.is_worse

@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     wanted = (it for it in results if args.collection in (None, it.collection))
     whole, by = summarize(wanted, key, args.pass_k)
     if args.run_name and not whole.results:
-        raise no_results_of(args.run_name)
+        raise no_results_of(settings, args.run_name)
     if args.json:
         parts = [{"key": name, **part.to_dict()} for name, part in by.items()]
         print_json({**whole.to_dict(), "by": parts if args.by else None})

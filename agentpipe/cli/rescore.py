@@ -93,7 +93,7 @@ async def _rescored(
         rescore = Rescore(names, evaluators, runners, archive, sink)
         results = [each.task_id for each in archive.results(run=names.run)]
         if not results:
-            raise no_results_of(names.run)
+            raise no_results_of(settings, names.run)
         found = (archive.result(task_id) for task_id in results)
         return await rescore.run(filter(None, found), redactor)
 

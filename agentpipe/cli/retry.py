@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     found = ResultsOfRuns(settings, (args.run_name,))
     ended = ended_badly(found, outcomes, args.error)
     if not found.number:
-        raise no_results_of(args.run_name)
+        raise no_results_of(settings, args.run_name)
     if args.dry_run:
         return _list(args, ended)
     return _report(args, _send(args, settings, ended) if ended else Retried())

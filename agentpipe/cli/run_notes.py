@@ -5,19 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentpipe.cli.common import say
-from agentpipe.errors import AgentpipeError
+from agentpipe.cli.known_runs import unknown_run
+from agentpipe.errors import AgentpipeError, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from agentpipe.settings import Settings
+
 MAX_HASHES, HASH_CHARS = 4, 12
 
 
-def no_results_of(run: str) -> AgentpipeError:
-    """The error of a command that found none."""
-    return AgentpipeError(
-        f"the run {run!r} has no results here: check its name, or wait for its tasks"
-    )
+def no_results_of(settings: Settings, run: str) -> AgentpipeError:
+    """The error of a command that found none: most likely the name is misspelt."""
+    if sentence := unknown_run(settings, run):
+        return ConfigError(sentence)
+    return AgentpipeError(f"the run {run!r} has no results here: wait for its tasks")
 
 
 def say_drift(run: str, configs: Mapping[str, int]) -> None:

@@ -105,7 +105,7 @@ def test_a_run_of_two_configs_says_so(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "code", "words"), [("v9", 1, "has no results"), ("../x", 2, "expected a run")]
+    ("name", "code", "words"), [("v9", 2, "no run 'v9'"), ("../x", 2, "expected a run")]
 )
 def test_a_run_that_is_not_there_is_an_error(
     project: Project, name: str, code: int, words: str
@@ -213,7 +213,7 @@ def test_a_retry_names_what_it_cannot_do(project: Project) -> None:
     project.burst("--processes", "1")
     for options, code, words in (
         ((), 2, "name the run"),
-        (("--run", "v9"), 1, "has no results"),
+        (("--run", "v9"), 2, "no run 'v9'"),
         (("--run", "v2", "--outcome", "ok"), 2, "not tried again"),
     ):
         done = project.run("retry", *options)

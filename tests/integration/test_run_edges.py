@@ -93,6 +93,12 @@ UNKNOWN = (
     ("dead", "drop", "--run", "vx2", "--yes"),
     ("dead", "replay", "--run", "vx2", "--yes"),
 )
+OF_RESULTS = (
+    ("report", "--run", "vx2"),
+    ("compare", "vx1", "vx2"),
+    ("compare", "vx2", "vx1"),
+    ("retry", "--run", "vx2"),
+)
 
 
 @pytest.mark.long
@@ -111,7 +117,13 @@ def test_an_unknown_run_is_no_success(project: Project) -> None:
         assert "no run 'vx2' on this broker: did you mean 'vx1'?" in done.err
         known = [word.replace("vx2", "vx1") for word in command]
         assert "no run" not in project.run(*known).err
+    early = project.run("report", "--run", "vx1")
     project.burst("--processes", "1")
+    for command in OF_RESULTS:
+        done = project.run(*command, "--json")
+        assert (done.code, done.out) == (2, ""), (command, done)
+        assert "no run 'vx2' on this broker: did you mean 'vx1'?" in done.err
+    assert "no run" not in early.err
     for option in ("--run", "--collection"):
         wrong = project.run("export", "--to", "jsonl", option, "vx2", "-")
         assert (wrong.code, wrong.out) == (2, ""), wrong
