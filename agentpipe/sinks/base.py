@@ -66,7 +66,8 @@ class Reader(Protocol):
     def commit(self, record: Record) -> None:
         """Mark this record, and all polled before it, as used.
 
-        A sink may store that up to ``COMMIT_WITHIN_S`` later; ``close`` waits for it.
+        A sink may store that up to ``COMMIT_WITHIN_S`` later; ``close`` waits for it. What
+        counts is the position: of a record that was held for long, the payload is gone.
         """
 
     def recall(self) -> list[str]:
