@@ -39,6 +39,7 @@ class Snapshots:
         try:
             with self._translated():
                 self._connection = self._connect()
+                self._file = _identity(path)
         except StoreError as error:
             raise Unreachable(f"cannot use {error}") from error.__cause__
         self._refuse_foreign(layout)
@@ -105,8 +106,14 @@ class Snapshots:
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """One snapshot for all queries of the block."""
+        """One snapshot for all queries of the block.
+
+        Raises:
+            Unreachable: Another file is in its place, or none: open it anew.
+        """
         with self._mutex, self._translated():
+            if _identity(self.path) != self._file:
+                raise Unreachable(f"{self.path} was replaced by another file")
             self._connection.execute("BEGIN")
             try:
                 yield self._connection
@@ -126,3 +133,8 @@ class Snapshots:
             if is_outage(error):
                 raise Unreachable(f"cannot use {self.path}: {error}") from error
             raise StoreError(f"{self.path}: {error}") from error
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino

@@ -35,6 +35,8 @@ class Fetcher(threading.Thread):
 
     Args:
         on_change: Called in this thread after each snapshot.
+        persists: Whether any error is an outage, after which the store is opened anew. Who serves
+            others has nobody who would start it again.
 
     Attributes:
         history: Replaced as a whole, never mutated.
@@ -42,12 +44,18 @@ class Fetcher(threading.Thread):
     """
 
     def __init__(
-        self, open_store: Callable[[], Store], interval_s: float, on_change: Callable[[], None]
+        self,
+        open_store: Callable[[], Store],
+        interval_s: float,
+        on_change: Callable[[], None],
+        *,
+        persists: bool = False,
     ) -> None:
         super().__init__(name="agentpipe-top-fetch", daemon=True)
         self.history = FleetHistory()
         self.fatal_error: AgentpipeError | None = None
         self._open_store, self._interval_s, self._on_change = open_store, interval_s, on_change
+        self._persists = persists
         self._store: Store | None = None
         self._cost_s = 0.0
         self._runs: tuple[KeptRun, ...] = ()
@@ -72,12 +80,21 @@ class Fetcher(threading.Thread):
         try:
             stats = self._stats()
             runs = self._seen_runs()
-        except Unreachable as error:
-            self.history = self.history.failed(time.monotonic(), str(error))
         except AgentpipeError as error:
-            self.fatal_error = error
+            if not (self._persists or isinstance(error, Unreachable)):
+                self.fatal_error = error
+                return
+            if self._persists:
+                self._forget()
+            self.history = self.history.failed(time.monotonic(), str(error))
         else:
             self.history = self.history.seen(Snapshot(time.monotonic(), stats, runs))
+
+    def _forget(self) -> None:
+        """Open it anew the next time."""
+        if self._store is not None:
+            self._store.close()
+        self._store, self._runs, self._runs_at = None, (), float("-inf")
 
     def _stats(self) -> Stats:
         """The cost of the first snapshot is ignored: it includes connecting."""

@@ -23,11 +23,12 @@ from agentpipe.operations.explain import explain
 from agentpipe.sinks import is_searchable
 from agentpipe.web import run_list, task
 from agentpipe.web.access import Guard
+from agentpipe.web.comparison import Comparisons
 from agentpipe.web.figures import charts_of
 from agentpipe.web.fleet import Fleet
 from agentpipe.web.pages import Pages, tone, url
 from agentpipe.web.results import Results
-from agentpipe.web.samples import REWARDS, SORTS, Wanted, find
+from agentpipe.web.samples import REWARDS, SORTS, Wanted, find, page_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -63,6 +64,7 @@ class Site:
             }
         )
         self.results = Results(settings)
+        self._comparisons = Comparisons()
         self.fleet = Fleet(lambda: open_watched(settings), settings.outbox_limits, self.pages)
 
     @asynccontextmanager
@@ -83,6 +85,7 @@ class Site:
             Route("/agents", self.show_agents),
             Route("/runs", self.show_runs),
             Route("/run", self.show_run),
+            Route("/compare", self.show_comparison),
             Route("/task", self.show_task),
             Route("/raw", self.give_raw),
             Mount("/static", StaticFiles(directory=HERE / "static")),
@@ -140,10 +143,33 @@ class Site:
             wanted=wanted,
             link=lambda **changes: url("/run", name=view.run, **wanted.parameters(**changes)),
             sorts=tuple(SORTS),
+            others=[name for name in self.results.runs() if name != view.run] if view.run else [],
             rewards=REWARDS,
             here="runs",
         )
         response.headers.update({} if view.complete else AGAIN)
+        return response
+
+    def show_comparison(self, request: Request) -> Response:
+        """Two runs, task by task."""
+        if not is_searchable(self._settings):
+            return self.pages.message(503, NO_ARCHIVE)
+        names = {side: request.query_params.get(side, "") for side in ("a", "b")}
+        a, b = (self.results.view(name) for name in names.values())
+        for view in (a, b):
+            if view.complete and not view.samples:
+                return self._absent_run(view)
+        ready = a.complete and b.complete
+        page = page_of(request.query_params.get("page", ""))
+        response = self.pages.response(
+            "compare.html",
+            a=a,
+            b=b,
+            found=self._comparisons.page(a, b, page) if ready else None,
+            link=lambda **changes: url("/compare", **names, **changes),
+            here="runs",
+        )
+        response.headers.update({} if ready else AGAIN)
         return response
 
     def _absent_run(self, view: RunView) -> Response:

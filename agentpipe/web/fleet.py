@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.removed import removed_agents
 from agentpipe.core.text import one_line
-from agentpipe.errors import ConfigError, Unreachable
 from agentpipe.tui import numbers
 from agentpipe.tui.bottleneck import find_bottleneck
 from agentpipe.tui.fetch import Fetcher
@@ -60,8 +59,7 @@ class Fleet:
     def __init__(self, open_store: Callable[[], Store], limits: OutboxLimits, pages: Pages) -> None:
         self._limits, self._pages = limits, pages
         self._hour = Hour()
-        self._open_store = open_store
-        self._fetcher = Fetcher(self._opened, INTERVAL_S, self._changed)
+        self._fetcher = Fetcher(open_store, INTERVAL_S, self._changed, persists=True)
         self._drawing = threading.Lock()
         self._drawn: tuple[FleetHistory | None, str] = (None, "")
         self._viewers: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
@@ -104,13 +102,6 @@ class Fleet:
             row for row in rows if row.key.startswith(f"{collection}/") and row.expanded is None
         ]
 
-    def _opened(self) -> Store:
-        """What is not there yet may come: the fetcher asks again after an outage only."""
-        try:
-            return self._open_store()
-        except ConfigError as error:
-            raise Unreachable(str(error)) from error
-
     def _changed(self) -> None:
         """In the thread that fetches."""
         now = self._fetcher.history.now
@@ -126,8 +117,6 @@ class Fleet:
         return {"trouble": trouble, "charts": self._hour.charts(), **self._known(history)}
 
     def _trouble(self, history: FleetHistory) -> str:
-        if self._fetcher.fatal_error is not None:
-            return f"Cannot read this broker: {self._fetcher.fatal_error}"
         if history.outage is None:
             return ""
         since = numbers.duration(time.monotonic() - history.outage.since)

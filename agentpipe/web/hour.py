@@ -1,4 +1,4 @@
-"""Hour: what the fleet did in the last hour, a mark for each few seconds."""
+"""Hour: what the fleet did in the last hour, or in less while it is not watched for so long."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from agentpipe.tui import numbers
 from agentpipe.web.charts import Caption, lined, stacked
 from agentpipe.web.pages import tone
 
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
     from agentpipe.brokers.statistics import Stats
     from agentpipe.web.charts import Chart
 
-SPAN_S, STEP_S = 3_600.0, 60.0
-MARK_S = 10.0
-_COLUMNS = int(SPAN_S / STEP_S)
+# The shortest that has all marks is drawn.
+SPANS_S = (300.0, 900.0, 3_600.0)
+MARK_S = 5.0
+_COLUMNS = 60
 _TONES = ("good", "fair", "bad", "faint")
 
 
@@ -43,22 +45,25 @@ class Hour:
         marks = self._marks
         if len(marks) > 1 and marks[-1].at - marks[-2].at < MARK_S:
             marks = marks[:-1]
-        first = bisect_left(marks, at - SPAN_S - STEP_S, key=lambda mark: mark.at)
+        first = bisect_left(marks, at - SPANS_S[-1] * (1 + 1 / _COLUMNS), key=lambda mark: mark.at)
         mark = Mark(at, dict(stats.outcomes), stats.waiting, stats.running)
         self._marks = (*marks[first:], mark)
 
     def charts(self) -> list[Chart]:
-        """Outcomes by minute, waiting and running tasks."""
+        """Outcomes by time, waiting and running tasks."""
         marks = self._marks
         if not marks:
             return []
-        return [_outcomes(marks), _stage(marks, "waiting"), _stage(marks, "running")]
+        watched_s = marks[-1].at - marks[0].at
+        span_s = next((each for each in SPANS_S if watched_s < each), SPANS_S[-1])
+        stages = (_stage(marks, "waiting", span_s), _stage(marks, "running", span_s))
+        return [_outcomes(marks, span_s), *stages]
 
 
-def _outcomes(marks: tuple[Mark, ...]) -> Chart:
+def _outcomes(marks: tuple[Mark, ...], span_s: float) -> Chart:
     columns = [dict[str, float]() for _ in range(_COLUMNS)]
     for before, after in pairwise(marks):
-        column = columns[_place(marks, after.at)]
+        column = columns[_place(marks, after.at, span_s)]
         for name, number in after.outcomes.items():
             # Counters fall when a store is emptied.
             if (gain := number - before.outcomes.get(name, 0)) > 0:
@@ -66,33 +71,31 @@ def _outcomes(marks: tuple[Mark, ...]) -> Chart:
     names = {name for column in columns for name in column}
     order = sorted(names, key=lambda name: (_TONES.index(tone(name)), name))
     total = sum(sum(column.values()) for column in columns)
+    step = "minute" if span_s == SPANS_S[-1] else numbers.duration(span_s / _COLUMNS)
+    what = f"tasks that ended, by outcome: {total:,.0f} in the last {numbers.duration(span_s)}"
     return stacked(
         columns,
         {name: tone(name) for name in order},
-        [_ago(place) for place in range(_COLUMNS)],
-        Caption(
-            "ended per minute",
-            f"tasks that ended, by minute and outcome: {total:,.0f} in the last hour",
-            "1 h ago",
-            "now",
-        ),
+        [_ago(place, span_s) for place in range(_COLUMNS)],
+        Caption(f"ended per {step}", what, f"{numbers.duration(span_s)} ago", "now"),
     )
 
 
-def _stage(marks: tuple[Mark, ...], name: str) -> Chart:
+def _stage(marks: tuple[Mark, ...], name: str, span_s: float) -> Chart:
     values: list[float | None] = [None] * _COLUMNS
     for mark in marks:
-        values[_place(marks, mark.at)] = getattr(mark, name)
+        values[_place(marks, mark.at, span_s)] = getattr(mark, name)
     last = getattr(marks[-1], name)
     known = "unknown" if last is None else f"{last:,}"
-    label = f"{name} tasks in the last hour, now {known}"
-    return lined(values, Caption(name, label, "1 h ago", "now"))
+    span = numbers.duration(span_s)
+    label = f"{name} tasks in the last {span}, now {known}"
+    return lined(values, Caption(name, label, f"{span} ago", "now"))
 
 
-def _place(marks: tuple[Mark, ...], at: float) -> int:
-    return max(0, _COLUMNS - 1 - int((marks[-1].at - at) / STEP_S))
+def _place(marks: tuple[Mark, ...], at: float, span_s: float) -> int:
+    return max(0, _COLUMNS - 1 - int((marks[-1].at - at) * _COLUMNS / span_s))
 
 
-def _ago(place: int) -> str:
-    minutes = _COLUMNS - 1 - place
-    return f"{minutes} min ago" if minutes else "this minute"
+def _ago(place: int, span_s: float) -> str:
+    columns = _COLUMNS - 1 - place
+    return f"{numbers.duration(columns * span_s / _COLUMNS)} ago" if columns else "now"

@@ -104,6 +104,11 @@ def _reward(value: float | None) -> str:
     return numbers.NONE if value is None else f"{value:.3g}"
 
 
+def _signed(value: float | None) -> str:
+    """As ``agentpipe compare`` writes a difference."""
+    return numbers.NONE if value is None else f"{value:+.3f}"
+
+
 def _money(value: float | None) -> str:
     return numbers.NONE if value is None else numbers.money(value)
 
@@ -119,5 +124,6 @@ _FILTERS = {
     "money": _money,
     "share": share,
     "reward": _reward,
+    "signed": _signed,
     "tone": tone,
 }

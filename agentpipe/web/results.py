@@ -97,7 +97,7 @@ class _Reading:
             self._show(report_of(last_attempts(self._attempts)))
 
     def _add(self, result: Result) -> None:
-        self._attempts.append(Sample.of(result))
+        self._attempts.append(Sample.of(result, questions=True))
         self._extracts[result.task_id] = _extract(result)
 
     def _show(self, report: Report | None) -> None:

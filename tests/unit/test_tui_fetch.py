@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agentpipe.errors import StoreError
 from agentpipe.tui.fetch import Fetcher
 from tests.support import wait_until
 from tests.unit.fleets import fleet
@@ -77,3 +78,26 @@ def test_a_refresh_does_not_wait_for_the_interval(start: Starter) -> None:
     wait_until(lambda: fetcher.history.now, 20, "a first look")
     fetcher.refresh()
     wait_until(lambda: store.looks == 2, 20, "a second look, long before its time")
+
+
+def test_who_serves_others_goes_on_after_any_error() -> None:
+    class Broken(Watched):
+        closed = 0
+
+        def stats(self) -> Stats:
+            seen = super().stats()
+            if self.looks == 2:
+                raise StoreError("the disk said no")
+            return seen
+
+        def close(self) -> None:
+            self.closed += 1
+
+    store = Broken()
+    fetcher = Fetcher(lambda: store, 0.01, lambda: None, persists=True)  # type: ignore[arg-type,return-value]
+    fetcher.start()
+    wait_until(lambda: store.looks >= 4, 20, "it looks again")
+    assert fetcher.fatal_error is None
+    assert fetcher.history.outage is None
+    fetcher.stop()
+    assert store.closed == 2

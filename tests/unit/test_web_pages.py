@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import html
+import json
+import os
 import re
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +24,10 @@ from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Record
 from agentpipe.web import app as web_app
 from agentpipe.web.access import Access
+from agentpipe.web.hour import Hour
 from agentpipe.web.pages import url
 from tests.support import wait_until
+from tests.unit.fleets import agent, fleet
 from tests.web_client import TOKEN, ask
 
 if TYPE_CHECKING:
@@ -98,6 +104,75 @@ def test_samples_are_filtered(tmp_path: Path, query: str, found: str) -> None:
     results += [result("v1/bad", outcome="agent_error", reward=None)]
     text = read_run(site(tmp_path, *results), f"/run?name=v1&{query}")
     assert re.search(rf"to \d+ of {found}\D", text)
+
+
+def test_two_runs_are_compared_with_the_numbers_of_the_command(tmp_path: Path) -> None:
+    results = [result(f"v1/t{n:03}", reward=float(n < 60)) for n in range(150)]
+    results += [result(f"v2/t{n:03}", reward=float(n < 40)) for n in range(140)]
+    results += [result("v2/t149", outcome="agent_error", reward=None)]
+    app = site(tmp_path, *results)
+    text = read_run(app, "/compare?a=v1&b=v2")
+    command = subprocess.run(
+        [sys.executable, "-m", "agentpipe", "compare", "v1", "v2", "--json"],
+        env={**os.environ, "AGENTPIPE_SINK": f"sqlite:///{tmp_path}/results.db"},
+        capture_output=True,
+        check=False,
+    )
+    told = json.loads(command.stdout)
+    found = told["difference"]
+    assert f"{told['tasks']} tasks in both, {told['judged']} judged in both" in text
+    assert f"{found['delta']:+.3f}" in text
+    assert f"{found['low']:+.3f} to {found['high']:+.3f}, p = {found['p']:.4g}" in text
+    assert f"{found['wins']}, {found['ties']}, {found['losses']}" in text
+    assert "Only in v1: 9 tasks" in text
+    links = re.findall(r"id=v2%2F(t\d+)\" data-step", text)
+    assert links[:20] == [f"t{n:03}" for n in range(40, 60)], "those that differ come first"
+    assert (len(links), "page=1" in text) == (100, True)
+
+
+def test_a_comparison_with_a_run_that_is_not_there_says_so(tmp_path: Path) -> None:
+    app = site(tmp_path, result("v1/t", reward=1.0))
+    assert ask(app, "/compare?a=v1&b=v9").status in (200, 404)
+    wait_until(lambda: ask(app, "/compare?a=v1&b=v9").status == 404, 30, "all is read")
+    hostile = url("/compare", a="v1", b=HOSTILE)
+    assert "<script>alert" not in ask(app, hostile).text
+
+
+@pytest.mark.parametrize("reward", [0.25, 1.0])
+def test_an_interval_has_the_unit_of_its_mean(tmp_path: Path, reward: float) -> None:
+    results = [result(f"v1/t{n}", reward=reward * (n % 2)) for n in range(40)]
+    text = read_run(site(tmp_path, *results), "/run?name=v1")
+    below = re.search(r'class="below">([^<]* to [^<]*), 40 tasks', text)
+    assert below is not None
+    assert ("%" in below[1]) == (reward == 1.0)
+
+
+def test_charts_show_the_first_seconds_of_a_server() -> None:
+    hour = Hour()
+    for number in range(4):
+        hour.add(5.0 * number, fleet(agent(waiting=number), outcomes={"ok": number}))
+    outcomes, waiting, _running = hour.charts()
+    assert outcomes.caption.title == "ended per 5.0 s"
+    assert len(outcomes.bars) == 3
+    assert len(waiting.line.split()) == 4
+    hour.add(3_000.0, fleet(agent(), outcomes={"ok": 9}))
+    assert hour.charts()[0].caption.title == "ended per minute"
+
+
+def test_a_replaced_file_of_the_broker_is_noticed(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    with closing(open_store(settings)):
+        pass
+    with closing(open_watched(settings)) as watched:
+        assert watched.stats().accepted == 0
+        for file in tmp_path.glob("broker.db*"):
+            file.unlink()
+        with pytest.raises(Unreachable):
+            watched.stats()
+        with closing(open_store(settings)):
+            pass
+        with pytest.raises(Unreachable, match="replaced by another file"):
+            watched.stats()
 
 
 def test_the_last_attempt_counts_as_in_reports(tmp_path: Path) -> None:

@@ -1,0 +1,120 @@
+"""Comparison: two runs beside each other, the tasks that differ most first."""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agentpipe.operations.judging.comparing import Comparison, compare
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentpipe.operations.judging.samples import Sample
+    from agentpipe.web.results import RunView
+
+PAGE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPair:
+    """A task that both runs have.
+
+    Attributes:
+        first: The id of a sample of it in the first run, ``second`` of one in the second.
+        a: The mean reward of its samples there; None without one, as ``b``.
+        delta: ``b - a``.
+    """
+
+    task: str
+    question: str
+    first: str
+    second: str
+    outcome_a: str
+    outcome_b: str
+    a: float | None
+    b: float | None
+
+    @property
+    def delta(self) -> float | None:
+        """By how much the second run is better; None where one has no reward."""
+        return None if self.a is None or self.b is None else self.b - self.a
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedRuns:
+    """What the page shows.
+
+    Attributes:
+        whole: The same numbers as of ``agentpipe compare``.
+        pairs: A page of the tasks that both have.
+    """
+
+    whole: Comparison
+    pairs: tuple[TaskPair, ...]
+    page: int
+    pages: int
+
+
+class Comparisons:
+    """Compares; keeps the last one, since its test takes a second for thousands of tasks."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._last: tuple[RunView, RunView, Comparison, list[TaskPair]] | None = None
+
+    def page(self, a: RunView, b: RunView, page: int) -> ComparedRuns:
+        """The comparison with this page of its tasks, the nearest if there is none."""
+        with self._mutex:
+            last = self._last
+            if last is None or last[0] is not a or last[1] is not b:
+                pairs = sorted(_pairs(a, b), key=_by_difference)
+                last = self._last = (a, b, compare(a.samples, b.samples), pairs)
+        _, _, whole, pairs = last
+        pages = max(1, math.ceil(len(pairs) / PAGE))
+        page = max(0, min(page, pages - 1))
+        shown = pairs[page * PAGE : (page + 1) * PAGE]
+        return ComparedRuns(whole, tuple(shown), page, pages)
+
+
+def _by_difference(pair: TaskPair) -> tuple[float, bool, str]:
+    """Losses before wins of the same size, other outcomes before what is the same."""
+    delta = pair.delta
+    size = -1.0 if delta is None else abs(delta)
+    return -size, pair.outcome_a == pair.outcome_b, pair.task
+
+
+def _pairs(a: RunView, b: RunView) -> list[TaskPair]:
+    first, second = _by_task(a.samples), _by_task(b.samples)
+    return [
+        TaskPair(
+            task,
+            a.extracts[first[task][0].task_id].question,
+            first[task][0].task_id,
+            second[task][0].task_id,
+            _outcome(first[task]),
+            _outcome(second[task]),
+            _mean(first[task]),
+            _mean(second[task]),
+        )
+        for task in first.keys() & second.keys()
+    ]
+
+
+def _by_task(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
+    found: dict[str, list[Sample]] = {}
+    for sample in samples:
+        found.setdefault(sample.task, []).append(sample)
+    return found
+
+
+def _outcome(samples: Sequence[Sample]) -> str:
+    """That of all; of several, the first that is not ``ok``."""
+    return next((each.outcome for each in samples if each.outcome != "ok"), "ok")
+
+
+def _mean(samples: Sequence[Sample]) -> float | None:
+    rewards = [each.reward for each in samples if each.reward is not None]
+    return math.fsum(rewards) / len(rewards) if rewards else None
