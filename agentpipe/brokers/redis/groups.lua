@@ -153,7 +153,7 @@ local function count_members(ended)
   if #ended == 0 or call('EXISTS', MEMBERS, policies.units) == 0 then
     return false
   end
-  local ids, waking = {}, false
+  local ids, waking, has_units = {}, false, call('EXISTS', policies.units) == 1
   for index, each in ipairs(ended) do
     ids[index] = each[1]
   end
@@ -162,7 +162,7 @@ local function count_members(ended)
       local id, outcome, queue, said = ids[index], ended[index][3], ended[index][4], ended[index][5]
       call('HDEL', MEMBERS, id)
       waking = count_member(name, id, outcome, queue, said) or waking
-    else
+    elseif has_units then
       policies.end_unit('task ' .. ids[index], ended[index][3] == 'ok')
     end
   end
