@@ -256,7 +256,10 @@ class RabbitStore(Store):
     # What operators ask and do.
 
     def stats(self) -> Stats:
-        return self._run(lambda services: inspection.count(services, self._address, self._measures))
+        def count(services: Services) -> Coroutine[Any, Any, Stats]:
+            return inspection.count(services, self._address, self._measures)
+
+        return self._run(count, LONG_S)  # Each queue that was not made yet costs a channel.
 
     def locate(self, task_id: str) -> TaskLocation:
         return self._run(lambda services: locate(services, task_id))

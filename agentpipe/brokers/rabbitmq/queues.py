@@ -58,19 +58,28 @@ class Queues:
     async def depths(self, names: Sequence[str]) -> dict[str, int]:
         """The same of many; queues that do not exist are left out."""
         counts: dict[str, int] = {}
-        left = list(names)
+        left, at_once = list(names), AT_ONCE
         while left:
-            asked = left[:AT_ONCE]
+            asked = left[:at_once]
             async with self._connection.counter.use() as channel:
                 found = await channel.depths(asked)
             counts.update(zip(asked, found, strict=False))
-            left = left[len(found) + (len(found) < len(asked)) :]
+            missing = len(found) < len(asked)
+            left = left[len(found) + missing :]
+            # What is asked behind a missing one is asked in vain, and there may be more of them.
+            at_once = 1 if missing else min(AT_ONCE, 2 * at_once)
         return counts
 
     async def waiting(self, queues: Iterable[Queue]) -> dict[str, int]:
-        """How many tasks lie in each agent's queues."""
+        """How many tasks lie in each agent's queues.
+
+        A queue that is not there costs a channel. Before its others an agent gets the one for what
+        comes back: without that, there are none to ask for.
+        """
         sources = {it.name: [each.name for each in self._registry.sources(it)] for it in queues}
-        counts = await self.depths([name for names in sources.values() for name in names])
+        counts = await self.depths([names[0] for names in sources.values()])
+        made = [names[1:] for names in sources.values() if names[0] in counts]
+        counts |= await self.depths([name for names in made for name in names])
         return {name: sum(counts.get(it, 0) for it in names) for name, names in sources.items()}
 
     async def taken(self, queue: Queue) -> int:
