@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import asking
+from bench import asking, settling
 from bench.figures import (
     EVALUATOR,
     bulk_per_s,
@@ -26,6 +26,7 @@ def measure() -> None:
     instant()
     waiting()
     idle()
+    settling.measure()
     asking.measure("sqlite")
 
 

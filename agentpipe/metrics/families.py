@@ -22,10 +22,11 @@ from agentpipe.operations.stats import undelivered_s
 from agentpipe.worker.claims.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from agentpipe.brokers.measures import Histogram, Measures
     from agentpipe.brokers.statistics import GroupCounts, QueueDepth, Stats
+    from agentpipe.core.policy import PolicyState
 
 _STATES = ("waiting", "delayed", "running")
 _DRAMATIQ = ("queue_name", "actor_name")
@@ -47,6 +48,8 @@ def families_of(stats: Stats, *, openmetrics: bool = False) -> Iterator[Metric]:
         yield from _as_dramatiq(stats.measures)
     if stats.groups is not None:
         yield _ended_groups(stats.groups)
+    if stats.policies:
+        yield _versions(stats.policies)
     yield from _in_progress(stats)
 
 
@@ -137,6 +140,14 @@ def _ended_groups(groups: GroupCounts) -> Metric:
     family = CounterMetricFamily("agentpipe_groups", "Groups that ended.", labels=("status",))
     for status in STATUSES:
         family.add_metric((status,), getattr(groups, status))
+    return family
+
+
+def _versions(policies: Iterable[PolicyState]) -> Metric:
+    text = "The version of the weights that its servers have."
+    family = GaugeMetricFamily("agentpipe_policy_version", text, labels=("policy",))
+    for policy in policies:
+        family.add_metric((policy.name,), policy.version)
     return family
 
 

@@ -28,6 +28,7 @@ from agentpipe.brokers.measures import (
 )
 from agentpipe.brokers.records import Claim, Settlement
 from agentpipe.brokers.statistics import GroupCounts, QueueDepth, Stats, WorkerSeen
+from agentpipe.core.policy import PolicySpec, PolicyState
 from agentpipe.core.usage import Tokens
 from agentpipe.metrics.server import registry_of
 from agentpipe.worker.claims.heartbeat import Heartbeat
@@ -56,6 +57,7 @@ STATS = Stats(
     queues=(DEPTH, replace(DEPTH, queue="crew_1", cooldown_s=7.5, pause_reason="x", paused=True)),
     workers=(WorkerSeen("w", "h", 1, 4, 3, 0.1, Heartbeat(lag_s=0.25).encode()),),
     undelivered_s=1.5,
+    policies=(PolicyState(PolicySpec("student"), version=7),),
     groups=GroupCounts(open=9, complete=3, short=2, cancelled=1, records=1),
     measures={
         "crew": measures_of(
@@ -113,6 +115,7 @@ def test_each_metric_has_its_value() -> None:
         "agentpipe_tokens_total['crew', 'output']": 2,
         "agentpipe_tokens_total['cached', 'crew']": 1,
         "agentpipe_cost_usd_total['crew']": 0.5,
+        "agentpipe_policy_version['student']": 7,
         "agentpipe_groups_total['complete']": 3,
         "agentpipe_groups_total['short']": 2,
         "agentpipe_groups_total['cancelled']": 1,
@@ -139,7 +142,7 @@ def test_without_a_broker_there_is_one_metric() -> None:
 def test_what_a_store_does_not_know_is_absent() -> None:
     unknown = replace(DEPTH, delayed=None, running=None, cooldown_s=None)
     stats = replace(STATS, queues=(unknown,), measures=None, outbox=None, workers=(), dead=None)
-    stats = replace(stats, groups=None)
+    stats = replace(stats, groups=None, policies=())
     names = {name.partition("[")[0] for name in samples_of(stats)}
     assert names == {
         "agentpipe_up",
