@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from agentpipe.sinks.stream import Stream
     from agentpipe.training.group_stream import GroupStream
     from agentpipe.training.policy import Policy
+    from agentpipe.training.rollout_batch import RolloutBatch
     from agentpipe.training.rollout_group import RolloutGroup
+    from agentpipe.training.rollout_loop import Rollouts
 
 __version__ = "0.1.0"
 
@@ -57,7 +59,9 @@ __all__ = [
     "QueueFull",
     "Result",
     "ResultTimeout",
+    "RolloutBatch",
     "RolloutGroup",
+    "Rollouts",
     "Sent",
     "Settings",
     "StoreError",
@@ -88,7 +92,9 @@ _HOMES = {
     "QueueFull": "errors",
     "Result": "core.result",
     "ResultTimeout": "errors",
+    "RolloutBatch": "training.rollout_batch",
     "RolloutGroup": "training.rollout_group",
+    "Rollouts": "training.rollout_loop",
     "Sent": "sending.dispatcher",
     "Settings": "settings",
     "StoreError": "errors",

@@ -51,6 +51,7 @@ class GroupStream:
         counts: Groups by what became of them: complete, short, cancelled, stale and flat (those
             that ``keep`` refuses), and ``lost`` ones, which were given up. Also ``late``: Results
             of groups that were given before, or given up.
+        policy: That whose name ``open`` was given; None without one.
         version: The policy version now, for ``max_staleness``; set it after each update, unless
             the stream has the ``policy``.
     """
@@ -63,6 +64,7 @@ class GroupStream:
         max_staleness: int | None = None,
         min_good: int | None = None,
         keep: Callable[[RolloutGroup], bool] = varied,
+        prefix: str = "",
         shard: tuple[int, int] = (0, 1),
         keep_states: int = 8,
         grace_s: float = GRACE_S,
@@ -72,11 +74,11 @@ class GroupStream:
         """Read from ``stream``; this closes it, and ``policy``."""
         self._stream, self._name = stream, name
         stream.keep = math.inf
-        self._policy = policy
+        self.policy = policy
         if policy is not None and max_staleness is None:
             max_staleness = policy.max_staleness
         self._max_staleness, self._min_good, self._keep = max_staleness, min_good, keep
-        self._shard = shard
+        self._prefix, self._shard = prefix, shard
         self._assembly = Assembly(grace_s, abandon_s)
         self._records: deque[str] = deque()  # The group of each record, held or about to be.
         self._used: OrderedDict[str, None] = OrderedDict()
@@ -111,7 +113,8 @@ class GroupStream:
                 ``max_staleness``, which is the policy's by default, and it hears of complete groups
                 that are not given, so that others begin.
             options: ``max_staleness``, ``min_good`` (give shorter groups, too), ``keep``,
-                ``keep_states``, ``grace_s`` and ``abandon_s`` (None: never).
+                ``prefix`` (of the groups' ids: others are passed over), ``keep_states``,
+                ``grace_s`` and ``abandon_s`` (None: never).
 
         Raises:
             ConfigError: The sink's URL is wrong, or there is no such policy.
@@ -131,8 +134,13 @@ class GroupStream:
 
     def __iter__(self) -> Iterator[RolloutGroup]:
         """Until ``timeout_s`` passes without a record, or for ever."""
+        return (group for group in self.ends() if group is not None)
+
+    def ends(self) -> Iterator[RolloutGroup | None]:
+        """The same, with None where groups are over that are not given: see ``counts``."""
         for entry in self._stream.entries():
-            self._give_up()
+            if self._give_up():
+                yield None
             self._release()
             group_id = self._group_of(entry)
             self._records.append(group_id)
@@ -146,16 +154,18 @@ class GroupStream:
                 # Only what was used is committed: this is the rest of it.
                 self.counts["late"] += self._assembly.drop(group_id)
                 self._mark_used(group_id)
-        self._give_up()
+        if self._give_up():
+            yield None
         self._release()
 
-    def _give_up(self) -> None:
+    def _give_up(self) -> int:
         if lost := self._assembly.give_up():
             for group_id in lost:
                 self._mark_used(group_id)
             self.counts["lost"] += len(lost)
             text = "%d groups given up, of which a Result or the record of their end is missing: %s"
             log.warning(text, len(lost), ", ".join(lost[:NAMED]))
+        return len(lost)
 
     def _mark_used(self, group_id: str) -> None:
         self._used[group_id] = None
@@ -164,16 +174,16 @@ class GroupStream:
 
     def _group_of(self, entry: Result | GroupEnd | None) -> str:
         """The group that a record is kept for; empty if it is for none of this reader's."""
-        if entry is None or not entry.group_id:
+        if entry is None or not entry.group_id or not entry.group_id.startswith(self._prefix):
             return ""
         if isinstance(entry, Result) and not entry.group_size:
             return ""
         number, readers = self._shard
         return entry.group_id if crc32(entry.group_id.encode()) % readers == number else ""
 
-    def _given(self, group: RolloutGroup) -> Iterator[RolloutGroup]:
-        if self._policy is not None:
-            self.version = self._policy.version
+    def _given(self, group: RolloutGroup) -> Iterator[RolloutGroup | None]:
+        if self.policy is not None:
+            self.version = self.policy.version
         fate = self._fate(group)
         self._tell_policy(group, is_given=fate == "yielded")
         if fate == "yielded":
@@ -182,11 +192,13 @@ class GroupStream:
             self._current = ""
         self.counts[group.status if fate == "yielded" else fate] += 1
         self._mark_used(group.group_id)
+        if fate != "yielded":
+            yield None
 
     def _tell_policy(self, group: RolloutGroup, *, is_given: bool) -> None:
         """The broker has counted each complete group as one that trains, and no other."""
-        if self._policy is not None:
-            self._policy.give_back((group.status == "complete") - is_given)
+        if self.policy is not None:
+            self.policy.give_back((group.status == "complete") - is_given)
 
     def _fate(self, group: RolloutGroup) -> str:
         good = sum(map(is_good, group.results))
@@ -242,8 +254,8 @@ class GroupStream:
 
     def close(self) -> None:
         """Close the stream; the group reads again what was not committed."""
-        if self._policy is not None:
-            self._policy.close()
+        if self.policy is not None:
+            self.policy.close()
         self._stream.keep = math.inf  # What was used is committed already.
         self._stream.close()
 

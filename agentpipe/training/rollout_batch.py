@@ -1,0 +1,72 @@
+"""RolloutBatch: the groups of one training step, and their rows as samples or tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.core.distribution import needs_extra
+
+if TYPE_CHECKING:
+    from agentpipe.rollouts import Sample
+    from agentpipe.training.rollout_group import Kind, RolloutGroup
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutBatch:
+    """What a trainer takes for one step.
+
+    Attributes:
+        step: The number of this step, from 0; it goes on after ``load_state_dict``.
+        groups: As many as asked for; fewer only in the last batch.
+    """
+
+    step: int
+    groups: tuple[RolloutGroup, ...]
+
+    def samples(self) -> list[Sample]:
+        """The rows of token ids of all groups' goods, in the order of the groups."""
+        return [sample for group in self.groups for sample in group.samples()]
+
+    def advantages(self, kind: Kind = "grpo") -> list[float]:
+        """One for each of ``samples``: that of its run, whole for each of the run's segments."""
+        return [
+            of_run[sample.task_id]
+            for group in self.groups
+            for of_run in [_by_task(group, kind)]
+            for sample in group.samples()
+        ]
+
+    def tensors(self, *, pad_id: int, kind: Kind = "grpo") -> dict[str, Any]:
+        """The rows as torch tensors, padded on the right to the longest.
+
+        Returns:
+            ``input_ids``, ``attention_mask`` and ``loss_mask`` (int64), ``old_logprobs``
+            (float32), each of shape (rows, longest), and ``advantages`` (float32) of shape (rows,).
+
+        Raises:
+            MissingExtra: torch is not installed.
+        """
+        with needs_extra("tensors need torch", "torch", "torch"):
+            import torch
+        rows = self.samples()
+        longest = max((len(row.input_ids) for row in rows), default=0)
+        columns: dict[str, tuple[list[list[float]], float, Any]] = {
+            "input_ids": ([[*row.input_ids] for row in rows], pad_id, torch.int64),
+            "attention_mask": ([[1] * len(row.input_ids) for row in rows], 0, torch.int64),
+            "loss_mask": ([[*row.loss_mask] for row in rows], 0, torch.int64),
+            "old_logprobs": ([row.logprobs for row in rows], 0.0, torch.float32),
+        }
+        found = {
+            name: torch.tensor(
+                [[*row, *[fill] * (longest - len(row))] for row in values], dtype=dtype
+            )
+            for name, (values, fill, dtype) in columns.items()
+        }
+        found["advantages"] = torch.tensor(self.advantages(kind), dtype=torch.float32)
+        return found
+
+
+def _by_task(group: RolloutGroup, kind: Kind) -> dict[str, float]:
+    ids = [result.task_id for result in group.goods]
+    return dict(zip(ids, group.advantages(kind), strict=True))

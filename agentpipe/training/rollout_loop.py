@@ -1,0 +1,238 @@
+"""Rollouts: a trainer's loop from prompts to batches of groups, exact over kills."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from agentpipe.config.collection import load
+from agentpipe.core.run_names import is_run_name, prefix_of
+from agentpipe.errors import ConfigError, ResultTimeout
+from agentpipe.sending.dispatcher import Dispatcher
+from agentpipe.sending.groups import GroupPlan
+from agentpipe.settings import Settings
+from agentpipe.training.group_stream import GroupStream
+from agentpipe.training.prompt_feed import PromptFeed
+from agentpipe.training.rollout_batch import RolloutBatch
+from agentpipe.training.rollout_group import varied
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from agentpipe.training.policy import Policy
+    from agentpipe.training.rollout_group import RolloutGroup
+
+State = dict[str, Any]
+# With these fates a group is over: something else is sent in its place, unless it was given.
+_NOT_GIVEN = ("short", "cancelled", "stale", "flat", "lost")
+
+
+class Rollouts:
+    """Iterates over batches of groups, and sends prompts ahead of them; one trainer for each name.
+
+    ::
+
+        with Rollouts.open("collection.yaml", prompts, n=8, batch=32, max_staleness=1) as rollouts:
+            for batch in rollouts:
+                trainer.step(batch.samples())
+                save(rollouts.state_dict())
+
+    A group that is short, flat or stale is replaced by that of the next prompt. After a kill of the
+    trainer, load the last state that was saved: groups that are out are not sent again, and what
+    came after that state comes again. Without a state all begins again, and nothing is paid twice
+    while the broker remembers the ids (``AGENTPIPE_RETENTION_S``).
+
+    Attributes:
+        step: The number of the next batch.
+    """
+
+    def __init__(
+        self,
+        feed: PromptFeed,
+        groups: GroupStream,
+        *,
+        name: str,
+        batch: int,
+        ahead: int,
+    ) -> None:
+        """Of a feed and a stream of groups, which this closes."""
+        self._feed, self._groups, self._name = feed, groups, name
+        self._batch, self._room = batch, (ahead + 1) * batch
+        self._over = 0  # Groups that were over when the loaded state was made.
+        self._used = 0  # Of these, those that were given.
+        self._given = 0  # Since then.
+        self.step = 0
+        groups.state_dict()  # Nothing is committed that is in no state.
+
+    @classmethod
+    def open(
+        cls,
+        collection: str | os.PathLike[str],
+        prompts: Iterable[Any],
+        *,
+        n: int,
+        batch: int,
+        name: str = "",
+        settings: Settings | None = None,
+        policy: str | None = None,
+        max_staleness: int | None = None,
+        spares: int = 0,
+        repairs: int = 2,
+        need: int | None = None,
+        vary_seed: bool = True,
+        keep: Callable[[RolloutGroup], bool] = varied,
+        timeout_s: float | None = None,
+    ) -> Self:
+        """A loop over ``prompts`` with the agents of ``collection``; close it, or use ``with``.
+
+        Args:
+            collection: The path of a YAML file with one collection.
+            prompts: Tasks, as ``Dispatcher.send`` takes them: always the same, in the same order.
+            n: How many samples a group has.
+            batch: How many groups a batch has.
+            name: Of this experiment: its groups' ids begin with it, and so is its reading group
+                called. A new experiment needs a new one. Default: the collection's name.
+            settings: Where broker and sink are; default: as the environment says.
+            policy: Its versions say how old a group is; default: that of the collection.
+            max_staleness: Groups are not given whose oldest version is further behind; default:
+                that of the policy. So many batches are sent ahead of the one in use; one where
+                there is none.
+            spares: Samples beyond ``n``: once ``need`` are good, the others are cancelled.
+            repairs: How many members that ended without judgement are sent again.
+            need: How many good members a group needs; default: ``n``.
+            vary_seed: Each member has a seed of its own.
+            keep: Which groups to give; default: those whose rewards differ.
+            timeout_s: How long to wait for a group; None for ever.
+
+        Raises:
+            ConfigError: Of the collection, the numbers or the policy.
+            Unreachable: Broker or sink does not answer.
+        """
+        if batch < 1:
+            raise ConfigError(f"batch must be at least 1, not {batch}")
+        plan = GroupPlan.of(n, spares=spares, repairs=repairs, need=need, vary_seed=vary_seed)
+        collections = load(Path(collection))
+        if len(collections) != 1:
+            raise ConfigError(f"{collection}: expected one collection, it has {len(collections)}")
+        (only,) = collections
+        settings = settings or Settings.from_env(os.environ)
+        name = name or only.name
+        if not is_run_name(name):
+            raise ConfigError(f"name: {name!r:.80} is no name: use letters, digits, '.', '_', '-'")
+        policy = policy or (only.policy.name if only.policy else None)
+        dispatcher = Dispatcher.open(collections, settings, results=False)
+        feed = PromptFeed(dispatcher, only.name, prompts, plan, name)
+        groups = GroupStream.open(
+            settings,
+            group=name,
+            prefix=prefix_of(name),
+            timeout_s=timeout_s,
+            policy=policy,
+            max_staleness=max_staleness,
+            keep=keep,
+        )
+        if max_staleness is None and groups.policy is not None:
+            max_staleness = groups.policy.max_staleness
+        ahead = 1 if max_staleness is None else max_staleness
+        return cls(feed, groups, name=name, batch=batch, ahead=ahead)
+
+    @property
+    def policy(self) -> Policy | None:
+        """Whose versions the groups have, to publish the next; None without one."""
+        return self._groups.policy
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Groups by what became of them, since this loop was opened; see ``GroupStream``."""
+        return self._groups.counts
+
+    def __iter__(self) -> Iterator[RolloutBatch]:
+        """Until all groups of all prompts are over; the last batch may be smaller.
+
+        Raises:
+            ResultTimeout: No group came for ``timeout_s``.
+            TaskError: A prompt is no valid task.
+        """
+        ends = self._groups.ends()
+        while found := self._next_batch(ends):
+            batch = RolloutBatch(self.step, tuple(found))
+            self.step += 1  # A state that is taken while the batch is in use contains it.
+            yield batch
+
+    def _next_batch(self, ends: Iterator[RolloutGroup | None]) -> list[RolloutGroup]:
+        found: list[RolloutGroup] = []
+        while len(found) < self._batch and self._send(held=len(found)):
+            try:
+                group = next(ends)
+            except StopIteration:
+                raise ResultTimeout(f"{self._name}: {self._late()}") from None
+            if group is not None:
+                found.append(group)
+                self._given += 1
+        return found
+
+    def _send(self, held: int) -> bool:
+        """Send as far as there is room beside those held; whether any group is still to come."""
+        self._feed.send(self._room - held - self._out, wait=False)
+        if self._feed.has_more and not self._out:  # The queues are full of others' tasks.
+            self._feed.send(1, wait=True)
+        return self._out > 0
+
+    @property
+    def _out(self) -> int:
+        """How many groups were sent and are not over."""
+        return self._feed.position - self._over_now
+
+    @property
+    def _over_now(self) -> int:
+        """How many groups are over: given, or counted as something else."""
+        return self._over + self._given + sum(self.counts[fate] for fate in _NOT_GIVEN)
+
+    def _late(self) -> str:
+        return (
+            f"no group came in time, {self._out} are out: `agentpipe status` shows whether workers "
+            f"run. Where an earlier loop has used the name {self._name!r}, load its state or "
+            "choose another name"
+        )
+
+    def state_dict(self) -> State:
+        """What was sent and used, the current batch too; JSON. Save it after each step."""
+        return {
+            "version": 1,
+            "name": self._name,
+            "step": self.step,
+            "sent": self._feed.position,
+            "over": self._over_now,
+            "used": self._used + self._given,
+            "policy_version": None if self.policy is None else self.policy.version,
+            "groups": self._groups.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue after a state of this loop; call it before iterating.
+
+        The policy is set back to the version of the state: see ``Policy.recover``.
+
+        Raises:
+            ConfigError: It is not a state of this loop.
+        """
+        if state.get("version") != 1 or state.get("name") != self._name:
+            raise ConfigError(f"not a state of the loop {self._name!r}: {state!r:.80}")
+        self._groups.load_state_dict(state["groups"])
+        self._feed.begin_at(state["sent"])
+        self.step, self._over, self._used = state["step"], state["over"], state["used"]
+        if self.policy is not None and state["policy_version"] is not None:
+            self.policy.recover(state["policy_version"], trained=self._used)
+
+    def close(self) -> None:
+        """Close its connections; groups that are out go on, and a later start reads them."""
+        self._groups.close()
+        self._feed.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,159 @@
+"""A trainer's loop over groups, with real workers, and kills of both."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import uuid
+from collections import Counter
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agentpipe import ConfigError, ResultTimeout, Rollouts, Settings, TaskError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# Half of the members of an even prompt are right, so that it is varied; all of an odd one are.
+AGENTS = """
+import asyncio, os
+class Mixed:
+    async def execute(self, task, context):
+        await asyncio.sleep(0.1)
+        with open(os.environ["JOURNAL"], "a") as file:
+            file.write(f"{task.task_id}\\n")
+        return "yes" if int(task.question) % 2 or task.sample_index % 2 else "no"
+"""
+AGENT = """
+kind: agent
+spec: {name: mixed, type: python, config: {class: "mine:Mixed"}}
+"""
+COLLECTION = """
+kind: collection
+spec: {name: mixed, config: ./agent.yaml, number: 2, max_queue_size: 20}
+"""
+JUDGED = [{"func": "raw", "op": "=", "value": "yes"}]
+PROMPTS, KILLS = 24, 50
+# Its state and what it has used are saved together, as a trainer's checkpoint is.
+TRAINER = f"""
+import json, os, sys
+from agentpipe import Rollouts, Settings
+prompts = [
+    {{"question": str(number), "evaluators": {JUDGED!r}}} for number in range({PROMPTS})
+]
+broker, sink = sys.argv[1:]
+with Rollouts.open(
+    "mixed.yaml", prompts, n=4, batch=3, settings=Settings(broker=broker, sink=sink), timeout_s=60
+) as rollouts:
+    used = []
+    if os.path.exists("checkpoint.json"):
+        saved = json.load(open("checkpoint.json"))
+        rollouts.load_state_dict(saved["state"])
+        used = saved["used"]
+    for batch in rollouts:
+        used += [group.group_id for group in batch.groups]
+        with open("checkpoint.new", "w") as file:
+            json.dump({{"state": rollouts.state_dict(), "used": used}}, file)
+        os.replace("checkpoint.new", "checkpoint.json")
+    print(json.dumps({{"used": used, "flat": rollouts.counts["flat"], "step": rollouts.step}}))
+"""
+
+
+@pytest.fixture(params=["redis", "sqlite"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    broker = f"sqlite:///{tmp_path / 'broker.db'}"
+    if request.param == "redis":
+        server = request.getfixturevalue("redis_server")
+        broker = f"{server.url}?prefix=loop-{uuid.uuid4().hex[:8]}"
+    (tmp_path / "mine.py").write_text(AGENTS)
+    (tmp_path / "agent.yaml").write_text(AGENT)
+    (tmp_path / "mixed.yaml").write_text(COLLECTION)
+    (tmp_path / "trainer.py").write_text(TRAINER)
+    (tmp_path / "journal").touch()
+    return Settings(broker=broker, sink=f"sqlite:///{tmp_path / 'results.db'}")
+
+
+@pytest.fixture
+def workers(settings: Settings, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    urls = ["--broker", settings.broker, "--sink", settings.sink]
+    command = [sys.executable, "-m", "agentpipe", "work", "-c", "mixed.yaml", *urls]
+    environ = {**os.environ, "JOURNAL": str(tmp_path / "journal")}
+    with (tmp_path / "work.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, env=environ, stderr=log, stdout=log)
+    yield process
+    process.send_signal(signal.SIGTERM)
+    process.wait(60)
+
+
+def trainer(settings: Settings, folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "trainer.py", settings.broker, settings.sink]
+    return subprocess.Popen(command, cwd=folder, text=True, stdout=subprocess.PIPE)
+
+
+def end_of(process: subprocess.Popen[str]) -> dict[str, Any]:
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+def assert_each_once(used: list[str], folder: Path) -> None:
+    """Each varied group was used once, and each of all members ran once."""
+    assert sorted(used) == [f"mixed/{number:06}" for number in range(0, PROMPTS, 2)]
+    ran = Counter((folder / "journal").read_text().split())
+    assert set(ran.values()) == {1}
+    assert len(ran) == 4 * PROMPTS
+
+
+@pytest.mark.usefixtures("workers")
+def test_flat_groups_are_replaced_and_the_rest_is_used(settings: Settings, tmp_path: Path) -> None:
+    end = end_of(trainer(settings, tmp_path))
+    assert (end["flat"], end["step"]) == (PROMPTS // 2, PROMPTS // 2 // 3)
+    assert_each_once(end["used"], tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("workers")
+def test_a_trainer_killed_at_any_point_uses_each_group_once(
+    settings: Settings, tmp_path: Path
+) -> None:
+    chance = random.Random(1)
+    for _ in range(KILLS):
+        process = trainer(settings, tmp_path)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.2 + 2 * chance.random())
+        process.kill()
+        process.communicate()
+        if process.returncode != -signal.SIGKILL:
+            break
+    assert process.returncode in (0, -signal.SIGKILL)
+    assert_each_once(end_of(trainer(settings, tmp_path))["used"], tmp_path)
+
+
+def test_what_is_wrong_is_told_where_it_is_given(settings: Settings, tmp_path: Path) -> None:
+    def opened(prompts: list[Any], **options: Any) -> Rollouts:
+        options = {"n": 2, "batch": 2, "timeout_s": 0.2, **options}
+        return Rollouts.open(tmp_path / "mixed.yaml", prompts, settings=settings, **options)
+
+    for options, said in (
+        ({"batch": 0}, "batch"),
+        ({"need": 3}, "need must be 1 to 2"),
+        ({"name": "../x"}, "is no name"),
+        ({"policy": "none"}, "policy"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            opened(["q"], **options)
+    with opened(["q", {"question": 7}]) as rollouts, pytest.raises(TaskError, match="prompt 1: "):
+        next(iter(rollouts))
+    with opened(["q"], name="alone") as rollouts:
+        with pytest.raises(ResultTimeout, match="1 are out"):
+            next(iter(rollouts))
+        with pytest.raises(ConfigError, match="not a state of the loop 'alone'"):
+            rollouts.load_state_dict({"version": 1, "name": "other"})
