@@ -147,7 +147,8 @@ def _by_archive(run: KeptRun, settings: Settings) -> RunSummary:
     results = ResultsOfRuns(settings, [run.name])
     report, _ = summarize(results)
     settled = sum((run.outcomes or {}).values())
-    if settled and not results.number:
+    # Where the broker counts none either, as RabbitMQ, they may be trimmed or not there yet.
+    if not results.number and (settled or run.outcomes is None):
         return replace(by_store(run), archived=0)
     return by_report(run, report, max(settled, results.number), archived=results.number)
 

@@ -165,6 +165,18 @@ def test_a_run_may_be_followed_before_it_is_sent(project: Project) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.every_broker(but=("sqlite", "redis"))
+def test_of_a_trimmed_run_that_nothing_counts_nothing_is_said(project: Project) -> None:
+    project.collection()
+    project.ok("send", "toys", "--file", project.tasks("echo one", "raise it"), "--run", "v1")
+    project.burst("--processes", "1")
+    assert project.ok("runs", "--json").json["runs"][0]["done"] == 2
+    project.ok("archive", "trim", "--run", "v1", "--yes")
+    (after,) = project.ok("runs", "--json").json["runs"]
+    assert (after["tasks"], after["done"], after["outcomes"]) == (2, None, None)
+
+
+@pytest.mark.long
 @pytest.mark.every_broker(but=("rabbitmq",), long=("redis",))
 def test_a_trimmed_run_is_not_one_that_never_began(project: Project) -> None:
     project.collection()
