@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 # In MiB, measured and rounded up: one worker process with its supervisor; a run, which waits with
 # 0.04 and here has room for its conversation and its trace, or a child of ``isolation: process``;
-# what the library of models takes once; an MCP server in Python.
+# what the libraries of models and of MCP take once; an MCP server in Python.
 WORKER_MIB = 64
 RUN_MIB = {"coroutine": 0.25, "thread": 0.25, "process": 16.0}
-MODELS_MIB = 96
+MODELS_MIB = 48
 SERVER_MIB = 75
 # A pod may reach so many times what it asks for before it is killed.
 HEADROOM = 2

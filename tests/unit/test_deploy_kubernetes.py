@@ -144,8 +144,8 @@ def test_a_pod_asks_for_the_memory_of_its_runs_and_their_servers(tmp_path: Path)
     llm = AGENT.replace("type: command", "type: llm\n  name: a").replace(
         '{command: ["true"]}', "{model: 'openai:x', servers: [{name: a}]}"
     )
-    assert asked(llm) == f"{64 + 96 + 8 * 75 + 2}Mi"
-    assert asked(llm, slots=2) == f"{64 + 96 + 2 * 75}Mi"
+    assert asked(llm) == f"{64 + 48 + 8 * 75 + 2}Mi"
+    assert asked(llm, slots=2) == f"{64 + 48 + 2 * 75}Mi"
 
 
 @pytest.mark.parametrize("trigger", TRIGGERS)

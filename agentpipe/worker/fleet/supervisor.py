@@ -23,6 +23,7 @@ from agentpipe.connections.environment import PEER_VARIABLES
 from agentpipe.core.backoff import delay_s
 from agentpipe.core.process_privacy import harden, keep_to_contexts, scrub
 from agentpipe.core.processes import is_alive
+from agentpipe.engines.process.reaper import children_of
 from agentpipe.errors import StoreError, Unreachable
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.worker.broker import make_runners
@@ -43,6 +44,7 @@ SHORT_LIFE_S = 2.0
 PAUSE_S, MAX_PAUSE_S = 0.5, 4.0
 # A mistake in a file stays until somebody mends it.
 MAX_PAUSE_OF_MISTAKES_S = 30.0
+FIRST_PROCESS = 1
 CONFIG_ERROR = 2
 UNFINISHED = 1
 INTERRUPTED = 130
@@ -111,6 +113,7 @@ class Supervisor:
                 self._stop()
                 return CONFIG_ERROR
             self._watch_left()
+            self._reap_orphans()
             if self._are_drained():
                 log.info("all workers are drained")
                 return 0
@@ -125,6 +128,15 @@ class Supervisor:
         if self._settings.heartbeat_file:
             with suppress(OSError):  # A full disk is no reason to end.
                 Path(self._settings.heartbeat_file).touch()
+
+    def _reap_orphans(self) -> None:
+        """As the first process of a container it inherits each that has lost its parent."""
+        if os.getpid() != FIRST_PROCESS:
+            return
+        own = [place.process for place in self._places] + self._left
+        for pid in set(children_of(FIRST_PROCESS)) - {child.pid for child in own}:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
 
     def _is_orphan(self) -> bool:
         """Whether the process that replaces this one after changes is gone."""
