@@ -94,6 +94,14 @@ class PolicyState:
         return (spec.max_staleness + self.version + 1) * spec.batch
 
     @property
+    def staleness(self) -> int | None:
+        """How many versions older than the one it trains the group will be that began last."""
+        if self.allowed is None or self.spec.batch is None:
+            return None
+        begun = self.accepted + self.running
+        return max(0, (begun - 1) // self.spec.batch - self.version)
+
+    @property
     def room(self) -> int | None:
         """How many may begin now; None without a limit."""
         return None if self.allowed is None else self.allowed - self.accepted - self.running

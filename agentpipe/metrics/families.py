@@ -22,7 +22,7 @@ from agentpipe.operations.stats import undelivered_s
 from agentpipe.worker.claims.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from agentpipe.brokers.measures import Histogram, Measures
     from agentpipe.brokers.statistics import GroupCounts, QueueDepth, Stats
@@ -49,8 +49,24 @@ def families_of(stats: Stats, *, openmetrics: bool = False) -> Iterator[Metric]:
     if stats.groups is not None:
         yield _ended_groups(stats.groups)
     if stats.policies:
-        yield _versions(stats.policies)
+        yield from _of_policies(stats.policies)
     yield from _in_progress(stats)
+
+
+def _of_policies(policies: Sequence[PolicyState]) -> Iterator[Metric]:
+    version = GaugeMetricFamily(
+        "agentpipe_policy_version", "The version that was published last.", labels=("policy",)
+    )
+    stale = GaugeMetricFamily(
+        "agentpipe_staleness",
+        "How many versions older than the one it trains the group will be that began last.",
+        labels=("policy",),
+    )
+    for it in policies:
+        version.add_metric((it.name,), it.version)
+        if it.staleness is not None:
+            stale.add_metric((it.name,), it.staleness)
+    yield from (version, stale)
 
 
 def _owner(depth: QueueDepth) -> str:
@@ -140,14 +156,6 @@ def _ended_groups(groups: GroupCounts) -> Metric:
     family = CounterMetricFamily("agentpipe_groups", "Groups that ended.", labels=("status",))
     for status in STATUSES:
         family.add_metric((status,), getattr(groups, status))
-    return family
-
-
-def _versions(policies: Iterable[PolicyState]) -> Metric:
-    text = "The version of the weights that its servers have."
-    family = GaugeMetricFamily("agentpipe_policy_version", text, labels=("policy",))
-    for policy in policies:
-        family.add_metric((policy.name,), policy.version)
     return family
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agentpipe.brokers.statistics import Stats
+    from agentpipe.core.policy import PolicyState
     from agentpipe.settings import OutboxLimits
     from agentpipe.tui.history import FleetHistory, Rates, Snapshot
     from agentpipe.tui.state import ScreenState
@@ -144,6 +145,7 @@ def _overview(history: FleetHistory, now: Snapshot, display: Display) -> list[Te
     return [
         _speed(history, rates),
         _totals(now.stats),
+        *map(_policy, now.stats.policies),
         *_flow(now, rates, bottleneck),
         _bottleneck(bottleneck),
         *(Text(plain(words, 400), WARN) for words in _misfits(now.stats)),
@@ -186,6 +188,20 @@ def _totals(stats: Stats) -> Text:
     for spending in stats.spendings:
         if spending.is_spent:
             line.append(f"budget of {spending.kind} {plain(spending.name, 40)} spent  ", WARN)
+    return line
+
+
+def _policy(state: PolicyState) -> Text:
+    """A trainer's policy: how far it is, and how much may begin."""
+    line = Text.assemble("policy ", (plain(state.name, 40), STRONG), f"  version {state.version}")
+    if state.room is not None:
+        line.append(f"  room {numbers.count(max(0, state.room))}", WARN if state.room <= 0 else "")
+        line.append(f"  running {numbers.count(state.running)}  accepted ")
+        line.append(f"{numbers.count(state.accepted)}  staleness {state.staleness}")
+    if state.stale:
+        line.append(f"  stale {numbers.count(state.stale)}", WARN)
+    if state.paused:
+        line.append("  paused: requests wait", WARN)
     return line
 
 

@@ -57,7 +57,15 @@ STATS = Stats(
     queues=(DEPTH, replace(DEPTH, queue="crew_1", cooldown_s=7.5, pause_reason="x", paused=True)),
     workers=(WorkerSeen("w", "h", 1, 4, 3, 0.1, Heartbeat(lag_s=0.25).encode()),),
     undelivered_s=1.5,
-    policies=(PolicyState(PolicySpec("student"), version=7),),
+    policies=(
+        PolicyState(
+            PolicySpec("main", ("http://h",), batch=64, max_staleness=1),
+            7,
+            accepted=500,
+            running=64,
+        ),
+        PolicyState(PolicySpec("free", ("http://h",)), 2),
+    ),
     groups=GroupCounts(open=9, complete=3, short=2, cancelled=1, records=1),
     measures={
         "crew": measures_of(
@@ -115,7 +123,6 @@ def test_each_metric_has_its_value() -> None:
         "agentpipe_tokens_total['crew', 'output']": 2,
         "agentpipe_tokens_total['cached', 'crew']": 1,
         "agentpipe_cost_usd_total['crew']": 0.5,
-        "agentpipe_policy_version['student']": 7,
         "agentpipe_groups_total['complete']": 3,
         "agentpipe_groups_total['short']": 2,
         "agentpipe_groups_total['cancelled']": 1,
@@ -124,6 +131,8 @@ def test_each_metric_has_its_value() -> None:
         "agentpipe_run_duration_seconds_bucket['2.5', 'crew']": 3,
         "agentpipe_wait_duration_seconds_count['crew']": 3,
         "agentpipe_wait_duration_seconds_bucket['60.0', 'crew']": 0,
+        "agentpipe_policy_version['main']": 7,
+        "agentpipe_staleness['main']": 1,
         "dramatiq_messages_total['crew', 'crew']": 3,
         "dramatiq_message_errors_total['crew', 'crew']": 2,
         "dramatiq_message_retries_total['crew', 'crew']": 1,

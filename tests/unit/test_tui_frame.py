@@ -13,6 +13,7 @@ from rich.text import Text
 from agentpipe.brokers.runs import KeptRun
 from agentpipe.brokers.statistics import Tally
 from agentpipe.core.budgets import Budget, Spending
+from agentpipe.core.policy import PolicySpec, PolicyState
 from agentpipe.tui.frame import draw
 from agentpipe.tui.history import FleetHistory, Snapshot
 from agentpipe.tui.state import Command, DeadRow, EndedRow, ScreenState
@@ -122,6 +123,15 @@ def test_a_frame_says_how_fast_it_goes_and_when_it_ends() -> None:
 def test_a_frame_says_what_passed_and_what_was_spent() -> None:
     stats = fleet(agent(), tally=Tally(done=4, evaluated=4, passed=3.0, usd=12.5))
     assert "pass 75.0% of 4  spent $12.50" in text(stats)
+
+
+def test_a_policy_has_a_line() -> None:
+    spec = PolicySpec("main", ("http://h/v1",), batch=64, max_staleness=1)
+    state = PolicyState(spec, 7, paused=True, accepted=500, running=76, stale=2)
+    said = text(fleet(agent(), policies=(state,)))
+    assert "policy main  version 7  room 0  running 76  accepted 500  staleness 1  stale 2" in said
+    free = PolicyState(PolicySpec("free", ("http://h/v1",)), 2, paused=True)
+    assert "policy free  version 2  paused: requests wait" in text(fleet(agent(), policies=(free,)))
 
 
 def test_a_frame_says_what_was_given_up_and_what_the_sink_refuses() -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.removed import RemovedAgents
     from agentpipe.brokers.statistics import Stats
     from agentpipe.core.budgets import Spending
+    from agentpipe.core.policy import PolicyState
 
 # A store without a ledger must look done for this long.
 SURE_AFTER_S = 0.5
@@ -49,6 +50,7 @@ class BurstProgress:
         self._paused: dict[str, str] = {}
         self._removed: list[RemovedAgents] = []
         self._spent: list[Spending] = []
+        self._ahead: list[PolicyState] = []
         self._left_alone = 0
         self._dead = self._undeliverable = 0
 
@@ -72,6 +74,9 @@ class BurstProgress:
         self._spent = [
             it for it in stats.spendings if it.is_spent and self._is_kept_from(stats, it)
         ]
+        kept = any(depth.parked for depth in stats.queues if depth.queue in self._queues)
+        full = (it for it in stats.policies if it.room is not None and it.room <= 0)
+        self._ahead = list(full) if kept else []
         # Without a ledger, a task may be on its way back from a dead worker.
         return stats.accepted is not None or now - self._done_at >= SURE_AFTER_S
 
@@ -108,12 +113,16 @@ class BurstProgress:
         for spending in self._spent:
             line = budget_line(spending)
             log.error("nothing more runs of %s %s: %s", spending.kind, spending.name, line)
+        for state in self._ahead:
+            text = "nothing more begins for policy %s until it has a version after %d"
+            log.error(text, state.name, state.version)
         for each in self._removed:
             log.error("%s", each.sentence)
         if self._left_alone:
             tasks = counted(self._left_alone, "task")
             log.error("%s left alone: sent with another config (strict_config)", tasks)
-        return bool(self._paused or self._spent or self._removed or self._left_alone)
+        left = (self._paused, self._spent, self._ahead, self._removed, self._left_alone)
+        return any(left)
 
 
 def _bar(done: int, total: int, running: int) -> str:
