@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from agentpipe.config.collection import load
 from agentpipe.errors import ConfigError
+from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.settings import Settings
 from agentpipe.training.policy import Policy
 from tests.llm_stub import LlmStub, Reply, TokenIds
@@ -253,6 +255,39 @@ def test_killed_workers_while_paused_lose_and_repeat_nothing(project: Project) -
     assert all(results[each]["outcome"] == "ok" for each in ids)
     assert all(versions_in(results[each]) == [2] for each in ids)
     assert len(stub.requests) == 16
+
+
+@pytest.mark.long
+@ON_BOTH
+def test_only_what_a_version_allows_begins_and_why_says_so(project: Project) -> None:
+    """Of six groups two may begin; a burst ends, and goes on after the next version."""
+    with LlmStub(talk) as stub:
+        crew = Crew(project, [stub.url], batch=2, max_staleness=0)
+        crew.talkers(1, number=2, time_limit=60)
+        judged = {"evaluators": [{"func": "raw", "op": "=", "value": "done"}]}
+        groups = [{"task_id": f"g{n}", "question": f"question {n}", **judged} for n in range(6)]
+        settings = crew.settings
+        collections = load(project.folder / "collection.yaml")
+        with Dispatcher.open(collections, settings, results=False) as dispatcher:
+            assert dispatcher.send_groups("toys", groups, 3).accepted == 18
+        for version, done in enumerate((2, 4, 6)):
+            burst = project.run("work", "--burst", "--processes", "1")
+            assert len(stub.requests) == 3 * done
+            assert burst.code == (0 if done == 6 else 1), burst
+            if done == 6:
+                break
+            assert f"until it has a version after {version}" in burst.err
+            (why,) = project.ok("why", "g5/0", "--json").lines
+            assert why["reason"] == "policy_ahead"
+            said = f"(0 + {version} + 1) * 2 = {done} groups to begin: {done} are accepted, 0 are"
+            assert said in why["sentence"]
+            status = project.ok("status", "--json").json["policies"][0]
+            assert (status["room"], status["accepted"], status["running"]) == (0, done, 0)
+            project.ok("policy", "publish", "main", "--version", str(version + 1))
+    results = project.by_id()
+    assert {name: versions_in(it) for name, it in results.items()} == {
+        f"g{n}/{index}": [n // 2] for n in range(6) for index in range(3)
+    }
 
 
 def test_an_update_that_fails_stays_paused(project: Project) -> None:
