@@ -40,7 +40,7 @@ class Archive:
         """The archive of ``settings``, by default the environment's.
 
         It is only read, beside live workers and where you may not write. A search may first add
-        to its indices what they lack, where you may write: up to 30 s for a million results, in
+        to its indices what they lack, where you may write: up to 40 s for a million results, in
         which others go on; never to find a task or a run.
 
         Raises:
