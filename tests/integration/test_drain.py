@@ -65,7 +65,7 @@ def test_a_drained_worker_finishes_its_run_takes_nothing_new_and_is_not_replaced
     assert len(project.by_id()) == 7
 
 
-@pytest.mark.every_broker(long=("redis", "rabbitmq"))
+@pytest.mark.every_broker(long=("sqlite", "redis", "rabbitmq"))
 def test_a_worker_that_is_killed_while_it_drains_is_not_replaced_and_loses_nothing(
     project: Project,
 ) -> None:
@@ -85,6 +85,7 @@ def test_a_worker_that_is_killed_while_it_drains_is_not_replaced_and_loses_nothi
     assert {(result["outcome"], result["attempt"]) for result in results} == {("ok", 2)}
 
 
+@pytest.mark.long
 def test_a_signal_ends_a_draining_worker_within_its_grace(project: Project) -> None:
     project.environ["AGENTPIPE_GRACE_S"] = "0.5"
     project.collection("toys")
