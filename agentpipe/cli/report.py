@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentpipe.cli.columns import table
@@ -19,6 +20,7 @@ from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.home import require_results
 from agentpipe.cli.known_collections import refuse_unknown
 from agentpipe.cli.run_notes import no_results_of, say_drift
+from agentpipe.core.distribution import needs_extra
 from agentpipe.core.redaction import without_password
 from agentpipe.core.text import counted, one_line
 from agentpipe.operations.judging.reading import ResultsOfRuns
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from agentpipe.operations.judging.report import Report
     from agentpipe.operations.judging.rewards import PassK
+    from agentpipe.web.report_file import Rows
 
 MAX_K = 10_000
 NAMED = 5
@@ -51,6 +54,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=_numbers,
         default=(),
         help="chances that one of K samples of a task passes, and that all do",
+    )
+    parser.add_argument(
+        "--html", metavar="FILE", type=Path, help="also write it as one file for a browser"
     )
     add_common(parser)
 
@@ -75,9 +81,15 @@ def run(args: argparse.Namespace) -> int:
     found, rescored = ResultsOfRuns(settings, _runs(args)), list[str]()
     results = found if args.run_name else without_rescored(found, rescored)
     wanted = (it for it in results if args.collection in (None, it.collection))
-    whole, by = summarize(wanted, key, args.pass_k)
+    rows = _rows() if args.html else None
+    noted = rows.noted(wanted) if rows else wanted
+    whole, by = summarize(noted, key, args.pass_k)
     if args.run_name and not whole.results:
         raise no_results_of(settings, args.run_name)
+    if rows:
+        title = args.run_name or args.collection or "All results"
+        rows.write(args.html, title, whole, by)
+        say(f"written: {args.html}")
     if args.json:
         parts = [{"key": name, **part.to_dict()} for name, part in by.items()]
         print_json({**whole.to_dict(), "by": parts if args.by else None})
@@ -89,6 +101,13 @@ def run(args: argparse.Namespace) -> int:
     _say_what_to_know(args, whole, rescored)
     say_skipped(found)
     return OK
+
+
+def _rows() -> Rows:
+    with needs_extra("a report for a browser needs the extra web", "web", "jinja2", "starlette"):
+        from agentpipe.web.report_file import Rows
+
+    return Rows()
 
 
 def _runs(args: argparse.Namespace) -> tuple[str, ...]:

@@ -98,7 +98,7 @@ class _Reading:
 
     def _add(self, result: Result) -> None:
         self._attempts.append(Sample.of(result, questions=True))
-        self._extracts[result.task_id] = _extract(result)
+        self._extracts[result.task_id] = extract_of(result)
 
     def _show(self, report: Report | None) -> None:
         samples = sorted(last_attempts(self._attempts), key=lambda each: each.finished or 0.0)
@@ -166,7 +166,8 @@ class Results:
                 del self._readings[name], sizes[name]
 
 
-def _extract(result: Result) -> Extract:
+def extract_of(result: Result) -> Extract:
+    """What lists show of it."""
     error = result.error or {}
     said = f"{error.get('type', '')}: {error.get('message', '')}" if error else ""
     return Extract(

@@ -157,3 +157,31 @@ def _status(netloc: str, headers: dict[str, str], method: str = "GET") -> int:
         return connection.getresponse().status
     finally:
         connection.close()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("width", WIDTHS)
+def test_two_runs_are_compared_and_a_report_is_a_file(
+    project: Project, browser: Browser, width: int
+) -> None:
+    _done(project)
+    right = [{"func": "raw", "op": "=", "value": "no"}]
+    again = [{"question": each, "evaluators": right} for each in ("echo yes", "echo no")]
+    project.ok("send", "toys", "--file", project.tasks(*again, name="asked.jsonl"), "--run", "two")
+    project.burst("--processes", "1")
+    file = project.folder / "report.html"
+    project.ok("report", "--run", "first", "--html", str(file))
+    with serving(project) as url, viewer(browser, url, width) as page:
+        page.get_by_role("link", name="Runs", exact=True).click()
+        page.get_by_role("link", name="two", exact=True).click()
+        page.get_by_role("button", name="Compare").click()
+        expect(page.locator("h1")).to_contain_text("two against first")
+        expect(page.locator("main")).to_contain_text("2 tasks in both, 2 judged in both")
+        expect(page.locator("tbody tr").first).to_contain_text("-1.000")
+        page.keyboard.press("j")
+        page.keyboard.press("Enter")
+        expect(page.locator("main")).to_contain_text("two/asked-")
+        page.goto(file.as_uri())
+        expect(page.locator("h1")).to_have_text("first")
+        assert page.title() != "owned"
+        assert page.evaluate("document.documentElement.scrollWidth") <= width

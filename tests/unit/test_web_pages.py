@@ -130,6 +130,34 @@ def test_two_runs_are_compared_with_the_numbers_of_the_command(tmp_path: Path) -
     assert (len(links), "page=1" in text) == (100, True)
 
 
+def test_a_report_is_one_file_without_scripts_and_without_anything_from_elsewhere(
+    tmp_path: Path,
+) -> None:
+    odd = {"type": "OSError", "message": HOSTILE}
+    results = [result(f"v1/t{n}", reward=1.0, task={"question": HOSTILE}) for n in range(9)]
+    results += [result(f"v1/{HOSTILE}", outcome="agent_error", error=odd)]
+    site(tmp_path, *results)
+    file = tmp_path / "report.html"
+    options = ["report", "--run", "v1", "--by", "outcome", "--html"]
+    done = subprocess.run(
+        [sys.executable, "-m", "agentpipe", *options, str(file)],
+        env={**os.environ, "AGENTPIPE_SINK": f"sqlite:///{tmp_path}/results.db"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    text = file.read_text()
+    assert "<script" not in text
+    assert not re.search(r"<[^>]*\b(src|href)=", text)
+    assert not re.search(r"@import|url\(", text)
+    assert "default-src 'none'" in text
+    assert "\u202e" not in text
+    assert "\x1b" not in text
+    assert html.escape("<script>alert(1)</script>", quote=False) in text
+    assert text.index("agent_error</span></td>") < text.index("v1/t0"), "failures come first"
+    assert "90.0%" in text or "100.0%" in text
+
+
 def test_a_comparison_with_a_run_that_is_not_there_says_so(tmp_path: Path) -> None:
     app = site(tmp_path, result("v1/t", reward=1.0))
     assert ask(app, "/compare?a=v1&b=v9").status in (200, 404)
