@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.long
 
-GROUPS = int(os.environ.get("STALENESS_GROUPS", "10000"))
+# 10,000 take about ten minutes on two busy cores.
+GROUPS = int(os.environ.get("STALENESS_GROUPS", "1000"))
 SIZE, BATCH, STALENESS = 2, 16, 1
 SLOTS, PORTION = 200, 500
 
@@ -104,7 +105,7 @@ def group_of(name: str) -> Group:
 
 
 @pytest.mark.parametrize("broker", ["sqlite", "redis"])
-def test_no_group_of_10000_is_too_old_and_the_loop_never_stops(
+def test_no_group_is_too_old_and_the_loop_never_stops(
     broker: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     """Half of the groups are flat or fail; versions rise as batches fill; readers restart."""
