@@ -24,7 +24,7 @@ from agentpipe.brokers.rabbitmq import address as rabbitmq
 from agentpipe.brokers.redis import address as redis
 from agentpipe.compat.old_paths import MOVED
 from agentpipe.config.agent_config import load_agent_config
-from agentpipe.config.schema import AgentFileSpec, CollectionSpec, ScheduleEntry
+from agentpipe.config.schema import AgentFileSpec, CollectionSpec, PolicyDocumentSpec, ScheduleEntry
 from agentpipe.connections.url import TLS_PARAMETERS
 from agentpipe.engines import command
 from agentpipe.engines.base import open_engine
@@ -185,7 +185,11 @@ def test_json_blocks_are_json(document: str) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_yaml_blocks_match_their_schema(document: str) -> None:
-    schemas = {"agent": AgentFileSpec(), "collection": CollectionSpec()}
+    schemas = {
+        "agent": AgentFileSpec(),
+        "collection": CollectionSpec(),
+        "policy": PolicyDocumentSpec(),
+    }
     for text in blocks(document, "yaml"):
         for each in yaml.safe_load_all(text):
             assert schemas[each["kind"]].validate(each["spec"]) == {}, text
