@@ -24,7 +24,6 @@ from agentpipe.sinks import is_searchable
 from agentpipe.web import run_list, task
 from agentpipe.web.access import Guard
 from agentpipe.web.comparison import Comparisons
-from agentpipe.web.figures import charts_of
 from agentpipe.web.fleet import Fleet
 from agentpipe.web.pages import Pages, tone, url
 from agentpipe.web.results import Results
@@ -138,7 +137,7 @@ class Site:
             "run.html",
             view=view,
             report=view.report,
-            charts=charts_of(view.samples) if view.complete else (),
+            charts=view.charts if view.complete else (),
             found=find(view, wanted),
             wanted=wanted,
             link=lambda **changes: url("/run", name=view.run, **wanted.parameters(**changes)),

@@ -17,6 +17,7 @@ from agentpipe.core.text import one_line
 from agentpipe.errors import AgentpipeError, ConfigError
 from agentpipe.operations.judging.report import report_of
 from agentpipe.operations.judging.samples import Sample, last_attempts
+from agentpipe.web.figures import charts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from agentpipe.core.result import Result
     from agentpipe.operations.judging.report import Report
     from agentpipe.settings import Settings
+    from agentpipe.web.charts import Chart
 
 # A page waits so long for what it would like to show.
 PATIENCE_S = 0.1
@@ -52,6 +54,7 @@ class RunView:
         run: Its name; empty for results of no run.
         samples: The last attempt at each, in the order in which they finished.
         report: Of all of them; None while they are read.
+        charts: Of all of them; drawn once, since every page of the run shows them.
         complete: Whether all are read.
         problem: Why nothing can be read; empty if it can.
     """
@@ -60,6 +63,7 @@ class RunView:
     samples: tuple[Sample, ...] = ()
     extracts: dict[str, Extract] = field(default_factory=dict, repr=False)
     report: Report | None = None
+    charts: tuple[Chart, ...] = field(default=(), repr=False)
     read: int = 0
     complete: bool = False
     problem: str = ""
@@ -107,6 +111,7 @@ class _Reading:
             tuple(samples),
             self._extracts,
             report or self.view.report,
+            tuple(charts_of(samples)) if report else self.view.charts,
             read=len(self._attempts),
             complete=report is not None,
         )
