@@ -88,14 +88,13 @@ async def _rescored(
     from agentpipe.worker.broker import make_runners
 
     runners = make_runners(collections, os.environ)
-    redactor = masking.install({secret for each in runners.values() for secret in each.secrets})
     with Archive.open(settings) as archive, opened_sink(settings) as sink:
         rescore = Rescore(names, evaluators, runners, archive, sink)
         results = [each.task_id for each in archive.results(run=names.run)]
         if not results:
             raise no_results_of(settings, names.run)
         found = (archive.result(task_id) for task_id in results)
-        return await rescore.run(filter(None, found), redactor)
+        return await rescore.run(filter(None, found), masking.redactor())
 
 
 def _report(args: argparse.Namespace, names: Names, done: Rescored) -> int:

@@ -14,13 +14,22 @@ from agentpipe.core.redaction import Redactor
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_secrets = set[str]()
 _redactors = [Redactor(())]
 
 
 def install(secrets: Iterable[str]) -> Redactor:
     """Mask these from now on, in this process; they replace what was given before."""
-    _redactors[0] = Redactor(secrets)
+    _secrets.clear()
+    _secrets.update(secrets)
+    _redactors[0] = Redactor(_secrets)
     return _redactors[0]
+
+
+def add(secrets: Iterable[str]) -> None:
+    """Mask these, too."""
+    if not _secrets.issuperset(more := set(secrets)):
+        install(_secrets | more)
 
 
 def redactor() -> Redactor:

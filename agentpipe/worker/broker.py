@@ -13,6 +13,7 @@ from agentpipe.config.agent_config import load_agent_config
 from agentpipe.config.contexts import resolve_contexts
 from agentpipe.config.mcp_universe import NATIVE_ENGINE, is_theirs
 from agentpipe.config.paths import shown_path
+from agentpipe.core import masking
 from agentpipe.core.context import NO_CONTEXT
 from agentpipe.core.rollout import REQUIRE
 from agentpipe.engines.base import engine_class, has_processes, open_engine
@@ -75,7 +76,8 @@ def make_runners(
 ) -> dict[str, Runner]:
     """A Runner for each agent, by its queue; agents themselves are built with their first task.
 
-    Without ``policies`` they are as the files declare them, for a process without a store.
+    Their secrets are masked from then on in all that leaves this process. Without ``policies`` they
+    are as the files declare them, for a process without a store.
 
     Raises:
         ConfigError: Listing everything wrong with the agents and contexts.
@@ -99,7 +101,7 @@ def make_runners(
         raise ConfigError(problems)
     judges = {each.name: _judges(each, contexts[each.name]) for each in collections}
     policies = policies or LivePolicies(collections, alone=True)
-    return {
+    runners = {
         spec.queue: Runner(
             spec.queue,
             each,
@@ -111,6 +113,9 @@ def make_runners(
         for each in collections
         for spec in each.agents
     }
+    # Beside the contexts', credentials of this environment that agents fall back on.
+    masking.add(secret for runner in runners.values() for secret in runner.secrets)
+    return runners
 
 
 def _judges(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from agentpipe.config.contexts import resolve_contexts, variables_in
 from agentpipe.core import logs, masking
 from agentpipe.core.process_privacy import withdraw
-from agentpipe.worker.running.served_actor import served_actors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,11 +25,9 @@ def private_broker(
         ConfigError: A context is incomplete.
     """
     # First of all: the log handlers of users' modules keep the streams that they find.
-    secrets = _secrets(collections)
-    masking.install(secrets)
+    masking.install(_secrets(collections))
     logs.redact_output()
     made = make()
-    masking.install(secrets | _secrets_of_runners(made))
     withdraw(variables_in(collections))
     return made
 
@@ -38,8 +35,3 @@ def private_broker(
 def _secrets(collections: Sequence[Collection]) -> set[str]:
     contexts = resolve_contexts(collections, os.environ).values()
     return {value for each in contexts for context in each for value in context.env.values()}
-
-
-def _secrets_of_runners(made: StoreBroker) -> set[str]:
-    """Beside the contexts': credentials of this environment that agents fall back on."""
-    return {secret for actor in served_actors(made) for secret in actor.secrets}

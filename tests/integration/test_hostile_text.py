@@ -282,7 +282,7 @@ def test_top_shows_what_is_stored_as_text(forged: Project) -> None:
         record = forged.folder / "bytes"
         terminal.call("pipe-pane", "-O", f"cat > {record}")
         terminal.run("top")
-        terminal.see("sent ", "expand")
+        terminal.see("sent ", "open")
         terminal.press("d")
         terminal.see("MARK\\x1b[2J", "r replay")
         terminal.press("q", "q")
