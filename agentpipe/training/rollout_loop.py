@@ -176,7 +176,9 @@ class Rollouts:
     def _send(self, held: int) -> bool:
         """Send as far as there is room beside those held; whether any group is still to come."""
         self._feed.send(self._room - held - self._out, wait=False)
-        if self._feed.has_more and not self._out:  # The queues are full of others' tasks.
+        # The queues are full of others' tasks. Groups that were sent after the loaded state may be
+        # over before they are sent again: until then fewer seem to be out.
+        while self._feed.has_more and self._out <= 0:
             self._feed.send(1, wait=True)
         return self._out > 0
 
