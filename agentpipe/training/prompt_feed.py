@@ -61,7 +61,7 @@ class PromptFeed:
             wait: Whether to wait for room, and for a broker that does not answer.
 
         Raises:
-            TaskError: A prompt is no valid task.
+            TaskError: A prompt is invalid.
             ConfigError: A group is larger than all queues, or the broker counts no groups.
             Unreachable: The broker does not answer.
         """

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from agentpipe.config.collection import load
-from agentpipe.core.run_names import is_run_name, prefix_of
+from agentpipe.core.run_names import RUN_NAME, is_run_name, prefix_of
 from agentpipe.errors import ConfigError, ResultTimeout
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.sending.groups import GroupPlan
@@ -120,7 +120,7 @@ class Rollouts:
         settings = settings or Settings.from_env(os.environ)
         name = name or only.name
         if not is_run_name(name):
-            raise ConfigError(f"name: {name!r:.80} is no name: use letters, digits, '.', '_', '-'")
+            raise ConfigError(f"invalid name {name!r:.80}: use {RUN_NAME.partition(': ')[2]}")
         policy = policy or (only.policy.name if only.policy else None)
         dispatcher = Dispatcher.open(collections, settings, results=False)
         feed = PromptFeed(dispatcher, only.name, prompts, plan, name)
@@ -153,7 +153,7 @@ class Rollouts:
 
         Raises:
             ResultTimeout: No group came for ``timeout_s``.
-            TaskError: A prompt is no valid task.
+            TaskError: A prompt is invalid.
         """
         ends = self._groups.ends()
         while found := self._next_batch(ends):

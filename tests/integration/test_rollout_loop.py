@@ -145,7 +145,7 @@ def test_what_is_wrong_is_told_where_it_is_given(settings: Settings, tmp_path: P
     for options, said in (
         ({"batch": 0}, "batch"),
         ({"need": 3}, "need must be 1 to 2"),
-        ({"name": "../x"}, "is no name"),
+        ({"name": "../x"}, "invalid name "),
         ({"policy": "none"}, "policy"),
     ):
         with pytest.raises(ConfigError, match=said):
