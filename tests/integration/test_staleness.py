@@ -60,6 +60,7 @@ class Fleet(threading.Thread):
             self.error = error
 
     def _turn(self) -> None:
+        assert self.store.heartbeat(self.worker)
         stats = self.store.stats()
         if (stats.waiting or 0) + (stats.delayed or 0) < PORTION:
             names = [f"g{self._sent + n}" for n in range(PORTION // SIZE)]
