@@ -95,7 +95,7 @@ _HOMES = {
     "RolloutBatch": "training.rollout_batch",
     "RolloutGroup": "training.rollout_group",
     "Rollouts": "training.rollout_loop",
-    "Sent": "sending.dispatcher",
+    "Sent": "sending.sent",
     "Settings": "settings",
     "StoreError": "errors",
     "Stream": "sinks.stream",

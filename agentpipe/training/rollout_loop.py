@@ -10,7 +10,7 @@ from agentpipe.config.collection import load
 from agentpipe.core.run_names import RUN_NAME, is_run_name, prefix_of
 from agentpipe.errors import ConfigError, ResultTimeout
 from agentpipe.sending.dispatcher import Dispatcher
-from agentpipe.sending.groups import GroupPlan
+from agentpipe.sending.groups import REPAIRS, GroupPlan
 from agentpipe.settings import Settings
 from agentpipe.training.group_stream import GroupStream
 from agentpipe.training.prompt_feed import PromptFeed
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from agentpipe.config.collection import Collection
     from agentpipe.training.policy import Policy
     from agentpipe.training.rollout_group import RolloutGroup
 
@@ -79,7 +80,7 @@ class Rollouts:
         policy: str | None = None,
         max_staleness: int | None = None,
         spares: int = 0,
-        repairs: int = 2,
+        repairs: int = REPAIRS,
         need: int | None = None,
         vary_seed: bool = True,
         keep: Callable[[RolloutGroup], bool] = varied,
@@ -113,26 +114,26 @@ class Rollouts:
         if batch < 1:
             raise ConfigError(f"batch must be at least 1, not {batch}")
         plan = GroupPlan.of(n, spares=spares, repairs=repairs, need=need, vary_seed=vary_seed)
-        collections = load(Path(collection))
-        if len(collections) != 1:
-            raise ConfigError(f"{collection}: expected one collection, it has {len(collections)}")
-        (only,) = collections
+        only = _only_collection(collection)
         settings = settings or Settings.from_env(os.environ)
         name = name or only.name
         if not is_run_name(name):
             raise ConfigError(f"invalid name {name!r:.80}: use {RUN_NAME.partition(': ')[2]}")
-        policy = policy or (only.policy.name if only.policy else None)
-        dispatcher = Dispatcher.open(collections, settings, results=False)
+        dispatcher = Dispatcher.open([only], settings, results=False)
         feed = PromptFeed(dispatcher, only.name, prompts, plan, name)
-        groups = GroupStream.open(
-            settings,
-            group=name,
-            prefix=prefix_of(name),
-            timeout_s=timeout_s,
-            policy=policy,
-            max_staleness=max_staleness,
-            keep=keep,
-        )
+        try:
+            groups = GroupStream.open(
+                settings,
+                group=name,
+                prefix=prefix_of(name),
+                timeout_s=timeout_s,
+                policy=policy or (only.policy.name if only.policy else None),
+                max_staleness=max_staleness,
+                keep=keep,
+            )
+        except BaseException:
+            feed.close()
+            raise
         if max_staleness is None and groups.policy is not None:
             max_staleness = groups.policy.max_staleness
         ahead = 1 if max_staleness is None else max_staleness
@@ -238,3 +239,10 @@ class Rollouts:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _only_collection(path: str | os.PathLike[str]) -> Collection:
+    collections = load(Path(path))
+    if len(collections) != 1:
+        raise ConfigError(f"{path}: expected one collection, it has {len(collections)}")
+    return collections[0]
