@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PATIENCE_S = 60.0
-LEASE_S = 2.0
+LEASE_S = 5.0  # A starved worker that gives its runs back counts a crash for each.
 PIPELINES, KILLS = 40, 2  # RabbitMQ counts a crash for what it had delivered ahead.
 FILES = {
     "collection.yaml": "kind: collection\nspec: {name: shouts, config: ./agent.yaml}\n",
