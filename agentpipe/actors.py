@@ -50,7 +50,7 @@ def _boot() -> StoreBroker:
     scrub()
     _refuse_second_place()
     settings = Settings.from_env(os.environ)
-    # Before all that may take long: whoever started this process may be gone meanwhile.
+    # Before all that may take long: the process that started this one may end meanwhile.
     pulse = Pulse(LastWord.of(settings.last_word_file), settings)
     pulse.start()
     if settings.collection_file is None:

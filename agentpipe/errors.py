@@ -131,11 +131,11 @@ class Unreachable(AgentpipeError):  # noqa: N818 - reads as what happened
 
 
 class StoreError(AgentpipeError):
-    """A broker or sink answers with an error that is no outage; the message has its own words."""
+    """A broker or sink answers with an error that is not an outage; the message has its words."""
 
 
 class RecordsRefused(AgentpipeError):  # noqa: N818 - reads as what happened
-    """A sink refuses records for what they are, and will refuse them again: this is no outage.
+    """A sink refuses records for what they are, and will refuse them again: this is not an outage.
 
     Attributes:
         left: The indices of the published records that are not confirmed, one of which is refused

@@ -1,6 +1,6 @@
 """An MCP server that misbehaves on request; it uses the standard library only.
 
-``python mcp_server.py [rubbish] [hang] [die] [loud] [brief]``: it prints what is no message, never
+``python mcp_server.py [rubbish] [hang] [die] [loud] [brief]``: it prints no messages, never
 says that it is ready, ends at once, writes to stderr, or ends once it has listed its tools. Those:
 
 ``echo``, ``environ`` (the value of a variable of its own), ``pid``, ``fail``, ``crash``,

@@ -49,7 +49,7 @@ class Archive:
         settings = settings or Settings.from_env(os.environ)
         if not is_searchable(settings):
             raise ConfigError(
-                "this sink is no archive: collect its results into one with 'agentpipe collect "
+                "this sink is not an archive: collect its results into one with 'agentpipe collect "
                 "--to results.db', then name that with --sink sqlite:///results.db"
             )
         return cls(open_archive(settings))
@@ -113,7 +113,7 @@ class Archive:
                     yield position, Result.decode(record.payload)
 
     def skipped(self) -> int:
-        """How many records are no results, so that readers skip them; reads the whole archive."""
+        """How many records are not results, so that readers skip them; reads the whole archive."""
         return sum(not _is_read(record) for record in self._sink.search(Query()))
 
     def last_of(self, agent: str, number: int) -> list[Result]:

@@ -39,7 +39,7 @@ class Collected:
     Attributes:
         collected: Results that are new in the archive.
         repeated: Those that it had.
-        skipped: Records that are no Results.
+        skipped: Records that are not Results.
     """
 
     collected: int = 0

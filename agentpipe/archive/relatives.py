@@ -1,4 +1,4 @@
-"""Ids near one that somebody asks for: what it was tried again as, what it was meant to be."""
+"""Ids near one that is asked for: what it was tried again as, what it was meant to be."""
 
 from __future__ import annotations
 

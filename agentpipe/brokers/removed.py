@@ -1,4 +1,4 @@
-"""Removed agents: their collection has them no longer, and tasks wait there for nobody."""
+"""Removed agents: their collection has them no longer, and no worker takes their tasks."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ class Stats:
         spendings: All budgets, for stores with budgets.
         policies: All of them, for stores with policies.
         measures: By collection, or by queue outside any, where the store counts for all workers.
-        groups: For stores that count groups. Their records are no part of ``outbox``.
+        groups: For stores that count groups. Their records are not part of ``outbox``.
     """
 
     accepted: int | None

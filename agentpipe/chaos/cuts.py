@@ -46,7 +46,7 @@ class ProxyCut(Cut):
 
 
 class LockCut(Cut):
-    """Locks a file for a time, as a program of somebody else's may."""
+    """Locks a file for a time, as another program may."""
 
     def __init__(self, scratch: Scratch) -> None:
         super().__init__(scratch.url)

@@ -31,7 +31,7 @@ class Ledger:
 
     Attributes:
         lost: Accepted tasks without a result.
-        twice: Tasks with more results than one, and results that nobody asked for.
+        twice: Tasks with more results than one, and results of no task that was sent.
         run_twice: How many tasks began more than once.
         outcomes: Results by outcome.
         recovered_s: From each fault that ended a run to the next run of its task, sorted.

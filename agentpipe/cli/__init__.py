@@ -178,7 +178,7 @@ def whole_parser() -> argparse.ArgumentParser:
 
 
 def module_of(command: str) -> str:
-    """The module's name, which is no keyword."""
+    """The module's name, which is not a keyword."""
     name = command.replace("-", "_")
     return f"{name}_" if iskeyword(name) else name
 

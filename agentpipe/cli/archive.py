@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 def _require_file(settings: Settings) -> None:
     if not is_searchable(settings):
         raise ConfigError(
-            "this sink is no archive: name the file of one with --sink sqlite:///results.db"
+            "this sink is not an archive: name the file of one with --sink sqlite:///results.db"
         )
     path = parse_url(settings.sink).path
     if not path.is_file():
@@ -121,6 +121,9 @@ def _info(args: argparse.Namespace, archive: Trimmable) -> None:
         {**asdict(size), "results": results, "skipped": skipped},
         f"{counted(results, 'result')}, {size.size_bytes:,} bytes ({size.free_bytes:,} free)",
         f"{counted(size.unindexed, 'record')} to index",
-        *([f"{counted(skipped, 'record')} that are no results: readers skip them"] * bool(skipped)),
+        *(
+            [f"{counted(skipped, 'record')} that are not results: readers skip them"]
+            * bool(skipped)
+        ),
         *groups,
     )

@@ -1,4 +1,4 @@
-"""Stands before stdout and stderr: what a command prints steers no terminal, whoever wrote it.
+"""Stands before stdout and stderr: nothing that a command prints can control a terminal.
 
 Commands print by ``agentpipe.cli.common``, which escapes first. This covers all else: argparse,
 warnings, libraries that log, tracebacks.

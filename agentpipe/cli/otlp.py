@@ -36,7 +36,7 @@ def trace_sender(url: str, *, content: bool) -> TraceSender:
 
     Raises:
         MissingExtra: OpenTelemetry is not installed.
-        ConfigError: It is no URL of a collector.
+        ConfigError: It is not a URL of a collector.
     """
     if without_password(url) != url:
         say(

@@ -63,7 +63,7 @@ def _list(args: argparse.Namespace) -> int:
         return OK
     _draw([(*COLUMNS, "begun", "took"), *map(_cells, found)])
     if any(each.archived is None for each in found):
-        say("the sink is no archive: results are as the broker has counted them")
+        say("the sink is not an archive: results are as the broker has counted them")
     for each in found:
         _say_flaws(each)
     return OK

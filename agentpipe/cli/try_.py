@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     harden()
     scrub()
     if args.json:
-        sys.stdout = sys.stderr  # What the agent prints is no part of the Result.
+        sys.stdout = sys.stderr  # What the agent prints is not part of the Result.
     trial = Trial(collection, agent, settings.grace_s)
     logs.configure(settings.log_level, settings.log_format)
     code = _watched(args, trial, task, screen)

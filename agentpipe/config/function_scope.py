@@ -21,7 +21,7 @@ from agentpipe.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# Hidden folders, and those of installed packages: nobody put them there for tasks.
+# Hidden folders, and those of installed packages: not put there for tasks.
 _FOREIGN = re.compile(r"\..*|site-packages|dist-packages|node_modules|python\d.*", re.IGNORECASE)
 _VIRTUAL_ENVIRONMENT = "pyvenv.cfg"
 
@@ -194,7 +194,7 @@ def _between(file: Path, root: Path) -> Iterator[Path]:
 
 
 def _defining_module(value: Any) -> str | None:
-    """The name of the module whose code a callable runs; None if that cannot be told."""
+    """The name of the module whose code a callable runs; None if that is unknown."""
     while isinstance(value, functools.partial):
         value = value.func
     try:

@@ -20,7 +20,7 @@ def split(url: str) -> tuple[str, str]:
     """The URL without its password, and the password.
 
     Raises:
-        ValueError: It is no URL, so that nothing says where its password is.
+        ValueError: It is not a URL, so that nothing says where its password is.
     """
     match = _URL.match(url)
     if match is None:

@@ -73,7 +73,7 @@ def _stateless(entry: dict[str, Any]) -> dict[str, Any]:
 # By the names and with the variables of MCP-Universe's list, without the servers that its package
 # brings; the last four are ours. The packages come from PyPI (in the worker's environment, or
 # fetched by uvx) or from npm (fetched by npx). What is fetched has a version: a new one runs with
-# the credentials of contexts, so that somebody looks at it first.
+# the credentials of contexts, so that a person reads it first.
 # ``stateless`` marks those that keep nothing from one call to the next: agents share them.
 _GITHUB = "ghcr.io/github/github-mcp-server"
 _FILES = "@modelcontextprotocol/server-filesystem@2026.8.31"

@@ -21,7 +21,7 @@ def from_credentials(environ: Mapping[str, str]) -> dict[str, str]:
     A line end at the end of a file is none of the value.
 
     Raises:
-        ConfigError: A file cannot be read, or is no text.
+        ConfigError: A file cannot be read, or is not text.
     """
     folder = environ.get(FOLDER, "")
     if not folder or not Path(folder).is_dir():
@@ -37,5 +37,5 @@ def _text(file: Path) -> str:
         what = error.strerror if isinstance(error, OSError) else "no UTF-8"
         raise ConfigError(f"the credential {file.name} cannot be read: {what}") from None
     if "\0" in text:
-        raise ConfigError(f"the credential {file.name} has a NUL character: it is no variable")
+        raise ConfigError(f"the credential {file.name} has a NUL character: it is not a variable")
     return text.removesuffix("\n")

@@ -29,7 +29,7 @@ def new_file(path: Path, *, force: bool, like: Path | None = None) -> Iterator[B
             it is whole, to its owner alone.
 
     Raises:
-        ConfigError: There is such a file, or something that is no file; or no such folder.
+        ConfigError: There is such a file, or something that is not a file; or no such folder.
         AgentpipeError: It cannot be written.
     """
     refuse_existing(path, force=force)

@@ -1,4 +1,4 @@
-"""Files and folders of a store: of its owner alone, and never through somebody else's link."""
+"""Files and folders of a store: of its owner alone, and never through another user's link."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def make_file(path: Path) -> None:
 def open_beside(path: Path, database: Path) -> int:
     """Open a file that belongs to a database, or make it; returns its descriptor.
 
-    A link would lead to a file that is no part of the store.
+    A link would lead to a file that is not part of the store.
     """
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
     with suppress(FileNotFoundError):
@@ -65,7 +65,7 @@ def share(file: int, database: Path) -> None:
 def keep_from_readers(file: int) -> None:
     """Take from a lock's file what lets users open it who may not write it.
 
-    Whoever can open a file can lock it, and so stop its writers.
+    A user who can open a file can lock it, and so stop its writers.
     """
     mode = stat.S_IMODE(os.fstat(file).st_mode)
     # The bits of reading (and of looking, for a folder) of those who have no bit of writing.

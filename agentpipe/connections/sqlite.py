@@ -112,7 +112,7 @@ class Layout:
 class Database:
     """A connection of one process, shared by its threads.
 
-    Every method may raise ``Unreachable``, or ``StoreError`` for an error that is no outage. A
+    Every method may raise ``Unreachable``, or ``StoreError`` for an error that is not an outage. A
     forked child must not use it.
 
     Attributes:

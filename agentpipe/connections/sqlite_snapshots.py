@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Snapshots:
     """A connection that cannot write, shared by the threads of a process.
 
-    Every method may raise ``Unreachable``, or ``StoreError`` for an error that is no outage.
+    Every method may raise ``Unreachable``, or ``StoreError`` for an error that is not an outage.
     """
 
     def __init__(self, path: Path, layout: Layout) -> None:
@@ -77,7 +77,7 @@ class Snapshots:
         if not rows:
             return  # Its tables are made in this moment.
         if (layout.table, "table") not in rows or any(kind == "view" for _, kind in rows):
-            raise ConfigError(f"{self.path} holds other tables: it is no archive")
+            raise ConfigError(f"{self.path} holds other tables: it is not an archive")
         if layout.statements_from(version) is None:
             raise Unreachable(
                 f"{self.path} has layout {version}, this agentpipe knows {layout.version}: "

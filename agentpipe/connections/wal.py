@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MEBIBYTE = 1024**2
-# SQLite writes the log back at 4 MiB, and begins it anew unless somebody reads.
+# SQLite writes the log back at 4 MiB, and begins it anew unless a reader is in it.
 LARGE_BYTES, MAX_BYTES = 64 * MEBIBYTE, 1024 * MEBIBYTE
 # The size to which the file shrinks then.
 KEPT_BYTES = 16 * MEBIBYTE

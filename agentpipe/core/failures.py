@@ -101,7 +101,7 @@ def _tells_of_a_service(error: BaseException) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """A service asks to be left alone for a while, which is no failure of it.
+    """A service asks to be left alone for a while, which is not a failure of it.
 
     Attributes:
         asked_s: For how long; None if it does not say.

@@ -72,7 +72,7 @@ class GroupEnd:
 
 
 def is_group_record(payload: object) -> bool:
-    """Whether a record of a stream says how a group ended, and so is no Result."""
+    """Whether a record of a stream says how a group ended, and so is not a Result."""
     return isinstance(payload, bytes) and payload.startswith(_MARK)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Keys of objects whose values are credentials or become some.
 _HIDING = frozenset({"env", "headers"})
-# References to variables, which are no values; one with a default may hold a value.
+# References to variables, which are not values; one with a default may hold a value.
 _REFERENCES = re.compile(r"(?:\$\{[\w.: /-]+?\}|\{\{[\w. ]+\}\})+", re.ASCII)
 _DEFAULT = ":-"
 _OPTION = re.compile(r"-{0,2}([A-Za-z][\w.-]*)=(.*)", re.ASCII | re.DOTALL)

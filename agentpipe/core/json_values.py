@@ -82,7 +82,7 @@ ANSWERS = JsonRules(MAX_ANSWER_DEPTH, other_types=False, nul=True)
 def checked_answer(answer: Any) -> tuple[Any, str]:
     """The answer, and as evaluators see it: the string itself, or its JSON.
 
-    What is no Unicode in it is replaced in both: no paid run is lost over a lone surrogate.
+    What is not Unicode in it is replaced in both: no paid run is lost over a lone surrogate.
 
     Raises:
         AnswerError: It is neither a string nor JSON; says where and why, or it is too large.

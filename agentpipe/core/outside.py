@@ -1,4 +1,4 @@
-"""The one door for text from outside: models, servers and agents send what is no valid Unicode.
+"""The one door for text from outside: models, servers and agents send what is not valid Unicode.
 
 A lone surrogate or a broken byte becomes U+FFFD, so that everything inside can be written as
 UTF-8, and no paid run is lost over one character.
@@ -182,7 +182,7 @@ def _number(digits: str) -> int | float:
 def _finite(digits: str) -> float:
     number = float(digits)
     if not math.isfinite(number):
-        raise ValueError(f"{digits[:40]} is no number that JSON can hold")
+        raise ValueError(f"{digits[:40]} is not a number that JSON can hold")
     return number
 
 

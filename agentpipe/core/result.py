@@ -217,7 +217,7 @@ def _refuse_odd_times(record: dict[str, Any]) -> None:
     """What readers compute with."""
     for name in ("started_at", "finished_at"):
         if record.get(name) is not None and moment_of(record[name]) is None:
-            raise FormatError(f"not a result: {name} is no time in UTC")
+            raise FormatError(f"not a result: {name} is not a time in UTC")
 
 
 def _encoded(record: dict[str, Any]) -> bytes:

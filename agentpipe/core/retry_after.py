@@ -22,7 +22,7 @@ _UNITS_S = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us":
 _PART = re.compile(r"([0-9]{1,12}(?:\.[0-9]{0,12})?)(d|h|ms|m|us|ns|s)")
 _DURATION = re.compile(rf"\s{{0,20}}(?:{_PART.pattern}){{1,20}}\s{{0,20}}")
 _MAX_CHARS = 100
-# Larger numbers are no durations but times, in seconds or milliseconds since 1970.
+# Larger numbers are not durations but times, in seconds or milliseconds since 1970.
 _FIRST_UNIX_S, _FIRST_UNIX_MS = 1e8, 1e11
 # x-ratelimit-reset-requests, anthropic-ratelimit-tokens-reset, ratelimit-reset.
 _RESET = re.compile(r"(?:[a-z]{1,40}-)?rate-?limit-(?:[\w-]{1,40}-)?reset(?:-[\w-]{1,40})?")

@@ -31,7 +31,7 @@ def _number(least: float, most: float) -> _Check:
 
 def _whole(least: int, most: int) -> _Check:
     def accepts(value: Any) -> bool:
-        return type(value) is int and least <= value <= most  # A bool is no number here.
+        return type(value) is int and least <= value <= most  # A bool is not a number here.
 
     return f"an integer from {least:,} to {most:,}", accepts
 

@@ -22,7 +22,7 @@ MASK = "***"
 MIN_ENCODED = 6
 # So many letters and digits hardly follow each other by chance, whatever is between them.
 MIN_NORMAL = 12
-# A shorter line of a secret is no secret of its own.
+# A shorter line of a secret is not a secret of its own.
 MIN_LINE = 8
 _LONGEST_PIECE = 8
 

@@ -28,7 +28,7 @@ class Slots(Generic[AnyRecord]):
         self._all = attrgetter(*self._put)
 
     def filled(self, values: Mapping[str, Any]) -> AnyRecord:
-        """The same as ``of(**values)``; keys that are no fields are dropped.
+        """The same as ``of(**values)``; keys that are not fields are dropped.
 
         Raises:
             TypeError: A field without a default is missing.

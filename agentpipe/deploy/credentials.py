@@ -37,7 +37,7 @@ def credentials_of(collection: Collection) -> Credentials:
     """What its contexts refer to, where its text goes into a ConfigMap.
 
     Raises:
-        ConfigError: A value is in the file itself, or a file's name is no key of a Secret.
+        ConfigError: A value is in the file itself, or a file's name is not a key of a Secret.
     """
     for context in collection.contexts:
         _refuse_shown(collection, context)
@@ -58,13 +58,13 @@ def references_in(collection: Collection) -> Credentials:
 def _refuse_shown(collection: Collection, context: ContextSpec) -> None:
     for name, value in context.env.items():
         is_public = context.public is not None and name in context.public
-        # Separators alone are no secret. A word beside a reference may be half of one.
+        # Separators alone are not a secret. A word beside a reference may be half of one.
         if not is_public and any(map(str.isalnum, _REFERENCE.sub("", value))):
             raise ConfigError(
                 f"collection {collection.name}: {_part(value)} the value of {name} is in the file, "
                 f"and would be in a ConfigMap: write ${{{name}}} or "
                 f"${{file:/run/secrets/agentpipe/{name}}} for all of it, or list the name in "
-                "public: if it is no secret"
+                "public: if it is not a secret"
             )
 
 

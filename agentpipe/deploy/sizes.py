@@ -27,7 +27,7 @@ MAX_SLOTS = 1_000
 
 
 def slots_of(collection: Collection) -> int:
-    """How many runs one worker process has at once, unless it is told otherwise."""
+    """How many runs one worker process has at once, unless it is set otherwise."""
     agents = collection.number * max(1, len(collection.contexts))
     return min(MAX_SLOTS, agents * collection.concurrency)
 

@@ -43,7 +43,7 @@ class Instance:
         Raises:
             TimeLimitExceeded: It took longer than ``limit_s``.
             RunContinues: Instead of a CancelledError, where the run does not end in its grace.
-            Exception: Whatever the agent raises; AnswerError for SystemExit and the like.
+            Exception: Whatever the agent raises; AnswerError for SystemExit and its kind.
         """
         run = asyncio.ensure_future(self._answer(task, context or self._context))
         try:

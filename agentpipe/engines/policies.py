@@ -130,7 +130,7 @@ class LivePolicy:
 
 
 def _nothing() -> None:
-    """Nobody waits for it."""
+    """No caller waits for it."""
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

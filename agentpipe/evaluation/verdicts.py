@@ -33,7 +33,7 @@ def read_verdict(func: str, returned: Any) -> Verdict:
 
     Raises:
         WrongAnswerError: The answer did not pass; the message is the function's reason.
-        BrokenEvaluatorError: It is no verdict.
+        BrokenEvaluatorError: It is not a verdict.
     """
     verdict = _verdict(func, returned)
     if not verdict.passed and verdict.score is None:

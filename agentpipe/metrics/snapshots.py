@@ -24,7 +24,7 @@ class Snapshots(threading.Thread):
 
     Args:
         open_store: Opens the store, again after it could not be reached.
-        say: Told when the broker goes away and comes back.
+        say: Called when the broker goes away and comes back.
     """
 
     def __init__(self, open_store: Callable[[], Store], say: Callable[[str], None]) -> None:

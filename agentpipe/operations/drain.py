@@ -24,7 +24,7 @@ def workers_named(store: Store, names: Iterable[str]) -> tuple[str, ...]:
     """The workers of these names.
 
     Raises:
-        ConfigError: One of them is no worker of this broker.
+        ConfigError: One of them is not a worker of this broker.
     """
     known = [worker.name for worker in _workers(store)]
     problems = [

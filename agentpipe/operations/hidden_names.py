@@ -73,7 +73,7 @@ def _as_written(collection: Collection) -> list[Context]:
 def hidden_names(
     path: Path, contexts: Sequence[Context] = (), *, asks_templates: bool = True
 ) -> HiddenNames:
-    """What the tasks of a file want; entries that are no tasks are left out.
+    """What the tasks of a file want; entries that are not tasks are left out.
 
     Args:
         path: A task file.

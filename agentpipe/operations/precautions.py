@@ -81,7 +81,7 @@ def _is_unbounded(entry: Mapping[str, Any]) -> bool:
 
 
 def _fetched(arguments: list[str]) -> str:
-    """The package or image: the first argument that is no option, or an option's value."""
+    """The package or image: the first argument that is not an option, or an option's value."""
     before = ""
     for each in arguments:
         name, _, value = each.partition("=")

@@ -145,7 +145,7 @@ class StoreBroker(dramatiq.Broker):
             QueueFull: The queue is at its bound; nothing was stored.
             QueueNotFound: No process has declared the queue.
             OptionError: An option is wrong, or would have no effect.
-            TaskError: The message is no task, or not JSON.
+            TaskError: The message is not a task, or not JSON.
         """
         self.check(message)
         self.emit_before("enqueue", message, delay)
@@ -173,7 +173,7 @@ class StoreBroker(dramatiq.Broker):
         """What the store gets of a message; ``delay`` is in milliseconds.
 
         Raises:
-            TaskError: The message is no task, or not JSON.
+            TaskError: The message is not a task, or not JSON.
         """
         actor = self.actors.get(message.actor_name)
         fields = self._fields(message, actor)

@@ -126,7 +126,7 @@ def offer_portions(
     """Offer groups, many per round trip; the patient wait for room and for the store.
 
     Raises:
-        ConfigError: Nobody has declared the collection, or a group is larger than all its queues.
+        ConfigError: The collection is not declared, or a group is larger than all its queues.
     """
     for portion in _together(groups):
         left = portion

@@ -59,7 +59,7 @@ class ReaderLock:
         except FileNotFoundError:
             return False
         except OSError as error:
-            # A link or a folder is no reader. One that we may not open may be alive.
+            # A link or a folder is not a reader. One that we may not open may be alive.
             return error.errno not in _NO_FILE
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

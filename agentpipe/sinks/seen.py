@@ -1,7 +1,7 @@
 """Seen: the submissions whose Results a stream has given.
 
 An id may be used again once its broker has forgotten it: that is another submission, and its Result
-is no repeat. Repeats of one submission come from a crash between publishing and dropping.
+is not a repeat. Repeats of one submission come from a crash between publishing and dropping.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def submission_of(result: Result) -> str | None:
 
 
 def submission_in(payload: bytes) -> str | None:
-    """The same of an encoded Result; None for what is no Result."""
+    """The same of an encoded Result; None for what is not a Result."""
     try:
         return submission_of(Result.decode(payload))
     except FormatError:

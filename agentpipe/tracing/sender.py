@@ -127,7 +127,7 @@ def endpoint_of(url: str) -> str:
     """Where traces go.
 
     Raises:
-        ConfigError: It is no URL of a collector.
+        ConfigError: It is not a URL of a collector.
     """
     parts = _parts_of(url)
     path = parts.path.rstrip("/")
@@ -148,5 +148,7 @@ def _parts_of(url: str) -> SplitResult:
     except ValueError:
         is_collector = False
     if not is_collector:  # It is not repeated: it may hold a credential.
-        raise ConfigError("this is no collector's URL: expected http://HOST:4318 or https://HOST")
+        raise ConfigError(
+            "this is not a collector's URL: expected http://HOST:4318 or https://HOST"
+        )
     return parts

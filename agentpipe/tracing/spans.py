@@ -128,7 +128,7 @@ def _context(trace: str, span: str) -> SpanContext:
 
 def _number(text: str, size: int) -> int:
     digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=size).digest()
-    return int.from_bytes(digest, "big") or 1  # 0 is no id.
+    return int.from_bytes(digest, "big") or 1  # 0 is not an id.
 
 
 def _begun_s(result: Result) -> float:

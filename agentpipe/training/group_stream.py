@@ -41,7 +41,7 @@ class GroupStream:
     kill any of them can be loaded, and exactly what was used after it comes again.
 
     A group of which something never comes would hold up the commits for ever. It is given up and
-    told in the log ``grace_s`` after its last record where it has ended, as its record or the
+    reported in the log ``grace_s`` after its last record where it has ended, as its record or the
     Results of all its samples say; else after ``abandon_s``. So is, with a sink that cannot
     read back (RabbitMQ), the rest of a group that was used before a kill.
 

@@ -103,7 +103,7 @@ class Policy:
     def update(self, version: int, *, drain_s: float | None = 0.0) -> Iterator[int]:
         """Pause, run the block, which loads new weights, publish their version, and resume.
 
-        Yields how many requests were still under way. Where the block raises, nobody knows which
+        Yields how many requests were still under way. Where the block raises, it is unknown which
         weights the servers have: the policy stays paused until ``publish`` and ``resume``.
 
         Raises:
@@ -132,7 +132,7 @@ class Policy:
                 count, too, where they are known: as many fewer begin.
 
         Raises:
-            ConfigError: These are no numbers.
+            ConfigError: These are not numbers.
         """
         refuse_version(version)
         if type(trained) is not int or trained < 0:

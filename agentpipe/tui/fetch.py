@@ -36,7 +36,7 @@ class Fetcher(threading.Thread):
     Args:
         on_change: Called in this thread after each snapshot.
         persists: Whether any error is an outage, after which the store is opened anew. Who serves
-            others has nobody who would start it again.
+            others has no supervisor that would start it again.
 
     Attributes:
         history: Replaced as a whole, never mutated.

@@ -297,7 +297,7 @@ def test_records_that_are_no_results_are_skipped_by_readers(project: Project) ->
     assert skipped in project.ok("tail", "--from", "beginning", "--timeout", "0").err
     info = project.ok("archive", "info", "--json").json
     assert (info["results"], info["skipped"]) == (1, len(records) + foreign)
-    assert "no results: readers skip them" in project.ok("archive", "info").out
+    assert "not results: readers skip them" in project.ok("archive", "info").out
 
 
 def _result(**fields: Any) -> bytes:

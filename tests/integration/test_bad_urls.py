@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 PASSWORD = "geheim"
 MISTYPED = {
     "an unknown parameter": ("redis://{host}:{redis}/0?prefx=a", "did you mean 'prefix'"),
-    "a database that is no number": ("redis://{host}:{redis}/first", "a number, not 'first'"),
-    "a port that is no number": ("redis://{host}:sixthousand/0", "sixthousand"),
+    "a database that is not a number": ("redis://{host}:{redis}/first", "a number, not 'first'"),
+    "a port that is not a number": ("redis://{host}:sixthousand/0", "sixthousand"),
     "a port that cannot be": ("redis://{host}:70000/0", "0-65535"),
     "no host": ("redis:///0", "the host is missing"),
     "no scheme": ("{host}:{redis}/0", "invalid URL of a broker"),
     "rabbit: an unknown parameter": ("amqp://{host}:{rabbit}/?prefx=a", "prefix"),
     "rabbit: a parameter without a value": ("amqp://{host}:{rabbit}/?prefix", "prefix"),
     "rabbit: a kind of queue that is none": ("amqp://{host}:{rabbit}/?queues=fast", "quorum"),
-    "rabbit: a port that is no number": ("amqp://{host}:many/", "many"),
+    "rabbit: a port that is not a number": ("amqp://{host}:many/", "many"),
     "rabbit: no CA file": ("amqps://{host}:{rabbit}/?cafile=/no/such", "/no/such"),
 }
 ELSEWHERE = {

@@ -61,7 +61,7 @@ def test_bash_completes_commands_actions_options_choices_and_files(project: Proj
     assert completed(project, "check agent.y") == {"agent.yaml"}
     assert completed(project, "send --metadata ") == set()
     assert completed(project, "completion ") == set(SHELLS)
-    # An option's value is no command.
+    # An option's value is not a command.
     assert completed(project, "send --metadata tail --on") == {"--on-full"}
 
 

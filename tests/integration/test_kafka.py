@@ -329,7 +329,7 @@ def _living(fleet: Fleet) -> int:
 def test_a_busy_reader_keeps_its_place_and_another_may_come_meanwhile(
     kafka_server: KafkaServer, topic: str
 ) -> None:
-    """No poll for longer than a session: a training step is no death."""
+    """No poll for longer than a session: a training step is not a death."""
     with_short_session = f"{kafka_server.url}/{topic}?partitions=2&session_s=6"
     sink = open_sink(Settings(sink=with_short_session))
     group = f"group-{topic}"

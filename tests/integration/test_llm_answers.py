@@ -352,7 +352,7 @@ def test_an_answer_with_a_lone_surrogate_is_an_answer(bench: Bench, way: Way) ->
     assert way.ask(bench, [say("so \ud800 it is")]) == ["so \ufffd it is"]
 
 
-# What is no answer.
+# What is not an answer.
 
 SO_FAR = {"choices": [{"message": {"content": "4"}, "finish_reason": "stop"}]}
 BESIDE: list[dict[str, Any]] = [

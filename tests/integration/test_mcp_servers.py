@@ -514,7 +514,7 @@ def test_a_server_that_ended_while_it_was_idle_is_opened_again(bench: Bench) -> 
     [
         (Sent(401, b"who?"), True, "HTTP 401: who?"),
         (Sent(200, b'{"id": ID, "error": {"message": "none"}}'), False, "list its tools: none"),
-        (Sent(200, b'{"id": ID, "result": []}'), False, "its list of tools is no list"),
+        (Sent(200, b'{"id": ID, "result": []}'), False, "its list of tools is not a list"),
     ],
 )
 def test_a_list_of_tools_that_cannot_be_read_again_is_no_answer(
@@ -581,7 +581,7 @@ def test_a_call_with_broken_arguments_is_not_made(
     with McpStub() as stub, LlmStub(script) as model:
         assert bench.ask(bench.engine(model.url, servers=[web(stub)]), "?") == ["sorry"]
     (text,) = tool_texts(model.requests[1])
-    assert text.startswith("Error: nothing was called, the arguments are no JSON object: ")
+    assert text.startswith("Error: nothing was called, the arguments are not a JSON object: ")
     assert told in text
     assert stub.calls() == []
 

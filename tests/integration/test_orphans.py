@@ -81,7 +81,7 @@ def test_a_worker_with_a_deaf_main_thread_ends_after_its_grace(project: Project)
     (worker,) = fleet.pids
     (master,) = children_of(fleet.process.pid)
     os.kill(master, signal.SIGKILL)
-    wait_until(lambda: worker not in fleet.pids, 60, "it is no member any more")
+    wait_until(lambda: worker not in fleet.pids, 60, "it is no longer a member")
     wait_until(lambda: worker not in project.processes(), 60, "and ends")
     project.until(running=2)  # Uncounted, in the worker that took its place.
     fleet.process.kill()

@@ -1,4 +1,4 @@
-"""What becomes of runs that fail, hang, or answer with what is no answer."""
+"""What becomes of runs that fail, hang, or answer with what is not an answer."""
 
 from __future__ import annotations
 

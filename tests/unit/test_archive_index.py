@@ -260,7 +260,7 @@ def test_an_archive_of_another_program_is_refused(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TABLE t (x)")
         db.commit()
-    with pytest.raises(ConfigError, match="no archive"):
+    with pytest.raises(ConfigError, match="not an archive"):
         Archive.open(Settings(sink=f"sqlite:///{path}"))
 
 

@@ -113,7 +113,7 @@ def test_vacuum_gives_space_back_beside_a_reader(
         (["trim", "--run", "v1"], "confirm with --yes"),
         (["vacuum"], "confirm with --yes"),
         (["info", "--sink", "sqlite:///missing.db"], "there is no file"),
-        (["info", "--sink", "kafka://localhost:1/topic"], "no archive"),
+        (["info", "--sink", "kafka://localhost:1/topic"], "not an archive"),
     ],
 )
 def test_a_mistake_is_named_and_removes_nothing(

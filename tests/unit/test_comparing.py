@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def run_of(name: str, **tasks: Sequence[float | None]) -> list[Sample]:
-    """Samples by task; a single one is no group."""
+    """Samples by task; a single one is not a group."""
     return samples_of(
         Result(
             task_id=f"{name}/{task}/{number}" if len(rewards) > 1 else f"{name}/{task}",

@@ -65,7 +65,7 @@ def test_a_list_of_the_users_is_named_with_its_line(
     listed.write_text(json.dumps({"other": {"stdio": start}, "mine": {"stdio": start}}, indent=1))
     lines = listed.read_text().splitlines()
     line = max(n for n, text in enumerate(lines, 1) if "POSTGRES_ADDRESS" in text)
-    catalogue = load_catalogue(str(listed))  # What no agent uses is no mistake.
+    catalogue = load_catalogue(str(listed))  # What no agent uses is not a mistake.
     (problem,) = catalogue.problems([{"name": "mine"}])
     assert f"({listed}:{line})" in problem
     monkeypatch.setenv(VARIABLE, str(listed))

@@ -193,7 +193,7 @@ def test_traces_go_to_the_path_of_traces(url: str, endpoint: str) -> None:
 
 @pytest.mark.parametrize("url", ["h:4318", "file:///x", "", "kafka://h", "http://", "http://[x"])
 def test_what_is_no_collector_is_refused(url: str) -> None:
-    with pytest.raises(ConfigError, match="no collector's URL"):
+    with pytest.raises(ConfigError, match="not a collector's URL"):
         endpoint_of(url)
 
 

@@ -63,7 +63,7 @@ class Moving:
                 self._unused = target
                 break
             message = Message.read(delivery, agent)
-            # Its worker has died, and nobody serves the agent who would have counted it.
+            # Its worker has died, and no worker serves the agent, which would have counted it.
             message = message.crashed() if delivery.redelivered else message
             taken.append((delivery, message))
             messages.append(await self._outgoing(message, target))

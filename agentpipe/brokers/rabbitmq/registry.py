@@ -79,7 +79,7 @@ class RegistryEntry:
 
     @classmethod
     def decode(cls, record: Mapping[str, Any]) -> Self:
-        """From JSON; raises for what is no entry."""
+        """From JSON; raises for what is not an entry."""
         fields = {name: record[name] for name in cls.__slots__ if name in record}
         for name in ("queues", "bounds", "former", "paused"):
             fields[name] = tuple(fields.get(name, ()))

@@ -6,7 +6,7 @@ local BUDGETS = base .. ':budgets'
 local CAP_USD, CAP_TOKENS, USD, TOKENS, DECLARED = 1, 2, 3, 4, 5
 local EXACT_USD = 1e-9
 
--- Nothing, of what is no budget: others may have written it, and it hides no other one.
+-- Nothing, of what is not a budget: others may have written it, and it hides no other one.
 local function unpack_budget(packed)
   local is_packed, budget = pcall(cmsgpack.unpack, packed)
   if not is_packed or type(budget) ~= 'table' then
@@ -54,7 +54,7 @@ local function tell_budget(holder, budget)
 end
 
 -- Six values for each: kind, name, the caps, -1 for none, and what is spent. Of one that cannot be
--- read, values that are no numbers.
+-- read, values that are not numbers.
 local function tell_budgets()
   local reply, found = {}, call('HGETALL', BUDGETS)
   for index = 1, #found, 2 do

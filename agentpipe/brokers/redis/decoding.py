@@ -317,7 +317,7 @@ def _ends(counts: Mapping[bytes, float]) -> tuple[dict[str, int], dict[str, int]
 
 
 def _count(value: bytes) -> float | None:
-    """A number from 0; None of what somebody else wrote there."""
+    """A number from 0; None of what another program wrote there."""
     try:
         number = float(value)
     except ValueError:

@@ -36,7 +36,7 @@ local function member_ids(group)
   return read_many('HMGET', group_key(group.name), fields)
 end
 
--- What waits is claimed before all else, and not run; the workers of what runs are told.
+-- What waits is claimed before all else, and not run; the workers of what runs are signalled.
 local function cancel_member(id, task)
   call('HSET', NOTES, 'cancel ' .. id, '1')
   task.priority = FIRST_OF_ALL

@@ -1,5 +1,5 @@
 -- Shared by all scripts. KEYS[1] is '{prefix}:store'; each key of the set begins with the same
--- {prefix}, a hash tag, so that all of them lie in one slot of a cluster. KEYS[2] is no key: it ends
+-- {prefix}, a hash tag, so that all of them lie in one slot of a cluster. KEYS[2] is not a key: it ends
 -- with the seconds since the caller's last script that asked for the time, if there was one.
 
 local STORE = KEYS[1]
@@ -207,7 +207,7 @@ local function count_in_run(id, field, number)
   end
 end
 
--- What somebody else wrote into a count must not stop a task half way.
+-- What another program wrote into a count must not stop a task half way.
 local function save_runs()
   for key, counts in pairs(run_counts) do
     for field, number in pairs(counts) do

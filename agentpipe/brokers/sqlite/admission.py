@@ -76,7 +76,7 @@ class Rooms:
         return qid
 
     def any(self) -> int | None:
-        """The target itself, full or not; None if nobody has declared it."""
+        """The target itself, full or not; None if it is not declared."""
         row = self._db.execute("SELECT qid FROM queues WHERE name = ?", (self._target,)).fetchone()
         return None if row is None else int(row[0])
 

@@ -99,7 +99,7 @@ CREATE INDEX IF NOT EXISTS undeliverable_by_task ON undeliverable (task_id);
 CREATE TABLE IF NOT EXISTS undeliverable_bodies (
     died_us INTEGER PRIMARY KEY, payload BLOB NOT NULL, result BLOB NOT NULL)
 """
-# Before, a claim read all ready queues, whoever served them.
+# Before, a claim read all ready queues, also those of other workers.
 _WITH_LANES = """
 DROP INDEX IF EXISTS queues_ready;
 CREATE INDEX IF NOT EXISTS queues_lanes ON queues (coalesce(collection, name), turn)

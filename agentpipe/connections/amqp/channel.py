@@ -263,7 +263,7 @@ class Channel:
         await self.catch_up()
 
     async def catch_up(self) -> None:
-        """Wait until the server has done all that it was told on this channel."""
+        """Wait until the server has done all that was asked on this channel."""
         await self.call("basic_qos", prefetch_count=self._prefetch)
 
     async def get(self, queue: str) -> Delivery | None:

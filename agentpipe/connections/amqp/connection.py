@@ -62,7 +62,7 @@ class Session:
 
     @property
     def server_version(self) -> str:
-        """As the server told it when it let us in."""
+        """As the server reports it when a connection opens."""
         told = getattr(self._connection, "server_properties", None) or {}
         return str(told.get("version", "of no version"))
 

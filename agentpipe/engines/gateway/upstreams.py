@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # What their clients ask below the prefix, that is recorded.
 RECORDED = {"/chat/completions": "openai", "/messages": "anthropic"}
-# And what is no answer of a model. A segment of a path that is made of dots would lead elsewhere.
+# And what is not an answer of a model. A segment of dots in a path would lead elsewhere.
 _UNRECORDED = re.compile(
     r"GET /models(?:/[A-Za-z0-9_:-][A-Za-z0-9_.:-]{0,199})?"
     r"|POST /embeddings|POST /messages/count_tokens"

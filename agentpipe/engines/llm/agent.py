@@ -39,7 +39,7 @@ _CUT = (
     "Error: nothing was called: your answer was cut {}, so the arguments may be incomplete; "
     "call it again, with less text or in parts"
 )
-_NO_OBJECT = "Error: nothing was called, the arguments are no JSON object: {}; call it again"
+_NO_OBJECT = "Error: nothing was called, the arguments are not a JSON object: {}; call it again"
 
 
 class LlmAgent:

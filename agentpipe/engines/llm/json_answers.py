@@ -62,7 +62,7 @@ def _values(text: str) -> Iterator[str]:
             try:
                 _, at = _DECODER.raw_decode(text, start)
             except ValueError as error:  # Python also refuses a number of 5,000 digits.
-                # What is in a broken value is no value of its own.
+                # What is in a broken value is not a value of its own.
                 at = max(getattr(error, "pos", 0), start + 1)
                 broken += 1
                 continue

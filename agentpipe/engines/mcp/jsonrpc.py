@@ -16,7 +16,7 @@ _ID = re.compile(rb'"id"\s*:\s*(\d{1,18})')
 _MAX_ID = 1_000
 _DIGITS = re.compile(r"[0-9]{1,15}")
 MAX_NUMBER = 2**53
-# A server may print what is no message at all.
+# A server may print what is not a message at all.
 _MARKS = (b'"jsonrpc"', b'"result"', b'"error"')
 # More than an error shows: a credential in it is masked before the error is cut.
 _MAX_SHOWN = 20_000

@@ -41,11 +41,11 @@ class ToolListing:
         """Take the tools on a page, and give the cursor of the next one; what is none is left out.
 
         Raises:
-            UnreadableAnswer: It is no page, or a cap is exceeded.
+            UnreadableAnswer: It is not a page, or a cap is exceeded.
         """
         entries = page.get("tools") if isinstance(page, dict) else None
         if not isinstance(entries, list):
-            raise UnreadableAnswer("its list of tools is no list")
+            raise UnreadableAnswer("its list of tools is not a list")
         self._pages += 1
         for tool in filter(None, map(_tool_of, entries)):
             self.tools.append(tool)

@@ -162,7 +162,7 @@ def _call(block: Mapping[str, Any], id_: str) -> ToolCall:
 
 
 def _sent_back(block: Mapping[str, Any], call: ToolCall | None) -> Mapping[str, Any] | None:
-    """The block without what Anthropic refuses: an empty text, and input that is no object."""
+    """The block without what Anthropic refuses: an empty text, and input that is not an object."""
     if call:
         given = block.get("input")
         return {**block, "id": call.id, "input": given if isinstance(given, dict) else {}}

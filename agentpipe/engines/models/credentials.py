@@ -12,7 +12,7 @@ def header_value(key: str) -> str:
     """The key, if a header can hold it.
 
     Raises:
-        AgentFailed: It cannot; a file's last line feed is no part of it.
+        AgentFailed: It cannot; a file's last line feed is not part of it.
     """
     stripped = key.strip()
     if not (stripped.isascii() and stripped.isprintable()):

@@ -190,7 +190,7 @@ def _turn(
 def _sent_back(raw: Mapping[str, Any], call: ToolCall) -> dict[str, Any]:
     """With what a provider keeps in it, such as Gemini's signatures of thoughts.
 
-    Arguments that are no object are left out: some servers parse them, and refuse the request.
+    Arguments that are not an object are left out: some servers parse them, and refuse the request.
     """
     kept = {name: value for name, value in raw.items() if name != "index"}
     arguments = call.arguments if _is_object(call.arguments) else "{}"

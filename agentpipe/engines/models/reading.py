@@ -122,7 +122,7 @@ def arguments_of(text: str) -> dict[str, Any]:
     """The arguments that a model wrote for a call; none at all, or null, are an empty object.
 
     Raises:
-        ValueError: They are no JSON object, or longer than ``MAX_ARGUMENTS_CHARS``.
+        ValueError: They are not a JSON object, or longer than ``MAX_ARGUMENTS_CHARS``.
     """
     if len(text) > caps.MAX_ARGUMENTS_CHARS:
         most = f"more than {caps.MAX_ARGUMENTS_CHARS:,} characters (MAX_ARGUMENTS_CHARS)"

@@ -264,7 +264,7 @@ def _unpaired(here: Rewards, there: Rewards) -> Unpaired:
 
 
 def _asked_otherwise(first: Sequence[Sample], second: Sequence[Sample]) -> Unpaired:
-    """Tasks of one name that ask different things are no pair."""
+    """Tasks of one name that ask different things are not a pair."""
     a, b = _asked(first), _asked(second)
     other = sorted(task for task in a.keys() & b.keys() if a[task].isdisjoint(b[task]))
     return Unpaired(len(other), tuple(other[:NAMED]))

@@ -156,7 +156,7 @@ def divided(samples: Iterable[Sample], pass_k: Sequence[int]) -> dict[str, Repor
 
 
 def group_of(result: Result) -> str:
-    """The task whose sample it is; a task that is no sample is alone in its group."""
+    """The task whose sample it is; a task that is not a sample is alone in its group."""
     return result.group_id or result.task_id
 
 

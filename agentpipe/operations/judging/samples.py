@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from agentpipe.core.result import Result
 
-# Types of JSON: a subclass, as of true, is no number here.
+# Types of JSON: a subclass, as of true, is not a number here.
 _NUMBERS = frozenset({int, float})
 
 
@@ -27,7 +27,7 @@ class Sample(NamedTuple):  # Made a million times: a frozen dataclass takes four
     """What judging needs of one Result: its answer and trace may be large.
 
     Attributes:
-        group: The task whose sample it is; a task that is no sample is alone in its group.
+        group: The task whose sample it is; a task that is not a sample is alone in its group.
         key: Its value of the field that a report is divided by.
         usage: Numbers only, summed over its attempts and their runs.
         started: Unix seconds, like ``finished``; None if unknown.

@@ -1,4 +1,4 @@
-"""The data files of a folder that somebody else may have written: no link leads out of it."""
+"""The data files of a folder that another user may have written: no link leads out of it."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
 
     Attributes:
         held: What is assigned here.
-        generation: Tells the group's generation; negative when this reader is no member.
+        generation: Tells the group's generation; negative when this reader is not a member.
     """
 
     def __init__(self, topic: str, lent: Lent, commits: Commits, claim_s: float) -> None:

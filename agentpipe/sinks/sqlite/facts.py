@@ -58,7 +58,7 @@ _TEXTS = ("run", "group_id", "collection", "agent", "outcome")
 
 
 def facts_of(payload: bytes) -> Facts:
-    """The facts of an encoded Result; ``NONE`` of what is no JSON object."""
+    """The facts of an encoded Result; ``NONE`` of what is not a JSON object."""
     record = _last_keys(payload)
     if record is None:
         record = _parsed(payload)
@@ -69,7 +69,7 @@ def facts_of(payload: bytes) -> Facts:
 
 
 def _last_keys(payload: bytes) -> Any:
-    """The object from ``task_id`` on, None where that is no object: then another one has that key.
+    """The object from ``task_id`` on, None where that is not an object: then another has that key.
 
     Parsing the whole takes five times as long, and more with a long trace.
     """

@@ -39,7 +39,7 @@ CREATE INDEX loans_by_owner ON loans (owner);
 # Records in memory at a time; a search may stop anywhere.
 PAGE_BYTES = 16 * caps.MIB
 LAYOUT = Layout(3, "records", _SCHEMA, {2: _FACTS})
-# Others may write here, too: SQLite keeps values of any type, and a text that is no UTF-8.
+# Others may write here, too: SQLite keeps values of any type, and a text that is not UTF-8.
 TASK_ID = "CAST(task_id AS BLOB)"
 # Of one that is too large, which is none of ours, an empty one.
 BODY = f"CASE WHEN length(body) <= {caps.MAX_RECORD_BYTES} THEN CAST(body AS BLOB) ELSE x'' END"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # Deeper ones are drawn at this depth.
 MAX_DEPTH = 12
-# A later time is no time.
+# A later time is not a time.
 MAX_S = 1e12
 
 

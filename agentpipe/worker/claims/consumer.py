@@ -51,7 +51,7 @@ SHARE_FOR_S = 0.02
 TURNS_WITHIN_S = 0.5
 BEGIN_LOOK_S = 0.001
 OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S = 0.1, 2.0
-# What the store refuses whatever is left of it; meanwhile somebody may mend the store.
+# What the store refuses whatever is left of it; meanwhile the store may be repaired.
 REFUSED_AGAIN_S = 30.0
 
 log = logging.getLogger(__name__)

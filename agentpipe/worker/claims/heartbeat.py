@@ -16,7 +16,7 @@ class RunSeen:
     """A run in progress.
 
     Attributes:
-        activity: What it does, in a few words, masked; empty where nobody knows.
+        activity: What it does, in a few words, masked; empty where it is unknown.
     """
 
     queue: str

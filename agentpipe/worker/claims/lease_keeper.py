@@ -73,7 +73,7 @@ class LeaseKeeper(threading.Thread):
             self._woken.wait(pause_s)
 
     def report_soon(self) -> None:
-        """Renew at once, with a report: somebody waits for what it says; from any thread."""
+        """Renew at once, with a report: a caller waits for what it says; from any thread."""
         self._report_at = 0.0
         self._woken.set()
 

@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def _end_by(kind: int) -> None:
-    with suppress(OSError):  # Nobody handles SIGKILL.
+    with suppress(OSError):  # SIGKILL cannot be handled.
         signal.signal(kind, signal.SIG_DFL)
     signal.raise_signal(kind)
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 # A child that dies sooner than this after its start is restarted with a growing pause.
 SHORT_LIFE_S = 2.0
 PAUSE_S, MAX_PAUSE_S = 0.5, 4.0
-# A mistake in a file stays until somebody mends it.
+# A mistake in a file stays until it is mended.
 MAX_PAUSE_OF_MISTAKES_S = 30.0
 FIRST_PROCESS = 1
 CONFIG_ERROR = 2
@@ -126,7 +126,7 @@ class Supervisor:
     def _beat(self) -> None:
         """Say to `agentpipe probe live` that this loop turns: it replaces frozen workers."""
         if self._settings.heartbeat_file:
-            with suppress(OSError):  # A full disk is no reason to end.
+            with suppress(OSError):  # A full disk does not end it.
                 Path(self._settings.heartbeat_file).touch()
 
     def _reap_orphans(self) -> None:

@@ -93,7 +93,7 @@ def _flaw_of_callback(broker: StoreBroker, message: ClaimedMessage, option: str)
 
 
 def offer_all(store: Store, messages: Iterable[ClaimedMessage]) -> None:
-    """Offer what these messages send, and mark those that send to a queue nobody has declared.
+    """Offer what these messages send, and mark those that send to a queue that is not declared.
 
     Raises:
         Unreachable: The store does not answer; offer them again.

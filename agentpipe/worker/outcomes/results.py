@@ -356,7 +356,7 @@ class Results(dramatiq.Middleware):
         error: BaseException,
         limit: RateLimit,
     ) -> Settlement:
-        """The service is at its limit, which is no failure: the run does not count."""
+        """The service is at its limit, which is not a failure: the run does not count."""
         actor, cooled_s = served_actor(broker, message.actor_name), message.claim.cooled_s
         allowed_s = actor.limits.max_cooldown_s if actor else 0.0
         if cooled_s >= allowed_s:

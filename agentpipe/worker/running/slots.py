@@ -33,7 +33,7 @@ def slots_for(broker: dramatiq.Broker, threads: int) -> int:
 
 
 def _were_given(argv: Iterable[str]) -> bool:
-    """Whether the command line names the threads: their default cannot be told from a choice."""
+    """Whether the command line names the threads: their default looks the same as a choice."""
     return any(re.match(r"-t\d*$|--t(h|hr|hre|hrea|hread|hreads)?(=|$)", arg) for arg in argv)
 
 

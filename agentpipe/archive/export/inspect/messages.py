@@ -58,7 +58,7 @@ def message_of(message: Mapping[str, Any], model: str) -> Json:
 
 
 def _call(call: Mapping[str, Any]) -> Json:
-    """A call; arguments that are no object are shown, and why they are none."""
+    """A call; arguments that are not an object are shown, and why they are none."""
     function = call.get("function")
     inner = function if isinstance(function, dict) else call
     written = inner.get("arguments")
@@ -72,7 +72,7 @@ def _call(call: Mapping[str, Any]) -> Json:
         written = orjson.loads(written or "{}") if isinstance(written, str) else written or {}
     if isinstance(written, dict):
         return {**converted, "arguments": written}
-    error = "the arguments are no JSON object"
+    error = "the arguments are not a JSON object"
     return {**converted, "arguments": {"arguments": written}, "parse_error": error}
 
 

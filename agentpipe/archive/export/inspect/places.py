@@ -35,7 +35,7 @@ class _Seen:
 
     Attributes:
         number: Its place in the stream.
-        group: None for a task that is no sample.
+        group: None for a task that is not a sample.
     """
 
     number: int
