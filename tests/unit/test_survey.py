@@ -266,7 +266,7 @@ def test_an_engine_that_fails_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> No
     def fail(_: Any) -> None:
         raise ZeroDivisionError("by mistake")
 
-    monkeypatch.setattr("agentpipe.operations.project.survey.open_engine", fail)
+    monkeypatch.setattr("agentpipe.operations.project.readiness.open_engine", fail)
     (reason,) = seen("a.yaml", OWN, run_code=True).reasons
     assert "a.yaml:2: its engine fails: " in reason
     assert "by mistake" in reason

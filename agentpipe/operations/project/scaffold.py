@@ -15,7 +15,8 @@ from agentpipe.config.collection import load
 from agentpipe.errors import ConfigError, Problem
 from agentpipe.operations.project.collection import FILE, SAMPLE_AGENT, collection_around
 from agentpipe.operations.project.import_files import find_files
-from agentpipe.operations.project.survey import NO, OTHER, PEER, survey
+from agentpipe.operations.project.readiness import PEER
+from agentpipe.operations.project.survey import NO, OTHER, survey
 from agentpipe.operations.project.templates import COLLECTION_YAML, GITIGNORE, README, TASKS
 
 if TYPE_CHECKING:
