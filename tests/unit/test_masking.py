@@ -129,7 +129,7 @@ ELSEWHERE = {
     "agentpipe.engines.mcpuniverse.host.failure": "more than the worker shows",
     "agentpipe.engines.mcpuniverse.host.evaluation": "more than the worker shows",
     "agentpipe.engines.process.agent": "parts of a masked line",
-    "agentpipe.worker.outcomes.results": "masked in the same function",
+    "agentpipe.worker.outcomes.endings": "masked in the same function",
     "agentpipe.worker.claims.settling": "a masked settlement",
     "agentpipe.operations.dead_letters": "masked in the store",
     "agentpipe.cli.dead_text": "masked in the store",

@@ -17,7 +17,6 @@ import dramatiq
 from dramatiq.asyncio import get_event_loop_thread, set_event_loop_thread
 from dramatiq.middleware import MiddlewareError, SkipMessage
 
-from agentpipe.core.logs import Bound
 from agentpipe.errors import AgentpipeError
 from agentpipe.worker.loop.thread_pool import ThreadPool
 from agentpipe.worker.outcomes import follow_ups
@@ -105,7 +104,7 @@ class Signals:
         except Exception:
             log.exception(
                 "unexpected error after a run",
-                extra={"bound": Bound(message.message_id, message.claim.queue)},
+                extra=message.log_extra,
             )
 
     async def _emit(self, message: ClaimedMessage, emit: Callable[[], None]) -> None:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from agentpipe.core.backoff import delay_s
 from agentpipe.core.failures import error_kind, error_record
-from agentpipe.core.logs import Bound
 from agentpipe.core.redaction import Redactor
 from agentpipe.errors import AgentFailed
 
@@ -121,7 +120,7 @@ def log_cooldown(
         cooldown.delay_s,
         _why_so_long(limit, cooldown),
         f"; it covers {others} more agents of its context" if others else "",
-        extra={"bound": Bound(message.message_id, queue)},
+        extra=message.log_extra,
     )
 
 

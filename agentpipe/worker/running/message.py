@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dramatiq
 import orjson
 
+from agentpipe.core.logs import Bound
 from agentpipe.core.outside import ORJSON_DEPTH, is_deep
 from agentpipe.core.task import Task, kind_of
 from agentpipe.core.thread_marks import NO_RUN
@@ -72,6 +73,11 @@ class ClaimedMessage(dramatiq.MessageProxy):
     def error(self) -> BaseException | None:
         """Why it failed or was skipped, without secrets."""
         return self._exception
+
+    @property
+    def log_extra(self) -> dict[str, Bound]:
+        """Binds log lines about it to it, wherever they are logged: the logger's ``extra``."""
+        return {"bound": Bound(self.message_id, self.claim.queue)}
 
     def note_answer(self, answered: Completed) -> None:
         """Its agent has ended: what ends the run from now on must not cost the answer."""

@@ -1,0 +1,115 @@
+"""Endings: the settlements that end a task, each with its Result."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.brokers.records import Settlement
+from agentpipe.core import masking
+from agentpipe.core.failures import MAX_ERROR_CHARS, error_record
+from agentpipe.core.result import Result
+from agentpipe.core.timestamps import utc
+from agentpipe.evaluation.evaluators import reward, rewards
+from agentpipe.worker.outcomes.members import member_end
+from agentpipe.worker.outcomes.rollouts import rollout_of
+from agentpipe.worker.outcomes.run_failures import causes_of, failure_of_end
+from agentpipe.worker.outcomes.spending import cost_of, total_of, usage_of
+from agentpipe.worker.outcomes.unjudged import attempt_of, evaluation_error
+from agentpipe.worker.running.served_actor import served_actor
+
+if TYPE_CHECKING:
+    import dramatiq
+
+    from agentpipe.brokers.records import Action
+    from agentpipe.worker.running.message import ClaimedMessage
+    from agentpipe.worker.running.runner import Completed
+
+EVALUATOR_BROKE = "EvaluationError: an evaluator broke; the result says how"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Endings:
+    """Makes them for one worker, of this name."""
+
+    worker: str
+
+    def settle(
+        self,
+        broker: dramatiq.Broker,
+        message: ClaimedMessage,
+        action: Action,
+        outcome: str,
+        *,
+        error: BaseException | None = None,
+        run: Completed | None = None,
+    ) -> Settlement:
+        """Settle a message for good, with the Result that its task gets."""
+        redactor = masking.redactor()
+        failure = None if error is None else error_record(error, redactor)
+        rollout = rollout_of(message, run, outcome, error)
+        result = self._result(broker, message, outcome, failure=failure, run=run, rollout=rollout)
+        encoded = result.encode(redactor)
+        # An evaluator's error may quote the answer, and that may hold a credential.
+        reason = EVALUATOR_BROKE if outcome == "eval_error" else ""
+        causes = causes_of(run) if error is None else [error]
+        if failure is not None:
+            reason = redactor.text(f"{failure['type']}: {failure['message']}")
+            # An error may quote the question or the answer: only the Result has it whole.
+            log.warning("%s, %s", outcome, failure["type"], extra=message.log_extra)
+            log.debug("%s", reason[:300], extra=message.log_extra)
+        return Settlement(
+            message.claim,
+            action,
+            encoded,
+            outcome,
+            reason[:MAX_ERROR_CHARS],
+            reward=result.reward,
+            **cost_of(message),
+            config_hash=result.config_hash or "",
+            member=member_end(message, result),
+            failure=failure_of_end(broker, message, outcome, result.error, causes),
+        )
+
+    def _result(
+        self,
+        broker: dramatiq.Broker,
+        message: ClaimedMessage,
+        outcome: str,
+        *,
+        failure: dict[str, Any] | None,
+        run: Completed | None,
+        rollout: dict[str, Any] | None,
+    ) -> Result:
+        claim = message.claim
+        actor = served_actor(broker, message.actor_name)
+        evaluations = list(run.evaluations) if run else []
+        score = reward(evaluations) if outcome == "ok" else None
+        ran = run is not None or message.tracer is not None
+        return Result.of(
+            message.task,
+            result=run.answer if run else None,
+            evaluation_results=[evaluation.to_dict() for evaluation in evaluations],
+            trace=message.tracer.spans if message.tracer else [],
+            task_id=claim.task_id,
+            collection=actor.collection if actor else None,
+            agent=message.actor_name,
+            context=actor.context if actor else None,
+            attempt=attempt_of(message, run),
+            outcome=outcome,
+            stop=run.stop if run else None,
+            reward=score,
+            rewards=rewards(evaluations) if outcome == "ok" else {},
+            reward_trustworthy=score is not None,
+            error=failure or evaluation_error(evaluations),
+            usage=usage_of(message),
+            usage_total=total_of(message),
+            rollout=rollout,
+            worker=self.worker,
+            config_hash=(actor.config_hash or None) if actor else None,
+            submitted_at=utc(claim.submitted_at),
+            started_at=utc(message.started_at) if ran else None,
+        )
