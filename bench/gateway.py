@@ -12,7 +12,7 @@ import sys
 import time
 from contextlib import contextmanager
 from multiprocessing import get_context
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -115,9 +115,9 @@ def _serve_gateway(tell: Connection, model: str) -> None:
 
 
 async def _gateway(tell: Connection, model: str) -> None:
-    """One run without end; its records are dropped, as those of many runs would be."""
+    """The gateway of one run without end, in one process as one worker has it."""
     tracer = Tracer()
-    with tracer.root(), recording(_Dropped()):
+    with tracer.root(), recording(_Fresh()):
         async with run_gateway(Task(), Context({"OPENAI_BASE_URL": model}), {}) as gateway:
             assert gateway is not None
             tell.send(f"{gateway.base_url}/v1")
@@ -126,9 +126,10 @@ async def _gateway(tell: Connection, model: str) -> None:
                 tracer.spans.clear()
 
 
-class _Dropped(Rollout):
-    def add(self, *args: object, **more: object) -> None:
-        """Rows of one run would be compared with each other."""
+class _Fresh(Rollout):
+    def add(self, *args: Any, **more: Any) -> None:
+        """Each turn in a record of its own, as of many runs: one would compare all its rows."""
+        Rollout().add(*args, **more)
 
 
 async def _per_s(url: str, clients: int, requests: int) -> float:

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 _FAULTS = (UnreadableResponse, CapExceeded, ServiceError, httpx2.HTTPError)
 _OWN = Lease(None, "")
 _CONTENT = ("messages", "tools", "system", "stream", "stream_options")
+_KEPT_URLS = 100  # A client may ask about as many models as it likes.
 # Of a response: what its client needs to know besides the body.
 _PASSED = ("content-type", "retry-after", "retry-after-ms", "x-request-id", "request-id")
 
@@ -121,6 +122,8 @@ class Relay:
         self._key = upstream.key.encode()
         self._gives_ids, self._gap = provider.protocol == "openai", NO_TOKEN_IDS
         self._messages: list[Any] = []
+        self._urls: dict[str, httpx2.URL] = {}
+        self._headers: httpx2.Headers | None = None
 
     async def answer(self, asked: Mapping[str, Any], path: str, reply: Reply) -> Answer | None:
         """Pass a request on; what its client got, where that was an answer of the model."""
@@ -214,19 +217,32 @@ class Relay:
         return await self._sent("POST", path, encoded(body), lease)
 
     async def _sent(self, method: str, path: str, content: bytes, lease: Lease) -> httpx2.Response:
-        headers = {**JSON, **self._credential()}
-        url = self._upstream.url(path, lease.base_url)
-        request = self._client.build_request(method, url, content=content, headers=headers)
+        url = self._url(self._upstream.url(path, lease.base_url))
+        headers = self._headers or self._made_headers()
+        extensions = {"timeout": self._client.timeout.as_dict()}
+        # Made anew for each request, the client's own would cost more than all else here.
+        request = httpx2.Request(
+            method, url, content=content, headers=headers, extensions=extensions
+        )
         return await self._client.send(request, stream=True)
+
+    def _url(self, text: str) -> httpx2.URL:
+        if text not in self._urls:
+            if len(self._urls) >= _KEPT_URLS:
+                self._urls.clear()
+            self._urls[text] = httpx2.URL(text)
+        return self._urls[text]
+
+    def _made_headers(self) -> httpx2.Headers:
+        credential = self._upstream.protocol.headers(header_value(self._upstream.key))
+        self._headers = httpx2.Headers({**self._client.headers, **JSON, **credential})
+        return self._headers
 
     def _shown(self, content: bytes) -> bytes:
         """Without the real key, which a server may repeat."""
         if self._key not in content:
             return content
         return self._masked(content.decode(errors="replace")).encode()
-
-    def _credential(self) -> dict[str, str]:
-        return self._upstream.protocol.headers(header_value(self._upstream.key))
 
     async def _fail(self, error: Exception, reply: Reply) -> None:
         failed = self._noted(error)

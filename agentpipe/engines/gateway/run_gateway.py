@@ -167,7 +167,7 @@ class RunGateway:
 
     def _opened(self) -> httpx2.AsyncClient:
         if self._client is None:
-            self._client = new_client(redirected)
+            self._client = new_client(redirected, plain=True)
         return self._client
 
 

@@ -13,6 +13,7 @@ from urllib.request import getproxies
 
 import httpx2
 
+from agentpipe.engines.http.plain import PlainTransport
 from agentpipe.engines.http.redirects import refuse_to_leave
 
 if TYPE_CHECKING:
@@ -21,18 +22,23 @@ if TYPE_CHECKING:
 CONNECT_LIMIT_S = 30.0
 
 
-def new_client(refused: Callable[[httpx2.Response, str], Exception]) -> httpx2.AsyncClient:
+def new_client(
+    refused: Callable[[httpx2.Response, str], Exception], *, plain: bool = False
+) -> httpx2.AsyncClient:
     """A client for one server, without a limit on responses; the caller sets one, and closes it.
 
     It follows a redirect within that server, such as one to a trailing slash. For another one it
-    raises what ``refused`` makes of the response and a sentence.
+    raises what ``refused`` makes of the response and a sentence. With ``plain``, servers without
+    TLS and without a proxy before them are asked by ``PlainTransport``.
     """
+    plainly = plain and not _has_proxies()
     timeout = httpx2.Timeout(None, connect=CONNECT_LIMIT_S)
     return httpx2.AsyncClient(
         verify=_certificates(),
         timeout=timeout,
         follow_redirects=True,
         trust_env=_has_proxies(),
+        mounts={"http://": PlainTransport()} if plainly else None,
         event_hooks={"response": [refuse_to_leave(refused)]},
     )
 

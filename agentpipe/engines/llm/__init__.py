@@ -39,7 +39,7 @@ class LlmEngine:
         self._config = read_config(config)
         catalogue = load_catalogue(os.environ.get(VARIABLE))
         problems = list(catalogue.problems(list(self._config.servers)))
-        if not all(find_spec(name) for name in ("genai_prices", "httpx2")):
+        if not all(find_spec(name) for name in ("genai_prices", "httptools", "httpx2")):
             problems.append(f"llm agents need more packages: {pip_install('llm')}")
         if problems:
             raise ConfigError(map(config.problem, problems))

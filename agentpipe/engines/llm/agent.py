@@ -63,7 +63,7 @@ class LlmAgent:
         """
         if self._model is None:
             endpoint = self._access.model(context)
-            self._client = new_client(redirected)
+            self._client = new_client(redirected, plain=True)
             secrets = (*context.env.values(), *self._access.secrets)
             self._model = LlmModel(self._config, endpoint, self._client, secrets)
         servers = self._access.servers(task, context)

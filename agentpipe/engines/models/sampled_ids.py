@@ -31,7 +31,7 @@ def sampled_in(completion: Mapping[str, Any], choice: Mapping[str, Any]) -> Samp
         return None
     if not sampled and _says_something(choice.get("message")):
         return None
-    logprobs = [*_logprobs(choice.get("logprobs"))]
+    logprobs = _logprobs(choice.get("logprobs"))
     if len(logprobs) != len(sampled):
         return None
     versions = tuple(_versions(choice.get("weight_versions"), len(sampled)))
@@ -56,15 +56,18 @@ def _content(logprobs: Any) -> list[Any]:
     return _listed(logprobs.get("content")) if isinstance(logprobs, dict) else []
 
 
-def _logprobs(logprobs: Any) -> Iterator[float]:
-    for each in _content(logprobs):
-        value = each.get("logprob") if isinstance(each, dict) else None
-        if _is_number(value) and -math.inf < value <= _ROUNDING:
-            yield min(0.0, float(value))
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _logprobs(logprobs: Any) -> list[float]:
+    """One for each token; none where one of them is no logarithm of a probability."""
+    try:
+        values = [each["logprob"] for each in _content(logprobs)]
+    except (TypeError, KeyError):
+        return []
+    if not {*map(type, values)} <= {int, float} or not all(map(math.isfinite, values)):
+        return []
+    highest = max(values, default=0.0)
+    if highest > _ROUNDING:
+        return []
+    return [min(0.0, value) for value in values] if highest > 0 else [*map(float, values)]
 
 
 def _versions(value: Any, tokens: int) -> Iterator[tuple[str | int, int, int]]:
