@@ -72,7 +72,7 @@ def _emptied(url: str) -> redis.Redis:
 
 def _bare_per_s(client: redis.Redis) -> float:
     """The same bytes, a thousand to a round trip."""
-    payloads = [admit(task).payload for task in tasks(BULK)]
+    payloads = [admit(task).encoded for task in tasks(BULK)]
 
     def push() -> None:
         for first in range(0, BULK, 1_000):

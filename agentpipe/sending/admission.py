@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.brokers.records import Offer
 from agentpipe.config.task_rules import NO_RULES
 from agentpipe.core.task import Task
 from agentpipe.errors import TaskError
 from agentpipe.evaluation import evaluators
 
 if TYPE_CHECKING:
-    from agentpipe.config.task_rules import TaskRules
+    from collections.abc import Mapping
 
+    from agentpipe.config.task_rules import TaskRules
 
 # Of a Task that agentpipe made, such as the replay of a dead letter.
 _OURS = ("answered", "spent_before", "dramatiq")
@@ -22,30 +24,55 @@ _OURS = ("answered", "spent_before", "dramatiq")
 class AdmittedTask:
     """A task that passed all checks; ``examine`` and ``admit`` make them.
 
+    What a run or a group adds is kept beside the task, and written into its payload once, when it
+    is offered: each of its samples shares it.
+
     Attributes:
-        task: It has an id, unless its sender gave none and a run's plan is to give it one.
-        payload: The task as the store keeps it.
+        checked: The task as it was examined. It has an id, unless its sender gave none and a run's
+            plan is to give it one.
+        encoded: The same as the store keeps it.
         named: Whether its sender gave the id.
         line: Where it stands in its file, from 1; 0 if it is in none.
+        added: Fields that it has got since.
     """
 
-    task: Task
-    payload: bytes
+    checked: Task
+    encoded: bytes
     named: bool = True
     line: int = 0
+    added: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def task(self) -> Task:
+        """The task with all its fields."""
+        return self.checked.changed(**self.added) if self.added else self.checked
+
+    @property
+    def task_id(self) -> str:
+        """Its id; empty where a run's plan is to give it one."""
+        given: str | None = self.added.get("task_id")
+        return given or self.checked.task_id
 
     def with_fields(self, **fields: Any) -> AdmittedTask:
-        """The same task with fields that are known to be valid; an id is its sender's.
-
-        Raises:
-            TaskError: It is larger than a task may be now.
-        """
-        payload, named = self.task.encode_with(self.payload, fields), "task_id" in fields
-        return AdmittedTask(self.task.changed(**fields), payload, named or self.named, self.line)
+        """The same task with fields that are known to be valid; an id is its sender's."""
+        added = {**self.added, **fields} if self.added else fields
+        named = self.named or "task_id" in fields
+        return AdmittedTask(self.checked, self.encoded, named, self.line, added)
 
     def stamped(self, config_hash: str) -> bytes:
-        """The payload with its sender's fingerprint."""
-        return self.task.encode_with(self.payload, {"config_hash": config_hash or None})
+        """The payload with its sender's fingerprint.
+
+        Raises:
+            TaskError: With what was added it is larger than a task may be.
+        """
+        fields = {**self.added, "config_hash": config_hash or None}
+        return self.checked.encode_with(self.encoded, fields)
+
+    def offer(self, config_hash: str) -> Offer:
+        """The task as it is offered to a store; see ``stamped``."""
+        group_id = self.added.get("group_id", self.checked.group_id)
+        payload = self.stamped(config_hash)
+        return Offer(self.task_id, payload, self.checked.priority, group_id=group_id)
 
 
 def examine(data: Any, rules: TaskRules = NO_RULES) -> tuple[AdmittedTask | None, list[str]]:

@@ -93,7 +93,7 @@ class _Spool:
     def add(self, task: AdmittedTask) -> None:
         # JSON has no line breaks.
         sign = b"+" if task.named else b"-"
-        self._file.write(b"%b%d %b\n" % (sign, task.line, task.payload))
+        self._file.write(b"%b%d %b\n" % (sign, task.line, task.encoded))
 
     def read(self) -> Iterator[AdmittedTask]:
         self._file.seek(0)

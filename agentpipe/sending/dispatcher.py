@@ -19,7 +19,7 @@ from agentpipe.brokers.capabilities import (
     KeepsRuns,
     require,
 )
-from agentpipe.brokers.records import Admission, Offer, Queue
+from agentpipe.brokers.records import Admission, Queue
 from agentpipe.config.task_rules import NO_RULES
 from agentpipe.core.budgets import NO_BUDGET
 from agentpipe.errors import ConfigError, QueueFull
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.base import Store
     from agentpipe.brokers.dead_letter import DeadLetter
+    from agentpipe.brokers.records import Offer
     from agentpipe.brokers.statistics import Stats
     from agentpipe.config.collection import Collection
     from agentpipe.config.task_rules import TaskRules
@@ -156,7 +157,7 @@ class Dispatcher(ActorOptions):
         if sent.refused:
             raise QueueFull(collection, sent.depth, sent.bound)
         if sent.duplicates:
-            return self.handle(admitted.task.task_id)
+            return self.handle(admitted.task_id)
         if self._results is not None:
             self._results.accepted(pending)
         return Handle(pending, self._results)
@@ -171,7 +172,7 @@ class Dispatcher(ActorOptions):
         return Handle(pending, self._results)
 
     def _expected(self, admitted: AdmittedTask) -> Pending:
-        task_id = admitted.task.task_id
+        task_id = admitted.task_id
         if self._results is None:
             return Pending(task_id)
         return self._results.expect(task_id, named=admitted.named)
@@ -212,7 +213,7 @@ class Dispatcher(ActorOptions):
         waiting = on_full == "wait"
         offer = partial(self._offer_patiently if waiting else self._offer, round_robin=round_robin)
         rules, config_hash = self.rules_of(collection), self.hash_of(collection)
-        for offers in _batches(_offer_of(task, rules, config_hash) for task in tasks):
+        for offers in _batches(admit(task, rules).offer(config_hash) for task in tasks):
             admission = offer(collection, offers)
             if not admission.bound and "refused" in admission.verdicts:
                 raise ConfigError(f"no agent serves collection {collection!r}: declare it first")
@@ -302,12 +303,6 @@ class Dispatcher(ActorOptions):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _offer_of(data: Any, rules: TaskRules, config_hash: str) -> Offer:
-    admitted = admit(data, rules)
-    task, payload = admitted.task, admitted.stamped(config_hash)
-    return Offer(task.task_id, payload, task.priority, group_id=task.group_id)
 
 
 def _batches(offers: Iterator[Offer]) -> Iterator[list[Offer]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.brokers.records import Group, Offer
+from agentpipe.brokers.records import Group
 from agentpipe.core.run_plan import seed_of
 from agentpipe.core.task import MAX_ID
 from agentpipe.errors import ConfigError, TaskError
@@ -69,25 +69,18 @@ class GroupPlan:
         Raises:
             TaskError: The task is a sample already, or its id is too long.
         """
-        members = [self._member(admitted, index) for index in range(self.size)]
-        offers = tuple(
-            Offer(
-                each.task.task_id,
-                each.stamped(config_hash),
-                each.task.priority,
-                group_id=each.task.group_id,
-            )
-            for each in members
-        )
-        return Group(admitted.task.task_id, offers, self.need, self.repairs)
+        task, group_id = admitted.task, admitted.task_id
+        members = (self._member(admitted, task, index) for index in range(self.size))
+        offers = tuple(each.offer(config_hash) for each in members)
+        return Group(group_id, offers, self.need, self.repairs)
 
-    def _member(self, admitted: AdmittedTask, index: int) -> AdmittedTask:
-        task_id = f"{admitted.task.task_id}/{index}"
-        _refuse_sample(admitted.task, task_id)
+    def _member(self, admitted: AdmittedTask, task: Task, index: int) -> AdmittedTask:
+        task_id = f"{task.task_id}/{index}"
+        _refuse_sample(task, task_id)
         fields: dict[str, Any] = {"seed": seed_of(task_id)} if self.vary_seed else {}
         return admitted.with_fields(
             task_id=task_id,
-            group_id=admitted.task.task_id,
+            group_id=task.task_id,
             sample_index=index,
             group_size=self.size,
             group_need=self.need,

@@ -52,7 +52,7 @@ def random_part(tasks: Iterable[AdmittedTask], size: int, seed: int) -> list[Adm
 def key_of(admitted: AdmittedTask) -> str:
     """The task's id; without one its line, or what it asks where it is in no file."""
     if admitted.named:
-        return admitted.task.task_id
+        return admitted.task_id
     if admitted.line:
         return line_key(admitted.line)
     return f"q-{hashlib.sha256(admitted.task.question.encode()).hexdigest()[:16]}"

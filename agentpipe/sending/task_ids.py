@@ -33,8 +33,8 @@ class TaskIds:
         """
         if not (admitted.named or self._by_line):
             return []
-        key = admitted.task.task_id if admitted.named else line_key(number)
-        digest = (hash(admitted.payload) or 1) if admitted.named else 0
+        key = admitted.task_id if admitted.named else line_key(number)
+        digest = (hash(admitted.encoded) or 1) if admitted.named else 0
         known = self._numbers.get(hash(key))
         if known is not None:
             return self._clash(key, known, file, digest)
