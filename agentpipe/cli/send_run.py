@@ -118,8 +118,6 @@ def begin(args: argparse.Namespace, dispatcher: Dispatcher, collection: Collecti
     if args.run_name is None:
         return
     from agentpipe.operations.provenance import command_line, record_of
-    from agentpipe.operations.run_changes import differences
-    from agentpipe.operations.runs import parsed_record
 
     plan = _plan(args)
     if plan is not None and args.group_size is not None:
@@ -129,4 +127,7 @@ def begin(args: argparse.Namespace, dispatcher: Dispatcher, collection: Collecti
     if kept is None:
         say("this broker keeps no runs: only the ids and results name it")
     elif kept != record:
+        from agentpipe.operations.run_changes import differences
+        from agentpipe.operations.runs import parsed_record
+
         say(*differences(args.run_name, parsed_record(kept), parsed_record(record)))
