@@ -146,13 +146,10 @@ class Task:
         Raises:
             TaskError: It is larger than ``MAX_TASK_BYTES``, or holds what JSON cannot.
         """
-        wire: dict[str, Any] = {"schema": SCHEMA}
-        for name, default in _DEFAULTS.items():
-            value = getattr(self, name)
-            if value != default:
-                wire[name] = value
+        named = zip(_DEFAULTS.items(), _SLOTS.values(self), strict=True)
+        wire = {name: value for (name, default), value in named if value != default}
         try:
-            data = orjson.dumps(wire)
+            data = orjson.dumps({"schema": SCHEMA, **wire})
         except (TypeError, orjson.JSONEncodeError) as error:
             raise TaskError(f"the task is not JSON: {error}") from error
         return self._of_size(data)
@@ -342,8 +339,7 @@ _CHECKS: dict[str, tuple[str, Any]] = {
 }
 
 _SLOTS = Slots(Task)
-_EMPTY = asdict(Task())
-_DEFAULTS = {name: _EMPTY[name] for name in _CHECKS}
+_DEFAULTS = asdict(Task())  # In the order of ``_SLOTS``.
 # What senders write: a key of theirs that is like another field is their own.
 _WRITTEN = [name for name in _CHECKS if name not in ("answered", "spent_before", "dramatiq")]
 

@@ -11,6 +11,7 @@ import pytest
 
 from agentpipe.config.task_rules import TaskRules
 from agentpipe.core.run_plan import RunPlan, seed_of
+from agentpipe.core.task import MAX_TASK_BYTES, Task
 from agentpipe.errors import ConfigError, TaskError
 from agentpipe.operations.read_tasks import read_tasks
 from agentpipe.sending.admission import admit
@@ -18,8 +19,6 @@ from agentpipe.sending.run_tasks import in_run, key_of, random_part
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from agentpipe.core.task import Task
 
 
 def written(folder: Path, *tasks: Any, name: str = "tasks.jsonl") -> str:
@@ -163,3 +162,22 @@ def test_a_random_part_is_the_same_each_time_and_in_order(tmp_path: Path) -> Non
     assert len({*part([*lines, {"question": "?", "task_id": "new"}], 10, 7)} - {*ten}) <= 1
     assert part(lines, 99, 7) == [task["task_id"] for task in lines]
     assert len({key for seed in range(40) for key in part(lines, 10, seed)}) > 45
+
+
+def test_samples_share_their_task_and_its_payload_until_they_are_offered() -> None:
+    admitted = admit({"question": "x" * 1_000, "task_id": "p7", "metadata": {"k": 1}})
+    samples = list(in_run([admitted], RunPlan("v2", samples=3)))
+    assert all(each.encoded is admitted.encoded for each in samples)
+    for index, each in enumerate(samples):
+        offer = each.offer("f" * 16)
+        assert Task.decode(json.loads(offer.payload)) == each.task.changed(config_hash="f" * 16)
+        assert (offer.task_id, offer.group_id) == (f"v2/p7/{index}", "v2/p7")
+        assert each.task.sample_index == index
+
+
+def test_what_a_run_adds_may_not_make_a_task_too_large() -> None:
+    plan = RunPlan("v2")
+    admitted = admit({"question": "x" * (MAX_TASK_BYTES - 40)}, TaskRules(plan=plan))
+    (planned,) = in_run([admitted], plan)
+    with pytest.raises(TaskError, match=r"bytes, 10,485,760 are allowed"):
+        planned.offer("")
