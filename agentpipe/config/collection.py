@@ -20,7 +20,7 @@ from agentpipe.config.schema import CollectionDocument
 from agentpipe.config.task_rules import TaskRules
 from agentpipe.config.task_servers import TaskServers
 from agentpipe.core.budgets import NO_BUDGET, Budget
-from agentpipe.core.rollout import OFF
+from agentpipe.core.rollout import MESSAGES, OFF
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -121,6 +121,7 @@ class Collection:
         task_servers: The MCP servers that tasks may choose; None for the agent's usual ones.
         evaluators: Modules whose functions evaluators may name, beside those of its folder.
         record_tokens: ``require``, ``try`` or ``off``: whether Results have token ids.
+        record_mode: ``messages`` or ``tokens``: how the models of recorded runs are asked.
         policy: What its agents ask instead of a model of their own; None without one.
         user: As whom what its agents start runs, a name or a number; None for the worker's own.
         spec_digest: Of the document, for the fingerprint; empty without one.
@@ -147,6 +148,7 @@ class Collection:
     task_servers: tuple[str, ...] | None = None
     evaluators: tuple[str, ...] = ()
     record_tokens: str = OFF
+    record_mode: str = MESSAGES
     user: str | None = None
     policy: PolicySpec | None = None
     spec_digest: str = field(default="", compare=False, repr=False)
@@ -263,6 +265,7 @@ def _collection(
         config_file=config_file,
         contexts=tuple(_context_spec(document, index, context) for index, context in contexts),
         record_tokens=tokens,
+        record_mode=spec.get("record", {}).get("mode", MESSAGES),
         spec_digest=spec_digest(document.data),
         **limits,
     )

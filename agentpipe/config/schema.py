@@ -16,7 +16,7 @@ from agentpipe.config.yaml_source import kind_of
 from agentpipe.core.budgets import Budget
 from agentpipe.core.did_you_mean import MISSPELT, did_you_mean, nearest
 from agentpipe.core.policy import MAX_ENDPOINTS, endpoint_problem
-from agentpipe.core.rollout import RECORDS, TRY
+from agentpipe.core.rollout import MODES, RECORDS, TRY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -308,7 +308,7 @@ class RecordEntry(_Strict):
     """A collection's ``record``."""
 
     tokens = _Checked(_one_of(*RECORDS), load_default=TRY)
-    mode = _Checked(_one_of("messages"))
+    mode = _Checked(_one_of(*MODES))
 
 
 class BudgetEntry(_Strict):

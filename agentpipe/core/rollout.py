@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 FORMAT = 1
 REQUIRE, TRY, OFF = "require", "try", "off"
 RECORDS = (REQUIRE, TRY, OFF)
+# How a model is asked for its next answer: by the text of the conversation, or by its ids.
+MESSAGES, TOKENS = "messages", "tokens"
+MODES = (MESSAGES, TOKENS)
 # What a gap says: a response came without ids; its server has refused to be asked for them; a
 # record was cut to the size that its sink takes.
 NO_TOKEN_IDS, IDS_REFUSED, CUT = "no_token_ids", "ids_refused", "cut"
@@ -31,11 +34,19 @@ class Rollout:
 
     Attributes:
         required: Whether a run without ids is worth nothing.
+        by_tokens: Whether models are asked by ids, where they can be.
     """
 
-    def __init__(self, *, required: bool = False, policy_version: str | int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        required: bool = False,
+        by_tokens: bool = False,
+        policy_version: str | int | None = None,
+    ) -> None:
         """Begin without a turn; ``policy_version`` is of turns whose engine says none."""
-        self.required, self._policy_version = required, policy_version
+        self.required, self.by_tokens = required, by_tokens
+        self._policy_version = policy_version
         self._rows = Rows()
         self._turns = 0
         self._gaps: list[dict[str, Any]] = []

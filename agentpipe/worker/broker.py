@@ -142,7 +142,8 @@ def _engine(collection: Collection, context: Context) -> Engine:
     if collection.isolation == "process" and not has_own:
         from agentpipe.engines.process.engine import ProcessEngine
 
-        return ProcessEngine(config, context, record_tokens=collection.record_tokens)
+        record = {"tokens": collection.record_tokens, "mode": collection.record_mode}
+        return ProcessEngine(config, context, record=record)
     _refuse_user(collection, config, has_own=has_own)
     engine = open_engine(config, name)
     return HybridEngine(config, engine) if is_theirs(config) and not has_own else engine

@@ -13,10 +13,20 @@ from agentpipe.core.caps import CapExceeded
 from agentpipe.core.outside import encoded
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.rollout import IDS_REFUSED, NO_TOKEN_IDS
-from agentpipe.engines.gateway.replies import JSON, as_asked, refuse, refuse_paused
+from agentpipe.engines.gateway.error_bodies import error_body
+from agentpipe.engines.gateway.model_server import ModelServer
+from agentpipe.engines.gateway.replies import (
+    EVENTS,
+    JSON,
+    as_asked,
+    as_stream,
+    passed,
+    refuse,
+    refuse_paused,
+)
+from agentpipe.engines.gateway.told import ToldMessages
 from agentpipe.engines.http.bodies import chunks, whole
 from agentpipe.engines.http.sse import events
-from agentpipe.engines.models.credentials import header_value
 from agentpipe.engines.models.reading import UnreadableResponse, parsed
 from agentpipe.engines.models.recording import (
     refuses_ids,
@@ -33,6 +43,7 @@ from agentpipe.engines.models.service_errors import (
     error_within_answer,
     failure_of,
 )
+from agentpipe.engines.models.token_mode import root_of, token_mode
 from agentpipe.engines.policies import Lease, StillPaused, paused_for_long
 from agentpipe.errors import AgentFailed
 
@@ -52,9 +63,6 @@ if TYPE_CHECKING:
 _FAULTS = (UnreadableResponse, CapExceeded, ServiceError, httpx2.HTTPError)
 _OWN = Lease(None, "")
 _CONTENT = ("messages", "tools", "system", "stream", "stream_options")
-_KEPT_URLS = 100  # A client may ask about as many models as it likes.
-# Of a response: what its client needs to know besides the body.
-_PASSED = ("content-type", "retry-after", "retry-after-ms", "x-request-id", "request-id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +120,8 @@ class Relay:
         self.failure: AgentFailed | None = None
         self._policy = policy
         self._name = upstream.provider.name
-        self._upstream, self._client, self._rollout = upstream, client, rollout
+        self._upstream, self._rollout = upstream, rollout
+        self._server = ModelServer(upstream, client)
         self._traced = traced
         provider = upstream.provider
         own = {} if task.seed is None else {"seed": task.seed}
@@ -121,9 +130,7 @@ class Relay:
         self._masked = Redactor([upstream.key]).text
         self._key = upstream.key.encode()
         self._gives_ids, self._gap = provider.protocol == "openai", NO_TOKEN_IDS
-        self._messages: list[Any] = []
-        self._urls: dict[str, httpx2.URL] = {}
-        self._headers: httpx2.Headers | None = None
+        self._told = ToldMessages()
 
     async def answer(self, asked: Mapping[str, Any], path: str, reply: Reply) -> Answer | None:
         """Pass a request on; what its client got, where that was an answer of the model."""
@@ -149,7 +156,7 @@ class Relay:
         sent = {**asked, **self._settings, **({"model": lease.model} if lease.model else {})}
         config = {name: value for name, value in sent.items() if name not in _CONTENT}
         record = {"type": "llm", "class": self._name, "config": config}
-        with self._step({**record, "messages": self._new_messages(sent)}) as step:
+        with self._step({**record, "messages": self._told.new_in(sent)}) as step:
             if lease.version is not None:
                 step["policy_version"] = lease.version
             answer = await self._passed_on(_Exchange(asked, sent, reply, step, lease), path)
@@ -176,11 +183,13 @@ class Relay:
         except _FAULTS as error:
             await refuse(reply, 502, str(failure_of(error, self._masked)))
         else:
-            await reply.whole(response.status_code, _headers(response), self._shown(content))
+            await reply.whole(response.status_code, passed(response.headers), self._shown(content))
 
     async def _passed_on(self, exchange: _Exchange, path: str) -> Answer | None:
         response, self.failure = None, None
         try:
+            if (completion := await self._by_tokens(exchange)) is not None:
+                return await self._given(completion, exchange)
             response = await self._response(exchange, path)
             if response.status_code >= CLIENT_ERROR:
                 await self._relay_error(response, exchange.reply)
@@ -198,6 +207,35 @@ class Relay:
         finally:
             if response is not None:
                 await response.aclose()
+
+    async def _by_tokens(self, exchange: _Exchange) -> Any:
+        """The completion, where the run asks its model by ids and the server can; else None."""
+        mode = token_mode() if self._gives_ids else None
+        if mode is None:
+            return None
+        root = root_of(self._upstream.url("", exchange.lease.base_url))
+
+        async def post(path: str, body: Mapping[str, Any]) -> Any:
+            response = await self._server.sent(root + path, encoded(body))
+            try:
+                content = await whole(response)
+            finally:
+                await response.aclose()
+            if response.status_code >= CLIENT_ERROR:
+                raise error_of(response, content)
+            return parsed(content)
+
+        return await mode.completion(exchange.sent, post, root)
+
+    async def _given(self, completion: Any, exchange: _Exchange) -> Answer:
+        self._record(completion, exchange)
+        shown = as_asked(completion, exchange.asked)
+        if exchange.asked.get("stream"):
+            given = Answer(EVENTS, self._shown(as_stream(shown)))
+        else:
+            given = Answer(JSON, self._shown(encoded(shown)))
+        await given.send(exchange.reply)
+        return given
 
     async def _response(self, exchange: _Exchange, path: str) -> httpx2.Response:
         """With ids, or without them from a server that refuses the request for them."""
@@ -217,26 +255,8 @@ class Relay:
         return await self._sent("POST", path, encoded(body), lease)
 
     async def _sent(self, method: str, path: str, content: bytes, lease: Lease) -> httpx2.Response:
-        url = self._url(self._upstream.url(path, lease.base_url))
-        headers = self._headers or self._made_headers()
-        extensions = {"timeout": self._client.timeout.as_dict()}
-        # Made anew for each request, the client's own would cost more than all else here.
-        request = httpx2.Request(
-            method, url, content=content, headers=headers, extensions=extensions
-        )
-        return await self._client.send(request, stream=True)
-
-    def _url(self, text: str) -> httpx2.URL:
-        if text not in self._urls:
-            if len(self._urls) >= _KEPT_URLS:
-                self._urls.clear()
-            self._urls[text] = httpx2.URL(text)
-        return self._urls[text]
-
-    def _made_headers(self) -> httpx2.Headers:
-        credential = self._upstream.protocol.headers(header_value(self._upstream.key))
-        self._headers = httpx2.Headers({**self._client.headers, **JSON, **credential})
-        return self._headers
+        url = self._upstream.url(path, lease.base_url)
+        return await self._server.sent(url, content, method)
 
     def _shown(self, content: bytes) -> bytes:
         """Without the real key, which a server may repeat."""
@@ -248,7 +268,11 @@ class Relay:
         failed = self._noted(error)
         if reply.has_begun:  # All that is left to say is that the stream has no end.
             raise ConnectionResetError(str(failed))
-        await refuse(reply, 502, str(failed))
+        if isinstance(error, ServiceError) and not error.within:
+            shown = JSON | passed(error.headers)
+            await reply.whole(error.status_code or 502, shown, error_body(str(failed)))
+        else:
+            await refuse(reply, 502, str(failed))
 
     def _noted(self, error: Exception) -> Exception:
         failed = failure_of(error, self._masked)
@@ -260,7 +284,7 @@ class Relay:
     async def _relay_error(self, response: httpx2.Response, reply: Reply) -> None:
         content = await whole(response)
         self._noted(error_of(response, content))
-        await reply.whole(response.status_code, _headers(response), self._shown(content))
+        await reply.whole(response.status_code, passed(response.headers), self._shown(content))
 
     async def _at_once(self, response: httpx2.Response, exchange: _Exchange) -> Answer:
         answer = parsed(await whole(response))
@@ -273,7 +297,7 @@ class Relay:
     async def _streamed(self, response: httpx2.Response, exchange: _Exchange) -> Answer:
         """Each event as it comes; recorded once all are there, else it is a gap."""
         joined, body = self._upstream.protocol.Joined(), bytearray()
-        headers = _headers(response)
+        headers = passed(response.headers)
         try:
             await exchange.reply.begin(200, headers)
             async for event in events(chunks(response)):
@@ -321,20 +345,3 @@ class Relay:
         self._rollout.add(
             turn, engine=self._name, model=model, gap=self._gap, version=lease.version
         )
-
-    def _new_messages(self, sent: Mapping[str, Any]) -> list[Any]:
-        """Those since the last request; all of them where it began anew."""
-        given = sent.get("messages")
-        messages = given if isinstance(given, list) else []
-        known, self._messages = self._messages, messages
-        begun = known and messages[: len(known)] == known
-        return [it for it in messages[len(known) :] if not _is_answer(it)] if begun else messages
-
-
-def _is_answer(message: Any) -> bool:
-    """A response, which is in the span of its own request."""
-    return isinstance(message, dict) and message.get("role") == "assistant"
-
-
-def _headers(response: httpx2.Response) -> dict[str, str]:
-    return {name: response.headers[name] for name in _PASSED if name in response.headers}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from agentpipe.core.outside import encoded
 from agentpipe.engines.gateway.error_bodies import error_body
 from agentpipe.engines.policies import RETRY_AFTER_S
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from agentpipe.engines.gateway.http_server import Reply
 
 JSON = {"content-type": "application/json"}
+EVENTS = {"content-type": "text/event-stream"}
+# Of a response: what its client needs to know besides the body.
+_PASSED = ("content-type", "retry-after", "retry-after-ms", "x-request-id", "request-id")
 _OF_ANSWER = ("prompt_token_ids",)
 _OF_CHOICE = ("token_ids", "weight_versions")
 
@@ -27,6 +31,26 @@ async def refuse_paused(reply: Reply) -> None:
     text = "the policy is paused for a new version: ask again"
     later = {"retry-after": str(RETRY_AFTER_S)}
     await reply.whole(429, JSON | later, error_body(text))
+
+
+def passed(headers: Mapping[str, str]) -> dict[str, str]:
+    """Those of a server's headers that its client gets."""
+    return {name: headers[name] for name in _PASSED if name in headers}
+
+
+def as_stream(completion: Mapping[str, Any]) -> bytes:
+    """A completion as the events of a stream that has it in one piece."""
+    envelope = {**completion, "object": "chat.completion.chunk"}
+    choices = [_as_delta(choice) for choice in completion.get("choices", ())]
+    events = [{**envelope, "choices": choices, "usage": None}, {**envelope, "choices": []}]
+    return b"".join(b"data: %b\n\n" % encoded(event) for event in events) + b"data: [DONE]\n\n"
+
+
+def _as_delta(choice: Mapping[str, Any]) -> dict[str, Any]:
+    message = choice.get("message") or {}
+    calls = [{**call, "index": n} for n, call in enumerate(message.get("tool_calls") or ())]
+    delta = {**message, **({"tool_calls": calls} if calls else {})}
+    return {**_without(choice, ("message",)), "delta": delta}
 
 
 def as_asked(answer: Any, asked: Mapping[str, Any]) -> Any:

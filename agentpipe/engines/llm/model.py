@@ -40,15 +40,17 @@ from agentpipe.engines.models.service_errors import (
     error_within_answer,
     failure_of,
 )
+from agentpipe.engines.models.token_mode import root_of, token_mode
 from agentpipe.engines.policies import Lease, run_policy
 from agentpipe.errors import AgentFailed, RunLimitExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from agentpipe.engines.llm.access import Endpoint
     from agentpipe.engines.llm.config import LlmConfig
     from agentpipe.engines.models.conversation import Conversation, Response
+    from agentpipe.engines.models.token_mode import TokenMode
 
 FAULTS = (ServiceError, UnreadableResponse, CapExceeded, TimeoutError, httpx2.HTTPError)
 # A run that has made progress is worth waiting for; a new one goes back to the queue.
@@ -72,6 +74,7 @@ class LlmModel:
         self._protocol = PROTOCOLS[config.provider.protocol]
         self._provider = config.provider.at(endpoint.base_url)
         self._own = Lease(None, endpoint.base_url, config.model)
+        self._is_openai = config.provider.protocol == "openai"
         self._urls: dict[str, httpx2.URL] = {}
         url = self._url_of(self._own)
         self._headers = self._headers_with(endpoint.key)
@@ -108,8 +111,7 @@ class LlmModel:
         if lease.base_url not in self._urls:
             base_url = lease.base_url
             if lease.version is not None:
-                is_local = self._config.provider.protocol == "openai"
-                base_url = with_version(base_url, "local" if is_local else "anthropic")
+                base_url = with_version(base_url, "local" if self._is_openai else "anthropic")
             self._urls[lease.base_url] = httpx2.URL(base_url + self._protocol.PATH)
         return self._urls[lease.base_url]
 
@@ -178,21 +180,33 @@ class LlmModel:
             stream=self._config.stream,
             token_ids=token_ids,
         )
-        content = encoded(body)
-        _refuse_long(content)
-        request = httpx2.Request(
-            "POST",
-            self._url_of(lease),
-            content=content,
-            headers=self._headers_of(lease),
-            extensions=self._extensions,
-        )
         try:
             async with asyncio.timeout(self._config.request_timeout_s):
-                return self._protocol.read(await self._answer(request))
+                mode = token_mode() if token_ids and self._is_openai else None
+                return self._protocol.read(await self._completion(body, lease, mode))
         except FAULTS as error:
             failure = failure_of(error, self._redactor.text)
             raise failure from (None if isinstance(failure, RunLimitExceeded) else error)
+
+    async def _completion(
+        self, body: Mapping[str, Any], lease: Lease, mode: TokenMode | None
+    ) -> Any:
+        url = self._url_of(lease)
+        root = root_of(str(url).removesuffix(self._protocol.PATH))
+
+        async def post(path: str, sent: Mapping[str, Any]) -> Any:
+            return await self._answer(self._request_to(httpx2.URL(root + path), sent, lease))
+
+        if mode is not None and (completion := await mode.completion(body, post, root)) is not None:
+            return completion
+        return await self._answer(self._request_to(url, body, lease))
+
+    def _request_to(self, url: httpx2.URL, body: Mapping[str, Any], lease: Lease) -> httpx2.Request:
+        content = encoded(body)
+        _refuse_long(content)
+        headers = self._headers_of(lease)
+        extensions = self._extensions
+        return httpx2.Request("POST", url, content=content, headers=headers, extensions=extensions)
 
     async def _answer(self, request: httpx2.Request) -> Any:
         """The answer as an object, whether it comes whole or in parts."""

@@ -24,7 +24,7 @@ from agentpipe.core.context import Context
 from agentpipe.core.failures import error_record, is_infra, rate_limit
 from agentpipe.core.json_values import checked_answer
 from agentpipe.core.redaction import Redactor
-from agentpipe.core.rollout import NO_TOKEN_IDS, OFF, REQUIRE, Rollout
+from agentpipe.core.rollout import NO_TOKEN_IDS, OFF, REQUIRE, TOKENS, Rollout
 from agentpipe.core.shortage import shortage_of
 from agentpipe.core.task import Task
 from agentpipe.core.trace import Tracer
@@ -80,7 +80,7 @@ class _ChildServer:
             context = _context(opening)
             masking.install(context.env.values())
             os.environ.update(context.env)
-            self._record_tokens: str = opening.get("record_tokens", OFF)
+            self._record: dict[str, str] = opening.get("record", {"tokens": OFF})
             self._instance = _instance(opening, context)
         except BaseException as error:  # noqa: BLE001 - the user's module may raise anything
             self._send({"error": _failure(error)})
@@ -88,7 +88,7 @@ class _ChildServer:
             self._send({"ready": True})
 
     async def _run(self, task: Task) -> None:
-        tracer = _ForwardingTracer(self._send, self._record_tokens)
+        tracer = _ForwardingTracer(self._send, self._record)
         try:
             with tracer.listening():
                 answer = await self._instance.answer(task, math.inf)
@@ -104,11 +104,13 @@ class _ChildServer:
 class _ForwardingTracer(Tracer):
     """Sends each span as it ends, so that the worker keeps it if the child crashes."""
 
-    def __init__(self, send: Callable[[Mapping[str, Any]], None], record_tokens: str) -> None:
+    def __init__(
+        self, send: Callable[[Mapping[str, Any]], None], record: Mapping[str, str]
+    ) -> None:
         super().__init__()
         self._send = send
-        if record_tokens != OFF:
-            self.rollout = _ForwardingRollout(send, required=record_tokens == REQUIRE)
+        if record["tokens"] != OFF:
+            self.rollout = _ForwardingRollout(send, record)
 
     def take(self, span: Mapping[str, Any]) -> None:
         super().take(span)
@@ -118,8 +120,10 @@ class _ForwardingTracer(Tracer):
 class _ForwardingRollout(Rollout):
     """Sends each turn as it ends."""
 
-    def __init__(self, send: Callable[[Mapping[str, Any]], None], *, required: bool) -> None:
-        super().__init__(required=required)
+    def __init__(
+        self, send: Callable[[Mapping[str, Any]], None], record: Mapping[str, str]
+    ) -> None:
+        super().__init__(required=record["tokens"] == REQUIRE, by_tokens=record["mode"] == TOKENS)
         self._send = send
 
     def add(

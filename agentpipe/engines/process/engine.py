@@ -13,7 +13,7 @@ import orjson
 from agentpipe.core.account import variables_of
 from agentpipe.core.masking import shorten
 from agentpipe.core.redaction import Redactor
-from agentpipe.core.rollout import OFF
+from agentpipe.core.rollout import MESSAGES, OFF
 from agentpipe.engines.base import engine_class
 from agentpipe.engines.gateway import hidden_keys, model_keys, model_variables
 from agentpipe.engines.process import child
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 PREFLIGHT_LIMIT_S = 120.0
 MAX_LAST_CHARS = 500
+NO_RECORD = MappingProxyType({"tokens": OFF, "mode": MESSAGES})
 
 
 class ProcessEngine:
@@ -46,7 +47,9 @@ class ProcessEngine:
     models: Mapping[str, str] | None = None
     secrets: Sequence[str] = ()
 
-    def __init__(self, config: AgentConfig, context: Context, *, record_tokens: str = OFF) -> None:
+    def __init__(
+        self, config: AgentConfig, context: Context, *, record: Mapping[str, str] = NO_RECORD
+    ) -> None:
         """Check the config in a short-lived process with the variables and user of a context.
 
         Where its agents ask models through a gateway, no real key of theirs is among these.
@@ -55,9 +58,9 @@ class ProcessEngine:
             ConfigError: The engine refuses the config, or its import fails or hangs.
         """
         self.search: Sequence[Path] = config.search
-        self._config, self._record_tokens = config, record_tokens
+        self._config, self._record = config, record
         env = context.env
-        if record_tokens != OFF and hasattr(engine_class(config), "models"):
+        if record["tokens"] != OFF and hasattr(engine_class(config), "models"):
             self.models = MappingProxyType(model_variables(os.environ))
             self.secrets = model_keys(self.models)
             env = hidden_keys(env)
@@ -65,7 +68,7 @@ class ProcessEngine:
 
     def build(self) -> Agent:
         """An agent whose child starts with the first task."""
-        opening = {"file": str(self._config.file), "record_tokens": self._record_tokens}
+        opening = {"file": str(self._config.file), "record": dict(self._record)}
         launcher = shared_launcher(sys.executable, child.__name__)
         cwd = folder_of_worker("its agent")
         return ProcessAgent(launcher, opening, passed_on(PASSED_ON), cwd=cwd)

@@ -11,7 +11,7 @@ from agentpipe.core.held_time import counting
 from agentpipe.core.json_values import checked_answer
 from agentpipe.core.loop_turns import within
 from agentpipe.core.masking import shorten
-from agentpipe.core.rollout import OFF, REQUIRE, Rollout
+from agentpipe.core.rollout import OFF, REQUIRE, TOKENS, Rollout
 from agentpipe.engines.base import Answer
 from agentpipe.engines.gateway import run_gateway
 from agentpipe.engines.instance import Instance
@@ -237,7 +237,11 @@ class Runner:
         tokens = self._collection.record_tokens
         if tokens == OFF:
             return None
-        return Rollout(required=tokens == REQUIRE, policy_version=task.policy_version)
+        return Rollout(
+            required=tokens == REQUIRE,
+            by_tokens=self._collection.record_mode == TOKENS,
+            policy_version=task.policy_version,
+        )
 
     def _new_instance(self) -> Instance:
         in_thread = self._engine.blocks or self._collection.isolation == "thread"
