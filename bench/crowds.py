@@ -1,0 +1,168 @@
+"""What a thousand agents and more in one process cost, and how soon killed ones run again.
+
+``python -m bench.crowds [sqlite | redis | rabbitmq ...]``
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.chaos.ledger import recoveries_s, runs_in
+from bench.figures import show, show_latencies
+from bench.fleet import PATIENCE_S, cpu_shares, fleet, memory_mb, results_per_s, seconds
+from bench.servers import fresh
+from brokers.server_rabbitmq import RabbitServer
+from brokers.server_redis import RedisServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from bench.fleet import Fleet
+    from brokers.server import Server
+
+AGENTS, ROUNDS = 1_000, 8
+CROWDS = (5_000, 20_000)
+KILLED_AGENTS, LEASE_S = 8, 5
+SERVERS: dict[str, type[Server]] = {"redis": RedisServer, "rabbitmq": RabbitServer}
+
+
+def measure(broker: str) -> None:
+    """On its own server, for which each figure has an empty store."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        kind = SERVERS.get(broker)
+        server = stack.enter_context(kind(folder / broker, environ=os.environ)) if kind else None
+        for figure in (turns, sizes, recoveries):
+            figure(lambda: fresh(server.url) if server else "")
+
+
+def turns(url: Callable[[], str]) -> None:
+    """Each agent runs task after task of a second, and all of them run at once."""
+    with fleet(AGENTS, "Waiting", url()) as scratch:
+        scratch.send([{"question": "q"}] * (ROUNDS * AGENTS))
+        with scratch.working("--processes", "1", "--slots", str(AGENTS)):
+            results = scratch.results(ROUNDS * AGENTS)
+    speed = results_per_s(results)
+    beside = f"{speed / AGENTS:.2f} of ideal"
+    show(f"{AGENTS:,} agents waiting 1 s, one process", f"{speed:,.0f}/s", beside)
+    show_latencies("  from a free slot to the next run", sorted(_gaps_ms(results)))
+
+
+def _gaps_ms(results: list[dict[str, Any]]) -> Iterator[float]:
+    """Between two runs of an agent, which has further tasks all the time."""
+    by_agent: dict[str, list[tuple[float, float]]] = {}
+    for each in results:
+        run = seconds(each["started_at"]), seconds(each["finished_at"])
+        by_agent.setdefault(each["agent"], []).append(run)
+    for runs in by_agent.values():
+        for (_, ended), (began, _) in pairwise(sorted(runs)):
+            yield (began - ended) * 1_000
+
+
+def sizes(url: Callable[[], str]) -> None:
+    """All agents run, and wait for something."""
+    for number in CROWDS:
+        with fleet(number, "Waiting", url(), pause_s=60) as scratch:
+            scratch.send([{"question": "q"}] * number)
+            with scratch.working("--processes", "1", "--slots", str(number)) as pid:
+                while scratch.status()["running"] < number:
+                    time.sleep(0.2)
+                (share,) = cpu_shares([pid], 10)
+                show(f"{number:,} agents waiting, one process", f"{memory_mb(pid):.0f} MB")
+                show("  of one core", f"{share:.2%}")
+
+
+def recoveries(url: Callable[[], str]) -> None:
+    """One of two worker processes is killed; the other one has room for its tasks."""
+    for label, workers, both in (
+        ("killed beside its supervisor", _supervised, False),
+        ("killed under plain Dramatiq", _plain, False),
+        ("killed with its supervisor", _supervised, True),
+    ):
+        took_s = _recovered_s(url(), workers, both=both)
+        beside = f"until the last of its {len(took_s)} tasks ran again, lease {LEASE_S} s"
+        show(label, f"{max(took_s, default=0):.1f} s", beside)
+
+
+def _recovered_s(broker: str, workers: Callable[[Fleet], Any], *, both: bool) -> list[float]:
+    with ExitStack() as stack:
+        journal = Path(stack.enter_context(tempfile.NamedTemporaryFile()).name)
+        scratch = stack.enter_context(
+            fleet(KILLED_AGENTS, "Holding", broker, journal=str(journal), pause_s=600)
+        )
+        scratch.environ |= {"AGENTPIPE_LEASE_S": str(LEASE_S), "AGENTPIPE_GRACE_S": "0"}
+        scratch.send([{"question": "q"}] * KILLED_AGENTS)
+        for _ in range(2):
+            stack.enter_context(workers(scratch))
+        _await_lines(journal, KILLED_AGENTS)
+        pid = runs_in(journal)[0].pid
+        lost = sum(run.pid == pid for run in runs_in(journal))
+        at = time.time()
+        for each in (*_above(pid), pid) if both else (pid,):
+            os.kill(each, signal.SIGKILL)
+        _await_lines(journal, KILLED_AGENTS + lost)
+        return list(recoveries_s(runs_in(journal), {pid: at}))
+
+
+@contextmanager
+def _supervised(scratch: Fleet) -> Iterator[None]:
+    command = [sys.executable, "-m", "agentpipe", "work", "--processes", "1", "--slots", "8"]
+    with _running(scratch, command):
+        yield
+
+
+@contextmanager
+def _plain(scratch: Fleet) -> Iterator[None]:
+    command = [sys.executable, "-m", "dramatiq", "agentpipe.actors", "--processes", "1"]
+    with _running(scratch, command):
+        yield
+
+
+@contextmanager
+def _running(scratch: Fleet, command: list[str]) -> Iterator[None]:
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(
+        command, env=scratch.environ, cwd=scratch.folder, stdout=quiet, stderr=quiet
+    )
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+def _above(pid: int) -> list[int]:
+    """The processes between this one and that one, the highest first."""
+    found: list[int] = []
+    while (pid := int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])) > 1:
+        if pid == os.getpid():
+            return found[::-1]
+        found.append(pid)
+    return []
+
+
+def _await_lines(journal: Path, number: int) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while len(journal.read_bytes().splitlines()) < number:
+        if time.monotonic() > deadline:
+            raise TimeoutError(journal.read_text())
+        time.sleep(0.02)
+
+
+def main() -> None:
+    for name in sys.argv[1:] or ("sqlite", *SERVERS):
+        sys.stdout.write(f"\n{name}\n")
+        measure(name)
+
+
+if __name__ == "__main__":
+    main()
