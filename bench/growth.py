@@ -1,0 +1,133 @@
+"""How the cost of each operation grows with waiting tasks and with agents.
+
+``python -m bench.growth [sqlite | redis ...]``. One process does everything; processor time is its
+own, so that of a server is only in the time that passes.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from agentpipe.brokers import open_store
+from agentpipe.brokers.records import ClaimRequest, Offer, Queue, Settlement, Worker
+from agentpipe.settings import Settings
+from bench.servers import fresh
+from bench.settling import ROOMY
+from brokers.server_redis import RedisServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from agentpipe.brokers.base import Store
+
+Found = TypeVar("Found")
+WAITING, AGENTS = (1_000, 10_000, 100_000, 1_000_000), (100, 1_000, 10_000, 100_000)
+# What the other one is while one grows.
+FEW_AGENTS, FEW_TASKS = 100, 100_000
+FILL, OFFERED, CLAIMED, ROUNDS = 5_000, 100, 32, 31
+PAYLOAD, RESULT = b'{"schema":1,"question":"%s"}' % (b"q" * 500), b"r" * 1_000
+SERVERS = {"redis": RedisServer}
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Durations and processor times of each operation, in microseconds per item."""
+
+    passed: dict[str, list[float]] = field(default_factory=dict)
+    used: dict[str, list[float]] = field(default_factory=dict)
+
+    def time(self, name: str, items: int, operation: Callable[[], Found]) -> Found:
+        began, cpu = time.perf_counter(), time.process_time()
+        found = operation()
+        self.used.setdefault(name, []).append((time.process_time() - cpu) * 1e6 / items)
+        self.passed.setdefault(name, []).append((time.perf_counter() - began) * 1e6 / items)
+        return found
+
+
+def measure(broker: str) -> None:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        kind = SERVERS.get(broker)
+        server = stack.enter_context(kind(folder / broker, environ=os.environ)) if kind else None
+
+        def costs(agents: int, tasks: int) -> Costs:
+            url = fresh(server.url) if server else f"sqlite:///{folder}/{uuid.uuid4().hex}.db"
+            with closing(open_store(Settings(broker=url))) as store:
+                return _costs(store, agents, tasks)
+
+        _show("waiting tasks", WAITING, [costs(FEW_AGENTS, number) for number in WAITING])
+        _show("agents", AGENTS, [costs(number, FEW_TASKS) for number in AGENTS])
+
+
+def _costs(store: Store, agents: int, tasks: int) -> Costs:
+    costs = Costs()
+    names = [f"crowd_{number}" for number in range(agents)]
+    queues = [Queue(name, "crowd", 2 * tasks, CLAIMED) for name in names]
+    costs.time("declare, for each agent", agents, partial(store.declare, queues))
+    worker = Worker("w", "host", slots=CLAIMED, queues=frozenset(names), lease_s=3_600.0)
+    store.join(worker)
+    for first in range(0, tasks, FILL):
+        store.offer("crowd", _offers("t", first, min(FILL, tasks - first)), round_robin=True)
+    for turn in range(ROUNDS):
+        _turn(store, worker, costs, turn)
+    return costs
+
+
+def _turn(store: Store, worker: Worker, costs: Costs, turn: int) -> None:
+    """As many tasks wait afterwards as before."""
+    more = _offers(f"more{turn}", 0, OFFERED)
+    costs.time("offer", OFFERED, partial(store.offer, "crowd", more, round_robin=True))
+    left = OFFERED
+    while left > 0:
+        request = ClaimRequest(worker, min(CLAIMED, left), ROOMY)
+        claims = costs.time("claim", request.limit, partial(store.claim, request))
+        done = [Settlement(each, "complete", RESULT, "ok", usd=0.01) for each in claims]
+        costs.time("settle", len(done), partial(store.settle, done))
+        left -= len(claims)
+    store.sync()
+    taking = partial(store.take_outbox, worker, OFFERED, 10**9)
+    taken = costs.time("take from the outbox", OFFERED, taking)
+    numbers = [record.number for record in taken]
+    costs.time("drop from the outbox", OFFERED, partial(store.drop_outbox, worker, numbers))
+    costs.time("heartbeat", 1, partial(store.heartbeat, worker))
+    if not turn % 10:
+        costs.time("snapshot (status, top)", 1, store.stats)
+
+
+def _offers(prefix: str, first: int, number: int) -> list[Offer]:
+    return [Offer(f"{prefix}-{index}", PAYLOAD) for index in range(first, first + number)]
+
+
+def _show(noun: str, numbers: Sequence[int], costs: Sequence[Costs]) -> None:
+    """Medians, of time and of processor time; all in microseconds."""
+    heads = "".join(f" {number:>17,}" for number in numbers)
+    sys.stdout.write(f"\n{f'us, by {noun}':<26}{heads}   last / first (processor)\n")
+    for name in costs[0].passed:
+        passed = [statistics.median(each.passed[name]) for each in costs]
+        used = [statistics.median(each.used[name]) for each in costs]
+        pairs = zip(passed, used, strict=True)
+        cells = "".join(f" {each:>9,.0f} ({cpu:>5,.0f})" for each, cpu in pairs)
+        grown = f"{passed[-1] / passed[0]:.2f} ({used[-1] / used[0]:.2f})"
+        sys.stdout.write(f"{name:<26}{cells}   {grown}\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    for name in sys.argv[1:] or ("sqlite", *SERVERS):
+        load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
+        sys.stdout.write(f"\n{name}, load {load}; processor time in brackets\n")
+        measure(name)
+
+
+if __name__ == "__main__":
+    main()
