@@ -82,7 +82,7 @@ class Settings:
             ConfigError: Broker and sink are one file.
         """
         if self.broker.startswith("sqlite:") and self.sink.startswith("sqlite:"):
-            from agentpipe.connections.sqlite import parse_url
+            from agentpipe.connections.sqlite_address import parse_url
 
             if parse_url(self.broker).path == parse_url(self.sink).path:
                 raise ConfigError(

@@ -18,7 +18,7 @@ from agentpipe.cli.dead import moment_of
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.help_text import EXIT_CODES
 from agentpipe.cli.home import require_results
-from agentpipe.connections.sqlite import parse_url
+from agentpipe.connections.sqlite_address import parse_url
 from agentpipe.core.text import counted
 from agentpipe.errors import ConfigError
 from agentpipe.sinks import is_searchable, open_sink

@@ -23,7 +23,7 @@ from agentpipe.cli.common import (
 from agentpipe.cli.exit_codes import INTERRUPTED, OK
 from agentpipe.cli.otlp import add_content, group_of, trace_sender
 from agentpipe.cli.progress import progress_bar
-from agentpipe.connections.sqlite import parse_url
+from agentpipe.connections.sqlite_address import parse_url
 from agentpipe.core import logs
 from agentpipe.core.redaction import without_password
 from agentpipe.core.text import counted

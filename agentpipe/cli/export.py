@@ -16,7 +16,7 @@ from agentpipe.cli.known_collections import refuse_unknown
 from agentpipe.cli.known_runs import refuse_unknown_run
 from agentpipe.cli.otlp import OTLP, add_content, trace_sender
 from agentpipe.connections.new_file import new_file, refuse_existing
-from agentpipe.connections.sqlite import parse_url
+from agentpipe.connections.sqlite_address import parse_url
 from agentpipe.core.result import OUTCOMES
 from agentpipe.core.text import counted, printable, printable_json
 from agentpipe.errors import ConfigError

@@ -16,27 +16,25 @@ import sqlite3
 import threading
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
 
 from agentpipe.connections import file_notify, private_files, wal
 from agentpipe.connections.file_lock import FileLock, pauses
 from agentpipe.connections.lock_holders import holders_of_bytes, holders_of_file, what_to_do
 from agentpipe.connections.sqlite_errors import is_outage
-from agentpipe.core.did_you_mean import did_you_mean
 from agentpipe.errors import ConfigError, StoreError, Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from agentpipe.connections.lock_holders import Holder
+    from agentpipe.connections.sqlite_address import SqliteAddress
+    from agentpipe.connections.sqlite_layout import Layout
 
     OnReturn = Callable[[sqlite3.Connection, float], None]
 
-_SYNCHRONOUS = ("full", "normal")
 # A wait for a lock that other processes hold.
 PATIENCE_S = 5.0
 # Waits that are shorter need no word and no grace.
@@ -45,68 +43,6 @@ OUTAGE_S = 1.0
 WRITER_BYTE = 120
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class SqliteAddress:
-    """The path of a database, and how durable its commits are.
-
-    Attributes:
-        synchronous: ``full`` survives power loss; ``normal`` survives the death of any process,
-            but a power loss may take the last commits.
-    """
-
-    path: Path
-    synchronous: str = "full"
-
-
-def parse_url(url: str) -> SqliteAddress:
-    """``sqlite:///relative.db``, ``sqlite:////absolute.db``, with ``?synchronous=normal``.
-
-    Raises:
-        ConfigError: The URL is invalid; the message shows a valid one.
-    """
-    parts = urlsplit(url)
-    path = os.fsdecode(unquote_to_bytes(parts.path.removeprefix("/")))
-    if parts.netloc or not path or "\0" in path:
-        raise ConfigError(f"{url}: write sqlite:///file.db, or sqlite:////folder/file.db")
-    synchronous = "full"
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
-        if name != "synchronous":
-            hint = did_you_mean(name, ["synchronous"])
-            raise ConfigError(f"{url}: unknown parameter {name!r}: {hint}")
-        if value.lower() not in _SYNCHRONOUS:
-            raise ConfigError(f"{url}: synchronous is full or normal, not {value!r}")
-        synchronous = value.lower()
-    return SqliteAddress(Path(path).absolute(), synchronous)
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """The tables of a database.
-
-    Attributes:
-        version: Kept in the file; it rises with each change of the tables.
-        table: One of its tables, which no other layout has.
-        schema: Makes them in an empty file.
-        upgrades: The statements that make layout ``n + 1`` of layout ``n``, by ``n``. Processes of
-            the earlier version may have the file open meanwhile: add columns with a default, and
-            tables; never rename or remove.
-    """
-
-    version: int
-    table: str
-    schema: str
-    upgrades: Mapping[int, str] = field(default_factory=dict)
-
-    def statements_from(self, found: int) -> list[str] | None:
-        """What brings a file of layout ``found`` here; None where that is not possible."""
-        if found == 0:
-            return self.schema.split(";\n")
-        steps = [self.upgrades.get(step) for step in range(found, self.version)]
-        if found > self.version or None in steps:
-            return None
-        return [statement for step in steps if step for statement in step.split(";\n")]
 
 
 class Database:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from agentpipe.connections.scratch import Scratch
-from agentpipe.connections.sqlite import PATIENCE_S, parse_url
+from agentpipe.connections.sqlite import PATIENCE_S
+from agentpipe.connections.sqlite_address import parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from agentpipe.connections.sqlite import Layout
+    from agentpipe.connections.sqlite_layout import Layout
 
 
 class Snapshots:

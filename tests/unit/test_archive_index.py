@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agentpipe.archive import Archive
-from agentpipe.connections.sqlite import Database, SqliteAddress
+from agentpipe.connections.sqlite import Database
+from agentpipe.connections.sqlite_address import SqliteAddress
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.result import Result
 from agentpipe.core.timestamps import utc

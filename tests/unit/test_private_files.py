@@ -17,7 +17,9 @@ import pytest
 from agentpipe.brokers import open_store
 from agentpipe.connections import sqlite
 from agentpipe.connections.health import Examined
-from agentpipe.connections.sqlite import Database, Layout, SqliteAddress
+from agentpipe.connections.sqlite import Database
+from agentpipe.connections.sqlite_address import SqliteAddress
+from agentpipe.connections.sqlite_layout import Layout
 from agentpipe.errors import ConfigError, Unreachable
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agentpipe.connections.sqlite import parse_url
+from agentpipe.connections.sqlite_address import parse_url
 from agentpipe.core.redaction import without_password
 from agentpipe.errors import ConfigError
 from agentpipe.settings import Settings, embedded_url

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from agentpipe.connections.sqlite import Database, Layout, SqliteAddress, parse_url
+from agentpipe.connections.sqlite import Database
+from agentpipe.connections.sqlite_address import SqliteAddress, parse_url
+from agentpipe.connections.sqlite_layout import Layout
 from agentpipe.errors import ConfigError, StoreError, Unreachable
 
 SCHEMA = "CREATE TABLE things (name TEXT UNIQUE);\nCREATE TABLE others (x INTEGER)"

@@ -16,7 +16,9 @@ import pytest
 
 from agentpipe.connections import sqlite
 from agentpipe.connections.lock_holders import Holder, what_to_do
-from agentpipe.connections.sqlite import Database, Layout, SqliteAddress
+from agentpipe.connections.sqlite import Database
+from agentpipe.connections.sqlite_address import SqliteAddress
+from agentpipe.connections.sqlite_layout import Layout
 from agentpipe.errors import StoreError, Unreachable
 from tests.support import wait_until
 
@@ -27,7 +29,9 @@ LAYOUT = Layout(1, "things", "CREATE TABLE things (name TEXT UNIQUE)")
 OPEN = """
 import os, sys, time
 from pathlib import Path
-from agentpipe.connections.sqlite import Database, Layout, SqliteAddress
+from agentpipe.connections.sqlite import Database
+from agentpipe.connections.sqlite_address import SqliteAddress
+from agentpipe.connections.sqlite_layout import Layout
 LAYOUT = Layout(1, "things", "CREATE TABLE things (x)")
 database = Database(SqliteAddress(Path(sys.argv[1])), LAYOUT)
 """

@@ -26,18 +26,18 @@ from agentpipe.brokers.records import (
     Offer,
     OutboxRecord,
     Queue,
-    Refusal,
     Settlement,
     Verdict,
     Worker,
 )
-from agentpipe.brokers.sqlite import dead_letters, measures, runs
 from agentpipe.brokers.sqlite import groups as group_counts
+from agentpipe.brokers.sqlite import measures, runs
 from agentpipe.brokers.sqlite.admission import Rooms, admit, depth_and_bound, known_ids
-from agentpipe.brokers.sqlite.budgets import charge, read_spendings, set_budget, with_budgets
+from agentpipe.brokers.sqlite.budgets import charge
 from agentpipe.brokers.sqlite.clock import StoreClock
 from agentpipe.brokers.sqlite.comparing import compare
-from agentpipe.brokers.sqlite.declaring import Declaration, read_sources
+from agentpipe.brokers.sqlite.dead_letters import DEAD, UNDELIVERABLE, Letters
+from agentpipe.brokers.sqlite.declaring import Declaration
 from agentpipe.brokers.sqlite.lanes import IS_ANYTHING_READY, LanesKept
 from agentpipe.brokers.sqlite.leases import (
     claim_tasks,
@@ -49,39 +49,14 @@ from agentpipe.brokers.sqlite.leases import (
     renew_leases,
     wake_delayed,
 )
-from agentpipe.brokers.sqlite.moving import move_tasks
-from agentpipe.brokers.sqlite.pauses import count_runs, drain, is_draining, pause, resume
-from agentpipe.brokers.sqlite.policies import change_policy, read_policies
-from agentpipe.brokers.sqlite.reading import read_tasks
-from agentpipe.brokers.sqlite.settling import (
-    answer_unclaimed,
-    cancel_task,
-    fitting,
-    outbox_body,
-    settle_task,
-)
-from agentpipe.brokers.sqlite.tables import (
-    LAPSED,
-    LAYOUT,
-    RAISE_COUNTER,
-    SELECT_CANCELLED,
-    SELECT_DEPTHS,
-    SELECT_OLDEST,
-    SELECT_RECENT,
-    SELECT_TALLY,
-    SELECT_WORKERS,
-    add_to_counters,
-    add_to_tallies,
-    counter,
-    depth_of,
-    tally_of,
-    worker_seen,
-)
-from agentpipe.brokers.sqlite.task_location import locate
-from agentpipe.brokers.statistics import RECENT_S, Stats
-from agentpipe.connections.health import examine_folder
-from agentpipe.connections.private_files import examine_modes
-from agentpipe.connections.sqlite import Database, parse_url
+from agentpipe.brokers.sqlite.operations import SqliteOperations
+from agentpipe.brokers.sqlite.outbox import borrow, drop
+from agentpipe.brokers.sqlite.pauses import count_runs
+from agentpipe.brokers.sqlite.settling import settle_task
+from agentpipe.brokers.sqlite.snapshot import read_stats
+from agentpipe.brokers.sqlite.tables import LAPSED, LAYOUT, add_to_counters, add_to_tallies, counter
+from agentpipe.connections.sqlite import Database
+from agentpipe.connections.sqlite_address import parse_url
 from agentpipe.connections.sqlite_snapshots import Snapshots
 
 if TYPE_CHECKING:
@@ -89,16 +64,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from agentpipe.brokers.breaker import Tripped
-    from agentpipe.brokers.capabilities import Answer, Comparison, Fate, TaskQuery, TaskSeen
-    from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage
-    from agentpipe.brokers.location import TaskLocation
-    from agentpipe.brokers.runs import KeptRun
+    from agentpipe.brokers.capabilities import Comparison
     from agentpipe.brokers.sqlite.lanes import Lanes
+    from agentpipe.brokers.statistics import Stats
     from agentpipe.connections.file_notify import Listener
-    from agentpipe.connections.health import Finding
     from agentpipe.connections.scratch import Scratch
-    from agentpipe.core.budgets import Budget, Holder, Spending
-    from agentpipe.core.policy import PolicyChange, PolicyState
     from agentpipe.settings import Settings
 
 # Who sends heartbeats has other things to watch; the next try is soon.
@@ -107,7 +77,7 @@ SWEEP_EVERY_S = 30.0
 SWEEP_ROWS = 5_000
 
 
-class SqliteStore(Store):
+class SqliteStore(SqliteOperations, Store):
     """The ``Store`` over ``sqlite:///file``; see the seam for what each operation promises.
 
     What a power loss may take back is not made durable: a claim (the task waits again), a beat,
@@ -135,8 +105,8 @@ class SqliteStore(Store):
 
     def _begin(self, database: Database, clock: StoreClock, listener: Listener) -> None:
         self._database, self._clock, self._listener = database, clock, listener
-        self._dead = dead_letters.Letters(self._database, dead_letters.DEAD)
-        self.undeliverable = dead_letters.Letters(self._database, dead_letters.UNDELIVERABLE)
+        self._dead = Letters(self._database, DEAD)
+        self.undeliverable = Letters(self._database, UNDELIVERABLE)
 
     @classmethod
     def watching(cls, url: str, _settings: Settings) -> Self:
@@ -308,189 +278,16 @@ class SqliteStore(Store):
             return []
         with self._database.write() as db:
             end_lapsed_workers(db)
-            if not is_known(db, worker):
-                return []  # No lease would ever free what it takes.
-            rows = db.execute(
-                "SELECT seq, task_id, bytes FROM outbox WHERE taker IS NULL ORDER BY seq LIMIT ?",
-                (limit,),
-            )
-            taken = [(seq, task_id) for seq, task_id in fitting(rows, max_bytes)]
-            db.executemany(
-                "UPDATE outbox SET taker = ? WHERE seq = ?",
-                [(worker.name, seq) for seq, _ in taken],
-            )
-            return [OutboxRecord(seq, task_id, outbox_body(db, seq)) for seq, task_id in taken]
+            # No lease would ever free what an unknown worker takes.
+            return borrow(db, worker, limit, max_bytes) if is_known(db, worker) else []
 
     def drop_outbox(self, worker: Worker, numbers: Sequence[int]) -> None:
-        mine = (orjson.dumps(list(numbers)).decode(), worker.name)
         with self._database.write(durable=False) as db:
-            # Only its borrower drops a record: after a lapsed lease that is another worker.
-            dropped = db.execute(
-                "DELETE FROM outbox WHERE seq IN (SELECT value FROM json_each(?)) AND taker = ?"
-                " RETURNING seq, bytes",
-                mine,
-            ).fetchall()
-            db.executemany(
-                "DELETE FROM outbox_bodies WHERE seq = ?", [(seq,) for seq, _ in dropped]
-            )
-            size = sum(size for _, size in dropped)
-            results = len(dropped) - group_counts.forget_records(db, [seq for seq, _ in dropped])
-            add_to_counters(
-                db, {"outbox": -len(dropped), "outbox_bytes": -size, "delivered": results}
-            )
-
-    def tasks(self, query: TaskQuery) -> list[TaskSeen]:
-        with self._database.read() as db:
-            return read_tasks(db, query)
-
-    def answer(self, answers: Sequence[Answer]) -> list[bool]:
-        changes: Counter[str] = Counter()
-        with self._database.write() as db:
-            done = [answer_unclaimed(db, answer, changes, self._clock.now()) for answer in answers]
-            add_to_counters(db, changes)
-            runs.count_answered(db, compress(answers, done))
-            measures.count_answered(db, compress(answers, done))
-        return done
-
-    def move(self, collection: str, agents: Sequence[str], limit: int) -> int:
-        with self._database.write() as db:
-            return move_tasks(db, collection, agents, limit)
-
-    def pause(
-        self,
-        *,
-        queues: Sequence[str] = (),
-        collections: Sequence[str] = (),
-        paused: bool,
-        reason: str = "",
-    ) -> None:
-        rows = [*(("queue", name) for name in queues), *(("collection", it) for it in collections)]
-        with self._database.write() as db:
-            pause(db, rows, reason) if paused else resume(db, rows)
-
-    def drain(self, workers: Collection[str]) -> None:
-        with self._database.write() as db:
-            drain(db, workers)
-
-    def is_draining(self, worker: Worker) -> bool:
-        with self._database.read() as db:
-            return is_draining(db, worker.name)
-
-    def set_budget(self, kind: Holder, name: str, budget: Budget) -> None:
-        with self._database.write() as db:
-            set_budget(db, kind, name, budget)
-
-    def spendings(self) -> tuple[Spending, ...]:
-        with self._database.read() as db:
-            return read_spendings(db)
-
-    def policies(self) -> tuple[PolicyState, ...]:
-        with self._database.read() as db:
-            return read_policies(db)
-
-    def change_policy(self, name: str, change: PolicyChange) -> PolicyState | None:
-        with self._database.write() as db:
-            return change_policy(db, name, change)
-
-    def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
-        with self._database.write() as db:
-            end_lapsed_workers(db)  # Their tasks wait again.
-            return [cancel_task(db, task_id) for task_id in task_ids]
-
-    def take_cancelled(self) -> list[str]:
-        with self._database.read() as db:
-            return [task_id for (task_id,) in db.execute(SELECT_CANCELLED)]
-
-    def locate(self, task_id: str) -> TaskLocation:
-        with self._database.read() as db:
-            return locate(db, task_id, self._clock)
-
-    def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
-        return self._dead.dead_letters(wanted, after, limit)
-
-    def count_dead(self, wanted: DeadFilter) -> int:
-        return self._dead.count_dead(wanted)
-
-    def read_dead(self, task_ids: Sequence[str]) -> list[DeadLetter]:
-        return self._dead.read_dead(task_ids)
-
-    def drop_dead(self, task_ids: Sequence[str]) -> int:
-        return self._dead.drop_dead(task_ids)
-
-    def set_aside(self, worker: Worker, refusals: Sequence[Refusal]) -> None:
-        with self._database.write() as db:
-            add_to_counters(db, dead_letters.set_aside(db, worker.name, refusals))
-
-    def deliver_again(self, task_ids: Sequence[str]) -> int:
-        with self._database.write() as db:
-            changes = dead_letters.deliver_again(db, task_ids)
-            add_to_counters(db, changes)
-        return changes["outbox"]
-
-    def begin_run(self, name: str, record: bytes) -> bytes:
-        with self._database.write() as db:
-            return runs.begin(db, name, record)
-
-    def runs(self) -> list[KeptRun]:
-        with self._database.read() as db:
-            return runs.read(db)
-
-    def drop_run(self, name: str) -> bool:
-        with self._database.write() as db:
-            return runs.drop(db, name)
-
-    def examine(self) -> list[Finding]:
-        """Findings about its folder and its file."""
-        path = self._database.path
-        return [*examine_folder(path), examine_modes(path), self._database.log.examine()]
-
-    def progress(self, name: str, mark: int) -> int | None:
-        with self._database.write() as db:
-            return int(db.execute(RAISE_COUNTER, (f"schedule:{name}", mark)).fetchone()[0])
+            drop(db, worker, numbers)
 
     def stats(self) -> Stats:
-        now, moment = time.monotonic(), self._clock.now()
         with self._database.read() as db:
-            counters = dict(db.execute("SELECT name, value FROM counters").fetchall())
-            (dead,) = db.execute("SELECT count(*) FROM dead").fetchone()
-            queues = tuple(depth_of(row) for row in db.execute(SELECT_DEPTHS, (moment,)))
-            tally = tally_of(db.execute(SELECT_TALLY).fetchone())
-            (recent,) = db.execute(SELECT_RECENT, (moment - RECENT_S,)).fetchone()
-            (oldest,) = db.execute(SELECT_OLDEST).fetchone() or (moment,)
-            workers = tuple(worker_seen(row) for row in db.execute(SELECT_WORKERS, (now, now)))
-            declared = read_sources(db)
-            spendings = read_spendings(db)
-            measured = measures.read(db)
-            groups = group_counts.read_counts(db, counters)
-            policies = read_policies(db)
-            queues = with_budgets(db, queues, spendings)
-        prefix = "outcome:"
-        return Stats(
-            accepted=counters.get("accepted", 0),
-            waiting=sum(queue.waiting or 0 for queue in queues),
-            delayed=sum(queue.delayed or 0 for queue in queues),
-            running=sum(queue.running or 0 for queue in queues),
-            outbox=counters.get("outbox", 0) - groups.records,
-            groups=groups,
-            outbox_bytes=counters.get("outbox_bytes", 0),
-            delivered=counters.get("delivered", 0),
-            dead=dead,
-            undeliverable=counters.get("undeliverable", 0),
-            outcomes={
-                name.removeprefix(prefix): value
-                for name, value in sorted(counters.items())
-                if name.startswith(prefix)
-            },
-            queues=queues,
-            workers=workers,
-            tally=tally,
-            recent=recent,
-            undelivered_s=max(0.0, moment - oldest),
-            declared=declared,
-            spendings=spendings,
-            measures=measured,
-            policies=policies,
-        )
+            return read_stats(db, self._clock)
 
     def close(self) -> None:
         self._listener.close()

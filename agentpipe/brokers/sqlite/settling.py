@@ -14,7 +14,6 @@ from agentpipe.brokers.statistics import RUNS_IN_MEAN
 if TYPE_CHECKING:
     import sqlite3
     from collections import Counter
-    from collections.abc import Iterable
 
     from agentpipe.brokers.capabilities import Answer, Fate
     from agentpipe.brokers.records import Settlement
@@ -144,19 +143,3 @@ def answer_unclaimed(
     changes.update(_gains(answer.result, answer.outcome))
     end_member(db, EndedTask(answer.task_id, qid, answer.outcome), None, changes, now)
     return True
-
-
-def fitting(rows: Iterable[tuple[int, str, int]], max_bytes: int) -> Iterable[tuple[int, str]]:
-    """The first rows that fit into ``max_bytes`` together, at least one."""
-    total = 0
-    for seq, task_id, size in rows:
-        if total and total + size > max_bytes:
-            return
-        total += size
-        yield seq, task_id
-
-
-def outbox_body(db: sqlite3.Connection, seq: int) -> bytes:
-    """The payload of the Result."""
-    (body,) = db.execute("SELECT body FROM outbox_bodies WHERE seq = ?", (seq,)).fetchone()
-    return bytes(body)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.statistics import QueueDepth, Tally, WorkerSeen
-from agentpipe.connections.sqlite import Layout
+from agentpipe.connections.sqlite_layout import Layout
 from agentpipe.core.budgets import EXACT_USD
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from agentpipe.connections.health import examine_folder
 from agentpipe.connections.private_files import examine_modes
-from agentpipe.connections.sqlite import Database, parse_url
+from agentpipe.connections.sqlite import Database
+from agentpipe.connections.sqlite_address import parse_url
 from agentpipe.core import caps
 from agentpipe.errors import RecordsRefused, StoreError, Unreachable
 from agentpipe.sinks.sqlite import trimming

@@ -7,7 +7,8 @@ import os
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
-from agentpipe.connections.sqlite import Database, SqliteAddress, parse_url
+from agentpipe.connections.sqlite import Database
+from agentpipe.connections.sqlite_address import SqliteAddress, parse_url
 from agentpipe.connections.sqlite_snapshots import Snapshots
 from agentpipe.errors import StoreError, Unreachable
 from agentpipe.sinks.sqlite.facts import FEW, count_unindexed, index_next

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from agentpipe.connections.sqlite import Layout
+from agentpipe.connections.sqlite_layout import Layout
 from agentpipe.core import caps
 from agentpipe.sinks.base import Record
 

@@ -11,7 +11,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from agentpipe.connections.sqlite import Database, SqliteAddress
+from agentpipe.connections.sqlite import Database
+from agentpipe.connections.sqlite_address import SqliteAddress
 from agentpipe.core import caps
 from agentpipe.sinks.reader_lock import ReaderLock
 from agentpipe.sinks.seen import submission_in

@@ -1,0 +1,73 @@
+"""The snapshot of the embedded store that ``status``, ``top`` and metrics show."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.sqlite import measures
+from agentpipe.brokers.sqlite.budgets import read_spendings, with_budgets
+from agentpipe.brokers.sqlite.declaring import read_sources
+from agentpipe.brokers.sqlite.groups import read_counts
+from agentpipe.brokers.sqlite.policies import read_policies
+from agentpipe.brokers.sqlite.tables import (
+    SELECT_DEPTHS,
+    SELECT_OLDEST,
+    SELECT_RECENT,
+    SELECT_TALLY,
+    SELECT_WORKERS,
+    depth_of,
+    tally_of,
+    worker_seen,
+)
+from agentpipe.brokers.statistics import RECENT_S, Stats
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from agentpipe.brokers.sqlite.clock import StoreClock
+
+
+def read_stats(db: sqlite3.Connection, clock: StoreClock) -> Stats:
+    """All of it, from one state of the file."""
+    now, moment = time.monotonic(), clock.now()
+    counters = dict(db.execute("SELECT name, value FROM counters").fetchall())
+    (dead,) = db.execute("SELECT count(*) FROM dead").fetchone()
+    queues = tuple(depth_of(row) for row in db.execute(SELECT_DEPTHS, (moment,)))
+    tally = tally_of(db.execute(SELECT_TALLY).fetchone())
+    (recent,) = db.execute(SELECT_RECENT, (moment - RECENT_S,)).fetchone()
+    (oldest,) = db.execute(SELECT_OLDEST).fetchone() or (moment,)
+    workers = tuple(worker_seen(row) for row in db.execute(SELECT_WORKERS, (now, now)))
+    declared = read_sources(db)
+    spendings = read_spendings(db)
+    measured = measures.read(db)
+    groups = read_counts(db, counters)
+    policies = read_policies(db)
+    queues = with_budgets(db, queues, spendings)
+    prefix = "outcome:"
+    return Stats(
+        accepted=counters.get("accepted", 0),
+        waiting=sum(queue.waiting or 0 for queue in queues),
+        delayed=sum(queue.delayed or 0 for queue in queues),
+        running=sum(queue.running or 0 for queue in queues),
+        outbox=counters.get("outbox", 0) - groups.records,
+        groups=groups,
+        outbox_bytes=counters.get("outbox_bytes", 0),
+        delivered=counters.get("delivered", 0),
+        dead=dead,
+        undeliverable=counters.get("undeliverable", 0),
+        outcomes={
+            name.removeprefix(prefix): value
+            for name, value in sorted(counters.items())
+            if name.startswith(prefix)
+        },
+        queues=queues,
+        workers=workers,
+        tally=tally,
+        recent=recent,
+        undelivered_s=max(0.0, moment - oldest),
+        declared=declared,
+        spendings=spendings,
+        measures=measured,
+        policies=policies,
+    )
