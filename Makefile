@@ -16,6 +16,8 @@ SERVERS := redis rabbitmq kafka
 TORCH := .venv-torch
 # inspect_ai has 80 dependencies, and datasets nearly as many.
 READERS := .venv-readers
+# Packages of trainers, without what they import.
+TRAINERS := .venv-trainers
 # The package mcpuniverse pins older versions of our dependencies, so it has its own environment.
 THEIRS := .venv-mcpuniverse
 # What makes the lock and the bill of materials, and what the lock installs.
@@ -25,8 +27,8 @@ PINNED := .venv-pinned
 LOCKED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo check lint unit test integration test-all long test-torch test-inspect test-mcpuniverse \
-	mcpuniverse format docs bench compare lock sbom clean $(SERVERS) $(SERVERS:%=drop%)
+.PHONY: help run demo check lint unit test integration test-all long test-torch test-inspect test-trainers \
+	test-mcpuniverse mcpuniverse format docs bench compare lock sbom clean $(SERVERS) $(SERVERS:%=drop%)
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,7 +86,7 @@ test: unit integration ## the tests: unit, conformance, and integration with all
 integration: .venv/installed-dev
 	$(PYTEST) $(INTEGRATION) $(PARALLEL) $(call AGAIN,$(INTEGRATION))
 
-test-all: test long test-torch test-inspect test-mcpuniverse ## also the long kill, outage and race tests, torch, inspect, mcpuniverse
+test-all: test long test-torch test-inspect test-trainers test-mcpuniverse ## also the long kill, outage and race tests, torch, inspect, trainers, mcpuniverse
 
 long: .venv/installed-dev
 	$(PYTEST) -m long $(PARALLEL_LONG) $(call AGAIN,-m long)
@@ -109,6 +111,18 @@ $(READERS)/installed: setup.cfg Makefile
 
 test-inspect: $(READERS)/installed ## inspect_ai, pandas, pyarrow and datasets read our exports, in their own environment
 	$(READERS)/bin/python -m pytest tests/inspect --override-ini filterwarnings=default
+
+$(TRAINERS)/installed: setup.cfg Makefile
+	@$(NEED_PYTHON)
+	$(PYTHON) -m venv $(TRAINERS)
+	$(TRAINERS)/bin/python -m pip install --quiet --disable-pip-version-check --editable . "pytest>=8.3" pydantic numpy
+	@# Their files are read: without Ray, vLLM and CUDA. Some of them install a package named tests.
+	$(TRAINERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--target $(TRAINERS)/packages verl==0.9.1 skyrl==0.3.0 areal==1.0.4
+	@touch $@
+
+test-trainers: $(TRAINERS)/installed ## the recipes against verl, SkyRL and AReaL, in their own environment
+	$(TRAINERS)/bin/python -m pytest tests/trainers --override-ini filterwarnings=default
 
 format: .venv/installed-dev ## format the code and apply the automatic fixes
 	$(BIN)/ruff format .
@@ -186,4 +200,4 @@ sbom: $(PINNED)/installed $(TOOLS)/installed ## write what the lock installs, wi
 		--output-file dist/sbom.json $(PINNED)/bin/python
 
 clean: ## remove the environments and the demo's stores
-	rm -rf .venv $(THEIRS) $(TORCH) $(READERS) $(TOOLS) $(PINNED) $(DEMO)
+	rm -rf .venv $(THEIRS) $(TORCH) $(READERS) $(TRAINERS) $(TOOLS) $(PINNED) $(DEMO)
