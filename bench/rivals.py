@@ -1,4 +1,8 @@
-"""Other task runners, started and fed as their users do it, each with two worker processes."""
+"""Other task runners, started and fed as their users do it, each with two worker processes.
+
+Some cannot share our environment: ``.venv-rivals`` and ``.venv-arq`` at the top of the checkout
+are theirs.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PEERS = "bench.peers"
-PATIENCE_S = 120.0
+PATIENCE_S = 60.0
+ROOT = Path(__file__).parents[1]
+# Of most of them, and of arq, which wants an older client of Redis.
+RIVALS_PYTHON = str(ROOT / ".venv-rivals" / "bin" / "python")
+ARQ_PYTHON = str(ROOT / ".venv-arq" / "bin" / "python")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +34,17 @@ class Rival:
 
     Attributes:
         settings: Those that differ from its own, for the reader of the figures.
+        starts: How often the command is started, for two worker processes in all.
+        python: Of the environment that has it.
     """
 
     name: str
     module: str
     command: tuple[str, ...]
     settings: str
+    starts: int = 1
+    python: str = sys.executable
+    environ: dict[str, str] = field(default_factory=dict)
 
 
 DRAMATIQ = Rival(
@@ -46,6 +59,53 @@ TASKIQ = Rival(
     ("taskiq", "worker", f"{PEERS}.taskiq_noop:broker", "-w", "2", "--log-level", "ERROR"),
     "200 at once, nothing acknowledged",
 )
+# A worker that dies loses none of what these were given.
+DRAMATIQ_CONFIRMED = replace(
+    DRAMATIQ,
+    name="Dramatiq with confirms",
+    settings="16 at once, publications confirmed",
+    environ={"PEER_CONFIRM": "1"},
+)
+TASKIQ_STREAMS = Rival(
+    "taskiq on streams",
+    f"{PEERS}.taskiq_streams_noop",
+    (
+        *("taskiq", "worker", f"{PEERS}.taskiq_streams_noop:broker", "-w", "2"),
+        *("--ack-type", "when_executed", "--max-async-tasks", "8", "--log-level", "ERROR"),
+    ),
+    "16 at once, acknowledged when executed",
+)
+CELERY = Rival(
+    "Celery",
+    f"{PEERS}.celery_noop",
+    ("celery", "-A", f"{PEERS}.celery_noop", "worker", "-c", "2", "--loglevel", "ERROR"),
+    "acks_late, prefetch 1, a process for each of 2 at once",
+    python=RIVALS_PYTHON,
+)
+SAQ = Rival(
+    "saq",
+    f"{PEERS}.saq_noop",
+    ("saq", f"{PEERS}.saq_noop.settings", "--quiet"),
+    "16 at once",
+    starts=2,
+    python=RIVALS_PYTHON,
+)
+STREAQ = Rival(
+    "streaq",
+    f"{PEERS}.streaq_noop",
+    ("streaq", "run", f"{PEERS}.streaq_noop:worker"),
+    "16 at once, no prefetch",
+    starts=2,
+    python=RIVALS_PYTHON,
+)
+ARQ = Rival(
+    "arq",
+    f"{PEERS}.arq_noop",
+    ("arq", f"{PEERS}.arq_noop.WorkerSettings"),
+    "16 at once",
+    starts=2,
+    python=ARQ_PYTHON,
+)
 
 
 class Bout:
@@ -53,23 +113,41 @@ class Bout:
 
     def __init__(self, rival: Rival, url: str, folder: Path) -> None:
         self._rival, self._folder = rival, folder
-        self._environ = {**os.environ, "PEER_BROKER": url, "PEER_JOURNAL": str(folder)}
+        own = {"PEER_BROKER": url, "PEER_JOURNAL": str(folder), "PYTHONPATH": str(ROOT)}
+        self._environ = {**os.environ, **own, **rival.environ}
 
     def send(self, number: int, pause_s: float = 0.0) -> float:
         """Send so many, one by one; returns how many a second."""
-        command = [sys.executable, "-m", self._rival.module, str(number), str(pause_s)]
-        done = subprocess.run(command, env=self._environ, check=True, stdout=subprocess.PIPE)
+        command = [self._rival.python, "-m", self._rival.module, str(number), str(pause_s)]
+        done = subprocess.run(
+            command,
+            env=self._environ,
+            check=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=PATIENCE_S,
+        )
         return float(done.stdout)
 
     @contextmanager
-    def working(self) -> Iterator[int]:
-        """Its two workers in the background; gives the process that started them."""
-        command = [sys.executable, "-m", *self._rival.command]
+    def working(self) -> Iterator[None]:
+        """Its two workers in the background."""
+        with ExitStack() as stack:
+            for _ in range(self._rival.starts):
+                stack.enter_context(self._worker())
+            yield
+
+    @contextmanager
+    def _worker(self) -> Iterator[None]:
         process = subprocess.Popen(
-            command, env=self._environ, stderr=subprocess.DEVNULL, start_new_session=True
+            [self._rival.python, "-m", *self._rival.command],
+            env=self._environ,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         try:
-            yield process.pid
+            yield
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

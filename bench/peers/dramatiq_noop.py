@@ -14,13 +14,14 @@ from bench.peers.journal import note
 from bench.peers.sending import send_by_arguments
 
 URL = os.environ["PEER_BROKER"]
+CONFIRM = "PEER_CONFIRM" in os.environ
 
 
 def _broker() -> dramatiq.Broker:
     if URL.startswith("amqp"):
         from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
-        return RabbitmqBroker(url=URL)
+        return RabbitmqBroker(url=URL, confirm_delivery=CONFIRM)
     from dramatiq.brokers.redis import RedisBroker
 
     return RedisBroker(url=URL)  # type: ignore[no-untyped-call]
