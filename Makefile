@@ -20,6 +20,8 @@ READERS := .venv-readers
 TRAINERS := .venv-trainers
 # The package mcpuniverse pins older versions of our dependencies, so it has its own environment.
 THEIRS := .venv-mcpuniverse
+RIVALS := .venv-rivals
+ARQ := .venv-arq
 # What makes the lock and the bill of materials, and what the lock installs.
 TOOLS := .venv-tools
 PINNED := .venv-pinned
@@ -141,6 +143,20 @@ $(THEIRS)/installed:
 	$(THEIRS)/bin/python -m pip install --quiet --disable-pip-version-check mcpuniverse==1.1.3
 	@touch $@
 
+# What others' tasks run on beside ours; arq wants an older client of Redis than the rest.
+$(RIVALS)/installed: Makefile
+	@$(NEED_PYTHON)
+	$(PYTHON) -m venv $(RIVALS)
+	$(RIVALS)/bin/python -m pip install --quiet --disable-pip-version-check \
+		"celery[redis]==5.7.0" "saq[redis]==0.26.4" streaq==7.2.0
+	@touch $@
+
+$(ARQ)/installed: Makefile
+	@$(NEED_PYTHON)
+	$(PYTHON) -m venv $(ARQ)
+	$(ARQ)/bin/python -m pip install --quiet --disable-pip-version-check arq==0.28.0
+	@touch $@
+
 mcpuniverse: $(THEIRS)/installed ## make the environment that runs MCP-Universe's agents
 
 test-mcpuniverse: .venv/installed-dev $(THEIRS)/installed ## MCP-Universe's code reads our results, and we run its agents
@@ -148,7 +164,7 @@ test-mcpuniverse: .venv/installed-dev $(THEIRS)/installed ## MCP-Universe's code
 	$(THEIRS)/bin/python -m pytest tests/peer tests/mcpuniverse --override-ini filterwarnings=default
 	$(BIN)/python -m pytest tests/side_by_side
 
-bench: .venv/installed-bench $(THEIRS)/installed ## measure speed and memory beside something of the same run
+bench: .venv/installed-bench $(THEIRS)/installed $(RIVALS)/installed $(ARQ)/installed ## measure beside others, and write docs/benchmarks.md
 	$(BIN)/python -m bench.bench
 
 compare: .venv/installed-dev ## measure beside another checkout in the same run: make compare BASE=../before

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import resource
 import statistics
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from agentpipe import Dispatcher, Settings, load
 from bench.fleet import seconds
 from bench.peers.sending import QUESTION
+from bench.recording import Row, note
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,16 +21,15 @@ EVALUATOR = {"func": "raw", "op": "contain", "value": "42"}
 
 
 def show(label: str, value: str, beside: str = "") -> None:
-    sys.stdout.write(f"{label:<52} {value:>14}   {beside}\n")
-    sys.stdout.flush()
+    note(Row(label, value, beside))
 
 
 def show_rounds(label: str, ours: Sequence[float], bare: Sequence[float], noun: str) -> None:
     """Speeds measured in turns with a reference: the medians, and the spread of the ratio."""
     ratios = sorted(mine / other for mine, other in zip(ours, bare, strict=True))
-    spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-    beside = f"{spread} of {noun} {statistics.median(bare):,.0f}/s"
-    show(label, f"{statistics.median(ours):,.0f}/s", beside)
+    spread = (ratios[0], statistics.median(ratios), ratios[-1])
+    beside = f"{noun} {statistics.median(bare):,.0f}/s"
+    note(Row(label, f"{statistics.median(ours):,.0f}/s", beside, spread))
 
 
 def show_latencies(label: str, latencies_ms: Sequence[float]) -> None:

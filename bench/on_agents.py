@@ -25,6 +25,7 @@ from agentpipe.engines.instance import Instance
 from agentpipe.engines.process import reaper
 from bench.figures import ratio, show
 from bench.peer import PYTHON
+from bench.recording import attempt
 from tests.llm_stub import LlmStub, say
 
 if TYPE_CHECKING:
@@ -40,10 +41,10 @@ LIMIT_S = 120.0
 
 def measure() -> None:
     with tempfile.TemporaryDirectory(prefix="agentpipe-bench-") as folder:
-        _measure_models(Path(folder))
-        _measure_commands(Path(folder))
+        attempt("llm agents", _measure_models, Path(folder))
+        attempt("a command's task", _measure_commands, Path(folder))
         if PYTHON.exists():
-            asyncio.run(_measure_forks(Path(folder)))
+            attempt("MCP-Universe's agents", _measure_mcpuniverse, Path(folder))
 
 
 def engine_of(folder: Path, *documents: dict[str, Any]) -> Any:
@@ -152,6 +153,10 @@ async def _commands_ms(engine: Any) -> tuple[float, float]:
 
 
 # MCP-Universe's own.
+
+
+def _measure_mcpuniverse(folder: Path) -> None:
+    asyncio.run(_measure_forks(folder))
 
 
 async def _measure_forks(folder: Path) -> None:

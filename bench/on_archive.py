@@ -25,6 +25,7 @@ from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Keeper, Record, Trimmable
 from bench.figures import children_cpu_s, per_s, show
+from bench.recording import attempt
 from brokers.server_kafka import KafkaServer
 
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ def measure(results: int = RESULTS) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "results.db"
         settings = Settings(sink=f"sqlite:///{path}?synchronous=normal")
-        searching(settings, results)
-        path.unlink()
-        collecting(Path(folder))
+        attempt("an archive", searching, settings, results)
+        path.unlink(missing_ok=True)
+        attempt("collect", collecting, Path(folder))
 
 
 def searching(settings: Settings, results: int) -> None:

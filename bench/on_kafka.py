@@ -21,6 +21,7 @@ from agentpipe.sinks.stream import Stream
 from bench.figures import EVALUATOR, per_s, sender, show, show_latencies
 from bench.fleet import PATIENCE_S, fleet, memory_mb
 from bench.peer import PYTHON, peer
+from bench.recording import attempt
 from brokers.ports import free_port
 from brokers.server_kafka import KafkaServer
 from brokers.server_redis import RedisServer
@@ -42,23 +43,30 @@ def measure() -> None:
         RedisServer(Path(folder) / "redis", environ=os.environ) as redis,
         KafkaServer(Path(folder) / "kafka", environ=os.environ) as kafka,
     ):
-        speeds = [delivered_per_s(redis.url, kafka.url) for _ in range(ROUNDS)]
-        found = latencies_ms(redis.url, kafka.url)
-        reading(kafka.url)
-        many_agents(redis.url, kafka.url)
-        away(redis.url)
         beside: dict[str, Any] = {}
         if PYTHON.exists():
-            beside = peer_figures(redis.url, kafka.url)
-        speed = statistics.median(speeds)
-        spread = f"{min(speeds):,.0f} to {max(speeds):,.0f}"
-        ratio = f"; {speed / beside['per_s']:.0f} x the peer's" if beside else ""
-        show("8 instant agents, two processes, 3 KB results", f"{speed:,.0f}/s", spread + ratio)
-        show_latencies("from send to readable, idle", found)
+            attempt("the peer", lambda: beside.update(peer_figures(redis.url, kafka.url)))
+        attempt("8 instant agents", delivering, redis.url, kafka.url, beside)
+        attempt("from send to readable, idle", readable, redis.url, kafka.url)
+        attempt("reading", reading, kafka.url)
+        attempt(f"{MANY:,} agents in one process", many_agents, redis.url, kafka.url)
+        attempt("a worker while Kafka is away", away, redis.url)
         if beside:
             show("    the peer's: 8 agents", f"{beside['per_s']:.1f}/s")
             show_latencies("    from send to readable, idle", beside["latencies_ms"])
             show("    memory of an agent", f"{beside['memory_mb']:.0f} MB", "PSS")
+
+
+def delivering(redis_url: str, kafka_url: str, beside: dict[str, Any]) -> None:
+    speeds = [delivered_per_s(redis_url, kafka_url) for _ in range(ROUNDS)]
+    speed = statistics.median(speeds)
+    spread = f"{min(speeds):,.0f} to {max(speeds):,.0f}"
+    ratio = f"; {speed / beside['per_s']:.0f} x the peer's" if beside else ""
+    show("8 instant agents, two processes, 3 KB results", f"{speed:,.0f}/s", spread + ratio)
+
+
+def readable(redis_url: str, kafka_url: str) -> None:
+    show_latencies("from send to readable, idle", latencies_ms(redis_url, kafka_url))
 
 
 def new_topic(kafka_url: str) -> str:

@@ -14,11 +14,13 @@ from urllib.request import Request, urlopen
 from bench import asking, rivals, servers
 from bench.figures import bulk_per_s, show, show_latencies, show_rounds, single_per_s
 from bench.fleet import fleet
+from bench.recording import attempt
 from brokers.server_rabbitmq import RabbitServer
 
 ROUNDS = 3
 BULK, SINGLE, RUNS = 10_000, 2_000, 8_000
 CONCURRENCIES = (1, 16)  # Of each of eight agents.
+FIELD = (rivals.DRAMATIQ, rivals.DRAMATIQ_CONFIRMED)
 
 
 def measure() -> None:
@@ -26,40 +28,54 @@ def measure() -> None:
         tempfile.TemporaryDirectory() as folder,
         RabbitServer(Path(folder) / "rabbitmq", environ=os.environ, management=True) as server,
     ):
-        sending(server.url)
-        running(server.url)
-        servers.idle(server, servers.fresh(server.url), lambda: connections(server))
-        found = rivals.latencies_ms(rivals.DRAMATIQ, server.url, 200, 0.05)
-        show_latencies("    Dramatiq's, one queue", found)
+        attempt("sending", sending, server.url)
+        attempt("instant agents", running, server.url)
+        attempt("1,000 queues", idle, server)
+        attempt("    Dramatiq's, one queue", waiting, server.url)
         servers.killed(server.url)
-    asking.measure("rabbitmq")
+    attempt("why", asking.measure, "rabbitmq")
+
+
+def idle(server: RabbitServer) -> None:
+    servers.idle(server, servers.fresh(server.url), lambda: connections(server))
+
+
+def waiting(url: str) -> None:
+    found = rivals.latencies_ms(rivals.DRAMATIQ, url, 200, 0.05)
+    show_latencies("    Dramatiq's, one queue", found)
 
 
 def sending(url: str) -> None:
-    bulk, single, dramatiq = [], [], []
+    bulk, single = [], []
+    theirs: tuple[list[float], ...] = tuple([] for _ in FIELD)
     for _ in range(ROUNDS):
         with fleet(8, "Instant", servers.fresh(url)) as scratch:
             bulk.append(bulk_per_s(scratch, BULK))
             single.append(single_per_s(scratch, SINGLE))
             scratch.run("purge", "bench")
-        with rivals.bout(rivals.DRAMATIQ, url) as match:
-            dramatiq.append(match.send(SINGLE))
-            with match.working():
-                match.noted(SINGLE)
-    show_rounds("send_many, 1.5 KB, confirmed", bulk, dramatiq, "Dramatiq's unconfirmed")
-    show_rounds("send, 1.5 KB, confirmed and bounded", single, dramatiq, "Dramatiq's unconfirmed")
+        for rival, speeds in zip(FIELD, theirs, strict=True):
+            with rivals.bout(rival, url) as match:
+                speeds.append(match.send(SINGLE))
+                with match.working():
+                    match.noted(SINGLE)
+    for rival, speeds in zip(FIELD, theirs, strict=True):
+        noun = f"{rival.name}, one by one,"
+        show_rounds("send_many, 1.5 KB, confirmed", bulk, speeds, noun)
+        show_rounds("send, 1.5 KB, confirmed and bounded", single, speeds, noun)
 
 
 def running(url: str) -> None:
-    dramatiq: list[float] = []
     ours: dict[int, list[float]] = {concurrency: [] for concurrency in CONCURRENCIES}
+    theirs: tuple[list[float], ...] = tuple([] for _ in FIELD)
     for _ in range(ROUNDS):
         for concurrency, speeds in ours.items():
             speeds.append(servers.delivered_per_s(servers.fresh(url), RUNS, concurrency))
-        dramatiq.append(rivals.tasks_per_s(rivals.DRAMATIQ, url, RUNS))
-    theirs = f"Dramatiq's ({rivals.DRAMATIQ.settings})"
+        for rival, others in zip(FIELD, theirs, strict=True):
+            others.append(rivals.tasks_per_s(rival, url, RUNS))
     for concurrency, speeds in ours.items():
-        show_rounds(f"instant agents, {8 * concurrency} at once", speeds, dramatiq, theirs)
+        for rival, others in zip(FIELD, theirs, strict=True):
+            noun = f"{rival.name} ({rival.settings})"
+            show_rounds(f"instant agents, {8 * concurrency} at once", speeds, others, noun)
 
 
 def connections(server: RabbitServer) -> None:

@@ -21,6 +21,7 @@ from bench.figures import (
     tasks,
 )
 from bench.fleet import fleet, results_per_s
+from bench.recording import attempt
 from brokers.server_redis import RedisServer
 
 if TYPE_CHECKING:
@@ -37,14 +38,18 @@ def measure() -> None:
         tempfile.TemporaryDirectory() as folder,
         RedisServer(Path(folder) / "redis", environ=os.environ) as server,
     ):
-        sending(server.url)
-        running(server.url)
-        servers.idle(server, server.url)
+        attempt("sending", sending, server.url)
+        attempt("instant agents", running, server.url)
+        attempt("1,000 queues", servers.idle, server, server.url)
         for rival in (rivals.TASKIQ, rivals.DRAMATIQ):
-            found = rivals.latencies_ms(rival, server.url, 200, 0.05)
-            show_latencies(f"    {rival.name}'s, one queue", found)
+            attempt(f"    {rival.name}'s, one queue", waiting, rival, server.url)
         servers.killed(server.url)
-    asking.measure("redis")
+    attempt("why", asking.measure, "redis")
+
+
+def waiting(rival: rivals.Rival, url: str) -> None:
+    found = rivals.latencies_ms(rival, url, 200, 0.05)
+    show_latencies(f"    {rival.name}'s, one queue", found)
 
 
 def sending(url: str) -> None:
@@ -95,7 +100,7 @@ def running(url: str) -> None:
             _emptied(url)
             speeds.append(rivals.tasks_per_s(rival, url, RUNS))
         for concurrency in CONCURRENCIES:
-            settled[concurrency].append(_settled_per_s(url, concurrency))
+            settled[concurrency].append(settled_per_s(url, concurrency))
         _emptied(url)
         delivered.append(servers.delivered_per_s(url, RUNS, CONCURRENCIES[-1]))
     shown = [(f"instant agents, {8 * each} at once", settled[each]) for each in CONCURRENCIES]
@@ -104,18 +109,18 @@ def running(url: str) -> None:
         show_rounds("", speeds, dramatiq, f"Dramatiq's ({rivals.DRAMATIQ.settings})")
 
 
-def _settled_per_s(url: str, concurrency: int) -> float:
+def settled_per_s(url: str, concurrency: int, number: int = RUNS) -> float:
     """With the stream away, so that every Result stays in the outbox until all are there."""
     _emptied(url)
     with fleet(8, "Instant", url, concurrency) as scratch:
-        scratch.environ["AGENTPIPE_OUTBOX_HIGH_WATER"] = str(RUNS + 1)
-        scratch.send(tasks(RUNS))
+        scratch.environ["AGENTPIPE_OUTBOX_HIGH_WATER"] = str(number + 1)
+        scratch.send(tasks(number))
         scratch.stream_file.mkdir()  # No file can be opened there.
         with scratch.working("--processes", "2"):
-            _await_outbox(url, RUNS)
+            _await_outbox(url, number)
         scratch.stream_file.rmdir()
         scratch.run("work", "--processes", "2", "--burst")
-        return results_per_s(scratch.results(RUNS))
+        return results_per_s(scratch.results(number))
 
 
 def _await_outbox(url: str, number: int) -> None:

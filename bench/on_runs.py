@@ -18,6 +18,7 @@ from bench.figures import EVALUATOR, children_cpu_s, show, show_rounds
 from bench.fleet import fleet, results_per_s
 from bench.on_archive import record
 from bench.peers.sending import QUESTION
+from bench.recording import attempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,10 +31,24 @@ NAMED = ("--run", "v2")
 
 
 def measure() -> None:
-    judging()
-    in_turns("send a file with --run", sent_per_s, *NAMED)
-    in_turns("send a file with --samples", sent_per_s, *NAMED, "--samples", str(SAMPLES))
-    in_turns("instant agents, one evaluator, with --run", ran_per_s, *NAMED)
+    attempt("reports", judging)
+    attempt("send a file with --run", in_turns, "send a file with --run", sent_per_s, *NAMED)
+    attempt(
+        "send a file with --samples",
+        in_turns,
+        "send a file with --samples",
+        sent_per_s,
+        *NAMED,
+        "--samples",
+        str(SAMPLES),
+    )
+    attempt(
+        "instant agents, one evaluator, with --run",
+        in_turns,
+        "instant agents, one evaluator, with --run",
+        ran_per_s,
+        *NAMED,
+    )
 
 
 def judging() -> None:

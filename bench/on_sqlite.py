@@ -19,15 +19,16 @@ from bench.figures import (
 )
 from bench.fleet import cpu_shares, fleet, memory_mb, results_per_s
 from bench.peers.sending import QUESTION
+from bench.recording import attempt
 
 
 def measure() -> None:
-    sending()
-    instant()
-    waiting()
-    idle()
-    settling.measure()
-    asking.measure("sqlite")
+    attempt("sending", sending)
+    attempt("instant agents", instant)
+    attempt("agents waiting", waiting)
+    attempt("1,000 idle queues", idle)
+    attempt("claim and settle", settling.measure)
+    attempt("why", asking.measure, "sqlite")
 
 
 def bare_rows_per_s(rows: int, batch: int, synchronous: str) -> float:

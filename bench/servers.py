@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from bench.figures import latencies_ms, show, show_latencies, tasks
 from bench.fleet import PATIENCE_S, cpu_shares, fleet, memory_mb, results_per_s
+from bench.recording import attempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +42,12 @@ def delivered_per_s(broker: str, number: int, concurrency: int) -> float:
             return results_per_s(scratch.results(number))
 
 
+def latencies_ms_of(broker: str, number: int) -> list[float]:
+    """Of eight idle agents; sorted."""
+    with fleet(8, "Instant", broker) as scratch, scratch.working("--processes", "2"):
+        return latencies_ms(scratch, number)
+
+
 def idle(server: Server, broker: str, look: Callable[[], None] | None = None) -> None:
     """A thousand queues with nothing to do, and then a task now and then."""
     with fleet(QUEUES, "Instant", broker) as scratch:
@@ -62,9 +69,13 @@ def idle(server: Server, broker: str, look: Callable[[], None] | None = None) ->
 
 def killed(url: str) -> None:
     for number in (1, 1_000):
-        took_s = _again_after_s(fresh(url), number)
-        beside = f"after kill -9, lease {LEASE_S} s"
-        show(f"{number:,} running, all running again", f"{took_s:.1f} s", beside)
+        attempt(f"{number:,} running, all running again", _killed, url, number)
+
+
+def _killed(url: str, number: int) -> None:
+    took_s = _again_after_s(fresh(url), number)
+    beside = f"after kill -9, lease {LEASE_S} s"
+    show(f"{number:,} running, all running again", f"{took_s:.1f} s", beside)
 
 
 def _again_after_s(broker: str, number: int) -> float:
