@@ -52,8 +52,8 @@ def _facts(title: str, found: list[dict[str, str]]) -> Iterator[str]:
 def _section(group: Group) -> Iterator[str]:
     before, after = group.loads
     yield f"## {GROUPS[group.name].title}\n"
-    moment = group.began[:16].replace("T", " ")
-    yield f"`{group.command}`, {moment} UTC, {group.took_s:.0f} s, load {before:.1f} to {after:.1f}\n"
+    began = f"{group.began[:16].replace('T', ' ')} UTC"
+    yield f"`{group.command}`, {began}, {group.took_s:.0f} s, load {before:.1f} to {after:.1f}\n"
     yield "| figure | value | ratio: median | least | greatest | beside |"
     yield "|---|---|---|---|---|---|"
     label = ""

@@ -38,12 +38,17 @@ _EXCERPT = 100
 
 @dataclass(frozen=True, slots=True)
 class Extract:
-    """What a list shows of a Result, beside its sample."""
+    """What a list shows of a Result, beside its sample.
+
+    Attributes:
+        searched: What a search looks at, in lower case: made once, for it is the whole cost of one.
+    """
 
     agent: str
     question: str
     error: str
     finished_at: str
+    searched: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +180,7 @@ def extract_of(result: Result) -> Extract:
     """What lists show of it."""
     error = result.error or {}
     said = f"{error.get('type', '')}: {error.get('message', '')}" if error else ""
-    return Extract(
-        result.agent or "",
-        one_line(question_of(result) or "", _EXCERPT),
-        one_line(said, _EXCERPT),
-        result.finished_at or "",
-    )
+    agent, question = result.agent or "", one_line(question_of(result) or "", _EXCERPT)
+    error_line = one_line(said, _EXCERPT)
+    searched = f"{result.task_id} {question} {agent} {error_line}".lower()
+    return Extract(agent, question, error_line, result.finished_at or "", searched)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from heapq import nsmallest
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.operations.judging.rewards import PASSED
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 PAGE = 100
 MAX_TEXT = 200
+# One part in so many is few.
+FEW = 10
 REWARDS = ("passed", "failed", "none")
 SORTS: Mapping[str, Callable[[Sample], float]] = {
     "newest": lambda sample: -(sample.finished or 0.0),
@@ -103,8 +106,10 @@ def page_of(given: str) -> int:
 def find(view: RunView, wanted: Wanted) -> Found:
     """The page that is wanted, or the last one."""
     samples: Sequence[Sample] = view.samples
-    if wanted.filters:
-        samples = [each for each in samples if _fits(each, view, wanted)]
+    if wanted.outcome or wanted.group or wanted.reward:
+        samples = [each for each in samples if _fits(each, wanted)]
+    for word in wanted.text.lower().split():
+        samples = [each for each in samples if word in view.extracts[each.task_id].searched]
     pages = max(1, -(-len(samples) // PAGE))
     page = min(wanted.page, pages - 1)
     shown = _sorted(samples, wanted.sort, page)
@@ -121,15 +126,16 @@ def _sorted(samples: Sequence[Sample], sort: str, page: int) -> Sequence[Sample]
     if sort == "newest":
         end = len(samples)
         return samples[max(0, end - last) : end - first][::-1]
+    if last < len(samples) // FEW:  # No need to put all of them in order.
+        return nsmallest(last, samples, key=SORTS[sort])[first:]
     return sorted(samples, key=SORTS[sort])[first:last]
 
 
-def _fits(sample: Sample, view: RunView, wanted: Wanted) -> bool:
+def _fits(sample: Sample, wanted: Wanted) -> bool:
     return (
         wanted.outcome in ("", sample.outcome)
         and wanted.group in ("", sample.group)
         and wanted.reward in ("", judged(sample))
-        and (not wanted.text or _has(sample, view.extracts[sample.task_id], wanted.text))
     )
 
 
@@ -138,8 +144,3 @@ def judged(sample: Sample) -> str:
     if sample.reward is None:
         return "none"
     return "passed" if sample.reward >= PASSED else "failed"
-
-
-def _has(sample: Sample, extract: Extract, text: str) -> bool:
-    whole = f"{sample.task_id} {extract.question} {extract.agent} {extract.error}".lower()
-    return all(word in whole for word in text.lower().split())

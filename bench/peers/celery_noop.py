@@ -28,4 +28,4 @@ def _noop(sent: float, _question: str) -> None:
 noop = app.task(name="noop")(_noop)
 
 if __name__ == "__main__":
-    send_by_arguments(lambda sent, question: noop.delay(sent, question))
+    send_by_arguments(noop.delay)
