@@ -18,7 +18,7 @@ from bench.recording import attempt
 from brokers.server_rabbitmq import RabbitServer
 
 ROUNDS = 3
-BULK, SINGLE, RUNS = 10_000, 2_000, 8_000
+BULK, SINGLE, RUNS = 10_000, 1_000, 4_000
 CONCURRENCIES = (1, 16)  # Of each of eight agents.
 FIELD = (rivals.DRAMATIQ, rivals.DRAMATIQ_CONFIRMED)
 

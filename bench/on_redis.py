@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import redis
 
 ROUNDS = 3
-BULK, SINGLE, RUNS = 30_000, 3_000, 20_000
+BULK, SINGLE, RUNS = 20_000, 2_000, 10_000
 # Of each of eight agents: a run at a time, and about as many in all as the rivals begin.
 CONCURRENCIES = (1, 16)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from bench.fleet import Fleet
 
-TASKS, RESULTS, ROUNDS = 10_000, 10_000, 5
+TASKS, RESULTS, ROUNDS = 5_000, 10_000, 3
 SAMPLES = 4
 NAMED = ("--run", "v2")
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).with_name("recorded")
 # One figure that hangs must not cost the others theirs.
-FIGURE_LIMIT_S = 150
+FIGURE_LIMIT_S = 180
 
 
 @dataclass(frozen=True, slots=True)
