@@ -1,7 +1,7 @@
 """How the cost of each operation grows with waiting tasks and with agents.
 
-``python -m bench.growth [sqlite | redis ...]``. One process does everything; processor time is its
-own, so that of a server is only in the time that passes.
+``python -m bench.growth [sqlite | redis ...]``, which also makes docs/scale.md. One process does
+everything; processor time is its own, so that of a server is only in the time that passes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, TypeVar
 from agentpipe.brokers import open_store
 from agentpipe.brokers.records import ClaimRequest, Offer, Queue, Settlement, Worker
 from agentpipe.settings import Settings
+from bench import scale
+from bench.machine import machine
 from bench.servers import fresh
 from bench.settling import ROOMY
 from brokers.server_redis import RedisServer
@@ -65,8 +67,13 @@ def measure(broker: str) -> None:
             with closing(open_store(Settings(broker=url))) as store:
                 return _costs(store, agents, tasks)
 
-        _show("waiting tasks", WAITING, [costs(FEW_AGENTS, number) for number in WAITING])
-        _show("agents", AGENTS, [costs(number, FEW_TASKS) for number in AGENTS])
+        load = os.getloadavg()[0]
+        tables = [
+            _show("waiting", WAITING, [costs(FEW_AGENTS, number) for number in WAITING]),
+            _show("agents", AGENTS, [costs(number, FEW_TASKS) for number in AGENTS]),
+        ]
+    few = f"{FEW_AGENTS:,} agents, {FEW_TASKS:,} waiting"
+    scale.keep(scale.Growth(broker, load, few, machine(), tables))
 
 
 def _costs(store: Store, agents: int, tasks: int) -> Costs:
@@ -108,18 +115,20 @@ def _offers(prefix: str, first: int, number: int) -> list[Offer]:
     return [Offer(f"{prefix}-{index}", PAYLOAD) for index in range(first, first + number)]
 
 
-def _show(noun: str, numbers: Sequence[int], costs: Sequence[Costs]) -> None:
+def _show(noun: str, numbers: Sequence[int], costs: Sequence[Costs]) -> scale.Table:
     """Medians, of time and of processor time; all in microseconds."""
     heads = "".join(f" {number:>17,}" for number in numbers)
     sys.stdout.write(f"\n{f'us, by {noun}':<26}{heads}   last / first (processor)\n")
+    medians: dict[str, list[tuple[float, float]]] = {}
     for name in costs[0].passed:
         passed = [statistics.median(each.passed[name]) for each in costs]
         used = [statistics.median(each.used[name]) for each in costs]
-        pairs = zip(passed, used, strict=True)
+        pairs = medians[name] = list(zip(passed, used, strict=True))
         cells = "".join(f" {each:>9,.0f} ({cpu:>5,.0f})" for each, cpu in pairs)
         grown = f"{passed[-1] / passed[0]:.2f} ({used[-1] / used[0]:.2f})"
         sys.stdout.write(f"{name:<26}{cells}   {grown}\n")
     sys.stdout.flush()
+    return scale.Table(noun, list(numbers), medians)
 
 
 def main() -> None:
@@ -127,6 +136,7 @@ def main() -> None:
         load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
         sys.stdout.write(f"\n{name}, load {load}; processor time in brackets\n")
         measure(name)
+        scale.write()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import document, recording
+from bench import document, recording, scale
 from bench.figures import show_rounds
 from bench.groups_of_figures import GROUPS
 from bench.recording import attempt, note, recorded
@@ -17,6 +17,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(recording, "FOLDER", tmp_path / "recorded")
     monkeypatch.setattr(recording, "machine", lambda: {"processors": "2"})
     monkeypatch.setattr(recording, "versions", lambda: {"Redis": "7"})
+    monkeypatch.setattr(scale, "DOCUMENT", tmp_path / "scale.md")
     monkeypatch.setattr(document, "DOCUMENT", tmp_path / "benchmarks.md")
     return tmp_path
 
@@ -93,3 +94,15 @@ def test_every_group_has_a_module() -> None:
     for group in GROUPS.values():
         text = (bench / f"{group.module.removeprefix('bench.')}.py").read_text()
         assert "\ndef measure(" in text
+
+
+def test_the_document_of_scale_works_out_what_a_broker_carries(scratch: Path) -> None:
+    costs = {name: [(50.0, 5.0), (100.0, 20.0)] for name in scale.OF_A_TASK}
+    table = scale.Table("waiting", [1_000, 1_000_000], costs)
+    scale.keep(scale.Growth("redis", 1.5, "100 agents", {"processors": "2"}, [table]))
+    scale.write()
+    text = (scratch / "scale.md").read_text()
+    # Five operations of 100 us; 10,000 runs of 60 s need 167 tasks a second.
+    assert "one Redis: 500 us a task with 1,000,000 waiting, at most 2,000 tasks/s" in text
+    assert "167 tasks/s: 8% of it" in text
+    assert "| claim | 50 (5) | 100 (20) | 2.00 (4.00) |" in text
