@@ -75,7 +75,9 @@ class LanesKept:
         """The worker's lanes."""
         shape = counter(db, "shape")
         queues, lanes = self._known.get(worker.name, (None, None))
-        if lanes is None or queues != worker.queues or not lanes.holds(shape):
+        # Comparing sets takes as long as they are large, also of a set with itself.
+        other = queues is not worker.queues and queues != worker.queues
+        if lanes is None or other or not lanes.holds(shape):
             lanes = Lanes.read(db, worker, shape)
             self._known[worker.name] = (worker.queues, lanes)
         return lanes

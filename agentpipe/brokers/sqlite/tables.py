@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.statistics import QueueDepth, Tally, WorkerSeen
@@ -328,14 +327,9 @@ def tally_of(row: Sequence[Any]) -> Tally:
 def depth_of(row: Sequence[Any]) -> QueueDepth:
     """One row of ``SELECT_DEPTHS``."""
     *depth, paused, reason, group, group_limit, removed = row[:-7]
-    return replace(
-        QueueDepth(*depth),
-        tally=tally_of(row[-7:]),
-        paused=bool(paused),
-        pause_reason=reason,
-        group=None if group is None else (group, group_limit),
-        removed=bool(removed),
-    )
+    limited = None if group is None else (group, group_limit)
+    known = (bool(paused), tally_of(row[-7:]), reason, limited, bool(removed))
+    return QueueDepth(*(*depth, *known))
 
 
 def worker_seen(row: tuple[str, str, int, int, float, int, bytes, int]) -> WorkerSeen:
