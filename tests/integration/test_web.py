@@ -7,12 +7,18 @@ import json
 import os
 import re
 import shutil
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
+
+from agentpipe.core.redaction import Redactor
+from agentpipe.core.result import Result
+from agentpipe.settings import Settings
+from agentpipe.sinks import open_sink
+from agentpipe.sinks.base import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +35,37 @@ HOSTILE = (
     "<script>document.title='owned'</script><img src=x onerror=document.title='owned'>\u202ebidi"
 )
 WIDTHS = (1280, 390)
+SPANS, LINE = 500, "x" * 1_000_000
+WCAG_AA = 4.5
+# Of each element with text of its own that is shown: its contrast with what is behind it.
+LOW_CONTRAST = """
+least => {
+  const parts = colour => colour.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(it => it / 255)
+    .map(it => it <= 0.03928 ? it / 12.92 : ((it + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, it, at) => sum + it * [0.2126, 0.7152, 0.0722][at], 0);
+  const over = (front, back) => {
+    const alpha = front.length > 3 ? front[3] : 1;
+    return [0, 1, 2].map(at => front[at] * alpha + back[at] * (1 - alpha));
+  };
+  const behind = element => {
+    if (!element) return [255, 255, 255];
+    return over(parts(getComputedStyle(element).backgroundColor), behind(element.parentElement));
+  };
+  const owns = element => [...element.childNodes]
+    .some(node => node.nodeType === Node.TEXT_NODE && node.data.trim());
+  const found = [];
+  for (const element of document.body.querySelectorAll("*")) {
+    if (!owns(element) || !element.checkVisibility()) continue;
+    const back = behind(element), style = getComputedStyle(element);
+    const ink = over(parts(element.closest("svg") ? style.fill : style.color), back);
+    const [low, high] = [light(ink), light(back)].sort((a, b) => a - b);
+    const ratio = (high + 0.05) / (low + 0.05);
+    if (ratio < least) found.push(`${element.tagName}.${element.className}: ${ratio}`);
+  }
+  return found;
+}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -187,3 +224,79 @@ def test_two_runs_are_compared_and_a_report_is_a_file(
         expect(page.locator("h1")).to_have_text("first")
         assert page.title() != "owned"
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def _publish(project: Project, *results: Result) -> None:
+    with closing(open_sink(Settings.from_env(project.environ))) as sink:
+        sink.publish([Record(each.task_id, each.encode(Redactor(()))) for each in results])
+
+
+def _result(run: str, reward: float, **fields: Any) -> Result:
+    """Hostile in all that an agent or a task says."""
+    error = {"type": "Boom", "message": f"{HOSTILE} {LINE}"}
+    return Result(
+        task_id=f"{run}/0",
+        run=run,
+        collection="toys",
+        agent="toys_0",
+        task={"question": f"{HOSTILE} {LINE}"},
+        result=f"{HOSTILE} {LINE}",
+        reward=reward,
+        reward_trustworthy=True,
+        started_at="2026-01-01T00:00:00.000000Z",
+        finished_at="2026-01-01T00:00:09.000000Z",
+        error=error if not reward else None,
+        outcome="ok" if reward else "agent_error",
+        **fields,
+    )
+
+
+def _span(number: int) -> dict[str, Any]:
+    text = LINE if number == 1 else f"{HOSTILE} {number}"
+    data = {"type": "tool", "tool_name": f"t{number}", "arguments": {"a": text}, "response": text}
+    return {
+        "id": f"s{number}",
+        "trace_id": "t",
+        "parent_id": "root",
+        "records": [{"timestamp": 1_767_225_600.0 + number, "data": data}],
+        "running_time": 0.5,
+        "timestamp": 1_767_225_600.0 + number,
+        "span_index": number,
+    }
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_long_and_hostile_results_stay_text_that_can_be_read(
+    project: Project, browser: Browser, width: int, theme: str
+) -> None:
+    project.collection()
+    trace = [_span(number) for number in range(SPANS)]
+    _publish(project, _result("one", 1.0, trace=trace), _result("two", 0.0))
+    file = project.folder / "report.html"
+    project.ok("report", "--run", "two", "--html", str(file))
+    with serving(project) as url, viewer(browser, url, width, theme) as page:
+        base = url.partition("?")[0].rstrip("/")
+        page.goto(f"{base}/task?id=one/0")
+        expect(page.locator("details.step")).to_have_count(SPANS)
+        _is_harmless(page, width)
+        page.wait_for_load_state("load")
+        page.keyboard.press("j")
+        expect(page.locator("details.step summary").first).to_be_focused()
+        for path in ("/task?id=two/0", "/run?name=two", "/compare?a=one&b=two"):
+            page.goto(base + path)
+            expect(page.locator("main")).to_contain_text("<script>document.title")
+            _is_harmless(page, width)
+        page.goto(file.as_uri())
+        expect(page.locator("body")).to_contain_text("<script>document.title")
+        _is_harmless(page, width)
+
+
+def _is_harmless(page: Page, width: int) -> None:
+    """Nothing ran, no mark turns text round, nothing is wider than the screen, all can be read."""
+    assert page.title() != "owned"
+    assert page.locator("main script, main img[src='x']").count() == 0
+    assert "\u202e" not in page.content()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(LOW_CONTRAST, WCAG_AA) == []
