@@ -34,7 +34,7 @@ _COUNTED = (
     "user",
     "policy",
 )
-_REFERENCE = re.compile(r"\$\{(?:(?!\$\{)[^}])*+\}")
+_REFERENCE = re.compile(r"\$\{[^}$]*+(?:\$(?!\{)[^}$]*+)*\}")
 
 
 def spec_digest(document: Any) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote
 
-from agentpipe.connections.url import host_in_url
+from agentpipe.connections.url import host_in_url, split_url
 from agentpipe.core.redaction import without_password
 from agentpipe.errors import Problem
 
@@ -154,7 +154,7 @@ def _clash(
 
 def _topic(url: str) -> str:
     """The topic of a sink's URL."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     if parts.scheme.startswith("kafka"):
         return unquote(parts.path[1:]) or TOPIC
     return dict(parse_qsl(parts.query)).get("topic", TOPIC)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 from typing import Any
-from urllib.parse import urlsplit
 
+from agentpipe.connections.url import split_url
 from agentpipe.core.did_you_mean import did_you_mean
 from agentpipe.core.redaction import without_password
 from agentpipe.errors import ConfigError
@@ -50,7 +50,7 @@ def load_for_url(group: str, url: str) -> Any:
     if "#" in url:  # Its rest would be dropped silently.
         raise ConfigError(f"{without_password(url)}: write %23 for '#'")
     try:
-        scheme = urlsplit(url).scheme if "://" in url else ""
+        scheme = split_url(url).scheme if "://" in url else ""
     except ValueError:  # A bracket of an IPv6 address is missing.
         scheme = ""
     if not scheme:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
@@ -39,7 +40,7 @@ class Url:
         """
         shown = without_password(url)
         try:
-            parts = urlsplit(url)
+            parts = split_url(url)
             given = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
         except ValueError as error:
             raise ConfigError(f"{shown}: {error}") from error
@@ -83,6 +84,22 @@ class Url:
         return context
 
 
+def split_url(url: str) -> SplitResult:
+    """The same as ``urlsplit``, also of a URL with several servers.
+
+    Since 3.11.12, 3.12.9 and 3.13.2, Python refuses ``one,[::1]``: brackets behind another host.
+
+    Raises:
+        ValueError: The URL is malformed.
+    """
+    scheme, mark, rest = url.partition("://")
+    servers = re.split("[/?#]", rest, maxsplit=1)[0]
+    if not mark or "," not in servers:
+        return urlsplit(url)
+    parts = urlsplit(f"{scheme}://{rest[len(servers) :]}")
+    return parts._replace(netloc=servers)
+
+
 def host_in_url(host: str) -> str:
     """A host as a URL has it: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host and "[" not in host else host
@@ -99,6 +116,6 @@ def with_parameters(url: str, **values: str) -> str:
 def with_server(url: str, host: str, port: int) -> str:
     """The same URL, with its user, for another server."""
     scheme, _, rest = url.partition("://")
-    netloc = urlsplit(url).netloc
+    netloc = split_url(url).netloc
     user = netloc[: netloc.rfind("@") + 1]
     return f"{scheme}://{user}{host_in_url(host)}:{port}{rest[len(netloc) :]}"

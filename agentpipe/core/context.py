@@ -23,7 +23,7 @@ MAX_FILE_BYTES = 1024 * 1024
 
 # In this order: an escape, a reference, a malformed reference.
 _REFERENCE = re.compile(
-    r"\$(?P<escaped>\$\{)|\$\{(?:file:(?P<file>/(?:(?!\$\{)[^}])*+)|(?P<name>[A-Za-z_][A-Za-z0-9_]*))\}|\$\{"
+    r"\$(?P<escaped>\$\{)|\$\{(?:file:(?P<file>/[^}$]*+(?:\$(?!\{)[^}$]*+)*)|(?P<name>[A-Za-z_][A-Za-z0-9_]*))\}|\$\{"
 )
 _MALFORMED = "a malformed ${: write ${NAME} or ${file:/absolute/path}, and $${ for a literal ${"
 

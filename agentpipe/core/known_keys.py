@@ -61,8 +61,8 @@ _KEYS = {
     "earer ": r"[Bb]earer (?=[A-Za-z._~+/-]{0,64}+[0-9])[A-Za-z0-9._~+/-]{20,}+={0,2}",
     "Basic ": r"Basic (?=[A-Za-z+/]{0,64}+[0-9])[A-Za-z0-9+/]{16,}+={0,2}",
     # To its end, or, where a text was cut, as far as its lines go.
-    "PRIVATE KEY": rf"-----BEGIN {_PEM}(?:(?:(?!-----).)*+-----END {_PEM}"
-    r"|(?:(?:\s|\\+[nr]){0,10}+[A-Za-z0-9+/=]{16,}+)++)",
+    "PRIVATE KEY": rf"-----BEGIN {_PEM}(?:[^-]*+(?:-(?!----)[^-]*+)*-----END {_PEM}"
+    r"|(?:(?:\s|\\++[nr]){0,10}[A-Za-z0-9+/=]{16,}+)+)",
 }
 KNOWN = {held: re.compile(form, re.DOTALL) for held, form in _KEYS.items()}
 KNOWN_BYTES = {held.encode(): re.compile(form.encode(), re.DOTALL) for held, form in _KEYS.items()}

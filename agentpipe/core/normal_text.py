@@ -13,7 +13,7 @@ _HEX = "[0-9A-Fa-f]"
 _PLAIN_HEX = "(?:3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa])"  # Of letters and digits.
 _SYMBOLS = bytes(code for code in range(256) if not (code < 128 and chr(code).isalnum()))  # noqa: PLR2004 - ASCII
 _ESCAPE = re.compile(
-    rf"\\++(?:u00({_HEX}{{2}})|u{_HEX}{{4}}|U{_HEX}{{8}}|x({_HEX}{{2}})|[nrtbf])|%(?:25)*+({_HEX}{{2}})".encode()
+    rf"\\++(?:u00({_HEX}{{2}})|u{_HEX}{{4}}|U{_HEX}{{8}}|x({_HEX}{{2}})|[nrtbf])|%(?:25)*({_HEX}{{2}})".encode()
 )
 _LINE_ENDS = tuple(rb"\%c" % letter for letter in b"nrt")
 _DECODED = (b"\\u", b"\\U", b"\\x", b"%")
@@ -49,9 +49,9 @@ def views(data: bytes) -> list[bytes]:
 
 @cache
 def _alternatives(code: int, *, marked: bool) -> str:
-    mark = "(?:0x)?+" if marked else ""
+    mark = "(?:0x)?" if marked else ""
     digits = "".join(f"[{digit}{digit.upper()}]" for digit in f"{code:02x}")
-    return rf"{mark}(?:{chr(code)}|\\++(?:u00|x){digits}|%(?:25)*+{digits})"
+    return rf"{mark}(?:{chr(code)}|\\++(?:u00|x){digits}|%(?:25)*{digits})"
 
 
 def _between(itself: str = "") -> str:
@@ -65,7 +65,7 @@ def _between(itself: str = "") -> str:
         r"(?:[^A-Za-z0-9\\%]"
         rf"|\\++(?:{letters}|u(?!00{_PLAIN_HEX}){_HEX}{{4}}|U{_HEX}{{8}}|x(?!{_PLAIN_HEX}){_HEX}{{2}}"
         rf"|(?!u{_HEX}{{4}}|U{_HEX}{{8}}|x{_HEX}{{2}}|{letters}))"
-        rf"|%(?:25)*+(?:(?!{_PLAIN_HEX}){_HEX}{{2}}|(?!{_HEX}{{2}})))"
+        rf"|%(?:25)*(?:(?!{_PLAIN_HEX}){_HEX}{{2}}|(?!{_HEX}{{2}})))"
     )
 
 
@@ -74,7 +74,8 @@ def pattern_of(
 ) -> re.Pattern[str]:
     """What stands for ``normal``, with that many symbols around it.
 
-    Linear: what may be between two characters never stands for one, so nothing is read twice.
+    Linear: what may be between two characters never stands for one, so going back finds nothing,
+    and goes at most ``_MAX_BETWEEN`` symbols for each character.
 
     Args:
         normal: Letters and digits.
@@ -86,7 +87,7 @@ def pattern_of(
     whole = ""
     for place, code in enumerate(normal):
         itself = chr(code) if place in behind_backslash else ""
-        most = f"{{0,{_MAX_BETWEEN}}}+" if place else f"{{0,{before}}}"
+        most = f"{{0,{_MAX_BETWEEN}}}" if place else f"{{0,{before}}}"
         whole += _between(itself) + most if place or before else ""
         whole += _alternatives(code, marked=marked)
     return re.compile(f"{whole}{_between()}{{0,{behind}}}" if behind else whole)

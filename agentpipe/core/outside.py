@@ -19,11 +19,11 @@ from agentpipe.core import caps
 
 _TOO_DEEP = f'"... (nested deeper than {caps.MAX_JSON_DEPTH} levels)"'.encode()
 # A string, or what opens or closes a level.
-_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?|[\[\]{}]', re.DOTALL)
 # So many levels orjson writes.
 ORJSON_DEPTH = 254
 _BEFORE_VALUES = (b"[", b"{", b",")
-_STRING_OR_MARK = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{,]', re.DOTALL)
+_STRING_OR_MARK = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?|[\[{,]', re.DOTALL)
 
 
 def valid_text(text: str) -> str:

@@ -197,7 +197,7 @@ def test_the_path_of_the_servers_own_environment_counts(tmp_path: Path) -> None:
 
 
 def test_no_secret_is_in_a_problem(tmp_path: Path) -> None:
-    entry = {"name": "own", "command": "python", "args": ["/{{THE_DIR}}/none.py"]}
+    entry = {"name": "own", "command": "python3", "args": ["/{{THE_DIR}}/none.py"]}
     (problem,) = Case(tmp_path, [entry]).problems(THE_DIR=SECRET)
     assert SECRET not in problem
     assert "/***/none.py" in problem

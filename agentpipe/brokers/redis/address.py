@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from agentpipe.connections.url import split_url
 from agentpipe.core.did_you_mean import did_you_mean
 from agentpipe.core.redaction import without_password
 from agentpipe.errors import ConfigError
@@ -58,7 +59,7 @@ def parse_url(url: str) -> RedisAddress:
         ConfigError: Saying what is wrong in it and how it is written.
     """
     try:
-        return _address(url, urlsplit(url))
+        return _address(url, split_url(url))
     except ValueError as error:
         scheme = url.partition(":")[0]
         raise ConfigError(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from contextlib import closing, suppress
 from functools import partial
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from kafka import errors as kafka
 
 from agentpipe.connections.scratch import Detour, Scratch
-from agentpipe.connections.url import with_parameters
+from agentpipe.connections.url import split_url, with_parameters
 from agentpipe.sinks.kafka.address import KafkaAddress
 from agentpipe.sinks.kafka.errors import unreachable
 from agentpipe.sinks.kafka.topic import open_admin
@@ -28,7 +28,7 @@ def scratch_of(url: str, name: str) -> Scratch:
 
 def _with_topic(url: str, topic: str) -> str:
     place, mark, query = url.partition("?")
-    base = place[: len(place) - len(urlsplit(url).path)]
+    base = place[: len(place) - len(split_url(url).path)]
     return f"{base}/{quote(topic, safe='')}{mark}{query}"
 
 
