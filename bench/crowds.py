@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,18 +43,26 @@ def measure(broker: str) -> None:
         kind = SERVERS.get(broker)
         server = stack.enter_context(kind(folder / broker, environ=os.environ)) if kind else None
         for figure in (turns, sizes, recoveries):
-            figure(lambda: fresh(server.url) if server else "")
+            figure(partial(fresh, server.url) if server else embedded)
+
+
+def embedded() -> str:
+    """The URL of a fleet that has a file of its own."""
+    return ""
 
 
 def turns(url: Callable[[], str]) -> None:
     """Each agent runs task after task of a second, and all of them run at once."""
     with fleet(AGENTS, "Waiting", url()) as scratch:
         scratch.send([{"question": "q"}] * (ROUNDS * AGENTS))
-        with scratch.working("--processes", "1", "--slots", str(AGENTS)):
+        with scratch.working("--processes", "1", "--slots", str(AGENTS)) as pid:
+            time.sleep(ROUNDS // 2)
+            memory = memory_mb(pid)
             results = scratch.results(ROUNDS * AGENTS)
     speed = results_per_s(results)
     beside = f"{speed / AGENTS:.2f} of ideal"
     show(f"{AGENTS:,} agents waiting 1 s, one process", f"{speed:,.0f}/s", beside)
+    show("  its memory", f"{memory:.0f} MB")
     show_latencies("  from a free slot to the next run", sorted(_gaps_ms(results)))
 
 

@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import asking, settling
+from bench import asking, crowds, settling
 from bench.figures import (
     EVALUATOR,
     bulk_per_s,
@@ -25,7 +25,9 @@ from bench.recording import attempt
 def measure() -> None:
     attempt("sending", sending)
     attempt("instant agents", instant)
-    attempt("agents waiting", waiting)
+    attempt("agents waiting", crowds.turns, crowds.embedded)
+    attempt("thousands of agents", crowds.sizes, crowds.embedded)
+    attempt("killed workers", crowds.recoveries, crowds.embedded)
     attempt("1,000 idle queues", idle)
     attempt("claim and settle", settling.measure)
     attempt("why", asking.measure, "sqlite")
@@ -71,28 +73,6 @@ def instant() -> None:
     bare = bare_rows_per_s(3_000, 1, "full")
     beside = ratio(speed, bare, "SQLite's bare durable rows,")
     show("instant agents, one evaluator, two processes", f"{speed:,.0f}/s", beside)
-
-
-def waiting() -> None:
-    with fleet(1_000, "Waiting") as scratch:
-        scratch.send([{"question": "q"}] * 8_000)
-        with scratch.working("--processes", "1", "--slots", "1000") as pid:
-            time.sleep(4)
-            memory = memory_mb(pid)
-            speed = results_per_s(scratch.results(8_000))
-    beside = f"{speed / 1_000:.2f} of ideal"
-    show("1,000 agents waiting 1 s, one process", f"{speed:,.0f}/s", beside)
-    show("  its memory", f"{memory:.0f} MB")
-    with fleet(5_000, "Waiting", pause_s=30) as scratch:
-        scratch.send([{"question": "q"}] * 5_000)
-        with scratch.working("--processes", "1", "--slots", "5000") as pid:
-            while scratch.status()["running"] < 5_000:
-                time.sleep(0.1)
-            (share,) = cpu_shares([pid], 10)
-            memory = memory_mb(pid)
-            scratch.results(5_000)
-    show("5,000 agents waiting", f"{share:.1%}", "of one core")
-    show("  its memory", f"{memory:.0f} MB")
 
 
 def idle() -> None:
