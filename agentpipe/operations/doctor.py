@@ -47,6 +47,7 @@ EXTRAS = {
     "pandas": ("pandas",),
     "parquet": ("pyarrow",),
     "torch": ("torch",),
+    "trl": ("trl",),
     "web": ("jinja2", "starlette", "uvicorn"),
 }
 # Workers raise their soft limit to the hard one; an agent has a few files and connections.

@@ -52,6 +52,7 @@ class GroupStream:
             that ``keep`` refuses), and ``lost`` ones, which were given up. Also ``late``: Results
             of groups that were given before, or given up.
         policy: That whose name ``open`` was given; None without one.
+        last_lost: The groups that were given up last.
         version: The policy version now, for ``max_staleness``; set it after each update, unless
             the stream has the ``policy``.
     """
@@ -87,6 +88,7 @@ class GroupStream:
         self._has_states = False
         self._current = ""
         self.counts: Counter[str] = Counter()
+        self.last_lost: tuple[str, ...] = ()
         self.version: int | None = None
 
     @classmethod
@@ -162,6 +164,7 @@ class GroupStream:
         if lost := self._assembly.give_up():
             for group_id in lost:
                 self._mark_used(group_id)
+            self.last_lost = tuple(lost)
             self.counts["lost"] += len(lost)
             text = "%d groups given up, of which a Result or the record of their end is missing: %s"
             log.warning(text, len(lost), ", ".join(lost[:NAMED]))

@@ -114,7 +114,7 @@ class Rollouts:
         if batch < 1:
             raise ConfigError(f"batch must be at least 1, not {batch}")
         plan = GroupPlan.of(n, spares=spares, repairs=repairs, need=need, vary_seed=vary_seed)
-        only = _only_collection(collection)
+        only = only_collection(collection)
         settings = settings or Settings.from_env(os.environ)
         name = name or only.name
         if not is_run_name(name):
@@ -241,7 +241,12 @@ class Rollouts:
         self.close()
 
 
-def _only_collection(path: str | os.PathLike[str]) -> Collection:
+def only_collection(path: str | os.PathLike[str]) -> Collection:
+    """That of the file.
+
+    Raises:
+        ConfigError: It has another number of them, or is wrong.
+    """
     collections = load(Path(path))
     if len(collections) != 1:
         raise ConfigError(f"{path}: expected one collection, it has {len(collections)}")

@@ -37,6 +37,7 @@ PACKAGES = (
     "worker",
     "operations",
     "training",
+    "trl",
     "compat",
     "tui",
     "metrics",

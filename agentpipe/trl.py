@@ -1,0 +1,324 @@
+"""TRL: whole groups of agents' rollouts as its ``GRPOTrainer`` takes them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Self
+
+import orjson
+
+from agentpipe.core.groups import is_good
+from agentpipe.core.rollout import REQUIRE
+from agentpipe.core.run_names import RUN_NAME, is_run_name, prefix_of
+from agentpipe.errors import ConfigError, ResultTimeout
+from agentpipe.rollouts import samples
+from agentpipe.sending.dispatcher import Dispatcher
+from agentpipe.sending.groups import REPAIRS
+from agentpipe.settings import Settings
+from agentpipe.training.group_stream import GroupStream
+from agentpipe.training.rollout_loop import only_collection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from agentpipe.config.collection import Collection
+    from agentpipe.core.result import Result
+    from agentpipe.training.rollout_group import RolloutGroup
+
+_STEP = re.compile(r"\.[te](\d+)\.")
+_DIGEST = 12
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A group that a step needs, of so many rows."""
+
+    group_id: str
+    task: dict[str, Any]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One row of a step."""
+
+    task_id: str
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    logprobs: list[float]
+    env_mask: list[int]
+    reward: float | None
+
+
+class GrpoRollouts:
+    """A ``rollout_func`` of TRL's ``GRPOTrainer``: each prompt of a step is a group of runs.
+
+    ::
+
+        with GrpoRollouts.open("collection.yaml", task_of, name="first") as rollouts:
+            GRPOTrainer(model, reward_funcs=agent_reward, rollout_func=rollouts, ...).train()
+
+    The token ids and logprobs are those that the serving engine sampled. A run without a
+    trustworthy reward is sent again while repairs last, else its row is masked and its reward is
+    None, which TRL counts as no reward at all.
+
+    A group is called after the step that asks for it. So a trainer that goes on from its checkpoint
+    gets the groups that were sent before, and they are not paid twice while the broker remembers
+    their ids (``AGENTPIPE_RETENTION_S``).
+
+    Attributes:
+        counts: Rows by what became of them, ``good`` and ``masked``; and ``segments``: those of
+            good runs which are in no row, for TRL takes one row of each run.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        groups: GroupStream,
+        *,
+        collection: str,
+        task_of: Callable[[Any], Any],
+        prefix: str,
+        **options: Any,
+    ) -> None:
+        """Of a dispatcher and a stream of groups, which this closes; ``options`` of the groups."""
+        self._dispatcher, self._groups, self._ends = dispatcher, groups, groups.ends()
+        self._collection, self._task_of = collection, task_of
+        self._prefix, self._options = prefix, options
+        self._early: dict[str, RolloutGroup] = {}
+        self._calls: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
+        groups.state_dict()  # So nothing is committed: a later start reads all of them again.
+
+    @classmethod
+    def open(
+        cls,
+        collection: str | os.PathLike[str],
+        task_of: Callable[[Any], Any],
+        *,
+        name: str = "",
+        settings: Settings | None = None,
+        spares: int = 0,
+        repairs: int = REPAIRS,
+        vary_seed: bool = True,
+        timeout_s: float | None = None,
+        rank: int | None = None,
+    ) -> Self:
+        """Rollouts by the agents of ``collection``; close it, or use ``with``.
+
+        Args:
+            collection: The path of a YAML file with one collection, which requires token ids.
+            task_of: The task of a prompt of TRL's dataset, a dict as ``Dispatcher.send`` takes it
+                with its evaluators, without ``task_id``; always the same for the same prompt.
+            name: Of this experiment: its groups' ids begin with it. A new experiment needs a new
+                one, and an experiment that goes on its old one. Default: the collection's name.
+            settings: Where broker and sink are; default: as the environment says.
+            spares: Samples beyond those that TRL asks for: the slowest are cancelled.
+            repairs: How many members of a group that ended without judgement are sent again.
+            vary_seed: Each member has a seed of its own.
+            timeout_s: How long to wait for the next result; None for ever.
+            rank: The number of this process among those that train; default: ``RANK``, or 0.
+
+        Raises:
+            ConfigError: The collection requires no token ids, or a number or URL is wrong.
+            Unreachable: A server does not answer.
+        """
+        only = _that_records(collection)
+        settings = settings or Settings.from_env(os.environ)
+        name = name or only.name
+        if not is_run_name(name):
+            raise ConfigError(f"invalid name {name!r:.80}: use {RUN_NAME.partition(': ')[2]}")
+        rank = int(os.environ.get("RANK", "0")) if rank is None else rank
+        prefix = f"{prefix_of(name)}{rank}."
+        dispatcher = Dispatcher.open([only], settings, results=False)
+        try:
+            groups = GroupStream.open(
+                settings,
+                group=f"{name}-{rank}",
+                prefix=prefix,
+                timeout_s=timeout_s,
+                min_good=0,
+                keep=lambda _: True,
+            )
+        except BaseException:
+            dispatcher.close()
+            raise
+        options = {"spares": spares, "repairs": repairs, "vary_seed": vary_seed}
+        return cls(
+            dispatcher, groups, collection=only.name, task_of=task_of, prefix=prefix, **options
+        )
+
+    def __call__(self, prompts: Sequence[Any], trainer: Any) -> dict[str, list[Any]]:
+        """One row for each prompt; TRL repeats a prompt as often as it wants samples of it.
+
+        Returns:
+            ``prompt_ids``, ``completion_ids``, ``logprobs`` and ``env_mask`` for TRL, and
+            ``agent_reward`` and ``agent_task_id`` for reward functions.
+
+        Raises:
+            TaskError: ``task_of`` has made no valid task.
+            ResultTimeout: No result came for ``timeout_s``, or a group was lost.
+        """
+        asked = list(self._asked(prompts, trainer))
+        self._send(asked)
+        groups = self._wait(asked)
+        pad = _pad_id(trainer.processing_class)
+        rows = [row for it in asked for row in self._rows(groups[it.group_id], it.size, pad)]
+        return {
+            "prompt_ids": [row.prompt_ids for row in rows],
+            "completion_ids": [row.completion_ids for row in rows],
+            "logprobs": [row.logprobs for row in rows],
+            "env_mask": [row.env_mask for row in rows],
+            "agent_reward": [row.reward for row in rows],
+            "agent_task_id": [row.task_id for row in rows],
+        }
+
+    def _asked(self, prompts: Sequence[Any], trainer: Any) -> Iterator[_Asked]:
+        trains = bool(trainer.model.training)
+        most = trainer.num_generations if trains else trainer.num_generations_eval
+        step = int(trainer.state.global_step)
+        self._early = {it: group for it, group in self._early.items() if _step_of(it) >= step}
+        place = f"{self._prefix}{'t' if trains else 'e'}{step:06}."
+        call = self._calls[place]
+        self._calls = Counter({place: call + 1}) if trains else self._calls + Counter([place])
+        for number, (prompt, size) in enumerate(_repeated(prompts, most)):
+            task = self._task(prompt)
+            yield _Asked(f"{place}{call}.{number}-{_digest(task)}", task, size)
+
+    def _task(self, prompt: Any) -> dict[str, Any]:
+        task = self._task_of(prompt)
+        if not isinstance(task, dict) or "task_id" in task:
+            raise ConfigError(f"task_of: expected a dict without task_id, got {task!r:.80}")
+        return task
+
+    def _send(self, asked: Iterable[_Asked]) -> None:
+        for size, same in groupby(sorted(asked, key=_size), key=_size):
+            tasks = [{**it.task, "task_id": it.group_id} for it in same]
+            options = {"need": size, **self._options, "on_full": "wait"}
+            sent = self._dispatcher.send_groups(self._collection, tasks, size, **options)
+            if sent.duplicates:
+                log.info("%d tasks were sent before: they are not run again", sent.duplicates)
+
+    def _wait(self, asked: Iterable[_Asked]) -> dict[str, RolloutGroup]:
+        wanted = {it.group_id for it in asked}
+        found = {it: self._early.pop(it) for it in wanted & self._early.keys()}
+        step = min(map(_step_of, wanted), default=0)
+        while left := wanted - found.keys():
+            try:
+                group = next(self._ends)
+            except StopIteration:
+                raise ResultTimeout(_late(left)) from None
+            if group is None:
+                _refuse_lost(left, self._groups.last_lost)
+            elif group.group_id in wanted:
+                found[group.group_id] = group
+            elif _step_of(group.group_id) >= step:  # Of a trainer that had come further.
+                self._early[group.group_id] = group
+        return found
+
+    def _rows(self, group: RolloutGroup, size: int, pad: int) -> list[_Row]:
+        rows = [self._row(result, pad) for result in group.goods[:size]]
+        left = [result.task_id for result in group.results if not is_good(result)]
+        missing = size - len(rows)
+        left += [""] * missing
+        self.counts += Counter({"good": len(rows), "masked": missing})
+        if missing:
+            text = "group %s: %d of %d rows are masked, for their runs have no reward: %s"
+            log.warning(text, group.group_id, missing, size, ", ".join(left[:missing]))
+        prompt = rows[0].prompt_ids if rows else [pad]
+        return [*rows, *(_masked(task_id, prompt, None, pad) for task_id in left[:missing])]
+
+    def _row(self, result: Result, pad: int) -> _Row:
+        """Of the segment with the most sampled ids: TRL takes one row of each run."""
+        found = samples(result)
+        self.counts["segments"] += len(found) - 1
+        best = max(found, key=lambda it: sum(it.loss_mask))
+        if 1 not in best.loss_mask:
+            return _masked(result.task_id, best.input_ids or [pad], result.reward, pad)
+        start = best.loss_mask.index(1)
+        end = len(best.loss_mask) - best.loss_mask[::-1].index(1)
+        return _Row(
+            result.task_id,
+            best.input_ids[:start] or [pad],
+            best.input_ids[start:end],
+            best.logprobs[start:end],
+            best.loss_mask[start:end],
+            result.reward,
+        )
+
+    def close(self) -> None:
+        """Close its connections; groups that are out go on, and a later start reads them."""
+        self._groups.close()
+        self._dispatcher.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def agent_reward(*, agent_reward: list[float | None], **_: Any) -> list[float | None]:
+    """A reward function for TRL: what the evaluators of each run said; None for masked rows."""
+    return agent_reward
+
+
+def _that_records(path: str | os.PathLike[str]) -> Collection:
+    only = only_collection(path)
+    if only.record_tokens != REQUIRE:
+        raise ConfigError(f"{path}: a trainer needs token ids: add `record: {{tokens: require}}`")
+    return only
+
+
+def _repeated(prompts: Iterable[Any], most: int) -> Iterator[tuple[Any, int]]:
+    """Each prompt with how often it comes in a row, at most so often at once."""
+    for prompt, same in groupby(prompts):
+        left = len(list(same))
+        while left:
+            yield prompt, min(left, most)
+            left -= min(left, most)
+
+
+def _digest(task: dict[str, Any]) -> str:
+    """So that a group which another order of prompts has called the same is not taken for it."""
+    content = orjson.dumps(task, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
+    return sha256(content).hexdigest()[:_DIGEST]
+
+
+def _late(left: set[str]) -> str:
+    return (
+        f"{len(left)} groups did not come in time, such as {min(left)}: `agentpipe status` shows "
+        "whether workers run"
+    )
+
+
+def _refuse_lost(left: set[str], lost: Iterable[str]) -> None:
+    if gone := left & set(lost):
+        raise ResultTimeout(f"group {min(gone)} has ended, but a Result of it never came")
+
+
+def _step_of(group_id: str) -> int:
+    found = _STEP.search(group_id)
+    return int(found[1]) if found else -1
+
+
+def _size(asked: _Asked) -> int:
+    return asked.size
+
+
+def _pad_id(processing_class: Any) -> int:
+    tokenizer = getattr(processing_class, "tokenizer", processing_class)
+    return tokenizer.pad_token_id or 0
+
+
+def _masked(task_id: str, prompt: list[int], reward: float | None, pad: int) -> _Row:
+    """A row that teaches nothing; TRL wants at least one id of each completion."""
+    return _Row(task_id, prompt, [pad], [0.0], [0], reward)
