@@ -14,6 +14,8 @@ DEMO_STORES := --broker sqlite:///$(DEMO)/broker.db --sink sqlite:///$(DEMO)/res
 SERVERS := redis rabbitmq kafka
 
 TORCH := .venv-torch
+# TRL brings torch and transformers.
+TRL := .venv-trl
 # inspect_ai has 80 dependencies, and datasets nearly as many.
 READERS := .venv-readers
 # Packages of trainers, without what they import.
@@ -29,7 +31,7 @@ PINNED := .venv-pinned
 LOCKED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo check lint unit test integration test-all long test-torch test-inspect test-trainers \
+.PHONY: help run demo check lint unit test integration test-all long test-torch test-trl test-inspect test-trainers \
 	test-mcpuniverse mcpuniverse format docs bench compare lock sbom clean $(SERVERS) $(SERVERS:%=drop%)
 
 help: ## print the targets
@@ -88,7 +90,7 @@ test: unit integration ## the tests: unit, conformance, and integration with all
 integration: .venv/installed-dev
 	$(PYTEST) $(INTEGRATION) $(PARALLEL) $(call AGAIN,$(INTEGRATION))
 
-test-all: test long test-torch test-inspect test-trainers test-mcpuniverse ## also the long kill, outage and race tests, torch, inspect, trainers, mcpuniverse
+test-all: test long test-torch test-trl test-inspect test-trainers test-mcpuniverse ## also the long kill, outage and race tests, torch, inspect, trainers, mcpuniverse
 
 long: .venv/installed-dev
 	$(PYTEST) -m long $(PARALLEL_LONG) $(call AGAIN,-m long)
@@ -103,6 +105,16 @@ $(TORCH)/installed: setup.cfg pyproject.toml
 test-torch: $(TORCH)/installed ## the PyTorch dataset, in its own environment
 	@# torch raises warnings of its own.
 	$(TORCH)/bin/python -m pytest tests/torch --override-ini filterwarnings=default
+
+# Not in test-all: 5.6 GB, and some minutes.
+$(TRL)/installed: setup.cfg pyproject.toml
+	@$(NEED_PYTHON)
+	$(PYTHON) -m venv $(TRL)
+	$(TRL)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[llm,trl]" "pytest>=8.3"
+	@touch $@
+
+test-trl: $(TRL)/installed ## TRL's trainer on rollouts of agents, in its own environment; not in test-all
+	$(TRL)/bin/python -m pytest tests/trl --override-ini filterwarnings=default
 
 $(READERS)/installed: setup.cfg Makefile
 	@$(NEED_PYTHON)
@@ -216,4 +228,4 @@ sbom: $(PINNED)/installed $(TOOLS)/installed ## write what the lock installs, wi
 		--output-file dist/sbom.json $(PINNED)/bin/python
 
 clean: ## remove the environments and the demo's stores
-	rm -rf .venv $(THEIRS) $(TORCH) $(READERS) $(TRAINERS) $(TOOLS) $(PINNED) $(DEMO)
+	rm -rf .venv $(THEIRS) $(TORCH) $(TRL) $(READERS) $(TRAINERS) $(TOOLS) $(PINNED) $(DEMO)

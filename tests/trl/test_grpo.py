@@ -89,12 +89,14 @@ class Engine:
             is_first = len(request.body["messages"]) == 1
             known = [] if is_first else self.turns[task_id]
             held = [] if is_first else [*known[0].prompt, *known[0].sampled]
-            ids = TokenIds([*held, *self._some(3)], [*self._some(5), END])
+            said = 2 + int(index) + 4 * (self._some(1)[0] % 8)  # Odd where it is odd.
+            ids = TokenIds([*held, *self._some(3)], [said, *self._some(4), END])
             self.turns[task_id] = [*known, ids]
         return say("yes" if ids.sampled[0] % 2 else "no", ids=ids)
 
     def _some(self, number: int) -> list[int]:
-        return torch.randint(2, VOCABULARY, (number,), generator=self.random).tolist()
+        some: list[int] = torch.randint(2, VOCABULARY, (number,), generator=self.random).tolist()
+        return some
 
     def row(self, task_id: str) -> tuple[list[int], list[int], list[int], list[float], float]:
         """Prompt, completion, mask, logprobs and reward of a task, as it was served."""
@@ -107,7 +109,7 @@ class Engine:
         return one.prompt, completion, mask, logprobs, float(two.sampled[0] % 2)
 
 
-class SeenTrainer(GRPOTrainer):
+class SeenTrainer(GRPOTrainer):  # type: ignore[misc,unused-ignore]
     """The trainer, which keeps the batches of its loss."""
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **options: Any) -> Any:
@@ -206,7 +208,8 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 def unpadded(row: torch.Tensor, mask: torch.Tensor) -> list[Any]:
-    return row[mask.bool()].tolist()
+    found: list[Any] = row[mask.bool()].tolist()
+    return found
 
 
 def assert_trained_on_what_was_served(place: Place, trainer: SeenTrainer) -> None:
