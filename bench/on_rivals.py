@@ -21,7 +21,7 @@ from brokers.server_redis import RedisServer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROUNDS, RUNS, LATENCIES = 3, 2_000, 40
+ROUNDS, RUNS, LATENCIES = 3, 4_000, 40
 PAUSE_S = 0.05
 # Of each of eight agents: 16 at once, as the rivals.
 CONCURRENCY = 2
