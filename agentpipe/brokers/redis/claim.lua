@@ -157,27 +157,28 @@ local function with_gated(ungated, serves)
   return found
 end
 
--- The same of the worker's own queues alone, looked at one by one: then it does not matter how many
--- are ready that others serve.
+-- The worker's own queues that are ready, found from the smaller of the two: it does not matter how
+-- many are ready that others serve. The server sorts them, by turn and then by name.
+local function ungated_among(key)
+  local found = call('ZINTER', 2, READY, key, 'WEIGHTS', 1, 0)
+  for place = #found, limit + 1, -1 do
+    found[place] = nil
+  end
+  return found
+end
+
+-- The same where some have a gate, looked at one by one.
 local function ready_among(names)
   local found, chosen = {}, {}
-  if call('EXISTS', OPEN) == 0 then
-    for place, turn in ipairs(read_many('ZMSCORE', READY, names)) do
-      if turn then
-        found[#found + 1], turns[names[place]] = names[place], tonumber(turn)
-      end
-    end
-  else
-    read_queues(names)
-    for _, queue in ipairs(names) do
-      if queues[queue] and is_ready(queues[queue]) then
-        found[#found + 1], turns[queue] = queue, queues[queue][TURN]
-      end
+  read_queues(names)
+  for _, queue in ipairs(names) do
+    if queues[queue] and is_ready(queues[queue]) then
+      found[#found + 1], turns[queue] = queue, queues[queue][TURN]
     end
   end
   sort_by_turn(found)
   for _, queue in ipairs(found) do
-    local gate = queues[queue] and queues[queue][GATE] or ''
+    local gate = queues[queue][GATE]
     spare[gate] = spare[gate] or (gate == '' and math.huge or room_of(gate, 0))
     if #chosen < limit and spare[gate] > 0 then
       chosen[#chosen + 1], spare[gate] = queue, spare[gate] - 1
@@ -194,7 +195,8 @@ end
 local function ready_queues(serves)
   local key = base .. ':serves:' .. serves
   if are_mostly_others(call('SCARD', key)) then
-    return ready_among(call('SMEMBERS', key))
+    local has_gates = call('EXISTS', OPEN) == 1
+    return has_gates and ready_among(call('SMEMBERS', key)) or ungated_among(key)
   end
   local found = served_of(READY, serves, limit)
   if call('EXISTS', OPEN) == 1 then
@@ -247,7 +249,14 @@ local function take_members(queue, room, alone)
   return members, lone
 end
 
--- Whether its run has spent its budget; then the task lies apart.
+-- A task that may not begin yet lies apart. At once: what begins later in this script may look for it.
+local function park(queue, id, due)
+  call('ZADD', DELAYED, due, id)
+  count(queue, N_WAITING, -1)
+  count_delayed(queue, due, 1)
+end
+
+-- Whether its run has spent its budget; then it is parked.
 local function is_parked(queue, member)
   local id = member:sub(17)
   local run = id:match('^([^/]+)/')
@@ -255,9 +264,7 @@ local function is_parked(queue, member)
     or call('HEXISTS', NOTES, 'cancel ' .. id) == 1 then -- Costs nothing: it only is answered.
     return false
   end
-  later('ZADD', DELAYED, FOREVER, id)
-  count(queue, N_WAITING, -1)
-  count_delayed(queue, FOREVER, 1)
+  park(queue, id, FOREVER)
   return true
 end
 
@@ -294,7 +301,7 @@ local function begin_unit(name, unit)
   end
 end
 
--- Whether its policy may not begin more yet; then the task lies apart. What may begin does so here.
+-- Whether its policy may not begin more yet; then it is parked. What may begin does so here.
 local function is_ahead(queue, member)
   local name, id = policy_of(queue), member:sub(17)
   if not name then
@@ -307,9 +314,7 @@ local function is_ahead(queue, member)
     begin_unit(name, unit)
     return false
   end
-  call('ZADD', DELAYED, AHEAD, id)
-  count(queue, N_WAITING, -1)
-  count_delayed(queue, AHEAD, 1)
+  park(queue, id, AHEAD)
   return true
 end
 
