@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Self
 from zlib import crc32
 
-from agentpipe.core.groups import is_good
+from agentpipe.core.groups import GroupEnd, is_good
 from agentpipe.core.result import Result
 from agentpipe.errors import ConfigError
 from agentpipe.sinks.stream import Stream
 from agentpipe.training.assembly import GRACE_S, Assembly
 from agentpipe.training.policy import Policy
 from agentpipe.training.rollout_group import varied
+from agentpipe.training.used_groups import ReadRecord, UsedGroups
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from agentpipe.core.groups import GroupEnd
     from agentpipe.settings import Settings
     from agentpipe.sinks.base import Start
     from agentpipe.training.rollout_group import RolloutGroup
 
 State = dict[str, Any]
-# Results of a group that was given come soon after it, if at all.
-REMEMBERED = 200_000
 NAMED = 5
 
 log = logging.getLogger(__name__)
@@ -81,11 +79,8 @@ class GroupStream:
         self._max_staleness, self._min_good, self._keep = max_staleness, min_good, keep
         self._prefix, self._shard = prefix, shard
         self._assembly = Assembly(grace_s, abandon_s)
-        self._records: deque[str] = deque()  # The group of each record, held or about to be.
-        self._used: OrderedDict[str, None] = OrderedDict()
-        self._states: deque[frozenset[str]] = deque(maxlen=keep_states)
-        self._loaded: set[str] = set()
-        self._has_states = False
+        self._records: deque[ReadRecord] = deque()  # Held, or about to be.
+        self._used = UsedGroups(keep_states=keep_states)
         self._current = ""
         self.counts: Counter[str] = Counter()
         self.last_lost: tuple[str, ...] = ()
@@ -125,7 +120,7 @@ class GroupStream:
         number, readers = shard
         if not 0 <= number < readers:
             raise ConfigError(f"shard: expected (number, readers), got {shard}")
-        name = group if readers == 1 else f"{group}-{number}-of-{readers}"
+        name = name_of(group, shard)
         stream = Stream.open(settings, group=name, start=start, timeout_s=timeout_s)
         try:
             followed = None if policy is None else Policy.open(policy, settings)
@@ -145,17 +140,18 @@ class GroupStream:
                 yield None
             self._release()
             group_id = self._group_of(entry)
-            self._records.append(group_id)
+            self._records.append(_record_of(group_id, entry))
             if entry is None or not group_id:
                 continue
             if group_id in self._used:
-                self.counts["late"] += group_id not in self._loaded and not _is_end(entry)
+                is_known = self._used.comes_again(group_id)
+                self.counts["late"] += not is_known and isinstance(entry, Result)
             elif (whole := self._assembly.add(entry)) is not None:
                 yield from self._given(whole)
             elif any(map(self._stream.is_recalled, self._assembly.missing(group_id))):
                 # Only what was used is committed: this is the rest of it.
                 self.counts["late"] += self._assembly.drop(group_id)
-                self._mark_used(group_id)
+                self._used.add(group_id)
         if self._give_up():
             yield None
         self._release()
@@ -163,17 +159,12 @@ class GroupStream:
     def _give_up(self) -> int:
         if lost := self._assembly.give_up():
             for group_id in lost:
-                self._mark_used(group_id)
+                self._used.add(group_id)
             self.last_lost = tuple(lost)
             self.counts["lost"] += len(lost)
             text = "%d groups given up, of which a Result or the record of their end is missing: %s"
             log.warning(text, len(lost), ", ".join(lost[:NAMED]))
         return len(lost)
-
-    def _mark_used(self, group_id: str) -> None:
-        self._used[group_id] = None
-        if len(self._used) > REMEMBERED:
-            self._used.popitem(last=False)
 
     def _group_of(self, entry: Result | GroupEnd | None) -> str:
         """The group that a record is kept for; empty if it is for none of this reader's."""
@@ -194,7 +185,7 @@ class GroupStream:
             yield group
             self._current = ""
         self.counts[group.status if fate == "yielded" else fate] += 1
-        self._mark_used(group.group_id)
+        self._used.add(group.group_id)
         if fate != "yielded":
             yield None
 
@@ -218,29 +209,24 @@ class GroupStream:
 
     def _release(self) -> None:
         """Commit what has been used, as far as it may be."""
-        allowed = self._used.keys() if not self._has_states else self._oldest_state()
-        number = 0
-        for group_id in self._records:
-            if group_id and group_id not in allowed:
+        allowed, number = self._used.committable(), 0
+        for record in self._records:
+            if record.group_id and record.group_id not in allowed:
                 break
             number += 1
         for _ in range(number):
-            self._records.popleft()
+            self._used.released(self._records.popleft())
         if number:
             self._stream.release(number)
 
-    def _oldest_state(self) -> frozenset[str]:
-        """What is in each state that may be loaded."""
-        full = len(self._states) == self._states.maxlen
-        return self._states[0] if full else frozenset()
+    @property
+    def _held(self) -> set[str]:
+        """The groups that were used and not committed."""
+        return {it.group_id for it in self._records if it.group_id in self._used}
 
     def state_dict(self) -> State:
         """The groups that were used and may come again, the current one too; small, and JSON."""
-        used = {it for it in self._records if it in self._used} | self._loaded
-        used |= {self._current} - {""}
-        self._states.append(frozenset(used))
-        self._has_states = True
-        return {"version": 1, "group": self._name, "used": sorted(used)}
+        return self._used.save(self._name, self._held | {self._current} - {""})
 
     def load_state_dict(self, *states: Mapping[str, Any]) -> None:
         """Continue after a state of this reader; call before iterating.
@@ -248,12 +234,7 @@ class GroupStream:
         Raises:
             ConfigError: It is not a state of this group.
         """
-        for state in states:
-            if state.get("version") != 1 or state.get("group") != self._name:
-                raise ConfigError(f"not a state of the group {self._name!r}: {state!r:.80}")
-            self._loaded |= set(state["used"])
-        self._used.update(dict.fromkeys(self._loaded))
-        self._has_states = True
+        self._used.load(self._name, states)
 
     def close(self) -> None:
         """Close the stream; the group reads again what was not committed."""
@@ -269,5 +250,12 @@ class GroupStream:
         self.close()
 
 
-def _is_end(entry: Result | GroupEnd) -> bool:
-    return not isinstance(entry, Result)
+def name_of(group: str, shard: tuple[int, int]) -> str:
+    """The reading group of one of several readers: each has its own place in the stream."""
+    return group if shard[1] == 1 else f"{group}-{shard[0]}-of-{shard[1]}"
+
+
+def _record_of(group_id: str, entry: Result | GroupEnd | None) -> ReadRecord:
+    if isinstance(entry, GroupEnd):
+        return ReadRecord(group_id, entry.members, is_end=True)
+    return ReadRecord(group_id, () if entry is None else (entry.task_id,))

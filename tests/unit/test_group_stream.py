@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -246,6 +247,48 @@ def test_each_group_is_used_once_over_any_kills_and_states(settings: Settings, s
                 break
         stream.close()
     assert sorted(used) == [f"g{index:02}" for index in range(20)]
+
+
+def test_a_reader_that_restarts_after_each_state_reads_and_saves_no_more_with_time(
+    settings: Settings,
+) -> None:
+    """Otherwise nothing would ever be committed: each start has fewer states than are kept."""
+    read, sizes, state, found = list[int](), list[int](), None, list[str]()
+    for number in range(12):
+        publish(settings, *(records_of(f"g{number}-{index}") for index in range(5)), shuffled=2)
+        with opened(settings, keep_states=3) as stream:
+            if state is not None:
+                stream.load_state_dict(json.loads(json.dumps(state)))
+            found += names_of(stream)
+            state = stream.state_dict()
+            read.append(len(stream._stream.held))  # noqa: SLF001 - nothing else shows it
+            sizes.append(len(state["used"]))
+    assert sorted(found) == sorted(
+        f"g{number}-{index}" for number in range(12) for index in range(5)
+    )
+    assert sizes[-1] == sizes[5] <= 3 * 5
+    assert read[-1] == read[5] <= 3 * 5 * 3
+
+
+@pytest.mark.parametrize("back", range(3))
+def test_any_of_the_kept_states_is_exact_also_after_a_restart(
+    settings: Settings, back: int
+) -> None:
+    publish(settings, *(records_of(f"g{index}") for index in range(30)), shuffled=3)
+    states, used, saved = list[Any](), list[str](), list[list[str]]()
+    for _ in range(6):
+        stream = opened(settings, keep_states=3)
+        if states:
+            stream.load_state_dict(states[-1])
+        for _, group in zip(range(4), stream, strict=False):
+            used.append(group.group_id)
+            states.append(stream.state_dict())
+            saved.append(list(used))
+        stream.close()
+    with opened(settings, keep_states=3) as stream:
+        stream.load_state_dict(states[-1 - back])
+        rest = names_of(stream)
+    assert sorted(saved[-1 - back] + rest) == sorted(f"g{index}" for index in range(30))
 
 
 def test_readers_share_groups_without_overlap(settings: Settings) -> None:
