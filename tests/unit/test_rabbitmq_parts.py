@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,35 @@ def test_each_queue_is_in_one_share(slots: tuple[int, ...]) -> None:
 def test_shares_go_by_slots() -> None:
     members = crew(30, 10, queues=40)
     assert [len(share_of(member.name, members)) for member in members] == [30, 10]
+
+
+def settled(members: list[Member]) -> list[Member]:
+    """The same once each serves its share."""
+    shares = {it.name: share_of(it.name, members) for it in members}
+    return [replace(it, owned=frozenset(shares[it.name])) for it in members]
+
+
+@pytest.mark.parametrize("gone", range(5))
+def test_the_end_of_a_worker_moves_its_agents_alone(gone: int) -> None:
+    before = settled(crew(3, 3, 3, 3, 3, queues=22))
+    left = [it for it in before if it.name != f"w{gone}"]
+    after = settled(left)
+    assert all(was.owned <= it.owned for was, it in zip(left, after, strict=True))
+    assert frozenset().union(*(it.owned for it in after)) == before[0].queues
+
+
+def test_a_new_worker_gets_its_part_and_the_others_exchange_nothing() -> None:
+    before = settled(crew(2, 2, 2, queues=24))
+    new = crew(2, queues=24, first="new-")
+    after = settled([*new, *before])
+    assert [len(it.owned) for it in after] == [6, 6, 6, 6]
+    assert all(it.owned <= was.owned for was, it in zip(before, after[1:], strict=True))
+
+
+def test_an_odd_agent_stays_where_it_is() -> None:
+    before = [replace(it, owned=frozenset()) for it in crew(1, 1, queues=3)]
+    before[1] = replace(before[1], owned=frozenset({"q1", "q2"}))
+    assert [it.owned for it in settled(before)] == [{"q0"}, {"q1", "q2"}]
 
 
 def test_all_come_to_the_same_shares_in_whatever_order_they_heard() -> None:

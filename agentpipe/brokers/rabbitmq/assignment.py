@@ -1,5 +1,9 @@
 """Assignment: which worker serves which agent. A pure function.
 
+An agent stays with the worker that serves it, as far as its part allows: each change of hands has
+to wait until nothing of the agent runs, and costs what was prefetched its place in the queue. So
+the end of one worker moves its agents alone.
+
 All workers that have heard of the same members come to the same shares. Where their views differ
 the server's exclusive queues decide: only the owner of an agent's lock serves it.
 """
@@ -10,7 +14,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from agentpipe.brokers.rabbitmq.rpc import Member
 
@@ -28,14 +32,14 @@ def share_of(name: str, members: Iterable[Member], unit_of: Callable[[str], str]
     candidates: dict[tuple[int, ...], list[str]] = defaultdict(list)
     for unit in sorted(units):
         candidates[_candidates(members, units[unit])].append(unit)
-    mine = next(index for index, member in enumerate(members) if member.name == name)
+    me = next(member for member in members if member.name == name)
+    owned = {member.name: {unit_of(queue) for queue in member.owned} for member in members}
     share: set[str] = set()
     for indices, theirs in candidates.items():
-        if mine in indices:
-            slots = [max(1, members[index].slots) for index in indices]
-            for unit in _part(indices.index(mine), slots, theirs):
-                share |= units[unit]
-    return share & members[mine].queues
+        serving = [members[index] for index in indices]
+        if me in serving:
+            share.update(*(units[unit] for unit in _shares(serving, theirs, owned)[name]))
+    return share & me.queues
 
 
 def _candidates(members: Sequence[Member], queues: set[str]) -> tuple[int, ...]:
@@ -46,8 +50,29 @@ def _candidates(members: Sequence[Member], queues: set[str]) -> tuple[int, ...]:
     )
 
 
-def _part(index: int, slots: Sequence[int], units: list[str]) -> list[str]:
-    """The consecutive part of ``units`` that falls to one of the members, by their slots."""
-    before, total = sum(slots[:index]), sum(slots)
-    first = round(len(units) * before / total)
-    return units[first : round(len(units) * (before + slots[index]) / total)]
+def _shares(
+    members: Sequence[Member], units: Sequence[str], owned: Mapping[str, set[str]]
+) -> dict[str, list[str]]:
+    """The units of each member: first those that it owns already, then what nobody keeps."""
+    there = set(units)
+    theirs = {member.name: sorted(owned[member.name] & there) for member in members}
+    room = _parts(members, len(units), {name: len(its) for name, its in theirs.items()})
+    shares: dict[str, list[str]] = {}
+    kept: set[str] = set()
+    for name, its in theirs.items():
+        shares[name] = [unit for unit in its if unit not in kept][: room[name]]
+        kept.update(shares[name])
+    left = iter([unit for unit in units if unit not in kept])
+    for name, share in shares.items():
+        share.extend(unit for _, unit in zip(range(room[name] - len(share)), left, strict=False))
+    return shares
+
+
+def _parts(members: Sequence[Member], units: int, owned: Mapping[str, int]) -> dict[str, int]:
+    """How many units each member gets by its slots; of equals, who owns more gets the odd one."""
+    slots = {member.name: max(1, member.slots) for member in members}
+    total = sum(slots.values())
+    parts = {name: units * its // total for name, its in slots.items()}
+    odd = units - sum(parts.values())
+    order = sorted(slots, key=lambda name: (-(units * slots[name] % total), -owned[name], name))
+    return parts | {name: parts[name] + 1 for name in order[:odd]}
