@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.rabbitmq.deliveries import Deliveries, Prefetched, ServedAgent
     from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
-    from agentpipe.connections.amqp.channel import Delivery
 
 # A task in its last chance that may not run beside another one comes again after so long.
 APART_S = 2.0
@@ -26,13 +25,13 @@ log = logging.getLogger(__name__)
 
 
 class Consumption:
-    """One worker's consumers; each delivery goes to ``receive``."""
+    """One worker's consumers; each delivery goes to ``receive``, with whether it was returned."""
 
     def __init__(
         self,
         channel: WorkerChannel,
         deliveries: Deliveries,
-        receive: Callable[[ServedAgent, Delivery], None],
+        receive: Callable[..., None],
     ) -> None:
         self._channel, self._services = channel, channel.services
         self._deliveries, self._receive = deliveries, receive
@@ -71,7 +70,7 @@ class Consumption:
                 agent.consumers[source.name] = await self._channel.raw.consume(
                     source.name,
                     agent.queue.concurrency,
-                    partial(self._receive, agent),
+                    partial(self._receive, agent, returned=source is back),
                     partial(self._deleted, agent, source.name),
                 )
         agent.is_consumed = not self._isolating

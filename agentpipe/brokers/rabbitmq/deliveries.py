@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Prefetched:
-    """A task that was delivered and is not claimed."""
+    """A task that was delivered and is not claimed; ``returned`` if it was accepted before."""
 
     message: Message
     tag: int
+    returned: bool = False
 
 
 @dataclass(slots=True)
@@ -190,8 +191,10 @@ class Deliveries:
         return True
 
     def put(self, agent: ServedAgent, prefetched: Prefetched) -> None:
-        """Let it be claimed."""
-        agent.ready.append(prefetched)
+        """Let it be claimed: what was returned before first offers, which were sent later."""
+        ready = agent.ready
+        ahead = sum(it.returned for it in ready) if prefetched.returned else len(ready)
+        ready.insert(ahead, prefetched)
         self._turns[agent.queue.name] = None
         self._wake()
 

@@ -213,11 +213,11 @@ class RabbitWorker:
 
     # Tasks.
 
-    def _receive(self, agent: ServedAgent, delivery: Delivery) -> None:
+    def _receive(self, agent: ServedAgent, delivery: Delivery, *, returned: bool) -> None:
         message = Message.read(delivery, agent.queue.name)
         if message.ticket and not delivery.redelivered:
             self._channel.begin(self._services.tickets.take([message.ticket]))
-        prefetched = Prefetched(message.with_ticket(None), delivery.tag)
+        prefetched = Prefetched(message.with_ticket(None), delivery.tag, returned)
         if self._deliveries.resume(agent, prefetched):
             return
         lost = self._deliveries.is_lost(message, redelivered=delivery.redelivered)

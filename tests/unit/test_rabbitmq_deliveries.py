@@ -1,0 +1,25 @@
+"""In which order a RabbitMQ worker claims what was delivered to it."""
+
+from __future__ import annotations
+
+from agentpipe.brokers.rabbitmq.cancel_marks import CancelMarks
+from agentpipe.brokers.rabbitmq.deliveries import Deliveries, Prefetched
+from agentpipe.brokers.rabbitmq.messages import Message
+from agentpipe.brokers.records import Queue, Worker
+
+
+class NoMarks(CancelMarks):
+    """Nothing is cancelled."""
+
+    def __init__(self) -> None:
+        self.until_ms = {}
+
+
+def test_what_was_returned_is_claimed_before_first_offers_in_its_own_order() -> None:
+    deliveries = Deliveries(Worker("w"), NoMarks(), lambda: None)
+    agent = deliveries.add(Queue("c_0", "c", concurrency=9), "c_0", str)
+    arriving = [("new", False), ("killed", True), ("newer", False), ("killed later", True)]
+    for tag, (task_id, returned) in enumerate(arriving):
+        deliveries.put(agent, Prefetched(Message(task_id, "c_0", b""), tag, returned))
+    claims = deliveries.claim(9, lambda: True)
+    assert [it.task_id for it in claims] == ["killed", "killed later", "new", "newer"]
