@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.rabbitmq.deliveries import Deliveries, Prefetched, ServedAgent
     from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
+    from agentpipe.connections.amqp.message import Declaration
 
 # A task in its last chance that may not run beside another one comes again after so long.
 APART_S = 2.0
@@ -63,17 +64,34 @@ class Consumption:
         return yields or self._services.is_left_alone(agent.queue.name)
 
     async def _consume(self, agent: ServedAgent) -> None:
+        """Take returned tasks, and first offers once none of them waits.
+
+        When a worker dies, all that it had goes behind what was returned before. First offers that
+        it takes meanwhile would go there too, and tasks that were run would wait behind them.
+        """
         back, *waiting = self._services.registry.sources(agent.queue)
-        for source in waiting if self._isolating else [back, *waiting]:
+        if not self._isolating:
+            if back.name not in agent.consumers:
+                await self._open(agent, back, returned=True)
+                agent.is_withheld = not agent.is_consumed
+            if agent.is_withheld:
+                await self._channel.raw.catch_up()  # Until what waits there has been delivered.
+                agent.is_withheld = agent.may_have_returned
+                if agent.is_withheld:
+                    return
+        for source in waiting:
             if source.name not in agent.consumers:
-                self._channel.raw.ensure(source)
-                agent.consumers[source.name] = await self._channel.raw.consume(
-                    source.name,
-                    agent.queue.concurrency,
-                    partial(self._receive, agent, returned=source is back),
-                    partial(self._deleted, agent, source.name),
-                )
+                await self._open(agent, source, returned=False)
         agent.is_consumed = not self._isolating
+
+    async def _open(self, agent: ServedAgent, source: Declaration, *, returned: bool) -> None:
+        self._channel.raw.ensure(source)
+        agent.consumers[source.name] = await self._channel.raw.consume(
+            source.name,
+            agent.queue.concurrency,
+            partial(self._receive, agent, returned=returned),
+            partial(self._deleted, agent, source.name),
+        )
 
     def _deleted(self, agent: ServedAgent, source: str) -> None:
         worker = self._deliveries.worker
@@ -86,7 +104,7 @@ class Consumption:
         """Have nothing more delivered."""
         consumers = [it for agent in agents for it in agent.consumers.values()]
         for agent in agents:
-            agent.consumers, agent.is_consumed = {}, False
+            agent.consumers, agent.is_consumed, agent.is_withheld = {}, False, False
         await self._channel.raw.cancel(consumers)
 
     async def withdraw(self, agent: ServedAgent) -> None:

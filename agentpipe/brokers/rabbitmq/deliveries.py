@@ -51,6 +51,8 @@ class ServedAgent:
         unit: What its lock covers.
         consumers: Their tags, by the queue's name.
         is_consumed: There is one for each queue in which its tasks may wait.
+        is_withheld: There is none for first offers, since returned tasks wait.
+        judging: So many were delivered again whose worker died, and are being put back.
         resting: Nothing may be claimed of it now, whatever was delivered.
         leaving: It becomes another worker's as soon as nothing of it runs.
         served: The number of its last claim.
@@ -63,6 +65,8 @@ class ServedAgent:
     group: Group | None = None
     consumers: dict[str, str] = field(default_factory=dict)
     is_consumed: bool = False
+    is_withheld: bool = False
+    judging: int = 0
     ready: deque[Prefetched] = field(default_factory=deque)
     running: int = 0
     resting: bool = False
@@ -84,6 +88,12 @@ class ServedAgent:
         if self.leaving or self.resting or not self.is_consumed:
             return False
         return self.running + len(self.ready) < self.queue.concurrency
+
+    @property
+    def may_have_returned(self) -> bool:
+        """Whether returned tasks wait, here or perhaps on the server: it delivers no more then."""
+        full = self.running >= self.queue.concurrency
+        return full or self.judging > 0 or any(it.returned for it in self.ready)
 
     def note_run_s(self, run_s: float) -> None:
         """A run has ended; the latest weigh most."""

@@ -110,7 +110,7 @@ class Settling:
         for _, held in pairs:
             self._channel.raw.ack(held.tag)
             self._deliveries.let_go(held)
-            if held.agent.leaving:
+            if held.agent.leaving or held.agent.is_withheld:
                 self._channel.look.set()
         self._consumption.end_isolation()
         for agent in cooling:

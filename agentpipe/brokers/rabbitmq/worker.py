@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -165,7 +166,8 @@ class RabbitWorker:
         if now >= max(self._probe_at, self._reunion_ends):
             self._probe_at = now + TICK_S
             await self._membership.probe()
-        if self._look.is_set() or not self._balanced:
+        withheld = any(agent.is_withheld for agent in self._deliveries.agents.values())
+        if self._look.is_set() or not self._balanced or withheld:
             self._look.clear()
             before = set(self._deliveries.agents)
             await self._balance()
@@ -183,6 +185,8 @@ class RabbitWorker:
         theirs = {unit_of(name) for member in others for name in member.owned}
         missing = sorted(share - self._deliveries.agents.keys())
         wanted = [name for name in missing if unit_of(name) not in theirs]
+        # The first to come fill the slots: not the same ones in each worker that dies young.
+        random.shuffle(wanted)
         for first in range(0, len(wanted), PORTION):
             if not self.is_alive:
                 return
@@ -230,6 +234,13 @@ class RabbitWorker:
 
     async def _judge(self, agent: ServedAgent, lost: Prefetched) -> None:
         """A worker ended with this: it may be to blame."""
+        agent.judging += 1
+        try:
+            await self._judge_one(agent, lost)
+        finally:
+            agent.judging -= 1
+
+    async def _judge_one(self, agent: ServedAgent, lost: Prefetched) -> None:
         message = lost.message
         if not agent.suspects(message):
             await self._recount(lost, message.lost(agent.queue.max_crashes))
