@@ -362,3 +362,39 @@ def test_what_is_settled_as_its_connection_ends_is_settled_by_the_next(broker_ur
             return []
 
         assert wait_until(settled, 30, "the next connection settles it") == [True]
+
+
+def test_first_offers_are_left_on_the_server_while_returned_tasks_wait(broker_url: str) -> None:
+    """They went behind what had run before whenever a worker died, and counted a crash."""
+    queue = Queue("toys", None, 10, 1, 9)
+    with closing(open_store(Settings(broker=broker_url))) as store:
+        store.declare([queue])
+        store.offer("toys", [Offer(task_id, b"{}") for task_id in "ab"], round_robin=False)
+        first = _joined(store)
+        (claimed,) = wait_until(lambda: claim_up_to(1, store, first), 30, "a claim")
+        assert store.settle([Settlement(claimed, "release")]) == [True]
+        wait_until(lambda: store.stats().queues[0].waiting == 2, 30, "it is back")
+        store.leave(first)
+        store.offer("toys", [Offer("c", b"{}")], round_robin=False)
+        for _ in range(3):
+            _claim_and_die(broker_url, queue)
+        last, claims = _joined(store), []
+        for _ in "abc":
+            claims += wait_until(lambda: claim_up_to(1, store, last), 30, "a claim")
+            assert store.settle([Settlement(claims[-1], "complete", b"{}", "ok")]) == [True]
+    assert [it.task_id for it in claims][-1] == "c"
+    assert {it.task_id: it.crashes for it in claims}["c"] == 0
+    assert sum(it.crashes for it in claims) == 3
+
+
+def _joined(store: AnyStore) -> Worker:
+    worker = Worker(f"w-{uuid.uuid4().hex}", queues=frozenset({"toys"}), lease_s=60)
+    store.join(worker)
+    return worker
+
+
+def _claim_and_die(broker_url: str, queue: Queue) -> None:
+    with closing(open_store(Settings(broker=broker_url))) as store:
+        store.declare([queue])
+        worker = _joined(store)
+        wait_until(lambda: claim_up_to(1, store, worker), 30, "a claim")
