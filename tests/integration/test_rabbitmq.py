@@ -26,7 +26,9 @@ from tests.support import wait_until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from agentpipe.brokers.base import Store
     from agentpipe.brokers.rabbitmq.services import Services
+    from agentpipe.brokers.records import Claim
     from tests.integration.project import Project
     from tests.stores import AnyStore
 
@@ -378,7 +380,8 @@ def test_first_offers_are_left_on_the_server_while_returned_tasks_wait(broker_ur
         store.offer("toys", [Offer("c", b"{}")], round_robin=False)
         for _ in range(3):
             _claim_and_die(broker_url, queue)
-        last, claims = _joined(store), []
+        last = _joined(store)
+        claims: list[Claim] = []
         for _ in "abc":
             claims += wait_until(lambda: claim_up_to(1, store, last), 30, "a claim")
             assert store.settle([Settlement(claims[-1], "complete", b"{}", "ok")]) == [True]
@@ -387,7 +390,7 @@ def test_first_offers_are_left_on_the_server_while_returned_tasks_wait(broker_ur
     assert sum(it.crashes for it in claims) == 3
 
 
-def _joined(store: AnyStore) -> Worker:
+def _joined(store: Store) -> Worker:
     worker = Worker(f"w-{uuid.uuid4().hex}", queues=frozenset({"toys"}), lease_s=60)
     store.join(worker)
     return worker
