@@ -76,7 +76,7 @@ class Consumption:
                 agent.is_withheld = not agent.is_consumed
             if agent.is_withheld:
                 await self._channel.raw.catch_up()  # Until what waits there has been delivered.
-                agent.is_withheld = agent.may_have_returned
+                agent.is_withheld = self._deliveries.may_have_returned(agent)
                 if agent.is_withheld:
                     return
         for source in waiting:

@@ -89,12 +89,6 @@ class ServedAgent:
             return False
         return self.running + len(self.ready) < self.queue.concurrency
 
-    @property
-    def may_have_returned(self) -> bool:
-        """Whether returned tasks wait, here or perhaps on the server: it delivers no more then."""
-        full = self.running >= self.queue.concurrency
-        return full or self.judging > 0 or any(it.returned for it in self.ready)
-
     def note_run_s(self, run_s: float) -> None:
         """A run has ended; the latest weigh most."""
         mean = run_s if self.run_s is None else self.run_s
@@ -297,6 +291,16 @@ class Deliveries:
         self._turns.update({it.queue.name: None for it in agents if it.has_room})
 
     # What there is.
+
+    def may_have_returned(self, agent: ServedAgent) -> bool:
+        """Whether returned tasks of this agent wait, here or perhaps on the server.
+
+        The server delivers no more than may run. What is awaited may lie among first offers.
+        """
+        if any(it.claim.queue == agent.queue.name for it in self.awaited.values()):
+            return False
+        full = agent.running >= agent.queue.concurrency
+        return full or agent.judging > 0 or any(it.returned for it in agent.ready)
 
     def ready(self) -> list[tuple[ServedAgent, Prefetched]]:
         """What is not claimed."""
