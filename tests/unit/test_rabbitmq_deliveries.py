@@ -23,3 +23,15 @@ def test_what_was_returned_is_claimed_before_first_offers_in_its_own_order() -> 
         deliveries.put(agent, Prefetched(Message(task_id, "c_0", b""), tag, returned))
     claims = deliveries.claim(9, lambda: True)
     assert [it.task_id for it in claims] == ["killed", "killed later", "new", "newer"]
+
+
+def test_first_offers_are_not_withheld_from_an_agent_whose_runs_are_awaited() -> None:
+    """They are delivered again from where they waited."""
+    before, queue = Deliveries(Worker("w"), NoMarks(), lambda: None), Queue("c_0", "c")
+    agent = before.add(queue, "c_0", str)
+    before.put(agent, Prefetched(Message("runs", "c_0", b""), 1))
+    before.claim(1, lambda: True)
+    assert before.may_have_returned(agent)  # It is full: the server would deliver no more.
+    after = Deliveries(Worker("w"), NoMarks(), lambda: None)
+    after.inherit(before)
+    assert not after.may_have_returned(after.add(queue, "c_0", str))
