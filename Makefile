@@ -90,7 +90,7 @@ test: unit integration ## the tests: unit, conformance, and integration with all
 integration: .venv/installed-dev
 	$(PYTEST) $(INTEGRATION) $(PARALLEL) $(call AGAIN,$(INTEGRATION))
 
-test-all: test long test-torch test-trl test-inspect test-trainers test-mcpuniverse ## also the long kill, outage and race tests, torch, inspect, trainers, mcpuniverse
+test-all: test long test-torch test-inspect test-trainers test-mcpuniverse ## also the long kill, outage and race tests, torch, inspect, trainers, mcpuniverse
 
 long: .venv/installed-dev
 	$(PYTEST) -m long $(PARALLEL_LONG) $(call AGAIN,-m long)
