@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.credential_names import reads_like_secret
-from agentpipe.core.known_keys import KNOWN, KNOWN_BYTES
+from agentpipe.core.known_keys import KNOWN, KNOWN_BYTES, may_hold_key
 from agentpipe.core.normal_text import views
 from agentpipe.core.secret_forms import MASK, FormIndex, forms_of
 
@@ -42,19 +42,15 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """``text`` with each secret masked, the longest first."""
-        found = self._found(text.encode(errors="surrogatepass"))
+        data = text.encode(errors="surrogatepass")
+        found = self._found(data)
         for form in sorted(found, key=lambda form: (len(form.exact), form.exact), reverse=True):
             text = form.masked(text)
-        for held, key in KNOWN.items():
-            if held in text:
-                text = key.sub(MASK, text)
-        return text
+        return _without_keys(text) if may_hold_key(data) else text
 
     def occurs_in(self, encoded: bytes) -> bool:
         """Whether JSON written by orjson may contain a secret; cheap, since most of it does not."""
-        return bool(self._found(encoded)) or any(
-            held in encoded and key.search(encoded) for held, key in KNOWN_BYTES.items()
-        )
+        return bool(self._found(encoded)) or (may_hold_key(encoded) and _holds_key(encoded))
 
     def value(self, value: Any) -> Any:
         """A copy of parsed JSON with each secret masked, in keys as well."""
@@ -67,9 +63,22 @@ class Redactor:
         return value
 
     def _found(self, data: bytes) -> set[Form]:
+        if not (self._long or self._short):
+            return {form for exact, form in self._rest if exact in data}
         normal = views(data)
         found = self._long.found(normal) | self._short.found(normal)
         return found.union(form for exact, form in self._rest if exact in data)
+
+
+def _without_keys(text: str) -> str:
+    for held, key in KNOWN.items():
+        if held in text:
+            text = key.sub(MASK, text)
+    return text
+
+
+def _holds_key(data: bytes) -> bool:
+    return any(held in data and key.search(data) for held, key in KNOWN_BYTES.items())
 
 
 def is_secret(value: str) -> bool:

@@ -146,8 +146,14 @@ class FormIndex:
                 table[self._pieces(form.key[start : start + width])[0]].append(form)
         self._table, self._known = dict(table), frozenset(table)
 
+    def __bool__(self) -> bool:
+        """Whether it has any form."""
+        return bool(self._known)
+
     def found(self, views: Sequence[bytes]) -> set[Form]:
         """Forms whose letters and digits are in one of ``views``."""
+        if not self._known:
+            return set()
         return {
             form
             for view in views
