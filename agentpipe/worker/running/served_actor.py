@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agentpipe.core.failures import retry_delay_s
@@ -175,7 +175,9 @@ class _Agent:
         assert self._actor.runner is not None
         assert message.task is not None
         message.tracer = Tracer()
-        task = replace(message.task, dramatiq=None)
+        task = message.task
+        if task.dramatiq is not None:
+            task = task.changed(dramatiq=None)
         return await self._actor.runner.run(task, message.tracer, message.note_answer)
 
     def refusals(self, message: ClaimedMessage) -> list[str]:
