@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from agentpipe.brokers.records import Settlement
 from agentpipe.core.budgets import tokens_in
-from agentpipe.core.usage import USD, Tokens, numbers_in, sum_of
+from agentpipe.core.usage import NO_TOKENS, USD, Tokens, numbers_in, sum_of
 from agentpipe.errors import TaskError
 from agentpipe.evaluation.kept_answer import kept_usage
 
@@ -35,12 +35,15 @@ def usage_of(message: ClaimedMessage) -> dict[str, Any]:
 
 def total_of(message: ClaimedMessage) -> dict[str, Any]:
     """The usage of all runs of its task, as far as it is known."""
-    return sum_of(_spent_before(message), usage_of(message))
+    before, own = _spent_before(message), usage_of(message)
+    return sum_of(before, own) if before or own else {}
 
 
 def cost_of(message: ClaimedMessage) -> Cost:
     """The cost of the run, as far as it is known; of one that only judges, of the evaluators."""
     own = _own_usage(message)
+    if not own:  # Of an agent that reports none, which may end a thousand runs a second.
+        return {"usd": 0.0, "tokens": 0, "tokens_by_kind": NO_TOKENS}
     return {
         "usd": float(own.get(USD, 0.0)),
         "tokens": tokens_in(own),
@@ -72,8 +75,8 @@ def given_back(
 
 def _own_usage(message: ClaimedMessage) -> dict[str, Any]:
     """Without what an earlier run spent on the answer that is kept."""
-    before = kept_usage(message.task.answered if message.task else None)
     usage = usage_of(message)
+    before = kept_usage(message.task.answered if message.task and usage else None)
     return {name: max(0, number - before.get(name, 0)) for name, number in usage.items()}
 
 
