@@ -132,7 +132,7 @@ def _is_known(version: object, sampled: int) -> bool:
 
 
 def _reward(sample: Sample) -> float:
-    """None is no reward: nobody could judge the run.
+    """None is not a reward: the run could not be judged.
 
     Raises:
         ValueError: It is None.

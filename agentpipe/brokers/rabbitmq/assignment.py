@@ -53,7 +53,7 @@ def _candidates(members: Sequence[Member], queues: set[str]) -> tuple[int, ...]:
 def _shares(
     members: Sequence[Member], units: Sequence[str], owned: Mapping[str, set[str]]
 ) -> dict[str, list[str]]:
-    """The units of each member: first those that it owns already, then what nobody keeps."""
+    """The units of each member: first those that it owns already, then what no member keeps."""
     there = set(units)
     theirs = {member.name: sorted(owned[member.name] & there) for member in members}
     room = _parts(members, len(units), {name: len(its) for name, its in theirs.items()})

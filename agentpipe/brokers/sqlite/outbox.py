@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def borrow(
     db: sqlite3.Connection, worker: Worker, limit: int, max_bytes: int
 ) -> list[OutboxRecord]:
-    """Lend the oldest records that nobody has to a worker."""
+    """Lend the oldest records that no worker has to this one."""
     rows = db.execute(
         "SELECT seq, task_id, bytes FROM outbox WHERE taker IS NULL ORDER BY seq LIMIT ?",
         (limit,),

@@ -13,6 +13,7 @@ from agentpipe.core.caps import CapExceeded
 from agentpipe.core.outside import encoded
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.rollout import IDS_REFUSED, NO_TOKEN_IDS
+from agentpipe.engines.gateway.asked_messages import AskedMessages
 from agentpipe.engines.gateway.error_bodies import error_body
 from agentpipe.engines.gateway.model_server import ModelServer
 from agentpipe.engines.gateway.replies import (
@@ -24,7 +25,6 @@ from agentpipe.engines.gateway.replies import (
     refuse,
     refuse_paused,
 )
-from agentpipe.engines.gateway.told import ToldMessages
 from agentpipe.engines.http.bodies import chunks, whole
 from agentpipe.engines.http.sse import events
 from agentpipe.engines.models.reading import UnreadableResponse, parsed
@@ -130,7 +130,7 @@ class Relay:
         self._masked = Redactor([upstream.key]).text
         self._key = upstream.key.encode()
         self._gives_ids, self._gap = provider.protocol == "openai", NO_TOKEN_IDS
-        self._told = ToldMessages()
+        self._asked = AskedMessages()
 
     async def answer(self, asked: Mapping[str, Any], path: str, reply: Reply) -> Answer | None:
         """Pass a request on; what its client got, where that was an answer of the model."""
@@ -156,7 +156,7 @@ class Relay:
         sent = {**asked, **self._settings, **({"model": lease.model} if lease.model else {})}
         config = {name: value for name, value in sent.items() if name not in _CONTENT}
         record = {"type": "llm", "class": self._name, "config": config}
-        with self._step({**record, "messages": self._told.new_in(sent)}) as step:
+        with self._step({**record, "messages": self._asked.new_in(sent)}) as step:
             if lease.version is not None:
                 step["policy_version"] = lease.version
             answer = await self._passed_on(_Exchange(asked, sent, reply, step, lease), path)

@@ -14,7 +14,7 @@ class Message:
     """A response that grows; bytes of a second one are left out, and close their connection.
 
     Attributes:
-        unread: Bytes of its body that nobody has taken.
+        unread: Bytes of its body that no reader has taken.
         has_head: Whether ``status`` and ``headers`` are known.
         is_whole: Whether all of it has come.
         leaves_open: Whether its connection may be used again.
@@ -83,7 +83,7 @@ class Message:
     # What the parser calls.
 
     def on_message_begin(self) -> None:
-        """A second response to one request is nobody's."""
+        """A second response to one request answers none."""
         self.leaves_open = self.leaves_open and not self.is_whole
 
     def on_header(self, name: bytes, value: bytes) -> None:

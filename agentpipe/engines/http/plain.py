@@ -105,7 +105,7 @@ class _Connection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        if self._message is None:  # Nobody asked: it must not answer what is asked next.
+        if self._message is None:  # Unasked: it must not answer what is asked next.
             self.close()
             return
         with self._noting_errors():

@@ -1,4 +1,4 @@
-"""ToldMessages: what each request of a run adds to its conversation, for the trace."""
+"""AskedMessages: what each request of a run adds to its conversation, for the trace."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class ToldMessages:
+class AskedMessages:
     """The messages of the last request."""
 
     def __init__(self) -> None:
