@@ -116,6 +116,17 @@ def running(project: Project, task_id: str) -> int:
     return wait_until(found, TIMEOUT_S, f"{task_id} runs")[-1]
 
 
+def one_of_two_runs(project: Project, ids: list[str]) -> tuple[str, str, str]:
+    """That one, the other, and the other's agent: a broker may begin with either agent."""
+
+    def found() -> list[str]:
+        return [it["task_id"] for it in project.journal("started")]
+
+    (runs,) = wait_until(found, TIMEOUT_S, "one of them runs")
+    (waits,) = {*ids} - {runs}
+    return runs, waits, f"toys_{ids.index(waits)}"
+
+
 def test_without_workers_it_says_so_and_how_to_start_them(asked: Asked) -> None:
     asked.project.collection()
     first, _, third = asked.send("echo a", "echo b", "echo c")
@@ -214,9 +225,9 @@ def test_a_worker_that_died_is_told_until_its_task_is_put_back(asked: Asked) -> 
 def test_a_full_gate_is_told_with_who_uses_the_credential(asked: Asked) -> None:
     project = asked.project
     project.collection(number=2, context=[{"env": {"WHO": "one"}, "concurrency": 1}])
-    runs, waits = asked.send(FOR_EVER, FOR_EVER)
+    ids = asked.send(FOR_EVER, FOR_EVER)
     one_worker(project)
-    running(project, runs)
+    runs, waits, _ = one_of_two_runs(project, ids)
     told = asked.until(waits, "gate_full")
     assert told["gate_limit"] == 1
     assert [it["task_id"] for it in told["gate_runs"]] == [runs]
@@ -241,10 +252,10 @@ def test_a_held_agent_is_told_with_the_error_and_the_time_left(asked: Asked) -> 
 def test_slots_that_others_use_are_told(asked: Asked) -> None:
     project = asked.project
     project.collection(number=2)
-    runs, waits = asked.send(FOR_EVER, "echo a")
+    ids = asked.send(FOR_EVER, FOR_EVER)
     one_worker(project, "--slots", "1")
-    running(project, runs)
-    told = asked.waits(waits, "toys_1", "slots_full")
+    _, waits, agent = one_of_two_runs(project, ids)
+    told = asked.waits(waits, agent, "slots_full")
     assert "all 1 slot of the workers that serve its agent are busy" in told["sentence"]
 
 
