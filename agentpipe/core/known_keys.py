@@ -93,8 +93,9 @@ def _one_of(sign: str, parts: list[str]) -> re.Pattern[bytes]:
     return re.compile(f"{re.escape(sign)}(?:{'|'.join(forms)})".encode())
 
 
-_WORDS = tuple(part.encode() for part in _by_sign().get("", ()))
-_SIGNED = tuple(_one_of(sign, parts) for sign, parts in _by_sign().items() if sign)
+_PARTS = _by_sign()
+_WORDS = tuple(part.encode() for part in _PARTS.pop("", ()))
+_SIGNED = tuple(_one_of(sign, parts) for sign, parts in _PARTS.items())
 
 
 def may_hold_key(data: bytes) -> bool:

@@ -24,7 +24,7 @@ def numbers_in(usage: Any) -> dict[str, float]:
 def sum_of(*usages: Mapping[str, float]) -> dict[str, Any]:
     """What they are together; ``usd`` only if each that is not empty has it."""
     total = Usage()
-    for each in usages:
+    for each in filter(None, usages):
         total.add(each)
     return total.to_dict()
 

@@ -120,7 +120,7 @@ class GroupStream:
         number, readers = shard
         if not 0 <= number < readers:
             raise ConfigError(f"shard: expected (number, readers), got {shard}")
-        name = name_of(group, shard)
+        name = _name_of(group, shard)
         stream = Stream.open(settings, group=name, start=start, timeout_s=timeout_s)
         try:
             followed = None if policy is None else Policy.open(policy, settings)
@@ -250,7 +250,7 @@ class GroupStream:
         self.close()
 
 
-def name_of(group: str, shard: tuple[int, int]) -> str:
+def _name_of(group: str, shard: tuple[int, int]) -> str:
     """The reading group of one of several readers: each has its own place in the stream."""
     return group if shard[1] == 1 else f"{group}-{shard[0]}-of-{shard[1]}"
 

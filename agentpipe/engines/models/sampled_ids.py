@@ -57,7 +57,7 @@ def _content(logprobs: Any) -> list[Any]:
 
 
 def _logprobs(logprobs: Any) -> list[float]:
-    """One for each token; none where one of them is no logarithm of a probability."""
+    """One for each token; none where one of them is not the logarithm of a probability."""
     try:
         values = [each["logprob"] for each in _content(logprobs)]
     except (TypeError, KeyError):

@@ -35,8 +35,7 @@ def usage_of(message: ClaimedMessage) -> dict[str, Any]:
 
 def total_of(message: ClaimedMessage) -> dict[str, Any]:
     """The usage of all runs of its task, as far as it is known."""
-    before, own = _spent_before(message), usage_of(message)
-    return sum_of(before, own) if before or own else {}
+    return sum_of(_spent_before(message), usage_of(message))
 
 
 def cost_of(message: ClaimedMessage) -> Cost:
