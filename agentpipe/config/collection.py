@@ -122,6 +122,7 @@ class Collection:
         evaluators: Modules whose functions evaluators may name, beside those of its folder.
         record_tokens: ``require``, ``try`` or ``off``: whether Results have token ids.
         record_mode: ``messages`` or ``tokens``: how the models of recorded runs are asked.
+        on_limit: The reward of a run that reached a limit, if it has evaluators; None for none.
         policy: What its agents ask instead of a model of their own; None without one.
         user: As whom what its agents start runs, a name or a number; None for the worker's own.
         spec_digest: Of the document, for the fingerprint; empty without one.
@@ -149,6 +150,7 @@ class Collection:
     evaluators: tuple[str, ...] = ()
     record_tokens: str = OFF
     record_mode: str = MESSAGES
+    on_limit: float | None = None
     user: str | None = None
     policy: PolicySpec | None = None
     spec_digest: str = field(default="", compare=False, repr=False)

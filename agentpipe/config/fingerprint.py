@@ -31,6 +31,7 @@ _COUNTED = (
     "engine",
     "evaluators",
     "record",
+    "on_limit",
     "user",
     "policy",
 )

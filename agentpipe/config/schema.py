@@ -137,6 +137,13 @@ def _cost(value: Any) -> float:
     return float(value)
 
 
+def _nought(value: Any) -> float:
+    """Above 0 a run would be paid for doing nothing."""
+    if isinstance(value, bool) or value != 0:
+        raise ValidationError(f"expected 0, got {shown(value)}: without the key there is no reward")
+    return 0.0
+
+
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValidationError(f"expected true or false, got {shown(value)}")
@@ -353,6 +360,7 @@ class CollectionSpec(_Strict):
     task_servers = _Checked(_servers)
     evaluators = _Checked(_modules)
     record = fields.Nested(RecordEntry, error_messages=_WORDS)
+    on_limit = _Checked(_nought)
     user = _Checked(_user)
     policy = _Checked(_name)
     schedule = fields.List(

@@ -23,8 +23,8 @@ RECORDS = (REQUIRE, TRY, OFF)
 MESSAGES, TOKENS = "messages", "tokens"
 MODES = (MESSAGES, TOKENS)
 # What a gap says: a response came without ids; its server has refused to be asked for them; a
-# record was cut to the size that its sink takes.
-NO_TOKEN_IDS, IDS_REFUSED, CUT = "no_token_ids", "ids_refused", "cut"
+# record was cut to the size that its sink takes; the run is one of which nothing was recorded.
+NO_TOKEN_IDS, IDS_REFUSED, CUT, UNRECORDED = "no_token_ids", "ids_refused", "cut", "unrecorded"
 
 _recorder: ContextVar[Rollout | None] = ContextVar("agentpipe_rollout", default=None)
 
@@ -94,6 +94,15 @@ class Rollout:
             "stop": stop,
             "gaps": self._gaps,
         }
+
+
+def as_required(kept: Mapping[str, Any] | None, stop: str) -> dict[str, Any]:
+    """The ``rollout`` of a run that was made before its collection required one."""
+    if kept is not None:
+        return {**kept, "required": True}
+    rollout = Rollout(required=True)
+    rollout.add(None, engine="", model="", gap=UNRECORDED)
+    return rollout.to_dict(stop)
 
 
 def _versioned(turn: Turn, version: Version | None) -> Turn:

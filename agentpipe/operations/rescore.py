@@ -164,6 +164,7 @@ class Rescore:
             "usage": {},
             "trace": [],
             "stop": result.stop,
+            "rollout": result.rollout,
             "mark": secrets.token_hex(8),
         }
         own = {"task_id": result.task_id, "evaluators": evaluators, "metadata": result.metadata}
@@ -200,5 +201,6 @@ def _with_verdicts(renamed: Result, run: Completed, task: Task) -> Result:
         rewards={} if broken else rewards(evaluations),
         reward_trustworthy=score is not None,
         error=evaluation_error(evaluations),
+        rollout=run.kept.rollout if run.kept else renamed.rollout,
         task=stored,
     )

@@ -211,6 +211,15 @@ def test_a_budget_has_a_cap_that_can_be_reached(folder: Path, budget: str, says:
         one(folder, f"budget: {budget}")
 
 
+@pytest.mark.parametrize("value", ["1", "0.5", "true", "false", "nothing", "[0]"])
+def test_a_run_at_its_limit_is_worth_nothing_or_has_no_reward(folder: Path, value: str) -> None:
+    assert one(folder).on_limit is None
+    assert one(folder, "on_limit: 0").on_limit == 0
+    assert one(folder, "on_limit: 0").fingerprint != one(folder).fingerprint
+    with pytest.raises(ConfigError, match="on_limit: expected 0, got"):
+        one(folder, f"on_limit: {value}")
+
+
 def test_agents_take_turns_with_the_contexts(folder: Path) -> None:
     collection = one(folder, "number: 2", "context:", "- env: {A: x}", "- env: {A: y}", "- {}")
     agents = collection.agents

@@ -232,6 +232,23 @@ def test_a_time_limit_is_answered_not_retried(bench: Bench) -> None:
     }
 
 
+def test_a_limit_has_a_reward_where_the_collection_says_so(bench: Bench) -> None:
+    judged = replace(TASK, evaluators=[{"func": "raw", "name": "right"}, {"func": "raw"}])
+
+    def ended(task: Task, error: Exception) -> tuple[float | None, bool, dict[str, float]]:
+        settlement = bench.end(bench.message(task), exception=error)
+        result = result_of(settlement)
+        assert settlement.reward == result.reward
+        return result.reward, result.reward_trustworthy, result.rewards
+
+    nothing = (None, False, {})
+    assert ended(judged, TimeLimitExceeded(5)) == nothing
+    bench.declare(on_limit=0.0)
+    assert ended(judged, TimeLimitExceeded(5)) == (0, True, {"right": 0})
+    assert ended(judged, LookupError("x")) == nothing
+    assert ended(TASK, TimeLimitExceeded(5)) == nothing
+
+
 def test_what_is_no_answer_is_the_agents_error(bench: Bench) -> None:
     assert bench.end(exception=AnswerError("the answer is of type set")).outcome == "agent_error"
 

@@ -20,15 +20,35 @@ from agentpipe.worker.outcomes.unjudged import attempt_of, evaluation_error
 from agentpipe.worker.running.served_actor import served_actor
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import dramatiq
 
     from agentpipe.brokers.records import Action
+    from agentpipe.evaluation.evaluators import Evaluation
     from agentpipe.worker.running.message import ClaimedMessage
     from agentpipe.worker.running.runner import Completed
+    from agentpipe.worker.running.served_actor import ServedActor
 
 EVALUATOR_BROKE = "EvaluationError: an evaluator broke; the result says how"
 
 log = logging.getLogger(__name__)
+
+
+def _judgement(
+    message: ClaimedMessage,
+    outcome: str,
+    evaluations: Sequence[Evaluation],
+    actor: ServedActor | None,
+) -> tuple[float | None, dict[str, float]]:
+    """The reward, and those of evaluators with a name."""
+    if outcome == "ok":
+        return reward(evaluations), rewards(evaluations)
+    judges = message.task.evaluators if message.task else []
+    if outcome != "limit" or not judges or actor is None or actor.limits.on_limit is None:
+        return None, {}
+    worth = actor.limits.on_limit
+    return worth, {each["name"]: worth for each in judges if each.get("name")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +107,7 @@ class Endings:
         claim = message.claim
         actor = served_actor(broker, message.actor_name)
         evaluations = list(run.evaluations) if run else []
-        score = reward(evaluations) if outcome == "ok" else None
+        score, named = _judgement(message, outcome, evaluations, actor)
         ran = run is not None or message.tracer is not None
         return Result.of(
             message.task,
@@ -102,7 +122,7 @@ class Endings:
             outcome=outcome,
             stop=run.stop if run else None,
             reward=score,
-            rewards=rewards(evaluations) if outcome == "ok" else {},
+            rewards=named,
             reward_trustworthy=score is not None,
             error=failure or evaluation_error(evaluations),
             usage=usage_of(message),

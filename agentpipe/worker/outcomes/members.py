@@ -20,7 +20,9 @@ def member_end(message: ClaimedMessage, result: Result) -> MemberEnd | None:
         return None
     if is_good(result):
         return MemberEnd(good=True, versions=versions_of([result]))
-    return MemberEnd(repair=_repair(task) if result.outcome in UNJUDGED else None)
+    # A trustworthy reward that counts for nothing is one of an answer without its token ids.
+    is_repaired = result.outcome in UNJUDGED or result.reward_trustworthy
+    return MemberEnd(repair=_repair(task) if is_repaired else None)
 
 
 def _repair(task: Task) -> Offer | None:

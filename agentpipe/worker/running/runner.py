@@ -11,7 +11,8 @@ from agentpipe.core.held_time import counting
 from agentpipe.core.json_values import checked_answer
 from agentpipe.core.loop_turns import within
 from agentpipe.core.masking import shorten
-from agentpipe.core.rollout import OFF, REQUIRE, TOKENS, Rollout
+from agentpipe.core.result import STOP
+from agentpipe.core.rollout import OFF, REQUIRE, TOKENS, Rollout, as_required
 from agentpipe.engines.base import Answer
 from agentpipe.engines.gateway import run_gateway
 from agentpipe.engines.instance import Instance
@@ -183,6 +184,8 @@ class Runner:
     ) -> Completed:
         env = self.context.env
         kept = KeptAnswer.opened(sealed, env)
+        if self._collection.record_tokens == REQUIRE:
+            kept = replace(kept, rollout=as_required(kept.rollout, kept.stop or STOP))
         tracer.spans.extend(kept.trace)
         tracer.usage.add(kept.usage)
         _, text = checked_answer(kept.answer)

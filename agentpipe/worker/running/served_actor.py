@@ -33,6 +33,7 @@ class ActorLimits:
         breaker: Equal failures in a row that pause its collection; 0 for never.
         max_cooldown_s: For how long a task may wait in cooldowns altogether.
         group: The concurrency group that it shares, with the group's limit; None for no group.
+        on_limit: The reward of a run that reached a limit; None for none.
     """
 
     time_limit_s: float
@@ -42,6 +43,7 @@ class ActorLimits:
     breaker: int = 0
     max_cooldown_s: float = PLAIN_COOLDOWN_S
     group: tuple[str, int] | None = None
+    on_limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,7 @@ class _Agent:
             of.breaker,
             of.max_cooldown_s,
             None if group is None else (group, spec.concurrency_group_limit),
+            of.on_limit,
         )
 
     async def perform(self, message: ClaimedMessage) -> Any:
