@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from agentpipe.operations.judging.report import Report
     from agentpipe.operations.judging.rewards import PassK
+    from agentpipe.operations.judging.spares import Spares
     from agentpipe.web.report_file import Rows
 
 MAX_K = 10_000
@@ -131,6 +132,7 @@ def _draw(report: Report) -> None:
         *_tried_again(report),
         *_judged(report),
         *_used(report),
+        *_cut(report.spares),
         ("throughput", f"{report.per_s:,.1f} results/s"),
         ("time", f"{report.duration_s:.1f} s"),
     ]
@@ -173,6 +175,18 @@ def _used(report: Report) -> Iterator[tuple[str, str]]:
     if report.run_s is not None:
         half, most = report.run_s
         yield "run time", f"half within {half:.1f} s, 95 % within {most:.1f} s"
+
+
+def _cut(spares: Spares | None) -> Iterator[tuple[str, str]]:
+    if spares is None:
+        return
+    groups = counted(spares.groups, "group")
+    cut = counted(spares.cut + spares.unbegun, "sample")
+    after = "" if spares.cut_s is None else f" after {spares.cut_s:.1f} s on average"
+    unbegun = f" ({spares.unbegun:,} had not begun)" if spares.unbegun else ""
+    took = "" if spares.kept_s is None else f" took {spares.kept_s:.1f} s, and"
+    those = f"the {spares.kept:,} that count{took} are the quick ones"
+    yield "spares", f"{groups} cut off {cut}{after}{unbegun}; {those}"
 
 
 def _share(report: Report, value: float) -> str:

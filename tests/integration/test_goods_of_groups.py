@@ -47,11 +47,14 @@ def once_open(answer):
 """
 
 
-def send_group(project: Project, task: dict[str, Any], n: int, **options: Any) -> None:
+def send_group(
+    project: Project, task: dict[str, Any], n: int, spares: int = 0, **options: Any
+) -> None:
     settings = Settings.from_env(project.environ)
     collections = load(project.folder / "collection.yaml")
     with closing(Dispatcher.open(collections, settings, results=False)) as dispatcher:
-        assert dispatcher.send_group("toys", task, n, **options).accepted == n
+        sent = dispatcher.send_group("toys", task, n, spares=spares, **options)
+    assert sent.accepted == n + spares
 
 
 def ended_group(project: Project) -> RolloutGroup:
@@ -114,3 +117,18 @@ def test_a_kept_answer_without_its_ids_is_not_good_and_is_repaired(project: Proj
     assert (group.status, [it.task_id for it in group.results]) == ("complete", ["g/0~1"])
     assert [it.input_ids for it in group.samples()] == [[1, 2, 3, 4, 5, 6]]
     assert repaired["rollout"]["exact"] is True
+
+
+@COUNTING
+def test_a_report_says_that_spares_favour_quick_runs(project: Project) -> None:
+    project.agent("slow:Slow", SLOW)
+    project.collection(number=3)
+    judged = {"question": "q", "evaluators": [{"func": "raw", "op": "=", "value": "yes"}]}
+    send_group(project, {"task_id": "g", **judged}, 2, spares=1)
+    project.burst("--processes", "1")
+    spares = project.ok("report", "--json").json["spares"]
+    assert (spares["groups"], spares["kept"], spares["cut"], spares["unbegun"]) == (1, 2, 1, 0)
+    assert spares["cut_s"] > 0
+    said = project.ok("report").out
+    assert "1 group cut off 1 sample after" in said
+    assert "are the quick ones" in said

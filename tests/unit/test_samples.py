@@ -15,6 +15,7 @@ from agentpipe.operations.judging.samples import (
     samples_of,
     without_rescored,
 )
+from agentpipe.operations.judging.spares import Spares
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,6 +91,33 @@ def test_results_are_divided_by_the_context_of_their_agent() -> None:
 def test_configs_are_counted() -> None:
     results = [right("v2/a", config_hash="1"), right("v2/b", config_hash="2"), right("v2/c")]
     assert summarize(results)[0].config_hashes == {"1": 1, "2": 1}
+
+
+def of_group(name: str, number: int, outcome: str, ran_s: int | None, **fields: Any) -> Result:
+    started = None if ran_s is None else at(0)
+    fields = {"group_id": name, "group_need": 2, "started_at": started, **fields}
+    reward = 1.0 if outcome == "ok" else None
+    return failed(f"{name}/{number}", ran_s or 0, outcome=outcome, reward=reward, **fields)
+
+
+def test_what_spares_have_cut_off_is_told_with_its_times() -> None:
+    whole = [of_group("a", number, "ok", 4) for number in (0, 1)]
+    ran, waited = of_group("a", 2, "cancelled", 9), of_group("a", 3, "cancelled", None)
+    alone = [of_group("b", 0, "ok", 50), of_group("b", 1, "cancelled", 50)]  # Cancelled by hand.
+    other = [of_group("c", number, "ok", 50) for number in (0, 1)]
+    uncounted = [
+        of_group("d", number, outcome, 50, group_need=None)
+        for number, outcome in enumerate(("ok", "ok", "cancelled"))
+    ]
+    report, by = summarize([*whole, ran, waited, *alone, *other, *uncounted], key_of("group"))
+    assert report.spares == Spares(1, 2, 1, 1, kept_s=4, cut_s=9)
+    assert {name: part.spares is not None for name, part in by.items()} == {
+        "a": True,
+        "b": False,
+        "c": False,
+        "d": False,
+    }
+    assert summarize([*whole, waited])[0].spares == Spares(1, 2, 0, 1, kept_s=4, cut_s=None)
 
 
 def test_rescored_answers_are_left_to_their_own_run() -> None:

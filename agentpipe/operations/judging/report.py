@@ -11,6 +11,7 @@ import orjson
 from agentpipe.errors import ConfigError
 from agentpipe.operations.judging.rewards import Rewards
 from agentpipe.operations.judging.samples import samples_of, total_usage
+from agentpipe.operations.judging.spares import spares_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from agentpipe.core.result import Result
     from agentpipe.operations.judging.rewards import Estimate, PassK
     from agentpipe.operations.judging.samples import Sample
+    from agentpipe.operations.judging.spares import Spares
 
 FIELDS = (
     "group",
@@ -50,6 +52,7 @@ class Report:
         replayed: The same of ``dead replay``.
         rescored: How many are answers that were judged again.
         config_hashes: How many results each config gave.
+        spares: What groups with spares have cut off, which favours quick runs; None for nothing.
     """
 
     results: int
@@ -68,6 +71,7 @@ class Report:
     replayed: int
     rescored: int
     config_hashes: dict[str, int]
+    spares: Spares | None
 
     @property
     def passes_or_fails(self) -> bool:
@@ -118,6 +122,7 @@ def report_of(samples: Iterable[Sample], pass_k: Sequence[int] = ()) -> Report:
         replayed=sum(it.is_replay for it in listed),
         rescored=sum(it.is_rescored for it in listed),
         config_hashes=_by_number(it.config_hash for it in listed if it.config_hash),
+        spares=spares_of(listed),
     )
 
 

@@ -34,6 +34,7 @@ class Sample(NamedTuple):  # Made a million times: a frozen dataclass takes four
         parent: The task that it tries again; None for a first attempt.
         asked: A digest of its question, for this process; None if that is not all there, or not
             asked for.
+        need: How many samples its group needs, where the broker counted it; else 0.
     """
 
     task_id: str
@@ -51,6 +52,7 @@ class Sample(NamedTuple):  # Made a million times: a frozen dataclass takes four
     is_replay: bool
     is_rescored: bool
     asked: int | None = None
+    need: int = 0
 
     @classmethod
     def of(cls, result: Result, key: str = "", *, questions: bool = False) -> Sample:
@@ -71,6 +73,7 @@ class Sample(NamedTuple):  # Made a million times: a frozen dataclass takes four
             result.replay_of is not None,
             result.rescored_of is not None,
             _asked(result) if questions else None,
+            result.group_need or 0,
         )
 
     @property
