@@ -78,10 +78,12 @@ class Tracer:
         usage: The run's totals.
         rollout: Its token ids; None where they are not recorded.
         heard: Called with each span as it ends, in the thread that ends it.
+        attempt: Which run of its task it is, from 1.
     """
 
     def __init__(self) -> None:
         self.heard: Callable[[dict[str, Any]], None] | None = None
+        self.attempt = 1
         self.rollout: Rollout | None = None
         self.trace_id = _new_id()
         self.spans: list[dict[str, Any]] = []
@@ -169,6 +171,12 @@ class Tracer:
             return _without_data(record, f"too large: {size:,} bytes")
         self._bytes += size
         return record
+
+
+def attempt() -> int:
+    """Which run of its task the current one is, from 1; 1 outside of any."""
+    tracer = _tracer.get()
+    return 1 if tracer is None else tracer.attempt
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def ended_group(project: Project) -> RolloutGroup:
 @COUNTING
 @pytest.mark.parametrize("on_limit", [{}, {"on_limit": 0}])
 def test_a_run_at_its_limit_is_worth_what_the_collection_says(
-    project: Project, on_limit: dict[str, int]
+    project: Project, on_limit: dict[str, Any]
 ) -> None:
     project.agent("slow:Slow", SLOW)
     project.collection(time_limit=1, number=3, max_retries=0, **on_limit)

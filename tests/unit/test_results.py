@@ -241,7 +241,7 @@ def test_a_limit_has_a_reward_where_the_collection_says_so(bench: Bench) -> None
         assert settlement.reward == result.reward
         return result.reward, result.reward_trustworthy, result.rewards
 
-    nothing = (None, False, {})
+    nothing: tuple[None, bool, dict[str, float]] = (None, False, {})
     assert ended(judged, TimeLimitExceeded(5)) == nothing
     bench.declare(on_limit=0.0)
     assert ended(judged, TimeLimitExceeded(5)) == (0, True, {"right": 0})

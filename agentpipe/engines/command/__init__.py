@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ from agentpipe.core.outside import read_shallow_json
 from agentpipe.core.trace import record_spans, record_usage
 from agentpipe.engines.command.argv import argv_problems, filled
 from agentpipe.engines.gateway import model_keys, model_variables, run_gateway
+from agentpipe.engines.gateway.variables import url_variables
+from agentpipe.engines.models import run_url
 from agentpipe.engines.process.launcher import (
     PASSED_ON,
     passed_on,
@@ -45,7 +48,7 @@ SET_UP_CODES = {
     126: "a program cannot be executed",
     127: "a program was not found",
 }
-_KEYS = ("argv", "pass_env", "max_output_bytes")
+_KEYS = ("argv", "pass_env", "max_output_bytes", "base_url")
 
 
 class CommandEngine:
@@ -80,6 +83,7 @@ class CommandEngine:
             self._pass_env,
             self._config.get("max_output_bytes", MAX_OUTPUT_BYTES),
             self._models,
+            base_url=self._config.get("base_url", ""),
         )
 
     @property
@@ -110,9 +114,15 @@ class CommandAgent:
         pass_env: Sequence[str],
         max_output_bytes: int,
         models: Mapping[str, str],
+        *,
+        base_url: str = "",
     ) -> None:
-        """``models`` are the worker's variables for the servers of models, where it is recorded."""
+        """``models`` are the worker's variables for the servers of models, where it is recorded.
+
+        ``base_url`` is of the server that its clients find instead of those in its environment.
+        """
         self._argv, self._folder, self._models = argv, folder, models
+        self._base_url = base_url
         self._pass_env, self._max_output_bytes = pass_env, max_output_bytes
 
     async def execute(self, task: Task, context: Context) -> Any:
@@ -125,6 +135,9 @@ class CommandAgent:
                 the end of its stderr.
             AnswerError: It wrote too much, or invalid output.
         """
+        if self._base_url:
+            urls = url_variables(run_url.filled(self._base_url, task, context.env))
+            context = replace(context, env={**context.env, **urls})
         env = passed_on(self._pass_env) | variables_of(context.account) | dict(context.env)
         async with run_gateway(task, context, self._models) as gateway:
             return await self._run(task, env | (gateway.env if gateway else {}), context.account)
@@ -189,4 +202,9 @@ def _option_problems(config: Mapping[str, Any]) -> list[str]:
         problems.append("pass_env: expected a list of names, such as [PATH, HOME, LANG]")
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         problems.append("max_output_bytes: expected a whole number above 0")
+    base_url = config.get("base_url", "http://")
+    if not isinstance(base_url, str) or not base_url.startswith(("http://", "https://")):
+        problems.append("base_url: expected a URL")
+    else:
+        problems += run_url.url_problems(base_url)
     return problems

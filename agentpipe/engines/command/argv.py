@@ -25,6 +25,8 @@ FIELDS = (
 # The config's folder: the program works elsewhere.
 HERE = "here"
 _METADATA = "metadata."
+# Whoever knows the URL of a run can ask its model.
+_URL = "base_url"
 _PLACEHOLDER = re.compile(r"\{\{\s*(?P<name>[^{}\s]+)\s*\}\}")
 _INTERPRETER = re.compile(
     r"(?:.*/)?(?:(?:ba|da|k|z|fi)?sh|(?:python|pypy|perl|ruby)[\d.]*|node|deno|bun|Rscript)"
@@ -93,6 +95,11 @@ def _value(task: Task, name: str) -> Any:
 def _name_problem(name: str) -> str:
     if name in (*FIELDS, HERE) or name.startswith(_METADATA):
         return ""
+    if name == _URL:
+        return (
+            "argv: {{ base_url }} would show the run's URL to every user of the machine: the "
+            "program has it as OPENAI_BASE_URL and ANTHROPIC_BASE_URL"
+        )
     return (
         f"argv: {{{{ {name} }}}} is not a field of a task: {did_you_mean(name, (*FIELDS, HERE))} "
         "(the context's values are in the program's environment)"

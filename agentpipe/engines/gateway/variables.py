@@ -31,6 +31,11 @@ def hidden_keys(env: Mapping[str, str]) -> dict[str, str]:
 
 def client_variables(base_url: str, key: str) -> dict[str, str]:
     """What leads the clients to a gateway at ``base_url``."""
-    urls = {"openai": base_url + PREFIX, "anthropic": base_url}
-    variables = {name: url for protocol, url in urls.items() for name in URLS[protocol]}
-    return variables | {name: key for names in KEYS.values() for name in names}
+    return url_variables(base_url) | {name: key for names in KEYS.values() for name in names}
+
+
+def url_variables(base_url: str) -> dict[str, str]:
+    """Those of them that say where it is; with the prefix at its end or without."""
+    root = base_url.rstrip("/").removesuffix(PREFIX)
+    urls = {"openai": root + PREFIX, "anthropic": root}
+    return {name: url for protocol, url in urls.items() for name in URLS[protocol]}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.mcp_servers import repeated_names, variables_of
 from agentpipe.engines.models.credentials import NO_KEY
+from agentpipe.engines.models.run_url import filled, is_template
 from agentpipe.engines.policies import run_policy
 from agentpipe.engines.process.launcher import PASSED_ON
 from agentpipe.errors import AgentFailed, ConfigError
@@ -52,14 +53,16 @@ class Access:
         names = {*self._server_names, *self._config.provider.key_names} - {*PASSED_ON}
         return tuple(self._environ[name] for name in names if name in self._environ)
 
-    def model(self, context: Context) -> Endpoint:
-        """The model's endpoint.
+    def model(self, task: Task, context: Context) -> Endpoint:
+        """The model's endpoint for this task.
 
         Raises:
             AgentFailed: The key or the address is missing.
         """
         provider = self._config.provider
         base_url = self._config.base_url or self._first(provider.url_names, context)
+        if is_template(self._config.base_url) and run_policy() is None:
+            base_url = filled(base_url, task, context.env)
         key = self._first(provider.key_names, context)
         if run_policy() is not None:  # It has an address and a key of its own.
             return Endpoint(base_url or provider.base_url, key or NO_KEY)

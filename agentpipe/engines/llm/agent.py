@@ -18,6 +18,7 @@ from agentpipe.engines.mcp.transport import CLOSE_LIMIT_S
 from agentpipe.engines.models import stops
 from agentpipe.engines.models.conversation import Conversation, Question, ToolResult, ToolResults
 from agentpipe.engines.models.reading import arguments_of
+from agentpipe.engines.models.run_url import is_template
 from agentpipe.engines.models.service_errors import redirected
 from agentpipe.errors import AgentFailed, RunLimitExceeded
 
@@ -61,17 +62,23 @@ class LlmAgent:
             RunLimitExceeded: No answer within max_iterations, max_total_tokens or the model's
                 context window.
         """
-        if self._model is None:
-            endpoint = self._access.model(context)
-            self._client = new_client(redirected, plain=True)
-            secrets = (*context.env.values(), *self._access.secrets)
-            self._model = LlmModel(self._config, endpoint, self._client, secrets)
+        model = self._model_for(task, context)
         servers = self._access.servers(task, context)
         await self._toolset.open(servers, self._access.tool_env(context), context.account)
         try:
-            return await _LlmRun(self._config, self._model, self._toolset, task).answer(context)
+            return await _LlmRun(self._config, model, self._toolset, task).answer(context)
         finally:
             await self._toolset.release()
+
+    def _model_for(self, task: Task, context: Context) -> LlmModel:
+        """The same for all runs, unless its URL differs by run."""
+        if self._model is None or is_template(self._config.base_url):
+            endpoint = self._access.model(task, context)
+            if self._client is None:
+                self._client = new_client(redirected, plain=True)
+            secrets = (*context.env.values(), *self._access.secrets)
+            self._model = LlmModel(self._config, endpoint, self._client, secrets)
+        return self._model
 
     async def close(self) -> None:
         """Close the sessions and the HTTP client."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.config.mcp_universe_names import names
 from agentpipe.core.did_you_mean import did_you_mean, unknown_keys
 from agentpipe.engines.models.providers import PROVIDERS
+from agentpipe.engines.models.run_url import url_problems
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class LlmConfig:
 
     Attributes:
         model: The provider's name for it.
-        base_url: Empty for the provider's own or a variable's.
+        base_url: Empty for the provider's own or a variable's; it may differ by run.
         api_key: The fallback for contexts without one, from MCP-Universe's files.
         settings: Sent with each request.
         servers: Entries of the MCP servers it uses.
@@ -153,6 +154,7 @@ def read_config(config: AgentConfig) -> LlmConfig:
     problems: list[str] = []
     read = _own if config.type == "llm" else _peer
     llm_config = read(config, problems)
+    problems += url_problems(llm_config.base_url) if llm_config else ()
     if problems or llm_config is None:
         raise ConfigError(map(config.problem, problems))
     return llm_config

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from agentpipe.core import trace
 from agentpipe.core.account import variables_of
 from agentpipe.core.caps import MAX_PROCESS_LINE_BYTES
 from agentpipe.core.credential_names import CREDENTIAL_NAMES
@@ -89,7 +90,7 @@ class ProcessAgent:
         if self._child is None:
             await self._start(context)
         self._base_url = context.base_url
-        await self._send({"task": task})
+        await self._send({"task": task, "attempt": trace.attempt()})
         try:
             return await self._outcome()
         except asyncio.CancelledError:

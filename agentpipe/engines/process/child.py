@@ -67,7 +67,8 @@ class _ChildServer:
             if "open" in message:
                 self._open(message["open"])
             elif "task" in message:
-                run = asyncio.create_task(self._run(Task(**message["task"])))
+                asked = self._run(Task(**message["task"]), message["attempt"])
+                run = asyncio.create_task(asked)
             elif run is not None:
                 run.cancel()
         if run is not None:
@@ -87,8 +88,9 @@ class _ChildServer:
         else:
             self._send({"ready": True})
 
-    async def _run(self, task: Task) -> None:
+    async def _run(self, task: Task, attempt: int) -> None:
         tracer = _ForwardingTracer(self._send, self._record)
+        tracer.attempt = attempt
         try:
             with tracer.listening():
                 answer = await self._instance.answer(task, math.inf)

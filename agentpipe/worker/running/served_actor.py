@@ -178,6 +178,7 @@ class _Agent:
         assert self._actor.runner is not None
         assert message.task is not None
         message.tracer = Tracer()
+        message.tracer.attempt = message.claim.failures + message.claim.crashes + 1
         task = message.task
         if task.dramatiq is not None:
             task = task.changed(dramatiq=None)

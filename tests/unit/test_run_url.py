@@ -1,0 +1,67 @@
+"""URLs of models that differ by run: what may stand in them, and where."""
+
+from __future__ import annotations
+
+import pytest
+
+from agentpipe.core.task import Task
+from agentpipe.core.trace import Tracer
+from agentpipe.engines.models.run_url import filled, is_template, url_problems
+from agentpipe.errors import AgentFailed
+
+TASK = Task(task_id="v1/a b?c", group_id="g", sample_index=0, policy_version=7)
+ENV = {"GATEWAY": "gw:9090", "REALM": "x"}
+
+
+def test_fields_of_the_task_and_names_of_the_context_are_filled_in() -> None:
+    url = (
+        "http://{{GATEWAY}}/{{ REALM }}/{{ task_id }}/{{attempt}}/{{ group_id }}/{{ sample_index }}"
+    )
+    assert is_template(url)
+    assert not list(url_problems(url))
+    tracer = Tracer()
+    tracer.attempt = 3
+    with tracer.listening():
+        assert filled(url, TASK, ENV) == "http://gw:9090/x/v1%2Fa%20b%3Fc/3/g/0"
+    assert filled("http://h/{{ policy_version }}/{{ attempt }}", TASK, {}) == "http://h/7/1"
+    assert filled("http://h/v1", TASK, {}) == "http://h/v1"
+    assert not is_template("http://h/v1")
+
+
+def test_a_value_is_not_filled_again() -> None:
+    task = Task(task_id="{{ SECRET }}")
+    assert "SECRET" in filled("http://h/{{ task_id }}", task, {"SECRET": "hidden"})
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://{{ task_id }}/v1", "must not choose the server"),
+        ("http://h.{{ group_id }}:80/v1", "must not choose the server"),
+        ("http://u:{{ task_id }}@h/v1", "must not choose the server"),
+        ("http://h/{{ task.id }}/v1", "a placeholder is"),
+        ("http://h/{{ task_id", "a placeholder is"),
+        ("http://h/{{ 1 + 1 }}", "a placeholder is"),
+    ],
+)
+def test_what_is_no_placeholder_or_in_the_wrong_place_is_refused(url: str, says: str) -> None:
+    assert says in "".join(url_problems(url))
+
+
+@pytest.mark.parametrize(
+    ("url", "task_id", "says"),
+    [
+        ("http://h/{{ group_id }}/v1", "t", "the task has no group_id"),
+        ("http://h/{{ sample_index }}/v1", "t", "the task has no sample_index"),
+        ("http://h/{{ GATEWEY }}/v1", "t", "the context has no variable 'GATEWEY'"),
+        ("http://h/s/{{ task_id }}/v1", "..", "another path"),
+        ("http://h/s/.{{ task_id }}/v1", ".", "another path"),
+        ("http://h/s/{{ task_id }}{{ task_id }}/v1", ".", "another path"),
+    ],
+)
+def test_a_value_that_is_missing_or_leads_elsewhere_fails_the_run(
+    url: str, task_id: str, says: str
+) -> None:
+    with pytest.raises(AgentFailed, match=says) as caught:
+        filled(url, Task(task_id=task_id), {"GATEWAY": "gw"})
+    assert caught.value.permanent
