@@ -68,8 +68,8 @@ _KEYS = {
 KNOWN = {held: re.compile(form, re.DOTALL) for held, form in _KEYS.items()}
 KNOWN_BYTES = {held.encode(): re.compile(form.encode(), re.DOTALL) for held, form in _KEYS.items()}
 
-# Rarer in a text than letters: a search for one of them passes most of it at once.
-_SIGNS = "_-.:/"
+# Rarer in a text than other letters: a search for one of them passes most of it at once.
+_SIGNS = "_-.:/ABJKx"
 
 
 def _sign_of(held: str) -> str:

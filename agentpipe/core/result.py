@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -50,6 +51,7 @@ CARRIED = (
     "run",
     "retry_of",
 )
+_CARRIED_OF = attrgetter(*CARRIED)
 # Ids and metadata are the sender's own words, by which they find their results again: everything
 # else is masked, the task too, whose question may quote what an earlier agent saw.
 MASKED = ("result", "evaluation_results", "trace", "task", "error", "usage", "usage_total")
@@ -128,10 +130,10 @@ class Result:
         """A Result that finishes now and repeats what its task carries; None if unreadable."""
         carried: dict[str, Any] = {}
         if task is not None:
-            carried = {name: getattr(task, name) for name in CARRIED}
+            carried = dict(zip(CARRIED, _CARRIED_OF(task), strict=True))
             carried["task"] = task.as_sent()
             carried["usage_total"] = numbers_in(task.spent_before)
-        return cls(finished_at=utc(time.time()), **{**carried, **fields})
+        return _SLOTS.filled({"finished_at": utc(time.time()), **carried, **fields})
 
     @classmethod
     def cancelled(

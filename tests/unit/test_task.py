@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from copy import deepcopy
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -327,3 +328,18 @@ def test_times_are_iso_8601_in_utc_and_sort_as_texts() -> None:
     assert utc(1.5) == "1970-01-01T00:00:01.500000Z"
     moments = [1.0, 1.000001, 1.5, 2.0, 1_000_000_000.0]
     assert sorted(map(utc, moments)) == list(map(utc, moments))
+
+
+def test_what_is_changed_in_a_copy_stays_there() -> None:
+    task = Task.load(FULL)
+    before = deepcopy(task)
+    copy = task.copy()
+    assert copy == task
+    copy.metadata["nested"]["list"].append(1)
+    for each in fields(Task):
+        value = getattr(copy, each.name)
+        if isinstance(value, dict):
+            value["new"] = 1
+        elif isinstance(value, list):
+            value.append({})
+    assert task == before

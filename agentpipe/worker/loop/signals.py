@@ -26,7 +26,7 @@ from agentpipe.worker.running.runner import Completed
 from agentpipe.worker.running.served_actor import served_actor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
     from agentpipe.brokers.records import Offer, Settlement
     from agentpipe.sending.broker import StoreBroker
@@ -108,12 +108,16 @@ class Signals:
             )
 
     async def _emit(self, message: ClaimedMessage, emit: Callable[[], None]) -> None:
-        kinds: list[type] = [type(it) for it in self._broker.middleware]
-        if any(map(_hears, kinds)):
+        if self._is_heard():
             await _to_its_end(self._in_thread(message, emit))
             _adopt(message.context)
         else:
             emit()
+
+    def _is_heard(self) -> bool:
+        """Whether a user's middleware hears of runs; it may be added at any time."""
+        kinds: Iterator[type] = map(type, self._broker.middleware)
+        return any(map(_hears, kinds))
 
     async def _in_thread(self, message: ClaimedMessage, emit: Callable[[], None]) -> None:
         thread, context = message.thread, message.context
@@ -190,6 +194,8 @@ class Signals:
         self._signal("ack" if done or again else "nack", message)
 
     def _signal(self, name: str, message: ClaimedMessage, *about: Any) -> None:
+        if not self._is_heard():
+            return
         with suppress(MiddlewareError):
             self._broker.emit_before(name, message, *about)
         self._broker.emit_after(name, message, *about)

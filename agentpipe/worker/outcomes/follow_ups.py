@@ -77,8 +77,15 @@ def _calls_groups_back(broker: StoreBroker) -> bool:
 
 
 def _unknown_callback(broker: StoreBroker, message: ClaimedMessage) -> str:
+    if message.options.keys().isdisjoint(CALLBACKS) and not _has_callbacks(broker, message):
+        return ""
     flaws = (_flaw_of_callback(broker, message, option) for option in CALLBACKS)
     return next(filter(None, flaws), "")
+
+
+def _has_callbacks(broker: StoreBroker, message: ClaimedMessage) -> bool:
+    actor = broker.actors.get(message.actor_name)
+    return actor is not None and not actor.options.keys().isdisjoint(CALLBACKS)
 
 
 def _flaw_of_callback(broker: StoreBroker, message: ClaimedMessage, option: str) -> str:

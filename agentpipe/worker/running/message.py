@@ -65,6 +65,8 @@ class ClaimedMessage(dramatiq.MessageProxy):
             self.problem = error
             message = _addressed(claim, (), {})
         super().__init__(message)
+        # Otherwise each look at these would be one at the proxy first.
+        self.actor_name, self.options = message.actor_name, message.options
         self.retries: int = message.options.get("retries", 0) + claim.failures
         if self.retries:
             message.options["retries"] = self.retries

@@ -198,6 +198,8 @@ class Runner:
         self, task: Task, text: str, given: Completed, answered: Callable[[Completed], None]
     ) -> Completed:
         answered(given)
+        if not task.evaluators:
+            return given
         return replace(given, evaluations=tuple(await self._evaluate(task, text)))
 
     def _judges(self, task: Task) -> bool:
@@ -251,8 +253,6 @@ class Runner:
         return Instance(self.name, self._engine, self.context, in_thread=in_thread)
 
     async def _evaluate(self, task: Task, text: str) -> list[Evaluation]:
-        if not task.evaluators:
-            return []
         limit_s = self._collection.time_limit_s
         try:
             return await within(self._judging(task, text), limit_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agentpipe.core.failures import retry_delay_s
@@ -124,8 +125,11 @@ class ServedActor(Protocol):
 def served_actor(broker: dramatiq.Broker, actor_name: str) -> ServedActor | None:
     """The actor of that name; None if this worker does not know it."""
     actor = broker.actors.get(actor_name)
-    if actor is None:
-        return None
+    return None if actor is None else _served(actor)
+
+
+@cache  # Asked several times for each task; actors live as long as their process.
+def _served(actor: dramatiq.Actor[..., Any]) -> ServedActor:
     return _Agent(actor) if isinstance(actor, AgentActor) else _Plain(actor)
 
 
