@@ -25,6 +25,7 @@ from agentpipe.core.process_privacy import harden, scrub
 from agentpipe.core.text import printable
 from agentpipe.errors import AgentpipeError, ConfigError, Unreachable
 from agentpipe.settings import Settings
+from agentpipe.worker.boot_end import end_while_booting
 from agentpipe.worker.broker import worker_broker
 from agentpipe.worker.private_broker import private_broker
 from agentpipe.worker.watch.last_word import LastWord
@@ -46,6 +47,7 @@ def _refuse_second_place() -> None:
 
 
 def _boot() -> StoreBroker:
+    booted = end_while_booting()
     harden()
     scrub()
     _refuse_second_place()
@@ -57,7 +59,7 @@ def _boot() -> StoreBroker:
         raise ConfigError("set AGENT_COLLECTION_CONFIG_FILE to the collection to serve")
     collections = load(settings.collection_file, settings.max_queue_size)
     made = private_broker(
-        collections, lambda: worker_broker(collections, settings, os.environ, pulse)
+        collections, lambda: worker_broker(collections, settings, os.environ, pulse, booted)
     )
     logs.configure(settings.log_level, settings.log_format)
     return made

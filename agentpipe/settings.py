@@ -54,6 +54,7 @@ class Settings:
         max_queue_size: For collections without their own.
         slots: Runs at once in one worker process; 0 means the sum of its agents' limits.
         supervisor_pid: The worker ends when this process ends; 0 for none.
+        drain_before: The last drain of this machine when the supervisor began; -1 for not asked.
         heartbeat_file: Touched by the supervisor as long as it works; empty for none.
         last_word_file: Where the worker leaves its last word for its supervisor; empty for none.
     """
@@ -72,6 +73,7 @@ class Settings:
     log_level: str = "INFO"
     log_format: str = "text"
     supervisor_pid: int = 0
+    drain_before: int = -1
     heartbeat_file: str = ""
     last_word_file: str = ""
 
@@ -157,6 +159,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "AGENTPIPE_LOG_LEVEL": ("log_level", _one_of(LOG_LEVELS)),
     "AGENTPIPE_LOG_FORMAT": ("log_format", _one_of(LOG_FORMATS)),
     "AGENTPIPE_SUPERVISOR_PID": ("supervisor_pid", _number(int, 1, "a process id")),
+    "AGENTPIPE_DRAIN_BEFORE": ("drain_before", _number(int, 0, "a time in microseconds")),
     "AGENTPIPE_HEARTBEAT_FILE": ("heartbeat_file", str),
     "AGENTPIPE_LAST_WORD_FILE": ("last_word_file", str),
 }

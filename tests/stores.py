@@ -20,6 +20,7 @@ from agentpipe.brokers.capabilities import (
     KeepsUndeliverable,
     LocatesTasks,
     MovesTasks,
+    NotesDrains,
     PausesQueues,
     ReadsTasks,
 )
@@ -47,6 +48,7 @@ class AnyStore(
     KeepsDeadLetters,
     LocatesTasks,
     MovesTasks,
+    NotesDrains,
     KeepsRuns,
     KeepsSchedules,
     KeepsUndeliverable,

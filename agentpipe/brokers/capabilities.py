@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from agentpipe.core.budgets import Budget, Holder, Spending
     from agentpipe.core.policy import PolicyChange, PolicyState
 
+# So long is a drain remembered; a process starts faster than that.
+DRAIN_NOTED_S = 86_400.0
+
 Fate = Literal["signalled", "marked", "waiting", "settled", "unknown"]
 C = TypeVar("C")
 
@@ -196,6 +199,23 @@ class DrainsWorkers(Protocol):
 
     def is_draining(self, worker: Worker) -> bool:
         """Whether it is marked; its own process asks, with each heartbeat."""
+
+
+@runtime_checkable
+class NotesDrains(Protocol):
+    """Remembers drains of all workers, or of a host's, for those that are still starting.
+
+    Such a worker is not known yet, so that no mark can reach it.
+    """
+
+    def note_drain(self, host: str | None) -> None:
+        """All workers of this host are to end, or of the broker."""
+
+    def last_drain(self, host: str) -> int:
+        """A number that rises with each drain of this host or of the broker.
+
+        It is 0 before the first one, and once the last is longer ago than ``DRAIN_NOTED_S``.
+        """
 
 
 @runtime_checkable

@@ -71,11 +71,11 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _names(args: argparse.Namespace, store: Store) -> Sequence[str]:
-    from agentpipe.operations.drain import workers_named, workers_of
+    from agentpipe.operations.drain import workers_named, workers_to_drain
 
     if args.workers:
         return workers_named(store, args.workers)
-    return workers_of(store, socket.gethostname() if args.here else None)
+    return workers_to_drain(store, socket.gethostname() if args.here else None)
 
 
 def _text(names: Sequence[str], *, ended: bool) -> str:

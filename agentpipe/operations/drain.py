@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.capabilities import DrainsWorkers, require
+from agentpipe.brokers.capabilities import DrainsWorkers, NotesDrains, require
 from agentpipe.core.did_you_mean import unknown
 from agentpipe.errors import ConfigError, Problem
 
@@ -37,8 +37,13 @@ def workers_named(store: Store, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def workers_of(store: Store, host: str | None = None) -> tuple[str, ...]:
-    """All workers, or those of a host."""
+def workers_to_drain(store: Store, host: str | None = None) -> tuple[str, ...]:
+    """All workers, or those of a host.
+
+    Those that are still starting are not among them: they end once they have started.
+    """
+    if isinstance(store, NotesDrains):  # First: who joins after the look at the workers sees it.
+        store.note_drain(host)
     return tuple(it.name for it in _workers(store) if host in (None, it.host))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers import open_store
@@ -24,12 +25,13 @@ from agentpipe.errors import ConfigError, Problem
 from agentpipe.sending.broker import StoreBroker, declared_broker
 from agentpipe.sinks import open_sink
 from agentpipe.worker.claims.configs import reported
+from agentpipe.worker.claims.draining import last_drain
 from agentpipe.worker.middleware import WorkerMiddleware
 from agentpipe.worker.outcomes.results import Results
 from agentpipe.worker.running.runner import Runner
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from agentpipe.config.agent_config import AgentConfig
     from agentpipe.config.collection import Collection
@@ -45,6 +47,7 @@ def worker_broker(
     settings: Settings,
     environ: Mapping[str, str],
     pulse: Pulse | None = None,
+    booted: Callable[[], None] = lambda: None,
 ) -> StoreBroker:
     """A broker whose actors run: what ``dramatiq agentpipe.actors`` serves.
 
@@ -53,6 +56,7 @@ def worker_broker(
         settings: Where to, and how.
         environ: Where contexts find their ``${VARIABLES}``.
         pulse: That of this process, if it beats already.
+        booted: Called once, in the thread that boots the worker, when that serves.
 
     Raises:
         ConfigError: Listing everything wrong with the agents and contexts.
@@ -62,9 +66,17 @@ def worker_broker(
     runners = make_runners(collections, environ, policies)
     store = open_store(settings)
     worker = Worker(name=_worker_name(), host=socket.gethostname(), lease_s=settings.lease_s)
+    if settings.drain_before < 0:  # No supervisor has asked before it started this process.
+        settings = replace(settings, drain_before=last_drain(store, worker.host))
     results = Results(worker.name, settings.retry_delay_s, reported(collections))
     delivery = WorkerMiddleware(
-        worker, settings, results, lambda: open_sink(settings), pulse, policies=policies
+        worker,
+        settings,
+        results,
+        lambda: open_sink(settings),
+        pulse,
+        policies=policies,
+        booted=booted,
     )
     return declared_broker(store, [results, delivery], collections, runners)
 

@@ -83,7 +83,9 @@ class WorkerMiddleware(dramatiq.Middleware):
         pulse: Pulse | None = None,
         *,
         policies: LivePolicies = NO_POLICIES,
+        booted: Callable[[], None] = lambda: None,
     ) -> None:
+        self._booted = booted
         self._worker, self._settings, self._policies = worker, settings, policies
         self._results, self._open_sink = results, open_sink
         self._pulse = pulse
@@ -159,6 +161,7 @@ class WorkerMiddleware(dramatiq.Middleware):
             say_conflicts(broker.store, self._results.configs, served.name)
         if not isinstance(broker.store, BreaksOnFailures) and _have_breakers(broker):
             log.warning("this broker counts no failures: the key `breaker` has no effect")
+        self._booted()
 
     def _start_keepers(self, broker: StoreBroker, lease_s: float) -> None:
         """Keep the lease, and watch what must not go on."""

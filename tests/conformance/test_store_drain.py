@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agentpipe.brokers.capabilities import DrainsWorkers
+from agentpipe.brokers.capabilities import DrainsWorkers, NotesDrains
 from tests.conformance.steps import PATIENCE_S, claim, declared, joined, put, settle
 from tests.support import wait_until
 
@@ -56,3 +56,31 @@ def test_a_draining_worker_settles_what_it_has_and_the_others_take_the_rest(
         return found == ["b"]
 
     wait_until(takes, PATIENCE_S, "the other worker has the rest")
+
+
+@pytest.mark.capability(protocol=NotesDrains)
+def test_a_drain_of_a_host_or_of_all_is_noted_for_workers_that_start(
+    store: AnyStore, open_another: OpenStore
+) -> None:
+    operator = open_another()
+    first, other = store.last_drain("first"), store.last_drain("other")
+    operator.note_drain("first")
+    assert store.last_drain("first") > first
+    assert store.last_drain("other") == other
+    first = store.last_drain("first")
+    operator.note_drain("first")
+    assert store.last_drain("first") > first
+    for host in ("first", "other"):
+        before = store.last_drain(host)
+        operator.note_drain(None)
+        assert store.last_drain(host) > before
+
+
+@pytest.mark.capability(protocol=NotesDrains)
+def test_drains_of_long_ago_are_forgotten(store: AnyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.note_drain("first")
+    for place in ("sqlite.pauses", "redis", "rabbitmq.drains"):
+        monkeypatch.setattr(f"agentpipe.brokers.{place}.DRAIN_NOTED_S", -1.0)
+    store.note_drain("other")
+    assert store.last_drain("first") == 0
+    assert store.last_drain("other") > 0

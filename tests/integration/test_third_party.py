@@ -31,6 +31,7 @@ CAPABILITIES = (
     "KeepsDeadLetters",
     "LocatesTasks",
     "MovesTasks",
+    "NotesDrains",
     "KeepsRuns",
     "KeepsSchedules",
     "KeepsUndeliverable",

@@ -24,7 +24,7 @@ from dramatiq.middleware import (
 
 from agentpipe.worker import middleware as ours
 from agentpipe.worker.claims.consumer import Consumer
-from agentpipe.worker.handshake import VARIABLE, has_booted
+from agentpipe.worker.handshake import GOES_ON, VARIABLE, has_booted
 from agentpipe.worker.loop.event_loop import EventLoop
 from agentpipe.worker.middleware import PRIVATE_NAMES
 from tests.support import wait_until
@@ -124,6 +124,14 @@ def test_a_booting_worker_takes_our_threads_and_makes_none(broker: StubBroker) -
     assert {("one", False), ("two", False)} <= set(installer.asked)
     assert {"one", "two"} <= set(worker.consumers)
     assert threading.active_count() == before
+
+
+def test_a_worker_process_notes_a_signal_in_a_variable_while_it_boots() -> None:
+    source = inspect.getsource(dramatiq.cli.worker_process)
+    assert GOES_ON in dramatiq.cli.worker_process.__code__.co_cellvars
+    assert source.index(f"{GOES_ON} = False") < source.index("signal.SIGTERM, termhandler")
+    assert source.index("signal.SIGTERM, termhandler") < source.index("import_broker(")
+    assert source.index("worker.start()") < source.index(f"while {GOES_ON}:")
 
 
 def test_a_worker_process_says_to_its_master_that_it_has_booted() -> None:

@@ -60,6 +60,7 @@ WORKER = (
     "claims",
     "ending",
     "handshake",
+    "boot_end",
     "middleware",
     "broker",
     "private_broker",

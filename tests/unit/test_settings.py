@@ -47,6 +47,7 @@ def test_every_variable_is_read() -> None:
             "AGENTPIPE_LOG_LEVEL": "debug",
             "AGENTPIPE_LOG_FORMAT": "JSON",
             "AGENTPIPE_SUPERVISOR_PID": "11",
+            "AGENTPIPE_DRAIN_BEFORE": "12",
             "AGENTPIPE_LAST_WORD_FILE": "/proc/11/fd/3",
             "AGENTPIPE_HEARTBEAT_FILE": "/tmp/beat",
         }
@@ -65,6 +66,7 @@ def test_every_variable_is_read() -> None:
         log_level="DEBUG",
         log_format="json",
         supervisor_pid=11,
+        drain_before=12,
         last_word_file="/proc/11/fd/3",
         heartbeat_file="/tmp/beat",
     )

@@ -285,6 +285,12 @@ class RabbitStore(Store):
         joined = self._workers.get(worker.name)
         return joined is not None and joined.draining
 
+    def note_drain(self, host: str | None) -> None:
+        self._run(lambda services: services.drains.note(host))
+
+    def last_drain(self, host: str) -> int:
+        return self._run(lambda services: services.drains.last(host))
+
     def take_tripped(self) -> list[Tripped]:
         if self._services is None:
             return []

@@ -12,6 +12,7 @@ from agentpipe.brokers.rabbitmq.breaker import FleetBreaker
 from agentpipe.brokers.rabbitmq.cancel_marks import CancelMarks
 from agentpipe.brokers.rabbitmq.cooldowns import Cooldowns
 from agentpipe.brokers.rabbitmq.dead_letters import DeadLetters
+from agentpipe.brokers.rabbitmq.drains import Drains
 from agentpipe.brokers.rabbitmq.message_sizes import MessageSizes
 from agentpipe.brokers.rabbitmq.outbox import Outbox
 from agentpipe.brokers.rabbitmq.queues import Queues, UnitLocks
@@ -60,6 +61,7 @@ class Services:
         self.dead = DeadLetters(topology, session, "dead")
         self.undeliverable = DeadLetters(topology, session, "undeliverable")
         self.marks, self.runs = CancelMarks(session, topology), Runs(session, topology)
+        self.drains = Drains(session, topology)
         self.cooldowns, self.breaker = Cooldowns(), FleetBreaker()
         self.listeners: set[Callable[[], None]] = set()
         self._calendar = SharedState[int](session, topology.shared("calendar"), max, values_of(int))

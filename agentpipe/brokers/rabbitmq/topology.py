@@ -20,6 +20,7 @@ SHARED = (
     "calendar",
     "cancels",
     "dead",
+    "drains",
     "outbox",
     "registry",
     "runs",

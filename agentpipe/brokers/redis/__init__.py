@@ -16,7 +16,14 @@ import orjson
 
 from agentpipe.brokers.base import Store
 from agentpipe.brokers.breaker import Tripped, reason_of
-from agentpipe.brokers.capabilities import Answer, Comparison, Fate, TaskQuery, TaskSeen
+from agentpipe.brokers.capabilities import (
+    DRAIN_NOTED_S,
+    Answer,
+    Comparison,
+    Fate,
+    TaskQuery,
+    TaskSeen,
+)
 from agentpipe.brokers.measures import (
     BUCKETS_S,
     WIDTH,
@@ -329,6 +336,12 @@ class RedisStore(Store):
 
     def is_draining(self, worker: Worker) -> bool:
         return bool(self._scripts.run("is_draining", worker.name))
+
+    def note_drain(self, host: str | None) -> None:
+        self._scripts.run("note_drain", host or "", DRAIN_NOTED_S)
+
+    def last_drain(self, host: str) -> int:
+        return int(self._scripts.run("last_drain", host))
 
     def set_budget(self, kind: Holder, name: str, budget: Budget) -> None:
         self._scripts.run("set_budget", f"{kind} {name}", *caps(budget))

@@ -10,7 +10,14 @@ from agentpipe.brokers.sqlite import dead_letters, measures, runs
 from agentpipe.brokers.sqlite.budgets import read_spendings, set_budget
 from agentpipe.brokers.sqlite.leases import end_lapsed_workers
 from agentpipe.brokers.sqlite.moving import move_tasks
-from agentpipe.brokers.sqlite.pauses import drain, is_draining, pause, resume
+from agentpipe.brokers.sqlite.pauses import (
+    drain,
+    is_draining,
+    last_drain,
+    note_drain,
+    pause,
+    resume,
+)
 from agentpipe.brokers.sqlite.policies import change_policy, read_policies
 from agentpipe.brokers.sqlite.reading import read_tasks
 from agentpipe.brokers.sqlite.settling import answer_unclaimed, cancel_task
@@ -78,6 +85,14 @@ class SqliteOperations:
     def is_draining(self, worker: Worker) -> bool:
         with self._database.read() as db:
             return is_draining(db, worker.name)
+
+    def note_drain(self, host: str | None) -> None:
+        with self._database.write() as db:
+            note_drain(db, host)
+
+    def last_drain(self, host: str) -> int:
+        with self._database.read() as db:
+            return last_drain(db, host)
 
     def set_budget(self, kind: Holder, name: str, budget: Budget) -> None:
         with self._database.write() as db:

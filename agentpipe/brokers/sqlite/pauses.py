@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import orjson
@@ -14,7 +15,8 @@ from agentpipe.brokers.breaker import (
     matters,
     reason_of,
 )
-from agentpipe.brokers.sqlite.tables import IS_DRAINING, SET_PAUSES
+from agentpipe.brokers.capabilities import DRAIN_NOTED_S
+from agentpipe.brokers.sqlite.tables import IS_DRAINING, SET_PAUSES, counter
 
 if TYPE_CHECKING:
     import sqlite3
@@ -55,6 +57,23 @@ def is_draining(db: sqlite3.Connection, worker: str) -> bool:
     """Whether this worker is marked."""
     (found,) = db.execute(f"SELECT {IS_DRAINING.format('?')}", (worker,)).fetchone()
     return bool(found)
+
+
+def note_drain(db: sqlite3.Connection, host: str | None) -> None:
+    """Remember when this host was drained, or the broker; forget what is long ago."""
+    now_us = time.time_ns() // 1_000
+    oldest_us = now_us - int(DRAIN_NOTED_S * 1e6)
+    db.execute("DELETE FROM counters WHERE name GLOB 'drain *' AND value < ?", (oldest_us,))
+    db.execute(
+        "INSERT INTO counters VALUES (?, ?)"
+        " ON CONFLICT (name) DO UPDATE SET value = max(value + 1, excluded.value)",
+        (f"drain {host or ''}", now_us),
+    )
+
+
+def last_drain(db: sqlite3.Connection, host: str) -> int:
+    """When it was, in Unix microseconds; 0 for none."""
+    return max(counter(db, "drain "), counter(db, f"drain {host}"))
 
 
 def count_runs(db: sqlite3.Connection, settlements: Iterable[Settlement]) -> list[Tripped]:

@@ -96,7 +96,7 @@ class Consumer:
         self._stopping = False
         self._comparing = store if isinstance(store, ComparesClaims) else None
         self._held = self.delay_queue = HeldClaims(word)
-        self._draining = Draining(store, word)
+        self._draining = Draining(store, word, settings.drain_before)
         self._paused, self.paused_event = False, threading.Event()
         self._late_queues: set[str] = set()
         self._finished: deque[ClaimedMessage] = deque()
@@ -251,6 +251,8 @@ class Consumer:
             if not self._joined and self._claiming:
                 self._store.join(self._worker)
                 self._joined, self.renewed_at = True, time.monotonic()
+        if self._joined:
+            self._draining.look_at_start(self._worker)
         self._join_for_late_queues()
         if self._failures or self._is_in_doubt():  # The lease may have lapsed meanwhile.
             self.heartbeat()

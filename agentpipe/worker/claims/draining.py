@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.capabilities import DrainsWorkers
+from agentpipe.brokers.capabilities import DrainsWorkers, NotesDrains
 
 if TYPE_CHECKING:
     from agentpipe.brokers.base import Store
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+def last_drain(store: Store, host: str) -> int:
+    """The last drain of this host or of all; always 0 where the store remembers none."""
+    return store.last_drain(host) if isinstance(store, NotesDrains) else 0
+
+
 class Draining:
     """The mark of one worker, as its store has it; once it is seen it holds.
 
@@ -22,18 +27,35 @@ class Draining:
         is_on: Whether the worker drains.
     """
 
-    def __init__(self, store: Store, word: LastWord) -> None:
-        self._store = store if isinstance(store, DrainsWorkers) else None
+    def __init__(self, store: Store, word: LastWord, before: int) -> None:
+        self._store, self._drains = store, store if isinstance(store, DrainsWorkers) else None
         self._word, self.is_on = word, False
+        self._before = before if before >= 0 else None
+
+    def look_at_start(self, worker: Worker) -> None:
+        """Notice once what came while the process started; the worker has joined, before a claim.
+
+        A drain is noted before its command reads which workers there are: it marks this one, or is
+        seen here.
+        """
+        if self._before is None:
+            return
+        drained = last_drain(self._store, worker.host) > self._before
+        self._before = None
+        if drained:
+            self._begin(worker)
 
     def look(self, worker: Worker) -> None:
         """Ask the store; set the mark again where the worker has joined anew without it."""
-        if self._store is None:
+        if self._drains is None:
             return
-        marked = self._store.is_draining(worker)
+        marked = self._drains.is_draining(worker)
         if self.is_on and not marked:
-            self._store.drain([worker.name])
+            self._drains.drain([worker.name])
         elif marked and not self.is_on:
-            self.is_on = True
-            self._word.drain()
-            log.info("worker %s drains: it finishes its runs, and ends", worker.name)
+            self._begin(worker)
+
+    def _begin(self, worker: Worker) -> None:
+        self.is_on = True
+        self._word.drain()
+        log.info("worker %s drains: it finishes its runs, and ends", worker.name)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from agentpipe.brokers import open_store
 from agentpipe.brokers.removed import removed_agents
@@ -28,13 +29,14 @@ from agentpipe.errors import StoreError, Unreachable
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.worker.broker import make_runners
 from agentpipe.worker.claims.configs import reported, say_conflicts
+from agentpipe.worker.claims.draining import last_drain
 from agentpipe.worker.fleet.burst import BurstProgress
 from agentpipe.worker.fleet.child_process import ChildProcess
 from agentpipe.worker.times import SHUTDOWN_S
 from agentpipe.worker.watch.freeze_watch import LOOK_EVERY_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import FrameType
 
     from agentpipe.settings import Settings
@@ -247,6 +249,7 @@ def child_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, s
         "AGENTPIPE_MAX_QUEUE_SIZE": str(settings.max_queue_size),
         "AGENTPIPE_LOG_FORMAT": settings.log_format,
         "AGENTPIPE_SUPERVISOR_PID": str(os.getpid()),
+        "AGENTPIPE_DRAIN_BEFORE": str(max(0, settings.drain_before)),
     }
     if settings.slots:
         child["AGENTPIPE_SLOTS"] = str(settings.slots)
@@ -272,15 +275,46 @@ def serve(
         ConfigError: With all that is wrong with the collection.
         Unreachable: The broker does not answer.
     """
+    with _ending_at_once():
+        return _serve(path, settings, processes, burst=burst, show=show)
+
+
+@contextmanager
+def _ending_at_once() -> Iterator[None]:
+    """SIGTERM before a worker starts ends this process with exit code 0.
+
+    The first process of a container would not get the signal without a handler. Nothing is held
+    yet, and an import that it interrupts would catch an exception.
+    """
+
+    def end(_kind: int, _frame: FrameType | None) -> NoReturn:
+        os._exit(0)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _serve(
+    path: Path,
+    settings: Settings,
+    processes: int | None,
+    *,
+    burst: bool,
+    show: Callable[[str], None] | None,
+) -> int:
     harden()
     scrub()
     collections = load(path, settings.max_queue_size)
     keep_to_contexts(variables_in(collections))
     make_runners(collections, os.environ)
-    settings = replace(settings, collection_file=path.absolute())
     queues = frozenset(agent.queue for each in collections for agent in each.agents)
     store = open_store(settings)
     try:
+        before = last_drain(store, socket.gethostname())
+        settings = replace(settings, collection_file=path.absolute(), drain_before=before)
         Dispatcher(store).declare(collections, serves=True)
         say_conflicts(store, reported(collections))
         names = frozenset(each.name for each in collections)

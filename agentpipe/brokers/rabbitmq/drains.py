@@ -1,0 +1,37 @@
+"""Drains: when all workers of a host, or of the fleet, were last drained."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.capabilities import DRAIN_NOTED_S
+from agentpipe.brokers.rabbitmq.shared_state import SharedState, values_of
+
+if TYPE_CHECKING:
+    from agentpipe.brokers.rabbitmq.topology import Topology
+    from agentpipe.connections.amqp.connection import Session
+
+
+class Drains:
+    """By host, in Unix microseconds; that of the fleet has an empty name."""
+
+    def __init__(self, session: Session, topology: Topology) -> None:
+        self._state = SharedState[int](session, topology.shared("drains"), max, values_of(int))
+
+    async def note(self, host: str | None) -> None:
+        """Remember one; forget what is long ago."""
+
+        def add(known: dict[str, int]) -> None:
+            now_us = time.time_ns() // 1_000
+            oldest_us = now_us - int(DRAIN_NOTED_S * 1e6)
+            for name in [name for name, noted_us in known.items() if noted_us < oldest_us]:
+                del known[name]
+            known[host or ""] = max(known.get(host or "", 0) + 1, now_us)
+
+        await self._state.change(add)
+
+    async def last(self, host: str) -> int:
+        """The last that covers this host; 0 for none."""
+        known = await self._state.read()
+        return max(known.get("", 0), known.get(host, 0))
