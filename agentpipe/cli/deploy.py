@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from agentpipe.settings import Settings
 
 TARGETS = ("kubernetes", "systemd")
+# The schemes whose path is the number of a database.
+REDIS = ("redis", "rediss")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -177,12 +179,18 @@ def _cluster(args: argparse.Namespace, settings: Settings) -> Cluster:
 
 
 def _scaling(args: argparse.Namespace, settings: Settings) -> Scaling:
-    """With the prefix of the broker's keys, where its URL is at hand."""
+    """With what tells the broker's keys from others' in a Redis, where its URL is at hand."""
     from urllib.parse import parse_qs, urlsplit
 
     from agentpipe.deploy.keda import Scaling
 
-    prefix = parse_qs(urlsplit(settings.broker).query).get("prefix", ["agentpipe"])[0]
+    parts = urlsplit(settings.broker)
+    number = parts.path.removeprefix("/")
     return Scaling(
-        args.scaler_trigger, args.scaler_address, max_replicas=args.max_replicas, prefix=prefix
+        args.scaler_trigger,
+        args.scaler_address,
+        max_replicas=args.max_replicas,
+        prefix=parse_qs(parts.query).get("prefix", ["agentpipe"])[0],
+        database=int(number) if parts.scheme in REDIS and number.isdecimal() else 0,
+        tls=parts.scheme == "rediss",
     )

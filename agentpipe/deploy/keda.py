@@ -32,6 +32,8 @@ class Scaling:
         address: Of Prometheus, of the exporter, or of Redis as ``host:port``; empty for the
             usual one.
         prefix: Of the keys in Redis.
+        database: Its number in Redis.
+        tls: Whether Redis wants TLS.
     """
 
     trigger: Trigger = "prometheus"
@@ -39,6 +41,8 @@ class Scaling:
     min_replicas: int = 0
     max_replicas: int = 10
     prefix: str = "agentpipe"
+    database: int = 0
+    tls: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what would put a password into a manifest.
@@ -78,6 +82,8 @@ def _trigger(collection: str, slots: str, scaling: Scaling) -> dict[str, Any]:
                 "address": address,
                 "listName": f"{{{scaling.prefix}}}:tasks",
                 "listLength": slots,
+                "databaseIndex": str(scaling.database),
+                "enableTLS": "true" if scaling.tls else "false",
             },
         }
     if scaling.trigger == "metrics-api":

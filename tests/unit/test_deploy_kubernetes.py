@@ -153,7 +153,8 @@ def test_keda_counts_the_tasks_of_the_collection_and_owns_the_replicas(
     tmp_path: Path, trigger: Trigger
 ) -> None:
     text = collection("evals").replace("config: agent.yaml", "config: agent.yaml\n  number: 8")
-    documents = made(tmp_path, text, scaling=Scaling(trigger, prefix="mine"))
+    scaling = Scaling(trigger, prefix="mine", database=3, tls=True)
+    documents = made(tmp_path, text, scaling=scaling)
     (scaled,), (deployment,) = the("ScaledObject", documents), the("Deployment", documents)
     assert "replicas" not in deployment["spec"]
     assert scaled["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
@@ -171,6 +172,8 @@ def test_keda_counts_the_tasks_of_the_collection_and_owns_the_replicas(
         "redis": ("listName", "{mine}:tasks"),
     }
     assert metadata[expected[trigger][0]] == expected[trigger][1]
+    if trigger == "redis":
+        assert (metadata["databaseIndex"], metadata["enableTLS"]) == ("3", "true")
 
 
 def test_an_address_with_a_password_is_refused(tmp_path: Path) -> None:
