@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from kafka import KafkaProducer, codec
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, UnknownError
 
 from agentpipe.errors import ConfigError, RecordsRefused, Unreachable
 from agentpipe.sinks.kafka.address import KafkaAddress
@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 BATCH_BYTES = 256 * 1024
 # Until a record is confirmed, all retries included.
 DELIVERY_MS = 12_000
+# A publication ends this; only what is sent again in halves waits so long.
+LINGER_MS = 200
 # Closing waits for records in flight, which DELIVERY_MS bounds.
 CLOSE_S = 5.0
+WAIT_S = DELIVERY_MS / 1000 + CLOSE_S
 
 
 class KafkaSink:
@@ -84,15 +87,18 @@ class KafkaSink:
             self._producer = _producer(self._address, self._max_bytes)
         producer, topic = self._producer, self._address.topic
         remedy = f"raise max.message.bytes of the topic {topic}, now about {self._max_bytes:,}"
-        # Send all before waiting for any, so that they travel together.
+        # Send all before waiting for any, so that they travel together: without the flush each
+        # partition's first record would go alone.
         futures = [
             producer.send(topic, truncate(record, self._max_bytes, remedy), **place_of(record))
             for record in records
         ]
+        with suppress(UnknownError):  # A batch was too large and is sent in halves.
+            producer.flush(WAIT_S)
         refused: dict[int, KafkaError] = {}
         for index, future in enumerate(futures):
             try:
-                future.get(timeout=DELIVERY_MS / 1000 + CLOSE_S)
+                future.get(timeout=WAIT_S)
             except REFUSALS as error:
                 refused[index] = error
         if refused:
@@ -135,6 +141,7 @@ def _producer(address: KafkaAddress, max_bytes: int) -> KafkaProducer:
             enable_idempotence=True,
             compression_type=address.compression,
             batch_size=min(BATCH_BYTES, max_bytes),
+            linger_ms=LINGER_MS,
             max_request_size=2**31 - 1,  # The topic's limit counts.
             allow_auto_create_topics=False,
             bootstrap_timeout_ms=CONNECT_MS,
