@@ -157,6 +157,19 @@ def test_a_record_that_kafka_refuses_holds_up_no_other(
 
 
 @pytest.mark.server
+def test_a_batch_that_kafka_finds_too_large_arrives_in_parts(
+    kafka: tuple[Sink, str], kafka_server: KafkaServer
+) -> None:
+    """Its records are small; the limit was lowered after the producer had asked for it."""
+    sink, topic = kafka
+    sink.publish([])
+    topic_limit(kafka_server, topic, 20_000)
+    records = [record(number, result="x" * 2_000) for number in range(60)]
+    assert publish(sink, records) == []
+    assert set(read(sink, 60)) == {f"t{number}" for number in range(60)}
+
+
+@pytest.mark.server
 @pytest.mark.long
 def test_a_record_that_rabbitmq_refuses_holds_up_no_other(own_server: OwnServer) -> None:
     server = own_server(RabbitServer, settings={"max_message_size": str(RABBIT_LIMIT)})
