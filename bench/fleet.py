@@ -144,9 +144,9 @@ def results_per_s(results: list[dict[str, Any]]) -> float:
 
 def cpu_shares(pids: list[int], duration_s: float) -> list[float]:
     """Shares of one core used over the next ``duration_s``."""
-    before = [_cpu_s(pid) for pid in pids]
+    before = [cpu_s(pid) for pid in pids]
     time.sleep(duration_s)
-    return [(_cpu_s(pid) - at) / duration_s for pid, at in zip(pids, before, strict=True)]
+    return [(cpu_s(pid) - at) / duration_s for pid, at in zip(pids, before, strict=True)]
 
 
 def memory_mb(pid: int) -> float:
@@ -154,6 +154,6 @@ def memory_mb(pid: int) -> float:
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S

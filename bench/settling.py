@@ -1,14 +1,19 @@
-"""What the counters for Prometheus add to a settlement on SQLite: ``python -m bench.settling``.
+"""What the counters for Prometheus add to a settlement.
 
-Processor time of one process that claims and settles, in turns with and without the counters.
+``python -m bench.settling [sqlite | redis | rabbitmq ...]``
+
+Processor time of one process that claims and settles, and of the server, in turns with and without
+the counters.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
+import sys
 import tempfile
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
@@ -18,47 +23,83 @@ from agentpipe.brokers.records import ClaimRequest, Offer, Queue, Settlement, Wo
 from agentpipe.core.usage import Tokens
 from agentpipe.settings import OutboxLimits, Settings
 from bench.figures import show
+from bench.fleet import cpu_s
+from bench.servers import fresh, pid_of
+from brokers.server_rabbitmq import RabbitServer
+from brokers.server_redis import RedisServer
 
 if TYPE_CHECKING:
     from agentpipe.brokers.base import Store
     from agentpipe.brokers.records import Claim
+    from brokers.server import Server
 
 AGENTS, TASKS, BATCH, ROUNDS = 8, 4_000, 32, 5
 ROOMY = OutboxLimits(10**9, 10**12)
 TOKENS = Tokens(1_000, 200, 500)
-COUNTERS = "agentpipe.brokers.sqlite.measures.count_settled"
+SERVERS = {"redis": RedisServer, "rabbitmq": RabbitServer}
+# What counts, and what it returns where nothing is counted. Redis reads and writes the numbers once
+# for each batch all the same.
+COUNTERS: dict[str, dict[str, object]] = {
+    "sqlite": {"sqlite.measures.count_settled": None},
+    "redis": {"redis._measures": "", "redis.observed_by": (None, None)},
+    "rabbitmq": {"rabbitmq.tallies.count_settlement": None},
+}
 
 
-def measure() -> None:
+def measure(broker: str = "sqlite") -> None:
+    """Print one broker's figure."""
+    kind = SERVERS.get(broker)
+    with tempfile.TemporaryDirectory() as folder:
+        if kind is None:
+            _rounds(broker, None)
+            return
+        with kind(Path(folder) / broker, environ=os.environ) as server:
+            _rounds(broker, server)
+
+
+def _rounds(broker: str, server: Server | None) -> None:
     counted, bare = [], []
     for _ in range(ROUNDS):
-        counted.append(_settled_us())
-        with mock.patch(COUNTERS):
-            bare.append(_settled_us())
+        counted.append(_settled_us(server))
+        with ExitStack() as patches:
+            for name, nothing in COUNTERS[broker].items():
+                counter = mock.patch(f"agentpipe.brokers.{name}", return_value=nothing)
+                patches.enter_context(counter)
+            bare.append(_settled_us(server))
     ratios = sorted(mine / other for mine, other in zip(counted, bare, strict=True))
     spread = f"{statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})"
-    beside = f"of processor time; {spread} of that without counters"
-    show("claim and settle one task", f"{statistics.median(counted):.1f} us", beside)
+    whose = "" if server is None else ", the server's included"
+    beside = f"of processor time{whose}; {spread} of that without counters"
+    show(f"claim and settle one task on {broker}", f"{statistics.median(counted):.1f} us", beside)
 
 
-def _settled_us() -> float:
+def _settled_us(server: Server | None) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        url = f"sqlite:///{Path(folder)}/broker.db"
+        url = f"sqlite:///{Path(folder)}/broker.db" if server is None else fresh(server.url)
         with closing(open_store(Settings(broker=url))) as store:
-            return _settle_all(store) / TASKS * 1e6
+            return _settle_all(store, server) / TASKS * 1e6
 
 
-def _settle_all(store: Store) -> float:
+def _settle_all(store: Store, server: Server | None) -> float:
     names = [f"bench_{number}" for number in range(AGENTS)]
     store.declare([Queue(name, "bench", TASKS, TASKS) for name in names])
-    worker = Worker("w", "host", queues=frozenset(names), lease_s=600.0)
+    worker = Worker("w", "host", queues=frozenset(names), slots=BATCH, lease_s=600.0)
     store.join(worker)
     store.offer("bench", [Offer(f"t{it}", b"{}") for it in range(TASKS)], round_robin=True)
-    began = time.process_time()
-    while claims := store.claim(ClaimRequest(worker, BATCH, ROOMY)):
+    began, left = _spent_s(server), TASKS
+    while left:
+        claims = store.claim(ClaimRequest(worker, BATCH, ROOMY))
+        if not claims:  # They are on their way from the server.
+            store.wait(1.0)
+            continue
         store.settle([_done(claim) for claim in claims])
         store.sync()
-    return time.process_time() - began
+        left -= len(claims)
+    return _spent_s(server) - began
+
+
+def _spent_s(server: Server | None) -> float:
+    return time.process_time() + (cpu_s(pid_of(server)) if server else 0.0)
 
 
 def _done(claim: Claim) -> Settlement:
@@ -66,4 +107,5 @@ def _done(claim: Claim) -> Settlement:
 
 
 if __name__ == "__main__":
-    measure()
+    for each in sys.argv[1:] or COUNTERS:
+        measure(each)

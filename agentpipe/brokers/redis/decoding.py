@@ -143,8 +143,8 @@ def as_stats(answer: Sequence[Any]) -> Stats:
     """The reply of ``stats``."""
     counters = {name.decode(): int(value) for name, value in _rows(answer[0], 2)}
     # Queues in the order of their group; one that left its group only while it has tasks.
-    tallies, spendings = dict(_tallies(answer[5])), as_spendings(answer[9])
-    placed = sorted(_depths(answer[3], tallies), key=lambda entry: entry[0])
+    tallies, spendings = dict(_tallies(_listed(answer[5]))), as_spendings(answer[9])
+    placed = sorted(_depths(_listed(answer[3]), tallies), key=lambda entry: entry[0])
     queues = with_spent((depth for _, depth in placed), spendings)
     return Stats(
         accepted=counters.get("accepted", 0),
@@ -216,20 +216,26 @@ def _declared(values: Sequence[bytes]) -> Iterator[Declared]:
         yield Declared(collection, role, source)
 
 
-def _tallies(values: Sequence[Any]) -> Iterator[tuple[bytes, Tally]]:
+def _listed(encoded: bytes) -> Sequence[Any]:
+    """A list from a script's JSON, where an empty one is an object, and bytes may be no text."""
+    values: Sequence[Any] = orjson.loads(encoded.decode(errors="replace"))
+    return values or ()
+
+
+def _tallies(values: Sequence[Any]) -> Iterator[tuple[str, Tally]]:
     for name, done, failed, evaluated, passed, usd, error_s, error in _rows(values, 8):
-        text = error.decode(errors="replace")[:MAX_LAST_ERROR_CHARS]
+        text = error[:MAX_LAST_ERROR_CHARS]
         since_s = float(error_s) if error_s else None
         yield name, Tally(done, failed, evaluated, float(passed), float(usd), text, since_s)
 
 
 def _depths(
-    values: Sequence[Any], tallies: Mapping[bytes, Tally]
+    values: Sequence[Any], tallies: Mapping[str, Tally]
 ) -> Iterator[tuple[tuple[str, int, str], QueueDepth]]:
     """Each queue worth showing, with its sort key."""
     for (
-        name,
-        collection,
+        queue,
+        owner,
         position,
         *numbers,
         cooldown_s,
@@ -240,8 +246,7 @@ def _depths(
         gate_limit,
     ) in _rows(values, 14):
         waiting, delayed, running, limit, concurrency = numbers
-        if position >= 0 or not collection or waiting + delayed + running:
-            owner, queue = collection.decode(), name.decode()
+        if position >= 0 or not owner or waiting + delayed + running:
             depth = QueueDepth(
                 queue,
                 owner or None,
@@ -252,10 +257,10 @@ def _depths(
                 concurrency,
                 float(cooldown_s),
                 bool(paused),
-                tallies.get(name, Tally()),
-                why.decode(errors="replace"),
-                (gate.decode(), gate_limit) if gate else None,
-                removed=bool(collection) and position < 0,
+                tallies.get(queue, Tally()),
+                why,
+                (gate, gate_limit) if gate else None,
+                removed=bool(owner) and position < 0,
                 parked=parked,
             )
             yield (owner, position, queue), depth

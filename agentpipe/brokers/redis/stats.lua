@@ -8,7 +8,8 @@
 -- cost, seconds since a run failed or nothing, how), how many tasks ended recently, for how many
 -- seconds the oldest result is here, who has declared which collection, and six values for
 -- each budget (kind, name, caps in USD and tokens, -1 for none, and what is spent), the measures,
--- how many records of groups wait with the results, and the policies.
+-- how many records of groups wait with the results, and the policies. Those of queues are JSON: a
+-- client would read their thousands of values one by one.
 
 local FIELDS = {COLLECTION, POSITION, N_WAITING, N_DELAYED, N_RUNNING, LIMIT, CONCURRENCY}
 local time, values, depths = look().time, {}, {}
@@ -63,7 +64,8 @@ local function undelivered()
   return '0'
 end
 
-return {call('HGETALL', STORE), call('HLEN', RESULTS) - records, call('ZCARD', DEAD), depths, values, tallies,
+return {call('HGETALL', STORE), call('HLEN', RESULTS) - records, call('ZCARD', DEAD), cjson.encode(depths), values,
+  cjson.encode(tallies),
   call('ZCOUNT', SETTLED, string.format('%.6f', time - tonumber(ARGV[1])), '+inf'), undelivered(),
   call('HGETALL', SOURCES), spendings, call('HGETALL', MEASURES), records,
   policies.tell(call('SMEMBERS', policies.names))}
