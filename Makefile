@@ -142,7 +142,7 @@ format: .venv/installed-dev ## format the code and apply the automatic fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: .venv/installed ## draw the pictures of the documents again, from a run
+docs: .venv/installed-dev ## draw the pictures of the documents again, from a run
 	$(BIN)/python -m docs.pictures
 
 .venv/installed-bench: .venv/installed-dev

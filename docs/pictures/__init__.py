@@ -1,1 +1,1 @@
-"""Draws the documents' images with ``agentpipe top`` itself, from a run of real workers."""
+"""Draws the documents' images with ``top`` and ``web`` themselves, from runs of real workers."""

@@ -1,4 +1,4 @@
-"""``python -m docs.pictures``: watches a run as ``top`` does, and draws it."""
+"""``python -m docs.pictures``: watches a run as ``top`` and a browser do, and draws it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from agentpipe.tui.rows import rows_of
 from agentpipe.tui.state import ScreenState
 from agentpipe.tui.store_actions import StoreActions
 from docs.pictures.drawing import anonymous, svg
-from docs.pictures.fleet import environ, send, working
+from docs.pictures.fleet import RUN, environ, finished_run, send, working
+from docs.pictures.pages import photographs, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -46,8 +47,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         for name, drawn in _pictures(Path(folder), args.seconds):
-            (images / f"{name}.svg").write_text(drawn)
-            sys.stdout.write(f"{images / name}.svg\n")
+            (images / name).write_bytes(drawn)
+            sys.stdout.write(f"{images / name}\n")
         os.chdir(images)
 
 
@@ -60,19 +61,26 @@ def _parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _pictures(folder: Path, watch_s: float) -> Iterator[tuple[str, str]]:
+def _pictures(folder: Path, watch_s: float) -> Iterator[tuple[str, bytes]]:
     settings = Settings.from_env(environ())
     send(folder)
-    with _looking(settings) as look, working(folder):
+    with _looking(settings) as look, serving(folder) as url, working(folder):
         _wait(look, 1, watch_s / 2)
         with working(folder):  # A second worker, to show a change.
             _wait(look, 2, watch_s / 2)
             history = anonymous(look.history)
             dead = StoreActions(settings).dead()
+            yield from photographs(url, folder, {"fleet": "/"})
     draws = partial(_drawn, history, settings)
-    yield "top", draws(ScreenState(), 24)
-    yield "agents", draws(_typed(history, ["down", "enter"]), 30)
-    yield "dead", draws(ScreenState(mode="dead", dead=tuple(dead), dead_index=1), 14)
+    yield "top.svg", draws(ScreenState(), 24)
+    yield "agents.svg", draws(_typed(history, ["down", "enter"]), 30)
+    yield "dead.svg", draws(ScreenState(mode="dead", dead=tuple(dead), dead_index=1), 14)
+    apart = folder / "run"
+    task_id = finished_run(apart)
+    with serving(apart) as url:
+        yield from photographs(
+            url, apart, {"run": f"/run?name={RUN}", "task": f"/task?id={task_id}"}
+        )
 
 
 @contextmanager
@@ -108,13 +116,14 @@ def _typed(history: FleetHistory, keys: Iterable[str]) -> ScreenState:
     return state
 
 
-def _drawn(history: FleetHistory, settings: Settings, state: ScreenState, height: int) -> str:
+def _drawn(history: FleetHistory, settings: Settings, state: ScreenState, height: int) -> bytes:
     assert history.now is not None
     clock = time.strftime("%H:%M:%S")
     display = Display(
         without_password(settings.broker), settings.outbox_limits, history.now.at, clock
     )
-    return svg(draw(history, state, display, WIDTH, height), WIDTH, "agentpipe top")
+    drawn = svg(draw(history, state, display, WIDTH, height), WIDTH, "agentpipe top")
+    return drawn.encode()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import agentpipe
 from actors.almanac import Almanac
 
 FOR_EVER_S = 3_600.0
+# What finding the shelf takes, as a share of looking up.
+SHELF = 0.2
 _calls = itertools.count(1)  # Per process: an agent is created anew after a failure.
 
 
@@ -37,7 +39,13 @@ class Desk(Almanac):
 
     async def execute(self, task: Any, context: Any) -> str:
         """Answer, or fail."""
-        answer = await super().execute(task, context)
+        trace, asked = agentpipe.trace, {"question": task.question}
+        with trace.span({"type": "tool", "tool_name": "find_shelf", "arguments": asked}) as span:
+            await asyncio.sleep(self.pause_s * SHELF)
+            span.add({"response": "dates"})
+        with trace.span({"type": "tool", "tool_name": "look_up", "arguments": asked}) as span:
+            answer = await super().execute(task, context)
+            span.add({"response": answer})
         if self.busy_every and next(_calls) % self.busy_every == 0:
             raise agentpipe.InfraError("429: too many requests", retry_after_s=self.busy_s)
         luck = random.Random(task.task_id).random()  # noqa: S311 - nothing secret

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 TASKS = ROOT / "configs" / "almanac-tasks.jsonl"
 AGENTPIPE = (sys.executable, "-m", "agentpipe")
+# A run of its own for the pages of runs and tasks, with so many tasks.
+RUN, RUN_TASKS = "spring", 100
 # How many times each collection gets all tasks.
 ROUNDS = {"almanac": 6, "ferries": 3, "letters": 2}
 SETTINGS = {
@@ -47,6 +49,26 @@ def _tasks(name: str, rounds: int) -> Iterator[str]:
         for line in TASKS.read_text().splitlines():
             task = json.loads(line)
             yield json.dumps({**task, "task_id": f"{name}-{number}{task['task_id'][-4:]}"})
+
+
+def finished_run(folder: Path) -> str:
+    """A run that has ended, on stores of its own; returns one of its tasks."""
+    folder.mkdir()
+    lines = TASKS.read_text().splitlines()[:RUN_TASKS]
+    commands = (
+        ("send", "almanac", "--run", RUN, "--file", "-"),
+        ("work", "--burst", "--processes", "1", "--slots", "12"),
+    )
+    for command in commands:
+        subprocess.run(  # noqa: S603
+            [*AGENTPIPE, *command],
+            cwd=folder,
+            env=environ(),
+            input="\n".join(lines),
+            text=True,
+            check=True,
+        )
+    return f"{RUN}/{json.loads(lines[0])['task_id']}"
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import fcntl
 import html
 import re
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,17 @@ from pathlib import Path
 import pytest
 
 from agentpipe.tui.panels import WIDE, _columns
+from docs.pictures import pages
 
 ROOT = Path(__file__).parents[2]
+IMAGES = ROOT / "docs" / "images"
+# Width and height, in the first chunk of a PNG.
+SIZE_AT = 16
 PICTURES = ("top", "agents", "dead")
+PAGES = tuple(
+    f"web-{name}-{theme}" for name in ("fleet", "run", "task") for theme in ("light", "dark")
+)
+MAX_PAGE_BYTES = 150_000
 TIMEOUT_S = 150
 
 pytestmark = pytest.mark.long
@@ -42,7 +51,8 @@ def words(picture: Path) -> str:
 
 
 def test_they_are_drawn_from_a_run(drawn: Path) -> None:
-    assert sorted(path.stem for path in drawn.iterdir()) == sorted(PICTURES)
+    names = [f"{name}.svg" for name in PICTURES] + [f"{name}.png" for name in PAGES]
+    assert sorted(path.name for path in drawn.iterdir()) == sorted(names)
     assert "\n2,200\n" in words(drawn / "top.svg")  # All that was sent.
     assert "worker-2" in words(drawn / "top.svg")
     assert "ferries_5" in words(drawn / "agents.svg")
@@ -67,3 +77,30 @@ def test_they_fetch_nothing_and_tell_of_no_machine(drawn: Path, name: str) -> No
         assert re.findall(r"(?:url\(|href=)[\"']?(?!#)[^)\"']+", text) == []
         assert not re.search(rf"\b{re.escape(socket.gethostname())}-\d", text)
         assert "/tmp" not in text
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_photographs_of_pages_are_small_and_have_the_parts_of_todays(
+    drawn: Path, name: str
+) -> None:
+    kept, new = ((place / f"{name}.png").read_bytes() for place in (IMAGES, drawn))
+    for picture in (kept, new):
+        assert struct.unpack_from(">II", picture, SIZE_AT) == pages.SIZE
+        assert len(picture) <= MAX_PAGE_BYTES
+    assert "Fleet" in pages.parts_in(new)
+    assert pages.parts_in(kept) == pages.parts_in(new), "run `make docs`"
+
+
+def test_a_photograph_keeps_its_parts() -> None:
+    picture = (IMAGES / "web-run-light.png").read_bytes()
+    parts = pages.parts_in(picture)
+    assert {"Fleet", "Runs", "question", "outcome", "reward"} <= set(parts)
+    whole = pages.with_parts(picture, ["other"])  # The first one counts.
+    assert pages.parts_in(whole) == ["other"]
+
+
+def test_the_themes_differ_in_ink_only() -> None:
+    for name in ("fleet", "run", "task"):
+        light, dark = ((IMAGES / f"web-{name}-{it}.png").read_bytes() for it in ("light", "dark"))
+        assert light != dark
+        assert pages.parts_in(light) == pages.parts_in(dark)
