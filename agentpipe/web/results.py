@@ -9,6 +9,8 @@ import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from sys import intern
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from agentpipe.archive import Archive
@@ -20,7 +22,7 @@ from agentpipe.operations.judging.samples import Sample, last_attempts
 from agentpipe.web.figures import charts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from concurrent.futures import Future
 
     from agentpipe.core.result import Result
@@ -34,21 +36,16 @@ PATIENCE_S = 0.1
 MOST_SAMPLES = 500_000
 _SHOW_EVERY = 5_000
 _EXCERPT = 100
+_NO_USAGE: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Extract:
-    """What a list shows of a Result, beside its sample.
-
-    Attributes:
-        searched: What a search looks at, in lower case: made once, for it is the whole cost of one.
-    """
+    """What a list shows of a Result, beside its sample."""
 
     agent: str
     question: str
     error: str
-    finished_at: str
-    searched: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +55,7 @@ class RunView:
     Attributes:
         run: Its name; empty for results of no run.
         samples: The last attempt at each, in the order in which they finished.
+        searched: What a search looks at, in lower case, for each of them.
         report: Of all of them; None while they are read.
         charts: Of all of them; drawn once, since every page of the run shows them.
         complete: Whether all are read.
@@ -66,6 +64,7 @@ class RunView:
 
     run: str
     samples: tuple[Sample, ...] = ()
+    searched: tuple[str, ...] = field(default=(), repr=False)
     extracts: dict[str, Extract] = field(default_factory=dict, repr=False)
     report: Report | None = None
     charts: tuple[Chart, ...] = field(default=(), repr=False)
@@ -82,6 +81,7 @@ class _Reading:
         self.future: Future[None] | None = None
         self._attempts: list[Sample] = []
         self._extracts: dict[str, Extract] = {}
+        self._searched: dict[str, str] = {}
         self._after = 0
 
     def go_on(self, settings: Settings, stopping: threading.Event) -> None:
@@ -106,14 +106,18 @@ class _Reading:
             self._show(report_of(last_attempts(self._attempts)))
 
     def _add(self, result: Result) -> None:
-        self._attempts.append(Sample.of(result, questions=True))
-        self._extracts[result.task_id] = extract_of(result)
+        extract = extract_of(result)
+        self._attempts.append(_compact(Sample.of(result, questions=True)))
+        self._extracts[result.task_id] = extract
+        shown = (result.task_id, extract.question, extract.agent, extract.error)
+        self._searched[result.task_id] = " ".join(shown).lower()
 
     def _show(self, report: Report | None) -> None:
         samples = sorted(last_attempts(self._attempts), key=lambda each: each.finished or 0.0)
         self.view = RunView(
             self.view.run,
             tuple(samples),
+            tuple(self._searched[each.task_id] for each in samples),
             self._extracts,
             report or self.view.report,
             tuple(charts_of(samples)) if report else self.view.charts,
@@ -176,11 +180,19 @@ class Results:
                 del self._readings[name], sizes[name]
 
 
+def _compact(sample: Sample) -> Sample:
+    """The same with one copy of what many samples have in common."""
+    return sample._replace(
+        run=sample.run and intern(sample.run),
+        outcome=intern(sample.outcome),
+        config_hash=sample.config_hash and intern(sample.config_hash),
+        usage=sample.usage or _NO_USAGE,
+    )
+
+
 def extract_of(result: Result) -> Extract:
     """What lists show of it."""
     error = result.error or {}
     said = f"{error.get('type', '')}: {error.get('message', '')}" if error else ""
-    agent, question = result.agent or "", one_line(question_of(result) or "", _EXCERPT)
-    error_line = one_line(said, _EXCERPT)
-    searched = f"{result.task_id} {question} {agent} {error_line}".lower()
-    return Extract(agent, question, error_line, result.finished_at or "", searched)
+    question = one_line(question_of(result) or "", _EXCERPT)
+    return Extract(intern(result.agent or ""), question, one_line(said, _EXCERPT))

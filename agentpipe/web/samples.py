@@ -105,17 +105,27 @@ def page_of(given: str) -> int:
 
 def find(view: RunView, wanted: Wanted) -> Found:
     """The page that is wanted, or the last one."""
-    samples: Sequence[Sample] = view.samples
+    samples = _matching(view, wanted.text.lower().split())
     if wanted.outcome or wanted.group or wanted.reward:
         samples = [each for each in samples if _fits(each, wanted)]
-    for word in wanted.text.lower().split():
-        samples = [each for each in samples if word in view.extracts[each.task_id].searched]
     pages = max(1, -(-len(samples) // PAGE))
     page = min(wanted.page, pages - 1)
     shown = _sorted(samples, wanted.sort, page)
     return Found(
         tuple((each, view.extracts[each.task_id]) for each in shown), len(samples), page, pages
     )
+
+
+def _matching(view: RunView, words: Sequence[str]) -> Sequence[Sample]:
+    """The samples that have all these words."""
+    if not words:
+        return view.samples
+    # All texts lie side by side: to look each up by its sample takes three times as long.
+    first, *others = words
+    places = [place for place, text in enumerate(view.searched) if first in text]
+    for word in others:
+        places = [place for place in places if word in view.searched[place]]
+    return [view.samples[place] for place in places]
 
 
 def _sorted(samples: Sequence[Sample], sort: str, page: int) -> Sequence[Sample]:
