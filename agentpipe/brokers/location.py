@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from agentpipe.brokers.statistics import WorkerSeen
     from agentpipe.core.budgets import Spending
     from agentpipe.core.policy import PolicyState
 
+# Members of a group that are named.
+MAX_OPEN = 20
 Place = Literal["waiting", "delayed", "running", "outbox", "dead", "settled", "unknown"]
 
 
@@ -63,6 +68,38 @@ class AgentSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupSeen:
+    """A group that has not ended.
+
+    Attributes:
+        repairs: How many members may still be replaced.
+        good: Members that count.
+        other: Members that have ended otherwise.
+        open: Members that have not ended, those first that do not run; the first ``MAX_OPEN``.
+    """
+
+    group_id: str
+    need: int
+    repairs: int
+    good: int
+    other: int
+    waiting: int
+    delayed: int
+    running: int
+    open: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, counts: tuple[str, int, int, int], size: int, places: Mapping[str, str]) -> Self:
+        """From its id, need, repairs and goods; and where its unended members are, in order."""
+        group_id, need, repairs, good = counts
+        number = Counter(places.values())
+        other = size - len(places) - good
+        states = (number["waiting"], number["delayed"], number["running"])
+        blocked_first = sorted(places, key=lambda each: places[each] == "running")
+        return cls(group_id, need, repairs, good, other, *states, tuple(blocked_first[:MAX_OPEN]))
+
+
+@dataclass(frozen=True, slots=True)
 class TaskLocation:
     """Where a task is, and what could explain it.
 
@@ -87,6 +124,8 @@ class TaskLocation:
         dead_unread: Without ``complete``: dead letters that were not read.
         spending: The budget of the run that its id names; None without one.
         policy: Where it is delayed for that: the policy that may not begin more yet.
+        held_by: Of a running one: the policy whose pause holds its requests; empty without.
+        group: The one that it is an unended member of; of a group's id, that group.
     """
 
     task_id: str
@@ -114,3 +153,5 @@ class TaskLocation:
     dead_unread: int = 0
     spending: Spending | None = None
     policy: PolicyState | None = None
+    held_by: str = ""
+    group: GroupSeen | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Self
 
-from agentpipe.core.groups import STATUSES
+from agentpipe.core.groups import MEMBERS, STATUSES, UNUSED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -146,6 +146,11 @@ class GroupCounts:
 
     Attributes:
         records: Those of groups that have ended, in the outbox beside the results.
+        counted: Members that complete groups have counted.
+        wasted: Members that have ended and train nothing: those of other groups, those that were
+            not good, and those that were cancelled.
+        flat: Complete groups that trainers have not used, since their rewards do not differ.
+        stale: The same of those that had become too old.
     """
 
     open: int = 0
@@ -153,12 +158,17 @@ class GroupCounts:
     short: int = 0
     cancelled: int = 0
     records: int = 0
+    counted: int = 0
+    wasted: int = 0
+    flat: int = 0
+    stale: int = 0
 
     @classmethod
     def of(cls, living: int, counters: Mapping[str, int], records: int) -> Self:
         """Those that have ended are in a store's counters."""
-        complete, short, cancelled = (counters.get(f"group:{it}", 0) for it in STATUSES)
-        return cls(living, complete, short, cancelled, records)
+        ended = (counters.get(f"group:{it}", 0) for it in (*STATUSES, *MEMBERS, *UNUSED))
+        complete, short, cancelled, *rest = ended
+        return cls(living, complete, short, cancelled, records, *rest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 GroupStatus = Literal["complete", "short", "cancelled"]
 STATUSES = ("complete", "short", "cancelled")
+# What stores count of ended groups: members that train, and all others; and complete groups that a
+# trainer has not used.
+MEMBERS = ("counted", "wasted")
+UNUSED = ("flat", "stale")
 # They ended without judgement: neither the agent nor its policy is to blame.
 UNJUDGED = ("infra_error", "eval_error", "crashed")
 # A record of the stream that begins like this is a group's, and no Result.

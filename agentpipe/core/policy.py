@@ -115,6 +115,7 @@ class PolicyChange:
         back: The version may be lower than before; else a lower one changes nothing at all.
         accepted: As many are accepted, whatever was counted.
         returned: So many of the accepted train nothing: others may begin in their place.
+        unused: Why, of ``core.groups.UNUSED``; empty where that is not counted.
     """
 
     version: int | None = None
@@ -123,6 +124,7 @@ class PolicyChange:
     back: bool = False
     accepted: int | None = None
     returned: int = 0
+    unused: str = ""
 
     def of(self, state: PolicyState) -> PolicyState:
         """The state after it."""

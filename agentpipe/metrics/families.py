@@ -17,7 +17,7 @@ from prometheus_client.core import (
 )
 
 from agentpipe.brokers.measures import bounds_of
-from agentpipe.core.groups import STATUSES
+from agentpipe.core.groups import MEMBERS, STATUSES, UNUSED
 from agentpipe.operations.stats import undelivered_s
 from agentpipe.worker.claims.heartbeat import Heartbeat
 
@@ -47,7 +47,7 @@ def families_of(stats: Stats, *, openmetrics: bool = False) -> Iterator[Metric]:
         yield from _of_measures(stats.measures)
         yield from _as_dramatiq(stats.measures)
     if stats.groups is not None:
-        yield _ended_groups(stats.groups)
+        yield from _of_groups(stats.groups)
     if stats.policies:
         yield from _of_policies(stats.policies)
     yield from _in_progress(stats)
@@ -152,11 +152,18 @@ def _of_workers(stats: Stats) -> Iterator[Metric]:
         yield GaugeMetricFamily("agentpipe_loop_lag_seconds", text, value=max(known))
 
 
-def _ended_groups(groups: GroupCounts) -> Metric:
-    family = CounterMetricFamily("agentpipe_groups", "Groups that ended.", labels=("status",))
-    for status in STATUSES:
-        family.add_metric((status,), getattr(groups, status))
-    return family
+def _of_groups(groups: GroupCounts) -> Iterator[Metric]:
+    yield GaugeMetricFamily("agentpipe_groups_open", "Groups not ended yet.", value=groups.open)
+    counted = (
+        ("agentpipe_groups", "Groups that ended.", "status", STATUSES),
+        ("agentpipe_group_members", "Members that ended, by use.", "use", MEMBERS),
+        ("agentpipe_groups_unused", "Complete groups that trained nothing.", "reason", UNUSED),
+    )
+    for name, text, label, values in counted:
+        family = CounterMetricFamily(name, text, labels=(label,))
+        for value in values:
+            family.add_metric((value,), getattr(groups, value))
+        yield family
 
 
 def _ended_tasks(measures: Mapping[str, Measures]) -> Metric:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 from agentpipe.brokers import open_store
+from agentpipe.core.groups import UNUSED
 from agentpipe.core.policy import PolicyChange
 from agentpipe.errors import ConfigError
 from agentpipe.operations.policies import (
@@ -140,13 +141,22 @@ class Policy:
         step = PolicyChange(version=version, back=True, accepted=trained)
         change(self._store, self.name, step)
 
-    def give_back(self, groups: int) -> None:
-        """So many complete groups train nothing (flat or stale ones): as many more may begin.
+    def give_back(self, groups: int, *, unused: str = "") -> None:
+        """So many complete groups train nothing: as many more may begin.
 
         Below 0, so many are used that the broker did not count: short ones.
+
+        Args:
+            groups: How many.
+            unused: Why: ``flat`` or ``stale``, to count them in ``status`` and metrics.
+
+        Raises:
+            ConfigError: It is another reason.
         """
+        if unused and unused not in UNUSED:
+            raise ConfigError(f"unused: expected one of {', '.join(UNUSED)}, not {unused!r:.40}")
         if groups:
-            change(self._store, self.name, PolicyChange(returned=groups))
+            change(self._store, self.name, PolicyChange(returned=groups, unused=unused))
 
     def close(self) -> None:
         """Close the connection to the broker."""

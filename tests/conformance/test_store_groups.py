@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agentpipe.brokers.capabilities import Answer, CountsGroups
+from agentpipe.brokers.capabilities import Answer, CountsGroups, LocatesTasks
 from agentpipe.brokers.records import Group, MemberEnd, Offer, Refusal, Settlement
 from agentpipe.brokers.statistics import GroupCounts
 from agentpipe.core.groups import GroupEnd, is_group_record
@@ -90,7 +90,7 @@ def test_a_group_that_ended_is_known_by_its_members(store: AnyStore) -> None:
     for each in all_claimed(store, worker, 2):
         end(store, each, "agent_error", MemberEnd())
     assert store.offer_groups(collection, [group]).verdicts == ("duplicate",)
-    assert store.stats().groups == GroupCounts(short=1, records=1)
+    assert store.stats().groups == GroupCounts(short=1, records=1, wasted=2)
 
 
 def test_a_member_that_waits_for_its_next_run_is_cancelled_too(store: AnyStore) -> None:
@@ -120,6 +120,8 @@ def test_members_that_are_settled_together_are_counted_one_by_one(store: AnyStor
         end(store, each, "cancelled", MemberEnd())
     (ended,) = ends(store, worker)
     assert (ended.status, ended.good, len(ended.members)) == ("complete", 3, 5)
+    # One was repaired, and the repair and the fifth were cancelled.
+    assert store.stats().groups == GroupCounts(complete=1, counted=3, wasted=3)
 
 
 def test_a_record_that_the_sink_refuses_counts_as_no_result(store: AnyStore) -> None:
@@ -130,11 +132,15 @@ def test_a_record_that_the_sink_refuses_counts_as_no_result(store: AnyStore) -> 
     (record,) = [it for it in taken if is_group_record(it.payload)]
     store.set_aside(worker, [Refusal(record, "", None, "infra_error", "refused")])
     stats = store.stats()
-    assert (stats.outbox, stats.undeliverable, stats.groups) == (1, 0, GroupCounts(complete=1))
+    assert (stats.outbox, stats.undeliverable, stats.groups) == (
+        1,
+        0,
+        GroupCounts(complete=1, counted=1),
+    )
     assert store.deliver_again([record.task_id]) == 1
     stats = store.stats()
     assert (stats.outbox, stats.undeliverable) == (1, 0)
-    assert stats.groups == GroupCounts(complete=1, records=1)
+    assert stats.groups == GroupCounts(complete=1, records=1, counted=1)
 
 
 def test_a_group_with_one_known_member_is_a_duplicate_whole(store: AnyStore) -> None:
@@ -155,10 +161,14 @@ def test_the_last_member_ends_the_group_once(store: AnyStore) -> None:
     end(store, others[1], "ok", GOOD)
     members = tuple(offer.task_id for offer in group.offers)
     stats = store.stats()
-    assert (stats.outbox, stats.groups) == (2, GroupCounts(complete=1, records=1))
+    assert (stats.outbox, stats.groups) == (2, GroupCounts(complete=1, records=1, counted=3))
     assert ends(store, worker) == [GroupEnd(group.group_id, "complete", 3, members, (7, 9))]
     stats = store.stats()
-    assert (stats.delivered, stats.outbox, stats.groups) == (3, 0, GroupCounts(complete=1))
+    assert (stats.delivered, stats.outbox, stats.groups) == (
+        3,
+        0,
+        GroupCounts(complete=1, counted=3),
+    )
 
 
 def test_at_its_need_the_rest_is_cancelled(store: AnyStore) -> None:
@@ -242,3 +252,31 @@ def _settlements(chance: random.Random, claims: Sequence[Claim]) -> list[Settlem
         outcome = "cancelled" if each.cancelled else "ok"
         settlements.append(Settlement(each, "complete", b"{}", outcome, member=member))
     return settlements
+
+
+def test_what_a_group_waits_for_is_seen(store: AnyStore) -> None:
+    if not isinstance(store, LocatesTasks):
+        pytest.skip("locates no tasks")
+    group = group_of(5, 3, repairs=1)
+    name = group.group_id
+    _, worker = sent(store, group)
+    claims = {it.task_id: it for it in all_claimed(store, worker, 4)}
+    (waits,) = {offer.task_id for offer in group.offers} - claims.keys()
+    first, second, third, fourth = claims.values()
+    end(store, first, "ok", GOOD)
+    repair = Offer(f"{second.task_id}~1", b"again")
+    end(store, second, "crashed", MemberEnd(repair=repair))
+    assert settle(store, third, "retry", delay_s=3_600)
+    blocked = sorted([waits, repair.task_id, third.task_id])
+    for task_id in (name, waits, fourth.task_id, third.task_id, repair.task_id):
+        seen = store.locate(task_id).group
+        assert seen is not None
+        assert (seen.group_id, seen.need, seen.good, seen.repairs, seen.other) == (name, 3, 1, 0, 0)
+        assert (seen.waiting, seen.delayed, seen.running) == (2, 1, 1)
+        assert (sorted(seen.open[:3]), seen.open[3:]) == (blocked, (fourth.task_id,))
+    end(store, fourth, "agent_error", MemberEnd())
+    seen = store.locate(name).group
+    assert seen is not None
+    assert (seen.running, seen.other, len(seen.open)) == (0, 1, 3)
+    assert store.locate(first.task_id).group is None
+    assert store.locate("elsewhere").group is None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agentpipe.brokers.capabilities import Answer, CountsGroups, KeepsPolicies
+from agentpipe.brokers.capabilities import Answer, CountsGroups, KeepsPolicies, LocatesTasks
 from agentpipe.brokers.records import Claim, Group, MemberEnd, Offer, Queue, Source
 from agentpipe.core.policy import PolicyChange, PolicySpec, PolicyState
 from tests.conformance.processes import begin_and_end
@@ -221,8 +221,12 @@ def test_what_a_trainer_gives_back_gives_room(store: AnyStore) -> None:
     for claim in crew.claim().values():
         crew.end(claim)
     assert not crew.claim()
-    store.change_policy(crew.spec.name, PolicyChange(returned=1))
+    store.change_policy(crew.spec.name, PolicyChange(returned=1, unused="flat"))
+    store.change_policy(crew.spec.name, PolicyChange(returned=0, unused=""))
     assert crew.counts() == (0, 0)
+    groups = store.stats().groups
+    assert groups is not None
+    assert (groups.flat, groups.stale, groups.counted) == (1, 0, 2)
     assert groups_of(crew.claim()) == {"b": 2}
 
 
@@ -348,3 +352,16 @@ def test_a_change_wakes_who_waits(store: AnyStore, open_another: OpenStore) -> N
     while waiting.is_alive():
         other.change_policy(spec.name, PolicyChange(paused=True))
         waiting.join(0.1)
+
+
+def test_a_run_whose_requests_a_pause_holds_is_told(store: AnyStore) -> None:
+    if not isinstance(store, LocatesTasks):
+        pytest.skip("locates no tasks")
+    crew = Gated(store)
+    store.offer(crew.collection, offers("ab"), round_robin=True)
+    first, _ = crew.claim()
+    assert store.locate(first).held_by == ""
+    store.change_policy(crew.spec.name, PolicyChange(paused=True))
+    assert store.locate(first).held_by == crew.spec.name
+    store.change_policy(crew.spec.name, PolicyChange(paused=False))
+    assert store.locate(first).held_by == ""

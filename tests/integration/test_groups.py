@@ -119,6 +119,10 @@ def test_the_command_line_sends_groups(settings: Settings, tmp_path: Path) -> No
         "short": 0,
         "cancelled": 0,
         "records": 0,
+        "counted": 0,
+        "wasted": 0,
+        "flat": 0,
+        "stale": 0,
     }
     work(settings, tmp_path)
     with GroupStream.open(settings, group="trainer", timeout_s=1) as stream:

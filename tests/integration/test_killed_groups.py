@@ -67,6 +67,10 @@ def test_40_groups_survive_8_kills_whole_and_paid_once(project: Project) -> None
         "short": 0,
         "cancelled": 0,
         "records": 0,
+        "counted": GROUPS * SIZE,
+        "wasted": GROUPS,
+        "flat": 0,
+        "stale": 0,
     }
     _assert_nothing_ran_after_its_result(project, results)
 

@@ -119,7 +119,10 @@ def test_groups_that_ended_are_counted(project: Project) -> None:
     with exporter(project) as url:
         found = scraped(url)
     ended = {it: found[f"agentpipe_groups_total['{it}']"] for it in ("complete", "short")}
-    assert sum(ended.values()) == 1
+    assert ended == {"complete": 0, "short": 1}  # No evaluator has judged it.
+    used = {it: found[f"agentpipe_group_members_total['{it}']"] for it in ("counted", "wasted")}
+    assert used == {"counted": 0, "wasted": 2}
+    assert found["agentpipe_groups_open[]"] == 0
 
 
 def test_a_broker_that_goes_away_is_a_zero_until_it_is_back(

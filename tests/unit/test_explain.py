@@ -7,12 +7,12 @@ from typing import Any, get_args
 
 import pytest
 
-from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
+from agentpipe.brokers.location import AgentSeen, ClaimSeen, GroupSeen, TaskLocation
 from agentpipe.brokers.statistics import WorkerSeen
 from agentpipe.core.budgets import Budget, Spending
 from agentpipe.core.policy import PolicySpec, PolicyState
 from agentpipe.core.text import counted, duration
-from agentpipe.operations.explain import Explanation, Reason, explain
+from agentpipe.operations.explain import Explanation, Reason, explain, explain_group
 from agentpipe.operations.explain.phrases import reading
 from agentpipe.operations.explain.waiting import estimate_s
 from agentpipe.settings import OutboxLimits
@@ -110,6 +110,12 @@ CASES: list[tuple[TaskLocation, str, str, str]] = [
             "accepted, 20 are running"
         ),
         "it may begin after the next version: agentpipe policy publish main --version N",
+    ),
+    (
+        at("running", run=RUN, held_by="main"),
+        "policy_paused",
+        "w has been running it for 30 s; policy main is paused: its requests wait",
+        "they go on with the next version, or by: agentpipe policy resume main",
     ),
     (
         waiting(ALONE),
@@ -356,6 +362,25 @@ def test_a_reason_in_words(facts: TaskLocation, reason: str, sentence: str, foll
     found = explained(facts)
     assert (found.reason, found.sentence, found.next) == (reason, sentence, following)
     assert found.state == facts.place
+
+
+GROUP = GroupSeen("g", 8, 2, 5, 1, 1, 0, 2, ("t", "g/3", "g/4"))
+OF_GROUP = (
+    "the group g has 5 of the 8 good samples that it needs, 2 running, 1 waiting, 1 of no use, and "
+    "2 repairs left"
+)
+
+
+def test_a_member_tells_of_its_group_and_a_group_of_what_it_waits_for() -> None:
+    alone, member = explained(waiting()), explained(waiting(group=GROUP))
+    assert member.sentence == f"{alone.sentence}; {OF_GROUP}"
+    assert (member.reason, member.next) == (alone.reason, alone.next)
+    assert member.to_dict()["group"]["open"] == ("t", "g/3", "g/4")
+    assert alone.to_dict()["group"] is None
+    group = explain_group(GROUP, member)
+    assert (group.task_id, group.state, group.reason) == ("g", "open", alone.reason)
+    assert group.sentence == f"{OF_GROUP}. It waits for t, {alone.sentence}"
+    assert group.next == alone.next
 
 
 def test_all_reasons_are_tested() -> None:

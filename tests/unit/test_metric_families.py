@@ -66,7 +66,7 @@ STATS = Stats(
         ),
         PolicyState(PolicySpec("free", ("http://h",)), 2),
     ),
-    groups=GroupCounts(open=9, complete=3, short=2, cancelled=1, records=1),
+    groups=GroupCounts(9, 3, 2, 1, records=1, counted=24, wasted=5, flat=2, stale=1),
     measures={
         "crew": measures_of(
             Settlement(CLAIM, "complete", b"", "ok", usd=0.5, tokens_by_kind=Tokens(5, 2, 1)),
@@ -126,6 +126,11 @@ def test_each_metric_has_its_value() -> None:
         "agentpipe_groups_total['complete']": 3,
         "agentpipe_groups_total['short']": 2,
         "agentpipe_groups_total['cancelled']": 1,
+        "agentpipe_groups_open[]": 9,
+        "agentpipe_group_members_total['counted']": 24,
+        "agentpipe_group_members_total['wasted']": 5,
+        "agentpipe_groups_unused_total['flat']": 2,
+        "agentpipe_groups_unused_total['stale']": 1,
         "agentpipe_run_duration_seconds_sum['crew']": 6,
         "agentpipe_run_duration_seconds_bucket['1.0', 'crew']": 0,
         "agentpipe_run_duration_seconds_bucket['2.5', 'crew']": 3,

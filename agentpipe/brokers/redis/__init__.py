@@ -357,7 +357,8 @@ class RedisStore(Store):
         endpoints = "" if change.endpoints is None else listed(change.endpoints)
         paused = "" if change.paused is None else int(change.paused)
         accepted = "" if change.accepted is None else change.accepted
-        given = (version, int(change.back), endpoints, paused, accepted, change.returned)
+        back, returned = int(change.back), (change.returned, change.unused)
+        given = (version, back, endpoints, paused, accepted, *returned)
         if self._ask("change_policy", (name, change), name, *given) == b"0":
             return None
         return next((it for it in self.policies() if it.name == name), None)

@@ -2,7 +2,8 @@
 -- needs: ending policies groups
 -- ARGV: session, request, seconds to remember it, name, version ('' to leave it), '1' where it may be
 -- lower than before, endpoints as a JSON list ('' to leave them), '1' or '0' to pause or resume ('' to
--- leave that), how many are accepted ('' to leave that), and how many of these train nothing.
+-- leave that), how many are accepted ('' to leave that), how many of these train nothing, and why, to
+-- count them ('' not to).
 -- Returns whether there is such a policy.
 
 local before = answered()
@@ -10,7 +11,7 @@ if before then
   return before
 end
 
-local name, version, back, endpoints, paused, accepted, returned = unpack(ARGV, 4)
+local name, version, back, endpoints, paused, accepted, returned, unused = unpack(ARGV, 4)
 local key = policies.key(name)
 
 -- Groups that go on, though what they have is too old for this version already.
@@ -50,6 +51,9 @@ end
 
 if call('EXISTS', key) == 0 then
   return remember('0')
+end
+if unused ~= '' then
+  call('HINCRBY', STORE, 'group:' .. unused, returned)
 end
 local found = call('HMGET', key, 'version', 'paused', 'accepted', 'max_staleness')
 local was = tonumber(found[1])

@@ -10,7 +10,7 @@ import orjson
 
 from agentpipe.brokers.capabilities import TaskSeen
 from agentpipe.brokers.dead_letter import DeadLetter, DeadPage, DeadSummary
-from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
+from agentpipe.brokers.location import AgentSeen, ClaimSeen, GroupSeen, TaskLocation
 from agentpipe.brokers.measures import Measures, unpack
 from agentpipe.brokers.readable_rows import readable, text_in
 from agentpipe.brokers.records import Claim, OutboxRecord, Source
@@ -111,8 +111,10 @@ def as_location(task_id: str, answer: bytes) -> TaskLocation:
         values[name] = float(values[name]) if values.get(name) else None
     servers = tuple(worker for worker, serves in workers if serves)
     spending, policy = values.pop("spending", None), values.pop("policy", None)
+    group = values.pop("group", None)
     return TaskLocation(
         task_id,
+        group=group and _group_seen(*group),
         policy=policy and _policy([each.encode() for each in policy]),
         spending=spending and _spending(spending),
         agent=agent and _agent_seen(agent, servers),
@@ -120,6 +122,11 @@ def as_location(task_id: str, answer: bytes) -> TaskLocation:
         workers=tuple(worker for worker, _ in workers),
         **values,
     )
+
+
+def _group_seen(group_id: str, need: int, repairs: int, good: int, *rest: Any) -> GroupSeen:
+    size, places = rest
+    return GroupSeen.of((group_id, need, repairs, good), size, dict(places or ()))
 
 
 def _worker_seen(values: dict[str, Any]) -> WorkerSeen:

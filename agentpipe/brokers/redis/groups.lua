@@ -123,6 +123,8 @@ local function end_group(group)
   call('HINCRBY', STORE, 'outbox_bytes', #record)
   call('HINCRBY', STORE, 'groups', -1)
   call('HINCRBY', STORE, 'group:' .. status_of(group), 1)
+  local goods = status_of(group) == 'complete' and 'group:counted' or 'group:wasted'
+  call('HINCRBY', STORE, goods, group.good)
   call('DEL', group_key(group.name))
   policies.end_unit('group ' .. group.name, status_of(group) == 'complete')
 end
@@ -132,6 +134,9 @@ local function count_member(name, id, outcome, queue, said)
   local oldest, newest = said:match('^good (%d+) (%d+)$')
   group.left, group.good = group.left - 1, group.good + (good and 1 or 0)
   group.cancelled = outcome == 'cancelled' and '1' or group.cancelled
+  if not good then
+    call('HINCRBY', STORE, 'group:wasted', 1)
+  end
   if oldest then
     group.oldest = math.min(group.oldest or tonumber(oldest), tonumber(oldest))
     group.newest = math.max(group.newest or tonumber(newest), tonumber(newest))

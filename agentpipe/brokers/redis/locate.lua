@@ -125,7 +125,37 @@ local function tell_position(task)
       + count_before(base .. ':last:' .. task.queue, task)
   else
     location.place = 'running'
+    local follows = call('HGET', policies.followers, queues[task.queue] and queues[task.queue][COLLECTION] or '')
+    if follows and call('HGET', policies.key(follows), 'paused') == '1' then
+      location.held_by = follows
+    end
   end
+end
+
+local function place_of_member(member)
+  if call('ZSCORE', DELAYED, member) then
+    return 'delayed'
+  end
+  local task = task_of(call('HGET', TASKS, member))
+  return call('ZSCORE', place_of(task), task.seq .. member) and 'waiting' or 'running'
+end
+
+-- Of the group of that id, or that an unended member of that id is in.
+local function tell_group()
+  local name = call('HGET', MEMBERS, id) or id
+  local found = call('HMGET', base .. ':group:' .. name, 'need', 'repairs', 'good', 'size')
+  if not found[1] then
+    return
+  end
+  local places = {}
+  for number = 1, tonumber(found[4]) do
+    local member = call('HGET', base .. ':group:' .. name, 'member ' .. number)
+    if call('HGET', MEMBERS, member) == name and call('HEXISTS', TASKS, member) == 1 then
+      places[#places + 1] = {member, place_of_member(member)}
+    end
+  end
+  location.group = {name, tonumber(found[1]), tonumber(found[2]), tonumber(found[3]),
+    tonumber(found[4]), places}
 end
 
 local function place_among(entries)
@@ -168,6 +198,7 @@ local function tell_outbox()
 end
 
 tell_outbox()
+tell_group()
 local dead = call('HMGET', base .. ':dead:' .. id, 'queue', 'outcome', 'reason')
 if record then
   local task = task_of(record)

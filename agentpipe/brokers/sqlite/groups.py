@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from agentpipe.brokers.location import GroupSeen
 from agentpipe.brokers.records import MemberEnd
 from agentpipe.brokers.sqlite import runs
 from agentpipe.brokers.sqlite.admission import admit, known_ids
 from agentpipe.brokers.sqlite.policies import cancel_rest, end_unit
+from agentpipe.brokers.sqlite.tables import DELAYED, RUNNING, WAITING
 from agentpipe.brokers.statistics import GroupCounts
 from agentpipe.core.groups import GroupEnd, status_of
 
@@ -32,6 +34,7 @@ _COUNT = (
 
 
 _NO_GOOD = MemberEnd()
+_PLACES = {WAITING: "waiting", DELAYED: "delayed", RUNNING: "running"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,7 @@ def end_member(
         end_unit(db, f"task {ended.task_id}", accepted=ended.outcome == "ok")
         return
     end = member or _NO_GOOD
+    changes["group:wasted"] += not end.good
     oldest, newest = (end.versions[0], end.versions[-1]) if end.versions else (None, None)
     cancelled = ended.outcome == "cancelled"
     need, repairs, left, good = db.execute(
@@ -174,7 +178,27 @@ def _end_group(db: sqlite3.Connection, group_id: str, changes: Counter[str]) -> 
     ).lastrowid
     db.execute("INSERT INTO outbox_bodies VALUES (?, ?)", (number, record))
     db.execute("INSERT INTO group_records VALUES (?)", (number,))
-    changes.update({"outbox": 1, "outbox_bytes": len(record), f"group:{status}": 1})
+    goods = "group:counted" if status == "complete" else "group:wasted"
+    changes.update({"outbox": 1, "outbox_bytes": len(record), f"group:{status}": 1, goods: good})
+
+
+def group_seen(db: sqlite3.Connection, name: str) -> GroupSeen | None:
+    """The group of that id, or that an unended member of that id is in."""
+    query = "SELECT group_id FROM group_members WHERE task_id = ? AND ended = 0"
+    of = db.execute(query, (name,)).fetchone()
+    group_id = name if of is None else of[0]
+    row = db.execute(
+        "SELECT need, repairs, good FROM task_groups WHERE group_id = ?", (group_id,)
+    ).fetchone()
+    if row is None:
+        return None
+    members = db.execute(
+        "SELECT task_id, m.ended, t.state FROM group_members m LEFT JOIN tasks t ON t.id = task_id"
+        " WHERE group_id = ? ORDER BY place",
+        (group_id,),
+    ).fetchall()
+    places = {each: _PLACES.get(state, "") for each, ended, state in members if not ended}
+    return GroupSeen.of((group_id, *row), len(members), places)
 
 
 def read_counts(db: sqlite3.Connection, counters: Mapping[str, int]) -> GroupCounts:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.readable_rows import readable
-from agentpipe.brokers.sqlite.tables import DELAYED, SETTLED, WAITING
+from agentpipe.brokers.sqlite.tables import DELAYED, SETTLED, WAITING, add_to_counters
 from agentpipe.core.policy import PolicySpec, PolicyState
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ def change_policy(db: sqlite3.Connection, name: str, change: PolicyChange) -> Po
     if state is None:
         return None
     after = change.of(state)
+    if change.unused:
+        add_to_counters(db, {f"group:{change.unused}": change.returned})
     if after != state:
         stale = _stale_groups(db, after) if after.version > state.version else ()
         for group_id in stale:
@@ -94,6 +96,16 @@ def policy_ahead(db: sqlite3.Connection, collection: str | None, due: float) -> 
     query = "SELECT policy FROM policy_followers WHERE collection = ?"
     row = db.execute(query, (collection,)).fetchone()
     return None if row is None else read_policy(db, row[0])
+
+
+def pause_of(db: sqlite3.Connection, collection: str | None) -> str:
+    """The paused policy that this collection follows; empty without one."""
+    query = (
+        "SELECT name FROM policies JOIN policy_followers ON policy = name"
+        " WHERE collection = ? AND paused"
+    )
+    row = db.execute(query, (collection,)).fetchone()
+    return "" if row is None else str(row[0])
 
 
 def _keep(db: sqlite3.Connection, state: PolicyState) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from agentpipe.brokers.location import AgentSeen, ClaimSeen, TaskLocation
 from agentpipe.brokers.sqlite.budgets import spending_of
-from agentpipe.brokers.sqlite.policies import PARKED, policy_ahead
+from agentpipe.brokers.sqlite.groups import group_seen
+from agentpipe.brokers.sqlite.policies import PARKED, pause_of, policy_ahead
 from agentpipe.brokers.sqlite.tables import (
     DELAYED,
     PAUSE_REASON,
@@ -68,7 +69,7 @@ _SELECT_SERVERS = (
 
 def locate(db: sqlite3.Connection, task_id: str, clock: StoreClock) -> TaskLocation:
     """See ``LocatesTasks.locate``."""
-    found = _basics(db, task_id, clock)
+    found = replace(_basics(db, task_id, clock), group=group_seen(db, task_id))
     row = db.execute(_SELECT_TASK, (task_id,)).fetchone()
     if row is None:
         return found
@@ -94,7 +95,9 @@ def locate(db: sqlite3.Connection, task_id: str, clock: StoreClock) -> TaskLocat
         return replace(found, place="delayed", due_at=due_at, policy=policy)
     if state == RUNNING:
         runs = _runs(db, clock, "t.seq = ?", seq)
-        return replace(found, place="running", run=runs[0] if runs else None)
+        held_by = pause_of(db, found.agent.collection if found.agent else None)
+        run = runs[0] if runs else None
+        return replace(found, place="running", run=run, held_by=held_by)
     place: Place = "settled" if found.outbox_before is None else "outbox"
     return replace(found, place=place, since=clock.as_wall(at))
 

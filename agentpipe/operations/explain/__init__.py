@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 from agentpipe.core.text import counted, duration
 from agentpipe.operations.explain.details import details_of
-from agentpipe.operations.explain.phrases import ago, lasting, listed, reading, sink_trouble
+from agentpipe.operations.explain.phrases import (
+    OF_GROUP,
+    ago,
+    group_sentence,
+    lasting,
+    listed,
+    reading,
+    sink_trouble,
+)
 from agentpipe.operations.explain.reason import Cause, Explanation, Reason, State
 from agentpipe.operations.explain.waiting import because_ahead, why_waiting
 from agentpipe.worker.outcomes.left_alone import OTHER_CONFIG
@@ -16,7 +24,7 @@ from agentpipe.worker.outcomes.left_alone import OTHER_CONFIG
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agentpipe.brokers.location import TaskLocation
+    from agentpipe.brokers.location import GroupSeen, TaskLocation
     from agentpipe.settings import OutboxLimits
 
 __all__ = ["Explanation", "Reason", "State", "explain"]
@@ -35,9 +43,18 @@ def explain(
     else:
         state = facts.place
         cause = _EXPLAINERS[facts.place](facts, now, limits)
+    if facts.group is not None:
+        cause = replace(cause, sentence=f"{cause.sentence}; {group_sentence(facts.group)}")
     details = details_of(facts, cause.reason, now, limits, stream_position)
     said = cause.reason, cause.sentence, cause.next, cause.since
     return Explanation(facts.task_id, state, *said, details)
+
+
+def explain_group(group: GroupSeen, member: Explanation) -> Explanation:
+    """What a group waits for: the first of its members that has not ended."""
+    of_member = member.sentence.partition(f"; {OF_GROUP}")[0]
+    sentence = f"{group_sentence(group)}. It waits for {member.task_id}, {of_member}"
+    return replace(member, task_id=group.group_id, state="open", sentence=sentence)
 
 
 def _delivered(facts: TaskLocation, position: int, now: float) -> Cause:
@@ -120,6 +137,10 @@ def _running(facts: TaskLocation, now: float, _: OutboxLimits) -> Cause:
         sentence += "; it was cancelled and has been signalled"
         what = "its Result follows, `cancelled` unless it finishes first"
         return Cause("ending", sentence, what, since)
+    if facts.held_by:
+        sentence += f"; policy {facts.held_by} is paused: its requests wait"
+        what = f"they go on with the next version, or by: agentpipe policy resume {facts.held_by}"
+        return Cause("policy_paused", sentence, what, since)
     what = "it ends by itself or at its time limit; agentpipe cancel ends it now"
     return Cause("running", sentence, what, since)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.timestamps import utc
@@ -30,6 +31,7 @@ def details_of(
         "stream_position": stream_position,
         **_of_agent(facts.agent),
         "workers": [_worker(worker, facts.agent, now) for worker in facts.workers],
+        "group": facts.group and asdict(facts.group),
         "outbox": facts.outbox,
         "outbox_before": facts.outbox_before,
         "outbox_since": _moment(facts.outbox_since),

@@ -19,7 +19,7 @@ from agentpipe.brokers.capabilities import (
 from agentpipe.connections.plugins import load_for_url
 from agentpipe.core.run_names import is_of_run
 from agentpipe.errors import AgentpipeError
-from agentpipe.operations.explain import explain
+from agentpipe.operations.explain import explain, explain_group
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Index
 
@@ -57,9 +57,18 @@ def look_up(task_ids: Iterable[str], settings: Settings) -> Iterator[Explanation
         locates = require(store, LocatesTasks, "locate tasks")
         for task_id in task_ids:
             facts = locates.locate(task_id)
-            position = _stream_position(facts, settings)
-            found = explain(facts, time.time(), settings.outbox_limits, position)
-            yield _refused(store, found) if found.state == "settled" else found
+            if facts.place == "unknown" and facts.group is not None and facts.group.open:
+                member = locates.locate(facts.group.open[0])
+                if member.group is not None:  # It has not ended meanwhile.
+                    yield explain_group(member.group, _explained(store, member, settings))
+                    continue
+            yield _explained(store, facts, settings)
+
+
+def _explained(store: Store, facts: TaskLocation, settings: Settings) -> Explanation:
+    position = _stream_position(facts, settings)
+    found = explain(facts, time.time(), settings.outbox_limits, position)
+    return _refused(store, found) if found.state == "settled" else found
 
 
 def _refused(store: Store, found: Explanation) -> Explanation:

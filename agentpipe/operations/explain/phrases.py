@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from agentpipe.core.text import duration
+from agentpipe.core.text import counted, duration
 from agentpipe.core.timestamps import utc
 from agentpipe.worker.claims.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentpipe.brokers.location import ClaimSeen
+    from agentpipe.brokers.location import ClaimSeen, GroupSeen
     from agentpipe.brokers.statistics import WorkerSeen
 
 MAX_NAMED = 3
+OF_GROUP = "the group"
 # Clocks differ: a stream is read from this long before the time of the task.
 SKEW_S = 60
 
@@ -57,6 +58,23 @@ def up_for_s(worker: WorkerSeen) -> float | None:
     """Its uptime; None before its first heartbeat."""
     up_s = Heartbeat.decode(worker.report).up_s
     return None if up_s is None else up_s + worker.seen_s
+
+
+def group_sentence(group: GroupSeen) -> str:
+    """What a group has, and what it still gets."""
+    states = (
+        f"{number:,} {word}"
+        for number, word in (
+            (group.running, "running"),
+            (group.waiting, "waiting"),
+            (group.delayed, "delayed"),
+            (group.other, "of no use"),
+        )
+        if number
+    )
+    good = f"{group.good:,} of the {counted(group.need, 'good sample')} that it needs"
+    rest = ", ".join([good, *states])
+    return f"{OF_GROUP} {group.group_id} has {rest}, and {counted(group.repairs, 'repair')} left"
 
 
 def sink_trouble(found: Sequence[WorkerSeen]) -> str:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 State = Literal[
+    "open",
     "waiting",
     "delayed",
     "running",
@@ -38,6 +39,7 @@ Reason = Literal[
     "delay",
     "other_config",
     "running",
+    "policy_paused",
     "worker_gone",
     "ending",
     "not_forwarded",
