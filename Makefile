@@ -110,7 +110,7 @@ test-torch: $(TORCH)/installed ## the PyTorch dataset, in its own environment
 $(TRL)/installed: setup.cfg pyproject.toml
 	@$(NEED_PYTHON)
 	$(PYTHON) -m venv $(TRL)
-	$(TRL)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[llm,trl]" "pytest>=8.3"
+	$(TRL)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[llm,trl]" "pytest>=8.3" requests
 	@touch $@
 
 test-trl: $(TRL)/installed ## TRL's trainer on rollouts of agents, in its own environment; not in test-all

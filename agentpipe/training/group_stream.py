@@ -18,7 +18,7 @@ from agentpipe.training.rollout_group import varied
 from agentpipe.training.used_groups import ReadRecord, UsedGroups
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from agentpipe.settings import Settings
     from agentpipe.sinks.base import Start
@@ -51,6 +51,7 @@ class GroupStream:
             of groups that were given before, or given up.
         policy: That whose name ``open`` was given; None without one.
         last_lost: The groups that were given up last.
+        max_staleness: How many versions behind ``version`` a group may be; None for any.
         version: The policy version now, for ``max_staleness``; set it after each update, unless
             the stream has the ``policy``.
     """
@@ -76,7 +77,7 @@ class GroupStream:
         self.policy = policy
         if policy is not None and max_staleness is None:
             max_staleness = policy.max_staleness
-        self._max_staleness, self._min_good, self._keep = max_staleness, min_good, keep
+        self.max_staleness, self._min_good, self._keep = max_staleness, min_good, keep
         self._prefix, self._shard = prefix, shard
         self._assembly = Assembly(grace_s, abandon_s)
         self._records: deque[ReadRecord] = deque()  # Held, or about to be.
@@ -179,7 +180,7 @@ class GroupStream:
         if self.policy is not None:
             self.version = self.policy.version
         fate = self._fate(group)
-        self._tell_policy(group, is_given=fate == "yielded")
+        self._tell_policy(group, fate)
         if fate == "yielded":
             self._current = group.group_id
             yield group
@@ -189,10 +190,11 @@ class GroupStream:
         if fate != "yielded":
             yield None
 
-    def _tell_policy(self, group: RolloutGroup, *, is_given: bool) -> None:
+    def _tell_policy(self, group: RolloutGroup, fate: str) -> None:
         """The broker has counted each complete group as one that trains, and no other."""
         if self.policy is not None:
-            self.policy.give_back((group.status == "complete") - is_given)
+            back = (group.status == "complete") - (fate == "yielded")
+            self.policy.give_back(back, unused=fate if back > 0 else "")
 
     def _fate(self, group: RolloutGroup) -> str:
         good = sum(map(is_good, group.results))
@@ -203,9 +205,9 @@ class GroupStream:
         return "yielded" if self._keep(group) else "flat"
 
     def _is_stale(self, group: RolloutGroup) -> bool:
-        if self._max_staleness is None or self.version is None or not group.versions:
+        if self.max_staleness is None or self.version is None or not group.versions:
             return False
-        return self.version - group.versions[0] > self._max_staleness
+        return self.version - group.versions[0] > self.max_staleness
 
     def _release(self) -> None:
         """Commit what has been used, as far as it may be."""
@@ -224,9 +226,13 @@ class GroupStream:
         """The groups that were used and not committed."""
         return {it.group_id for it in self._records if it.group_id in self._used}
 
-    def state_dict(self) -> State:
-        """The groups that were used and may come again, the current one too; small, and JSON."""
-        return self._used.save(self._name, self._held | {self._current} - {""})
+    def state_dict(self, *, unused: Iterable[str] = ()) -> State:
+        """The groups that were used and may come again, the current one too; small, and JSON.
+
+        Of those that were given, ``unused`` ones are not trained on yet: they come again, too.
+        """
+        held = self._held | {self._current} - {""}
+        return self._used.save(self._name, held.difference(unused))
 
     def load_state_dict(self, *states: Mapping[str, Any]) -> None:
         """Continue after a state of this reader; call before iterating.

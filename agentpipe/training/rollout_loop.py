@@ -19,7 +19,7 @@ from agentpipe.training.rollout_group import varied
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from agentpipe.config.collection import Collection
     from agentpipe.training.policy import Policy
@@ -145,6 +145,11 @@ class Rollouts:
         return self._groups.policy
 
     @property
+    def max_staleness(self) -> int | None:
+        """By how many versions a group may be older than the policy; None without a limit."""
+        return self._groups.max_staleness
+
+    @property
     def counts(self) -> Counter[str]:
         """Groups by what became of them, since this loop was opened; see ``GroupStream``."""
         return self._groups.counts
@@ -164,15 +169,32 @@ class Rollouts:
 
     def _next_batch(self, ends: Iterator[RolloutGroup | None]) -> list[RolloutGroup]:
         found: list[RolloutGroup] = []
-        while len(found) < self._batch and self._send(held=len(found)):
+        while len(found) < self._batch and (group := self._next(ends, held=len(found))):
+            found.append(group)
+        return found
+
+    def groups(self) -> Iterator[RolloutGroup]:
+        """The same groups one by one; each counts as used when the next is asked for.
+
+        Raises:
+            ResultTimeout: No group came for ``timeout_s``; a further call goes on.
+            TaskError: A prompt is invalid.
+        """
+        ends = self._groups.ends()
+        while (group := self._next(ends)) is not None:
+            yield group
+
+    def _next(self, ends: Iterator[RolloutGroup | None], held: int = 0) -> RolloutGroup | None:
+        """None once the groups of all prompts are over."""
+        while self._send(held):
             try:
                 group = next(ends)
             except StopIteration:
                 raise ResultTimeout(f"{self._name}: {self._late()}") from None
             if group is not None:
-                found.append(group)
                 self._given += 1
-        return found
+                return group
+        return None
 
     def _send(self, held: int) -> bool:
         """Send as far as there is room beside those held; whether any group is still to come."""
@@ -200,17 +222,21 @@ class Rollouts:
             "choose another name"
         )
 
-    def state_dict(self) -> State:
-        """What was sent and used, the current batch too; JSON. Save it after each step."""
+    def state_dict(self, *, unused: Sequence[str] = ()) -> State:
+        """What was sent and used, the current batch too; JSON. Save it after each step.
+
+        ``unused`` names groups that were given, but are not trained on yet.
+        """
         return {
             "version": 1,
             "name": self._name,
             "step": self.step,
             "sent": self._feed.position,
-            "over": self._over_now,
-            "used": self._used + self._given,
+            "over": self._over_now - len(unused),
+            "used": self._used + self._given - len(unused),
+            "unused": len(unused),
             "policy_version": None if self.policy is None else self.policy.version,
-            "groups": self._groups.state_dict(),
+            "groups": self._groups.state_dict(unused=unused),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -227,7 +253,9 @@ class Rollouts:
         self._feed.begin_at(state["sent"])
         self.step, self._over, self._used = state["step"], state["over"], state["used"]
         if self.policy is not None and state["policy_version"] is not None:
-            self.policy.recover(state["policy_version"], trained=self._used)
+            # Those that come again have ended: none begins in their place.
+            ended = self._used + state.get("unused", 0)
+            self.policy.recover(state["policy_version"], trained=ended)
 
     def close(self) -> None:
         """Close its connections; groups that are out go on, and a later start reads them."""

@@ -119,6 +119,38 @@ def test_flat_groups_are_replaced_and_the_rest_is_used(settings: Settings, tmp_p
     assert_each_once(end["used"], tmp_path)
 
 
+def one_by_one(rollouts: Rollouts) -> Iterator[str]:
+    """Those groups, over waits for them: a trainer looks for something else meanwhile."""
+    groups = rollouts.groups()
+    while True:
+        try:
+            yield next(groups).group_id
+        except ResultTimeout:
+            groups = rollouts.groups()
+        except StopIteration:
+            return
+
+
+@pytest.mark.usefixtures("workers")
+def test_groups_that_were_given_and_not_trained_on_come_again(
+    settings: Settings, tmp_path: Path
+) -> None:
+    def opened() -> Rollouts:
+        prompts = [{"question": str(number), "evaluators": JUDGED} for number in range(PROMPTS)]
+        path = tmp_path / "mixed.yaml"
+        return Rollouts.open(path, prompts, n=4, batch=3, settings=settings, timeout_s=0.2)
+
+    with opened() as rollouts:
+        groups = one_by_one(rollouts)
+        first = [next(groups) for _ in range(6)]
+        state = json.loads(json.dumps(rollouts.state_dict(unused=first[3:])))
+    with opened() as rollouts:
+        rollouts.load_state_dict(state)
+        rest = list(one_by_one(rollouts))
+    assert set(first[3:]) <= set(rest)
+    assert_each_once(first[:3] + rest, tmp_path)
+
+
 @pytest.mark.long
 @pytest.mark.usefixtures("workers")
 def test_a_trainer_killed_at_any_point_uses_each_group_once(

@@ -1,4 +1,4 @@
-"""TRL: whole groups of agents' rollouts as its ``GRPOTrainer`` takes them."""
+"""GrpoRollouts: whole groups of rollouts as the rows of TRL's ``GRPOTrainer``."""
 
 from __future__ import annotations
 

@@ -1,0 +1,76 @@
+"""Buffer: rows on their way to an asynchronous trainer, and which groups it has used."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from queue import Queue
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Buffer(Queue[Any]):
+    """A queue of TRL's ``RolloutSample``; what has become too old in it is dropped by groups.
+
+    Attributes:
+        version: The trainer's, for ``max_staleness``.
+    """
+
+    def __init__(
+        self, maxsize: int, max_staleness: int | None, dropped: Callable[[], None]
+    ) -> None:
+        """``dropped`` is called, in the trainer's thread, for each group that is."""
+        super().__init__(maxsize)
+        self.version = 0
+        self._most = math.inf if max_staleness is None else max_staleness
+        self._dropped = dropped
+        self._lock = threading.Lock()
+        self._held: dict[int, str] = {}  # Groups of which nothing was used, by their numbers.
+        self._taken: deque[int] = deque()  # By their groups: rows that are not trained yet.
+        self._group, self._group_is_used = -1, False  # That of the last row.
+
+    def begin(self, group: int, name: str) -> None:
+        """Its rows follow."""
+        with self._lock:
+            self._held[group] = name
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: FBT001, FBT002 - the queue's
+        """The next row that is young enough.
+
+        Raises:
+            queue.Empty: None came for ``timeout`` seconds.
+        """
+        while True:
+            row = super().get(block, timeout)
+            if self._is_used(row):
+                return row
+
+    def _is_used(self, row: Any) -> bool:
+        """Decided by the first row of a group for all of them."""
+        group, is_first = row.group_id, row.group_id != self._group
+        if is_first:
+            self._group = group
+            self._group_is_used = self.version - row.model_version <= self._most
+        with self._lock:
+            if self._group_is_used:
+                self._taken.append(group)
+            else:
+                self._held.pop(group, None)
+        if is_first and not self._group_is_used:
+            self._dropped()
+        return self._group_is_used
+
+    def trained(self, rows: float = math.inf) -> None:
+        """The trainer has trained so many more rows, the first that it has taken."""
+        with self._lock:
+            for _ in range(int(min(rows, len(self._taken)))):
+                self._held.pop(self._taken.popleft(), None)
+
+    @property
+    def unused(self) -> list[str]:
+        """The names of the groups of which nothing was trained yet."""
+        with self._lock:
+            return list(self._held.values())
