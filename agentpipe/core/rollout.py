@@ -6,7 +6,6 @@ what no model has sampled. What the engine did not say is a gap, never a guess.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.core.token_rows import Rows, Turn, Version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+    from contextvars import Token
 
 FORMAT = 1
 REQUIRE, TRY, OFF = "require", "try", "off"
@@ -112,14 +112,22 @@ def _versioned(turn: Turn, version: Version | None) -> Turn:
     return replace(turn, versions=[(version, 0, len(turn.token_ids))])
 
 
-@contextmanager
-def recording(rollout: Rollout | None) -> Iterator[None]:
+class recording:  # noqa: N801 - reads as the function it is
     """Let what runs within add its turns to ``rollout``, if there is one."""
-    token = _recorder.set(rollout)
-    try:
-        yield
-    finally:
-        _recorder.reset(token)
+
+    __slots__ = ("_rollout", "_token")
+
+    def __init__(self, rollout: Rollout | None) -> None:
+        self._rollout = rollout
+        self._token: Token[Rollout | None] | None = None
+
+    def __enter__(self) -> None:
+        if _recorder.get() is not self._rollout:
+            self._token = _recorder.set(self._rollout)
+
+    def __exit__(self, *_: object) -> None:
+        if self._token is not None:
+            _recorder.reset(self._token)
 
 
 def recorder() -> Rollout | None:

@@ -97,28 +97,19 @@ class Tracer:
 
         From any thread.
         """
-        spans = list(self._opened.values())[1:]  # The first is the whole run.
+        spans = list(self._opened.values())
         for span in reversed(spans):
             if span.records:
                 return " ".join(span_name(span.records[0]["data"])).rstrip()
         return f"after {counted(len(self.spans), 'span')}" if self.spans else ""
 
-    @contextmanager
-    def root(self) -> Iterator[Span]:
+    def root(self) -> _Root:
         """Open the span of the whole run; ``span`` adds children."""
-        root_id = _new_id()
-        with self.listening(), self._open(Span(parent_id=root_id, id=root_id)) as root:
-            yield root
+        return _Root(self)
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
+    def listening(self) -> _Listening:
         """Collect spans, usage and token ids, without a root span."""
-        token = _tracer.set(self)
-        try:
-            with recording(self.rollout):
-                yield
-        finally:
-            _tracer.reset(token)
+        return _Listening(self)
 
     @contextmanager
     def _open(self, span: Span) -> Iterator[Span]:
@@ -177,6 +168,39 @@ def attempt() -> int:
     """Which run of its task the current one is, from 1; 1 outside of any."""
     tracer = _tracer.get()
     return 1 if tracer is None else tracer.attempt
+
+
+class _Listening:
+    """No generator: each running agent keeps one, and thousands run."""
+
+    __slots__ = ("_recording", "_token", "_tracer")
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer, self._recording = tracer, recording(tracer.rollout)
+
+    def __enter__(self) -> Any:
+        self._token = _tracer.set(self._tracer)
+        self._recording.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self._recording.__exit__(*error)
+        _tracer.reset(self._token)
+
+
+class _Root(_Listening):
+    __slots__ = ("_outer", "_span")
+
+    def __enter__(self) -> Span:
+        super().__enter__()
+        root_id = _new_id()
+        self._span = Span(parent_id=root_id, id=root_id)
+        self._outer = _parent.set(self._span)
+        return self._span
+
+    def __exit__(self, *error: object) -> None:
+        _parent.reset(self._outer)
+        self._tracer._end(self._span)  # noqa: SLF001 - its other half
+        super().__exit__(*error)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.agent_thread import AgentThread, RunContinues, call_in_thread, end_run
@@ -13,7 +14,7 @@ from agentpipe.engines.programs import Programs
 from agentpipe.errors import AnswerError, TimeLimitExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from agentpipe.core.context import Context
     from agentpipe.core.task import Task
@@ -81,10 +82,13 @@ class Instance:
             if self._agent is None:
                 await self._open()
             assert self._agent is not None
-            agent = self._agent
-            return await self._call(
-                agent.execute, self._run_of(lambda: agent.execute(task, context))
-            )
+            execute = self._agent.execute
+            if self._thread is not None or not inspect.iscoroutinefunction(execute):
+                return await self._in_thread(self._run_of(partial(execute, task, context)))
+            if self._programs is None:
+                return await execute(task, context)
+            with self._programs:
+                return await execute(task, context)
         except (SystemExit, KeyboardInterrupt) as error:
             # asyncio would stop the worker's loop on these.
             raise AnswerError(f"the agent raised {type(error).__name__}") from error
@@ -103,11 +107,12 @@ class Instance:
             await self._call(opening, opening)
 
     async def _call(self, function: Callable[..., Any], call: Callable[[], Any]) -> Any:
-        if self._thread is not None:
-            return await self._thread.call(call)
-        if inspect.iscoroutinefunction(function):
+        if self._thread is None and inspect.iscoroutinefunction(function):
             return await call()
-        return await call_in_thread(call)
+        return await self._in_thread(call)
+
+    def _in_thread(self, call: Callable[[], Any]) -> Coroutine[Any, Any, Any]:
+        return call_in_thread(call) if self._thread is None else self._thread.call(call)
 
     def _is_over(self, run: asyncio.Future[Any]) -> Callable[[], bool]:
         """Tells when the code of a run has ended, at last."""

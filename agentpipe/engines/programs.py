@@ -12,7 +12,7 @@ import inspect
 import logging
 import sys
 import threading
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +40,17 @@ class Programs:
 
     def __init__(self) -> None:
         self._found: dict[int, str] = {}
+        self._token: Token[Programs | None] | None = None
         _watch()
+
+    def __enter__(self) -> None:
+        """What is started from here on belongs to the run, and ends with the block."""
+        self._token = _current.set(self)
+
+    def __exit__(self, *_: object) -> None:
+        assert self._token is not None
+        _current.reset(self._token)
+        self.end()
 
     def call(self, function: Callable[[], Any]) -> Any:
         """Run ``function()`` or its coroutine; what it started ends with it."""
@@ -58,12 +68,8 @@ class Programs:
         return value
 
     async def _awaited(self, value: Awaitable[Any]) -> Any:
-        token = _current.set(self)
-        try:
+        with self:
             return await value
-        finally:
-            _current.reset(token)
-            self.end()
 
     def end(self) -> None:
         """End what still runs."""

@@ -26,7 +26,7 @@ from agentpipe.worker.running.served_actor import served_actor, served_actors
 from agentpipe.worker.times import SHUTDOWN_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
     from agentpipe.sending.broker import StoreBroker
     from agentpipe.worker.loop.message_loop import LoopDeath
@@ -70,7 +70,7 @@ class EventLoop(threading.Thread):
         self.paused_event.set()
         self._broker, self._settle, self._grace_s, self._died = broker, settle, grace_s, died
         self._word, self._loop = word, MessageLoop()
-        self._loop.set_task_factory(partial(_make_task, word))
+        self._loop.set_task_factory(partial(_make_task, word.enter_loop))
         self._loop.set_default_executor(MarkingExecutor(thread_name_prefix="asyncio"))
         self.turns = self._loop.turns
         self._finished = False
@@ -187,10 +187,10 @@ class EventLoop(threading.Thread):
         living = [stray for stray in self._strays if not stray.is_over()]
         self._strays = [*living, _Stray(error.is_over, time.monotonic())]
 
-    async def _perform(self, message: ClaimedMessage) -> Any:
+    def _perform(self, message: ClaimedMessage) -> Coroutine[Any, Any, Any]:
         actor = served_actor(self._broker, message.actor_name)
         assert actor is not None  # The results middleware ends a message of an unknown actor.
-        return await actor.perform(message)
+        return actor.perform(message)
 
     async def _finish(self) -> None:
         if self._runs:
@@ -230,7 +230,7 @@ def _bind(message: ClaimedMessage) -> None:
 
 
 def _make_task(
-    word: LastWord,
+    enter: Callable[[int], int],
     loop: asyncio.AbstractEventLoop,
     coroutine: Any,
     context: contextvars.Context | None = None,
@@ -239,5 +239,5 @@ def _make_task(
     """A task that says with each step whose it is, so that it is known who holds the loop."""
     place = run_place.get() if context is None else context.get(run_place, NO_RUN)
     if place != NO_RUN:
-        coroutine = Stepped(coroutine, word.enter_loop, place)
+        coroutine = Stepped(coroutine, enter, place)
     return asyncio.Task(coroutine, loop=loop, context=context, **options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from agentpipe.core.json_values import checked_answer
 from agentpipe.core.loop_turns import within
 from agentpipe.core.masking import shorten
 from agentpipe.core.result import STOP
-from agentpipe.core.rollout import OFF, REQUIRE, TOKENS, Rollout, as_required
+from agentpipe.core.rollout import OFF, REQUIRE, TOKENS, Rollout, as_required, recorder
 from agentpipe.engines.base import Answer
 from agentpipe.engines.gateway import run_gateway
 from agentpipe.engines.instance import Instance
@@ -23,12 +22,12 @@ from agentpipe.evaluation.kept_answer import KeptAnswer
 from agentpipe.evaluation.refusals import refusals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from agentpipe.config.collection import Collection
     from agentpipe.core.context import Context
     from agentpipe.core.task import Task
-    from agentpipe.core.trace import Span, Tracer
+    from agentpipe.core.trace import Tracer
     from agentpipe.engines.base import Engine
     from agentpipe.engines.policies import LivePolicy
     from agentpipe.engines.process.judges import Judges
@@ -131,13 +130,19 @@ class Runner:
         tracer.rollout = self._new_rollout(task)
         instance = self._idle.pop() if self._idle else self._new_instance()
         try:
-            with tracer.root() as span, self._recorded(span, task) as record:
-                # A copy: the agent's changes to it reach neither the evaluators nor the Result.
-                answer = await self._answer_of(instance, task.copy())
-                answer = answer if isinstance(answer, Answer) else Answer(answer)
-                value, text = checked_answer(answer.value)
-                _refuse_inexact(tracer.rollout)
-                record["response"] = shorten(text, MAX_RECORDED_CHARS)
+            with tracer.root() as span:
+                text = error = ""
+                try:
+                    # A copy: the agent's changes to it reach neither evaluators nor the Result.
+                    answer = await self._answer_of(instance, task.copy())
+                    answer = answer if isinstance(answer, Answer) else Answer(answer)
+                    value, text = checked_answer(answer.value)
+                    _refuse_inexact(tracer.rollout)
+                except BaseException as raised:
+                    text, error = "", error_line(raised)
+                    raise
+                finally:
+                    span.add(self._record(task, text, error))
         except BaseException:
             # State left by a failed run must not reach the next task.
             await instance.close()
@@ -152,18 +157,25 @@ class Runner:
         given = Completed(value, (), answer.stop, keepable=True, env=env)
         return await self._evaluated(task, text, given, answered)
 
-    async def _answer_of(self, instance: Instance, task: Task) -> Any:
+    # Each coroutine that only awaits another one would keep its frame for as long as a run.
+
+    def _answer_of(self, instance: Instance, task: Task) -> Coroutine[Any, Any, Any]:
         if self._policy is None:
-            return await self._asked(instance, task)
-        policy = RunPolicy(self._policy, task, self._policy_key)
+            return self._asked(instance, task)
+        return self._following(RunPolicy(self._policy, task, self._policy_key), instance, task)
+
+    async def _following(self, policy: RunPolicy, instance: Instance, task: Task) -> Any:
         with following(policy), counting(policy.held):
             return await self._asked(instance, task)
 
-    async def _asked(self, instance: Instance, task: Task) -> Any:
-        limit_s = self._collection.time_limit_s
+    def _asked(self, instance: Instance, task: Task) -> Coroutine[Any, Any, Any]:
         models = getattr(self._engine, "models", None)
-        if models is None:
-            return await instance.answer(task, limit_s)
+        if models is None or recorder() is None:
+            return instance.answer(task, self._collection.time_limit_s)
+        return self._through_gateway(instance, task, models)
+
+    async def _through_gateway(self, instance: Instance, task: Task, models: Any) -> Any:
+        limit_s = self._collection.time_limit_s
         async with run_gateway(task, self.context, models) as gateway:
             context = gateway.led(self.context) if gateway else None
             return await instance.answer(task, limit_s, context)
@@ -221,22 +233,16 @@ class Runner:
         self._idle.append(instance)
         return judged.evaluations or ()
 
-    @contextmanager
-    def _recorded(self, span: Span, task: Task) -> Iterator[dict[str, Any]]:
-        """Write the agent's record in MCP-Universe's trace format, however the run ends."""
-        record: dict[str, Any] = {
+    def _record(self, task: Task, response: str, error: str) -> dict[str, Any]:
+        """A run's record in MCP-Universe's trace format."""
+        return {
             "type": "agent",
             "class": type(self._engine).__name__,
             "name": self.name,
+            "messages": [task.question],
+            "response": shorten(response, MAX_RECORDED_CHARS),
+            "error": shorten(error, MAX_RECORDED_CHARS),
         }
-        record |= {"messages": [task.question], "response": "", "error": ""}
-        try:
-            yield record
-        except BaseException as error:
-            record["error"] = shorten(error_line(error), MAX_RECORDED_CHARS)
-            raise
-        finally:
-            span.add(record)
 
     def _new_rollout(self, task: Task) -> Rollout | None:
         tokens = self._collection.record_tokens

@@ -15,7 +15,7 @@ from agentpipe.sending.plain_queues import CONCURRENCY
 from agentpipe.worker.running import plain_actor, plain_failures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     import dramatiq
 
@@ -95,8 +95,8 @@ class ServedActor(Protocol):
     @property
     def runs_in_thread(self) -> bool: ...  # noqa: D102 - likewise
 
-    async def perform(self, message: ClaimedMessage) -> Any:
-        """Run it with one message."""
+    def perform(self, message: ClaimedMessage) -> Coroutine[Any, Any, Any]:
+        """Run it with one message, once awaited."""
 
     def refusals(self, message: ClaimedMessage) -> list[str]:
         """Why it must not run, a sentence each."""
@@ -178,7 +178,7 @@ class _Agent:
             of.on_limit,
         )
 
-    async def perform(self, message: ClaimedMessage) -> Any:
+    def perform(self, message: ClaimedMessage) -> Coroutine[Any, Any, Any]:
         assert self._actor.runner is not None
         assert message.task is not None
         message.tracer = Tracer()
@@ -186,7 +186,7 @@ class _Agent:
         task = message.task
         if task.dramatiq is not None:
             task = task.changed(dramatiq=None)
-        return await self._actor.runner.run(task, message.tracer, message.note_answer)
+        return self._actor.runner.run(task, message.tracer, message.note_answer)
 
     def refusals(self, message: ClaimedMessage) -> list[str]:
         task, runner = message.task, self._actor.runner
@@ -249,8 +249,8 @@ class _Plain:
             options.get("concurrency", CONCURRENCY),
         )
 
-    async def perform(self, message: ClaimedMessage) -> Any:
-        return await plain_actor.perform(self._actor, message)
+    def perform(self, message: ClaimedMessage) -> Coroutine[Any, Any, Any]:
+        return plain_actor.perform(self._actor, message)
 
     def refusals(self, message: ClaimedMessage) -> list[str]:  # noqa: ARG002 - the protocol's
         return []

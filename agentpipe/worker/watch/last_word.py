@@ -4,7 +4,8 @@ A process that freezes, or whose interpreter is held by one call, can say nothin
 writes beforehand, with plain stores into memory: that it lives, what it holds, which run its loop
 executes now and which run each thread works for.
 
-The layout: the header, a table of threads, and a table of claims that grows to the worker's needs.
+The layout: the header, a table of threads, a table of claims that grows to the worker's needs, and
+one of the ends of their ids, whose pages take no memory while ids are short.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ _THREADS_AT, THREADS = 1024, 4096
 _CLAIM = struct.Struct("=HHQ")
 _CLAIMS_AT = _THREADS_AT + THREADS * _THREAD.size
 _ID_BYTES = 4 * 256
-_CLAIM_BYTES = _CLAIM.size + _ID_BYTES
+_CLAIM_BYTES = 64
+_INLINE_BYTES = _CLAIM_BYTES - _CLAIM.size
+_END_BYTES = _ID_BYTES - _INLINE_BYTES
 _FREE, _HELD, _BEGUN = 0, 1, 2
 _MEMORY = "agentpipe-last-word"
 # No process can open a file of another one here that keeps its memory to itself: it inherits it.
@@ -153,8 +156,13 @@ class LastWordFile:
                 break
             state, length, number = _CLAIM.unpack_from(entry)
             if state != _FREE:
-                task_id = entry[_CLAIM.size : _CLAIM.size + length].decode(errors="replace")
-                found[place] = HeldClaim(place, task_id, number, begun=state == _BEGUN)
+                task_id = entry[_CLAIM.size :][:length]
+                if length > _INLINE_BYTES:
+                    task_id += os.pread(
+                        self._file, length - _INLINE_BYTES, _end_at(capacity, place)
+                    )
+                name = task_id.decode(errors="replace")
+                found[place] = HeldClaim(place, name, number, begun=state == _BEGUN)
         return found
 
     def close(self) -> None:
@@ -172,7 +180,7 @@ class LastWord:
         for inherited in _files(path):  # No program that an agent starts gets it.
             os.set_inheritable(inherited, False)
         self._memory = mmap.mmap(self._file, _CLAIMS_AT)
-        self._beats = 0
+        self._beats = self._slots = 0
         self._free = deque[int]()
         self._free_marks = deque(range(THREADS))
         _U32.pack_into(self._memory, _PID, os.getpid())
@@ -202,7 +210,8 @@ class LastWord:
 
     def serve(self, worker: str, slots: int) -> None:
         """The worker serves from now on, with room for so many claims."""
-        name, size = worker.encode()[:_NAME_BYTES], _CLAIMS_AT + slots * _CLAIM_BYTES
+        name, size = worker.encode()[:_NAME_BYTES], _end_at(slots, slots)
+        self._slots = slots
         os.ftruncate(self._file, size)
         self._memory = mmap.mmap(self._file, size)
         self._free.extend(range(slots))
@@ -229,7 +238,11 @@ class LastWord:
             return NO_RUN
         place = self._free.popleft()
         at = _CLAIMS_AT + place * _CLAIM_BYTES
-        self._memory[at + _CLAIM.size : at + _CLAIM.size + len(task_id)] = task_id
+        inline, end = task_id[:_INLINE_BYTES], task_id[_INLINE_BYTES:]
+        self._memory[at + _CLAIM.size : at + _CLAIM.size + len(inline)] = inline
+        if end:
+            end_at = _end_at(self._slots, place)
+            self._memory[end_at : end_at + len(end)] = end
         _CLAIM.pack_into(self._memory, at, _HELD, len(task_id), claim.number)
         return place
 
@@ -271,6 +284,11 @@ class LastWord:
         if mark != NO_RUN:
             _THREAD.pack_into(self._memory, _THREADS_AT + mark * _THREAD.size, 0, 0)
             self._free_marks.append(mark)
+
+
+def _end_at(slots: int, place: int) -> int:
+    """Where the end of a long id is."""
+    return _CLAIMS_AT + slots * _CLAIM_BYTES + place * _END_BYTES
 
 
 def _files(path: str) -> tuple[int, ...]:
