@@ -38,6 +38,7 @@ PAGES = {
     "a search that all match, by duration": "&q=times&sort=longest",
     "the last page, by reward": f"&sort=reward&page={SAMPLES // 100 - 1}",
 }
+PAINTED = "performance.getEntriesByType('paint').map(it => it.startTime)"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -94,8 +95,9 @@ def trace() -> None:
             took_ms = []
             for _ in range(ASKED):
                 page.goto(f"http://127.0.0.1:{port}/task?id={result.task_id}")
-                page.wait_for_function("performance.getEntriesByType('paint').length > 0")
-                took_ms.append(page.evaluate("performance.getEntriesByType('paint')[0].startTime"))
+                while not (painted := page.evaluate(PAINTED)):  # Its policy lets no script wait.
+                    pass
+                took_ms.append(painted[0])
             browser.close()
     beside = f"median; {min(took_ms):.0f} to {max(took_ms):.0f} ms; bar 500 ms"
     show(f"a trace of {SPANS} spans to first paint", f"{statistics.median(took_ms):.0f} ms", beside)
