@@ -41,11 +41,16 @@ _NO_USAGE: Mapping[str, float] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Extract:
-    """What a list shows of a Result, beside its sample."""
+    """What a list shows of a Result, beside its sample.
+
+    Attributes:
+        searched: What a search looks at, in lower case.
+    """
 
     agent: str
     question: str
     error: str
+    searched: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ class RunView:
     Attributes:
         run: Its name; empty for results of no run.
         samples: The last attempt at each, in the order in which they finished.
-        searched: What a search looks at, in lower case, for each of them.
+        searched: What a search looks at, for each of them.
         report: Of all of them; None while they are read.
         charts: Of all of them; drawn once, since every page of the run shows them.
         complete: Whether all are read.
@@ -81,7 +86,6 @@ class _Reading:
         self.future: Future[None] | None = None
         self._attempts: list[Sample] = []
         self._extracts: dict[str, Extract] = {}
-        self._searched: dict[str, str] = {}
         self._after = 0
 
     def go_on(self, settings: Settings, stopping: threading.Event) -> None:
@@ -106,18 +110,15 @@ class _Reading:
             self._show(report_of(last_attempts(self._attempts)))
 
     def _add(self, result: Result) -> None:
-        extract = extract_of(result)
         self._attempts.append(_compact(Sample.of(result, questions=True)))
-        self._extracts[result.task_id] = extract
-        shown = (result.task_id, extract.question, extract.agent, extract.error)
-        self._searched[result.task_id] = " ".join(shown).lower()
+        self._extracts[result.task_id] = extract_of(result)
 
     def _show(self, report: Report | None) -> None:
         samples = sorted(last_attempts(self._attempts), key=lambda each: each.finished or 0.0)
         self.view = RunView(
             self.view.run,
             tuple(samples),
-            tuple(self._searched[each.task_id] for each in samples),
+            tuple(self._extracts[each.task_id].searched for each in samples),
             self._extracts,
             report or self.view.report,
             tuple(charts_of(samples)) if report else self.view.charts,
@@ -194,5 +195,7 @@ def extract_of(result: Result) -> Extract:
     """What lists show of it."""
     error = result.error or {}
     said = f"{error.get('type', '')}: {error.get('message', '')}" if error else ""
-    question = one_line(question_of(result) or "", _EXCERPT)
-    return Extract(intern(result.agent or ""), question, one_line(said, _EXCERPT))
+    agent, question = intern(result.agent or ""), one_line(question_of(result) or "", _EXCERPT)
+    error_line = one_line(said, _EXCERPT)
+    searched = f"{result.task_id} {question} {agent} {error_line}".lower()
+    return Extract(agent, question, error_line, searched)
