@@ -195,7 +195,7 @@ def store_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     at_once = kind.traits.answers_at_once
     slow = slowness()
     PACE.lease_s, PACE.patience_s = (0.2, 0.0) if at_once else (2.0 * slow, 1.6 * slow)
-    PACE.rest_s = 0.01 if at_once else 0.05
+    PACE.more_s, PACE.rest_s = (0.0, 0.01) if at_once else (0.4 * slow, 0.05)
     return Settings(broker=kind.url(request, tmp_path))
 
 

@@ -19,12 +19,14 @@ class Pace:
     Attributes:
         lease_s: A short lease, long enough to claim within it.
         patience_s: A claim may find nothing for this long although tasks wait.
+        more_s: After some tasks, a claim may find no more for this long although there are.
         rest_s: How long to leave the core to other processes between two claims.
         quiet_s: A sink that gives a reader nothing for this long has nothing for it.
     """
 
     lease_s: float = 0.2
     patience_s: float = 0.0
+    more_s: float = 0.0
     rest_s: float = 0.01
     quiet_s: float = 0.5
 

@@ -199,7 +199,7 @@ def test_a_group_that_ended_and_lacks_something_is_given_up_and_told(
     lacking = records_of("lacking")
     late = lacking.pop(missing)
     publish(settings, lacking, *(records_of(f"g{index}") for index in range(3)))
-    with opened(settings, grace_s=0.5, timeout_s=0.6) as stream:
+    with opened(settings, grace_s=1, timeout_s=1.5) as stream:
         assert names_of(stream) == ["g0", "g1", "g2"]
     assert stream.counts == {"complete": 3, "lost": 1}
     assert "1 groups given up, of which a Result or the record" in caplog.text
@@ -215,10 +215,10 @@ def test_a_group_that_still_runs_is_given_up_only_after_a_time_that_is_asked_for
 ) -> None:
     running, repaired = records_of("running")[:1], records_of("repaired", outcome="crashed")[:-1]
     publish(settings, running, repaired, records_of("g"))
-    with opened(settings, grace_s=0.5, timeout_s=0.6) as stream:
+    with opened(settings, grace_s=1, timeout_s=1.5) as stream:
         assert names_of(stream) == ["g"]
         assert stream.counts == {"complete": 1}
-    with opened(settings, abandon_s=0.5, timeout_s=0.6) as stream:
+    with opened(settings, abandon_s=1, timeout_s=1.5) as stream:
         assert names_of(stream) == ["g"]
         assert stream.counts == {"complete": 1, "lost": 2}
     with opened(settings) as stream:
