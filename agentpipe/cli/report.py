@@ -178,15 +178,8 @@ def _used(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _cut(spares: Spares | None) -> Iterator[tuple[str, str]]:
-    if spares is None:
-        return
-    groups = counted(spares.groups, "group")
-    cut = counted(spares.cut + spares.unbegun, "sample")
-    after = "" if spares.cut_s is None else f" after {spares.cut_s:.1f} s on average"
-    unbegun = f" ({spares.unbegun:,} had not begun)" if spares.unbegun else ""
-    took = "" if spares.kept_s is None else f" took {spares.kept_s:.1f} s, and"
-    those = f"the {spares.kept:,} that count{took} are the quick ones"
-    yield "spares", f"{groups} cut off {cut}{after}{unbegun}; {those}"
+    if spares is not None:
+        yield "spares", spares.sentence
 
 
 def _share(report: Report, value: float) -> str:

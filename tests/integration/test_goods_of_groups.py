@@ -132,3 +132,6 @@ def test_a_report_says_that_spares_favour_quick_runs(project: Project) -> None:
     said = project.ok("report").out
     assert "1 group cut off 1 sample after" in said
     assert "are the quick ones" in said
+    page = project.folder / "report.html"
+    project.ok("report", "--html", str(page))
+    assert "Spares: 1 group cut off 1 sample after" in page.read_text()

@@ -1,9 +1,9 @@
 """ProcessAgent: an agent that lives in a process of its own, seen from the worker.
 
 Both sides send JSON, an object a line, over a socket that nothing else writes to. Requests:
-``{"open": {...}}``, ``{"task": {...}}``, ``{"cancel": true}``. Replies: ``{"ready": true}``,
-``{"span": {...}}`` as each span ends, ``{"turn": {...}, "engine", "model"}`` for a response's token
-ids, then ``{"done": {"answer", "stop", "evaluations"}}`` or
+``{"open": {...}}``, ``{"task": {...}, "attempt"}``, ``{"cancel": true}``. Replies:
+``{"ready": true}``, ``{"span": {...}}`` as each span ends, ``{"turn": {...}, "engine", "model"}``
+for a response's token ids, then ``{"done": {"answer", "stop", "evaluations"}}`` or
 ``{"error": {"type", "message", "traceback", "limit", "stop", "infra", "permanent", "shortage",
 "retry_after_s", "rate_limited", "headers"}}``,
 with ``usage`` beside it where it is known.

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from agentpipe.core.text import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -35,14 +37,24 @@ class Spares:
     kept_s: float | None
     cut_s: float | None
 
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        groups, cut = counted(self.groups, "group"), counted(self.cut + self.unbegun, "sample")
+        after = "" if self.cut_s is None else f" after {self.cut_s:.1f} s on average"
+        unbegun = f" ({self.unbegun:,} had not begun)" if self.unbegun else ""
+        took = "" if self.kept_s is None else f" took {self.kept_s:.1f} s, and"
+        those = f"the {self.kept:,} that count{took} are the quick ones"
+        return f"{groups} cut off {cut}{after}{unbegun}; {those}"
+
 
 def spares_of(samples: Iterable[Sample]) -> Spares | None:
     """None where no group of these has cut anything off."""
-    counted = defaultdict[str, list["Sample"]](list)
+    by_group = defaultdict[str, list["Sample"]](list)
     for each in samples:
         if each.need:
-            counted[each.group].append(each)
-    groups = [members for members in counted.values() if _has_cut(members)]
+            by_group[each.group].append(each)
+    groups = [members for members in by_group.values() if _has_cut(members)]
     if not groups:
         return None
     kept = [it for members in groups for it in members if it.reward is not None]
