@@ -124,19 +124,20 @@ class Policy:
             raise
         change(self._store, self.name, PolicyChange(version=version, paused=False))
 
-    def recover(self, version: int, *, trained: int) -> None:
+    def recover(self, version: int, *, trained: int | None) -> None:
         """Go on from a checkpoint: with its version, which may be lower than the last one.
 
         Args:
             version: Of the checkpoint.
-            trained: How many groups were used until then. Those that have ended and come again
-                count, too, where they are known: as many fewer begin.
+            trained: How many groups were used until then, with those that have ended and come
+                again: as many fewer begin. None where all that have ended come again or were used:
+                the broker has counted them.
 
         Raises:
             ConfigError: These are not numbers.
         """
         refuse_version(version)
-        if type(trained) is not int or trained < 0:
+        if trained is not None and (type(trained) is not int or trained < 0):
             raise ConfigError(f"trained: expected an integer from 0, not {trained!r:.40}")
         step = PolicyChange(version=version, back=True, accepted=trained)
         change(self._store, self.name, step)

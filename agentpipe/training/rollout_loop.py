@@ -62,7 +62,6 @@ class Rollouts:
         self._feed, self._groups, self._name = feed, groups, name
         self._batch, self._room = batch, (ahead + 1) * batch
         self._over = 0  # Groups that were over when the loaded state was made.
-        self._used = 0  # Of these, those that were given.
         self._given = 0  # Since then.
         self.step = 0
         groups.state_dict()  # Nothing is committed that is in no state.
@@ -233,8 +232,6 @@ class Rollouts:
             "step": self.step,
             "sent": self._feed.position,
             "over": self._over_now - len(unused),
-            "used": self._used + self._given - len(unused),
-            "unused": len(unused),
             "policy_version": None if self.policy is None else self.policy.version,
             "groups": self._groups.state_dict(unused=unused),
         }
@@ -251,11 +248,10 @@ class Rollouts:
             raise ConfigError(f"not a state of the loop {self._name!r}: {state!r:.80}")
         self._groups.load_state_dict(state["groups"])
         self._feed.begin_at(state["sent"])
-        self.step, self._over, self._used = state["step"], state["over"], state["used"]
+        self.step, self._over = state["step"], state["over"]
         if self.policy is not None and state["policy_version"] is not None:
-            # Those that come again have ended: none begins in their place.
-            ended = self._used + state.get("unused", 0)
-            self.policy.recover(state["policy_version"], trained=ended)
+            # What has ended since then comes again: none begins in its place.
+            self.policy.recover(state["policy_version"], trained=None)
 
     def close(self) -> None:
         """Close its connections; groups that are out go on, and a later start reads them."""

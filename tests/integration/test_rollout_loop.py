@@ -10,16 +10,22 @@ import subprocess
 import sys
 import uuid
 from collections import Counter
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from agentpipe import ConfigError, ResultTimeout, Rollouts, Settings, TaskError
+from agentpipe.operations.policies import find_policy
+from tests.stores import open_any
+from tests.support import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from agentpipe.core.policy import PolicyState
 
 # Half of the members of an even prompt are right, so that it is varied; all of an odd one are.
 AGENTS = """
@@ -167,6 +173,57 @@ def test_a_trainer_killed_at_any_point_uses_each_group_once(
             break
     assert process.returncode in (0, -signal.SIGKILL)
     assert_each_once(end_of(trainer(settings, tmp_path))["used"], tmp_path)
+
+
+@pytest.fixture
+def policy(settings: Settings, tmp_path: Path) -> Callable[[], PolicyState]:
+    """The collection follows one; what the broker says of it."""
+    spec = {"name": "main", "endpoints": ["http://127.0.0.1:9/v1"], "batch": 1, "max_staleness": 1}
+    mixed = COLLECTION.replace("queue_size: 20", "queue_size: 20, policy: main")
+    document = yaml.safe_dump({"kind": "policy", "spec": spec})
+    (tmp_path / "mixed.yaml").write_text(f"{document}---{mixed}")
+
+    def state() -> PolicyState:
+        with closing(open_any(settings)) as store:
+            return find_policy(store, "main")
+
+    return state
+
+
+@pytest.mark.usefixtures("policy", "workers")
+def test_no_group_begins_in_place_of_one_that_comes_again(
+    settings: Settings, tmp_path: Path, policy: Callable[[], PolicyState]
+) -> None:
+    """A trainer goes on from a state of version 0, when three groups have ended by version 1."""
+
+    def opened() -> Rollouts:
+        prompts = [{"question": "2", "evaluators": JUDGED} for _ in range(8)]
+        path = tmp_path / "mixed.yaml"
+        return Rollouts.open(path, prompts, n=2, batch=1, settings=settings, timeout_s=60)
+
+    def ended(number: int) -> PolicyState:
+        wait_until(lambda: (policy().accepted, policy().running) == (number, 0), 60, f"{number}")
+        return policy()
+
+    with opened() as rollouts:
+        groups = rollouts.groups()
+        next(groups)
+        saved = rollouts.state_dict()
+        next(groups)
+        assert rollouts.policy is not None
+        rollouts.policy.publish(1)
+        assert ended(3).room == 0
+    with opened() as rollouts:
+        rollouts.load_state_dict(saved)
+        groups = rollouts.groups()
+        found = [next(groups).group_id, next(groups).group_id]
+        state = ended(3)
+        assert (state.version, state.room) == (0, -1)
+        assert rollouts.policy is not None
+        rollouts.policy.publish(2)
+        found.append(next(groups).group_id)
+        assert ended(4).room == 0
+    assert found == [f"mixed/{number:06}" for number in (1, 2, 3)]
 
 
 def test_what_is_wrong_is_told_where_it_is_given(settings: Settings, tmp_path: Path) -> None:
