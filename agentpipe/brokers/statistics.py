@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from agentpipe.core.groups import MEMBERS, STATUSES, UNUSED
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # The window of ``Stats.recent``.
 RECENT_S = 10.0
+# How a store's counter of an outcome is called.
+OUTCOME = "outcome:"
 # A longer error is cut before it is stored with its queue.
 MAX_LAST_ERROR_CHARS = 300
 # The mean duration weighs about this many of an agent's last runs.
@@ -213,6 +215,31 @@ class Stats:
     measures: Mapping[str, Measures] | None = None
     groups: GroupCounts | None = None
     policies: tuple[PolicyState, ...] = ()
+
+    @classmethod
+    def counted(
+        cls, counters: Mapping[str, int], queues: tuple[QueueDepth, ...], **others: Any
+    ) -> Self:
+        """A snapshot of a store that knows each queue's depth, and counts the rest by name.
+
+        Args:
+            counters: What happened since the store is there; outcomes as ``outcome:NAME``.
+            queues: Their depths add up to those of the store.
+            others: All other fields.
+        """
+        ended = sorted(it for it in counters.items() if it[0].startswith(OUTCOME))
+        return cls(
+            accepted=counters.get("accepted", 0),
+            waiting=sum(queue.waiting or 0 for queue in queues),
+            delayed=sum(queue.delayed or 0 for queue in queues),
+            running=sum(queue.running or 0 for queue in queues),
+            outbox_bytes=counters.get("outbox_bytes", 0),
+            delivered=counters.get("delivered", 0),
+            undeliverable=counters.get("undeliverable", 0),
+            outcomes={name.removeprefix(OUTCOME): number for name, number in ended},
+            queues=queues,
+            **others,
+        )
 
 
 def with_spent(

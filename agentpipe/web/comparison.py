@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agentpipe.operations.judging.comparing import Comparison, compare
+from agentpipe.operations.judging.samples import by_task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,7 +88,7 @@ def _by_difference(pair: TaskPair) -> tuple[float, bool, str]:
 
 
 def _pairs(a: RunView, b: RunView) -> list[TaskPair]:
-    first, second = _by_task(a.samples), _by_task(b.samples)
+    first, second = by_task(a.samples), by_task(b.samples)
     return [
         TaskPair(
             task,
@@ -101,13 +102,6 @@ def _pairs(a: RunView, b: RunView) -> list[TaskPair]:
         )
         for task in first.keys() & second.keys()
     ]
-
-
-def _by_task(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
-    found: dict[str, list[Sample]] = {}
-    for sample in samples:
-        found.setdefault(sample.task, []).append(sample)
-    return found
 
 
 def _outcome(samples: Sequence[Sample]) -> str:

@@ -48,6 +48,7 @@ from agentpipe.brokers.rabbitmq.task_location import locate
 from agentpipe.brokers.rabbitmq.wakeup import Wakeup
 from agentpipe.brokers.rabbitmq.worker import RabbitWorker
 from agentpipe.brokers.records import Admission
+from agentpipe.brokers.with_dead_letters import WithDeadLetters
 from agentpipe.connections.amqp import health
 from agentpipe.connections.amqp.channel import ChannelClosed
 from agentpipe.connections.amqp.connection import ANSWER_S, Link, Session
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.breaker import Tripped
     from agentpipe.brokers.capabilities import Answer, Fate, TaskFilter, TaskSeen
-    from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage
+    from agentpipe.brokers.dead_letter import DeadLetter
     from agentpipe.brokers.location import TaskLocation
     from agentpipe.brokers.records import (
         Claim,
@@ -84,7 +85,7 @@ LONG_S = 60.0
 GROUP_S = 5.0
 
 
-class RabbitStore(Store):
+class RabbitStore(WithDeadLetters, Store):
     """The ``Store`` over ``amqp://`` and ``amqps://``; the seam says what each operation promises.
 
     Raises:
@@ -326,18 +327,6 @@ class RabbitStore(Store):
             return await Moving(services, queues, limit).run(set(agents)) if queues else 0
 
         return self._run(move, LONG_S)
-
-    def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
-        return self._dead.dead_letters(wanted, after, limit)
-
-    def count_dead(self, wanted: DeadFilter) -> int | None:
-        return self._dead.count_dead(wanted)
-
-    def read_dead(self, task_ids: Sequence[str]) -> list[DeadLetter]:
-        return self._dead.read_dead(task_ids)
-
-    def drop_dead(self, task_ids: Sequence[str]) -> int:
-        return self._dead.drop_dead(task_ids)
 
     def set_aside(self, worker: Worker, refusals: Sequence[Refusal]) -> None:
         async def set_aside(services: Services) -> None:

@@ -64,12 +64,12 @@ from agentpipe.brokers.redis.notifications import Subscription
 from agentpipe.brokers.redis.script_runner import ScriptRunner
 from agentpipe.brokers.redis.settling import PORTION, Settler
 from agentpipe.brokers.statistics import RECENT_S, Stats
+from agentpipe.brokers.with_dead_letters import WithDeadLetters
 from agentpipe.errors import Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Mapping, Sequence
 
-    from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage
     from agentpipe.brokers.location import TaskLocation
     from agentpipe.brokers.records import Group
     from agentpipe.brokers.redis.script_runner import Argument
@@ -97,7 +97,7 @@ _VERDICTS: dict[int, Verdict] = {ord("a"): "accepted", ord("d"): "duplicate", or
 log = logging.getLogger(__name__)
 
 
-class RedisStore(Store):
+class RedisStore(WithDeadLetters, Store):
     """The ``Store`` over ``redis://host``; see the seam for what each operation promises.
 
     A request that got no answer is repeated under its number, at once or by the next call for
@@ -372,18 +372,6 @@ class RedisStore(Store):
 
     def locate(self, task_id: str) -> TaskLocation:
         return as_location(task_id, self._scripts.run("locate", task_id))
-
-    def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
-        return self._dead.dead_letters(wanted, after, limit)
-
-    def count_dead(self, wanted: DeadFilter) -> int | None:
-        return self._dead.count_dead(wanted)
-
-    def read_dead(self, task_ids: Sequence[str]) -> list[DeadLetter]:
-        return self._dead.read_dead(task_ids)
-
-    def drop_dead(self, task_ids: Sequence[str]) -> int:
-        return self._dead.drop_dead(task_ids)
 
     def _drop_letters(self, kind: str, task_ids: Sequence[str]) -> int:
         return int(self._ask("drop_dead", (kind, *task_ids), kind, *task_ids))

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 Number = TypeVar("Number", int, float)
-_OUTCOME = "outcome:"
 
 log = logging.getLogger(__name__)
 
@@ -153,23 +152,12 @@ def as_stats(answer: Sequence[Any]) -> Stats:
     tallies, spendings = dict(_tallies(_listed(answer[5]))), as_spendings(answer[9])
     placed = sorted(_depths(_listed(answer[3]), tallies), key=lambda entry: entry[0])
     queues = with_spent((depth for _, depth in placed), spendings)
-    return Stats(
-        accepted=counters.get("accepted", 0),
-        waiting=sum(queue.waiting or 0 for queue in queues),
-        delayed=sum(queue.delayed or 0 for queue in queues),
-        running=sum(queue.running or 0 for queue in queues),
+    return Stats.counted(
+        counters,
+        queues,
         outbox=answer[1],
         groups=GroupCounts.of(counters.get("groups", 0), counters, answer[11]),
-        outbox_bytes=counters.get("outbox_bytes", 0),
-        delivered=counters.get("delivered", 0),
         dead=answer[2],
-        undeliverable=counters.get("undeliverable", 0),
-        outcomes={
-            name.removeprefix(_OUTCOME): value
-            for name, value in sorted(counters.items())
-            if name.startswith(_OUTCOME)
-        },
-        queues=queues,
         workers=tuple(sorted(_workers(answer[4]), key=lambda worker: worker.name)),
         tally=replace(sum(tallies.values(), Tally()), error="", error_s=None),
         recent=answer[6],

@@ -23,6 +23,7 @@ from agentpipe.brokers.sqlite.reading import read_tasks
 from agentpipe.brokers.sqlite.settling import answer_unclaimed, cancel_task
 from agentpipe.brokers.sqlite.tables import RAISE_COUNTER, SELECT_CANCELLED, add_to_counters
 from agentpipe.brokers.sqlite.task_location import locate
+from agentpipe.brokers.with_dead_letters import WithDeadLetters
 from agentpipe.connections.health import examine_folder
 from agentpipe.connections.private_files import examine_modes
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from agentpipe.brokers.capabilities import Answer, Fate, TaskQuery, TaskSeen
-    from agentpipe.brokers.dead_letter import DeadFilter, DeadLetter, DeadPage
     from agentpipe.brokers.location import TaskLocation
     from agentpipe.brokers.records import Refusal, Worker
     from agentpipe.brokers.runs import KeptRun
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from agentpipe.core.policy import PolicyChange, PolicyState
 
 
-class SqliteOperations:
+class SqliteOperations(WithDeadLetters):
     """The capabilities of the store that no worker needs to run tasks; see ``capabilities``."""
 
     _database: Database
@@ -122,18 +122,6 @@ class SqliteOperations:
     def locate(self, task_id: str) -> TaskLocation:
         with self._database.read() as db:
             return locate(db, task_id, self._clock)
-
-    def dead_letters(self, wanted: DeadFilter, after: str, limit: int) -> DeadPage:
-        return self._dead.dead_letters(wanted, after, limit)
-
-    def count_dead(self, wanted: DeadFilter) -> int:
-        return self._dead.count_dead(wanted)
-
-    def read_dead(self, task_ids: Sequence[str]) -> list[DeadLetter]:
-        return self._dead.read_dead(task_ids)
-
-    def drop_dead(self, task_ids: Sequence[str]) -> int:
-        return self._dead.drop_dead(task_ids)
 
     def set_aside(self, worker: Worker, refusals: Sequence[Refusal]) -> None:
         with self._database.write() as db:

@@ -9,7 +9,7 @@ import orjson
 from agentpipe.brokers.sqlite.dead_letters import bury
 from agentpipe.brokers.sqlite.groups import EndedTask, end_member
 from agentpipe.brokers.sqlite.tables import COUNT_CRASH, RUNNING, SETTLED, WAITING
-from agentpipe.brokers.statistics import RUNS_IN_MEAN
+from agentpipe.brokers.statistics import OUTCOME, RUNS_IN_MEAN
 
 if TYPE_CHECKING:
     import sqlite3
@@ -124,7 +124,7 @@ def _put_in_outbox(
 
 
 def _gains(result: bytes, outcome: str) -> dict[str, int]:
-    return {"outbox": 1, "outbox_bytes": len(result), f"outcome:{outcome}": 1}
+    return {"outbox": 1, "outbox_bytes": len(result), OUTCOME + outcome: 1}
 
 
 def answer_unclaimed(

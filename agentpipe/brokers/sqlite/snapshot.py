@@ -43,25 +43,12 @@ def read_stats(db: sqlite3.Connection, clock: StoreClock) -> Stats:
     measured = measures.read(db)
     groups = read_counts(db, counters)
     policies = read_policies(db)
-    queues = with_budgets(db, queues, spendings)
-    prefix = "outcome:"
-    return Stats(
-        accepted=counters.get("accepted", 0),
-        waiting=sum(queue.waiting or 0 for queue in queues),
-        delayed=sum(queue.delayed or 0 for queue in queues),
-        running=sum(queue.running or 0 for queue in queues),
+    return Stats.counted(
+        counters,
+        with_budgets(db, queues, spendings),
         outbox=counters.get("outbox", 0) - groups.records,
         groups=groups,
-        outbox_bytes=counters.get("outbox_bytes", 0),
-        delivered=counters.get("delivered", 0),
         dead=dead,
-        undeliverable=counters.get("undeliverable", 0),
-        outcomes={
-            name.removeprefix(prefix): value
-            for name, value in sorted(counters.items())
-            if name.startswith(prefix)
-        },
-        queues=queues,
         workers=workers,
         tally=tally,
         recent=recent,

@@ -134,12 +134,17 @@ def total_usage(usages: Iterable[Mapping[str, float]]) -> Mapping[str, float]:
     return total
 
 
+def by_task(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
+    """The samples of each task, in order."""
+    found = defaultdict[str, list[Sample]](list)
+    for each in samples:
+        found[each.task].append(each)
+    return found
+
+
 def rewards_by_task(samples: Iterable[Sample]) -> dict[str, list[float | None]]:
     """The rewards of each task's samples; None where one is missing."""
-    found = defaultdict[str, list[float | None]](list)
-    for each in samples:
-        found[each.task].append(each.reward)
-    return found
+    return {task: [it.reward for it in found] for task, found in by_task(samples).items()}
 
 
 def _numbers(usage: Mapping[str, Any]) -> Mapping[str, float]:

@@ -8,23 +8,15 @@ from typing import TYPE_CHECKING, Any
 from agentpipe.config.schema import AGENT_KINDS, BENCHMARK
 from agentpipe.config.yaml_source import kind_in, kind_of
 from agentpipe.core.did_you_mean import MISSPELT, nearest
+from agentpipe.core.task import ASKED
 
 if TYPE_CHECKING:
     from agentpipe.config.yaml_source import Document
 
 _KINDS = ("collection", BENCHMARK, *AGENT_KINDS)
 _FEW_KEYS, _MANY_KEYS = 5, 100
-_TASK_KEYS = frozenset(
-    (
-        "question",
-        "output_format",
-        "mcp_servers",
-        "use_specified_server",
-        "evaluators",
-        "prepares",
-        "cleanups",
-    )
-)
+# Without names that the files of other programs have as well.
+_TASK_KEYS = frozenset(ASKED) - {"category", "sampling"}
 _RESULT_KEYS = frozenset(("evaluation_results", "outcome"))
 _TRANSPORTS = frozenset(("stdio", "sse", "http_url", "streamable_http", "command"))
 
