@@ -23,7 +23,7 @@ from agentpipe.tui.state import ScreenState
 from agentpipe.tui.store_actions import StoreActions
 from docs.pictures.drawing import anonymous, svg
 from docs.pictures.fleet import RUN, environ, finished_run, send, working
-from docs.pictures.pages import photographs, serving
+from docs.pictures.pages import chromium, photographs, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -42,6 +42,8 @@ WIDTH = 120
 def main() -> None:
     """Run the fleet in a temporary folder, and write the images."""
     args = _parsed()
+    if chromium() is None:
+        sys.exit("the pages are photographed in Chromium: install it, such as Debian's chromium")
     images = args.folder.resolve()
     images.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

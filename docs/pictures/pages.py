@@ -47,6 +47,11 @@ _RENAME = """
 """
 
 
+def chromium() -> str | None:
+    """The browser of this machine."""
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
     """The address of the pages of this folder's broker and sink, with its token."""
@@ -67,10 +72,9 @@ def photographs(url: str, folder: Path, paths: dict[str, str]) -> Iterator[tuple
     """For each name and path the page in both themes."""
     from playwright.sync_api import sync_playwright
 
-    program = next(filter(None, map(shutil.which, NAMES)), None)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"]
+            executable_path=chromium(), args=["--no-sandbox", "--disable-dev-shm-usage"]
         )
         for theme in THEMES:
             with _viewer(browser, url, theme) as page:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import html
+import os
 import re
 import socket
 import struct
@@ -33,6 +34,9 @@ pytestmark = pytest.mark.long
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Path:
     """Images of one run, drawn once for all test processes."""
+    if pages.chromium() is None:
+        assert "CI" not in os.environ, "Chromium is missing"
+        pytest.skip("Chromium is missing")
     shared = tmp_path_factory.getbasetemp().parent / f"images-{testrun_uid}"
     shared.mkdir(exist_ok=True)
     folder = shared / "drawn"
