@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from agentpipe.tui.numbers import count
 from tests.integration.tmux import Tmux
 from tests.support import wait_until
 
@@ -89,7 +90,7 @@ def test_top_and_web_take_no_more_with_many_results(project: Project) -> None:
         for delivered in range(PORTION, RESULTS + 1, PORTION):
             project.send(*(_task(delivered + number) for number in range(PORTION)))
             project.until(timeout_s=PATIENCE_S, delivered=delivered)
-            terminal.see(f"delivered {delivered:,}")
+            terminal.see(f"delivered {count(delivered)}")
             if delivered == FIRST:
                 before = {command: memory_mib(pid) for command, pid in pids.items()}
         after = {command: memory_mib(pid) for command, pid in pids.items()}
