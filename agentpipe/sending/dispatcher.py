@@ -22,11 +22,12 @@ from agentpipe.brokers.capabilities import (
 from agentpipe.brokers.records import Admission, Queue
 from agentpipe.config.task_rules import NO_RULES
 from agentpipe.core.budgets import NO_BUDGET
-from agentpipe.errors import ConfigError, QueueFull
+from agentpipe.errors import ConfigError, QueueFull, Unreachable
 from agentpipe.sending.admission import admit
 from agentpipe.sending.groups import COUNT_GROUPS, REPAIRS, GroupPlan, offer_portions
 from agentpipe.sending.handle import Handle
-from agentpipe.sending.patience import FULL_PAUSE_S, until_it_answers
+from agentpipe.sending.one_ahead import one_ahead
+from agentpipe.sending.patience import FULL_PAUSE_S, tried, until_it_answers
 from agentpipe.sending.pending import Pending
 from agentpipe.sending.plain_queues import ActorOptions
 from agentpipe.sending.refused_results import refused_results
@@ -191,8 +192,9 @@ class Dispatcher(ActorOptions):
     ) -> Sent:
         """Send tasks in order, many per round trip.
 
-        ``tasks`` is read as needed and may be endless. ``on_full="wait"`` waits for room, and for
-        a store that does not answer. Without ``round_robin``, ``collection`` is one agent's queue.
+        ``tasks`` is read as needed, a batch ahead, and may be endless. ``on_full="wait"`` waits
+        for room, and for a store that does not answer. Without ``round_robin``, ``collection`` is
+        one agent's queue.
 
         Raises:
             TaskError: A task is invalid; the batches before it are accepted.
@@ -211,19 +213,25 @@ class Dispatcher(ActorOptions):
     ) -> Iterator[Sent]:
         """Like ``send_many``, with the outcome of each round trip."""
         waiting = on_full == "wait"
-        offer = partial(self._offer_patiently if waiting else self._offer, round_robin=round_robin)
+        offer = partial(self._offer, collection, round_robin=round_robin)
         rules, config_hash = self.rules_of(collection), self.hash_of(collection)
-        for offers in _batches(admit(task, rules).offer(config_hash) for task in tasks):
-            admission = offer(collection, offers)
+        batches = _batches(admit(task, rules).offer(config_hash) for task in tasks)
+
+        def once(offers: Sequence[Offer]) -> Admission | Unreachable:
+            # It may be in a thread, which must not wait: an interrupt would not end that.
+            return tried(partial(offer, offers)) if waiting else offer(offers)
+
+        for offers, found in one_ahead(once, batches, _is_full):
+            admission = until_it_answers(partial(offer, offers), found)
             if not admission.bound and "refused" in admission.verdicts:
                 raise ConfigError(f"no agent serves collection {collection!r}: declare it first")
             yield sent_of(offers, admission, count_refused=not waiting)
             refused = _refused(offers, admission)
             while waiting and refused:
                 time.sleep(FULL_PAUSE_S)
-                admission = offer(collection, refused)
-                yield sent_of(refused, admission, count_refused=False)
-                refused = _refused(refused, admission)
+                later = until_it_answers(partial(offer, refused))
+                yield sent_of(refused, later, count_refused=False)
+                refused = _refused(refused, later)
 
     def send_group(self, collection: str, task: Any, n: int = 8, **options: Any) -> Sent:
         """Send ``n`` samples of one task, all or none; see ``send_groups``."""
@@ -274,12 +282,6 @@ class Dispatcher(ActorOptions):
     def _offer(self, collection: str, offers: Sequence[Offer], *, round_robin: bool) -> Admission:
         return self._store.offer(collection, offers, round_robin=round_robin)
 
-    def _offer_patiently(
-        self, collection: str, offers: Sequence[Offer], *, round_robin: bool
-    ) -> Admission:
-        """Offer until the store answers; with the same ids, so that repeating is safe."""
-        return until_it_answers(partial(self._offer, collection, offers, round_robin=round_robin))
-
     def begin_run(self, name: str, record: bytes) -> bytes | None:
         """Keep the record of a run unless it has one; returns that which it has.
 
@@ -315,6 +317,11 @@ def _batches(offers: Iterator[Offer]) -> Iterator[list[Offer]]:
             if size > BATCH_BYTES:
                 break
         yield batch
+
+
+def _is_full(batch: Sequence[Offer]) -> bool:
+    """Whether another may follow it."""
+    return len(batch) == BATCH or sum(len(offer.payload) for offer in batch) > BATCH_BYTES
 
 
 def _refused(offers: Sequence[Offer], admission: Admission) -> list[Offer]:

@@ -20,18 +20,29 @@ OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S = 0.1, 2.0
 log = logging.getLogger(__name__)
 
 
-def until_it_answers(offer: Callable[[], Admission]) -> Admission:
-    """Offer until the store answers; with the same ids, so that repeating is safe."""
+def tried(offer: Callable[[], Admission]) -> Admission | Unreachable:
+    """What the store says, or why it says nothing."""
+    try:
+        return offer()
+    except Unreachable as error:
+        return error
+
+
+def until_it_answers(
+    offer: Callable[[], Admission], found: Admission | Unreachable | None = None
+) -> Admission:
+    """Offer until the store answers; with the same ids, so that repeating is safe.
+
+    ``found`` is what was ``tried`` already, if anything was.
+    """
     tries = 0
-    while True:
-        try:
-            admission = offer()
-        except Unreachable as error:
-            if not tries:
-                log.warning("the broker %s, sending waits for it: %s", error.ailment, error)
-            tries += 1
-            time.sleep(delay_s(tries, OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S))
-        else:
-            if tries:
-                log.warning("the broker answers again, after %d tries", tries)
-            return admission
+    found = tried(offer) if found is None else found
+    while isinstance(found, Unreachable):
+        if not tries:
+            log.warning("the broker %s, sending waits for it: %s", found.ailment, found)
+        tries += 1
+        time.sleep(delay_s(tries, OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S))
+        found = tried(offer)
+    if tries:
+        log.warning("the broker answers again, after %d tries", tries)
+    return found

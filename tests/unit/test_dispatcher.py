@@ -8,8 +8,8 @@ import pytest
 
 from agentpipe.brokers.records import Queue
 from agentpipe.brokers.sqlite import SqliteStore
-from agentpipe.errors import ConfigError, Unreachable
-from agentpipe.sending.dispatcher import Dispatcher
+from agentpipe.errors import ConfigError, TaskError, Unreachable
+from agentpipe.sending.dispatcher import BATCH, Dispatcher
 from agentpipe.settings import Settings
 
 if TYPE_CHECKING:
@@ -63,6 +63,27 @@ def test_who_does_not_is_told_at_once(store: FlakyStore) -> None:
     with pytest.raises(Unreachable):
         Dispatcher(store).send_many("toys", tasks(5))
     assert store.away == 2
+
+
+def test_an_invalid_task_costs_its_own_batch_only(store: FlakyStore) -> None:
+    store.away = -1
+    store.declare([Queue("toys_0", "toys", 3 * BATCH)])
+    given = [*tasks(2 * BATCH + 1), {"question": 7}]
+    batches = Dispatcher(store).send_batches("toys", given)
+    assert [len(next(batches).task_ids) for _ in range(2)] == [BATCH, BATCH]
+    with pytest.raises(TaskError, match="question"):
+        next(batches)
+    assert store.stats().accepted == 2 * BATCH
+
+
+def test_what_is_refused_of_a_batch_goes_before_the_next_one(store: FlakyStore) -> None:
+    store.away = -1
+    store.declare([Queue("toys_0", "toys", BATCH - 1)])
+    batches = Dispatcher(store).send_batches("toys", tasks(2 * BATCH), on_full="wait")
+    assert next(batches).task_ids == tuple(f"t{n}" for n in range(BATCH - 1))
+    store.declare([Queue("toys_0", "toys", 2 * BATCH)])
+    assert next(batches).task_ids == (f"t{BATCH - 1}",)
+    assert next(batches).task_ids == tuple(f"t{n}" for n in range(BATCH, 2 * BATCH))
 
 
 @pytest.mark.parametrize("path", ["collection.yaml", Path("collection.yaml")])
