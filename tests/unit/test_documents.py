@@ -46,6 +46,7 @@ PLACEHOLDER = re.compile(r"\.\.\.|[\[\]…]|\b[A-Z][A-Z_]+\b")
 # A table escapes it.
 PIPE = ("|", "\\|")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+NAMES = re.MULTILINE | re.DOTALL
 VARIABLE = re.compile(r"\b(?:AGENTPIPE_[A-Z_]*[A-Z]|AGENT_COLLECTION_CONFIG_FILE)\b")
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 TARGETS |= {f"{verb}{server}" for verb in ("", "drop") for server in ("redis", "rabbitmq", "kafka")}
@@ -172,9 +173,16 @@ def public(module: str) -> set[str]:
     """Names that can be imported from it; modules that need torch are only parsed."""
     if module == "agentpipe":
         return set(agentpipe.__all__)
-    files = [ROOT / f"{each.replace('.', '/')}.py" for each in MOVED.get(module, (module,))]
-    source = "\n".join(file.read_text() for file in files)
-    return set(re.findall(r"^(?:class|def) (\w+)", source, re.MULTILINE))
+    places = [ROOT / each.replace(".", "/") for each in MOVED.get(module, (module,))]
+    return {name for place in places for name in _names_at(place)}
+
+
+def _names_at(place: Path) -> list[str]:
+    """What a module defines, or what a package says that it has."""
+    if place.is_dir():
+        (listed,) = re.findall(r"^__all__ = \[(.*?)\]", (place / "__init__.py").read_text(), NAMES)
+        return re.findall(r"\w+", listed)
+    return re.findall(r"^(?:class|def) (\w+)", place.with_suffix(".py").read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

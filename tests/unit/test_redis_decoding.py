@@ -1,0 +1,24 @@
+"""What Redis' scripts answer, as the store reads it."""
+
+from __future__ import annotations
+
+from agentpipe.brokers.redis.decoding import as_stats
+
+ERROR = b"it said \xff\xfe"
+
+
+def answer(depths: bytes, tallies: bytes) -> list[object]:
+    return [[], 0, 0, depths, [], tallies, 0, b"0", [], [], [], 0, []]
+
+
+def test_an_error_that_is_no_text_is_shown_as_far_as_it_is() -> None:
+    depths = b'["plain","",-1,1,0,0,10,1,"0",0,"",0,"",0]'
+    tallies = b'["plain",3,1,2,"1.5","0.25","7.5","' + ERROR + b'"]'
+    (queue,) = as_stats(answer(depths, tallies)).queues
+    assert (queue.queue, queue.waiting, queue.tally.done) == ("plain", 1, 3)
+    assert (queue.tally.error, queue.tally.error_s) == ("it said \ufffd\ufffd", 7.5)
+
+
+def test_no_queue_is_an_empty_object() -> None:
+    stats = as_stats(answer(b"{}", b"{}"))
+    assert (stats.queues, stats.waiting) == ((), 0)
