@@ -21,14 +21,14 @@ EXAMPLE_AGENTS, EXAMPLE_RUN_S = 10_000, 60
 HEAD = """\
 # Scale
 
-`python -m bench.growth sqlite redis` measures what each operation of a broker costs, and makes
+`python -m bench.growth` measures what each operation of a broker costs, and makes
 this page; nothing in it is written by hand. One process does everything, in batches as workers
 do (32 claims, 100 offers). A cell has the microseconds that pass for each item, and in brackets
 those of this process's own processor; a server's processor is in the first only. Where other
 work ran on the machine (the load tells), the second figure is the steadier. While one grows, the
 other stays: {few}.
 
-What is not in a table here was not measured: among it RabbitMQ, and several workers at once.
+What is not in a table here was not measured: among it several workers at once.
 
 ## Working out what one broker carries
 
