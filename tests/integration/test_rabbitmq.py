@@ -323,6 +323,30 @@ def test_another_process_goes_on_at_the_place_and_where_its_letter_was_dropped(
         assert all_dead(store, second.after) == sorted(set(DEAD) - set(seen))
 
 
+def test_a_snapshot_counts_what_waits_beside_queues_that_are_not_made(broker_url: str) -> None:
+    """Each that is not there costs a channel; one after the other, 4,000 took over a minute."""
+    queues = [Queue(f"q{number}", None, 10, 1, 3) for number in range(150)]
+    filled = {"q0", "q70", "q71", "q149"}
+    with closing(open_store(Settings(broker=broker_url))) as store:
+        store.declare(queues)
+        for name in filled:
+            store.offer(name, [Offer(f"in-{name}", b"{}")], round_robin=False)
+        depths = store.stats().queues
+    assert len(depths) == len(queues)
+    assert {depth.queue for depth in depths if depth.waiting == 1} == filled
+    assert sum(depth.waiting or 0 for depth in depths) == len(filled)
+
+
+def test_a_batch_that_is_sent_in_parts_is_bounded_as_a_whole(broker_url: str) -> None:
+    with closing(open_store(Settings(broker=broker_url))) as store:
+        store.declare([Queue("toys", None, 250, 1, 3)])
+        sent = store.offer("toys", [Offer(str(n), b"{}") for n in range(450)], round_robin=False)
+        assert Counter(sent.verdicts) == {"accepted": 250, "refused": 200}
+        assert sent.verdicts[:250] == ("accepted",) * 250
+        (depth,) = store.stats().queues
+        assert depth.waiting == 250
+
+
 def test_what_is_looked_at_goes_back_by_itself(
     graves: Callable[[], AnyStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:

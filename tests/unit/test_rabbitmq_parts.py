@@ -5,13 +5,11 @@ from __future__ import annotations
 import ssl
 from collections import Counter
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
 from pika import exceptions
-from pika.channel import Channel
 
 from agentpipe.brokers.location import ClaimSeen
 from agentpipe.brokers.rabbitmq.address import RabbitAddress
@@ -36,7 +34,7 @@ from agentpipe.brokers.rabbitmq.topology import (
 )
 from agentpipe.brokers.records import Offer, Queue
 from agentpipe.brokers.statistics import Tally
-from agentpipe.connections.amqp.channel import Delivery
+from agentpipe.connections.amqp.arrivals import Delivery
 from agentpipe.connections.amqp.connection import why_not
 from agentpipe.errors import ConfigError
 
@@ -236,8 +234,7 @@ def test_a_delayed_message_keeps_the_key_that_brings_it_back() -> None:
 
 
 def delivered(body: bytes, headers: Mapping[str, Any]) -> Delivery:
-    method = SimpleNamespace(delivery_tag=1, redelivered=False)
-    return Delivery(method, SimpleNamespace(headers=dict(headers)), body)
+    return Delivery(1, redelivered=False, headers=dict(headers), body=body)
 
 
 def test_a_message_is_read_as_it_was_written() -> None:
@@ -345,7 +342,3 @@ def test_a_wrong_url_is_told_without_its_password(rest: str) -> None:
 def test_each_failure_to_connect_says_what_to_do(error: Exception, word: str) -> None:
     assert word in why_not(error)
     assert "\n" not in why_not(error)
-
-
-def test_the_private_name_of_pika_that_we_use_is_there() -> None:
-    assert callable(getattr(Channel, "_send_method"))  # noqa: B009 - private to pika, so not in its types

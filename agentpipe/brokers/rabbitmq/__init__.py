@@ -17,8 +17,9 @@ with their threads. The parts, each of which imports only earlier ones:
   pauses), ``cancel_marks`` and ``schedules`` are such documents. ``cooldowns`` are the workers'.
 - ``connection`` is data; ``services`` are all parts that the workers of a process share on it.
 - ``worker`` composes one joined worker: ``membership`` (who is in the fleet), ``assignment`` (which
-  worker serves which agent), ``consumption`` and ``deliveries`` (prefetch, turns, last chances),
-  ``settlement`` (publish, confirm, acknowledge).
+  worker serves which agent), ``consumption``, ``reception`` and ``deliveries`` (prefetch, crashes,
+  turns, last chances), ``settlement`` (publish, confirm, acknowledge), ``answers`` (to others).
+- ``operations`` are what operators and senders ask, beside the core here.
 
 What this broker does not do: it remembers no ids, so that a task that is sent twice runs twice; it
 reads no queue, so that a waiting task that is cancelled is answered at its turn; it knows three
@@ -33,23 +34,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentpipe.brokers.base import Store
 from agentpipe.brokers.capabilities import Comparison
-from agentpipe.brokers.rabbitmq import inspection, management
 from agentpipe.brokers.rabbitmq.address import RabbitAddress
 from agentpipe.brokers.rabbitmq.admission import Offering, offer_to_runs
-from agentpipe.brokers.rabbitmq.cancel_marks import by_filter, by_id, by_spared
 from agentpipe.brokers.rabbitmq.connection import Connection
 from agentpipe.brokers.rabbitmq.letters import Letters
-from agentpipe.brokers.rabbitmq.moving import Moving
-from agentpipe.brokers.rabbitmq.purge import Purge
-from agentpipe.brokers.rabbitmq.rpc import Request
+from agentpipe.brokers.rabbitmq.operations import LONG_S, RabbitOperations
 from agentpipe.brokers.rabbitmq.services import Services
 from agentpipe.brokers.rabbitmq.tallies import MeasuresSeen
-from agentpipe.brokers.rabbitmq.task_location import locate
 from agentpipe.brokers.rabbitmq.wakeup import Wakeup
 from agentpipe.brokers.rabbitmq.worker import RabbitWorker
 from agentpipe.brokers.records import Admission
-from agentpipe.brokers.with_dead_letters import WithDeadLetters
-from agentpipe.connections.amqp import health
 from agentpipe.connections.amqp.channel import ChannelClosed
 from agentpipe.connections.amqp.connection import ANSWER_S, Link, Session
 from agentpipe.settings import Settings
@@ -57,35 +51,24 @@ from agentpipe.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Sequence
 
-    from agentpipe.brokers.breaker import Tripped
-    from agentpipe.brokers.capabilities import Answer, Fate, TaskFilter, TaskSeen
-    from agentpipe.brokers.dead_letter import DeadLetter
-    from agentpipe.brokers.location import TaskLocation
     from agentpipe.brokers.records import (
         Claim,
         ClaimRequest,
         Offer,
         OutboxRecord,
         Queue,
-        Refusal,
         Settlement,
         Verdict,
         Worker,
     )
-    from agentpipe.brokers.runs import KeptRun
-    from agentpipe.brokers.statistics import Stats
-    from agentpipe.connections.amqp.message import OutgoingMessage
-    from agentpipe.connections.health import Finding
     from agentpipe.connections.scratch import Scratch
 
 T = TypeVar("T")
-# Queues may have to be made first, or many messages taken.
-LONG_S = 60.0
 # A sender notices within this time that agents came or went.
 GROUP_S = 5.0
 
 
-class RabbitStore(WithDeadLetters, Store):
+class RabbitStore(RabbitOperations, Store):
     """The ``Store`` over ``amqp://`` and ``amqps://``; the seam says what each operation promises.
 
     Raises:
@@ -177,7 +160,7 @@ class RabbitStore(WithDeadLetters, Store):
         return self._run(renew)
 
     def _alive(self, worker: Worker) -> RabbitWorker | None:
-        """The worker, while its lease holds; on the connection's loop only."""
+        """The worker, while its lease holds."""
         found = self._workers.get(worker.name)
         return found if found is not None and found.is_alive else None
 
@@ -208,17 +191,30 @@ class RabbitStore(WithDeadLetters, Store):
         return self._run(leave)
 
     def claim(self, request: ClaimRequest) -> list[Claim]:
+        alive = self._alive(request.worker)
+        if alive is not None and alive.has_nothing:  # What comes now wakes the caller.
+            return []
+        claims = self._link.ask(lambda session: self._claim_known(session, request))
+        return self._run(partial(self._claim, request)) if claims is None else claims
+
+    def _claim_known(self, session: Session, request: ClaimRequest) -> list[Claim] | None:
+        """Without a question to the server; None where one is needed."""
+        services, alive = self._services, self._alive(request.worker)
+        if services is None or services.connection.session is not session or alive is None:
+            return None
+        above = services.outbox.is_known_above(request.outbox)
+        if above is None:
+            return None
+        return [] if above else alive.claim(request.limit)
+
+    async def _claim(self, request: ClaimRequest, services: Services) -> list[Claim]:
         name = request.worker.name
-
-        async def claim(services: Services) -> list[Claim]:
-            if name in self._joined and name not in self._workers:
-                raise ChannelClosed("its tasks are delivered again")  # Its heartbeat will fail.
-            alive = self._alive(request.worker)
-            if alive is None or await services.outbox.is_above(request.outbox):
-                return []
-            return alive.claim(request.limit)  # Agents are shared out, not their tasks.
-
-        return self._run(claim)
+        if name in self._joined and name not in self._workers:
+            raise ChannelClosed("its tasks are delivered again")  # Its heartbeat will fail.
+        alive = self._alive(request.worker)
+        if alive is None or await services.outbox.is_above(request.outbox):
+            return []
+        return alive.claim(request.limit)  # Agents are shared out, not their tasks.
 
     def wait(self, timeout_s: float) -> None:
         self._wakeup.wait(timeout_s)
@@ -254,110 +250,6 @@ class RabbitStore(WithDeadLetters, Store):
 
         self._run(drop)
 
-    # What operators ask and do.
-
-    def stats(self) -> Stats:
-        def count(services: Services) -> Coroutine[Any, Any, Stats]:
-            return inspection.count(services, self._address, self._measures)
-
-        return self._run(count, LONG_S)  # Each queue that was not made yet costs a channel.
-
-    def locate(self, task_id: str) -> TaskLocation:
-        return self._run(lambda services: locate(services, task_id))
-
-    def pause(
-        self,
-        *,
-        queues: Sequence[str] = (),
-        collections: Sequence[str] = (),
-        paused: bool,
-        reason: str = "",
-    ) -> None:
-        def pause(services: Services) -> Coroutine[Any, Any, bool]:
-            return services.pause(queues, collections, paused=paused, reason=reason)
-
-        self._run(pause)
-
-    def drain(self, workers: Collection[str]) -> None:
-        request = Request("drain", workers=frozenset(workers))
-        self._run(lambda services: services.ask(request))
-
-    def is_draining(self, worker: Worker) -> bool:
-        joined = self._workers.get(worker.name)
-        return joined is not None and joined.draining
-
-    def note_drain(self, host: str | None) -> None:
-        self._run(lambda services: services.drains.note(host))
-
-    def last_drain(self, host: str) -> int:
-        return self._run(lambda services: services.drains.last(host))
-
-    def take_tripped(self) -> list[Tripped]:
-        if self._services is None:
-            return []
-        tripped = self._services.breaker.tripped
-        return [tripped.popleft() for _ in range(len(tripped))]
-
-    def spare(self, task_ids: Sequence[str]) -> None:
-        self._run(lambda services: services.spare(list(map(by_spared, task_ids))))
-
-    def cancel(self, task_ids: Sequence[str]) -> list[Fate]:
-        ending = self._run(lambda services: services.cancel(list(map(by_id, task_ids))))
-        return ["signalled" if task_id in ending else "marked" for task_id in task_ids]
-
-    def cancel_matching(self, wanted: TaskFilter) -> list[str]:
-        keys = [by_filter(name, wanted) for name in wanted.queues]
-        return sorted(self._run(lambda services: services.cancel(keys)))
-
-    def purge(self, queues: Sequence[str] | None, answer: Callable[[TaskSeen], Answer]) -> int:
-        purge = Purge(queues)
-        self._run(purge.open)
-        purged = 0
-        while tasks := self._run(purge.take, LONG_S):
-            answers = [answer(task) for task in tasks]
-            self._run(partial(purge.settle, tasks=tasks, answers=answers))
-            purged += len(tasks)
-        self._run(purge.close)
-        return purged
-
-    def move(self, collection: str, agents: Sequence[str], limit: int) -> int:
-        async def move(services: Services) -> int:
-            await services.registry.read()
-            queues = services.registry.agents_of(collection)
-            return await Moving(services, queues, limit).run(set(agents)) if queues else 0
-
-        return self._run(move, LONG_S)
-
-    def set_aside(self, worker: Worker, refusals: Sequence[Refusal]) -> None:
-        async def set_aside(services: Services) -> None:
-            mine = [it for it in refusals if services.outbox.lends(it.record.number, worker.name)]
-            await services.publish([services.undeliverable.refused(each) for each in mine])
-            services.outbox.drop(worker.name, [each.record.number for each in mine])
-
-        self._run(set_aside)
-
-    def deliver_again(self, task_ids: Sequence[str]) -> int:
-        def message(services: Services, letter: DeadLetter) -> OutgoingMessage:
-            return services.outbox.message(letter.task_id, letter.result)
-
-        return self.undeliverable.move(task_ids, message)
-
-    def progress(self, name: str, mark: int) -> int | None:
-        return self._run(lambda services: services.progress(name, mark))
-
-    def begin_run(self, name: str, record: bytes) -> bytes:
-        return self._run(lambda services: services.runs.begin(name, record))
-
-    def runs(self) -> list[KeptRun]:
-        return self._run(lambda services: services.runs.read(), LONG_S)
-
-    def drop_run(self, name: str) -> bool:
-        return self._run(lambda services: services.runs.drop(name))
-
-    def examine(self) -> list[Finding]:
-        """What the server says of itself, over AMQP and by its management API."""
-        return self._link.run(health.examine_broker) + management.examine(self._address)
-
     # The connection.
 
     def close(self) -> None:
@@ -378,6 +270,9 @@ class RabbitStore(WithDeadLetters, Store):
 
     async def _services_on(self, session: Session) -> Services:
         """Those of this session; after a lost one, with its workers, which go on here."""
+        known = self._services
+        if known is not None and known.connection.session is session:
+            return known
         async with self._opening:
             before = self._services
             if before is None or before.connection.session is not session:

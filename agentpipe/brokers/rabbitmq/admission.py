@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.runs import Runs
     from agentpipe.brokers.rabbitmq.services import Services
     from agentpipe.brokers.records import Offer, Queue, Verdict
-    from agentpipe.connections.amqp.channel import Fate
+    from agentpipe.connections.amqp.confirmations import Fate
     from agentpipe.connections.amqp.message import OutgoingMessage
 
 # Larger groups are offered to without looking first which queues have room.
@@ -57,7 +57,7 @@ class Offering:
                     todo.append(at)
         if "refused" not in verdicts:
             return Admission(tuple(verdicts), 0, 0)
-        depth = sum([await self._services.queues.taken(queue) for queue in self._queues])
+        depth = sum((await self._services.queues.taken(self._queues)).values())
         return Admission(tuple(verdicts), depth, sum(it.max_waiting for it in self._queues))
 
     async def _check_sizes(self, offers: Sequence[Offer]) -> None:
@@ -141,9 +141,10 @@ class Offering:
 
     async def count_room(self, queues: Iterable[Queue] | None = None) -> None:
         """Look how much room there is in these, or in all."""
-        for queue in self._queues if queues is None else queues:
-            taken = await self._services.queues.taken(queue)
-            self._room[queue.name] = queue.max_waiting - taken
+        asked = list(self._queues if queues is None else queues)
+        taken = await self._services.queues.taken(asked)
+        for queue in asked:
+            self._room[queue.name] = queue.max_waiting - taken[queue.name]
 
 
 async def offer_to_runs(runs: Runs, offering: Offering, offers: Sequence[Offer]) -> Admission:

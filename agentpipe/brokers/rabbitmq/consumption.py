@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from agentpipe.brokers.rabbitmq.deliveries import Deliveries, Prefetched, ServedAgent
     from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
@@ -39,17 +39,18 @@ class Consumption:
         self._isolating: asyncio.Task[None] | None = None
         self._moving = 0
 
-    async def adjust(self, agent: ServedAgent) -> None:
-        """Consume from all queues in which tasks of this agent may wait, within its limits."""
-        agent.resting = self.is_left_alone(agent)
-        limits = self._services.registry.limits(agent.queue.name)
-        if limits.concurrency != agent.queue.concurrency:
-            await self.stop(agent)
-        self._deliveries.set_limits(agent, limits)
-        if not self.is_left_alone(agent):
-            await self._consume(agent)
-        if self.is_left_alone(agent):  # Perhaps since a moment ago only.
-            await self.withdraw(agent)
+    async def adjust(self, agents: Sequence[ServedAgent]) -> None:
+        """Consume from all queues in which tasks of these may wait, within their limits."""
+        for agent in agents:
+            agent.resting = self.is_left_alone(agent)
+            limits = self._services.registry.limits(agent.queue.name)
+            if limits.concurrency != agent.queue.concurrency:
+                await self.stop(agent)
+            self._deliveries.set_limits(agent, limits)
+        await self._consume([agent for agent in agents if not self.is_left_alone(agent)])
+        for agent in agents:
+            if self.is_left_alone(agent):  # Perhaps since a moment ago only.
+                await self.withdraw(agent)
 
     def rest(self, queues: Iterable[str]) -> None:
         """Have nothing more claimed from these that are in cooldown."""
@@ -63,22 +64,28 @@ class Consumption:
         yields = time.monotonic() < agent.yields_until
         return yields or self._services.is_left_alone(agent.queue.name)
 
-    async def _consume(self, agent: ServedAgent) -> None:
-        """Take returned tasks, and first offers once none of them waits.
+    async def _consume(self, agents: Sequence[ServedAgent]) -> None:
+        """Take returned tasks, and first offers of those of whom none of them waits.
 
         When a worker dies, all that it had goes behind what was returned before. First offers that
         it takes meanwhile would go there too, and tasks that were run would wait behind them.
         """
-        back, *waiting = self._services.registry.sources(agent.queue)
-        if not self._isolating:
+        for agent in agents if not self._isolating else ():
+            back = self._services.topology.back(agent.queue.name)
             if back.name not in agent.consumers:
                 await self._open(agent, back, returned=True)
                 agent.is_withheld = not agent.is_consumed
-            if agent.is_withheld:
-                await self._channel.raw.catch_up()  # Until what waits there has been delivered.
-                agent.is_withheld = self._deliveries.may_have_returned(agent)
-                if agent.is_withheld:
-                    return
+        withheld = [agent for agent in agents if agent.is_withheld and not self._isolating]
+        if withheld:
+            await self._channel.raw.catch_up()  # Until what waits there has been delivered.
+        for agent in withheld:
+            agent.is_withheld = self._deliveries.may_have_returned(agent)
+        for agent in agents:
+            if self._isolating or not agent.is_withheld:
+                await self._consume_first_offers(agent)
+
+    async def _consume_first_offers(self, agent: ServedAgent) -> None:
+        _, *waiting = self._services.registry.sources(agent.queue)
         for source in waiting:
             if source.name not in agent.consumers:
                 await self._open(agent, source, returned=False)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from agentpipe.brokers.dead_letter import DeadFilter
     from agentpipe.brokers.rabbitmq.topology import Topology
     from agentpipe.brokers.records import Refusal, Settlement
-    from agentpipe.connections.amqp.channel import Channel, Delivery
+    from agentpipe.connections.amqp.arrivals import Delivery
+    from agentpipe.connections.amqp.channel import Channel
     from agentpipe.connections.amqp.connection import Session
 
 # Of one call, so that it is answered in time and holds little in memory.

@@ -220,6 +220,11 @@ class Deliveries:
         self._turns.update(postponed)
         return claims
 
+    @property
+    def has_nothing(self) -> bool:
+        """Whether it is no agent's turn, and no suspect's; from any thread."""
+        return not self._turns
+
     # Suspects.
 
     def suspect(self) -> Prefetched | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.rabbitmq import management
@@ -20,6 +20,7 @@ from agentpipe.brokers.statistics import QueueDepth, Stats, Tally, WorkerSeen
 if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.address import RabbitAddress
     from agentpipe.brokers.rabbitmq.dead_letters import DeadLetters
+    from agentpipe.brokers.rabbitmq.management import QueueFigures
     from agentpipe.brokers.rabbitmq.rpc import Member, Replies
     from agentpipe.brokers.rabbitmq.services import Services
     from agentpipe.brokers.rabbitmq.tallies import MeasuresSeen
@@ -29,93 +30,112 @@ if TYPE_CHECKING:
 REGISTRY_S = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the workers said, and what waits on the server.
+
+    Attributes:
+        queues: All that are shown: those that left their group only while they hold any tasks.
+        gone: Those of them that left.
+        asked: Those whose messages the server counted.
+    """
+
+    replies: Replies
+    waiting: Counter[str]
+    queues: list[Queue]
+    gone: set[Queue]
+    asked: list[Queue]
+
+
 async def count(services: Services, address: RabbitAddress, seen: MeasuresSeen) -> Stats:
     """A snapshot. A task that moves on meanwhile may be counted twice, but is never missed.
 
     ``seen`` keeps what workers have counted, from snapshot to snapshot.
     """
-    registry, topology = services.registry, services.topology
+    registry = services.registry
     await registry.read(REGISTRY_S)
-    current, former = registry.current(), registry.former()
-    replies = await services.ask(Request("tallies"))
-    drained = {name for reply in replies.each for name in reply.drained}
-    asked = [queue for queue in (*current, *former) if queue.name not in drained]
-    waiting = Counter(await services.queues.waiting(asked))
-    if asked:  # What waited there may have been delivered since.
-        replies = await services.ask(Request("tallies"))
-    # Queues that left their group are shown only while they hold any tasks.
-    gone = {queue for queue in former if waiting[queue.name]}
-    queues = [*current, *(queue for queue in former if queue in gone)]
+    found = await _ask(services)
+    replies, waiting = found.replies, found.waiting
     delayed = await services.queues.delayed()
-    ready = await services.queues.depth(topology.shared("outbox").name)
-    forwarders = await services.ask(Request("members"))
-    figures = await asyncio.to_thread(management.queue_figures, address)
-    outbox = figures.get(topology.shared("outbox").name, management.UNKNOWN)
+    outbox = await _outbox(services, address)
     tallies = by_queue(replies.each)
-    outcomes = sum((Counter(reply.outcomes) for reply in replies.each), Counter[str]())
     running = sum((Counter(member.running) for member in replies.members), Counter[str]())
-    for member in replies.members:
-        waiting.update(member.prefetched)
-    depths = [
-        _depth(
-            services,
-            queue,
-            waiting=waiting,
-            running=running,
-            replies=replies,
-            tallies=tallies,
-            removed=queue in gone,
-        )
-        for queue in queues
-    ]
-    lent = sum(member.lent for member in forwarders.members)
+    depths = _Depths(services, found, running, tallies)
     return Stats(
         accepted=None,
-        waiting=sum(waiting[queue.name] for queue in queues),
+        waiting=sum(waiting[queue.name] for queue in found.queues),
         delayed=delayed,
         running=running.total() if replies.complete else None,
-        outbox=ready + lent if forwarders.complete else outbox.messages,
+        outbox=outbox.messages,
         outbox_bytes=outbox.size_bytes,
         delivered=None,
         dead=await count_letters(services, services.dead),
         undeliverable=await count_letters(services, services.undeliverable),
-        outcomes=outcomes,
-        queues=tuple(depths),
+        outcomes=sum((Counter(reply.outcomes) for reply in replies.each), Counter[str]()),
+        queues=tuple(map(depths.of, found.queues)),
         tally=replace(sum(tallies.values(), Tally()), error="", error_s=None),
         recent=sum(it.recent for it in replies.each) if replies.complete else None,
-        requests=sum(len(registry.sources(queue)) for queue in asked),
+        requests=sum(len(registry.sources(queue)) for queue in found.asked),
         declared=registry.declared(),
         workers=tuple(map(worker_seen, sorted(replies.members, key=lambda it: it.name))),
         measures=seen.add(replies.each),
     )
 
 
-def _depth(
-    services: Services,
-    queue: Queue,
-    *,
-    waiting: Counter[str],
-    running: Counter[str],
-    replies: Replies,
-    tallies: dict[str, Tally],
-    removed: bool,
-) -> QueueDepth:
-    cooldown_s = cooldown_of(queue.name, replies)
-    return QueueDepth(
-        queue.name,
-        queue.collection,
-        waiting[queue.name],
-        None,
-        running[queue.name] if replies.complete else None,
-        queue.max_waiting,
-        queue.concurrency,
-        cooldown_s if cooldown_s or replies.complete else None,
-        any(services.registry.pauses(queue.name)),
-        tallies.get(queue.name, Tally()),
-        services.registry.pause_reason(queue.name),
-        queue.group,
-        removed=removed,
-    )
+async def _ask(services: Services) -> Asked:
+    """The workers first, then the server about queues of which they do not know all."""
+    current, former = services.registry.current(), services.registry.former()
+    replies = await services.ask(Request("tallies"))
+    drained = {name for reply in replies.each for name in reply.drained}
+    asked = [queue for queue in (*current, *former) if queue.name not in drained]
+    waiting = Counter(await services.queues.waiting(asked))
+    if asked:  # What waited there may have been delivered since.
+        replies = await services.ask(Request("tallies"))
+    gone = {queue for queue in former if waiting[queue.name]}
+    for member in replies.members:
+        waiting.update(member.prefetched)
+    queues = [*current, *(queue for queue in former if queue in gone)]
+    return Asked(replies, waiting, queues, gone, asked)
+
+
+async def _outbox(services: Services, address: RabbitAddress) -> QueueFigures:
+    """As the management API knows it; AMQP's count is newer, where all workers say theirs."""
+    name = services.topology.shared("outbox").name
+    ready = await services.queues.depth(name)
+    forwarders = await services.ask(Request("members"))
+    figures = await asyncio.to_thread(management.queue_figures, address)
+    known = figures.get(name, management.UNKNOWN)
+    if not forwarders.complete:
+        return known
+    return replace(known, messages=ready + sum(member.lent for member in forwarders.members))
+
+
+@dataclass(frozen=True, slots=True)
+class _Depths:
+    services: Services
+    found: Asked
+    running: Counter[str]
+    tallies: dict[str, Tally]
+
+    def of(self, queue: Queue) -> QueueDepth:
+        """Of one queue."""
+        registry, replies = self.services.registry, self.found.replies
+        cooldown_s = cooldown_of(queue.name, replies)
+        return QueueDepth(
+            queue.name,
+            queue.collection,
+            self.found.waiting[queue.name],
+            None,
+            self.running[queue.name] if replies.complete else None,
+            queue.max_waiting,
+            queue.concurrency,
+            cooldown_s if cooldown_s or replies.complete else None,
+            any(registry.pauses(queue.name)),
+            self.tallies.get(queue.name, Tally()),
+            registry.pause_reason(queue.name),
+            queue.group,
+            removed=queue in self.found.gone,
+        )
 
 
 async def count_letters(services: Services, letters: DeadLetters) -> int:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
-    from agentpipe.connections.amqp.channel import Delivery
+    from agentpipe.connections.amqp.arrivals import Delivery
 
 PROBE = Request("probe")
 

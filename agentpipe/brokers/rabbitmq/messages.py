@@ -13,7 +13,7 @@ from agentpipe.connections.amqp.message import OutgoingMessage
 if TYPE_CHECKING:
     from agentpipe.brokers.rabbitmq.topology import Topology
     from agentpipe.brokers.records import Offer
-    from agentpipe.connections.amqp.channel import Delivery
+    from agentpipe.connections.amqp.arrivals import Delivery
     from agentpipe.connections.amqp.message import Declaration
 
 
@@ -32,6 +32,9 @@ HEADERS = {
     "ticket": "agentpipe-ticket",
 }
 NUMBERS = ("failures", "crashes", "suspect", "submitted_ms", "priority", "cooled_ms")
+READ = tuple((name, header, int if name in NUMBERS else str) for name, header in HEADERS.items())
+# What most messages have, and need not carry.
+UNSET: tuple[Any, ...] = (None, 0, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +78,16 @@ class Message:
 
         Its ``queue`` is known from where it came, but for the delay queues.
         """
-        defaults: dict[str, Any] = {
-            "task_id": f"foreign-{uuid.uuid4().hex}",
-            "submitted_ms": now_ms(),
-        }
-        found = defaults | {
+        headers = delivery.headers
+        found: dict[str, Any] = {
             name: value
-            for name, header in HEADERS.items()
-            if isinstance(value := delivery.headers.get(header), int if name in NUMBERS else str)
+            for name, header, kind in READ
+            if isinstance(value := headers.get(header), kind)
         }
+        if "task_id" not in found:
+            found["task_id"] = f"foreign-{uuid.uuid4().hex}"
+        if "submitted_ms" not in found:
+            found["submitted_ms"] = now_ms()
         return cls(**{**found, "queue": queue or found.get("queue", ""), "payload": delivery.body})
 
     def failed(self, error: str) -> Self:
@@ -123,7 +127,7 @@ class Message:
 
     def with_ticket(self, name: str | None) -> Self:
         """The same with another ticket, or with none."""
-        return replace(self, ticket=name)
+        return self if self.ticket == name else replace(self, ticket=name)
 
     def to(self, queue: Declaration) -> OutgoingMessage:
         """On its way to that queue."""
@@ -139,8 +143,9 @@ class Message:
         return OutgoingMessage(key, self.payload, self._headers(), later, expires_ms=delay_ms)
 
     def _headers(self) -> dict[str, Any]:
-        values = {header: getattr(self, name) for name, header in HEADERS.items()}
-        return {header: value for header, value in values.items() if value is not None}
+        values = ((header, getattr(self, name)) for name, header in HEADERS.items())
+        headers = {header: value for header, value in values if value not in UNSET}
+        return {HEADERS["task_id"]: self.task_id} | headers  # Any text is an id, also none.
 
 
 def delay_ms_of(delay_s: float) -> int:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.rabbitmq.services import Services
     from agentpipe.brokers.records import Queue
-    from agentpipe.connections.amqp.channel import Channel, Delivery
+    from agentpipe.connections.amqp.arrivals import Delivery
+    from agentpipe.connections.amqp.channel import Channel
     from agentpipe.connections.amqp.message import OutgoingMessage
 
 

@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from agentpipe.brokers.rabbitmq.topology import Topology
-    from agentpipe.connections.amqp.channel import Channel, Delivery
+    from agentpipe.connections.amqp.arrivals import Delivery
+    from agentpipe.connections.amqp.channel import Channel
     from agentpipe.settings import OutboxLimits
 
 COUNT_EVERY_S = 0.25
+# So many are asked for first, and then so many times more each time, as long as there are some.
+FEW, GROWTH = 2, 4
 SIZES_REMEMBERED = 100
 
 
@@ -29,7 +32,6 @@ class Outbox:
         self._numbers = itertools.count(time.time_ns())
         # By number: the delivery's tag, and the worker.
         self._lent: dict[int, tuple[int, str]] = {}
-        self._next: Delivery | None = None
         self._records = 0
         self._counted_at = float("-inf")
         self._mean_bytes, self._sizes = 0.0, 0
@@ -55,27 +57,38 @@ class Outbox:
 
     async def is_above(self, limits: OutboxLimits) -> bool:
         """Whether it has reached either limit. AMQP tells no sizes: a mean stands in for them."""
-        if time.monotonic() - self._counted_at > COUNT_EVERY_S:
-            ready = await self._channel.declare(self._queue)
-            self._counted_at = time.monotonic()
-            self._records = ready + len(self._lent) + (self._next is not None)
+        if (above := self.is_known_above(limits)) is not None:
+            return above
+        ready = await self._channel.declare(self._queue)
+        self._counted_at = time.monotonic()
+        self._records = ready + len(self._lent)
+        return self._has_reached(limits)
+
+    def is_known_above(self, limits: OutboxLimits) -> bool | None:
+        """The same without a question to the server; None where it has to be asked again."""
+        counted = time.monotonic() - self._counted_at <= COUNT_EVERY_S
+        return self._has_reached(limits) if counted else None
+
+    def _has_reached(self, limits: OutboxLimits) -> bool:
         return limits.reached_by(self._records, round(self._records * self._mean_bytes))
 
     async def take(self, worker: str, limit: int, max_bytes: int) -> list[OutboxRecord]:
         """Lend the oldest results that are not lent, at least one where there is one."""
-        taken: list[OutboxRecord] = []
-        size = 0
-        while len(taken) < limit:
-            delivery = self._next or await self._channel.get(self._queue.name)
-            self._next = None
-            if delivery is None:
-                break
-            size += len(delivery.body)
-            if taken and size > max_bytes:
-                self._next = delivery
-                break
-            taken.append(self._lend(delivery, worker))
-        return taken
+        taken: list[Delivery] = []
+        asked, size, largest = min(FEW, limit), 0, 0
+        while asked > 0:
+            found = await self._channel.get_many(self._queue.name, asked)
+            for delivery in found:
+                size += len(delivery.body)
+                largest = max(largest, len(delivery.body))
+                if taken and size > max_bytes:
+                    self._channel.requeue(delivery.tag)
+                else:
+                    taken.append(delivery)
+            room = (max_bytes - size) // max(1, largest)
+            more = min(GROWTH * asked, limit - len(taken), room)
+            asked = more if len(found) == asked else 0
+        return [self._lend(delivery, worker) for delivery in taken]
 
     def _lend(self, delivery: Delivery, worker: str) -> OutboxRecord:
         number = next(self._numbers)
@@ -85,12 +98,9 @@ class Outbox:
 
     def drop(self, worker: str, numbers: Sequence[int]) -> None:
         """Forget what the sink has confirmed."""
-        for number in numbers:
-            tag, owner = self._lent.get(number, (0, None))
-            if owner == worker:
-                del self._lent[number]
-                self._channel.ack(tag)
-                self._records -= 1
+        mine = [number for number in numbers if self.lends(number, worker)]
+        self._channel.ack_all([self._lent.pop(number)[0] for number in mine])
+        self._records -= len(mine)
 
     def take_back(self, worker: str, kept: Collection[int] = ()) -> int:
         """Let others have what this worker was forwarding, but for these; returns how many."""

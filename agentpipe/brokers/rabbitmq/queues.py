@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # The depths of so many queues are asked for at once.
 AT_ONCE = 250
+# And so many that may be missing, each of which costs a channel.
+PROBED_AT_ONCE = 32
 
 
 class Queues:
@@ -58,17 +60,32 @@ class Queues:
     async def depths(self, names: Sequence[str]) -> dict[str, int]:
         """The same of many; queues that do not exist are left out."""
         counts: dict[str, int] = {}
-        left, at_once = list(names), AT_ONCE
+        left = list(names)
         while left:
-            asked = left[:at_once]
+            asked = left[:AT_ONCE]
             async with self._connection.counter.use() as channel:
                 found = await channel.depths(asked)
             counts.update(zip(asked, found, strict=False))
-            missing = len(found) < len(asked)
-            left = left[len(found) + missing :]
-            # What is asked behind a missing one is asked in vain, and there may be more of them.
-            at_once = 1 if missing else min(AT_ONCE, 2 * at_once)
+            left = left[len(found) :]
+            if len(found) < len(asked):  # What is asked behind a missing one is asked in vain.
+                left = await self._probe(left, counts)
         return counts
+
+    async def _probe(self, names: Sequence[str], counts: dict[str, int]) -> list[str]:
+        """Ask for each on a channel of its own, as long as some are missing; returns the rest."""
+        for first in range(0, len(names), PROBED_AT_ONCE):
+            asked = names[first : first + PROBED_AT_ONCE]
+            found = await asyncio.gather(*map(self._probe_one, asked))
+            counts.update((name, n) for name, n in zip(asked, found, strict=True) if n is not None)
+            if None not in found:
+                return list(names[first + len(asked) :])
+        return []
+
+    async def _probe_one(self, name: str) -> int | None:
+        channel = await self._connection.session.channel()
+        depth = await channel.depth(name)
+        channel.close()
+        return depth
 
     async def waiting(self, queues: Iterable[Queue]) -> dict[str, int]:
         """How many tasks lie in each agent's queues.
@@ -82,11 +99,14 @@ class Queues:
         counts |= await self.depths([name for names in made for name in names])
         return {name: sum(counts.get(it, 0) for it in names) for name, names in sources.items()}
 
-    async def taken(self, queue: Queue) -> int:
+    async def taken(self, queues: Iterable[Queue]) -> dict[str, int]:
         """How many first offers wait, also under bounds of old, or are known to be delayed."""
-        _, *waiting = self._registry.sources(queue)
-        places = [*(source.name for source in waiting), *self._tickets.of(queue.name)]
-        return sum((await self.depths(places)).values())
+        places: dict[str, list[str]] = {}
+        for queue in queues:
+            _, *waiting = self._registry.sources(queue)
+            places[queue.name] = [*(it.name for it in waiting), *self._tickets.of(queue.name)]
+        counts = await self.depths([name for names in places.values() for name in names])
+        return {agent: sum(counts.get(it, 0) for it in names) for agent, names in places.items()}
 
     async def delayed(self) -> int:
         """How many tasks of all agents are delayed."""

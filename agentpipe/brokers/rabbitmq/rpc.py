@@ -17,7 +17,8 @@ from agentpipe.connections.amqp.message import OutgoingMessage
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from agentpipe.connections.amqp.channel import Channel, Delivery
+    from agentpipe.connections.amqp.arrivals import Delivery
+    from agentpipe.connections.amqp.channel import Channel
     from agentpipe.connections.amqp.connection import Session
 
 ANSWER_S = 1.0

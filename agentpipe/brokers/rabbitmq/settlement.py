@@ -107,8 +107,8 @@ class Settling:
             await self._consumption.stop(*cooling)
         await self._channel.publish(messages)
         self._services.outbox.note(messages)
+        self._channel.raw.ack_all([held.tag for _, held in pairs])
         for _, held in pairs:
-            self._channel.raw.ack(held.tag)
             self._deliveries.let_go(held)
             if held.agent.leaving or held.agent.is_withheld:
                 self._channel.look.set()

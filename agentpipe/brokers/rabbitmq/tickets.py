@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.rabbitmq.connection import Connection
     from agentpipe.brokers.records import Offer, Queue
-    from agentpipe.connections.amqp.channel import Fate
+    from agentpipe.connections.amqp.confirmations import Fate
 
 # A ticket whose task was lost with its sender leaves by itself, so long after the task was due.
 KEPT_MS = 86_400_000

@@ -16,14 +16,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.capabilities import Comparison
-from agentpipe.brokers.location import ClaimSeen
+from agentpipe.brokers.rabbitmq.answers import Answers, Respondent
 from agentpipe.brokers.rabbitmq.assignment import share_of
-from agentpipe.brokers.rabbitmq.cancel_marks import covers
 from agentpipe.brokers.rabbitmq.consumption import Consumption
 from agentpipe.brokers.rabbitmq.deliveries import Deliveries, Prefetched
 from agentpipe.brokers.rabbitmq.membership import Membership
-from agentpipe.brokers.rabbitmq.messages import Message
-from agentpipe.brokers.rabbitmq.rpc import Member, Reply, Request, TaskHeld, encode
+from agentpipe.brokers.rabbitmq.reception import Reception
+from agentpipe.brokers.rabbitmq.rpc import Member, Request, encode
 from agentpipe.brokers.rabbitmq.settlement import Settling
 from agentpipe.brokers.rabbitmq.tallies import TallyKeeper
 from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
@@ -31,13 +30,13 @@ from agentpipe.brokers.records import Settlement
 from agentpipe.connections.amqp.channel import ChannelClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
     from agentpipe.brokers.rabbitmq.deliveries import ServedAgent
     from agentpipe.brokers.rabbitmq.services import Services
     from agentpipe.brokers.rabbitmq.wakeup import Wakeup
     from agentpipe.brokers.records import Claim, Worker
-    from agentpipe.connections.amqp.channel import Delivery
+    from agentpipe.connections.amqp.arrivals import Delivery
 
 TICK_S = 1.0
 # Another worker still holds the lock of an agent that should be ours.
@@ -48,8 +47,6 @@ PORTION = 50
 HELLO_EVERY_S = 10.0
 # Time for all workers to resume their runs after a lost connection.
 REUNION_S = 5.0
-# How long a worker leaves a queue's tasks to an operator.
-YIELD_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -68,12 +65,10 @@ class RabbitWorker:
         self._deliveries = Deliveries(worker, services.marks, wakeup.set)
         self._tallies = TallyKeeper()
         self._members: dict[str, Member] = {}
-        self._recounting: dict[str, list[tuple[ServedAgent, Prefetched]]] = {}
         self._steward: asyncio.Task[None] | None = None
         # The suspect that is marked as to run alone.
         self._alone: Prefetched | None = None
         self._marking: asyncio.Task[None] | None = None
-        self._answering: set[asyncio.Task[None]] = set()
         self._look = asyncio.Event()
         self._probe_at = self._hello_at = self._reunion_ends = 0.0
         self._balanced = self._gone = self.draining = False
@@ -121,6 +116,13 @@ class RabbitWorker:
         raw = await services.connection.session.channel(self.wakeup.set)
         self._channel = WorkerChannel(raw, services, self.wakeup.set, self._look)
         self._consumption = Consumption(self._channel, self._deliveries, self._receive)
+        self._reception = Reception(self._channel, self._deliveries, self._consumption)
+        self._answers = Answers(
+            self._channel,
+            self._deliveries,
+            self._consumption,
+            Respondent(self._me, self._drained, self.drain, self._tallies, self.wakeup),
+        )
         self.settling = Settling(
             self._channel,
             self._deliveries,
@@ -128,7 +130,7 @@ class RabbitWorker:
             self._tallies,
             lambda: self.is_alive,
         )
-        self._membership = Membership(self._channel, self._introduction, self._receive_request)
+        self._membership = Membership(self._channel, self._introduction, self._answers.hear)
         self._membership.members = self._members
         if self.worker.queues:
             await services.queues.make_delays()
@@ -137,7 +139,7 @@ class RabbitWorker:
         # From here on changes are received: read those made before.
         await services.registry.read()
         await services.marks.read()
-        self._end(services.marks.until_ms)
+        self._answers.end(services.marks.until_ms)
         services.listeners.add(self._look.set)
         self._steward = self._channel.begin(self._keep_balance())
 
@@ -192,11 +194,12 @@ class RabbitWorker:
                 return
             await self._take(wanted[first : first + PORTION])
         left: set[str] = set()
-        for name, agent in list(self._deliveries.agents.items()):
+        agents = list(self._deliveries.agents.values())
+        for agent in agents:
+            name = agent.queue.name
             agent.leaving = name not in share or agent.unit != unit_of(name)
-            if not agent.leaving:
-                await self._consumption.adjust(agent)
-                continue
+        await self._consumption.adjust([agent for agent in agents if not agent.leaving])
+        for agent in (agent for agent in agents if agent.leaving):
             await self._consumption.withdraw(agent)
             if not agent.running:
                 self._deliveries.remove(agent)
@@ -210,68 +213,24 @@ class RabbitWorker:
         registry = self._services.registry
         units = {name: registry.unit_of(name) for name in names}
         locked = await self._services.locks.take(list(dict.fromkeys(units.values())), self)
-        for name in (name for name, unit in units.items() if unit in locked):
-            agent = self._deliveries.add(registry.limits(name), units[name], registry.unit_of)
-            await self._consumption.adjust(agent)
-            self.wakeup.set()
+        ours = [name for name, unit in units.items() if unit in locked]
+        await self._consumption.adjust(
+            [
+                self._deliveries.add(registry.limits(name), units[name], registry.unit_of)
+                for name in ours
+            ]
+        )
+        self.wakeup.set()
 
     # Tasks.
 
     def _receive(self, agent: ServedAgent, delivery: Delivery, *, returned: bool) -> None:
-        message = Message.read(delivery, agent.queue.name)
-        if message.ticket and not delivery.redelivered:
-            self._channel.begin(self._services.tickets.take([message.ticket]))
-        prefetched = Prefetched(message.with_ticket(None), delivery.tag, returned)
-        if self._deliveries.resume(agent, prefetched):
-            return
-        lost = self._deliveries.is_lost(message, redelivered=delivery.redelivered)
-        if lost and not self._services.marks.take_spared(message.task_id):
-            self._channel.begin(self._judge(agent, prefetched))
-        elif message.task_id in self._recounting:
-            self._recounting[message.task_id].append((agent, prefetched))
-        else:
-            self._admit(agent, prefetched)
+        self._reception.receive(agent, delivery, returned=returned)
 
-    async def _judge(self, agent: ServedAgent, lost: Prefetched) -> None:
-        """A worker ended with this: it may be to blame."""
-        agent.judging += 1
-        try:
-            await self._judge_one(agent, lost)
-        finally:
-            agent.judging -= 1
-
-    async def _judge_one(self, agent: ServedAgent, lost: Prefetched) -> None:
-        message = lost.message
-        if not agent.suspects(message):
-            await self._recount(lost, message.lost(agent.queue.max_crashes))
-        elif await self._services.suspects.is_marked(message):
-            await self._recount(lost, message.crashed())
-        else:
-            self._admit(agent, lost)
-
-    async def _recount(self, lost: Prefetched, message: Message) -> None:
-        """A claim ended with its worker: replace the task by a copy with one more crash.
-
-        The copy may arrive before the original is acknowledged. If it ran at once and killed this
-        worker too, there would be two of them; so it waits.
-        """
-        arrived = self._recounting.setdefault(message.task_id, [])
-        try:
-            copy = message.to(self._topology.back(message.queue))
-            await self._channel.replace([(copy, lost.tag)])
-            await self._channel.raw.catch_up()
-        finally:
-            self._recounting.pop(message.task_id, None)
-        for agent, prefetched in arrived:
-            self._admit(agent, prefetched)
-
-    def _admit(self, agent: ServedAgent, prefetched: Prefetched) -> None:
-        if self._gone or agent.leaving or self._consumption.is_left_alone(agent):
-            self._channel.begin(self._channel.put_back([prefetched]))
-        elif agent.in_last_chance(prefetched.message) and self._deliveries.has_one_in_last_chance():
-            self._channel.begin(self._consumption.keep_apart(prefetched))
-        else:
-            self._deliveries.put(agent, prefetched)
+    @property
+    def has_nothing(self) -> bool:
+        """Whether there is nothing to claim; from any thread."""
+        return self._deliveries.has_nothing
 
     def claim(self, limit: int) -> list[Claim]:
         """Claim up to ``limit`` tasks, one per agent in turn; a suspect alone."""
@@ -333,88 +292,13 @@ class RabbitWorker:
         seen_s = time.monotonic() - self._heard_at
         return replace(self._introduction(), report=self._report.decode(), seen_s=seen_s)
 
-    def _receive_request(self, request: Request) -> None:
-        if request.kind == "change":
-            self._channel.begin(self._services.reread())
-        elif request.kind == "spare":
-            self._services.marks.note(request.marks)
-        elif request.kind == "runs":
-            self._channel.begin(self._services.hear_runs(request))
-        elif request.kind == "cooldown":
-            queues = request.queues or {request.queue}  # An earlier version names one.
-            self._services.note_cooldowns(queues, request.cooldown_s)
-            self._consumption.rest(queues)
-        elif request.to:
-            answering = self._channel.begin(self._answer(request))
-            self._answering.add(answering)
-            answering.add_done_callback(self._answering.discard)
-
-    async def _answer(self, request: Request) -> None:
-        reply = encode(await self._reply(request), key=request.to)
-        await self._channel.raw.publish([reply])
-
-    async def _reply(self, request: Request) -> Reply:
-        if request.kind == "tallies":
-            # All that was confirmed to its sender before has been delivered then.
-            await self._channel.raw.catch_up()
-            return self._tallies.reply(self._me(), self._drained())
-        if request.kind == "cancel":
-            self._services.marks.note(request.marks)
-            return Reply(self._me(), ending=self._end(request.marks))
-        if request.kind == "locate":
-            return self._locate(request.task_id)
-        if request.kind == "put_back":
-            await self._yield(request.queues)
-        if request.kind == "drain" and self.worker.name in request.workers:
-            self.drain()
-        return Reply(self._me())
-
     def _drained(self) -> frozenset[str]:
         """Queues of which nothing waits on the server; none while anything is on its way there."""
-        moving = self._channel.tasks - self._answering - {self._steward}
+        moving = self._channel.tasks - self._answers.under_way - {self._steward}
         if moving or self._look.is_set() or not (self._balanced and self.is_alive):
             return frozenset()
         agents = self._deliveries.agents
         return frozenset(name for name, agent in agents.items() if agent.is_drained)
-
-    def _end(self, until_ms: Mapping[str, int]) -> tuple[str, ...]:
-        """Signal the runs that these marks cover; returns their ids."""
-        runs = (it.message for it in self._deliveries.runs())
-        ending = tuple(message.task_id for message in runs if covers(until_ms, message))
-        self.wakeup.cancel(ending)
-        return ending
-
-    async def _yield(self, queues: frozenset[str]) -> None:
-        """Leave the waiting tasks of these agents to an operator for a moment."""
-        for name in queues & self._deliveries.agents.keys():
-            agent = self._deliveries.agents[name]
-            agent.yields_until = time.monotonic() + YIELD_S
-            await self._consumption.withdraw(agent)
-        asyncio.get_running_loop().call_later(YIELD_S, self._look.set)
-
-    def _locate(self, task_id: str) -> Reply:
-        """What this worker knows of a task, and of the agents that it serves."""
-        held = self._deliveries.held.values()
-        found = [self._found(it.message, it.since) for it in held if it.claim.task_id == task_id]
-        ready = [prefetched.message for _, prefetched in self._deliveries.ready()]
-        found += [self._found(it, None) for it in ready if it.task_id == task_id]
-        runs = tuple(
-            ClaimSeen(it.claim.task_id, it.claim.queue, self.worker.name, it.since) for it in held
-        )
-        agents = self._deliveries.agents.items()
-        run_s = {name: agent.run_s for name, agent in agents if agent.run_s is not None}
-        return Reply(self._me(), found=tuple(found), runs=runs, run_s=run_s)
-
-    def _found(self, message: Message, since: float | None) -> TaskHeld:
-        return TaskHeld(
-            message.queue,
-            message.failures,
-            message.crashes,
-            message.submitted_ms / 1000,
-            message.error,
-            message in self._services.marks,
-            since,
-        )
 
     # How it ends.
 
@@ -459,7 +343,7 @@ class RabbitWorker:
 
     async def _dismiss_steward(self) -> None:
         """Stop changing the agents."""
-        self._gone = True
+        self._gone = self._reception.is_closed = True
         if self._steward is not None and self._steward is not asyncio.current_task():
             self._steward.cancel()
             await asyncio.wait([self._steward])

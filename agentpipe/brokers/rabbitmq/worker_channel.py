@@ -58,8 +58,7 @@ class WorkerChannel:
     async def replace(self, pairs: Sequence[tuple[OutgoingMessage, int]]) -> None:
         """Publish each message, then acknowledge the delivery whose place it takes."""
         await self.publish([message for message, _ in pairs])
-        for _, tag in pairs:
-            self.raw.ack(tag)
+        self.raw.ack_all([tag for _, tag in pairs])
 
     async def put_back(self, prefetched: Iterable[Prefetched]) -> None:
         """As if they had never been delivered: a copy, for a requeued one looks crashed."""

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import pika
 from pika import exceptions, spec
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+from agentpipe.connections.amqp import wire
+from agentpipe.connections.amqp.arrivals import Arrivals
+from agentpipe.connections.amqp.confirmations import Confirmations
+from agentpipe.connections.amqp.unacknowledged import Unacknowledged
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+
+    from agentpipe.connections.amqp.arrivals import Delivery
+    from agentpipe.connections.amqp.confirmations import Batch, Fate
     from agentpipe.connections.amqp.message import Declaration, OutgoingMessage
 
-Fate = Literal["taken", "refused", "unroutable"]
 ACCESS_REFUSED, NOT_FOUND, LOCKED, PRECONDITION_FAILED = 403, 404, 405, 406
 # The field of AMQP has 16 bits; 0 would be no limit.
 MAX_PREFETCH = 0xFFFF
+# Messages that are written in one turn of the loop.
+WRITTEN_AT_ONCE = 100
 # What the server says of a message above its max_message_size.
 TOO_LARGE = "larger than configured max size"
 
@@ -43,37 +50,6 @@ def closed_errors() -> Iterator[None]:
         raise ChannelClosed(repr(error)) from error
 
 
-class Delivery:
-    """What was delivered: ``tag``, ``redelivered``, ``headers``, ``body``."""
-
-    __slots__ = ("body", "headers", "redelivered", "tag")
-
-    def __init__(self, method: Any, properties: Any, body: bytes) -> None:
-        self.tag: int = method.delivery_tag
-        self.redelivered: bool = bool(method.redelivered)
-        self.headers: dict[str, Any] = properties.headers or {}
-        self.body = body
-
-
-class _Batch:
-    """Published messages whose confirmations are awaited together."""
-
-    def __init__(self, first: int, number: int, done: asyncio.Future[Any]) -> None:
-        self._first, self.done = first, done
-        self._left = number
-        self.fates: list[Fate] = ["taken"] * number
-
-    def settle(self, tag: int, *, taken: bool) -> None:
-        if not taken:
-            self.fates[tag - self._first] = "refused"
-        self._left -= 1
-        if not self._left and not self.done.done():
-            self.done.set_result(None)
-
-    def returned(self, tag: int) -> None:
-        self.fates[tag - self._first] = "unroutable"
-
-
 class Channel:
     """A channel on which every message is confirmed; all of its calls fail when it closes."""
 
@@ -81,11 +57,11 @@ class Channel:
         self._raw = raw
         self._loop = asyncio.get_running_loop()
         self._waiting: set[asyncio.Future[Any]] = set()
-        self._unconfirmed: dict[int, _Batch] = {}
-        self._published = 0
+        self._confirmations = Confirmations()
         self._prefetch = 0
+        self._receivers: dict[str | None, Callable[[Any], None]] = {}
+        self._unacknowledged = Unacknowledged()
         self._getting = asyncio.Lock()
-        self._got: asyncio.Future[Any] | None = None
         self._when_cancelled: dict[str, Callable[[], None]] = {}
         self._starting: dict[str, asyncio.Future[Any]] = {}
         self._counted: Callable[[int], None] | None = None
@@ -94,7 +70,6 @@ class Channel:
         raw.add_on_close_callback(self._closed)
         raw.add_on_return_callback(self._returned)
         raw.add_on_cancel_callback(self._cancelled)
-        raw.add_callback(self._empty, [spec.Basic.GetEmpty], one_shot=False)
         raw.add_callback(self._declared, [spec.Queue.DeclareOk], one_shot=False)
 
     @property
@@ -116,7 +91,9 @@ class Channel:
     async def confirm(self) -> None:
         """Have all messages confirmed; once, before the first."""
         done = self._future()
-        self._raw.confirm_delivery(self._confirmed, callback=resolver(done))
+        arrivals = Arrivals(self._delivered, self._confirmations.confirm)
+        self._raw.confirm_delivery(_unused, callback=resolver(done))
+        self._raw.connection.arrivals[self._raw.channel_number] = arrivals
         await done
 
     async def declare(self, queue: Declaration) -> int:
@@ -174,29 +151,28 @@ class Channel:
         return counts
 
     async def publish(self, messages: Sequence[OutgoingMessage]) -> list[Fate]:
-        """Publish all, and wait until the server has them safe, or not."""
-        if not messages:
-            return []
-        batch = _Batch(self._published + 1, len(messages), self._future())
-        for message in messages:
-            self._published += 1
-            self._unconfirmed[self._published] = batch
-            self._send(message)
-        await batch.done
-        return batch.fates
+        """Publish all, and wait until the server has them safe, or not.
 
-    def _send(self, message: OutgoingMessage) -> None:
-        properties = pika.BasicProperties(
-            message_id=str(self._published),
-            headers=dict(message.headers),
-            delivery_mode=2 if message.lasting else 1,
-            priority=message.priority,
-            expiration=None if message.expires_ms is None else str(message.expires_ms),
-        )
-        with closed_errors():
-            self._raw.basic_publish(
-                message.exchange, message.key, message.body, properties, message.mandatory
-            )
+        While it stores the first ones, the next are on their way.
+        """
+        batches = []
+        for first in range(0, len(messages), WRITTEN_AT_ONCE):
+            if first:
+                await asyncio.sleep(0)
+            batches.append(self._begin(messages[first : first + WRITTEN_AT_ONCE]))
+        for batch in batches:
+            await batch.done
+        return [fate for batch in batches for fate in batch.fates]
+
+    def _begin(self, messages: Sequence[OutgoingMessage]) -> Batch:
+        batch, numbers = self._confirmations.expect(len(messages), self._future())
+        for number, message in zip(numbers, messages, strict=True):
+            self._send(message, str(number))
+        return batch
+
+    def _send(self, message: OutgoingMessage, message_id: str) -> None:
+        connection, number = self._raw.connection, self._raw.channel_number
+        connection.say(wire.publication(number, message, message_id, connection.largest_body))
 
     async def consume(
         self,
@@ -213,16 +189,14 @@ class Channel:
         """
         await self._limit(prefetch)
 
-        def on_message(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
-            receive(Delivery(method, properties, body))
-
         started = self._future()
         with closed_errors():
             consumer = str(
                 self._raw.basic_consume(
-                    queue, on_message, arguments=arguments, callback=resolver(started)
+                    queue, _unused, arguments=arguments, callback=resolver(started)
                 )
             )
+        self._receivers[consumer] = receive
         self._starting[consumer] = started
         self._when_cancelled[consumer] = cancelled
         return consumer
@@ -268,30 +242,51 @@ class Channel:
 
     async def get(self, queue: str) -> Delivery | None:
         """Take one message, if there is one."""
+        return next(iter(await self.get_many(queue, 1)), None)
+
+    async def get_many(self, queue: str, number: int) -> list[Delivery]:
+        """Take up to so many messages, as far as there are any, at the price of one."""
         async with self._getting:
-            future = self._got = self._future()
+            done, answers = self._future(), list[Any]()
 
-            def on_message(_channel: Any, method: Any, properties: Any, body: bytes) -> None:
-                if not future.done():
-                    future.set_result(Delivery(method, properties, body))
+            def answered(delivery: Delivery | None) -> None:
+                answers.append(delivery)
+                if len(answers) == number and not done.done():
+                    done.set_result(None)
 
-            with closed_errors():
-                self._raw.basic_get(queue, on_message)
-            delivery: Delivery | None = await future
-            return delivery
+            self._receivers[None] = answered
+            frame = wire.get(self._raw.channel_number, queue)
+            self._raw.connection.say([frame] * number)
+            await done
+            return [delivery for delivery in answers if delivery is not None]
 
     def ack(self, tag: int, *, all_before: bool = False) -> None:
         """Done with it."""
+        if all_before:
+            self._unacknowledged.up_to(tag)
+            self._say_acknowledged([(tag, True)])
+        else:
+            self.ack_all([tag])
+
+    def ack_all(self, tags: Collection[int]) -> None:
+        """Done with all of these."""
+        self._say_acknowledged(self._unacknowledged.done(tags))
+
+    def _say_acknowledged(self, words: Iterable[tuple[int, bool]]) -> None:
         if self.is_open:
-            self._raw.basic_ack(tag, multiple=all_before)
+            number, say = self._raw.channel_number, wire.acknowledgement
+            frames = [say(number, tag, all_before=all_before) for tag, all_before in words]
+            self._raw.connection.say(frames)
 
     def requeue(self, tag: int) -> None:
         """Put it back where it was."""
+        self._unacknowledged.discard(tag)
         if self.is_open:
             self._raw.basic_nack(tag, requeue=True)
 
     def requeue_all(self) -> None:
         """Put all that is unacknowledged back where it was."""
+        self._unacknowledged.clear()
         if self.is_open:
             self._raw.basic_nack(0, multiple=True, requeue=True)
 
@@ -308,19 +303,13 @@ class Channel:
         future.add_done_callback(self._waiting.discard)
         return future
 
-    def _confirmed(self, frame: Any) -> None:
-        method = frame.method
-        taken = isinstance(method, spec.Basic.Ack)
-        tags = [method.delivery_tag]
-        if method.multiple:
-            tags = [tag for tag in self._unconfirmed if tag <= method.delivery_tag]
-        for tag in tags:
-            self._unconfirmed.pop(tag).settle(tag, taken=taken)
+    def _delivered(self, consumer: str | None, delivery: Delivery | None) -> None:
+        if delivery is not None:
+            self._unacknowledged.add(delivery.tag)
+        self._receivers[consumer](delivery)
 
     def _returned(self, _channel: Any, _method: Any, properties: Any, _body: bytes) -> None:
-        tag = int(properties.message_id)
-        if tag in self._unconfirmed:
-            self._unconfirmed[tag].returned(tag)
+        self._confirmations.returned(int(properties.message_id))
 
     def _cancelled(self, frame: Any) -> None:
         self._when_cancelled.pop(frame.method.consumer_tag, lambda: None)()
@@ -329,10 +318,6 @@ class Channel:
         if self._counted is not None:
             self._counted(int(frame.method.message_count))
 
-    def _empty(self, _frame: Any) -> None:
-        if self._got is not None and not self._got.done():
-            self._got.set_result(None)
-
     def _closed(self, _channel: Any, reason: Any) -> None:
         code = getattr(reason, "reply_code", 0)
         text = self._why_closed = getattr(reason, "reply_text", "") or repr(reason)
@@ -340,8 +325,13 @@ class Channel:
             if not future.done():
                 future.set_exception(ChannelClosed(text, code))
                 future.exception()  # It may have no reader.
-        self._unconfirmed.clear()
+        self._confirmations.clear()
+        self._raw.connection.arrivals.pop(self._raw.channel_number, None)
         self._on_closed()
+
+
+def _unused(*_: Any) -> None:
+    """What pika would call if ``Arrivals`` did not come first."""
 
 
 def resolver(future: asyncio.Future[Any]) -> Callable[[Any], None]:

@@ -8,12 +8,13 @@ import os
 import socket
 import ssl
 import threading
+from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pika
 from pika import exceptions
-from pika.adapters.asyncio_connection import AsyncioConnection
 
 from agentpipe.connections.amqp.channel import (
     ACCESS_REFUSED,
@@ -25,6 +26,7 @@ from agentpipe.connections.amqp.channel import (
     closed_errors,
     resolver,
 )
+from agentpipe.connections.amqp.quick_connection import QuickConnection
 from agentpipe.errors import AgentpipeError, StoreError, Unreachable
 
 if TYPE_CHECKING:
@@ -124,13 +126,38 @@ class Link:
             Unreachable: There is no connection, or it was lost meanwhile.
             StoreError: The server refuses this, and ended the channel with it.
         """
-        loop = self._running_loop()
+        answer: Future[T] = Future()
+        begin = partial(self._begin, operation, answer_s, answer)
+        self._running_loop().call_soon_threadsafe(begin)
         try:
-            return asyncio.run_coroutine_threadsafe(
-                self._perform(operation, answer_s), loop
-            ).result()
+            return answer.result()
         except ChannelClosed as error:
             raise error_of_channel(error, self._shown, self._own) from error
+
+    def _begin(
+        self,
+        operation: Callable[[Session], Coroutine[Any, Any, T]],
+        answer_s: float,
+        answer: Future[T],
+    ) -> None:
+        """As ``run_coroutine_threadsafe``, in fewer steps."""
+        task = asyncio.get_running_loop().create_task(self._perform(operation, answer_s))
+        task.add_done_callback(partial(_tell, answer))
+
+    def ask(self, question: Callable[[Session], T]) -> T | None:
+        """What a function returns on the link's thread; None without a connection."""
+        answer: Future[T | None] = Future()
+
+        def tell() -> None:
+            try:
+                session = self._session
+                is_open = session is not None and session.is_open
+                answer.set_result(question(session) if session and is_open else None)
+            except BaseException as error:  # noqa: BLE001 - it is the caller's
+                answer.set_exception(error)
+
+        self._running_loop().call_soon_threadsafe(tell)
+        return answer.result()
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._starting:
@@ -150,7 +177,8 @@ class Link:
     ) -> T:
         session = await self._connected()
         try:
-            return await asyncio.wait_for(operation(session), answer_s)
+            async with asyncio.timeout(answer_s):
+                return await operation(session)
         except TimeoutError as error:
             if session.blocked:
                 raise Unreachable(
@@ -161,6 +189,8 @@ class Link:
             raise Unreachable(f"{self._shown}: no answer within {answer_s:g} s") from error
 
     async def _connected(self) -> Session:
+        if (known := self._session) is not None and known.is_open:
+            return known
         async with self._connecting:
             if self._session is None or not self._session.is_open:
                 self._session = await self._connect()
@@ -176,7 +206,7 @@ class Link:
                     error if isinstance(error, Exception) else ChannelClosed(error)
                 )
 
-        AsyncioConnection(
+        QuickConnection(
             self._parameters,
             on_open_callback=resolver(opened),
             on_open_error_callback=failed,
@@ -210,6 +240,15 @@ class Link:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _tell(answer: Future[T], task: asyncio.Task[T]) -> None:
+    if task.cancelled():
+        answer.cancel()
+    elif error := task.exception():
+        answer.set_exception(error)
+    else:
+        answer.set_result(task.result())
 
 
 def error_of_channel(error: ChannelClosed, shown: str, own: str) -> AgentpipeError:

@@ -15,7 +15,8 @@ from agentpipe.sinks.rabbitmq.topic import MARK, OFFSET, published_us
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from agentpipe.connections.amqp.channel import Channel, Delivery
+    from agentpipe.connections.amqp.arrivals import Delivery
+    from agentpipe.connections.amqp.channel import Channel
     from agentpipe.connections.amqp.connection import Session
     from agentpipe.connections.amqp.message import Declaration
     from agentpipe.sinks.rabbitmq.topic import Topic

@@ -16,7 +16,8 @@ from agentpipe.sinks.rabbitmq.history import AHEAD, Inbox, StreamHistory, moment
 from agentpipe.sinks.rabbitmq.topic import MARK, OFFSET, published_us, record_of
 
 if TYPE_CHECKING:
-    from agentpipe.connections.amqp.channel import Channel, Delivery
+    from agentpipe.connections.amqp.arrivals import Delivery
+    from agentpipe.connections.amqp.channel import Channel
     from agentpipe.connections.amqp.connection import Link, Session
     from agentpipe.connections.amqp.message import Declaration
     from agentpipe.sinks.base import Record

@@ -14,7 +14,8 @@ from agentpipe.sinks.base import Record
 from agentpipe.sinks.truncate import truncate
 
 if TYPE_CHECKING:
-    from agentpipe.connections.amqp.channel import Channel, Delivery
+    from agentpipe.connections.amqp.arrivals import Delivery
+    from agentpipe.connections.amqp.channel import Channel
     from agentpipe.connections.url import Url
 
 PARAMETERS = ("topic", "stream")

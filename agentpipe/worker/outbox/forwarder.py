@@ -129,8 +129,9 @@ class Forwarder:
             if self._published:
                 done_with(self._store, self._worker, self._batch, self._refused)
                 self._forwarded = len(self._batch)
+                more = _may_leave_more(self._batch)
                 self._batch, self._published, self._taken_at = [], False, None
-                return True
+                return more
         except Unreachable:  # The consumer asks the same store, and logs it.
             self._stopping.wait(STORE_PAUSE_S)
         except AgentpipeError as error:
@@ -164,6 +165,11 @@ class Forwarder:
         if self._failures:
             log.warning("the sink takes results again, after %d tries", self._failures)
         self._failures, self._failing = 0, None
+
+
+def _may_leave_more(batch: Sequence[OutboxRecord]) -> bool:
+    """Whether it does not show that the outbox was empty behind it: what comes later notifies."""
+    return len(batch) > FEW or sum(len(each.payload) for each in batch) > BATCH_BYTES // BATCH
 
 
 def done_with(

@@ -1,0 +1,141 @@
+"""Answers: what a worker does about requests of other processes, and what it replies."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.location import ClaimSeen
+from agentpipe.brokers.rabbitmq.cancel_marks import covers
+from agentpipe.brokers.rabbitmq.rpc import Member, Reply, Request, TaskHeld, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from agentpipe.brokers.rabbitmq.consumption import Consumption
+    from agentpipe.brokers.rabbitmq.deliveries import Deliveries
+    from agentpipe.brokers.rabbitmq.messages import Message
+    from agentpipe.brokers.rabbitmq.tallies import TallyKeeper
+    from agentpipe.brokers.rabbitmq.wakeup import Wakeup
+    from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
+
+# How long a worker leaves a queue's tasks to an operator.
+YIELD_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Respondent:
+    """The worker that answers.
+
+    Attributes:
+        me: What it is now.
+        drained: Queues of which nothing waits on the server.
+        drain: Has it finish what it runs, and end.
+        tallies: What it has counted.
+        wakeup: Hears of runs that must end.
+    """
+
+    me: Callable[[], Member]
+    drained: Callable[[], frozenset[str]]
+    drain: Callable[[], None]
+    tallies: TallyKeeper
+    wakeup: Wakeup
+
+
+class Answers:
+    """One worker's.
+
+    Attributes:
+        under_way: Replies that are being made.
+    """
+
+    def __init__(
+        self,
+        channel: WorkerChannel,
+        deliveries: Deliveries,
+        consumption: Consumption,
+        worker: Respondent,
+    ) -> None:
+        self.under_way: set[asyncio.Task[None]] = set()
+        self._channel, self._services = channel, channel.services
+        self._deliveries, self._consumption = deliveries, consumption
+        self._worker = worker
+
+    def hear(self, request: Request) -> None:
+        """Do what is asked, and reply where the request says to whom."""
+        if request.kind == "change":
+            self._channel.begin(self._services.reread())
+        elif request.kind == "spare":
+            self._services.marks.note(request.marks)
+        elif request.kind == "runs":
+            self._channel.begin(self._services.hear_runs(request))
+        elif request.kind == "cooldown":
+            queues = request.queues or {request.queue}  # An earlier version names one.
+            self._services.note_cooldowns(queues, request.cooldown_s)
+            self._consumption.rest(queues)
+        elif request.to:
+            answering = self._channel.begin(self._answer(request))
+            self.under_way.add(answering)
+            answering.add_done_callback(self.under_way.discard)
+
+    async def _answer(self, request: Request) -> None:
+        reply = encode(await self._reply(request), key=request.to)
+        await self._channel.raw.publish([reply])
+
+    async def _reply(self, request: Request) -> Reply:
+        if request.kind == "tallies":
+            # All that was confirmed to its sender before has been delivered then.
+            await self._channel.raw.catch_up()
+            return self._worker.tallies.reply(self._worker.me(), self._worker.drained())
+        if request.kind == "cancel":
+            self._services.marks.note(request.marks)
+            return Reply(self._worker.me(), ending=self.end(request.marks))
+        if request.kind == "locate":
+            return self._locate(request.task_id)
+        if request.kind == "put_back":
+            await self._yield(request.queues)
+        if request.kind == "drain" and self._deliveries.worker in request.workers:
+            self._worker.drain()
+        return Reply(self._worker.me())
+
+    def end(self, until_ms: Mapping[str, int]) -> tuple[str, ...]:
+        """Signal the runs that these marks cover; returns their ids."""
+        runs = (it.message for it in self._deliveries.runs())
+        ending = tuple(message.task_id for message in runs if covers(until_ms, message))
+        self._worker.wakeup.cancel(ending)
+        return ending
+
+    async def _yield(self, queues: frozenset[str]) -> None:
+        """Leave the waiting tasks of these agents to an operator for a moment."""
+        for name in queues & self._deliveries.agents.keys():
+            agent = self._deliveries.agents[name]
+            agent.yields_until = time.monotonic() + YIELD_S
+            await self._consumption.withdraw(agent)
+        asyncio.get_running_loop().call_later(YIELD_S, self._channel.look.set)
+
+    def _locate(self, task_id: str) -> Reply:
+        """What this worker knows of a task, and of the agents that it serves."""
+        held = self._deliveries.held.values()
+        found = [self._found(it.message, it.since) for it in held if it.claim.task_id == task_id]
+        ready = [prefetched.message for _, prefetched in self._deliveries.ready()]
+        found += [self._found(it, None) for it in ready if it.task_id == task_id]
+        runs = tuple(
+            ClaimSeen(it.claim.task_id, it.claim.queue, self._deliveries.worker, it.since)
+            for it in held
+        )
+        agents = self._deliveries.agents.items()
+        run_s = {name: agent.run_s for name, agent in agents if agent.run_s is not None}
+        return Reply(self._worker.me(), found=tuple(found), runs=runs, run_s=run_s)
+
+    def _found(self, message: Message, since: float | None) -> TaskHeld:
+        return TaskHeld(
+            message.queue,
+            message.failures,
+            message.crashes,
+            message.submitted_ms / 1000,
+            message.error,
+            message in self._services.marks,
+            since,
+        )

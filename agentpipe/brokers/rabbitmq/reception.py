@@ -1,0 +1,88 @@
+"""Reception: what becomes of a delivery: a run that goes on, a crash to count, a task to claim."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.rabbitmq.deliveries import Prefetched
+from agentpipe.brokers.rabbitmq.messages import Message
+
+if TYPE_CHECKING:
+    from agentpipe.brokers.rabbitmq.consumption import Consumption
+    from agentpipe.brokers.rabbitmq.deliveries import Deliveries, ServedAgent
+    from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
+    from agentpipe.connections.amqp.arrivals import Delivery
+
+
+class Reception:
+    """Receives one worker's deliveries.
+
+    Attributes:
+        is_closed: Nothing is kept any more, all goes back.
+    """
+
+    def __init__(
+        self, channel: WorkerChannel, deliveries: Deliveries, consumption: Consumption
+    ) -> None:
+        self.is_closed = False
+        self._channel, self._services = channel, channel.services
+        self._deliveries, self._consumption = deliveries, consumption
+        # Tasks whose crash is being counted, and what was delivered of them meanwhile.
+        self._recounting: dict[str, list[tuple[ServedAgent, Prefetched]]] = {}
+
+    def receive(self, agent: ServedAgent, delivery: Delivery, *, returned: bool) -> None:
+        """Take it in; ``returned`` if the task was accepted before."""
+        message = Message.read(delivery, agent.queue.name)
+        if message.ticket and not delivery.redelivered:
+            self._channel.begin(self._services.tickets.take([message.ticket]))
+        prefetched = Prefetched(message.with_ticket(None), delivery.tag, returned)
+        if self._deliveries.resume(agent, prefetched):
+            return
+        lost = self._deliveries.is_lost(message, redelivered=delivery.redelivered)
+        if lost and not self._services.marks.take_spared(message.task_id):
+            self._channel.begin(self._judge(agent, prefetched))
+        elif message.task_id in self._recounting:
+            self._recounting[message.task_id].append((agent, prefetched))
+        else:
+            self._admit(agent, prefetched)
+
+    async def _judge(self, agent: ServedAgent, lost: Prefetched) -> None:
+        """A worker ended with this: it may be to blame."""
+        agent.judging += 1
+        try:
+            await self._judge_one(agent, lost)
+        finally:
+            agent.judging -= 1
+
+    async def _judge_one(self, agent: ServedAgent, lost: Prefetched) -> None:
+        message = lost.message
+        if not agent.suspects(message):
+            await self._recount(lost, message.lost(agent.queue.max_crashes))
+        elif await self._services.suspects.is_marked(message):
+            await self._recount(lost, message.crashed())
+        else:
+            self._admit(agent, lost)
+
+    async def _recount(self, lost: Prefetched, message: Message) -> None:
+        """A claim ended with its worker: replace the task by a copy with one more crash.
+
+        The copy may arrive before the original is acknowledged. If it ran at once and killed this
+        worker too, there would be two of them; so it waits.
+        """
+        arrived = self._recounting.setdefault(message.task_id, [])
+        try:
+            copy = message.to(self._services.topology.back(message.queue))
+            await self._channel.replace([(copy, lost.tag)])
+            await self._channel.raw.catch_up()
+        finally:
+            self._recounting.pop(message.task_id, None)
+        for agent, prefetched in arrived:
+            self._admit(agent, prefetched)
+
+    def _admit(self, agent: ServedAgent, prefetched: Prefetched) -> None:
+        if self.is_closed or agent.leaving or self._consumption.is_left_alone(agent):
+            self._channel.begin(self._channel.put_back([prefetched]))
+        elif agent.in_last_chance(prefetched.message) and self._deliveries.has_one_in_last_chance():
+            self._channel.begin(self._consumption.keep_apart(prefetched))
+        else:
+            self._deliveries.put(agent, prefetched)

@@ -1,0 +1,224 @@
+"""What is written and read of messages without pika is what pika writes and reads."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pika
+import pytest
+from pika import data, frame, spec  # type: ignore[attr-defined]
+from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.adapters.base_connection import BaseConnection
+from pika.channel import Channel as PikaChannel
+from pika.exceptions import InvalidFrameError
+
+from agentpipe.connections.amqp import wire
+from agentpipe.connections.amqp.arrivals import Arrivals, Delivery
+from agentpipe.connections.amqp.confirmations import Confirmations
+from agentpipe.connections.amqp.message import OutgoingMessage
+from agentpipe.connections.amqp.quick_connection import QuickConnection
+from agentpipe.connections.amqp.unacknowledged import Unacknowledged
+
+LARGEST = 100
+HEADERS = [
+    {},
+    {"a": "text", "b": 7, "c": -(2**40), "d": ""},
+    {"a": "ä" * 300, "none": None, "yes": True, "list": [1, "x"], "in": {"k": 1}},
+]
+
+
+def content(*frames: frame.Frame) -> bytes:
+    return b"".join(each.marshal() for each in frames)
+
+
+def delivered(headers: dict[str, Any], *bodies: bytes, **properties: Any) -> bytes:
+    """A delivery as a server sends it."""
+    size = sum(map(len, bodies))
+    deliver = spec.Basic.Deliver("ctag1.x", 2**40, True, "", "queue")
+    held = pika.BasicProperties(headers=headers, **properties)
+    return content(
+        frame.Method(3, deliver),
+        frame.Header(3, size, held),
+        *(frame.Body(3, body) for body in bodies),
+    )
+
+
+@pytest.mark.parametrize("headers", HEADERS)
+@pytest.mark.parametrize("body", [b"", b"x", b"x" * LARGEST, b"y" * (2 * LARGEST + 1)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"expires_ms": 1500, "priority": 2, "exchange": "fleet.crew"},
+        {"lasting": False, "mandatory": False, "priority": 0},
+    ],
+)
+def test_pika_reads_a_publication_as_it_was_meant(
+    headers: dict[str, Any], body: bytes, options: dict[str, Any]
+) -> None:
+    message = OutgoingMessage("ä key", body, headers, **options)
+    frames = b"".join(wire.publication(3, message, "17", LARGEST))
+    found: list[Any] = []
+    while frames:
+        size, each = frame.decode_frame(frames)
+        found.append(each)
+        frames = frames[size:]
+    method, header, *bodies = found
+    publish = method.method
+    assert (publish.exchange, publish.routing_key) == (message.exchange, message.key)
+    assert publish.mandatory is message.mandatory
+    properties = header.properties
+    assert properties.headers == headers
+    assert (properties.message_id, properties.priority) == ("17", message.priority)
+    assert properties.delivery_mode == (2 if message.lasting else 1)
+    expires = message.expires_ms
+    assert properties.expiration == (None if expires is None else str(expires))
+    assert header.body_size == len(body)
+    assert b"".join(each.fragment for each in bodies) == body
+    assert all(len(each.fragment) <= LARGEST for each in bodies)
+    assert {each.channel_number for each in found} == {3}
+
+
+@pytest.mark.parametrize("all_before", [True, False])
+def test_acknowledgements_and_gets_are_those_of_pika(all_before: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    ours = wire.acknowledgement(5, 2**40, all_before=all_before)
+    assert ours == frame.Method(5, spec.Basic.Ack(2**40, all_before)).marshal()
+    assert wire.get(5, "queue") == frame.Method(5, spec.Basic.Get(queue="queue")).marshal()
+
+
+@pytest.mark.parametrize("headers", HEADERS)
+def test_headers_that_pika_writes_are_read(headers: dict[str, Any]) -> None:
+    pieces: list[bytes] = []
+    data.encode_table(pieces, headers)
+    assert wire.read_table(b"before" + b"".join(pieces) + b"after", 6) == headers
+
+
+def test_a_text_that_is_no_utf_8_stays_bytes() -> None:
+    table = b"\x01aS\x00\x00\x00\x02\xff\xfe"
+    assert wire.read_table(len(table).to_bytes(4, "big") + table, 0) == {"a": b"\xff\xfe"}
+
+
+class Heard:
+    """An ``Arrivals``, and what it told."""
+
+    def __init__(self) -> None:
+        self.deliveries: list[tuple[str | None, Delivery | None]] = []
+        self.confirmed: list[tuple[int, bool, bool]] = []
+        self.arrivals = Arrivals(
+            lambda *told: self.deliveries.append(told), lambda *told: self.confirmed.append(told)
+        )
+
+
+class Stub(QuickConnection):
+    """A connection that never connects; bytes are handed to it."""
+
+    def __init__(self) -> None:
+        self.arrivals, self._frame_buffer, self.bytes_received = {}, b"", 0
+        self.left_to_pika: list[Any] = []
+
+    def _process_frame(self, frame_value: Any) -> None:
+        self.left_to_pika.append(frame_value)
+
+
+@pytest.mark.parametrize("headers", HEADERS)
+@pytest.mark.parametrize("bodies", [(), (b"one",), (b"one", b"two", b"three")])
+@pytest.mark.parametrize("step", [1, 7, 10_000])
+def test_a_delivery_is_put_together_however_it_arrives(
+    headers: dict[str, Any], bodies: tuple[bytes, ...], step: int
+) -> None:
+    stub, heard = Stub(), Heard()
+    stub.arrivals[3] = heard.arrivals
+    whole = delivered(headers, *bodies, content_type="text", content_encoding="x", priority=1)
+    sent = whole + whole
+    for first in range(0, len(sent), step):
+        stub.hear(sent[first : first + step])
+    expected = Delivery(2**40, True, headers, b"".join(bodies))
+    assert heard.deliveries == 2 * [("ctag1.x", expected)]
+    assert (stub.bytes_received, stub.left_to_pika) == (len(sent), [])
+
+
+def test_what_has_no_headers_has_none() -> None:
+    stub, heard = Stub(), Heard()
+    stub.arrivals[3] = heard.arrivals
+    deliver = frame.Method(3, spec.Basic.GetOk(7, False, "", "queue", 0))
+    plain = frame.Header(3, 1, pika.BasicProperties(content_type="text"))
+    stub.hear(content(deliver, plain, frame.Body(3, b"x")))
+    stub.hear(content(frame.Method(3, spec.Basic.GetEmpty())))
+    assert heard.deliveries == [(None, Delivery(7, False, {}, b"x")), (None, None)]
+
+
+def test_confirmations_are_heard_and_the_rest_is_left_to_pika() -> None:
+    stub, heard = Stub(), Heard()
+    stub.arrivals[3] = heard.arrivals
+    returned = content(
+        frame.Method(3, spec.Basic.Return(312, "NO_ROUTE", "", "key")),
+        frame.Header(3, 1, pika.BasicProperties(message_id="4")),
+        frame.Body(3, b"x"),
+    )
+    stub.hear(content(frame.Method(3, spec.Basic.Ack(4, True))) + returned)
+    stub.hear(content(frame.Method(3, spec.Basic.Nack(5, False))))
+    stub.hear(content(frame.Heartbeat(), frame.Method(9, spec.Basic.Ack(1))))
+    assert heard.confirmed == [(4, True, True), (5, False, False)]
+    assert [type(each).__name__ for each in stub.left_to_pika] == [
+        *("Method", "Header", "Body", "Heartbeat", "Method")
+    ]
+
+
+def test_a_frame_without_its_end_is_an_error() -> None:
+    stub, heard = Stub(), Heard()
+    stub.arrivals[3] = heard.arrivals
+    with pytest.raises(InvalidFrameError):
+        stub.hear(delivered({}, b"x")[:-1] + b"?")
+
+
+def test_fates_of_a_batch_are_told_once_all_are_confirmed() -> None:
+    asyncio.run(_confirm_batches())
+
+
+async def _confirm_batches() -> None:
+    confirmations = Confirmations()
+    first, numbers = confirmations.expect(3, asyncio.get_running_loop().create_future())
+    second, more = confirmations.expect(1, asyncio.get_running_loop().create_future())
+    assert ([*numbers], [*more]) == ([1, 2, 3], [4])
+    confirmations.returned(2)
+    confirmations.confirm(2, all_before=True, taken=True)
+    assert not first.done.done()
+    confirmations.confirm(4, all_before=False, taken=True)
+    confirmations.confirm(3, all_before=False, taken=False)
+    assert first.done.done()
+    assert (first.fates, second.fates) == (["taken", "unroutable", "refused"], ["taken"])
+
+
+@pytest.mark.parametrize(
+    ("done", "said"),
+    [
+        ([1], [(1, False)]),
+        ([2, 1], [(2, True)]),
+        ([1, 2, 4], [(2, True), (4, False)]),
+        ([3, 2], [(2, False), (3, False)]),
+        ([1, 2, 3, 4], [(4, True)]),
+        ([4, 4, 9], [(4, False), (9, False)]),
+    ],
+)
+def test_what_is_older_than_all_else_is_acknowledged_in_one_word(
+    done: list[int], said: list[tuple[int, bool]]
+) -> None:
+    unacknowledged = Unacknowledged()
+    for tag in (1, 2, 3, 4):
+        unacknowledged.add(tag)
+    assert unacknowledged.done(done) == said
+    assert unacknowledged.up_to(10) == sorted({1, 2, 3, 4} - {*done})
+    assert len(unacknowledged) == 0
+
+
+def test_the_private_names_of_pika_that_we_use_are_there() -> None:
+    for owner, names in {
+        AsyncioConnection: (
+            *("_adapter_emit_data", "_on_data_available", "_output_marshaled_frames"),
+            "_process_frame",
+        ),
+        BaseConnection: ("_proto_connection_made",),
+        PikaChannel: ("_send_method",),
+    }.items():
+        assert [name for name in names if not callable(getattr(owner, name, None))] == []
