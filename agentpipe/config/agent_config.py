@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.config.documents import problem_at, raise_problems, read_documents
 from agentpipe.config.paths import shown_path
-from agentpipe.config.schema import BENCHMARK, AgentFileDocument, shown
+from agentpipe.config.schema import BENCHMARK, AgentFileDocument
+from agentpipe.config.values import shown
 from agentpipe.config.yaml_source import kind_in
 from agentpipe.errors import ConfigError, Problem
 

@@ -11,8 +11,8 @@ from agentpipe.config.schema import (
     NOT_A_BENCHMARK,
     NOT_A_COLLECTION,
     NOT_AN_AGENT_CONFIG,
-    shown,
 )
+from agentpipe.config.values import shown
 from agentpipe.config.yaml_source import Document, KeyPath, label, load_documents
 from agentpipe.errors import ConfigError, Problem
 

@@ -1,27 +1,22 @@
-"""Schemas of collections, agent configs and benchmarks: their keys and the values of each.
+"""Schemas of collections, agent configs and benchmarks: their keys, and what each key's value is.
 
 No message shows what may be a credential.
 """
 
 from __future__ import annotations
 
-import re
-import sys
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, validates_schema
 
-from agentpipe.config.yaml_source import kind_of
+from agentpipe.config import values
 from agentpipe.core.budgets import Budget
 from agentpipe.core.did_you_mean import MISSPELT, did_you_mean, nearest
-from agentpipe.core.policy import MAX_ENDPOINTS, endpoint_problem
 from agentpipe.core.rollout import MODES, RECORDS, TRY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-MAX_NUMBER = 1_000_000_000
 AGENT_KINDS = ("agent", "llm", "workflow")
 NOT_A_COLLECTION = "this is an agent config: give the collection file that names it"
 BENCHMARK = "benchmark"
@@ -33,219 +28,10 @@ NO_KIND = (
 )
 NOT_AN_AGENT_CONFIG = "this is a collection: give the agent config that it names"
 
-_MAX_NAME_CHARS = 200
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_DIGITS = re.compile(r"\s*[+-]?[0-9]{1,20}\s*")
 _WORDS: dict[str, Any] = {
     "required": "missing: add it",
     "null": "has no value: give it one, or remove the key",
 }
-
-
-def shown(value: Any) -> str:
-    """A value for a message; never to be used for what may be a credential."""
-    if isinstance(value, (bool, int, float)):
-        return str(value).lower()[:40]
-    return repr(value[:40]) if isinstance(value, str) else kind_of(value)
-
-
-# Checks of a field's value.
-
-
-def _text(value: Any) -> str:
-    _any_text(value)
-    if not value.strip() or "\0" in value:
-        raise ValidationError("expected a string that is not empty and has no NUL")
-    return str(value)
-
-
-def _any_text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValidationError(f"expected a string, got {shown(value)}: {_remedy(value, 'it')}")
-    return value
-
-
-def _remedy(value: Any, what: str) -> str:
-    return "write one value" if isinstance(value, (list, dict)) else f"put {what} in quotes"
-
-
-def _not_empty(value: list[Any]) -> None:
-    if not value:
-        raise ValidationError("the list is empty: add an entry")
-
-
-def _name(value: Any) -> str:
-    name = _text(value)
-    if not _NAME.fullmatch(name):
-        rule = "use letters, digits, _ and -, with a letter or _ first"
-        raise ValidationError(f"invalid name {shown(name)}: {rule}")
-    if len(name) > _MAX_NAME_CHARS:
-        raise ValidationError(f"longer than {_MAX_NAME_CHARS} characters: shorten it")
-    return name
-
-
-def _one_of(
-    *choices: str, refused: Mapping[str, str] = MappingProxyType({})
-) -> Callable[[Any], str]:
-    """A check for one of ``choices``; ``refused`` has other values with the reason."""
-
-    def check(value: Any) -> str:
-        text = _text(value)
-        if text in refused:
-            raise ValidationError(refused[text])
-        if text not in choices:
-            raise ValidationError(
-                f"unknown value {shown(text)}: {did_you_mean(text, sorted(choices))}"
-            )
-        return text
-
-    return check
-
-
-def _whole(minimum: int) -> Callable[[Any], int]:
-    """A check for an integer; MCP-Universe's files may have it quoted or as 3.0."""
-
-    def check(value: Any) -> int:
-        number = value
-        if isinstance(value, str) and _DIGITS.fullmatch(value):
-            number = int(value)
-        if isinstance(value, float) and value.is_integer():
-            number = int(value)
-        whole = isinstance(number, int) and not isinstance(number, bool)
-        if not whole or not minimum <= number <= MAX_NUMBER:
-            expected = f"an integer from {minimum} to {MAX_NUMBER:,}"
-            raise ValidationError(f"expected {expected}, got {shown(value)}")
-        return int(number)
-
-    return check
-
-
-def _seconds(value: Any) -> float:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 < value <= MAX_NUMBER:  # NaN is in no range
-        expected = f"seconds, a number above 0 and up to {MAX_NUMBER:,}"
-        raise ValidationError(f"expected {expected}, got {shown(value)}")
-    return float(value)
-
-
-def _cost(value: Any) -> float:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 < value <= MAX_NUMBER:
-        expected = f"USD, a number above 0 and up to {MAX_NUMBER:,}"
-        raise ValidationError(f"expected {expected}, got {shown(value)}")
-    return float(value)
-
-
-def _nought(value: Any) -> float:
-    """Above 0 a run would be paid for doing nothing."""
-    if isinstance(value, bool) or value != 0:
-        raise ValidationError(f"expected 0, got {shown(value)}: without the key there is no reward")
-    return 0.0
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValidationError(f"expected true or false, got {shown(value)}")
-    return value
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValidationError(f"expected keys with values (`key: value`), got {kind_of(value)}")
-    return value
-
-
-def _env(value: Any) -> dict[str, str]:
-    """No message shows a value, nor a name that may contain one."""
-    env = _mapping(value)
-    faults = {name: fault for name, item in env.items() if (fault := _env_fault(name, item))}
-    if faults:
-        raise ValidationError({name: [fault] for name, fault in faults.items()})
-    return env
-
-
-def _env_fault(name: str, value: Any) -> str:
-    if not _ENV_NAME.fullmatch(name):
-        rule = "letters, digits and _, no digit first, and a space after the colon"
-        return f"invalid name for env: use {rule}"
-    if not isinstance(value, str):
-        return f"expected a string, got {kind_of(value)}: {_remedy(value, 'the value')}"
-    return "contains a NUL character: remove it" if "\0" in value else ""
-
-
-def _servers(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(each, str) and each for each in value):
-        raise ValidationError("expected a list of names of MCP servers: [NAME, ...]")
-    return tuple(value)
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise ValidationError("expected a list of names: [NAME, ...]")
-    return tuple(value)
-
-
-def _modules(value: Any) -> tuple[str, ...]:
-    """Modules whose functions evaluators may name; a part of one is not meant."""
-    modules = _names(value)
-    for name in modules:
-        if not all(part.isidentifier() for part in name.split(".")):
-            raise ValidationError(f"{shown(name)} is not a module: write its dotted name")
-        if name.partition(".")[0] in sys.stdlib_module_names:
-            raise ValidationError(
-                f"{shown(name)} is of Python's standard library: name a module of yours"
-            )
-    return modules
-
-
-def _endpoints(value: Any) -> tuple[str, ...]:
-    """No message shows a URL: it may hold a password."""
-    if not isinstance(value, list) or not value:
-        raise ValidationError("expected a list: begin each URL with `- `")
-    if len(value) > MAX_ENDPOINTS:
-        raise ValidationError(f"more than {MAX_ENDPOINTS:,} endpoints")
-    for number, url in enumerate(value, 1):
-        if problem := endpoint_problem(url):
-            raise ValidationError(f"entry {number}: {problem}")
-    return tuple(value)
-
-
-def _local_model(value: Any) -> str:
-    prefix, colon, name = _text(value).partition(":")
-    if prefix != "local" or not colon or not name:
-        raise ValidationError('write `local:` and the name that its servers know: "local:Qwen"')
-    return name
-
-
-def _user(value: Any) -> str:
-    """A name, or a number, which YAML may have read as one."""
-    return str(value) if type(value) is int else _text(value)
-
-
-def _zone(value: Any) -> str:
-    from agentpipe.config.cron import zone_of
-
-    return _readable(value, zone_of)
-
-
-def _cron(value: Any) -> str:
-    from agentpipe.config.cron import Cron
-
-    return _readable(value, Cron)
-
-
-def _readable(value: Any, read: Callable[[str], object]) -> str:
-    """A string that ``read`` accepts without a ValueError."""
-    text = _text(value)
-    try:
-        read(text)
-    except ValueError as error:
-        raise ValidationError(str(error)) from error
-    return text
-
-
-# The fields.
 
 
 class _Checked(fields.Field[Any]):
@@ -285,9 +71,9 @@ class _Strict(Schema):
 class ContextEntry(_Strict):
     """One entry of a collection's ``context``."""
 
-    env = _Checked(_env)
-    metadata = _Checked(_mapping)
-    public = _Checked(_names)
+    env = _Checked(values.env)
+    metadata = _Checked(values.mapping)
+    public = _Checked(values.names)
 
     @validates_schema
     def refuse_unknown_public(self, data: Any, **_kwargs: Any) -> None:
@@ -298,31 +84,31 @@ class ContextEntry(_Strict):
                 hint = did_you_mean(name, sorted(env), "add it there")
                 raise ValidationError(f"entry {number} is not a name of env: {hint}", "public")
 
-    concurrency = _Checked(_whole(1))
+    concurrency = _Checked(values.whole(1))
 
 
 class ScheduleEntry(_Strict):
     """One entry of a collection's ``schedule``."""
 
-    cron = _Checked(_cron, required=True)
-    tasks = _Checked(_text, required=True)
-    timezone = _Checked(_zone)
-    missed = _Checked(_one_of("run_once", "run_all", "skip"))
-    name = _Checked(_name)
+    cron = _Checked(values.cron, required=True)
+    tasks = _Checked(values.text, required=True)
+    timezone = _Checked(values.zone)
+    missed = _Checked(values.one_of("run_once", "run_all", "skip"))
+    name = _Checked(values.name)
 
 
 class RecordEntry(_Strict):
     """A collection's ``record``."""
 
-    tokens = _Checked(_one_of(*RECORDS), load_default=TRY)
-    mode = _Checked(_one_of(*MODES))
+    tokens = _Checked(values.one_of(*RECORDS), load_default=TRY)
+    mode = _Checked(values.one_of(*MODES))
 
 
 class BudgetEntry(_Strict):
     """A collection's ``budget``."""
 
-    usd = _Checked(_cost)
-    tokens = _Checked(_whole(1))
+    usd = _Checked(values.cost)
+    tokens = _Checked(values.whole(1))
 
     @validates_schema
     def refuse_empty(self, data: Any, **_kwargs: Any) -> None:
@@ -339,30 +125,30 @@ class BudgetEntry(_Strict):
 class CollectionSpec(_Strict):
     """A collection's ``spec``."""
 
-    name = _Checked(_name, required=True)
-    config = _Checked(_text, required=True)
-    number = _Checked(_whole(1))
+    name = _Checked(values.name, required=True)
+    config = _Checked(values.text, required=True)
+    number = _Checked(values.whole(1))
     context = fields.List(
         fields.Nested(ContextEntry, error_messages=_WORDS),
         error_messages=_WORDS | {"invalid": "expected a list: begin each entry with `- env:`"},
     )
-    max_queue_size = _Checked(_whole(1))
-    concurrency = _Checked(_whole(1))
-    time_limit = _Checked(_seconds, attribute="time_limit_s")
-    max_retries = _Checked(_whole(0))
-    max_crashes = _Checked(_whole(1))
-    breaker = _Checked(_whole(0))
-    max_cooldown_s = _Checked(_seconds)
+    max_queue_size = _Checked(values.whole(1))
+    concurrency = _Checked(values.whole(1))
+    time_limit = _Checked(values.seconds, attribute="time_limit_s")
+    max_retries = _Checked(values.whole(0))
+    max_crashes = _Checked(values.whole(1))
+    breaker = _Checked(values.whole(0))
+    max_cooldown_s = _Checked(values.seconds)
     budget = fields.Nested(BudgetEntry, error_messages=_WORDS)
-    isolation = _Checked(_one_of("coroutine", "thread", "process"))
-    engine = _Checked(_one_of("mcpuniverse"))
-    strict_config = _Checked(_flag)
-    task_servers = _Checked(_servers)
-    evaluators = _Checked(_modules)
+    isolation = _Checked(values.one_of("coroutine", "thread", "process"))
+    engine = _Checked(values.one_of("mcpuniverse"))
+    strict_config = _Checked(values.flag)
+    task_servers = _Checked(values.servers)
+    evaluators = _Checked(values.modules)
     record = fields.Nested(RecordEntry, error_messages=_WORDS)
-    on_limit = _Checked(_nought)
-    user = _Checked(_user)
-    policy = _Checked(_name)
+    on_limit = _Checked(values.nought)
+    user = _Checked(values.user)
+    policy = _Checked(values.name)
     schedule = fields.List(
         fields.Nested(ScheduleEntry, error_messages=_WORDS),
         error_messages=_WORDS | {"invalid": "expected a list: begin each entry with `- cron:`"},
@@ -373,7 +159,7 @@ class CollectionDocument(_Strict):
     """A document of a collection file."""
 
     kind = _Checked(
-        _one_of(
+        values.one_of(
             "collection",
             refused={**dict.fromkeys(AGENT_KINDS, NOT_A_COLLECTION), BENCHMARK: NOT_A_BENCHMARK},
         ),
@@ -385,12 +171,12 @@ class CollectionDocument(_Strict):
 class PolicyDocumentSpec(_Strict):
     """A policy's ``spec``."""
 
-    name = _Checked(_name, required=True)
-    model = _Checked(_local_model)
-    endpoints = _Checked(_endpoints, required=True)
-    batch = _Checked(_whole(1))
-    max_staleness = _Checked(_whole(0))
-    hold_s = _Checked(_seconds)
+    name = _Checked(values.name, required=True)
+    model = _Checked(values.local_model)
+    endpoints = _Checked(values.endpoints, required=True)
+    batch = _Checked(values.whole(1))
+    max_staleness = _Checked(values.whole(0))
+    hold_s = _Checked(values.seconds)
 
     @validates_schema
     def refuse_half(self, data: Any, **_kwargs: Any) -> None:
@@ -403,7 +189,7 @@ class PolicyDocumentSpec(_Strict):
 class PolicyDocument(_Strict):
     """A policy in a collection file."""
 
-    kind = _Checked(_one_of(POLICY), required=True)
+    kind = _Checked(values.one_of(POLICY), required=True)
     spec = fields.Nested(PolicyDocumentSpec, required=True, error_messages=_WORDS)
 
 
@@ -411,12 +197,12 @@ class BenchmarkSpec(_Strict):
     """The ``spec`` of a benchmark; MCP-Universe's newer files have more keys."""
 
     lenient = True
-    description = _Checked(_any_text)
-    agent = _Checked(_text)
+    description = _Checked(values.any_text)
+    agent = _Checked(values.text)
     tasks = fields.List(
-        _Checked(_text),
+        _Checked(values.text),
         required=True,
-        validate=_not_empty,
+        validate=values.not_empty,
         error_messages=_WORDS | {"invalid": "expected a list: begin each path with `- `"},
     )
 
@@ -424,23 +210,23 @@ class BenchmarkSpec(_Strict):
 class BenchmarkDocument(_Strict):
     """A document that names an agent and its tasks."""
 
-    kind = _Checked(_any_text, required=True)
+    kind = _Checked(values.any_text, required=True)
     spec = fields.Nested(BenchmarkSpec, required=True, error_messages=_WORDS)
 
 
 class AgentFileSpec(_Strict):
     """The ``spec`` of an agent, llm or workflow."""
 
-    name = _Checked(_text, required=True)
-    type = _Checked(_text, required=True)
-    config = _Checked(_mapping)
-    is_main = _Checked(_flag, allow_none=True)
+    name = _Checked(values.text, required=True)
+    type = _Checked(values.text, required=True)
+    config = _Checked(values.mapping)
+    is_main = _Checked(values.flag, allow_none=True)
 
 
 class AgentFileDocument(_Strict):
     """A document of an agent config."""
 
     kind = _Checked(
-        _one_of(*AGENT_KINDS, refused={"collection": NOT_AN_AGENT_CONFIG}), required=True
+        values.one_of(*AGENT_KINDS, refused={"collection": NOT_AN_AGENT_CONFIG}), required=True
     )
     spec = fields.Nested(AgentFileSpec, required=True, error_messages=_WORDS)

@@ -16,10 +16,11 @@ from agentpipe.config.task_rules import NO_RULES
 from agentpipe.config.yaml_source import SAVE_AS_UTF8, WIDE, is_wide, read_text
 from agentpipe.errors import ConfigError, Problem, TaskError
 from agentpipe.sending.admission import examine
+from agentpipe.sending.lined_json import LinedReader, RefusedError, exact
 from agentpipe.sending.task_ids import TaskIds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sized
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from agentpipe.config.task_rules import TaskRules
@@ -27,19 +28,13 @@ if TYPE_CHECKING:
     from agentpipe.sending.admission import AdmittedTask
 
 MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
-MAX_TASKS = 200_000
-# Limits of the values parsed here, and of those whose line is kept.
-MAX_PARTS, MAX_LINED = 2_000_000, 500_000
 MAX_LINE_BYTES = 64 * 1024 * 1024
 
-# Deep enough for a list of tasks with their evaluators' keys.
-_LINED_DEPTH = 4
 _PLACE = re.compile(r"\w+(?:\.\w+|\[\d+\])*")
 _STEP = re.compile(r"\[(\d+)\]|(\w+)")
 _UNKNOWN = re.compile(r"unknown key '([^']*)'")
 # An integer beyond 64 bits has at least as many digits.
 _LONG_NUMBER = re.compile(rb"\d{19}")
-_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +147,7 @@ def read_document(path: Path) -> Entry:
         ConfigError: It cannot be read, or is not JSON.
     """
     file = shown_path(path)
-    reader = _Reader(read_text(path, MAX_DOCUMENT_BYTES), file)
+    reader = LinedReader(read_text(path, MAX_DOCUMENT_BYTES), file)
     data = reader.read()
     return Entry(data, file, reader.lines[()], lines=reader.lines)
 
@@ -168,126 +163,6 @@ def entries_of(whole: Entry) -> list[Entry]:
         Entry(item, whole.file, lines[index][()], lines=lines[index])
         for index, item in enumerate(whole.data)
     ]
-
-
-class _RefusedError(ValueError):
-    """Valid JSON that a task must not contain."""
-
-
-class _Reader:
-    """Parses the outer levels itself, to note the line of each part; the decoder does the rest."""
-
-    def __init__(self, text: str, file: str) -> None:
-        self.lines: dict[KeyPath, int] = {}
-        self._text, self._file = text, file
-        self._decoder = json.JSONDecoder(
-            object_pairs_hook=_once, parse_constant=_no_constant, parse_int=_exact
-        )
-        self._seen = (0, 1)  # A position and its line.
-        self._parts = 0
-
-    def read(self) -> Any:
-        try:
-            value, end = self._value(0, ())
-            if (end := self._past_space(end)) < len(self._text):
-                raise json.JSONDecodeError("data after the end", self._text, end)  # noqa: TRY301
-        except json.JSONDecodeError as error:
-            message = f"not JSON: {error.msg.lower()} (column {error.colno})"
-            problem = Problem(message, self._file, error.lineno)
-        except RecursionError:
-            problem = Problem("not a task: nested too deeply", self._file, self._seen[1])
-        except _RefusedError as error:
-            problem = Problem(f"not taken: {error}", self._file, self._seen[1])
-        else:
-            return value
-        raise ConfigError(problem)
-
-    def _value(self, start: int, path: KeyPath) -> tuple[Any, int]:
-        start = self._past_space(start)
-        self._note(start, path)
-        opening = self._text[start : start + 1]
-        if opening == "{" and len(path) < _LINED_DEPTH:
-            return self._object(start + 1, path)
-        if opening == "[" and len(path) < _LINED_DEPTH:
-            return self._list(start + 1, path)
-        return self._decoder.raw_decode(self._text, start)
-
-    def _object(self, start: int, path: KeyPath) -> tuple[dict[str, Any], int]:
-        found: dict[str, Any] = {}
-        while not self._closes(start, "}"):
-            start = self._past_space(self._next(start, found))
-            name, end = self._key(start, path, found)
-            found[name], start = self._value(self._expect(end, ":"), (*path, name))
-        return found, self._past_space(start) + 1
-
-    def _key(self, start: int, path: KeyPath, found: dict[str, Any]) -> tuple[str, int]:
-        line = self._line(start)
-        name, end = self._decoder.raw_decode(self._text, start)
-        if not isinstance(name, str):
-            raise json.JSONDecodeError("a key must be a string", self._text, start)
-        if name in found:
-            first = self.lines.get((*path, name), line)
-            raise _RefusedError(f"duplicate key {name!r:.60}, first in line {first}: keep one")
-        self._note(start, (*path, name))
-        return name, end
-
-    def _list(self, start: int, path: KeyPath) -> tuple[list[Any], int]:
-        items: list[Any] = []
-        while not self._closes(start, "]"):
-            item, start = self._value(self._next(start, items), (*path, len(items)))
-            items.append(item)
-        return items, self._past_space(start) + 1
-
-    def _next(self, start: int, before: Sized) -> int:
-        """Skip the comma before every item but the first."""
-        return self._expect(start, ",") if before else start
-
-    def _expect(self, start: int, mark: str) -> int:
-        start = self._past_space(start)
-        if not self._text.startswith(mark, start):
-            raise json.JSONDecodeError(f"{mark!r} is missing", self._text, start)
-        return start + 1
-
-    def _closes(self, start: int, mark: str) -> bool:
-        return self._text.startswith(mark, self._past_space(start))
-
-    def _past_space(self, start: int) -> int:
-        match = _SPACE.match(self._text, start)
-        return match.end() if match else start
-
-    def _note(self, position: int, path: KeyPath) -> None:
-        line = self._line(position)
-        self._parts += 1
-        if self._parts > MAX_PARTS or (len(path) == 1 and path[0] == MAX_TASKS):
-            raise _RefusedError("too much for one JSON document: write a task per line, as .jsonl")
-        if len(path) <= 1 or self._parts < MAX_LINED:
-            self.lines.setdefault(path, line)
-
-    def _line(self, position: int) -> int:
-        """The line of a position; positions must not go back."""
-        before, line = self._seen
-        self._seen = (position, line + self._text.count("\n", before, position))
-        return self._seen[1]
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _RefusedError(f"duplicate key {twice!r:.60}: keep one")
-    return found
-
-
-def _no_constant(name: str) -> None:
-    raise _RefusedError(f"{name} is not JSON: write null or a number")
-
-
-def _exact(digits: str) -> int:
-    """An integer; others read one beyond 64 bits as a float, and its last digits are lost."""
-    if len(digits) > len(str(-(2**63))) or not -(2**63) <= int(digits) < 2**64:
-        raise _RefusedError(f"{digits[:40]} has more than 64 bits: write it as a string")
-    return int(digits)
 
 
 def _parts(words: str) -> tuple[str | int, ...]:
@@ -338,8 +213,8 @@ def _parsed(line: bytes) -> Any:
 
 def _refuse_inexact(line: bytes) -> None:
     try:
-        json.loads(line.removeprefix(BOM_UTF8), parse_int=_exact)
-    except _RefusedError as error:
+        json.loads(line.removeprefix(BOM_UTF8), parse_int=exact)
+    except RefusedError as error:
         raise TaskError(f"not taken: {error}") from error
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agentpipe.brokers.records import (
     Worker,
 )
-from agentpipe.config.schema import MAX_NUMBER
+from agentpipe.config.values import MAX_NUMBER
 from agentpipe.settings import OutboxLimits
 from tests.conformance.steps import (
     MEBIBYTE,

@@ -1,0 +1,147 @@
+"""LinedReader: a JSON document, with the line of each of its parts."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Sized
+
+    from agentpipe.config.yaml_source import KeyPath
+
+MAX_TASKS = 200_000
+# Limits of the values parsed here, and of those whose line is kept.
+MAX_PARTS, MAX_LINED = 2_000_000, 500_000
+
+# Deep enough for a list of tasks with their evaluators' keys.
+_LINED_DEPTH = 4
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+class RefusedError(ValueError):
+    """Valid JSON that a task must not contain."""
+
+
+class LinedReader:
+    """Parses the outer levels itself, to note the line of each part; the decoder does the rest."""
+
+    def __init__(self, text: str, file: str) -> None:
+        self.lines: dict[KeyPath, int] = {}
+        self._text, self._file = text, file
+        self._decoder = json.JSONDecoder(
+            object_pairs_hook=_once, parse_constant=_no_constant, parse_int=exact
+        )
+        self._seen = (0, 1)  # A position and its line.
+        self._parts = 0
+
+    def read(self) -> Any:
+        """The document's value.
+
+        Raises:
+            ConfigError: It is not JSON, or nothing that a task may contain.
+        """
+        try:
+            value, end = self._value(0, ())
+            if (end := self._past_space(end)) < len(self._text):
+                raise json.JSONDecodeError("data after the end", self._text, end)  # noqa: TRY301
+        except json.JSONDecodeError as error:
+            message = f"not JSON: {error.msg.lower()} (column {error.colno})"
+            problem = Problem(message, self._file, error.lineno)
+        except RecursionError:
+            problem = Problem("not a task: nested too deeply", self._file, self._seen[1])
+        except RefusedError as error:
+            problem = Problem(f"not taken: {error}", self._file, self._seen[1])
+        else:
+            return value
+        raise ConfigError(problem)
+
+    def _value(self, start: int, path: KeyPath) -> tuple[Any, int]:
+        start = self._past_space(start)
+        self._note(start, path)
+        opening = self._text[start : start + 1]
+        if opening == "{" and len(path) < _LINED_DEPTH:
+            return self._object(start + 1, path)
+        if opening == "[" and len(path) < _LINED_DEPTH:
+            return self._list(start + 1, path)
+        return self._decoder.raw_decode(self._text, start)
+
+    def _object(self, start: int, path: KeyPath) -> tuple[dict[str, Any], int]:
+        found: dict[str, Any] = {}
+        while not self._closes(start, "}"):
+            start = self._past_space(self._next(start, found))
+            name, end = self._key(start, path, found)
+            found[name], start = self._value(self._expect(end, ":"), (*path, name))
+        return found, self._past_space(start) + 1
+
+    def _key(self, start: int, path: KeyPath, found: dict[str, Any]) -> tuple[str, int]:
+        line = self._line(start)
+        name, end = self._decoder.raw_decode(self._text, start)
+        if not isinstance(name, str):
+            raise json.JSONDecodeError("a key must be a string", self._text, start)
+        if name in found:
+            first = self.lines.get((*path, name), line)
+            raise RefusedError(f"duplicate key {name!r:.60}, first in line {first}: keep one")
+        self._note(start, (*path, name))
+        return name, end
+
+    def _list(self, start: int, path: KeyPath) -> tuple[list[Any], int]:
+        items: list[Any] = []
+        while not self._closes(start, "]"):
+            item, start = self._value(self._next(start, items), (*path, len(items)))
+            items.append(item)
+        return items, self._past_space(start) + 1
+
+    def _next(self, start: int, before: Sized) -> int:
+        """Skip the comma before every item but the first."""
+        return self._expect(start, ",") if before else start
+
+    def _expect(self, start: int, mark: str) -> int:
+        start = self._past_space(start)
+        if not self._text.startswith(mark, start):
+            raise json.JSONDecodeError(f"{mark!r} is missing", self._text, start)
+        return start + 1
+
+    def _closes(self, start: int, mark: str) -> bool:
+        return self._text.startswith(mark, self._past_space(start))
+
+    def _past_space(self, start: int) -> int:
+        match = _SPACE.match(self._text, start)
+        return match.end() if match else start
+
+    def _note(self, position: int, path: KeyPath) -> None:
+        line = self._line(position)
+        self._parts += 1
+        if self._parts > MAX_PARTS or (len(path) == 1 and path[0] == MAX_TASKS):
+            raise RefusedError("too much for one JSON document: write a task per line, as .jsonl")
+        if len(path) <= 1 or self._parts < MAX_LINED:
+            self.lines.setdefault(path, line)
+
+    def _line(self, position: int) -> int:
+        """The line of a position; positions must not go back."""
+        before, line = self._seen
+        self._seen = (position, line + self._text.count("\n", before, position))
+        return self._seen[1]
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RefusedError(f"duplicate key {twice!r:.60}: keep one")
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise RefusedError(f"{name} is not JSON: write null or a number")
+
+
+def exact(digits: str) -> int:
+    """An integer; others read one beyond 64 bits as a float, and its last digits are lost."""
+    if len(digits) > len(str(-(2**63))) or not -(2**63) <= int(digits) < 2**64:
+        raise RefusedError(f"{digits[:40]} has more than 64 bits: write it as a string")
+    return int(digits)
