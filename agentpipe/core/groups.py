@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
-from agentpipe.core.task import MAX_ID
+from agentpipe.core.task_fields import MAX_ID
 from agentpipe.errors import FormatError
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ import orjson
 from agentpipe.core import caps
 from agentpipe.core.outside import ORJSON_DEPTH, is_deep, valid_text
 from agentpipe.core.slots import Slots
-from agentpipe.core.task import SCHEMA, kind_of, refuse_other_schemas
+from agentpipe.core.task import SCHEMA, refuse_other_schemas
+from agentpipe.core.task_fields import kind_of
 from agentpipe.core.timestamps import moment_of, seconds_of, utc
 from agentpipe.core.usage import numbers_in
 from agentpipe.errors import FormatError

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.run_names import prefix_of, without_run
-from agentpipe.core.task import MAX_ID
+from agentpipe.core.task_fields import MAX_ID
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

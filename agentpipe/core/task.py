@@ -9,29 +9,29 @@ from __future__ import annotations
 import secrets
 import time
 from dataclasses import asdict, dataclass, field, fields
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from agentpipe.core.did_you_mean import MISSPELT, nearest
-from agentpipe.core.json_values import JsonRules
-from agentpipe.core.run_names import RUN_NAME, is_of_run, is_run_name, prefix_of
+from agentpipe.core.run_names import prefix_of
 from agentpipe.core.slots import Slots
-from agentpipe.core.timestamps import utc
+from agentpipe.core.task_fields import (
+    CHECKS,
+    kind_of,
+    misspelt,
+    wrong_deadline,
+    wrong_types,
+    wrong_values,
+)
 from agentpipe.errors import FormatError, TaskError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 SCHEMA = 1
 MAX_TASK_BYTES = 10 * 1024 * 1024
 # With the answer and the trace of an earlier run, or what it cost.
 MAX_CARRIED_BYTES = 128 * 1024 * 1024
-MAX_DEPTH = 50
-MAX_ID = 256
-# What a Result repeats must fit into a sink's record beside the answer; Kafka takes 1 MB of all.
-MAX_FIELD_BYTES = {"metadata": 512 * 1024, "sampling": 64 * 1024, "category": 1_024}
 # What a Result repeats as its ``task``; other fields have places of their own there, or end with
 # the run.
 ASKED = (
@@ -45,7 +45,6 @@ ASKED = (
     "cleanups",
     "sampling",
 )
-TASKS = JsonRules(MAX_DEPTH, other_types=True, nul=False)
 
 
 def new_id() -> str:
@@ -128,10 +127,10 @@ class Task:
             raise TaskError(f"a task is a JSON object or a string, not {kind_of(data)}")
         elif data.get("task_id") == "":
             flaws = ["task_id: it is empty; give one, or leave the key out"]
-        known = {name: value for name, value in data.items() if name in _CHECKS}
+        known = {name: value for name, value in data.items() if name in CHECKS}
         if len(known) < len(data):
-            flaws += _misspelt(data)
-        flaws += _wrong_values(known)
+            flaws += misspelt(data)
+        flaws += wrong_values(known)
         if flaws:
             raise TaskError(*flaws)
         if give_id and not known.get("task_id"):
@@ -201,7 +200,7 @@ class Task:
             FormatError: It is of another schema, or no Task at all.
         """
         refuse_other_schemas(data, "task")
-        known = {name: value for name, value in data.items() if name in _CHECKS}
+        known = {name: value for name, value in data.items() if name in CHECKS}
         try:
             _check_types(known)
         except TaskError as error:
@@ -211,133 +210,9 @@ class Task:
 
 def _check_types(known: dict[str, Any]) -> None:
     """Check the type of each field, and make the deadline a number."""
-    if flaws := [*_wrong_types(known).values(), *_wrong_deadline(known)]:
+    if flaws := [*wrong_types(known).values(), *wrong_deadline(known)]:
         raise TaskError(*flaws)
 
-
-def _wrong_values(known: dict[str, Any]) -> list[str]:
-    """What is wrong with the fields, and makes the deadline a number."""
-    wrong = _wrong_types(known)
-    sound = {name: value for name, value in known.items() if name not in wrong} if wrong else known
-    others = (*_wrong_sample(sound), *_wrong_run(sound), *_wrong_deadline(sound))
-    flaws = [*wrong.values(), *others]
-    # What an agent answered may be what no sender may write: NUL, or deeper levels.
-    written = {**sound, "answered": None} if "answered" in sound else sound
-    if TASKS.flaw(written):
-        return flaws + [f for name, value in written.items() if (f := TASKS.flaw(value, name, 1))]
-    return [*flaws, *_too_large(sound)]
-
-
-def _too_large(known: dict[str, Any]) -> Iterator[str]:
-    for name, limit in MAX_FIELD_BYTES.items():
-        try:
-            size = len(orjson.dumps(known[name])) if known.get(name) else 0
-        except TypeError:
-            continue  # No JSON, which encoding says.
-        if size > limit:
-            yield f"{name}: it has {size:,} bytes, {limit:,} are allowed: send an address instead"
-
-
-def _wrong_types(known: dict[str, Any]) -> dict[str, str]:
-    return {
-        name: f"{name}: expected {_CHECKS[name][0]}, got {kind_of(value)}"
-        for name, value in known.items()
-        if not _CHECKS[name][1](value)
-    }
-
-
-def _wrong_sample(known: dict[str, Any]) -> Iterator[str]:
-    """The sample must be one of its group."""
-    index, size = known.get("sample_index"), known.get("group_size")
-    if size is not None and size < 1:
-        yield f"group_size: expected at least 1, got {size}"
-    elif index is not None and (index < 0 or (size is not None and index >= size)):
-        expected = "at least 0" if size is None else f"0 to {size - 1}, as group_size is {size}"
-        yield f"sample_index: expected {expected}; got {index}"
-
-
-def _wrong_run(known: dict[str, Any]) -> Iterator[str]:
-    """A run's tasks are known by their ids, also where nothing else of them is."""
-    run, task_id = known.get("run"), known.get("task_id")
-    if run and task_id and not is_of_run(task_id, run):
-        yield f"run: an id in run {run!r} begins with {prefix_of(run)!r}; got {task_id!r}"
-
-
-def _wrong_deadline(known: dict[str, Any]) -> Iterator[str]:
-    if isinstance(known.get("deadline"), (str, int, float)):
-        try:
-            known["deadline"] = _timestamp(known["deadline"])
-        except TaskError as error:
-            yield str(error)
-
-
-def kind_of(value: Any) -> str:
-    """What a JSON value is, for an error: the value where it is short, else its type."""
-    names = {dict: "an object", list: "a list", str: "a string", type(None): "null"}
-    if isinstance(value, (bool, int, float)):
-        return repr(value)
-    return names.get(type(value), type(value).__name__)
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
-
-
-def _is_objects(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_object(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-def _is_id(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and len(value) <= MAX_ID)
-
-
-def _or_null(accepts: Any) -> Any:
-    return lambda value: value is None or accepts(value)
-
-
-_CHECKS: dict[str, tuple[str, Any]] = {
-    "question": ("a string", _is_text),
-    "category": ("a string", _is_text),
-    "output_format": ("an object", _is_object),
-    "mcp_servers": ("a list of objects", _is_objects),
-    "use_specified_server": ("true or false", lambda value: isinstance(value, bool)),
-    "evaluators": ("a list of objects", _is_objects),
-    "prepares": ("a list of objects", _is_objects),
-    "cleanups": ("a list of objects", _is_objects),
-    "task_id": ("a string of at most 256 characters", lambda v: v is not None and _is_id(v)),
-    "metadata": ("an object", _is_object),
-    "group_id": ("a string of at most 256 characters", _is_id),
-    "sample_index": ("an integer", _or_null(_is_int)),
-    "group_size": ("an integer", _or_null(_is_int)),
-    "group_need": ("an integer", _or_null(_is_int)),
-    "group_repairs": ("an integer", _or_null(_is_int)),
-    "policy_version": (
-        "an integer or a string of at most 256 characters",
-        _or_null(lambda v: _is_id(v) or _is_int(v)),
-    ),
-    "seed": ("an integer", _or_null(_is_int)),
-    "sampling": ("an object", _is_object),
-    "priority": ("an integer", _is_int),
-    "deadline": (
-        "Unix seconds, or ISO 8601 with a zone",
-        _or_null(lambda v: _is_text(v) or _is_int(v) or isinstance(v, float)),
-    ),
-    "replay_of": ("a string of at most 256 characters", _is_id),
-    "run": (RUN_NAME, lambda value: value is None or is_run_name(value)),
-    "retry_of": ("a string of at most 256 characters", _is_id),
-    "answered": ("an object", _or_null(_is_object)),
-    "spent_before": ("an object", _or_null(_is_object)),
-    "config_hash": ("a string", _or_null(_is_text)),
-    "dramatiq": ("an object", _or_null(_is_object)),
-}
 
 _SLOTS = Slots(Task)
 _DEFAULTS = asdict(Task())  # In the order of ``_SLOTS``.
@@ -345,32 +220,6 @@ _DEFAULTS = asdict(Task())  # In the order of ``_SLOTS``.
 _CHANGEABLE = tuple(
     each.name for each in fields(Task) if any(kind in each.type for kind in ("dict", "list"))
 )
-# What senders write: a key of theirs that is like another field is their own.
-_WRITTEN = [name for name in _CHECKS if name not in ("answered", "spent_before", "dramatiq")]
-
-
-def _misspelt(data: dict[Any, Any]) -> Iterator[str]:
-    for name in data:
-        if not isinstance(name, str):
-            yield f"keys must be strings, got {kind_of(name)}"
-        elif name not in _CHECKS and (near := nearest(name, _WRITTEN, MISSPELT)):
-            yield f"unknown key {name!r}: did you mean {near!r}?"
-
-
-def _timestamp(value: str | float) -> float:
-    if isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError as error:
-            raise TaskError(f"deadline: {value!r} is not ISO 8601") from error
-        if moment.tzinfo is None:
-            raise TaskError(f"deadline: {value!r} has no zone: end it with Z or +01:00")
-        value = moment.timestamp()
-    try:
-        utc(value)  # It is shown so.
-    except (ValueError, OverflowError, OSError) as error:
-        raise TaskError(f"deadline: {value!r} is not a time: {error}") from error
-    return float(value)
 
 
 def refuse_other_schemas(data: Any, noun: str) -> None:

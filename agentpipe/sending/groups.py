@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.records import Group
 from agentpipe.core.run_plan import seed_of
-from agentpipe.core.task import MAX_ID
+from agentpipe.core.task_fields import MAX_ID
 from agentpipe.errors import ConfigError, TaskError
 from agentpipe.sending.patience import FULL_PAUSE_S, until_it_answers
 from agentpipe.sending.sent import Sent

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import dramatiq
 
 from agentpipe.core.did_you_mean import nearest
-from agentpipe.core.task import kind_of
+from agentpipe.core.task_fields import kind_of
 from agentpipe.errors import OptionError
 
 if TYPE_CHECKING:

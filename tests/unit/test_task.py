@@ -12,7 +12,8 @@ import orjson
 import pytest
 
 from agentpipe.core.result import OUTCOMES, Result
-from agentpipe.core.task import MAX_DEPTH, MAX_TASK_BYTES, SCHEMA, Task, new_id
+from agentpipe.core.task import MAX_TASK_BYTES, SCHEMA, Task, new_id
+from agentpipe.core.task_fields import MAX_DEPTH
 from agentpipe.core.timestamps import utc
 from agentpipe.errors import FormatError, TaskError
 from agentpipe.sending.admission import admit

@@ -10,7 +10,8 @@ import orjson
 
 from agentpipe.core.logs import Bound
 from agentpipe.core.outside import ORJSON_DEPTH, is_deep
-from agentpipe.core.task import Task, kind_of
+from agentpipe.core.task import Task
+from agentpipe.core.task_fields import kind_of
 from agentpipe.core.thread_marks import NO_RUN
 from agentpipe.errors import FormatError
 
