@@ -48,6 +48,7 @@ def test_a_changed_record_is_another() -> None:
         {"priority": 0},
         {"metadata": {"a": 2}},
         {"task_id": ""},
+        {"task_id": 'v2/"ä', "priority": 0},
     ],
 )
 def test_an_encoded_task_with_other_fields_is_that_task(fields: dict[str, Any]) -> None:
@@ -55,3 +56,11 @@ def test_an_encoded_task_with_other_fields_is_that_task(fields: dict[str, Any]) 
         encoded = task.encode_with(task.encode(), fields)
         assert Task.decode(orjson.loads(encoded)) == replace(task, **fields)
         assert encoded.count(b'"task_id"') <= 1
+
+
+def test_an_id_is_replaced_without_encoding_the_rest_again() -> None:
+    task = Task("q", task_id="t", metadata={"text": "t"})
+    spaced = task.encode().replace(b'"metadata":{', b'"metadata":{ ')
+    encoded = task.encode_with(spaced, {"task_id": "v2/t"})
+    assert b'"metadata":{ ' in encoded
+    assert Task.decode(orjson.loads(encoded)) == replace(task, task_id="v2/t")
