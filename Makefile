@@ -4,8 +4,6 @@ BIN := .venv/bin
 NEED_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	{ echo "agentpipe needs Python 3.11 or later: make PYTHON=python3.12 ..."; exit 1; }
 LAUNCH = $(NEED_PYTHON); $(PYTHON) -m brokers.launch
-# Each process of the tests would compile them anew.
-unexport PYTHONDONTWRITEBYTECODE
 # Of two at once the second waits, where the system has flock.
 FLOCK := $(shell command -v flock > /dev/null && echo flock)
 ALONE = $(if $(FLOCK),$(FLOCK) $(1))
@@ -67,8 +65,7 @@ demo:
 	@echo "  $(BIN)/agentpipe status --broker sqlite:///$(DEMO)/broker.db"
 
 PYTEST = $(BIN)/python -m pytest
-# More processes than cores: tests wait half of their time, those with servers and workers most of it.
-PARALLEL_UNIT := -n 4 --dist worksteal
+# More processes than cores: these tests wait for servers and workers most of their time.
 PARALLEL := -n 6 --dist worksteal
 # Those of the long tier start many processes each.
 PARALLEL_LONG := -n 3 --dist worksteal
@@ -86,7 +83,7 @@ lint: .venv/installed-dev
 	$(BIN)/mypy
 
 unit: .venv/installed-dev
-	$(PYTEST) tests/unit tests/conformance -m "not server and not long" $(PARALLEL_UNIT)
+	$(PYTEST) tests/unit tests/conformance -m "not server and not long" -n 2
 
 test: unit integration ## the tests: unit, conformance, and integration with all brokers and sinks
 
@@ -102,10 +99,11 @@ long: .venv/installed-dev
 $(TORCH)/installed: setup.cfg pyproject.toml
 	@$(NEED_PYTHON)
 	$(PYTHON) -m venv $(TORCH)
-	$(TORCH)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[torch]" "pytest>=8.3" torchdata
+	$(TORCH)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[torch]" "pytest>=8.3" torchdata \
+		datasets==5.2.0
 	@touch $@
 
-test-torch: $(TORCH)/installed ## the PyTorch dataset, in its own environment
+test-torch: $(TORCH)/installed ## PyTorch's and Hugging Face's datasets and loaders, in their own environment
 	@# torch raises warnings of its own.
 	$(TORCH)/bin/python -m pytest tests/torch --override-ini filterwarnings=default
 

@@ -50,6 +50,7 @@ class GroupStream:
             that ``keep`` refuses), and ``lost`` ones, which were given up. Also ``late``: Results
             of groups that were given before, or given up.
         policy: That whose name ``open`` was given; None without one.
+        dropped: How many groups are over that were not given.
         last_lost: The groups that were given up last.
         max_staleness: How many versions behind ``version`` a group may be; None for any.
         version: The policy version now, for ``max_staleness``; set it after each update, unless
@@ -70,8 +71,9 @@ class GroupStream:
         grace_s: float = GRACE_S,
         abandon_s: float | None = None,
         policy: Policy | None = None,
+        used: UsedGroups | None = None,
     ) -> None:
-        """Read from ``stream``; this closes it, and ``policy``."""
+        """Read from ``stream``; this closes it, and ``policy``. ``used`` is an earlier one's."""
         self._stream, self._name = stream, name
         stream.keep = math.inf
         self.policy = policy
@@ -81,9 +83,10 @@ class GroupStream:
         self._prefix, self._shard = prefix, shard
         self._assembly = Assembly(grace_s, abandon_s)
         self._records: deque[ReadRecord] = deque()  # Held, or about to be.
-        self._used = UsedGroups(keep_states=keep_states)
+        self._used = UsedGroups(keep_states=keep_states) if used is None else used
         self._current = ""
         self.counts: Counter[str] = Counter()
+        self.dropped = 0
         self.last_lost: tuple[str, ...] = ()
         self.version: int | None = None
 
@@ -118,10 +121,8 @@ class GroupStream:
             ConfigError: The sink's URL is wrong, or there is no such policy.
             Unreachable: The server does not answer.
         """
-        number, readers = shard
-        if not 0 <= number < readers:
-            raise ConfigError(f"shard: expected (number, readers), got {shard}")
-        name = _name_of(group, shard)
+        check_shard(shard)
+        name = name_of(group, shard)
         stream = Stream.open(settings, group=name, start=start, timeout_s=timeout_s)
         try:
             followed = None if policy is None else Policy.open(policy, settings)
@@ -163,6 +164,7 @@ class GroupStream:
                 self._used.add(group_id)
             self.last_lost = tuple(lost)
             self.counts["lost"] += len(lost)
+            self.dropped += len(lost)
             text = "%d groups given up, of which a Result or the record of their end is missing: %s"
             log.warning(text, len(lost), ", ".join(lost[:NAMED]))
         return len(lost)
@@ -188,6 +190,7 @@ class GroupStream:
         self.counts[group.status if fate == "yielded" else fate] += 1
         self._used.add(group.group_id)
         if fate != "yielded":
+            self.dropped += 1
             yield None
 
     def _tell_policy(self, group: RolloutGroup, fate: str) -> None:
@@ -209,9 +212,13 @@ class GroupStream:
             return False
         return self.version - group.versions[0] > self.max_staleness
 
-    def _release(self) -> None:
+    def settle(self) -> None:
+        """Commit all that was used and is in the states that may be loaded, whatever the lag."""
+        self._release(all_but_lag=False)
+
+    def _release(self, *, all_but_lag: bool = True) -> None:
         """Commit what has been used, as far as it may be."""
-        allowed, number = self._used.committable(), 0
+        allowed, number = self._used.committable(all_but_lag=all_but_lag), 0
         for record in self._records:
             if record.group_id and record.group_id not in allowed:
                 break
@@ -220,6 +227,10 @@ class GroupStream:
             self._used.released(self._records.popleft())
         if number:
             self._stream.release(number)
+
+    def stop(self) -> None:
+        """End the loop after the current group, which counts as used."""
+        self._stream.stop()
 
     @property
     def _held(self) -> set[str]:
@@ -248,6 +259,7 @@ class GroupStream:
             self.policy.close()
         self._stream.keep = math.inf  # What was used is committed already.
         self._stream.close()
+        self._used.carry(self._held)
 
     def __enter__(self) -> Self:
         return self
@@ -256,7 +268,18 @@ class GroupStream:
         self.close()
 
 
-def _name_of(group: str, shard: tuple[int, int]) -> str:
+def check_shard(shard: tuple[int, int]) -> None:
+    """A reader's number, and the number of readers.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    number, readers = shard
+    if not 0 <= number < readers:
+        raise ConfigError(f"shard: expected (number, readers), got {shard}")
+
+
+def name_of(group: str, shard: tuple[int, int]) -> str:
     """The reading group of one of several readers: each has its own place in the stream."""
     return group if shard[1] == 1 else f"{group}-{shard[0]}-of-{shard[1]}"
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
-from agentpipe.core.run_names import prefix_of
+from agentpipe.core.run_names import run_of
 from agentpipe.errors import TaskError
 from agentpipe.sending.admission import admit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Mapping
 
     from agentpipe.sending.admission import AdmittedTask
     from agentpipe.sending.dispatcher import Dispatcher
     from agentpipe.sending.groups import GroupPlan
+    from agentpipe.training.prompt_source import PromptSource
 
 # Prompts sort like their numbers, in the first million.
 _DIGITS = 6
@@ -38,20 +38,32 @@ class PromptFeed:
         self,
         dispatcher: Dispatcher,
         collection: str,
-        prompts: Iterable[Any],
+        prompts: PromptSource,
         plan: GroupPlan,
-        name: str,
+        prefix: str,
     ) -> None:
-        """Send to ``collection`` of ``dispatcher``, which this closes."""
+        """Send to ``collection`` of ``dispatcher``, which this closes.
+
+        The ids of its groups begin with ``prefix``.
+        """
         self._dispatcher, self._collection = dispatcher, collection
-        self._prompts, self._plan, self._name = prompts, plan, name
-        self._left: Iterator[Any] | None = None
+        self._prompts, self._plan, self._prefix = prompts, plan, prefix
         self._next: AdmittedTask | None = None
         self.position, self.has_more = 0, True
 
-    def begin_at(self, position: int) -> None:
-        """Pass over the prompts before ``position``; before the first is sent."""
-        self.position = position
+    def state_dict(self) -> dict[str, Any]:
+        """How many have been sent, and where the prompts are."""
+        return {"sent": self.position, "prompts": self._prompts.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on after a state; before the first prompt is sent.
+
+        Raises:
+            ConfigError: It is that of other prompts.
+        """
+        self.position = state["sent"]
+        # Earlier versions passed over prompts by their number alone.
+        self._prompts.load_state_dict(state.get("prompts", {"taken": self.position}))
 
     def send(self, number: int, *, wait: bool) -> None:
         """Send so many more prompts, or fewer where the queues are full or no more come.
@@ -69,26 +81,24 @@ class PromptFeed:
             if (prompt := self._peek()) is None or not self._accepted(prompt, wait=wait):
                 return
             self._next = None
+            self._prompts.take()
             self.position += 1
 
     def _peek(self) -> AdmittedTask | None:
         """The next prompt, which stays the next until it has been accepted."""
-        if self._left is None:
-            self._left = islice(self._prompts, self.position, None)
         if self._next is None:
-            given = next(self._left, None)
-            self.has_more = given is not None
-            self._next = None if given is None else self._named(given)
+            self.has_more = self._prompts.has_next()
+            self._next = self._named(self._prompts.task()) if self.has_more else None
         return self._next
 
     def _named(self, given: Any) -> AdmittedTask:
-        group = f"{prefix_of(self._name)}{self.position:0{_DIGITS}}"
+        group = f"{self._prefix}{self.position:0{_DIGITS}}"
         try:
             prompt = admit(given, self._dispatcher.rules_of(self._collection))
         except TaskError as error:
             raise TaskError(f"prompt {self.position}: {error}") from error
         own = given.get("task_id") if isinstance(given, dict) else None
-        return prompt.with_fields(task_id=f"{group}/{own}" if own else group)
+        return prompt.with_fields(task_id=f"{group}/{own}" if own else group, run=run_of(group))
 
     def _accepted(self, prompt: AdmittedTask, *, wait: bool) -> bool:
         on_full: Literal["wait", "refuse"] = "wait" if wait else "refuse"

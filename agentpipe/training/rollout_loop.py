@@ -12,8 +12,9 @@ from agentpipe.errors import ConfigError, ResultTimeout
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.sending.groups import REPAIRS, GroupPlan
 from agentpipe.settings import Settings
-from agentpipe.training.group_stream import GroupStream
+from agentpipe.training.group_stream import GroupStream, check_shard, name_of
 from agentpipe.training.prompt_feed import PromptFeed
+from agentpipe.training.prompt_source import PromptSource
 from agentpipe.training.rollout_batch import RolloutBatch
 from agentpipe.training.rollout_group import varied
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from agentpipe.training.rollout_group import RolloutGroup
 
 State = dict[str, Any]
-# With these fates a group is over: something else is sent in its place, unless it was given.
-_NOT_GIVEN = ("short", "cancelled", "stale", "flat", "lost")
 
 
 class Rollouts:
@@ -57,8 +56,10 @@ class Rollouts:
         name: str,
         batch: int,
         ahead: int,
+        shard: tuple[int, int] = (0, 1),
     ) -> None:
         """Of a feed and a stream of groups, which this closes."""
+        self._shard = shard
         self._feed, self._groups, self._name = feed, groups, name
         self._batch, self._room = batch, (ahead + 1) * batch
         self._over = 0  # Groups that were over when the loaded state was made.
@@ -82,16 +83,21 @@ class Rollouts:
         repairs: int = REPAIRS,
         need: int | None = None,
         vary_seed: bool = True,
+        min_good: int | None = None,
         keep: Callable[[RolloutGroup], bool] = varied,
         timeout_s: float | None = None,
+        task_of: Callable[[Any], Any] | None = None,
+        shard: tuple[int, int] = (0, 1),
     ) -> Self:
         """A loop over ``prompts`` with the agents of ``collection``; close it, or use ``with``.
 
         Args:
             collection: The path of a YAML file with one collection.
             prompts: Tasks, as ``Dispatcher.send`` takes them: always the same, in the same order.
+                The state of a loader with ``state_dict`` and ``load_state_dict`` is saved with the
+                loop's; a list that it gives is a batch of prompts.
             n: How many samples a group has.
-            batch: How many groups a batch has.
+            batch: How many groups a batch of this trainer has.
             name: Of this experiment: its groups' ids begin with it, and so is its reading group
                 called. A new experiment needs a new one. Default: the collection's name.
             settings: Where broker and sink are; default: as the environment says.
@@ -103,8 +109,12 @@ class Rollouts:
             repairs: How many members that ended without judgement are sent again.
             need: How many good members a group needs; default: ``n``.
             vary_seed: Each member has a seed of its own.
+            min_good: Give groups that are short or cancelled, too, with at least so many goods.
             keep: Which groups to give; default: those whose rewards differ.
             timeout_s: How long to wait for a group; None for ever.
+            task_of: Makes the task of a prompt, always the same; by default it is one.
+            shard: This trainer's number, and the number of trainers (ranks): each has its part of
+                the prompts, its groups and its state.
 
         Raises:
             ConfigError: Of the collection, the numbers or the policy.
@@ -118,16 +128,21 @@ class Rollouts:
         name = name or only.name
         if not is_run_name(name):
             raise ConfigError(f"invalid name {name!r:.80}: use {RUN_NAME.partition(': ')[2]}")
+        check_shard(shard)
+        prefix = prefix_of(name) if shard[1] == 1 else f"{prefix_of(name)}{shard[0]}-of-{shard[1]}/"
+        source = PromptSource(prompts, task_of=task_of, shard=shard)
         dispatcher = Dispatcher.open([only], settings, results=False)
-        feed = PromptFeed(dispatcher, only.name, prompts, plan, name)
+        feed = PromptFeed(dispatcher, only.name, source, plan, prefix)
+        name = name_of(name, shard)
         try:
             groups = GroupStream.open(
                 settings,
                 group=name,
-                prefix=prefix_of(name),
+                prefix=prefix,
                 timeout_s=timeout_s,
                 policy=policy or (only.policy.name if only.policy else None),
                 max_staleness=max_staleness,
+                min_good=min_good,
                 keep=keep,
             )
         except BaseException:
@@ -136,7 +151,7 @@ class Rollouts:
         if max_staleness is None and groups.policy is not None:
             max_staleness = groups.policy.max_staleness
         ahead = 1 if max_staleness is None else max_staleness
-        return cls(feed, groups, name=name, batch=batch, ahead=ahead)
+        return cls(feed, groups, name=name, batch=batch, ahead=ahead, shard=shard)
 
     @property
     def policy(self) -> Policy | None:
@@ -211,8 +226,8 @@ class Rollouts:
 
     @property
     def _over_now(self) -> int:
-        """How many groups are over: given, or counted as something else."""
-        return self._over + self._given + sum(self.counts[fate] for fate in _NOT_GIVEN)
+        """How many groups are over: given, or something else is sent in their place."""
+        return self._over + self._given + self._groups.dropped
 
     def _late(self) -> str:
         return (
@@ -230,7 +245,7 @@ class Rollouts:
             "version": 1,
             "name": self._name,
             "step": self.step,
-            "sent": self._feed.position,
+            **self._feed.state_dict(),
             "over": self._over_now - len(unused),
             "policy_version": None if self.policy is None else self.policy.version,
             "groups": self._groups.state_dict(unused=unused),
@@ -247,9 +262,10 @@ class Rollouts:
         if state.get("version") != 1 or state.get("name") != self._name:
             raise ConfigError(f"not a state of the loop {self._name!r}: {state!r:.80}")
         self._groups.load_state_dict(state["groups"])
-        self._feed.begin_at(state["sent"])
+        self._feed.load_state_dict(state)
         self.step, self._over = state["step"], state["over"]
-        if self.policy is not None and state["policy_version"] is not None:
+        # Of several trainers one speaks for all.
+        if self.policy is not None and state["policy_version"] is not None and not self._shard[0]:
             # What has ended since then comes again: none begins in its place.
             self.policy.recover(state["policy_version"], trained=None)
 

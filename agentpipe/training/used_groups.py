@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentpipe.errors import ConfigError
@@ -29,9 +30,13 @@ class ReadRecord(NamedTuple):
 
 
 class UsedGroups:
-    """What a reader of groups remembers."""
+    """What a reader of groups remembers; it outlives the connection, and can be pickled.
 
-    def __init__(self, *, keep_states: int) -> None:
+    Attributes:
+        lag: While no state was asked for, so many groups that were used last stay uncommitted.
+    """
+
+    def __init__(self, *, keep_states: int = 8, lag: int = 0) -> None:
         """After ``save`` or ``load``, only what is in the ``keep_states`` last states may go."""
         self._all: OrderedDict[str, None] = OrderedDict()
         self._again: set[str] = set()  # Used by an earlier reader, whose records come again.
@@ -39,6 +44,7 @@ class UsedGroups:
         self._released: dict[str, tuple[frozenset[str], frozenset[str] | None]] = {}
         self._states: deque[AbstractSet[str]] = deque(maxlen=keep_states)
         self._has_states = False
+        self.lag = lag
 
     def __contains__(self, group_id: str) -> bool:
         return group_id in self._all
@@ -52,6 +58,10 @@ class UsedGroups:
     def comes_again(self, group_id: str) -> bool:
         """Whether its records were expected, though it was used."""
         return group_id in self._again
+
+    def carry(self, held: Iterable[str]) -> None:
+        """The records of these were not committed: the next reader gets them again."""
+        self._again |= {group_id for group_id in held if group_id in self._all}
 
     def released(self, record: ReadRecord) -> None:
         """It is committed; after the last of a group's records no state needs the group."""
@@ -67,12 +77,13 @@ class UsedGroups:
         else:
             self._released[record.group_id] = come, members
 
-    def committable(self) -> AbstractSet[str]:
+    def committable(self, *, all_but_lag: bool = True) -> AbstractSet[str]:
         """The groups that no state which may be loaded will ask for."""
         if self._has_states:
             full = len(self._states) == self._states.maxlen
             return self._states[0] if full else frozenset()
-        return self._all.keys()
+        last = set(islice(reversed(self._all), self.lag if all_but_lag else 0))
+        return self._all.keys() - last if last else self._all.keys()
 
     def save(self, name: str, held: Iterable[str]) -> dict[str, Any]:
         """What the reader ``name`` has used and may get again: these, and those of earlier ones.

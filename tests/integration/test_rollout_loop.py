@@ -35,7 +35,10 @@ class Mixed:
         await asyncio.sleep(0.1)
         with open(os.environ["JOURNAL"], "a") as file:
             file.write(f"{task.task_id}\\n")
-        return "yes" if int(task.question) % 2 or task.sample_index % 2 else "no"
+        if task.question.startswith("fail") and task.sample_index == 0:
+            raise ValueError("not this one")
+        number = int(task.question.removeprefix("fail"))
+        return "yes" if number % 2 or task.sample_index % 2 else "no"
 """
 AGENT = """
 kind: agent
@@ -54,20 +57,28 @@ from agentpipe import Rollouts, Settings
 prompts = [
     {{"question": str(number), "evaluators": {JUDGED!r}}} for number in range({PROMPTS})
 ]
-broker, sink = sys.argv[1:]
+broker, sink, *shard = sys.argv[1:]
+shard = tuple(map(int, shard)) or (0, 1)
+checkpoint = f"checkpoint-{{shard[0]}}.json"
 with Rollouts.open(
-    "mixed.yaml", prompts, n=4, batch=3, settings=Settings(broker=broker, sink=sink), timeout_s=60
+    "mixed.yaml",
+    prompts,
+    n=4,
+    batch=3,
+    settings=Settings(broker=broker, sink=sink),
+    timeout_s=60,
+    shard=shard,
 ) as rollouts:
     used = []
-    if os.path.exists("checkpoint.json"):
-        saved = json.load(open("checkpoint.json"))
+    if os.path.exists(checkpoint):
+        saved = json.load(open(checkpoint))
         rollouts.load_state_dict(saved["state"])
         used = saved["used"]
     for batch in rollouts:
         used += [group.group_id for group in batch.groups]
-        with open("checkpoint.new", "w") as file:
+        with open(f"{{checkpoint}}.new", "w") as file:
             json.dump({{"state": rollouts.state_dict(), "used": used}}, file)
-        os.replace("checkpoint.new", "checkpoint.json")
+        os.replace(f"{{checkpoint}}.new", checkpoint)
     print(json.dumps({{"used": used, "flat": rollouts.counts["flat"], "step": rollouts.step}}))
 """
 
@@ -98,8 +109,8 @@ def workers(settings: Settings, tmp_path: Path) -> Iterator[subprocess.Popen[byt
     process.wait(60)
 
 
-def trainer(settings: Settings, folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "trainer.py", settings.broker, settings.sink]
+def trainer(settings: Settings, folder: Path, *shard: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "trainer.py", settings.broker, settings.sink, *map(str, shard)]
     return subprocess.Popen(command, cwd=folder, text=True, stdout=subprocess.PIPE)
 
 
@@ -123,6 +134,14 @@ def test_flat_groups_are_replaced_and_the_rest_is_used(settings: Settings, tmp_p
     end = end_of(trainer(settings, tmp_path))
     assert (end["flat"], end["step"]) == (PROMPTS // 2, PROMPTS // 2 // 3)
     assert_each_once(end["used"], tmp_path)
+    assert printed("report", "--run", "mixed", settings=settings)["results"] == 4 * PROMPTS
+
+
+def printed(*args: str, settings: Settings) -> Any:
+    urls = ["--broker", settings.broker, "--sink", settings.sink]
+    command = [sys.executable, "-m", "agentpipe", *args, *urls, "--json"]
+    out = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=60).stdout
+    return json.loads(out)
 
 
 def one_by_one(rollouts: Rollouts) -> Iterator[str]:
@@ -226,6 +245,40 @@ def test_no_group_begins_in_place_of_one_that_comes_again(
     assert found == [f"mixed/{number:06}" for number in (1, 2, 3)]
 
 
+@pytest.mark.usefixtures("workers")
+def test_several_trainers_share_the_prompts_also_where_one_is_killed(
+    settings: Settings, tmp_path: Path
+) -> None:
+    killed = trainer(settings, tmp_path, 0, 3)
+    wait_until((tmp_path / "checkpoint-0.json").exists, 60, "it has used a batch")
+    killed.kill()
+    killed.communicate()
+    ranks = [trainer(settings, tmp_path, number, 3) for number in range(3)]
+    used = [name for each in ranks for name in end_of(each)["used"]]
+    # The name of a rank's third prompt, for example: mixed/1-of-3/000002.
+    parts = [name.removeprefix("mixed/").split("-of-3/") for name in used]
+    assert sorted(3 * int(at) + int(rank) for rank, at in parts) == [*range(0, PROMPTS, 2)]
+    ran = Counter((tmp_path / "journal").read_text().split())
+    assert set(ran.values()) == {1}
+    assert len(ran) == 4 * PROMPTS
+
+
+@pytest.mark.usefixtures("workers")
+@pytest.mark.parametrize(("min_good", "given"), [(3, 7), (4, 3), (None, 3)])
+def test_short_groups_are_given_where_so_many_goods_are_enough(
+    settings: Settings, tmp_path: Path, min_good: int | None, given: int
+) -> None:
+    names = ["fail0", "fail2", "0", "fail4", "2", "4", "fail6"]
+    prompts = [{"question": name, "evaluators": JUDGED} for name in names]
+    options: dict[str, Any] = {"n": 4, "batch": 2, "min_good": min_good, "timeout_s": 60}
+    with Rollouts.open(tmp_path / "mixed.yaml", prompts, settings=settings, **options) as rollouts:
+        sizes = [len(batch.groups) for batch in rollouts]
+        assert sum(sizes) == given
+        # The last group that was given is not counted before the next is asked for.
+        assert rollouts.counts["short"] + (given == 7) == 4
+    assert set(sizes[:-1]) == {2}
+
+
 def test_what_is_wrong_is_told_where_it_is_given(settings: Settings, tmp_path: Path) -> None:
     def opened(prompts: list[Any], **options: Any) -> Rollouts:
         options = {"n": 2, "batch": 2, "timeout_s": 0.2, **options}
@@ -236,6 +289,7 @@ def test_what_is_wrong_is_told_where_it_is_given(settings: Settings, tmp_path: P
         ({"need": 3}, "need must be 1 to 2"),
         ({"name": "../x"}, "invalid name "),
         ({"policy": "none"}, "policy"),
+        ({"shard": (2, 2)}, "shard: expected"),
     ):
         with pytest.raises(ConfigError, match=said):
             opened(["q"], **options)

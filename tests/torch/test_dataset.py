@@ -25,7 +25,7 @@ from agentpipe.errors import AgentpipeError, ConfigError
 from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Record
-from agentpipe.sinks.dataset import AgentStreamingDataset
+from agentpipe.training.dataset import AgentStreamingDataset
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ def test_a_trainer_killed_at_random_uses_each_result_once_by_its_checkpoints(
     checkpoint = tmp_path / "checkpoint.json"
     progress = tmp_path / "progress"
     environ = {**os.environ, "AGENTPIPE_SINK": settings.sink, "PYTHONPATH": str(Path.cwd())}
-    command = [sys.executable, str(TRAINER), str(checkpoint), str(progress)]
+    command = [sys.executable, str(TRAINER), str(checkpoint), str(progress), "results"]
     dice = random.Random(7)
     for _ in range(5):
         progress.write_bytes(b"")

@@ -265,7 +265,7 @@ def test_every_key_of_top_is_documented() -> None:
 
 
 def test_every_option_of_the_dataset_is_documented() -> None:
-    tree = ast.parse((ROOT / "agentpipe/sinks/dataset.py").read_text())
+    tree = ast.parse((ROOT / "agentpipe/training/dataset.py").read_text())
     made = next(node for node in ast.walk(tree) if getattr(node, "name", "") == "__init__")
     assert isinstance(made, ast.FunctionDef)
     there = {each.arg for each in made.args.kwonlyargs}

@@ -26,7 +26,7 @@ from agentpipe.operations.dead_letters import shape
 
 PACKAGE = Path(agentpipe.__file__).parent
 # Their import has effects, or needs what is not installed here.
-NOT_IMPORTED = {"agentpipe.actors", "agentpipe.__main__", "agentpipe.sinks.dataset"}
+NOT_IMPORTED = {"agentpipe.actors", "agentpipe.__main__", "agentpipe.training.dataset"}
 # Patterns that another module compiles as well: they are tested there.
 GIVEN = {"credentials": "agentpipe.core.secret_names.CREDENTIAL_NAMES"}
 METHODS = ("search", "match", "fullmatch", "sub", "findall", "finditer", "split", "subn")

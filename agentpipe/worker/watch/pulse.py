@@ -7,7 +7,6 @@ a main thread that hangs cannot stop it. Whatever it does must not wait for anot
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from agentpipe.core.parent import Parent
 from agentpipe.core.processes import is_alive
 from agentpipe.worker.times import SHUTDOWN_S
 from agentpipe.worker.watch import handover
@@ -53,11 +53,9 @@ class Pulse(threading.Thread):
         self.orphaned: Callable[[], None] = lambda: None
         self.word, self._settings = word, settings
         self._supervisor_pid = settings.supervisor_pid
-        master = multiprocessing.parent_process()
-        self._parent_pid = os.getppid() if master is None else master.pid or 0
-        self._is_child = self._parent_pid == os.getppid()
+        self._parent = Parent.of_this_process()
         # Where a program of the user's runs the worker, its end is the user's affair.
-        self.may_end = master is not None
+        self.may_end = self._parent.is_python
         self._served = threading.Lock()
         self._serves = False
         self._ends_by: float | None = None
@@ -109,11 +107,9 @@ class Pulse(threading.Thread):
             threading.Thread(target=self._say, daemon=True).start()
 
     def _is_orphaned(self) -> bool:
-        if self._is_child and os.getppid() != self._parent_pid:
+        if self._parent.is_gone():
             return True
-        others = [] if self._is_child else [self._parent_pid]
-        others += [self._supervisor_pid] if self._supervisor_pid else []
-        return not all(map(is_alive, others))
+        return bool(self._supervisor_pid) and not is_alive(self._supervisor_pid)
 
     def _say(self) -> None:
         """In a thread of its own: the log may be a pipe that has no reader."""

@@ -1,0 +1,183 @@
+"""AgentStreamingDataset: the stream as a PyTorch dataset; the only module that imports torch.
+
+It opens its reader in the process that iterates: connections can neither be pickled nor shared
+by a fork.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.core.distribution import pip_install
+from agentpipe.errors import AgentpipeError, ConfigError, MissingExtra
+from agentpipe.settings import Settings
+from agentpipe.training.group_items import GroupItems
+from agentpipe.training.loader_worker import TrainerWatch
+from agentpipe.training.reading import Reading
+from agentpipe.training.result_items import ResultItems
+from agentpipe.training.rollout_group import varied
+
+try:
+    import torch.distributed
+    from torch.utils.data import IterableDataset, get_worker_info
+except ImportError as error:
+    raise MissingExtra(f"agentpipe.dataset needs PyTorch: {pip_install('torch')}") from error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from agentpipe.sinks.base import Start
+    from agentpipe.training.reading import Items, Shard, State
+    from agentpipe.training.result_items import Share
+    from agentpipe.training.rollout_group import RolloutGroup
+
+
+class AgentStreamingDataset(IterableDataset):  # type: ignore[misc]
+    """Results as dicts, each task once over all ranks and DataLoader workers.
+
+    A result is used and committed when the loop asks for the next one; the group's next reader
+    continues after it. Once ``state_dict`` has been called, only results in all of the last
+    ``keep_states`` states are committed: after a kill any of them can be loaded, and exactly what
+    was used after it comes again.
+
+    With ``rollouts`` an item is a row of token ids as a dict, with the attributes of
+    ``agentpipe.rollouts.Sample``; a result has one for each of its segments. With ``groups`` it is
+    a ``RolloutGroup``, whole, and each group comes once; with both, the list of a group's rows,
+    which have their ``advantage`` (GRPO), too.
+
+    Readers differ by rank and DataLoader worker. With ``share="group"`` they share one group of
+    the sink, in any number; load the states of all into each. With ``share="hash"`` each reads the
+    whole stream in its own group and keeps its part by ``group_id``, or else ``task_id``: samples
+    of a prompt stay together, and each loads only its own state, but their number must not change.
+
+    Args:
+        config_path: The collection file, for MCP-Universe's signature; it is not read.
+        settings: Where the stream is; the environment's by default.
+        group: The reading group; use a new name for each experiment.
+        start: Where a new group starts.
+        limit: Results, or groups, in an epoch over all readers, shared evenly.
+        timeout_s: An epoch ends after so many seconds without a record; None waits for ever.
+        transform: Applied to each item, in the reading process.
+        share: See above; "hash" for groups, which have no other, else "group".
+        lag: Number of used results, or groups, to hold uncommitted until a state is requested: what
+            a DataLoader may have prefetched, ``batch_size * prefetch_factor``.
+        keep_states: Number of states that can still be loaded.
+        groups: See above.
+        rollouts: See above.
+        keep: Which groups to give; default: those whose rewards differ.
+        min_good: Give groups that are short or cancelled, too, with at least so many goods.
+        policy: The policy that the groups follow, see ``GroupStream``.
+        max_staleness: By how many of its versions a group may be older; default: the policy's.
+    """
+
+    def __init__(
+        self,
+        config_path: str | Path | None = None,
+        *,
+        settings: Settings | None = None,
+        group: str = "trainer",
+        start: Start = "beginning",
+        limit: int | None = None,
+        timeout_s: float | None = None,
+        transform: Callable[[Any], Any] | None = None,
+        share: Share | None = None,
+        lag: int = 0,
+        keep_states: int = 8,
+        groups: bool = False,
+        rollouts: bool = False,
+        keep: Callable[[RolloutGroup], bool] | None = None,
+        min_good: int | None = None,
+        policy: str | None = None,
+        max_staleness: int | None = None,
+    ) -> None:
+        super().__init__()
+        of_groups = {
+            "keep": keep,
+            "min_good": min_good,
+            "policy": policy,
+            "max_staleness": max_staleness,
+        }
+        _check_arguments(limit, lag, keep_states)
+        _check_share(share, of_groups, groups=groups)
+        settings = settings or Settings.from_env(os.environ)
+        self.settings = replace(
+            settings, collection_file=Path(config_path) if config_path else settings.collection_file
+        )
+        self.group, self.limit, self.transform = group, limit, transform
+        reading = Reading(self.settings, group, start, timeout_s, rollouts, lag, keep_states)
+        self._items: Items = (
+            GroupItems(reading, {**of_groups, "keep": keep or varied})
+            if groups
+            else ResultItems(reading, share or "group")
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        """One epoch.
+
+        Raises:
+            ConfigError: The sink's URL is wrong, or there is no such policy.
+            Unreachable: The server does not answer.
+        """
+        if get_worker_info() is not None:
+            TrainerWatch.begin()
+        number, readers = shard = _shard()
+        limit = self.limit and self.limit // readers + (number < self.limit % readers)
+        if limit == 0:
+            return
+        for name, item in self._items.epoch(shard, limit):
+            yield self._transformed(name, item)
+
+    def state_dict(self) -> State:
+        """What was used and is not committed; small, and JSON."""
+        return self._items.state_dict(_shard())
+
+    def load_state_dict(self, *states: Mapping[str, Any]) -> None:
+        """Continue after a state, or after those of all readers; call before iterating.
+
+        Raises:
+            ConfigError: One is not a state of this dataset's group.
+        """
+        self._items.load_state_dict(_shard(), states)
+
+    def _transformed(self, name: str, item: Any) -> Any:
+        if self.transform is None:
+            return item
+        try:
+            return self.transform(item)
+        except Exception as error:
+            raise AgentpipeError(f"transform failed on {name}: {error}") from error
+
+
+def _shard() -> Shard:
+    """This reader's number, and the number of readers."""
+    rank, ranks = _rank()
+    worker = get_worker_info()
+    if worker is None:
+        return rank, ranks
+    return rank * worker.num_workers + worker.id, ranks * worker.num_workers
+
+
+def _rank() -> tuple[int, int]:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return int(os.environ.get("RANK") or 0), int(os.environ.get("WORLD_SIZE") or 1)
+
+
+def _check_arguments(limit: int | None, lag: int, keep_states: int) -> None:
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit must be at least 1, not {limit}")
+    if lag < 0 or keep_states < 1:
+        raise ConfigError("lag must be at least 0, and keep_states at least 1")
+
+
+def _check_share(share: str | None, of_groups: Mapping[str, Any], *, groups: bool) -> None:
+    if share not in ("group", "hash", None):
+        raise ConfigError(f"share must be 'group' or 'hash', not {share!r}")
+    if groups and share == "group":
+        raise ConfigError("share='group' would give parts of a group to several readers: 'hash'")
+    given = [name for name, value in of_groups.items() if value is not None]
+    if given and not groups:
+        raise ConfigError(f"{given[0]} is of groups: it needs groups=True")

@@ -1,0 +1,70 @@
+"""GroupItems: a dataset's whole groups, or the rows of each, each once over all readers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from agentpipe.training.group_stream import GroupStream, name_of
+from agentpipe.training.reading import Rows
+from agentpipe.training.used_groups import UsedGroups
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from agentpipe.training.reading import Item, Reading, Shard, State
+    from agentpipe.training.rollout_group import RolloutGroup
+
+
+class GroupItems:
+    """Groups, or with ``reading.rows`` lists of rows with their ``advantage``; see the dataset."""
+
+    def __init__(self, reading: Reading, options: Mapping[str, Any]) -> None:
+        """Of ``reading``; ``options`` are those of ``GroupStream.open``."""
+        self._reading, self._options = reading, options
+        self._rows = Rows()
+        self._used = UsedGroups(keep_states=reading.keep_states, lag=reading.lag)
+        self._stream: GroupStream | None = None
+
+    def epoch(self, shard: Shard, limit: int | None) -> Iterator[Item]:
+        """The groups of one reader, which has them by their ids."""
+        given, reading = 0, self._reading
+        with GroupStream.open(
+            reading.settings,
+            group=reading.group,
+            start=reading.start,
+            timeout_s=reading.timeout_s,
+            shard=shard,
+            used=self._used,
+            **self._options,
+        ) as stream:
+            self._stream = stream
+            for group in stream:
+                item = self._rows_of(group) if reading.rows else group
+                given += bool(item)
+                if given == limit:
+                    stream.stop()
+                if item:
+                    yield f"group {group.group_id}", item
+            stream.settle()
+        self._stream = None
+
+    def _rows_of(self, group: RolloutGroup) -> list[dict[str, Any]]:
+        return [
+            {**row, "advantage": advantage}
+            for result, advantage in zip(group.goods, group.advantages(), strict=True)
+            for row in self._rows.of(result)
+        ]
+
+    def state_dict(self, shard: Shard) -> State:
+        """The groups that were used and may come again; small, and JSON."""
+        if self._stream is not None:
+            return self._stream.state_dict()
+        return self._used.save(name_of(self._reading.group, shard), ())
+
+    def load_state_dict(self, shard: Shard, states: tuple[Mapping[str, Any], ...]) -> None:
+        """Continue after states of this reader.
+
+        Raises:
+            ConfigError: One is another's.
+        """
+        self._used.load(name_of(self._reading.group, shard), states)

@@ -1,0 +1,116 @@
+"""PromptSource: a trainer's prompts one by one, from an iterable or a loader, and its place."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from agentpipe.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+State = dict[str, Any]
+
+
+@runtime_checkable
+class StatefulLoader(Protocol):
+    """An iterable that knows where it is, such as torchdata's and Hugging Face's."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def state_dict(self) -> Any:
+        """Behind what it gave last."""
+
+    def load_state_dict(self, state: Any) -> Any:
+        """Go on there; before it is iterated."""
+
+
+class PromptSource:
+    """Gives prompts in order. A list among them is a loader's batch: its prompts follow.
+
+    Of several trainers, each with its ``shard``, every prompt is given to one.
+    """
+
+    def __init__(
+        self,
+        prompts: Iterable[Any],
+        *,
+        task_of: Callable[[Any], Any] | None = None,
+        shard: tuple[int, int] = (0, 1),
+    ) -> None:
+        """See ``Rollouts.open``."""
+        self._prompts, self._task_of = prompts, task_of
+        self._number, self._shards = shard
+        self._draws: Iterator[Any] | None = None
+        self._left: deque[Any] = deque()  # Drawn and not taken.
+        self._taken = 0  # By all trainers.
+        self._has_ended = False
+        self._passed_over = 0  # Prompts of the draws that were taken before.
+        self._loaded: Any = None  # The loader's state until it is iterated: some forget it.
+
+    def has_next(self) -> bool:
+        """Whether there is one more prompt for this trainer."""
+        while self._left or not self._has_ended:
+            if not self._left:
+                self._draw()
+            elif self._taken % self._shards == self._number:
+                return True
+            else:
+                self.take()
+        return False
+
+    def task(self) -> Any:
+        """That of the next prompt, which stays the next until it is taken."""
+        prompt = self._left[0]
+        return prompt if self._task_of is None else self._task_of(prompt)
+
+    def take(self) -> None:
+        """The next prompt was sent, or is another trainer's."""
+        self._left.popleft()
+        self._taken += 1
+
+    def _draw(self) -> None:
+        if self._draws is None:
+            self._draws = iter(self._prompts)
+        try:
+            found = next(self._draws)
+        except StopIteration:
+            self._has_ended = True
+            return
+        fresh = found if isinstance(found, list) else [found]
+        self._left.extend(fresh[self._passed_over :])
+        self._passed_over -= min(self._passed_over, len(fresh))
+
+    def state_dict(self) -> State:
+        """Its place; of a loader its state, with what it gave and was not taken."""
+        place = {"taken": self._taken}
+        if not isinstance(self._prompts, StatefulLoader):
+            return place
+        state = None
+        # At its end a loader may give the state of a new beginning.
+        if not self._has_ended:
+            state = self._loaded if self._draws is None else self._prompts.state_dict()
+            if state is None:
+                return place
+        return {**place, "loader": state, "left": list(self._left), "ended": self._has_ended}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on after a state; before the first prompt.
+
+        Raises:
+            ConfigError: It is a loader's, and these prompts have no state.
+        """
+        self._taken = state["taken"]
+        if "loader" not in state:
+            self._passed_over = self._taken
+            return
+        if not isinstance(self._prompts, StatefulLoader):
+            raise ConfigError(
+                "the state is that of prompts with state_dict and load_state_dict, and these have "
+                "none: give the loader that it was saved with"
+            )
+        self._left, self._has_ended = deque(state["left"]), state["ended"]
+        if not self._has_ended:
+            self._loaded = state["loader"]
+            self._prompts.load_state_dict(self._loaded)

@@ -1,0 +1,72 @@
+"""Reading: what the readers of a trainer's dataset have in common."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from agentpipe.rollouts import samples
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from agentpipe.core.result import Result
+    from agentpipe.settings import Settings
+    from agentpipe.sinks.base import Start
+
+State = dict[str, Any]
+Shard = tuple[int, int]
+# An item, and what it is called where it makes trouble.
+Item = tuple[str, Any]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Which stream, from where, and how much of it stays uncommitted.
+
+    Attributes:
+        rows: Whether items are rows of token ids.
+    """
+
+    settings: Settings
+    group: str
+    start: Start
+    timeout_s: float | None
+    rows: bool
+    lag: int
+    keep_states: int
+
+
+class Items(Protocol):
+    """What a dataset gives; it is pickled before it reads."""
+
+    def epoch(self, shard: Shard, limit: int | None) -> Iterator[Item]:
+        """The items of one reader, of at most ``limit`` Results or groups."""
+
+    def state_dict(self, shard: Shard) -> State:
+        """What was used and may come again; JSON."""
+
+    def load_state_dict(self, shard: Shard, states: tuple[Mapping[str, Any], ...]) -> None:
+        """Continue after these."""
+
+
+class Rows:
+    """Token ids of Results, as dicts; says once that there are none."""
+
+    def __init__(self) -> None:
+        self._has_told = False
+
+    def of(self, result: Result) -> list[dict[str, Any]]:
+        """One for each sample; empty where the Result has no exact rollout."""
+        found = samples(result)
+        if not found and not self._has_told:
+            self._has_told = True
+            log.warning(
+                "task %s has no exact token ids: it, and what is like it, gives no rows. A "
+                "collection with record: {tokens: require} makes such runs an infra_error",
+                result.task_id,
+            )
+        return [{name: getattr(each, name) for name in each.__slots__} for each in found]

@@ -1,0 +1,121 @@
+"""ResultItems: a dataset's Results, or their rows, each once over all readers."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections import deque
+from typing import TYPE_CHECKING, Any, Literal
+
+from agentpipe.errors import ConfigError
+from agentpipe.sinks.stream import Stream
+from agentpipe.training.reading import Rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from agentpipe.core.result import Result
+    from agentpipe.training.reading import Item, Reading, Shard, State
+
+Share = Literal["group", "hash"]
+
+
+class ResultItems:
+    """Results as dicts, or with ``reading.rows`` the rows of each; see the dataset."""
+
+    def __init__(self, reading: Reading, share: Share) -> None:
+        """Of ``reading``, shared so among readers."""
+        self._reading, self._share = reading, share
+        self._rows = Rows()
+        self._known: list[str] = []
+        self._begun: dict[str, int] = {}  # Of Results that are used in part: how many rows.
+        self._state_sizes: deque[int] = deque()
+        self._has_states = False
+        self._stream: Stream | None = None
+        self._current: tuple[str, int, int] | None = None  # A task; so many of so many rows.
+
+    def epoch(self, shard: Shard, limit: int | None) -> Iterator[Item]:
+        """The items of one reader."""
+        with self._opened(shard) as stream:
+            self._stream = stream
+            yield from self._items(stream, shard, limit)
+            if self._has_states:
+                self._known = stream.held  # Closing returns them to the group, and they come again.
+            else:
+                stream.release(len(stream.held))
+            self._stream = None
+
+    def state_dict(self, shard: Shard) -> State:  # noqa: ARG002 - those of all are alike
+        """Task ids used and not committed; small, and JSON."""
+        used, begun = list(self._known), dict(self._begun)
+        if self._stream is not None:
+            self._stream.keep = math.inf
+            used = self._stream.held
+            self._add_current(used, begun)
+            self._state_sizes.append(len(used))
+            if len(self._state_sizes) > self._reading.keep_states:
+                self._release(self._state_sizes.popleft())
+        self._has_states = True
+        state = {"version": 1, "group": self._reading.group, "used": used}
+        return {**state, "begun": begun} if begun else state
+
+    def _add_current(self, used: list[str], begun: dict[str, int]) -> None:
+        if self._current is not None:
+            task_id, given, rows = self._current
+            if given == rows:
+                used.append(task_id)
+            else:
+                begun[task_id] = given
+
+    def load_state_dict(self, shard: Shard, states: tuple[Mapping[str, Any], ...]) -> None:  # noqa: ARG002 - likewise
+        """Continue after these; states of other readers, too, where they share a group.
+
+        Raises:
+            ConfigError: One is not a state of this group.
+        """
+        group = self._reading.group
+        for state in states:
+            if state.get("version") != 1 or state.get("group") != group:
+                raise ConfigError(f"not a state of the group {group!r}: {state!r:.80}")
+        self._known = [task_id for state in states for task_id in state["used"]]
+        for state in states:
+            self._begun |= state.get("begun", {})
+        self._has_states = True
+
+    def _opened(self, shard: Shard) -> Stream:
+        reading, group = self._reading, self._reading.group
+        if self._share == "hash":
+            group = f"{group}-{shard[0]}-of-{shard[1]}"
+        self._state_sizes.clear()
+        return Stream.open(
+            reading.settings,
+            group=group,
+            start=reading.start,
+            timeout_s=reading.timeout_s,
+            keep=math.inf if self._has_states else reading.lag,
+            known=self._known,
+        )
+
+    def _items(self, stream: Stream, shard: Shard, limit: int | None) -> Iterator[Item]:
+        used = 0
+        for result in stream:
+            if self._share == "hash" and _number_of(result, shard[1]) != shard[0]:
+                continue
+            rows = self._rows.of(result) if self._reading.rows else [result.to_dict()]
+            begun = self._begun.pop(result.task_id, 0)
+            used += len(rows) > begun
+            if used == limit:
+                stream.stop()
+            for given, row in enumerate(rows[begun:], begun + 1):
+                self._current = result.task_id, given, len(rows)
+                yield f"task {result.task_id}", row
+            self._current = None
+
+    def _release(self, number: int) -> None:
+        assert self._stream is not None
+        self._stream.release(number)
+        self._state_sizes = deque(max(0, covered - number) for covered in self._state_sizes)
+
+
+def _number_of(result: Result, shards: int) -> int:
+    return zlib.crc32((result.group_id or result.task_id).encode()) % shards
