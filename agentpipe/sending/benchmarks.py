@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agentpipe.config.documents import problem_at, raise_problems, read_documents
+from agentpipe.config.documents import problem_at, read_documents
 from agentpipe.config.paths import find_file, folders_for_tasks, shown_path
 from agentpipe.config.schema import BENCHMARK, BenchmarkDocument
 from agentpipe.config.task_rules import NO_RULES
@@ -68,17 +68,6 @@ def read_benchmarks(path: Path) -> tuple[list[Benchmark], list[Problem]]:
             Problem("no benchmark: add a document of kind benchmark", shown_path(path), 1)
         )
     return [_benchmark(document, spec, problems) for document, spec in components], problems
-
-
-def load_benchmarks(path: Path) -> list[Benchmark]:
-    """The benchmarks of a file; the task files that they name must exist but are not read.
-
-    Raises:
-        ConfigError: With every problem of the benchmarks, in the file's order.
-    """
-    benchmarks, problems = read_benchmarks(path)
-    raise_problems(problems)
-    return benchmarks
 
 
 def benchmark_tasks(path: Path, rules: TaskRules = NO_RULES) -> list[AdmittedTask]:

@@ -29,11 +29,10 @@ class Entry:
     """A run in the list.
 
     Attributes:
-        is_read: Whether its figures are those of its results.
+        on_broker: Whether the broker knows how many tasks it has.
     """
 
     run: RunSummary
-    is_read: bool
     on_broker: bool
 
 
@@ -48,7 +47,7 @@ def entries(open_store: OpenStore, results: Results | None) -> tuple[list[Entry]
         is_wanted = place < READ and run.name in with_results
         entry = _read(run, results) if results and is_wanted else None
         reading |= is_wanted and entry is None
-        found.append(entry or Entry(by_store(run), is_read=False, on_broker=run.name in known))
+        found.append(entry or Entry(by_store(run), on_broker=run.name in known))
     return found, reading
 
 
@@ -56,7 +55,7 @@ def _read(run: KeptRun, results: Results) -> Entry | None:
     view = results.view(run.name, 0.0)
     if view.report is None or not view.complete:
         return None
-    return Entry(by_report(run, view.report, view.read), is_read=True, on_broker=bool(run.tasks))
+    return Entry(by_report(run, view.report, view.read), on_broker=bool(run.tasks))
 
 
 def _kept(open_store: OpenStore) -> list[KeptRun]:

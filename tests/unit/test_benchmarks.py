@@ -9,7 +9,7 @@ import pytest
 
 from agentpipe.config.agent_config import load_agent_config
 from agentpipe.errors import ConfigError
-from agentpipe.sending.benchmarks import benchmark_tasks, load_benchmarks
+from agentpipe.sending.benchmarks import benchmark_tasks, read_benchmarks
 
 AGENT = "kind: agent\nspec: {name: a, type: python, config: {class: 'x:Y'}}\n---\n"
 SPEC = "kind: benchmark\nspec:\n  description: Try it.\n  agent: a\n  tasks:\n"
@@ -36,7 +36,8 @@ def test_task_files_are_sought_beside_it_above_it_and_in_the_current_folder(fold
     names = ["tasks/one.json", "b/tasks/two.json", "three.json", "list.json"]
     file = folder / "bench.yaml"
     file.write_text(AGENT + SPEC + "".join(f"  - {name}\n" for name in names))
-    (benchmark,) = load_benchmarks(file)
+    (benchmark,), problems = read_benchmarks(file)
+    assert not problems
     assert (benchmark.agent, benchmark.agent_line) == ("a", 7)
     assert [each.line for each in benchmark.tasks] == [9, 10, 11, 12]
     tasks = [each.task for each in benchmark_tasks(file)]
@@ -145,7 +146,7 @@ def test_mistakes_are_told_with_their_line(folder: Path, text: str, line: int, w
     file = folder / "bench.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
-        load_benchmarks(file)
+        benchmark_tasks(file)
     told = {problem.line: problem.message for problem in caught.value.problems}
     assert words in told[line], told
 

@@ -69,7 +69,7 @@ class LlmModel:
         client: httpx2.AsyncClient,
         secrets: Iterable[str] = (),
     ) -> None:
-        self._config, self._endpoint, self._client = config, endpoint, client
+        self._config, self._client = config, client
         self._secrets = (endpoint.key, *secrets)
         self._protocol = PROTOCOLS[config.provider.protocol]
         self._provider = config.provider.at(endpoint.base_url)
