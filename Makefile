@@ -16,6 +16,8 @@ SERVERS := redis rabbitmq kafka
 TORCH := .venv-torch
 # TRL brings torch and transformers.
 TRL := .venv-trl
+# vLLM for a CPU, torch and transformers: 7 GB.
+RL := .venv-rl
 # inspect_ai has 80 dependencies, and datasets nearly as many.
 READERS := .venv-readers
 # Packages of trainers, without what they import.
@@ -31,8 +33,8 @@ PINNED := .venv-pinned
 LOCKED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo check lint unit test integration test-all long test-torch test-trl test-inspect test-trainers \
-	test-mcpuniverse mcpuniverse format docs bench compare lock sbom clean $(SERVERS) $(SERVERS:%=drop%)
+.PHONY: help run demo check lint unit test integration test-all long test-torch test-trl test-rl test-inspect \
+	test-trainers test-mcpuniverse mcpuniverse format docs bench compare lock sbom clean $(SERVERS) $(SERVERS:%=drop%)
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -116,6 +118,15 @@ $(TRL)/installed: setup.cfg pyproject.toml
 
 test-trl: $(TRL)/installed ## TRL's trainer on rollouts of agents, in its own environment; not in test-all
 	$(TRL)/bin/python -m pytest tests/trl --override-ini filterwarnings=default
+
+$(RL)/installed: setup.cfg tests/rl/install.sh tests/rl/requirements.py tests/rl/requirements.txt tests/rl/weights.py
+	@$(NEED_PYTHON)
+	tests/rl/install.sh $(PYTHON) $(RL)
+
+# Not in test-all: 7 GB, and some minutes.
+test-rl: $(RL)/installed ## a real small model, served by vLLM on this CPU: token ids, log-probabilities; not in test-all
+	@# torch and transformers raise warnings of their own.
+	$(RL)/bin/python -m pytest tests/rl --capture=no --override-ini filterwarnings=default
 
 $(READERS)/installed: setup.cfg Makefile
 	@$(NEED_PYTHON)
@@ -229,4 +240,4 @@ sbom: $(PINNED)/installed $(TOOLS)/installed ## write what the lock installs, wi
 		--output-file dist/sbom.json $(PINNED)/bin/python
 
 clean: ## remove the environments and the demo's stores
-	rm -rf .venv $(THEIRS) $(TORCH) $(TRL) $(READERS) $(TRAINERS) $(TOOLS) $(PINNED) $(DEMO)
+	rm -rf .venv $(THEIRS) $(TORCH) $(TRL) $(RL) $(READERS) $(TRAINERS) $(TOOLS) $(PINNED) $(DEMO)

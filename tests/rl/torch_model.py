@@ -1,0 +1,26 @@
+"""The model in torch: what it says of token ids, with any of its weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+torch.set_num_threads(1)  # As for vLLM.
+
+
+def model_of(weights: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(weights, dtype=torch.float32).eval()
+
+
+def logprobs_of(model: Any, ids: list[int]) -> list[float]:
+    """Of each id after those before it; 0 for the first."""
+    row = torch.tensor([ids])
+    with torch.no_grad():
+        logprobs = model(row).logits.log_softmax(-1)[0, :-1]
+    found: list[float] = logprobs.gather(1, row[0, 1:, None])[:, 0].tolist()
+    return [0.0, *found]
