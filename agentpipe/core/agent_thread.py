@@ -11,6 +11,7 @@ import contextvars
 import inspect
 import logging
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -62,6 +63,16 @@ class _Call:
     ended: bool = False
 
 
+class _Thread(threading.Thread):
+    """A thread of an agent.
+
+    Attributes:
+        is_closed: Whether it takes no more calls, and ends after those that it has.
+    """
+
+    is_closed = False
+
+
 class AgentThread:
     """Runs calls in sequence until ``close``."""
 
@@ -71,7 +82,7 @@ class AgentThread:
         # Held while a call starts, ends or is interrupted: no exception may hit an ended call.
         self._lock = threading.Lock()
         self._runner: asyncio.Runner | None = None
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = _Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     async def call(
@@ -120,6 +131,7 @@ class AgentThread:
 
     def close(self) -> None:
         """End the thread after the calls already queued."""
+        self._thread.is_closed = True
         self._calls.put(None)
 
     def _run(self) -> None:
@@ -162,6 +174,14 @@ class AgentThread:
             self._runner = asyncio.Runner()
             self._runner.get_loop().set_default_executor(MarkingExecutor())
         return self._runner
+
+
+def join_closed(limit_s: float) -> None:
+    """Wait for the end of closed threads: an interpreter that ends beside it may crash."""
+    deadline = time.monotonic() + limit_s
+    for thread in threading.enumerate():
+        if isinstance(thread, _Thread) and thread.is_closed:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 async def call_in_thread(function: Callable[[], Any]) -> Any:

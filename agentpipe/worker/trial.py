@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from agentpipe.brokers.records import Claim
 from agentpipe.core import masking
+from agentpipe.core.agent_thread import join_closed
 from agentpipe.core.failures import error_record
 from agentpipe.core.result import Result
+from agentpipe.engines.instance import CANCEL_GRACE_S
 from agentpipe.errors import AgentFailed
 from agentpipe.sending.broker import declared_broker
 from agentpipe.worker.broker import make_runners
@@ -94,6 +96,7 @@ class Trial:
         self._loop.stop()
         if self._loop.is_alive():
             self._loop.join(SHUTDOWN_S)
+        join_closed(CANCEL_GRACE_S)
 
     @property
     def is_stuck(self) -> bool:

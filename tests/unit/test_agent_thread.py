@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agentpipe.core.agent_thread import AgentThread, RunInterrupted, call_in_thread
+from agentpipe.core.agent_thread import AgentThread, RunInterrupted, call_in_thread, join_closed
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -223,3 +223,29 @@ def test_one_call_has_a_thread_of_its_own() -> None:
         return {await call_in_thread(threading.get_ident), threading.get_ident()}
 
     assert len(asyncio.run(use())) == 2
+
+
+def test_closed_threads_are_waited_for_and_others_are_not() -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        release.wait(PATIENCE_S)
+
+    async def close_two_of_three() -> tuple[AgentThread, ...]:
+        stuck, idle, closed = (AgentThread(name) for name in ("stuck", "idle", "closed"))
+        call = asyncio.ensure_future(stuck.call(wait))
+        await asyncio.to_thread(begun.wait, PATIENCE_S)
+        await idle.call(int)
+        stuck.close()
+        closed.close()
+        call.cancel()
+        return stuck, idle, closed
+
+    stuck, idle, closed = asyncio.run(close_two_of_three())
+    join_closed(0.1)
+    assert (stuck.is_alive, idle.is_alive, closed.is_alive) == (True, True, False)
+    release.set()
+    idle.close()
+    join_closed(PATIENCE_S)
+    assert (stuck.is_alive, idle.is_alive) == (False, False)
