@@ -4,6 +4,8 @@ BIN := .venv/bin
 NEED_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	{ echo "agentpipe needs Python 3.11 or later: make PYTHON=python3.12 ..."; exit 1; }
 LAUNCH = $(NEED_PYTHON); $(PYTHON) -m brokers.launch
+# Each process of the tests would compile them anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Of two at once the second waits, where the system has flock.
 FLOCK := $(shell command -v flock > /dev/null && echo flock)
 ALONE = $(if $(FLOCK),$(FLOCK) $(1))
@@ -67,7 +69,8 @@ demo:
 	@echo "  $(BIN)/agentpipe status --broker sqlite:///$(DEMO)/broker.db"
 
 PYTEST = $(BIN)/python -m pytest
-# More processes than cores: these tests wait for servers and workers most of their time.
+# More processes than cores: tests wait half of their time, those with servers and workers most of it.
+PARALLEL_UNIT := -n 4 --dist worksteal
 PARALLEL := -n 6 --dist worksteal
 # Those of the long tier start many processes each.
 PARALLEL_LONG := -n 3 --dist worksteal
@@ -85,7 +88,7 @@ lint: .venv/installed-dev
 	$(BIN)/mypy
 
 unit: .venv/installed-dev
-	$(PYTEST) tests/unit tests/conformance -m "not server and not long" -n 2
+	$(PYTEST) tests/unit tests/conformance -m "not server and not long" $(PARALLEL_UNIT)
 
 test: unit integration ## the tests: unit, conformance, and integration with all brokers and sinks
 

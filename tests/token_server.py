@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.llm_stub import Request
 
 START, END, LINE = 1, 2, 10
+DEFAULT_LIMIT = 16
 _PAIR = 0x100
 
 
@@ -37,11 +38,13 @@ def read(ids: Sequence[int]) -> str:
 class TokenServer:
     """``answers`` are given in turn; one that ends in ``...`` is cut by its length."""
 
-    def __init__(self, answers: Sequence[str], *, forgets: bool = False) -> None:
+    def __init__(
+        self, answers: Sequence[str], *, forgets: bool = False, version: str = "7"
+    ) -> None:
         """``forgets``: its template leaves out the text of answers before the last one."""
         self.prompts: list[list[int]] = []
         self.generated: list[dict[str, Any]] = []
-        self._answers, self._forgets = answers, forgets
+        self._answers, self._forgets, self._version = answers, forgets, version
 
     def __call__(self, request: Request) -> Reply:
         known: dict[str, Callable[[dict[str, Any]], Reply]] = {
@@ -54,7 +57,10 @@ class TokenServer:
         return take(request.body) if take else fail(404, {"detail": "Not Found"})
 
     def _render(self, body: dict[str, Any]) -> Reply:
-        return send({"token_ids": self._ids(body), "sampling_params": {"max_tokens": 100}})
+        """Like vLLM, which leaves out what is its default."""
+        limit = body.get("max_tokens", 100)
+        sampling = {"max_tokens": limit} if limit != DEFAULT_LIMIT else {}
+        return send({"token_ids": self._ids(body), "sampling_params": sampling})
 
     def _ids(self, body: dict[str, Any]) -> list[int]:
         messages, ids = body["messages"], list[int]()
@@ -77,7 +83,7 @@ class TokenServer:
         self.generated.append(body)
         ids, finish = self._sampled()
         logprobs = {"content": [{"token_id": each, "logprob": -each / 1000} for each in ids]}
-        versions = [{"version": "7", "start": 0, "end": len(ids)}]
+        versions = [{"version": self._version, "start": 0, "end": len(ids)}]
         choice = {"index": 0, "finish_reason": finish, "token_ids": ids, "logprobs": logprobs}
         return send({"request_id": "g", "choices": [{**choice, "weight_versions": versions}]})
 

@@ -106,10 +106,14 @@ def as_required(kept: Mapping[str, Any] | None, stop: str) -> dict[str, Any]:
 
 
 def _versioned(turn: Turn, version: Version | None) -> Turn:
-    """With the version of all its tokens, unless its engine has said more."""
-    if turn.versions or version is None or not turn.token_ids:
+    """With the version of all its tokens of which the engine has not said it."""
+    if version is None:
         return turn
-    return replace(turn, versions=[(version, 0, len(turn.token_ids))])
+    said = sorted(turn.versions, key=lambda each: each[1])
+    begins = [0, *(end for _, _, end in said)]
+    stops = [*(begin for _, begin, _ in said), len(turn.token_ids)]
+    rest = [(version, *each) for each in zip(begins, stops, strict=True) if each[0] < each[1]]
+    return replace(turn, versions=sorted([*said, *rest], key=lambda each: each[1]))
 
 
 class recording:  # noqa: N801 - reads as the function it is

@@ -48,7 +48,7 @@ class Traits:
             counts how long a task has waited in cooldowns.
         answers_at_once: What was just offered or freed can be claimed at once. Where the server
             pushes tasks, a claim that finds nothing is tried again for a moment, and leases in
-            the tests are longer.
+            the tests are longer. A sink gives a new reader what is there at once.
         keeps_run_results: It counts what became of a run's tasks, as well as how many there are.
         shares_records: Readers of one group share its records one by one. Otherwise each has a
             part of the stream to itself, and what it has not read waits for it.
@@ -101,13 +101,13 @@ SINKS = {
         lambda request, _: (
             f"{request.getfixturevalue('kafka_server').url}/{unique('test')}?partitions=1"
         ),
-        Traits(shares_records=False),
+        Traits(shares_records=False, answers_at_once=False),
     ),
     "rabbitmq": Kind(
         lambda request, _: (
             f"{request.getfixturevalue('rabbitmq_server').url}?topic={unique('test')}&stream=yes"
         ),
-        Traits(remembers_reads=False),
+        Traits(remembers_reads=False, answers_at_once=False),
     ),
     "sqlite": Kind(lambda _, folder: f"sqlite:///{folder / 'results.db'}?synchronous=normal"),
 }
@@ -195,6 +195,7 @@ def store_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     at_once = kind.traits.answers_at_once
     slow = slowness()
     PACE.lease_s, PACE.patience_s = (0.2, 0.0) if at_once else (2.0 * slow, 1.6 * slow)
+    PACE.more_s, PACE.rest_s = (0.0, 0.01) if at_once else (0.4 * slow, 0.05)
     return Settings(broker=kind.url(request, tmp_path))
 
 
@@ -221,6 +222,7 @@ def store(open_another: OpenStore) -> AnyStore:
 def sink_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     name, kind = request.param
     _skip_without_traits(request, name, kind.traits)
+    PACE.quiet_s = 0.5 if kind.traits.answers_at_once else 4.0
     return Settings(sink=kind.url(request, tmp_path))
 
 

@@ -91,7 +91,10 @@ def claim(
     ends = time.monotonic() + PACE.patience_s
     PACE.settle(store)
     while True:
-        claims += store.claim(ClaimRequest(worker, limit - len(claims), outbox, held))
+        found = store.claim(ClaimRequest(worker, limit - len(claims), outbox, held))
+        claims += found
+        if found:  # The others, if there are any, are on their way as well.
+            ends = min(ends, time.monotonic() + PACE.more_s)
         if len(claims) >= limit or time.monotonic() >= ends:
             return claims
         PACE.rest()

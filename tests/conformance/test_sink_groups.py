@@ -12,6 +12,7 @@ from agentpipe import GroupStream
 from agentpipe.core.groups import GroupEnd
 from agentpipe.core.result import Result
 from agentpipe.sinks.base import Record
+from tests.conformance.pace import PACE
 
 if TYPE_CHECKING:
     from agentpipe import RolloutGroup
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 NAMES = [f"g{number:02}" for number in range(20)]
 SIZE, SESSION, WINDOW = 3, 6, 8
-# The server may take a while to give a new reader what is there.
-QUIET_S = 4.0
 
 
 def records_of(name: str) -> list[Record]:
@@ -57,7 +56,7 @@ def session(
 ) -> tuple[list[RolloutGroup], dict[str, Any] | None]:
     """What a trainer uses before it ends, or is ended within its next group."""
     found: list[RolloutGroup] = []
-    with GroupStream.open(settings, group="trainer", timeout_s=QUIET_S) as stream:
+    with GroupStream.open(settings, group="trainer", timeout_s=PACE.quiet_s) as stream:
         if state is not None:
             stream.load_state_dict(state)
         for group in stream:
@@ -97,6 +96,6 @@ def test_without_states_few_groups_come_again(
         used += [group.group_id for group in found]
         sessions += 1
     assert len(used) - len(NAMES) <= sessions * WINDOW // 2
-    with GroupStream.open(sink_settings, group="trainer", timeout_s=QUIET_S) as stream:
+    with GroupStream.open(sink_settings, group="trainer", timeout_s=PACE.quiet_s) as stream:
         again = [group.group_id for group in stream]
     assert len(again) <= WINDOW // 2

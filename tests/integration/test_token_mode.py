@@ -19,7 +19,7 @@ from agentpipe.engines.gateway import run_gateway
 from agentpipe.rollouts import samples
 from tests.integration.llm_bench import ODD
 from tests.llm_stub import LlmStub, fail, say
-from tests.token_server import END, LINE, TokenServer, read
+from tests.token_server import DEFAULT_LIMIT, END, LINE, TokenServer, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,12 +33,17 @@ ANSWERS = ["seven", "yes, seven", "so it is"]
 
 
 def talked(
-    script: Script, *, by_tokens: bool = True, required: bool = True, **more: Any
+    script: Script,
+    *,
+    by_tokens: bool = True,
+    required: bool = True,
+    policy_version: int | None = None,
+    **more: Any,
 ) -> tuple[Rollout, list[httpx2.Response]]:
     """Three turns of a client through the gateway of one run."""
 
     async def run(url: str) -> tuple[Rollout, list[httpx2.Response]]:
-        rollout = Rollout(required=required, by_tokens=by_tokens)
+        rollout = Rollout(required=required, by_tokens=by_tokens, policy_version=policy_version)
         context = Context({"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "k"})
         messages: list[Any] = [{"role": "user", "content": "3 and 4?"}]
         given = []
@@ -123,6 +128,20 @@ def test_what_is_sampled_fits_into_the_context() -> None:
     kept = TokenServer(ANSWERS)
     talked(kept, max_tokens=100)
     assert {each["sampling_params"]["max_tokens"] for each in kept.generated} == {100}
+
+
+def test_a_limit_that_vllm_does_not_repeat_holds() -> None:
+    """It leaves out its default, and takes what is left out for no limit."""
+    server = TokenServer(ANSWERS)
+    talked(server, max_tokens=DEFAULT_LIMIT)
+    assert {each["sampling_params"]["max_tokens"] for each in server.generated} == {DEFAULT_LIMIT}
+
+
+def test_a_server_without_a_version_of_its_weights_has_the_policys() -> None:
+    """vLLM calls weights of which nobody has said a version ``default``."""
+    server = TokenServer(ANSWERS, version="default")
+    assert talked(server, policy_version=3)[0].to_dict("stop")["versions"] == [3, 3]
+    assert talked(server)[0].to_dict("stop")["versions"] == []
 
 
 def by_messages_only(request: Request) -> Reply:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agentpipe.core import loop_turns
 from agentpipe.core.loop_turns import STALL_S, CountedLoop, done_within, within
 from agentpipe.worker.loop.message_loop import MessageLoop, current_message, message_executing
 from tests.support import wait_until
@@ -29,34 +30,32 @@ def loop() -> Iterator[MessageLoop]:
     loop.close()
 
 
-def _block(seconds: float) -> None:
-    time.sleep(seconds)
-
-
-async def _block_after_a_wait(seconds: float) -> None:
+async def _wait_twice(ends: threading.Event) -> None:
     await asyncio.sleep(0)
-    _block(seconds)
+    ends.wait()
 
 
-def _start_task(loop: MessageLoop) -> None:
-    loop.tasks = [loop.create_task(_block_after_a_wait(1.0))]  # type: ignore[attr-defined]
+def _start_task(loop: MessageLoop, ends: threading.Event) -> None:
+    loop.tasks = [loop.create_task(_wait_twice(ends))]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
     "start",
     [
         _start_task,
-        lambda loop: loop.call_soon(_block, 1.0),
-        lambda loop: loop.call_later(0.01, _block, 1.0),
-        lambda loop: loop.call_soon_threadsafe(_block, 1.0),
+        lambda loop, ends: loop.call_soon(ends.wait),
+        lambda loop, ends: loop.call_later(0.01, ends.wait),
+        lambda loop, ends: loop.call_soon_threadsafe(ends.wait),
     ],
 )
 def test_it_is_known_for_which_message_a_loop_executes(
-    loop: MessageLoop, start: Callable[[MessageLoop], None]
+    loop: MessageLoop, start: Callable[[MessageLoop, threading.Event], None]
 ) -> None:
+    ends = threading.Event()
+
     def begin() -> None:
         current_message.set(MINE)
-        start(loop)
+        start(loop, ends)
 
     loop.call_soon(begin)
     thread = threading.Thread(target=loop.run_forever)
@@ -66,16 +65,19 @@ def test_it_is_known_for_which_message_a_loop_executes(
         return message_executing(sys._current_frames().get(thread.ident or 0))  # noqa: SLF001 - as the loop does
 
     try:
-        wait_until(lambda: loop.turns.turn_s > 0.3, PATIENCE_S, "it blocks")
-        turns = loop.turns.turns
-        assert executing() is MINE
+        wait_until(
+            lambda: loop.turns.turn_s > 0.05 and executing() is MINE, PATIENCE_S, "it blocks"
+        )
+        turns, blocked_s = loop.turns.turns, loop.turns.turn_s
+        ends.set()
         wait_until(lambda: loop.turns.turn_s == 0.0, PATIENCE_S, "it waits again")
         assert executing() is None
     finally:
+        ends.set()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
     assert loop.turns.turns > turns
-    assert loop.turns.take_longest_s() >= 0.9
+    assert loop.turns.take_longest_s() >= blocked_s
 
 
 async def _exit() -> None:
@@ -114,7 +116,7 @@ def test_it_is_known_whose_code_has_ended_a_loop(
 def test_a_run_gets_back_the_time_for_which_another_held_up_the_loop() -> None:
     async def scene(block_s: float) -> bool:
         run = asyncio.ensure_future(asyncio.sleep(0.5))
-        asyncio.get_running_loop().call_soon(_block, block_s)
+        asyncio.get_running_loop().call_soon(time.sleep, block_s)
         done = await done_within(run, 0.3)
         run.cancel()
         return done
@@ -124,14 +126,18 @@ def test_a_run_gets_back_the_time_for_which_another_held_up_the_loop() -> None:
         assert not runner.run(scene(0.0))
 
 
-def test_a_run_that_holds_up_the_loop_gets_its_limit_twice_at_most() -> None:
+def test_a_run_that_holds_up_the_loop_gets_its_limit_twice_at_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loop_turns, "STALL_S", 0.05)
+
     async def endless() -> None:
         while True:
-            time.sleep(STALL_S + 0.1)  # noqa: ASYNC251 - the mistake that is tested
+            time.sleep(2 * loop_turns.STALL_S)  # noqa: ASYNC251 - the mistake that is tested
             await asyncio.sleep(0)
 
     with asyncio.Runner(loop_factory=CountedLoop) as runner, pytest.raises(TimeoutError):
-        runner.run(within(endless(), 1.0))
+        runner.run(within(endless(), 0.3))
 
 
 def test_what_runs_within_a_limit_ends_with_its_caller() -> None:

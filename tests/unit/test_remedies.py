@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from agentpipe.core.budgets import Holder
 
 ROOT = Path(agentpipe.__file__).parent
+NAMED = re.compile(r"\bagentpipe ")
 # A line ends with the sentence, its part, or its quotation marks.
-LINE = re.compile(r"\bagentpipe ([a-z][a-z-]*)((?: (?:--?[\w-]+|[\w./:{}=-]+))*)")
+LINE = re.compile(NAMED.pattern + r"([a-z][a-z-]*)((?: (?:--?[\w-]+|[\w./:{}=-]+))*)")
 
 
 def texts_in(tree: ast.AST) -> Iterator[str]:
@@ -36,11 +37,13 @@ def texts_in(tree: ast.AST) -> Iterator[str]:
             )
 
 
+@cache
 def remedies() -> list[tuple[str, str]]:
     found = {
         (match[1], match[2])
         for path in ROOT.rglob("*.py")
-        for text in texts_in(ast.parse(path.read_text()))
+        if NAMED.search(source := path.read_text())
+        for text in texts_in(ast.parse(source))
         for match in LINE.finditer(text)
     }
     return sorted(pair for pair in found if pair[0] in cli.COMMANDS)

@@ -53,6 +53,14 @@ def test_versions_are_of_the_engine_or_else_of_the_task() -> None:
     assert rollout.to_dict("stop")["versions"] == [6, 8]
 
 
+def test_what_the_engine_leaves_out_has_the_version_of_its_request() -> None:
+    said = Turn([1], [2, 3, 4, 5, 6], [-1.0] * 5, versions=[(8, 3, 4), (7, 1, 3)])
+    rollout = recorded(said, policy_version=6).to_dict("stop")
+    (turn,) = rollout["segments"][0]["turns"]
+    assert turn["versions"] == [(6, 1, 2), (7, 2, 4), (8, 4, 5), (6, 5, 6)]
+    assert rollout["versions"] == [6, 8]
+
+
 def test_names_of_versions_are_in_the_order_of_use() -> None:
     rollout = recorded(Turn([1], [2], [-1.0]), policy_version="step-b")
     assert rollout.to_dict("stop")["versions"] == ["step-b", "step-b"]

@@ -213,8 +213,8 @@ def test_the_last_attempt_counts_as_in_reports(tmp_path: Path) -> None:
     assert "100.0%" in text
 
 
-def trace_of(*texts: str) -> list[dict[str, Any]]:
-    """A run's span, and a call of a tool for each text."""
+def trace_of(*texts: str, tool: str = "") -> list[dict[str, Any]]:
+    """A run's span, and a call of a tool for each text, which is its name unless that is given."""
     run = {"id": "r", "parent_id": "r", "timestamp": 100.0, "running_time": 9.0, "records": []}
     return [run] + [
         {
@@ -223,7 +223,14 @@ def trace_of(*texts: str) -> list[dict[str, Any]]:
             "timestamp": 100.0 + place / 100,
             "running_time": 0.5,
             "records": [
-                {"data": {"type": "tool", "tool_name": text, "arguments": text, "response": text}}
+                {
+                    "data": {
+                        "type": "tool",
+                        "tool_name": tool or text,
+                        "arguments": text,
+                        "response": text,
+                    }
+                }
             ],
         }
         for place, text in enumerate(texts)
@@ -276,7 +283,7 @@ def test_raw_text_is_never_a_page(tmp_path: Path) -> None:
 
 def test_a_line_of_ten_megabytes_is_cut_with_a_link_to_all_of_it(tmp_path: Path) -> None:
     long = "x" * 10_000_000
-    app = site(tmp_path, result("v1/long", result=long, trace=trace_of(long)))
+    app = site(tmp_path, result("v1/long", result=long, trace=trace_of(long, tool="search")))
     answer = ask(app, "/task?id=v1%2Flong")
     assert len(answer.body) < 200_000
     assert "10,000,000 characters" in answer.text
@@ -286,7 +293,7 @@ def test_a_line_of_ten_megabytes_is_cut_with_a_link_to_all_of_it(tmp_path: Path)
 
 
 def test_a_trace_of_any_size_gives_a_page_of_a_bounded_one(tmp_path: Path) -> None:
-    app = site(tmp_path, result("v1/many", trace=trace_of(*["y" * 9_000] * 3_000)))
+    app = site(tmp_path, result("v1/many", trace=trace_of(*["y" * 9_000] * 1_100, tool="search")))
     answer = ask(app, "/task?id=v1%2Fmany")
     assert len(answer.body) < 5_000_000
     assert "more spans" in answer.text

@@ -3,6 +3,7 @@
 ``prompt_token_ids`` is at the top, or in a stream's first event; ``choices[0].token_ids`` and
 ``choices[0].logprobs.content`` come with each part. ``weight_versions`` of a choice says which
 weights sampled which part, where they changed during a response.
+Weights of which nobody has told vLLM a version are called ``default``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 ASKED = {"logprobs": True, "return_token_ids": True}
 MAX_TOKEN_ID = 2**31
 _MAX_DIGITS = 16
+_NO_VERSION = "default"
 # The logarithm of a probability that an engine has rounded up to 1.
 _ROUNDING = 1e-3
 
@@ -74,7 +76,9 @@ def _versions(value: Any, tokens: int) -> Iterator[tuple[str | int, int, int]]:
     for each in _listed(value):
         if isinstance(each, dict):
             start, end, name = (each.get(key) for key in ("start", "end", "version"))
-            if type(start) is int and type(end) is int and 0 <= start < end <= tokens:
+            if name == _NO_VERSION or type(start) is not int or type(end) is not int:
+                continue
+            if 0 <= start < end <= tokens:
                 yield _version(name), start, end
 
 

@@ -186,14 +186,16 @@ def _with_ids(answer: Any, generated: Mapping[str, Any], prompt: list[int]) -> d
 def _with_room(
     request: dict[str, Any], rendered: Mapping[str, Any], asked: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Where the rest of the context is what it may sample: less, by what the prompt is longer."""
+    """May sample what was asked for; else the rest of the context, less what a prompt is longer."""
     sampling = request.get("sampling_params")
-    longer = len(request["token_ids"]) - len(rendered["token_ids"])
-    limited = any(asked.get(name) for name in ("max_tokens", "max_completion_tokens"))
-    if limited or longer <= 0 or not isinstance(sampling, dict):
+    if not isinstance(sampling, dict):
         return request
+    if limit := asked.get("max_completion_tokens") or asked.get("max_tokens"):
+        # vLLM leaves out 16, which is its default, and samples without end what has no limit.
+        return {**request, "sampling_params": {"max_tokens": limit, **sampling}}
+    longer = len(request["token_ids"]) - len(rendered["token_ids"])
     most = sampling.get("max_tokens")
-    if not isinstance(most, int) or most <= longer:
+    if longer <= 0 or not isinstance(most, int) or most <= longer:
         return request
     return {**request, "sampling_params": {**sampling, "max_tokens": most - longer}}
 
