@@ -11,6 +11,7 @@ from pika import exceptions, spec
 from agentpipe.connections.amqp import wire
 from agentpipe.connections.amqp.arrivals import Arrivals
 from agentpipe.connections.amqp.confirmations import Confirmations
+from agentpipe.connections.amqp.gets import Gets
 from agentpipe.connections.amqp.unacknowledged import Unacknowledged
 
 if TYPE_CHECKING:
@@ -59,9 +60,9 @@ class Channel:
         self._waiting: set[asyncio.Future[Any]] = set()
         self._confirmations = Confirmations()
         self._prefetch = 0
-        self._receivers: dict[str | None, Callable[[Any], None]] = {}
+        self._receivers: dict[str, Callable[[Delivery], None]] = {}
         self._unacknowledged = Unacknowledged()
-        self._getting = asyncio.Lock()
+        self._gets = Gets(self.requeue)
         self._when_cancelled: dict[str, Callable[[], None]] = {}
         self._starting: dict[str, asyncio.Future[Any]] = {}
         self._counted: Callable[[int], None] | None = None
@@ -246,19 +247,10 @@ class Channel:
 
     async def get_many(self, queue: str, number: int) -> list[Delivery]:
         """Take up to so many messages, as far as there are any, at the price of one."""
-        async with self._getting:
-            done, answers = self._future(), list[Any]()
-
-            def answered(delivery: Delivery | None) -> None:
-                answers.append(delivery)
-                if len(answers) == number and not done.done():
-                    done.set_result(None)
-
-            self._receivers[None] = answered
-            frame = wire.get(self._raw.channel_number, queue)
-            self._raw.connection.say([frame] * number)
-            await done
-            return [delivery for delivery in answers if delivery is not None]
+        frame = wire.get(self._raw.channel_number, queue)
+        answers = self._gets.answers(number, self._future())
+        self._raw.connection.say([frame] * number)
+        return await answers
 
     def ack(self, tag: int, *, all_before: bool = False) -> None:
         """Done with it."""
@@ -306,7 +298,10 @@ class Channel:
     def _delivered(self, consumer: str | None, delivery: Delivery | None) -> None:
         if delivery is not None:
             self._unacknowledged.add(delivery.tag)
-        self._receivers[consumer](delivery)
+        if consumer is None:
+            self._gets.answer(delivery)
+        elif delivery is not None:
+            self._receivers[consumer](delivery)
 
     def _returned(self, _channel: Any, _method: Any, properties: Any, _body: bytes) -> None:
         self._confirmations.returned(int(properties.message_id))
@@ -326,6 +321,7 @@ class Channel:
                 future.set_exception(ChannelClosed(text, code))
                 future.exception()  # It may have no reader.
         self._confirmations.clear()
+        self._gets.clear()
         self._raw.connection.arrivals.pop(self._raw.channel_number, None)
         self._on_closed()
 
