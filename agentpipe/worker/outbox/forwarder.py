@@ -129,7 +129,7 @@ class Forwarder:
             if self._published:
                 done_with(self._store, self._worker, self._batch, self._refused)
                 self._forwarded = len(self._batch)
-                more = _may_leave_more(self._batch)
+                more = self._stopping.is_set() or _may_leave_more(self._batch)
                 self._batch, self._published, self._taken_at = [], False, None
                 return more
         except Unreachable:  # The consumer asks the same store, and logs it.
@@ -168,7 +168,10 @@ class Forwarder:
 
 
 def _may_leave_more(batch: Sequence[OutboxRecord]) -> bool:
-    """Whether it does not show that the outbox was empty behind it: what comes later notifies."""
+    """Whether it does not show that the outbox was empty behind it: what comes later notifies.
+
+    Behind a small one may be one that is too large for the same batch: the next look finds it.
+    """
     return len(batch) > FEW or sum(len(each.payload) for each in batch) > BATCH_BYTES // BATCH
 
 
