@@ -74,7 +74,18 @@ class Outbox:
 
     async def take(self, worker: str, limit: int, max_bytes: int) -> list[OutboxRecord]:
         """Lend the oldest results that are not lent, at least one where there is one."""
-        taken: list[Delivery] = []
+        taken: list[OutboxRecord] = []
+        try:
+            await self._take(worker, limit, max_bytes, taken)
+        except BaseException:  # Where the server is blocked, the connection goes on without them.
+            for tag, _ in (self._lent.pop(each.number) for each in taken):
+                self._channel.requeue(tag)
+            raise
+        return taken
+
+    async def _take(
+        self, worker: str, limit: int, max_bytes: int, taken: list[OutboxRecord]
+    ) -> None:
         asked, size, largest = min(FEW, limit), 0, 0
         while asked > 0:
             found = await self._channel.get_many(self._queue.name, asked)
@@ -84,11 +95,10 @@ class Outbox:
                 if taken and size > max_bytes:
                     self._channel.requeue(delivery.tag)
                 else:
-                    taken.append(delivery)
+                    taken.append(self._lend(delivery, worker))
             room = (max_bytes - size) // max(1, largest)
             more = min(GROWTH * asked, limit - len(taken), room)
             asked = more if len(found) == asked else 0
-        return [self._lend(delivery, worker) for delivery in taken]
 
     def _lend(self, delivery: Delivery, worker: str) -> OutboxRecord:
         number = next(self._numbers)

@@ -1,0 +1,47 @@
+"""What the outbox does with results that it was about to lend."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from agentpipe.brokers.rabbitmq.outbox import Outbox
+from agentpipe.brokers.rabbitmq.topology import Topology
+from agentpipe.connections.amqp.arrivals import Delivery
+
+
+class Blocked:
+    """A channel whose server answers a first request, and no other."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.given_back: list[int] = []
+        self._answers = [[Delivery(tag, redelivered=False, body=b"x") for tag in (1, 2)]]
+
+    async def get_many(self, _queue: str, number: int) -> list[Delivery]:
+        if not self._answers:
+            self.asked.set()
+            await asyncio.Event().wait()
+        assert number == len(self._answers[0])
+        return self._answers.pop()
+
+    def requeue(self, tag: int) -> None:
+        self.given_back.append(tag)
+
+
+def test_results_of_a_request_that_is_given_up_go_back() -> None:
+    asyncio.run(_give_up())
+
+
+async def _give_up() -> None:
+    channel: Any = Blocked()
+    outbox = Outbox(Topology("fleet"), channel)
+    taking = asyncio.ensure_future(outbox.take("w", 500, 1_000))
+    await channel.asked.wait()
+    assert outbox.lent_to("w") == 2, "they are counted meanwhile"
+    taking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    assert (channel.given_back, outbox.lent_to("w")) == ([1, 2], 0)
