@@ -15,9 +15,10 @@ from pika.exceptions import InvalidFrameError
 
 from agentpipe.connections.amqp import wire
 from agentpipe.connections.amqp.arrivals import Arrivals, Delivery
+from agentpipe.connections.amqp.channel import Channel
 from agentpipe.connections.amqp.confirmations import Confirmations
 from agentpipe.connections.amqp.message import OutgoingMessage
-from agentpipe.connections.amqp.quick_connection import QuickConnection
+from agentpipe.connections.amqp.quick_connection import PIECE_BYTES, QuickConnection, pieces_of
 from agentpipe.connections.amqp.unacknowledged import Unacknowledged
 
 LARGEST = 100
@@ -178,9 +179,9 @@ def test_fates_of_a_batch_are_told_once_all_are_confirmed() -> None:
 
 async def _confirm_batches() -> None:
     confirmations = Confirmations()
-    first, numbers = confirmations.expect(3, asyncio.get_running_loop().create_future())
-    second, more = confirmations.expect(1, asyncio.get_running_loop().create_future())
-    assert ([*numbers], [*more]) == ([1, 2, 3], [4])
+    first = confirmations.expect(3, asyncio.get_running_loop().create_future())
+    assert confirmations.next_number == 4
+    second = confirmations.expect(1, asyncio.get_running_loop().create_future())
     confirmations.returned(2)
     confirmations.confirm(2, all_before=True, taken=True)
     assert not first.done.done()
@@ -210,6 +211,45 @@ def test_what_is_older_than_all_else_is_acknowledged_in_one_word(
     assert unacknowledged.done(done) == said
     assert unacknowledged.up_to(10) == sorted({1, 2, 3, 4} - {*done})
     assert len(unacknowledged) == 0
+
+
+class Raw:
+    """pika's channel, as far as publishing needs it; it keeps what is said."""
+
+    is_open, channel_number, largest_body = True, 3, 100
+
+    def __init__(self) -> None:
+        self.connection, self.said = self, list[bytes]()
+        self.say = self.said.extend
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_args, **_options: None
+
+
+def test_of_what_cannot_be_written_nothing_is_said() -> None:
+    """Half a message would have the server end the connection."""
+    asyncio.run(_publish_what_cannot_be_written())
+
+
+async def _publish_what_cannot_be_written() -> None:
+    raw = Raw()
+    channel = Channel(raw, lambda: None)
+    sound = OutgoingMessage("q", b"x", {"a": "b"})
+    with pytest.raises(UnicodeEncodeError):
+        await channel.publish([sound, OutgoingMessage("q", b"x", {"a": "\ud800"})])
+    assert raw.said == []
+    publishing = asyncio.ensure_future(channel.publish([sound]))
+    await asyncio.sleep(0)
+    assert b"".join(raw.said) == b"".join(wire.publication(3, sound, "1", 100))
+    publishing.cancel()
+
+
+def test_large_frames_are_not_put_together() -> None:
+    large, small = bytes(PIECE_BYTES), b"small"
+    frames = [small, small, large, large, small, small]
+    pieces = [*pieces_of(frames)]
+    assert b"".join(pieces) == b"".join(frames)
+    assert pieces == [2 * small, large, large, 2 * small]
 
 
 def test_the_private_names_of_pika_that_we_use_are_there() -> None:

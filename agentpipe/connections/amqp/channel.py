@@ -166,14 +166,16 @@ class Channel:
         return [fate for batch in batches for fate in batch.fates]
 
     def _begin(self, messages: Sequence[OutgoingMessage]) -> Batch:
-        batch, numbers = self._confirmations.expect(len(messages), self._future())
-        for number, message in zip(numbers, messages, strict=True):
-            self._send(message, str(number))
+        # All frames first: half a message would end the connection, and with it all that runs.
+        frames = list(self._frames(messages, self._confirmations.next_number))
+        batch = self._confirmations.expect(len(messages), self._future())
+        self._raw.connection.say(frames)
         return batch
 
-    def _send(self, message: OutgoingMessage, message_id: str) -> None:
-        connection, number = self._raw.connection, self._raw.channel_number
-        connection.say(wire.publication(number, message, message_id, connection.largest_body))
+    def _frames(self, messages: Sequence[OutgoingMessage], first: int) -> Iterator[bytes]:
+        channel, largest = self._raw.channel_number, self._raw.connection.largest_body
+        for number, message in enumerate(messages, first):
+            yield from wire.publication(channel, message, str(number), largest)
 
     async def consume(
         self,

@@ -39,13 +39,18 @@ class Confirmations:
         # In the order of their numbers.
         self._unconfirmed: dict[int, Batch] = {}
 
-    def expect(self, number: int, done: asyncio.Future[Any]) -> tuple[Batch, range]:
-        """A batch of the next messages, and their numbers."""
-        numbers = range(self._published + 1, self._published + number + 1)
+    @property
+    def next_number(self) -> int:
+        """That of the first message of the next batch."""
+        return self._published + 1
+
+    def expect(self, number: int, done: asyncio.Future[Any]) -> Batch:
+        """A batch of the next messages, which are published now."""
+        numbers = range(self.next_number, self.next_number + number)
         batch = Batch(numbers.start, number, done)
         self._unconfirmed.update(dict.fromkeys(numbers, batch))
         self._published += number
-        return batch, numbers
+        return batch
 
     def confirm(self, number: int, all_before: bool, taken: bool) -> None:  # noqa: FBT001 - see Arrivals
         """The server says what became of a message, and perhaps of those before it."""

@@ -15,12 +15,14 @@ from pika.exceptions import InvalidFrameError
 from agentpipe.connections.amqp.wire import BESIDE, END, HEAD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from agentpipe.connections.amqp.arrivals import Arrivals
 
 # pika reads 4 KB at a time.
 READ_BYTES = 64 * 1024
+# What the system takes of a piece only in part, pika copies: a large one again and again.
+PIECE_BYTES = 128 * 1024
 
 
 class QuickConnection(AsyncioConnection):
@@ -52,8 +54,8 @@ class QuickConnection(AsyncioConnection):
 
     def _write(self) -> None:
         said, self._said = self._said, []
-        if said and self._transport is not None:
-            self._adapter_emit_data(b"".join(said))
+        for piece in pieces_of(said) if self._transport is not None else ():
+            self._adapter_emit_data(piece)
 
     @property
     def largest_body(self) -> int:
@@ -101,3 +103,17 @@ class QuickConnection(AsyncioConnection):
 
     def _on_data_available(self, data_in: bytes) -> None:
         self.hear(data_in)
+
+
+def pieces_of(frames: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes, with small frames put together."""
+    small: list[bytes] = []
+    size = 0
+    for each in frames:
+        if small and size + len(each) > PIECE_BYTES:
+            yield b"".join(small)
+            small, size = [], 0
+        small.append(each)
+        size += len(each)
+    if small:
+        yield b"".join(small)
