@@ -56,7 +56,7 @@ def worker_broker(
         settings: Where to, and how.
         environ: Where contexts find their ``${VARIABLES}``.
         pulse: That of this process, if it beats already.
-        booted: Called once, in the thread that boots the worker, when that serves.
+        booted: Called once, in the thread that boots the worker, before that holds anything.
 
     Raises:
         ConfigError: Listing everything wrong with the agents and contexts.

@@ -150,6 +150,9 @@ class WorkerMiddleware(dramatiq.Middleware):
         collect_rarely()
         _raise_file_limit()
         self._serve(served)
+        # From here on threads may hold something, and the consumer's asks whether the master knows:
+        # a process that ended at once meanwhile would keep the lock of that, and the master wait.
+        self._booted()
         self._loop.start()
         self._forwarder.start()
         self._consumer.begin(served, self._loop, has_booted())
@@ -161,7 +164,6 @@ class WorkerMiddleware(dramatiq.Middleware):
             say_conflicts(broker.store, self._results.configs, served.name)
         if not isinstance(broker.store, BreaksOnFailures) and _have_breakers(broker):
             log.warning("this broker counts no failures: the key `breaker` has no effect")
-        self._booted()
 
     def _start_keepers(self, broker: StoreBroker, lease_s: float) -> None:
         """Keep the lease, and watch what must not go on."""

@@ -161,6 +161,13 @@ def test_a_worker_of_dramatiqs_begins_once_its_master_knows(
     assert booted()
 
 
+def test_no_thread_asks_whether_the_master_knows_while_a_signal_ends_the_process_at_once() -> None:
+    """Who asks holds the lock that the master waits for."""
+    source = inspect.getsource(ours.WorkerMiddleware.after_worker_boot)
+    assert source.index("self._booted()") < source.index("self._loop.start()")
+    assert source.index("self._loop.start()") < source.index("self._consumer.begin(")
+
+
 def test_a_queue_declared_later_is_asked_for_too(broker: StubBroker) -> None:
     installer = Installer()
     broker.add_middleware(installer)
