@@ -219,8 +219,12 @@ class Raw:
     is_open, channel_number, largest_body = True, 3, 100
 
     def __init__(self) -> None:
-        self.connection, self.said = self, list[bytes]()
+        self.connection, self.said, self.limits = self, list[bytes](), list[int]()
         self.say = self.said.extend
+
+    def basic_qos(self, *, prefetch_count: int, callback: Any) -> None:  # noqa: ARG002 - pika's
+        """Unanswered."""
+        self.limits.append(prefetch_count)
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_args, **_options: None
@@ -242,6 +246,23 @@ async def _publish_what_cannot_be_written() -> None:
     await asyncio.sleep(0)
     assert b"".join(raw.said) == b"".join(wire.publication(3, sound, "1", 100))
     publishing.cancel()
+
+
+def test_a_question_does_not_undo_the_limit_of_a_consumer_that_begins() -> None:
+    """Without a limit the server would deliver all that waits, and count it as lost with us."""
+    asyncio.run(_ask_while_a_consumer_begins())
+
+
+async def _ask_while_a_consumer_begins() -> None:
+    raw = Raw()
+    channel = Channel(raw, lambda: None)
+    consuming = asyncio.ensure_future(channel.consume("q", 4, lambda _: None))
+    await asyncio.sleep(0)
+    asking = asyncio.ensure_future(channel.catch_up())
+    await asyncio.sleep(0)
+    assert raw.limits == [4, 4]
+    for waiting in (consuming, asking):
+        waiting.cancel()
 
 
 def test_large_frames_are_not_put_together() -> None:

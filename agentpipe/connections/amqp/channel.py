@@ -217,8 +217,8 @@ class Channel:
     async def _limit(self, prefetch: int) -> None:
         prefetch = min(prefetch, MAX_PREFETCH)
         if prefetch != self._prefetch:
+            self._prefetch = prefetch  # First: meanwhile ``catch_up`` must not say the last one.
             await self.call("basic_qos", prefetch_count=prefetch)
-            self._prefetch = prefetch
 
     async def cancel(self, consumers: Iterable[str]) -> None:
         """Have nothing more delivered; what was, or is on its way, stays unacknowledged.
