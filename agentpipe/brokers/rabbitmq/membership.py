@@ -38,7 +38,8 @@ class Membership:
     async def open(self) -> None:
         """Start to receive, and ask the others to introduce themselves."""
         raw, fleet = self._channel.raw, self._channel.services.topology.fleet
-        self.address = str((await raw.call("queue_declare", "", exclusive=True)).queue)
+        own = await raw.call("queue_declare", "", exclusive=True, auto_delete=True)
+        self.address = str(own.queue)
         await raw.consume(self.address, 0, self._receive)
         await raw.call("queue_bind", self.address, fleet)
         await self.say_hello(reply=True)

@@ -25,7 +25,7 @@ from agentpipe.brokers.rabbitmq.reception import Reception
 from agentpipe.brokers.rabbitmq.rpc import Member, Request, encode
 from agentpipe.brokers.rabbitmq.settlement import Settling
 from agentpipe.brokers.rabbitmq.tallies import TallyKeeper
-from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel
+from agentpipe.brokers.rabbitmq.worker_channel import WorkerChannel, closed_on_failure
 from agentpipe.brokers.records import Settlement
 from agentpipe.connections.amqp.channel import ChannelClosed
 
@@ -114,34 +114,35 @@ class RabbitWorker:
         """Join the fleet, and start to take over agents."""
         services = self._services
         raw = await services.connection.session.channel(self.wakeup.set)
-        self._channel = WorkerChannel(raw, services, self.wakeup.set, self._look)
-        self._consumption = Consumption(self._channel, self._deliveries, self._receive)
-        self._reception = Reception(self._channel, self._deliveries, self._consumption)
-        self._answers = Answers(
-            self._channel,
-            self._deliveries,
-            self._consumption,
-            Respondent(self._me, self._drained, self.drain, self._tallies, self.wakeup),
-        )
-        self.settling = Settling(
-            self._channel,
-            self._deliveries,
-            self._consumption,
-            self._tallies,
-            lambda: self.is_alive,
-        )
-        self._membership = Membership(self._channel, self._introduction, self._answers.hear)
-        self._membership.members = self._members
-        if self.worker.queues:
-            await services.queues.make_delays()
-            await services.introduce(self.worker.queues)
-        await self._membership.open()
-        # From here on changes are received: read those made before.
-        await services.registry.read()
-        await services.marks.read()
-        self._answers.end(services.marks.until_ms)
-        services.listeners.add(self._look.set)
-        self._steward = self._channel.begin(self._keep_balance())
+        async with closed_on_failure(raw):
+            self._channel = WorkerChannel(raw, services, self.wakeup.set, self._look)
+            self._consumption = Consumption(self._channel, self._deliveries, self._receive)
+            self._reception = Reception(self._channel, self._deliveries, self._consumption)
+            self._answers = Answers(
+                self._channel,
+                self._deliveries,
+                self._consumption,
+                Respondent(self._me, self._drained, self.drain, self._tallies, self.wakeup),
+            )
+            self.settling = Settling(
+                self._channel,
+                self._deliveries,
+                self._consumption,
+                self._tallies,
+                lambda: self.is_alive,
+            )
+            self._membership = Membership(self._channel, self._introduction, self._answers.hear)
+            self._membership.members = self._members
+            if self.worker.queues:
+                await services.queues.make_delays()
+                await services.introduce(self.worker.queues)
+            await self._membership.open()
+            # From here on changes are received: read those made before.
+            await services.registry.read()
+            await services.marks.read()
+            self._answers.end(services.marks.until_ms)
+            services.listeners.add(self._look.set)
+            self._steward = self._channel.begin(self._keep_balance())
 
     # Which agents it serves.
 

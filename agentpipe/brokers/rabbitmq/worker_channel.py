@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from agentpipe.brokers.rabbitmq.topology import make_delays
 from agentpipe.connections.amqp.channel import ChannelClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 
     from agentpipe.brokers.rabbitmq.deliveries import Prefetched
     from agentpipe.brokers.rabbitmq.services import Services
@@ -64,6 +64,16 @@ class WorkerChannel:
         """As if they had never been delivered: a copy, for a requeued one looks crashed."""
         back = self.services.topology.back
         await self.replace([(it.message.to(back(it.message.queue)), it.tag) for it in prefetched])
+
+
+@asynccontextmanager
+async def closed_on_failure(raw: Channel) -> AsyncIterator[None]:
+    """Half a worker must not stay: the connection to a server that is blocked goes on."""
+    try:
+        yield
+    except BaseException:
+        raw.close()
+        raise
 
 
 async def _until_closed(work: Coroutine[Any, Any, None]) -> None:

@@ -1,0 +1,51 @@
+"""What stays of a worker that cannot join."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from agentpipe.brokers.rabbitmq.topology import Topology
+from agentpipe.brokers.rabbitmq.wakeup import Wakeup
+from agentpipe.brokers.rabbitmq.worker import RabbitWorker
+from agentpipe.brokers.records import Worker
+
+
+class Unanswered:
+    """A session and its channel, whose server has blocked it."""
+
+    def __init__(self) -> None:
+        self.asked, self.is_closed = asyncio.Event(), False
+
+    async def channel(self, _on_closed: Any) -> Unanswered:
+        return self
+
+    async def call(self, *_: Any, **__: Any) -> None:
+        self.asked.set()
+        await asyncio.Event().wait()
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_a_worker_that_cannot_join_answers_no_questions_later() -> None:
+    """Otherwise it would answer beside the one that joins at last, under the same name."""
+    asyncio.run(_give_up())
+
+
+async def _give_up() -> None:
+    session = Unanswered()
+    connection = SimpleNamespace(session=session)
+    services: Any = SimpleNamespace(
+        topology=Topology("fleet"), marks=None, registry=None, connection=connection
+    )
+    joining = RabbitWorker(services, Worker("w", lease_s=30.0), Wakeup())
+    opening = asyncio.ensure_future(joining.open())
+    await session.asked.wait()
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert session.is_closed
