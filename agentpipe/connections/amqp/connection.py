@@ -127,8 +127,7 @@ class Link:
             StoreError: The server refuses this, and ended the channel with it.
         """
         answer: Future[T] = Future()
-        begin = partial(self._begin, operation, answer_s, answer)
-        self._running_loop().call_soon_threadsafe(begin)
+        self._soon(partial(self._begin, operation, answer_s, answer))
         try:
             return answer.result()
         except ChannelClosed as error:
@@ -156,21 +155,25 @@ class Link:
             except BaseException as error:  # noqa: BLE001 - it is the caller's
                 answer.set_exception(error)
 
-        self._running_loop().call_soon_threadsafe(tell)
+        self._soon(tell)
         return answer.result()
 
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
+    def _soon(self, call: Callable[[], None]) -> None:
+        """Have the link's thread call it; before ``close`` ends that, or never."""
         with self._starting:
-            if self._closed:
-                raise Unreachable(f"{self._shown}: this connection was closed")
-            if self._loop is None or self._pid != os.getpid():
-                self._pid, self._loop, self._session = os.getpid(), asyncio.new_event_loop(), None
-                self._connecting = asyncio.Lock()
-                self._thread = threading.Thread(
-                    target=self._loop.run_forever, name="agentpipe-rabbitmq", daemon=True
-                )
-                self._thread.start()
-            return self._loop
+            self._running_loop().call_soon_threadsafe(call)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._closed:
+            raise Unreachable(f"{self._shown}: this connection was closed")
+        if self._loop is None or self._pid != os.getpid():
+            self._pid, self._loop, self._session = os.getpid(), asyncio.new_event_loop(), None
+            self._connecting = asyncio.Lock()
+            self._thread = threading.Thread(
+                target=self._loop.run_forever, name="agentpipe-rabbitmq", daemon=True
+            )
+            self._thread.start()
+        return self._loop
 
     async def _perform(
         self, operation: Callable[[Session], Coroutine[Any, Any, T]], answer_s: float
