@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentpipe.brokers.rabbitmq.outbox import Outbox
+from agentpipe.brokers.rabbitmq.outbox import AT_ONCE, Outbox
 from agentpipe.brokers.rabbitmq.topology import Topology
 from agentpipe.connections.amqp.arrivals import Delivery
 
@@ -45,3 +45,25 @@ async def _give_up() -> None:
     with pytest.raises(asyncio.CancelledError):
         await taking
     assert (channel.given_back, outbox.lent_to("w")) == ([1, 2], 0)
+
+
+class Full:
+    """A channel of an outbox without end, whose results are small at first."""
+
+    def __init__(self) -> None:
+        self.delivered = self.given_back = 0
+
+    async def get_many(self, _queue: str, number: int) -> list[Delivery]:
+        first, self.delivered = self.delivered, self.delivered + number
+        sizes = [1 if at < 100 else 1_000 for at in range(first, self.delivered)]
+        return [Delivery(1, redelivered=False, body=bytes(size)) for size in sizes]
+
+    def requeue(self, _tag: int) -> None:
+        self.given_back += 1
+
+
+def test_small_results_before_large_ones_do_not_bring_all_of_these_at_once() -> None:
+    channel: Any = Full()
+    taken = asyncio.run(Outbox(Topology("fleet"), channel).take("w", 500, 8_000))
+    assert 100 < len(taken) == channel.delivered - channel.given_back
+    assert channel.given_back <= AT_ONCE

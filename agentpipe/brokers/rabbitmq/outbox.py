@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 COUNT_EVERY_S = 0.25
 # So many are asked for first, and then so many times more each time, as long as there are some.
 FEW, GROWTH = 2, 4
+# And at most so many: each may be of any size, whatever those before it were.
+AT_ONCE = 32
 SIZES_REMEMBERED = 100
 
 
@@ -97,7 +99,7 @@ class Outbox:
                 else:
                     taken.append(self._lend(delivery, worker))
             room = (max_bytes - size) // max(1, largest)
-            more = min(GROWTH * asked, limit - len(taken), room)
+            more = min(GROWTH * asked, AT_ONCE, limit - len(taken), room)
             asked = more if len(found) == asked else 0
 
     def _lend(self, delivery: Delivery, worker: str) -> OutboxRecord:
