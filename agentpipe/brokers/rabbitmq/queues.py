@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.rabbitmq.topology import make_delays
@@ -130,10 +131,27 @@ class UnitLocks:
     async def take(self, units: Sequence[str], owner: object) -> set[str]:
         """Those of the units that ``owner`` serves from now on."""
         free = [unit for unit in units if unit not in self._owners]
-        if not await self._lock(free):
-            free = [unit for unit in free if await self._lock([unit])]
-        self._owners.update(dict.fromkeys(free, owner))
+        self._owners.update(dict.fromkeys(free, owner))  # Nobody else here asks meanwhile.
+        locked: Collection[str] = ()
+        try:
+            locked = free if await self._lock(free) else await self._lock_each(free)
+        except BaseException:  # The owner ends; its connection may go on, and would keep them.
+            await self._unlock_each(free)
+            raise
+        finally:
+            for unit in {*free}.difference(locked):
+                self._owners.pop(unit, None)
         return {unit for unit in units if self._owners.get(unit) is owner}
+
+    async def _lock_each(self, units: Sequence[str]) -> list[str]:
+        return [unit for unit in units if await self._lock([unit])]
+
+    async def _unlock_each(self, units: Sequence[str]) -> None:
+        """One by one: another's lock ends the channel. So may what was asked, which is first."""
+        for deleted in ([], *([self._connection.topology.lock(unit)] for unit in units)):
+            with suppress(ChannelClosed):
+                async with self._connection.admin.use() as channel:
+                    await channel.delete(deleted)
 
     async def _lock(self, units: Sequence[str]) -> bool:
         """All of them at the price of one, or none where another connection has any."""

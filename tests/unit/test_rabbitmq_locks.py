@@ -1,0 +1,91 @@
+"""Locks of what a worker serves, where it ends while it asks for them."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agentpipe.brokers.rabbitmq.queues import UnitLocks
+from agentpipe.brokers.rabbitmq.topology import Topology
+from agentpipe.connections.amqp.channel import LOCKED, ChannelClosed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+TOPOLOGY = Topology("fleet")
+THEIRS = TOPOLOGY.lock("theirs")
+
+
+class Server:
+    """Has locks of this connection, and one of another."""
+
+    def __init__(self) -> None:
+        self.locks: set[str] = set()
+        self.hangs, self.asked = False, asyncio.Event()
+        self._refuses = False
+
+    @asynccontextmanager
+    async def use(self) -> AsyncIterator[Server]:
+        yield self
+
+    def lock(self, name: str) -> None:
+        self._refuses = self._refuses or name == THEIRS
+        if not self._refuses:
+            self.locks.add(name)
+
+    async def catch_up(self) -> None:
+        self.asked.set()
+        if self.hangs:
+            await asyncio.Event().wait()
+        if self._refuses:
+            self._refuses = False  # The next to use it gets a new channel.
+            raise ChannelClosed("locked", LOCKED)
+
+    async def delete(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._refuses = self._refuses or name == THEIRS
+            if not self._refuses:
+                self.locks.discard(name)
+        await self.catch_up()
+
+
+def locks_on(server: Server) -> UnitLocks:
+    session = SimpleNamespace(is_open=True)
+    connection: Any = SimpleNamespace(admin=server, session=session, topology=TOPOLOGY)
+    return UnitLocks(connection)
+
+
+def test_what_another_serves_is_left_out() -> None:
+    async def take() -> None:
+        server = Server()
+        locks = locks_on(server)
+        assert await locks.take(["a", "theirs", "b"], "w") == {"a", "b"}
+        assert await locks.take(["a", "theirs"], "other") == set()
+        await locks.release("w")
+        assert server.locks == set()
+
+    asyncio.run(take())
+
+
+def test_a_worker_that_ends_while_it_asks_keeps_no_lock() -> None:
+    """Its connection may go on: no other worker could ever serve these agents."""
+
+    async def end() -> None:
+        server = Server()
+        server.hangs = True
+        locks = locks_on(server)
+        taking = asyncio.ensure_future(locks.take(["a", "theirs", "b"], "w"))
+        await server.asked.wait()
+        assert server.locks == {TOPOLOGY.lock("a")}
+        server.hangs = False
+        taking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await taking
+        assert server.locks == set()
+        assert await locks.take(["a"], "other") == {"a"}
+
+    asyncio.run(end())
