@@ -54,9 +54,11 @@ async def count(services: Services, address: RabbitAddress, seen: MeasuresSeen) 
     """
     registry = services.registry
     await registry.read(REGISTRY_S)
+    due = await services.queues.delayed()
     found = await _ask(services)
     replies, waiting = found.replies, found.waiting
-    delayed = await services.queues.delayed()
+    # Twice: before the workers for what was due meanwhile, after them for what was delayed anew.
+    delayed = max(due, await services.queues.delayed())
     outbox = await _outbox(services, address)
     tallies = by_queue(replies.each)
     running = sum((Counter(member.running) for member in replies.members), Counter[str]())
