@@ -15,7 +15,7 @@ from pika.exceptions import InvalidFrameError
 
 from agentpipe.connections.amqp import wire
 from agentpipe.connections.amqp.arrivals import Arrivals, Delivery
-from agentpipe.connections.amqp.channel import Channel
+from agentpipe.connections.amqp.channel import Channel, ChannelClosed
 from agentpipe.connections.amqp.confirmations import Confirmations
 from agentpipe.connections.amqp.message import OutgoingMessage
 from agentpipe.connections.amqp.quick_connection import PIECE_BYTES, QuickConnection, pieces_of
@@ -226,6 +226,9 @@ class Raw:
         """Unanswered."""
         self.limits.append(prefetch_count)
 
+    def _send_method(self, method: Any) -> None:
+        self.said.append(method.NAME)
+
     def __getattr__(self, name: str) -> Any:
         return lambda *_args, **_options: None
 
@@ -263,6 +266,23 @@ async def _ask_while_a_consumer_begins() -> None:
     assert raw.limits == [4, 4]
     for waiting in (consuming, asking):
         waiting.cancel()
+
+
+def test_nothing_is_said_on_a_closed_channel() -> None:
+    """It would have the server end the connection, with all other channels."""
+    asyncio.run(_say_on_a_closed_channel())
+
+
+async def _say_on_a_closed_channel() -> None:
+    raw = Raw()
+    channel = Channel(raw, lambda: None)
+    raw.is_open = False
+    for call in (channel.cancel(["c"]), channel.resume("q", "c", 0), channel.get("q")):
+        with pytest.raises(ChannelClosed):
+            await call
+    channel.ack(1)
+    channel.requeue(2)
+    assert raw.said == []
 
 
 def test_large_frames_are_not_put_together() -> None:

@@ -211,6 +211,7 @@ class Channel:
         for each poll would be a leak.
         """
         await self._limit(prefetch)
+        self._refuse_closed()
         consume = spec.Basic.Consume(queue=queue, consumer_tag=consumer, nowait=True)
         self._raw._send_method(consume)  # noqa: SLF001 - see above
 
@@ -229,6 +230,7 @@ class Channel:
             self._when_cancelled.pop(consumer, None)
             if started := self._starting.pop(consumer, None):
                 await started  # A server of 3.10 ends the channel when it is cancelled earlier.
+            self._refuse_closed()
             cancel = spec.Basic.Cancel(consumer, nowait=True)  # type: ignore[arg-type]
             self._raw._send_method(cancel)  # noqa: SLF001 - see above
         await self.catch_up()
@@ -289,9 +291,13 @@ class Channel:
         if self.is_open:
             self._raw.close()
 
-    def _future(self) -> asyncio.Future[Any]:
+    def _refuse_closed(self) -> None:
+        """What is said on a closed channel has the server end the connection."""
         if not self.is_open:
             raise ChannelClosed(f"the channel is closed: {self._why_closed}")
+
+    def _future(self) -> asyncio.Future[Any]:
+        self._refuse_closed()
         future: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.add(future)
         future.add_done_callback(self._waiting.discard)
