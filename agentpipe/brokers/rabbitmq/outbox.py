@@ -80,8 +80,9 @@ class Outbox:
         try:
             await self._take(worker, limit, max_bytes, taken)
         except BaseException:  # Where the server is blocked, the connection goes on without them.
-            for tag, _ in (self._lent.pop(each.number) for each in taken):
-                self._channel.requeue(tag)
+            for record in taken:
+                if lent := self._lent.pop(record.number, None):  # Unless the worker has left.
+                    self._channel.requeue(lent[0])
             raise
         return taken
 
