@@ -45,6 +45,7 @@ class GroupItems:
                     stream.stop()
                 if item:
                     yield f"group {group.group_id}", item
+                    self._used.given(group.group_id)
             stream.settle()
         self._stream = None
 

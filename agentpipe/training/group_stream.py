@@ -18,7 +18,7 @@ from agentpipe.training.rollout_group import varied
 from agentpipe.training.used_groups import ReadRecord, UsedGroups
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
     from agentpipe.settings import Settings
     from agentpipe.sinks.base import Start
@@ -85,6 +85,7 @@ class GroupStream:
         self._records: deque[ReadRecord] = deque()  # Held, or about to be.
         self._used = UsedGroups(keep_states=keep_states) if used is None else used
         self._current = ""
+        self._ends: Generator[RolloutGroup | None, None, None] | None = None
         self.counts: Counter[str] = Counter()
         self.dropped = 0
         self.last_lost: tuple[str, ...] = ()
@@ -132,11 +133,20 @@ class GroupStream:
             raise
 
     def __iter__(self) -> Iterator[RolloutGroup]:
-        """Until ``timeout_s`` passes without a record, or for ever."""
+        """Until ``timeout_s`` passes without a record, or for ever.
+
+        A later loop goes on where an earlier one was left.
+        """
         return (group for group in self.ends() if group is not None)
 
     def ends(self) -> Iterator[RolloutGroup | None]:
         """The same, with None where groups are over that are not given: see ``counts``."""
+        # One for all loops: a generator that is dropped forgets the record that it has read last.
+        if self._ends is None or self._ends.gi_frame is None:
+            self._ends = self._read()
+        return self._ends
+
+    def _read(self) -> Generator[RolloutGroup | None, None, None]:
         for entry in self._stream.entries():
             if self._give_up():
                 yield None
@@ -218,9 +228,10 @@ class GroupStream:
 
     def _release(self, *, all_but_lag: bool = True) -> None:
         """Commit what has been used, as far as it may be."""
-        allowed, number = self._used.committable(all_but_lag=all_but_lag), 0
+        number = 0
         for record in self._records:
-            if record.group_id and record.group_id not in allowed:
+            name = record.group_id
+            if name and not self._used.is_committable(name, all_but_lag=all_but_lag):
                 break
             number += 1
         for _ in range(number):

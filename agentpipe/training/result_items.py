@@ -79,7 +79,8 @@ class ResultItems:
                 raise ConfigError(f"not a state of the group {group!r}: {state!r:.80}")
         self._known = [task_id for state in states for task_id in state["used"]]
         for state in states:
-            self._begun |= state.get("begun", {})
+            for task_id, rows in state.get("begun", {}).items():
+                self._begun[task_id] = max(rows, self._begun.get(task_id, 0))  # Some are old.
         self._has_states = True
 
     def _opened(self, shard: Shard) -> Stream:

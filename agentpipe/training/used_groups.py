@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentpipe.errors import ConfigError
@@ -30,21 +29,20 @@ class ReadRecord(NamedTuple):
 
 
 class UsedGroups:
-    """What a reader of groups remembers; it outlives the connection, and can be pickled.
-
-    Attributes:
-        lag: While no state was asked for, so many groups that were used last stay uncommitted.
-    """
+    """What a reader of groups remembers; it outlives the connection, and can be pickled."""
 
     def __init__(self, *, keep_states: int = 8, lag: int = 0) -> None:
-        """After ``save`` or ``load``, only what is in the ``keep_states`` last states may go."""
+        """Until ``save`` or ``load``, the ``lag`` last ones that were ``given`` stay uncommitted.
+
+        Then only what is in the ``keep_states`` last states may go.
+        """
         self._all: OrderedDict[str, None] = OrderedDict()
         self._again: set[str] = set()  # Used by an earlier reader, whose records come again.
         # Of those: which of its Results are committed, and who its members are.
         self._released: dict[str, tuple[frozenset[str], frozenset[str] | None]] = {}
         self._states: deque[AbstractSet[str]] = deque(maxlen=keep_states)
         self._has_states = False
-        self.lag = lag
+        self._last_given: deque[str] = deque(maxlen=lag)
 
     def __contains__(self, group_id: str) -> bool:
         return group_id in self._all
@@ -54,6 +52,10 @@ class UsedGroups:
         self._all[group_id] = None
         if len(self._all) > REMEMBERED:
             self._all.popitem(last=False)
+
+    def given(self, group_id: str) -> None:
+        """It is about to be used, and was wanted: others take no room of the lag."""
+        self._last_given.append(group_id)
 
     def comes_again(self, group_id: str) -> bool:
         """Whether its records were expected, though it was used."""
@@ -77,13 +79,11 @@ class UsedGroups:
         else:
             self._released[record.group_id] = come, members
 
-    def committable(self, *, all_but_lag: bool = True) -> AbstractSet[str]:
-        """The groups that no state which may be loaded will ask for."""
+    def is_committable(self, group_id: str, *, all_but_lag: bool = True) -> bool:
+        """Whether no state that may be loaded will ask for this group."""
         if self._has_states:
-            full = len(self._states) == self._states.maxlen
-            return self._states[0] if full else frozenset()
-        last = set(islice(reversed(self._all), self.lag if all_but_lag else 0))
-        return self._all.keys() - last if last else self._all.keys()
+            return len(self._states) == self._states.maxlen and group_id in self._states[0]
+        return group_id in self._all and not (all_but_lag and group_id in self._last_given)
 
     def save(self, name: str, held: Iterable[str]) -> dict[str, Any]:
         """What the reader ``name`` has used and may get again: these, and those of earlier ones.

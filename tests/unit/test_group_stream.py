@@ -20,6 +20,9 @@ from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Record
 from agentpipe.sinks.stream import Stream
+from agentpipe.training.group_items import GroupItems
+from agentpipe.training.reading import Reading
+from agentpipe.training.rollout_group import varied
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,6 +164,35 @@ def test_a_group_whose_loop_was_left_comes_again(settings: Settings) -> None:
                 break
     with opened(settings) as stream:
         assert names_of(stream) == ["g2", "g3"]
+
+
+def test_a_later_loop_goes_on_where_one_was_left_and_states_have_each_group(
+    settings: Settings,
+) -> None:
+    publish(settings, *(records_of(f"g{index}") for index in range(6)))
+    found: list[str] = []
+    with opened(settings) as stream:
+        stream.state_dict()  # From now on nothing is committed that is in no state.
+        for last in ("g1", "g3", "g5"):
+            for group in stream:
+                found.append(group.group_id)
+                if group.group_id == last:
+                    break
+        state = stream.state_dict()
+        assert found == state["used"] == [f"g{index}" for index in range(6)]
+    with opened(settings) as stream:
+        stream.load_state_dict(state)
+        assert names_of(stream) == []
+
+
+def test_groups_that_are_not_given_take_no_room_of_the_lag(settings: Settings) -> None:
+    flat = (records_of(f"f{index}", (1.0, 1.0)) for index in range(6))
+    publish(settings, records_of("g0"), records_of("g1"), *flat, records_of("g2"))
+    reading = Reading(settings, "trainer", "beginning", 0.05, rows=False, lag=2, keep_states=8)
+    for _ in range(2):  # Killed while the trainer has used none of them, which were fetched ahead.
+        items = GroupItems(reading, {"keep": varied}).epoch((0, 1), None)
+        assert [next(items)[0] for _ in range(3)] == ["group g0", "group g1", "group g2"]
+        items.close()
 
 
 def overlapping(number: int) -> list[Record]:
