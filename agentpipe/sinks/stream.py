@@ -24,7 +24,7 @@ from agentpipe.sinks.seen import Seen
 from agentpipe.sinks.side_thread import SideThread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator
 
     from agentpipe.settings import Settings
     from agentpipe.sinks.base import Reader, Record, Sink, Start
@@ -37,7 +37,8 @@ log = logging.getLogger(__name__)
 class Stream:
     """Iterates over Results; a record is committed when the caller asks for the next one.
 
-    A caller that leaves the loop early does not ask: its group reads the last record again.
+    A caller that leaves the loop early does not ask: its group reads the last record again. A
+    later loop over the same stream goes on behind it.
     Close the stream, or use it in a ``with``::
 
         with Stream.open(Settings(), start="beginning", timeout_s=5) as stream:
@@ -92,6 +93,7 @@ class Stream:
         self._thread: SideThread | None = None
         self._waits = _Waits(shown if timeout_s is None else "")
         self._polling = Polling(reader)
+        self._entries: Generator[Result | GroupEnd | None, None, None] | None = None
         self.skipped = 0
         self.repeated = 0
 
@@ -201,6 +203,12 @@ class Stream:
 
         A record is held from when the next one is asked for.
         """
+        # One for all loops: a generator that is dropped loses what it has read and not given.
+        if self._entries is None or self._entries.gi_frame is None:
+            self._entries = self._read()
+        return self._entries
+
+    def _read(self) -> Generator[Result | GroupEnd | None, None, None]:
         self._connect()
         for record in self._records():
             yield self._decoded(record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import orjson
@@ -94,6 +95,17 @@ def test_closing_commits_what_was_used_and_not_what_is_in_hand() -> None:
         next(results)
     stream.close()
     assert reader.committed == [1]
+
+
+def test_a_later_loop_goes_on_where_one_was_left() -> None:
+    names = [f"t{number}" for number in range(200)]
+    reader = ListReader([[record(each, n) for n, each in enumerate(names)]])
+    stream = Stream(reader, timeout_s=0)
+    found: list[str] = []
+    for size in (20, 30, 200):  # What is read together grows with what was read before.
+        found += [each.task_id for each in islice(stream, size)]
+    stream.close()
+    assert (found, reader.committed[-1]) == (names, 199)
 
 
 def test_what_is_held_is_committed_as_it_is_released() -> None:
