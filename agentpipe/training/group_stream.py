@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Self
 from zlib import crc32
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 State = dict[str, Any]
 NAMED = 5
+# For so long at most ``ends`` says nothing while records come that end none of its groups.
+QUIET_S = 0.2
 
 log = logging.getLogger(__name__)
 
@@ -140,16 +143,21 @@ class GroupStream:
         return (group for group in self.ends() if group is not None)
 
     def ends(self) -> Iterator[RolloutGroup | None]:
-        """The same, with None where groups are over that are not given: see ``counts``."""
+        """The same, with None where groups are over that are not given, and now and then.
+
+        See ``counts``; so a caller can look after other things while records come.
+        """
         # One for all loops: a generator that is dropped forgets the record that it has read last.
         if self._ends is None or self._ends.gi_frame is None:
             self._ends = self._read()
         return self._ends
 
     def _read(self) -> Generator[RolloutGroup | None, None, None]:
+        quiet_until = time.monotonic() + QUIET_S
         for entry in self._stream.entries():
-            if self._give_up():
+            if self._give_up() or time.monotonic() >= quiet_until:
                 yield None
+                quiet_until = time.monotonic() + QUIET_S
             self._release()
             group_id = self._group_of(entry)
             self._records.append(_record_of(group_id, entry))

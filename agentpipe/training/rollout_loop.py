@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,6 +13,7 @@ from agentpipe.core.run_names import RUN_NAME, is_run_name, prefix_of
 from agentpipe.errors import ConfigError, ResultTimeout
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.sending.groups import REPAIRS, GroupPlan
+from agentpipe.sending.patience import FULL_PAUSE_S
 from agentpipe.settings import Settings
 from agentpipe.training.group_stream import GroupStream, check_shard, name_of
 from agentpipe.training.prompt_feed import PromptFeed
@@ -57,13 +60,15 @@ class Rollouts:
         batch: int,
         ahead: int,
         shard: tuple[int, int] = (0, 1),
+        timeout_s: float | None = None,
     ) -> None:
         """Of a feed and a stream of groups, which this closes."""
-        self._shard = shard
+        self._shard, self._timeout_s = shard, math.inf if timeout_s is None else timeout_s
         self._feed, self._groups, self._name = feed, groups, name
         self._batch, self._room = batch, (ahead + 1) * batch
         self._over = 0  # Groups that were over when the loaded state was made.
         self._given = 0  # Since then.
+        self._begun: list[RolloutGroup] = []  # A batch that is not whole yet.
         self.step = 0
         groups.state_dict()  # Nothing is committed that is in no state.
 
@@ -151,7 +156,9 @@ class Rollouts:
         if max_staleness is None and groups.policy is not None:
             max_staleness = groups.policy.max_staleness
         ahead = 1 if max_staleness is None else max_staleness
-        return cls(feed, groups, name=name, batch=batch, ahead=ahead, shard=shard)
+        return cls(
+            feed, groups, name=name, batch=batch, ahead=ahead, shard=shard, timeout_s=timeout_s
+        )
 
     @property
     def policy(self) -> Policy | None:
@@ -172,19 +179,18 @@ class Rollouts:
         """Until all groups of all prompts are over; the last batch may be smaller.
 
         Raises:
-            ResultTimeout: No group came for ``timeout_s``.
+            ResultTimeout: No group came for ``timeout_s``; a further loop goes on.
             TaskError: A prompt is invalid.
         """
-        ends = self._groups.ends()
-        while found := self._next_batch(ends):
+        while found := self._next_batch():
             batch = RolloutBatch(self.step, tuple(found))
             self.step += 1  # A state that is taken while the batch is in use contains it.
             yield batch
 
-    def _next_batch(self, ends: Iterator[RolloutGroup | None]) -> list[RolloutGroup]:
-        found: list[RolloutGroup] = []
-        while len(found) < self._batch and (group := self._next(ends, held=len(found))):
-            found.append(group)
+    def _next_batch(self) -> list[RolloutGroup]:
+        while len(self._begun) < self._batch and (group := self._next(held=len(self._begun))):
+            self._begun.append(group)
+        found, self._begun = self._begun, []
         return found
 
     def groups(self) -> Iterator[RolloutGroup]:
@@ -194,29 +200,37 @@ class Rollouts:
             ResultTimeout: No group came for ``timeout_s``; a further call goes on.
             TaskError: A prompt is invalid.
         """
-        ends = self._groups.ends()
-        while (group := self._next(ends)) is not None:
+        while self._begun:
+            yield self._begun.pop(0)
+        while (group := self._next()) is not None:
             yield group
 
-    def _next(self, ends: Iterator[RolloutGroup | None], held: int = 0) -> RolloutGroup | None:
+    def _next(self, held: int = 0) -> RolloutGroup | None:
         """None once the groups of all prompts are over."""
-        while self._send(held):
+        until = time.monotonic() + self._timeout_s
+        while self._send(held, until):
             try:
-                group = next(ends)
+                group = next(self._groups.ends())
             except StopIteration:
                 raise ResultTimeout(f"{self._name}: {self._late()}") from None
             if group is not None:
                 self._given += 1
                 return group
+            if time.monotonic() >= until:  # What comes is others'.
+                raise ResultTimeout(f"{self._name}: {self._late()}")
         return None
 
-    def _send(self, held: int) -> bool:
+    def _send(self, held: int, until: float) -> bool:
         """Send as far as there is room beside those held; whether any group is still to come."""
         self._feed.send(self._room - held - self._out, wait=False)
         # The queues are full of others' tasks. Groups that were sent after the loaded state may be
         # over before they are sent again: until then fewer seem to be out.
         while self._feed.has_more and self._out <= 0:
-            self._feed.send(1, wait=True)
+            if time.monotonic() >= until:
+                raise ResultTimeout(f"{self._name}: {self._late()}")
+            if not math.isinf(until):
+                time.sleep(min(FULL_PAUSE_S, self._timeout_s))
+            self._feed.send(1, wait=math.isinf(until))
         return self._out > 0
 
     @property
@@ -241,6 +255,7 @@ class Rollouts:
 
         ``unused`` names groups that were given, but are not trained on yet.
         """
+        unused = [*unused, *(group.group_id for group in self._begun)]
         return {
             "version": 1,
             "name": self._name,

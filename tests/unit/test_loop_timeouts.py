@@ -1,0 +1,87 @@
+"""A trainer's loop ends in time while nothing of its own comes, and goes on where it was."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agentpipe import GroupStream, ResultTimeout, Rollouts
+from agentpipe.core.result import Result
+from agentpipe.settings import Settings
+from tests.unit.test_group_stream import opened, publish, records_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class Feed:
+    """Has sent so many prompts, and sends no more."""
+
+    has_more = False
+
+    def __init__(self, sent: int) -> None:
+        self.position = sent
+
+    def send(self, number: int, *, wait: bool) -> None:
+        assert number <= 1 or not wait
+        assert not wait, "this would wait for ever"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sent": self.position}
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class FullQueues(Feed):
+    has_more = True
+
+
+class OthersResults:
+    """A stream in which results of others never end."""
+
+    keep = 0.0
+
+    def entries(self) -> Iterator[Result]:
+        while True:
+            yield Result(task_id="other")
+
+    def release(self, number: int) -> None:
+        """All that is read is used."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def loop_over(feed: Any, groups: GroupStream) -> Rollouts:
+    return Rollouts(feed, groups, name="trainer", batch=2, ahead=1, timeout_s=0.3)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(sink=f"sqlite:///{tmp_path / 'results.db'}?synchronous=normal")
+
+
+def test_a_batch_that_did_not_become_whole_in_time_goes_on_later(settings: Settings) -> None:
+    publish(settings, records_of("g0"))
+    with loop_over(Feed(2), opened(settings)) as rollouts:
+        with pytest.raises(ResultTimeout, match="1 are out"):
+            next(iter(rollouts))
+        state = rollouts.state_dict()
+        assert (state["over"], state["groups"]["used"]) == (0, [])
+        publish(settings, records_of("g1"))
+        batch = next(iter(rollouts))
+        assert [group.group_id for group in batch.groups] == ["g0", "g1"]
+        state = rollouts.state_dict()
+        assert (state["over"], state["groups"]["used"]) == (2, ["g0", "g1"])
+
+
+@pytest.mark.parametrize("feed", [Feed(1), FullQueues(0)], ids=["others' results", "full queues"])
+def test_others_do_not_keep_a_loop_from_its_timeout(feed: Any) -> None:
+    stream: Any = OthersResults()
+    with loop_over(feed, GroupStream(stream)) as rollouts:
+        for _ in range(2):
+            with pytest.raises(ResultTimeout):
+                next(rollouts.groups())
