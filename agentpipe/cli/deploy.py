@@ -185,12 +185,14 @@ def _scaling(args: argparse.Namespace, settings: Settings) -> Scaling:
     from agentpipe.deploy.keda import Scaling
 
     parts = urlsplit(settings.broker)
-    number = parts.path.removeprefix("/")
+    said = {name: values[0] for name, values in parse_qs(parts.query).items()}
+    path = parts.path.removeprefix("/") if parts.scheme in REDIS else ""
+    number = said.get("db", path)
     return Scaling(
         args.scaler_trigger,
         args.scaler_address,
         max_replicas=args.max_replicas,
-        prefix=parse_qs(parts.query).get("prefix", ["agentpipe"])[0],
-        database=int(number) if parts.scheme in REDIS and number.isdecimal() else 0,
-        tls=parts.scheme == "rediss",
+        prefix=said.get("prefix", "agentpipe"),
+        database=int(number) if number.isdecimal() else 0,
+        tls=parts.scheme == "rediss" or said.get("tls") == "yes",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 import kubernetes_validate
@@ -12,9 +13,11 @@ import pytest
 import yaml
 
 from agentpipe.cli import whole_parser
+from agentpipe.cli.deploy import _scaling
 from agentpipe.config.collection import load
-from agentpipe.deploy.keda import TRIGGERS, Scaling, Trigger
+from agentpipe.deploy.keda import TRIGGERS, Scaling, Trigger, scaled_object
 from agentpipe.deploy.kubernetes import Cluster, as_yaml, manifests, name_of
+from agentpipe.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -174,6 +177,22 @@ def test_keda_counts_the_tasks_of_the_collection_and_owns_the_replicas(
     assert metadata[expected[trigger][0]] == expected[trigger][1]
     if trigger == "redis":
         assert (metadata["databaseIndex"], metadata["enableTLS"]) == ("3", "true")
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("rediss://redis/3?prefix=mine", ("{mine}:tasks", "3", "true")),
+        ("redis://redis?db=3", ("{agentpipe}:tasks", "3", "false")),
+        ("redis+sentinel://a,b/main?db=3&tls=yes", ("{agentpipe}:tasks", "3", "true")),
+        ("sqlite:///5", ("{agentpipe}:tasks", "0", "false")),
+    ],
+)
+def test_keda_asks_the_database_of_the_brokers_url(url: str, expected: tuple[str, ...]) -> None:
+    args = Namespace(scaler_trigger="redis", scaler_address="", max_replicas=10)
+    scaling = _scaling(args, Settings(broker=url))
+    metadata = scaled_object({"name": "agents"}, "evals", 8, scaling)["spec"]["triggers"][0]["metadata"]
+    assert tuple(metadata[name] for name in ("listName", "databaseIndex", "enableTLS")) == expected
 
 
 def test_an_address_with_a_password_is_refused(tmp_path: Path) -> None:
