@@ -166,6 +166,9 @@ class AsyncGrpoRollouts:
         class SavesRollouts(TrainerCallback):  # type: ignore[misc,unused-ignore]
             """Counts what was trained, too."""
 
+            def on_train_begin(self, args: Any, *_: Any, **__: Any) -> None:
+                rollouts.rollout_buffer.drops_behind = args.max_staleness
+
             def on_step_end(self, args: Any, *_: Any, **__: Any) -> None:
                 rollouts.rollout_buffer.trained(_rows_of_a_step(args))
 
@@ -225,7 +228,8 @@ class AsyncGrpoRollouts:
             try:
                 with self._reading:
                     group = next(groups)
-                    self.rollout_buffer.begin(self._number(group), group.group_id)
+                    oldest = group.versions[0] - self._base if group.versions else None
+                    self.rollout_buffer.begin(self._number(group), group.group_id, oldest)
             except ResultTimeout:  # Nothing came yet.
                 groups = self._rollouts.groups()
                 continue
@@ -235,7 +239,9 @@ class AsyncGrpoRollouts:
             yield group
 
     def _put(self, group: RolloutGroup) -> None:
+        has_rows = False
         for row in self._rows(group):
+            has_rows = True
             while not self._stopped.is_set():
                 self._beat_at = time.monotonic()
                 try:
@@ -243,6 +249,8 @@ class AsyncGrpoRollouts:
                     break
                 except Full:
                     continue
+        if not has_rows:
+            self.rollout_buffer.leave_out(self._number(group))
         new = self._rollouts.counts - self._told
         self._told += new
         self.metrics_queue.put({f"agentpipe/{fate}_total": float(new[fate]) for fate in new})

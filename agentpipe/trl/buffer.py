@@ -17,6 +17,7 @@ class Buffer(Queue[Any]):
 
     Attributes:
         version: The trainer's, for ``max_staleness``.
+        drops_behind: By how many versions a row may be older before TRL itself drops it.
     """
 
     def __init__(
@@ -25,17 +26,27 @@ class Buffer(Queue[Any]):
         """``dropped`` is called, in the trainer's thread, for each group that is."""
         super().__init__(maxsize)
         self.version = 0
+        self.drops_behind = math.inf
         self._most = math.inf if max_staleness is None else max_staleness
         self._dropped = dropped
         self._lock = threading.Lock()
         self._held: dict[int, str] = {}  # Groups of which nothing was used, by their numbers.
+        self._oldest: dict[int, int] = {}  # Versions of those of which no row was taken.
         self._taken: deque[int] = deque()  # By their groups: rows that are not trained yet.
         self._group, self._group_is_used = -1, False  # That of the last row.
 
-    def begin(self, group: int, name: str) -> None:
-        """Its rows follow."""
+    def begin(self, group: int, name: str, oldest: int | None = None) -> None:
+        """Its rows follow; ``oldest`` is the lowest version of any, where that is known."""
         with self._lock:
             self._held[group] = name
+            if oldest is not None:
+                self._oldest[group] = oldest
+
+    def leave_out(self, group: int) -> None:
+        """It has no rows, so nothing of it will be trained."""
+        with self._lock:
+            self._held.pop(group, None)
+            self._oldest.pop(group, None)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: FBT001, FBT002 - the queue's
         """The next row that is young enough.
@@ -49,16 +60,17 @@ class Buffer(Queue[Any]):
                 return row
 
     def _is_used(self, row: Any) -> bool:
-        """Decided by the first row of a group for all of them."""
+        """Decided at the first row of a group for all of them, by the oldest."""
         group, is_first = row.group_id, row.group_id != self._group
         if is_first:
+            oldest = min(row.model_version, self._oldest.pop(group, row.model_version))
             self._group = group
-            self._group_is_used = self.version - row.model_version <= self._most
+            self._group_is_used = self.version - oldest <= min(self._most, self.drops_behind)
         with self._lock:
-            if self._group_is_used:
-                self._taken.append(group)
-            else:
+            if not self._group_is_used:
                 self._held.pop(group, None)
+            elif self.version - row.model_version <= self.drops_behind:
+                self._taken.append(group)
         if is_first and not self._group_is_used:
             self._dropped()
         return self._group_is_used

@@ -66,3 +66,35 @@ def test_without_a_bound_nothing_is_dropped() -> None:
     buffer.version = 99
     assert taken(buffer) == [1, 1, 2, 2]
     assert not dropped
+
+
+def test_the_oldest_row_of_a_group_decides() -> None:
+    buffer, dropped = filled(most=1)
+    for group, name in enumerate(("old", "new")):
+        buffer.begin(group, name, oldest=group)
+        for version in (1, group):
+            buffer.put(Row(group, version))
+    buffer.version = 2
+    assert taken(buffer) == [1, 1]
+    assert (buffer.unused, dropped) == (["new"], ["one"])
+
+
+def test_a_row_that_trl_drops_is_not_taken_for_one_that_it_trains() -> None:
+    buffer, _ = filled(1, 2, 3, versions=1, most=1)
+    buffer.drops_behind = 1
+    buffer.version = 2
+    buffer.get()
+    buffer.version = 3  # TRL drops the second row of the first group; the others are too old.
+    for _ in range(2):
+        buffer.put(Row(4, 3))
+    buffer.begin(4, "g4")
+    assert taken(buffer) == [1, 4, 4]
+    buffer.trained(2)
+    assert buffer.unused == []
+
+
+def test_a_group_without_rows_is_over() -> None:
+    buffer, _ = filled(1)
+    buffer.begin(2, "g2", oldest=0)
+    buffer.leave_out(2)
+    assert buffer.unused == ["g1"]
