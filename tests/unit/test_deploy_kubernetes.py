@@ -191,7 +191,8 @@ def test_keda_counts_the_tasks_of_the_collection_and_owns_the_replicas(
 def test_keda_asks_the_database_of_the_brokers_url(url: str, expected: tuple[str, ...]) -> None:
     args = Namespace(scaler_trigger="redis", scaler_address="", max_replicas=10)
     scaling = _scaling(args, Settings(broker=url))
-    metadata = scaled_object({"name": "agents"}, "evals", 8, scaling)["spec"]["triggers"][0]["metadata"]
+    spec = scaled_object({"name": "agents"}, "evals", 8, scaling)["spec"]
+    metadata = spec["triggers"][0]["metadata"]
     assert tuple(metadata[name] for name in ("listName", "databaseIndex", "enableTLS")) == expected
 
 
