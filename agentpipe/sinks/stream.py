@@ -8,6 +8,7 @@ import time
 from collections import deque
 from dataclasses import replace
 from functools import partial
+from inspect import GEN_CLOSED, getgeneratorstate
 from typing import TYPE_CHECKING, Self
 
 from agentpipe.core.groups import GroupEnd, is_group_record
@@ -204,7 +205,7 @@ class Stream:
         A record is held from when the next one is asked for.
         """
         # One for all loops: a generator that is dropped loses what it has read and not given.
-        if self._entries is None or self._entries.gi_frame is None:
+        if self._entries is None or getgeneratorstate(self._entries) == GEN_CLOSED:
             self._entries = self._read()
         return self._entries
 

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections import Counter, deque
+from inspect import GEN_CLOSED, getgeneratorstate
 from typing import TYPE_CHECKING, Any, Self
 from zlib import crc32
 
@@ -148,7 +149,7 @@ class GroupStream:
         See ``counts``; so a caller can look after other things while records come.
         """
         # One for all loops: a generator that is dropped forgets the record that it has read last.
-        if self._ends is None or self._ends.gi_frame is None:
+        if self._ends is None or getgeneratorstate(self._ends) == GEN_CLOSED:
             self._ends = self._read()
         return self._ends
 
