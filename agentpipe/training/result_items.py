@@ -38,12 +38,21 @@ class ResultItems:
         """The items of one reader."""
         with self._opened(shard) as stream:
             self._stream = stream
-            yield from self._items(stream, shard, limit)
-            if self._has_states:
-                self._known = stream.held  # Closing returns them to the group, and they come again.
-            else:
+            try:
+                yield from self._items(stream, shard, limit)
+            finally:
+                if self._has_states:
+                    self._keep_used(stream)
+            if not self._has_states:
                 stream.release(len(stream.held))
             self._stream = None
+
+    def _keep_used(self, stream: Stream) -> None:
+        """Closing returns what is used to the group, and it comes again."""
+        self._known = stream.held
+        if self._current is not None:  # The loop was left, with this row in use.
+            task_id, given, _ = self._current
+            self._begun |= {task_id: given - 1} if given > 1 else {}
 
     def state_dict(self, shard: Shard) -> State:  # noqa: ARG002 - those of all are alike
         """Task ids used and not committed; small, and JSON."""
@@ -98,7 +107,7 @@ class ResultItems:
         )
 
     def _items(self, stream: Stream, shard: Shard, limit: int | None) -> Iterator[Item]:
-        used = 0
+        used, self._current = 0, None
         for result in stream:
             if self._share == "hash" and _number_of(result, shard[1]) != shard[0]:
                 continue
