@@ -22,6 +22,7 @@ from agentpipe.settings import Settings
 from agentpipe.training.policy import Policy
 from agentpipe.training.rollout_loop import Rollouts, only_collection
 from agentpipe.trl.buffer import Buffer
+from agentpipe.trl.checkpoint import load_state, save_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 # For so long a reader keeps a state from being taken, or from an end.
 _LOOK_S = 0.2
-STATE_FILE = "agentpipe_rollouts.json"
 
 
 class AsyncGrpoRollouts:
@@ -175,8 +175,7 @@ class AsyncGrpoRollouts:
             def on_save(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
                 if state.is_world_process_zero:
                     folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-                    content = orjson.dumps(rollouts.state_dict())
-                    (folder / STATE_FILE).write_bytes(content)
+                    save_state(folder, rollouts.state_dict())
 
         return SavesRollouts()
 
@@ -203,14 +202,7 @@ class AsyncGrpoRollouts:
         Raises:
             ConfigError: It has none, or one of another experiment.
         """
-        file = Path(checkpoint) / STATE_FILE
-        try:
-            state = orjson.loads(file.read_bytes())
-        except (OSError, orjson.JSONDecodeError) as error:
-            raise ConfigError(
-                f"{file}: no state of rollouts: {error}; add rollouts.callback() to the trainer"
-            ) from error
-        self.load_state_dict(state)
+        self.load_state_dict(load_state(Path(checkpoint)))
 
     # Reading, in a thread of its own.
 

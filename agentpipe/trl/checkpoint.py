@@ -1,0 +1,63 @@
+"""The state of rollouts in a checkpoint's folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from agentpipe.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STATE_FILE = "agentpipe_rollouts.json"
+# In its place where a loader's state has tensors, as that of one that shuffles.
+TENSORS_FILE = "agentpipe_rollouts.pt"
+
+
+def save_state(folder: Path, state: dict[str, Any]) -> None:
+    """Write it.
+
+    Raises:
+        ConfigError: It has other values than JSON and tensors.
+    """
+    try:
+        content = orjson.dumps(state)
+    except TypeError:
+        _save_tensors(folder / TENSORS_FILE, state)
+    else:
+        (folder / STATE_FILE).write_bytes(content)
+
+
+def _save_tensors(file: Path, state: dict[str, Any]) -> None:
+    import torch
+
+    torch.save(state, file)
+    try:
+        torch.load(file, weights_only=True)  # It has to be readable after a kill.
+    except Exception as error:
+        text = "the state of the prompts has more than JSON and tensors: give another loader"
+        raise ConfigError(f"{file}: {text}: {error}") from error
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """Read it.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    file = folder / TENSORS_FILE
+    try:
+        if file.exists():
+            import torch
+
+            found: dict[str, Any] = torch.load(file, weights_only=True)
+            return found
+        file = folder / STATE_FILE
+        found = orjson.loads(file.read_bytes())
+    except Exception as error:  # Of torch: of many kinds.
+        raise ConfigError(
+            f"{file}: no state of rollouts: {error}; add rollouts.callback() to the trainer"
+        ) from error
+    return found
