@@ -51,6 +51,7 @@ class Assembly:
 
     def __init__(self, grace_s: float = GRACE_S, abandon_s: float | None = None) -> None:
         """See ``GroupStream`` for the times."""
+        self.accepted = 0  # Of what ``add`` or ``give_up`` ended last: complete for the broker.
         self._open: dict[str, _Open] = {}
         self._grace_s = grace_s
         self._abandon_s = math.inf if abandon_s is None else abandon_s
@@ -69,7 +70,8 @@ class Assembly:
             group.add(entry)
         whole = _counted(group_id, group) or _assembled(group_id, group)
         if whole is not None:
-            del self._open[group_id]
+            end = self._open.pop(group_id).end or whole
+            self.accepted = int(end.status == "complete")
         return whole
 
     def missing(self, group_id: str) -> set[str]:
@@ -88,8 +90,8 @@ class Assembly:
             return []
         self._look_at = now + LOOK_EVERY_S
         lost = [name for name, group in self._open.items() if self._is_lost(group, now)]
-        for name in lost:
-            del self._open[name]
+        ends = [self._open.pop(name).end for name in lost]
+        self.accepted = sum(end is not None and end.status == "complete" for end in ends)
         return lost
 
     def _is_lost(self, group: _Open, now: float) -> bool:

@@ -10,7 +10,7 @@ from inspect import GEN_CLOSED, getgeneratorstate
 from typing import TYPE_CHECKING, Any, Self
 from zlib import crc32
 
-from agentpipe.core.groups import GroupEnd, is_good
+from agentpipe.core.groups import UNUSED, GroupEnd, is_good
 from agentpipe.core.result import Result
 from agentpipe.errors import ConfigError
 from agentpipe.sinks.stream import Stream
@@ -179,6 +179,8 @@ class GroupStream:
 
     def _give_up(self) -> int:
         if lost := self._assembly.give_up():
+            if self.policy is not None:
+                self.policy.give_back(self._assembly.accepted)
             for group_id in lost:
                 self._used.add(group_id)
             self.last_lost = tuple(lost)
@@ -201,7 +203,7 @@ class GroupStream:
         if self.policy is not None:
             self.version = self.policy.version
         fate = self._fate(group)
-        self._tell_policy(group, fate)
+        self._tell_policy(fate)
         if fate == "yielded":
             self._current = group.group_id
             yield group
@@ -212,11 +214,11 @@ class GroupStream:
             self.dropped += 1
             yield None
 
-    def _tell_policy(self, group: RolloutGroup, fate: str) -> None:
-        """The broker has counted each complete group as one that trains, and no other."""
+    def _tell_policy(self, fate: str) -> None:
+        """The broker has counted each group that was complete for it as one that trains."""
         if self.policy is not None:
-            back = (group.status == "complete") - (fate == "yielded")
-            self.policy.give_back(back, unused=fate if back > 0 else "")
+            back = self._assembly.accepted - (fate == "yielded")
+            self.policy.give_back(back, unused=fate if back > 0 and fate in UNUSED else "")
 
     def _fate(self, group: RolloutGroup) -> str:
         good = sum(map(is_good, group.results))

@@ -195,6 +195,35 @@ def test_groups_that_are_not_given_take_no_room_of_the_lag(settings: Settings) -
         items.close()
 
 
+class Told:
+    """A policy that hears what it is given back."""
+
+    version, max_staleness = 0, None
+
+    def __init__(self) -> None:
+        self.back: list[tuple[int, str]] = []
+
+    def give_back(self, groups: int, *, unused: str = "") -> None:
+        if groups:
+            self.back.append((groups, unused))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def test_a_policy_gets_back_each_group_that_its_broker_has_counted_in_vain(
+    settings: Settings,
+) -> None:
+    cut = without_segments({"segments": [{"token_ids": [1]}], "exact": True, "gaps": []})
+    publish(settings, records_of("cut", rollout={**cut, "required": True}))
+    publish(settings, records_of("flat", (1.0, 1.0)), records_of("lost")[1:], records_of("used"))
+    policy: Any = Told()
+    with opened(settings, grace_s=0, timeout_s=1.1) as stream:
+        stream.policy = policy
+        assert names_of(stream) == ["used"]
+    assert sorted(policy.back) == [(1, ""), (1, ""), (1, "flat")]
+
+
 def overlapping(number: int) -> list[Record]:
     """Each group's last records come after the first of the next: no place parts them."""
     groups = [records_of(f"g{index:02}") for index in range(number)]
