@@ -9,7 +9,7 @@ from agentpipe.training.reading import Rows
 from agentpipe.training.used_groups import UsedGroups
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Mapping
 
     from agentpipe.training.reading import Item, Reading, Shard, State
     from agentpipe.training.rollout_group import RolloutGroup
@@ -25,7 +25,7 @@ class GroupItems:
         self._used = UsedGroups(keep_states=reading.keep_states, lag=reading.lag)
         self._stream: GroupStream | None = None
 
-    def epoch(self, shard: Shard, limit: int | None) -> Iterator[Item]:
+    def epoch(self, shard: Shard, limit: int | None) -> Generator[Item, None, None]:
         """The groups of one reader, which has them by their ids."""
         given, reading = 0, self._reading
         with GroupStream.open(
