@@ -131,8 +131,7 @@ class Rollouts:
         only = only_collection(collection)
         settings = settings or Settings.from_env(os.environ)
         name = name or only.name
-        if not is_run_name(name):
-            raise ConfigError(f"invalid name {name!r:.80}: use {RUN_NAME.partition(': ')[2]}")
+        refuse_name(name)
         check_shard(shard)
         prefix = prefix_of(name) if shard[1] == 1 else f"{prefix_of(name)}{shard[0]}-of-{shard[1]}/"
         source = PromptSource(prompts, task_of=task_of, shard=shard)
@@ -153,9 +152,7 @@ class Rollouts:
         except BaseException:
             feed.close()
             raise
-        if max_staleness is None and groups.policy is not None:
-            max_staleness = groups.policy.max_staleness
-        ahead = 1 if max_staleness is None else max_staleness
+        ahead = 1 if groups.max_staleness is None else groups.max_staleness
         return cls(
             feed, groups, name=name, batch=batch, ahead=ahead, shard=shard, timeout_s=timeout_s
         )
@@ -294,6 +291,16 @@ class Rollouts:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def refuse_name(name: str) -> None:
+    """Refuse what cannot name an experiment: the ids of its groups begin with it, as a run's.
+
+    Raises:
+        ConfigError: With what may name one.
+    """
+    if not is_run_name(name):
+        raise ConfigError(f"invalid name {name!r:.80}: use {RUN_NAME.partition(': ')[2]}")
 
 
 def only_collection(path: str | os.PathLike[str]) -> Collection:

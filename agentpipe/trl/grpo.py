@@ -15,14 +15,14 @@ import orjson
 
 from agentpipe.core.groups import is_good
 from agentpipe.core.rollout import REQUIRE
-from agentpipe.core.run_names import RUN_NAME, is_run_name, prefix_of
+from agentpipe.core.run_names import prefix_of
 from agentpipe.errors import ConfigError, ResultTimeout
 from agentpipe.rollouts import samples
 from agentpipe.sending.dispatcher import Dispatcher
 from agentpipe.sending.groups import REPAIRS
 from agentpipe.settings import Settings
 from agentpipe.training.group_stream import GroupStream
-from agentpipe.training.rollout_loop import only_collection
+from agentpipe.training.rollout_loop import only_collection, refuse_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from agentpipe.core.result import Result
     from agentpipe.training.rollout_group import RolloutGroup
 
-_STEP = re.compile(r"\.[te](\d+)\.")
+# Behind what all ids begin with.
+_STEP = re.compile(r"[te](\d+)\.")
 _DIGEST = 12
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ class GrpoRollouts:
         **options: Any,
     ) -> None:
         """Of a dispatcher and a stream of groups, which this closes; ``options`` of the groups."""
-        self._dispatcher, self._groups, self._ends = dispatcher, groups, groups.ends()
+        self._dispatcher, self._groups = dispatcher, groups
         self._collection, self._task_of = collection, task_of
         self._prefix, self._options = prefix, options
         self._early: dict[str, RolloutGroup] = {}
@@ -134,8 +135,7 @@ class GrpoRollouts:
         only = _that_records(collection)
         settings = settings or Settings.from_env(os.environ)
         name = name or only.name
-        if not is_run_name(name):
-            raise ConfigError(f"invalid name {name!r:.80}: use {RUN_NAME.partition(': ')[2]}")
+        refuse_name(name)
         rank = int(os.environ.get("RANK", "0")) if rank is None else rank
         prefix = f"{prefix_of(name)}{rank}."
         dispatcher = Dispatcher.open([only], settings, results=False)
@@ -185,7 +185,7 @@ class GrpoRollouts:
         trains = bool(trainer.model.training)
         most = trainer.num_generations if trains else trainer.num_generations_eval
         step = int(trainer.state.global_step)
-        self._early = {it: group for it, group in self._early.items() if _step_of(it) >= step}
+        self._early = {it: group for it, group in self._early.items() if self._step_of(it) >= step}
         place = f"{self._prefix}{'t' if trains else 'e'}{step:06}."
         call = self._calls[place]
         self._calls = Counter({place: call + 1}) if trains else self._calls + Counter([place])
@@ -210,19 +210,23 @@ class GrpoRollouts:
     def _wait(self, asked: Iterable[_Asked]) -> dict[str, RolloutGroup]:
         wanted = {it.group_id for it in asked}
         found = {it: self._early.pop(it) for it in wanted & self._early.keys()}
-        step = min(map(_step_of, wanted), default=0)
+        step = min(map(self._step_of, wanted), default=0)
         while left := wanted - found.keys():
             try:
-                group = next(self._ends)
+                group = next(self._groups.ends())
             except StopIteration:
                 raise ResultTimeout(_late(left)) from None
             if group is None:
                 _refuse_lost(left, self._groups.last_lost)
             elif group.group_id in wanted:
                 found[group.group_id] = group
-            elif _step_of(group.group_id) >= step:  # Of a trainer that had come further.
+            elif self._step_of(group.group_id) >= step:  # Of a trainer that had come further.
                 self._early[group.group_id] = group
         return found
+
+    def _step_of(self, group_id: str) -> int:
+        found = _STEP.match(group_id.removeprefix(self._prefix))
+        return int(found[1]) if found else -1
 
     def _rows(self, group: RolloutGroup, size: int, pad: int) -> list[_Row]:
         rows = [self._row(result, pad) for result in group.goods[:size]]
@@ -303,11 +307,6 @@ def _late(left: set[str]) -> str:
 def _refuse_lost(left: set[str], lost: Iterable[str]) -> None:
     if gone := left & set(lost):
         raise ResultTimeout(f"group {min(gone)} has ended, but a Result of it never came")
-
-
-def _step_of(group_id: str) -> int:
-    found = _STEP.search(group_id)
-    return int(found[1]) if found else -1
 
 
 def _size(asked: _Asked) -> int:

@@ -1,0 +1,85 @@
+"""A trainer that goes on from a checkpoint finds what an earlier one had sent."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agentpipe.errors import ResultTimeout
+from agentpipe.sending.sent import Sent
+from agentpipe.settings import Settings
+from agentpipe.sinks import open_sink
+from agentpipe.training.group_stream import GroupStream
+from agentpipe.trl import GrpoRollouts
+from tests.torch.groups import SIZE, records_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Sends:
+    """A dispatcher that remembers the groups it was given."""
+
+    def __init__(self) -> None:
+        self.groups: list[str] = []
+
+    def send_groups(self, _collection: str, tasks: list[Any], _size: int, **_: Any) -> Sent:
+        self.groups += (sent := [task["task_id"] for task in tasks])
+        return Sent(task_ids=tuple(sent))
+
+    def close(self) -> None:
+        pass
+
+
+def opened(settings: Settings, prefix: str, sends: Sends) -> GrpoRollouts:
+    groups = GroupStream.open(
+        settings, group="trainer", prefix=prefix, timeout_s=0.2, min_good=0, keep=lambda _: True
+    )
+    dispatcher: Any = sends
+    return GrpoRollouts(
+        dispatcher, groups, collection="agents", task_of=task_of, prefix=prefix, spares=0
+    )
+
+
+def task_of(prompt: str) -> dict[str, str]:
+    return {"question": prompt}
+
+
+def at_step(step: int) -> Any:
+    return SimpleNamespace(
+        model=SimpleNamespace(training=True),
+        num_generations=SIZE,
+        num_generations_eval=SIZE,
+        state=SimpleNamespace(global_step=step),
+        processing_class=SimpleNamespace(pad_token_id=0),
+    )
+
+
+@pytest.mark.parametrize("name", ["first", "first.t1.second", "e2.t3.4"])
+def test_groups_of_a_later_step_that_come_first_are_kept_for_it(tmp_path: Path, name: str) -> None:
+    settings = Settings(sink=f"sqlite:///{tmp_path}/results.db?synchronous=normal")
+    sends, prompts = Sends(), ["question"] * SIZE
+    with opened(settings, f"{name}/0.", sends) as killed:
+        for step in (4, 5):
+            with pytest.raises(ResultTimeout):
+                killed(prompts, at_step(step))
+    with closing(open_sink(settings)) as sink:
+        for group in reversed(sends.groups):
+            sink.publish(records_of(group))
+    with opened(settings, f"{name}/0.", sends) as rollouts:
+        for step, group in zip((4, 5), sends.groups, strict=False):
+            found = rollouts(prompts, at_step(step))["agent_task_id"]
+            assert found == [f"{group}/{index}" for index in range(SIZE)]
+
+
+def test_a_call_that_was_late_goes_on(tmp_path: Path) -> None:
+    settings = Settings(sink=f"sqlite:///{tmp_path}/results.db?synchronous=normal")
+    sends, prompts = Sends(), ["question"] * SIZE
+    with opened(settings, "first/0.", sends) as rollouts, closing(open_sink(settings)) as sink:
+        with pytest.raises(ResultTimeout):
+            rollouts(prompts, at_step(4))
+        sink.publish(records_of("first/0.t000004.1.0-" + sends.groups[0].rpartition("-")[2]))
+        assert len(rollouts(prompts, at_step(4))["agent_task_id"]) == SIZE
