@@ -106,22 +106,20 @@ def whole(minimum: int) -> Callable[[Any], int]:
     return check
 
 
-def seconds(value: Any) -> float:
-    """A duration."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 < value <= MAX_NUMBER:  # NaN is in no range
-        expected = f"seconds, a number above 0 and up to {MAX_NUMBER:,}"
-        raise ValidationError(f"expected {expected}, got {shown(value)}")
-    return float(value)
+def _above_zero(unit: str) -> Callable[[Any], float]:
+    """A check for an amount of this unit."""
+
+    def check(value: Any) -> float:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not 0 < value <= MAX_NUMBER:  # NaN is in no range
+            expected = f"{unit}, a number above 0 and up to {MAX_NUMBER:,}"
+            raise ValidationError(f"expected {expected}, got {shown(value)}")
+        return float(value)
+
+    return check
 
 
-def cost(value: Any) -> float:
-    """An amount of USD."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 < value <= MAX_NUMBER:
-        expected = f"USD, a number above 0 and up to {MAX_NUMBER:,}"
-        raise ValidationError(f"expected {expected}, got {shown(value)}")
-    return float(value)
+seconds, cost = _above_zero("seconds"), _above_zero("USD")
 
 
 def nought(value: Any) -> float:

@@ -8,9 +8,9 @@ import time
 from collections import deque
 from dataclasses import replace
 from functools import partial
-from inspect import GEN_CLOSED, getgeneratorstate
 from typing import TYPE_CHECKING, Self
 
+from agentpipe.core.generators import going_on
 from agentpipe.core.groups import GroupEnd, is_group_record
 from agentpipe.core.redaction import without_password
 from agentpipe.core.result import Result
@@ -204,9 +204,7 @@ class Stream:
 
         A record is held from when the next one is asked for.
         """
-        # One for all loops: a generator that is dropped loses what it has read and not given.
-        if self._entries is None or getgeneratorstate(self._entries) == GEN_CLOSED:
-            self._entries = self._read()
+        self._entries = going_on(self._entries, self._read)
         return self._entries
 
     def _read(self) -> Generator[Result | GroupEnd | None, None, None]:

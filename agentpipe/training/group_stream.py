@@ -6,10 +6,10 @@ import logging
 import math
 import time
 from collections import Counter, deque
-from inspect import GEN_CLOSED, getgeneratorstate
 from typing import TYPE_CHECKING, Any, Self
 from zlib import crc32
 
+from agentpipe.core.generators import going_on
 from agentpipe.core.groups import UNUSED, GroupEnd, is_good
 from agentpipe.core.result import Result
 from agentpipe.errors import ConfigError
@@ -148,9 +148,7 @@ class GroupStream:
 
         See ``counts``; so a caller can look after other things while records come.
         """
-        # One for all loops: a generator that is dropped forgets the record that it has read last.
-        if self._ends is None or getgeneratorstate(self._ends) == GEN_CLOSED:
-            self._ends = self._read()
+        self._ends = going_on(self._ends, self._read)
         return self._ends
 
     def _read(self) -> Generator[RolloutGroup | None, None, None]:

@@ -19,7 +19,6 @@ from agentpipe.core.run_names import prefix_of
 from agentpipe.errors import AgentpipeError, ConfigError, ResultTimeout
 from agentpipe.rollouts import samples
 from agentpipe.settings import Settings
-from agentpipe.training.policy import Policy
 from agentpipe.training.rollout_loop import Rollouts, only_collection
 from agentpipe.trl.buffer import Buffer
 from agentpipe.trl.checkpoint import load_state, save_state
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from agentpipe.core.result import Result
     from agentpipe.rollouts import Sample
+    from agentpipe.training.policy import Policy
     from agentpipe.training.rollout_group import Kind, RolloutGroup
 
 # For so long a reader keeps a state from being taken, or from an end.
@@ -58,7 +58,7 @@ class AsyncGrpoRollouts:
     def __init__(
         self, rollouts: Rollouts, policy: Policy, *, name: str, queue_size: int, kind: Kind
     ) -> None:
-        """Of a loop and its policy, which this closes."""
+        """Of a loop, which this closes, and its policy."""
         self._rollouts, self._prefix, self._kind = rollouts, prefix_of(name), kind
         self.policy = policy
         self._base = policy.version  # The policy's version at the trainer's version 0.
@@ -112,12 +112,8 @@ class AsyncGrpoRollouts:
         name = name or only.name
         options = {**options, "name": name, "settings": settings, "timeout_s": _LOOK_S}
         rollouts = Rollouts.open(collection, prompts, n=n, batch=batch, **options)
-        try:
-            policy = Policy.open(only.policy.name, settings)
-        except BaseException:
-            rollouts.close()
-            raise
-        return cls(rollouts, policy, name=name, queue_size=queue_size, kind=kind)
+        assert rollouts.policy is not None  # The collection's, as above.
+        return cls(rollouts, rollouts.policy, name=name, queue_size=queue_size, kind=kind)
 
     # What the trainer calls.
 
@@ -298,7 +294,6 @@ class AsyncGrpoRollouts:
         """Stop, and close its connections; groups that are out go on."""
         self.stop()
         self._rollouts.close()
-        self.policy.close()
 
     def __enter__(self) -> Self:
         return self

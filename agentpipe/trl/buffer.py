@@ -30,8 +30,8 @@ class Buffer(Queue[Any]):
         self._most = math.inf if max_staleness is None else max_staleness
         self._dropped = dropped
         self._lock = threading.Lock()
-        self._held: dict[int, str] = {}  # Groups of which nothing was used, by their numbers.
-        self._oldest: dict[int, int] = {}  # Versions of those of which no row was taken.
+        self._held: dict[int, str] = {}  # Unused groups, by their numbers.
+        self._oldest: dict[int, int] = {}  # Versions of those without a taken row.
         self._taken: deque[int] = deque()  # By their groups: rows that are not trained yet.
         self._group, self._group_is_used = -1, False  # That of the last row.
 
@@ -83,6 +83,6 @@ class Buffer(Queue[Any]):
 
     @property
     def unused(self) -> list[str]:
-        """The names of the groups of which nothing was trained yet."""
+        """The names of the groups without a trained row."""
         with self._lock:
             return list(self._held.values())

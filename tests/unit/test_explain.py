@@ -377,7 +377,8 @@ def test_a_member_tells_of_its_group_and_a_group_of_what_it_waits_for() -> None:
     assert (member.reason, member.next) == (alone.reason, alone.next)
     assert member.to_dict()["group"]["open"] == ("t", "g/3", "g/4")
     assert alone.to_dict()["group"] is None
-    group = explain_group(GROUP, member)
+    group = explain_group(GROUP, alone)
+    assert group.to_dict()["group"] == member.to_dict()["group"]
     assert (group.task_id, group.state, group.reason) == ("g", "open", alone.reason)
     assert group.sentence == f"{OF_GROUP}. It waits for t, {alone.sentence}"
     assert group.next == alone.next

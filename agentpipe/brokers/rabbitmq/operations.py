@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -40,7 +41,7 @@ T = TypeVar("T")
 LONG_S = 60.0
 
 
-class RabbitOperations(WithDeadLetters):
+class RabbitOperations(WithDeadLetters, ABC):
     """The capabilities of the store that no worker needs to run tasks; see ``capabilities``."""
 
     _address: RabbitAddress
@@ -51,11 +52,11 @@ class RabbitOperations(WithDeadLetters):
     _dead: Letters
     undeliverable: Letters
 
+    @abstractmethod
     def _run(
         self, operation: Callable[[Services], Coroutine[Any, Any, T]], answer_s: float = ANSWER_S
     ) -> T:
         """What the operation returns, on the connection's loop."""
-        raise NotImplementedError
 
     def stats(self) -> Stats:
         def count(services: Services) -> Coroutine[Any, Any, Stats]:

@@ -71,7 +71,7 @@ class RabbitWorker:
         self._marking: asyncio.Task[None] | None = None
         self._look = asyncio.Event()
         self._probe_at = self._hello_at = self._reunion_ends = 0.0
-        self._balanced = self._gone = self.draining = False
+        self._balanced = self.draining = False
         self._report = b""
         self.heartbeat()
 
@@ -80,7 +80,8 @@ class RabbitWorker:
         """Whether its claims still count."""
         now = time.monotonic()
         strayed = self._deliveries.awaited and now >= self._reunion_ends
-        return not (self._gone or strayed) and self._channel.raw.is_open and now < self._lapses_at
+        gone = self._reception.is_closed
+        return not (gone or strayed) and self._channel.raw.is_open and now < self._lapses_at
 
     def heartbeat(self, report: bytes | None = None) -> None:
         """Renew the lease."""
@@ -344,7 +345,7 @@ class RabbitWorker:
 
     async def _dismiss_steward(self) -> None:
         """Stop changing the agents."""
-        self._gone = self._reception.is_closed = True
+        self._reception.is_closed = True
         if self._steward is not None and self._steward is not asyncio.current_task():
             self._steward.cancel()
             await asyncio.wait([self._steward])

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from agentpipe.core.text import counted, duration
 from agentpipe.operations.explain.details import details_of
 from agentpipe.operations.explain.phrases import (
-    OF_GROUP,
     ago,
     group_sentence,
     lasting,
@@ -51,10 +50,10 @@ def explain(
 
 
 def explain_group(group: GroupSeen, member: Explanation) -> Explanation:
-    """What a group waits for: the first of its members that has not ended."""
-    of_member = member.sentence.partition(f"; {OF_GROUP}")[0]
-    sentence = f"{group_sentence(group)}. It waits for {member.task_id}, {of_member}"
-    return replace(member, task_id=group.group_id, state="open", sentence=sentence)
+    """What a group waits for: a member that has not ended, explained without its group."""
+    sentence = f"{group_sentence(group)}. It waits for {member.task_id}, {member.sentence}"
+    details = {**member.details, "group": asdict(group)}
+    return replace(member, task_id=group.group_id, state="open", sentence=sentence, details=details)
 
 
 def _delivered(facts: TaskLocation, position: int, now: float) -> Cause:

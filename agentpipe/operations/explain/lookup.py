@@ -60,7 +60,8 @@ def look_up(task_ids: Iterable[str], settings: Settings) -> Iterator[Explanation
             if facts.place == "unknown" and facts.group is not None and facts.group.open:
                 member = locates.locate(facts.group.open[0])
                 if member.group is not None:  # It has not ended meanwhile.
-                    yield explain_group(member.group, _explained(store, member, settings))
+                    alone = replace(member, group=None)
+                    yield explain_group(member.group, _explained(store, alone, settings))
                     continue
             yield _explained(store, facts, settings)
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from agentpipe.brokers.statistics import WorkerSeen
 
 MAX_NAMED = 3
-OF_GROUP = "the group"
 # Clocks differ: a stream is read from this long before the time of the task.
 SKEW_S = 60
 
@@ -74,7 +73,7 @@ def group_sentence(group: GroupSeen) -> str:
     )
     good = f"{group.good:,} of the {counted(group.need, 'good sample')} that it needs"
     rest = ", ".join([good, *states])
-    return f"{OF_GROUP} {group.group_id} has {rest}, and {counted(group.repairs, 'repair')} left"
+    return f"the group {group.group_id} has {rest}, and {counted(group.repairs, 'repair')} left"
 
 
 def sink_trouble(found: Sequence[WorkerSeen]) -> str:
