@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -26,7 +25,7 @@ from agentpipe.settings import Settings
 from agentpipe.sinks import open_sink
 from agentpipe.sinks.base import Record
 from agentpipe.training.dataset import AgentStreamingDataset
-from tests.support import wait_until
+from tests.torch.restarts import kill_at_random, used_over_a_restart
 
 if TYPE_CHECKING:
     from brokers.server_kafka import KafkaServer
@@ -248,17 +247,7 @@ def test_a_stateful_loaders_workers_go_on_each_behind_its_own_state(settings: Se
         mine = dataset(settings, transform=task_id, share="hash")
         return StatefulDataLoader(mine, batch_size=4, num_workers=2, collate_fn=one_by_one)
 
-    first = loader()
-    batches = iter(first)
-    used = [each for _ in range(7) for each in next(batches)]
-    state = first.state_dict()
-    for _ in range(3):  # Used after the state, with more fetched ahead, and lost.
-        next(batches)
-    del batches, first
-    second = loader()
-    second.load_state_dict(state)
-    rest = [each for batch in second for each in batch]
-    assert sorted(used + rest) == sorted(numbered(100))
+    assert sorted(used_over_a_restart(loader, batches=7)) == sorted(numbered(100))
 
 
 def test_anothers_state_is_refused(settings: Settings) -> None:
@@ -275,14 +264,8 @@ def test_a_trainer_killed_at_random_uses_each_result_once_by_its_checkpoints(
     progress = tmp_path / "progress"
     environ = {**os.environ, "AGENTPIPE_SINK": settings.sink, "PYTHONPATH": str(Path.cwd())}
     command = [sys.executable, str(TRAINER), str(checkpoint), str(progress), "results"]
-    dice = random.Random(7)
-    for _ in range(5):
-        progress.write_bytes(b"")
-        process = subprocess.Popen(command, env=environ)
-        steps = dice.randrange(10, 50)
-        wait_until(lambda: progress.stat().st_size >= steps, 60, "it trains")  # noqa: B023
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    dice, steps = random.Random(7), range(10, 50)
+    kill_at_random(command, environ, progress, dice, steps, times=5, patience_s=60)
     subprocess.run([*command, "to the end"], env=environ, check=True)
     learnt = Counter(json.loads(checkpoint.read_text())["learnt"])
     assert set(learnt) == set(numbered(300))

@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import random
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -25,6 +24,7 @@ from agentpipe.sinks.base import Record
 from agentpipe.training.dataset import AgentStreamingDataset
 from tests.support import processes_with, wait_until
 from tests.torch.groups import ROWS, SIZE, names, publish_groups
+from tests.torch.restarts import kill_at_random, used_over_a_restart
 
 if TYPE_CHECKING:
     from agentpipe.training.rollout_group import RolloutGroup
@@ -233,17 +233,8 @@ def test_a_stateful_loader_is_exact(settings: Settings, workers: int, kind: str)
         mine = dataset(settings, transform=transform, **options)
         return StatefulDataLoader(mine, batch_size=3, num_workers=workers, collate_fn=one_by_one)
 
-    first = loader()
-    batches = iter(first)
-    used = [each for _ in range(5) for each in next(batches)]
-    state = first.state_dict()
-    for _ in range(3):  # Used after the state, with more fetched ahead, and lost.
-        next(batches)
-    del batches, first
-    second = loader()
-    second.load_state_dict(state)
-    rest = [each for batch in second for each in batch]
-    assert sorted(used + rest) == (rows_of(names(40)) if kind == "rows" else names(40))
+    used = used_over_a_restart(loader, batches=5)
+    assert sorted(used) == (rows_of(names(40)) if kind == "rows" else names(40))
 
 
 def test_a_state_of_another_reader_is_refused(
@@ -266,7 +257,9 @@ def test_ranks_killed_at_random_use_each_group_once_by_their_checkpoints(
         environ = {**os.environ, "AGENTPIPE_SINK": settings.sink, "PYTHONPATH": str(Path.cwd())}
         environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
         command = [sys.executable, str(TRAINER), *map(str, files), kind]
-        _kill_at_random(command, environ, files[1], random.Random(rank), times=3 - 2 * rank)
+        dice, steps = random.Random(rank), range(5, 25)
+        times = 3 - 2 * rank
+        kill_at_random(command, environ, files[1], dice, steps, times=times, patience_s=120)
         subprocess.run([*command, "to the end"], env=environ, check=True, timeout=240)
         learnt.update(json.loads(files[0].read_text())["learnt"])
     assert sorted(learnt) == names(200)
@@ -286,15 +279,3 @@ def test_a_loaders_workers_end_with_their_trainer(settings: Settings, tmp_path: 
     trainer.kill()
     trainer.wait()
     wait_until(lambda: not processes_with(str(tmp_path)), 5, "its workers have ended")
-
-
-def _kill_at_random(
-    command: list[str], environ: dict[str, str], progress: Path, dice: random.Random, times: int
-) -> None:
-    for _ in range(times):
-        progress.write_bytes(b"")
-        process = subprocess.Popen(command, env=environ)
-        steps = dice.randrange(5, 25)
-        wait_until(lambda: progress.stat().st_size >= steps, 120, "it trains")  # noqa: B023
-        process.send_signal(signal.SIGKILL)
-        process.wait()
