@@ -23,7 +23,7 @@ RECORDS = (REQUIRE, TRY, OFF)
 MESSAGES, TOKENS = "messages", "tokens"
 MODES = (MESSAGES, TOKENS)
 # What a gap says: a response came without ids; its server has refused to be asked for them; a
-# record was cut to the size that its sink takes; the run is one of which nothing was recorded.
+# record was cut to the size that its sink takes; nothing of the run was recorded.
 NO_TOKEN_IDS, IDS_REFUSED, CUT, UNRECORDED = "no_token_ids", "ids_refused", "cut", "unrecorded"
 
 _recorder: ContextVar[Rollout | None] = ContextVar("agentpipe_rollout", default=None)

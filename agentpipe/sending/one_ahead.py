@@ -63,7 +63,7 @@ def _with_next(
 def _next_of(items: Iterator[Item]) -> _Made[Item]:
     try:
         return _Made(next(items, None))
-    except Exception as error:  # noqa: BLE001 - told after the outcomes of those before
+    except Exception as error:  # noqa: BLE001 - raised after the outcomes of those before
         return _Made(None, error)
 
 

@@ -138,7 +138,7 @@ def test_a_limit_that_vllm_does_not_repeat_holds() -> None:
 
 
 def test_a_server_without_a_version_of_its_weights_has_the_policys() -> None:
-    """vLLM calls weights of which nobody has said a version ``default``."""
+    """vLLM calls weights that were loaded without a version ``default``."""
     server = TokenServer(ANSWERS, version="default")
     assert talked(server, policy_version=3)[0].to_dict("stop")["versions"] == [3, 3]
     assert talked(server)[0].to_dict("stop")["versions"] == []

@@ -1,4 +1,4 @@
-"""One ahead: order, what runs at once, and when a fault is told."""
+"""One ahead: order, what runs at once, and when a fault is raised."""
 
 from __future__ import annotations
 

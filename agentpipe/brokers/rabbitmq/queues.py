@@ -131,7 +131,7 @@ class UnitLocks:
     async def take(self, units: Sequence[str], owner: object) -> set[str]:
         """Those of the units that ``owner`` serves from now on."""
         free = [unit for unit in units if unit not in self._owners]
-        self._owners.update(dict.fromkeys(free, owner))  # Nobody else here asks meanwhile.
+        self._owners.update(dict.fromkeys(free, owner))  # No other worker here asks meanwhile.
         locked: Collection[str] = ()
         try:
             locked = free if await self._lock(free) else await self._lock_each(free)

@@ -25,7 +25,7 @@ FIELDS = (
 # The config's folder: the program works elsewhere.
 HERE = "here"
 _METADATA = "metadata."
-# Whoever knows the URL of a run can ask its model.
+# The URL of a run is enough to ask its model.
 _URL = "base_url"
 _PLACEHOLDER = re.compile(r"\{\{\s*(?P<name>[^{}\s]+)\s*\}\}")
 _INTERPRETER = re.compile(

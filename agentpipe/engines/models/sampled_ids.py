@@ -3,7 +3,7 @@
 ``prompt_token_ids`` is at the top, or in a stream's first event; ``choices[0].token_ids`` and
 ``choices[0].logprobs.content`` come with each part. ``weight_versions`` of a choice says which
 weights sampled which part, where they changed during a response.
-Weights of which nobody has told vLLM a version are called ``default``.
+vLLM calls weights ``default`` that were loaded without a version.
 """
 
 from __future__ import annotations
