@@ -1,0 +1,90 @@
+"""Capabilities: what a store may offer to operators beside the core.
+
+Each is a protocol of its own. A command on a store without one says so (``require``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from agentpipe.brokers.capabilities.keeping import (
+    KeepsDeadLetters,
+    KeepsPolicies,
+    KeepsRuns,
+    KeepsSchedules,
+    KeepsUndeliverable,
+)
+from agentpipe.brokers.capabilities.stops import (
+    BreaksOnFailures,
+    KeepsBudgets,
+    PausesQueues,
+)
+from agentpipe.brokers.capabilities.tasks import (
+    Answer,
+    CancelsTasks,
+    CancelsUnread,
+    CountsGroups,
+    Fate,
+    LocatesTasks,
+    MovesTasks,
+    ReadsTasks,
+    TaskFilter,
+    TaskQuery,
+    TaskSeen,
+)
+from agentpipe.brokers.capabilities.workers import (
+    DRAIN_NOTED_S,
+    BuriesWorkers,
+    ComparesClaims,
+    Comparison,
+    DrainsWorkers,
+    NotesDrains,
+    SparesTasks,
+)
+from agentpipe.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agentpipe.brokers.base import Store
+
+__all__ = [
+    "DRAIN_NOTED_S",
+    "Answer",
+    "BreaksOnFailures",
+    "BuriesWorkers",
+    "CancelsTasks",
+    "CancelsUnread",
+    "ComparesClaims",
+    "Comparison",
+    "CountsGroups",
+    "DrainsWorkers",
+    "Fate",
+    "KeepsBudgets",
+    "KeepsDeadLetters",
+    "KeepsPolicies",
+    "KeepsRuns",
+    "KeepsSchedules",
+    "KeepsUndeliverable",
+    "LocatesTasks",
+    "MovesTasks",
+    "NotesDrains",
+    "PausesQueues",
+    "ReadsTasks",
+    "SparesTasks",
+    "TaskFilter",
+    "TaskQuery",
+    "TaskSeen",
+    "require",
+]
+
+C = TypeVar("C")
+
+
+def require(store: Store, capability: type[C], action: str) -> C:
+    """The store as one with this capability.
+
+    Raises:
+        ConfigError: It lacks it: this broker cannot do ``action``.
+    """
+    if not isinstance(store, capability):
+        raise ConfigError(f"this broker cannot {action}")
+    return store

@@ -1,0 +1,118 @@
+"""How workers end, and what a worker and its store agree on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from agentpipe.brokers.records import Worker
+
+# So long is a drain remembered; a process starts faster than that.
+DRAIN_NOTED_S = 86_400.0
+
+
+@runtime_checkable
+class DrainsWorkers(Protocol):
+    """Has workers finish what they run, take nothing new, and end.
+
+    A mark is of one process: it goes when the worker leaves, or its lease ends.
+    ``WorkerSeen.draining`` says which are marked.
+    """
+
+    def drain(self, workers: Collection[str]) -> None:
+        """Mark those of these workers that live; once more is the same."""
+
+    def is_draining(self, worker: Worker) -> bool:
+        """Whether it is marked; its own process asks, with each heartbeat."""
+
+
+@runtime_checkable
+class NotesDrains(Protocol):
+    """Remembers drains of all workers, or of a host's, for those that are still starting.
+
+    Such a worker is not known yet, so that no mark can reach it.
+    """
+
+    def note_drain(self, host: str | None) -> None:
+        """All workers of this host are to end, or of the broker."""
+
+    def last_drain(self, host: str) -> int:
+        """A number that rises with each drain of this host or of the broker.
+
+        It is 0 before the first one, and once the last is longer ago than ``DRAIN_NOTED_S``.
+        """
+
+
+@runtime_checkable
+class BuriesWorkers(Protocol):
+    """Ends a worker before its lease is over, where its death would show only then."""
+
+    def bury(self, worker: Worker, begun: Sequence[str]) -> None:
+        """The process of this worker has died: all is as if its lease were over.
+
+        Only the tasks whose runs had ``begun`` count a crash.
+        """
+
+
+@runtime_checkable
+class SparesTasks(Protocol):
+    """Learns which tasks are not to blame, where the end of a worker shows only in deliveries."""
+
+    def spare(self, task_ids: Sequence[str]) -> None:
+        """The worker of these tasks is about to be ended: count no crash for them.
+
+        Elsewhere another process settles the claims of a worker that is gone.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Where a store and a worker did not agree.
+
+    Attributes:
+        lost: Claims that the store does not know: their tasks are settled, another worker's, or
+            wait.
+        returned: Tasks that are back in their queues, uncounted, since the worker does not hold
+            them.
+        freed: Results that are back in the outbox, since the worker does not forward them.
+    """
+
+    lost: frozenset[tuple[str, int]] = frozenset()
+    returned: int = 0
+    freed: int = 0
+
+
+@runtime_checkable
+class ComparesClaims(Protocol):
+    """Finds out where a worker and the store differ about what the worker holds.
+
+    They differ after a store came back as it was some time ago, and after answers that were lost.
+
+    Attributes:
+        in_doubt: The store may have been away since the last comparison: compare before the next
+            run begins.
+    """
+
+    @property
+    def in_doubt(self) -> bool: ...  # noqa: D102 - see the class
+
+    def compare(
+        self,
+        worker: Worker,
+        held: Collection[tuple[str, int]],
+        forwarding: Collection[int] | None,
+    ) -> Comparison:
+        """Put back what the store believes the worker to hold, and the worker does not.
+
+        Nothing happens where the worker has no lease. No claim and no ``take_outbox`` of the
+        worker may be under way.
+
+        Args:
+            worker: Whose claims they are.
+            held: The keys of all claims that the worker has not settled.
+            forwarding: The numbers of the results that it has taken and not dropped; None where
+                that is not known now.
+        """
