@@ -26,7 +26,8 @@ from agentpipe.errors import ConfigError
 if TYPE_CHECKING:
     import argparse
 
-    from agentpipe.sending.scheduler import Fired, WallClock
+    from agentpipe.sending.firing import Fired
+    from agentpipe.sending.scheduler import WallClock
 
 MAX_COUNT = 1_000
 
@@ -52,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     from agentpipe.sending.dispatcher import Dispatcher
-    from agentpipe.sending.scheduler import Scheduler, WallClock, check_files, lines_of
+    from agentpipe.sending.firing import check_files
+    from agentpipe.sending.scheduler import Scheduler, WallClock, schedules_of
 
     settings = settings_of(args)
     collections = collections_of(args, settings)
@@ -64,8 +66,8 @@ def _run(args: argparse.Namespace) -> int:
     with opened_store(settings) as store:
         dispatcher = Dispatcher(store)
         dispatcher.declare(collections)
-        lines = lines_of(collections, dispatcher, store, partial(_print_fired, args))
-        Scheduler(lines, clock).run(once=args.once)
+        schedules = schedules_of(collections, dispatcher, store, partial(_print_fired, args))
+        Scheduler(schedules, clock).run(once=args.once)
     return INTERRUPTED if signal.SIGINT in ended_by else OK
 
 

@@ -16,7 +16,7 @@ from agentpipe.errors import ConfigError, Problem, StoreError, Unreachable
 from agentpipe.operations.check_servers import check_servers
 from agentpipe.operations.hidden_names import contexts_of, hidden_names
 from agentpipe.operations.misfits import misfits
-from agentpipe.sending.scheduler import check_files
+from agentpipe.sending.firing import check_files
 from agentpipe.sinks import open_sink
 from agentpipe.worker.broker import make_runners
 

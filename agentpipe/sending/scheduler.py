@@ -1,49 +1,26 @@
-"""Scheduler: sends a collection's task files at the fire times of its cron lines.
-
-The progress of a schedule is one number in the broker's store, its mark: the firing, and how many
-of its tasks were sent. Several schedulers may share it, and after a kill the next one resumes. A
-task's id consists of its own, the schedule and the fire time, so that a task that two schedulers
-send is accepted once.
-"""
+"""Scheduler: takes on all schedules of a collection file, a step of each at a time."""
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-import uuid
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from agentpipe.brokers.capabilities import KeepsSchedules, require
-from agentpipe.config.cron import Cron
-from agentpipe.core.run_names import is_of_run, prefix_of
-from agentpipe.errors import AgentpipeError, ConfigError, Problem, Unreachable
-from agentpipe.sending.checked_tasks import check_file, checked_tasks
-from agentpipe.sending.schedule_mark import DONE, SCALE, ProgressMark, mark_of
+from agentpipe.errors import ConfigError
+from agentpipe.sending.schedule import NAP_S, Schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Sequence
 
     from agentpipe.brokers.base import Store
-    from agentpipe.config.collection import Collection, ScheduleSpec
-    from agentpipe.sending.admission import AdmittedTask
+    from agentpipe.config.collection import Collection
     from agentpipe.sending.dispatcher import Dispatcher
+    from agentpipe.sending.firing import Fired
 
-# A firing this late is still on time; a scheduler this silent was asleep.
-LATE = timedelta(seconds=60)
+# A scheduler this silent was asleep.
 ASLEEP = timedelta(seconds=300)
-LOOK_BACK = timedelta(days=30)
-# Tasks per update of the mark; on a store that remembers no ids, a kill repeats up to as many.
-CHUNK = 100
-
-FULL_PAUSE_S, AWAY_PAUSE_S, WRONG_PAUSE_S, NAP_S = 0.25, 1.0, 20.0, 60.0
-MAX_ID_CHARS = 256
-
-log = logging.getLogger(__name__)
 
 
 class Clock(Protocol):
@@ -84,219 +61,11 @@ class WallClock:
         return self._stop.is_set()
 
 
-@dataclass(frozen=True, slots=True)
-class Fired:
-    """A firing whose tasks are all in the store.
-
-    Attributes:
-        accepted: Tasks accepted from this scheduler.
-        duplicates: Tasks that a killed or a concurrent scheduler sent before.
-    """
-
-    collection: str
-    schedule: str
-    fire_time: datetime
-    accepted: int
-    duplicates: int
-
-
-@dataclass(slots=True)
-class Firing:
-    """A firing that is being sent.
-
-    Attributes:
-        sent: Tasks of the file that need not be sent again.
-        refused: Tasks of the current chunk that found no room yet.
-        chunk: Size of the current chunk.
-    """
-
-    at: datetime
-    sent: int
-    tasks: Iterator[AdmittedTask]
-    accepted: int = 0
-    duplicates: int = 0
-    chunk: int = 0
-    refused: list[AdmittedTask] = field(default_factory=list)
-
-    @property
-    def mark(self) -> int:
-        """Its progress as a mark."""
-        return mark_of(self.at, min(self.sent, DONE - 1))
-
-
-class Line:
-    """One schedule of a collection; ``step`` never waits for room.
-
-    Attributes:
-        is_idle: Nothing is due, or another scheduler sends it.
-    """
-
-    def __init__(
-        self,
-        collection: str,
-        spec: ScheduleSpec,
-        dispatcher: Dispatcher,
-        calendar: KeepsSchedules,
-        on_fired: Callable[[Fired], None],
-    ) -> None:
-        self._collection, self._spec, self._dispatcher = collection, spec, dispatcher
-        self._on_fired = on_fired
-        self._cron = Cron(spec.cron, spec.timezone)
-        self._name = f"{collection}/{spec.name}"
-        self._mark = ProgressMark(calendar, self._name, f"{spec.cron}/{spec.timezone}")
-        self._firing: Firing | None = None
-        self._complaint = ""
-        self._look_at = datetime.min.replace(tzinfo=UTC)
-        self.is_idle = False
-
-    def step(self, now: datetime, watched_from: datetime) -> float:
-        """Do one step of what is due; returns after how many seconds to call again.
-
-        Args:
-            now: The time.
-            watched_from: Since when this scheduler has run without a gap.
-        """
-        try:
-            if self._firing is not None:
-                return self._go_on(self._firing)
-            rest_s = (self._look_at - now).total_seconds()
-            if 0 < rest_s <= NAP_S:  # Longer only if the clock was set back.
-                return rest_s
-            self.is_idle = False
-            return self._begin(now, watched_from)
-        except Unreachable as error:
-            return self._complain(f"the broker {error.ailment}: {error}", AWAY_PAUSE_S)
-        except AgentpipeError as error:
-            self._firing = None
-            return self._complain(f"its tasks cannot be sent: {error}", WRONG_PAUSE_S)
-
-    # Which firing.
-
-    def _begin(self, now: datetime, watched_from: datetime) -> float:
-        """Start the next firing, if one is due."""
-        mark = self._mark.current(now, LATE)
-        if mark is None:
-            self._complain("another scheduler sends, this one is on standby", 0)
-            return self._rest(now)
-        at, sent = datetime.fromtimestamp(mark // SCALE, UTC), mark % SCALE
-        if sent == DONE:
-            due = self._cron.between(max(at, now - LOOK_BACK), now)
-            chosen = self._choose(due, watched_from)
-            if chosen is None:
-                self._content()
-                return self._rest(now)
-            at, sent = chosen, 0
-            if self._mark.raise_to(mark_of(at, 0)) != mark_of(at, 0):
-                return 0.0  # Another scheduler was quicker: look again.
-        self._firing = Firing(at, sent, islice(self._tasks(at), sent, None))
-        return 0.0
-
-    def _rest(self, now: datetime) -> float:
-        """Sleep until the next firing, but not long enough to count as a gap."""
-        self.is_idle = True
-        nap = now + timedelta(seconds=NAP_S)
-        self._look_at = min(nap, self._cron.following(now) or nap)
-        return (self._look_at - now).total_seconds()
-
-    def _choose(self, due: list[datetime], watched_from: datetime) -> datetime | None:
-        """The next due firing, by the policy for missed ones."""
-        missed = [each for each in due if each < watched_from - LATE]
-        if not missed or self._spec.missed == "run_all":
-            return due[0] if due else None
-        if self._spec.missed == "run_once":
-            self._log_missed(missed[:-1], f"that of {missed[-1].isoformat()} runs for them")
-            return missed[-1]
-        self._log_missed(missed, "skipped")
-        self._mark.raise_to(mark_of(missed[-1]))
-        on_time = due[len(missed) :]
-        return on_time[0] if on_time else None
-
-    def _log_missed(self, missed: Sequence[datetime], what: str) -> None:
-        if missed:
-            number, first = len(missed), missed[0].isoformat()
-            log.warning("%s: %d firings missed since %s, %s", self._name, number, first, what)
-
-    # What it sends.
-
-    def _go_on(self, firing: Firing) -> float:
-        """Send a chunk, or its refused rest, and update the mark."""
-        if not firing.refused:
-            firing.refused = list(islice(firing.tasks, CHUNK))
-            firing.chunk = len(firing.refused)
-        if not firing.refused:
-            return self._end(firing)
-        self._offer(firing)
-        if firing.refused:
-            which = f"the tasks of {firing.at.isoformat()}, and later firings behind them"
-            return self._complain(f"the queues are full: {which}, wait for room", FULL_PAUSE_S)
-        self._content()
-        firing.sent += firing.chunk
-        return self._note(firing)
-
-    def _offer(self, firing: Firing) -> None:
-        for sent in self._dispatcher.send_batches(self._collection, list(firing.refused)):
-            firing.accepted += sent.accepted
-            firing.duplicates += sent.duplicates
-            known = {*sent.task_ids, *sent.duplicate_ids}
-            firing.refused = [task for task in firing.refused if task.task.task_id not in known]
-
-    def _note(self, firing: Firing) -> float:
-        """Raise the mark; skip tasks that another scheduler has sent meanwhile."""
-        mark = self._mark.raise_to(firing.mark)
-        if mark is None or mark // SCALE != firing.mark // SCALE or mark % SCALE == DONE:
-            self._firing = None
-            return 0.0
-        ahead = max(0, mark % SCALE - firing.sent)
-        firing.sent += sum(1 for _ in islice(firing.tasks, ahead))
-        return 0.0
-
-    def _end(self, firing: Firing) -> float:
-        self._mark.raise_to(mark_of(firing.at))
-        self._firing = None
-        self._content()
-        if not firing.sent:
-            log.warning("%s: %s holds no task", self._name, self._spec.tasks_file)
-        counts = (firing.accepted, firing.duplicates)
-        self._on_fired(Fired(self._collection, self._spec.name, firing.at, *counts))
-        return 0.0
-
-    def _tasks(self, at: datetime) -> Iterator[AdmittedTask]:
-        """The file's tasks for one firing; none while the file has a mistake.
-
-        Raises:
-            ConfigError: With all that is wrong.
-        """
-        marks = {"schedule": self._spec.name, "fire_time": at.isoformat()}
-        ending = f"{self._collection}.{self._spec.name}@{at:%Y%m%dT%H%M%SZ}"
-        return (
-            _fired(task, task.task.task_id if task.named else str(number), ending, marks)
-            for number, task in enumerate(self._checked_tasks(), 1)
-        )
-
-    def _checked_tasks(self) -> Iterable[AdmittedTask]:
-        _refuse_yaml(self._spec.tasks_file)
-        return checked_tasks(self._spec.tasks_file, self._dispatcher.rules_of(self._collection))
-
-    # How it goes.
-
-    def _complain(self, why: str, wait_s: float) -> float:
-        """Log a new problem once."""
-        if why != self._complaint:
-            log.warning("%s: %s", self._name, why)
-        self._complaint = why
-        return wait_s
-
-    def _content(self) -> None:
-        if self._complaint:
-            log.warning("%s: goes on", self._name)
-        self._complaint = ""
-
-
 class Scheduler:
     """Takes all schedules on, each a step at a time, so that none waits for another."""
 
-    def __init__(self, lines: Sequence[Line], clock: Clock) -> None:
-        self._lines, self._clock = lines, clock
+    def __init__(self, schedules: Sequence[Schedule], clock: Clock) -> None:
+        self._schedules, self._clock = schedules, clock
 
     def run(self, *, once: bool = False) -> None:
         """Until the clock is stopped; with ``once`` until all is sent that is due now."""
@@ -307,18 +76,18 @@ class Scheduler:
             if now - seen > ASLEEP or now < watched_from:  # It slept, or the clock was set back.
                 watched_from = now
             seen = now
-            waits = [line.step(until or now, watched_from) for line in self._lines]
-            if once and all(line.is_idle for line in self._lines):
+            waits = [each.step(until or now, watched_from) for each in self._schedules]
+            if once and all(each.is_idle for each in self._schedules):
                 return
             self._clock.wait(min([NAP_S, *waits]))
 
 
-def lines_of(
+def schedules_of(
     collections: Iterable[Collection],
     dispatcher: Dispatcher,
     store: Store,
     on_fired: Callable[[Fired], None],
-) -> list[Line]:
+) -> list[Schedule]:
     """Each schedule of the collections.
 
     Raises:
@@ -326,43 +95,10 @@ def lines_of(
     """
     progress = require(store, KeepsSchedules, "keep schedules")
     found = [
-        Line(collection.name, spec, dispatcher, progress, on_fired)
+        Schedule(collection.name, spec, dispatcher, progress, on_fired)
         for collection in collections
         for spec in collection.schedule
     ]
     if not found:
         raise ConfigError("no collection of this file has a `schedule`: add one")
     return found
-
-
-def check_files(collections: Iterable[Collection]) -> None:
-    """Read all task files through.
-
-    Raises:
-        ConfigError: With all that is wrong with any.
-    """
-    problems: list[Problem] = []
-    files = [(spec.tasks_file, each.task_rules) for each in collections for spec in each.schedule]
-    for path, rules in dict.fromkeys(files):
-        try:
-            _refuse_yaml(path)
-            check_file(path, rules)
-        except ConfigError as error:
-            problems += error.problems
-    if problems:
-        raise ConfigError(problems)
-
-
-def _refuse_yaml(path: Path) -> None:
-    if path.suffix.lower() in {".yaml", ".yml"}:
-        raise ConfigError(Problem("a schedule sends task files: name a .json or .jsonl", str(path)))
-
-
-def _fired(task: AdmittedTask, own: str, ending: str, marks: dict[str, str]) -> AdmittedTask:
-    """The task as one firing sends it, with the id that every scheduler gives it."""
-    task_id = f"{own}@{ending}"
-    if len(task_id) > MAX_ID_CHARS:
-        task_id = uuid.uuid5(uuid.NAMESPACE_OID, task_id).hex
-    if task.task.run is not None and not is_of_run(task_id, task.task.run):
-        task_id = f"{prefix_of(task.task.run)}{task_id}"
-    return task.with_fields(task_id=task_id, metadata=marks | task.task.metadata)

@@ -11,8 +11,8 @@ import pytest
 
 from agentpipe.brokers.capabilities import KeepsSchedules
 from agentpipe.errors import Unreachable
+from agentpipe.sending.schedule import CHUNK
 from agentpipe.sending.schedule_mark import mark_of
-from agentpipe.sending.scheduler import CHUNK
 from tests.support import wait_until
 
 if TYPE_CHECKING:

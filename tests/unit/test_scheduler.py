@@ -17,15 +17,9 @@ from agentpipe.brokers.sqlite import SqliteStore
 from agentpipe.config.collection import Collection, ScheduleSpec
 from agentpipe.errors import ConfigError, Unreachable
 from agentpipe.sending.dispatcher import Dispatcher
-from agentpipe.sending.scheduler import (
-    CHUNK,
-    MAX_ID_CHARS,
-    Fired,
-    Line,
-    Scheduler,
-    check_files,
-    lines_of,
-)
+from agentpipe.sending.firing import MAX_ID_CHARS, Fired, check_files
+from agentpipe.sending.schedule import CHUNK, Schedule
+from agentpipe.sending.scheduler import Scheduler, schedules_of
 from agentpipe.settings import Settings
 
 if TYPE_CHECKING:
@@ -102,19 +96,19 @@ class Bench:
     def spec(self, cron: str = "0 * * * *", **fields: str) -> ScheduleSpec:
         return ScheduleSpec("nightly", cron, self.file, "c.yaml", 5, **fields)
 
-    def lines(self, cron: str = "0 * * * *", **fields: str) -> list[Line]:
+    def schedules(self, cron: str = "0 * * * *", **fields: str) -> list[Schedule]:
         spec = self.spec(cron, **fields)
         collection = Collection("toys", Path("c.yaml"), 1, Path("a.yaml"), schedule=(spec,))
-        return lines_of([collection], Dispatcher(self.store), self.store, self.fired.append)
+        return schedules_of([collection], Dispatcher(self.store), self.store, self.fired.append)
 
     def run(self, for_: timedelta, cron: str = "0 * * * *", **fields: str) -> None:
         """A scheduler of its own, for so long."""
         self.clock.ends = self.clock.time + for_
-        Scheduler(self.lines(cron, **fields), self.clock).run()
+        Scheduler(self.schedules(cron, **fields), self.clock).run()
 
     def once(self, cron: str = "0 * * * *", **fields: str) -> None:
         self.clock.ends = self.clock.time + 24 * HOUR
-        Scheduler(self.lines(cron, **fields), self.clock).run(once=True)
+        Scheduler(self.schedules(cron, **fields), self.clock).run(once=True)
 
     def down(self, for_: timedelta) -> None:
         """No scheduler runs."""
@@ -266,7 +260,7 @@ def test_daylight_saving(bench: Bench) -> None:
 
 def test_two_schedulers_send_each_task_once(bench: Bench) -> None:
     bench.tasks(*[{"question": str(number)} for number in range(CHUNK * 3 + 5)])
-    one, other = bench.lines(), bench.lines()
+    one, other = bench.schedules(), bench.schedules()
     bench.clock.ends = MIDNIGHT + HOUR * 2.5
     Scheduler([*one, *other], bench.clock).run()
     stats = bench.store.stats()
@@ -323,9 +317,9 @@ def test_a_full_queue_of_one_holds_up_no_other(bench: Bench) -> None:
         Collection(name, Path("c.yaml"), 1, Path("a.yaml"), schedule=(spec,))
         for name in ("toys", "others")
     ]
-    lines = lines_of(collections, Dispatcher(bench.store), bench.store, bench.fired.append)
+    schedules = schedules_of(collections, Dispatcher(bench.store), bench.store, bench.fired.append)
     bench.clock.ends = MIDNIGHT + HOUR * 2.5
-    Scheduler(lines, bench.clock).run()
+    Scheduler(schedules, bench.clock).run()
     assert [each.collection for each in bench.fired] == ["others", "others"]
 
 
@@ -385,6 +379,6 @@ def test_once_ends_when_a_full_queue_has_room(bench: Bench) -> None:
 
 def test_a_store_that_keeps_no_schedules_is_refused(bench: Bench) -> None:
     with pytest.raises(ConfigError, match="this broker cannot keep schedules"):
-        lines_of([], Dispatcher(bench.store), cast("SqliteStore", object()), bench.fired.append)
+        schedules_of([], Dispatcher(bench.store), cast("SqliteStore", object()), bench.fired.append)
     with pytest.raises(ConfigError, match="`schedule`"):
-        lines_of([], Dispatcher(bench.store), bench.store, bench.fired.append)
+        schedules_of([], Dispatcher(bench.store), bench.store, bench.fired.append)
