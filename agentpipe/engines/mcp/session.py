@@ -10,15 +10,10 @@ import asyncio
 import itertools
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from agentpipe import __version__
 from agentpipe.core import caps
-from agentpipe.core.failures import SERVER_ERRORS, is_permanent, rate_limit
-from agentpipe.core.retry_after import asked_delay_s
-from agentpipe.core.set_up import NO_PROGRAM
-from agentpipe.core.shortage import shortage_of
 from agentpipe.engines.mcp import jsonrpc
 from agentpipe.engines.mcp.background import in_background
 from agentpipe.engines.mcp.content import ToolContent, content_of
@@ -32,12 +27,13 @@ from agentpipe.engines.mcp.errors import (
     TooMuchSent,
     UnreadableAnswer,
 )
+from agentpipe.engines.mcp.failures import call_failed, not_started
 from agentpipe.engines.mcp.server_tools import ServerTool, ToolListing, missing_tools
 from agentpipe.engines.mcp.sse_stream import SseTransport
 from agentpipe.engines.mcp.stdio import StdioTransport
 from agentpipe.engines.mcp.streamable_http import HttpTransport
 from agentpipe.engines.mcp.transport import CLOSE_LIMIT_S, Listener
-from agentpipe.errors import AgentFailed, InfraError
+from agentpipe.errors import InfraError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,8 +49,6 @@ _COST_BYTES = 1_000
 PING_LIMIT_S = 5.0
 # The model may have caused these by its arguments; the others say how the service is.
 ANSWERS_TO_THE_CALL = frozenset({400, 405, 406, 409, 411, 413, 414, 415, 422, 431})
-# At the start they say that the address is wrong.
-WRONG_ADDRESS = frozenset({301, 302, 303, 307, 308, 404, 405, 410})
 NOT_FOUND = 404
 
 
@@ -106,7 +100,7 @@ class McpSession:
             self._opening.result()
         except Exception as error:
             self._lost = True
-            raise await self._not_started(error) from error
+            raise await not_started(self._server, self._transport, error) from error
 
     async def call(self, tool: str, arguments: Any, limit_s: float) -> ToolContent:
         """The tool's result; the tool's own errors are results too.
@@ -303,74 +297,17 @@ class McpSession:
     # What its failures mean.
 
     async def _raise_failed(self, error: Exception) -> NoReturn:
-        name = self._server.name
         if isinstance(error, HttpStatus):
             self._lost = self._lost or error.status_code == NOT_FOUND
-            raise self._refused(error) from error
-        if isinstance(error, UnreadableAnswer):
-            raise InfraError(f"MCP server {name!r} gave an unreadable answer: {error}") from error
-        self._lost = True
-        last_words = await self._transport.last_words()
-        detail = last_words or str(error)
-        raise InfraError(f"MCP server {name!r} was lost during a call: {detail}") from error
-
-    def _refused(self, error: HttpStatus) -> AgentFailed:
-        return AgentFailed(
-            f"MCP server {self._server.name!r} refused a call: {error}",
-            kind="McpServerError",
-            infra=True,
-            permanent=is_permanent(error),
-            retry_after_s=_asked_s(error),
-        )
-
-    async def _not_started(self, error: Exception) -> Exception:
-        name = self._server.name
-        if isinstance(error, FileNotFoundError):
-            missing = self._missing()
-            return AgentFailed(
-                f"MCP server {name!r}: {missing}", kind="McpServerError", permanent=True
-            )
-        if isinstance(error, ToolMissing):
-            text = f"MCP server {name!r} has {error}"
-            return AgentFailed(text, kind="McpServerError", permanent=True)
-        last_words = await self._transport.last_words()
-        shortage = shortage_of(error)
-        return AgentFailed(
-            f"MCP server {name!r} cannot be used: {error}{last_words and f': {last_words}'}",
-            kind="McpServerError",
-            infra=True,
-            permanent=not shortage and self._will_never_start(error),
-            retry_after_s=_asked_s(error),
-            shortage=shortage,
-        )
-
-    def _missing(self) -> str:
-        folder = self._server.cwd
-        if folder and not Path(folder).is_dir():
-            return f"no such folder {folder!r}: correct its cwd"
-        return f"no such program {self._server.command[0]!r}: install it on the workers"
-
-    def _will_never_start(self, error: Exception) -> bool:
-        """Whether the set-up is wrong: its program, its address, or its credential."""
-        if isinstance(error, HttpStatus) and error.status_code in WRONG_ADDRESS:
-            return True
-        ended = isinstance(self._transport, StdioTransport) and self._transport.gone
-        no_program = isinstance(error, OSError) and error.errno in NO_PROGRAM
-        return ended or no_program or is_permanent(error)
+        elif not isinstance(error, UnreadableAnswer):
+            self._lost = True
+        raise await call_failed(self._server, self._transport, error) from error
 
 
 def _transport(server: McpServer, env: Mapping[str, str], account: Account | None) -> Transport:
     if server.transport == "stdio":
         return StdioTransport(server, env, account)
     return SseTransport(server) if server.transport == "sse" else HttpTransport(server)
-
-
-def _asked_s(error: Exception) -> float | None:
-    """In how many seconds to come back: any status of a service that is ill may say so."""
-    limit = rate_limit(error)
-    if limit is None and isinstance(error, HttpStatus) and error.status_code in SERVER_ERRORS:
-        return asked_delay_s(error)
-    return limit.asked_s if limit else None
 
 
 def _lost_by(error: BaseException) -> ConnectionLost:
