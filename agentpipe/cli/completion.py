@@ -47,7 +47,7 @@ def complete(parser: argparse.ArgumentParser) -> None:
     """Answer the shell, which has the line in the environment, and exit."""
     from argcomplete import autocomplete
 
-    autocomplete(parser, always_complete_options=False, default_completer=_values)  # type: ignore[arg-type]
+    autocomplete(parser, always_complete_options=False, default_completer=_values)  # type: ignore[arg-type]  # any callable of its arguments will do
 
 
 def _script(shell: str) -> str:

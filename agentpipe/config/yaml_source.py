@@ -169,7 +169,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         self._depth += 1
         self._count += 1
-        line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]
+        line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]  # PyYAML has no types
         # One level more than for containers, for the values in the innermost one.
         _check_depth(self._depth, MAX_DEPTH + 1, self.file, line)
         _check_count(self._count, self.file, line)

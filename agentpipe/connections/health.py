@@ -128,7 +128,7 @@ def file_system_of(folder: Path, mounts: Path) -> str:
         return ""
     above = [str(each) for each in (folder.resolve(), *folder.resolve().parents)]
     # The last of several mounts at one place hides the others.
-    found = {parts[1]: parts[2] for line in lines if len(parts := line.split()) > 2}  # noqa: PLR2004
+    found = {parts[1]: parts[2] for line in lines if len(parts := line.split()) > 2}  # noqa: PLR2004 - its columns
     return next((found[place] for place in above if place in found), "")
 
 

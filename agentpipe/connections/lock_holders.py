@@ -102,7 +102,7 @@ def _locks_of(path: Path) -> Iterator[Lock]:
         inode = str(found.st_ino)
         device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
         lines = [line.split() for line in (PROC / "locks").read_text().splitlines()]
-        granted = [words for words in lines if "->" not in words and len(words) > 7]  # noqa: PLR2004
+        granted = [words for words in lines if "->" not in words and len(words) > 7]  # noqa: PLR2004 - its columns
         same = [words for words in granted if words[5].rpartition(":")[2] == inode]
         # Some file systems show the kernel another device than the user.
         exact = [words for words in same if words[5].rpartition(":")[0] == device]

@@ -127,7 +127,7 @@ class AgentThread:
                 with suppress(RuntimeError):  # Its loop is closed.
                     call.task.get_loop().call_soon_threadsafe(call.task.cancel)
             elif call.exposed:
-                raise_thread_exception(self._thread.ident, kind)  # type: ignore[no-untyped-call]
+                raise_thread_exception(self._thread.ident, kind)  # type: ignore[no-untyped-call]  # Dramatiq has no types
 
     def close(self) -> None:
         """End the thread after the calls already queued."""

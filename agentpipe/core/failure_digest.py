@@ -70,6 +70,6 @@ def _is_id_of_letters(word: str) -> bool:
 
 def _is_jumbled(part: str) -> bool:
     """Whether its case changes more often than in a name such as HTTPSConnectionPool."""
-    if len(part) < MIN_ID_CHARS or len(_STEP_UP.findall(part)) < 2:  # noqa: PLR2004
+    if len(part) < MIN_ID_CHARS or len(_STEP_UP.findall(part)) < 2:  # noqa: PLR2004 - a name steps up once
         return False
     return 4 * sum(map(str.isupper, part)) >= len(part)

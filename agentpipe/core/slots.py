@@ -22,7 +22,7 @@ class Slots(Generic[AnyRecord]):
 
     def __init__(self, of: type[AnyRecord]) -> None:
         self._of = of
-        of_class = fields(of)  # type: ignore[arg-type]
+        of_class = fields(of)  # type: ignore[arg-type]  # each is a dataclass
         self._put = {each.name: getattr(of, each.name).__set__ for each in of_class}
         self._all = attrgetter(*self._put)
         self._defaults = {each.name: each.default for each in of_class}

@@ -153,7 +153,7 @@ class StoreBroker(dramatiq.Broker):
         admission = self.store.offer(message.queue_name, [offer], round_robin=False)
         if "refused" in admission.verdicts:
             if not admission.bound:
-                raise QueueNotFound(message.queue_name)  # type: ignore[no-untyped-call]
+                raise QueueNotFound(message.queue_name)  # type: ignore[no-untyped-call]  # Dramatiq has no types
             raise QueueFull(message.queue_name, admission.depth, admission.bound)
         self.emit_after("enqueue", message, delay)
         return message
@@ -207,7 +207,7 @@ class StoreBroker(dramatiq.Broker):
         ends_at = math.inf if timeout is None else time.monotonic() + timeout / 1000
         while not is_idle(self.store.stats(), queue_name):
             if time.monotonic() >= ends_at:
-                raise QueueJoinTimeout(queue_name)  # type: ignore[no-untyped-call]
+                raise QueueJoinTimeout(queue_name)  # type: ignore[no-untyped-call]  # Dramatiq has no types
             time.sleep(LOOK_EVERY_S)
 
     def flush(self, queue_name: str) -> None:
@@ -231,7 +231,7 @@ class StoreBroker(dramatiq.Broker):
 
     def _refuse_unknown(self, queue_name: str) -> None:
         if queue_name not in self.queues:
-            raise QueueNotFound(queue_name)  # type: ignore[no-untyped-call]
+            raise QueueNotFound(queue_name)  # type: ignore[no-untyped-call]  # Dramatiq has no types
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30000) -> NoReturn:  # noqa: ARG002 - Dramatiq's signature
         """Refuse: one consumer serves all queues, see ``agentpipe.worker``."""

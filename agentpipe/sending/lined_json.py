@@ -47,7 +47,7 @@ class LinedReader:
         try:
             value, end = self._value(0, ())
             if (end := self._past_space(end)) < len(self._text):
-                raise json.JSONDecodeError("data after the end", self._text, end)  # noqa: TRY301
+                raise json.JSONDecodeError("data after the end", self._text, end)  # noqa: TRY301 - caught below, as those of the parser
         except json.JSONDecodeError as error:
             message = f"not JSON: {error.msg.lower()} (column {error.colno})"
             problem = Problem(message, self._file, error.lineno)

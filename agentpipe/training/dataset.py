@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from agentpipe.training.rollout_group import RolloutGroup
 
 
-class AgentStreamingDataset(IterableDataset):  # type: ignore[misc]
+class AgentStreamingDataset(IterableDataset):  # type: ignore[misc]  # without PyTorch there are no types
     """Results as dicts, each task once over all ranks and DataLoader workers.
 
     A result is used and committed when the loop asks for the next one; the group's next reader

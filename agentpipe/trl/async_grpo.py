@@ -159,7 +159,7 @@ class AsyncGrpoRollouts:
 
         rollouts = self
 
-        class SavesRollouts(TrainerCallback):  # type: ignore[misc,unused-ignore]
+        class SavesRollouts(TrainerCallback):  # type: ignore[misc,unused-ignore]  # TRL is not always installed
             """Counts what was trained, too."""
 
             def on_train_begin(self, args: Any, *_: Any, **__: Any) -> None:

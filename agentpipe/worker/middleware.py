@@ -128,11 +128,11 @@ class WorkerMiddleware(dramatiq.Middleware):
 
         def add_consumer(queue_name: str, *, delay: bool = False) -> None:
             if not delay and (not wanted or queue_name in wanted):
-                worker.consumers[queue_name] = consumer  # type: ignore[assignment]
+                worker.consumers[queue_name] = consumer  # type: ignore[assignment]  # ours in place of Dramatiq's
                 consumer.serve(queue_name)
 
         def add_worker() -> None:
-            worker.workers.append(loop)  # type: ignore[arg-type]
+            worker.workers.append(loop)  # type: ignore[arg-type]  # likewise
 
         worker._add_consumer = add_consumer  # type: ignore[method-assign]  # noqa: SLF001
         worker._add_worker = add_worker  # type: ignore[method-assign]  # noqa: SLF001

@@ -24,7 +24,7 @@ def _broker() -> dramatiq.Broker:
         return RabbitmqBroker(url=URL, confirm_delivery=CONFIRM)
     from dramatiq.brokers.redis import RedisBroker
 
-    return RedisBroker(url=URL)  # type: ignore[no-untyped-call]
+    return RedisBroker(url=URL)  # type: ignore[no-untyped-call]  # Dramatiq has no types
 
 
 dramatiq.set_broker(_broker())

@@ -72,5 +72,5 @@ def _table(arrow: Any, group: list[Row], schema: Any, columns: Sequence[Column])
     values = {each.name: [line[each.name] for line in group] for each in columns}
     for each in columns:
         if each.kind == "time":
-            values[each.name] = [moment_of(text) for text in values[each.name]]  # type: ignore[misc]
+            values[each.name] = [moment_of(text) for text in values[each.name]]  # type: ignore[misc]  # a column changes its type
     return arrow.table(values, schema=schema)

@@ -56,7 +56,7 @@ def open_client(address: RedisAddress) -> redis.Redis:
         options |= {"ssl": True, **_existing(address)}
     if address.service:
         asking = {name: options[name] for name in options if name not in _OF_THE_SERVER}
-        sentinel: Any = Sentinel(address.hosts, sentinel_kwargs=asking, **options)  # type: ignore[no-untyped-call]
+        sentinel: Any = Sentinel(address.hosts, sentinel_kwargs=asking, **options)  # type: ignore[no-untyped-call]  # its constructor has no types
         client: redis.Redis = sentinel.master_for(address.service)
         return client
     ((host, port),) = address.hosts

@@ -231,7 +231,7 @@ class Channel:
             if started := self._starting.pop(consumer, None):
                 await started  # A server of 3.10 ends the channel when it is cancelled earlier.
             self._refuse_closed()
-            cancel = spec.Basic.Cancel(consumer, nowait=True)  # type: ignore[arg-type]
+            cancel = spec.Basic.Cancel(consumer, nowait=True)  # type: ignore[arg-type]  # its tag may be a string
             self._raw._send_method(cancel)  # noqa: SLF001 - see above
         await self.catch_up()
 

@@ -96,7 +96,7 @@ class QuickConnection(AsyncioConnection):
 
     def _proto_connection_made(self, transport: Any) -> None:
         transport._MAX_RECV_BYTES = READ_BYTES  # noqa: SLF001 - see above
-        super()._proto_connection_made(transport)  # type: ignore[misc]
+        super()._proto_connection_made(transport)  # type: ignore[misc]  # pika has no types
 
     def _output_marshaled_frames(self, marshaled_frames: Iterable[bytes]) -> None:
         self.say(marshaled_frames)

@@ -10,7 +10,7 @@ import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pika import data, spec  # type: ignore[attr-defined]
+from pika import data, spec  # type: ignore[attr-defined]  # pika exports them without saying so
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

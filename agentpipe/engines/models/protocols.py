@@ -43,9 +43,9 @@ class WireProtocol(Protocol):
     @property
     def PATH(self) -> str: ...  # noqa: N802, D102 - a module's constant
     @property
-    def END(self) -> str: ...  # noqa: N802, D102
+    def END(self) -> str: ...  # noqa: N802, D102 - likewise
     @property
-    def Joined(self) -> Callable[[], JoinedStream]: ...  # noqa: N802, D102
+    def Joined(self) -> Callable[[], JoinedStream]: ...  # noqa: N802, D102 - a module's class
 
     def headers(self, key: str) -> dict[str, str]:
         """The credential's headers."""

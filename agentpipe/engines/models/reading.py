@@ -135,4 +135,4 @@ def arguments_of(text: str) -> dict[str, Any]:
 
 def _short(value: Any) -> str:
     text = json.dumps(value)
-    return text if len(text) <= 100 else f"{text[:100]}..."  # noqa: PLR2004
+    return text if len(text) <= 100 else f"{text[:100]}..."  # noqa: PLR2004 - as many as are shown

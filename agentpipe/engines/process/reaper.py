@@ -385,8 +385,8 @@ def remove_folder(path: str) -> None:
         for name in [".", *names]:
             with suppress(OSError):
                 inner = os.path.join(folder, name)  # noqa: PTH118 - os.walk gives strings
-                if not os.path.islink(inner):  # noqa: PTH114
-                    os.chmod(inner, stat.S_IRWXU)  # noqa: PTH101
+                if not os.path.islink(inner):  # noqa: PTH114 - likewise
+                    os.chmod(inner, stat.S_IRWXU)  # noqa: PTH101 - likewise
     shutil.rmtree(path, ignore_errors=True)
 
 

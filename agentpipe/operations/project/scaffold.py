@@ -168,5 +168,5 @@ def _require_empty(folder: Path, contents: Mapping[str, bytes]) -> None:
     existing = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     in_the_way = [name for name in existing if not name.startswith(".") or name in contents]
     if in_the_way:
-        shown = ", ".join(in_the_way[:3]) + (", ..." if len(in_the_way) > 3 else "")  # noqa: PLR2004
+        shown = ", ".join(in_the_way[:3]) + (", ..." if len(in_the_way) > 3 else "")  # noqa: PLR2004 - as many as are shown
         raise ConfigError(f"{folder} contains {shown}: choose a new or empty folder")

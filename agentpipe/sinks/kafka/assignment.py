@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from agentpipe.sinks.kafka.lent import Lent
 
 
-class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
+class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]  # the client has no types
     """Called by the client within a rebalance; the reader guards the rest by its lock.
 
     Attributes:

@@ -29,7 +29,7 @@ _GENERATION = struct.Struct(">i")
 Partitions = set[TopicPartition]
 
 
-class PinningAssignor(CooperativeStickyAssignor):  # type: ignore[misc]
+class PinningAssignor(CooperativeStickyAssignor):  # type: ignore[misc]  # the client has no types
     """One member's; the leader's shares for all."""
 
     def __init__(self, assignment: Assignment) -> None:

@@ -117,7 +117,7 @@ def _inflate(batch: DefaultRecordBatch) -> None:
         return
     if len(data) > MAX_BATCH_BYTES:
         raise TooLargeError(f"more than {MAX_BATCH_BYTES:,} bytes: MAX_BATCH_BYTES")
-    batch._buffer, batch._pos, batch._decompressed = bytearray(data), 0, True  # noqa: SLF001
+    batch._buffer, batch._pos, batch._decompressed = bytearray(data), 0, True  # noqa: SLF001 - likewise
 
 
 def _explained(batch: Any, error: Exception) -> str:

@@ -37,7 +37,7 @@ def main() -> int:
         multiprocessing.set_start_method("fork")
     ends = _Ends()
     logging.getLogger("dramatiq.MainProcess").addHandler(ends)
-    code = int(dramatiq_main() or 0)  # type: ignore[no-untyped-call]
+    code = int(dramatiq_main() or 0)  # type: ignore[no-untyped-call]  # Dramatiq has no types
     if ends.code < 0:
         _end_by(-ends.code)
     return code

@@ -88,7 +88,7 @@ class Results(dramatiq.Middleware):
     def before_process_message(
         self,
         broker: dramatiq.Broker,
-        message: ClaimedMessage,  # type: ignore[override]
+        message: ClaimedMessage,  # type: ignore[override]  # this broker gives no others
     ) -> None:
         """Skip what must not run: cancelled, unreadable, crashed too often, past its deadline."""
         message.started_at = time.time()
@@ -111,7 +111,7 @@ class Results(dramatiq.Middleware):
     def after_skip_message(
         self,
         broker: dramatiq.Broker,
-        message: ClaimedMessage,  # type: ignore[override]
+        message: ClaimedMessage,  # type: ignore[override]  # this broker gives no others
     ) -> None:
         """Put the settlement of a message on it that a middleware has skipped."""
         action: Action = "bury" if message.failed else "complete"
@@ -122,7 +122,7 @@ class Results(dramatiq.Middleware):
     def after_process_message(
         self,
         broker: dramatiq.Broker,
-        message: ClaimedMessage,  # type: ignore[override]
+        message: ClaimedMessage,  # type: ignore[override]  # this broker gives no others
         *,
         result: Any = None,
         exception: BaseException | None = None,

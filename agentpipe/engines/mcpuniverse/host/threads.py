@@ -61,7 +61,7 @@ async def bounded(limit_s: float, work: Awaitable[Any]) -> None:
     timer = asyncio.get_running_loop().call_later(limit_s, task.cancel)
     try:
         await work
-    except (Exception, asyncio.CancelledError):  # noqa: BLE001
+    except (Exception, asyncio.CancelledError):  # noqa: BLE001 - dropped, see above
         getattr(task, "uncancel", int)()
     finally:
         timer.cancel()
