@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import subprocess
 import uuid
+from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 from brokers import health, install
@@ -15,7 +16,7 @@ from brokers.process import Command
 from brokers.server import HERE, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 _FORMAT_TIMEOUT_S = 120.0
@@ -30,17 +31,9 @@ class KafkaServer(Server):
     kind: ClassVar[str] = "kafka"
     default_port: ClassVar[int] = 9092
 
-    def __init__(
-        self,
-        folder: Path,
-        port: int | None = None,
-        *,
-        environ: Mapping[str, str],
-        settings: Mapping[str, str] | None = None,
-        detached: bool = False,
-    ) -> None:
-        super().__init__(folder, port, environ=environ, settings=settings, detached=detached)
-        self._controller_port = free_port()
+    @cached_property
+    def _controller_port(self) -> int:
+        return free_port()
 
     @property
     def url(self) -> str:

@@ -14,6 +14,7 @@ from agentpipe.cli.common import (
     say,
 )
 from agentpipe.cli.exit_codes import OK
+from agentpipe.deploy.keda import TRIGGERS
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _add_kubernetes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scaler", choices=("keda",), help="as many pods as tasks need, by KEDA")
     parser.add_argument(
         "--scaler-trigger",
-        choices=("prometheus", "metrics-api", "redis"),
+        choices=TRIGGERS,
         default="prometheus",
         help="what KEDA counts tasks by (default: prometheus)",
     )

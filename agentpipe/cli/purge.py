@@ -14,6 +14,7 @@ from agentpipe.cli.common import (
 )
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.known_collections import refuse_unknown
+from agentpipe.core.text import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -44,5 +45,5 @@ def run(args: argparse.Namespace) -> int:
 
 def print_purged(args: argparse.Namespace, number: int) -> None:
     """Print how many tasks were cancelled."""
-    text = f"{number} tasks answered `cancelled`; running tasks go on"
+    text = f"{counted(number, 'task')} answered `cancelled`; running tasks go on"
     print_either(args, {"purged": number}, text)

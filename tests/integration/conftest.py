@@ -16,6 +16,7 @@ from agentpipe.sinks import open_sink
 from brokers.server_rabbitmq import RabbitServer
 from brokers.server_redis import RedisServer
 from tests.integration.llm_bench import Bench
+from tests.integration.plain import Plain
 from tests.integration.project import Project
 
 if TYPE_CHECKING:
@@ -88,6 +89,14 @@ def broker_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def sink_url(tmp_path: Path) -> str:
     """The URL of the test's sink."""
     return f"sqlite:///{tmp_path}/stream/results.db"
+
+
+@pytest.fixture
+def plain(tmp_path: Path, broker_url: str) -> Iterator[Plain]:
+    """A worker for plain Dramatiq actors inside the test."""
+    made = Plain(tmp_path, broker_url)
+    yield made
+    made.close()
 
 
 @pytest.fixture

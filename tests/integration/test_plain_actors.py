@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dramatiq
 import pytest
@@ -16,18 +16,7 @@ from dramatiq.middleware import TimeLimitExceeded as DramatiqsTimeLimit
 from tests.integration.plain import PATIENCE_S, Plain
 from tests.support import wait_until
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
 SOON: dict[str, Any] = {"min_backoff": 1, "max_backoff": 2}
-
-
-@pytest.fixture
-def plain(tmp_path: Path, broker_url: str) -> Iterator[Plain]:
-    made = Plain(tmp_path, broker_url)
-    yield made
-    made.close()
 
 
 # Retries.

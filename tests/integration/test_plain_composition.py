@@ -15,8 +15,7 @@ from agentpipe.errors import Unreachable
 from tests.integration.plain import PATIENCE_S, Plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from agentpipe.brokers.records import Settlement
 
@@ -25,13 +24,6 @@ Limits: Any = StubLimits
 Group: Any = dramatiq.group
 PATIENCE_MS = int(PATIENCE_S * 1000)
 SOON: dict[str, Any] = {"min_backoff": 1, "max_backoff": 2}
-
-
-@pytest.fixture
-def plain(tmp_path: Path, broker_url: str) -> Iterator[Plain]:
-    made = Plain(tmp_path, broker_url)
-    yield made
-    made.close()
 
 
 @pytest.fixture

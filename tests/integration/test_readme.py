@@ -153,7 +153,7 @@ def test_the_guide_runs(scratch: Path) -> None:
         "infra_error call-3 shout_0  InfraError: the line is down",
         "accepted 6  waiting 0  delayed 0  running 0  outbox 0  delivered 6",
         "1 replayed, 0 refused",
-        "1 tasks answered `cancelled`",
+        "1 task answered `cancelled`",
         "50 0 0",  # of pipeline.py
     ):
         assert expected in printed, printed

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING
-
-import pytest
 
 from agentpipe.worker.running.capacity import (
     LOG_EVERY_S,
@@ -20,6 +17,8 @@ from agentpipe.worker.running.capacity import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import pytest
+
 SLOTS = 100
 
 
@@ -28,73 +27,60 @@ def free_of(room: Capacity, held: int) -> int:
     return room.free(SLOTS)
 
 
-@pytest.fixture
-def wait(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Let time pass."""
-    now = 1_000.0
-
-    def wait(seconds: float) -> None:
-        nonlocal now
-        now += seconds
-
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    return wait
-
-
 def test_all_slots_are_filled_until_there_is_a_shortage() -> None:
     room = Capacity()
     for held, free in ((0, 100), (30, 70), (100, 0), (101, 0)):
         assert free_of(room, held) == free
 
 
-def test_a_shortage_pauses_and_halves_what_runs(wait: Callable[[float], None]) -> None:
+def test_a_shortage_pauses_and_halves_what_runs(pass_time: Callable[[float], None]) -> None:
     room = Capacity()
     free_of(room, 60)
     room.reduce("threads")
     assert free_of(room, 0) == 0
-    wait(PAUSE_S)
+    pass_time(PAUSE_S)
     assert free_of(room, 0) == 30
     assert free_of(room, 40) == 0
 
 
 def test_a_wave_of_failures_is_one_shortage_and_the_next_wave_halves_again(
-    wait: Callable[[float], None],
+    pass_time: Callable[[float], None],
 ) -> None:
     room = Capacity()
     free_of(room, 100)
     for _ in range(90):
         room.reduce("open files")
     for left in (50, 25, 12, 6, 3, 1, 1):
-        wait(PAUSE_S)
+        pass_time(PAUSE_S)
         assert free_of(room, 0) == left
         free_of(room, left)
         room.reduce("open files")
 
 
-def test_it_recovers_slowly_and_completely(wait: Callable[[float], None]) -> None:
+def test_it_recovers_slowly_and_completely(pass_time: Callable[[float], None]) -> None:
     room = Capacity()
     free_of(room, 100)
     room.reduce("memory")
-    wait(RECOVER_EVERY_S)
+    pass_time(RECOVER_EVERY_S)
     assert free_of(room, 0) == 55
-    wait(20 * RECOVER_EVERY_S)
+    pass_time(20 * RECOVER_EVERY_S)
     assert free_of(room, 0) == SLOTS
-    wait(-5 * RECOVER_EVERY_S)
+    pass_time(-5 * RECOVER_EVERY_S)
     assert free_of(room, 0) == SLOTS
 
 
 def test_one_line_says_so_for_a_while(
-    wait: Callable[[float], None], caplog: pytest.LogCaptureFixture
+    pass_time: Callable[[float], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     room = Capacity()
     free_of(room, 100)
     with caplog.at_level(logging.WARNING):
         for _ in range(5):
             room.reduce("open files")
-            wait(PAUSE_S)
+            pass_time(PAUSE_S)
         (line,) = caplog.messages
         assert "this worker is short of open files: it fills 50 of 100 slots" in line
-        wait(LOG_EVERY_S)
+        pass_time(LOG_EVERY_S)
         room.reduce("open files")
     assert len(caplog.messages) == 2
 

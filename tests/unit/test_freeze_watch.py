@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
-
-import pytest
 
 from agentpipe.worker.watch.freeze_watch import (
     LOOK_EVERY_S,
@@ -17,18 +14,6 @@ from agentpipe.worker.watch.freeze_watch import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-@pytest.fixture
-def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    now = 1_000.0
-
-    def move(seconds: float) -> None:
-        nonlocal now
-        now += seconds
-
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    return move
 
 
 def _looks(watch: FreezeWatch, pass_time: Callable[[float], None], seconds: float) -> bool:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING
 
 from agentpipe.core.rollout import IDS_REFUSED, NO_TOKEN_IDS
 from agentpipe.engines.models.recording import REFUSED_FOR_S, IdRequests
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pytest
 
 
 def test_a_refusal_is_said_once_and_ends(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    pass_time: Callable[[float], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    now = 1_000.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
     models = [IdRequests("models.example:8000") for _ in range(3)]
     assert all(each.are_wanted and each.gap == NO_TOKEN_IDS for each in models)
     with caplog.at_level(logging.WARNING):
@@ -27,5 +26,5 @@ def test_a_refusal_is_said_once_and_ends(
     assert {each.gap for each in models} == {IDS_REFUSED}
     (line,) = caplog.records
     assert "models.example:8000 refuses to be asked for token ids" in line.getMessage()
-    now += REFUSED_FOR_S
+    pass_time(REFUSED_FOR_S)
     assert all(each.are_wanted for each in models)

@@ -23,7 +23,6 @@ HEAD = struct.Struct(">BHI")
 END = spec.FRAME_END
 # Of a frame, around what it holds.
 BESIDE = spec.FRAME_HEADER_SIZE + spec.FRAME_END_SIZE
-LASTING, PASSING = 2, 1
 
 _END = bytes([END])
 _SHORT, _LONG, _LONGLONG = struct.Struct(">H"), struct.Struct(">I"), struct.Struct(">Q")

@@ -96,7 +96,7 @@ class BurstProgress:
             self._show(_bar(self._most_open - to_go, self._most_open, running))
         elif now >= self._log_at:
             self._log_at = now + max(1.0, (now - self._started) / 10)
-            log.info("%d tasks to go, %d delivered", to_go, stats.delivered or 0)
+            log.info("%s to go, %d delivered", counted(to_go, "task"), stats.delivered or 0)
 
     def say_dead(self) -> None:
         """Say how many tasks of the store were given up, of this burst or before."""
