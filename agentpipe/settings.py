@@ -18,6 +18,8 @@ HOME = ".agentpipe"
 DAY_S = 86_400.0
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LOG_FORMATS = ("text", "json")
+# Beyond these a number is a slip, which servers and files refuse in the middle of the work.
+MAX_SECONDS, MAX_SLOTS = 10**9, 100_000
 
 
 def embedded_url(name: str, folder: Path | None = None) -> str:
@@ -120,7 +122,9 @@ class Settings:
         return cls(**values)
 
 
-def _number(kind: Callable[[str], float], low: float, unit: str) -> Callable[[str], Any]:
+def _number(
+    kind: Callable[[str], float], low: float, unit: str, high: float = 2**53
+) -> Callable[[str], Any]:
     def parse(text: str) -> float:
         try:
             value = kind(text)
@@ -128,9 +132,15 @@ def _number(kind: Callable[[str], float], low: float, unit: str) -> Callable[[st
             value = math.nan
         if not low <= value < math.inf:
             raise ValueError(f"expected {unit}, at least {low:g}; got {text[:40]!r}")
+        if value > high:
+            raise ValueError(f"expected {unit}, at most {high:,}; got {text[:40]!r}")
         return value
 
     return parse
+
+
+def _seconds(low: float) -> Callable[[str], Any]:
+    return _number(float, low, "seconds", MAX_SECONDS)
 
 
 def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
@@ -145,17 +155,17 @@ def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
 
 _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "AGENT_COLLECTION_CONFIG_FILE": ("collection_file", Path),
-    "AGENTPIPE_LEASE_S": ("lease_s", _number(float, 0.5, "seconds")),
-    "AGENTPIPE_GRACE_S": ("grace_s", _number(float, 0, "seconds")),
+    "AGENTPIPE_LEASE_S": ("lease_s", _seconds(0.5)),
+    "AGENTPIPE_GRACE_S": ("grace_s", _seconds(0)),
     "AGENTPIPE_OUTBOX_HIGH_WATER": ("outbox_high_water", _number(int, 1, "a number of records")),
     "AGENTPIPE_OUTBOX_HIGH_WATER_BYTES": (
         "outbox_high_water_bytes",
         _number(int, 1, "a number of bytes"),
     ),
-    "AGENTPIPE_RETENTION_S": ("retention_s", _number(float, 0, "seconds")),
-    "AGENTPIPE_RETRY_DELAY_S": ("retry_delay_s", _number(float, 0, "seconds")),
+    "AGENTPIPE_RETENTION_S": ("retention_s", _seconds(0)),
+    "AGENTPIPE_RETRY_DELAY_S": ("retry_delay_s", _seconds(0)),
     "AGENTPIPE_MAX_QUEUE_SIZE": ("max_queue_size", _number(int, 1, "a number of tasks")),
-    "AGENTPIPE_SLOTS": ("slots", _number(int, 1, "a number of runs")),
+    "AGENTPIPE_SLOTS": ("slots", _number(int, 1, "a number of runs", MAX_SLOTS)),
     "AGENTPIPE_LOG_LEVEL": ("log_level", _one_of(LOG_LEVELS)),
     "AGENTPIPE_LOG_FORMAT": ("log_format", _one_of(LOG_FORMATS)),
     "AGENTPIPE_SUPERVISOR_PID": ("supervisor_pid", _number(int, 1, "a process id")),

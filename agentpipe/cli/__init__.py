@@ -108,11 +108,42 @@ def _run(arguments: list[str]) -> int:
         return exit_code(error)
     except BrokenPipeError:
         raise
-    except Exception:  # noqa: BLE001 - Python would print it unguarded
+    except Exception as error:  # noqa: BLE001 - Python would print it unguarded
+        if said := _unfit(error, arguments):
+            from agentpipe.cli.common import say
+
+            say(said)
+            return USAGE
         import traceback
 
         traceback.print_exc()
         return FAILED
+
+
+def _unfit(error: Exception, arguments: list[str]) -> str:
+    """What is wrong with an argument that no store, server or JSON can take; else nothing."""
+    if isinstance(error, OverflowError) or "64-bit" in str(error):
+        huge = (value for value in map(_value, arguments) if _is_huge(value))
+        return next((f"{each[:80]} is too large: numbers go up to 2^63 - 1" for each in huge), "")
+    if isinstance(error, (UnicodeError, TypeError)):
+        other = (each[:80] for each in arguments if _has_surrogates(each))
+        return next(
+            (f"{each!a} is not UTF-8: only paths may have other bytes" for each in other), ""
+        )
+    return ""
+
+
+def _value(argument: str) -> str:
+    return argument.rpartition("=")[2]
+
+
+def _is_huge(value: str) -> bool:
+    return value.isdecimal() and len(value.lstrip("0")) >= len(str(2**63))
+
+
+def _has_surrogates(argument: str) -> bool:
+    """Python passes bytes that are not UTF-8 on as these."""
+    return any("\ud800" <= each <= "\udfff" for each in argument)
 
 
 def _take_credentials() -> None:

@@ -35,5 +35,5 @@ def _usd(text: str) -> float:
 
 def _tokens(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or not 0 < len(text) < 16 or not int(text):  # noqa: PLR2004 - a double holds it
-        raise argparse.ArgumentTypeError(f"{text!r}: expected tokens, an integer above 0")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected tokens, from 1 to 10^15 - 1")
     return int(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
@@ -18,6 +17,7 @@ from agentpipe.cli.common import (
     opened_sink,
     print_either,
     say,
+    seconds,
     settings_of,
 )
 from agentpipe.cli.exit_codes import INTERRUPTED, OK
@@ -32,6 +32,7 @@ from agentpipe.settings import embedded_url
 from agentpipe.sinks.base import Keeper
 
 if TYPE_CHECKING:
+    import argparse
     from agentpipe.archive.collect import Collected
     from agentpipe.settings import Settings
 
@@ -60,21 +61,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     end.add_argument(
         "--timeout",
         metavar="S",
-        type=_seconds,
+        type=seconds,
         default=AT_END_S,
         help=f"stop after S seconds without a record (default: {AT_END_S:g})",
     )
     add_common(parser)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected seconds, got {text!r}")
-    return seconds
 
 
 def run(args: argparse.Namespace) -> int:

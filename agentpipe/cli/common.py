@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from contextlib import closing
@@ -80,6 +81,29 @@ def run_name(text: str) -> str:
     if not is_run_name(text):
         raise argparse.ArgumentTypeError(f"{text[:80]!a}: expected {RUN_NAME}")
     return text
+
+
+def seconds(text: str) -> float:
+    """A duration, from the command line: a limit of NaN would never be reached."""
+    value = _number(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected seconds, a number from 0, got {text[:80]!a}")
+    return value
+
+
+def finite(text: str) -> float:
+    """A number, from the command line: none is below NaN, and none above."""
+    value = _number(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a number, got {text[:80]!a}")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def settings_of(args: argparse.Namespace) -> Settings:

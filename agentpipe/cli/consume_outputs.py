@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agentpipe.cli.common import seconds
 from agentpipe.cli.mcp_universe import add_options, settings_of
 from agentpipe.cli.tail import follow
 from agentpipe.connections.environment import PEER_GROUP
@@ -18,7 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--max-messages", dest="limit", metavar="N", type=int, help="stop after N results"
     )
     parser.add_argument(
-        "--timeout", metavar="S", type=float, help="stop after S seconds without a record"
+        "--timeout", metavar="S", type=seconds, help="stop after S seconds without a record"
     )
     add_options(parser)
     parser.set_defaults(

@@ -11,6 +11,7 @@ from agentpipe.cli.common import (
     print_either,
     say,
     say_where,
+    seconds,
     settings_of,
 )
 from agentpipe.cli.exit_codes import OK, PARTLY
@@ -31,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="all workers of the broker")
     parser.add_argument("--wait", action="store_true", help="return when they have ended")
     parser.add_argument(
-        "--timeout", metavar="S", type=float, help="with --wait: stop waiting after S seconds"
+        "--timeout", metavar="S", type=seconds, help="with --wait: stop waiting after S seconds"
     )
     add_common(parser)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from agentpipe.archive import Archive
 from agentpipe.archive.export.formats import FORMATS, Options
-from agentpipe.cli.common import add_common, add_run, print_either, say, settings_of
+from agentpipe.cli.common import add_common, add_run, finite, print_either, say, settings_of
 from agentpipe.cli.exit_codes import OK
 from agentpipe.cli.guard import unguarded
 from agentpipe.cli.home import require_results
@@ -51,7 +51,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--raw", action="store_true", help="csv: leave cells that begin like formulas as they are"
     )
     parser.add_argument(
-        "--min-reward", metavar="X", type=float, help="sft: only results with at least this reward"
+        "--min-reward", metavar="X", type=finite, help="sft: only results with at least this reward"
     )
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
     add_content(parser)

@@ -10,6 +10,7 @@ from agentpipe.cli.common import (
     opened_store,
     print_either,
     say_where,
+    seconds,
     settings_of,
 )
 from agentpipe.cli.exit_codes import OK
@@ -63,7 +64,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     pause.add_argument(
         "--drain-s",
-        type=float,
+        type=seconds,
         default=0.0,
         metavar="SECONDS",
         help="wait so long for requests that are under way (default: 0)",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentpipe.cli.common import add_common, opened_store, print_either, settings_of
+from agentpipe.cli.common import add_common, opened_store, print_either, seconds, settings_of
 from agentpipe.cli.exit_codes import FAILED, OK
 from agentpipe.errors import ConfigError
 
@@ -32,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-age",
         metavar="S",
-        type=float,
+        type=seconds,
         default=MAX_AGE_S,
         help=f"live: the oldest heartbeat that is good, in seconds (default: {MAX_AGE_S:g})",
     )

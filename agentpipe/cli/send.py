@@ -19,6 +19,7 @@ from agentpipe.cli.common import (
     print_either,
     say,
     say_where,
+    seconds,
     settings_of,
 )
 from agentpipe.cli.exit_codes import FAILED, FULL, OK, PARTLY
@@ -59,7 +60,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_on_full(parser)
     parser.add_argument("--wait", action="store_true", help="print each result as it arrives")
     parser.add_argument(
-        "--timeout", metavar="S", type=float, help="with --wait: stop waiting after S seconds"
+        "--timeout", metavar="S", type=seconds, help="with --wait: stop waiting after S seconds"
     )
     add_common(parser)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import orjson
@@ -11,11 +12,13 @@ import orjson
 from agentpipe.cli.common import (
     add_common,
     add_run,
+    finite,
     print_json,
     print_text,
     refuse_below_one,
     say,
     say_skipped,
+    seconds,
     settings_of,
 )
 from agentpipe.cli.exit_codes import OK
@@ -49,7 +52,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--limit", metavar="N", type=int, help="stop after N results")
     parser.add_argument(
-        "--timeout", metavar="S", type=float, help="stop after S seconds without a record"
+        "--timeout", metavar="S", type=seconds, help="stop after S seconds without a record"
     )
     parser.add_argument("--group", metavar="NAME", help="resume where this group left off")
     parser.add_argument("--collection", metavar="NAME", help="only results of this collection")
@@ -71,10 +74,9 @@ def _start(text: str) -> Start:
         return "beginning"
     if text == "now":
         return "now"
-    try:
-        return float(text)
-    except ValueError:
-        moment = seconds_of(text)
+    with suppress(argparse.ArgumentTypeError):
+        return finite(text)
+    moment = seconds_of(text)
     if moment is None:
         raise argparse.ArgumentTypeError(
             f"expected beginning, now, Unix seconds, or ISO 8601 with a time zone "

@@ -23,13 +23,15 @@ from agentpipe.core import logs
 from agentpipe.core.redaction import without_password
 from agentpipe.core.text import counted
 from agentpipe.errors import ConfigError
-from agentpipe.settings import embedded_url
+from agentpipe.settings import MAX_SLOTS, embedded_url
 
 if TYPE_CHECKING:
     import argparse
 
     from agentpipe.brokers.statistics import Stats
     from agentpipe.settings import Settings
+
+MAX_PROCESSES = 1_000
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +65,15 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run workers with the settings from options and environment."""
     refuse_below_one("--processes", args.processes)
+    if args.processes and args.processes > MAX_PROCESSES:
+        # A slip of the keyboard would keep the machine busy with starting them.
+        raise ConfigError(
+            f"--processes may be at most {MAX_PROCESSES:,}, got {args.processes:,}: one per core "
+            "is usual, --slots says how much each runs at once"
+        )
     refuse_below_one("--slots", args.slots)
+    if args.slots and args.slots > MAX_SLOTS:
+        raise ConfigError(f"--slots may be at most {MAX_SLOTS:,}, got {args.slots:,}")
     settings = settings_of(args)
     settings = replace(
         settings,

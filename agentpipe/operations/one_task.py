@@ -7,16 +7,11 @@ from typing import TYPE_CHECKING
 
 from agentpipe.config.paths import shown_path
 from agentpipe.errors import ConfigError, Problem
-from agentpipe.sending.task_files import (
-    entries_of,
-    is_document,
-    read_document,
-    read_lines,
-    task_of,
-)
+from agentpipe.sending.checked_tasks import entries_in
+from agentpipe.sending.task_files import entries_of, is_document, read_document, task_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
     from agentpipe.config.task_rules import TaskRules
     from agentpipe.core.task import Task
@@ -60,9 +55,5 @@ def _entry_at(path: Path, line: int | None) -> Entry | None:
     return found if found and line is not None and is_document(path) else None
 
 
-def _entries(path: Path) -> Iterator[Entry]:
-    if path.exists() and not is_document(path):
-        with path.open("rb") as stream:
-            yield from read_lines(shown_path(path), stream)
-    else:
-        yield from entries_of(read_document(path))
+def _entries(path: Path) -> Iterable[Entry]:
+    return entries_in(path) if path.exists() else entries_of(read_document(path))

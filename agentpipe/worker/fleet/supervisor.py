@@ -46,6 +46,7 @@ SHORT_LIFE_S = 2.0
 PAUSE_S, MAX_PAUSE_S = 0.5, 4.0
 # A mistake in a file stays until it is mended.
 MAX_PAUSE_OF_MISTAKES_S = 30.0
+SAY_EVERY_S = 30.0
 FIRST_PROCESS = 1
 CONFIG_ERROR = 2
 UNFINISHED = 1
@@ -91,6 +92,7 @@ class Supervisor:
         self._left: list[ChildProcess] = []
         self._signals: list[int] = []
         self._has_served = False
+        self._unknown, self._unknown_said_at = "", 0.0
 
     def run(self) -> int:
         """Returns the exit code: 0 when done or after SIGTERM, 130 after Ctrl-C, 2 on a mistake."""
@@ -105,7 +107,10 @@ class Supervisor:
     def _run(self) -> int:
         if self._done():
             return 0
-        self._places = [_Place(self._start()) for _ in range(self._processes)]
+        for _ in range(self._processes):
+            if self._signals:
+                break
+            self._places.append(_Place(self._start()))
         while not self._signals and not self._is_orphan():
             self._beat()
             if self._done():
@@ -149,8 +154,15 @@ class Supervisor:
         try:
             return self._is_done is not None and self._is_done()
         except (Unreachable, StoreError) as error:
-            log.warning("unknown whether all is done: %s", error)
+            self._say_unknown(str(error))
             return False
+
+    def _say_unknown(self, why: str) -> None:
+        """Once for each reason, and again at times: it asks several times a second."""
+        now = time.monotonic()
+        if why != self._unknown or now - self._unknown_said_at >= SAY_EVERY_S:
+            log.warning("unknown whether all is done: %s", why)
+            self._unknown, self._unknown_said_at = why, now
 
     def _start(self) -> ChildProcess:
         return ChildProcess(self._settings, self._environ)

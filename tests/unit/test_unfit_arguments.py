@@ -1,0 +1,169 @@
+"""What no store can take, and what no clock reaches, is refused with its name."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agentpipe.cli import main
+from agentpipe.errors import ConfigError, Unreachable
+from agentpipe.settings import MAX_SECONDS, MAX_SLOTS, Settings
+from agentpipe.worker.fleet.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+AGENT = """
+kind: agent
+spec: {name: adder, type: command, config: {command: ["true"]}}
+"""
+COLLECTION = """
+kind: collection
+spec: {name: adder, config: agent.yaml}
+"""
+BYTES = os.fsdecode(b"\xff")
+HUGE = "99999999999999999999999"
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "agent.yaml").write_text(AGENT)
+    (tmp_path / "collection.yaml").write_text(COLLECTION)
+    (tmp_path / "tasks.jsonl").write_text('{"question": "q"}\n')
+    (tmp_path / "folder").mkdir()
+    assert main(["send", "adder", "q"]) == 0
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    try:
+        code = main(list(arguments))
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    said = capsys.readouterr().err
+    assert (code, "Traceback" in said) == (2, False), said
+    return said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("tail", "--timeout", "0", "--group", BYTES),
+        ("cancel", BYTES),
+        ("dead", "show", BYTES),
+        ("send", "adder", "q", "--broker", f"sqlite:///{BYTES}"),
+        ("tail", "--timeout", "0", "--sink", f"sqlite:///{BYTES}"),
+        ("send", "adder", "q", "--metadata", f"a={BYTES}"),
+        ("metrics", "--host", BYTES),
+    ],
+)
+def test_an_argument_that_is_not_utf_8_is_named(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "udcff' is not UTF-8: only paths may have other bytes" in refused(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("dead", "list", "--limit", HUGE),
+        ("chaos", f"--tasks={HUGE}"),
+        ("send", "adder", "--file", "tasks.jsonl", "--group", "2", "--repairs", HUGE),
+    ],
+)
+def test_a_number_that_no_store_can_take_is_named(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"{HUGE} is too large: numbers go up to 2^63 - 1" in refused(capsys, *arguments)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "x"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("tail", "--timeout"),
+        ("send", "adder", "--file", "tasks.jsonl", "--wait", "--timeout"),
+        ("consume-outputs", "--timeout"),
+        ("drain", "--all", "--wait", "--timeout"),
+        ("policy", "pause", "p", "--drain-s"),
+        ("probe", "live", "--file", "agent.yaml", "--max-age"),
+        ("collect", "--to", "archive.db", "--timeout"),
+    ],
+)
+def test_a_time_that_no_clock_reaches_is_refused(
+    command: tuple[str, ...], value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"expected seconds, a number from 0, got '{value}'" in refused(capsys, *command, value)
+
+
+def test_a_bound_that_nothing_is_below_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "export", "--to", "sft", "-", "--min-reward", "nan")
+    assert "expected a number, got 'nan'" in said
+    said = refused(capsys, "tail", "--timeout", "0", "--from", "nan")
+    assert "expected beginning, now, Unix seconds" in said
+
+
+def test_a_folder_has_no_task_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "folder: cannot be read: Is a dir" in refused(capsys, "try", "adder", "--task=folder:1")
+
+
+@pytest.mark.parametrize(
+    ("option", "most"), [("--processes", "1,000"), ("--slots", f"{MAX_SLOTS:,}")]
+)
+def test_more_than_a_machine_can_run_is_refused(
+    option: str, most: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"{option} may be at most {most}, got 1,000,000" in refused(
+        capsys, "work", option, "1000000"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "most"),
+    [
+        ("AGENTPIPE_SLOTS", "100001", "100,000"),
+        ("AGENTPIPE_LEASE_S", "1e300", f"{MAX_SECONDS:,}"),
+        ("AGENTPIPE_RETENTION_S", "1e10", f"{MAX_SECONDS:,}"),
+        ("AGENTPIPE_MAX_QUEUE_SIZE", HUGE, f"{2**53:,}"),
+    ],
+)
+def test_a_variable_has_an_upper_bound(name: str, value: str, most: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}: expected .*, at most {most}; got '{value}'"):
+        Settings.from_env({name: value})
+
+
+def test_a_broker_that_is_away_is_not_said_with_each_look(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A burst looks several times a second."""
+    reasons = ["away", "away", "away", "full", "full", "away"]
+    left = list(reversed(reasons))
+
+    def is_done() -> bool:
+        raise Unreachable(left.pop())
+
+    supervisor = Supervisor(Settings(), {}, 1, is_done)
+    with caplog.at_level(logging.WARNING):
+        assert not any(supervisor._done() for _ in reasons)  # noqa: SLF001 - a burst's question
+    said = [record.getMessage().rpartition(" ")[2] for record in caplog.records]
+    assert said == ["away", "full", "away"]
+
+
+def test_a_signal_ends_a_supervisor_that_still_starts_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started = []
+
+    class Child:
+        code = 0
+
+        def __init__(self, *_: object) -> None:
+            started.append(self)
+            os.kill(os.getpid(), 15)
+
+    monkeypatch.setattr("agentpipe.worker.fleet.supervisor.ChildProcess", Child)
+    assert (Supervisor(Settings(), {}, 500, None).run(), len(started)) == (0, 1)
