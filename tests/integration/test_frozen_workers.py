@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from agentpipe.engines.process.reaper import children_of
+from agentpipe.worker.watch.freeze_watch import HELD_UP_S
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 
     from tests.integration.project import Project
 
-DRAMATIQ = ("-m", "dramatiq", "agentpipe.actors", "--processes", "1", "--threads", "1")
+DRAMATIQ = ("-m", "dramatiq", "agentpipe.actors", "--processes", "1", "--threads", "4")
 # A freeze is noticed after half of it: before it ends, which would count a crash for all.
 LEASE_S = "20"
 KINDS = {
@@ -88,6 +91,33 @@ def test_a_worker_that_was_stopped_is_replaced_and_its_runs_go_back(project: Pro
     ] * 4
     assert frozen not in project.processes()
     assert len(fleet.pids) == 1
+
+
+@pytest.mark.long
+@pytest.mark.every_broker(but=["rabbitmq"])  # It gives tasks back when the connection ends.
+@pytest.mark.parametrize("command", [(), DRAMATIQ], ids=["supervisor", "guard"])
+def test_neighbours_of_a_run_that_holds_a_worker_which_is_killed_count_no_crash(
+    project: Project, command: tuple[str, ...]
+) -> None:
+    """They come back with it, and without that would be buried with it."""
+    project.environ["AGENTPIPE_LEASE_S"] = "90"  # Its watcher does not end it within half of that.
+    project.collection(concurrency=4, max_crashes=2)
+    project.send(*["sleep 15"] * 3, HELD)  # In this order they begin.
+    for deaths in (1, 2):
+        if command or deaths == 1:  # Dramatiq ends when its worker does.
+            project.work(*([] if command else ["--processes", "1"]), command=command or ("work",))
+        worker = wait_until(partial(_held, project, deaths), 60, "a worker is held up")
+        os.kill(worker, signal.SIGKILL)
+    if command:
+        project.work(command=command)
+    _assert_only_the_culprit_is_blamed(project)
+
+
+def _held(project: Project, runs: int) -> int:
+    """The worker that HELD holds up, in its run of that number, for long enough to be noticed."""
+    begun = [it for it in project.journal("started") if it["task_id"] == HELD["task_id"]]
+    noticed = len(begun) == runs and time.monotonic() > begun[-1]["monotonic"] + 5 * HELD_UP_S
+    return begun[-1]["pid"] if noticed else 0
 
 
 @pytest.mark.long

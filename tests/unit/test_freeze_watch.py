@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentpipe.worker.watch.freeze_watch import (
+    HELD_UP_S,
     LOOK_EVERY_S,
     MAX_STEP_S,
     MIN_FREEZE_S,
@@ -35,6 +36,18 @@ def test_a_beat_begins_anew(pass_time: Callable[[float], None]) -> None:
     assert not _looks(watch, pass_time, 4.9)
     assert not watch.is_frozen(8)
     assert not _looks(watch, pass_time, 4.9)
+
+
+def test_a_worker_that_is_held_up_for_a_second_is_known_before_the_limit(
+    pass_time: Callable[[float], None],
+) -> None:
+    watch = FreezeWatch(5.0)
+    assert not _looks(watch, pass_time, HELD_UP_S - 2 * LOOK_EVERY_S)
+    seen = [watch.is_held_up]
+    assert not _looks(watch, pass_time, 4 * LOOK_EVERY_S)
+    seen.append(watch.is_held_up)
+    watch.is_frozen(8)
+    assert [*seen, watch.is_held_up] == [False, True, False]
 
 
 def test_a_machine_or_a_watcher_that_slept_for_an_hour_ends_no_worker(

@@ -9,6 +9,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agentpipe.core.processes import is_alive
@@ -110,8 +111,8 @@ class ChildProcess:
 
     def _bury(self) -> None:
         """In a thread that its replacement does not wait for: the broker may be away."""
-        args = (self._word.read(), self._alone)
-        self._burying = threading.Thread(target=bury_dead, args=args, daemon=True)
+        bury = partial(bury_dead, self._word.read(), self._alone, held_up=self._watch.is_held_up)
+        self._burying = threading.Thread(target=bury, daemon=True)
         self._burying.start()
 
     def _end_frozen(self) -> None:

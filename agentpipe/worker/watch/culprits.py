@@ -55,6 +55,11 @@ def culprits_of(said: Said) -> frozenset[int]:
     return _only(_runs_of(_quiet(before, after), said)) or _only(_begun(said))
 
 
+def executed(said: Said) -> frozenset[int]:
+    """The places of the runs that had the loop or a thread of their own."""
+    return _runs_of({said.loop_thread, *said.threads}, said)
+
+
 def _runs_of(threads: set[int], said: Said) -> frozenset[int]:
     """What these threads work for, as far as that is known."""
     places = {said.threads[thread] for thread in threads & said.threads.keys()}

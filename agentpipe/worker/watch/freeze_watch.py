@@ -10,6 +10,8 @@ BEAT_S = 0.2
 LOOK_EVERY_S = 0.1
 # A call that holds the interpreter for less than this is slow, not stuck.
 MIN_FREEZE_S = 5.0
+# What is silent for this long does not wait for a core: one run holds all others up.
+HELD_UP_S = 1.0
 # What a look counts at most: the time in which the watcher itself, or the machine, stood still says
 # nothing of the worker.
 MAX_STEP_S = 0.5
@@ -27,6 +29,11 @@ class FreezeWatch:
         self._limit_s = limit_s
         self._beats = -1
         self._silent_s, self._looked_at = 0.0, time.monotonic()
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether it was silent at the last look, and had been for some time."""
+        return self._silent_s >= HELD_UP_S
 
     def is_frozen(self, beats: int) -> bool:
         """Whether it has been silent for too long; ``beats`` is its counter now."""

@@ -39,22 +39,33 @@ def _watch(worker: int, word: LastWordFile) -> None:
     watch = FreezeWatch(freeze_limit_s(settings.lease_s))
     while os.getppid() == worker and word.pid == worker:
         time.sleep(LOOK_EVERY_S)
-        if watch.is_frozen(word.beats) and _end(word, settings):
+        if watch.is_frozen(word.beats) and _end_frozen(word, settings):
             return
     if word.read().claims:
-        _end(word, settings, died=True)
+        _bury_dead(word, settings, held_up=watch.is_held_up)
 
 
-def _end(word: LastWordFile, settings: Settings, *, died: bool = False) -> bool:
-    """What few guards ever do, and its log: returns whether the worker has ended."""
+# What few guards ever do is imported when they do it.
+
+
+def _end_frozen(word: LastWordFile, settings: Settings) -> bool:
+    from agentpipe.worker.watch.post_mortem import end_frozen
+
+    _log(settings)
+    return end_frozen(word, settings)
+
+
+def _bury_dead(word: LastWordFile, settings: Settings, *, held_up: bool) -> None:
+    from agentpipe.worker.watch.post_mortem import bury_dead
+
+    _log(settings)
+    bury_dead(word.read(), settings, held_up=held_up)
+
+
+def _log(settings: Settings) -> None:
     from agentpipe.core import logs
-    from agentpipe.worker.watch.post_mortem import bury_dead, end_frozen
 
     logs.configure(settings.log_level, settings.log_format)
-    if not died:
-        return end_frozen(word, settings)
-    bury_dead(word.read(), settings)
-    return True
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Post-mortem: what becomes of the tasks of a worker that froze or died.
 
 A frozen one is ended from outside, and the run that froze it is blamed alone. After a death each
-run that had begun may be the cause.
+run that had begun may be the cause, unless one of them held up all others by then.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from agentpipe.brokers.capabilities import BuriesWorkers, SparesTasks
 from agentpipe.brokers.records import Claim, Settlement, Worker
 from agentpipe.core.text import counted
 from agentpipe.errors import AgentpipeError
-from agentpipe.worker.watch.culprits import culprits_of
+from agentpipe.worker.watch.culprits import culprits_of, executed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,15 +62,26 @@ def end_frozen(word: LastWordFile, settings: Settings) -> bool:
     return True
 
 
-def bury_dead(said: Said, settings: Settings) -> None:
+def bury_dead(said: Said, settings: Settings, *, held_up: bool) -> None:
     """Return the tasks of a worker that was killed: its lease need not end first.
 
     Runs that had begun count a crash, others none. A worker that has left holds nothing. Where the
     end of a connection returns its tasks, nothing is left to do.
+
+    Args:
+        said: Its last word.
+        settings: For the store.
+        held_up: It was silent when it died. Then what it executed counts a crash, alone: its
+            neighbours come back with it, would die beside it each time, and be buried with it.
     """
     if not said.worker or not may_have(settings, BuriesWorkers):
         return
-    begun = [held.task_id for held in said.claims.values() if held.begun]
+    executing = executed(said) if held_up else frozenset()
+    begun = [
+        held.task_id
+        for place, held in said.claims.items()
+        if held.begun and (not executing or place in executing)
+    ]
     worker = Worker(said.worker)
 
     def give_back(store: Store) -> None:
