@@ -33,6 +33,7 @@ from agentpipe.sinks.base import Keeper
 
 if TYPE_CHECKING:
     import argparse
+
     from agentpipe.archive.collect import Collected
     from agentpipe.settings import Settings
 
