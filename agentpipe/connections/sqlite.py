@@ -159,8 +159,8 @@ class Database:
         with self._outage_noted() as since, self._begun(deadline):
             before = self._connection.total_changes
             try:
-                if self._on_return is not None and time.monotonic() - since > OUTAGE_S:
-                    self._on_return(self._connection, since)
+                if time.monotonic() - since > OUTAGE_S:
+                    self._returned(since)
                 yield self._connection
                 changed = self._connection.total_changes != before
                 self._connection.execute("COMMIT")
@@ -170,6 +170,11 @@ class Database:
             if changed:  # Else a listener that opens a transaction would wake itself for ever.
                 with suppress(OSError):  # The disk may be full; listeners wake at times anyway.
                     file_notify.notify(self._lock.file)
+
+    def _returned(self, since: float) -> None:
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if self._on_return is not None and version:  # A new file has no tables yet.
+            self._on_return(self._connection, since)
 
     @contextmanager
     def _outage_noted(self) -> Iterator[float]:

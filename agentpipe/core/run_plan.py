@@ -10,11 +10,10 @@ from agentpipe.core.run_names import prefix_of, without_run
 from agentpipe.core.task_fields import MAX_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from agentpipe.core.task import Task
+    from collections.abc import Iterator, Mapping
 
 _OF_SAMPLES = ("group_id", "sample_index", "group_size")
+_OF_RUNS = frozenset({"run", "task_id", *_OF_SAMPLES})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +29,19 @@ class RunPlan:
     samples: int = 0
     same_seed: bool = False
 
-    def problems(self, task: Task) -> list[str]:
-        """What keeps a task out of this run, a sentence each."""
-        return [*self._wrong_run(task), *self._wrong_ids(task), *self._wrong_samples(task)]
+    def problems(self, given: Mapping[str, Any]) -> list[str]:
+        """What keeps a task with these fields out of this run, a sentence each."""
+        if _OF_RUNS.isdisjoint(given):
+            return []
+        return [*self._wrong_run(given), *self._wrong_ids(given), *self._wrong_samples(given)]
 
-    def _wrong_run(self, task: Task) -> Iterator[str]:
-        if task.run not in (None, self.run):
-            yield f"run: the task says {task.run!r}, --run says {self.run!r}: remove one of them"
+    def _wrong_run(self, given: Mapping[str, Any]) -> Iterator[str]:
+        if (run := given.get("run")) not in (None, self.run):
+            yield f"run: the task says {run!r}, --run says {self.run!r}: remove one of them"
 
-    def _wrong_ids(self, task: Task) -> Iterator[str]:
-        for name, given in (("task_id", task.task_id), ("group_id", task.group_id)):
-            if not given:
+    def _wrong_ids(self, task: Mapping[str, Any]) -> Iterator[str]:
+        for name in ("task_id", "group_id"):
+            if not (given := task.get(name)):
                 continue
             longest = len(prefix_of(self.run) + given) + len(self._suffix(self.samples))
             if longest > MAX_ID:
@@ -49,26 +50,26 @@ class RunPlan:
                     f"{MAX_ID} are allowed: shorten it"
                 )
 
-    def _wrong_samples(self, task: Task) -> Iterator[str]:
+    def _wrong_samples(self, given: Mapping[str, Any]) -> Iterator[str]:
         if not self.samples:
             return
         for name in _OF_SAMPLES:
-            if getattr(task, name) is not None:
+            if given.get(name) is not None:
                 yield f"{name}: --samples sets it: remove the key"
 
-    def fields(self, task: Task, key: str) -> Iterator[dict[str, Any]]:
+    def fields(self, given: Mapping[str, Any], key: str) -> Iterator[dict[str, Any]]:
         """The fields of each task to send; ``key`` is the task's id, without a run."""
-        name = f"{prefix_of(self.run)}{without_run(key, task.run)}"
+        name = f"{prefix_of(self.run)}{without_run(key, given.get('run'))}"
         if not self.samples:
-            group = task.group_id and self._group_of(task)
+            group = self._group_of(given) if given.get("group_id") else None
             yield {"run": self.run, "task_id": name, "group_id": group}
         for index in range(self.samples):
             yield self._sample(name, index)
 
-    def _group_of(self, task: Task) -> str:
+    def _group_of(self, given: Mapping[str, Any]) -> str:
         """Of this run alone; a file that names the run has it already."""
-        prefix, group = prefix_of(self.run), task.group_id or ""
-        return group if task.run and group.startswith(prefix) else prefix + group
+        prefix, group = prefix_of(self.run), str(given["group_id"])
+        return group if given.get("run") and group.startswith(prefix) else prefix + group
 
     def _sample(self, name: str, index: int) -> dict[str, Any]:
         task_id = f"{name}{self._suffix(index)}"

@@ -17,9 +17,12 @@ from agentpipe.core.run_names import prefix_of
 from agentpipe.core.slots import Slots
 from agentpipe.core.task_fields import (
     CHECKS,
+    is_surely_sound,
     kind_of,
     misspelt,
+    too_large,
     wrong_deadline,
+    wrong_json,
     wrong_types,
     wrong_values,
 )
@@ -109,74 +112,22 @@ class Task:
 
     @classmethod
     def load(cls, data: Any, *, give_id: bool = False) -> Task:
-        """Check ``data`` (a dict, a string that is the question, or a Task) and build the Task.
-
-        With ``give_id`` a task without an id gets a new one.
-
-        Unknown keys are dropped, as MCP-Universe does, unless one looks like a misspelt field.
+        """Check ``data``, see ``checked``, and build the Task.
 
         Raises:
             TaskError: With each mistake: the field, what is wrong with it and what is right.
         """
-        flaws: list[str] = []
-        if isinstance(data, str):
-            data = {"question": data}
-        elif isinstance(data, Task):
-            data = asdict(data)
-        elif not isinstance(data, dict):
-            raise TaskError(f"a task is a JSON object or a string, not {kind_of(data)}")
-        elif data.get("task_id") == "":
-            flaws = ["task_id: it is empty; give one, or leave the key out"]
-        known = {name: value for name, value in data.items() if name in CHECKS}
-        if len(known) < len(data):
-            flaws += misspelt(data)
-        flaws += wrong_values(known)
-        if flaws:
-            raise TaskError(*flaws)
-        if give_id and not known.get("task_id"):
-            known["task_id"] = (
-                f"{prefix_of(known['run'])}{new_id()}" if known.get("run") else new_id()
-            )
-        return _SLOTS.filled(known)
+        fields, _ = checked(data, give_id=give_id)
+        return cls.of(fields)
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Task:
+        """The task with these fields, which are known to be valid."""
+        return _SLOTS.filled(fields)
 
     def encode(self) -> bytes:
-        """The wire form: ``schema`` and each field that differs from its default.
-
-        Raises:
-            TaskError: It is larger than ``MAX_TASK_BYTES``, or holds what JSON cannot.
-        """
-        named = zip(_DEFAULTS.items(), _SLOTS.values(self), strict=True)
-        wire = {name: value for (name, default), value in named if value != default}
-        try:
-            # The id first, where ``encode_with`` finds it.
-            head = (
-                {"schema": SCHEMA, "task_id": self.task_id} if self.task_id else {"schema": SCHEMA}
-            )
-            data = orjson.dumps({**head, **wire})
-        except (TypeError, orjson.JSONEncodeError) as error:
-            raise TaskError(f"the task is not JSON: {error}") from error
-        return self._of_size(data)
-
-    def encode_with(self, encoded: bytes, fields: Mapping[str, Any]) -> bytes:
-        """``encode`` of the task with other ``fields``.
-
-        Faster where ``encoded``, the task as it is, has none of them but its id.
-        """
-        new = {name: value for name, value in fields.items() if value != getattr(self, name)}
-        if new.get("task_id") and encoded.startswith(head := _head(self.task_id)):
-            encoded = _head(new.pop("task_id")) + encoded[len(head) :]
-        if any(getattr(self, name) != _DEFAULTS[name] for name in new):
-            return self.changed(**fields).encode()
-        return self._of_size(b"%b,%b" % (encoded[:-1], orjson.dumps(new)[1:])) if new else encoded
-
-    def _of_size(self, data: bytes) -> bytes:
-        has_run = self.answered is not None or self.spent_before is not None
-        if len(data) > (MAX_CARRIED_BYTES if has_run else MAX_TASK_BYTES):
-            raise TaskError(
-                f"the task has {len(data):,} bytes, {MAX_TASK_BYTES:,} are allowed: "
-                "put large inputs in a file or a bucket and send its address"
-            )
-        return data
+        """See ``encode_fields``."""
+        return encode_fields(dict(zip(_DEFAULTS, _SLOTS.values(self), strict=True)))
 
     def changed(self, **fields: Any) -> Task:
         """The same as ``dataclasses.replace``, in a third of the time."""
@@ -222,11 +173,102 @@ def _check_types(known: dict[str, Any]) -> None:
 
 _SLOTS = Slots(Task)
 _DEFAULTS = asdict(Task())  # In the order of ``_SLOTS``.
+_PLACES = {name: place for place, name in enumerate(_DEFAULTS)}
 
 
 def _head(task_id: str) -> bytes:
     """What the wire form of a task with this id begins with."""
     return orjson.dumps({"schema": SCHEMA, "task_id": task_id})[:-1]
+
+
+def checked(data: Any, *, give_id: bool = False) -> tuple[dict[str, Any], bytes]:
+    """Check ``data`` (a dict, a string that is the question, or a Task).
+
+    Returns the fields that it gives, in their order, and the wire form of the task. With
+    ``give_id`` a task without an id gets a new one. Unknown keys are dropped, as MCP-Universe does,
+    unless one looks like a misspelt field.
+
+    Raises:
+        TaskError: With each mistake: the field, what is wrong with it and what is right.
+    """
+    known, flaws = _known(data)
+    flaws += wrong_values(known)
+    if give_id and not known.get("task_id"):
+        prefix = prefix_of(known["run"]) if known.get("run") else ""
+        known["task_id"] = f"{prefix}{new_id()}"
+    fields = {name: known[name] for name in sorted(known, key=_PLACES.__getitem__)}
+    try:
+        encoded = _wire(fields)
+    except TaskError as error:
+        raise TaskError(*(flaws + wrong_json(fields) or error.messages)) from error
+    if flaws or not is_surely_sound(encoded):
+        flaws += wrong_json(fields)
+    if flaws := flaws + too_large(fields, len(encoded)):
+        raise TaskError(*flaws)
+    return fields, _of_size(encoded, fields)
+
+
+def _known(data: Any) -> tuple[dict[str, Any], list[str]]:
+    """What ``data`` says of a task's fields, and what is wrong with its other keys."""
+    if isinstance(data, str):
+        return {"question": data}, []
+    if isinstance(data, Task):
+        return asdict(data), []
+    if not isinstance(data, dict):
+        raise TaskError(f"a task is a JSON object or a string, not {kind_of(data)}")
+    empty = data.get("task_id") == ""
+    flaws = ["task_id: it is empty; give one, or leave the key out"] if empty else []
+    known = {name: value for name, value in data.items() if name in CHECKS}
+    if len(known) < len(data):
+        flaws += misspelt(data)
+    return known, flaws
+
+
+def encode_fields(fields: Mapping[str, Any]) -> bytes:
+    """The wire form: ``schema`` and each field that differs from its default.
+
+    Raises:
+        TaskError: It is larger than ``MAX_TASK_BYTES``, or holds what JSON cannot.
+    """
+    return _of_size(_wire(fields), fields)
+
+
+def _wire(fields: Mapping[str, Any]) -> bytes:
+    # The id first, where ``encode_with`` finds it.
+    task_id = fields.get("task_id")
+    wire = {"schema": SCHEMA, "task_id": task_id} if task_id else {"schema": SCHEMA}
+    wire |= {name: value for name, value in fields.items() if value != _DEFAULTS[name]}
+    try:
+        return orjson.dumps(wire)
+    except (TypeError, orjson.JSONEncodeError) as error:
+        raise TaskError(f"the task is not JSON: {error}") from error
+
+
+def encode_with(encoded: bytes, fields: Mapping[str, Any], more: Mapping[str, Any]) -> bytes:
+    """The wire form of a task with ``more`` fields; ``encoded`` is that with ``fields`` alone.
+
+    Faster where the task has none of them but its id.
+    """
+    new = {name: v for name, v in more.items() if v != fields.get(name, _DEFAULTS[name])}
+    if not new:
+        return encoded
+    if new.get("task_id") and encoded.startswith(head := _head(fields.get("task_id", ""))):
+        encoded = _head(new.pop("task_id")) + encoded[len(head) :]
+    if not new.keys().isdisjoint(fields):
+        return encode_fields({**fields, **more})
+    added = b"%b,%b" % (encoded[:-1], orjson.dumps(new)[1:]) if new else encoded
+    return _of_size(added, fields)
+
+
+def _of_size(encoded: bytes, fields: Mapping[str, Any]) -> bytes:
+    if len(encoded) > MAX_TASK_BYTES:
+        has_run = fields.get("answered") is not None or fields.get("spent_before") is not None
+        if not has_run or len(encoded) > MAX_CARRIED_BYTES:
+            raise TaskError(
+                f"the task has {len(encoded):,} bytes, {MAX_TASK_BYTES:,} are allowed: "
+                "put large inputs in a file or a bucket and send its address"
+            )
+    return encoded
 
 
 # Objects and lists: other values are never changed, so that copies share them.

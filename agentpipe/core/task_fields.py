@@ -14,36 +14,54 @@ from agentpipe.core.timestamps import utc
 from agentpipe.errors import TaskError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 MAX_DEPTH = 50
 MAX_ID = 256
 # What a Result repeats must fit into a sink's record beside the answer; Kafka takes 1 MB of all.
 MAX_FIELD_BYTES = {"metadata": 512 * 1024, "sampling": 64 * 1024, "category": 1_024}
+# Fields that are judged by more than their types.
+_TOGETHER = frozenset({"sample_index", "group_size", "run", "deadline"})
 TASKS = JsonRules(MAX_DEPTH, other_types=True, nul=False)
 
 
 def wrong_values(known: dict[str, Any]) -> list[str]:
-    """What is wrong with the fields, and makes the deadline a number."""
+    """What is wrong with the fields, JSON aside, and makes the deadline a number."""
     wrong = wrong_types(known)
+    if _TOGETHER.isdisjoint(known):
+        return list(wrong.values())
     sound = {name: value for name, value in known.items() if name not in wrong} if wrong else known
-    others = (*_wrong_sample(sound), *_wrong_run(sound), *wrong_deadline(sound))
-    flaws = [*wrong.values(), *others]
+    flaws = [*wrong.values(), *_wrong_sample(sound), *_wrong_run(sound), *wrong_deadline(sound)]
+    if "deadline" in sound:
+        known["deadline"] = sound["deadline"]
+    return flaws
+
+
+def is_surely_sound(encoded: bytes) -> bool:
+    """Whether ``wrong_json`` would find nothing, seen in a wire form; of most tasks it is."""
+    if b"\\u0000" in encoded or b"null" in encoded:  # Of NaN the encoder makes null.
+        return False
+    return encoded.count(b"{") + encoded.count(b"[") <= MAX_DEPTH
+
+
+def wrong_json(fields: dict[str, Any]) -> list[str]:
+    """What JSON or a database cannot hold, with its place, in fields of the right types."""
+    wrong = wrong_types(fields)
     # What an agent answered may be what no sender may write: NUL, or deeper levels.
-    written = {**sound, "answered": None} if "answered" in sound else sound
-    if TASKS.flaw(written):
-        return flaws + [f for name, value in written.items() if (f := TASKS.flaw(value, name, 1))]
-    return [*flaws, *_too_large(sound)]
+    written = {n: v for n, v in fields.items() if n not in wrong and n != "answered"}
+    if not TASKS.flaw(written):
+        return []
+    return [flaw for name, value in written.items() if (flaw := TASKS.flaw(value, name, 1))]
 
 
-def _too_large(known: dict[str, Any]) -> Iterator[str]:
+def too_large(fields: Mapping[str, Any], size: int) -> list[str]:
+    """Fields with more bytes than are allowed, of a task that has so many in all."""
+    flaws = []
     for name, limit in MAX_FIELD_BYTES.items():
-        try:
-            size = len(orjson.dumps(known[name])) if known.get(name) else 0
-        except TypeError:
-            continue  # No JSON, which encoding says.
-        if size > limit:
-            yield f"{name}: it has {size:,} bytes, {limit:,} are allowed: send an address instead"
+        if size > limit and fields.get(name) and (found := len(orjson.dumps(fields[name]))) > limit:
+            sizes = f"it has {found:,} bytes, {limit:,} are allowed"
+            flaws.append(f"{name}: {sizes}: send an address instead")
+    return flaws
 
 
 def wrong_types(known: dict[str, Any]) -> dict[str, str]:

@@ -169,7 +169,7 @@ class Retry:
     def _drop(self, sent: Sent, tasks: Iterable[AdmittedTask]) -> None:
         """A replay of a letter would be one attempt more beside the one that takes its place."""
         taken = {*sent.task_ids, *sent.duplicate_ids}
-        followed = (each.task.retry_of for each in tasks if each.task.task_id in taken)
+        followed = (each.task.retry_of for each in tasks if each.task_id in taken)
         if self._letters is not None:
             self._letters.drop_dead([task_id for task_id in followed if task_id])
 

@@ -91,8 +91,8 @@ class AgentActor(dramatiq.Actor[..., None]):
             actor_name=self.actor_name,
             args=(orjson.loads(admitted.stamped(self.config_hash)),) if complete else (),
             kwargs={} if complete else fields,
-            options={"priority": admitted.task.priority, **named(options)},
-            message_id=admitted.task.task_id,
+            options={"priority": admitted.fields.get("priority", 0), **named(options)},
+            message_id=admitted.task_id,
         )
 
     def task_of(self, message: dramatiq.Message[Any]) -> dict[str, Any]:

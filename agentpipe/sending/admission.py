@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.records import Offer
 from agentpipe.config.task_rules import NO_RULES
-from agentpipe.core.task import Task
+from agentpipe.core.task import Task, checked, encode_with
 from agentpipe.errors import TaskError
 from agentpipe.evaluation import evaluators
 
@@ -28,15 +28,14 @@ class AdmittedTask:
     is offered: each of its samples shares it.
 
     Attributes:
-        checked: The task as it was examined. It has an id, unless its sender gave none and a run's
-            plan is to give it one.
+        fields: What its sender gave, and an id, unless a run's plan is to give it one.
         encoded: The same as the store keeps it.
         named: Whether its sender gave the id.
         line: Where it stands in its file, from 1; 0 if it is in none.
         added: Fields that it has got since.
     """
 
-    checked: Task
+    fields: Mapping[str, Any]
     encoded: bytes
     named: bool = True
     line: int = 0
@@ -45,19 +44,18 @@ class AdmittedTask:
     @property
     def task(self) -> Task:
         """The task with all its fields."""
-        return self.checked.changed(**self.added) if self.added else self.checked
+        return Task.of({**self.fields, **self.added})
 
     @property
     def task_id(self) -> str:
         """Its id; empty where a run's plan is to give it one."""
-        given: str | None = self.added.get("task_id")
-        return given or self.checked.task_id
+        return str(self.added.get("task_id") or self.fields.get("task_id", ""))
 
     def with_fields(self, **fields: Any) -> AdmittedTask:
         """The same task with fields that are known to be valid; an id is its sender's."""
         added = {**self.added, **fields} if self.added else fields
         named = self.named or "task_id" in fields
-        return AdmittedTask(self.checked, self.encoded, named, self.line, added)
+        return AdmittedTask(self.fields, self.encoded, named, self.line, added)
 
     def stamped(self, config_hash: str) -> bytes:
         """The payload with its sender's fingerprint.
@@ -66,28 +64,34 @@ class AdmittedTask:
             TaskError: With what was added it is larger than a task may be.
         """
         fields = {**self.added, "config_hash": config_hash or None}
-        return self.checked.encode_with(self.encoded, fields)
+        return encode_with(self.encoded, self.fields, fields)
 
     def offer(self, config_hash: str) -> Offer:
         """The task as it is offered to a store; see ``stamped``."""
-        group_id = self.added.get("group_id", self.checked.group_id)
-        payload = self.stamped(config_hash)
-        return Offer(self.task_id, payload, self.checked.priority, group_id=group_id)
+        group_id = self.added.get("group_id", self.fields.get("group_id"))
+        priority = self.fields.get("priority", 0)
+        return Offer(self.task_id, self.stamped(config_hash), priority, group_id=group_id)
 
 
-def examine(data: Any, rules: TaskRules = NO_RULES) -> tuple[AdmittedTask | None, list[str]]:
+def examine(
+    data: Any, rules: TaskRules = NO_RULES, line: int = 0
+) -> tuple[AdmittedTask | None, list[str]]:
     """The task in ``data``, and everything that keeps it from being sent.
 
     ``data`` is what ``Task.load`` takes; ``rules`` are those of the collection that it is for. The
     task is None only where no Task could be made.
     """
     try:
-        task = Task.load(data, give_id=rules.plan is None)
-        admitted = _encoded(task, named=_has_id(data))
+        fields, encoded = checked(data, give_id=rules.plan is None)
     except TaskError as error:
         return None, [*error.messages, *_evaluator_problems(data, rules)]
-    wrong = _ours(data) + evaluators.check(task.evaluators, rules.functions)
-    return admitted, wrong + rules.problems(task)
+    admitted = AdmittedTask(fields, encoded, _has_id(data), line)
+    wrong = _ours(data)
+    if given := fields.get("evaluators"):
+        wrong += evaluators.check(given, rules.functions)
+    if rules.may_refuse(fields):
+        wrong += rules.problems(admitted.task)
+    return admitted, wrong + rules.plan.problems(fields) if rules.plan else wrong
 
 
 def _ours(data: Any) -> list[str]:
@@ -120,7 +124,3 @@ def admit(data: Any, rules: TaskRules = NO_RULES) -> AdmittedTask:
     if admitted is None or problems:
         raise TaskError("; ".join(problems))
     return admitted
-
-
-def _encoded(task: Task, *, named: bool) -> AdmittedTask:
-    return AdmittedTask(task, task.encode(), named)

@@ -9,7 +9,6 @@ import orjson
 
 from agentpipe.config.paths import shown_path
 from agentpipe.config.task_rules import NO_RULES
-from agentpipe.core.task import Task
 from agentpipe.errors import ConfigError, Problem
 from agentpipe.sending.admission import AdmittedTask
 from agentpipe.sending.task_files import (
@@ -99,5 +98,6 @@ class _Spool:
         self._file.seek(0)
         for line in self._file:
             head, _, payload = line[:-1].partition(b" ")
-            task = Task.decode(orjson.loads(payload))
-            yield AdmittedTask(task, payload, head[:1] == b"+", int(head[1:]))
+            fields = orjson.loads(payload)
+            del fields["schema"]
+            yield AdmittedTask(fields, payload, head[:1] == b"+", int(head[1:]))

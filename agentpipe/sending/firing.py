@@ -79,7 +79,7 @@ def tasks_of(
     marks = {"schedule": spec.name, "fire_time": at.isoformat()}
     ending = f"{collection}.{spec.name}@{at:%Y%m%dT%H%M%SZ}"
     return (
-        _fired(task, task.task.task_id if task.named else str(number), ending, marks)
+        _fired(task, task.task_id if task.named else str(number), ending, marks)
         for number, task in enumerate(checked_tasks(spec.tasks_file, rules), 1)
     )
 

@@ -31,7 +31,7 @@ def looks_like_a_line(key: str) -> bool:
 def in_run(tasks: Iterable[AdmittedTask], plan: RunPlan) -> Iterator[AdmittedTask]:
     """The tasks as those of a run, each as many times as it has samples."""
     for admitted in tasks:
-        for fields in plan.fields(admitted.task, key_of(admitted)):
+        for fields in plan.fields(admitted.fields, key_of(admitted)):
             yield admitted.with_fields(**fields)
 
 
@@ -55,4 +55,5 @@ def key_of(admitted: AdmittedTask) -> str:
         return admitted.task_id
     if admitted.line:
         return line_key(admitted.line)
-    return f"q-{hashlib.sha256(admitted.task.question.encode()).hexdigest()[:16]}"
+    question = str(admitted.fields.get("question", ""))
+    return f"q-{hashlib.sha256(question.encode()).hexdigest()[:16]}"

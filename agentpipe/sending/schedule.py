@@ -148,7 +148,7 @@ class Schedule:
             firing.accepted += sent.accepted
             firing.duplicates += sent.duplicates
             known = {*sent.task_ids, *sent.duplicate_ids}
-            firing.refused = [task for task in firing.refused if task.task.task_id not in known]
+            firing.refused = [task for task in firing.refused if task.task_id not in known]
 
     def _note(self, firing: Firing) -> float:
         """Raise the mark; skip tasks that another scheduler has sent meanwhile."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from codecs import BOM_UTF8
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -83,9 +83,8 @@ class TaskReader:
     def _task_of(self, entry: Entry, number: int) -> tuple[AdmittedTask | None, list[Problem]]:
         if entry.error:
             return None, [entry.problem(entry.error)]
-        admitted, messages = examine(entry.data, self._rules)
+        admitted, messages = examine(entry.data, self._rules, entry.line)
         if admitted is not None:
-            admitted = replace(admitted, line=entry.line)
             messages = [*messages, *self._ids.problems(admitted, entry.file, number)]
         return admitted, [entry.problem(message) for message in messages]
 

@@ -107,7 +107,7 @@ class PromptFeed:
             if sent.refused:
                 return False
             if sent.duplicates:
-                log.info("group %s was sent before: it is not run again", prompt.task.task_id)
+                log.info("group %s was sent before: it is not run again", prompt.task_id)
         return True
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from agentpipe.brokers.records import Claim, Worker
 from agentpipe.config.collection import load
-from agentpipe.core.json_values import JsonRules
+from agentpipe.core.task_fields import wrong_values
 from agentpipe.errors import ConfigError
 from agentpipe.evaluation import evaluators
 from agentpipe.sending.admission import admit
@@ -32,24 +32,28 @@ COLLECTION = "kind: collection\nspec: {name: crew, config: ./agent.yaml}\n"
 def checks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often whole tasks and their evaluators have been checked."""
     counts: Counter[str] = Counter()
-    flaw, check = JsonRules.flaw, evaluators.check
+    values, check = wrong_values, evaluators.check
 
-    def counted_flaw(rules: JsonRules, value: Any, place: str = "", depth: int = 0) -> str:
-        counts["values"] += not place and not depth
-        return flaw(rules, value, place, depth)
+    def counted_values(known: dict[str, Any]) -> list[str]:
+        counts["values"] += 1
+        return values(known)
 
     def counted_check(specs: list[dict[str, Any]], scope: FunctionScope | None = None) -> list[str]:
         counts["evaluators"] += 1
         return check(specs, scope)
 
-    monkeypatch.setattr(JsonRules, "flaw", counted_flaw)
+    monkeypatch.setattr("agentpipe.core.task.wrong_values", counted_values)
     monkeypatch.setattr(evaluators, "check", counted_check)
     return counts
 
 
 def file_of(folder: Path, number: int) -> Path:
     file = folder / "tasks.jsonl"
-    lines = [json.dumps({"question": f"{each}?", "priority": each}) for each in range(number)]
+    judge = {"func": "raw", "op": "contain", "value": "42"}
+    lines = [
+        json.dumps({"question": f"{each}?", "priority": each, "evaluators": [judge]})
+        for each in range(number)
+    ]
     file.write_text("\n".join(lines))
     return file
 
@@ -63,7 +67,7 @@ def test_a_task_from_a_file_is_validated_once_until_it_runs(
     collections = load(tmp_path / "collection.yaml")
     dispatcher = Dispatcher.open(collections, settings)
     tasks = checked_tasks(file_of(tmp_path, 3))
-    marked = [task.with_fields(metadata={"k": "v"}) for task in tasks]
+    marked = [each.with_fields(metadata={"k": "v"}) for each in tasks]
     assert dispatcher.send_many("crew", marked).accepted == 3
     dispatcher.close()
     store, worker = open_any(settings), Worker("w", queues=frozenset({"crew_0"}))
@@ -93,8 +97,8 @@ def test_whether_the_sender_gave_the_id_is_known_behind_the_file(tmp_path: Path)
 
 
 def test_an_admitted_task_is_admitted_as_it_is() -> None:
-    task = admit("Why?")
-    assert admit(task) is task
+    admitted = admit("Why?")
+    assert admit(admitted) is admitted
 
 
 @pytest.mark.parametrize(

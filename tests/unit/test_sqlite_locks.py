@@ -165,6 +165,25 @@ def test_a_row_of_failures_is_told_to_the_next_transaction(tmp_path: Path) -> No
     database.close()
 
 
+def test_a_new_file_that_was_long_in_opening_has_nothing_to_renew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "OUTAGE_S", -1.0)
+    told: list[float] = []
+
+    def opened() -> Database:
+        address = SqliteAddress(tmp_path / "a.db", "normal")
+        return Database(address, LAYOUT, lambda db, _: told.append(len(rows(db))))
+
+    def rows(db: sqlite3.Connection) -> list[object]:
+        return db.execute("SELECT * FROM things").fetchall()
+
+    opened().close()
+    assert not told
+    opened().close()
+    assert told == [0]
+
+
 def test_a_mistake_in_a_transaction_is_no_outage(tmp_path: Path) -> None:
     told: list[float] = []
     database = Database(

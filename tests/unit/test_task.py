@@ -230,6 +230,26 @@ def test_each_field_that_a_result_repeats_is_bounded(data: dict[str, Any], limit
     assert limit in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"question": "\\u0000 and null", "metadata": {"a": None}},
+        {"metadata": {"rows": [{}] * 2 * MAX_DEPTH}},
+        {"metadata": nested(MAX_DEPTH)},
+    ],
+)
+def test_what_only_looks_doubtful_is_taken(data: dict[str, Any]) -> None:
+    assert Task.decode(orjson.loads(Task.load(data).encode())) == Task(**data)
+
+
+def test_mistakes_of_values_are_told_with_those_of_types() -> None:
+    with pytest.raises(TaskError) as caught:
+        Task.load({"question": 5, "metadata": {"a": float("nan")}, "category": "y" * 2_000})
+    told = ["question: expected", "metadata.a: nan", "category: it has 2,002 bytes"]
+    assert all(map(str.startswith, caught.value.messages, told))
+    assert len(caught.value.messages) == len(told)
+
+
 def test_a_cycle_is_refused() -> None:
     cycle: dict[str, Any] = {}
     cycle["again"] = cycle
