@@ -17,12 +17,10 @@ from agentpipe.core.run_names import prefix_of
 from agentpipe.core.slots import Slots
 from agentpipe.core.task_fields import (
     CHECKS,
-    is_surely_sound,
     kind_of,
     misspelt,
     too_large,
     wrong_deadline,
-    wrong_json,
     wrong_types,
     wrong_values,
 )
@@ -191,25 +189,21 @@ def checked(data: Any, *, give_id: bool = False) -> tuple[dict[str, Any], bytes]
     Raises:
         TaskError: With each mistake: the field, what is wrong with it and what is right.
     """
-    known, flaws = _known(data)
-    flaws += wrong_values(known)
-    if give_id and not known.get("task_id"):
-        prefix = prefix_of(known["run"]) if known.get("run") else ""
-        known["task_id"] = f"{prefix}{new_id()}"
-    fields = {name: known[name] for name in sorted(known, key=_PLACES.__getitem__)}
-    try:
-        encoded = _wire(fields)
-    except TaskError as error:
-        raise TaskError(*(flaws + wrong_json(fields) or error.messages)) from error
-    if flaws or not is_surely_sound(encoded):
-        flaws += wrong_json(fields)
-    if flaws := flaws + too_large(fields, len(encoded)):
+    fields, flaws = _known(data)
+    flaws += wrong_values(fields)
+    if flaws:
+        raise TaskError(*flaws)
+    if give_id and not fields.get("task_id"):
+        prefix = prefix_of(fields["run"]) if fields.get("run") else ""
+        fields["task_id"] = f"{prefix}{new_id()}"
+    encoded = _wire(fields)
+    if flaws := too_large(fields, len(encoded)):
         raise TaskError(*flaws)
     return fields, _of_size(encoded, fields)
 
 
 def _known(data: Any) -> tuple[dict[str, Any], list[str]]:
-    """What ``data`` says of a task's fields, and what is wrong with its other keys."""
+    """What ``data`` says of a task's fields, in their order, and what is wrong with other keys."""
     if isinstance(data, str):
         return {"question": data}, []
     if isinstance(data, Task):
@@ -218,10 +212,10 @@ def _known(data: Any) -> tuple[dict[str, Any], list[str]]:
         raise TaskError(f"a task is a JSON object or a string, not {kind_of(data)}")
     empty = data.get("task_id") == ""
     flaws = ["task_id: it is empty; give one, or leave the key out"] if empty else []
-    known = {name: value for name, value in data.items() if name in CHECKS}
-    if len(known) < len(data):
+    names = sorted(data.keys() & CHECKS.keys(), key=_PLACES.__getitem__)
+    if len(names) < len(data):
         flaws += misspelt(data)
-    return known, flaws
+    return {name: data[name] for name in names}, flaws
 
 
 def encode_fields(fields: Mapping[str, Any]) -> bytes:

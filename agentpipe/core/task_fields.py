@@ -26,32 +26,17 @@ TASKS = JsonRules(MAX_DEPTH, other_types=True, nul=False)
 
 
 def wrong_values(known: dict[str, Any]) -> list[str]:
-    """What is wrong with the fields, JSON aside, and makes the deadline a number."""
+    """What is wrong with the fields, and makes the deadline a number."""
     wrong = wrong_types(known)
-    if _TOGETHER.isdisjoint(known):
-        return list(wrong.values())
     sound = {name: value for name, value in known.items() if name not in wrong} if wrong else known
-    flaws = [*wrong.values(), *_wrong_sample(sound), *_wrong_run(sound), *wrong_deadline(sound)]
-    if "deadline" in sound:
-        known["deadline"] = sound["deadline"]
-    return flaws
-
-
-def is_surely_sound(encoded: bytes) -> bool:
-    """Whether ``wrong_json`` would find nothing, seen in a wire form; of most tasks it is."""
-    if b"\\u0000" in encoded or b"null" in encoded:  # Of NaN the encoder makes null.
-        return False
-    return encoded.count(b"{") + encoded.count(b"[") <= MAX_DEPTH
-
-
-def wrong_json(fields: dict[str, Any]) -> list[str]:
-    """What JSON or a database cannot hold, with its place, in fields of the right types."""
-    wrong = wrong_types(fields)
+    flaws = list(wrong.values())
+    if not _TOGETHER.isdisjoint(sound):
+        flaws += [*_wrong_sample(sound), *_wrong_run(sound), *wrong_deadline(known)]
     # What an agent answered may be what no sender may write: NUL, or deeper levels.
-    written = {n: v for n, v in fields.items() if n not in wrong and n != "answered"}
-    if not TASKS.flaw(written):
-        return []
-    return [flaw for name, value in written.items() if (flaw := TASKS.flaw(value, name, 1))]
+    written = {**sound, "answered": None} if "answered" in sound else sound
+    if TASKS.flaw(written):
+        flaws += [f for name, value in written.items() if (f := TASKS.flaw(value, name, 1))]
+    return flaws
 
 
 def too_large(fields: Mapping[str, Any], size: int) -> list[str]:

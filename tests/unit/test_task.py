@@ -238,16 +238,16 @@ def test_each_field_that_a_result_repeats_is_bounded(data: dict[str, Any], limit
         {"metadata": nested(MAX_DEPTH)},
     ],
 )
-def test_what_only_looks_doubtful_is_taken(data: dict[str, Any]) -> None:
+def test_what_json_can_hold_is_taken(data: dict[str, Any]) -> None:
     assert Task.decode(orjson.loads(Task.load(data).encode())) == Task(**data)
 
 
 def test_mistakes_of_values_are_told_with_those_of_types() -> None:
     with pytest.raises(TaskError) as caught:
-        Task.load({"question": 5, "metadata": {"a": float("nan")}, "category": "y" * 2_000})
-    told = ["question: expected", "metadata.a: nan", "category: it has 2,002 bytes"]
-    assert all(map(str.startswith, caught.value.messages, told))
+        Task.load({"question": 5, "metadata": {"a": float("nan")}})
+    told = ["question: expected", "metadata.a: nan"]
     assert len(caught.value.messages) == len(told)
+    assert all(map(str.startswith, caught.value.messages, told))
 
 
 def test_a_cycle_is_refused() -> None:
