@@ -6,9 +6,10 @@ instead of guessing what the fields mean.
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -50,7 +51,7 @@ ASKED = (
 
 def new_id() -> str:
     """A unique id that sorts by its time of creation, so that index pages stay local."""
-    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +172,6 @@ def _check_types(known: dict[str, Any]) -> None:
 
 _SLOTS = Slots(Task)
 _DEFAULTS = asdict(Task())  # In the order of ``_SLOTS``.
-_PLACES = {name: place for place, name in enumerate(_DEFAULTS)}
 
 
 def _head(task_id: str) -> bytes:
@@ -182,7 +182,7 @@ def _head(task_id: str) -> bytes:
 def checked(data: Any, *, give_id: bool = False) -> tuple[dict[str, Any], bytes]:
     """Check ``data`` (a dict, a string that is the question, or a Task).
 
-    Returns the fields that it gives, in their order, and the wire form of the task. With
+    Returns the fields that it gives, and the wire form of the task. With
     ``give_id`` a task without an id gets a new one. Unknown keys are dropped, as MCP-Universe does,
     unless one looks like a misspelt field.
 
@@ -203,7 +203,7 @@ def checked(data: Any, *, give_id: bool = False) -> tuple[dict[str, Any], bytes]
 
 
 def _known(data: Any) -> tuple[dict[str, Any], list[str]]:
-    """What ``data`` says of a task's fields, in their order, and what is wrong with other keys."""
+    """What ``data`` says of a task's fields, and what is wrong with its other keys."""
     if isinstance(data, str):
         return {"question": data}, []
     if isinstance(data, Task):
@@ -212,10 +212,10 @@ def _known(data: Any) -> tuple[dict[str, Any], list[str]]:
         raise TaskError(f"a task is a JSON object or a string, not {kind_of(data)}")
     empty = data.get("task_id") == ""
     flaws = ["task_id: it is empty; give one, or leave the key out"] if empty else []
-    names = sorted(data.keys() & CHECKS.keys(), key=_PLACES.__getitem__)
-    if len(names) < len(data):
+    known = {name: value for name, value in data.items() if name in CHECKS}
+    if len(known) < len(data):
         flaws += misspelt(data)
-    return {name: data[name] for name in names}, flaws
+    return known, flaws
 
 
 def encode_fields(fields: Mapping[str, Any]) -> bytes:
@@ -252,6 +252,19 @@ def encode_with(encoded: bytes, fields: Mapping[str, Any], more: Mapping[str, An
         return encode_fields({**fields, **more})
     added = b"%b,%b" % (encoded[:-1], orjson.dumps(new)[1:]) if new else encoded
     return _of_size(added, fields)
+
+
+def encode_stamped(encoded: bytes, fields: Mapping[str, Any], config_hash: str) -> bytes:
+    """``encode_with`` this ``config_hash`` alone, which many tasks share."""
+    if "config_hash" in fields:
+        return encode_with(encoded, fields, {"config_hash": config_hash or None})
+    return _of_size(encoded[:-1] + _stamp(config_hash), fields)
+
+
+@lru_cache(maxsize=64)
+def _stamp(config_hash: str) -> bytes:
+    """What the wire form of a task ends with that has no other stamp."""
+    return b',"config_hash":%b}' % orjson.dumps(config_hash) if config_hash else b"}"
 
 
 def _of_size(encoded: bytes, fields: Mapping[str, Any]) -> bytes:

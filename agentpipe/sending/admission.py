@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.records import Offer
 from agentpipe.config.task_rules import NO_RULES
-from agentpipe.core.task import Task, checked, encode_with
+from agentpipe.core.task import Task, checked, encode_stamped, encode_with
 from agentpipe.errors import TaskError
 from agentpipe.evaluation import evaluators
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agentpipe.config.task_rules import TaskRules
 
 # Of a Task that agentpipe made, such as the replay of a dead letter.
-_OURS = ("answered", "spent_before", "dramatiq")
+_OURS = frozenset({"answered", "spent_before", "dramatiq"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,8 @@ class AdmittedTask:
         Raises:
             TaskError: With what was added it is larger than a task may be.
         """
+        if not self.added:
+            return encode_stamped(self.encoded, self.fields, config_hash)
         fields = {**self.added, "config_hash": config_hash or None}
         return encode_with(self.encoded, self.fields, fields)
 
@@ -96,7 +98,9 @@ def examine(
 
 def _ours(data: Any) -> list[str]:
     """An object may be anybody's: it says neither what was answered nor what follows its task."""
-    given = [name for name in _OURS if data.get(name)] if isinstance(data, dict) else []
+    if not isinstance(data, dict) or _OURS.isdisjoint(data):
+        return []
+    given = [name for name in data if name in _OURS and data[name]]
     return [f"{name}: only agentpipe sets it: remove the key" for name in given]
 
 

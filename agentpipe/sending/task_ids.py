@@ -5,6 +5,8 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING
 
+import orjson
+
 from agentpipe.sending.run_tasks import line_key, looks_like_a_line
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class TaskIds:
         if not (admitted.named or self._by_line):
             return []
         key = admitted.task_id if admitted.named else line_key(number)
-        digest = (hash(admitted.encoded) or 1) if admitted.named else 0
+        digest = _digest(admitted) if admitted.named else 0
         known = self._numbers.get(hash(key))
         if known is not None:
             return self._clash(key, known, file, digest)
@@ -64,3 +66,8 @@ class TaskIds:
         other, line = self._places[2 * known : 2 * known + 2]
         name = self._files[other]
         return f"line {line}" if name == file else f"{name}:{line}"
+
+
+def _digest(admitted: AdmittedTask) -> int:
+    """Of what the task asks, in whatever order."""
+    return hash(orjson.dumps(admitted.fields, option=orjson.OPT_SORT_KEYS)) or 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import orjson
@@ -17,6 +19,21 @@ if TYPE_CHECKING:
 
 # Delayed tasks count: they will wait.
 _ROOM = "max_waiting - waiting - delayed"
+
+# Payloads that go into one statement, unless one alone has more.
+TOGETHER_BYTES = 16 * 1024 * 1024
+# A statement for a whole batch, since Python waits for its lock after each: a sender makes the next
+# batch meanwhile. Of a payload the statement has the place and, in so many bits, the size.
+_SIZE_BITS = 32
+_INSERT_TASKS = (
+    "INSERT INTO tasks (seq, submitted_at, id, qid, state, priority, due) SELECT ?1 + key, ?2,"
+    + ", ".join(f"json_extract(value, '$[{place}]')" for place in range(5))
+    + " FROM json_each(?3)"
+)
+_INSERT_PAYLOADS = (
+    f"INSERT INTO payloads SELECT ?1 + key, coalesce(substr(?2, value >> {_SIZE_BITS},"
+    f" value & {(1 << _SIZE_BITS) - 1}), x'') FROM json_each(?3)"
+)
 
 
 class Rooms:
@@ -100,24 +117,30 @@ def known_ids(db: sqlite3.Connection, ids: Sequence[str]) -> set[str]:
 def admit(db: sqlite3.Connection, admitted: Sequence[tuple[Offer, int]], moment: float) -> None:
     """Store the offers, each in its queue, at a moment of the store's clock."""
     (last,) = db.execute("SELECT coalesce(max(seq), 0) FROM tasks").fetchone()
-    now = time.time()
-    tasks, payloads = [], []
+    rows: list[tuple[str, int, int, int, float | None]] = []
     grown: dict[tuple[int, int], int] = {}
-    for seq, (offer, qid) in enumerate(admitted, last + 1):
+    for offer, qid in admitted:
         state, due = (DELAYED, moment + offer.delay_s) if offer.delay_s > 0 else (WAITING, None)
-        tasks.append((seq, offer.task_id, qid, state, offer.priority, due, now))
-        payloads.append((seq, offer.payload))
+        rows.append((offer.task_id, qid, state, offer.priority, due))
         grown[qid, state] = grown.get((qid, state), 0) + 1
-    db.executemany(
-        "INSERT INTO tasks (seq, id, qid, state, priority, due, submitted_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        tasks,
-    )
-    db.executemany("INSERT INTO payloads VALUES (?, ?)", payloads)
+    db.execute(_INSERT_TASKS, (last + 1, time.time(), orjson.dumps(rows).decode()))
+    _insert_payloads(db, last + 1, [offer.payload for offer, _ in admitted])
     for (qid, state), number in grown.items():
         column = "delayed" if state == DELAYED else "waiting"
         db.execute(f"UPDATE queues SET {column} = {column} + ? WHERE qid = ?", (number, qid))
     add_to_counters(db, {"accepted": len(admitted)})
+
+
+def _insert_payloads(db: sqlite3.Connection, seq: int, payloads: Sequence[bytes]) -> None:
+    while payloads:
+        ends = list(accumulate(map(len, payloads)))
+        number = bisect_right(ends, TOGETHER_BYTES) or 1
+        portion, payloads = payloads[:number], payloads[number:]
+        places = [1, *(end + 1 for end in ends)]
+        packed = [at << _SIZE_BITS | len(body) for at, body in zip(places, portion, strict=False)]
+        values = (seq, b"".join(portion), orjson.dumps(packed).decode())
+        db.execute(_INSERT_PAYLOADS, values)
+        seq += number
 
 
 def depth_and_bound(db: sqlite3.Connection, target: str, *, round_robin: bool) -> tuple[int, int]:
