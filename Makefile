@@ -127,7 +127,7 @@ $(RL)/installed: setup.cfg tests/rl/install.sh tests/rl/requirements.py tests/rl
 	tests/rl/install.sh $(PYTHON) $(RL)
 
 # Not in test-all: 7 GB, and some minutes.
-test-rl: $(RL)/installed ## a real small model, served by vLLM on this CPU: token ids, log-probabilities; not in test-all
+test-rl: $(RL)/installed ## a real small model, served by vLLM on this CPU: token ids, log-probabilities, a trainer's loop; not in test-all
 	@# torch and transformers raise warnings of their own.
 	$(RL)/bin/python -m pytest tests/rl --capture=no --override-ini filterwarnings=default
 

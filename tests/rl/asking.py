@@ -5,19 +5,30 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 AGAIN = ("Are you sure?", "Say it again, shorter.")
 
 
-def talk(question: str, env: Mapping[str, str], turns: int, *, stream: bool) -> str:
-    """The last answer."""
+def talk(
+    question: str,
+    env: Mapping[str, str],
+    turns: int,
+    *,
+    stream: bool,
+    wait: Callable[[], None] = lambda: None,
+) -> str:
+    """The last answer; ``wait`` is called between two."""
     messages = [{"role": "user", "content": question}]
     for turn in range(turns):
+        if turn:
+            wait()
         answer = ask(messages, env, stream=stream)
         messages.append({"role": "assistant", "content": answer})
         messages.append({"role": "user", "content": AGAIN[turn % 2]})
@@ -54,6 +65,29 @@ class Asks:
 
     def execute(self, task: Any, context: Any) -> str:
         return talk(task.question, context.env, self.turns, stream=self.stream)
+
+
+class Parity(Asks):
+    """Every second text is right, whatever the weights: so most groups have both.
+
+    The first run of each group waits for the trainer's next weights between its turns.
+    """
+
+    def execute(self, task: Any, context: Any) -> str:
+        wait = next_weights if task.sample_index == 0 else nothing
+        answer = talk(task.question, context.env, self.turns, stream=self.stream, wait=wait)
+        return "odd" if len(answer) % 2 else "even"
+
+
+def nothing() -> None:
+    pass
+
+
+def next_weights() -> None:
+    """Wait while a trainer is in a step: it needs no run then, and ends it with other weights."""
+    journal = Path(__file__).with_name("trainer.jsonl")
+    while '"at": "used"' in journal.read_text().splitlines()[-1]:
+        time.sleep(0.05)
 
 
 if __name__ == "__main__":

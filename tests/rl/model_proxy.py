@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import urllib.error
 import urllib.request
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -68,6 +70,10 @@ class Seen:
         """Those for which the server has sampled."""
         return [it for it in self.exchanges if it.path in (CHAT, GENERATE)]
 
+    @property
+    def under_way(self) -> int:
+        return sum(it.answer is None for it in self.sampled)
+
 
 class ModelProxy:
     """Passes requests on to ``target``; close it."""
@@ -87,6 +93,11 @@ class ModelProxy:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A worker that was killed resets its connections."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -163,3 +174,8 @@ def _chunks(lines: list[bytes]) -> Iterator[dict[str, Any]]:
     for line in lines:
         if line.startswith(b"data: {"):
             yield json.loads(line.removeprefix(b"data: "))
+
+
+def times_asked(exchanges: list[Exchange]) -> Counter[tuple[int, int]]:
+    """How often each turn was asked for, by the seed of its run."""
+    return Counter((it.body["seed"], len(it.body["messages"])) for it in exchanges)
