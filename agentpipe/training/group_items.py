@@ -35,19 +35,21 @@ class GroupItems:
             timeout_s=reading.timeout_s,
             shard=shard,
             used=self._used,
+            trains=self._has_rows if reading.rows else None,
             **self._options,
         ) as stream:
             self._stream = stream
             for group in stream:
-                item = self._rows_of(group) if reading.rows else group
-                given += bool(item)
+                given += 1
                 if given == limit:
                     stream.stop()
-                if item:
-                    yield f"group {group.group_id}", item
-                    self._used.given(group.group_id)
+                yield f"group {group.group_id}", self._rows_of(group) if reading.rows else group
+                self._used.given(group.group_id)
             stream.settle()
         self._stream = None
+
+    def _has_rows(self, group: RolloutGroup) -> bool:
+        return any(map(self._rows.of, group.goods))
 
     def _rows_of(self, group: RolloutGroup) -> list[dict[str, Any]]:
         return [

@@ -50,8 +50,9 @@ class GroupStream:
     One reader of a sink's group; several share the groups, not their members, by ``shard``.
 
     Attributes:
-        counts: Groups by what became of them: complete, short, cancelled, stale and flat (those
-            that ``keep`` refuses), and ``lost`` ones, which were given up. Also ``late``: Results
+        counts: Groups by what became of them: complete, short, cancelled, stale, flat (those that
+            ``keep`` refuses) and ``inexact`` (those that ``trains`` refuses: no member of them has
+            exact token ids), and ``lost`` ones, which were given up. Also ``late``: Results
             of groups that were given before, or given up.
         policy: That whose name ``open`` was given; None without one.
         dropped: How many groups are over that were not given.
@@ -69,6 +70,7 @@ class GroupStream:
         max_staleness: int | None = None,
         min_good: int | None = None,
         keep: Callable[[RolloutGroup], bool] = varied,
+        trains: Callable[[RolloutGroup], bool] | None = None,
         prefix: str = "",
         shard: tuple[int, int] = (0, 1),
         keep_states: int = 8,
@@ -84,6 +86,7 @@ class GroupStream:
         if policy is not None and max_staleness is None:
             max_staleness = policy.max_staleness
         self.max_staleness, self._min_good, self._keep = max_staleness, min_good, keep
+        self._trains = trains
         self._prefix, self._shard = prefix, shard
         self._assembly = Assembly(grace_s, abandon_s)
         self._records: deque[ReadRecord] = deque()  # Held, or about to be.
@@ -119,8 +122,8 @@ class GroupStream:
                 ``max_staleness``, which is the policy's by default, and it hears of complete groups
                 that are not given, so that others begin.
             options: ``max_staleness``, ``min_good`` (give shorter groups, too), ``keep``,
-                ``prefix`` (of the groups' ids: others are passed over), ``keep_states``,
-                ``grace_s`` and ``abandon_s`` (None: never).
+                ``trains``, ``prefix`` (of the groups' ids: others are passed over),
+                ``keep_states``, ``grace_s`` and ``abandon_s`` (None: never).
 
         Raises:
             ConfigError: The sink's URL is wrong, or there is no such policy.
@@ -224,7 +227,9 @@ class GroupStream:
             return group.status
         if self._is_stale(group):
             return "stale"
-        return "yielded" if self._keep(group) else "flat"
+        if not self._keep(group):
+            return "flat"
+        return "yielded" if self._trains is None or self._trains(group) else "inexact"
 
     def _is_stale(self, group: RolloutGroup) -> bool:
         if self.max_staleness is None or self.version is None or not group.versions:

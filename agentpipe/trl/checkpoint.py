@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from agentpipe.connections.new_file import new_file
 from agentpipe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,28 +19,34 @@ TENSORS_FILE = "agentpipe_rollouts.pt"
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
-    """Write it.
+    """Write it: a kill leaves what was there before, or the whole of it.
 
     Raises:
         ConfigError: It has other values than JSON and tensors.
+        AgentpipeError: It cannot be written.
     """
     try:
-        content = orjson.dumps(state)
+        name, content = STATE_FILE, orjson.dumps(state)
     except TypeError:
-        _save_tensors(folder / TENSORS_FILE, state)
-    else:
-        (folder / STATE_FILE).write_bytes(content)
+        name, content = TENSORS_FILE, _with_tensors(folder / TENSORS_FILE, state)
+    with new_file(folder / name, force=True) as file:
+        file.write(content)
+    (other,) = {STATE_FILE, TENSORS_FILE} - {name}
+    (folder / other).unlink(missing_ok=True)  # Of an earlier run that has come here, too.
 
 
-def _save_tensors(file: Path, state: dict[str, Any]) -> None:
+def _with_tensors(file: Path, state: dict[str, Any]) -> bytes:
     import torch
 
-    torch.save(state, file)
+    content = BytesIO()
+    torch.save(state, content)
+    content.seek(0)
     try:
-        torch.load(file, weights_only=True)  # It has to be readable after a kill.
+        torch.load(content, weights_only=True)  # It has to be readable after a kill.
     except Exception as error:
         text = "the state of the prompts has more than JSON and tensors: give another loader"
         raise ConfigError(f"{file}: {text}: {error}") from error
+    return content.getvalue()
 
 
 def load_state(folder: Path) -> dict[str, Any]:

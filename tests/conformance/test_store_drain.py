@@ -79,8 +79,11 @@ def test_a_drain_of_a_host_or_of_all_is_noted_for_workers_that_start(
 @pytest.mark.capability(protocol=NotesDrains)
 def test_drains_of_long_ago_are_forgotten(store: AnyStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.note_drain("first")
-    for place in ("sqlite.pauses", "redis", "rabbitmq.drains"):
-        monkeypatch.setattr(f"agentpipe.brokers.{place}.DRAIN_NOTED_S", -1.0)
-    store.note_drain("other")
+    assert store.last_drain("first") > 0
+    with monkeypatch.context() as later:
+        for place in ("sqlite.pauses", "redis", "rabbitmq.drains"):
+            later.setattr(f"agentpipe.brokers.{place}.DRAIN_NOTED_S", -1.0)
+        assert store.last_drain("first") == 0  # Also where nothing was noted since.
+        store.note_drain("other")
     assert store.last_drain("first") == 0
     assert store.last_drain("other") > 0

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +16,15 @@ from agentpipe.trl.checkpoint import load_state, save_state
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+# It writes a state over the one that is there, and is killed when the file is to get its name.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from agentpipe.trl.checkpoint import save_state
+Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+save_state(Path(sys.argv[1]), {"version": 1, "at": 2, "long": "x" * 1_000_000})
+"""
 
 
 @pytest.mark.parametrize("loader", [{"at": 3}, {"generator": torch.Generator().get_state()}])
@@ -28,3 +41,16 @@ def test_what_could_not_be_read_again_is_refused(tmp_path: Path) -> None:
         save_state(tmp_path, {"prompts": {"loader": object()}})
     with pytest.raises(ConfigError, match="no state of rollouts"):
         load_state(tmp_path / "other")
+
+
+def test_a_kill_while_a_state_is_written_leaves_the_one_before(tmp_path: Path) -> None:
+    save_state(tmp_path, {"version": 1, "at": 1})
+    killed = subprocess.run([sys.executable, "-c", KILLED, os.fspath(tmp_path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert load_state(tmp_path) == {"version": 1, "at": 1}
+
+
+def test_a_state_of_the_other_kind_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    save_state(tmp_path, {"at": torch.Generator().get_state()})
+    save_state(tmp_path, {"at": 2})
+    assert load_state(tmp_path) == {"at": 2}

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import closing
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from agentpipe import GroupStream, RolloutGroup
+from agentpipe.brokers.records import Queue
 from agentpipe.core.groups import GroupEnd, repair_of, status_of
+from agentpipe.core.policy import PolicyChange, PolicySpec
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.result import Result
 from agentpipe.core.rollout import without_segments
@@ -23,11 +27,19 @@ from agentpipe.sinks.stream import Stream
 from agentpipe.training.group_items import GroupItems
 from agentpipe.training.reading import Reading
 from agentpipe.training.rollout_group import varied
+from tests.stores import open_any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 REWARDS = (0.0, 1.0)
+SEGMENT = {
+    "token_ids": [1, 2],
+    "sampled": [[1, 2]],
+    "logprobs": [-1.0],
+    "turns": [{"span": "", "at": 0, "finish": "stop", "versions": [[0, 1, 2]]}],
+    "of": None,
+}
 
 
 @pytest.fixture
@@ -222,6 +234,23 @@ def test_a_policy_gets_back_each_group_that_its_broker_has_counted_in_vain(
         stream.policy = policy
         assert names_of(stream) == ["used"]
     assert sorted(policy.back) == [(1, ""), (1, ""), (1, "flat")]
+
+
+def test_a_group_without_rows_leaves_its_room_to_another_where_rows_are_asked_for(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """The broker has counted it for the policy: its rollouts were recorded where that worked."""
+    settings = replace(settings, broker=f"sqlite:///{tmp_path / 'broker.db'}")
+    exact = {"version": 1, "exact": True, "segments": [SEGMENT], "versions": [0, 0], "stop": "stop"}
+    publish(settings, records_of("bare"), records_of("whole", rollout=exact))
+    with closing(open_any(settings)) as store:
+        spec = PolicySpec("main", batch=4, max_staleness=0)
+        store.declare([Queue("q", "c", policy=spec)])
+        store.change_policy("main", PolicyChange(accepted=2))
+        reading = Reading(settings, "trainer", "beginning", 0.05, rows=True, lag=0, keep_states=8)
+        found = list(GroupItems(reading, {"keep": varied, "policy": "main"}).epoch((0, 1), None))
+        assert [(name, len(rows)) for name, rows in found] == [("group whole", 2)]
+        assert store.policies()[0].accepted == 1
 
 
 def overlapping(number: int) -> list[Record]:

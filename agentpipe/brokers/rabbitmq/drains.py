@@ -23,8 +23,7 @@ class Drains:
         """Remember one; forget what is long ago."""
 
         def add(known: dict[str, int]) -> None:
-            now_us = time.time_ns() // 1_000
-            oldest_us = now_us - int(DRAIN_NOTED_S * 1e6)
+            now_us, oldest_us = _noted_us()
             for name in [name for name, noted_us in known.items() if noted_us < oldest_us]:
                 del known[name]
             known[host or ""] = max(known.get(host or "", 0) + 1, now_us)
@@ -32,6 +31,13 @@ class Drains:
         await self._state.change(add)
 
     async def last(self, host: str) -> int:
-        """The last that covers this host; 0 for none."""
-        known = await self._state.read()
-        return max(known.get("", 0), known.get(host, 0))
+        """The last that covers this host; 0 for none, or none of late."""
+        known, (_, oldest_us) = await self._state.read(), _noted_us()
+        noted_us = max(known.get("", 0), known.get(host, 0))
+        return noted_us if noted_us >= oldest_us else 0
+
+
+def _noted_us() -> tuple[int, int]:
+    """Now, and since when drains are remembered."""
+    now_us = time.time_ns() // 1_000
+    return now_us, now_us - int(DRAIN_NOTED_S * 1e6)

@@ -341,7 +341,7 @@ class RedisStore(WithDeadLetters, Store):
         self._scripts.run("note_drain", host or "", DRAIN_NOTED_S)
 
     def last_drain(self, host: str) -> int:
-        return int(self._scripts.run("last_drain", host))
+        return int(self._scripts.run("last_drain", host, DRAIN_NOTED_S))
 
     def set_budget(self, kind: Holder, name: str, budget: Budget) -> None:
         self._scripts.run("set_budget", f"{kind} {name}", *caps(budget))

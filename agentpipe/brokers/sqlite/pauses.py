@@ -61,8 +61,7 @@ def is_draining(db: sqlite3.Connection, worker: str) -> bool:
 
 def note_drain(db: sqlite3.Connection, host: str | None) -> None:
     """Remember when this host was drained, or the broker; forget what is long ago."""
-    now_us = time.time_ns() // 1_000
-    oldest_us = now_us - int(DRAIN_NOTED_S * 1e6)
+    now_us, oldest_us = _noted_us()
     db.execute("DELETE FROM counters WHERE name GLOB 'drain *' AND value < ?", (oldest_us,))
     db.execute(
         "INSERT INTO counters VALUES (?, ?)"
@@ -72,8 +71,16 @@ def note_drain(db: sqlite3.Connection, host: str | None) -> None:
 
 
 def last_drain(db: sqlite3.Connection, host: str) -> int:
-    """When it was, in Unix microseconds; 0 for none."""
-    return max(counter(db, "drain "), counter(db, f"drain {host}"))
+    """When it was, in Unix microseconds; 0 for none, or none of late."""
+    _, oldest_us = _noted_us()
+    noted_us = max(counter(db, "drain "), counter(db, f"drain {host}"))
+    return noted_us if noted_us >= oldest_us else 0
+
+
+def _noted_us() -> tuple[int, int]:
+    """Now, and since when drains are remembered."""
+    now_us = time.time_ns() // 1_000
+    return now_us, now_us - int(DRAIN_NOTED_S * 1e6)
 
 
 def count_runs(db: sqlite3.Connection, settlements: Iterable[Settlement]) -> list[Tripped]:
