@@ -1,10 +1,10 @@
-"""Patience: how senders wait for room, and for a store that does not answer."""
+"""Patience: how senders and trainers wait for room, and for a store that does not answer."""
 
 from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from agentpipe.core.backoff import delay_s
 from agentpipe.errors import Unreachable
@@ -12,37 +12,40 @@ from agentpipe.errors import Unreachable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agentpipe.brokers.records import Admission
-
 FULL_PAUSE_S = 0.25
 OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S = 0.1, 2.0
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 
-def tried(offer: Callable[[], Admission]) -> Admission | Unreachable:
+def tried(ask: Callable[[], T]) -> T | Unreachable:
     """What the store says, or why it says nothing."""
     try:
-        return offer()
+        return ask()
     except Unreachable as error:
         return error
 
 
 def until_it_answers(
-    offer: Callable[[], Admission], found: Admission | Unreachable | None = None
-) -> Admission:
-    """Offer until the store answers; with the same ids, so that repeating is safe.
+    ask: Callable[[], T], found: T | Unreachable | None = None, *, waits: str = "sending"
+) -> T:
+    """Ask until the store answers; what it does must be safe to repeat, as with the same ids.
 
-    ``found`` is what was ``tried`` already, if anything was.
+    Args:
+        ask: The question.
+        found: What was ``tried`` already, if anything was.
+        waits: Who waits for it, for the log.
     """
     tries = 0
-    found = tried(offer) if found is None else found
+    found = tried(ask) if found is None else found
     while isinstance(found, Unreachable):
         if not tries:
-            log.warning("the broker %s, sending waits for it: %s", found.ailment, found)
+            log.warning("the broker %s, %s waits for it: %s", found.ailment, waits, found)
         tries += 1
         time.sleep(delay_s(tries, OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S))
-        found = tried(offer)
+        found = tried(ask)
     if tries:
         log.warning("the broker answers again, after %d tries", tries)
     return found

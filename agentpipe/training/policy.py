@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Self
+from functools import partial
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from agentpipe.brokers import open_store
 from agentpipe.core.groups import UNUSED
@@ -16,16 +17,22 @@ from agentpipe.operations.policies import (
     publish,
     refuse_version,
 )
+from agentpipe.sending.patience import until_it_answers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from agentpipe.brokers.base import Store
+    from agentpipe.core.policy import PolicyState
     from agentpipe.settings import Settings
+
+T = TypeVar("T")
 
 
 class Policy:
     """A policy on a broker; close it, or use it in a ``with``.
+
+    Once it is open it waits for a broker that does not answer, and says so in the log.
 
     ::
 
@@ -61,17 +68,28 @@ class Policy:
     @property
     def version(self) -> int:
         """That of the weights which its servers have, as it was published last."""
-        return find_policy(self._store, self.name).version
+        return self._state.version
 
     @property
     def endpoints(self) -> tuple[str, ...]:
         """The base URLs of its servers."""
-        return find_policy(self._store, self.name).spec.endpoints
+        return self._state.spec.endpoints
 
     @property
     def max_staleness(self) -> int | None:
         """By how many versions a group may be older; None without a limit."""
-        return find_policy(self._store, self.name).spec.max_staleness
+        return self._state.spec.max_staleness
+
+    @property
+    def _state(self) -> PolicyState:
+        return self._ask(partial(find_policy, self._store, self.name))
+
+    def _ask(self, ask: Callable[[], T]) -> T:
+        """Each question may be asked again: stores know a change whose answer was lost."""
+        return until_it_answers(ask, waits="the trainer")
+
+    def _change(self, step: PolicyChange) -> None:
+        self._ask(partial(change, self._store, self.name, step))
 
     def publish(self, version: int, *, endpoints: Sequence[str] | None = None) -> None:
         """Its servers have this version from now on, and are at ``endpoints`` if these change.
@@ -81,7 +99,7 @@ class Policy:
         Raises:
             ConfigError: The version is lower than the last one, or an endpoint is wrong.
         """
-        publish(self._store, self.name, version, endpoints)
+        self._ask(partial(publish, self._store, self.name, version, endpoints))
 
     def pause(self, *, drain_s: float | None = 0.0) -> int:
         """Hold all requests from now on; no run fails of it, and none's time limit goes on.
@@ -94,11 +112,11 @@ class Policy:
         Returns:
             How many of these are left.
         """
-        return pause_policy(self._store, self.name, drain_s)
+        return self._ask(partial(pause_policy, self._store, self.name, drain_s))
 
     def resume(self) -> None:
         """Let requests go on."""
-        change(self._store, self.name, PolicyChange(paused=False))
+        self._change(PolicyChange(paused=False))
 
     @contextmanager
     def update(self, version: int, *, drain_s: float | None = 0.0) -> Iterator[int]:
@@ -112,7 +130,7 @@ class Policy:
         """
         refuse_version(version)
         if version < self.version:
-            publish(self._store, self.name, version)
+            self.publish(version)
         left = self.pause(drain_s=drain_s)
         try:
             yield left
@@ -122,7 +140,7 @@ class Policy:
                 f"{self.name} --version N` and `agentpipe policy resume {self.name}`"
             )
             raise
-        change(self._store, self.name, PolicyChange(version=version, paused=False))
+        self._change(PolicyChange(version=version, paused=False))
 
     def recover(self, version: int, *, trained: int | None) -> None:
         """Go on from a checkpoint: with its version, which may be lower than the last one.
@@ -139,8 +157,7 @@ class Policy:
         refuse_version(version)
         if trained is not None and (type(trained) is not int or trained < 0):
             raise ConfigError(f"trained: expected an integer from 0, not {trained!r:.40}")
-        step = PolicyChange(version=version, back=True, accepted=trained)
-        change(self._store, self.name, step)
+        self._change(PolicyChange(version=version, back=True, accepted=trained))
 
     def give_back(self, groups: int, *, unused: str = "") -> None:
         """So many complete groups train nothing: as many more may begin.
@@ -157,7 +174,7 @@ class Policy:
         if unused and unused not in UNUSED:
             raise ConfigError(f"unused: expected one of {', '.join(UNUSED)}, not {unused!r:.40}")
         if groups:
-            change(self._store, self.name, PolicyChange(returned=groups, unused=unused))
+            self._change(PolicyChange(returned=groups, unused=unused))
 
     def close(self) -> None:
         """Close the connection to the broker."""

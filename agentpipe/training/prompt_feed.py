@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Literal
 
 from agentpipe.core.run_names import run_of
-from agentpipe.errors import TaskError
+from agentpipe.errors import TaskError, Unreachable
 from agentpipe.sending.admission import admit
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class PromptFeed:
         self._dispatcher, self._collection = dispatcher, collection
         self._prompts, self._plan, self._prefix = prompts, plan, prefix
         self._next: AdmittedTask | None = None
+        self._is_away = False  # The broker.
         self.position, self.has_more = 0, True
 
     def state_dict(self) -> dict[str, Any]:
@@ -66,7 +67,9 @@ class PromptFeed:
         self._prompts.load_state_dict(state.get("prompts", {"taken": self.position}))
 
     def send(self, number: int, *, wait: bool) -> None:
-        """Send so many more prompts, or fewer where the queues are full or no more come.
+        """Send so many more prompts, or fewer where no more come.
+
+        Also fewer where the queues are full, or the broker does not answer, unless it waits.
 
         Args:
             number: At most so many.
@@ -75,7 +78,6 @@ class PromptFeed:
         Raises:
             TaskError: A prompt is invalid.
             ConfigError: A group is larger than all queues, or the broker counts no groups.
-            Unreachable: The broker does not answer.
         """
         for _ in range(number):
             if (prompt := self._peek()) is None or not self._accepted(prompt, wait=wait):
@@ -103,12 +105,28 @@ class PromptFeed:
     def _accepted(self, prompt: AdmittedTask, *, wait: bool) -> bool:
         on_full: Literal["wait", "refuse"] = "wait" if wait else "refuse"
         send = self._dispatcher.send_group_batches
-        for sent in send(self._collection, [prompt], self._plan, on_full=on_full):
-            if sent.refused:
-                return False
-            if sent.duplicates:
-                log.info("group %s was sent before: it is not run again", prompt.task_id)
+        try:
+            for sent in send(self._collection, [prompt], self._plan, on_full=on_full):
+                self._answers()
+                if sent.refused:
+                    return False
+                if sent.duplicates:
+                    log.info("group %s was sent before: it is not run again", prompt.task_id)
+        except Unreachable as error:  # It is sent again later, with the same ids.
+            self._does_not_answer(error)
+            return False
         return True
+
+    def _does_not_answer(self, error: Unreachable) -> None:
+        if not self._is_away:
+            text = "the broker %s, the loop waits for it before it sends more: %s"
+            log.warning(text, error.ailment, error)
+        self._is_away = True
+
+    def _answers(self) -> None:
+        if self._is_away:
+            log.warning("the broker answers again, the loop goes on sending")
+        self._is_away = False
 
     def close(self) -> None:
         """Close the connection to the broker."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -18,6 +17,16 @@ import yaml
 
 from agentpipe import ConfigError, ResultTimeout, Rollouts, Settings, TaskError
 from agentpipe.operations.policies import find_policy
+from tests.integration.trainers import (
+    COLLECTION,
+    JUDGED,
+    PROMPTS,
+    assert_each_once,
+    end_of,
+    trainer,
+    working,
+    write_project,
+)
 from tests.stores import open_any
 from tests.support import wait_until
 
@@ -27,60 +36,7 @@ if TYPE_CHECKING:
 
     from agentpipe.core.policy import PolicyState
 
-# Half of the members of an even prompt are right, so that it is varied; all of an odd one are.
-AGENTS = """
-import asyncio, os
-class Mixed:
-    async def execute(self, task, context):
-        await asyncio.sleep(0.1)
-        with open(os.environ["JOURNAL"], "a") as file:
-            file.write(f"{task.task_id}\\n")
-        if task.question.startswith("fail") and task.sample_index == 0:
-            raise ValueError("not this one")
-        number = int(task.question.removeprefix("fail"))
-        return "yes" if number % 2 or task.sample_index % 2 else "no"
-"""
-AGENT = """
-kind: agent
-spec: {name: mixed, type: python, config: {class: "mine:Mixed"}}
-"""
-COLLECTION = """
-kind: collection
-spec: {name: mixed, config: ./agent.yaml, number: 2, max_queue_size: 20}
-"""
-JUDGED = [{"func": "raw", "op": "=", "value": "yes"}]
-PROMPTS, KILLS = 24, 50
-# Its state and what it has used are saved together, as a trainer's checkpoint is.
-TRAINER = f"""
-import json, os, sys
-from agentpipe import Rollouts, Settings
-prompts = [
-    {{"question": str(number), "evaluators": {JUDGED!r}}} for number in range({PROMPTS})
-]
-broker, sink, *shard = sys.argv[1:]
-shard = tuple(map(int, shard)) or (0, 1)
-checkpoint = f"checkpoint-{{shard[0]}}.json"
-with Rollouts.open(
-    "mixed.yaml",
-    prompts,
-    n=4,
-    batch=3,
-    settings=Settings(broker=broker, sink=sink),
-    timeout_s=60,
-    shard=shard,
-) as rollouts:
-    used = []
-    if os.path.exists(checkpoint):
-        saved = json.load(open(checkpoint))
-        rollouts.load_state_dict(saved["state"])
-        used = saved["used"]
-    for batch in rollouts:
-        used += [group.group_id for group in batch.groups]
-        with open(f"{{checkpoint}}.new", "w") as file:
-            json.dump({{"state": rollouts.state_dict(), "used": used}}, file)
-        os.replace(f"{{checkpoint}}.new", checkpoint)
-    print(json.dumps({{"used": used, "flat": rollouts.counts["flat"], "step": rollouts.step}}))
-"""
+KILLS = 50
 
 
 @pytest.fixture(params=["redis", "sqlite"])
@@ -89,44 +45,14 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     if request.param == "redis":
         server = request.getfixturevalue("redis_server")
         broker = f"{server.url}?prefix=loop-{uuid.uuid4().hex[:8]}"
-    (tmp_path / "mine.py").write_text(AGENTS)
-    (tmp_path / "agent.yaml").write_text(AGENT)
-    (tmp_path / "mixed.yaml").write_text(COLLECTION)
-    (tmp_path / "trainer.py").write_text(TRAINER)
-    (tmp_path / "journal").touch()
+    write_project(tmp_path)
     return Settings(broker=broker, sink=f"sqlite:///{tmp_path / 'results.db'}")
 
 
 @pytest.fixture
-def workers(settings: Settings, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    urls = ["--broker", settings.broker, "--sink", settings.sink]
-    command = [sys.executable, "-m", "agentpipe", "work", "-c", "mixed.yaml", *urls]
-    environ = {**os.environ, "JOURNAL": str(tmp_path / "journal")}
-    with (tmp_path / "work.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=tmp_path, env=environ, stderr=log, stdout=log)
-    yield process
-    process.send_signal(signal.SIGTERM)
-    process.wait(60)
-
-
-def trainer(settings: Settings, folder: Path, *shard: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "trainer.py", settings.broker, settings.sink, *map(str, shard)]
-    return subprocess.Popen(command, cwd=folder, text=True, stdout=subprocess.PIPE)
-
-
-def end_of(process: subprocess.Popen[str]) -> dict[str, Any]:
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 0
-    found: dict[str, Any] = json.loads(out)
-    return found
-
-
-def assert_each_once(used: list[str], folder: Path) -> None:
-    """Each varied group was used once, and each of all members ran once."""
-    assert sorted(used) == [f"mixed/{number:06}" for number in range(0, PROMPTS, 2)]
-    ran = Counter((folder / "journal").read_text().split())
-    assert set(ran.values()) == {1}
-    assert len(ran) == 4 * PROMPTS
+def workers(settings: Settings, tmp_path: Path) -> Iterator[None]:
+    with working(settings, tmp_path):
+        yield
 
 
 @pytest.mark.usefixtures("workers")

@@ -1,0 +1,70 @@
+"""A trainer's loop whose broker goes away: it waits, and goes on exactly."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agentpipe import Settings
+from brokers.server_redis import RedisServer
+from tests.integration.trainers import (
+    assert_each_once,
+    end_of,
+    reach,
+    trainer,
+    working,
+    write_project,
+)
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.servers import OwnServer
+
+# Longer than the patience of one request, and than all that was sent ahead takes to run.
+OUTAGE_S = 12.0
+AWAY, BACK = "the broker does not answer, the ", "the broker answers again"
+# A change of the policy comes next, and a group to be sent.
+POINTS = ("used-0", "saved-1")
+
+
+@pytest.mark.long
+def test_a_loop_waits_for_a_broker_that_is_away_and_sends_nothing_twice(
+    own_server: OwnServer, tmp_path: Path
+) -> None:
+    write_project(tmp_path, with_policy=True)
+    server = own_server(RedisServer)
+    settings = Settings(broker=server.url, sink=f"sqlite:///{tmp_path / 'results.db'}")
+    for point in POINTS:
+        (tmp_path / f"meet-{point}").touch()
+    with working(settings, tmp_path):
+        process = trainer(settings, tmp_path)
+        for number, point in enumerate(POINTS, 1):
+            reach(process, tmp_path, point)
+            server.stop()
+            (tmp_path / f"go-{point}").touch()
+            wait_until(partial(has_said, tmp_path, AWAY, number), 60, "it has noticed")
+            wait_until(partial(is_past, time.monotonic() + OUTAGE_S), 2 * OUTAGE_S, "the outage")
+            assert process.poll() is None
+            server.start()
+        end = end_of(process)
+    assert_each_once(end["used"], tmp_path)
+    assert (said(tmp_path, AWAY), said(tmp_path, BACK)) == (len(POINTS), len(POINTS))
+    assert not said(tmp_path, "Traceback")
+
+
+def has_said(folder: Path, words: str, times: int) -> bool:
+    return said(folder, words) >= times
+
+
+def is_past(moment: float) -> bool:
+    return time.monotonic() > moment
+
+
+def said(folder: Path, words: str) -> int:
+    """How often the trainer has."""
+    return (folder / "trainer.log").read_text().count(words)

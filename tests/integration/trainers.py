@@ -1,0 +1,150 @@
+"""A loop of rollouts in processes of its own: its agents, its trainer and its workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tests.support import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from agentpipe import Settings
+
+# Half of the members of an even prompt are right, so that it is varied; all of an odd one are.
+AGENTS = """
+import asyncio, os
+class Mixed:
+    async def execute(self, task, context):
+        await asyncio.sleep(0.1)
+        with open(os.environ["JOURNAL"], "a") as file:
+            file.write(f"{task.task_id}\\n")
+        if task.question.startswith("fail") and task.sample_index == 0:
+            raise ValueError("not this one")
+        number = int(task.question.removeprefix("fail"))
+        return "yes" if number % 2 or task.sample_index % 2 else "no"
+"""
+AGENT = """
+kind: agent
+spec: {name: mixed, type: python, config: {class: "mine:Mixed"}}
+"""
+COLLECTION = """
+kind: collection
+spec: {name: mixed, config: ./agent.yaml, number: 2, max_queue_size: 20}
+"""
+# A trainer that follows it publishes each step.
+POLICY = """
+kind: policy
+spec: {name: main, endpoints: ["http://127.0.0.1:9/v1"], batch: 3, max_staleness: 1}
+---"""
+JUDGED = [{"func": "raw", "op": "=", "value": "yes"}]
+PROMPTS = 24
+# Its state and what it has used are saved together, as a trainer's checkpoint is. Where there is a
+# file ``meet-POINT``, it says that it is there by ``at-POINT``, and waits for ``go-POINT``.
+TRAINER = f"""
+import json, logging, os, sys, time
+from agentpipe import Rollouts, Settings
+logging.basicConfig(level=logging.INFO)
+def meet(point):
+    if os.path.exists(f"meet-{{point}}"):
+        open(f"at-{{point}}", "w").close()
+        while not os.path.exists(f"go-{{point}}"):
+            time.sleep(0.02)
+
+prompts = [
+    {{"question": str(number), "evaluators": {JUDGED!r}}} for number in range({PROMPTS})
+]
+broker, sink, *shard = sys.argv[1:]
+shard = tuple(map(int, shard)) or (0, 1)
+checkpoint = f"checkpoint-{{shard[0]}}.json"
+with Rollouts.open(
+    "mixed.yaml",
+    prompts,
+    n=4,
+    batch=3,
+    settings=Settings(broker=broker, sink=sink),
+    timeout_s=60,
+    shard=shard,
+) as rollouts:
+    used = []
+    if os.path.exists(checkpoint):
+        saved = json.load(open(checkpoint))
+        rollouts.load_state_dict(saved["state"])
+        used = saved["used"]
+    for batch in rollouts:
+        used += [group.group_id for group in batch.groups]
+        meet(f"used-{{batch.step}}")
+        if rollouts.policy is not None:
+            with rollouts.policy.update(rollouts.step):
+                pass
+        with open(f"{{checkpoint}}.new", "w") as file:
+            json.dump({{"state": rollouts.state_dict(), "used": used}}, file)
+        os.replace(f"{{checkpoint}}.new", checkpoint)
+        meet(f"saved-{{batch.step}}")
+    print(json.dumps({{"used": used, "flat": rollouts.counts["flat"], "step": rollouts.step}}))
+"""
+
+
+def write_project(folder: Path, *, with_policy: bool = False) -> None:
+    """A collection with its agent, and a trainer."""
+    (folder / "mine.py").write_text(AGENTS)
+    (folder / "agent.yaml").write_text(AGENT)
+    followed = COLLECTION.replace("spec: {", "spec: {policy: main, ")
+    (folder / "mixed.yaml").write_text(f"{POLICY}{followed}" if with_policy else COLLECTION)
+    (folder / "trainer.py").write_text(TRAINER)
+    (folder / "journal").touch()
+
+
+@contextmanager
+def working(settings: Settings, folder: Path) -> Iterator[None]:
+    """With a worker; what it says is in ``work.log``."""
+    urls = ["--broker", settings.broker, "--sink", settings.sink]
+    command = [sys.executable, "-m", "agentpipe", "work", "-c", "mixed.yaml", *urls]
+    environ = {**os.environ, "JOURNAL": str(folder / "journal")}
+    with (folder / "work.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environ, stderr=log, stdout=log)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def trainer(settings: Settings, folder: Path, *shard: int) -> subprocess.Popen[str]:
+    """Its state is in ``checkpoint-0.json``; what it says is in ``trainer.log``."""
+    command = [sys.executable, "trainer.py", settings.broker, settings.sink, *map(str, shard)]
+    with (folder / "trainer.log").open("ab") as log:
+        return subprocess.Popen(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=log)
+
+
+def reach(process: subprocess.Popen[str], folder: Path, point: str) -> None:
+    """Wait until a trainer is there; see ``TRAINER``."""
+
+    def is_there() -> bool:
+        assert process.poll() is None, (folder / "trainer.log").read_text()
+        return (folder / f"at-{point}").exists()
+
+    wait_until(is_there, 120, point)
+
+
+def end_of(process: subprocess.Popen[str]) -> dict[str, Any]:
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+def assert_each_once(used: list[str], folder: Path) -> None:
+    """Each varied group was used once, and each of all members ran once."""
+    assert sorted(used) == [f"mixed/{number:06}" for number in range(0, PROMPTS, 2)]
+    ran = Counter((folder / "journal").read_text().split())
+    assert set(ran.values()) == {1}
+    assert len(ran) == 4 * PROMPTS
