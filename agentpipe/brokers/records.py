@@ -286,7 +286,8 @@ class Settlement:
             object.__setattr__(self, "usd", 0.0)
         if not 0 <= self.tokens <= MAX_SUMMAND:
             object.__setattr__(self, "tokens", 0)
-        if not all(0 <= number <= MAX_SUMMAND for number in self.tokens_by_kind):
+        kinds = self.tokens_by_kind
+        if kinds is not NO_TOKENS and not all(0 <= it <= MAX_SUMMAND for it in kinds):
             object.__setattr__(self, "tokens_by_kind", NO_TOKENS)
         if not 0 <= self.delay_s <= MAX_DELAY_S:
             bounded_s = MAX_DELAY_S if self.delay_s > MAX_DELAY_S else 0.0

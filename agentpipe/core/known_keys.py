@@ -30,7 +30,7 @@ _BEGUN = {
     "glpat-": rf"{_OF_URLS}{{20,}}+",
     **{f"{kind}IA": r"[A-Z0-9]{16}\b" for kind in ("AK", "AS")},
     "AIza": rf"{_OF_URLS}{{35}}",
-    "xox": r"[abeoprs]-[A-Za-z0-9-]{10,}+",
+    **{f"xox{kind}-": r"[A-Za-z0-9-]{10,}+" for kind in "abeoprs"},
     "xapp-": r"[A-Za-z0-9-]{20,}+",
     "hf_": r"[A-Za-z0-9]{30,}+",
     "gsk_": r"[A-Za-z0-9]{40,}+",
@@ -42,7 +42,7 @@ _BEGUN = {
     "pypi-Ag": rf"{_OF_URLS}{{40,}}+",
     "SK": r"[0-9a-f]{32}\b",
     "lin_api_": r"[A-Za-z0-9]{32,}+",
-    "shp": r"(?:at|ca|pa|ss)_[A-Fa-f0-9]{32}",
+    **{f"shp{kind}_": r"[A-Fa-f0-9]{32}" for kind in ("at", "ca", "pa", "ss")},
     "r8_": r"[A-Za-z0-9]{30,}+",
     **{f"{kind}-": rf"{_OF_URLS}{{30,}}+" for kind in ("pplx", "nvapi", "tvly")},
     "hooks.slack.com/": r"(?:services|workflows|triggers)/[A-Za-z0-9/_-]{8,}+",
@@ -69,7 +69,7 @@ KNOWN = {held: re.compile(form, re.DOTALL) for held, form in _KEYS.items()}
 KNOWN_BYTES = {held.encode(): re.compile(form.encode(), re.DOTALL) for held, form in _KEYS.items()}
 
 # Rarer in a text than other letters: a search for one of them passes most of it at once.
-_SIGNS = "_-.:/ABJKx"
+_SIGNS = "_-.:/ABJK"
 
 
 def _sign_of(held: str) -> str:

@@ -133,7 +133,8 @@ class Result:
         if task is not None:
             carried = dict(zip(CARRIED, _CARRIED_OF(task), strict=True))
             carried["task"] = task.as_sent()
-            carried["usage_total"] = numbers_in(task.spent_before)
+            if "usage_total" not in fields:
+                carried["usage_total"] = numbers_in(task.spent_before)
         return _SLOTS.filled({"finished_at": utc(time.time()), **carried, **fields})
 
     @classmethod
@@ -173,7 +174,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields by name; values are shared, not copied."""
-        return {name: getattr(self, name) for name in _RESULT_FIELDS}
+        return dict(zip(_RESULT_FIELDS, _SLOTS.values(self), strict=True))
 
     def encode(self, redactor: Redactor) -> bytes:
         """The wire form, with all credentials that ``redactor`` knows masked.

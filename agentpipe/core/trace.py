@@ -123,28 +123,37 @@ class Tracer:
             self._end(span)
 
     def _end(self, span: Span) -> None:
-        self.take(
-            {
-                "id": span.id,
-                "parent_id": span.parent_id,
-                "records": span.records,
-                "running_time": time.monotonic() - span.started,
-                "timestamp": span.timestamp,
-            }
-        )
+        took_s = time.monotonic() - span.started
+        self._add(span.id, span.parent_id, span.records, took_s, span.timestamp)
 
     def take(self, span: Mapping[str, Any]) -> None:
         """Add an ended span, possibly another program's; missing fields are filled in."""
         parent = _parent.get()
         now = time.time()
+        self._add(
+            _id(span.get("id")) or _new_id(),
+            _id(span.get("parent_id")) or (parent.id if parent else ""),
+            _records_of(span, now),
+            _seconds(span.get("running_time"), 0.0),
+            _seconds(span.get("timestamp"), now),
+        )
+
+    def _add(
+        self,
+        span_id: str,
+        parent_id: str,
+        records: list[dict[str, Any]],
+        running_time: float,
+        timestamp: float,
+    ) -> None:
         self.spans.append(
             {
-                "id": _id(span.get("id")) or _new_id(),
+                "id": span_id,
                 "trace_id": self.trace_id,
-                "parent_id": _id(span.get("parent_id")) or (parent.id if parent else ""),
-                "records": [self._limited(record) for record in _records_of(span, now)],
-                "running_time": _seconds(span.get("running_time"), 0.0),
-                "timestamp": _seconds(span.get("timestamp"), now),
+                "parent_id": parent_id,
+                "records": [self._limited(record) for record in records],
+                "running_time": running_time,
+                "timestamp": timestamp,
                 "span_index": len(self.spans),
             }
         )

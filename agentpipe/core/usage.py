@@ -17,7 +17,9 @@ MAX_NAME_CHARS = 100
 
 def numbers_in(usage: Any) -> dict[str, float]:
     """What can be added up of usage that others may have written."""
-    found = usage.items() if isinstance(usage, Mapping) else ()
+    if not usage or not isinstance(usage, Mapping):
+        return {}
+    found = usage.items()
     return {name: number for name, number in found if isinstance(name, str) and _is_sound(number)}
 
 

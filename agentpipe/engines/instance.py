@@ -33,6 +33,7 @@ class Instance:
     def __init__(self, name: str, engine: Engine, context: Context, *, in_thread: bool) -> None:
         self._name, self._engine, self._context = name, engine, context
         self._agent: Agent | None = None
+        self._waits = False
         self._thread = AgentThread(name) if in_thread else None
         self._programs = Programs() if getattr(engine, "ends_programs", False) else None
 
@@ -83,7 +84,7 @@ class Instance:
                 await self._open()
             assert self._agent is not None
             execute = self._agent.execute
-            if self._thread is not None or not inspect.iscoroutinefunction(execute):
+            if not self._waits:
                 return await self._in_thread(self._run_of(partial(execute, task, context)))
             if self._programs is None:
                 return await execute(task, context)
@@ -105,6 +106,8 @@ class Instance:
         opening = getattr(self._agent, "open", None)
         if opening is not None:
             await self._call(opening, opening)
+        is_async = inspect.iscoroutinefunction(self._agent.execute)
+        self._waits = is_async and self._thread is None
 
     async def _call(self, function: Callable[..., Any], call: Callable[[], Any]) -> Any:
         if self._thread is None and inspect.iscoroutinefunction(function):

@@ -73,6 +73,8 @@ class Programs:
 
     def end(self) -> None:
         """End what still runs."""
+        if not (_last or self._found):
+            return
         with _lock:
             for thread in [thread for thread, (run, _) in _last.items() if run is self]:
                 _settle(thread)

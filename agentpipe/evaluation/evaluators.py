@@ -53,6 +53,8 @@ MAX_RESPONSE_CHARS = 100_000
 _MAX_REASON_CHARS = 2000
 # What takes longer, by characters times steps, runs beside the loop.
 _MOST_ON_LOOP = 200_000
+# So many chains at once hold up no other run.
+_MOST_BRIEF = 4
 
 _PEERS: dict[str, Any] = {"func": "", "op": "", "value": None, "op_args": None, "desc": ""}
 _DEFAULTS: dict[str, Any] = {**_PEERS, "name": "", "weight": 1.0}
@@ -133,11 +135,25 @@ async def evaluate(
     cancellation leaves running. ``{{ NAME }}`` in ``value`` and ``op_args`` is replaced by what
     tasks may read of ``context``; the record shows the template.
     """
-    evaluations = []
+    evaluations: list[Evaluation] = []
+    brief = are_brief(evaluators, answer_text)
     for config in evaluators:
+        if evaluations and not brief:
+            await asyncio.sleep(0)  # Other runs of the loop have their turn.
         evaluations.append(await _evaluate(config, answer_text, task, scope, context))
-        await asyncio.sleep(0)  # Other runs of the loop have their turn.
     return evaluations
+
+
+def are_brief(evaluators: Sequence[Any], answer_text: str) -> bool:
+    """Whether they never wait and take a moment together: no limit could end them."""
+    if len(evaluators) > _MOST_BRIEF:
+        return False
+    return all(_is_chain(each) and not _is_long(each, answer_text) for each in evaluators)
+
+
+def _is_chain(config: Any) -> bool:
+    func = config.get("func") if isinstance(config, dict) else None
+    return isinstance(func, str) and not is_reference(func)
 
 
 def all_broken(evaluators: Sequence[Any], answer: str, error: BaseException) -> list[Evaluation]:
@@ -234,7 +250,7 @@ def _judge_by_chain(config: dict[str, Any], answer_text: str, written: Any) -> N
 
 def _is_long(config: dict[str, Any], answer_text: str) -> bool:
     """Whether a chain may take so long that other runs of the loop would wait."""
-    value = config["value"]
+    value = config.get("value")
     compared = len(value) if isinstance(value, (list, dict)) else 1
     steps: int = config["func"].count("->") + compared
     return steps * len(answer_text) > _MOST_ON_LOOP

@@ -89,7 +89,7 @@ def test_a_step_says_whose_it_is_and_looks_like_its_coroutine(
         return "done"
 
     async def run() -> Any:
-        stepped = Stepped(look(), word.enter_loop, 4)
+        stepped = Stepped(look(), word.on_loop, 4)
         assert inspect.getcoroutinestate(stepped) == inspect.CORO_CREATED
         assert stepped.__name__ == "look"
         return await asyncio.get_running_loop().create_task(stepped)
@@ -104,7 +104,7 @@ def test_a_task_that_is_cancelled_before_its_first_step_never_awaits(word: LastW
         raise AssertionError
 
     async def run() -> None:
-        task = asyncio.get_running_loop().create_task(Stepped(never(), word.enter_loop, 0))
+        task = asyncio.get_running_loop().create_task(Stepped(never(), word.on_loop, 0))
         task.cancel()
         await asyncio.wait([task])
         assert task.cancelled()

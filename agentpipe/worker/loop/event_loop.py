@@ -70,7 +70,7 @@ class EventLoop(threading.Thread):
         self.paused_event.set()
         self._broker, self._settle, self._grace_s, self._died = broker, settle, grace_s, died
         self._word, self._loop = word, MessageLoop()
-        self._loop.set_task_factory(partial(_make_task, word.enter_loop))
+        self._loop.set_task_factory(partial(_make_task, word.on_loop))
         self._loop.set_default_executor(MarkingExecutor(thread_name_prefix="asyncio"))
         self.turns = self._loop.turns
         self._finished = False
@@ -230,7 +230,7 @@ def _bind(message: ClaimedMessage) -> None:
 
 
 def _make_task(
-    enter: Callable[[int], int],
+    on_loop: memoryview[int],
     loop: asyncio.AbstractEventLoop,
     coroutine: Any,
     context: contextvars.Context | None = None,
@@ -239,5 +239,5 @@ def _make_task(
     """A task that says with each step whose it is, so that it is known who holds the loop."""
     place = run_place.get() if context is None else context.get(run_place, NO_RUN)
     if place != NO_RUN:
-        coroutine = Stepped(coroutine, enter, place)
+        coroutine = Stepped(coroutine, on_loop, place)
     return asyncio.Task(coroutine, loop=loop, context=context, **options)

@@ -138,13 +138,19 @@ class Signals:
     def _ended(self, message: ClaimedMessage, error: BaseException | None) -> None:
         value = None
         if error is None:
-            value = shown_answer(message)
+            value = self._shown(message)
         else:
             message.stuff_exception(shown_error(error))
             if message.ended_by is None:
                 message.count_retry()
         self._broker.emit_after("process_message", message, result=value, exception=error)
         self._follow(message, value)
+
+    def _shown(self, message: ClaimedMessage) -> Any:
+        """Its answer, where anybody gets it."""
+        if self._is_heard() or not follow_ups.sends_nothing(self._broker, message):
+            return shown_answer(message)
+        return None
 
     def _skipped(self, message: ClaimedMessage, skip: SkipMessage) -> None:
         if message.settlement is None:  # A middleware's own.
@@ -168,7 +174,7 @@ class Signals:
     def _follow_ups(
         self, message: ClaimedMessage, settlement: Settlement, value: Any
     ) -> list[tuple[str, Offer]]:
-        if settlement.action not in _ENDS:
+        if settlement.action not in _ENDS or follow_ups.sends_nothing(self._broker, message):
             return []
         if settlement.outcome == "ok":
             return follow_ups.of_success(self._broker, message, value)

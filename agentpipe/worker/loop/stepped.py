@@ -6,37 +6,35 @@ Only the loop's thread knows which run it executes, and it cannot say so while o
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
+from typing import Any
 
 class Stepped(Coroutine[Any, Any, Any]):
-    """Another coroutine, with ``enter(place)`` before each step and its answer back after it."""
+    """Another coroutine; ``on_loop`` holds its ``place``, and 1 more, during each step."""
 
-    __slots__ = ("_coroutine", "_enter", "_place")
+    __slots__ = ("_coroutine", "_mark", "_on_loop")
 
     def __init__(
-        self, coroutine: Coroutine[Any, Any, Any], enter: Callable[[int], int], place: int
+        self, coroutine: Coroutine[Any, Any, Any], on_loop: memoryview[int], place: int
     ) -> None:
-        self._coroutine, self._enter, self._place = coroutine, enter, place
+        self._coroutine, self._on_loop, self._mark = coroutine, on_loop, place + 1
 
     def send(self, value: Any) -> Any:
         """Do the next step."""
-        before = self._enter(self._place)
+        on_loop = self._on_loop
+        before, on_loop[0] = on_loop[0], self._mark
         try:
             return self._coroutine.send(value)
         finally:
-            self._enter(before)
+            on_loop[0] = before
 
     def throw(self, *error: Any) -> Any:
         """Do the next step with an exception."""
-        before = self._enter(self._place)
+        on_loop = self._on_loop
+        before, on_loop[0] = on_loop[0], self._mark
         try:
             return self._coroutine.throw(*error)
         finally:
-            self._enter(before)
+            on_loop[0] = before
 
     def close(self) -> None:
         """End it."""

@@ -30,6 +30,13 @@ CALLBACKS = ("on_success", "on_failure", "on_retry_exhausted")
 _IDS = uuid.UUID("5d0d3c0c-5bb0-4f63-9a5e-0a4a5b5f3a77")
 
 
+def sends_nothing(broker: StoreBroker, message: ClaimedMessage) -> bool:
+    """Whether neither the message nor its actor asks for anything to be sent at its end."""
+    options = message.options
+    asks = "pipe_target" in options or not options.keys().isdisjoint(CALLBACKS)
+    return not (asks or _has_callbacks(broker, message))
+
+
 def of_success(broker: StoreBroker, message: ClaimedMessage, value: Any) -> list[tuple[str, Offer]]:
     """What a message sends that gave this value.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.failures import error_line
@@ -12,19 +13,21 @@ from agentpipe.core.loop_turns import within
 from agentpipe.core.masking import shorten
 from agentpipe.core.result import STOP
 from agentpipe.core.rollout import OFF, REQUIRE, TOKENS, Rollout, as_required, recorder
+from agentpipe.core.slots import Slots
 from agentpipe.engines.base import Answer
 from agentpipe.engines.gateway import run_gateway
 from agentpipe.engines.instance import Instance
 from agentpipe.engines.policies import RunPolicy, following, policy_key
 from agentpipe.errors import AgentFailed, TimeLimitExceeded
-from agentpipe.evaluation.evaluators import all_broken, evaluate
+from agentpipe.evaluation.evaluators import all_broken, are_brief, evaluate
 from agentpipe.evaluation.kept_answer import KeptAnswer
 from agentpipe.evaluation.refusals import refusals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
 
     from agentpipe.config.collection import Collection
+    from agentpipe.config.function_scope import FunctionScope
     from agentpipe.core.context import Context
     from agentpipe.core.task import Task
     from agentpipe.core.trace import Tracer
@@ -58,6 +61,13 @@ class Completed:
     keepable: bool = False
     by_agent: bool = False
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def judged(self, evaluations: Iterable[Evaluation]) -> Completed:
+        """The same with these."""
+        return _COMPLETED.changed(self, {"evaluations": tuple(evaluations)})
+
+
+_COMPLETED = Slots(Completed)
 
 
 def _ignore(_: Completed) -> None:
@@ -104,11 +114,15 @@ class Runner:
         own = (self._policy_key,) if self._policy_key else ()
         return (*self.context.env.values(), *getattr(self._engine, "secrets", ()), *own)
 
+    @cached_property
+    def _functions(self) -> FunctionScope:
+        return self._collection.functions  # It looks at the disk.
+
     def refusals(self, task: Task) -> list[str]:
         """Why the task must not run: its evaluators want what is not the task's to have."""
         if not task.evaluators:
             return []
-        return refusals(task.evaluators, self._collection.functions, self.context)
+        return refusals(task.evaluators, self._functions, self.context)
 
     async def run(
         self, task: Task, tracer: Tracer, answered: Callable[[Completed], None] = _ignore
@@ -203,7 +217,7 @@ class Runner:
         _, text = checked_answer(kept.answer)
         given = Completed(kept.answer, (), kept.stop, kept, keepable=True, env=env)
         if kept.by_agent:
-            return replace(given, evaluations=await self._judged_by_agent(task, kept.answer, text))
+            return given.judged(await self._judged_by_agent(task, kept.answer, text))
         return await self._evaluated(replace(task, answered=None), text, given, answered)
 
     async def _evaluated(
@@ -212,7 +226,7 @@ class Runner:
         answered(given)
         if not task.evaluators:
             return given
-        return replace(given, evaluations=tuple(await self._evaluate(task, text)))
+        return given.judged(await self._evaluate(task, text))
 
     def _judges(self, task: Task) -> bool:
         """Whether the agent can judge later: cleanups have undone what it would look at."""
@@ -259,6 +273,8 @@ class Runner:
         return Instance(self.name, self._engine, self.context, in_thread=in_thread)
 
     async def _evaluate(self, task: Task, text: str) -> list[Evaluation]:
+        if are_brief(task.evaluators, text):
+            return await self._judging(task, text)
         limit_s = self._collection.time_limit_s
         try:
             return await within(self._judging(task, text), limit_s)
@@ -268,8 +284,7 @@ class Runner:
     def _judging(self, task: Task, text: str) -> Coroutine[Any, Any, list[Evaluation]]:
         if self._apart is not None and self._apart.are_needed(task):
             return self._apart.evaluate(task, text)
-        functions = self._collection.functions
-        return evaluate(task.evaluators, text, task, functions, self.context)
+        return evaluate(task.evaluators, text, task, self._functions, self.context)
 
     def _too_slow(self, task: Task, text: str) -> list[Evaluation]:
         limit_s = self._collection.time_limit_s

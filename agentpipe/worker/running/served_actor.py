@@ -153,30 +153,11 @@ class _Agent:
         self.collection, self.context = actor.collection.name, actor.spec.context_index
         self.config_hash = actor.config_hash
         self.strict_config = actor.collection.strict_config
+        self.credential, self.limits = _credential(actor), _limits(actor)
 
     @property
     def secrets(self) -> tuple[str, ...]:
         return self._actor.runner.secrets if self._actor.runner else ()
-
-    @property
-    def credential(self) -> Credential:
-        of, context = self._actor.collection, self._actor.spec.context_index
-        return Credential(f"{of.name}/{context}", lambda: of.queues_of_context(context))
-
-    @property
-    def limits(self) -> ActorLimits:
-        of, spec = self._actor.collection, self._actor.spec
-        group = spec.concurrency_group
-        return ActorLimits(
-            of.time_limit_s,
-            of.max_retries,
-            of.max_crashes,
-            of.concurrency,
-            of.breaker,
-            of.max_cooldown_s,
-            None if group is None else (group, spec.concurrency_group_limit),
-            of.on_limit,
-        )
 
     def perform(self, message: ClaimedMessage) -> Coroutine[Any, Any, Any]:
         assert self._actor.runner is not None
@@ -217,6 +198,26 @@ class _Agent:
     async def close(self) -> None:
         if self._actor.runner is not None:
             await self._actor.runner.close()
+
+
+def _credential(actor: AgentActor) -> Credential:
+    of, context = actor.collection, actor.spec.context_index
+    return Credential(f"{of.name}/{context}", lambda: of.queues_of_context(context))
+
+
+def _limits(actor: AgentActor) -> ActorLimits:
+    of, spec = actor.collection, actor.spec
+    group = spec.concurrency_group
+    return ActorLimits(
+        of.time_limit_s,
+        of.max_retries,
+        of.max_crashes,
+        of.concurrency,
+        of.breaker,
+        of.max_cooldown_s,
+        None if group is None else (group, spec.concurrency_group_limit),
+        of.on_limit,
+    )
 
 
 class _Plain:

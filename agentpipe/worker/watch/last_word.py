@@ -173,7 +173,11 @@ class LastWordFile:
 
 
 class LastWord:
-    """The worker's side: each method is a store or two into memory."""
+    """The worker's side: each method is a store or two into memory.
+
+    Attributes:
+        on_loop: Holds one number: the place of the run that the loop executes, and 1 more.
+    """
 
     def __init__(self, path: str) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -183,6 +187,8 @@ class LastWord:
         self._beats = self._slots = 0
         self._free = deque[int]()
         self._free_marks = deque(range(THREADS))
+        # Each step of each run writes here.
+        self.on_loop = memoryview(self._memory)[_ON_LOOP : _ON_LOOP + _I32.size].cast("i")
         _U32.pack_into(self._memory, _PID, os.getpid())
 
     @classmethod
@@ -262,12 +268,6 @@ class LastWord:
     def note_loop(self) -> None:
         """The current thread is the loop's."""
         _U32.pack_into(self._memory, _LOOP_THREAD, threading.get_native_id())
-
-    def enter_loop(self, place: int) -> int:
-        """The loop executes this run now; returns which one it executed before."""
-        (before,) = _I32.unpack_from(self._memory, _ON_LOOP)
-        _I32.pack_into(self._memory, _ON_LOOP, place + 1)
-        return int(before) - 1
 
     def enter_thread(self, place: int) -> int:
         """The current thread works for this run; returns the number of its mark."""
