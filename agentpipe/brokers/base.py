@@ -39,10 +39,12 @@ class Store(Protocol):
         away_for_all: Whether it is away for all workers when it is for one, and begins their leases
             anew when it is back: then their runs go on meanwhile. Else a worker that cannot reach
             it ends its runs when its lease is over, since others may have its tasks.
+        waits_for_disk: Whether ``sync`` waits: the worker's next runs begin meanwhile.
     """
 
     joins_with_nothing: bool = False
     away_for_all: bool = False
+    waits_for_disk: bool = False
 
     def declare(self, queues: Sequence[Queue]) -> None:
         """Declare queues with their limits; a collection's round-robin group becomes these.

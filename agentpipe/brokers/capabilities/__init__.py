@@ -39,6 +39,7 @@ from agentpipe.brokers.capabilities.workers import (
     Comparison,
     DrainsWorkers,
     NotesDrains,
+    SettlesAndClaims,
     SparesTasks,
 )
 from agentpipe.errors import ConfigError
@@ -69,6 +70,7 @@ __all__ = [
     "NotesDrains",
     "PausesQueues",
     "ReadsTasks",
+    "SettlesAndClaims",
     "SparesTasks",
     "TaskFilter",
     "TaskQuery",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from agentpipe.brokers.records import Worker
+    from agentpipe.brokers.records import Claim, ClaimRequest, Settlement, Worker
 
 # So long is a drain remembered; a process starts faster than that.
 DRAIN_NOTED_S = 86_400.0
@@ -83,6 +83,19 @@ class Comparison:
     lost: frozenset[tuple[str, int]] = frozenset()
     returned: int = 0
     freed: int = 0
+
+
+@runtime_checkable
+class SettlesAndClaims(Protocol):
+    """Carries out settlements and makes the next claim in one step, which costs less than two."""
+
+    def settle_and_claim(
+        self, settlements: Sequence[Settlement], request: ClaimRequest
+    ) -> tuple[list[bool], list[Claim]]:
+        """What ``settle`` and then ``claim`` return; where it raises, neither is done.
+
+        ``request`` counts what these settlements end as no longer held.
+        """
 
 
 @runtime_checkable

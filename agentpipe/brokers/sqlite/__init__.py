@@ -42,19 +42,17 @@ from agentpipe.brokers.sqlite.lanes import IS_ANYTHING_READY, LanesKept
 from agentpipe.brokers.sqlite.leases import (
     claim_tasks,
     digest_of,
-    end_cooldowns,
     end_lapsed_workers,
     end_worker,
     is_known,
     renew_leases,
-    wake_delayed,
 )
 from agentpipe.brokers.sqlite.operations import SqliteOperations
 from agentpipe.brokers.sqlite.outbox import borrow, drop
 from agentpipe.brokers.sqlite.pauses import count_runs
-from agentpipe.brokers.sqlite.settling import settle_task
+from agentpipe.brokers.sqlite.settling import settle_all
 from agentpipe.brokers.sqlite.snapshot import read_stats
-from agentpipe.brokers.sqlite.tables import LAPSED, LAYOUT, add_to_counters, add_to_tallies, counter
+from agentpipe.brokers.sqlite.tables import LAPSED, LAYOUT, add_to_counters, add_to_tallies
 from agentpipe.connections.sqlite import Database
 from agentpipe.connections.sqlite_address import parse_url
 from agentpipe.connections.sqlite_snapshots import Snapshots
@@ -87,6 +85,7 @@ class SqliteStore(SqliteOperations, Store):
     """
 
     away_for_all = True
+    waits_for_disk = True
 
     def __init__(self, url: str, settings: Settings) -> None:
         database = Database(parse_url(url), LAYOUT, renew_leases)
@@ -209,14 +208,23 @@ class SqliteStore(SqliteOperations, Store):
         if not self._may_claim(lanes):
             return []
         with self._database.write(durable=False) as db:
-            end_lapsed_workers(db)
-            now = self._clock.now()
-            wake_delayed(db, now)
-            end_cooldowns(db, now)
-            self._sweep(db)
-            if request.outbox.reached_by(counter(db, "outbox"), counter(db, "outbox_bytes")):
-                return []
-            return claim_tasks(db, request, lanes, now)
+            return self._claim(db, request, lanes)
+
+    def settle_and_claim(
+        self, settlements: Sequence[Settlement], request: ClaimRequest
+    ) -> tuple[list[bool], list[Claim]]:
+        is_full = self._database.log.is_full
+        tripped: list[Tripped] = []
+        with self._database.write(durable=False) as db:
+            done = self._settle(db, settlements, tripped)
+            lanes = self._lanes.of(db, request.worker)
+            claims = [] if is_full else self._claim(db, request, lanes)
+        self._tripped += tripped
+        return done, claims
+
+    def _claim(self, db: sqlite3.Connection, request: ClaimRequest, lanes: Lanes) -> list[Claim]:
+        self._sweep(db)
+        return claim_tasks(db, request, lanes, self._clock.now())
 
     def _may_claim(self, lanes: Lanes) -> bool:
         now, moment = time.monotonic(), self._clock.now()
@@ -245,18 +253,26 @@ class SqliteStore(SqliteOperations, Store):
         self._listener.wait(timeout_s)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
-        changes: Counter[str] = Counter()
+        tripped: list[Tripped] = []
         with self._database.write(durable=False) as db:
-            now = self._clock.now()
-            since = [settle_task(db, settlement, changes, now) for settlement in settlements]
-            done = [moment is not None for moment in since]
-            add_to_counters(db, changes)
-            add_to_tallies(db, compress(settlements, done), now)
-            charge(db, compress(settlements, done))
-            runs.count_settled(db, compress(settlements, done))
-            measures.count_settled(db, settlements, since, self._clock)
-            tripped = count_runs(db, compress(settlements, done))
+            done = self._settle(db, settlements, tripped)
         self._tripped += tripped
+        return done
+
+    def _settle(
+        self, db: sqlite3.Connection, settlements: Sequence[Settlement], tripped: list[Tripped]
+    ) -> list[bool]:
+        """Carry them out; the pauses that they cause hold once the transaction does."""
+        changes: Counter[str] = Counter()
+        now = self._clock.now()
+        since = settle_all(db, settlements, changes, now)
+        done = [moment is not None for moment in since]
+        add_to_counters(db, changes)
+        add_to_tallies(db, compress(settlements, done), now)
+        charge(db, compress(settlements, done))
+        runs.count_settled(db, compress(settlements, done))
+        measures.count_settled(db, settlements, since, self._clock)
+        tripped += count_runs(db, compress(settlements, done))
         return done
 
     def take_tripped(self) -> list[Tripped]:

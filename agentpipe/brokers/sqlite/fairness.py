@@ -58,13 +58,21 @@ class Ready(NamedTuple):
 class Turns:
     """Up to ``limit`` queues of a worker, each with room for a run in its concurrency group."""
 
-    def __init__(self, db: sqlite3.Connection, worker: Worker, lanes: Lanes, limit: int) -> None:
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        worker: Worker,
+        lanes: Lanes,
+        limit: int,
+        *,
+        last_chances: bool,
+    ) -> None:
         self._db, self._worker, self._lanes = db, worker, lanes
         self.queues: list[Ready] = []
-        groups = db.execute(_OPEN_GROUPS, (lanes.gates,)).fetchall()
+        groups = db.execute(_OPEN_GROUPS, (lanes.gates,)).fetchall() if lanes.has_gates else []
         # The room left in each group if every chosen queue gets one run.
         self._spare: dict[str, int] = {name: room for _, name, room in groups}
-        self._restricted = self._has_last_chances()
+        self._restricted = last_chances and self._has_last_chances()
         for row in self._in_turn(groups):
             if len(self.queues) == limit:
                 break

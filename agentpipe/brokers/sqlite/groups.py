@@ -87,6 +87,12 @@ def _keep(db: sqlite3.Connection, group: Group) -> None:
     db.executemany(_ADD_MEMBER, [(task_id, group.group_id, place) for place, task_id in members])
 
 
+def has_members(db: sqlite3.Connection) -> bool:
+    """Whether any task is in a group, or counted by a policy."""
+    query = "SELECT EXISTS (SELECT 1 FROM task_groups) OR EXISTS (SELECT 1 FROM policy_units)"
+    return bool(db.execute(query).fetchone()[0])
+
+
 def end_member(
     db: sqlite3.Connection,
     ended: EndedTask,

@@ -50,6 +50,11 @@ class Lanes:
     shape: int
     read_at: float
 
+    @property
+    def has_gates(self) -> bool:
+        """Whether any of its queues is in a concurrency group."""
+        return self.gates != "[]"
+
     @classmethod
     def read(cls, db: sqlite3.Connection, worker: Worker, shape: int) -> Lanes:
         """From the table of queues, which takes longer the more of them the worker serves."""

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -27,7 +27,7 @@ from agentpipe.core.text import counted
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Mapping, Sequence
 
     from agentpipe.brokers.records import ClaimRequest, Worker
     from agentpipe.brokers.sqlite.fairness import Ready
@@ -112,45 +112,122 @@ def end_cooldowns(db: sqlite3.Connection, now: float) -> None:
     )
 
 
+class Circumstances(NamedTuple):
+    """What a claim has to look at beside the queues, found by one query.
+
+    Attributes:
+        lapsed: A worker's lease is over.
+        due: A delay is over, or a cooldown.
+        known: The worker has joined, and neither left nor lapsed.
+        last_chances: There are tasks that one more crash would kill.
+        spent: A budget is spent.
+        policies: A collection follows a policy.
+        turn: The highest that was given; 0 in a file of old.
+        now: By the store's clock.
+    """
+
+    lapsed: bool
+    due: bool
+    known: bool
+    last_chances: bool
+    spent: bool
+    policies: bool
+    outbox: int
+    outbox_bytes: int
+    turn: int
+    now: float
+
+    @classmethod
+    def read(cls, db: sqlite3.Connection, worker: Worker, now: float) -> Circumstances:
+        """Those of this moment by the store's clock."""
+        moment = time.monotonic()
+        values = (moment, moment, now, now, worker.name)
+        return cls._make((*db.execute(_SELECT_CIRCUMSTANCES, values).fetchone(), now))
+
+
+def _counter(name: str) -> str:
+    return f"coalesce((SELECT value FROM counters WHERE name = '{name}'), 0)"
+
+
+_SELECT_CIRCUMSTANCES = (
+    f"SELECT EXISTS (SELECT 1 FROM workers WHERE {LAPSED}),"
+    " EXISTS (SELECT 1 FROM tasks WHERE state = 1 AND due <= ?)"
+    " OR EXISTS (SELECT 1 FROM queues WHERE held_until > 0 AND held_until <= ?),"
+    " EXISTS (SELECT 1 FROM workers WHERE name = ?),"
+    " EXISTS (SELECT 1 FROM tasks WHERE last_chance = 1),"
+    " EXISTS (SELECT 1 FROM budgets WHERE spent),"
+    " EXISTS (SELECT 1 FROM policy_followers),"
+    f" {_counter('outbox')}, {_counter('outbox_bytes')}, {_counter('turn')}"
+)
+
+
+def circumstances(db: sqlite3.Connection, worker: Worker, now: float) -> Circumstances:
+    """Those of a claim, once what is over has ended: leases, delays and cooldowns."""
+    found = Circumstances.read(db, worker, now)
+    if not (found.lapsed or found.due):
+        return found
+    end_lapsed_workers(db)
+    wake_delayed(db, now)
+    end_cooldowns(db, now)
+    return Circumstances.read(db, worker, now)
+
+
 def claim_tasks(
     db: sqlite3.Connection, request: ClaimRequest, lanes: Lanes, now: float
 ) -> list[Claim]:
     """Lease tasks to the worker; see ``Store.claim``."""
     worker, limit, held = request.worker, request.limit, request.held
-    if not is_known(db, worker):
+    found = circumstances(db, worker, now)
+    if not found.known:
         return []  # Its lease lapsed: its next heartbeat says so.
-    if holds_suspect(db, worker):
+    if request.outbox.reached_by(found.outbox, found.outbox_bytes):
         return []
-    if suspect := next_suspect(db, worker):
-        if is_idle(db, worker):
-            return _claim_suspect(db, worker, suspect, now)
-        if must_become_idle(db, worker):
+    if found.last_chances:
+        if holds_suspect(db, worker):
             return []
-    turns = Turns(db, worker, lanes, limit)
+        if suspect := next_suspect(db, worker):
+            if is_idle(db, worker):
+                return _claim_suspect(db, worker, suspect, now)
+            if must_become_idle(db, worker):
+                return []
+    turns = Turns(db, worker, lanes, limit, last_chances=found.last_chances)
     ready = turns.queues
     if held is not None:
         limit = min(limit, _even_share(db, worker, len(ready)) - held)
         ready = ready[: max(0, limit)]
     limited = replace(request, limit=limit)
-    return _claim_from(db, limited, turns, ready, now) if ready else []
+    return _claim_from(db, limited, turns, ready, found) if ready else []
 
 
 def _claim_from(
-    db: sqlite3.Connection, request: ClaimRequest, turns: Turns, ready: Sequence[Ready], now: float
+    db: sqlite3.Connection,
+    request: ClaimRequest,
+    turns: Turns,
+    ready: Sequence[Ready],
+    found: Circumstances,
 ) -> list[Claim]:
     """From each of these queues an equal share; the rest is for a later claim."""
-    worker, limit, spent, gates = request.worker, request.limit, spent_runs(db), Gates(db)
-    turn, claims = _last_turn(db), list[Claim]()
+    worker, limit = request.worker, request.limit
+    spent = spent_runs(db) if found.spent else frozenset[str]()
+    gates = Gates(db) if found.policies else None
+    turn, claims = found.turn or _last_turn(db), list[Claim]()
+    chosen: dict[int, str] = {}
+    claimed_from: list[tuple[int, int, int]] = []
     for left, queue in enumerate(ready):
-        share = max(1, (limit - len(claims)) // (len(ready) - left))
+        taken = len(claims) + len(chosen)
+        share = max(1, (limit - taken) // (len(ready) - left))
         choose = (queue.qid, worker.name, min(turns.room(queue), share))
         seqs = _claimable(db, choose, spent, gates)
-        claimed = _claim(db, worker, queue.name, seqs, now)
-        turns.took(queue, len(claimed))
-        if claimed:  # Else a listener would be woken for nothing, again and again.
-            _note_claimed(db, queue.qid, len(claimed), turn + left + 1)
-        claims += claimed
+        turns.took(queue, len(seqs))
+        chosen |= dict.fromkeys(seqs, queue.name)
+        if seqs:  # Else a listener would be woken for nothing, again and again.
+            claimed_from.append((len(seqs), turn + left + 1, queue.qid))
+        if found.last_chances:  # The choice from the next queue depends on what is claimed.
+            claims += _claim(db, worker, chosen, found.now)
+            chosen = {}
+    claims += _claim(db, worker, chosen, found.now)
     if claims:
+        db.executemany(_NOTE_CLAIMED, claimed_from)
         _keep_turn(db, turn + len(ready))
     return claims
 
@@ -161,9 +238,9 @@ def _claim_suspect(
     if park(db, suspect.qid, [suspect.task_id], spent_runs(db)):
         return []
     turn = _last_turn(db) + 1
-    _note_claimed(db, suspect.qid, 1, turn)
+    db.execute(_NOTE_CLAIMED, (1, turn, suspect.qid))
     _keep_turn(db, turn)
-    return _claim(db, worker, suspect.queue, [suspect.seq], now)
+    return _claim(db, worker, {suspect.seq: suspect.queue}, now)
 
 
 def _last_turn(db: sqlite3.Connection) -> int:
@@ -178,12 +255,10 @@ def _keep_turn(db: sqlite3.Connection, turn: int) -> None:
     db.execute(RAISE_COUNTER, ("turn", turn)).fetchall()
 
 
-def _note_claimed(db: sqlite3.Connection, qid: int, claims: int, turn: int) -> None:
-    db.execute(
-        "UPDATE queues SET waiting = waiting - ?1, running = running + ?1, turn = ?2"
-        " WHERE qid = ?3",
-        (claims, turn, qid),
-    )
+# How many were claimed from a queue, and its turn.
+_NOTE_CLAIMED = (
+    "UPDATE queues SET waiting = waiting - ?1, running = running + ?1, turn = ?2 WHERE qid = ?3"
+)
 
 
 def _even_share(db: sqlite3.Connection, worker: Worker, ready: int) -> int:
@@ -197,25 +272,30 @@ def _even_share(db: sqlite3.Connection, worker: Worker, ready: int) -> int:
 
 
 def _claim(
-    db: sqlite3.Connection, worker: Worker, queue: str, seqs: Iterable[int], now: float
+    db: sqlite3.Connection, worker: Worker, queues: Mapping[int, str], now: float
 ) -> list[Claim]:
-    claims = []
-    for seq in seqs:
-        row = db.execute(
-            "UPDATE tasks SET state = 2, worker = ?, number = number + 1, claimed_at = ?"
-            " WHERE seq = ? RETURNING id,"
-            " (SELECT body FROM payloads p WHERE p.seq = tasks.seq), number,"
-            " failures, crashes, submitted_at, cancelled, cooled_s",
-            (worker.name, now, seq),
-        ).fetchone()
-        *counts, cancelled, cooled_s = row[2:]
-        held = Claim(row[0], queue, row[1], worker.name, *counts)
-        claims.append(replace(held, cancelled=bool(cancelled), cooled_s=cooled_s))
-    return claims
+    """Lease these tasks, by number, of these queues."""
+    if not queues:
+        return []
+    rows = db.execute(
+        "UPDATE tasks SET state = 2, worker = ?, number = number + 1, claimed_at = ?"
+        " WHERE seq IN (SELECT value FROM json_each(?)) RETURNING seq, id,"
+        " (SELECT body FROM payloads p WHERE p.seq = tasks.seq), number,"
+        " failures, crashes, submitted_at, cancelled, cooled_s",
+        (worker.name, now, orjson.dumps(list(queues)).decode()),
+    ).fetchall()
+    claims = {row[0]: _claim_of(row, queues[row[0]], worker) for row in rows}
+    return [claims[seq] for seq in queues]  # Their order is not that of the rows.
+
+
+def _claim_of(row: Sequence[Any], queue: str, worker: Worker) -> Claim:
+    _, task_id, payload, number, failures, crashes, submitted_at, cancelled, cooled_s = row
+    before = number, failures, crashes, submitted_at
+    return Claim(task_id, queue, payload, worker.name, *before, bool(cancelled), cooled_s)
 
 
 def _claimable(
-    db: sqlite3.Connection, choose: tuple[int, str, int], spent: frozenset[str], gates: Gates
+    db: sqlite3.Connection, choose: tuple[int, str, int], spent: frozenset[str], gates: Gates | None
 ) -> list[int]:
     """The next tasks of a queue, of no spent run, that may begin by their policy.
 

@@ -2,72 +2,147 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
 from agentpipe.brokers.sqlite.dead_letters import bury
-from agentpipe.brokers.sqlite.groups import EndedTask, end_member
+from agentpipe.brokers.sqlite.groups import EndedTask, end_member, has_members
 from agentpipe.brokers.sqlite.tables import COUNT_CRASH, RUNNING, SETTLED, WAITING
 from agentpipe.brokers.statistics import OUTCOME, RUNS_IN_MEAN
 
 if TYPE_CHECKING:
     import sqlite3
     from collections import Counter
+    from collections.abc import Sequence
 
     from agentpipe.brokers.capabilities import Answer, Fate
-    from agentpipe.brokers.records import Settlement
+    from agentpipe.brokers.records import MemberEnd, Settlement
+
+_SELECT_CLAIMED = (
+    "SELECT seq, qid, claimed_at, cancelled FROM tasks"
+    " WHERE id = ? AND state = 2 AND worker = ? AND number = ?"
+)
+_END_RUNS = (
+    "UPDATE queues SET running = running - ?1, run_s = coalesce(run_s * ?2 + ?3, ?4) WHERE qid = ?5"
+)
 
 
-def settle_task(
-    db: sqlite3.Connection, settlement: Settlement, changes: Counter[str], now: float
-) -> float | None:
-    """Carry out one settlement; returns when its claim was made, None if that was lost.
+def settle_all(
+    db: sqlite3.Connection, settlements: Sequence[Settlement], changes: Counter[str], now: float
+) -> list[float | None]:
+    """Carry settlements out; returns when each claim was made, None for those that were lost.
 
     Args:
         db: In a transaction.
-        settlement: What ends the claim.
+        settlements: What ends the claims.
         changes: Collects counters.
         now: By the store's clock.
     """
-    claim = settlement.claim
-    row = db.execute(
-        "SELECT seq, qid, claimed_at, cancelled FROM tasks"
-        " WHERE id = ? AND state = 2 AND worker = ? AND number = ?",
-        (claim.task_id, claim.worker, claim.number),
-    ).fetchone()
-    if row is None:
-        return None
-    seq, qid, claimed_at, cancelled = row
+    ends, since = _Ends(db, now), list[float | None]()
+    settled: set[int] = set()
+    cursor = db.cursor()
+    for settlement in settlements:
+        claim = settlement.claim
+        row = cursor.execute(
+            _SELECT_CLAIMED, (claim.task_id, claim.worker, claim.number)
+        ).fetchone()
+        if row is None or row[0] in settled:
+            since.append(None)
+            continue
+        claimed = _Claimed(*row)
+        settled.add(claimed.seq)
+        since.append(claimed.at)
+        _settle(db, settlement, claimed, ends, now)
+    ends.write(changes)
+    return since
+
+
+class _Claimed(NamedTuple):
+    """A running task."""
+
+    seq: int
+    qid: int
+    at: float
+    cancelled: int
+
+
+def _settle(
+    db: sqlite3.Connection, settlement: Settlement, claimed: _Claimed, ends: _Ends, now: float
+) -> None:
     if settlement.payload:
-        db.execute("UPDATE payloads SET body = ? WHERE seq = ?", (settlement.payload, seq))
+        values = (settlement.payload, claimed.seq)
+        db.execute("UPDATE payloads SET body = ? WHERE seq = ?", values)
+    if settlement.action not in ("complete", "bury"):
+        _return(db, settlement, claimed, now)
+        return
+    if settlement.action == "bury":
+        bury(db, claimed.seq, claimed.qid, settlement)
+    ends.add(settlement, claimed)
+
+
+def _return(db: sqlite3.Connection, settlement: Settlement, claimed: _Claimed, now: float) -> None:
+    """Put the task back into its queue."""
+    seq, qid = claimed.seq, claimed.qid
     db.execute("UPDATE queues SET running = running - 1 WHERE qid = ?", (qid,))
-    if settlement.reason and settlement.action not in ("complete", "bury"):
+    if settlement.reason:
         db.execute("UPDATE tasks SET error = ? WHERE seq = ?", (settlement.reason, seq))
     if settlement.action == "retry" or _is_postponed(settlement):
         failures, due = settlement.action == "retry", now + settlement.delay_s
         db.execute(
             "UPDATE tasks SET state = 1, worker = NULL, failures = failures + ?, due = ?"
             " WHERE seq = ?",
-            (failures, 0.0 if cancelled else due, seq),
+            (failures, 0.0 if claimed.cancelled else due, seq),
         )
         db.execute("UPDATE queues SET delayed = delayed + 1 WHERE qid = ?", (qid,))
-    elif settlement.action in ("release", "crash", "cooldown"):
-        db.execute("UPDATE tasks SET state = 0, worker = NULL WHERE seq = ?", (seq,))
-        db.execute("UPDATE queues SET waiting = waiting + 1 WHERE qid = ?", (qid,))
-        if settlement.action == "crash":
-            db.execute(f"UPDATE tasks {COUNT_CRASH} WHERE seq = ?", (seq,))
-        elif settlement.action == "cooldown" and settlement.delay_s > 0:
-            _cool_down(db, seq, qid, settlement, now)
-    else:
-        _note_run_s(db, qid, now - claimed_at)
-        if settlement.action == "bury":
-            bury(db, seq, qid, settlement)
-        _put_in_outbox(db, seq, claim.task_id, settlement.result, now)
-        changes.update(_gains(settlement.result, settlement.outcome))
-        ended = EndedTask(claim.task_id, qid, settlement.outcome)
-        end_member(db, ended, settlement.member, changes, now)
-    return float(claimed_at)
+        return
+    db.execute("UPDATE tasks SET state = 0, worker = NULL WHERE seq = ?", (seq,))
+    db.execute("UPDATE queues SET waiting = waiting + 1 WHERE qid = ?", (qid,))
+    if settlement.action == "crash":
+        db.execute(f"UPDATE tasks {COUNT_CRASH} WHERE seq = ?", (seq,))
+    elif settlement.action == "cooldown" and settlement.delay_s > 0:
+        _cool_down(db, seq, qid, settlement, now)
+
+
+class _Ends:
+    """Tasks that end in one transaction: each table is written once for all of them."""
+
+    def __init__(self, db: sqlite3.Connection, now: float) -> None:
+        self._db, self._now = db, now
+        self._tasks: list[tuple[int, str, bytes]] = []
+        self._members: list[tuple[EndedTask, MemberEnd | None]] = []
+        self._runs_s: dict[int, list[float]] = {}
+
+    def add(self, settlement: Settlement, claimed: _Claimed) -> None:
+        """This one ends with its Result."""
+        task_id = settlement.claim.task_id
+        self._tasks.append((claimed.seq, task_id, settlement.result))
+        ended = EndedTask(task_id, claimed.qid, settlement.outcome)
+        self._members.append((ended, settlement.member))
+        run_s = max(0.0, self._now - claimed.at)
+        self._runs_s.setdefault(claimed.qid, []).append(run_s)
+
+    def write(self, changes: Counter[str]) -> None:
+        """Carry it all out."""
+        if not self._tasks:
+            return
+        self._db.executemany(_END_RUNS, [_ended(*runs) for runs in self._runs_s.items()])
+        _put_in_outbox(self._db, self._tasks, self._now)
+        for (*_, result), (ended, _) in zip(self._tasks, self._members, strict=True):
+            changes.update(_gains(result, ended.outcome))
+        for ended, member in self._members if has_members(self._db) else ():
+            end_member(self._db, ended, member, changes, self._now)
+
+
+def _ended(qid: int, runs_s: Sequence[float]) -> tuple[float, ...]:
+    """Values for ``_END_RUNS``: the latest runs weigh most in the mean."""
+    first, added = runs_s[0], 0.0
+    for run_s in runs_s:
+        added += (run_s - added) / RUNS_IN_MEAN
+    for run_s in runs_s[1:]:
+        first += (run_s - first) / RUNS_IN_MEAN
+    kept = (1 - 1 / RUNS_IN_MEAN) ** len(runs_s)
+    return len(runs_s), kept, added, first, qid
 
 
 def _is_postponed(settlement: Settlement) -> bool:
@@ -87,14 +162,6 @@ def _cool_down(
     )
 
 
-def _note_run_s(db: sqlite3.Connection, qid: int, run_s: float) -> None:
-    """Update the mean duration, in which the latest runs weigh most."""
-    db.execute(
-        "UPDATE queues SET run_s = coalesce(run_s + (?1 - run_s) / ?2, ?1) WHERE qid = ?3",
-        (max(0.0, run_s), RUNS_IN_MEAN, qid),
-    )
-
-
 def cancel_task(db: sqlite3.Connection, task_id: str) -> Fate:
     """Mark a running task; returns its state otherwise."""
     row = db.execute("SELECT seq, state FROM tasks WHERE id = ?", (task_id,)).fetchone()
@@ -108,19 +175,25 @@ def cancel_task(db: sqlite3.Connection, task_id: str) -> Fate:
 
 
 def _put_in_outbox(
-    db: sqlite3.Connection, seq: int, task_id: str, result: bytes, now: float
+    db: sqlite3.Connection, tasks: Sequence[tuple[int, str, bytes]], now: float
 ) -> None:
-    """End the task: its payload is deleted, its id stays for the retention time."""
-    db.execute(
+    """End these tasks: payloads are deleted, ids stay for the retention time."""
+    db.executemany(
         "UPDATE tasks SET state = 3, worker = NULL, due = NULL, settled_at = ?, error = NULL"
         " WHERE seq = ?",
-        (now, seq),
+        [(now, seq) for seq, *_ in tasks],
     )
-    db.execute("DELETE FROM payloads WHERE seq = ?", (seq,))
-    number = db.execute(
-        "INSERT INTO outbox (task_id, bytes) VALUES (?, ?)", (task_id, len(result))
-    ).lastrowid
-    db.execute("INSERT INTO outbox_bodies VALUES (?, ?)", (number, result))
+    db.executemany("DELETE FROM payloads WHERE seq = ?", [(seq,) for seq, *_ in tasks])
+    last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'").fetchone()
+    numbered = list(enumerate(tasks, 1 + (last[0] if last else 0)))
+    db.executemany(
+        "INSERT INTO outbox (seq, task_id, bytes) VALUES (?, ?, ?)",
+        [(number, task_id, len(result)) for number, (_, task_id, result) in numbered],
+    )
+    db.executemany(
+        "INSERT INTO outbox_bodies VALUES (?, ?)",
+        [(number, result) for number, (*_, result) in numbered],
+    )
 
 
 def _gains(result: bytes, outcome: str) -> dict[str, int]:
@@ -139,7 +212,7 @@ def answer_unclaimed(
     seq, qid, state = row
     column = "waiting" if state == WAITING else "delayed"
     db.execute(f"UPDATE queues SET {column} = {column} - 1 WHERE qid = ?", (qid,))
-    _put_in_outbox(db, seq, answer.task_id, answer.result, now)
+    _put_in_outbox(db, [(seq, answer.task_id, answer.result)], now)
     changes.update(_gains(answer.result, answer.outcome))
     end_member(db, EndedTask(answer.task_id, qid, answer.outcome), None, changes, now)
     return True

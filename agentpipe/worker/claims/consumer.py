@@ -6,27 +6,19 @@ import logging
 import math
 import threading
 import time
-from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agentpipe.brokers.breaker import remedy
-from agentpipe.brokers.capabilities import (
-    BreaksOnFailures,
-    CancelsTasks,
-    ComparesClaims,
-    KeepsPolicies,
-)
-from agentpipe.brokers.records import ClaimRequest, Settlement
+from agentpipe.brokers.capabilities import CancelsTasks, ComparesClaims, KeepsPolicies
+from agentpipe.brokers.records import Settlement
 from agentpipe.core.backoff import delay_s
 from agentpipe.engines.policies import NO_POLICIES
 from agentpipe.errors import AgentpipeError
 from agentpipe.worker.claims.comparison import lost_by_comparison
+from agentpipe.worker.claims.disk_wait import DiskWait
 from agentpipe.worker.claims.draining import Draining
+from agentpipe.worker.claims.exchange import CLAIM_BATCH, Exchange
 from agentpipe.worker.claims.held import HeldClaims
-from agentpipe.worker.claims.settling import Settling
-from agentpipe.worker.outcomes.follow_ups import offer_all
-from agentpipe.worker.running.message import ClaimedMessage
 from agentpipe.worker.times import SHUTDOWN_S, TICK_S
 
 if TYPE_CHECKING:
@@ -40,19 +32,14 @@ if TYPE_CHECKING:
     from agentpipe.worker.loop.event_loop import EventLoop
     from agentpipe.worker.outbox.forwarder import Forwarder
     from agentpipe.worker.running.capacity import Capacity
+    from agentpipe.worker.running.message import ClaimedMessage
     from agentpipe.worker.watch.last_word import LastWord
 
-# Small claims alternate with those of other processes, so that none takes all there is.
-CLAIM_BATCH = 32
 # After a wake-up a worker takes only its even share for this long: the others wake meanwhile and
 # take theirs. What is left then is for the first who claims it.
 SHARE_FOR_S = 0.02
-# A loop whose turn lasts longer is held up by a run: what is claimed now would wait behind it.
-TURNS_WITHIN_S = 0.5
 BEGIN_LOOK_S = 0.001
 OUTAGE_PAUSE_S, MAX_OUTAGE_PAUSE_S = 0.1, 2.0
-# What the store refuses whatever is left of it; meanwhile the store may be repaired.
-REFUSED_AGAIN_S = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -86,9 +73,9 @@ class Consumer:
         self.ends_by, self._contact = math.inf, contact
         self.renewed_at: float | None = None
         self.drained: Callable[[], None] = lambda: None
-        self._store, self._forwarder, self._settlement_of = store, forwarder, settlement_of
-        self._settings, self._capacity, self._policies = settings, capacity, policies
-        self._settling = Settling(store)
+        self._store, self._forwarder, self._settings = store, forwarder, settings
+        self._policies = policies
+        self._disk = DiskWait(store, forwarder.notify, contact)
         self._joined = False
         # A heartbeat racing with ``leave`` would see a lost lease and rejoin.
         self._membership = threading.RLock()
@@ -96,15 +83,12 @@ class Consumer:
         self._stopping = False
         self._comparing = store if isinstance(store, ComparesClaims) else None
         self._held = self.delay_queue = HeldClaims(word)
+        limits = settings.outbox_limits
+        self._exchanging = Exchange(store, limits, settlement_of, self._held, capacity)
         self._draining = Draining(store, word, settings.drain_before)
         self._paused, self.paused_event = False, threading.Event()
         self._late_queues: set[str] = set()
-        self._finished: deque[ClaimedMessage] = deque()
-        self._refused: list[ClaimedMessage] = []
-        self._refused_until = 0.0
         self._wake, self._woken = threading.Event(), threading.Event()
-        # Since the last claim began.
-        self._cancelled: frozenset[str] = frozenset()
         self._take_all_at = math.inf
         self._failures = 0
         self._thread = threading.Thread(target=self._run, name="agentpipe-consumer", daemon=True)
@@ -120,6 +104,7 @@ class Consumer:
         self._worker, self._loop, self._may_begin = worker, loop, may_begin
         self._thread.start()
         self._waker.start()
+        self._disk.start()
 
     def serve(self, queue: str) -> None:
         """Serve a queue that was declared after ``begin`` as well; from any thread."""
@@ -144,7 +129,7 @@ class Consumer:
 
     def settle_soon(self, messages: list[ClaimedMessage]) -> None:
         """Settle these in the next turn; from any thread."""
-        self._finished.extend(messages)
+        self._exchanging.settle_soon(messages)
         self._wake.set()
 
     def claim_no_more(self) -> None:
@@ -214,7 +199,7 @@ class Consumer:
         self._claiming = False
         mine = {settlement.claim.key for settlement in settlements}
         ended = [message.settlement for message in self.held if message.claim.key not in mine]
-        self._settling.settle_all([*settlements, *filter(None, ended)])
+        self._exchanging.carry_out([*settlements, *filter(None, ended)])
         self._store.sync()
         self.leave()
 
@@ -257,21 +242,21 @@ class Consumer:
         if self._failures or self._is_in_doubt():  # The lease may have lapsed meanwhile.
             self.heartbeat()
         share = self._is_sharing()
-        settled = self._settle()
+        settled, claimed = self._exchange(share=share)
         if self._is_paused:
             self.paused_event.set()
-        while self._may_claim() and (claimed := self._claim(share=share)):
+        while claimed:
             if self._is_in_doubt():  # One of these might still run here, under an older claim.
                 self._release(claimed)
                 break
             self._loop.start_runs(claimed)
-            self._end_cancelled(self._cancelled)
+            self._end_cancelled(self._exchanging.cancelled)
             if len(claimed) < CLAIM_BATCH:
                 break  # ``wait`` returns when there is more.
-            settled += self._settle()
+            more, claimed = self._exchange(share=share)
+            settled += more
         if settled:  # The next runs have begun: they go on while the disk syncs the last ones.
-            self._store.sync()
-            self._forwarder.notify()
+            self._disk.notify()
         self._contact.answered("consumer")
         self._failures = 0
         self._end_if_drained()
@@ -327,10 +312,11 @@ class Consumer:
 
     def _last_turn(self) -> None:
         """Settle, drain and leave; a store that does not answer gets some seconds to come back."""
+        self._disk.stop()
         deadline = time.monotonic() + SHUTDOWN_S
         while time.monotonic() < deadline:
             try:
-                self._settle()
+                self._exchanging.settle_ended()
                 self._store.sync()
                 self._forwarder.stop(max(0.0, deadline - time.monotonic()))
                 self.leave()
@@ -339,67 +325,17 @@ class Consumer:
             else:
                 return
 
-    def _settle(self) -> int:
-        self._take_up_refused()
-        batch = [self._finished[index] for index in range(len(self._finished))]
-        offer_all(self._store, batch)
-        settlements = [self._settlement_of(message) for message in batch]
-        left = batch
-        while left:
-            done = self._settling.settle(settlements[-len(left) :])
-            for message, settled in zip(left, done, strict=False):
-                self._finished.popleft()
-                self._note_settled(message, settled)
-            left = left[len(done) :]
-        if batch:
-            self._say_what_tripped()
-        return len(batch)
-
-    def _note_settled(self, message: ClaimedMessage, settled: bool | None) -> None:  # noqa: FBT001 - the store's word
-        if settled is None:
-            self._refused.append(message)
-            return
-        self._held.remove(message)
-        if not settled:
-            log.warning(
-                "task %s: its lease was lost, the run does not count", message.claim.task_id
-            )
-
-    def _take_up_refused(self) -> None:
-        if self._refused and time.monotonic() >= self._refused_until:
-            self._finished.extend(self._refused)
-            self._refused, self._refused_until = [], time.monotonic() + REFUSED_AGAIN_S
-
-    def _say_what_tripped(self) -> None:
-        if isinstance(self._store, BreaksOnFailures):
-            for each in self._store.take_tripped():
-                name = each.collection
-                log.error("%s is paused: %s; %s", name, each.reason, remedy(name))
-
-    def _claim(self, *, share: bool) -> list[ClaimedMessage]:
-        self._capacity.held = len(self._held)
-        free = self._capacity.free(self._worker.slots)
-        stuck = self._loop.turns.turn_s > TURNS_WITHIN_S
-        if free <= 0 or self._loop.stray_s or stuck:
-            return []
-        # A task that was cancelled before this has it in its claim.
-        self._cancelled = frozenset()
-        held = len(self._held) if share else None
-        limits = self._settings.outbox_limits
-        request = ClaimRequest(self._worker, min(free, CLAIM_BATCH), limits, held)
-        with self._held.claiming:
-            if self._held.has_lost:
-                return []
-            messages = [ClaimedMessage(claim) for claim in self._store.claim(request)]
-            self._held.add(messages)
-        if not messages and share:
+    def _exchange(self, *, share: bool) -> tuple[int, list[ClaimedMessage]]:
+        """How many runs were settled, and what was claimed."""
+        worker = self._worker if self._may_claim() else None
+        settled, claimed = self._exchanging.turn(worker, self._loop, share=share)
+        if share and not claimed:
             self._take_all_soon()
-        self._capacity.held = len(self._held)
-        return messages
+        return settled, claimed
 
     def _note_cancelled(self, cancelled: Collection[str]) -> None:
         """Cancel what runs, and remember the rest: the signal may come before the claim does."""
-        self._cancelled = self._cancelled.union(cancelled)
+        self._exchanging.note_cancelled(cancelled)
         self._end_cancelled(cancelled)
 
     def _end_cancelled(self, cancelled: Collection[str]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from agentpipe.brokers.capabilities import SettlesAndClaims
 from agentpipe.brokers.records import Settlement
 from agentpipe.brokers.statistics import MAX_LAST_ERROR_CHARS
 from agentpipe.core.failures import error_line
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agentpipe.brokers.base import Store
-    from agentpipe.brokers.records import Action
+    from agentpipe.brokers.records import Action, Claim, ClaimRequest
 
 # At once; a worker's slots are fewer.
 PORTION = 1_024
@@ -58,6 +59,7 @@ class Settling:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._both = store if isinstance(store, SettlesAndClaims) else None
         self._portion = PORTION
         self._refusals: dict[tuple[str, int], _Refusal] = {}
 
@@ -90,6 +92,23 @@ class Settling:
         self._portion = min(PORTION, 2 * self._portion)
         self._log_lessened(part)
         return list[bool | None](done)
+
+    def settle_and_claim(
+        self, settlements: Sequence[Settlement], request: ClaimRequest
+    ) -> tuple[list[bool], list[Claim]] | None:
+        """Settle all of them and claim, in one step; None, and nothing done, where that cannot be.
+
+        Raises:
+            Unreachable: The store is away; ask the same again.
+        """
+        if self._both is None or self._refusals or len(settlements) > self._portion:
+            return None
+        try:
+            return self._both.settle_and_claim(settlements, request)
+        except Unreachable:
+            raise
+        except Exception:  # noqa: BLE001 - ``settle`` finds the one that is refused, and says why
+            return None
 
     def _lessened(self, settlement: Settlement) -> Settlement:
         refusal = self._refusals.get(settlement.claim.key)

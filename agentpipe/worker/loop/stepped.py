@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
+
 class Stepped(Coroutine[Any, Any, Any]):
     """Another coroutine; ``on_loop`` holds its ``place``, and 1 more, during each step."""
 

@@ -1,0 +1,73 @@
+"""DiskWait: waits for the disk in a thread of its own, so that the next runs begin meanwhile."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from agentpipe.errors import AgentpipeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agentpipe.brokers.base import Store
+    from agentpipe.worker.claims.contact import Contact
+
+# One wait serves everything that is settled meanwhile.
+PACE_S = 0.01
+RETRY_S = 1.0
+
+
+class DiskWait:
+    """Makes durable what is settled, soon after ``notify``.
+
+    Args:
+        store: What was settled in.
+        synced: Called once that is on the disk.
+        contact: Learns whether the store answers.
+    """
+
+    def __init__(self, store: Store, synced: Callable[[], None], contact: Contact) -> None:
+        self._store, self._synced, self._contact = store, synced, contact
+        self._settled = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="agentpipe-disk", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread, if the store waits at all."""
+        if self._store.waits_for_disk:
+            self._thread.start()
+
+    def notify(self) -> None:
+        """Something was settled."""
+        if self._store.waits_for_disk:
+            self._settled.set()
+        else:
+            self._store.sync()
+            self._synced()
+
+    def stop(self) -> None:
+        """End the thread; the caller makes durable what is left."""
+        self._stopping = True
+        self._settled.set()
+
+    def _run(self) -> None:
+        while True:
+            self._settled.wait()
+            self._settled.clear()
+            if self._stopping:
+                return
+            self._sync()
+
+    def _sync(self) -> None:
+        try:
+            self._store.sync()
+        except AgentpipeError as error:
+            self._contact.failed("disk", error)
+            self._settled.set()
+            time.sleep(RETRY_S)
+        else:
+            self._contact.answered("disk")
+            self._synced()
+            time.sleep(PACE_S)

@@ -1,0 +1,183 @@
+"""Exchange: settles the runs of a worker that have ended, and claims the next ones.
+
+In one step of the store, where that can: a slot is filled again as soon as its run is settled, and
+both cost one transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from agentpipe.brokers.breaker import remedy
+from agentpipe.brokers.capabilities import BreaksOnFailures
+from agentpipe.brokers.records import ClaimRequest
+from agentpipe.worker.claims.settling import Settling
+from agentpipe.worker.outcomes.follow_ups import offer_all
+from agentpipe.worker.running.message import ClaimedMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from agentpipe.brokers.base import Store
+    from agentpipe.brokers.records import Claim, Settlement, Worker
+    from agentpipe.settings import OutboxLimits
+    from agentpipe.worker.claims.held import HeldClaims
+    from agentpipe.worker.loop.event_loop import EventLoop
+    from agentpipe.worker.running.capacity import Capacity
+
+# Small claims alternate with those of other processes, so that none takes all there is.
+CLAIM_BATCH = 32
+# A loop whose turn lasts longer is held up by a run: what is claimed now would wait behind it.
+TURNS_WITHIN_S = 0.5
+# What the store refuses whatever is left of it; meanwhile the store may be repaired.
+REFUSED_AGAIN_S = 30.0
+
+log = logging.getLogger(__name__)
+
+
+class Exchange:
+    """For one thread, but for ``settle_soon`` and ``note_cancelled``.
+
+    Attributes:
+        cancelled: The tasks that were cancelled since the last claim began.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        limits: OutboxLimits,
+        settlement_of: Callable[[ClaimedMessage], Settlement],
+        held: HeldClaims,
+        capacity: Capacity,
+    ) -> None:
+        self.cancelled: frozenset[str] = frozenset()
+        self._store, self._limits, self._settlement_of = store, limits, settlement_of
+        self._held, self._capacity = held, capacity
+        self._breaking = store if isinstance(store, BreaksOnFailures) else None
+        self._settling = Settling(store)
+        self._finished: deque[ClaimedMessage] = deque()
+        self._refused: list[ClaimedMessage] = []
+        self._refused_until = 0.0
+
+    def settle_soon(self, messages: Sequence[ClaimedMessage]) -> None:
+        """Settle these in the next turn."""
+        self._finished.extend(messages)
+
+    def note_cancelled(self, cancelled: Collection[str]) -> None:
+        """Remember these: their signal may come before their claim does."""
+        self.cancelled = self.cancelled.union(cancelled)
+
+    def turn(
+        self, worker: Worker | None, loop: EventLoop, *, share: bool
+    ) -> tuple[int, list[ClaimedMessage]]:
+        """Settle what has ended, and claim for ``worker``, if there is one.
+
+        Returns how many were settled, and what was claimed.
+
+        Raises:
+            AgentpipeError: Ask again; what was not settled will be.
+        """
+        batch = self._ended()
+        if batch and (request := self._request(worker, loop, len(batch), share=share)):
+            claimed = self._settle_and_claim(batch, request)
+            if claimed is not None:
+                return len(batch), claimed
+        settled = self._settle(batch)
+        request = self._request(worker, loop, 0, share=share)
+        return settled, self._claim(request) if request else []
+
+    def settle_ended(self) -> int:
+        """Settle what has ended; returns how many."""
+        return self._settle(self._ended())
+
+    def carry_out(self, settlements: Sequence[Settlement]) -> None:
+        """Carry out these, of runs that are no longer followed."""
+        self._settling.settle_all(settlements)
+
+    def _ended(self) -> list[ClaimedMessage]:
+        """What is to be settled; what follows it is offered."""
+        if self._refused and time.monotonic() >= self._refused_until:
+            self._finished.extend(self._refused)
+            self._refused, self._refused_until = [], time.monotonic() + REFUSED_AGAIN_S
+        batch = [self._finished[index] for index in range(len(self._finished))]
+        offer_all(self._store, batch)
+        return batch
+
+    def _settle_and_claim(
+        self, batch: Sequence[ClaimedMessage], request: ClaimRequest
+    ) -> list[ClaimedMessage] | None:
+        """What was claimed; None, and nothing done, where it takes two steps."""
+        settlements = [self._settlement_of(message) for message in batch]
+        with self._held.claiming:
+            if self._held.has_lost:
+                return None
+            # A task that was cancelled before this has it in its claim.
+            self.cancelled = frozenset()
+            both = self._settling.settle_and_claim(settlements, request)
+            if both is None:
+                return None
+            done, claims = both
+            for message, settled in zip(batch, done, strict=True):
+                self._finished.popleft()
+                self._note_settled(message, settled)
+            messages = self._hold(claims)
+        self._say_what_tripped()
+        return messages
+
+    def _settle(self, batch: Sequence[ClaimedMessage]) -> int:
+        settlements = [self._settlement_of(message) for message in batch]
+        left = batch
+        while left:
+            done = self._settling.settle(settlements[-len(left) :])
+            for message, settled in zip(left, done, strict=False):
+                self._finished.popleft()
+                self._note_settled(message, settled)
+            left = left[len(done) :]
+        if batch:
+            self._say_what_tripped()
+        return len(batch)
+
+    def _note_settled(self, message: ClaimedMessage, settled: bool | None) -> None:  # noqa: FBT001 - the store's word
+        if settled is None:
+            self._refused.append(message)
+            return
+        self._held.remove(message)
+        if not settled:
+            log.warning(
+                "task %s: its lease was lost, the run does not count", message.claim.task_id
+            )
+
+    def _say_what_tripped(self) -> None:
+        for each in self._breaking.take_tripped() if self._breaking else ():
+            name = each.collection
+            log.error("%s is paused: %s; %s", name, each.reason, remedy(name))
+
+    def _request(
+        self, worker: Worker | None, loop: EventLoop, ending: int, *, share: bool
+    ) -> ClaimRequest | None:
+        """For the slots that are free once so many of the held runs are settled; None for none."""
+        held = self._capacity.held = len(self._held) - ending
+        if worker is None:
+            return None
+        free = self._capacity.free(worker.slots)
+        stuck = loop.turns.turn_s > TURNS_WITHIN_S
+        if free <= 0 or loop.stray_s or stuck:
+            return None
+        return ClaimRequest(worker, min(free, CLAIM_BATCH), self._limits, held if share else None)
+
+    def _claim(self, request: ClaimRequest) -> list[ClaimedMessage]:
+        # A task that was cancelled before this has it in its claim.
+        self.cancelled = frozenset()
+        with self._held.claiming:
+            if self._held.has_lost:
+                return []
+            return self._hold(self._store.claim(request))
+
+    def _hold(self, claims: Sequence[Claim]) -> list[ClaimedMessage]:
+        messages = [ClaimedMessage(claim) for claim in claims]
+        self._held.add(messages)
+        self._capacity.held = len(self._held)
+        return messages
