@@ -15,6 +15,7 @@ from agentpipe.core.task import Task
 from agentpipe.evaluation.evaluators import (
     MAX_RESPONSE_CHARS,
     Evaluation,
+    are_brief,
     check,
     evaluate,
     reward,
@@ -718,3 +719,25 @@ def test_what_goes_beyond_the_bounds_is_found_when_sent(
     assert said in problem
     if len(evaluators) == 1:
         assert is_broken(asyncio.run(evaluate(evaluators, "x", Task()))[0])
+
+
+CHAIN = {"func": "raw", "op": "=", "value": "42"}
+
+
+@pytest.mark.parametrize(
+    ("evaluators", "answer", "expected"),
+    [
+        ([], "42", True),
+        ([CHAIN] * 4, "42", True),
+        ([CHAIN] * 5, "42", False),
+        ([CHAIN], "4" * 200_001, False),
+        ([{**CHAIN, "value": ["42"] * 1_000}], "4" * 1_000, False),
+        ([CHAIN, {"func": "marks:mark"}], "42", False),
+        ([{"func": 1}], "42", False),
+        (["raw"], "42", False),
+    ],
+)
+def test_few_chains_over_a_short_answer_need_no_limit_of_time(
+    evaluators: list[Any], answer: str, *, expected: bool
+) -> None:
+    assert are_brief(evaluators, answer) is expected

@@ -6,13 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agentpipe.brokers.records import MAX_DELAY_S, Claim, Offer, Queue, Settlement, Worker
+from agentpipe.brokers.records import (
+    MAX_DELAY_S,
+    Claim,
+    ClaimRequest,
+    Offer,
+    Queue,
+    Settlement,
+    Worker,
+)
 from agentpipe.core.redaction import Redactor
 from agentpipe.core.result import Result
 from agentpipe.errors import StoreError, Unreachable
 from agentpipe.settings import Settings
 from agentpipe.worker.claims.settling import CUT_BYTES, Settling
-from tests.stores import claim_up_to, open_any
+from tests.stores import ROOMY, claim_up_to, open_any
 from tests.support import refuse_in_sqlite
 
 if TYPE_CHECKING:
@@ -54,6 +62,22 @@ def results(store: AnyStore) -> dict[str, Result]:
 
 def refuse(tmp_path: Path, condition: str) -> None:
     refuse_in_sqlite(tmp_path / "broker.db", "outbox_bodies", condition)
+
+
+def test_a_claim_waits_until_the_settlement_that_is_refused_is_found(
+    store: AnyStore, tmp_path: Path
+) -> None:
+    refuse(tmp_path, "length(NEW.body) > 400000")
+    found = claims(store, 3)
+    given = [answer(each) for each in found]
+    given[1] = answer(found[1], trace=[{"text": "x" * 1_000}] * 800)
+    store.offer("queue", [Offer("next", b"{}")], round_robin=False)
+    settling, request = Settling(store), ClaimRequest(WORKER, 10, ROOMY)
+    assert settling.settle_and_claim(given, request) is None
+    assert results(store) == {}
+    assert settling.settle_all(given) == [True] * 3
+    assert settling.settle_and_claim([], request) is not None
+    assert store.stats().running == 1
 
 
 def test_one_result_that_is_refused_is_cut_and_its_neighbours_are_whole(

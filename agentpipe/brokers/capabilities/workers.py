@@ -91,10 +91,17 @@ class SettlesAndClaims(Protocol):
 
     def settle_and_claim(
         self, settlements: Sequence[Settlement], request: ClaimRequest
-    ) -> tuple[list[bool], list[Claim]]:
-        """What ``settle`` and then ``claim`` return; where it raises, neither is done.
+    ) -> tuple[list[bool], list[Claim] | None]:
+        """As ``settle`` and then ``claim``, and in one transaction where both are carried out.
 
         ``request`` counts what these settlements end as no longer held.
+
+        Returns:
+            What ``settle`` returns, and the claims; None where none were asked for: ``claim``.
+
+        Raises:
+            Unreachable: Either may be carried out: call ``settle``, this, or ``claim`` again.
+            Exception: A settlement is refused, and nothing is done.
         """
 
 

@@ -123,7 +123,7 @@ class Exchange:
             for message, settled in zip(batch, done, strict=True):
                 self._finished.popleft()
                 self._note_settled(message, settled)
-            messages = self._hold(claims)
+            messages = self._hold(self._store.claim(request) if claims is None else claims)
         self._say_what_tripped()
         return messages
 

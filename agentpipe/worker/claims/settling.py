@@ -95,8 +95,10 @@ class Settling:
 
     def settle_and_claim(
         self, settlements: Sequence[Settlement], request: ClaimRequest
-    ) -> tuple[list[bool], list[Claim]] | None:
+    ) -> tuple[list[bool], list[Claim] | None] | None:
         """Settle all of them and claim, in one step; None, and nothing done, where that cannot be.
+
+        See ``SettlesAndClaims``.
 
         Raises:
             Unreachable: The store is away; ask the same again.
