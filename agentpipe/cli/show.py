@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from agentpipe.archive import Archive
     from agentpipe.core.result import Result
     from agentpipe.settings import Settings
-    from agentpipe.tui.show.page import Page
+    from agentpipe.show.page import Page
 
 _ID_CHARS = 256
 
@@ -60,8 +60,8 @@ def _print(args: argparse.Namespace, result: Result) -> None:
     if args.json:
         print_json(_conversations(result) if args.messages else result.to_dict())
         return
-    from agentpipe.tui.show.card import draw_messages, draw_result
-    from agentpipe.tui.show.page import Page
+    from agentpipe.show.card import draw_messages, draw_result
+    from agentpipe.show.page import Page
 
     page = Page(shutil.get_terminal_size((100, 24)).columns, full=args.full)
     (draw_messages if args.messages else draw_result)(page, result)

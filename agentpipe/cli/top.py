@@ -102,8 +102,8 @@ def _print_snapshots(args: argparse.Namespace, settings: Settings) -> int:
 
 def _print_frame(args: argparse.Namespace, settings: Settings) -> int:
     from agentpipe.brokers.capabilities import KeepsRuns
+    from agentpipe.monitoring.history import FleetHistory, Snapshot
     from agentpipe.tui.frame import draw
-    from agentpipe.tui.history import FleetHistory, Snapshot
     from agentpipe.tui.state import ScreenState
     from agentpipe.tui.terminal import console
 
@@ -132,8 +132,8 @@ def _display(settings: Settings, now: float = 0.0, clock: str = "") -> Display:
 
 def _draw(args: argparse.Namespace, settings: Settings) -> int:
     from agentpipe.brokers import open_store
+    from agentpipe.monitoring.fetch import MAX_REST_S, Fetcher
     from agentpipe.tui.actions import ActionThread
-    from agentpipe.tui.fetch import MAX_REST_S, Fetcher
     from agentpipe.tui.screen import Screen, WakePipe
     from agentpipe.tui.state import ScreenState
     from agentpipe.tui.store_actions import StoreActions

@@ -106,9 +106,9 @@ def _drawn(args: argparse.Namespace, trial: Trial, task: Task, screen: TextIO) -
     from agentpipe.cli.show import print_page
     from agentpipe.core.masking import masked
     from agentpipe.core.transcript import Conversations
-    from agentpipe.tui.show.card import draw_end, draw_facts, draw_node
-    from agentpipe.tui.show.page import Page
-    from agentpipe.tui.show.timeline import begun_at, node_of
+    from agentpipe.show.card import draw_end, draw_facts, draw_node
+    from agentpipe.show.page import Page
+    from agentpipe.show.timeline import begun_at, node_of
 
     page = Page(shutil.get_terminal_size((100, 24)).columns, full=args.full)
     page.line(("Question", "bold"))

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from agentpipe.errors import AgentpipeError, Unreachable
-from agentpipe.tui.fetch import MAX_REST_S, MAX_SHARE, REQUEST_S
+from agentpipe.monitoring.fetch import MAX_REST_S, MAX_SHARE, REQUEST_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable

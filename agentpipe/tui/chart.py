@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from agentpipe.tui import numbers
-from agentpipe.tui.history import throughput
+from agentpipe.monitoring import numbers
+from agentpipe.monitoring.history import throughput
 from agentpipe.tui.table import FAINT, GOOD, HEAD
 
 if TYPE_CHECKING:
-    from agentpipe.tui.history import FleetHistory
+    from agentpipe.monitoring.history import FleetHistory
 
 # The scale stands left of it.
 MARGIN = 9

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from agentpipe.brokers.removed import removed_agents
-from agentpipe.tui import numbers
-from agentpipe.tui.bottleneck import Bottleneck, find_bottleneck
-from agentpipe.tui.history import eta_s, outcome_rates, rates_of, throughput
+from agentpipe.monitoring import numbers
+from agentpipe.monitoring.bottleneck import Bottleneck, find_bottleneck
+from agentpipe.monitoring.history import eta_s, outcome_rates, rates_of, throughput
+from agentpipe.monitoring.rows import SORTS
 from agentpipe.tui.panels import dead_letters, panels
-from agentpipe.tui.state import SORTS
 from agentpipe.tui.table import BAD, FAINT, GOOD, STRONG, WARN, harmless, plain
 from agentpipe.tui.tasks import agent_tasks, task_page
 from agentpipe.worker.claims.configs import configs_in_use, sentences
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.statistics import Stats
     from agentpipe.core.policy import PolicyState
+    from agentpipe.monitoring.history import FleetHistory, Rates, Snapshot
     from agentpipe.settings import OutboxLimits
-    from agentpipe.tui.history import FleetHistory, Rates, Snapshot
     from agentpipe.tui.state import ScreenState
 
 BUCKET_S = 2.0

@@ -6,14 +6,15 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from agentpipe.tui.rows import selected_index
-from agentpipe.tui.state import SORTS, Command
+from agentpipe.monitoring.rows import SORTS
+from agentpipe.tui.selection import selected_index
+from agentpipe.tui.state import Command
 from agentpipe.tui.task_rows import chosen_index
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentpipe.tui.rows import Row
+    from agentpipe.monitoring.rows import Row
     from agentpipe.tui.state import Mode, ScreenState
     from agentpipe.tui.task_rows import TaskRow
 

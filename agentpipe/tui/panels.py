@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from agentpipe.tui import numbers
+from agentpipe.monitoring import numbers
+from agentpipe.monitoring.rows import SORTS
 from agentpipe.tui.chart import chart
-from agentpipe.tui.rows import rows_of, selected_index
 from agentpipe.tui.run_panel import contexts, runs
-from agentpipe.tui.state import SORTS
+from agentpipe.tui.selection import screen_rows, selected_index
 from agentpipe.tui.table import (
     BAD,
     FAINT,
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agentpipe.brokers.statistics import WorkerSeen
-    from agentpipe.tui.history import FleetHistory, Snapshot
-    from agentpipe.tui.rows import Row
+    from agentpipe.monitoring.history import FleetHistory, Snapshot
+    from agentpipe.monitoring.rows import Row
     from agentpipe.tui.state import ScreenState
     from agentpipe.worker.claims.heartbeat import Heartbeat
 
@@ -49,7 +49,7 @@ def panels(
     history: FleetHistory, now: Snapshot, state: ScreenState, width: int, height: int
 ) -> list[Text]:
     """The collections first, then what else there is; a chart of what is left of the screen."""
-    rows = rows_of(history, state)
+    rows = screen_rows(history, state)
     lists = _lists(history, now, state, width)
     gap = [Text()] if height >= ROOMY else []
     room = height - len(gap) * (1 + len(lists))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from agentpipe.tui import numbers
+from agentpipe.monitoring import numbers
 from agentpipe.tui.run_rows import run_rows
 from agentpipe.tui.table import (
     BAD,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.statistics import QueueDepth
     from agentpipe.core.budgets import Spending
-    from agentpipe.tui.history import FleetHistory, Snapshot
+    from agentpipe.monitoring.history import FleetHistory, Snapshot
     from agentpipe.tui.run_rows import RunRow
     from agentpipe.tui.state import ScreenState
 

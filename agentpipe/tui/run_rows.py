@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agentpipe.tui.history import is_held, moves
+from agentpipe.monitoring.history import is_held, moves
 
 if TYPE_CHECKING:
     from agentpipe.brokers.runs import KeptRun
-    from agentpipe.tui.history import FleetHistory
+    from agentpipe.monitoring.history import FleetHistory
 
 # Runs are read less often than the rest: their rates need a longer window.
 WINDOW_S = 60.0

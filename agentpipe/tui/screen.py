@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 from agentpipe.tui.frame import draw
 from agentpipe.tui.keys import names_of, press
-from agentpipe.tui.rows import rows_of
+from agentpipe.tui.selection import screen_rows
 from agentpipe.tui.state import Command
 from agentpipe.tui.task_rows import task_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from agentpipe.monitoring.fetch import Fetcher
     from agentpipe.tui.actions import ActionThread
-    from agentpipe.tui.fetch import Fetcher
     from agentpipe.tui.frame import Display
     from agentpipe.tui.state import ScreenState
     from agentpipe.tui.terminal import Terminal
@@ -141,7 +141,7 @@ class Screen:
             if name == "redraw":
                 self._terminal.forget()
             history = self._fetcher.history
-            rows = rows_of(history, self._state)
+            rows = screen_rows(history, self._state)
             tasks = task_rows(history.now, self._state, time.time())
             self._state, command = press(self._state, name, rows, tasks)
             if command is not None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from agentpipe.monitoring.rows import SORTS
+
 if TYPE_CHECKING:
     from rich.text import Text
 
 Mode = Literal["table", "filter", "help", "dead", "confirm", "tasks", "task"]
 Verb = Literal["pause", "resume", "cancel", "replay", "dead", "tasks", "show", "quit"]
-SORTS = ("name", "waiting", "running", "oldest", "failed", "rate")
 
 
 @dataclass(frozen=True, slots=True)

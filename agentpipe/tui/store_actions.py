@@ -21,9 +21,9 @@ from agentpipe.operations.dead_letters import Replay, named, pages, with_dead_le
 from agentpipe.operations.explain.lookup import look_up
 from agentpipe.operations.pause import pause
 from agentpipe.sending.dispatcher import Dispatcher
+from agentpipe.show.card import draw_result
+from agentpipe.show.page import Page, as_text
 from agentpipe.sinks import is_searchable
-from agentpipe.tui.show.card import draw_result
-from agentpipe.tui.show.page import Page, as_text
 from agentpipe.tui.state import DeadRow, EndedRow
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentpipe.tui.history import Snapshot
+    from agentpipe.monitoring.history import Snapshot
     from agentpipe.tui.state import EndedRow, ScreenState
 
 

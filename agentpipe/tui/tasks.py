@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from agentpipe.tui import numbers
+from agentpipe.monitoring import numbers
 from agentpipe.tui.table import (
     BAD,
     FAINT,
@@ -26,7 +26,7 @@ from agentpipe.tui.task_rows import chosen_index, running_rows, task_rows
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agentpipe.tui.history import Snapshot
+    from agentpipe.monitoring.history import Snapshot
     from agentpipe.tui.state import ScreenState
     from agentpipe.tui.task_rows import TaskRow
 

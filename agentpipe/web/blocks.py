@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agentpipe.tui.show.page import Page
+from agentpipe.show.page import Page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agentpipe.tui import numbers
+from agentpipe.monitoring import numbers
 from agentpipe.web.charts import Caption, ceiling, histogram, short, stacked
 
 if TYPE_CHECKING:

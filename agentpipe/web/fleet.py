@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.brokers.removed import removed_agents
 from agentpipe.core.text import one_line
-from agentpipe.tui import numbers
-from agentpipe.tui.bottleneck import find_bottleneck
-from agentpipe.tui.fetch import Fetcher
-from agentpipe.tui.history import eta_s, outcome_rates, rates_of
-from agentpipe.tui.rows import NO_COLLECTION, rows_of
-from agentpipe.tui.state import ScreenState
+from agentpipe.monitoring import numbers
+from agentpipe.monitoring.bottleneck import find_bottleneck
+from agentpipe.monitoring.fetch import Fetcher
+from agentpipe.monitoring.history import eta_s, outcome_rates, rates_of
+from agentpipe.monitoring.rows import NO_COLLECTION, rows_of
 from agentpipe.web.hour import Hour
 from agentpipe.worker.claims.configs import configs_in_use, sentences
 
@@ -24,9 +23,9 @@ if TYPE_CHECKING:
 
     from agentpipe.brokers.base import Store
     from agentpipe.brokers.statistics import Stats, WorkerSeen
+    from agentpipe.monitoring.history import FleetHistory, Rates, Snapshot
+    from agentpipe.monitoring.rows import Row
     from agentpipe.settings import OutboxLimits
-    from agentpipe.tui.history import FleetHistory, Rates, Snapshot
-    from agentpipe.tui.rows import Row
     from agentpipe.web.pages import Pages
     from agentpipe.worker.claims.heartbeat import Heartbeat
 
@@ -96,8 +95,7 @@ class Fleet:
 
     def agents(self, collection: str) -> list[Row]:
         """All agents of a collection."""
-        state = ScreenState(expanded=frozenset({collection}))
-        rows = rows_of(self._fetcher.history, state)
+        rows = rows_of(self._fetcher.history, expanded={collection})
         return [
             row for row in rows if row.key.startswith(f"{collection}/") and row.expanded is None
         ]
@@ -193,7 +191,7 @@ def _collections(history: FleetHistory) -> list[tuple[Row, list[Row], int]]:
     assert history.now is not None
     names = {depth.collection or NO_COLLECTION for depth in history.now.stats.queues}
     found: list[tuple[Row, list[Row]]] = []
-    for row in rows_of(history, ScreenState(expanded=frozenset(names))):
+    for row in rows_of(history, expanded=names):
         if row.expanded is None:
             found[-1][1].append(row)
         else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from agentpipe.tui import numbers
+from agentpipe.monitoring import numbers
 from agentpipe.web.charts import Caption, lined, stacked
 from agentpipe.web.pages import tone
 

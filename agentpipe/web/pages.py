@@ -10,7 +10,7 @@ from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
 from agentpipe.core.text import counted, one_line, printable
-from agentpipe.tui import numbers
+from agentpipe.monitoring import numbers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

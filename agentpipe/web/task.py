@@ -9,17 +9,17 @@ import orjson
 
 from agentpipe.archive.export.conversation import question_of
 from agentpipe.core.transcript import Conversations
-from agentpipe.tui.show.card import draw_error, draw_messages, draw_verdict, facts_of
-from agentpipe.tui.show.page import as_text
-from agentpipe.tui.show.steps import draw_step, title_of
-from agentpipe.tui.show.timeline import nodes, total_s
+from agentpipe.show.card import draw_error, draw_messages, draw_verdict, facts_of
+from agentpipe.show.page import as_text
+from agentpipe.show.steps import draw_step, title_of
+from agentpipe.show.timeline import nodes, total_s
 from agentpipe.web.blocks import Blocks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agentpipe.core.result import Result
-    from agentpipe.tui.show.timeline import Node
+    from agentpipe.show.timeline import Node
     from agentpipe.web.blocks import Block
 
 MOST_SPANS = 1_000

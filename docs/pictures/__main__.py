@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from agentpipe.brokers import open_store
 from agentpipe.core.redaction import without_password
+from agentpipe.monitoring.fetch import Fetcher
 from agentpipe.settings import Settings
-from agentpipe.tui.fetch import Fetcher
 from agentpipe.tui.frame import BUCKET_S, SPARK, Display, draw
 from agentpipe.tui.keys import press
-from agentpipe.tui.rows import rows_of
+from agentpipe.tui.selection import screen_rows
 from agentpipe.tui.state import ScreenState
 from agentpipe.tui.store_actions import StoreActions
 from docs.pictures.drawing import anonymous, svg
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from agentpipe.brokers.statistics import WorkerSeen
-    from agentpipe.tui.history import FleetHistory
+    from agentpipe.monitoring.history import FleetHistory
 
 IMAGES = Path(__file__).parents[1] / "images"
 INTERVAL_S = 1.0
@@ -114,7 +114,7 @@ def _typed(history: FleetHistory, keys: Iterable[str]) -> ScreenState:
     """The state after these keys."""
     state = ScreenState()
     for key in keys:
-        state, _ = press(state, key, rows_of(history, state))
+        state, _ = press(state, key, screen_rows(history, state))
     return state
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from agentpipe.brokers.statistics import WorkerSeen
-    from agentpipe.tui.history import FleetHistory
+    from agentpipe.monitoring.history import FleetHistory
 
 # Rich's template fetches a font; an image in a page may not.
 FETCHED = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)

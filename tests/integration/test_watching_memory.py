@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from agentpipe.tui.numbers import count
+from agentpipe.monitoring.numbers import count
 from tests.integration.tmux import Tmux
 from tests.support import wait_until
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from agentpipe.brokers.statistics import QueueDepth, Stats, Tally, WorkerSeen
+from agentpipe.monitoring.history import FleetHistory, Snapshot
 from agentpipe.settings import OutboxLimits
 from agentpipe.tui.frame import Display
-from agentpipe.tui.history import FleetHistory, Snapshot
 from agentpipe.worker.claims.heartbeat import Heartbeat
 
 MARKS = OutboxLimits(10_000, 256 * 1024 * 1024)

@@ -29,10 +29,11 @@ from agentpipe.connections.url import TLS_PARAMETERS
 from agentpipe.engines import command
 from agentpipe.engines.base import open_engine
 from agentpipe.engines.llm.config import OWN_KEYS
+from agentpipe.monitoring import bottleneck
 from agentpipe.settings import _VARIABLES
 from agentpipe.sinks.kafka import address as kafka
 from agentpipe.sinks.rabbitmq import topic as rabbitmq_sink
-from agentpipe.tui import bottleneck, keys
+from agentpipe.tui import keys
 from brokers import launch
 from tests.documents import DOCUMENTS, ROOT, blocks, code, fences, file_of, read, section, tables
 

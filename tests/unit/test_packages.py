@@ -39,6 +39,8 @@ PACKAGES = (
     "training",
     "trl",
     "compat",
+    "monitoring",
+    "show",
     "tui",
     "metrics",
     "web",

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from agentpipe.core.result import Result
-from agentpipe.tui.show.card import draw_messages, draw_result
-from agentpipe.tui.show.page import Page
-from agentpipe.tui.show.timeline import bar, nodes, total_s
+from agentpipe.show.card import draw_messages, draw_result
+from agentpipe.show.page import Page
+from agentpipe.show.timeline import bar, nodes, total_s
 
 HOSTILE = "MARK\x1b[2J\u202ereversed\x9b31m[red]m[/red]\rFORGED\r\nFORGED line\u2028\x00"
 

@@ -14,8 +14,8 @@ from agentpipe.brokers.runs import KeptRun
 from agentpipe.brokers.statistics import Tally
 from agentpipe.core.budgets import Budget, Spending
 from agentpipe.core.policy import PolicySpec, PolicyState
+from agentpipe.monitoring.history import FleetHistory, Snapshot
 from agentpipe.tui.frame import draw
-from agentpipe.tui.history import FleetHistory, Snapshot
 from agentpipe.tui.state import Command, DeadRow, EndedRow, ScreenState
 from agentpipe.worker.claims.heartbeat import RunSeen
 from tests.unit.fleets import NASTY, SCENE, agent, fleet, history, large, worker

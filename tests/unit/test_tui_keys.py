@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 from rich.text import Text
 
 from agentpipe.brokers.statistics import Tally
+from agentpipe.monitoring.rows import SORTS
 from agentpipe.tui.keys import names_of, press
-from agentpipe.tui.rows import Row, rows_of, selected_index
-from agentpipe.tui.state import SORTS, Command, DeadRow, EndedRow, ScreenState
+from agentpipe.tui.selection import screen_rows, selected_index
+from agentpipe.tui.state import Command, DeadRow, EndedRow, ScreenState
 from agentpipe.tui.task_rows import TaskRow, chosen_index
 from tests.unit.fleets import agent, fleet, history
+
+if TYPE_CHECKING:
+    from agentpipe.monitoring.rows import Row
 
 AGENTS = (
     agent("crew_0", waiting=1, running=2, tally=Tally(failed=5)),
@@ -25,7 +30,7 @@ LETTERS = tuple(DeadRow(f"t{n}", "crew_0", "crashed", "why", 1.0) for n in range
 
 
 def rows(state: ScreenState) -> list[Row]:
-    return rows_of(SEEN, state)
+    return screen_rows(SEEN, state)
 
 
 def typed(state: ScreenState, *keys: str) -> tuple[ScreenState, Command | None]:

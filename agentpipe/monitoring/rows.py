@@ -1,4 +1,4 @@
-"""The rows of the main table: collections, and the agents of the expanded ones."""
+"""Rows of a table: collections, and the agents of the expanded ones."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agentpipe.brokers.statistics import Tally
-from agentpipe.tui.history import queue_rates
+from agentpipe.monitoring.history import queue_rates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from agentpipe.brokers.statistics import QueueDepth
-    from agentpipe.tui.history import FleetHistory
-    from agentpipe.tui.state import ScreenState
+    from agentpipe.monitoring.history import FleetHistory
 
+SORTS = ("name", "waiting", "running", "oldest", "failed", "rate")
 # The row above queues that belong to no collection.
 NO_COLLECTION = "(no collection)"
 
@@ -54,20 +54,22 @@ class Row:
         return self.queues if self.collection is None else (self.name,)
 
 
-def rows_of(history: FleetHistory, state: ScreenState) -> list[Row]:
-    """All rows of the table, sorted."""
+def rows_of(
+    history: FleetHistory, *, expanded: Collection[str], words: str = "", sort: str = SORTS[0]
+) -> list[Row]:
+    """The collections and agents that have all ``words`` in their names or last error, sorted."""
     if history.now is None:
         return []
-    order = _order(state.sort)
+    order = _order(sort)
     agents: dict[str, list[Row]] = defaultdict(list)
     rates = queue_rates(history)
     for depth in history.now.stats.queues:
-        if _matches(state.filter, depth):
+        if _matches(words, depth):
             agent = _agent(depth, history.now.oldest_s, rates)
             agents[depth.collection or NO_COLLECTION].append(agent)
     rows: list[Row] = []
     collections = [
-        _collection(name, its, expanded=name in state.expanded, rated=bool(rates))
+        _collection(name, its, expanded=name in expanded, rated=bool(rates))
         for name, its in agents.items()
     ]
     for collection in sorted(collections, key=order):
@@ -75,14 +77,6 @@ def rows_of(history: FleetHistory, state: ScreenState) -> list[Row]:
         if collection.expanded:
             rows += sorted(agents[collection.name], key=order)
     return rows
-
-
-def selected_index(rows: Sequence[Row], state: ScreenState) -> int:
-    """The index of the selected row; 0 without rows."""
-    for index, row in enumerate(rows):
-        if row.key == state.selected:
-            return index
-    return max(0, min(state.last_index, len(rows) - 1))
 
 
 def _matches(words: str, depth: QueueDepth) -> bool:

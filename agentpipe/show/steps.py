@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from agentpipe.core.span_names import span_name
 from agentpipe.core.text import counted
-from agentpipe.tui.show.page import as_text
+from agentpipe.show.page import as_text
 
 if TYPE_CHECKING:
     from agentpipe.core.transcript import Conversations, ModelRequest
-    from agentpipe.tui.show.page import Page
-    from agentpipe.tui.show.timeline import Node
+    from agentpipe.show.page import Page
+    from agentpipe.show.timeline import Node
 
 _STYLES = {"llm": "cyan", "tool": "magenta", "agent": "blue"}
 _WORDS = {"input_tokens": "in", "output_tokens": "out", "cached_tokens": "cached"}

@@ -10,15 +10,15 @@ from agentpipe.core.rollout import tokens_of_segments
 from agentpipe.core.text import counted, duration
 from agentpipe.core.timestamps import moment_of
 from agentpipe.core.transcript import Conversations, transcripts
-from agentpipe.tui.show.page import Page, as_text
-from agentpipe.tui.show.steps import draw_message, draw_step, title_of
-from agentpipe.tui.show.timeline import bar, nodes, total_s
+from agentpipe.show.page import Page, as_text
+from agentpipe.show.steps import draw_message, draw_step, title_of
+from agentpipe.show.timeline import bar, nodes, total_s
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from agentpipe.core.result import Result
-    from agentpipe.tui.show.timeline import Node
+    from agentpipe.show.timeline import Node
 
 _STYLES = {
     "ok": "green",

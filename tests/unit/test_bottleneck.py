@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agentpipe.tui import numbers
-from agentpipe.tui.bottleneck import find_bottleneck
-from agentpipe.tui.history import MAX_TOTALS, Rates, eta_s, queue_rates, rates_of, throughput
+from agentpipe.monitoring import numbers
+from agentpipe.monitoring.bottleneck import find_bottleneck
+from agentpipe.monitoring.history import MAX_TOTALS, Rates, eta_s, queue_rates, rates_of, throughput
 from tests.unit.fleets import MARKS, agent, fleet, history, worker
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Takes snapshots in a thread of its own: a slow broker does not freeze the keys."""
+"""Takes snapshots in a thread of its own, so that a slow broker holds up nothing else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agentpipe.brokers.capabilities import KeepsRuns
 from agentpipe.errors import AgentpipeError, Unreachable
-from agentpipe.tui.history import FleetHistory, Snapshot
+from agentpipe.monitoring.history import FleetHistory, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable

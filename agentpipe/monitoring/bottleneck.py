@@ -6,14 +6,14 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from agentpipe.tui import numbers
+from agentpipe.monitoring import numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from agentpipe.brokers.statistics import QueueDepth, Stats
+    from agentpipe.monitoring.history import Rates, Snapshot
     from agentpipe.settings import OutboxLimits
-    from agentpipe.tui.history import Rates, Snapshot
 
 Stage = Literal["sent", "waiting", "running", "outbox", "delivered", ""]
 # Results travel in batches: below this lag the sink is not slow.

@@ -1,4 +1,4 @@
-"""Numbers in few characters, with their unit."""
+"""Numbers of a fleet in few characters, with their unit."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agentpipe.errors import StoreError
-from agentpipe.tui.fetch import Fetcher
+from agentpipe.monitoring.fetch import Fetcher
 from tests.support import wait_until
 from tests.unit.fleets import fleet
 
